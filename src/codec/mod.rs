@@ -1,0 +1,5 @@
+//! Compression of whole buffers: clusters and grains.
+
+/// A worker's compression state, kept between units.
+#[derive(Debug, Default)]
+pub struct Encoder {}

@@ -1,0 +1,275 @@
+//! The one error type: a small kind to branch on, a one-line message, and its causes.
+
+use std::fmt;
+
+/// The result of every fallible call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a program branches on. Each kind is one `PLATTER_STATUS_*` of the C ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument, option or combination of options is wrong.
+    Invalid,
+    /// The operating system refused; see [`Error::errno`].
+    Os,
+    /// The format, protocol or kernel cannot do this.
+    Unsupported,
+    /// The file is not an image of the requested format.
+    NotAnImage,
+    /// The image's metadata is damaged; see [`Error::offset`].
+    Corrupt,
+    /// Another process holds a conflicting lock.
+    Locked,
+    /// A write to an image or storage that is open read-only.
+    ReadOnly,
+    /// The object to create exists already.
+    Exists,
+    /// A file, snapshot or bitmap that was named does not exist.
+    NotFound,
+    /// The host file system or device is full.
+    NoSpace,
+    /// The image is encrypted and no secret was given.
+    NeedsSecret,
+    /// The secret opens no key slot.
+    WrongSecret,
+    /// The open policy does not allow it.
+    Denied,
+    /// A ceiling of the open policy or of the format was exceeded.
+    Limit,
+    /// The object is in use by another operation of this process.
+    Busy,
+    /// The job was cancelled.
+    Cancelled,
+    /// A defect of this library.
+    Internal,
+}
+
+/// An error: kind, one-line message, errno, corrupt byte offset, causes and remedies.
+///
+/// [`fmt::Display`] prints the message and its causes joined by `": "` on one line.
+#[derive(thiserror::Error)]
+#[error("{}", self.full_message())]
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    errno: Option<i32>,
+    offset: Option<u64>,
+    hints: Vec<String>,
+    cause: Option<Error>,
+}
+
+impl Error {
+    /// A new error of `kind`; `message` is one line that names the file and the reason.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            errno: None,
+            offset: None,
+            hints: Vec::new(),
+            cause: None,
+        }))
+    }
+
+    /// Shorthand for [`ErrorKind::Invalid`].
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Unsupported`].
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Corrupt`].
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corrupt, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Cancelled`].
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "Operation cancelled")
+    }
+
+    /// The error of a failed system call: the kind follows from `errno`, the message is `strerror`'s.
+    pub fn os(errno: i32) -> Self {
+        let kind = match errno {
+            libc::ENOENT => ErrorKind::NotFound,
+            libc::EEXIST => ErrorKind::Exists,
+            libc::ENOSPC | libc::EDQUOT => ErrorKind::NoSpace,
+            libc::EROFS => ErrorKind::ReadOnly,
+            libc::EOPNOTSUPP => ErrorKind::Unsupported,
+            _ => ErrorKind::Os,
+        };
+        let text = std::io::Error::from_raw_os_error(errno).to_string();
+        // std appends " (os error N)"; users expect strerror's own words.
+        let text = text
+            .split(" (os error")
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        Self::new(kind, text).with_errno(errno)
+    }
+
+    /// As [`Error::os`], from a `std::io::Error`.
+    pub fn io(error: &std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::os(errno),
+            None => Self::new(ErrorKind::Os, error.to_string()).with_errno(libc::EIO),
+        }
+    }
+
+    /// Puts `message` in front: `"message: cause"`. Kind, errno, offset and hints carry over.
+    #[must_use]
+    pub fn context(mut self, message: impl Into<String>) -> Self {
+        let hints = std::mem::take(&mut self.0.hints);
+        Self(Box::new(Inner {
+            kind: self.0.kind,
+            message: message.into(),
+            errno: self.0.errno,
+            offset: self.0.offset,
+            hints,
+            cause: Some(self),
+        }))
+    }
+
+    /// Replaces the kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// Sets the errno.
+    #[must_use]
+    pub fn with_errno(mut self, errno: i32) -> Self {
+        self.0.errno = Some(errno);
+        self
+    }
+
+    /// Sets the byte offset at which a file is damaged.
+    #[must_use]
+    pub fn with_offset(mut self, offset: u64) -> Self {
+        self.0.offset = Some(offset);
+        self
+    }
+
+    /// Appends a line for the user that follows the message: a remedy or a question.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hints.push(hint.into());
+        self
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The errno: the operating system's, else the one that fits the kind best.
+    pub fn errno(&self) -> i32 {
+        self.0.errno.unwrap_or(match self.0.kind {
+            ErrorKind::Invalid | ErrorKind::NotAnImage => libc::EINVAL,
+            ErrorKind::Os | ErrorKind::Corrupt | ErrorKind::Internal => libc::EIO,
+            ErrorKind::Unsupported => libc::ENOTSUP,
+            ErrorKind::Locked => libc::EAGAIN,
+            ErrorKind::ReadOnly => libc::EROFS,
+            ErrorKind::Exists => libc::EEXIST,
+            ErrorKind::NotFound => libc::ENOENT,
+            ErrorKind::NoSpace => libc::ENOSPC,
+            ErrorKind::NeedsSecret => libc::ENOKEY,
+            ErrorKind::WrongSecret => libc::EKEYREJECTED,
+            ErrorKind::Denied => libc::EACCES,
+            ErrorKind::Limit => libc::EFBIG,
+            ErrorKind::Busy => libc::EBUSY,
+            ErrorKind::Cancelled => libc::ECANCELED,
+        })
+    }
+
+    /// The errno of a system call, if one failed.
+    pub fn os_errno(&self) -> Option<i32> {
+        self.0.errno
+    }
+
+    /// The byte offset at which the file is damaged, if known.
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// Lines that follow the message, without newline.
+    pub fn hints(&self) -> &[String] {
+        &self.0.hints
+    }
+
+    /// The message of this level alone.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The error that this one puts into context.
+    pub fn cause(&self) -> Option<&Error> {
+        self.0.cause.as_ref()
+    }
+
+    fn full_message(&self) -> String {
+        let mut text = self.0.message.clone();
+        let mut next = self.0.cause.as_ref();
+        while let Some(error) = next {
+            text.push_str(": ");
+            text.push_str(&error.0.message);
+            next = error.0.cause.as_ref();
+        }
+        text
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.0.kind, self.full_message())?;
+        for hint in &self.0.hints {
+            write!(f, "\n{hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds context to the error of a result.
+pub trait ResultExt<T> {
+    /// Puts a message in front of the error, see [`Error::context`].
+    fn context(self, message: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> ResultExt<T> for Result<T> {
+    fn context(self, message: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| error.context(message()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_joins_on_one_line_and_keeps_kind_errno_and_hints() {
+        let error = Error::os(libc::ENOENT)
+            .with_hint("Is it there?")
+            .context("Could not open 'b'")
+            .context("Could not open 'a'");
+        assert_eq!(
+            error.to_string(),
+            "Could not open 'a': Could not open 'b': No such file or directory"
+        );
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(error.errno(), libc::ENOENT);
+        assert_eq!(error.hints(), ["Is it there?"]);
+    }
+
+    #[test]
+    fn kinds_without_a_system_call_still_have_an_errno() {
+        assert_eq!(Error::corrupt("x").errno(), libc::EIO);
+        assert_eq!(Error::corrupt("x").os_errno(), None);
+    }
+}

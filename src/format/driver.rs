@@ -1,0 +1,115 @@
+//! How a format is described to the registry, and what its constructors get.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::format::traits::{BackingRef, Bulk, Format, Opener};
+use crate::options::{OptionSpec, Values};
+use crate::storage::{Durability, Storage};
+
+bitflags::bitflags! {
+    /// What a format can do, for introspection and for early refusals.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct Features: u32 {
+        /// New images can be made.
+        const CREATE = 1;
+        /// Images can be written.
+        const WRITE = 1 << 1;
+        /// Images can name a backing file.
+        const BACKING = 1 << 2;
+        /// Clusters can be compressed.
+        const COMPRESS = 1 << 3;
+        /// Internal snapshots.
+        const SNAPSHOTS = 1 << 4;
+        /// Persistent dirty bitmaps.
+        const BITMAPS = 1 << 5;
+        /// `check`.
+        const CHECK = 1 << 6;
+        /// `check -r`.
+        const REPAIR = 1 << 7;
+        /// `resize`.
+        const RESIZE = 1 << 8;
+        /// `amend`.
+        const AMEND = 1 << 9;
+        /// `measure` as a target.
+        const MEASURE = 1 << 10;
+        /// Encryption.
+        const ENCRYPT = 1 << 11;
+    }
+}
+
+/// An image format, as one line of the registry.
+#[derive(Debug)]
+pub struct FormatDriver {
+    /// The name used with `-f`.
+    pub name: &'static str,
+    /// What it can do.
+    pub features: Features,
+    /// How well the first bytes of a file fit: 0 not at all, 100 a magic.
+    pub probe: fn(&Probe<'_>) -> u8,
+    /// Opens an image.
+    pub open: fn(OpenContext<'_>) -> Result<Box<dyn Format>>,
+    /// Checks creation options without touching a file; returns the `key=value` pairs of the
+    /// "Formatting" line, in QEMU's order.
+    pub plan: Option<fn(&CreateParams<'_>) -> Result<Vec<(&'static str, String)>>>,
+    /// Starts a new image on an empty storage.
+    pub create: Option<fn(CreateContext<'_>) -> Result<Box<dyn Bulk>>>,
+    /// Options of `create`, sorted by name.
+    pub create_options: &'static [OptionSpec],
+    /// Options of `amend`, sorted by name.
+    pub amend_options: &'static [OptionSpec],
+    /// Options of opening (`driver=…` strings) beyond `driver` and `file`, sorted by name.
+    pub open_options: &'static [OptionSpec],
+}
+
+/// The beginning of a file and its name, for probing.
+#[derive(Debug)]
+pub struct Probe<'a> {
+    /// The first bytes, at most 2048; shorter only where the file is.
+    pub head: &'a [u8],
+    /// The file name, for formats known by their suffix.
+    pub name: &'a str,
+}
+
+/// What opening a format gets.
+pub struct OpenContext<'a> {
+    /// The image file.
+    pub storage: Arc<dyn Storage>,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Only metadata is wanted (`info`): do not open the data file.
+    pub metadata_only: bool,
+    /// The format was guessed: raw must guard its first block.
+    pub probed: bool,
+    /// `check` asked: open although tables are damaged where that is possible, do not repair.
+    pub for_check: bool,
+    /// What barriers guarantee.
+    pub durability: Durability,
+    /// Options of the format, checked against [`FormatDriver::open_options`].
+    pub options: &'a Values,
+    /// Opens further files under the policy.
+    pub opener: &'a dyn Opener,
+}
+
+/// What a new image is to be.
+#[derive(Debug)]
+pub struct CreateParams<'a> {
+    /// Virtual size in bytes, already rounded up to 512.
+    pub size: u64,
+    /// Virtual size as asked, for the "Formatting" line.
+    pub asked_size: u64,
+    /// Options, checked against [`FormatDriver::create_options`], protocol options left in.
+    pub values: &'a Values,
+    /// The backing file to record.
+    pub backing: Option<&'a BackingRef>,
+}
+
+/// What creating an image gets.
+pub struct CreateContext<'a> {
+    /// The empty target.
+    pub storage: Arc<dyn Storage>,
+    /// What it is to be.
+    pub params: CreateParams<'a>,
+    /// Creates the data file and such.
+    pub opener: &'a dyn Opener,
+}

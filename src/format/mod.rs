@@ -1,0 +1,10 @@
+//! The guest side: image formats over storages.
+
+pub mod driver;
+pub mod traits;
+
+pub use driver::{CreateContext, CreateParams, Features, FormatDriver, OpenContext, Probe};
+pub use traits::{
+    BackingRef, Below, Bulk, Check, CheckReport, Compress, Format, FormatInfo, IoGuard, Opener,
+    RepairMode, SnapshotInfo, ZeroBelow,
+};

@@ -1,0 +1,347 @@
+//! What every image format offers. Below the drivers; the registry stands above them.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::extent::{Extent, StorageSlot};
+use crate::job::Job;
+use crate::policy::{ImplicitRole, OpenPolicy};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+
+/// An image format over its storages: maps guest ranges to host ranges and keeps the metadata.
+///
+/// All methods may be called from many threads at once. No lock is held across data I/O.
+pub trait Format: Send + Sync + Debug {
+    /// The driver's name: `raw`, `qcow2`…
+    fn driver(&self) -> &'static str;
+
+    /// The virtual size in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether the virtual size is 0.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The allocation unit in bytes, for formats that have one.
+    fn cluster_size(&self) -> Option<u32>;
+
+    /// Guest I/O should be aligned to this many bytes (1 = any; an encrypted format says 512).
+    fn request_alignment(&self) -> u32;
+
+    /// The longest run of one kind that starts at `offset`, at most `len` bytes.
+    ///
+    /// `len` is not 0 and the range lies within the virtual size.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] with the offset of the bad table entry, or of I/O.
+    fn map(&self, offset: u64, len: u64) -> Result<Extent>;
+
+    /// The storage behind a slot of an extent.
+    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
+
+    /// Reads guest bytes of a run that [`Format::map`] called encoded.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] where the bytes do not decode.
+    fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Guards host clusters that a mapping names from being reused while I/O on them runs.
+    /// Take it before [`Format::map`], keep it until the I/O is done.
+    fn begin_io(&self) -> IoGuard<'_>;
+
+    /// Writes guest bytes; `below` supplies what a partly written new cluster lacks.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or of I/O; the guest bytes
+    /// outside the range are unchanged then.
+    fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()>;
+
+    /// Makes the range read as zeroes.
+    ///
+    /// # Errors
+    /// As [`Format::write`].
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+        below: &dyn Below,
+    ) -> Result<()>;
+
+    /// Gives the range back. Whole clusters read afterwards as zeroes, or as the format defines;
+    /// the parts of clusters at the ends are left alone.
+    ///
+    /// # Errors
+    /// As [`Format::write`].
+    fn discard(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Writes out cached metadata and makes all completed writes durable.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn flush(&self, durability: Durability) -> Result<()>;
+
+    /// Changes the virtual size.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] where the format cannot.
+    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()>;
+
+    /// What `info` shows of the format.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn info(&self) -> Result<FormatInfo>;
+
+    /// The backing file that the image names.
+    fn backing(&self) -> Option<BackingRef>;
+
+    /// Marks the end of use: flushes, clears the dirty bit. Called once, before drop.
+    ///
+    /// # Errors
+    /// Of I/O; data may be lost then.
+    fn close(&self) -> Result<()>;
+
+    /// The consistency check, where the format has one.
+    fn checker(&self) -> Option<&dyn Check>;
+
+    /// Writing of compressed clusters, where the format has it.
+    fn compressor(&self) -> Option<&dyn Compress>;
+}
+
+/// A registered use of host clusters; see [`Format::begin_io`].
+#[derive(Debug)]
+pub struct IoGuard<'a>(Option<&'a AtomicUsize>);
+
+impl<'a> IoGuard<'a> {
+    /// For formats whose mappings never move.
+    pub const UNGUARDED: IoGuard<'static> = IoGuard(None);
+
+    /// Counts one user up until dropped. The caller has incremented `users` already.
+    pub fn counted(users: &'a AtomicUsize) -> Self {
+        Self(Some(users))
+    }
+}
+
+impl Drop for IoGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(users) = self.0 {
+            users.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+/// The guest bytes below a layer: its backing chain, or zeroes.
+pub trait Below: Sync {
+    /// Fills `buf` with the guest bytes below; zeroes past the end of the layer below.
+    ///
+    /// # Errors
+    /// Of reading the backing chain.
+    fn read_below(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Whether the range is known to read as zeroes below, without reading data.
+    ///
+    /// # Errors
+    /// Of mapping the backing chain.
+    fn is_zero_below(&self, offset: u64, len: u64) -> Result<bool>;
+}
+
+/// Nothing below: zeroes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ZeroBelow;
+
+impl Below for ZeroBelow {
+    fn read_below(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn is_zero_below(&self, _offset: u64, _len: u64) -> Result<bool> {
+        Ok(true)
+    }
+}
+
+/// The backing file that an image names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackingRef {
+    /// The name as it stands in the image.
+    pub name: String,
+    /// The format that the image records for it.
+    pub format: Option<String>,
+}
+
+/// What `info` shows of a format, beyond what every image has.
+#[derive(Clone, Debug, Default)]
+pub struct FormatInfo {
+    /// `cluster-size`.
+    pub cluster_size: Option<u64>,
+    /// `encrypted`.
+    pub encrypted: bool,
+    /// `dirty-flag`, where the format has one.
+    pub dirty: Option<bool>,
+    /// Internal snapshots, in table order.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// The `data` object of `format-specific`, keys in QEMU's order; its type is the driver's name.
+    pub specific: Option<Value>,
+}
+
+/// An internal snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SnapshotInfo {
+    /// Its ID.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Bytes of VM state.
+    pub vm_state_size: u64,
+    /// Seconds since the epoch.
+    pub date_sec: u64,
+    /// Nanoseconds beyond them.
+    pub date_nsec: u32,
+    /// Guest clock in nanoseconds.
+    pub vm_clock_nsec: u64,
+    /// Instruction count, if recorded.
+    pub icount: Option<u64>,
+    /// Virtual size at that time, if recorded.
+    pub disk_size: Option<u64>,
+}
+
+/// Opens the files that an image names. Implemented above the formats, where policy is applied.
+pub trait Opener: Send + Sync {
+    /// Opens a file that an image names; `name` is relative to the image that names it.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Denied`] by policy, or of the open.
+    fn open_named(
+        &self,
+        role: ImplicitRole,
+        name: &str,
+        writable: bool,
+    ) -> Result<Arc<dyn Storage>>;
+
+    /// Creates a file that a new image is to name.
+    ///
+    /// # Errors
+    /// Of the creation.
+    fn create_named(&self, role: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>>;
+
+    /// The policy in force.
+    fn policy(&self) -> &OpenPolicy;
+}
+
+/// What `check` is to mend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RepairMode {
+    /// Nothing.
+    #[default]
+    Report,
+    /// Leaked clusters alone.
+    Leaks,
+    /// All that can be mended.
+    All,
+}
+
+/// The outcome of a consistency check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Errors of the check itself.
+    pub check_errors: u64,
+    /// Corruptions that remain.
+    pub corruptions: u64,
+    /// Leaked clusters that remain.
+    pub leaks: u64,
+    /// Corruptions mended.
+    pub corruptions_fixed: u64,
+    /// Leaks mended.
+    pub leaks_fixed: u64,
+    /// Offset of the end of the last used cluster.
+    pub image_end_offset: Option<u64>,
+    /// Guest clusters.
+    pub total_clusters: Option<u64>,
+    /// Guest clusters that are allocated.
+    pub allocated_clusters: u64,
+    /// Allocated clusters that do not follow their predecessor.
+    pub fragmented_clusters: u64,
+    /// Allocated clusters that are compressed.
+    pub compressed_clusters: u64,
+}
+
+/// The consistency check of a format.
+pub trait Check: Send + Sync {
+    /// Checks the metadata; each finding is a note of `job`, in QEMU's words.
+    ///
+    /// # Errors
+    /// When the check cannot be carried out.
+    fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport>;
+}
+
+/// Writing of compressed clusters into any image.
+pub trait Compress: Send + Sync {
+    /// Guest bytes per compressed unit.
+    fn unit(&self) -> u32;
+
+    /// Writes one unit (or the shorter end of the image) compressed; stores it plain where
+    /// compression does not shrink it.
+    ///
+    /// # Errors
+    /// As [`Format::write`].
+    fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()>;
+}
+
+/// Writing of a fresh, empty image: host space from a cursor, tables built in memory.
+///
+/// Reservations must come in ascending guest order (one at a time); writing the data that they
+/// name may happen from any thread and in any order. [`Bulk::finish`] writes the tables and, last,
+/// the header: until then the file is no valid image.
+pub trait Bulk: Send + Sync + Debug {
+    /// The storage behind a slot.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Internal`] for a slot that the image has not.
+    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
+
+    /// The allocation unit in bytes: reservations are multiples of it, but at the end.
+    fn unit(&self) -> u32;
+
+    /// The smallest run of zeroes worth leaving out, within a unit: a subcluster, else the unit.
+    fn zero_unit(&self) -> u32;
+
+    /// Encodes one unit on the caller's thread into `out`; false where it does not shrink.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] where the format does not compress.
+    fn encode(&self, scratch: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool>;
+
+    /// Reserves host bytes for guest data; returns the storage slot and offset of its first byte.
+    /// The host run is contiguous.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Limit`] where the image would grow too large, or of spilling tables.
+    fn reserve(&self, guest_offset: u64, len: u64) -> Result<(StorageSlot, u64)>;
+
+    /// Reserves host bytes for one encoded unit.
+    ///
+    /// # Errors
+    /// As [`Bulk::reserve`].
+    fn reserve_encoded(&self, guest_offset: u64, encoded_len: u32) -> Result<(StorageSlot, u64)>;
+
+    /// Records that the range reads as zeroes although a backing file may hold data.
+    ///
+    /// # Errors
+    /// As [`Bulk::reserve`].
+    fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()>;
+
+    /// Writes the remaining tables and, last, the header. Nothing may be reserved afterwards.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn finish(&self, durability: Durability) -> Result<()>;
+}
+
+/// A worker's compression state; made by [`crate::codec`].
+pub use crate::codec::Encoder;

@@ -1,0 +1,307 @@
+//! Long work under control: progress, cancel, pause, a byte-rate limit, and messages.
+//!
+//! A [`Job`] belongs to the thread that runs the operation; its [`JobControl`] may be used from
+//! any thread, and workers of the operation check it between chunks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+
+/// How far the work has come, in bytes of guest data (or in the unit that the operation documents).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Done so far.
+    pub done: u64,
+    /// The whole; may grow while the work runs. 0 until known.
+    pub total: u64,
+}
+
+/// What a progress callback asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on.
+    Continue,
+    /// End the job with [`crate::ErrorKind::Cancelled`].
+    Cancel,
+}
+
+/// The shared half of a job: any thread may cancel, pause, resume or throttle through it.
+#[derive(Debug, Default)]
+pub struct JobControl {
+    cancelled: AtomicBool,
+    paused: Mutex<bool>,
+    resumed: Condvar,
+    pausing: AtomicBool,
+    rate: AtomicU64,
+    bucket: Mutex<Option<Instant>>,
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl JobControl {
+    /// Asks the job to end. Only stores an atomic: safe from a signal handler.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the job was asked to end.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Holds the work at its next checkpoint until [`JobControl::resume`] or cancel.
+    pub fn pause(&self) {
+        *self.paused.lock() = true;
+        self.pausing.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets paused work go on.
+    pub fn resume(&self) {
+        *self.paused.lock() = false;
+        self.pausing.store(false, Ordering::SeqCst);
+        self.resumed.notify_all();
+    }
+
+    /// Limits the work to `bytes_per_second`; 0 lifts the limit.
+    pub fn set_rate(&self, bytes_per_second: u64) {
+        self.rate.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// Called by workers between chunks: waits while paused, fails when cancelled.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Cancelled`].
+    pub fn checkpoint(&self) -> Result<()> {
+        if self.pausing.load(Ordering::Relaxed) {
+            let mut paused = self.paused.lock();
+            while *paused && !self.is_cancelled() {
+                // A signal handler's cancel cannot notify, so look again from time to time.
+                self.resumed
+                    .wait_for(&mut paused, Duration::from_millis(50));
+            }
+        }
+        if self.is_cancelled() {
+            Err(Error::cancelled())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes `bytes` from the rate budget, sleeping as long as the limit asks for.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Cancelled`] when cancelled while waiting.
+    pub fn throttle(&self, bytes: u64) -> Result<()> {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return self.checkpoint();
+        }
+        let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        let due = {
+            let mut bucket = self.bucket.lock();
+            let now = Instant::now();
+            let start = bucket.map_or(now, |at| at.max(now));
+            *bucket = Some(start + cost);
+            start
+        };
+        loop {
+            self.checkpoint()?;
+            let now = Instant::now();
+            if now >= due {
+                return Ok(());
+            }
+            std::thread::sleep((due - now).min(Duration::from_millis(50)));
+        }
+    }
+
+    /// Adds to the work done.
+    pub fn advance(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Sets the whole.
+    pub fn set_total(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// How far the work has come.
+    pub fn progress(&self) -> Progress {
+        let total = self.total.load(Ordering::Relaxed);
+        let done = self.done.load(Ordering::Relaxed);
+        Progress {
+            done: if total == 0 { done } else { done.min(total) },
+            total,
+        }
+    }
+}
+
+/// A message of the work for the user: one line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A finding of `check`, or another line that belongs to the operation's normal output.
+    Note(String),
+    /// Something that the caller should know of although the work goes on.
+    Warning(String),
+}
+
+/// Receives progress on the thread that runs the job.
+pub type ProgressFn = Box<dyn FnMut(Progress) -> Verdict + Send>;
+/// Receives messages on the thread that runs the job.
+pub type MessageFn = Box<dyn FnMut(&Message) + Send>;
+
+/// The shortest time between two progress reports, unless progress advanced by 1 %.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A running operation as seen by the thread that runs it.
+#[derive(Default)]
+pub struct Job {
+    control: Arc<JobControl>,
+    on_progress: Option<ProgressFn>,
+    on_message: Option<MessageFn>,
+    warnings: Vec<String>,
+    last: Option<(Instant, Progress)>,
+}
+
+/// Warnings kept for the caller when no message callback takes them; later ones are dropped.
+const MAX_WARNINGS: usize = 1000;
+
+impl Job {
+    /// A job without callbacks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reports progress to `callback`, at most every 100 ms or 1 %.
+    #[must_use]
+    pub fn on_progress(mut self, callback: ProgressFn) -> Self {
+        self.on_progress = Some(callback);
+        self
+    }
+
+    /// Hands messages to `callback` as they arise.
+    #[must_use]
+    pub fn on_message(mut self, callback: MessageFn) -> Self {
+        self.on_message = Some(callback);
+        self
+    }
+
+    /// The half that other threads may hold.
+    pub fn control(&self) -> &Arc<JobControl> {
+        &self.control
+    }
+
+    /// Called by the running thread between chunks: reports progress, waits while paused.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Cancelled`] when cancelled or the callback says so.
+    pub fn tick(&mut self) -> Result<()> {
+        self.report(false)?;
+        self.control.checkpoint()
+    }
+
+    /// Reports the final state, whatever the interval.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Cancelled`] when the callback says so.
+    pub fn finish(&mut self) -> Result<()> {
+        let progress = self.control.progress();
+        self.control
+            .advance(progress.total.saturating_sub(progress.done));
+        self.report(true)
+    }
+
+    fn report(&mut self, force: bool) -> Result<()> {
+        let Some(callback) = self.on_progress.as_mut() else {
+            return Ok(());
+        };
+        let progress = self.control.progress();
+        let due = force
+            || self.last.is_none_or(|(at, last)| {
+                let step = progress.done.saturating_sub(last.done);
+                step.saturating_mul(100) >= progress.total.max(1) && step > 0
+                    || at.elapsed() >= REPORT_INTERVAL
+            });
+        if !due {
+            return Ok(());
+        }
+        self.last = Some((Instant::now(), progress));
+        if callback(progress) == Verdict::Cancel {
+            self.control.cancel();
+            return Err(Error::cancelled());
+        }
+        Ok(())
+    }
+
+    /// Hands one line of the operation's findings to the message callback.
+    pub fn note(&mut self, line: impl Into<String>) {
+        if let Some(callback) = self.on_message.as_mut() {
+            callback(&Message::Note(line.into()));
+        }
+    }
+
+    /// Records a warning: to the message callback, and to the list that the caller reads.
+    pub fn warn(&mut self, line: impl Into<String>) {
+        let line = line.into();
+        if let Some(callback) = self.on_message.as_mut() {
+            callback(&Message::Warning(line.clone()));
+        }
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(line);
+        }
+    }
+
+    /// The warnings so far, oldest first.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancelled_job_fails_at_the_next_tick() {
+        let mut job = Job::new();
+        job.tick().unwrap();
+        job.control().clone().cancel();
+        assert_eq!(job.tick().unwrap_err().kind(), crate::ErrorKind::Cancelled);
+    }
+
+    #[test]
+    fn the_callback_sees_the_end_and_can_cancel() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = seen.clone();
+        let mut job = Job::new().on_progress(Box::new(move |p| {
+            log.lock().push(p.done);
+            if p.done == 5 {
+                Verdict::Cancel
+            } else {
+                Verdict::Continue
+            }
+        }));
+        job.control().set_total(10);
+        job.tick().unwrap();
+        job.control().advance(5);
+        assert!(job.tick().is_err());
+        assert_eq!(*seen.lock(), [0, 5]);
+    }
+
+    #[test]
+    fn pause_holds_a_worker_until_resume() {
+        let control = Arc::new(JobControl::default());
+        control.pause();
+        let worker = std::thread::spawn({
+            let control = control.clone();
+            move || control.checkpoint()
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!worker.is_finished());
+        control.resume();
+        worker.join().unwrap().unwrap();
+    }
+}

@@ -1,0 +1,8 @@
+//! One module per operation.
+
+pub mod check;
+pub mod compare;
+pub mod convert;
+pub mod create;
+pub mod info;
+pub mod map;

@@ -1,0 +1,299 @@
+//! What every byte store offers. Below the drivers; the registry stands above them.
+
+use std::fmt::Debug;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageExtent;
+
+/// How far a write must have come when [`Storage::sync`] returns, and how barriers are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Durability {
+    /// The target is new and disposable: no order is kept, nothing is synced.
+    None,
+    /// Writes reach the kernel in order: survives the end of the process, not of the machine.
+    Ordered,
+    /// A data sync at each barrier: survives a power cut.
+    #[default]
+    Synced,
+}
+
+/// How the host's page cache is used; the names are those of `-t` and `-T`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CacheMode {
+    /// O_DIRECT; a flush syncs. Also called `off`.
+    None,
+    /// Page cache; a flush syncs.
+    #[default]
+    Writeback,
+    /// Page cache; every write is synced before it returns.
+    Writethrough,
+    /// O_DIRECT; every write is synced before it returns.
+    Directsync,
+    /// Page cache; a flush does nothing.
+    Unsafe,
+}
+
+impl CacheMode {
+    /// The mode of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "none" | "off" => Self::None,
+            "writeback" => Self::Writeback,
+            "writethrough" => Self::Writethrough,
+            "directsync" => Self::Directsync,
+            "unsafe" => Self::Unsafe,
+            _ => return None,
+        })
+    }
+
+    /// Bypasses the page cache.
+    pub fn direct(self) -> bool {
+        matches!(self, Self::None | Self::Directsync)
+    }
+
+    /// Every write is synced before it returns.
+    pub fn write_through(self) -> bool {
+        matches!(self, Self::Writethrough | Self::Directsync)
+    }
+
+    /// The guarantee of a flush and of metadata barriers in this mode.
+    pub fn durability(self) -> Durability {
+        if self == Self::Unsafe {
+            Durability::Ordered
+        } else {
+            Durability::Synced
+        }
+    }
+}
+
+/// How space for a new or grown range is reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Preallocation {
+    /// Sparse.
+    #[default]
+    Off,
+    /// The format's tables only.
+    Metadata,
+    /// Space is reserved, contents are not written.
+    Falloc,
+    /// Zeroes are written.
+    Full,
+}
+
+bitflags::bitflags! {
+    /// Modifies [`Storage::write_zeroes`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct ZeroFlags: u32 {
+        /// The range may become a hole.
+        const MAY_UNMAP = 1;
+        /// Fail with [`ErrorKind::Unsupported`] instead of writing zero bytes slowly.
+        const NO_FALLBACK = 2;
+    }
+}
+
+/// Request limits of a storage, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Offsets and lengths should be multiples of this, or the storage bounces (1 = any).
+    pub request_alignment: u32,
+    /// Buffers should be aligned to this, or the storage bounces.
+    pub memory_alignment: u32,
+    /// Zeroing and discarding work in units of this (1 = any).
+    pub zero_granularity: u32,
+    /// The largest single request.
+    pub max_transfer: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_alignment: 1,
+            memory_alignment: 1,
+            zero_granularity: 1,
+            max_transfer: 1 << 30,
+        }
+    }
+}
+
+/// How a [`Storage::copy_range`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyOutcome {
+    /// The whole range was copied, blocks possibly shared.
+    Done,
+    /// Nothing was copied: this pair of storages cannot; the caller reads and writes instead.
+    NotPossible,
+}
+
+/// A byte store. All methods may be called from many threads at once; I/O is positional.
+///
+/// No method has a default that weakens a guarantee. Offsets and lengths need no alignment:
+/// a storage with [`Limits`] bounces what does not fit.
+pub trait Storage: Send + Sync + Debug {
+    /// The name for messages: the path as the user gave it, or a URI.
+    fn name(&self) -> &str;
+
+    /// The protocol driver's name: `file`, `host_device`, `null-co`, `nbd`…
+    fn driver(&self) -> &'static str;
+
+    /// Whether writes are refused.
+    fn read_only(&self) -> bool;
+
+    /// Fills `buf` from `offset`; bytes past the end read as zeroes.
+    ///
+    /// # Errors
+    /// The operating system's, with the errno.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// As [`Storage::read_at`], into several buffers in turn.
+    ///
+    /// # Errors
+    /// As [`Storage::read_at`].
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()>;
+
+    /// Writes all of `buf` at `offset`, growing the storage where that is possible.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`], [`ErrorKind::NoSpace`], or the operating system's.
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;
+
+    /// As [`Storage::write_at`], from several buffers in turn.
+    ///
+    /// # Errors
+    /// As [`Storage::write_at`].
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()>;
+
+    /// The current length in bytes.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn len(&self) -> Result<u64>;
+
+    /// Whether the length is 0.
+    ///
+    /// # Errors
+    /// As [`Storage::len`].
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Grows (reserving the new range as `preallocation` says) or shrinks the storage.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the size is fixed or the mode is not offered.
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()>;
+
+    /// Makes the range read as zeroes, growing the storage where it ends past the end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] with [`ZeroFlags::NO_FALLBACK`], else as [`Storage::write_at`].
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()>;
+
+    /// Gives the range back to the host. What it reads as afterwards is not defined.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the host cannot; nothing has changed then.
+    fn discard(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Makes all completed writes durable as far as `durability` says.
+    ///
+    /// # Errors
+    /// The operating system's; data may be lost then.
+    fn sync(&self, durability: Durability) -> Result<()>;
+
+    /// The first run at `offset`, at most `len` bytes. `len` is not 0.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent>;
+
+    /// Copies `len` bytes to `target` inside the host, sharing blocks where it can.
+    ///
+    /// # Errors
+    /// Of the copy itself; "cannot" is [`CopyOutcome::NotPossible`], not an error.
+    fn copy_range(
+        &self,
+        offset: u64,
+        target: &dyn Storage,
+        target_offset: u64,
+        len: u64,
+    ) -> Result<CopyOutcome>;
+
+    /// Copies the range by sharing its blocks (reflink) or not at all: no data is moved.
+    ///
+    /// # Errors
+    /// As [`Storage::copy_range`].
+    fn reflink_range(
+        &self,
+        offset: u64,
+        target: &dyn Storage,
+        target_offset: u64,
+        len: u64,
+    ) -> Result<CopyOutcome>;
+
+    /// Tells the host that the range will not be needed soon, so that its cache can be dropped.
+    fn drop_cache(&self, offset: u64, len: u64);
+
+    /// The file descriptor, where the storage is one.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Request limits.
+    fn limits(&self) -> Limits;
+
+    /// Bytes that the storage occupies on the host (`st_blocks × 512`), if known.
+    fn allocated_size(&self) -> Option<u64>;
+
+    /// The driver-specific information of `info`: (key, value) pairs in qemu's order, for `file`
+    /// empty or the extent size hint.
+    fn specific_info(&self) -> Vec<(&'static str, u64)>;
+
+    /// Takes or changes the locks of an image opened on this storage; see [`LockRequest`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`].
+    fn lock(&self, request: LockRequest) -> Result<()>;
+}
+
+/// The permissions that an open image uses and those that it shares with other openers, as QEMU's
+/// tools record them in advisory locks on bytes 100–103 and 200–203 of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LockRequest {
+    /// Permissions used (held as byte 100 + n).
+    pub uses: Permissions,
+    /// Permissions that others must not use (held as byte 200 + n).
+    pub denies: Permissions,
+}
+
+bitflags::bitflags! {
+    /// A permission on a storage, by QEMU's numbering of lock bytes.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct Permissions: u8 {
+        /// Reads that must see consistent data (bytes 100, 200).
+        const CONSISTENT_READ = 1;
+        /// Writes (bytes 101, 201).
+        const WRITE = 2;
+        /// Resizes (bytes 103, 203).
+        const RESIZE = 8;
+    }
+}
+
+/// Reads `buf` and fails when the range passes the end: for metadata, which must be there.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] with the offset when the range passes the end.
+pub fn read_exact_at(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> Result<()> {
+    let end = offset.checked_add(buf.len() as u64);
+    if end.is_none_or(|end| storage.len().is_ok_and(|len| end > len)) {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "'{}' ends before offset {offset} + {}",
+                storage.name(),
+                buf.len()
+            ),
+        )
+        .with_offset(offset));
+    }
+    storage.read_at(buf, offset)
+}

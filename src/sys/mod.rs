@@ -1,0 +1,1 @@
+//! System calls that std does not offer, each behind a safe function.
