@@ -6,3 +6,5 @@ pub mod convert;
 pub mod create;
 pub mod info;
 pub mod map;
+pub mod render;
+pub mod zero;

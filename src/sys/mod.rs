@@ -1,1 +1,3 @@
 //! System calls that std does not offer, each behind a safe function.
+
+pub(crate) mod time;

@@ -1,5 +1,9 @@
 //! `create`: a new image.
 
+mod target;
+
+pub use target::{Target, TargetRequest, option_table, target};
+
 use crate::error::Result;
 use crate::job::Job;
 use crate::location::Location;

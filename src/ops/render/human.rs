@@ -1,0 +1,152 @@
+//! QEMU's human forms: the tree of "Format specific information" and the table of snapshots.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use crate::format::SnapshotInfo;
+use crate::size;
+use crate::sys::time::local_time;
+
+/// The members of an object, one line per scalar, nested by four blanks from `depth` on. Dashes of
+/// keys become blanks.
+pub fn tree(value: &Value, depth: usize) -> String {
+    let mut out = String::new();
+    write_members(&mut out, value, depth);
+    out
+}
+
+fn write_members(out: &mut String, value: &Value, depth: usize) {
+    match value {
+        Value::Object(map) => {
+            for (key, item) in map {
+                write_item(out, &key.replace('-', " "), item, depth);
+            }
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                write_item(out, &format!("[{i}]"), item, depth);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn write_item(out: &mut String, key: &str, item: &Value, depth: usize) {
+    for _ in 0..depth {
+        out.push_str("    ");
+    }
+    out.push_str(key);
+    out.push(':');
+    match item {
+        Value::Object(_) | Value::Array(_) => {
+            out.push('\n');
+            write_members(out, item, depth + 1);
+        }
+        Value::String(text) => {
+            out.push(' ');
+            out.push_str(text);
+            out.push('\n');
+        }
+        scalar => {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, " {scalar}");
+        }
+    }
+}
+
+/// The table of internal snapshots with its heading, as `snapshot -l` and `info` print it.
+pub fn snapshots(list: &[SnapshotInfo]) -> String {
+    let mut out = String::from("Snapshot list:\n");
+    row(
+        &mut out,
+        ["ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"],
+    );
+    for snapshot in list {
+        let icount = snapshot
+            .icount
+            .map_or_else(|| "--".to_owned(), |n| n.to_string());
+        row(
+            &mut out,
+            [
+                &snapshot.id,
+                &snapshot.name,
+                &size::human(snapshot.vm_state_size),
+                &date(snapshot.date_sec),
+                &clock(snapshot.vm_clock_nsec),
+                &icount,
+            ],
+        );
+    }
+    out
+}
+
+fn row(out: &mut String, [id, tag, vm_size, date, clock, icount]: [&str; 6]) {
+    // Columns count bytes, not characters, as printf does.
+    let id_pad = 7usize.saturating_sub(id.len());
+    let tag_pad = 16usize.saturating_sub(tag.len());
+    let _ = writeln!(
+        out,
+        "{id}{:id_pad$} {tag}{:tag_pad$} {vm_size:>8} {date:>19} {clock:>15} {icount:>10}",
+        "", ""
+    );
+}
+
+fn date(seconds: u64) -> String {
+    local_time(seconds).map_or_else(String::new, |t| {
+        format!(
+            "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+            t.year, t.month, t.day, t.hour, t.minute, t.second
+        )
+    })
+}
+
+fn clock(nanoseconds: u64) -> String {
+    let seconds = nanoseconds / 1_000_000_000;
+    format!(
+        "{:04}:{:02}:{:02}.{:03}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60,
+        nanoseconds / 1_000_000 % 1000
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_tree_has_lists_by_index_and_blanks_for_dashes() {
+        let value = json!({
+            "compat": "1.1",
+            "lazy-refcounts": false,
+            "bitmaps": [{"flags": ["auto"], "granularity": 65536}, {"flags": []}],
+            "format": "",
+        });
+        assert_eq!(
+            tree(&value, 1),
+            "    compat: 1.1\n    lazy refcounts: false\n    bitmaps:\n        [0]:\n            \
+             flags:\n                [0]: auto\n            granularity: 65536\n        [1]:\n            \
+             flags:\n    format: \n"
+        );
+    }
+
+    #[test]
+    fn a_long_tag_pushes_the_rest_of_the_row() {
+        let list = [SnapshotInfo {
+            id: "1".into(),
+            name: "a name beyond its column".into(),
+            vm_clock_nsec: 12_307_089_000_000,
+            icount: Some(42),
+            ..SnapshotInfo::default()
+        }];
+        let text = snapshots(&list);
+        assert!(text.starts_with(
+            "Snapshot list:\nID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT\n\
+             1       a name beyond its column      0 B "
+        ));
+        assert!(text.ends_with("  0003:25:07.089         42\n"), "{text}");
+    }
+}

@@ -1,0 +1,4 @@
+//! How reports look as text: QEMU's JSON style and its human forms.
+
+pub mod human;
+pub mod json;
