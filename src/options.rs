@@ -4,6 +4,7 @@
 //! calls of the C ABI and the manual.
 
 use crate::error::{Error, Result};
+use crate::size::SizeError;
 
 /// The type of an option's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,23 +100,15 @@ impl Options {
         self.entries.is_empty()
     }
 
-    /// Adds the entries of a `k=v,k=v` list: `,,` is a literal comma, a bare `flag` is `on`,
-    /// `noflag` is `off`.
+    /// Adds the entries of a `k=v,k=v` list: `,,` in a value is a literal comma, a bare `flag` is
+    /// `on`, `noflag` is `off`. A key that is there already is replaced.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for an empty list, or a leading or trailing comma.
     pub fn parse_into(&mut self, list: &str) -> Result<()> {
-        if list.is_empty() || list.starts_with(',') || ends_with_single_comma(list) {
-            return Err(Error::invalid(format!("Invalid option list: {list}")));
-        }
-        for item in split_doubled(list) {
-            match item.split_once('=') {
-                Some((key, value)) => self.set(key, value),
-                None => match item.strip_prefix("no") {
-                    Some(key) if !key.is_empty() => self.set(key, "off"),
-                    _ => self.set(item, "on"),
-                },
-            }
+        check_list(list)?;
+        for item in split_list(list) {
+            self.set(item.key, item.value);
         }
         Ok(())
     }
@@ -131,29 +124,105 @@ impl Options {
     }
 }
 
-fn ends_with_single_comma(list: &str) -> bool {
-    (list.len() - list.trim_end_matches(',').len()) % 2 == 1
+/// Refuses a list that cannot be joined to another by a comma.
+fn check_list(list: &str) -> Result<()> {
+    let trailing = list.len() - list.trim_end_matches(',').len();
+    if list.is_empty() || list.starts_with(',') || trailing % 2 == 1 {
+        return Err(Error::invalid(format!("Invalid option list: {list}")));
+    }
+    Ok(())
 }
 
-/// Splits at single commas; `,,` becomes one comma.
-fn split_doubled(list: &str) -> Vec<String> {
-    let mut items = vec![String::new()];
-    let mut chars = list.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c != ',' {
-            if let Some(item) = items.last_mut() {
-                item.push(c);
+/// Whether a `k=v,k=v` list asks for help: one element is `help` or `?`.
+///
+/// # Errors
+/// As [`Options::parse_into`], for a list that is none.
+pub fn asks_for_help(list: &str) -> Result<bool> {
+    check_list(list)?;
+    Ok(split_list(list).any(|item| item.bare && matches!(item.word, "help" | "?")))
+}
+
+/// One element of a list.
+#[derive(Debug)]
+pub(crate) struct ListItem<'a> {
+    /// The key.
+    pub(crate) key: &'a str,
+    /// The value, doubled commas made single.
+    pub(crate) value: String,
+    /// There was no `=`.
+    pub(crate) bare: bool,
+    /// The element before its `=`, a leading `no` left in.
+    pub(crate) word: &'a str,
+}
+
+/// Splits `k=v,flag,noflag`; a comma in a value is doubled, keys have none.
+pub(crate) fn split_list(list: &str) -> impl Iterator<Item = ListItem<'_>> {
+    let mut rest = Some(list).filter(|list| !list.is_empty());
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let end = text.find(['=', ',']).unwrap_or(text.len());
+        let (word, tail) = text.split_at(end);
+        let Some(mut tail) = tail.strip_prefix('=') else {
+            // A comma that ends the list ends its last element too.
+            rest = tail.strip_prefix(',').filter(|tail| !tail.is_empty());
+            let (key, value) = match word.strip_prefix("no") {
+                Some(key) => (key, "off"),
+                None => (word, "on"),
+            };
+            let value = value.to_owned();
+            return Some(ListItem {
+                key,
+                value,
+                bare: true,
+                word,
+            });
+        };
+        let mut value = String::new();
+        while let Some((part, after)) = tail.split_once(',') {
+            value.push_str(part);
+            match after.strip_prefix(',') {
+                Some(after) => {
+                    value.push(',');
+                    tail = after;
+                }
+                None => {
+                    rest = Some(after).filter(|after| !after.is_empty());
+                    return Some(ListItem {
+                        key: word,
+                        value,
+                        bare: false,
+                        word,
+                    });
+                }
             }
-        } else if chars.peek() == Some(&',') {
-            chars.next();
-            if let Some(item) = items.last_mut() {
-                item.push(',');
-            }
-        } else {
-            items.push(String::new());
         }
+        value.push_str(tail);
+        Some(ListItem {
+            key: word,
+            value,
+            bare: false,
+            word,
+        })
+    })
+}
+
+/// A value as it stands in a `k=v,k=v` list: commas doubled.
+pub fn double_commas(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+/// The lines of `-o help` for the options of all `tables`, sorted by name; a name that stands in
+/// more than one is listed once. Each line ends in a newline.
+pub fn help_table(tables: &[&[OptionSpec]]) -> String {
+    let mut specs: Vec<&OptionSpec> = tables.iter().flat_map(|table| table.iter()).collect();
+    specs.sort_by_key(|spec| spec.name);
+    specs.dedup_by_key(|spec| spec.name);
+    let mut text = String::new();
+    for spec in specs {
+        let head = format!("{}=<{}>", spec.name, spec.kind.help_name());
+        text.push_str(&format!("  {head:<22} - {}\n", spec.help));
     }
-    items
+    text
 }
 
 /// Checked values, by key.
@@ -172,7 +241,7 @@ impl Values {
         let mut entries = Vec::new();
         for (key, text) in options.iter() {
             let Some(spec) = table.iter().find(|spec| spec.name == key) else {
-                return Err(Error::invalid(format!("Invalid parameter '{key}'")));
+                return Err(unknown_key(key, table));
             };
             entries.push((spec.name, parse_value(spec, text)?));
         }
@@ -224,9 +293,179 @@ pub fn parse_value(spec: &OptionSpec, text: &str) -> Result<OptionValue> {
                 "Parameter '{name}' expects 'on' or 'off'"
             ))),
         },
-        OptionKind::Num => crate::size::parse_number(text)
-            .map(OptionValue::Num)
-            .ok_or_else(|| Error::invalid(format!("Parameter '{name}' expects a number"))),
+        OptionKind::Num => match crate::size::parse_number_checked(text) {
+            Ok(n) => Ok(OptionValue::Num(n)),
+            Err(SizeError::Range) => Err(Error::invalid(format!(
+                "Value '{text}' is too large for parameter '{name}'"
+            ))),
+            Err(SizeError::Syntax) => Err(Error::invalid(format!(
+                "Parameter '{name}' expects a number"
+            ))),
+        },
         OptionKind::Size => crate::size::parse_option_size(name, text).map(OptionValue::Num),
+    }
+}
+
+/// The error of an unknown key; the hint lists the valid ones.
+fn unknown_key(key: &str, table: &[OptionSpec]) -> Error {
+    let names: Vec<&str> = table.iter().map(|spec| spec.name).collect();
+    let error = Error::invalid(format!("Invalid parameter '{key}'"));
+    if names.is_empty() {
+        error
+    } else {
+        error.with_hint(format!("Valid parameters: {}", names.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(list: &str) -> Vec<(String, String)> {
+        let options = Options::parse(list).unwrap();
+        options
+            .iter()
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect()
+    }
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn lists_with_flags_and_doubled_commas() {
+        assert_eq!(
+            parsed("a=1,b,noc,d=x,,y,,,e=,f="),
+            pairs(&[
+                ("a", "1"),
+                ("b", "on"),
+                ("c", "off"),
+                ("d", "x,y,"),
+                ("e", ""),
+                ("f", "")
+            ])
+        );
+        assert_eq!(parsed("a=1,a=2"), pairs(&[("a", "2")]));
+        // Keys have no commas: a doubled one is an empty key between two flags.
+        assert_eq!(parsed("a,,=b"), pairs(&[("a", "on"), ("", "b")]));
+        assert_eq!(
+            parsed("a,,,b"),
+            pairs(&[("a", "on"), ("", "on"), ("b", "on")])
+        );
+        assert_eq!(parsed("no"), pairs(&[("", "off")]));
+        assert_eq!(parsed("a=b=c"), pairs(&[("a", "b=c")]));
+        for bad in ["", ",", "a,", ",a", "a=1,,,"] {
+            assert_eq!(
+                Options::parse(bad).unwrap_err().to_string(),
+                format!("Invalid option list: {bad}")
+            );
+        }
+    }
+
+    #[test]
+    fn later_lists_add_to_earlier_ones() {
+        let mut options = Options::parse("a=1,b=2").unwrap();
+        options.parse_into("b=3").unwrap();
+        assert_eq!(options.get("b"), Some("3"));
+        assert_eq!(options.get("a"), Some("1"));
+    }
+
+    #[test]
+    fn help_is_asked_for_by_a_whole_element() {
+        for list in ["help", "?", "a=b,help", "help,x"] {
+            assert!(asks_for_help(list).unwrap(), "{list}");
+        }
+        for list in ["help=on", "nohelp", "helpx", "a=b,,help"] {
+            assert!(!asks_for_help(list).unwrap(), "{list}");
+        }
+        assert!(asks_for_help(",help").is_err());
+    }
+
+    const TABLE: &[OptionSpec] = &[
+        spec("data_file_raw", OptionKind::Bool, "Stays raw"),
+        spec("refcount_bits", OptionKind::Num, "Width"),
+        spec("size", OptionKind::Size, "Virtual disk size"),
+    ];
+
+    const fn spec(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
+        OptionSpec {
+            name,
+            kind,
+            help,
+            default: None,
+            allowed: &[],
+        }
+    }
+
+    #[test]
+    fn values_are_checked_by_type() {
+        let check = |list| Values::check(&Options::parse(list).unwrap(), TABLE);
+        let values = check("size=1.5k,refcount_bits=0x10,data_file_raw").unwrap();
+        assert_eq!(values.num("size"), Some(1536));
+        assert_eq!(values.num("refcount_bits"), Some(16));
+        assert_eq!(values.bool("data_file_raw"), Some(true));
+        for (list, message) in [
+            (
+                "size=x",
+                "Parameter 'size' expects a non-negative number below 2^64",
+            ),
+            (
+                "size=16E",
+                "Value '16E' is out of range for parameter 'size'",
+            ),
+            (
+                "refcount_bits=16k",
+                "Parameter 'refcount_bits' expects a number",
+            ),
+            (
+                "refcount_bits=18446744073709551616",
+                "Value '18446744073709551616' is too large for parameter 'refcount_bits'",
+            ),
+            (
+                "data_file_raw=1",
+                "Parameter 'data_file_raw' expects 'on' or 'off'",
+            ),
+            ("bogus", "Invalid parameter 'bogus'"),
+        ] {
+            assert_eq!(check(list).unwrap_err().to_string(), message);
+        }
+        assert_eq!(
+            check("bogus").unwrap_err().hints(),
+            ["Valid parameters: data_file_raw, refcount_bits, size"]
+        );
+    }
+
+    #[test]
+    fn help_lines_stand_in_columns_and_overflow() {
+        let more = [spec("backing_fmt", OptionKind::Str, "Image format")];
+        assert_eq!(
+            help_table(&[TABLE, &more, TABLE]),
+            "  backing_fmt=<str>      - Image format\n\
+             \x20 data_file_raw=<bool (on/off)> - Stays raw\n\
+             \x20 refcount_bits=<num>    - Width\n\
+             \x20 size=<size>            - Virtual disk size\n"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_list_panics(list in "[a-c=,no?]{0,40}", any in ".*") {
+            for list in [&list, &any] {
+                let _ = (Options::parse(list), asks_for_help(list));
+            }
+        }
+
+        #[test]
+        fn any_value_survives_doubling(value in ".+", more in "[a-z]*") {
+            let list = format!("k={},m={more}", double_commas(&value));
+            let options = Options::parse(&list);
+            if let Ok(options) = options {
+                proptest::prop_assert_eq!(options.get("k"), Some(value.as_str()));
+                proptest::prop_assert_eq!(options.get("m"), Some(more.as_str()));
+            }
+        }
     }
 }
