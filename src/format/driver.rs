@@ -45,8 +45,6 @@ pub struct FormatDriver {
     pub name: &'static str,
     /// What it can do.
     pub features: Features,
-    /// How well the first bytes of a file fit: 0 not at all, 100 a magic.
-    pub probe: fn(&Probe<'_>) -> u8,
     /// Opens an image.
     pub open: fn(OpenContext<'_>) -> Result<Box<dyn Format>>,
     /// Checks creation options without touching a file; returns the `key=value` pairs of the
@@ -65,7 +63,7 @@ pub struct FormatDriver {
 /// The beginning of a file and its name, for probing.
 #[derive(Debug)]
 pub struct Probe<'a> {
-    /// The first bytes, at most 2048; shorter only where the file is.
+    /// The first bytes of the file, at least 512 unless the file is shorter.
     pub head: &'a [u8],
     /// The file name, for formats known by their suffix.
     pub name: &'a str,

@@ -1,6 +1,10 @@
 //! The guest side: image formats over storages.
 
 pub mod driver;
+pub mod magic;
+pub mod probe;
+pub mod raw;
+pub mod registry;
 pub mod traits;
 
 pub use driver::{CreateContext, CreateParams, Features, FormatDriver, OpenContext, Probe};

@@ -1,0 +1,160 @@
+//! New raw disks: every guest byte has its place already, so that only the length is to be set.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::extent::StorageSlot;
+use crate::format::traits::Encoder;
+use crate::format::{Bulk, CreateContext, CreateParams};
+use crate::options::{OptionKind, OptionSpec};
+use crate::storage::{Durability, Preallocation, Storage};
+
+use super::{DRIVER, SECTOR, main_slot};
+
+pub(super) const OPTIONS: &[OptionSpec] = &[OptionSpec {
+    name: "size",
+    kind: OptionKind::Size,
+    help: "Virtual disk size",
+    default: None,
+    allowed: &[],
+}];
+
+/// `qemu-img` leaves this much of a sparse new disk allocated; `info` and `map` show it.
+const FIRST_BLOCK: u64 = 4096;
+
+fn preallocation(params: &CreateParams<'_>) -> Result<Preallocation> {
+    match params.values.str("preallocation") {
+        None | Some("off") => Ok(Preallocation::Off),
+        Some("falloc") => Ok(Preallocation::Falloc),
+        Some("full") => Ok(Preallocation::Full),
+        Some("metadata") => Err(Error::unsupported(
+            "Unsupported preallocation mode: metadata",
+        )),
+        Some(other) => Err(Error::invalid(format!("invalid parameter value: {other}"))),
+    }
+}
+
+pub(super) fn plan(params: &CreateParams<'_>) -> Result<Vec<(&'static str, String)>> {
+    if let Some(backing) = params.backing {
+        let what = if backing.name.is_empty() {
+            "Backing file format"
+        } else {
+            "Backing file"
+        };
+        return Err(Error::unsupported(format!(
+            "{what} not supported for file format '{}'",
+            DRIVER.name
+        )));
+    }
+    preallocation(params)?;
+    Ok(vec![("size", params.asked_size.to_string())])
+}
+
+pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
+    let CreateContext {
+        storage, params, ..
+    } = context;
+    let preallocation = preallocation(&params)?;
+    let new = RawBulk {
+        size: params.size,
+        preallocation,
+        fixed: storage.driver() == "host_device",
+        storage,
+    };
+    if new.fixed {
+        let len = new.storage.len()?;
+        if new.size > len {
+            return Err(Error::new(
+                crate::ErrorKind::NoSpace,
+                format!(
+                    "The device holds {len} bytes, fewer than the image's {}",
+                    new.size
+                ),
+            ));
+        }
+        return Ok(Box::new(new));
+    }
+    // The last sector comes at the end: until then the disk is shorter than it should be.
+    let early = new.size.saturating_sub(SECTOR);
+    new.set_len(new.size)?;
+    new.set_len(0)?;
+    if preallocation == Preallocation::Off {
+        let first = vec![0; early.min(FIRST_BLOCK) as usize];
+        new.storage.write_at(&first, 0)?;
+    } else {
+        new.storage.set_len(early, preallocation)?;
+    }
+    Ok(Box::new(new))
+}
+
+/// A new raw disk that is being filled.
+#[derive(Debug)]
+struct RawBulk {
+    storage: Arc<dyn Storage>,
+    size: u64,
+    preallocation: Preallocation,
+    fixed: bool,
+}
+
+impl RawBulk {
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.storage
+            .set_len(len, Preallocation::Off)
+            .map_err(|error| match error.os_errno() {
+                Some(libc::EFBIG) => Error::new(
+                    crate::ErrorKind::Limit,
+                    "The image size is too large for file format 'raw'",
+                )
+                .with_errno(libc::EFBIG),
+                _ => error,
+            })
+    }
+}
+
+impl Bulk for RawBulk {
+    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+        main_slot(&self.storage, slot)
+    }
+
+    fn unit(&self) -> u32 {
+        SECTOR as u32
+    }
+
+    fn zero_unit(&self) -> u32 {
+        SECTOR as u32
+    }
+
+    fn encode(&self, _scratch: &mut Encoder, _unit: &[u8], _out: &mut Vec<u8>) -> Result<bool> {
+        Err(no_compression())
+    }
+
+    fn reserve(&self, guest_offset: u64, len: u64) -> Result<(StorageSlot, u64)> {
+        match guest_offset.checked_add(len) {
+            Some(end) if end <= self.size => Ok((StorageSlot::MAIN, guest_offset)),
+            _ => Err(Error::new(
+                crate::ErrorKind::Limit,
+                "A write past the end of the new disk",
+            )),
+        }
+    }
+
+    fn reserve_encoded(&self, _guest_offset: u64, _encoded_len: u32) -> Result<(StorageSlot, u64)> {
+        Err(no_compression())
+    }
+
+    fn reserve_zero(&self, _guest_offset: u64, _len: u64) -> Result<()> {
+        // Nothing lies below a raw disk: what is not written reads as zeroes.
+        Ok(())
+    }
+
+    fn finish(&self, durability: Durability) -> Result<()> {
+        if !self.fixed {
+            self.storage.set_len(self.size, self.preallocation)?;
+        }
+        self.storage.sync(durability)
+    }
+}
+
+fn no_compression() -> Error {
+    Error::unsupported("Compression not supported for this file format")
+}

@@ -1,0 +1,273 @@
+//! Raw: the guest bytes as they are, optionally a window of the file.
+
+mod create;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::magic::{self, PROBE_BYTES};
+use crate::format::{
+    BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
+    OpenContext, Probe,
+};
+use crate::options::{OptionKind, OptionSpec};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+
+/// The sector: virtual sizes are multiples of it.
+const SECTOR: u64 = 512;
+
+/// The raw format.
+pub static DRIVER: FormatDriver = FormatDriver {
+    name: "raw",
+    features: Features::CREATE
+        .union(Features::WRITE)
+        .union(Features::RESIZE)
+        .union(Features::MEASURE),
+    open,
+    plan: Some(create::plan),
+    create: Some(create::create),
+    create_options: create::OPTIONS,
+    amend_options: &[],
+    open_options: &[
+        OptionSpec {
+            name: "offset",
+            kind: OptionKind::Size,
+            help: "offset in the file where the disk begins",
+            default: Some("0"),
+            allowed: &[],
+        },
+        OptionSpec {
+            name: "size",
+            kind: OptionKind::Size,
+            help: "virtual disk size",
+            default: None,
+            allowed: &[],
+        },
+    ],
+};
+
+#[derive(Debug)]
+struct Raw {
+    storage: Arc<dyn Storage>,
+    /// Offset of the disk in the storage.
+    start: u64,
+    len: AtomicU64,
+    /// The size was given: the disk is a window that cannot be resized.
+    window: bool,
+    writable: bool,
+    durability: Durability,
+    /// Taken by writes to the first sector of a disk whose format was guessed.
+    guard: Option<Mutex<()>>,
+}
+
+fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
+    let storage = context.storage;
+    let file_len = round_up(storage.len()?)?;
+    let start = context.options.num("offset").unwrap_or(0);
+    if start > file_len {
+        return Err(Error::invalid(format!(
+            "Offset ({start}) cannot be greater than size of the containing file ({file_len})"
+        )));
+    }
+    let size = context.options.num("size");
+    let len = match size {
+        Some(size) if size % SECTOR != 0 => {
+            return Err(Error::invalid("Specified size is not multiple of 512"));
+        }
+        Some(size) if size > file_len - start => {
+            // Two blanks before "actual": programs match the line as qemu-img prints it.
+            return Err(Error::invalid(format!(
+                "The sum of offset ({start}) and size ({size}) has to be smaller or equal to the  actual size of the containing file ({file_len})"
+            )));
+        }
+        Some(size) => size,
+        None => round_up(file_len - start)?,
+    };
+    Ok(Box::new(Raw {
+        start,
+        len: AtomicU64::new(len),
+        window: size.is_some(),
+        writable: !context.read_only && !storage.read_only(),
+        durability: context.durability,
+        guard: context.probed.then(Mutex::default),
+        storage,
+    }))
+}
+
+fn round_up(len: u64) -> Result<u64> {
+    len.checked_next_multiple_of(SECTOR)
+        .filter(|len| *len <= i64::MAX as u64)
+        .ok_or_else(|| Error::new(crate::ErrorKind::Limit, "The file is too large"))
+}
+
+impl Raw {
+    fn host(&self, offset: u64) -> u64 {
+        self.start + offset
+    }
+
+    /// Runs `write`; for a first sector under guard only if the sector will not look like an
+    /// image of another format afterwards.
+    fn guarded(
+        &self,
+        offset: u64,
+        len: u64,
+        patch: impl FnOnce(&mut [u8]),
+        write: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let first = PROBE_BYTES as u64;
+        let Some(guard) = self.guard.as_ref().filter(|_| offset < first && len > 0) else {
+            return write();
+        };
+        let _held = guard.lock();
+        let mut head = [0; PROBE_BYTES];
+        self.storage.read_at(&mut head, self.start)?;
+        let end = offset.saturating_add(len).min(first);
+        patch(&mut head[offset as usize..end as usize]);
+        let probe = Probe {
+            head: &head,
+            name: "",
+        };
+        match magic::recognise(&probe) {
+            Some(_) => Err(Error::os(libc::EPERM)),
+            None => write(),
+        }
+    }
+}
+
+impl Format for Raw {
+    fn driver(&self) -> &'static str {
+        DRIVER.name
+    }
+
+    fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    fn cluster_size(&self) -> Option<u32> {
+        None
+    }
+
+    fn request_alignment(&self) -> u32 {
+        1
+    }
+
+    fn map(&self, offset: u64, len: u64) -> Result<Extent> {
+        let host_offset = self.host(offset);
+        let run = self.storage.extent(host_offset, len)?;
+        let kind = if run.zero {
+            ExtentKind::Zero {
+                host_offset: Some(host_offset),
+            }
+        } else {
+            ExtentKind::Data {
+                slot: StorageSlot::MAIN,
+                host_offset,
+            }
+        };
+        Ok(Extent {
+            len: run.len.min(len),
+            kind,
+        })
+    }
+
+    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+        main_slot(&self.storage, slot)
+    }
+
+    fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.storage.read_at(buf, self.host(offset))
+    }
+
+    fn begin_io(&self) -> IoGuard<'_> {
+        IoGuard::UNGUARDED
+    }
+
+    fn write(&self, buf: &[u8], offset: u64, _below: &dyn Below) -> Result<()> {
+        self.guarded(
+            offset,
+            buf.len() as u64,
+            |head| head.copy_from_slice(&buf[..head.len()]),
+            || self.storage.write_at(buf, self.host(offset)),
+        )
+    }
+
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+        _below: &dyn Below,
+    ) -> Result<()> {
+        self.guarded(
+            offset,
+            len,
+            |head| head.fill(0),
+            || self.storage.write_zeroes(self.host(offset), len, flags),
+        )
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.storage.discard(self.host(offset), len)
+    }
+
+    fn flush(&self, durability: Durability) -> Result<()> {
+        self.storage.sync(durability)
+    }
+
+    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        if self.window {
+            return Err(Error::unsupported("Cannot resize fixed-size raw disks"));
+        }
+        if preallocation == Preallocation::Metadata {
+            return Err(Error::unsupported(
+                "Unsupported preallocation mode: metadata",
+            ));
+        }
+        let len = round_up(len)?;
+        let end = self
+            .start
+            .checked_add(len)
+            .ok_or_else(|| Error::invalid("New image size must be positive"))?;
+        self.storage.set_len(end, preallocation)?;
+        self.len.store(len, Ordering::Release);
+        Ok(())
+    }
+
+    fn info(&self) -> Result<FormatInfo> {
+        Ok(FormatInfo::default())
+    }
+
+    fn backing(&self) -> Option<BackingRef> {
+        None
+    }
+
+    fn close(&self) -> Result<()> {
+        if self.writable {
+            self.storage.sync(self.durability)?;
+        }
+        Ok(())
+    }
+
+    fn checker(&self) -> Option<&dyn Check> {
+        None
+    }
+
+    fn compressor(&self) -> Option<&dyn Compress> {
+        None
+    }
+}
+
+fn main_slot(storage: &Arc<dyn Storage>, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+    if slot == StorageSlot::MAIN {
+        Ok(storage)
+    } else {
+        Err(Error::new(
+            crate::ErrorKind::Internal,
+            "A raw image has one file only",
+        ))
+    }
+}

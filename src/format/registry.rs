@@ -1,0 +1,17 @@
+//! The formats that this build has. A new format is one line here.
+
+use crate::format::FormatDriver;
+use crate::format::raw;
+
+/// Every format, in the order in which lists show them.
+static DRIVERS: &[&FormatDriver] = &[&raw::DRIVER];
+
+/// Every format of this build.
+pub fn drivers() -> &'static [&'static FormatDriver] {
+    DRIVERS
+}
+
+/// The format of that name, as used with `-f`.
+pub fn by_name(name: &str) -> Option<&'static FormatDriver> {
+    DRIVERS.iter().copied().find(|driver| driver.name == name)
+}
