@@ -3,6 +3,7 @@
 pub mod driver;
 pub mod magic;
 pub mod probe;
+pub mod qcow2;
 pub mod raw;
 pub mod registry;
 pub mod traits;

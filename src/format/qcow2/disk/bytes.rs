@@ -1,0 +1,19 @@
+//! Big-endian fields in byte slices, without panics.
+
+/// The 16-bit number at `at`; None past the end.
+pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    let field = bytes.get(at..at.checked_add(2)?)?;
+    Some(u16::from_be_bytes(field.try_into().ok()?))
+}
+
+/// The 32-bit number at `at`; None past the end.
+pub(super) fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    let field = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_be_bytes(field.try_into().ok()?))
+}
+
+/// The 64-bit number at `at`; None past the end.
+pub(super) fn be64(bytes: &[u8], at: usize) -> Option<u64> {
+    let field = bytes.get(at..at.checked_add(8)?)?;
+    Some(u64::from_be_bytes(field.try_into().ok()?))
+}

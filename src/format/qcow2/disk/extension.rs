@@ -1,0 +1,391 @@
+//! Header extensions (specification: "Header extensions", "String header extensions",
+//! "Feature name table", "Bitmaps extension", "Full disk encryption header pointer").
+
+use crate::error::{Error, Result};
+
+use super::bytes::{be32, be64};
+use super::features::{Autoclear, Compatible, Incompatible};
+
+const END: u32 = 0;
+const BACKING_FORMAT: u32 = 0xe279_2aca;
+const FEATURE_NAMES: u32 = 0x6803_f857;
+const BITMAPS: u32 = 0x2385_2875;
+const CRYPTO: u32 = 0x0537_be77;
+const DATA_FILE: u32 = 0x4441_5441;
+
+/// Bytes of one entry of the feature name table.
+const FEATURE_NAME_LEN: usize = 48;
+/// The longest format name that is accepted is one byte less.
+const BACKING_FORMAT_LIMIT: usize = 16;
+/// The most bitmaps of an image that are accepted.
+pub const MAX_BITMAPS: u32 = 65535;
+/// The largest bitmap directory that is accepted: every entry of 1 KiB.
+const MAX_BITMAP_DIRECTORY: u64 = MAX_BITMAPS as u64 * 1024;
+
+/// One extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// The format of the backing file.
+    BackingFormat(Vec<u8>),
+    /// Names of feature bits, for messages.
+    FeatureNames(Vec<FeatureName>),
+    /// Where the bitmap directory is.
+    Bitmaps(BitmapsExtension),
+    /// Where the encryption header is.
+    Crypto(CryptoExtension),
+    /// The name of the external data file.
+    DataFile(Vec<u8>),
+    /// One that this program does not know, kept as it is.
+    Unknown {
+        /// Its type.
+        kind: u32,
+        /// Its bytes.
+        data: Vec<u8>,
+    },
+}
+
+/// Which word a named feature bit belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeatureKind {
+    /// [`Incompatible`].
+    Incompatible,
+    /// [`Compatible`].
+    Compatible,
+    /// [`Autoclear`].
+    Autoclear,
+    /// A word that this program does not know.
+    Other(u8),
+}
+
+/// A name for a feature bit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeatureName {
+    /// The word.
+    pub kind: FeatureKind,
+    /// The bit in it.
+    pub bit: u8,
+    /// At most 46 bytes.
+    pub name: Vec<u8>,
+}
+
+/// The bitmaps extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitmapsExtension {
+    /// Number of bitmaps.
+    pub count: u32,
+    /// Bytes of the bitmap directory.
+    pub directory_size: u64,
+    /// Its offset.
+    pub directory_offset: u64,
+}
+
+/// The full disk encryption header pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CryptoExtension {
+    /// Offset of the encryption header.
+    pub offset: u64,
+    /// Its bytes.
+    pub len: u64,
+}
+
+impl Extension {
+    /// All extensions of an area that starts after the header and ends at the backing file's name
+    /// or the cluster's end; `cluster` is the cluster size.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`].
+    pub fn parse_all(area: &[u8], cluster: u64) -> Result<Vec<Self>> {
+        let mut found = Vec::new();
+        let mut at = 0usize;
+        while at < area.len() {
+            let too_large = || Error::corrupt("Header extension too large");
+            let (Some(kind), Some(len)) = (be32(area, at), be32(area, at + 4)) else {
+                return Err(too_large());
+            };
+            at += 8;
+            let data = at
+                .checked_add(len as usize)
+                .and_then(|end| area.get(at..end))
+                .ok_or_else(too_large)?;
+            if kind == END {
+                break;
+            }
+            found.push(Self::from_bytes(kind, data, cluster)?);
+            at = at.saturating_add(data.len().next_multiple_of(8));
+        }
+        Ok(found)
+    }
+
+    /// One extension from its type and bytes.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`].
+    fn from_bytes(kind: u32, data: &[u8], cluster: u64) -> Result<Self> {
+        Ok(match kind {
+            BACKING_FORMAT if data.len() >= BACKING_FORMAT_LIMIT => {
+                return Err(Error::corrupt(format!(
+                    "ERROR: ext_backing_format: len={} too large (>={BACKING_FORMAT_LIMIT})",
+                    data.len()
+                )));
+            }
+            BACKING_FORMAT => Self::BackingFormat(data.to_vec()),
+            FEATURE_NAMES => Self::FeatureNames(
+                data.chunks(FEATURE_NAME_LEN)
+                    .filter_map(FeatureName::from_bytes)
+                    .collect(),
+            ),
+            BITMAPS => Self::Bitmaps(BitmapsExtension::from_bytes(data, cluster)?),
+            CRYPTO => Self::Crypto(CryptoExtension::from_bytes(data, cluster)?),
+            DATA_FILE => Self::DataFile(data.to_vec()),
+            _ => Self::Unknown {
+                kind,
+                data: data.to_vec(),
+            },
+        })
+    }
+
+    /// Appends the extension with its type, length and padding.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let (kind, data) = match self {
+            Self::BackingFormat(name) => (BACKING_FORMAT, name.clone()),
+            Self::FeatureNames(names) => (
+                FEATURE_NAMES,
+                names.iter().flat_map(FeatureName::to_bytes).collect(),
+            ),
+            Self::Bitmaps(bitmaps) => (BITMAPS, bitmaps.to_bytes()),
+            Self::Crypto(crypto) => (CRYPTO, crypto.to_bytes()),
+            Self::DataFile(name) => (DATA_FILE, name.clone()),
+            Self::Unknown { kind, data } => (*kind, data.clone()),
+        };
+        out.extend_from_slice(&kind.to_be_bytes());
+        out.extend_from_slice(&(data.len() as u32).to_be_bytes());
+        out.extend_from_slice(&data);
+        out.resize(out.len().next_multiple_of(8), 0);
+    }
+
+    /// Appends the mark that ends the extensions.
+    pub fn write_end(out: &mut Vec<u8>) {
+        out.extend_from_slice(&[0; 8]);
+    }
+
+    /// The feature name table of the bits that this program knows.
+    pub fn known_feature_names() -> Self {
+        let name = |kind, mask: u64, name: &str| FeatureName {
+            kind,
+            bit: mask.trailing_zeros() as u8,
+            name: name.as_bytes().to_vec(),
+        };
+        use FeatureKind::{Autoclear as A, Compatible as C, Incompatible as I};
+        Self::FeatureNames(vec![
+            name(I, Incompatible::DIRTY.bits(), "dirty bit"),
+            name(I, Incompatible::CORRUPT.bits(), "corrupt bit"),
+            name(I, Incompatible::DATA_FILE.bits(), "external data file"),
+            name(I, Incompatible::COMPRESSION.bits(), "compression type"),
+            name(I, Incompatible::EXTENDED_L2.bits(), "extended L2 entries"),
+            name(C, Compatible::LAZY_REFCOUNTS.bits(), "lazy refcounts"),
+            name(A, Autoclear::BITMAPS.bits(), "bitmaps"),
+            name(A, Autoclear::RAW_DATA_FILE.bits(), "raw external data"),
+        ])
+    }
+}
+
+impl FeatureName {
+    /// None where even the type and the bit are missing.
+    fn from_bytes(entry: &[u8]) -> Option<Self> {
+        let (&[kind, bit], name) = entry.split_first_chunk::<2>()?;
+        let name = name.split(|&b| b == 0).next().unwrap_or_default();
+        Some(Self {
+            kind: match kind {
+                0 => FeatureKind::Incompatible,
+                1 => FeatureKind::Compatible,
+                2 => FeatureKind::Autoclear,
+                n => FeatureKind::Other(n),
+            },
+            bit,
+            name: name.to_vec(),
+        })
+    }
+
+    fn to_bytes(&self) -> [u8; FEATURE_NAME_LEN] {
+        let mut entry = [0; FEATURE_NAME_LEN];
+        entry[0] = match self.kind {
+            FeatureKind::Incompatible => 0,
+            FeatureKind::Compatible => 1,
+            FeatureKind::Autoclear => 2,
+            FeatureKind::Other(n) => n,
+        };
+        entry[1] = self.bit;
+        for (to, from) in entry[2..].iter_mut().zip(&self.name) {
+            *to = *from;
+        }
+        entry
+    }
+}
+
+impl BitmapsExtension {
+    fn from_bytes(data: &[u8], cluster: u64) -> Result<Self> {
+        let (Some(count), Some(reserved), Some(directory_size), Some(directory_offset), 24) = (
+            be32(data, 0),
+            be32(data, 4),
+            be64(data, 8),
+            be64(data, 16),
+            data.len(),
+        ) else {
+            return Err(Error::corrupt("bitmaps_ext: Invalid extension length"));
+        };
+        if reserved != 0 {
+            return Err(Error::corrupt("bitmaps_ext: Reserved field is not zero"));
+        }
+        if count > MAX_BITMAPS {
+            return Err(Error::corrupt(format!(
+                "bitmaps_ext: Image has {count} bitmaps, exceeding the QEMU supported maximum of \
+                 {MAX_BITMAPS}"
+            )));
+        }
+        if count == 0 {
+            return Err(Error::corrupt("found bitmaps extension with zero bitmaps"));
+        }
+        if directory_offset % cluster != 0 {
+            return Err(Error::corrupt(
+                "bitmaps_ext: invalid bitmap directory offset",
+            ));
+        }
+        if directory_size > MAX_BITMAP_DIRECTORY {
+            return Err(Error::corrupt(format!(
+                "bitmaps_ext: bitmap directory size ({directory_size}) exceeds the maximum \
+                 supported size ({MAX_BITMAP_DIRECTORY})"
+            )));
+        }
+        Ok(Self {
+            count,
+            directory_size,
+            directory_offset,
+        })
+    }
+
+    fn to_bytes(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(24);
+        out.extend_from_slice(&self.count.to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.directory_size.to_be_bytes());
+        out.extend_from_slice(&self.directory_offset.to_be_bytes());
+        out
+    }
+}
+
+impl CryptoExtension {
+    fn from_bytes(data: &[u8], cluster: u64) -> Result<Self> {
+        let (Some(offset), Some(len), 16) = (be64(data, 0), be64(data, 8), data.len()) else {
+            return Err(Error::corrupt(format!(
+                "CRYPTO header extension size {}, but expected size 16",
+                data.len()
+            )));
+        };
+        if offset % cluster != 0 {
+            return Err(Error::corrupt(format!(
+                "Encryption header offset '{offset}' is not a multiple of cluster size '{cluster}'"
+            )));
+        }
+        Ok(Self { offset, len })
+    }
+
+    fn to_bytes(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16);
+        out.extend_from_slice(&self.offset.to_be_bytes());
+        out.extend_from_slice(&self.len.to_be_bytes());
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<Vec<Extension>> {
+        Extension::parse_all(bytes, 65536)
+    }
+
+    #[test]
+    fn all_kinds_round_trip_in_order() {
+        let all = vec![
+            Extension::Unknown {
+                kind: 0x1234_5678,
+                data: vec![9; 5],
+            },
+            Extension::BackingFormat(b"qcow2".to_vec()),
+            Extension::known_feature_names(),
+            Extension::Bitmaps(BitmapsExtension {
+                count: 2,
+                directory_size: 96,
+                directory_offset: 0x50000,
+            }),
+            Extension::Crypto(CryptoExtension {
+                offset: 0x60000,
+                len: 77,
+            }),
+            Extension::DataFile(b"data.raw".to_vec()),
+        ];
+        let mut bytes = Vec::new();
+        for extension in &all {
+            extension.write_to(&mut bytes);
+        }
+        assert_eq!(parse(&bytes).unwrap(), all);
+        Extension::write_end(&mut bytes);
+        bytes.extend_from_slice(&[7; 40]);
+        assert_eq!(parse(&bytes).unwrap(), all);
+    }
+
+    #[test]
+    fn damage_has_one_line_each() {
+        let text = |kind: u32, data: &[u8]| {
+            let mut bytes = Vec::new();
+            Extension::Unknown {
+                kind,
+                data: data.to_vec(),
+            }
+            .write_to(&mut bytes);
+            parse(&bytes).unwrap_err().to_string()
+        };
+        assert_eq!(
+            text(BACKING_FORMAT, &[b'r'; 16]),
+            "ERROR: ext_backing_format: len=16 too large (>=16)"
+        );
+        assert_eq!(
+            text(BITMAPS, &[0; 4]),
+            "bitmaps_ext: Invalid extension length"
+        );
+        assert_eq!(
+            text(BITMAPS, &[0; 24]),
+            "found bitmaps extension with zero bitmaps"
+        );
+        assert_eq!(
+            text(CRYPTO, &[0; 1]),
+            "CRYPTO header extension size 1, but expected size 16"
+        );
+        assert_eq!(
+            parse(&[1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff])
+                .unwrap_err()
+                .to_string(),
+            "Header extension too large"
+        );
+        assert_eq!(
+            parse(&[1, 2, 3]).unwrap_err().to_string(),
+            "Header extension too large"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0usize..7) {
+            let kinds = [END, BACKING_FORMAT, FEATURE_NAMES, BITMAPS, CRYPTO, DATA_FILE, 1];
+            if bytes.len() >= 8 {
+                let len = (bytes.len() - 8) as u32;
+                bytes[..4].copy_from_slice(&kinds[kind].to_be_bytes());
+                bytes[4..8].copy_from_slice(&len.to_be_bytes());
+            }
+            let _ = parse(&bytes);
+        }
+    }
+}

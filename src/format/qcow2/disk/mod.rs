@@ -1,0 +1,30 @@
+//! The structures of a qcow2 file, one file each: plain bytes to typed values and back.
+//!
+//! Nothing here does more I/O than to read the header; nothing here trusts what it reads.
+
+mod bitmap;
+mod bytes;
+mod extension;
+mod features;
+mod geometry;
+mod header;
+mod image_header;
+mod l1_entry;
+mod l2_entry;
+mod refcount;
+mod snapshot;
+mod subcluster;
+
+pub use bitmap::{BitmapEntry, BitmapFlags, BitmapTableEntry, MAX_BITMAP_TABLE_ENTRIES};
+pub use extension::{
+    BitmapsExtension, CryptoExtension, Extension, FeatureKind, FeatureName, MAX_BITMAPS,
+};
+pub use features::{Autoclear, Compatible, Incompatible};
+pub use geometry::{Geometry, MAX_L1_BYTES, MAX_REFTABLE_BYTES};
+pub use header::{CryptMethod, Header, MAGIC, MAX_SNAPSHOTS, V2_LEN, V3_LEN, V3_MIN_LEN};
+pub use image_header::ImageHeader;
+pub use l1_entry::L1Entry;
+pub use l2_entry::{CompressedRef, L2Entry, L2Kind};
+pub use refcount::{RefcountTableEntry, RefcountWidth};
+pub use snapshot::{SnapshotEntry, SnapshotExtra, read_snapshot_table};
+pub use subcluster::SubclusterBitmap;

@@ -1,0 +1,306 @@
+//! The snapshot table (specification: "Snapshots").
+
+use crate::error::{Error, Result};
+use crate::storage::Storage;
+
+use super::bytes::{be16, be32, be64};
+use super::header::Header;
+
+/// Bytes of an entry before its extra data.
+const FIXED_LEN: usize = 40;
+/// The longest extra data, in bytes.
+const MAX_EXTRA: u32 = 1024;
+/// The largest snapshot table, in bytes.
+const MAX_TABLE: u64 = 1 << 30;
+/// The table is read in pieces of this many bytes.
+const CHUNK: usize = 64 << 10;
+
+/// One snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SnapshotEntry {
+    /// Offset of its L1 table.
+    pub l1_offset: u64,
+    /// Entries of its L1 table.
+    pub l1_entries: u32,
+    /// Its ID.
+    pub id: Vec<u8>,
+    /// Its name.
+    pub name: Vec<u8>,
+    /// Seconds since the epoch.
+    pub date_sec: u32,
+    /// Nanoseconds beyond them.
+    pub date_nsec: u32,
+    /// Guest clock in nanoseconds.
+    pub vm_clock_nsec: u64,
+    /// Bytes of VM state, as of the 32-bit field.
+    pub vm_state_size_32: u32,
+    /// The extra data.
+    pub extra: SnapshotExtra,
+}
+
+/// What an entry's extra data says; each field is there only where the extra data is long enough.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SnapshotExtra {
+    /// Bytes of VM state.
+    pub vm_state_size: Option<u64>,
+    /// Virtual size in bytes.
+    pub disk_size: Option<u64>,
+    /// Instruction count; the file holds -1 where there is none.
+    pub icount: Option<u64>,
+    /// Bytes beyond those known, kept as they are.
+    pub rest: Vec<u8>,
+}
+
+impl SnapshotEntry {
+    /// Bytes of VM state, from the wider field where it is there.
+    pub fn vm_state_size(&self) -> u64 {
+        self.extra
+            .vm_state_size
+            .unwrap_or(u64::from(self.vm_state_size_32))
+    }
+
+    /// The instruction count, if one was recorded.
+    pub fn icount(&self) -> Option<u64> {
+        self.extra.icount.filter(|&n| n != u64::MAX)
+    }
+
+    /// The entry at the start of `bytes`, and its length with padding. None where `bytes` ends
+    /// before the entry does: the length needed, as far as it is known.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] for extra data beyond the limit.
+    pub fn from_bytes(bytes: &[u8]) -> Result<std::result::Result<(Self, usize), usize>> {
+        let (Some(id_len), Some(name_len), Some(extra_len)) =
+            (be16(bytes, 12), be16(bytes, 14), be32(bytes, 36))
+        else {
+            return Ok(Err(FIXED_LEN));
+        };
+        if extra_len > MAX_EXTRA {
+            return Err(Error::corrupt(
+                "Too much extra metadata in snapshot table entry",
+            ));
+        }
+        let id_at = FIXED_LEN + extra_len as usize;
+        let name_at = id_at + usize::from(id_len);
+        let end = name_at + usize::from(name_len);
+        let padded = end.next_multiple_of(8);
+        let fields = (
+            be64(bytes, 0),
+            be32(bytes, 8),
+            be32(bytes, 16),
+            be32(bytes, 20),
+            be64(bytes, 24),
+            be32(bytes, 32),
+            bytes.get(FIXED_LEN..id_at),
+            bytes.get(id_at..name_at),
+            bytes.get(name_at..end),
+        );
+        let (
+            Some(l1_offset),
+            Some(l1_entries),
+            Some(date_sec),
+            Some(date_nsec),
+            Some(vm_clock_nsec),
+            Some(vm_state_size_32),
+            Some(extra),
+            Some(id),
+            Some(name),
+        ) = fields
+        else {
+            return Ok(Err(padded));
+        };
+        let entry = Self {
+            l1_offset,
+            l1_entries,
+            id: id.to_vec(),
+            name: name.to_vec(),
+            date_sec,
+            date_nsec,
+            vm_clock_nsec,
+            vm_state_size_32,
+            extra: SnapshotExtra::from_bytes(extra),
+        };
+        Ok(Ok((entry, padded)))
+    }
+
+    /// Appends the entry, padded to a multiple of 8 bytes.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let extra = self.extra.to_bytes();
+        out.extend_from_slice(&self.l1_offset.to_be_bytes());
+        out.extend_from_slice(&self.l1_entries.to_be_bytes());
+        out.extend_from_slice(&(self.id.len() as u16).to_be_bytes());
+        out.extend_from_slice(&(self.name.len() as u16).to_be_bytes());
+        out.extend_from_slice(&self.date_sec.to_be_bytes());
+        out.extend_from_slice(&self.date_nsec.to_be_bytes());
+        out.extend_from_slice(&self.vm_clock_nsec.to_be_bytes());
+        out.extend_from_slice(&self.vm_state_size_32.to_be_bytes());
+        out.extend_from_slice(&(extra.len() as u32).to_be_bytes());
+        out.extend_from_slice(&extra);
+        out.extend_from_slice(&self.id);
+        out.extend_from_slice(&self.name);
+        out.resize(out.len().next_multiple_of(8), 0);
+    }
+}
+
+impl SnapshotExtra {
+    fn from_bytes(extra: &[u8]) -> Self {
+        Self {
+            vm_state_size: be64(extra, 0),
+            disk_size: be64(extra, 8),
+            icount: be64(extra, 16),
+            rest: extra
+                .get(extra.len().min(24) & !7..)
+                .unwrap_or_default()
+                .to_vec(),
+        }
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for field in [self.vm_state_size, self.disk_size, self.icount] {
+            let Some(value) = field else { break };
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+        out.extend_from_slice(&self.rest);
+        out
+    }
+}
+
+/// All snapshots of an image, in table order, and the bytes that the table occupies.
+///
+/// Memory follows the bytes that the file really holds, not the header's number.
+///
+/// # Errors
+/// [`crate::ErrorKind::Corrupt`] where the table passes the end of the file or its limit, or of I/O.
+pub fn read_snapshot_table(
+    storage: &dyn Storage,
+    header: &Header,
+) -> Result<(Vec<SnapshotEntry>, u64)> {
+    header.validate_snapshot_table()?;
+    let file_len = storage.len()?;
+    let mut found = Vec::new();
+    let mut window = Vec::new();
+    let mut at = 0usize;
+    let start = header.snapshots_offset;
+    let mut next = start;
+    for index in 0..header.snapshots {
+        let used = next - (window.len() - at) as u64 - start;
+        if used > MAX_TABLE {
+            return Err(Error::corrupt("Snapshot table is too large").with_errno(libc::EFBIG));
+        }
+        loop {
+            let rest = window.get(at..).unwrap_or_default();
+            match SnapshotEntry::from_bytes(rest)? {
+                Ok((entry, len)) => {
+                    found.push(entry);
+                    at = at.saturating_add(len);
+                    if at > window.len() {
+                        // The padding of the last entry may lie past what was read.
+                        next = next.saturating_add((at - window.len()) as u64);
+                        window.clear();
+                        at = 0;
+                    }
+                    break;
+                }
+                Err(_) if next >= file_len => {
+                    return Err(Error::corrupt(format!(
+                        "Snapshot table entry {index} is outside the file"
+                    ))
+                    .with_offset(start + used));
+                }
+                Err(_) => {
+                    window.drain(..at);
+                    at = 0;
+                    let len = (file_len - next).min(CHUNK as u64) as usize;
+                    let old = window.len();
+                    window.resize(old + len, 0);
+                    storage.read_at(&mut window[old..], next)?;
+                    next += len as u64;
+                }
+            }
+        }
+    }
+    let size = next - (window.len() - at) as u64 - start;
+    Ok((found, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample(rest: usize) -> SnapshotEntry {
+        SnapshotEntry {
+            l1_offset: 0x50000,
+            l1_entries: 3,
+            id: b"1".to_vec(),
+            name: b"before upgrade".to_vec(),
+            date_sec: 1_700_000_000,
+            date_nsec: 5,
+            vm_clock_nsec: 12_307_089_000_000,
+            vm_state_size_32: 7,
+            extra: SnapshotExtra {
+                vm_state_size: Some(1 << 33),
+                disk_size: Some(1 << 30),
+                icount: Some(u64::MAX),
+                rest: vec![0xab; rest],
+            },
+        }
+    }
+
+    #[test]
+    fn entries_round_trip_with_unknown_extra_data() {
+        for rest in [0, 1, 8, 13] {
+            let entry = sample(rest);
+            let mut bytes = Vec::new();
+            entry.write_to(&mut bytes);
+            assert_eq!(bytes.len() % 8, 0);
+            let (back, len) = SnapshotEntry::from_bytes(&bytes).unwrap().unwrap();
+            assert_eq!((back.clone(), len), (entry, bytes.len()));
+            assert_eq!(back.vm_state_size(), 1 << 33);
+            assert_eq!(back.icount(), None);
+        }
+    }
+
+    #[test]
+    fn short_extra_data_of_old_images() {
+        let mut entry = sample(0);
+        entry.extra = SnapshotExtra {
+            vm_state_size: Some(9),
+            rest: vec![1, 2, 3],
+            ..SnapshotExtra::default()
+        };
+        let mut bytes = Vec::new();
+        entry.write_to(&mut bytes);
+        let (back, _) = SnapshotEntry::from_bytes(&bytes).unwrap().unwrap();
+        assert_eq!(back, entry);
+        entry.extra = SnapshotExtra::default();
+        bytes.clear();
+        entry.write_to(&mut bytes);
+        let (back, _) = SnapshotEntry::from_bytes(&bytes).unwrap().unwrap();
+        assert_eq!(back.vm_state_size(), 7);
+    }
+
+    #[test]
+    fn a_cut_entry_says_how_much_it_needs() {
+        let mut bytes = Vec::new();
+        sample(0).write_to(&mut bytes);
+        assert_eq!(
+            SnapshotEntry::from_bytes(&bytes[..40]).unwrap(),
+            Err(bytes.len())
+        );
+        assert_eq!(SnapshotEntry::from_bytes(&bytes[..9]).unwrap(), Err(40));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(Ok((entry, len))) = SnapshotEntry::from_bytes(&bytes) {
+                let mut out = Vec::new();
+                entry.write_to(&mut out);
+                prop_assert_eq!(out.len(), len);
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! qcow2: QEMU's copy-on-write format, versions 2 and 3.
+
+pub mod disk;
