@@ -1,12 +1,17 @@
 //! Where an image is: a path, `json:{…}`, `driver=…,file.filename=…`, or a protocol URI.
 //! Each becomes one tree of options.
 
+mod json;
+pub(crate) mod tree;
+
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::error::Result;
+use crate::error::{Error, Result, ResultExt};
+use crate::options::split_list;
 
 /// Where an image is, as one tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,22 +38,52 @@ pub enum Node {
 }
 
 impl Location {
-    /// From a file name as typed on a command line.
+    /// From a file name as typed on a command line: a path, `protocol:rest` or `json:{…}`.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for bad JSON; an unknown protocol is found when opening.
     pub fn parse(text: impl AsRef<OsStr>) -> Result<Self> {
+        let text = text.as_ref();
+        Self::parse_name(text).context(|| format!("Could not open '{}'", text.to_string_lossy()))
+    }
+
+    /// As [`Location::parse`], for an image to create: `json:` is no protocol there.
+    pub fn for_target(text: impl AsRef<OsStr>) -> Self {
         let text = text.as_ref().to_owned();
-        let node = Node::Path(PathBuf::from(&text));
+        let node = file_name_node(&text);
+        Self { text, node }
+    }
+
+    /// As [`Location::parse`]; the error does not name the text.
+    pub(crate) fn parse_name(text: impl AsRef<OsStr>) -> Result<Self> {
+        let text = text.as_ref().to_owned();
+        let node = match text.as_bytes().strip_prefix(b"json:") {
+            Some(json) => Node::Tree(parse_json(json)?),
+            None => file_name_node(&text),
+        };
         Ok(Self { text, node })
     }
 
-    /// From the text of `--image-opts`.
+    /// From the text of `--image-opts`: `driver=…,file.filename=…`.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
     pub fn from_image_opts(text: &str) -> Result<Self> {
-        Self::parse(text)
+        let mut flat = Map::new();
+        for (i, item) in split_list(text).enumerate() {
+            // The first word alone is the name of a block device.
+            let (key, value) = match item.bare && i == 0 {
+                true => ("file", item.word.to_owned()),
+                false => (item.key, item.value),
+            };
+            flat.remove(key);
+            flat.insert(key.to_owned(), Value::String(value));
+        }
+        let tree = tree::nest(flat).context(|| format!("Could not open '{text}'"))?;
+        Ok(Self {
+            text: text.into(),
+            node: Node::Tree(tree),
+        })
     }
 
     /// A plain path, whatever it looks like.
@@ -60,13 +95,118 @@ impl Location {
         }
     }
 
+    /// From a tree that is nested already; `text` stands for it in messages.
+    pub(crate) fn from_tree(text: impl Into<OsString>, tree: Map<String, Value>) -> Self {
+        Self {
+            text: text.into(),
+            node: Node::Tree(tree),
+        }
+    }
+
     /// The text for messages, as the user gave it.
     pub fn display(&self) -> std::borrow::Cow<'_, str> {
         self.text.to_string_lossy()
+    }
+
+    /// The text as the user gave it.
+    pub fn text(&self) -> &OsStr {
+        &self.text
     }
 
     /// The tree.
     pub fn node(&self) -> &Node {
         &self.node
     }
+
+    /// The host path, where the location is a plain file.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.node {
+            Node::Path(path) => Some(path),
+            _ => None,
+        }
+    }
 }
+
+/// The protocol of a file name: what stands before its first colon, if no slash precedes that.
+pub fn protocol_of(name: &OsStr) -> Option<&OsStr> {
+    let bytes = name.as_bytes();
+    let end = bytes.iter().position(|b| matches!(b, b':' | b'/'))?;
+    (bytes.get(end) == Some(&b':')).then(|| OsStr::from_bytes(bytes.get(..end).unwrap_or_default()))
+}
+
+/// The full name of a file that the image called `overlay` names: relative to the directory of
+/// `overlay`, unless it is absolute or has a protocol.
+pub fn resolve_name(overlay: &OsStr, name: &OsStr) -> OsString {
+    resolve(overlay, name, true)
+}
+
+/// As [`resolve_name`]; a colon in `name` means nothing.
+pub(crate) fn resolve_plain_name(overlay: &OsStr, name: &OsStr) -> OsString {
+    resolve(overlay, name, false)
+}
+
+fn resolve(overlay: &OsStr, name: &OsStr, protocols: bool) -> OsString {
+    if name.is_empty() || name.as_bytes().starts_with(b"/") {
+        return name.to_owned();
+    }
+    if protocols && protocol_of(name).is_some() {
+        return name.to_owned();
+    }
+    let base = overlay.as_bytes();
+    let protocol = protocol_of(overlay).map_or(0, |p| p.len() + 1);
+    let slash = base.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
+    let directory = base.get(..slash.max(protocol)).unwrap_or_default();
+    let mut full = directory.to_owned();
+    full.extend_from_slice(name.as_bytes());
+    OsString::from_vec(full)
+}
+
+fn file_name_node(text: &OsStr) -> Node {
+    let Some(protocol) = protocol_of(text) else {
+        return Node::Path(PathBuf::from(text));
+    };
+    if protocol == "file" {
+        let path = text.as_bytes().get(5..).unwrap_or_default();
+        return Node::Path(PathBuf::from(OsStr::from_bytes(path)));
+    }
+    Node::Uri {
+        protocol: protocol.to_string_lossy().into_owned(),
+        uri: text.to_string_lossy().into_owned(),
+    }
+}
+
+fn parse_json(bytes: &[u8]) -> Result<Map<String, Value>> {
+    const WHAT: &str = "Could not parse the JSON options";
+    let text = std::str::from_utf8(bytes).map_err(|_| {
+        Error::invalid("JSON parse error, invalid UTF-8 sequence in string").context(WHAT)
+    })?;
+    match json::parse(text).context(|| WHAT.to_owned())? {
+        Value::Object(map) => tree::nest(map),
+        _ => Err(Error::invalid("Invalid JSON object given")),
+    }
+}
+
+/// A tree as a file name: `json:{…}`, with a blank after each colon and comma.
+pub(crate) fn json_name(tree: &Map<String, Value>) -> String {
+    format!("json:{}", spaced(&Value::Object(tree.clone())))
+}
+
+fn spaced(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let items: Vec<String> = map
+                .iter()
+                .map(|(k, v)| format!("{}: {}", Value::from(k.as_str()), spaced(v)))
+                .collect();
+            format!("{{{}}}", items.join(", "))
+        }
+        Value::Array(list) => {
+            let items: Vec<String> = list.iter().map(spaced).collect();
+            format!("[{}]", items.join(", "))
+        }
+        leaf => leaf.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
