@@ -107,6 +107,16 @@ pub trait Format: Send + Sync + Debug {
     /// Of I/O; data may be lost then.
     fn close(&self) -> Result<()>;
 
+    /// Bytes of the image file that the metadata counts as in use, for formats that keep count
+    /// (qcow2: clusters whose refcount is not 0). `map` looks for holes in the host file where it
+    /// holds far less; None means that the format keeps no count.
+    ///
+    /// # Errors
+    /// Of reading the counts.
+    fn host_bytes_in_use(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// The consistency check, where the format has one.
     fn checker(&self) -> Option<&dyn Check>;
 

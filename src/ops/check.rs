@@ -1,9 +1,14 @@
 //! `check`: the consistency of an image's metadata.
 
-use crate::error::Result;
+use std::fmt::Write;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
 use crate::format::{CheckReport, RepairMode};
 use crate::image::Image;
 use crate::job::Job;
+use crate::ops::render::json;
 
 /// The report of `check` on an image.
 #[derive(Clone, Debug)]
@@ -18,26 +23,200 @@ pub struct CheckOutcome {
 
 /// Checks `image`, opened with `for_check`; each finding is a note of `job`.
 ///
+/// After a repair the image is checked once more: the report then has what was mended and what
+/// the second check found.
+///
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] where the format has no check, or when it cannot be done.
 pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOutcome> {
-    let _ = (image, repair, job);
-    todo!()
+    let Some(checker) = image.format().checker() else {
+        return Err(Error::unsupported(
+            "This image format does not support checks",
+        ));
+    };
+    let failed = |error: Error| {
+        if error.kind() == crate::ErrorKind::Cancelled {
+            error
+        } else {
+            error.context("Check failed")
+        }
+    };
+    let mut report = checker.check(repair, job).map_err(failed)?;
+    if report.corruptions_fixed > 0 || report.leaks_fixed > 0 {
+        let again = checker.check(RepairMode::Report, job).map_err(failed)?;
+        report = CheckReport {
+            corruptions_fixed: report.corruptions_fixed,
+            leaks_fixed: report.leaks_fixed,
+            ..again
+        };
+    }
+    job.finish()?;
+    Ok(CheckOutcome {
+        filename: image.location().display().into_owned(),
+        format: image.format().driver().to_owned(),
+        report,
+    })
 }
 
 impl CheckOutcome {
     /// The JSON that `qemu-img check --output=json` prints.
     pub fn json(&self) -> String {
-        todo!()
+        let report = &self.report;
+        let mut map = Map::new();
+        let positive = |map: &mut Map<String, Value>, key: &str, n: u64| {
+            if n > 0 {
+                map.insert(key.to_owned(), n.into());
+            }
+        };
+        positive(
+            &mut map,
+            "image-end-offset",
+            report.image_end_offset.unwrap_or(0),
+        );
+        positive(&mut map, "compressed-clusters", report.compressed_clusters);
+        positive(
+            &mut map,
+            "total-clusters",
+            report.total_clusters.unwrap_or(0),
+        );
+        positive(&mut map, "corruptions", report.corruptions);
+        positive(&mut map, "corruptions-fixed", report.corruptions_fixed);
+        map.insert("check-errors".to_owned(), report.check_errors.into());
+        positive(&mut map, "leaks", report.leaks);
+        positive(&mut map, "leaks-fixed", report.leaks_fixed);
+        positive(&mut map, "allocated-clusters", report.allocated_clusters);
+        map.insert("filename".to_owned(), self.filename.clone().into());
+        map.insert("format".to_owned(), self.format.clone().into());
+        positive(&mut map, "fragmented-clusters", report.fragmented_clusters);
+        json::pretty(&Value::Object(map))
     }
 
     /// The text that `qemu-img check` prints.
     pub fn text(&self) -> String {
-        todo!()
+        let report = &self.report;
+        let mut out = String::new();
+        // Writing to a String cannot fail, so the results below are dropped.
+        if report.corruptions_fixed > 0 || report.leaks_fixed > 0 {
+            let _ = write!(
+                out,
+                "The following inconsistencies were found and repaired:\n\n    \
+                 {} leaked clusters\n    {} corruptions\n\n\
+                 Double checking the fixed image now...\n",
+                report.leaks_fixed, report.corruptions_fixed
+            );
+        }
+        if report.corruptions == 0 && report.leaks == 0 && report.check_errors == 0 {
+            out.push_str("No errors were found on the image.\n");
+        }
+        if report.corruptions > 0 {
+            let _ = write!(
+                out,
+                "\n{} errors were found on the image.\nData may be corrupted, or further writes \
+                 to the image may corrupt it.\n",
+                report.corruptions
+            );
+        }
+        if report.leaks > 0 {
+            let _ = write!(
+                out,
+                "\n{} leaked clusters were found on the image.\nThis means waste of disk space, \
+                 but no harm to data.\n",
+                report.leaks
+            );
+        }
+        if report.check_errors > 0 {
+            let _ = write!(
+                out,
+                "\n{} parts of the image could not be checked.\n",
+                report.check_errors
+            );
+        }
+        let total = report.total_clusters.unwrap_or(0);
+        let allocated = report.allocated_clusters;
+        if total > 0 && allocated > 0 {
+            let share = |part: u64, whole: u64| part as f64 * 100.0 / whole as f64;
+            let _ = writeln!(
+                out,
+                "{allocated}/{total} = {:.2}% allocated, {:.2}% fragmented, {:.2}% compressed clusters",
+                share(allocated, total),
+                share(report.fragmented_clusters, allocated),
+                share(report.compressed_clusters, allocated),
+            );
+        }
+        if let Some(end @ 1..) = report.image_end_offset {
+            let _ = writeln!(out, "Image end offset: {end}");
+        }
+        out
     }
 
     /// The exit code of `qemu-img check`: 0, 2 (corruptions or check errors) or 3 (leaks).
     pub fn exit_code(&self) -> i32 {
-        todo!()
+        match &self.report {
+            r if r.corruptions > 0 || r.check_errors > 0 => 2,
+            r if r.leaks > 0 => 3,
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(report: CheckReport) -> CheckOutcome {
+        CheckOutcome {
+            filename: "a.qcow2".into(),
+            format: "qcow2".into(),
+            report,
+        }
+    }
+
+    #[test]
+    fn zero_counts_are_left_out() {
+        let clean = outcome(CheckReport {
+            image_end_offset: Some(196_608),
+            total_clusters: Some(0),
+            ..CheckReport::default()
+        });
+        assert_eq!(
+            clean.json(),
+            "{\n    \"image-end-offset\": 196608,\n    \"check-errors\": 0,\n    \
+             \"filename\": \"a.qcow2\",\n    \"format\": \"qcow2\"\n}\n"
+        );
+        assert_eq!(
+            clean.text(),
+            "No errors were found on the image.\nImage end offset: 196608\n"
+        );
+        assert_eq!(clean.exit_code(), 0);
+    }
+
+    #[test]
+    fn leaks_and_corruptions_have_a_paragraph_each() {
+        let bad = outcome(CheckReport {
+            corruptions: 2,
+            leaks: 3,
+            image_end_offset: Some(1_376_256),
+            total_clusters: Some(64),
+            allocated_clusters: 13,
+            fragmented_clusters: 2,
+            ..CheckReport::default()
+        });
+        assert_eq!(
+            bad.text(),
+            "\n2 errors were found on the image.\nData may be corrupted, or further writes to the \
+             image may corrupt it.\n\n3 leaked clusters were found on the image.\nThis means waste \
+             of disk space, but no harm to data.\n13/64 = 20.31% allocated, 15.38% fragmented, \
+             0.00% compressed clusters\nImage end offset: 1376256\n"
+        );
+        assert_eq!(bad.exit_code(), 2);
+    }
+
+    #[test]
+    fn leaks_alone_have_their_own_exit_code() {
+        let leaks = outcome(CheckReport {
+            leaks: 1,
+            ..CheckReport::default()
+        });
+        assert_eq!(leaks.exit_code(), 3);
     }
 }

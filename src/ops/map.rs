@@ -1,8 +1,12 @@
 //! `map`: where the guest bytes of a chain live.
 
-use crate::error::Result;
+use std::fmt::Write;
+
+use crate::error::{Error, Result, ResultExt};
+use crate::extent::StorageSlot;
 use crate::image::Image;
 use crate::job::Job;
+use crate::ops::status::{Status, Statuses};
 
 /// One run of guest bytes with QEMU's flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +34,7 @@ pub struct MapEntry {
 pub struct MapReport {
     /// Runs in guest order, equal neighbours merged.
     pub entries: Vec<MapEntry>,
-    /// File name of each layer, for the human form.
+    /// Name of the file that holds the data of each layer, for the human form.
     pub files: Vec<String>,
 }
 
@@ -39,19 +43,220 @@ pub struct MapReport {
 /// # Errors
 /// Of reading metadata.
 pub fn map(image: &Image, start: u64, len: Option<u64>, job: &mut Job) -> Result<MapReport> {
-    let _ = (image, start, len, job);
-    todo!()
+    let end = len.map_or(image.len(), |len| {
+        start.saturating_add(len).min(image.len())
+    });
+    let mut report = MapReport {
+        entries: Vec::new(),
+        files: files(image),
+    };
+    let failed = || "Could not read file metadata".to_owned();
+    let statuses = Statuses::new(image).context(failed)?;
+    job.control().set_total(end.saturating_sub(start));
+    let mut at = start;
+    while at < end {
+        let status = statuses.at(at, end - at).context(failed)?;
+        report.push(at, &status);
+        at = at.saturating_add(status.len);
+        job.control().advance(status.len);
+        job.tick()?;
+    }
+    if report.entries.is_empty() {
+        report.entries.push(MapEntry {
+            start,
+            length: 0,
+            depth: 0,
+            present: false,
+            zero: false,
+            data: false,
+            compressed: false,
+            offset: None,
+        });
+    }
+    job.finish()?;
+    Ok(report)
+}
+
+/// The file that holds the data of each layer: the external data file where there is one.
+fn files(image: &Image) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut layer = Some(image);
+    while let Some(current) = layer {
+        let holder = current
+            .format()
+            .storage(StorageSlot::DATA)
+            .unwrap_or_else(|_| current.storage());
+        names.push(holder.name().to_owned());
+        layer = current.backing().map(AsRef::as_ref);
+    }
+    names
 }
 
 impl MapReport {
+    /// Adds the run, as part of the last one where it continues it.
+    fn push(&mut self, start: u64, status: &Status) {
+        if let Some(last) = self.entries.last_mut() {
+            let follows = match (last.offset, status.offset) {
+                (None, None) => true,
+                (Some(a), Some(b)) => a.checked_add(last.length) == Some(b),
+                _ => false,
+            };
+            if follows
+                && last.depth == status.depth
+                && (last.present, last.zero, last.data, last.compressed)
+                    == (status.present, status.zero, status.data, status.compressed)
+            {
+                last.length = last.length.saturating_add(status.len);
+                return;
+            }
+        }
+        self.entries.push(MapEntry {
+            start,
+            length: status.len,
+            depth: status.depth,
+            present: status.present,
+            zero: status.zero,
+            data: status.data,
+            compressed: status.compressed,
+            offset: status.offset,
+        });
+    }
+
     /// The JSON that `qemu-img map --output=json` prints.
     pub fn json(&self) -> String {
-        todo!()
+        let mut out = String::with_capacity(self.entries.len().saturating_mul(140));
+        out.push('[');
+        for (i, entry) in self.entries.iter().enumerate() {
+            if i > 0 {
+                out.push_str(",\n");
+            }
+            // Writing to a String cannot fail.
+            let _ = write!(
+                out,
+                "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \
+                 \"zero\": {}, \"data\": {}, \"compressed\": {}",
+                entry.start,
+                entry.length,
+                entry.depth,
+                entry.present,
+                entry.zero,
+                entry.data,
+                entry.compressed
+            );
+            if let Some(offset) = entry.offset {
+                let _ = write!(out, ", \"offset\": {offset}");
+            }
+            out.push('}');
+        }
+        out.push_str("]\n");
+        out
     }
 
     /// The table that `qemu-img map` prints, and the error that ends it where an extent has no
     /// plain host bytes.
     pub fn text(&self) -> (String, Result<()>) {
-        todo!()
+        let mut out = String::new();
+        row(&mut out, "Offset", "Length", "Mapped to", "File");
+        for entry in self.entries.iter().filter(|e| e.data && !e.zero) {
+            let Some(offset) = entry.offset else {
+                return (
+                    out,
+                    Err(Error::unsupported(
+                        "File contains external, encrypted or compressed clusters.",
+                    )),
+                );
+            };
+            let file = usize::try_from(entry.depth)
+                .ok()
+                .and_then(|depth| self.files.get(depth))
+                .map_or("", String::as_str);
+            row(
+                &mut out,
+                &hex(entry.start),
+                &hex(entry.length),
+                &hex(offset),
+                file,
+            );
+        }
+        (out, Ok(()))
+    }
+}
+
+fn row(out: &mut String, start: &str, length: &str, mapped: &str, file: &str) {
+    let _ = writeln!(out, "{start:<16}{length:<16}{mapped:<16}{file}");
+}
+
+/// `0x…`, but a plain `0`.
+fn hex(n: u64) -> String {
+    if n == 0 {
+        "0".to_owned()
+    } else {
+        format!("{n:#x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(len: u64, offset: Option<u64>) -> Status {
+        Status {
+            len,
+            depth: 0,
+            slot: StorageSlot::MAIN,
+            present: true,
+            zero: false,
+            data: true,
+            compressed: offset.is_none(),
+            offset,
+        }
+    }
+
+    fn report(runs: &[Status]) -> MapReport {
+        let mut report = MapReport {
+            entries: Vec::new(),
+            files: vec!["a.raw".into()],
+        };
+        let mut at = 0;
+        for run in runs {
+            report.push(at, run);
+            at += run.len;
+        }
+        report
+    }
+
+    #[test]
+    fn neighbours_with_contiguous_offsets_merge() {
+        let report = report(&[
+            status(512, Some(0)),
+            status(512, Some(512)),
+            status(512, Some(4096)),
+        ]);
+        assert_eq!(
+            report.json(),
+            "[{ \"start\": 0, \"length\": 1024, \"depth\": 0, \"present\": true, \"zero\": false, \
+             \"data\": true, \"compressed\": false, \"offset\": 0},\n\
+             { \"start\": 1024, \"length\": 512, \"depth\": 0, \"present\": true, \"zero\": false, \
+             \"data\": true, \"compressed\": false, \"offset\": 4096}]\n"
+        );
+        let (text, result) = report.text();
+        assert_eq!(
+            text,
+            "Offset          Length          Mapped to       File\n\
+             0               0x400           0               a.raw\n\
+             0x400           0x200           0x1000          a.raw\n"
+        );
+        result.unwrap();
+    }
+
+    #[test]
+    fn the_table_ends_at_data_that_has_no_place() {
+        let report = report(&[status(512, Some(0)), status(512, None)]);
+        let (text, result) = report.text();
+        assert!(text.ends_with("a.raw\n"));
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "File contains external, encrypted or compressed clusters."
+        );
     }
 }
