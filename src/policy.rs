@@ -1,10 +1,13 @@
 //! What opening an image may do: the policy is checked inside the parser, on the same open file.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// When the format may be guessed from the contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -54,6 +57,17 @@ pub enum ImplicitRole {
     Extent,
 }
 
+impl ImplicitRole {
+    /// The part in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Backing => "backing file",
+            Self::DataFile => "data file",
+            Self::Extent => "extent",
+        }
+    }
+}
+
 /// A file that an image names, as shown to [`ImplicitFiles::Ask`].
 #[derive(Debug)]
 pub struct ImplicitFile<'a> {
@@ -63,6 +77,8 @@ pub struct ImplicitFile<'a> {
     pub name: &'a str,
     /// The image that names it.
     pub named_by: &'a str,
+    /// The host path that the name stands for; None where it is no plain file.
+    pub path: Option<&'a Path>,
     /// Whether it would be opened for writing.
     pub writable: bool,
 }
@@ -75,7 +91,7 @@ pub enum ImplicitAnswer {
     /// Open the file by its name.
     Open,
     /// Use this open file instead of the name.
-    Fd(std::os::fd::OwnedFd),
+    Fd(OwnedFd),
 }
 
 /// What opening an image may do and how much it may take.
@@ -131,5 +147,200 @@ impl OpenPolicy {
             implicit_protocols: true,
             ..Self::default()
         }
+    }
+    /// Whether an image of `format` may be opened.
+    pub fn allows_format(&self, format: &str) -> bool {
+        self.formats.is_empty() || self.formats.iter().any(|allowed| allowed == format)
+    }
+
+    /// Whether the format of an image may be guessed from its contents.
+    pub fn allows_probing(&self, writable: bool) -> bool {
+        match self.probing {
+            Probing::Never => false,
+            Probing::ReadOnly => !writable,
+            Probing::Always => true,
+        }
+    }
+
+    /// The largest number of images in a chain: the policy's own, up to [`DEFAULT_CHAIN_DEPTH`].
+    pub fn chain_limit(&self) -> u32 {
+        self.max_chain_depth.min(DEFAULT_CHAIN_DEPTH)
+    }
+
+    /// Asks whether a file that an image names may be opened. Never answers
+    /// [`ImplicitAnswer::Deny`]: that is the error.
+    ///
+    /// With [`ImplicitFiles::Below`] the answer is the open file, so that what was checked is what
+    /// is used, whatever happens to the name meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`], or of the callback, or of opening the file for the check.
+    pub fn check_implicit(&self, file: &ImplicitFile<'_>) -> Result<ImplicitAnswer> {
+        match &self.implicit_files {
+            ImplicitFiles::Allow => Ok(ImplicitAnswer::Open),
+            ImplicitFiles::Deny => Err(denied(file, "")),
+            ImplicitFiles::Ask(ask) => match ask(file)? {
+                ImplicitAnswer::Deny => Err(denied(file, "")),
+                answer => Ok(answer),
+            },
+            ImplicitFiles::Below(directories) => {
+                let Some(path) = file.path else {
+                    return Err(denied(file, ": it is no plain file name"));
+                };
+                open_below(path, directories, file).map(ImplicitAnswer::Fd)
+            }
+        }
+    }
+}
+
+fn denied(file: &ImplicitFile<'_>, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Denied,
+        format!(
+            "The open policy does not allow the {} '{}' that '{}' names{why}",
+            file.role.words(),
+            file.name,
+            file.named_by
+        ),
+    )
+}
+
+/// Opens `path` and checks where the open file really is.
+fn open_below(path: &Path, directories: &[PathBuf], file: &ImplicitFile<'_>) -> Result<OwnedFd> {
+    let outside = || denied(file, ": it is not in a directory that is allowed");
+    // Where the name leads is looked at before the open, so that nothing outside is touched
+    // needlessly; what counts is the second look, at the open file.
+    if !is_below(&real_path(path)?, directories) {
+        return Err(outside());
+    }
+    let open = OpenOptions::new()
+        .read(true)
+        .write(file.writable)
+        // A FIFO put there must not block the open.
+        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|e| Error::io(&e))
+        .context(|| format!("Could not open '{}'", path.display()))?;
+    if is_below(&real_path_of(&open)?, directories) {
+        Ok(open.into())
+    } else {
+        Err(outside())
+    }
+}
+
+fn real_path(path: &Path) -> Result<PathBuf> {
+    path.canonicalize()
+        .map_err(|e| Error::io(&e))
+        .context(|| format!("Could not open '{}'", path.display()))
+}
+
+fn real_path_of(file: &File) -> Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|e| Error::io(&e))
+}
+
+fn is_below(real: &Path, directories: &[PathBuf]) -> bool {
+    // A directory that cannot be resolved allows nothing.
+    directories
+        .iter()
+        .filter_map(|directory| directory.canonicalize().ok())
+        .any(|directory| real.starts_with(directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file<'a>(name: &'a str, path: Option<&'a Path>) -> ImplicitFile<'a> {
+        ImplicitFile {
+            role: ImplicitRole::Backing,
+            name,
+            named_by: "top.qcow2",
+            path,
+            writable: false,
+        }
+    }
+
+    fn policy(files: ImplicitFiles) -> OpenPolicy {
+        OpenPolicy {
+            implicit_files: files,
+            ..OpenPolicy::default()
+        }
+    }
+
+    #[test]
+    fn the_default_denies() {
+        let error = OpenPolicy::default()
+            .check_implicit(&file("base", None))
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert_eq!(
+            error.to_string(),
+            "The open policy does not allow the backing file 'base' that 'top.qcow2' names"
+        );
+        assert!(!OpenPolicy::default().allows_probing(true));
+        assert!(OpenPolicy::default().allows_probing(false));
+        assert!(OpenPolicy::permissive().allows_probing(true));
+    }
+
+    #[test]
+    fn formats_and_depth_have_limits() {
+        let policy = OpenPolicy {
+            formats: vec!["raw".into()],
+            max_chain_depth: u32::MAX,
+            ..OpenPolicy::default()
+        };
+        assert!(policy.allows_format("raw") && !policy.allows_format("qcow2"));
+        assert!(OpenPolicy::default().allows_format("qcow2"));
+        assert_eq!(policy.chain_limit(), DEFAULT_CHAIN_DEPTH);
+    }
+
+    #[test]
+    fn below_follows_links_to_the_real_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (allowed, other) = (dir.path().join("in"), dir.path().join("in2"));
+        std::fs::create_dir(&allowed).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(allowed.join("a"), b"a").unwrap();
+        std::fs::write(other.join("b"), b"b").unwrap();
+        std::os::unix::fs::symlink(other.join("b"), allowed.join("link")).unwrap();
+        std::os::unix::fs::symlink(allowed.join("a"), other.join("back")).unwrap();
+        let policy = policy(ImplicitFiles::Below(vec![
+            allowed.clone(),
+            dir.path().join("gone"),
+        ]));
+        let check = |path: PathBuf| policy.check_implicit(&file("x", Some(&path)));
+        assert!(matches!(
+            check(allowed.join("a")),
+            Ok(ImplicitAnswer::Fd(_))
+        ));
+        assert!(matches!(
+            check(other.join("back")),
+            Ok(ImplicitAnswer::Fd(_))
+        ));
+        for path in ["in/link", "in2/b", "in/../in2/b"] {
+            let error = check(dir.path().join(path)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{path}");
+        }
+        assert_eq!(
+            check(allowed.join("none")).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+        assert!(policy.check_implicit(&file("nbd://h", None)).is_err());
+    }
+
+    #[test]
+    fn a_callback_decides() {
+        let ask = |answer: fn() -> ImplicitAnswer| {
+            policy(ImplicitFiles::Ask(Arc::new(move |_| Ok(answer()))))
+        };
+        assert!(
+            ask(|| ImplicitAnswer::Deny)
+                .check_implicit(&file("x", None))
+                .is_err()
+        );
+        assert!(matches!(
+            ask(|| ImplicitAnswer::Open).check_implicit(&file("x", None)),
+            Ok(ImplicitAnswer::Open)
+        ));
     }
 }
