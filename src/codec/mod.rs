@@ -1,9 +1,11 @@
 //! Compression of whole buffers: clusters and grains.
+//!
+//! An [`Encoder`] and a [`Decoder`] belong to one worker each and keep their tables between units.
 
+mod decode;
+mod encode;
 mod method;
 
-pub use method::CompressionType;
-
-/// A worker's compression state, kept between units.
-#[derive(Debug, Default)]
-pub struct Encoder {}
+pub use decode::Decoder;
+pub use encode::Encoder;
+pub use method::{CompressionType, DeflateLevel, ZstdLevel};

@@ -1,0 +1,270 @@
+//! Decompression of one unit at a time, into exactly as many bytes as a unit has.
+
+use std::fmt;
+
+use flate2::{Decompress, FlushDecompress, Status};
+use libdeflater::Decompressor;
+use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer};
+
+use crate::error::{Error, Result};
+
+use super::method::CompressionType;
+
+/// log2 of the largest zstd window that is given memory: four times the largest cluster.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// A worker's decompression state, kept between units. Tables are made when first used.
+#[derive(Default)]
+pub struct Decoder {
+    deflate: Option<Decompressor>,
+    inflate: Option<Decompress>,
+    zstd: Option<DCtx<'static>>,
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}
+
+impl Decoder {
+    /// A decoder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Fills all of `out` from the stream at the start of `input`; bytes after the stream are
+    /// ignored, and so is what the stream holds beyond `out`.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] where the stream is damaged or ends before `out` is full.
+    pub fn decode(&mut self, method: CompressionType, input: &[u8], out: &mut [u8]) -> Result<()> {
+        let full = match method {
+            CompressionType::Zlib => self.deflate(input, out) || self.inflate(input, out),
+            CompressionType::Zstd => self.zstd_frames(input, out) || self.zstd_stream(input, out),
+        };
+        if full {
+            Ok(())
+        } else {
+            Err(Error::corrupt(format!(
+                "Compressed cluster does not decode as {}",
+                method.name()
+            )))
+        }
+    }
+
+    fn deflate(&mut self, input: &[u8], out: &mut [u8]) -> bool {
+        let decoder = self.deflate.get_or_insert_with(Decompressor::new);
+        decoder
+            .deflate_decompress(input, out)
+            .is_ok_and(|len| len == out.len())
+    }
+
+    /// The slow way, for streams without their end mark and for those longer than a unit.
+    fn inflate(&mut self, input: &[u8], out: &mut [u8]) -> bool {
+        let decoder = self.inflate.get_or_insert_with(|| Decompress::new(false));
+        decoder.reset(false);
+        loop {
+            let (read, written) = (decoder.total_in(), decoder.total_out());
+            let (Some(from), Some(to)) =
+                (input.get(read as usize..), out.get_mut(written as usize..))
+            else {
+                return false;
+            };
+            if to.is_empty() {
+                return true;
+            }
+            let status = decoder.decompress(from, to, FlushDecompress::None);
+            let full = decoder.total_out() == out.len() as u64;
+            let stuck = decoder.total_in() == read && decoder.total_out() == written;
+            match status {
+                Ok(Status::Ok) if !full && !stuck => {}
+                _ => return full,
+            }
+        }
+    }
+
+    /// Whole frames, without a window of their own.
+    fn zstd_frames(&mut self, input: &[u8], out: &mut [u8]) -> bool {
+        let context = self.zstd.get_or_insert_with(DCtx::create);
+        let (mut from, mut done) = (0, 0);
+        while done < out.len() {
+            let Some(rest) = input.get(from..).filter(|rest| !rest.is_empty()) else {
+                return false;
+            };
+            let Some(frame) = zstd_safe::find_frame_compressed_size(rest)
+                .ok()
+                .filter(|&len| len > 0)
+                .and_then(|len| rest.get(..len))
+            else {
+                return false;
+            };
+            let Some(to) = out.get_mut(done..) else {
+                return false;
+            };
+            match context.decompress(to, frame) {
+                Ok(len) => done += len,
+                Err(_) => return false,
+            }
+            from += frame.len();
+        }
+        true
+    }
+
+    /// The slow way, for frames that are cut or longer than a unit.
+    fn zstd_stream(&mut self, input: &[u8], out: &mut [u8]) -> bool {
+        let context = self.zstd.get_or_insert_with(DCtx::create);
+        let limited = context
+            .reset(zstd_safe::ResetDirective::SessionAndParameters)
+            .and_then(|_| context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)));
+        if limited.is_err() {
+            return false;
+        }
+        let want = out.len();
+        let mut from = InBuffer::around(input);
+        let mut to = OutBuffer::around(out);
+        while to.pos() < want {
+            let before = (from.pos(), to.pos());
+            let failed = context.decompress_stream(&mut to, &mut from).is_err();
+            if failed || before == (from.pos(), to.pos()) {
+                break;
+            }
+        }
+        let full = to.pos() == want;
+        // A cut frame must not leak into the next unit.
+        let _ = context.reset(zstd_safe::ResetDirective::SessionOnly);
+        full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::Encoder;
+
+    const METHODS: [CompressionType; 2] = [CompressionType::Zlib, CompressionType::Zstd];
+
+    fn text(len: usize) -> Vec<u8> {
+        (0..len)
+            .map(|i| b"the quick brown fox "[(i * i / 7) % 20])
+            .collect()
+    }
+
+    #[test]
+    fn round_trip_with_bytes_after_the_stream() {
+        let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
+        for method in METHODS {
+            for len in [512usize, 4096, 65536, 2 << 20] {
+                let unit = text(len);
+                let mut packed = Vec::new();
+                assert!(encoder.encode(method, &unit, len, &mut packed).unwrap());
+                assert!(packed.len() < len);
+                packed.extend_from_slice(&[0x5a; 600]);
+                let mut back = vec![1; len];
+                decoder.decode(method, &packed, &mut back).unwrap();
+                assert!(back == unit);
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_shrink_is_refused() {
+        let mut noise = vec![0u8; 4096];
+        let mut state = 1u32;
+        for byte in &mut noise {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (state >> 24) as u8;
+        }
+        let mut out = vec![7];
+        for method in METHODS {
+            let shrunk = Encoder::new()
+                .encode(method, &noise, 4096, &mut out)
+                .unwrap();
+            assert!(!shrunk && out.is_empty());
+            assert!(!Encoder::new().encode(method, &noise, 0, &mut out).unwrap());
+        }
+    }
+
+    #[test]
+    fn streams_without_end_or_beyond_the_unit_still_fill_it() {
+        let unit = text(4096);
+        let mut open = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        open.write_all(&unit).unwrap();
+        open.flush().unwrap();
+        let no_end = open.get_ref().clone();
+        let mut back = vec![0; 4096];
+        Decoder::new()
+            .decode(CompressionType::Zlib, &no_end, &mut back)
+            .unwrap();
+        assert!(back == unit);
+
+        let long = text(8192);
+        let mut decoder = Decoder::new();
+        for method in METHODS {
+            let mut packed = Vec::new();
+            assert!(
+                Encoder::new()
+                    .encode(method, &long, 8192, &mut packed)
+                    .unwrap()
+            );
+            decoder.decode(method, &packed, &mut back).unwrap();
+            assert!(back[..] == long[..4096]);
+            // And the state is clean afterwards.
+            let mut all = vec![0; 8192];
+            decoder.decode(method, &packed, &mut all).unwrap();
+            assert!(all == long);
+        }
+    }
+
+    #[test]
+    fn several_zstd_frames_make_one_unit() {
+        let unit = text(4096);
+        let mut packed = Vec::new();
+        for half in unit.chunks(2048) {
+            packed.extend_from_slice(&zstd::bulk::compress(half, 1).unwrap());
+        }
+        packed.extend_from_slice(&[0; 300]);
+        let mut back = vec![0; 4096];
+        Decoder::new()
+            .decode(CompressionType::Zstd, &packed, &mut back)
+            .unwrap();
+        assert!(back == unit);
+    }
+
+    #[test]
+    fn short_streams_are_corrupt() {
+        let unit = text(2048);
+        for method in METHODS {
+            let mut packed = Vec::new();
+            assert!(
+                Encoder::new()
+                    .encode(method, &unit, 2048, &mut packed)
+                    .unwrap()
+            );
+            let mut back = vec![0; 4096];
+            let error = Decoder::new()
+                .decode(method, &packed, &mut back)
+                .unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Corrupt);
+            assert!(Decoder::new().decode(method, &[], &mut back).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(input in proptest::collection::vec(any::<u8>(), 0..300), len in 0usize..5000, zstd: bool) {
+            let mut input = input;
+            if zstd && input.len() > 4 {
+                input[..4].copy_from_slice(&[0x28, 0xb5, 0x2f, 0xfd]);
+            }
+            let mut out = vec![0; len];
+            for method in METHODS {
+                let _ = Decoder::new().decode(method, &input, &mut out);
+            }
+        }
+    }
+}
