@@ -11,6 +11,7 @@
 
 pub mod capi;
 pub mod codec;
+pub mod crypto;
 pub mod error;
 pub mod extent;
 pub mod format;
@@ -20,6 +21,7 @@ pub mod location;
 pub mod ops;
 pub mod options;
 pub mod policy;
+pub mod secret;
 pub mod size;
 pub mod storage;
 #[allow(

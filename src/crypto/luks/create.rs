@@ -1,0 +1,119 @@
+//! A new volume: layout, master key, first key slot.
+
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use crate::crypto::cipher::CipherSpec;
+use crate::crypto::hash::Hash;
+use crate::crypto::luks::disk::{
+    DIGEST_LEN, HEADER_LEN, Header, KeySlot, SALT_LEN, SECTOR_LEN, SLOTS, STRIPES,
+};
+use crate::crypto::luks::keyslot;
+use crate::crypto::luks::volume::{HeaderIo, Volume, digest_key};
+use crate::error::{Error, Result};
+
+/// How a new volume is made.
+#[derive(Clone, Copy, Debug)]
+pub struct CreateOptions {
+    /// Cipher, mode and IV generator of key slots and payload.
+    pub cipher: CipherSpec,
+    /// Hash of PBKDF2 and splitter.
+    pub hash: Hash,
+    /// How long one unlock should take on this machine.
+    pub iter_time: Duration,
+}
+
+/// Key material starts and ends at multiples of this many sectors, as cryptsetup aligns it.
+const ALIGN_SECTORS: u64 = 8;
+/// The fewest iterations of a key slot and of the key digest.
+pub(super) const MIN_ITERATIONS: u32 = 1000;
+
+fn slot_sectors(cipher: &CipherSpec) -> u64 {
+    (cipher.key_len() as u64 * u64::from(STRIPES))
+        .div_ceil(SECTOR_LEN)
+        .next_multiple_of(ALIGN_SECTORS)
+}
+
+/// Bytes that the header area of a new volume takes, before the payload.
+pub fn required_header_len(cipher: &CipherSpec) -> u64 {
+    (ALIGN_SECTORS + SLOTS as u64 * slot_sectors(cipher)) * SECTOR_LEN
+}
+
+impl Volume {
+    /// Writes a new header with one key slot over the header area, which need not be zero.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] for a cipher that does not exist, or of I/O.
+    pub fn create(io: &dyn HeaderIo, options: &CreateOptions, passphrase: &[u8]) -> Result<Self> {
+        let cipher = options.cipher;
+        let mut key = Zeroizing::new(vec![0; cipher.key_len()]);
+        fill_random(&mut key)?;
+        // An impossible combination fails here, before anything is written.
+        cipher.keyed(&key)?;
+        let mut slots = [KeySlot {
+            stripes: STRIPES,
+            ..KeySlot::default()
+        }; SLOTS];
+        for (index, slot) in slots.iter_mut().enumerate() {
+            slot.material_sector = (ALIGN_SECTORS + index as u64 * slot_sectors(&cipher)) as u32;
+        }
+        let iterations = iterations_for(options.hash, cipher.key_len(), options.iter_time);
+        let mut header = Header {
+            cipher,
+            hash: options.hash,
+            payload_sector: (required_header_len(&cipher) / SECTOR_LEN) as u32,
+            key_len: cipher.key_len() as u32,
+            digest: [0; DIGEST_LEN],
+            digest_salt: [0; SALT_LEN],
+            digest_iterations: (iterations / 8).max(MIN_ITERATIONS),
+            uuid: uuid::Uuid::new_v4().to_string(),
+            slots,
+        };
+        fill_random(&mut header.digest_salt)?;
+        header.digest = digest_key(&header, &key);
+        wipe(
+            io,
+            HEADER_LEN as u64,
+            required_header_len(&cipher) - HEADER_LEN as u64,
+        )?;
+        keyslot::fill(io, &mut header, 0, &key, passphrase, iterations)?;
+        io.write(&header.to_bytes(), 0)?;
+        Self::with_key(header, &key)
+    }
+}
+
+/// Zeroes a part of the header area in bounded pieces.
+fn wipe(io: &dyn HeaderIo, offset: u64, len: u64) -> Result<()> {
+    let zeroes = vec![0; 64 << 10];
+    let mut done = 0;
+    while done < len {
+        let piece = (len - done).min(zeroes.len() as u64);
+        io.write(&zeroes[..piece as usize], offset + done)?;
+        done += piece;
+    }
+    Ok(())
+}
+
+/// Fills `buf` from the kernel's random source.
+pub(super) fn fill_random(buf: &mut [u8]) -> Result<()> {
+    getrandom::fill(buf)
+        .map_err(|error| Error::new(crate::ErrorKind::Os, format!("No random bytes: {error}")))
+}
+
+/// PBKDF2 iterations that take `time` on this machine.
+pub(super) fn iterations_for(hash: Hash, key_len: usize, time: Duration) -> u32 {
+    let mut key = Zeroizing::new(vec![0; key_len]);
+    let mut iterations = 1u32 << 14;
+    loop {
+        let start = Instant::now();
+        hash.pbkdf2(b"password", &[0; SALT_LEN], iterations, &mut key);
+        let took = start.elapsed();
+        // A tenth of a second is long enough to trust the clock.
+        if took >= Duration::from_millis(100) || iterations >= 1 << 30 {
+            let per_second = f64::from(iterations) / took.as_secs_f64().max(1e-9);
+            return ((per_second * time.as_secs_f64()) as u32).max(MIN_ITERATIONS);
+        }
+        iterations *= 2;
+    }
+}

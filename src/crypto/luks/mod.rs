@@ -1,0 +1,11 @@
+//! LUKS version 1 volumes, wherever they lie: a file of their own, or inside a qcow2 image.
+
+mod create;
+mod disk;
+mod keyslot;
+mod volume;
+
+pub use create::{CreateOptions, required_header_len};
+pub use disk::{Header, KeySlot, SLOTS, STRIPES};
+pub use keyslot::{AmendState, KeyslotChange};
+pub use volume::{HeaderIo, Volume};

@@ -1,0 +1,138 @@
+//! An unlocked volume: its header, and the cipher of its payload.
+
+use zeroize::Zeroizing;
+
+use crate::crypto::afsplit;
+use crate::crypto::cipher::SectorCipher;
+use crate::crypto::luks::disk::{DIGEST_LEN, HEADER_LEN, Header, KeySlot, SECTOR_LEN};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The bytes of a volume's header area, from its first byte.
+pub trait HeaderIo: Sync {
+    /// Fills `buf` from `offset` bytes into the header area.
+    ///
+    /// # Errors
+    /// Of I/O, and when the area ends before.
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Writes `buf` at `offset` bytes into the header area.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn write(&self, buf: &[u8], offset: u64) -> Result<()>;
+
+    /// Makes the writes durable.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn sync(&self) -> Result<()>;
+}
+
+/// An unlocked LUKS volume.
+#[derive(Debug)]
+pub struct Volume {
+    header: Header,
+    cipher: SectorCipher,
+}
+
+impl Volume {
+    /// Reads the header, locked.
+    ///
+    /// # Errors
+    /// As [`Header::from_bytes`], or of I/O.
+    pub fn read_header(io: &dyn HeaderIo) -> Result<Header> {
+        let mut bytes = [0; HEADER_LEN];
+        io.read(&mut bytes, 0)?;
+        Header::from_bytes(&bytes)
+    }
+
+    /// Unlocks with a passphrase, which is tried on each active key slot.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongSecret`] when it opens none.
+    pub fn unlock(io: &dyn HeaderIo, passphrase: &[u8]) -> Result<Self> {
+        let header = Self::read_header(io)?;
+        let (_, key) = find_key(io, &header, passphrase)?.ok_or_else(wrong_secret)?;
+        Self::with_key(header, &key)
+    }
+
+    pub(super) fn with_key(header: Header, key: &[u8]) -> Result<Self> {
+        let cipher = header.cipher.keyed(key)?;
+        Ok(Self { header, cipher })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The cipher of the payload; sector 0 is the payload's first.
+    pub fn cipher(&self) -> &SectorCipher {
+        &self.cipher
+    }
+
+    /// Byte offset of the payload from the volume's beginning.
+    pub fn payload_offset(&self) -> u64 {
+        u64::from(self.header.payload_sector) * SECTOR_LEN
+    }
+}
+
+pub(super) fn wrong_secret() -> Error {
+    Error::new(
+        ErrorKind::WrongSecret,
+        "Invalid password, cannot unlock any keyslot",
+    )
+}
+
+/// The first slot that `passphrase` opens, and the master key.
+pub(super) fn find_key(
+    io: &dyn HeaderIo,
+    header: &Header,
+    passphrase: &[u8],
+) -> Result<Option<(usize, Zeroizing<Vec<u8>>)>> {
+    for (index, slot) in header
+        .slots
+        .iter()
+        .enumerate()
+        .filter(|(_, slot)| slot.active)
+    {
+        if let Some(key) = open_slot(io, header, slot, passphrase)? {
+            return Ok(Some((index, key)));
+        }
+    }
+    Ok(None)
+}
+
+/// The master key, if `passphrase` opens the slot.
+pub(super) fn open_slot(
+    io: &dyn HeaderIo,
+    header: &Header,
+    slot: &KeySlot,
+    passphrase: &[u8],
+) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    let key_len = header.cipher.key_len();
+    let mut slot_key = Zeroizing::new(vec![0; key_len]);
+    header
+        .hash
+        .pbkdf2(passphrase, &slot.salt, slot.iterations, &mut slot_key);
+    // The cipher works on whole sectors; the splitter takes the stripes alone.
+    let mut material = Zeroizing::new(vec![0; (header.material_sectors() * SECTOR_LEN) as usize]);
+    io.read(&mut material, u64::from(slot.material_sector) * SECTOR_LEN)?;
+    header.cipher.keyed(&slot_key)?.decrypt(&mut material, 0);
+    let stripes = &material[..key_len * slot.stripes as usize];
+    let key = afsplit::merge(header.hash, stripes, key_len);
+    let digest = digest_key(header, &key);
+    Ok((digest == header.digest).then_some(key))
+}
+
+/// The digest by which a master key is recognised.
+pub(super) fn digest_key(header: &Header, key: &[u8]) -> [u8; DIGEST_LEN] {
+    let mut digest = [0; DIGEST_LEN];
+    header.hash.pbkdf2(
+        key,
+        &header.digest_salt,
+        header.digest_iterations,
+        &mut digest,
+    );
+    digest
+}

@@ -1,0 +1,231 @@
+//! Secrets: passphrases and keys that come by buffer, file or encrypted text, wiped when dropped
+//! and never shown.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aes::cipher::{BlockModeDecrypt, KeyIvInit, block_padding::Pkcs7};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes of a secret. Wiped when the last clone is dropped.
+#[derive(Clone)]
+pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
+
+impl Secret {
+    /// Takes over the bytes.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Arc::new(Zeroizing::new(bytes.into())))
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// The largest secret file that is read.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Secrets by ID, as `--object secret,id=…` defines them.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    by_id: BTreeMap<String, Secret>,
+}
+
+impl Secrets {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a secret.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] when the ID is taken.
+    pub fn add(&mut self, id: &str, secret: Secret) -> Result<()> {
+        if self.by_id.contains_key(id) {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("attempt to add duplicate property '{id}' to object (type 'container')"),
+            ));
+        }
+        self.by_id.insert(id.to_owned(), secret);
+        Ok(())
+    }
+
+    /// The secret of that ID.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NeedsSecret`].
+    pub fn get(&self, id: &str) -> Result<&Secret> {
+        self.by_id
+            .get(id)
+            .ok_or_else(|| Error::new(ErrorKind::NeedsSecret, format!("No secret with id '{id}'")))
+    }
+
+    /// Adds what the properties of a secret object describe: `data` or `file`, `format` (raw or
+    /// base64), and `keyid` with `iv` where the data is encrypted under another secret.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], or of reading the file.
+    pub fn define(&mut self, id: &str, properties: &BTreeMap<String, String>) -> Result<()> {
+        let get = |key: &str| properties.get(key).map(String::as_str);
+        let raw = match (get("data"), get("file")) {
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid("'file' and 'data' are mutually exclusive"));
+            }
+            (Some(data), None) => Zeroizing::new(data.as_bytes().to_vec()),
+            (None, Some(file)) => read_secret_file(file)?,
+            (None, None) => return Err(Error::invalid("Either 'file' or 'data' must be provided")),
+        };
+        let base64 = match get("format").unwrap_or("raw") {
+            "raw" => false,
+            "base64" => true,
+            other => {
+                return Err(Error::invalid(format!(
+                    "Parameter 'format' does not accept value '{other}'"
+                )));
+            }
+        };
+        let bytes = match get("keyid") {
+            Some(key_id) => self.decrypt(&raw, key_id, get("iv"), base64)?,
+            None if get("iv").is_some() => {
+                return Err(Error::invalid("IV must not be specified without 'keyid'"));
+            }
+            None if base64 => decode_base64(&raw)?,
+            None => raw,
+        };
+        self.add(id, Secret(Arc::new(bytes)))
+    }
+
+    /// AES-256-CBC with PKCS#7 padding under the secret `key_id`; key and IV are base64.
+    fn decrypt(
+        &self,
+        data: &[u8],
+        key_id: &str,
+        iv: Option<&str>,
+        base64: bool,
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        let key = decode_base64(self.get(key_id)?.bytes())?;
+        let iv = iv.ok_or_else(|| Error::invalid("IV is required to decrypt secret"))?;
+        let iv = decode_base64(iv.as_bytes())?;
+        if iv.len() != 16 {
+            return Err(Error::invalid(format!(
+                "IV should be 16 bytes in length not {}",
+                iv.len()
+            )));
+        }
+        let mut text = if base64 {
+            decode_base64(data)?
+        } else {
+            Zeroizing::new(data.to_vec())
+        };
+        let cipher = cbc::Decryptor::<aes::Aes256>::new_from_slices(&key, &iv)
+            .map_err(|_| Error::invalid("Key should be 32 bytes in length"))?;
+        let len = cipher
+            .decrypt_padded::<Pkcs7>(&mut text)
+            .map_err(|_| {
+                Error::invalid("Incorrect number of padding bytes found on decrypted data")
+            })?
+            .len();
+        text.truncate(len);
+        Ok(text)
+    }
+}
+
+fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    let compact: Zeroizing<Vec<u8>> = Zeroizing::new(
+        text.iter()
+            .copied()
+            .filter(|c| !c.is_ascii_whitespace())
+            .collect(),
+    );
+    STANDARD
+        .decode(&*compact)
+        .map(Zeroizing::new)
+        .map_err(|_| Error::invalid("Base64 data is not valid"))
+}
+
+fn read_secret_file(path: &str) -> Result<Zeroizing<Vec<u8>>> {
+    use std::io::Read;
+    let mut bytes = Zeroizing::new(Vec::new());
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|error| Error::io(&error).context(format!("Unable to read {path}")))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Error::new(
+            ErrorKind::Limit,
+            format!("{path} is too large for a secret"),
+        ));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn properties(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn data_file_and_base64() {
+        let mut secrets = Secrets::new();
+        secrets
+            .define("a", &properties(&[("data", "letmein")]))
+            .unwrap();
+        assert_eq!(secrets.get("a").unwrap().bytes(), b"letmein");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        std::fs::write(&path, "bGV0bWVpbg==\n").unwrap();
+        let file = properties(&[("file", path.to_str().unwrap()), ("format", "base64")]);
+        secrets.define("b", &file).unwrap();
+        assert_eq!(secrets.get("b").unwrap().bytes(), b"letmein");
+        assert_eq!(
+            secrets.define("b", &file).unwrap_err().kind(),
+            ErrorKind::Exists
+        );
+        assert!(secrets.define("c", &properties(&[])).is_err());
+        assert_eq!(secrets.get("c").unwrap_err().kind(), ErrorKind::NeedsSecret);
+        assert!(!format!("{secrets:?}").contains("letmein"));
+    }
+
+    #[test]
+    fn encrypted_data_opens_with_its_key() {
+        use aes::cipher::BlockModeEncrypt;
+        let key = [7u8; 32];
+        let iv = [9u8; 16];
+        let mut buf = *b"letmein.........";
+        let text = cbc::Encryptor::<aes::Aes256>::new_from_slices(&key, &iv)
+            .unwrap()
+            .encrypt_padded::<Pkcs7>(&mut buf, 7)
+            .unwrap();
+        let mut secrets = Secrets::new();
+        secrets
+            .define("master", &properties(&[("data", &STANDARD.encode(key))]))
+            .unwrap();
+        let wrapped = properties(&[
+            ("data", &STANDARD.encode(text)),
+            ("format", "base64"),
+            ("keyid", "master"),
+            ("iv", &STANDARD.encode(iv)),
+        ]);
+        secrets.define("s", &wrapped).unwrap();
+        assert_eq!(secrets.get("s").unwrap().bytes(), b"letmein");
+    }
+}
