@@ -166,7 +166,8 @@ impl CipherSpec {
                 match self.mode {
                     Mode::Cbc => Box::new(Cbc { cipher, iv }),
                     Mode::Ecb => Box::new(Ecb(cipher)),
-                    Mode::Xts | Mode::Ctr => return Err(self.no_such_mode()),
+                    Mode::Ctr => Box::new(Ctr { cipher, iv }),
+                    Mode::Xts => return Err(self.no_such_mode()),
                 }
             }
         };

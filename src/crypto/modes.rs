@@ -3,7 +3,7 @@
 
 use aes::cipher::array::Array;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser, consts::U16};
-use ctr::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, StreamCipher};
+use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit};
 
 use crate::crypto::SECTOR;
 use crate::crypto::ivgen::IvSource;
@@ -129,32 +129,34 @@ pub(super) struct Ctr<C> {
     pub(super) iv: IvSource,
 }
 
-impl<C> Ctr<C>
-where
-    C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Clone,
-{
-    fn run(&self, data: &mut [u8], mut sector: u64) {
+impl<C: BlockCipherEncrypt + Send + Sync> SectorMode for Ctr<C> {
+    fn encrypt(&self, data: &mut [u8], mut sector: u64) {
         for unit in data.chunks_exact_mut(SECTOR) {
-            let mut iv = Array::<u8, U16>::default();
-            self.iv.fill(sector, &mut iv);
-            let core =
-                ctr::CtrCore::<C, ctr::flavors::Ctr128BE>::inner_iv_init(self.cipher.clone(), &iv);
-            ctr::cipher::StreamCipherCoreWrapper::from_core(core).apply_keystream(unit);
+            let mut counter = Array::<u8, C::BlockSize>::default();
+            self.iv.fill(sector, &mut counter);
+            let (blocks, _) = Array::<u8, C::BlockSize>::slice_as_chunks_mut(unit);
+            for block in blocks {
+                let mut pad = counter.clone();
+                self.cipher.encrypt_block(&mut pad);
+                block.iter_mut().zip(&pad).for_each(|(b, p)| *b ^= p);
+                increment(&mut counter);
+            }
             sector = sector.wrapping_add(1);
         }
     }
-}
-
-impl<C> SectorMode for Ctr<C>
-where
-    C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Clone + Send + Sync,
-{
-    fn encrypt(&self, data: &mut [u8], sector: u64) {
-        self.run(data, sector);
-    }
 
     fn decrypt(&self, data: &mut [u8], sector: u64) {
-        self.run(data, sector);
+        self.encrypt(data, sector);
+    }
+}
+
+/// Adds one to a big-endian number.
+fn increment(counter: &mut [u8]) {
+    for byte in counter.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The host side: byte stores with positional I/O.
 
+pub mod crypt;
 pub mod traits;
 
 pub use traits::{

@@ -1,0 +1,254 @@
+//! A storage that encrypts: the plain bytes over a storage that holds the encrypted ones.
+
+use std::fmt;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::crypto::{SECTOR, SectorCipher};
+use crate::error::{Error, Result};
+use crate::extent::StorageExtent;
+use crate::storage::{
+    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+};
+
+/// Bytes encrypted at a time.
+const CHUNK: usize = 1 << 20;
+const SECTOR_LEN: u64 = SECTOR as u64;
+
+/// The plain bytes of a storage from `base` on; sector numbers count from there.
+pub struct CryptStorage {
+    inner: Arc<dyn Storage>,
+    base: u64,
+    cipher: Arc<SectorCipher>,
+    /// Writers of whole sectors share it; a writer of parts of sectors reads them first, alone.
+    edges: RwLock<()>,
+}
+
+impl CryptStorage {
+    /// The plain view of `inner` from byte `base`, a multiple of 512.
+    pub fn new(inner: Arc<dyn Storage>, base: u64, cipher: Arc<SectorCipher>) -> Self {
+        Self {
+            inner,
+            base,
+            cipher,
+            edges: RwLock::new(()),
+        }
+    }
+
+    fn host(&self, offset: u64) -> Result<u64> {
+        self.base
+            .checked_add(offset)
+            .ok_or_else(|| Error::invalid("Offset is beyond the largest file"))
+    }
+
+    /// Encrypts `data` (whole sectors) in place and writes it.
+    fn seal(&self, data: &mut [u8], offset: u64) -> Result<()> {
+        self.cipher.encrypt(data, offset / SECTOR_LEN);
+        self.inner.write_at(data, self.host(offset)?)
+    }
+
+    /// Reads and decrypts whole sectors.
+    fn unseal(&self, data: &mut [u8], offset: u64) -> Result<()> {
+        self.inner.read_at(data, self.host(offset)?)?;
+        self.cipher.decrypt(data, offset / SECTOR_LEN);
+        Ok(())
+    }
+
+    /// Writes chunk by chunk what `fill` puts into each piece of the range.
+    fn write_with(
+        &self,
+        offset: u64,
+        len: u64,
+        mut fill: impl FnMut(&mut [u8], u64),
+    ) -> Result<()> {
+        let end = offset
+            .checked_add(len)
+            .ok_or_else(|| Error::invalid("Offset is beyond the largest file"))?;
+        let mut buf = Vec::new();
+        let mut at = offset;
+        while at < end {
+            let start = at - at % SECTOR_LEN;
+            let stop = end.min(start + CHUNK as u64);
+            let whole = stop.next_multiple_of(SECTOR_LEN) - start;
+            buf.clear();
+            buf.resize(whole as usize, 0);
+            let inside = (at - start) as usize..(stop - start) as usize;
+            if inside.start == 0 && inside.end == buf.len() {
+                fill(&mut buf, at - offset);
+                let _shared = self.edges.read();
+                self.seal(&mut buf, start)?;
+            } else {
+                let _alone = self.edges.write();
+                self.unseal(&mut buf, start)?;
+                fill(&mut buf[inside], at - offset);
+                self.seal(&mut buf, start)?;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for CryptStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CryptStorage")
+            .field("inner", &self.inner)
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Storage for CryptStorage {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn driver(&self) -> &'static str {
+        self.inner.driver()
+    }
+
+    fn read_only(&self) -> bool {
+        self.inner.read_only()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let len = self.len()?;
+        let known = len.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let (buf, past) = buf.split_at_mut(known);
+        past.fill(0);
+        let lead = (offset % SECTOR_LEN) as usize;
+        if lead == 0 && buf.len() % SECTOR == 0 {
+            return self.unseal(buf, offset);
+        }
+        let mut bounce = Vec::new();
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let lead = (at % SECTOR_LEN) as usize;
+            let take = (buf.len() - done).min(CHUNK - lead);
+            bounce.resize((lead + take).next_multiple_of(SECTOR), 0);
+            self.unseal(&mut bounce, at - lead as u64)?;
+            buf[done..done + take].copy_from_slice(&bounce[lead..lead + take]);
+            done += take;
+        }
+        Ok(())
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.read_at(buf, at)?;
+            at += buf.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.write_with(offset, buf.len() as u64, |piece, at| {
+            let at = at as usize;
+            piece.copy_from_slice(&buf[at..at + piece.len()]);
+        })
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.write_at(buf, at)?;
+            at += buf.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.inner.len()?.saturating_sub(self.base))
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.inner.set_len(self.host(len)?, preallocation)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        if flags.contains(ZeroFlags::NO_FALLBACK) {
+            return Err(Error::unsupported("Encrypted zeroes must be written"));
+        }
+        self.write_with(offset, len, |piece, _| piece.fill(0))
+    }
+
+    fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
+        Err(Error::unsupported("Encrypted data cannot be discarded"))
+    }
+
+    fn sync(&self, durability: Durability) -> Result<()> {
+        self.inner.sync(durability)
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        // A hole below decrypts to noise, so only what lies past the end is known to be zero.
+        let inside = self.len()?.saturating_sub(offset);
+        Ok(if inside == 0 {
+            StorageExtent {
+                len,
+                zero: true,
+                allocated: false,
+            }
+        } else {
+            StorageExtent {
+                len: len.min(inside),
+                zero: false,
+                allocated: true,
+            }
+        })
+    }
+
+    fn copy_range(
+        &self,
+        _offset: u64,
+        _target: &dyn Storage,
+        _target_offset: u64,
+        _len: u64,
+    ) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn reflink_range(
+        &self,
+        _offset: u64,
+        _target: &dyn Storage,
+        _target_offset: u64,
+        _len: u64,
+    ) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn drop_cache(&self, offset: u64, len: u64) {
+        self.inner.drop_cache(self.base.saturating_add(offset), len);
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        // The bytes behind the descriptor are not the bytes of this storage.
+        None
+    }
+
+    fn limits(&self) -> Limits {
+        let inner = self.inner.limits();
+        Limits {
+            request_alignment: inner.request_alignment.max(SECTOR as u32),
+            ..inner
+        }
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        self.inner.allocated_size()
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        self.inner.specific_info()
+    }
+
+    fn lock(&self, request: LockRequest) -> Result<()> {
+        self.inner.lock(request)
+    }
+}
