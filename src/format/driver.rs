@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::format::traits::{BackingRef, Bulk, Format, Opener};
 use crate::options::{OptionSpec, Values};
+use crate::secret::Secrets;
 use crate::storage::{Durability, Storage};
 
 bitflags::bitflags! {
@@ -85,6 +86,8 @@ pub struct OpenContext<'a> {
     pub durability: Durability,
     /// Options of the format, checked against [`FormatDriver::open_options`].
     pub options: &'a Values,
+    /// The secrets that options name by ID.
+    pub secrets: &'a Secrets,
     /// Opens further files under the policy.
     pub opener: &'a dyn Opener,
 }
@@ -108,6 +111,8 @@ pub struct CreateContext<'a> {
     pub storage: Arc<dyn Storage>,
     /// What it is to be.
     pub params: CreateParams<'a>,
+    /// The secrets that options name by ID.
+    pub secrets: &'a Secrets,
     /// Creates the data file and such.
     pub opener: &'a dyn Opener,
 }

@@ -1,6 +1,7 @@
 //! The guest side: image formats over storages.
 
 pub mod driver;
+pub mod luks;
 pub mod magic;
 pub mod probe;
 pub mod qcow2;

@@ -1,10 +1,10 @@
 //! The formats that this build has. A new format is one line here.
 
 use crate::format::FormatDriver;
-use crate::format::raw;
+use crate::format::{luks, raw};
 
 /// Every format, in the order in which lists show them.
-static DRIVERS: &[&FormatDriver] = &[&raw::DRIVER];
+static DRIVERS: &[&FormatDriver] = &[&raw::DRIVER, &luks::DRIVER];
 
 /// Every format of this build.
 pub fn drivers() -> &'static [&'static FormatDriver] {

@@ -178,6 +178,11 @@ impl Header {
         (u64::from(self.key_len) * u64::from(STRIPES)).div_ceil(SECTOR_LEN)
     }
 
+    /// Byte offset of the payload from the volume's beginning.
+    pub fn payload_offset(&self) -> u64 {
+        u64::from(self.payload_sector) * SECTOR_LEN
+    }
+
     /// Slots lie behind the header, before the payload, and apart from each other.
     fn check(&self) -> Result<()> {
         if self.digest_iterations == 0 {

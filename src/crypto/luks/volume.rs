@@ -1,5 +1,7 @@
 //! An unlocked volume: its header, and the cipher of its payload.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use crate::crypto::afsplit;
@@ -32,7 +34,7 @@ pub trait HeaderIo: Sync {
 #[derive(Debug)]
 pub struct Volume {
     header: Header,
-    cipher: SectorCipher,
+    cipher: Arc<SectorCipher>,
 }
 
 impl Volume {
@@ -58,7 +60,10 @@ impl Volume {
 
     pub(super) fn with_key(header: Header, key: &[u8]) -> Result<Self> {
         let cipher = header.cipher.keyed(key)?;
-        Ok(Self { header, cipher })
+        Ok(Self {
+            header,
+            cipher: Arc::new(cipher),
+        })
     }
 
     /// The header.
@@ -71,9 +76,9 @@ impl Volume {
         &self.cipher
     }
 
-    /// Byte offset of the payload from the volume's beginning.
-    pub fn payload_offset(&self) -> u64 {
-        u64::from(self.header.payload_sector) * SECTOR_LEN
+    /// The cipher, to be shared by several threads.
+    pub fn cipher_handle(&self) -> Arc<SectorCipher> {
+        self.cipher.clone()
     }
 }
 

@@ -1,0 +1,281 @@
+//! New LUKS volumes, and the cipher options that qcow2 shares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crypto::luks::{CreateOptions, Volume, required_header_len};
+use crate::crypto::{Algorithm, CipherSpec, Hash, IvGenerator, Mode};
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageSlot;
+use crate::format::luks::HeaderArea;
+use crate::format::traits::Encoder;
+use crate::format::{Bulk, CreateContext, CreateParams};
+use crate::options::{OptionKind, OptionSpec, Values};
+use crate::storage::crypt::CryptStorage;
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+
+const fn option(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
+    OptionSpec {
+        name,
+        kind,
+        help,
+        default: None,
+        allowed: &[],
+    }
+}
+
+/// The help of `iter-time`, which `amend` has too.
+pub(crate) const OPTION_ITER_TIME: &str = "Time to spend in PBKDF in milliseconds";
+
+pub(super) const OPTIONS: &[OptionSpec] = &[
+    option(
+        "cipher-alg",
+        OptionKind::Str,
+        "Name of encryption cipher algorithm",
+    ),
+    option(
+        "cipher-mode",
+        OptionKind::Str,
+        "Name of encryption cipher mode",
+    ),
+    option(
+        "detached-header",
+        OptionKind::Bool,
+        "Create a detached LUKS header",
+    ),
+    option(
+        "hash-alg",
+        OptionKind::Str,
+        "Name of encryption hash algorithm",
+    ),
+    option("iter-time", OptionKind::Num, OPTION_ITER_TIME),
+    option(
+        "ivgen-alg",
+        OptionKind::Str,
+        "Name of IV generator algorithm",
+    ),
+    option(
+        "ivgen-hash-alg",
+        OptionKind::Str,
+        "Name of IV generator hash algorithm",
+    ),
+    option(
+        "key-secret",
+        OptionKind::Str,
+        "ID of the secret that provides the keyslot passphrase",
+    ),
+    option("size", OptionKind::Size, "Virtual disk size"),
+];
+
+/// The cipher options in the order of the "Formatting" line.
+pub(crate) const CIPHER_OPTIONS: &[&str] = &[
+    "cipher-alg",
+    "cipher-mode",
+    "ivgen-alg",
+    "ivgen-hash-alg",
+    "hash-alg",
+    "iter-time",
+];
+
+/// Checked cipher options.
+pub(crate) type CipherOptions = CreateOptions;
+
+fn unknown(parameter: &str, value: &str) -> Error {
+    Error::invalid(format!(
+        "Parameter '{parameter}' does not accept value '{value}'"
+    ))
+}
+
+/// The cipher that the options ask for, whose keys carry `prefix` (`encrypt.` in qcow2).
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] for an unknown name, [`ErrorKind::Unsupported`] for what no cipher offers.
+pub(crate) fn parse_cipher_options(values: &Values, prefix: &str) -> Result<CipherOptions> {
+    let text = |name: &str| values.str(&format!("{prefix}{name}"));
+    let algorithm = match text("cipher-alg") {
+        None => Algorithm::Aes256,
+        Some(name @ ("3des" | "des" | "sm4")) => {
+            return Err(Error::unsupported(format!(
+                "Algorithm '{name}' not supported"
+            )));
+        }
+        Some(name) => Algorithm::from_name(name).ok_or_else(|| unknown("cipher-alg", name))?,
+    };
+    let mode = match text("cipher-mode") {
+        None => Mode::Xts,
+        Some(name) => Mode::from_name(name).ok_or_else(|| unknown("cipher-mode", name))?,
+    };
+    let hash_of = |name: &str, default| match text(name) {
+        None => Ok(default),
+        Some(text) => Hash::from_name(text).ok_or_else(|| unknown(name, text)),
+    };
+    let iv = match text("ivgen-alg") {
+        None | Some("plain64") => IvGenerator::Plain64,
+        Some("plain") => IvGenerator::Plain,
+        Some("essiv") => IvGenerator::Essiv(hash_of("ivgen-hash-alg", Hash::Sha256)?),
+        Some(name) => return Err(unknown("ivgen-alg", name)),
+    };
+    let hash = hash_of("hash-alg", Hash::Sha256)?;
+    let iter_time =
+        Duration::from_millis(values.num(&format!("{prefix}iter-time")).unwrap_or(2000));
+    let cipher = CipherSpec {
+        algorithm,
+        mode,
+        iv,
+    };
+    // Keying a throw-away key finds impossible combinations before a file is touched.
+    cipher.keyed(&vec![1; cipher.key_len()])?;
+    Ok(CipherOptions {
+        cipher,
+        hash,
+        iter_time,
+    })
+}
+
+/// The `key=value` pairs of the cipher options that were given.
+pub(crate) fn plan_cipher_options(
+    values: &Values,
+    keys: &'static [&'static str],
+) -> Vec<(&'static str, String)> {
+    keys.iter()
+        .filter_map(|key| {
+            let text = values.str(key).map(str::to_owned);
+            text.or_else(|| values.num(key).map(|n| n.to_string()))
+                .map(|value| (*key, value))
+        })
+        .collect()
+}
+
+fn preallocation(values: &Values) -> Result<Preallocation> {
+    match values.str("preallocation") {
+        None | Some("off" | "metadata") => Ok(Preallocation::Off),
+        Some("falloc") => Ok(Preallocation::Falloc),
+        Some("full") => Ok(Preallocation::Full),
+        Some(other) => Err(unknown("preallocation", other)),
+    }
+}
+
+fn key_secret(values: &Values) -> Result<&str> {
+    values.str("key-secret").ok_or_else(|| {
+        Error::new(
+            ErrorKind::NeedsSecret,
+            "Parameter 'key-secret' is required for cipher",
+        )
+    })
+}
+
+pub(super) fn plan(params: &CreateParams<'_>) -> Result<Vec<(&'static str, String)>> {
+    if params.backing.is_some() {
+        return Err(Error::unsupported(
+            "Backing file not supported for file format 'luks'",
+        ));
+    }
+    let values = params.values;
+    preallocation(values)?;
+    let mut pairs = vec![("size", params.asked_size.to_string())];
+    pairs.extend(plan_cipher_options(values, &["key-secret"]));
+    pairs.extend(plan_cipher_options(values, CIPHER_OPTIONS));
+    Ok(pairs)
+}
+
+pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
+    let CreateContext {
+        storage,
+        params,
+        secrets,
+        ..
+    } = context;
+    let values = params.values;
+    let options = parse_cipher_options(values, "")?;
+    let passphrase = secrets.get(key_secret(values)?)?;
+    let payload = required_header_len(&options.cipher);
+    let end = payload
+        .checked_add(params.size)
+        .ok_or_else(|| Error::new(ErrorKind::Limit, "The image is too large for a file"))?;
+    let preallocation = preallocation(values)?;
+    storage.set_len(end, preallocation)?;
+    let area = HeaderArea::new(storage.clone(), 0);
+    let volume = Volume::create(&area, &options, passphrase.bytes())?;
+    let plain: Arc<dyn Storage> = Arc::new(CryptStorage::new(
+        storage.clone(),
+        payload,
+        volume.cipher_handle(),
+    ));
+    // The magic comes last, so that an interrupted run is no valid image.
+    storage.write_at(&[0; 8], 0)?;
+    let magic = volume.header().to_bytes()[..8].to_vec();
+    Ok(Box::new(LuksBulk {
+        storage,
+        plain,
+        magic,
+        size: params.size,
+    }))
+}
+
+/// A new volume that is being filled.
+#[derive(Debug)]
+struct LuksBulk {
+    storage: Arc<dyn Storage>,
+    plain: Arc<dyn Storage>,
+    magic: Vec<u8>,
+    size: u64,
+}
+
+impl LuksBulk {
+    fn inside(&self, offset: u64, len: u64) -> Result<()> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(Error::new(
+                ErrorKind::Limit,
+                "A write past the end of the new disk",
+            )),
+        }
+    }
+}
+
+fn no_compression() -> Error {
+    Error::unsupported("Compression not supported for this file format")
+}
+
+impl Bulk for LuksBulk {
+    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+        match slot {
+            StorageSlot::MAIN => Ok(&self.plain),
+            _ => Err(Error::new(ErrorKind::Internal, "A LUKS image is one file")),
+        }
+    }
+
+    fn unit(&self) -> u32 {
+        512
+    }
+
+    fn zero_unit(&self) -> u32 {
+        512
+    }
+
+    fn encode(&self, _scratch: &mut Encoder, _unit: &[u8], _out: &mut Vec<u8>) -> Result<bool> {
+        Err(no_compression())
+    }
+
+    fn reserve(&self, guest_offset: u64, len: u64) -> Result<(StorageSlot, u64)> {
+        self.inside(guest_offset, len)?;
+        Ok((StorageSlot::MAIN, guest_offset))
+    }
+
+    fn reserve_encoded(&self, _guest_offset: u64, _encoded_len: u32) -> Result<(StorageSlot, u64)> {
+        Err(no_compression())
+    }
+
+    fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()> {
+        // Bytes that were never written decrypt to noise, so zeroes are written too.
+        self.inside(guest_offset, len)?;
+        self.plain
+            .write_zeroes(guest_offset, len, ZeroFlags::empty())
+    }
+
+    fn finish(&self, durability: Durability) -> Result<()> {
+        self.storage.sync(durability)?;
+        self.storage.write_at(&self.magic, 0)?;
+        self.storage.sync(durability)
+    }
+}

@@ -1,0 +1,206 @@
+//! LUKS version 1: an encrypted disk behind a header with key slots.
+//! Specification: LUKS On-Disk Format 1.2.3.
+
+mod create;
+mod header_area;
+mod info;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::crypto::luks::{Header, Volume};
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::{
+    BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
+    OpenContext,
+};
+use crate::options::{OptionKind, OptionSpec};
+use crate::storage::crypt::CryptStorage;
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+
+use header_area::HeaderArea;
+use info::header_info;
+
+/// The LUKS format.
+pub static DRIVER: FormatDriver = FormatDriver {
+    name: "luks",
+    features: Features::CREATE
+        .union(Features::WRITE)
+        .union(Features::RESIZE)
+        .union(Features::AMEND)
+        .union(Features::MEASURE)
+        .union(Features::ENCRYPT),
+    open,
+    plan: Some(create::plan),
+    create: Some(create::create),
+    create_options: create::OPTIONS,
+    amend_options: &[],
+    open_options: &[OptionSpec {
+        name: "key-secret",
+        kind: OptionKind::Str,
+        help: "ID of the secret that provides the keyslot passphrase",
+        default: None,
+        allowed: &[],
+    }],
+};
+
+/// An open volume; without a secret only its header is known.
+#[derive(Debug)]
+struct Luks {
+    storage: Arc<dyn Storage>,
+    header: Header,
+    plain: Option<Arc<dyn Storage>>,
+    len: AtomicU64,
+    payload_offset: u64,
+    writable: bool,
+}
+
+fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
+    let storage = context.storage;
+    let area = HeaderArea::new(storage.clone(), 0);
+    let (header, plain) = if context.metadata_only {
+        (Volume::read_header(&area)?, None)
+    } else {
+        let id = context.options.str("key-secret").ok_or_else(|| {
+            Error::new(
+                ErrorKind::NeedsSecret,
+                "Parameter 'key-secret' is required for cipher",
+            )
+        })?;
+        let volume = Volume::unlock(&area, context.secrets.get(id)?.bytes())?;
+        let payload = volume.header().payload_offset();
+        let header = volume.header().clone();
+        let crypt = CryptStorage::new(storage.clone(), payload, volume.cipher_handle());
+        (header, Some(Arc::new(crypt) as Arc<dyn Storage>))
+    };
+    let payload_offset = header.payload_offset();
+    let len = storage.len()?.checked_sub(payload_offset).ok_or_else(|| {
+        Error::corrupt("LUKS payload starts past the end of the file").with_offset(payload_offset)
+    })?;
+    Ok(Box::new(Luks {
+        // A payload that ends within a sector cannot have been written whole.
+        len: AtomicU64::new(len - len % 512),
+        writable: !context.read_only && !storage.read_only(),
+        storage,
+        header,
+        plain,
+        payload_offset,
+    }))
+}
+
+impl Luks {
+    fn plain(&self) -> Result<&Arc<dyn Storage>> {
+        self.plain.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::NeedsSecret,
+                "Parameter 'key-secret' is required for cipher",
+            )
+        })
+    }
+
+    fn writable(&self) -> Result<&Arc<dyn Storage>> {
+        if self.writable {
+            self.plain()
+        } else {
+            Err(Error::os(libc::EROFS))
+        }
+    }
+}
+
+impl Format for Luks {
+    fn driver(&self) -> &'static str {
+        DRIVER.name
+    }
+
+    fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    fn cluster_size(&self) -> Option<u32> {
+        None
+    }
+
+    fn request_alignment(&self) -> u32 {
+        512
+    }
+
+    fn map(&self, _offset: u64, len: u64) -> Result<Extent> {
+        Ok(Extent {
+            len,
+            kind: ExtentKind::Encoded { compressed: false },
+        })
+    }
+
+    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+        match slot {
+            StorageSlot::MAIN => Ok(&self.storage),
+            _ => Err(Error::new(ErrorKind::Internal, "A LUKS image is one file")),
+        }
+    }
+
+    fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.plain()?.read_at(buf, offset)
+    }
+
+    fn begin_io(&self) -> IoGuard<'_> {
+        IoGuard::UNGUARDED
+    }
+
+    fn write(&self, buf: &[u8], offset: u64, _below: &dyn Below) -> Result<()> {
+        self.writable()?.write_at(buf, offset)
+    }
+
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+        _below: &dyn Below,
+    ) -> Result<()> {
+        self.writable()?.write_zeroes(offset, len, flags)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.writable()?.discard(offset, len)
+    }
+
+    fn flush(&self, durability: Durability) -> Result<()> {
+        self.storage.sync(durability)
+    }
+
+    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.writable()?;
+        let end = self
+            .payload_offset
+            .checked_add(len)
+            .ok_or_else(|| Error::invalid("New image size must be positive"))?;
+        self.storage.set_len(end, preallocation)?;
+        self.len.store(len, Ordering::Release);
+        Ok(())
+    }
+
+    fn info(&self) -> Result<FormatInfo> {
+        Ok(FormatInfo {
+            encrypted: true,
+            specific: Some(header_info(&self.header, 0)),
+            ..FormatInfo::default()
+        })
+    }
+
+    fn backing(&self) -> Option<BackingRef> {
+        None
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn checker(&self) -> Option<&dyn Check> {
+        None
+    }
+
+    fn compressor(&self) -> Option<&dyn Compress> {
+        None
+    }
+}
