@@ -7,6 +7,7 @@ use crate::extent::Extent;
 use crate::format::{Format, FormatDriver};
 use crate::location::Location;
 use crate::policy::OpenPolicy;
+use crate::secret::Secrets;
 use crate::storage::{CacheMode, Storage, ZeroFlags};
 
 /// How to open an image.
@@ -28,6 +29,8 @@ pub struct OpenOptions {
     pub for_check: bool,
     /// Let no other process write meanwhile, also where the format is raw (convert's source).
     pub deny_writers: bool,
+    /// The secrets that options such as `key-secret` name by ID.
+    pub secrets: Secrets,
     /// What opening may do.
     pub policy: OpenPolicy,
 }
@@ -43,6 +46,7 @@ impl Default for OpenOptions {
             metadata_only: false,
             for_check: false,
             deny_writers: false,
+            secrets: Secrets::default(),
             policy: OpenPolicy::default(),
         }
     }

@@ -6,6 +6,7 @@ use crate::job::Job;
 use crate::location::Location;
 use crate::options::Options;
 use crate::policy::OpenPolicy;
+use crate::secret::Secrets;
 use crate::storage::CacheMode;
 
 /// What to convert, and how.
@@ -45,6 +46,8 @@ pub struct ConvertRequest {
     pub salvage: bool,
     /// `-l`: an internal snapshot of the source.
     pub snapshot: Option<String>,
+    /// The secrets that target options name by ID.
+    pub secrets: Secrets,
     /// What opening the target and its backing file may do.
     pub policy: OpenPolicy,
 }
@@ -73,6 +76,7 @@ impl ConvertRequest {
             copy_range: false,
             salvage: false,
             snapshot: None,
+            secrets: Secrets::default(),
             policy: OpenPolicy::default(),
         }
     }

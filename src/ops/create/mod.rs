@@ -9,6 +9,7 @@ use crate::job::Job;
 use crate::location::Location;
 use crate::options::Options;
 use crate::policy::OpenPolicy;
+use crate::secret::Secrets;
 
 /// What to create. Backing file and format come as fields or as options, not both.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct CreateRequest {
     pub backing_format: Option<String>,
     /// `-u`: the backing file need not exist.
     pub backing_unsafe: bool,
+    /// The secrets that options name by ID.
+    pub secrets: Secrets,
     /// What opening the backing file may do.
     pub policy: OpenPolicy,
 }

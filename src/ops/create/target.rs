@@ -7,6 +7,7 @@ use crate::format::{BackingRef, Bulk, FormatDriver};
 use crate::location::Location;
 use crate::options::{OptionSpec, Values};
 use crate::policy::OpenPolicy;
+use crate::secret::Secrets;
 use crate::storage::{CacheMode, Durability, Storage};
 
 /// The options that `create` takes for this format at this location: those of the format and
@@ -36,6 +37,8 @@ pub struct TargetRequest<'a> {
     pub backing: Option<&'a BackingRef>,
     /// How the target's storage is opened.
     pub cache: CacheMode,
+    /// The secrets that options name by ID.
+    pub secrets: &'a Secrets,
     /// What creating further files (a data file) may do.
     pub policy: &'a OpenPolicy,
 }
