@@ -2,7 +2,6 @@
 
 use crate::error::Result;
 use crate::extent::{ExtentKind, StorageSlot};
-use crate::format::Format;
 use crate::image::{ChainExtent, Image};
 
 /// A run of guest bytes with QEMU's flags.
@@ -53,7 +52,7 @@ impl<'a> Statuses<'a> {
         Ok(Self { image, sparse })
     }
 
-    /// The status of the run at `offset`, at most `len` bytes, of one kind but for its host file.
+    /// The status of the run at `offset`, at most `len` bytes.
     pub fn at(&self, offset: u64, len: u64) -> Result<Status> {
         let found = self.image.map(offset, len)?;
         let mut status = Status {
@@ -98,26 +97,15 @@ impl<'a> Statuses<'a> {
         host_offset: u64,
         status: &mut Status,
     ) -> Result<()> {
-        let format = found.layer.format();
-        let plain = is_plain(format);
         let depth = usize::try_from(found.depth).unwrap_or(usize::MAX);
-        if !plain && !self.sparse.get(depth).copied().unwrap_or(false) {
-            return Ok(());
-        }
-        let host = format.storage(slot)?.extent(host_offset, status.len)?;
-        status.len = status.len.min(host.len);
-        status.zero = host.zero;
-        if plain {
-            // A raw image has nothing of its own: a hole of the file is a hole of the image.
-            status.data = host.allocated && !host.zero;
+        if self.sparse.get(depth) == Some(&true) {
+            let file = found.layer.format().storage(slot)?;
+            let host = file.extent(host_offset, status.len)?;
+            status.len = status.len.min(host.len);
+            status.zero = host.zero;
         }
         Ok(())
     }
-}
-
-/// Whether guest bytes stand in the file as they are, so that its holes are the image's.
-fn is_plain(format: &dyn Format) -> bool {
-    format.driver() == "raw"
 }
 
 /// Whether the file holds so much less than the image's tables say that looking for its holes

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::format::SnapshotInfo;
-use crate::size;
+use crate::size::human_size;
 use crate::sys::time::local_time;
 
 /// The members of an object, one line per scalar, nested by four blanks from `depth` on. Dashes of
@@ -71,7 +71,7 @@ pub fn snapshots(list: &[SnapshotInfo]) -> String {
             [
                 &snapshot.id,
                 &snapshot.name,
-                &size::human(snapshot.vm_state_size),
+                &human_size(snapshot.vm_state_size),
                 &date(snapshot.date_sec),
                 &clock(snapshot.vm_clock_nsec),
                 &icount,

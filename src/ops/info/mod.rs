@@ -1,10 +1,13 @@
 //! `info`: what an image is.
 
+mod collect;
+mod layer;
+mod name;
+mod render;
+
 use serde_json::Value;
 
-use crate::error::Result;
-use crate::image::OpenOptions;
-use crate::location::Location;
+pub use collect::info;
 
 /// The report of `info` on an image or its chain.
 #[derive(Clone, Debug)]
@@ -16,11 +19,11 @@ pub struct InfoReport {
 }
 
 /// One image of the chain, with the keys of QEMU's `ImageInfo`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LayerInfo {
     /// `filename`.
     pub filename: String,
-    /// `format`.
+    /// `format`; the driver of the protocol where the node has no format.
     pub format: String,
     /// `virtual-size` in bytes.
     pub virtual_size: u64,
@@ -40,29 +43,8 @@ pub struct LayerInfo {
     pub backing_format: Option<String>,
     /// `snapshots`.
     pub snapshots: Vec<crate::format::SnapshotInfo>,
-    /// `format-specific`.
+    /// `data` of `format-specific`; its type is the driver's name.
     pub specific: Option<Value>,
     /// `children`, by name.
     pub children: Vec<(String, LayerInfo)>,
-}
-
-/// Collects the report. Opens no data file; opens backing files only for `chain`.
-///
-/// # Errors
-/// As opening the image.
-pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<InfoReport> {
-    let _ = (location, options, chain);
-    todo!()
-}
-
-impl InfoReport {
-    /// The JSON that `qemu-img info --output=json` prints, with its final newline.
-    pub fn json(&self) -> String {
-        todo!()
-    }
-
-    /// The text that `qemu-img info` prints.
-    pub fn text(&self) -> String {
-        todo!()
-    }
 }

@@ -1,0 +1,200 @@
+//! Comparing contents on several threads; the first difference wins.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::pieces::{Piece, Pieces, Task};
+use super::{SECTOR, read_failed, status_failed};
+use crate::error::{Error, Result};
+use crate::image::Image;
+use crate::job::{Job, JobControl};
+use crate::ops::zero::is_zero;
+
+/// Bytes read at a time from each image, at least.
+const CHUNK: u64 = 1 << 20;
+/// Bytes read at a time at most: the largest cluster.
+const MAX_CHUNK: u64 = 2 << 20;
+/// Threads at most: each holds two buffers.
+const MAX_THREADS: usize = 8;
+
+/// The first difference among the first `limit` bytes: the offset of a byte in the sector.
+///
+/// # Errors
+/// Of mapping or reading, unless a difference comes before it; cancellation.
+pub(super) fn first_difference(
+    images: [&Image; 2],
+    limit: u64,
+    job: &mut Job,
+) -> Result<Option<u64>> {
+    let cluster = images
+        .iter()
+        .filter_map(|image| image.format().cluster_size())
+        .map(u64::from)
+        .max();
+    let longest = cluster.unwrap_or(CHUNK).clamp(CHUNK, MAX_CHUNK);
+    let shared = Shared {
+        images,
+        pieces: Mutex::new(Pieces::new(images, limit, longest)),
+        first: AtomicU64::new(u64::MAX),
+        found: Mutex::new(None),
+        control: job.control().clone(),
+    };
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_THREADS)
+        .min(usize::try_from(limit / longest + 1).unwrap_or(MAX_THREADS));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (1..threads)
+            .map(|_| scope.spawn(|| shared.work(|| shared.control.checkpoint())))
+            .collect();
+        // This thread works too, and it alone may call back.
+        let mut outcome = shared.work(|| job.tick());
+        for worker in workers {
+            let ended = worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    })?;
+    match shared.found.into_inner() {
+        Some((_, event)) => event.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What the threads share.
+struct Shared<'a> {
+    images: [&'a Image; 2],
+    pieces: Mutex<Pieces<'a>>,
+    /// Where the first event so far stands; pieces from there on need no look.
+    first: AtomicU64,
+    /// That event: a difference, or the error that hides whether there is one.
+    found: Mutex<Option<(u64, Result<u64>)>>,
+    control: std::sync::Arc<JobControl>,
+}
+
+impl Shared<'_> {
+    /// Takes pieces until none is left before the first event.
+    ///
+    /// # Errors
+    /// Of `between`, which is called between pieces. The other threads stop too then.
+    fn work(&self, mut between: impl FnMut() -> Result<()>) -> Result<()> {
+        let mut buffers = [Vec::new(), Vec::new()];
+        while let Some(piece) = self.take() {
+            if let Err((offset, error)) = self.compare(&piece, &mut buffers) {
+                self.record(offset, error);
+            }
+            self.control.advance(piece.len);
+            if let Err(error) = between() {
+                self.first.store(0, Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next piece that needs a look.
+    fn take(&self) -> Option<Piece> {
+        let mut pieces = self.pieces.lock();
+        match pieces.next() {
+            Ok(piece) => piece.filter(|piece| piece.start < self.first.load(Ordering::Relaxed)),
+            Err(failed) => {
+                let error = status_failed(self.images[failed.side], failed.error);
+                self.record(failed.offset, Err(error));
+                None
+            }
+        }
+    }
+
+    fn record(&self, offset: u64, event: Result<u64>) {
+        let mut found = self.found.lock();
+        if found.as_ref().is_none_or(|(first, _)| offset < *first) {
+            *found = Some((offset, event));
+            self.first.fetch_min(offset, Ordering::Relaxed);
+        }
+    }
+
+    /// Compares one piece; the error is the event and its offset.
+    fn compare(&self, piece: &Piece, buffers: &mut [Vec<u8>; 2]) -> Result<(), (u64, Result<u64>)> {
+        let differs = |at: usize| {
+            let offset = piece.start + at as u64;
+            Err((offset, Ok(offset)))
+        };
+        match piece.task {
+            Task::Skip => Ok(()),
+            Task::Zero(side) => {
+                let buf = self.read(side, piece, &mut buffers[0])?;
+                match is_zero(buf) {
+                    true => Ok(()),
+                    false => differs(buf.iter().position(|byte| *byte != 0).unwrap_or(0)),
+                }
+            }
+            Task::Both => {
+                let [a, b] = buffers;
+                // Of two read errors the first image's is told, as when read one after the other.
+                let a = self.read(0, piece, a);
+                let b = self.read(1, piece, b);
+                let (a, b) = match (a, b) {
+                    (Ok(a), Ok(b)) => (a, b),
+                    (Err(x), Err(y)) => return Err(if y.0 < x.0 { y } else { x }),
+                    (Err(x), _) | (_, Err(x)) => return Err(x),
+                };
+                match a == b {
+                    true => Ok(()),
+                    false => differs(position_of_difference(a, b)),
+                }
+            }
+        }
+    }
+
+    fn read<'b>(
+        &self,
+        side: usize,
+        piece: &Piece,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], (u64, Result<u64>)> {
+        let image = self.images[side];
+        let fail = |(offset, error)| (offset, Err(read_failed(image, offset, error)));
+        // A piece is never longer than the largest chunk.
+        let len = usize::try_from(piece.len.min(MAX_CHUNK)).unwrap_or(0);
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        let buf = &mut buffer[..len];
+        match image.read_at(buf, piece.start) {
+            Ok(()) => Ok(buf),
+            Err(error) => Err(fail(first_failure(image, buf, piece.start, error))),
+        }
+    }
+}
+
+/// Where in a range that cannot be read the first cluster stands that cannot.
+fn first_failure(image: &Image, buf: &mut [u8], start: u64, error: Error) -> (u64, Error) {
+    let unit = u64::from(image.format().cluster_size().unwrap_or(4096)).max(SECTOR);
+    let mut at = 0;
+    while at < buf.len() {
+        let offset = start + at as u64;
+        let rest = unit - offset % unit;
+        let end = usize::try_from(rest).map_or(buf.len(), |rest| (at + rest).min(buf.len()));
+        if let Err(error) = image.read_at(&mut buf[at..end], offset) {
+            return (offset, error);
+        }
+        at = end;
+    }
+    // It was readable this time.
+    (start, error)
+}
+
+fn position_of_difference(a: &[u8], b: &[u8]) -> usize {
+    const STEP: usize = 4096;
+    let blocks = a.chunks(STEP).zip(b.chunks(STEP));
+    for (i, (x, y)) in blocks.enumerate() {
+        if x != y {
+            let within = x.iter().zip(y).position(|(p, q)| p != q);
+            return i * STEP + within.unwrap_or(0);
+        }
+    }
+    0
+}

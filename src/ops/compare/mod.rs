@@ -1,0 +1,168 @@
+//! `compare`: whether two images have the same guest bytes.
+
+mod content;
+mod identity;
+mod pieces;
+mod strict;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+use crate::job::Job;
+
+/// How two images compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// Same contents (and, where strict, same allocation and size).
+    Identical,
+    /// Different guest bytes: the start of the first 512-byte sector that differs.
+    ContentMismatch(u64),
+    /// Strict: allocation differs from this offset on, or in the run that begins there.
+    StatusMismatch(u64),
+    /// Strict: the sizes differ.
+    SizeMismatch,
+}
+
+/// The report of `compare`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompareReport {
+    /// The result.
+    pub result: Comparison,
+    /// The sizes differ and the images agree over the shorter one: worth a warning where not strict.
+    pub size_mismatch: bool,
+}
+
+/// Compares `a` with `b`; a longer image must end in zeroes.
+///
+/// Both images are read on several threads, yet the result is always the first difference.
+///
+/// # Errors
+/// Of mapping or reading either image; the message names it, a hint says more.
+pub fn compare(a: &Image, b: &Image, strict: bool, job: &mut Job) -> Result<CompareReport> {
+    let lengths_differ = a.len() != b.len();
+    if strict && lengths_differ {
+        return Ok(CompareReport {
+            result: Comparison::SizeMismatch,
+            size_mismatch: true,
+        });
+    }
+    let whole = a.len().max(b.len());
+    job.control().set_total(whole);
+    let status = if strict {
+        strict::first_difference(a, b, job)?
+    } else {
+        None
+    };
+    // The status is looked at first, but a difference of contents before it comes first.
+    let limit = status.as_ref().map_or(whole, |found| found.offset);
+    let result = match (content::first_difference([a, b], limit, job)?, status) {
+        (Some(offset), _) => Comparison::ContentMismatch(offset / SECTOR * SECTOR),
+        (None, Some(found)) => Comparison::StatusMismatch(found.result?),
+        (None, None) => Comparison::Identical,
+    };
+    job.finish()?;
+    let common = a.len().min(b.len());
+    Ok(CompareReport {
+        result,
+        size_mismatch: lengths_differ
+            && !matches!(result, Comparison::ContentMismatch(at) if at < common),
+    })
+}
+
+const SECTOR: u64 = crate::size::SECTOR;
+
+const STATUS_FAILED: &str = "Sector allocation test failed for ";
+
+/// The error of looking up where `image` holds its data.
+fn status_failed(image: &Image, error: Error) -> Error {
+    explain(
+        format!("{STATUS_FAILED}{}", image.location().display()),
+        error,
+    )
+}
+
+/// The error of reading `image`.
+fn read_failed(image: &Image, offset: u64, error: Error) -> Error {
+    let reason = Error::os(error.errno());
+    let name = image.location().display();
+    let line = format!("Error while reading offset {offset} of {name}: {reason}");
+    if error.to_string() == reason.to_string() {
+        Error::new(error.kind(), line).with_errno(error.errno())
+    } else {
+        explain(line, error)
+    }
+}
+
+/// An error with the usual line; what exactly is wrong follows as a hint.
+fn explain(line: String, error: Error) -> Error {
+    let mut explained = Error::new(error.kind(), line)
+        .with_errno(error.errno())
+        .with_hint(error.to_string());
+    if let Some(offset) = error.offset() {
+        explained = explained.with_offset(offset);
+    }
+    explained
+}
+
+/// The exit code of `qemu-img compare` for an outcome: 0 identical, 1 different, 2 could not be
+/// opened or set up, 3 the status of a block could not be found, 4 a read failed.
+pub fn exit_code(outcome: &Result<CompareReport>) -> i32 {
+    match outcome {
+        Ok(report) if report.result == Comparison::Identical => 0,
+        Ok(_) => 1,
+        Err(error) if error.message().starts_with(STATUS_FAILED) => 3,
+        Err(error) if error.message().starts_with("Error while reading offset ") => 4,
+        Err(error) if error.kind() == ErrorKind::Cancelled => 4,
+        Err(_) => 2,
+    }
+}
+
+impl CompareReport {
+    /// The lines that `qemu-img compare` prints.
+    pub fn text(&self) -> String {
+        let verdict = match self.result {
+            Comparison::Identical => "Images are identical.".to_owned(),
+            Comparison::ContentMismatch(offset) => format!("Content mismatch at offset {offset}!"),
+            Comparison::StatusMismatch(offset) => {
+                format!("Strict mode: Offset {offset} block status mismatch!")
+            }
+            Comparison::SizeMismatch => return "Strict mode: Image size mismatch!\n".to_owned(),
+        };
+        if self.size_mismatch {
+            format!("Warning: Image size mismatch!\n{verdict}\n")
+        } else {
+            format!("{verdict}\n")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_each_result() {
+        let text = |result, size_mismatch| {
+            CompareReport {
+                result,
+                size_mismatch,
+            }
+            .text()
+        };
+        assert_eq!(
+            text(Comparison::Identical, false),
+            "Images are identical.\n"
+        );
+        assert_eq!(
+            text(Comparison::ContentMismatch(1_126_400), true),
+            "Warning: Image size mismatch!\nContent mismatch at offset 1126400!\n"
+        );
+        assert_eq!(
+            text(Comparison::StatusMismatch(512), false),
+            "Strict mode: Offset 512 block status mismatch!\n"
+        );
+        assert_eq!(
+            text(Comparison::SizeMismatch, true),
+            "Strict mode: Image size mismatch!\n"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! Cutting the images into pieces that must be read, in guest order.
+
+use super::identity::{Files, Place};
+use crate::error::{Error, Result};
+use crate::extent::ExtentKind;
+use crate::image::Image;
+
+/// What has to be done with a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Read both images.
+    Both,
+    /// Read the image of this index; the other one reads as zeroes.
+    Zero(usize),
+    /// Nothing: both read the same.
+    Skip,
+}
+
+/// A range of guest bytes and what to do with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub start: u64,
+    pub len: u64,
+    pub task: Task,
+}
+
+/// One image with the run that was looked up last.
+struct Side<'a> {
+    image: &'a Image,
+    files: Files,
+    end: u64,
+    start: u64,
+    zero: bool,
+    place: Option<Place>,
+}
+
+impl<'a> Side<'a> {
+    fn new(image: &'a Image) -> Self {
+        Self {
+            image,
+            files: Files::of(image),
+            start: 0,
+            end: 0,
+            zero: false,
+            place: None,
+        }
+    }
+
+    /// Makes the run cover `at`. Past the end of the image there are zeroes.
+    fn look_up(&mut self, at: u64, limit: u64) -> Result<()> {
+        if at < self.end {
+            return Ok(());
+        }
+        self.start = at;
+        if at >= self.image.len() {
+            (self.end, self.zero, self.place) = (limit.max(at + 1), true, None);
+            return Ok(());
+        }
+        let found = self.image.map(at, limit.min(self.image.len()) - at)?;
+        self.end = at.saturating_add(found.extent.len);
+        self.zero = matches!(
+            found.extent.kind,
+            ExtentKind::Zero { .. } | ExtentKind::Unallocated { .. }
+        );
+        self.place = self.files.place(&found, at);
+        Ok(())
+    }
+
+    /// The place of `at`, which the run covers.
+    fn place_at(&self, at: u64) -> Option<Place> {
+        let skip = at - self.start;
+        self.place.map(|place| match place {
+            Place::Host(file, offset) => Place::Host(file, offset.saturating_add(skip)),
+            Place::Guest(file, driver, offset) => {
+                Place::Guest(file, driver, offset.saturating_add(skip))
+            }
+        })
+    }
+}
+
+/// The pieces in guest order.
+pub(super) struct Pieces<'a> {
+    sides: [Side<'a>; 2],
+    at: u64,
+    limit: u64,
+    /// The longest piece; pieces end at multiples of it, so that no cluster is cut in two.
+    longest: u64,
+}
+
+/// An image, by its index, whose runs could not be looked up at an offset.
+pub(super) struct LookupFailed {
+    pub side: usize,
+    pub offset: u64,
+    pub error: Error,
+}
+
+impl<'a> Pieces<'a> {
+    /// Over the first `limit` bytes.
+    pub(super) fn new(images: [&'a Image; 2], limit: u64, longest: u64) -> Self {
+        Self {
+            sides: images.map(Side::new),
+            at: 0,
+            limit,
+            longest,
+        }
+    }
+
+    /// The next piece; None at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Piece>, LookupFailed> {
+        let start = self.at;
+        let border = (start / self.longest + 1) * self.longest;
+        let mut task = None;
+        while self.at < self.limit {
+            let (next, end) = match self.run() {
+                Ok(run) => run,
+                // The piece so far counts; the next call fails at once.
+                Err(_) if task.is_some() => break,
+                Err(failed) => return Err(failed),
+            };
+            match task {
+                None => task = Some(next),
+                Some(task) if task != next => break,
+                Some(_) => {}
+            }
+            let end = if next == Task::Skip {
+                end
+            } else {
+                end.min(border)
+            };
+            self.at = end.min(self.limit);
+            if next != Task::Skip && self.at >= border {
+                break;
+            }
+        }
+        Ok(task.map(|task| Piece {
+            start,
+            len: self.at - start,
+            task,
+        }))
+    }
+
+    /// What to do at the current offset, and where that ends.
+    fn run(&mut self) -> Result<(Task, u64), LookupFailed> {
+        let at = self.at;
+        for (index, side) in self.sides.iter_mut().enumerate() {
+            side.look_up(at, self.limit).map_err(|error| LookupFailed {
+                side: index,
+                offset: at,
+                error,
+            })?;
+        }
+        let [a, b] = &self.sides;
+        let task = match (a.zero, b.zero) {
+            (true, true) => Task::Skip,
+            (false, true) => Task::Zero(0),
+            (true, false) => Task::Zero(1),
+            (false, false) => match (a.place_at(at), b.place_at(at)) {
+                (Some(x), Some(y)) if x == y => Task::Skip,
+                _ => Task::Both,
+            },
+        };
+        Ok((task, a.end.min(b.end)))
+    }
+}
