@@ -48,13 +48,15 @@ pub struct FormatDriver {
     pub features: Features,
     /// Opens an image.
     pub open: fn(OpenContext<'_>) -> Result<Box<dyn Format>>,
-    /// Checks creation options without touching a file; returns the `key=value` pairs of the
-    /// "Formatting" line, in QEMU's order.
-    pub plan: Option<fn(&CreateParams<'_>) -> Result<Vec<(&'static str, String)>>>,
+    /// Checks the values of creation options without touching a file.
+    pub plan: Option<fn(&CreateParams<'_>) -> Result<()>>,
     /// Starts a new image on an empty storage.
     pub create: Option<fn(CreateContext<'_>) -> Result<Box<dyn Bulk>>>,
     /// Options of `create`, sorted by name.
     pub create_options: &'static [OptionSpec],
+    /// Keys of the "Formatting" line of `create` in QEMU's order, without those of the protocol;
+    /// each with the default that is shown where the option is not given.
+    pub summary: &'static [(&'static str, Option<&'static str>)],
     /// Options of `amend`, sorted by name.
     pub amend_options: &'static [OptionSpec],
     /// Options of opening (`driver=…` strings) beyond `driver` and `file`, sorted by name.

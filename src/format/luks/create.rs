@@ -67,16 +67,6 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("size", OptionKind::Size, "Virtual disk size"),
 ];
 
-/// The cipher options in the order of the "Formatting" line.
-pub(crate) const CIPHER_OPTIONS: &[&str] = &[
-    "cipher-alg",
-    "cipher-mode",
-    "ivgen-alg",
-    "ivgen-hash-alg",
-    "hash-alg",
-    "iter-time",
-];
-
 /// Checked cipher options.
 pub(crate) type CipherOptions = CreateOptions;
 
@@ -132,20 +122,6 @@ pub(crate) fn parse_cipher_options(values: &Values, prefix: &str) -> Result<Ciph
     })
 }
 
-/// The `key=value` pairs of the cipher options that were given.
-pub(crate) fn plan_cipher_options(
-    values: &Values,
-    keys: &'static [&'static str],
-) -> Vec<(&'static str, String)> {
-    keys.iter()
-        .filter_map(|key| {
-            let text = values.str(key).map(str::to_owned);
-            text.or_else(|| values.num(key).map(|n| n.to_string()))
-                .map(|value| (*key, value))
-        })
-        .collect()
-}
-
 fn preallocation(values: &Values) -> Result<Preallocation> {
     match values.str("preallocation") {
         None | Some("off" | "metadata") => Ok(Preallocation::Off),
@@ -164,18 +140,10 @@ fn key_secret(values: &Values) -> Result<&str> {
     })
 }
 
-pub(super) fn plan(params: &CreateParams<'_>) -> Result<Vec<(&'static str, String)>> {
-    if params.backing.is_some() {
-        return Err(Error::unsupported(
-            "Backing file not supported for file format 'luks'",
-        ));
-    }
-    let values = params.values;
-    preallocation(values)?;
-    let mut pairs = vec![("size", params.asked_size.to_string())];
-    pairs.extend(plan_cipher_options(values, &["key-secret"]));
-    pairs.extend(plan_cipher_options(values, CIPHER_OPTIONS));
-    Ok(pairs)
+pub(super) fn plan(params: &CreateParams<'_>) -> Result<()> {
+    preallocation(params.values)?;
+    parse_cipher_options(params.values, "")?;
+    key_secret(params.values).map(drop)
 }
 
 pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {

@@ -35,6 +35,17 @@ pub static DRIVER: FormatDriver = FormatDriver {
     plan: Some(create::plan),
     create: Some(create::create),
     create_options: create::OPTIONS,
+    summary: &[
+        ("size", None),
+        ("key-secret", None),
+        ("cipher-alg", None),
+        ("cipher-mode", None),
+        ("ivgen-alg", None),
+        ("ivgen-hash-alg", None),
+        ("hash-alg", None),
+        ("iter-time", None),
+        ("detached-header", None),
+    ],
     amend_options: &[],
     open_options: &[OptionSpec {
         name: "key-secret",

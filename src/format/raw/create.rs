@@ -9,7 +9,7 @@ use crate::format::{Bulk, CreateContext, CreateParams};
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{Durability, Preallocation, Storage};
 
-use super::{DRIVER, SECTOR, main_slot};
+use super::{SECTOR, main_slot};
 
 pub(super) const OPTIONS: &[OptionSpec] = &[OptionSpec {
     name: "size",
@@ -34,20 +34,8 @@ fn preallocation(params: &CreateParams<'_>) -> Result<Preallocation> {
     }
 }
 
-pub(super) fn plan(params: &CreateParams<'_>) -> Result<Vec<(&'static str, String)>> {
-    if let Some(backing) = params.backing {
-        let what = if backing.name.is_empty() {
-            "Backing file format"
-        } else {
-            "Backing file"
-        };
-        return Err(Error::unsupported(format!(
-            "{what} not supported for file format '{}'",
-            DRIVER.name
-        )));
-    }
-    preallocation(params)?;
-    Ok(vec![("size", params.asked_size.to_string())])
+pub(super) fn plan(params: &CreateParams<'_>) -> Result<()> {
+    preallocation(params).map(drop)
 }
 
 pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {

@@ -31,6 +31,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     plan: Some(create::plan),
     create: Some(create::create),
     create_options: create::OPTIONS,
+    summary: &[("size", None)],
     amend_options: &[],
     open_options: &[
         OptionSpec {
