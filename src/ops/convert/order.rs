@@ -1,0 +1,129 @@
+//! Puts what the workers prepared back into guest order, so that the layout of the target does
+//! not depend on how many they are.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+
+use super::piece::Prepared;
+use super::plan::Planner;
+use super::sink::Sink;
+
+/// How long a waiting worker sleeps before it looks again, so that progress is reported.
+const NAP: Duration = Duration::from_millis(50);
+
+/// What the workers share.
+pub(super) struct Order {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    /// The turn that is placed next.
+    next: u64,
+    /// Prepared out of turn.
+    parked: BTreeMap<u64, Prepared>,
+    /// Buffers not in use.
+    free: Vec<Vec<u8>>,
+    /// The failure with the lowest turn.
+    failure: Option<(u64, Error)>,
+    stopped: bool,
+}
+
+/// What a worker does next.
+pub(super) enum Step {
+    /// Write what was placed.
+    Write(Prepared),
+    /// Prepare another range in this buffer.
+    Prepare(Vec<u8>),
+    /// Look again.
+    Again,
+    /// Nothing is left for this worker.
+    Done,
+}
+
+impl Order {
+    /// With `buffers` ranges in work at once.
+    pub fn new(buffers: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                next: 0,
+                parked: BTreeMap::new(),
+                free: std::iter::repeat_with(Vec::new).take(buffers).collect(),
+                failure: None,
+                stopped: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Finds work: first what can be placed now, then what can be prepared.
+    pub fn step(&self, planner: &Planner<'_>, sink: &dyn Sink) -> Result<Step> {
+        let mut state = self.state.lock();
+        if state.stopped {
+            return Ok(Step::Done);
+        }
+        let next = state.next;
+        if let Some(mut prepared) = state.parked.remove(&next) {
+            // Under the lock: places are given one at a time, in guest order.
+            sink.place(&mut prepared)?;
+            state.next += 1;
+            self.changed.notify_all();
+            return Ok(Step::Write(prepared));
+        }
+        match planner.turns_if_done() {
+            Some(turns) if state.next >= turns => return Ok(Step::Done),
+            None => {
+                if let Some(buffer) = state.free.pop() {
+                    return Ok(Step::Prepare(buffer));
+                }
+            }
+            Some(_) => {}
+        }
+        self.changed.wait_for(&mut state, NAP);
+        Ok(Step::Again)
+    }
+
+    /// Hands in a prepared range.
+    pub fn park(&self, prepared: Prepared) {
+        let mut state = self.state.lock();
+        let in_turn = prepared.turn == state.next;
+        state.parked.insert(prepared.turn, prepared);
+        if in_turn {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Gives a buffer back.
+    pub fn recycle(&self, buffer: Vec<u8>) {
+        self.state.lock().free.push(buffer);
+        self.changed.notify_one();
+    }
+
+    /// Stops every worker; of several failures that with the lowest turn is kept.
+    pub fn fail(&self, turn: u64, error: Error) {
+        let mut state = self.state.lock();
+        if state.failure.as_ref().is_none_or(|(first, _)| turn < *first) {
+            state.failure = Some((turn, error));
+        }
+        state.stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// Stops every worker without a failure of its own: one of them panics.
+    pub fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// The outcome, once all workers have ended.
+    pub fn into_result(self) -> Result<()> {
+        match self.state.into_inner().failure {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+}

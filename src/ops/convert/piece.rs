@@ -1,0 +1,48 @@
+//! A range that was read and tested, ready to get its place in the target.
+
+use std::sync::Arc;
+
+use crate::storage::Storage;
+
+/// What becomes of a run of guest bytes.
+pub(super) enum PieceKind {
+    /// Must read as zeroes.
+    Zero,
+    /// Takes space in the target; [`Prepared::spans`] says which of its bytes are written.
+    Data,
+    /// A unit to be stored compressed: `len` bytes at `at` of the buffer.
+    Encoded { at: usize, len: usize },
+    /// Takes space in the target and comes from `host_offset` of `storage` without being read.
+    Offload {
+        storage: Arc<dyn Storage>,
+        host_offset: u64,
+    },
+}
+
+/// A run of guest bytes that is treated alike. What the target's backing file holds is no piece.
+pub(super) struct Piece {
+    pub offset: u64,
+    pub len: u64,
+    pub kind: PieceKind,
+}
+
+/// Guest bytes to be written: `len` bytes at `at` of the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub offset: u64,
+    pub len: usize,
+    pub at: usize,
+}
+
+/// A task that is ready to be placed and written.
+pub(super) struct Prepared {
+    pub turn: u64,
+    pub len: u64,
+    pub buf: Vec<u8>,
+    /// In guest order.
+    pub pieces: Vec<Piece>,
+    /// In guest order; each lies within one piece of data.
+    pub spans: Vec<Span>,
+    /// Where each piece that takes space begins in the target; filled when the turn comes.
+    pub places: Vec<super::sink::Place>,
+}

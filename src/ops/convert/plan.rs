@@ -1,0 +1,164 @@
+//! Hands out the guest range in tasks, in guest order; runs of zeroes are one task however long.
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+
+use super::offload::Offload;
+use super::sources::{RunKind, Sources};
+
+/// The smallest step in which the range is divided: a page and file system block.
+pub(super) const MIN_STEP: u64 = 4096;
+
+/// The largest extent that is shared or skipped as one task.
+const MAX_LONG_TASK: u64 = 1 << 40;
+
+/// The numbers that a conversion goes by; all in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// Guest bytes to copy.
+    pub total: u64,
+    /// The target's allocation unit.
+    pub unit: u64,
+    /// Guest ranges are classified in steps of this, a multiple of the unit.
+    pub step: u64,
+    /// The most guest bytes that are read at once, a multiple of the step.
+    pub chunk: u64,
+    /// Shortest run of zeroes that is left out; 0 for none.
+    pub sparse: u64,
+    /// What is not written to the target reads as zeroes.
+    pub fresh: bool,
+    /// Where the target's backing file ends: zeroes below must be recorded.
+    pub backing_end: u64,
+    /// Units are compressed.
+    pub compress: bool,
+    /// The sink takes encoded units; else it encodes them itself.
+    pub encode_early: bool,
+}
+
+impl Shape {
+    /// Whether runs of zeroes are to be left out or marked.
+    pub fn keeps_sparse(&self) -> bool {
+        self.sparse > 0
+    }
+}
+
+/// What a task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TaskKind {
+    /// Map, read and test the range.
+    Copy,
+    /// The whole range reads as zeroes.
+    Zero,
+    /// The target's backing file holds the whole range.
+    Backed,
+}
+
+/// A range to be worked on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Task {
+    /// Its turn.
+    pub turn: u64,
+    pub start: u64,
+    pub len: u64,
+    pub kind: TaskKind,
+}
+
+/// The cursor over the guest range.
+pub(super) struct Planner<'a> {
+    sources: &'a Sources,
+    offload: &'a Offload,
+    shape: Shape,
+    end: u64,
+    cursor: Mutex<Cursor>,
+}
+
+struct Cursor {
+    offset: u64,
+    turn: u64,
+}
+
+impl<'a> Planner<'a> {
+    /// Tasks for the range from `start` to `end`; the first has the turn `turn`.
+    pub fn new(
+        sources: &'a Sources,
+        offload: &'a Offload,
+        shape: Shape,
+        range: std::ops::Range<u64>,
+    ) -> Self {
+        Self {
+            sources,
+            offload,
+            shape,
+            end: range.end,
+            cursor: Mutex::new(Cursor {
+                offset: range.start,
+                turn: 0,
+            }),
+        }
+    }
+
+    /// How many tasks were handed out, once none is left.
+    pub fn turns_if_done(&self) -> Option<u64> {
+        let cursor = self.cursor.lock();
+        (cursor.offset >= self.end).then_some(cursor.turn)
+    }
+
+    /// The next task, in guest order.
+    pub fn claim(&self) -> Result<Option<Task>> {
+        let mut cursor = self.cursor.lock();
+        let start = cursor.offset;
+        if start >= self.end {
+            return Ok(None);
+        }
+        let (len, kind) = self.classify(start)?;
+        let task = Task {
+            turn: cursor.turn,
+            start,
+            len,
+            kind,
+        };
+        cursor.offset = start + len;
+        cursor.turn += 1;
+        Ok(Some(task))
+    }
+
+    /// Long runs that need no reading are one task; everything else goes by chunks.
+    fn classify(&self, start: u64) -> Result<(u64, TaskKind)> {
+        let left = self.end - start;
+        let chunk = left.min(self.shape.chunk);
+        let run = self.sources.map(start, left)?;
+        let (kind, long) = match run.kind {
+            RunKind::Zero => (TaskKind::Zero, self.shape.keeps_sparse()),
+            RunKind::Backed => (TaskKind::Backed, true),
+            RunKind::Data { plain } => (
+                TaskKind::Copy,
+                plain.is_some_and(|(storage, _)| self.offload.covers(storage)),
+            ),
+        };
+        if !long {
+            return Ok((chunk, TaskKind::Copy));
+        }
+        let mut len = run.len;
+        // Extents of one kind may come in pieces; a few more look-ups keep zero tasks long.
+        while kind != TaskKind::Copy && len < left && len < MAX_LONG_TASK {
+            let next = self.sources.map(start + len, left - len)?;
+            let same = matches!(
+                (&next.kind, kind),
+                (RunKind::Zero, TaskKind::Zero) | (RunKind::Backed, TaskKind::Backed)
+            );
+            if !same {
+                break;
+            }
+            len += next.len;
+        }
+        if len < left {
+            len -= len % self.shape.step;
+        }
+        Ok(if len == 0 {
+            (chunk, TaskKind::Copy)
+        } else {
+            (len, kind)
+        })
+    }
+}

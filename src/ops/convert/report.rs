@@ -1,0 +1,52 @@
+//! What a conversion did.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a conversion did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConvertReport {
+    /// Guest bytes of the target.
+    pub virtual_size: u64,
+    /// Guest bytes written as data.
+    pub data_bytes: u64,
+    /// Guest bytes copied inside the host, by sharing blocks or by the kernel.
+    pub offloaded_bytes: u64,
+    /// Guest bytes that stay sparse or are marked as zeroes.
+    pub zero_bytes: u64,
+    /// Guest bytes that the target's backing file holds already.
+    pub backed_bytes: u64,
+    /// Compressed units, and the bytes that they take.
+    pub compressed_units: u64,
+    /// Bytes of the compressed units.
+    pub compressed_bytes: u64,
+}
+
+/// The report while the workers fill it.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub data: AtomicU64,
+    pub offloaded: AtomicU64,
+    pub zero: AtomicU64,
+    pub backed: AtomicU64,
+    pub units: AtomicU64,
+    pub encoded: AtomicU64,
+}
+
+impl Tally {
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn report(&self, virtual_size: u64) -> ConvertReport {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ConvertReport {
+            virtual_size,
+            data_bytes: read(&self.data),
+            offloaded_bytes: read(&self.offloaded),
+            zero_bytes: read(&self.zero),
+            backed_bytes: read(&self.backed),
+            compressed_units: read(&self.units),
+            compressed_bytes: read(&self.encoded),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What to convert, and the combinations of options that make no sense.
+
+use crate::error::{Error, Result};
+use crate::image::OpenOptions;
+use crate::location::Location;
+use crate::options::Options;
+use crate::policy::OpenPolicy;
+use crate::storage::CacheMode;
+
+/// What to convert, and how.
+#[derive(Clone, Debug)]
+pub struct ConvertRequest {
+    /// The sources, concatenated in this order.
+    pub sources: Vec<Location>,
+    /// How each source is opened.
+    pub source_options: OpenOptions,
+    /// The target.
+    pub target: Location,
+    /// `-O`: the target's format; None with `target_exists` probes.
+    pub target_format: Option<String>,
+    /// `-o`: creation options.
+    pub target_options: Options,
+    /// `-t`. The default for convert is [`CacheMode::Unsafe`].
+    pub target_cache: CacheMode,
+    /// `-n`: write into an existing image.
+    pub target_exists: bool,
+    /// `--target-is-zero`: the existing target reads as zeroes.
+    pub target_is_zero: bool,
+    /// `-B`: the target's backing file; source data that it holds already is not copied.
+    pub backing_file: Option<String>,
+    /// `-F`.
+    pub backing_format: Option<String>,
+    /// `-c`.
+    pub compress: bool,
+    /// `-S`: runs of zeroes of at least this many bytes stay sparse; 0 allocates everything.
+    pub sparse_size: Option<u32>,
+    /// `-m`: parallel work; None chooses by the machine.
+    pub parallel: Option<u32>,
+    /// `-W`: the host order of clusters need not follow the guest order.
+    pub out_of_order: bool,
+    /// `-C`: copy inside the host where possible (tried anyway; kept for those who set it).
+    pub copy_range: bool,
+    /// `--salvage`: unreadable parts become zeroes, with a warning each.
+    pub salvage: bool,
+    /// `-l`: an internal snapshot of the source.
+    pub snapshot: Option<String>,
+    /// What opening the target and its backing file may do.
+    pub policy: OpenPolicy,
+}
+
+impl ConvertRequest {
+    /// From `source` to `target` with every default of `qemu-img convert`.
+    pub fn new(source: Location, target: Location) -> Self {
+        Self {
+            sources: vec![source],
+            source_options: OpenOptions {
+                deny_writers: true,
+                ..OpenOptions::default()
+            },
+            target,
+            target_format: None,
+            target_options: Options::new(),
+            target_cache: CacheMode::Unsafe,
+            target_exists: false,
+            target_is_zero: false,
+            backing_file: None,
+            backing_format: None,
+            compress: false,
+            sparse_size: None,
+            parallel: None,
+            out_of_order: false,
+            copy_range: false,
+            salvage: false,
+            snapshot: None,
+            policy: OpenPolicy::default(),
+        }
+    }
+}
+
+/// The largest `-S`.
+const MAX_SPARSE: u32 = 16 << 20;
+
+/// The default of `-S`.
+pub(super) const DEFAULT_SPARSE: u32 = 4096;
+
+/// The most workers.
+pub(super) const MAX_PARALLEL: u32 = 16;
+
+impl ConvertRequest {
+    /// Refuses combinations that make no sense, before any file is touched.
+    pub(super) fn validate(&self) -> Result<()> {
+        if self
+            .sparse_size
+            .is_some_and(|size| size % 512 != 0 || size > MAX_SPARSE)
+        {
+            return Err(Error::invalid(format!(
+                "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to {MAX_SPARSE}. Select 0 to disable sparse detection (fully allocates output)."
+            )));
+        }
+        if self
+            .parallel
+            .is_some_and(|n| !(1..=MAX_PARALLEL).contains(&n))
+        {
+            return Err(Error::invalid(format!(
+                "Invalid number of coroutines specified. Must be between 1 and {MAX_PARALLEL}."
+            )));
+        }
+        let refusals = [
+            (
+                self.sources.is_empty(),
+                "Must specify image file name",
+            ),
+            (
+                self.copy_range && self.compress,
+                "Cannot enable copy offloading when -c is used",
+            ),
+            (
+                self.copy_range && self.sparse_size.is_some(),
+                "Cannot enable copy offloading when -S is used",
+            ),
+            (
+                self.copy_range && self.salvage,
+                "Cannot use copy offloading in salvaging mode",
+            ),
+            (
+                self.target_exists && !self.target_options.is_empty(),
+                "-o has no effect when skipping image creation",
+            ),
+            (
+                self.target_is_zero && !self.target_exists,
+                "--target-is-zero requires use of -n flag",
+            ),
+            (
+                self.backing_name().is_some() && self.sources.len() > 1,
+                "Having a backing file for the target makes no sense when concatenating multiple input images",
+            ),
+            (
+                self.snapshot.is_some() && self.sources.len() > 1,
+                "No support for concatenating multiple snapshot",
+            ),
+        ];
+        match refusals.iter().find(|(refused, _)| *refused) {
+            Some((_, text)) => Err(Error::invalid(*text)),
+            None => Ok(()),
+        }
+    }
+
+    /// `-B`, else `-o backing_file=`.
+    pub(super) fn backing_name(&self) -> Option<&str> {
+        self.backing_file
+            .as_deref()
+            .or_else(|| self.target_options.get("backing_file"))
+    }
+
+    /// `-F`, else `-o backing_fmt=`.
+    pub(super) fn backing_format(&self) -> Option<&str> {
+        self.backing_format
+            .as_deref()
+            .or_else(|| self.target_options.get("backing_fmt"))
+    }
+
+    /// Runs of zeroes of at least this many bytes stay sparse; 0 for none.
+    pub(super) fn sparse(&self) -> u64 {
+        u64::from(self.sparse_size.unwrap_or(DEFAULT_SPARSE))
+    }
+
+    /// How many workers to use.
+    pub(super) fn workers(&self) -> u32 {
+        let cores = || {
+            std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
+        };
+        self.parallel.unwrap_or_else(cores).clamp(1, MAX_PARALLEL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut ConvertRequest)) -> String {
+        let mut request =
+            ConvertRequest::new(Location::from_path("a"), Location::from_path("b"));
+        request.validate().unwrap();
+        change(&mut request);
+        request.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn combinations_without_sense_are_refused() {
+        assert!(refused(|r| r.parallel = Some(17)).contains("between 1 and 16"));
+        assert!(refused(|r| r.sparse_size = Some(513)).contains("multiples of 512 up to 16777216."));
+        assert!(refused(|r| r.target_is_zero = true).starts_with("--target-is-zero"));
+        assert!(
+            refused(|r| {
+                r.copy_range = true;
+                r.compress = true;
+            })
+            .ends_with("when -c is used")
+        );
+        assert!(
+            refused(|r| {
+                r.sources.push(Location::from_path("c"));
+                r.backing_file = Some("d".into());
+            })
+            .contains("concatenating")
+        );
+    }
+}

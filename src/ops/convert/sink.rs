@@ -1,0 +1,303 @@
+//! Where prepared ranges go: a new image through its bulk writer, or an existing one.
+
+use std::io::IoSlice;
+
+use crate::codec::Encoder;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::extent::StorageSlot;
+use crate::format::Bulk;
+use crate::image::Image;
+use crate::storage::{CopyOutcome, Storage, ZeroFlags};
+
+use super::offload::Offload;
+use super::piece::{Piece, PieceKind, Prepared, Span};
+use super::report::Tally;
+use super::sources::Sources;
+
+/// The most buffers in one system call.
+const MAX_VECTORS: usize = 256;
+
+/// Buffer of zeroes, and for what could not be copied inside the host after all.
+const BOUNCE: usize = 256 << 10;
+
+/// Where a piece that takes space begins in the target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    slot: StorageSlot,
+    host: u64,
+}
+
+/// A target.
+pub(super) trait Sink: Sync {
+    /// Compresses one unit; false where it does not shrink.
+    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool>;
+
+    /// Reserves space. Called in guest order, one call at a time.
+    fn place(&self, prepared: &mut Prepared) -> Result<()>;
+
+    /// Writes what was placed. Called by many threads at once, in any order.
+    fn write(&self, prepared: &Prepared) -> Result<()>;
+}
+
+fn at_byte(offset: u64) -> impl FnOnce() -> String {
+    move || format!("error while writing at byte {offset}")
+}
+
+/// A new image.
+pub(super) struct BulkSink<'a> {
+    pub bulk: &'a dyn Bulk,
+    pub sources: &'a Sources,
+    pub offload: &'a Offload,
+    pub tally: &'a Tally,
+    /// Zeroes before this guest offset must be recorded, as a backing file lies below.
+    pub backing_end: u64,
+    /// What is not written reads as zeroes.
+    pub fresh: bool,
+}
+
+impl BulkSink<'_> {
+    /// Reserves for one piece; None where it takes no space.
+    fn place_piece(&self, piece: &mut Piece) -> Result<Option<Place>> {
+        let (offset, len) = (piece.offset, piece.len);
+        let reserved = match &piece.kind {
+            PieceKind::Zero => {
+                Tally::add(&self.tally.zero, len);
+                return self.place_zero(offset, len);
+            }
+            PieceKind::Encoded { len, .. } => {
+                Tally::add(&self.tally.units, 1);
+                Tally::add(&self.tally.encoded, *len as u64);
+                let len = u32::try_from(*len)
+                    .map_err(|_| Error::new(ErrorKind::Internal, "A unit is too large"))?;
+                self.bulk.reserve_encoded(offset, len)?
+            }
+            PieceKind::Data => {
+                Tally::add(&self.tally.data, len);
+                self.bulk.reserve(offset, len)?
+            }
+            PieceKind::Offload { .. } => {
+                Tally::add(&self.tally.offloaded, len);
+                self.bulk.reserve(offset, len)?
+            }
+        };
+        let (slot, host) = reserved;
+        Ok(Some(Place { slot, host }))
+    }
+
+    /// Records zeroes where something lies below; some images can only store them.
+    fn place_zero(&self, offset: u64, len: u64) -> Result<Option<Place>> {
+        if offset < self.backing_end {
+            match self.bulk.reserve_zero(offset, len) {
+                Ok(()) => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::Unsupported => {}
+                Err(error) => return Err(error),
+            }
+        } else if self.fresh {
+            return Ok(None);
+        }
+        let (slot, host) = self.bulk.reserve(offset, len)?;
+        Ok(Some(Place { slot, host }))
+    }
+
+    fn copy_inside_host(
+        &self,
+        piece: &Piece,
+        from: &dyn Storage,
+        from_offset: u64,
+        place: Place,
+    ) -> Result<()> {
+        let target = self.bulk.storage(place.slot)?;
+        let outcome =
+            self.offload
+                .copy(from, from_offset, &**target, place.host, piece.len)
+                .context(at_byte(piece.offset))?;
+        if outcome == CopyOutcome::Done {
+            return Ok(());
+        }
+        let mut buf = vec![0; BOUNCE];
+        let mut done = 0;
+        while done < piece.len {
+            let len = (piece.len - done).min(BOUNCE as u64);
+            let chunk = &mut buf[..len as usize];
+            self.sources.read(chunk, piece.offset + done)?;
+            target
+                .write_at(chunk, place.host + done)
+                .context(at_byte(piece.offset + done))?;
+            done += len;
+        }
+        Ok(())
+    }
+
+    fn write_zero_bytes(&self, piece: &Piece, place: Place) -> Result<()> {
+        let target = self.bulk.storage(place.slot)?;
+        target
+            .write_zeroes(place.host, piece.len, ZeroFlags::empty())
+            .context(at_byte(piece.offset))
+    }
+}
+
+impl Sink for BulkSink<'_> {
+    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+        self.bulk.encode(encoder, unit, out)
+    }
+
+    fn place(&self, prepared: &mut Prepared) -> Result<()> {
+        let mut placed = Vec::with_capacity(prepared.pieces.len());
+        for mut piece in prepared.pieces.drain(..) {
+            if let Some(place) = self
+                .place_piece(&mut piece)
+                .context(at_byte(piece.offset))?
+            {
+                placed.push(piece);
+                prepared.places.push(place);
+            }
+        }
+        // Pieces that take no space are done with.
+        prepared.pieces = placed;
+        Ok(())
+    }
+
+    fn write(&self, prepared: &Prepared) -> Result<()> {
+        let mut batch = Batch::new(self.bulk);
+        let mut spans: &[Span] = &prepared.spans;
+        for (piece, place) in prepared.pieces.iter().zip(&prepared.places) {
+            let end = piece.offset + piece.len;
+            match &piece.kind {
+                PieceKind::Zero => self.write_zero_bytes(piece, *place)?,
+                PieceKind::Encoded { at, len } => {
+                    batch.push(piece.offset, *place, &prepared.buf[*at..at + len])?;
+                }
+                PieceKind::Data => {
+                    while let Some((span, rest)) = spans.split_first()
+                        && span.offset < end
+                    {
+                        let place = Place {
+                            slot: place.slot,
+                            host: place.host + (span.offset - piece.offset),
+                        };
+                        let bytes = &prepared.buf[span.at..span.at + span.len];
+                        batch.push(span.offset, place, bytes)?;
+                        spans = rest;
+                    }
+                }
+                PieceKind::Offload {
+                    storage,
+                    host_offset,
+                } => self.copy_inside_host(piece, &**storage, *host_offset, *place)?,
+            }
+        }
+        batch.flush()
+    }
+}
+
+/// Collects writes that are neighbours in the target into one system call.
+struct Batch<'a, 'b> {
+    bulk: &'a dyn Bulk,
+    slices: Vec<&'b [u8]>,
+    guest: u64,
+    start: Place,
+    len: u64,
+}
+
+impl<'a, 'b> Batch<'a, 'b> {
+    fn new(bulk: &'a dyn Bulk) -> Self {
+        Self {
+            bulk,
+            slices: Vec::new(),
+            guest: 0,
+            start: Place {
+                slot: StorageSlot::MAIN,
+                host: 0,
+            },
+            len: 0,
+        }
+    }
+
+    fn push(&mut self, guest: u64, place: Place, bytes: &'b [u8]) -> Result<()> {
+        let follows = place.slot == self.start.slot && place.host == self.start.host + self.len;
+        if !follows || self.slices.len() == MAX_VECTORS {
+            self.flush()?;
+        }
+        if self.slices.is_empty() {
+            self.guest = guest;
+            self.start = place;
+        }
+        self.slices.push(bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let storage = self.bulk.storage(self.start.slot)?;
+        let written = match self.slices.as_slice() {
+            [] => return Ok(()),
+            [one] => storage.write_at(one, self.start.host),
+            many => {
+                let slices: Vec<IoSlice<'_>> = many.iter().map(|s| IoSlice::new(s)).collect();
+                storage.write_vectored_at(&slices, self.start.host)
+            }
+        };
+        self.slices.clear();
+        self.len = 0;
+        written.context(at_byte(self.guest))
+    }
+}
+
+/// An image that exists already.
+pub(super) struct ImageSink<'a> {
+    pub image: &'a Image,
+    pub tally: &'a Tally,
+    /// The image reads as zeroes: runs of zeroes need not be written.
+    pub is_zero: bool,
+}
+
+impl Sink for ImageSink<'_> {
+    fn encode(&self, _encoder: &mut Encoder, _unit: &[u8], _out: &mut Vec<u8>) -> Result<bool> {
+        Err(Error::new(
+            ErrorKind::Internal,
+            "An existing image compresses its units itself",
+        ))
+    }
+
+    fn place(&self, _prepared: &mut Prepared) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, prepared: &Prepared) -> Result<()> {
+        for piece in &prepared.pieces {
+            match &piece.kind {
+                PieceKind::Zero => {
+                    Tally::add(&self.tally.zero, piece.len);
+                    if !self.is_zero {
+                        self.image
+                            .write_zeroes(piece.offset, piece.len, ZeroFlags::MAY_UNMAP)
+                            .context(at_byte(piece.offset))?;
+                    }
+                }
+                PieceKind::Encoded { at, len } => {
+                    let compressor = self.image.format().compressor().ok_or_else(|| {
+                        Error::unsupported("Compression not supported for this file format")
+                    })?;
+                    compressor
+                        .write_compressed(&prepared.buf[*at..at + len], piece.offset)
+                        .context(at_byte(piece.offset))?;
+                    Tally::add(&self.tally.units, 1);
+                    Tally::add(&self.tally.data, piece.len);
+                }
+                PieceKind::Data => Tally::add(&self.tally.data, piece.len),
+                PieceKind::Offload { .. } => {
+                    return Err(Error::new(
+                        ErrorKind::Internal,
+                        "An existing image is not copied to inside the host",
+                    ));
+                }
+            }
+        }
+        for span in &prepared.spans {
+            self.image
+                .write_at(&prepared.buf[span.at..span.at + span.len], span.offset)
+                .context(at_byte(span.offset))?;
+        }
+        Ok(())
+    }
+}

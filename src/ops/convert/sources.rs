@@ -1,0 +1,213 @@
+//! The images to read from, concatenated into one range of guest bytes.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result, ResultExt};
+use crate::extent::ExtentKind;
+use crate::image::Image;
+use crate::storage::Storage;
+
+/// The unit in which unreadable bytes are located and salvaged.
+const SECTOR: usize = 512;
+
+/// What the sources hold at some offset.
+pub(super) enum RunKind<'a> {
+    /// Reads as zeroes.
+    Zero,
+    /// The target's backing file holds the same.
+    Backed,
+    /// Must be copied; `plain` where the bytes stand verbatim in a storage.
+    Data {
+        plain: Option<(&'a Arc<dyn Storage>, u64)>,
+    },
+}
+
+/// A run of one kind.
+pub(super) struct Run<'a> {
+    pub len: u64,
+    pub kind: RunKind<'a>,
+}
+
+/// The part of the source's chain that the target's backing file replaces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BackedBelow {
+    /// Layers of this depth and deeper are not copied.
+    pub depth: u32,
+    /// The length of the target's backing file: beyond it everything is copied.
+    pub end: u64,
+}
+
+/// The sources in their order.
+pub(super) struct Sources {
+    parts: Vec<Part>,
+    len: u64,
+    backed: Option<BackedBelow>,
+    salvage: Option<Mutex<Vec<String>>>,
+}
+
+struct Part {
+    start: u64,
+    image: Image,
+}
+
+impl Sources {
+    /// Concatenates `images`; with `salvage`, unreadable sectors become zeroes and a warning.
+    pub fn new(images: Vec<Image>, salvage: bool) -> Result<Self> {
+        let mut len = 0u64;
+        let mut parts = Vec::with_capacity(images.len());
+        for image in images {
+            let start = len;
+            len = len
+                .checked_add(image.len())
+                .filter(|len| *len <= i64::MAX as u64)
+                .ok_or_else(|| Error::invalid("The sources are too large together"))?;
+            if !image.is_empty() {
+                parts.push(Part { start, image });
+            }
+        }
+        Ok(Self {
+            parts,
+            len,
+            backed: None,
+            salvage: salvage.then(Mutex::default),
+        })
+    }
+
+    /// Guest bytes of all sources together.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Leaves out what the target's backing file holds.
+    pub fn set_backed(&mut self, backed: BackedBelow) {
+        self.backed = Some(backed);
+    }
+
+    /// The images, with every layer of their chains.
+    pub fn layers(&self) -> impl Iterator<Item = &Image> {
+        self.parts.iter().flat_map(|part| {
+            std::iter::successors(Some(&part.image), |image| {
+                image.backing().map(|backing| &**backing)
+            })
+        })
+    }
+
+    /// Warnings of salvaging since the last call, by offset.
+    pub fn take_warnings(&self) -> Vec<String> {
+        match &self.salvage {
+            Some(warnings) => std::mem::take(&mut *warnings.lock()),
+            None => Vec::new(),
+        }
+    }
+
+    fn part_at(&self, offset: u64) -> Result<(&Part, u64)> {
+        let after = self.parts.partition_point(|part| part.start <= offset);
+        after
+            .checked_sub(1)
+            .and_then(|at| self.parts.get(at))
+            .map(|part| (part, offset - part.start))
+            .filter(|(part, relative)| *relative < part.image.len())
+            .ok_or_else(|| {
+                Error::new(
+                    crate::ErrorKind::Internal,
+                    format!("Offset {offset} is outside the sources"),
+                )
+            })
+    }
+
+    /// The first run at `offset`, at most `len` bytes.
+    pub fn map(&self, offset: u64, len: u64) -> Result<Run<'_>> {
+        let (part, relative) = self.part_at(offset)?;
+        let len = len.min(part.image.len() - relative);
+        let found = match part.image.map(relative, len) {
+            Ok(found) => found,
+            // Reading finds out, sector by sector, what can be salvaged.
+            Err(_) if self.salvage.is_some() => {
+                return Ok(Run {
+                    len: len.min(64 << 10),
+                    kind: RunKind::Data { plain: None },
+                });
+            }
+            Err(error) => {
+                return Err(error
+                    .context(format!("error while reading block status at offset {offset}")));
+            }
+        };
+        let len = found.extent.len.min(len);
+        if let Some(backed) = self.backed
+            && found.depth >= backed.depth
+            && offset < backed.end
+        {
+            return Ok(Run {
+                len: len.min(backed.end - offset),
+                kind: RunKind::Backed,
+            });
+        }
+        let kind = match found.extent.kind {
+            ExtentKind::Zero { .. } | ExtentKind::Unallocated { .. } => RunKind::Zero,
+            ExtentKind::Encoded { .. } => RunKind::Data { plain: None },
+            ExtentKind::Data { slot, host_offset } => RunKind::Data {
+                plain: Some((found.layer.format().storage(slot)?, host_offset)),
+            },
+        };
+        Ok(Run { len, kind })
+    }
+
+    /// Fills `buf` with the guest bytes at `offset`.
+    pub fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let (part, relative) = self.part_at(at)?;
+            let room = part.image.len() - relative;
+            let take = usize::try_from(room).map_or(buf.len() - done, |n| n.min(buf.len() - done));
+            let piece = &mut buf[done..done + take];
+            if let Err(error) = part.image.read_at(piece, relative) {
+                match &self.salvage {
+                    Some(warnings) => salvage(&part.image, piece, relative, at, warnings),
+                    None => {
+                        let bad = first_bad_sector(&part.image, piece, relative);
+                        return Err(error)
+                            .context(|| format!("error while reading at byte {}", at + bad));
+                    }
+                }
+            }
+            done += take;
+        }
+        Ok(())
+    }
+}
+
+/// Where in the range the first sector that cannot be read begins; 0 if all can be read now.
+fn first_bad_sector(image: &Image, buf: &mut [u8], offset: u64) -> u64 {
+    let mut at = 0;
+    for step in [64 << 10, 4 << 10, SECTOR] {
+        while at < buf.len() {
+            let end = (at + step).min(buf.len());
+            if image
+                .read_at(&mut buf[at..end], offset + at as u64)
+                .is_err()
+            {
+                break;
+            }
+            at = end;
+        }
+    }
+    if at < buf.len() { at as u64 } else { 0 }
+}
+
+/// Reads sector by sector; what cannot be read becomes zeroes and a warning.
+fn salvage(image: &Image, buf: &mut [u8], offset: u64, shown: u64, warnings: &Mutex<Vec<String>>) {
+    for (n, sector) in buf.chunks_mut(SECTOR).enumerate() {
+        let skip = (n * SECTOR) as u64;
+        if let Err(error) = image.read_at(sector, offset + skip) {
+            sector.fill(0);
+            warnings.lock().push(format!(
+                "error while reading offset {}: {error}",
+                shown + skip
+            ));
+        }
+    }
+}

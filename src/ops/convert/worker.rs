@@ -1,0 +1,133 @@
+//! The workers: each prepares ranges, places what is in turn, and writes.
+
+use crate::error::Result;
+use crate::job::{Job, JobControl};
+
+use super::offload::Offload;
+use super::order::{Order, Step};
+use super::piece::PieceKind;
+use super::plan::{Planner, Shape};
+use super::prepare::Preparer;
+use super::sink::Sink;
+use super::sources::Sources;
+
+/// Everything that the workers of one conversion share.
+#[derive(Clone, Copy)]
+pub(super) struct Work<'a> {
+    pub sources: &'a Sources,
+    pub offload: &'a Offload,
+    pub sink: &'a dyn Sink,
+    pub shape: Shape,
+    /// How many workers; the calling thread is one of them.
+    pub workers: usize,
+    /// How many ranges may be in work at once.
+    pub buffers: usize,
+}
+
+/// A turn later than any: for failures that belong to no range.
+const NO_TURN: u64 = u64::MAX;
+
+impl Work<'_> {
+    /// Converts a range with all workers.
+    pub fn run(&self, range: std::ops::Range<u64>, job: &mut Job) -> Result<()> {
+        let planner = Planner::new(self.sources, self.offload, self.shape, range);
+        let order = Order::new(self.buffers);
+        let control = job.control().clone();
+        std::thread::scope(|scope| {
+            for n in 1..self.workers {
+                let spawned = std::thread::Builder::new()
+                    .name(format!("platter-convert-{n}"))
+                    .spawn_scoped(scope, || {
+                        self.work(&planner, &order, &control, &mut || Ok(()));
+                    });
+                // Fewer threads than asked for do the same work.
+                if spawned.is_err() {
+                    break;
+                }
+            }
+            self.work(&planner, &order, &control, &mut || {
+                for warning in self.sources.take_warnings() {
+                    job.warn(warning);
+                }
+                job.tick()
+            });
+        });
+        for warning in self.sources.take_warnings() {
+            job.warn(warning);
+        }
+        order.into_result()
+    }
+
+    fn work(
+        &self,
+        planner: &Planner<'_>,
+        order: &Order,
+        control: &JobControl,
+        tick: &mut dyn FnMut() -> Result<()>,
+    ) {
+        let _stop = StopOnPanic(order);
+        let mut preparer = Preparer::new(self.sources, self.offload, self.sink, self.shape);
+        loop {
+            let mut turn = NO_TURN;
+            match self.step(planner, order, control, &mut preparer, &mut turn) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return order.fail(turn, error),
+            }
+            if let Err(error) = tick() {
+                return order.fail(NO_TURN, error);
+            }
+        }
+    }
+
+    /// One step of a worker; false when nothing is left. `turn` says which range failed.
+    fn step(
+        &self,
+        planner: &Planner<'_>,
+        order: &Order,
+        control: &JobControl,
+        preparer: &mut Preparer<'_>,
+        turn: &mut u64,
+    ) -> Result<bool> {
+        match order.step(planner, self.sink)? {
+            Step::Done => return Ok(false),
+            Step::Again => {}
+            Step::Write(prepared) => {
+                *turn = prepared.turn;
+                self.sink.write(&prepared)?;
+                control.advance(prepared.len);
+                order.recycle(prepared.buf);
+            }
+            Step::Prepare(buffer) => {
+                control.checkpoint()?;
+                match planner.claim()? {
+                    None => order.recycle(buffer),
+                    Some(task) => {
+                        *turn = task.turn;
+                        let prepared = preparer.prepare(&task, buffer)?;
+                        let moved = prepared
+                            .pieces
+                            .iter()
+                            .filter(|piece| !matches!(piece.kind, PieceKind::Zero))
+                            .map(|piece| piece.len)
+                            .sum();
+                        control.throttle(moved)?;
+                        order.park(prepared);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Wakes the other workers when this one panics; they would wait for its range for ever.
+struct StopOnPanic<'a>(&'a Order);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
+}
