@@ -11,6 +11,6 @@ pub mod traits;
 
 pub use driver::{CreateContext, CreateParams, Features, FormatDriver, OpenContext, Probe};
 pub use traits::{
-    BackingRef, Below, Bulk, Check, CheckReport, Compress, Format, FormatInfo, IoGuard, Opener,
-    RepairMode, SnapshotInfo, ZeroBelow,
+    BackingRef, Below, Blank, Bulk, Check, CheckReport, Compress, Format, FormatInfo, IoGuard,
+    Opener, RepairMode, SnapshotInfo, ZeroBelow,
 };

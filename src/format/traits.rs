@@ -303,6 +303,16 @@ pub trait Compress: Send + Sync {
     fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()>;
 }
 
+/// What a new image reads as before it is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blank {
+    /// Guest bytes that are never reserved read as zeroes (or show the backing file).
+    pub unreserved_is_zero: bool,
+    /// Bytes that are reserved but never written read as zeroes: a new regular file, but neither
+    /// a device nor an encrypted image.
+    pub unwritten_is_zero: bool,
+}
+
 /// Writing of a fresh, empty image: host space from a cursor, tables built in memory.
 ///
 /// Reservations must come in ascending guest order (one at a time); writing the data that they
@@ -320,6 +330,9 @@ pub trait Bulk: Send + Sync + Debug {
 
     /// The smallest run of zeroes worth leaving out, within a unit: a subcluster, else the unit.
     fn zero_unit(&self) -> u32;
+
+    /// What the new image reads as where nothing is reserved or written.
+    fn blank(&self) -> Blank;
 
     /// Encodes one unit on the caller's thread into `out`; false where it does not shrink.
     ///

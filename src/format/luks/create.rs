@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::luks::HeaderArea;
 use crate::format::traits::Encoder;
-use crate::format::{Bulk, CreateContext, CreateParams};
+use crate::format::{Blank, Bulk, CreateContext, CreateParams};
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::crypt::CryptStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -219,6 +219,14 @@ impl Bulk for LuksBulk {
 
     fn zero_unit(&self) -> u32 {
         512
+    }
+
+    fn blank(&self) -> Blank {
+        // Bytes that were never written decrypt to noise.
+        Blank {
+            unreserved_is_zero: false,
+            unwritten_is_zero: false,
+        }
     }
 
     fn encode(&self, _scratch: &mut Encoder, _unit: &[u8], _out: &mut Vec<u8>) -> Result<bool> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::traits::Encoder;
-use crate::format::{Bulk, CreateContext, CreateParams};
+use crate::format::{Blank, Bulk, CreateContext, CreateParams};
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{Durability, Preallocation, Storage};
 
@@ -110,6 +110,13 @@ impl Bulk for RawBulk {
 
     fn zero_unit(&self) -> u32 {
         SECTOR as u32
+    }
+
+    fn blank(&self) -> Blank {
+        Blank {
+            unreserved_is_zero: !self.fixed,
+            unwritten_is_zero: !self.fixed,
+        }
     }
 
     fn encode(&self, _scratch: &mut Encoder, _unit: &[u8], _out: &mut Vec<u8>) -> Result<bool> {

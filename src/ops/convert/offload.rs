@@ -50,11 +50,6 @@ impl Offload {
         self.by_kernel || self.shares(storage)
     }
 
-    /// Whether anything is.
-    pub fn is_active(&self) -> bool {
-        self.by_kernel || !self.sharing.is_empty()
-    }
-
     /// Copies without reading, if that is possible here.
     pub fn copy(
         &self,

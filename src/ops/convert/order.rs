@@ -106,7 +106,11 @@ impl Order {
     /// Stops every worker; of several failures that with the lowest turn is kept.
     pub fn fail(&self, turn: u64, error: Error) {
         let mut state = self.state.lock();
-        if state.failure.as_ref().is_none_or(|(first, _)| turn < *first) {
+        if state
+            .failure
+            .as_ref()
+            .is_none_or(|(first, _)| turn < *first)
+        {
             state.failure = Some((turn, error));
         }
         state.stopped = true;

@@ -26,10 +26,8 @@ pub(super) struct Shape {
     pub chunk: u64,
     /// Shortest run of zeroes that is left out; 0 for none.
     pub sparse: u64,
-    /// What is not written to the target reads as zeroes.
-    pub fresh: bool,
-    /// Where the target's backing file ends: zeroes below must be recorded.
-    pub backing_end: u64,
+    /// Reserved bytes that are not written read as zeroes.
+    pub unwritten_is_zero: bool,
     /// Units are compressed.
     pub compress: bool,
     /// The sink takes encoded units; else it encodes them itself.
@@ -133,7 +131,9 @@ impl<'a> Planner<'a> {
             RunKind::Backed => (TaskKind::Backed, true),
             RunKind::Data { plain } => (
                 TaskKind::Copy,
-                plain.is_some_and(|(storage, _)| self.offload.covers(storage)),
+                plain.is_some_and(|(storage, host_offset)| {
+                    host_offset % MIN_STEP == 0 && self.offload.covers(storage)
+                }),
             ),
         };
         if !long {

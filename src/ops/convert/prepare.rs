@@ -330,12 +330,12 @@ impl<'a> Preparer<'a> {
             }
             if unit_to > unit_from.max(done) {
                 push_data(prepared, unit_from, unit_to - unit_from);
-                if !self.shape.fresh {
+                if !self.shape.unwritten_is_zero {
                     let at = at + (unit_from - offset) as usize;
                     push_span(prepared, unit_from, (unit_to - unit_from) as usize, at);
                 }
             }
-            if self.shape.fresh {
+            if self.shape.unwritten_is_zero {
                 push_span(
                     prepared,
                     from,
@@ -363,10 +363,11 @@ fn data_spans(buf: &[u8], sparse: u64) -> Vec<(usize, usize)> {
     for piece in buf.chunks(grain) {
         let to = from + piece.len();
         if !is_zero(piece) {
+            let gap = (from - spans.last().map_or(0, |last| last.1)) as u64;
             match spans.last_mut() {
                 // A shorter run of zeroes is not worth leaving out.
-                Some(last) if ((from - last.1) as u64) < sparse => last.1 = to,
-                _ if spans.is_empty() && from > 0 && (from as u64) < sparse => spans.push((0, to)),
+                Some(last) if gap < sparse => last.1 = to,
+                None if gap < sparse => spans.push((0, to)),
                 _ => spans.push((from, to)),
             }
         }
@@ -425,10 +426,7 @@ mod tests {
         assert!(data_spans(&buf, 4096).is_empty());
         buf[5000] = 1;
         buf[20480] = 1;
-        assert_eq!(
-            data_spans(&buf, 4096),
-            [(4096, 8192), (20480, 24576)]
-        );
+        assert_eq!(data_spans(&buf, 4096), [(4096, 8192), (20480, 24576)]);
         assert_eq!(data_spans(&buf, 16384), [(0, 24576)]);
         assert_eq!(data_spans(&buf, 65536), [(0, 65536)]);
         assert_eq!(data_spans(&buf, 512), [(4608, 5120), (20480, 20992)]);

@@ -5,6 +5,7 @@ use crate::image::OpenOptions;
 use crate::location::Location;
 use crate::options::Options;
 use crate::policy::OpenPolicy;
+use crate::secret::Secrets;
 use crate::storage::CacheMode;
 
 /// What to convert, and how.
@@ -44,6 +45,8 @@ pub struct ConvertRequest {
     pub salvage: bool,
     /// `-l`: an internal snapshot of the source.
     pub snapshot: Option<String>,
+    /// The secrets that target options name by ID.
+    pub secrets: Secrets,
     /// What opening the target and its backing file may do.
     pub policy: OpenPolicy,
 }
@@ -72,6 +75,7 @@ impl ConvertRequest {
             copy_range: false,
             salvage: false,
             snapshot: None,
+            secrets: Secrets::default(),
             policy: OpenPolicy::default(),
         }
     }
@@ -106,10 +110,7 @@ impl ConvertRequest {
             )));
         }
         let refusals = [
-            (
-                self.sources.is_empty(),
-                "Must specify image file name",
-            ),
+            (self.sources.is_empty(), "Must specify image file name"),
             (
                 self.copy_range && self.compress,
                 "Cannot enable copy offloading when -c is used",
@@ -178,8 +179,7 @@ mod tests {
     use super::*;
 
     fn refused(change: impl FnOnce(&mut ConvertRequest)) -> String {
-        let mut request =
-            ConvertRequest::new(Location::from_path("a"), Location::from_path("b"));
+        let mut request = ConvertRequest::new(Location::from_path("a"), Location::from_path("b"));
         request.validate().unwrap();
         change(&mut request);
         request.validate().unwrap_err().to_string()
@@ -188,7 +188,9 @@ mod tests {
     #[test]
     fn combinations_without_sense_are_refused() {
         assert!(refused(|r| r.parallel = Some(17)).contains("between 1 and 16"));
-        assert!(refused(|r| r.sparse_size = Some(513)).contains("multiples of 512 up to 16777216."));
+        assert!(
+            refused(|r| r.sparse_size = Some(513)).contains("multiples of 512 up to 16777216.")
+        );
         assert!(refused(|r| r.target_is_zero = true).starts_with("--target-is-zero"));
         assert!(
             refused(|r| {

@@ -51,8 +51,8 @@ pub(super) struct BulkSink<'a> {
     pub tally: &'a Tally,
     /// Zeroes before this guest offset must be recorded, as a backing file lies below.
     pub backing_end: u64,
-    /// What is not written reads as zeroes.
-    pub fresh: bool,
+    /// What is not reserved reads as zeroes.
+    pub unreserved_is_zero: bool,
 }
 
 impl BulkSink<'_> {
@@ -92,7 +92,7 @@ impl BulkSink<'_> {
                 Err(error) if error.kind() == ErrorKind::Unsupported => {}
                 Err(error) => return Err(error),
             }
-        } else if self.fresh {
+        } else if self.unreserved_is_zero {
             return Ok(None);
         }
         let (slot, host) = self.bulk.reserve(offset, len)?;
@@ -107,10 +107,10 @@ impl BulkSink<'_> {
         place: Place,
     ) -> Result<()> {
         let target = self.bulk.storage(place.slot)?;
-        let outcome =
-            self.offload
-                .copy(from, from_offset, &**target, place.host, piece.len)
-                .context(at_byte(piece.offset))?;
+        let outcome = self
+            .offload
+            .copy(from, from_offset, &**target, place.host, piece.len)
+            .context(at_byte(piece.offset))?;
         if outcome == CopyOutcome::Done {
             return Ok(());
         }

@@ -131,8 +131,9 @@ impl Sources {
                 });
             }
             Err(error) => {
-                return Err(error
-                    .context(format!("error while reading block status at offset {offset}")));
+                return Err(error.context(format!(
+                    "error while reading block status at offset {offset}"
+                )));
             }
         };
         let len = found.extent.len.min(len);

@@ -1,0 +1,385 @@
+//! Opening or creating the target, and the numbers that the conversion goes by.
+
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::extent::StorageSlot;
+use crate::format::{BackingRef, Bulk, Features, FormatDriver, registry};
+use crate::image::{Image, OpenOptions};
+use crate::job::Job;
+use crate::location::{Location, Node};
+use crate::ops::create;
+use crate::options::Values;
+use crate::storage::{Durability, Storage};
+
+use super::offload::Offload;
+use super::plan::{MIN_STEP, Shape};
+use super::report::Tally;
+use super::request::ConvertRequest;
+use super::sink::{BulkSink, ImageSink, Sink};
+use super::sources::{BackedBelow, Sources};
+use super::worker::Work;
+
+/// All buffers of a conversion together take about this much memory.
+const BUFFER_BYTES: u64 = 24 << 20;
+
+/// The most guest bytes that are read at once.
+const MAX_CHUNK: u64 = 2 << 20;
+
+/// The same where units are compressed: smaller, so that the workers share the work evenly.
+const MAX_CODED_CHUNK: u64 = 1 << 20;
+
+fn no_compression() -> Error {
+    Error::unsupported("Compression not supported for this file format")
+}
+
+/// Converts into a new image.
+pub(super) fn fill_new(
+    request: &ConvertRequest,
+    mut sources: Sources,
+    tally: &Tally,
+    job: &mut Job,
+) -> Result<()> {
+    let name = request.target_format.as_deref().unwrap_or("raw");
+    let driver = registry::by_name(name)
+        .ok_or_else(|| Error::invalid(format!("Unknown file format '{name}'")))?;
+    if driver.create.is_none() {
+        return Err(Error::unsupported(format!(
+            "Format driver '{name}' does not support image creation"
+        )));
+    }
+    let table = create::option_table(driver, &request.target)?;
+    let values = Values::check(&request.target_options, &table)?;
+    let preallocated = values.str("preallocation").is_some_and(|p| p != "off");
+    check_features(request, driver, preallocated)?;
+    let while_converting = || {
+        format!(
+            "{}: error while converting {name}",
+            request.target.display()
+        )
+    };
+    let backing = request.backing_name().map(|name| BackingRef {
+        name: name.to_owned(),
+        format: request.backing_format().map(str::to_owned),
+    });
+    if backing.is_none() && request.backing_format().is_some() {
+        return Err(
+            Error::invalid("Backing format cannot be used without backing file")
+                .context(while_converting()),
+        );
+    }
+    refuse_source_as_target(&sources, &request.target).context(while_converting)?;
+    let create = create::TargetRequest {
+        location: &request.target,
+        driver,
+        size: sources.len(),
+        values: &values,
+        backing: backing.as_ref(),
+        cache: request.target_cache,
+        secrets: &request.secrets,
+        policy: &request.policy,
+    };
+    create.plan().context(while_converting)?;
+    let mut backing_end = 0;
+    if let Some(backing) = &backing {
+        let below = open_backing(request, backing)?;
+        backing_end = below.len();
+        sources.set_backed(BackedBelow {
+            depth: replaced_depth(&sources, &below),
+            end: backing_end,
+        });
+    }
+    let target = create::target(&create).context(while_converting)?;
+    let bulk = target.bulk();
+    let offload = detect_offload(request, &sources, bulk, preallocated)?;
+    let sink = BulkSink {
+        bulk,
+        sources: &sources,
+        offload: &offload,
+        tally,
+        backing_end,
+        unreserved_is_zero: bulk.blank().unreserved_is_zero,
+    };
+    let shape = Shape {
+        unwritten_is_zero: bulk.blank().unwritten_is_zero,
+        encode_early: request.compress,
+        ..shape(request, sources.len(), u64::from(bulk.unit()))
+    };
+    run(request, &sources, &offload, &sink, shape, job)?;
+    let durability = match request.target_cache.durability() {
+        Durability::Ordered => Durability::None,
+        other => other,
+    };
+    target.finish(durability).context(while_converting)
+}
+
+/// Converts into an image that exists; returns its virtual size.
+pub(super) fn fill_existing(
+    request: &ConvertRequest,
+    mut sources: Sources,
+    tally: &Tally,
+    job: &mut Job,
+) -> Result<u64> {
+    refuse_source_as_target(&sources, &request.target)
+        .context(|| format!("Could not open '{}'", request.target.display()))?;
+    let options = OpenOptions {
+        format: request.target_format.clone(),
+        writable: true,
+        cache: request.target_cache,
+        secrets: request.secrets.clone(),
+        policy: request.policy.clone(),
+        ..OpenOptions::default()
+    };
+    let image = Image::open(&request.target, &options)?;
+    for warning in image.warnings() {
+        job.warn(warning.clone());
+    }
+    let compressor = image.format().compressor();
+    if request.compress && compressor.is_none() {
+        return Err(no_compression());
+    }
+    if image.len() < sources.len() {
+        return Err(Error::invalid("output file is smaller than input file"));
+    }
+    let overlay = image.backing().is_some() || request.backing_name().is_some();
+    if request.target_is_zero && overlay {
+        return Err(Error::invalid(
+            "Cannot use --target-is-zero when the destination image has a backing file",
+        ));
+    }
+    if request.backing_name().is_some() {
+        let Some(below) = image.backing() else {
+            return Err(Error::invalid(format!(
+                "'{}' has no backing file",
+                request.target.display()
+            )));
+        };
+        sources.set_backed(BackedBelow {
+            depth: replaced_depth(&sources, below),
+            end: below.len(),
+        });
+    }
+    let unit = match (request.compress, compressor) {
+        (true, Some(compressor)) => compressor.unit(),
+        _ => image.format().cluster_size().unwrap_or(512),
+    };
+    let sink = ImageSink {
+        image: &image,
+        tally,
+        is_zero: request.target_is_zero,
+    };
+    let shape = Shape {
+        unwritten_is_zero: request.target_is_zero,
+        encode_early: false,
+        ..shape(request, sources.len(), u64::from(unit))
+    };
+    run(request, &sources, &Offload::default(), &sink, shape, job)?;
+    let len = image.len();
+    image
+        .close()
+        .context(|| format!("Could not write '{}'", request.target.display()))?;
+    Ok(len)
+}
+
+fn check_features(
+    request: &ConvertRequest,
+    driver: &FormatDriver,
+    preallocated: bool,
+) -> Result<()> {
+    if !driver.features.contains(Features::BACKING) {
+        let refused = match (request.backing_name(), request.backing_format()) {
+            (Some(_), _) => Some("Backing file"),
+            (None, Some(_)) => Some("Backing file format"),
+            _ => None,
+        };
+        if let Some(what) = refused {
+            return Err(Error::unsupported(format!(
+                "{what} not supported for file format '{}'",
+                driver.name
+            )));
+        }
+    }
+    if request.backing_name().is_some() && request.backing_format().is_none() {
+        return Err(Error::invalid(
+            "Use of backing file requires explicit backing format",
+        ));
+    }
+    if request.compress && !driver.features.contains(Features::COMPRESS) {
+        return Err(no_compression());
+    }
+    if request.compress && preallocated {
+        return Err(Error::invalid(
+            "Compression and preallocation not supported at the same time",
+        ));
+    }
+    Ok(())
+}
+
+/// Sizes of steps and chunks for a target with this allocation unit.
+fn shape(request: &ConvertRequest, total: u64, unit: u64) -> Shape {
+    let unit = unit.max(512);
+    let step = unit.max(MIN_STEP);
+    let most = if request.compress {
+        MAX_CODED_CHUNK
+    } else {
+        MAX_CHUNK
+    };
+    let mut chunk = most;
+    while chunk > step && chunk * buffers(request) > BUFFER_BYTES {
+        chunk /= 2;
+    }
+    Shape {
+        total,
+        unit,
+        step,
+        chunk: chunk.max(step).next_multiple_of(step),
+        sparse: request.sparse(),
+        unwritten_is_zero: false,
+        compress: request.compress,
+        encode_early: false,
+    }
+}
+
+/// Ranges that may be in work at once: one per worker, and some that wait for their turn.
+fn buffers(request: &ConvertRequest) -> u64 {
+    let workers = u64::from(request.workers());
+    if request.compress {
+        workers * 2 + 2
+    } else {
+        workers + 2
+    }
+}
+
+fn run(
+    request: &ConvertRequest,
+    sources: &Sources,
+    offload: &Offload,
+    sink: &dyn Sink,
+    shape: Shape,
+    job: &mut Job,
+) -> Result<()> {
+    // Large units make few workers: their buffers bound the memory.
+    let affordable = (2 * BUFFER_BYTES / shape.chunk / 3).max(1);
+    let work = Work {
+        sources,
+        offload,
+        sink,
+        shape,
+        workers: u64::from(request.workers()).min(affordable) as usize,
+        buffers: buffers(request).min(2 * affordable) as usize,
+    };
+    // The end comes last and alone: a raw disk that an interrupted run leaves is too short.
+    let last = shape.total.saturating_sub(1) / shape.step * shape.step;
+    work.run(0..last, job)?;
+    let tail = Work {
+        workers: 1,
+        buffers: 1,
+        ..work
+    };
+    tail.run(last..shape.total, job)
+}
+
+/// The storages of every layer of the sources that might share blocks with the target.
+fn detect_offload(
+    request: &ConvertRequest,
+    sources: &Sources,
+    bulk: &dyn Bulk,
+    preallocated: bool,
+) -> Result<Offload> {
+    let unit = u64::from(bulk.unit());
+    // Shared blocks would replace those that were reserved; odd clusters never line up.
+    if preallocated
+        || request.compress
+        || request.sparse() == 0
+        || request.salvage
+        || (unit % MIN_STEP != 0 && unit != 512)
+    {
+        return Ok(Offload::default());
+    }
+    let target = match bulk.storage(StorageSlot::DATA) {
+        Ok(storage) => storage,
+        Err(_) => bulk.storage(StorageSlot::MAIN)?,
+    };
+    let storages = sources.layers().flat_map(|image| {
+        [StorageSlot::MAIN, StorageSlot::DATA]
+            .into_iter()
+            .filter_map(|slot| image.format().storage(slot).ok())
+    });
+    Offload::detect(storages, target, request.copy_range)
+}
+
+/// Opens the target's backing file for its length and identity.
+fn open_backing(request: &ConvertRequest, backing: &BackingRef) -> Result<Image> {
+    let options = OpenOptions {
+        format: backing.format.clone(),
+        policy: request.policy.clone(),
+        secrets: request.secrets.clone(),
+        ..OpenOptions::default()
+    };
+    let location = relative_to(&request.target, &backing.name)?;
+    Image::open(&location, &options)
+        .context(|| "Could not open backing file".to_owned())
+        .context(|| format!("Could not open '{}'", request.target.display()))
+}
+
+/// The place of a file that the target names: plain relative names start at its directory.
+fn relative_to(target: &Location, name: &str) -> Result<Location> {
+    let location = Location::parse(name)?;
+    let (Node::Path(target), Node::Path(named)) = (target.node(), location.node()) else {
+        return Ok(location);
+    };
+    match target.parent() {
+        Some(directory) if named.is_relative() && !directory.as_os_str().is_empty() => {
+            Ok(Location::from_path(directory.join(named)))
+        }
+        _ => Ok(location),
+    }
+}
+
+/// From which layer of the source on `below` holds the same: the layer that is the same file,
+/// else the whole of the source's chain below its top.
+fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
+    let wanted = below.storage().as_fd().and_then(identity);
+    sources
+        .layers()
+        .zip(0u32..)
+        .skip(1)
+        .find(|(layer, _)| wanted.is_some() && layer.storage().as_fd().and_then(identity) == wanted)
+        .map_or(1, |(_, depth)| depth)
+}
+
+/// Device and inode of an open file.
+fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let file = std::fs::File::from(fd.try_clone_to_owned().ok()?);
+    let meta = file.metadata().ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
+/// Creating the target would empty a file that is being read: locks say so too, unless they are off.
+fn refuse_source_as_target(sources: &Sources, target: &Location) -> Result<()> {
+    let Node::Path(path) = target.node() else {
+        return Ok(());
+    };
+    let Ok(meta) = std::fs::metadata(path) else {
+        return Ok(());
+    };
+    let target_id = Some((meta.dev(), meta.ino()));
+    let is_target =
+        |storage: &std::sync::Arc<dyn Storage>| storage.as_fd().and_then(identity) == target_id;
+    let clash = sources.layers().any(|layer| {
+        is_target(layer.storage())
+            || [StorageSlot::MAIN, StorageSlot::DATA]
+                .into_iter()
+                .any(|slot| layer.format().storage(slot).is_ok_and(is_target))
+    });
+    if clash {
+        return Err(
+            Error::new(ErrorKind::Locked, "Failed to get \"write\" lock").with_hint(format!(
+                "Is another process using the image [{}]?",
+                target.display()
+            )),
+        );
+    }
+    Ok(())
+}
