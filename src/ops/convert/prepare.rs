@@ -175,7 +175,7 @@ impl<'a> Preparer<'a> {
             && self.offload.covers(storage)
             && from >= task.start
             && to >= from + MIN_OFFLOAD
-            && (host_offset + skip) % MIN_STEP == 0;
+            && (host_offset + skip).is_multiple_of(MIN_STEP);
         fits.then_some((from, to))
     }
 

@@ -8,7 +8,7 @@ use crate::extent::StorageSlot;
 use crate::format::{BackingRef, Bulk, Features, FormatDriver, registry};
 use crate::image::{Image, OpenOptions};
 use crate::job::Job;
-use crate::location::{Location, Node};
+use crate::location::{Location, resolve_name};
 use crate::ops::create;
 use crate::options::Values;
 use crate::storage::{Durability, Storage};
@@ -317,24 +317,11 @@ fn open_backing(request: &ConvertRequest, backing: &BackingRef) -> Result<Image>
         secrets: request.secrets.clone(),
         ..OpenOptions::default()
     };
-    let location = relative_to(&request.target, &backing.name)?;
+    let full = resolve_name(request.target.text(), backing.name.as_ref());
+    let location = Location::parse(full)?;
     Image::open(&location, &options)
         .context(|| "Could not open backing file".to_owned())
         .context(|| format!("Could not open '{}'", request.target.display()))
-}
-
-/// The place of a file that the target names: plain relative names start at its directory.
-fn relative_to(target: &Location, name: &str) -> Result<Location> {
-    let location = Location::parse(name)?;
-    let (Node::Path(target), Node::Path(named)) = (target.node(), location.node()) else {
-        return Ok(location);
-    };
-    match target.parent() {
-        Some(directory) if named.is_relative() && !directory.as_os_str().is_empty() => {
-            Ok(Location::from_path(directory.join(named)))
-        }
-        _ => Ok(location),
-    }
 }
 
 /// From which layer of the source on `below` holds the same: the layer that is the same file,
@@ -358,7 +345,7 @@ fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
 
 /// Creating the target would empty a file that is being read: locks say so too, unless they are off.
 fn refuse_source_as_target(sources: &Sources, target: &Location) -> Result<()> {
-    let Node::Path(path) = target.node() else {
+    let Some(path) = target.path() else {
         return Ok(());
     };
     let Ok(meta) = std::fs::metadata(path) else {
