@@ -143,6 +143,13 @@ impl Error {
         self
     }
 
+    /// Replaces the message of this level; kind, errno and causes stay.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
     /// Sets the errno.
     #[must_use]
     pub fn with_errno(mut self, errno: i32) -> Self {

@@ -1,5 +1,6 @@
 //! What every byte store offers. Below the drivers; the registry stands above them.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
@@ -104,6 +105,9 @@ pub struct Limits {
     pub zero_granularity: u32,
     /// The largest single request.
     pub max_transfer: u32,
+    /// A device: the length cannot change, so that "empty" does not exist either, and what was
+    /// never written is not known to read as zeroes.
+    pub fixed_len: bool,
 }
 
 impl Default for Limits {
@@ -113,6 +117,7 @@ impl Default for Limits {
             memory_alignment: 1,
             zero_granularity: 1,
             max_transfer: 1 << 30,
+            fixed_len: false,
         }
     }
 }
@@ -130,7 +135,8 @@ pub enum CopyOutcome {
 ///
 /// No method has a default that weakens a guarantee. Offsets and lengths need no alignment:
 /// a storage with [`Limits`] bounces what does not fit.
-pub trait Storage: Send + Sync + Debug {
+/// (`Any` lets two storages of one kind recognise each other for copies inside the host.)
+pub trait Storage: Any + Send + Sync + Debug {
     /// The name for messages: the path as the user gave it, or a URI.
     fn name(&self) -> &str;
 
@@ -296,4 +302,17 @@ pub fn read_exact_at(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> Resu
         .with_offset(offset));
     }
     storage.read_at(buf, offset)
+}
+
+/// Gives a new image's storage the length `len`, or, where the length is fixed, checks that it
+/// suffices.
+///
+/// # Errors
+/// As [`Storage::set_len`].
+pub fn set_len_or_fit(storage: &dyn Storage, len: u64, preallocation: Preallocation) -> Result<()> {
+    if storage.limits().fixed_len && storage.len()? >= len {
+        // With its own length, a device changes nothing but still refuses to preallocate.
+        return storage.set_len(storage.len()?, preallocation);
+    }
+    storage.set_len(len, preallocation)
 }

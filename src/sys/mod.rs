@@ -1,3 +1,46 @@
-//! System calls that std does not offer, each behind a safe function.
+//! Safe wrappers around the system calls that std does not offer. One small file per subject.
 
+pub(crate) mod aligned;
+pub(crate) mod attr;
+pub(crate) mod blkdev;
+pub(crate) mod cache;
+pub(crate) mod copy;
+pub(crate) mod dio;
+pub(crate) mod falloc;
+pub(crate) mod lock;
+pub(crate) mod rw;
+pub(crate) mod seek;
 pub(crate) mod time;
+
+pub(crate) use aligned::AlignedBuf;
+
+use std::io;
+
+/// Turns the `-1` of a system call into the errno.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// As [`check`], for calls that return a length or an offset.
+fn check_len(result: i64) -> io::Result<u64> {
+    u64::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Repeats a call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// An offset as the kernel takes it; past its range is `EFBIG`.
+fn offset(value: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
+}

@@ -1,0 +1,145 @@
+//! Creating files: an existing one keeps its mode, its links and its identity.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::open::{FileOpen, not_regular, open_raw, wrap};
+use super::{FileStorage, Kind, Locking};
+use crate::error::{Error, Result};
+use crate::storage::traits::{CacheMode, LockRequest, Permissions, Storage};
+use crate::sys::{attr, falloc};
+
+/// The hint set on new files: fragments of this size are long enough.
+const DEFAULT_EXTENT_SIZE: u64 = 1 << 20;
+
+/// How to create a file.
+#[derive(Clone, Copy, Debug)]
+pub struct FileCreate {
+    /// Page cache use and flush guarantees.
+    pub cache: CacheMode,
+    /// Whether locks are taken.
+    pub locking: Locking,
+    /// Turn copy-on-write off (btrfs).
+    pub nocow: bool,
+    /// Allocation unit to ask the file system for, in bytes; 0 asks for none.
+    pub extent_size_hint: u64,
+}
+
+impl Default for FileCreate {
+    fn default() -> Self {
+        Self {
+            cache: CacheMode::default(),
+            locking: Locking::default(),
+            nocow: false,
+            extent_size_hint: DEFAULT_EXTENT_SIZE,
+        }
+    }
+}
+
+/// Creates an empty file at `path`, or empties the one that is there once its locks are had;
+/// a device is opened and its first sector zeroed. Returns the open storage, which holds the
+/// locks of a creator, and whether the file is new.
+///
+/// # Errors
+/// `Could not create 'X': …`, or [`crate::ErrorKind::Locked`]: nothing has changed then.
+pub fn create(path: &Path, options: &FileCreate) -> Result<(FileStorage, bool)> {
+    let name = path.to_string_lossy().into_owned();
+    if u32::try_from(options.extent_size_hint).is_err() {
+        return Err(Error::invalid("Extent size hint is too large"));
+    }
+    let failed = |error: io::Error| Error::io(&error).context(format!("Could not create '{name}'"));
+    let (fd, new) = open_or_create(path, options.cache).map_err(failed)?;
+    let how = FileOpen {
+        writable: true,
+        cache: options.cache,
+        locking: options.locking,
+        driver: None,
+    };
+    let file = wrap(fd, name.clone(), &how)?;
+    if file.kind == Kind::Regular && path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(not_regular(&name));
+    }
+    let taken = empty(&file, options);
+    if taken.is_err() && new {
+        let _ = remove_same(&file, path);
+    }
+    taken.map(|()| (file, new))
+}
+
+/// Opens the file, or makes it where there is none. The flag tells which it was.
+fn open_or_create(path: &Path, cache: CacheMode) -> io::Result<(std::os::fd::OwnedFd, bool)> {
+    let mut how = OpenOptions::new();
+    how.read(true).write(true).mode(0o644);
+    // A file may appear or vanish in between; a link to nothing is neither there nor to be made.
+    for _ in 0..8 {
+        match open_raw(path, &how, cache) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return Ok((other?, false)),
+        }
+        match open_raw(path, how.clone().create_new(true), cache) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
+                    return Ok((open_raw(path, how.clone().create(true), cache)?, true));
+                }
+            }
+            other => return Ok((other?, true)),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EBUSY))
+}
+
+fn empty(file: &FileStorage, options: &FileCreate) -> Result<()> {
+    file.lock(LockRequest {
+        uses: Permissions::WRITE | Permissions::RESIZE,
+        denies: Permissions::RESIZE,
+    })?;
+    if file.kind != Kind::Regular {
+        return clear_first_sector(file);
+    }
+    falloc::truncate(file.fd(), 0)
+        .map_err(|error| Error::io(&error).context("Could not resize file"))?;
+    file.extents.invalidate();
+    if options.nocow {
+        // Only btrfs knows it, and a file works without.
+        let _ = attr::set_nocow(file.fd());
+    }
+    if options.extent_size_hint > 0 {
+        set_hint(file, options.extent_size_hint as u32)?;
+    }
+    Ok(())
+}
+
+/// What was on a device must not be taken for the new image.
+fn clear_first_sector(file: &FileStorage) -> Result<()> {
+    let len = file.len()?.min(512);
+    file.write_zero_bytes(0, len)
+}
+
+fn set_hint(file: &FileStorage, bytes: u32) -> Result<()> {
+    match attr::set_extent_size_hint(file.fd(), bytes) {
+        Ok(()) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            // Most file systems have no such hint, or not of this size: it is only a hint.
+            Some(libc::ENOTTY | libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS) => Ok(()),
+            _ => Err(Error::io(&error).context("Could not set extent size hint")),
+        },
+    }
+}
+
+/// Removes the file at `path` if it still is the one that `file` has open.
+///
+/// # Errors
+/// The operating system's. A path that names another file by now is left alone.
+pub fn remove_same(file: &FileStorage, path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let real: PathBuf = path.canonicalize()?;
+    let there = real.symlink_metadata()?;
+    let open = attr::stat(file.fd.as_fd())?;
+    if there.is_file() && (there.dev(), there.ino()) == open.identity {
+        std::fs::remove_file(real)?;
+    }
+    Ok(())
+}

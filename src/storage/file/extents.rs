@@ -1,0 +1,189 @@
+//! Data and holes, by `SEEK_DATA` and `SEEK_HOLE`, with a memory for the last run of each kind.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{FileStorage, Kind};
+use crate::error::{Error, Result};
+use crate::extent::StorageExtent;
+use crate::sys::seek;
+
+/// A remembered hole is believed this long: another process may fill it.
+const HOLE_LIFE: Duration = Duration::from_millis(50);
+/// Seeks are given up where many of them cost this much each and find next to nothing.
+const SLOW_SEEK: Duration = Duration::from_millis(10);
+const SLOW_SAMPLE: u32 = 64;
+const SLOW_BYTES: u64 = 64 << 10;
+
+/// Counts the changes of a file's contents, shared by all its handles in this process.
+type Generation = Arc<AtomicU64>;
+
+static GENERATIONS: LazyLock<Mutex<HashMap<(u64, u64), Weak<AtomicU64>>>> =
+    LazyLock::new(Mutex::default);
+
+fn generation_of(identity: (u64, u64)) -> Generation {
+    let mut all = GENERATIONS.lock();
+    if let Some(found) = all.get(&identity).and_then(Weak::upgrade) {
+        return found;
+    }
+    all.retain(|_, weak| weak.strong_count() > 0);
+    let new = Generation::default();
+    all.insert(identity, Arc::downgrade(&new));
+    new
+}
+
+/// What is remembered of a file's data and holes.
+#[derive(Debug)]
+pub(super) struct ExtentCache {
+    generation: Generation,
+    seekable: AtomicBool,
+    runs: Mutex<Runs>,
+}
+
+#[derive(Debug, Default)]
+struct Runs {
+    data: Option<Run>,
+    hole: Option<Run>,
+    seeks: u32,
+    spent: Duration,
+    covered: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    start: u64,
+    end: u64,
+    generation: u64,
+    found: Instant,
+}
+
+impl Run {
+    fn holds(&self, at: u64, generation: u64) -> bool {
+        self.generation == generation && (self.start..self.end).contains(&at)
+    }
+}
+
+impl ExtentCache {
+    pub(super) fn new(identity: (u64, u64)) -> Self {
+        Self {
+            generation: generation_of(identity),
+            seekable: AtomicBool::new(true),
+            runs: Mutex::default(),
+        }
+    }
+
+    /// Voids what is remembered. Called after a change, before the call that made it returns; a
+    /// run found by a seek that began earlier carries an older number and is not believed.
+    pub(super) fn invalidate(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    fn lookup(&self, at: u64, len: u64) -> Option<StorageExtent> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let runs = self.runs.lock();
+        if let Some(run) = runs.data.filter(|run| run.holds(at, generation)) {
+            return Some(data(len.min(run.end - at)));
+        }
+        let run = runs.hole.filter(|run| run.holds(at, generation))?;
+        (run.found.elapsed() < HOLE_LIFE).then(|| hole(len.min(run.end - at)))
+    }
+}
+
+fn data(len: u64) -> StorageExtent {
+    StorageExtent {
+        len,
+        zero: false,
+        allocated: true,
+    }
+}
+
+fn hole(len: u64) -> StorageExtent {
+    StorageExtent {
+        len,
+        zero: true,
+        allocated: false,
+    }
+}
+
+impl FileStorage {
+    pub(super) fn find_extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        if let Some(found) = self.extents.lookup(offset, len) {
+            return Ok(found);
+        }
+        if self.kind != Kind::Regular || !self.extents.seekable.load(Ordering::Relaxed) {
+            return self.all_data(offset, len);
+        }
+        let generation = self.extents.generation.load(Ordering::Acquire);
+        let started = Instant::now();
+        let Some((zero, end)) = self.seek_run(offset)? else {
+            return self.all_data(offset, len);
+        };
+        let run = Run {
+            start: offset,
+            end,
+            generation,
+            found: started,
+        };
+        let mut runs = self.extents.runs.lock();
+        if zero {
+            runs.hole = Some(run);
+        } else {
+            runs.data = Some(run);
+        }
+        runs.seeks += 1;
+        runs.spent += started.elapsed();
+        runs.covered = runs.covered.saturating_add(end - offset);
+        if runs.seeks == SLOW_SAMPLE {
+            let slow = runs.spent > SLOW_SEEK * SLOW_SAMPLE
+                && runs.covered < SLOW_BYTES * u64::from(SLOW_SAMPLE);
+            self.extents.seekable.store(!slow, Ordering::Relaxed);
+            (runs.seeks, runs.spent, runs.covered) = (0, Duration::ZERO, 0);
+        }
+        let len = len.min(end - offset);
+        Ok(if zero { hole(len) } else { data(len) })
+    }
+
+    /// Whether a hole starts at `offset`, and the end of that run; None where the file system
+    /// does not tell, or tells nonsense.
+    fn seek_run(&self, offset: u64) -> Result<Option<(bool, u64)>> {
+        let unsupported = |error: std::io::Error| match error.raw_os_error() {
+            Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ESPIPE) => {
+                self.extents.seekable.store(false, Ordering::Relaxed);
+                Ok(None)
+            }
+            _ => Err(Error::io(&error)),
+        };
+        let next = match seek::next_data(self.fd(), offset) {
+            Ok(Some(next)) => next,
+            // No data up to the end: one hole, which beyond the end has no end.
+            Ok(None) => return Ok(Some((true, u64::MAX))),
+            Err(error) => return unsupported(error),
+        };
+        if next > offset {
+            return Ok(Some((true, next)));
+        }
+        if next < offset {
+            return Ok(None);
+        }
+        match seek::next_hole(self.fd(), offset) {
+            Ok(Some(end)) if end > offset => Ok(Some((false, end))),
+            // Shortened meanwhile, or nonsense.
+            Ok(_) => Ok(None),
+            Err(error) => unsupported(error),
+        }
+    }
+
+    /// The fallback: everything before the end is data.
+    fn all_data(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        let end = self.raw_len().map_err(|error| Error::io(&error))?;
+        Ok(if offset >= end {
+            hole(len)
+        } else {
+            data(len.min(end - offset))
+        })
+    }
+}

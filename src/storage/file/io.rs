@@ -1,0 +1,69 @@
+//! Reads and writes through the page cache, and the choice between it and direct I/O.
+
+use std::io::{IoSlice, IoSliceMut};
+
+use super::FileStorage;
+use crate::error::{Error, Result};
+use crate::sys::rw;
+
+impl FileStorage {
+    pub(super) fn read_one(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let done = match &self.direct {
+            Some(direct) => direct.read(self, buf, offset),
+            None => rw::read_full(self.fd(), buf, offset),
+        };
+        let done = done.map_err(|error| Error::io(&error))?;
+        buf[done..].fill(0);
+        Ok(())
+    }
+
+    pub(super) fn read_many(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let done = match &self.direct {
+            Some(direct) => direct.read_vectored(self, bufs, offset),
+            None => rw::readv_full(self.fd(), bufs, offset),
+        };
+        let mut done = done.map_err(|error| Error::io(&error))?;
+        for buf in bufs {
+            let filled = done.min(buf.len());
+            buf[filled..].fill(0);
+            done -= filled;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_one(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.check_writable()?;
+        Self::end_of(offset, buf.len() as u64)?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let result = match &self.direct {
+            Some(direct) => direct.write(self, buf, offset),
+            None => {
+                let _no_truncate = self.growth.read();
+                rw::write_full(self.fd(), buf, offset)
+            }
+        };
+        // Also after a failure: part of it may have been written.
+        let followed = self.wrote();
+        result.map_err(|error| Error::io(&error)).and(followed)
+    }
+
+    pub(super) fn write_many(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        self.check_writable()?;
+        let len = bufs.iter().map(|buf| buf.len() as u64).sum();
+        Self::end_of(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let result = match &self.direct {
+            Some(direct) => direct.write_vectored(self, bufs, offset),
+            None => {
+                let _no_truncate = self.growth.read();
+                rw::writev_full(self.fd(), bufs, offset)
+            }
+        };
+        let followed = self.wrote();
+        result.map_err(|error| Error::io(&error)).and(followed)
+    }
+}

@@ -1,0 +1,269 @@
+//! Regular files (`file`) and host devices (`host_device`).
+
+mod copy;
+mod create;
+mod direct;
+mod extents;
+mod io;
+mod locks;
+mod open;
+mod ranges;
+mod resize;
+#[cfg(test)]
+mod tests;
+mod zero;
+
+pub use create::{FileCreate, create, remove_same};
+pub use open::{FileOpen, Locking, open, open_fd};
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageExtent;
+use crate::storage::traits::{
+    CacheMode, CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+};
+use crate::sys;
+
+use direct::Direct;
+use extents::ExtentCache;
+use locks::Locks;
+
+/// What kind of file stands behind the descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Regular,
+    Block,
+    Character,
+}
+
+/// An open file or device.
+#[derive(Debug)]
+pub struct FileStorage {
+    fd: OwnedFd,
+    name: String,
+    kind: Kind,
+    read_only: bool,
+    cache: CacheMode,
+    /// Bounce buffers and alignment, when the file is open with O_DIRECT.
+    direct: Option<Direct>,
+    /// Shared by writers; exclusive while the length is computed and then set, so that a growing
+    /// truncate never cuts off what another thread appended meanwhile.
+    growth: RwLock<()>,
+    extents: ExtentCache,
+    can: Abilities,
+    locks: Locks,
+    /// The errno of the first failed sync: the kernel reports lost writes once, we keep saying so.
+    sync_failed: AtomicI32,
+    /// Tells storages apart when failures of pairs are remembered.
+    id: u64,
+    /// The `id` of the last target that shares no blocks with this file.
+    no_reflink_to: AtomicU64,
+    /// The `id` of the last target that the kernel cannot copy to.
+    no_copy_to: AtomicU64,
+}
+
+/// What the file system has not refused yet.
+#[derive(Debug)]
+struct Abilities {
+    punch_hole: AtomicBool,
+    zero_range: AtomicBool,
+    allocate: AtomicBool,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl FileStorage {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("'{}' is open read-only", self.name),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The length without waiting for writers that are about to correct it.
+    fn raw_len(&self) -> std::io::Result<u64> {
+        match self.kind {
+            Kind::Regular => Ok(sys::attr::stat(self.fd())?.len),
+            Kind::Block => sys::blkdev::size(self.fd()),
+            Kind::Character => sys::seek::end(self.fd()).or(Ok(0)),
+        }
+    }
+
+    /// What follows each change of the contents: cached holes are void, write-through is synced.
+    fn wrote(&self) -> Result<()> {
+        self.extents.invalidate();
+        if self.cache.write_through() {
+            self.datasync()?;
+        }
+        Ok(())
+    }
+
+    fn datasync(&self) -> Result<()> {
+        let before = self.sync_failed.load(Ordering::Acquire);
+        if before != 0 {
+            return Err(Error::os(before));
+        }
+        match sys::falloc::datasync(self.fd()) {
+            Ok(()) => Ok(()),
+            // Character devices have nothing to sync.
+            Err(error)
+                if self.kind == Kind::Character && error.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                Ok(())
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                self.sync_failed.store(errno, Ordering::Release);
+                Err(Error::io(&error))
+            }
+        }
+    }
+
+    /// The end of a range; ranges that no file can hold are refused.
+    fn end_of(offset: u64, len: u64) -> Result<u64> {
+        offset
+            .checked_add(len)
+            .filter(|end| i64::try_from(*end).is_ok())
+            .ok_or_else(|| Error::os(libc::EFBIG))
+    }
+}
+
+impl Storage for FileStorage {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn driver(&self) -> &'static str {
+        match self.kind {
+            Kind::Regular => "file",
+            Kind::Block | Kind::Character => "host_device",
+        }
+    }
+
+    fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.read_one(buf, offset)
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        self.read_many(bufs, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.write_one(buf, offset)
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        self.write_many(bufs, offset)
+    }
+
+    fn len(&self) -> Result<u64> {
+        // A padded direct write makes the file longer for a moment.
+        let _settled = self.direct.is_some().then(|| self.growth.read());
+        self.raw_len().map_err(|error| Error::io(&error))
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.resize(len, preallocation)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.zero(offset, len, flags)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.discard_range(offset, len)
+    }
+
+    fn sync(&self, durability: Durability) -> Result<()> {
+        if durability != Durability::Synced || self.cache == CacheMode::Unsafe || self.read_only {
+            return Ok(());
+        }
+        self.datasync()
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        self.find_extent(offset, len)
+    }
+
+    fn copy_range(
+        &self,
+        offset: u64,
+        target: &dyn Storage,
+        target_offset: u64,
+        len: u64,
+    ) -> Result<CopyOutcome> {
+        self.copy_to(offset, target, target_offset, len)
+    }
+
+    fn reflink_range(
+        &self,
+        offset: u64,
+        target: &dyn Storage,
+        target_offset: u64,
+        len: u64,
+    ) -> Result<CopyOutcome> {
+        self.reflink_to(offset, target, target_offset, len)
+    }
+
+    fn drop_cache(&self, offset: u64, len: u64) {
+        if self.direct.is_some() || len == 0 {
+            return;
+        }
+        // Only clean pages go: the write-out of this range begins, that of the range before,
+        // begun by the call before, has most likely ended.
+        let mut start = offset;
+        if !self.read_only {
+            let _ = sys::cache::start_writeback(self.fd(), offset, len);
+            start = offset.saturating_sub(len);
+        }
+        let _ = sys::cache::drop_pages(self.fd(), start, offset.saturating_add(len) - start);
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd())
+    }
+
+    fn limits(&self) -> Limits {
+        let limits = match &self.direct {
+            Some(direct) => direct.limits(),
+            None => Limits::default(),
+        };
+        Limits {
+            fixed_len: self.kind != Kind::Regular,
+            ..limits
+        }
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        Some(sys::attr::stat(self.fd()).ok()?.allocated)
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        match sys::attr::extent_size_hint(self.fd()) {
+            Some(bytes) if bytes != 0 && self.kind == Kind::Regular => {
+                vec![("extent-size-hint", u64::from(bytes))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn lock(&self, request: LockRequest) -> Result<()> {
+        self.locks.change(self.fd(), &self.name, request)
+    }
+}

@@ -1,0 +1,232 @@
+//! Opening files and devices.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use super::direct::Direct;
+use super::extents::ExtentCache;
+use super::locks::Locks;
+use super::{Abilities, FileStorage, Kind, NEXT_ID};
+use crate::error::{Error, Result};
+use crate::storage::traits::CacheMode;
+use crate::sys::dio::{self, DioAlign};
+use crate::sys::{AlignedBuf, attr, blkdev, lock, rw};
+
+/// Whether [`crate::storage::Storage::lock`] takes advisory locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Locking {
+    /// Where the file system offers them.
+    #[default]
+    Auto,
+    /// Always; opening fails where the file system offers none.
+    On,
+    /// Never.
+    Off,
+}
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileOpen {
+    /// Open for writing as well.
+    pub writable: bool,
+    /// Page cache use and flush guarantees.
+    pub cache: CacheMode,
+    /// Whether locks are taken.
+    pub locking: Locking,
+    /// The driver asked for: `file` or `host_device`; either when not given.
+    pub driver: Option<&'static str>,
+}
+
+/// Opens the file or device at `path`; paths need not be UTF-8.
+///
+/// # Errors
+/// `Could not open 'X': …` with the errno; a type of file that the driver does not take.
+pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
+    let name = path.to_string_lossy().into_owned();
+    if name.is_empty() {
+        let driver = options.driver.unwrap_or("file");
+        return Err(Error::invalid(format!(
+            "The '{driver}' block driver requires a file name"
+        )));
+    }
+    let mut how = OpenOptions::new();
+    how.read(true).write(options.writable);
+    let fd = open_raw(path, &how, options.cache).map_err(|error| match error.raw_os_error() {
+        Some(libc::EISDIR) => not_regular(&name),
+        Some(libc::EINVAL) if options.cache.direct() => no_direct(&name),
+        _ => could_not_open(&name, &error),
+    })?;
+    wrap(fd, name, options)
+}
+
+/// Opens an open descriptor; `name` stands for it in messages. Locks and the direct I/O flag
+/// belong to the open file, so duplicates of the descriptor share them.
+///
+/// # Errors
+/// The descriptor's access mode or type does not fit.
+pub fn open_fd(fd: OwnedFd, name: impl Into<String>, options: &FileOpen) -> Result<FileStorage> {
+    let name = name.into();
+    let unfit = |reason: &str| Error::invalid(format!("Could not open '{name}': {reason}"));
+    let flags = dio::status_flags(fd.as_fd()).map_err(|error| could_not_open(&name, &error))?;
+    let access = flags & libc::O_ACCMODE;
+    if flags & libc::O_PATH != 0 || access == libc::O_WRONLY {
+        return Err(unfit("the descriptor is not open for reading"));
+    }
+    if options.writable && access != libc::O_RDWR {
+        return Err(unfit("the descriptor is not open for writing"));
+    }
+    if options.writable && flags & libc::O_APPEND != 0 {
+        return Err(unfit("the descriptor is open for appending"));
+    }
+    dio::set_cloexec(fd.as_fd()).map_err(|error| could_not_open(&name, &error))?;
+    if options.cache.direct() && flags & libc::O_DIRECT == 0 {
+        dio::set_direct(fd.as_fd()).map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => no_direct(&name),
+            _ => could_not_open(&name, &error),
+        })?;
+    }
+    wrap(fd, name, options)
+}
+
+/// An open that does not hang on a FIFO; it still waits for the breaking of a lease.
+pub(super) fn open_raw(path: &Path, how: &OpenOptions, cache: CacheMode) -> io::Result<OwnedFd> {
+    let direct = if cache.direct() { libc::O_DIRECT } else { 0 };
+    let common = libc::O_NOCTTY | direct;
+    let open = |flags| how.clone().custom_flags(flags).open(path);
+    let file = match open(common | libc::O_NONBLOCK) {
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => open(common)?,
+        other => other?,
+    };
+    Ok(file.into())
+}
+
+pub(super) fn could_not_open(name: &str, error: &io::Error) -> Error {
+    Error::io(error).context(format!("Could not open '{name}'"))
+}
+
+fn no_direct(name: &str) -> Error {
+    Error::os(libc::EINVAL)
+        .with_message("filesystem does not support O_DIRECT")
+        .context(format!("Could not open '{name}'"))
+}
+
+pub(super) fn not_regular(name: &str) -> Error {
+    Error::invalid(format!(
+        "'file' driver requires '{name}' to be a regular file"
+    ))
+}
+
+/// Makes a storage of an open file after looking at what it is.
+pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<FileStorage> {
+    let failed = |error: io::Error| could_not_open(&name, &error);
+    let stat = attr::stat(fd.as_fd()).map_err(failed)?;
+    let kind = match stat.mode & libc::S_IFMT {
+        libc::S_IFREG => Kind::Regular,
+        libc::S_IFBLK => Kind::Block,
+        libc::S_IFCHR => Kind::Character,
+        _ => return Err(not_regular(&name)),
+    };
+    match (options.driver, kind) {
+        (Some("file"), Kind::Block | Kind::Character) => return Err(not_regular(&name)),
+        (Some("host_device"), Kind::Regular) => {
+            return Err(Error::invalid(format!(
+                "'host_device' driver requires '{name}' to be either a character or block device"
+            )));
+        }
+        _ => {}
+    }
+    if options.writable && kind == Kind::Block && blkdev::read_only(fd.as_fd()).map_err(failed)? {
+        return Err(Error::os(libc::EACCES).context("The device is not writable"));
+    }
+    dio::set_blocking(fd.as_fd()).map_err(failed)?;
+    let flags = dio::status_flags(fd.as_fd()).map_err(failed)?;
+    let direct = (flags & libc::O_DIRECT != 0 && kind != Kind::Character)
+        .then(|| alignment(fd.as_fd(), kind))
+        .transpose()
+        .map_err(failed)?
+        .map(Direct::new);
+    let locking = locks_wanted(fd.as_fd(), options.locking).map_err(failed)?;
+    Ok(FileStorage {
+        name,
+        kind,
+        read_only: !options.writable,
+        cache: options.cache,
+        direct,
+        growth: RwLock::new(()),
+        extents: ExtentCache::new(stat.identity),
+        can: Abilities {
+            punch_hole: AtomicBool::new(true),
+            zero_range: AtomicBool::new(true),
+            allocate: AtomicBool::new(true),
+        },
+        locks: Locks::new(locking),
+        sync_failed: AtomicI32::new(0),
+        id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        no_reflink_to: AtomicU64::new(0),
+        no_copy_to: AtomicU64::new(0),
+        fd,
+    })
+}
+
+fn locks_wanted(fd: BorrowedFd<'_>, locking: Locking) -> io::Result<bool> {
+    match locking {
+        Locking::Off => Ok(false),
+        Locking::On => lock::held_by_other(fd, 0).map(|_| true),
+        Locking::Auto => match lock::held_by_other(fd, 0) {
+            Ok(_) => Ok(true),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::ENOLCK) => Ok(false),
+                _ => Err(error),
+            },
+        },
+    }
+}
+
+/// What direct I/O demands: the device's sector, what the kernel states, or what reads accept.
+fn alignment(fd: BorrowedFd<'_>, kind: Kind) -> io::Result<DioAlign> {
+    if kind == Kind::Block {
+        let sector = blkdev::logical_sector(fd)?.max(512);
+        return Ok(DioAlign {
+            memory: sector.max(dio::stated(fd).map_or(512, |align| align.memory)),
+            offset: sector,
+        });
+    }
+    if let Some(align) = dio::stated(fd) {
+        return Ok(DioAlign {
+            memory: align.memory.max(1),
+            offset: align.offset.max(1),
+        });
+    }
+    probe(fd)
+}
+
+/// Tries reads of rising alignment. Where even an odd read passes (an empty file, a file system
+/// that does not check) nothing is learnt, and a page is the safe assumption.
+fn probe(fd: BorrowedFd<'_>) -> io::Result<DioAlign> {
+    const SAFE: u32 = 4096;
+    let mut buf = AlignedBuf::zeroed(2 * SAFE as usize, SAFE as usize);
+    let page = DioAlign {
+        memory: SAFE,
+        offset: SAFE,
+    };
+    for unit in [1, 512, 1024, 2048, SAFE] {
+        match rw::pread(fd, &mut buf[..unit as usize], 0) {
+            Ok(_) if unit == 1 => return Ok(page),
+            Ok(_) => {
+                return Ok(DioAlign {
+                    memory: SAFE,
+                    offset: unit,
+                });
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(page)
+}

@@ -1,0 +1,405 @@
+use std::io::{IoSlice, IoSliceMut};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::storage::traits::Permissions;
+
+const MODES: [CacheMode; 5] = [
+    CacheMode::None,
+    CacheMode::Writeback,
+    CacheMode::Writethrough,
+    CacheMode::Directsync,
+    CacheMode::Unsafe,
+];
+
+fn writable(cache: CacheMode) -> FileOpen {
+    FileOpen {
+        writable: true,
+        cache,
+        ..FileOpen::default()
+    }
+}
+
+fn new_file(path: &Path, cache: CacheMode) -> FileStorage {
+    let options = FileCreate {
+        cache,
+        ..FileCreate::default()
+    };
+    create(path, &options).unwrap().0
+}
+
+/// Bytes that differ from place to place.
+fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    (0..len as u64)
+        .map(|i| ((i + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 | 1)
+        .collect()
+}
+
+#[test]
+fn every_cache_mode_reads_back_what_odd_ranges_wrote() {
+    for cache in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = new_file(&path, cache);
+        let mut model: Vec<u8> = Vec::new();
+        let ranges = [
+            (0, 1),
+            (1, 511),
+            (512, 4096),
+            (100, 700),
+            (5000, 1),
+            (4095, 2),
+            (9000, 3333),
+            (4096, 8192),
+            (1 << 20, 77),
+            (3, (1 << 20) + 5000),
+            (12288, 0),
+            (0, 3 << 20),
+        ];
+        for (n, (at, len)) in ranges.into_iter().enumerate() {
+            let bytes = pattern(n as u64, len);
+            file.write_at(&bytes, at as u64).unwrap();
+            if len > 0 && model.len() < at + len {
+                model.resize(at + len, 0);
+            }
+            model[at..at + len].copy_from_slice(&bytes);
+            assert_eq!(
+                file.len().unwrap(),
+                model.len() as u64,
+                "{cache:?} {at} {len}"
+            );
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), model, "{cache:?}");
+        for (at, len) in [(0, 1), (511, 2), (1, 70000), (4096, 4096), (1000, 4 << 20)] {
+            let mut got = vec![0xaa; len];
+            file.read_at(&mut got, at as u64).unwrap();
+            let mut want = model[at..model.len().min(at + len)].to_vec();
+            want.resize(len, 0);
+            assert!(got == want, "{cache:?} {at} {len}");
+        }
+        let mut past = [7; 100];
+        file.read_at(&mut past, 100 << 20).unwrap();
+        assert_eq!(past, [0; 100]);
+        file.sync(Durability::Synced).unwrap();
+    }
+}
+
+#[test]
+fn vectors_of_any_shape() {
+    for cache in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let file = new_file(&dir.path().join("f"), cache);
+        let parts: Vec<Vec<u8>> = (0..1500).map(|n| pattern(n, 1 + n as usize % 13)).collect();
+        let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        file.write_vectored_at(&slices, 4093).unwrap();
+        let whole = parts.concat();
+        assert_eq!(file.len().unwrap(), 4093 + whole.len() as u64);
+        let mut got = vec![vec![9; 1000]; 20];
+        let mut slices: Vec<_> = got.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+        file.read_vectored_at(&mut slices, 4093).unwrap();
+        let mut want = whole;
+        want.resize(20000, 0);
+        assert!(got.concat() == want, "{cache:?}");
+    }
+}
+
+#[test]
+fn neighbours_in_one_block_do_not_undo_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let file = new_file(&path, CacheMode::None);
+    const LEN: usize = 24 << 10;
+    const PIECE: usize = 96;
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let file = &file;
+            scope.spawn(move || {
+                for piece in (thread..LEN / PIECE).step_by(4) {
+                    let bytes = pattern((piece * PIECE) as u64, PIECE);
+                    file.write_at(&bytes, (piece * PIECE) as u64).unwrap();
+                }
+            });
+        }
+    });
+    assert!(std::fs::read(&path).unwrap() == pattern(0, LEN));
+}
+
+#[test]
+fn growing_by_zeroes_never_cuts_off_an_append() {
+    for cache in [CacheMode::Writeback, CacheMode::None] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = new_file(&path, cache);
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let file = &file;
+                scope.spawn(move || {
+                    for n in 0..50u64 {
+                        let at = (n * 4 + thread) * 1000;
+                        if thread % 2 == 0 {
+                            file.write_zeroes(at, 1000, ZeroFlags::MAY_UNMAP).unwrap();
+                        } else {
+                            file.write_at(&pattern(at, 1000), at).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        let got = std::fs::read(&path).unwrap();
+        assert_eq!(got.len(), 200_000);
+        for (n, piece) in got.chunks(1000).enumerate() {
+            let want = if n % 2 == 0 {
+                vec![0; 1000]
+            } else {
+                pattern(n as u64 * 1000, 1000)
+            };
+            assert!(piece == want, "{cache:?} piece {n}");
+        }
+    }
+}
+
+#[test]
+fn zeroing_in_each_way() {
+    for cache in MODES {
+        for flags in [
+            ZeroFlags::empty(),
+            ZeroFlags::MAY_UNMAP,
+            ZeroFlags::NO_FALLBACK,
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("f");
+            let file = new_file(&path, cache);
+            file.write_at(&pattern(0, 100_000), 0).unwrap();
+            file.write_zeroes(1000, 50_001, flags).unwrap();
+            file.write_zeroes(90_000, 30_000, flags).unwrap();
+            file.write_zeroes(200_000, 7, flags).unwrap();
+            let mut want = pattern(0, 90_000);
+            want[1000..51_001].fill(0);
+            want.resize(200_007, 0);
+            assert!(std::fs::read(&path).unwrap() == want, "{cache:?} {flags:?}");
+        }
+    }
+}
+
+#[test]
+fn a_hole_that_was_filled_is_not_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let file = new_file(&path, CacheMode::Writeback);
+    file.set_len(1 << 20, Preallocation::Off).unwrap();
+    file.write_at(&[1; 4096], 512 << 10).unwrap();
+    let hole = file.extent(64 << 10, 1 << 20).unwrap();
+    assert_eq!((hole.zero, hole.len), (true, 448 << 10));
+    let again = file.extent(128 << 10, 4096).unwrap();
+    assert_eq!((again.zero, again.len), (true, 4096));
+    // Through another handle of this process.
+    let other = open(&path, &writable(CacheMode::Writeback)).unwrap();
+    other.write_at(&[2; 4096], 128 << 10).unwrap();
+    assert!(!file.extent(128 << 10, 4096).unwrap().zero);
+    let past = file.extent(2 << 20, 10).unwrap();
+    assert_eq!((past.zero, past.allocated, past.len), (true, false, 10));
+    file.discard(512 << 10, 4096).unwrap();
+    assert!(file.extent(512 << 10, 4096).unwrap().zero);
+}
+
+#[test]
+fn lengths_and_preallocation() {
+    for cache in [CacheMode::Writeback, CacheMode::None] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = new_file(&dir.path().join("f"), cache);
+        file.set_len(300 << 10, Preallocation::Off).unwrap();
+        assert_eq!(file.allocated_size(), Some(4096));
+        file.set_len(512 << 10, Preallocation::Falloc).unwrap();
+        file.set_len((1 << 20) + 5, Preallocation::Full).unwrap();
+        assert_eq!(file.len().unwrap(), (1 << 20) + 5);
+        assert!(file.allocated_size().unwrap() >= 728 << 10);
+        let error = file.set_len(2 << 20, Preallocation::Metadata).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Unsupported preallocation mode: metadata"
+        );
+        assert!(file.set_len(5, Preallocation::Falloc).is_err());
+        file.set_len(5, Preallocation::Off).unwrap();
+        assert_eq!(file.len().unwrap(), 5);
+    }
+}
+
+#[test]
+fn copies_stay_right_past_the_end_of_the_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = new_file(&dir.path().join("a"), CacheMode::Writeback);
+    let target_path = dir.path().join("b");
+    let target = new_file(&target_path, CacheMode::Writeback);
+    source.write_at(&pattern(0, 10_000), 0).unwrap();
+    target.write_at(&[9; 30_000], 0).unwrap();
+    if source.copy_range(5000, &target, 100, 8000).unwrap() == CopyOutcome::Done {
+        let mut want = vec![9; 30_000];
+        want[100..5100].copy_from_slice(&pattern(0, 10_000)[5000..]);
+        want[5100..8100].fill(0);
+        assert!(std::fs::read(&target_path).unwrap() == want);
+    }
+    let other = crate::storage::MemoryStorage::new("m");
+    assert_eq!(
+        source.copy_range(0, &other, 0, 10).unwrap(),
+        CopyOutcome::NotPossible
+    );
+    // Twice: what cannot be is remembered, and stays an answer rather than an error.
+    for _ in 0..2 {
+        source.reflink_range(0, &target, 0, 4096).unwrap();
+        assert_eq!(
+            source.reflink_range(1, &target, 0, 4096).unwrap(),
+            CopyOutcome::NotPossible
+        );
+    }
+}
+
+#[test]
+fn locks_of_two_handles_conflict_as_between_processes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    drop(new_file(&path, CacheMode::Writeback));
+    let first = open(&path, &writable(CacheMode::Writeback)).unwrap();
+    let all = Permissions::CONSISTENT_READ | Permissions::WRITE | Permissions::RESIZE;
+    let guarded = Permissions::WRITE | Permissions::RESIZE;
+    first
+        .lock(LockRequest {
+            uses: all,
+            denies: guarded,
+        })
+        .unwrap();
+    let second = open(&path, &writable(CacheMode::Writeback)).unwrap();
+    let reader = LockRequest {
+        uses: Permissions::CONSISTENT_READ,
+        denies: guarded,
+    };
+    let error = second.lock(reader).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert_eq!(error.to_string(), "Failed to get shared \"write\" lock");
+    assert_eq!(
+        error.hints(),
+        [format!(
+            "Is another process using the image [{}]?",
+            path.display()
+        )]
+    );
+    let writer = LockRequest {
+        uses: all,
+        denies: Permissions::empty(),
+    };
+    assert_eq!(
+        second.lock(writer).unwrap_err().to_string(),
+        "Failed to get \"write\" lock"
+    );
+    let created = create(&path, &FileCreate::default()).unwrap_err();
+    assert_eq!(created.to_string(), "Failed to get \"write\" lock");
+    first.lock(LockRequest::default()).unwrap();
+    second.lock(reader).unwrap();
+    first.lock(reader).unwrap();
+    assert!(first.lock(writer).is_err());
+    // The refused change has left the reader's locks in place.
+    let third = open(&path, &writable(CacheMode::Writeback)).unwrap();
+    assert!(third.lock(writer).is_err());
+}
+
+#[test]
+fn opening_names_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = |path: &Path| open(path, &FileOpen::default()).unwrap_err().to_string();
+    assert_eq!(
+        text(Path::new("")),
+        "The 'file' block driver requires a file name"
+    );
+    let missing = dir.path().join("nope");
+    assert_eq!(
+        text(&missing),
+        format!(
+            "Could not open '{}': No such file or directory",
+            missing.display()
+        )
+    );
+    let name = dir.path().display();
+    let wrong_type = format!("'file' driver requires '{name}' to be a regular file");
+    assert_eq!(text(dir.path()), wrong_type);
+    let error = open(dir.path(), &writable(CacheMode::Writeback)).unwrap_err();
+    assert_eq!(error.to_string(), wrong_type);
+    assert_eq!(
+        create(dir.path(), &FileCreate::default())
+            .unwrap_err()
+            .to_string(),
+        format!("Could not create '{name}': Is a directory")
+    );
+    let fifo = dir.path().join("fifo");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let wrong_type = format!(
+        "'file' driver requires '{}' to be a regular file",
+        fifo.display()
+    );
+    assert_eq!(text(&fifo), wrong_type);
+    assert_eq!(
+        create(&fifo, &FileCreate::default())
+            .unwrap_err()
+            .to_string(),
+        wrong_type
+    );
+    let device = FileOpen {
+        driver: Some("file"),
+        ..FileOpen::default()
+    };
+    assert!(open(Path::new("/dev/null"), &device).is_err());
+    let null = open(Path::new("/dev/null"), &FileOpen::default()).unwrap();
+    assert_eq!((null.driver(), null.len().unwrap()), ("host_device", 0));
+}
+
+#[test]
+fn creating_keeps_mode_and_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = dir.path().join("real");
+    let link = dir.path().join("link");
+    std::fs::write(&real, b"old").unwrap();
+    std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink("real", &link).unwrap();
+    let (file, new) = create(&link, &FileCreate::default()).unwrap();
+    assert!(!new && file.is_empty().unwrap());
+    assert_eq!(real.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+
+    let dangling = dir.path().join("dangling");
+    std::os::unix::fs::symlink("made", &dangling).unwrap();
+    let (file, new) = create(&dangling, &FileCreate::default()).unwrap();
+    assert!(new && dir.path().join("made").exists());
+    remove_same(&file, &dangling).unwrap();
+    assert!(!dir.path().join("made").exists());
+}
+
+#[test]
+fn descriptors_must_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    std::fs::write(&path, b"hello").unwrap();
+    let read_only = || std::fs::File::open(&path).unwrap();
+    let error = open_fd(read_only().into(), "fd", &writable(CacheMode::Writeback)).unwrap_err();
+    assert!(error.to_string().contains("not open for writing"));
+    let append = std::fs::OpenOptions::new()
+        .read(true)
+        .append(true)
+        .open(&path)
+        .unwrap();
+    assert!(open_fd(append.into(), "fd", &writable(CacheMode::Writeback)).is_err());
+    let file = open_fd(read_only().into(), "fd", &FileOpen::default()).unwrap();
+    assert_eq!(file.name(), "fd");
+    assert_eq!(
+        file.write_at(b"x", 0).unwrap_err().kind(),
+        ErrorKind::ReadOnly
+    );
+    let mut got = [1; 8];
+    file.read_at(&mut got, 0).unwrap();
+    assert_eq!(&got, b"hello\0\0\0");
+}

@@ -1,0 +1,173 @@
+//! Zeroing and discarding ranges without writing them, where the host can.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{FileStorage, Kind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::traits::ZeroFlags;
+use crate::sys::blkdev;
+use crate::sys::falloc::{self, Falloc};
+
+/// Whether the host says that it cannot do this to any range of the file.
+fn refused(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY | libc::ENODEV)
+    )
+}
+
+/// Whether another way may work: refused, or this range does not suit the host.
+fn try_other(error: &io::Error) -> bool {
+    refused(error) || matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBUSY))
+}
+
+fn slow_only() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "Zeroing without writing is not supported by the host",
+    )
+    .with_errno(libc::ENOTSUP)
+}
+
+impl FileStorage {
+    pub(super) fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.check_writable()?;
+        let end = Self::end_of(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let result = {
+            let _range = self.direct.as_ref().map(|direct| direct.enter(offset, end));
+            match self.kind {
+                Kind::Regular => self.zero_file(offset, end, flags),
+                Kind::Block => self.zero_device(offset, end, flags),
+                Kind::Character => Ok(false),
+            }
+        };
+        let result = match result {
+            // The range lock is free again: writing takes it itself.
+            Ok(false) if flags.contains(ZeroFlags::NO_FALLBACK) => Err(slow_only()),
+            Ok(false) => self.write_zero_bytes(offset, len),
+            Ok(true) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let followed = self.wrote();
+        result.and(followed)
+    }
+
+    /// True when done, false when the bytes must be written.
+    fn zero_file(&self, offset: u64, end: u64, flags: ZeroFlags) -> Result<bool> {
+        let may_unmap = flags.contains(ZeroFlags::MAY_UNMAP);
+        if may_unmap && self.punch_and_grow(offset, end)? {
+            return Ok(true);
+        }
+        let _no_truncate = self.growth.read();
+        if self.attempt(&self.can.zero_range, Falloc::Zero, offset, end)? {
+            return Ok(true);
+        }
+        // Where zeroing is not offered, a hole that is filled again does the same.
+        Ok(
+            self.attempt(&self.can.punch_hole, Falloc::PunchHole, offset, end)?
+                && self.attempt(&self.can.allocate, Falloc::Allocate, offset, end)?,
+        )
+    }
+
+    /// Makes a hole of the part inside the file; a truncate makes one of the part beyond.
+    fn punch_and_grow(&self, offset: u64, end: u64) -> Result<bool> {
+        let inside = |len: u64| (offset < len).then(|| end.min(len));
+        {
+            let _no_truncate = self.growth.read();
+            let len = self.raw_len().map_err(|error| Error::io(&error))?;
+            if let Some(stop) = inside(len)
+                && !self.attempt(&self.can.punch_hole, Falloc::PunchHole, offset, stop)?
+            {
+                return Ok(false);
+            }
+            if end <= len {
+                return Ok(true);
+            }
+        }
+        let _alone = self.growth.write();
+        let len = self.raw_len().map_err(|error| Error::io(&error))?;
+        if end > len {
+            falloc::truncate(self.fd(), end).map_err(|error| Error::io(&error))?;
+        }
+        Ok(true)
+    }
+
+    /// One kind of `fallocate`, unless the file system refused it before. False: not possible.
+    fn attempt(&self, can: &AtomicBool, how: Falloc, offset: u64, end: u64) -> Result<bool> {
+        if !can.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        match falloc::fallocate(self.fd(), how, offset, end - offset) {
+            Ok(()) => Ok(true),
+            Err(error) if try_other(&error) => {
+                if refused(&error) {
+                    can.store(false, Ordering::Relaxed);
+                }
+                Ok(false)
+            }
+            Err(error) => Err(Error::io(&error)),
+        }
+    }
+
+    fn zero_device(&self, offset: u64, end: u64, flags: ZeroFlags) -> Result<bool> {
+        let may_unmap = flags.contains(ZeroFlags::MAY_UNMAP);
+        // The device zeroes by itself here or not at all.
+        if may_unmap && self.attempt(&self.can.punch_hole, Falloc::PunchHole, offset, end)? {
+            return Ok(true);
+        }
+        if flags.contains(ZeroFlags::NO_FALLBACK) {
+            return Ok(false);
+        }
+        // These two may write inside the kernel.
+        if self.attempt(&self.can.zero_range, Falloc::ZeroKeepSize, offset, end)? {
+            return Ok(true);
+        }
+        match blkdev::zero_out(self.fd(), offset, end - offset) {
+            Ok(()) => Ok(true),
+            Err(error) if try_other(&error) => Ok(false),
+            Err(error) => Err(Error::io(&error)),
+        }
+    }
+
+    pub(super) fn discard_range(&self, offset: u64, len: u64) -> Result<()> {
+        self.check_writable()?;
+        let end = Self::end_of(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let result = {
+            let _range = self.direct.as_ref().map(|direct| direct.enter(offset, end));
+            match self.kind {
+                Kind::Regular => falloc::fallocate(self.fd(), Falloc::PunchHole, offset, len),
+                Kind::Block => self.discard_device(offset, end),
+                Kind::Character => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+            }
+        };
+        let followed = self.wrote();
+        match result {
+            Ok(()) => followed,
+            Err(error) if refused(&error) => Err(Error::new(
+                ErrorKind::Unsupported,
+                "Discarding is not supported by the host",
+            )
+            .with_errno(libc::ENOTSUP)),
+            Err(error) => Err(Error::io(&error)),
+        }
+    }
+
+    /// Whole sectors only: what is left over at the ends stays.
+    fn discard_device(&self, offset: u64, end: u64) -> io::Result<()> {
+        let sector = u64::from(blkdev::logical_sector(self.fd())?.max(512));
+        let first = offset.next_multiple_of(sector);
+        let last = end.min(self.raw_len()?);
+        let last = last - last % sector;
+        if first >= last {
+            return Ok(());
+        }
+        blkdev::discard(self.fd(), first, last - first)
+    }
+}

@@ -1,0 +1,209 @@
+//! A byte store in memory.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
+
+use parking_lot::RwLock;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageExtent;
+use crate::storage::traits::{
+    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+};
+
+/// The bytes stand in a vector; everything is data.
+#[derive(Debug)]
+pub struct MemoryStorage {
+    name: String,
+    read_only: bool,
+    bytes: RwLock<Vec<u8>>,
+}
+
+impl MemoryStorage {
+    /// An empty one that can be written.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self::with_bytes(name, Vec::new())
+    }
+
+    /// One that holds `bytes` and can be written.
+    pub fn with_bytes(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self {
+            name: name.into(),
+            read_only: false,
+            bytes: RwLock::new(bytes),
+        }
+    }
+
+    /// Refuses writes from now on.
+    #[must_use]
+    pub fn into_read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// A copy of the bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.bytes.read().clone()
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("'{}' is open read-only", self.name),
+            ));
+        }
+        Ok(())
+    }
+
+    fn resize(bytes: &mut Vec<u8>, len: u64) -> Result<()> {
+        let len = usize::try_from(len).map_err(|_| Error::os(libc::EFBIG))?;
+        let more = len.saturating_sub(bytes.len());
+        bytes
+            .try_reserve(more)
+            .map_err(|_| Error::os(libc::ENOMEM))?;
+        bytes.resize(len, 0);
+        Ok(())
+    }
+
+    fn end_of(offset: u64, len: u64) -> Result<u64> {
+        offset
+            .checked_add(len)
+            .ok_or_else(|| Error::os(libc::EFBIG))
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn driver(&self) -> &'static str {
+        "memory"
+    }
+
+    fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let bytes = self.bytes.read();
+        let start = usize::try_from(offset).map_or(bytes.len(), |at| at.min(bytes.len()));
+        let there = (bytes.len() - start).min(buf.len());
+        buf[..there].copy_from_slice(&bytes[start..start + there]);
+        buf[there..].fill(0);
+        Ok(())
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.read_at(buf, at)?;
+            at = at.saturating_add(buf.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.check_writable()?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let end = Self::end_of(offset, buf.len() as u64)?;
+        let mut bytes = self.bytes.write();
+        if end > bytes.len() as u64 {
+            Self::resize(&mut bytes, end)?;
+        }
+        let start = offset as usize;
+        bytes[start..start + buf.len()].copy_from_slice(buf);
+        Ok(())
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.write_at(buf, at)?;
+            at = at.saturating_add(buf.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.bytes.read().len() as u64)
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.check_writable()?;
+        if preallocation == Preallocation::Metadata {
+            return Err(Error::unsupported(
+                "Unsupported preallocation mode: metadata",
+            ));
+        }
+        Self::resize(&mut self.bytes.write(), len)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, _flags: ZeroFlags) -> Result<()> {
+        self.check_writable()?;
+        if len == 0 {
+            return Ok(());
+        }
+        let end = Self::end_of(offset, len)?;
+        let mut bytes = self.bytes.write();
+        if end > bytes.len() as u64 {
+            Self::resize(&mut bytes, end)?;
+        }
+        bytes[offset as usize..end as usize].fill(0);
+        Ok(())
+    }
+
+    fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
+        self.check_writable()?;
+        Err(Error::unsupported("Memory cannot be given back in parts"))
+    }
+
+    fn sync(&self, _durability: Durability) -> Result<()> {
+        // Memory is as durable as it gets once written.
+        Ok(())
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        let end = self.bytes.read().len() as u64;
+        let inside = offset < end;
+        Ok(StorageExtent {
+            len: if inside { len.min(end - offset) } else { len },
+            zero: !inside,
+            allocated: inside,
+        })
+    }
+
+    fn copy_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn reflink_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn drop_cache(&self, _offset: u64, _len: u64) {}
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        Some(self.bytes.read().len() as u64)
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn lock(&self, _request: LockRequest) -> Result<()> {
+        // Nobody outside this process can reach it.
+        Ok(())
+    }
+}

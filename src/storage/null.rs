@@ -1,0 +1,187 @@
+//! A device that takes everything and keeps nothing, for measurements.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageExtent;
+use crate::options::OptionValue;
+use crate::storage::node::NodeOptions;
+use crate::storage::registry::{StorageOpen, Target, find};
+use crate::storage::traits::{
+    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+};
+
+const DEFAULT_SIZE: u64 = 1 << 30;
+
+/// Reads give zeroes, which are promised only with `read-zeroes`; writes are dropped.
+#[derive(Debug)]
+pub struct NullStorage {
+    name: String,
+    driver: &'static str,
+    read_only: bool,
+    len: u64,
+    read_zeroes: bool,
+}
+
+impl NullStorage {
+    /// One of `len` bytes. With `read_zeroes`, its extents say that reads give zeroes.
+    pub fn new(driver: &'static str, len: u64, read_zeroes: bool, writable: bool) -> Self {
+        Self {
+            name: format!("{driver}://"),
+            driver,
+            read_only: !writable,
+            len,
+            read_zeroes,
+        }
+    }
+
+    pub(crate) fn open(
+        driver: &'static str,
+        target: Target<'_>,
+        how: &StorageOpen,
+    ) -> Result<Arc<dyn Storage>> {
+        let mut size = DEFAULT_SIZE;
+        let mut read_zeroes = false;
+        if let Target::Options(tree) = target {
+            let table = find(driver).map_or(&[] as &[_], |driver| driver.open_options);
+            let options = NodeOptions::parse(driver, tree, how, table)?;
+            if let Some(OptionValue::Num(bytes)) = options.get("size") {
+                size = *bytes;
+            }
+            if let Some(OptionValue::Bool(zeroes)) = options.get("read-zeroes") {
+                read_zeroes = *zeroes;
+            }
+        }
+        if i64::try_from(size).is_err() {
+            return Err(Error::invalid("size is invalid"));
+        }
+        Ok(Arc::new(Self::new(driver, size, read_zeroes, how.writable)))
+    }
+
+    fn check_write(&self, offset: u64, len: u64) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("'{}' is open read-only", self.name),
+            ));
+        }
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len => Ok(()),
+            _ => Err(Error::os(libc::ENOSPC)),
+        }
+    }
+}
+
+impl Storage for NullStorage {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn driver(&self) -> &'static str {
+        self.driver
+    }
+
+    fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn read_at(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+        // Always: the buffer may be a reused one that holds another image's bytes.
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.read_at(buf, at)?;
+            at = at.saturating_add(buf.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.check_write(offset, buf.len() as u64)
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        self.check_write(offset, bufs.iter().map(|buf| buf.len() as u64).sum())
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.len)
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.check_write(0, 0)?;
+        if len == self.len && preallocation == Preallocation::Off {
+            return Ok(());
+        }
+        Err(Error::unsupported(
+            "Image format driver does not support resize",
+        ))
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, _flags: ZeroFlags) -> Result<()> {
+        self.check_write(offset, len)
+    }
+
+    fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
+        self.check_write(0, 0)?;
+        Err(Error::unsupported("Discarding is not supported"))
+    }
+
+    fn sync(&self, _durability: Durability) -> Result<()> {
+        // Nothing is kept, so there is nothing to make durable.
+        Ok(())
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        let inside = offset < self.len;
+        Ok(StorageExtent {
+            len: if inside {
+                len.min(self.len - offset)
+            } else {
+                len
+            },
+            zero: !inside || self.read_zeroes,
+            allocated: inside && !self.read_zeroes,
+        })
+    }
+
+    fn copy_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn reflink_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn drop_cache(&self, _offset: u64, _len: u64) {}
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            fixed_len: true,
+            ..Limits::default()
+        }
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn lock(&self, _request: LockRequest) -> Result<()> {
+        // Nothing is stored that others could disturb.
+        Ok(())
+    }
+}

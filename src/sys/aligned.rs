@@ -1,0 +1,71 @@
+//! Buffers at an alignment that direct I/O accepts.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// A zeroed byte buffer whose address is a multiple of its alignment.
+pub(crate) struct AlignedBuf {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the buffer owns its memory alone, like a Vec<u8>.
+unsafe impl Send for AlignedBuf {}
+// SAFETY: a shared reference only allows reads.
+unsafe impl Sync for AlignedBuf {}
+
+impl AlignedBuf {
+    /// `len` zero bytes at a multiple of `align`, a power of two. `len` 0 becomes `align`.
+    pub(crate) fn zeroed(len: usize, align: usize) -> Self {
+        let align = align.max(1).next_power_of_two();
+        let Ok(layout) = Layout::from_size_align(len.max(align), align) else {
+            handle_alloc_error(Layout::new::<usize>());
+        };
+        // SAFETY: the size of the layout is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        match NonNull::new(start) {
+            Some(start) => Self { start, layout },
+            None => handle_alloc_error(layout),
+        }
+    }
+
+    /// Whether `pointer` is a multiple of `align`.
+    pub(crate) fn is_aligned(pointer: *const u8, align: u32) -> bool {
+        (pointer as usize).is_multiple_of(align.max(1) as usize)
+    }
+}
+
+impl Deref for AlignedBuf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `start` points to `layout.size()` initialised bytes owned by self.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout by `zeroed` and freed once.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+impl fmt::Debug for AlignedBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "AlignedBuf({} at {})",
+            self.layout.size(),
+            self.layout.align()
+        )
+    }
+}

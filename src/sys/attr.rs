@@ -1,0 +1,88 @@
+//! Attributes of a new file: no copy-on-write, extent size hint.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::check;
+
+/// `struct fsxattr` of linux/fs.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct FsXattr {
+    xflags: u32,
+    extsize: u32,
+    nextents: u32,
+    projid: u32,
+    cowextsize: u32,
+    pad: [u8; 8],
+}
+
+// From linux/fs.h.
+const FS_IOC_FSGETXATTR: libc::Ioctl = libc::_IOR::<FsXattr>('X' as u32, 31);
+const FS_IOC_FSSETXATTR: libc::Ioctl = libc::_IOW::<FsXattr>('X' as u32, 32);
+const FS_XFLAG_EXTSIZE: u32 = 0x800;
+const FS_NOCOW_FL: libc::c_int = 0x0080_0000;
+const _: () = assert!(size_of::<FsXattr>() == 28);
+
+fn get(fd: BorrowedFd<'_>) -> io::Result<FsXattr> {
+    let mut attr = FsXattr::default();
+    // SAFETY: the request writes one fsxattr, which lives through the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut attr) })?;
+    Ok(attr)
+}
+
+/// The extent size hint in bytes; None when there is none.
+pub(crate) fn extent_size_hint(fd: BorrowedFd<'_>) -> Option<u32> {
+    let attr = get(fd).ok()?;
+    (attr.xflags & FS_XFLAG_EXTSIZE != 0).then_some(attr.extsize)
+}
+
+/// Asks the file system to allocate in units of `bytes`.
+pub(crate) fn set_extent_size_hint(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let mut attr = get(fd)?;
+    attr.xflags |= FS_XFLAG_EXTSIZE;
+    attr.extsize = bytes;
+    // SAFETY: the request reads one fsxattr, which lives through the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSSETXATTR, &raw const attr) }).map(drop)
+}
+
+/// Turns copy-on-write off for an empty file.
+pub(crate) fn set_nocow(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut flags: libc::c_int = 0;
+    // SAFETY: the request writes one int, which lives through the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) })?;
+    flags |= FS_NOCOW_FL;
+    // SAFETY: the request reads one int, which lives through the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) }).map(drop)
+}
+
+/// What `fstat` says of an open file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stat {
+    /// Type and permission bits.
+    pub(crate) mode: libc::mode_t,
+    /// Length in bytes.
+    pub(crate) len: u64,
+    /// Bytes occupied.
+    pub(crate) allocated: u64,
+    /// Device and inode: the file's identity.
+    pub(crate) identity: (u64, u64),
+}
+
+/// `fstat(2)`.
+pub(crate) fn stat(fd: BorrowedFd<'_>) -> io::Result<Stat> {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the call fills one stat, which lives through it.
+    check(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: zeroed is a valid stat, and the call filled it.
+    let stat = unsafe { stat.assume_init() };
+    Ok(Stat {
+        mode: stat.st_mode,
+        len: u64::try_from(stat.st_size).unwrap_or(0),
+        allocated: u64::try_from(stat.st_blocks)
+            .unwrap_or(0)
+            .saturating_mul(512),
+        identity: (stat.st_dev as u64, stat.st_ino as u64),
+    })
+}

@@ -1,0 +1,52 @@
+//! Space of a file: allocation, holes, zeroed ranges, length, durability.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::{check, offset, retry};
+
+/// What `fallocate` does with a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Falloc {
+    /// Reserves space; grows the file to the end of the range, never shrinks it.
+    Allocate,
+    /// As Allocate, but the length stays.
+    AllocateKeepSize,
+    /// Zeroes and keeps space reserved; grows the file.
+    Zero,
+    /// As Zero, but the length stays.
+    ZeroKeepSize,
+    /// Makes a hole; the length stays.
+    PunchHole,
+}
+
+/// `fallocate(2)`.
+pub(crate) fn fallocate(fd: BorrowedFd<'_>, how: Falloc, at: u64, len: u64) -> io::Result<()> {
+    let mode = match how {
+        Falloc::Allocate => 0,
+        Falloc::AllocateKeepSize => libc::FALLOC_FL_KEEP_SIZE,
+        Falloc::Zero => libc::FALLOC_FL_ZERO_RANGE,
+        Falloc::ZeroKeepSize => libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
+        Falloc::PunchHole => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+    };
+    let (at, len) = (offset(at)?, offset(len)?);
+    retry(|| {
+        // SAFETY: takes no pointers.
+        check(unsafe { libc::fallocate(fd.as_raw_fd(), mode, at, len) }).map(drop)
+    })
+}
+
+/// `ftruncate(2)`.
+pub(crate) fn truncate(fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+    let len = offset(len)?;
+    retry(|| {
+        // SAFETY: takes no pointers.
+        check(unsafe { libc::ftruncate(fd.as_raw_fd(), len) }).map(drop)
+    })
+}
+
+/// `fdatasync(2)`. Not repeated after an error: the kernel reports a lost write once.
+pub(crate) fn datasync(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes no pointers.
+    retry(|| check(unsafe { libc::fdatasync(fd.as_raw_fd()) }).map(drop))
+}

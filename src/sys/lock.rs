@@ -1,0 +1,42 @@
+//! Open-file-description locks on single bytes. They belong to the open file, so two opens of
+//! one process exclude each other like two processes.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::{check, offset, retry};
+
+fn fcntl(
+    fd: BorrowedFd<'_>,
+    command: libc::c_int,
+    kind: libc::c_int,
+    byte: u64,
+) -> io::Result<libc::c_int> {
+    let mut lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: offset(byte)?,
+        l_len: 1,
+        l_pid: 0,
+    };
+    retry(|| {
+        // SAFETY: the command reads and writes one flock, which lives through the call.
+        check(unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw mut lock) })
+    })?;
+    Ok(libc::c_int::from(lock.l_type))
+}
+
+/// Takes a shared lock on `byte`. `EAGAIN` (or `EACCES`) when another opener holds it exclusively.
+pub(crate) fn hold(fd: BorrowedFd<'_>, byte: u64) -> io::Result<()> {
+    fcntl(fd, libc::F_OFD_SETLK, libc::F_RDLCK, byte).map(drop)
+}
+
+/// Drops the lock on `byte`.
+pub(crate) fn release(fd: BorrowedFd<'_>, byte: u64) -> io::Result<()> {
+    fcntl(fd, libc::F_OFD_SETLK, libc::F_UNLCK, byte).map(drop)
+}
+
+/// Whether another opener holds any lock on `byte`.
+pub(crate) fn held_by_other(fd: BorrowedFd<'_>, byte: u64) -> io::Result<bool> {
+    fcntl(fd, libc::F_OFD_GETLK, libc::F_WRLCK, byte).map(|kind| kind != libc::F_UNLCK)
+}
