@@ -45,6 +45,28 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// The errno that fits the kind best.
+    pub fn errno(self) -> i32 {
+        match self {
+            Self::Invalid | Self::NotAnImage => libc::EINVAL,
+            Self::Os | Self::Corrupt | Self::Internal => libc::EIO,
+            Self::Unsupported => libc::ENOTSUP,
+            Self::Locked => libc::EAGAIN,
+            Self::ReadOnly => libc::EROFS,
+            Self::Exists => libc::EEXIST,
+            Self::NotFound => libc::ENOENT,
+            Self::NoSpace => libc::ENOSPC,
+            Self::NeedsSecret => libc::ENOKEY,
+            Self::WrongSecret => libc::EKEYREJECTED,
+            Self::Denied => libc::EACCES,
+            Self::Limit => libc::EFBIG,
+            Self::Busy => libc::EBUSY,
+            Self::Cancelled => libc::ECANCELED,
+        }
+    }
+}
+
 /// An error: kind, one-line message, errno, corrupt byte offset, causes and remedies.
 ///
 /// [`fmt::Display`] prints the message and its causes joined by `": "` on one line.
@@ -178,22 +200,7 @@ impl Error {
 
     /// The errno: the operating system's, else the one that fits the kind best.
     pub fn errno(&self) -> i32 {
-        self.0.errno.unwrap_or(match self.0.kind {
-            ErrorKind::Invalid | ErrorKind::NotAnImage => libc::EINVAL,
-            ErrorKind::Os | ErrorKind::Corrupt | ErrorKind::Internal => libc::EIO,
-            ErrorKind::Unsupported => libc::ENOTSUP,
-            ErrorKind::Locked => libc::EAGAIN,
-            ErrorKind::ReadOnly => libc::EROFS,
-            ErrorKind::Exists => libc::EEXIST,
-            ErrorKind::NotFound => libc::ENOENT,
-            ErrorKind::NoSpace => libc::ENOSPC,
-            ErrorKind::NeedsSecret => libc::ENOKEY,
-            ErrorKind::WrongSecret => libc::EKEYREJECTED,
-            ErrorKind::Denied => libc::EACCES,
-            ErrorKind::Limit => libc::EFBIG,
-            ErrorKind::Busy => libc::EBUSY,
-            ErrorKind::Cancelled => libc::ECANCELED,
-        })
+        self.0.errno.unwrap_or_else(|| self.0.kind.errno())
     }
 
     /// The errno of a system call, if one failed.

@@ -139,6 +139,13 @@ impl JobControl {
     }
 }
 
+/// Runs `start` with all signals blocked on this thread, so that threads which it starts block them
+/// and the program's own threads get them.
+pub fn without_signals<T>(start: impl FnOnce() -> T) -> T {
+    let _blocked = crate::sys::signal::Blocked::all();
+    start()
+}
+
 /// A message of the work for the user: one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {

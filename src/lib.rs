@@ -18,6 +18,7 @@ pub mod format;
 pub mod image;
 pub mod job;
 pub mod location;
+pub mod log;
 pub mod ops;
 pub mod options;
 pub mod policy;

@@ -1,1 +1,41 @@
 //! The C ABI: the only room with exported symbols. It calls the public Rust API and nothing below.
+//!
+//! Each file is one object of the header; the doc comments here are the header's documentation.
+//! Types carry their C names. Every export goes through [`guard`], which turns NULL handles,
+//! failures and panics into a status.
+#![allow(
+    unsafe_code,
+    non_camel_case_types,
+    reason = "pointers from C; the types carry the names of the C header"
+)]
+
+mod guard;
+mod text;
+
+// The header has the functions in this order.
+pub mod error;
+pub mod status;
+pub mod string;
+pub mod version;
+
+pub mod log;
+pub mod size;
+
+pub mod driver;
+pub mod open;
+pub mod options;
+pub mod policy;
+
+pub mod image;
+pub mod io;
+pub mod storage;
+
+pub mod job;
+pub mod report;
+
+pub mod check;
+pub mod compare;
+pub mod convert;
+pub mod create;
+pub mod info;
+pub mod map;

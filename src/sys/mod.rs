@@ -10,6 +10,7 @@ pub(crate) mod falloc;
 pub(crate) mod lock;
 pub(crate) mod rw;
 pub(crate) mod seek;
+pub mod signal;
 pub(crate) mod time;
 
 pub(crate) use aligned::AlignedBuf;

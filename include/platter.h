@@ -1,0 +1,2128 @@
+/* Platter: virtual-machine disk images.
+ *
+ * Generated from the library's source; do not edit.
+ *
+ * Every call that can fail returns 0 or a negative PLATTER_STATUS_*; then its `out` parameters are
+ * NULL or 0 and `*err` (where `err` is not NULL) is an error that the caller frees with
+ * platter_error_free(). On success `*err` is NULL. Objects are freed with their own function; freeing
+ * NULL does nothing. Strings given to the library are copied. Unknown bits of `flags` are refused.
+ * Functions that take an object as `const` may be called on it from several threads at once. Nothing is
+ * printed, no signal handler is installed; the only environment variable read is PLATTER_LOG.
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+
+
+#ifndef PLATTER_H
+#define PLATTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/**
+ * What `platter_error_offset()` returns where no offset is known.
+ */
+#define PLATTER_OFFSET_UNKNOWN UINT64_MAX
+
+/**
+ * Success.
+ */
+#define PLATTER_OK 0
+
+/**
+ * An argument, option or combination of options is wrong.
+ */
+#define PLATTER_STATUS_INVALID -10001
+
+/**
+ * The operating system refused; `platter_error_errno()` says why.
+ */
+#define PLATTER_STATUS_OS -10002
+
+/**
+ * The format, protocol or kernel cannot do this.
+ */
+#define PLATTER_STATUS_UNSUPPORTED -10003
+
+/**
+ * The file is not an image of the requested format.
+ */
+#define PLATTER_STATUS_NOT_AN_IMAGE -10004
+
+/**
+ * The image's metadata is damaged; `platter_error_offset()` says where, if known.
+ */
+#define PLATTER_STATUS_CORRUPT -10005
+
+/**
+ * Another process holds a conflicting lock.
+ */
+#define PLATTER_STATUS_LOCKED -10006
+
+/**
+ * A write to an image or storage that is open read-only.
+ */
+#define PLATTER_STATUS_READ_ONLY -10007
+
+/**
+ * The object to create exists already.
+ */
+#define PLATTER_STATUS_EXISTS -10008
+
+/**
+ * What was named, or the entry at that index, does not exist.
+ */
+#define PLATTER_STATUS_NOT_FOUND -10009
+
+/**
+ * The host file system or device is full.
+ */
+#define PLATTER_STATUS_NO_SPACE -10010
+
+/**
+ * The image is encrypted and no secret was given.
+ */
+#define PLATTER_STATUS_NEEDS_SECRET -10011
+
+/**
+ * The secret opens no key slot.
+ */
+#define PLATTER_STATUS_WRONG_SECRET -10012
+
+/**
+ * The open policy does not allow it.
+ */
+#define PLATTER_STATUS_DENIED -10013
+
+/**
+ * A ceiling of the open policy or of the format was exceeded.
+ */
+#define PLATTER_STATUS_LIMIT -10014
+
+/**
+ * The object is in use by another operation of this process.
+ */
+#define PLATTER_STATUS_BUSY -10015
+
+/**
+ * The job was cancelled.
+ */
+#define PLATTER_STATUS_CANCELLED -10016
+
+/**
+ * A defect of this library; the object that it happened in refuses further use.
+ */
+#define PLATTER_STATUS_INTERNAL -10017
+
+/**
+ * The first part of the version.
+ */
+#define PLATTER_VERSION_MAJOR 0
+
+/**
+ * The second part of the version.
+ */
+#define PLATTER_VERSION_MINOR 1
+
+/**
+ * The third part of the version.
+ */
+#define PLATTER_VERSION_PATCH 0
+
+/**
+ * The version of this header as one number: major × 1000000 + minor × 1000 + patch.
+ */
+#define PLATTER_VERSION_NUMBER 1000
+
+/**
+ * Log level: calls that fail.
+ */
+#define PLATTER_LOG_ERROR 1
+
+/**
+ * Log level: and what the user should know although the work goes on.
+ */
+#define PLATTER_LOG_WARNING 2
+
+/**
+ * Log level: and images and jobs that begin and end.
+ */
+#define PLATTER_LOG_INFO 3
+
+/**
+ * Log level: and decisions within an operation.
+ */
+#define PLATTER_LOG_DEBUG 4
+
+/**
+ * Flag of `platter_size_parse()`: the size of an image; the message says so.
+ */
+#define PLATTER_SIZE_IMAGE 1
+
+/**
+ * Kind of driver: an image format.
+ */
+#define PLATTER_DRIVER_FORMAT 1
+
+/**
+ * Kind of driver: a protocol, on which image files lie.
+ */
+#define PLATTER_DRIVER_PROTOCOL 2
+
+/**
+ * Feature: new images can be made.
+ */
+#define PLATTER_FEATURE_CREATE 1
+
+/**
+ * Feature: images can be written.
+ */
+#define PLATTER_FEATURE_WRITE 2
+
+/**
+ * Feature: images can name a backing file.
+ */
+#define PLATTER_FEATURE_BACKING 4
+
+/**
+ * Feature: clusters can be compressed.
+ */
+#define PLATTER_FEATURE_COMPRESS 8
+
+/**
+ * Feature: internal snapshots.
+ */
+#define PLATTER_FEATURE_SNAPSHOTS 16
+
+/**
+ * Feature: persistent dirty bitmaps.
+ */
+#define PLATTER_FEATURE_BITMAPS 32
+
+/**
+ * Feature: images can be checked.
+ */
+#define PLATTER_FEATURE_CHECK 64
+
+/**
+ * Feature: images can be repaired.
+ */
+#define PLATTER_FEATURE_REPAIR 128
+
+/**
+ * Feature: images can be resized.
+ */
+#define PLATTER_FEATURE_RESIZE 256
+
+/**
+ * Feature: options of an existing image can be changed.
+ */
+#define PLATTER_FEATURE_AMEND 512
+
+/**
+ * Feature: the size of an image can be measured before it is made.
+ */
+#define PLATTER_FEATURE_MEASURE 1024
+
+/**
+ * Feature: encryption.
+ */
+#define PLATTER_FEATURE_ENCRYPT 2048
+
+/**
+ * Operation: making an image.
+ */
+#define PLATTER_OPERATION_CREATE 1
+
+/**
+ * Operation: opening an image (the keys of `driver=…` strings).
+ */
+#define PLATTER_OPERATION_OPEN 2
+
+/**
+ * Operation: changing the options of an image.
+ */
+#define PLATTER_OPERATION_AMEND 3
+
+/**
+ * Type of option: text.
+ */
+#define PLATTER_OPTION_STRING 1
+
+/**
+ * Type of option: a number.
+ */
+#define PLATTER_OPTION_NUMBER 2
+
+/**
+ * Type of option: a number of bytes, with an optional suffix.
+ */
+#define PLATTER_OPTION_SIZE 3
+
+/**
+ * Type of option: `on` or `off`.
+ */
+#define PLATTER_OPTION_BOOL 4
+
+/**
+ * Flag of calls that open: for writing; without it the image is read-only.
+ */
+#define PLATTER_OPEN_WRITE 1
+
+/**
+ * Flag of calls that open: take no locks that exclude others. Read-only opens alone.
+ */
+#define PLATTER_OPEN_FORCE_SHARE 2
+
+/**
+ * Flag of calls that open: leave the backing chain closed.
+ */
+#define PLATTER_OPEN_NO_BACKING 4
+
+/**
+ * Flag of calls that open: only metadata is wanted; data file and backing chain stay closed.
+ */
+#define PLATTER_OPEN_METADATA_ONLY 8
+
+/**
+ * Flag of calls that open: for a check; open although tables are damaged where that is possible.
+ */
+#define PLATTER_OPEN_FOR_CHECK 16
+
+/**
+ * Flag of calls that open: let no other process write meanwhile, also where the format is raw.
+ */
+#define PLATTER_OPEN_DENY_WRITERS 32
+
+/**
+ * Flag of calls that take a location: it is a plain path, whatever it looks like. Without this flag
+ * and the next, it is a path, `json:{…}` or `protocol:…`.
+ */
+#define PLATTER_LOCATION_PATH 65536
+
+/**
+ * Flag of calls that take a location: it is a list `driver=…,file.filename=…`.
+ */
+#define PLATTER_LOCATION_IMAGE_OPTS 131072
+
+/**
+ * Preset: no file that an image names is opened, formats are guessed for read-only opens alone. For
+ * images that others made, and what calls use that get no policy.
+ */
+#define PLATTER_POLICY_STRICT 0
+
+/**
+ * Preset: files that an image names are opened, formats are guessed. What the command-line tools
+ * allow.
+ */
+#define PLATTER_POLICY_PERMISSIVE 1
+
+/**
+ * Probing: never guess the format.
+ */
+#define PLATTER_PROBING_NEVER 0
+
+/**
+ * Probing: guess the format for read-only opens.
+ */
+#define PLATTER_PROBING_READ_ONLY 1
+
+/**
+ * Probing: guess the format.
+ */
+#define PLATTER_PROBING_ALWAYS 2
+
+/**
+ * Files that an image names: open none.
+ */
+#define PLATTER_IMPLICIT_DENY 0
+
+/**
+ * Files that an image names: open any.
+ */
+#define PLATTER_IMPLICIT_ALLOW 1
+
+/**
+ * Limit: images in a chain.
+ */
+#define PLATTER_LIMIT_CHAIN_DEPTH 1
+
+/**
+ * Limit: bytes of virtual size.
+ */
+#define PLATTER_LIMIT_VIRTUAL_SIZE 2
+
+/**
+ * Limit: bytes of a table that is loaded at once.
+ */
+#define PLATTER_LIMIT_TABLE_BYTES 3
+
+/**
+ * Limit: bytes of metadata cache of one image.
+ */
+#define PLATTER_LIMIT_CACHE_BYTES 4
+
+/**
+ * Role of a file that an image names: it holds what the overlay does not.
+ */
+#define PLATTER_ROLE_BACKING 1
+
+/**
+ * Role of a file that an image names: it holds the guest data.
+ */
+#define PLATTER_ROLE_DATA_FILE 2
+
+/**
+ * Role of a file that an image names: it holds a piece of the guest data.
+ */
+#define PLATTER_ROLE_EXTENT 3
+
+/**
+ * Answer of `platter_implicit_fn`: refuse; the open fails with DENIED.
+ */
+#define PLATTER_ANSWER_DENY 0
+
+/**
+ * Answer of `platter_implicit_fn`: open the file by its name.
+ */
+#define PLATTER_ANSWER_OPEN 1
+
+/**
+ * Answer of `platter_implicit_fn`: use the descriptor stored in `*fd`, which the library then owns.
+ */
+#define PLATTER_ANSWER_FD 2
+
+/**
+ * Flag of writes: the data is durable when the call returns.
+ */
+#define PLATTER_WRITE_FUA 1
+
+/**
+ * Flag of `platter_image_write_zeroes()`: the range may be given back to the host.
+ */
+#define PLATTER_ZERO_MAY_UNMAP 2
+
+/**
+ * Flag of `platter_image_write_zeroes()`: fail with UNSUPPORTED rather than write zero bytes.
+ */
+#define PLATTER_ZERO_NO_FALLBACK 4
+
+/**
+ * Flag of an extent: it has data in a host file.
+ */
+#define PLATTER_EXTENT_DATA 1
+
+/**
+ * Flag of an extent: it reads as zeroes.
+ */
+#define PLATTER_EXTENT_ZERO 2
+
+/**
+ * Flag of an extent: a layer of the chain holds it.
+ */
+#define PLATTER_EXTENT_PRESENT 4
+
+/**
+ * Flag of an extent: its data is compressed.
+ */
+#define PLATTER_EXTENT_COMPRESSED 8
+
+/**
+ * Flag of an extent: `host_offset` is known.
+ */
+#define PLATTER_EXTENT_HOST_OFFSET 16
+
+/**
+ * Kind of message: a finding of a check, or another line of the job's normal output.
+ */
+#define PLATTER_MESSAGE_NOTE 1
+
+/**
+ * Kind of message: the user should know although the work goes on.
+ */
+#define PLATTER_MESSAGE_WARNING 2
+
+/**
+ * Flag of `platter_job_result()`: wait for the end of the job.
+ */
+#define PLATTER_JOB_WAIT 1
+
+/**
+ * Kind of report: what an image is.
+ */
+#define PLATTER_REPORT_INFO 1
+
+/**
+ * Kind of report: the consistency of an image.
+ */
+#define PLATTER_REPORT_CHECK 2
+
+/**
+ * Kind of report: where the guest bytes live.
+ */
+#define PLATTER_REPORT_MAP 3
+
+/**
+ * Kind of report: whether two images are the same.
+ */
+#define PLATTER_REPORT_COMPARE 4
+
+/**
+ * Kind of report: what a conversion did.
+ */
+#define PLATTER_REPORT_CONVERT 5
+
+/**
+ * Kind of report: what was created.
+ */
+#define PLATTER_REPORT_CREATE 6
+
+/**
+ * Flag of `platter_compare_job_new()`: allocation and size must agree too.
+ */
+#define PLATTER_COMPARE_STRICT 1
+
+/**
+ * Flag of `platter_convert_job_new()`: compress the target's clusters.
+ */
+#define PLATTER_CONVERT_COMPRESS 1
+
+/**
+ * Flag of `platter_convert_job_new()`: write into an image that exists.
+ */
+#define PLATTER_CONVERT_TARGET_EXISTS 2
+
+/**
+ * Flag of `platter_convert_job_new()`: the existing target reads as zeroes.
+ */
+#define PLATTER_CONVERT_TARGET_IS_ZERO 4
+
+/**
+ * Flag of `platter_convert_job_new()`: clusters need not lie in the order of the guest.
+ */
+#define PLATTER_CONVERT_OUT_OF_ORDER 8
+
+/**
+ * Flag of `platter_convert_job_new()`: copy inside the host where possible; that is tried anyway.
+ */
+#define PLATTER_CONVERT_COPY_RANGE 16
+
+/**
+ * Flag of `platter_convert_job_new()`: unreadable parts become zeroes, with a warning each.
+ */
+#define PLATTER_CONVERT_SALVAGE 32
+
+/**
+ * A number of a conversion: runs of zeroes of at least this many bytes stay sparse; a multiple of 512
+ * up to 16 MiB, 0 allocates everything. The default is 4096.
+ */
+#define PLATTER_CONVERT_SPARSE_SIZE 1
+
+/**
+ * A number of a conversion: pieces of work at a time, 1 to 16. The default follows the machine.
+ */
+#define PLATTER_CONVERT_PARALLEL 2
+
+/**
+ * Flag of `platter_create_set_backing()`: the backing file need not exist, and is not opened.
+ */
+#define PLATTER_BACKING_UNSAFE 1
+
+/**
+ * Flag of `platter_info()`: report the whole backing chain.
+ */
+#define PLATTER_INFO_CHAIN 256
+
+/**
+ * Length of `platter_map_job_new()`: to the end of the image.
+ */
+#define PLATTER_LENGTH_ALL UINT64_MAX
+
+/**
+ * What to convert, and how. What uses it copies it.
+ */
+typedef struct platter_convert platter_convert;
+
+/**
+ * What to create. What uses it copies it.
+ */
+typedef struct platter_create platter_create;
+
+/**
+ * Why a call failed. The caller of the failing call owns it and frees it with
+ * `platter_error_free()`; nothing changes it, so any thread may read it.
+ */
+typedef struct platter_error platter_error;
+
+/**
+ * An open image. Functions that take it as `const` may be called from several threads at once. Jobs
+ * that use it keep it alive.
+ */
+typedef struct platter_image platter_image;
+
+/**
+ * Long work: made by a `platter_*_job_new()`, run once, then asked for its result. Functions that
+ * take it as `const` may be called from any thread while it runs.
+ */
+typedef struct platter_job platter_job;
+
+/**
+ * How an image is opened: format, cache mode, policy. What uses it copies it.
+ */
+typedef struct platter_open_options platter_open_options;
+
+/**
+ * A bag of options: the keys and values of `-o`. What uses it copies it and checks it: an unknown
+ * key or a bad value is refused there.
+ */
+typedef struct platter_options platter_options;
+
+/**
+ * What opening an image may do, and how much it may take. What uses it copies it.
+ */
+typedef struct platter_policy platter_policy;
+
+/**
+ * What an operation found or did. The caller of the function that made it owns it and frees it with
+ * `platter_report_free()`; it stands on its own, also when its job or image is gone. Nothing changes
+ * it, so several threads may read it.
+ */
+typedef struct platter_report platter_report;
+
+/**
+ * Receives a line of the log, without newline; `level` is a `PLATTER_LOG_*`. Called from any
+ * thread, also from several at once; it must not call `platter_log_set()`.
+ */
+typedef void (*platter_log_fn)(uint32_t level,
+                               const char *line,
+                               void *user_data);
+
+/**
+ * Releases `user_data`; runs exactly once, also when the call that registers it fails.
+ */
+typedef void (*platter_free_fn)(void *user_data);
+
+/**
+ * A format or protocol. The library owns it; it lives for ever.
+ */
+typedef struct platter_driver_info {
+    /**
+     * Size of this struct in the library in use; later versions append members.
+     */
+    size_t size;
+    /**
+     * The name: `qcow2`, `file`.
+     */
+    const char *name;
+    /**
+     * `PLATTER_DRIVER_FORMAT` or `PLATTER_DRIVER_PROTOCOL`.
+     */
+    uint32_t kind;
+    /**
+     * Bits of `PLATTER_FEATURE_*`.
+     */
+    uint32_t features;
+} platter_driver_info;
+
+/**
+ * An option of a driver. The library owns it; it lives for ever.
+ */
+typedef struct platter_option_info {
+    /**
+     * Size of this struct in the library in use; later versions append members.
+     */
+    size_t size;
+    /**
+     * The key.
+     */
+    const char *name;
+    /**
+     * One line of help.
+     */
+    const char *help;
+    /**
+     * The value when the option is not given; NULL where there is none.
+     */
+    const char *default_value;
+    /**
+     * The values allowed, ended by NULL; NULL where any value of the type is.
+     */
+    const char *const *allowed;
+    /**
+     * A `PLATTER_OPTION_*` type.
+     */
+    uint32_t kind;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} platter_option_info;
+
+/**
+ * A file that an image names. The library owns it; it lives until the callback returns.
+ */
+typedef struct platter_implicit_file {
+    /**
+     * Size of this struct in the library in use; later versions append members.
+     */
+    size_t size;
+    /**
+     * The name as it stands in the image.
+     */
+    const char *name;
+    /**
+     * The image that names it.
+     */
+    const char *named_by;
+    /**
+     * A `PLATTER_ROLE_*`.
+     */
+    uint32_t role;
+    /**
+     * 1 where it would be opened for writing, else 0.
+     */
+    uint32_t writable;
+} platter_implicit_file;
+
+/**
+ * Decides about a file that an image names: returns a `PLATTER_ANSWER_*`; anything else refuses.
+ * Called on the thread that opens, from several at once where several open with this policy.
+ */
+typedef int (*platter_implicit_fn)(const struct platter_implicit_file *file,
+                                   int *fd,
+                                   void *user_data);
+
+/**
+ * Storage of the program, on which an image lies. Unused and reserved members are NULL.
+ *
+ * Each callback returns 0, or a negative `PLATTER_STATUS_*` or `-errno`. They are called from any
+ * thread that uses the image, from several at once.
+ */
+typedef struct platter_storage_ops {
+    /**
+     * Fills all of `buf` from `offset`; bytes past the end read as zeroes. Required.
+     */
+    int (*read)(void *buf,
+                size_t len,
+                uint64_t offset,
+                void *user_data);
+    /**
+     * Stores the current length in bytes. Required.
+     */
+    int (*length)(uint64_t *length,
+                  void *user_data);
+    /**
+     * Writes all of `buf` at `offset`, growing the storage where it ends past the end. NULL makes
+     * the storage read-only.
+     */
+    int (*write)(const void *buf,
+                 size_t len,
+                 uint64_t offset,
+                 void *user_data);
+    /**
+     * Makes all completed writes durable. Required where `write` is given.
+     */
+    int (*flush)(void *user_data);
+    /**
+     * Sets the length; a longer storage reads as zeroes in its new part. NULL where it is fixed.
+     */
+    int (*set_length)(uint64_t length,
+                      void *user_data);
+    /**
+     * Makes a range read as zeroes; it may return `PLATTER_STATUS_UNSUPPORTED`, and then has changed
+     * nothing. NULL has zero bytes written.
+     */
+    int (*write_zeroes)(uint64_t offset,
+                        uint64_t len,
+                        void *user_data);
+    /**
+     * Gives a range back; what it reads as afterwards is not defined. NULL where that is not possible.
+     */
+    int (*discard)(uint64_t offset,
+                   uint64_t len,
+                   void *user_data);
+    /**
+     * NULL.
+     */
+    void *reserved[9];
+} platter_storage_ops;
+
+/**
+ * A run of guest bytes. The caller owns it.
+ */
+typedef struct platter_extent {
+    /**
+     * Guest offset in bytes.
+     */
+    uint64_t offset;
+    /**
+     * Length in bytes.
+     */
+    uint64_t length;
+    /**
+     * Offset of its first byte in the file of its layer, with `PLATTER_EXTENT_HOST_OFFSET`.
+     */
+    uint64_t host_offset;
+    /**
+     * The layer that decides: 0 is the image itself, 1 its backing file, and so on.
+     */
+    uint32_t depth;
+    /**
+     * Bits of `PLATTER_EXTENT_*`.
+     */
+    uint32_t flags;
+    /**
+     * 0.
+     */
+    uint64_t reserved[4];
+} platter_extent;
+
+/**
+ * How far a job has come.
+ */
+typedef struct platter_progress {
+    /**
+     * Done so far, in bytes of guest data or the unit of the job.
+     */
+    uint64_t done;
+    /**
+     * The whole, which may grow; 0 until it is known.
+     */
+    uint64_t total;
+    /**
+     * 0.
+     */
+    uint64_t reserved[2];
+} platter_progress;
+
+/**
+ * Receives progress, at most every 100 ms or 1 %, and once at the end; non-zero cancels the job.
+ * Called on the thread that runs the job. It must not free the job.
+ */
+typedef int (*platter_progress_fn)(const struct platter_progress *progress,
+                                   void *user_data);
+
+/**
+ * A message of a job. The library owns it; it lives until the callback returns.
+ */
+typedef struct platter_message {
+    /**
+     * Size of this struct in the library in use; later versions append members.
+     */
+    size_t size;
+    /**
+     * One line of UTF-8 without newline.
+     */
+    const char *text;
+    /**
+     * A `PLATTER_MESSAGE_*`.
+     */
+    uint32_t kind;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} platter_message;
+
+/**
+ * Receives messages as they arise, on the thread that runs the job. It must not free the job.
+ */
+typedef void (*platter_message_fn)(const struct platter_message *message,
+                                   void *user_data);
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The status: a `PLATTER_STATUS_*`. 0 for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+int platter_error_status(const struct platter_error *error);
+
+/**
+ * The errno of the system call that failed, else the one that fits the status best. 0 for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+int platter_error_errno(const struct platter_error *error);
+
+/**
+ * One line of UTF-8 for the user that names the file and the reason, causes joined by `": "`,
+ * without newline. Lives as long as the error. `""` for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_error_message(const struct platter_error *error);
+
+/**
+ * Further lines for the user: a remedy, or a question to ask oneself. `index` counts from 0; NULL
+ * past the last one. Lives as long as the error. NULL for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_error_hint(const struct platter_error *error,
+                               size_t index);
+
+/**
+ * The byte offset at which the file is damaged; `PLATTER_OFFSET_UNKNOWN` where that is not known,
+ * and for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+uint64_t platter_error_offset(const struct platter_error *error);
+
+/**
+ * Frees an error. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The error is not used afterwards.
+ */
+void platter_error_free(struct platter_error *error);
+
+/**
+ * The name of a status without its prefix: `"NOT_FOUND"`; `"OK"` for 0, NULL for an unknown one.
+ * Lives for ever.
+ *
+ * Threads: any; safe in a signal handler. Since 0.1.
+ */
+const char *platter_status_name(int status);
+
+/**
+ * The errno that fits a status best: `ENOSPC` for `PLATTER_STATUS_NO_SPACE`; 0 for 0, `EIO` for an
+ * unknown one. `platter_error_errno()` is exact where a system call failed.
+ *
+ * Threads: any; safe in a signal handler. Since 0.1.
+ */
+int platter_status_errno(int status);
+
+/**
+ * Frees a string that a function of this library gave to the caller (a `char **out`). NULL does
+ * nothing.
+ *
+ * Threads: any. Since 0.1.
+ *
+ * # Safety
+ * The string is not used afterwards.
+ */
+void platter_free(void *string);
+
+/**
+ * The version of the library that is in use, as `PLATTER_VERSION_NUMBER`.
+ *
+ * Threads: any. Since 0.1.
+ */
+uint32_t platter_version_number(void);
+
+/**
+ * The version of the library that is in use, as text: `"0.1.0"`. Lives for ever.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_version_string(void);
+
+/**
+ * Sends log lines of `level` and graver ones to `log_fn`, for the whole process. NULL for `log_fn`
+ * goes back to the default: silence, or standard error at the level that the environment variable
+ * `PLATTER_LOG` names (`error`, `warning`, `info` or `debug`).
+ *
+ * `free_fn` (may be NULL) is called once with `user_data`: when another function is set and the
+ * last call of this one has returned, or at once when this call fails. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `log_fn` and `user_data` are usable from every thread until `free_fn` is called.
+ */
+int platter_log_set(platter_log_fn log_fn,
+                    void *user_data,
+                    platter_free_fn free_fn,
+                    uint32_t level,
+                    uint32_t flags,
+                    struct platter_error **err);
+
+/**
+ * Reads a size as users type it: digits, a fraction where a suffix follows, and an optional suffix
+ * `k`, `M`, `G`, `T`, `P` or `E` (powers of 1024) or `b`. `*out` is in bytes, not rounded. `flags`
+ * is 0 or `PLATTER_SIZE_IMAGE`.
+ *
+ * Statuses: INVALID (not a size), LIMIT (negative or too large). Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `text` is NULL or NUL-terminated.
+ */
+int platter_size_parse(uint64_t *out,
+                       const char *text,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * Writes a number of bytes as users read it: three significant digits and a unit, `"1.5 KiB"`.
+ * `*out` belongs to the caller, who frees it with `platter_free()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_size_format(char **out,
+                        uint64_t bytes,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * The driver at `index`, counted from 0: formats by name, then protocols by name. `flags` must be
+ * 0.
+ *
+ * Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
+ */
+int platter_driver_describe(const struct platter_driver_info **out,
+                            size_t index,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * The driver of that name; `kind` is a `PLATTER_DRIVER_*`, or 0 for any. `flags` must be 0.
+ *
+ * Statuses: NOT_FOUND, INVALID. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_driver_find(const struct platter_driver_info **out,
+                        const char *name,
+                        uint32_t kind,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * The option at `index`, counted from 0 and sorted by name, of `driver` for an operation
+ * (`PLATTER_OPERATION_*`). `flags` must be 0.
+ *
+ * Statuses: NOT_FOUND for an unknown driver and past the last option, INVALID. Threads: any.
+ * Since 0.1.
+ *
+ * # Safety
+ * `driver` is NULL or NUL-terminated.
+ */
+int platter_option_describe(const struct platter_option_info **out,
+                            const char *driver,
+                            uint32_t operation,
+                            size_t index,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * The help that `-o help` prints: one line per option, with newlines, headed by its title. For
+ * `PLATTER_OPERATION_CREATE`, `target` (may be NULL) is where the image would be made: the options
+ * of its protocol are listed too. `*out` belongs to the caller, who frees it with
+ * `platter_free()`. `flags` are at most one `PLATTER_LOCATION_*`, for the target.
+ *
+ * Statuses: INVALID (an unknown format, in the words for the user; an operation without such
+ * help), UNSUPPORTED (the driver does not offer the operation). Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `driver` and `target` are NULL or NUL-terminated.
+ */
+int platter_option_help(char **out,
+                        const char *driver,
+                        uint32_t operation,
+                        const char *target,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * Makes options with the defaults: the format is guessed where the policy allows it, cache mode
+ * `writeback`, the strict policy. The caller frees them with `platter_open_options_free()`. `flags`
+ * must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_open_options_new(struct platter_open_options **out,
+                             uint32_t flags,
+                             struct platter_error **err);
+
+/**
+ * Sets the format; NULL has it guessed where the policy allows it. An unknown format is refused
+ * when it is used. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `format` is NULL or NUL-terminated.
+ */
+int platter_open_options_set_format(struct platter_open_options *options,
+                                    const char *format,
+                                    uint32_t flags,
+                                    struct platter_error **err);
+
+/**
+ * Sets the cache mode: `none` (or `off`), `writeback`, `writethrough`, `directsync`, `unsafe`.
+ * `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `mode` is NULL or NUL-terminated.
+ */
+int platter_open_options_set_cache(struct platter_open_options *options,
+                                   const char *mode,
+                                   uint32_t flags,
+                                   struct platter_error **err);
+
+/**
+ * Sets the policy, of which a copy is kept. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_open_options_set_policy(struct platter_open_options *options,
+                                    const struct platter_policy *policy,
+                                    uint32_t flags,
+                                    struct platter_error **err);
+
+/**
+ * Frees options. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The options are not used afterwards.
+ */
+void platter_open_options_free(struct platter_open_options *options);
+
+/**
+ * Makes an empty bag. The caller frees it with `platter_options_free()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_options_new(struct platter_options **out,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * Adds the entries of a `key=value,key=value` list: `,,` is a literal comma, a bare `key` is `on`,
+ * `nokey` is `off`, a later entry replaces an earlier one. `flags` must be 0.
+ *
+ * Statuses: INVALID (an empty list, a leading or trailing comma). Threads: one at a time.
+ * Since 0.1.
+ *
+ * # Safety
+ * `list` is NULL or NUL-terminated.
+ */
+int platter_options_parse(struct platter_options *options,
+                          const char *list,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Sets `key` to `value`, replacing an earlier value. `flags` must be 0.
+ *
+ * Statuses: INVALID (an empty key). Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `key` and `value` are NULL or NUL-terminated.
+ */
+int platter_options_set(struct platter_options *options,
+                        const char *key,
+                        const char *value,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * Sets `key` to a number or a number of bytes. `flags` must be 0.
+ *
+ * Statuses: INVALID (an empty key). Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `key` is NULL or NUL-terminated.
+ */
+int platter_options_set_u64(struct platter_options *options,
+                            const char *key,
+                            uint64_t value,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * Sets `key` to `on` or `off`. `flags` must be 0.
+ *
+ * Statuses: INVALID (an empty key). Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `key` is NULL or NUL-terminated.
+ */
+int platter_options_set_bool(struct platter_options *options,
+                             const char *key,
+                             bool value,
+                             uint32_t flags,
+                             struct platter_error **err);
+
+/**
+ * Removes `key` where it is set. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `key` is NULL or NUL-terminated.
+ */
+int platter_options_unset(struct platter_options *options,
+                          const char *key,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * The value of `key` as it was given; NULL where it is not set, and for NULL. Lives until the bag
+ * changes or is freed.
+ *
+ * Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `key` is NULL or NUL-terminated.
+ */
+const char *platter_options_get(const struct platter_options *options,
+                                const char *key);
+
+/**
+ * The key of the entry at `index`, in the order of setting; `*out` lives until the bag changes or is
+ * freed. Ask `platter_options_get()` for its value.
+ *
+ * Statuses: NOT_FOUND past the last entry, INVALID. Threads: any. Since 0.1.
+ */
+int platter_options_key(const char **out,
+                        const struct platter_options *options,
+                        size_t index,
+                        struct platter_error **err);
+
+/**
+ * Frees a bag. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The bag is not used afterwards.
+ */
+void platter_options_free(struct platter_options *options);
+
+/**
+ * Makes a policy from a preset, a `PLATTER_POLICY_*`. The caller frees it with
+ * `platter_policy_free()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_policy_new(struct platter_policy **out,
+                       uint32_t preset,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * Allows `format`; once one is named, every other is refused. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `format` is NULL or NUL-terminated.
+ */
+int platter_policy_allow_format(struct platter_policy *policy,
+                                const char *format,
+                                uint32_t flags,
+                                struct platter_error **err);
+
+/**
+ * Sets when the format may be guessed, a `PLATTER_PROBING_*`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_policy_set_probing(struct platter_policy *policy,
+                               uint32_t probing,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
+ * Sets whether files that an image names (backing file, data file, extents) may be opened: a
+ * `PLATTER_IMPLICIT_*`. Replaces directories and a callback set before. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_policy_set_implicit(struct platter_policy *policy,
+                                uint32_t mode,
+                                uint32_t flags,
+                                struct platter_error **err);
+
+/**
+ * Allows files that an image names where their real path lies below `directory`, and below those of
+ * earlier calls; every other is refused. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `directory` is NULL or NUL-terminated.
+ */
+int platter_policy_add_directory(struct platter_policy *policy,
+                                 const char *directory,
+                                 uint32_t flags,
+                                 struct platter_error **err);
+
+/**
+ * Asks `implicit_fn` for each file that an image names. `free_fn` (may be NULL) is called once with
+ * `user_data`: when nothing uses the callback any more, or at once when this call fails. `flags`
+ * must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `implicit_fn` and `user_data` are usable until `free_fn` is called, from every thread that opens
+ * with the policy.
+ */
+int platter_policy_set_callback(struct platter_policy *policy,
+                                platter_implicit_fn implicit_fn,
+                                void *user_data,
+                                platter_free_fn free_fn,
+                                uint32_t flags,
+                                struct platter_error **err);
+
+/**
+ * Sets whether a name inside an image may be `json:{…}` or `protocol:…` rather than a plain file
+ * name. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_policy_set_implicit_protocols(struct platter_policy *policy,
+                                          bool allowed,
+                                          uint32_t flags,
+                                          struct platter_error **err);
+
+/**
+ * Sets a ceiling, a `PLATTER_LIMIT_*`; what exceeds it fails with LIMIT. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_policy_set_limit(struct platter_policy *policy,
+                             uint32_t limit,
+                             uint64_t value,
+                             uint32_t flags,
+                             struct platter_error **err);
+
+/**
+ * Frees a policy. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The policy is not used afterwards.
+ */
+void platter_policy_free(struct platter_policy *policy);
+
+/**
+ * Opens the image at `location`. `options` may be NULL for the defaults. `flags` are bits of
+ * `PLATTER_OPEN_*` and at most one `PLATTER_LOCATION_*`. `*out` belongs to the caller, who ends it
+ * with `platter_image_close()`.
+ *
+ * Statuses: NOT_FOUND, OS, NOT_AN_IMAGE, CORRUPT, UNSUPPORTED, LOCKED, DENIED, LIMIT, INVALID.
+ * Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `location` is NULL or NUL-terminated.
+ */
+int platter_image_open(struct platter_image **out,
+                       const char *location,
+                       const struct platter_open_options *options,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * Opens the image in an open file. The descriptor is duplicated: the caller keeps its own. `name`
+ * (may be NULL) stands for the file in messages and reports. `options` and `flags` as for
+ * `platter_image_open()`, without `PLATTER_LOCATION_*`.
+ *
+ * Statuses: as `platter_image_open()`. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_image_open_fd(struct platter_image **out,
+                          int fd,
+                          const char *name,
+                          const struct platter_open_options *options,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Opens the image in storage of the program. `ops` is copied; `name` (may be NULL) stands for the
+ * storage in messages and reports. `free_fn` (may be NULL) is called once with `user_data`: when
+ * the image is closed and its last job freed, or at once when this call fails. `options` and
+ * `flags` as for `platter_image_open()`, without `PLATTER_LOCATION_*`.
+ *
+ * Statuses: as `platter_image_open()`, and those of the callbacks. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated; the callbacks and `user_data` are usable from every thread
+ * until `free_fn` is called.
+ */
+int platter_image_open_storage(struct platter_image **out,
+                               const struct platter_storage_ops *ops,
+                               const char *name,
+                               void *user_data,
+                               platter_free_fn free_fn,
+                               const struct platter_open_options *options,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
+ * Ends use of an image: writes out cached metadata, makes completed writes durable as the cache
+ * mode says, releases locks. The handle is gone in every case, also where this reports a failure;
+ * data may be lost then. Where jobs still hold the image it is flushed now, and released with the
+ * last of them. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
+ * is closed.
+ *
+ * Statuses: OS, NO_SPACE, INVALID. Threads: one, once. Since 0.1.
+ *
+ * # Safety
+ * The image is not used afterwards.
+ */
+int platter_image_close(struct platter_image *image,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * The virtual size in bytes.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_image_size(uint64_t *out,
+                       const struct platter_image *image,
+                       struct platter_error **err);
+
+/**
+ * The allocation unit in bytes.
+ *
+ * Statuses: NOT_FOUND where the format has none, INVALID. Threads: any. Since 0.1.
+ */
+int platter_image_cluster_size(uint32_t *out,
+                               const struct platter_image *image,
+                               struct platter_error **err);
+
+/**
+ * The name of the format. Lives as long as the image; NULL for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_image_format(const struct platter_image *image);
+
+/**
+ * Where the image was opened from, as it was given. Lives as long as the image; NULL for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_image_filename(const struct platter_image *image);
+
+/**
+ * Whether writes are refused. `true` for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+bool platter_image_is_read_only(const struct platter_image *image);
+
+/**
+ * What the user should know although the image could be opened: one line of UTF-8. `index` counts
+ * from 0; NULL past the last one, and for NULL. Lives as long as the image.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_image_warning(const struct platter_image *image,
+                                  size_t index);
+
+/**
+ * Fills `buf` with `len` guest bytes at `offset`, never fewer: the range must lie in the image.
+ * `flags` must be 0.
+ *
+ * Statuses: INVALID, OS, CORRUPT. Threads: any, several at once. Since 0.1.
+ *
+ * # Safety
+ * `buf` is writable for `len` bytes.
+ */
+int platter_image_read(const struct platter_image *image,
+                       void *buf,
+                       size_t len,
+                       uint64_t offset,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * Writes `len` bytes of `buf` at `offset`; the range must lie in the image. `flags` is 0 or
+ * `PLATTER_WRITE_FUA`.
+ *
+ * Statuses: READ_ONLY, INVALID, NO_SPACE, OS, CORRUPT. Threads: any, several at once. Since 0.1.
+ *
+ * # Safety
+ * `buf` is readable for `len` bytes.
+ */
+int platter_image_write(const struct platter_image *image,
+                        const void *buf,
+                        size_t len,
+                        uint64_t offset,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * As `platter_image_read()`, into `iovcnt` buffers in turn.
+ *
+ * Statuses and threads: as `platter_image_read()`. Since 0.1.
+ *
+ * # Safety
+ * `iov` has `iovcnt` entries, each writable for its length.
+ */
+int platter_image_readv(const struct platter_image *image,
+                        const struct iovec *iov,
+                        uint32_t iovcnt,
+                        uint64_t offset,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * As `platter_image_write()`, from `iovcnt` buffers in turn. A failure may leave the first of them
+ * written.
+ *
+ * Statuses and threads: as `platter_image_write()`. Since 0.1.
+ *
+ * # Safety
+ * `iov` has `iovcnt` entries, each readable for its length.
+ */
+int platter_image_writev(const struct platter_image *image,
+                         const struct iovec *iov,
+                         uint32_t iovcnt,
+                         uint64_t offset,
+                         uint32_t flags,
+                         struct platter_error **err);
+
+/**
+ * Makes `len` guest bytes from `offset` read as zeroes. `flags` are bits of `PLATTER_WRITE_FUA`,
+ * `PLATTER_ZERO_MAY_UNMAP` and `PLATTER_ZERO_NO_FALLBACK`.
+ *
+ * Statuses: as `platter_image_write()`, UNSUPPORTED. Threads: any, several at once. Since 0.1.
+ */
+int platter_image_write_zeroes(const struct platter_image *image,
+                               uint64_t offset,
+                               uint64_t len,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
+ * Gives `len` guest bytes from `offset` back. Whole clusters read afterwards as zeroes, or as the
+ * format defines; parts of clusters at the ends are left alone. `flags` must be 0.
+ *
+ * Statuses: as `platter_image_write()`. Threads: any, several at once. Since 0.1.
+ */
+int platter_image_discard(const struct platter_image *image,
+                          uint64_t offset,
+                          uint64_t len,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Makes all completed writes durable as the cache mode says. `flags` must be 0.
+ *
+ * Statuses: OS, NO_SPACE, INVALID; data may be lost then. Threads: any, several at once. Since 0.1.
+ */
+int platter_image_flush(const struct platter_image *image,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * The longest run of guest bytes of one kind that starts at `offset` and is at most `len` bytes,
+ * looked up through the backing chain. `len` is not 0 and the range lies in the image. `flags` must
+ * be 0.
+ *
+ * Statuses: INVALID, OS, CORRUPT. Threads: any, several at once. Since 0.1.
+ */
+int platter_image_extent(struct platter_extent *out,
+                         const struct platter_image *image,
+                         uint64_t offset,
+                         uint64_t len,
+                         uint32_t flags,
+                         struct platter_error **err);
+
+/**
+ * Sets the callback for progress. `free_fn` (may be NULL) is called once with `user_data`: when the
+ * job is freed or another callback is set, or at once when this call fails. `flags` must be 0.
+ *
+ * Statuses: BUSY once the job runs, INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `progress_fn` and `user_data` are usable until `free_fn` is called, on the thread that runs the
+ * job.
+ */
+int platter_job_set_progress(struct platter_job *job,
+                             platter_progress_fn progress_fn,
+                             void *user_data,
+                             platter_free_fn free_fn,
+                             uint32_t flags,
+                             struct platter_error **err);
+
+/**
+ * Sets the callback for messages: the findings of a check, and warnings. `free_fn` as with
+ * `platter_job_set_progress()`. `flags` must be 0.
+ *
+ * Statuses: BUSY once the job runs, INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `message_fn` and `user_data` are usable until `free_fn` is called, on the thread that runs the
+ * job.
+ */
+int platter_job_set_message(struct platter_job *job,
+                            platter_message_fn message_fn,
+                            void *user_data,
+                            platter_free_fn free_fn,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * The line that announces the job, without newline: `Formatting '…', fmt=…` for a creation; NULL
+ * for jobs without one, and for NULL. Lives as long as the job.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_job_summary(const struct platter_job *job);
+
+/**
+ * Runs the job on this thread and returns its status. `flags` must be 0.
+ *
+ * Statuses: those of the work, CANCELLED, BUSY (it was run before), INVALID. Threads: one at a time.
+ * Since 0.1.
+ *
+ * # Safety
+ * The job is NULL or alive.
+ */
+int platter_job_run(struct platter_job *job,
+                    uint32_t flags,
+                    struct platter_error **err);
+
+/**
+ * Starts the job on a thread of its own, which blocks all signals. `platter_job_fd()` tells its end,
+ * `platter_job_result()` how it ended. `flags` must be 0.
+ *
+ * Statuses: BUSY (it was run before), OS, INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * The job is NULL or alive.
+ */
+int platter_job_start(struct platter_job *job,
+                      uint32_t flags,
+                      struct platter_error **err);
+
+/**
+ * An eventfd (non-blocking, close-on-exec) that becomes readable when the job ends, and stays so
+ * until it is read. It belongs to the job and is closed with it. `flags` must be 0.
+ *
+ * Statuses: OS, INVALID; `*out` is -1 then. Threads: any. Since 0.1.
+ */
+int platter_job_fd(int *out,
+                   const struct platter_job *job,
+                   uint32_t flags,
+                   struct platter_error **err);
+
+/**
+ * How the job ended. `out` may be NULL; else `*out` is the report, which belongs to the caller, who
+ * frees it with `platter_report_free()`. May be called more than once. `flags` is 0 or
+ * `PLATTER_JOB_WAIT`.
+ *
+ * Statuses: BUSY while the job has not ended (with `PLATTER_JOB_WAIT`: has not begun), those of the
+ * work, CANCELLED, INVALID. Threads: any. Since 0.1.
+ */
+int platter_job_result(struct platter_report **out,
+                       const struct platter_job *job,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * How far the job has come.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_job_progress(struct platter_progress *out,
+                         const struct platter_job *job,
+                         struct platter_error **err);
+
+/**
+ * A warning of the job: one line of UTF-8. `index` counts from 0 in the order of time; NULL past the
+ * last one, and for NULL. Lives as long as the job.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_job_warning(const struct platter_job *job,
+                                size_t index);
+
+/**
+ * Asks the job to end; it ends with CANCELLED unless it was done already. What it leaves behind is
+ * said where the job is made. This only stores an atomic. NULL does nothing.
+ *
+ * Threads: any; safe in a signal handler. Since 0.1.
+ */
+void platter_job_cancel(const struct platter_job *job);
+
+/**
+ * Holds the job at its next step until `platter_job_resume()` or `platter_job_cancel()`.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_job_pause(const struct platter_job *job,
+                      struct platter_error **err);
+
+/**
+ * Lets a paused job go on.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_job_resume(const struct platter_job *job,
+                       struct platter_error **err);
+
+/**
+ * Limits the job to `bytes_per_second` of guest data; 0 lifts the limit.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_job_set_rate(const struct platter_job *job,
+                         uint64_t bytes_per_second,
+                         struct platter_error **err);
+
+/**
+ * Frees a job. One that runs is cancelled, and this waits for its end. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The job is not used afterwards.
+ */
+void platter_job_free(struct platter_job *job);
+
+/**
+ * The kind of report, a `PLATTER_REPORT_*`. 0 for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+uint32_t platter_report_kind(const struct platter_report *report);
+
+/**
+ * The report as JSON, with its final newline: for info, check and map what `qemu-img --output=json`
+ * prints, key for key. `*out` lives as long as the report. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_report_json(const char **out,
+                        const struct platter_report *report,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * The report for people, with newlines: what `qemu-img` prints without `--output`; `""` for a
+ * conversion. `*out` lives as long as the report. Where the human form cannot show everything this
+ * still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_report_text(const char **out,
+                        const struct platter_report *report,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * How the text of `platter_report_text()` ends: 0 where it is complete, else the error that ends it: a
+ * map with extents that have no plain host bytes. `flags` must be 0.
+ *
+ * Statuses: UNSUPPORTED, INVALID. Threads: any. Since 0.1.
+ */
+int platter_report_text_end(const struct platter_report *report,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 2
+ * (corruptions or errors of the check) or 3 (leaks alone); for compare 0 (identical) or 1; else 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_report_exit_code(int *out,
+                             const struct platter_report *report,
+                             struct platter_error **err);
+
+/**
+ * The number of entries: layers of an info report (the image, then its backing chain), runs of a
+ * map; 1 for every other report.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_report_count(size_t *out,
+                         const struct platter_report *report,
+                         struct platter_error **err);
+
+/**
+ * A number of entry `index`, by the key of the JSON: `virtual-size`, `actual-size`, `leaks`.
+ *
+ * Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`. Check:
+ * `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`, `image-end-offset`,
+ * `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
+ * `start`, `length`, `depth`, `offset`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
+ * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`.
+ *
+ * Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `key` is NULL or NUL-terminated.
+ */
+int platter_report_u64(uint64_t *out,
+                       const struct platter_report *report,
+                       size_t index,
+                       const char *key,
+                       struct platter_error **err);
+
+/**
+ * A truth of entry `index`, by the key of the JSON. Keys of info: `encrypted`, `dirty-flag`. Map:
+ * `present`, `zero`, `data`, `compressed`. Compare: `identical`, `size-mismatch`.
+ *
+ * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `key` is NULL or NUL-terminated.
+ */
+int platter_report_bool(bool *out,
+                        const struct platter_report *report,
+                        size_t index,
+                        const char *key,
+                        struct platter_error **err);
+
+/**
+ * A text of entry `index`, by the key of the JSON; `*out` lives as long as the report. Keys of info:
+ * `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
+ * Check: `filename`, `format`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
+ *
+ * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `key` is NULL or NUL-terminated.
+ */
+int platter_report_string(const char **out,
+                          const struct platter_report *report,
+                          size_t index,
+                          const char *key,
+                          struct platter_error **err);
+
+/**
+ * The run at `index` of a map report.
+ *
+ * Statuses: NOT_FOUND past the last one, INVALID for another report. Threads: any. Since 0.1.
+ */
+int platter_report_extent(struct platter_extent *out,
+                          const struct platter_report *report,
+                          size_t index,
+                          struct platter_error **err);
+
+/**
+ * Frees a report. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The report is not used afterwards.
+ */
+void platter_report_free(struct platter_report *report);
+
+/**
+ * Makes a job that checks the consistency of `image`, which was opened with
+ * `PLATTER_OPEN_FOR_CHECK`. Each finding is a message, a `PLATTER_MESSAGE_NOTE`; the report has the
+ * numbers. The job keeps the image alive. `*out` belongs to the caller, who frees it with
+ * `platter_job_free()`. `flags` must be 0. A cancelled check has changed nothing.
+ *
+ * Statuses: INVALID; of the job: UNSUPPORTED where the format has no check, OS, CORRUPT. Threads:
+ * any. Since 0.1.
+ */
+int platter_check_job_new(struct platter_job **out,
+                          const struct platter_image *image,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Makes a job that compares the guest bytes of two images; a longer one must end in zeroes. The job
+ * keeps the images alive. `*out` belongs to the caller, who frees it with `platter_job_free()`.
+ * `flags` is 0 or `PLATTER_COMPARE_STRICT`. Images that differ are a report, not an error.
+ *
+ * Statuses: INVALID; of the job: OS, CORRUPT. Threads: any. Since 0.1.
+ */
+int platter_compare_job_new(struct platter_job **out,
+                            const struct platter_image *a,
+                            const struct platter_image *b,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * Begins the description of a conversion with every default of `qemu-img convert`: into a raw image,
+ * target cache mode `unsafe`. The caller frees it with `platter_convert_free()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_convert_new(struct platter_convert **out,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * Adds a source; several are concatenated in the order of the calls. `flags` are at most one
+ * `PLATTER_LOCATION_*`.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `location` is NULL or NUL-terminated.
+ */
+int platter_convert_add_source(struct platter_convert *convert,
+                               const char *location,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
+ * Sets how every source is opened: format, cache mode, policy; a copy is kept. `options` may be NULL
+ * for the defaults. `flags` is 0 or `PLATTER_OPEN_FORCE_SHARE`.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_convert_set_source_options(struct platter_convert *convert,
+                                       const struct platter_open_options *options,
+                                       uint32_t flags,
+                                       struct platter_error **err);
+
+/**
+ * Sets an internal snapshot of the source to convert, by ID or name, or as `snapshot.id=…` or
+ * `snapshot.name=…`; NULL for the current state. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `snapshot` is NULL or NUL-terminated.
+ */
+int platter_convert_set_snapshot(struct platter_convert *convert,
+                                 const char *snapshot,
+                                 uint32_t flags,
+                                 struct platter_error **err);
+
+/**
+ * Sets the target and its format. A NULL format guesses that of an existing target, which needs
+ * `PLATTER_CONVERT_TARGET_EXISTS` and a policy that allows it. `flags` are at most one
+ * `PLATTER_LOCATION_*`.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `location` and `format` are NULL or NUL-terminated.
+ */
+int platter_convert_set_target(struct platter_convert *convert,
+                               const char *location,
+                               const char *format,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
+ * Sets the options of the new image, of which a copy is kept; they replace those set before. `flags`
+ * must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_convert_set_target_options(struct platter_convert *convert,
+                                       const struct platter_options *options,
+                                       uint32_t flags,
+                                       struct platter_error **err);
+
+/**
+ * Sets the cache mode of the target, as `platter_open_options_set_cache()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `mode` is NULL or NUL-terminated.
+ */
+int platter_convert_set_target_cache(struct platter_convert *convert,
+                                     const char *mode,
+                                     uint32_t flags,
+                                     struct platter_error **err);
+
+/**
+ * Sets what opening the target and its backing file may do; a copy is kept. The policy of the
+ * sources is that of `platter_convert_set_source_options()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_convert_set_target_policy(struct platter_convert *convert,
+                                      const struct platter_policy *policy,
+                                      uint32_t flags,
+                                      struct platter_error **err);
+
+/**
+ * Sets the target's backing file and its format; data that it holds already is not copied. Either may
+ * be NULL for none, or where the options name it. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `file` and `format` are NULL or NUL-terminated.
+ */
+int platter_convert_set_backing(struct platter_convert *convert,
+                                const char *file,
+                                const char *format,
+                                uint32_t flags,
+                                struct platter_error **err);
+
+/**
+ * Sets a number of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`. Its
+ * range is checked when the job runs. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_convert_set_number(struct platter_convert *convert,
+                               uint32_t which,
+                               uint64_t value,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
+ * Makes the job that converts. `flags` are bits of `PLATTER_CONVERT_*`. Nothing is touched before
+ * the job runs; the rate limit is `platter_job_set_rate()`. `*out` belongs to the caller, who frees it
+ * with `platter_job_free()`. A target that the job created is removed when it fails or is cancelled;
+ * an existing target then has part of the data.
+ *
+ * Statuses: INVALID; of the job: every one of opening, creating, reading and writing. Threads: any.
+ * Since 0.1.
+ */
+int platter_convert_job_new(struct platter_job **out,
+                            const struct platter_convert *convert,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * Frees the description of a conversion. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The description is not used afterwards.
+ */
+void platter_convert_free(struct platter_convert *convert);
+
+/**
+ * Begins the description of a new image at `location` in `format`. The caller frees it with
+ * `platter_create_free()`. `flags` are at most one `PLATTER_LOCATION_*`.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `location` and `format` are NULL or NUL-terminated.
+ */
+int platter_create_new(struct platter_create **out,
+                       const char *location,
+                       const char *format,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * Sets the virtual size in bytes; it is rounded up to 512. Without it the size is the option `size`,
+ * or that of the backing file. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_create_set_size(struct platter_create *create,
+                            uint64_t size,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * Sets the options, of which a copy is kept; they replace those set before. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_create_set_options(struct platter_create *create,
+                               const struct platter_options *options,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
+ * Sets the backing file and its format as they are to stand in the image; either may be NULL for
+ * none, or where the options name it. A relative name is relative to the image. `flags` is 0 or
+ * `PLATTER_BACKING_UNSAFE`.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `file` and `format` are NULL or NUL-terminated.
+ */
+int platter_create_set_backing(struct platter_create *create,
+                               const char *file,
+                               const char *format,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
+ * Sets what opening the backing file may do; a copy is kept. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_create_set_policy(struct platter_create *create,
+                              const struct platter_policy *policy,
+                              uint32_t flags,
+                              struct platter_error **err);
+
+/**
+ * Makes the job that creates the image. Everything that can be checked without touching the target
+ * is checked here, the backing file is opened for its size; `platter_job_summary()` then has the
+ * line that announces the creation. `*out` belongs to the caller, who frees it with
+ * `platter_job_free()`. `flags` must be 0. A job that fails or is cancelled leaves no new file.
+ *
+ * Statuses: INVALID, UNSUPPORTED, LIMIT, and of opening the backing file; of the job: OS, NO_SPACE,
+ * LOCKED, READ_ONLY. Threads: any. Since 0.1.
+ */
+int platter_create_job_new(struct platter_job **out,
+                           const struct platter_create *create,
+                           uint32_t flags,
+                           struct platter_error **err);
+
+/**
+ * Frees the description of a new image. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The description is not used afterwards.
+ */
+void platter_create_free(struct platter_create *create);
+
+/**
+ * Reports what the image at `location` is. Only its metadata is read: no data file is opened, and
+ * backing files only with `PLATTER_INFO_CHAIN`. `options` may be NULL for the defaults. `flags` are
+ * bits of `PLATTER_OPEN_FORCE_SHARE`, `PLATTER_INFO_CHAIN` and at most one `PLATTER_LOCATION_*`.
+ * `*out` belongs to the caller, who frees it with `platter_report_free()`.
+ *
+ * Statuses: as `platter_image_open()`. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `location` is NULL or NUL-terminated.
+ */
+int platter_info(struct platter_report **out,
+                 const char *location,
+                 const struct platter_open_options *options,
+                 uint32_t flags,
+                 struct platter_error **err);
+
+/**
+ * Makes a job that maps `length` guest bytes of `image` and its backing chain from `start`; a length
+ * past the end is cut. The job keeps the image alive. `*out` belongs to the caller, who frees it
+ * with `platter_job_free()`. `flags` must be 0.
+ *
+ * Statuses: INVALID; of the job: OS, CORRUPT. Threads: any. Since 0.1.
+ */
+int platter_map_job_new(struct platter_job **out,
+                        const struct platter_image *image,
+                        uint64_t start,
+                        uint64_t length,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* PLATTER_H */

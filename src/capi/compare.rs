@@ -1,0 +1,42 @@
+//! The job that compares two images.
+
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{call_out, check_flags};
+use crate::capi::image::{platter_image, shared_of};
+use crate::capi::job::{NewJob, platter_job};
+use crate::capi::report::Content;
+use crate::ops;
+
+/// Flag of `platter_compare_job_new()`: allocation and size must agree too.
+pub const PLATTER_COMPARE_STRICT: u32 = 1;
+
+/// Makes a job that compares the guest bytes of two images; a longer one must end in zeroes. The job
+/// keeps the images alive. `*out` belongs to the caller, who frees it with `platter_job_free()`.
+/// `flags` is 0 or `PLATTER_COMPARE_STRICT`. Images that differ are a report, not an error.
+///
+/// Statuses: INVALID; of the job: OS, CORRUPT. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_compare_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    a: Option<&platter_image>,
+    b: Option<&platter_image>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, PLATTER_COMPARE_STRICT)?;
+        let images = vec![shared_of(a, "a")?, shared_of(b, "b")?];
+        let strict = flags & PLATTER_COMPARE_STRICT != 0;
+        Ok(NewJob::new().into_handle(
+            "compare",
+            None,
+            images,
+            Box::new(move |job, images| {
+                ops::compare::compare(&images[0], &images[1], strict, job).map(Content::Compare)
+            }),
+        ))
+    })
+}

@@ -1,0 +1,360 @@
+//! The job that converts images.
+
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{
+    self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
+};
+use crate::capi::job::{NewJob, platter_job};
+use crate::capi::open::{
+    LOCATION_FLAGS, PLATTER_OPEN_DENY_WRITERS, PLATTER_OPEN_FORCE_SHARE, cache_mode, location,
+    merged, platter_open_options,
+};
+use crate::capi::options::platter_options;
+use crate::capi::policy::platter_policy;
+use crate::capi::report::Content;
+use crate::capi::text::optional_utf8;
+use crate::error::{Error, Result};
+use crate::location::Location;
+use crate::ops::convert::{ConvertRequest, convert};
+
+/// What to convert, and how. What uses it copies it.
+#[derive(Debug)]
+pub struct platter_convert {
+    poison: Poison,
+    request: ConvertRequest,
+    has_target: bool,
+}
+
+impl Handle for platter_convert {
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+/// Flag of `platter_convert_job_new()`: compress the target's clusters.
+pub const PLATTER_CONVERT_COMPRESS: u32 = 1;
+/// Flag of `platter_convert_job_new()`: write into an image that exists.
+pub const PLATTER_CONVERT_TARGET_EXISTS: u32 = 2;
+/// Flag of `platter_convert_job_new()`: the existing target reads as zeroes.
+pub const PLATTER_CONVERT_TARGET_IS_ZERO: u32 = 4;
+/// Flag of `platter_convert_job_new()`: clusters need not lie in the order of the guest.
+pub const PLATTER_CONVERT_OUT_OF_ORDER: u32 = 8;
+/// Flag of `platter_convert_job_new()`: copy inside the host where possible; that is tried anyway.
+pub const PLATTER_CONVERT_COPY_RANGE: u32 = 16;
+/// Flag of `platter_convert_job_new()`: unreadable parts become zeroes, with a warning each.
+pub const PLATTER_CONVERT_SALVAGE: u32 = 32;
+
+/// Begins the description of a conversion with every default of `qemu-img convert`: into a raw image,
+/// target cache mode `unsafe`. The caller frees it with `platter_convert_free()`. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_new(
+    out: Option<&mut MaybeUninit<*mut platter_convert>>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        let mut request = ConvertRequest::new(Location::from_path(""), Location::from_path(""));
+        request.sources.clear();
+        request.target_format = Some("raw".to_owned());
+        Ok(Box::into_raw(Box::new(platter_convert {
+            poison: Poison::default(),
+            request,
+            has_target: false,
+        })))
+    })
+}
+
+/// Adds a source; several are concatenated in the order of the calls. `flags` are at most one
+/// `PLATTER_LOCATION_*`.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `location` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_convert_add_source(
+    convert: Option<&mut platter_convert>,
+    location: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, LOCATION_FLAGS)?;
+        // SAFETY: by the contract of this function.
+        let location = unsafe { self::location(location, "location", flags)? };
+        convert.request.sources.push(location);
+        Ok(())
+    })
+}
+
+/// Sets how every source is opened: format, cache mode, policy; a copy is kept. `options` may be NULL
+/// for the defaults. `flags` is 0 or `PLATTER_OPEN_FORCE_SHARE`.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_set_source_options(
+    convert: Option<&mut platter_convert>,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, PLATTER_OPEN_FORCE_SHARE)?;
+        convert.request.source_options = merged(options, flags | PLATTER_OPEN_DENY_WRITERS)?;
+        Ok(())
+    })
+}
+
+/// Sets an internal snapshot of the source to convert, by ID or name, or as `snapshot.id=…` or
+/// `snapshot.name=…`; NULL for the current state. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `snapshot` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_convert_set_snapshot(
+    convert: Option<&mut platter_convert>,
+    snapshot: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let snapshot = unsafe { optional_utf8(snapshot, "snapshot")? };
+        convert.request.snapshot = snapshot.map(str::to_owned);
+        Ok(())
+    })
+}
+
+/// Sets the target and its format. A NULL format guesses that of an existing target, which needs
+/// `PLATTER_CONVERT_TARGET_EXISTS` and a policy that allows it. `flags` are at most one
+/// `PLATTER_LOCATION_*`.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `location` and `format` are NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_convert_set_target(
+    convert: Option<&mut platter_convert>,
+    location: *const c_char,
+    format: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, LOCATION_FLAGS)?;
+        // SAFETY: by the contract of this function.
+        let location = unsafe { self::location(location, "location", flags)? };
+        // SAFETY: by the contract of this function.
+        let format = unsafe { optional_utf8(format, "format")? };
+        convert.request.target = location;
+        convert.request.target_format = format.map(str::to_owned);
+        convert.has_target = true;
+        Ok(())
+    })
+}
+
+/// Sets the options of the new image, of which a copy is kept; they replace those set before. `flags`
+/// must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_set_target_options(
+    convert: Option<&mut platter_convert>,
+    options: Option<&platter_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        let options = given(options, "options")?;
+        options.poison().check()?;
+        convert.request.target_options = options.options().clone();
+        Ok(())
+    })
+}
+
+/// Sets the cache mode of the target, as `platter_open_options_set_cache()`. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `mode` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_convert_set_target_cache(
+    convert: Option<&mut platter_convert>,
+    mode: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        convert.request.target_cache = unsafe { cache_mode(mode)? };
+        Ok(())
+    })
+}
+
+/// Sets what opening the target and its backing file may do; a copy is kept. The policy of the
+/// sources is that of `platter_convert_set_source_options()`. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_set_target_policy(
+    convert: Option<&mut platter_convert>,
+    policy: Option<&platter_policy>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        let policy = given(policy, "policy")?;
+        policy.poison().check()?;
+        convert.request.policy = policy.policy().clone();
+        Ok(())
+    })
+}
+
+/// Sets the target's backing file and its format; data that it holds already is not copied. Either may
+/// be NULL for none, or where the options name it. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `file` and `format` are NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_convert_set_backing(
+    convert: Option<&mut platter_convert>,
+    file: *const c_char,
+    format: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let (file, format) = unsafe {
+            (
+                optional_utf8(file, "file")?,
+                optional_utf8(format, "format")?,
+            )
+        };
+        convert.request.backing_file = file.map(str::to_owned);
+        convert.request.backing_format = format.map(str::to_owned);
+        Ok(())
+    })
+}
+
+/// A number of a conversion: runs of zeroes of at least this many bytes stay sparse; a multiple of 512
+/// up to 16 MiB, 0 allocates everything. The default is 4096.
+pub const PLATTER_CONVERT_SPARSE_SIZE: u32 = 1;
+/// A number of a conversion: pieces of work at a time, 1 to 16. The default follows the machine.
+pub const PLATTER_CONVERT_PARALLEL: u32 = 2;
+
+/// Sets a number of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`. Its
+/// range is checked when the job runs. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_set_number(
+    convert: Option<&mut platter_convert>,
+    which: u32,
+    value: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        let value = u32::try_from(value)
+            .map_err(|_| Error::invalid(format!("Value {value} of the conversion is too large")))?;
+        match which {
+            PLATTER_CONVERT_SPARSE_SIZE => convert.request.sparse_size = Some(value),
+            PLATTER_CONVERT_PARALLEL => convert.request.parallel = Some(value),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "Unknown number {which} of a conversion"
+                )));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Makes the job that converts. `flags` are bits of `PLATTER_CONVERT_*`. Nothing is touched before
+/// the job runs; the rate limit is `platter_job_set_rate()`. `*out` belongs to the caller, who frees it
+/// with `platter_job_free()`. A target that the job created is removed when it fails or is cancelled;
+/// an existing target then has part of the data.
+///
+/// Statuses: INVALID; of the job: every one of opening, creating, reading and writing. Threads: any.
+/// Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    convert: Option<&platter_convert>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, convert, "convert", err, |params| {
+        let request = request(params, flags)?;
+        Ok(NewJob::new().into_handle(
+            "convert",
+            None,
+            Vec::new(),
+            Box::new(move |job, _| convert_job(&request, job)),
+        ))
+    })
+}
+
+fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
+    check_flags(
+        flags,
+        PLATTER_CONVERT_COMPRESS
+            | PLATTER_CONVERT_TARGET_EXISTS
+            | PLATTER_CONVERT_TARGET_IS_ZERO
+            | PLATTER_CONVERT_OUT_OF_ORDER
+            | PLATTER_CONVERT_COPY_RANGE
+            | PLATTER_CONVERT_SALVAGE,
+    )?;
+    if params.request.sources.is_empty() {
+        return Err(Error::invalid("The conversion has no source"));
+    }
+    if !params.has_target {
+        return Err(Error::invalid("The conversion has no target"));
+    }
+    let mut request = params.request.clone();
+    request.compress = flags & PLATTER_CONVERT_COMPRESS != 0;
+    request.target_exists = flags & PLATTER_CONVERT_TARGET_EXISTS != 0;
+    request.target_is_zero = flags & PLATTER_CONVERT_TARGET_IS_ZERO != 0;
+    request.out_of_order = flags & PLATTER_CONVERT_OUT_OF_ORDER != 0;
+    request.copy_range = flags & PLATTER_CONVERT_COPY_RANGE != 0;
+    request.salvage = flags & PLATTER_CONVERT_SALVAGE != 0;
+    if request.target_format.is_none() && !request.target_exists {
+        return Err(Error::invalid("A new target needs a format"));
+    }
+    Ok(request)
+}
+
+fn convert_job(request: &ConvertRequest, job: &mut crate::job::Job) -> Result<Content> {
+    convert(request, job).map(Content::Convert)
+}
+
+/// Frees the description of a conversion. NULL does nothing.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// The description is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_convert_free(convert: *mut platter_convert) {
+    // SAFETY: the caller owns it; it came from `platter_convert_new`.
+    unsafe { guard::free(convert) }
+}

@@ -1,0 +1,201 @@
+//! The job that makes an image.
+
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{
+    self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
+};
+use crate::capi::job::{NewJob, platter_job};
+use crate::capi::open::{LOCATION_FLAGS, location};
+use crate::capi::options::platter_options;
+use crate::capi::policy::platter_policy;
+use crate::capi::report::Content;
+use crate::capi::text::{c_line, optional_utf8, utf8};
+use crate::ops::create::{CreatePlan, CreateRequest};
+use crate::options::Options;
+use crate::policy::OpenPolicy;
+
+/// What to create. What uses it copies it.
+#[derive(Debug)]
+pub struct platter_create {
+    poison: Poison,
+    request: CreateRequest,
+}
+
+impl Handle for platter_create {
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+/// Begins the description of a new image at `location` in `format`. The caller frees it with
+/// `platter_create_free()`. `flags` are at most one `PLATTER_LOCATION_*`.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `location` and `format` are NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_create_new(
+    out: Option<&mut MaybeUninit<*mut platter_create>>,
+    location: *const c_char,
+    format: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, LOCATION_FLAGS)?;
+        // SAFETY: by the contract of this function.
+        let location = unsafe { self::location(location, "location", flags)? };
+        // SAFETY: by the contract of this function.
+        let format = unsafe { utf8(format, "format")? };
+        Ok(Box::into_raw(Box::new(platter_create {
+            poison: Poison::default(),
+            request: CreateRequest {
+                location,
+                format: format.to_owned(),
+                size: None,
+                options: Options::new(),
+                backing_file: None,
+                backing_format: None,
+                backing_unsafe: false,
+                secrets: Default::default(),
+                policy: OpenPolicy::default(),
+            },
+        })))
+    })
+}
+
+/// Sets the virtual size in bytes; it is rounded up to 512. Without it the size is the option `size`,
+/// or that of the backing file. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_create_set_size(
+    create: Option<&mut platter_create>,
+    size: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(create, "create", err, |create| {
+        check_flags(flags, 0)?;
+        create.request.size = Some(size);
+        Ok(())
+    })
+}
+
+/// Sets the options, of which a copy is kept; they replace those set before. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_create_set_options(
+    create: Option<&mut platter_create>,
+    options: Option<&platter_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(create, "create", err, |create| {
+        check_flags(flags, 0)?;
+        let options = given(options, "options")?;
+        options.poison().check()?;
+        create.request.options = options.options().clone();
+        Ok(())
+    })
+}
+
+/// Flag of `platter_create_set_backing()`: the backing file need not exist, and is not opened.
+pub const PLATTER_BACKING_UNSAFE: u32 = 1;
+
+/// Sets the backing file and its format as they are to stand in the image; either may be NULL for
+/// none, or where the options name it. A relative name is relative to the image. `flags` is 0 or
+/// `PLATTER_BACKING_UNSAFE`.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `file` and `format` are NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_create_set_backing(
+    create: Option<&mut platter_create>,
+    file: *const c_char,
+    format: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(create, "create", err, |create| {
+        check_flags(flags, PLATTER_BACKING_UNSAFE)?;
+        // SAFETY: by the contract of this function.
+        let (file, format) = unsafe {
+            (
+                optional_utf8(file, "file")?,
+                optional_utf8(format, "format")?,
+            )
+        };
+        create.request.backing_file = file.map(str::to_owned);
+        create.request.backing_format = format.map(str::to_owned);
+        create.request.backing_unsafe = flags & PLATTER_BACKING_UNSAFE != 0;
+        Ok(())
+    })
+}
+
+/// Sets what opening the backing file may do; a copy is kept. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_create_set_policy(
+    create: Option<&mut platter_create>,
+    policy: Option<&platter_policy>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(create, "create", err, |create| {
+        check_flags(flags, 0)?;
+        let policy = given(policy, "policy")?;
+        policy.poison().check()?;
+        create.request.policy = policy.policy().clone();
+        Ok(())
+    })
+}
+
+/// Makes the job that creates the image. Everything that can be checked without touching the target
+/// is checked here, the backing file is opened for its size; `platter_job_summary()` then has the
+/// line that announces the creation. `*out` belongs to the caller, who frees it with
+/// `platter_job_free()`. `flags` must be 0. A job that fails or is cancelled leaves no new file.
+///
+/// Statuses: INVALID, UNSUPPORTED, LIMIT, and of opening the backing file; of the job: OS, NO_SPACE,
+/// LOCKED, READ_ONLY. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_create_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    create: Option<&platter_create>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, create, "create", err, |create| {
+        check_flags(flags, 0)?;
+        let mut new = NewJob::new();
+        let plan = CreatePlan::new(create.request.clone(), &mut new.job)?;
+        let summary = plan.summary().to_owned();
+        let line = c_line(&summary);
+        Ok(new.into_handle(
+            "create",
+            Some(line),
+            Vec::new(),
+            Box::new(move |job, _| plan.run(job).map(|()| Content::Create { summary })),
+        ))
+    })
+}
+
+/// Frees the description of a new image. NULL does nothing.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// The description is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_create_free(create: *mut platter_create) {
+    // SAFETY: the caller owns it; it came from `platter_create_new`.
+    unsafe { guard::free(create) }
+}

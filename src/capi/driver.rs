@@ -1,0 +1,339 @@
+//! What formats and protocols there are, what each can do, and the options of each.
+
+use std::ffi::{CString, c_char, c_int};
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{call_out, check_flags};
+use crate::capi::open::{LOCATION_FLAGS, location};
+use crate::capi::text::{c_string, owned, utf8};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Features, FormatDriver, registry};
+use crate::ops::help;
+use crate::options::{OptionKind, OptionSpec};
+
+/// Kind of driver: an image format.
+pub const PLATTER_DRIVER_FORMAT: u32 = 1;
+/// Kind of driver: a protocol, on which image files lie.
+pub const PLATTER_DRIVER_PROTOCOL: u32 = 2;
+
+/// Feature: new images can be made.
+pub const PLATTER_FEATURE_CREATE: u32 = 1;
+/// Feature: images can be written.
+pub const PLATTER_FEATURE_WRITE: u32 = 2;
+/// Feature: images can name a backing file.
+pub const PLATTER_FEATURE_BACKING: u32 = 4;
+/// Feature: clusters can be compressed.
+pub const PLATTER_FEATURE_COMPRESS: u32 = 8;
+/// Feature: internal snapshots.
+pub const PLATTER_FEATURE_SNAPSHOTS: u32 = 16;
+/// Feature: persistent dirty bitmaps.
+pub const PLATTER_FEATURE_BITMAPS: u32 = 32;
+/// Feature: images can be checked.
+pub const PLATTER_FEATURE_CHECK: u32 = 64;
+/// Feature: images can be repaired.
+pub const PLATTER_FEATURE_REPAIR: u32 = 128;
+/// Feature: images can be resized.
+pub const PLATTER_FEATURE_RESIZE: u32 = 256;
+/// Feature: options of an existing image can be changed.
+pub const PLATTER_FEATURE_AMEND: u32 = 512;
+/// Feature: the size of an image can be measured before it is made.
+pub const PLATTER_FEATURE_MEASURE: u32 = 1024;
+/// Feature: encryption.
+pub const PLATTER_FEATURE_ENCRYPT: u32 = 2048;
+
+/// A format or protocol. The library owns it; it lives for ever.
+#[repr(C)]
+#[derive(Debug)]
+pub struct platter_driver_info {
+    /// Size of this struct in the library in use; later versions append members.
+    pub size: usize,
+    /// The name: `qcow2`, `file`.
+    pub name: *const c_char,
+    /// `PLATTER_DRIVER_FORMAT` or `PLATTER_DRIVER_PROTOCOL`.
+    pub kind: u32,
+    /// Bits of `PLATTER_FEATURE_*`.
+    pub features: u32,
+}
+
+/// Operation: making an image.
+pub const PLATTER_OPERATION_CREATE: u32 = 1;
+/// Operation: opening an image (the keys of `driver=…` strings).
+pub const PLATTER_OPERATION_OPEN: u32 = 2;
+/// Operation: changing the options of an image.
+pub const PLATTER_OPERATION_AMEND: u32 = 3;
+
+/// Type of option: text.
+pub const PLATTER_OPTION_STRING: u32 = 1;
+/// Type of option: a number.
+pub const PLATTER_OPTION_NUMBER: u32 = 2;
+/// Type of option: a number of bytes, with an optional suffix.
+pub const PLATTER_OPTION_SIZE: u32 = 3;
+/// Type of option: `on` or `off`.
+pub const PLATTER_OPTION_BOOL: u32 = 4;
+
+/// An option of a driver. The library owns it; it lives for ever.
+#[repr(C)]
+#[derive(Debug)]
+pub struct platter_option_info {
+    /// Size of this struct in the library in use; later versions append members.
+    pub size: usize,
+    /// The key.
+    pub name: *const c_char,
+    /// One line of help.
+    pub help: *const c_char,
+    /// The value when the option is not given; NULL where there is none.
+    pub default_value: *const c_char,
+    /// The values allowed, ended by NULL; NULL where any value of the type is.
+    pub allowed: *const *const c_char,
+    /// A `PLATTER_OPTION_*` type.
+    pub kind: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// One driver with its strings and tables.
+struct Entry {
+    info: platter_driver_info,
+    name: &'static str,
+    options: [Vec<platter_option_info>; 3],
+    _strings: Vec<CString>,
+    _lists: Vec<Box<[*const c_char]>>,
+}
+
+// SAFETY: the pointers lead to strings and lists that the entry owns and nothing changes.
+unsafe impl Send for Entry {}
+// SAFETY: as above.
+unsafe impl Sync for Entry {}
+
+fn drivers() -> &'static [Entry] {
+    static DRIVERS: OnceLock<Vec<Entry>> = OnceLock::new();
+    DRIVERS.get_or_init(|| {
+        registry::drivers()
+            .iter()
+            .map(|driver| entry(driver))
+            .collect()
+    })
+}
+
+fn entry(driver: &FormatDriver) -> Entry {
+    let mut strings = Vec::new();
+    let mut lists = Vec::new();
+    let options = [
+        driver.create_options,
+        driver.open_options,
+        driver.amend_options,
+    ]
+    .map(|table| {
+        table
+            .iter()
+            .map(|spec| describe(spec, &mut strings, &mut lists))
+            .collect()
+    });
+    let info = platter_driver_info {
+        size: size_of::<platter_driver_info>(),
+        name: keep(driver.name, &mut strings),
+        kind: PLATTER_DRIVER_FORMAT,
+        features: features(driver.features),
+    };
+    Entry {
+        info,
+        name: driver.name,
+        options,
+        _strings: strings,
+        _lists: lists,
+    }
+}
+
+fn keep(text: &str, strings: &mut Vec<CString>) -> *const c_char {
+    let text = c_string(text);
+    let pointer = text.as_ptr();
+    strings.push(text);
+    pointer
+}
+
+fn describe(
+    spec: &OptionSpec,
+    strings: &mut Vec<CString>,
+    lists: &mut Vec<Box<[*const c_char]>>,
+) -> platter_option_info {
+    let allowed = if spec.allowed.is_empty() {
+        std::ptr::null()
+    } else {
+        let values = spec.allowed.iter().map(|value| keep(value, strings));
+        let list: Box<[_]> = values.chain([std::ptr::null()]).collect();
+        let pointer = list.as_ptr();
+        lists.push(list);
+        pointer
+    };
+    platter_option_info {
+        size: size_of::<platter_option_info>(),
+        name: keep(spec.name, strings),
+        help: keep(spec.help, strings),
+        default_value: spec
+            .default
+            .map_or(std::ptr::null(), |text| keep(text, strings)),
+        allowed,
+        kind: match spec.kind {
+            OptionKind::Str => PLATTER_OPTION_STRING,
+            OptionKind::Num => PLATTER_OPTION_NUMBER,
+            OptionKind::Size => PLATTER_OPTION_SIZE,
+            OptionKind::Bool => PLATTER_OPTION_BOOL,
+        },
+        reserved: 0,
+    }
+}
+
+/// The bits of the ABI, which never change, for those of the core, which may.
+fn features(features: Features) -> u32 {
+    [
+        (Features::CREATE, PLATTER_FEATURE_CREATE),
+        (Features::WRITE, PLATTER_FEATURE_WRITE),
+        (Features::BACKING, PLATTER_FEATURE_BACKING),
+        (Features::COMPRESS, PLATTER_FEATURE_COMPRESS),
+        (Features::SNAPSHOTS, PLATTER_FEATURE_SNAPSHOTS),
+        (Features::BITMAPS, PLATTER_FEATURE_BITMAPS),
+        (Features::CHECK, PLATTER_FEATURE_CHECK),
+        (Features::REPAIR, PLATTER_FEATURE_REPAIR),
+        (Features::RESIZE, PLATTER_FEATURE_RESIZE),
+        (Features::AMEND, PLATTER_FEATURE_AMEND),
+        (Features::MEASURE, PLATTER_FEATURE_MEASURE),
+        (Features::ENCRYPT, PLATTER_FEATURE_ENCRYPT),
+    ]
+    .iter()
+    .filter(|(feature, _)| features.contains(*feature))
+    .map(|(_, bit)| bit)
+    .sum()
+}
+
+fn find(name: &str, kind: u32) -> Result<&'static Entry> {
+    drivers()
+        .iter()
+        .find(|entry| entry.name == name && (kind == 0 || entry.info.kind == kind))
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("Unknown driver '{name}'")))
+}
+
+/// The driver at `index`, counted from 0: formats by name, then protocols by name. `flags` must be
+/// 0.
+///
+/// Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_driver_describe(
+    out: Option<&mut MaybeUninit<*const platter_driver_info>>,
+    index: usize,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        drivers()
+            .get(index)
+            .map(|entry| &raw const entry.info)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("No driver at {index}")))
+    })
+}
+
+/// The driver of that name; `kind` is a `PLATTER_DRIVER_*`, or 0 for any. `flags` must be 0.
+///
+/// Statuses: NOT_FOUND, INVALID. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_driver_find(
+    out: Option<&mut MaybeUninit<*const platter_driver_info>>,
+    name: *const c_char,
+    kind: u32,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        if kind > PLATTER_DRIVER_PROTOCOL {
+            return Err(Error::invalid(format!("Unknown kind of driver {kind}")));
+        }
+        // SAFETY: by the contract of this function.
+        let name = unsafe { utf8(name, "name")? };
+        find(name, kind).map(|entry| &raw const entry.info)
+    })
+}
+
+/// The option at `index`, counted from 0 and sorted by name, of `driver` for an operation
+/// (`PLATTER_OPERATION_*`). `flags` must be 0.
+///
+/// Statuses: NOT_FOUND for an unknown driver and past the last option, INVALID. Threads: any.
+/// Since 0.1.
+///
+/// # Safety
+/// `driver` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_option_describe(
+    out: Option<&mut MaybeUninit<*const platter_option_info>>,
+    driver: *const c_char,
+    operation: u32,
+    index: usize,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let driver = unsafe { utf8(driver, "driver")? };
+        let entry = find(driver, 0)?;
+        let table = match operation {
+            PLATTER_OPERATION_CREATE => &entry.options[0],
+            PLATTER_OPERATION_OPEN => &entry.options[1],
+            PLATTER_OPERATION_AMEND => &entry.options[2],
+            _ => return Err(unknown_operation(operation)),
+        };
+        table.get(index).map(std::ptr::from_ref).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("Driver '{driver}' has no option at {index}"),
+            )
+        })
+    })
+}
+
+/// The help that `-o help` prints: one line per option, with newlines, headed by its title. For
+/// `PLATTER_OPERATION_CREATE`, `target` (may be NULL) is where the image would be made: the options
+/// of its protocol are listed too. `*out` belongs to the caller, who frees it with
+/// `platter_free()`. `flags` are at most one `PLATTER_LOCATION_*`, for the target.
+///
+/// Statuses: INVALID (an unknown format, in the words for the user; an operation without such
+/// help), UNSUPPORTED (the driver does not offer the operation). Threads: any. Since 0.1.
+///
+/// # Safety
+/// `driver` and `target` are NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_option_help(
+    out: Option<&mut MaybeUninit<*mut c_char>>,
+    driver: *const c_char,
+    operation: u32,
+    target: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, LOCATION_FLAGS)?;
+        // SAFETY: by the contract of this function.
+        let driver = unsafe { utf8(driver, "driver")? };
+        let target = if target.is_null() {
+            None
+        } else {
+            // SAFETY: by the contract of this function.
+            Some(unsafe { location(target, "target", flags)? })
+        };
+        let help = match operation {
+            PLATTER_OPERATION_CREATE => help::create_help(driver, target.as_ref())?,
+            PLATTER_OPERATION_AMEND => help::amend_help(driver)?,
+            _ => return Err(unknown_operation(operation)),
+        };
+        Ok(owned(&c_string(help)))
+    })
+}
+
+fn unknown_operation(operation: u32) -> Error {
+    Error::invalid(format!("Unknown operation {operation}"))
+}

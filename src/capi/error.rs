@@ -1,0 +1,97 @@
+//! Errors as objects.
+
+use std::ffi::{CString, c_char, c_int};
+
+use crate::capi::guard;
+use crate::capi::status;
+use crate::capi::text::c_line;
+use crate::error::Error;
+
+/// Why a call failed. The caller of the failing call owns it and frees it with
+/// `platter_error_free()`; nothing changes it, so any thread may read it.
+#[derive(Clone, Debug)]
+pub struct platter_error {
+    status: c_int,
+    errno: c_int,
+    offset: Option<u64>,
+    message: CString,
+    hints: Vec<CString>,
+}
+
+impl platter_error {
+    pub(super) fn new(error: &Error) -> Self {
+        Self {
+            status: status::of_kind(error.kind()),
+            errno: error.errno(),
+            offset: error.offset(),
+            message: c_line(&error.to_string()),
+            hints: error.hints().iter().map(|hint| c_line(hint)).collect(),
+        }
+    }
+
+    pub(super) fn status(&self) -> c_int {
+        self.status
+    }
+}
+
+/// What `platter_error_offset()` returns where no offset is known.
+pub const PLATTER_OFFSET_UNKNOWN: u64 = u64::MAX;
+
+/// The status: a `PLATTER_STATUS_*`. 0 for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_error_status(error: Option<&platter_error>) -> c_int {
+    error.map_or(0, |error| error.status)
+}
+
+/// The errno of the system call that failed, else the one that fits the status best. 0 for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_error_errno(error: Option<&platter_error>) -> c_int {
+    error.map_or(0, |error| error.errno)
+}
+
+/// One line of UTF-8 for the user that names the file and the reason, causes joined by `": "`,
+/// without newline. Lives as long as the error. `""` for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_error_message(error: Option<&platter_error>) -> *const c_char {
+    error.map_or(c"".as_ptr(), |error| error.message.as_ptr())
+}
+
+/// Further lines for the user: a remedy, or a question to ask oneself. `index` counts from 0; NULL
+/// past the last one. Lives as long as the error. NULL for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_error_hint(error: Option<&platter_error>, index: usize) -> *const c_char {
+    error
+        .and_then(|error| error.hints.get(index))
+        .map_or(std::ptr::null(), |hint| hint.as_ptr())
+}
+
+/// The byte offset at which the file is damaged; `PLATTER_OFFSET_UNKNOWN` where that is not known,
+/// and for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_error_offset(error: Option<&platter_error>) -> u64 {
+    error
+        .and_then(|error| error.offset)
+        .unwrap_or(PLATTER_OFFSET_UNKNOWN)
+}
+
+/// Frees an error. NULL does nothing.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// The error is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_error_free(error: *mut platter_error) {
+    // SAFETY: the caller owns the error, which came from a failing call.
+    unsafe { guard::free(error) }
+}

@@ -1,0 +1,316 @@
+//! Open images.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ops::Deref;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{
+    Handle, Poison, UserData, call, call_out, call_ref_out, caught, check_flags, get, given,
+    platter_free_fn,
+};
+use crate::capi::open::{LOCATION_FLAGS, OPEN_FLAGS, location, merged, platter_open_options};
+use crate::capi::storage::{CallbackStorage, name_of, platter_storage_ops};
+use crate::capi::text::{c_line, c_string};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+use crate::log::{Level, log};
+
+/// An open image. Functions that take it as `const` may be called from several threads at once. Jobs
+/// that use it keep it alive.
+#[derive(Debug)]
+pub struct platter_image {
+    shared: Arc<Shared>,
+}
+
+/// What an image handle and the jobs on it share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    poison: Poison,
+    image: ManuallyDrop<Image>,
+    filename: CString,
+    format: CString,
+    warnings: Vec<CString>,
+}
+
+impl Shared {
+    pub(super) fn poison(&self) -> &Poison {
+        &self.poison
+    }
+
+    /// Takes the image out for its last use; None where it must not be touched any more.
+    fn into_image(mut self) -> Option<Image> {
+        if self.poison.is_set() {
+            return None;
+        }
+        // The image taken here must not be dropped a second time.
+        self.poison.set();
+        // SAFETY: the poison just set keeps `drop` from touching the image again.
+        Some(unsafe { ManuallyDrop::take(&mut self.image) })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // After a panic the state is unknown: writing it out could damage the image.
+        if !self.poison.is_set() {
+            // SAFETY: dropped here alone; `into_image` sets the poison.
+            unsafe { ManuallyDrop::drop(&mut self.image) }
+        }
+    }
+}
+
+impl Deref for Shared {
+    type Target = Image;
+
+    fn deref(&self) -> &Image {
+        &self.image
+    }
+}
+
+impl Handle for platter_image {
+    fn poison(&self) -> &Poison {
+        &self.shared.poison
+    }
+}
+
+impl platter_image {
+    fn new(image: Image) -> *mut Self {
+        let warnings = image.warnings().iter().map(|line| c_line(line)).collect();
+        Box::into_raw(Box::new(Self {
+            shared: Arc::new(Shared {
+                poison: Poison::default(),
+                filename: c_string(image.location().display().into_owned()),
+                format: c_string(image.driver().name),
+                image: ManuallyDrop::new(image),
+                warnings,
+            }),
+        }))
+    }
+
+    /// For jobs and I/O on the image.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+/// Opens the image at `location`. `options` may be NULL for the defaults. `flags` are bits of
+/// `PLATTER_OPEN_*` and at most one `PLATTER_LOCATION_*`. `*out` belongs to the caller, who ends it
+/// with `platter_image_close()`.
+///
+/// Statuses: NOT_FOUND, OS, NOT_AN_IMAGE, CORRUPT, UNSUPPORTED, LOCKED, DENIED, LIMIT, INVALID.
+/// Threads: any. Since 0.1.
+///
+/// # Safety
+/// `location` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_image_open(
+    out: Option<&mut MaybeUninit<*mut platter_image>>,
+    location: *const c_char,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, OPEN_FLAGS | LOCATION_FLAGS)?;
+        // SAFETY: by the contract of this function.
+        let location = unsafe { self::location(location, "location", flags)? };
+        let image = Image::open(&location, &merged(options, flags)?)?;
+        Ok(opened(image))
+    })
+}
+
+/// Opens the image in an open file. The descriptor is duplicated: the caller keeps its own. `name`
+/// (may be NULL) stands for the file in messages and reports. `options` and `flags` as for
+/// `platter_image_open()`, without `PLATTER_LOCATION_*`.
+///
+/// Statuses: as `platter_image_open()`. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_image_open_fd(
+    out: Option<&mut MaybeUninit<*mut platter_image>>,
+    fd: c_int,
+    name: *const c_char,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, OPEN_FLAGS)?;
+        if fd < 0 {
+            return Err(Error::invalid("Parameter 'fd' is negative"));
+        }
+        // SAFETY: by the contract of this function.
+        let name = unsafe { crate::capi::text::optional_utf8(name, "name")? };
+        // SAFETY: the caller keeps the descriptor open during the call.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) }
+            .try_clone_to_owned()
+            .map_err(|error| Error::io(&error).context("Could not use the file descriptor"))?;
+        let _ = (name, fd, options);
+        todo!()
+    })
+}
+
+/// Opens the image in storage of the program. `ops` is copied; `name` (may be NULL) stands for the
+/// storage in messages and reports. `free_fn` (may be NULL) is called once with `user_data`: when
+/// the image is closed and its last job freed, or at once when this call fails. `options` and
+/// `flags` as for `platter_image_open()`, without `PLATTER_LOCATION_*`.
+///
+/// Statuses: as `platter_image_open()`, and those of the callbacks. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated; the callbacks and `user_data` are usable from every thread
+/// until `free_fn` is called.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_image_open_storage(
+    out: Option<&mut MaybeUninit<*mut platter_image>>,
+    ops: Option<&platter_storage_ops>,
+    name: *const c_char,
+    user_data: *mut c_void,
+    free_fn: platter_free_fn,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    let user_data = UserData::new(user_data, free_fn);
+    call_out(out, err, || {
+        check_flags(flags, OPEN_FLAGS)?;
+        let ops = given(ops, "ops")?;
+        // SAFETY: by the contract of this function.
+        let name = unsafe { name_of(name)? };
+        let storage = CallbackStorage::new(*ops, user_data, name)?;
+        let image = Image::open_storage(Arc::new(storage), &merged(options, flags)?)?;
+        Ok(opened(image))
+    })
+}
+
+fn opened(image: Image) -> *mut platter_image {
+    log(Level::Info, || {
+        format!(
+            "opened '{}' as {}",
+            image.location().display(),
+            image.driver().name
+        )
+    });
+    platter_image::new(image)
+}
+
+/// Ends use of an image: writes out cached metadata, makes completed writes durable as the cache
+/// mode says, releases locks. The handle is gone in every case, also where this reports a failure;
+/// data may be lost then. Where jobs still hold the image it is flushed now, and released with the
+/// last of them. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
+/// is closed.
+///
+/// Statuses: OS, NO_SPACE, INVALID. Threads: one, once. Since 0.1.
+///
+/// # Safety
+/// The image is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_image_close(
+    image: *mut platter_image,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    let handle = if image.is_null() {
+        None
+    } else {
+        // SAFETY: the caller owns the image, which came from `platter_image::new`.
+        Some(unsafe { Box::from_raw(image) })
+    };
+    call(err, || {
+        let Some(handle) = handle else {
+            return check_flags(flags, 0);
+        };
+        let poisoned = handle.shared.poison.check();
+        let closed = match Arc::try_unwrap(handle.shared) {
+            Ok(shared) => match shared.into_image() {
+                Some(image) => image.close(),
+                None => poisoned,
+            },
+            Err(shared) => poisoned.and_then(|()| caught(Some(&shared.poison), || shared.flush())),
+        };
+        closed.and_then(|()| check_flags(flags, 0))
+    })
+}
+
+/// The virtual size in bytes.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_size(
+    out: Option<&mut MaybeUninit<u64>>,
+    image: Option<&platter_image>,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, image, "image", err, |image| Ok(image.shared.len()))
+}
+
+/// The allocation unit in bytes.
+///
+/// Statuses: NOT_FOUND where the format has none, INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_cluster_size(
+    out: Option<&mut MaybeUninit<u32>>,
+    image: Option<&platter_image>,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, image, "image", err, |image| {
+        image.shared.format().cluster_size().ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("Format '{}' has no clusters", image.shared.driver().name),
+            )
+        })
+    })
+}
+
+/// The name of the format. Lives as long as the image; NULL for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_format(image: Option<&platter_image>) -> *const c_char {
+    image.map_or(std::ptr::null(), |image| image.shared.format.as_ptr())
+}
+
+/// Where the image was opened from, as it was given. Lives as long as the image; NULL for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_filename(image: Option<&platter_image>) -> *const c_char {
+    image.map_or(std::ptr::null(), |image| image.shared.filename.as_ptr())
+}
+
+/// Whether writes are refused. `true` for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_is_read_only(image: Option<&platter_image>) -> bool {
+    get(true, || {
+        image.is_none_or(|image| image.shared.storage().read_only())
+    })
+}
+
+/// What the user should know although the image could be opened: one line of UTF-8. `index` counts
+/// from 0; NULL past the last one, and for NULL. Lives as long as the image.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_warning(
+    image: Option<&platter_image>,
+    index: usize,
+) -> *const c_char {
+    image
+        .and_then(|image| image.shared.warnings.get(index))
+        .map_or(std::ptr::null(), |line| line.as_ptr())
+}
+
+/// The shared part of an image parameter of a job.
+pub(super) fn shared_of(image: Option<&platter_image>, name: &str) -> Result<Arc<Shared>> {
+    let image = given(image, name)?;
+    image.shared.poison.check()?;
+    Ok(image.shared.clone())
+}

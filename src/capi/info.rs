@@ -1,0 +1,46 @@
+//! What an image is.
+
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{call_out, check_flags};
+use crate::capi::open::{
+    LOCATION_FLAGS, PLATTER_OPEN_FORCE_SHARE, PLATTER_OPEN_METADATA_ONLY, location, merged,
+    platter_open_options,
+};
+use crate::capi::report::{Content, Inner, platter_report};
+use crate::ops;
+
+/// Flag of `platter_info()`: report the whole backing chain.
+pub const PLATTER_INFO_CHAIN: u32 = 0x100;
+
+/// Reports what the image at `location` is. Only its metadata is read: no data file is opened, and
+/// backing files only with `PLATTER_INFO_CHAIN`. `options` may be NULL for the defaults. `flags` are
+/// bits of `PLATTER_OPEN_FORCE_SHARE`, `PLATTER_INFO_CHAIN` and at most one `PLATTER_LOCATION_*`.
+/// `*out` belongs to the caller, who frees it with `platter_report_free()`.
+///
+/// Statuses: as `platter_image_open()`. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `location` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_info(
+    out: Option<&mut MaybeUninit<*mut platter_report>>,
+    location: *const c_char,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(
+            flags,
+            PLATTER_OPEN_FORCE_SHARE | PLATTER_INFO_CHAIN | LOCATION_FLAGS,
+        )?;
+        // SAFETY: by the contract of this function.
+        let location = unsafe { self::location(location, "location", flags)? };
+        let options = merged(options, flags | PLATTER_OPEN_METADATA_ONLY)?;
+        let report = ops::info::info(&location, &options, flags & PLATTER_INFO_CHAIN != 0)?;
+        Ok(platter_report::new(Inner::new(Content::Info(report))))
+    })
+}

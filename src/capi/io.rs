@@ -1,0 +1,349 @@
+//! Reading and writing of open images.
+
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{OutValue, call_ref, call_ref_out, check_flags};
+use crate::capi::image::platter_image;
+use crate::error::{Error, Result};
+use crate::extent::ExtentKind;
+use crate::image::Image;
+use crate::storage::ZeroFlags;
+
+/// Flag of writes: the data is durable when the call returns.
+pub const PLATTER_WRITE_FUA: u32 = 1;
+/// Flag of `platter_image_write_zeroes()`: the range may be given back to the host.
+pub const PLATTER_ZERO_MAY_UNMAP: u32 = 2;
+/// Flag of `platter_image_write_zeroes()`: fail with UNSUPPORTED rather than write zero bytes.
+pub const PLATTER_ZERO_NO_FALLBACK: u32 = 4;
+
+/// Flag of an extent: it has data in a host file.
+pub const PLATTER_EXTENT_DATA: u32 = 1;
+/// Flag of an extent: it reads as zeroes.
+pub const PLATTER_EXTENT_ZERO: u32 = 2;
+/// Flag of an extent: a layer of the chain holds it.
+pub const PLATTER_EXTENT_PRESENT: u32 = 4;
+/// Flag of an extent: its data is compressed.
+pub const PLATTER_EXTENT_COMPRESSED: u32 = 8;
+/// Flag of an extent: `host_offset` is known.
+pub const PLATTER_EXTENT_HOST_OFFSET: u32 = 16;
+
+/// A run of guest bytes. The caller owns it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct platter_extent {
+    /// Guest offset in bytes.
+    pub offset: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Offset of its first byte in the file of its layer, with `PLATTER_EXTENT_HOST_OFFSET`.
+    pub host_offset: u64,
+    /// The layer that decides: 0 is the image itself, 1 its backing file, and so on.
+    pub depth: u32,
+    /// Bits of `PLATTER_EXTENT_*`.
+    pub flags: u32,
+    /// 0.
+    pub reserved: [u64; 4],
+}
+
+impl OutValue for platter_extent {
+    fn empty() -> Self {
+        Self::default()
+    }
+}
+
+/// A buffer of a vectored call: the system's own `struct iovec`.
+pub use libc::iovec;
+
+/// Fills `buf` with `len` guest bytes at `offset`, never fewer: the range must lie in the image.
+/// `flags` must be 0.
+///
+/// Statuses: INVALID, OS, CORRUPT. Threads: any, several at once. Since 0.1.
+///
+/// # Safety
+/// `buf` is writable for `len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_image_read(
+    image: Option<&platter_image>,
+    buf: *mut c_void,
+    len: usize,
+    offset: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(image, "image", err, |image| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let buf = unsafe { target(buf, len, "buf")? };
+        image.shared().read_at(buf, offset)
+    })
+}
+
+/// Writes `len` bytes of `buf` at `offset`; the range must lie in the image. `flags` is 0 or
+/// `PLATTER_WRITE_FUA`.
+///
+/// Statuses: READ_ONLY, INVALID, NO_SPACE, OS, CORRUPT. Threads: any, several at once. Since 0.1.
+///
+/// # Safety
+/// `buf` is readable for `len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_image_write(
+    image: Option<&platter_image>,
+    buf: *const c_void,
+    len: usize,
+    offset: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(image, "image", err, |image| {
+        check_flags(flags, PLATTER_WRITE_FUA)?;
+        // SAFETY: by the contract of this function.
+        let buf = unsafe { source(buf, len, "buf")? };
+        let image = image.shared();
+        image.write_at(buf, offset)?;
+        flush_if(image, flags)
+    })
+}
+
+/// As `platter_image_read()`, into `iovcnt` buffers in turn.
+///
+/// Statuses and threads: as `platter_image_read()`. Since 0.1.
+///
+/// # Safety
+/// `iov` has `iovcnt` entries, each writable for its length.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_image_readv(
+    image: Option<&platter_image>,
+    iov: *const iovec,
+    iovcnt: u32,
+    offset: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(image, "image", err, |image| {
+        check_flags(flags, 0)?;
+        let image = image.shared();
+        // SAFETY: by the contract of this function.
+        let iov = unsafe { vector(iov, iovcnt)? };
+        check_vector(image, iov, offset)?;
+        let mut at = offset;
+        for piece in iov {
+            // SAFETY: by the contract of this function.
+            let buf = unsafe { target(piece.iov_base, piece.iov_len, "iov")? };
+            image.read_at(buf, at)?;
+            at += buf.len() as u64;
+        }
+        Ok(())
+    })
+}
+
+/// As `platter_image_write()`, from `iovcnt` buffers in turn. A failure may leave the first of them
+/// written.
+///
+/// Statuses and threads: as `platter_image_write()`. Since 0.1.
+///
+/// # Safety
+/// `iov` has `iovcnt` entries, each readable for its length.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_image_writev(
+    image: Option<&platter_image>,
+    iov: *const iovec,
+    iovcnt: u32,
+    offset: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(image, "image", err, |image| {
+        check_flags(flags, PLATTER_WRITE_FUA)?;
+        let image = image.shared();
+        // SAFETY: by the contract of this function.
+        let iov = unsafe { vector(iov, iovcnt)? };
+        check_vector(image, iov, offset)?;
+        let mut at = offset;
+        for piece in iov {
+            // SAFETY: by the contract of this function.
+            let buf = unsafe { source(piece.iov_base, piece.iov_len, "iov")? };
+            image.write_at(buf, at)?;
+            at += buf.len() as u64;
+        }
+        flush_if(image, flags)
+    })
+}
+
+/// Makes `len` guest bytes from `offset` read as zeroes. `flags` are bits of `PLATTER_WRITE_FUA`,
+/// `PLATTER_ZERO_MAY_UNMAP` and `PLATTER_ZERO_NO_FALLBACK`.
+///
+/// Statuses: as `platter_image_write()`, UNSUPPORTED. Threads: any, several at once. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_write_zeroes(
+    image: Option<&platter_image>,
+    offset: u64,
+    len: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(image, "image", err, |image| {
+        check_flags(
+            flags,
+            PLATTER_WRITE_FUA | PLATTER_ZERO_MAY_UNMAP | PLATTER_ZERO_NO_FALLBACK,
+        )?;
+        let mut zero = ZeroFlags::empty();
+        zero.set(ZeroFlags::MAY_UNMAP, flags & PLATTER_ZERO_MAY_UNMAP != 0);
+        zero.set(
+            ZeroFlags::NO_FALLBACK,
+            flags & PLATTER_ZERO_NO_FALLBACK != 0,
+        );
+        let image = image.shared();
+        image.write_zeroes(offset, len, zero)?;
+        flush_if(image, flags)
+    })
+}
+
+/// Gives `len` guest bytes from `offset` back. Whole clusters read afterwards as zeroes, or as the
+/// format defines; parts of clusters at the ends are left alone. `flags` must be 0.
+///
+/// Statuses: as `platter_image_write()`. Threads: any, several at once. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_discard(
+    image: Option<&platter_image>,
+    offset: u64,
+    len: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(image, "image", err, |image| {
+        check_flags(flags, 0)?;
+        image.shared().discard(offset, len)
+    })
+}
+
+/// Makes all completed writes durable as the cache mode says. `flags` must be 0.
+///
+/// Statuses: OS, NO_SPACE, INVALID; data may be lost then. Threads: any, several at once. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_flush(
+    image: Option<&platter_image>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(image, "image", err, |image| {
+        check_flags(flags, 0)?;
+        image.shared().flush()
+    })
+}
+
+/// The longest run of guest bytes of one kind that starts at `offset` and is at most `len` bytes,
+/// looked up through the backing chain. `len` is not 0 and the range lies in the image. `flags` must
+/// be 0.
+///
+/// Statuses: INVALID, OS, CORRUPT. Threads: any, several at once. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_extent(
+    out: Option<&mut MaybeUninit<platter_extent>>,
+    image: Option<&platter_image>,
+    offset: u64,
+    len: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, image, "image", err, |image| {
+        check_flags(flags, 0)?;
+        if len == 0 {
+            return Err(Error::invalid("Parameter 'len' is 0"));
+        }
+        let found = image.shared().map(offset, len)?;
+        let (flags, host_offset) = match found.extent.kind {
+            ExtentKind::Data { host_offset, .. } => (
+                PLATTER_EXTENT_DATA | PLATTER_EXTENT_PRESENT,
+                Some(host_offset),
+            ),
+            ExtentKind::Zero { host_offset } => {
+                (PLATTER_EXTENT_ZERO | PLATTER_EXTENT_PRESENT, host_offset)
+            }
+            ExtentKind::Unallocated { host_offset } => (PLATTER_EXTENT_ZERO, host_offset),
+            ExtentKind::Encoded { compressed } => (
+                PLATTER_EXTENT_DATA
+                    | PLATTER_EXTENT_PRESENT
+                    | if compressed {
+                        PLATTER_EXTENT_COMPRESSED
+                    } else {
+                        0
+                    },
+                None,
+            ),
+        };
+        Ok(platter_extent {
+            offset,
+            length: found.extent.len,
+            host_offset: host_offset.unwrap_or(0),
+            depth: found.depth,
+            flags: flags | host_offset.map_or(0, |_| PLATTER_EXTENT_HOST_OFFSET),
+            reserved: [0; 4],
+        })
+    })
+}
+
+fn flush_if(image: &Image, flags: u32) -> Result<()> {
+    if flags & PLATTER_WRITE_FUA != 0 {
+        image.flush()
+    } else {
+        Ok(())
+    }
+}
+
+/// The whole range is checked first, so that a bad one changes nothing.
+fn check_vector(image: &Image, iov: &[iovec], offset: u64) -> Result<()> {
+    let end = iov.iter().try_fold(offset, |end, piece| {
+        if piece.iov_base.is_null() && piece.iov_len != 0 {
+            return None;
+        }
+        end.checked_add(piece.iov_len as u64)
+    });
+    match end {
+        Some(end) if end <= image.len() => Ok(()),
+        Some(_) => Err(Error::invalid("The range ends past the end of the image")),
+        None => Err(Error::invalid(
+            "Parameter 'iov' has a NULL buffer or is too long",
+        )),
+    }
+}
+
+unsafe fn vector<'a>(iov: *const iovec, iovcnt: u32) -> Result<&'a [iovec]> {
+    if iovcnt == 0 {
+        return Ok(&[]);
+    }
+    if iov.is_null() {
+        return Err(Error::invalid("Parameter 'iov' is NULL"));
+    }
+    // SAFETY: by the caller's contract.
+    Ok(unsafe { std::slice::from_raw_parts(iov, iovcnt as usize) })
+}
+
+unsafe fn target<'a>(buf: *mut c_void, len: usize, name: &str) -> Result<&'a mut [u8]> {
+    check_buffer(buf, len, name)?;
+    if len == 0 {
+        return Ok(&mut []);
+    }
+    // SAFETY: by the caller's contract.
+    Ok(unsafe { std::slice::from_raw_parts_mut(buf.cast(), len) })
+}
+
+unsafe fn source<'a>(buf: *const c_void, len: usize, name: &str) -> Result<&'a [u8]> {
+    check_buffer(buf, len, name)?;
+    if len == 0 {
+        return Ok(&[]);
+    }
+    // SAFETY: by the caller's contract.
+    Ok(unsafe { std::slice::from_raw_parts(buf.cast(), len) })
+}
+
+fn check_buffer(buf: *const c_void, len: usize, name: &str) -> Result<()> {
+    if buf.is_null() && len != 0 {
+        return Err(Error::invalid(format!("Parameter '{name}' is NULL")));
+    }
+    if len > isize::MAX as usize {
+        return Err(Error::invalid(format!("Parameter '{name}' is too long")));
+    }
+    Ok(())
+}

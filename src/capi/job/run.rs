@@ -1,0 +1,374 @@
+//! The running of a job behind its handle.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::{JoinHandle, ThreadId};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{Poison, UserData, caught};
+use crate::capi::job::{
+    Body, Images, PLATTER_MESSAGE_NOTE, PLATTER_MESSAGE_WARNING, busy, platter_message,
+    platter_progress,
+};
+use crate::capi::report;
+use crate::capi::text::c_line;
+use crate::error::{Error, Result, ResultExt};
+use crate::job::{Job, JobControl, Message, Progress, Verdict, without_signals};
+use crate::log::{Level, log};
+
+type ProgressFn = unsafe extern "C" fn(*const platter_progress, *mut c_void) -> c_int;
+type MessageFn = unsafe extern "C" fn(*const platter_message, *mut c_void);
+
+/// The caller's callback for progress.
+pub(super) struct ProgressCallback {
+    function: ProgressFn,
+    user_data: UserData,
+}
+
+impl ProgressCallback {
+    pub(super) fn new(function: ProgressFn, user_data: UserData) -> Self {
+        Self {
+            function,
+            user_data,
+        }
+    }
+}
+
+/// The caller's callback for messages.
+pub(super) struct MessageCallback {
+    function: MessageFn,
+    user_data: UserData,
+}
+
+impl MessageCallback {
+    pub(super) fn new(function: MessageFn, user_data: UserData) -> Self {
+        Self {
+            function,
+            user_data,
+        }
+    }
+}
+
+/// Warnings kept for `platter_job_warning()`; later ones reach the callback alone.
+const MAX_WARNINGS: usize = 1000;
+
+/// What goes from the running work to the caller.
+#[derive(Default)]
+pub(super) struct Channel {
+    progress: Mutex<Option<Arc<ProgressCallback>>>,
+    message: Mutex<Option<Arc<MessageCallback>>>,
+    // Only ever appended to, so that the strings lent out stay where they are.
+    warnings: Mutex<Vec<CString>>,
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channel")
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Channel {
+    /// A job that reports to this channel.
+    pub(super) fn job(self: &Arc<Self>) -> Job {
+        let progress = self.clone();
+        let messages = self.clone();
+        Job::new()
+            .on_progress(Box::new(move |state| progress.report(state)))
+            .on_message(Box::new(move |message| messages.deliver(message)))
+    }
+
+    pub(super) fn set_progress(&self, callback: ProgressCallback) {
+        let previous = self.progress.lock().replace(Arc::new(callback));
+        // Outside the lock: this runs the caller's free_fn.
+        drop(previous);
+    }
+
+    pub(super) fn set_message(&self, callback: MessageCallback) {
+        let previous = self.message.lock().replace(Arc::new(callback));
+        drop(previous);
+    }
+
+    pub(super) fn warning(&self, index: usize) -> *const c_char {
+        self.warnings
+            .lock()
+            .get(index)
+            .map_or(std::ptr::null(), |line| line.as_ptr())
+    }
+
+    fn report(&self, state: Progress) -> Verdict {
+        let Some(callback) = self.progress.lock().clone() else {
+            return Verdict::Continue;
+        };
+        let state = shown(state);
+        // SAFETY: the caller keeps both usable until `user_data` is dropped.
+        match unsafe { (callback.function)(&state, callback.user_data.get()) } {
+            0 => Verdict::Continue,
+            _ => Verdict::Cancel,
+        }
+    }
+
+    fn deliver(&self, message: &Message) {
+        let (kind, line) = match message {
+            Message::Note(line) => (PLATTER_MESSAGE_NOTE, c_line(line)),
+            Message::Warning(line) => (PLATTER_MESSAGE_WARNING, c_line(line)),
+        };
+        let callback = self.message.lock().clone();
+        if let Some(callback) = callback {
+            let message = platter_message {
+                size: size_of::<platter_message>(),
+                text: line.as_ptr(),
+                kind,
+                reserved: 0,
+            };
+            // SAFETY: the caller keeps both usable until `user_data` is dropped.
+            unsafe { (callback.function)(&message, callback.user_data.get()) }
+        }
+        if kind == PLATTER_MESSAGE_WARNING {
+            log(Level::Warning, || line.to_string_lossy().into_owned());
+            let mut warnings = self.warnings.lock();
+            if warnings.len() < MAX_WARNINGS {
+                warnings.push(line);
+            }
+        }
+    }
+}
+
+/// Progress as C sees it.
+pub(super) fn shown(progress: Progress) -> platter_progress {
+    platter_progress {
+        done: progress.done,
+        total: progress.total,
+        reserved: [0; 2],
+    }
+}
+
+/// Work that was taken to be run.
+pub(super) struct Work {
+    job: Job,
+    images: Images,
+    body: Body,
+}
+
+/// How a job ended.
+pub(super) type Outcome = Result<Arc<report::Inner>, platter_error>;
+
+enum State {
+    Ready(Box<Work>),
+    Running(ThreadId),
+    Ended(Outcome),
+}
+
+/// A job behind its handle.
+pub(super) struct Runner {
+    name: &'static str,
+    poison: Poison,
+    control: Arc<JobControl>,
+    channel: Arc<Channel>,
+    summary: Option<CString>,
+    state: Mutex<State>,
+    ended: Condvar,
+    event: Mutex<Option<OwnedFd>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner")
+            .field("name", &self.name)
+            .field("control", &self.control)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    pub(super) fn new(
+        name: &'static str,
+        summary: Option<CString>,
+        channel: Arc<Channel>,
+        job: Job,
+        images: Images,
+        body: Body,
+    ) -> Self {
+        Self {
+            name,
+            poison: Poison::default(),
+            control: job.control().clone(),
+            channel,
+            summary,
+            state: Mutex::new(State::Ready(Box::new(Work { job, images, body }))),
+            ended: Condvar::new(),
+            event: Mutex::default(),
+            thread: Mutex::default(),
+        }
+    }
+
+    pub(super) fn poison(&self) -> &Poison {
+        &self.poison
+    }
+
+    pub(super) fn control(&self) -> &JobControl {
+        &self.control
+    }
+
+    pub(super) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    pub(super) fn summary(&self) -> Option<&CStr> {
+        self.summary.as_deref()
+    }
+
+    pub(super) fn refuse_if_begun(&self) -> Result<()> {
+        match *self.state.lock() {
+            State::Ready(_) => Ok(()),
+            _ => Err(busy("The job has begun already")),
+        }
+    }
+
+    /// Takes the work to be run on this thread.
+    pub(super) fn begin(&self) -> Result<Box<Work>> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, State::Running(std::thread::current().id())) {
+            State::Ready(work) => Ok(work),
+            other => {
+                *state = other;
+                Err(busy("The job was run before"))
+            }
+        }
+    }
+
+    /// Runs the work on this thread.
+    pub(super) fn execute(&self, work: Box<Work>) -> Outcome {
+        let Work {
+            mut job,
+            images,
+            body,
+        } = *work;
+        let begin = Instant::now();
+        log(Level::Info, || format!("{} begins", self.name));
+        let result = caught(Some(&self.poison), || body(&mut job, &images));
+        if self.poison.is_set() {
+            for image in &images {
+                image.poison().set();
+            }
+        }
+        // The images are released before anybody hears of the end.
+        drop(images);
+        drop(job);
+        log(Level::Info, || match &result {
+            Ok(_) => format!("{} ends after {:.3?}", self.name, begin.elapsed()),
+            Err(error) => format!("{} fails after {:.3?}: {error}", self.name, begin.elapsed()),
+        });
+        let outcome = result
+            .map(report::Inner::new)
+            .map_err(|error| platter_error::new(&error));
+        *self.state.lock() = State::Ended(outcome.clone());
+        self.ended.notify_all();
+        if let Some(event) = &*self.event.lock() {
+            signal(event);
+        }
+        outcome
+    }
+
+    /// Runs the work on a thread of its own.
+    pub(super) fn start(self: &Arc<Self>) -> Result<()> {
+        let mut thread = self.thread.lock();
+        let work = self.begin()?;
+        let runner = self.clone();
+        // The work waits in a slot, so that it survives a thread that could not be started.
+        let slot = Arc::new(Mutex::new(Some(work)));
+        let given = slot.clone();
+        let spawned = without_signals(|| {
+            std::thread::Builder::new()
+                .name("platter-job".into())
+                .spawn(move || {
+                    let Some(work) = given.lock().take() else {
+                        return;
+                    };
+                    runner.adopt();
+                    // The result waits in the runner.
+                    let _ = runner.execute(work);
+                })
+        });
+        match spawned {
+            Ok(handle) => {
+                *thread = Some(handle);
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(work) = slot.lock().take() {
+                    *self.state.lock() = State::Ready(work);
+                }
+                Err(Error::io(&error)).context(|| "Could not start a thread".into())
+            }
+        }
+    }
+
+    /// Marks this thread as the one that runs the job.
+    fn adopt(&self) {
+        *self.state.lock() = State::Running(std::thread::current().id());
+    }
+
+    /// How the job ended.
+    pub(super) fn outcome(&self, wait: bool) -> Result<Outcome> {
+        let mut state = self.state.lock();
+        loop {
+            match &*state {
+                State::Ended(outcome) => return Ok(outcome.clone()),
+                State::Ready(_) => return Err(busy("The job was not run")),
+                State::Running(thread) if wait && *thread != std::thread::current().id() => {
+                    self.ended.wait(&mut state);
+                }
+                State::Running(_) => return Err(busy("The job has not ended")),
+            }
+        }
+    }
+
+    /// The eventfd, made when it is first asked for.
+    pub(super) fn event_fd(&self) -> Result<c_int> {
+        let mut event = self.event.lock();
+        if let Some(event) = &*event {
+            return Ok(event.as_raw_fd());
+        }
+        // SAFETY: a plain system call.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            let error = std::io::Error::last_os_error();
+            return Err(Error::io(&error)).context(|| "Could not make an eventfd".into());
+        }
+        // SAFETY: the descriptor is new and nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        if matches!(*self.state.lock(), State::Ended(_)) {
+            signal(&fd);
+        }
+        Ok(event.insert(fd).as_raw_fd())
+    }
+
+    /// Before the handle goes: cancels work that runs and waits for its end.
+    pub(super) fn end(&self) {
+        if matches!(*self.state.lock(), State::Running(_)) {
+            self.control.cancel();
+            // Fails at once on the job's own thread, where waiting would never end.
+            let _ = self.outcome(true);
+        }
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // The work itself cannot panic through `caught`.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn signal(event: &OwnedFd) {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: the descriptor is open and the buffer has eight bytes. A counter of 1 cannot overflow.
+    unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+}

@@ -1,0 +1,71 @@
+//! The log callback.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{UserData, call, check_flags, platter_free_fn};
+use crate::capi::text::c_line;
+use crate::error::Error;
+use crate::log::Level;
+
+/// Log level: calls that fail.
+pub const PLATTER_LOG_ERROR: u32 = 1;
+/// Log level: and what the user should know although the work goes on.
+pub const PLATTER_LOG_WARNING: u32 = 2;
+/// Log level: and images and jobs that begin and end.
+pub const PLATTER_LOG_INFO: u32 = 3;
+/// Log level: and decisions within an operation.
+pub const PLATTER_LOG_DEBUG: u32 = 4;
+
+/// Receives a line of the log, without newline; `level` is a `PLATTER_LOG_*`. Called from any
+/// thread, also from several at once; it must not call `platter_log_set()`.
+pub type platter_log_fn =
+    Option<unsafe extern "C" fn(level: u32, line: *const c_char, user_data: *mut c_void)>;
+
+/// Sends log lines of `level` and graver ones to `log_fn`, for the whole process. NULL for `log_fn`
+/// goes back to the default: silence, or standard error at the level that the environment variable
+/// `PLATTER_LOG` names (`error`, `warning`, `info` or `debug`).
+///
+/// `free_fn` (may be NULL) is called once with `user_data`: when another function is set and the
+/// last call of this one has returned, or at once when this call fails. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `log_fn` and `user_data` are usable from every thread until `free_fn` is called.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_log_set(
+    log_fn: platter_log_fn,
+    user_data: *mut c_void,
+    free_fn: platter_free_fn,
+    level: u32,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    let user_data = UserData::new(user_data, free_fn);
+    call(err, || {
+        check_flags(flags, 0)?;
+        let Some(log_fn) = log_fn else {
+            crate::log::set_sink(None);
+            return Ok(());
+        };
+        let level = match level {
+            PLATTER_LOG_ERROR => Level::Error,
+            PLATTER_LOG_WARNING => Level::Warning,
+            PLATTER_LOG_INFO => Level::Info,
+            PLATTER_LOG_DEBUG => Level::Debug,
+            _ => return Err(Error::invalid(format!("Unknown log level {level}"))),
+        };
+        crate::log::set_sink(Some((
+            level,
+            Arc::new(move |level, line| {
+                let line = c_line(line);
+                // SAFETY: the caller keeps both usable until `user_data` is dropped.
+                unsafe { log_fn(level as u32, line.as_ptr(), user_data.get()) }
+            }),
+        )));
+        Ok(())
+    })
+}

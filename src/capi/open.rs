@@ -1,0 +1,202 @@
+//! How an image is opened, and where it is.
+
+use std::ffi::{OsStr, c_char, c_int};
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{self, Handle, Poison, call_mut, call_out, check_flags, given};
+use crate::capi::policy::platter_policy;
+use crate::capi::text::{optional_utf8, os, utf8};
+use crate::error::{Error, Result};
+use crate::image::OpenOptions;
+use crate::location::Location;
+use crate::storage::CacheMode;
+
+/// Flag of calls that open: for writing; without it the image is read-only.
+pub const PLATTER_OPEN_WRITE: u32 = 1;
+/// Flag of calls that open: take no locks that exclude others. Read-only opens alone.
+pub const PLATTER_OPEN_FORCE_SHARE: u32 = 2;
+/// Flag of calls that open: leave the backing chain closed.
+pub const PLATTER_OPEN_NO_BACKING: u32 = 4;
+/// Flag of calls that open: only metadata is wanted; data file and backing chain stay closed.
+pub const PLATTER_OPEN_METADATA_ONLY: u32 = 8;
+/// Flag of calls that open: for a check; open although tables are damaged where that is possible.
+pub const PLATTER_OPEN_FOR_CHECK: u32 = 16;
+/// Flag of calls that open: let no other process write meanwhile, also where the format is raw.
+pub const PLATTER_OPEN_DENY_WRITERS: u32 = 32;
+
+/// Flag of calls that take a location: it is a plain path, whatever it looks like. Without this flag
+/// and the next, it is a path, `json:{…}` or `protocol:…`.
+pub const PLATTER_LOCATION_PATH: u32 = 0x10000;
+/// Flag of calls that take a location: it is a list `driver=…,file.filename=…`.
+pub const PLATTER_LOCATION_IMAGE_OPTS: u32 = 0x20000;
+
+pub(super) const OPEN_FLAGS: u32 = PLATTER_OPEN_WRITE
+    | PLATTER_OPEN_FORCE_SHARE
+    | PLATTER_OPEN_NO_BACKING
+    | PLATTER_OPEN_METADATA_ONLY
+    | PLATTER_OPEN_FOR_CHECK
+    | PLATTER_OPEN_DENY_WRITERS;
+pub(super) const LOCATION_FLAGS: u32 = PLATTER_LOCATION_PATH | PLATTER_LOCATION_IMAGE_OPTS;
+
+/// How an image is opened: format, cache mode, policy. What uses it copies it.
+#[derive(Debug, Default)]
+pub struct platter_open_options {
+    poison: Poison,
+    options: OpenOptions,
+}
+
+impl Handle for platter_open_options {
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+/// The options of an open: those of the object (or the defaults) with those of the flags.
+pub(super) fn merged(options: Option<&platter_open_options>, flags: u32) -> Result<OpenOptions> {
+    let mut merged = match options {
+        Some(options) => {
+            options.poison.check()?;
+            options.options.clone()
+        }
+        None => OpenOptions::default(),
+    };
+    merged.writable = flags & PLATTER_OPEN_WRITE != 0;
+    merged.force_share = flags & PLATTER_OPEN_FORCE_SHARE != 0;
+    merged.backing = flags & (PLATTER_OPEN_NO_BACKING | PLATTER_OPEN_METADATA_ONLY) == 0;
+    merged.metadata_only = flags & PLATTER_OPEN_METADATA_ONLY != 0;
+    merged.for_check = flags & PLATTER_OPEN_FOR_CHECK != 0;
+    merged.deny_writers = flags & PLATTER_OPEN_DENY_WRITERS != 0;
+    Ok(merged)
+}
+
+/// The location of a parameter, as `flags` say.
+///
+/// # Safety
+/// `text` is NULL or NUL-terminated.
+pub(super) unsafe fn location(text: *const c_char, name: &str, flags: u32) -> Result<Location> {
+    match flags & LOCATION_FLAGS {
+        0 => {
+            // SAFETY: by this function's contract.
+            let text: &OsStr = unsafe { os(text, name)? };
+            Location::parse(text)
+        }
+        PLATTER_LOCATION_PATH => {
+            // SAFETY: by this function's contract.
+            let text: &OsStr = unsafe { os(text, name)? };
+            Ok(Location::from_path(text))
+        }
+        PLATTER_LOCATION_IMAGE_OPTS => {
+            // SAFETY: by this function's contract.
+            Location::from_image_opts(unsafe { utf8(text, name)? })
+        }
+        _ => Err(Error::invalid(
+            "Parameter 'flags' asks for two kinds of location",
+        )),
+    }
+}
+
+/// A cache mode by its name.
+///
+/// # Safety
+/// `mode` is NULL or NUL-terminated.
+pub(super) unsafe fn cache_mode(mode: *const c_char) -> Result<CacheMode> {
+    // SAFETY: by this function's contract.
+    let mode = unsafe { utf8(mode, "mode")? };
+    CacheMode::from_name(mode).ok_or_else(|| {
+        Error::invalid(format!("Invalid cache option: {mode}"))
+            .with_hint("Valid modes: none (or off), writeback, writethrough, directsync, unsafe")
+    })
+}
+
+/// Makes options with the defaults: the format is guessed where the policy allows it, cache mode
+/// `writeback`, the strict policy. The caller frees them with `platter_open_options_free()`. `flags`
+/// must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_open_options_new(
+    out: Option<&mut MaybeUninit<*mut platter_open_options>>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        Ok(Box::into_raw(Box::new(platter_open_options::default())))
+    })
+}
+
+/// Sets the format; NULL has it guessed where the policy allows it. An unknown format is refused
+/// when it is used. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `format` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_open_options_set_format(
+    options: Option<&mut platter_open_options>,
+    format: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        options.options.format = unsafe { optional_utf8(format, "format")? }.map(str::to_owned);
+        Ok(())
+    })
+}
+
+/// Sets the cache mode: `none` (or `off`), `writeback`, `writethrough`, `directsync`, `unsafe`.
+/// `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `mode` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_open_options_set_cache(
+    options: Option<&mut platter_open_options>,
+    mode: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        options.options.cache = unsafe { cache_mode(mode)? };
+        Ok(())
+    })
+}
+
+/// Sets the policy, of which a copy is kept. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_open_options_set_policy(
+    options: Option<&mut platter_open_options>,
+    policy: Option<&platter_policy>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        let policy = given(policy, "policy")?;
+        policy.poison().check()?;
+        options.options.policy = policy.policy().clone();
+        Ok(())
+    })
+}
+
+/// Frees options. NULL does nothing.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// The options are not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_open_options_free(options: *mut platter_open_options) {
+    // SAFETY: the caller owns the options, which came from `platter_open_options_new`.
+    unsafe { guard::free(options) }
+}

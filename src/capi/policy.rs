@@ -1,0 +1,347 @@
+//! What opening an image may do.
+
+use std::ffi::{CString, OsStr, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{
+    self, Handle, Poison, UserData, call_mut, call_out, check_flags, given, platter_free_fn,
+};
+use crate::capi::text::{c_string, os, utf8};
+use crate::error::{Error, ErrorKind, Result};
+use crate::policy::{
+    ImplicitAnswer, ImplicitFile, ImplicitFiles, ImplicitRole, OpenPolicy, Probing,
+};
+
+/// What opening an image may do, and how much it may take. What uses it copies it.
+#[derive(Debug)]
+pub struct platter_policy {
+    poison: Poison,
+    policy: OpenPolicy,
+}
+
+impl platter_policy {
+    pub(super) fn policy(&self) -> &OpenPolicy {
+        &self.policy
+    }
+}
+
+impl Handle for platter_policy {
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+/// Preset: no file that an image names is opened, formats are guessed for read-only opens alone. For
+/// images that others made, and what calls use that get no policy.
+pub const PLATTER_POLICY_STRICT: u32 = 0;
+/// Preset: files that an image names are opened, formats are guessed. What the command-line tools
+/// allow.
+pub const PLATTER_POLICY_PERMISSIVE: u32 = 1;
+
+/// Probing: never guess the format.
+pub const PLATTER_PROBING_NEVER: u32 = 0;
+/// Probing: guess the format for read-only opens.
+pub const PLATTER_PROBING_READ_ONLY: u32 = 1;
+/// Probing: guess the format.
+pub const PLATTER_PROBING_ALWAYS: u32 = 2;
+
+/// Files that an image names: open none.
+pub const PLATTER_IMPLICIT_DENY: u32 = 0;
+/// Files that an image names: open any.
+pub const PLATTER_IMPLICIT_ALLOW: u32 = 1;
+
+/// Limit: images in a chain.
+pub const PLATTER_LIMIT_CHAIN_DEPTH: u32 = 1;
+/// Limit: bytes of virtual size.
+pub const PLATTER_LIMIT_VIRTUAL_SIZE: u32 = 2;
+/// Limit: bytes of a table that is loaded at once.
+pub const PLATTER_LIMIT_TABLE_BYTES: u32 = 3;
+/// Limit: bytes of metadata cache of one image.
+pub const PLATTER_LIMIT_CACHE_BYTES: u32 = 4;
+
+/// Role of a file that an image names: it holds what the overlay does not.
+pub const PLATTER_ROLE_BACKING: u32 = 1;
+/// Role of a file that an image names: it holds the guest data.
+pub const PLATTER_ROLE_DATA_FILE: u32 = 2;
+/// Role of a file that an image names: it holds a piece of the guest data.
+pub const PLATTER_ROLE_EXTENT: u32 = 3;
+
+/// Answer of `platter_implicit_fn`: refuse; the open fails with DENIED.
+pub const PLATTER_ANSWER_DENY: c_int = 0;
+/// Answer of `platter_implicit_fn`: open the file by its name.
+pub const PLATTER_ANSWER_OPEN: c_int = 1;
+/// Answer of `platter_implicit_fn`: use the descriptor stored in `*fd`, which the library then owns.
+pub const PLATTER_ANSWER_FD: c_int = 2;
+
+/// A file that an image names. The library owns it; it lives until the callback returns.
+#[repr(C)]
+#[derive(Debug)]
+pub struct platter_implicit_file {
+    /// Size of this struct in the library in use; later versions append members.
+    pub size: usize,
+    /// The name as it stands in the image.
+    pub name: *const c_char,
+    /// The image that names it.
+    pub named_by: *const c_char,
+    /// A `PLATTER_ROLE_*`.
+    pub role: u32,
+    /// 1 where it would be opened for writing, else 0.
+    pub writable: u32,
+}
+
+/// Decides about a file that an image names: returns a `PLATTER_ANSWER_*`; anything else refuses.
+/// Called on the thread that opens, from several at once where several open with this policy.
+pub type platter_implicit_fn = Option<
+    unsafe extern "C" fn(
+        file: *const platter_implicit_file,
+        fd: *mut c_int,
+        user_data: *mut c_void,
+    ) -> c_int,
+>;
+
+/// Makes a policy from a preset, a `PLATTER_POLICY_*`. The caller frees it with
+/// `platter_policy_free()`. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_policy_new(
+    out: Option<&mut MaybeUninit<*mut platter_policy>>,
+    preset: u32,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        let policy = match preset {
+            PLATTER_POLICY_STRICT => OpenPolicy::strict(),
+            PLATTER_POLICY_PERMISSIVE => OpenPolicy::permissive(),
+            _ => return Err(Error::invalid(format!("Unknown policy preset {preset}"))),
+        };
+        Ok(Box::into_raw(Box::new(platter_policy {
+            poison: Poison::default(),
+            policy,
+        })))
+    })
+}
+
+/// Allows `format`; once one is named, every other is refused. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `format` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_policy_allow_format(
+    policy: Option<&mut platter_policy>,
+    format: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let format = unsafe { utf8(format, "format")? };
+        policy.policy.formats.push(format.to_owned());
+        Ok(())
+    })
+}
+
+/// Sets when the format may be guessed, a `PLATTER_PROBING_*`. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_policy_set_probing(
+    policy: Option<&mut platter_policy>,
+    probing: u32,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        policy.policy.probing = match probing {
+            PLATTER_PROBING_NEVER => Probing::Never,
+            PLATTER_PROBING_READ_ONLY => Probing::ReadOnly,
+            PLATTER_PROBING_ALWAYS => Probing::Always,
+            _ => return Err(Error::invalid(format!("Unknown probing mode {probing}"))),
+        };
+        Ok(())
+    })
+}
+
+/// Sets whether files that an image names (backing file, data file, extents) may be opened: a
+/// `PLATTER_IMPLICIT_*`. Replaces directories and a callback set before. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_policy_set_implicit(
+    policy: Option<&mut platter_policy>,
+    mode: u32,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        policy.policy.implicit_files = match mode {
+            PLATTER_IMPLICIT_DENY => ImplicitFiles::Deny,
+            PLATTER_IMPLICIT_ALLOW => ImplicitFiles::Allow,
+            _ => {
+                return Err(Error::invalid(format!(
+                    "Unknown mode {mode} for implicit files"
+                )));
+            }
+        };
+        Ok(())
+    })
+}
+
+/// Allows files that an image names where their real path lies below `directory`, and below those of
+/// earlier calls; every other is refused. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `directory` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_policy_add_directory(
+    policy: Option<&mut platter_policy>,
+    directory: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let directory: &OsStr = unsafe { os(directory, "directory")? };
+        let directory = PathBuf::from(directory);
+        match &mut policy.policy.implicit_files {
+            ImplicitFiles::Below(directories) => directories.push(directory),
+            other => *other = ImplicitFiles::Below(vec![directory]),
+        }
+        Ok(())
+    })
+}
+
+/// Asks `implicit_fn` for each file that an image names. `free_fn` (may be NULL) is called once with
+/// `user_data`: when nothing uses the callback any more, or at once when this call fails. `flags`
+/// must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `implicit_fn` and `user_data` are usable until `free_fn` is called, from every thread that opens
+/// with the policy.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_policy_set_callback(
+    policy: Option<&mut platter_policy>,
+    implicit_fn: platter_implicit_fn,
+    user_data: *mut c_void,
+    free_fn: platter_free_fn,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    let user_data = UserData::new(user_data, free_fn);
+    call_mut(policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        let ask = given(implicit_fn, "implicit_fn")?;
+        policy.policy.implicit_files = ImplicitFiles::Ask(Arc::new(move |file| {
+            let name = c_string(file.name);
+            let named_by = c_string(file.named_by);
+            let mut fd = -1;
+            let shown = shown(file, &name, &named_by);
+            // SAFETY: the caller keeps both usable until `user_data` is dropped.
+            let answer = unsafe { ask(&shown, &mut fd, user_data.get()) };
+            answered(answer, fd)
+        }));
+        Ok(())
+    })
+}
+
+fn shown(file: &ImplicitFile<'_>, name: &CString, named_by: &CString) -> platter_implicit_file {
+    platter_implicit_file {
+        size: size_of::<platter_implicit_file>(),
+        name: name.as_ptr(),
+        named_by: named_by.as_ptr(),
+        role: match file.role {
+            ImplicitRole::Backing => PLATTER_ROLE_BACKING,
+            ImplicitRole::DataFile => PLATTER_ROLE_DATA_FILE,
+            ImplicitRole::Extent => PLATTER_ROLE_EXTENT,
+        },
+        writable: u32::from(file.writable),
+    }
+}
+
+fn answered(answer: c_int, fd: c_int) -> Result<ImplicitAnswer> {
+    match answer {
+        PLATTER_ANSWER_OPEN => Ok(ImplicitAnswer::Open),
+        PLATTER_ANSWER_FD if fd >= 0 => {
+            // SAFETY: the callback gave this descriptor away with its answer.
+            Ok(ImplicitAnswer::Fd(unsafe { OwnedFd::from_raw_fd(fd) }))
+        }
+        PLATTER_ANSWER_FD => Err(Error::new(
+            ErrorKind::Invalid,
+            "The policy's callback returned no descriptor",
+        )),
+        _ => Ok(ImplicitAnswer::Deny),
+    }
+}
+
+/// Sets whether a name inside an image may be `json:{…}` or `protocol:…` rather than a plain file
+/// name. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_policy_set_implicit_protocols(
+    policy: Option<&mut platter_policy>,
+    allowed: bool,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        policy.policy.implicit_protocols = allowed;
+        Ok(())
+    })
+}
+
+/// Sets a ceiling, a `PLATTER_LIMIT_*`; what exceeds it fails with LIMIT. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_policy_set_limit(
+    policy: Option<&mut platter_policy>,
+    limit: u32,
+    value: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        let policy = &mut policy.policy;
+        match limit {
+            PLATTER_LIMIT_CHAIN_DEPTH => {
+                policy.max_chain_depth = u32::try_from(value).unwrap_or(u32::MAX);
+            }
+            PLATTER_LIMIT_VIRTUAL_SIZE => policy.max_virtual_size = value,
+            PLATTER_LIMIT_TABLE_BYTES => policy.max_table_bytes = value,
+            PLATTER_LIMIT_CACHE_BYTES => policy.max_cache_bytes = value,
+            _ => return Err(Error::invalid(format!("Unknown limit {limit}"))),
+        }
+        Ok(())
+    })
+}
+
+/// Frees a policy. NULL does nothing.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// The policy is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_policy_free(policy: *mut platter_policy) {
+    // SAFETY: the caller owns the policy, which came from `platter_policy_new`.
+    unsafe { guard::free(policy) }
+}

@@ -1,0 +1,497 @@
+//! Reports: what an operation found or did.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, c_char, c_int};
+use std::mem::MaybeUninit;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{self, Handle, Poison, call_ref, call_ref_out, check_flags};
+use crate::capi::io::{
+    PLATTER_EXTENT_COMPRESSED, PLATTER_EXTENT_DATA, PLATTER_EXTENT_HOST_OFFSET,
+    PLATTER_EXTENT_PRESENT, PLATTER_EXTENT_ZERO, platter_extent,
+};
+use crate::capi::text::{c_string, utf8};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ops::check::CheckOutcome;
+use crate::ops::compare::{CompareReport, Comparison};
+use crate::ops::convert::ConvertReport;
+use crate::ops::info::{InfoReport, LayerInfo};
+use crate::ops::map::{MapEntry, MapReport};
+
+/// Kind of report: what an image is.
+pub const PLATTER_REPORT_INFO: u32 = 1;
+/// Kind of report: the consistency of an image.
+pub const PLATTER_REPORT_CHECK: u32 = 2;
+/// Kind of report: where the guest bytes live.
+pub const PLATTER_REPORT_MAP: u32 = 3;
+/// Kind of report: whether two images are the same.
+pub const PLATTER_REPORT_COMPARE: u32 = 4;
+/// Kind of report: what a conversion did.
+pub const PLATTER_REPORT_CONVERT: u32 = 5;
+/// Kind of report: what was created.
+pub const PLATTER_REPORT_CREATE: u32 = 6;
+
+/// What an operation found or did. The caller of the function that made it owns it and frees it with
+/// `platter_report_free()`; it stands on its own, also when its job or image is gone. Nothing changes
+/// it, so several threads may read it.
+#[derive(Debug)]
+pub struct platter_report {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    poison: Poison,
+    content: Content,
+    json: OnceLock<CString>,
+    text: OnceLock<(CString, Option<platter_error>)>,
+    lent: Mutex<BTreeMap<String, CString>>,
+}
+
+/// The report of each operation.
+#[derive(Debug)]
+pub(super) enum Content {
+    Info(InfoReport),
+    Check(CheckOutcome),
+    Map(MapReport),
+    Compare(CompareReport),
+    Convert(ConvertReport),
+    Create { summary: String },
+}
+
+impl Handle for platter_report {
+    fn poison(&self) -> &Poison {
+        &self.inner.poison
+    }
+}
+
+impl platter_report {
+    pub(super) fn new(inner: Arc<Inner>) -> *mut Self {
+        Box::into_raw(Box::new(Self { inner }))
+    }
+}
+
+impl Inner {
+    pub(super) fn new(content: Content) -> Arc<Self> {
+        Arc::new(Self {
+            poison: Poison::default(),
+            content,
+            json: OnceLock::new(),
+            text: OnceLock::new(),
+            lent: Mutex::default(),
+        })
+    }
+
+    fn lend(&self, text: String) -> *const c_char {
+        self.lent
+            .lock()
+            .entry(text)
+            .or_insert_with_key(|text| c_string(text.as_str()))
+            .as_ptr()
+    }
+
+    fn json(&self) -> &CString {
+        self.json.get_or_init(|| {
+            c_string(match &self.content {
+                Content::Info(report) => report.json(),
+                Content::Check(report) => report.json(),
+                Content::Map(report) => report.json(),
+                Content::Compare(_) | Content::Convert(_) | Content::Create { .. } => {
+                    let object: Map<_, _> = self
+                        .fields(0)
+                        .into_iter()
+                        .map(|(key, value)| (key.to_owned(), value))
+                        .collect();
+                    crate::ops::render::json::pretty(&Value::Object(object)) + "\n"
+                }
+            })
+        })
+    }
+
+    fn text(&self) -> &(CString, Option<platter_error>) {
+        self.text.get_or_init(|| {
+            let (text, end) = match &self.content {
+                Content::Info(report) => (report.text(), Ok(())),
+                Content::Check(report) => (report.text(), Ok(())),
+                Content::Map(report) => report.text(),
+                Content::Compare(report) => (report.text(), Ok(())),
+                Content::Convert(_) => (String::new(), Ok(())),
+                Content::Create { summary } => (format!("{summary}\n"), Ok(())),
+            };
+            (
+                c_string(text),
+                end.err().map(|error| platter_error::new(&error)),
+            )
+        })
+    }
+
+    fn count(&self) -> usize {
+        match &self.content {
+            Content::Info(report) => report.layers.len(),
+            Content::Map(report) => report.entries.len(),
+            _ => 1,
+        }
+    }
+
+    /// The members of entry `index` with the keys of the JSON.
+    fn fields(&self, index: usize) -> Vec<(&'static str, Value)> {
+        match &self.content {
+            Content::Info(report) => report.layers.get(index).map(layer_fields),
+            Content::Map(report) => report.entries.get(index).map(entry_fields),
+            _ if index > 0 => None,
+            Content::Check(report) => Some(check_fields(report)),
+            Content::Compare(report) => Some(compare_fields(report)),
+            Content::Convert(report) => Some(convert_fields(report)),
+            Content::Create { summary } => Some(vec![("summary", summary.as_str().into())]),
+        }
+        .unwrap_or_default()
+    }
+
+    fn field(&self, index: usize, key: &str) -> Result<Value> {
+        if index >= self.count() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("The report has no entry {index}"),
+            ));
+        }
+        self.fields(index)
+            .into_iter()
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("The report has no '{key}'")))
+    }
+}
+
+/// Collects the members that are there.
+struct Fields(Vec<(&'static str, Value)>);
+
+impl Fields {
+    fn add(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+        self.0.push((key, value.into()));
+        self
+    }
+
+    fn maybe<T: Into<Value>>(mut self, key: &'static str, value: Option<T>) -> Self {
+        self.0.extend(value.map(|value| (key, value.into())));
+        self
+    }
+}
+
+fn layer_fields(layer: &LayerInfo) -> Vec<(&'static str, Value)> {
+    Fields(Vec::new())
+        .add("filename", layer.filename.as_str())
+        .add("format", layer.format.as_str())
+        .add("virtual-size", layer.virtual_size)
+        .maybe("actual-size", layer.actual_size)
+        .maybe("cluster-size", layer.cluster_size)
+        .add("encrypted", layer.encrypted)
+        .maybe("dirty-flag", layer.dirty)
+        .maybe("backing-filename", layer.backing_filename.as_deref())
+        .maybe(
+            "full-backing-filename",
+            layer.full_backing_filename.as_deref(),
+        )
+        .maybe("backing-filename-format", layer.backing_format.as_deref())
+        .add("snapshot-count", layer.snapshots.len() as u64)
+        .0
+}
+
+fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {
+    Fields(Vec::new())
+        .add("start", entry.start)
+        .add("length", entry.length)
+        .add("depth", entry.depth)
+        .add("present", entry.present)
+        .add("zero", entry.zero)
+        .add("data", entry.data)
+        .add("compressed", entry.compressed)
+        .maybe("offset", entry.offset)
+        .0
+}
+
+fn check_fields(outcome: &CheckOutcome) -> Vec<(&'static str, Value)> {
+    let report = &outcome.report;
+    Fields(Vec::new())
+        .add("filename", outcome.filename.as_str())
+        .add("format", outcome.format.as_str())
+        .add("check-errors", report.check_errors)
+        .add("corruptions", report.corruptions)
+        .add("leaks", report.leaks)
+        .add("corruptions-fixed", report.corruptions_fixed)
+        .add("leaks-fixed", report.leaks_fixed)
+        .maybe("image-end-offset", report.image_end_offset)
+        .maybe("total-clusters", report.total_clusters)
+        .add("allocated-clusters", report.allocated_clusters)
+        .add("fragmented-clusters", report.fragmented_clusters)
+        .add("compressed-clusters", report.compressed_clusters)
+        .0
+}
+
+fn compare_fields(report: &CompareReport) -> Vec<(&'static str, Value)> {
+    let (identical, reason, offset) = match report.result {
+        Comparison::Identical => (true, None, None),
+        Comparison::ContentMismatch(offset) => (false, Some("content"), Some(offset)),
+        Comparison::StatusMismatch(offset) => (false, Some("status"), Some(offset)),
+        Comparison::SizeMismatch => (false, Some("size"), None),
+    };
+    Fields(Vec::new())
+        .add("identical", identical)
+        .maybe("reason", reason)
+        .maybe("offset", offset)
+        .add("size-mismatch", report.size_mismatch)
+        .0
+}
+
+fn convert_fields(report: &ConvertReport) -> Vec<(&'static str, Value)> {
+    Fields(Vec::new())
+        .add("virtual-size", report.virtual_size)
+        .add("data-bytes", report.data_bytes)
+        .add("offloaded-bytes", report.offloaded_bytes)
+        .add("zero-bytes", report.zero_bytes)
+        .add("backed-bytes", report.backed_bytes)
+        .add("compressed-units", report.compressed_units)
+        .add("compressed-bytes", report.compressed_bytes)
+        .0
+}
+
+/// The kind of report, a `PLATTER_REPORT_*`. 0 for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
+    report.map_or(0, |report| match report.inner.content {
+        Content::Info(_) => PLATTER_REPORT_INFO,
+        Content::Check(_) => PLATTER_REPORT_CHECK,
+        Content::Map(_) => PLATTER_REPORT_MAP,
+        Content::Compare(_) => PLATTER_REPORT_COMPARE,
+        Content::Convert(_) => PLATTER_REPORT_CONVERT,
+        Content::Create { .. } => PLATTER_REPORT_CREATE,
+    })
+}
+
+/// The report as JSON, with its final newline: for info, check and map what `qemu-img --output=json`
+/// prints, key for key. `*out` lives as long as the report. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_report_json(
+    out: Option<&mut MaybeUninit<*const c_char>>,
+    report: Option<&platter_report>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, report, "report", err, |report| {
+        check_flags(flags, 0)?;
+        Ok(report.inner.json().as_ptr())
+    })
+}
+
+/// The report for people, with newlines: what `qemu-img` prints without `--output`; `""` for a
+/// conversion. `*out` lives as long as the report. Where the human form cannot show everything this
+/// still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_report_text(
+    out: Option<&mut MaybeUninit<*const c_char>>,
+    report: Option<&platter_report>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, report, "report", err, |report| {
+        check_flags(flags, 0)?;
+        Ok(report.inner.text().0.as_ptr())
+    })
+}
+
+/// How the text of `platter_report_text()` ends: 0 where it is complete, else the error that ends it: a
+/// map with extents that have no plain host bytes. `flags` must be 0.
+///
+/// Statuses: UNSUPPORTED, INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_report_text_end(
+    report: Option<&platter_report>,
+    flags: u32,
+    mut err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    let mut end = None;
+    let status = call_ref(report, "report", err.as_deref_mut(), |report| {
+        check_flags(flags, 0)?;
+        end = report.inner.text().1.clone();
+        Ok(())
+    });
+    match end {
+        Some(error) => guard::report(err, &error),
+        None => status,
+    }
+}
+
+/// The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 2
+/// (corruptions or errors of the check) or 3 (leaks alone); for compare 0 (identical) or 1; else 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_report_exit_code(
+    out: Option<&mut MaybeUninit<c_int>>,
+    report: Option<&platter_report>,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, report, "report", err, |report| {
+        Ok(match &report.inner.content {
+            Content::Check(report) => report.exit_code(),
+            Content::Compare(report) => c_int::from(report.result != Comparison::Identical),
+            _ => 0,
+        })
+    })
+}
+
+/// The number of entries: layers of an info report (the image, then its backing chain), runs of a
+/// map; 1 for every other report.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_report_count(
+    out: Option<&mut MaybeUninit<usize>>,
+    report: Option<&platter_report>,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, report, "report", err, |report| {
+        Ok(report.inner.count())
+    })
+}
+
+/// A number of entry `index`, by the key of the JSON: `virtual-size`, `actual-size`, `leaks`.
+///
+/// Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`. Check:
+/// `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`, `image-end-offset`,
+/// `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
+/// `start`, `length`, `depth`, `offset`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
+/// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`.
+///
+/// Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `key` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_report_u64(
+    out: Option<&mut MaybeUninit<u64>>,
+    report: Option<&platter_report>,
+    index: usize,
+    key: *const c_char,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, report, "report", err, |report| {
+        // SAFETY: by the contract of this function.
+        let key = unsafe { utf8(key, "key")? };
+        let value = report.inner.field(index, key)?;
+        value.as_u64().ok_or_else(|| wrong_type(key, "a number"))
+    })
+}
+
+/// A truth of entry `index`, by the key of the JSON. Keys of info: `encrypted`, `dirty-flag`. Map:
+/// `present`, `zero`, `data`, `compressed`. Compare: `identical`, `size-mismatch`.
+///
+/// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `key` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_report_bool(
+    out: Option<&mut MaybeUninit<bool>>,
+    report: Option<&platter_report>,
+    index: usize,
+    key: *const c_char,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, report, "report", err, |report| {
+        // SAFETY: by the contract of this function.
+        let key = unsafe { utf8(key, "key")? };
+        let value = report.inner.field(index, key)?;
+        value.as_bool().ok_or_else(|| wrong_type(key, "a truth"))
+    })
+}
+
+/// A text of entry `index`, by the key of the JSON; `*out` lives as long as the report. Keys of info:
+/// `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
+/// Check: `filename`, `format`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
+///
+/// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `key` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_report_string(
+    out: Option<&mut MaybeUninit<*const c_char>>,
+    report: Option<&platter_report>,
+    index: usize,
+    key: *const c_char,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, report, "report", err, |report| {
+        // SAFETY: by the contract of this function.
+        let key = unsafe { utf8(key, "key")? };
+        match report.inner.field(index, key)? {
+            Value::String(text) => Ok(report.inner.lend(text)),
+            _ => Err(wrong_type(key, "a text")),
+        }
+    })
+}
+
+fn wrong_type(key: &str, kind: &str) -> Error {
+    Error::invalid(format!("'{key}' of the report is not {kind}"))
+}
+
+/// The run at `index` of a map report.
+///
+/// Statuses: NOT_FOUND past the last one, INVALID for another report. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_report_extent(
+    out: Option<&mut MaybeUninit<platter_extent>>,
+    report: Option<&platter_report>,
+    index: usize,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, report, "report", err, |report| {
+        let Content::Map(map) = &report.inner.content else {
+            return Err(Error::invalid("The report is not a map"));
+        };
+        let entry = map.entries.get(index).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("The map has no run {index}"))
+        })?;
+        let flags = [
+            (entry.data, PLATTER_EXTENT_DATA),
+            (entry.zero, PLATTER_EXTENT_ZERO),
+            (entry.present, PLATTER_EXTENT_PRESENT),
+            (entry.compressed, PLATTER_EXTENT_COMPRESSED),
+            (entry.offset.is_some(), PLATTER_EXTENT_HOST_OFFSET),
+        ];
+        Ok(platter_extent {
+            offset: entry.start,
+            length: entry.length,
+            host_offset: entry.offset.unwrap_or(0),
+            depth: entry.depth,
+            flags: flags
+                .iter()
+                .filter(|(set, _)| *set)
+                .map(|(_, flag)| flag)
+                .sum(),
+            reserved: [0; 4],
+        })
+    })
+}
+
+/// Frees a report. NULL does nothing.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// The report is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_report_free(report: *mut platter_report) {
+    // SAFETY: the caller owns the report, which came from `platter_report::new`.
+    unsafe { guard::free(report) }
+}

@@ -1,0 +1,70 @@
+//! Strings in and out: copied on the way in, NUL-terminated on the way out.
+
+use std::ffi::{CStr, CString, OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::capi::guard::given;
+use crate::error::{Error, Result};
+
+/// A UTF-8 string parameter.
+///
+/// # Safety
+/// `text` is NULL or a NUL-terminated string that lives for `'a`.
+pub(super) unsafe fn utf8<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
+    // SAFETY: by this function's contract.
+    let text = unsafe { optional_utf8(text, name)? };
+    given(text, name)
+}
+
+/// As [`utf8`]; NULL is None.
+///
+/// # Safety
+/// As [`utf8`].
+pub(super) unsafe fn optional_utf8<'a>(text: *const c_char, name: &str) -> Result<Option<&'a str>> {
+    // SAFETY: by this function's contract.
+    let Some(bytes) = (unsafe { bytes(text) }) else {
+        return Ok(None);
+    };
+    std::str::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| Error::invalid(format!("Parameter '{name}' is not valid UTF-8")))
+}
+
+/// A parameter of bytes: a path or a location.
+///
+/// # Safety
+/// As [`utf8`].
+pub(super) unsafe fn os<'a>(text: *const c_char, name: &str) -> Result<&'a OsStr> {
+    // SAFETY: by this function's contract.
+    let bytes = unsafe { bytes(text) };
+    given(bytes.map(OsStr::from_bytes), name)
+}
+
+unsafe fn bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: by the caller's contract.
+    Some(unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// A string for C; it ends at a NUL within, if there is one.
+pub(super) fn c_string(text: impl Into<Vec<u8>>) -> CString {
+    CString::new(text).unwrap_or_else(|error| {
+        let end = error.nul_position();
+        let mut bytes = error.into_vec();
+        bytes.truncate(end);
+        CString::new(bytes).unwrap_or_default()
+    })
+}
+
+/// As [`c_string`], on one line.
+pub(super) fn c_line(text: &str) -> CString {
+    c_string(text.trim_end_matches('\n').replace('\n', " "))
+}
+
+/// An owned copy for the caller, released by `platter_free`; NULL without memory.
+pub(super) fn owned(text: &CStr) -> *mut c_char {
+    // SAFETY: `text` is NUL-terminated.
+    unsafe { libc::strdup(text.as_ptr()) }
+}

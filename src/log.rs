@@ -1,0 +1,115 @@
+//! The log: one sink for the process, off unless the program or `PLATTER_LOG` asks for it.
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::RwLock;
+
+/// How grave a log line is; a sink takes its level and those above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// A call failed.
+    Error = 1,
+    /// The work goes on, but the user should know.
+    Warning = 2,
+    /// An image or a job begins or ends.
+    Info = 3,
+    /// Decisions within an operation.
+    Debug = 4,
+}
+
+impl Level {
+    /// The level of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "error" => Self::Error,
+            "warning" | "warn" => Self::Warning,
+            "info" => Self::Info,
+            "debug" => Self::Debug,
+            _ => return None,
+        })
+    }
+
+    /// The name in log lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// Receives log lines without newline, from any thread, also from several at once.
+pub type Sink = Arc<dyn Fn(Level, &str) + Send + Sync>;
+
+struct State {
+    level: Option<Level>,
+    sink: Sink,
+}
+
+/// Sends lines of `level` and above to `sink`; None goes back to what `PLATTER_LOG` says.
+pub fn set_sink(sink: Option<(Level, Sink)>) {
+    let next = match sink {
+        Some((level, sink)) => State {
+            level: Some(level),
+            sink,
+        },
+        None => from_environment(),
+    };
+    let previous = std::mem::replace(&mut *state().write(), next);
+    // Outside the lock: the sink may own things whose release logs.
+    drop(previous);
+}
+
+/// Logs a line where the level is wanted; the text is made only then.
+pub fn log(level: Level, line: impl FnOnce() -> String) {
+    let sink = {
+        let state = state().read();
+        if state.level.is_none_or(|wanted| level > wanted) {
+            return;
+        }
+        state.sink.clone()
+    };
+    sink(level, &line());
+}
+
+fn state() -> &'static RwLock<State> {
+    static STATE: OnceLock<RwLock<State>> = OnceLock::new();
+    STATE.get_or_init(|| RwLock::new(from_environment()))
+}
+
+/// `PLATTER_LOG=LEVEL` writes to standard error; anything else is silence.
+fn from_environment() -> State {
+    State {
+        level: std::env::var("PLATTER_LOG")
+            .ok()
+            .and_then(|name| Level::from_name(&name)),
+        sink: Arc::new(|level, line| {
+            // A log that cannot be written must not fail the work.
+            let _ = writeln!(std::io::stderr(), "platter {}: {line}", level.name());
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    #[test]
+    fn a_sink_takes_its_level_and_those_above() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let copy = lines.clone();
+        set_sink(Some((
+            Level::Warning,
+            Arc::new(move |level, line| copy.lock().push((level, line.to_owned()))),
+        )));
+        log(Level::Error, || "marker one".into());
+        log(Level::Info, || unreachable!("not wanted"));
+        set_sink(None);
+        let lines = lines.lock();
+        assert!(lines.contains(&(Level::Error, "marker one".to_owned())));
+    }
+}

@@ -1,0 +1,78 @@
+//! The help that `-o help` prints.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Features, FormatDriver, registry};
+use crate::location::Location;
+use crate::ops::create::option_table;
+use crate::options::help_table;
+
+/// The options of `create` in `format`, and with a target those of its protocol.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] for an unknown format, [`ErrorKind::Unsupported`] where it cannot create.
+pub fn create_help(format: &str, target: Option<&Location>) -> Result<String> {
+    let driver = by_name(format)?;
+    if !driver.features.contains(Features::CREATE) {
+        return Err(Error::unsupported(format!(
+            "Format driver '{format}' does not support image creation"
+        )));
+    }
+    Ok(match target {
+        Some(target) => {
+            let table = option_table(driver, target)?;
+            format!("Supported options:\n{}", help_table(&[&table]))
+        }
+        None => format!(
+            "Supported {format} options:\n{}\n\
+             The protocol level may support further options.\n\
+             Specify the target filename to include those options.\n",
+            help_table(&[driver.create_options])
+        ),
+    })
+}
+
+/// The options of `amend` on an image in `format`.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] for an unknown format, [`ErrorKind::Unsupported`] where it cannot amend.
+pub fn amend_help(format: &str) -> Result<String> {
+    let driver = by_name(format)?;
+    if driver.amend_options.is_empty() {
+        return Err(Error::unsupported(format!(
+            "Format driver '{format}' does not support option amendment"
+        )));
+    }
+    Ok(format!(
+        "Amend options for '{format}':\n{}",
+        help_table(&[driver.amend_options])
+    ))
+}
+
+fn by_name(format: &str) -> Result<&'static FormatDriver> {
+    registry::by_name(format).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Invalid,
+            format!("Unknown file format '{format}'"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_without_a_target_says_that_there_may_be_more() {
+        let help = create_help("raw", None).unwrap();
+        assert!(help.starts_with("Supported raw options:\n"));
+        assert!(help.ends_with("Specify the target filename to include those options.\n"));
+        assert_eq!(
+            create_help("bogus", None).unwrap_err().to_string(),
+            "Unknown file format 'bogus'"
+        );
+        assert_eq!(
+            amend_help("raw").unwrap_err().to_string(),
+            "Format driver 'raw' does not support option amendment"
+        );
+    }
+}
