@@ -1,0 +1,78 @@
+//! Runs `platter-img` and `qemu-img` in turn on a realistic disk and prints a table of ratios.
+//!
+//! Environment: `PLATTER_IMG` (default `build/platter-img`), `QEMU_IMG` (default `qemu-img`),
+//! `BENCH_DIR` (default `target/bench`), `BENCH_MIB` (files on the disk, default 1280),
+//! `BENCH_PAIRS` (default 5), `BENCH_ROWS` (only rows whose name contains one of these words).
+
+mod disk;
+mod rows;
+mod run;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What to measure with.
+pub struct Setup {
+    /// Our program.
+    pub platter: String,
+    /// Theirs.
+    pub qemu: String,
+    /// Where images go.
+    pub dir: PathBuf,
+    /// The disk to convert.
+    pub disk: PathBuf,
+    /// Runs per row and program.
+    pub pairs: usize,
+    /// Only rows whose name contains one of these.
+    pub only: Vec<String>,
+}
+
+impl Setup {
+    /// The path of `name` in the directory of the benchmark, as text.
+    pub fn path(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+}
+
+fn setting(name: &str, default: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+fn number(name: &str, default: usize) -> Result<usize, String> {
+    let text = setting(name, &default.to_string());
+    text.parse()
+        .map_err(|_| format!("{name} must be a number, not '{text}'"))
+}
+
+fn setup() -> Result<Setup, String> {
+    let dir = PathBuf::from(setting("BENCH_DIR", "target/bench"));
+    std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let platter = setting("PLATTER_IMG", "build/platter-img");
+    let qemu = setting("QEMU_IMG", "qemu-img");
+    for program in [&platter, &qemu] {
+        run::quiet(&[program.as_str(), "--version"])
+            .map_err(|e| format!("cannot measure without {program}: {e}"))?;
+    }
+    Ok(Setup {
+        disk: disk::build(&dir, number("BENCH_MIB", 1280)? as u64)?,
+        platter,
+        qemu,
+        pairs: number("BENCH_PAIRS", 5)?.max(1),
+        only: setting("BENCH_ROWS", "")
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
+        dir,
+    })
+}
+
+fn main() -> ExitCode {
+    match setup().and_then(|setup| rows::measure(&setup)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("side_by_side: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
