@@ -1,17 +1,22 @@
 //! `create`: a new image.
 
+mod backing;
+mod summary;
 mod target;
 
 pub use target::{Target, TargetRequest, option_table, target};
 
-use crate::error::Result;
+use crate::error::{Error, Result, ResultExt};
+use crate::format::registry as formats;
+use crate::format::{BackingRef, FormatDriver};
 use crate::job::Job;
 use crate::location::Location;
-use crate::options::Options;
+use crate::options::{Options, Values};
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
+use crate::storage::{CacheMode, Durability};
 
-/// What to create. Backing file and format come as fields or as options, not both.
+/// What to create. Backing file and format may come as fields or as options; the fields win.
 #[derive(Clone, Debug)]
 pub struct CreateRequest {
     /// Where.
@@ -34,22 +39,76 @@ pub struct CreateRequest {
     pub policy: OpenPolicy,
 }
 
-/// A checked creation: nothing is touched yet.
+/// A creation that can be described: names, options and the backing file are checked, nothing is
+/// touched yet.
 #[derive(Debug)]
 pub struct CreatePlan {
     request: CreateRequest,
+    driver: &'static FormatDriver,
+    values: Values,
+    size: u64,
+    /// What the image is to record; a format without a name is refused by [`CreatePlan::run`].
+    backing: (Option<String>, Option<String>),
     summary: String,
 }
 
 impl CreatePlan {
-    /// Checks everything that can be checked without touching the target; opens the backing file
-    /// for its size.
+    /// Checks what `qemu-img` checks before it prints the "Formatting" line: format, protocol,
+    /// option keys and types, size; opens the backing file for its size. The values themselves
+    /// are checked by [`CreatePlan::run`], before it touches a file.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] and others, one line that begins with the file name.
     pub fn new(request: CreateRequest, job: &mut Job) -> Result<Self> {
-        let _ = (request, job);
-        todo!()
+        let name = request.location.display().into_owned();
+        Self::checked(request, job).context(|| name)
+    }
+
+    fn checked(request: CreateRequest, job: &mut Job) -> Result<Self> {
+        let format = &request.format;
+        let driver = formats::by_name(format)
+            .ok_or_else(|| Error::invalid(format!("Unknown file format '{format}'")))?;
+        let table = option_table(driver, &request.location)?;
+        let values = Values::check(&request.options, &table)?;
+        let asked = match (request.size, values.num("size")) {
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid("The image size must be specified only once"));
+            }
+            (size, option) => size.or(option),
+        };
+        let backing = named_backing(&request, driver)?;
+        if let Some(file) = &backing.0 {
+            if file.is_empty() {
+                return Err(Error::invalid(
+                    "Expected backing file name, got empty string",
+                ));
+            }
+            if request.location.display() == file.as_str() {
+                return Err(Error::invalid(
+                    "Error: Trying to create an image with the same filename as the backing file",
+                ));
+            }
+        }
+        let below = match &backing.0 {
+            Some(file) if !request.backing_unsafe => {
+                Some(backing::open(&request, file, backing.1.as_deref(), job)?)
+            }
+            Some(_) if backing.1.is_none() => return Err(backing::without_format()),
+            _ => None,
+        };
+        let size = asked
+            .or(below)
+            .ok_or_else(|| Error::invalid("Image creation needs a size parameter"))?;
+        let shown = (backing.0.as_deref(), backing.1.as_deref());
+        let summary = summary::summary(&request, driver, &values, size, shown);
+        Ok(Self {
+            driver,
+            values,
+            size,
+            backing,
+            summary,
+            request,
+        })
     }
 
     /// The line `Formatting '…', fmt=… key=value…`, without newline.
@@ -57,12 +116,65 @@ impl CreatePlan {
         &self.summary
     }
 
-    /// Creates the image. A failure leaves no new file.
+    /// Creates the image. A failure leaves no new file; a file that was there before is then
+    /// unchanged, or empty when the failure came after the checks.
     ///
     /// # Errors
     /// Of the creation, one line that begins with the file name.
     pub fn run(self, job: &mut Job) -> Result<()> {
-        let _ = (self.request, job);
-        todo!()
+        self.create(job)
+            .context(|| self.request.location.display().into_owned())
     }
+
+    fn create(&self, job: &mut Job) -> Result<()> {
+        let backing = match &self.backing {
+            (Some(name), format) => Some(BackingRef {
+                name: name.clone(),
+                format: format.clone(),
+            }),
+            (None, Some(format)) => return Err(target::format_without_file(format)),
+            (None, None) => None,
+        };
+        job.tick()?;
+        let target = target(&TargetRequest {
+            location: &self.request.location,
+            driver: self.driver,
+            size: self.size,
+            values: &self.values,
+            backing: backing.as_ref(),
+            cache: CacheMode::Writeback,
+            secrets: &self.request.secrets,
+            policy: &self.request.policy,
+        })?;
+        // The last chance to cancel: from here on the image is made valid.
+        job.tick()?;
+        target.finish(Durability::Synced)?;
+        job.finish()
+    }
+}
+
+/// The backing file and format that fields or options name, where the format can record them.
+fn named_backing(
+    request: &CreateRequest,
+    driver: &FormatDriver,
+) -> Result<(Option<String>, Option<String>)> {
+    let pick = |field: &Option<String>, key: &str| {
+        field
+            .clone()
+            .or_else(|| request.options.get(key).map(str::to_owned))
+    };
+    let file = pick(&request.backing_file, "backing_file");
+    let format = pick(&request.backing_format, "backing_fmt");
+    for (value, key, what) in [
+        (&file, "backing_file", "Backing file"),
+        (&format, "backing_fmt", "Backing file format"),
+    ] {
+        if value.is_some() && !target::takes(driver, key) {
+            return Err(Error::unsupported(format!(
+                "{what} not supported for file format '{}'",
+                driver.name
+            )));
+        }
+    }
+    Ok((file, format))
 }

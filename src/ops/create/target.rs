@@ -2,27 +2,62 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
-use crate::format::{BackingRef, Bulk, FormatDriver};
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::registry as formats;
+use crate::format::{BackingRef, Bulk, CreateContext, CreateParams, FormatDriver, Opener};
 use crate::location::Location;
 use crate::options::{OptionSpec, Values};
-use crate::policy::OpenPolicy;
+use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::secret::Secrets;
-use crate::storage::{CacheMode, Durability, Storage};
+use crate::size::round_up_sector;
+use crate::storage::registry as protocols;
+use crate::storage::{
+    CacheMode, Created, Durability, Preallocation, Storage, StorageCreate, StorageDriver,
+};
 
 /// The options that `create` takes for this format at this location: those of the format and
 /// those of the protocol, sorted by name.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for an unknown protocol, [`crate::ErrorKind::Unsupported`] where
-/// format or protocol cannot create.
+/// [`ErrorKind::Invalid`] for an unknown protocol, [`ErrorKind::Unsupported`] where format or
+/// protocol cannot create.
 pub fn option_table(driver: &FormatDriver, location: &Location) -> Result<Vec<OptionSpec>> {
-    let _ = (driver, location);
-    todo!()
+    let protocol = creating_protocol(driver, location)?;
+    let mut table = driver.create_options.to_vec();
+    for spec in protocol.create_options {
+        if !table.iter().any(|known| known.name == spec.name) {
+            table.push(*spec);
+        }
+    }
+    table.sort_by_key(|spec| spec.name);
+    Ok(table)
+}
+
+/// The protocol of the location, when an image of the format can be created there.
+pub(super) fn creating_protocol(
+    driver: &FormatDriver,
+    location: &Location,
+) -> Result<&'static StorageDriver> {
+    let protocol = protocols::driver_for_create(location.node())?;
+    if driver.create.is_none() {
+        return Err(cannot_create(driver.name));
+    }
+    if protocol.create.is_none() {
+        return Err(cannot_create(protocol.name));
+    }
+    Ok(protocol)
+}
+
+fn cannot_create(driver: &str) -> Error {
+    Error::unsupported(format!(
+        "Format driver '{driver}' does not support image creation"
+    ))
 }
 
 /// What [`target`] creates.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct TargetRequest<'a> {
     /// Where.
     pub location: &'a Location,
@@ -43,22 +78,82 @@ pub struct TargetRequest<'a> {
     pub policy: &'a OpenPolicy,
 }
 
-impl TargetRequest<'_> {
-    /// Checks the options without touching a file, and gives the `key=value` pairs of the
-    /// "Formatting" line in QEMU's order.
+impl<'a> TargetRequest<'a> {
+    /// Checks the options without touching a file.
     ///
     /// # Errors
     /// Of the format; the message does not name the target.
-    pub fn plan(&self) -> Result<Vec<(&'static str, String)>> {
-        todo!()
+    pub fn plan(&self) -> Result<()> {
+        if let Some(backing) = self.backing {
+            self.check_backing(backing)?;
+        }
+        let params = self.params()?;
+        match self.driver.plan {
+            Some(plan) => plan(&params),
+            None => Ok(()),
+        }
     }
+
+    fn check_backing(&self, backing: &BackingRef) -> Result<()> {
+        let name = self.driver.name;
+        if !takes(self.driver, "backing_file") {
+            return Err(Error::unsupported(format!(
+                "Backing file not supported for file format '{name}'"
+            )));
+        }
+        match &backing.format {
+            Some(format) if formats::by_name(format).is_none() => {
+                Err(unknown_backing_format(format))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn params(&self) -> Result<CreateParams<'a>> {
+        let size = round_up_sector(self.size).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Limit,
+                format!(
+                    "The image size is too large for file format '{}'",
+                    self.driver.name
+                ),
+            )
+        })?;
+        Ok(CreateParams {
+            size,
+            asked_size: self.size,
+            values: self.values,
+            backing: self.backing,
+        })
+    }
+}
+
+/// The error of a backing format that belongs to no backing file.
+pub(super) fn format_without_file(format: &str) -> Error {
+    match formats::by_name(format) {
+        Some(_) => Error::invalid("Backing format cannot be used without backing file"),
+        None => unknown_backing_format(format),
+    }
+}
+
+fn unknown_backing_format(format: &str) -> Error {
+    Error::invalid(format!(
+        "Parameter 'backing-fmt' does not accept value '{format}'"
+    ))
+}
+
+/// Whether `create` of the format knows the option.
+pub(super) fn takes(driver: &FormatDriver, option: &str) -> bool {
+    driver.create_options.iter().any(|spec| spec.name == option)
 }
 
 /// A new image that is being filled. Dropped before [`Target::finish`] it removes the files that
 /// it created; a file that was there before stays, empty.
 #[derive(Debug)]
 pub struct Target {
+    // Before the files, so that nothing writes to them when they go.
     bulk: Box<dyn Bulk>,
+    files: Vec<NewFile>,
     storage: Arc<dyn Storage>,
 }
 
@@ -67,8 +162,33 @@ pub struct Target {
 /// # Errors
 /// Of the checks and the creation; the message does not name the target in front, callers add it.
 pub fn target(request: &TargetRequest<'_>) -> Result<Target> {
-    let _ = request;
-    todo!()
+    let protocol = creating_protocol(request.driver, request.location)?;
+    request.plan()?;
+    let create = request
+        .driver
+        .create
+        .ok_or_else(|| cannot_create(protocol.name))?;
+    let opener = TargetOpener {
+        how: StorageCreate {
+            cache: request.cache,
+            ..StorageCreate::default()
+        },
+        values: request.values,
+        policy: request.policy,
+        files: Mutex::default(),
+    };
+    let storage = opener.create(request.location)?;
+    let bulk = create(CreateContext {
+        storage: storage.clone(),
+        params: request.params()?,
+        secrets: request.secrets,
+        opener: &opener,
+    })?;
+    Ok(Target {
+        bulk,
+        files: opener.files.into_inner(),
+        storage,
+    })
 }
 
 impl Target {
@@ -86,8 +206,75 @@ impl Target {
     ///
     /// # Errors
     /// Of I/O; the files are removed then.
-    pub fn finish(self, durability: Durability) -> Result<()> {
-        let _ = durability;
-        todo!()
+    pub fn finish(mut self, durability: Durability) -> Result<()> {
+        self.bulk.finish(durability)?;
+        for file in &mut self.files {
+            file.keep();
+        }
+        Ok(())
+    }
+}
+
+/// A file that a creation made or emptied; taken back when dropped, unless it is kept.
+#[derive(Debug)]
+struct NewFile(Option<Created>);
+
+impl NewFile {
+    fn keep(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        let Some(created) = self.0.take() else {
+            return;
+        };
+        // The error that ends the creation is the one to report; a second one adds nothing.
+        let _ = if created.newly_created {
+            created.undo().remove()
+        } else {
+            created.storage.set_len(0, Preallocation::Off)
+        };
+    }
+}
+
+/// Creates the files of a new image and remembers them.
+struct TargetOpener<'a> {
+    how: StorageCreate,
+    values: &'a Values,
+    policy: &'a OpenPolicy,
+    files: Mutex<Vec<NewFile>>,
+}
+
+impl TargetOpener<'_> {
+    fn create(&self, location: &Location) -> Result<Arc<dyn Storage>> {
+        let created = protocols::create(location.node(), self.values, &self.how)?;
+        let storage = created.storage.clone();
+        self.files.lock().push(NewFile(Some(created)));
+        Ok(storage)
+    }
+}
+
+impl Opener for TargetOpener<'_> {
+    fn open_named(
+        &self,
+        _role: ImplicitRole,
+        name: &str,
+        _writable: bool,
+    ) -> Result<Arc<dyn Storage>> {
+        Err(Error::new(
+            ErrorKind::Internal,
+            format!("A new image does not open '{name}'"),
+        ))
+    }
+
+    /// The name is the creator's own, so it is taken as typed: relative to the current directory.
+    fn create_named(&self, _role: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
+        self.create(&Location::for_target(name))
+    }
+
+    fn policy(&self) -> &OpenPolicy {
+        self.policy
     }
 }

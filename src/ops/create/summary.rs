@@ -1,0 +1,49 @@
+//! The "Formatting" line: what `create` is about to do.
+
+use super::CreateRequest;
+use crate::format::FormatDriver;
+use crate::options::{OptionValue, Values, double_commas};
+
+/// Keys of the protocol, shown after those of the format.
+const PROTOCOL_KEYS: &[&str] = &["nocow", "preallocation", "extent_size_hint"];
+
+/// `Formatting 'NAME', fmt=FORMAT key=value…`. Strings and switches stand as typed, numbers in
+/// decimal; what is not given shows only where the format has a default to show.
+pub(super) fn summary(
+    request: &CreateRequest,
+    driver: &FormatDriver,
+    values: &Values,
+    size: u64,
+    backing: (Option<&str>, Option<&str>),
+) -> String {
+    let mut line = format!(
+        "Formatting '{}', fmt={}",
+        request.location.display(),
+        driver.name
+    );
+    let of_protocol = PROTOCOL_KEYS
+        .iter()
+        .filter(|key| driver.summary.iter().all(|(known, _)| known != *key))
+        .map(|key| (*key, None));
+    for (key, default) in driver.summary.iter().copied().chain(of_protocol) {
+        let value = match key {
+            "size" => Some(size.to_string()),
+            "backing_file" => backing.0.map(double_commas),
+            "backing_fmt" => backing.1.map(double_commas),
+            _ => given(request, values, key),
+        };
+        if let Some(value) = value.or_else(|| default.map(str::to_owned)) {
+            line.push_str(&format!(" {key}={value}"));
+        }
+    }
+    line
+}
+
+/// The value of an option that was given.
+fn given(request: &CreateRequest, values: &Values, key: &str) -> Option<String> {
+    let typed = request.options.get(key)?;
+    Some(match values.get(key)? {
+        OptionValue::Num(n) => n.to_string(),
+        OptionValue::Str(_) | OptionValue::Bool(_) => double_commas(typed),
+    })
+}
