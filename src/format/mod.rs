@@ -1,5 +1,6 @@
 //! The guest side: image formats over storages.
 
+pub mod capabilities;
 pub mod driver;
 pub mod luks;
 pub mod magic;
@@ -9,6 +10,7 @@ pub mod raw;
 pub mod registry;
 pub mod traits;
 
+pub use capabilities::{Amend, AmendContext, BitmapInfo, Bitmaps, NewSnapshot, Overlay, Snapshots};
 pub use driver::{CreateContext, CreateParams, Features, FormatDriver, OpenContext, Probe};
 pub use traits::{
     BackingRef, Below, Blank, Bulk, Check, CheckReport, Compress, Format, FormatInfo, IoGuard,

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
+use crate::format::capabilities::{Amend, Bitmaps, Overlay, Snapshots};
 use crate::job::Job;
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -119,6 +120,26 @@ pub trait Format: Send + Sync + Debug {
 
     /// The consistency check, where the format has one.
     fn checker(&self) -> Option<&dyn Check>;
+
+    /// Internal snapshots, where the format has them.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
+    /// Persistent dirty bitmaps, where the format has them.
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        None
+    }
+
+    /// Changing of options, where the format has it.
+    fn amender(&self) -> Option<&dyn Amend> {
+        None
+    }
+
+    /// Changing of the backing file, where the format has it.
+    fn overlay(&self) -> Option<&dyn Overlay> {
+        None
+    }
 
     /// Writing of compressed clusters, where the format has it.
     fn compressor(&self) -> Option<&dyn Compress>;

@@ -1,0 +1,138 @@
+//! What some formats offer beyond reading and writing; reached through `Format`'s `Option`s.
+
+use crate::error::Result;
+use crate::format::traits::{BackingRef, Format};
+use crate::job::Job;
+use crate::options::Values;
+use crate::secret::Secrets;
+
+/// What a new internal snapshot records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewSnapshot {
+    /// Its name; may be empty or taken.
+    pub name: String,
+    /// Seconds since the epoch.
+    pub date_sec: u32,
+    /// Nanoseconds beyond them.
+    pub date_nsec: u32,
+}
+
+/// Internal snapshots. The list stands in [`crate::format::FormatInfo`].
+pub trait Snapshots: Send + Sync {
+    /// Records the current guest contents; returns the new ID, the highest one plus 1.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or of I/O; nothing has
+    /// changed then but that clusters may be leaked.
+    fn create(&self, snapshot: &NewSnapshot) -> Result<String>;
+
+    /// Makes the guest contents, and the virtual size, those of the snapshot of that ID.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`], else as [`Snapshots::create`].
+    fn apply(&self, id: &str) -> Result<()>;
+
+    /// Drops the snapshot of that ID.
+    ///
+    /// # Errors
+    /// As [`Snapshots::apply`].
+    fn delete(&self, id: &str) -> Result<()>;
+
+    /// The guest contents of the snapshot of that ID, read-only. Valid while the snapshot exists.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`], or of reading its tables.
+    fn view(&self, id: &str) -> Result<Box<dyn Format>>;
+}
+
+/// A persistent dirty bitmap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BitmapInfo {
+    /// Its name.
+    pub name: String,
+    /// Guest bytes per bit.
+    pub granularity: u64,
+    /// Records writes.
+    pub enabled: bool,
+    /// Was not closed cleanly: its contents cannot be trusted.
+    pub inconsistent: bool,
+}
+
+/// Persistent dirty bitmaps.
+pub trait Bitmaps: Send + Sync {
+    /// The bitmaps, in directory order.
+    ///
+    /// # Errors
+    /// Of reading the directory.
+    fn list(&self) -> Result<Vec<BitmapInfo>>;
+
+    /// Adds an empty bitmap that records writes; `granularity` None takes the format's default.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Exists`], [`crate::ErrorKind::Limit`], or of I/O.
+    fn add(&self, name: &str, granularity: Option<u64>) -> Result<()>;
+
+    /// Removes a bitmap, an inconsistent one too.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`], or of I/O.
+    fn remove(&self, name: &str) -> Result<()>;
+
+    /// Clears all bits.
+    ///
+    /// # Errors
+    /// As [`Bitmaps::remove`]; an inconsistent bitmap is refused.
+    fn clear(&self, name: &str) -> Result<()>;
+
+    /// Starts or ends recording.
+    ///
+    /// # Errors
+    /// As [`Bitmaps::clear`].
+    fn set_enabled(&self, name: &str, enabled: bool) -> Result<()>;
+
+    /// Hands the dirty guest ranges (offset, length) to `visit`, in order.
+    ///
+    /// # Errors
+    /// As [`Bitmaps::clear`], or of `visit`.
+    fn visit_dirty(&self, name: &str, visit: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()>;
+
+    /// Sets the bits of the guest ranges (offset, length).
+    ///
+    /// # Errors
+    /// As [`Bitmaps::clear`].
+    fn mark(&self, name: &str, ranges: &[(u64, u64)]) -> Result<()>;
+}
+
+/// What changing the options of an image gets.
+pub struct AmendContext<'a> {
+    /// Options, checked against [`crate::format::FormatDriver::amend_options`].
+    pub values: &'a Values,
+    /// The secrets that options name by ID.
+    pub secrets: &'a Secrets,
+    /// Do what may lose data.
+    pub force: bool,
+}
+
+/// Changing the options of an image.
+pub trait Amend: Send + Sync {
+    /// Applies the options. A failure leaves an image that opens, with the old or new value each.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::Unsupported`], or of I/O.
+    fn amend(&self, context: &AmendContext<'_>, job: &mut Job) -> Result<()>;
+}
+
+/// Layers of a chain: what commit and rebase change.
+pub trait Overlay: Send + Sync {
+    /// Records another backing file, or none. The guest contents above it stay as they are.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] for a name that is too long, or of I/O.
+    fn set_backing(&self, backing: Option<&BackingRef>) -> Result<()>;
+
+    /// Gives up all guest data of this layer, so that the backing file shows through.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn make_empty(&self) -> Result<()>;
+}
