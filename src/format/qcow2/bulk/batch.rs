@@ -1,0 +1,53 @@
+//! Contiguous table writes gathered into large ones.
+
+use crate::error::Result;
+use crate::storage::Storage;
+
+/// How much is gathered, in bytes.
+const BATCH_BYTES: u64 = 1 << 20;
+
+/// Bytes that wait to be written at one place.
+#[derive(Debug)]
+pub(super) struct Batch {
+    offset: u64,
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl Batch {
+    /// Gathers pieces of `unit` bytes.
+    pub fn new(unit: u64) -> Self {
+        Self {
+            offset: 0,
+            bytes: Vec::new(),
+            limit: BATCH_BYTES.max(unit) as usize,
+        }
+    }
+
+    /// Adds a piece; writes what waits where it is full or does not reach up to `offset`.
+    ///
+    /// # Errors
+    /// Of the write.
+    pub fn push(&mut self, offset: u64, piece: &[u8], out: &dyn Storage) -> Result<()> {
+        let continues = self.offset.checked_add(self.bytes.len() as u64) == Some(offset);
+        if !continues || self.bytes.len() + piece.len() > self.limit {
+            self.flush(out)?;
+            self.offset = offset;
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// Of the write.
+    pub fn flush(&mut self, out: &dyn Storage) -> Result<()> {
+        if !self.bytes.is_empty() {
+            out.write_at(&self.bytes, self.offset)?;
+            self.offset += self.bytes.len() as u64;
+            self.bytes.clear();
+        }
+        Ok(())
+    }
+}

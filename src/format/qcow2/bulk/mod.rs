@@ -1,0 +1,457 @@
+//! Writing of a fresh image: host space from a cursor, one L2 table open, one refcount block
+//! open, header last.
+//!
+//! Until [`Bulk::finish`] the header cluster holds zeroes, so that an interrupted run leaves a
+//! file that no program takes for an image. Memory: two clusters, a write buffer of 1 MiB, and
+//! 8 bytes for each L2 table and refcount block.
+
+mod batch;
+mod space;
+mod tables;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageSlot;
+use crate::format::Bulk;
+use crate::format::qcow2::disk::{Geometry, ImageHeader, L2Entry, SubclusterBitmap};
+use crate::format::traits::{Blank, Encoder};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+
+use space::HostSpace;
+use tables::{Linear, Tables};
+
+/// What [`Qcow2Bulk::new`] starts with.
+#[derive(Debug)]
+pub struct BulkTarget {
+    /// The empty image file.
+    pub storage: Arc<dyn Storage>,
+    /// The external data file.
+    pub data: Option<Arc<dyn Storage>>,
+    /// Sizes of the image.
+    pub geometry: Geometry,
+    /// The header but for the places of tables.
+    pub header: ImageHeader,
+    /// Anything but `Off` gives every guest cluster its place at once.
+    pub preallocation: Preallocation,
+}
+
+/// A new image that is being filled.
+#[derive(Debug)]
+pub struct Qcow2Bulk {
+    storage: Arc<dyn Storage>,
+    data: Option<Arc<dyn Storage>>,
+    geometry: Geometry,
+    size: u64,
+    has_backing: bool,
+    version: u32,
+    compression: crate::codec::CompressionType,
+    preallocation: Preallocation,
+    /// New space of the storages reads as zeroes.
+    fresh: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    header: ImageHeader,
+    space: HostSpace,
+    tables: Tables,
+    /// Guest bytes before this are dealt with.
+    next_guest: u64,
+    /// The host cluster that compressed units are being packed into.
+    tail: Option<Tail>,
+    finished: bool,
+}
+
+/// A host cluster that holds compressed units.
+#[derive(Clone, Copy, Debug)]
+struct Tail {
+    cluster: u64,
+    /// Bytes in use.
+    used: u64,
+    /// Units that touch it.
+    count: u64,
+}
+
+impl Qcow2Bulk {
+    /// Starts the image; with preallocation, lays it out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`], or of I/O.
+    pub fn new(target: BulkTarget) -> Result<Self> {
+        let BulkTarget {
+            storage,
+            data,
+            geometry,
+            header,
+            preallocation,
+        } = target;
+        let grows = |storage: &Arc<dyn Storage>| storage.driver() == "file";
+        let fresh = grows(data.as_ref().unwrap_or(&storage));
+        if !storage.is_empty()? {
+            // A device, or a file of another tool: what was there must not pass for the header.
+            storage.write_zeroes(0, geometry.cluster_size(), ZeroFlags::empty())?;
+        }
+        let size = header.header.size;
+        let bulk = Self {
+            geometry,
+            size,
+            has_backing: header.backing_file.is_some(),
+            version: header.header.version,
+            compression: header.header.compression,
+            preallocation,
+            fresh,
+            state: Mutex::new(State {
+                tables: Tables::new(geometry, u64::from(header.header.l1_entries)),
+                space: HostSpace::new(geometry),
+                header,
+                next_guest: 0,
+                tail: None,
+                finished: false,
+            }),
+            storage,
+            data,
+        };
+        if preallocation != Preallocation::Off {
+            bulk.preallocate()?;
+        }
+        Ok(bulk)
+    }
+
+    /// Gives all L2 tables and guest clusters their places: tables first, then the data in a line.
+    fn preallocate(&self) -> Result<()> {
+        let state = &mut *self.state.lock();
+        let cluster = self.geometry.cluster_size();
+        let clusters = self.geometry.guest_clusters(self.size);
+        let tables = state.tables.l1_entries() as u64;
+        let l1 = state.space.take(self.l1_clusters(state), &*self.storage)?;
+        state.header.header.l1_offset = l1;
+        let first_table = state.space.take(tables, &*self.storage)?;
+        if self.data.is_some() {
+            let linear = Linear { base: 0, clusters };
+            state.tables.preallocate(first_table, linear);
+            return Ok(());
+        }
+        // The refcounts are all one, so that their blocks can stand before the data too.
+        let place = state.space.finish(clusters, &*self.storage)?;
+        state.header.header.reftable_offset = place.reftable_offset;
+        state.header.header.reftable_clusters = place.reftable_clusters;
+        let base = place.l1_offset;
+        state
+            .tables
+            .preallocate(first_table, Linear { base, clusters });
+        let end = base
+            .checked_add(clusters * cluster)
+            .ok_or_else(|| Error::new(ErrorKind::Limit, "The image would grow too large"))?;
+        let len = self.storage.len()?;
+        if self.fresh {
+            self.storage.set_len(base.max(len), Preallocation::Off)?;
+            let mode = match self.preallocation {
+                Preallocation::Metadata => Preallocation::Off,
+                mode => mode,
+            };
+            self.storage.set_len(end, mode)
+        } else {
+            let flags = match self.preallocation {
+                Preallocation::Metadata => ZeroFlags::MAY_UNMAP,
+                _ => ZeroFlags::empty(),
+            };
+            self.storage.write_zeroes(base, end - base, flags)
+        }
+    }
+
+    fn l1_clusters(&self, state: &State) -> u64 {
+        self.geometry
+            .clusters_for(state.tables.l1_entries() as u64 * 8)
+    }
+
+    /// Checks a reservation and returns its end.
+    fn claim(&self, state: &State, guest_offset: u64, len: u64) -> Result<u64> {
+        let unit = self.geometry.subcluster_size();
+        let end = guest_offset.checked_add(len).filter(|&end| {
+            len > 0
+                && end <= self.size
+                && guest_offset % unit == 0
+                && (end % unit == 0 || end == self.size)
+        });
+        match end {
+            Some(end) if guest_offset >= state.next_guest && !state.finished => Ok(end),
+            _ => Err(Error::new(
+                ErrorKind::Internal,
+                format!("Guest range {guest_offset} + {len} of a new image is out of order"),
+            )),
+        }
+    }
+
+    /// The subclusters of guest cluster `cluster` that `guest..end` covers: first and count.
+    fn subclusters(&self, cluster: u64, guest: u64, end: u64) -> (u32, u32) {
+        let size = self.geometry.subcluster_size();
+        let start = cluster << self.geometry.cluster_bits();
+        let first = guest.saturating_sub(start) / size;
+        let last = end
+            .saturating_sub(start)
+            .min(self.geometry.cluster_size())
+            .div_ceil(size);
+        (first as u32, last.saturating_sub(first) as u32)
+    }
+
+    /// The host offset of guest cluster `first`, with `count` clusters in a line from it.
+    fn host_run(&self, state: &mut State, first: u64, count: u64) -> Result<u64> {
+        let cluster = self.geometry.cluster_size();
+        if let Some(linear) = state.tables.linear() {
+            return Ok(linear.base + first * cluster);
+        }
+        if self.data.is_some() {
+            return Ok(first * cluster);
+        }
+        let begun = first * cluster < state.next_guest;
+        if begun {
+            // Only a subcluster of the last cluster may come again.
+            let (entry, _) = state.tables.get(first, &*self.storage)?;
+            if entry.offset() != 0 && !entry.is_compressed() {
+                if count == 1 {
+                    return Ok(entry.offset());
+                }
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "A reservation that starts inside a cluster must end in it",
+                ));
+            }
+        }
+        state.space.take(count, &*self.storage)
+    }
+}
+
+impl Bulk for Qcow2Bulk {
+    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+        match (slot, &self.data) {
+            (StorageSlot::MAIN, _) => Ok(&self.storage),
+            (StorageSlot::DATA, Some(data)) => Ok(data),
+            _ => Err(Error::new(
+                ErrorKind::Internal,
+                format!("The new image has no storage {}", slot.0),
+            )),
+        }
+    }
+
+    fn unit(&self) -> u32 {
+        self.geometry.cluster_size() as u32
+    }
+
+    fn zero_unit(&self) -> u32 {
+        self.geometry.subcluster_size() as u32
+    }
+
+    fn blank(&self) -> Blank {
+        let linear = self.preallocation != Preallocation::Off;
+        Blank {
+            // Subclusters of preallocated clusters start unallocated.
+            unreserved_is_zero: !linear || self.fresh || self.geometry.extended_l2(),
+            unwritten_is_zero: self.fresh,
+        }
+    }
+
+    fn encode(&self, scratch: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+        let size = self.geometry.cluster_size() as usize;
+        if self.data.is_some() {
+            return Err(no_compression());
+        }
+        if unit.len() >= size {
+            return scratch.encode(self.compression, unit, size, out);
+        }
+        // The cluster at the end of the image is stored whole.
+        let mut padded = unit.to_vec();
+        padded.resize(size, 0);
+        scratch.encode(self.compression, &padded, size, out)
+    }
+
+    fn reserve(&self, guest_offset: u64, len: u64) -> Result<(StorageSlot, u64)> {
+        let state = &mut *self.state.lock();
+        let end = self.claim(state, guest_offset, len)?;
+        let (first, last) = (
+            self.geometry.cluster_of(guest_offset),
+            self.geometry.cluster_of(end - 1),
+        );
+        let out = &*self.storage;
+        state.tables.place(first, last, &mut state.space, out)?;
+        let host = self.host_run(state, first, last - first + 1)?;
+        if state.tables.linear().is_none() || self.geometry.extended_l2() {
+            for cluster in first..=last {
+                let (from, count) = self.subclusters(cluster, guest_offset, end);
+                let bitmap = if self.geometry.extended_l2() {
+                    let (_, old) = state.tables.get(cluster, out)?;
+                    old.with_allocated(from, count)
+                } else {
+                    SubclusterBitmap::default()
+                };
+                let offset = host + (cluster - first) * self.geometry.cluster_size();
+                let entry = L2Entry::data(offset, true);
+                state.tables.set(cluster, entry, bitmap, out)?;
+            }
+        }
+        state.next_guest = end;
+        let slot = if self.data.is_some() {
+            StorageSlot::DATA
+        } else {
+            StorageSlot::MAIN
+        };
+        Ok((slot, host + self.geometry.in_cluster(guest_offset)))
+    }
+
+    fn reserve_encoded(&self, guest_offset: u64, encoded_len: u32) -> Result<(StorageSlot, u64)> {
+        let state = &mut *self.state.lock();
+        let cluster = self.geometry.cluster_size();
+        let len = u64::from(encoded_len);
+        if self.data.is_some() || state.tables.linear().is_some() {
+            return Err(no_compression());
+        }
+        let rest = self.size.saturating_sub(guest_offset).min(cluster);
+        let end = self.claim(state, guest_offset, rest)?;
+        if guest_offset % cluster != 0 || len == 0 || len >= cluster {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("{len} compressed bytes at guest offset {guest_offset} are no unit"),
+            ));
+        }
+        let index = self.geometry.cluster_of(guest_offset);
+        let out = &*self.storage;
+        state.tables.place(index, index, &mut state.space, out)?;
+        let host = state.pack(len, &self.geometry, out)?;
+        let entry = L2Entry::compressed(host, len, &self.geometry).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Limit,
+                "The image would grow too large for compressed clusters",
+            )
+            .with_errno(libc::EFBIG)
+        })?;
+        state
+            .tables
+            .set(index, entry, SubclusterBitmap::default(), out)?;
+        state.next_guest = end;
+        Ok((StorageSlot::MAIN, host))
+    }
+
+    fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()> {
+        let state = &mut *self.state.lock();
+        let end = self.claim(state, guest_offset, len)?;
+        if !self.has_backing {
+            state.next_guest = end;
+            return Ok(());
+        }
+        if self.version < 3 {
+            return Err(Error::unsupported(
+                "Version 2 images cannot hide a backing file behind zeroes without storing them",
+            ));
+        }
+        let out = &*self.storage;
+        let (first, last) = (
+            self.geometry.cluster_of(guest_offset),
+            self.geometry.cluster_of(end - 1),
+        );
+        state.tables.place(first, last, &mut state.space, out)?;
+        for cluster in first..=last {
+            if self.geometry.extended_l2() {
+                let (from, count) = self.subclusters(cluster, guest_offset, end);
+                let (entry, old) = state.tables.get(cluster, out)?;
+                let bitmap = old.with_zero(from, count);
+                state.tables.set(cluster, entry, bitmap, out)?;
+            } else {
+                let entry = L2Entry::zero(None);
+                state
+                    .tables
+                    .set(cluster, entry, SubclusterBitmap::default(), out)?;
+            }
+        }
+        state.next_guest = end;
+        Ok(())
+    }
+
+    fn finish(&self, durability: Durability) -> Result<()> {
+        let state = &mut *self.state.lock();
+        if state.finished {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "The new image is finished already",
+            ));
+        }
+        state.finished = true;
+        let out = &*self.storage;
+        state.tables.finish(out)?;
+        let l1 = state.tables.l1_bytes();
+        if state.header.header.reftable_clusters == 0 {
+            let preallocated = state.tables.linear().is_some();
+            let clusters = if preallocated {
+                0
+            } else {
+                self.l1_clusters(state)
+            };
+            let place = state.space.finish(clusters, out)?;
+            state.header.header.reftable_offset = place.reftable_offset;
+            state.header.header.reftable_clusters = place.reftable_clusters;
+            if !preallocated && !l1.is_empty() {
+                state.header.header.l1_offset = place.l1_offset;
+            }
+        }
+        if !l1.is_empty() {
+            out.write_at(&l1, state.header.header.l1_offset)?;
+        }
+        if let Some(data) = &self.data {
+            data.sync(durability)?;
+        }
+        if durability == Durability::Synced {
+            // The header must not reach the disk before what it points to.
+            out.sync(durability)?;
+        }
+        let header = state.header.to_bytes()?;
+        out.write_at(&header, 0)?;
+        out.sync(durability)
+    }
+}
+
+impl State {
+    /// Host bytes for a compressed unit of `len` bytes, packed behind the one before it.
+    fn pack(&mut self, len: u64, geometry: &Geometry, out: &dyn Storage) -> Result<u64> {
+        let cluster = geometry.cluster_size();
+        let max = geometry.refcount_width().max();
+        if let Some(tail) = self.tail
+            && tail.count < max
+            && self.space.is_open(tail.cluster)
+        {
+            let room = cluster - tail.used;
+            let host = tail.cluster * cluster + tail.used;
+            let next_to_it = tail.cluster + 1 == self.space.next();
+            if room > 0 && (len <= room || next_to_it) {
+                self.space.set_count(tail.cluster, tail.count + 1)?;
+                self.tail = Some(if len <= room {
+                    Tail {
+                        used: tail.used + len,
+                        count: tail.count + 1,
+                        ..tail
+                    }
+                } else {
+                    self.space.take(1, out)?;
+                    Tail {
+                        cluster: tail.cluster + 1,
+                        used: len - room,
+                        count: 1,
+                    }
+                });
+                return Ok(host);
+            }
+        }
+        let host = self.space.take(1, out)?;
+        self.tail = Some(Tail {
+            cluster: geometry.cluster_of(host),
+            used: len,
+            count: 1,
+        });
+        Ok(host)
+    }
+}
+
+fn no_compression() -> Error {
+    Error::unsupported("Compression not supported for this file format")
+}

@@ -1,0 +1,236 @@
+//! Host space from a cursor, with refcount blocks that are written as the cursor leaves them.
+
+use std::collections::VecDeque;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::qcow2::disk::{Geometry, MAX_REFTABLE_BYTES};
+use crate::storage::Storage;
+
+use super::batch::Batch;
+
+/// The first host offset that no table entry can name.
+const HOST_LIMIT: u64 = 1 << 56;
+
+/// Clusters are given out in ascending order and never given back, so that only one refcount
+/// block is open at any time.
+#[derive(Debug)]
+pub(super) struct HostSpace {
+    geometry: Geometry,
+    /// The next free cluster.
+    next: u64,
+    /// The open refcount block and its index in the refcount table.
+    block: Vec<u8>,
+    block_index: u64,
+    /// Offsets of the blocks before it.
+    written: Vec<u64>,
+}
+
+/// Where the tables of a finished image are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TablePlace {
+    /// Offset of the refcount table.
+    pub reftable_offset: u64,
+    /// Clusters of the refcount table.
+    pub reftable_clusters: u32,
+    /// Offset of the L1 table.
+    pub l1_offset: u64,
+}
+
+impl HostSpace {
+    /// All space after the header cluster is free.
+    pub fn new(geometry: Geometry) -> Self {
+        let mut space = Self {
+            geometry,
+            next: 1,
+            block: vec![0; geometry.cluster_size() as usize],
+            block_index: 0,
+            written: Vec::new(),
+        };
+        geometry.refcount_width().fill(&mut space.block, 0, 1, 1);
+        space
+    }
+
+    /// The next free cluster.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether the refcount of `cluster` can still be raised.
+    pub fn is_open(&self, cluster: u64) -> bool {
+        cluster / self.geometry.refcount_block_entries() == self.block_index
+    }
+
+    /// Takes `clusters` contiguous clusters, each with refcount 1; returns the offset of the first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`], or of writing a refcount block.
+    pub fn take(&mut self, clusters: u64, out: &dyn Storage) -> Result<u64> {
+        let first = self.next;
+        self.next = self.checked_end(first, clusters)?;
+        let mut runs = VecDeque::from([(first, clusters)]);
+        while let Some((mut at, mut left)) = runs.pop_front() {
+            while left > 0 {
+                let entries = self.geometry.refcount_block_entries();
+                while self.block_index < at / entries {
+                    let place = self.next;
+                    self.next = self.checked_end(place, 1)?;
+                    runs.push_back((place, 1));
+                    let offset = place * self.geometry.cluster_size();
+                    out.write_at(&self.block, offset)?;
+                    self.close_block(offset)?;
+                }
+                let count = left.min(entries - at % entries);
+                self.fill(at, count);
+                at += count;
+                left -= count;
+            }
+        }
+        Ok(first * self.geometry.cluster_size())
+    }
+
+    /// Raises the refcount of a cluster of the open block to `count`.
+    pub fn set_count(&mut self, cluster: u64, count: u64) -> Result<()> {
+        let index = cluster % self.geometry.refcount_block_entries();
+        let width = self.geometry.refcount_width();
+        if self.is_open(cluster) && width.set(&mut self.block, index as usize, count) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Internal,
+            format!("Refcount {count} of cluster {cluster} cannot be recorded"),
+        ))
+    }
+
+    /// Takes the space of the refcount table, the remaining refcount blocks and an L1 table of
+    /// `l1_clusters`, in this order, and writes the first two.
+    ///
+    /// # Errors
+    /// As [`HostSpace::take`].
+    pub fn finish(&mut self, l1_clusters: u64, out: &dyn Storage) -> Result<TablePlace> {
+        let layout = Layout::after(
+            self.next,
+            l1_clusters,
+            self.written.len() as u64,
+            self.geometry,
+        )?;
+        let cluster = self.geometry.cluster_size();
+        let mut batch = Batch::new(cluster);
+        let mut at = self.next;
+        let mut place = self.next + layout.reftable_clusters;
+        for _ in 0..layout.blocks {
+            let entries = self.geometry.refcount_block_entries();
+            let end = ((self.block_index + 1) * entries).min(layout.end);
+            self.fill(at, end.saturating_sub(at));
+            at = at.max(end);
+            batch.push(place * cluster, &self.block, out)?;
+            self.close_block(place * cluster)?;
+            place += 1;
+        }
+        let mut table: Vec<u8> = self
+            .written
+            .iter()
+            .flat_map(|offset| offset.to_be_bytes())
+            .collect();
+        table.resize((layout.reftable_clusters * cluster) as usize, 0);
+        batch.flush(out)?;
+        let reftable_offset = self.next * cluster;
+        out.write_at(&table, reftable_offset)?;
+        self.next = layout.end;
+        Ok(TablePlace {
+            reftable_offset,
+            reftable_clusters: layout.reftable_clusters as u32,
+            l1_offset: place * cluster,
+        })
+    }
+
+    fn fill(&mut self, at: u64, count: u64) {
+        let index = at % self.geometry.refcount_block_entries();
+        let width = self.geometry.refcount_width();
+        width.fill(&mut self.block, index as usize, count as usize, 1);
+    }
+
+    fn close_block(&mut self, offset: u64) -> Result<()> {
+        if self.written.len() as u64 >= MAX_REFTABLE_BYTES / 8 {
+            return Err(too_large());
+        }
+        self.written.push(offset);
+        self.block.fill(0);
+        self.block_index += 1;
+        Ok(())
+    }
+
+    fn checked_end(&self, first: u64, clusters: u64) -> Result<u64> {
+        first
+            .checked_add(clusters)
+            .filter(|&end| end <= HOST_LIMIT >> self.geometry.cluster_bits())
+            .ok_or_else(too_large)
+    }
+}
+
+/// The clusters that the tables behind the data take, counted so that they count themselves.
+#[derive(Debug)]
+struct Layout {
+    reftable_clusters: u64,
+    blocks: u64,
+    end: u64,
+}
+
+impl Layout {
+    fn after(next: u64, l1_clusters: u64, written: u64, geometry: Geometry) -> Result<Self> {
+        let (mut reftable_clusters, mut blocks) = (1, 0);
+        loop {
+            let end = next
+                .checked_add(l1_clusters)
+                .and_then(|n| n.checked_add(reftable_clusters)?.checked_add(blocks))
+                .filter(|&end| end <= HOST_LIMIT >> geometry.cluster_bits())
+                .ok_or_else(too_large)?;
+            let all = end.div_ceil(geometry.refcount_block_entries());
+            let table = all.div_ceil(geometry.table_entries_per_cluster());
+            if all > MAX_REFTABLE_BYTES / 8 {
+                return Err(too_large());
+            }
+            if all <= written + blocks && table <= reftable_clusters {
+                return Ok(Self {
+                    reftable_clusters,
+                    blocks,
+                    end,
+                });
+            }
+            blocks = blocks.max(all.saturating_sub(written));
+            reftable_clusters = reftable_clusters.max(table);
+        }
+    }
+}
+
+fn too_large() -> Error {
+    Error::new(
+        ErrorKind::Limit,
+        "The image would grow too large for its cluster size and refcount width",
+    )
+    .with_errno(libc::EFBIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn tables_count_themselves(
+            next in 1u64..200_000,
+            l1 in 0u64..5000,
+            bits in 9u32..=21,
+            order in 0u32..=6,
+        ) {
+            let geometry = Geometry::new(bits, false, order).unwrap();
+            let written = (next - 1) / geometry.refcount_block_entries();
+            let layout = Layout::after(next, l1, written, geometry).unwrap();
+            prop_assert_eq!(layout.end, next + l1 + layout.blocks + layout.reftable_clusters);
+            let entries = geometry.refcount_block_entries();
+            prop_assert!((written + layout.blocks) * entries >= layout.end);
+            prop_assert!(layout.reftable_clusters * geometry.table_entries_per_cluster() >= written + layout.blocks);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The L1 table and the one L2 table that is open.
+
+use crate::error::Result;
+use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, SubclusterBitmap};
+use crate::storage::Storage;
+
+use super::batch::Batch;
+use super::space::HostSpace;
+
+/// Where preallocated clusters are: guest offset 0 at `base`, all others in a line behind it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Linear {
+    /// Host offset of guest offset 0.
+    pub base: u64,
+    /// Guest clusters of the image.
+    pub clusters: u64,
+}
+
+/// Tables in memory; entries are set in ascending guest order.
+#[derive(Debug)]
+pub(super) struct Tables {
+    geometry: Geometry,
+    /// Offsets of the L2 tables; 0 where there is none.
+    l1: Vec<u64>,
+    /// The index of the open table, and its bytes.
+    open: Option<usize>,
+    bytes: Vec<u8>,
+    batch: Batch,
+    linear: Option<Linear>,
+}
+
+impl Tables {
+    /// For `l1_entries` L2 tables, none of which has a place yet.
+    pub fn new(geometry: Geometry, l1_entries: u64) -> Self {
+        Self {
+            geometry,
+            l1: vec![0; l1_entries as usize],
+            open: None,
+            bytes: vec![0; geometry.cluster_size() as usize],
+            batch: Batch::new(geometry.cluster_size()),
+            linear: None,
+        }
+    }
+
+    /// Gives every L2 table a place and every cluster an entry.
+    pub fn preallocate(&mut self, first_table: u64, linear: Linear) {
+        for (offset, index) in self.l1.iter_mut().zip(0u64..) {
+            *offset = first_table + index * self.geometry.cluster_size();
+        }
+        self.linear = Some(linear);
+    }
+
+    /// Whether every cluster has an entry from the start.
+    pub fn linear(&self) -> Option<Linear> {
+        self.linear
+    }
+
+    /// The number of L2 tables.
+    pub fn l1_entries(&self) -> usize {
+        self.l1.len()
+    }
+
+    /// Gives the L2 tables of guest clusters `first..=last` a place where they have none.
+    ///
+    /// # Errors
+    /// As [`HostSpace::take`].
+    pub fn place(
+        &mut self,
+        first: u64,
+        last: u64,
+        space: &mut HostSpace,
+        out: &dyn Storage,
+    ) -> Result<()> {
+        let bits = self.geometry.l2_bits();
+        let range = (first >> bits) as usize..=(last >> bits) as usize;
+        for offset in self.l1.get_mut(range).into_iter().flatten() {
+            if *offset == 0 {
+                *offset = space.take(1, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry of a guest cluster: of the open table, else a fresh one.
+    pub fn get(&mut self, cluster: u64, out: &dyn Storage) -> Result<(L2Entry, SubclusterBitmap)> {
+        self.switch_to((cluster >> self.geometry.l2_bits()) as usize, out)?;
+        let at = self.position(cluster);
+        let word = |at: usize| {
+            let field = self.bytes.get(at..at + 8).and_then(|f| f.try_into().ok());
+            field.map(u64::from_be_bytes).unwrap_or_default()
+        };
+        let bitmap = if self.geometry.extended_l2() {
+            word(at + 8)
+        } else {
+            0
+        };
+        Ok((L2Entry(word(at)), SubclusterBitmap(bitmap)))
+    }
+
+    /// Sets the entry of a guest cluster, whose table has a place.
+    ///
+    /// # Errors
+    /// Of writing the table that was open before.
+    pub fn set(
+        &mut self,
+        cluster: u64,
+        entry: L2Entry,
+        bitmap: SubclusterBitmap,
+        out: &dyn Storage,
+    ) -> Result<()> {
+        self.switch_to((cluster >> self.geometry.l2_bits()) as usize, out)?;
+        let at = self.position(cluster);
+        if let Some(field) = self.bytes.get_mut(at..at + 8) {
+            field.copy_from_slice(&entry.to_bytes());
+        }
+        if self.geometry.extended_l2()
+            && let Some(field) = self.bytes.get_mut(at + 8..at + 16)
+        {
+            field.copy_from_slice(&bitmap.to_bytes());
+        }
+        Ok(())
+    }
+
+    /// Writes all tables that wait; preallocated ones up to the last.
+    ///
+    /// # Errors
+    /// Of the writes.
+    pub fn finish(&mut self, out: &dyn Storage) -> Result<()> {
+        if self.linear.is_some() && !self.l1.is_empty() {
+            self.switch_to(self.l1.len() - 1, out)?;
+        }
+        self.spill(out)?;
+        self.batch.flush(out)
+    }
+
+    /// The bytes of the L1 table.
+    pub fn l1_bytes(&self) -> Vec<u8> {
+        let entry = |&offset: &u64| L1Entry::new(offset, offset != 0).to_bytes();
+        self.l1.iter().flat_map(entry).collect()
+    }
+
+    fn position(&self, cluster: u64) -> usize {
+        let index = cluster & (self.geometry.l2_entries() - 1);
+        index as usize * self.geometry.l2_entry_size()
+    }
+
+    /// Opens table `index`, which is not before the open one.
+    fn switch_to(&mut self, index: usize, out: &dyn Storage) -> Result<()> {
+        if self.open == Some(index) {
+            return Ok(());
+        }
+        let next = self.open.map_or(0, |open| open + 1);
+        self.spill(out)?;
+        if self.linear.is_some() {
+            for skipped in next..index {
+                self.start(skipped);
+                self.spill(out)?;
+            }
+        }
+        self.start(index);
+        Ok(())
+    }
+
+    fn start(&mut self, index: usize) {
+        self.open = Some(index);
+        let Some(linear) = self.linear else {
+            self.bytes.fill(0);
+            return;
+        };
+        let cluster_size = self.geometry.cluster_size();
+        let first = (index as u64) << self.geometry.l2_bits();
+        let entry_size = self.geometry.l2_entry_size();
+        for (slot, cluster) in self.bytes.chunks_exact_mut(entry_size).zip(first..) {
+            let entry = if cluster < linear.clusters {
+                L2Entry::data(linear.base + cluster * cluster_size, true)
+            } else {
+                L2Entry(0)
+            };
+            let (word, bitmap) = slot.split_at_mut(8);
+            word.copy_from_slice(&entry.to_bytes());
+            bitmap.fill(0);
+        }
+    }
+
+    fn spill(&mut self, out: &dyn Storage) -> Result<()> {
+        let Some(index) = self.open.take() else {
+            return Ok(());
+        };
+        match self.l1.get(index) {
+            Some(&offset) if offset != 0 => self.batch.push(offset, &self.bytes, out),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Creation of qcow2 images.
+
+mod options;
+mod spec;
+
+pub use options::OPTIONS;
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::qcow2::bulk::{BulkTarget, Qcow2Bulk};
+use crate::format::qcow2::disk::{
+    Autoclear, Compatible, CryptMethod, Extension, Header, ImageHeader, Incompatible, V3_LEN,
+};
+use crate::format::{Bulk, CreateContext, CreateParams};
+use crate::policy::ImplicitRole;
+use crate::storage::{Preallocation, Storage};
+
+use spec::Spec;
+
+/// The keys of the cipher.
+const ENCRYPT_KEYS: [&str; 7] = [
+    "encrypt.key-secret",
+    "encrypt.cipher-alg",
+    "encrypt.cipher-mode",
+    "encrypt.ivgen-alg",
+    "encrypt.ivgen-hash-alg",
+    "encrypt.hash-alg",
+    "encrypt.iter-time",
+];
+
+/// Keys of the "Formatting" line in QEMU's order, with the defaults that it shows.
+pub const SUMMARY: &[(&str, Option<&str>)] = &[
+    ("encryption", None),
+    ("encrypt.format", None),
+    ("encrypt.key-secret", None),
+    ("encrypt.cipher-alg", None),
+    ("encrypt.cipher-mode", None),
+    ("encrypt.ivgen-alg", None),
+    ("encrypt.ivgen-hash-alg", None),
+    ("encrypt.hash-alg", None),
+    ("encrypt.iter-time", None),
+    ("cluster_size", Some("65536")),
+    ("extended_l2", Some("off")),
+    ("preallocation", None),
+    ("compression_type", Some("zlib")),
+    ("size", None),
+    ("compat", None),
+    ("backing_file", None),
+    ("backing_fmt", None),
+    ("data_file", None),
+    ("data_file_raw", None),
+    ("lazy_refcounts", Some("off")),
+    ("refcount_bits", Some("16")),
+];
+
+/// The smallest cluster for which the feature name table is written: it takes 400 bytes, which
+/// smaller header clusters had better leave to file names.
+const MIN_CLUSTER_FOR_NAMES: u64 = 8192;
+
+/// Checks all options against each other.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::Unsupported`] or [`crate::ErrorKind::Limit`].
+pub fn plan(params: &CreateParams<'_>) -> Result<()> {
+    let spec = Spec::new(params)?;
+    header(params, &spec).and_then(|mut header| fits(&mut header, params))
+}
+
+/// Starts a new image on an empty storage.
+///
+/// # Errors
+/// As [`plan`], or of I/O.
+pub fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
+    let CreateContext {
+        storage,
+        params,
+        opener,
+        ..
+    } = context;
+    let spec = Spec::new(&params)?;
+    let mut header = header(&params, &spec)?;
+    fits(&mut header, &params)?;
+    let data = match &spec.data_file {
+        Some(name) => Some(opener.create_named(ImplicitRole::DataFile, name)?),
+        None => None,
+    };
+    if let Some(data) = &data {
+        prepare_data_file(data, &spec, params.size)?;
+    }
+    let target = BulkTarget {
+        storage,
+        data,
+        geometry: spec.geometry,
+        header,
+        preallocation: spec.preallocation,
+    };
+    Ok(Box::new(Qcow2Bulk::new(target)?))
+}
+
+fn prepare_data_file(data: &Arc<dyn Storage>, spec: &Spec, size: u64) -> Result<()> {
+    if data.driver() != "file" {
+        return Ok(());
+    }
+    let mode = match spec.preallocation {
+        Preallocation::Metadata => Preallocation::Off,
+        mode => mode,
+    };
+    data.set_len(size, mode)
+}
+
+fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
+    let mut incompatible = Incompatible::empty();
+    let mut autoclear = Autoclear::empty();
+    incompatible.set(
+        Incompatible::COMPRESSION,
+        spec.compression != Default::default(),
+    );
+    incompatible.set(Incompatible::EXTENDED_L2, spec.geometry.extended_l2());
+    incompatible.set(Incompatible::DATA_FILE, spec.data_file.is_some());
+    autoclear.set(Autoclear::RAW_DATA_FILE, spec.data_file_raw);
+    let mut compatible = Compatible::empty();
+    compatible.set(Compatible::LAZY_REFCOUNTS, spec.lazy_refcounts);
+    let mut extensions = Vec::new();
+    if let Some(format) = params.backing.and_then(|backing| backing.format.as_ref()) {
+        extensions.push(Extension::BackingFormat(format.clone().into_bytes()));
+    }
+    if let Some(name) = &spec.data_file {
+        extensions.push(Extension::DataFile(name.clone().into_bytes()));
+    }
+    if spec.version >= 3 && spec.geometry.cluster_size() >= MIN_CLUSTER_FOR_NAMES {
+        extensions.push(Extension::known_feature_names());
+    }
+    let l1_entries = u32::try_from(spec.geometry.l1_entries(params.size))
+        .map_err(|_| Error::invalid("The image size is too large for file format 'qcow2'"))?;
+    Ok(ImageHeader {
+        header: Header {
+            version: spec.version,
+            backing_offset: 0,
+            backing_len: 0,
+            cluster_bits: spec.geometry.cluster_bits(),
+            size: params.size,
+            crypt: CryptMethod::None,
+            l1_entries,
+            l1_offset: 0,
+            reftable_offset: 0,
+            reftable_clusters: 0,
+            snapshots: 0,
+            snapshots_offset: 0,
+            incompatible,
+            compatible,
+            autoclear,
+            refcount_order: spec.geometry.refcount_width().order(),
+            header_len: V3_LEN,
+            compression: spec.compression,
+            rest: Vec::new(),
+        },
+        extensions,
+        backing_file: params
+            .backing
+            .map(|backing| backing.name.clone().into_bytes()),
+    })
+}
+
+/// Whether the header cluster holds all that it must.
+fn fits(header: &mut ImageHeader, params: &CreateParams<'_>) -> Result<()> {
+    let Some(backing) = params.backing else {
+        return header.to_bytes().map(drop);
+    };
+    let refused = |cause: Error| {
+        cause.context(format!(
+            "Could not assign backing file '{}' with format '{}'",
+            backing.name,
+            backing.format.as_deref().unwrap_or_default()
+        ))
+    };
+    if backing.name.len() > 1023 {
+        return Err(refused(Error::os(libc::EINVAL)));
+    }
+    header
+        .to_bytes()
+        .map(drop)
+        .map_err(|_| refused(Error::os(libc::ENOSPC)))
+}

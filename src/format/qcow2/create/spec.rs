@@ -1,0 +1,182 @@
+//! What a new image is to be: options checked against each other.
+
+use crate::codec::CompressionType;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::CreateParams;
+use crate::format::qcow2::disk::{Geometry, MAX_L1_BYTES, RefcountWidth};
+use crate::options::Values;
+use crate::storage::Preallocation;
+
+/// The options of a new image, checked.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    /// 2 or 3.
+    pub version: u32,
+    /// Sizes.
+    pub geometry: Geometry,
+    /// Refcounts may be written late.
+    pub lazy_refcounts: bool,
+    /// Of compressed clusters.
+    pub compression: CompressionType,
+    /// As asked; data_file_raw makes it at least [`Preallocation::Metadata`].
+    pub preallocation: Preallocation,
+    /// The external data file's name.
+    pub data_file: Option<String>,
+    /// It is a raw image of the guest.
+    pub data_file_raw: bool,
+}
+
+/// Needs version 3: one line for all such options.
+fn needs_v3(what: &str) -> Error {
+    Error::invalid(format!(
+        "{what} only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+    ))
+}
+
+/// A word that the option does not take.
+fn not_accepted(parameter: &str, value: &str) -> Error {
+    Error::invalid(format!(
+        "Parameter '{parameter}' does not accept value '{value}'"
+    ))
+}
+
+impl Spec {
+    /// Checks all options, in the order in which QEMU does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], [`ErrorKind::Unsupported`] or [`ErrorKind::Limit`].
+    pub fn new(params: &CreateParams<'_>) -> Result<Self> {
+        let values = params.values;
+        let version = match values.str("compat") {
+            None | Some("1.1" | "v3") => 3,
+            Some("0.10" | "v2") => 2,
+            Some(other) => return Err(not_accepted("version", other)),
+        };
+        let preallocation = match values.str("preallocation") {
+            None | Some("off") => Preallocation::Off,
+            Some("metadata") => Preallocation::Metadata,
+            Some("falloc") => Preallocation::Falloc,
+            Some("full") => Preallocation::Full,
+            Some(other) => return Err(not_accepted("preallocation", other)),
+        };
+        let compression = match values.str("compression_type") {
+            None => CompressionType::Zlib,
+            Some(name) => CompressionType::from_name(name)
+                .ok_or_else(|| not_accepted("compression-type", name))?,
+        };
+        refuse_encryption(values)?;
+        let flag = |key| values.bool(key).unwrap_or(false);
+        let extended_l2 = flag("extended_l2");
+        let cluster_bits = cluster_bits(values.num("cluster_size"), extended_l2, version)?;
+        let data_file = values.str("data_file").map(str::to_owned);
+        let data_file_raw = flag("data_file_raw");
+        let has_backing = params.backing.is_some();
+        if preallocation != Preallocation::Off && has_backing && !extended_l2 {
+            return Err(Error::invalid(
+                "Backing file and preallocation can only be used at the same time if extended_l2 \
+                 is on",
+            ));
+        }
+        let lazy_refcounts = flag("lazy_refcounts");
+        if lazy_refcounts && version < 3 {
+            return Err(needs_v3("Lazy refcounts"));
+        }
+        let width = refcount_width(values.num("refcount_bits"), version)?;
+        if data_file_raw && data_file.is_none() {
+            return Err(Error::invalid("data-file-raw requires data-file"));
+        }
+        if data_file_raw && has_backing {
+            return Err(Error::invalid(
+                "Backing file and data-file-raw cannot be used at the same time",
+            ));
+        }
+        if data_file.is_some() && version < 3 {
+            return Err(needs_v3("External data files are"));
+        }
+        if compression != CompressionType::Zlib && version < 3 {
+            return Err(needs_v3("Non-zlib compression type is"));
+        }
+        let geometry = Geometry::new(cluster_bits, extended_l2, width.order())?;
+        let l1_entries = geometry.l1_entries(params.size);
+        if params.size > i64::MAX as u64 || l1_entries > MAX_L1_BYTES / 8 {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "The image size is too large for file format 'qcow2' (try using a larger cluster \
+                 size)",
+            ));
+        }
+        Ok(Self {
+            version,
+            geometry,
+            lazy_refcounts,
+            compression,
+            preallocation: match preallocation {
+                // A raw data file must hold every guest byte at its own offset.
+                Preallocation::Off if data_file_raw => Preallocation::Metadata,
+                other => other,
+            },
+            data_file,
+            data_file_raw,
+        })
+    }
+}
+
+fn cluster_bits(size: Option<u64>, extended_l2: bool, version: u32) -> Result<u32> {
+    let size = size.unwrap_or(65536);
+    let bits = size.trailing_zeros();
+    let range = Geometry::MIN_CLUSTER_BITS..=Geometry::MAX_CLUSTER_BITS;
+    if !size.is_power_of_two() || !range.contains(&bits) {
+        return Err(Error::invalid(
+            "Cluster size must be a power of two between 512 and 2048k",
+        ));
+    }
+    if extended_l2 && version < 3 {
+        return Err(needs_v3("Extended L2 entries are"));
+    }
+    if extended_l2 && bits < 14 {
+        return Err(Error::invalid(
+            "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
+        ));
+    }
+    Ok(bits)
+}
+
+fn refcount_width(bits: Option<u64>, version: u32) -> Result<RefcountWidth> {
+    let width = RefcountWidth::from_bits(bits.unwrap_or(16)).ok_or_else(|| {
+        Error::invalid("Refcount width must be a power of two and may not exceed 64 bits")
+    })?;
+    if version < 3 && width.bits() != 16 {
+        return Err(Error::invalid(
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above (use \
+             version=v3 or greater)",
+        ));
+    }
+    Ok(width)
+}
+
+fn refuse_encryption(values: &Values) -> Result<()> {
+    let format = values.str("encrypt.format");
+    let alias = values.bool("encryption");
+    match (format, alias) {
+        (Some(_), Some(_)) => Err(Error::invalid(
+            "'encrypt.format' and its alias 'encryption' can't be used at the same time",
+        )),
+        (Some(name), _) if !["aes", "luks"].contains(&name) => Err(not_accepted("format", name)),
+        (Some(_), _) | (_, Some(true)) if values.str("encrypt.key-secret").is_none() => {
+            Err(Error::new(
+                ErrorKind::NeedsSecret,
+                "Parameter 'encrypt.key-secret' is required for cipher",
+            ))
+        }
+        (Some(_), _) | (_, Some(true)) => Err(Error::unsupported(
+            "Encrypted qcow2 images cannot be created by this version",
+        )),
+        _ if super::ENCRYPT_KEYS
+            .iter()
+            .any(|key| values.get(key).is_some()) =>
+        {
+            Err(Error::invalid("Parameter 'encrypt.format' is missing"))
+        }
+        _ => Ok(()),
+    }
+}
