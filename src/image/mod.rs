@@ -1,14 +1,37 @@
 //! An open image: a format over storage over a backing chain.
 
+mod adapter;
+mod align;
+mod guard;
+mod host;
+mod lock;
+mod map;
+mod names;
+mod open;
+mod opener;
+mod plan;
+mod read;
+mod trail;
+mod write;
+
+pub use adapter::ImageStorage;
+pub use names::BackingFile;
+
+use std::ffi::OsString;
 use std::sync::Arc;
 
-use crate::error::Result;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::{Format, FormatDriver};
 use crate::location::Location;
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
-use crate::storage::{CacheMode, Storage, ZeroFlags};
+use crate::storage::{CacheMode, Storage};
+
+use align::UnitLock;
+use plan::DetectZeroes;
 
 /// How to open an image.
 #[derive(Clone, Debug)]
@@ -56,11 +79,41 @@ impl Default for OpenOptions {
 #[derive(Debug)]
 pub struct Image {
     location: Location,
+    /// The shortest name that opens this layer again.
+    filename: String,
+    /// The file name to which names inside the image are relative.
+    base: OsString,
+    /// The options that open this layer again.
+    tree: Map<String, Value>,
+    format_name: &'static str,
     driver: &'static FormatDriver,
     format: Box<dyn Format>,
     storage: Arc<dyn Storage>,
-    backing: Option<Arc<Image>>,
+    backing: Backing,
     warnings: Vec<String>,
+    writable: bool,
+    settings: Settings,
+    units: UnitLock,
+    closed: bool,
+}
+
+/// How an open image behaves.
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    cache: CacheMode,
+    ignore_discard: bool,
+    detect_zeroes: DetectZeroes,
+}
+
+/// What lies below an image.
+#[derive(Debug)]
+enum Backing {
+    /// Nothing: zeroes.
+    None,
+    /// A backing file that was not opened: what it holds is not known.
+    Closed,
+    /// The next layer.
+    Open(Arc<Image>),
 }
 
 /// A run of guest bytes of an image and its chain.
@@ -72,29 +125,12 @@ pub struct ChainExtent<'a> {
     pub layer: &'a Image,
     /// Offset in that layer; the same as asked for.
     pub offset: u64,
-    /// The run. `Unallocated` only at the last layer: nothing holds the run.
+    /// The run. `Unallocated` means that nothing holds it: the layer is the last one, or the
+    /// backing file below it is shorter or not open.
     pub extent: Extent,
 }
 
 impl Image {
-    /// Opens the image at `location`.
-    ///
-    /// # Errors
-    /// One line that begins with `Could not open '…'`.
-    pub fn open(location: &Location, options: &OpenOptions) -> Result<Self> {
-        let _ = (location, options);
-        todo!()
-    }
-
-    /// Opens an image over a storage that the caller made: a descriptor, memory, callbacks.
-    ///
-    /// # Errors
-    /// As [`Image::open`].
-    pub fn open_storage(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<Self> {
-        let _ = (storage, options);
-        todo!()
-    }
-
     /// The virtual size in bytes.
     pub fn len(&self) -> u64 {
         self.format.len()
@@ -127,65 +163,31 @@ impl Image {
 
     /// The next layer of the chain, if open.
     pub fn backing(&self) -> Option<&Arc<Image>> {
-        self.backing.as_ref()
+        match &self.backing {
+            Backing::Open(image) => Some(image),
+            Backing::None | Backing::Closed => None,
+        }
     }
 
-    /// Warnings of opening, oldest first.
+    /// Whether the image names a backing file that was not opened: what is unallocated here is
+    /// then unknown, and reading it fails.
+    pub fn backing_missing(&self) -> bool {
+        matches!(self.backing, Backing::Closed)
+    }
+
+    /// Whether the image was opened for writing.
+    pub fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The page cache mode in force.
+    pub fn cache(&self) -> CacheMode {
+        self.settings.cache
+    }
+
+    /// Warnings of opening, oldest first; one may have several lines.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
-    }
-
-    /// The longest run that starts at `offset`, at most `len` bytes, looked up through the chain.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Invalid`] outside the image, else of the formats.
-    pub fn map(&self, offset: u64, len: u64) -> Result<ChainExtent<'_>> {
-        let _ = (offset, len);
-        todo!()
-    }
-
-    /// Fills `buf` with the guest bytes at `offset`. Never short: the range must lie in the image.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Invalid`] outside the image, else of the formats and I/O.
-    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let _ = (buf, offset);
-        todo!()
-    }
-
-    /// Writes the guest bytes at `offset`.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Invalid`] outside the image, or of I/O.
-    pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        let _ = (buf, offset);
-        todo!()
-    }
-
-    /// Makes the guest range read as zeroes.
-    ///
-    /// # Errors
-    /// As [`Image::write_at`].
-    pub fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
-        let _ = (offset, len, flags);
-        todo!()
-    }
-
-    /// Gives the guest range back; what whole clusters read as is defined by the format.
-    ///
-    /// # Errors
-    /// As [`Image::write_at`].
-    pub fn discard(&self, offset: u64, len: u64) -> Result<()> {
-        let _ = (offset, len);
-        todo!()
-    }
-
-    /// Makes all completed writes durable as the cache mode says.
-    ///
-    /// # Errors
-    /// Of I/O; data may be lost then.
-    pub fn flush(&self) -> Result<()> {
-        todo!()
     }
 
     /// Ends use of the image: flushes, clears the dirty bit, releases locks. Dropping an image
@@ -193,7 +195,33 @@ impl Image {
     ///
     /// # Errors
     /// As [`Image::flush`].
-    pub fn close(self) -> Result<()> {
-        todo!()
+    pub fn close(mut self) -> Result<()> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        self.closed = true;
+        let flushed = self.flush();
+        flushed.and(self.format.close())
+    }
+
+    fn backing_closed(&self) -> Error {
+        Error::invalid(format!(
+            "'{}' was opened without its backing file, which holds the data",
+            self.filename
+        ))
     }
 }
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // Whoever wants to know calls close.
+        let _ = self.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,4 +9,4 @@ pub mod info;
 pub mod map;
 pub mod render;
 mod status;
-pub mod zero;
+pub use crate::zero;

@@ -1,0 +1,190 @@
+//! An image that serves as the storage of another: qcow2 inside raw with an offset, a format
+//! inside another.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::extent::{ExtentKind, StorageExtent};
+use crate::image::Image;
+use crate::storage::{
+    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+};
+
+/// The guest bytes of an image as a storage.
+#[derive(Debug)]
+pub struct ImageStorage {
+    image: Image,
+    /// Held while the length is compared and then set.
+    growth: Mutex<()>,
+}
+
+impl ImageStorage {
+    /// Over an open image, whose locks stay as they are.
+    pub fn new(image: Image) -> Self {
+        Self {
+            image,
+            growth: Mutex::new(()),
+        }
+    }
+
+    /// The part of a range that lies in the image.
+    fn inside(&self, offset: u64, len: usize) -> usize {
+        let left = self.image.len().saturating_sub(offset);
+        usize::try_from(left).map_or(len, |left| left.min(len))
+    }
+
+    /// A write past the end makes a storage longer.
+    fn grow(&self, offset: u64, len: u64) -> Result<()> {
+        let end = offset.saturating_add(len);
+        if len == 0 || end <= self.image.len() {
+            return Ok(());
+        }
+        let _alone = self.growth.lock();
+        if end <= self.image.len() {
+            return Ok(());
+        }
+        self.image.format().resize(end, Preallocation::Off)
+    }
+}
+
+impl Storage for ImageStorage {
+    fn name(&self) -> &str {
+        self.image.filename()
+    }
+
+    fn driver(&self) -> &'static str {
+        self.image.driver().name
+    }
+
+    fn read_only(&self) -> bool {
+        !self.image.writable()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let (held, beyond) = buf.split_at_mut(self.inside(offset, buf.len()));
+        beyond.fill(0);
+        if held.is_empty() {
+            return Ok(());
+        }
+        self.image.read_at(held, offset)
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.read_at(buf, at)?;
+            at = at.saturating_add(buf.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.grow(offset, buf.len() as u64)?;
+        self.image.write_at(buf, offset)
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        let total = bufs.iter().map(|buf| buf.len() as u64).sum();
+        self.grow(offset, total)?;
+        self.image.write_vectored_at(bufs, offset)
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.image.len())
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        let _alone = self.growth.lock();
+        self.image.format().resize(len, preallocation)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.grow(offset, len)?;
+        self.image.write_zeroes(offset, len, flags)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        let left = self.image.len().saturating_sub(offset);
+        self.image
+            .discard(offset.min(self.image.len()), len.min(left))
+    }
+
+    fn sync(&self, durability: Durability) -> Result<()> {
+        if self.read_only() {
+            return Ok(());
+        }
+        self.image.format().flush(durability)
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        let left = self.image.len().saturating_sub(offset);
+        if left == 0 {
+            return Ok(StorageExtent {
+                len,
+                zero: true,
+                allocated: false,
+            });
+        }
+        let run = self.image.map(offset, len.min(left))?;
+        let (zero, allocated) = match run.extent.kind {
+            ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => (false, true),
+            ExtentKind::Zero { host_offset } => (true, host_offset.is_some()),
+            // Nothing holds it; without its backing file open, nobody knows what it reads as.
+            ExtentKind::Unallocated { .. } => {
+                let unknown = run.layer.backing_missing();
+                (!unknown, unknown)
+            }
+        };
+        Ok(StorageExtent {
+            len: run.extent.len,
+            zero,
+            allocated,
+        })
+    }
+
+    fn copy_range(
+        &self,
+        _offset: u64,
+        _target: &dyn Storage,
+        _target_offset: u64,
+        _len: u64,
+    ) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn reflink_range(
+        &self,
+        _offset: u64,
+        _target: &dyn Storage,
+        _target_offset: u64,
+        _len: u64,
+    ) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn drop_cache(&self, _offset: u64, _len: u64) {}
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        self.image.storage().allocated_size()
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn lock(&self, _request: LockRequest) -> Result<()> {
+        // The image took those of its own file when it was opened.
+        Ok(())
+    }
+}

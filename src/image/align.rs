@@ -1,0 +1,110 @@
+//! Guest I/O that fits no alignment of the format: whole units are read, patched and written.
+
+use parking_lot::RwLock;
+
+use crate::error::Result;
+use crate::format::Format;
+use crate::image::Image;
+use crate::storage::ZeroFlags;
+
+/// The most bytes that one step of a bounced request holds in memory.
+const STEP: u64 = 1 << 20;
+
+/// Keeps writes of parts of a unit apart from all other writes, which could change the rest of
+/// the unit between its reading and its writing.
+#[derive(Debug, Default)]
+pub(super) struct UnitLock(RwLock<()>);
+
+/// The whole units around a range, cut off at the end of the disk.
+fn around(format: &dyn Format, offset: u64, len: u64) -> Option<(u64, u64)> {
+    let unit = u64::from(format.request_alignment().max(1));
+    let end = offset + len;
+    let whole = |at: u64| at.is_multiple_of(unit) || at == format.len();
+    if whole(offset) && whole(end) {
+        return None;
+    }
+    let start = offset - offset % unit;
+    let end = end.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
+    Some((start, end.min(format.len()) - start))
+}
+
+/// Reads bytes that the format encodes.
+pub(super) fn read_encoded(format: &dyn Format, buf: &mut [u8], offset: u64) -> Result<()> {
+    if around(format, offset, buf.len() as u64).is_none() {
+        return format.read_encoded(buf, offset);
+    }
+    let mut done = 0;
+    let mut bounce = Vec::new();
+    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let at = offset + done as u64;
+        let part = rest.len().min(STEP as usize);
+        let (start, len) = around(format, at, part as u64).unwrap_or((at, part as u64));
+        bounce.resize(len as usize, 0);
+        format.read_encoded(&mut bounce, start)?;
+        let skip = (at - start) as usize;
+        for (to, from) in rest.iter_mut().zip(bounce.iter().skip(skip)).take(part) {
+            *to = *from;
+        }
+        done += part;
+    }
+    Ok(())
+}
+
+/// Writes any range.
+pub(super) fn write(image: &Image, buf: &[u8], offset: u64) -> Result<()> {
+    let format = &*image.format;
+    if format.request_alignment() <= 1 {
+        return format.write(buf, offset, image);
+    }
+    if around(format, offset, buf.len() as u64).is_none() {
+        let _shared = image.units.0.read();
+        return format.write(buf, offset, image);
+    }
+    let _alone = image.units.0.write();
+    for (i, part) in buf.chunks(STEP as usize).enumerate() {
+        let at = offset + i as u64 * STEP;
+        patch(image, at, part.len() as u64, |bytes| {
+            bytes.copy_from_slice(part);
+        })?;
+    }
+    Ok(())
+}
+
+/// Zeroes any range.
+pub(super) fn write_zeroes(image: &Image, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+    let format = &*image.format;
+    if format.request_alignment() <= 1 {
+        return format.write_zeroes(offset, len, flags, image);
+    }
+    if around(format, offset, len).is_none() {
+        let _shared = image.units.0.read();
+        return format.write_zeroes(offset, len, flags, image);
+    }
+    let _alone = image.units.0.write();
+    let unit = u64::from(format.request_alignment());
+    let end = offset + len;
+    let first = offset.next_multiple_of(unit).min(end);
+    let last = (end - end % unit).max(first);
+    if offset < first {
+        patch(image, offset, first - offset, |bytes| bytes.fill(0))?;
+    }
+    if first < last {
+        format.write_zeroes(first, last - first, flags, image)?;
+    }
+    if last < end {
+        patch(image, last, end - last, |bytes| bytes.fill(0))?;
+    }
+    Ok(())
+}
+
+/// Reads the units around a range, changes the range and writes them back.
+fn patch(image: &Image, offset: u64, len: u64, change: impl FnOnce(&mut [u8])) -> Result<()> {
+    let (start, whole) = around(&*image.format, offset, len).unwrap_or((offset, len));
+    let mut bytes = vec![0; whole as usize];
+    image.read_layer(&mut bytes, start)?;
+    let skip = (offset - start) as usize;
+    if let Some(part) = bytes.get_mut(skip..skip + len as usize) {
+        change(part);
+    }
+    image.format.write(&bytes, start, image)
+}

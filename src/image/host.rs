@@ -1,0 +1,162 @@
+//! Opens the host file of a plan.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::image::plan::{HostFile, HostName};
+use crate::location::Node;
+use crate::location::tree::leaf_text;
+use crate::storage::registry::{self, StorageOpen, Target};
+use crate::storage::{CacheMode, Storage};
+
+/// An open host storage, or a node that serves as one.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The storage.
+    pub(super) storage: Arc<dyn Storage>,
+    /// The file name to which names inside the image are relative.
+    pub(super) base: OsString,
+    /// The name, where a plain one says all.
+    pub(super) plain: Option<String>,
+    /// The options that open it again.
+    pub(super) tree: Map<String, Value>,
+    /// Locks are taken already, by the node that it is.
+    pub(super) locked: bool,
+}
+
+impl Opened {
+    /// A storage that the caller made.
+    pub(super) fn given(storage: Arc<dyn Storage>) -> Self {
+        let name = storage.name().to_owned();
+        let mut tree = Map::new();
+        tree.insert("driver".to_owned(), storage.driver().into());
+        tree.insert("filename".to_owned(), name.clone().into());
+        Self {
+            base: OsString::from(&name),
+            plain: Some(name),
+            tree,
+            locked: false,
+            storage,
+        }
+    }
+}
+
+/// Opens the storage of a plan.
+///
+/// # Errors
+/// Of the protocol.
+pub(super) fn open(host: &HostFile, writable: bool, cache: CacheMode) -> Result<Opened> {
+    let how = StorageOpen {
+        writable,
+        cache: host.common.cache(cache),
+        ..StorageOpen::default()
+    };
+    let storage = open_storage(host, &how)?;
+    let base = match &host.name {
+        HostName::Path(path) => path.clone().into_os_string(),
+        HostName::Uri { uri, .. } => uri.into(),
+        HostName::None => OsString::new(),
+    };
+    // `locking` says how to open, not what.
+    let strong = || host.options.iter().filter(|(key, _)| *key != "locking");
+    let mut tree = Map::new();
+    tree.insert("driver".to_owned(), storage.driver().into());
+    for (key, value) in strong() {
+        tree.insert(key.clone(), value.clone());
+    }
+    let name = base.to_string_lossy().into_owned();
+    if !name.is_empty() {
+        tree.insert("filename".to_owned(), name.clone().into());
+    }
+    Ok(Opened {
+        plain: (!name.is_empty() && strong().next().is_none()).then_some(name),
+        base,
+        tree,
+        locked: false,
+        storage,
+    })
+}
+
+fn open_storage(host: &HostFile, how: &StorageOpen) -> Result<Arc<dyn Storage>> {
+    let driver = match host
+        .protocol
+        .as_deref()
+        .map(|name| (name, registry::find(name)))
+    {
+        None => None,
+        Some((_, Some(driver))) => Some(driver),
+        Some((name, None)) => {
+            return Err(Error::unsupported(format!("Unknown driver '{name}'")));
+        }
+    };
+    if host.options.is_empty() {
+        match (&host.name, driver) {
+            (HostName::Path(path), None) => return registry::open_path(path, how),
+            (HostName::Path(path), Some(driver)) => {
+                return (driver.open)(Target::Path(path), how);
+            }
+            (HostName::Uri { uri, .. }, Some(driver)) => {
+                return (driver.open)(Target::Uri(uri), how);
+            }
+            (HostName::Uri { protocol, uri }, None) => {
+                let node = Node::Uri {
+                    protocol: protocol.clone(),
+                    uri: uri.clone(),
+                };
+                return registry::open(&node, how);
+            }
+            (HostName::None, _) => {}
+        }
+    }
+    let mut tree = host.options.clone();
+    if let HostName::Path(path) = &host.name {
+        let name = path.to_string_lossy().into_owned();
+        tree.insert("filename".to_owned(), name.into());
+    }
+    let driver = match (driver, &host.name) {
+        (Some(driver), _) => Some(driver),
+        (None, HostName::Path(path)) if is_device(path) => registry::find("host_device"),
+        (None, _) => registry::find("file"),
+    };
+    let driver = driver.ok_or_else(|| Error::unsupported("Unknown driver 'file'"))?;
+    for (key, value) in &mut tree {
+        match value {
+            Value::Object(_) | Value::Null => {
+                return Err(Error::invalid(format!(
+                    "Block protocol '{}' doesn't support the option '{key}'",
+                    driver.name
+                )));
+            }
+            leaf => *leaf = leaf_text(leaf).unwrap_or_default().into(),
+        }
+    }
+    (driver.open)(Target::Options(&tree), how)
+}
+
+fn is_device(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| {
+        let kind = meta.file_type();
+        kind.is_block_device() || kind.is_char_device()
+    })
+}
+
+/// What tells two files apart.
+pub(super) type FileId = (u64, u64);
+
+/// The identity of the regular file or block device behind a storage; None for others.
+pub(super) fn file_id(storage: &dyn Storage) -> Option<FileId> {
+    let file = File::from(storage.as_fd()?.try_clone_to_owned().ok()?);
+    let meta = file.metadata().ok()?;
+    let kind = meta.file_type();
+    if kind.is_block_device() {
+        // Every node of a device leads to the same device.
+        return Some((u64::MAX, meta.rdev()));
+    }
+    kind.is_file().then(|| (meta.dev(), meta.ino()))
+}

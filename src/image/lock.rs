@@ -1,0 +1,103 @@
+//! Which permissions an open takes on its files, so that QEMU's tools and this library exclude
+//! each other as they do among themselves.
+
+use crate::storage::{LockRequest, Permissions};
+
+/// What an image file is opened for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Use {
+    /// The format keeps metadata; else the file is the disk itself.
+    pub(super) has_metadata: bool,
+    /// Guest bytes are written.
+    pub(super) writable: bool,
+    /// No guest bytes are read.
+    pub(super) metadata_only: bool,
+    /// Others must not write meanwhile, whatever the format.
+    pub(super) deny_writers: bool,
+    /// Take no lock that excludes others.
+    pub(super) force_share: bool,
+}
+
+const CHANGE: Permissions = Permissions::WRITE.union(Permissions::RESIZE);
+
+/// The locks of an image file.
+pub(super) fn of_image(open: Use) -> LockRequest {
+    let mut uses = Permissions::CONSISTENT_READ;
+    let mut denies = if open.has_metadata || open.deny_writers {
+        CHANGE
+    } else {
+        Permissions::empty()
+    };
+    if open.writable {
+        uses |= Permissions::WRITE;
+        if open.has_metadata {
+            uses |= Permissions::RESIZE;
+        } else {
+            // Two writers of a plain disk may know of each other.
+            denies = Permissions::empty();
+        }
+    } else if open.metadata_only {
+        uses = Permissions::empty();
+    }
+    if open.force_share {
+        denies = Permissions::empty();
+    }
+    LockRequest { uses, denies }
+}
+
+/// The locks of a data file or extent.
+pub(super) fn of_data_file(writable: bool, force_share: bool) -> LockRequest {
+    let mut uses = Permissions::CONSISTENT_READ;
+    if writable {
+        uses |= CHANGE;
+    }
+    let denies = if force_share {
+        Permissions::empty()
+    } else {
+        Permissions::RESIZE
+    };
+    LockRequest { uses, denies }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(request: LockRequest) -> Vec<u32> {
+        let of = |base: u32, p: Permissions| {
+            (0..4)
+                .filter(move |n| p.bits() & (1 << n) != 0)
+                .map(move |n| base + n)
+        };
+        of(100, request.uses)
+            .chain(of(200, request.denies))
+            .collect()
+    }
+
+    #[test]
+    fn the_bytes_are_those_that_qemu_takes() {
+        let open = |has_metadata, writable, metadata_only, deny_writers, force_share| {
+            bytes(of_image(Use {
+                has_metadata,
+                writable,
+                metadata_only,
+                deny_writers,
+                force_share,
+            }))
+        };
+        assert_eq!(open(true, false, true, false, false), [201, 203]);
+        assert_eq!(open(false, false, true, false, false), [0; 0]);
+        assert_eq!(open(true, false, false, false, false), [100, 201, 203]);
+        assert_eq!(open(false, false, false, false, false), [100]);
+        assert_eq!(open(false, false, false, true, false), [100, 201, 203]);
+        assert_eq!(open(false, false, false, true, true), [100]);
+        assert_eq!(open(true, false, true, false, true), [0; 0]);
+        assert_eq!(
+            open(true, true, false, false, false),
+            [100, 101, 103, 201, 203]
+        );
+        assert_eq!(open(false, true, false, false, false), [100, 101]);
+        assert_eq!(bytes(of_data_file(false, false)), [100, 203]);
+        assert_eq!(bytes(of_data_file(true, false)), [100, 101, 103, 203]);
+    }
+}

@@ -1,0 +1,75 @@
+//! Looking up guest ranges through the chain.
+
+use crate::error::{Error, Result};
+use crate::extent::{Extent, ExtentKind};
+use crate::image::{ChainExtent, Image};
+
+impl Image {
+    /// The longest run that starts at `offset`, at most `len` bytes, looked up through the chain.
+    ///
+    /// Where a backing file ends before the layer above it, the rest is `Unallocated` in the layer
+    /// above: nothing holds it, it reads as zeroes. The same where the backing file is not open.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] outside the image, else of the formats.
+    pub fn map(&self, offset: u64, len: u64) -> Result<ChainExtent<'_>> {
+        if len == 0 {
+            return Err(Error::invalid("An empty range has no extents"));
+        }
+        self.check_range(offset, len)?;
+        let (mut layer, mut depth, mut len) = (self, 0, len);
+        loop {
+            let extent = layer.format.map(offset, len)?;
+            len = len.min(extent.len);
+            let below = match extent.kind {
+                ExtentKind::Unallocated { .. } => layer.backing(),
+                _ => None,
+            };
+            match below.map(|image| (image, image.len().saturating_sub(offset))) {
+                Some((image, left)) if left > 0 => {
+                    len = len.min(left);
+                    layer = image;
+                    depth += 1;
+                }
+                _ => {
+                    return Ok(ChainExtent {
+                        depth,
+                        layer,
+                        offset,
+                        extent: Extent { len, ..extent },
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether the range is known to read as zeroes, without reading data. Parts past the end do.
+    ///
+    /// # Errors
+    /// Of the formats.
+    pub fn is_known_zero(&self, mut offset: u64, len: u64) -> Result<bool> {
+        let end = offset.saturating_add(len).min(self.len());
+        while offset < end {
+            let run = self.map(offset, end - offset)?;
+            match run.extent.kind {
+                ExtentKind::Zero { .. } => {}
+                ExtentKind::Unallocated { .. } if !run.layer.backing_missing() => {}
+                _ => return Ok(false),
+            }
+            offset += run.extent.len;
+        }
+        Ok(true)
+    }
+
+    /// Refuses a range that does not lie in the image.
+    pub(super) fn check_range(&self, offset: u64, len: u64) -> Result<()> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len() => Ok(()),
+            _ => Err(Error::invalid(format!(
+                "The range at offset {offset}, {len} bytes long, does not lie in '{}', which has {} bytes",
+                self.filename,
+                self.len()
+            ))),
+        }
+    }
+}

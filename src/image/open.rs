@@ -1,0 +1,385 @@
+//! Opening: location, storage, format, chain.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::format::{FormatDriver, OpenContext, probe, raw, registry};
+use crate::image::adapter::ImageStorage;
+use crate::image::align::UnitLock;
+use crate::image::host::{self, FileId, Opened, file_id};
+use crate::image::opener::ImageOpener;
+use crate::image::plan::{BackingPlan, Plan, Source};
+use crate::image::trail::Trail;
+use crate::image::{Backing, Image, OpenOptions, Settings, guard, lock, names};
+use crate::location::Location;
+use crate::options::{Options, Values};
+use crate::storage::Storage;
+
+/// What stays the same while one layer and the files that it names are opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context<'a> {
+    /// How the layer is opened.
+    pub(super) options: &'a OpenOptions,
+    /// The layers above it and, once its file is open, itself.
+    pub(super) trail: Option<&'a Trail<'a>>,
+    /// Take no lock that excludes others.
+    pub(super) force_share: bool,
+}
+
+impl Context<'_> {
+    /// Whether a file is one of the layers.
+    pub(super) fn holds(&self, id: Option<FileId>) -> bool {
+        self.trail.is_some_and(|trail| trail.contains(id))
+    }
+}
+
+impl Image {
+    /// Opens the image at `location`.
+    ///
+    /// # Errors
+    /// One line that begins with `Could not open '…'`.
+    pub fn open(location: &Location, options: &OpenOptions) -> Result<Self> {
+        Plan::new(location, options.format.as_deref())
+            .and_then(|plan| open_layer(location, &plan, options, None))
+            .context(|| format!("Could not open '{}'", location.display()))
+    }
+
+    /// Opens an image over a storage that the caller made: a descriptor, memory, callbacks. Names
+    /// inside the image are relative to the storage's name.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn open_storage(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<Self> {
+        let location = Location::from_path(storage.name());
+        if options.writable && storage.read_only() {
+            let error = Error::new(ErrorKind::ReadOnly, "Block node is read-only");
+            return Err(error.context(format!("Could not open '{}'", location.display())));
+        }
+        Plan::new(&location, options.format.as_deref())
+            .and_then(|plan| open_over(&location, &plan, Opened::given(storage), options, None))
+            .context(|| format!("Could not open '{}'", location.display()))
+    }
+}
+
+/// Opens one layer and those below it. Errors do not name the location.
+pub(super) fn open_layer(
+    location: &Location,
+    plan: &Plan,
+    options: &OpenOptions,
+    trail: Option<&Trail<'_>>,
+) -> Result<Image> {
+    check_access(plan, options)?;
+    let context = Context {
+        options,
+        trail,
+        force_share: options.force_share || plan.common.force_share,
+    };
+    let opened = open_source(&plan.source, options.writable, &context)?;
+    open_over(location, plan, opened, options, trail)
+}
+
+fn check_access(plan: &Plan, options: &OpenOptions) -> Result<()> {
+    if !options.writable {
+        return Ok(());
+    }
+    let file_read_only = match &plan.source {
+        Source::Host(host) | Source::Bare(host) => host.common.read_only,
+        Source::Node(_) => false,
+    };
+    if plan.common.read_only || file_read_only {
+        return Err(Error::new(ErrorKind::ReadOnly, "Block node is read-only"));
+    }
+    if options.force_share || plan.common.force_share {
+        return Err(Error::invalid(
+            "force-share=on can only be used with read-only images",
+        ));
+    }
+    Ok(())
+}
+
+/// Opens the file below a format.
+pub(super) fn open_source(
+    source: &Source,
+    writable: bool,
+    context: &Context<'_>,
+) -> Result<Opened> {
+    match source {
+        Source::Host(host) | Source::Bare(host) => {
+            host::open(host, writable, context.options.cache)
+        }
+        Source::Node(plan) => {
+            let options = OpenOptions {
+                format: None,
+                writable,
+                deny_writers: false,
+                for_check: false,
+                metadata_only: false,
+                force_share: context.force_share,
+                ..context.options.clone()
+            };
+            // Its name is only known once it is open.
+            let location = Location::from_path("");
+            let image = open_layer(&location, plan, &options, context.trail)?;
+            Ok(Opened {
+                base: image.base.clone(),
+                plain: None,
+                tree: image.tree.clone(),
+                locked: true,
+                storage: Arc::new(ImageStorage::new(image)),
+            })
+        }
+    }
+}
+
+/// Opens the format over an open file, then the layers below.
+pub(super) fn open_over(
+    location: &Location,
+    plan: &Plan,
+    opened: Opened,
+    options: &OpenOptions,
+    trail: Option<&Trail<'_>>,
+) -> Result<Image> {
+    check_access(plan, options)?;
+    let storage = &opened.storage;
+    let name = opened.base.to_string_lossy().into_owned();
+    let trail = Trail::step(trail, file_id(&**storage), &name, &options.policy)?;
+    let context = Context {
+        options,
+        trail: Some(&trail),
+        force_share: options.force_share || plan.common.force_share,
+    };
+    let bare = matches!(plan.source, Source::Bare(_));
+    let (driver, probed) = choose_driver(plan, &**storage, options, bare)?;
+    if !options.policy.allows_format(driver.name) {
+        return Err(Error::new(
+            ErrorKind::Denied,
+            format!(
+                "The open policy does not allow the format '{}'",
+                driver.name
+            ),
+        ));
+    }
+    if !opened.locked {
+        storage.lock(lock::of_image(lock::Use {
+            has_metadata: !matches!(driver.name, "raw" | "luks"),
+            writable: options.writable,
+            metadata_only: options.metadata_only,
+            deny_writers: options.deny_writers,
+            force_share: context.force_share,
+        }))?;
+    }
+    let values = check_options(driver, &plan.options)?;
+    let cache = plan.common.cache(options.cache);
+    let opener = ImageOpener {
+        context,
+        named_by: &name,
+        base: &opened.base,
+        data_file: plan.data_file.as_ref(),
+        data_file_used: AtomicBool::new(false),
+    };
+    let format = (driver.open)(OpenContext {
+        storage: storage.clone(),
+        read_only: !options.writable,
+        metadata_only: options.metadata_only,
+        probed,
+        for_check: options.for_check,
+        durability: cache.durability(),
+        options: &values,
+        secrets: &options.secrets,
+        opener: &opener,
+    })?;
+    let data_file_used = opener.data_file_used.into_inner();
+    let limit = options.policy.max_virtual_size;
+    let mut image = Image {
+        location: location.clone(),
+        filename: String::new(),
+        base: opened.base,
+        tree: opened.tree,
+        format_name: if bare { storage.driver() } else { driver.name },
+        driver,
+        format,
+        storage: opened.storage,
+        backing: Backing::None,
+        warnings: Vec::new(),
+        writable: options.writable,
+        settings: Settings {
+            cache,
+            ignore_discard: plan.common.ignore_discard,
+            detect_zeroes: plan.common.detect_zeroes,
+        },
+        units: UnitLock::default(),
+        closed: false,
+    };
+    names::set(&mut image, plan, opened.plain, bare);
+    if plan.data_file.is_some() && !data_file_used && !options.metadata_only {
+        return Err(Error::invalid(
+            "'data-file' can only be set for images with an external data file",
+        ));
+    }
+    if image.len() > limit {
+        return Err(Error::new(
+            ErrorKind::Limit,
+            format!(
+                "The virtual size of {} bytes is larger than the open policy allows ({limit})",
+                image.len()
+            ),
+        ));
+    }
+    if probed && driver.name == raw::DRIVER.name && options.writable {
+        let name = location.display();
+        image.warnings.push(guard::probed_raw_warning(&name));
+    }
+    image.backing = open_backing(&image, plan, &context)?;
+    if let Backing::Open(base) = &image.backing {
+        let below = base.warnings.clone();
+        image.warnings.extend(below);
+    }
+    Ok(image)
+}
+
+/// The format's driver, and whether it was guessed.
+fn choose_driver(
+    plan: &Plan,
+    storage: &dyn Storage,
+    options: &OpenOptions,
+    bare: bool,
+) -> Result<(&'static FormatDriver, bool)> {
+    if bare {
+        return Ok((&raw::DRIVER, false));
+    }
+    if let Some(name) = &plan.format {
+        let driver = registry::by_name(name)
+            .ok_or_else(|| Error::unsupported(format!("Unknown driver '{name}'")))?;
+        return Ok((driver, false));
+    }
+    if !options.policy.allows_probing(options.writable) {
+        return Err(Error::new(
+            ErrorKind::Denied,
+            "The open policy does not allow the format to be guessed; name the format",
+        ));
+    }
+    probe::probe(storage).map(|driver| (driver, true))
+}
+
+fn check_options(driver: &FormatDriver, options: &Options) -> Result<Values> {
+    let known = |key: &str| driver.open_options.iter().any(|spec| spec.name == key);
+    if let Some((key, _)) = options.iter().find(|(key, _)| !known(key)) {
+        return Err(Error::invalid(format!(
+            "Block format '{}' does not support the option '{key}'",
+            driver.name
+        )));
+    }
+    Values::check(options, driver.open_options)
+}
+
+fn open_backing(image: &Image, plan: &Plan, context: &Context<'_>) -> Result<Backing> {
+    let options = context.options;
+    let named = image
+        .format
+        .backing()
+        .filter(|named| !named.name.is_empty());
+    let tree: Option<&Map<String, Value>> = match &plan.backing {
+        BackingPlan::Null => return Ok(Backing::None),
+        BackingPlan::Tree(tree) => Some(tree),
+        BackingPlan::Named => None,
+    };
+    if tree.is_some()
+        && !image
+            .driver
+            .features
+            .contains(crate::format::Features::BACKING)
+    {
+        return Err(Error::unsupported("Driver doesn't support backing files"));
+    }
+    if named.is_none() && tree.is_none() {
+        return Ok(Backing::None);
+    }
+    if !options.backing || options.metadata_only {
+        return Ok(Backing::Closed);
+    }
+    let below = OpenOptions {
+        format: None,
+        writable: false,
+        deny_writers: false,
+        for_check: false,
+        force_share: context.force_share,
+        ..options.clone()
+    };
+    image
+        .open_below(tree, &below, context.trail)
+        .context(|| "Could not open backing file".to_owned())
+        .map(|base| Backing::Open(Arc::new(base)))
+}
+
+impl Image {
+    /// Opens the backing file: `tree` has the user's options for it.
+    fn open_below(
+        &self,
+        tree: Option<&Map<String, Value>>,
+        options: &OpenOptions,
+        trail: Option<&Trail<'_>>,
+    ) -> Result<Self> {
+        use crate::image::opener::{Named, resolve};
+        use crate::policy::ImplicitRole::Backing as Role;
+
+        let named = self.format.backing().filter(|named| !named.name.is_empty());
+        let recorded = named.as_ref().and_then(|named| named.format.clone());
+        let tree = tree.cloned().unwrap_or_default();
+        // The name inside the image is not looked at where the user gave a file.
+        let given = tree.contains_key("file") || tree.contains_key("filename");
+        let named = match named.filter(|_| !given) {
+            Some(named) => Some(resolve(
+                Role,
+                &named.name,
+                &self.filename,
+                &self.base,
+                false,
+                options,
+            )?),
+            None => None,
+        };
+        match named {
+            Some(Named::Storage(opened)) => {
+                let location = Location::from_path(&opened.base);
+                let plan = Plan::of_backing(tree, Some(&location), recorded.as_deref())?;
+                open_over(&location, &plan, opened, options, trail)
+            }
+            Some(Named::Location(location)) => {
+                let plan = Plan::of_backing(tree, Some(&location), recorded.as_deref())?;
+                open_layer(&location, &plan, options, trail)
+            }
+            None => {
+                let text: OsString = crate::location::json_name(&tree).into();
+                let location = Location::from_tree(text, tree.clone());
+                let plan = Plan::of_backing(tree, None, recorded.as_deref())?;
+                open_layer(&location, &plan, options, trail)
+            }
+        }
+    }
+
+    /// Opens the backing file that the image names, alone and for its metadata, under the policy
+    /// of `options`: the next step of `info` along a chain. None where it names none.
+    ///
+    /// # Errors
+    /// As [`Image::open`], beginning with the name of the backing file.
+    pub fn open_backing_metadata(&self, options: &OpenOptions) -> Result<Option<Self>> {
+        let Some(named) = self.backing_file() else {
+            return Ok(None);
+        };
+        let below = OpenOptions {
+            format: None,
+            writable: false,
+            deny_writers: false,
+            for_check: false,
+            metadata_only: true,
+            ..options.clone()
+        };
+        self.open_below(None, &below, None)
+            .context(|| format!("Could not open '{}'", named.full_name))
+            .map(Some)
+    }
+}

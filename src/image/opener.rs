@@ -1,0 +1,156 @@
+//! Opens the files that an image names, under the policy.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::format::Opener;
+use crate::image::host::{Opened, file_id};
+use crate::image::open::{Context, open_source};
+use crate::image::plan::{Plan, Source, source_of_tree};
+use crate::image::{OpenOptions, lock};
+use crate::location::{Location, resolve_name, resolve_plain_name};
+use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
+use crate::storage::{Storage, file};
+
+/// The [`Opener`] of an image that is being opened.
+pub(super) struct ImageOpener<'a> {
+    /// How the image is opened, and what is open above it.
+    pub(super) context: Context<'a>,
+    /// The image's name for messages.
+    pub(super) named_by: &'a str,
+    /// The image's file name.
+    pub(super) base: &'a OsStr,
+    /// The tree that replaces the data file that the image names.
+    pub(super) data_file: Option<&'a Map<String, Value>>,
+    /// Whether that was asked for.
+    pub(super) data_file_used: AtomicBool,
+}
+
+/// What a name inside an image leads to.
+pub(super) enum Named {
+    /// A location to open.
+    Location(Location),
+    /// An open file, and its name.
+    Storage(Opened),
+}
+
+/// Applies the policy to a name inside an image.
+///
+/// # Errors
+/// [`crate::ErrorKind::Denied`] by policy; of parsing the name.
+pub(super) fn resolve(
+    role: ImplicitRole,
+    name: &str,
+    named_by: &str,
+    base: &OsStr,
+    writable: bool,
+    options: &OpenOptions,
+) -> Result<Named> {
+    let policy = &options.policy;
+    // A data file is named as seen from the working directory, other files as seen from the image.
+    let base = match role {
+        ImplicitRole::DataFile => OsStr::new(""),
+        ImplicitRole::Backing | ImplicitRole::Extent => base,
+    };
+    let full: OsString;
+    let location = if policy.implicit_protocols {
+        full = resolve_name(base, name.as_ref());
+        Location::parse_name(&full)?
+    } else {
+        full = resolve_plain_name(base, name.as_ref());
+        Location::from_path(&full)
+    };
+    let answer = policy.check_implicit(&ImplicitFile {
+        role,
+        name,
+        named_by,
+        path: location.path(),
+        writable,
+    })?;
+    match answer {
+        ImplicitAnswer::Open => Ok(Named::Location(location)),
+        ImplicitAnswer::Fd(fd) => {
+            let open = file::FileOpen {
+                writable,
+                cache: options.cache,
+                ..file::FileOpen::default()
+            };
+            let shown = location.display().into_owned();
+            let storage = file::open_fd(fd, shown, &open)?;
+            let mut opened = Opened::given(Arc::new(storage));
+            opened.base = full;
+            Ok(Named::Storage(opened))
+        }
+        ImplicitAnswer::Deny => Err(Error::new(
+            crate::ErrorKind::Denied,
+            format!("The open policy does not allow '{name}'"),
+        )),
+    }
+}
+
+impl ImageOpener<'_> {
+    fn open(&self, role: ImplicitRole, name: &str, writable: bool) -> Result<Opened> {
+        let replaced = self.data_file.filter(|_| role == ImplicitRole::DataFile);
+        let opened = if let Some(tree) = replaced {
+            self.data_file_used.store(true, Ordering::Relaxed);
+            open_source(&source_of_tree(tree.clone())?, writable, &self.context)?
+        } else {
+            let options = self.context.options;
+            match resolve(role, name, self.named_by, self.base, writable, options)? {
+                Named::Storage(opened) => opened,
+                Named::Location(location) => {
+                    let source = match Plan::new(&location, None)? {
+                        // A name alone is the file itself: its contents are not looked at.
+                        Plan {
+                            format: None,
+                            source,
+                            options,
+                            ..
+                        } if options.is_empty() => source,
+                        plan => Source::Node(Box::new(plan)),
+                    };
+                    open_source(&source, writable, &self.context)?
+                }
+            }
+        };
+        if self.context.holds(file_id(&*opened.storage)) {
+            return Err(Error::invalid(format!(
+                "'{}' is the {} of itself",
+                self.named_by,
+                role.words()
+            )));
+        }
+        Ok(opened)
+    }
+}
+
+impl Opener for ImageOpener<'_> {
+    fn open_named(
+        &self,
+        role: ImplicitRole,
+        name: &str,
+        writable: bool,
+    ) -> Result<Arc<dyn Storage>> {
+        let opened = self.open(role, name, writable)?;
+        if !opened.locked {
+            let share = self.context.force_share;
+            opened.storage.lock(lock::of_data_file(writable, share))?;
+        }
+        Ok(opened.storage)
+    }
+
+    fn create_named(&self, role: ImplicitRole, _name: &str) -> Result<Arc<dyn Storage>> {
+        Err(Error::new(
+            crate::ErrorKind::Internal,
+            format!("An open image creates no {}", role.words()),
+        ))
+    }
+
+    fn policy(&self) -> &OpenPolicy {
+        &self.context.options.policy
+    }
+}

@@ -1,0 +1,108 @@
+//! Reading through the chain.
+
+use std::io::IoSliceMut;
+
+use crate::error::{Error, Result};
+use crate::extent::ExtentKind;
+use crate::format::Below;
+use crate::image::{Backing, Image, align};
+
+impl Image {
+    /// Fills `buf` with the guest bytes at `offset`. Never short: the range must lie in the image.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] outside the image, else of the formats and I/O.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.check_range(offset, buf.len() as u64)?;
+        self.read_layer(buf, offset)
+    }
+
+    /// As [`Image::read_at`], into several buffers in turn.
+    ///
+    /// # Errors
+    /// As [`Image::read_at`].
+    pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let total = bufs
+            .iter()
+            .try_fold(0u64, |sum, buf| sum.checked_add(buf.len() as u64))
+            .ok_or_else(|| Error::invalid("The buffers are too long"))?;
+        self.check_range(offset, total)?;
+        if total == 0 {
+            return Ok(());
+        }
+        let _held = self.format.begin_io();
+        let extent = self.format.map(offset, total)?;
+        if let ExtentKind::Data { slot, host_offset } = extent.kind
+            && extent.len >= total
+        {
+            return self
+                .format
+                .storage(slot)?
+                .read_vectored_at(bufs, host_offset);
+        }
+        let mut at = offset;
+        for buf in bufs {
+            self.read_layer(buf, at)?;
+            at += buf.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads a range that is known to lie in this layer.
+    pub(super) fn read_layer(&self, mut buf: &mut [u8], mut offset: u64) -> Result<()> {
+        // Until the I/O is done, the host clusters that the mapping names keep their contents.
+        let _held = self.format.begin_io();
+        while !buf.is_empty() {
+            let extent = self.format.map(offset, buf.len() as u64)?;
+            let len = usize::try_from(extent.len).map_or(buf.len(), |len| len.min(buf.len()));
+            if len == 0 {
+                return Err(Error::new(
+                    crate::ErrorKind::Internal,
+                    format!("'{}' has an empty extent at {offset}", self.filename),
+                ));
+            }
+            let (part, rest) = buf.split_at_mut(len);
+            match extent.kind {
+                ExtentKind::Data { slot, host_offset } => {
+                    self.format.storage(slot)?.read_at(part, host_offset)?;
+                }
+                ExtentKind::Zero { .. } => part.fill(0),
+                ExtentKind::Unallocated { .. } => self.read_below(part, offset)?,
+                ExtentKind::Encoded { .. } => align::read_encoded(&*self.format, part, offset)?,
+            }
+            offset += len as u64;
+            buf = rest;
+        }
+        Ok(())
+    }
+}
+
+/// What lies below a layer is the image itself to its format: the chain, or zeroes.
+impl Below for Image {
+    fn read_below(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let base = match &self.backing {
+            Backing::Open(base) => base,
+            Backing::None => {
+                buf.fill(0);
+                return Ok(());
+            }
+            Backing::Closed => return Err(self.backing_closed()),
+        };
+        let left = base.len().saturating_sub(offset);
+        let len = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
+        let (held, beyond) = buf.split_at_mut(len);
+        beyond.fill(0);
+        if held.is_empty() {
+            return Ok(());
+        }
+        base.read_layer(held, offset)
+    }
+
+    fn is_zero_below(&self, offset: u64, len: u64) -> Result<bool> {
+        match &self.backing {
+            Backing::Open(base) => base.is_known_zero(offset, len),
+            Backing::None => Ok(true),
+            Backing::Closed => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A small format for tests: clusters of 4 KiB in memory, in any state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::{BackingRef, Below, Check, Compress, Format, FormatInfo, IoGuard, raw};
+use crate::image::align::UnitLock;
+use crate::image::plan::DetectZeroes;
+use crate::image::{Backing, Image, Settings};
+use crate::location::Location;
+use crate::storage::memory::MemoryStorage;
+use crate::storage::{CacheMode, Durability, Preallocation, Storage, ZeroFlags};
+
+pub(super) const CLUSTER: u64 = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum State {
+    Unallocated,
+    Zero,
+    Data,
+    Encoded,
+}
+
+#[derive(Debug)]
+pub(super) struct Fake {
+    storage: Arc<dyn Storage>,
+    states: Mutex<Vec<State>>,
+    len: u64,
+    unit: u32,
+    pub(super) closes: Arc<AtomicU64>,
+}
+
+impl Fake {
+    /// Cluster `i` of the file holds the byte `fill + i` throughout; encoded ones are inverted.
+    pub(super) fn new(len: u64, states: &[State], fill: u8) -> Self {
+        let mut bytes = Vec::new();
+        for (i, state) in states.iter().enumerate() {
+            let byte = fill.wrapping_add(i as u8);
+            let byte = if *state == State::Encoded {
+                !byte
+            } else {
+                byte
+            };
+            bytes.extend(std::iter::repeat_n(byte, CLUSTER as usize));
+        }
+        Self {
+            storage: Arc::new(MemoryStorage::with_bytes("fake", bytes)),
+            states: Mutex::new(states.to_vec()),
+            len,
+            unit: 1,
+            closes: Arc::default(),
+        }
+    }
+
+    /// All I/O must come in units of this many bytes; anything else fails.
+    pub(super) fn with_unit(mut self, unit: u32) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    pub(super) fn image(self, backing: Option<Arc<Image>>) -> Image {
+        Image {
+            location: Location::from_path("fake"),
+            filename: "fake".into(),
+            base: "fake".into(),
+            tree: serde_json::Map::new(),
+            format_name: "fake",
+            driver: &raw::DRIVER,
+            storage: self.storage.clone(),
+            format: Box::new(self),
+            backing: backing.map_or(Backing::None, Backing::Open),
+            warnings: Vec::new(),
+            writable: true,
+            settings: Settings {
+                cache: CacheMode::Writeback,
+                ignore_discard: false,
+                detect_zeroes: DetectZeroes::Off,
+            },
+            units: UnitLock::default(),
+            closed: false,
+        }
+    }
+
+    fn aligned(&self, offset: u64, len: u64) {
+        let unit = u64::from(self.unit);
+        let end = offset + len;
+        assert!(
+            offset.is_multiple_of(unit) && (end.is_multiple_of(unit) || end == self.len),
+            "unaligned request at {offset}, {len} bytes"
+        );
+    }
+
+    /// Fills a cluster from below if it is not data yet, and makes it data.
+    fn take(&self, index: u64, below: &dyn Below) -> Result<()> {
+        let mut states = self.states.lock();
+        let state = &mut states[index as usize];
+        let mut bytes = vec![0; CLUSTER as usize];
+        match *state {
+            State::Data => return Ok(()),
+            State::Zero => {}
+            State::Unallocated => below.read_below(&mut bytes, index * CLUSTER)?,
+            State::Encoded => {
+                self.storage.read_at(&mut bytes, index * CLUSTER)?;
+                bytes.iter_mut().for_each(|b| *b = !*b);
+            }
+        }
+        self.storage.write_at(&bytes, index * CLUSTER)?;
+        *state = State::Data;
+        Ok(())
+    }
+}
+
+impl Format for Fake {
+    fn driver(&self) -> &'static str {
+        "fake"
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn cluster_size(&self) -> Option<u32> {
+        Some(CLUSTER as u32)
+    }
+
+    fn request_alignment(&self) -> u32 {
+        self.unit
+    }
+
+    fn map(&self, offset: u64, len: u64) -> Result<Extent> {
+        let states = self.states.lock();
+        let first = (offset / CLUSTER) as usize;
+        let state = states[first];
+        let run = states[first..].iter().take_while(|s| **s == state).count() as u64;
+        let run = (first as u64 + run) * CLUSTER - offset;
+        Ok(Extent {
+            len: run.min(len),
+            kind: match state {
+                State::Unallocated => ExtentKind::Unallocated { host_offset: None },
+                State::Zero => ExtentKind::Zero { host_offset: None },
+                State::Encoded => ExtentKind::Encoded { compressed: false },
+                State::Data if self.unit > 1 => ExtentKind::Encoded { compressed: false },
+                State::Data => ExtentKind::Data {
+                    slot: StorageSlot::MAIN,
+                    host_offset: offset,
+                },
+            },
+        })
+    }
+
+    fn storage(&self, _slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+        Ok(&self.storage)
+    }
+
+    fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.aligned(offset, buf.len() as u64);
+        self.storage.read_at(buf, offset)?;
+        let states = self.states.lock();
+        for (i, byte) in buf.iter_mut().enumerate() {
+            if states[((offset + i as u64) / CLUSTER) as usize] == State::Encoded {
+                *byte = !*byte;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_io(&self) -> IoGuard<'_> {
+        IoGuard::UNGUARDED
+    }
+
+    fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
+        self.aligned(offset, buf.len() as u64);
+        for index in offset / CLUSTER..(offset + buf.len() as u64).div_ceil(CLUSTER) {
+            self.take(index, below)?;
+        }
+        self.storage.write_at(buf, offset)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, _: ZeroFlags, below: &dyn Below) -> Result<()> {
+        self.write(&vec![0; len as usize], offset, below)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        let mut states = self.states.lock();
+        for index in offset.div_ceil(CLUSTER)..(offset + len) / CLUSTER {
+            states[index as usize] = State::Zero;
+        }
+        Ok(())
+    }
+
+    fn flush(&self, durability: Durability) -> Result<()> {
+        self.storage.sync(durability)
+    }
+
+    fn resize(&self, _len: u64, _preallocation: Preallocation) -> Result<()> {
+        Err(crate::Error::unsupported(
+            "Image format driver does not support resize",
+        ))
+    }
+
+    fn info(&self) -> Result<FormatInfo> {
+        Ok(FormatInfo::default())
+    }
+
+    fn backing(&self) -> Option<BackingRef> {
+        None
+    }
+
+    fn close(&self) -> Result<()> {
+        self.closes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn checker(&self) -> Option<&dyn Check> {
+        None
+    }
+
+    fn compressor(&self) -> Option<&dyn Compress> {
+        None
+    }
+}

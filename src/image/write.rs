@@ -1,0 +1,115 @@
+//! Writing: guest bytes, zeroes, discards and flushes.
+
+use std::io::IoSlice;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::plan::DetectZeroes;
+use crate::image::{Image, align};
+use crate::storage::ZeroFlags;
+
+impl Image {
+    /// Writes the guest bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Invalid`] outside the image, or of I/O.
+    pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.check_writable(offset, buf.len() as u64)?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        self.write_layer(buf, offset)?;
+        self.written()
+    }
+
+    /// As [`Image::write_at`], from several buffers in turn.
+    ///
+    /// # Errors
+    /// As [`Image::write_at`]; buffers before the one that failed may have been written.
+    pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        let total = bufs
+            .iter()
+            .try_fold(0u64, |sum, buf| sum.checked_add(buf.len() as u64))
+            .ok_or_else(|| Error::invalid("The buffers are too long"))?;
+        self.check_writable(offset, total)?;
+        let mut at = offset;
+        for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
+            self.write_layer(buf, at)?;
+            at += buf.len() as u64;
+        }
+        self.written()
+    }
+
+    /// Makes the guest range read as zeroes.
+    ///
+    /// # Errors
+    /// As [`Image::write_at`].
+    pub fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.check_writable(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut flags = flags;
+        if self.settings.ignore_discard {
+            flags.remove(ZeroFlags::MAY_UNMAP);
+        }
+        align::write_zeroes(self, offset, len, flags)?;
+        self.written()
+    }
+
+    /// Gives the guest range back; what whole clusters read as is defined by the format.
+    ///
+    /// # Errors
+    /// As [`Image::write_at`].
+    pub fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.check_writable(offset, len)?;
+        if len == 0 || self.settings.ignore_discard {
+            return Ok(());
+        }
+        self.format.discard(offset, len)?;
+        self.written()
+    }
+
+    /// Makes all completed writes durable as the cache mode says.
+    ///
+    /// # Errors
+    /// Of I/O; data may be lost then.
+    pub fn flush(&self) -> Result<()> {
+        if self.writable {
+            self.format.flush(self.settings.cache.durability())?;
+        }
+        Ok(())
+    }
+
+    fn write_layer(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let flags = match self.settings.detect_zeroes {
+            DetectZeroes::Off => None,
+            DetectZeroes::On => Some(ZeroFlags::empty()),
+            DetectZeroes::Unmap => Some(ZeroFlags::MAY_UNMAP),
+        };
+        if let Some(flags) = flags
+            && crate::zero::is_zero(buf)
+        {
+            return align::write_zeroes(self, offset, buf.len() as u64, flags);
+        }
+        align::write(self, buf, offset)
+    }
+
+    fn check_writable(&self, offset: u64, len: u64) -> Result<()> {
+        if !self.writable {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("'{}' is open read-only", self.filename),
+            ));
+        }
+        self.check_range(offset, len)
+    }
+
+    /// In the write-through modes a change is durable before the call returns.
+    fn written(&self) -> Result<()> {
+        if self.settings.cache.write_through() {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+}
