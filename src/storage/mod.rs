@@ -1,17 +1,23 @@
 //! The host side: byte stores with positional I/O.
 
+pub mod callbacks;
 pub mod crypt;
 pub mod file;
 pub mod memory;
 mod node;
 pub mod null;
 pub mod registry;
+pub mod slice;
+#[doc(hidden)]
+pub mod testing;
 pub mod traits;
 
+pub use callbacks::{CallbackStorage, StorageCallbacks};
 pub use file::{FileOpen, FileStorage, Locking};
 pub use memory::MemoryStorage;
 pub use null::NullStorage;
 pub use registry::{Created, StorageCreate, StorageDriver, StorageFeatures, StorageOpen, Undo};
+pub use slice::SliceStorage;
 pub use traits::{
     CacheMode, CopyOutcome, Durability, Limits, LockRequest, Permissions, Preallocation, Storage,
     ZeroFlags, read_exact_at, set_len_or_fit,

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{FileStorage, Kind};
 use crate::error::{Error, Result};
+use crate::storage::slice::SliceStorage;
 use crate::storage::traits::{CopyOutcome, Storage, ZeroFlags};
 use crate::sys::copy;
 
@@ -27,8 +28,13 @@ fn refusal(error: &std::io::Error) -> Option<bool> {
     }
 }
 
-fn other_file(target: &dyn Storage) -> Option<&FileStorage> {
-    (target as &dyn Any).downcast_ref()
+/// The file behind a target and the offset in it; None where the target is something else.
+fn host_file(target: &dyn Storage, offset: u64, len: u64) -> Option<(&FileStorage, u64)> {
+    let any = target as &dyn Any;
+    if let Some(window) = any.downcast_ref::<SliceStorage>() {
+        return host_file(&**window.inner(), window.below(offset, len)?, len);
+    }
+    Some((any.downcast_ref()?, offset))
 }
 
 impl FileStorage {
@@ -39,7 +45,7 @@ impl FileStorage {
         target_offset: u64,
         len: u64,
     ) -> Result<CopyOutcome> {
-        let Some(target) = other_file(target) else {
+        let Some((target, target_offset)) = host_file(target, target_offset, len) else {
             return Ok(CopyOutcome::NotPossible);
         };
         // Through the page cache, which direct I/O is to avoid.
@@ -111,7 +117,7 @@ impl FileStorage {
         target_offset: u64,
         len: u64,
     ) -> Result<CopyOutcome> {
-        let Some(target) = other_file(target) else {
+        let Some((target, target_offset)) = host_file(target, target_offset, len) else {
             return Ok(CopyOutcome::NotPossible);
         };
         let regular = self.kind == Kind::Regular && target.kind == Kind::Regular;

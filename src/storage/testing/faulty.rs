@@ -1,0 +1,257 @@
+//! A storage that fails where the test says.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::extent::StorageExtent;
+use crate::storage::traits::{
+    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+};
+
+bitflags::bitflags! {
+    /// Classes of calls.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct Calls: u32 {
+        /// Reads.
+        const READ = 1;
+        /// Writes.
+        const WRITE = 1 << 1;
+        /// Zeroing.
+        const ZERO = 1 << 2;
+        /// Discards.
+        const DISCARD = 1 << 3;
+        /// Changes of the length.
+        const SET_LEN = 1 << 4;
+        /// Syncs.
+        const SYNC = 1 << 5;
+        /// Extent look-ups.
+        const EXTENT = 1 << 6;
+        /// Copies inside the host.
+        const COPY = 1 << 7;
+        /// Every call that changes something.
+        const CHANGES = Self::WRITE.bits() | Self::ZERO.bits() | Self::DISCARD.bits()
+            | Self::SET_LEN.bits() | Self::COPY.bits();
+    }
+}
+
+/// Which call fails, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// The classes that are counted.
+    pub calls: Calls,
+    /// The number of the call of these classes that fails; the first is 0.
+    pub nth: u64,
+    /// With this errno.
+    pub errno: i32,
+    /// All later calls of these classes fail too.
+    pub for_good: bool,
+    /// A failing write writes its first half.
+    pub torn: bool,
+}
+
+/// Passes calls on to another storage until the fault strikes.
+#[derive(Debug)]
+pub struct FaultyStorage {
+    inner: Arc<dyn Storage>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    fault: Option<Fault>,
+    /// Calls of the fault's classes since it was set.
+    counted: u64,
+    struck: bool,
+}
+
+impl FaultyStorage {
+    /// One that does not fail yet.
+    pub fn new(inner: Arc<dyn Storage>) -> Self {
+        Self {
+            inner,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Sets or clears the fault and counts from 0.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        *self.state.lock() = State {
+            fault,
+            ..State::default()
+        };
+    }
+
+    /// Whether the fault struck: when not, `nth` has passed the last call.
+    pub fn struck(&self) -> bool {
+        self.state.lock().struck
+    }
+
+    fn strikes(&self, call: Calls) -> Option<Fault> {
+        let mut state = self.state.lock();
+        let fault = state.fault.filter(|fault| fault.calls.intersects(call))?;
+        let now = state.counted;
+        state.counted += 1;
+        let strikes = now == fault.nth || (fault.for_good && now > fault.nth);
+        state.struck |= strikes;
+        strikes.then_some(fault)
+    }
+
+    fn check(&self, call: Calls) -> Result<()> {
+        match self.strikes(call) {
+            Some(fault) => Err(Error::os(fault.errno)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Storage for FaultyStorage {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn driver(&self) -> &'static str {
+        self.inner.driver()
+    }
+
+    fn read_only(&self) -> bool {
+        self.inner.read_only()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.check(Calls::READ)?;
+        self.inner.read_at(buf, offset)
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        self.check(Calls::READ)?;
+        self.inner.read_vectored_at(bufs, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        if let Some(fault) = self.strikes(Calls::WRITE) {
+            if fault.torn {
+                self.inner.write_at(&buf[..buf.len() / 2], offset)?;
+            }
+            return Err(Error::os(fault.errno));
+        }
+        self.inner.write_at(buf, offset)
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        if let Some(fault) = self.strikes(Calls::WRITE) {
+            if fault.torn {
+                self.inner
+                    .write_vectored_at(&bufs[..bufs.len() / 2], offset)?;
+            }
+            return Err(Error::os(fault.errno));
+        }
+        self.inner.write_vectored_at(bufs, offset)
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.inner.len()
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.check(Calls::SET_LEN)?;
+        self.inner.set_len(len, preallocation)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.check(Calls::ZERO)?;
+        self.inner.write_zeroes(offset, len, flags)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.check(Calls::DISCARD)?;
+        self.inner.discard(offset, len)
+    }
+
+    fn sync(&self, durability: Durability) -> Result<()> {
+        self.check(Calls::SYNC)?;
+        self.inner.sync(durability)
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        self.check(Calls::EXTENT)?;
+        self.inner.extent(offset, len)
+    }
+
+    fn copy_range(
+        &self,
+        offset: u64,
+        target: &dyn Storage,
+        target_offset: u64,
+        len: u64,
+    ) -> Result<CopyOutcome> {
+        self.check(Calls::COPY)?;
+        self.inner.copy_range(offset, target, target_offset, len)
+    }
+
+    fn reflink_range(
+        &self,
+        offset: u64,
+        target: &dyn Storage,
+        target_offset: u64,
+        len: u64,
+    ) -> Result<CopyOutcome> {
+        self.check(Calls::COPY)?;
+        self.inner.reflink_range(offset, target, target_offset, len)
+    }
+
+    fn drop_cache(&self, offset: u64, len: u64) {
+        self.inner.drop_cache(offset, len);
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        // Calls on the descriptor would not be counted.
+        None
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        self.inner.allocated_size()
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        self.inner.specific_info()
+    }
+
+    fn lock(&self, request: LockRequest) -> Result<()> {
+        self.inner.lock(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn the_chosen_call_fails() {
+        let memory = Arc::new(MemoryStorage::new("m"));
+        let storage = FaultyStorage::new(memory.clone());
+        storage.set_fault(Some(Fault {
+            calls: Calls::WRITE | Calls::SYNC,
+            nth: 1,
+            errno: libc::EIO,
+            for_good: false,
+            torn: true,
+        }));
+        storage.write_at(&[1; 4], 0).unwrap();
+        storage.discard(0, 1).unwrap_err();
+        assert!(!storage.struck());
+        let error = storage.write_at(&[2; 4], 0).unwrap_err();
+        assert_eq!(error.os_errno(), Some(libc::EIO));
+        assert!(storage.struck());
+        assert_eq!(memory.to_vec(), [2, 2, 1, 1]);
+        storage.sync(Durability::Synced).unwrap();
+    }
+}

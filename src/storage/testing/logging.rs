@@ -1,0 +1,280 @@
+//! A storage that records every change, so that any crash can be replayed.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::extent::StorageExtent;
+use crate::storage::memory::MemoryStorage;
+use crate::storage::traits::{
+    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+};
+
+/// What discarded bytes read as: not zeroes, so that nobody relies on them.
+const JUNK: u8 = 0xd5;
+
+/// One change, or a barrier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Bytes were written.
+    Write {
+        /// Where.
+        offset: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// A range was zeroed.
+    Zero {
+        /// Where.
+        offset: u64,
+        /// Its length.
+        len: u64,
+    },
+    /// A range was discarded.
+    Discard {
+        /// Where.
+        offset: u64,
+        /// Its length.
+        len: u64,
+    },
+    /// The length was set.
+    SetLen(u64),
+    /// All changes before became durable.
+    Sync,
+}
+
+/// Memory that logs its changes from the time it was made or [`LoggingStorage::restart`]ed.
+#[derive(Debug)]
+pub struct LoggingStorage {
+    memory: MemoryStorage,
+    /// The bytes at the beginning of the log, and the log. Held across each change, so that the
+    /// log's order is the order of the changes.
+    log: Mutex<(Vec<u8>, Vec<Event>)>,
+}
+
+impl LoggingStorage {
+    /// One that holds `bytes` at first.
+    pub fn new(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self {
+            memory: MemoryStorage::with_bytes(name, bytes.clone()),
+            log: Mutex::new((bytes, Vec::new())),
+        }
+    }
+
+    /// Begins a new log with the present bytes, which count as durable.
+    pub fn restart(&self) {
+        let mut log = self.log.lock();
+        *log = (self.memory.to_vec(), Vec::new());
+    }
+
+    /// The events so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.log.lock().1.clone()
+    }
+
+    /// The number of events so far.
+    pub fn event_count(&self) -> usize {
+        self.log.lock().1.len()
+    }
+
+    /// The present bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.memory.to_vec()
+    }
+
+    /// The bytes after the first `count` events: what a killed process leaves.
+    pub fn state_after(&self, count: usize) -> Vec<u8> {
+        self.crash_state(count, |_| true)
+    }
+
+    /// The events among the first `count` that no sync has made durable.
+    pub fn pending(&self, count: usize) -> Range<usize> {
+        let log = self.log.lock();
+        pending(&log.1[..count.min(log.1.len())])
+    }
+
+    /// The bytes after a power cut behind the first `count` events: all that a sync made durable,
+    /// and of the pending events those that `keep` takes by index, in their order.
+    pub fn crash_state(&self, count: usize, keep: impl Fn(usize) -> bool) -> Vec<u8> {
+        let log = self.log.lock();
+        let events = &log.1[..count.min(log.1.len())];
+        let pending = pending(events);
+        let mut bytes = log.0.clone();
+        for (index, event) in events.iter().enumerate() {
+            if !pending.contains(&index) || keep(index) {
+                apply(&mut bytes, event);
+            }
+        }
+        bytes
+    }
+
+    fn record(
+        &self,
+        event: Event,
+        change: impl FnOnce(&MemoryStorage) -> Result<()>,
+    ) -> Result<()> {
+        let mut log = self.log.lock();
+        change(&self.memory)?;
+        log.1.push(event);
+        Ok(())
+    }
+}
+
+fn pending(events: &[Event]) -> Range<usize> {
+    let synced = events.iter().rposition(|event| *event == Event::Sync);
+    synced.map_or(0, |at| at + 1)..events.len()
+}
+
+fn apply(bytes: &mut Vec<u8>, event: &Event) {
+    let mut fill = |offset: u64, len: u64, value: u8, grow: bool| {
+        let end = (offset + len) as usize;
+        if grow && end > bytes.len() {
+            bytes.resize(end, 0);
+        }
+        let end = end.min(bytes.len());
+        if let Some(range) = bytes.get_mut(offset as usize..end) {
+            range.fill(value);
+        }
+    };
+    match event {
+        Event::Write { offset, bytes: new } => {
+            fill(*offset, new.len() as u64, 0, true);
+            bytes[*offset as usize..][..new.len()].copy_from_slice(new);
+        }
+        Event::Zero { offset, len } => fill(*offset, *len, 0, true),
+        Event::Discard { offset, len } => fill(*offset, *len, JUNK, false),
+        Event::SetLen(len) => bytes.resize(*len as usize, 0),
+        Event::Sync => {}
+    }
+}
+
+impl Storage for LoggingStorage {
+    fn name(&self) -> &str {
+        self.memory.name()
+    }
+
+    fn driver(&self) -> &'static str {
+        "logging"
+    }
+
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.memory.read_at(buf, offset)
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        self.memory.read_vectored_at(bufs, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let event = Event::Write {
+            offset,
+            bytes: buf.to_vec(),
+        };
+        self.record(event, |memory| memory.write_at(buf, offset))
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.write_at(buf, at)?;
+            at = at.saturating_add(buf.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.memory.len()
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.record(Event::SetLen(len), |memory| {
+            memory.set_len(len, preallocation)
+        })
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.record(Event::Zero { offset, len }, |memory| {
+            memory.write_zeroes(offset, len, flags)
+        })
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.record(Event::Discard { offset, len }, |memory| {
+            let there = memory.len()?.saturating_sub(offset).min(len);
+            memory.write_at(&vec![JUNK; there as usize], offset)
+        })
+    }
+
+    fn sync(&self, durability: Durability) -> Result<()> {
+        if durability != Durability::Synced {
+            return Ok(());
+        }
+        self.record(Event::Sync, |_| Ok(()))
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        self.memory.extent(offset, len)
+    }
+
+    fn copy_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn reflink_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn drop_cache(&self, _offset: u64, _len: u64) {}
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn limits(&self) -> Limits {
+        self.memory.limits()
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        self.memory.allocated_size()
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn lock(&self, request: LockRequest) -> Result<()> {
+        self.memory.lock(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crashes_keep_what_was_synced_and_choose_from_the_rest() {
+        let storage = LoggingStorage::new("l", vec![9; 4]);
+        storage.write_at(&[1], 0).unwrap();
+        storage.sync(Durability::Synced).unwrap();
+        storage.write_at(&[2, 2], 1).unwrap();
+        storage.sync(Durability::Ordered).unwrap();
+        storage.write_zeroes(3, 3, ZeroFlags::empty()).unwrap();
+        storage.discard(0, 1).unwrap();
+        storage.set_len(5, Preallocation::Off).unwrap();
+        assert_eq!(storage.event_count(), 6);
+        assert_eq!(storage.pending(6), 2..6);
+        assert_eq!(storage.state_after(6), storage.to_vec());
+        assert_eq!(storage.state_after(3), [1, 2, 2, 9]);
+        assert_eq!(storage.crash_state(6, |_| false), [1, 9, 9, 9]);
+        assert_eq!(storage.crash_state(6, |n| n == 3), [1, 9, 9, 0, 0, 0]);
+        storage.restart();
+        assert_eq!(storage.crash_state(0, |_| false), [JUNK, 2, 2, 0, 0]);
+    }
+}
