@@ -46,7 +46,7 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
     let new = RawBulk {
         size: params.size,
         preallocation,
-        fixed: storage.driver() == "host_device",
+        fixed: storage.limits().fixed_len,
         storage,
     };
     if new.fixed {

@@ -1,0 +1,10 @@
+//! `convert` against `qemu-img`: whatever is converted compares identical and checks clean.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod backing;
+mod behaviour;
+mod existing;
+mod formats;
+mod support;
