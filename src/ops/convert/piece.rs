@@ -34,6 +34,17 @@ pub(super) struct Span {
     pub at: usize,
 }
 
+impl Span {
+    /// What is left of the span behind its first `len` bytes.
+    pub fn after(self, len: usize) -> Self {
+        Self {
+            offset: self.offset + len as u64,
+            len: self.len - len,
+            at: self.at + len,
+        }
+    }
+}
+
 /// A task that is ready to be placed and written.
 pub(super) struct Prepared {
     pub turn: u64,
@@ -41,7 +52,7 @@ pub(super) struct Prepared {
     pub buf: Vec<u8>,
     /// In guest order.
     pub pieces: Vec<Piece>,
-    /// In guest order; each lies within one piece of data.
+    /// In guest order; each lies within data.
     pub spans: Vec<Span>,
     /// Where each piece that takes space begins in the target; filled when the turn comes.
     pub places: Vec<super::sink::Place>,

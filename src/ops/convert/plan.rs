@@ -20,6 +20,8 @@ pub(super) struct Shape {
     pub total: u64,
     /// The target's allocation unit.
     pub unit: u64,
+    /// Zeroes are left out in multiples of this: a part of the unit, or the unit.
+    pub zero_unit: u64,
     /// Guest ranges are classified in steps of this, a multiple of the unit.
     pub step: u64,
     /// The most guest bytes that are read at once, a multiple of the step.

@@ -317,7 +317,7 @@ impl<'a> Preparer<'a> {
             push_span(prepared, offset, (end - offset) as usize, at);
             return;
         }
-        let unit = self.shape.unit;
+        let unit = self.shape.zero_unit;
         let spans = data_spans(&prepared.buf[at..], self.shape.sparse);
         // Up to here everything has its piece.
         let mut done = offset;

@@ -10,7 +10,7 @@ use crate::image::Image;
 use crate::storage::{CopyOutcome, Storage, ZeroFlags};
 
 use super::offload::Offload;
-use super::piece::{Piece, PieceKind, Prepared, Span};
+use super::piece::{Piece, PieceKind, Prepared};
 use super::report::Tally;
 use super::sources::Sources;
 
@@ -57,7 +57,7 @@ pub(super) struct BulkSink<'a> {
 
 impl BulkSink<'_> {
     /// Reserves for one piece; None where it takes no space.
-    fn place_piece(&self, piece: &mut Piece) -> Result<Option<Place>> {
+    fn place_piece(&self, piece: &Piece) -> Result<Option<Place>> {
         let (offset, len) = (piece.offset, piece.len);
         let reserved = match &piece.kind {
             PieceKind::Zero => {
@@ -142,14 +142,16 @@ impl Sink for BulkSink<'_> {
     }
 
     fn place(&self, prepared: &mut Prepared) -> Result<()> {
+        let unit = u64::from(self.bulk.unit()).max(1);
         let mut placed = Vec::with_capacity(prepared.pieces.len());
-        for mut piece in prepared.pieces.drain(..) {
-            if let Some(place) = self
-                .place_piece(&mut piece)
-                .context(at_byte(piece.offset))?
-            {
-                placed.push(piece);
-                prepared.places.push(place);
+        for piece in prepared.pieces.drain(..) {
+            let (head, rest) = split_at_unit(piece, unit);
+            for piece in head.into_iter().chain([rest]) {
+                let place = self.place_piece(&piece).context(at_byte(piece.offset))?;
+                if let Some(place) = place {
+                    placed.push(piece);
+                    prepared.places.push(place);
+                }
             }
         }
         // Pieces that take no space are done with.
@@ -159,7 +161,8 @@ impl Sink for BulkSink<'_> {
 
     fn write(&self, prepared: &Prepared) -> Result<()> {
         let mut batch = Batch::new(self.bulk);
-        let mut spans: &[Span] = &prepared.spans;
+        let mut spans = prepared.spans.iter().copied();
+        let mut next = spans.next();
         for (piece, place) in prepared.pieces.iter().zip(&prepared.places) {
             let end = piece.offset + piece.len;
             match &piece.kind {
@@ -168,16 +171,18 @@ impl Sink for BulkSink<'_> {
                     batch.push(piece.offset, *place, &prepared.buf[*at..at + len])?;
                 }
                 PieceKind::Data => {
-                    while let Some((span, rest)) = spans.split_first()
-                        && span.offset < end
-                    {
+                    while let Some(span) = next.filter(|span| span.offset < end) {
+                        let len = span.len.min((end - span.offset) as usize);
                         let place = Place {
                             slot: place.slot,
                             host: place.host + (span.offset - piece.offset),
                         };
-                        let bytes = &prepared.buf[span.at..span.at + span.len];
-                        batch.push(span.offset, place, bytes)?;
-                        spans = rest;
+                        batch.push(span.offset, place, &prepared.buf[span.at..span.at + len])?;
+                        next = if len < span.len {
+                            Some(span.after(len))
+                        } else {
+                            spans.next()
+                        };
                     }
                 }
                 PieceKind::Offload {
@@ -188,6 +193,23 @@ impl Sink for BulkSink<'_> {
         }
         batch.flush()
     }
+}
+
+/// Data that begins inside a unit and goes on behind it, at the unit's end: space for the two
+/// parts is reserved one after the other.
+fn split_at_unit(mut piece: Piece, unit: u64) -> (Option<Piece>, Piece) {
+    let head = (unit - piece.offset % unit) % unit;
+    if !matches!(piece.kind, PieceKind::Data) || head == 0 || piece.len <= head {
+        return (None, piece);
+    }
+    let first = Piece {
+        offset: piece.offset,
+        len: head,
+        kind: PieceKind::Data,
+    };
+    piece.offset += head;
+    piece.len -= head;
+    (Some(first), piece)
 }
 
 /// Collects writes that are neighbours in the target into one system call.

@@ -103,6 +103,7 @@ pub(super) fn fill_new(
     };
     let shape = Shape {
         unwritten_is_zero: bulk.blank().unwritten_is_zero,
+        zero_unit: u64::from(bulk.zero_unit()).max(1),
         encode_early: request.compress,
         ..shape(request, sources.len(), u64::from(bulk.unit()))
     };
@@ -232,6 +233,7 @@ fn shape(request: &ConvertRequest, total: u64, unit: u64) -> Shape {
     Shape {
         total,
         unit,
+        zero_unit: unit,
         step,
         chunk: chunk.max(step).next_multiple_of(step),
         sparse: request.sparse(),
