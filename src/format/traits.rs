@@ -42,6 +42,15 @@ pub trait Format: Send + Sync + Debug {
     /// [`crate::ErrorKind::Corrupt`] with the offset of the bad table entry, or of I/O.
     fn map(&self, offset: u64, len: u64) -> Result<Extent>;
 
+    /// As [`Format::map`], for reading at once: a format that keeps the bytes as they are need not
+    /// ask the host for holes, which costs time and may be out of date when the read comes.
+    ///
+    /// # Errors
+    /// As [`Format::map`].
+    fn locate(&self, offset: u64, len: u64) -> Result<Extent> {
+        self.map(offset, len)
+    }
+
     /// The storage behind a slot of an extent.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
 

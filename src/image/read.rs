@@ -31,7 +31,7 @@ impl Image {
             return Ok(());
         }
         let _held = self.format.begin_io();
-        let extent = self.format.map(offset, total)?;
+        let extent = self.format.locate(offset, total)?;
         if let ExtentKind::Data { slot, host_offset } = extent.kind
             && extent.len >= total
         {
@@ -53,7 +53,7 @@ impl Image {
         // Until the I/O is done, the host clusters that the mapping names keep their contents.
         let _held = self.format.begin_io();
         while !buf.is_empty() {
-            let extent = self.format.map(offset, buf.len() as u64)?;
+            let extent = self.format.locate(offset, buf.len() as u64)?;
             let len = usize::try_from(extent.len).map_or(buf.len(), |len| len.min(buf.len()));
             if len == 0 {
                 return Err(Error::new(

@@ -175,6 +175,15 @@ impl Format for Raw {
         })
     }
 
+    fn locate(&self, offset: u64, len: u64) -> Result<Extent> {
+        let host_offset = self.host(offset);
+        let kind = ExtentKind::Data {
+            slot: StorageSlot::MAIN,
+            host_offset,
+        };
+        Ok(Extent { len, kind })
+    }
+
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         main_slot(&self.storage, slot)
     }

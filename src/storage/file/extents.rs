@@ -1,4 +1,5 @@
-//! Data and holes, by `SEEK_DATA` and `SEEK_HOLE`, with a memory for the last run of each kind.
+//! Data and holes, by `SEEK_DATA` and `SEEK_HOLE`, with a memory for the last run of data. A hole is
+//! never remembered: another process may fill it, and bytes taken for zeroes would be lost.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,8 +13,6 @@ use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
 use crate::sys::seek;
 
-/// A remembered hole is believed this long: another process may fill it.
-const HOLE_LIFE: Duration = Duration::from_millis(50);
 /// Seeks are given up where many of them cost this much each and find next to nothing.
 const SLOW_SEEK: Duration = Duration::from_millis(10);
 const SLOW_SAMPLE: u32 = 64;
@@ -47,7 +46,6 @@ pub(super) struct ExtentCache {
 #[derive(Debug, Default)]
 struct Runs {
     data: Option<Run>,
-    hole: Option<Run>,
     seeks: u32,
     spent: Duration,
     covered: u64,
@@ -58,7 +56,6 @@ struct Run {
     start: u64,
     end: u64,
     generation: u64,
-    found: Instant,
 }
 
 impl Run {
@@ -85,11 +82,8 @@ impl ExtentCache {
     fn lookup(&self, at: u64, len: u64) -> Option<StorageExtent> {
         let generation = self.generation.load(Ordering::Acquire);
         let runs = self.runs.lock();
-        if let Some(run) = runs.data.filter(|run| run.holds(at, generation)) {
-            return Some(data(len.min(run.end - at)));
-        }
-        let run = runs.hole.filter(|run| run.holds(at, generation))?;
-        (run.found.elapsed() < HOLE_LIFE).then(|| hole(len.min(run.end - at)))
+        let run = runs.data.filter(|run| run.holds(at, generation))?;
+        Some(data(len.min(run.end - at)))
     }
 }
 
@@ -122,17 +116,13 @@ impl FileStorage {
         let Some((zero, end)) = self.seek_run(offset)? else {
             return self.all_data(offset, len);
         };
-        let run = Run {
-            start: offset,
-            end,
-            generation,
-            found: started,
-        };
         let mut runs = self.extents.runs.lock();
-        if zero {
-            runs.hole = Some(run);
-        } else {
-            runs.data = Some(run);
+        if !zero {
+            runs.data = Some(Run {
+                start: offset,
+                end,
+                generation,
+            });
         }
         runs.seeks += 1;
         runs.spent += started.elapsed();
