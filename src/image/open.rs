@@ -16,7 +16,8 @@ use crate::image::plan::{BackingPlan, Plan, Source};
 use crate::image::trail::Trail;
 use crate::image::{Backing, Image, OpenOptions, Settings, guard, lock, names};
 use crate::location::Location;
-use crate::options::{Options, Values};
+use crate::location::tree::first_key;
+use crate::options::Values;
 use crate::storage::Storage;
 
 /// What stays the same while one layer and the files that it names are opened.
@@ -172,7 +173,7 @@ pub(super) fn open_over(
             force_share: context.force_share,
         }))?;
     }
-    let values = check_options(driver, &plan.options)?;
+    let values = check_options(driver, plan)?;
     let cache = plan.common.cache(options.cache);
     let opener = ImageOpener {
         context,
@@ -265,15 +266,28 @@ fn choose_driver(
     probe::probe(storage).map(|driver| (driver, true))
 }
 
-fn check_options(driver: &FormatDriver, options: &Options) -> Result<Values> {
+fn check_options(driver: &FormatDriver, plan: &Plan) -> Result<Values> {
     let known = |key: &str| driver.open_options.iter().any(|spec| spec.name == key);
-    if let Some((key, _)) = options.iter().find(|(key, _)| !known(key)) {
+    let unknown = plan.options.iter().find(|(key, _)| !known(key));
+    let unknown = unknown.map(|(key, _)| key.to_owned());
+    let has_data_file = || {
+        let mut specs = driver.create_options.iter();
+        specs.any(|spec| spec.name == "data_file")
+    };
+    let unknown = unknown.or_else(|| match &plan.data_file {
+        Some(tree) if !has_data_file() => Some(match first_key(tree) {
+            Some(key) => format!("data-file.{key}"),
+            None => "data-file".to_owned(),
+        }),
+        _ => None,
+    });
+    if let Some(key) = unknown {
         return Err(Error::invalid(format!(
             "Block format '{}' does not support the option '{key}'",
             driver.name
         )));
     }
-    Values::check(options, driver.open_options)
+    Values::check(&plan.options, driver.open_options)
 }
 
 fn open_backing(image: &Image, plan: &Plan, context: &Context<'_>) -> Result<Backing> {

@@ -2,6 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -53,6 +54,16 @@ impl NullStorage {
             if let Some(OptionValue::Bool(zeroes)) = options.get("read-zeroes") {
                 read_zeroes = *zeroes;
             }
+        }
+        let named = match target {
+            Target::Path(path) => Some(path == Path::new(&format!("{driver}://"))),
+            Target::Uri(uri) => Some(uri == format!("{driver}://")),
+            Target::Options(_) => None,
+        };
+        if named == Some(false) {
+            return Err(Error::invalid(format!(
+                "The only allowed filename for this driver is '{driver}://'"
+            )));
         }
         if i64::try_from(size).is_err() {
             return Err(Error::invalid("size is invalid"));
