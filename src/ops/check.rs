@@ -52,7 +52,7 @@ pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOu
     }
     job.finish()?;
     Ok(CheckOutcome {
-        filename: image.location().display().into_owned(),
+        filename: image.filename().to_owned(),
         format: image.format().driver().to_owned(),
         report,
     })

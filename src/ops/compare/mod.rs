@@ -74,16 +74,13 @@ const STATUS_FAILED: &str = "Sector allocation test failed for ";
 
 /// The error of looking up where `image` holds its data.
 fn status_failed(image: &Image, error: Error) -> Error {
-    explain(
-        format!("{STATUS_FAILED}{}", image.location().display()),
-        error,
-    )
+    explain(format!("{STATUS_FAILED}{}", image.filename()), error)
 }
 
 /// The error of reading `image`.
 fn read_failed(image: &Image, offset: u64, error: Error) -> Error {
     let reason = Error::os(error.errno());
-    let name = image.location().display();
+    let name = image.filename();
     let line = format!("Error while reading offset {offset} of {name}: {reason}");
     if error.to_string() == reason.to_string() {
         Error::new(error.kind(), line).with_errno(error.errno())

@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 
 use super::CreateRequest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
 
-/// Opens the backing file and its chain; returns its virtual size.
+/// Opens the backing file and looks at its chain; returns its virtual size. Nothing is locked and
+/// no data file is opened.
 pub(super) fn open(
     request: &CreateRequest,
     file: &str,
@@ -26,16 +27,41 @@ pub(super) fn open(
     };
     let image = Location::parse_name(&full)
         .and_then(|location| Image::open(&location, &options))
-        .map_err(could_not_open)?;
+        .map_err(|error| unnamed(error).with_hint(NOT_OPEN))?;
     for warning in image.warnings() {
         job.warn(warning.clone());
     }
     if format.is_none() {
-        return Err(
-            without_format().with_hint(format!("Detected format of {}.", image.format().driver()))
-        );
+        let found = image.format_name();
+        return Err(without_format().with_hint(format!("Detected format of {found}.")));
     }
-    Ok(image.len())
+    let size = image.len();
+    check_chain(image, &options)?;
+    Ok(size)
+}
+
+const NOT_OPEN: &str = "Could not open backing image.";
+
+/// Opens every further image of the chain for its metadata: one that is gone makes the new image
+/// useless.
+fn check_chain(image: Image, options: &OpenOptions) -> Result<()> {
+    let mut image = image;
+    for _ in 0..options.policy.chain_limit() {
+        let below = image.open_backing_metadata(options).map_err(|error| {
+            unnamed(error)
+                .context("Could not open backing file")
+                .with_hint(NOT_OPEN)
+        })?;
+        match below {
+            Some(next) => image = next,
+            None => return Ok(()),
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Limit,
+        "The chain of the backing file has too many images",
+    )
+    .with_hint(NOT_OPEN))
 }
 
 /// The error of a backing file whose format is left to be guessed each time.
@@ -44,7 +70,7 @@ pub(super) fn without_format() -> Error {
 }
 
 /// Drops the outermost "Could not open": the new image's name stands there instead.
-fn could_not_open(error: Error) -> Error {
+fn unnamed(error: Error) -> Error {
     let inner = error
         .cause()
         .map_or_else(|| error.to_string(), ToString::to_string);
@@ -55,5 +81,5 @@ fn could_not_open(error: Error) -> Error {
     for hint in error.hints() {
         plain = plain.with_hint(hint.clone());
     }
-    plain.with_hint("Could not open backing image.")
+    plain
 }

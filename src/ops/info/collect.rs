@@ -1,15 +1,58 @@
 //! Collecting what `info` shows, over one image or its chain.
 
+use std::collections::HashSet;
+
 use super::InfoReport;
-use crate::error::Result;
-use crate::image::OpenOptions;
+use super::layer::layer_info;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Image, OpenOptions};
 use crate::location::Location;
 
 /// Collects the report. Opens no data file; opens backing files only for `chain`.
 ///
 /// # Errors
-/// As opening the image; a chain that names a file twice.
+/// As opening the image; a chain that names a file twice, or is longer than the policy allows.
 pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<InfoReport> {
-    let _ = (location, options, chain);
-    todo!()
+    let options = OpenOptions {
+        writable: false,
+        metadata_only: true,
+        backing: false,
+        ..options.clone()
+    };
+    let mut layers = Vec::new();
+    let mut seen = HashSet::new();
+    let limit = usize::try_from(options.policy.chain_limit()).unwrap_or(usize::MAX);
+    let mut next = Some(Image::open(location, &options)?);
+    while let Some(image) = next {
+        let name = image.filename().to_owned();
+        // The same file under another name is the same loop.
+        let known = image
+            .file_id()
+            .is_some_and(|id| !seen.insert(Key::File(id)));
+        if !seen.insert(Key::Name(name.clone())) || known {
+            return Err(Error::invalid(format!(
+                "Backing file '{name}' creates an infinite loop."
+            )));
+        }
+        if layers.len() >= limit {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("The chain of '{name}' has more than {limit} images"),
+            ));
+        }
+        layers.push(layer_info(&image)?);
+        next = if chain {
+            image.open_backing_metadata(&options)?
+        } else {
+            None
+        };
+    }
+    Ok(InfoReport { layers, chain })
+}
+
+/// What tells one image of a chain from another.
+#[derive(PartialEq, Eq, Hash)]
+enum Key {
+    File((u64, u64)),
+    Name(String),
 }

@@ -1,14 +1,10 @@
 //! What `info` shows of one open image.
 
-use std::ffi::OsStr;
-
 use serde_json::{Map, Value};
 
 use super::LayerInfo;
-use super::name::shown_name;
 use crate::error::Result;
 use crate::image::Image;
-use crate::location::resolve_name;
 use crate::size::round_up_sector;
 use crate::storage::Storage;
 
@@ -17,37 +13,42 @@ use crate::storage::Storage;
 /// # Errors
 /// Of reading metadata.
 pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
-    let format = image.format();
-    let details = format.info()?;
-    let filename = shown_name(image.location(), format.driver());
-    let mut layer = LayerInfo {
-        format: format.driver().to_owned(),
+    let storage = &**image.storage();
+    if image.format_name() != image.format().driver() {
+        // A protocol in the place of the format: the file is all there is.
+        return Ok(LayerInfo {
+            filename: image.filename().to_owned(),
+            ..file_info(storage)?
+        });
+    }
+    let details = image.format().info()?;
+    let backing = image.backing_file();
+    let (backing_filename, full_backing_filename, backing_format) = match backing {
+        Some(file) => (Some(file.name), Some(file.full_name), file.format),
+        None => (None, None, None),
+    };
+    Ok(LayerInfo {
+        filename: image.filename().to_owned(),
+        format: image.format_name().to_owned(),
         virtual_size: image.len(),
-        actual_size: image.storage().allocated_size(),
+        actual_size: storage.allocated_size(),
         cluster_size: details.cluster_size,
         encrypted: details.encrypted,
-        dirty: details.dirty.or(has_dirty_flag(&**image.storage())),
+        dirty: details.dirty.or(has_dirty_flag(storage)),
+        backing_filename,
+        full_backing_filename,
+        backing_format,
         snapshots: details.snapshots,
         specific: details.specific,
-        children: vec![("file".to_owned(), file_info(&**image.storage())?)],
-        ..LayerInfo::default()
-    };
-    if let Some(backing) = format.backing() {
-        let own = image.storage().name();
-        let full = resolve_name(OsStr::new(own), OsStr::new(&backing.name));
-        layer.full_backing_filename = Some(full.to_string_lossy().into_owned());
-        layer.backing_filename = Some(backing.name);
-        layer.backing_format = backing.format;
-    }
-    layer.filename = filename;
-    Ok(layer)
+        children: vec![("file".to_owned(), file_info(storage)?)],
+    })
 }
 
 /// The report of a file (or another storage) as a node of its own.
 ///
 /// # Errors
 /// Of asking for its length.
-pub(super) fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
+fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
     let length = storage.len()?;
     let specific: Map<String, Value> = storage
         .specific_info()

@@ -2,7 +2,6 @@
 
 mod collect;
 mod layer;
-mod name;
 mod render;
 
 use serde_json::Value;
