@@ -1,0 +1,130 @@
+#include <string.h>
+
+#include "commands.h"
+#include "jobs.h"
+#include "open.h"
+#include "print.h"
+
+/* The exit code where the format cannot do what was asked. */
+enum { NOT_SUPPORTED = 63 };
+
+static const struct option_entry options[] = {
+    OPTION_HELP,
+    {'q', "quiet", NULL, "print no report, only findings and errors"},
+    {'f', "format", "FMT", "the format of the image; guessed if not given"},
+    {OPT_IMAGE_OPTS, "image-opts", NULL,
+     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    {'T', "cache", "CACHE_MODE", "how the page cache is used (writeback)"},
+    {'U', "force-share", NULL, "also when another process is writing to the image"},
+    {OPT_OUTPUT, "output", "human|json", "the form of the report (human)"},
+    {'r', "repair", "leaks|all",
+     "open the image for writing and repair it, where its format can be;\n"
+     "not together with --force-share"},
+    OPTION_OBJECT,
+    OPTION_UNTRUSTED,
+    OPTION_END,
+};
+
+static bool format_has(const platter_image *image, uint32_t feature)
+{
+    const platter_driver_info *driver = NULL;
+
+    return platter_driver_find(&driver, platter_image_format(image), PLATTER_DRIVER_FORMAT, 0,
+                               NULL) == PLATTER_OK &&
+           (driver->features & feature) != 0;
+}
+
+static int check(const platter_image *image, bool repair, bool quiet, bool json)
+{
+    static const struct job_display display = {0};
+    platter_job *job = NULL;
+    platter_report *report = NULL;
+    platter_error *error = NULL;
+    int code = 1;
+
+    if (!format_has(image, PLATTER_FEATURE_CHECK)) {
+        print_error("This image format does not support checks");
+        return NOT_SUPPORTED;
+    }
+    if (repair && !format_has(image, PLATTER_FEATURE_REPAIR)) {
+        print_error("This image format does not support repairs");
+        return NOT_SUPPORTED;
+    }
+    if (platter_check_job_new(&job, image, 0, &error) == PLATTER_OK)
+        report = jobs_run(job, &display, &error);
+    if (report == NULL) {
+        print_platter_error(error);
+        return 1;
+    }
+    if ((quiet || print_report(report, json)) &&
+        platter_report_exit_code(&code, report, &error) != PLATTER_OK) {
+        print_platter_error(error);
+        code = 1;
+    }
+    platter_report_free(report);
+    return code;
+}
+
+static int run(void)
+{
+    struct open_request request = {0};
+    bool json = false;
+    bool quiet = false;
+    bool repair = false;
+    const char *name = NULL;
+    platter_image *image = NULL;
+    uint32_t flags = PLATTER_OPEN_FOR_CHECK;
+    int code = 1;
+
+    for (int option; (option = options_next()) != -1;) {
+        switch (option) {
+        case 'f':
+            request.format = options_argument();
+            break;
+        case 'T':
+            request.cache = options_argument();
+            break;
+        case 'q':
+            quiet = true;
+            break;
+        case 'r':
+            if (strcmp(options_argument(), "leaks") != 0 && strcmp(options_argument(), "all") != 0) {
+                print_usage_error("--repair (-r) expects 'leaks' or 'all' not '%s'",
+                                  options_argument());
+                return 1;
+            }
+            repair = true;
+            flags |= PLATTER_OPEN_WRITE;
+            break;
+        case 'U':
+            request.force_share = true;
+            break;
+        case OPT_IMAGE_OPTS:
+            request.image_opts = true;
+            break;
+        case OPT_OUTPUT:
+            json = options_output_is_json(options_argument());
+            break;
+        }
+    }
+    name = options_one_image();
+    if (!open_cache_is_valid(request.cache, true) ||
+        options_conflict_with_format(request.image_opts, request.format))
+        return 1;
+    image = open_image(name, &request, flags);
+    if (image == NULL)
+        return 1;
+    code = check(image, repair, quiet, json);
+    return open_close(image) ? code : 1;
+}
+
+const struct command command_check = {
+    .name = "check",
+    .summary = "Check the consistency of an image",
+    .synopsis = "[-f FMT | --image-opts] [-T CACHE_MODE] [-r leaks|all] [-q] [-U]\n"
+                "[--output human|json] [--object OBJDEF] [--untrusted] IMAGE",
+    .options = options,
+    .operands = "IMAGE\n   the name of the image, or its description with --image-opts",
+    .failure = 1,
+    .run = run,
+};

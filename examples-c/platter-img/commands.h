@@ -1,0 +1,14 @@
+/* The commands of the tool, one file each. */
+#ifndef COMMANDS_H
+#define COMMANDS_H
+
+#include "options.h"
+
+extern const struct command command_check;
+extern const struct command command_compare;
+extern const struct command command_convert;
+extern const struct command command_create;
+extern const struct command command_info;
+extern const struct command command_map;
+
+#endif

@@ -1,0 +1,150 @@
+#include <string.h>
+
+#include "commands.h"
+#include "jobs.h"
+#include "open.h"
+#include "print.h"
+#include "progress.h"
+
+enum { NOT_OPENED = 2, STATUS_FAILED = 3, READ_FAILED = 4 };
+
+static const struct option_entry options[] = {
+    OPTION_HELP,
+    {'q', "quiet", NULL, "print nothing but errors"},
+    {'p', "progress", NULL, "show the progress"},
+    {'f', "a-format", "FMT", "the format of IMAGE1; guessed if not given"},
+    {'f', "left-format", "FMT", NULL},
+    {'F', "b-format", "FMT", "the format of IMAGE2; guessed if not given"},
+    {'F', "right-format", "FMT", NULL},
+    {OPT_IMAGE_OPTS, "image-opts", NULL,
+     "both images are lists such as driver=qcow2,file.filename=PATH;\nnot together with formats"},
+    {'s', "strict", NULL, "sizes and allocation must agree too"},
+    {'T', "cache", "CACHE_MODE", "how the page cache is used (writeback)"},
+    {'U', "force-share", NULL, "also when another process is writing to an image"},
+    OPTION_OBJECT,
+    OPTION_UNTRUSTED,
+    OPTION_END,
+};
+
+/* The exit code for an error of the comparison itself, which the first words of its message tell. */
+static int failure_code(const platter_error *error)
+{
+    static const char reading[] = "Error while reading offset ";
+    static const char status[] = "Sector allocation test failed ";
+    const char *message = platter_error_message(error);
+
+    if (strncmp(message, reading, sizeof reading - 1) == 0)
+        return READ_FAILED;
+    if (strncmp(message, status, sizeof status - 1) == 0)
+        return STATUS_FAILED;
+    return NOT_OPENED;
+}
+
+static int compare(const platter_image *a, const platter_image *b, bool strict, bool quiet)
+{
+    static const struct job_display display = {.progress_by_signal = true};
+    static const struct job_display with_progress = {0};
+    platter_job *job = NULL;
+    platter_report *report = NULL;
+    platter_error *error = NULL;
+    int code = NOT_OPENED;
+
+    progress_start();
+    if (platter_compare_job_new(&job, a, b, strict ? PLATTER_COMPARE_STRICT : 0, &error) ==
+        PLATTER_OK)
+        report = jobs_run(job, progress_is_shown() ? &with_progress : &display, &error);
+    if (report == NULL) {
+        code = failure_code(error);
+        print_platter_error(error);
+        return code;
+    }
+    if ((quiet || print_report(report, false)) &&
+        platter_report_exit_code(&code, report, &error) != PLATTER_OK) {
+        print_platter_error(error);
+        code = NOT_OPENED;
+    }
+    platter_report_free(report);
+    return code;
+}
+
+/* Opens both images and compares them. */
+static int open_and_compare(char *const names[2], const struct open_request requests[2], bool strict,
+                            bool quiet)
+{
+    platter_image *images[2] = {NULL, NULL};
+    int code = NOT_OPENED;
+
+    if (!open_cache_is_valid(requests[0].cache, true) ||
+        options_conflict_with_format(requests[0].image_opts, requests[0].format))
+        return NOT_OPENED;
+    images[0] = open_image(names[0], &requests[0], 0);
+    if (images[0] != NULL &&
+        !options_conflict_with_format(requests[1].image_opts, requests[1].format))
+        images[1] = open_image(names[1], &requests[1], 0);
+    if (images[1] != NULL)
+        code = compare(images[0], images[1], strict, quiet);
+    for (int i = 0; i < 2; i++)
+        if (images[i] != NULL && !open_close(images[i]))
+            code = NOT_OPENED;
+    return code;
+}
+
+static int run(void)
+{
+    struct open_request requests[2] = {{0}, {0}};
+    bool progress = false;
+    bool quiet = false;
+    bool strict = false;
+    int code = NOT_OPENED;
+
+    for (int option; (option = options_next()) != -1;) {
+        switch (option) {
+        case 'f':
+            requests[0].format = options_argument();
+            break;
+        case 'F':
+            requests[1].format = options_argument();
+            break;
+        case 'T':
+            requests[0].cache = options_argument();
+            break;
+        case 'p':
+            progress = true;
+            break;
+        case 'q':
+            quiet = true;
+            break;
+        case 's':
+            strict = true;
+            break;
+        case 'U':
+            requests[0].force_share = true;
+            break;
+        case OPT_IMAGE_OPTS:
+            requests[0].image_opts = true;
+            break;
+        }
+    }
+    requests[1].cache = requests[0].cache;
+    requests[1].force_share = requests[0].force_share;
+    requests[1].image_opts = requests[0].image_opts;
+    if (options_operand_count() != 2) {
+        print_usage_error("Expecting two image file names");
+        return 1;
+    }
+    progress_enable(progress && !quiet);
+    code = open_and_compare(options_operands(), requests, strict, quiet);
+    progress_end();
+    return code;
+}
+
+const struct command command_compare = {
+    .name = "compare",
+    .summary = "Tell whether two images have the same content",
+    .synopsis = "[--image-opts | [-f FMT] [-F FMT]] [-s] [-p] [-q]\n"
+                "[-T CACHE_MODE] [-U] [--object OBJDEF] [--untrusted] IMAGE1 IMAGE2",
+    .options = options,
+    .operands = "IMAGE1, IMAGE2\n   the names of the images, or their descriptions with --image-opts",
+    .failure = NOT_OPENED,
+    .run = run,
+};

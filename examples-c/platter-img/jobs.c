@@ -1,0 +1,41 @@
+#include "jobs.h"
+
+#include <stdio.h>
+
+#include "print.h"
+#include "progress.h"
+#include "signals.h"
+
+static void show_message(const platter_message *message, void *user_data)
+{
+    const struct job_display *display = user_data;
+
+    if (message->kind == PLATTER_MESSAGE_NOTE) {
+        fflush(stdout);
+        fprintf(stderr, "%s\n", message->text);
+    } else if (!display->hide_warnings) {
+        print_warning(message->text);
+    }
+}
+
+platter_report *jobs_run(platter_job *job, const struct job_display *display, platter_error **error)
+{
+    platter_report *report = NULL;
+    /* The library hands it back as it is; the callback only reads it. */
+    struct job_display shown = *display;
+
+    if (platter_job_set_progress(job, progress_callback, NULL, NULL, 0, error) == PLATTER_OK &&
+        platter_job_set_message(job, show_message, &shown, NULL, 0, error) == PLATTER_OK) {
+        signals_watch(job, display->progress_by_signal);
+        if (platter_job_run(job, 0, error) == PLATTER_OK)
+            platter_job_result(&report, job, 0, error);
+        signals_unwatch();
+    }
+    platter_job_free(job);
+    if (signals_caught()) {
+        progress_end();
+        fflush(stdout);
+        signals_die();
+    }
+    return report;
+}

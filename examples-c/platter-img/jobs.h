@@ -1,0 +1,18 @@
+/* Running a job of the library with progress, messages and signals. */
+#ifndef JOBS_H
+#define JOBS_H
+
+#include <platter.h>
+#include <stdbool.h>
+
+/* What of a job is shown. */
+struct job_display {
+    bool progress_by_signal; /* SIGUSR1 prints the progress */
+    bool hide_warnings;
+};
+
+/* Runs a job and frees it; gives its report, or NULL and the error. A signal that cancelled it ends the
+ * process here. */
+platter_report *jobs_run(platter_job *job, const struct job_display *display, platter_error **error);
+
+#endif

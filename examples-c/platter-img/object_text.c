@@ -1,0 +1,147 @@
+#include "object_text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "print.h"
+
+const char *object_get(const struct object *object, const char *key)
+{
+    for (const struct property *p = object->properties; p != NULL; p = p->next)
+        if (strcmp(p->key, key) == 0)
+            return p->value;
+    return NULL;
+}
+
+bool object_set(struct object *object, char *key, char *value)
+{
+    struct property *p = NULL;
+
+    if (key == NULL || value == NULL)
+        goto no_memory;
+    for (p = object->properties; p != NULL; p = p->next) {
+        if (strcmp(p->key, key) == 0) {
+            free(key);
+            free(p->value);
+            p->value = value;
+            return true;
+        }
+    }
+    p = malloc(sizeof *p);
+    if (p == NULL)
+        goto no_memory;
+    p->key = key;
+    p->value = value;
+    p->next = object->properties;
+    object->properties = p;
+    return true;
+no_memory:
+    free(key);
+    free(value);
+    print_error("Out of memory");
+    return false;
+}
+
+void object_free(struct object *object)
+{
+    struct property *p = object->properties;
+
+    while (p != NULL) {
+        struct property *next = p->next;
+
+        free(p->key);
+        free(p->value);
+        free(p);
+        p = next;
+    }
+    free(object);
+}
+
+static char *copy_of(const char *text, size_t length)
+{
+    char *copy = malloc(length + 1);
+
+    if (copy != NULL) {
+        memcpy(copy, text, length);
+        copy[length] = '\0';
+    }
+    return copy;
+}
+
+/* Copies up to the next single comma, a doubled one standing for itself; moves `text` behind it. */
+static char *take_value(const char **text)
+{
+    const char *from = *text;
+    char *value = malloc(strlen(from) + 1);
+    size_t length = 0;
+
+    if (value == NULL)
+        return NULL;
+    while (*from != '\0') {
+        if (*from == ',') {
+            from++;
+            if (*from != ',')
+                break;
+        }
+        value[length++] = *from++;
+    }
+    value[length] = '\0';
+    *text = from;
+    return value;
+}
+
+static bool is_help(const char *text, size_t length)
+{
+    return (length == 4 && memcmp(text, "help", 4) == 0) || (length == 1 && *text == '?');
+}
+
+static bool parse_list(struct object *object, const char *text)
+{
+    for (bool first = true; *text != '\0'; first = false) {
+        size_t length = strcspn(text, "=,");
+        char *key = NULL;
+
+        if (text[length] != '=') {
+            if (is_help(text, length)) {
+                object->help = true;
+                text += text[length] == ',' ? length + 1 : length;
+                continue;
+            }
+            if (first && length > 0) {
+                if (!object_set(object, copy_of("qom-type", 8), take_value(&text)))
+                    return false;
+                continue;
+            }
+        }
+        if (length == 0) {
+            print_error("Invalid parameter ''");
+            return false;
+        }
+        if (text[length] != '=') {
+            print_error("Expected '=' after parameter '%.*s'", (int)length, text);
+            return false;
+        }
+        key = copy_of(text, length);
+        text += length + 1;
+        if (!object_set(object, key, take_value(&text)))
+            return false;
+    }
+    return true;
+}
+
+struct object *object_parse(const char *text)
+{
+    struct object *object = calloc(1, sizeof *object);
+    bool read = false;
+
+    if (object == NULL) {
+        print_error("Out of memory");
+        return NULL;
+    }
+    read = *text == '{' ? object_parse_json(object, text) : parse_list(object, text);
+    if (!read) {
+        object_free(object);
+        return NULL;
+    }
+    return object;
+}

@@ -1,0 +1,13 @@
+/* --object: definitions of objects that options refer to by their id. */
+#ifndef OBJECTS_H
+#define OBJECTS_H
+
+#include <stdbool.h>
+
+enum objects_outcome { OBJECTS_KEPT, OBJECTS_LISTED, OBJECTS_REFUSED };
+
+/* Reads one definition, "TYPE,id=ID,key=value" or a JSON object, and keeps it; "help" lists the types.
+ * A refusal was reported already. */
+enum objects_outcome objects_add(const char *definition);
+
+#endif

@@ -1,0 +1,92 @@
+#include "open.h"
+
+#include <stddef.h>
+
+#include "options.h"
+#include "print.h"
+
+platter_policy *open_policy(void)
+{
+    platter_policy *policy = NULL;
+    platter_error *error = NULL;
+    const uint32_t preset =
+        options_untrusted() ? PLATTER_POLICY_STRICT : PLATTER_POLICY_PERMISSIVE;
+
+    if (platter_policy_new(&policy, preset, 0, &error) != PLATTER_OK)
+        print_platter_error(error);
+    return policy;
+}
+
+platter_open_options *open_options(const struct open_request *request)
+{
+    platter_open_options *options = NULL;
+    platter_error *error = NULL;
+    platter_policy *policy = open_policy();
+
+    if (policy == NULL)
+        return NULL;
+    if (platter_open_options_new(&options, 0, &error) != PLATTER_OK ||
+        platter_open_options_set_policy(options, policy, 0, &error) != PLATTER_OK ||
+        platter_open_options_set_format(options, request->format, 0, &error) != PLATTER_OK ||
+        (request->cache != NULL &&
+         platter_open_options_set_cache(options, request->cache, 0, &error) != PLATTER_OK)) {
+        print_platter_error(error);
+        platter_open_options_free(options);
+        options = NULL;
+    }
+    platter_policy_free(policy);
+    return options;
+}
+
+uint32_t open_location_flags(bool image_opts)
+{
+    return image_opts ? PLATTER_LOCATION_IMAGE_OPTS : 0;
+}
+
+uint32_t open_flags(const struct open_request *request)
+{
+    return request->force_share ? PLATTER_OPEN_FORCE_SHARE : 0;
+}
+
+bool open_cache_is_valid(const char *cache, bool is_source)
+{
+    platter_open_options *options = NULL;
+    bool valid = false;
+
+    if (cache == NULL)
+        return true;
+    valid = platter_open_options_new(&options, 0, NULL) == PLATTER_OK &&
+            platter_open_options_set_cache(options, cache, 0, NULL) == PLATTER_OK;
+    platter_open_options_free(options);
+    if (!valid)
+        print_error("Invalid %s option: %s", is_source ? "source cache" : "cache", cache);
+    return valid;
+}
+
+platter_image *open_image(const char *name, const struct open_request *request, uint32_t flags)
+{
+    platter_image *image = NULL;
+    platter_error *error = NULL;
+    platter_open_options *options = open_options(request);
+    const char *warning = NULL;
+
+    if (options == NULL)
+        return NULL;
+    flags |= open_location_flags(request->image_opts) | open_flags(request);
+    if (platter_image_open(&image, name, options, flags, &error) != PLATTER_OK)
+        print_platter_error(error);
+    platter_open_options_free(options);
+    for (size_t i = 0; (warning = platter_image_warning(image, i)) != NULL; i++)
+        print_warning(warning);
+    return image;
+}
+
+bool open_close(platter_image *image)
+{
+    platter_error *error = NULL;
+
+    if (platter_image_close(image, 0, &error) == PLATTER_OK)
+        return true;
+    print_platter_error(error);
+    return false;
+}

@@ -1,0 +1,30 @@
+/* Opening images as the options of a command say. */
+#ifndef OPEN_H
+#define OPEN_H
+
+#include <platter.h>
+#include <stdbool.h>
+
+/* What the options of a command say about how an image is opened. */
+struct open_request {
+    const char *format; /* NULL guesses it */
+    const char *cache;  /* NULL for the default */
+    bool image_opts;    /* the name is a complete description */
+    bool force_share;
+};
+
+/* The policy of the command line: what --untrusted denies; NULL after a message. */
+platter_policy *open_policy(void);
+/* The options of the library; NULL after a message. */
+platter_open_options *open_options(const struct open_request *request);
+/* The PLATTER_LOCATION_ flag and, for sources, the PLATTER_OPEN_ flag that the request asks for. */
+uint32_t open_location_flags(bool image_opts);
+uint32_t open_flags(const struct open_request *request);
+/* Whether the cache mode is one; reported if not. */
+bool open_cache_is_valid(const char *cache, bool is_source);
+/* Opens an image with further PLATTER_OPEN_ flags and prints its warnings; NULL after a message. */
+platter_image *open_image(const char *name, const struct open_request *request, uint32_t flags);
+/* Closes an image; false after a message. */
+bool open_close(platter_image *image);
+
+#endif

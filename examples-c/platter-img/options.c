@@ -1,0 +1,205 @@
+#include "options.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "objects.h"
+#include "print.h"
+
+/* Enough for the longest table; a longer one is a mistake that every run shows. */
+enum { MAX_ENTRIES = 48 };
+
+static const struct command *current;
+static int argument_count;
+static char **arguments;
+static char short_options[2 * MAX_ENTRIES + 1];
+static struct option long_options[MAX_ENTRIES + 1];
+static bool untrusted;
+
+static void build_tables(const struct option_entry *entries)
+{
+    size_t letters = 0;
+    size_t longs = 0;
+
+    for (size_t i = 0; entries[i].code != 0; i++) {
+        const struct option_entry *entry = &entries[i];
+
+        if (i >= MAX_ENTRIES) {
+            print_error("too many options in the table of a command");
+            exit(1);
+        }
+        if (entry->code < OPT_OBJECT && strchr(short_options, entry->code) == NULL) {
+            short_options[letters++] = (char)entry->code;
+            if (entry->argument != NULL)
+                short_options[letters++] = ':';
+        }
+        if (entry->name != NULL) {
+            long_options[longs].name = entry->name;
+            long_options[longs].has_arg = entry->argument != NULL ? required_argument : no_argument;
+            long_options[longs].val = entry->code;
+            longs++;
+        }
+    }
+}
+
+void options_begin(const struct command *command, int argc, char **argv)
+{
+    size_t length = strlen(print_invoked()) + strlen(command->name) + 2;
+    char *name = malloc(length);
+
+    if (name == NULL) {
+        print_error("Out of memory");
+        print_exit(1, 1);
+    }
+    /* getopt's own messages begin with argv[0]. */
+    snprintf(name, length, "%s %s", print_invoked(), command->name);
+    argv[0] = name;
+    current = command;
+    argument_count = argc;
+    arguments = argv;
+    build_tables(command->options);
+    optind = 0; /* starts anew after the options in front of the command */
+}
+
+int options_next(void)
+{
+    for (;;) {
+        int code = getopt_long(argument_count, arguments, short_options, long_options, NULL);
+
+        switch (code) {
+        case 'h':
+            options_print_help(current);
+            print_exit(0, 1);
+        case '?':
+            print_try_help();
+            print_exit(1, 1);
+        case OPT_OBJECT:
+            switch (objects_add(optarg)) {
+            case OBJECTS_KEPT:
+                break;
+            case OBJECTS_LISTED:
+                print_exit(0, 1);
+            case OBJECTS_REFUSED:
+                print_exit(current->failure, current->failure);
+            }
+            break;
+        case OPT_UNTRUSTED:
+            untrusted = true;
+            break;
+        default:
+            return code;
+        }
+    }
+}
+
+const char *options_argument(void)
+{
+    return optarg;
+}
+
+int options_operand_count(void)
+{
+    return argument_count - optind;
+}
+
+char **options_operands(void)
+{
+    return arguments + optind;
+}
+
+bool options_untrusted(void)
+{
+    return untrusted;
+}
+
+bool options_output_is_json(const char *text)
+{
+    if (strcmp(text, "json") == 0)
+        return true;
+    if (strcmp(text, "human") == 0)
+        return false;
+    print_usage_error("--output expects 'human' or 'json' not '%s'", text);
+    print_exit(1, 1);
+}
+
+const char *options_one_image(void)
+{
+    if (options_operand_count() != 1) {
+        print_usage_error("Expecting one image file name");
+        print_exit(1, 1);
+    }
+    return options_operands()[0];
+}
+
+bool options_conflict_with_format(bool image_opts, const char *format)
+{
+    if (!image_opts || format == NULL)
+        return false;
+    print_error("--image-opts and --format are mutually exclusive");
+    return true;
+}
+
+uint64_t options_size(const char *text, const char *what)
+{
+    uint64_t bytes = 0;
+
+    switch (platter_size_parse(&bytes, text, 0, NULL)) {
+    case PLATTER_OK:
+        if (bytes <= INT64_MAX)
+            return bytes;
+        break;
+    case PLATTER_STATUS_LIMIT:
+        break;
+    default:
+        print_error("Invalid %s specified: '%s'.", what, text);
+        print_exit(1, 1);
+    }
+    print_error("Invalid %s specified. Must be between 0 and %" PRId64 ".", what, INT64_MAX);
+    print_exit(1, 1);
+}
+
+/* Prints `text` with each of its lines after `indent`. */
+static void print_lines(const char *indent, const char *text)
+{
+    while (*text != '\0') {
+        size_t length = strcspn(text, "\n");
+
+        printf("%s%.*s\n", indent, (int)length, text);
+        text += length;
+        if (*text == '\n')
+            text++;
+    }
+}
+
+static void print_entry(const struct option_entry *entry)
+{
+    if (entry->code < OPT_OBJECT && entry->name != NULL)
+        printf("  -%c, --%s", entry->code, entry->name);
+    else if (entry->name != NULL)
+        printf("  --%s", entry->name);
+    else
+        printf("  -%c", entry->code);
+    if (entry->argument != NULL)
+        printf(" %s", entry->argument);
+    putchar('\n');
+    print_lines("     ", entry->help);
+}
+
+void options_print_help(const struct command *command)
+{
+    printf("%s.  Usage:\n\n  %s %s ", command->summary, print_program(), command->name);
+    for (const char *c = command->synopsis; *c != '\0'; c++) {
+        putchar(*c);
+        if (*c == '\n')
+            fputs("        ", stdout);
+    }
+    fputs("\n\nArguments:\n", stdout);
+    for (const struct option_entry *entry = command->options; entry->code != 0; entry++)
+        if (entry->help != NULL)
+            print_entry(entry);
+    print_lines("  ", command->operands);
+    putchar('\n');
+}

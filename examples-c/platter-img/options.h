@@ -1,0 +1,82 @@
+/* Command-line options: one table per command feeds both getopt_long and the help. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Options without a letter. */
+enum {
+    OPT_OBJECT = 256,
+    OPT_IMAGE_OPTS,
+    OPT_TARGET_IMAGE_OPTS,
+    OPT_TARGET_IS_ZERO,
+    OPT_OUTPUT,
+    OPT_BITMAPS,
+    OPT_SKIP_BROKEN_BITMAPS,
+    OPT_SALVAGE,
+    OPT_UNTRUSTED
+};
+
+/* One spelling of an option. Several entries with one code are aliases. */
+struct option_entry {
+    int code;             /* the letter, or one of OPT_ */
+    const char *name;     /* the long name, or NULL */
+    const char *argument; /* what the help calls its argument, or NULL if it takes none */
+    const char *help;     /* lines joined by '\n'; NULL keeps an alias out of the help */
+};
+
+/* A command of the tool. */
+struct command {
+    const char *name;
+    const char *summary;                 /* one line for the list of commands */
+    const char *synopsis;                /* what may follow the command's name; lines joined by '\n' */
+    const struct option_entry *options;  /* ends with a code of 0 */
+    const char *operands;                /* the help of the operands */
+    int failure;                         /* the exit status of an error past the options' syntax */
+    int (*run)(void);                    /* gives the exit status */
+};
+
+/* The entry that every command shares, and the end of a table. */
+#define OPTION_HELP {'h', "help", NULL, "print this help and end"}
+#define OPTION_UNTRUSTED                                                                         \
+    {OPT_UNTRUSTED, "untrusted", NULL,                                                           \
+     "open nothing that an image names, such as a backing or data file,\n"                       \
+     "and guess no format of an image that is written to"}
+#define OPTION_OBJECT                                                                            \
+    {OPT_OBJECT, "object", "OBJDEF", "define an object, such as a secret, that options refer to"}
+#define OPTION_END {0, NULL, NULL, NULL}
+
+/* Starts to parse the arguments of `command`; one command runs per process. */
+void options_begin(const struct command *command, int argc, char **argv);
+
+/* The code of the next option, or -1 after the last. Answers --help and --object, reports a wrong
+ * option, and ends the process for these. */
+int options_next(void);
+
+/* The argument of the option that options_next found. */
+const char *options_argument(void);
+
+/* The operands, once options_next gave -1. */
+int options_operand_count(void);
+char **options_operands(void);
+
+/* Whether --untrusted was given. */
+bool options_untrusted(void);
+
+/* For --output: true for json, false for human; anything else ends the process. */
+bool options_output_is_json(const char *text);
+
+/* Ends the process unless there is exactly one operand. */
+const char *options_one_image(void);
+
+/* Ends the process if both were given: a specification says the format itself. */
+bool options_conflict_with_format(bool image_opts, const char *format);
+
+/* The byte count in `text`; a wrong one ends the process with a message that names it as `what`. */
+uint64_t options_size(const char *text, const char *what);
+
+/* Prints the help of `command`. */
+void options_print_help(const struct command *command);
+
+#endif

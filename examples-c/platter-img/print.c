@@ -1,0 +1,122 @@
+#include "print.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *invoked = "platter-img";
+static const char *program = "platter-img";
+static const char *running;
+
+void print_set_program(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    invoked = path;
+    program = slash != NULL ? slash + 1 : path;
+}
+
+const char *print_invoked(void)
+{
+    return invoked;
+}
+
+const char *print_program(void)
+{
+    return program;
+}
+
+void print_set_command(const char *command)
+{
+    running = command;
+}
+
+/* Keeps the order of both streams where they end in one terminal or file. */
+static void begin_message(void)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: ", program);
+}
+
+void print_error(const char *format, ...)
+{
+    va_list arguments;
+
+    begin_message();
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+}
+
+void print_usage_error(const char *format, ...)
+{
+    va_list arguments;
+
+    begin_message();
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    print_try_help();
+}
+
+void print_try_help(void)
+{
+    if (running != NULL)
+        fprintf(stderr, "Try '%s %s --help' for more info\n", invoked, running);
+    else
+        fprintf(stderr, "Try '%s --help' for more info\n", invoked);
+}
+
+void print_platter_error(platter_error *error)
+{
+    const char *hint = NULL;
+
+    begin_message();
+    fprintf(stderr, "%s\n", platter_error_message(error));
+    for (size_t i = 0; (hint = platter_error_hint(error, i)) != NULL; i++)
+        fprintf(stderr, "%s\n", hint);
+    platter_error_free(error);
+}
+
+void print_warning(const char *text)
+{
+    fflush(stdout);
+    /* The warning about a guessed raw format brings its own heading. */
+    if (strncmp(text, "WARNING: ", 9) == 0)
+        fprintf(stderr, "%s\n", text);
+    else
+        fprintf(stderr, "%s: warning: %s\n", program, text);
+}
+
+bool print_report(const platter_report *report, bool json)
+{
+    const char *text = NULL;
+    platter_error *error = NULL;
+    const int status = json ? platter_report_json(&text, report, 0, &error)
+                            : platter_report_text(&text, report, 0, &error);
+
+    if (status == PLATTER_OK) {
+        fputs(text, stdout);
+        if (json || platter_report_text_end(report, 0, &error) == PLATTER_OK)
+            return true;
+    }
+    print_platter_error(error);
+    return false;
+}
+
+void print_exit(int status, int write_failure)
+{
+    errno = 0;
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        const int reason = errno;
+
+        fprintf(stderr, "%s: Could not write to standard output", program);
+        fprintf(stderr, reason != 0 ? ": %s\n" : "\n", strerror(reason));
+        status = write_failure;
+    }
+    exit(status);
+}

@@ -1,0 +1,38 @@
+/* What the tool prints: messages on stderr with the program's name in front. */
+#ifndef PRINT_H
+#define PRINT_H
+
+#include <platter.h>
+#include <stdbool.h>
+
+#if defined(__GNUC__)
+#define PRINTF_LIKE(text, first) __attribute__((format(printf, text, first)))
+#else
+#define PRINTF_LIKE(text, first)
+#endif
+
+/* Remembers how the tool was called; messages begin with the last part of the path. */
+void print_set_program(const char *invoked);
+/* The program's path as it was called, and its last part. */
+const char *print_invoked(void);
+const char *print_program(void);
+/* The command that runs, for the line that leads to its help; NULL before it is known. */
+void print_set_command(const char *command);
+
+/* "PROGRAM: message" */
+void print_error(const char *format, ...) PRINTF_LIKE(1, 2);
+/* As print_error, then the line that leads to the help. */
+void print_usage_error(const char *format, ...) PRINTF_LIKE(1, 2);
+/* The line that leads to the help. */
+void print_try_help(void);
+/* An error of the library with its hints; frees it. */
+void print_platter_error(platter_error *error);
+/* One warning of the library. */
+void print_warning(const char *text);
+/* What the library rendered of a report, on stdout; false after a message where it is cut short. */
+bool print_report(const platter_report *report, bool json);
+
+/* Flushes stdout and ends the process: `status`, or `write_failure` if stdout took not everything. */
+_Noreturn void print_exit(int status, int write_failure);
+
+#endif

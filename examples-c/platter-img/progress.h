@@ -1,0 +1,20 @@
+/* The progress line: "    (12.34/100%)" and a carriage return. */
+#ifndef PROGRESS_H
+#define PROGRESS_H
+
+#include <platter.h>
+#include <stdbool.h>
+
+/* Whether the line is shown; without it SIGUSR1 alone prints the progress. */
+void progress_enable(bool shown);
+bool progress_is_shown(void);
+/* Prints 0 %. */
+void progress_start(void);
+/* The callback for jobs. */
+int progress_callback(const platter_progress *progress, void *user_data);
+/* Prints 100 %. */
+void progress_complete(void);
+/* Ends the line. */
+void progress_end(void);
+
+#endif
