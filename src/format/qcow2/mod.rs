@@ -3,3 +3,26 @@
 pub mod bulk;
 pub mod create;
 pub mod disk;
+
+mod alloc;
+mod cache;
+mod compressed;
+mod driver;
+mod header_io;
+mod inflight;
+mod l2;
+mod layout;
+mod limbo;
+mod map;
+mod open;
+mod ordering;
+mod overlap;
+mod prepare;
+mod read;
+mod refcount;
+mod remap;
+mod resize;
+mod state;
+mod write;
+
+pub use state::Qcow2;

@@ -1,0 +1,312 @@
+//! Allocation of host clusters: a cursor over the refcounts, growing the file at its end.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::ZeroFlags;
+
+use super::cache::Class;
+use super::limbo::Freed;
+use super::overlap::Area;
+use super::state::Qcow2;
+
+/// The largest host offset that tables can name.
+const MAX_HOST: u64 = 1 << 56;
+
+/// The allocator's state, under one short lock.
+#[derive(Debug, Default)]
+pub(super) struct Alloc {
+    /// The refcount table: offsets of refcount blocks.
+    pub(super) table: Vec<u64>,
+    pub(super) table_offset: u64,
+    pub(super) table_clusters: u64,
+    /// Units of 64 entries of the refcount table that differ from the disk.
+    pub(super) table_dirty: BTreeSet<u64>,
+    /// No cluster below is free.
+    pub(super) cursor: u64,
+    /// Host bytes from here on were never written: they read as zeroes.
+    pub(super) high_water: u64,
+    /// Where the next compressed cluster goes, inside a host cluster that has room left.
+    pub(super) packed: Option<u64>,
+}
+
+/// A run of host clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HostRun {
+    /// Index of the first.
+    pub(super) cluster: u64,
+    /// How many.
+    pub(super) count: u64,
+    /// They read as zeroes: nothing was ever written there.
+    pub(super) zeroed: bool,
+}
+
+impl Alloc {
+    /// The offset of a refcount block; 0 where there is none.
+    pub(super) fn block(&self, index: u64) -> u64 {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.table.get(index))
+            .map_or(0, |entry| entry & !0x1ff)
+    }
+
+    /// Sets the offset of a refcount block; the next pass writes the entry.
+    pub(super) fn set_block(&mut self, index: u64, offset: u64) {
+        if let Some(entry) = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.table.get_mut(index))
+        {
+            *entry = offset;
+            self.table_dirty.insert(index / 64);
+        }
+    }
+
+    /// Notes a cluster whose refcount fell to 0.
+    pub(super) fn became_free(&mut self, cluster: u64, cluster_bits: u32) {
+        self.cursor = self.cursor.min(cluster);
+        if self
+            .packed
+            .is_some_and(|offset| offset >> cluster_bits == cluster)
+        {
+            self.packed = None;
+        }
+    }
+
+    /// Counts host bytes as written from now on; whether they never were before.
+    fn claim(&mut self, bytes: Range<u64>) -> bool {
+        let zeroed = bytes.start >= self.high_water;
+        self.high_water = self.high_water.max(bytes.end);
+        zeroed
+    }
+}
+
+impl Qcow2 {
+    /// Allocates up to `want` contiguous host clusters, at least one, with refcount 1.
+    pub(super) fn alloc_run(&self, want: u64) -> Result<HostRun> {
+        self.alloc_run_in(&mut self.alloc.lock(), want)
+    }
+
+    /// As [`Qcow2::alloc_run`], with the allocator's lock held.
+    pub(super) fn alloc_run_in(&self, alloc: &mut Alloc, want: u64) -> Result<HostRun> {
+        let bits = self.layout.cluster_bits();
+        let per_block = self.layout.refcount_block_entries();
+        let per_slice = self.layout.slice_refcounts();
+        let mut cluster = alloc.cursor;
+        loop {
+            self.check_host_limit(cluster + 1)?;
+            let table_index = cluster / per_block;
+            if alloc.block(table_index) == 0 {
+                self.add_block(alloc, table_index)?;
+                continue;
+            }
+            let Some(offset) = self.refcount_slice(alloc, cluster)? else {
+                continue;
+            };
+            let slice = self.slice(Class::Refcount, offset)?;
+            let first = cluster - cluster % per_slice;
+            let free = slice.read(|words| {
+                let is_free = |index: &u64| self.layout.refcount(words, *index) == 0;
+                let start = (cluster - first..per_slice).find(is_free)?;
+                let count = (start..per_slice).take(want as usize).take_while(is_free);
+                Some((start, count.count() as u64))
+            });
+            let Some((start, count)) = free else {
+                cluster = first + per_slice;
+                alloc.cursor = cluster;
+                continue;
+            };
+            cluster = first + start;
+            self.check_allocation(cluster..cluster + count)?;
+            self.set_refcounts(alloc, cluster, count, 1)?;
+            alloc.cursor = cluster + count;
+            return Ok(HostRun {
+                cluster,
+                count,
+                zeroed: alloc.claim(cluster << bits..(cluster + count) << bits),
+            });
+        }
+    }
+
+    fn check_host_limit(&self, clusters: u64) -> Result<()> {
+        if clusters > MAX_HOST >> self.layout.cluster_bits() {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("'{}': the image file is too large", self.storage.name()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses to hand out clusters that hold metadata, whatever their refcount says.
+    fn check_allocation(&self, clusters: Range<u64>) -> Result<()> {
+        let offset = clusters.start << self.layout.cluster_bits();
+        match self.meta.overlap(clusters) {
+            None => Ok(()),
+            Some(what) => Err(self.corruption(
+                format!(
+                    "Preventing invalid allocation at offset {offset:#x} (overlaps with {what})"
+                ),
+                offset,
+            )),
+        }
+    }
+
+    /// Makes a refcount block for an entry of the table that has none. The block is the first
+    /// cluster of the range that it describes, so that it counts itself.
+    fn add_block(&self, alloc: &mut Alloc, table_index: u64) -> Result<()> {
+        if table_index >= alloc.table.len() as u64 {
+            self.append_area(alloc, 0)?;
+            return Ok(());
+        }
+        let cluster = table_index * self.layout.refcount_block_entries();
+        self.check_allocation(cluster..cluster + 1)?;
+        let offset = cluster << self.layout.cluster_bits();
+        self.cache.invalidate(offset, self.layout.cluster_size());
+        self.storage
+            .write_zeroes(offset, self.layout.cluster_size(), ZeroFlags::empty())?;
+        // It counts itself on disk before any table names it.
+        let mut own = vec![0; self.layout.slice_bytes() as usize];
+        self.layout.refcount_width().fill(&mut own, 0, 1, 1);
+        self.storage.write_at(&own, offset)?;
+        alloc.claim(offset..offset + self.layout.cluster_size());
+        alloc.set_block(table_index, offset);
+        self.meta.add_table(cluster);
+        Ok(())
+    }
+
+    /// Allocates `count` contiguous host clusters with refcount 1; returns the first.
+    pub(super) fn alloc_contiguous(&self, count: u64) -> Result<u64> {
+        let run = self.alloc_run(count)?;
+        if run.count == count {
+            return Ok(run.cluster);
+        }
+        self.free_unused(run.cluster, run.count);
+        self.append_area(&mut self.alloc.lock(), count)
+    }
+
+    /// Appends an area where no refcount block is yet: refcount blocks that count themselves, a
+    /// larger refcount table if the present one is too short, and `count` clusters; returns the
+    /// first of these.
+    fn append_area(&self, alloc: &mut Alloc, count: u64) -> Result<u64> {
+        let bits = self.layout.cluster_bits();
+        let cluster_size = self.layout.cluster_size();
+        let per_block = self.layout.refcount_block_entries();
+        let used = alloc.table.iter().rposition(|entry| *entry != 0);
+        let first_block = used.map_or(0, |index| index as u64 + 1);
+        let per_table_cluster = self.layout.table_entries_per_cluster();
+        let mut blocks = 1;
+        let mut table_clusters = 0;
+        let total = loop {
+            let total = blocks + table_clusters + count;
+            let need_blocks = total.div_ceil(per_block);
+            let need_entries = first_block + need_blocks.max(blocks);
+            let need_clusters = if need_entries > alloc.table.len() as u64 {
+                let grown = need_entries.max(alloc.table.len() as u64 * 3 / 2);
+                grown.div_ceil(per_table_cluster)
+            } else {
+                0
+            };
+            if need_blocks <= blocks && need_clusters <= table_clusters {
+                break total;
+            }
+            blocks = blocks.max(need_blocks);
+            table_clusters = table_clusters.max(need_clusters);
+        };
+        let start = first_block * per_block;
+        self.check_host_limit(start.saturating_add(total))?;
+        self.check_allocation(start..start + total)?;
+        if table_clusters * cluster_size > super::disk::MAX_REFTABLE_BYTES {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!(
+                    "'{}': the refcount table would grow too large",
+                    self.storage.name()
+                ),
+            ));
+        }
+        self.cache.invalidate(start << bits, total << bits);
+        self.write_blocks(start, blocks, total)?;
+        alloc.claim(start << bits..(start + total) << bits);
+        for block in 0..blocks {
+            self.meta.add_table(start + block);
+        }
+        if table_clusters > 0 {
+            let table_at = start + blocks;
+            self.move_table(alloc, table_at, table_clusters, first_block, blocks)?;
+        } else {
+            for block in 0..blocks {
+                alloc.set_block(first_block + block, (start + block) << bits);
+            }
+        }
+        Ok(start + blocks + table_clusters)
+    }
+
+    /// Writes refcount blocks at the start of an area of `total` clusters, all of refcount 1.
+    fn write_blocks(&self, start: u64, blocks: u64, total: u64) -> Result<()> {
+        let cluster_size = self.layout.cluster_size();
+        let per_block = self.layout.refcount_block_entries();
+        let width = self.layout.refcount_width();
+        let mut bytes = vec![0; cluster_size as usize];
+        for block in 0..blocks {
+            bytes.fill(0);
+            let ones = total.saturating_sub(block * per_block).min(per_block);
+            width.fill(&mut bytes, 0, ones as usize, 1);
+            let offset = (start + block) << self.layout.cluster_bits();
+            self.storage.write_at(&bytes, offset)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the refcount table, with new blocks in it, at its new place and lets the header
+    /// point there, with a barrier on both sides.
+    fn move_table(
+        &self,
+        alloc: &mut Alloc,
+        cluster: u64,
+        clusters: u64,
+        first_block: u64,
+        blocks: u64,
+    ) -> Result<()> {
+        let bits = self.layout.cluster_bits();
+        let entries = clusters * self.layout.table_entries_per_cluster();
+        let mut table = alloc.table.clone();
+        table.resize(entries as usize, 0);
+        let start = first_block * self.layout.refcount_block_entries();
+        for block in 0..blocks {
+            if let Some(entry) = table.get_mut((first_block + block) as usize) {
+                *entry = (start + block) << bits;
+            }
+        }
+        let bytes: Vec<u8> = table.iter().flat_map(|e| e.to_be_bytes()).collect();
+        self.storage.write_at(&bytes, cluster << bits)?;
+        self.barrier()?;
+        let moved = self
+            .update_header(|header| {
+                header.reftable_offset = cluster << bits;
+                header.reftable_clusters = clusters as u32;
+            })
+            .and_then(|()| self.barrier());
+        if let Err(error) = moved {
+            // Either table may be the one that counts now: writing only one would be wrong.
+            self.lost.store(true, std::sync::atomic::Ordering::Release);
+            return Err(error);
+        }
+        let old = alloc.table_offset >> bits;
+        let old_clusters = alloc.table_clusters;
+        alloc.table = table;
+        alloc.table_dirty.clear();
+        alloc.table_offset = cluster << bits;
+        alloc.table_clusters = clusters;
+        self.meta
+            .set_area(Area::RefcountTable, cluster..cluster + clusters);
+        // Nothing on disk names the old table any more, and nobody reads it.
+        let freed: Vec<_> = (old..old + old_clusters)
+            .map(|cluster| Freed {
+                cluster,
+                punch: false,
+            })
+            .collect();
+        self.drop_references(alloc, &freed)
+    }
+}

@@ -1,0 +1,399 @@
+//! The metadata cache: L2 tables and refcount blocks in slices of at most 4 KiB.
+//!
+//! A slice's big-endian words are decoded once into atomics, so that a lookup in a loaded slice
+//! takes no lock beyond the short one of its shard. A slice that is dirty, or that anyone holds,
+//! is never evicted: what is not on disk yet always stays visible.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+
+const SHARDS: usize = 16;
+
+/// What a slice is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// An L2 table.
+    L2,
+    /// A refcount block.
+    Refcount,
+}
+
+/// The words of a slice, in host byte order.
+pub(super) type Words = [AtomicU64];
+
+/// A part of a table, as cached.
+#[derive(Debug)]
+pub(super) struct Slice {
+    offset: u64,
+    class: Class,
+    words: OnceLock<Box<Words>>,
+    /// Held while the slice is loaded; true when loading failed and the slice was dropped.
+    load: Mutex<bool>,
+    /// Odd while words change, so that readers of several words see one state.
+    version: AtomicU64,
+    /// Held while words change; true when they differ from the disk.
+    dirty: Mutex<bool>,
+    used: AtomicBool,
+}
+
+impl Slice {
+    fn new(class: Class, offset: u64) -> Self {
+        Self {
+            offset,
+            class,
+            words: OnceLock::new(),
+            load: Mutex::new(false),
+            version: AtomicU64::new(0),
+            dirty: Mutex::new(false),
+            used: AtomicBool::new(true),
+        }
+    }
+
+    /// Host offset of the first byte.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn words(&self) -> &Words {
+        self.words.get().map_or(&[], |words| words)
+    }
+
+    /// One word; 0 past the end.
+    pub(super) fn word(&self, index: usize) -> u64 {
+        self.words()
+            .get(index)
+            .map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Runs `f` until it saw the words in one state; it may run several times.
+    pub(super) fn read<R>(&self, mut f: impl FnMut(&Words) -> R) -> R {
+        loop {
+            let before = self.version.load(Ordering::Acquire);
+            if before & 1 == 0 {
+                let result = f(self.words());
+                fence(Ordering::Acquire);
+                if self.version.load(Ordering::Relaxed) == before {
+                    return result;
+                }
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.words()
+            .iter()
+            .flat_map(|word| word.load(Ordering::Relaxed).to_be_bytes())
+            .collect()
+    }
+}
+
+/// The contents of a dirty slice at one instant, on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// The slice; holding it keeps it in the cache until the bytes are written.
+    pub(super) slice: Arc<Slice>,
+    /// What to write at its offset.
+    pub(super) bytes: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    map: HashMap<u64, Arc<Slice>>,
+    /// Keys in the order in which the clock hand visits them.
+    ring: Vec<u64>,
+    hand: usize,
+}
+
+/// The cache of one image.
+#[derive(Debug)]
+pub(super) struct Cache {
+    slice_bytes: usize,
+    shard_capacity: usize,
+    shards: Box<[Mutex<Shard>]>,
+    dirty: [Mutex<HashMap<u64, Arc<Slice>>>; 2],
+}
+
+impl Cache {
+    /// A cache of at most about `max_bytes`, in slices of `slice_bytes`.
+    pub(super) fn new(slice_bytes: usize, max_bytes: u64) -> Self {
+        let slices = usize::try_from(max_bytes / slice_bytes as u64).unwrap_or(usize::MAX);
+        Self {
+            slice_bytes,
+            shard_capacity: (slices / SHARDS).max(4),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            dirty: [Mutex::default(), Mutex::default()],
+        }
+    }
+
+    fn shard(&self, offset: u64) -> &Mutex<Shard> {
+        let mixed = (offset / self.slice_bytes as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        &self.shards[(mixed >> 60) as usize % SHARDS]
+    }
+
+    fn dirty_set(&self, class: Class) -> &Mutex<HashMap<u64, Arc<Slice>>> {
+        &self.dirty[class as usize]
+    }
+
+    /// The slice at `offset`, loaded by `load` (which fills the bytes) when it is not cached.
+    pub(super) fn get(
+        &self,
+        class: Class,
+        offset: u64,
+        load: impl Fn(&mut [u8]) -> Result<()>,
+    ) -> Result<Arc<Slice>> {
+        loop {
+            let slice = self.lookup_or_insert(class, offset);
+            if slice.class != class {
+                return Err(Error::corrupt(format!(
+                    "the cluster at {offset:#x} is used both as L2 table and as refcount block"
+                ))
+                .with_offset(offset));
+            }
+            if slice.words.get().is_some() {
+                return Ok(slice);
+            }
+            let mut failed = slice.load.lock();
+            if *failed {
+                continue;
+            }
+            if slice.words.get().is_none() {
+                let mut bytes = vec![0; self.slice_bytes];
+                if let Err(error) = load(&mut bytes) {
+                    *failed = true;
+                    self.forget(&slice);
+                    return Err(error);
+                }
+                let words = bytes
+                    .chunks_exact(8)
+                    .map(|chunk| AtomicU64::new(be64(chunk)))
+                    .collect();
+                let _ = slice.words.set(words);
+            }
+            drop(failed);
+            return Ok(slice);
+        }
+    }
+
+    fn lookup_or_insert(&self, class: Class, offset: u64) -> Arc<Slice> {
+        let mut shard = self.shard(offset).lock();
+        if let Some(slice) = shard.map.get(&offset) {
+            slice.used.store(true, Ordering::Relaxed);
+            return slice.clone();
+        }
+        let slice = Arc::new(Slice::new(class, offset));
+        shard.insert(offset, slice.clone(), self.shard_capacity);
+        slice
+    }
+
+    fn forget(&self, slice: &Arc<Slice>) {
+        let mut shard = self.shard(slice.offset).lock();
+        if shard
+            .map
+            .get(&slice.offset)
+            .is_some_and(|other| Arc::ptr_eq(other, slice))
+        {
+            shard.map.remove(&slice.offset);
+        }
+    }
+
+    /// Changes words of a slice; readers see all of the changes or none.
+    pub(super) fn modify<R>(&self, slice: &Arc<Slice>, f: impl FnOnce(&Words) -> R) -> R {
+        let mut dirty = slice.dirty.lock();
+        let version = slice.version.load(Ordering::Relaxed);
+        slice
+            .version
+            .store(version.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        let result = f(slice.words());
+        slice
+            .version
+            .store(version.wrapping_add(2), Ordering::Release);
+        if !*dirty {
+            *dirty = true;
+            self.dirty_set(slice.class)
+                .lock()
+                .insert(slice.offset, slice.clone());
+        }
+        result
+    }
+
+    /// Takes the contents of all dirty slices of a class, by offset; they count as clean.
+    pub(super) fn take_dirty(&self, class: Class) -> Vec<Taken> {
+        let set = std::mem::take(&mut *self.dirty_set(class).lock());
+        let mut taken: Vec<_> = set
+            .into_values()
+            .map(|slice| {
+                let mut dirty = slice.dirty.lock();
+                *dirty = false;
+                let bytes = slice.to_bytes();
+                drop(dirty);
+                Taken { slice, bytes }
+            })
+            .collect();
+        taken.sort_by_key(|taken| taken.slice.offset);
+        taken
+    }
+
+    /// Marks slices dirty again whose writing failed.
+    pub(super) fn put_back(&self, taken: Vec<Taken>) {
+        for taken in taken {
+            self.modify(&taken.slice, |_| ());
+        }
+    }
+
+    /// Bytes of dirty slices.
+    pub(super) fn dirty_bytes(&self) -> u64 {
+        let slices: usize = self.dirty.iter().map(|set| set.lock().len()).sum();
+        (slices * self.slice_bytes) as u64
+    }
+
+    /// Whether a class has dirty slices.
+    pub(super) fn is_dirty(&self, class: Class) -> bool {
+        !self.dirty_set(class).lock().is_empty()
+    }
+
+    /// Bytes that dirty slices may take before they should be written.
+    pub(super) fn dirty_limit(&self) -> u64 {
+        (self.shard_capacity * SHARDS * self.slice_bytes) as u64 / 2
+    }
+
+    /// Drops what is cached of a host range, dirty or not: the range is no table any more, or a
+    /// new one.
+    pub(super) fn invalidate(&self, offset: u64, len: u64) {
+        let mut at = offset;
+        while at < offset.saturating_add(len) {
+            self.shard(at).lock().map.remove(&at);
+            for set in &self.dirty {
+                set.lock().remove(&at);
+            }
+            at += self.slice_bytes as u64;
+        }
+    }
+
+    #[cfg(test)]
+    fn cached(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().map.len()).sum()
+    }
+}
+
+impl Shard {
+    fn insert(&mut self, key: u64, slice: Arc<Slice>, capacity: usize) {
+        self.map.insert(key, slice);
+        if self.ring.len() < capacity {
+            self.ring.push(key);
+            return;
+        }
+        // Two rounds clear every "used" mark; what is left then is dirty or in use.
+        for _ in 0..self.ring.len() * 2 {
+            let hand = self.hand % self.ring.len();
+            self.hand = hand + 1;
+            let Some(&candidate) = self.ring.get(hand) else {
+                break;
+            };
+            let idle = match self.map.get(&candidate) {
+                Some(slice) => {
+                    Arc::strong_count(slice) == 1 && !slice.used.swap(false, Ordering::Relaxed)
+                }
+                None => true,
+            };
+            if idle && candidate != key {
+                self.map.remove(&candidate);
+                self.ring[hand] = key;
+                return;
+            }
+        }
+        self.ring.push(key);
+    }
+}
+
+fn be64(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(value: u64) -> impl Fn(&mut [u8]) -> Result<()> {
+        move |buf| {
+            for chunk in buf.chunks_exact_mut(8) {
+                chunk.copy_from_slice(&value.to_be_bytes());
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn words_are_decoded_once_and_written_back_as_they_were() {
+        let cache = Cache::new(512, 1 << 20);
+        let slice = cache.get(Class::L2, 0x1000, fill(0x0102_0304)).unwrap();
+        assert_eq!(slice.word(63), 0x0102_0304);
+        assert_eq!(slice.word(64), 0);
+        cache.modify(&slice, |words| words[1].store(7, Ordering::Relaxed));
+        let taken = cache.take_dirty(Class::L2);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].bytes[4..16], [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert!(!cache.is_dirty(Class::L2));
+        cache.put_back(taken);
+        assert_eq!(cache.dirty_bytes(), 512);
+    }
+
+    #[test]
+    fn dirty_and_held_slices_survive_pressure_and_clean_ones_go() {
+        let cache = Cache::new(512, 0);
+        let held = cache.get(Class::L2, 0, fill(1)).unwrap();
+        let dirty = cache.get(Class::Refcount, 512, fill(2)).unwrap();
+        cache.modify(&dirty, |words| words[0].store(9, Ordering::Relaxed));
+        drop(dirty);
+        for n in 2..10_000 {
+            cache.get(Class::L2, n * 512, fill(n)).unwrap();
+        }
+        assert!(cache.cached() <= SHARDS * 4 + 2);
+        let again = cache.get(Class::L2, 0, fill(5)).unwrap();
+        assert!(Arc::ptr_eq(&held, &again));
+        let again = cache.get(Class::Refcount, 512, fill(5)).unwrap();
+        assert_eq!(again.word(0), 9);
+    }
+
+    #[test]
+    fn a_failed_load_is_tried_again() {
+        let cache = Cache::new(512, 0);
+        let fail = |_: &mut [u8]| Err(Error::corrupt("x"));
+        assert!(cache.get(Class::L2, 0, fail).is_err());
+        assert_eq!(cache.get(Class::L2, 0, fill(3)).unwrap().word(0), 3);
+        assert!(cache.get(Class::Refcount, 0, fill(3)).is_err());
+    }
+
+    #[test]
+    fn readers_of_two_words_never_see_a_torn_pair() {
+        let cache = Cache::new(512, 0);
+        let slice = cache.get(Class::L2, 0, fill(0)).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for n in 0..20_000 {
+                    cache.modify(&slice, |words| {
+                        words[0].store(n, Ordering::Relaxed);
+                        words[1].store(n, Ordering::Relaxed);
+                    });
+                }
+            });
+            while !writer.is_finished() {
+                let (a, b) = slice.read(|words| {
+                    (
+                        words[0].load(Ordering::Relaxed),
+                        words[1].load(Ordering::Relaxed),
+                    )
+                });
+                assert_eq!(a, b);
+            }
+        });
+    }
+}

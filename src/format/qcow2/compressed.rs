@@ -1,0 +1,154 @@
+//! Writing compressed clusters: several share a host cluster, one after the other, by the byte.
+
+use std::cell::RefCell;
+
+use crate::codec::Encoder;
+use crate::error::{Error, Result};
+use crate::format::{Compress, ZeroBelow};
+
+use super::alloc::Alloc;
+use super::disk::{CompressedRef, L2Entry, SubclusterBitmap};
+use super::limbo::Freed;
+use super::map::Entry;
+use super::state::Qcow2;
+
+thread_local! {
+    /// The thread's compression state, and room for the compressed bytes.
+    static ENCODER: RefCell<(Encoder, Vec<u8>)> = RefCell::default();
+}
+
+impl Compress for Qcow2 {
+    fn unit(&self) -> u32 {
+        self.layout.cluster_size() as u32
+    }
+
+    fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.prepare_write()?;
+        let end = self.check_range(offset, buf.len() as u64)?;
+        let cluster = self.layout.cluster_size();
+        let whole = buf.len() as u64 == cluster || end == self.virtual_size();
+        if self.layout.in_cluster(offset) != 0 || !whole || buf.len() as u64 > cluster {
+            return Err(Error::invalid(
+                "a compressed write must be one whole cluster",
+            ));
+        }
+        if self.has_data_file || self.encrypted {
+            return Err(Error::unsupported(format!(
+                "'{}': this image cannot hold compressed clusters",
+                self.storage.name()
+            )));
+        }
+        self.relieve()?;
+        let done = ENCODER.with_borrow_mut(|(encoder, out)| {
+            let padded;
+            let unit = if buf.len() as u64 == cluster {
+                buf
+            } else {
+                let mut bytes = buf.to_vec();
+                bytes.resize(cluster as usize, 0);
+                padded = bytes;
+                &padded
+            };
+            if !encoder.encode(self.compression, unit, cluster as usize, out)? {
+                return Ok(false);
+            }
+            self.store_compressed(out, offset)
+        })?;
+        if done {
+            return Ok(());
+        }
+        // What is written covers the cluster up to the end of the image: nothing shows from below.
+        self.write_guest(buf, offset, &ZeroBelow)
+    }
+}
+
+impl Qcow2 {
+    /// Writes compressed bytes and lets the cluster's entry name them. False where the entry
+    /// cannot: the host offset is too large for it.
+    fn store_compressed(&self, bytes: &[u8], offset: u64) -> Result<bool> {
+        let cluster = offset >> self.layout.cluster_bits();
+        let _mine = self.inflight.reserve(cluster..cluster + 1);
+        let (slice, index) = self.l2_slice_for_write(offset)?;
+        let len = bytes.len() as u64;
+        let host = self.alloc_packed(&mut self.alloc.lock(), len)?;
+        let word = L2Entry::compressed(host, len, &self.layout);
+        let written = match word {
+            Some(_) => self
+                .check_data_place(host, len)
+                .and_then(|()| self.storage.write_at(bytes, host)),
+            None => Ok(()),
+        };
+        let (Some(word), Ok(())) = (word, &written) else {
+            self.drop_packed(host, len);
+            return written.map(|()| false);
+        };
+        let old = slice.read(|words| Entry::load(words, &self.layout, index));
+        let mut freed = Vec::new();
+        if let Err(error) = self.checked_kind(old, offset) {
+            self.drop_packed(host, len);
+            return Err(error);
+        }
+        self.collect_references(old, false, &mut freed);
+        self.cache.modify(&slice, |words| {
+            let bitmap = SubclusterBitmap::default();
+            Entry { word, bitmap }.store(words, &self.layout, index);
+        });
+        self.give_up(freed);
+        Ok(true)
+    }
+
+    /// Reserves `len` bytes, less than a cluster, behind the last compressed cluster where there
+    /// is room; each host cluster that they touch gets one reference more.
+    fn alloc_packed(&self, alloc: &mut Alloc, len: u64) -> Result<u64> {
+        let bits = self.layout.cluster_bits();
+        if let Some(at) = alloc.packed.take() {
+            let cluster = at >> bits;
+            let room = self.layout.cluster_size() - self.layout.in_cluster(at);
+            let count = self.refcount(alloc, cluster)?;
+            let shared = (1..self.layout.max_refcount()).contains(&count);
+            if shared && (len <= room || self.take_next(alloc, cluster + 1)?) {
+                self.set_refcounts(alloc, cluster, 1, count + 1)?;
+                self.remember_room(alloc, at + len);
+                return Ok(at);
+            }
+        }
+        let at = self.alloc_run_in(alloc, 1)?.cluster << bits;
+        self.remember_room(alloc, at + len);
+        Ok(at)
+    }
+
+    /// Notes where the next compressed bytes may go: nowhere at the start of a cluster.
+    fn remember_room(&self, alloc: &mut Alloc, at: u64) {
+        alloc.packed = (self.layout.in_cluster(at) != 0).then_some(at);
+    }
+
+    /// Allocates this very cluster if it is the next one that the allocator would give.
+    fn take_next(&self, alloc: &mut Alloc, cluster: u64) -> Result<bool> {
+        let has_block = self.refcount_slice(alloc, cluster)?.is_some();
+        if !has_block || self.refcount(alloc, cluster)? != 0 {
+            return Ok(false);
+        }
+        let before = alloc.cursor;
+        alloc.cursor = cluster;
+        let run = self.alloc_run_in(alloc, 1)?;
+        if before != cluster {
+            alloc.cursor = before;
+        }
+        Ok(run.cluster == cluster)
+    }
+
+    /// Takes back the references of [`Qcow2::alloc_packed`].
+    fn drop_packed(&self, host: u64, len: u64) {
+        let (first, last) = CompressedRef { offset: host, len }.clusters(&self.layout);
+        let freed: Vec<_> = (first..=last)
+            .map(|cluster| Freed {
+                cluster,
+                punch: false,
+            })
+            .collect();
+        let alloc = &mut *self.alloc.lock();
+        alloc.packed = None;
+        // A failure leaks the clusters; the caller reports its own error.
+        let _ = self.drop_references(alloc, &freed);
+    }
+}

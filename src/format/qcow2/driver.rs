@@ -1,0 +1,112 @@
+//! The driver as the registry sees it: one trait method per operation.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::{Extent, StorageSlot};
+use crate::format::{BackingRef, Below, Check, Compress, Format, FormatInfo, IoGuard};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+
+use super::state::Qcow2;
+
+impl Format for Qcow2 {
+    fn driver(&self) -> &'static str {
+        "qcow2"
+    }
+
+    fn len(&self) -> u64 {
+        self.virtual_size()
+    }
+
+    fn cluster_size(&self) -> Option<u32> {
+        Some(self.layout.cluster_size() as u32)
+    }
+
+    fn request_alignment(&self) -> u32 {
+        1
+    }
+
+    fn map(&self, offset: u64, len: u64) -> Result<Extent> {
+        let _guard = self.limbo.enter();
+        self.map_run(offset, len)
+    }
+
+    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+        match slot {
+            StorageSlot::MAIN => Ok(&self.storage),
+            StorageSlot::DATA => self.data_file.as_ref().ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Invalid,
+                    format!("'{}': the data file is not open", self.storage.name()),
+                )
+            }),
+            StorageSlot(other) => Err(Error::new(
+                ErrorKind::Internal,
+                format!("qcow2 has no storage {other}"),
+            )),
+        }
+    }
+
+    fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.read_compressed(buf, offset)
+    }
+
+    fn begin_io(&self) -> IoGuard<'_> {
+        self.limbo.enter()
+    }
+
+    fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
+        self.write_guest(buf, offset, below)
+    }
+
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+        below: &dyn Below,
+    ) -> Result<()> {
+        self.zero_guest(offset, len, flags, below)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.discard_guest(offset, len)
+    }
+
+    fn flush(&self, durability: Durability) -> Result<()> {
+        self.flush_all(durability)
+    }
+
+    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.change_size(len, preallocation)
+    }
+
+    fn host_bytes_in_use(&self) -> Result<Option<u64>> {
+        self.count_clusters_in_use()
+            .map(|clusters| Some(clusters << self.layout.cluster_bits()))
+    }
+
+    fn info(&self) -> Result<FormatInfo> {
+        todo!()
+    }
+
+    fn backing(&self) -> Option<BackingRef> {
+        let image = self.header.lock();
+        Some(BackingRef {
+            name: image.backing_name()?,
+            format: image.backing_format(),
+        })
+    }
+
+    fn close(&self) -> Result<()> {
+        self.close_all()
+    }
+
+    fn checker(&self) -> Option<&dyn Check> {
+        None
+    }
+
+    fn compressor(&self) -> Option<&dyn Compress> {
+        (!self.has_data_file && !self.encrypted).then_some(self as &dyn Compress)
+    }
+}

@@ -1,0 +1,154 @@
+//! Host clusters that were given up but may not be reused yet.
+//!
+//! A freed cluster waits for two things: that the table entry which named it is gone from the
+//! disk, as far as the durability asks for, and that all I/O which began before has ended. The
+//! second is known from two counters of users, one for each parity of the epoch.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::format::IoGuard;
+
+/// References to a host cluster that are to be given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Freed {
+    /// Index of the host cluster.
+    pub(super) cluster: u64,
+    /// Give the space back to the host when it becomes free.
+    pub(super) punch: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Unlinked in memory.
+    fresh: Vec<Freed>,
+    /// Unlinked on disk too; no epoch has begun since.
+    unlinked: Vec<Freed>,
+    /// Waits for the users of the epoch before the current one.
+    draining: Vec<Freed>,
+}
+
+/// The waiting room of one image.
+#[derive(Debug, Default)]
+pub(super) struct Limbo {
+    epoch: AtomicUsize,
+    users: [AtomicUsize; 2],
+    state: Mutex<State>,
+    waiting: AtomicUsize,
+}
+
+impl Limbo {
+    /// Registers a use of whatever host clusters a mapping names from now on.
+    pub(super) fn enter(&self) -> IoGuard<'_> {
+        loop {
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            let users = &self.users[epoch & 1];
+            users.fetch_add(1, Ordering::SeqCst);
+            // Counted in the current epoch, or the epoch moved on in between and did not see us.
+            if self.epoch.load(Ordering::SeqCst) == epoch {
+                return IoGuard::counted(users);
+            }
+            users.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Adds references that memory no longer holds; call it after the entry was replaced.
+    pub(super) fn queue(&self, freed: impl IntoIterator<Item = Freed>) {
+        let mut state = self.state.lock();
+        let before = state.fresh.len();
+        state.fresh.extend(freed);
+        let added = state.fresh.len() - before;
+        self.waiting.fetch_add(added, Ordering::Relaxed);
+    }
+
+    /// References queued so far; take them before the tables are copied for writing.
+    pub(super) fn take_fresh(&self) -> Vec<Freed> {
+        std::mem::take(&mut self.state.lock().fresh)
+    }
+
+    /// Returns references whose unlinking did not reach the disk.
+    pub(super) fn put_back(&self, freed: Vec<Freed>) {
+        self.state.lock().fresh.extend(freed);
+    }
+
+    /// The entries that named these are gone from the disk.
+    pub(super) fn unlinked(&self, freed: Vec<Freed>) {
+        self.state.lock().unlinked.extend(freed);
+    }
+
+    /// References that nobody can use any more; only one thread may ask at a time.
+    pub(super) fn drained(&self) -> Vec<Freed> {
+        let mut ready = Vec::new();
+        let mut state = self.state.lock();
+        for _ in 0..2 {
+            if !state.draining.is_empty() {
+                let before = self.epoch.load(Ordering::SeqCst).wrapping_sub(1);
+                if self.users[before & 1].load(Ordering::SeqCst) != 0 {
+                    break;
+                }
+                ready.append(&mut state.draining);
+            }
+            if state.unlinked.is_empty() {
+                break;
+            }
+            state.draining = std::mem::take(&mut state.unlinked);
+            // The other counter may still hold users of an earlier epoch: they only delay.
+            self.epoch.fetch_add(1, Ordering::SeqCst);
+        }
+        self.waiting.fetch_sub(ready.len(), Ordering::Relaxed);
+        ready
+    }
+
+    /// How many references wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn freed(cluster: u64) -> Freed {
+        Freed {
+            cluster,
+            punch: false,
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_ready_only_when_unlinked_and_drained() {
+        let limbo = Limbo::default();
+        let reader = limbo.enter();
+        limbo.queue([freed(1)]);
+        assert!(limbo.drained().is_empty());
+        limbo.unlinked(limbo.take_fresh());
+        assert!(limbo.drained().is_empty());
+        let late = limbo.enter();
+        assert!(limbo.drained().is_empty());
+        drop(reader);
+        assert_eq!(limbo.drained(), [freed(1)]);
+        assert_eq!(limbo.waiting(), 0);
+        drop(late);
+    }
+
+    #[test]
+    fn a_later_batch_waits_for_users_of_its_own_time() {
+        let limbo = Limbo::default();
+        limbo.unlinked({
+            limbo.queue([freed(1)]);
+            limbo.take_fresh()
+        });
+        assert_eq!(limbo.drained(), [freed(1)]);
+        let reader = limbo.enter();
+        limbo.queue([freed(2)]);
+        limbo.unlinked(limbo.take_fresh());
+        assert!(limbo.drained().is_empty());
+        limbo.queue([freed(3)]);
+        limbo.unlinked(limbo.take_fresh());
+        assert!(limbo.drained().is_empty());
+        drop(reader);
+        assert_eq!(limbo.drained(), [freed(2), freed(3)]);
+    }
+}

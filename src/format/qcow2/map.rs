@@ -1,0 +1,295 @@
+//! From guest ranges to host ranges: runs across entries, slices and tables.
+
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, Result};
+use crate::extent::{Extent, ExtentKind, StorageSlot};
+
+use super::cache::Words;
+use super::disk::{L2Entry, L2Kind, SubclusterBitmap};
+use super::layout::Layout;
+use super::state::Qcow2;
+
+/// A run within one slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) kind: ExtentKind,
+    pub(super) len: u64,
+    /// The host clusters of data belong to this image alone: they may be written in place.
+    pub(super) owned: bool,
+}
+
+/// Why an entry cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Unaligned(u64),
+    ZeroInVersion2,
+    CompressedWithDataFile,
+    Bitmap,
+}
+
+/// An L2 entry with its subcluster bitmap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Entry {
+    pub(super) word: L2Entry,
+    pub(super) bitmap: SubclusterBitmap,
+}
+
+impl Entry {
+    /// The entry at `index` of a slice.
+    pub(super) fn load(words: &Words, layout: &Layout, index: u64) -> Self {
+        let at = index as usize * layout.entry_words();
+        let word = |at: usize| words.get(at).map_or(0, |w| w.load(Ordering::Acquire));
+        Self {
+            word: L2Entry(word(at)),
+            bitmap: SubclusterBitmap(if layout.extended_l2() {
+                word(at + 1)
+            } else {
+                0
+            }),
+        }
+    }
+
+    /// Stores the entry at `index` of a slice.
+    pub(super) fn store(self, words: &Words, layout: &Layout, index: u64) {
+        let at = index as usize * layout.entry_words();
+        if let Some(word) = words.get(at) {
+            word.store(self.word.0, Ordering::Release);
+        }
+        if layout.extended_l2() {
+            if let Some(word) = words.get(at + 1) {
+                word.store(self.bitmap.0, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// Whether a run of `kind` that is `len` bytes long goes on with `next`.
+fn continues(kind: ExtentKind, len: u64, next: ExtentKind) -> bool {
+    kind.advanced(len) == next
+}
+
+impl Qcow2 {
+    /// The longest run of one kind at `offset`; see [`crate::format::Format::map`].
+    pub(super) fn map_run(&self, offset: u64, len: u64) -> Result<Extent> {
+        let end = self.check_range(offset, len)?;
+        if len == 0 {
+            return Err(Error::invalid("an empty range has no mapping"));
+        }
+        let first = self.piece(offset, end)?;
+        let mut run = first.len;
+        while offset + run < end {
+            let next = self.piece(offset + run, end)?;
+            if !continues(first.kind, run, next.kind) {
+                break;
+            }
+            run += next.len;
+        }
+        Ok(Extent {
+            len: run,
+            kind: first.kind,
+        })
+    }
+
+    /// The host offset and length of the longest run that can be overwritten in place, if any.
+    pub(super) fn in_place_run(&self, offset: u64, len: u64) -> Result<Option<(u64, u64)>> {
+        let end = offset + len;
+        let first = self.piece(offset, end)?;
+        let (ExtentKind::Data { host_offset, .. }, true) = (first.kind, first.owned) else {
+            return Ok(None);
+        };
+        let mut run = first.len;
+        while offset + run < end {
+            let next = self.piece(offset + run, end)?;
+            if !next.owned || !continues(first.kind, run, next.kind) {
+                break;
+            }
+            run += next.len;
+        }
+        Ok(Some((host_offset, run)))
+    }
+
+    /// The longest run at `offset` that one slice shows; without a table, up to the next table.
+    pub(super) fn piece(&self, offset: u64, end: u64) -> Result<Piece> {
+        let Some(table) = self.l2_table(offset)? else {
+            return Ok(Piece {
+                kind: ExtentKind::Unallocated { host_offset: None },
+                len: self.next_table(offset, end) - offset,
+                owned: false,
+            });
+        };
+        let (slice, index) = self.l2_slice(table.offset(), offset)?;
+        let found = slice.read(|words| self.piece_in(words, index, offset, end));
+        found.map_err(|(fault, at)| self.fault(fault, table.offset(), at))
+    }
+
+    /// The guest offset, at most `end`, of the next range that has an L2 table.
+    pub(super) fn next_table(&self, offset: u64, end: u64) -> u64 {
+        let l1 = self.l1.read();
+        let mut index = self.layout.l1_index(offset);
+        loop {
+            index += 1;
+            let start = match index.checked_shl(self.layout.l1_shift()) {
+                Some(start) if start >> self.layout.l1_shift() == index => start,
+                _ => return end,
+            };
+            if start >= end || l1.get(index).offset() != 0 {
+                return start.min(end);
+            }
+        }
+    }
+
+    fn piece_in(
+        &self,
+        words: &Words,
+        index: u64,
+        offset: u64,
+        end: u64,
+    ) -> Result<Piece, (Fault, u64)> {
+        let mut piece: Option<Piece> = None;
+        let mut at = offset;
+        for index in index..self.layout.slice_entries() {
+            let entry = Entry::load(words, &self.layout, index);
+            let cluster_end = self.layout.in_cluster(at) ^ at;
+            let cluster_end = cluster_end.saturating_add(self.layout.cluster_size());
+            while at < cluster_end.min(end) {
+                let next = self
+                    .piece_of(entry, at, cluster_end)
+                    .map_err(|fault| (fault, at))?;
+                match &mut piece {
+                    None => piece = Some(next),
+                    Some(run)
+                        if run.owned == next.owned && continues(run.kind, run.len, next.kind) =>
+                    {
+                        run.len += next.len;
+                    }
+                    Some(_) => return Ok(finish(piece, end - offset)),
+                }
+                at += next.len;
+            }
+            if at >= end {
+                break;
+            }
+        }
+        Ok(finish(piece, end - offset))
+    }
+
+    /// The run within one cluster at `at`, which ends at `cluster_end`.
+    fn piece_of(&self, entry: Entry, at: u64, cluster_end: u64) -> Result<Piece, Fault> {
+        let kind = self.kind_of(entry)?;
+        let rest = cluster_end - at;
+        let within = self.layout.in_cluster(at);
+        let owned = entry.word.copied() || self.has_data_file;
+        if !self.layout.extended_l2() || matches!(kind, L2Kind::Compressed(_)) {
+            let kind = match kind {
+                L2Kind::Unallocated => ExtentKind::Unallocated { host_offset: None },
+                L2Kind::Zero => ExtentKind::Zero { host_offset: None },
+                L2Kind::ZeroAllocated(host) => ExtentKind::Zero {
+                    host_offset: Some(host + within),
+                },
+                L2Kind::Data(host) => self.data(host + within),
+                L2Kind::Compressed(_) => ExtentKind::Encoded { compressed: true },
+            };
+            return Ok(Piece {
+                kind,
+                len: rest,
+                owned: owned && matches!(kind, ExtentKind::Data { .. }),
+            });
+        }
+        let size = self.layout.subcluster_size();
+        let first = (within / size) as u32;
+        let len = u64::from(entry.bitmap.run(first)) * size - within % size;
+        let host = match kind {
+            L2Kind::Data(host) => Some(host + within),
+            _ => None,
+        };
+        let kind = match (
+            host,
+            entry.bitmap.allocated(first),
+            entry.bitmap.zero(first),
+        ) {
+            (Some(host), true, _) => self.data(host),
+            (host, false, true) => ExtentKind::Zero { host_offset: host },
+            (host, _, _) => ExtentKind::Unallocated { host_offset: host },
+        };
+        Ok(Piece {
+            kind,
+            len: len.min(rest),
+            owned: owned && matches!(kind, ExtentKind::Data { .. }),
+        })
+    }
+
+    fn data(&self, host_offset: u64) -> ExtentKind {
+        ExtentKind::Data {
+            slot: if self.has_data_file {
+                StorageSlot::DATA
+            } else {
+                StorageSlot::MAIN
+            },
+            host_offset,
+        }
+    }
+
+    fn kind_of(&self, entry: Entry) -> Result<L2Kind, Fault> {
+        let kind = entry.word.kind(&self.layout, self.has_data_file);
+        match kind {
+            L2Kind::Zero | L2Kind::ZeroAllocated(_) if self.version < 3 => {
+                return Err(Fault::ZeroInVersion2);
+            }
+            L2Kind::Data(host) | L2Kind::ZeroAllocated(host)
+                if self.layout.in_cluster(host) != 0 =>
+            {
+                return Err(Fault::Unaligned(host));
+            }
+            L2Kind::Compressed(_) if self.has_data_file => {
+                return Err(Fault::CompressedWithDataFile);
+            }
+            _ => {}
+        }
+        let bitmap_bad = match kind {
+            L2Kind::Compressed(_) => false,
+            L2Kind::Unallocated => entry.bitmap.any_allocated(),
+            _ => entry.bitmap.contradicts(),
+        };
+        if self.layout.extended_l2() && (bitmap_bad || entry.bitmap.contradicts()) {
+            return Err(Fault::Bitmap);
+        }
+        Ok(kind)
+    }
+
+    /// What an entry says, or the error of a damaged one.
+    pub(super) fn checked_kind(&self, entry: Entry, guest: u64) -> Result<L2Kind> {
+        self.kind_of(entry).map_err(|fault| {
+            let table = self.l1.read().get(self.layout.l1_index(guest)).offset();
+            self.fault(fault, table, guest)
+        })
+    }
+
+    fn fault(&self, fault: Fault, table: u64, guest: u64) -> Error {
+        let index = self.layout.l2_index(guest);
+        let place = format!("(L2 offset: {table:#x}, L2 index: {index:#x})");
+        let text = match fault {
+            Fault::Unaligned(host) => {
+                format!("Cluster allocation offset {host:#x} unaligned {place}")
+            }
+            Fault::ZeroInVersion2 => format!("Zero cluster entry found in pre-v3 image {place}"),
+            Fault::CompressedWithDataFile => {
+                format!("Compressed cluster entry found in image with external data file {place}")
+            }
+            Fault::Bitmap => format!("Invalid cluster entry found  {place}"),
+        };
+        let at = table + index * self.layout.l2_entry_size() as u64;
+        self.corruption(text, at)
+    }
+}
+
+/// Cuts the run at the end of what was asked for.
+fn finish(piece: Option<Piece>, len: u64) -> Piece {
+    let mut piece = piece.unwrap_or(Piece {
+        kind: ExtentKind::Unallocated { host_offset: None },
+        len,
+        owned: false,
+    });
+    piece.len = piece.len.min(len);
+    piece
+}

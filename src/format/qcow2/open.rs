@@ -1,0 +1,293 @@
+//! Opening: the header is checked, the L1 table loaded, and for writing also what guards it.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::OpenContext;
+use crate::policy::ImplicitRole;
+use crate::storage::{Durability, Storage};
+
+use super::alloc::Alloc;
+use super::cache::Cache;
+use super::disk::{
+    Autoclear, Compatible, CryptMethod, Header, ImageHeader, Incompatible, L1Entry,
+    RefcountTableEntry, read_snapshot_table,
+};
+use super::layout::Layout;
+use super::limbo::Limbo;
+use super::overlap::{Area, MetaMap};
+use super::state::{L1, Qcow2};
+
+/// Tables are read in pieces of this many bytes.
+const PIECE: u64 = 1 << 20;
+
+impl Qcow2 {
+    /// Opens the image; see [`OpenContext`].
+    pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Self> {
+        let image = ImageHeader::read(&*ctx.storage)?;
+        let layout = Layout(image.header.validate(ctx.for_check)?);
+        check_policy(&image.header, ctx)?;
+        check_flags(&image.header, ctx)?;
+        let data_file = open_data_file(&image, ctx)?;
+        let header = &image.header;
+        let l1 = load_l1(header, layout, ctx)?;
+        let durability = ctx.durability;
+        let qcow2 = Self {
+            storage: ctx.storage.clone(),
+            data_file,
+            layout,
+            version: header.version,
+            has_data_file: image.has_data_file(),
+            raw_data_file: image.has_data_file()
+                && header.autoclear.contains(Autoclear::RAW_DATA_FILE),
+            has_backing: image.backing_file.is_some(),
+            lazy: header.compatible.contains(Compatible::LAZY_REFCOUNTS)
+                && durability != Durability::None,
+            compression: header.compression,
+            encrypted: header.crypt != CryptMethod::None,
+            read_only: ctx.read_only,
+            durability,
+            max_table_bytes: ctx.opener.policy().max_table_bytes,
+            size: AtomicU64::new(header.size),
+            l1: RwLock::new(l1),
+            l1_dirty: Mutex::default(),
+            l2_alloc: Mutex::default(),
+            cache: Cache::new(
+                layout.slice_bytes() as usize,
+                ctx.opener.policy().max_cache_bytes,
+            ),
+            alloc: Mutex::default(),
+            meta: MetaMap::default(),
+            limbo: Limbo::default(),
+            inflight: super::inflight::InFlight::default(),
+            pass: Mutex::default(),
+            reclaiming: Mutex::default(),
+            prepared: Mutex::default(),
+            is_prepared: AtomicBool::default(),
+            broken: AtomicBool::default(),
+            lost: AtomicBool::default(),
+            header: Mutex::new(image),
+        };
+        if !ctx.read_only && !ctx.metadata_only && !ctx.for_check {
+            qcow2.prepare_for_writing()?;
+        }
+        Ok(qcow2)
+    }
+
+    fn prepare_for_writing(&self) -> Result<()> {
+        let header = self.header.lock().header.clone();
+        if header.incompatible.contains(Incompatible::DIRTY) {
+            self.rebuild_refcounts()?;
+        }
+        self.load_allocator()?;
+        self.guard_metadata(&header)?;
+        let unknown = header.autoclear - Autoclear::KNOWN;
+        if !unknown.is_empty() {
+            self.update_header(|h| h.autoclear &= Autoclear::KNOWN)?;
+            self.barrier()?;
+        }
+        Ok(())
+    }
+
+    /// The refcount table as it is on disk; `validate` has bounded its length.
+    pub(super) fn read_refcount_table(&self) -> Result<Vec<u64>> {
+        let header = self.header.lock().header.clone();
+        let len = u64::from(header.reftable_clusters) * self.layout.cluster_size();
+        let mut table = Vec::new();
+        read_table(&*self.storage, header.reftable_offset, len, |entry| {
+            table.push(entry);
+        })?;
+        Ok(table)
+    }
+
+    /// Loads what allocation needs.
+    pub(super) fn load_allocator(&self) -> Result<()> {
+        let header = self.header.lock().header.clone();
+        let table = self.read_refcount_table()?;
+        *self.alloc.lock() = Alloc {
+            table,
+            table_offset: header.reftable_offset,
+            table_clusters: u64::from(header.reftable_clusters),
+            table_dirty: BTreeSet::new(),
+            cursor: 0,
+            high_water: self.storage.len()?,
+            packed: None,
+        };
+        Ok(())
+    }
+
+    fn clusters(&self, offset: u64, len: u64) -> Range<u64> {
+        let first = offset >> self.layout.cluster_bits();
+        let end = offset
+            .saturating_add(len)
+            .div_ceil(self.layout.cluster_size());
+        first..end.max(first)
+    }
+
+    /// Notes where metadata stands, and refuses tables that are shared or out of place.
+    fn guard_metadata(&self, header: &Header) -> Result<()> {
+        self.meta.set_area(Area::Header, 0..1);
+        let l1_len = u64::from(header.l1_entries) * 8;
+        self.meta
+            .set_area(Area::L1, self.clusters(header.l1_offset, l1_len));
+        let reftable_len = u64::from(header.reftable_clusters) * self.layout.cluster_size();
+        self.meta.set_area(
+            Area::RefcountTable,
+            self.clusters(header.reftable_offset, reftable_len),
+        );
+        if header.snapshots > 0 {
+            let (snapshots, len) = read_snapshot_table(&*self.storage, header)?;
+            self.meta.set_area(
+                Area::SnapshotTable,
+                self.clusters(header.snapshots_offset, len),
+            );
+            for snapshot in snapshots {
+                let len = u64::from(snapshot.l1_entries) * 8;
+                self.meta
+                    .set_area(Area::InactiveL1, self.clusters(snapshot.l1_offset, len));
+            }
+        }
+        if let Some(bitmaps) = self.header.lock().bitmaps() {
+            self.meta.set_area(
+                Area::BitmapDirectory,
+                self.clusters(bitmaps.directory_offset, bitmaps.directory_size),
+            );
+        }
+        self.guard_tables()
+    }
+
+    fn guard_tables(&self) -> Result<()> {
+        let blocks: Vec<_> = self.alloc.lock().table.clone();
+        for (index, entry) in blocks.into_iter().enumerate() {
+            let offset = RefcountTableEntry(entry).offset();
+            self.guard_table(offset, "refcount block", index)?;
+        }
+        let l1 = self.l1.read();
+        for (index, entry) in l1.entries.iter().enumerate() {
+            let entry = L1Entry(entry.load(std::sync::atomic::Ordering::Relaxed));
+            self.guard_table(entry.offset(), "L2 table", index)?;
+        }
+        Ok(())
+    }
+
+    fn guard_table(&self, offset: u64, what: &str, index: usize) -> Result<()> {
+        if offset == 0 || self.layout.in_cluster(offset) != 0 {
+            // An unaligned table is reported where it is used.
+            return Ok(());
+        }
+        let cluster = offset >> self.layout.cluster_bits();
+        let problem = match self.meta.overlap(cluster..cluster + 1) {
+            Some(other) => format!("overlaps with {other}"),
+            None if offset >= self.storage.len()? => "lies past the end of the file".to_owned(),
+            None => {
+                self.meta.add_table(cluster);
+                return Ok(());
+            }
+        };
+        Err(Error::corrupt(format!(
+            "qcow2: {what} {index} at offset {offset:#x} {problem}; the image cannot be opened read/write"
+        ))
+        .with_offset(offset))
+    }
+
+    /// Refcounts cannot be trusted after a crash under the dirty bit: counts them anew.
+    fn rebuild_refcounts(&self) -> Result<()> {
+        Err(Error::corrupt(
+            "qcow2: Image is dirty; its refcounts must be rebuilt first",
+        ))
+    }
+}
+
+fn check_policy(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
+    let policy = ctx.opener.policy();
+    if header.size > policy.max_virtual_size {
+        return Err(Error::new(
+            ErrorKind::Limit,
+            format!(
+                "The virtual size of {} bytes exceeds the limit of {}",
+                header.size, policy.max_virtual_size
+            ),
+        ));
+    }
+    if u64::from(header.l1_entries) * 8 > policy.max_table_bytes {
+        return Err(Error::new(
+            ErrorKind::Limit,
+            "Active L1 table too large for the open policy",
+        ));
+    }
+    Ok(())
+}
+
+fn check_flags(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
+    if header.crypt != CryptMethod::None && !ctx.metadata_only {
+        return Err(Error::new(
+            ErrorKind::NeedsSecret,
+            "Parameter 'encrypt.key-secret' is required for cipher",
+        ));
+    }
+    let corrupt = header.incompatible.contains(Incompatible::CORRUPT);
+    if corrupt && !ctx.read_only && !ctx.for_check {
+        return Err(Error::corrupt(
+            "qcow2: Image is corrupt; cannot be opened read/write",
+        ));
+    }
+    Ok(())
+}
+
+fn open_data_file(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>> {
+    if !image.has_data_file() || ctx.metadata_only {
+        return Ok(None);
+    }
+    let name = image
+        .data_file_name()
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| Error::corrupt("'data-file' is required for this image"))?;
+    ctx.opener
+        .open_named(ImplicitRole::DataFile, &name, !ctx.read_only)
+        .map(Some)
+}
+
+fn load_l1(header: &Header, layout: Layout, ctx: &OpenContext<'_>) -> Result<L1> {
+    let len = u64::from(header.l1_entries) * 8;
+    let file_len = ctx.storage.len()?.next_multiple_of(layout.cluster_size());
+    // `validate` has bounded both numbers.
+    if header.l1_offset.saturating_add(len) > file_len && !ctx.for_check {
+        return Err(Error::corrupt("Active L1 table passes the end of the file").with_offset(40));
+    }
+    let mut entries = Vec::new();
+    read_table(&*ctx.storage, header.l1_offset, len, |entry| {
+        entries.push(AtomicU64::new(entry));
+    })?;
+    Ok(L1 {
+        offset: header.l1_offset,
+        entries: entries.into_boxed_slice(),
+    })
+}
+
+/// Reads a table of 64-bit entries piece by piece; past the end of the file they are 0.
+fn read_table(
+    storage: &dyn Storage,
+    offset: u64,
+    len: u64,
+    mut entry: impl FnMut(u64),
+) -> Result<()> {
+    let mut at = 0;
+    let mut piece = vec![0; len.min(PIECE) as usize];
+    while at < len {
+        let want = (len - at).min(PIECE) as usize;
+        let Some(bytes) = piece.get_mut(..want) else {
+            break;
+        };
+        storage.read_at(bytes, offset + at)?;
+        for word in bytes.chunks_exact(8) {
+            entry(word.iter().fold(0, |v, b| (v << 8) | u64::from(*b)));
+        }
+        at += want as u64;
+    }
+    Ok(())
+}

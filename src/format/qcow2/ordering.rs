@@ -1,0 +1,286 @@
+//! The one place that writes L2 tables, L1 entries, refcount blocks and refcount table entries,
+//! in an order that leaves a valid image at every instant:
+//!
+//! 1. guest data (written before any entry names it) and refcounts, which at that time hold every
+//!    increment that the entries of the next steps need and no decrement that is not due;
+//! 2. refcount table entries for new blocks;
+//! 3. L2 entries; 4. L1 entries;
+//! 5. only then the references that those steps removed are given back.
+//!
+//! Between the steps stands a barrier. What is written is copied in the opposite order, so that
+//! changes which arrive meanwhile can only make the earlier steps hold more than needed.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Durability;
+
+use super::cache::{Class, Taken};
+use super::disk::Incompatible;
+use super::state::{L1_UNIT, Qcow2};
+
+/// References that may wait in limbo before a writer is made to write metadata out.
+const LIMBO_LIMIT: usize = 8192;
+
+impl Qcow2 {
+    /// Everything written so far reaches the disk before anything that is written later, as far
+    /// as the image's durability asks for.
+    pub(super) fn barrier(&self) -> Result<()> {
+        if self.durability == Durability::Synced {
+            self.sync_all(Durability::Synced)?;
+        }
+        Ok(())
+    }
+
+    fn sync_all(&self, durability: Durability) -> Result<()> {
+        let mut result = self.storage.sync(durability);
+        if let Some(data) = &self.data_file {
+            result = data.sync(durability).and(result);
+        }
+        if result.is_err() {
+            // The kernel may have dropped what it could not write: no later sync makes up for it.
+            self.lost.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn check_lost(&self) -> Result<()> {
+        if self.lost.load(Ordering::Acquire) {
+            return Err(Error::new(
+                ErrorKind::Os,
+                format!(
+                    "'{}': an earlier flush failed; written data may be lost",
+                    self.storage.name()
+                ),
+            )
+            .with_errno(libc::EIO));
+        }
+        Ok(())
+    }
+
+    /// Writes out all metadata, then makes everything durable as far as asked.
+    pub(super) fn flush_all(&self, durability: Durability) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.check_lost()?;
+        self.write_metadata(!self.lazy)?;
+        if durability != Durability::None {
+            self.sync_all(durability)?;
+        }
+        self.reclaim()
+    }
+
+    /// Writes metadata out when too much of it waits. Call it with no lock held.
+    pub(super) fn relieve(&self) -> Result<()> {
+        if self.cache.dirty_bytes() > self.cache.dirty_limit() || self.limbo.waiting() > LIMBO_LIMIT
+        {
+            self.check_lost()?;
+            self.write_metadata(true)?;
+            self.reclaim()?;
+        }
+        Ok(())
+    }
+
+    /// One pass: see the head of this file. `refcounts` may be false under the dirty bit.
+    pub(super) fn write_metadata(&self, refcounts: bool) -> Result<()> {
+        let _one = self.pass.lock();
+        let freed = self.limbo.take_fresh();
+        let l1 = self.take_l1();
+        let l2 = self.cache.take_dirty(Class::L2);
+        let result = self.write_steps(refcounts, &l1, &l2, !freed.is_empty());
+        match result {
+            Ok(()) => {
+                self.limbo.unlinked(freed);
+                Ok(())
+            }
+            Err(error) => {
+                self.l1_dirty.lock().extend(l1.units);
+                self.cache.put_back(l2);
+                self.limbo.put_back(freed);
+                Err(error)
+            }
+        }
+    }
+
+    fn write_steps(&self, refcounts: bool, l1: &L1Copy, l2: &[Taken], freed: bool) -> Result<()> {
+        let links = !l1.units.is_empty() || !l2.is_empty();
+        let table = if refcounts {
+            let table = self.take_refcount_table();
+            if let Err(error) = self.write_refcounts() {
+                self.alloc.lock().table_dirty.extend(table.units);
+                return Err(error);
+            }
+            table
+        } else {
+            TableCopy::default()
+        };
+        if links || !table.units.is_empty() {
+            self.barrier()?;
+        }
+        if !table.units.is_empty() {
+            self.write_refcount_table(table)?;
+            if links {
+                self.barrier()?;
+            }
+        }
+        self.write_slices(l2)?;
+        if !l1.units.is_empty() {
+            if !l2.is_empty() {
+                self.barrier()?;
+            }
+            self.write_l1(l1)?;
+        }
+        if freed {
+            self.barrier()?;
+        }
+        Ok(())
+    }
+
+    fn write_refcounts(&self) -> Result<()> {
+        let taken = self.cache.take_dirty(Class::Refcount);
+        if let Err(error) = self.write_slices(&taken) {
+            self.cache.put_back(taken);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Writes slices, neighbours in one request.
+    fn write_slices(&self, slices: &[Taken]) -> Result<()> {
+        let slice_bytes = self.layout.slice_bytes();
+        for run in slices.chunk_by(|a, b| a.slice.offset() + slice_bytes == b.slice.offset()) {
+            let Some(first) = run.first() else { continue };
+            let offset = first.slice.offset();
+            let len = run.len() as u64 * slice_bytes;
+            self.check_table_place(offset, len)?;
+            match run {
+                [one] => self.storage.write_at(&one.bytes, offset)?,
+                many => {
+                    for part in many.chunks(256) {
+                        let bytes: Vec<u8> = part.iter().flat_map(|t| t.bytes.clone()).collect();
+                        let at = part.first().map_or(offset, |t| t.slice.offset());
+                        self.storage.write_at(&bytes, at)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to write a table over the header, another kind of table, or the snapshot table.
+    pub(super) fn check_table_place(&self, offset: u64, len: u64) -> Result<()> {
+        let bits = self.layout.cluster_bits();
+        let last = offset.saturating_add(len.saturating_sub(1)) >> bits;
+        match self.meta.overlap_areas(offset >> bits..last + 1) {
+            None => Ok(()),
+            Some(what) => Err(self.corruption(
+                format!("Preventing invalid write on metadata (overlaps with {what})"),
+                offset,
+            )),
+        }
+    }
+
+    fn take_refcount_table(&self) -> TableCopy {
+        let alloc = &mut *self.alloc.lock();
+        let units = std::mem::take(&mut alloc.table_dirty);
+        let parts = units
+            .iter()
+            .map(|unit| {
+                let entries = alloc.table.iter().skip((unit * L1_UNIT) as usize);
+                let bytes = entries.take(L1_UNIT as usize).flat_map(|e| e.to_be_bytes());
+                (unit * L1_UNIT * 8, bytes.collect())
+            })
+            .collect();
+        TableCopy {
+            offset: alloc.table_offset,
+            units,
+            parts,
+        }
+    }
+
+    /// Writes entries of the refcount table, under the allocator's lock, because the table may
+    /// move: where it has moved meanwhile, they are at the new place already.
+    fn write_refcount_table(&self, table: TableCopy) -> Result<()> {
+        let alloc = &mut *self.alloc.lock();
+        if alloc.table_offset != table.offset {
+            return Ok(());
+        }
+        for (at, bytes) in &table.parts {
+            if let Err(error) = self.storage.write_at(bytes, table.offset + at) {
+                alloc.table_dirty.extend(table.units);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_l1(&self) -> L1Copy {
+        let units = std::mem::take(&mut *self.l1_dirty.lock());
+        let l1 = self.l1.read();
+        let parts = units
+            .iter()
+            .map(|unit| {
+                let first = unit * L1_UNIT;
+                let end = (first + L1_UNIT).min(l1.entries.len() as u64);
+                let bytes = (first..end)
+                    .flat_map(|index| l1.get(index).to_bytes())
+                    .collect();
+                (l1.offset + first * 8, bytes)
+            })
+            .collect();
+        L1Copy { units, parts }
+    }
+
+    fn write_l1(&self, l1: &L1Copy) -> Result<()> {
+        for (offset, bytes) in &l1.parts {
+            self.storage.write_at(bytes, *offset)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the dirty bit, before the first change whose refcounts come late.
+    pub(super) fn set_dirty(&self) -> Result<()> {
+        self.update_header(|header| header.incompatible |= Incompatible::DIRTY)?;
+        self.barrier()
+    }
+
+    /// Ends use: all metadata, then all freed clusters, then the dirty bit.
+    pub(super) fn close_all(&self) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.check_lost()?;
+        self.write_metadata(true)?;
+        // Two rounds: giving back may need the epoch to move on once.
+        for _ in 0..2 {
+            self.reclaim()?;
+        }
+        self.write_metadata(true)?;
+        let dirty = self.header.lock().header.incompatible & Incompatible::DIRTY;
+        if !dirty.is_empty() && self.lazy && !self.broken.load(Ordering::Acquire) {
+            self.barrier()?;
+            self.update_header(|header| header.incompatible -= Incompatible::DIRTY)?;
+        }
+        if self.durability == Durability::Synced {
+            self.sync_all(Durability::Synced)?;
+        }
+        Ok(())
+    }
+}
+
+/// L1 entries to write, as of one instant.
+struct L1Copy {
+    units: BTreeSet<u64>,
+    parts: Vec<(u64, Vec<u8>)>,
+}
+
+/// Entries of the refcount table to write, as of one instant.
+#[derive(Default)]
+struct TableCopy {
+    offset: u64,
+    units: BTreeSet<u64>,
+    /// Offsets within the table, and bytes.
+    parts: Vec<(u64, Vec<u8>)>,
+}

@@ -1,0 +1,118 @@
+//! Where the metadata of an image stands, so that no guest data is ever written over it.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use parking_lot::RwLock;
+
+/// The metadata in the file, in units of host clusters.
+#[derive(Debug, Default)]
+pub(super) struct MetaMap {
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Structures of many clusters: few, so searched one by one.
+    areas: Vec<(Area, Range<u64>)>,
+    /// L2 tables and refcount blocks, a cluster each.
+    tables: HashSet<u64>,
+}
+
+/// A structure that takes a run of clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Area {
+    /// The header, with its extensions and the backing file name.
+    Header,
+    /// The active L1 table.
+    L1,
+    /// The refcount table.
+    RefcountTable,
+    /// The snapshot table.
+    SnapshotTable,
+    /// The L1 table of a snapshot.
+    InactiveL1,
+    /// The bitmap directory.
+    BitmapDirectory,
+}
+
+impl Area {
+    /// The words of a message.
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Self::Header => "qcow2_header",
+            Self::L1 => "active L1 table",
+            Self::RefcountTable => "refcount table",
+            Self::SnapshotTable => "snapshot table",
+            Self::InactiveL1 => "inactive L1 table",
+            Self::BitmapDirectory => "bitmap directory",
+        }
+    }
+}
+
+impl MetaMap {
+    /// Sets where an area stands. There may be many of [`Area::InactiveL1`].
+    pub(super) fn set_area(&self, area: Area, clusters: Range<u64>) {
+        let mut state = self.state.write();
+        if area != Area::InactiveL1 {
+            state.areas.retain(|(other, _)| *other != area);
+        }
+        if !clusters.is_empty() {
+            state.areas.push((area, clusters));
+        }
+    }
+
+    /// Adds an L2 table or refcount block.
+    pub(super) fn add_table(&self, cluster: u64) {
+        self.state.write().tables.insert(cluster);
+    }
+
+    /// Removes an L2 table or refcount block.
+    pub(super) fn remove_table(&self, cluster: u64) {
+        self.state.write().tables.remove(&cluster);
+    }
+
+    /// The name of a structure that touches the run of clusters.
+    pub(super) fn overlap(&self, clusters: Range<u64>) -> Option<&'static str> {
+        let state = self.state.read();
+        overlap_area(&state, &clusters).or_else(|| {
+            clusters
+                .into_iter()
+                .any(|cluster| state.tables.contains(&cluster))
+                .then_some("L2 table or refcount block")
+        })
+    }
+
+    /// As [`MetaMap::overlap`], without the tables: for a table itself.
+    pub(super) fn overlap_areas(&self, clusters: Range<u64>) -> Option<&'static str> {
+        overlap_area(&self.state.read(), &clusters)
+    }
+}
+
+fn overlap_area(state: &State, clusters: &Range<u64>) -> Option<&'static str> {
+    state
+        .areas
+        .iter()
+        .find(|(_, area)| area.start < clusters.end && clusters.start < area.end)
+        .map(|(area, _)| area.describe())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn areas_and_tables_are_found() {
+        let map = MetaMap::default();
+        map.set_area(Area::Header, 0..1);
+        map.set_area(Area::L1, 4..6);
+        map.add_table(9);
+        assert_eq!(map.overlap(1..4), None);
+        assert_eq!(map.overlap(3..5), Some("active L1 table"));
+        assert_eq!(map.overlap(8..12), Some("L2 table or refcount block"));
+        assert_eq!(map.overlap_areas(8..12), None);
+        map.set_area(Area::L1, 20..22);
+        map.remove_table(9);
+        assert_eq!(map.overlap(4..12), None);
+    }
+}

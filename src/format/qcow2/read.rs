@@ -1,0 +1,130 @@
+//! Reading guest bytes through this layer's own mapping: compressed clusters, and what a partly
+//! written new cluster keeps of its old contents.
+
+use std::cell::RefCell;
+
+use crate::codec::Decoder;
+use crate::error::{Result, ResultExt};
+use crate::extent::ExtentKind;
+use crate::format::Below;
+
+use super::disk::{CompressedRef, L2Kind};
+use super::map::Entry;
+use super::state::Qcow2;
+
+thread_local! {
+    /// The thread's decompression state, and room for one compressed and one plain cluster.
+    static DECODER: RefCell<(Decoder, Vec<u8>, Vec<u8>)> = RefCell::default();
+}
+
+impl Qcow2 {
+    /// The L2 entry of a guest cluster; empty where there is no table.
+    pub(super) fn entry(&self, guest: u64) -> Result<Entry> {
+        let Some(table) = self.l2_table(guest)? else {
+            return Ok(Entry::default());
+        };
+        let (slice, index) = self.l2_slice(table.offset(), guest)?;
+        Ok(slice.read(|words| Entry::load(words, &self.layout, index)))
+    }
+
+    /// Reads guest bytes that the mapping called encoded. A part that was remapped since is read
+    /// from where it is now.
+    pub(super) fn read_compressed(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let _guard = self.limbo.enter();
+        self.check_range(offset, buf.len() as u64)?;
+        let mut at = offset;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let within = self.layout.in_cluster(at);
+            let len = (rest.len() as u64).min(self.layout.cluster_size() - within) as usize;
+            let (part, tail) = rest.split_at_mut(len);
+            let entry = self.entry(at)?;
+            match self.checked_kind(entry, at)? {
+                L2Kind::Compressed(bytes) => self.decompress(bytes, part, within, at)?,
+                _ => self.read_layer(part, at, None)?,
+            }
+            at += len as u64;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Decompresses a cluster and copies out what starts `within` it.
+    fn decompress(&self, at: CompressedRef, buf: &mut [u8], within: u64, guest: u64) -> Result<()> {
+        DECODER.with_borrow_mut(|(decoder, input, output)| {
+            input.resize(at.len as usize, 0);
+            self.storage.read_at(input, at.offset)?;
+            let cluster = self.layout.cluster_size() as usize;
+            let decoded = if buf.len() == cluster {
+                decoder.decode(self.compression, input, buf)
+            } else {
+                output.resize(cluster, 0);
+                decoder.decode(self.compression, input, output).map(|()| {
+                    let from = output.get(within as usize..).unwrap_or_default();
+                    for (to, from) in buf.iter_mut().zip(from) {
+                        *to = *from;
+                    }
+                })
+            };
+            decoded
+                .map_err(|error| error.with_offset(at.offset).with_errno(libc::EIO))
+                .context(|| {
+                    format!(
+                        "'{}': guest offset {guest} cannot be read",
+                        self.storage.name()
+                    )
+                })
+        })
+    }
+
+    /// Fills `buf` with what the guest reads at `offset`. What is not in this layer comes from
+    /// `below`, or is zero without it. The part past the end of the image is zero.
+    pub(super) fn read_layer(
+        &self,
+        buf: &mut [u8],
+        offset: u64,
+        below: Option<&dyn Below>,
+    ) -> Result<()> {
+        let inside = self.virtual_size().saturating_sub(offset);
+        let (mut rest, past) = buf.split_at_mut(inside.min(buf.len() as u64) as usize);
+        past.fill(0);
+        let mut at = offset;
+        while !rest.is_empty() {
+            let extent = self.map_run(at, rest.len() as u64)?;
+            let (part, tail) = rest.split_at_mut(extent.len as usize);
+            match extent.kind {
+                ExtentKind::Data { host_offset, .. } => {
+                    self.data_storage().read_at(part, host_offset)?;
+                }
+                ExtentKind::Zero { .. } => part.fill(0),
+                ExtentKind::Unallocated { .. } => match below {
+                    Some(below) => below.read_below(part, at)?,
+                    None => part.fill(0),
+                },
+                ExtentKind::Encoded { .. } => self.read_compressed(part, at)?,
+            }
+            at += extent.len;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Whether the guest range is known to read as zeroes, without reading data.
+    pub(super) fn reads_zero(&self, offset: u64, len: u64, below: &dyn Below) -> Result<bool> {
+        let end = offset.saturating_add(len).min(self.virtual_size());
+        let mut at = offset;
+        while at < end {
+            let extent = self.map_run(at, end - at)?;
+            let zero = match extent.kind {
+                ExtentKind::Zero { .. } => true,
+                ExtentKind::Unallocated { .. } => below.is_zero_below(at, extent.len)?,
+                ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => false,
+            };
+            if !zero {
+                return Ok(false);
+            }
+            at += extent.len;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,163 @@
+//! Refcounts of host clusters, through the cache. All changes happen under the allocator's lock.
+
+use crate::error::Result;
+
+use super::alloc::Alloc;
+use super::cache::Class;
+use super::disk::RefcountTableEntry;
+use super::limbo::Freed;
+use super::state::Qcow2;
+
+impl Qcow2 {
+    /// The refcount of a host cluster.
+    pub(super) fn refcount(&self, alloc: &Alloc, cluster: u64) -> Result<u64> {
+        let Some(offset) = self.refcount_slice(alloc, cluster)? else {
+            return Ok(0);
+        };
+        let slice = self.slice(Class::Refcount, offset)?;
+        let index = cluster % self.layout.slice_refcounts();
+        Ok(slice.read(|words| self.layout.refcount(words, index)))
+    }
+
+    /// Where the slice stands that holds a cluster's refcount; None without a block.
+    pub(super) fn refcount_slice(&self, alloc: &Alloc, cluster: u64) -> Result<Option<u64>> {
+        let per_block = self.layout.refcount_block_entries();
+        let block = alloc.block(cluster / per_block);
+        if block == 0 {
+            return Ok(None);
+        }
+        if self.layout.in_cluster(block) != 0 {
+            return Err(self.corruption(
+                format!(
+                    "Refblock offset {block:#x} unaligned (reftable index: {:#x})",
+                    cluster / per_block
+                ),
+                block,
+            ));
+        }
+        let slice = cluster % per_block / self.layout.slice_refcounts();
+        Ok(Some(block + slice * self.layout.slice_bytes()))
+    }
+
+    /// Sets the refcounts of `count` clusters that lie in one slice of an existing block.
+    pub(super) fn set_refcounts(
+        &self,
+        alloc: &Alloc,
+        cluster: u64,
+        count: u64,
+        value: u64,
+    ) -> Result<()> {
+        let Some(offset) = self.refcount_slice(alloc, cluster)? else {
+            return Err(self.corruption(
+                format!("Cluster {cluster:#x} has no refcount block"),
+                cluster << self.layout.cluster_bits(),
+            ));
+        };
+        let slice = self.slice(Class::Refcount, offset)?;
+        let first = cluster % self.layout.slice_refcounts();
+        self.cache.modify(&slice, |words| {
+            for index in first..first + count {
+                self.layout.set_refcount(words, index, value);
+            }
+        });
+        Ok(())
+    }
+
+    /// Takes one reference away from each cluster; what reaches 0 may be allocated again.
+    pub(super) fn drop_references(&self, alloc: &mut Alloc, freed: &[Freed]) -> Result<()> {
+        for freed in freed {
+            let count = self.refcount(alloc, freed.cluster)?;
+            let Some(left) = count.checked_sub(1) else {
+                return Err(self.corruption(
+                    format!(
+                        "Refcount of cluster {:#x} is 0 although it was referenced",
+                        freed.cluster
+                    ),
+                    freed.cluster << self.layout.cluster_bits(),
+                ));
+            };
+            self.set_refcounts(alloc, freed.cluster, 1, left)?;
+            if left == 0 {
+                alloc.became_free(freed.cluster, self.layout.cluster_bits());
+                self.meta.remove_table(freed.cluster);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back clusters that were allocated but never named by any table.
+    pub(super) fn free_unused(&self, cluster: u64, count: u64) {
+        let freed: Vec<_> = (cluster..cluster + count)
+            .map(|cluster| Freed {
+                cluster,
+                punch: false,
+            })
+            .collect();
+        // A failure leaks the clusters, which harms nothing; the caller reports its own error.
+        let _ = self.drop_references(&mut self.alloc.lock(), &freed);
+    }
+
+    /// Gives back references whose unlinking is on disk and that no I/O uses any more.
+    pub(super) fn reclaim(&self) -> Result<()> {
+        let Some(_one) = self.reclaiming.try_lock() else {
+            return Ok(());
+        };
+        let freed = self.limbo.drained();
+        if freed.is_empty() {
+            return Ok(());
+        }
+        self.punch(&freed)?;
+        self.drop_references(&mut self.alloc.lock(), &freed)
+    }
+
+    /// Returns the space of clusters that are about to become free to the host.
+    fn punch(&self, freed: &[Freed]) -> Result<()> {
+        let mut last = Vec::new();
+        {
+            let alloc = self.alloc.lock();
+            for freed in freed.iter().filter(|freed| freed.punch) {
+                // Only the last reference; nobody can take another one before it is dropped.
+                if self.refcount(&alloc, freed.cluster)? == 1 {
+                    last.push(freed.cluster);
+                }
+            }
+        }
+        last.sort_unstable();
+        let bits = self.layout.cluster_bits();
+        for run in last.chunk_by(|a, b| a + 1 == *b) {
+            if let Some(first) = run.first() {
+                // A host that cannot discard keeps the space: nothing is lost.
+                let _ = self
+                    .storage
+                    .discard(first << bits, (run.len() as u64) << bits);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many host clusters have a refcount that is not 0.
+    pub(super) fn count_clusters_in_use(&self) -> Result<u64> {
+        let table = if self.read_only {
+            self.read_refcount_table()?
+        } else {
+            self.alloc.lock().table.clone()
+        };
+        let step = self.layout.slice_bytes();
+        let mut used = 0;
+        for entry in table {
+            let block = RefcountTableEntry(entry).offset();
+            if block == 0 || self.layout.in_cluster(block) != 0 {
+                continue;
+            }
+            for at in (0..self.layout.cluster_size()).step_by(step as usize) {
+                let slice = self.slice(Class::Refcount, block + at)?;
+                used += slice.read(|words| {
+                    (0..self.layout.slice_refcounts())
+                        .filter(|index| self.layout.refcount(words, *index) != 0)
+                        .count() as u64
+                });
+            }
+        }
+        Ok(used)
+    }
+}

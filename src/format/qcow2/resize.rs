@@ -1,0 +1,271 @@
+//! Changing the virtual size.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::format::ZeroBelow;
+use crate::storage::{Preallocation, ZeroFlags};
+
+use super::disk::{L1Entry, L2Entry, MAX_L1_BYTES, SubclusterBitmap};
+use super::limbo::Freed;
+use super::map::Entry;
+use super::overlap::Area;
+use super::state::{L1, Qcow2};
+
+/// Guest clusters that nothing else remaps while the size changes.
+const ALL: std::ops::Range<u64> = 0..u64::MAX;
+
+/// Zeroes for full preallocation are written in pieces of this many bytes.
+const ZERO_PIECE: u64 = 1 << 20;
+
+impl Qcow2 {
+    /// Changes the virtual size; see [`crate::format::Format::resize`].
+    pub(super) fn change_size(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.check_writable()?;
+        self.check_resizable(len)?;
+        self.prepare_write()?;
+        let old = self.virtual_size();
+        if len < old {
+            if preallocation != Preallocation::Off {
+                return Err(Error::invalid(
+                    "Preallocation can't be used for shrinking an image",
+                ));
+            }
+            let _all = self.inflight.reserve(ALL);
+            return self.shrink(len);
+        }
+        {
+            let _all = self.inflight.reserve(ALL);
+            self.grow_l1(self.layout.l1_entries(len))?;
+            self.store_size(len)?;
+        }
+        // Bytes between the old end and the end of its cluster were never visible.
+        let cluster_end = old.next_multiple_of(self.layout.cluster_size()).min(len);
+        self.zero_bytes(old, cluster_end, ZeroFlags::empty(), &ZeroBelow)?;
+        self.preallocate(cluster_end, len, preallocation)
+    }
+
+    fn check_resizable(&self, len: u64) -> Result<()> {
+        if len % 512 != 0 {
+            return Err(Error::invalid("The new size must be a multiple of 512"));
+        }
+        let image = self.header.lock();
+        if image.header.snapshots > 0 && self.version < 3 {
+            return Err(Error::unsupported(
+                "Can't resize a v2 image which has snapshots",
+            ));
+        }
+        if image.bitmaps().is_some() && len != self.virtual_size() {
+            return Err(
+                Error::unsupported("An image with persistent bitmaps cannot be resized")
+                    .with_hint("Remove the bitmaps first."),
+            );
+        }
+        if len > i64::MAX as u64 || self.layout.l1_entries(len) * 8 > MAX_L1_BYTES {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "The new size needs too large an L1 table",
+            ));
+        }
+        Ok(())
+    }
+
+    fn store_size(&self, len: u64) -> Result<()> {
+        if self.raw_data_file {
+            if let Some(data) = &self.data_file {
+                data.set_len(len, Preallocation::Off)?;
+            }
+        }
+        self.update_header(|header| header.size = len)?;
+        self.barrier()?;
+        self.size.store(len, Ordering::Release);
+        Ok(())
+    }
+
+    /// Moves the L1 table to where it has room for `count` entries. Nothing remaps meanwhile.
+    fn grow_l1(&self, count: u64) -> Result<()> {
+        let old_count = self.l1.read().entries.len() as u64;
+        if count <= old_count {
+            return Ok(());
+        }
+        let bits = self.layout.cluster_bits();
+        let clusters = self.layout.clusters_for(count * 8);
+        let first = self
+            .alloc_contiguous(clusters)
+            .context(|| "Failed to grow the L1 table".to_owned())?;
+        let offset = first << bits;
+        self.cache
+            .invalidate(offset, clusters * self.layout.cluster_size());
+        // All that the present table names, and the refcounts of the new one.
+        self.write_metadata(true)?;
+        let _one = self.pass.lock();
+        let mut l1 = self.l1.write();
+        let mut bytes: Vec<u8> = (0..old_count)
+            .flat_map(|index| l1.get(index).to_bytes())
+            .collect();
+        bytes.resize((clusters * self.layout.cluster_size()) as usize, 0);
+        self.storage.write_at(&bytes, offset)?;
+        self.barrier()?;
+        let moved = self
+            .update_header(|header| {
+                header.l1_offset = offset;
+                header.l1_entries = count as u32;
+            })
+            .and_then(|()| self.barrier());
+        if let Err(error) = moved {
+            // Either table may be the one that counts now: writing only one would be wrong.
+            self.lost.store(true, Ordering::Release);
+            self.broken.store(true, Ordering::Release);
+            return Err(error);
+        }
+        let old = l1.offset >> bits..(l1.offset >> bits) + self.layout.clusters_for(old_count * 8);
+        let entries = (0..count)
+            .map(|index| AtomicU64::new(l1.get(index).0))
+            .collect();
+        *l1 = L1 { offset, entries };
+        self.meta.set_area(Area::L1, first..first + clusters);
+        self.limbo.queue(old.map(|cluster| Freed {
+            cluster,
+            punch: false,
+        }));
+        Ok(())
+    }
+
+    fn shrink(&self, len: u64) -> Result<()> {
+        let old = self.virtual_size();
+        let cluster = self.layout.cluster_size();
+        let coverage = 1u64 << self.layout.l1_shift();
+        self.store_size(len)?;
+        let mut at = len.next_multiple_of(cluster);
+        while at < old {
+            let Some(table) = self.l2_table(at)? else {
+                at = self.next_table(at, old);
+                continue;
+            };
+            let end = at - at % coverage + coverage;
+            if at % coverage == 0 {
+                self.drop_table(at, table)?;
+            } else {
+                self.drop_entries(at, end.min(old.next_multiple_of(cluster)))?;
+            }
+            at = end;
+            self.relieve()?;
+        }
+        Ok(())
+    }
+
+    /// Unlinks a whole L2 table and all that it names.
+    fn drop_table(&self, guest: u64, table: L1Entry) -> Result<()> {
+        let bits = self.layout.cluster_bits();
+        let mut freed = Vec::new();
+        for n in 0..self.layout.l2_entries() {
+            let at = guest + (n << bits);
+            let (slice, index) = self.l2_slice(table.offset(), at)?;
+            let entry = slice.read(|words| Entry::load(words, &self.layout, index));
+            self.checked_kind(entry, at)?;
+            self.collect_references(entry, true, &mut freed);
+        }
+        freed.push(Freed {
+            cluster: table.offset() >> bits,
+            punch: true,
+        });
+        self.set_l1(self.layout.l1_index(guest), L1Entry::default());
+        if table.copied() {
+            self.cache
+                .invalidate(table.offset(), self.layout.cluster_size());
+        }
+        self.give_up(freed);
+        Ok(())
+    }
+
+    /// Empties the entries of `start..end`, which one table maps.
+    fn drop_entries(&self, start: u64, end: u64) -> Result<()> {
+        let mut freed = Vec::new();
+        for at in (start..end).step_by(self.layout.cluster_size() as usize) {
+            let (slice, index) = self.l2_slice_for_write(at)?;
+            let entry = slice.read(|words| Entry::load(words, &self.layout, index));
+            self.checked_kind(entry, at)?;
+            if entry == Entry::default() {
+                continue;
+            }
+            self.collect_references(entry, true, &mut freed);
+            self.cache.modify(&slice, |words| {
+                Entry::default().store(words, &self.layout, index);
+            });
+        }
+        self.give_up(freed);
+        Ok(())
+    }
+
+    /// Gives the guest range host clusters that read as zeroes.
+    fn preallocate(&self, start: u64, end: u64, mode: Preallocation) -> Result<()> {
+        if mode == Preallocation::Off || start >= end {
+            return Ok(());
+        }
+        let cluster = self.layout.cluster_size();
+        let span = self.layout.slice_entries() * cluster;
+        let mut at = start;
+        while at < end {
+            self.relieve()?;
+            let part = end.next_multiple_of(cluster).min(at - at % span + span);
+            let _mine = self.inflight.reserve(at / cluster..part / cluster);
+            let (slice, index) = self.l2_slice_for_write(at)?;
+            let entry = slice.read(|words| Entry::load(words, &self.layout, index));
+            if entry != Entry::default() {
+                at += cluster;
+                continue;
+            }
+            let empty = slice.read(|words| {
+                (0..(part - at) / cluster)
+                    .take_while(|n| Entry::load(words, &self.layout, index + n) == Entry::default())
+                    .count() as u64
+            });
+            let target = self.reserve_data(at, empty)?;
+            if let Err(error) = self.fill_target(&target, mode) {
+                if !self.has_data_file {
+                    self.free_unused(target.host >> self.layout.cluster_bits(), target.count);
+                }
+                return Err(error);
+            }
+            self.cache.modify(&slice, |words| {
+                for n in 0..target.count {
+                    let bitmap = if self.layout.extended_l2() {
+                        SubclusterBitmap::ALL_ALLOCATED
+                    } else {
+                        SubclusterBitmap::default()
+                    };
+                    let word = L2Entry::data(target.host + n * cluster, true);
+                    Entry { word, bitmap }.store(words, &self.layout, index + n);
+                }
+            });
+            at += target.count * cluster;
+        }
+        Ok(())
+    }
+
+    fn fill_target(&self, target: &super::write::Target, mode: Preallocation) -> Result<()> {
+        let storage = self.data_storage();
+        let len = target.count << self.layout.cluster_bits();
+        let end = target.host + len;
+        self.check_data_place(target.host, len)?;
+        match mode {
+            Preallocation::Off | Preallocation::Metadata if target.zeroed => {
+                if storage.len()? < end {
+                    storage.set_len(end, Preallocation::Off)?;
+                }
+                Ok(())
+            }
+            Preallocation::Full => {
+                let zeroes = vec![0; len.min(ZERO_PIECE) as usize];
+                let mut at = target.host;
+                while at < end {
+                    let piece = (end - at).min(ZERO_PIECE);
+                    storage.write_at(zeroes.get(..piece as usize).unwrap_or(&zeroes), at)?;
+                    at += piece;
+                }
+                Ok(())
+            }
+            _ => storage.write_zeroes(target.host, len, ZeroFlags::empty()),
+        }
+    }
+}

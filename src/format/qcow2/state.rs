@@ -1,0 +1,181 @@
+//! An open qcow2 image: what all parts of the driver share.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::codec::CompressionType;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Durability, Storage};
+
+use super::alloc::Alloc;
+use super::cache::{Cache, Class, Slice};
+use super::disk::{ImageHeader, L1Entry};
+use super::inflight::InFlight;
+use super::layout::Layout;
+use super::limbo::Limbo;
+use super::overlap::MetaMap;
+
+/// L1 entries per unit of writing: one 512-byte sector.
+pub(super) const L1_UNIT: u64 = 64;
+
+/// An open image.
+///
+/// Lock order, outermost first: an in-flight reservation, `l2_alloc`, `pass`, `l1`, `alloc`,
+/// `header`; then the cache's own locks and the small ones. None is held across data I/O but the
+/// reservation, which only keeps out others that remap the same guest clusters.
+#[derive(Debug)]
+pub struct Qcow2 {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) data_file: Option<Arc<dyn Storage>>,
+    pub(super) layout: Layout,
+    pub(super) version: u32,
+    pub(super) has_data_file: bool,
+    pub(super) raw_data_file: bool,
+    pub(super) has_backing: bool,
+    pub(super) lazy: bool,
+    pub(super) compression: CompressionType,
+    pub(super) encrypted: bool,
+    pub(super) read_only: bool,
+    pub(super) durability: Durability,
+    pub(super) max_table_bytes: u64,
+    pub(super) header: Mutex<ImageHeader>,
+    pub(super) size: AtomicU64,
+    pub(super) l1: RwLock<L1>,
+    /// Units of the L1 table that differ from the disk.
+    pub(super) l1_dirty: Mutex<BTreeSet<u64>>,
+    /// Held while an L2 table is allocated or copied.
+    pub(super) l2_alloc: Mutex<()>,
+    pub(super) cache: Cache,
+    pub(super) alloc: Mutex<Alloc>,
+    pub(super) meta: MetaMap,
+    pub(super) limbo: Limbo,
+    pub(super) inflight: InFlight,
+    /// Held by the one thread that writes metadata out.
+    pub(super) pass: Mutex<()>,
+    /// Held by the one thread that gives freed clusters back.
+    pub(super) reclaiming: Mutex<()>,
+    /// The first write has been prepared for: dirty bit, bitmaps.
+    pub(super) prepared: Mutex<bool>,
+    pub(super) is_prepared: AtomicBool,
+    /// Metadata was found damaged: no more writes.
+    pub(super) broken: AtomicBool,
+    /// A sync failed: what it covered may be lost, so no later flush may succeed.
+    pub(super) lost: AtomicBool,
+}
+
+/// The active L1 table.
+#[derive(Debug, Default)]
+pub(super) struct L1 {
+    /// Host offset.
+    pub(super) offset: u64,
+    /// All entries.
+    pub(super) entries: Box<[AtomicU64]>,
+}
+
+impl L1 {
+    /// The entry at `index`; 0 past the end.
+    pub(super) fn get(&self, index: u64) -> L1Entry {
+        let entry = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.entries.get(index));
+        L1Entry(entry.map_or(0, |entry| entry.load(Ordering::Acquire)))
+    }
+}
+
+impl Qcow2 {
+    /// The virtual size in bytes.
+    pub(super) fn virtual_size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The storage that holds guest data.
+    pub(super) fn data_storage(&self) -> &Arc<dyn Storage> {
+        self.data_file.as_ref().unwrap_or(&self.storage)
+    }
+
+    /// A cached slice of a table, loaded where needed. `offset` is a multiple of the slice size.
+    pub(super) fn slice(&self, class: Class, offset: u64) -> Result<Arc<Slice>> {
+        self.cache.get(class, offset, |bytes| {
+            let table = offset - self.layout.in_cluster(offset);
+            if table >= self.storage.len()? {
+                return Err(Error::corrupt(format!(
+                    "'{}': a metadata table at offset {table:#x} lies past the end of the file",
+                    self.storage.name()
+                ))
+                .with_offset(table));
+            }
+            self.storage.read_at(bytes, offset)
+        })
+    }
+
+    /// The slice of the L2 table at `table` that maps the guest offset, and the entry's index in it.
+    pub(super) fn l2_slice(&self, table: u64, guest: u64) -> Result<(Arc<Slice>, u64)> {
+        let index = self.layout.l2_index(guest);
+        let in_slice = index % self.layout.slice_entries();
+        let first = index - in_slice;
+        let offset = table + first * self.layout.l2_entry_size() as u64;
+        Ok((self.slice(Class::L2, offset)?, in_slice))
+    }
+
+    /// The L1 entry for a guest offset, its table's position checked. None where there is no table.
+    pub(super) fn l2_table(&self, guest: u64) -> Result<Option<L1Entry>> {
+        let index = self.layout.l1_index(guest);
+        let entry = self.l1.read().get(index);
+        let offset = entry.offset();
+        if offset == 0 {
+            return Ok(None);
+        }
+        if self.layout.in_cluster(offset) != 0 {
+            return Err(self.corruption(
+                format!("L2 table offset {offset:#x} unaligned (L1 index: {index:#x})"),
+                offset,
+            ));
+        }
+        Ok(Some(entry))
+    }
+
+    /// Replaces an L1 entry in memory; the next pass writes it.
+    pub(super) fn set_l1(&self, index: u64, entry: L1Entry) {
+        let l1 = self.l1.read();
+        if let Some(slot) = usize::try_from(index)
+            .ok()
+            .and_then(|index| l1.entries.get(index))
+        {
+            slot.store(entry.0, Ordering::Release);
+            self.l1_dirty.lock().insert(index / L1_UNIT);
+        }
+    }
+
+    /// Refuses what may not be written.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("'{}' is open read-only", self.storage.name()),
+            ));
+        }
+        if self.broken.load(Ordering::Acquire) {
+            return Err(Error::corrupt(format!(
+                "'{}': the image is marked corrupt; no more writes are accepted",
+                self.storage.name()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses a guest range that passes the end of the image.
+    pub(super) fn check_range(&self, offset: u64, len: u64) -> Result<u64> {
+        offset
+            .checked_add(len)
+            .filter(|end| *end <= self.virtual_size())
+            .ok_or_else(|| {
+                Error::invalid(format!(
+                    "'{}': the range at {offset} of {len} bytes passes the end of the image",
+                    self.storage.name()
+                ))
+            })
+    }
+}

@@ -1,0 +1,415 @@
+//! Writing guest data: in place where the host cluster is the image's own, else reserve, write,
+//! publish.
+
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::format::Below;
+use crate::storage::ZeroFlags;
+
+use super::cache::Slice;
+use super::disk::{Geometry, L2Entry, L2Kind, SubclusterBitmap};
+use super::limbo::Freed;
+use super::map::Entry;
+use super::state::Qcow2;
+
+/// Zeroes around written data that are shorter than this go into the same request.
+const MERGE_ZEROES: u64 = 64 << 10;
+
+/// What allocating for a guest cluster starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// It can be written in place.
+    InPlace,
+    /// Its own host cluster at this offset holds no (or not all) data yet.
+    Reserved(u64),
+    /// A new host cluster is needed. The old contents are all of the cluster, or none of it that
+    /// has to move: see [`Source`].
+    New(Source),
+}
+
+/// What of a guest cluster has to move to its new host cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// Only what shares a subcluster with written bytes: the rest stays as the bitmap says.
+    Edges,
+    /// All that is not overwritten.
+    Whole,
+}
+
+/// A reserved run of host clusters for a run of guest clusters.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Guest offset of the first cluster.
+    pub(super) guest: u64,
+    pub(super) count: u64,
+    /// Host offset of the first cluster.
+    pub(super) host: u64,
+    /// The host clusters were allocated for this write; else they belong to the guest clusters.
+    pub(super) new: bool,
+    /// The host clusters read as zeroes.
+    pub(super) zeroed: bool,
+}
+
+impl Qcow2 {
+    /// Writes guest bytes; see [`crate::format::Format::write`].
+    pub(super) fn write_guest(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
+        self.prepare_write()?;
+        self.check_range(offset, buf.len() as u64)?;
+        let mut rest = buf;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let done = match self.write_in_place(rest, at)? {
+                0 => {
+                    self.relieve()?;
+                    self.write_allocating(rest, at, below)?
+                }
+                done => done,
+            };
+            rest = rest.get(done as usize..).unwrap_or_default();
+            at += done;
+        }
+        Ok(())
+    }
+
+    /// Overwrites what the image alone owns; returns how much, from the start of `buf`.
+    fn write_in_place(&self, buf: &[u8], offset: u64) -> Result<u64> {
+        let _guard = self.limbo.enter();
+        let Some((host, len)) = self.in_place_run(offset, buf.len() as u64)? else {
+            return Ok(0);
+        };
+        self.check_data_place(host, len)?;
+        let part = buf.get(..len as usize).unwrap_or(buf);
+        self.data_storage().write_at(part, host)?;
+        Ok(len)
+    }
+
+    /// Refuses to write guest data over metadata.
+    pub(super) fn check_data_place(&self, host: u64, len: u64) -> Result<()> {
+        if self.has_data_file {
+            return Ok(());
+        }
+        let bits = self.layout.cluster_bits();
+        let end = host
+            .saturating_add(len)
+            .div_ceil(self.layout.cluster_size());
+        match self.meta.overlap(host >> bits..end) {
+            None => Ok(()),
+            Some(what) => Err(self.corruption(
+                format!("Preventing invalid write on metadata (overlaps with {what})"),
+                host,
+            )),
+        }
+    }
+
+    /// Writes the beginning of `buf` where at least the first cluster cannot be written in place;
+    /// returns how much. 0 where another write has allocated meanwhile.
+    fn write_allocating(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<u64> {
+        let bits = self.layout.cluster_bits();
+        let slice_span = self.layout.slice_entries() << bits;
+        // No further than one slice of the table: so much is published at once.
+        let end = (offset + buf.len() as u64).min(offset - offset % slice_span + slice_span);
+        let first = offset >> bits;
+        let clusters = first..end.div_ceil(self.layout.cluster_size());
+        let _mine = self.inflight.reserve(clusters.clone());
+        let _guard = self.limbo.enter();
+        let (slice, index) = self.l2_slice_for_write(offset)?;
+        let entries: Vec<Entry> = slice.read(|words| {
+            (0..clusters.end - clusters.start)
+                .map(|n| Entry::load(words, &self.layout, index + n))
+                .collect()
+        });
+        let Some((start, count)) = self.run_to_write(&entries, offset, end)? else {
+            return Ok(0);
+        };
+        let target = match start {
+            Start::InPlace => return Ok(0),
+            Start::Reserved(host) => Target {
+                guest: first << bits,
+                count,
+                host,
+                new: false,
+                zeroed: false,
+            },
+            Start::New(_) => self.reserve_data(first << bits, count)?,
+        };
+        let end = end.min(target.guest + (target.count << bits));
+        let data = buf.get(..(end - offset) as usize).unwrap_or(buf);
+        let entries = entries.get(..target.count as usize).unwrap_or(&entries);
+        let written = self
+            .check_data_place(target.host, target.count << bits)
+            .and_then(|()| self.write_new(&target, entries, data, offset, below));
+        match written {
+            Ok(covered) => {
+                self.publish(&slice, index, &target, entries, covered);
+                Ok(end - offset)
+            }
+            Err(error) => {
+                if target.new && !self.has_data_file {
+                    self.free_unused(target.host >> bits, target.count);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// How the first clusters are to be written, and how many of them alike.
+    fn run_to_write(
+        &self,
+        entries: &[Entry],
+        offset: u64,
+        end: u64,
+    ) -> Result<Option<(Start, u64)>> {
+        let cluster = self.layout.cluster_size();
+        let mut run: Option<(Start, u64)> = None;
+        let mut at = offset - self.layout.in_cluster(offset);
+        for entry in entries {
+            let range = at.max(offset)..(at + cluster).min(end);
+            let next = self.start_of(*entry, range)?;
+            run = match (run, next) {
+                (None, next) => Some((next, 1)),
+                (Some((Start::New(a), n)), Start::New(_)) => Some((Start::New(a), n + 1)),
+                (Some((Start::Reserved(host), n)), Start::Reserved(other))
+                    if other == host + n * cluster =>
+                {
+                    Some((Start::Reserved(host), n + 1))
+                }
+                (run, _) => return Ok(run),
+            };
+            at += cluster;
+        }
+        Ok(run)
+    }
+
+    /// How one cluster is to be written in `range`.
+    fn start_of(&self, entry: Entry, range: Range<u64>) -> Result<Start> {
+        let owned = entry.word.copied() || self.has_data_file;
+        Ok(match self.checked_kind(entry, range.start)? {
+            L2Kind::Data(host) if owned => {
+                if self.layout.extended_l2() && !self.covers(entry.bitmap, &range) {
+                    Start::Reserved(host)
+                } else {
+                    Start::InPlace
+                }
+            }
+            L2Kind::ZeroAllocated(host) if owned => Start::Reserved(host),
+            L2Kind::Unallocated | L2Kind::Zero => Start::New(Source::Edges),
+            _ => Start::New(Source::Whole),
+        })
+    }
+
+    /// The subclusters that a guest range within one cluster touches.
+    fn subclusters(&self, range: &Range<u64>) -> (u32, u32) {
+        let size = self.layout.subcluster_size();
+        let first = self.layout.in_cluster(range.start) / size;
+        let last = self.layout.in_cluster(range.end - 1) / size;
+        (first as u32, (last - first + 1) as u32)
+    }
+
+    fn covers(&self, bitmap: SubclusterBitmap, range: &Range<u64>) -> bool {
+        let (first, count) = self.subclusters(range);
+        bitmap.allocated(first) && bitmap.run(first) >= count
+    }
+
+    /// Reserves host clusters for a run of guest clusters: as many as stand in a row.
+    pub(super) fn reserve_data(&self, guest: u64, count: u64) -> Result<Target> {
+        let bits = self.layout.cluster_bits();
+        if let Some(data) = &self.data_file {
+            // Guest data stands at its guest offset in the data file.
+            return Ok(Target {
+                guest,
+                count,
+                host: guest,
+                new: true,
+                zeroed: guest >= data.len()?,
+            });
+        }
+        let run = self.alloc_run(count)?;
+        Ok(Target {
+            guest,
+            count: run.count,
+            host: run.cluster << bits,
+            new: true,
+            zeroed: run.zeroed,
+        })
+    }
+
+    /// Where copying has to begin for a write that begins at `offset` in the cluster of `entry`
+    /// (`end`: has to end for one that ends there). Guest offsets.
+    fn edge(&self, entry: Entry, offset: u64, end: bool) -> Result<u64> {
+        let cluster = self.layout.cluster_size();
+        let within = if end { offset - 1 } else { offset };
+        let whole = match self.start_of(entry, within..within + 1)? {
+            // An allocated subcluster is written in place: nothing around it moves.
+            Start::InPlace => return Ok(offset),
+            Start::Reserved(_) => !self.layout.extended_l2(),
+            Start::New(source) => source == Source::Whole,
+        };
+        let unit = if whole {
+            cluster
+        } else {
+            self.layout.subcluster_size()
+        };
+        Ok(if end {
+            offset.next_multiple_of(unit)
+        } else {
+            offset - offset % unit
+        })
+    }
+
+    /// Writes `data` and what must stand around it. Returns the guest range that the host
+    /// clusters hold now.
+    fn write_new(
+        &self,
+        target: &Target,
+        entries: &[Entry],
+        data: &[u8],
+        offset: u64,
+        below: &dyn Below,
+    ) -> Result<Range<u64>> {
+        let data_end = offset + data.len() as u64;
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(offset..offset);
+        };
+        let start = self.edge(*first, offset, false)?;
+        let end = self.edge(*last, data_end, true)?;
+        let head = self.around(start..offset, target, below)?;
+        let tail = self.around(data_end..end, target, below)?;
+        let host = |guest: u64| target.host + (guest - target.guest);
+        let storage = self.data_storage();
+        let mut bufs = Vec::with_capacity(3);
+        let mut from = offset;
+        if let Around::Bytes(bytes) = &head {
+            bufs.push(IoSlice::new(bytes));
+            from = start;
+        }
+        bufs.push(IoSlice::new(data));
+        if let Around::Bytes(bytes) = &tail {
+            bufs.push(IoSlice::new(bytes));
+        }
+        for (part, range) in [(&head, start..offset), (&tail, data_end..end)] {
+            if matches!(part, Around::Zeroes) {
+                let len = range.end - range.start;
+                storage.write_zeroes(host(range.start), len, ZeroFlags::empty())?;
+            }
+        }
+        match bufs.as_slice() {
+            [_] => storage.write_at(data, host(from))?,
+            many => storage.write_vectored_at(many, host(from))?,
+        }
+        Ok(start..end)
+    }
+
+    /// What goes into a range beside written data.
+    fn around(&self, range: Range<u64>, target: &Target, below: &dyn Below) -> Result<Around> {
+        let len = range.end - range.start;
+        if len == 0 {
+            return Ok(Around::Nothing);
+        }
+        if self.reads_zero(range.start, len, below)? {
+            return Ok(if target.zeroed {
+                Around::Nothing
+            } else if len >= MERGE_ZEROES {
+                Around::Zeroes
+            } else {
+                Around::Bytes(vec![0; len as usize])
+            });
+        }
+        let mut bytes = vec![0; len as usize];
+        self.read_layer(&mut bytes, range.start, Some(below))?;
+        Ok(Around::Bytes(bytes))
+    }
+
+    /// Lets the entries name the new data, and gives up what they named before.
+    fn publish(
+        &self,
+        slice: &Arc<Slice>,
+        index: u64,
+        target: &Target,
+        entries: &[Entry],
+        covered: Range<u64>,
+    ) {
+        let cluster = self.layout.cluster_size();
+        let mut freed = Vec::new();
+        self.cache.modify(slice, |words| {
+            for (n, old) in (0..target.count).zip(entries) {
+                let guest = target.guest + n * cluster;
+                let range = covered.start.max(guest)..covered.end.min(guest + cluster);
+                let host = target.host + n * cluster;
+                let keeps = !target.new
+                    || matches!(
+                        old.word.kind(&self.layout, self.has_data_file),
+                        L2Kind::Unallocated | L2Kind::Zero
+                    );
+                let before = if keeps {
+                    old.bitmap
+                } else {
+                    SubclusterBitmap::default()
+                };
+                let bitmap = if self.layout.extended_l2() {
+                    let (first, count) = self.subclusters(&range);
+                    before.with_allocated(first, count.min(Geometry::SUBCLUSTERS))
+                } else {
+                    SubclusterBitmap::default()
+                };
+                Entry {
+                    word: L2Entry::data(host, true),
+                    bitmap,
+                }
+                .store(words, &self.layout, index + n);
+                if target.new {
+                    self.collect_references(*old, false, &mut freed);
+                }
+            }
+        });
+        self.give_up(freed);
+    }
+
+    /// Adds the host clusters that an entry names to `freed`.
+    pub(super) fn collect_references(&self, entry: Entry, punch: bool, freed: &mut Vec<Freed>) {
+        if self.has_data_file {
+            // Clusters of the data file are not counted.
+            return;
+        }
+        let bits = self.layout.cluster_bits();
+        match entry.word.kind(&self.layout, false) {
+            L2Kind::Data(host) | L2Kind::ZeroAllocated(host) => freed.push(Freed {
+                cluster: host >> bits,
+                punch,
+            }),
+            L2Kind::Compressed(bytes) => {
+                let (first, last) = bytes.clusters(&self.layout);
+                freed.extend((first..=last).map(|cluster| Freed { cluster, punch }));
+            }
+            L2Kind::Unallocated | L2Kind::Zero => {}
+        }
+    }
+
+    /// Queues references that no entry in memory holds any more.
+    pub(super) fn give_up(&self, freed: Vec<Freed>) {
+        if freed.is_empty() {
+            return;
+        }
+        {
+            // No more compressed data goes into a cluster that waits to be freed.
+            let alloc = &mut *self.alloc.lock();
+            let packed = alloc.packed.map(|at| at >> self.layout.cluster_bits());
+            if freed.iter().any(|freed| Some(freed.cluster) == packed) {
+                alloc.packed = None;
+            }
+        }
+        self.limbo.queue(freed);
+    }
+}
+
+/// What goes beside written data.
+enum Around {
+    /// Nothing: the host bytes read right already, or nothing lies there.
+    Nothing,
+    /// A run of zeroes, written as such.
+    Zeroes,
+    /// These bytes.
+    Bytes(Vec<u8>),
+}
