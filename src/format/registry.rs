@@ -1,10 +1,10 @@
 //! The formats that this build has. A new format is one line here.
 
 use crate::format::FormatDriver;
-use crate::format::{luks, raw};
+use crate::format::{luks, qcow2, raw};
 
 /// Every format, in the order in which lists show them.
-static DRIVERS: &[&FormatDriver] = &[&raw::DRIVER, &luks::DRIVER];
+static DRIVERS: &[&FormatDriver] = &[&raw::DRIVER, &luks::DRIVER, &qcow2::DRIVER];
 
 /// Every format of this build.
 pub fn drivers() -> &'static [&'static FormatDriver] {

@@ -4,10 +4,37 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, StorageSlot};
-use crate::format::{BackingRef, Below, Check, Compress, Format, FormatInfo, IoGuard};
+use crate::format::{
+    BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
+    OpenContext,
+};
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
+use super::create;
 use super::state::Qcow2;
+
+/// The line of the registry.
+pub static DRIVER: FormatDriver = FormatDriver {
+    name: "qcow2",
+    features: Features::CREATE
+        .union(Features::WRITE)
+        .union(Features::BACKING)
+        .union(Features::COMPRESS)
+        .union(Features::CHECK)
+        .union(Features::RESIZE)
+        .union(Features::MEASURE),
+    open,
+    plan: Some(create::plan),
+    create: Some(create::create),
+    create_options: create::OPTIONS,
+    summary: create::SUMMARY,
+    amend_options: &[],
+    open_options: &[],
+};
+
+fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
+    Ok(Box::new(Qcow2::open(&context)?))
+}
 
 impl Format for Qcow2 {
     fn driver(&self) -> &'static str {

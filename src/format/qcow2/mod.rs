@@ -25,4 +25,5 @@ mod resize;
 mod state;
 mod write;
 
+pub use driver::DRIVER;
 pub use state::Qcow2;
