@@ -47,14 +47,16 @@ const NOT_OPEN: &str = "Could not open backing image.";
 fn check_chain(image: Image, options: &OpenOptions) -> Result<()> {
     let mut image = image;
     for _ in 0..options.policy.chain_limit() {
-        let below = image.open_backing_metadata(options).map_err(|error| {
-            unnamed(error)
-                .context("Could not open backing file")
-                .with_hint(NOT_OPEN)
-        })?;
-        match below {
-            Some(next) => image = next,
-            None => return Ok(()),
+        match image.open_backing_metadata(options) {
+            Ok(Some(next)) => image = next,
+            Ok(None) => return Ok(()),
+            // What may not be opened need not be there.
+            Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
+            Err(error) => {
+                return Err(unnamed(error)
+                    .context("Could not open backing file")
+                    .with_hint(NOT_OPEN));
+            }
         }
     }
     Err(Error::new(
