@@ -695,27 +695,28 @@ typedef int (*platter_implicit_fn)(const struct platter_implicit_file *file,
                                    void *user_data);
 
 /**
- * Storage of the program, on which an image lies. Unused and reserved members are NULL.
+ * Storage of the program, on which an image lies. Members that are not needed, and `reserved`, are
+ * NULL.
  *
  * Each callback returns 0, or a negative `PLATTER_STATUS_*` or `-errno`. They are called from any
  * thread that uses the image, from several at once.
  */
 typedef struct platter_storage_ops {
     /**
-     * Fills all of `buf` from `offset`; bytes past the end read as zeroes. Required.
+     * Fills all of `buf` from `offset`; the range lies within the size. Required.
      */
     int (*read)(void *buf,
                 size_t len,
                 uint64_t offset,
                 void *user_data);
     /**
-     * Stores the current length in bytes. Required.
+     * Stores the size in bytes. Called once, when the image is opened. Required.
      */
-    int (*length)(uint64_t *length,
-                  void *user_data);
+    int (*size)(uint64_t *size,
+                void *user_data);
     /**
-     * Writes all of `buf` at `offset`, growing the storage where it ends past the end. NULL makes
-     * the storage read-only.
+     * Writes all of `buf` at `offset`; goes past the end, which moves then, only where `set_size` is
+     * given. NULL makes the storage read-only.
      */
     int (*write)(const void *buf,
                  size_t len,
@@ -726,16 +727,18 @@ typedef struct platter_storage_ops {
      */
     int (*flush)(void *user_data);
     /**
-     * Sets the length; a longer storage reads as zeroes in its new part. NULL where it is fixed.
+     * Sets the size in bytes; a longer storage reads as zeroes in its new part. NULL where the size is
+     * fixed.
      */
-    int (*set_length)(uint64_t length,
-                      void *user_data);
+    int (*set_size)(uint64_t size,
+                    void *user_data);
     /**
-     * Makes a range read as zeroes; it may return `PLATTER_STATUS_UNSUPPORTED`, and then has changed
-     * nothing. NULL has zero bytes written.
+     * Makes a range read as zeroes; `flags` are bits of `PLATTER_ZERO_*`. Where it returns
+     * `PLATTER_STATUS_UNSUPPORTED` it has changed nothing. NULL has zero bytes written.
      */
     int (*write_zeroes)(uint64_t offset,
                         uint64_t len,
+                        uint32_t flags,
                         void *user_data);
     /**
      * Gives a range back; what it reads as afterwards is not defined. NULL where that is not possible.
@@ -744,9 +747,19 @@ typedef struct platter_storage_ops {
                    uint64_t len,
                    void *user_data);
     /**
+     * Describes the first run at `offset`, at most `len` bytes: stores its length, which is not 0, and
+     * bits of `PLATTER_EXTENT_DATA` (it occupies space) and `PLATTER_EXTENT_ZERO` (it reads as
+     * zeroes). NULL where everything is data.
+     */
+    int (*extent)(uint64_t offset,
+                  uint64_t len,
+                  uint64_t *run,
+                  uint32_t *flags,
+                  void *user_data);
+    /**
      * NULL.
      */
-    void *reserved[9];
+    void *reserved[8];
 } platter_storage_ops;
 
 /**
@@ -1331,8 +1344,10 @@ int platter_image_open(struct platter_image **out,
                        struct platter_error **err);
 
 /**
- * Opens the image in an open file. The descriptor is duplicated: the caller keeps its own. `name`
- * (may be NULL) stands for the file in messages and reports. `options` and `flags` as for
+ * Opens the image in an open file. The descriptor is duplicated: the caller keeps its own, but both
+ * share the file's locks and, with the cache modes `none` and `directsync`, the flag `O_DIRECT`. `name`
+ * (may be NULL) stands for the file in messages and reports, and names inside the image are relative
+ * to it. `options` and `flags` as for
  * `platter_image_open()`, without `PLATTER_LOCATION_*`.
  *
  * Statuses: as `platter_image_open()`. Threads: any. Since 0.1.
@@ -1424,8 +1439,8 @@ const char *platter_image_filename(const struct platter_image *image);
 bool platter_image_is_read_only(const struct platter_image *image);
 
 /**
- * What the user should know although the image could be opened: one line of UTF-8. `index` counts
- * from 0; NULL past the last one, and for NULL. Lives as long as the image.
+ * What the user should know although the image could be opened: UTF-8, several lines where there is
+ * more to say, without the last newline. `index` counts from 0; NULL past the last one, and for NULL. Lives as long as the image.
  *
  * Threads: any. Since 0.1.
  */

@@ -9,9 +9,10 @@ use crate::capi::guard::{call_out, check_flags};
 use crate::capi::open::{LOCATION_FLAGS, location};
 use crate::capi::text::{c_string, owned, utf8};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Features, FormatDriver, registry};
+use crate::format::{Features, registry};
 use crate::ops::help;
 use crate::options::{OptionKind, OptionSpec};
+use crate::storage::{self, StorageFeatures};
 
 /// Kind of driver: an image format.
 pub const PLATTER_DRIVER_FORMAT: u32 = 1;
@@ -110,36 +111,46 @@ unsafe impl Sync for Entry {}
 fn drivers() -> &'static [Entry] {
     static DRIVERS: OnceLock<Vec<Entry>> = OnceLock::new();
     DRIVERS.get_or_init(|| {
-        registry::drivers()
-            .iter()
-            .map(|driver| entry(driver))
-            .collect()
+        let formats = registry::drivers().iter().map(|driver| {
+            let tables = [
+                driver.create_options,
+                driver.open_options,
+                driver.amend_options,
+            ];
+            let features = features(driver.features);
+            entry(driver.name, PLATTER_DRIVER_FORMAT, features, tables)
+        });
+        let protocols = storage::registry::drivers().iter().map(|driver| {
+            let tables = [driver.create_options, driver.open_options, &[]];
+            let features = protocol_features(driver.features);
+            entry(driver.name, PLATTER_DRIVER_PROTOCOL, features, tables)
+        });
+        let mut drivers: Vec<_> = formats.chain(protocols).collect();
+        drivers.sort_by_key(|entry| (entry.info.kind, entry.name));
+        drivers
     })
 }
 
-fn entry(driver: &FormatDriver) -> Entry {
+fn entry(name: &'static str, kind: u32, features: u32, tables: [&[OptionSpec]; 3]) -> Entry {
     let mut strings = Vec::new();
     let mut lists = Vec::new();
-    let options = [
-        driver.create_options,
-        driver.open_options,
-        driver.amend_options,
-    ]
-    .map(|table| {
+    let options = tables.map(|table| {
+        let mut table: Vec<_> = table.iter().collect();
+        table.sort_by_key(|spec| spec.name);
         table
-            .iter()
+            .into_iter()
             .map(|spec| describe(spec, &mut strings, &mut lists))
             .collect()
     });
     let info = platter_driver_info {
         size: size_of::<platter_driver_info>(),
-        name: keep(driver.name, &mut strings),
-        kind: PLATTER_DRIVER_FORMAT,
-        features: features(driver.features),
+        name: keep(name, &mut strings),
+        kind,
+        features,
     };
     Entry {
         info,
-        name: driver.name,
+        name,
         options,
         _strings: strings,
         _lists: lists,
@@ -200,6 +211,18 @@ fn features(features: Features) -> u32 {
         (Features::AMEND, PLATTER_FEATURE_AMEND),
         (Features::MEASURE, PLATTER_FEATURE_MEASURE),
         (Features::ENCRYPT, PLATTER_FEATURE_ENCRYPT),
+    ]
+    .iter()
+    .filter(|(feature, _)| features.contains(*feature))
+    .map(|(_, bit)| bit)
+    .sum()
+}
+
+fn protocol_features(features: StorageFeatures) -> u32 {
+    [
+        (StorageFeatures::CREATE, PLATTER_FEATURE_CREATE),
+        (StorageFeatures::WRITE, PLATTER_FEATURE_WRITE),
+        (StorageFeatures::RESIZE, PLATTER_FEATURE_RESIZE),
     ]
     .iter()
     .filter(|(feature, _)| features.contains(*feature))

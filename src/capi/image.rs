@@ -12,11 +12,12 @@ use crate::capi::guard::{
     platter_free_fn,
 };
 use crate::capi::open::{LOCATION_FLAGS, OPEN_FLAGS, location, merged, platter_open_options};
-use crate::capi::storage::{CallbackStorage, name_of, platter_storage_ops};
-use crate::capi::text::{c_line, c_string};
+use crate::capi::storage::{callbacks, platter_storage_ops};
+use crate::capi::text::{c_string, optional_utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::log::{Level, log};
+use crate::storage::{CallbackStorage, FileOpen, file};
 
 /// An open image. Functions that take it as `const` may be called from several threads at once. Jobs
 /// that use it keep it alive.
@@ -30,6 +31,7 @@ pub struct platter_image {
 pub(super) struct Shared {
     poison: Poison,
     image: ManuallyDrop<Image>,
+    taken: bool,
     filename: CString,
     format: CString,
     warnings: Vec<CString>,
@@ -40,24 +42,24 @@ impl Shared {
         &self.poison
     }
 
-    /// Takes the image out for its last use; None where it must not be touched any more.
-    fn into_image(mut self) -> Option<Image> {
-        if self.poison.is_set() {
-            return None;
-        }
-        // The image taken here must not be dropped a second time.
-        self.poison.set();
-        // SAFETY: the poison just set keeps `drop` from touching the image again.
-        Some(unsafe { ManuallyDrop::take(&mut self.image) })
+    /// Takes the image out for its last use.
+    fn into_image(mut self) -> Image {
+        self.taken = true;
+        // SAFETY: `taken` keeps `drop` from touching the image again.
+        unsafe { ManuallyDrop::take(&mut self.image) }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // After a panic the state is unknown: writing it out could damage the image.
-        if !self.poison.is_set() {
-            // SAFETY: dropped here alone; `into_image` sets the poison.
-            unsafe { ManuallyDrop::drop(&mut self.image) }
+        if self.taken {
+            return;
+        }
+        // SAFETY: not taken, and this is the end of `self`.
+        let image = unsafe { ManuallyDrop::take(&mut self.image) };
+        if self.poison.is_set() {
+            // Its state is unknown after a panic: writing it out could damage the image.
+            image.abandon();
         }
     }
 }
@@ -78,13 +80,18 @@ impl Handle for platter_image {
 
 impl platter_image {
     fn new(image: Image) -> *mut Self {
-        let warnings = image.warnings().iter().map(|line| c_line(line)).collect();
+        let warnings = image
+            .warnings()
+            .iter()
+            .map(|text| c_string(text.as_str()))
+            .collect();
         Box::into_raw(Box::new(Self {
             shared: Arc::new(Shared {
                 poison: Poison::default(),
                 filename: c_string(image.location().display().into_owned()),
                 format: c_string(image.driver().name),
                 image: ManuallyDrop::new(image),
+                taken: false,
                 warnings,
             }),
         }))
@@ -122,8 +129,10 @@ pub unsafe extern "C" fn platter_image_open(
     })
 }
 
-/// Opens the image in an open file. The descriptor is duplicated: the caller keeps its own. `name`
-/// (may be NULL) stands for the file in messages and reports. `options` and `flags` as for
+/// Opens the image in an open file. The descriptor is duplicated: the caller keeps its own, but both
+/// share the file's locks and, with the cache modes `none` and `directsync`, the flag `O_DIRECT`. `name`
+/// (may be NULL) stands for the file in messages and reports, and names inside the image are relative
+/// to it. `options` and `flags` as for
 /// `platter_image_open()`, without `PLATTER_LOCATION_*`.
 ///
 /// Statuses: as `platter_image_open()`. Threads: any. Since 0.1.
@@ -145,13 +154,21 @@ pub unsafe extern "C" fn platter_image_open_fd(
             return Err(Error::invalid("Parameter 'fd' is negative"));
         }
         // SAFETY: by the contract of this function.
-        let name = unsafe { crate::capi::text::optional_utf8(name, "name")? };
+        let name = unsafe { optional_utf8(name, "name")? };
+        let number = fd;
         // SAFETY: the caller keeps the descriptor open during the call.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) }
             .try_clone_to_owned()
             .map_err(|error| Error::io(&error).context("Could not use the file descriptor"))?;
-        let _ = (name, fd, options);
-        todo!()
+        let options = merged(options, flags)?;
+        let how = FileOpen {
+            writable: options.writable,
+            cache: options.cache,
+            ..FileOpen::default()
+        };
+        let name = name.map_or_else(|| format!("/dev/fd/{number}"), str::to_owned);
+        let storage = file::open_fd(fd, name, &how)?;
+        Image::open_storage(Arc::new(storage), &options).map(opened)
     })
 }
 
@@ -181,10 +198,10 @@ pub unsafe extern "C" fn platter_image_open_storage(
         check_flags(flags, OPEN_FLAGS)?;
         let ops = given(ops, "ops")?;
         // SAFETY: by the contract of this function.
-        let name = unsafe { name_of(name)? };
-        let storage = CallbackStorage::new(*ops, user_data, name)?;
-        let image = Image::open_storage(Arc::new(storage), &merged(options, flags)?)?;
-        Ok(opened(image))
+        let name = unsafe { optional_utf8(name, "name")? }.unwrap_or("callbacks");
+        let options = merged(options, flags)?;
+        let storage = CallbackStorage::new(name, callbacks(*ops, user_data)?, options.cache)?;
+        Image::open_storage(Arc::new(storage), &options).map(opened)
     })
 }
 
@@ -227,10 +244,7 @@ pub unsafe extern "C" fn platter_image_close(
         };
         let poisoned = handle.shared.poison.check();
         let closed = match Arc::try_unwrap(handle.shared) {
-            Ok(shared) => match shared.into_image() {
-                Some(image) => image.close(),
-                None => poisoned,
-            },
+            Ok(shared) => poisoned.and_then(|()| shared.into_image().close()),
             Err(shared) => poisoned.and_then(|()| caught(Some(&shared.poison), || shared.flush())),
         };
         closed.and_then(|()| check_flags(flags, 0))
@@ -289,13 +303,11 @@ pub extern "C" fn platter_image_filename(image: Option<&platter_image>) -> *cons
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_image_is_read_only(image: Option<&platter_image>) -> bool {
-    get(true, || {
-        image.is_none_or(|image| image.shared.storage().read_only())
-    })
+    get(true, || image.is_none_or(|image| !image.shared.writable()))
 }
 
-/// What the user should know although the image could be opened: one line of UTF-8. `index` counts
-/// from 0; NULL past the last one, and for NULL. Lives as long as the image.
+/// What the user should know although the image could be opened: UTF-8, several lines where there is
+/// more to say, without the last newline. `index` counts from 0; NULL past the last one, and for NULL. Lives as long as the image.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

@@ -199,6 +199,12 @@ impl Image {
         self.finish()
     }
 
+    /// Ends use of the image without writing anything: for an image whose state in memory cannot be
+    /// trusted any more.
+    pub fn abandon(mut self) {
+        self.closed = true;
+    }
+
     fn finish(&mut self) -> Result<()> {
         if self.closed {
             return Ok(());

@@ -1,0 +1,120 @@
+# Builds, checks and installs Platter with cargo, a C compiler and pkg-config.
+#
+#   make                  everything, into build/
+#   make check            every test
+#   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=
+#   make demo, make bench, make header, make uninstall, make clean
+
+CARGO ?= cargo
+CC ?= cc
+PKG_CONFIG ?= pkg-config
+CFLAGS ?= -O2 -g
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# Before 1.0 each minor version has an ABI of its own.
+ABI := $(shell echo $(VERSION) | cut -d. -f1,2)
+SONAME := libplatter.so.$(ABI)
+REAL := libplatter.so.$(VERSION)
+
+BUILD := build
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CBINDGEN_VERSION := 0.29.2
+CBINDGEN := $(BUILD)/tools/bin/cbindgen
+
+MAN_PAGES := $(wildcard docs/man/*.1 docs/man/*.3)
+
+all: $(BUILD)/platter-img
+
+# Cargo knows what has changed; the copies are renewed only where their contents differ.
+rust:
+	@mkdir -p $(BUILD)
+	$(CARGO) rustc --lib --crate-type staticlib --profile release
+	$(CARGO) rustc --lib --crate-type staticlib --profile dist -- --print native-static-libs \
+		2>$(BUILD)/dist.log || { cat $(BUILD)/dist.log >&2; exit 1; }
+	@grep -v 'native-static-libs\|link against the following' $(BUILD)/dist.log >&2 || true
+	@sed -n 's/.*native-static-libs: //p' $(BUILD)/dist.log | tail -n 1 >$(BUILD)/native-libs.new
+	@test -s $(BUILD)/native-libs.new
+	@cmp -s $(BUILD)/native-libs.new $(BUILD)/native-libs || cp $(BUILD)/native-libs.new $(BUILD)/native-libs
+	@cmp -s $(TARGET)/release/libplatter.a $(BUILD)/libplatter.a || cp $(TARGET)/release/libplatter.a $(BUILD)/
+	@cmp -s $(TARGET)/dist/libplatter.a $(BUILD)/dist.a || cp $(TARGET)/dist/libplatter.a $(BUILD)/dist.a
+
+$(BUILD)/dist.a $(BUILD)/native-libs $(BUILD)/libplatter.a: rust ;
+
+# A cdylib from rustc has neither soname nor version nodes, so the archive is linked here.
+$(BUILD)/$(REAL): $(BUILD)/dist.a $(BUILD)/native-libs platter.map ci/link-so.sh
+	CC='$(CC)' LDFLAGS='$(LDFLAGS)' sh ci/link-so.sh $@ $(SONAME) $(BUILD)/dist.a "$$(cat $(BUILD)/native-libs)"
+	ln -sf $(REAL) $(BUILD)/$(SONAME)
+	ln -sf $(SONAME) $(BUILD)/libplatter.so
+
+# $(call write_pc,FILE,PREFIX,LIBDIR,INCLUDEDIR)
+write_pc = sed -e 's|@PREFIX@|$(2)|' -e 's|@LIBDIR@|$(3)|' -e 's|@INCLUDEDIR@|$(4)|' \
+	-e 's|@VERSION@|$(VERSION)|' -e "s|@LIBS_PRIVATE@|$$(cat $(BUILD)/native-libs)|" \
+	pkgconfig/platter.pc.in >$(1)
+
+$(BUILD)/platter.pc: $(BUILD)/native-libs pkgconfig/platter.pc.in Makefile Cargo.toml
+	$(call write_pc,$@,$(CURDIR),$(CURDIR)/$(BUILD),$(CURDIR)/include)
+
+# The example client is built as any other program is: through pkg-config alone.
+examples = PKG_CONFIG_PATH='$(CURDIR)/$(BUILD)' $(MAKE) --no-print-directory -C examples-c \
+	CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' CFLAGS='$(CFLAGS)'
+
+$(BUILD)/platter-img: $(BUILD)/$(REAL) $(BUILD)/libplatter.a $(BUILD)/platter.pc include/platter.h FORCE
+	$(examples) BUILD='$(CURDIR)/$(BUILD)' LDFLAGS='-Wl,-rpath,\$$$$ORIGIN $(LDFLAGS)'
+
+check:
+	sh ci/check.sh
+
+demo: all
+	sh ci/demo.sh
+
+bench: all
+	$(CARGO) bench --bench side_by_side
+
+header: $(CBINDGEN)
+	$(CBINDGEN) --quiet --config cbindgen.toml --output include/platter.h src/capi/mod.rs
+
+header-check: $(CBINDGEN)
+	$(CBINDGEN) --quiet --config cbindgen.toml --output include/platter.h --verify src/capi/mod.rs
+
+$(CBINDGEN):
+	$(CARGO) install cbindgen --version $(CBINDGEN_VERSION) --locked --root $(BUILD)/tools
+
+install: all
+	install -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(INCLUDEDIR)' '$(DESTDIR)$(BINDIR)'
+	install -m 644 include/platter.h '$(DESTDIR)$(INCLUDEDIR)/platter.h'
+	install -m 644 $(BUILD)/libplatter.a '$(DESTDIR)$(LIBDIR)/libplatter.a'
+	install -m 755 $(BUILD)/$(REAL) '$(DESTDIR)$(LIBDIR)/$(REAL)'
+	ln -sf $(REAL) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
+	ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libplatter.so'
+	$(call write_pc,$(BUILD)/installed.pc,$(PREFIX),$(LIBDIR),$(INCLUDEDIR))
+	install -m 644 $(BUILD)/installed.pc '$(DESTDIR)$(LIBDIR)/pkgconfig/platter.pc'
+	@# Linked once more without the run path into the build tree.
+	$(examples) BUILD='$(CURDIR)/$(BUILD)/installed' LDFLAGS='$(LDFLAGS)'
+	install -m 755 $(BUILD)/installed/platter-img '$(DESTDIR)$(BINDIR)/platter-img'
+	@for page in $(MAN_PAGES); do \
+		dir='$(DESTDIR)$(MANDIR)'/man$${page##*.}; \
+		install -d "$$dir" && install -m 644 "$$page" "$$dir/" || exit 1; \
+	done
+
+uninstall:
+	rm -f '$(DESTDIR)$(INCLUDEDIR)/platter.h' '$(DESTDIR)$(LIBDIR)/libplatter.a' \
+		'$(DESTDIR)$(LIBDIR)/$(REAL)' '$(DESTDIR)$(LIBDIR)/$(SONAME)' \
+		'$(DESTDIR)$(LIBDIR)/libplatter.so' '$(DESTDIR)$(LIBDIR)/pkgconfig/platter.pc' \
+		'$(DESTDIR)$(BINDIR)/platter-img'
+	@for page in $(MAN_PAGES); do \
+		rm -f '$(DESTDIR)$(MANDIR)'/man$${page##*.}/$${page##*/}; \
+	done
+
+clean:
+	$(CARGO) clean
+	rm -rf $(BUILD)
+
+FORCE:
+
+.PHONY: all rust check demo bench header header-check install uninstall clean FORCE

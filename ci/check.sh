@@ -1,0 +1,46 @@
+#!/bin/sh
+# Every test: cargo's own first, then the slow groups. Ends with a count of what was left out.
+set -eu
+
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
+export PATH
+CARGO=${CARGO:-cargo}
+skipped=0
+
+have() {
+    command -v "$1" >/dev/null
+}
+
+skip() {
+    skipped=$((skipped + 1))
+    echo "SKIPPED: $1" >&2
+}
+
+sh ci/setup.sh
+
+if ! have valgrind; then
+    skip 'the C tests under valgrind'
+    export PLATTER_SKIP_VALGRIND=1
+fi
+if ! have qemu-img || ! have qemu-io; then
+    skip 'every test that compares with qemu-img'
+    export PLATTER_SKIP_QEMU=1
+fi
+
+# The C tests link the shared object and the installed tree.
+make --no-print-directory all
+sh ci/symbols.sh
+sh ci/header.sh
+
+if [ -n "${PLATTER_SKIP_QEMU:-}" ]; then
+    $CARGO test --lib --doc
+    $CARGO test --test ffi
+else
+    $CARGO test
+fi
+$CARGO test --test ffi -- --ignored
+
+if [ "$skipped" -gt 0 ]; then
+    echo "$skipped group(s) of tests were SKIPPED for lack of tools; see above" >&2
+fi

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Sets up what the checks need beside Rust and a C compiler. As root on Debian it is installed;
+# otherwise this prints the one line that does it, and the groups of tests that lack something are
+# left out, loudly.
+set -eu
+
+packages='build-essential pkg-config qemu-utils e2fsprogs xfsprogs valgrind'
+missing=
+for pair in cc:build-essential g++:build-essential pkg-config:pkg-config qemu-img:qemu-utils \
+    qemu-io:qemu-utils mke2fs:e2fsprogs mkfs.xfs:xfsprogs valgrind:valgrind; do
+    PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
+done
+[ -z "$missing" ] && exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -q
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
+else
+    echo "Missing:$missing. To install what the tests use: sudo apt-get install -y $packages" >&2
+fi
