@@ -1,0 +1,172 @@
+//! LUKS images cross between Platter and QEMU's tools in both directions.
+
+mod common;
+
+use common::Dir;
+use platter::image::OpenOptions;
+use platter::ops::convert::{ConvertRequest, convert};
+use platter::secret::{Secret, Secrets};
+use platter::{ErrorKind, Image, Job, Location, OpenPolicy, Options};
+
+const PASS: &str = "correct horse";
+
+/// Every cipher option that the installed `qemu-img` takes, in turn.
+const VARIANTS: &[&str] = &[
+    "",
+    "cipher-alg=aes-128",
+    "cipher-alg=aes-192",
+    "cipher-alg=aes-256,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256",
+    "cipher-alg=serpent-256",
+    "cipher-alg=serpent-128,cipher-mode=cbc,ivgen-alg=plain",
+    "cipher-alg=twofish-256,hash-alg=sha512",
+    "cipher-alg=twofish-128,cipher-mode=ctr",
+    "cipher-alg=cast5-128,cipher-mode=cbc",
+    "cipher-alg=cast5-128,cipher-mode=ctr",
+    "cipher-mode=ecb,hash-alg=sha1",
+    "hash-alg=ripemd160",
+    "hash-alg=sha384",
+    "hash-alg=sha224",
+    "hash-alg=md5",
+];
+
+fn secrets(pass: &str) -> Secrets {
+    let mut secrets = Secrets::new();
+    secrets.add("s", Secret::new(pass)).unwrap();
+    secrets
+}
+
+fn image_opts(dir: &Dir, name: &str) -> Location {
+    let path = dir.str(name);
+    Location::from_image_opts(&format!("driver=luks,key-secret=s,file.filename={path}")).unwrap()
+}
+
+fn open(dir: &Dir, name: &str, pass: &str) -> platter::Result<Image> {
+    let options = OpenOptions {
+        secrets: secrets(pass),
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    Image::open(&image_opts(dir, name), &options)
+}
+
+/// 3 MiB with text, zeroes and noise.
+fn contents() -> Vec<u8> {
+    (0..3u32 << 20)
+        .map(|i| match i >> 16 {
+            n if n % 3 == 1 => 0,
+            n => (i.wrapping_mul(2_654_435_761) >> (n % 24)) as u8,
+        })
+        .collect()
+}
+
+#[test]
+fn what_qemu_encrypts_platter_reads() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("plain.raw"), contents()).unwrap();
+    // Each takes qemu-img seconds to measure the machine; the other direction has them all.
+    for variant in VARIANTS.iter().step_by(3) {
+        let options = format!("key-secret=s,iter-time=10,{variant}");
+        let object = format!("secret,id=s,data={PASS}");
+        dir.qemu_img_ok(&[
+            "convert",
+            "--object",
+            &object,
+            "-f",
+            "raw",
+            "-O",
+            "luks",
+            "-o",
+            options.trim_end_matches(','),
+            "plain.raw",
+            "q.luks",
+        ]);
+        let image = open(&dir, "q.luks", PASS).unwrap();
+        let mut bytes = vec![0; image.len() as usize];
+        image.read_at(&mut bytes, 0).unwrap();
+        assert!(bytes == contents(), "{variant}");
+        // Unaligned reads decrypt the sectors around them.
+        let mut part = vec![0; 1000];
+        image.read_at(&mut part, 12_345).unwrap();
+        assert!(part == contents()[12_345..13_345], "{variant}");
+    }
+    let wrong = open(&dir, "q.luks", "wrong").unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::WrongSecret);
+}
+
+#[test]
+fn what_platter_encrypts_qemu_reads() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("plain.raw"), contents()).unwrap();
+    for variant in VARIANTS {
+        let mut request = ConvertRequest::new(
+            Location::from_path(dir.path("plain.raw")),
+            Location::from_path(dir.path("p.luks")),
+        );
+        request.source_options.format = Some("raw".into());
+        request.target_format = Some("luks".into());
+        let options = format!("key-secret=s,iter-time=10,{variant}");
+        request.target_options = Options::parse(options.trim_end_matches(',')).unwrap();
+        request.secrets = secrets(PASS);
+        convert(&request, &mut Job::new()).unwrap_or_else(|e| panic!("{variant}: {e:?}"));
+        let object = format!("secret,id=s,data={PASS}");
+        dir.qemu_img_ok(&[
+            "compare",
+            "--object",
+            &object,
+            "--image-opts",
+            "driver=luks,key-secret=s,file.filename=p.luks",
+            "driver=raw,file.filename=plain.raw",
+        ]);
+    }
+}
+
+#[test]
+fn writes_of_any_alignment_keep_their_neighbours() {
+    let dir = Dir::new();
+    let object = format!("secret,id=s,data={PASS}");
+    dir.qemu_img_ok(&[
+        "create",
+        "--object",
+        &object,
+        "-f",
+        "luks",
+        "-o",
+        "key-secret=s,iter-time=10",
+        "w.luks",
+        "3M",
+    ]);
+    let options = OpenOptions {
+        writable: true,
+        secrets: secrets(PASS),
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let image = Image::open(&image_opts(&dir, "w.luks"), &options).unwrap();
+    let mut model = contents();
+    image.write_at(&model, 0).unwrap();
+    for (offset, len) in [
+        (0, 1),
+        (511, 2),
+        (700, 100),
+        (1024, 512),
+        (2_000_000, 70_001),
+    ] {
+        let data: Vec<u8> = (0..len).map(|i| (i * 3 + offset) as u8).collect();
+        image.write_at(&data, offset as u64).unwrap();
+        model[offset..offset + len].copy_from_slice(&data);
+    }
+    image
+        .write_zeroes(100_000, 5_000, platter::storage::ZeroFlags::empty())
+        .unwrap();
+    model[100_000..105_000].fill(0);
+    image.close().unwrap();
+    std::fs::write(dir.path("model.raw"), &model).unwrap();
+    dir.qemu_img_ok(&[
+        "compare",
+        "--object",
+        &object,
+        "--image-opts",
+        "driver=luks,key-secret=s,file.filename=w.luks",
+        "driver=raw,file.filename=model.raw",
+    ]);
+}
