@@ -267,3 +267,11 @@ impl Storage for FileStorage {
         self.locks.change(self.fd(), &self.name, request)
     }
 }
+
+impl Drop for FileStorage {
+    fn drop(&mut self) {
+        // Closing drops the locks only when the last descriptor goes, and a child process that is
+        // just being started may hold a copy. Dropping a lock does not fail.
+        let _ = self.lock(LockRequest::default());
+    }
+}
