@@ -1773,9 +1773,9 @@ int platter_report_count(size_t *out,
 /**
  * A number of entry `index`, by the key of the JSON: `virtual-size`, `actual-size`, `leaks`.
  *
- * Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`. Check:
- * `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`, `image-end-offset`,
- * `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
+ * Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`, `bitmap-count`.
+ * Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
+ * `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
  * `start`, `length`, `depth`, `offset`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
  * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`.
  *

@@ -25,28 +25,20 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-static bool format_has(const platter_image *image, uint32_t feature)
-{
-    const platter_driver_info *driver = NULL;
-
-    return platter_driver_find(&driver, platter_image_format(image), PLATTER_DRIVER_FORMAT, 0,
-                               NULL) == PLATTER_OK &&
-           (driver->features & feature) != 0;
-}
-
 static int check(const platter_image *image, bool repair, bool quiet, bool json)
 {
     static const struct job_display display = {0};
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
+    const char *format = platter_image_format(image);
     int code = 1;
 
-    if (!format_has(image, PLATTER_FEATURE_CHECK)) {
+    if (!open_format_has(format, PLATTER_FEATURE_CHECK)) {
         print_error("This image format does not support checks");
         return NOT_SUPPORTED;
     }
-    if (repair && !format_has(image, PLATTER_FEATURE_REPAIR)) {
+    if (repair && !open_format_has(format, PLATTER_FEATURE_REPAIR)) {
         print_error("This image format does not support repairs");
         return NOT_SUPPORTED;
     }

@@ -268,6 +268,40 @@ static bool describe_sources(platter_convert *convert, const struct request *req
     return set;
 }
 
+/* Whether the bitmaps that --bitmaps asks for can be copied: so far, where there are none. */
+static bool bitmaps_are_copied(const struct request *request, const char *source)
+{
+    platter_open_options *how = NULL;
+    platter_report *report = NULL;
+    platter_error *error = NULL;
+    const char *format = NULL;
+    uint64_t count = 0;
+    bool copied = false;
+
+    if (request->format != NULL && !open_format_has(request->format, PLATTER_FEATURE_BITMAPS)) {
+        print_error("Format driver '%s' does not support bitmaps", request->format);
+        return false;
+    }
+    how = open_options(&request->source);
+    if (how == NULL)
+        return false;
+    if (platter_info(&report, source, how,
+                     open_location_flags(request->source.image_opts) | open_flags(&request->source),
+                     &error) != PLATTER_OK ||
+        platter_report_string(&format, report, 0, "format", &error) != PLATTER_OK ||
+        platter_report_u64(&count, report, 0, "bitmap-count", &error) != PLATTER_OK)
+        print_platter_error(error);
+    else if (!open_format_has(format, PLATTER_FEATURE_BITMAPS))
+        print_error("Source lacks bitmap support");
+    else if (count > 0)
+        print_error("Copying bitmaps is not supported, and '%s' has some", source);
+    else
+        copied = true;
+    platter_report_free(report);
+    platter_open_options_free(how);
+    return copied;
+}
+
 static int convert_images(const struct request *request, char **names, int count)
 {
     const struct job_display display = {
@@ -293,6 +327,15 @@ static int convert_images(const struct request *request, char **names, int count
     return done ? 0 : 1;
 }
 
+/* What is refused once the progress is shown; false after a message. */
+static bool can_begin(const struct request *request, const char *source)
+{
+    return !options_conflict_with_format(request->source.image_opts, request->source.format) &&
+           !options_conflict_with_format(request->target_image_opts, request->format) &&
+           open_cache_is_valid(request->cache, false) &&
+           (!request->bitmaps || bitmaps_are_copied(request, source));
+}
+
 static int checked_convert(struct request *request)
 {
     const int count = options_operand_count();
@@ -316,15 +359,11 @@ static int checked_convert(struct request *request)
         return 1;
     progress_enable(request->progress && !request->quiet);
     progress_start();
-    if (options_conflict_with_format(request->source.image_opts, request->source.format) ||
-        options_conflict_with_format(request->target_image_opts, request->format) ||
-        !open_cache_is_valid(request->cache, false))
-        return 1;
-    code = convert_images(request, names, count);
-    if (code == 0) {
+    if (can_begin(request, names[0]))
+        code = convert_images(request, names, count);
+    if (code == 0)
         progress_complete();
-        progress_end();
-    }
+    progress_end();
     return code;
 }
 

@@ -29,7 +29,8 @@ struct request {
     const char *backing_format;
     bool backing_unsafe;
     bool quiet;
-    const char *size; /* NULL where it is not given */
+    bool size_given;
+    uint64_t size;
     platter_options *options;
 };
 
@@ -37,11 +38,8 @@ struct request {
 static bool describe(platter_create *create, const struct request *request,
                      const platter_policy *policy, platter_error **error)
 {
-    uint64_t size = 0;
-
-    if (request->size != NULL &&
-        (platter_size_parse(&size, request->size, PLATTER_SIZE_IMAGE, error) != PLATTER_OK ||
-         platter_create_set_size(create, size, 0, error) != PLATTER_OK))
+    if (request->size_given &&
+        platter_create_set_size(create, request->size, 0, error) != PLATTER_OK)
         return false;
     return platter_create_set_options(create, request->options, 0, error) == PLATTER_OK &&
            platter_create_set_policy(create, policy, 0, error) == PLATTER_OK &&
@@ -78,51 +76,71 @@ static int create_image(const char *name, const struct request *request)
     return report != NULL ? 0 : 1;
 }
 
-static int run(void)
+/* Reads the options; false after a message. */
+static bool parse(struct request *request)
 {
-    struct request request = {.format = "raw"};
-    const char *name = NULL;
-    int code = 1;
-
-    request.options = creation_options();
-    if (request.options == NULL)
-        return 1;
     for (int option; (option = options_next()) != -1;) {
         switch (option) {
         case 'f':
-            request.format = options_argument();
+            request->format = options_argument();
             break;
         case 'b':
-            request.backing = options_argument();
+            request->backing = options_argument();
             break;
         case 'F':
-            request.backing_format = options_argument();
+            request->backing_format = options_argument();
             break;
         case 'o':
-            if (!creation_add(request.options, options_argument()))
-                return 1;
+            if (!creation_add(request->options, options_argument()))
+                return false;
             break;
         case 'u':
-            request.backing_unsafe = true;
+            request->backing_unsafe = true;
             break;
         case 'q':
-            request.quiet = true;
+            request->quiet = true;
             break;
         }
     }
-    if (options_operand_count() > 0)
-        name = options_operands()[0];
-    if (creation_help_asked()) {
-        code = creation_print_help(request.format, name) ? 0 : 1;
-    } else if (name == NULL) {
+    return true;
+}
+
+/* Acts on the operands: IMAGE and SIZE. */
+static int create_operands(struct request *request)
+{
+    const int count = options_operand_count();
+    char **operands = options_operands();
+    platter_error *error = NULL;
+
+    if (creation_help_asked())
+        return creation_print_help(request->format, count > 0 ? operands[0] : NULL) ? 0 : 1;
+    if (count == 0) {
         print_usage_error("Expecting image file name");
-    } else if (options_operand_count() > 2) {
-        print_usage_error("Unexpected argument: %s", options_operands()[2]);
-    } else {
-        if (options_operand_count() == 2)
-            request.size = options_operands()[1];
-        code = create_image(name, &request);
+        return 1;
     }
+    if (count > 1) {
+        if (platter_size_parse(&request->size, operands[1], PLATTER_SIZE_IMAGE, &error) !=
+            PLATTER_OK) {
+            print_platter_error(error);
+            return 1;
+        }
+        request->size_given = true;
+    }
+    if (count > 2) {
+        print_usage_error("Unexpected argument: %s", operands[2]);
+        return 1;
+    }
+    return create_image(operands[0], request);
+}
+
+static int run(void)
+{
+    struct request request = {.format = "raw"};
+    int code = 1;
+
+    request.options = creation_options();
+    if (request.options != NULL && parse(&request))
+        code = create_operands(&request);
     platter_options_free(request.options);
     return code;
 }

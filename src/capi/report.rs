@@ -197,7 +197,15 @@ fn layer_fields(layer: &LayerInfo) -> Vec<(&'static str, Value)> {
         )
         .maybe("backing-filename-format", layer.backing_format.as_deref())
         .add("snapshot-count", layer.snapshots.len() as u64)
+        .add("bitmap-count", bitmap_count(layer))
         .0
+}
+
+/// Persistent dirty bitmaps that the image holds.
+fn bitmap_count(layer: &LayerInfo) -> u64 {
+    let specific = layer.specific.as_ref();
+    let bitmaps = specific.and_then(|data| data.get("bitmaps")?.as_array());
+    bitmaps.map_or(0, |list| list.len() as u64)
 }
 
 fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {
@@ -366,9 +374,9 @@ pub extern "C" fn platter_report_count(
 
 /// A number of entry `index`, by the key of the JSON: `virtual-size`, `actual-size`, `leaks`.
 ///
-/// Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`. Check:
-/// `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`, `image-end-offset`,
-/// `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
+/// Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`, `bitmap-count`.
+/// Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
+/// `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
 /// `start`, `length`, `depth`, `offset`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
 /// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`.
 ///

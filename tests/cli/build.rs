@@ -1,0 +1,88 @@
+//! The command-line tool under test: the one that `PLATTER_IMG` names, else built here with `cc`.
+#![allow(dead_code, reason = "each test uses its own share of the helpers")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The path of the tool. Fails the test when it cannot be built.
+pub fn tool() -> &'static Path {
+    static TOOL: OnceLock<PathBuf> = OnceLock::new();
+    TOOL.get_or_init(|| match std::env::var_os("PLATTER_IMG") {
+        Some(path) => PathBuf::from(path)
+            .canonicalize()
+            .expect("PLATTER_IMG names a file"),
+        None => build("platter-img", &sources("examples-c/platter-img")),
+    })
+}
+
+/// Builds one of the samples beside the tool.
+pub fn sample(name: &str) -> PathBuf {
+    build(name, &[root().join(format!("examples-c/samples/{name}.c"))])
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(directory: &str) -> Vec<PathBuf> {
+    let directory = root().join(directory);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        .map(|entry| entry.expect("a directory entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "c"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The static library that this very test run was built with.
+fn library() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of the test");
+    let library = test.parent().expect("a directory").join("libplatter.a");
+    assert!(
+        library.exists(),
+        "{} was not built with the tests",
+        library.display()
+    );
+    library
+}
+
+fn build(name: &str, sources: &[PathBuf]) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let test = std::env::current_exe().expect("the path of the test");
+    let test = test
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
+    let output = directory.join(format!("{name}-of-{test}"));
+    // Built aside and renamed: another run of the same test may be using the old one.
+    let fresh = directory.join(format!("{name}-{}", std::process::id()));
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let ran = Command::new(&compiler)
+        .args(["-std=c11", "-O1", "-g", "-D_GNU_SOURCE"])
+        .args(["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"])
+        .arg("-I")
+        .arg(root().join("include"))
+        .args(sources)
+        .arg(library())
+        .args(["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"])
+        .arg("-o")
+        .arg(&fresh)
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler} is needed to build {name}: {error}"));
+    assert!(
+        ran.status.success(),
+        "{name} does not build:\n{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    std::fs::rename(&fresh, &output).expect("the tool moves into its place");
+    output
+}
+
+/// The helper that runs a program under a limit on time and measures its memory.
+pub fn limited() -> &'static Path {
+    static TOOL: OnceLock<PathBuf> = OnceLock::new();
+    TOOL.get_or_init(|| build("limited", &[root().join("tests/tools/limited.c")]))
+}

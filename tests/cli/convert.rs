@@ -1,0 +1,419 @@
+//! `convert`: options, targets, errors.
+
+use crate::pair::{Loose, Pair, ours};
+
+fn images() -> Pair {
+    let pair = Pair::with(&[
+        "create -q a.raw 4M",
+        "create -q -f qcow2 empty.qcow2 4M",
+        "create -q none.raw 0",
+    ]);
+    pair.qemu_io(
+        "raw",
+        "a.raw",
+        &[
+            "write -P 1 0 64k",
+            "write -P 2 1M 100k",
+            "write -z 2M 64k",
+            "write -P 7 4194303 1",
+        ],
+    );
+    pair.qemu("convert -O qcow2 a.raw a.qcow2");
+    pair.qemu("convert -c -O qcow2 a.raw c.qcow2");
+    pair.qemu("convert -c -O qcow2 -o compression_type=zstd a.raw cz.qcow2");
+    pair.qemu("create -q -f qcow2 -b a.raw -F raw o.qcow2");
+    pair.qemu_io(
+        "qcow2",
+        "o.qcow2",
+        &["write -P 9 32k 64k", "write -z 1M 64k", "discard 0 4k"],
+    );
+    pair.qemu("create -q -f qcow2 -b o.qcow2 -F qcow2 long.qcow2 6M");
+    pair.file("odd.raw", &[5; 1000]);
+    pair.directory("dir");
+    pair
+}
+
+#[test]
+fn to_raw() {
+    let pair = images();
+    for (number, source) in [
+        "a.raw",
+        "-f raw a.raw",
+        "a.qcow2",
+        "-f qcow2 a.qcow2",
+        "c.qcow2",
+        "cz.qcow2",
+        "o.qcow2",
+        "long.qcow2",
+        "empty.qcow2",
+        "none.raw",
+        "odd.raw",
+        "-S 0 a.qcow2",
+        "-S 512 a.qcow2",
+        "-S 64k a.raw",
+        "-m 1 a.qcow2",
+        "-m 16 -W a.qcow2",
+        "-C a.raw",
+        "-W -C a.raw",
+        "-r 1G a.raw",
+        "-t none -T none a.qcow2",
+        "-t writeback a.raw",
+        "-t directsync a.raw",
+        "-t writethrough -T directsync a.raw",
+        "-U a.qcow2",
+        "--salvage a.qcow2",
+        "-o preallocation=falloc a.qcow2",
+        "-o preallocation=full a.qcow2",
+        "-q a.raw",
+        "-o size=64M a.raw",
+        "a.raw odd.raw c.qcow2",
+        "odd.raw odd.raw",
+        "--image-opts driver=qcow2,file.filename=o.qcow2",
+        "--image-opts driver=raw,offset=512,size=64k,file.filename=a.raw",
+        "json:{'driver':'qcow2','file.filename':'c.qcow2'}",
+    ]
+    .iter()
+    .enumerate()
+    {
+        pair.same(&format!("convert {source} {number}.raw"));
+        pair.same_image(&format!("{number}.raw"), "raw");
+    }
+}
+
+#[test]
+fn to_qcow2() {
+    let pair = images();
+    for (number, source) in [
+        "a.raw",
+        "a.qcow2",
+        "c.qcow2",
+        "o.qcow2",
+        "long.qcow2",
+        "empty.qcow2",
+        "none.raw",
+        "odd.raw",
+        "-c a.raw",
+        "-c o.qcow2",
+        "-c -o compression_type=zstd a.raw",
+        "-c -W -m 16 a.raw",
+        "-c -o cluster_size=4k a.raw",
+        "-c -o cluster_size=2M a.raw",
+        "-o cluster_size=512 a.raw",
+        "-o extended_l2=on a.raw",
+        "-c -o extended_l2=on a.raw",
+        "-o compat=0.10 a.raw",
+        "-o refcount_bits=1 a.raw",
+        "-o refcount_bits=64 a.raw",
+        "-o preallocation=metadata a.raw",
+        "-o preallocation=full a.raw",
+        "-o lazy_refcounts=on a.raw",
+        "-S 0 a.raw",
+        "-S 0 -c a.raw",
+        "-S 512 a.raw",
+        "-m 1 a.raw",
+        "-W a.raw",
+        "-t none -T none a.raw",
+        "-t writethrough o.qcow2",
+        "a.raw o.qcow2 odd.raw",
+        "-o size=64M a.raw",
+        "-o data_file=df.raw a.raw",
+        "-o data_file=dr.raw,data_file_raw=on a.raw",
+        "--bitmaps a.qcow2",
+    ]
+    .iter()
+    .enumerate()
+    {
+        pair.same(&format!("convert -O qcow2 {source} {number}.qcow2"));
+        pair.same_image(&format!("{number}.qcow2"), "qcow2");
+    }
+}
+
+#[test]
+fn onto_a_backing_file() {
+    let pair = images();
+    for (number, line) in [
+        "-B a.raw -F raw o.qcow2",
+        "-B a.raw -F raw a.raw",
+        "-B a.raw -F raw long.qcow2",
+        "-o backing_file=a.raw,backing_fmt=raw o.qcow2",
+        "-c -B a.raw -F raw o.qcow2",
+        "-B o.qcow2 -F qcow2 long.qcow2",
+        "-B none.raw -F raw o.qcow2",
+        "-o backing_file=a.raw,backing_fmt=raw -B a.raw o.qcow2",
+    ]
+    .iter()
+    .enumerate()
+    {
+        pair.same(&format!("convert -O qcow2 {line} b{number}.qcow2"));
+        pair.same_image(&format!("b{number}.qcow2"), "qcow2");
+        pair.same(&format!("map --output=json -l 0 b{number}.qcow2"));
+    }
+}
+
+#[test]
+fn into_an_existing_image() {
+    let pair = images();
+    for (line, target, format) in [
+        ("-n a.raw", "t0.qcow2", "qcow2"),
+        ("-n -O qcow2 a.raw", "t1.qcow2", "qcow2"),
+        ("-n -O qcow2 --target-is-zero a.raw", "t2.qcow2", "qcow2"),
+        ("-n -c -O qcow2 a.raw", "t3.qcow2", "qcow2"),
+        ("-n -O qcow2 -B a.raw -F raw o.qcow2", "t4.qcow2", "qcow2"),
+        ("-n -O raw o.qcow2", "t5.raw", "raw"),
+        ("-n -O raw --target-is-zero a.qcow2", "t6.raw", "raw"),
+    ] {
+        if format == "qcow2" {
+            let backing = if line.contains("-B") {
+                "-b a.raw -F raw"
+            } else {
+                ""
+            };
+            pair.qemu(&format!("create -q -f qcow2 {backing} {target} 8M"));
+        } else {
+            pair.qemu(&format!("create -q {target} 8M"));
+        }
+        if !line.contains("is-zero") && !line.contains("-c") {
+            pair.qemu_io(
+                format,
+                target,
+                &["write -P 0x77 128k 1M", "write -P 0x66 7M 64k"],
+            );
+        }
+        pair.same(&format!("convert {line} {target}"));
+        pair.same_image(target, format);
+    }
+    pair.qemu("create -q -f qcow2 ti.qcow2 8M");
+    pair.same("convert -n --target-image-opts a.raw driver=qcow2,file.filename=ti.qcow2");
+    pair.same_image("ti.qcow2", "qcow2");
+}
+
+#[test]
+fn help_on_options() {
+    let pair = images();
+    pair.all_same(&[
+        "convert -o help",
+        "convert -O qcow2 -o help",
+        "convert -O qcow2 -o ?",
+        "convert -O qcow2 -o help a.raw y",
+        "convert -O qcow2 -o help nope y",
+        "convert -O raw -o help a.raw y",
+        "convert -O bogus -o help",
+        "convert -q -o help a.raw y",
+        "convert -O qcow2 -o cluster_size=4k -o help a.raw y",
+    ]);
+}
+
+#[test]
+fn argument_errors() {
+    let pair = images();
+    pair.all_same(&[
+        "convert",
+        "convert a.raw",
+        "convert -p",
+        "convert nope y",
+        "convert '' y",
+        "convert dir y",
+        "convert foo:bar y",
+        "convert a.raw foo:bar",
+        "convert a.raw ''",
+        "convert a.raw dir",
+        "convert a.raw /nonexistent/y",
+        "convert -O qcow2 a.raw /nonexistent/y",
+        "convert -O bogus a.raw y",
+        "convert -O bogus nope y",
+        "convert -O dmg a.raw y",
+        "convert -f bogus a.raw y",
+        "convert -f qcow2 a.raw y",
+        "convert -c a.raw y",
+        "convert -c -O qcow2 -o preallocation=metadata a.raw y",
+        "convert -C -c -O qcow2 a.raw y",
+        "convert -C -S 4k a.raw y",
+        "convert -C -S 4k -c -O qcow2 a.raw y",
+        "convert -C --salvage a.raw y",
+        "convert -n -o size=1 a.raw y",
+        "convert --target-is-zero a.raw y",
+        "convert --target-image-opts a.raw y",
+        "convert --target-image-opts -n -O raw a.raw y",
+        "convert --image-opts -f raw a.raw y",
+        "convert --image-opts a.raw y",
+        "convert --skip-broken-bitmaps a.raw y",
+        "convert -B a.raw a.raw a.qcow2 -O qcow2 y",
+        "convert -B a.raw -F raw a.raw a.qcow2 -O qcow2 y",
+        "convert -B a.raw -O qcow2 a.raw y",
+        "convert -F raw -O qcow2 a.raw y",
+        "convert -B nope -F raw -O qcow2 a.raw y",
+        "convert -B a.raw -F bogus -O qcow2 a.raw y",
+        "convert -B a.raw -F raw a.raw y",
+        "convert -o backing_file=a.raw -O qcow2 a.raw y",
+        "convert -l x a.raw a.qcow2 y",
+        "convert -l x a.raw y",
+        "convert -l nope a.qcow2 y",
+        "convert -l snapshot.id=1 a.qcow2 y",
+        "convert -l snapshot.name=x a.qcow2 y",
+        "convert -l snapshot.foo=1 a.qcow2 y",
+        "convert -m 0 a.raw y",
+        "convert -m 17 a.raw y",
+        "convert -m -1 a.raw y",
+        "convert -m x a.raw y",
+        "convert -m 1k a.raw y",
+        "convert -m 0x20 a.raw y",
+        "convert -S 1 a.raw y",
+        "convert -S x a.raw y",
+        "convert -S -512 a.raw y",
+        "convert -S 32M a.raw y",
+        "convert -S 1.5 a.raw y",
+        "convert -r x a.raw y",
+        "convert -r -1 a.raw y",
+        "convert -r 1e3 a.raw y",
+        "convert -t x a.raw y",
+        "convert -T x a.raw y",
+        "convert -T x nope y",
+        "convert -t x -T x nope y",
+        "convert -n a.raw nope",
+        "convert -n -O raw a.raw nope",
+        "convert -n -O raw a.raw none.raw",
+        "convert -n -O qcow2 a.raw a.raw",
+        "convert -c -n -O raw a.raw none.raw",
+        "convert --bitmaps a.raw y",
+        "convert --bitmaps -O raw a.qcow2 y",
+        "convert --bitmaps -O qcow2 a.raw y",
+        "convert -o bogus=1 a.raw y",
+        "convert -O qcow2 -o bogus=1 a.raw y",
+        "convert -O qcow2 -o cluster_size=1 a.raw y",
+        "convert -O qcow2 -o extended_l2=x a.raw y",
+        "convert -o '' a.raw y",
+        "convert -o a=b, a.raw y",
+        "convert -s x a.raw y",
+        "convert --progress a.raw y",
+        "convert a.raw a.raw",
+        "convert -O qcow2 a.qcow2 a.qcow2",
+        "convert -n a.raw a.raw",
+        "convert -O qcow2 a.raw nope a.qcow2 y",
+        "convert -q nope y",
+    ]);
+}
+
+#[test]
+fn what_a_failed_run_leaves() {
+    let pair = images();
+    // An existing file that a failed conversion had begun to overwrite is not kept as an image.
+    pair.file("old", &[1; 4096]);
+    let ran = pair.same_but("convert -O qcow2 -o cluster_size=1 a.raw old", Loose::Exact);
+    assert_eq!(ran.code, 1);
+    assert!(!pair.ours().path("y").exists());
+}
+
+#[test]
+fn a_target_that_is_zero_and_has_a_backing_file() {
+    // QEMU's tool prints the error and ends with 0.
+    let pair = images();
+    pair.qemu("create -q -f qcow2 -b a.raw -F raw t.qcow2");
+    let ran = ours(
+        &[
+            "convert",
+            "-n",
+            "--target-is-zero",
+            "-B",
+            "a.raw",
+            "-F",
+            "raw",
+            "a.raw",
+            "t.qcow2",
+        ],
+        pair.ours().root(),
+    );
+    assert_eq!(ran.code, 1);
+    assert_eq!(
+        ran.err,
+        "qemu-img: Cannot use --target-is-zero when the destination image has a backing file\n"
+    );
+}
+
+#[test]
+fn unreadable_sources() {
+    let pair = images();
+    let bytes = std::fs::read(pair.ours().path("c.qcow2")).expect("the image");
+    let at = |offset: usize| u64::from_be_bytes(bytes[offset..offset + 8].try_into().expect("8"));
+    let l1 = at(40) as usize;
+    let l2 = (at(l1) & 0x00ff_ffff_ffff_fe00) as usize;
+    let data = at(l2) & ((1 << 54) - 1);
+    pair.patch("c.qcow2", data, &[0xff; 16]);
+    let ran = ours(&["convert", "c.qcow2", "out.raw"], pair.ours().root());
+    assert_eq!(ran.code, 1);
+    assert_eq!(
+        ran.err,
+        "qemu-img: error while reading at byte 0: Input/output error\n"
+    );
+    assert!(
+        !pair.ours().path("out.raw").exists(),
+        "the partial target is removed"
+    );
+    let ran = pair.same_but("convert --salvage c.qcow2 salvaged.raw", Loose::Exact);
+    assert_eq!(ran.code, 0);
+    pair.same_image("salvaged.raw", "raw");
+    pair.same("convert -q --salvage c.qcow2 quiet.raw");
+}
+
+#[test]
+fn an_internal_snapshot() {
+    let pair = images();
+    let theirs = pair.theirs();
+    theirs.qemu_img_ok(&["snapshot", "-c", "one", "a.qcow2"]);
+    theirs.qemu_io("qcow2", "a.qcow2", &["write -P 0x55 0 2M"]);
+    std::fs::copy(theirs.path("a.qcow2"), pair.ours().path("a.qcow2")).expect("a copy");
+    for (number, snapshot) in ["one", "1", "snapshot.id=1", "snapshot.name=one"]
+        .iter()
+        .enumerate()
+    {
+        pair.same(&format!("convert -l {snapshot} a.qcow2 s{number}.raw"));
+        pair.same_image(&format!("s{number}.raw"), "raw");
+    }
+    pair.all_same(&[
+        "convert -l two a.qcow2 y",
+        "convert -l snapshot.id=2 a.qcow2 y",
+    ]);
+}
+
+#[test]
+fn to_standard_devices() {
+    let pair = images();
+    let ran = ours(
+        &["convert", "-O", "raw", "a.raw", "/dev/null"],
+        pair.ours().root(),
+    );
+    assert!(!ran.err.contains("panicked"), "{ran:?}");
+}
+
+#[test]
+fn untrusted_sources() {
+    let pair = images();
+    let dir = pair.ours().root();
+    for image in ["o.qcow2", "long.qcow2"] {
+        let ran = ours(&["convert", "--untrusted", image, "out.raw"], dir);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(
+            ran.err
+                .starts_with(&format!("qemu-img: Could not open '{image}'")),
+            "{ran:?}"
+        );
+        assert!(!pair.ours().path("out.raw").exists());
+    }
+    let ran = ours(
+        &[
+            "convert",
+            "--untrusted",
+            "-O",
+            "qcow2",
+            "a.qcow2",
+            "fine.qcow2",
+        ],
+        dir,
+    );
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert_eq!(
+        pair.ours()
+            .qemu_img(&["compare", "a.qcow2", "fine.qcow2"])
+            .code,
+        0
+    );
+}

@@ -1,0 +1,174 @@
+//! `info`: the report in both forms, on files that QEMU's tool made.
+
+use crate::pair::{Loose, Pair, ours};
+
+fn images() -> Pair {
+    let pair = Pair::with(&[
+        "create -q a.raw 1M",
+        "create -q -f qcow2 b.qcow2 1M",
+        "create -q -f qcow2 -o compat=0.10 v2.qcow2 1M",
+        "create -q -f qcow2 -o compression_type=zstd,lazy_refcounts=on z.qcow2 1023k",
+        "create -q -f qcow2 -o extended_l2=on,cluster_size=128k e.qcow2 999G",
+        "create -q -f qcow2 -o refcount_bits=1,cluster_size=512 s.qcow2 1000M",
+        "create -q -f qcow2 -o data_file=d.raw,data_file_raw=on d.qcow2 1M",
+        "create -q -f qcow2 -b a.raw -F raw o.qcow2",
+        "create -q -f qcow2 -b o.qcow2 -F qcow2 t.qcow2 2M",
+        "create -q -f qcow2 -u -b nope.raw -F raw missing.qcow2 1M",
+        "create -q -f qcow2 -u -b a.raw -F bogus unknown.qcow2 1M",
+        "create -q -f qcow2 -u -b loop.qcow2 -F qcow2 loop.qcow2 1M",
+    ]);
+    pair.directory("sub");
+    pair.qemu("create -q -f qcow2 -b ../a.raw -F raw sub/r.qcow2");
+    pair.file("odd.raw", &[5; 1000]);
+    pair.file("empty", b"");
+    pair
+}
+
+#[test]
+fn reports() {
+    let pair = images();
+    let mut lines = Vec::new();
+    for image in [
+        "a.raw",
+        "b.qcow2",
+        "v2.qcow2",
+        "z.qcow2",
+        "e.qcow2",
+        "s.qcow2",
+        "d.qcow2",
+        "o.qcow2",
+        "t.qcow2",
+        "missing.qcow2",
+        "unknown.qcow2",
+        "loop.qcow2",
+        "sub/r.qcow2",
+        "odd.raw",
+        "empty",
+        "./a.raw",
+        "file:a.raw",
+        "sub/../a.raw",
+    ] {
+        for options in [
+            "",
+            "--output=json",
+            "--backing-chain",
+            "-b --output json",
+            "-U",
+            "-f raw",
+            "-f qcow2 --output=json",
+            "-f file",
+            "-f file --output=json",
+        ] {
+            lines.push(format!("info {options} {image}"));
+        }
+    }
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    pair.all_same(&lines);
+}
+
+#[test]
+fn snapshots_and_bitmaps_in_the_report() {
+    let pair = images();
+    // Times differ from one run to the next, so both sides get one and the same file.
+    let theirs = pair.theirs();
+    theirs.qemu_img_ok(&["create", "-q", "-f", "qcow2", "snap.qcow2", "1M"]);
+    theirs.qemu_img_ok(&["snapshot", "-c", "one", "snap.qcow2"]);
+    theirs.qemu_img_ok(&["snapshot", "-c", "two words and a long name", "snap.qcow2"]);
+    theirs.qemu_img_ok(&["bitmap", "--add", "snap.qcow2", "b0"]);
+    theirs.qemu_img_ok(&["bitmap", "--add", "-g", "4k", "snap.qcow2", "b1"]);
+    theirs.qemu_img_ok(&["bitmap", "--disable", "snap.qcow2", "b1"]);
+    std::fs::copy(theirs.path("snap.qcow2"), pair.ours().path("snap.qcow2")).expect("a copy");
+    for line in [
+        "info snap.qcow2",
+        "info --output=json snap.qcow2",
+        "info -b snap.qcow2",
+    ] {
+        pair.same_but(line, Loose::DiskSize);
+    }
+}
+
+#[test]
+fn names_that_need_escapes() {
+    let pair = images();
+    for name in [
+        "with blank.raw",
+        "quote\"back\\slash.raw",
+        "ünïcode.raw",
+        "tab\t.raw",
+    ] {
+        pair.file(name, &[0; 512]);
+        pair.same_args(&["info", name], Loose::Exact);
+        pair.same_args(&["info", "--output=json", name], Loose::Exact);
+    }
+}
+
+#[test]
+fn image_options() {
+    let pair = images();
+    pair.all_same(&[
+        "info --image-opts file.filename=a.raw",
+        "info --image-opts driver=raw,file.filename=a.raw",
+        "info --image-opts driver=file,filename=a.raw",
+        "info --image-opts driver=qcow2,file.driver=file,file.filename=b.qcow2",
+        "info --image-opts driver=raw,offset=4096,size=8192,file.filename=a.raw",
+        "info --output=json --image-opts driver=raw,offset=4096,size=8192,file.filename=a.raw",
+        "info --image-opts driver=raw,offset=4096,file.filename=a.raw",
+        "info --image-opts driver=raw,file.driver=qcow2,file.file.filename=b.qcow2",
+        "info json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"b.qcow2\"}}",
+        "info json:{\"file.filename\":\"a.raw\"}",
+        "info json:{'driver':'raw','file':{'driver':'file','filename':'a.raw'}}",
+        "info --image-opts a.raw",
+        "info --image-opts driver=raw",
+        "info --image-opts bogus=x,file.filename=a.raw",
+        "info --image-opts driver=bogus,file.filename=a.raw",
+        "info --image-opts file.filename=nope",
+        "info --image-opts -f raw a.raw",
+        "info --image-opts -f raw a.raw b",
+        "info json:{",
+        "info json:[]",
+        "info json:{}",
+        "info json:{\"driver\":\"x\"}",
+        "info json:{\"driver\":\"qcow2\"}",
+        "info json:{\"driver\":\"qcow2\",\"bogus\":1,\"file\":{\"driver\":\"file\",\"filename\":\"b.qcow2\"}}",
+    ]);
+}
+
+#[test]
+fn errors() {
+    let pair = images();
+    pair.directory("dir");
+    pair.all_same(&[
+        "info",
+        "info a.raw b.qcow2",
+        "info nope",
+        "info ''",
+        "info dir",
+        "info foo:x",
+        "info :x",
+        "info -f bogus a.raw",
+        "info -f bogus nope",
+        "info -f qcow2 a.raw",
+        "info -f qcow2 empty",
+        "info --output=zz a.raw",
+        "info --output=zz",
+        "info --output a.raw",
+        "info --output json",
+        "info --output JSON a.raw",
+        "info -b missing.qcow2",
+        "info -b unknown.qcow2",
+        "info -b loop.qcow2",
+        "info -b --output=json loop.qcow2",
+        "info a.raw/x",
+    ]);
+}
+
+#[test]
+fn untrusted_opens_the_one_file_alone() {
+    let pair = images();
+    let dir = pair.ours().root();
+    let plain = ours(&["info", "o.qcow2"], dir);
+    assert_eq!(ours(&["info", "--untrusted", "o.qcow2"], dir), plain);
+    let chain = ours(&["info", "--untrusted", "-b", "o.qcow2"], dir);
+    assert_eq!(chain.code, 1, "{chain:?}");
+    assert!(chain.err.starts_with("qemu-img: "), "{chain:?}");
+}

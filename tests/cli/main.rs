@@ -1,0 +1,19 @@
+//! The command-line tool against the installed `qemu-img`: the same command lines in two equal
+//! directories must print the same, end with the same code and leave the same images.
+
+mod build;
+#[path = "../common/mod.rs"]
+mod common;
+mod pair;
+
+mod check;
+mod compare;
+mod convert;
+mod create;
+mod header;
+mod info;
+mod locks;
+mod map;
+mod progress;
+mod signals;
+mod usage;

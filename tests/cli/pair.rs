@@ -1,0 +1,293 @@
+//! Two equal directories: one in which QEMU's tool works, one for ours. Every command line runs in
+//! both, and everything that can be seen of it must agree.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::build;
+use crate::common::{Dir, Ran};
+
+/// How the outputs of a command line are made comparable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Loose {
+    /// Not at all: byte for byte.
+    Exact,
+    /// Disk sizes differ where the tools lay out a file differently.
+    DiskSize,
+    /// How often the progress line is printed depends on the pace of the work.
+    Progress,
+    /// Standard error is not compared.
+    Stderr,
+}
+
+/// The two directories.
+pub struct Pair {
+    theirs: Dir,
+    ours: Dir,
+}
+
+impl Pair {
+    /// Two empty directories.
+    pub fn new() -> Self {
+        // Built before the first test looks at it, so that its failure is the first thing seen.
+        build::tool();
+        Self {
+            theirs: Dir::new(),
+            ours: Dir::new(),
+        }
+    }
+
+    /// Two directories in which QEMU's own tool ran each of these command lines.
+    pub fn with(setup: &[&str]) -> Self {
+        let pair = Self::new();
+        for line in setup {
+            pair.qemu(line);
+        }
+        pair
+    }
+
+    /// Runs QEMU's tool in both directories; for what both sides start from.
+    pub fn qemu(&self, line: &str) {
+        for dir in [&self.theirs, &self.ours] {
+            dir.qemu_img_ok(&words(line));
+        }
+    }
+
+    /// Runs `qemu-io` on the image in both directories.
+    pub fn qemu_io(&self, format: &str, image: &str, commands: &[&str]) {
+        for dir in [&self.theirs, &self.ours] {
+            dir.qemu_io(format, image, commands);
+        }
+    }
+
+    /// Writes a file into both directories.
+    pub fn file(&self, name: &str, content: &[u8]) {
+        for dir in [&self.theirs, &self.ours] {
+            std::fs::write(dir.path(name), content).expect("a file of the test");
+        }
+    }
+
+    /// Makes a directory in both.
+    pub fn directory(&self, name: &str) {
+        for dir in [&self.theirs, &self.ours] {
+            std::fs::create_dir_all(dir.path(name)).expect("a directory of the test");
+        }
+    }
+
+    /// Overwrites bytes of a file in both directories.
+    pub fn patch(&self, name: &str, offset: u64, bytes: &[u8]) {
+        use std::os::unix::fs::FileExt;
+        for dir in [&self.theirs, &self.ours] {
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .open(dir.path(name))
+                .expect("a file of the test");
+            file.write_all_at(bytes, offset).expect("to patch a file");
+        }
+    }
+
+    /// The directory of ours.
+    pub fn ours(&self) -> &Dir {
+        &self.ours
+    }
+
+    /// The directory of theirs.
+    pub fn theirs(&self) -> &Dir {
+        &self.theirs
+    }
+
+    /// Runs a command line, split at blanks, with both tools; all must agree byte for byte.
+    #[track_caller]
+    pub fn same(&self, line: &str) -> Ran {
+        self.same_args(&words(line), Loose::Exact)
+    }
+
+    /// As [`Pair::same`], for each of the lines.
+    #[track_caller]
+    pub fn all_same(&self, lines: &[&str]) {
+        let mut wrong = Vec::new();
+        for line in lines {
+            if let Err(text) = self.differ(&words(line), Loose::Exact) {
+                wrong.push(text);
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    }
+
+    /// As [`Pair::same`], for a line that prints what depends on the layout or the pace.
+    #[track_caller]
+    pub fn same_but(&self, line: &str, loose: Loose) -> Ran {
+        self.same_args(&words(line), loose)
+    }
+
+    /// As [`Pair::same`], with the arguments one by one.
+    #[track_caller]
+    pub fn same_args(&self, args: &[&str], loose: Loose) -> Ran {
+        match self.differ(args, loose) {
+            Ok(ran) => ran,
+            Err(text) => panic!("{text}"),
+        }
+    }
+
+    /// Runs both; what ours did, or a description of the difference.
+    pub fn differ(&self, args: &[&str], loose: Loose) -> Result<Ran, String> {
+        let theirs = run(Path::new("qemu-img"), args, self.theirs.root());
+        let ours = run(build::tool(), args, self.ours.root());
+        let files = (list(&self.theirs), list(&self.ours));
+        let same = ours.code == theirs.code
+            && normal(&ours.out, loose) == normal(&theirs.out, loose)
+            && (loose == Loose::Stderr || ours.err == theirs.err)
+            && files.0 == files.1;
+        if same {
+            return Ok(ours);
+        }
+        let mut text = format!("`qemu-img {}`\n", args.join(" "));
+        text += &format!("  theirs: {theirs:?}\n  ours:   {ours:?}");
+        if files.0 != files.1 {
+            text += &format!(
+                "\n  files of theirs: {:?}\n  of ours: {:?}",
+                files.0, files.1
+            );
+        }
+        Err(text)
+    }
+
+    /// Both made the same image: QEMU's tools find ours clean, equal in size, content, options.
+    #[track_caller]
+    pub fn same_image(&self, name: &str, format: &str) {
+        let (theirs, ours) = (self.theirs.str(name), self.ours.str(name));
+        let compared = self
+            .ours
+            .qemu_img(&["compare", "-s", "-f", format, "-F", format, &theirs, &ours]);
+        // Strict mode also compares which parts are allocated; content alone must always agree.
+        if compared.code != 0 {
+            let loose = self
+                .ours
+                .qemu_img(&["compare", "-f", format, "-F", format, &theirs, &ours]);
+            assert_eq!(loose.out, "Images are identical.\n", "{name}: {loose:?}");
+            assert_eq!(loose.code, 0, "{name}: {compared:?}");
+        }
+        if format == "qcow2" {
+            let check = self.ours.qemu_img(&["check", "-f", format, &ours]);
+            assert_eq!(check.code, 0, "{name}: {check:?}");
+        }
+        let info = |dir: &Dir| {
+            let text = dir.qemu_img_ok(&["info", "--output=json", "-f", format, name]);
+            let mut value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            strip_layout(&mut value);
+            value
+        };
+        assert_eq!(info(&self.ours), info(&self.theirs), "info of {name}");
+    }
+}
+
+/// Runs ours alone in `directory` under the name `qemu-img`.
+pub fn ours(args: &[&str], directory: &Path) -> Ran {
+    run(build::tool(), args, directory)
+}
+
+/// Ours, ready to be started under the name `qemu-img`.
+pub fn ours_command(args: &[&str], directory: &Path) -> Command {
+    command(build::tool(), args, directory)
+}
+
+fn command(program: &Path, args: &[&str], directory: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg0("qemu-img")
+        .args(args)
+        .current_dir(directory)
+        .env("LC_ALL", "C")
+        .env_remove("POSIXLY_CORRECT")
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(program: &Path, args: &[&str], directory: &Path) -> Ran {
+    let output = command(program, args, directory)
+        .output()
+        .unwrap_or_else(|error| panic!("{} must run: {error}", program.display()));
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Splits a command line at blanks; `''` is an empty argument.
+pub fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace()
+        .map(|word| if word == "''" { "" } else { word })
+        .collect()
+}
+
+/// The files of a directory with their lengths where those must agree: an empty file that a failed
+/// creation leaves is not the same as none.
+fn list(dir: &Dir) -> BTreeMap<PathBuf, bool> {
+    let mut files = BTreeMap::new();
+    let mut pending = vec![dir.root().to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(&directory).expect("a directory of the test") {
+            let entry = entry.expect("a directory entry");
+            let kind = entry.file_type().expect("a file type");
+            if kind.is_dir() {
+                pending.push(entry.path());
+            }
+            let empty = kind.is_file() && entry.metadata().is_ok_and(|m| m.len() == 0);
+            let name = entry.path();
+            let name = name.strip_prefix(dir.root()).expect("below the root");
+            files.insert(name.to_owned(), empty);
+        }
+    }
+    files
+}
+
+fn normal(text: &str, loose: Loose) -> String {
+    match loose {
+        Loose::Exact | Loose::Stderr => text.to_owned(),
+        Loose::DiskSize => text
+            .split_inclusive('\n')
+            .filter(|line| {
+                !["disk size: ", "file length: ", "\"actual-size\": "]
+                    .iter()
+                    .any(|start| line.trim_start().starts_with(start))
+            })
+            .collect(),
+        Loose::Progress => {
+            // First, last and every line between them are of one form; only the first and the last count.
+            let mut kept: Vec<&str> = Vec::new();
+            for part in text.split_inclusive('\r') {
+                let is_progress = part.starts_with("    (") && part.ends_with("/100%)\r");
+                if is_progress && part != "    (0.00/100%)\r" && part != "    (100.00/100%)\r" {
+                    continue;
+                }
+                if kept.last() != Some(&part) {
+                    kept.push(part);
+                }
+            }
+            kept.concat()
+        }
+    }
+}
+
+/// Takes out of `info`'s JSON what depends on how a tool lays out the file.
+fn strip_layout(value: &mut serde_json::Value) {
+    if let Some(object) = value.as_object_mut() {
+        object.remove("actual-size");
+        if let Some(children) = object.get_mut("children").and_then(|c| c.as_array_mut()) {
+            for child in children {
+                if let Some(info) = child.get_mut("info").and_then(|i| i.as_object_mut()) {
+                    info.remove("actual-size");
+                    info.remove("virtual-size");
+                }
+            }
+        }
+    }
+    if let Some(list) = value.as_array_mut() {
+        for item in list {
+            strip_layout(item);
+        }
+    }
+}

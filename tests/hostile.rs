@@ -1,0 +1,493 @@
+//! Damaged and malicious qcow2 images: every command ends soon, in little memory, with one clear
+//! line and the right exit code.
+
+#[path = "cli/build.rs"]
+mod build;
+#[path = "common/mod.rs"]
+mod common;
+
+use std::process::Command;
+
+use common::{Dir, Ran};
+
+/// Far above what any of these may take, far below for ever.
+const SECONDS: &str = "20";
+/// The ceiling on memory, in KiB.
+const MAX_KIB: u64 = 64 << 10;
+
+/// One directory with a small valid image of every kind, and the original to compare with.
+struct Bench {
+    dir: Dir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = Dir::new();
+        let make = |args: &str| {
+            let args: Vec<&str> = args.split_whitespace().collect();
+            dir.qemu_img_ok(&args);
+        };
+        make("create -q source.raw 2M");
+        dir.qemu_io(
+            "raw",
+            "source.raw",
+            &[
+                "write -P 1 0 100k",
+                "write -P 2 1M 64k",
+                "write -P 3 1999k 1k",
+            ],
+        );
+        make("convert -O qcow2 source.raw plain.qcow2");
+        make("convert -c -O qcow2 source.raw packed.qcow2");
+        make("convert -O qcow2 -o cluster_size=512 source.raw small.qcow2");
+        make("convert -O qcow2 -o extended_l2=on source.raw extended.qcow2");
+        make("convert -O qcow2 -o compat=0.10 source.raw old.qcow2");
+        make("convert -O qcow2 source.raw snap.qcow2");
+        make("snapshot -c one snap.qcow2");
+        make("bitmap --add snap.qcow2 b0");
+        Self { dir }
+    }
+
+    fn bytes(&self, image: &str) -> Vec<u8> {
+        std::fs::read(self.dir.path(image)).expect("an image of the test")
+    }
+
+    /// Runs every command on `bytes`; `what` names the damage in a failure.
+    fn try_all(&self, what: &str, bytes: &[u8]) {
+        std::fs::write(self.dir.path("bad.qcow2"), bytes).expect("the damaged image");
+        for (args, codes) in [
+            (&["info", "-f", "qcow2", "bad.qcow2"][..], &[0, 1][..]),
+            (&["check", "-f", "qcow2", "bad.qcow2"], &[0, 1, 2, 3]),
+            (&["map", "-f", "qcow2", "bad.qcow2"], &[0, 1]),
+            (&["convert", "-f", "qcow2", "bad.qcow2", "out.raw"], &[0, 1]),
+            (
+                &[
+                    "compare",
+                    "-f",
+                    "qcow2",
+                    "-F",
+                    "raw",
+                    "bad.qcow2",
+                    "source.raw",
+                ],
+                &[0, 1, 2, 3, 4],
+            ),
+        ] {
+            let ran = self.run(what, args);
+            let context = || format!("{what}: {}: {ran:?}", args.join(" "));
+            assert!(codes.contains(&ran.code), "{}", context());
+            let failed = match args[0] {
+                "check" => ran.code == 1,
+                "compare" => ran.code > 1,
+                _ => ran.code != 0,
+            };
+            let messages: Vec<&str> = ran
+                .err
+                .lines()
+                .filter(|line| line.starts_with("qemu-img: ") && !line.contains(": warning: "))
+                .collect();
+            assert_eq!(messages.len(), usize::from(failed), "{}", context());
+            assert!(!ran.err.contains("panic"), "{}", context());
+            if args[0] != "check" {
+                // The one line, and at most notes that the image is corrupt.
+                let others = ran
+                    .err
+                    .lines()
+                    .filter(|line| !line.starts_with("qemu-img: ") && !line.starts_with("qcow2: "));
+                assert_eq!(others.count(), 0, "{}", context());
+            }
+            if args[0] == "convert" {
+                let out = self.dir.path("out.raw");
+                assert_eq!(out.exists(), !failed, "{}", context());
+                let _ = std::fs::remove_file(out);
+            }
+        }
+    }
+
+    fn run(&self, what: &str, args: &[&str]) -> Ran {
+        let name = self.dir.path("qemu-img");
+        if !name.exists() {
+            std::os::unix::fs::symlink(build::tool(), &name).expect("a link to the tool");
+        }
+        let usage = self.dir.path("usage");
+        let output = Command::new(build::limited())
+            .arg(SECONDS)
+            .arg(&usage)
+            .arg(&name)
+            .args(args)
+            .current_dir(self.dir.root())
+            .env("LC_ALL", "C")
+            .output()
+            .expect("the tool runs");
+        let text = std::fs::read_to_string(&usage).expect("the usage of the tool");
+        let mut words = text
+            .split_whitespace()
+            .map(|w| w.parse::<u64>().expect("a number"));
+        let (memory, signal) = (words.next(), words.next());
+        let ran = Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        };
+        let line = args.join(" ");
+        assert_ne!(
+            signal,
+            Some(9),
+            "{what}: {line}: not done after {SECONDS} s"
+        );
+        assert_eq!(signal, Some(0), "{what}: {line}: killed: {ran:?}");
+        assert!(
+            memory.is_some_and(|m| m <= MAX_KIB),
+            "{what}: {line}: {memory:?} KiB"
+        );
+        ran
+    }
+}
+
+fn be(bytes: &mut [u8], offset: usize, value: u64, width: usize) {
+    bytes[offset..offset + width].copy_from_slice(&value.to_be_bytes()[8 - width..]);
+}
+
+fn at(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_be_bytes(bytes[offset..offset + 8].try_into().expect("eight bytes"))
+}
+
+/// The offset bits of a table entry.
+fn offset_of(entry: u64) -> usize {
+    usize::try_from(entry & 0x00ff_ffff_ffff_fe00).expect("an offset")
+}
+
+/// A fixed sequence of numbers that look random.
+struct Sequence(u64);
+
+impl Sequence {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).expect("31 bits") % limit
+    }
+}
+
+#[test]
+fn truncated_files() {
+    let bench = Bench::new();
+    for image in [
+        "plain.qcow2",
+        "packed.qcow2",
+        "extended.qcow2",
+        "snap.qcow2",
+    ] {
+        let bytes = bench.bytes(image);
+        let mut lengths = vec![
+            0, 1, 3, 4, 7, 8, 23, 24, 71, 72, 99, 100, 103, 104, 111, 112, 130,
+        ];
+        lengths.extend([511, 512, 513, 4096, 65535, 65536, 65537]);
+        lengths.extend((1..24).map(|part| bytes.len() * part / 24));
+        lengths.extend([bytes.len() - 1, bytes.len() - 512]);
+        for length in lengths {
+            bench.try_all(
+                &format!("{image} cut to {length}"),
+                &bytes[..length.min(bytes.len())],
+            );
+        }
+    }
+}
+
+#[test]
+fn every_byte_of_the_header() {
+    let bench = Bench::new();
+    for image in ["plain.qcow2", "snap.qcow2"] {
+        let bytes = bench.bytes(image);
+        for offset in 0..136 {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut bad = bytes.clone();
+                bad[offset] ^= flip;
+                bench.try_all(&format!("{image} byte {offset} ^ {flip:#x}"), &bad);
+            }
+        }
+    }
+}
+
+#[test]
+fn flipped_bits_in_tables() {
+    let bench = Bench::new();
+    let mut sequence = Sequence(42);
+    for image in [
+        "plain.qcow2",
+        "packed.qcow2",
+        "small.qcow2",
+        "extended.qcow2",
+        "old.qcow2",
+        "snap.qcow2",
+    ] {
+        let bytes = bench.bytes(image);
+        let l1 = offset_of(at(&bytes, 40));
+        let l2 = offset_of(at(&bytes, l1));
+        let table = offset_of(at(&bytes, 48));
+        let block = offset_of(at(&bytes, table));
+        for (name, start, span) in [
+            ("L1 table", l1, 16),
+            ("L2 table", l2, 256),
+            ("refcount table", table, 16),
+            ("refcount block", block, 32),
+        ] {
+            for _ in 0..20 {
+                let mut bad = bytes.clone();
+                let offset = start + sequence.below(span);
+                let bit = sequence.below(8);
+                bad[offset] ^= 1 << bit;
+                bench.try_all(&format!("{image} {name} offset {offset} bit {bit}"), &bad);
+            }
+        }
+        // Anywhere: compressed data, snapshot tables, bitmap directories, padding.
+        for _ in 0..20 {
+            let mut bad = bytes.clone();
+            for _ in 0..16 {
+                let offset = sequence.below(bad.len());
+                bad[offset] ^= 1 << sequence.below(8);
+            }
+            bench.try_all(&format!("{image} random flips"), &bad);
+        }
+    }
+}
+
+#[test]
+fn absurd_headers() {
+    let bench = Bench::new();
+    for image in ["plain.qcow2", "snap.qcow2"] {
+        let bytes = bench.bytes(image);
+        // Offset in the header, width, name.
+        for (offset, width, field) in [
+            (4, 4, "version"),
+            (8, 8, "backing_file_offset"),
+            (16, 4, "backing_file_size"),
+            (20, 4, "cluster_bits"),
+            (24, 8, "size"),
+            (32, 4, "crypt_method"),
+            (36, 4, "l1_size"),
+            (40, 8, "l1_table_offset"),
+            (48, 8, "refcount_table_offset"),
+            (56, 4, "refcount_table_clusters"),
+            (60, 4, "nb_snapshots"),
+            (64, 8, "snapshots_offset"),
+            (72, 8, "incompatible_features"),
+            (80, 8, "compatible_features"),
+            (88, 8, "autoclear_features"),
+            (96, 4, "refcount_order"),
+            (100, 4, "header_length"),
+            (104, 1, "compression_type"),
+            (112, 4, "extension type"),
+            (116, 4, "extension length"),
+        ] {
+            let top = if width == 8 {
+                u64::MAX
+            } else {
+                (1 << (8 * width)) - 1
+            };
+            for value in [
+                0,
+                1,
+                2,
+                7,
+                8,
+                9,
+                16,
+                21,
+                22,
+                31,
+                32,
+                63,
+                64,
+                511,
+                512,
+                513,
+                0x1_0000,
+                0x2_0000,
+                0x1_0001,
+                1 << 20,
+                1 << 24,
+                1 << 25,
+                0x7fff_ffff,
+                1 << 31,
+                1 << 32,
+                1 << 40,
+                1 << 55,
+                1 << 56,
+                1 << 60,
+                1 << 62,
+                i64::MAX as u64,
+                1 << 63,
+                top - 511,
+                top,
+            ] {
+                if value > top {
+                    continue;
+                }
+                let mut bad = bytes.clone();
+                be(&mut bad, offset, value, width);
+                bench.try_all(&format!("{image} {field} = {value:#x}"), &bad);
+            }
+        }
+    }
+}
+
+#[test]
+fn huge_sizes_that_the_tables_seem_to_hold() {
+    let bench = Bench::new();
+    let bytes = bench.bytes("plain.qcow2");
+    for (size, l1_size) in [
+        (1u64 << 60, u32::MAX),
+        (1 << 60, 1 << 22),
+        (1 << 50, 1 << 21),
+        (1 << 51, 1 << 22),
+        (1 << 44, 1 << 15),
+        (1 << 62, 1 << 22),
+        (i64::MAX as u64, 1 << 22),
+        (0, u32::MAX),
+    ] {
+        for cluster_bits in [9u64, 16, 21] {
+            let mut bad = bytes.clone();
+            be(&mut bad, 20, cluster_bits, 4);
+            be(&mut bad, 24, size, 8);
+            be(&mut bad, 36, u64::from(l1_size), 4);
+            bench.try_all(
+                &format!("size {size:#x}, L1 {l1_size:#x}, {cluster_bits} bits"),
+                &bad,
+            );
+        }
+    }
+}
+
+#[test]
+fn references_that_loop_or_overlap() {
+    let bench = Bench::new();
+    for image in [
+        "plain.qcow2",
+        "snap.qcow2",
+        "small.qcow2",
+        "extended.qcow2",
+        "packed.qcow2",
+    ] {
+        let bytes = bench.bytes(image);
+        let l1 = offset_of(at(&bytes, 40));
+        let l2 = offset_of(at(&bytes, l1));
+        let table = offset_of(at(&bytes, 48));
+        let block = offset_of(at(&bytes, table));
+        let copied = 1u64 << 63;
+        let end = bytes.len() as u64;
+        let targets = [
+            0,
+            0x200,
+            0x1_0000,
+            l1 as u64,
+            l2 as u64,
+            table as u64,
+            block as u64,
+            end & !0xffff,
+            1 << 40,
+            (1 << 56) - 0x1_0000,
+            0x1_0200,
+        ];
+        for target in targets {
+            for (name, offset) in [
+                ("L1 entry", l1),
+                ("L2 entry", l2),
+                ("refcount table entry", table),
+                ("L1 offset", 40),
+                ("refcount table offset", 48),
+                ("snapshot table offset", 64),
+            ] {
+                let flags = if name.ends_with("entry") && name != "refcount table entry" {
+                    copied
+                } else {
+                    0
+                };
+                let mut bad = bytes.clone();
+                be(&mut bad, offset, target | flags, 8);
+                if name == "snapshot table offset" {
+                    be(&mut bad, 60, 3, 4);
+                }
+                bench.try_all(&format!("{image} {name} -> {target:#x}"), &bad);
+            }
+        }
+        // Every entry of the L2 table is the L2 table.
+        let mut bad = bytes.clone();
+        for entry in 0..32 {
+            be(&mut bad, l2 + entry * 8, l2 as u64 | copied, 8);
+        }
+        bench.try_all(&format!("{image} L2 table of itself"), &bad);
+        // A compressed cluster at the end of the file, and far behind it.
+        for start in [end - 1, end, 1 << 40, (1 << 54) - 1] {
+            let mut bad = bytes.clone();
+            be(&mut bad, l2, (1 << 62) | (0xff << 54) | start, 8);
+            bench.try_all(&format!("{image} compressed at {start:#x}"), &bad);
+        }
+    }
+}
+
+#[test]
+fn decompression_bombs_and_rubbish() {
+    let bench = Bench::new();
+    let bytes = bench.bytes("packed.qcow2");
+    let l2 = offset_of(at(&bytes, offset_of(at(&bytes, 40))));
+    let data = usize::try_from(at(&bytes, l2) & ((1 << 54) - 1)).expect("an offset");
+    for rubbish in [0x00, 0xff, 0x78, 0x28] {
+        let mut bad = bytes.clone();
+        bad[data..data + 64].fill(rubbish);
+        bench.try_all(&format!("compressed data of {rubbish:#x}"), &bad);
+    }
+}
+
+/// Images that name themselves or each other as backing or data file.
+#[test]
+fn chains_that_refer_to_themselves() {
+    let bench = Bench::new();
+    let make = |args: &str| {
+        let args: Vec<&str> = args.split_whitespace().collect();
+        bench.dir.qemu_img_ok(&args);
+    };
+    make("create -q -f qcow2 -u -b bad.qcow2 -F qcow2 self.qcow2 2M");
+    bench.try_all("its own backing file", &bench.bytes("self.qcow2"));
+    make("create -q -f qcow2 -u -b bad.qcow2 -F qcow2 other.qcow2 2M");
+    make("create -q -f qcow2 -u -b other.qcow2 -F qcow2 self.qcow2 2M");
+    bench.try_all("a circle of two", &bench.bytes("self.qcow2"));
+    make("create -q -f qcow2 -u -b ./../nowhere/./bad.qcow2 -F qcow2 self.qcow2 2M");
+    bench.try_all(
+        "a backing file that is not there",
+        &bench.bytes("self.qcow2"),
+    );
+    make("create -q -f qcow2 -u -b json:{} -F qcow2 self.qcow2 2M");
+    bench.try_all("an empty description", &bench.bytes("self.qcow2"));
+
+    make("create -q -f qcow2 -o data_file=data.raw self.qcow2 2M");
+    let mut bytes = bench.bytes("self.qcow2");
+    let name = bytes
+        .windows(8)
+        .position(|w| w == b"data.raw")
+        .expect("the name of the data file");
+    bytes[name..name + 8].copy_from_slice(b"bad.qcow");
+    std::os::unix::fs::symlink("bad.qcow2", bench.dir.path("bad.qcow")).expect("a link");
+    bench.try_all("its own data file", &bytes);
+}
+
+#[test]
+fn a_very_long_chain() {
+    let bench = Bench::new();
+    for number in 0..300 {
+        let backing = format!("chain{}.qcow2", number + 1);
+        let name = if number == 0 {
+            "bad.qcow2".to_owned()
+        } else {
+            format!("chain{number}.qcow2")
+        };
+        bench.dir.qemu_img_ok(&[
+            "create", "-q", "-f", "qcow2", "-u", "-b", &backing, "-F", "qcow2", &name, "2M",
+        ]);
+    }
+    bench
+        .dir
+        .qemu_img_ok(&["create", "-q", "-f", "qcow2", "chain300.qcow2", "2M"]);
+    bench.try_all("a chain of 301 images", &bench.bytes("bad.qcow2"));
+}

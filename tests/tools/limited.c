@@ -1,0 +1,48 @@
+/* Runs a program under a limit on its time, and writes the largest memory that it used, in KiB, and
+ * how it ended to a file: limited SECONDS FILE PROGRAM ARGUMENT... */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static pid_t child;
+
+static void on_alarm(int number)
+{
+    (void)number;
+    kill(child, SIGKILL);
+}
+
+int main(int argc, char **argv)
+{
+    struct sigaction action = {0};
+    struct rusage usage = {0};
+    int status = 0;
+    FILE *file = NULL;
+
+    if (argc < 4)
+        return 125;
+    child = fork();
+    if (child < 0)
+        return 125;
+    if (child == 0) {
+        execv(argv[3], argv + 3);
+        _exit(127);
+    }
+    action.sa_handler = on_alarm;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGALRM, &action, NULL);
+    alarm((unsigned)atoi(argv[1]));
+    if (wait4(child, &status, 0, &usage) != child)
+        return 125;
+    file = fopen(argv[2], "w");
+    if (file == NULL)
+        return 125;
+    fprintf(file, "%ld %d\n", usage.ru_maxrss, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+    if (fclose(file) != 0)
+        return 125;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 126;
+}
