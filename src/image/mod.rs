@@ -2,6 +2,7 @@
 
 mod adapter;
 mod align;
+mod chain;
 mod guard;
 mod host;
 mod lock;

@@ -1,15 +1,13 @@
 //! Opening: location, storage, format, chain.
 
-use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use serde_json::{Map, Value};
-
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::format::{FormatDriver, OpenContext, probe, raw, registry};
+use crate::format::{Features, FormatDriver, OpenContext, probe, raw, registry};
 use crate::image::adapter::ImageStorage;
 use crate::image::align::UnitLock;
+use crate::image::chain::{Start, open_chain};
 use crate::image::host::{self, FileId, Opened, file_id};
 use crate::image::opener::ImageOpener;
 use crate::image::plan::{BackingPlan, Plan, Source};
@@ -26,7 +24,7 @@ pub(super) struct Context<'a> {
     /// How the layer is opened.
     pub(super) options: &'a OpenOptions,
     /// The layers above it and, once its file is open, itself.
-    pub(super) trail: Option<&'a Trail<'a>>,
+    pub(super) trail: &'a Trail<'a>,
     /// Take no lock that excludes others.
     pub(super) force_share: bool,
 }
@@ -34,7 +32,7 @@ pub(super) struct Context<'a> {
 impl Context<'_> {
     /// Whether a file is one of the layers.
     pub(super) fn holds(&self, id: Option<FileId>) -> bool {
-        self.trail.is_some_and(|trail| trail.contains(id))
+        self.trail.contains(id)
     }
 }
 
@@ -45,7 +43,7 @@ impl Image {
     /// One line that begins with `Could not open '…'`.
     pub fn open(location: &Location, options: &OpenOptions) -> Result<Self> {
         Plan::new(location, options.format.as_deref())
-            .and_then(|plan| open_layer(location, &plan, options, None))
+            .and_then(|plan| open_chain(Start::new(location, plan), options, None))
             .context(|| format!("Could not open '{}'", location.display()))
     }
 
@@ -61,26 +59,34 @@ impl Image {
             return Err(error.context(format!("Could not open '{}'", location.display())));
         }
         Plan::new(&location, options.format.as_deref())
-            .and_then(|plan| open_over(&location, &plan, Opened::given(storage), options, None))
+            .and_then(|plan| {
+                let mut start = Start::new(&location, plan);
+                start.opened = Some(Opened::given(storage));
+                open_chain(start, options, None)
+            })
             .context(|| format!("Could not open '{}'", location.display()))
     }
 }
 
-/// Opens one layer and those below it. Errors do not name the location.
+/// Opens one layer; those below it stay closed. Errors do not name the location.
 pub(super) fn open_layer(
-    location: &Location,
-    plan: &Plan,
+    start: Start,
     options: &OpenOptions,
-    trail: Option<&Trail<'_>>,
+    trail: &mut Trail<'_>,
 ) -> Result<Image> {
-    check_access(plan, options)?;
-    let context = Context {
-        options,
-        trail,
-        force_share: options.force_share || plan.common.force_share,
+    check_access(&start.plan, options)?;
+    let opened = match start.opened {
+        Some(opened) => opened,
+        None => {
+            let context = Context {
+                options,
+                trail,
+                force_share: options.force_share || start.plan.common.force_share,
+            };
+            open_source(&start.plan.source, options.writable, &context)?
+        }
     };
-    let opened = open_source(&plan.source, options.writable, &context)?;
-    open_over(location, plan, opened, options, trail)
+    open_over(&start.location, &start.plan, opened, options, trail)
 }
 
 fn check_access(plan: &Plan, options: &OpenOptions) -> Result<()> {
@@ -123,8 +129,8 @@ pub(super) fn open_source(
                 ..context.options.clone()
             };
             // Its name is only known once it is open.
-            let location = Location::from_path("");
-            let image = open_layer(&location, plan, &options, context.trail)?;
+            let start = Start::new(&Location::from_path(""), (**plan).clone());
+            let image = open_chain(start, &options, Some(context.trail))?;
             Ok(Opened {
                 base: image.base.clone(),
                 plain: None,
@@ -136,21 +142,20 @@ pub(super) fn open_source(
     }
 }
 
-/// Opens the format over an open file, then the layers below.
-pub(super) fn open_over(
+/// Opens the format over an open file.
+fn open_over(
     location: &Location,
     plan: &Plan,
     opened: Opened,
     options: &OpenOptions,
-    trail: Option<&Trail<'_>>,
+    trail: &mut Trail<'_>,
 ) -> Result<Image> {
-    check_access(plan, options)?;
     let storage = &opened.storage;
     let name = opened.base.to_string_lossy().into_owned();
-    let trail = Trail::step(trail, file_id(&**storage), &name, &options.policy)?;
+    trail.step(file_id(&**storage), &name, &options.policy)?;
     let context = Context {
         options,
-        trail: Some(&trail),
+        trail,
         force_share: options.force_share || plan.common.force_share,
     };
     let bare = matches!(plan.source, Source::Bare(_));
@@ -174,6 +179,10 @@ pub(super) fn open_over(
         }))?;
     }
     let values = check_options(driver, plan)?;
+    if matches!(plan.backing, BackingPlan::Tree(_)) && !driver.features.contains(Features::BACKING)
+    {
+        return Err(Error::unsupported("Driver doesn't support backing files"));
+    }
     let cache = plan.common.cache(options.cache);
     let opener = ImageOpener {
         context,
@@ -234,11 +243,6 @@ pub(super) fn open_over(
         let name = location.display();
         image.warnings.push(guard::probed_raw_warning(&name));
     }
-    image.backing = open_backing(&image, plan, &context)?;
-    if let Backing::Open(base) = &image.backing {
-        let below = base.warnings.clone();
-        image.warnings.extend(below);
-    }
     Ok(image)
 }
 
@@ -288,112 +292,4 @@ fn check_options(driver: &FormatDriver, plan: &Plan) -> Result<Values> {
         )));
     }
     Values::check(&plan.options, driver.open_options)
-}
-
-fn open_backing(image: &Image, plan: &Plan, context: &Context<'_>) -> Result<Backing> {
-    let options = context.options;
-    let named = image
-        .format
-        .backing()
-        .filter(|named| !named.name.is_empty());
-    let tree: Option<&Map<String, Value>> = match &plan.backing {
-        BackingPlan::Null => return Ok(Backing::None),
-        BackingPlan::Tree(tree) => Some(tree),
-        BackingPlan::Named => None,
-    };
-    if tree.is_some()
-        && !image
-            .driver
-            .features
-            .contains(crate::format::Features::BACKING)
-    {
-        return Err(Error::unsupported("Driver doesn't support backing files"));
-    }
-    if named.is_none() && tree.is_none() {
-        return Ok(Backing::None);
-    }
-    if !options.backing || options.metadata_only {
-        return Ok(Backing::Closed);
-    }
-    let below = OpenOptions {
-        format: None,
-        writable: false,
-        deny_writers: false,
-        for_check: false,
-        force_share: context.force_share,
-        ..options.clone()
-    };
-    image
-        .open_below(tree, &below, context.trail)
-        .context(|| "Could not open backing file".to_owned())
-        .map(|base| Backing::Open(Arc::new(base)))
-}
-
-impl Image {
-    /// Opens the backing file: `tree` has the user's options for it.
-    fn open_below(
-        &self,
-        tree: Option<&Map<String, Value>>,
-        options: &OpenOptions,
-        trail: Option<&Trail<'_>>,
-    ) -> Result<Self> {
-        use crate::image::opener::{Named, resolve};
-        use crate::policy::ImplicitRole::Backing as Role;
-
-        let named = self.format.backing().filter(|named| !named.name.is_empty());
-        let recorded = named.as_ref().and_then(|named| named.format.clone());
-        let tree = tree.cloned().unwrap_or_default();
-        // The name inside the image is not looked at where the user gave a file.
-        let given = tree.contains_key("file") || tree.contains_key("filename");
-        let named = match named.filter(|_| !given) {
-            Some(named) => Some(resolve(
-                Role,
-                &named.name,
-                &self.filename,
-                &self.base,
-                false,
-                options,
-            )?),
-            None => None,
-        };
-        match named {
-            Some(Named::Storage(opened)) => {
-                let location = Location::from_path(&opened.base);
-                let plan = Plan::of_backing(tree, Some(&location), recorded.as_deref())?;
-                open_over(&location, &plan, opened, options, trail)
-            }
-            Some(Named::Location(location)) => {
-                let plan = Plan::of_backing(tree, Some(&location), recorded.as_deref())?;
-                open_layer(&location, &plan, options, trail)
-            }
-            None => {
-                let text: OsString = crate::location::json_name(&tree).into();
-                let location = Location::from_tree(text, tree.clone());
-                let plan = Plan::of_backing(tree, None, recorded.as_deref())?;
-                open_layer(&location, &plan, options, trail)
-            }
-        }
-    }
-
-    /// Opens the backing file that the image names, alone and for its metadata, under the policy
-    /// of `options`: the next step of `info` along a chain. None where it names none.
-    ///
-    /// # Errors
-    /// As [`Image::open`], beginning with the name of the backing file.
-    pub fn open_backing_metadata(&self, options: &OpenOptions) -> Result<Option<Self>> {
-        let Some(named) = self.backing_file() else {
-            return Ok(None);
-        };
-        let below = OpenOptions {
-            format: None,
-            writable: false,
-            deny_writers: false,
-            for_check: false,
-            metadata_only: true,
-            ..options.clone()
-        };
-        self.open_below(None, &below, None)
-            .context(|| format!("Could not open '{}'", named.full_name))
-            .map(Some)
-    }
 }

@@ -1,56 +1,62 @@
-//! The images that are being opened above one: to find chains that refer to themselves.
+//! The images that are being opened, from the top: to find chains that refer to themselves.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::host::FileId;
 use crate::policy::OpenPolicy;
 
-/// One image on the way down, and the way to it.
-#[derive(Debug)]
+/// The layers of a chain so far, and the chain inside which this one is opened.
+#[derive(Debug, Default)]
 pub(super) struct Trail<'a> {
-    id: Option<FileId>,
-    depth: u32,
+    ids: Vec<Option<FileId>>,
     above: Option<&'a Trail<'a>>,
 }
 
 impl<'a> Trail<'a> {
-    /// A step further down, to the file `name`.
+    /// An empty one inside `above`.
+    pub(super) fn inside(above: Option<&'a Trail<'a>>) -> Self {
+        Self {
+            ids: Vec::new(),
+            above,
+        }
+    }
+
+    /// Adds the file `name`.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] where the file is on the way already, [`ErrorKind::Limit`] where the
     /// chain is too long.
     pub(super) fn step(
-        above: Option<&'a Trail<'a>>,
+        &mut self,
         id: Option<FileId>,
         name: &str,
         policy: &OpenPolicy,
-    ) -> Result<Self> {
-        let depth = above.map_or(1, |above| above.depth.saturating_add(1));
-        if above.is_some_and(|above| above.contains(id)) {
+    ) -> Result<()> {
+        if self.contains(id) {
             return Err(Error::invalid(format!(
                 "Backing file '{name}' creates an infinite loop."
             )));
         }
-        if depth > policy.chain_limit() {
+        let limit = policy.chain_limit();
+        if self.depth() >= limit as usize {
             return Err(Error::new(
                 ErrorKind::Limit,
-                format!(
-                    "The backing chain has more than {} images at '{name}'",
-                    policy.chain_limit()
-                ),
+                format!("The backing chain has more than {limit} images at '{name}'"),
             ));
         }
-        Ok(Self { id, depth, above })
+        self.ids.push(id);
+        Ok(())
     }
 
     /// Whether the file is on the way.
     pub(super) fn contains(&self, id: Option<FileId>) -> bool {
-        let mut next = Some(self);
-        while let Some(step) = next {
-            if id.is_some() && step.id == id {
-                return true;
-            }
-            next = step.above;
-        }
-        false
+        id.is_some() && self.ways().any(|way| way.ids.contains(&id))
+    }
+
+    fn depth(&self) -> usize {
+        self.ways().map(|way| way.ids.len()).sum()
+    }
+
+    fn ways(&self) -> impl Iterator<Item = &Trail<'a>> {
+        std::iter::successors(Some(self), |way| way.above)
     }
 }
