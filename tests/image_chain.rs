@@ -61,16 +61,16 @@ fn chain(dir: &Dir, more: &str) {
         &["write -P 1 0 100k", "write -P 2 900k 125k"],
     );
     create(dir, "low.qcow2", Some(("base.raw", "raw")), "2M", more);
-    dir.qemu_io(
-        "qcow2",
-        "low.qcow2",
-        &[
-            "write -P 3 50k 9k",
-            "write -z 64k 64k",
-            "write -P 4 1500k 300k",
-            "write -c -P 9 1M 64k",
-        ],
-    );
+    let mut writes = vec![
+        "write -P 3 50k 9k",
+        "write -z 64k 64k",
+        "write -P 4 1500k 300k",
+    ];
+    if !more.contains("2M") {
+        // Compressed clusters come whole.
+        writes.push("write -c -P 9 1M 64k");
+    }
+    dir.qemu_io("qcow2", "low.qcow2", &writes);
     create(
         dir,
         "mid.qcow2",
@@ -104,7 +104,9 @@ fn mixed_chains_read_as_qemu_img_reads_them() {
         chain(&dir, more);
         for name in ["top.qcow2", "mid.qcow2", "low.qcow2", "base.raw"] {
             let image = open(&dir, name, &permissive()).unwrap();
-            assert!(contents(&image) == theirs(&dir, name), "{name} {more}");
+            let ours = contents(&image);
+            drop(image);
+            assert!(ours == theirs(&dir, name), "{name} {more}");
         }
     }
 }
