@@ -69,6 +69,8 @@ pub struct Created {
     pub storage: Arc<dyn Storage>,
     /// The file did not exist before.
     pub newly_created: bool,
+    /// What was asked for and could not be had, though the storage is good without.
+    pub warning: Option<String>,
     file: Option<(Arc<FileStorage>, PathBuf)>,
 }
 
@@ -408,12 +410,13 @@ fn create_file(
             .num("extent_size_hint")
             .unwrap_or(defaults.extent_size_hint),
     };
-    let (file, newly_created) = file::create(path, &options)?;
-    let file = Arc::new(file);
+    let made = file::create(path, &options)?;
+    let file = Arc::new(made.file);
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     Ok(Created {
         storage: file.clone(),
-        newly_created,
+        newly_created: made.new,
+        warning: made.warning,
         file: Some((file, path)),
     })
 }

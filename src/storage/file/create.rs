@@ -39,13 +39,23 @@ impl Default for FileCreate {
     }
 }
 
+/// A file made or emptied by [`create`].
+#[derive(Debug)]
+pub struct NewFile {
+    /// The open storage. It holds the locks of a creator.
+    pub file: FileStorage,
+    /// It did not exist before.
+    pub new: bool,
+    /// What was asked for and could not be had, though the file is good without.
+    pub warning: Option<String>,
+}
+
 /// Creates an empty file at `path`, or empties the one that is there once its locks are had;
-/// a device is opened and its first sector zeroed. Returns the open storage, which holds the
-/// locks of a creator, and whether the file is new.
+/// a device is opened and its first sector zeroed.
 ///
 /// # Errors
 /// `Could not create 'X': …`, or [`crate::ErrorKind::Locked`]: nothing has changed then.
-pub fn create(path: &Path, options: &FileCreate) -> Result<(FileStorage, bool)> {
+pub fn create(path: &Path, options: &FileCreate) -> Result<NewFile> {
     let name = path.to_string_lossy().into_owned();
     if u32::try_from(options.extent_size_hint).is_err() {
         return Err(Error::invalid("Extent size hint is too large"));
@@ -66,7 +76,8 @@ pub fn create(path: &Path, options: &FileCreate) -> Result<(FileStorage, bool)> 
     if taken.is_err() && new {
         let _ = remove_same(&file, path);
     }
-    taken.map(|()| (file, new))
+    let warning = taken?;
+    Ok(NewFile { file, new, warning })
 }
 
 /// Opens the file, or makes it where there is none. The flag tells which it was.
@@ -91,13 +102,14 @@ fn open_or_create(path: &Path, cache: CacheMode) -> io::Result<(std::os::fd::Own
     Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
-fn empty(file: &FileStorage, options: &FileCreate) -> Result<()> {
+/// Empties the file once its locks are had. Returns a warning.
+fn empty(file: &FileStorage, options: &FileCreate) -> Result<Option<String>> {
     file.lock(LockRequest {
         uses: Permissions::WRITE | Permissions::RESIZE,
         denies: Permissions::RESIZE,
     })?;
     if file.kind != Kind::Regular {
-        return clear_first_sector(file);
+        return clear_first_sector(file).map(|()| None);
     }
     falloc::truncate(file.fd(), 0)
         .map_err(|error| Error::io(&error).context("Could not resize file"))?;
@@ -106,27 +118,24 @@ fn empty(file: &FileStorage, options: &FileCreate) -> Result<()> {
         // Only btrfs knows it, and a file works without.
         let _ = attr::set_nocow(file.fd());
     }
-    if options.extent_size_hint > 0 {
-        set_hint(file, options.extent_size_hint as u32)?;
+    if options.extent_size_hint == 0 {
+        return Ok(None);
     }
-    Ok(())
+    let hinted = attr::set_extent_size_hint(file.fd(), options.extent_size_hint as u32);
+    Ok(hinted.err().and_then(|error| match error.raw_os_error() {
+        // Most file systems have no such hint.
+        Some(libc::ENOTTY | libc::EOPNOTSUPP | libc::ENOSYS) => None,
+        _ => Some(format!(
+            "Failed to set extent size hint: {}",
+            Error::io(&error)
+        )),
+    }))
 }
 
 /// What was on a device must not be taken for the new image.
 fn clear_first_sector(file: &FileStorage) -> Result<()> {
     let len = file.len()?.min(512);
     file.write_zero_bytes(0, len)
-}
-
-fn set_hint(file: &FileStorage, bytes: u32) -> Result<()> {
-    match attr::set_extent_size_hint(file.fd(), bytes) {
-        Ok(()) => Ok(()),
-        Err(error) => match error.raw_os_error() {
-            // Most file systems have no such hint, or not of this size: it is only a hint.
-            Some(libc::ENOTTY | libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS) => Ok(()),
-            _ => Err(Error::io(&error).context("Could not set extent size hint")),
-        },
-    }
 }
 
 /// Removes the file at `path` if it still is the one that `file` has open.

@@ -13,7 +13,7 @@ mod resize;
 mod tests;
 mod zero;
 
-pub use create::{FileCreate, create, remove_same};
+pub use create::{FileCreate, NewFile, create, remove_same};
 pub use open::{FileOpen, Locking, open, open_fd};
 
 use std::io::{IoSlice, IoSliceMut};

@@ -94,7 +94,7 @@ impl FileStorage {
             }
             Err(error) => {
                 let _ = falloc::truncate(self.fd(), old);
-                Err(Error::io(&error).context("Could not preallocate data for the new file"))
+                Err(Error::io(&error).context("Could not preallocate new data"))
             }
         }
     }
