@@ -21,6 +21,9 @@ pub enum Probing {
     Always,
 }
 
+/// A caller's decision on one file that an image names.
+pub type AskFn = dyn Fn(&ImplicitFile<'_>) -> Result<ImplicitAnswer> + Send + Sync;
+
 /// Whether files that an image names (backing file, data file, extents) may be opened.
 #[derive(Clone, Default)]
 pub enum ImplicitFiles {
@@ -32,7 +35,7 @@ pub enum ImplicitFiles {
     /// Only files whose real path lies below one of these directories.
     Below(Vec<PathBuf>),
     /// Asks the callback for each file.
-    Ask(Arc<dyn Fn(&ImplicitFile<'_>) -> Result<ImplicitAnswer> + Send + Sync>),
+    Ask(Arc<AskFn>),
 }
 
 impl fmt::Debug for ImplicitFiles {

@@ -7,10 +7,10 @@ const STRIDE: usize = 256;
 pub fn is_zero(buf: &[u8]) -> bool {
     let middle = buf.len() / 2;
     // Data seldom has zeroes at all three places; most non-zero buffers end here.
-    if let (Some(first), Some(last), Some(mid)) = (buf.first(), buf.last(), buf.get(middle)) {
-        if first | last | mid != 0 {
-            return false;
-        }
+    if let (Some(first), Some(last), Some(mid)) = (buf.first(), buf.last(), buf.get(middle))
+        && first | last | mid != 0
+    {
+        return false;
     }
     let mut chunks = buf.chunks_exact(STRIDE);
     chunks

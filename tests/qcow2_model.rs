@@ -68,7 +68,14 @@ impl Run {
         if config.backing {
             // Shorter than the overlay, and with holes.
             let base_size = config.size * 3 / 4 / 512 * 512;
-            dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "base", &base_size.to_string()]);
+            dir.qemu_img_ok(&[
+                "create",
+                "-q",
+                "-f",
+                "qcow2",
+                "base",
+                &base_size.to_string(),
+            ]);
             let half = base_size / 2 / 512 * 512;
             let write = format!("write -P 0xb5 512 {half}");
             let zero = format!("write -z {half} 70k");
@@ -257,9 +264,9 @@ impl Run {
         let check = self.dir.qemu_img(&["check", "image"]);
         assert_eq!(check.code, 0, "{name}: {check:?}");
         std::fs::write(self.dir.path("model.raw"), &self.model).unwrap();
-        let compare = self
-            .dir
-            .qemu_img(&["compare", "-f", "raw", "-F", "qcow2", "model.raw", "image"]);
+        let compare =
+            self.dir
+                .qemu_img(&["compare", "-f", "raw", "-F", "qcow2", "model.raw", "image"]);
         assert_eq!(compare.code, 0, "{name}: {compare:?}");
     }
 
