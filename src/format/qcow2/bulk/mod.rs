@@ -6,7 +6,7 @@
 //! 8 bytes for each L2 table and refcount block.
 
 mod batch;
-mod space;
+pub(super) mod space;
 mod tables;
 
 use std::sync::Arc;

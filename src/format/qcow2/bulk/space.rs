@@ -169,14 +169,22 @@ impl HostSpace {
 
 /// The clusters that the tables behind the data take, counted so that they count themselves.
 #[derive(Debug)]
-struct Layout {
-    reftable_clusters: u64,
-    blocks: u64,
-    end: u64,
+pub(in crate::format::qcow2) struct Layout {
+    /// Clusters of the refcount table.
+    pub reftable_clusters: u64,
+    /// Refcount blocks beyond those written already.
+    pub blocks: u64,
+    /// The first cluster behind all of it.
+    pub end: u64,
 }
 
 impl Layout {
-    fn after(next: u64, l1_clusters: u64, written: u64, geometry: Geometry) -> Result<Self> {
+    /// The tables that start at cluster `next`, for a file whose first `written` refcount blocks
+    /// are elsewhere already; an L1 table of `l1_clusters` comes last.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`].
+    pub fn after(next: u64, l1_clusters: u64, written: u64, geometry: Geometry) -> Result<Self> {
         let (mut reftable_clusters, mut blocks) = (1, 0);
         loop {
             let end = next

@@ -1,8 +1,10 @@
 //! Persistent dirty bitmaps (specification: "Bitmaps").
 
 use crate::error::{Error, Result};
+use crate::storage::Storage;
 
 use super::bytes::{be16, be32, be64};
+use super::extension::BitmapsExtension;
 
 /// Bytes of a directory entry before its extra data.
 const FIXED_LEN: usize = 24;
@@ -61,12 +63,14 @@ impl BitmapEntry {
             entries.push(entry);
             rest = rest.get(len..).unwrap_or_default();
         }
-        if entries.len() as u64 != u64::from(count) {
-            return Err(Error::corrupt(
-                "Less bitmaps found than specified in header extension",
-            ));
-        }
-        Ok(entries)
+        let less_or_more = match (entries.len() as u64).cmp(&u64::from(count)) {
+            std::cmp::Ordering::Equal => return Ok(entries),
+            std::cmp::Ordering::Less => "Less",
+            std::cmp::Ordering::Greater => "More",
+        };
+        Err(Error::corrupt(format!(
+            "{less_or_more} bitmaps found than specified in header extension"
+        )))
     }
 
     /// The entry at the start of `bytes`, and its length with padding; None where it is cut.
@@ -125,14 +129,16 @@ impl BitmapEntry {
             && self.kind == TYPE_DIRTY
             && (self.flags - known - BitmapFlags::EXTRA_DATA_COMPATIBLE).is_empty()
             && !self.name.is_empty()
-            && self.name.len() <= MAX_NAME
-            && self.extra.is_empty();
+            && self.name.len() <= MAX_NAME;
         // A table that covers less than the image would leave bits without a place.
         let clusters = size
             .div_ceil(1 << granularity.min(63))
             .div_ceil(8)
             .div_ceil(cluster);
         let in_use = self.flags.contains(BitmapFlags::IN_USE);
+        if !self.extra.is_empty() {
+            return Err(Error::unsupported("Bitmap extra data is not supported"));
+        }
         if fits && (in_use || u64::from(self.table_entries) == clusters) {
             return Ok(());
         }
@@ -141,6 +147,36 @@ impl BitmapEntry {
             self.name_text()
         )))
     }
+}
+
+/// All bitmaps of an image, in the order of the directory, each checked by
+/// [`BitmapEntry::validate`]; `size` is the virtual size and `cluster` the cluster size.
+///
+/// # Errors
+/// [`crate::ErrorKind::Corrupt`], or of I/O.
+pub fn read_bitmap_directory(
+    storage: &dyn Storage,
+    extension: &BitmapsExtension,
+    size: u64,
+    cluster: u64,
+) -> Result<Vec<BitmapEntry>> {
+    let len = extension.directory_size;
+    if len == 0 {
+        return Err(Error::corrupt("Requested bitmap directory size is zero"));
+    }
+    // No allocation beyond what the file holds: past its end there is no valid entry.
+    let there = storage.len()?.saturating_sub(extension.directory_offset);
+    if len > there.next_multiple_of(8) {
+        return Err(Error::corrupt("Bitmap '' doesn't satisfy the constraints")
+            .with_offset(extension.directory_offset));
+    }
+    let mut bytes = vec![0; len as usize];
+    storage.read_at(&mut bytes, extension.directory_offset)?;
+    let entries = BitmapEntry::parse_directory(&bytes, extension.count)?;
+    for entry in &entries {
+        entry.validate(size, cluster)?;
+    }
+    Ok(entries)
 }
 
 /// An entry of a bitmap table: a cluster of bits, or all equal.

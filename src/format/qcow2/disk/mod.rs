@@ -15,7 +15,9 @@ mod refcount;
 mod snapshot;
 mod subcluster;
 
-pub use bitmap::{BitmapEntry, BitmapFlags, BitmapTableEntry, MAX_BITMAP_TABLE_ENTRIES};
+pub use bitmap::{
+    BitmapEntry, BitmapFlags, BitmapTableEntry, MAX_BITMAP_TABLE_ENTRIES, read_bitmap_directory,
+};
 pub use extension::{
     BitmapsExtension, CryptoExtension, Extension, FeatureKind, FeatureName, MAX_BITMAPS,
 };
@@ -26,5 +28,7 @@ pub use image_header::ImageHeader;
 pub use l1_entry::L1Entry;
 pub use l2_entry::{CompressedRef, L2Entry, L2Kind};
 pub use refcount::{RefcountTableEntry, RefcountWidth};
-pub use snapshot::{SnapshotEntry, SnapshotExtra, read_snapshot_table};
+pub use snapshot::{
+    SnapshotEntry, SnapshotExtra, read_damaged_snapshot_table, read_snapshot_table,
+};
 pub use subcluster::SubclusterBitmap;

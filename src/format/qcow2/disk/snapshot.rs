@@ -176,6 +176,26 @@ pub fn read_snapshot_table(
     storage: &dyn Storage,
     header: &Header,
 ) -> Result<(Vec<SnapshotEntry>, u64)> {
+    read_table(storage, header, false)
+}
+
+/// As [`read_snapshot_table`], for `check`: what lies past the end of the file reads as empty
+/// entries.
+///
+/// # Errors
+/// As [`read_snapshot_table`].
+pub fn read_damaged_snapshot_table(
+    storage: &dyn Storage,
+    header: &Header,
+) -> Result<(Vec<SnapshotEntry>, u64)> {
+    read_table(storage, header, true)
+}
+
+fn read_table(
+    storage: &dyn Storage,
+    header: &Header,
+    zeroes_follow: bool,
+) -> Result<(Vec<SnapshotEntry>, u64)> {
     header.validate_snapshot_table()?;
     let file_len = storage.len()?;
     let mut found = Vec::new();
@@ -190,7 +210,9 @@ pub fn read_snapshot_table(
         }
         loop {
             let rest = window.get(at..).unwrap_or_default();
-            match SnapshotEntry::from_bytes(rest)? {
+            match SnapshotEntry::from_bytes(rest)
+                .map_err(|error| Error::corrupt(format!("{error} {index}")))?
+            {
                 Ok((entry, len)) => {
                     found.push(entry);
                     at = at.saturating_add(len);
@@ -202,7 +224,7 @@ pub fn read_snapshot_table(
                     }
                     break;
                 }
-                Err(_) if next >= file_len => {
+                Err(_) if next >= file_len && !zeroes_follow => {
                     return Err(Error::corrupt(format!(
                         "Snapshot table entry {index} is outside the file"
                     ))
@@ -211,7 +233,9 @@ pub fn read_snapshot_table(
                 Err(_) => {
                     window.drain(..at);
                     at = 0;
-                    let len = (file_len - next).min(CHUNK as u64) as usize;
+                    let there = file_len.saturating_sub(next);
+                    let len = if there == 0 { CHUNK as u64 } else { there };
+                    let len = len.min(CHUNK as u64) as usize;
                     let old = window.len();
                     window.resize(old + len, 0);
                     storage.read_at(&mut window[old..], next)?;

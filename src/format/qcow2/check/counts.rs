@@ -1,0 +1,163 @@
+//! How often each host cluster is referred to, found by walking the tables.
+
+use std::collections::HashMap;
+
+/// Clusters of one page. Small, so that references strewn over a huge sparse file cost little.
+const PAGE: u64 = 512;
+
+/// Counts by cluster: a byte each, in pages that exist where something is referred to.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    index: HashMap<u64, usize>,
+    pages: Vec<Box<[u8; PAGE as usize]>>,
+    /// Counts beyond a byte.
+    large: HashMap<u64, u64>,
+    /// The page used last: page number and place.
+    last: Option<(u64, usize)>,
+}
+
+impl Counts {
+    /// Adds a reference unless there are `max` already; false then.
+    pub fn add(&mut self, cluster: u64, max: u64) -> bool {
+        let place = self.place(cluster / PAGE);
+        let Some(count) = self
+            .pages
+            .get_mut(place)
+            .and_then(|page| page.get_mut((cluster % PAGE) as usize))
+        else {
+            return false;
+        };
+        if *count < u8::MAX {
+            if u64::from(*count) >= max {
+                return false;
+            }
+            *count += 1;
+            return true;
+        }
+        let large = self.large.entry(cluster).or_insert(u64::from(u8::MAX));
+        if *large >= max {
+            return false;
+        }
+        *large += 1;
+        true
+    }
+
+    /// The references to a cluster.
+    pub fn get(&self, cluster: u64) -> u64 {
+        let count = self
+            .index
+            .get(&(cluster / PAGE))
+            .and_then(|&place| self.pages.get(place))
+            .and_then(|page| page.get((cluster % PAGE) as usize))
+            .copied()
+            .unwrap_or(0);
+        if count == u8::MAX {
+            self.large
+                .get(&cluster)
+                .copied()
+                .unwrap_or(u64::from(count))
+        } else {
+            u64::from(count)
+        }
+    }
+
+    /// The references to the clusters of the page that starts at `first`, capped at 255; None
+    /// where there are none.
+    fn page(&self, page: u64) -> Option<&[u8; PAGE as usize]> {
+        let place = self.index.get(&page)?;
+        self.pages.get(*place).map(|page| &**page)
+    }
+
+    /// A reader that is fast for neighbours.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader {
+            counts: self,
+            last: None,
+        }
+    }
+
+    /// The clusters of whole pages that may have references: ascending starts and their length.
+    pub fn ranges(&self) -> (Vec<u64>, u64) {
+        let mut starts: Vec<u64> = self.index.keys().map(|page| page * PAGE).collect();
+        starts.sort_unstable();
+        (starts, PAGE)
+    }
+
+    /// The last cluster with a reference.
+    pub fn highest(&self) -> Option<u64> {
+        let (&page, &place) = self.index.iter().max_by_key(|(page, _)| **page)?;
+        let within = self
+            .pages
+            .get(place)?
+            .iter()
+            .rposition(|&count| count > 0)?;
+        Some(page * PAGE + within as u64)
+    }
+
+    fn place(&mut self, page: u64) -> usize {
+        if let Some((number, place)) = self.last
+            && number == page
+        {
+            return place;
+        }
+        let pages = &mut self.pages;
+        let place = *self.index.entry(page).or_insert_with(|| {
+            pages.push(Box::new([0; PAGE as usize]));
+            pages.len() - 1
+        });
+        self.last = Some((page, place));
+        place
+    }
+}
+
+/// Reads counts, best in ascending order.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    counts: &'a Counts,
+    last: Option<(u64, Option<&'a [u8; PAGE as usize]>)>,
+}
+
+impl Reader<'_> {
+    /// The references to a cluster.
+    pub fn get(&mut self, cluster: u64) -> u64 {
+        let number = cluster / PAGE;
+        let page = match self.last {
+            Some((held, page)) if held == number => page,
+            _ => {
+                let page = self.counts.page(number);
+                self.last = Some((number, page));
+                page
+            }
+        };
+        match page.and_then(|page| page.get((cluster % PAGE) as usize)) {
+            None => 0,
+            Some(&u8::MAX) => self.counts.get(cluster),
+            Some(&count) => u64::from(count),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_far_apart_and_beyond_a_byte() {
+        let mut counts = Counts::default();
+        for _ in 0..1000 {
+            assert!(counts.add(7, u64::MAX));
+        }
+        assert!(counts.add(1 << 40, 1));
+        assert!(!counts.add(1 << 40, 1));
+        assert_eq!((counts.get(7), counts.get(8)), (1000, 0));
+        assert_eq!(counts.get(1 << 40), 1);
+        assert_eq!(counts.highest(), Some(1 << 40));
+        let mut reader = counts.reader();
+        assert_eq!(
+            (reader.get(7), reader.get(8), reader.get(1 << 40)),
+            (1000, 0, 1)
+        );
+        assert!(!counts.add(7, 1000));
+        assert_eq!(counts.ranges().0, [0, 1 << 40]);
+    }
+}

@@ -1,0 +1,95 @@
+//! The refcounts that the file holds.
+
+use crate::error::{Error, Result};
+use crate::format::qcow2::disk::{Geometry, Header, MAX_REFTABLE_BYTES, RefcountTableEntry};
+use crate::storage::Storage;
+
+/// Memory for refcount blocks, in bytes.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// Reads refcounts through the refcount table, with a small cache of blocks.
+#[derive(Debug)]
+pub(super) struct StoredRefcounts<'a> {
+    storage: &'a dyn Storage,
+    geometry: Geometry,
+    table: Vec<RefcountTableEntry>,
+    /// Directly mapped: block index and bytes.
+    slots: Vec<Option<(u64, Vec<u8>)>>,
+}
+
+impl<'a> StoredRefcounts<'a> {
+    /// Reads the refcount table; what lies past the end of the file reads as zeroes.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub fn read(storage: &'a dyn Storage, header: &Header, geometry: Geometry) -> Result<Self> {
+        let bytes = u64::from(header.reftable_clusters) * geometry.cluster_size();
+        let there = storage.len()?.saturating_sub(header.reftable_offset);
+        let mut table = vec![0; bytes.min(MAX_REFTABLE_BYTES).min(there) as usize & !7];
+        storage.read_at(&mut table, header.reftable_offset)?;
+        let slots = (CACHE_BYTES / geometry.cluster_size()).clamp(4, 256);
+        Ok(Self {
+            storage,
+            geometry,
+            table: table
+                .chunks_exact(8)
+                .filter_map(|entry| entry.try_into().ok())
+                .map(RefcountTableEntry::from_bytes)
+                .collect(),
+            slots: (0..slots).map(|_| None).collect(),
+        })
+    }
+
+    /// The table, without the zero entries past the end of the file.
+    pub fn table(&self) -> &[RefcountTableEntry] {
+        &self.table
+    }
+
+    /// The block of that index; None where there is none: its refcounts are all 0.
+    ///
+    /// # Errors
+    /// Of a block that is not aligned, or of I/O.
+    pub fn block(&mut self, index: u64) -> Result<Option<&[u8]>> {
+        let offset = match self.table.get(index as usize) {
+            Some(entry) if entry.offset() != 0 => entry.offset(),
+            _ => return Ok(None),
+        };
+        if self.geometry.in_cluster(offset) != 0 {
+            let index = match index {
+                0 => "0".to_owned(),
+                index => format!("{index:#x}"),
+            };
+            return Err(Error::corrupt(format!(
+                "Refblock offset {offset:#x} unaligned (reftable index: {index})"
+            ))
+            .with_offset(offset));
+        }
+        let slots = self.slots.len() as u64;
+        let Some(slot) = self.slots.get_mut((index % slots) as usize) else {
+            return Ok(None);
+        };
+        if slot.as_ref().is_none_or(|(held, _)| *held != index) {
+            let mut block = match slot.take() {
+                Some((_, block)) => block,
+                None => vec![0; self.geometry.cluster_size() as usize],
+            };
+            self.storage.read_at(&mut block, offset)?;
+            *slot = Some((index, block));
+        }
+        Ok(slot.as_ref().map(|(_, block)| block.as_slice()))
+    }
+
+    /// The refcount of a cluster.
+    ///
+    /// # Errors
+    /// As [`StoredRefcounts::block`].
+    pub fn get(&mut self, cluster: u64) -> Result<u64> {
+        let (geometry, width) = (self.geometry, self.geometry.refcount_width());
+        let index = cluster >> geometry.refcount_block_bits();
+        let within = cluster & (geometry.refcount_block_entries() - 1);
+        let block = self.block(index)?;
+        Ok(block
+            .and_then(|block| width.get(block, within as usize))
+            .unwrap_or(0))
+    }
+}

@@ -1,0 +1,374 @@
+//! Counting references: L1 tables, L2 tables and the clusters that they name.
+
+use crate::error::Result;
+use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind, SubclusterBitmap};
+use crate::storage::Storage;
+
+use super::counts::Counts;
+use super::report::Findings;
+
+/// L1 tables are read in pieces of this many bytes.
+const L1_PIECE: u64 = 1 << 20;
+/// Adjacent L2 tables are read together, up to this many bytes.
+const L2_BATCH: u64 = 1 << 20;
+/// How many times the file's length tables may be visited before the check is given up.
+const MAX_VISITS: u64 = 16;
+/// So many bytes of tables may always be visited.
+const FREE_VISITS: u64 = 64 << 20;
+
+/// Which L1 table is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The image's own: its clusters make the statistics.
+    Active,
+    /// A snapshot's.
+    Snapshot,
+}
+
+/// Where the tables are and what the file is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout<'a> {
+    pub storage: &'a dyn Storage,
+    pub geometry: Geometry,
+    /// Guest data is in another file.
+    pub data_file: bool,
+    /// Bytes of the image file.
+    pub file_len: u64,
+}
+
+impl Layout<'_> {
+    /// Clusters of the file, a last one that is cut included.
+    pub fn clusters(&self) -> u64 {
+        self.geometry.clusters_for(self.file_len)
+    }
+
+    /// Calls `visit` with each L1 entry of a table that is not 0, in pieces: bytes past the end of
+    /// the file are zeroes.
+    pub fn for_l1(
+        &self,
+        offset: u64,
+        entries: u32,
+        mut visit: impl FnMut(&[(u32, L1Entry)]) -> Result<()>,
+    ) -> Result<()> {
+        let there = self.file_len.saturating_sub(offset);
+        let bytes = (u64::from(entries) * 8).min(there.next_multiple_of(8));
+        let mut piece = Vec::new();
+        let mut at = 0;
+        while at < bytes {
+            let len = (bytes - at).min(L1_PIECE);
+            piece.resize(len as usize, 0);
+            self.storage.read_at(&mut piece, offset + at)?;
+            let first = (at / 8) as u32;
+            let found: Vec<_> = piece
+                .chunks_exact(8)
+                .zip(first..)
+                .filter_map(|(bytes, index)| {
+                    let entry = L1Entry::from_bytes(bytes.try_into().ok()?);
+                    (entry.0 != 0).then_some((index, entry))
+                })
+                .collect();
+            visit(&found)?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with each L1 entry and the bytes of its L2 table; `before` comes first and
+    /// may skip the table.
+    pub fn for_l2(
+        &self,
+        entries: &[(u32, L1Entry)],
+        buffer: &mut Vec<u8>,
+        mut visit: impl FnMut(u32, L1Entry, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let cluster = self.geometry.cluster_size();
+        let most = (L2_BATCH / cluster).max(1) as usize;
+        let mut rest = entries;
+        while let Some((_, first)) = rest.first() {
+            let start = first.offset();
+            let run = rest
+                .iter()
+                .zip(0u64..)
+                .take(most)
+                .take_while(|((_, entry), n)| {
+                    start.checked_add(n * cluster) == Some(entry.offset())
+                })
+                .count()
+                .max(1);
+            buffer.resize(run * cluster as usize, 0);
+            self.storage.read_at(buffer, start)?;
+            let (now, later) = rest.split_at(run);
+            for ((index, entry), table) in now.iter().zip(buffer.chunks_exact(cluster as usize)) {
+                visit(*index, *entry, table)?;
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
+/// Walks tables and counts what they refer to.
+pub(super) struct Walker<'a, 'b> {
+    pub layout: Layout<'a>,
+    pub counts: Counts,
+    pub findings: Findings<'b>,
+    max: u64,
+    visited: u64,
+    buffer: Vec<u8>,
+}
+
+impl<'a, 'b> Walker<'a, 'b> {
+    /// Nothing counted yet.
+    pub fn new(layout: Layout<'a>, findings: Findings<'b>) -> Self {
+        Self {
+            layout,
+            counts: Counts::default(),
+            findings,
+            max: layout.geometry.refcount_width().max(),
+            visited: 0,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Counts a reference to each cluster of a region.
+    pub fn refer(&mut self, offset: u64, len: u64) {
+        if len == 0 {
+            return;
+        }
+        let geometry = self.layout.geometry;
+        let end = offset.saturating_add(len);
+        if end.saturating_sub(self.layout.file_len) >= geometry.cluster_size()
+            && end > self.layout.file_len
+        {
+            self.findings.corruption(|| {
+                format!(
+                    "ERROR: counting reference for region exceeding the end of the file by one \
+                     cluster or more: offset {offset:#x} size {len:#x}"
+                )
+            });
+            return;
+        }
+        for cluster in geometry.cluster_of(offset)..=geometry.cluster_of(end - 1) {
+            if !self.counts.add(cluster, self.max) {
+                let at = cluster * geometry.cluster_size();
+                self.findings.corruption(|| {
+                    format!(
+                        "ERROR: overflow cluster offset={at:#x}\nUse qemu-img amend to increase \
+                         the refcount entry width or qemu-img convert to create a clean copy if \
+                         the image cannot be opened for writing"
+                    )
+                });
+            }
+        }
+    }
+
+    /// Counts an L1 table, its L2 tables and their clusters.
+    ///
+    /// # Errors
+    /// Of I/O, or cancelled.
+    pub fn l1_table(&mut self, offset: u64, entries: u32, role: Role) -> Result<()> {
+        self.refer(offset, u64::from(entries) * 8);
+        let layout = self.layout;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        layout.for_l1(offset, entries, |found| {
+            self.visit_bytes(found.len() as u64 * 8);
+            let mut found = found;
+            // Tables in a line are read at once, but told of one by one.
+            while !found.is_empty() && !self.given_up() {
+                let batch = found.len().min(64);
+                let (now, later) = found.split_at(batch);
+                layout.for_l2(now, &mut buffer, |_, entry, table| {
+                    if self.given_up() {
+                        return Ok(());
+                    }
+                    self.l1_entry(entry);
+                    self.l2_table(table, role);
+                    self.visit_bytes(table.len() as u64);
+                    self.findings.advance(table.len() as u64)
+                })?;
+                found = later;
+            }
+            Ok(())
+        })?;
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// Whether the tables turned out to be a maze.
+    pub fn given_up(&self) -> bool {
+        self.visited > self.limit()
+    }
+
+    fn limit(&self) -> u64 {
+        self.layout
+            .file_len
+            .saturating_mul(MAX_VISITS)
+            .saturating_add(FREE_VISITS)
+    }
+
+    fn visit_bytes(&mut self, bytes: u64) {
+        let before = self.given_up();
+        self.visited = self.visited.saturating_add(bytes);
+        if self.given_up() && !before {
+            self.findings.check_error(|| {
+                "ERROR: tables refer to each other more often than this file can need; the check \
+                 is given up"
+                    .to_owned()
+            });
+        }
+    }
+
+    fn l1_entry(&mut self, entry: L1Entry) {
+        if entry.has_reserved_bits() {
+            self.findings.corruption(|| {
+                format!("ERROR found L1 entry with reserved bits set: {:x}", entry.0)
+            });
+        }
+        let offset = entry.offset();
+        self.refer(offset, self.layout.geometry.cluster_size());
+        if self.layout.geometry.in_cluster(offset) != 0 {
+            self.findings.corruption(|| {
+                format!(
+                    "ERROR l2_offset={offset:x}: Table is not cluster aligned; L1 entry corrupted"
+                )
+            });
+        }
+    }
+
+    fn l2_table(&mut self, table: &[u8], role: Role) {
+        let geometry = self.layout.geometry;
+        let entry_size = geometry.l2_entry_size();
+        let mut stats = Stats::default();
+        for (slot, index) in table.chunks_exact(entry_size).zip(0usize..) {
+            let Some((word, bitmap)) = slot.split_first_chunk::<8>() else {
+                continue;
+            };
+            let entry = L2Entry::from_bytes(*word);
+            let bitmap = match bitmap.try_into() {
+                Ok(bytes) => SubclusterBitmap::from_bytes(bytes),
+                Err(_) => SubclusterBitmap::default(),
+            };
+            if entry.0 != 0 || bitmap.0 != 0 {
+                self.l2_entry(entry, bitmap, index, &mut stats);
+            }
+        }
+        if role == Role::Active {
+            self.findings.report.allocated_clusters += stats.allocated;
+            self.findings.report.compressed_clusters += stats.compressed;
+            self.findings.report.fragmented_clusters += stats.fragmented;
+        }
+    }
+
+    fn l2_entry(
+        &mut self,
+        entry: L2Entry,
+        bitmap: SubclusterBitmap,
+        index: usize,
+        stats: &mut Stats,
+    ) {
+        let geometry = self.layout.geometry;
+        if !entry.is_compressed() && entry.0 & L2Entry::RESERVED_MASK != 0 {
+            self.findings.corruption(|| {
+                format!("ERROR found l2 entry with reserved bits set: {:x}", entry.0)
+            });
+        }
+        let offset = match entry.kind(&geometry, self.layout.data_file) {
+            L2Kind::Compressed(bytes) => {
+                if self.compressed_is_sound(entry, bitmap, index, bytes.offset) {
+                    self.refer(bytes.offset, bytes.len);
+                    stats.allocated += 1;
+                    stats.compressed += 1;
+                    // Nothing follows a compressed cluster at its own offset.
+                    stats.fragmented += 1;
+                }
+                return;
+            }
+            L2Kind::Zero => return,
+            L2Kind::Unallocated => {
+                if geometry.extended_l2() && bitmap.any_allocated() {
+                    self.findings.corruption(|| {
+                        "ERROR: Unallocated cluster has non-zero subcluster allocation map"
+                            .to_owned()
+                    });
+                }
+                return;
+            }
+            L2Kind::ZeroAllocated(offset) => offset,
+            L2Kind::Data(offset) => offset,
+        };
+        if bitmap.contradicts() {
+            self.findings.corruption(|| {
+                format!(
+                    "ERROR offset={offset:x}: Allocated cluster has corrupted subcluster \
+                     allocation bitmap"
+                )
+            });
+        }
+        if geometry.in_cluster(offset) != 0 {
+            let holds_data = if geometry.extended_l2() {
+                bitmap.any_allocated()
+            } else {
+                entry.0 & L2Entry::ZERO == 0
+            };
+            let what = if holds_data { "Data" } else { "Preallocated" };
+            self.findings.corruption(|| {
+                format!(
+                    "ERROR offset={offset:x}: {what} cluster is not properly aligned; L2 entry \
+                     corrupted."
+                )
+            });
+        }
+        stats.allocated += 1;
+        if stats.next.is_some_and(|next| next != 0 && next != offset) {
+            stats.fragmented += 1;
+        }
+        stats.next = Some(offset.wrapping_add(geometry.cluster_size()));
+        if !self.layout.data_file {
+            self.refer(offset, geometry.cluster_size());
+        }
+    }
+
+    fn compressed_is_sound(
+        &mut self,
+        entry: L2Entry,
+        bitmap: SubclusterBitmap,
+        index: usize,
+        offset: u64,
+    ) -> bool {
+        if entry.copied() {
+            self.findings.corruption(|| {
+                format!(
+                    "ERROR: coffset={offset:#x}: copied flag must never be set for compressed \
+                     clusters"
+                )
+            });
+        }
+        let word = entry.0 & !L2Entry::COPIED;
+        if self.layout.data_file {
+            self.findings.corruption(|| {
+                format!("ERROR compressed cluster {index} with data file, entry={word:#x}")
+            });
+            return false;
+        }
+        if bitmap.0 != 0 {
+            self.findings.corruption(|| {
+                format!(
+                    "ERROR compressed cluster {index} with non-zero subcluster allocation bitmap, \
+                     entry={word:#x}"
+                )
+            });
+            return false;
+        }
+        true
+    }
+}
+
+/// What one L2 table adds to the statistics.
+#[derive(Debug, Default)]
+struct Stats {
+    allocated: u64,
+    compressed: u64,
+    fragmented: u64,
+    /// Where the next cluster would be without a gap.
+    next: Option<u64>,
+}
