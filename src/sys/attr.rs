@@ -83,6 +83,6 @@ pub(crate) fn stat(fd: BorrowedFd<'_>) -> io::Result<Stat> {
         allocated: u64::try_from(stat.st_blocks)
             .unwrap_or(0)
             .saturating_mul(512),
-        identity: (stat.st_dev as u64, stat.st_ino as u64),
+        identity: (stat.st_dev, stat.st_ino),
     })
 }

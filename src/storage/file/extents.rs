@@ -21,10 +21,13 @@ const SLOW_BYTES: u64 = 64 << 10;
 /// Counts the changes of a file's contents, shared by all its handles in this process.
 type Generation = Arc<AtomicU64>;
 
-static GENERATIONS: LazyLock<Mutex<HashMap<(u64, u64), Weak<AtomicU64>>>> =
+/// Device and inode.
+type Identity = (u64, u64);
+
+static GENERATIONS: LazyLock<Mutex<HashMap<Identity, Weak<AtomicU64>>>> =
     LazyLock::new(Mutex::default);
 
-fn generation_of(identity: (u64, u64)) -> Generation {
+fn generation_of(identity: Identity) -> Generation {
     let mut all = GENERATIONS.lock();
     if let Some(found) = all.get(&identity).and_then(Weak::upgrade) {
         return found;
@@ -65,7 +68,7 @@ impl Run {
 }
 
 impl ExtentCache {
-    pub(super) fn new(identity: (u64, u64)) -> Self {
+    pub(super) fn new(identity: Identity) -> Self {
         Self {
             generation: generation_of(identity),
             seekable: AtomicBool::new(true),

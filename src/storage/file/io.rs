@@ -33,7 +33,7 @@ impl FileStorage {
 
     pub(super) fn write_one(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.check_writable()?;
-        Self::end_of(offset, buf.len() as u64)?;
+        self.writable_end(offset, buf.len() as u64)?;
         if buf.is_empty() {
             return Ok(());
         }
@@ -52,7 +52,7 @@ impl FileStorage {
     pub(super) fn write_many(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
         self.check_writable()?;
         let len = bufs.iter().map(|buf| buf.len() as u64).sum();
-        Self::end_of(offset, len)?;
+        self.writable_end(offset, len)?;
         if len == 0 {
             return Ok(());
         }

@@ -138,6 +138,15 @@ impl FileStorage {
             .filter(|end| i64::try_from(*end).is_ok())
             .ok_or_else(|| Error::os(libc::EFBIG))
     }
+
+    /// As [`Self::end_of`]; what does not fit a device is refused before any of it is written.
+    fn writable_end(&self, offset: u64, len: u64) -> Result<u64> {
+        let end = Self::end_of(offset, len)?;
+        if self.kind == Kind::Block && end > self.raw_len().map_err(|error| Error::io(&error))? {
+            return Err(Error::os(libc::ENOSPC));
+        }
+        Ok(end)
+    }
 }
 
 impl Storage for FileStorage {
