@@ -1,0 +1,353 @@
+//! Compiles the C and C++ programs of `programs/` over the public header and runs each against the
+//! archive, against the shared object that is linked from it, under valgrind and with the address
+//! sanitizer; and, in an ignored test, against an installed tree.
+//!
+//! `PLATTER_SKIP_VALGRIND=1` leaves valgrind out where it is not installed.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// What an archive of Rust needs of the system.
+const NATIVE_LIBS: &[&str] = &[
+    "-lgcc_s",
+    "-lutil",
+    "-lrt",
+    "-lpthread",
+    "-lm",
+    "-ldl",
+    "-lc",
+];
+const WARNINGS: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where cargo has put the archive that was built together with this test.
+fn archive() -> PathBuf {
+    let exe = std::env::current_exe().expect("the path of this test");
+    let archive = exe.with_file_name("libplatter.a");
+    assert!(archive.exists(), "{} is missing", archive.display());
+    archive
+}
+
+/// A directory for what all tests share; it stays until the next build cleans it.
+fn shared_dir() -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ffi");
+    fs::create_dir_all(&dir).expect("a directory for the programs");
+    dir
+}
+
+/// The shared object, linked as `make` links it.
+fn shared_object() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = shared_dir().join("so");
+        fs::create_dir_all(&dir).expect("a directory for the shared object");
+        let object = dir.join("libplatter.so.0.1");
+        let mut link = Command::new("sh");
+        link.arg("ci/link-so.sh")
+            .args([object.as_os_str(), OsStr::new("libplatter.so.0.1")])
+            .arg(archive())
+            .arg(NATIVE_LIBS.join(" "))
+            .current_dir(root());
+        done(&mut link);
+        let name = dir.join("libplatter.so");
+        if !name.exists() {
+            std::os::unix::fs::symlink("libplatter.so.0.1", name).expect("a symlink");
+        }
+        dir
+    })
+}
+
+/// Runs a command that must succeed and returns its output.
+fn done(command: &mut Command) -> Output {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?} ended with {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+fn source(name: &str) -> PathBuf {
+    let dir = root().join("ffi-tests/programs");
+    ["c", "cpp"]
+        .iter()
+        .map(|kind| dir.join(format!("{name}.{kind}")))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("there is no program {name}"))
+}
+
+/// Compiles a program; `args` come last.
+fn compile<S: AsRef<OsStr>>(name: &str, flavour: &str, args: &[S]) -> PathBuf {
+    let source = source(name);
+    let cpp = source.extension().is_some_and(|kind| kind == "cpp");
+    let program = shared_dir().join(format!("{name}-{flavour}"));
+    let mut cc = Command::new(if cpp { "c++" } else { "cc" });
+    cc.arg(if cpp { "-std=c++11" } else { "-std=c11" })
+        .args(["-g", "-O1", "-D_GNU_SOURCE", "-pthread"])
+        .args(WARNINGS)
+        .arg("-I")
+        .arg(root().join("ffi-tests"))
+        .arg("-o")
+        .arg(&program)
+        .arg(&source)
+        .args(args);
+    done(&mut cc);
+    program
+}
+
+fn with_archive(extra: &[&str]) -> Vec<std::ffi::OsString> {
+    let mut args = vec!["-I".into(), root().join("include").into_os_string()];
+    args.extend(extra.iter().map(Into::into));
+    args.push(archive().into_os_string());
+    args.extend(NATIVE_LIBS.iter().map(Into::into));
+    args
+}
+
+/// Runs a program in a directory of its own; it must end with 0 and print nothing but its own lines.
+fn run(mut command: Command) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    command.current_dir(dir.path()).env_remove("PLATTER_LOG");
+    let output = done(&mut command);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.ends_with("ok\n"), "{command:?} printed {text:?}");
+}
+
+fn static_run(name: &str) {
+    run(Command::new(compile(
+        name,
+        "static",
+        &with_archive(&["-DPLATTER_TESTING"]),
+    )));
+}
+
+fn shared_run(name: &str) {
+    let dir = shared_object().display().to_string();
+    let include = root().join("include").display().to_string();
+    let rpath = format!("-Wl,-rpath,{dir}");
+    let args = ["-I", &include, "-L", &dir, &rpath, "-lplatter"];
+    run(Command::new(compile(name, "shared", &args)));
+}
+
+fn valgrind_run(name: &str) {
+    if std::env::var_os("PLATTER_SKIP_VALGRIND").is_some() {
+        eprintln!("SKIPPED: {name} under valgrind");
+        return;
+    }
+    let program = compile(
+        name,
+        "valgrind",
+        &with_archive(&["-DPLATTER_TESTING", "-DSLOW_RUN"]),
+    );
+    let mut command = Command::new("valgrind");
+    command
+        .args(["-q", "--error-exitcode=99", "--leak-check=full"])
+        .args([
+            "--show-leak-kinds=definite,possible",
+            "--errors-for-leak-kinds=definite,possible",
+            "--num-callers=40",
+            "--fair-sched=yes",
+        ])
+        .arg(format!(
+            "--suppressions={}",
+            root().join("ffi-tests/valgrind.supp").display()
+        ))
+        .arg(program);
+    run(command);
+}
+
+fn sanitizer_run(name: &str) {
+    let program = compile(
+        name,
+        "asan",
+        &with_archive(&[
+            "-DPLATTER_TESTING",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=all",
+        ]),
+    );
+    let mut command = Command::new(program);
+    command.env(
+        "ASAN_OPTIONS",
+        "detect_leaks=1:detect_stack_use_after_return=1",
+    );
+    run(command);
+}
+
+macro_rules! programs {
+    ($($name:ident),* $(,)?) => {
+        const PROGRAMS: &[&str] = &[$(stringify!($name)),*];
+
+        $(mod $name {
+            const NAME: &str = stringify!($name);
+
+            #[test]
+            fn with_the_archive() {
+                super::static_run(NAME);
+            }
+
+            #[test]
+            fn with_the_shared_object() {
+                super::shared_run(NAME);
+            }
+
+            #[test]
+            fn under_valgrind() {
+                super::valgrind_run(NAME);
+            }
+
+            #[test]
+            fn with_the_address_sanitizer() {
+                super::sanitizer_run(NAME);
+            }
+        })*
+    };
+}
+
+programs!(
+    layout, arguments, options, drivers, policy, image_io, storage, jobs, operations, reports,
+    errors, logging, lifetimes, panics, signals, cplusplus,
+);
+
+/// The functions that the header declares.
+fn functions() -> BTreeSet<String> {
+    let header = fs::read_to_string(root().join("include/platter.h")).expect("the header");
+    calls(&header)
+        .into_iter()
+        .filter(|name| !name.ends_with("_fn"))
+        .collect()
+}
+
+/// Names followed by `(` outside comments.
+fn calls(text: &str) -> BTreeSet<String> {
+    let code = without_comments(text);
+    code.match_indices("platter_")
+        .filter_map(|(at, _)| {
+            let rest = &code[at..];
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
+            rest[end..].starts_with('(').then(|| rest[..end].to_owned())
+        })
+        .collect()
+}
+
+fn without_comments(text: &str) -> String {
+    let mut code = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("/*") {
+        code.push_str(&rest[..start]);
+        rest = rest[start..]
+            .find("*/")
+            .map_or("", |end| &rest[start + end..]);
+    }
+    code + rest
+}
+
+#[test]
+fn every_function_is_in_the_version_script_and_called_with_bad_arguments() {
+    let declared = functions();
+    assert!(declared.len() > 90, "{declared:?}");
+    let script = fs::read_to_string(root().join("platter.map")).expect("platter.map");
+    let exported: BTreeSet<String> = script
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(';'))
+        .filter(|name| name.starts_with("platter_"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(declared, exported);
+    let tested = calls(&fs::read_to_string(source("arguments")).expect("the program"));
+    let missing: Vec<_> = declared.difference(&tested).collect();
+    assert!(missing.is_empty(), "arguments.c does not call {missing:?}");
+}
+
+#[test]
+fn the_shared_object_exports_the_header_and_nothing_else() {
+    let mut script = Command::new("sh");
+    script
+        .arg("ci/symbols.sh")
+        .arg(shared_object().join("libplatter.so"))
+        .current_dir(root());
+    done(&mut script);
+    let dynamic = done(
+        Command::new("readelf")
+            .args(["-d", "-W"])
+            .arg(shared_object().join("libplatter.so")),
+    );
+    let dynamic = String::from_utf8_lossy(&dynamic.stdout).into_owned();
+    assert!(dynamic.contains("soname: [libplatter.so.0.1]"), "{dynamic}");
+    assert!(dynamic.contains("NODELETE"), "{dynamic}");
+}
+
+#[test]
+fn the_header_stands_alone_under_every_standard() {
+    done(Command::new("sh").arg("ci/header.sh").current_dir(root()));
+}
+
+/// Slow where nothing is built yet: `make install` builds both release profiles.
+#[test]
+#[ignore = "builds the release; `make check` runs it"]
+fn with_an_installed_tree() {
+    let tree = tempfile::tempdir().expect("a temporary directory");
+    let mut make = Command::new("make");
+    make.args(["--no-print-directory", "install", "PREFIX=/usr"])
+        .arg(format!("DESTDIR={}", tree.path().display()))
+        .current_dir(root());
+    done(&mut make);
+    let libdir = tree.path().join("usr/lib");
+    let flags = |extra: &[&str]| {
+        let output = done(
+            Command::new("pkg-config")
+                .args(["--cflags", "--libs"])
+                .args(extra)
+                .arg("platter")
+                .env("PKG_CONFIG_LIBDIR", libdir.join("pkgconfig"))
+                .env("PKG_CONFIG_SYSROOT_DIR", tree.path()),
+        );
+        let text = String::from_utf8(output.stdout).expect("UTF-8 flags");
+        text.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    for name in PROGRAMS {
+        let program = compile(name, "installed", &flags(&[]));
+        let mut command = Command::new(program);
+        command.env("LD_LIBRARY_PATH", &libdir);
+        run(command);
+    }
+    // Without the shared object, `-lplatter` finds the archive.
+    for name in fs::read_dir(&libdir).expect("the library directory") {
+        let path = name.expect("an entry").path();
+        if path.to_string_lossy().contains(".so") {
+            fs::remove_file(path).expect("removal");
+        }
+    }
+    for name in PROGRAMS {
+        run(Command::new(compile(
+            name,
+            "installed-static",
+            &flags(&["--static"]),
+        )));
+    }
+    let mut make = Command::new("make");
+    make.args(["--no-print-directory", "uninstall", "PREFIX=/usr"])
+        .arg(format!("DESTDIR={}", tree.path().display()))
+        .current_dir(root());
+    done(&mut make);
+    for gone in [
+        "usr/include/platter.h",
+        "usr/lib/libplatter.a",
+        "usr/bin/platter-img",
+    ] {
+        assert!(!tree.path().join(gone).exists(), "{gone} is left");
+    }
+}

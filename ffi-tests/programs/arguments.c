@@ -1,0 +1,503 @@
+/* Every function with NULL and with bad arguments: a status that names the parameter, never a crash. */
+#include "check.h"
+
+#include <pthread.h>
+#include <sys/uio.h>
+
+#define NO_NULL(call, parameter)                                                                  \
+    do {                                                                                          \
+        FAILS(call, PLATTER_STATUS_INVALID, "'" parameter "' is NULL");                           \
+    } while (0)
+
+#define NO_FLAG(call) FAILS(call, PLATTER_STATUS_INVALID, "unknown bits 0x80000000")
+
+/* A bit that no call knows. */
+#define BAD 0x80000000u
+
+static int frees;
+
+static void count_free(void *user_data)
+{
+    CHECK(user_data == &frees);
+    frees++;
+}
+
+static void log_line(uint32_t level, const char *line, void *user_data)
+{
+    (void)level, (void)line, (void)user_data;
+}
+
+static int on_progress(const platter_progress *progress, void *user_data)
+{
+    (void)progress, (void)user_data;
+    return 0;
+}
+
+static void on_message(const platter_message *message, void *user_data)
+{
+    (void)message, (void)user_data;
+}
+
+static int on_implicit(const platter_implicit_file *file, int *fd, void *user_data)
+{
+    (void)file, (void)fd, (void)user_data;
+    return PLATTER_ANSWER_DENY;
+}
+
+/* Every out is emptied on failure. */
+#define POISONED ((void *)0x5a5a)
+
+static void basics(void)
+{
+    CHECK(platter_error_status(NULL) == 0);
+    CHECK(platter_error_errno(NULL) == 0);
+    CHECK_STR(platter_error_message(NULL), "");
+    CHECK(platter_error_hint(NULL, 0) == NULL);
+    CHECK(platter_error_offset(NULL) == PLATTER_OFFSET_UNKNOWN);
+    platter_error_free(NULL);
+    platter_free(NULL);
+    CHECK(platter_status_name(-1) == NULL);
+    CHECK_STR(platter_status_name(0), "OK");
+    CHECK_STR(platter_status_name(PLATTER_STATUS_NO_SPACE), "NO_SPACE");
+    CHECK(platter_status_errno(0) == 0);
+    CHECK(platter_status_errno(PLATTER_STATUS_NO_SPACE) == ENOSPC);
+    CHECK(platter_status_errno(-1) == EIO);
+    CHECK(platter_version_number() != 0);
+    CHECK(platter_version_string() != NULL);
+
+    uint64_t size = 7;
+    NO_NULL(platter_size_parse(NULL, "1k", 0, &err), "out");
+    NO_NULL(platter_size_parse(&size, NULL, 0, &err), "text");
+    CHECK(size == 0);
+    NO_FLAG(platter_size_parse(&size, "1k", BAD, &err));
+    FAILS(platter_size_parse(&size, "1kb", 0, &err), PLATTER_STATUS_INVALID, "1kb");
+    FAILS(platter_size_parse(&size, "16E", 0, &err), PLATTER_STATUS_LIMIT, "16E");
+    FAILS(platter_size_parse(&size, "\xff", 0, &err), PLATTER_STATUS_INVALID, "UTF-8");
+    FAILS(platter_size_parse(&size, "1kb", PLATTER_SIZE_IMAGE, &err), PLATTER_STATUS_INVALID,
+          "Invalid image size specified");
+    char *text = POISONED;
+    NO_NULL(platter_size_format(NULL, 1, 0, &err), "out");
+    NO_FLAG(platter_size_format(&text, 1, BAD, &err));
+    CHECK(text == NULL);
+
+    /* An error may be left aside. */
+    CHECK(platter_size_parse(&size, "x", 0, NULL) == PLATTER_STATUS_INVALID);
+
+    NO_FLAG(platter_log_set(log_line, &frees, count_free, PLATTER_LOG_ERROR, BAD, &err));
+    FAILS(platter_log_set(log_line, &frees, count_free, 9, 0, &err), PLATTER_STATUS_INVALID, "9");
+    CHECK(frees == 2);
+    OK(platter_log_set(NULL, &frees, count_free, 0, 0, &err));
+    CHECK(frees == 3);
+    frees = 0;
+}
+
+static void options(void)
+{
+    platter_options *bag = POISONED;
+    NO_NULL(platter_options_new(NULL, 0, &err), "out");
+    NO_FLAG(platter_options_new(&bag, BAD, &err));
+    CHECK(bag == NULL);
+    OK(platter_options_new(&bag, 0, &err));
+    NO_NULL(platter_options_parse(NULL, "a=b", 0, &err), "options");
+    NO_NULL(platter_options_parse(bag, NULL, 0, &err), "list");
+    NO_FLAG(platter_options_parse(bag, "a=b", BAD, &err));
+    FAILS(platter_options_parse(bag, "", 0, &err), PLATTER_STATUS_INVALID, "Invalid option list");
+    NO_NULL(platter_options_set(NULL, "k", "v", 0, &err), "options");
+    NO_NULL(platter_options_set(bag, NULL, "v", 0, &err), "key");
+    NO_NULL(platter_options_set(bag, "k", NULL, 0, &err), "value");
+    NO_FLAG(platter_options_set(bag, "k", "v", BAD, &err));
+    FAILS(platter_options_set(bag, "", "v", 0, &err), PLATTER_STATUS_INVALID, "empty");
+    NO_NULL(platter_options_set_u64(NULL, "k", 1, 0, &err), "options");
+    NO_NULL(platter_options_set_u64(bag, NULL, 1, 0, &err), "key");
+    NO_NULL(platter_options_set_bool(NULL, "k", true, 0, &err), "options");
+    NO_NULL(platter_options_set_bool(bag, NULL, true, 0, &err), "key");
+    NO_NULL(platter_options_unset(NULL, "k", 0, &err), "options");
+    NO_NULL(platter_options_unset(bag, NULL, 0, &err), "key");
+    NO_FLAG(platter_options_unset(bag, "k", BAD, &err));
+    CHECK(platter_options_get(NULL, "k") == NULL);
+    CHECK(platter_options_get(bag, NULL) == NULL);
+    CHECK(platter_options_get(bag, "k") == NULL);
+    const char *key = POISONED;
+    NO_NULL(platter_options_key(NULL, bag, 0, &err), "out");
+    NO_NULL(platter_options_key(&key, NULL, 0, &err), "options");
+    CHECK(key == NULL);
+    FAILS(platter_options_key(&key, bag, 0, &err), PLATTER_STATUS_NOT_FOUND, "0");
+    platter_options_free(bag);
+    platter_options_free(NULL);
+}
+
+static void drivers(void)
+{
+    const platter_driver_info *driver = POISONED;
+    NO_NULL(platter_driver_describe(NULL, 0, 0, &err), "out");
+    NO_FLAG(platter_driver_describe(&driver, 0, BAD, &err));
+    CHECK(driver == NULL);
+    FAILS(platter_driver_describe(&driver, 100000, 0, &err), PLATTER_STATUS_NOT_FOUND, "100000");
+    NO_NULL(platter_driver_find(NULL, "raw", 0, 0, &err), "out");
+    NO_NULL(platter_driver_find(&driver, NULL, 0, 0, &err), "name");
+    NO_FLAG(platter_driver_find(&driver, "raw", 0, BAD, &err));
+    FAILS(platter_driver_find(&driver, "raw", 9, 0, &err), PLATTER_STATUS_INVALID, "9");
+    FAILS(platter_driver_find(&driver, "raw", PLATTER_DRIVER_PROTOCOL, 0, &err),
+          PLATTER_STATUS_NOT_FOUND, "raw");
+    const platter_option_info *option = POISONED;
+    const uint32_t create = PLATTER_OPERATION_CREATE;
+    NO_NULL(platter_option_describe(NULL, "qcow2", create, 0, 0, &err), "out");
+    NO_NULL(platter_option_describe(&option, NULL, create, 0, 0, &err), "driver");
+    CHECK(option == NULL);
+    NO_FLAG(platter_option_describe(&option, "qcow2", create, 0, BAD, &err));
+    FAILS(platter_option_describe(&option, "qcow2", 0, 0, 0, &err), PLATTER_STATUS_INVALID, "0");
+    FAILS(platter_option_describe(&option, "bogus", create, 0, 0, &err), PLATTER_STATUS_NOT_FOUND,
+          "bogus");
+    FAILS(platter_option_describe(&option, "qcow2", create, 1000, 0, &err),
+          PLATTER_STATUS_NOT_FOUND, "1000");
+    char *help = POISONED;
+    NO_NULL(platter_option_help(NULL, "qcow2", create, NULL, 0, &err), "out");
+    NO_NULL(platter_option_help(&help, NULL, create, NULL, 0, &err), "driver");
+    CHECK(help == NULL);
+    NO_FLAG(platter_option_help(&help, "qcow2", create, NULL, BAD, &err));
+    FAILS(platter_option_help(&help, "qcow2", 9, NULL, 0, &err), PLATTER_STATUS_INVALID, "9");
+    FAILS(platter_option_help(&help, "bogus", create, NULL, 0, &err), PLATTER_STATUS_INVALID,
+          "Unknown file format 'bogus'");
+}
+
+static void policies(void)
+{
+    platter_policy *policy = POISONED;
+    NO_NULL(platter_policy_new(NULL, PLATTER_POLICY_STRICT, 0, &err), "out");
+    NO_FLAG(platter_policy_new(&policy, PLATTER_POLICY_STRICT, BAD, &err));
+    CHECK(policy == NULL);
+    FAILS(platter_policy_new(&policy, 9, 0, &err), PLATTER_STATUS_INVALID, "9");
+    OK(platter_policy_new(&policy, PLATTER_POLICY_STRICT, 0, &err));
+    NO_NULL(platter_policy_allow_format(NULL, "raw", 0, &err), "policy");
+    NO_NULL(platter_policy_allow_format(policy, NULL, 0, &err), "format");
+    NO_FLAG(platter_policy_allow_format(policy, "raw", BAD, &err));
+    NO_NULL(platter_policy_set_probing(NULL, PLATTER_PROBING_NEVER, 0, &err), "policy");
+    NO_FLAG(platter_policy_set_probing(policy, PLATTER_PROBING_NEVER, BAD, &err));
+    FAILS(platter_policy_set_probing(policy, 9, 0, &err), PLATTER_STATUS_INVALID, "9");
+    NO_NULL(platter_policy_set_implicit(NULL, PLATTER_IMPLICIT_DENY, 0, &err), "policy");
+    NO_FLAG(platter_policy_set_implicit(policy, PLATTER_IMPLICIT_DENY, BAD, &err));
+    FAILS(platter_policy_set_implicit(policy, 9, 0, &err), PLATTER_STATUS_INVALID, "9");
+    NO_NULL(platter_policy_add_directory(NULL, "/", 0, &err), "policy");
+    NO_NULL(platter_policy_add_directory(policy, NULL, 0, &err), "directory");
+    NO_FLAG(platter_policy_add_directory(policy, "/", BAD, &err));
+    NO_NULL(platter_policy_set_callback(NULL, on_implicit, &frees, count_free, 0, &err), "policy");
+    NO_NULL(platter_policy_set_callback(policy, NULL, &frees, count_free, 0, &err), "implicit_fn");
+    NO_FLAG(platter_policy_set_callback(policy, on_implicit, &frees, count_free, BAD, &err));
+    CHECK(frees == 3);
+    frees = 0;
+    NO_NULL(platter_policy_set_implicit_protocols(NULL, true, 0, &err), "policy");
+    NO_FLAG(platter_policy_set_implicit_protocols(policy, true, BAD, &err));
+    NO_NULL(platter_policy_set_limit(NULL, PLATTER_LIMIT_CHAIN_DEPTH, 1, 0, &err), "policy");
+    NO_FLAG(platter_policy_set_limit(policy, PLATTER_LIMIT_CHAIN_DEPTH, 1, BAD, &err));
+    FAILS(platter_policy_set_limit(policy, 99, 1, 0, &err), PLATTER_STATUS_INVALID, "99");
+
+    platter_open_options *open = POISONED;
+    NO_NULL(platter_open_options_new(NULL, 0, &err), "out");
+    NO_FLAG(platter_open_options_new(&open, BAD, &err));
+    CHECK(open == NULL);
+    OK(platter_open_options_new(&open, 0, &err));
+    NO_NULL(platter_open_options_set_format(NULL, "raw", 0, &err), "options");
+    NO_FLAG(platter_open_options_set_format(open, "raw", BAD, &err));
+    OK(platter_open_options_set_format(open, NULL, 0, &err));
+    NO_NULL(platter_open_options_set_cache(NULL, "none", 0, &err), "options");
+    NO_NULL(platter_open_options_set_cache(open, NULL, 0, &err), "mode");
+    NO_FLAG(platter_open_options_set_cache(open, "none", BAD, &err));
+    FAILS(platter_open_options_set_cache(open, "x", 0, &err), PLATTER_STATUS_INVALID,
+          "Invalid cache option: x");
+    NO_NULL(platter_open_options_set_policy(NULL, policy, 0, &err), "options");
+    NO_NULL(platter_open_options_set_policy(open, NULL, 0, &err), "policy");
+    NO_FLAG(platter_open_options_set_policy(open, policy, BAD, &err));
+    platter_open_options_free(open);
+    platter_open_options_free(NULL);
+    platter_policy_free(policy);
+    platter_policy_free(NULL);
+}
+
+static void images(void)
+{
+    platter_image *image = POISONED;
+    NO_NULL(platter_image_open(NULL, "a", NULL, 0, &err), "out");
+    NO_NULL(platter_image_open(&image, NULL, NULL, 0, &err), "location");
+    CHECK(image == NULL);
+    NO_FLAG(platter_image_open(&image, "a", NULL, BAD, &err));
+    FAILS(platter_image_open(&image, "a", NULL,
+                             PLATTER_LOCATION_PATH | PLATTER_LOCATION_IMAGE_OPTS, &err),
+          PLATTER_STATUS_INVALID, "two kinds");
+    NO_NULL(platter_image_open_fd(NULL, 0, NULL, NULL, 0, &err), "out");
+    FAILS(platter_image_open_fd(&image, -1, NULL, NULL, 0, &err), PLATTER_STATUS_INVALID, "fd");
+    FAILS(platter_image_open_fd(&image, 9999, NULL, NULL, 0, &err), PLATTER_STATUS_OS, "descriptor");
+    NO_FLAG(platter_image_open_fd(&image, 0, NULL, NULL, BAD, &err));
+    NO_NULL(platter_image_open_storage(NULL, NULL, NULL, &frees, count_free, NULL, 0, &err), "out");
+    NO_NULL(platter_image_open_storage(&image, NULL, NULL, &frees, count_free, NULL, 0, &err),
+            "ops");
+    platter_storage_ops ops = {0};
+    FAILS(platter_image_open_storage(&image, &ops, NULL, &frees, count_free, NULL, 0, &err),
+          PLATTER_STATUS_INVALID, "lack");
+    NO_FLAG(platter_image_open_storage(&image, &ops, NULL, &frees, count_free, NULL, BAD, &err));
+    CHECK(frees == 4);
+    frees = 0;
+
+    make_image("a.raw", "raw", 1 << 20, NULL);
+    image = open_image("a.raw", "raw", PLATTER_OPEN_WRITE);
+    uint64_t size = 7;
+    NO_NULL(platter_image_size(NULL, image, &err), "out");
+    NO_NULL(platter_image_size(&size, NULL, &err), "image");
+    CHECK(size == 0);
+    uint32_t cluster = 7;
+    NO_NULL(platter_image_cluster_size(NULL, image, &err), "out");
+    NO_NULL(platter_image_cluster_size(&cluster, NULL, &err), "image");
+    FAILS(platter_image_cluster_size(&cluster, image, &err), PLATTER_STATUS_NOT_FOUND, "raw");
+    CHECK(platter_image_format(NULL) == NULL);
+    CHECK(platter_image_filename(NULL) == NULL);
+    CHECK(platter_image_is_read_only(NULL));
+    CHECK(platter_image_warning(NULL, 0) == NULL);
+    CHECK(platter_image_warning(image, 1000) == NULL);
+
+    char buf[512] = {0};
+    NO_NULL(platter_image_read(NULL, buf, 1, 0, 0, &err), "image");
+    NO_NULL(platter_image_read(image, NULL, 1, 0, 0, &err), "buf");
+    NO_FLAG(platter_image_read(image, buf, 1, 0, BAD, &err));
+    FAILS(platter_image_read(image, buf, 2, (1 << 20) - 1, 0, &err), PLATTER_STATUS_INVALID, "");
+    FAILS(platter_image_read(image, buf, 2, UINT64_MAX, 0, &err), PLATTER_STATUS_INVALID, "");
+    FAILS(platter_image_read(image, buf, SIZE_MAX, 0, 0, &err), PLATTER_STATUS_INVALID, "");
+    OK(platter_image_read(image, NULL, 0, 0, 0, &err));
+    NO_NULL(platter_image_write(NULL, buf, 1, 0, 0, &err), "image");
+    NO_NULL(platter_image_write(image, NULL, 1, 0, 0, &err), "buf");
+    NO_FLAG(platter_image_write(image, buf, 1, 0, BAD, &err));
+    FAILS(platter_image_write(image, buf, 2, (1 << 20) - 1, 0, &err), PLATTER_STATUS_INVALID, "");
+    struct iovec iov[2] = {{buf, 1}, {NULL, 1}};
+    struct iovec huge[2] = {{buf, SIZE_MAX}, {buf, SIZE_MAX}};
+    NO_NULL(platter_image_readv(NULL, iov, 1, 0, 0, &err), "image");
+    NO_NULL(platter_image_readv(image, NULL, 1, 0, 0, &err), "iov");
+    FAILS(platter_image_readv(image, iov, 2, 0, 0, &err), PLATTER_STATUS_INVALID, "'iov'");
+    FAILS(platter_image_readv(image, huge, 2, 0, 0, &err), PLATTER_STATUS_INVALID, "'iov'");
+    NO_FLAG(platter_image_readv(image, iov, 1, 0, BAD, &err));
+    OK(platter_image_readv(image, NULL, 0, 0, 0, &err));
+    NO_NULL(platter_image_writev(NULL, iov, 1, 0, 0, &err), "image");
+    NO_NULL(platter_image_writev(image, NULL, 1, 0, 0, &err), "iov");
+    FAILS(platter_image_writev(image, iov, 1, 1 << 20, 0, &err), PLATTER_STATUS_INVALID, "end");
+    NO_FLAG(platter_image_writev(image, iov, 1, 0, BAD, &err));
+    NO_NULL(platter_image_write_zeroes(NULL, 0, 1, 0, &err), "image");
+    NO_FLAG(platter_image_write_zeroes(image, 0, 1, BAD, &err));
+    FAILS(platter_image_write_zeroes(image, 1, 1 << 20, 0, &err), PLATTER_STATUS_INVALID, "");
+    FAILS(platter_image_write_zeroes(image, 1, UINT64_MAX, 0, &err), PLATTER_STATUS_INVALID, "");
+    NO_NULL(platter_image_discard(NULL, 0, 1, 0, &err), "image");
+    NO_FLAG(platter_image_discard(image, 0, 1, BAD, &err));
+    FAILS(platter_image_discard(image, 1, UINT64_MAX, 0, &err), PLATTER_STATUS_INVALID, "");
+    NO_NULL(platter_image_flush(NULL, 0, &err), "image");
+    NO_FLAG(platter_image_flush(image, BAD, &err));
+    platter_extent extent;
+    memset(&extent, 0x5a, sizeof extent);
+    NO_NULL(platter_image_extent(NULL, image, 0, 1, 0, &err), "out");
+    NO_NULL(platter_image_extent(&extent, NULL, 0, 1, 0, &err), "image");
+    CHECK(extent.length == 0 && extent.reserved[3] == 0);
+    NO_FLAG(platter_image_extent(&extent, image, 0, 1, BAD, &err));
+    FAILS(platter_image_extent(&extent, image, 0, 0, 0, &err), PLATTER_STATUS_INVALID, "'len'");
+    FAILS(platter_image_extent(&extent, image, 1, UINT64_MAX, 0, &err), PLATTER_STATUS_INVALID, "");
+    NO_FLAG(platter_image_close(image, BAD, &err));
+    OK(platter_image_close(NULL, 0, &err));
+}
+
+static void jobs(void)
+{
+    platter_image *image = open_image("a.raw", "raw", 0);
+    platter_job *job = POISONED;
+    NO_NULL(platter_check_job_new(NULL, image, 0, &err), "out");
+    NO_NULL(platter_check_job_new(&job, NULL, 0, &err), "image");
+    CHECK(job == NULL);
+    NO_FLAG(platter_check_job_new(&job, image, BAD, &err));
+    NO_NULL(platter_compare_job_new(NULL, image, image, 0, &err), "out");
+    NO_NULL(platter_compare_job_new(&job, NULL, image, 0, &err), "a");
+    NO_NULL(platter_compare_job_new(&job, image, NULL, 0, &err), "b");
+    NO_FLAG(platter_compare_job_new(&job, image, image, BAD, &err));
+    NO_NULL(platter_map_job_new(NULL, image, 0, 1, 0, &err), "out");
+    NO_NULL(platter_map_job_new(&job, NULL, 0, 1, 0, &err), "image");
+    NO_FLAG(platter_map_job_new(&job, image, 0, 1, BAD, &err));
+
+    OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
+    NO_NULL(platter_job_set_progress(NULL, on_progress, &frees, count_free, 0, &err), "job");
+    NO_NULL(platter_job_set_progress(job, NULL, &frees, count_free, 0, &err), "progress_fn");
+    NO_FLAG(platter_job_set_progress(job, on_progress, &frees, count_free, BAD, &err));
+    NO_NULL(platter_job_set_message(NULL, on_message, &frees, count_free, 0, &err), "job");
+    NO_NULL(platter_job_set_message(job, NULL, &frees, count_free, 0, &err), "message_fn");
+    NO_FLAG(platter_job_set_message(job, on_message, &frees, count_free, BAD, &err));
+    CHECK(frees == 6);
+    frees = 0;
+    CHECK(platter_job_summary(NULL) == NULL);
+    CHECK(platter_job_summary(job) == NULL);
+    CHECK(platter_job_warning(NULL, 0) == NULL);
+    CHECK(platter_job_warning(job, 0) == NULL);
+    NO_NULL(platter_job_run(NULL, 0, &err), "job");
+    NO_FLAG(platter_job_run(job, BAD, &err));
+    NO_NULL(platter_job_start(NULL, 0, &err), "job");
+    NO_FLAG(platter_job_start(job, BAD, &err));
+    int fd = 7;
+    NO_NULL(platter_job_fd(NULL, job, 0, &err), "out");
+    NO_NULL(platter_job_fd(&fd, NULL, 0, &err), "job");
+    CHECK(fd == -1);
+    NO_FLAG(platter_job_fd(&fd, job, BAD, &err));
+    platter_report *report = POISONED;
+    NO_NULL(platter_job_result(&report, NULL, 0, &err), "job");
+    CHECK(report == NULL);
+    NO_FLAG(platter_job_result(&report, job, BAD, &err));
+    FAILS(platter_job_result(&report, job, 0, &err), PLATTER_STATUS_BUSY, "not run");
+    FAILS(platter_job_result(&report, job, PLATTER_JOB_WAIT, &err), PLATTER_STATUS_BUSY, "not run");
+    platter_progress progress;
+    NO_NULL(platter_job_progress(NULL, job, &err), "out");
+    NO_NULL(platter_job_progress(&progress, NULL, &err), "job");
+    NO_NULL(platter_job_pause(NULL, &err), "job");
+    NO_NULL(platter_job_resume(NULL, &err), "job");
+    NO_NULL(platter_job_set_rate(NULL, 1, &err), "job");
+    platter_job_cancel(NULL);
+    platter_job_free(NULL);
+    OK(platter_job_run(job, 0, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_BUSY, "before");
+    FAILS(platter_job_start(job, 0, &err), PLATTER_STATUS_BUSY, "before");
+    FAILS(platter_job_set_progress(job, on_progress, &frees, count_free, 0, &err),
+          PLATTER_STATUS_BUSY, "begun");
+    CHECK(frees == 1);
+    OK(platter_job_result(&report, job, 0, &err));
+    platter_job_free(job);
+
+    uint64_t number = 7;
+    size_t count = 7;
+    bool truth = true;
+    int code = 7;
+    const char *text = POISONED;
+    platter_extent extent;
+    CHECK(platter_report_kind(NULL) == 0);
+    NO_NULL(platter_report_json(NULL, report, 0, &err), "out");
+    NO_NULL(platter_report_json(&text, NULL, 0, &err), "report");
+    CHECK(text == NULL);
+    NO_FLAG(platter_report_json(&text, report, BAD, &err));
+    NO_NULL(platter_report_text(NULL, report, 0, &err), "out");
+    NO_NULL(platter_report_text(&text, NULL, 0, &err), "report");
+    NO_FLAG(platter_report_text(&text, report, BAD, &err));
+    NO_NULL(platter_report_text_end(NULL, 0, &err), "report");
+    NO_FLAG(platter_report_text_end(report, BAD, &err));
+    NO_NULL(platter_report_exit_code(NULL, report, &err), "out");
+    NO_NULL(platter_report_exit_code(&code, NULL, &err), "report");
+    NO_NULL(platter_report_count(NULL, report, &err), "out");
+    NO_NULL(platter_report_count(&count, NULL, &err), "report");
+    NO_NULL(platter_report_u64(NULL, report, 0, "start", &err), "out");
+    NO_NULL(platter_report_u64(&number, NULL, 0, "start", &err), "report");
+    NO_NULL(platter_report_u64(&number, report, 0, NULL, &err), "key");
+    CHECK(number == 0 && count == 0 && code == 0);
+    FAILS(platter_report_u64(&number, report, 0, "x", &err), PLATTER_STATUS_NOT_FOUND, "'x'");
+    FAILS(platter_report_u64(&number, report, 99, "start", &err), PLATTER_STATUS_NOT_FOUND, "99");
+    FAILS(platter_report_u64(&number, report, 0, "zero", &err), PLATTER_STATUS_INVALID, "'zero'");
+    NO_NULL(platter_report_bool(NULL, report, 0, "zero", &err), "out");
+    NO_NULL(platter_report_bool(&truth, NULL, 0, "zero", &err), "report");
+    CHECK(!truth);
+    NO_NULL(platter_report_bool(&truth, report, 0, NULL, &err), "key");
+    FAILS(platter_report_bool(&truth, report, 0, "start", &err), PLATTER_STATUS_INVALID, "'start'");
+    NO_NULL(platter_report_string(NULL, report, 0, "x", &err), "out");
+    NO_NULL(platter_report_string(&text, NULL, 0, "x", &err), "report");
+    NO_NULL(platter_report_string(&text, report, 0, NULL, &err), "key");
+    FAILS(platter_report_string(&text, report, 0, "start", &err), PLATTER_STATUS_INVALID, "'start'");
+    NO_NULL(platter_report_extent(NULL, report, 0, &err), "out");
+    NO_NULL(platter_report_extent(&extent, NULL, 0, &err), "report");
+    FAILS(platter_report_extent(&extent, report, 99, &err), PLATTER_STATUS_NOT_FOUND, "99");
+    platter_report_free(report);
+    platter_report_free(NULL);
+    NO_NULL(platter_info(NULL, "a.raw", NULL, 0, &err), "out");
+    report = POISONED;
+    NO_NULL(platter_info(&report, NULL, NULL, 0, &err), "location");
+    CHECK(report == NULL);
+    NO_FLAG(platter_info(&report, "a.raw", NULL, BAD, &err));
+    FAILS(platter_info(&report, "a.raw", NULL, PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_INVALID,
+          "flags");
+    OK(platter_image_close(image, 0, &err));
+}
+
+static void create(void)
+{
+    platter_create *create = POISONED;
+    NO_NULL(platter_create_new(NULL, "b", "raw", 0, &err), "out");
+    NO_NULL(platter_create_new(&create, NULL, "raw", 0, &err), "location");
+    CHECK(create == NULL);
+    NO_NULL(platter_create_new(&create, "b", NULL, 0, &err), "format");
+    NO_FLAG(platter_create_new(&create, "b", "raw", BAD, &err));
+    OK(platter_create_new(&create, "b", "raw", 0, &err));
+    NO_NULL(platter_create_set_size(NULL, 1, 0, &err), "create");
+    NO_FLAG(platter_create_set_size(create, 1, BAD, &err));
+    NO_NULL(platter_create_set_options(NULL, NULL, 0, &err), "create");
+    NO_NULL(platter_create_set_options(create, NULL, 0, &err), "options");
+    NO_FLAG(platter_create_set_options(create, NULL, BAD, &err));
+    NO_NULL(platter_create_set_backing(NULL, NULL, NULL, 0, &err), "create");
+    NO_FLAG(platter_create_set_backing(create, NULL, NULL, BAD, &err));
+    NO_NULL(platter_create_set_policy(NULL, NULL, 0, &err), "create");
+    NO_NULL(platter_create_set_policy(create, NULL, 0, &err), "policy");
+    NO_FLAG(platter_create_set_policy(create, NULL, BAD, &err));
+    platter_job *job = POISONED;
+    NO_NULL(platter_create_job_new(NULL, create, 0, &err), "out");
+    NO_NULL(platter_create_job_new(&job, NULL, 0, &err), "create");
+    CHECK(job == NULL);
+    NO_FLAG(platter_create_job_new(&job, create, BAD, &err));
+    FAILS(platter_create_job_new(&job, create, 0, &err), PLATTER_STATUS_INVALID, "size");
+    platter_create_free(create);
+    platter_create_free(NULL);
+    CHECK(access("b", F_OK) != 0);
+}
+
+static void convert(void)
+{
+    platter_convert *convert = POISONED;
+    NO_NULL(platter_convert_new(NULL, 0, &err), "out");
+    NO_FLAG(platter_convert_new(&convert, BAD, &err));
+    CHECK(convert == NULL);
+    OK(platter_convert_new(&convert, 0, &err));
+    platter_job *job = POISONED;
+    FAILS(platter_convert_job_new(&job, convert, 0, &err), PLATTER_STATUS_INVALID, "no source");
+    CHECK(job == NULL);
+    NO_NULL(platter_convert_add_source(NULL, "a.raw", 0, &err), "convert");
+    NO_NULL(platter_convert_add_source(convert, NULL, 0, &err), "location");
+    NO_FLAG(platter_convert_add_source(convert, "a.raw", BAD, &err));
+    OK(platter_convert_add_source(convert, "a.raw", 0, &err));
+    FAILS(platter_convert_job_new(&job, convert, 0, &err), PLATTER_STATUS_INVALID, "no target");
+    NO_NULL(platter_convert_set_source_options(NULL, NULL, 0, &err), "convert");
+    NO_FLAG(platter_convert_set_source_options(convert, NULL, BAD, &err));
+    NO_NULL(platter_convert_set_snapshot(NULL, NULL, 0, &err), "convert");
+    NO_FLAG(platter_convert_set_snapshot(convert, NULL, BAD, &err));
+    NO_NULL(platter_convert_set_target(NULL, "c", "raw", 0, &err), "convert");
+    NO_NULL(platter_convert_set_target(convert, NULL, "raw", 0, &err), "location");
+    NO_FLAG(platter_convert_set_target(convert, "c", "raw", BAD, &err));
+    OK(platter_convert_set_target(convert, "c", NULL, 0, &err));
+    FAILS(platter_convert_job_new(&job, convert, 0, &err), PLATTER_STATUS_INVALID, "format");
+    NO_NULL(platter_convert_set_target_options(NULL, NULL, 0, &err), "convert");
+    NO_NULL(platter_convert_set_target_options(convert, NULL, 0, &err), "options");
+    NO_FLAG(platter_convert_set_target_options(convert, NULL, BAD, &err));
+    NO_NULL(platter_convert_set_target_cache(NULL, "none", 0, &err), "convert");
+    NO_NULL(platter_convert_set_target_cache(convert, NULL, 0, &err), "mode");
+    NO_FLAG(platter_convert_set_target_cache(convert, "none", BAD, &err));
+    NO_NULL(platter_convert_set_target_policy(NULL, NULL, 0, &err), "convert");
+    NO_NULL(platter_convert_set_target_policy(convert, NULL, 0, &err), "policy");
+    NO_FLAG(platter_convert_set_target_policy(convert, NULL, BAD, &err));
+    NO_NULL(platter_convert_set_backing(NULL, NULL, NULL, 0, &err), "convert");
+    NO_FLAG(platter_convert_set_backing(convert, NULL, NULL, BAD, &err));
+    NO_NULL(platter_convert_set_number(NULL, PLATTER_CONVERT_PARALLEL, 1, 0, &err), "convert");
+    NO_FLAG(platter_convert_set_number(convert, PLATTER_CONVERT_PARALLEL, 1, BAD, &err));
+    FAILS(platter_convert_set_number(convert, 99, 1, 0, &err), PLATTER_STATUS_INVALID, "99");
+    FAILS(platter_convert_set_number(convert, PLATTER_CONVERT_PARALLEL, UINT64_MAX, 0, &err),
+          PLATTER_STATUS_INVALID, "too large");
+    NO_NULL(platter_convert_job_new(NULL, convert, 0, &err), "out");
+    NO_NULL(platter_convert_job_new(&job, NULL, 0, &err), "convert");
+    NO_FLAG(platter_convert_job_new(&job, convert, BAD, &err));
+    platter_convert_free(convert);
+    platter_convert_free(NULL);
+    CHECK(access("c", F_OK) != 0);
+}
+
+int main(void)
+{
+    basics();
+    options();
+    drivers();
+    policies();
+    images();
+    jobs();
+    create();
+    convert();
+    passed();
+    return 0;
+}

@@ -1,0 +1,197 @@
+/* create, convert, check, map and compare end to end. */
+#include "check.h"
+
+#define SIZE ((uint64_t)8 << 20)
+
+static platter_report *result_of(platter_job *job)
+{
+    platter_report *report;
+    OK(platter_job_run(job, 0, &err));
+    OK(platter_job_result(&report, job, 0, &err));
+    platter_job_free(job);
+    return report;
+}
+
+static uint64_t number(const platter_report *report, const char *key)
+{
+    uint64_t value;
+    OK(platter_report_u64(&value, report, 0, key, &err));
+    return value;
+}
+
+static void compare(const char *a, const char *fa, const char *b, const char *fb, int identical)
+{
+    platter_image *left = open_image(a, fa, 0), *right = open_image(b, fb, 0);
+    platter_job *job;
+    OK(platter_compare_job_new(&job, left, right, 0, &err));
+    platter_report *report = result_of(job);
+    int code;
+    OK(platter_report_exit_code(&code, report, &err));
+    CHECK(code == !identical);
+    bool same;
+    OK(platter_report_bool(&same, report, 0, "identical", &err));
+    CHECK(same == identical);
+    platter_report_free(report);
+    OK(platter_image_close(left, 0, &err));
+    OK(platter_image_close(right, 0, &err));
+}
+
+static void check_clean(const char *path)
+{
+    platter_image *image = open_image(path, "qcow2", PLATTER_OPEN_FOR_CHECK);
+    platter_job *job;
+    OK(platter_check_job_new(&job, image, 0, &err));
+    platter_report *report = result_of(job);
+    int code;
+    OK(platter_report_exit_code(&code, report, &err));
+    CHECK(code == 0);
+    CHECK(number(report, "check-errors") == 0 && number(report, "corruptions") == 0);
+    CHECK(number(report, "leaks") == 0);
+    platter_report_free(report);
+    OK(platter_image_close(image, 0, &err));
+}
+
+int main(void)
+{
+    /* create: the summary comes before anything is touched. */
+    platter_create *create;
+    platter_options *bag;
+    platter_job *job;
+    OK(platter_options_new(&bag, 0, &err));
+    OK(platter_options_parse(bag, "cluster_size=4k", 0, &err));
+    OK(platter_create_new(&create, "base.qcow2", "qcow2", 0, &err));
+    OK(platter_create_set_size(create, SIZE, 0, &err));
+    OK(platter_create_set_options(create, bag, 0, &err));
+    platter_options_free(bag);
+    OK(platter_create_job_new(&job, create, 0, &err));
+    platter_create_free(create);
+    CHECK_STR(platter_job_summary(job),
+              "Formatting 'base.qcow2', fmt=qcow2 cluster_size=4096 extended_l2=off "
+              "compression_type=zlib size=8388608 lazy_refcounts=off refcount_bits=16");
+    CHECK(access("base.qcow2", F_OK) != 0);
+    platter_report *report = result_of(job);
+    CHECK(platter_report_kind(report) == PLATTER_REPORT_CREATE);
+    const char *text;
+    OK(platter_report_string(&text, report, 0, "summary", &err));
+    CHECK(strncmp(text, "Formatting 'base.qcow2'", 23) == 0);
+    platter_report_free(report);
+
+    platter_image *image = open_image("base.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    static unsigned char data[1 << 20];
+    fill_pattern(data, sizeof data, 0);
+    OK(platter_image_write(image, data, sizeof data, 1 << 20, 0, &err));
+    OK(platter_image_write(image, data, sizeof data, 5 << 20, 0, &err));
+    OK(platter_image_close(image, 0, &err));
+    check_clean("base.qcow2");
+
+    /* convert: to raw, and back compressed; the report counts. */
+    platter_convert *convert;
+    platter_open_options *open;
+    OK(platter_open_options_new(&open, 0, &err));
+    OK(platter_open_options_set_format(open, "qcow2", 0, &err));
+    OK(platter_convert_new(&convert, 0, &err));
+    OK(platter_convert_add_source(convert, "base.qcow2", 0, &err));
+    OK(platter_convert_set_source_options(convert, open, 0, &err));
+    OK(platter_convert_set_target(convert, "flat.raw", "raw", 0, &err));
+    OK(platter_convert_set_number(convert, PLATTER_CONVERT_PARALLEL, 2, 0, &err));
+    OK(platter_convert_set_number(convert, PLATTER_CONVERT_SPARSE_SIZE, 4096, 0, &err));
+    OK(platter_convert_job_new(&job, convert, 0, &err));
+    report = result_of(job);
+    CHECK(platter_report_kind(report) == PLATTER_REPORT_CONVERT);
+    CHECK_U64(number(report, "virtual-size"), SIZE);
+    OK(platter_report_text(&text, report, 0, &err));
+    CHECK_STR(text, "");
+    OK(platter_report_json(&text, report, 0, &err));
+    CHECK(strstr(text, "\"virtual-size\": 8388608") != NULL);
+    platter_report_free(report);
+    compare("base.qcow2", "qcow2", "flat.raw", "raw", 1);
+
+    OK(platter_convert_set_target(convert, "small.qcow2", "qcow2", 0, &err));
+    OK(platter_options_new(&bag, 0, &err));
+    OK(platter_options_set(bag, "compression_type", "zstd", 0, &err));
+    OK(platter_convert_set_target_options(convert, bag, 0, &err));
+    platter_options_free(bag);
+    OK(platter_convert_set_target_cache(convert, "writeback", 0, &err));
+    OK(platter_convert_job_new(&job, convert, PLATTER_CONVERT_COMPRESS | PLATTER_CONVERT_OUT_OF_ORDER,
+                               &err));
+    platter_convert_free(convert);
+    platter_open_options_free(open);
+    report = result_of(job);
+    CHECK(number(report, "compressed-units") > 0 && number(report, "compressed-bytes") > 0);
+    platter_report_free(report);
+    check_clean("small.qcow2");
+    compare("small.qcow2", "qcow2", "flat.raw", "raw", 1);
+
+    /* A difference is a report, not an error. */
+    image = open_image("flat.raw", "raw", PLATTER_OPEN_WRITE);
+    OK(platter_image_write(image, "x", 1, 3000000, 0, &err));
+    OK(platter_image_close(image, 0, &err));
+    compare("base.qcow2", "qcow2", "flat.raw", "raw", 0);
+
+    /* Strict: the compressed image is allocated differently. */
+    platter_image *a = open_image("base.qcow2", "qcow2", 0), *b = open_image("flat.raw", "raw", 0);
+    OK(platter_compare_job_new(&job, a, b, PLATTER_COMPARE_STRICT, &err));
+    report = result_of(job);
+    OK(platter_report_string(&text, report, 0, "reason", &err));
+    CHECK(strcmp(text, "status") == 0 || strcmp(text, "content") == 0);
+    platter_report_free(report);
+    OK(platter_image_close(a, 0, &err));
+    OK(platter_image_close(b, 0, &err));
+
+    /* An overlay: data shows through, the map says from which layer. */
+    platter_policy *policy;
+    OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
+    OK(platter_create_new(&create, "top.qcow2", "qcow2", 0, &err));
+    OK(platter_create_set_backing(create, "base.qcow2", "qcow2", 0, &err));
+    OK(platter_create_set_policy(create, policy, 0, &err));
+    OK(platter_create_job_new(&job, create, 0, &err));
+    platter_create_free(create);
+    platter_report_free(result_of(job));
+    OK(platter_open_options_new(&open, 0, &err));
+    OK(platter_open_options_set_policy(open, policy, 0, &err));
+    OK(platter_image_open(&image, "top.qcow2", open, 0, &err));
+    OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
+    report = result_of(job);
+    CHECK(platter_report_kind(report) == PLATTER_REPORT_MAP);
+    size_t runs;
+    OK(platter_report_count(&runs, report, &err));
+    CHECK(runs >= 4);
+    uint64_t at = 0;
+    for (size_t i = 0; i < runs; i++) {
+        platter_extent run;
+        OK(platter_report_extent(&run, report, i, &err));
+        CHECK(run.offset == at);
+        at += run.length;
+        if (run.flags & PLATTER_EXTENT_DATA)
+            CHECK(run.depth == 1);
+    }
+    CHECK_U64(at, SIZE);
+    OK(platter_report_text_end(report, 0, &err));
+    platter_report_free(report);
+    OK(platter_image_close(image, 0, &err));
+
+    /* A compressed image cannot be shown for people in full, and says so. */
+    image = open_image("small.qcow2", "qcow2", 0);
+    OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
+    report = result_of(job);
+    OK(platter_report_text(&text, report, 0, &err));
+    CHECK(strncmp(text, "Offset ", 7) == 0);
+    platter_error *error = NULL;
+    CHECK(platter_report_text_end(report, 0, &error) != 0);
+    CHECK(strstr(platter_error_message(error), "compressed clusters") != NULL);
+    platter_error_free(error);
+    platter_report_free(report);
+    OK(platter_image_close(image, 0, &err));
+
+    /* A format without a check says so. */
+    image = open_image("flat.raw", "raw", PLATTER_OPEN_FOR_CHECK);
+    OK(platter_check_job_new(&job, image, 0, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_UNSUPPORTED, "does not support checks");
+    platter_job_free(job);
+    OK(platter_image_close(image, 0, &err));
+
+    platter_open_options_free(open);
+    platter_policy_free(policy);
+    passed();
+    return 0;
+}

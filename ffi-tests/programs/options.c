@@ -1,0 +1,74 @@
+/* Bags of options, and the introspection of what they may hold. */
+#include "check.h"
+
+static void bags(void)
+{
+    platter_options *bag;
+    OK(platter_options_new(&bag, 0, &err));
+    OK(platter_options_parse(bag, "cluster_size=64k,backing_file=a,,b,lazy_refcounts,nocow=off", 0,
+                             &err));
+    CHECK_STR(platter_options_get(bag, "cluster_size"), "64k");
+    CHECK_STR(platter_options_get(bag, "backing_file"), "a,b");
+    CHECK_STR(platter_options_get(bag, "lazy_refcounts"), "on");
+    CHECK_STR(platter_options_get(bag, "nocow"), "off");
+    CHECK(platter_options_get(bag, "size") == NULL);
+
+    /* A later value replaces an earlier one; several lists add up. */
+    OK(platter_options_parse(bag, "cluster_size=2M,compat=1.1", 0, &err));
+    CHECK_STR(platter_options_get(bag, "cluster_size"), "2M");
+    CHECK_STR(platter_options_get(bag, "compat"), "1.1");
+    OK(platter_options_set(bag, "compat", "0.10", 0, &err));
+    OK(platter_options_set_u64(bag, "size", 1048576, 0, &err));
+    OK(platter_options_set_bool(bag, "extended_l2", true, 0, &err));
+    CHECK_STR(platter_options_get(bag, "compat"), "0.10");
+    CHECK_STR(platter_options_get(bag, "size"), "1048576");
+    CHECK_STR(platter_options_get(bag, "extended_l2"), "on");
+    OK(platter_options_unset(bag, "size", 0, &err));
+    CHECK(platter_options_get(bag, "size") == NULL);
+
+    size_t count = 0;
+    for (;;) {
+        platter_error *err = NULL;
+        const char *key;
+        int status = platter_options_key(&key, bag, count, &err);
+        if (status != 0) {
+            CHECK(status == PLATTER_STATUS_NOT_FOUND);
+            CHECK(key == NULL);
+            platter_error_free(err);
+            break;
+        }
+        CHECK(platter_options_get(bag, key) != NULL);
+        count++;
+    }
+    CHECK_U64(count, 6);
+
+    FAILS(platter_options_parse(bag, ",a=b", 0, &err), PLATTER_STATUS_INVALID,
+          "Invalid option list: ,a=b");
+    platter_options_free(bag);
+}
+
+static void sizes(void)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {{"0", 0},        {"1.5k", 1536}, {"10G", UINT64_C(10) << 30}, {"1T", UINT64_C(1) << 40},
+                {"0x1000", 4096}, {"7b", 7},      {"010", 10}};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        uint64_t bytes;
+        OK(platter_size_parse(&bytes, good[i].text, 0, &err));
+        CHECK_U64(bytes, good[i].bytes);
+    }
+    char *text;
+    OK(platter_size_format(&text, 1536, 0, &err));
+    CHECK_STR(text, "1.5 KiB");
+    platter_free(text);
+}
+
+int main(void)
+{
+    bags();
+    sizes();
+    passed();
+    return 0;
+}

@@ -1,0 +1,85 @@
+/* A defect of the library becomes a status, and the object it happened in refuses further use. */
+#include "check.h"
+
+#ifdef PLATTER_TESTING
+/* Only in builds with debug assertions; in no header. */
+void platter_testing_panic_at(uint32_t nth);
+
+static int frees;
+
+static void count_free(void *user_data)
+{
+    (void)user_data;
+    frees++;
+}
+
+int main(void)
+{
+    make_image("a.qcow2", "qcow2", 1 << 20, NULL);
+
+    uint64_t size = 7;
+    platter_testing_panic_at(1);
+    FAILS(platter_size_parse(&size, "1k", 0, &err), PLATTER_STATUS_INTERNAL, "injected by a test");
+    CHECK(size == 0);
+    OK(platter_size_parse(&size, "1k", 0, &err));
+
+    /* A bag is poisoned for good, and can still be freed. */
+    platter_options *bag;
+    OK(platter_options_new(&bag, 0, &err));
+    platter_testing_panic_at(1);
+    FAILS(platter_options_set(bag, "a", "b", 0, &err), PLATTER_STATUS_INTERNAL, "injected");
+    FAILS(platter_options_set(bag, "a", "b", 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
+    platter_options_free(bag);
+
+    /* An image is not written out any more: what is on disk stays as it was. */
+    platter_image *image = open_image("a.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    OK(platter_image_write(image, "x", 1, 0, PLATTER_WRITE_FUA, &err));
+    platter_testing_panic_at(1);
+    FAILS(platter_image_write(image, "y", 1, 0, 0, &err), PLATTER_STATUS_INTERNAL, "injected");
+    char byte;
+    FAILS(platter_image_read(image, &byte, 1, 0, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
+    FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
+    /* Its locks are gone with it. */
+    image = open_image("a.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    OK(platter_image_read(image, &byte, 1, 0, 0, &err));
+    CHECK(byte == 'x');
+
+    /* A job: the first guard is the call, the second the work. */
+    platter_job *job;
+    OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
+    platter_testing_panic_at(2);
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_INTERNAL, "injected");
+    FAILS(platter_job_result(NULL, job, 0, &err), PLATTER_STATUS_INTERNAL, "injected");
+    FAILS(platter_image_read(image, &byte, 1, 0, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
+    platter_job_free(job);
+    FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
+
+    /* On a thread of the library. */
+    image = open_image("a.qcow2", "qcow2", 0);
+    OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
+    platter_testing_panic_at(2);
+    OK(platter_job_start(job, 0, &err));
+    int status = platter_job_result(NULL, job, PLATTER_JOB_WAIT, NULL);
+    platter_testing_panic_at(0);
+    CHECK(status == PLATTER_STATUS_INTERNAL);
+    platter_job_free(job);
+    CHECK(platter_image_close(image, 0, NULL) == PLATTER_STATUS_INTERNAL);
+
+    /* A registration that panics still frees the user data once. */
+    image = open_image("a.qcow2", "qcow2", 0);
+    OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
+    platter_testing_panic_at(1);
+    FAILS(platter_log_set(NULL, NULL, count_free, 0, 0, &err), PLATTER_STATUS_INTERNAL, "injected");
+    CHECK(frees == 1);
+    platter_job_free(job);
+    OK(platter_image_close(image, 0, &err));
+    passed();
+    return 0;
+}
+#else
+int main(void)
+{
+    passed();
+    return 0;
+}
+#endif
