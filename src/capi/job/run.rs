@@ -160,7 +160,8 @@ pub(super) type Outcome = Result<Arc<report::Inner>, platter_error>;
 
 enum State {
     Ready(Box<Work>),
-    Running(ThreadId),
+    /// On that thread, once it has begun.
+    Running(Option<ThreadId>),
     Ended(Outcome),
 }
 
@@ -231,10 +232,10 @@ impl Runner {
         }
     }
 
-    /// Takes the work to be run on this thread.
+    /// Takes the work to be run.
     pub(super) fn begin(&self) -> Result<Box<Work>> {
         let mut state = self.state.lock();
-        match std::mem::replace(&mut *state, State::Running(std::thread::current().id())) {
+        match std::mem::replace(&mut *state, State::Running(None)) {
             State::Ready(work) => Ok(work),
             other => {
                 *state = other;
@@ -250,6 +251,8 @@ impl Runner {
             images,
             body,
         } = *work;
+        let this = std::thread::current().id();
+        *self.state.lock() = State::Running(Some(this));
         let begin = Instant::now();
         log(Level::Info, || format!("{} begins", self.name));
         let result = caught(Some(&self.poison), || body(&mut job, &images));
@@ -291,7 +294,6 @@ impl Runner {
                     let Some(work) = given.lock().take() else {
                         return;
                     };
-                    runner.adopt();
                     // The result waits in the runner.
                     let _ = runner.execute(work);
                 })
@@ -310,11 +312,6 @@ impl Runner {
         }
     }
 
-    /// Marks this thread as the one that runs the job.
-    fn adopt(&self) {
-        *self.state.lock() = State::Running(std::thread::current().id());
-    }
-
     /// How the job ended.
     pub(super) fn outcome(&self, wait: bool) -> Result<Outcome> {
         let mut state = self.state.lock();
@@ -322,7 +319,7 @@ impl Runner {
             match &*state {
                 State::Ended(outcome) => return Ok(outcome.clone()),
                 State::Ready(_) => return Err(busy("The job was not run")),
-                State::Running(thread) if wait && *thread != std::thread::current().id() => {
+                State::Running(thread) if wait && *thread != Some(std::thread::current().id()) => {
                     self.ended.wait(&mut state);
                 }
                 State::Running(_) => return Err(busy("The job has not ended")),
