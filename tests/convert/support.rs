@@ -92,7 +92,12 @@ pub fn run(request: &ConvertRequest) -> Result<ConvertReport> {
 
 /// Runs the request; fails the test unless it succeeds.
 pub fn run_ok(request: &ConvertRequest) -> ConvertReport {
-    run(request).unwrap_or_else(|error| panic!("{:?} to {:?}: {error:?}", request.source_options.format, request.target_options))
+    run(request).unwrap_or_else(|error| {
+        panic!(
+            "{:?} to {:?}: {error:?}",
+            request.source_options.format, request.target_options
+        )
+    })
 }
 
 /// The message of the failure of the request.

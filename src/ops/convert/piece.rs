@@ -57,3 +57,11 @@ pub(super) struct Prepared {
     /// Where each piece that takes space begins in the target; filled when the turn comes.
     pub places: Vec<super::sink::Place>,
 }
+
+impl Prepared {
+    /// Guest bytes that are no piece: the target's backing file holds them.
+    pub fn left_out(&self) -> u64 {
+        let pieces: u64 = self.pieces.iter().map(|piece| piece.len).sum();
+        self.len.saturating_sub(pieces)
+    }
+}

@@ -67,6 +67,7 @@ impl BulkSink<'_> {
             PieceKind::Encoded { len, .. } => {
                 Tally::add(&self.tally.units, 1);
                 Tally::add(&self.tally.encoded, *len as u64);
+                Tally::add(&self.tally.data, piece.len);
                 let len = u32::try_from(*len)
                     .map_err(|_| Error::new(ErrorKind::Internal, "A unit is too large"))?;
                 self.bulk.reserve_encoded(offset, len)?
@@ -143,6 +144,7 @@ impl Sink for BulkSink<'_> {
 
     fn place(&self, prepared: &mut Prepared) -> Result<()> {
         let unit = u64::from(self.bulk.unit()).max(1);
+        Tally::add(&self.tally.backed, prepared.left_out());
         let mut placed = Vec::with_capacity(prepared.pieces.len());
         for piece in prepared.pieces.drain(..) {
             let (head, rest) = split_at_unit(piece, unit);
@@ -286,6 +288,7 @@ impl Sink for ImageSink<'_> {
     }
 
     fn write(&self, prepared: &Prepared) -> Result<()> {
+        Tally::add(&self.tally.backed, prepared.left_out());
         for piece in &prepared.pieces {
             match &piece.kind {
                 PieceKind::Zero => {

@@ -21,14 +21,14 @@ use super::sink::{BulkSink, ImageSink, Sink};
 use super::sources::{BackedBelow, Sources};
 use super::worker::Work;
 
-/// All buffers of a conversion together take about this much memory.
-const BUFFER_BYTES: u64 = 24 << 20;
+/// All buffers of a conversion together take at most this much memory.
+const BUFFER_BYTES: u64 = 36 << 20;
 
 /// The most guest bytes that are read at once.
 const MAX_CHUNK: u64 = 2 << 20;
 
 /// The same where units are compressed: smaller, so that the workers share the work evenly.
-const MAX_CODED_CHUNK: u64 = 1 << 20;
+const MAX_CODED_CHUNK: u64 = 512 << 10;
 
 fn no_compression() -> Error {
     Error::unsupported("Compression not supported for this file format")
@@ -226,16 +226,13 @@ fn shape(request: &ConvertRequest, total: u64, unit: u64) -> Shape {
     } else {
         MAX_CHUNK
     };
-    let mut chunk = most;
-    while chunk > step && chunk * buffers(request) > BUFFER_BYTES {
-        chunk /= 2;
-    }
     Shape {
         total,
         unit,
         zero_unit: unit,
         step,
-        chunk: chunk.max(step).next_multiple_of(step),
+        // The same however many workers: the layout of the target depends on it.
+        chunk: most.max(step).next_multiple_of(step),
         sparse: request.sparse(),
         unwritten_is_zero: false,
         compress: request.compress,
@@ -243,13 +240,18 @@ fn shape(request: &ConvertRequest, total: u64, unit: u64) -> Shape {
     }
 }
 
-/// Ranges that may be in work at once: one per worker, and some that wait for their turn.
-fn buffers(request: &ConvertRequest) -> u64 {
-    let workers = u64::from(request.workers());
+/// How many workers, and how many ranges in work at once: one per worker, and some that wait for
+/// their turn. Large units make few of both.
+fn crew(request: &ConvertRequest, shape: &Shape) -> (u64, u64) {
+    let affordable = BUFFER_BYTES / shape.chunk;
+    let wanted = u64::from(request.workers());
     if request.compress {
-        workers * 2 + 2
+        // Each worker has a buffer of plain bytes besides.
+        let workers = wanted.min(affordable.saturating_sub(1) / 3).max(1);
+        (workers, workers + workers.min(8) + 1)
     } else {
-        workers + 2
+        let workers = wanted.min(affordable.saturating_sub(2)).max(1);
+        (workers, workers + 2)
     }
 }
 
@@ -261,15 +263,14 @@ fn run(
     shape: Shape,
     job: &mut Job,
 ) -> Result<()> {
-    // Large units make few workers: their buffers bound the memory.
-    let affordable = (2 * BUFFER_BYTES / shape.chunk / 3).max(1);
+    let (workers, buffers) = crew(request, &shape);
     let work = Work {
         sources,
         offload,
         sink,
         shape,
-        workers: u64::from(request.workers()).min(affordable) as usize,
-        buffers: buffers(request).min(2 * affordable) as usize,
+        workers: workers as usize,
+        buffers: buffers as usize,
     };
     // The end comes last and alone: a raw disk that an interrupted run leaves is too short.
     let last = shape.total.saturating_sub(1) / shape.step * shape.step;
