@@ -64,11 +64,13 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
     }
     // The last sector comes at the end: until then the disk is shorter than it should be.
     let early = new.size.saturating_sub(SECTOR);
-    new.set_len(new.size)?;
-    new.set_len(0)?;
     if preallocation == Preallocation::Off {
         let first = vec![0; early.min(FIRST_BLOCK) as usize];
         new.storage.write_at(&first, 0)?;
+        // Too large a disk is refused now rather than at the end. Never back to 0: a truncate to
+        // 0 makes ext4 write the file out when it is closed.
+        new.set_len(new.size)?;
+        new.set_len(first.len() as u64)?;
     } else {
         new.storage.set_len(early, preallocation)?;
     }

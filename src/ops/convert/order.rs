@@ -1,7 +1,7 @@
 //! Puts what the workers prepared back into guest order, so that the layout of the target does
 //! not depend on how many they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -19,6 +19,9 @@ const NAP: Duration = Duration::from_millis(50);
 pub(super) struct Order {
     state: Mutex<State>,
     changed: Condvar,
+    /// How many may write at once. File systems let one writer at a time into a file: the others
+    /// had better read on than wait there.
+    writers: usize,
 }
 
 struct State {
@@ -26,6 +29,10 @@ struct State {
     next: u64,
     /// Prepared out of turn.
     parked: BTreeMap<u64, Prepared>,
+    /// Placed, to be written by whoever is free.
+    placed: VecDeque<Prepared>,
+    /// How many are writing.
+    writing: usize,
     /// Buffers not in use.
     free: Vec<Vec<u8>>,
     /// The failure with the lowest turn.
@@ -46,17 +53,20 @@ pub(super) enum Step {
 }
 
 impl Order {
-    /// With `buffers` ranges in work at once.
-    pub fn new(buffers: usize) -> Self {
+    /// With `buffers` ranges in work at once, `writers` of them being written.
+    pub fn new(buffers: usize, writers: usize) -> Self {
         Self {
             state: Mutex::new(State {
                 next: 0,
                 parked: BTreeMap::new(),
+                placed: VecDeque::new(),
+                writing: 0,
                 free: std::iter::repeat_with(Vec::new).take(buffers).collect(),
                 failure: None,
                 stopped: false,
             }),
             changed: Condvar::new(),
+            writers: writers.max(1),
         }
     }
 
@@ -66,16 +76,29 @@ impl Order {
         if state.stopped {
             return Ok(Step::Done);
         }
-        let next = state.next;
-        if let Some(mut prepared) = state.parked.remove(&next) {
-            // Under the lock: places are given one at a time, in guest order.
+        // Under the lock: places are given one at a time, in guest order.
+        while let Some(mut prepared) = {
+            let next = state.next;
+            state.parked.remove(&next)
+        } {
             sink.place(&mut prepared)?;
             state.next += 1;
-            self.changed.notify_all();
+            state.placed.push_back(prepared);
+        }
+        if state.writing < self.writers
+            && let Some(prepared) = state.placed.pop_front()
+        {
+            state.writing += 1;
+            if !state.placed.is_empty() {
+                self.changed.notify_one();
+            }
             return Ok(Step::Write(prepared));
         }
         match planner.turns_if_done() {
-            Some(turns) if state.next >= turns => return Ok(Step::Done),
+            Some(turns) if state.next >= turns && state.placed.is_empty() => {
+                self.changed.notify_all();
+                return Ok(Step::Done);
+            }
             None => {
                 if let Some(buffer) = state.free.pop() {
                     return Ok(Step::Prepare(buffer));
@@ -97,7 +120,15 @@ impl Order {
         }
     }
 
-    /// Gives a buffer back.
+    /// Gives the buffer of a range back that was written.
+    pub fn written(&self, buffer: Vec<u8>) {
+        let mut state = self.state.lock();
+        state.writing -= 1;
+        state.free.push(buffer);
+        self.changed.notify_one();
+    }
+
+    /// Gives a buffer back that was not used.
     pub fn recycle(&self, buffer: Vec<u8>) {
         self.state.lock().free.push(buffer);
         self.changed.notify_one();

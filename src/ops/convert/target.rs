@@ -271,6 +271,11 @@ fn run(
         shape,
         workers: workers as usize,
         buffers: buffers as usize,
+        writers: if request.target_cache.direct() {
+            workers as usize
+        } else {
+            1
+        },
     };
     // The end comes last and alone: a raw disk that an interrupted run leaves is too short.
     let last = shape.total.saturating_sub(1) / shape.step * shape.step;

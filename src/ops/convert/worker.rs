@@ -22,6 +22,8 @@ pub(super) struct Work<'a> {
     pub workers: usize,
     /// How many ranges may be in work at once.
     pub buffers: usize,
+    /// How many ranges may be written at once.
+    pub writers: usize,
 }
 
 /// A turn later than any: for failures that belong to no range.
@@ -31,7 +33,7 @@ impl Work<'_> {
     /// Converts a range with all workers.
     pub fn run(&self, range: std::ops::Range<u64>, job: &mut Job) -> Result<()> {
         let planner = Planner::new(self.sources, self.offload, self.shape, range);
-        let order = Order::new(self.buffers);
+        let order = Order::new(self.buffers, self.writers);
         let control = job.control().clone();
         std::thread::scope(|scope| {
             for n in 1..self.workers {
@@ -96,7 +98,7 @@ impl Work<'_> {
                 *turn = prepared.turn;
                 self.sink.write(&prepared)?;
                 control.advance(prepared.len);
-                order.recycle(prepared.buf);
+                order.written(prepared.buf);
             }
             Step::Prepare(buffer) => {
                 control.checkpoint()?;

@@ -111,8 +111,11 @@ fn empty(file: &FileStorage, options: &FileCreate) -> Result<Option<String>> {
     if file.kind != Kind::Regular {
         return clear_first_sector(file).map(|()| None);
     }
-    falloc::truncate(file.fd(), 0)
-        .map_err(|error| Error::io(&error).context("Could not resize file"))?;
+    let resized = |error: io::Error| Error::io(&error).context("Could not resize file");
+    // A truncate to 0, even of an empty file, makes ext4 write the file out when it is closed.
+    if file.raw_len().map_err(resized)? != 0 {
+        falloc::truncate(file.fd(), 0).map_err(resized)?;
+    }
     file.extents.invalidate();
     if options.nocow {
         // Only btrfs knows it, and a file works without.
