@@ -74,7 +74,7 @@ fn what_the_backing_file_holds_is_not_copied() {
                     request.compress = compress;
                     request.sparse_size = sparse;
                     let report = run_ok(&request);
-                    assert!(report.backed_bytes > 3 << 20, "{report:?}");
+                    assert!(report.backed_bytes >= 2 << 20, "{report:?}");
                     verify(&dir, "top.qcow2", "b.qcow2", "qcow2");
                 }
             }
