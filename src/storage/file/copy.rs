@@ -139,6 +139,8 @@ impl FileStorage {
             let _no_truncate = target.growth.read();
             copy::clone_range(self.fd(), offset, target.fd(), target_offset, len)
         };
+        // Also after a failure: part of it may have been shared.
+        target.extents.invalidate();
         match shared {
             Ok(()) => target.wrote().map(|()| CopyOutcome::Done),
             Err(error) => match refusal(&error) {
