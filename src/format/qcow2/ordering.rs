@@ -65,10 +65,7 @@ impl Qcow2 {
             return Ok(());
         }
         self.check_lost()?;
-        self.write_metadata(!self.lazy)?;
-        if durability != Durability::None {
-            self.sync_all(durability)?;
-        }
+        self.write_metadata(!self.lazy, durability)?;
         self.reclaim()
     }
 
@@ -77,19 +74,28 @@ impl Qcow2 {
         if self.cache.dirty_bytes() > self.cache.dirty_limit() || self.limbo.waiting() > LIMBO_LIMIT
         {
             self.check_lost()?;
-            self.write_metadata(true)?;
+            self.write_metadata(true, Durability::None)?;
             self.reclaim()?;
         }
         Ok(())
     }
 
-    /// One pass: see the head of this file. `refcounts` may be false under the dirty bit.
-    pub(super) fn write_metadata(&self, refcounts: bool) -> Result<()> {
+    /// One pass: see the head of this file; at its end everything is durable as far as `last`
+    /// asks for. `refcounts` may be false under the dirty bit.
+    pub(super) fn write_metadata(&self, refcounts: bool, last: Durability) -> Result<()> {
         let _one = self.pass.lock();
         let freed = self.limbo.take_fresh();
         let l1 = self.take_l1();
         let l2 = self.cache.take_dirty(Class::L2);
-        let result = self.write_steps(refcounts, &l1, &l2, !freed.is_empty());
+        let result = self.write_steps(refcounts, &l1, &l2).and_then(|()| {
+            let barrier = !freed.is_empty() && self.durability == Durability::Synced;
+            match last {
+                Durability::Synced => self.sync_all(Durability::Synced),
+                _ if barrier => self.sync_all(Durability::Synced),
+                Durability::Ordered => self.sync_all(Durability::Ordered),
+                Durability::None => Ok(()),
+            }
+        });
         match result {
             Ok(()) => {
                 self.limbo.unlinked(freed);
@@ -104,7 +110,7 @@ impl Qcow2 {
         }
     }
 
-    fn write_steps(&self, refcounts: bool, l1: &L1Copy, l2: &[Taken], freed: bool) -> Result<()> {
+    fn write_steps(&self, refcounts: bool, l1: &L1Copy, l2: &[Taken]) -> Result<()> {
         let links = !l1.units.is_empty() || !l2.is_empty();
         let table = if refcounts {
             let table = self.take_refcount_table();
@@ -131,9 +137,6 @@ impl Qcow2 {
                 self.barrier()?;
             }
             self.write_l1(l1)?;
-        }
-        if freed {
-            self.barrier()?;
         }
         Ok(())
     }
@@ -252,12 +255,12 @@ impl Qcow2 {
             return Ok(());
         }
         self.check_lost()?;
-        self.write_metadata(true)?;
+        self.write_metadata(true, Durability::None)?;
         // Two rounds: giving back may need the epoch to move on once.
         for _ in 0..2 {
             self.reclaim()?;
         }
-        self.write_metadata(true)?;
+        self.write_metadata(true, Durability::None)?;
         let dirty = self.header.lock().header.incompatible & Incompatible::DIRTY;
         if !dirty.is_empty() && self.lazy && !self.broken.load(Ordering::Acquire) {
             self.barrier()?;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::ZeroBelow;
-use crate::storage::{Preallocation, ZeroFlags};
+use crate::storage::{Durability, Preallocation, ZeroFlags};
 
 use super::disk::{L1Entry, L2Entry, MAX_L1_BYTES, SubclusterBitmap};
 use super::limbo::Freed;
@@ -97,7 +97,7 @@ impl Qcow2 {
         self.cache
             .invalidate(offset, clusters * self.layout.cluster_size());
         // All that the present table names, and the refcounts of the new one.
-        self.write_metadata(true)?;
+        self.write_metadata(true, Durability::None)?;
         let _one = self.pass.lock();
         let mut l1 = self.l1.write();
         let mut bytes: Vec<u8> = (0..old_count)
