@@ -64,7 +64,8 @@ impl Slice {
     }
 
     /// One word; 0 past the end.
-    pub(super) fn word(&self, index: usize) -> u64 {
+    #[cfg(test)]
+    fn word(&self, index: usize) -> u64 {
         self.words()
             .get(index)
             .map_or(0, |word| word.load(Ordering::Acquire))
@@ -253,8 +254,8 @@ impl Cache {
         (slices * self.slice_bytes) as u64
     }
 
-    /// Whether a class has dirty slices.
-    pub(super) fn is_dirty(&self, class: Class) -> bool {
+    #[cfg(test)]
+    fn is_dirty(&self, class: Class) -> bool {
         !self.dirty_set(class).lock().is_empty()
     }
 

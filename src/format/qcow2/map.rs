@@ -7,6 +7,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 
 use super::cache::Words;
 use super::disk::{L2Entry, L2Kind, SubclusterBitmap};
+use super::header_io::Hex;
 use super::layout::Layout;
 use super::state::Qcow2;
 
@@ -56,10 +57,8 @@ impl Entry {
         if let Some(word) = words.get(at) {
             word.store(self.word.0, Ordering::Release);
         }
-        if layout.extended_l2() {
-            if let Some(word) = words.get(at + 1) {
-                word.store(self.bitmap.0, Ordering::Release);
-            }
+        if let Some(word) = words.get(at + 1).filter(|_| layout.extended_l2()) {
+            word.store(self.bitmap.0, Ordering::Release);
         }
     }
 }
@@ -267,10 +266,10 @@ impl Qcow2 {
 
     fn fault(&self, fault: Fault, table: u64, guest: u64) -> Error {
         let index = self.layout.l2_index(guest);
-        let place = format!("(L2 offset: {table:#x}, L2 index: {index:#x})");
+        let place = format!("(L2 offset: {}, L2 index: {})", Hex(table), Hex(index));
         let text = match fault {
             Fault::Unaligned(host) => {
-                format!("Cluster allocation offset {host:#x} unaligned {place}")
+                format!("Cluster allocation offset {} unaligned {place}", Hex(host))
             }
             Fault::ZeroInVersion2 => format!("Zero cluster entry found in pre-v3 image {place}"),
             Fault::CompressedWithDataFile => {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, Result};
 use crate::storage::read_exact_at;
 
-use super::disk::{BitmapEntry, BitmapFlags, BitmapsExtension};
+use super::disk::{BitmapEntry, BitmapFlags};
 use super::state::Qcow2;
 
 /// Where the flags stand in an entry of the bitmap directory.
@@ -33,11 +33,9 @@ impl Qcow2 {
     /// Bitmaps that record writes do not see this driver's: marks them in use, which says that
     /// they are not to be trusted. Those that record none stay valid.
     fn distrust_bitmaps(&self) -> Result<()> {
-        let Some(extension) = self.header.lock().consistent_bitmaps() else {
-            return Ok(());
-        };
         let mut changed = false;
-        for (offset, flags) in self.bitmap_flags(extension)? {
+        for (offset, bitmap) in self.bitmap_entries()? {
+            let flags = bitmap.flags;
             if flags.contains(BitmapFlags::AUTO) && !flags.contains(BitmapFlags::IN_USE) {
                 let flags = flags | BitmapFlags::IN_USE;
                 self.storage
@@ -51,29 +49,30 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Offset and flags of each entry of the bitmap directory.
-    fn bitmap_flags(&self, extension: BitmapsExtension) -> Result<Vec<(u64, BitmapFlags)>> {
+    /// The bitmaps that the image's header vouches for, each with the offset of its entry in the
+    /// directory.
+    pub(super) fn bitmap_entries(&self) -> Result<Vec<(u64, BitmapEntry)>> {
+        let Some(extension) = self.header.lock().consistent_bitmaps() else {
+            return Ok(Vec::new());
+        };
+        let broken = |what: &str| Error::corrupt(what).with_offset(extension.directory_offset);
         if extension.directory_size > self.max_table_bytes {
-            return Err(Error::corrupt("Bitmap directory is too large")
-                .with_offset(extension.directory_offset));
+            return Err(broken("Bitmap directory is too large"));
         }
         let len = self.storage.len()?;
         if extension.directory_offset > len || extension.directory_size > len {
-            return Err(
-                Error::corrupt("Bitmap directory passes the end of the file")
-                    .with_offset(extension.directory_offset),
-            );
+            return Err(broken("Bitmap directory passes the end of the file"));
         }
         let mut bytes = vec![0; extension.directory_size as usize];
         read_exact_at(&*self.storage, &mut bytes, extension.directory_offset)?;
-        let mut at = 0;
-        let mut flags = Vec::new();
+        let mut at = extension.directory_offset;
+        let mut entries = Vec::new();
         for entry in BitmapEntry::parse_directory(&bytes, extension.count)? {
             let mut own = Vec::new();
             entry.write_to(&mut own);
-            flags.push((extension.directory_offset + at, entry.flags));
+            entries.push((at, entry));
             at += own.len() as u64;
         }
-        Ok(flags)
+        Ok(entries)
     }
 }

@@ -5,6 +5,7 @@ use crate::error::Result;
 use super::alloc::Alloc;
 use super::cache::Class;
 use super::disk::RefcountTableEntry;
+use super::header_io::Hex;
 use super::limbo::Freed;
 use super::state::Qcow2;
 
@@ -29,8 +30,9 @@ impl Qcow2 {
         if self.layout.in_cluster(block) != 0 {
             return Err(self.corruption(
                 format!(
-                    "Refblock offset {block:#x} unaligned (reftable index: {:#x})",
-                    cluster / per_block
+                    "Refblock offset {} unaligned (reftable index: {})",
+                    Hex(block),
+                    Hex(cluster / per_block)
                 ),
                 block,
             ));

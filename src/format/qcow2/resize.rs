@@ -46,7 +46,7 @@ impl Qcow2 {
     }
 
     fn check_resizable(&self, len: u64) -> Result<()> {
-        if len % 512 != 0 {
+        if !len.is_multiple_of(512) {
             return Err(Error::invalid("The new size must be a multiple of 512"));
         }
         let image = self.header.lock();
@@ -55,26 +55,39 @@ impl Qcow2 {
                 "Can't resize a v2 image which has snapshots",
             ));
         }
-        if image.bitmaps().is_some() && len != self.virtual_size() {
-            return Err(
-                Error::unsupported("An image with persistent bitmaps cannot be resized")
-                    .with_hint("Remove the bitmaps first."),
-            );
-        }
         if len > i64::MAX as u64 || self.layout.l1_entries(len) * 8 > MAX_L1_BYTES {
             return Err(Error::new(
                 ErrorKind::Limit,
-                "The new size needs too large an L1 table",
-            ));
+                "Failed to grow the L1 table: File too large",
+            )
+            .with_errno(libc::EFBIG));
+        }
+        drop(image);
+        self.check_bitmap_sizes(len)
+    }
+
+    /// Bitmaps keep their tables as they are, so the new size must need tables of the same length.
+    fn check_bitmap_sizes(&self, len: u64) -> Result<()> {
+        let cluster = self.layout.cluster_size();
+        for (_, bitmap) in self.bitmap_entries()? {
+            let bits = u32::from(bitmap.granularity_bits) + 3 + self.layout.cluster_bits();
+            let entries = 1u64
+                .checked_shl(bits)
+                .map_or(1, |covered| len.div_ceil(covered));
+            if entries != u64::from(bitmap.table_entries) {
+                return Err(Error::unsupported(format!(
+                    "Bitmap '{}' cannot follow the image to a size that needs {entries} clusters of {cluster} bytes for it",
+                    bitmap.name_text()
+                ))
+                .with_hint("Remove the bitmap first."));
+            }
         }
         Ok(())
     }
 
     fn store_size(&self, len: u64) -> Result<()> {
-        if self.raw_data_file {
-            if let Some(data) = &self.data_file {
-                data.set_len(len, Preallocation::Off)?;
-            }
+        if let Some(data) = self.data_file.as_ref().filter(|_| self.raw_data_file) {
+            data.set_len(len, Preallocation::Off)?;
         }
         self.update_header(|header| header.size = len)?;
         self.barrier()?;
@@ -143,7 +156,7 @@ impl Qcow2 {
                 continue;
             };
             let end = at - at % coverage + coverage;
-            if at % coverage == 0 {
+            if at.is_multiple_of(coverage) {
                 self.drop_table(at, table)?;
             } else {
                 self.drop_entries(at, end.min(old.next_multiple_of(cluster)))?;

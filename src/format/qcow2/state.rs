@@ -13,6 +13,7 @@ use crate::storage::{Durability, Storage};
 use super::alloc::Alloc;
 use super::cache::{Cache, Class, Slice};
 use super::disk::{ImageHeader, L1Entry};
+use super::header_io::Hex;
 use super::inflight::InFlight;
 use super::layout::Layout;
 use super::limbo::Limbo;
@@ -130,7 +131,11 @@ impl Qcow2 {
         }
         if self.layout.in_cluster(offset) != 0 {
             return Err(self.corruption(
-                format!("L2 table offset {offset:#x} unaligned (L1 index: {index:#x})"),
+                format!(
+                    "L2 table offset {} unaligned (L1 index: {})",
+                    Hex(offset),
+                    Hex(index)
+                ),
                 offset,
             ));
         }
