@@ -84,6 +84,7 @@ impl Qcow2 {
         if header.incompatible.contains(Incompatible::DIRTY) {
             self.rebuild_refcounts()?;
         }
+        let header = self.header.lock().header.clone();
         self.load_allocator()?;
         self.guard_metadata(&header)?;
         let unknown = header.autoclear - Autoclear::KNOWN;

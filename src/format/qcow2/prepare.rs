@@ -2,10 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::error::{Error, Result};
-use crate::storage::read_exact_at;
+use crate::error::Result;
 
-use super::disk::{BitmapEntry, BitmapFlags};
+use super::disk::{BitmapEntry, BitmapFlags, read_bitmap_directory};
 use super::state::Qcow2;
 
 /// Where the flags stand in an entry of the bitmap directory.
@@ -55,19 +54,11 @@ impl Qcow2 {
         let Some(extension) = self.header.lock().consistent_bitmaps() else {
             return Ok(Vec::new());
         };
-        let broken = |what: &str| Error::corrupt(what).with_offset(extension.directory_offset);
-        if extension.directory_size > self.max_table_bytes {
-            return Err(broken("Bitmap directory is too large"));
-        }
-        let len = self.storage.len()?;
-        if extension.directory_offset > len || extension.directory_size > len {
-            return Err(broken("Bitmap directory passes the end of the file"));
-        }
-        let mut bytes = vec![0; extension.directory_size as usize];
-        read_exact_at(&*self.storage, &mut bytes, extension.directory_offset)?;
         let mut at = extension.directory_offset;
         let mut entries = Vec::new();
-        for entry in BitmapEntry::parse_directory(&bytes, extension.count)? {
+        let size = self.virtual_size();
+        let cluster = self.layout.cluster_size();
+        for entry in read_bitmap_directory(&*self.storage, &extension, size, cluster)? {
             let mut own = Vec::new();
             entry.write_to(&mut own);
             entries.push((at, entry));
