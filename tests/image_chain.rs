@@ -570,3 +570,19 @@ fn the_longest_chain_opens_and_reads_on_a_small_stack() {
         .spawn(work);
     thread.unwrap().join().unwrap();
 }
+
+#[test]
+fn names_of_backing_files_are_bytes() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = Dir::new();
+    let base = OsStr::from_bytes(b"b\xff.raw");
+    std::fs::write(dir.root().join(base), [5; 65536]).unwrap();
+    // This one looks the same when it is shown.
+    std::fs::write(dir.path("b\u{fffd}.raw"), [6; 65536]).unwrap();
+    let args = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b"].map(OsStr::new);
+    let args = [&args[..], &[base, OsStr::new("o.qcow2")]].concat();
+    dir.qemu_img_ok(&args);
+    let image = open(&dir, "o.qcow2", &permissive()).unwrap();
+    assert!(contents(&image) == [5; 65536]);
+}

@@ -1,5 +1,6 @@
 //! What every image format offers. Below the drivers; the registry stands above them.
 
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -110,6 +111,12 @@ pub trait Format: Send + Sync + Debug {
 
     /// The backing file that the image names.
     fn backing(&self) -> Option<BackingRef>;
+
+    /// The name of the backing file as bytes, for formats whose names need not be UTF-8: then
+    /// [`BackingRef::name`] only shows it.
+    fn backing_path(&self) -> Option<OsString> {
+        self.backing().map(|named| named.name.into())
+    }
 
     /// Marks the end of use: flushes, clears the dirty bit. Called once, before drop.
     ///

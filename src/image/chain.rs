@@ -153,17 +153,13 @@ impl Image {
             return Ok(Start::new(&location, plan));
         };
         let role = ImplicitRole::Backing;
-        let (location, opened) = match resolve(
-            role,
-            &named.name,
-            &self.filename,
-            &self.base,
-            false,
-            options,
-        )? {
-            Named::Location(location) => (location, None),
-            Named::Storage(opened) => (Location::from_path(&opened.base), Some(opened)),
-        };
+        let name = self.format.backing_path();
+        let name = name.unwrap_or_else(|| named.name.into());
+        let (location, opened) =
+            match resolve(role, &name, &self.filename, &self.base, false, options)? {
+                Named::Location(location) => (location, None),
+                Named::Storage(opened) => (Location::from_path(&opened.base), Some(opened)),
+            };
         let plan = Plan::of_backing(tree, Some(&location), format)?;
         Ok(Start {
             location,

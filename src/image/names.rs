@@ -35,7 +35,9 @@ impl Image {
             .format
             .backing()
             .filter(|named| !named.name.is_empty())?;
-        let full = resolve_name(&self.base, named.name.as_ref());
+        let path = self.format.backing_path();
+        let path = path.unwrap_or_else(|| named.name.clone().into());
+        let full = resolve_name(&self.base, &path);
         Some(BackingFile {
             full_name: full.to_string_lossy().into_owned(),
             name: named.name,

@@ -44,7 +44,7 @@ pub(super) enum Named {
 /// [`crate::ErrorKind::Denied`] by policy; of parsing the name.
 pub(super) fn resolve(
     role: ImplicitRole,
-    name: &str,
+    name: &OsStr,
     named_by: &str,
     base: &OsStr,
     writable: bool,
@@ -58,15 +58,16 @@ pub(super) fn resolve(
     };
     let full: OsString;
     let location = if policy.implicit_protocols {
-        full = resolve_name(base, name.as_ref());
+        full = resolve_name(base, name);
         Location::parse_name(&full)?
     } else {
-        full = resolve_plain_name(base, name.as_ref());
+        full = resolve_plain_name(base, name);
         Location::from_path(&full)
     };
+    let name = name.to_string_lossy();
     let answer = policy.check_implicit(&ImplicitFile {
         role,
-        name,
+        name: &name,
         named_by,
         path: location.path(),
         writable,
@@ -99,7 +100,15 @@ impl ImageOpener<'_> {
             self.data_file_used.store(true, Ordering::Relaxed);
             open_source(&source_of_tree(tree.clone())?, writable, &self.context)?
         } else {
+            if name.contains(char::REPLACEMENT_CHARACTER) {
+                // What the name really is was lost; another file could be meant.
+                return Err(Error::unsupported(format!(
+                    "The name of the {} '{name}' is not UTF-8",
+                    role.words()
+                )));
+            }
             let options = self.context.options;
+            let name = OsStr::new(name);
             match resolve(role, name, self.named_by, self.base, writable, options)? {
                 Named::Storage(opened) => opened,
                 Named::Location(location) => {

@@ -1,5 +1,7 @@
 //! The driver as the registry sees it: one trait method per operation.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -123,6 +125,11 @@ impl Format for Qcow2 {
             name: image.backing_name()?,
             format: image.backing_format(),
         })
+    }
+
+    fn backing_path(&self) -> Option<OsString> {
+        let image = self.header.lock();
+        image.backing_file.clone().map(OsString::from_vec)
     }
 
     fn close(&self) -> Result<()> {
