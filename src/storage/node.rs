@@ -123,7 +123,7 @@ fn text_of(key: &str, value: &Value) -> Result<String> {
         Value::Bool(false) => Ok("off".into()),
         Value::Number(number) => Ok(number.to_string()),
         _ => Err(Error::invalid(format!(
-            "Invalid parameter type for '{key}', expected: string"
+            "The option '{key}' takes a plain value"
         ))),
     }
 }

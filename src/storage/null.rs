@@ -66,7 +66,9 @@ impl NullStorage {
             )));
         }
         if i64::try_from(size).is_err() {
-            return Err(Error::invalid("size is invalid"));
+            return Err(Error::invalid(format!(
+                "The size of '{driver}' passes 2^63"
+            )));
         }
         Ok(Arc::new(Self::new(driver, size, read_zeroes, how.writable)))
     }

@@ -124,7 +124,7 @@ impl FileStorage {
             return Ok(());
         }
         self.datasync()
-            .context(|| "Could not flush file to disk".into())
+            .context(|| "Could not sync the preallocated file".into())
     }
 
     /// Writes zero bytes in bounded pieces.
