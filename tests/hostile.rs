@@ -448,6 +448,7 @@ fn chains_that_refer_to_themselves() {
         let args: Vec<&str> = args.split_whitespace().collect();
         bench.dir.qemu_img_ok(&args);
     };
+    // QEMU's tool makes only those circles that it does not see.
     make("create -q -f qcow2 -u -b bad.qcow2 -F qcow2 self.qcow2 2M");
     bench.try_all("its own backing file", &bench.bytes("self.qcow2"));
     make("create -q -f qcow2 -u -b bad.qcow2 -F qcow2 other.qcow2 2M");

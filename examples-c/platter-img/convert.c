@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "commands.h"
 #include "creation.h"
@@ -96,14 +97,9 @@ static uint64_t parse_parallel(const char *text)
 
 static uint64_t parse_sparse_size(const char *text)
 {
-    uint64_t size = 0;
-    const int status = platter_size_parse(&size, text, 0, NULL);
+    const uint64_t size = options_size(text, "buffer size for sparse output");
 
-    if (status == PLATTER_STATUS_INVALID) {
-        print_error("Invalid buffer size for sparse output specified: '%s'.", text);
-        print_exit(1, 1);
-    }
-    if (status != PLATTER_OK || size % SECTOR != 0 || size > MAX_SPARSE_SIZE) {
+    if (size % SECTOR != 0 || size > MAX_SPARSE_SIZE) {
         print_error("Invalid buffer size for sparse output specified. Valid sizes are multiples of %d "
                     "up to %d. Select 0 to disable sparse detection (fully allocates output).",
                     SECTOR, MAX_SPARSE_SIZE);
@@ -268,21 +264,22 @@ static bool describe_sources(platter_convert *convert, const struct request *req
     return set;
 }
 
+/* Whether images of the format can hold persistent bitmaps. */
+static bool holds_bitmaps(const char *format)
+{
+    return strcmp(format, "qcow2") == 0 || open_format_has(format, PLATTER_FEATURE_BITMAPS);
+}
+
 /* Whether the bitmaps that --bitmaps asks for can be copied: so far, where there are none. */
 static bool bitmaps_are_copied(const struct request *request, const char *source)
 {
-    platter_open_options *how = NULL;
+    platter_open_options *how = open_options(&request->source);
     platter_report *report = NULL;
     platter_error *error = NULL;
     const char *format = NULL;
     uint64_t count = 0;
     bool copied = false;
 
-    if (request->format != NULL && !open_format_has(request->format, PLATTER_FEATURE_BITMAPS)) {
-        print_error("Format driver '%s' does not support bitmaps", request->format);
-        return false;
-    }
-    how = open_options(&request->source);
     if (how == NULL)
         return false;
     if (platter_info(&report, source, how,
@@ -291,8 +288,10 @@ static bool bitmaps_are_copied(const struct request *request, const char *source
         platter_report_string(&format, report, 0, "format", &error) != PLATTER_OK ||
         platter_report_u64(&count, report, 0, "bitmap-count", &error) != PLATTER_OK)
         print_platter_error(error);
-    else if (!open_format_has(format, PLATTER_FEATURE_BITMAPS))
+    else if (!holds_bitmaps(format))
         print_error("Source lacks bitmap support");
+    else if (request->format != NULL && !holds_bitmaps(request->format))
+        print_error("Format driver '%s' does not support bitmaps", request->format);
     else if (count > 0)
         print_error("Copying bitmaps is not supported, and '%s' has some", source);
     else

@@ -4,6 +4,7 @@ pub mod check;
 pub mod compare;
 pub mod convert;
 pub mod create;
+mod failure;
 pub mod help;
 pub mod info;
 pub mod map;

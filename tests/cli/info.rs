@@ -14,9 +14,11 @@ fn images() -> Pair {
         "create -q -f qcow2 -b a.raw -F raw o.qcow2",
         "create -q -f qcow2 -b o.qcow2 -F qcow2 t.qcow2 2M",
         "create -q -f qcow2 -u -b nope.raw -F raw missing.qcow2 1M",
-        "create -q -f qcow2 -u -b a.raw -F bogus unknown.qcow2 1M",
-        "create -q -f qcow2 -u -b loop.qcow2 -F qcow2 loop.qcow2 1M",
+        "create -q -f qcow2 -u -b a.raw -F qcow2 unknown.qcow2 1M",
+        "create -q -f qcow2 -u -b loop.qcowX -F qcow2 loop.qcow2 1M",
     ]);
+    pair.replace("unknown.qcow2", "qcow2", "bogus");
+    pair.replace("loop.qcow2", "loop.qcowX", "loop.qcow2");
     pair.directory("sub");
     pair.qemu("create -q -f qcow2 -b ../a.raw -F raw sub/r.qcow2");
     pair.file("odd.raw", &[5; 1000]);

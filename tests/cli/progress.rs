@@ -29,6 +29,9 @@ fn the_line_has_the_same_form() {
             let (_, digits) = number.split_once('.').expect("a fraction");
             assert_eq!(digits.len(), 2, "{line}: {part:?}");
         }
+        assert!(ran.out.starts_with("    (0.00/100%)\r"), "{line}: {ran:?}");
+        let complete = ran.out.contains("    (100.00/100%)\r");
+        assert!(complete || ran.code == 1, "{line}: {ran:?}");
     }
 }
 

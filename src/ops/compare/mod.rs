@@ -8,6 +8,7 @@ mod strict;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::job::Job;
+use crate::ops::failure;
 
 /// How two images compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,30 +75,16 @@ const STATUS_FAILED: &str = "Sector allocation test failed for ";
 
 /// The error of looking up where `image` holds its data.
 fn status_failed(image: &Image, error: Error) -> Error {
-    explain(format!("{STATUS_FAILED}{}", image.filename()), error)
+    failure::explain(format!("{STATUS_FAILED}{}", image.filename()), error)
 }
 
 /// The error of reading `image`.
 fn read_failed(image: &Image, offset: u64, error: Error) -> Error {
-    let reason = Error::os(error.errno());
     let name = image.filename();
-    let line = format!("Error while reading offset {offset} of {name}: {reason}");
-    if error.to_string() == reason.to_string() {
-        Error::new(error.kind(), line).with_errno(error.errno())
-    } else {
-        explain(line, error)
-    }
-}
-
-/// An error with the usual line; what exactly is wrong follows as a hint.
-fn explain(line: String, error: Error) -> Error {
-    let mut explained = Error::new(error.kind(), line)
-        .with_errno(error.errno())
-        .with_hint(error.to_string());
-    if let Some(offset) = error.offset() {
-        explained = explained.with_offset(offset);
-    }
-    explained
+    failure::with_reason(
+        format!("Error while reading offset {offset} of {name}"),
+        error,
+    )
 }
 
 /// The exit code of `qemu-img compare` for an outcome: 0 identical, 1 different, 2 could not be

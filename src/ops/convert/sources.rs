@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
 use crate::image::Image;
+use crate::ops::failure;
 use crate::storage::Storage;
 
 /// The unit in which unreadable bytes are located and salvaged.
@@ -170,8 +171,10 @@ impl Sources {
                     Some(warnings) => salvage(&part.image, piece, relative, at, warnings),
                     None => {
                         let bad = first_bad_sector(&part.image, piece, relative);
-                        return Err(error)
-                            .context(|| format!("error while reading at byte {}", at + bad));
+                        return Err(failure::with_reason(
+                            format!("error while reading at byte {}", at + bad),
+                            error,
+                        ));
                     }
                 }
             }

@@ -328,6 +328,7 @@ fn open_backing(request: &ConvertRequest, backing: &BackingRef) -> Result<Image>
     let full = resolve_name(request.target.text(), backing.name.as_ref());
     let location = Location::parse(full)?;
     Image::open(&location, &options)
+        .map_err(create::unnamed)
         .context(|| "Could not open backing file".to_owned())
         .context(|| format!("Could not open '{}'", request.target.display()))
 }

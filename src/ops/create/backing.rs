@@ -72,7 +72,7 @@ pub(super) fn without_format() -> Error {
 }
 
 /// Drops the outermost "Could not open": the new image's name stands there instead.
-fn unnamed(error: Error) -> Error {
+pub(crate) fn unnamed(error: Error) -> Error {
     let inner = error
         .cause()
         .map_or_else(|| error.to_string(), ToString::to_string);

@@ -4,6 +4,7 @@ mod backing;
 mod summary;
 mod target;
 
+pub(crate) use backing::unnamed;
 pub use target::{Target, TargetRequest, option_table, target};
 
 use crate::error::{Error, Result, ResultExt};
