@@ -7,27 +7,14 @@ use std::path::Path;
 use common::Dir;
 use platter::codec::Encoder;
 use platter::error::Result;
-use platter::format::qcow2::create;
-use platter::format::{BackingRef, Bulk, Features, FormatDriver};
+use platter::format::qcow2::DRIVER;
+use platter::format::{BackingRef, Bulk};
 use platter::ops::create::{TargetRequest, option_table, target};
 use platter::options::{Options, Values};
 use platter::secret::Secrets;
 use platter::storage::{CacheMode, Durability};
-use platter::{Error, Location, OpenPolicy};
+use platter::{Location, OpenPolicy};
 use serde_json::Value;
-
-/// Creation alone: these tests need nothing else of the format.
-static DRIVER: FormatDriver = FormatDriver {
-    name: "qcow2",
-    features: Features::CREATE.union(Features::BACKING),
-    open: |_| Err(Error::unsupported("not opened here")),
-    plan: Some(create::plan),
-    create: Some(create::create),
-    create_options: create::OPTIONS,
-    summary: create::SUMMARY,
-    amend_options: &[],
-    open_options: &[],
-};
 
 /// Creates an image and lets `fill` write it.
 fn make(
@@ -310,10 +297,62 @@ fn matches_at_the_longest_distance_decode() {
     let bytes: Vec<u8> = noise.iter().copied().cycle().take(4 << 20).collect();
     std::fs::write(dir.path("raw"), &bytes).unwrap();
     for (options, cluster) in [
-        ("", 1 << 16),
+        ("", 1u64 << 16),
         ("cluster_size=2M", 2 << 20),
         ("compression_type=zstd", 1 << 16),
     ] {
+        make(
+            &dir.path("ours"),
+            bytes.len() as u64,
+            options,
+            None,
+            |bulk| fill(bulk, &bytes, true, &mut random),
+        )
+        .unwrap();
+        check_clean(&dir, "ours");
+        dir.qemu_img_ok(&["compare", "-f", "qcow2", "-F", "raw", "ours", "raw"]);
+        let len = std::fs::metadata(dir.path("ours")).unwrap().len();
+        let tables = 6 * cluster;
+        assert!(
+            len < bytes.len() as u64 * 3 / 4 + tables,
+            "{options}: {len}"
+        );
+    }
+}
+
+#[test]
+fn zeroes_hide_a_backing_file() {
+    let dir = Dir::new();
+    let mut random = Random(77);
+    for options in [
+        "cluster_size=64k",
+        "cluster_size=16k,extended_l2=on",
+        "cluster_size=16k,extended_l2=on,preallocation=metadata",
+    ] {
+        let size = (4 << 20) + 512;
+        let below: Vec<u8> = (0..size).map(|n| (n % 251) as u8 + 1).collect();
+        std::fs::write(dir.path("base"), &below).unwrap();
+        let bytes = contents(&mut random, size, 16384);
+        std::fs::write(dir.path("raw"), &bytes).unwrap();
+        let base = dir.str("base");
+        make(
+            &dir.path("ours"),
+            size as u64,
+            options,
+            Some(&base),
+            |bulk| fill(bulk, &bytes, false, &mut random),
+        )
+        .unwrap();
+        check_clean(&dir, "ours");
+        let ran = dir.qemu_img(&["compare", "-f", "qcow2", "-F", "raw", "ours", "raw"]);
+        assert_eq!(ran.code, 0, "{options}: {ran:?}");
+    }
+}
+
+#[test]
+fn an_unfinished_image_does_not_open() {
+    let dir = Dir::new();
+    for options in ["", "preallocation=metadata"] {
         make(&dir.path("done"), 1 << 20, options, None, |bulk| {
             let (slot, host) = bulk.reserve(0, 65536)?;
             bulk.storage(slot)?.write_at(&[5; 65536], host)?;

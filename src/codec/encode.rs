@@ -76,7 +76,7 @@ impl Encoder {
                 let mut context = CCtx::create();
                 context
                     .set_parameter(CParameter::CompressionLevel(self.zstd_level.0))
-                    .map_err(|code| internal(code))?;
+                    .map_err(internal)?;
                 empty.insert(context)
             }
         };

@@ -19,8 +19,8 @@ use crate::options::{OptionKind, OptionSpec};
 use crate::storage::crypt::CryptStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
-use header_area::HeaderArea;
-use info::header_info;
+pub(crate) use header_area::HeaderArea;
+pub(crate) use info::header_info;
 
 /// The LUKS format.
 pub static DRIVER: FormatDriver = FormatDriver {

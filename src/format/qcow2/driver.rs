@@ -116,7 +116,8 @@ impl Format for Qcow2 {
     }
 
     fn info(&self) -> Result<FormatInfo> {
-        todo!()
+        let image = self.header.lock().clone();
+        super::info::info(&self.storage, &image)
     }
 
     fn backing(&self) -> Option<BackingRef> {
@@ -137,7 +138,7 @@ impl Format for Qcow2 {
     }
 
     fn checker(&self) -> Option<&dyn Check> {
-        None
+        Some(self)
     }
 
     fn compressor(&self) -> Option<&dyn Compress> {

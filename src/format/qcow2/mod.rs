@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod check;
 pub mod create;
 pub mod disk;
+pub mod info;
 
 mod alloc;
 mod cache;

@@ -198,9 +198,8 @@ impl Qcow2 {
 
     /// Refcounts cannot be trusted after a crash under the dirty bit: counts them anew.
     fn rebuild_refcounts(&self) -> Result<()> {
-        Err(Error::corrupt(
-            "qcow2: Image is dirty; its refcounts must be rebuilt first",
-        ))
+        let mut image = self.header.lock();
+        super::check::rebuild_refcounts(&*self.storage, &mut image, self.durability)
     }
 }
 

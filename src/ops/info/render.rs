@@ -52,12 +52,12 @@ impl LayerInfo {
             .map(|(name, child)| json!({"name": name, "info": child.value()}))
             .collect();
         put("children", Some(Value::Array(children)));
+        put("backing-filename-format", text(&self.backing_format));
         let snapshots: Vec<Value> = self.snapshots.iter().map(snapshot_value).collect();
         put(
             "snapshots",
             (!snapshots.is_empty()).then_some(Value::Array(snapshots)),
         );
-        put("backing-filename-format", text(&self.backing_format));
         put("virtual-size", Some(self.virtual_size.into()));
         put("filename", Some(self.filename.clone().into()));
         put("cluster-size", self.cluster_size.map(Value::from));

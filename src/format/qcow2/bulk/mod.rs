@@ -174,8 +174,8 @@ impl Qcow2Bulk {
         let end = guest_offset.checked_add(len).filter(|&end| {
             len > 0
                 && end <= self.size
-                && guest_offset % unit == 0
-                && (end % unit == 0 || end == self.size)
+                && guest_offset.is_multiple_of(unit)
+                && (end.is_multiple_of(unit) || end == self.size)
         });
         match end {
             Some(end) if guest_offset >= state.next_guest && !state.finished => Ok(end),
@@ -310,7 +310,7 @@ impl Bulk for Qcow2Bulk {
         }
         let rest = self.size.saturating_sub(guest_offset).min(cluster);
         let end = self.claim(state, guest_offset, rest)?;
-        if guest_offset % cluster != 0 || len == 0 || len >= cluster {
+        if !guest_offset.is_multiple_of(cluster) || len == 0 || len >= cluster {
             return Err(Error::new(
                 ErrorKind::Internal,
                 format!("{len} compressed bytes at guest offset {guest_offset} are no unit"),

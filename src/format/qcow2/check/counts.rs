@@ -9,7 +9,7 @@ const PAGE: u64 = 512;
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     index: HashMap<u64, usize>,
-    pages: Vec<Box<[u8; PAGE as usize]>>,
+    pages: Vec<[u8; PAGE as usize]>,
     /// Counts beyond a byte.
     large: HashMap<u64, u64>,
     /// The page used last: page number and place.
@@ -65,7 +65,7 @@ impl Counts {
     /// where there are none.
     fn page(&self, page: u64) -> Option<&[u8; PAGE as usize]> {
         let place = self.index.get(&page)?;
-        self.pages.get(*place).map(|page| &**page)
+        self.pages.get(*place)
     }
 
     /// A reader that is fast for neighbours.
@@ -102,7 +102,7 @@ impl Counts {
         }
         let pages = &mut self.pages;
         let place = *self.index.entry(page).or_insert_with(|| {
-            pages.push(Box::new([0; PAGE as usize]));
+            pages.push([0; PAGE as usize]);
             pages.len() - 1
         });
         self.last = Some((page, place));

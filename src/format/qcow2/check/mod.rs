@@ -5,6 +5,7 @@
 
 mod compare;
 mod counts;
+mod image;
 mod rebuild;
 mod report;
 mod stored;

@@ -123,7 +123,7 @@ impl BitmapEntry {
         let known = BitmapFlags::IN_USE | BitmapFlags::AUTO;
         let fits = self.table_entries != 0
             && self.table_offset != 0
-            && self.table_offset % cluster == 0
+            && self.table_offset.is_multiple_of(cluster)
             && self.table_entries <= MAX_BITMAP_TABLE_ENTRIES
             && (9..=31).contains(&granularity)
             && self.kind == TYPE_DIRTY

@@ -245,7 +245,7 @@ impl BitmapsExtension {
         if count == 0 {
             return Err(Error::corrupt("found bitmaps extension with zero bitmaps"));
         }
-        if directory_offset % cluster != 0 {
+        if !directory_offset.is_multiple_of(cluster) {
             return Err(Error::corrupt(
                 "bitmaps_ext: invalid bitmap directory offset",
             ));
@@ -281,7 +281,7 @@ impl CryptoExtension {
                 data.len()
             )));
         };
-        if offset % cluster != 0 {
+        if !offset.is_multiple_of(cluster) {
             return Err(Error::corrupt(format!(
                 "Encryption header offset '{offset}' is not a multiple of cluster size '{cluster}'"
             )));

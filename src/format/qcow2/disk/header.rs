@@ -299,7 +299,7 @@ impl Header {
 
 /// Whether a table starts at a cluster and ends below 2^63.
 fn table_fits(offset: u64, bytes: u64, cluster: u64) -> bool {
-    offset % cluster == 0
+    offset.is_multiple_of(cluster)
         && offset
             .checked_add(bytes)
             .is_some_and(|end| end <= i64::MAX as u64)

@@ -116,7 +116,7 @@ impl RefcountWidth {
         let per_byte = (8usize >> self.0.min(3)).max(1);
         if self.0 <= 3 {
             // Whole bytes at once; the ends one by one.
-            while index < end && index % per_byte != 0 {
+            while index < end && !index.is_multiple_of(per_byte) {
                 let _ = self.set(block, index, value);
                 index += 1;
             }

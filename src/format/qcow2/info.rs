@@ -1,0 +1,127 @@
+//! What `info` shows of a qcow2 image, from its metadata alone.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::crypto::luks::Volume;
+use crate::error::Result;
+use crate::format::luks::{HeaderArea, header_info};
+use crate::format::{FormatInfo, SnapshotInfo};
+use crate::storage::Storage;
+
+use super::disk::{
+    Autoclear, BitmapFlags, Compatible, CryptMethod, ImageHeader, Incompatible, SnapshotEntry,
+    read_bitmap_directory, read_snapshot_table,
+};
+
+/// Collects the description; reads snapshot table, bitmap directory and encryption header.
+///
+/// # Errors
+/// [`crate::ErrorKind::Corrupt`] where one of them is damaged, or of I/O.
+pub fn info(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<FormatInfo> {
+    let header = &image.header;
+    let (snapshots, _) = read_snapshot_table(&**storage, header)?;
+    Ok(FormatInfo {
+        cluster_size: Some(1 << header.cluster_bits),
+        encrypted: header.crypt != CryptMethod::None,
+        dirty: Some(header.incompatible.contains(Incompatible::DIRTY)),
+        snapshots: snapshots.iter().map(snapshot).collect(),
+        specific: Some(specific(storage, image)?),
+    })
+}
+
+/// What is listed of a snapshot.
+fn snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
+    SnapshotInfo {
+        id: String::from_utf8_lossy(&entry.id).into_owned(),
+        name: String::from_utf8_lossy(&entry.name).into_owned(),
+        vm_state_size: entry.vm_state_size(),
+        date_sec: u64::from(entry.date_sec),
+        date_nsec: entry.date_nsec,
+        vm_clock_nsec: entry.vm_clock_nsec,
+        icount: entry.icount(),
+        disk_size: entry.extra.disk_size,
+    }
+}
+
+/// The `data` object of `format-specific`, keys in QEMU's order.
+fn specific(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Value> {
+    let header = &image.header;
+    let mut data = Map::new();
+    let compat = if header.version < 3 { "0.10" } else { "1.1" };
+    data.insert("compat".into(), compat.into());
+    data.insert("compression-type".into(), header.compression.name().into());
+    if header.version >= 3 {
+        let lazy = header.compatible.contains(Compatible::LAZY_REFCOUNTS);
+        data.insert("lazy-refcounts".into(), lazy.into());
+        if let Some(list) = bitmaps(storage, image)? {
+            data.insert("bitmaps".into(), list);
+        }
+    }
+    let bits = 1u64 << header.refcount_order.min(6);
+    data.insert("refcount-bits".into(), bits.into());
+    match header.crypt {
+        CryptMethod::None => {}
+        CryptMethod::Aes => {
+            data.insert("encrypt".into(), json!({"format": "aes"}));
+        }
+        CryptMethod::Luks => {
+            data.insert("encrypt".into(), luks(storage, image)?);
+        }
+    }
+    if header.version >= 3 {
+        if image.has_data_file() {
+            if let Some(name) = image.data_file_name() {
+                data.insert("data-file".into(), name.into());
+            }
+            let raw = header.autoclear.contains(Autoclear::RAW_DATA_FILE);
+            data.insert("data-file-raw".into(), raw.into());
+        }
+        let corrupt = header.incompatible.contains(Incompatible::CORRUPT);
+        data.insert("corrupt".into(), corrupt.into());
+        let extended = header.incompatible.contains(Incompatible::EXTENDED_L2);
+        data.insert("extended-l2".into(), extended.into());
+    }
+    Ok(Value::Object(data))
+}
+
+/// The bitmaps, where there are any that can be trusted to exist.
+fn bitmaps(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Option<Value>> {
+    let Some(extension) = image.consistent_bitmaps() else {
+        return Ok(None);
+    };
+    let cluster = 1 << image.header.cluster_bits;
+    let entries = read_bitmap_directory(&**storage, &extension, image.header.size, cluster)?;
+    let list = entries.iter().map(|entry| {
+        let mut flags = Vec::new();
+        if entry.flags.contains(BitmapFlags::IN_USE) {
+            flags.push("in-use");
+        }
+        if entry.flags.contains(BitmapFlags::AUTO) {
+            flags.push("auto");
+        }
+        json!({
+            "flags": flags,
+            "name": entry.name_text(),
+            "granularity": 1u64 << entry.granularity_bits.min(63),
+        })
+    });
+    Ok(Some(list.collect()))
+}
+
+/// The LUKS header, with the format's name where QEMU has it.
+fn luks(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Value> {
+    let offset = image.crypto().map_or(0, |crypto| crypto.offset);
+    let header = Volume::read_header(&HeaderArea::new(storage.clone(), offset))?;
+    let mut data = Map::new();
+    if let Value::Object(fields) = header_info(&header, 0) {
+        for (key, value) in fields {
+            if key == "cipher-mode" {
+                data.insert("format".into(), "luks".into());
+            }
+            data.insert(key, value);
+        }
+    }
+    Ok(Value::Object(data))
+}
