@@ -27,9 +27,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CBINDGEN_VERSION := 0.29.2
 CBINDGEN := $(BUILD)/tools/bin/cbindgen
 
-MAN_PAGES := $(wildcard docs/man/*.1 docs/man/*.3)
 
-all: $(BUILD)/platter-img
+all: $(BUILD)/platter-img man
 
 # Cargo knows what has changed; the copies are renewed only where their contents differ.
 rust:
@@ -67,6 +66,12 @@ examples = PKG_CONFIG_PATH='$(CURDIR)/$(BUILD)' $(MAKE) --no-print-directory -C 
 $(BUILD)/platter-img: $(BUILD)/$(REAL) $(BUILD)/libplatter.a $(BUILD)/platter.pc include/platter.h FORCE
 	$(examples) BUILD='$(CURDIR)/$(BUILD)' LDFLAGS='-Wl,-rpath,\$$$$ORIGIN $(LDFLAGS)'
 
+man: $(BUILD)/man/platter.3
+
+$(BUILD)/man/platter.3: include/platter.h ci/man.awk
+	@rm -rf $(BUILD)/man && mkdir -p $(BUILD)/man
+	awk -v dir=$(BUILD)/man -v version=$(VERSION) -f ci/man.awk include/platter.h
+
 check:
 	sh ci/check.sh
 
@@ -97,17 +102,17 @@ install: all
 	@# Linked once more without the run path into the build tree.
 	$(examples) BUILD='$(CURDIR)/$(BUILD)/installed' LDFLAGS='$(LDFLAGS)'
 	install -m 755 $(BUILD)/installed/platter-img '$(DESTDIR)$(BINDIR)/platter-img'
-	@for page in $(MAN_PAGES); do \
+	@for page in docs/man/*.1 $(BUILD)/man/*.3; do \
 		dir='$(DESTDIR)$(MANDIR)'/man$${page##*.}; \
 		install -d "$$dir" && install -m 644 "$$page" "$$dir/" || exit 1; \
 	done
 
-uninstall:
+uninstall: man
 	rm -f '$(DESTDIR)$(INCLUDEDIR)/platter.h' '$(DESTDIR)$(LIBDIR)/libplatter.a' \
 		'$(DESTDIR)$(LIBDIR)/$(REAL)' '$(DESTDIR)$(LIBDIR)/$(SONAME)' \
 		'$(DESTDIR)$(LIBDIR)/libplatter.so' '$(DESTDIR)$(LIBDIR)/pkgconfig/platter.pc' \
 		'$(DESTDIR)$(BINDIR)/platter-img'
-	@for page in $(MAN_PAGES); do \
+	@for page in docs/man/*.1 $(BUILD)/man/*.3; do \
 		rm -f '$(DESTDIR)$(MANDIR)'/man$${page##*.}/$${page##*/}; \
 	done
 
@@ -117,4 +122,4 @@ clean:
 
 FORCE:
 
-.PHONY: all rust check demo bench header header-check install uninstall clean FORCE
+.PHONY: all rust man check demo bench header header-check install uninstall clean FORCE

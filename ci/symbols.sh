@@ -14,6 +14,12 @@ nm -D --defined-only "$so" | sed -n 's/.* [TDBRVW] \([^@]*\).*/\1/p' | sort -u >
 diff -u --label 'the header' --label 'platter.map' "$work/header" "$work/map"
 diff -u --label 'the header' --label "$so" "$work/header" "$work/exported"
 
+# Every function is on a page of the manual.
+mkdir "$work/man"
+awk -v dir="$work/man" -v version=0 -f ci/man.awk include/platter.h
+sed -n 's/^\.SS \(platter_[a-z0-9_]*\)()$/\1/p' "$work"/man/*.3 | sort -u >"$work/pages"
+diff -u --label 'the header' --label 'the manual' "$work/header" "$work/pages"
+
 # Every symbol is versioned.
 if nm -D --defined-only "$so" | grep ' [TDBRVW] ' | grep -v '@@PLATTER_'; then
     echo "$so exports the symbols above without a version" >&2
