@@ -202,8 +202,10 @@ pub(super) fn caught<T>(poison: Option<&Poison>, body: impl FnOnce() -> Result<T
             .map(|text| (*text).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "panic".to_owned());
-        // Dropping a payload can panic in turn; a leak is the lesser evil.
-        std::mem::forget(payload);
+        // Dropping a payload can panic in turn; leaking that one is the lesser evil.
+        if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(second);
+        }
         Err(Error::new(
             ErrorKind::Internal,
             format!("Internal error: {reason}"),
