@@ -8,7 +8,7 @@ use super::pieces::{Piece, Pieces, Task};
 use super::{SECTOR, read_failed, status_failed};
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::job::{Job, JobControl};
+use crate::job::{Job, JobControl, without_signals};
 use crate::ops::zero::is_zero;
 
 /// Bytes read at a time from each image, at least.
@@ -46,7 +46,15 @@ pub(super) fn first_difference(
         .min(usize::try_from(limit / longest + 1).unwrap_or(MAX_THREADS));
     std::thread::scope(|scope| {
         let workers: Vec<_> = (1..threads)
-            .map(|_| scope.spawn(|| shared.work(|| shared.control.checkpoint())))
+            .map_while(|n| {
+                // Fewer threads than asked for do the same work.
+                without_signals(|| {
+                    std::thread::Builder::new()
+                        .name(format!("platter-compare-{n}"))
+                        .spawn_scoped(scope, || shared.work(|| shared.control.checkpoint()))
+                        .ok()
+                })
+            })
             .collect();
         // This thread works too, and it alone may call back.
         let mut outcome = shared.work(|| job.tick());

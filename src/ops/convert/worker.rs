@@ -1,7 +1,7 @@
 //! The workers: each prepares ranges, places what is in turn, and writes.
 
 use crate::error::Result;
-use crate::job::{Job, JobControl};
+use crate::job::{Job, JobControl, without_signals};
 
 use super::offload::Offload;
 use super::order::{Order, Step};
@@ -37,11 +37,13 @@ impl Work<'_> {
         let control = job.control().clone();
         std::thread::scope(|scope| {
             for n in 1..self.workers {
-                let spawned = std::thread::Builder::new()
-                    .name(format!("platter-convert-{n}"))
-                    .spawn_scoped(scope, || {
-                        self.work(&planner, &order, &control, &mut || Ok(()));
-                    });
+                let spawned = without_signals(|| {
+                    std::thread::Builder::new()
+                        .name(format!("platter-convert-{n}"))
+                        .spawn_scoped(scope, || {
+                            self.work(&planner, &order, &control, &mut || Ok(()));
+                        })
+                });
                 // Fewer threads than asked for do the same work.
                 if spawned.is_err() {
                     break;
