@@ -105,7 +105,7 @@ impl LoggingStorage {
         let mut bytes = log.0.clone();
         for (index, event) in events.iter().enumerate() {
             if !pending.contains(&index) || keep(index) {
-                apply(&mut bytes, event);
+                event.apply(&mut bytes);
             }
         }
         bytes
@@ -128,26 +128,29 @@ fn pending(events: &[Event]) -> Range<usize> {
     synced.map_or(0, |at| at + 1)..events.len()
 }
 
-fn apply(bytes: &mut Vec<u8>, event: &Event) {
-    let mut fill = |offset: u64, len: u64, value: u8, grow: bool| {
-        let end = (offset + len) as usize;
-        if grow && end > bytes.len() {
-            bytes.resize(end, 0);
+impl Event {
+    /// Does the change to the bytes of a file.
+    pub fn apply(&self, bytes: &mut Vec<u8>) {
+        let mut fill = |offset: u64, len: u64, value: u8, grow: bool| {
+            let end = (offset + len) as usize;
+            if grow && end > bytes.len() {
+                bytes.resize(end, 0);
+            }
+            let end = end.min(bytes.len());
+            if let Some(range) = bytes.get_mut(offset as usize..end) {
+                range.fill(value);
+            }
+        };
+        match self {
+            Event::Write { offset, bytes: new } => {
+                fill(*offset, new.len() as u64, 0, true);
+                bytes[*offset as usize..][..new.len()].copy_from_slice(new);
+            }
+            Event::Zero { offset, len } => fill(*offset, *len, 0, true),
+            Event::Discard { offset, len } => fill(*offset, *len, JUNK, false),
+            Event::SetLen(len) => bytes.resize(*len as usize, 0),
+            Event::Sync => {}
         }
-        let end = end.min(bytes.len());
-        if let Some(range) = bytes.get_mut(offset as usize..end) {
-            range.fill(value);
-        }
-    };
-    match event {
-        Event::Write { offset, bytes: new } => {
-            fill(*offset, new.len() as u64, 0, true);
-            bytes[*offset as usize..][..new.len()].copy_from_slice(new);
-        }
-        Event::Zero { offset, len } => fill(*offset, *len, 0, true),
-        Event::Discard { offset, len } => fill(*offset, *len, JUNK, false),
-        Event::SetLen(len) => bytes.resize(*len as usize, 0),
-        Event::Sync => {}
     }
 }
 
