@@ -86,6 +86,21 @@ fn raw_windows_and_trees() {
 }
 
 #[test]
+fn an_image_inside_another() {
+    let dir = Dir::new();
+    let path = dir.str("disk");
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", &path, "10M"]);
+    for text in [
+        format!("driver=qcow2,file.driver=raw,file.file.filename={path}"),
+        format!("driver=qcow2,file.driver=raw,file.offset=0,file.file.filename={path}"),
+        format!("driver=raw,size=512,file.driver=raw,file.file.filename={path}"),
+    ] {
+        let location = Location::from_image_opts(&text).unwrap();
+        same_at(&dir, &text, &location, None, &["--image-opts"]);
+    }
+}
+
+#[test]
 fn qcow2_of_every_kind() {
     let dir = Dir::new();
     created(&dir, "default", "", &[]);

@@ -39,6 +39,9 @@ bitflags::bitflags! {
     }
 }
 
+/// Starts a new image.
+pub type CreateFn = fn(CreateContext<'_>) -> Result<Box<dyn Bulk>>;
+
 /// An image format, as one line of the registry.
 #[derive(Debug)]
 pub struct FormatDriver {
@@ -51,7 +54,7 @@ pub struct FormatDriver {
     /// Checks the values of creation options without touching a file.
     pub plan: Option<fn(&CreateParams<'_>) -> Result<()>>,
     /// Starts a new image on an empty storage.
-    pub create: Option<fn(CreateContext<'_>) -> Result<Box<dyn Bulk>>>,
+    pub create: Option<CreateFn>,
     /// Options of `create`, sorted by name.
     pub create_options: &'static [OptionSpec],
     /// Keys of the "Formatting" line of `create` in QEMU's order, without those of the protocol;

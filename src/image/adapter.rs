@@ -30,6 +30,11 @@ impl ImageStorage {
         }
     }
 
+    /// The image.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
     /// The part of a range that lies in the image.
     fn inside(&self, offset: u64, len: usize) -> usize {
         let left = self.image.len().saturating_sub(offset);

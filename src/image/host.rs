@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::image::adapter::ImageStorage;
 use crate::image::plan::{HostFile, HostName};
 use crate::location::Node;
 use crate::location::tree::leaf_text;
@@ -28,6 +29,8 @@ pub(super) struct Opened {
     pub(super) tree: Map<String, Value>,
     /// Locks are taken already, by the node that it is.
     pub(super) locked: bool,
+    /// That node.
+    pub(super) node: Option<Arc<ImageStorage>>,
 }
 
 impl Opened {
@@ -42,6 +45,7 @@ impl Opened {
             plain: Some(name),
             tree,
             locked: false,
+            node: None,
             storage,
         }
     }
@@ -79,6 +83,7 @@ pub(super) fn open(host: &HostFile, writable: bool, cache: CacheMode) -> Result<
         base,
         tree,
         locked: false,
+        node: None,
         storage,
     })
 }

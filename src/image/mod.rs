@@ -90,6 +90,8 @@ pub struct Image {
     driver: &'static FormatDriver,
     format: Box<dyn Format>,
     storage: Arc<dyn Storage>,
+    /// The storage again, where it is an image itself.
+    node: Option<Arc<adapter::ImageStorage>>,
     backing: Backing,
     warnings: Vec<String>,
     writable: bool,
@@ -160,6 +162,11 @@ impl Image {
     /// The file of this layer.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
+    }
+
+    /// The image that serves as the file of this layer, where that is no host file.
+    pub fn file_image(&self) -> Option<&Image> {
+        self.node.as_ref().map(|node| node.image())
     }
 
     /// The next layer of the chain, if open.

@@ -131,12 +131,15 @@ pub(super) fn open_source(
             // Its name is only known once it is open.
             let start = Start::new(&Location::from_path(""), (**plan).clone());
             let image = open_chain(start, &options, Some(context.trail))?;
+            let (base, tree) = (image.base.clone(), image.tree.clone());
+            let node = Arc::new(ImageStorage::new(image));
             Ok(Opened {
-                base: image.base.clone(),
+                base,
                 plain: None,
-                tree: image.tree.clone(),
+                tree,
                 locked: true,
-                storage: Arc::new(ImageStorage::new(image)),
+                storage: node.clone(),
+                node: Some(node),
             })
         }
     }
@@ -213,6 +216,7 @@ fn open_over(
         driver,
         format,
         storage: opened.storage,
+        node: opened.node,
         backing: Backing::None,
         warnings: Vec::new(),
         writable: options.writable,

@@ -32,10 +32,8 @@ impl<'a> Side<'a> {
 
     /// The status at `at` and where its run ends.
     fn at(&mut self, at: u64) -> Result<(Status, u64)> {
-        if let Some((end, status)) = self.run {
-            if at < end {
-                return Ok((status, end));
-            }
+        if let Some((end, status)) = self.run.filter(|(end, _)| at < *end) {
+            return Ok((status, end));
         }
         let status = self
             .statuses

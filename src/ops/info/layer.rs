@@ -22,6 +22,10 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
         });
     }
     let details = image.format().info()?;
+    let file = match image.file_image() {
+        Some(node) => layer_info(node)?,
+        None => file_info(storage)?,
+    };
     let backing = image.backing_file();
     let (backing_filename, full_backing_filename, backing_format) = match backing {
         Some(file) => (Some(file.name), Some(file.full_name), file.format),
@@ -34,13 +38,13 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
         actual_size: storage.allocated_size(),
         cluster_size: details.cluster_size,
         encrypted: details.encrypted,
-        dirty: details.dirty.or(has_dirty_flag(storage)),
+        dirty: details.dirty.or(file.dirty),
         backing_filename,
         full_backing_filename,
         backing_format,
         snapshots: details.snapshots,
         specific: details.specific,
-        children: vec![("file".to_owned(), file_info(storage)?)],
+        children: vec![("file".to_owned(), file)],
     })
 }
 
