@@ -50,6 +50,8 @@ pub(super) struct Prepared {
     pub turn: u64,
     pub len: u64,
     pub buf: Vec<u8>,
+    /// How much of the buffer holds bytes of this task.
+    pub used: usize,
     /// In guest order.
     pub pieces: Vec<Piece>,
     /// In guest order; each lies within data.

@@ -1,5 +1,7 @@
 //! Turns a range of the sources into pieces: mapped, read, tested for zeroes, compressed.
 
+use std::ops::Range;
+
 use crate::codec::Encoder;
 use crate::error::Result;
 use crate::ops::zero::is_zero;
@@ -57,12 +59,12 @@ impl<'a> Preparer<'a> {
     }
 
     /// Maps, reads, tests and compresses the range of `task`; `buf` is a buffer to use.
-    pub fn prepare(&mut self, task: &Task, mut buf: Vec<u8>) -> Result<Prepared> {
-        buf.clear();
+    pub fn prepare(&mut self, task: &Task, buf: Vec<u8>) -> Result<Prepared> {
         let mut prepared = Prepared {
             turn: task.turn,
             len: task.len,
             buf,
+            used: 0,
             pieces: Vec::new(),
             spans: Vec::new(),
             places: Vec::new(),
@@ -212,16 +214,16 @@ impl<'a> Preparer<'a> {
             }
             Class::Read if self.shape.compress && self.shape.encode_early => {
                 let mut plain = std::mem::take(&mut self.plain);
-                plain.clear();
-                plain.resize(len as usize, 0);
-                self.read(&mut plain, offset, runs)?;
-                self.encode(&plain, offset, prepared)?;
+                let room = room(&mut plain, 0, len as usize);
+                self.read(room, offset, runs)?;
+                self.encode(&plain[..len as usize], offset, prepared)?;
                 self.plain = plain;
             }
             Class::Read => {
-                let at = prepared.buf.len();
-                prepared.buf.resize(at + len as usize, 0);
-                self.read(&mut prepared.buf[at..], offset, runs)?;
+                let at = prepared.used;
+                let room = room(&mut prepared.buf, at, len as usize);
+                self.read(room, offset, runs)?;
+                prepared.used += len as usize;
                 if self.shape.compress {
                     self.split_units(at, offset, prepared);
                 } else {
@@ -232,30 +234,35 @@ impl<'a> Preparer<'a> {
         Ok(())
     }
 
-    /// Fills `buf`, which holds zeroes, with guest bytes; runs of zeroes are not read.
+    /// Fills `buf` with guest bytes; runs of zeroes are not read.
     fn read(&self, buf: &mut [u8], offset: u64, runs: &[(u64, Run<'_>)]) -> Result<()> {
         let end = offset + buf.len() as u64;
-        let mut from = offset;
-        let mut to = offset;
-        let fill = |buf: &mut [u8], from: u64, to: u64| {
-            if from == to {
-                return Ok(());
-            }
-            let range = (from - offset) as usize..(to - offset) as usize;
-            self.sources.read(&mut buf[range], from)
-        };
+        // Neighbouring runs that must be read are read at once.
+        let mut pending = offset..offset;
         for (start, run) in runs {
-            let (a, b) = ((*start).max(offset), (start + run.len).min(end));
-            if a >= b || matches!(run.kind, RunKind::Zero) {
+            let (from, to) = ((*start).max(offset), (start + run.len).min(end));
+            if from >= to {
                 continue;
             }
-            if a > to {
-                fill(buf, from, to)?;
-                from = a;
+            if matches!(run.kind, RunKind::Zero) {
+                buf[(from - offset) as usize..(to - offset) as usize].fill(0);
+                continue;
             }
-            to = b;
+            if from > pending.end {
+                self.read_range(buf, offset, &pending)?;
+                pending.start = from;
+            }
+            pending.end = to;
         }
-        fill(buf, from, to)
+        self.read_range(buf, offset, &pending)
+    }
+
+    fn read_range(&self, buf: &mut [u8], offset: u64, range: &Range<u64>) -> Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let part = &mut buf[(range.start - offset) as usize..(range.end - offset) as usize];
+        self.sources.read(part, range.start)
     }
 
     /// Compresses whole units; units of zeroes are left out, units that do not shrink stay plain.
@@ -269,16 +276,17 @@ impl<'a> Preparer<'a> {
             }
             self.unit.clear();
             let shrunk = self.sink.encode(&mut self.encoder, unit, &mut self.unit)?;
-            let at = prepared.buf.len();
+            let at = prepared.used;
+            let bytes = if shrunk { self.unit.as_slice() } else { unit };
+            room(&mut prepared.buf, at, bytes.len()).copy_from_slice(bytes);
+            prepared.used += bytes.len();
             if shrunk {
-                prepared.buf.extend_from_slice(&self.unit);
                 let kind = PieceKind::Encoded {
                     at,
                     len: self.unit.len(),
                 };
                 prepared.pieces.push(Piece { offset, len, kind });
             } else {
-                prepared.buf.extend_from_slice(unit);
                 push_data(prepared, offset, len);
                 push_span(prepared, offset, unit.len(), at);
             }
@@ -290,8 +298,8 @@ impl<'a> Preparer<'a> {
     fn split_units(&self, at: usize, offset: u64, prepared: &mut Prepared) {
         let unit = self.shape.unit as usize;
         let mut from = at;
-        while from < prepared.buf.len() {
-            let to = (from + unit).min(prepared.buf.len());
+        while from < prepared.used {
+            let to = (from + unit).min(prepared.used);
             let offset = offset + (from - at) as u64;
             if self.shape.keeps_sparse() && is_zero(&prepared.buf[from..to]) {
                 push_zero(prepared, offset, (to - from) as u64);
@@ -311,14 +319,14 @@ impl<'a> Preparer<'a> {
 
     /// Finds the units that hold data, and within them the bytes to write.
     fn split_plain(&self, at: usize, offset: u64, prepared: &mut Prepared) {
-        let end = offset + (prepared.buf.len() - at) as u64;
+        let end = offset + (prepared.used - at) as u64;
         if !self.shape.keeps_sparse() {
             push_data(prepared, offset, end - offset);
             push_span(prepared, offset, (end - offset) as usize, at);
             return;
         }
         let unit = self.shape.zero_unit;
-        let spans = data_spans(&prepared.buf[at..], self.shape.sparse);
+        let spans = data_spans(&prepared.buf[at..prepared.used], self.shape.sparse);
         // Up to here everything has its piece.
         let mut done = offset;
         for (from, to) in spans {
@@ -349,6 +357,14 @@ impl<'a> Preparer<'a> {
             push_zero(prepared, done, end - done);
         }
     }
+}
+
+/// `len` bytes at `at` of `buf`, which grows where it must; it is not cleared for each use.
+fn room(buf: &mut Vec<u8>, at: usize, len: usize) -> &mut [u8] {
+    if buf.len() < at + len {
+        buf.resize(at + len, 0);
+    }
+    &mut buf[at..at + len]
 }
 
 /// The parts of `buf` without runs of zeroes of `sparse` bytes or more.

@@ -25,7 +25,7 @@ use super::worker::Work;
 const BUFFER_BYTES: u64 = 36 << 20;
 
 /// The most guest bytes that are read at once.
-const MAX_CHUNK: u64 = 2 << 20;
+const MAX_CHUNK: u64 = 1 << 20;
 
 /// The same where units are compressed: smaller, so that the workers share the work evenly.
 const MAX_CODED_CHUNK: u64 = 512 << 10;
