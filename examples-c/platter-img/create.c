@@ -64,7 +64,7 @@ static int create_image(const char *name, const struct request *request)
         platter_create_job_new(&job, create, 0, &error) == PLATTER_OK) {
         if (!request->quiet) {
             puts(platter_job_summary(job));
-            fflush(stdout);
+            print_flush();
         }
         report = jobs_run(job, &display, &error);
     }

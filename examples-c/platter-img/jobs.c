@@ -11,7 +11,7 @@ static void show_message(const platter_message *message, void *user_data)
     const struct job_display *display = user_data;
 
     if (message->kind == PLATTER_MESSAGE_NOTE) {
-        fflush(stdout);
+        print_flush();
         fprintf(stderr, "%s\n", message->text);
     } else if (!display->hide_warnings) {
         print_warning(message->text);
@@ -34,7 +34,7 @@ platter_report *jobs_run(platter_job *job, const struct job_display *display, pl
     platter_job_free(job);
     if (signals_caught()) {
         progress_end();
-        fflush(stdout);
+        print_flush();
         signals_die();
     }
     return report;

@@ -9,6 +9,7 @@
 static const char *invoked = "platter-img";
 static const char *program = "platter-img";
 static const char *running;
+static int write_errno; /* of the first failure to write to stdout */
 
 void print_set_program(const char *path)
 {
@@ -33,10 +34,17 @@ void print_set_command(const char *command)
     running = command;
 }
 
+void print_flush(void)
+{
+    errno = 0;
+    if ((fflush(stdout) != 0 || ferror(stdout)) && write_errno == 0)
+        write_errno = errno != 0 ? errno : EIO;
+}
+
 /* Keeps the order of both streams where they end in one terminal or file. */
 static void begin_message(void)
 {
-    fflush(stdout);
+    print_flush();
     fprintf(stderr, "%s: ", program);
 }
 
@@ -84,7 +92,7 @@ void print_platter_error(platter_error *error)
 
 void print_warning(const char *text)
 {
-    fflush(stdout);
+    print_flush();
     /* The warning about a guessed raw format brings its own heading. */
     if (strncmp(text, "WARNING: ", 9) == 0)
         fprintf(stderr, "%s\n", text);
@@ -110,12 +118,10 @@ bool print_report(const platter_report *report, bool json)
 
 void print_exit(int status, int write_failure)
 {
-    errno = 0;
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        const int reason = errno;
-
-        fprintf(stderr, "%s: Could not write to standard output", program);
-        fprintf(stderr, reason != 0 ? ": %s\n" : "\n", strerror(reason));
+    print_flush();
+    if (write_errno != 0) {
+        fprintf(stderr, "%s: Could not write to standard output: %s\n", program,
+                strerror(write_errno));
         status = write_failure;
     }
     exit(status);

@@ -32,6 +32,8 @@ void print_warning(const char *text);
 /* What the library rendered of a report, on stdout; false after a message where it is cut short. */
 bool print_report(const platter_report *report, bool json);
 
+/* Writes out what was printed on stdout; a failure shows when the process ends. */
+void print_flush(void);
 /* Flushes stdout and ends the process: `status`, or `write_failure` if stdout took not everything. */
 _Noreturn void print_exit(int status, int write_failure);
 

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "print.h"
 #include "signals.h"
 
 static bool enabled;
@@ -12,7 +13,7 @@ static void show(double percent)
     if (!enabled)
         return;
     printf("    (%.2f/100%%)\r", percent);
-    fflush(stdout);
+    print_flush();
     last_shown = percent;
 }
 

@@ -52,7 +52,7 @@ pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOu
     }
     job.finish()?;
     Ok(CheckOutcome {
-        filename: image.filename().to_owned(),
+        filename: image.location().display().into_owned(),
         format: image.format().driver().to_owned(),
         report,
     })

@@ -48,6 +48,8 @@ pub struct StorageCreate {
     pub cache: CacheMode,
     /// Whether locks are taken.
     pub locking: Locking,
+    /// Create nothing over a file that another process has open for writing.
+    pub deny_writers: bool,
 }
 
 /// What a driver opens: a name, or options.
@@ -405,6 +407,7 @@ fn create_file(
     let options = FileCreate {
         cache: how.cache,
         locking: how.locking,
+        deny_writers: how.deny_writers,
         nocow: values.bool("nocow").unwrap_or(defaults.nocow),
         extent_size_hint: values
             .num("extent_size_hint")

@@ -259,10 +259,6 @@ fn argument_errors() {
         "convert -o backing_file=a.raw -O qcow2 a.raw y",
         "convert -l x a.raw a.qcow2 y",
         "convert -l x a.raw y",
-        "convert -l nope a.qcow2 y",
-        "convert -l snapshot.id=1 a.qcow2 y",
-        "convert -l snapshot.name=x a.qcow2 y",
-        "convert -l snapshot.foo=1 a.qcow2 y",
         "convert -m 0 a.raw y",
         "convert -m 17 a.raw y",
         "convert -m -1 a.raw y",
@@ -374,26 +370,6 @@ fn unreadable_sources() {
     assert_eq!(ran.code, 0);
     pair.same_image("salvaged.raw", "raw");
     pair.same("convert -q --salvage c.qcow2 quiet.raw");
-}
-
-#[test]
-fn an_internal_snapshot() {
-    let pair = images();
-    let theirs = pair.theirs();
-    theirs.qemu_img_ok(&["snapshot", "-c", "one", "a.qcow2"]);
-    theirs.qemu_io("qcow2", "a.qcow2", &["write -P 0x55 0 2M"]);
-    std::fs::copy(theirs.path("a.qcow2"), pair.ours().path("a.qcow2")).expect("a copy");
-    for (number, snapshot) in ["one", "1", "snapshot.id=1", "snapshot.name=one"]
-        .iter()
-        .enumerate()
-    {
-        pair.same(&format!("convert -l {snapshot} a.qcow2 s{number}.raw"));
-        pair.same_image(&format!("s{number}.raw"), "raw");
-    }
-    pair.all_same(&[
-        "convert -l two a.qcow2 y",
-        "convert -l snapshot.id=2 a.qcow2 y",
-    ]);
 }
 
 #[test]

@@ -87,7 +87,6 @@ const LINES: &[&str] = &[
     "convert free.raw lk.raw",
     "convert -n free.raw lk.raw",
     "create lk.raw 1M",
-    "create -f qcow2 lk.raw 1M",
 ];
 
 #[test]
@@ -112,4 +111,29 @@ fn a_writer_holds_a_raw_image() {
 fn a_reader_holds_a_raw_image() {
     let (pair, _holders) = held(&["-r", "-f", "raw", "lk.raw"]);
     pair.all_same(LINES);
+}
+
+#[test]
+fn nothing_is_created_over_a_raw_disk_in_use() {
+    // QEMU's tool finds the other writer too late, and removes the disk.
+    let pair = Pair::with(&["create -q lk.raw 1M"]);
+    let dir = pair.ours();
+    dir.qemu_io("raw", "lk.raw", &["write -P 7 0 64k"]);
+    let before = std::fs::read(dir.path("lk.raw")).expect("the disk");
+    let _holder = Holder::new(dir.root(), &["-f", "raw", "lk.raw"]);
+    for args in [
+        &["create", "-q", "-f", "qcow2", "lk.raw", "1M"][..],
+        &["convert", "-O", "qcow2", "free.raw", "lk.raw"],
+    ] {
+        dir.qemu_img_ok(&["create", "-q", "free.raw", "1M"]);
+        let ran = crate::pair::ours(args, dir.root());
+        assert_eq!(ran.code, 1, "{args:?}");
+        assert!(
+            ran.err
+                .contains("Failed to get shared \"write\" lock\nIs another process"),
+            "{ran:?}"
+        );
+        let after = std::fs::read(dir.path("lk.raw")).expect("the disk");
+        assert!(before == after, "{args:?} changed the disk");
+    }
 }

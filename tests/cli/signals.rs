@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::common::Dir;
-use crate::pair::{ours, ours_command};
+use crate::pair::{ours, words};
 
 /// A source whose conversion takes a while at the rate that the tests ask for.
 fn source() -> Dir {
@@ -13,6 +13,20 @@ fn source() -> Dir {
     dir.qemu_img_ok(&["create", "-q", "-f", "raw", "a.raw", "64M"]);
     dir.qemu_io("raw", "a.raw", &["write -P 1 0 64M"]);
     dir
+}
+
+/// The tool, which dies by signals even where the test itself was started with some ignored.
+fn ours_command(args: &[&str], directory: &Path) -> Command {
+    let mut command = Command::new("env");
+    command
+        .args(words(
+            "--default-signal=INT,TERM,HUP,USR1 -u POSIXLY_CORRECT LC_ALL=C",
+        ))
+        .arg(crate::build::tool())
+        .args(args)
+        .current_dir(directory)
+        .stdin(Stdio::null());
+    command
 }
 
 /// Waits until `path` exists and holds something, or the child ended.

@@ -208,8 +208,9 @@ fn salvage(image: &Image, buf: &mut [u8], offset: u64, shown: u64, warnings: &Mu
         let skip = (n * SECTOR) as u64;
         if let Err(error) = image.read_at(sector, offset + skip) {
             sector.fill(0);
+            let reason = Error::os(error.errno());
             warnings.lock().push(format!(
-                "error while reading offset {}: {error}",
+                "error while reading offset {}: {reason}",
                 shown + skip
             ));
         }

@@ -177,7 +177,9 @@ pub fn target(request: &TargetRequest<'_>) -> Result<Target> {
         policy: request.policy,
         files: Mutex::default(),
     };
-    let storage = opener.create(request.location)?;
+    // As for an open image: of what a process has open as a raw disk, only metadata is in the way.
+    let deny_writers = !matches!(request.driver.name, "raw" | "luks");
+    let storage = opener.create(request.location, deny_writers)?;
     let bulk = create(CreateContext {
         storage: storage.clone(),
         params: request.params()?,
@@ -248,8 +250,12 @@ struct TargetOpener<'a> {
 }
 
 impl TargetOpener<'_> {
-    fn create(&self, location: &Location) -> Result<Arc<dyn Storage>> {
-        let created = protocols::create(location.node(), self.values, &self.how)?;
+    fn create(&self, location: &Location, deny_writers: bool) -> Result<Arc<dyn Storage>> {
+        let how = StorageCreate {
+            deny_writers,
+            ..self.how
+        };
+        let created = protocols::create(location.node(), self.values, &how)?;
         let storage = created.storage.clone();
         self.files.lock().push(NewFile(Some(created)));
         Ok(storage)
@@ -271,7 +277,7 @@ impl Opener for TargetOpener<'_> {
 
     /// The name is the creator's own, so it is taken as typed: relative to the current directory.
     fn create_named(&self, _role: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
-        self.create(&Location::for_target(name))
+        self.create(&Location::for_target(name), false)
     }
 
     fn policy(&self) -> &OpenPolicy {

@@ -22,6 +22,8 @@ pub struct FileCreate {
     pub cache: CacheMode,
     /// Whether locks are taken.
     pub locking: Locking,
+    /// Fail, changing nothing, where another process has the file open for writing.
+    pub deny_writers: bool,
     /// Turn copy-on-write off (btrfs).
     pub nocow: bool,
     /// Allocation unit to ask the file system for, in bytes; 0 asks for none.
@@ -33,6 +35,7 @@ impl Default for FileCreate {
         Self {
             cache: CacheMode::default(),
             locking: Locking::default(),
+            deny_writers: false,
             nocow: false,
             extent_size_hint: DEFAULT_EXTENT_SIZE,
         }
@@ -104,9 +107,11 @@ fn open_or_create(path: &Path, cache: CacheMode) -> io::Result<(std::os::fd::Own
 
 /// Empties the file once its locks are had. Returns a warning.
 fn empty(file: &FileStorage, options: &FileCreate) -> Result<Option<String>> {
+    let mut denies = Permissions::RESIZE;
+    denies.set(Permissions::WRITE, options.deny_writers);
     file.lock(LockRequest {
         uses: Permissions::WRITE | Permissions::RESIZE,
-        denies: Permissions::RESIZE,
+        denies,
     })?;
     if file.kind != Kind::Regular {
         return clear_first_sector(file).map(|()| None);
