@@ -410,6 +410,51 @@ fn images_of_every_kind_are_clean_alike() {
 }
 
 #[test]
+fn random_damage() {
+    let dir = Dir::new();
+    let mut seed = std::env::var("PLATTER_SEED").map_or(1, |text| text.parse().unwrap());
+    let mut random = move |limit: usize| {
+        seed = u64::wrapping_add(
+            u64::wrapping_mul(seed, 6_364_136_223_846_793_005),
+            1_442_695_040_888_963_407,
+        );
+        (seed >> 33) as usize % limit
+    };
+    for options in ["cluster_size=4k", "cluster_size=16k,extended_l2=on"] {
+        create(
+            &dir,
+            options,
+            "4M",
+            &[
+                "write -P 1 0 64k",
+                "write -c -P 3 2M 16k",
+                "write -z 3M 64k",
+            ],
+        );
+        dir.qemu_img_ok(&["snapshot", "-c", "one", "good"]);
+        dir.qemu_io("qcow2", "good", &["write -P 1 0 20k"]);
+        let v = Victim::load(&dir);
+        let tables = [v.l1(), v.l2(0), v.l2(1), v.reftable(), v.refblock()];
+        for case in 0..30 {
+            let mut bytes = v.bytes.clone();
+            let mut told = Vec::new();
+            for _ in 0..=random(3) {
+                let table = tables[random(tables.len())] as usize;
+                let span = [24, 300][random(2)];
+                let at = table + random(span);
+                let bit = 1u8 << random(8);
+                if let Some(byte) = bytes.get_mut(at).filter(|_| table != 0) {
+                    *byte ^= bit;
+                    told.push((at, bit));
+                }
+            }
+            std::fs::write(dir.path("bad"), &bytes).unwrap();
+            same(&dir, "bad", &format!("{options} {case} {told:x?}"));
+        }
+    }
+}
+
+#[test]
 fn hostile_images_end_soon() {
     let dir = Dir::new();
     create(&dir, "cluster_size=512", "64G", &["write 0 1k"]);
