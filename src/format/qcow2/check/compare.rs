@@ -31,7 +31,7 @@ pub(super) fn refcount_structures(
                      corrupted"
                 )
             });
-        } else if geometry.cluster_of(block) >= walker.layout.clusters() {
+        } else if geometry.cluster_of(block) >= walker.end {
             walker
                 .findings
                 .corruption(|| format!("ERROR refcount block {index} is outside image"));
@@ -56,7 +56,7 @@ pub(super) fn refcounts(
     stored: &mut StoredRefcounts<'_>,
 ) -> Result<bool> {
     let geometry = walker.layout.geometry;
-    let clusters = walker.layout.clusters();
+    let clusters = walker.end;
     let per_block = geometry.refcount_block_entries();
     let bits = geometry.refcount_block_bits();
     let (pages, page_len) = walker.counts.ranges();
@@ -163,6 +163,8 @@ pub(super) fn copied_flags(
 ) -> Result<()> {
     let geometry = layout.geometry;
     let mut buffer = Vec::new();
+    // Without a refcount that can be read there is nothing to hold the flags against.
+    let mut blind = false;
     layout.for_l1(l1_offset, l1_entries, |found| {
         let found: Vec<(u32, L1Entry)> = found
             .iter()
@@ -170,9 +172,12 @@ pub(super) fn copied_flags(
             .copied()
             .collect();
         layout.for_l2(&found, &mut buffer, |index, l1, table| {
-            let count = match refcount.of(geometry.cluster_of(l1.offset()), l1.copied()) {
-                Ok(count) => count,
-                Err(_) => return Ok(()),
+            if blind {
+                return Ok(());
+            }
+            let Ok(count) = refcount.of(geometry.cluster_of(l1.offset()), l1.copied()) else {
+                blind = true;
+                return Ok(());
             };
             if (count == 1) != l1.copied() {
                 findings.corruption(|| {
@@ -201,7 +206,10 @@ pub(super) fn copied_flags(
                 } else {
                     match refcount.of(geometry.cluster_of(offset), entry.copied()) {
                         Ok(count) => count,
-                        Err(_) => continue,
+                        Err(_) => {
+                            blind = true;
+                            return Ok(());
+                        }
                     }
                 };
                 if (count == 1) != entry.copied() {

@@ -59,9 +59,9 @@ pub fn check(storage: &dyn Storage, header: &ImageHeader, job: &mut Job) -> Resu
         mut findings,
         ..
     } = walker;
-    if findings.report.check_errors == 0 && !given_up {
+    if !given_up {
         let l1 = (header.header.l1_offset, header.header.l1_entries);
-        if clean && findings.report.corruptions == 0 {
+        if clean && findings.report.corruptions == 0 && findings.report.check_errors == 0 {
             // What the file holds is what was counted, which is at hand.
             compare::copied_flags(layout, &mut findings, counts.reader(), l1.0, l1.1)?;
         } else {

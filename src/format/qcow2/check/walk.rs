@@ -112,6 +112,8 @@ pub(super) struct Walker<'a, 'b> {
     pub layout: Layout<'a>,
     pub counts: Counts,
     pub findings: Findings<'b>,
+    /// Clusters that are compared: those of the file, and one that is referred to just past it.
+    pub end: u64,
     max: u64,
     visited: u64,
     buffer: Vec<u8>,
@@ -124,6 +126,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             layout,
             counts: Counts::default(),
             findings,
+            end: layout.clusters(),
             max: layout.geometry.refcount_width().max(),
             visited: 0,
             buffer: Vec::new(),
@@ -149,6 +152,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             return;
         }
         for cluster in geometry.cluster_of(offset)..=geometry.cluster_of(end - 1) {
+            self.end = self.end.max(cluster + 1);
             if !self.counts.add(cluster, self.max) {
                 let at = cluster * geometry.cluster_size();
                 self.findings.corruption(|| {
