@@ -4,6 +4,7 @@
 //! reserve space in the target, and write side by side again. So the layout of the target is the
 //! same however many workers there are.
 
+mod buffer;
 mod offload;
 mod order;
 mod piece;

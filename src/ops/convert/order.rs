@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
 
+use super::buffer::Buffer;
 use super::piece::Prepared;
 use super::plan::Planner;
 use super::sink::Sink;
@@ -34,7 +35,7 @@ struct State {
     /// How many are writing.
     writing: usize,
     /// Buffers not in use.
-    free: Vec<Vec<u8>>,
+    free: Vec<Buffer>,
     /// The failure with the lowest turn.
     failure: Option<(u64, Error)>,
     stopped: bool,
@@ -45,7 +46,7 @@ pub(super) enum Step {
     /// Write what was placed.
     Write(Prepared),
     /// Prepare another range in this buffer.
-    Prepare(Vec<u8>),
+    Prepare(Buffer),
     /// Look again.
     Again,
     /// Nothing is left for this worker.
@@ -53,15 +54,15 @@ pub(super) enum Step {
 }
 
 impl Order {
-    /// With `buffers` ranges in work at once, `writers` of them being written.
-    pub fn new(buffers: usize, writers: usize) -> Self {
+    /// With one range in work at once per buffer, `writers` of them being written.
+    pub fn new(free: Vec<Buffer>, writers: usize) -> Self {
         Self {
             state: Mutex::new(State {
                 next: 0,
                 parked: BTreeMap::new(),
                 placed: VecDeque::new(),
                 writing: 0,
-                free: std::iter::repeat_with(Vec::new).take(buffers).collect(),
+                free,
                 failure: None,
                 stopped: false,
             }),
@@ -121,7 +122,7 @@ impl Order {
     }
 
     /// Gives the buffer of a range back that was written.
-    pub fn written(&self, buffer: Vec<u8>) {
+    pub fn written(&self, buffer: Buffer) {
         let mut state = self.state.lock();
         state.writing -= 1;
         state.free.push(buffer);
@@ -129,7 +130,7 @@ impl Order {
     }
 
     /// Gives a buffer back that was not used.
-    pub fn recycle(&self, buffer: Vec<u8>) {
+    pub fn recycle(&self, buffer: Buffer) {
         self.state.lock().free.push(buffer);
         self.changed.notify_one();
     }

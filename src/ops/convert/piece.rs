@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::storage::Storage;
 
+use super::buffer::Buffer;
+
 /// What becomes of a run of guest bytes.
 pub(super) enum PieceKind {
     /// Must read as zeroes.
@@ -49,7 +51,7 @@ impl Span {
 pub(super) struct Prepared {
     pub turn: u64,
     pub len: u64,
-    pub buf: Vec<u8>,
+    pub buf: Buffer,
     /// How much of the buffer holds bytes of this task.
     pub used: usize,
     /// In guest order.

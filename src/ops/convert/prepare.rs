@@ -6,6 +6,7 @@ use crate::codec::Encoder;
 use crate::error::Result;
 use crate::ops::zero::is_zero;
 
+use super::buffer::Buffer;
 use super::offload::Offload;
 use super::piece::{Piece, PieceKind, Prepared, Span};
 use super::plan::{MIN_STEP, Shape, Task, TaskKind};
@@ -33,7 +34,7 @@ pub(super) struct Preparer<'a> {
     shape: Shape,
     encoder: Encoder,
     /// Plain bytes of a chunk that is being compressed.
-    plain: Vec<u8>,
+    plain: Buffer,
     /// One compressed unit.
     unit: Vec<u8>,
     classes: Vec<Class>,
@@ -52,14 +53,14 @@ impl<'a> Preparer<'a> {
             sink,
             shape,
             encoder: Encoder::default(),
-            plain: Vec::new(),
+            plain: Buffer::new(shape.chunk as usize),
             unit: Vec::new(),
             classes: Vec::new(),
         }
     }
 
     /// Maps, reads, tests and compresses the range of `task`; `buf` is a buffer to use.
-    pub fn prepare(&mut self, task: &Task, buf: Vec<u8>) -> Result<Prepared> {
+    pub fn prepare(&mut self, task: &Task, buf: Buffer) -> Result<Prepared> {
         let mut prepared = Prepared {
             turn: task.turn,
             len: task.len,
@@ -213,16 +214,15 @@ impl<'a> Preparer<'a> {
                 }
             }
             Class::Read if self.shape.compress && self.shape.encode_early => {
-                let mut plain = std::mem::take(&mut self.plain);
-                let room = room(&mut plain, 0, len as usize);
-                self.read(room, offset, runs)?;
-                self.encode(&plain[..len as usize], offset, prepared)?;
+                let mut plain = std::mem::replace(&mut self.plain, Buffer::new(0));
+                let bytes = plain.room(0, len as usize);
+                self.read(bytes, offset, runs)?;
+                self.encode(bytes, offset, prepared)?;
                 self.plain = plain;
             }
             Class::Read => {
                 let at = prepared.used;
-                let room = room(&mut prepared.buf, at, len as usize);
-                self.read(room, offset, runs)?;
+                self.read(prepared.buf.room(at, len as usize), offset, runs)?;
                 prepared.used += len as usize;
                 if self.shape.compress {
                     self.split_units(at, offset, prepared);
@@ -278,7 +278,8 @@ impl<'a> Preparer<'a> {
             let shrunk = self.sink.encode(&mut self.encoder, unit, &mut self.unit)?;
             let at = prepared.used;
             let bytes = if shrunk { self.unit.as_slice() } else { unit };
-            room(&mut prepared.buf, at, bytes.len()).copy_from_slice(bytes);
+            let room = prepared.buf.room(at, bytes.len());
+            room.copy_from_slice(bytes);
             prepared.used += bytes.len();
             if shrunk {
                 let kind = PieceKind::Encoded {
@@ -301,7 +302,7 @@ impl<'a> Preparer<'a> {
         while from < prepared.used {
             let to = (from + unit).min(prepared.used);
             let offset = offset + (from - at) as u64;
-            if self.shape.keeps_sparse() && is_zero(&prepared.buf[from..to]) {
+            if self.shape.keeps_sparse() && is_zero(prepared.buf.get(from, to - from)) {
                 push_zero(prepared, offset, (to - from) as u64);
             } else {
                 prepared.pieces.push(Piece {
@@ -326,7 +327,7 @@ impl<'a> Preparer<'a> {
             return;
         }
         let unit = self.shape.zero_unit;
-        let spans = data_spans(&prepared.buf[at..prepared.used], self.shape.sparse);
+        let spans = data_spans(prepared.buf.get(at, prepared.used - at), self.shape.sparse);
         // Up to here everything has its piece.
         let mut done = offset;
         for (from, to) in spans {
@@ -357,14 +358,6 @@ impl<'a> Preparer<'a> {
             push_zero(prepared, done, end - done);
         }
     }
-}
-
-/// `len` bytes at `at` of `buf`, which grows where it must; it is not cleared for each use.
-fn room(buf: &mut Vec<u8>, at: usize, len: usize) -> &mut [u8] {
-    if buf.len() < at + len {
-        buf.resize(at + len, 0);
-    }
-    &mut buf[at..at + len]
 }
 
 /// The parts of `buf` without runs of zeroes of `sparse` bytes or more.

@@ -170,7 +170,7 @@ impl Sink for BulkSink<'_> {
             match &piece.kind {
                 PieceKind::Zero => self.write_zero_bytes(piece, *place)?,
                 PieceKind::Encoded { at, len } => {
-                    batch.push(piece.offset, *place, &prepared.buf[*at..at + len])?;
+                    batch.push(piece.offset, *place, prepared.buf.get(*at, *len))?;
                 }
                 PieceKind::Data => {
                     while let Some(span) = next.filter(|span| span.offset < end) {
@@ -179,7 +179,7 @@ impl Sink for BulkSink<'_> {
                             slot: place.slot,
                             host: place.host + (span.offset - piece.offset),
                         };
-                        batch.push(span.offset, place, &prepared.buf[span.at..span.at + len])?;
+                        batch.push(span.offset, place, prepared.buf.get(span.at, len))?;
                         next = if len < span.len {
                             Some(span.after(len))
                         } else {
@@ -304,7 +304,7 @@ impl Sink for ImageSink<'_> {
                         Error::unsupported("Compression not supported for this file format")
                     })?;
                     compressor
-                        .write_compressed(&prepared.buf[*at..at + len], piece.offset)
+                        .write_compressed(prepared.buf.get(*at, *len), piece.offset)
                         .context(at_byte(piece.offset))?;
                     Tally::add(&self.tally.units, 1);
                     Tally::add(&self.tally.data, piece.len);
@@ -320,7 +320,7 @@ impl Sink for ImageSink<'_> {
         }
         for span in &prepared.spans {
             self.image
-                .write_at(&prepared.buf[span.at..span.at + span.len], span.offset)
+                .write_at(prepared.buf.get(span.at, span.len), span.offset)
                 .context(at_byte(span.offset))?;
         }
         Ok(())

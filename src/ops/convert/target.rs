@@ -30,6 +30,10 @@ const MAX_CHUNK: u64 = 1 << 20;
 /// The same where units are compressed: smaller, so that the workers share the work evenly.
 const MAX_CODED_CHUNK: u64 = 512 << 10;
 
+/// Writers at once into a file in the page cache, which lets in one at a time: a second one may
+/// as well wait there, more would only be missing elsewhere.
+const CACHED_WRITERS: usize = 2;
+
 fn no_compression() -> Error {
     Error::unsupported("Compression not supported for this file format")
 }
@@ -274,7 +278,7 @@ fn run(
         writers: if request.target_cache.direct() {
             workers as usize
         } else {
-            1
+            CACHED_WRITERS.min(workers as usize)
         },
     };
     // The end comes last and alone: a raw disk that an interrupted run leaves is too short.

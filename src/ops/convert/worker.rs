@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::job::{Job, JobControl, without_signals};
 
+use super::buffer::Buffer;
 use super::offload::Offload;
 use super::order::{Order, Step};
 use super::piece::PieceKind;
@@ -33,7 +34,9 @@ impl Work<'_> {
     /// Converts a range with all workers.
     pub fn run(&self, range: std::ops::Range<u64>, job: &mut Job) -> Result<()> {
         let planner = Planner::new(self.sources, self.offload, self.shape, range);
-        let order = Order::new(self.buffers, self.writers);
+        let size = self.shape.chunk as usize;
+        let buffers = std::iter::repeat_with(|| Buffer::new(size));
+        let order = Order::new(buffers.take(self.buffers).collect(), self.writers);
         let control = job.control().clone();
         std::thread::scope(|scope| {
             for n in 1..self.workers {

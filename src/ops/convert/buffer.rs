@@ -1,0 +1,39 @@
+//! The buffer of a range in work. Page-aligned: the kernel copies to such memory twice as fast as
+//! to an odd address, and direct I/O needs no other buffer.
+
+use crate::sys::AlignedBuf;
+
+/// The alignment of every buffer.
+const PAGE: usize = 4096;
+
+/// A buffer of fixed size that takes memory when it is first used.
+pub(super) struct Buffer {
+    bytes: Option<AlignedBuf>,
+    capacity: usize,
+}
+
+impl Buffer {
+    /// Of `capacity` bytes.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            bytes: None,
+            capacity,
+        }
+    }
+
+    /// `len` bytes at `at`, with whatever they hold. The range must lie in the buffer.
+    pub fn room(&mut self, at: usize, len: usize) -> &mut [u8] {
+        let bytes = self
+            .bytes
+            .get_or_insert_with(|| AlignedBuf::zeroed(self.capacity, PAGE));
+        &mut bytes[at..at + len]
+    }
+
+    /// The `len` bytes at `at`.
+    pub fn get(&self, at: usize, len: usize) -> &[u8] {
+        match &self.bytes {
+            Some(bytes) => &bytes[at..at + len],
+            None => &[],
+        }
+    }
+}
