@@ -51,6 +51,7 @@ impl Qcow2 {
             compression: header.compression,
             encrypted: header.crypt != CryptMethod::None,
             read_only: ctx.read_only,
+            guarded: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
             durability,
             max_table_bytes: ctx.opener.policy().max_table_bytes,
             size: AtomicU64::new(header.size),
@@ -73,7 +74,7 @@ impl Qcow2 {
             lost: AtomicBool::default(),
             header: Mutex::new(image),
         };
-        if !ctx.read_only && !ctx.metadata_only && !ctx.for_check {
+        if qcow2.guarded {
             qcow2.prepare_for_writing()?;
         }
         Ok(qcow2)
@@ -163,20 +164,21 @@ impl Qcow2 {
     }
 
     fn guard_tables(&self) -> Result<()> {
+        let file_len = self.storage.len()?;
         let blocks: Vec<_> = self.alloc.lock().table.clone();
         for (index, entry) in blocks.into_iter().enumerate() {
             let offset = RefcountTableEntry(entry).offset();
-            self.guard_table(offset, "refcount block", index)?;
+            self.guard_table(offset, file_len, "refcount block", index)?;
         }
         let l1 = self.l1.read();
         for (index, entry) in l1.entries.iter().enumerate() {
             let entry = L1Entry(entry.load(std::sync::atomic::Ordering::Relaxed));
-            self.guard_table(entry.offset(), "L2 table", index)?;
+            self.guard_table(entry.offset(), file_len, "L2 table", index)?;
         }
         Ok(())
     }
 
-    fn guard_table(&self, offset: u64, what: &str, index: usize) -> Result<()> {
+    fn guard_table(&self, offset: u64, file_len: u64, what: &str, index: usize) -> Result<()> {
         if offset == 0 || self.layout.in_cluster(offset) != 0 {
             // An unaligned table is reported where it is used.
             return Ok(());
@@ -184,7 +186,7 @@ impl Qcow2 {
         let cluster = offset >> self.layout.cluster_bits();
         let problem = match self.meta.overlap(cluster..cluster + 1) {
             Some(other) => format!("overlaps with {other}"),
-            None if offset >= self.storage.len()? => "lies past the end of the file".to_owned(),
+            None if offset >= file_len => "lies past the end of the file".to_owned(),
             None => {
                 self.meta.add_table(cluster);
                 return Ok(());

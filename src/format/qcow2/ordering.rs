@@ -262,7 +262,8 @@ impl Qcow2 {
         }
         self.write_metadata(true, Durability::None)?;
         let dirty = self.header.lock().header.incompatible & Incompatible::DIRTY;
-        if !dirty.is_empty() && self.lazy && !self.broken.load(Ordering::Acquire) {
+        let ours = self.is_prepared.load(Ordering::Acquire);
+        if !dirty.is_empty() && ours && !self.broken.load(Ordering::Acquire) {
             self.barrier()?;
             self.update_header(|header| header.incompatible -= Incompatible::DIRTY)?;
         }

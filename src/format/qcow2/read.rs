@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use crate::codec::Decoder;
-use crate::error::{Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::ExtentKind;
 use crate::format::Below;
 
@@ -30,6 +30,12 @@ impl Qcow2 {
     /// Reads guest bytes that the mapping called encoded. A part that was remapped since is read
     /// from where it is now.
     pub(super) fn read_compressed(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if self.encrypted {
+            return Err(Error::new(
+                ErrorKind::NeedsSecret,
+                "Parameter 'encrypt.key-secret' is required for cipher",
+            ));
+        }
         let _guard = self.limbo.enter();
         self.check_range(offset, buf.len() as u64)?;
         let mut at = offset;

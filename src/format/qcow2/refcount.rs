@@ -139,10 +139,10 @@ impl Qcow2 {
 
     /// How many host clusters have a refcount that is not 0.
     pub(super) fn count_clusters_in_use(&self) -> Result<u64> {
-        let table = if self.read_only {
-            self.read_refcount_table()?
-        } else {
+        let table = if self.guarded {
             self.alloc.lock().table.clone()
+        } else {
+            self.read_refcount_table()?
         };
         let step = self.layout.slice_bytes();
         let mut used = 0;

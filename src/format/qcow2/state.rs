@@ -40,6 +40,8 @@ pub struct Qcow2 {
     pub(super) compression: CompressionType,
     pub(super) encrypted: bool,
     pub(super) read_only: bool,
+    /// Opened to write guest data: the allocator is loaded and knows where metadata stands.
+    pub(super) guarded: bool,
     pub(super) durability: Durability,
     pub(super) max_table_bytes: u64,
     pub(super) header: Mutex<ImageHeader>,
@@ -161,6 +163,18 @@ impl Qcow2 {
                 ErrorKind::ReadOnly,
                 format!("'{}' is open read-only", self.storage.name()),
             ));
+        }
+        if self.encrypted {
+            return Err(Error::new(
+                ErrorKind::NeedsSecret,
+                "Parameter 'encrypt.key-secret' is required for cipher",
+            ));
+        }
+        if !self.guarded {
+            return Err(Error::invalid(format!(
+                "'{}' was opened for its metadata alone",
+                self.storage.name()
+            )));
         }
         if self.broken.load(Ordering::Acquire) {
             return Err(Error::corrupt(format!(
