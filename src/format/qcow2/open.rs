@@ -53,7 +53,6 @@ impl Qcow2 {
             read_only: ctx.read_only,
             guarded: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
             durability,
-            max_table_bytes: ctx.opener.policy().max_table_bytes,
             size: AtomicU64::new(header.size),
             l1: RwLock::new(l1),
             l1_dirty: Mutex::default(),

@@ -43,7 +43,6 @@ pub struct Qcow2 {
     /// Opened to write guest data: the allocator is loaded and knows where metadata stands.
     pub(super) guarded: bool,
     pub(super) durability: Durability,
-    pub(super) max_table_bytes: u64,
     pub(super) header: Mutex<ImageHeader>,
     pub(super) size: AtomicU64,
     pub(super) l1: RwLock<L1>,
