@@ -7,6 +7,7 @@ PATH=$PATH:/usr/sbin:/sbin
 img=$PWD/build/platter-img
 size=${PLATTER_DEMO_SIZE:-6G}
 content=${PLATTER_DEMO_CONTENT:-/usr}
+mib=${PLATTER_DEMO_MIB:-1280}
 keep=${PLATTER_DEMO_DIR:-}
 work=${keep:-$(mktemp -d "${TMPDIR:-/tmp}/platter-demo.XXXXXX")}
 mkdir -p "$work"
@@ -27,11 +28,16 @@ run() {
     "$img" "$@"
 }
 
-say "A disk of $size with $content in an ext4 file system"
+say "A disk of $size with files of $content in an ext4 file system"
 if [ ! -e "$work/disk.raw" ]; then
+    mkdir "$work/stage"
+    find "$content" -xdev -type f -readable -printf '%s %P\n' |
+        awk -v max="$((mib << 20))" '{ total += $1 } total > max { exit } { sub(/^[0-9]+ /, ""); print }' |
+        tar -C "$content" --verbatim-files-from -T - -cf - | tar -C "$work/stage" -xf -
     truncate -s "$size" "$work/disk.raw.new"
-    mke2fs -q -F -t ext4 -d "$content" "$work/disk.raw.new"
+    mke2fs -q -F -t ext4 -d "$work/stage" "$work/disk.raw.new"
     mv "$work/disk.raw.new" "$work/disk.raw"
+    rm -rf "$work/stage"
 fi
 cd "$work"
 run info disk.raw

@@ -211,7 +211,7 @@ pub unsafe extern "C" fn platter_job_run(
     let Some((runner, work)) = runner else {
         return status;
     };
-    match runner.execute(work) {
+    match runner.execute(*work) {
         Ok(_) => status,
         Err(error) => guard::report(err, &error),
     }

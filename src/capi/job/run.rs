@@ -245,12 +245,12 @@ impl Runner {
     }
 
     /// Runs the work on this thread.
-    pub(super) fn execute(&self, work: Box<Work>) -> Outcome {
+    pub(super) fn execute(&self, work: Work) -> Outcome {
         let Work {
             mut job,
             images,
             body,
-        } = *work;
+        } = work;
         let this = std::thread::current().id();
         *self.state.lock() = State::Running(Some(this));
         let begin = Instant::now();
@@ -295,7 +295,7 @@ impl Runner {
                         return;
                     };
                     // The result waits in the runner.
-                    let _ = runner.execute(work);
+                    let _ = runner.execute(*work);
                 })
         });
         match spawned {
