@@ -94,7 +94,7 @@ fn contents(random: &mut Random, size: usize, cluster: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
     let mut at = 0;
     while at < size {
-        let len = (random.below(12) as usize + 1) * cluster / 2;
+        let len = (random.below(12) as usize + 1) * cluster / 8;
         let end = (at + len).min(size);
         match random.below(3) {
             0 => {}
@@ -127,6 +127,24 @@ fn fill(bulk: &dyn Bulk, bytes: &[u8], compress: bool, random: &mut Random) -> R
             let (slot, host) = bulk.reserve_encoded(at as u64, packed.len() as u32)?;
             bulk.storage(slot)?.write_at(&packed, host)?;
             at += one.len();
+        } else if piece < unit && random.below(2) == 0 {
+            // Runs of subclusters, across the borders of clusters.
+            let len = unit * (random.below(40) as usize + 1);
+            let end = (at + len).min(bytes.len());
+            while at < end {
+                let is_zero = zero(&bytes[at..(at + piece).min(end)]);
+                let mut to = at;
+                while to < end && zero(&bytes[to..(to + piece).min(end)]) == is_zero {
+                    to = (to + piece).min(end);
+                }
+                if is_zero {
+                    bulk.reserve_zero(at as u64, (to - at) as u64)?;
+                } else {
+                    let (slot, host) = bulk.reserve(at as u64, (to - at) as u64)?;
+                    bulk.storage(slot)?.write_at(&bytes[at..to], host)?;
+                }
+                at = to;
+            }
         } else if piece < unit && random.below(2) == 0 {
             for part in one.chunks(piece) {
                 if zero(part) {
@@ -255,6 +273,11 @@ fn filled_images_hold_what_was_written() {
         (1024, "cluster_size=1k,refcount_bits=8", true),
         (2 << 20, "cluster_size=2M,refcount_bits=32", true),
         (16384, "cluster_size=16k,extended_l2=on", false),
+        (
+            16384,
+            "cluster_size=16k,extended_l2=on,refcount_bits=64",
+            true,
+        ),
         (65536, "extended_l2=on", true),
         (65536, "preallocation=metadata", false),
         (4096, "cluster_size=4k,preallocation=full", false),

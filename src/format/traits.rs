@@ -378,7 +378,8 @@ pub trait Bulk: Send + Sync + Debug {
     fn encode(&self, scratch: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool>;
 
     /// Reserves host bytes for guest data; returns the storage slot and offset of its first byte.
-    /// The host run is contiguous.
+    /// The host run is contiguous. It starts and ends at multiples of [`Bulk::zero_unit`] (or at
+    /// the image's end), also inside the unit that the range before it ended in.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Limit`] where the image would grow too large, or of spilling tables.

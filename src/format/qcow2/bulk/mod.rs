@@ -209,16 +209,18 @@ impl Qcow2Bulk {
         }
         let begun = first * cluster < state.next_guest;
         if begun {
-            // Only a subcluster of the last cluster may come again.
+            // Further subclusters of the last cluster, and what follows it.
             let (entry, _) = state.tables.get(first, &*self.storage)?;
             if entry.offset() != 0 && !entry.is_compressed() {
-                if count == 1 {
-                    return Ok(entry.offset());
+                let next = self.geometry.cluster_of(entry.offset()) + 1;
+                if count > 1 && next != state.space.next() {
+                    return Err(Error::new(
+                        ErrorKind::Internal,
+                        "A cluster of the new image cannot be continued where it ends",
+                    ));
                 }
-                return Err(Error::new(
-                    ErrorKind::Internal,
-                    "A reservation that starts inside a cluster must end in it",
-                ));
+                state.space.take_next(count - 1)?;
+                return Ok(entry.offset());
             }
         }
         state.space.take(count, &*self.storage)
@@ -276,8 +278,12 @@ impl Bulk for Qcow2Bulk {
             self.geometry.cluster_of(end - 1),
         );
         let out = &*self.storage;
-        state.tables.place(first, last, &mut state.space, out)?;
+        // What continues a cluster must follow it before tables of later clusters do.
+        let continues = first << self.geometry.cluster_bits() < state.next_guest;
+        let before = if continues { first } else { last };
+        state.tables.place(first, before, &mut state.space, out)?;
         let host = self.host_run(state, first, last - first + 1)?;
+        state.tables.place(first, last, &mut state.space, out)?;
         if state.tables.linear().is_none() || self.geometry.extended_l2() {
             for cluster in first..=last {
                 let (from, count) = self.subclusters(cluster, guest_offset, end);
@@ -432,7 +438,7 @@ impl State {
                         ..tail
                     }
                 } else {
-                    self.space.take(1, out)?;
+                    self.space.take_next(1)?;
                     Tail {
                         cluster: tail.cluster + 1,
                         used: len - room,

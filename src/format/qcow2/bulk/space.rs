@@ -21,7 +21,9 @@ pub(super) struct HostSpace {
     /// The open refcount block and its index in the refcount table.
     block: Vec<u8>,
     block_index: u64,
-    /// Offsets of the blocks before it.
+    /// Complete blocks before it that have no place yet: they get one where no run is broken.
+    closed: VecDeque<Vec<u8>>,
+    /// Offsets of the blocks before those.
     written: Vec<u64>,
 }
 
@@ -44,6 +46,7 @@ impl HostSpace {
             next: 1,
             block: vec![0; geometry.cluster_size() as usize],
             block_index: 0,
+            closed: VecDeque::new(),
             written: Vec::new(),
         };
         geometry.refcount_width().fill(&mut space.block, 0, 1, 1);
@@ -65,25 +68,31 @@ impl HostSpace {
     /// # Errors
     /// [`ErrorKind::Limit`], or of writing a refcount block.
     pub fn take(&mut self, clusters: u64, out: &dyn Storage) -> Result<u64> {
+        while let Some(block) = self.closed.pop_front() {
+            let offset = self.take_next(1)?;
+            self.written.push(offset);
+            out.write_at(&block, offset)?;
+        }
+        self.take_next(clusters)
+    }
+
+    /// As [`HostSpace::take`], but right behind the clusters taken last.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`].
+    pub fn take_next(&mut self, clusters: u64) -> Result<u64> {
         let first = self.next;
         self.next = self.checked_end(first, clusters)?;
-        let mut runs = VecDeque::from([(first, clusters)]);
-        while let Some((mut at, mut left)) = runs.pop_front() {
-            while left > 0 {
-                let entries = self.geometry.refcount_block_entries();
-                while self.block_index < at / entries {
-                    let place = self.next;
-                    self.next = self.checked_end(place, 1)?;
-                    runs.push_back((place, 1));
-                    let offset = place * self.geometry.cluster_size();
-                    out.write_at(&self.block, offset)?;
-                    self.close_block(offset)?;
-                }
-                let count = left.min(entries - at % entries);
-                self.fill(at, count);
-                at += count;
-                left -= count;
+        let (mut at, mut left) = (first, clusters);
+        while left > 0 {
+            let entries = self.geometry.refcount_block_entries();
+            while self.block_index < at / entries {
+                self.close_block()?;
             }
+            let count = left.min(entries - at % entries);
+            self.fill(at, count);
+            at += count;
+            left -= count;
         }
         Ok(first * self.geometry.cluster_size())
     }
@@ -118,12 +127,17 @@ impl HostSpace {
         let mut at = self.next;
         let mut place = self.next + layout.reftable_clusters;
         for _ in 0..layout.blocks {
-            let entries = self.geometry.refcount_block_entries();
-            let end = ((self.block_index + 1) * entries).min(layout.end);
-            self.fill(at, end.saturating_sub(at));
-            at = at.max(end);
-            batch.push(place * cluster, &self.block, out)?;
-            self.close_block(place * cluster)?;
+            if self.closed.is_empty() {
+                let entries = self.geometry.refcount_block_entries();
+                let end = ((self.block_index + 1) * entries).min(layout.end);
+                self.fill(at, end.saturating_sub(at));
+                at = at.max(end);
+                self.close_block()?;
+            }
+            if let Some(block) = self.closed.pop_front() {
+                batch.push(place * cluster, &block, out)?;
+                self.written.push(place * cluster);
+            }
             place += 1;
         }
         let mut table: Vec<u8> = self
@@ -149,11 +163,12 @@ impl HostSpace {
         width.fill(&mut self.block, index as usize, count as usize, 1);
     }
 
-    fn close_block(&mut self, offset: u64) -> Result<()> {
-        if self.written.len() as u64 >= MAX_REFTABLE_BYTES / 8 {
+    fn close_block(&mut self) -> Result<()> {
+        let blocks = (self.written.len() + self.closed.len()) as u64;
+        if blocks >= MAX_REFTABLE_BYTES / 8 {
             return Err(too_large());
         }
-        self.written.push(offset);
+        self.closed.push_back(self.block.clone());
         self.block.fill(0);
         self.block_index += 1;
         Ok(())
