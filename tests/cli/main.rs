@@ -15,5 +15,6 @@ mod info;
 mod locks;
 mod map;
 mod progress;
+mod samples;
 mod signals;
 mod usage;
