@@ -42,7 +42,7 @@ static const struct option_entry options[] = {
      "0 writes everything"},
     {OPT_SALVAGE, "salvage", NULL,
      "go on where a source cannot be read: what is lost becomes zeroes"},
-    {OPT_BITMAPS, "bitmaps", NULL, "copy the persistent bitmaps of the source as well"},
+    {OPT_BITMAPS, "bitmaps", NULL, "copy the persistent bitmaps of the source as well; refused where it has some"},
     {OPT_SKIP_BROKEN_BITMAPS, "skip-broken-bitmaps", NULL,
      "leave out inconsistent bitmaps; needs --bitmaps"},
     {'U', "force-share", NULL, "also when another process is writing to a source"},
