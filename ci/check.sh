@@ -34,7 +34,8 @@ sh ci/symbols.sh
 sh ci/header.sh
 
 if [ -n "${PLATTER_SKIP_QEMU:-}" ]; then
-    $CARGO test --lib --doc
+    $CARGO test --lib
+    $CARGO test --doc
     $CARGO test --test ffi
 else
     $CARGO test

@@ -5,7 +5,7 @@
 //! ([`error`], [`size`], [`options`], [`location`], [`policy`], [`job`], [`extent`]).
 //!
 //! * [`storage`] is the host side: byte stores such as a file, a block device or memory.
-//! * [`format`] is the guest side: one room per image format.
+//! * [`mod@format`] is the guest side: one room per image format.
 //! * [`image`] is an open image: a format over storage over a backing chain.
 //! * [`ops`] holds one module per operation; [`capi`] is the C ABI over the public Rust API.
 

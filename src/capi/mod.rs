@@ -1,7 +1,7 @@
 //! The C ABI: the only room with exported symbols. It calls the public Rust API and nothing below.
 //!
 //! Each file is one object of the header; the doc comments here are the header's documentation.
-//! Types carry their C names. Every export goes through [`guard`], which turns NULL handles,
+//! Types carry their C names. Every export goes through `guard`, which turns NULL handles,
 //! failures and panics into a status.
 #![allow(
     unsafe_code,
