@@ -480,6 +480,11 @@
 #define PLATTER_REPORT_CREATE 6
 
 /**
+ * Kind of report: how large a new image will be.
+ */
+#define PLATTER_REPORT_MEASURE 7
+
+/**
  * Flag of `platter_compare_job_new()`: allocation and size must agree too.
  */
 #define PLATTER_COMPARE_STRICT 1
@@ -1718,7 +1723,7 @@ void platter_job_free(struct platter_job *job);
 uint32_t platter_report_kind(const struct platter_report *report);
 
 /**
- * The report as JSON, with its final newline: for info, check and map what `qemu-img --output=json`
+ * The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
  * prints, key for key. `*out` lives as long as the report. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
@@ -2135,6 +2140,27 @@ int platter_map_job_new(struct platter_job **out,
                         uint64_t length,
                         uint32_t flags,
                         struct platter_error **err);
+
+/**
+ * Makes a job that tells how many bytes a new image in `format` will take: one with the guest
+ * contents of `image` and its backing chain, or, where `image` is NULL, an empty one of `size`
+ * guest bytes. `options` (may be NULL) are those of creation. Nothing is created and no data is
+ * read. The job keeps the image alive. `*out` belongs to the caller, who frees it with
+ * `platter_job_free()`. `flags` must be 0.
+ *
+ * Statuses: INVALID, UNSUPPORTED for an unknown format; of the job: INVALID for bad options,
+ * UNSUPPORTED where the format cannot be measured, OS, CORRUPT. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `format` is NULL or NUL-terminated.
+ */
+int platter_measure_job_new(struct platter_job **out,
+                            const struct platter_image *image,
+                            uint64_t size,
+                            const char *format,
+                            const struct platter_options *options,
+                            uint32_t flags,
+                            struct platter_error **err);
 
 #ifdef __cplusplus
 }  // extern "C"

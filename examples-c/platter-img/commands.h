@@ -10,5 +10,6 @@ extern const struct command command_convert;
 extern const struct command command_create;
 extern const struct command command_info;
 extern const struct command command_map;
+extern const struct command command_measure;
 
 #endif

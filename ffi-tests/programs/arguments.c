@@ -313,6 +313,9 @@ static void jobs(void)
     NO_NULL(platter_map_job_new(NULL, image, 0, 1, 0, &err), "out");
     NO_NULL(platter_map_job_new(&job, NULL, 0, 1, 0, &err), "image");
     NO_FLAG(platter_map_job_new(&job, image, 0, 1, BAD, &err));
+    NO_NULL(platter_measure_job_new(NULL, image, 0, "raw", NULL, 0, &err), "out");
+    NO_NULL(platter_measure_job_new(&job, image, 0, NULL, NULL, 0, &err), "format");
+    NO_FLAG(platter_measure_job_new(&job, image, 0, "raw", NULL, BAD, &err));
 
     OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
     NO_NULL(platter_job_set_progress(NULL, on_progress, &frees, count_free, 0, &err), "job");

@@ -21,6 +21,7 @@ use crate::ops::compare::{CompareReport, Comparison};
 use crate::ops::convert::ConvertReport;
 use crate::ops::info::{InfoReport, LayerInfo};
 use crate::ops::map::{MapEntry, MapReport};
+use crate::ops::measure::MeasureReport;
 
 /// Kind of report: what an image is.
 pub const PLATTER_REPORT_INFO: u32 = 1;
@@ -34,6 +35,9 @@ pub const PLATTER_REPORT_COMPARE: u32 = 4;
 pub const PLATTER_REPORT_CONVERT: u32 = 5;
 /// Kind of report: what was created.
 pub const PLATTER_REPORT_CREATE: u32 = 6;
+
+/// Kind of report: how large a new image will be.
+pub const PLATTER_REPORT_MEASURE: u32 = 7;
 
 /// What an operation found or did. The caller of the function that made it owns it and frees it with
 /// `platter_report_free()`; it stands on its own, also when its job or image is gone. Nothing changes
@@ -61,6 +65,7 @@ pub(super) enum Content {
     Compare(CompareReport),
     Convert(ConvertReport),
     Create { summary: String },
+    Measure(MeasureReport),
 }
 
 impl Handle for platter_report {
@@ -100,6 +105,7 @@ impl Inner {
                 Content::Info(report) => report.json(),
                 Content::Check(report) => report.json(),
                 Content::Map(report) => report.json(),
+                Content::Measure(report) => report.json(),
                 Content::Compare(_) | Content::Convert(_) | Content::Create { .. } => {
                     let object: Map<_, _> = self
                         .fields(0)
@@ -118,6 +124,7 @@ impl Inner {
                 Content::Info(report) => (report.text(), Ok(())),
                 Content::Check(report) => (report.text(), Ok(())),
                 Content::Map(report) => report.text(),
+                Content::Measure(report) => (report.text(), Ok(())),
                 Content::Compare(report) => (report.text(), Ok(())),
                 Content::Convert(_) => (String::new(), Ok(())),
                 Content::Create { summary } => (format!("{summary}\n"), Ok(())),
@@ -146,6 +153,7 @@ impl Inner {
             Content::Check(report) => Some(check_fields(report)),
             Content::Compare(report) => Some(compare_fields(report)),
             Content::Convert(report) => Some(convert_fields(report)),
+            Content::Measure(report) => Some(measure_fields(report)),
             Content::Create { summary } => Some(vec![("summary", summary.as_str().into())]),
         }
         .unwrap_or_default()
@@ -266,6 +274,14 @@ fn convert_fields(report: &ConvertReport) -> Vec<(&'static str, Value)> {
         .0
 }
 
+fn measure_fields(report: &MeasureReport) -> Vec<(&'static str, Value)> {
+    Fields(Vec::new())
+        .maybe("bitmaps", report.0.bitmaps)
+        .add("required", report.0.required)
+        .add("fully-allocated", report.0.fully_allocated)
+        .0
+}
+
 /// The kind of report, a `PLATTER_REPORT_*`. 0 for NULL.
 ///
 /// Threads: any. Since 0.1.
@@ -278,10 +294,11 @@ pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
         Content::Compare(_) => PLATTER_REPORT_COMPARE,
         Content::Convert(_) => PLATTER_REPORT_CONVERT,
         Content::Create { .. } => PLATTER_REPORT_CREATE,
+        Content::Measure(_) => PLATTER_REPORT_MEASURE,
     })
 }
 
-/// The report as JSON, with its final newline: for info, check and map what `qemu-img --output=json`
+/// The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
 /// prints, key for key. `*out` lives as long as the report. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.

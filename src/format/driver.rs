@@ -55,6 +55,8 @@ pub struct FormatDriver {
     pub plan: Option<fn(&CreateParams<'_>) -> Result<()>>,
     /// Starts a new image on an empty storage.
     pub create: Option<CreateFn>,
+    /// Tells how large a new image will be.
+    pub measure: Option<MeasureFn>,
     /// Options of `create`, sorted by name.
     pub create_options: &'static [OptionSpec],
     /// Keys of the "Formatting" line of `create` in QEMU's order, without those of the protocol;
@@ -121,3 +123,27 @@ pub struct CreateContext<'a> {
     /// Creates the data file and such.
     pub opener: &'a dyn Opener,
 }
+
+/// What a new image that is to be measured will hold.
+pub struct Contents<'a> {
+    /// Counts the units of that many bytes in which the source has data; None where the image
+    /// stays empty.
+    pub data_units: Option<&'a mut dyn FnMut(u64) -> Result<u64>>,
+    /// Length of the name and granularity of each bitmap of the source; None where the source can
+    /// have none.
+    pub bitmaps: Option<&'a [(u64, u64)]>,
+}
+
+/// The size of a new image, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// As it will be written.
+    pub required: u64,
+    /// When every guest byte is written.
+    pub fully_allocated: u64,
+    /// For copies of the source's bitmaps, where both formats have them.
+    pub bitmaps: Option<u64>,
+}
+
+/// Measures a new image; the options are checked as by [`FormatDriver::plan`].
+pub type MeasureFn = fn(&CreateParams<'_>, &mut Contents<'_>) -> Result<Measured>;

@@ -11,7 +11,10 @@ pub mod registry;
 pub mod traits;
 
 pub use capabilities::{Amend, AmendContext, BitmapInfo, Bitmaps, NewSnapshot, Overlay, Snapshots};
-pub use driver::{CreateContext, CreateParams, Features, FormatDriver, OpenContext, Probe};
+pub use driver::{
+    Contents, CreateContext, CreateFn, CreateParams, Features, FormatDriver, MeasureFn, Measured,
+    OpenContext, Probe,
+};
 pub use traits::{
     BackingRef, Below, Blank, Bulk, Check, CheckReport, Compress, Format, FormatInfo, IoGuard,
     Opener, RepairMode, SnapshotInfo, ZeroBelow,

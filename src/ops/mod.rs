@@ -8,6 +8,7 @@ mod failure;
 pub mod help;
 pub mod info;
 pub mod map;
+pub mod measure;
 pub mod render;
 mod status;
 pub use crate::zero;

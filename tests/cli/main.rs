@@ -14,6 +14,7 @@ mod header;
 mod info;
 mod locks;
 mod map;
+mod measure;
 mod progress;
 mod samples;
 mod signals;

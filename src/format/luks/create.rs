@@ -10,6 +10,7 @@ use crate::extent::StorageSlot;
 use crate::format::luks::HeaderArea;
 use crate::format::traits::Encoder;
 use crate::format::{Blank, Bulk, CreateContext, CreateParams};
+use crate::format::{Contents, Measured};
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::crypt::CryptStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -137,6 +138,22 @@ fn key_secret(values: &Values) -> Result<&str> {
             ErrorKind::NeedsSecret,
             "Parameter 'key-secret' is required for cipher",
         )
+    })
+}
+
+/// All of the payload is allocated: what was never written decrypts to noise.
+pub(super) fn measure(params: &CreateParams<'_>, _: &mut Contents<'_>) -> Result<Measured> {
+    let values = params.values;
+    preallocation(values)?;
+    key_secret(values)?;
+    let options = parse_cipher_options(values, "")?;
+    let total = required_header_len(&options.cipher)
+        .checked_add(params.size)
+        .ok_or_else(|| Error::new(ErrorKind::Limit, "The image is too large for a file"))?;
+    Ok(Measured {
+        required: total,
+        fully_allocated: total,
+        bitmaps: None,
     })
 }
 

@@ -34,6 +34,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     open,
     plan: Some(create::plan),
     create: Some(create::create),
+    measure: Some(create::measure),
     create_options: create::OPTIONS,
     summary: &[
         ("size", None),

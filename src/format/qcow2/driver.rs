@@ -28,6 +28,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     open,
     plan: Some(create::plan),
     create: Some(create::create),
+    measure: Some(super::measure::measure),
     create_options: create::OPTIONS,
     summary: create::SUMMARY,
     amend_options: &[],

@@ -16,6 +16,7 @@ mod l2;
 mod layout;
 mod limbo;
 mod map;
+mod measure;
 mod open;
 mod ordering;
 mod overlap;

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::traits::Encoder;
 use crate::format::{Blank, Bulk, CreateContext, CreateParams};
+use crate::format::{Contents, Measured};
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{Durability, Preallocation, Storage};
 
@@ -32,6 +33,15 @@ fn preallocation(params: &CreateParams<'_>) -> Result<Preallocation> {
         )),
         Some(other) => Err(Error::invalid(format!("invalid parameter value: {other}"))),
     }
+}
+
+pub(super) fn measure(params: &CreateParams<'_>, _: &mut Contents<'_>) -> Result<Measured> {
+    preallocation(params)?;
+    Ok(Measured {
+        required: params.size,
+        fully_allocated: params.size,
+        bitmaps: None,
+    })
 }
 
 pub(super) fn plan(params: &CreateParams<'_>) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::storage::Preallocation;
 
 /// The options of a new image, checked.
 #[derive(Clone, Debug)]
-pub(super) struct Spec {
+pub(in crate::format::qcow2) struct Spec {
     /// 2 or 3.
     pub version: u32,
     /// Sizes.

@@ -1,0 +1,151 @@
+#include "commands.h"
+#include "creation.h"
+#include "jobs.h"
+#include "open.h"
+#include "print.h"
+
+enum { OPT_SIZE = 512 };
+
+static const struct option_entry options[] = {
+    OPTION_HELP,
+    {'O', "target-format", "FMT", "the format of the new image (raw)"},
+    {'o', "options", "FMT_OPTS", "options of the new image, as KEY=VALUE,..."},
+    {OPT_SIZE, "size", "SIZE", "the virtual size of a new, empty image"},
+    {'f', "format", "FMT", "the format of IMAGE; guessed if not given"},
+    {OPT_IMAGE_OPTS, "image-opts", NULL,
+     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    {OPT_OUTPUT, "output", "human|json", "the form of the report (human)"},
+    {'U', "force-share", NULL, "also when another process is writing to the image"},
+    OPTION_OBJECT,
+    OPTION_UNTRUSTED,
+    OPTION_END,
+};
+
+/* What the command line asks for. */
+struct request {
+    struct open_request source;
+    const char *format;
+    platter_options *options;
+    bool json;
+    bool size_given;
+    uint64_t size;
+};
+
+/* Reads the options; false after a message. */
+static bool parse(struct request *request)
+{
+    platter_error *error = NULL;
+
+    for (int code; (code = options_next()) != -1;) {
+        switch (code) {
+        case 'O':
+            request->format = options_argument();
+            break;
+        case 'o':
+            if (!creation_add(request->options, options_argument()))
+                return false;
+            break;
+        case OPT_SIZE:
+            if (platter_size_parse(&request->size, options_argument(), PLATTER_SIZE_IMAGE,
+                                   &error) != PLATTER_OK) {
+                print_platter_error(error);
+                return false;
+            }
+            request->size_given = true;
+            break;
+        case 'f':
+            request->source.format = options_argument();
+            break;
+        case 'U':
+            request->source.force_share = true;
+            break;
+        case OPT_IMAGE_OPTS:
+            request->source.image_opts = true;
+            break;
+        case OPT_OUTPUT:
+            request->json = options_output_is_json(options_argument());
+            break;
+        }
+    }
+    return true;
+}
+
+static int measure(const struct request *request, const platter_image *image)
+{
+    static const struct job_display display = {0};
+    platter_job *job = NULL;
+    platter_report *report = NULL;
+    platter_error *error = NULL;
+    bool printed = false;
+
+    if (platter_measure_job_new(&job, image, request->size, request->format, request->options, 0,
+                                &error) == PLATTER_OK)
+        report = jobs_run(job, &display, &error);
+    if (report != NULL)
+        printed = print_report(report, request->json);
+    else
+        print_platter_error(error);
+    platter_report_free(report);
+    return printed ? 0 : 1;
+}
+
+/* Acts on the operand, the image to measure for. */
+static int measure_operand(struct request *request)
+{
+    const int count = options_operand_count();
+    platter_image *image = NULL;
+    int code;
+
+    if (count > 1) {
+        print_error("At most one filename argument is allowed.");
+        return 1;
+    }
+    if (count == 0 && (request->source.image_opts || request->source.format != NULL)) {
+        print_error("--image-opts, -f, and -l require a filename argument.");
+        return 1;
+    }
+    if (count == 0 && !request->size_given) {
+        print_error("Either --size N or one filename must be specified.");
+        return 1;
+    }
+    if (count == 1 && request->size_given) {
+        print_error("--size N cannot be used together with a filename.");
+        return 1;
+    }
+    if (count == 0)
+        return measure(request, NULL);
+    if (options_conflict_with_format(request->source.image_opts, request->source.format))
+        return 1;
+    image = open_image(options_operands()[0], &request->source, 0);
+    if (image == NULL)
+        return 1;
+    code = measure(request, image);
+    return open_close(image) ? code : 1;
+}
+
+static int run(void)
+{
+    struct request request = {.format = "raw"};
+    platter_error *error = NULL;
+    int code = 1;
+
+    if (platter_options_new(&request.options, 0, &error) != PLATTER_OK) {
+        print_platter_error(error);
+        return 1;
+    }
+    if (parse(&request))
+        code = measure_operand(&request);
+    platter_options_free(request.options);
+    return code;
+}
+
+const struct command command_measure = {
+    .name = "measure",
+    .summary = "Tell how large a new image will be",
+    .synopsis = "[-f FMT | --image-opts] [-o OPTIONS] [-O OUTPUT_FMT]\n"
+                "[--output human|json] [--object OBJDEF] [-U] [--untrusted]\n(--size SIZE | IMAGE)",
+    .options = options,
+    .operands = "IMAGE\n   the image whose contents the new one is to hold",
+    .failure = 1,
+    .run = run,
+};

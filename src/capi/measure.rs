@@ -1,0 +1,68 @@
+//! The job that tells how large a new image will be.
+
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{Handle, call_out, check_flags};
+use crate::capi::image::{platter_image, shared_of};
+use crate::capi::job::{NewJob, platter_job};
+use crate::capi::options::platter_options;
+use crate::capi::report::Content;
+use crate::capi::text::utf8;
+use crate::error::Error;
+use crate::format::registry;
+use crate::ops::measure::{MeasureSource, measure};
+
+/// Makes a job that tells how many bytes a new image in `format` will take: one with the guest
+/// contents of `image` and its backing chain, or, where `image` is NULL, an empty one of `size`
+/// guest bytes. `options` (may be NULL) are those of creation. Nothing is created and no data is
+/// read. The job keeps the image alive. `*out` belongs to the caller, who frees it with
+/// `platter_job_free()`. `flags` must be 0.
+///
+/// Statuses: INVALID, UNSUPPORTED for an unknown format; of the job: INVALID for bad options,
+/// UNSUPPORTED where the format cannot be measured, OS, CORRUPT. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `format` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_measure_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    image: Option<&platter_image>,
+    size: u64,
+    format: *const c_char,
+    options: Option<&platter_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let format = unsafe { utf8(format, "format")? };
+        let driver = registry::by_name(format)
+            .ok_or_else(|| Error::unsupported(format!("Unknown file format '{format}'")))?;
+        let options = match options {
+            Some(options) => {
+                options.poison().check()?;
+                options.options().clone()
+            }
+            None => Default::default(),
+        };
+        let images = match image {
+            Some(image) => vec![shared_of(Some(image), "image")?],
+            None => Vec::new(),
+        };
+        Ok(NewJob::new().into_handle(
+            "measure",
+            None,
+            images,
+            Box::new(move |job, images| {
+                let source = match images.first() {
+                    Some(image) => MeasureSource::Image(image),
+                    None => MeasureSource::Size(size),
+                };
+                measure(source, driver, &options, job).map(Content::Measure)
+            }),
+        ))
+    })
+}

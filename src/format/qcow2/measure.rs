@@ -1,0 +1,120 @@
+//! How large a new image will be.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Contents, CreateParams, Measured};
+use crate::storage::Preallocation;
+
+use super::create::Spec;
+use super::disk::Geometry;
+
+/// Bytes of an entry of the bitmap directory before its name.
+const BITMAP_ENTRY_LEN: u64 = 24;
+
+/// Measures a new image; see [`crate::format::FormatDriver::measure`].
+pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) -> Result<Measured> {
+    let spec = Spec::new(params).map_err(|error| match error.kind() {
+        ErrorKind::Limit => too_large(),
+        _ => error,
+    })?;
+    let geometry = &spec.geometry;
+    let data = match &mut contents.data_units {
+        Some(count) => count(geometry.cluster_size())?,
+        None => 0,
+    };
+    let (required, fully_allocated) = sizes(geometry, params.size, data, 0)?;
+    let whole = matches!(
+        spec.preallocation,
+        Preallocation::Falloc | Preallocation::Full
+    );
+    let bitmaps = contents.bitmaps.filter(|_| spec.version >= 3);
+    Ok(Measured {
+        required: if whole { fully_allocated } else { required },
+        fully_allocated,
+        bitmaps: bitmaps.map(|list| bitmaps_size(geometry, params.size, list)),
+    })
+}
+
+/// Bytes for bitmaps of these name lengths and granularities: data, tables and one directory.
+fn bitmaps_size(geometry: &Geometry, size: u64, bitmaps: &[(u64, u64)]) -> u64 {
+    let mut clusters = 0u64;
+    let mut directory = 0;
+    for (name_len, granularity) in bitmaps {
+        let bytes = size.div_ceil((*granularity).max(1)).div_ceil(8);
+        let data = geometry.clusters_for(bytes);
+        clusters += data + geometry.clusters_for(data * 8);
+        directory += (BITMAP_ENTRY_LEN + name_len).next_multiple_of(8);
+    }
+    (clusters + geometry.clusters_for(directory)) * geometry.cluster_size()
+}
+
+/// Host clusters of the metadata of an image that is fully allocated: header, tables and refcounts.
+fn metadata_clusters(geometry: &Geometry, size: u64, extra: u64) -> Option<u64> {
+    let guest = geometry.guest_clusters(size);
+    let l2 = geometry.l1_entries(size);
+    let l1 = geometry.clusters_for(l2.checked_mul(8)?);
+    let counted = guest
+        .checked_add(l2)?
+        .checked_add(l1)?
+        .checked_add(extra)?
+        .checked_add(1)?;
+    let (mut table, mut blocks) = (0, 0);
+    // The refcounts count their own clusters too: grow until they fit.
+    loop {
+        let total = counted.checked_add(table)?.checked_add(blocks)?;
+        let next_blocks = total.div_ceil(geometry.refcount_block_entries());
+        let next_table = geometry.clusters_for(next_blocks.checked_mul(8)?);
+        if (next_table, next_blocks) == (table, blocks) {
+            return total.checked_sub(guest);
+        }
+        (table, blocks) = (next_table, next_blocks);
+    }
+}
+
+/// Bytes of an image of `size` guest bytes of which `data_clusters` clusters are written, and bytes
+/// when all are. `extra` clusters hold something else, such as an encryption header.
+fn sizes(geometry: &Geometry, size: u64, data_clusters: u64, extra: u64) -> Result<(u64, u64)> {
+    let bytes = |clusters: u64| clusters.checked_mul(geometry.cluster_size());
+    metadata_clusters(geometry, size, extra)
+        .and_then(|metadata| {
+            let required = bytes(metadata.checked_add(data_clusters)?)?;
+            let full = bytes(metadata.checked_add(geometry.guest_clusters(size))?)?;
+            Some((required, full))
+        })
+        .ok_or_else(too_large)
+}
+
+fn too_large() -> Error {
+    Error::new(
+        ErrorKind::Limit,
+        "The image size is too large (try using a larger cluster size)",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_a_gibibyte() {
+        let default = Geometry::new(16, false, 4).unwrap();
+        assert_eq!(
+            sizes(&default, 1 << 30, 0, 0).unwrap(),
+            (393_216, 1_074_135_040)
+        );
+        assert_eq!(sizes(&default, 0, 0, 0).unwrap(), (196_608, 196_608));
+        assert_eq!(
+            sizes(&default, 1 << 30, 0, 32).unwrap(),
+            (2_490_368, 1_076_232_192)
+        );
+        let small = Geometry::new(12, false, 4).unwrap();
+        assert_eq!(
+            sizes(&small, 1 << 30, 0, 0).unwrap(),
+            (2_637_824, 1_076_379_648)
+        );
+        let extended = Geometry::new(16, true, 4).unwrap();
+        assert_eq!(
+            sizes(&extended, 1 << 30, 0, 0).unwrap(),
+            (524_288, 1_074_266_112)
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! `measure`: how large a new image will be.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::extent::ExtentKind;
+use crate::format::{Contents, CreateParams, FormatDriver, Measured};
+use crate::image::Image;
+use crate::job::Job;
+use crate::location::Location;
+use crate::ops::create::option_table;
+use crate::ops::render::json;
+use crate::options::{Options, Values};
+use crate::size;
+
+/// What the new image is to hold.
+#[derive(Clone, Copy, Debug)]
+pub enum MeasureSource<'a> {
+    /// Nothing yet: a virtual size in bytes.
+    Size(u64),
+    /// The contents of an image and its backing chain.
+    Image(&'a Image),
+}
+
+/// The report of `measure`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeasureReport(pub Measured);
+
+/// Measures an image of the format `driver` with the given creation options. Data is not read.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] for bad options, [`crate::ErrorKind::Unsupported`] where the format
+/// cannot be measured, or of mapping the source.
+pub fn measure(
+    source: MeasureSource<'_>,
+    driver: &'static FormatDriver,
+    options: &Options,
+    job: &mut Job,
+) -> Result<MeasureReport> {
+    let measure = driver.measure.ok_or_else(|| {
+        Error::unsupported(format!(
+            "Block driver '{}' does not support size measurement",
+            driver.name
+        ))
+    })?;
+    let mut options = options.clone();
+    // A size among the options gives way to the source's.
+    let _ = options.take("size");
+    let table = option_table(driver, &Location::from_path("new"))?;
+    let values = Values::check(&options, &table).map_err(|error| {
+        // The line that qemu-img adds; the list of valid keys would stand between the two.
+        Error::new(error.kind(), error.to_string())
+            .with_hint(format!("Invalid options for file format '{}'", driver.name))
+    })?;
+    let (asked_size, image) = match source {
+        MeasureSource::Size(size) => (size, None),
+        MeasureSource::Image(image) => (image.len(), Some(image)),
+    };
+    let size = size::round_up_sector(asked_size)
+        .ok_or_else(|| Error::invalid("The image size is too large"))?;
+    job.control().set_total(size);
+    let bitmaps = image.map(source_bitmaps).transpose()?.flatten();
+    let mut count = |unit: u64| image.map_or(Ok(0), |image| data_units(image, unit, job));
+    let measured = measure(
+        &CreateParams {
+            size,
+            asked_size,
+            values: &values,
+            backing: None,
+        },
+        &mut Contents {
+            data_units: image.is_some().then_some(&mut count),
+            bitmaps: bitmaps.as_deref(),
+        },
+    )?;
+    job.finish()?;
+    Ok(MeasureReport(measured))
+}
+
+/// Length of the name and granularity of each bitmap; None where the image can have none.
+fn source_bitmaps(image: &Image) -> Result<Option<Vec<(u64, u64)>>> {
+    let info = image.format().info()?;
+    let Some(Value::Object(data)) = info.specific else {
+        return Ok(None);
+    };
+    // Version 2 has no bitmaps.
+    if data.get("compat").and_then(Value::as_str) != Some("1.1") {
+        return Ok(None);
+    }
+    let list = data.get("bitmaps").and_then(Value::as_array);
+    let bitmaps = list.into_iter().flatten().filter_map(|bitmap| {
+        let name = bitmap.get("name")?.as_str()?;
+        Some((name.len() as u64, bitmap.get("granularity")?.as_u64()?))
+    });
+    Ok(Some(bitmaps.collect()))
+}
+
+/// How many units of `unit` bytes hold data.
+fn data_units(image: &Image, unit: u64, job: &mut Job) -> Result<u64> {
+    let (mut at, mut units) = (0, 0);
+    // The first unit that is not counted yet.
+    let mut next = 0;
+    while at < image.len() {
+        let run = image.map(at, image.len() - at)?;
+        let end = at + run.extent.len;
+        if matches!(
+            run.extent.kind,
+            ExtentKind::Data { .. } | ExtentKind::Encoded { .. }
+        ) {
+            let first = (at / unit).max(next);
+            let past = end.div_ceil(unit);
+            units += past.saturating_sub(first);
+            next = next.max(past);
+        }
+        job.control().advance(run.extent.len);
+        job.tick()?;
+        at = end;
+    }
+    Ok(units)
+}
+
+impl MeasureReport {
+    /// The JSON that `qemu-img measure --output=json` prints.
+    pub fn json(&self) -> String {
+        let mut object = Map::new();
+        if let Some(bitmaps) = self.0.bitmaps {
+            object.insert("bitmaps".into(), bitmaps.into());
+        }
+        object.insert("required".into(), self.0.required.into());
+        object.insert("fully-allocated".into(), self.0.fully_allocated.into());
+        json::pretty(&Value::Object(object))
+    }
+
+    /// The text that `qemu-img measure` prints.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "required size: {}\nfully allocated size: {}\n",
+            self.0.required, self.0.fully_allocated
+        );
+        if let Some(bitmaps) = self.0.bitmaps {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "bitmaps size: {bitmaps}");
+        }
+        text
+    }
+}
