@@ -6,7 +6,6 @@ mod common;
 use std::sync::Arc;
 
 use common::Dir;
-use platter::format::Format;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Event, Fault, FaultyStorage, LoggingStorage};
 use platter::storage::{CacheMode, Storage, ZeroFlags};

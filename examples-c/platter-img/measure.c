@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "commands.h"
 #include "creation.h"
 #include "jobs.h"
@@ -70,6 +72,16 @@ static bool parse(struct request *request)
     return true;
 }
 
+/* Prints and frees the error; a wrong option has a second line. */
+static void refused(platter_error *error, const char *format)
+{
+    const bool wrong_option = strncmp(platter_error_message(error), "Invalid parameter '", 19) == 0;
+
+    print_platter_error(error);
+    if (wrong_option)
+        print_error("Invalid options for file format '%s'", format);
+}
+
 static int measure(const struct request *request, const platter_image *image)
 {
     static const struct job_display display = {0};
@@ -84,7 +96,7 @@ static int measure(const struct request *request, const platter_image *image)
     if (report != NULL)
         printed = print_report(report, request->json);
     else
-        print_platter_error(error);
+        refused(error, request->format);
     platter_report_free(report);
     return printed ? 0 : 1;
 }

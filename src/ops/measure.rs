@@ -49,11 +49,7 @@ pub fn measure(
     // A size among the options gives way to the source's.
     let _ = options.take("size");
     let table = option_table(driver, &Location::from_path("new"))?;
-    let values = Values::check(&options, &table).map_err(|error| {
-        // The line that qemu-img adds; the list of valid keys would stand between the two.
-        Error::new(error.kind(), error.to_string())
-            .with_hint(format!("Invalid options for file format '{}'", driver.name))
-    })?;
+    let values = Values::check(&options, &table)?;
     let (asked_size, image) = match source {
         MeasureSource::Size(size) => (size, None),
         MeasureSource::Image(image) => (image.len(), Some(image)),

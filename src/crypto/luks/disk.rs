@@ -279,7 +279,7 @@ fn parse_cipher(family: &str, mode_text: &str, key_len: u32) -> Result<CipherSpe
         key_len
     };
     let algorithm = Algorithm::from_family(family, single as usize)
-        .filter(|_| mode != Mode::Xts || key_len % 2 == 0)
+        .filter(|_| mode != Mode::Xts || key_len.is_multiple_of(2))
         .ok_or_else(|| {
             Error::unsupported(format!(
                 "Algorithm '{family}' with key size {key_len} not supported"
