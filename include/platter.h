@@ -536,7 +536,7 @@
 #define PLATTER_BACKING_UNSAFE 1
 
 /**
- * Flag of `platter_info()`: report the whole backing chain.
+ * Flag of `platter_image_describe()`: report the whole backing chain.
  */
 #define PLATTER_INFO_CHAIN 256
 
@@ -2121,11 +2121,11 @@ void platter_create_free(struct platter_create *create);
  * # Safety
  * `location` is NULL or NUL-terminated.
  */
-int platter_info(struct platter_report **out,
-                 const char *location,
-                 const struct platter_open_options *options,
-                 uint32_t flags,
-                 struct platter_error **err);
+int platter_image_describe(struct platter_report **out,
+                           const char *location,
+                           const struct platter_open_options *options,
+                           uint32_t flags,
+                           struct platter_error **err);
 
 /**
  * Makes a job that maps `length` guest bytes of `image` and its backing chain from `start`; a length

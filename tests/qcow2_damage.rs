@@ -6,7 +6,6 @@ mod common;
 use std::sync::Arc;
 
 use common::Dir;
-use platter::format::Format;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::{CacheMode, ZeroFlags};
 use platter::{ErrorKind, Image, Location, OpenOptions, OpenPolicy};
@@ -217,7 +216,7 @@ fn flipped_bits_do_no_harm() {
         };
         // Bytes that are not the pattern of a data cluster are metadata.
         let spots: Vec<usize> = (0..good.len())
-            .filter(|&i| (8..104).contains(&i) || !matches!(good[i], 0 | 1 | 2 | 3))
+            .filter(|&i| (8..104).contains(&i) || !matches!(good[i], 0..=3))
             .collect();
         for _ in 0..600 {
             let mut bytes = good.clone();

@@ -3,7 +3,6 @@
 mod common;
 
 use common::Dir;
-use platter::format::Format;
 use platter::storage::{CacheMode, ZeroFlags};
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 

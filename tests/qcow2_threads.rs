@@ -5,7 +5,6 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::Dir;
-use platter::format::Format;
 use platter::storage::{CacheMode, ZeroFlags};
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 

@@ -282,7 +282,7 @@ static bool bitmaps_are_copied(const struct request *request, const char *source
 
     if (how == NULL)
         return false;
-    if (platter_info(&report, source, how,
+    if (platter_image_describe(&report, source, how,
                      open_location_flags(request->source.image_opts) | open_flags(&request->source),
                      &error) != PLATTER_OK ||
         platter_report_string(&format, report, 0, "format", &error) != PLATTER_OK ||

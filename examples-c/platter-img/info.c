@@ -55,7 +55,7 @@ static int run(void)
     flags = open_location_flags(request.image_opts) | open_flags(&request);
     if (chain)
         flags |= PLATTER_INFO_CHAIN;
-    if (platter_info(&report, name, how, flags, &error) != PLATTER_OK)
+    if (platter_image_describe(&report, name, how, flags, &error) != PLATTER_OK)
         print_platter_error(error);
     platter_open_options_free(how);
     if (report == NULL)

@@ -403,12 +403,12 @@ static void jobs(void)
     FAILS(platter_report_extent(&extent, report, 99, &err), PLATTER_STATUS_NOT_FOUND, "99");
     platter_report_free(report);
     platter_report_free(NULL);
-    NO_NULL(platter_info(NULL, "a.raw", NULL, 0, &err), "out");
+    NO_NULL(platter_image_describe(NULL, "a.raw", NULL, 0, &err), "out");
     report = POISONED;
-    NO_NULL(platter_info(&report, NULL, NULL, 0, &err), "location");
+    NO_NULL(platter_image_describe(&report, NULL, NULL, 0, &err), "location");
     CHECK(report == NULL);
-    NO_FLAG(platter_info(&report, "a.raw", NULL, BAD, &err));
-    FAILS(platter_info(&report, "a.raw", NULL, PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_INVALID,
+    NO_FLAG(platter_image_describe(&report, "a.raw", NULL, BAD, &err));
+    FAILS(platter_image_describe(&report, "a.raw", NULL, PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_INVALID,
           "flags");
     OK(platter_image_close(image, 0, &err));
 }

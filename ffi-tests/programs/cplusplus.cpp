@@ -44,7 +44,7 @@ int main()
     CHECK(!seen.empty());
 
     platter_report *raw_report;
-    OK(platter_info(&raw_report, "a.qcow2", nullptr, 0, &err));
+    OK(platter_image_describe(&raw_report, "a.qcow2", nullptr, 0, &err));
     Report report(raw_report);
     const char *format;
     OK(platter_report_string(&format, report.get(), 0, "format", &err));

@@ -33,7 +33,7 @@ int main(void)
     /* info of one image: nothing that it names is opened. */
     CHECK(rename("base.raw", "away.raw") == 0);
     platter_report *report;
-    OK(platter_info(&report, "top.qcow2", NULL, 0, &err));
+    OK(platter_image_describe(&report, "top.qcow2", NULL, 0, &err));
     CHECK(rename("away.raw", "base.raw") == 0);
     CHECK(platter_report_kind(report) == PLATTER_REPORT_INFO);
     size_t layers;
@@ -68,7 +68,7 @@ int main(void)
     platter_open_options *options;
     OK(platter_open_options_new(&options, 0, &err));
     OK(platter_open_options_set_policy(options, policy, 0, &err));
-    OK(platter_info(&report, "top.qcow2", options, PLATTER_INFO_CHAIN, &err));
+    OK(platter_image_describe(&report, "top.qcow2", options, PLATTER_INFO_CHAIN, &err));
     OK(platter_report_count(&layers, report, &err));
     CHECK_U64(layers, 2);
     CHECK_STR(string(report, 1, "format"), "raw");
@@ -78,7 +78,7 @@ int main(void)
     OK(platter_report_json(&json, report, 0, &err));
     CHECK(json[0] == '[');
     platter_report_free(report);
-    FAILS(platter_info(&report, "top.qcow2", NULL, PLATTER_INFO_CHAIN, &err), PLATTER_STATUS_DENIED,
+    FAILS(platter_image_describe(&report, "top.qcow2", NULL, PLATTER_INFO_CHAIN, &err), PLATTER_STATUS_DENIED,
           "");
 
     /* check: findings are messages, the numbers a report. */

@@ -12,7 +12,7 @@ use crate::capi::open::{
 use crate::capi::report::{Content, Inner, platter_report};
 use crate::ops;
 
-/// Flag of `platter_info()`: report the whole backing chain.
+/// Flag of `platter_image_describe()`: report the whole backing chain.
 pub const PLATTER_INFO_CHAIN: u32 = 0x100;
 
 /// Reports what the image at `location` is. Only its metadata is read: no data file is opened, and
@@ -25,7 +25,7 @@ pub const PLATTER_INFO_CHAIN: u32 = 0x100;
 /// # Safety
 /// `location` is NULL or NUL-terminated.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn platter_info(
+pub unsafe extern "C" fn platter_image_describe(
     out: Option<&mut MaybeUninit<*mut platter_report>>,
     location: *const c_char,
     options: Option<&platter_open_options>,

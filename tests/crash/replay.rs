@@ -193,7 +193,7 @@ impl Run<'_> {
         if !lines.is_empty() {
             fail(lines.join(", "));
         }
-        if count % 16 == 0 {
+        if count.is_multiple_of(16) {
             self.go_on(bytes.clone())
                 .unwrap_or_else(|error| fail(format!("{error:?}")));
         }
