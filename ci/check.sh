@@ -42,6 +42,13 @@ else
 fi
 $CARGO test --test ffi -- --ignored
 
+# Loop devices need root, and a kernel that has them.
+if [ "$(id -u)" = 0 ] && loop=$(losetup -f 2>/dev/null) && [ -b "$loop" ]; then
+    $CARGO test --test storage_device -- --ignored
+else
+    skip 'block devices (needs root and loop devices)'
+fi
+
 if [ "$skipped" -gt 0 ]; then
     echo "$skipped group(s) of tests were SKIPPED for lack of tools; see above" >&2
 fi

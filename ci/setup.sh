@@ -16,6 +16,14 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -q
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
+    # The tests compare with QEMU 10; Debian 12 has it among its backports.
+    case $(qemu-img --version | head -n 1) in
+    *' version '[1-9].*)
+        DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+            -t bookworm-backports qemu-utils ||
+            echo 'qemu-img is older than 10: its words may differ from those that the tests expect' >&2
+        ;;
+    esac
 else
     echo "Missing:$missing. To install what the tests use: sudo apt-get install -y $packages" >&2
 fi
