@@ -214,7 +214,7 @@ macro_rules! programs {
 
 programs!(
     layout, arguments, options, drivers, policy, image_io, storage, jobs, operations, reports,
-    errors, logging, lifetimes, panics, signals, cplusplus,
+    errors, logging, secrets, lifetimes, panics, signals, cplusplus,
 );
 
 /// The functions that the header declares.

@@ -574,7 +574,7 @@ typedef struct platter_image platter_image;
 typedef struct platter_job platter_job;
 
 /**
- * How an image is opened: format, cache mode, policy. What uses it copies it.
+ * How an image is opened: format, cache mode, policy, secrets. What uses it copies it.
  */
 typedef struct platter_open_options platter_open_options;
 
@@ -595,6 +595,11 @@ typedef struct platter_policy platter_policy;
  * it, so several threads may read it.
  */
 typedef struct platter_report platter_report;
+
+/**
+ * Secrets by ID. What uses them copies them; every copy is wiped when it is freed.
+ */
+typedef struct platter_secrets platter_secrets;
 
 /**
  * Receives a line of the log, without newline; `level` is a `PLATTER_LOG_*`. Called from any
@@ -1101,6 +1106,18 @@ int platter_open_options_set_policy(struct platter_open_options *options,
                                     struct platter_error **err);
 
 /**
+ * Sets the secrets that options such as
+ * `key-secret` in a location name by ID; a copy is kept, which replaces those set before.
+ * NULL stands for none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_open_options_set_secrets(struct platter_open_options *options,
+                                     const struct platter_secrets *secrets,
+                                     uint32_t flags,
+                                     struct platter_error **err);
+
+/**
  * Frees options. NULL does nothing.
  *
  * Since 0.1.
@@ -1330,6 +1347,61 @@ int platter_policy_set_limit(struct platter_policy *policy,
  * The policy is not used afterwards.
  */
 void platter_policy_free(struct platter_policy *policy);
+
+/**
+ * Makes an empty set of secrets. The caller frees it with `platter_secrets_free()`. `flags` must
+ * be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_secrets_new(struct platter_secrets **out,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * Adds the secret `id`: the `len` bytes at `data`, as they are. They are copied; the copy is wiped
+ * when it is freed, the caller's bytes are left alone. `flags` must be 0.
+ *
+ * Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `id` is NULL or NUL-terminated; `data` has `len` readable bytes.
+ */
+int platter_secrets_add(struct platter_secrets *secrets,
+                        const char *id,
+                        const void *data,
+                        size_t len,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * Adds the secret `id` as the properties of a secret object describe it. `properties` is an array
+ * of keys and values in turn that ends with NULL: `data` or `file` (a path), `format` (`raw` or
+ * `base64`), and `keyid` with `iv` where the bytes are encrypted with AES-256-CBC under another secret
+ * of this set. A file is read at once. No message repeats a value but a file's name. `flags` must
+ * be 0.
+ *
+ * Statuses: INVALID, EXISTS, LIMIT, NEEDS_SECRET, OS, NOT_FOUND. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
+ * number, behind which stands NULL.
+ */
+int platter_secrets_define(struct platter_secrets *secrets,
+                           const char *id,
+                           const char *const *properties,
+                           uint32_t flags,
+                           struct platter_error **err);
+
+/**
+ * Frees secrets. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The secrets are not used afterwards.
+ */
+void platter_secrets_free(struct platter_secrets *secrets);
 
 /**
  * Opens the image at `location`. `options` may be NULL for the defaults. `flags` are bits of
@@ -1974,6 +2046,18 @@ int platter_convert_set_target_policy(struct platter_convert *convert,
                                       struct platter_error **err);
 
 /**
+ * Sets the secrets that options of the
+ * target name by ID; a copy is kept, which replaces those set before.
+ * NULL stands for none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_convert_set_secrets(struct platter_convert *convert,
+                                const struct platter_secrets *secrets,
+                                uint32_t flags,
+                                struct platter_error **err);
+
+/**
  * Sets the target's backing file and its format; data that it holds already is not copied. Either may
  * be NULL for none, or where the options name it. `flags` must be 0.
  *
@@ -2085,6 +2169,18 @@ int platter_create_set_policy(struct platter_create *create,
                               const struct platter_policy *policy,
                               uint32_t flags,
                               struct platter_error **err);
+
+/**
+ * Sets the secrets that options such as
+ * `key-secret` name by ID; a copy is kept, which replaces those set before.
+ * NULL stands for none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_create_set_secrets(struct platter_create *create,
+                               const struct platter_secrets *secrets,
+                               uint32_t flags,
+                               struct platter_error **err);
 
 /**
  * Makes the job that creates the image. Everything that can be checked without touching the target

@@ -34,6 +34,9 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What a secret object is defined by.
+const PROPERTIES: [&str; 5] = ["data", "file", "format", "keyid", "iv"];
+
 /// The largest secret file that is read.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -79,16 +82,8 @@ impl Secrets {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`], or of reading the file.
-    pub fn define(&mut self, id: &str, properties: &BTreeMap<String, String>) -> Result<()> {
-        let get = |key: &str| properties.get(key).map(String::as_str);
-        let raw = match (get("data"), get("file")) {
-            (Some(_), Some(_)) => {
-                return Err(Error::invalid("'file' and 'data' are mutually exclusive"));
-            }
-            (Some(data), None) => Zeroizing::new(data.as_bytes().to_vec()),
-            (None, Some(file)) => read_secret_file(file)?,
-            (None, None) => return Err(Error::invalid("Either 'file' or 'data' must be provided")),
-        };
+    pub fn define(&mut self, id: &str, properties: &BTreeMap<&str, &str>) -> Result<()> {
+        let get = |key: &str| properties.get(key).copied();
         let base64 = match get("format").unwrap_or("raw") {
             "raw" => false,
             "base64" => true,
@@ -97,6 +92,17 @@ impl Secrets {
                     "Parameter 'format' does not accept value '{other}'"
                 )));
             }
+        };
+        if let Some(key) = properties.keys().find(|key| !PROPERTIES.contains(key)) {
+            return Err(Error::invalid(format!("Parameter '{key}' is unexpected")));
+        }
+        let raw = match (get("data"), get("file")) {
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid("'file' and 'data' are mutually exclusive"));
+            }
+            (Some(data), None) => Zeroizing::new(data.as_bytes().to_vec()),
+            (None, Some(file)) => read_secret_file(file)?,
+            (None, None) => return Err(Error::invalid("Either 'file' or 'data' must be provided")),
         };
         let bytes = match get("keyid") {
             Some(key_id) => self.decrypt(&raw, key_id, get("iv"), base64)?,
@@ -109,7 +115,7 @@ impl Secrets {
         self.add(id, Secret(Arc::new(bytes)))
     }
 
-    /// AES-256-CBC with PKCS#7 padding under the secret `key_id`; key and IV are base64.
+    /// AES-256-CBC with PKCS#7 padding under the secret `key_id`; the IV is base64.
     fn decrypt(
         &self,
         data: &[u8],
@@ -117,7 +123,10 @@ impl Secrets {
         iv: Option<&str>,
         base64: bool,
     ) -> Result<Zeroizing<Vec<u8>>> {
-        let key = decode_base64(self.get(key_id)?.bytes())?;
+        let key = self.get(key_id)?.bytes();
+        if key.len() != 32 {
+            return Err(Error::invalid("Key should be 32 bytes in length"));
+        }
         let iv = iv.ok_or_else(|| Error::invalid("IV is required to decrypt secret"))?;
         let iv = decode_base64(iv.as_bytes())?;
         if iv.len() != 16 {
@@ -131,7 +140,7 @@ impl Secrets {
         } else {
             Zeroizing::new(data.to_vec())
         };
-        let cipher = cbc::Decryptor::<aes::Aes256>::new_from_slices(&key, &iv)
+        let cipher = cbc::Decryptor::<aes::Aes256>::new_from_slices(key, &iv)
             .map_err(|_| Error::invalid("Key should be 32 bytes in length"))?;
         let len = cipher
             .decrypt_padded::<Pkcs7>(&mut text)
@@ -151,6 +160,10 @@ fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
             .filter(|c| !c.is_ascii_whitespace())
             .collect(),
     );
+    let is_code = |c: &u8| c.is_ascii_alphanumeric() || b"+/=".contains(c);
+    if !compact.iter().all(is_code) {
+        return Err(Error::invalid("Base64 data contains invalid characters"));
+    }
     STANDARD
         .decode(&*compact)
         .map(Zeroizing::new)
@@ -160,8 +173,13 @@ fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
 fn read_secret_file(path: &str) -> Result<Zeroizing<Vec<u8>>> {
     use std::io::Read;
     let mut bytes = Zeroizing::new(Vec::new());
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
+    let file = std::fs::File::open(path).map_err(|error| {
+        Error::io(&error)
+            .context(format!("Failed to open file \u{201c}{path}\u{201d}"))
+            .context(format!("Unable to read {path}"))
+    })?;
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
         .map_err(|error| Error::io(&error).context(format!("Unable to read {path}")))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(Error::new(
@@ -176,11 +194,8 @@ fn read_secret_file(path: &str) -> Result<Zeroizing<Vec<u8>>> {
 mod tests {
     use super::*;
 
-    fn properties(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect()
+    fn properties<'a>(pairs: &[(&'a str, &'a str)]) -> BTreeMap<&'a str, &'a str> {
+        pairs.iter().copied().collect()
     }
 
     #[test]
@@ -217,7 +232,10 @@ mod tests {
             .unwrap();
         let mut secrets = Secrets::new();
         secrets
-            .define("master", &properties(&[("data", &STANDARD.encode(key))]))
+            .define(
+                "master",
+                &properties(&[("data", &STANDARD.encode(key)), ("format", "base64")]),
+            )
             .unwrap();
         let wrapped = properties(&[
             ("data", &STANDARD.encode(text)),

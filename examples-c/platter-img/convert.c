@@ -7,6 +7,7 @@
 #include "commands.h"
 #include "creation.h"
 #include "jobs.h"
+#include "objects.h"
 #include "open.h"
 #include "print.h"
 #include "progress.h"
@@ -231,6 +232,7 @@ static bool describe_target(platter_convert *convert, const struct request *requ
           platter_convert_set_target_options(convert, request->options, 0, error) == PLATTER_OK &&
           (request->cache == NULL ||
            platter_convert_set_target_cache(convert, request->cache, 0, error) == PLATTER_OK) &&
+          platter_convert_set_secrets(convert, objects_secrets(), 0, error) == PLATTER_OK &&
           platter_convert_set_target_policy(convert, policy, 0, error) == PLATTER_OK &&
           platter_convert_set_backing(convert, request->backing, request->backing_format, 0,
                                       error) == PLATTER_OK &&

@@ -3,6 +3,7 @@
 #include "commands.h"
 #include "creation.h"
 #include "jobs.h"
+#include "objects.h"
 #include "open.h"
 #include "print.h"
 
@@ -42,6 +43,7 @@ static bool describe(platter_create *create, const struct request *request,
         platter_create_set_size(create, request->size, 0, error) != PLATTER_OK)
         return false;
     return platter_create_set_options(create, request->options, 0, error) == PLATTER_OK &&
+           platter_create_set_secrets(create, objects_secrets(), 0, error) == PLATTER_OK &&
            platter_create_set_policy(create, policy, 0, error) == PLATTER_OK &&
            platter_create_set_backing(create, request->backing, request->backing_format,
                                       request->backing_unsafe ? PLATTER_BACKING_UNSAFE : 0,

@@ -1,6 +1,5 @@
 #include "objects.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,8 @@
 
 /* The objects defined so far. */
 static struct object *objects;
+/* Those of them that are secrets; NULL if none is. */
+static platter_secrets *secrets;
 
 /* The types that may be defined; all but secret have no effect on any option of this tool yet. */
 static const char *const types[] = {
@@ -18,9 +19,6 @@ static const char *const types[] = {
     "throttle-group", "tls-creds-anon",  "tls-creds-psk",  "tls-creds-x509",
 };
 enum { TYPE_COUNT = sizeof types / sizeof types[0] };
-
-static const char *const secret_keys[] = {"data", "file", "format", "iv", "keyid"};
-enum { SECRET_KEY_COUNT = sizeof secret_keys / sizeof secret_keys[0] };
 
 static bool is_one_of(const char *text, const char *const *list, size_t count)
 {
@@ -59,45 +57,38 @@ static void list(const char *type)
         printf("  %s\n", types[i]);
 }
 
-static bool secret_is_valid(const struct object *object)
+/* Gives a secret to the library; false after a message. */
+static bool keep_secret(const struct object *object)
 {
-    const char *file = object_get(object, "file");
-    const char *data = object_get(object, "data");
-    const char *format = object_get(object, "format");
+    platter_error *error = NULL;
+    const char **properties = NULL;
+    size_t count = 0;
+    bool kept = false;
 
-    if (format != NULL && strcmp(format, "raw") != 0 && strcmp(format, "base64") != 0) {
-        print_error("Parameter 'format' does not accept value '%s'", format);
+    for (const struct property *p = object->properties; p != NULL; p = p->next)
+        count++;
+    properties = calloc(2 * count + 1, sizeof *properties);
+    if (properties == NULL) {
+        print_error("Out of memory");
         return false;
     }
+    count = 0;
     for (const struct property *p = object->properties; p != NULL; p = p->next) {
         if (strcmp(p->key, "qom-type") == 0 || strcmp(p->key, "id") == 0)
             continue;
-        if (!is_one_of(p->key, secret_keys, SECRET_KEY_COUNT)) {
-            print_error("Parameter '%s' is unexpected", p->key);
-            return false;
-        }
+        properties[count++] = p->key;
+        properties[count++] = p->value;
     }
-    if (file == NULL && data == NULL) {
-        print_error("Either 'file' or 'data' must be provided");
-        return false;
-    }
-    if (file != NULL && data != NULL) {
-        print_error("'file' and 'data' are mutually exclusive");
-        return false;
-    }
-    if (file != NULL) {
-        FILE *stream = fopen(file, "rb");
-
-        if (stream == NULL) {
-            print_error("Unable to read %s: Failed to open file \xe2\x80\x9c%s\xe2\x80\x9d: %s", file,
-                        file, strerror(errno));
-            return false;
-        }
-        fclose(stream);
-    }
-    return true;
+    kept = (secrets != NULL || platter_secrets_new(&secrets, 0, &error) == PLATTER_OK) &&
+           platter_secrets_define(secrets, object_get(object, "id"), properties, 0, &error) ==
+               PLATTER_OK;
+    if (!kept)
+        print_platter_error(error);
+    free(properties);
+    return kept;
 }
 
+/* Checks a definition; what belongs to the library goes there. */
 static bool is_valid(const struct object *object)
 {
     const char *type = object_get(object, "qom-type");
@@ -121,15 +112,18 @@ static bool is_valid(const struct object *object)
               stderr);
         return false;
     }
-    if (strcmp(type, "secret") == 0 && !secret_is_valid(object))
-        return false;
     for (const struct object *other = objects; other != NULL; other = other->next) {
         if (strcmp(object_get(other, "id"), id) == 0) {
             print_error("attempt to add duplicate property '%s' to object (type 'container')", id);
             return false;
         }
     }
-    return true;
+    return strcmp(type, "secret") != 0 || keep_secret(object);
+}
+
+const platter_secrets *objects_secrets(void)
+{
+    return secrets;
 }
 
 enum objects_outcome objects_add(const char *definition)

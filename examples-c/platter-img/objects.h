@@ -2,6 +2,7 @@
 #ifndef OBJECTS_H
 #define OBJECTS_H
 
+#include <platter.h>
 #include <stdbool.h>
 
 enum objects_outcome { OBJECTS_KEPT, OBJECTS_LISTED, OBJECTS_REFUSED };
@@ -9,5 +10,8 @@ enum objects_outcome { OBJECTS_KEPT, OBJECTS_LISTED, OBJECTS_REFUSED };
 /* Reads one definition, "TYPE,id=ID,key=value" or a JSON object, and keeps it; "help" lists the types.
  * A refusal was reported already. */
 enum objects_outcome objects_add(const char *definition);
+
+/* The secrets defined so far; NULL if there are none. */
+const platter_secrets *objects_secrets(void);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "objects.h"
 #include "options.h"
 #include "print.h"
 
@@ -27,6 +28,7 @@ platter_open_options *open_options(const struct open_request *request)
         return NULL;
     if (platter_open_options_new(&options, 0, &error) != PLATTER_OK ||
         platter_open_options_set_policy(options, policy, 0, &error) != PLATTER_OK ||
+        platter_open_options_set_secrets(options, objects_secrets(), 0, &error) != PLATTER_OK ||
         platter_open_options_set_format(options, request->format, 0, &error) != PLATTER_OK ||
         (request->cache != NULL &&
          platter_open_options_set_cache(options, request->cache, 0, &error) != PLATTER_OK)) {

@@ -160,6 +160,37 @@ static void drivers(void)
           "Unknown file format 'bogus'");
 }
 
+static void secrets(void)
+{
+    static const char *const properties[] = {"data", "x", NULL};
+    platter_secrets *secrets = POISONED;
+    platter_create *create;
+    platter_open_options *options;
+    NO_NULL(platter_secrets_new(NULL, 0, &err), "out");
+    NO_FLAG(platter_secrets_new(&secrets, BAD, &err));
+    CHECK(secrets == NULL);
+    OK(platter_secrets_new(&secrets, 0, &err));
+    NO_NULL(platter_secrets_add(NULL, "s", "x", 1, 0, &err), "secrets");
+    NO_NULL(platter_secrets_add(secrets, NULL, "x", 1, 0, &err), "id");
+    NO_NULL(platter_secrets_add(secrets, "s", NULL, 1, 0, &err), "data");
+    FAILS(platter_secrets_add(secrets, "s", "x", SIZE_MAX, 0, &err), PLATTER_STATUS_INVALID, "len");
+    NO_FLAG(platter_secrets_add(secrets, "s", "x", 1, BAD, &err));
+    NO_NULL(platter_secrets_define(NULL, "s", properties, 0, &err), "secrets");
+    NO_NULL(platter_secrets_define(secrets, NULL, properties, 0, &err), "id");
+    NO_NULL(platter_secrets_define(secrets, "s", NULL, 0, &err), "properties");
+    NO_FLAG(platter_secrets_define(secrets, "s", properties, BAD, &err));
+    OK(platter_open_options_new(&options, 0, &err));
+    NO_NULL(platter_open_options_set_secrets(NULL, secrets, 0, &err), "options");
+    NO_FLAG(platter_open_options_set_secrets(options, secrets, BAD, &err));
+    platter_open_options_free(options);
+    OK(platter_create_new(&create, "c", "raw", 0, &err));
+    NO_NULL(platter_create_set_secrets(NULL, secrets, 0, &err), "create");
+    NO_FLAG(platter_create_set_secrets(create, secrets, BAD, &err));
+    platter_create_free(create);
+    platter_secrets_free(secrets);
+    platter_secrets_free(NULL);
+}
+
 static void policies(void)
 {
     platter_policy *policy = POISONED;
@@ -486,6 +517,8 @@ static void convert(void)
     NO_NULL(platter_convert_job_new(NULL, convert, 0, &err), "out");
     NO_NULL(platter_convert_job_new(&job, NULL, 0, &err), "convert");
     NO_FLAG(platter_convert_job_new(&job, convert, BAD, &err));
+    NO_NULL(platter_convert_set_secrets(NULL, NULL, 0, &err), "convert");
+    NO_FLAG(platter_convert_set_secrets(convert, NULL, BAD, &err));
     platter_convert_free(convert);
     platter_convert_free(NULL);
     CHECK(access("c", F_OK) != 0);
@@ -497,6 +530,7 @@ int main(void)
     options();
     drivers();
     policies();
+    secrets();
     images();
     jobs();
     create();

@@ -15,6 +15,7 @@ use crate::capi::open::{
 use crate::capi::options::platter_options;
 use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
+use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::optional_utf8;
 use crate::error::{Error, Result};
 use crate::location::Location;
@@ -220,6 +221,25 @@ pub extern "C" fn platter_convert_set_target_policy(
         let policy = given(policy, "policy")?;
         policy.poison().check()?;
         convert.request.policy = policy.policy().clone();
+        Ok(())
+    })
+}
+
+/// Sets the secrets that options of the
+/// target name by ID; a copy is kept, which replaces those set before.
+/// NULL stands for none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_set_secrets(
+    convert: Option<&mut platter_convert>,
+    secrets: Option<&platter_secrets>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        convert.request.secrets = secret::copied(secrets)?;
         Ok(())
     })
 }

@@ -12,6 +12,7 @@ use crate::capi::open::{LOCATION_FLAGS, location};
 use crate::capi::options::platter_options;
 use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
+use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::{c_line, optional_utf8, utf8};
 use crate::ops::create::{CreatePlan, CreateRequest};
 use crate::options::Options;
@@ -155,6 +156,25 @@ pub extern "C" fn platter_create_set_policy(
         let policy = given(policy, "policy")?;
         policy.poison().check()?;
         create.request.policy = policy.policy().clone();
+        Ok(())
+    })
+}
+
+/// Sets the secrets that options such as
+/// `key-secret` name by ID; a copy is kept, which replaces those set before.
+/// NULL stands for none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_create_set_secrets(
+    create: Option<&mut platter_create>,
+    secrets: Option<&platter_secrets>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(create, "create", err, |create| {
+        check_flags(flags, 0)?;
+        create.request.secrets = secret::copied(secrets)?;
         Ok(())
     })
 }

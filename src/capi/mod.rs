@@ -25,6 +25,7 @@ pub mod driver;
 pub mod open;
 pub mod options;
 pub mod policy;
+pub mod secret;
 
 pub mod image;
 pub mod io;

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use crate::capi::error::platter_error;
 use crate::capi::guard::{self, Handle, Poison, call_mut, call_out, check_flags, given};
 use crate::capi::policy::platter_policy;
+use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::{optional_utf8, os, utf8};
 use crate::error::{Error, Result};
 use crate::image::OpenOptions;
@@ -39,7 +40,7 @@ pub(super) const OPEN_FLAGS: u32 = PLATTER_OPEN_WRITE
     | PLATTER_OPEN_DENY_WRITERS;
 pub(super) const LOCATION_FLAGS: u32 = PLATTER_LOCATION_PATH | PLATTER_LOCATION_IMAGE_OPTS;
 
-/// How an image is opened: format, cache mode, policy. What uses it copies it.
+/// How an image is opened: format, cache mode, policy, secrets. What uses it copies it.
 #[derive(Debug, Default)]
 pub struct platter_open_options {
     poison: Poison,
@@ -185,6 +186,25 @@ pub extern "C" fn platter_open_options_set_policy(
         let policy = given(policy, "policy")?;
         policy.poison().check()?;
         options.options.policy = policy.policy().clone();
+        Ok(())
+    })
+}
+
+/// Sets the secrets that options such as
+/// `key-secret` in a location name by ID; a copy is kept, which replaces those set before.
+/// NULL stands for none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_open_options_set_secrets(
+    options: Option<&mut platter_open_options>,
+    secrets: Option<&platter_secrets>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        options.options.secrets = secret::copied(secrets)?;
         Ok(())
     })
 }

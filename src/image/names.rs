@@ -52,9 +52,24 @@ impl Image {
     }
 }
 
-/// Options of formats that change what the guest sees, in the order in which names show them;
-/// None stands for the driver.
-const STRONG: [Option<&str>; 3] = [Some("offset"), None, Some("size")];
+/// Options of formats that an image cannot be opened without, or that change what the guest sees, in
+/// the order in which names show them beside driver and file.
+const STRONG: [&str; 6] = [
+    "offset",
+    "encrypt.key-secret",
+    "driver",
+    "size",
+    "file",
+    "key-secret",
+];
+
+/// An option that was given, its key dotted or its group an object.
+fn given<'a>(plan: &'a Plan, key: &str) -> Option<&'a Value> {
+    plan.given.get(key).or_else(|| {
+        let (group, inner) = key.split_once('.')?;
+        plan.given.get(group)?.get(inner)
+    })
+}
 
 /// Sets name and tree of an image over its file.
 pub(super) fn set(image: &mut Image, plan: &Plan, plain: Option<String>, bare: bool) {
@@ -65,20 +80,21 @@ pub(super) fn set(image: &mut Image, plan: &Plan, plain: Option<String>, bare: b
         return;
     }
     let mut tree = Map::new();
+    let mut weak_only = true;
     for key in STRONG {
-        match key {
-            None => {
-                tree.insert("driver".to_owned(), image.driver.name.into());
-            }
-            Some(key) => {
-                if let Some(value) = plan.given.get(key) {
-                    tree.insert(key.to_owned(), value.clone());
+        let value = match key {
+            "driver" => image.driver.name.into(),
+            "file" => Value::Object(file.clone()),
+            _ => match given(plan, key) {
+                None => continue,
+                Some(value) => {
+                    weak_only = false;
+                    value.clone()
                 }
-            }
-        }
+            },
+        };
+        tree.insert(key.to_owned(), value);
     }
-    let weak_only = tree.len() == 1;
-    tree.insert("file".to_owned(), Value::Object(file));
     image.filename = plain
         .filter(|_| weak_only)
         .unwrap_or_else(|| json_name(&tree));

@@ -1,0 +1,79 @@
+/* Secrets: an encrypted image is made, refused without its secret, and read with it. */
+#include "check.h"
+
+static platter_image *open_disk(platter_secrets *secrets, int expected, const char *text)
+{
+    platter_open_options *options;
+    platter_image *image = NULL;
+    platter_policy *policy;
+    OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_policy(options, policy, 0, &err));
+    OK(platter_open_options_set_secrets(options, secrets, 0, &err));
+    const char *location = "driver=luks,key-secret=disk,file.filename=disk.luks";
+    if (expected == PLATTER_OK)
+        OK(platter_image_open(&image, location, options, PLATTER_LOCATION_IMAGE_OPTS, &err));
+    else
+        FAILS(platter_image_open(&image, location, options, PLATTER_LOCATION_IMAGE_OPTS, &err),
+              expected, text);
+    platter_open_options_free(options);
+    platter_policy_free(policy);
+    return image;
+}
+
+int main(void)
+{
+    static const unsigned char key[] = {0, 1, 2, 0, 255};
+    platter_secrets *secrets;
+    OK(platter_secrets_new(&secrets, 0, &err));
+    OK(platter_secrets_add(secrets, "disk", key, sizeof key, 0, &err));
+    FAILS(platter_secrets_add(secrets, "disk", key, sizeof key, 0, &err), PLATTER_STATUS_EXISTS,
+          "disk");
+
+    const char *coded[] = {"data", "AAECAP8=", "format", "base64", NULL};
+    const char *neither[] = {"format", "raw", NULL};
+    const char *unknown[] = {"data", "hunter22", "colour", "red", NULL};
+    const char *odd[] = {"data", NULL};
+    const char *sealed[] = {"data", "hunter22", "keyid", "nobody", "iv", "x", NULL};
+    FAILS(platter_secrets_define(secrets, "x", neither, 0, &err), PLATTER_STATUS_INVALID,
+          "Either 'file' or 'data' must be provided");
+    FAILS(platter_secrets_define(secrets, "x", unknown, 0, &err), PLATTER_STATUS_INVALID, "colour");
+    FAILS(platter_secrets_define(secrets, "x", odd, 0, &err), PLATTER_STATUS_INVALID, "properties");
+    FAILS(platter_secrets_define(secrets, "x", sealed, 0, &err), PLATTER_STATUS_NEEDS_SECRET,
+          "nobody");
+
+    platter_options *bag;
+    platter_create *create;
+    platter_job *job;
+    OK(platter_options_new(&bag, 0, &err));
+    OK(platter_options_parse(bag, "key-secret=disk,iter-time=10", 0, &err));
+    OK(platter_create_new(&create, "disk.luks", "luks", 0, &err));
+    OK(platter_create_set_size(create, 1 << 20, 0, &err));
+    OK(platter_create_set_options(create, bag, 0, &err));
+    OK(platter_create_job_new(&job, create, 0, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_NEEDS_SECRET, "No secret with id 'disk'");
+    platter_job_free(job);
+    CHECK(access("disk.luks", F_OK) != 0);
+    OK(platter_create_set_secrets(create, secrets, 0, &err));
+    OK(platter_create_job_new(&job, create, 0, &err));
+    OK(platter_job_run(job, 0, &err));
+    platter_job_free(job);
+    platter_create_free(create);
+    platter_options_free(bag);
+    platter_secrets_free(secrets);
+
+    open_disk(NULL, PLATTER_STATUS_NEEDS_SECRET, "No secret with id 'disk'");
+    OK(platter_secrets_new(&secrets, 0, &err));
+    OK(platter_secrets_define(secrets, "disk", coded, 0, &err));
+    platter_image *image = open_disk(secrets, PLATTER_OK, NULL);
+    platter_secrets_free(secrets);
+    OK(platter_image_close(image, 0, &err));
+
+    OK(platter_secrets_new(&secrets, 0, &err));
+    OK(platter_secrets_add(secrets, "disk", "wrong", 5, 0, &err));
+    open_disk(secrets, PLATTER_STATUS_WRONG_SECRET, "Invalid password");
+    platter_secrets_free(secrets);
+    unlink("disk.luks");
+    passed();
+    return 0;
+}

@@ -1,0 +1,137 @@
+//! Secrets: passphrases and keys that options name by ID.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{self, Handle, Poison, call_mut, call_out, check_flags};
+use crate::capi::text::utf8;
+use crate::error::{Error, Result};
+use crate::secret::{Secret, Secrets};
+
+/// Secrets by ID. What uses them copies them; every copy is wiped when it is freed.
+#[derive(Debug, Default)]
+pub struct platter_secrets {
+    poison: Poison,
+    secrets: Secrets,
+}
+
+impl Handle for platter_secrets {
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+/// The secrets of a parameter; none where it is NULL.
+pub(super) fn copied(secrets: Option<&platter_secrets>) -> Result<Secrets> {
+    let Some(secrets) = secrets else {
+        return Ok(Secrets::default());
+    };
+    secrets.poison.check()?;
+    Ok(secrets.secrets.clone())
+}
+
+/// Makes an empty set of secrets. The caller frees it with `platter_secrets_free()`. `flags` must
+/// be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_secrets_new(
+    out: Option<&mut MaybeUninit<*mut platter_secrets>>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        Ok(Box::into_raw(Box::new(platter_secrets::default())))
+    })
+}
+
+/// Adds the secret `id`: the `len` bytes at `data`, as they are. They are copied; the copy is wiped
+/// when it is freed, the caller's bytes are left alone. `flags` must be 0.
+///
+/// Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `id` is NULL or NUL-terminated; `data` has `len` readable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_secrets_add(
+    secrets: Option<&mut platter_secrets>,
+    id: *const c_char,
+    data: *const c_void,
+    len: usize,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(secrets, "secrets", err, |secrets| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let id = unsafe { utf8(id, "id")? };
+        if data.is_null() {
+            return Err(Error::invalid("Parameter 'data' is NULL"));
+        }
+        if len > isize::MAX as usize {
+            return Err(Error::invalid("Parameter 'len' is too large"));
+        }
+        // SAFETY: by the contract of this function; not NULL.
+        let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) };
+        secrets.secrets.add(id, Secret::new(bytes))
+    })
+}
+
+/// Adds the secret `id` as the properties of a secret object describe it. `properties` is an array
+/// of keys and values in turn that ends with NULL: `data` or `file` (a path), `format` (`raw` or
+/// `base64`), and `keyid` with `iv` where the bytes are encrypted with AES-256-CBC under another secret
+/// of this set. A file is read at once. No message repeats a value but a file's name. `flags` must
+/// be 0.
+///
+/// Statuses: INVALID, EXISTS, LIMIT, NEEDS_SECRET, OS, NOT_FOUND. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
+/// number, behind which stands NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_secrets_define(
+    secrets: Option<&mut platter_secrets>,
+    id: *const c_char,
+    properties: *const *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(secrets, "secrets", err, |secrets| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let id = unsafe { utf8(id, "id")? };
+        if properties.is_null() {
+            return Err(Error::invalid("Parameter 'properties' is NULL"));
+        }
+        let mut map = BTreeMap::new();
+        let mut at = properties;
+        // SAFETY: by the contract of this function, `at` stays within the array up to its NULL.
+        while unsafe { !(*at).is_null() } {
+            // SAFETY: as above.
+            let key = unsafe { utf8(*at, "properties")? };
+            // SAFETY: the key is not the NULL at the end, so one element more is there.
+            at = unsafe { at.add(1) };
+            // SAFETY: as above; a NULL here is refused.
+            let value = unsafe { utf8(*at, "properties")? };
+            map.insert(key, value);
+            // SAFETY: the value is not the NULL at the end either.
+            at = unsafe { at.add(1) };
+        }
+        secrets.secrets.define(id, &map)
+    })
+}
+
+/// Frees secrets. NULL does nothing.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// The secrets are not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_secrets_free(secrets: *mut platter_secrets) {
+    // SAFETY: the caller owns them; they came from `platter_secrets_new`.
+    unsafe { guard::free(secrets) }
+}
