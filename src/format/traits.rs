@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Debug;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -356,11 +357,34 @@ pub struct Blank {
 /// name may happen from any thread and in any order. [`Bulk::finish`] writes the tables and, last,
 /// the header: until then the file is no valid image.
 pub trait Bulk: Send + Sync + Debug {
-    /// The storage behind a slot.
+    /// The storage behind a slot, as it is on the host.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Internal`] for a slot that the image has not.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
+
+    /// Whether guest data is encrypted on its way to the storage: then [`Bulk::write_data`] and
+    /// [`Bulk::write_zero_data`] are the only way to write it.
+    fn is_encrypted(&self) -> bool;
+
+    /// Writes the guest bytes at `guest_offset`, in `bufs` one after the other, to where they were
+    /// reserved. Any thread, any order.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn write_data(
+        &self,
+        place: (StorageSlot, u64),
+        guest_offset: u64,
+        bufs: &[IoSlice<'_>],
+    ) -> Result<()>;
+
+    /// As [`Bulk::write_data`], `len` zeroes.
+    ///
+    /// # Errors
+    /// As [`Bulk::write_data`].
+    fn write_zero_data(&self, place: (StorageSlot, u64), guest_offset: u64, len: u64)
+    -> Result<()>;
 
     /// The allocation unit in bytes: reservations are multiples of it, but at the end.
     fn unit(&self) -> u32;

@@ -1,5 +1,6 @@
 //! A storage that encrypts: the plain bytes over a storage that holds the encrypted ones.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
@@ -17,6 +18,11 @@ use crate::storage::{
 /// Bytes encrypted at a time.
 const CHUNK: usize = 1 << 20;
 const SECTOR_LEN: u64 = SECTOR as u64;
+
+thread_local! {
+    /// The thread's room for encrypted bytes.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The plain bytes of a storage from `base` on; sector numbers count from there.
 pub struct CryptStorage {
@@ -67,28 +73,34 @@ impl CryptStorage {
         let end = offset
             .checked_add(len)
             .ok_or_else(|| Error::invalid("Offset is beyond the largest file"))?;
-        let mut buf = Vec::new();
         let mut at = offset;
-        while at < end {
-            let start = at - at % SECTOR_LEN;
-            let stop = end.min(start + CHUNK as u64);
-            let whole = stop.next_multiple_of(SECTOR_LEN) - start;
-            buf.clear();
-            buf.resize(whole as usize, 0);
-            let inside = (at - start) as usize..(stop - start) as usize;
-            if inside.start == 0 && inside.end == buf.len() {
-                fill(&mut buf, at - offset);
-                let _shared = self.edges.read();
-                self.seal(&mut buf, start)?;
-            } else {
-                let _alone = self.edges.write();
-                self.unseal(&mut buf, start)?;
-                fill(&mut buf[inside], at - offset);
-                self.seal(&mut buf, start)?;
+        // Taken out while it is in use: the storage below may encrypt too.
+        let mut room = ROOM.take();
+        let buf = &mut room;
+        let mut run = || {
+            while at < end {
+                let start = at - at % SECTOR_LEN;
+                let stop = end.min(start + CHUNK as u64);
+                let whole = stop.next_multiple_of(SECTOR_LEN) - start;
+                buf.resize(whole as usize, 0);
+                let inside = (at - start) as usize..(stop - start) as usize;
+                if inside.start == 0 && inside.end == buf.len() {
+                    fill(buf, at - offset);
+                    let _shared = self.edges.read();
+                    self.seal(buf, start)?;
+                } else {
+                    let _alone = self.edges.write();
+                    self.unseal(buf, start)?;
+                    fill(&mut buf[inside], at - offset);
+                    self.seal(buf, start)?;
+                }
+                at = stop;
             }
-            at = stop;
-        }
-        Ok(())
+            Ok(())
+        };
+        let result = run();
+        ROOM.set(room);
+        result
     }
 }
 

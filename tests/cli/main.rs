@@ -10,6 +10,7 @@ mod check;
 mod compare;
 mod convert;
 mod create;
+mod crypt;
 mod header;
 mod info;
 mod locks;

@@ -10,7 +10,7 @@ use crate::crypto::luks::disk::{
     DIGEST_LEN, HEADER_LEN, Header, KeySlot, SALT_LEN, SECTOR_LEN, SLOTS, STRIPES,
 };
 use crate::crypto::luks::keyslot;
-use crate::crypto::luks::volume::{HeaderIo, Volume, digest_key};
+use crate::crypto::luks::volume::{HeaderIo, MAX_ITERATIONS, Volume, digest_key};
 use crate::error::{Error, Result};
 
 /// How a new volume is made.
@@ -112,7 +112,8 @@ pub(super) fn iterations_for(hash: Hash, key_len: usize, time: Duration) -> u32 
         // A tenth of a second is long enough to trust the clock.
         if took >= Duration::from_millis(100) || iterations >= 1 << 30 {
             let per_second = f64::from(iterations) / took.as_secs_f64().max(1e-9);
-            return ((per_second * time.as_secs_f64()) as u32).max(MIN_ITERATIONS);
+            let wanted = (per_second * time.as_secs_f64()) as u32;
+            return wanted.clamp(MIN_ITERATIONS, MAX_ITERATIONS);
         }
         iterations *= 2;
     }

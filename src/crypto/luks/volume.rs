@@ -9,6 +9,9 @@ use crate::crypto::cipher::SectorCipher;
 use crate::crypto::luks::disk::{DIGEST_LEN, HEADER_LEN, Header, KeySlot, SECTOR_LEN};
 use crate::error::{Error, ErrorKind, Result};
 
+/// The most PBKDF2 iterations of a key slot or digest that are carried out: minutes of work.
+pub(super) const MAX_ITERATIONS: u32 = 1 << 28;
+
 /// The bytes of a volume's header area, from its first byte.
 pub trait HeaderIo: Sync {
     /// Fills `buf` from `offset` bytes into the header area.
@@ -117,6 +120,8 @@ pub(super) fn open_slot(
 ) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let key_len = header.cipher.key_len();
     let mut slot_key = Zeroizing::new(vec![0; key_len]);
+    check_iterations(slot.iterations)?;
+    check_iterations(header.digest_iterations)?;
     header
         .hash
         .pbkdf2(passphrase, &slot.salt, slot.iterations, &mut slot_key);
@@ -130,6 +135,20 @@ pub(super) fn open_slot(
     Ok((digest == header.digest).then_some(key))
 }
 
+/// A header may ask for work without end.
+fn check_iterations(iterations: u32) -> Result<()> {
+    if iterations > MAX_ITERATIONS {
+        return Err(Error::new(
+            ErrorKind::Limit,
+            format!(
+                "The LUKS header asks for {iterations} iterations of PBKDF2; the limit is \
+                 {MAX_ITERATIONS}"
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// The digest by which a master key is recognised.
 pub(super) fn digest_key(header: &Header, key: &[u8]) -> [u8; DIGEST_LEN] {
     let mut digest = [0; DIGEST_LEN];
@@ -140,4 +159,41 @@ pub(super) fn digest_key(header: &Header, key: &[u8]) -> [u8; DIGEST_LEN] {
         &mut digest,
     );
     digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::luks::disk::tests::sample;
+
+    struct Bytes(Vec<u8>);
+
+    impl HeaderIo for Bytes {
+        fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            buf.copy_from_slice(&self.0[offset as usize..][..buf.len()]);
+            Ok(())
+        }
+
+        fn write(&self, _buf: &[u8], _offset: u64) -> Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn work_without_end_is_refused() {
+        for digest in [false, true] {
+            let mut header = sample();
+            header.slots[0].active = true;
+            header.slots[0].iterations = if digest { 1000 } else { u32::MAX };
+            header.digest_iterations = if digest { u32::MAX } else { 1000 };
+            let mut bytes = header.to_bytes();
+            bytes.resize(4 << 20, 0);
+            let error = Volume::unlock(&Bytes(bytes), b"x").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Limit);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! New LUKS volumes, and the cipher options that qcow2 shares.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,6 +160,10 @@ pub(super) fn measure(params: &CreateParams<'_>, _: &mut Contents<'_>) -> Result
 
 pub(super) fn plan(params: &CreateParams<'_>) -> Result<()> {
     preallocation(params.values)?;
+    if params.values.get("detached-header").is_some() {
+        // Listed as qemu-img lists it, which takes no value of it either.
+        return Err(Error::invalid("Parameter 'detached-header' is unexpected"));
+    }
     parse_cipher_options(params.values, "")?;
     key_secret(params.values).map(drop)
 }
@@ -225,9 +230,31 @@ fn no_compression() -> Error {
 impl Bulk for LuksBulk {
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         match slot {
-            StorageSlot::MAIN => Ok(&self.plain),
+            StorageSlot::MAIN => Ok(&self.storage),
             _ => Err(Error::new(ErrorKind::Internal, "A LUKS image is one file")),
         }
+    }
+
+    fn is_encrypted(&self) -> bool {
+        true
+    }
+
+    fn write_data(
+        &self,
+        (_, host): (StorageSlot, u64),
+        _guest_offset: u64,
+        bufs: &[IoSlice<'_>],
+    ) -> Result<()> {
+        self.plain.write_vectored_at(bufs, host)
+    }
+
+    fn write_zero_data(
+        &self,
+        (_, host): (StorageSlot, u64),
+        _guest_offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        self.plain.write_zeroes(host, len, ZeroFlags::empty())
     }
 
     fn unit(&self) -> u32 {

@@ -19,6 +19,7 @@ use crate::options::{OptionKind, OptionSpec};
 use crate::storage::crypt::CryptStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
+pub(crate) use create::parse_cipher_options;
 pub(crate) use header_area::HeaderArea;
 pub(crate) use info::header_info;
 

@@ -5,15 +5,15 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::{Extent, StorageSlot};
+use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
     OpenContext,
 };
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
-use super::create;
 use super::state::Qcow2;
+use super::{create, crypt};
 
 /// The line of the registry.
 pub static DRIVER: FormatDriver = FormatDriver {
@@ -24,7 +24,8 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::COMPRESS)
         .union(Features::CHECK)
         .union(Features::RESIZE)
-        .union(Features::MEASURE),
+        .union(Features::MEASURE)
+        .union(Features::ENCRYPT),
     open,
     plan: Some(create::plan),
     create: Some(create::create),
@@ -32,7 +33,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     create_options: create::OPTIONS,
     summary: create::SUMMARY,
     amend_options: &[],
-    open_options: &[],
+    open_options: crypt::OPEN_OPTIONS,
 };
 
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
@@ -53,12 +54,16 @@ impl Format for Qcow2 {
     }
 
     fn request_alignment(&self) -> u32 {
-        1
+        if self.encrypted { 512 } else { 1 }
     }
 
     fn map(&self, offset: u64, len: u64) -> Result<Extent> {
         let _guard = self.limbo.enter();
-        self.map_run(offset, len)
+        let mut extent = self.map_run(offset, len)?;
+        if self.encrypted && matches!(extent.kind, ExtentKind::Data { .. }) {
+            extent.kind = ExtentKind::Encoded { compressed: false };
+        }
+        Ok(extent)
     }
 
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
@@ -78,7 +83,7 @@ impl Format for Qcow2 {
     }
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.read_compressed(buf, offset)
+        self.read_coded(buf, offset)
     }
 
     fn begin_io(&self) -> IoGuard<'_> {

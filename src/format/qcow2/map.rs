@@ -219,9 +219,6 @@ impl Qcow2 {
     }
 
     fn data(&self, host_offset: u64) -> ExtentKind {
-        if self.encrypted {
-            return ExtentKind::Encoded { compressed: false };
-        }
         ExtentKind::Data {
             slot: if self.has_data_file {
                 StorageSlot::DATA

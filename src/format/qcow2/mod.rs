@@ -9,6 +9,7 @@ pub mod info;
 mod alloc;
 mod cache;
 mod compressed;
+mod crypt;
 mod driver;
 mod header_io;
 mod inflight;

@@ -14,6 +14,7 @@ use crate::storage::{Durability, Storage};
 
 use super::alloc::Alloc;
 use super::cache::Cache;
+use super::crypt;
 use super::disk::{
     Autoclear, Compatible, CryptMethod, Header, ImageHeader, Incompatible, L1Entry,
     RefcountTableEntry, read_snapshot_table,
@@ -33,6 +34,7 @@ impl Qcow2 {
         let layout = Layout(image.header.validate(ctx.for_check)?);
         check_policy(&image.header, ctx)?;
         check_flags(&image.header, ctx)?;
+        let cipher = crypt::cipher(&image, ctx)?;
         let data_file = open_data_file(&image, ctx)?;
         let header = &image.header;
         let l1 = load_l1(header, layout, ctx)?;
@@ -49,6 +51,7 @@ impl Qcow2 {
             lazy: header.compatible.contains(Compatible::LAZY_REFCOUNTS)
                 && durability != Durability::None,
             compression: header.compression,
+            cipher,
             encrypted: header.crypt != CryptMethod::None,
             read_only: ctx.read_only,
             guarded: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
@@ -153,6 +156,12 @@ impl Qcow2 {
                     .set_area(Area::InactiveL1, self.clusters(snapshot.l1_offset, len));
             }
         }
+        if let Some(crypto) = self.header.lock().crypto() {
+            self.meta.set_area(
+                Area::EncryptionHeader,
+                self.clusters(crypto.offset, crypto.len),
+            );
+        }
         if let Some(bitmaps) = self.header.lock().bitmaps() {
             self.meta.set_area(
                 Area::BitmapDirectory,
@@ -225,12 +234,6 @@ fn check_policy(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
 }
 
 fn check_flags(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
-    if header.crypt != CryptMethod::None && !ctx.metadata_only {
-        return Err(Error::new(
-            ErrorKind::NeedsSecret,
-            "Parameter 'encrypt.key-secret' is required for cipher",
-        ));
-    }
     let corrupt = header.incompatible.contains(Incompatible::CORRUPT);
     if corrupt && !ctx.read_only && !ctx.for_check {
         return Err(Error::corrupt(

@@ -34,6 +34,8 @@ pub(super) enum Area {
     InactiveL1,
     /// The bitmap directory.
     BitmapDirectory,
+    /// The LUKS header.
+    EncryptionHeader,
 }
 
 impl Area {
@@ -46,6 +48,7 @@ impl Area {
             Self::SnapshotTable => "snapshot table",
             Self::InactiveL1 => "inactive L1 table",
             Self::BitmapDirectory => "bitmap directory",
+            Self::EncryptionHeader => "encryption header",
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use crate::codec::Decoder;
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Result, ResultExt};
 use crate::extent::ExtentKind;
 use crate::format::Below;
 
@@ -27,17 +27,19 @@ impl Qcow2 {
         Ok(slice.read(|words| Entry::load(words, &self.layout, index)))
     }
 
-    /// Reads guest bytes that the mapping called encoded. A part that was remapped since is read
-    /// from where it is now.
-    pub(super) fn read_compressed(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        if self.encrypted {
-            return Err(Error::new(
-                ErrorKind::NeedsSecret,
-                "Parameter 'encrypt.key-secret' is required for cipher",
-            ));
-        }
+    /// Reads guest bytes that the mapping called encoded: compressed or encrypted. A part that was
+    /// remapped since is read from where it is now.
+    pub(super) fn read_coded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let _guard = self.limbo.enter();
         self.check_range(offset, buf.len() as u64)?;
+        if self.encrypted {
+            return self.read_layer(buf, offset, None);
+        }
+        self.decode(buf, offset)
+    }
+
+    /// Reads what was mapped as compressed, cluster by cluster.
+    fn decode(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut at = offset;
         let mut rest = buf;
         while !rest.is_empty() {
@@ -57,30 +59,43 @@ impl Qcow2 {
 
     /// Decompresses a cluster and copies out what starts `within` it.
     fn decompress(&self, at: CompressedRef, buf: &mut [u8], within: u64, guest: u64) -> Result<()> {
-        DECODER.with_borrow_mut(|(decoder, input, output)| {
-            input.resize(at.len as usize, 0);
-            self.storage.read_at(input, at.offset)?;
-            let cluster = self.layout.cluster_size() as usize;
-            let decoded = if buf.len() == cluster {
-                decoder.decode(self.compression, input, buf)
-            } else {
-                output.resize(cluster, 0);
-                decoder.decode(self.compression, input, output).map(|()| {
-                    let from = output.get(within as usize..).unwrap_or_default();
-                    for (to, from) in buf.iter_mut().zip(from) {
-                        *to = *from;
-                    }
-                })
-            };
-            decoded
-                .map_err(|error| error.with_offset(at.offset).with_errno(libc::EIO))
-                .context(|| {
-                    format!(
-                        "'{}': guest offset {guest} cannot be read",
-                        self.storage.name()
-                    )
-                })
-        })
+        // Taken out while it is in use: the storage below may be an image with compressed clusters.
+        let mut tools = DECODER.take();
+        let result = self.decompress_with(&mut tools, at, buf, within, guest);
+        DECODER.set(tools);
+        result
+    }
+
+    fn decompress_with(
+        &self,
+        (decoder, input, output): &mut (Decoder, Vec<u8>, Vec<u8>),
+        at: CompressedRef,
+        buf: &mut [u8],
+        within: u64,
+        guest: u64,
+    ) -> Result<()> {
+        input.resize(at.len as usize, 0);
+        self.storage.read_at(input, at.offset)?;
+        let cluster = self.layout.cluster_size() as usize;
+        let decoded = if buf.len() == cluster {
+            decoder.decode(self.compression, input, buf)
+        } else {
+            output.resize(cluster, 0);
+            decoder.decode(self.compression, input, output).map(|()| {
+                let from = output.get(within as usize..).unwrap_or_default();
+                for (to, from) in buf.iter_mut().zip(from) {
+                    *to = *from;
+                }
+            })
+        };
+        decoded
+            .map_err(|error| error.with_offset(at.offset).with_errno(libc::EIO))
+            .context(|| {
+                format!(
+                    "'{}': guest offset {guest} cannot be read",
+                    self.storage.name()
+                )
+            })
     }
 
     /// Fills `buf` with what the guest reads at `offset`. What is not in this layer comes from
@@ -100,14 +115,14 @@ impl Qcow2 {
             let (part, tail) = rest.split_at_mut(extent.len as usize);
             match extent.kind {
                 ExtentKind::Data { host_offset, .. } => {
-                    self.data_storage().read_at(part, host_offset)?;
+                    self.read_data(part, host_offset, at)?;
                 }
                 ExtentKind::Zero { .. } => part.fill(0),
                 ExtentKind::Unallocated { .. } => match below {
                     Some(below) => below.read_below(part, at)?,
                     None => part.fill(0),
                 },
-                ExtentKind::Encoded { .. } => self.read_compressed(part, at)?,
+                ExtentKind::Encoded { .. } => self.decode(part, at)?,
             }
             at += extent.len;
             rest = tail;

@@ -261,6 +261,9 @@ impl Qcow2 {
         let len = target.count << self.layout.cluster_bits();
         let end = target.host + len;
         self.check_data_place(target.host, len)?;
+        if self.encrypted {
+            return self.write_zero_data(len, target.host, target.guest);
+        }
         match mode {
             Preallocation::Off | Preallocation::Metadata if target.zeroed => {
                 if storage.len()? < end {

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::codec::CompressionType;
+use crate::crypto::DataCipher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Durability, Storage};
 
 use super::alloc::Alloc;
 use super::cache::{Cache, Class, Slice};
+use super::crypt::needs_secret;
 use super::disk::{ImageHeader, L1Entry};
 use super::header_io::Hex;
 use super::inflight::InFlight;
@@ -39,6 +41,8 @@ pub struct Qcow2 {
     pub(super) lazy: bool,
     pub(super) compression: CompressionType,
     pub(super) encrypted: bool,
+    /// Of guest data, where the image is encrypted and open for more than its metadata.
+    pub(super) cipher: Option<DataCipher>,
     pub(super) read_only: bool,
     /// Opened to write guest data: the allocator is loaded and knows where metadata stands.
     pub(super) guarded: bool,
@@ -163,11 +167,8 @@ impl Qcow2 {
                 format!("'{}' is open read-only", self.storage.name()),
             ));
         }
-        if self.encrypted {
-            return Err(Error::new(
-                ErrorKind::NeedsSecret,
-                "Parameter 'encrypt.key-secret' is required for cipher",
-            ));
+        if self.encrypted && self.cipher.is_none() {
+            return Err(needs_secret());
         }
         if !self.guarded {
             return Err(Error::invalid(format!(

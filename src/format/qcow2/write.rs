@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::Below;
-use crate::storage::ZeroFlags;
 
 use super::cache::Slice;
 use super::disk::{Geometry, L2Entry, L2Kind, SubclusterBitmap};
@@ -82,7 +81,7 @@ impl Qcow2 {
         };
         self.check_data_place(host, len)?;
         let part = buf.get(..len as usize).unwrap_or(buf);
-        self.data_storage().write_at(part, host)?;
+        self.write_data(&[IoSlice::new(part)], host, offset)?;
         Ok(len)
     }
 
@@ -278,7 +277,6 @@ impl Qcow2 {
         let head = self.around(start..offset, target, below)?;
         let tail = self.around(data_end..end, target, below)?;
         let host = |guest: u64| target.host + (guest - target.guest);
-        let storage = self.data_storage();
         let mut bufs = Vec::with_capacity(3);
         let mut from = offset;
         if let Around::Bytes(bytes) = &head {
@@ -292,13 +290,10 @@ impl Qcow2 {
         for (part, range) in [(&head, start..offset), (&tail, data_end..end)] {
             if matches!(part, Around::Zeroes) {
                 let len = range.end - range.start;
-                storage.write_zeroes(host(range.start), len, ZeroFlags::empty())?;
+                self.write_zero_data(len, host(range.start), range.start)?;
             }
         }
-        match bufs.as_slice() {
-            [_] => storage.write_at(data, host(from))?,
-            many => storage.write_vectored_at(many, host(from))?,
-        }
+        self.write_data(&bufs, host(from), from)?;
         Ok(start..end)
     }
 
@@ -309,7 +304,8 @@ impl Qcow2 {
             return Ok(Around::Nothing);
         }
         if self.reads_zero(range.start, len, below)? {
-            return Ok(if target.zeroed {
+            // Zeroes of the host would decrypt to noise.
+            return Ok(if target.zeroed && !self.encrypted {
                 Around::Nothing
             } else if len >= MERGE_ZEROES {
                 Around::Zeroes

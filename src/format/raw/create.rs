@@ -1,5 +1,6 @@
 //! New raw disks: every guest byte has its place already, so that only the length is to be set.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -8,7 +9,7 @@ use crate::format::traits::Encoder;
 use crate::format::{Blank, Bulk, CreateContext, CreateParams};
 use crate::format::{Contents, Measured};
 use crate::options::{OptionKind, OptionSpec};
-use crate::storage::{Durability, Preallocation, Storage};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
 use super::{SECTOR, main_slot};
 
@@ -114,6 +115,33 @@ impl RawBulk {
 impl Bulk for RawBulk {
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         main_slot(&self.storage, slot)
+    }
+
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+
+    fn write_data(
+        &self,
+        (slot, host): (StorageSlot, u64),
+        _guest_offset: u64,
+        bufs: &[IoSlice<'_>],
+    ) -> Result<()> {
+        let storage = self.storage(slot)?;
+        match bufs {
+            [one] => storage.write_at(one, host),
+            many => storage.write_vectored_at(many, host),
+        }
+    }
+
+    fn write_zero_data(
+        &self,
+        (slot, host): (StorageSlot, u64),
+        _guest_offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        let storage = self.storage(slot)?;
+        storage.write_zeroes(host, len, ZeroFlags::empty())
     }
 
     fn unit(&self) -> u32 {

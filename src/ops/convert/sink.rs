@@ -121,8 +121,12 @@ impl BulkSink<'_> {
             let len = (piece.len - done).min(BOUNCE as u64);
             let chunk = &mut buf[..len as usize];
             self.sources.read(chunk, piece.offset + done)?;
-            target
-                .write_at(chunk, place.host + done)
+            self.bulk
+                .write_data(
+                    (place.slot, place.host + done),
+                    piece.offset + done,
+                    &[IoSlice::new(chunk)],
+                )
                 .context(at_byte(piece.offset + done))?;
             done += len;
         }
@@ -130,9 +134,8 @@ impl BulkSink<'_> {
     }
 
     fn write_zero_bytes(&self, piece: &Piece, place: Place) -> Result<()> {
-        let target = self.bulk.storage(place.slot)?;
-        target
-            .write_zeroes(place.host, piece.len, ZeroFlags::empty())
+        self.bulk
+            .write_zero_data((place.slot, place.host), piece.offset, piece.len)
             .context(at_byte(piece.offset))
     }
 }
@@ -221,6 +224,7 @@ struct Batch<'a, 'b> {
     guest: u64,
     start: Place,
     len: u64,
+    by_guest: bool,
 }
 
 impl<'a, 'b> Batch<'a, 'b> {
@@ -234,11 +238,15 @@ impl<'a, 'b> Batch<'a, 'b> {
                 host: 0,
             },
             len: 0,
+            by_guest: bulk.is_encrypted(),
         }
     }
 
     fn push(&mut self, guest: u64, place: Place, bytes: &'b [u8]) -> Result<()> {
-        let follows = place.slot == self.start.slot && place.host == self.start.host + self.len;
+        // A cipher may number its sectors by the guest's offsets.
+        let follows = place.slot == self.start.slot
+            && place.host == self.start.host + self.len
+            && (!self.by_guest || guest == self.guest + self.len);
         if !follows || self.slices.len() == MAX_VECTORS {
             self.flush()?;
         }
@@ -252,15 +260,12 @@ impl<'a, 'b> Batch<'a, 'b> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let storage = self.bulk.storage(self.start.slot)?;
-        let written = match self.slices.as_slice() {
-            [] => return Ok(()),
-            [one] => storage.write_at(one, self.start.host),
-            many => {
-                let slices: Vec<IoSlice<'_>> = many.iter().map(|s| IoSlice::new(s)).collect();
-                storage.write_vectored_at(&slices, self.start.host)
-            }
-        };
+        if self.slices.is_empty() {
+            return Ok(());
+        }
+        let slices: Vec<IoSlice<'_>> = self.slices.iter().map(|s| IoSlice::new(s)).collect();
+        let place = (self.start.slot, self.start.host);
+        let written = self.bulk.write_data(place, self.guest, &slices);
         self.slices.clear();
         self.len = 0;
         written.context(at_byte(self.guest))

@@ -56,6 +56,13 @@ pub(super) fn fill_new(
     let table = create::option_table(driver, &request.target)?;
     let values = Values::check(&request.target_options, &table)?;
     let preallocated = values.str("preallocation").is_some_and(|p| p != "off");
+    let encrypted =
+        values.str("encrypt.format").is_some() || values.bool("encryption") == Some(true);
+    if request.compress && encrypted {
+        return Err(Error::invalid(
+            "Compression and encryption not supported at the same time",
+        ));
+    }
     check_features(request, driver, preallocated)?;
     let while_converting = || {
         format!(
@@ -111,7 +118,9 @@ pub(super) fn fill_new(
         encode_early: request.compress,
         ..shape(request, sources.len(), u64::from(bulk.unit()))
     };
-    run(request, &sources, &offload, &sink, shape, job)?;
+    // Encryption takes the time of all processors.
+    let parallel = bulk.is_encrypted();
+    run(request, &sources, &offload, &sink, shape, parallel, job)?;
     let durability = match request.target_cache.durability() {
         Durability::Ordered => Durability::None,
         other => other,
@@ -179,7 +188,9 @@ pub(super) fn fill_existing(
         encode_early: false,
         ..shape(request, sources.len(), u64::from(unit))
     };
-    run(request, &sources, &Offload::default(), &sink, shape, job)?;
+    let parallel = image.format().request_alignment() > 1;
+    let offload = Offload::default();
+    run(request, &sources, &offload, &sink, shape, parallel, job)?;
     let len = image.len();
     image
         .close()
@@ -265,6 +276,7 @@ fn run(
     offload: &Offload,
     sink: &dyn Sink,
     shape: Shape,
+    parallel: bool,
     job: &mut Job,
 ) -> Result<()> {
     let (workers, buffers) = crew(request, &shape);
@@ -275,7 +287,7 @@ fn run(
         shape,
         workers: workers as usize,
         buffers: buffers as usize,
-        writers: if request.target_cache.direct() {
+        writers: if parallel || request.target_cache.direct() {
             workers as usize
         } else {
             CACHED_WRITERS.min(workers as usize)
@@ -301,7 +313,8 @@ fn detect_offload(
 ) -> Result<Offload> {
     let unit = u64::from(bulk.unit());
     // Shared blocks would replace those that were reserved; odd clusters never line up.
-    if preallocated
+    if bulk.is_encrypted()
+        || preallocated
         || request.compress
         || request.sparse() == 0
         || request.salvage

@@ -9,15 +9,22 @@ mod batch;
 pub(super) mod space;
 mod tables;
 
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::crypto::DataCipher;
+use crate::crypto::luks::{CreateOptions, Volume, required_header_len};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::Bulk;
-use crate::format::qcow2::disk::{Geometry, ImageHeader, L2Entry, SubclusterBitmap};
+use crate::format::luks::HeaderArea;
+use crate::format::qcow2::disk::{
+    CryptoExtension, Extension, Geometry, ImageHeader, L2Entry, SubclusterBitmap,
+};
 use crate::format::traits::{Blank, Encoder};
+use crate::secret::Secret;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
 use space::HostSpace;
@@ -36,6 +43,17 @@ pub struct BulkTarget {
     pub header: ImageHeader,
     /// Anything but `Off` gives every guest cluster its place at once.
     pub preallocation: Preallocation,
+    /// How guest data is encrypted, where the header says that it is.
+    pub encryption: Option<NewEncryption>,
+}
+
+/// How the data of a new image is encrypted.
+#[derive(Debug)]
+pub enum NewEncryption {
+    /// The legacy cipher, under this passphrase.
+    Aes(Secret),
+    /// By a LUKS header with this passphrase in its first key slot.
+    Luks(CreateOptions, Secret),
 }
 
 /// A new image that is being filled.
@@ -43,6 +61,7 @@ pub struct BulkTarget {
 pub struct Qcow2Bulk {
     storage: Arc<dyn Storage>,
     data: Option<Arc<dyn Storage>>,
+    cipher: Option<DataCipher>,
     geometry: Geometry,
     size: u64,
     has_backing: bool,
@@ -86,8 +105,9 @@ impl Qcow2Bulk {
             storage,
             data,
             geometry,
-            header,
+            mut header,
             preallocation,
+            encryption,
         } = target;
         let grows = |storage: &Arc<dyn Storage>| storage.driver() == "file";
         let fresh = grows(data.as_ref().unwrap_or(&storage));
@@ -96,7 +116,13 @@ impl Qcow2Bulk {
             storage.write_zeroes(0, geometry.cluster_size(), ZeroFlags::empty())?;
         }
         let size = header.header.size;
+        let mut space = HostSpace::new(geometry);
+        let cipher = match encryption {
+            None => None,
+            Some(new) => Some(new.start(&storage, geometry, &mut space, &mut header)?),
+        };
         let bulk = Self {
+            cipher,
             geometry,
             size,
             has_backing: header.backing_file.is_some(),
@@ -106,7 +132,7 @@ impl Qcow2Bulk {
             fresh,
             state: Mutex::new(State {
                 tables: Tables::new(geometry, u64::from(header.header.l1_entries)),
-                space: HostSpace::new(geometry),
+                space,
                 header,
                 next_guest: 0,
                 tail: None,
@@ -239,6 +265,37 @@ impl Bulk for Qcow2Bulk {
         }
     }
 
+    fn is_encrypted(&self) -> bool {
+        self.cipher.is_some()
+    }
+
+    fn write_data(
+        &self,
+        (slot, host): (StorageSlot, u64),
+        guest_offset: u64,
+        bufs: &[IoSlice<'_>],
+    ) -> Result<()> {
+        let storage = self.storage(slot)?;
+        match (&self.cipher, bufs) {
+            (Some(cipher), bufs) => cipher.write(&**storage, bufs, host, guest_offset),
+            (None, [one]) => storage.write_at(one, host),
+            (None, many) => storage.write_vectored_at(many, host),
+        }
+    }
+
+    fn write_zero_data(
+        &self,
+        (slot, host): (StorageSlot, u64),
+        guest_offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        let storage = self.storage(slot)?;
+        match &self.cipher {
+            Some(cipher) => cipher.write_zeroes(&**storage, len, host, guest_offset),
+            None => storage.write_zeroes(host, len, ZeroFlags::empty()),
+        }
+    }
+
     fn unit(&self) -> u32 {
         self.geometry.cluster_size() as u32
     }
@@ -249,16 +306,18 @@ impl Bulk for Qcow2Bulk {
 
     fn blank(&self) -> Blank {
         let linear = self.preallocation != Preallocation::Off;
+        // Zeroes of the host decrypt to noise.
+        let zero = self.fresh && self.cipher.is_none();
         Blank {
             // Subclusters of preallocated clusters start unallocated.
-            unreserved_is_zero: !linear || self.fresh || self.geometry.extended_l2(),
-            unwritten_is_zero: self.fresh,
+            unreserved_is_zero: !linear || zero || self.geometry.extended_l2(),
+            unwritten_is_zero: zero,
         }
     }
 
     fn encode(&self, scratch: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool> {
         let size = self.geometry.cluster_size() as usize;
-        if self.data.is_some() {
+        if self.data.is_some() || self.cipher.is_some() {
             return Err(no_compression());
         }
         if unit.len() >= size {
@@ -311,7 +370,7 @@ impl Bulk for Qcow2Bulk {
         let state = &mut *self.state.lock();
         let cluster = self.geometry.cluster_size();
         let len = u64::from(encoded_len);
-        if self.data.is_some() || state.tables.linear().is_some() {
+        if self.data.is_some() || self.cipher.is_some() || state.tables.linear().is_some() {
             return Err(no_compression());
         }
         let rest = self.size.saturating_sub(guest_offset).min(cluster);
@@ -414,6 +473,32 @@ impl Bulk for Qcow2Bulk {
         let header = state.header.to_bytes()?;
         out.write_at(&header, 0)?;
         out.sync(durability)
+    }
+}
+
+impl NewEncryption {
+    /// Makes the cipher; a LUKS header takes its space and is written at once.
+    fn start(
+        self,
+        storage: &Arc<dyn Storage>,
+        geometry: Geometry,
+        space: &mut HostSpace,
+        image: &mut ImageHeader,
+    ) -> Result<DataCipher> {
+        let (options, passphrase) = match self {
+            Self::Aes(passphrase) => return DataCipher::aes(passphrase.bytes()),
+            Self::Luks(options, passphrase) => (options, passphrase),
+        };
+        let len = required_header_len(&options.cipher);
+        let offset = space.take(geometry.clusters_for(len), &**storage)?;
+        let area = HeaderArea::new(storage.clone(), offset);
+        let volume = Volume::create(&area, &options, passphrase.bytes())?;
+        for extension in &mut image.extensions {
+            if let Extension::Crypto(place) = extension {
+                *place = CryptoExtension { offset, len };
+            }
+        }
+        Ok(DataCipher::luks(&volume))
     }
 }
 

@@ -8,14 +8,16 @@ pub use options::OPTIONS;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::qcow2::bulk::{BulkTarget, Qcow2Bulk};
+use crate::format::qcow2::bulk::{BulkTarget, NewEncryption, Qcow2Bulk};
 use crate::format::qcow2::disk::{
-    Autoclear, Compatible, CryptMethod, Extension, Header, ImageHeader, Incompatible, V3_LEN,
+    Autoclear, Compatible, CryptMethod, CryptoExtension, Extension, Header, ImageHeader,
+    Incompatible, V3_LEN,
 };
 use crate::format::{Bulk, CreateContext, CreateParams};
 use crate::policy::ImplicitRole;
 use crate::storage::{Preallocation, Storage};
 
+use spec::Encryption;
 pub(super) use spec::Spec;
 
 /// The keys of the cipher.
@@ -76,9 +78,19 @@ pub fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         storage,
         params,
         opener,
-        ..
+        secrets,
     } = context;
     let spec = Spec::new(&params)?;
+    let encryption = match &spec.encryption {
+        None => None,
+        Some(Encryption { luks, secret }) => {
+            let secret = secrets.get(secret)?.clone();
+            Some(match luks {
+                None => NewEncryption::Aes(secret),
+                Some(options) => NewEncryption::Luks(*options, secret),
+            })
+        }
+    };
     let mut header = header(&params, &spec)?;
     fits(&mut header, &params)?;
     let data = match &spec.data_file {
@@ -94,6 +106,7 @@ pub fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         geometry: spec.geometry,
         header,
         preallocation: spec.preallocation,
+        encryption,
     };
     Ok(Box::new(Qcow2Bulk::new(target)?))
 }
@@ -128,6 +141,15 @@ fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
     if let Some(name) = &spec.data_file {
         extensions.push(Extension::DataFile(name.clone().into_bytes()));
     }
+    let crypt = match &spec.encryption {
+        None => CryptMethod::None,
+        Some(Encryption { luks: None, .. }) => CryptMethod::Aes,
+        Some(_) => CryptMethod::Luks,
+    };
+    if crypt == CryptMethod::Luks {
+        // The place is filled in when it is known.
+        extensions.push(Extension::Crypto(CryptoExtension { offset: 0, len: 0 }));
+    }
     if spec.version >= 3 && spec.geometry.cluster_size() >= MIN_CLUSTER_FOR_NAMES {
         extensions.push(Extension::known_feature_names());
     }
@@ -140,7 +162,7 @@ fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
             backing_len: 0,
             cluster_bits: spec.geometry.cluster_bits(),
             size: params.size,
-            crypt: CryptMethod::None,
+            crypt,
             l1_entries,
             l1_offset: 0,
             reftable_offset: 0,

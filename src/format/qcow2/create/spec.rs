@@ -1,8 +1,10 @@
 //! What a new image is to be: options checked against each other.
 
 use crate::codec::CompressionType;
+use crate::crypto::luks::CreateOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::CreateParams;
+use crate::format::luks::parse_cipher_options;
 use crate::format::qcow2::disk::{Geometry, MAX_L1_BYTES, RefcountWidth};
 use crate::options::Values;
 use crate::storage::Preallocation;
@@ -24,6 +26,17 @@ pub(in crate::format::qcow2) struct Spec {
     pub data_file: Option<String>,
     /// It is a raw image of the guest.
     pub data_file_raw: bool,
+    /// How guest data is encrypted.
+    pub encryption: Option<Encryption>,
+}
+
+/// How guest data is to be encrypted.
+#[derive(Clone, Debug)]
+pub(super) struct Encryption {
+    /// The cipher of a LUKS header; None is the legacy cipher.
+    pub luks: Option<CreateOptions>,
+    /// ID of the secret.
+    pub secret: String,
 }
 
 /// Needs version 3: one line for all such options.
@@ -64,7 +77,7 @@ impl Spec {
             Some(name) => CompressionType::from_name(name)
                 .ok_or_else(|| not_accepted("compression-type", name))?,
         };
-        refuse_encryption(values)?;
+        let encryption = encryption(values)?;
         let flag = |key| values.bool(key).unwrap_or(false);
         let extended_l2 = flag("extended_l2");
         let cluster_bits = cluster_bits(values.num("cluster_size"), extended_l2, version)?;
@@ -117,6 +130,7 @@ impl Spec {
             },
             data_file,
             data_file_raw,
+            encryption,
         })
     }
 }
@@ -154,29 +168,37 @@ fn refcount_width(bits: Option<u64>, version: u32) -> Result<RefcountWidth> {
     Ok(width)
 }
 
-fn refuse_encryption(values: &Values) -> Result<()> {
-    let format = values.str("encrypt.format");
+fn encryption(values: &Values) -> Result<Option<Encryption>> {
     let alias = values.bool("encryption");
-    match (format, alias) {
-        (Some(_), Some(_)) => Err(Error::invalid(
-            "'encrypt.format' and its alias 'encryption' can't be used at the same time",
-        )),
-        (Some(name), _) if !["aes", "luks"].contains(&name) => Err(not_accepted("format", name)),
-        (Some(_), _) | (_, Some(true)) if values.str("encrypt.key-secret").is_none() => {
-            Err(Error::new(
-                ErrorKind::NeedsSecret,
-                "Parameter 'encrypt.key-secret' is required for cipher",
-            ))
+    let format = match (values.str("encrypt.format"), alias) {
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid(
+                "'encrypt.format' and its alias 'encryption' can't be used at the same time",
+            ));
         }
-        (Some(_), _) | (_, Some(true)) => Err(Error::unsupported(
-            "Encrypted qcow2 images cannot be created by this version",
-        )),
-        _ if super::ENCRYPT_KEYS
-            .iter()
-            .any(|key| values.get(key).is_some()) =>
-        {
-            Err(Error::invalid("Parameter 'encrypt.format' is missing"))
+        (Some(name), _) => Some(name),
+        (None, Some(true)) => Some("aes"),
+        (None, _) => None,
+    };
+    let given = |key: &&&str| values.get(key).is_some();
+    let luks = match format {
+        None if super::ENCRYPT_KEYS.iter().any(|key| given(&key)) => {
+            return Err(Error::invalid("Parameter 'encrypt.format' is missing"));
         }
-        _ => Ok(()),
-    }
+        None => return Ok(None),
+        Some("aes") => {
+            // The first of the keys is the secret; the others are for LUKS alone.
+            if let Some(key) = super::ENCRYPT_KEYS.iter().skip(1).find(given) {
+                return Err(Error::invalid(format!("Parameter '{key}' is unexpected")));
+            }
+            None
+        }
+        Some("luks") => Some(parse_cipher_options(values, "encrypt.")?),
+        Some(name) => return Err(not_accepted("format", name)),
+    };
+    let secret = values
+        .str("encrypt.key-secret")
+        .ok_or_else(crate::format::qcow2::crypt::needs_secret)?
+        .to_owned();
+    Ok(Some(Encryption { luks, secret }))
 }

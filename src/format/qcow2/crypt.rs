@@ -1,0 +1,130 @@
+//! Encrypted images: the cipher of an open image, and all I/O on guest data.
+
+use std::io::IoSlice;
+
+use crate::crypto::DataCipher;
+use crate::crypto::luks::Volume;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::OpenContext;
+use crate::format::luks::HeaderArea;
+use crate::options::{OptionKind, OptionSpec};
+use crate::storage::ZeroFlags;
+
+use super::disk::{CryptMethod, ImageHeader};
+use super::state::Qcow2;
+
+const fn option(name: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec {
+        name,
+        kind: OptionKind::Str,
+        help,
+        default: None,
+        allowed: &[],
+    }
+}
+
+/// Options of opening an encrypted image.
+pub(super) const OPEN_OPTIONS: &[OptionSpec] = &[
+    option(
+        "encrypt.format",
+        "The encryption that the header must name: 'aes' or 'luks'",
+    ),
+    option(
+        "encrypt.key-secret",
+        "ID of secret providing qcow AES key or LUKS passphrase",
+    ),
+];
+
+/// The error of an encrypted image whose secret is not named.
+pub(super) fn needs_secret() -> Error {
+    Error::new(
+        ErrorKind::NeedsSecret,
+        "Parameter 'encrypt.key-secret' is required for cipher",
+    )
+}
+
+/// The cipher of the image's data: none where it is not encrypted, or only metadata is wanted.
+///
+/// # Errors
+/// [`ErrorKind::NeedsSecret`], [`ErrorKind::WrongSecret`], [`ErrorKind::Invalid`] where the options
+/// name another encryption, or of the encryption header.
+pub(super) fn cipher(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<DataCipher>> {
+    let found = match image.header.crypt {
+        CryptMethod::None => None,
+        CryptMethod::Aes => Some("aes"),
+        CryptMethod::Luks => Some("luks"),
+    };
+    match (found, ctx.options.str("encrypt.format")) {
+        (None, Some(named)) => {
+            return Err(Error::invalid(format!(
+                "No encryption in image header, but options specified format '{named}'"
+            )));
+        }
+        (Some(found), Some(named)) if found != named => {
+            return Err(Error::invalid(format!(
+                "Header reported '{found}' encryption format but options specify '{named}'"
+            )));
+        }
+        (None, None) => return Ok(None),
+        _ => {}
+    }
+    if ctx.metadata_only {
+        return Ok(None);
+    }
+    if !ctx.read_only && !image.header.size.is_multiple_of(512) {
+        return Err(Error::unsupported(
+            "An encrypted image whose size is not a multiple of 512 can only be read",
+        ));
+    }
+    let id = ctx
+        .options
+        .str("encrypt.key-secret")
+        .ok_or_else(needs_secret)?;
+    let secret = ctx.secrets.get(id)?;
+    match image.crypto() {
+        Some(place) => {
+            let area = HeaderArea::new(ctx.storage.clone(), place.offset);
+            let volume = Volume::unlock(&area, secret.bytes())?;
+            Ok(Some(DataCipher::luks(&volume)))
+        }
+        None => DataCipher::aes(secret.bytes()).map(Some),
+    }
+}
+
+impl Qcow2 {
+    /// The cipher, where the image has one.
+    fn cipher(&self) -> Result<Option<&DataCipher>> {
+        match &self.cipher {
+            None if self.encrypted => Err(needs_secret()),
+            cipher => Ok(cipher.as_ref()),
+        }
+    }
+
+    /// Fills `buf` with the guest bytes at `guest`, which lie at `host`.
+    pub(super) fn read_data(&self, buf: &mut [u8], host: u64, guest: u64) -> Result<()> {
+        let storage = self.data_storage();
+        match self.cipher()? {
+            None => storage.read_at(buf, host),
+            Some(cipher) => cipher.read(&**storage, buf, host, guest),
+        }
+    }
+
+    /// Writes the guest bytes at `guest`, in `bufs` one after the other, to `host`.
+    pub(super) fn write_data(&self, bufs: &[IoSlice<'_>], host: u64, guest: u64) -> Result<()> {
+        let storage = self.data_storage();
+        match (self.cipher()?, bufs) {
+            (Some(cipher), bufs) => cipher.write(&**storage, bufs, host, guest),
+            (None, [one]) => storage.write_at(one, host),
+            (None, many) => storage.write_vectored_at(many, host),
+        }
+    }
+
+    /// Lets `len` guest bytes at `guest`, which lie at `host`, read as zeroes; they take space.
+    pub(super) fn write_zero_data(&self, len: u64, host: u64, guest: u64) -> Result<()> {
+        let storage = self.data_storage();
+        match self.cipher()? {
+            None => storage.write_zeroes(host, len, ZeroFlags::empty()),
+            Some(cipher) => cipher.write_zeroes(&**storage, len, host, guest),
+        }
+    }
+}

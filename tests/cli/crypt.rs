@@ -1,0 +1,221 @@
+//! Encrypted images and the secrets that open them.
+
+use crate::pair::{Loose, Pair};
+
+const S: &str = "--object secret,id=s,data=letmein";
+const LUKS: &str = "driver=luks,key-secret=s,file.filename=l.luks";
+
+/// Both directories hold the same files: images differ in salt and UUID each time they are made.
+fn pair(setup: &[&str], shared: &[&str]) -> Pair {
+    let pair = Pair::new();
+    for line in setup {
+        let args: Vec<&str> = line.split_whitespace().collect();
+        pair.theirs().qemu_img_ok(&args);
+    }
+    for name in shared {
+        let bytes = std::fs::read(pair.theirs().path(name)).expect("an image of the test");
+        pair.file(name, &bytes);
+    }
+    pair
+}
+
+fn luks() -> Pair {
+    let create = format!("create {S} -f luks -o key-secret=s,iter-time=10 l.luks 1M");
+    pair(&[&create], &["l.luks"])
+}
+
+#[test]
+fn luks_images_are_reported_as_qemu_img_does() {
+    let pair = luks();
+    for line in [
+        "info l.luks".to_owned(),
+        "info -f luks l.luks".to_owned(),
+        "info --output=json l.luks".to_owned(),
+        format!("info {S} --image-opts {LUKS}"),
+    ] {
+        pair.same_but(&line, Loose::DiskSize);
+    }
+    pair.all_same(&[
+        "check -f luks l.luks",
+        "check l.luks",
+        "map l.luks",
+        "compare l.luks l.luks",
+        "convert l.luks o.raw",
+        &format!("check {S} --image-opts {LUKS}"),
+        &format!("map {S} --image-opts {LUKS}"),
+        &format!("map {S} --output=json --image-opts {LUKS}"),
+        &format!("map --image-opts {LUKS}"),
+        &format!("map --object secret,id=s,data=wrong --image-opts {LUKS}"),
+        &format!("convert --object secret,id=t,data=letmein --image-opts {LUKS} o.raw"),
+        &format!("compare {S} --image-opts {LUKS} {LUKS}"),
+        "create -f luks -o key-secret=t new.luks 1M",
+        "create -f luks new.luks 1M",
+        "convert -f raw -O luks l.luks new.luks",
+        "convert -f raw -O luks -o key-secret=t l.luks new.luks",
+        &format!("create {S} -f luks -o key-secret=s,detached-header=on new.luks 1M"),
+        &format!("create {S} -f luks -o key-secret=s,cipher-alg=rot13 new.luks 1M"),
+        &format!("create {S} -f luks -o key-secret=s,iter-time=10 new.luks 1M"),
+    ]);
+}
+
+#[test]
+fn secrets_come_as_text_file_base64_or_encrypted() {
+    let pair = luks();
+    pair.file("plain.txt", b"letmein");
+    pair.file("coded.txt", b"bGV0bWVpbg==\n");
+    // "letmein" under AES-256-CBC; the key is 32 bytes of 'k', the IV 16 bytes of 'i'.
+    let key =
+        "--object secret,id=k,format=base64,data=a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=";
+    let convert = |objects: &str| format!("map {objects} --output=json --image-opts {LUKS}");
+    pair.all_same(&[
+        &convert("--object secret,id=s,file=plain.txt"),
+        &convert("--object secret,id=s,file=plain.txt,format=raw"),
+        &convert("--object secret,id=s,file=coded.txt,format=base64"),
+        &convert("--object secret,id=s,file=coded.txt"),
+        &convert("--object secret,id=s,data=bGV0bWVpbg==,format=base64"),
+        &convert("--object secret,id=s,data=?,format=base64"),
+        &convert("--object {\"qom-type\":\"secret\",\"id\":\"s\",\"data\":\"letmein\"}"),
+        &convert("--object {\"qom-type\":\"secret\",\"id\":\"s\",\"file\":\"plain.txt\"}"),
+        &convert("--object secret,id=s,data=bGV0bWVpbg==,format=base64,keyid=none"),
+        &convert(&format!(
+            "{key} --object secret,id=s,data=AAAA,format=base64,keyid=k"
+        )),
+        &convert(&format!(
+            "{key} --object secret,id=s,format=base64,keyid=k,iv=aWlpaWlpaWlpaWlpaWlpaQ==,data={}",
+            wrapped()
+        )),
+    ]);
+}
+
+/// "letmein" encrypted as above, in base64.
+fn wrapped() -> String {
+    use aes::cipher::{BlockModeEncrypt, KeyIvInit, block_padding::Pkcs7};
+    use base64::Engine;
+    let mut text = *b"letmein.........";
+    let sealed = cbc::Encryptor::<aes::Aes256>::new(&[b'k'; 32].into(), &[b'i'; 16].into())
+        .encrypt_padded::<Pkcs7>(&mut text, 7)
+        .expect("room for the padding");
+    base64::engine::general_purpose::STANDARD.encode(sealed)
+}
+
+#[test]
+fn luks_converts_both_ways() {
+    let pair = Pair::new();
+    let plain: Vec<u8> = (0..1u32 << 20).map(|i| (i >> 7) as u8).collect();
+    pair.file("a.raw", &plain);
+    pair.same(&format!(
+        "convert {S} -f raw -O luks -o key-secret=s,iter-time=10 a.raw l.luks"
+    ));
+    pair.same(&format!(
+        "compare {S} --image-opts driver=raw,file.filename=a.raw {LUKS}"
+    ));
+    pair.same(&format!("convert {S} --image-opts {LUKS} -O qcow2 b.qcow2"));
+    pair.same("compare -f raw a.raw b.qcow2");
+    pair.same(&format!(
+        "convert {S} -n --target-image-opts -f raw a.raw {LUKS}"
+    ));
+    // QEMU's tool opens what ours made.
+    let line = format!("compare {S} --image-opts driver=raw,file.filename=a.raw {LUKS}");
+    let args: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(pair.ours().qemu_img_ok(&args), "Images are identical.\n");
+}
+
+#[test]
+fn no_message_repeats_a_secret() {
+    let pair = luks();
+    for object in [
+        "secret,id=s,data=hunter22",
+        "secret,id=s,data=hunter22,format=base64",
+        "secret,id=s,data=hunter22,keyid=hunter23",
+        "secret,id=s,data=hunter22,file=x",
+        "secret,id=s,data=hunter22,iv=hunter22",
+    ] {
+        let args = ["map", "--object", object, "--image-opts", LUKS];
+        let ran = crate::pair::ours(&args, pair.ours().root());
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(
+            !ran.err.contains("hunter22") && !ran.out.contains("hunter22"),
+            "{ran:?}"
+        );
+    }
+}
+
+const QCOW2: &str = "driver=qcow2,encrypt.key-secret=s,file.filename=q.qcow2";
+
+#[test]
+fn encrypted_qcow2_is_reported_as_qemu_img_does() {
+    for format in ["luks,encrypt.iter-time=10", "aes"] {
+        let create = format!(
+            "create {S} -f qcow2 -o encrypt.key-secret=s,encrypt.format={format} q.qcow2 1M"
+        );
+        let overlay = "create -f qcow2 -b q.qcow2 -F qcow2 over.qcow2";
+        let pair = pair(&[&create, overlay], &["q.qcow2", "over.qcow2"]);
+        for line in [
+            "info q.qcow2".to_owned(),
+            "info --output=json q.qcow2".to_owned(),
+            "info --backing-chain over.qcow2".to_owned(),
+            format!("info {S} --image-opts {QCOW2}"),
+            format!("info --output=json {S} --image-opts {QCOW2},encrypt.format=luks"),
+        ] {
+            pair.same_but(&line, Loose::DiskSize);
+        }
+        pair.all_same(&[
+            "check q.qcow2",
+            "map q.qcow2",
+            "convert q.qcow2 o.raw",
+            "convert over.qcow2 o.raw",
+            &format!("check {S} --image-opts {QCOW2}"),
+            &format!("check --image-opts {QCOW2}"),
+            &format!("check {S} --image-opts {QCOW2},encrypt.format=luks"),
+            &format!("check {S} --image-opts {QCOW2},encrypt.format=aes"),
+            &format!("check {S} --image-opts {QCOW2},encrypt.format=rot13"),
+            &format!(
+                "check {S} --image-opts driver=qcow2,encrypt.format=aes,file.filename=q.qcow2"
+            ),
+            &format!("check --object secret,id=s,data=wrong --image-opts {QCOW2}"),
+            &format!("map {S} --image-opts {QCOW2}"),
+            &format!("map {S} --output=json --image-opts {QCOW2}"),
+            &format!(
+                "convert {S} --image-opts driver=qcow2,file.filename=over.qcow2,\
+                 backing.encrypt.key-secret=s o.raw"
+            ),
+            "create -f qcow2 -b q.qcow2 -F qcow2 new.qcow2",
+        ]);
+    }
+}
+
+#[test]
+fn encryption_options_are_refused_as_qemu_img_does() {
+    let pair = Pair::new();
+    pair.file("a.raw", &[7; 1024]);
+    pair.qemu("create -f qcow2 q.qcow2 1M");
+    let create = |options: &str| format!("create {S} -f qcow2 -o {options} new.qcow2 1M");
+    pair.all_same(&[
+        &create("encryption=on"),
+        &create("encryption=off,encrypt.key-secret=s"),
+        &create("encryption=on,encrypt.key-secret=t"),
+        &create("encryption=on,encrypt.format=luks,encrypt.key-secret=s"),
+        &create("encrypt.key-secret=s"),
+        &create("encrypt.format=aes"),
+        &create("encrypt.format=luks"),
+        &create("encrypt.format=rot13,encrypt.key-secret=s"),
+        &create("encrypt.format=aes,encrypt.key-secret=s,encrypt.cipher-alg=aes-256"),
+        &create("encrypt.format=aes,encrypt.key-secret=s,encrypt.iter-time=10"),
+        &create("encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=rot13"),
+        &create("encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=3des"),
+        &create("encrypt.format=luks,encrypt.key-secret=t"),
+        &create("encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"),
+        &create("encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,compat=0.10"),
+        &create("encrypt.format=aes,encrypt.key-secret=s"),
+        &create("encryption=on,encrypt.key-secret=s"),
+        &format!("convert {S} -f raw -O qcow2 -o encrypt.format=luks a.raw new.qcow2"),
+        &format!(
+            "convert {S} -f raw -O qcow2 -o encrypt.format=aes,encrypt.key-secret=t a.raw new.qcow2"
+        ),
+        &format!(
+            "convert {S} -c -f raw -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s a.raw new.qcow2"
+        ),
+        &format!("check {S} --image-opts {QCOW2}"),
+        &format!("check {S} --image-opts {QCOW2},encrypt.format=luks"),
+    ]);
+}
