@@ -237,11 +237,12 @@ mod tests {
                 &properties(&[("data", &STANDARD.encode(key)), ("format", "base64")]),
             )
             .unwrap();
+        let (data, iv) = (STANDARD.encode(text), STANDARD.encode(iv));
         let wrapped = properties(&[
-            ("data", &STANDARD.encode(text)),
+            ("data", &data),
             ("format", "base64"),
             ("keyid", "master"),
-            ("iv", &STANDARD.encode(iv)),
+            ("iv", &iv),
         ]);
         secrets.define("s", &wrapped).unwrap();
         assert_eq!(secrets.get("s").unwrap().bytes(), b"letmein");

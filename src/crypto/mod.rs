@@ -2,7 +2,6 @@
 
 mod afsplit;
 mod cipher;
-mod data;
 mod hash;
 mod ivgen;
 pub mod luks;
@@ -10,7 +9,6 @@ mod modes;
 
 pub use afsplit::{merge as af_merge, split as af_split};
 pub use cipher::{Algorithm, CipherSpec, Mode, SectorCipher};
-pub use data::DataCipher;
 pub use hash::Hash;
 pub use ivgen::IvGenerator;
 

@@ -2,6 +2,7 @@
 
 pub mod callbacks;
 pub mod crypt;
+pub mod data_cipher;
 pub mod file;
 pub mod memory;
 mod node;

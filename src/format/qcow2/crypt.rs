@@ -2,13 +2,13 @@
 
 use std::io::IoSlice;
 
-use crate::crypto::DataCipher;
 use crate::crypto::luks::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::OpenContext;
 use crate::format::luks::HeaderArea;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::ZeroFlags;
+use crate::storage::data_cipher::DataCipher;
 
 use super::disk::{CryptMethod, ImageHeader};
 use super::state::Qcow2;

@@ -1,10 +1,11 @@
 //! How large a new image will be.
 
+use crate::crypto::luks::required_header_len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Contents, CreateParams, Measured};
 use crate::storage::Preallocation;
 
-use super::create::Spec;
+use super::create::{Encryption, Spec};
 use super::disk::Geometry;
 
 /// Bytes of an entry of the bitmap directory before its name.
@@ -21,7 +22,14 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
         Some(count) => count(geometry.cluster_size())?,
         None => 0,
     };
-    let (required, fully_allocated) = sizes(geometry, params.size, data, 0)?;
+    let header = match &spec.encryption {
+        Some(Encryption {
+            luks: Some(options),
+            ..
+        }) => geometry.clusters_for(required_header_len(&options.cipher)),
+        _ => 0,
+    };
+    let (required, fully_allocated) = sizes(geometry, params.size, data, header)?;
     let whole = matches!(
         spec.preallocation,
         Preallocation::Falloc | Preallocation::Full

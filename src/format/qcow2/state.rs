@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::codec::CompressionType;
-use crate::crypto::DataCipher;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Storage};
 
 use super::alloc::Alloc;

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::crypto::DataCipher;
 use crate::crypto::luks::{CreateOptions, Volume, required_header_len};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
@@ -25,6 +24,7 @@ use crate::format::qcow2::disk::{
 };
 use crate::format::traits::{Blank, Encoder};
 use crate::secret::Secret;
+use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
 use space::HostSpace;

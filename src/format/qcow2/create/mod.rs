@@ -17,8 +17,7 @@ use crate::format::{Bulk, CreateContext, CreateParams};
 use crate::policy::ImplicitRole;
 use crate::storage::{Preallocation, Storage};
 
-use spec::Encryption;
-pub(super) use spec::Spec;
+pub(super) use spec::{Encryption, Spec};
 
 /// The keys of the cipher.
 const ENCRYPT_KEYS: [&str; 7] = [

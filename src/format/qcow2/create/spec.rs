@@ -32,7 +32,7 @@ pub(in crate::format::qcow2) struct Spec {
 
 /// How guest data is to be encrypted.
 #[derive(Clone, Debug)]
-pub(super) struct Encryption {
+pub(in crate::format::qcow2) struct Encryption {
     /// The cipher of a LUKS header; None is the legacy cipher.
     pub luks: Option<CreateOptions>,
     /// ID of the secret.

@@ -187,7 +187,7 @@ mod tests {
     fn any_part_reads_back_and_the_disk_holds_no_plain_text() {
         let cipher = DataCipher::aes(b"a passphrase longer than sixteen bytes").unwrap();
         let same = DataCipher::aes(b"a passphrase lon").unwrap();
-        let storage = MemoryStorage::new("mem", 0);
+        let storage = MemoryStorage::new("mem");
         let plain: Vec<u8> = (0..3 << 20).map(|i: u32| (i / 7) as u8).collect();
         let (a, b) = plain.split_at(700_000);
         let bufs = [IoSlice::new(a), IoSlice::new(b)];
