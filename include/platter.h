@@ -480,6 +480,11 @@
 #define PLATTER_REPORT_CREATE 6
 
 /**
+ * Kind of report: the internal snapshots of an image.
+ */
+#define PLATTER_REPORT_SNAPSHOTS 11
+
+/**
  * Kind of report: how large a new image will be.
  */
 #define PLATTER_REPORT_MEASURE 7
@@ -1796,7 +1801,7 @@ uint32_t platter_report_kind(const struct platter_report *report);
 
 /**
  * The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
- * prints, key for key. `*out` lives as long as the report. `flags` must be 0.
+ * prints, key for key; for snapshots the list in info. `*out` lives as long as the report. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
@@ -1839,7 +1844,7 @@ int platter_report_exit_code(int *out,
 
 /**
  * The number of entries: layers of an info report (the image, then its backing chain), runs of a
- * map; 1 for every other report.
+ * map, snapshots; 1 for every other report.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
@@ -1853,7 +1858,8 @@ int platter_report_count(size_t *out,
  * Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`, `bitmap-count`.
  * Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
  * `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
- * `start`, `length`, `depth`, `offset`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
+ * `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
+ * `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
  * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`.
  *
  * Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
@@ -1885,7 +1891,7 @@ int platter_report_bool(bool *out,
 /**
  * A text of entry `index`, by the key of the JSON; `*out` lives as long as the report. Keys of info:
  * `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
- * Check: `filename`, `format`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
+ * Check: `filename`, `format`. Snapshots: `id`, `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
  *
  * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
  *
@@ -2257,6 +2263,70 @@ int platter_measure_job_new(struct platter_job **out,
                             const struct platter_options *options,
                             uint32_t flags,
                             struct platter_error **err);
+
+/**
+ * Reports the internal snapshots of an open image, in the order of its table; none for a format
+ * without them. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
+ * must be 0.
+ *
+ * Statuses: CORRUPT, OS, INVALID. Threads: any. Since 0.1.
+ */
+int platter_snapshot_list(struct platter_report **out,
+                          const struct platter_image *image,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Makes a job that records the current contents of `image`, which must be writable, as an internal
+ * snapshot. `name` may be empty or taken; the new ID is the highest one plus 1. The report of the job
+ * lists the snapshots, the new one last. The job keeps the image alive. `*out` belongs to the
+ * caller, who frees it with `platter_job_free()`. `flags` must be 0.
+ *
+ * Statuses: INVALID; of the job: UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT; LIMIT where there are
+ * too many snapshots. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_snapshot_create_job_new(struct platter_job **out,
+                                    const struct platter_image *image,
+                                    const char *name,
+                                    uint32_t flags,
+                                    struct platter_error **err);
+
+/**
+ * Makes a job that gives `image`, which must be writable, the contents and the virtual size of the
+ * internal snapshot of that ID, or else of that name. Its report lists the snapshots. The job keeps
+ * the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must
+ * be 0.
+ *
+ * Statuses: INVALID; of the job: NOT_FOUND, UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT. Threads:
+ * any. Since 0.1.
+ *
+ * # Safety
+ * `snapshot` is NULL or NUL-terminated.
+ */
+int platter_snapshot_apply_job_new(struct platter_job **out,
+                                   const struct platter_image *image,
+                                   const char *snapshot,
+                                   uint32_t flags,
+                                   struct platter_error **err);
+
+/**
+ * Makes a job that deletes the first internal snapshot of that name from `image`, which must be
+ * writable. Its report lists the snapshots that remain. The job keeps the image alive. `*out`
+ * belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
+ *
+ * Statuses: as `platter_snapshot_apply_job_new()`. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_snapshot_delete_job_new(struct platter_job **out,
+                                    const struct platter_image *image,
+                                    const char *name,
+                                    uint32_t flags,
+                                    struct platter_error **err);
 
 #ifdef __cplusplus
 }  // extern "C"

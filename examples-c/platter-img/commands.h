@@ -11,5 +11,6 @@ extern const struct command command_create;
 extern const struct command command_info;
 extern const struct command command_map;
 extern const struct command command_measure;
+extern const struct command command_snapshot;
 
 #endif

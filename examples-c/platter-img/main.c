@@ -12,7 +12,8 @@
 #define COMPATIBLE_VERSION "10.0.2"
 
 static const struct command *const commands[] = {
-    &command_check, &command_compare, &command_convert, &command_create, &command_info, &command_map, &command_measure,
+    &command_check, &command_compare, &command_convert, &command_create, &command_info,
+    &command_map, &command_measure, &command_snapshot,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

@@ -333,6 +333,7 @@ static void jobs(void)
 {
     platter_image *image = open_image("a.raw", "raw", 0);
     platter_job *job = POISONED;
+    platter_report *snapshots = POISONED;
     NO_NULL(platter_check_job_new(NULL, image, 0, &err), "out");
     NO_NULL(platter_check_job_new(&job, NULL, 0, &err), "image");
     CHECK(job == NULL);
@@ -344,6 +345,21 @@ static void jobs(void)
     NO_NULL(platter_map_job_new(NULL, image, 0, 1, 0, &err), "out");
     NO_NULL(platter_map_job_new(&job, NULL, 0, 1, 0, &err), "image");
     NO_FLAG(platter_map_job_new(&job, image, 0, 1, BAD, &err));
+    NO_NULL(platter_snapshot_list(NULL, image, 0, &err), "out");
+    NO_NULL(platter_snapshot_list(&snapshots, NULL, 0, &err), "image");
+    NO_FLAG(platter_snapshot_list(&snapshots, image, BAD, &err));
+    NO_NULL(platter_snapshot_create_job_new(NULL, image, "s", 0, &err), "out");
+    NO_NULL(platter_snapshot_create_job_new(&job, NULL, "s", 0, &err), "image");
+    NO_NULL(platter_snapshot_create_job_new(&job, image, NULL, 0, &err), "name");
+    NO_FLAG(platter_snapshot_create_job_new(&job, image, "s", BAD, &err));
+    NO_NULL(platter_snapshot_apply_job_new(NULL, image, "s", 0, &err), "out");
+    NO_NULL(platter_snapshot_apply_job_new(&job, NULL, "s", 0, &err), "image");
+    NO_NULL(platter_snapshot_apply_job_new(&job, image, NULL, 0, &err), "snapshot");
+    NO_FLAG(platter_snapshot_apply_job_new(&job, image, "s", BAD, &err));
+    NO_NULL(platter_snapshot_delete_job_new(NULL, image, "s", 0, &err), "out");
+    NO_NULL(platter_snapshot_delete_job_new(&job, NULL, "s", 0, &err), "image");
+    NO_NULL(platter_snapshot_delete_job_new(&job, image, NULL, 0, &err), "name");
+    NO_FLAG(platter_snapshot_delete_job_new(&job, image, "s", BAD, &err));
     NO_NULL(platter_measure_job_new(NULL, image, 0, "raw", NULL, 0, &err), "out");
     NO_NULL(platter_measure_job_new(&job, image, 0, NULL, NULL, 0, &err), "format");
     NO_FLAG(platter_measure_job_new(&job, image, 0, "raw", NULL, BAD, &err));

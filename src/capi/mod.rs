@@ -41,3 +41,4 @@ pub mod create;
 pub mod info;
 pub mod map;
 pub mod measure;
+pub mod snapshot;

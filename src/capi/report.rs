@@ -16,12 +16,14 @@ use crate::capi::io::{
 };
 use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::SnapshotInfo;
 use crate::ops::check::CheckOutcome;
 use crate::ops::compare::{CompareReport, Comparison};
 use crate::ops::convert::ConvertReport;
 use crate::ops::info::{InfoReport, LayerInfo};
 use crate::ops::map::{MapEntry, MapReport};
 use crate::ops::measure::MeasureReport;
+use crate::ops::snapshot::SnapshotReport;
 
 /// Kind of report: what an image is.
 pub const PLATTER_REPORT_INFO: u32 = 1;
@@ -35,6 +37,8 @@ pub const PLATTER_REPORT_COMPARE: u32 = 4;
 pub const PLATTER_REPORT_CONVERT: u32 = 5;
 /// Kind of report: what was created.
 pub const PLATTER_REPORT_CREATE: u32 = 6;
+/// Kind of report: the internal snapshots of an image.
+pub const PLATTER_REPORT_SNAPSHOTS: u32 = 11;
 
 /// Kind of report: how large a new image will be.
 pub const PLATTER_REPORT_MEASURE: u32 = 7;
@@ -66,6 +70,7 @@ pub(super) enum Content {
     Convert(ConvertReport),
     Create { summary: String },
     Measure(MeasureReport),
+    Snapshots(SnapshotReport),
 }
 
 impl Handle for platter_report {
@@ -106,6 +111,7 @@ impl Inner {
                 Content::Check(report) => report.json(),
                 Content::Map(report) => report.json(),
                 Content::Measure(report) => report.json(),
+                Content::Snapshots(report) => report.json(),
                 Content::Compare(_) | Content::Convert(_) | Content::Create { .. } => {
                     let object: Map<_, _> = self
                         .fields(0)
@@ -127,6 +133,7 @@ impl Inner {
                 Content::Measure(report) => (report.text(), Ok(())),
                 Content::Compare(report) => (report.text(), Ok(())),
                 Content::Convert(_) => (String::new(), Ok(())),
+                Content::Snapshots(report) => (report.text(), Ok(())),
                 Content::Create { summary } => (format!("{summary}\n"), Ok(())),
             };
             (
@@ -140,6 +147,7 @@ impl Inner {
         match &self.content {
             Content::Info(report) => report.layers.len(),
             Content::Map(report) => report.entries.len(),
+            Content::Snapshots(report) => report.snapshots.len(),
             _ => 1,
         }
     }
@@ -149,6 +157,7 @@ impl Inner {
         match &self.content {
             Content::Info(report) => report.layers.get(index).map(layer_fields),
             Content::Map(report) => report.entries.get(index).map(entry_fields),
+            Content::Snapshots(report) => report.snapshots.get(index).map(snapshot_fields),
             _ if index > 0 => None,
             Content::Check(report) => Some(check_fields(report)),
             Content::Compare(report) => Some(compare_fields(report)),
@@ -229,6 +238,19 @@ fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {
         .0
 }
 
+fn snapshot_fields(snapshot: &SnapshotInfo) -> Vec<(&'static str, Value)> {
+    Fields(Vec::new())
+        .add("id", snapshot.id.as_str())
+        .add("name", snapshot.name.as_str())
+        .add("vm-state-size", snapshot.vm_state_size)
+        .add("date-sec", snapshot.date_sec)
+        .add("date-nsec", snapshot.date_nsec)
+        .add("vm-clock-nsec", snapshot.vm_clock_nsec)
+        .maybe("icount", snapshot.icount)
+        .maybe("virtual-size", snapshot.disk_size)
+        .0
+}
+
 fn check_fields(outcome: &CheckOutcome) -> Vec<(&'static str, Value)> {
     let report = &outcome.report;
     Fields(Vec::new())
@@ -295,11 +317,12 @@ pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
         Content::Convert(_) => PLATTER_REPORT_CONVERT,
         Content::Create { .. } => PLATTER_REPORT_CREATE,
         Content::Measure(_) => PLATTER_REPORT_MEASURE,
+        Content::Snapshots(_) => PLATTER_REPORT_SNAPSHOTS,
     })
 }
 
 /// The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
-/// prints, key for key. `*out` lives as long as the report. `flags` must be 0.
+/// prints, key for key; for snapshots the list in info. `*out` lives as long as the report. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -375,7 +398,7 @@ pub extern "C" fn platter_report_exit_code(
 }
 
 /// The number of entries: layers of an info report (the image, then its backing chain), runs of a
-/// map; 1 for every other report.
+/// map, snapshots; 1 for every other report.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -394,7 +417,8 @@ pub extern "C" fn platter_report_count(
 /// Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`, `bitmap-count`.
 /// Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
 /// `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
-/// `start`, `length`, `depth`, `offset`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
+/// `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
+/// `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
 /// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`.
 ///
 /// Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
@@ -442,7 +466,7 @@ pub unsafe extern "C" fn platter_report_bool(
 
 /// A text of entry `index`, by the key of the JSON; `*out` lives as long as the report. Keys of info:
 /// `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
-/// Check: `filename`, `format`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
+/// Check: `filename`, `format`. Snapshots: `id`, `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
 ///

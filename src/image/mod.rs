@@ -213,6 +213,25 @@ impl Image {
         self.closed = true;
     }
 
+    /// Shows the snapshot of that ID from now on instead of the current contents, read-only.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] where the format has no snapshots,
+    /// [`crate::ErrorKind::NotFound`], or of reading its tables.
+    pub fn load_snapshot(&mut self, id: &str) -> Result<()> {
+        let view = match self.format.snapshots() {
+            Some(snapshots) => snapshots.view(id)?,
+            None => {
+                return Err(Error::unsupported(
+                    "Block driver does not support snapshots",
+                ));
+            }
+        };
+        self.format = view;
+        self.writable = false;
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<()> {
         if self.closed {
             return Ok(());

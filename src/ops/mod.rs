@@ -10,5 +10,6 @@ pub mod info;
 pub mod map;
 pub mod measure;
 pub mod render;
+pub mod snapshot;
 mod status;
 pub use crate::zero;

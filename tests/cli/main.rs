@@ -19,4 +19,5 @@ mod measure;
 mod progress;
 mod samples;
 mod signals;
+mod snapshot;
 mod usage;

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
-    OpenContext,
+    OpenContext, Snapshots,
 };
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
@@ -24,6 +24,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::COMPRESS)
         .union(Features::CHECK)
         .union(Features::RESIZE)
+        .union(Features::SNAPSHOTS)
         .union(Features::MEASURE)
         .union(Features::ENCRYPT),
     open,
@@ -144,6 +145,10 @@ impl Format for Qcow2 {
     }
 
     fn checker(&self) -> Option<&dyn Check> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
         Some(self)
     }
 

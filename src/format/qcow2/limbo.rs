@@ -100,6 +100,21 @@ impl Limbo {
         ready
     }
 
+    /// Waits until every use has ended that began before now. Only one thread may ask at a time,
+    /// and none that asks [`Limbo::drained`].
+    pub(super) fn wait_for_users(&self) {
+        // The users of the epoch before the last change, then those of the one that ends here.
+        self.wait_for(self.epoch.load(Ordering::SeqCst).wrapping_sub(1));
+        let ended = self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.wait_for(ended);
+    }
+
+    fn wait_for(&self, epoch: usize) {
+        while self.users[epoch & 1].load(Ordering::SeqCst) != 0 {
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        }
+    }
+
     /// How many references wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)

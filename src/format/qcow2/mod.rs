@@ -26,6 +26,7 @@ mod read;
 mod refcount;
 mod remap;
 mod resize;
+mod snapshot;
 mod state;
 mod write;
 

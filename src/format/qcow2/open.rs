@@ -84,12 +84,18 @@ impl Qcow2 {
 
     fn prepare_for_writing(&self) -> Result<()> {
         let header = self.header.lock().header.clone();
-        if header.incompatible.contains(Incompatible::DIRTY) {
+        let dirty = header.incompatible.contains(Incompatible::DIRTY);
+        if dirty {
             self.rebuild_refcounts()?;
         }
         let header = self.header.lock().header.clone();
         self.load_allocator()?;
         self.guard_metadata(&header)?;
+        if dirty {
+            self.mark_active(false)?;
+            self.end_flags(true)?;
+            self.barrier()?;
+        }
         let unknown = header.autoclear - Autoclear::KNOWN;
         if !unknown.is_empty() {
             self.update_header(|h| h.autoclear &= Autoclear::KNOWN)?;

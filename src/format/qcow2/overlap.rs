@@ -65,6 +65,11 @@ impl MetaMap {
         }
     }
 
+    /// Forgets all areas of a kind.
+    pub(super) fn clear_areas(&self, area: Area) {
+        self.state.write().areas.retain(|(other, _)| *other != area);
+    }
+
     /// Adds an L2 table or refcount block.
     pub(super) fn add_table(&self, cluster: u64) {
         self.state.write().tables.insert(cluster);

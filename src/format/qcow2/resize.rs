@@ -67,7 +67,7 @@ impl Qcow2 {
     }
 
     /// Bitmaps keep their tables as they are, so the new size must need tables of the same length.
-    fn check_bitmap_sizes(&self, len: u64) -> Result<()> {
+    pub(super) fn check_bitmap_sizes(&self, len: u64) -> Result<()> {
         let cluster = self.layout.cluster_size();
         for (_, bitmap) in self.bitmap_entries()? {
             let bits = u32::from(bitmap.granularity_bits) + 3 + self.layout.cluster_bits();

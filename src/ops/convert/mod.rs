@@ -20,7 +20,7 @@ mod worker;
 pub use report::ConvertReport;
 pub use request::ConvertRequest;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::Image;
 use crate::job::Job;
 
@@ -61,35 +61,11 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<Sources> {
         images.push(image);
     }
     if let Some(snapshot) = &request.snapshot
-        && let Some(image) = images.first()
+        && let Some(image) = images.first_mut()
     {
-        return Err(no_snapshot(image, snapshot).context("Failed to load snapshot"));
+        crate::ops::snapshot::select(image, snapshot)
+            .and_then(|id| image.load_snapshot(&id))
+            .map_err(|error| error.context("Failed to load snapshot"))?;
     }
     Sources::new(images, request.salvage)
-}
-
-/// Why a snapshot cannot be read.
-fn no_snapshot(image: &Image, wanted: &str) -> Error {
-    let format = image.format();
-    let snapshots = match format.info() {
-        Ok(info) => info.snapshots,
-        Err(error) => return error,
-    };
-    if !image
-        .driver()
-        .features
-        .contains(crate::format::Features::SNAPSHOTS)
-    {
-        Error::unsupported(format!(
-            "Block format '{}' used by device '' does not support temporarily loading internal snapshots",
-            format.driver()
-        ))
-    } else if snapshots
-        .iter()
-        .any(|known| known.id == wanted || known.name == wanted)
-    {
-        Error::unsupported(format!("Reading the snapshot '{wanted}' is not supported"))
-    } else {
-        Error::new(crate::ErrorKind::NotFound, "Can't find snapshot")
-    }
 }

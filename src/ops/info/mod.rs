@@ -7,6 +7,7 @@ mod render;
 use serde_json::Value;
 
 pub use collect::info;
+pub(super) use render::snapshot_value;
 
 /// The report of `info` on an image or its chain.
 #[derive(Clone, Debug)]

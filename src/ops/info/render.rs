@@ -148,7 +148,7 @@ impl LayerInfo {
     }
 }
 
-fn snapshot_value(snapshot: &SnapshotInfo) -> Value {
+pub(in crate::ops) fn snapshot_value(snapshot: &SnapshotInfo) -> Value {
     let mut map = Map::new();
     if let Some(icount) = snapshot.icount {
         map.insert("icount".to_owned(), icount.into());

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::bulk::space::Layout as Place;
-use crate::format::qcow2::disk::{ImageHeader, Incompatible};
+use crate::format::qcow2::disk::ImageHeader;
 use crate::storage::{Durability, Storage, ZeroFlags};
 
 use super::counts::Counts;
@@ -13,11 +13,10 @@ use super::{compare, layout, read_snapshots, references};
 
 /// Where the refcount table's place stands in the header.
 const REFTABLE_AT: u64 = 48;
-/// Where the incompatible features stand.
-const INCOMPATIBLE_AT: u64 = 72;
 
-/// Counts all references of a dirty image, writes refcounts that agree with them, and clears the
-/// dirty bit, in the file and in `header`. The image must be open for writing by no one else.
+/// Counts all references of a dirty image and writes refcounts that agree with them; `header` then
+/// names them. The dirty bit stays set: COPIED flags that are missing come next. The image must be
+/// open for writing by no one else.
 ///
 /// The new table and blocks go behind the last used cluster; the old ones are free once the header
 /// names the new, so that a crash at any time leaves the old state or the new one.
@@ -67,11 +66,6 @@ pub fn rebuild_refcounts(
     fields.extend_from_slice(&header.header.reftable_offset.to_be_bytes());
     fields.extend_from_slice(&header.header.reftable_clusters.to_be_bytes());
     storage.write_at(&fields, REFTABLE_AT)?;
-    // The refcounts must be right on disk before the image says that they are.
-    storage.sync(durability)?;
-    header.header.incompatible.remove(Incompatible::DIRTY);
-    let bits = header.header.incompatible.bits();
-    storage.write_at(&bits.to_be_bytes(), INCOMPATIBLE_AT)?;
     storage.sync(durability)
 }
 

@@ -1,0 +1,141 @@
+//! The internal snapshots of an image.
+
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{call_out, call_ref_out, check_flags};
+use crate::capi::image::{platter_image, shared_of};
+use crate::capi::job::{NewJob, platter_job};
+use crate::capi::report::{Content, Inner, platter_report};
+use crate::capi::text::utf8;
+use crate::error::Result;
+use crate::image::Image;
+use crate::job::Job;
+use crate::ops::snapshot;
+
+/// Reports the internal snapshots of an open image, in the order of its table; none for a format
+/// without them. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
+/// must be 0.
+///
+/// Statuses: CORRUPT, OS, INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_snapshot_list(
+    out: Option<&mut MaybeUninit<*mut platter_report>>,
+    image: Option<&platter_image>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, image, "image", err, |image| {
+        check_flags(flags, 0)?;
+        let shared = shared_of(Some(image), "image")?;
+        let report = snapshot::list(&shared)?;
+        Ok(platter_report::new(Inner::new(Content::Snapshots(report))))
+    })
+}
+
+/// What a job does to the image.
+type Change = fn(&Image, &str, &mut Job) -> Result<()>;
+
+/// A job that makes a change; its report lists the snapshots as they are then.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+unsafe fn job(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    image: Option<&platter_image>,
+    (parameter, name): (&'static str, *const c_char),
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+    change: Change,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let name = unsafe { utf8(name, parameter)? }.to_owned();
+        let images = vec![shared_of(image, "image")?];
+        Ok(NewJob::new().into_handle(
+            "snapshot",
+            None,
+            images,
+            Box::new(move |job, images| {
+                change(&images[0], &name, job)?;
+                snapshot::list(&images[0]).map(Content::Snapshots)
+            }),
+        ))
+    })
+}
+
+/// Makes a job that records the current contents of `image`, which must be writable, as an internal
+/// snapshot. `name` may be empty or taken; the new ID is the highest one plus 1. The report of the job
+/// lists the snapshots, the new one last. The job keeps the image alive. `*out` belongs to the
+/// caller, who frees it with `platter_job_free()`. `flags` must be 0.
+///
+/// Statuses: INVALID; of the job: UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT; LIMIT where there are
+/// too many snapshots. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_snapshot_create_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    image: Option<&platter_image>,
+    name: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    let change: Change = |image, name, job| snapshot::create(image, name, job).map(drop);
+    // SAFETY: by the contract of this function.
+    unsafe { job(out, image, ("name", name), flags, err, change) }
+}
+
+/// Makes a job that gives `image`, which must be writable, the contents and the virtual size of the
+/// internal snapshot of that ID, or else of that name. Its report lists the snapshots. The job keeps
+/// the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must
+/// be 0.
+///
+/// Statuses: INVALID; of the job: NOT_FOUND, UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT. Threads:
+/// any. Since 0.1.
+///
+/// # Safety
+/// `snapshot` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_snapshot_apply_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    image: Option<&platter_image>,
+    snapshot: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        job(
+            out,
+            image,
+            ("snapshot", snapshot),
+            flags,
+            err,
+            snapshot::apply,
+        )
+    }
+}
+
+/// Makes a job that deletes the first internal snapshot of that name from `image`, which must be
+/// writable. Its report lists the snapshots that remain. The job keeps the image alive. `*out`
+/// belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
+///
+/// Statuses: as `platter_snapshot_apply_job_new()`. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_snapshot_delete_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    image: Option<&platter_image>,
+    name: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    // SAFETY: by the contract of this function.
+    unsafe { job(out, image, ("name", name), flags, err, snapshot::delete) }
+}

@@ -1,0 +1,135 @@
+//! Making a snapshot's contents the current ones.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+use crate::format::qcow2::disk::{L1Entry, MAX_L1_BYTES, SnapshotEntry};
+use crate::format::qcow2::limbo::Freed;
+use crate::format::qcow2::overlap::Area;
+use crate::format::qcow2::state::{L1, Qcow2};
+use crate::storage::Durability;
+
+use super::table::{Place, position};
+
+impl Qcow2 {
+    /// See [`crate::format::Snapshots::apply`]; nothing else remaps meanwhile.
+    pub(super) fn apply_snapshot(&self, id: &str) -> Result<()> {
+        self.settle()?;
+        let (entries, _) = self.snapshot_table()?;
+        let at = position(&entries, id)?;
+        let Some(entry) = entries.get(at) else {
+            return Err(Self::no_snapshot(id));
+        };
+        let size = self.size_of(entry)?;
+        let mut tables = self.snapshot_l1(entry)?;
+        // All that the current state reaches must be in order before anything changes.
+        let old_tables = self.active_l1();
+        self.visit_tree(&old_tables, |_, _| Ok(()))?;
+        self.raise_tree(&tables)?;
+        let prepared = self.prepare_tables(&mut tables, size);
+        let place = match prepared {
+            Ok(place) => place,
+            Err(error) => {
+                let _ = self.lower_tree(&tables);
+                return Err(error);
+            }
+        };
+        self.switch_tables(&tables, place, size)?;
+        self.give_up_tree(&old_tables)?;
+        self.flush_all(self.durability)
+    }
+
+    /// The virtual size that a snapshot records.
+    fn size_of(&self, entry: &SnapshotEntry) -> Result<u64> {
+        let current = self.virtual_size();
+        let size = entry.extra.disk_size.unwrap_or(current);
+        if size == current {
+            return Ok(size);
+        }
+        if self.version < 3 {
+            return Err(Error::unsupported(
+                "Can't resize a v2 image which has snapshots",
+            ));
+        }
+        if size > i64::MAX as u64
+            || !size.is_multiple_of(512)
+            || self.layout.l1_entries(size) * 8 > MAX_L1_BYTES
+        {
+            return Err(Error::corrupt("The snapshot records an impossible size"));
+        }
+        self.check_bitmap_sizes(size)?;
+        Ok(size)
+    }
+
+    /// Clears the COPIED flags of tables that are shared now, and writes the new L1 table.
+    fn prepare_tables(&self, tables: &mut Vec<u64>, size: u64) -> Result<Place> {
+        for word in tables.iter_mut() {
+            let entry = L1Entry(*word);
+            if entry.offset() != 0 {
+                self.mark_table(entry.offset(), true)?;
+                *word = L1Entry::new(entry.offset(), false).0;
+            }
+        }
+        let need = usize::try_from(self.layout.l1_entries(size).max(1)).unwrap_or(usize::MAX);
+        if tables.len() < need {
+            tables.resize(need, 0);
+        }
+        let place = self.write_area(tables.iter().flat_map(|word| word.to_be_bytes()).collect())?;
+        if let Err(error) = self.write_metadata(true, Durability::None) {
+            self.forget(place);
+            return Err(error);
+        }
+        Ok(place)
+    }
+
+    /// The header names the new L1 table from here on.
+    fn switch_tables(&self, tables: &[u64], place: Place, size: u64) -> Result<()> {
+        let bits = self.layout.cluster_bits();
+        let _one = self.pass.lock();
+        let mut l1 = self.l1.write();
+        self.switch_header(|header| {
+            header.l1_offset = place.offset;
+            header.l1_entries = tables.len() as u32;
+            header.size = size;
+        })?;
+        let old = Place {
+            offset: l1.offset,
+            first: l1.offset >> bits,
+            clusters: self.layout.clusters_for(l1.entries.len() as u64 * 8),
+        };
+        let entries = tables.iter().map(|word| AtomicU64::new(*word)).collect();
+        *l1 = L1 {
+            offset: place.offset,
+            entries,
+        };
+        self.size.store(size, Ordering::Release);
+        self.l1_dirty.lock().clear();
+        self.meta
+            .set_area(Area::L1, place.first..place.first + place.clusters);
+        for word in tables {
+            let table = L1Entry(*word).offset();
+            if table != 0 {
+                self.meta.add_table(table >> bits);
+            }
+        }
+        drop(l1);
+        self.release(old);
+        Ok(())
+    }
+
+    /// Gives up one reference to all that the former tables reach, once no reader uses it.
+    fn give_up_tree(&self, tables: &[u64]) -> Result<()> {
+        self.visit_tree(tables, |_, clusters| {
+            self.give_up(
+                clusters
+                    .iter()
+                    .map(|cluster| Freed {
+                        cluster: *cluster,
+                        punch: false,
+                    })
+                    .collect(),
+            );
+            Ok(())
+        })
+    }
+}

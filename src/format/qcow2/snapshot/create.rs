@@ -1,0 +1,117 @@
+//! Recording the current state as a snapshot.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::NewSnapshot;
+use crate::format::qcow2::disk::{
+    Incompatible, L1Entry, MAX_SNAPSHOTS, SnapshotEntry, SnapshotExtra,
+};
+use crate::format::qcow2::state::Qcow2;
+use crate::storage::Durability;
+
+use super::table::Place;
+
+impl Qcow2 {
+    /// See [`crate::format::Snapshots::create`]; nothing else remaps meanwhile.
+    pub(super) fn create_snapshot(&self, new: &NewSnapshot) -> Result<String> {
+        self.settle()?;
+        let (mut entries, old) = self.snapshot_table()?;
+        if entries.len() as u64 >= u64::from(MAX_SNAPSHOTS) {
+            return Err(Error::new(ErrorKind::Limit, "File too large").with_errno(libc::EFBIG));
+        }
+        if new.name.len() > usize::from(u16::MAX) {
+            return Err(Error::invalid("The name of the snapshot is too long"));
+        }
+        let id = next_id(&entries);
+        let mut tables = self.active_l1();
+        for word in &mut tables {
+            *word &= !L1Entry::COPIED;
+        }
+        let l1 = self.write_area(tables.iter().flat_map(|word| word.to_be_bytes()).collect())?;
+        entries.push(self.new_entry(new, &id, l1, tables.len() as u32));
+        let place = self
+            .write_snapshot_table(&entries)
+            .inspect_err(|_| self.forget(l1))?;
+        let begun = match self.raise_all(&tables) {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.forget(place);
+                self.forget(l1);
+                return Err(error);
+            }
+        };
+        // From here on a failure leaks references, and the dirty bit tells of it.
+        self.mark_active(true)?;
+        self.write_metadata(true, Durability::None)?;
+        // Writes in place that saw a COPIED flag must have landed.
+        self.drain();
+        self.switch_header(|header| {
+            Self::point(header, &entries, place);
+            if begun {
+                header.incompatible -= Incompatible::DIRTY;
+            }
+        })?;
+        self.guard_snapshots(&entries, place);
+        self.release_old(old);
+        self.flush_all(self.durability)?;
+        Ok(id)
+    }
+
+    /// Adds a reference to all that the active tables reach, under the dirty bit; whether that was
+    /// not set before.
+    fn raise_all(&self, tables: &[u64]) -> Result<bool> {
+        let begun = self.begin_flags()?;
+        if let Err(error) = self.raise_tree(tables) {
+            // All references were taken back: the image is as it was.
+            self.end_flags(begun)?;
+            return Err(error);
+        }
+        Ok(begun)
+    }
+
+    fn new_entry(&self, new: &NewSnapshot, id: &str, l1: Place, entries: u32) -> SnapshotEntry {
+        SnapshotEntry {
+            l1_offset: l1.offset,
+            l1_entries: entries,
+            id: id.as_bytes().to_vec(),
+            name: new.name.clone().into_bytes(),
+            date_sec: new.date_sec,
+            date_nsec: new.date_nsec,
+            vm_clock_nsec: 0,
+            vm_state_size_32: 0,
+            extra: SnapshotExtra {
+                vm_state_size: Some(0),
+                disk_size: Some(self.virtual_size()),
+                icount: Some(0),
+                rest: Vec::new(),
+            },
+        }
+    }
+
+    /// Gives up the table that the header named before.
+    pub(super) fn release_old(&self, old: Place) {
+        if old.clusters > 0 {
+            self.release(old);
+        }
+    }
+}
+
+/// The highest ID plus 1.
+fn next_id(entries: &[SnapshotEntry]) -> String {
+    let highest = entries
+        .iter()
+        .map(|entry| leading_number(&entry.id))
+        .max()
+        .unwrap_or(0);
+    highest.saturating_add(1).to_string()
+}
+
+/// The number at the start of an ID; 0 where there is none.
+fn leading_number(id: &[u8]) -> u64 {
+    id.iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .fold(0u64, |value, byte| {
+            value
+                .saturating_mul(10)
+                .saturating_add(u64::from(byte - b'0'))
+        })
+}

@@ -1,0 +1,50 @@
+//! Dropping a snapshot.
+
+use crate::error::{Error, Result};
+use crate::format::qcow2::state::Qcow2;
+
+use super::table::{Place, position};
+use super::tree::By;
+
+impl Qcow2 {
+    /// See [`crate::format::Snapshots::delete`]; nothing else remaps meanwhile.
+    pub(super) fn delete_snapshot(&self, id: &str) -> Result<()> {
+        self.settle()?;
+        let (mut entries, old) = self.snapshot_table()?;
+        let at = position(&entries, id)?;
+        let entry = entries.remove(at);
+        let tables = self.snapshot_l1(&entry)?;
+        // What is given up must be in order before anything changes.
+        self.visit_tree(&tables, |_, clusters| self.check_lowering(clusters))?;
+        let place = self.write_snapshot_table(&entries)?;
+        let written = self
+            .write_metadata(true, crate::storage::Durability::None)
+            .and_then(|()| self.begin_flags());
+        let begun = match written {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.forget(place);
+                return Err(error);
+            }
+        };
+        self.switch_header(|header| Self::point(header, &entries, place))?;
+        self.guard_snapshots(&entries, place);
+        self.release_old(old);
+        self.lower_tree(&tables)?;
+        self.release(Place {
+            offset: entry.l1_offset,
+            first: entry.l1_offset >> self.layout.cluster_bits(),
+            clusters: self.layout.clusters_for(u64::from(entry.l1_entries) * 8),
+        });
+        self.mark_active(false)?;
+        self.end_flags(begun)?;
+        self.flush_all(self.durability)
+    }
+
+    /// Refuses a table whose clusters have fewer references than it holds.
+    fn check_lowering(&self, clusters: &mut [u64]) -> Result<()> {
+        clusters.sort_unstable();
+        self.check_references(clusters, By::Lower)
+            .map_err(|error: Error| error.context("The snapshot's tables are damaged"))
+    }
+}

@@ -1,0 +1,116 @@
+//! Internal snapshots: created, applied, deleted, and read.
+//!
+//! Each change is written beside what is there, with refcounts that hold both, and takes effect by
+//! one write of the header; only then are references lowered. While COPIED flags and refcounts of
+//! the active tables cannot change in one write, version 3 has the dirty bit set.
+
+mod apply;
+mod create;
+mod delete;
+mod table;
+mod tree;
+mod view;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Format, NewSnapshot, Snapshots};
+
+use super::disk::Incompatible;
+use super::state::Qcow2;
+
+/// Guest clusters that nothing else remaps while a snapshot changes.
+const ALL: std::ops::Range<u64> = 0..u64::MAX;
+
+impl Snapshots for Qcow2 {
+    fn create(&self, snapshot: &NewSnapshot) -> Result<String> {
+        self.check_snapshots()?;
+        let _all = self.inflight.reserve(ALL);
+        self.create_snapshot(snapshot)
+    }
+
+    fn apply(&self, id: &str) -> Result<()> {
+        self.check_snapshots()?;
+        self.prepare_write()?;
+        let _all = self.inflight.reserve(ALL);
+        self.apply_snapshot(id)
+    }
+
+    fn delete(&self, id: &str) -> Result<()> {
+        self.check_snapshots()?;
+        let _all = self.inflight.reserve(ALL);
+        self.delete_snapshot(id)
+    }
+
+    fn view(&self, id: &str) -> Result<Box<dyn Format>> {
+        Ok(Box::new(self.view_snapshot(id)?))
+    }
+}
+
+impl Qcow2 {
+    /// Refuses to change snapshots where that cannot be done.
+    fn check_snapshots(&self) -> Result<()> {
+        self.check_writable()?;
+        if self.has_data_file {
+            return Err(Error::unsupported("Operation not supported").with_errno(libc::ENOTSUP));
+        }
+        Ok(())
+    }
+
+    /// Brings the disk to the state in memory, with no cluster left that waits to be freed.
+    fn settle(&self) -> Result<()> {
+        if self.lazy {
+            // The dirty bit stays set until the image is closed.
+            self.prepare_write()?;
+        }
+        self.flush_all(self.durability)?;
+        self.drain();
+        self.reclaim()?;
+        self.write_metadata(true, crate::storage::Durability::None)
+    }
+
+    /// Sets the dirty bit for a change of flags and refcounts; whether it was not set before.
+    fn begin_flags(&self) -> Result<bool> {
+        let image = self.header.lock();
+        let set = image.header.incompatible.contains(Incompatible::DIRTY);
+        drop(image);
+        if self.version < 3 || set {
+            return Ok(false);
+        }
+        self.set_dirty()?;
+        Ok(true)
+    }
+
+    /// Writes all metadata and, where `begun`, clears the dirty bit.
+    pub(in crate::format::qcow2) fn end_flags(&self, begun: bool) -> Result<()> {
+        self.write_metadata(true, crate::storage::Durability::None)?;
+        self.barrier()?;
+        if begun {
+            self.update_header(|header| header.incompatible -= Incompatible::DIRTY)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the header name something new, with a barrier on both sides. After a failure nobody
+    /// knows which of both it names: no more writes then.
+    fn switch_header(&self, change: impl FnOnce(&mut super::disk::Header)) -> Result<()> {
+        self.barrier()?;
+        let switched = self.update_header(change).and_then(|()| self.barrier());
+        if switched.is_err() {
+            self.lost.store(true, std::sync::atomic::Ordering::Release);
+            self.broken
+                .store(true, std::sync::atomic::Ordering::Release);
+        }
+        switched
+    }
+
+    /// Waits until all I/O has ended that looked up its host clusters before now.
+    fn drain(&self) {
+        let _one = self.reclaiming.lock();
+        self.limbo.wait_for_users();
+    }
+
+    /// The error of a snapshot that does not exist.
+    fn no_snapshot(id: &str) -> Error {
+        Error::new(ErrorKind::NotFound, format!("There is no snapshot '{id}'"))
+            .with_errno(libc::ENOENT)
+    }
+}

@@ -1,0 +1,147 @@
+//! The snapshot table: read, and written anew elsewhere.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::qcow2::disk::{Header, MAX_L1_BYTES, SnapshotEntry, read_snapshot_table};
+use crate::format::qcow2::limbo::Freed;
+use crate::format::qcow2::overlap::Area;
+use crate::format::qcow2::state::Qcow2;
+
+/// The largest snapshot table, in bytes.
+const MAX_TABLE: u64 = 1 << 30;
+/// L1 tables are read in pieces of this many bytes.
+const PIECE: u64 = 1 << 20;
+
+/// Where a snapshot table stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    pub(super) first: u64,
+    pub(super) clusters: u64,
+}
+
+impl Qcow2 {
+    /// All snapshots, and the clusters of their table.
+    pub(super) fn snapshot_table(&self) -> Result<(Vec<SnapshotEntry>, Place)> {
+        let header = self.header.lock().header.clone();
+        let (entries, len) = read_snapshot_table(&*self.storage, &header)?;
+        if entries.is_empty() {
+            return Ok((entries, Place::default()));
+        }
+        let first = header.snapshots_offset >> self.layout.cluster_bits();
+        let place = Place {
+            offset: header.snapshots_offset,
+            first,
+            clusters: self.layout.clusters_for(len),
+        };
+        Ok((entries, place))
+    }
+
+    /// Writes a table where nothing was.
+    pub(super) fn write_snapshot_table(&self, entries: &[SnapshotEntry]) -> Result<Place> {
+        let mut bytes = Vec::new();
+        for entry in entries {
+            entry.write_to(&mut bytes);
+        }
+        if bytes.len() as u64 > MAX_TABLE {
+            return Err(Error::new(ErrorKind::Limit, "File too large").with_errno(libc::EFBIG));
+        }
+        self.write_area(bytes)
+    }
+
+    /// Writes bytes, padded to whole clusters, to newly allocated ones.
+    pub(super) fn write_area(&self, mut bytes: Vec<u8>) -> Result<Place> {
+        if bytes.is_empty() {
+            return Ok(Place::default());
+        }
+        let cluster = self.layout.cluster_size();
+        let clusters = self.layout.clusters_for(bytes.len() as u64);
+        let first = self.alloc_contiguous(clusters)?;
+        let offset = first << self.layout.cluster_bits();
+        self.cache.invalidate(offset, clusters * cluster);
+        bytes.resize((clusters * cluster) as usize, 0);
+        if let Err(error) = self.storage.write_at(&bytes, offset) {
+            self.free_unused(first, clusters);
+            return Err(error);
+        }
+        Ok(Place {
+            offset,
+            first,
+            clusters,
+        })
+    }
+
+    /// Gives up an area that no header on disk names any more.
+    pub(super) fn release(&self, place: Place) {
+        let clusters = place.first..place.first + place.clusters;
+        self.limbo.queue(clusters.map(|cluster| Freed {
+            cluster,
+            punch: false,
+        }));
+    }
+
+    /// Gives back an area that was never named.
+    pub(super) fn forget(&self, place: Place) {
+        self.free_unused(place.first, place.clusters);
+    }
+
+    /// Names the snapshot table in a header.
+    pub(super) fn point(header: &mut Header, entries: &[SnapshotEntry], place: Place) {
+        header.snapshots = entries.len() as u32;
+        header.snapshots_offset = place.offset;
+    }
+
+    /// Guards the snapshot table and the L1 tables of the snapshots against other writes.
+    pub(super) fn guard_snapshots(&self, entries: &[SnapshotEntry], place: Place) {
+        let range = place.first..place.first + place.clusters;
+        self.meta.set_area(Area::SnapshotTable, range);
+        self.meta.clear_areas(Area::InactiveL1);
+        for entry in entries {
+            let first = entry.l1_offset >> self.layout.cluster_bits();
+            let clusters = self.layout.clusters_for(u64::from(entry.l1_entries) * 8);
+            self.meta
+                .set_area(Area::InactiveL1, first..first.saturating_add(clusters));
+        }
+    }
+
+    /// The L1 table of a snapshot.
+    pub(super) fn snapshot_l1(&self, entry: &SnapshotEntry) -> Result<Vec<u64>> {
+        let len = u64::from(entry.l1_entries) * 8;
+        let damaged = |what: &str| {
+            let name = String::from_utf8_lossy(&entry.name).into_owned();
+            Err(Error::corrupt(format!(
+                "Snapshot L1 table of '{name}' {what}"
+            )))
+        };
+        if self.layout.in_cluster(entry.l1_offset) != 0 {
+            return damaged("is not cluster aligned");
+        }
+        if len > MAX_L1_BYTES {
+            return damaged("is too large");
+        }
+        let file = self
+            .storage
+            .len()?
+            .next_multiple_of(self.layout.cluster_size());
+        if entry.l1_offset.saturating_add(len) > file {
+            return damaged("passes the end of the file");
+        }
+        let mut table = Vec::new();
+        let mut at = 0;
+        while at < len {
+            let mut piece = vec![0; (len - at).min(PIECE) as usize];
+            self.storage.read_at(&mut piece, entry.l1_offset + at)?;
+            let words = piece.chunks_exact(8);
+            table.extend(words.map(|word| word.iter().fold(0, |v, b| v << 8 | u64::from(*b))));
+            at += piece.len() as u64;
+        }
+        Ok(table)
+    }
+}
+
+/// Where a snapshot of that ID stands in the table.
+pub(super) fn position(entries: &[SnapshotEntry], id: &str) -> Result<usize> {
+    entries
+        .iter()
+        .position(|entry| entry.id == id.as_bytes())
+        .ok_or_else(|| Qcow2::no_snapshot(id))
+}

@@ -1,0 +1,159 @@
+//! `snapshot`: the internal snapshots of an image.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Features, NewSnapshot, SnapshotInfo, Snapshots};
+use crate::image::Image;
+use crate::job::Job;
+use crate::ops::render::{human, json};
+use crate::options::Options;
+
+/// The internal snapshots of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotReport {
+    /// In the order of the image's table.
+    pub snapshots: Vec<SnapshotInfo>,
+}
+
+impl SnapshotReport {
+    /// The table that `qemu-img snapshot -l` prints; empty where there is no snapshot.
+    pub fn text(&self) -> String {
+        if self.snapshots.is_empty() {
+            return String::new();
+        }
+        human::snapshots(&self.snapshots)
+    }
+
+    /// The list that `info --output=json` has.
+    pub fn json(&self) -> String {
+        let list = self.snapshots.iter().map(super::info::snapshot_value);
+        json::pretty(&list.collect())
+    }
+}
+
+/// Lists the snapshots; none for a format without them.
+///
+/// # Errors
+/// Of reading them.
+pub fn list(image: &Image) -> Result<SnapshotReport> {
+    Ok(SnapshotReport {
+        snapshots: image.format().info()?.snapshots,
+    })
+}
+
+/// Records the current contents under `name`, which may be empty or taken. Returns the new ID.
+///
+/// # Errors
+/// `Could not create snapshot '…'`: [`crate::ErrorKind::Unsupported`] where the format has no
+/// snapshots, or of the format.
+pub fn create(image: &Image, name: &str, job: &mut Job) -> Result<String> {
+    job.tick()?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let snapshot = NewSnapshot {
+        name: name.to_owned(),
+        date_sec: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+        date_nsec: now.subsec_nanos(),
+    };
+    let created = match image.format().snapshots() {
+        Some(snapshots) => snapshots.create(&snapshot),
+        None => Err(Error::unsupported("Operation not supported").with_errno(libc::ENOTSUP)),
+    };
+    let id =
+        created.map_err(|error| error.context(format!("Could not create snapshot '{name}'")))?;
+    job.finish()?;
+    Ok(id)
+}
+
+/// Makes the contents those of the snapshot of that ID, or else of that name.
+///
+/// # Errors
+/// `Could not apply snapshot '…'`: [`crate::ErrorKind::NotFound`], or of the format.
+pub fn apply(image: &Image, wanted: &str, job: &mut Job) -> Result<()> {
+    job.tick()?;
+    let context = |error: Error| error.context(format!("Could not apply snapshot '{wanted}'"));
+    let snapshots = supported(image).map_err(context)?;
+    let known = list(image).map_err(context)?.snapshots;
+    let found = by_id(&known, wanted).or_else(|| by_name(&known, wanted));
+    let applied = match found {
+        Some(found) => snapshots.apply(&found.id),
+        None => Err(Error::os(libc::ENOENT).with_kind(ErrorKind::NotFound)),
+    };
+    applied.map_err(|error| context(error.context("Failed to load snapshot")))?;
+    job.finish()
+}
+
+/// Drops the first snapshot of that name.
+///
+/// # Errors
+/// `Could not delete snapshot '…'`: [`crate::ErrorKind::NotFound`], or of the format.
+pub fn delete(image: &Image, name: &str, job: &mut Job) -> Result<()> {
+    job.tick()?;
+    let context = |error: Error| error.context(format!("Could not delete snapshot '{name}'"));
+    let known = list(image).map_err(context)?.snapshots;
+    let Some(found) = by_name(&known, name) else {
+        return Err(context(Error::new(
+            ErrorKind::NotFound,
+            "snapshot not found",
+        )));
+    };
+    supported(image)
+        .and_then(|snapshots| snapshots.delete(&found.id))
+        .map_err(context)?;
+    job.finish()
+}
+
+/// The ID of the snapshot that a `convert -l` argument selects: `snapshot.id=…` and
+/// `snapshot.name=…`, or an ID, or else a name.
+///
+/// # Errors
+/// [`crate::ErrorKind::NotFound`], [`crate::ErrorKind::Unsupported`] where the format has no
+/// snapshots, [`crate::ErrorKind::Invalid`] for other keys.
+pub fn select(image: &Image, wanted: &str) -> Result<String> {
+    let (id, name, either) = if wanted.starts_with("snapshot.") {
+        let mut keys = Options::parse(wanted)?;
+        let (id, name) = (keys.take("snapshot.id"), keys.take("snapshot.name"));
+        if let Some((key, _)) = keys.iter().next() {
+            return Err(Error::invalid(format!("Invalid parameter '{key}'")));
+        }
+        (id, name, false)
+    } else {
+        (None, None, true)
+    };
+    if !image.driver().features.contains(Features::SNAPSHOTS) {
+        return Err(Error::unsupported(format!(
+            "Block format '{}' used by device '' does not support temporarily loading internal snapshots",
+            image.format().driver()
+        )));
+    }
+    let known = list(image)?.snapshots;
+    let found = if either {
+        by_id(&known, wanted).or_else(|| by_name(&known, wanted))
+    } else {
+        known.iter().find(|one| {
+            (id.is_some() || name.is_some())
+                && id.as_ref().is_none_or(|id| *id == one.id)
+                && name.as_ref().is_none_or(|name| *name == one.name)
+        })
+    };
+    found
+        .map(|found| found.id.clone())
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, "Can't find snapshot"))
+}
+
+fn supported(image: &Image) -> Result<&dyn Snapshots> {
+    image
+        .format()
+        .snapshots()
+        .ok_or_else(|| Error::unsupported("Block driver does not support snapshots"))
+}
+
+fn by_id<'a>(known: &'a [SnapshotInfo], id: &str) -> Option<&'a SnapshotInfo> {
+    known.iter().find(|one| one.id == id)
+}
+
+fn by_name<'a>(known: &'a [SnapshotInfo], name: &str) -> Option<&'a SnapshotInfo> {
+    known.iter().find(|one| one.name == name)
+}
