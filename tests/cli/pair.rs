@@ -185,7 +185,7 @@ impl Pair {
         let (theirs, ours) = (self.theirs.str(name), self.ours.str(name));
         let check = self.ours.qemu_img(&["check", &ours]);
         assert_eq!(check.code, 0, "{name}: {check:?}");
-        let arguments = ["compare", "-s", &theirs, &ours];
+        let arguments = ["compare", &theirs, &ours];
         let compared = self.ours.qemu_img(&arguments);
         assert_eq!(
             compared.out, "Images are identical.\n",

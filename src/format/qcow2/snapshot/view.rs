@@ -46,6 +46,7 @@ impl Qcow2 {
             lazy: false,
             compression: self.compression,
             encrypted: self.encrypted,
+            cipher: self.cipher.clone(),
             read_only: true,
             guarded: false,
             durability: Durability::None,

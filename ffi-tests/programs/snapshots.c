@@ -1,0 +1,71 @@
+/* Internal snapshots: created, listed, applied and deleted. */
+#include "check.h"
+
+static platter_report *result_of(platter_job *job)
+{
+    platter_report *report;
+    OK(platter_job_run(job, 0, &err));
+    OK(platter_job_result(&report, job, 0, &err));
+    platter_job_free(job);
+    CHECK(platter_report_kind(report) == PLATTER_REPORT_SNAPSHOTS);
+    return report;
+}
+
+static size_t count_of(platter_report *report)
+{
+    size_t count;
+    OK(platter_report_count(&count, report, &err));
+    platter_report_free(report);
+    return count;
+}
+
+int main(void)
+{
+    platter_image *image;
+    platter_job *job;
+    platter_report *report;
+    const char *text;
+    uint64_t value;
+    unsigned char byte;
+
+    make_image("s.qcow2", "qcow2", 1 << 20, NULL);
+    image = open_image("s.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    OK(platter_snapshot_list(&report, image, 0, &err));
+    OK(platter_report_text(&text, report, 0, &err));
+    CHECK_STR(text, "");
+    CHECK(count_of(report) == 0);
+
+    OK(platter_image_write(image, "a", 1, 5, 0, &err));
+    OK(platter_snapshot_create_job_new(&job, image, "one", 0, &err));
+    report = result_of(job);
+    OK(platter_report_string(&text, report, 0, "id", &err));
+    CHECK_STR(text, "1");
+    OK(platter_report_string(&text, report, 0, "name", &err));
+    CHECK_STR(text, "one");
+    OK(platter_report_u64(&value, report, 0, "virtual-size", &err));
+    CHECK(value == 1 << 20);
+    CHECK(count_of(report) == 1);
+
+    OK(platter_image_write(image, "b", 1, 5, 0, &err));
+    FAILS(platter_snapshot_apply_job_new(&job, image, NULL, 0, &err), PLATTER_STATUS_INVALID,
+          "snapshot");
+    FAILS(platter_snapshot_apply_job_new(&job, image, "one", 1, &err), PLATTER_STATUS_INVALID, "");
+    OK(platter_snapshot_apply_job_new(&job, image, "nope", 0, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_NOT_FOUND,
+          "Could not apply snapshot 'nope': Failed to load snapshot: No such file or directory");
+    platter_job_free(job);
+    OK(platter_snapshot_apply_job_new(&job, image, "1", 0, &err));
+    CHECK(count_of(result_of(job)) == 1);
+    OK(platter_image_read(image, &byte, 1, 5, 0, &err));
+    CHECK(byte == 'a');
+
+    OK(platter_snapshot_delete_job_new(&job, image, "one", 0, &err));
+    CHECK(count_of(result_of(job)) == 0);
+    OK(platter_snapshot_delete_job_new(&job, image, "one", 0, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_NOT_FOUND,
+          "Could not delete snapshot 'one': snapshot not found");
+    platter_job_free(job);
+    OK(platter_image_close(image, 0, &err));
+    passed();
+    return 0;
+}
