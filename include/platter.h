@@ -602,6 +602,11 @@ typedef struct platter_policy platter_policy;
 typedef struct platter_report platter_report;
 
 /**
+ * Takes the secret that a callback was asked for. It lives until the callback returns.
+ */
+typedef struct platter_secret_answer platter_secret_answer;
+
+/**
  * Secrets by ID. What uses them copies them; every copy is wiped when it is freed.
  */
 typedef struct platter_secrets platter_secrets;
@@ -708,6 +713,14 @@ typedef struct platter_implicit_file {
 typedef int (*platter_implicit_fn)(const struct platter_implicit_file *file,
                                    int *fd,
                                    void *user_data);
+
+/**
+ * Is asked for the secret `id`, which it gives with `platter_secret_answer_set()`; without that there
+ * is none. Called on the thread that opens or creates, from several at once where several do.
+ */
+typedef void (*platter_secret_fn)(struct platter_secret_answer *answer,
+                                  const char *id,
+                                  void *user_data);
 
 /**
  * Storage of the program, on which an image lies. Members that are not needed, and `reserved`, are
@@ -1397,6 +1410,39 @@ int platter_secrets_define(struct platter_secrets *secrets,
                            const char *const *properties,
                            uint32_t flags,
                            struct platter_error **err);
+
+/**
+ * Sets who is asked for a secret that was not added, each time that it is needed; replaces who was
+ * set before. `free_fn`, if not NULL, is called once with `user_data` when the last copy of the secrets
+ * is freed, or when this call fails. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `secret_fn` and `user_data` are usable until `free_fn` is called, from every thread that opens or
+ * creates with the secrets.
+ */
+int platter_secrets_set_callback(struct platter_secrets *secrets,
+                                 platter_secret_fn secret_fn,
+                                 void *user_data,
+                                 platter_free_fn free_fn,
+                                 uint32_t flags,
+                                 struct platter_error **err);
+
+/**
+ * Gives a callback's secret: the `len` bytes at `data`, which are copied; the copy is wiped when it
+ * is freed. A later call replaces an earlier one. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: the callback's. Since 0.1.
+ *
+ * # Safety
+ * `data` has `len` readable bytes.
+ */
+int platter_secret_answer_set(struct platter_secret_answer *answer,
+                              const void *data,
+                              size_t len,
+                              uint32_t flags,
+                              struct platter_error **err);
 
 /**
  * Frees secrets. NULL does nothing.

@@ -40,10 +40,23 @@ const PROPERTIES: [&str; 5] = ["data", "file", "format", "keyid", "iv"];
 /// The largest secret file that is read.
 const MAX_FILE: u64 = 1 << 20;
 
+/// Gives the secret of an ID when it is needed; None where there is none.
+pub type AskSecret = Arc<dyn Fn(&str) -> Result<Option<Secret>> + Send + Sync>;
+
 /// Secrets by ID, as `--object secret,id=…` defines them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Secrets {
     by_id: BTreeMap<String, Secret>,
+    ask: Option<AskSecret>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets")
+            .field("by_id", &self.by_id)
+            .field("asks", &self.ask.is_some())
+            .finish()
+    }
 }
 
 impl Secrets {
@@ -67,14 +80,22 @@ impl Secrets {
         Ok(())
     }
 
+    /// Sets who is asked for a secret that was not added, each time that it is needed.
+    pub fn set_ask(&mut self, ask: AskSecret) {
+        self.ask = Some(ask);
+    }
+
     /// The secret of that ID.
     ///
     /// # Errors
-    /// [`ErrorKind::NeedsSecret`].
-    pub fn get(&self, id: &str) -> Result<&Secret> {
-        self.by_id
-            .get(id)
-            .ok_or_else(|| Error::new(ErrorKind::NeedsSecret, format!("No secret with id '{id}'")))
+    /// [`ErrorKind::NeedsSecret`], or of who was asked.
+    pub fn get(&self, id: &str) -> Result<Secret> {
+        let found = match (self.by_id.get(id), &self.ask) {
+            (Some(secret), _) => Some(secret.clone()),
+            (None, Some(ask)) => ask(id)?,
+            (None, None) => None,
+        };
+        found.ok_or_else(|| Error::new(ErrorKind::NeedsSecret, format!("No secret with id '{id}'")))
     }
 
     /// Adds what the properties of a secret object describe: `data` or `file`, `format` (raw or
@@ -123,7 +144,8 @@ impl Secrets {
         iv: Option<&str>,
         base64: bool,
     ) -> Result<Zeroizing<Vec<u8>>> {
-        let key = self.get(key_id)?.bytes();
+        let key = self.get(key_id)?;
+        let key = key.bytes();
         if key.len() != 32 {
             return Err(Error::invalid("Key should be 32 bytes in length"));
         }
@@ -218,6 +240,21 @@ mod tests {
         assert!(secrets.define("c", &properties(&[])).is_err());
         assert_eq!(secrets.get("c").unwrap_err().kind(), ErrorKind::NeedsSecret);
         assert!(!format!("{secrets:?}").contains("letmein"));
+    }
+
+    #[test]
+    fn who_knows_is_asked_for_what_was_not_added() {
+        let mut secrets = Secrets::new();
+        secrets.add("a", Secret::new("known")).unwrap();
+        secrets.set_ask(Arc::new(|id| match id {
+            "b" => Ok(Some(Secret::new("asked"))),
+            "c" => Err(Error::invalid("not now")),
+            _ => Ok(None),
+        }));
+        assert_eq!(secrets.get("a").unwrap().bytes(), b"known");
+        assert_eq!(secrets.get("b").unwrap().bytes(), b"asked");
+        assert_eq!(secrets.get("c").unwrap_err().to_string(), "not now");
+        assert_eq!(secrets.get("d").unwrap_err().kind(), ErrorKind::NeedsSecret);
     }
 
     #[test]

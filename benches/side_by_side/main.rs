@@ -5,6 +5,7 @@
 //! `BENCH_PAIRS` (default 5), `BENCH_ROWS` (only rows whose name contains one of these words).
 
 mod disk;
+mod encryption;
 mod rows;
 mod run;
 mod table;

@@ -5,26 +5,26 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::run::{self, Cost};
-use crate::{Setup, table};
+use crate::{Setup, encryption, table};
 
 /// One comparison: our command, one or more of theirs, and what is prepared and checked.
-struct Row<'a> {
-    name: &'a str,
-    ours: Vec<&'a str>,
+pub struct Row<'a> {
+    pub name: &'a str,
+    pub ours: Vec<&'a str>,
     /// (what it is called, command, the largest ratio that is good enough)
-    theirs: Vec<(&'a str, Vec<&'a str>, f64)>,
+    pub theirs: Vec<(&'a str, Vec<&'a str>, f64)>,
     /// Removed before each run; its size is noted.
-    output: Option<&'a str>,
+    pub output: Option<&'a str>,
 }
 
-fn remove(path: &str) -> Result<(), String> {
+pub fn remove(path: &str) -> Result<(), String> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{path}: {e}")),
         _ => Ok(()),
     }
 }
 
-fn wanted(setup: &Setup, name: &str) -> bool {
+pub fn wanted(setup: &Setup, name: &str) -> bool {
     setup.only.is_empty() || setup.only.iter().any(|word| name.contains(word.as_str()))
 }
 
@@ -43,7 +43,7 @@ fn once(argv: &[&str], output: Option<&str>) -> Result<(Cost, u64), String> {
     Ok((cost, bytes))
 }
 
-fn measure_row(setup: &Setup, row: &Row<'_>) -> Result<(), String> {
+pub fn measure_row(setup: &Setup, row: &Row<'_>) -> Result<(), String> {
     if !wanted(setup, row.name) {
         return Ok(());
     }
@@ -185,6 +185,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
     for row in &rows {
         measure_row(setup, row)?;
     }
+    encryption::measure(setup)?;
     tables(setup)?;
     memory(setup, &rows)?;
     sharing(setup)

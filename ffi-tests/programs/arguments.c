@@ -44,6 +44,11 @@ static int on_implicit(const platter_implicit_file *file, int *fd, void *user_da
     return PLATTER_ANSWER_DENY;
 }
 
+static void on_secret(platter_secret_answer *answer, const char *id, void *user_data)
+{
+    (void)answer, (void)id, (void)user_data;
+}
+
 /* Every out is emptied on failure. */
 #define POISONED ((void *)0x5a5a)
 
@@ -187,6 +192,13 @@ static void secrets(void)
     NO_NULL(platter_create_set_secrets(NULL, secrets, 0, &err), "create");
     NO_FLAG(platter_create_set_secrets(create, secrets, BAD, &err));
     platter_create_free(create);
+    const int before = frees;
+    NO_NULL(platter_secrets_set_callback(NULL, on_secret, &frees, count_free, 0, &err), "secrets");
+    NO_NULL(platter_secrets_set_callback(secrets, NULL, &frees, count_free, 0, &err), "secret_fn");
+    NO_FLAG(platter_secrets_set_callback(secrets, on_secret, &frees, count_free, BAD, &err));
+    CHECK(frees == before + 3);
+    frees = before;
+    NO_NULL(platter_secret_answer_set(NULL, "x", 1, 0, &err), "answer");
     platter_secrets_free(secrets);
     platter_secrets_free(NULL);
 }

@@ -21,6 +21,30 @@ static platter_image *open_disk(platter_secrets *secrets, int expected, const ch
     return image;
 }
 
+/* Who knows the secret. */
+struct vault {
+    const unsigned char *key;
+    size_t len;
+    int asked;
+    int left;
+};
+
+static void ask(platter_secret_answer *answer, const char *id, void *user_data)
+{
+    struct vault *vault = user_data;
+    CHECK_STR(id, "disk");
+    vault->asked++;
+    FAILS(platter_secret_answer_set(answer, NULL, 1, 0, &err), PLATTER_STATUS_INVALID, "data");
+    if (vault->key != NULL)
+        OK(platter_secret_answer_set(answer, vault->key, vault->len, 0, &err));
+}
+
+static void leave(void *user_data)
+{
+    struct vault *vault = user_data;
+    vault->left++;
+}
+
 int main(void)
 {
     static const unsigned char key[] = {0, 1, 2, 0, 255};
@@ -73,6 +97,21 @@ int main(void)
     OK(platter_secrets_add(secrets, "disk", "wrong", 5, 0, &err));
     open_disk(secrets, PLATTER_STATUS_WRONG_SECRET, "Invalid password");
     platter_secrets_free(secrets);
+
+    /* Whoever knows it is asked, once for each time that it is needed. */
+    struct vault vault = {key, sizeof key, 0, 0};
+    OK(platter_secrets_new(&secrets, 0, &err));
+    OK(platter_secrets_set_callback(secrets, ask, &vault, leave, 0, &err));
+    image = open_disk(secrets, PLATTER_OK, NULL);
+    CHECK(vault.asked == 1);
+    OK(platter_image_close(image, 0, &err));
+    vault.len = 2;
+    open_disk(secrets, PLATTER_STATUS_WRONG_SECRET, "Invalid password");
+    vault.key = NULL;
+    open_disk(secrets, PLATTER_STATUS_NEEDS_SECRET, "No secret with id 'disk'");
+    CHECK(vault.asked == 3 && vault.left == 0);
+    platter_secrets_free(secrets);
+    CHECK(vault.left == 1);
     unlink("disk.luks");
     passed();
     return 0;

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use crate::capi::error::platter_error;
-use crate::capi::guard::{self, Handle, Poison, call_mut, call_out, check_flags};
-use crate::capi::text::utf8;
+use crate::capi::guard::{
+    self, Handle, Poison, UserData, call_mut, call_out, check_flags, given, platter_free_fn,
+};
+use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, Result};
 use crate::secret::{Secret, Secrets};
 
@@ -30,6 +33,21 @@ pub(super) fn copied(secrets: Option<&platter_secrets>) -> Result<Secrets> {
     };
     secrets.poison.check()?;
     Ok(secrets.secrets.clone())
+}
+
+/// The bytes of a parameter.
+///
+/// # Safety
+/// `data` is NULL or has `len` readable bytes that live for `'a`.
+unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Result<&'a [u8]> {
+    if data.is_null() {
+        return Err(Error::invalid("Parameter 'data' is NULL"));
+    }
+    if len > isize::MAX as usize {
+        return Err(Error::invalid("Parameter 'len' is too large"));
+    }
+    // SAFETY: by this function's contract; not NULL.
+    Ok(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })
 }
 
 /// Makes an empty set of secrets. The caller frees it with `platter_secrets_free()`. `flags` must
@@ -68,14 +86,8 @@ pub unsafe extern "C" fn platter_secrets_add(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let id = unsafe { utf8(id, "id")? };
-        if data.is_null() {
-            return Err(Error::invalid("Parameter 'data' is NULL"));
-        }
-        if len > isize::MAX as usize {
-            return Err(Error::invalid("Parameter 'len' is too large"));
-        }
-        // SAFETY: by the contract of this function; not NULL.
-        let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) };
+        // SAFETY: by the contract of this function.
+        let bytes = unsafe { bytes(data, len)? };
         secrets.secrets.add(id, Secret::new(bytes))
     })
 }
@@ -121,6 +133,85 @@ pub unsafe extern "C" fn platter_secrets_define(
             at = unsafe { at.add(1) };
         }
         secrets.secrets.define(id, &map)
+    })
+}
+
+/// Takes the secret that a callback was asked for. It lives until the callback returns.
+#[derive(Debug, Default)]
+pub struct platter_secret_answer {
+    poison: Poison,
+    secret: Option<Secret>,
+}
+
+impl Handle for platter_secret_answer {
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+/// Is asked for the secret `id`, which it gives with `platter_secret_answer_set()`; without that there
+/// is none. Called on the thread that opens or creates, from several at once where several do.
+pub type platter_secret_fn = Option<
+    unsafe extern "C" fn(
+        answer: *mut platter_secret_answer,
+        id: *const c_char,
+        user_data: *mut c_void,
+    ),
+>;
+
+/// Sets who is asked for a secret that was not added, each time that it is needed; replaces who was
+/// set before. `free_fn`, if not NULL, is called once with `user_data` when the last copy of the secrets
+/// is freed, or when this call fails. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `secret_fn` and `user_data` are usable until `free_fn` is called, from every thread that opens or
+/// creates with the secrets.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_secrets_set_callback(
+    secrets: Option<&mut platter_secrets>,
+    secret_fn: platter_secret_fn,
+    user_data: *mut c_void,
+    free_fn: platter_free_fn,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    let user_data = UserData::new(user_data, free_fn);
+    call_mut(secrets, "secrets", err, |secrets| {
+        check_flags(flags, 0)?;
+        let ask = given(secret_fn, "secret_fn")?;
+        secrets.secrets.set_ask(Arc::new(move |id| {
+            let id = c_string(id);
+            let mut answer = platter_secret_answer::default();
+            // SAFETY: the caller keeps both usable until `user_data` is dropped.
+            unsafe { ask(&mut answer, id.as_ptr(), user_data.get()) };
+            Ok(answer.secret)
+        }));
+        Ok(())
+    })
+}
+
+/// Gives a callback's secret: the `len` bytes at `data`, which are copied; the copy is wiped when it
+/// is freed. A later call replaces an earlier one. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: the callback's. Since 0.1.
+///
+/// # Safety
+/// `data` has `len` readable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_secret_answer_set(
+    answer: Option<&mut platter_secret_answer>,
+    data: *const c_void,
+    len: usize,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(answer, "answer", err, |answer| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        answer.secret = Some(Secret::new(unsafe { bytes(data, len)? }));
+        Ok(())
     })
 }
 

@@ -83,7 +83,7 @@ pub fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
     let encryption = match &spec.encryption {
         None => None,
         Some(Encryption { luks, secret }) => {
-            let secret = secrets.get(secret)?.clone();
+            let secret = secrets.get(secret)?;
             Some(match luks {
                 None => NewEncryption::Aes(secret),
                 Some(options) => NewEncryption::Luks(*options, secret),
