@@ -1,6 +1,6 @@
 //! `convert`: options, targets, errors.
 
-use crate::pair::{Loose, Pair, ours};
+use crate::pair::{Loose, Pair, ours, words};
 
 fn images() -> Pair {
     let pair = Pair::with(&[
@@ -319,6 +319,31 @@ fn a_refused_run_leaves_an_existing_file_alone() {
     let ran = ours(&args, dir.root());
     assert_eq!(ran.code, 1);
     assert_eq!(std::fs::read(dir.path("old")).expect("the file"), [1; 4096]);
+}
+
+#[test]
+fn a_target_in_its_own_backing_chain_is_refused() {
+    // QEMU's tool empties the file and makes it name itself.
+    let pair = images();
+    let dir = pair.ours();
+    for line in [
+        "convert -O qcow2 -B a.raw -F raw odd.raw a.raw",
+        "convert -O qcow2 -B ./o.qcow2 -F qcow2 odd.raw a.raw",
+    ] {
+        let before = std::fs::read(dir.path("a.raw")).expect("the file");
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 1, "{line}");
+        assert_eq!(
+            ran.err,
+            "qemu-img: a.raw: error while converting qcow2: \
+             Error: Trying to create an image over a file of its own backing chain\n",
+            "{line}"
+        );
+        assert!(
+            std::fs::read(dir.path("a.raw")).expect("the file") == before,
+            "{line}"
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `create`: the line that it prints, the image that it makes, the errors.
 
-use crate::pair::{Loose, Pair, ours};
+use crate::pair::{Loose, Pair, ours, words};
 
 fn images() -> Pair {
     let pair = Pair::with(&[
@@ -396,6 +396,33 @@ fn backing_file_errors() {
         "create -f qcow2 -b dir -F raw x",
         "create --backing x 1M",
     ]);
+}
+
+#[test]
+fn an_image_in_its_own_backing_chain_is_refused() {
+    // QEMU's tool empties the file and makes it name itself.
+    let pair = images();
+    let dir = pair.ours();
+    pair.qemu("create -q -f raw below.raw 1M");
+    pair.qemu("create -q -f qcow2 -b below.raw -F raw above.qcow2");
+    for line in [
+        "create -f qcow2 -b ./below.raw -F raw below.raw",
+        "create -f qcow2 -b above.qcow2 -F qcow2 below.raw",
+    ] {
+        let before = std::fs::read(dir.path("below.raw")).expect("the file");
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 1, "{line}");
+        assert_eq!(
+            ran.err,
+            "qemu-img: below.raw: \
+             Error: Trying to create an image over a file of its own backing chain\n",
+            "{line}"
+        );
+        assert!(
+            std::fs::read(dir.path("below.raw")).expect("the file") == before,
+            "{line}"
+        );
+    }
 }
 
 #[test]

@@ -1,8 +1,5 @@
 //! Opening or creating the target, and the numbers that the conversion goes by.
 
-use std::os::fd::BorrowedFd;
-use std::os::unix::fs::MetadataExt;
-
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::format::{BackingRef, Bulk, Features, FormatDriver, registry};
@@ -95,6 +92,7 @@ pub(super) fn fill_new(
     let mut backing_end = 0;
     if let Some(backing) = &backing {
         let below = open_backing(request, backing)?;
+        create::refuse_own_chain(&request.target, &below).context(while_converting)?;
         backing_end = below.len();
         sources.set_backed(BackedBelow {
             depth: replaced_depth(&sources, &below),
@@ -353,33 +351,26 @@ fn open_backing(request: &ConvertRequest, backing: &BackingRef) -> Result<Image>
 /// From which layer of the source on `below` holds the same: the layer that is the same file,
 /// else the whole of the source's chain below its top.
 fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
-    let wanted = below.storage().as_fd().and_then(identity);
+    let wanted = below.storage().as_fd().and_then(create::identity);
     sources
         .layers()
         .zip(0u32..)
         .skip(1)
-        .find(|(layer, _)| wanted.is_some() && layer.storage().as_fd().and_then(identity) == wanted)
+        .find(|(layer, _)| {
+            wanted.is_some() && layer.storage().as_fd().and_then(create::identity) == wanted
+        })
         .map_or(1, |(_, depth)| depth)
-}
-
-/// Device and inode of an open file.
-fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
-    let file = std::fs::File::from(fd.try_clone_to_owned().ok()?);
-    let meta = file.metadata().ok()?;
-    Some((meta.dev(), meta.ino()))
 }
 
 /// Creating the target would empty a file that is being read: locks say so too, unless they are off.
 fn refuse_source_as_target(sources: &Sources, target: &Location) -> Result<()> {
-    let Some(path) = target.path() else {
+    let target_id = create::target_identity(target);
+    if target_id.is_none() {
         return Ok(());
+    }
+    let is_target = |storage: &std::sync::Arc<dyn Storage>| {
+        storage.as_fd().and_then(create::identity) == target_id
     };
-    let Ok(meta) = std::fs::metadata(path) else {
-        return Ok(());
-    };
-    let target_id = Some((meta.dev(), meta.ino()));
-    let is_target =
-        |storage: &std::sync::Arc<dyn Storage>| storage.as_fd().and_then(identity) == target_id;
     let clash = sources.layers().any(|layer| {
         is_target(layer.storage())
             || [StorageSlot::MAIN, StorageSlot::DATA]

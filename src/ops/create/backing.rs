@@ -1,6 +1,8 @@
 //! The backing file of a new image: it must be there, and its format must be named.
 
 use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 
 use super::CreateRequest;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,19 +38,51 @@ pub(super) fn open(
         return Err(without_format().with_hint(format!("Detected format of {found}.")));
     }
     let size = image.len();
-    check_chain(image, &options)?;
+    refuse_own_chain(&request.location, &image)?;
+    check_chain(image, &request.location, &options)?;
     Ok(size)
+}
+
+/// Refuses to empty an image that the new one is to stand on, whatever name either goes by: its
+/// data would be lost and the chain would be a circle.
+pub(crate) fn refuse_own_chain(target: &Location, image: &Image) -> Result<()> {
+    let own = target_identity(target);
+    let below = |image: &Image| image.storage().as_fd().and_then(identity);
+    let mut layers =
+        std::iter::successors(Some(image), |image| image.backing().map(|next| &**next));
+    if own.is_some() && layers.any(|image| below(image) == own) {
+        return Err(Error::invalid(
+            "Error: Trying to create an image over a file of its own backing chain",
+        ));
+    }
+    Ok(())
+}
+
+/// Device and inode of the file at a location, if there is one.
+pub(crate) fn target_identity(target: &Location) -> Option<(u64, u64)> {
+    let meta = std::fs::metadata(target.path()?).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
+/// Device and inode of an open file.
+pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let file = std::fs::File::from(fd.try_clone_to_owned().ok()?);
+    let meta = file.metadata().ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 const NOT_OPEN: &str = "Could not open backing image.";
 
 /// Opens every further image of the chain for its metadata: one that is gone makes the new image
 /// useless.
-fn check_chain(image: Image, options: &OpenOptions) -> Result<()> {
+fn check_chain(image: Image, target: &Location, options: &OpenOptions) -> Result<()> {
     let mut image = image;
     for _ in 0..options.policy.chain_limit() {
         match image.open_backing_metadata(options) {
-            Ok(Some(next)) => image = next,
+            Ok(Some(next)) => {
+                refuse_own_chain(target, &next)?;
+                image = next;
+            }
             Ok(None) => return Ok(()),
             // What may not be opened need not be there.
             Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
