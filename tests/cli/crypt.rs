@@ -235,3 +235,41 @@ fn measured_sizes_count_the_encryption_header() {
         "measure --size 1G -O luks",
     ]);
 }
+
+#[test]
+fn encrypted_images_lie_in_encrypted_images_and_have_snapshots() {
+    let secret = "encrypt.key-secret=s";
+    for format in ["luks,encrypt.iter-time=10", "aes"] {
+        let options = format!("encrypt.format={format},{secret},cluster_size=4k");
+        let pair = Pair::new();
+        let plain: Vec<u8> = (0..300u32 << 10).map(|i| (i >> 5) as u8).collect();
+        pair.file("a.raw", &plain);
+        for line in [
+            format!("convert {S} -f raw -O qcow2 -o {options} a.raw q.qcow2"),
+            format!("snapshot {S} --image-opts -c first {QCOW2}"),
+            format!("convert {S} -f raw -O qcow2 -o {options} q.qcow2 outer.qcow2"),
+            format!("convert {S} -f raw -O luks -o key-secret=s,iter-time=10 q.qcow2 outer.luks"),
+        ] {
+            let args: Vec<&str> = line.split_whitespace().collect();
+            pair.theirs().qemu_img_ok(&args);
+        }
+        for name in ["q.qcow2", "outer.qcow2", "outer.luks"] {
+            let bytes = std::fs::read(pair.theirs().path(name)).expect("an image of the test");
+            pair.file(name, &bytes);
+        }
+        let inner = format!("driver=qcow2,{secret}");
+        for outer in [
+            format!("{inner},file.driver=qcow2,file.{secret},file.file.filename=outer.qcow2"),
+            format!("{inner},file.driver=luks,file.key-secret=s,file.file.filename=outer.luks"),
+        ] {
+            pair.same(&format!("map {S} --output=json --image-opts {outer}"));
+            pair.same(&format!(
+                "compare {S} --image-opts {outer} driver=raw,file.filename=a.raw"
+            ));
+        }
+        pair.same(&format!(
+            "convert {S} -l first --image-opts {QCOW2} -O raw first.raw"
+        ));
+        pair.same("compare -f raw -F raw a.raw first.raw");
+    }
+}
