@@ -490,6 +490,16 @@
 #define PLATTER_REPORT_MEASURE 7
 
 /**
+ * Kind of report: an image was changed.
+ */
+#define PLATTER_REPORT_DONE 8
+
+/**
+ * Flag of `platter_commit_job_new()`: leave the overlay as it is instead of emptying it.
+ */
+#define PLATTER_COMMIT_KEEP 1
+
+/**
  * Flag of `platter_compare_job_new()`: allocation and size must agree too.
  */
 #define PLATTER_COMPARE_STRICT 1
@@ -549,6 +559,38 @@
  * Length of `platter_map_job_new()`: to the end of the image.
  */
 #define PLATTER_LENGTH_ALL UINT64_MAX
+
+/**
+ * Flag of `platter_rebase_job_new()`: change the name alone. No backing file is opened, and the guest
+ * may see other data.
+ */
+#define PLATTER_REBASE_NAME_ONLY 1
+
+/**
+ * Flag of `platter_rebase_job_new()`: write what is copied compressed.
+ */
+#define PLATTER_REBASE_COMPRESS 2
+
+/**
+ * Flag of `platter_rebase_job_new()`: open the new backing file without locks that exclude others.
+ */
+#define PLATTER_REBASE_SHARE_BACKING 4
+
+/**
+ * Flag of `platter_resize_job_new()`: the size is added to the present one.
+ */
+#define PLATTER_RESIZE_MORE 1
+
+/**
+ * Flag of `platter_resize_job_new()`: the size is taken from the present one.
+ */
+#define PLATTER_RESIZE_LESS 2
+
+/**
+ * Flag of `platter_resize_job_new()`: allow the image to become smaller, which deletes what lies
+ * beyond its new end.
+ */
+#define PLATTER_RESIZE_SHRINK 4
 
 /**
  * What to convert, and how. What uses it copies it.
@@ -854,7 +896,7 @@ typedef struct platter_message {
      */
     size_t size;
     /**
-     * One line of UTF-8 without newline.
+     * UTF-8 without the last newline: one line, of a warning sometimes more.
      */
     const char *text;
     /**
@@ -1787,7 +1829,7 @@ int platter_job_progress(struct platter_progress *out,
                          struct platter_error **err);
 
 /**
- * A warning of the job: one line of UTF-8. `index` counts from 0 in the order of time; NULL past the
+ * A warning of the job: UTF-8, seldom more than one line. `index` counts from 0 in the order of time; NULL past the
  * last one, and for NULL. Lives as long as the job.
  *
  * Threads: any. Since 0.1.
@@ -1906,7 +1948,8 @@ int platter_report_count(size_t *out,
  * `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
  * `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
  * `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
- * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`.
+ * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
+ * `virtual-size`.
  *
  * Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
  *
@@ -1983,6 +2026,29 @@ int platter_check_job_new(struct platter_job **out,
                           const struct platter_image *image,
                           uint32_t flags,
                           struct platter_error **err);
+
+/**
+ * Makes a job that copies what the image at `location` and the layers below it hold down into
+ * `base`, an image of its backing chain, by its name; NULL is the one right below. A smaller base
+ * grows first. When that is durable, the image is emptied, unless `base` or `PLATTER_COMMIT_KEEP` is
+ * given. The job opens the images, for writing, as `options` (may be NULL for the defaults) say, and
+ * closes them; the policy must allow the chain. `flags` are bits of `PLATTER_COMMIT_*` and at most
+ * one `PLATTER_LOCATION_*`. A job that fails or is cancelled leaves part of the data in the base; the
+ * image reads as before. `*out` belongs to the caller, who frees it with `platter_job_free()`.
+ *
+ * Statuses: INVALID; of the job: those of `platter_image_open()`, INVALID without a backing file,
+ * NOT_FOUND where `base` is not in the chain, UNSUPPORTED, NO_SPACE, OS, CORRUPT. Threads: any. Since
+ * 0.1.
+ *
+ * # Safety
+ * `location` and `base` are NULL or NUL-terminated.
+ */
+int platter_commit_job_new(struct platter_job **out,
+                           const char *location,
+                           const char *base,
+                           const struct platter_open_options *options,
+                           uint32_t flags,
+                           struct platter_error **err);
 
 /**
  * Makes a job that compares the guest bytes of two images; a longer one must end in zeroes. The job
@@ -2309,6 +2375,54 @@ int platter_measure_job_new(struct platter_job **out,
                             const struct platter_options *options,
                             uint32_t flags,
                             struct platter_error **err);
+
+/**
+ * Makes a job that gives the image at `location` the backing file `backing`, as the name is to stand in
+ * the image; NULL or an empty name is none. What the guest sees stays the same: data that the new
+ * chain does not show is copied into the image first. `backing_format` is recorded and must be given
+ * with a name; `backing_cache` (may be NULL: `writeback`) is the cache mode of the new backing file.
+ * The job opens the images, for writing, as `options` (may be NULL for the defaults) say, and closes
+ * them; the policy must allow the chains. `flags` are bits of `PLATTER_REBASE_*` and at most one
+ * `PLATTER_LOCATION_*`. A job that fails or is cancelled leaves the image on its present backing file,
+ * with part of the data copied. `*out` belongs to the caller, who frees it with
+ * `platter_job_free()`.
+ *
+ * Statuses: INVALID; of the job: those of `platter_image_open()`, UNSUPPORTED where the format has no
+ * backing files, NO_SPACE, LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * The strings are NULL or NUL-terminated.
+ */
+int platter_rebase_job_new(struct platter_job **out,
+                           const char *location,
+                           const char *backing,
+                           const char *backing_format,
+                           const char *backing_cache,
+                           const struct platter_open_options *options,
+                           uint32_t flags,
+                           struct platter_error **err);
+
+/**
+ * Makes a job that changes the virtual size of `image`, which is open for writing, to `size` bytes,
+ * rounded up to 512. `preallocation` (may be NULL: `off`) is `off`, `metadata`, `falloc` or `full`
+ * and says how space for what is new is reserved. `flags` are bits of `PLATTER_RESIZE_*`. Nothing
+ * else may use the image while the job runs; it cannot be interrupted once it has begun. The report
+ * has the new size as `virtual-size`. The job keeps the image alive. `*out` belongs to the caller,
+ * who frees it with `platter_job_free()`.
+ *
+ * Statuses: INVALID; of the job: INVALID for a size out of range or smaller without
+ * `PLATTER_RESIZE_SHRINK`, UNSUPPORTED, READ_ONLY, LOCKED, LIMIT, NO_SPACE, OS, CORRUPT. Threads: any.
+ * Since 0.1.
+ *
+ * # Safety
+ * `preallocation` is NULL or NUL-terminated.
+ */
+int platter_resize_job_new(struct platter_job **out,
+                           const struct platter_image *image,
+                           uint64_t size,
+                           const char *preallocation,
+                           uint32_t flags,
+                           struct platter_error **err);
 
 /**
  * Reports the internal snapshots of an open image, in the order of its table; none for a format

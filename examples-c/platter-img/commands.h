@@ -5,12 +5,15 @@
 #include "options.h"
 
 extern const struct command command_check;
+extern const struct command command_commit;
 extern const struct command command_compare;
 extern const struct command command_convert;
 extern const struct command command_create;
 extern const struct command command_info;
 extern const struct command command_map;
 extern const struct command command_measure;
+extern const struct command command_rebase;
+extern const struct command command_resize;
 extern const struct command command_snapshot;
 
 #endif

@@ -12,8 +12,9 @@
 #define COMPATIBLE_VERSION "10.0.2"
 
 static const struct command *const commands[] = {
-    &command_check, &command_compare, &command_convert, &command_create, &command_info,
-    &command_map, &command_measure, &command_snapshot,
+    &command_check, &command_commit, &command_compare, &command_convert, &command_create,
+    &command_info,  &command_map,    &command_measure, &command_rebase,  &command_resize,
+    &command_snapshot,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

@@ -15,7 +15,7 @@ enum { MAX_ENTRIES = 48 };
 static const struct command *current;
 static int argument_count;
 static char **arguments;
-static char short_options[2 * MAX_ENTRIES + 1];
+static char short_options[2 * MAX_ENTRIES + 2];
 static struct option long_options[MAX_ENTRIES + 1];
 static bool untrusted;
 
@@ -24,6 +24,8 @@ static void build_tables(const struct option_entry *entries)
     size_t letters = 0;
     size_t longs = 0;
 
+    if (current->in_order)
+        short_options[letters++] = '-';
     for (size_t i = 0; entries[i].code != 0; i++) {
         const struct option_entry *entry = &entries[i];
 
@@ -98,6 +100,16 @@ int options_next(void)
 const char *options_argument(void)
 {
     return optarg;
+}
+
+const char *options_peek(void)
+{
+    return optind < argument_count ? arguments[optind] : NULL;
+}
+
+const char *options_skip(void)
+{
+    return optind < argument_count ? arguments[optind++] : NULL;
 }
 
 int options_operand_count(void)

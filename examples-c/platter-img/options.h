@@ -7,6 +7,7 @@
 
 /* Options without a letter. */
 enum {
+    OPT_OPERAND = 1, /* what options_next gives for an operand, in a command with `in_order` */
     OPT_OBJECT = 256,
     OPT_IMAGE_OPTS,
     OPT_TARGET_IMAGE_OPTS,
@@ -15,6 +16,8 @@ enum {
     OPT_BITMAPS,
     OPT_SKIP_BROKEN_BITMAPS,
     OPT_SALVAGE,
+    OPT_SHRINK,
+    OPT_PREALLOCATION,
     OPT_UNTRUSTED
 };
 
@@ -33,6 +36,7 @@ struct command {
     const char *synopsis;                /* what may follow the command's name; lines joined by '\n' */
     const struct option_entry *options;  /* ends with a code of 0 */
     const char *operands;                /* the help of the operands */
+    bool in_order;                       /* options_next gives the operands too, as they come */
     int failure;                         /* the exit status of an error past the options' syntax */
     int (*run)(void);                    /* gives the exit status */
 };
@@ -56,6 +60,11 @@ int options_next(void);
 
 /* The argument of the option that options_next found. */
 const char *options_argument(void);
+
+/* For a command with `in_order`: the argument that options_next will look at, or NULL; and the same
+ * taken away from it. */
+const char *options_peek(void);
+const char *options_skip(void);
 
 /* The operands, once options_next gave -1. */
 int options_operand_count(void);

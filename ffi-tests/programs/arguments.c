@@ -375,6 +375,21 @@ static void jobs(void)
     NO_NULL(platter_measure_job_new(NULL, image, 0, "raw", NULL, 0, &err), "out");
     NO_NULL(platter_measure_job_new(&job, image, 0, NULL, NULL, 0, &err), "format");
     NO_FLAG(platter_measure_job_new(&job, image, 0, "raw", NULL, BAD, &err));
+    NO_NULL(platter_commit_job_new(NULL, "x", NULL, NULL, 0, &err), "out");
+    NO_NULL(platter_commit_job_new(&job, NULL, NULL, NULL, 0, &err), "location");
+    NO_FLAG(platter_commit_job_new(&job, "x", NULL, NULL, BAD, &err));
+    NO_NULL(platter_rebase_job_new(NULL, "x", NULL, NULL, NULL, NULL, 0, &err), "out");
+    NO_NULL(platter_rebase_job_new(&job, NULL, NULL, NULL, NULL, NULL, 0, &err), "location");
+    NO_FLAG(platter_rebase_job_new(&job, "x", NULL, NULL, NULL, NULL, BAD, &err));
+    FAILS(platter_rebase_job_new(&job, "x", NULL, NULL, "y", NULL, 0, &err),
+          PLATTER_STATUS_INVALID, "y");
+    NO_NULL(platter_resize_job_new(NULL, image, 1, NULL, 0, &err), "out");
+    NO_NULL(platter_resize_job_new(&job, NULL, 1, NULL, 0, &err), "image");
+    NO_FLAG(platter_resize_job_new(&job, image, 1, NULL, BAD, &err));
+    FAILS(platter_resize_job_new(&job, image, 1, "x", 0, &err), PLATTER_STATUS_INVALID, "'x'");
+    FAILS(platter_resize_job_new(&job, image, 1, NULL, PLATTER_RESIZE_MORE | PLATTER_RESIZE_LESS,
+                                 &err),
+          PLATTER_STATUS_INVALID, "'flags'");
 
     OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
     NO_NULL(platter_job_set_progress(NULL, on_progress, &frees, count_free, 0, &err), "job");

@@ -170,6 +170,30 @@ int main(void)
     platter_report_free(report);
     OK(platter_image_close(image, 0, &err));
 
+    /* What an overlay holds goes down; then the base alone shows it. */
+    OK(platter_image_open(&image, "top.qcow2", open, PLATTER_OPEN_WRITE, &err));
+    OK(platter_image_write(image, "down", 4, 70000, 0, &err));
+    OK(platter_image_close(image, 0, &err));
+    OK(platter_commit_job_new(&job, "top.qcow2", "nope", open, 0, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_NOT_FOUND, "Did not find 'nope'");
+    platter_job_free(job);
+    OK(platter_commit_job_new(&job, "top.qcow2", NULL, open, 0, &err));
+    report = result_of(job);
+    CHECK(platter_report_kind(report) == PLATTER_REPORT_DONE);
+    platter_report_free(report);
+    char down[4];
+    image = open_image("base.qcow2", "qcow2", 0);
+    OK(platter_image_read(image, down, 4, 70000, 0, &err));
+    CHECK(memcmp(down, "down", 4) == 0);
+    OK(platter_image_close(image, 0, &err));
+    check_clean("base.qcow2");
+
+    /* Without a backing file the overlay holds all that it shows. */
+    OK(platter_rebase_job_new(&job, "top.qcow2", NULL, NULL, NULL, open, 0, &err));
+    platter_report_free(result_of(job));
+    check_clean("top.qcow2");
+    compare("top.qcow2", "qcow2", "base.qcow2", "qcow2", 1);
+
     /* A compressed image cannot be shown for people in full, and says so. */
     image = open_image("small.qcow2", "qcow2", 0);
     OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
@@ -188,6 +212,24 @@ int main(void)
     OK(platter_check_job_new(&job, image, 0, &err));
     FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_UNSUPPORTED, "does not support checks");
     platter_job_free(job);
+    OK(platter_image_close(image, 0, &err));
+
+    /* Another size: larger at will, smaller only where that is allowed. */
+    image = open_image("flat.raw", "raw", PLATTER_OPEN_WRITE);
+    OK(platter_resize_job_new(&job, image, 1000, "off", PLATTER_RESIZE_MORE, &err));
+    report = result_of(job);
+    CHECK(platter_report_kind(report) == PLATTER_REPORT_DONE);
+    CHECK_U64(number(report, "virtual-size"), SIZE + 1024);
+    platter_report_free(report);
+    OK(platter_resize_job_new(&job, image, SIZE, NULL, 0, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_INVALID, "--shrink");
+    platter_job_free(job);
+    OK(platter_resize_job_new(&job, image, 1024, NULL, PLATTER_RESIZE_LESS | PLATTER_RESIZE_SHRINK,
+                              &err));
+    platter_report_free(result_of(job));
+    uint64_t size;
+    OK(platter_image_size(&size, image, &err));
+    CHECK_U64(size, SIZE);
     OK(platter_image_close(image, 0, &err));
 
     platter_open_options_free(open);

@@ -35,10 +35,13 @@ pub mod job;
 pub mod report;
 
 pub mod check;
+pub mod commit;
 pub mod compare;
 pub mod convert;
 pub mod create;
 pub mod info;
 pub mod map;
 pub mod measure;
+pub mod rebase;
+pub mod resize;
 pub mod snapshot;

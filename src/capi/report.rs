@@ -42,6 +42,8 @@ pub const PLATTER_REPORT_SNAPSHOTS: u32 = 11;
 
 /// Kind of report: how large a new image will be.
 pub const PLATTER_REPORT_MEASURE: u32 = 7;
+/// Kind of report: an image was changed.
+pub const PLATTER_REPORT_DONE: u32 = 8;
 
 /// What an operation found or did. The caller of the function that made it owns it and frees it with
 /// `platter_report_free()`; it stands on its own, also when its job or image is gone. Nothing changes
@@ -68,9 +70,15 @@ pub(super) enum Content {
     Map(MapReport),
     Compare(CompareReport),
     Convert(ConvertReport),
-    Create { summary: String },
     Measure(MeasureReport),
     Snapshots(SnapshotReport),
+    Create {
+        summary: String,
+    },
+    /// An image was changed; its virtual size where that is what changed.
+    Done {
+        virtual_size: Option<u64>,
+    },
 }
 
 impl Handle for platter_report {
@@ -112,7 +120,10 @@ impl Inner {
                 Content::Map(report) => report.json(),
                 Content::Measure(report) => report.json(),
                 Content::Snapshots(report) => report.json(),
-                Content::Compare(_) | Content::Convert(_) | Content::Create { .. } => {
+                Content::Compare(_)
+                | Content::Convert(_)
+                | Content::Create { .. }
+                | Content::Done { .. } => {
                     let object: Map<_, _> = self
                         .fields(0)
                         .into_iter()
@@ -132,8 +143,8 @@ impl Inner {
                 Content::Map(report) => report.text(),
                 Content::Measure(report) => (report.text(), Ok(())),
                 Content::Compare(report) => (report.text(), Ok(())),
-                Content::Convert(_) => (String::new(), Ok(())),
                 Content::Snapshots(report) => (report.text(), Ok(())),
+                Content::Convert(_) | Content::Done { .. } => (String::new(), Ok(())),
                 Content::Create { summary } => (format!("{summary}\n"), Ok(())),
             };
             (
@@ -164,6 +175,9 @@ impl Inner {
             Content::Convert(report) => Some(convert_fields(report)),
             Content::Measure(report) => Some(measure_fields(report)),
             Content::Create { summary } => Some(vec![("summary", summary.as_str().into())]),
+            Content::Done { virtual_size } => {
+                Some(Fields(Vec::new()).maybe("virtual-size", *virtual_size).0)
+            }
         }
         .unwrap_or_default()
     }
@@ -318,6 +332,7 @@ pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
         Content::Create { .. } => PLATTER_REPORT_CREATE,
         Content::Measure(_) => PLATTER_REPORT_MEASURE,
         Content::Snapshots(_) => PLATTER_REPORT_SNAPSHOTS,
+        Content::Done { .. } => PLATTER_REPORT_DONE,
     })
 }
 
@@ -419,7 +434,8 @@ pub extern "C" fn platter_report_count(
 /// `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
 /// `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
 /// `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
-/// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`.
+/// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
+/// `virtual-size`.
 ///
 /// Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
 ///

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, ResultExt};
+use crate::extent::StorageSlot;
 use crate::format::BackingRef;
 use crate::image::host::Opened;
 use crate::image::open::open_layer;
 use crate::image::opener::{Named, resolve};
 use crate::image::plan::{BackingPlan, Plan};
 use crate::image::trail::Trail;
-use crate::image::{Backing, Image, OpenOptions};
+use crate::image::{Backing, Image, OpenOptions, lock};
 use crate::location::{Location, json_name};
 use crate::policy::ImplicitRole;
 
@@ -155,17 +156,54 @@ impl Image {
         let role = ImplicitRole::Backing;
         let name = self.format.backing_path();
         let name = name.unwrap_or_else(|| named.name.into());
-        let (location, opened) =
-            match resolve(role, &name, &self.filename, &self.base, false, options)? {
-                Named::Location(location) => (location, None),
-                Named::Storage(opened) => (Location::from_path(&opened.base), Some(opened)),
-            };
+        let (location, opened) = match resolve(
+            role,
+            &name,
+            &self.filename,
+            &self.base,
+            options.writable,
+            options,
+        )? {
+            Named::Location(location) => (location, None),
+            Named::Storage(opened) => (Location::from_path(&opened.base), Some(opened)),
+        };
         let plan = Plan::of_backing(tree, Some(&location), format)?;
         Ok(Start {
             location,
             plan,
             opened,
         })
+    }
+
+    /// Opens the open layer below, and its own chain, once more and for writing; the policy is asked
+    /// again. The open one gives up the locks that would be in the way, and must not be read any
+    /// more once the new one is written to.
+    ///
+    /// # Errors
+    /// As [`Image::open`], beginning with the name of the backing file.
+    pub fn open_backing_writable(&self, options: &OpenOptions) -> Result<Self> {
+        let base = self
+            .backing()
+            .ok_or_else(|| Error::invalid("Image does not have a backing file"))?;
+        for slot in [StorageSlot::MAIN, StorageSlot::DATA] {
+            if let Ok(storage) = base.format.storage(slot) {
+                storage.lock(lock::of_neighbour())?;
+            }
+        }
+        let tree = match &self.below {
+            BackingPlan::Tree(tree) => tree.clone(),
+            BackingPlan::Named | BackingPlan::Null => Map::new(),
+        };
+        let options = OpenOptions {
+            writable: true,
+            backing: true,
+            metadata_only: false,
+            force_share: false,
+            ..below(options)
+        };
+        self.start_below(recorded(self), tree, &options)
+            .and_then(|start| open_chain(start, &options, None))
+            .context(|| format!("Could not open '{}'", base.location.display()))
     }
 
     /// Opens the backing file that the image names, alone and for its metadata, under the policy

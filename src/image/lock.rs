@@ -45,6 +45,26 @@ pub(super) fn of_image(open: Use) -> LockRequest {
     LockRequest { uses, denies }
 }
 
+/// The locks of a plain disk that is open for writing, with the right to change its size or not.
+pub(super) fn of_plain_disk(resizes: bool) -> LockRequest {
+    let mut uses = Permissions::CONSISTENT_READ | Permissions::WRITE;
+    if resizes {
+        uses |= Permissions::RESIZE;
+    }
+    LockRequest {
+        uses,
+        denies: Permissions::empty(),
+    }
+}
+
+/// The locks of a file that is open beside another handle of this process that writes to it.
+pub(super) fn of_neighbour() -> LockRequest {
+    LockRequest {
+        uses: Permissions::CONSISTENT_READ,
+        denies: Permissions::empty(),
+    }
+}
+
 /// The locks of a data file or extent.
 pub(super) fn of_data_file(writable: bool, force_share: bool) -> LockRequest {
     let mut uses = Permissions::CONSISTENT_READ;
@@ -97,6 +117,8 @@ mod tests {
             [100, 101, 103, 201, 203]
         );
         assert_eq!(open(false, true, false, false, false), [100, 101]);
+        assert_eq!(bytes(of_plain_disk(false)), [100, 101]);
+        assert_eq!(bytes(of_plain_disk(true)), [100, 101, 103]);
         assert_eq!(bytes(of_data_file(false, false)), [100, 203]);
         assert_eq!(bytes(of_data_file(true, false)), [100, 101, 103, 203]);
     }

@@ -32,7 +32,7 @@ use crate::secret::Secrets;
 use crate::storage::{CacheMode, Storage};
 
 use align::UnitLock;
-use plan::DetectZeroes;
+use plan::{BackingPlan, DetectZeroes};
 
 /// How to open an image.
 #[derive(Clone, Debug)]
@@ -93,6 +93,8 @@ pub struct Image {
     /// The storage again, where it is an image itself.
     node: Option<Arc<adapter::ImageStorage>>,
     backing: Backing,
+    /// Where the user said that the layer below is.
+    below: BackingPlan,
     warnings: Vec<String>,
     writable: bool,
     settings: Settings,

@@ -1,5 +1,7 @@
 //! The names of an open image: the shortest one that opens it again, and that of its backing file.
 
+use std::ffi::{OsStr, OsString};
+
 use serde_json::{Map, Value};
 
 use crate::image::Image;
@@ -43,6 +45,11 @@ impl Image {
             name: named.name,
             format: named.format,
         })
+    }
+
+    /// A name as it would stand in the image, as seen from where the image was opened.
+    pub fn name_beside(&self, name: &str) -> OsString {
+        resolve_name(&self.base, OsStr::new(name))
     }
 
     /// What tells the image's file from others: two images with the same are the same file. None

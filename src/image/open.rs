@@ -218,6 +218,7 @@ fn open_over(
         storage: opened.storage,
         node: opened.node,
         backing: Backing::None,
+        below: plan.backing.clone(),
         warnings: Vec::new(),
         writable: options.writable,
         settings: Settings {

@@ -4,8 +4,8 @@ use std::io::IoSlice;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::plan::DetectZeroes;
-use crate::image::{Image, align};
-use crate::storage::ZeroFlags;
+use crate::image::{Backing, Image, align, lock};
+use crate::storage::{Preallocation, ZeroFlags};
 
 impl Image {
     /// Writes the guest bytes at `offset`.
@@ -66,6 +66,37 @@ impl Image {
             return Ok(());
         }
         self.format.discard(offset, len)?;
+        self.written()
+    }
+
+    /// Changes the virtual size, a multiple of 512 but for raw, which rounds up. What is new reads as zeroes, also where a
+    /// backing file is longer. Nothing else may use the image meanwhile.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Unsupported`] where the format cannot,
+    /// [`crate::ErrorKind::Locked`] where another process keeps the size, or of I/O.
+    pub fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.check_writable(0, 0)?;
+        let old = self.len();
+        let shown = match &self.backing {
+            Backing::Open(base) => base.len().min(len),
+            Backing::None => 0,
+            Backing::Closed if len > old => return Err(self.backing_closed()),
+            Backing::Closed => 0,
+        };
+        // A plain disk does not claim its size until somebody changes it.
+        let plain = matches!(self.driver.name, "raw" | "luks");
+        if plain {
+            self.storage.lock(lock::of_plain_disk(true))?;
+        }
+        let resized = self.format.resize(len, preallocation);
+        if plain {
+            self.storage.lock(lock::of_plain_disk(false))?;
+        }
+        resized?;
+        if shown > old {
+            align::write_zeroes(self, old, shown - old, ZeroFlags::empty())?;
+        }
         self.written()
     }
 

@@ -1,6 +1,7 @@
 //! One module per operation.
 
 pub mod check;
+pub mod commit;
 pub mod compare;
 pub mod convert;
 pub mod create;
@@ -9,7 +10,10 @@ pub mod help;
 pub mod info;
 pub mod map;
 pub mod measure;
+pub mod rebase;
 pub mod render;
+pub mod resize;
 pub mod snapshot;
 mod status;
+mod workers;
 pub use crate::zero;

@@ -7,6 +7,7 @@ mod common;
 mod pair;
 
 mod check;
+mod commit;
 mod compare;
 mod convert;
 mod create;
@@ -17,6 +18,8 @@ mod locks;
 mod map;
 mod measure;
 mod progress;
+mod rebase;
+mod resize;
 mod samples;
 mod signals;
 mod snapshot;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use platter::format::{Below, Format, NewSnapshot, RepairMode};
+use platter::format::{BackingRef, Below, Format, NewSnapshot, RepairMode};
 use platter::job::Message;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Event, LoggingStorage};
@@ -75,6 +75,10 @@ impl Run<'_> {
         let below = Base(self.config.overlay);
         let mut image = rig::open(self.log.clone(), durability).unwrap();
         for n in 0..OPERATIONS {
+            if n % 40 == 39 {
+                self.change_layer(&*image, n);
+                continue;
+            }
             let start = self.random.below(SECTORS);
             let span = if self.random.below(4) == 0 { 64 } else { 12 };
             let count = 1 + self.random.below(span.min(SECTORS - start));
@@ -210,6 +214,29 @@ impl Run<'_> {
             }
         }
         wrong
+    }
+
+    /// What commit and rebase do to an overlay.
+    fn change_layer(&mut self, image: &dyn Format, n: usize) {
+        let overlay = image.overlay().unwrap();
+        if self.config.overlay {
+            let backing = BackingRef {
+                name: format!("base {n}"),
+                format: (n % 80 == 39).then(|| "raw".to_owned()),
+            };
+            overlay.set_backing(Some(&backing)).unwrap();
+            assert_eq!(image.backing(), Some(backing));
+        }
+        let at = self.log.event_count();
+        for s in 0..SECTORS {
+            let below = if self.config.overlay {
+                rig::base_tag(s)
+            } else {
+                0
+            };
+            self.history.set(at, s, below);
+        }
+        overlay.make_empty().unwrap();
     }
 
     fn settle(&mut self) {

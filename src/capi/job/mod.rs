@@ -60,7 +60,7 @@ pub const PLATTER_MESSAGE_WARNING: u32 = 2;
 pub struct platter_message {
     /// Size of this struct in the library in use; later versions append members.
     pub size: usize,
-    /// One line of UTF-8 without newline.
+    /// UTF-8 without the last newline: one line, of a warning sometimes more.
     pub text: *const c_char,
     /// A `PLATTER_MESSAGE_*`.
     pub kind: u32,
@@ -313,7 +313,7 @@ pub extern "C" fn platter_job_progress(
     })
 }
 
-/// A warning of the job: one line of UTF-8. `index` counts from 0 in the order of time; NULL past the
+/// A warning of the job: UTF-8, seldom more than one line. `index` counts from 0 in the order of time; NULL past the
 /// last one, and for NULL. Lives as long as the job.
 ///
 /// Threads: any. Since 0.1.

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
-    OpenContext, Snapshots,
+    OpenContext, Overlay, Snapshots,
 };
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
@@ -149,6 +149,10 @@ impl Format for Qcow2 {
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn overlay(&self) -> Option<&dyn Overlay> {
         Some(self)
     }
 

@@ -21,6 +21,7 @@ mod measure;
 mod open;
 mod ordering;
 mod overlap;
+mod overlay;
 mod prepare;
 mod read;
 mod refcount;

@@ -47,7 +47,7 @@ impl Qcow2 {
             has_data_file: image.has_data_file(),
             raw_data_file: image.has_data_file()
                 && header.autoclear.contains(Autoclear::RAW_DATA_FILE),
-            has_backing: image.backing_file.is_some(),
+            has_backing: AtomicBool::new(image.backing_file.is_some()),
             lazy: header.compatible.contains(Compatible::LAZY_REFCOUNTS)
                 && durability != Durability::None,
             compression: header.compression,

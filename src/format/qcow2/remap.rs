@@ -47,7 +47,7 @@ impl Qcow2 {
         let unit = self.layout.subcluster_size();
         let body = self.whole_units(offset, end, unit);
         // Version 2 has no zero clusters: without a backing file an unallocated one does.
-        if body.is_empty() || (self.version < 3 && self.has_backing) {
+        if body.is_empty() || (self.version < 3 && self.has_backing()) {
             return self.zero_bytes(offset, end, flags, below);
         }
         self.zero_bytes(offset, body.start, flags, below)?;
@@ -68,10 +68,10 @@ impl Qcow2 {
         self.prepare_write()?;
         let end = self.check_range(offset, len)?;
         let body = self.whole_units(offset, end, self.layout.cluster_size());
-        if body.is_empty() || (self.version < 3 && self.has_backing) {
+        if body.is_empty() || (self.version < 3 && self.has_backing()) {
             return Ok(());
         }
-        let skip_absent = !self.has_backing;
+        let skip_absent = !self.has_backing();
         let flags = ZeroFlags::MAY_UNMAP;
         self.remap(
             body,
@@ -79,7 +79,7 @@ impl Qcow2 {
             skip_absent,
             &ZeroBelow,
             |entry, kind, range| {
-                if kind == L2Kind::Unallocated && !self.has_backing && entry.bitmap.0 == 0 {
+                if kind == L2Kind::Unallocated && !self.has_backing() && entry.bitmap.0 == 0 {
                     return Ok(Change::default());
                 }
                 self.zeroed(entry, kind, range, flags)

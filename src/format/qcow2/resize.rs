@@ -168,7 +168,7 @@ impl Qcow2 {
     }
 
     /// Unlinks a whole L2 table and all that it names.
-    fn drop_table(&self, guest: u64, table: L1Entry) -> Result<()> {
+    pub(super) fn drop_table(&self, guest: u64, table: L1Entry) -> Result<()> {
         let bits = self.layout.cluster_bits();
         let mut freed = Vec::new();
         for n in 0..self.layout.l2_entries() {

@@ -37,7 +37,7 @@ pub struct Qcow2 {
     pub(super) version: u32,
     pub(super) has_data_file: bool,
     pub(super) raw_data_file: bool,
-    pub(super) has_backing: bool,
+    pub(super) has_backing: AtomicBool,
     pub(super) lazy: bool,
     pub(super) compression: CompressionType,
     pub(super) encrypted: bool,

@@ -238,11 +238,12 @@ impl Format for Raw {
                 "Unsupported preallocation mode: metadata",
             ));
         }
-        let len = round_up(len)?;
         let end = self
             .start
             .checked_add(len)
             .ok_or_else(|| Error::invalid("New image size must be positive"))?;
+        let len = round_up(len)?;
+        // The rest of the last sector is not in the file: it reads as zeroes.
         self.storage.set_len(end, preallocation)?;
         self.len.store(len, Ordering::Release);
         Ok(())

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{BackingRef, Below, Check, Compress, Format, FormatInfo, IoGuard, raw};
 use crate::image::align::UnitLock;
-use crate::image::plan::DetectZeroes;
+use crate::image::plan::{BackingPlan, DetectZeroes};
 use crate::image::{Backing, Image, Settings};
 use crate::location::Location;
 use crate::storage::memory::MemoryStorage;
@@ -74,6 +74,7 @@ impl Fake {
             storage: self.storage.clone(),
             format: Box::new(self),
             backing: backing.map_or(Backing::None, Backing::Open),
+            below: BackingPlan::Named,
             warnings: Vec::new(),
             writable: true,
             settings: Settings {

@@ -10,13 +10,13 @@ use crate::storage::Storage;
 type FileId = (u64, u64);
 
 /// The files of each layer of a chain.
-pub(super) struct Files {
+pub(crate) struct Files {
     layers: Vec<[Option<FileId>; 2]>,
 }
 
 /// A place whose bytes are the same for everyone who reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// Bytes of a file as they are.
     Host(FileId, u64),
     /// Guest bytes that the image in the file encodes.
@@ -24,7 +24,7 @@ pub(super) enum Place {
 }
 
 impl Files {
-    pub(super) fn of(image: &Image) -> Self {
+    pub(crate) fn of(image: &Image) -> Self {
         let mut layers = Vec::new();
         let mut layer = Some(image);
         while let Some(current) = layer {
@@ -39,7 +39,7 @@ impl Files {
     }
 
     /// Where the run stands, if that can be told.
-    pub(super) fn place(&self, found: &ChainExtent<'_>, guest_offset: u64) -> Option<Place> {
+    pub(crate) fn place(&self, found: &ChainExtent<'_>, guest_offset: u64) -> Option<Place> {
         let layer = self.layers.get(usize::try_from(found.depth).ok()?)?;
         match found.extent.kind {
             ExtentKind::Data { slot, host_offset } => {

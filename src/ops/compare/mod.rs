@@ -1,7 +1,7 @@
 //! `compare`: whether two images have the same guest bytes.
 
 mod content;
-mod identity;
+pub(crate) mod identity;
 mod pieces;
 mod strict;
 

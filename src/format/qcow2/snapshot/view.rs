@@ -42,7 +42,7 @@ impl Qcow2 {
             version: self.version,
             has_data_file: self.has_data_file,
             raw_data_file: self.raw_data_file,
-            has_backing: self.has_backing,
+            has_backing: self.has_backing().into(),
             lazy: false,
             compression: self.compression,
             encrypted: self.encrypted,

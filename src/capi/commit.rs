@@ -1,0 +1,61 @@
+//! The job that commits an overlay.
+
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{call_out, check_flags};
+use crate::capi::job::{NewJob, platter_job};
+use crate::capi::open::{LOCATION_FLAGS, location, merged, platter_open_options};
+use crate::capi::report::Content;
+use crate::capi::text::optional_utf8;
+use crate::ops::commit::{CommitRequest, commit};
+
+/// Flag of `platter_commit_job_new()`: leave the overlay as it is instead of emptying it.
+pub const PLATTER_COMMIT_KEEP: u32 = 1;
+
+/// Makes a job that copies what the image at `location` and the layers below it hold down into
+/// `base`, an image of its backing chain, by its name; NULL is the one right below. A smaller base
+/// grows first. When that is durable, the image is emptied, unless `base` or `PLATTER_COMMIT_KEEP` is
+/// given. The job opens the images, for writing, as `options` (may be NULL for the defaults) say, and
+/// closes them; the policy must allow the chain. `flags` are bits of `PLATTER_COMMIT_*` and at most
+/// one `PLATTER_LOCATION_*`. A job that fails or is cancelled leaves part of the data in the base; the
+/// image reads as before. `*out` belongs to the caller, who frees it with `platter_job_free()`.
+///
+/// Statuses: INVALID; of the job: those of `platter_image_open()`, INVALID without a backing file,
+/// NOT_FOUND where `base` is not in the chain, UNSUPPORTED, NO_SPACE, OS, CORRUPT. Threads: any. Since
+/// 0.1.
+///
+/// # Safety
+/// `location` and `base` are NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_commit_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    location: *const c_char,
+    base: *const c_char,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, PLATTER_COMMIT_KEEP | LOCATION_FLAGS)?;
+        // SAFETY: by the contract of this function.
+        let location = unsafe { self::location(location, "location", flags)? };
+        // SAFETY: by the contract of this function.
+        let base = unsafe { optional_utf8(base, "base")? };
+        let request = CommitRequest {
+            location,
+            options: merged(options, 0)?,
+            base: base.map(str::to_owned),
+            keep: flags & PLATTER_COMMIT_KEEP != 0,
+        };
+        Ok(NewJob::new().into_handle(
+            "commit",
+            None,
+            Vec::new(),
+            Box::new(move |job, _| {
+                commit(&request, job).map(|()| Content::Done { virtual_size: None })
+            }),
+        ))
+    })
+}

@@ -1,0 +1,127 @@
+//! Layers of a chain: emptying this one, and naming another backing file.
+
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, Result};
+use crate::format::{BackingRef, Overlay};
+use crate::storage::{Durability, Preallocation};
+
+use super::cache::Class;
+use super::disk::Extension;
+use super::state::Qcow2;
+
+/// The longest backing file name, in bytes.
+const MAX_NAME: usize = 1023;
+
+/// References that may wait while an image is emptied; many, because each round syncs.
+const EMPTY_BATCH: usize = 1 << 20;
+
+/// The header's sector: extensions and names are padded to whole ones.
+const SECTOR: usize = 512;
+
+impl Overlay for Qcow2 {
+    fn set_backing(&self, backing: Option<&BackingRef>) -> Result<()> {
+        self.check_writable()?;
+        if backing.is_some_and(|backing| backing.name.len() > MAX_NAME) {
+            return Err(Error::invalid("Backing file name too long"));
+        }
+        if backing.is_some() && self.raw_data_file {
+            return Err(Error::invalid(
+                "Cannot set a backing file for images with data-file-raw",
+            ));
+        }
+        // What the guest sees above the new backing file must be there before the name is.
+        self.flush_all(self.durability)?;
+        let mut image = self.header.lock();
+        let old_len = image.clone().to_bytes().map_or(0, |bytes| bytes.len());
+        let mut new = image.clone();
+        new.extensions
+            .retain(|extension| !matches!(extension, Extension::BackingFormat(_)));
+        new.backing_file = backing.map(|backing| backing.name.clone().into_bytes());
+        if let Some(format) = backing.and_then(|backing| backing.format.clone()) {
+            new.extensions
+                .insert(0, Extension::BackingFormat(format.into_bytes()));
+        }
+        let mut bytes = new.to_bytes()?;
+        let cluster = self.layout.cluster_size() as usize;
+        let end = bytes.len().max(old_len).next_multiple_of(SECTOR);
+        bytes.resize(end.min(cluster), 0);
+        // As little as can be: within one sector, and mostly within one page, it is all or nothing.
+        self.storage.write_at(&bytes, 0)?;
+        *image = new;
+        self.has_backing.store(backing.is_some(), Ordering::Release);
+        drop(image);
+        self.barrier()
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        self.prepare_write()?;
+        self.flush_all(self.durability)?;
+        {
+            let _all = self.inflight.reserve(0..u64::MAX);
+            let tables = self.l1.read().entries.len() as u64;
+            for index in 0..tables {
+                let guest = index << self.layout.l1_shift();
+                if let Some(table) = self.l2_table(guest)? {
+                    self.drop_table(guest, table)?;
+                }
+                if self.limbo.waiting() > EMPTY_BATCH {
+                    self.write_metadata(true, Durability::None)?;
+                    self.reclaim()?;
+                }
+            }
+        }
+        self.write_metadata(true, Durability::None)?;
+        // Two rounds: giving back may need the epoch to move on once.
+        for _ in 0..2 {
+            self.reclaim()?;
+        }
+        self.flush_all(self.durability)?;
+        self.cut_off()
+    }
+}
+
+impl Qcow2 {
+    /// Whether the image names a backing file.
+    pub(super) fn has_backing(&self) -> bool {
+        self.has_backing.load(Ordering::Acquire)
+    }
+
+    /// Gives what lies behind the last cluster in use back to the host.
+    fn cut_off(&self) -> Result<()> {
+        if self.storage.limits().fixed_len {
+            return Ok(());
+        }
+        // Nobody allocates meanwhile.
+        let alloc = self.alloc.lock();
+        let per_block = self.layout.refcount_block_entries();
+        let per_slice = self.layout.slice_refcounts();
+        let mut end = 0;
+        'blocks: for block in (0..alloc.table.len() as u64).rev() {
+            if alloc.block(block) == 0 {
+                continue;
+            }
+            let first = block * per_block;
+            for slice in (0..per_block / per_slice).rev() {
+                let first = first + slice * per_slice;
+                let Some(offset) = self.refcount_slice(&alloc, first)? else {
+                    continue;
+                };
+                let slice = self.slice(Class::Refcount, offset)?;
+                let last = slice.read(|words| {
+                    (0..per_slice)
+                        .rev()
+                        .find(|index| self.layout.refcount(words, *index) != 0)
+                });
+                if let Some(last) = last {
+                    end = (first + last + 1) << self.layout.cluster_bits();
+                    break 'blocks;
+                }
+            }
+        }
+        if end > 0 && end < self.storage.len()? {
+            self.storage.set_len(end, Preallocation::Off)?;
+        }
+        Ok(())
+    }
+}

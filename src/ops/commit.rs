@@ -1,0 +1,214 @@
+//! `commit`: what layers of a chain hold goes down into one of the images below.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::extent::ExtentKind;
+use crate::image::{Image, OpenOptions};
+use crate::job::{Job, JobControl};
+use crate::location::Location;
+use crate::ops::failure::with_reason;
+use crate::ops::workers::in_pieces;
+use crate::size::round_up_sector;
+use crate::storage::{Preallocation, ZeroFlags};
+
+/// Guest bytes that a thread takes at a time; a multiple of every cluster size.
+const PIECE: u64 = 16 << 20;
+/// The most bytes that a thread reads at once.
+const BUFFER: u64 = 2 << 20;
+
+/// What to commit, and where to.
+#[derive(Clone, Debug)]
+pub struct CommitRequest {
+    /// The overlay.
+    pub location: Location,
+    /// How it and its chain are opened; it is opened for writing, and so is the base.
+    pub options: OpenOptions,
+    /// The image of the chain that gets the data, by its name; None for the one right below. With
+    /// a name the overlay is kept.
+    pub base: Option<String>,
+    /// Leave the overlay as it is afterwards instead of emptying it.
+    pub keep: bool,
+}
+
+/// Opens the overlay, copies what the layers above the base hold into the base, makes that durable,
+/// and then empties the overlay unless it is to be kept. A base that is smaller than the overlay
+/// grows first. Whatever fails, and whenever it is cancelled, the overlay still shows what it did.
+///
+/// # Errors
+/// Of opening; [`ErrorKind::Invalid`] without a backing file or with a name that is not in the
+/// chain; of I/O, beginning with `Block job failed`.
+pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
+    let options = OpenOptions {
+        writable: true,
+        backing: true,
+        metadata_only: false,
+        for_check: false,
+        ..request.options.clone()
+    };
+    let top = Image::open(&request.location, &options)?;
+    for warning in top.warnings() {
+        job.warn(warning.clone());
+    }
+    let (parent, depth) = above_base(&top, request)?;
+    let base = parent.open_backing_writable(&options)?;
+    let copied = copy_down(&top, &base, depth, job);
+    copied.and_then(|()| base.close()).map_err(|error| {
+        if error.kind() == ErrorKind::Cancelled {
+            error
+        } else {
+            with_reason("Block job failed".to_owned(), error)
+        }
+    })?;
+    // The base is durable and closed: nothing is lost with the overlay's own copy.
+    if !request.keep
+        && request.base.is_none()
+        && let Some(overlay) = top.format().overlay()
+    {
+        overlay
+            .make_empty()
+            .context(|| format!("Could not empty '{}'", top.filename()))?;
+    }
+    top.close()?;
+    job.finish()
+}
+
+/// The layer right above the base, and the base's depth.
+fn above_base<'a>(top: &'a Image, request: &CommitRequest) -> Result<(&'a Image, usize)> {
+    if top.backing().is_none() {
+        return Err(Error::invalid("Image does not have a backing file"));
+    }
+    let Some(name) = &request.base else {
+        return Ok((top, 1));
+    };
+    let mut parent = top;
+    let mut depth = 1;
+    while let Some(base) = parent.backing() {
+        if is_called(parent, base, name) {
+            return Ok((parent, depth));
+        }
+        parent = base;
+        depth += 1;
+    }
+    let message = format!(
+        "Did not find '{name}' in the backing chain of '{}'",
+        request.location.display()
+    );
+    Err(Error::new(ErrorKind::NotFound, message))
+}
+
+/// Whether `name` stands for `base`: as its parent records it, as it was opened, or as another
+/// path to the same place.
+fn is_called(parent: &Image, base: &Image, name: &str) -> bool {
+    let named = parent.backing_file();
+    if base.filename() == name || named.is_some_and(|n| n.name == name || n.full_name == name) {
+        return true;
+    }
+    let place = base.location().path().map(std::fs::canonicalize);
+    matches!(
+        (place, Path::new(name).canonicalize()),
+        (Some(Ok(a)), Ok(b)) if a == b
+    )
+}
+
+fn copy_down(top: &Image, base: &Image, depth: usize, job: &mut Job) -> Result<()> {
+    let len = top.len();
+    if base.len() < len {
+        let grown = round_up_sector(len).ok_or_else(|| Error::os(libc::EFBIG))?;
+        base.resize(grown, Preallocation::Off)?;
+    }
+    job.control().set_total(len);
+    job.tick()?;
+    let copier = Copier { top, base, depth };
+    in_pieces(len, PIECE, job, Vec::new, |range, buf, control| {
+        copier.piece(range, buf, control)
+    })?;
+    base.flush()
+}
+
+/// What the layers above the base have for a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Data,
+    Zero,
+    Nothing,
+}
+
+struct Copier<'a> {
+    top: &'a Image,
+    base: &'a Image,
+    depth: usize,
+}
+
+impl Copier<'_> {
+    fn piece(&self, range: Range<u64>, buf: &mut Vec<u8>, control: &JobControl) -> Result<()> {
+        let mut data = range.start..range.start;
+        let mut at = range.start;
+        while at < range.end {
+            let (held, len) = self.held(at, range.end - at)?;
+            let end = at + len;
+            if held == Held::Data && data.end == at {
+                data.end = end;
+            } else {
+                self.copy(&data, buf, control)?;
+                data = if held == Held::Data {
+                    at..end
+                } else {
+                    end..end
+                };
+            }
+            if held == Held::Zero && !self.base.is_known_zero(at, len)? {
+                self.base.write_zeroes(at, len, ZeroFlags::MAY_UNMAP)?;
+            }
+            at = end;
+        }
+        self.copy(&data, buf, control)
+    }
+
+    /// What the layers above the base have at `offset`, and for how many bytes.
+    fn held(&self, offset: u64, len: u64) -> Result<(Held, u64)> {
+        let (mut layer, mut len) = (self.top, len);
+        for depth in 1..=self.depth {
+            let extent = layer.format().map(offset, len)?;
+            len = len.min(extent.len);
+            match extent.kind {
+                ExtentKind::Unallocated { .. } => {}
+                ExtentKind::Zero { .. } => return Ok((Held::Zero, len)),
+                ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => {
+                    return Ok((Held::Data, len));
+                }
+            }
+            let Some(below) = layer.backing() else {
+                return Ok((Held::Zero, len));
+            };
+            if depth < self.depth {
+                // Past the end of a layer in between there are zeroes, whatever the base has.
+                match below.len().saturating_sub(offset) {
+                    0 => return Ok((Held::Zero, len)),
+                    left => len = len.min(left),
+                }
+            }
+            layer = below;
+        }
+        Ok((Held::Nothing, len))
+    }
+
+    fn copy(&self, data: &Range<u64>, buf: &mut Vec<u8>, control: &JobControl) -> Result<()> {
+        let mut at = data.start;
+        while at < data.end {
+            let len = (data.end - at).min(BUFFER);
+            control.throttle(len)?;
+            if buf.len() < len as usize {
+                buf.resize(len as usize, 0);
+            }
+            let Some(part) = buf.get_mut(..len as usize) else {
+                return Err(Error::new(ErrorKind::Internal, "A buffer is too short"));
+            };
+            self.top.read_at(part, at)?;
+            self.base.write_at(part, at)?;
+            at += len;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,343 @@
+//! `rebase`: another backing file under an overlay.
+
+use std::ops::Range;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::ExtentKind;
+use crate::format::{BackingRef, Compress, registry};
+use crate::image::{Image, OpenOptions};
+use crate::job::Job;
+use crate::location::Location;
+use crate::ops::compare::identity::{Files, Place};
+use crate::ops::failure::with_reason;
+use crate::ops::workers::in_pieces;
+use crate::storage::{CacheMode, ZeroFlags};
+use crate::zero::is_zero;
+
+/// Guest bytes that a thread takes at a time; a multiple of every cluster size.
+const PIECE: u64 = 16 << 20;
+/// The most bytes that a thread reads at once from either chain; a multiple of every cluster size.
+const BUFFER: u64 = 2 << 20;
+
+/// What to rebase, and onto what.
+#[derive(Clone, Debug)]
+pub struct RebaseRequest {
+    /// The overlay.
+    pub location: Location,
+    /// How it and its chain are opened; it is opened for writing.
+    pub options: OpenOptions,
+    /// The new backing file, as it is to stand in the overlay; None for no backing file.
+    pub backing: Option<String>,
+    /// The format of the new backing file, which is recorded.
+    pub backing_format: Option<String>,
+    /// The cache mode of the new backing file.
+    pub backing_cache: CacheMode,
+    /// Open the new backing file without locks that exclude others.
+    pub share_backing: bool,
+    /// Change the name alone: no backing file is opened, and the guest may see other data.
+    pub name_only: bool,
+    /// Write what is copied compressed.
+    pub compress: bool,
+}
+
+/// Opens the overlay, copies into it what its present backing chain shows and the new one does not,
+/// makes that durable, and then changes the name of the backing file. Whatever fails, and whenever
+/// it is cancelled, the overlay still shows what it did.
+///
+/// # Errors
+/// Of opening; [`ErrorKind::Unsupported`] where the format has no backing files; of I/O.
+pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
+    let options = OpenOptions {
+        writable: true,
+        backing: !request.name_only,
+        metadata_only: false,
+        for_check: false,
+        force_share: false,
+        ..request.options.clone()
+    };
+    let top = Image::open(&request.location, &options)?;
+    for warning in top.warnings() {
+        job.warn(warning.clone());
+    }
+    if let Some(name) = &request.backing_format
+        && registry::by_name(name).is_none()
+    {
+        return Err(Error::invalid(format!("Invalid format name: '{name}'")));
+    }
+    if request.compress && top.format().compressor().is_none() {
+        return Err(Error::unsupported(
+            "Compression not supported for this file format",
+        ));
+    }
+    let new = open_new(&top, request)?;
+    let shown = request.backing.as_deref().unwrap_or_default();
+    let change = format!("Could not change the backing file to '{shown}'");
+    let Some(overlay) = top.format().overlay() else {
+        return Err(with_reason(change, Error::os(libc::ENOTSUP)));
+    };
+    let named = match (&request.backing, &request.backing_format) {
+        (None, _) => None,
+        (Some(_), None) => {
+            return Err(Error::invalid("backing format must be specified").context(change));
+        }
+        (Some(name), format) => Some(BackingRef {
+            name: name.clone(),
+            format: format.clone(),
+        }),
+    };
+    job.control().set_total(top.len());
+    job.tick()?;
+    if !request.name_only {
+        let rebaser = Rebaser::new(&top, new.as_ref(), request.compress);
+        in_pieces(
+            top.len(),
+            PIECE,
+            job,
+            Buffers::default,
+            |range, buffers, _| rebaser.piece(range, buffers),
+        )?;
+        top.flush()?;
+    }
+    overlay
+        .set_backing(named.as_ref())
+        .map_err(|error| with_reason(change, error))?;
+    top.close()?;
+    job.finish()
+}
+
+/// The new backing chain, where there is to be one and its data counts.
+fn open_new(top: &Image, request: &RebaseRequest) -> Result<Option<Image>> {
+    let Some(name) = request.backing.as_ref().filter(|_| !request.name_only) else {
+        return Ok(None);
+    };
+    let options = OpenOptions {
+        format: request.backing_format.clone(),
+        writable: false,
+        backing: true,
+        metadata_only: false,
+        for_check: false,
+        deny_writers: false,
+        cache: request.backing_cache,
+        force_share: request.share_backing,
+        ..request.options.clone()
+    };
+    let opened = Location::parse_name(top.name_beside(name))
+        .and_then(|location| Image::open(&location, &options));
+    opened.map(Some).map_err(|error| {
+        let message = format!("Could not open new backing file '{name}'");
+        if error.cause().is_some() {
+            // In the place of "Could not open '…'".
+            error.with_message(message)
+        } else {
+            error.context(message)
+        }
+    })
+}
+
+#[derive(Default)]
+struct Buffers {
+    old: Vec<u8>,
+    new: Vec<u8>,
+}
+
+/// One backing chain, or none: zeroes.
+struct Chain<'a> {
+    image: Option<&'a Image>,
+    files: Option<Files>,
+}
+
+impl<'a> Chain<'a> {
+    fn new(image: Option<&'a Image>) -> Self {
+        Self {
+            image,
+            files: image.map(Files::of),
+        }
+    }
+
+    /// What stands at `at`: zeroes, or data whose place may be known; and for how many bytes.
+    fn look_up(&self, at: u64, len: u64) -> Result<(bool, Option<Place>, u64)> {
+        let image = self.image.filter(|image| at < image.len());
+        let (Some(image), Some(files)) = (image, &self.files) else {
+            return Ok((true, None, len));
+        };
+        let found = image.map(at, len.min(image.len() - at))?;
+        let zero = match found.extent.kind {
+            ExtentKind::Zero { .. } => true,
+            ExtentKind::Unallocated { .. } => !found.layer.backing_missing(),
+            ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => false,
+        };
+        Ok((zero, files.place(&found, at), found.extent.len))
+    }
+
+    fn read(&self, buf: &mut [u8], at: u64) -> Result<()> {
+        let Some(image) = self.image else {
+            buf.fill(0);
+            return Ok(());
+        };
+        let held = usize::try_from(image.len().saturating_sub(at)).unwrap_or(usize::MAX);
+        let (held, beyond) = buf.split_at_mut(held.min(buf.len()));
+        beyond.fill(0);
+        if held.is_empty() {
+            return Ok(());
+        }
+        image.read_at(held, at)
+    }
+}
+
+struct Rebaser<'a> {
+    top: &'a Image,
+    old: Chain<'a>,
+    new: Chain<'a>,
+    compressor: Option<&'a dyn Compress>,
+    /// Bytes that are compared and copied together.
+    unit: u64,
+}
+
+impl<'a> Rebaser<'a> {
+    fn new(top: &'a Image, new: Option<&'a Image>, compress: bool) -> Self {
+        let unit = top.format().cluster_size().map_or(65536, u64::from);
+        Self {
+            top,
+            old: Chain::new(top.backing().map(AsRef::as_ref)),
+            new: Chain::new(new),
+            compressor: top.format().compressor().filter(|_| compress),
+            unit: unit.clamp(512, BUFFER),
+        }
+    }
+
+    fn piece(&self, range: Range<u64>, buffers: &mut Buffers) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let extent = self.top.format().map(at, range.end - at)?;
+            let end = at + extent.len.min(range.end - at);
+            if let ExtentKind::Unallocated { .. } = extent.kind {
+                self.shown_through(at..end, buffers)?;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Copies what differs of a run that the overlay does not hold.
+    fn shown_through(&self, run: Range<u64>, buffers: &mut Buffers) -> Result<()> {
+        let mut differs = run.start..run.start;
+        let mut at = run.start;
+        while at < run.end {
+            let (old_zero, old_place, old_len) = self.old.look_up(at, run.end - at)?;
+            let (new_zero, new_place, new_len) = self.new.look_up(at, run.end - at)?;
+            let mut end = at + old_len.min(new_len).min(run.end - at);
+            let same_place = !old_zero && old_place.is_some() && old_place == new_place;
+            let same = same_place || (old_zero && new_zero);
+            if !same {
+                let start = (at - at % self.unit).max(run.start);
+                end = end.next_multiple_of(self.unit).min(run.end);
+                if start > differs.end {
+                    self.compare(differs, buffers)?;
+                    differs = start..end;
+                } else {
+                    differs.end = end;
+                }
+            }
+            at = end;
+        }
+        self.compare(differs, buffers)
+    }
+
+    /// Reads a range from both chains and copies the units that differ.
+    fn compare(&self, range: Range<u64>, buffers: &mut Buffers) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at - at % BUFFER + BUFFER);
+            let len = (end - at) as usize;
+            buffers.old.resize(len, 0);
+            buffers.new.resize(len, 0);
+            self.old.read(&mut buffers.old, at)?;
+            self.new.read(&mut buffers.new, at)?;
+            self.copy_units(&buffers.old, &buffers.new, at)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn copy_units(&self, old: &[u8], new: &[u8], offset: u64) -> Result<()> {
+        let part = |bytes: Range<u64>| {
+            let (start, end) = (
+                (bytes.start - offset) as usize,
+                (bytes.end - offset) as usize,
+            );
+            (
+                old.get(start..end).unwrap_or_default(),
+                new.get(start..end).unwrap_or_default(),
+            )
+        };
+        let end = offset + old.len() as u64;
+        // Units of data that go in one request.
+        let mut data = offset..offset;
+        let mut at = offset;
+        while at < end {
+            let next = end.min(at - at % self.unit + self.unit);
+            let (bytes, others) = part(at..next);
+            let alone = bytes == others || self.compressor.is_some() || is_zero(bytes);
+            if alone || data.end != at {
+                self.write(part(data.clone()).0, data.start)?;
+                data = next..next;
+            }
+            if !alone {
+                data = if data.start == next { at } else { data.start }..next;
+            } else if bytes != others {
+                self.write_one(bytes, at)?;
+            }
+            at = next;
+        }
+        self.write(part(data.clone()).0, data.start)
+    }
+
+    /// Writes one unit: compressed, as zeroes, or as it is.
+    fn write_one(&self, bytes: &[u8], at: u64) -> Result<()> {
+        let len = bytes.len() as u64;
+        if let Some(compressor) = self.compressor {
+            let unit = u64::from(compressor.unit());
+            let whole = len == unit || at + len == self.top.len();
+            if at.is_multiple_of(unit) && whole && len <= unit {
+                return compressor.write_compressed(bytes, at);
+            }
+        }
+        if !is_zero(bytes) {
+            return self.write(bytes, at);
+        }
+        self.top.write_zeroes(at, len, ZeroFlags::MAY_UNMAP)?;
+        if self.is_held(at, len)? {
+            return Ok(());
+        }
+        // The range reads as zeroes now, but would not on the new backing file.
+        self.write(bytes, at)?;
+        if self.is_held(at, len)? {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Internal,
+            format!("Zeroes at offset {at} could not be stored"),
+        ))
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.top.write_at(bytes, at)
+    }
+
+    /// Whether the overlay itself holds the whole range.
+    fn is_held(&self, at: u64, len: u64) -> Result<bool> {
+        let end = at + len;
+        let mut at = at;
+        while at < end {
+            let extent = self.top.format().map(at, end - at)?;
+            if let ExtentKind::Unallocated { .. } = extent.kind {
+                return Ok(false);
+            }
+            at += extent.len;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,93 @@
+//! `resize`: another virtual size for an image.
+
+use crate::error::{Error, Result};
+use crate::format::{Features, raw};
+use crate::image::Image;
+use crate::job::Job;
+use crate::size::{MAX_SIZE, round_up_sector};
+use crate::storage::Preallocation;
+
+/// The size that an image is to get, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewSize {
+    /// This size.
+    Exactly(u64),
+    /// So much more than now.
+    More(u64),
+    /// So much less than now.
+    Less(u64),
+}
+
+/// How an image is to be resized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResizeRequest {
+    /// The new size; rounded up to 512 bytes.
+    pub size: NewSize,
+    /// How space for the grown part is reserved.
+    pub preallocation: Preallocation,
+    /// Allow the image to become smaller, which deletes what lies beyond the new end.
+    pub shrink: bool,
+}
+
+/// Changes the virtual size of `image`, which is open for writing, and makes that durable. Returns
+/// the new size. It is not interrupted once it has begun.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] for a size out of range and where shrinking is not allowed,
+/// [`crate::ErrorKind::Unsupported`] where the format cannot, or of I/O.
+pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u64> {
+    let now = image.len();
+    let size = match request.size {
+        NewSize::Exactly(size) => Some(size),
+        NewSize::More(bytes) => now.checked_add(bytes),
+        NewSize::Less(bytes) => now.checked_sub(bytes),
+    };
+    let size = size
+        .filter(|size| (1..=MAX_SIZE).contains(size))
+        .ok_or_else(|| Error::invalid("New image size must be positive"))?;
+    if size <= now && request.preallocation != Preallocation::Off {
+        return Err(Error::invalid(
+            "Preallocation can only be used for growing images",
+        ));
+    }
+    if size < now && !request.shrink {
+        return Err(
+            Error::invalid("Use the --shrink option to perform a shrink operation.").with_hint(
+                "Shrinking an image will delete all data beyond the shrunken image's end. \
+                 Before performing such an operation, make sure there is no important data there.",
+            ),
+        );
+    }
+    if !image.driver().features.contains(Features::RESIZE) {
+        return Err(Error::unsupported(
+            "Image format driver does not support resize",
+        ));
+    }
+    let rounded = round_up_sector(size).ok_or_else(|| Error::os(libc::EFBIG))?;
+    // The file of a raw disk ends where it was asked to, whatever its sectors.
+    let is_raw = image.driver().name == raw::DRIVER.name;
+    let size = if is_raw { size } else { rounded };
+    job.control().checkpoint()?;
+    image.resize(size, request.preallocation)?;
+    image.flush()?;
+    job.finish()?;
+    Ok(image.len())
+}
+
+/// The preallocation mode of that name.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] for another name.
+pub fn preallocation_from_name(name: &str) -> Result<Preallocation> {
+    Ok(match name {
+        "off" => Preallocation::Off,
+        "metadata" => Preallocation::Metadata,
+        "falloc" => Preallocation::Falloc,
+        "full" => Preallocation::Full,
+        _ => {
+            return Err(Error::invalid(format!(
+                "Invalid preallocation mode '{name}'"
+            )));
+        }
+    })
+}

@@ -1,0 +1,198 @@
+//! `resize`: sizes, refusals and what the image is afterwards.
+
+use crate::pair::{Loose, Pair, ours};
+
+fn images() -> Pair {
+    let pair = Pair::with(&[
+        "create -q a.raw 1M",
+        "create -q -f qcow2 b.qcow2 1M",
+        "create -q -f qcow2 -o compat=0.10 v2.qcow2 1M",
+        "create -q -f qcow2 -o compat=0.10 plain2.qcow2 1M",
+        "create -q -f qcow2 -o extended_l2=on e.qcow2 1M",
+        "create -q -f qcow2 -o cluster_size=512 s.qcow2 1M",
+        "create -q -f qcow2 -o data_file=d.raw,data_file_raw=on d.qcow2 1M",
+        "create -q -f qcow2 s3.qcow2 1M",
+    ]);
+    pair.qemu_io("raw", "a.raw", &["write -P 1 0 1M"]);
+    for image in [
+        "b.qcow2",
+        "v2.qcow2",
+        "plain2.qcow2",
+        "e.qcow2",
+        "s.qcow2",
+        "d.qcow2",
+        "s3.qcow2",
+    ] {
+        pair.qemu_io(
+            "qcow2",
+            image,
+            &["write -P 1 0 100k", "write -P 2 900k 124k"],
+        );
+    }
+    // A snapshot has a date: the same one in both.
+    for image in ["v2.qcow2", "s3.qcow2"] {
+        pair.theirs().qemu_img_ok(&["snapshot", "-c", "s", image]);
+        std::fs::copy(pair.theirs().path(image), pair.ours().path(image)).expect("a copy");
+    }
+    pair
+}
+
+#[test]
+fn one_size_after_another() {
+    let pair = images();
+    for line in [
+        "resize -f raw a.raw 2M",
+        "resize -f raw a.raw +1M",
+        "resize -f raw a.raw -1M --shrink",
+        "resize --shrink -f raw a.raw -512k",
+        "resize -f raw --shrink a.raw 1000",
+        "resize -q -f raw a.raw 4M",
+        "resize -f raw a.raw +0",
+        "resize -f raw a.raw ++1k",
+        "resize --preallocation full -f raw a.raw +1M",
+        "resize --preallocation falloc -f raw a.raw +1M",
+        "resize --preallocation off -f raw a.raw 9M",
+        "resize -f raw --image-opts a.raw 1M",
+        "resize --image-opts driver=raw,file.filename=a.raw +1M",
+        "resize a.raw +1M",
+    ] {
+        pair.same(line);
+        pair.same_image("a.raw", "raw");
+    }
+    for image in [
+        "b.qcow2",
+        "plain2.qcow2",
+        "e.qcow2",
+        "s.qcow2",
+        "d.qcow2",
+        "s3.qcow2",
+    ] {
+        for options in [
+            "+1M",
+            "--preallocation=metadata 3M",
+            "--preallocation=falloc 3200k",
+            "--preallocation=full +100k",
+            "--shrink -1500k",
+            "700k",
+            "--shrink 64k",
+            "+30M",
+            "--shrink 1M",
+            "--preallocation=full 1M",
+        ] {
+            let (options, size) = options.rsplit_once(' ').unwrap_or(("", options));
+            if image == "d.qcow2" && options.contains("metadata") {
+                continue;
+            }
+            pair.same(&format!("resize {options} {image} {size}"));
+            pair.same_image(image, "qcow2");
+        }
+    }
+}
+
+#[test]
+fn refusals() {
+    let pair = images();
+    pair.all_same(&[
+        "resize",
+        "resize a.raw",
+        "resize 1M",
+        "resize -1M",
+        "resize a.raw 1M 2M",
+        "resize a.raw 1M -2M",
+        "resize -f raw a.raw -1k",
+        "resize -q -f raw a.raw 1000",
+        "resize -f raw a.raw 1kb",
+        "resize -f raw a.raw ''",
+        "resize -f raw a.raw +",
+        "resize -f raw a.raw -100M --shrink",
+        "resize -f raw a.raw 0",
+        "resize -f raw a.raw -1G",
+        "resize -f raw a.raw 8E",
+        "resize -f raw a.raw 9E",
+        "resize -f raw a.raw 16E",
+        "resize -f raw a.raw -16E",
+        "resize -f raw a.raw +-1M",
+        "resize -f raw a.raw +-1",
+        "resize -f raw a.raw --1M",
+        "resize -f raw a.raw +7E",
+        "resize --preallocation=bogus -f raw a.raw 5M",
+        "resize --preallocation=bogus nope",
+        "resize --preallocation metadata -f raw a.raw 5M",
+        "resize --preallocation full -f raw --shrink a.raw 512k",
+        "resize --preallocation full -f raw a.raw 1M",
+        "resize --preallocation metadata b.qcow2 1M",
+        "resize --preallocation metadata b.qcow2 64k",
+        "resize v2.qcow2 2M",
+        "resize b.qcow2 7E",
+        "resize b.qcow2 64k",
+        "resize nope 2M",
+        "resize nope 1kb",
+        "resize -f qcow2 a.raw 2M",
+        "resize -f bogus a.raw 2M",
+        "resize --image-opts -f raw a.raw 2M",
+        "resize --image-opts -f raw a.raw 1kb",
+        "resize --bogus a.raw 1M",
+        "resize a.raw -x",
+        "resize -f",
+    ]);
+    for image in ["a.raw", "b.qcow2"] {
+        pair.same_image(image, image.rsplit_once('.').expect("a suffix").1);
+    }
+}
+
+#[test]
+fn an_overlay_shows_no_more_of_a_longer_base() {
+    let pair = images();
+    pair.qemu("create -q -f qcow2 -b a.raw -F raw o.qcow2 100k");
+    for line in [
+        "resize o.qcow2 2M",
+        "resize --shrink o.qcow2 90k",
+        "resize o.qcow2 300k",
+    ] {
+        pair.same(line);
+        pair.same_image("o.qcow2", "qcow2");
+    }
+}
+
+#[test]
+fn luks() {
+    let pair = Pair::new();
+    let object = "--object secret,id=s,data=x";
+    pair.qemu(&format!(
+        "create -q {object} -f luks -o key-secret=s,iter-time=10 l.luks 1M"
+    ));
+    std::fs::copy(pair.theirs().path("l.luks"), pair.ours().path("l.luks")).expect("a copy");
+    for size in [
+        "+1M",
+        "--shrink -1500k",
+        "--preallocation=full 3M",
+        "-1M",
+        "0",
+    ] {
+        let image = "driver=luks,key-secret=s,file.filename=l.luks";
+        let (options, size) = size.rsplit_once(' ').unwrap_or(("", size));
+        pair.same(&format!(
+            "resize {object} --image-opts {options} {image} {size}"
+        ));
+        let len = |dir: &crate::common::Dir| std::fs::metadata(dir.path("l.luks")).map(|m| m.len());
+        assert_eq!(len(pair.ours()).ok(), len(pair.theirs()).ok());
+    }
+}
+
+#[test]
+fn untrusted_guesses_no_format() {
+    let pair = images();
+    let ran = ours(
+        &["resize", "--untrusted", "a.raw", "2M"],
+        pair.ours().root(),
+    );
+    assert_eq!(ran.code, 1);
+    let line = "resize -f raw a.raw 2M";
+    assert_eq!(
+        ours(
+            &["resize", "--untrusted", "-f", "raw", "a.raw", "2M"],
+            pair.ours().root()
+        ),
+        pair.same_but(line, Loose::Exact)
+    );
+}
