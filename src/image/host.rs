@@ -1,7 +1,7 @@
 //! Opens the host file of a plan.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -152,12 +152,20 @@ fn is_device(path: &Path) -> bool {
 }
 
 /// What tells two files apart.
-pub(super) type FileId = (u64, u64);
+pub(crate) type FileId = (u64, u64);
 
 /// The identity of the regular file or block device behind a storage; None for others.
-pub(super) fn file_id(storage: &dyn Storage) -> Option<FileId> {
+pub(crate) fn file_id(storage: &dyn Storage) -> Option<FileId> {
     let file = File::from(storage.as_fd()?.try_clone_to_owned().ok()?);
-    let meta = file.metadata().ok()?;
+    identity(&file.metadata().ok()?)
+}
+
+/// The identity of the regular file or block device at a path, if there is one.
+pub(crate) fn path_id(path: &Path) -> Option<FileId> {
+    identity(&path.metadata().ok()?)
+}
+
+fn identity(meta: &Metadata) -> Option<FileId> {
     let kind = meta.file_type();
     if kind.is_block_device() {
         // Every node of a device leads to the same device.

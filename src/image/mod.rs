@@ -18,6 +18,8 @@ mod write;
 pub use adapter::ImageStorage;
 pub use names::BackingFile;
 
+pub(crate) use host::{FileId, file_id, path_id};
+
 use std::ffi::OsString;
 use std::sync::Arc;
 

@@ -423,6 +423,16 @@ fn an_image_in_its_own_backing_chain_is_refused() {
             "{line}"
         );
     }
+    // A data file is emptied too.
+    for line in [
+        "create -f qcow2 -o data_file=below.raw -b ./below.raw -F raw over.qcow2",
+        "convert -U -f raw -O qcow2 -o data_file=below.raw below.raw over.qcow2",
+    ] {
+        let before = std::fs::read(dir.path("below.raw")).expect("the file");
+        assert_eq!(ours(&words(line), dir.root()).code, 1, "{line}");
+        let after = std::fs::read(dir.path("below.raw")).expect("the file");
+        assert!(before == after, "{line}");
+    }
 }
 
 #[test]

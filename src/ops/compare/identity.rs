@@ -1,13 +1,7 @@
 //! Which files the layers of an image are, to find ranges that two images share.
 
-use std::os::unix::fs::MetadataExt;
-
 use crate::extent::{ExtentKind, StorageSlot};
-use crate::image::{ChainExtent, Image};
-use crate::storage::Storage;
-
-/// Device and inode of a file.
-type FileId = (u64, u64);
+use crate::image::{ChainExtent, FileId, Image, file_id};
 
 /// The files of each layer of a chain.
 pub(crate) struct Files {
@@ -54,12 +48,4 @@ impl Files {
             _ => None,
         }
     }
-}
-
-fn file_id(storage: &dyn Storage) -> Option<FileId> {
-    let file = std::fs::File::from(storage.as_fd()?.try_clone_to_owned().ok()?);
-    let metadata = file.metadata().ok()?;
-    // A pipe or a terminal has no bytes at an offset.
-    let seekable = metadata.is_file() || metadata.rdev() != 0;
-    seekable.then_some((metadata.dev(), metadata.ino()))
 }

@@ -3,11 +3,11 @@
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::format::{BackingRef, Bulk, Features, FormatDriver, registry};
-use crate::image::{Image, OpenOptions};
+use crate::image::{FileId, Image, OpenOptions, file_id};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
 use crate::ops::create;
-use crate::options::Values;
+use crate::options::{Options, Values};
 use crate::storage::{Durability, Storage};
 
 use super::offload::Offload;
@@ -77,7 +77,8 @@ pub(super) fn fill_new(
                 .context(while_converting()),
         );
     }
-    refuse_source_as_target(&sources, &request.target).context(while_converting)?;
+    let emptied = create::emptied_files(&request.target, &request.target_options);
+    refuse_source_as_target(&sources, &request.target, &emptied).context(while_converting)?;
     let create = create::TargetRequest {
         location: &request.target,
         driver,
@@ -92,7 +93,7 @@ pub(super) fn fill_new(
     let mut backing_end = 0;
     if let Some(backing) = &backing {
         let below = open_backing(request, backing)?;
-        create::refuse_own_chain(&request.target, &below).context(while_converting)?;
+        create::refuse_own_chain(&emptied, &below).context(while_converting)?;
         backing_end = below.len();
         sources.set_backed(BackedBelow {
             depth: replaced_depth(&sources, &below),
@@ -133,7 +134,8 @@ pub(super) fn fill_existing(
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {
-    refuse_source_as_target(&sources, &request.target)
+    let written = create::emptied_files(&request.target, &Options::new());
+    refuse_source_as_target(&sources, &request.target, &written)
         .context(|| format!("Could not open '{}'", request.target.display()))?;
     let options = OpenOptions {
         format: request.target_format.clone(),
@@ -351,25 +353,19 @@ fn open_backing(request: &ConvertRequest, backing: &BackingRef) -> Result<Image>
 /// From which layer of the source on `below` holds the same: the layer that is the same file,
 /// else the whole of the source's chain below its top.
 fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
-    let wanted = below.storage().as_fd().and_then(create::identity);
+    let wanted = file_id(&**below.storage());
     sources
         .layers()
         .zip(0u32..)
         .skip(1)
-        .find(|(layer, _)| {
-            wanted.is_some() && layer.storage().as_fd().and_then(create::identity) == wanted
-        })
+        .find(|(layer, _)| wanted.is_some() && file_id(&**layer.storage()) == wanted)
         .map_or(1, |(_, depth)| depth)
 }
 
 /// Creating the target would empty a file that is being read: locks say so too, unless they are off.
-fn refuse_source_as_target(sources: &Sources, target: &Location) -> Result<()> {
-    let target_id = create::target_identity(target);
-    if target_id.is_none() {
-        return Ok(());
-    }
+fn refuse_source_as_target(sources: &Sources, target: &Location, written: &[FileId]) -> Result<()> {
     let is_target = |storage: &std::sync::Arc<dyn Storage>| {
-        storage.as_fd().and_then(create::identity) == target_id
+        file_id(&**storage).is_some_and(|id| written.contains(&id))
     };
     let clash = sources.layers().any(|layer| {
         is_target(layer.storage())

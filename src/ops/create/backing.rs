@@ -1,14 +1,14 @@
 //! The backing file of a new image: it must be there, and its format must be named.
 
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
-use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::CreateRequest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image, OpenOptions};
+use crate::image::{FileId, Image, OpenOptions, file_id, path_id};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
+use crate::options::Options;
 
 /// Opens the backing file and looks at its chain; returns its virtual size. Nothing is locked and
 /// no data file is opened.
@@ -38,19 +38,18 @@ pub(super) fn open(
         return Err(without_format().with_hint(format!("Detected format of {found}.")));
     }
     let size = image.len();
-    refuse_own_chain(&request.location, &image)?;
-    check_chain(image, &request.location, &options)?;
+    let emptied = emptied_files(&request.location, &request.options);
+    refuse_own_chain(&emptied, &image)?;
+    check_chain(image, &emptied, &options)?;
     Ok(size)
 }
 
 /// Refuses to empty an image that the new one is to stand on, whatever name either goes by: its
 /// data would be lost and the chain would be a circle.
-pub(crate) fn refuse_own_chain(target: &Location, image: &Image) -> Result<()> {
-    let own = target_identity(target);
-    let below = |image: &Image| image.storage().as_fd().and_then(identity);
+pub(crate) fn refuse_own_chain(emptied: &[FileId], image: &Image) -> Result<()> {
     let mut layers =
         std::iter::successors(Some(image), |image| image.backing().map(|next| &**next));
-    if own.is_some() && layers.any(|image| below(image) == own) {
+    if layers.any(|image| file_id(&**image.storage()).is_some_and(|id| emptied.contains(&id))) {
         return Err(Error::invalid(
             "Error: Trying to create an image over a file of its own backing chain",
         ));
@@ -58,29 +57,26 @@ pub(crate) fn refuse_own_chain(target: &Location, image: &Image) -> Result<()> {
     Ok(())
 }
 
-/// Device and inode of the file at a location, if there is one.
-pub(crate) fn target_identity(target: &Location) -> Option<(u64, u64)> {
-    let meta = std::fs::metadata(target.path()?).ok()?;
-    Some((meta.dev(), meta.ino()))
-}
-
-/// Device and inode of an open file.
-pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
-    let file = std::fs::File::from(fd.try_clone_to_owned().ok()?);
-    let meta = file.metadata().ok()?;
-    Some((meta.dev(), meta.ino()))
+/// The files that a creation empties, where they exist already: the target and its data file.
+pub(crate) fn emptied_files(target: &Location, options: &Options) -> Vec<FileId> {
+    let paths = [
+        target.path(),
+        options.get("data_file").map(OsStr::new).map(Path::new),
+    ];
+    let there = paths.into_iter().flatten();
+    there.filter_map(path_id).collect()
 }
 
 const NOT_OPEN: &str = "Could not open backing image.";
 
 /// Opens every further image of the chain for its metadata: one that is gone makes the new image
 /// useless.
-fn check_chain(image: Image, target: &Location, options: &OpenOptions) -> Result<()> {
+fn check_chain(image: Image, emptied: &[FileId], options: &OpenOptions) -> Result<()> {
     let mut image = image;
     for _ in 0..options.policy.chain_limit() {
         match image.open_backing_metadata(options) {
             Ok(Some(next)) => {
-                refuse_own_chain(target, &next)?;
+                refuse_own_chain(emptied, &next)?;
                 image = next;
             }
             Ok(None) => return Ok(()),

@@ -4,7 +4,7 @@ mod backing;
 mod summary;
 mod target;
 
-pub(crate) use backing::{identity, refuse_own_chain, target_identity, unnamed};
+pub(crate) use backing::{emptied_files, refuse_own_chain, unnamed};
 pub use target::{Target, TargetRequest, option_table, target};
 
 use crate::error::{Error, Result, ResultExt};
