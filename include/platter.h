@@ -499,6 +499,15 @@
  */
 #define PLATTER_COMMIT_KEEP 1
 
+ * Flag of `platter_check_job_new()`: mend leaked clusters.
+ */
+#define PLATTER_CHECK_REPAIR_LEAKS 1
+
+/**
+ * Flag of `platter_check_job_new()`: mend all that can be mended.
+ */
+#define PLATTER_CHECK_REPAIR_ALL 2
+
 /**
  * Flag of `platter_compare_job_new()`: allocation and size must agree too.
  */
@@ -2017,7 +2026,10 @@ void platter_report_free(struct platter_report *report);
  * Makes a job that checks the consistency of `image`, which was opened with
  * `PLATTER_OPEN_FOR_CHECK`. Each finding is a message, a `PLATTER_MESSAGE_NOTE`; the report has the
  * numbers. The job keeps the image alive. `*out` belongs to the caller, who frees it with
- * `platter_job_free()`. `flags` must be 0. A cancelled check has changed nothing.
+ * `platter_job_free()`. `flags` is 0, `PLATTER_CHECK_REPAIR_LEAKS` or
+ * `PLATTER_CHECK_REPAIR_ALL`; a repair needs an image that was opened with `PLATTER_OPEN_WRITE` too, and
+ * is followed by a second check, which the report shows. A check that is cancelled changes nothing
+ * from then on.
  *
  * Statuses: INVALID; of the job: UNSUPPORTED where the format has no check, OS, CORRUPT. Threads:
  * any. Since 0.1.

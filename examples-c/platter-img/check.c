@@ -25,7 +25,7 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-static int check(const platter_image *image, bool repair, bool quiet, bool json)
+static int check(const platter_image *image, uint32_t repair, bool quiet, bool json)
 {
     static const struct job_display display = {0};
     platter_job *job = NULL;
@@ -38,11 +38,11 @@ static int check(const platter_image *image, bool repair, bool quiet, bool json)
         print_error("This image format does not support checks");
         return NOT_SUPPORTED;
     }
-    if (repair && !open_format_has(format, PLATTER_FEATURE_REPAIR)) {
+    if (repair != 0 && !open_format_has(format, PLATTER_FEATURE_REPAIR)) {
         print_error("This image format does not support repairs");
         return NOT_SUPPORTED;
     }
-    if (platter_check_job_new(&job, image, 0, &error) == PLATTER_OK)
+    if (platter_check_job_new(&job, image, repair, &error) == PLATTER_OK)
         report = jobs_run(job, &display, &error);
     if (report == NULL) {
         print_platter_error(error);
@@ -62,7 +62,7 @@ static int run(void)
     struct open_request request = {0};
     bool json = false;
     bool quiet = false;
-    bool repair = false;
+    uint32_t repair = 0;
     const char *name = NULL;
     platter_image *image = NULL;
     uint32_t flags = PLATTER_OPEN_FOR_CHECK;
@@ -85,7 +85,8 @@ static int run(void)
                                   options_argument());
                 return 1;
             }
-            repair = true;
+            repair = strcmp(options_argument(), "all") == 0 ? PLATTER_CHECK_REPAIR_ALL
+                                                            : PLATTER_CHECK_REPAIR_LEAKS;
             flags |= PLATTER_OPEN_WRITE;
             break;
         case 'U':

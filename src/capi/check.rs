@@ -11,10 +11,18 @@ use crate::capi::report::Content;
 use crate::format::RepairMode;
 use crate::ops;
 
+/// Flag of `platter_check_job_new()`: mend leaked clusters.
+pub const PLATTER_CHECK_REPAIR_LEAKS: u32 = 1;
+/// Flag of `platter_check_job_new()`: mend all that can be mended.
+pub const PLATTER_CHECK_REPAIR_ALL: u32 = 2;
+
 /// Makes a job that checks the consistency of `image`, which was opened with
 /// `PLATTER_OPEN_FOR_CHECK`. Each finding is a message, a `PLATTER_MESSAGE_NOTE`; the report has the
 /// numbers. The job keeps the image alive. `*out` belongs to the caller, who frees it with
-/// `platter_job_free()`. `flags` must be 0. A cancelled check has changed nothing.
+/// `platter_job_free()`. `flags` is 0, `PLATTER_CHECK_REPAIR_LEAKS` or
+/// `PLATTER_CHECK_REPAIR_ALL`; a repair needs an image that was opened with `PLATTER_OPEN_WRITE` too, and
+/// is followed by a second check, which the report shows. A check that is cancelled changes nothing
+/// from then on.
 ///
 /// Statuses: INVALID; of the job: UNSUPPORTED where the format has no check, OS, CORRUPT. Threads:
 /// any. Since 0.1.
@@ -26,14 +34,19 @@ pub extern "C" fn platter_check_job_new(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_out(out, err, || {
-        check_flags(flags, 0)?;
+        check_flags(flags, PLATTER_CHECK_REPAIR_LEAKS | PLATTER_CHECK_REPAIR_ALL)?;
+        let repair = match flags {
+            0 => RepairMode::Report,
+            PLATTER_CHECK_REPAIR_LEAKS => RepairMode::Leaks,
+            _ => RepairMode::All,
+        };
         let images = vec![shared_of(image, "image")?];
         Ok(NewJob::new().into_handle(
             "check",
             None,
             images,
-            Box::new(|job, images| {
-                ops::check::check(&images[0], RepairMode::Report, job).map(Content::Check)
+            Box::new(move |job, images| {
+                ops::check::check(&images[0], repair, job).map(Content::Check)
             }),
         ))
     })

@@ -19,6 +19,7 @@ mod map;
 mod measure;
 mod progress;
 mod rebase;
+mod repair;
 mod resize;
 mod samples;
 mod signals;

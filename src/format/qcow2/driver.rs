@@ -24,6 +24,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::COMPRESS)
         .union(Features::CHECK)
         .union(Features::RESIZE)
+        .union(Features::REPAIR)
         .union(Features::SNAPSHOTS)
         .union(Features::MEASURE)
         .union(Features::ENCRYPT),

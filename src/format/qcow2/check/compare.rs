@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::error::Result;
+use crate::format::RepairMode;
 use crate::format::qcow2::disk::{L1Entry, L2Entry, L2Kind};
 
 use super::report::Findings;
@@ -54,6 +55,7 @@ pub(super) fn refcount_structures(
 pub(super) fn refcounts(
     walker: &mut Walker<'_, '_>,
     stored: &mut StoredRefcounts<'_>,
+    plan: &mut Plan,
 ) -> Result<bool> {
     let geometry = walker.layout.geometry;
     let clusters = walker.end;
@@ -119,7 +121,15 @@ pub(super) fn refcounts(
             let line = move |what: &str| {
                 format!("{what} cluster {cluster} refcount={held} reference={counted}")
             };
-            if held > counted {
+            if plan.mends(held > counted, block.is_some()) {
+                plan.refcounts.push((cluster, counted));
+                if held > counted {
+                    findings.report.leaks_fixed += 1;
+                } else {
+                    findings.report.corruptions_fixed += 1;
+                }
+                findings.note(|| line("Repairing"));
+            } else if held > counted {
                 findings.report.leaks += 1;
                 findings.note(|| line("Leaked"));
             } else {
@@ -130,6 +140,47 @@ pub(super) fn refcounts(
     }
     findings.report.image_end_offset = Some((highest + 1) * geometry.cluster_size());
     Ok(clean)
+}
+
+/// What a repair is to change.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) repair: RepairMode,
+    /// Clusters and the refcounts that they are to have.
+    pub(super) refcounts: Vec<(u64, u64)>,
+    /// Something else is wrong: what was counted may be too little.
+    pub(super) doubtful: bool,
+}
+
+impl Plan {
+    /// Whether a wrong refcount is mended: it lies in a block, and is raised, or no reference can
+    /// have been missed.
+    fn mends(&self, leak: bool, block: bool) -> bool {
+        match self.repair {
+            RepairMode::Report => false,
+            RepairMode::Leaks => leak && !self.doubtful,
+            RepairMode::All => block && !(leak && self.doubtful),
+        }
+    }
+}
+
+/// Notes a wrong flag, in `words` where it is to be mended; the first word of the finding.
+fn mend_flag(
+    findings: &mut Findings<'_>,
+    words: &mut Option<&mut Vec<(u64, u64)>>,
+    place: (u64, u64),
+) -> &'static str {
+    match words {
+        Some(words) => {
+            words.push(place);
+            findings.report.corruptions_fixed += 1;
+            "Repairing"
+        }
+        None => {
+            findings.report.corruptions += 1;
+            "ERROR"
+        }
+    }
 }
 
 /// The refcount that a COPIED flag is held against.
@@ -158,8 +209,8 @@ pub(super) fn copied_flags(
     layout: Layout<'_>,
     findings: &mut Findings<'_>,
     mut refcount: impl Refcount,
-    l1_offset: u64,
-    l1_entries: u32,
+    (l1_offset, l1_entries): (u64, u32),
+    mut words: Option<&mut Vec<(u64, u64)>>,
 ) -> Result<()> {
     let geometry = layout.geometry;
     let mut buffer = Vec::new();
@@ -180,15 +231,18 @@ pub(super) fn copied_flags(
                 return Ok(());
             };
             if (count == 1) != l1.copied() {
-                findings.corruption(|| {
+                let place = (l1_offset + u64::from(index) * 8, l1.0 ^ L1Entry::COPIED);
+                let what = mend_flag(findings, &mut words, place);
+                findings.note(|| {
                     format!(
-                        "ERROR OFLAG_COPIED L2 cluster: l1_index={index} l1_entry={:x} \
+                        "{what} OFLAG_COPIED L2 cluster: l1_index={index} l1_entry={:x} \
                          refcount={count}",
                         l1.0
                     )
                 });
             }
-            for slot in table.chunks_exact(geometry.l2_entry_size()) {
+            let places = (l1.offset()..).step_by(geometry.l2_entry_size());
+            for (slot, at) in table.chunks_exact(geometry.l2_entry_size()).zip(places) {
                 let Some(word) = slot.first_chunk::<8>() else {
                     continue;
                 };
@@ -213,9 +267,11 @@ pub(super) fn copied_flags(
                     }
                 };
                 if (count == 1) != entry.copied() {
-                    findings.corruption(|| {
+                    let place = (at, entry.0 ^ L2Entry::COPIED);
+                    let what = mend_flag(findings, &mut words, place);
+                    findings.note(|| {
                         format!(
-                            "ERROR OFLAG_COPIED data cluster: l2_entry={:x} refcount={count}",
+                            "{what} OFLAG_COPIED data cluster: l2_entry={:x} refcount={count}",
                             entry.0
                         )
                     });

@@ -7,6 +7,7 @@ mod compare;
 mod counts;
 mod image;
 mod rebuild;
+mod repair;
 mod report;
 mod stored;
 mod walk;
@@ -14,14 +15,15 @@ mod walk;
 pub use rebuild::rebuild_refcounts;
 
 use crate::error::{Error, Result};
-use crate::format::CheckReport;
 use crate::format::qcow2::disk::{
     BitmapTableEntry, Geometry, ImageHeader, MAX_L1_BYTES, SnapshotEntry, read_bitmap_directory,
     read_damaged_snapshot_table,
 };
+use crate::format::{CheckReport, RepairMode};
 use crate::job::Job;
-use crate::storage::Storage;
+use crate::storage::{Durability, Storage};
 
+use compare::Plan;
 use report::Findings;
 use stored::StoredRefcounts;
 use walk::{Layout, Role, Walker};
@@ -36,6 +38,17 @@ const PIECE: u64 = 1 << 20;
 /// # Errors
 /// When the check cannot be carried out, with the errno of QEMU's message; or of I/O.
 pub fn check(storage: &dyn Storage, header: &ImageHeader, job: &mut Job) -> Result<CheckReport> {
+    repair::check(storage, header, Plan::default(), Durability::None, job)
+}
+
+/// As [`check`]; writes what the plan says.
+fn check_with(
+    storage: &dyn Storage,
+    header: &ImageHeader,
+    plan: &mut Plan,
+    words: &mut Vec<(u64, u64)>,
+    job: &mut Job,
+) -> Result<CheckReport> {
     let geometry = header.header.geometry()?;
     let layout = layout(storage, header, geometry)?;
     let mut findings = Findings::new(Some(job));
@@ -52,8 +65,11 @@ pub fn check(storage: &dyn Storage, header: &ImageHeader, job: &mut Job) -> Resu
         header.header.reftable_offset,
         header.header.reftable_clusters,
     );
-    let clean = compare::refcounts(&mut walker, &mut stored)?;
     let given_up = walker.given_up();
+    let report = walker.findings.report;
+    plan.doubtful = given_up || report.corruptions > 0 || report.check_errors > 0;
+    plan.guard_blocks(&walker.counts, &stored, geometry);
+    let clean = compare::refcounts(&mut walker, &mut stored, plan)?;
     let Walker {
         counts,
         mut findings,
@@ -61,11 +77,16 @@ pub fn check(storage: &dyn Storage, header: &ImageHeader, job: &mut Job) -> Resu
     } = walker;
     if !given_up {
         let l1 = (header.header.l1_offset, header.header.l1_entries);
-        if clean && findings.report.corruptions == 0 && findings.report.check_errors == 0 {
+        let report = findings.report;
+        let sound = report.corruptions == 0 && report.check_errors == 0;
+        if plan.repair != RepairMode::Report && sound && report.leaks == 0 {
+            // What is counted is what the file will hold.
+            compare::copied_flags(layout, &mut findings, counts.reader(), l1, Some(words))?;
+        } else if clean && findings.report.corruptions == 0 && findings.report.check_errors == 0 {
             // What the file holds is what was counted, which is at hand.
-            compare::copied_flags(layout, &mut findings, counts.reader(), l1.0, l1.1)?;
+            compare::copied_flags(layout, &mut findings, counts.reader(), l1, None)?;
         } else {
-            compare::copied_flags(layout, &mut findings, &mut stored, l1.0, l1.1)?;
+            compare::copied_flags(layout, &mut findings, &mut stored, l1, None)?;
         }
     }
     Ok(findings.report)

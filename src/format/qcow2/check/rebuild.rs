@@ -44,7 +44,7 @@ pub fn rebuild_refcounts(
         ..
     } = walker;
     let l1 = (header.header.l1_offset, header.header.l1_entries);
-    compare::copied_flags(layout, &mut findings, Lenient(counts.reader()), l1.0, l1.1)?;
+    compare::copied_flags(layout, &mut findings, Lenient(counts.reader()), l1, None)?;
     let report = findings.report;
     if report.corruptions > 0 || report.check_errors > 0 || given_up {
         return Err(Error::corrupt(format!(
