@@ -495,10 +495,6 @@
 #define PLATTER_REPORT_DONE 8
 
 /**
- * Flag of `platter_commit_job_new()`: leave the overlay as it is instead of emptying it.
- */
-#define PLATTER_COMMIT_KEEP 1
-
  * Flag of `platter_check_job_new()`: mend leaked clusters.
  */
 #define PLATTER_CHECK_REPAIR_LEAKS 1
@@ -507,6 +503,11 @@
  * Flag of `platter_check_job_new()`: mend all that can be mended.
  */
 #define PLATTER_CHECK_REPAIR_ALL 2
+
+/**
+ * Flag of `platter_commit_job_new()`: leave the overlay as it is instead of emptying it.
+ */
+#define PLATTER_COMMIT_KEEP 1
 
 /**
  * Flag of `platter_compare_job_new()`: allocation and size must agree too.
