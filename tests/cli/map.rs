@@ -218,3 +218,27 @@ fn untrusted_follows_no_backing_or_data_file() {
     let plain = ours(&["map", "b.qcow2"], dir);
     assert_eq!(ours(&["map", "--untrusted", "b.qcow2"], dir), plain);
 }
+
+#[test]
+fn options_that_tune_the_driver() {
+    let pair = images();
+    let lines: Vec<String> = [
+        "l2-cache-size=1M",
+        "l2-cache-size=xx",
+        "lazy-refcounts=on",
+        "lazy-refcounts=maybe",
+        "overlap-check=none",
+        "overlap-check=bogus",
+        "cache-size=1M",
+        "l2-cache-entry-size=3",
+        "l2-cache-entry-size=4096",
+        "cache-clean-interval=10",
+        "pass-discard-request=on",
+        "discard-no-unref=on",
+        "refcount-cache-size=1M",
+    ]
+    .map(|option| format!("map --image-opts driver=qcow2,{option},file.filename=b.qcow2"))
+    .into();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    pair.all_same(&lines);
+}

@@ -6,34 +6,11 @@ use crate::crypto::luks::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::OpenContext;
 use crate::format::luks::HeaderArea;
-use crate::options::{OptionKind, OptionSpec};
 use crate::storage::ZeroFlags;
 use crate::storage::data_cipher::DataCipher;
 
 use super::disk::{CryptMethod, ImageHeader};
 use super::state::Qcow2;
-
-const fn option(name: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind: OptionKind::Str,
-        help,
-        default: None,
-        allowed: &[],
-    }
-}
-
-/// Options of opening an encrypted image.
-pub(super) const OPEN_OPTIONS: &[OptionSpec] = &[
-    option(
-        "encrypt.format",
-        "The encryption that the header must name: 'aes' or 'luks'",
-    ),
-    option(
-        "encrypt.key-secret",
-        "ID of secret providing qcow AES key or LUKS passphrase",
-    ),
-];
 
 /// The error of an encrypted image whose secret is not named.
 pub(super) fn needs_secret() -> Error {

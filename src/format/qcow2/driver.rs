@@ -12,8 +12,8 @@ use crate::format::{
 };
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
+use super::create;
 use super::state::Qcow2;
-use super::{create, crypt};
 
 /// The line of the registry.
 pub static DRIVER: FormatDriver = FormatDriver {
@@ -35,7 +35,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     create_options: create::OPTIONS,
     summary: create::SUMMARY,
     amend_options: &[],
-    open_options: crypt::OPEN_OPTIONS,
+    open_options: super::open_options::OPTIONS,
 };
 
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {

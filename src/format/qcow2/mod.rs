@@ -19,6 +19,7 @@ mod limbo;
 mod map;
 mod measure;
 mod open;
+mod open_options;
 mod ordering;
 mod overlap;
 mod overlay;

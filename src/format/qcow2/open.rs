@@ -34,6 +34,7 @@ impl Qcow2 {
         let layout = Layout(image.header.validate(ctx.for_check)?);
         check_policy(&image.header, ctx)?;
         check_flags(&image.header, ctx)?;
+        super::open_options::check(ctx.options, layout.cluster_size())?;
         let cipher = crypt::cipher(&image, ctx)?;
         let data_file = open_data_file(&image, ctx)?;
         let header = &image.header;
