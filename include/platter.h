@@ -22,6 +22,21 @@
 #include <sys/uio.h>
 
 /**
+ * Stage of an error: not one that programs tell apart.
+ */
+#define PLATTER_STAGE_OTHER 0
+
+/**
+ * Stage of an error: looking up where guest bytes live, in a comparison.
+ */
+#define PLATTER_STAGE_BLOCK_STATUS 1
+
+/**
+ * Stage of an error: reading guest bytes, in a comparison.
+ */
+#define PLATTER_STAGE_READ 2
+
+/**
  * What `platter_error_offset()` returns where no offset is known.
  */
 #define PLATTER_OFFSET_UNKNOWN UINT64_MAX
@@ -365,6 +380,16 @@
 #define PLATTER_LIMIT_CACHE_BYTES 4
 
 /**
+ * Limit: bytes that one compressed unit (cluster, grain, chunk) may decode to.
+ */
+#define PLATTER_LIMIT_DECOMPRESSED_BYTES 5
+
+/**
+ * Limit: iterations of key derivation that a key slot may ask for.
+ */
+#define PLATTER_LIMIT_KEY_ITERATIONS 6
+
+/**
  * Role of a file that an image names: it holds what the overlay does not.
  */
 #define PLATTER_ROLE_BACKING 1
@@ -493,6 +518,11 @@
  * Kind of report: an image was changed.
  */
 #define PLATTER_REPORT_DONE 8
+
+/**
+ * Kind of report: whether a file from elsewhere may be used.
+ */
+#define PLATTER_REPORT_INSPECT 20
 
 /**
  * Flag of `platter_check_job_new()`: mend leaked clusters.
@@ -967,6 +997,13 @@ const char *platter_error_hint(const struct platter_error *error,
  * Threads: any. Since 0.1.
  */
 uint64_t platter_error_offset(const struct platter_error *error);
+
+/**
+ * What the operation was doing when it failed: a `PLATTER_STAGE_*`. `PLATTER_STAGE_OTHER` for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+uint32_t platter_error_stage(const struct platter_error *error);
 
 /**
  * Frees an error. NULL does nothing.
@@ -1899,7 +1936,7 @@ uint32_t platter_report_kind(const struct platter_report *report);
 
 /**
  * The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
- * prints, key for key; for snapshots the list in info. `*out` lives as long as the report. `flags` must be 0.
+ * prints, key for key; for snapshots the list in info; for an inspection one object. `*out` lives as long as the report. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
@@ -1932,7 +1969,8 @@ int platter_report_text_end(const struct platter_report *report,
 
 /**
  * The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 2
- * (corruptions or errors of the check) or 3 (leaks alone); for compare 0 (identical) or 1; else 0.
+ * (corruptions or errors of the check) or 3 (leaks alone); for compare 0 (identical) or 1; for an
+ * inspection 0 (every guard passes) or 2; else 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
@@ -1942,7 +1980,7 @@ int platter_report_exit_code(int *out,
 
 /**
  * The number of entries: layers of an info report (the image, then its backing chain), runs of a
- * map, snapshots; 1 for every other report.
+ * map, snapshots, the file, the guards and the names of an inspection; 1 for every other report.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
@@ -1959,7 +1997,7 @@ int platter_report_count(size_t *out,
  * `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
  * `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
  * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
- * `virtual-size`.
+ * `virtual-size`. Of an inspection see `platter_inspect()`.
  *
  * Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
  *
@@ -2353,6 +2391,72 @@ int platter_image_describe(struct platter_report **out,
                            const struct platter_open_options *options,
                            uint32_t flags,
                            struct platter_error **err);
+
+/**
+ * Inspects the file at `location`: what it is, every file that it names, and a verdict per guard on
+ * whether it may be used. Opens nothing but that one file, reads a bounded part of it and follows no
+ * name, whatever the policy allows; damage is a verdict, not a failure.
+ *
+ * Of `options`, which may be NULL for the defaults, the format, the cache mode, the formats that the
+ * policy allows and its limits count. Name the format: then it is a verdict whether the contents are
+ * of that format. `flags` are bits of `PLATTER_OPEN_FORCE_SHARE` and at most one
+ * `PLATTER_LOCATION_*`. `*out` belongs to the caller, who frees it with `platter_report_free()`.
+ *
+ * The report's entry 0 is the file: `filename`, `format`, `signatures` (joined by `,`), `format-named`,
+ * `encrypted`, `passed`, `file-size`, `virtual-size`, `cluster-size`, `snapshot-count`, `guard-count`,
+ * `reference-count`. After it come the guards: `id`, `verdict` (`pass`, `fail`, `unknown` or
+ * `not-applicable`), `reason`. Then the names: `role` (`backing-file`, `data-file`, `extent` or
+ * `parent-locator`), `name`, `name-bytes` (in hexadecimal, where the name is not UTF-8), `format`,
+ * `protocol`, `offset`, `plain`, `absolute`, `parent`, `json`. `platter_report_exit_code()` is 0 where
+ * every guard passes or does not apply, else 2.
+ *
+ * Statuses: NOT_FOUND, OS, LOCKED, LIMIT, INVALID; UNSUPPORTED for an unknown format. Threads: any.
+ * Since 0.1.
+ *
+ * # Safety
+ * `location` is NULL or NUL-terminated.
+ */
+int platter_inspect(struct platter_report **out,
+                    const char *location,
+                    const struct platter_open_options *options,
+                    uint32_t flags,
+                    struct platter_error **err);
+
+/**
+ * As `platter_inspect()`, for an open file: what is inspected is what the caller uses afterwards,
+ * whatever happens to its name. The descriptor is duplicated; `name` (may be NULL) stands for the file
+ * in messages and in the report. `flags` are bits of `PLATTER_OPEN_FORCE_SHARE`.
+ *
+ * Statuses: as `platter_inspect()`. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_inspect_fd(struct platter_report **out,
+                       int fd,
+                       const char *name,
+                       const struct platter_open_options *options,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * As `platter_inspect()`, for storage of the program, of which only `size` and `read` are called.
+ * `ops` is copied; `name` (may be NULL) stands for the storage in messages and in the report.
+ * `free_fn` (may be NULL) is called once with `user_data` before this returns. `flags` must be 0.
+ *
+ * Statuses: as `platter_inspect()`, and those of the callbacks. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated; the callbacks and `user_data` are usable until `free_fn` is called.
+ */
+int platter_inspect_storage(struct platter_report **out,
+                            const struct platter_storage_ops *ops,
+                            const char *name,
+                            void *user_data,
+                            platter_free_fn free_fn,
+                            const struct platter_open_options *options,
+                            uint32_t flags,
+                            struct platter_error **err);
 
 /**
  * Makes a job that maps `length` guest bytes of `image` and its backing chain from `start`; a length

@@ -67,6 +67,16 @@ impl ErrorKind {
     }
 }
 
+/// What an operation was doing to an image when it failed, where programs tell these apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// It looked up where the guest bytes live.
+    BlockStatus,
+    /// It read guest bytes.
+    Read,
+}
+
 /// An error: kind, one-line message, errno, corrupt byte offset, causes and remedies.
 ///
 /// [`fmt::Display`] prints the message and its causes joined by `": "` on one line.
@@ -79,6 +89,7 @@ struct Inner {
     message: String,
     errno: Option<i32>,
     offset: Option<u64>,
+    stage: Option<Stage>,
     hints: Vec<String>,
     cause: Option<Error>,
 }
@@ -91,6 +102,7 @@ impl Error {
             message: message.into(),
             errno: None,
             offset: None,
+            stage: None,
             hints: Vec::new(),
             cause: None,
         }))
@@ -144,7 +156,7 @@ impl Error {
         }
     }
 
-    /// Puts `message` in front: `"message: cause"`. Kind, errno, offset and hints carry over.
+    /// Puts `message` in front: `"message: cause"`. Kind, errno, offset, stage and hints carry over.
     #[must_use]
     pub fn context(mut self, message: impl Into<String>) -> Self {
         let hints = std::mem::take(&mut self.0.hints);
@@ -153,6 +165,7 @@ impl Error {
             message: message.into(),
             errno: self.0.errno,
             offset: self.0.offset,
+            stage: self.0.stage,
             hints,
             cause: Some(self),
         }))
@@ -186,6 +199,13 @@ impl Error {
         self
     }
 
+    /// Sets what the operation was doing.
+    #[must_use]
+    pub fn with_stage(mut self, stage: Stage) -> Self {
+        self.0.stage = Some(stage);
+        self
+    }
+
     /// Appends a line for the user that follows the message: a remedy or a question.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -211,6 +231,11 @@ impl Error {
     /// The byte offset at which the file is damaged, if known.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
+    }
+
+    /// What the operation was doing, where programs tell that apart.
+    pub fn stage(&self) -> Option<Stage> {
+        self.0.stage
     }
 
     /// Lines that follow the message, without newline.
@@ -270,6 +295,7 @@ mod tests {
     fn context_joins_on_one_line_and_keeps_kind_errno_and_hints() {
         let error = Error::os(libc::ENOENT)
             .with_hint("Is it there?")
+            .with_stage(Stage::Read)
             .context("Could not open 'b'")
             .context("Could not open 'a'");
         assert_eq!(
@@ -278,6 +304,7 @@ mod tests {
         );
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(error.errno(), libc::ENOENT);
+        assert_eq!(error.stage(), Some(Stage::Read));
         assert_eq!(error.hints(), ["Is it there?"]);
     }
 

@@ -116,7 +116,14 @@ pub struct OpenPolicy {
     pub max_table_bytes: u64,
     /// The most memory for the metadata cache of one image, in bytes.
     pub max_cache_bytes: u64,
+    /// The most bytes that one compressed unit (cluster, grain, chunk) may decode to.
+    pub max_decompressed_bytes: u64,
+    /// The most iterations of key derivation that a key slot may ask for.
+    pub max_key_iterations: u64,
 }
+
+/// About ten times what two seconds of benchmarking arrive at on a fast machine.
+const DEFAULT_KEY_ITERATIONS: u64 = 64_000_000;
 
 /// The deepest chain that any policy allows: beyond it a chain is taken for a loop.
 pub const DEFAULT_CHAIN_DEPTH: u32 = 200;
@@ -132,6 +139,8 @@ impl Default for OpenPolicy {
             max_virtual_size: i64::MAX as u64,
             max_table_bytes: 32 << 20,
             max_cache_bytes: 16 << 20,
+            max_decompressed_bytes: 64 << 20,
+            max_key_iterations: DEFAULT_KEY_ITERATIONS,
         }
     }
 }
@@ -148,9 +157,11 @@ impl OpenPolicy {
             probing: Probing::Always,
             implicit_files: ImplicitFiles::Allow,
             implicit_protocols: true,
+            max_key_iterations: u64::MAX,
             ..Self::default()
         }
     }
+
     /// Whether an image of `format` may be opened.
     pub fn allows_format(&self, format: &str) -> bool {
         self.formats.is_empty() || self.formats.iter().any(|allowed| allowed == format)
@@ -163,6 +174,57 @@ impl OpenPolicy {
             Probing::ReadOnly => !writable,
             Probing::Always => true,
         }
+    }
+
+    /// Checks what one compressed unit of an image decodes to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`].
+    pub fn check_decompressed(&self, bytes: u64) -> Result<()> {
+        if bytes <= self.max_decompressed_bytes {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Limit,
+            format!(
+                "Compressed data may decode to {bytes} bytes at once, more than the open policy allows ({})",
+                self.max_decompressed_bytes
+            ),
+        ))
+    }
+
+    /// Checks the iterations of key derivation that a key slot asks for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`].
+    pub fn check_key_iterations(&self, iterations: u64) -> Result<()> {
+        if iterations <= self.max_key_iterations {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Limit,
+            format!(
+                "A key takes {iterations} iterations to derive, more than the open policy allows ({})",
+                self.max_key_iterations
+            ),
+        ))
+    }
+
+    /// Checks a virtual size, of an image that exists or is to be made.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`].
+    pub fn check_virtual_size(&self, bytes: u64) -> Result<()> {
+        if bytes <= self.max_virtual_size {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Limit,
+            format!(
+                "The virtual size of {bytes} bytes is larger than the open policy allows ({})",
+                self.max_virtual_size
+            ),
+        ))
     }
 
     /// The largest number of images in a chain: the policy's own, up to [`DEFAULT_CHAIN_DEPTH`].

@@ -1,5 +1,3 @@
-#include <string.h>
-
 #include "commands.h"
 #include "jobs.h"
 #include "open.h"
@@ -26,18 +24,17 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* The exit code for an error of the comparison itself, which the first words of its message tell. */
+/* The exit code for an error of the comparison itself. */
 static int failure_code(const platter_error *error)
 {
-    static const char reading[] = "Error while reading offset ";
-    static const char status[] = "Sector allocation test failed ";
-    const char *message = platter_error_message(error);
-
-    if (strncmp(message, reading, sizeof reading - 1) == 0)
+    switch (platter_error_stage(error)) {
+    case PLATTER_STAGE_READ:
         return READ_FAILED;
-    if (strncmp(message, status, sizeof status - 1) == 0)
+    case PLATTER_STAGE_BLOCK_STATUS:
         return STATUS_FAILED;
-    return NOT_OPENED;
+    default:
+        return NOT_OPENED;
+    }
 }
 
 static int compare(const platter_image *a, const platter_image *b, bool strict, bool quiet)

@@ -18,6 +18,7 @@ enum {
     OPT_SALVAGE,
     OPT_SHRINK,
     OPT_PREALLOCATION,
+    OPT_MAX_SIZE,
     OPT_UNTRUSTED
 };
 

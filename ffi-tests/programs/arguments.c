@@ -59,6 +59,7 @@ static void basics(void)
     CHECK_STR(platter_error_message(NULL), "");
     CHECK(platter_error_hint(NULL, 0) == NULL);
     CHECK(platter_error_offset(NULL) == PLATTER_OFFSET_UNKNOWN);
+    CHECK(platter_error_stage(NULL) == PLATTER_STAGE_OTHER);
     platter_error_free(NULL);
     platter_free(NULL);
     CHECK(platter_status_name(-1) == NULL);
@@ -487,6 +488,30 @@ static void jobs(void)
     OK(platter_image_close(image, 0, &err));
 }
 
+static void inspect(void)
+{
+    platter_storage_ops ops = {0};
+    platter_report *report = POISONED;
+    NO_NULL(platter_inspect(NULL, "a.raw", NULL, 0, &err), "out");
+    NO_NULL(platter_inspect(&report, NULL, NULL, 0, &err), "location");
+    CHECK(report == NULL);
+    NO_FLAG(platter_inspect(&report, "a.raw", NULL, BAD, &err));
+    FAILS(platter_inspect(&report, "a.raw", NULL, PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_INVALID,
+          "flags");
+    NO_NULL(platter_inspect_fd(NULL, 0, NULL, NULL, 0, &err), "out");
+    FAILS(platter_inspect_fd(&report, -1, NULL, NULL, 0, &err), PLATTER_STATUS_INVALID, "negative");
+    FAILS(platter_inspect_fd(&report, 9999, NULL, NULL, 0, &err), PLATTER_STATUS_OS, "descriptor");
+    NO_FLAG(platter_inspect_fd(&report, 0, NULL, NULL, BAD, &err));
+    frees = 0;
+    NO_NULL(platter_inspect_storage(NULL, &ops, NULL, &frees, count_free, NULL, 0, &err), "out");
+    NO_NULL(platter_inspect_storage(&report, NULL, NULL, &frees, count_free, NULL, 0, &err), "ops");
+    FAILS(platter_inspect_storage(&report, &ops, NULL, &frees, count_free, NULL, 0, &err),
+          PLATTER_STATUS_INVALID, "lack");
+    NO_FLAG(platter_inspect_storage(&report, &ops, NULL, &frees, count_free, NULL, BAD, &err));
+    CHECK(report == NULL && frees == 4);
+    frees = 0;
+}
+
 static void create(void)
 {
     platter_create *create = POISONED;
@@ -575,6 +600,7 @@ int main(void)
     policies();
     secrets();
     images();
+    inspect();
     jobs();
     create();
     convert();

@@ -22,8 +22,66 @@ static void write_file(const char *path, const void *bytes, size_t len)
     CHECK(file != NULL && fwrite(bytes, 1, len, file) == len && fclose(file) == 0);
 }
 
+struct failing {
+    bool read, extent;
+};
+
+static int failing_read(void *buf, size_t len, uint64_t offset, void *user_data)
+{
+    const struct failing *failing = user_data;
+    (void)offset;
+    memset(buf, 1, len);
+    return failing->read ? -EIO : 0;
+}
+
+static int failing_size(uint64_t *size, void *user_data)
+{
+    (void)user_data;
+    *size = 65536;
+    return 0;
+}
+
+static int failing_extent(uint64_t offset, uint64_t len, uint64_t *run, uint32_t *flags,
+                          void *user_data)
+{
+    const struct failing *failing = user_data;
+    (void)offset;
+    *run = len;
+    *flags = PLATTER_EXTENT_DATA;
+    return failing->extent ? -EIO : 0;
+}
+
+/* What a comparison was doing when it failed is told by the error, not by its words. */
+static void compare_stage(struct failing failing, uint32_t stage, const char *text)
+{
+    static const platter_storage_ops ops = {
+        .read = failing_read, .size = failing_size, .extent = failing_extent};
+    struct failing bad = {0}, good = {0};
+    platter_open_options *options;
+    platter_image *left, *right;
+    platter_job *job;
+    platter_error *error = NULL;
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_format(options, "raw", 0, &err));
+    OK(platter_image_open_storage(&left, &ops, "a", &bad, NULL, options, 0, &err));
+    OK(platter_image_open_storage(&right, &ops, "b", &good, NULL, options, 0, &err));
+    bad = failing;
+    OK(platter_compare_job_new(&job, left, right, 0, &err));
+    CHECK(platter_job_run(job, 0, &error) != 0);
+    CHECK(platter_error_stage(error) == stage);
+    CHECK(strstr(platter_error_message(error), text) != NULL);
+    platter_error_free(error);
+    platter_job_free(job);
+    OK(platter_image_close(left, 0, &err));
+    OK(platter_image_close(right, 0, &err));
+    platter_open_options_free(options);
+}
+
 int main(void)
 {
+    compare_stage((struct failing){.read = true}, PLATTER_STAGE_READ, "Error while reading offset 0");
+    compare_stage((struct failing){.extent = true}, PLATTER_STAGE_BLOCK_STATUS,
+                  "Sector allocation test failed");
     platter_error *error = opening("nope", NULL, 0);
     CHECK(platter_error_status(error) == PLATTER_STATUS_NOT_FOUND);
     CHECK(platter_error_errno(error) == ENOENT);
@@ -31,6 +89,7 @@ int main(void)
               "Could not open 'nope': Could not open 'nope': No such file or directory");
     CHECK(platter_error_hint(error, 0) == NULL);
     CHECK(platter_error_offset(error) == PLATTER_OFFSET_UNKNOWN);
+    CHECK(platter_error_stage(error) == PLATTER_STAGE_OTHER);
     platter_error_free(error);
 
     char zeroes[65536] = {0};

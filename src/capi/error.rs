@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char, c_int};
 use crate::capi::guard;
 use crate::capi::status;
 use crate::capi::text::c_line;
-use crate::error::Error;
+use crate::error::{Error, Stage};
 
 /// Why a call failed. The caller of the failing call owns it and frees it with
 /// `platter_error_free()`; nothing changes it, so any thread may read it.
@@ -14,6 +14,7 @@ pub struct platter_error {
     status: c_int,
     errno: c_int,
     offset: Option<u64>,
+    stage: u32,
     message: CString,
     hints: Vec<CString>,
 }
@@ -24,6 +25,7 @@ impl platter_error {
             status: status::of_kind(error.kind()),
             errno: error.errno(),
             offset: error.offset(),
+            stage: of_stage(error.stage()),
             message: c_line(&error.to_string()),
             hints: error.hints().iter().map(|hint| c_line(hint)).collect(),
         }
@@ -31,6 +33,21 @@ impl platter_error {
 
     pub(super) fn status(&self) -> c_int {
         self.status
+    }
+}
+
+/// Stage of an error: not one that programs tell apart.
+pub const PLATTER_STAGE_OTHER: u32 = 0;
+/// Stage of an error: looking up where guest bytes live, in a comparison.
+pub const PLATTER_STAGE_BLOCK_STATUS: u32 = 1;
+/// Stage of an error: reading guest bytes, in a comparison.
+pub const PLATTER_STAGE_READ: u32 = 2;
+
+fn of_stage(stage: Option<Stage>) -> u32 {
+    match stage {
+        None => PLATTER_STAGE_OTHER,
+        Some(Stage::BlockStatus) => PLATTER_STAGE_BLOCK_STATUS,
+        Some(Stage::Read) => PLATTER_STAGE_READ,
     }
 }
 
@@ -82,6 +99,14 @@ pub extern "C" fn platter_error_offset(error: Option<&platter_error>) -> u64 {
     error
         .and_then(|error| error.offset)
         .unwrap_or(PLATTER_OFFSET_UNKNOWN)
+}
+
+/// What the operation was doing when it failed: a `PLATTER_STAGE_*`. `PLATTER_STAGE_OTHER` for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_error_stage(error: Option<&platter_error>) -> u32 {
+    error.map_or(PLATTER_STAGE_OTHER, |error| error.stage)
 }
 
 /// Frees an error. NULL does nothing.

@@ -15,9 +15,9 @@ use crate::capi::open::{LOCATION_FLAGS, OPEN_FLAGS, location, merged, platter_op
 use crate::capi::storage::{callbacks, platter_storage_ops};
 use crate::capi::text::{c_string, optional_utf8};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::Image;
+use crate::image::{Image, OpenOptions};
 use crate::log::{Level, log};
-use crate::storage::{CallbackStorage, FileOpen, file};
+use crate::storage::{CallbackStorage, FileOpen, FileStorage, file};
 
 /// An open image. Functions that take it as `const` may be called from several threads at once. Jobs
 /// that use it keep it alive.
@@ -150,26 +150,38 @@ pub unsafe extern "C" fn platter_image_open_fd(
 ) -> c_int {
     call_out(out, err, || {
         check_flags(flags, OPEN_FLAGS)?;
-        if fd < 0 {
-            return Err(Error::invalid("Parameter 'fd' is negative"));
-        }
         // SAFETY: by the contract of this function.
         let name = unsafe { optional_utf8(name, "name")? };
-        let number = fd;
-        // SAFETY: the caller keeps the descriptor open during the call.
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) }
-            .try_clone_to_owned()
-            .map_err(|error| Error::io(&error).context("Could not use the file descriptor"))?;
         let options = merged(options, flags)?;
-        let how = FileOpen {
-            writable: options.writable,
-            cache: options.cache,
-            ..FileOpen::default()
-        };
-        let name = name.map_or_else(|| format!("/dev/fd/{number}"), str::to_owned);
-        let storage = file::open_fd(fd, name, &how)?;
+        // SAFETY: the caller keeps the descriptor open during the call.
+        let storage = unsafe { borrowed_file(fd, name, &options)? };
         Image::open_storage(Arc::new(storage), &options).map(opened)
     })
+}
+
+/// The file of a descriptor of the caller, which is duplicated.
+///
+/// # Safety
+/// `fd` is negative or stays open during the call.
+pub(super) unsafe fn borrowed_file(
+    fd: c_int,
+    name: Option<&str>,
+    options: &OpenOptions,
+) -> Result<FileStorage> {
+    if fd < 0 {
+        return Err(Error::invalid("Parameter 'fd' is negative"));
+    }
+    let name = name.map_or_else(|| format!("/dev/fd/{fd}"), str::to_owned);
+    // SAFETY: by the contract of this function.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) }
+        .try_clone_to_owned()
+        .map_err(|error| Error::io(&error).context("Could not use the file descriptor"))?;
+    let how = FileOpen {
+        writable: options.writable,
+        cache: options.cache,
+        ..FileOpen::default()
+    };
+    file::open_fd(fd, name, &how)
 }
 
 /// Opens the image in storage of the program. `ops` is copied; `name` (may be NULL) stands for the

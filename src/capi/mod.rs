@@ -40,6 +40,7 @@ pub mod compare;
 pub mod convert;
 pub mod create;
 pub mod info;
+pub mod inspect;
 pub mod map;
 pub mod measure;
 pub mod rebase;

@@ -62,6 +62,10 @@ pub const PLATTER_LIMIT_VIRTUAL_SIZE: u32 = 2;
 pub const PLATTER_LIMIT_TABLE_BYTES: u32 = 3;
 /// Limit: bytes of metadata cache of one image.
 pub const PLATTER_LIMIT_CACHE_BYTES: u32 = 4;
+/// Limit: bytes that one compressed unit (cluster, grain, chunk) may decode to.
+pub const PLATTER_LIMIT_DECOMPRESSED_BYTES: u32 = 5;
+/// Limit: iterations of key derivation that a key slot may ask for.
+pub const PLATTER_LIMIT_KEY_ITERATIONS: u32 = 6;
 
 /// Role of a file that an image names: it holds what the overlay does not.
 pub const PLATTER_ROLE_BACKING: u32 = 1;
@@ -328,6 +332,8 @@ pub extern "C" fn platter_policy_set_limit(
             PLATTER_LIMIT_VIRTUAL_SIZE => policy.max_virtual_size = value,
             PLATTER_LIMIT_TABLE_BYTES => policy.max_table_bytes = value,
             PLATTER_LIMIT_CACHE_BYTES => policy.max_cache_bytes = value,
+            PLATTER_LIMIT_DECOMPRESSED_BYTES => policy.max_decompressed_bytes = value,
+            PLATTER_LIMIT_KEY_ITERATIONS => policy.max_key_iterations = value,
             _ => return Err(Error::invalid(format!("Unknown limit {limit}"))),
         }
         Ok(())

@@ -17,10 +17,12 @@ use crate::capi::io::{
 use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::SnapshotInfo;
+use crate::format::inspect::{Finding, Reference};
 use crate::ops::check::CheckOutcome;
 use crate::ops::compare::{CompareReport, Comparison};
 use crate::ops::convert::ConvertReport;
 use crate::ops::info::{InfoReport, LayerInfo};
+use crate::ops::inspect::InspectReport;
 use crate::ops::map::{MapEntry, MapReport};
 use crate::ops::measure::MeasureReport;
 use crate::ops::snapshot::SnapshotReport;
@@ -44,6 +46,9 @@ pub const PLATTER_REPORT_SNAPSHOTS: u32 = 11;
 pub const PLATTER_REPORT_MEASURE: u32 = 7;
 /// Kind of report: an image was changed.
 pub const PLATTER_REPORT_DONE: u32 = 8;
+
+/// Kind of report: whether a file from elsewhere may be used.
+pub const PLATTER_REPORT_INSPECT: u32 = 20;
 
 /// What an operation found or did. The caller of the function that made it owns it and frees it with
 /// `platter_report_free()`; it stands on its own, also when its job or image is gone. Nothing changes
@@ -72,6 +77,7 @@ pub(super) enum Content {
     Convert(ConvertReport),
     Measure(MeasureReport),
     Snapshots(SnapshotReport),
+    Inspect(InspectReport),
     Create {
         summary: String,
     },
@@ -120,6 +126,7 @@ impl Inner {
                 Content::Map(report) => report.json(),
                 Content::Measure(report) => report.json(),
                 Content::Snapshots(report) => report.json(),
+                Content::Inspect(report) => report.json(),
                 Content::Compare(_)
                 | Content::Convert(_)
                 | Content::Create { .. }
@@ -144,6 +151,7 @@ impl Inner {
                 Content::Measure(report) => (report.text(), Ok(())),
                 Content::Compare(report) => (report.text(), Ok(())),
                 Content::Snapshots(report) => (report.text(), Ok(())),
+                Content::Inspect(report) => (report.text(), Ok(())),
                 Content::Convert(_) | Content::Done { .. } => (String::new(), Ok(())),
                 Content::Create { summary } => (format!("{summary}\n"), Ok(())),
             };
@@ -159,6 +167,7 @@ impl Inner {
             Content::Info(report) => report.layers.len(),
             Content::Map(report) => report.entries.len(),
             Content::Snapshots(report) => report.snapshots.len(),
+            Content::Inspect(report) => 1 + report.guards.len() + report.references.len(),
             _ => 1,
         }
     }
@@ -169,6 +178,8 @@ impl Inner {
             Content::Info(report) => report.layers.get(index).map(layer_fields),
             Content::Map(report) => report.entries.get(index).map(entry_fields),
             Content::Snapshots(report) => report.snapshots.get(index).map(snapshot_fields),
+            // Its members depend on the kind of entry; see `field`.
+            Content::Inspect(_) => None,
             _ if index > 0 => None,
             Content::Check(report) => Some(check_fields(report)),
             Content::Compare(report) => Some(compare_fields(report)),
@@ -189,11 +200,15 @@ impl Inner {
                 format!("The report has no entry {index}"),
             ));
         }
-        self.fields(index)
-            .into_iter()
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value)
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("The report has no '{key}'")))
+        let value = match &self.content {
+            Content::Inspect(report) => inspect_fields(report, index).remove(key),
+            _ => self
+                .fields(index)
+                .into_iter()
+                .find(|(name, _)| *name == key)
+                .map(|(_, value)| value),
+        };
+        value.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("The report has no '{key}'")))
     }
 }
 
@@ -265,6 +280,21 @@ fn snapshot_fields(snapshot: &SnapshotInfo) -> Vec<(&'static str, Value)> {
         .0
 }
 
+/// The file, its guards, the names in it.
+fn inspect_fields(report: &InspectReport, index: usize) -> Map<String, Value> {
+    let Some(index) = index.checked_sub(1) else {
+        let mut file = report.fields();
+        file.insert("signatures".into(), report.signatures.join(",").into());
+        file.insert("passed".into(), report.passed().into());
+        file.insert("guard-count".into(), report.guards.len().into());
+        file.insert("reference-count".into(), report.references.len().into());
+        return file;
+    };
+    let guards = report.guards.iter().map(Finding::fields);
+    let names = report.references.iter().map(Reference::fields);
+    guards.chain(names).nth(index).unwrap_or_default()
+}
+
 fn check_fields(outcome: &CheckOutcome) -> Vec<(&'static str, Value)> {
     let report = &outcome.report;
     Fields(Vec::new())
@@ -332,12 +362,13 @@ pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
         Content::Create { .. } => PLATTER_REPORT_CREATE,
         Content::Measure(_) => PLATTER_REPORT_MEASURE,
         Content::Snapshots(_) => PLATTER_REPORT_SNAPSHOTS,
+        Content::Inspect(_) => PLATTER_REPORT_INSPECT,
         Content::Done { .. } => PLATTER_REPORT_DONE,
     })
 }
 
 /// The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
-/// prints, key for key; for snapshots the list in info. `*out` lives as long as the report. `flags` must be 0.
+/// prints, key for key; for snapshots the list in info; for an inspection one object. `*out` lives as long as the report. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -394,7 +425,8 @@ pub extern "C" fn platter_report_text_end(
 }
 
 /// The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 2
-/// (corruptions or errors of the check) or 3 (leaks alone); for compare 0 (identical) or 1; else 0.
+/// (corruptions or errors of the check) or 3 (leaks alone); for compare 0 (identical) or 1; for an
+/// inspection 0 (every guard passes) or 2; else 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -406,6 +438,7 @@ pub extern "C" fn platter_report_exit_code(
     call_ref_out(out, report, "report", err, |report| {
         Ok(match &report.inner.content {
             Content::Check(report) => report.exit_code(),
+            Content::Inspect(report) => report.exit_code(),
             Content::Compare(report) => c_int::from(report.result != Comparison::Identical),
             _ => 0,
         })
@@ -413,7 +446,7 @@ pub extern "C" fn platter_report_exit_code(
 }
 
 /// The number of entries: layers of an info report (the image, then its backing chain), runs of a
-/// map, snapshots; 1 for every other report.
+/// map, snapshots, the file, the guards and the names of an inspection; 1 for every other report.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -435,7 +468,7 @@ pub extern "C" fn platter_report_count(
 /// `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
 /// `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
 /// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
-/// `virtual-size`.
+/// `virtual-size`. Of an inspection see `platter_inspect()`.
 ///
 /// Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
 ///

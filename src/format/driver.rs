@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::format::inspect::{InspectContext, Inspection};
 use crate::format::traits::{BackingRef, Bulk, Format, Opener};
 use crate::options::{OptionSpec, Values};
 use crate::secret::Secrets;
@@ -42,6 +43,9 @@ bitflags::bitflags! {
 /// Starts a new image.
 pub type CreateFn = fn(CreateContext<'_>) -> Result<Box<dyn Bulk>>;
 
+/// Inspects an image; damage is a verdict, an error means that the file could not be read.
+pub type InspectFn = fn(&InspectContext<'_>) -> Result<Inspection>;
+
 /// An image format, as one line of the registry.
 #[derive(Debug)]
 pub struct FormatDriver {
@@ -51,6 +55,8 @@ pub struct FormatDriver {
     pub features: Features,
     /// Opens an image.
     pub open: fn(OpenContext<'_>) -> Result<Box<dyn Format>>,
+    /// Tells what an untrusted image holds and names, from that one file.
+    pub inspect: InspectFn,
     /// Checks the values of creation options without touching a file.
     pub plan: Option<fn(&CreateParams<'_>) -> Result<()>>,
     /// Starts a new image on an empty storage.

@@ -32,6 +32,11 @@ const CLOOP_SCRIPT: &[u8] =
 
 /// The name of the format whose signature stands in the first [`PROBE_BYTES`], or None: raw.
 pub fn recognise(probe: &Probe<'_>) -> Option<&'static str> {
+    recognise_all(probe).next()
+}
+
+/// Every format whose signature stands in the first [`PROBE_BYTES`], the one that wins first.
+pub fn recognise_all<'a>(probe: &Probe<'a>) -> impl Iterator<Item = &'static str> + use<'a> {
     let mut bytes = [0; PROBE_BYTES];
     let len = probe.head.len().min(PROBE_BYTES);
     bytes[..len].copy_from_slice(&probe.head[..len]);
@@ -41,8 +46,13 @@ pub fn recognise(probe: &Probe<'_>) -> Option<&'static str> {
     };
     RULES
         .iter()
-        .find(|(_, rule)| rule(&head))
+        .filter(move |(_, rule)| rule(&head))
         .map(|(name, _)| *name)
+}
+
+/// Whether images of that format are recognised, with a driver here or without.
+pub fn is_known(format: &str) -> bool {
+    RULES.iter().any(|(name, _)| *name == format)
 }
 
 /// The first bytes, padded with zeroes, and the file name.

@@ -2,6 +2,7 @@
 
 pub mod capabilities;
 pub mod driver;
+pub mod inspect;
 pub mod luks;
 pub mod magic;
 pub mod probe;
@@ -15,6 +16,7 @@ pub use driver::{
     Contents, CreateContext, CreateFn, CreateParams, Features, FormatDriver, MeasureFn, Measured,
     OpenContext, Probe,
 };
+pub use inspect::{InspectContext, Inspection};
 pub use traits::{
     BackingRef, Below, Blank, Bulk, Check, CheckReport, Compress, Format, FormatInfo, IoGuard,
     Opener, RepairMode, SnapshotInfo, ZeroBelow,

@@ -3,6 +3,7 @@
 mod adapter;
 mod align;
 mod chain;
+mod file;
 mod guard;
 mod host;
 mod lock;
@@ -16,6 +17,7 @@ mod trail;
 mod write;
 
 pub use adapter::ImageStorage;
+pub use file::{lock_for_inspection, open_file};
 pub use names::BackingFile;
 
 pub(crate) use host::{FileId, file_id, path_id};

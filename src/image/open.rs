@@ -206,7 +206,6 @@ fn open_over(
         opener: &opener,
     })?;
     let data_file_used = opener.data_file_used.into_inner();
-    let limit = options.policy.max_virtual_size;
     let mut image = Image {
         location: location.clone(),
         filename: String::new(),
@@ -235,15 +234,7 @@ fn open_over(
             "'data-file' can only be set for images with an external data file",
         ));
     }
-    if image.len() > limit {
-        return Err(Error::new(
-            ErrorKind::Limit,
-            format!(
-                "The virtual size of {} bytes is larger than the open policy allows ({limit})",
-                image.len()
-            ),
-        ));
-    }
+    options.policy.check_virtual_size(image.len())?;
     if probed && driver.name == raw::DRIVER.name && options.writable {
         let name = location.display();
         image.warnings.push(guard::probed_raw_warning(&name));

@@ -8,6 +8,7 @@ pub mod create;
 mod failure;
 pub mod help;
 pub mod info;
+pub mod inspect;
 pub mod map;
 pub mod measure;
 pub mod rebase;

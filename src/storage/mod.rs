@@ -1,5 +1,6 @@
 //! The host side: byte stores with positional I/O.
 
+pub mod bounded;
 pub mod callbacks;
 pub mod crypt;
 pub mod data_cipher;
@@ -13,6 +14,7 @@ pub mod slice;
 pub mod testing;
 pub mod traits;
 
+pub use bounded::BoundedStorage;
 pub use callbacks::{CallbackStorage, StorageCallbacks};
 pub use file::{FileOpen, FileStorage, Locking};
 pub use memory::MemoryStorage;

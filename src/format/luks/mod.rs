@@ -4,6 +4,7 @@
 mod create;
 mod header_area;
 mod info;
+mod inspect;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 pub(crate) use create::parse_cipher_options;
 pub(crate) use header_area::HeaderArea;
 pub(crate) use info::header_info;
+pub(crate) use inspect::{check_work, judge_header};
 
 /// The LUKS format.
 pub static DRIVER: FormatDriver = FormatDriver {
@@ -33,6 +35,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::MEASURE)
         .union(Features::ENCRYPT),
     open,
+    inspect: inspect::inspect,
     plan: Some(create::plan),
     create: Some(create::create),
     measure: Some(create::measure),
@@ -81,6 +84,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
                 "Parameter 'key-secret' is required for cipher",
             )
         })?;
+        check_work(&Volume::read_header(&area)?, context.opener.policy())?;
         let volume = Volume::unlock(&area, context.secrets.get(id)?.bytes())?;
         let payload = volume.header().payload_offset();
         let header = volume.header().clone();

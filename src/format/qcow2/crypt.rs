@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use crate::crypto::luks::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::OpenContext;
-use crate::format::luks::HeaderArea;
+use crate::format::luks::{HeaderArea, check_work};
 use crate::storage::ZeroFlags;
 use crate::storage::data_cipher::DataCipher;
 
@@ -61,6 +61,7 @@ pub(super) fn cipher(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Optio
     match image.crypto() {
         Some(place) => {
             let area = HeaderArea::new(ctx.storage.clone(), place.offset);
+            check_work(&Volume::read_header(&area)?, ctx.opener.policy())?;
             let volume = Volume::unlock(&area, secret.bytes())?;
             Ok(Some(DataCipher::luks(&volume)))
         }

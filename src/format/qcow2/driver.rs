@@ -29,6 +29,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::MEASURE)
         .union(Features::ENCRYPT),
     open,
+    inspect: super::inspect::inspect,
     plan: Some(create::plan),
     create: Some(create::create),
     measure: Some(super::measure::measure),

@@ -5,6 +5,7 @@ pub mod check;
 pub mod create;
 pub mod disk;
 pub mod info;
+mod inspect;
 
 mod alloc;
 mod cache;

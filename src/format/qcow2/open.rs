@@ -222,15 +222,8 @@ impl Qcow2 {
 
 fn check_policy(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
     let policy = ctx.opener.policy();
-    if header.size > policy.max_virtual_size {
-        return Err(Error::new(
-            ErrorKind::Limit,
-            format!(
-                "The virtual size of {} bytes exceeds the limit of {}",
-                header.size, policy.max_virtual_size
-            ),
-        ));
-    }
+    policy.check_virtual_size(header.size)?;
+    policy.check_decompressed(1 << header.cluster_bits)?;
     if u64::from(header.l1_entries) * 8 > policy.max_table_bytes {
         return Err(Error::new(
             ErrorKind::Limit,
@@ -281,7 +274,7 @@ fn load_l1(header: &Header, layout: Layout, ctx: &OpenContext<'_>) -> Result<L1>
 }
 
 /// Reads a table of 64-bit entries piece by piece; past the end of the file they are 0.
-fn read_table(
+pub(super) fn read_table(
     storage: &dyn Storage,
     offset: u64,
     len: u64,

@@ -1,6 +1,7 @@
 //! Raw: the guest bytes as they are, optionally a window of the file.
 
 mod create;
+mod inspect;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::RESIZE)
         .union(Features::MEASURE),
     open,
+    inspect: inspect::inspect,
     plan: Some(create::plan),
     create: Some(create::create),
     measure: Some(create::measure),

@@ -5,7 +5,7 @@ pub(crate) mod identity;
 mod pieces;
 mod strict;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::image::Image;
 use crate::job::Job;
 use crate::ops::failure;
@@ -71,11 +71,10 @@ pub fn compare(a: &Image, b: &Image, strict: bool, job: &mut Job) -> Result<Comp
 
 const SECTOR: u64 = crate::size::SECTOR;
 
-const STATUS_FAILED: &str = "Sector allocation test failed for ";
-
 /// The error of looking up where `image` holds its data.
 fn status_failed(image: &Image, error: Error) -> Error {
-    failure::explain(format!("{STATUS_FAILED}{}", image.filename()), error)
+    let line = format!("Sector allocation test failed for {}", image.filename());
+    failure::explain(line, error).with_stage(Stage::BlockStatus)
 }
 
 /// The error of reading `image`.
@@ -85,6 +84,7 @@ fn read_failed(image: &Image, offset: u64, error: Error) -> Error {
         format!("Error while reading offset {offset} of {name}"),
         error,
     )
+    .with_stage(Stage::Read)
 }
 
 /// The exit code of `qemu-img compare` for an outcome: 0 identical, 1 different, 2 could not be
@@ -93,8 +93,8 @@ pub fn exit_code(outcome: &Result<CompareReport>) -> i32 {
     match outcome {
         Ok(report) if report.result == Comparison::Identical => 0,
         Ok(_) => 1,
-        Err(error) if error.message().starts_with(STATUS_FAILED) => 3,
-        Err(error) if error.message().starts_with("Error while reading offset ") => 4,
+        Err(error) if error.stage() == Some(Stage::BlockStatus) => 3,
+        Err(error) if error.stage() == Some(Stage::Read) => 4,
         Err(error) if error.kind() == ErrorKind::Cancelled => 4,
         Err(_) => 2,
     }

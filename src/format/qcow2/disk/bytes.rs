@@ -7,13 +7,13 @@ pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 /// The 32-bit number at `at`; None past the end.
-pub(super) fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+pub(in crate::format::qcow2) fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     let field = bytes.get(at..at.checked_add(4)?)?;
     Some(u32::from_be_bytes(field.try_into().ok()?))
 }
 
 /// The 64-bit number at `at`; None past the end.
-pub(super) fn be64(bytes: &[u8], at: usize) -> Option<u64> {
+pub(in crate::format::qcow2) fn be64(bytes: &[u8], at: usize) -> Option<u64> {
     let field = bytes.get(at..at.checked_add(8)?)?;
     Some(u64::from_be_bytes(field.try_into().ok()?))
 }

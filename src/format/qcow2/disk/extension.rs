@@ -6,12 +6,15 @@ use crate::error::{Error, Result};
 use super::bytes::{be32, be64};
 use super::features::{Autoclear, Compatible, Incompatible};
 
-const END: u32 = 0;
-const BACKING_FORMAT: u32 = 0xe279_2aca;
+/// The type that ends the list.
+pub(in crate::format::qcow2) const END: u32 = 0;
+/// The type of the backing file's format.
+pub(in crate::format::qcow2) const BACKING_FORMAT: u32 = 0xe279_2aca;
 const FEATURE_NAMES: u32 = 0x6803_f857;
 const BITMAPS: u32 = 0x2385_2875;
 const CRYPTO: u32 = 0x0537_be77;
-const DATA_FILE: u32 = 0x4441_5441;
+/// The type of the data file's name.
+pub(in crate::format::qcow2) const DATA_FILE: u32 = 0x4441_5441;
 
 /// Bytes of one entry of the feature name table.
 const FEATURE_NAME_LEN: usize = 48;

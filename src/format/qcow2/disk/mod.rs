@@ -18,6 +18,8 @@ mod subcluster;
 pub use bitmap::{
     BitmapEntry, BitmapFlags, BitmapTableEntry, MAX_BITMAP_TABLE_ENTRIES, read_bitmap_directory,
 };
+pub(super) use bytes::{be32, be64};
+pub(super) use extension::{BACKING_FORMAT, DATA_FILE, END};
 pub use extension::{
     BitmapsExtension, CryptoExtension, Extension, FeatureKind, FeatureName, MAX_BITMAPS,
 };

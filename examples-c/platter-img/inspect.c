@@ -1,0 +1,103 @@
+/* inspect: whether a file from elsewhere may be used as a disk image. */
+#include "commands.h"
+#include "open.h"
+#include "print.h"
+
+enum { NOT_INSPECTED = 1 };
+
+static const struct option_entry options[] = {
+    OPTION_HELP,
+    {'f', "format", "FMT", "the format that FILE must have; guessed if not given"},
+    {'U', "force-share", NULL, "also when another process is writing to the file"},
+    {OPT_MAX_SIZE, "max-virtual-size", "SIZE", "the largest virtual size that passes"},
+    {OPT_OUTPUT, "output", "human|json", "the form of the report (human)"},
+    OPTION_UNTRUSTED,
+    OPTION_END,
+};
+
+/* The strict policy, with the ceiling; NULL after a message. */
+static platter_open_options *how_to_inspect(const char *format, const char *max_size)
+{
+    const uint64_t limit =
+        max_size != NULL ? options_size(max_size, "largest virtual size") : INT64_MAX;
+    platter_open_options *how = NULL;
+    platter_policy *policy = NULL;
+    platter_error *error = NULL;
+
+    if (platter_policy_new(&policy, PLATTER_POLICY_STRICT, 0, &error) != PLATTER_OK ||
+        platter_policy_set_limit(policy, PLATTER_LIMIT_VIRTUAL_SIZE, limit, 0, &error) !=
+            PLATTER_OK ||
+        platter_open_options_new(&how, 0, &error) != PLATTER_OK ||
+        platter_open_options_set_policy(how, policy, 0, &error) != PLATTER_OK ||
+        platter_open_options_set_format(how, format, 0, &error) != PLATTER_OK) {
+        print_platter_error(error);
+        platter_open_options_free(how);
+        how = NULL;
+    }
+    platter_policy_free(policy);
+    return how;
+}
+
+/* Prints the report and frees it; gives the exit status. */
+static int show(platter_report *report, bool json)
+{
+    platter_error *error = NULL;
+    int code = NOT_INSPECTED;
+
+    if (print_report(report, json) &&
+        platter_report_exit_code(&code, report, &error) != PLATTER_OK) {
+        print_platter_error(error);
+        code = NOT_INSPECTED;
+    }
+    platter_report_free(report);
+    return code;
+}
+
+static int run(void)
+{
+    const char *format = NULL;
+    const char *max_size = NULL;
+    const char *name = NULL;
+    bool json = false;
+    uint32_t flags = 0;
+    platter_open_options *how = NULL;
+    platter_report *report = NULL;
+    platter_error *error = NULL;
+
+    for (int code; (code = options_next()) != -1;) {
+        switch (code) {
+        case 'f':
+            format = options_argument();
+            break;
+        case 'U':
+            flags |= PLATTER_OPEN_FORCE_SHARE;
+            break;
+        case OPT_MAX_SIZE:
+            max_size = options_argument();
+            break;
+        case OPT_OUTPUT:
+            json = options_output_is_json(options_argument());
+            break;
+        }
+    }
+    name = options_one_image();
+    how = how_to_inspect(format, max_size);
+    if (how == NULL)
+        return NOT_INSPECTED;
+    if (platter_inspect(&report, name, how, flags, &error) != PLATTER_OK)
+        print_platter_error(error);
+    platter_open_options_free(how);
+    return report != NULL ? show(report, json) : NOT_INSPECTED;
+}
+
+const struct command command_inspect = {
+    .name = "inspect",
+    .summary = "Tell whether a file from elsewhere is safe to use as an image",
+    .synopsis = "[-f FMT] [-U] [--max-virtual-size SIZE] [--untrusted]\n"
+                "[--output human|json] FILE",
+    .options = options,
+    .operands = "FILE\n   the file; nothing else is opened, whatever it names\n\n"
+                "Ends with 0 if every guard passes, 2 if one does not, 1 if FILE cannot be read.",
+    .failure = NOT_INSPECTED,
+    .run = run,
+};

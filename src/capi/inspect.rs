@@ -1,0 +1,117 @@
+//! Whether an image from elsewhere may be used.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{UserData, call_out, check_flags, given, platter_free_fn};
+use crate::capi::image::borrowed_file;
+use crate::capi::open::{
+    LOCATION_FLAGS, PLATTER_OPEN_FORCE_SHARE, location, merged, platter_open_options,
+};
+use crate::capi::report::{Content, Inner, platter_report};
+use crate::capi::storage::{callbacks, platter_storage_ops};
+use crate::capi::text::optional_utf8;
+use crate::ops;
+use crate::storage::CallbackStorage;
+
+/// Inspects the file at `location`: what it is, every file that it names, and a verdict per guard on
+/// whether it may be used. Opens nothing but that one file, reads a bounded part of it and follows no
+/// name, whatever the policy allows; damage is a verdict, not a failure.
+///
+/// Of `options`, which may be NULL for the defaults, the format, the cache mode, the formats that the
+/// policy allows and its limits count. Name the format: then it is a verdict whether the contents are
+/// of that format. `flags` are bits of `PLATTER_OPEN_FORCE_SHARE` and at most one
+/// `PLATTER_LOCATION_*`. `*out` belongs to the caller, who frees it with `platter_report_free()`.
+///
+/// The report's entry 0 is the file: `filename`, `format`, `signatures` (joined by `,`), `format-named`,
+/// `encrypted`, `passed`, `file-size`, `virtual-size`, `cluster-size`, `snapshot-count`, `guard-count`,
+/// `reference-count`. After it come the guards: `id`, `verdict` (`pass`, `fail`, `unknown` or
+/// `not-applicable`), `reason`. Then the names: `role` (`backing-file`, `data-file`, `extent` or
+/// `parent-locator`), `name`, `name-bytes` (in hexadecimal, where the name is not UTF-8), `format`,
+/// `protocol`, `offset`, `plain`, `absolute`, `parent`, `json`. `platter_report_exit_code()` is 0 where
+/// every guard passes or does not apply, else 2.
+///
+/// Statuses: NOT_FOUND, OS, LOCKED, LIMIT, INVALID; UNSUPPORTED for an unknown format. Threads: any.
+/// Since 0.1.
+///
+/// # Safety
+/// `location` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_inspect(
+    out: Option<&mut MaybeUninit<*mut platter_report>>,
+    location: *const c_char,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, PLATTER_OPEN_FORCE_SHARE | LOCATION_FLAGS)?;
+        // SAFETY: by the contract of this function.
+        let location = unsafe { self::location(location, "location", flags)? };
+        let report = ops::inspect::inspect(&location, &merged(options, flags)?)?;
+        Ok(platter_report::new(Inner::new(Content::Inspect(report))))
+    })
+}
+
+/// As `platter_inspect()`, for an open file: what is inspected is what the caller uses afterwards,
+/// whatever happens to its name. The descriptor is duplicated; `name` (may be NULL) stands for the file
+/// in messages and in the report. `flags` are bits of `PLATTER_OPEN_FORCE_SHARE`.
+///
+/// Statuses: as `platter_inspect()`. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_inspect_fd(
+    out: Option<&mut MaybeUninit<*mut platter_report>>,
+    fd: c_int,
+    name: *const c_char,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, PLATTER_OPEN_FORCE_SHARE)?;
+        // SAFETY: by the contract of this function.
+        let name = unsafe { optional_utf8(name, "name")? };
+        let options = merged(options, flags)?;
+        // SAFETY: the caller keeps the descriptor open during the call.
+        let storage = unsafe { borrowed_file(fd, name, &options)? };
+        let report = ops::inspect::inspect_storage(Arc::new(storage), &options)?;
+        Ok(platter_report::new(Inner::new(Content::Inspect(report))))
+    })
+}
+
+/// As `platter_inspect()`, for storage of the program, of which only `size` and `read` are called.
+/// `ops` is copied; `name` (may be NULL) stands for the storage in messages and in the report.
+/// `free_fn` (may be NULL) is called once with `user_data` before this returns. `flags` must be 0.
+///
+/// Statuses: as `platter_inspect()`, and those of the callbacks. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated; the callbacks and `user_data` are usable until `free_fn` is called.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_inspect_storage(
+    out: Option<&mut MaybeUninit<*mut platter_report>>,
+    ops: Option<&platter_storage_ops>,
+    name: *const c_char,
+    user_data: *mut c_void,
+    free_fn: platter_free_fn,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    let user_data = UserData::new(user_data, free_fn);
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        let table = given(ops, "ops")?;
+        // SAFETY: by the contract of this function.
+        let name = unsafe { optional_utf8(name, "name")? }.unwrap_or("callbacks");
+        let options = merged(options, flags)?;
+        let storage = CallbackStorage::new(name, callbacks(*table, user_data)?, options.cache)?;
+        let report = ops::inspect::inspect_storage(Arc::new(storage), &options)?;
+        Ok(platter_report::new(Inner::new(Content::Inspect(report))))
+    })
+}

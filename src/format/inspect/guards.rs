@@ -1,0 +1,151 @@
+//! The guards that an image from elsewhere must pass.
+
+/// How a guard ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing speaks against the image.
+    Pass,
+    /// The image must not be used as it is.
+    Fail,
+    /// It could not be found out; counts as a failure.
+    Unknown,
+    /// The question does not arise.
+    NotApplicable,
+}
+
+impl Verdict {
+    /// The name in reports.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Unknown => "unknown",
+            Self::NotApplicable => "not-applicable",
+        }
+    }
+
+    /// Whether the image may be used as far as this guard goes.
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Pass | Self::NotApplicable)
+    }
+}
+
+/// One guard. Reports list them in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Guard {
+    /// The contents are of the format that the caller named.
+    FormatMatches,
+    /// The contents are of one format alone.
+    SingleFormat,
+    /// The format has a driver here and the policy allows it.
+    FormatAllowed,
+    /// The version and every incompatible feature are known.
+    KnownFeatures,
+    /// No backing file or parent is named.
+    NoBackingFile,
+    /// Where a backing file is named, so is its format.
+    BackingFormat,
+    /// No external data file is named.
+    NoDataFile,
+    /// No extent in another file is named.
+    NoExtents,
+    /// Names are plain, relative file names.
+    PlainNames,
+    /// The header's numbers fit each other; tables lie in the file, apart from each other.
+    HeaderConsistent,
+    /// The virtual size is within the policy.
+    VirtualSize,
+    /// Tables are within the policy.
+    TableSizes,
+    /// Unlocking takes no more key derivation than the policy allows.
+    KeyDerivation,
+    /// A compressed unit decodes to no more than the policy allows.
+    DecompressedSize,
+    /// The length of the file can be explained by what it holds.
+    FileSize,
+    /// The internal snapshots are few enough to be walked.
+    SnapshotCount,
+    /// The image was closed properly and is not marked as damaged.
+    Clean,
+}
+
+impl Guard {
+    /// Every guard, in the order of reports.
+    pub const ALL: &'static [Self] = &[
+        Self::FormatMatches,
+        Self::SingleFormat,
+        Self::FormatAllowed,
+        Self::KnownFeatures,
+        Self::NoBackingFile,
+        Self::BackingFormat,
+        Self::NoDataFile,
+        Self::NoExtents,
+        Self::PlainNames,
+        Self::HeaderConsistent,
+        Self::VirtualSize,
+        Self::TableSizes,
+        Self::KeyDerivation,
+        Self::DecompressedSize,
+        Self::FileSize,
+        Self::SnapshotCount,
+        Self::Clean,
+    ];
+
+    /// Those on which the format must say something; without a word the verdict is unknown.
+    pub const OF_FORMAT: &'static [Self] = &[
+        Self::KnownFeatures,
+        Self::HeaderConsistent,
+        Self::TableSizes,
+        Self::KeyDerivation,
+        Self::DecompressedSize,
+        Self::FileSize,
+        Self::SnapshotCount,
+        Self::Clean,
+    ];
+
+    /// The name in reports.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::FormatMatches => "format-matches",
+            Self::SingleFormat => "single-format",
+            Self::FormatAllowed => "format-allowed",
+            Self::KnownFeatures => "known-features",
+            Self::NoBackingFile => "no-backing-file",
+            Self::BackingFormat => "backing-format",
+            Self::NoDataFile => "no-data-file",
+            Self::NoExtents => "no-extents",
+            Self::PlainNames => "plain-names",
+            Self::HeaderConsistent => "header-consistent",
+            Self::VirtualSize => "virtual-size",
+            Self::TableSizes => "table-sizes",
+            Self::KeyDerivation => "key-derivation",
+            Self::DecompressedSize => "decompressed-size",
+            Self::FileSize => "file-size",
+            Self::SnapshotCount => "snapshot-count",
+            Self::Clean => "clean",
+        }
+    }
+}
+
+/// The verdict on one guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The guard.
+    pub guard: Guard,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// One line that says why.
+    pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_complete_and_in_order() {
+        assert!(Guard::ALL.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(Guard::ALL.len(), Guard::Clean as usize + 1);
+        assert!(Guard::OF_FORMAT.iter().all(|g| Guard::ALL.contains(g)));
+    }
+}

@@ -1,0 +1,110 @@
+//! What inspecting an untrusted image finds: the vocabulary between a format, which knows its own
+//! references and tables, and the operation, which judges.
+
+mod guards;
+mod name;
+pub mod signatures;
+
+use std::sync::Arc;
+
+use crate::policy::OpenPolicy;
+use crate::storage::Storage;
+
+pub use guards::{Finding, Guard, Verdict};
+pub use name::{NameTraits, printable};
+
+/// What a format gets to inspect an image. It reads the storage and opens nothing.
+pub struct InspectContext<'a> {
+    /// The image file, with a ceiling on what can be read of it.
+    pub storage: Arc<dyn Storage>,
+    /// Its length.
+    pub file_len: u64,
+    /// The ceilings.
+    pub policy: &'a OpenPolicy,
+}
+
+/// The part that a file named inside an image plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceRole {
+    /// A backing file.
+    BackingFile,
+    /// An external data file.
+    DataFile,
+    /// A piece of the guest data.
+    Extent,
+    /// A parent disk, named by a locator.
+    ParentLocator,
+}
+
+impl ReferenceRole {
+    /// The name in reports.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::BackingFile => "backing-file",
+            Self::DataFile => "data-file",
+            Self::Extent => "extent",
+            Self::ParentLocator => "parent-locator",
+        }
+    }
+}
+
+/// A file that an image names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// Its part.
+    pub role: ReferenceRole,
+    /// The name as it is stored; cut where it is longer than any program accepts.
+    pub name: Vec<u8>,
+    /// The format that the image records for it.
+    pub format: Option<String>,
+    /// Where the name stands in the file.
+    pub offset: u64,
+}
+
+impl Reference {
+    /// The name as text; bytes that are no UTF-8 are replaced.
+    pub fn name_text(&self) -> String {
+        String::from_utf8_lossy(&self.name).into_owned()
+    }
+
+    /// What kind of name it is.
+    pub fn traits(&self) -> NameTraits {
+        NameTraits::of(&self.name)
+    }
+}
+
+/// What a format found.
+#[derive(Clone, Debug, Default)]
+pub struct Inspection {
+    /// The virtual size in bytes, as it is claimed.
+    pub virtual_size: Option<u64>,
+    /// The cluster size in bytes, where the format has one.
+    pub cluster_size: Option<u64>,
+    /// Whether the guest data is encrypted.
+    pub encrypted: bool,
+    /// Internal snapshots, as many as are claimed.
+    pub snapshots: Option<u64>,
+    /// Every file that the image names.
+    pub references: Vec<Reference>,
+    /// The verdicts on the guards that only the format can judge; see [`Guard::OF_FORMAT`].
+    pub findings: Vec<Finding>,
+}
+
+impl Inspection {
+    /// Adds a verdict.
+    pub fn find(&mut self, guard: Guard, verdict: Verdict, reason: impl Into<String>) {
+        self.findings.push(Finding {
+            guard,
+            verdict,
+            reason: reason.into(),
+        });
+    }
+
+    /// Adds a pass, or a failure with its reason.
+    pub fn judge(&mut self, guard: Guard, result: Result<String, String>) {
+        match result {
+            Ok(reason) => self.find(guard, Verdict::Pass, reason),
+            Err(reason) => self.find(guard, Verdict::Fail, reason),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Inspecting a LUKS volume: its header, without unlocking anything.
+
+use crate::crypto::luks::Header;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::policy::OpenPolicy;
+
+/// Bytes of a header without its key material.
+const HEADER_LEN: usize = 592;
+
+/// See [`crate::format::FormatDriver::inspect`].
+pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
+    let mut found = Inspection {
+        encrypted: true,
+        ..Inspection::default()
+    };
+    if let Some(header) = judge_header(&mut found, ctx, 0)? {
+        let end = header.payload_offset();
+        found.virtual_size = ctx.file_len.checked_sub(end).map(|len| len - len % 512);
+        let fits = match found.virtual_size {
+            Some(_) => Ok(format!("the payload begins at {end}, behind the key slots")),
+            None => Err(format!(
+                "the payload begins at {end}, past the end of the file"
+            )),
+        };
+        found.judge(Guard::HeaderConsistent, fits);
+    }
+    found.find(Guard::FileSize, Verdict::Pass, "the file holds the disk");
+    for guard in [
+        Guard::TableSizes,
+        Guard::DecompressedSize,
+        Guard::SnapshotCount,
+        Guard::Clean,
+    ] {
+        found.find(guard, Verdict::NotApplicable, "a LUKS volume has none");
+    }
+    Ok(found)
+}
+
+/// Judges the header at `base`: the features that it uses and the work that it asks for, and where it
+/// cannot be understood also whether it is consistent.
+///
+/// # Errors
+/// Of reading.
+pub(crate) fn judge_header(
+    found: &mut Inspection,
+    ctx: &InspectContext<'_>,
+    base: u64,
+) -> Result<Option<Header>> {
+    let mut bytes = [0; HEADER_LEN];
+    ctx.storage.read_at(&mut bytes, base)?;
+    let parsed = match ctx.file_len.checked_sub(base) {
+        Some(len) if len >= HEADER_LEN as u64 => Header::from_bytes(&bytes),
+        _ => Err(Error::corrupt("the file ends within the LUKS header")),
+    };
+    match parsed {
+        Ok(header) => {
+            found.find(Guard::KnownFeatures, Verdict::Pass, "LUKS version 1");
+            found.judge(
+                Guard::KeyDerivation,
+                check_work(&header, ctx.policy)
+                    .map(|most| format!("{most} iterations at most"))
+                    .map_err(|error| error.to_string()),
+            );
+            Ok(Some(header))
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let unread = "the LUKS header cannot be read";
+            found.find(Guard::KeyDerivation, Verdict::Unknown, unread);
+            if error.kind() == ErrorKind::Unsupported {
+                found.find(Guard::KnownFeatures, Verdict::Fail, text);
+                found.find(Guard::HeaderConsistent, Verdict::Unknown, unread);
+            } else {
+                found.find(Guard::KnownFeatures, Verdict::Unknown, unread);
+                found.find(Guard::HeaderConsistent, Verdict::Fail, text);
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// The most iterations that one step of unlocking takes.
+///
+/// # Errors
+/// [`ErrorKind::Limit`] where the policy does not allow as many.
+pub(crate) fn check_work(header: &Header, policy: &OpenPolicy) -> Result<u64> {
+    let slots = header.slots.iter().filter(|slot| slot.active);
+    let most = slots
+        .map(|slot| slot.iterations)
+        .chain([header.digest_iterations])
+        .max()
+        .map_or(0, u64::from);
+    policy.check_key_iterations(most)?;
+    Ok(most)
+}

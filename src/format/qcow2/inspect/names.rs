@@ -1,0 +1,102 @@
+//! The files that a header names, found without trusting it: also of a version, with features or with
+//! damage that keep the image from being opened.
+
+use crate::format::inspect::{Reference, ReferenceRole};
+
+use super::super::disk::{BACKING_FORMAT, DATA_FILE, END, Incompatible, be32};
+use super::numbers::Numbers;
+
+/// Longer names are cut: no program accepts them.
+const MAX_NAME: usize = 4096;
+/// Where the feature word stands that says that there is a data file.
+const INCOMPATIBLE_AT: u64 = 72;
+
+/// Every file that is named.
+pub(super) fn references(head: &[u8], numbers: &Numbers) -> Vec<Reference> {
+    let extensions = Extensions {
+        head,
+        at: numbers.header_len as usize,
+        end: extensions_end(head, numbers),
+    };
+    let mut backing_format = None;
+    let mut found = Vec::new();
+    for (kind, offset, data) in extensions {
+        match kind {
+            BACKING_FORMAT => backing_format = Some(text_of(&data[..data.len().min(MAX_NAME)])),
+            DATA_FILE => found.push(Reference {
+                role: ReferenceRole::DataFile,
+                name: name_of(data),
+                format: None,
+                offset: offset as u64,
+            }),
+            _ => {}
+        }
+    }
+    let has_data_file = numbers.incompatible.contains(Incompatible::DATA_FILE);
+    if has_data_file && found.is_empty() {
+        found.push(Reference {
+            role: ReferenceRole::DataFile,
+            name: Vec::new(),
+            format: None,
+            offset: INCOMPATIBLE_AT,
+        });
+    }
+    if numbers.backing_offset != 0 && numbers.backing_len != 0 {
+        let start = usize::try_from(numbers.backing_offset).unwrap_or(usize::MAX);
+        let rest = head.get(start..).unwrap_or_default();
+        let len = rest.len().min(numbers.backing_len as usize);
+        found.insert(
+            0,
+            Reference {
+                role: ReferenceRole::BackingFile,
+                name: name_of(&rest[..len]),
+                format: backing_format.filter(|name| !name.is_empty()),
+                offset: numbers.backing_offset,
+            },
+        );
+    }
+    found
+}
+
+/// Extensions end at the backing file's name, where one stands behind the header.
+fn extensions_end(head: &[u8], numbers: &Numbers) -> usize {
+    let name = usize::try_from(numbers.backing_offset).unwrap_or(usize::MAX);
+    if name > numbers.header_len as usize {
+        head.len().min(name)
+    } else {
+        head.len()
+    }
+}
+
+fn name_of(bytes: &[u8]) -> Vec<u8> {
+    // A NUL ends it, as it does for programs that read it as a C string.
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    bytes[..end.min(MAX_NAME)].to_vec()
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&name_of(bytes)).into_owned()
+}
+
+/// Walks header extensions: type, offset of the data, data. A length that passes the end cuts the
+/// data and ends the walk.
+struct Extensions<'a> {
+    head: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Iterator for Extensions<'a> {
+    type Item = (u32, usize, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let head = self.head.get(..self.end)?;
+        let kind = be32(head, self.at).filter(|kind| *kind != END)?;
+        let len = be32(head, self.at.checked_add(4)?)? as usize;
+        let start = self.at.checked_add(8)?;
+        let rest = head.get(start..)?;
+        let data = &rest[..len.min(rest.len())];
+        self.at = start.checked_add(len)?.checked_next_multiple_of(8)?;
+        Some((kind, start, data))
+    }
+}

@@ -1,0 +1,122 @@
+//! Opens the file and asks its format.
+
+use std::sync::Arc;
+
+use super::InspectReport;
+use super::judge::{Judged, judge};
+use crate::error::{Error, Result, ResultExt};
+use crate::format::inspect::signatures::{self, Signature};
+use crate::format::{FormatDriver, InspectContext, Inspection, magic, registry};
+use crate::image::{OpenOptions, lock_for_inspection, open_file};
+use crate::location::Location;
+use crate::policy::OpenPolicy;
+use crate::storage::{BoundedStorage, Storage};
+
+/// Read beside the tables: headers, snapshot table, signatures.
+const READ_BESIDE_TABLES: u64 = 16 << 20;
+
+/// Inspects the file at `location`. Of `options`, the format, the cache mode, `force_share` and the
+/// ceilings of the policy count; nothing that the file names is opened, whatever the policy allows.
+///
+/// # Errors
+/// Of opening and reading the file; an unknown format that is asked for.
+pub fn inspect(location: &Location, options: &OpenOptions) -> Result<InspectReport> {
+    let (storage, format) = open_file(location, options)?;
+    inspect_open(storage, format.as_deref(), options)
+        .context(|| format!("Could not inspect '{}'", location.display()))
+}
+
+/// As [`inspect`], over a storage that the caller made.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_storage(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<InspectReport> {
+    let name = storage.name().to_owned();
+    inspect_open(storage, options.format.as_deref(), options)
+        .context(|| format!("Could not inspect '{name}'"))
+}
+
+fn inspect_open(
+    storage: Arc<dyn Storage>,
+    named: Option<&str>,
+    options: &OpenOptions,
+) -> Result<InspectReport> {
+    let policy = &options.policy;
+    let filename = storage.name().to_owned();
+    let file_len = storage.len()?;
+    let view = bounded(&storage, policy);
+    let found = signatures::find(&*view, file_len)?;
+    let format = match named {
+        Some(name) => known(name)?,
+        None => guessed(&found),
+    };
+    lock_for_inspection(&*storage, format != "raw" && format != "luks", options)?;
+    // What was seen before the lock may have changed since.
+    let view = bounded(&storage, policy);
+    let file_len = storage.len()?;
+    let found = signatures::find(&*view, file_len)?;
+    let driver = registry::by_name(&format);
+    let inspection = inspect_format(driver, view, file_len, policy)?;
+    let guards = judge(&Judged {
+        format: &format,
+        named: named.is_some(),
+        driver,
+        signatures: &found,
+        inspection: &inspection,
+        policy,
+    });
+    Ok(InspectReport {
+        filename,
+        format,
+        format_named: named.is_some(),
+        file_size: file_len,
+        virtual_size: inspection.virtual_size,
+        cluster_size: inspection.cluster_size,
+        encrypted: inspection.encrypted,
+        snapshots: inspection.snapshots,
+        signatures: found.iter().map(|signature| signature.name).collect(),
+        references: inspection.references,
+        guards,
+    })
+}
+
+fn bounded(storage: &Arc<dyn Storage>, policy: &OpenPolicy) -> Arc<dyn Storage> {
+    // L1 and refcount table, snapshot table and bitmap directory.
+    let tables = policy.max_table_bytes.saturating_mul(3);
+    let bytes = tables.saturating_add(READ_BESIDE_TABLES);
+    Arc::new(BoundedStorage::new(storage.clone(), bytes))
+}
+
+/// A format by its name: one with a driver here, or one that is only recognised.
+fn known(name: &str) -> Result<String> {
+    if registry::by_name(name).is_some() || magic::is_known(name) {
+        Ok(name.to_owned())
+    } else {
+        Err(Error::unsupported(format!("Unknown driver '{name}'")))
+    }
+}
+
+/// What opening would take the file for.
+fn guessed(signatures: &[Signature]) -> String {
+    let first = signatures
+        .iter()
+        .find(|signature| signature.image && signature.at_start);
+    first.map_or("raw", |signature| signature.name).to_owned()
+}
+
+fn inspect_format(
+    driver: Option<&FormatDriver>,
+    storage: Arc<dyn Storage>,
+    file_len: u64,
+    policy: &OpenPolicy,
+) -> Result<Inspection> {
+    match driver {
+        Some(driver) => (driver.inspect)(&InspectContext {
+            storage,
+            file_len,
+            policy,
+        }),
+        // Every guard is then left open.
+        None => Ok(Inspection::default()),
+    }
+}

@@ -1,0 +1,202 @@
+//! The verdict on every guard: what the format found, and what holds for every format.
+
+use crate::format::inspect::signatures::Signature;
+use crate::format::inspect::{Finding, Guard, Inspection, Reference, ReferenceRole, Verdict};
+use crate::format::{FormatDriver, registry};
+use crate::policy::OpenPolicy;
+
+/// What the verdicts rest on.
+pub(super) struct Judged<'a> {
+    pub(super) format: &'a str,
+    pub(super) named: bool,
+    pub(super) driver: Option<&'static FormatDriver>,
+    pub(super) signatures: &'a [Signature],
+    pub(super) inspection: &'a Inspection,
+    pub(super) policy: &'a OpenPolicy,
+}
+
+/// A verdict with its reason.
+type Ruling = (Verdict, String);
+
+fn pass(reason: impl Into<String>) -> Ruling {
+    (Verdict::Pass, reason.into())
+}
+
+fn fail(reason: impl Into<String>) -> Ruling {
+    (Verdict::Fail, reason.into())
+}
+
+fn unknown(reason: impl Into<String>) -> Ruling {
+    (Verdict::Unknown, reason.into())
+}
+
+fn not_applicable(reason: impl Into<String>) -> Ruling {
+    (Verdict::NotApplicable, reason.into())
+}
+
+/// One finding per guard.
+pub(super) fn judge(judged: &Judged<'_>) -> Vec<Finding> {
+    Guard::ALL
+        .iter()
+        .map(|guard| {
+            let (verdict, reason) = rule(judged, *guard);
+            Finding {
+                guard: *guard,
+                verdict,
+                reason,
+            }
+        })
+        .collect()
+}
+
+fn rule(judged: &Judged<'_>, guard: Guard) -> Ruling {
+    match guard {
+        Guard::FormatMatches => format_matches(judged),
+        Guard::SingleFormat => single_format(judged),
+        Guard::FormatAllowed => format_allowed(judged),
+        Guard::NoBackingFile => names_none(
+            judged,
+            &[ReferenceRole::BackingFile, ReferenceRole::ParentLocator],
+            "backing file",
+        ),
+        Guard::NoDataFile => names_none(judged, &[ReferenceRole::DataFile], "data file"),
+        Guard::NoExtents => names_none(judged, &[ReferenceRole::Extent], "extent"),
+        Guard::BackingFormat => backing_format(judged),
+        Guard::PlainNames => plain_names(judged),
+        Guard::VirtualSize => virtual_size(judged),
+        of_format => judged
+            .inspection
+            .findings
+            .iter()
+            .find(|found| found.guard == of_format)
+            .map_or_else(
+                || unknown("nothing here understands the format"),
+                |found| (found.verdict, found.reason.clone()),
+            ),
+    }
+}
+
+fn images<'a>(judged: &'a Judged<'_>) -> impl Iterator<Item = &'static str> + use<'a> {
+    let images = judged.signatures.iter().filter(|found| found.image);
+    images.map(|found| found.name)
+}
+
+fn format_matches(judged: &Judged<'_>) -> Ruling {
+    let format = judged.format;
+    let looks = images(judged).next();
+    if !judged.named {
+        return not_applicable(format!(
+            "no format was named; it would be taken for {format}"
+        ));
+    }
+    match looks {
+        None if format == "raw" => pass("the contents bear no signature of an image format"),
+        Some(_) if images(judged).any(|name| name == format) => {
+            pass(format!("the contents are {format}"))
+        }
+        Some(name) => fail(format!("the contents look like {name}, not {format}")),
+        None => fail(format!("the contents are not {format}")),
+    }
+}
+
+fn single_format(judged: &Judged<'_>) -> Ruling {
+    let format = judged.format;
+    // A disk may hold a file system or a partition table; an image may not be one at the same time.
+    let mut others = judged
+        .signatures
+        .iter()
+        .filter(|found| found.name != format && (found.image || format != "raw"))
+        .map(|found| found.name)
+        .peekable();
+    if others.peek().is_none() {
+        return pass(format!("nothing but {format}"));
+    }
+    let list: Vec<&str> = others.collect();
+    fail(format!(
+        "it is taken for {format}, but also looks like {}",
+        list.join(", ")
+    ))
+}
+
+fn format_allowed(judged: &Judged<'_>) -> Ruling {
+    let format = judged.format;
+    if judged.driver.is_none() {
+        fail(format!("there is no driver for {format}"))
+    } else if !judged.policy.allows_format(format) {
+        fail(format!("the policy does not allow {format}"))
+    } else {
+        pass(format!("{format} is supported"))
+    }
+}
+
+/// Whether the names can be relied on to be complete.
+fn is_understood(judged: &Judged<'_>) -> bool {
+    judged.driver.is_some()
+}
+
+fn names_none(judged: &Judged<'_>, roles: &[ReferenceRole], what: &str) -> Ruling {
+    let mut named = judged
+        .inspection
+        .references
+        .iter()
+        .filter(|reference| roles.contains(&reference.role));
+    match named.next() {
+        Some(first) => fail(format!(
+            "the image names the {what} '{}'",
+            first.name_text()
+        )),
+        None if is_understood(judged) => pass(format!("the image names no {what}")),
+        None => unknown("nothing here understands the format"),
+    }
+}
+
+fn backing_format(judged: &Judged<'_>) -> Ruling {
+    let backing = judged
+        .inspection
+        .references
+        .iter()
+        .find(|reference| reference.role == ReferenceRole::BackingFile);
+    let Some(backing) = backing else {
+        return if is_understood(judged) {
+            not_applicable("the image names no backing file")
+        } else {
+            unknown("nothing here understands the format")
+        };
+    };
+    match &backing.format {
+        None => fail("the backing file's format is not recorded: it would be guessed"),
+        Some(name) if registry::by_name(name).is_some() => pass(format!("recorded as {name}")),
+        Some(name) => fail(format!(
+            "the backing file's format '{name}' is not supported"
+        )),
+    }
+}
+
+fn plain_names(judged: &Judged<'_>) -> Ruling {
+    let references = &judged.inspection.references;
+    let odd = references
+        .iter()
+        .map(Reference::traits)
+        .zip(references)
+        .find(|(traits, _)| !traits.is_plain());
+    match odd {
+        Some((traits, reference)) => fail(format!(
+            "the name '{}' is {}",
+            reference.name_text(),
+            traits.words()
+        )),
+        None if !is_understood(judged) => unknown("nothing here understands the format"),
+        None if references.is_empty() => not_applicable("the image names no file"),
+        None => pass("every name is a plain file name"),
+    }
+}
+
+fn virtual_size(judged: &Judged<'_>) -> Ruling {
+    let Some(bytes) = judged.inspection.virtual_size else {
+        return unknown("the virtual size cannot be read");
+    };
+    match judged.policy.check_virtual_size(bytes) {
+        Ok(()) => pass(format!("{bytes} bytes")),
+        Err(error) => fail(error.to_string()),
+    }
+}

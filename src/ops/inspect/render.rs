@@ -1,0 +1,159 @@
+//! The JSON and the text of `inspect`.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value};
+
+use super::InspectReport;
+use crate::format::inspect::{Finding, Reference, Verdict, printable};
+use crate::ops::render::json;
+use crate::size::human_size;
+
+impl InspectReport {
+    /// One JSON object with its final newline; the order of keys is fixed.
+    pub fn json(&self) -> String {
+        let mut map = self.fields();
+        let references = self.references.iter().map(|r| Value::Object(r.fields()));
+        map.insert("references".into(), references.collect());
+        let guards = self.guards.iter().map(|g| Value::Object(g.fields()));
+        map.insert("guards".into(), guards.collect());
+        let verdict = if self.passed() { "pass" } else { "fail" };
+        map.insert("verdict".into(), verdict.into());
+        json::pretty(&Value::Object(map))
+    }
+
+    /// What holds for the file as a whole, with the keys of the JSON.
+    pub fn fields(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        map.insert("filename".into(), self.filename.as_str().into());
+        map.insert("format".into(), self.format.as_str().into());
+        map.insert("format-named".into(), self.format_named.into());
+        map.insert("file-size".into(), self.file_size.into());
+        for (key, number) in [
+            ("virtual-size", self.virtual_size),
+            ("cluster-size", self.cluster_size),
+            ("snapshot-count", self.snapshots),
+        ] {
+            if let Some(number) = number {
+                map.insert(key.into(), number.into());
+            }
+        }
+        map.insert("encrypted".into(), self.encrypted.into());
+        map.insert("signatures".into(), self.signatures.clone().into());
+        map
+    }
+
+    /// The report for people, a line per guard. What comes out of the file cannot steer a terminal.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let size = |bytes: u64| format!("{} ({bytes} bytes)", human_size(bytes));
+        let mut line = |key: &str, value: &str| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{key}: {}", printable(value));
+        };
+        line("file", &self.filename);
+        let guess = if self.format_named { "" } else { " (guessed)" };
+        line("format", &format!("{}{guess}", self.format));
+        line("file size", &size(self.file_size));
+        if let Some(bytes) = self.virtual_size {
+            line("virtual size", &size(bytes));
+        }
+        if let Some(bytes) = self.cluster_size {
+            line("cluster size", &size(bytes));
+        }
+        if self.encrypted {
+            line("encrypted", "yes");
+        }
+        if let Some(count) = self.snapshots.filter(|count| *count > 0) {
+            line("snapshots", &count.to_string());
+        }
+        if !self.signatures.is_empty() {
+            line("looks like", &self.signatures.join(", "));
+        }
+        if !self.references.is_empty() {
+            out.push_str("names:\n");
+            for reference in &self.references {
+                reference.write_text(&mut out);
+            }
+        }
+        out.push_str("guards:\n");
+        for found in &self.guards {
+            let _ = writeln!(
+                out,
+                "    {:<7}  {:<17}  {}",
+                shown(found.verdict),
+                found.guard.id(),
+                printable(&found.reason)
+            );
+        }
+        let bad = self.guards.iter().filter(|g| !g.verdict.is_good()).count();
+        let _ = match bad {
+            0 => writeln!(out, "verdict: pass"),
+            1 => writeln!(out, "verdict: FAIL (1 guard)"),
+            _ => writeln!(out, "verdict: FAIL ({bad} guards)"),
+        };
+        out
+    }
+}
+
+/// A verdict in the margin: what is wrong stands out.
+fn shown(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::Fail => "FAIL",
+        Verdict::Unknown => "UNKNOWN",
+        Verdict::NotApplicable => "-",
+    }
+}
+
+impl Reference {
+    /// With the keys of the JSON.
+    pub(crate) fn fields(&self) -> Map<String, Value> {
+        let traits = self.traits();
+        let mut map = Map::new();
+        map.insert("role".into(), self.role.id().into());
+        map.insert("name".into(), self.name_text().into());
+        if std::str::from_utf8(&self.name).is_err() {
+            let hex: String = self.name.iter().map(|b| format!("{b:02x}")).collect();
+            map.insert("name-bytes".into(), hex.into());
+        }
+        if let Some(format) = &self.format {
+            map.insert("format".into(), format.as_str().into());
+        }
+        map.insert("offset".into(), self.offset.into());
+        map.insert("plain".into(), traits.is_plain().into());
+        map.insert("absolute".into(), traits.absolute.into());
+        map.insert("parent".into(), traits.parent.into());
+        map.insert("json".into(), traits.json.into());
+        if let Some(protocol) = traits.protocol {
+            map.insert("protocol".into(), protocol.into());
+        }
+        map
+    }
+
+    fn write_text(&self, out: &mut String) {
+        let role = self.role.id().replace('-', " ");
+        let format = match &self.format {
+            Some(format) => format!(", format {}", printable(format)),
+            None => String::new(),
+        };
+        let _ = writeln!(
+            out,
+            "    {role}: '{}' at offset {}{format}, {}",
+            printable(&self.name_text()),
+            self.offset,
+            self.traits().words()
+        );
+    }
+}
+
+impl Finding {
+    /// With the keys of the JSON.
+    pub(crate) fn fields(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        map.insert("id".into(), self.guard.id().into());
+        map.insert("verdict".into(), self.verdict.id().into());
+        map.insert("reason".into(), self.reason.as_str().into());
+        map
+    }
+}

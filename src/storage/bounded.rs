@@ -1,0 +1,182 @@
+//! A read-only view that gives out a limited number of bytes: what a hostile file claims cannot make
+//! its reader work for longer.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageExtent;
+use crate::storage::traits::{
+    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+};
+
+/// Another storage, to be read up to a number of bytes and never written.
+#[derive(Debug)]
+pub struct BoundedStorage {
+    inner: Arc<dyn Storage>,
+    left: AtomicU64,
+}
+
+impl BoundedStorage {
+    /// A view through which `bytes` can be read in all.
+    pub fn new(inner: Arc<dyn Storage>, bytes: u64) -> Self {
+        Self {
+            inner,
+            left: AtomicU64::new(bytes),
+        }
+    }
+
+    fn charge(&self, bytes: usize) -> Result<()> {
+        let taken = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes as u64)
+            });
+        taken.map(drop).map_err(|_| {
+            Error::new(
+                ErrorKind::Limit,
+                format!(
+                    "'{}' asks for more work than the open policy allows",
+                    self.inner.name()
+                ),
+            )
+        })
+    }
+
+    fn refused(&self) -> Error {
+        Error::new(
+            ErrorKind::ReadOnly,
+            format!("'{}' is open read-only", self.inner.name()),
+        )
+    }
+}
+
+impl Storage for BoundedStorage {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn driver(&self) -> &'static str {
+        self.inner.driver()
+    }
+
+    fn read_only(&self) -> bool {
+        true
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.charge(buf.len())?;
+        self.inner.read_at(buf, offset)
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        self.charge(bufs.iter().map(|buf| buf.len()).sum())?;
+        self.inner.read_vectored_at(bufs, offset)
+    }
+
+    fn write_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
+        Err(self.refused())
+    }
+
+    fn write_vectored_at(&self, _bufs: &[IoSlice<'_>], _offset: u64) -> Result<()> {
+        Err(self.refused())
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.inner.len()
+    }
+
+    fn set_len(&self, _len: u64, _preallocation: Preallocation) -> Result<()> {
+        Err(self.refused())
+    }
+
+    fn write_zeroes(&self, _offset: u64, _len: u64, _flags: ZeroFlags) -> Result<()> {
+        Err(self.refused())
+    }
+
+    fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
+        Err(self.refused())
+    }
+
+    fn sync(&self, _durability: Durability) -> Result<()> {
+        // Nothing was written.
+        Ok(())
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        self.inner.extent(offset, len)
+    }
+
+    fn copy_range(
+        &self,
+        _offset: u64,
+        _target: &dyn Storage,
+        _target_offset: u64,
+        _len: u64,
+    ) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn reflink_range(
+        &self,
+        _offset: u64,
+        _target: &dyn Storage,
+        _target_offset: u64,
+        _len: u64,
+    ) -> Result<CopyOutcome> {
+        Ok(CopyOutcome::NotPossible)
+    }
+
+    fn drop_cache(&self, offset: u64, len: u64) {
+        self.inner.drop_cache(offset, len);
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.as_fd()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        self.inner.allocated_size()
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        self.inner.specific_info()
+    }
+
+    fn lock(&self, request: LockRequest) -> Result<()> {
+        self.inner.lock(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn the_budget_is_shared_by_all_reads_and_nothing_is_written() {
+        let memory = MemoryStorage::new("m");
+        memory.write_at(&[7; 16], 0).unwrap();
+        let view = BoundedStorage::new(Arc::new(memory), 12);
+        let mut buf = [0; 8];
+        view.read_at(&mut buf, 0).unwrap();
+        assert_eq!(buf, [7; 8]);
+        assert_eq!(
+            view.read_at(&mut buf, 8).unwrap_err().kind(),
+            ErrorKind::Limit
+        );
+        view.read_at(&mut buf[..4], 12).unwrap();
+        assert_eq!(
+            view.write_at(&[1], 0).unwrap_err().kind(),
+            ErrorKind::ReadOnly
+        );
+        assert!(view.set_len(0, Preallocation::Off).is_err());
+        assert_eq!(view.len().unwrap(), 16);
+    }
+}
