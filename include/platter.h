@@ -172,6 +172,11 @@
 #define PLATTER_LOG_DEBUG 4
 
 /**
+ * Log level: and trace events that `platter_trace_switch()` has switched on.
+ */
+#define PLATTER_LOG_TRACE 5
+
+/**
  * Flag of `platter_size_parse()`: the size of an image; the message says so.
  */
 #define PLATTER_SIZE_IMAGE 1
@@ -1059,7 +1064,8 @@ const char *platter_version_string(void);
 /**
  * Sends log lines of `level` and graver ones to `log_fn`, for the whole process. NULL for `log_fn`
  * goes back to the default: silence, or standard error at the level that the environment variable
- * `PLATTER_LOG` names (`error`, `warning`, `info` or `debug`).
+ * `PLATTER_LOG` names (`error`, `warning`, `info`, `debug` or `trace`,
+ * which switches all trace events on).
  *
  * `free_fn` (may be NULL) is called once with `user_data`: when another function is set and the
  * last call of this one has returned, or at once when this call fails. `flags` must be 0.
@@ -1075,6 +1081,31 @@ int platter_log_set(platter_log_fn log_fn,
                     uint32_t level,
                     uint32_t flags,
                     struct platter_error **err);
+
+/**
+ * Switches the trace events whose names match `pattern` on (`on` is true) or off, for the whole process;
+ * all are off at first, and one that is off costs next to nothing. `*` stands for any characters, `?` for
+ * one. `*out` is the number of events that match, which may be 0. Events go as lines
+ * `NAME KEY=VALUE ...` to the function of `platter_log_set()` where that takes `PLATTER_LOG_TRACE`.
+ * Names and keys may change with every release. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `pattern` is NULL or NUL-terminated.
+ */
+int platter_trace_switch(size_t *out,
+                         const char *pattern,
+                         bool on,
+                         uint32_t flags,
+                         struct platter_error **err);
+
+/**
+ * The name of trace event `index`, counted from 0; NULL past the last one. Lives as long as the library.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_trace_event(size_t index);
 
 /**
  * Reads a size as users type it: digits, a fraction where a suffix follows, and an optional suffix

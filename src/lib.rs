@@ -30,6 +30,7 @@ pub mod storage;
     reason = "the one room for system calls that std does not offer"
 )]
 mod sys;
+pub mod trace;
 pub mod zero;
 
 pub use error::{Error, ErrorKind, Result};

@@ -16,6 +16,8 @@ pub enum Level {
     Info = 3,
     /// Decisions within an operation.
     Debug = 4,
+    /// Trace events that are on; see [`crate::trace`].
+    Trace = 5,
 }
 
 impl Level {
@@ -26,6 +28,7 @@ impl Level {
             "warning" | "warn" => Self::Warning,
             "info" => Self::Info,
             "debug" => Self::Debug,
+            "trace" => Self::Trace,
             _ => return None,
         })
     }
@@ -37,6 +40,7 @@ impl Level {
             Self::Warning => "warning",
             Self::Info => "info",
             Self::Debug => "debug",
+            Self::Trace => "trace",
         }
     }
 }
@@ -80,12 +84,20 @@ fn state() -> &'static RwLock<State> {
     STATE.get_or_init(|| RwLock::new(from_environment()))
 }
 
+/// Reads `PLATTER_LOG`, if that was not done yet: it may switch trace events on.
+pub fn init() {
+    state();
+}
+
 /// `PLATTER_LOG=LEVEL` writes to standard error; anything else is silence.
 fn from_environment() -> State {
+    let name = std::env::var("PLATTER_LOG").ok();
+    let level = name.and_then(|name| Level::from_name(&name));
+    if level == Some(Level::Trace) {
+        crate::trace::switch("*", true);
+    }
     State {
-        level: std::env::var("PLATTER_LOG")
-            .ok()
-            .and_then(|name| Level::from_name(&name)),
+        level,
         sink: Arc::new(|level, line| {
             // A log that cannot be written must not fail the work.
             let _ = writeln!(std::io::stderr(), "platter {}: {line}", level.name());

@@ -60,7 +60,7 @@ static void print_help(void)
            "     print the version and end\n"
            "  -T,--trace TRACE\n"
            "     [[enable=]<pattern>][,events=<file>][,file=<file>]\n"
-           "     accepted for compatibility; there are no events to trace\n\n"
+           "     write events of the library to stderr or a file; \"help\" lists them\n\n"
            "Commands (COMMAND --help tells more about each):\n\n",
            print_program());
     for (size_t i = 0; i < COMMAND_COUNT; i++)

@@ -1,11 +1,24 @@
 #include "trace.h"
 
 #include <errno.h>
+#include <platter.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "print.h"
+
+static FILE *log_file; /* NULL for stderr; open until the process ends */
+static bool listening;
+
+static void write_line(uint32_t level, const char *line, void *user_data)
+{
+    FILE *stream = log_file != NULL ? log_file : stderr;
+
+    (void)user_data;
+    if (level == PLATTER_LOG_TRACE)
+        fprintf(stream, "%s\n", line);
+}
 
 static bool names_key(const char *item, const char *key)
 {
@@ -14,49 +27,110 @@ static bool names_key(const char *item, const char *key)
     return strncmp(item, key, length) == 0 && item[length] == '=';
 }
 
-static bool can_open(const char *path, const char *mode)
+static void list_events(void)
 {
-    FILE *stream = fopen(path, mode);
+    const char *name = NULL;
 
-    if (stream == NULL)
+    for (size_t i = 0; (name = platter_trace_event(i)) != NULL; i++)
+        puts(name);
+}
+
+/* Sends what happens from now on to stderr or the file. */
+static bool start_listening(void)
+{
+    platter_error *error = NULL;
+
+    if (!listening && platter_log_set(write_line, NULL, NULL, PLATTER_LOG_TRACE, 0, &error) !=
+                          PLATTER_OK) {
+        print_platter_error(error);
         return false;
-    fclose(stream);
+    }
+    listening = true;
     return true;
 }
 
-static bool accept_item(const char *item, bool first)
+/* "PATTERN" or, to switch off, "-PATTERN"; events of QEMU's that this tool does not have match nothing. */
+static enum trace_outcome switch_events(const char *pattern)
 {
-    if (names_key(item, "enable") || (first && strchr(item, '=') == NULL))
-        return true;
-    if (names_key(item, "events")) {
-        const char *path = item + strlen("events=");
+    const bool off = pattern[0] == '-';
+    platter_error *error = NULL;
+    size_t count = 0;
 
-        if (can_open(path, "r"))
-            return true;
+    if (strcmp(pattern, "help") == 0 || strcmp(pattern, "?") == 0) {
+        list_events();
+        return TRACE_LISTED;
+    }
+    if (!start_listening())
+        return TRACE_REFUSED;
+    if (platter_trace_switch(&count, off ? pattern + 1 : pattern, !off, 0, &error) != PLATTER_OK) {
+        print_platter_error(error);
+        return TRACE_REFUSED;
+    }
+    return TRACE_ACCEPTED;
+}
+
+/* One pattern per line; empty lines and those that begin with '#' are left out. */
+static enum trace_outcome switch_by_file(const char *path)
+{
+    enum trace_outcome outcome = TRACE_ACCEPTED;
+    FILE *stream = fopen(path, "r");
+    char *line = NULL;
+    size_t size = 0;
+
+    if (stream == NULL) {
         fprintf(stderr, "%s:%s: %s\n", print_program(), path, strerror(errno));
-        return false;
+        return TRACE_REFUSED;
     }
-    if (names_key(item, "file")) {
-        const char *path = item + strlen("file=");
+    while (outcome == TRACE_ACCEPTED && getline(&line, &size, stream) > 0) {
+        line[strcspn(line, "\r\n")] = '\0';
+        if (line[0] != '\0' && line[0] != '#')
+            outcome = switch_events(line);
+    }
+    if (ferror(stream) && outcome == TRACE_ACCEPTED) {
+        fprintf(stderr, "%s:%s: %s\n", print_program(), path, strerror(errno));
+        outcome = TRACE_REFUSED;
+    }
+    free(line);
+    fclose(stream);
+    return outcome;
+}
 
-        if (can_open(path, "a"))
-            return true;
+static enum trace_outcome log_to(const char *path)
+{
+    FILE *stream = fopen(path, "we");
+
+    if (stream == NULL) {
         print_error("Error opening logfile %s: %s", path, strerror(errno));
-        return false;
+        return TRACE_REFUSED;
     }
+    /* Lines of a process that dies are there all the same. */
+    setvbuf(stream, NULL, _IOLBF, 0);
+    if (log_file != NULL)
+        fclose(log_file);
+    log_file = stream;
+    return TRACE_ACCEPTED;
+}
+
+static enum trace_outcome accept_item(const char *item, bool first)
+{
+    if (names_key(item, "enable"))
+        return switch_events(item + strlen("enable="));
+    if (names_key(item, "events"))
+        return switch_by_file(item + strlen("events="));
+    if (names_key(item, "file"))
+        return log_to(item + strlen("file="));
+    if (first && strchr(item, '=') == NULL)
+        return switch_events(item);
     print_error("Invalid parameter '%.*s'", (int)strcspn(item, "="), item);
-    return false;
+    return TRACE_REFUSED;
 }
 
 enum trace_outcome trace_accept(const char *text)
 {
     enum trace_outcome outcome = TRACE_ACCEPTED;
     bool first = true;
-    char *copy = NULL;
+    char *copy = strdup(text);
 
-    if (strcmp(text, "help") == 0 || strcmp(text, "?") == 0)
-        return TRACE_LISTED; /* the list of events is empty */
-    copy = strdup(text);
     if (copy == NULL) {
         print_error("Out of memory");
         return TRACE_REFUSED;
@@ -66,8 +140,8 @@ enum trace_outcome trace_accept(const char *text)
 
         if (comma != NULL)
             *comma = '\0';
-        if (*item != '\0' && !accept_item(item, first))
-            outcome = TRACE_REFUSED;
+        if (*item != '\0')
+            outcome = accept_item(item, first);
         first = false;
         item = comma != NULL ? comma + 1 : NULL;
     }

@@ -1,4 +1,4 @@
-/* --trace: accepted as QEMU's tools accept it; this tool has no events to trace. */
+/* --trace: switches the library's trace events on and writes them out, as QEMU's tools do. */
 #ifndef TRACE_H
 #define TRACE_H
 
@@ -6,7 +6,7 @@
 
 enum trace_outcome { TRACE_ACCEPTED, TRACE_LISTED, TRACE_REFUSED };
 
-/* Checks "[[enable=]PATTERN][,events=FILE][,file=FILE]"; a refusal was reported already. */
+/* Does what "[[enable=]PATTERN][,events=FILE][,file=FILE]" says; a refusal was reported already. */
 enum trace_outcome trace_accept(const char *text);
 
 #endif

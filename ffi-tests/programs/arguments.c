@@ -95,6 +95,12 @@ static void basics(void)
     OK(platter_log_set(NULL, &frees, count_free, 0, 0, &err));
     CHECK(frees == 3);
     frees = 0;
+    size_t count = 7;
+    NO_NULL(platter_trace_switch(NULL, "*", true, 0, &err), "out");
+    NO_NULL(platter_trace_switch(&count, NULL, true, 0, &err), "pattern");
+    CHECK(count == 0);
+    NO_FLAG(platter_trace_switch(&count, "*", true, BAD, &err));
+    CHECK(platter_trace_event(SIZE_MAX) == NULL);
 }
 
 static void options(void)

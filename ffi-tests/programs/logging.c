@@ -13,6 +13,17 @@ static void on_line(uint32_t level, const char *line, void *user_data)
         images++;
 }
 
+static int events;
+
+static void on_event(uint32_t level, const char *line, void *user_data)
+{
+    CHECK(user_data == &lines);
+    if (level != PLATTER_LOG_TRACE)
+        return;
+    CHECK_STR(line, "image_open file=\"a.raw\" format=raw writable=false size=4096");
+    events++;
+}
+
 static void count_free(void *user_data)
 {
     CHECK(user_data == &lines);
@@ -34,6 +45,31 @@ int main(void)
     lines = 0;
     OK(platter_image_close(open_image("a.raw", "raw", 0), 0, &err));
     CHECK(lines == 0);
+
+    /* Trace events: off until a pattern switches them on, and only at their level. */
+    const char *name = NULL;
+    size_t count = 0, listed = 0;
+    while ((name = platter_trace_event(listed)) != NULL)
+        listed++;
+    CHECK(listed > 5);
+    OK(platter_trace_switch(&count, "*", true, 0, &err));
+    CHECK(count == listed);
+    OK(platter_trace_switch(&count, "*", false, 0, &err));
+    CHECK(count == listed);
+    OK(platter_trace_switch(&count, "no_such_event", true, 0, &err));
+    CHECK(count == 0);
+    OK(platter_log_set(on_event, &lines, count_free, PLATTER_LOG_TRACE, 0, &err));
+    OK(platter_image_close(open_image("a.raw", "raw", 0), 0, &err));
+    CHECK(events == 0);
+    OK(platter_trace_switch(&count, "image_?pen", true, 0, &err));
+    CHECK(count == 1);
+    OK(platter_image_close(open_image("a.raw", "raw", 0), 0, &err));
+    CHECK(events == 1);
+    OK(platter_log_set(on_event, &lines, count_free, PLATTER_LOG_DEBUG, 0, &err));
+    OK(platter_image_close(open_image("a.raw", "raw", 0), 0, &err));
+    CHECK(events == 1);
+    OK(platter_log_set(NULL, NULL, NULL, 0, 0, &err));
+    CHECK(frees == 4);
     passed();
     return 0;
 }

@@ -237,10 +237,11 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keeps panics of this library off the caller's stderr; others go to the hook that was there.
+/// What the first call does. Keeps panics of this library off the caller's stderr; others go to the hook that was there.
 fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        crate::log::init();
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let worker = std::thread::current()

@@ -1,12 +1,12 @@
-//! The log callback.
+//! The log callback and trace events.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::capi::error::platter_error;
-use crate::capi::guard::{UserData, call, check_flags, platter_free_fn};
-use crate::capi::text::c_line;
+use crate::capi::guard::{UserData, call, call_out, check_flags, get, platter_free_fn};
+use crate::capi::text::{c_line, c_string, utf8};
 use crate::error::Error;
 use crate::log::Level;
 
@@ -19,6 +19,9 @@ pub const PLATTER_LOG_INFO: u32 = 3;
 /// Log level: and decisions within an operation.
 pub const PLATTER_LOG_DEBUG: u32 = 4;
 
+/// Log level: and trace events that `platter_trace_switch()` has switched on.
+pub const PLATTER_LOG_TRACE: u32 = 5;
+
 /// Receives a line of the log, without newline; `level` is a `PLATTER_LOG_*`. Called from any
 /// thread, also from several at once; it must not call `platter_log_set()`.
 pub type platter_log_fn =
@@ -26,7 +29,8 @@ pub type platter_log_fn =
 
 /// Sends log lines of `level` and graver ones to `log_fn`, for the whole process. NULL for `log_fn`
 /// goes back to the default: silence, or standard error at the level that the environment variable
-/// `PLATTER_LOG` names (`error`, `warning`, `info` or `debug`).
+/// `PLATTER_LOG` names (`error`, `warning`, `info`, `debug` or `trace`,
+/// which switches all trace events on).
 ///
 /// `free_fn` (may be NULL) is called once with `user_data`: when another function is set and the
 /// last call of this one has returned, or at once when this call fails. `flags` must be 0.
@@ -56,6 +60,7 @@ pub unsafe extern "C" fn platter_log_set(
             PLATTER_LOG_WARNING => Level::Warning,
             PLATTER_LOG_INFO => Level::Info,
             PLATTER_LOG_DEBUG => Level::Debug,
+            PLATTER_LOG_TRACE => Level::Trace,
             _ => return Err(Error::invalid(format!("Unknown log level {level}"))),
         };
         crate::log::set_sink(Some((
@@ -67,5 +72,48 @@ pub unsafe extern "C" fn platter_log_set(
             }),
         )));
         Ok(())
+    })
+}
+
+/// Switches the trace events whose names match `pattern` on (`on` is true) or off, for the whole process;
+/// all are off at first, and one that is off costs next to nothing. `*` stands for any characters, `?` for
+/// one. `*out` is the number of events that match, which may be 0. Events go as lines
+/// `NAME KEY=VALUE ...` to the function of `platter_log_set()` where that takes `PLATTER_LOG_TRACE`.
+/// Names and keys may change with every release. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `pattern` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_trace_switch(
+    out: Option<&mut MaybeUninit<usize>>,
+    pattern: *const c_char,
+    on: bool,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let pattern = unsafe { utf8(pattern, "pattern")? };
+        Ok(crate::trace::switch(pattern, on))
+    })
+}
+
+/// The name of trace event `index`, counted from 0; NULL past the last one. Lives as long as the library.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_trace_event(index: usize) -> *const c_char {
+    static NAMES: OnceLock<Vec<CString>> = OnceLock::new();
+    get(std::ptr::null(), || {
+        let names = NAMES.get_or_init(|| {
+            let events = crate::trace::events().iter();
+            events.map(|name| c_string(*name)).collect()
+        });
+        names
+            .get(index)
+            .map_or(std::ptr::null(), |name| name.as_ptr())
     })
 }

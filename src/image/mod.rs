@@ -34,6 +34,7 @@ use crate::location::Location;
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
 use crate::storage::{CacheMode, Storage};
+use crate::trace::{self, Event};
 
 use align::UnitLock;
 use plan::{BackingPlan, DetectZeroes};
@@ -243,6 +244,7 @@ impl Image {
             return Ok(());
         }
         self.closed = true;
+        trace::emit(Event::ImageClose, || format!("file={:?}", self.filename));
         let flushed = self.flush();
         flushed.and(self.format.close())
     }

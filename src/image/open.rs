@@ -17,6 +17,7 @@ use crate::location::Location;
 use crate::location::tree::first_key;
 use crate::options::Values;
 use crate::storage::Storage;
+use crate::trace::{self, Event};
 
 /// What stays the same while one layer and the files that it names are opened.
 #[derive(Clone, Copy, Debug)]
@@ -173,13 +174,18 @@ fn open_over(
         ));
     }
     if !opened.locked {
-        storage.lock(lock::of_image(lock::Use {
+        let request = lock::of_image(lock::Use {
             has_metadata: !matches!(driver.name, "raw" | "luks"),
             writable: options.writable,
             metadata_only: options.metadata_only,
             deny_writers: options.deny_writers,
             force_share: context.force_share,
-        }))?;
+        });
+        trace::emit(Event::ImageLock, || {
+            let (uses, denies) = (request.uses.bits(), request.denies.bits());
+            format!("file={name:?} uses={uses:#x} denies={denies:#x}")
+        });
+        storage.lock(request)?;
     }
     let values = check_options(driver, plan)?;
     if matches!(plan.backing, BackingPlan::Tree(_)) && !driver.features.contains(Features::BACKING)
@@ -229,6 +235,15 @@ fn open_over(
         closed: false,
     };
     names::set(&mut image, plan, opened.plain, bare);
+    trace::emit(Event::ImageOpen, || {
+        format!(
+            "file={:?} format={} writable={} size={}",
+            image.filename,
+            image.format_name,
+            options.writable,
+            image.len()
+        )
+    });
     if plan.data_file.is_some() && !data_file_used && !options.metadata_only {
         return Err(Error::invalid(
             "'data-file' can only be set for images with an external data file",

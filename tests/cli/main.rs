@@ -24,4 +24,5 @@ mod resize;
 mod samples;
 mod signals;
 mod snapshot;
+mod trace;
 mod usage;

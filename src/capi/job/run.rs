@@ -19,6 +19,7 @@ use crate::capi::text::{c_line, c_string};
 use crate::error::{Error, Result, ResultExt};
 use crate::job::{Job, JobControl, Message, Progress, Verdict, without_signals};
 use crate::log::{Level, log};
+use crate::trace::{self, Event};
 
 type ProgressFn = unsafe extern "C" fn(*const platter_progress, *mut c_void) -> c_int;
 type MessageFn = unsafe extern "C" fn(*const platter_message, *mut c_void);
@@ -258,6 +259,7 @@ impl Runner {
         *self.state.lock() = State::Running(Some(this));
         let begin = Instant::now();
         log(Level::Info, || format!("{} begins", self.name));
+        trace::emit(Event::JobBegin, || format!("job={}", self.name));
         let result = caught(Some(&self.poison), || body(&mut job, &images));
         if self.poison.is_set() {
             for image in &images {
@@ -270,6 +272,14 @@ impl Runner {
         log(Level::Info, || match &result {
             Ok(_) => format!("{} ends after {:.3?}", self.name, begin.elapsed()),
             Err(error) => format!("{} fails after {:.3?}: {error}", self.name, begin.elapsed()),
+        });
+        trace::emit(Event::JobEnd, || {
+            format!(
+                "job={} ok={} time={:?}",
+                self.name,
+                result.is_ok(),
+                begin.elapsed()
+            )
         });
         let outcome = result
             .map(report::Inner::new)

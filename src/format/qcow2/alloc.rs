@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::ZeroFlags;
+use crate::trace::{self, Event};
 
 use super::cache::Class;
 use super::limbo::Freed;
@@ -120,6 +121,9 @@ impl Qcow2 {
             self.check_allocation(cluster..cluster + count)?;
             self.set_refcounts(alloc, cluster, count, 1)?;
             alloc.cursor = cluster + count;
+            trace::emit(Event::Qcow2Allocate, || {
+                format!("offset={:#x} clusters={count}", cluster << bits)
+            });
             return Ok(HostRun {
                 cluster,
                 count,

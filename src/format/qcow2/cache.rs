@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
+use crate::trace::{self, Event};
 
 const SHARDS: usize = 16;
 
@@ -21,6 +22,16 @@ pub(super) enum Class {
     L2,
     /// A refcount block.
     Refcount,
+}
+
+impl Class {
+    /// The trace event of loading one.
+    fn load_event(self) -> Event {
+        match self {
+            Self::L2 => Event::Qcow2L2Load,
+            Self::Refcount => Event::Qcow2RefcountLoad,
+        }
+    }
 }
 
 /// The words of a slice, in host byte order.
@@ -175,6 +186,7 @@ impl Cache {
                     .map(|chunk| AtomicU64::new(be64(chunk)))
                     .collect();
                 let _ = slice.words.set(words);
+                trace::emit(class.load_event(), || format!("offset={offset:#x}"));
             }
             drop(failed);
             return Ok(slice);

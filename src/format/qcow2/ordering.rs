@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Durability;
+use crate::trace::{self, Event};
 
 use super::cache::{Class, Taken};
 use super::disk::Incompatible;
@@ -27,6 +28,13 @@ impl Qcow2 {
     /// Everything written so far reaches the disk before anything that is written later, as far
     /// as the image's durability asks for.
     pub(super) fn barrier(&self) -> Result<()> {
+        trace::emit(Event::Qcow2Barrier, || {
+            format!(
+                "file={:?} durability={:?}",
+                self.storage.name(),
+                self.durability
+            )
+        });
         if self.durability == Durability::Synced {
             self.sync_all(Durability::Synced)?;
         }
@@ -64,6 +72,9 @@ impl Qcow2 {
         if self.read_only {
             return Ok(());
         }
+        trace::emit(Event::Qcow2Flush, || {
+            format!("file={:?} durability={durability:?}", self.storage.name())
+        });
         self.check_lost()?;
         self.write_metadata(!self.lazy, durability)?;
         self.reclaim()

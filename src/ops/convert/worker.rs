@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::job::{Job, JobControl, without_signals};
+use crate::trace::{self, Event};
 
 use super::buffer::Buffer;
 use super::offload::Offload;
@@ -101,6 +102,9 @@ impl Work<'_> {
             Step::Again => {}
             Step::Write(prepared) => {
                 *turn = prepared.turn;
+                trace::emit(Event::ConvertRange, || {
+                    format!("turn={} bytes={}", prepared.turn, prepared.len)
+                });
                 self.sink.write(&prepared)?;
                 control.advance(prepared.len);
                 order.written(prepared.buf);
