@@ -3,6 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -46,38 +47,99 @@ pub enum Event {
     Sync,
 }
 
-/// Memory that logs its changes from the time it was made or [`LoggingStorage::restart`]ed.
+/// One change of one of the files of a [`Log`].
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The file's number, in the order of [`Log::file`].
+    pub file: usize,
+    /// What happened to it.
+    pub event: Event,
+}
+
+/// The common log of several files: what happened to all of them, in one order.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// Held across each change, so that the log's order is the order of the changes.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The bytes of each file at the beginning of the log.
+    initial: Vec<Vec<u8>>,
+    records: Vec<Record>,
+}
+
+impl Log {
+    /// An empty log of no file.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// A file of this log that holds `bytes`, which count as durable.
+    pub fn file(self: &Arc<Self>, name: impl Into<String>, bytes: Vec<u8>) -> Arc<LoggingStorage> {
+        Arc::new(LoggingStorage::of(self.clone(), name.into(), bytes))
+    }
+
+    /// The number of changes so far, of all files.
+    pub fn count(&self) -> usize {
+        self.state.lock().records.len()
+    }
+
+    /// The changes so far, of all files.
+    pub fn records(&self) -> Vec<Record> {
+        self.state.lock().records.clone()
+    }
+
+    /// The bytes of each file at the beginning of the log.
+    pub fn initial(&self) -> Vec<Vec<u8>> {
+        self.state.lock().initial.clone()
+    }
+}
+
+/// Memory that logs its changes from the time it was made on.
 #[derive(Debug)]
 pub struct LoggingStorage {
     memory: MemoryStorage,
-    /// The bytes at the beginning of the log, and the log. Held across each change, so that the
-    /// log's order is the order of the changes.
-    log: Mutex<(Vec<u8>, Vec<Event>)>,
+    log: Arc<Log>,
+    /// Its number in the log.
+    file: usize,
 }
 
 impl LoggingStorage {
-    /// One that holds `bytes` at first.
+    /// One that holds `bytes` at first, with a log of its own.
     pub fn new(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self::of(Log::new(), name.into(), bytes)
+    }
+
+    fn of(log: Arc<Log>, name: String, bytes: Vec<u8>) -> Self {
+        let mut state = log.state.lock();
+        state.initial.push(bytes.clone());
+        let file = state.initial.len() - 1;
+        drop(state);
         Self {
-            memory: MemoryStorage::with_bytes(name, bytes.clone()),
-            log: Mutex::new((bytes, Vec::new())),
+            memory: MemoryStorage::with_bytes(name, bytes),
+            log,
+            file,
         }
     }
 
-    /// Begins a new log with the present bytes, which count as durable.
-    pub fn restart(&self) {
-        let mut log = self.log.lock();
-        *log = (self.memory.to_vec(), Vec::new());
+    /// The log that it writes to.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
-    /// The events so far.
+    /// Its own events so far.
     pub fn events(&self) -> Vec<Event> {
-        self.log.lock().1.clone()
+        let state = self.log.state.lock();
+        let own = state.records.iter().filter(|r| r.file == self.file);
+        own.map(|record| record.event.clone()).collect()
     }
 
-    /// The number of events so far.
+    /// The number of its own events so far.
     pub fn event_count(&self) -> usize {
-        self.log.lock().1.len()
+        let state = self.log.state.lock();
+        state.records.iter().filter(|r| r.file == self.file).count()
     }
 
     /// The present bytes.
@@ -90,19 +152,13 @@ impl LoggingStorage {
         self.crash_state(count, |_| true)
     }
 
-    /// The events among the first `count` that no sync has made durable.
-    pub fn pending(&self, count: usize) -> Range<usize> {
-        let log = self.log.lock();
-        pending(&log.1[..count.min(log.1.len())])
-    }
-
     /// The bytes after a power cut behind the first `count` events: all that a sync made durable,
     /// and of the pending events those that `keep` takes by index, in their order.
     pub fn crash_state(&self, count: usize, keep: impl Fn(usize) -> bool) -> Vec<u8> {
-        let log = self.log.lock();
-        let events = &log.1[..count.min(log.1.len())];
+        let events = self.events();
+        let events = &events[..count.min(events.len())];
         let pending = pending(events);
-        let mut bytes = log.0.clone();
+        let mut bytes = self.log.state.lock().initial[self.file].clone();
         for (index, event) in events.iter().enumerate() {
             if !pending.contains(&index) || keep(index) {
                 event.apply(&mut bytes);
@@ -116,19 +172,47 @@ impl LoggingStorage {
         event: Event,
         change: impl FnOnce(&MemoryStorage) -> Result<()>,
     ) -> Result<()> {
-        let mut log = self.log.lock();
+        let mut state = self.log.state.lock();
         change(&self.memory)?;
-        log.1.push(event);
+        let file = self.file;
+        state.records.push(Record { file, event });
         Ok(())
     }
 }
 
+/// The events that no sync has made durable.
 fn pending(events: &[Event]) -> Range<usize> {
     let synced = events.iter().rposition(|event| *event == Event::Sync);
     synced.map_or(0, |at| at + 1)..events.len()
 }
 
 impl Event {
+    /// Does the change in part: of the blocks of `unit` bytes that a write covers, those that
+    /// `keep` takes, as a device may have stored them at the time of a power cut. What is no write
+    /// of several blocks is done if `keep` takes it.
+    pub fn apply_torn(&self, bytes: &mut Vec<u8>, unit: u64, mut keep: impl FnMut() -> bool) {
+        let Event::Write { offset, bytes: new } = self else {
+            if keep() {
+                self.apply(bytes);
+            }
+            return;
+        };
+        let mut rest = &new[..];
+        let mut at = *offset;
+        while !rest.is_empty() {
+            let len = (unit - at % unit).min(rest.len() as u64) as usize;
+            let (block, others) = rest.split_at(len);
+            if keep() {
+                let part = Event::Write {
+                    offset: at,
+                    bytes: block.to_vec(),
+                };
+                part.apply(bytes);
+            }
+            (rest, at) = (others, at + len as u64);
+        }
+    }
+
     /// Does the change to the bytes of a file.
     pub fn apply(&self, bytes: &mut Vec<u8>) {
         let mut fill = |offset: u64, len: u64, value: u8, grow: bool| {
@@ -272,12 +356,39 @@ mod tests {
         storage.discard(0, 1).unwrap();
         storage.set_len(5, Preallocation::Off).unwrap();
         assert_eq!(storage.event_count(), 6);
-        assert_eq!(storage.pending(6), 2..6);
+        assert_eq!(pending(&storage.events()), 2..6);
         assert_eq!(storage.state_after(6), storage.to_vec());
         assert_eq!(storage.state_after(3), [1, 2, 2, 9]);
         assert_eq!(storage.crash_state(6, |_| false), [1, 9, 9, 9]);
         assert_eq!(storage.crash_state(6, |n| n == 3), [1, 9, 9, 0, 0, 0]);
-        storage.restart();
-        assert_eq!(storage.crash_state(0, |_| false), [JUNK, 2, 2, 0, 0]);
+    }
+
+    #[test]
+    fn files_of_one_log_share_its_order() {
+        let log = Log::new();
+        let (a, b) = (log.file("a", vec![1]), log.file("b", vec![2]));
+        a.write_at(&[3], 0).unwrap();
+        b.write_at(&[4], 0).unwrap();
+        a.sync(Durability::Synced).unwrap();
+        let files: Vec<usize> = log.records().iter().map(|record| record.file).collect();
+        assert_eq!(files, [0, 1, 0]);
+        assert_eq!((a.event_count(), b.event_count(), log.count()), (2, 1, 3));
+        assert_eq!(a.crash_state(2, |_| false), [3]);
+        assert_eq!(b.crash_state(1, |_| false), [2]);
+    }
+
+    #[test]
+    fn a_torn_write_keeps_some_of_its_blocks() {
+        let event = Event::Write {
+            offset: 1,
+            bytes: vec![7; 5],
+        };
+        let mut bytes = vec![0; 6];
+        let mut n = 0;
+        event.apply_torn(&mut bytes, 2, || {
+            n += 1;
+            n != 2
+        });
+        assert_eq!(bytes, [0, 7, 0, 0, 7, 7]);
     }
 }

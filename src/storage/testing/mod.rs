@@ -4,4 +4,4 @@ mod faulty;
 mod logging;
 
 pub use faulty::{Calls, Fault, FaultyStorage};
-pub use logging::{Event, LoggingStorage};
+pub use logging::{Event, Log, LoggingStorage, Record};
