@@ -9,12 +9,13 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::image::OpenOptions;
 use crate::image::adapter::ImageStorage;
 use crate::image::plan::{HostFile, HostName};
 use crate::location::Node;
 use crate::location::tree::leaf_text;
 use crate::storage::registry::{self, StorageOpen, Target};
-use crate::storage::{CacheMode, Storage};
+use crate::storage::Storage;
 
 /// An open host storage, or a node that serves as one.
 #[derive(Debug)]
@@ -55,13 +56,16 @@ impl Opened {
 ///
 /// # Errors
 /// Of the protocol.
-pub(super) fn open(host: &HostFile, writable: bool, cache: CacheMode) -> Result<Opened> {
+pub(super) fn open(host: &HostFile, writable: bool, options: &OpenOptions) -> Result<Opened> {
     let how = StorageOpen {
         writable,
-        cache: host.common.cache(cache),
+        cache: host.common.cache(options.cache),
         ..StorageOpen::default()
     };
-    let storage = open_storage(host, &how)?;
+    let storage = match given(host, &how, options) {
+        Some(storage) => storage?,
+        None => open_storage(host, &how)?,
+    };
     let base = match &host.name {
         HostName::Path(path) => path.clone().into_os_string(),
         HostName::Uri { uri, .. } => uri.into(),
@@ -86,6 +90,18 @@ pub(super) fn open(host: &HostFile, writable: bool, cache: CacheMode) -> Result<
         node: None,
         storage,
     })
+}
+
+/// The storage that the caller keeps under the name.
+fn given(
+    host: &HostFile,
+    how: &StorageOpen,
+    options: &OpenOptions,
+) -> Option<Result<Arc<dyn Storage>>> {
+    match (&options.storages, &host.name) {
+        (Some(storages), HostName::Path(path)) => storages.find(path, how),
+        _ => None,
+    }
 }
 
 fn open_storage(host: &HostFile, how: &StorageOpen) -> Result<Arc<dyn Storage>> {

@@ -33,7 +33,7 @@ use crate::format::{Format, FormatDriver};
 use crate::location::Location;
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
-use crate::storage::{CacheMode, Storage};
+use crate::storage::{CacheMode, NamedStorages, Storage};
 use crate::trace::{self, Event};
 
 use align::UnitLock;
@@ -60,6 +60,8 @@ pub struct OpenOptions {
     pub deny_writers: bool,
     /// The secrets that options such as `key-secret` name by ID.
     pub secrets: Secrets,
+    /// Storages that the caller keeps: a path that is one of their names opens no file.
+    pub storages: Option<Arc<dyn NamedStorages>>,
     /// What opening may do.
     pub policy: OpenPolicy,
 }
@@ -76,6 +78,7 @@ impl Default for OpenOptions {
             for_check: false,
             deny_writers: false,
             secrets: Secrets::default(),
+            storages: None,
             policy: OpenPolicy::default(),
         }
     }

@@ -117,7 +117,7 @@ pub(super) fn open_source(
 ) -> Result<Opened> {
     match source {
         Source::Host(host) | Source::Bare(host) => {
-            host::open(host, writable, context.options.cache)
+            host::open(host, writable, context.options)
         }
         Source::Node(plan) => {
             let options = OpenOptions {

@@ -19,7 +19,9 @@ pub use callbacks::{CallbackStorage, StorageCallbacks};
 pub use file::{FileOpen, FileStorage, Locking};
 pub use memory::MemoryStorage;
 pub use null::NullStorage;
-pub use registry::{Created, StorageCreate, StorageDriver, StorageFeatures, StorageOpen, Undo};
+pub use registry::{
+    Created, NamedStorages, StorageCreate, StorageDriver, StorageFeatures, StorageOpen, Undo,
+};
 pub use slice::SliceStorage;
 pub use traits::{
     CacheMode, CopyOutcome, Durability, Limits, LockRequest, Permissions, Preallocation, Storage,

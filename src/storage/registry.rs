@@ -1,5 +1,6 @@
 //! The protocol drivers: how a location's node becomes a storage.
 
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,6 +51,12 @@ pub struct StorageCreate {
     pub locking: Locking,
     /// Create nothing over a file that another process has open for writing.
     pub deny_writers: bool,
+}
+
+/// Storages that the caller keeps under names of its own, such as chains in memory.
+pub trait NamedStorages: Debug + Send + Sync {
+    /// The storage of that name, asked before the protocols; None leaves the name to them.
+    fn find(&self, name: &Path, how: &StorageOpen) -> Option<Result<Arc<dyn Storage>>>;
 }
 
 /// What a driver opens: a name, or options.

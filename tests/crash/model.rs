@@ -1,79 +1,134 @@
-//! What each sector may hold after a crash.
+//! What an image may hold after a crash.
 
 use crate::rig::{SECTOR, SIZE, base_tag};
 
-/// Sectors of the image.
+/// Sectors of the image at first.
 pub const SECTORS: usize = SIZE as usize / SECTOR;
+/// Sectors that the image has at most.
+pub const MAX_SECTORS: usize = SECTORS + SECTORS / 4;
 
-/// The values that one sector has had, by the number of events at which they became possible.
+/// The values that something has had, by the number of events at which they became possible.
 #[derive(Clone, Debug)]
-struct Sector {
+struct Possible<T> {
+    current: T,
     /// Durable since the event count.
-    settled: Vec<(usize, u64)>,
-    /// Written since: possible from the event count on, until settled.
-    written: Vec<(usize, u64)>,
+    settled: Vec<(usize, T)>,
+    /// Under way since the event count: possible from then on, until settled.
+    begun: Vec<(usize, T)>,
+}
+
+impl<T: Copy + PartialEq> Possible<T> {
+    fn new(value: T) -> Self {
+        Self {
+            current: value,
+            settled: vec![(0, value)],
+            begun: Vec::new(),
+        }
+    }
+
+    fn set(&mut self, at: usize, value: T) {
+        self.begun.push((at, value));
+        self.current = value;
+    }
+
+    fn settle(&mut self, at: usize) {
+        if self.settled.last().is_none_or(|(_, v)| *v != self.current) {
+            self.settled.push((at, self.current));
+        }
+    }
+
+    fn allows(&self, value: T, count: usize, last_flush: usize) -> bool {
+        let settled = self.settled.iter().rev().find(|(at, _)| *at <= last_flush);
+        let mut begun = self.begun.iter();
+        settled.is_some_and(|(_, v)| *v == value)
+            || begun.any(|(at, v)| *v == value && (last_flush..=count).contains(at))
+    }
 }
 
 /// The history of an image.
 pub struct History {
-    sectors: Vec<Sector>,
-    current: Vec<u64>,
+    sectors: Vec<Possible<u64>>,
+    len: Possible<usize>,
+    /// Over a base whose sectors hold their tags.
+    overlay: bool,
 }
 
 impl History {
     /// An empty image, over a base or not.
     pub fn new(overlay: bool) -> Self {
-        let current: Vec<u64> = (0..SECTORS)
-            .map(|sector| if overlay { base_tag(sector) } else { 0 })
-            .collect();
-        let sectors = current
-            .iter()
-            .map(|tag| Sector {
-                settled: vec![(0, *tag)],
-                written: Vec::new(),
-            })
-            .collect();
-        Self { sectors, current }
+        let below = |sector| {
+            if overlay && sector < SECTORS {
+                base_tag(sector)
+            } else {
+                0
+            }
+        };
+        Self {
+            sectors: (0..MAX_SECTORS).map(|s| Possible::new(below(s))).collect(),
+            len: Possible::new(SECTORS),
+            overlay,
+        }
+    }
+
+    /// What shows where the image holds nothing.
+    pub fn below(&self, sector: usize) -> u64 {
+        if self.overlay && sector < SECTORS {
+            base_tag(sector)
+        } else {
+            0
+        }
     }
 
     /// An operation that began at event `at` sets a sector.
     pub fn set(&mut self, at: usize, sector: usize, tag: u64) {
-        self.sectors[sector].written.push((at, tag));
-        self.current[sector] = tag;
+        self.sectors[sector].set(at, tag);
+    }
+
+    /// An operation that began at event `at` gives a sector up: it reads as zeroes or as what lies
+    /// below, which the driver decides, or still as before.
+    pub fn give_up(&mut self, at: usize, sector: usize) {
+        let below = self.below(sector);
+        let cell = &mut self.sectors[sector];
+        let now = cell.current;
+        cell.set(at, 0);
+        cell.set(at, below);
+        cell.current = now;
     }
 
     /// The driver decided: the sector reads as this from now on.
     pub fn observe(&mut self, sector: usize, tag: u64) {
-        self.current[sector] = tag;
+        self.sectors[sector].current = tag;
     }
 
     /// What the sector reads as now.
     pub fn current(&self, sector: usize) -> u64 {
-        self.current[sector]
+        self.sectors[sector].current
     }
 
-    /// A flush ended at event `at`: what was written is durable.
+    /// Sectors that the image has now.
+    pub fn len(&self) -> usize {
+        self.len.current
+    }
+
+    /// An operation that began at event `at` changes the number of sectors.
+    pub fn set_len(&mut self, at: usize, len: usize) {
+        self.len.set(at, len);
+    }
+
+    /// A flush ended at event `at`: what was done is durable.
     pub fn flushed(&mut self, at: usize) {
-        for (sector, tag) in self.sectors.iter_mut().zip(&self.current) {
-            if sector.settled.last().is_none_or(|(_, last)| last != tag) {
-                sector.settled.push((at, *tag));
-            }
-        }
+        self.sectors.iter_mut().for_each(|cell| cell.settle(at));
+        self.len.settle(at);
     }
 
-    /// Whether a sector may hold `tag` after a crash behind `count` events, where `flushes` holds
-    /// the event counts at which flushes had ended.
+    /// Whether a sector may hold `tag` after a crash behind `count` events, the last flush before
+    /// which had ended at `last_flush`.
     pub fn allows(&self, sector: usize, tag: u64, count: usize, last_flush: usize) -> bool {
-        let sector = &self.sectors[sector];
-        let settled = sector
-            .settled
-            .iter()
-            .rev()
-            .find(|(at, _)| *at <= last_flush);
-        settled.is_some_and(|(_, value)| *value == tag)
-            || sector
-                .written
-                .iter()
-                .any(|(at, value)| *value == tag && *at >= last_flush && *at <= count)
+        self.sectors[sector].allows(tag, count, last_flush)
+    }
+
+    /// The same for the number of sectors.
+    pub fn allows_len(&self, len: usize, count: usize, last_flush: usize) -> bool {
+        self.len.allows(len, count, last_flush)
     }
 }

@@ -1,410 +1,250 @@
-//! Random operations, and the states that a crash among them may leave.
+//! Random operations on one image, and the states that a crash among them may leave.
 
-use std::sync::{Arc, Mutex};
+use std::ops::Range;
+use std::sync::Arc;
 
-use platter::format::{BackingRef, Below, Format, NewSnapshot, RepairMode};
-use platter::job::Message;
-use platter::storage::memory::MemoryStorage;
-use platter::storage::testing::{Event, LoggingStorage};
-use platter::storage::{Durability, Storage, ZeroFlags};
-use platter::{ErrorKind, Job};
+use platter::format::{Format, RepairMode, registry};
+use platter::storage::testing::{Log, LoggingStorage};
+use platter::storage::{Durability, Storage};
 
-use crate::model::{History, SECTORS};
-use crate::rig::{self, Base, Config, SECTOR};
+use crate::model::History;
+use crate::random::Random;
+use crate::rig::{self, Access, Base, Config, FILES, SECTOR};
+use crate::states::{self, Crash};
+use crate::{operations::Operation, repair};
 
 /// Operations per run.
-const OPERATIONS: usize = 120;
-/// Random subsets of what is pending, per event.
-const SUBSETS: usize = 2;
+const OPERATIONS: usize = 110;
 
-/// SplitMix64: the same numbers on every machine.
-pub struct Random(u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-}
-
-struct Run<'a> {
-    config: &'a Config,
-    history: History,
+/// A run of operations, and what is known of it.
+pub struct Run<'a> {
+    pub config: &'a Config,
+    pub durability: Durability,
+    pub history: History,
+    pub log: Arc<Log>,
+    pub files: Vec<Arc<LoggingStorage>>,
+    pub random: Random,
+    pub snapshots: Vec<Taken>,
+    pub image: Option<Box<dyn Format>>,
     /// Event counts at which flushes ended.
     flushes: Vec<usize>,
-    log: Arc<LoggingStorage>,
-    random: Random,
-    next_tag: u64,
-    snapshots: Vec<Taken>,
+    tags: u64,
 }
 
 /// A snapshot of the run.
-struct Taken {
-    name: String,
-    contents: Vec<u64>,
+pub struct Taken {
+    pub name: String,
+    pub contents: Vec<u64>,
     /// Event counts: it is there from the first on, at the latest, and until the second at least.
-    made: usize,
-    dropped: usize,
+    pub made: usize,
+    pub dropped: usize,
 }
 
-/// Runs one configuration with one seed; returns how many crash states were checked.
-pub fn run(config: &Config, durability: Durability, seed: u64) -> usize {
-    let log = Arc::new(LoggingStorage::new("image", rig::new_image(config)));
+/// Runs one configuration with one seed; returns how many crash states were checked, those behind
+/// every `step`th event.
+pub fn run(config: &Config, durability: Durability, seed: u64, step: usize) -> usize {
+    let log = Log::new();
+    let files = FILES.iter().zip(rig::new_image(config));
     let mut run = Run {
         config,
+        durability,
         history: History::new(config.overlay),
-        flushes: vec![0],
+        files: files.map(|(name, bytes)| log.file(*name, bytes)).collect(),
         log,
         random: Random(seed.wrapping_mul(0x1234_5678_9ABC_DEF1) ^ config.name.len() as u64),
-        next_tag: 1,
         snapshots: Vec::new(),
+        image: None,
+        flushes: vec![0],
+        tags: 0,
     };
-    run.operate(durability);
-    run.replay(durability)
+    run.image = Some(run.open(&run.storages(), Access::Write).unwrap());
+    for _ in 0..OPERATIONS {
+        Operation::pick(&mut run).apply(&mut run);
+    }
+    run.image().close().unwrap();
+    run.image = None;
+    run.replay(step)
 }
 
 impl Run<'_> {
-    fn operate(&mut self, durability: Durability) {
-        let below = Base(self.config.overlay);
-        let mut image = rig::open(self.log.clone(), durability).unwrap();
-        for n in 0..OPERATIONS {
-            if n % 40 == 39 {
-                self.change_layer(&*image, n);
-                continue;
-            }
-            let start = self.random.below(SECTORS);
-            let span = if self.random.below(4) == 0 { 64 } else { 12 };
-            let count = 1 + self.random.below(span.min(SECTORS - start));
-            let (offset, len) = ((start * SECTOR) as u64, (count * SECTOR) as u64);
-            let at = self.log.event_count();
-            match self.random.below(23) {
-                20..23 => self.snapshot(&*image, n),
-                0..10 => {
-                    let tag = self.next_tag;
-                    self.next_tag += 1;
-                    (start..start + count).for_each(|s| self.history.set(at, s, tag));
-                    image
-                        .write(&rig::sector_of(tag).repeat(count), offset, &below)
-                        .unwrap();
-                }
-                10..13 => {
-                    (start..start + count).for_each(|s| self.history.set(at, s, 0));
-                    let flags = match self.random.below(2) {
-                        0 => ZeroFlags::empty(),
-                        _ => ZeroFlags::MAY_UNMAP,
-                    };
-                    image.write_zeroes(offset, len, flags, &below).unwrap();
-                }
-                13..16 => {
-                    // A discard may make a sector read as zeroes or as what lies below.
-                    for s in start..start + count {
-                        let now = self.history.current(s);
-                        self.history.set(at, s, 0);
-                        if self.config.overlay {
-                            self.history.set(at, s, rig::base_tag(s));
-                        }
-                        self.history.observe(s, now);
-                    }
-                    image.discard(offset, len).unwrap();
-                    let mut bytes = vec![0; len as usize];
-                    rig::read(&*image, &mut bytes, offset, &below).unwrap();
-                    for (s, sector) in (start..).zip(bytes.chunks_exact(SECTOR)) {
-                        self.history.observe(s, tag_of(sector).unwrap());
-                    }
-                }
-                16..18 if self.config.name != "v2" || n % 2 == 0 => {
-                    image.flush(durability).unwrap();
-                    self.settle();
-                }
-                _ => {
-                    image.close().unwrap();
-                    drop(image);
-                    self.log.sync(durability).unwrap();
-                    self.settle();
-                    image = rig::open(self.log.clone(), durability).unwrap();
-                }
-            }
-        }
-        image.close().unwrap();
+    /// The open image.
+    pub fn image(&self) -> &dyn Format {
+        &**self.image.as_ref().unwrap()
     }
 
-    /// Creates, applies or deletes a snapshot.
-    fn snapshot(&mut self, image: &dyn Format, n: usize) {
-        let at = self.log.event_count();
-        let snapshots = image.snapshots().unwrap();
-        let live: Vec<usize> = (0..self.snapshots.len())
-            .filter(|n| self.snapshots[*n].dropped == usize::MAX)
-            .collect();
-        let pick = live.get(self.random.below(live.len().max(1))).copied();
-        let action = self.random.below(if live.len() > 4 { 2 } else { 4 });
-        match (action, pick) {
-            (0, Some(pick)) => {
-                for (sector, tag) in self.snapshots[pick].contents.iter().enumerate() {
-                    self.history.set(at, sector, *tag);
-                }
-                let id = self.id_of(image, pick);
-                snapshots.apply(&id).unwrap();
-            }
-            (1, Some(pick)) => {
-                self.snapshots[pick].dropped = at;
-                snapshots.delete(&self.id_of(image, pick)).unwrap();
-            }
-            _ => {
-                let name = format!("s{n}");
-                let new = NewSnapshot {
-                    name: name.clone(),
-                    ..NewSnapshot::default()
-                };
-                let contents = (0..SECTORS).map(|s| self.history.current(s)).collect();
-                self.snapshots.push(Taken {
-                    name,
-                    contents,
-                    made: usize::MAX,
-                    dropped: usize::MAX,
-                });
-                match snapshots.create(&new) {
-                    Ok(_) => {
-                        self.snapshots.last_mut().unwrap().made = self.log.event_count();
-                    }
-                    Err(error) => {
-                        // One bit cannot count two references.
-                        assert_eq!(self.config.name, "narrow", "{error:?}");
-                        self.snapshots.pop();
-                        return;
-                    }
-                }
-            }
-        }
-        self.settle();
+    /// The files of the run.
+    pub fn storages(&self) -> Vec<Arc<dyn Storage>> {
+        let files = self.files.iter();
+        files.map(|file| file.clone() as Arc<dyn Storage>).collect()
     }
 
-    fn id_of(&self, image: &dyn Format, index: usize) -> String {
-        let list = image.info().unwrap().snapshots;
+    /// What lies below the image.
+    pub fn below(&self) -> Base {
+        Base(self.config.overlay)
+    }
+
+    /// A number that no sector has held.
+    pub fn new_tag(&mut self) -> u64 {
+        self.tags += 1;
+        self.tags
+    }
+
+    /// Opens an image of the run's kind.
+    pub fn open(
+        &self,
+        files: &[Arc<dyn Storage>],
+        access: Access,
+    ) -> platter::Result<Box<dyn Format>> {
+        let driver = registry::by_name("qcow2").unwrap();
+        rig::open(driver, self.config.options, files, self.durability, access)
+    }
+
+    /// Takes what the sectors read as now for what was decided.
+    pub fn look(&mut self, sectors: Range<usize>) {
+        let mut bytes = vec![0; sectors.len() * SECTOR];
+        let offset = (sectors.start * SECTOR) as u64;
+        rig::read(self.image(), &mut bytes, offset, &self.below()).unwrap();
+        for (s, sector) in sectors.zip(bytes.chunks_exact(SECTOR)) {
+            let tag = rig::tag_of(sector).unwrap();
+            let possible = [0, self.history.below(s), self.history.current(s)];
+            assert!(possible.contains(&tag), "sector {s} reads as {tag:x}");
+            self.history.observe(s, tag);
+        }
+    }
+
+    /// A flush has ended.
+    pub fn settle(&mut self) {
+        let at = self.log.count();
+        self.history.flushed(at);
+        self.flushes.push(at);
+    }
+
+    /// The ID of a snapshot of the run.
+    pub fn id_of(&self, index: usize) -> String {
+        let list = self.image().info().unwrap().snapshots;
         let name = &self.snapshots[index].name;
         list.into_iter().find(|s| s.name == *name).unwrap().id
     }
 
-    /// What is wrong with the snapshots of a state behind `count` events.
-    fn snapshots_wrong(&self, image: &dyn Format, count: usize) -> Vec<String> {
-        let mut wrong = Vec::new();
+    /// Builds and checks every state.
+    fn replay(&mut self, step: usize) -> usize {
+        let log = self.log.clone();
+        let mut random = Random(self.random.next());
+        states::each(&log, self.durability, &mut random, step, |crash| {
+            if let Err(text) = self.check(&crash) {
+                let name = format!("crash-{}-{}.qcow2", self.config.name, crash.count);
+                let path = std::env::temp_dir().join(name);
+                let _ = std::fs::write(&path, &crash.files[0]);
+                panic!(
+                    "{}: {} of the first {} events: {text}; see {}",
+                    self.config.name,
+                    crash.what,
+                    crash.count,
+                    path.display()
+                );
+            }
+        })
+    }
+
+    /// What is wrong with a state.
+    fn check(&self, crash: &Crash) -> Result<(), String> {
+        let image = self
+            .open(&rig::memory(&crash.files), Access::Check)
+            .map_err(|error| format!("does not open: {error:?}"))?;
+        self.judge(&*image)?;
+        let flush = *self.flushes.iter().rfind(|at| **at <= crash.count).unwrap();
+        let len = image.len() as usize / SECTOR;
+        if !self.history.allows_len(len, crash.count, flush) {
+            return Err(format!("has {len} sectors"));
+        }
+        let tags = self.read(&*image)?;
+        let wrong = tags.iter().enumerate().find_map(|(sector, tag)| {
+            let ok = tag.is_some_and(|tag| self.history.allows(sector, tag, crash.count, flush));
+            (!ok).then(|| format!("sector {sector} holds {tag:x?}"))
+        });
+        wrong.map_or(Ok(()), Err)?;
+        self.check_snapshots(&*image, crash.count)?;
+        drop(image);
+        if crash.count % 16 == 0 {
+            self.go_on(crash)
+                .map_err(|text| format!("written on: {text}"))?;
+        }
+        if crash.count % 48 == 0 {
+            repair::run(self, crash).map_err(|text| format!("repaired: {text}"))?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is corrupt; what is leaked does no harm.
+    pub fn judge(&self, image: &dyn Format) -> Result<(), String> {
+        let (report, notes) = rig::check(image, RepairMode::Report)
+            .map_err(|error| format!("cannot be checked: {error:?}"))?;
+        // With the dirty bit set, refcounts are rebuilt before the next write.
+        let dirty = image.info().unwrap().dirty == Some(true);
+        // Version 2 has no dirty bit for the moment in which COPIED flags and refcounts change: all
+        // that may be wrong then are flags of clusters that no one else refers to.
+        let harmless = self.config.has("compat=0.10")
+            && notes
+                .iter()
+                .filter(|note| note.starts_with("ERROR"))
+                .all(|note| note.starts_with("ERROR OFLAG_COPIED"));
+        let corrupt = report.corruptions != 0 && !dirty && !harmless;
+        if report.check_errors != 0 || corrupt {
+            return Err(format!("{report:?} {notes:?}"));
+        }
+        Ok(())
+    }
+
+    /// The tags of all sectors.
+    pub fn read(&self, image: &dyn Format) -> Result<Vec<Option<u64>>, String> {
+        rig::read_tags(image, &self.below()).map_err(|error| format!("cannot be read: {error:?}"))
+    }
+
+    /// The snapshots of a state behind `count` events are there and hold what they did.
+    pub fn check_snapshots(&self, image: &dyn Format, count: usize) -> Result<(), String> {
         let list = image.info().unwrap().snapshots;
         for taken in &self.snapshots {
             let found = list.iter().find(|s| s.name == taken.name);
             let Some(found) = found else {
                 if taken.made <= count && count <= taken.dropped {
-                    wrong.push(format!("snapshot {} is missing", taken.name));
+                    return Err(format!("snapshot {} is missing", taken.name));
                 }
                 continue;
             };
             let view = image.snapshots().unwrap().view(&found.id).unwrap();
-            for (sector, tag) in self.read_all(&*view).into_iter().enumerate() {
-                if tag != Some(taken.contents[sector]) {
-                    wrong.push(format!(
-                        "sector {sector} of snapshot {} holds {tag:x?}",
-                        taken.name
-                    ));
-                }
+            let tags = self.read(&*view)?;
+            let same = tags.iter().zip(&taken.contents).all(|(a, b)| *a == Some(*b));
+            if !same || tags.len() != taken.contents.len() {
+                return Err(format!("snapshot {} has changed", taken.name));
             }
         }
-        wrong
-    }
-
-    /// What commit and rebase do to an overlay.
-    fn change_layer(&mut self, image: &dyn Format, n: usize) {
-        let overlay = image.overlay().unwrap();
-        if self.config.overlay {
-            let backing = BackingRef {
-                name: format!("base {n}"),
-                format: (n % 80 == 39).then(|| "raw".to_owned()),
-            };
-            overlay.set_backing(Some(&backing)).unwrap();
-            assert_eq!(image.backing(), Some(backing));
-        }
-        let at = self.log.event_count();
-        for s in 0..SECTORS {
-            let below = if self.config.overlay {
-                rig::base_tag(s)
-            } else {
-                0
-            };
-            self.history.set(at, s, below);
-        }
-        overlay.make_empty().unwrap();
-    }
-
-    fn settle(&mut self) {
-        let at = self.log.event_count();
-        self.history.flushed(at);
-        self.flushes.push(at);
-    }
-
-    /// Builds and checks every state.
-    fn replay(&mut self, durability: Durability) -> usize {
-        let events = self.log.events();
-        let mut durable = self.log.crash_state(0, |_| false);
-        let mut pending: Vec<&Event> = Vec::new();
-        let mut states = 0;
-        for count in 0..=events.len() {
-            let flush = *self.flushes.iter().rfind(|at| **at <= count).unwrap();
-            let whole = state(&durable, &pending, |_| true);
-            self.check(whole, count, flush, "all writes");
-            states += 1;
-            if durability == Durability::Synced && !pending.is_empty() {
-                for _ in 0..SUBSETS {
-                    let keep: Vec<bool> =
-                        pending.iter().map(|_| self.random.below(2) == 0).collect();
-                    let some = state(&durable, &pending, |n| keep[n]);
-                    self.check(some, count, flush, "some writes");
-                    states += 1;
-                }
-            }
-            match events.get(count) {
-                Some(Event::Sync) => {
-                    durable = state(&durable, &pending, |_| true);
-                    pending.clear();
-                }
-                Some(event) => pending.push(event),
-                None => {}
-            }
-        }
-        states
-    }
-
-    fn check(&self, bytes: Vec<u8>, count: usize, flush: usize, what: &str) {
-        let config = self.config.name;
-        let fail = |text: String| -> ! {
-            let path = std::env::temp_dir().join(format!("crash-{config}-{count}.qcow2"));
-            let _ = std::fs::write(&path, &bytes);
-            panic!(
-                "{config}: {what} of the first {count} events: {text}; see {}",
-                path.display()
-            )
-        };
-        let notes = Notes::default();
-        let image = rig::open_for_check(bytes.clone())
-            .unwrap_or_else(|error| fail(format!("does not open: {error:?}")));
-        let mut lines = Vec::new();
-        let mut job = collecting(&notes);
-        let report = image
-            .checker()
-            .unwrap()
-            .check(RepairMode::Report, &mut job)
-            .unwrap_or_else(|error| fail(format!("cannot be checked: {error:?}")));
-        // With the dirty bit set, refcounts are rebuilt before the next write.
-        let dirty = image.info().unwrap().dirty == Some(true);
-        let corrupt = report.corruptions != 0 && !dirty && !self.harmless(&notes);
-        if report.check_errors != 0 || corrupt {
-            fail(format!("{report:?} {:?}", notes.lock().unwrap()));
-        }
-        lines.extend(self.snapshots_wrong(&*image, count));
-        lines.extend(
-            self.read_all(&*image)
-                .iter()
-                .enumerate()
-                .filter_map(|(sector, tag)| {
-                    let ok = tag.is_some_and(|tag| self.history.allows(sector, tag, count, flush));
-                    (!ok).then(|| format!("sector {sector} holds {tag:x?}"))
-                }),
-        );
-        drop(image);
-        if !lines.is_empty() {
-            fail(lines.join(", "));
-        }
-        if count.is_multiple_of(16) {
-            self.go_on(bytes.clone(), count)
-                .unwrap_or_else(|error| fail(format!("{error:?}")));
-        }
-    }
-
-    fn read_all(&self, image: &dyn platter::format::Format) -> Vec<Option<u64>> {
-        let mut bytes = vec![0; SECTORS * SECTOR];
-        rig::read(image, &mut bytes, 0, &Base(self.config.overlay)).unwrap();
-        bytes.chunks_exact(SECTOR).map(tag_of).collect()
+        Ok(())
     }
 
     /// A crashed image can be written on, and stays whole.
-    fn go_on(&self, bytes: Vec<u8>, count: usize) -> platter::Result<()> {
-        let memory = Arc::new(MemoryStorage::with_bytes("crashed", bytes));
-        let image = rig::open(memory.clone(), Durability::None)?;
-        let below = Base(self.config.overlay);
-        for sector in (0..SECTORS).step_by(37) {
-            image.write(&rig::sector_of(7), (sector * SECTOR) as u64, &below)?;
-        }
-        image.close()?;
-        drop(image);
-        let image = rig::open_for_check(memory.to_vec())?;
-        let notes = Notes::default();
-        let report = image
-            .checker()
-            .unwrap()
-            .check(RepairMode::Report, &mut collecting(&notes))?;
-        let wrong = self.snapshots_wrong(&*image, count);
-        let corrupt = report.corruptions != 0 && !self.harmless(&notes);
-        if !corrupt && report.check_errors == 0 && wrong.is_empty() {
-            return Ok(());
-        }
-        Err(platter::Error::new(
-            ErrorKind::Corrupt,
-            format!(
-                "after more writes: {report:?} {wrong:?} {:?}",
-                notes.lock().unwrap()
-            ),
-        ))
+    fn go_on(&self, crash: &Crash) -> Result<(), String> {
+        let files = rig::memory(&crash.files);
+        let below = self.below();
+        let written = self.open(&files, Access::Write).and_then(|image| {
+            let sectors = image.len() as usize / SECTOR;
+            for sector in (0..sectors).step_by(37) {
+                image.write(&rig::sector_of(7), (sector * SECTOR) as u64, &below)?;
+            }
+            image.close()
+        });
+        written.map_err(|error| format!("{error:?}"))?;
+        let image = self
+            .open(&files, Access::Check)
+            .map_err(|error| format!("does not open: {error:?}"))?;
+        self.judge(&*image)?;
+        self.check_snapshots(&*image, crash.count)
     }
-
-    /// Version 2 has no dirty bit for the moment in which COPIED flags and refcounts change: all
-    /// that may be wrong then are flags of clusters that no one else refers to.
-    fn harmless(&self, notes: &Notes) -> bool {
-        let notes = notes.lock().unwrap();
-        self.config.name == "v2"
-            && notes
-                .iter()
-                .filter(|note| note.starts_with("ERROR"))
-                .all(|note| note.starts_with("ERROR OFLAG_COPIED"))
-    }
-}
-
-/// The findings of a check.
-type Notes = Arc<Mutex<Vec<String>>>;
-
-fn collecting(notes: &Notes) -> Job {
-    let notes = notes.clone();
-    Job::new().on_message(Box::new(move |message| {
-        if let Message::Note(line) = message {
-            notes.lock().unwrap().push(line.clone());
-        }
-    }))
-}
-
-/// The tag that a sector is full of; None when it is torn.
-fn tag_of(sector: &[u8]) -> Option<u64> {
-    let tag = u64::from_le_bytes(sector[..8].try_into().unwrap());
-    sector
-        .chunks_exact(8)
-        .all(|chunk| chunk == tag.to_le_bytes())
-        .then_some(tag)
-}
-
-fn state(durable: &[u8], pending: &[&Event], keep: impl Fn(usize) -> bool) -> Vec<u8> {
-    let mut bytes = durable.to_vec();
-    for (n, event) in pending.iter().enumerate() {
-        if keep(n) {
-            event.apply(&mut bytes);
-        }
-    }
-    bytes
 }
 
 #[test]
 fn the_base_reads_as_its_tags() {
+    use platter::format::Below;
     let mut buf = [0; SECTOR];
     Base(true).read_below(&mut buf, 3 * SECTOR as u64).unwrap();
-    assert_eq!(tag_of(&buf), Some(rig::base_tag(3)));
+    assert_eq!(rig::tag_of(&buf), Some(rig::base_tag(3)));
 }

@@ -1,17 +1,19 @@
-//! Opening and creating qcow2 images over any storage, and the bytes below them.
+//! Opening and creating images over any storage, and the bytes below them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use platter::error::{Error, Result};
 use platter::format::{
-    BackingRef, Below, CreateContext, CreateParams, Format, OpenContext, Opener, registry,
+    BackingRef, Below, CheckReport, CreateContext, CreateParams, Format, FormatDriver, OpenContext,
+    Opener, RepairMode, registry,
 };
+use platter::job::Message;
 use platter::options::Values;
 use platter::policy::{ImplicitRole, OpenPolicy};
-use platter::secret::Secrets;
+use platter::secret::{Secret, Secrets};
 use platter::storage::memory::MemoryStorage;
 use platter::storage::{Durability, Storage};
-use platter::{Options, storage};
+use platter::{Job, Options};
 
 /// One kind of image.
 pub struct Config {
@@ -21,10 +23,19 @@ pub struct Config {
     pub overlay: bool,
 }
 
-/// Guest bytes of an image.
+impl Config {
+    /// Whether an option of creation is given.
+    pub fn has(&self, option: &str) -> bool {
+        self.options.contains(option)
+    }
+}
+
+/// Guest bytes of an image at first.
 pub const SIZE: u64 = 512 << 10;
 /// A sector of the model.
 pub const SECTOR: usize = 512;
+/// The names of an image's own files: itself, and its data file if it has one.
+pub const FILES: [&str; 2] = ["image", "data"];
 
 /// The bytes below an overlay: each sector holds its own tag.
 pub struct Base(pub bool);
@@ -41,6 +52,15 @@ pub fn sector_of(tag: u64) -> [u8; SECTOR] {
         chunk.copy_from_slice(&tag.to_le_bytes());
     }
     bytes
+}
+
+/// The tag that a sector is full of; None when it is torn.
+pub fn tag_of(sector: &[u8]) -> Option<u64> {
+    let tag = u64::from_le_bytes(sector[..8].try_into().unwrap());
+    sector
+        .chunks_exact(8)
+        .all(|chunk| chunk == tag.to_le_bytes())
+        .then_some(tag)
 }
 
 impl Below for Base {
@@ -62,80 +82,161 @@ impl Below for Base {
     }
 }
 
-struct NoFiles(OpenPolicy);
+/// Opens and creates the files that an image names.
+struct Files<'a> {
+    /// The image's own files, by the names of [`FILES`].
+    files: &'a [Arc<dyn Storage>],
+    policy: OpenPolicy,
+}
 
-impl Opener for NoFiles {
-    fn open_named(&self, _: ImplicitRole, name: &str, _: bool) -> Result<Arc<dyn Storage>> {
-        Err(Error::invalid(format!("'{name}' is not there")))
-    }
-
-    fn create_named(&self, _: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
-        Err(Error::invalid(format!("'{name}' cannot be created")))
-    }
-
-    fn policy(&self) -> &OpenPolicy {
-        &self.0
+impl Files<'_> {
+    fn find(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        let at = FILES.iter().position(|file| *file == name);
+        let file = at.and_then(|at| self.files.get(at));
+        file.cloned()
+            .ok_or_else(|| Error::invalid(format!("'{name}' is not there")))
     }
 }
 
-/// The bytes of a new image.
-pub fn new_image(config: &Config) -> Vec<u8> {
-    let driver = registry::by_name("qcow2").unwrap();
+impl Opener for Files<'_> {
+    fn open_named(&self, _: ImplicitRole, name: &str, _: bool) -> Result<Arc<dyn Storage>> {
+        self.find(name)
+    }
+
+    fn create_named(&self, _: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
+        self.find(name)
+    }
+
+    fn policy(&self) -> &OpenPolicy {
+        &self.policy
+    }
+}
+
+fn files(files: &[Arc<dyn Storage>]) -> Files<'_> {
+    let policy = OpenPolicy {
+        // So little that slices are evicted and written early.
+        max_cache_bytes: 32 << 10,
+        ..OpenPolicy::strict()
+    };
+    Files { files, policy }
+}
+
+/// The secret `s` of encrypted images.
+pub fn secrets() -> Secrets {
+    let mut secrets = Secrets::new();
+    secrets.add("s", Secret::new("correct horse")).unwrap();
+    secrets
+}
+
+/// Empty files for an image with these options.
+pub fn empty_files(options: &str) -> Vec<Arc<dyn Storage>> {
+    let count = 1 + usize::from(options.contains("data_file"));
+    let memory = |name: &&str| Arc::new(MemoryStorage::new(*name)) as Arc<dyn Storage>;
+    FILES[..count].iter().map(memory).collect()
+}
+
+/// Files of memory with these bytes.
+pub fn memory(bytes: &[Vec<u8>]) -> Vec<Arc<dyn Storage>> {
+    let file = |(name, bytes): (&&str, &Vec<u8>)| {
+        Arc::new(MemoryStorage::with_bytes(*name, bytes.clone())) as Arc<dyn Storage>
+    };
+    FILES.iter().zip(bytes).map(file).collect()
+}
+
+/// The bytes of files.
+pub fn bytes_of(files: &[Arc<dyn Storage>]) -> Vec<Vec<u8>> {
+    let read = |file: &Arc<dyn Storage>| {
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    files.iter().map(read).collect()
+}
+
+/// Starts a new image in `storages`, fills it with `fill`, and finishes it.
+pub fn create(
+    driver: &FormatDriver,
+    options: &str,
+    overlay: bool,
+    storages: &[Arc<dyn Storage>],
+    durability: Durability,
+    fill: impl FnOnce(&dyn platter::format::Bulk) -> Result<()>,
+) -> Result<()> {
     let values = Values::check(
-        &Options::parse(config.options).unwrap(),
+        &Options::parse(options).unwrap(),
         driver.create_options,
     )
     .unwrap();
-    let memory = Arc::new(MemoryStorage::new("new"));
     let backing = BackingRef {
         name: "base".into(),
         format: Some("raw".into()),
     };
     let create = driver.create.unwrap();
-    create(CreateContext {
-        storage: memory.clone(),
+    let bulk = create(CreateContext {
+        storage: storages[0].clone(),
         params: CreateParams {
             size: SIZE,
             asked_size: SIZE,
             values: &values,
-            backing: config.overlay.then_some(&backing),
+            backing: overlay.then_some(&backing),
         },
-        secrets: &Secrets::new(),
-        opener: &NoFiles(OpenPolicy::strict()),
-    })
-    .unwrap()
-    .finish(Durability::None)
-    .unwrap();
-    memory.to_vec()
+        secrets: &secrets(),
+        opener: &files(storages),
+    })?;
+    fill(&*bulk)?;
+    bulk.finish(durability)
 }
 
-/// Opens an image for reading and writing.
-pub fn open(storage: Arc<dyn Storage>, durability: Durability) -> Result<Box<dyn Format>> {
-    open_as(storage, durability, false)
-}
-
-/// Opens an image for `check`, read-only.
-pub fn open_for_check(bytes: Vec<u8>) -> Result<Box<dyn Format>> {
-    let storage: Arc<dyn storage::Storage> = Arc::new(MemoryStorage::with_bytes("crashed", bytes));
-    open_as(storage, Durability::None, true)
-}
-
-fn open_as(
-    storage: Arc<dyn Storage>,
-    durability: Durability,
-    for_check: bool,
-) -> Result<Box<dyn Format>> {
+/// The bytes of the files of a new image.
+pub fn new_image(config: &Config) -> Vec<Vec<u8>> {
+    let files = empty_files(config.options);
     let driver = registry::by_name("qcow2").unwrap();
+    let done = create(
+        driver,
+        config.options,
+        config.overlay,
+        &files,
+        Durability::None,
+        |_| Ok(()),
+    );
+    done.unwrap();
+    bytes_of(&files)
+}
+
+/// How an image is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Write,
+    /// For `check`, without repair.
+    Check,
+    /// For `check -r`.
+    Repair,
+}
+
+/// Opens an image; `encrypted` as its options name it.
+pub fn open(
+    driver: &FormatDriver,
+    options: &str,
+    storages: &[Arc<dyn Storage>],
+    durability: Durability,
+    access: Access,
+) -> Result<Box<dyn Format>> {
+    let key = match driver.name {
+        "luks" => "key-secret=s",
+        _ if options.contains("encrypt") => "encrypt.key-secret=s",
+        _ => "",
+    };
+    let values = Values::check(&Options::parse(key).unwrap(), driver.open_options).unwrap();
     (driver.open)(OpenContext {
-        storage,
-        read_only: for_check,
+        storage: storages[0].clone(),
+        read_only: access == Access::Check,
         metadata_only: false,
         probed: false,
-        for_check,
+        for_check: access != Access::Write,
         durability,
-        options: &Values::default(),
-        secrets: &Secrets::new(),
-        opener: &NoFiles(OpenPolicy::strict()),
+        options: &values,
+        secrets: &secrets(),
+        opener: &files(storages),
     })
 }
 
@@ -159,4 +260,26 @@ pub fn read(format: &dyn Format, buf: &mut [u8], offset: u64, below: &Base) -> R
         done += extent.len as usize;
     }
     Ok(())
+}
+
+/// The tags of all sectors.
+pub fn read_tags(format: &dyn Format, below: &Base) -> Result<Vec<Option<u64>>> {
+    let mut bytes = vec![0; format.len() as usize];
+    read(format, &mut bytes, 0, below)?;
+    Ok(bytes.chunks_exact(SECTOR).map(tag_of).collect())
+}
+
+/// Checks an image; the report and the findings.
+pub fn check(format: &dyn Format, mode: RepairMode) -> Result<(CheckReport, Vec<String>)> {
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let sink = notes.clone();
+    let mut job = Job::new().on_message(Box::new(move |message| {
+        if let Message::Note(line) = message {
+            sink.lock().unwrap().push(line.clone());
+        }
+    }));
+    let report = format.checker().unwrap().check(mode, &mut job)?;
+    drop(job);
+    let notes = std::mem::take(&mut *notes.lock().unwrap());
+    Ok((report, notes))
 }
