@@ -52,11 +52,14 @@ const LUKS: Config = config(
     true,
 );
 
-/// Seeds per configuration; each is a run of its own.
-const SEEDS: u64 = 2;
+/// Runs per configuration, each with a seed of its own: one, or what `PLATTER_CRASH_RUNS` says.
+fn runs() -> u64 {
+    let given = std::env::var("PLATTER_CRASH_RUNS").ok();
+    given.map_or(1, |n| n.parse().expect("a number of runs"))
+}
 
 fn run(config: &Config, durability: Durability) -> usize {
-    (0..SEEDS)
+    (0..runs())
         .map(|seed| replay::run(config, durability, seed, 1))
         .sum()
 }

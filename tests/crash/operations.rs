@@ -198,7 +198,10 @@ fn apply_snapshot(run: &mut Run<'_>, at: usize, pick: usize) -> platter::Result<
     for s in 0..old.max(contents.len()) {
         match contents.get(s) {
             Some(tag) => run.history.set(at, s, *tag),
-            None => run.history.give_up(at, s),
+            None => {
+                run.history.give_up(at, s);
+                run.history.observe(s, 0);
+            }
         }
     }
     run.history.set_len(at, contents.len());
@@ -222,10 +225,8 @@ fn resize(run: &mut Run<'_>) {
     let at = run.log.count();
     for s in old.min(new)..old.max(new) {
         run.history.give_up(at, s);
-        if new > old {
-            // Before, there was nothing to be read.
-            run.history.observe(s, 0);
-        }
+        // What is cut off is gone for good; before it grew there was nothing to be read.
+        run.history.observe(s, 0);
     }
     run.history.set_len(at, new);
     let len = (new * SECTOR) as u64;

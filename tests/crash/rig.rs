@@ -213,7 +213,7 @@ pub enum Access {
     Repair,
 }
 
-/// Opens an image; `encrypted` as its options name it.
+/// Opens an image that was created with `options`.
 pub fn open(
     driver: &FormatDriver,
     options: &str,
@@ -221,12 +221,13 @@ pub fn open(
     durability: Durability,
     access: Access,
 ) -> Result<Box<dyn Format>> {
-    let key = match driver.name {
-        "luks" => "key-secret=s",
-        _ if options.contains("encrypt") => "encrypt.key-secret=s",
-        _ => "",
-    };
-    let values = Values::check(&Options::parse(key).unwrap(), driver.open_options).unwrap();
+    let mut given = Options::new();
+    match driver.name {
+        "luks" => given.set("key-secret", "s"),
+        _ if options.contains("encrypt") => given.set("encrypt.key-secret", "s"),
+        _ => {}
+    }
+    let values = Values::check(&given, driver.open_options).unwrap();
     (driver.open)(OpenContext {
         storage: storages[0].clone(),
         read_only: access == Access::Check,
