@@ -14,8 +14,8 @@ use crate::image::adapter::ImageStorage;
 use crate::image::plan::{HostFile, HostName};
 use crate::location::Node;
 use crate::location::tree::leaf_text;
-use crate::storage::registry::{self, StorageOpen, Target};
 use crate::storage::Storage;
+use crate::storage::registry::{self, StorageOpen, Target};
 
 /// An open host storage, or a node that serves as one.
 #[derive(Debug)]

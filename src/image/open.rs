@@ -116,9 +116,7 @@ pub(super) fn open_source(
     context: &Context<'_>,
 ) -> Result<Opened> {
     match source {
-        Source::Host(host) | Source::Bare(host) => {
-            host::open(host, writable, context.options)
-        }
+        Source::Host(host) | Source::Bare(host) => host::open(host, writable, context.options),
         Source::Node(plan) => {
             let options = OpenOptions {
                 format: None,

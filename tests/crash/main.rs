@@ -12,7 +12,8 @@ mod replay;
 mod rig;
 mod states;
 
-use platter::storage::Durability;
+use model::SECTORS;
+use platter::storage::{Durability, Preallocation};
 use rig::Config;
 
 const fn config(name: &'static str, options: &'static str, overlay: bool) -> Config {
@@ -92,4 +93,24 @@ fn a_crash_leaves_a_whole_image_encrypted_with_luks() {
         + replay::run(&LUKS, Durability::Ordered, 0, 4);
     println!("{states} states");
     assert!(states >= 200, "only {states} states were checked");
+}
+
+/// What a shrink cut off never comes back, wherever growing again is interrupted.
+#[test]
+fn grown_sectors_are_zeroes_at_any_instant() {
+    for config in CONFIGS {
+        let states = replay::sequence(
+            config,
+            Durability::Synced,
+            &[
+                |run| operations::write_to(run, 500..SECTORS),
+                operations::flush,
+                |run| operations::resize_to(run, 701, Preallocation::Off),
+                operations::flush,
+                |run| operations::resize_to(run, SECTORS, Preallocation::Off),
+                operations::flush,
+            ],
+        );
+        assert!(states >= 10, "{}: only {states} states", config.name);
+    }
 }

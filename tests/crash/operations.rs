@@ -81,6 +81,11 @@ fn bytes_of(range: &std::ops::Range<usize>) -> (u64, u64) {
 
 fn write(run: &mut Run<'_>) {
     let range = range(run);
+    write_to(run, range);
+}
+
+/// Writes a tag of their own into sectors.
+pub fn write_to(run: &mut Run<'_>, range: std::ops::Range<usize>) {
     let tag = run.new_tag();
     let at = run.log.count();
     let bytes = rig::sector_of(tag).repeat(range.len());
@@ -130,7 +135,8 @@ fn compressed(run: &mut Run<'_>) {
     compressor.write_compressed(&bytes, offset).unwrap();
 }
 
-fn flush(run: &mut Run<'_>) {
+/// Makes all durable.
+pub fn flush(run: &mut Run<'_>) {
     run.image().flush(run.durability).unwrap();
     run.settle();
 }
@@ -222,6 +228,12 @@ fn resize(run: &mut Run<'_>) {
         2 if new > old => Preallocation::Full,
         _ => Preallocation::Off,
     };
+    resize_to(run, new, mode);
+}
+
+/// Makes the image so many sectors long.
+pub fn resize_to(run: &mut Run<'_>, new: usize, mode: Preallocation) {
+    let old = run.history.len();
     let at = run.log.count();
     for s in old.min(new)..old.max(new) {
         run.history.give_up(at, s);

@@ -43,30 +43,49 @@ pub struct Taken {
 /// Runs one configuration with one seed; returns how many crash states were checked, those behind
 /// every `step`th event.
 pub fn run(config: &Config, durability: Durability, seed: u64, step: usize) -> usize {
-    let log = Log::new();
-    let files = FILES.iter().zip(rig::new_image(config));
-    let mut run = Run {
-        config,
-        durability,
-        history: History::new(config.overlay),
-        files: files.map(|(name, bytes)| log.file(*name, bytes)).collect(),
-        log,
-        random: Random(seed.wrapping_mul(0x1234_5678_9ABC_DEF1) ^ config.name.len() as u64),
-        snapshots: Vec::new(),
-        image: None,
-        flushes: vec![0],
-        tags: 0,
-    };
-    run.image = Some(run.open(&run.storages(), Access::Write).unwrap());
+    let mut run = Run::new(config, durability, seed);
     for _ in 0..OPERATIONS {
         Operation::pick(&mut run).apply(&mut run);
     }
-    run.image().close().unwrap();
-    run.image = None;
-    run.replay(step)
+    run.end(step)
 }
 
-impl Run<'_> {
+/// As [`run`], with these operations.
+pub fn sequence(config: &Config, durability: Durability, operations: &[fn(&mut Run<'_>)]) -> usize {
+    let mut run = Run::new(config, durability, 0);
+    for operation in operations {
+        operation(&mut run);
+    }
+    run.end(1)
+}
+
+impl<'a> Run<'a> {
+    fn new(config: &'a Config, durability: Durability, seed: u64) -> Self {
+        let log = Log::new();
+        let files = FILES.iter().zip(rig::new_image(config));
+        let mut run = Self {
+            config,
+            durability,
+            history: History::new(config.overlay),
+            files: files.map(|(name, bytes)| log.file(*name, bytes)).collect(),
+            log,
+            random: Random(seed.wrapping_mul(0x1234_5678_9ABC_DEF1) ^ config.name.len() as u64),
+            snapshots: Vec::new(),
+            image: None,
+            flushes: vec![0],
+            tags: 0,
+        };
+        run.image = Some(run.open(&run.storages(), Access::Write).unwrap());
+        run
+    }
+
+    /// Closes the image and checks the states.
+    fn end(mut self, step: usize) -> usize {
+        self.image().close().unwrap();
+        self.image = None;
+        self.replay(step)
+    }
+
     /// The open image.
     pub fn image(&self) -> &dyn Format {
         &**self.image.as_ref().unwrap()
@@ -213,7 +232,10 @@ impl Run<'_> {
             };
             let view = image.snapshots().unwrap().view(&found.id).unwrap();
             let tags = self.read(&*view)?;
-            let same = tags.iter().zip(&taken.contents).all(|(a, b)| *a == Some(*b));
+            let same = tags
+                .iter()
+                .zip(&taken.contents)
+                .all(|(a, b)| *a == Some(*b));
             if !same || tags.len() != taken.contents.len() {
                 return Err(format!("snapshot {} has changed", taken.name));
             }

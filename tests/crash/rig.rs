@@ -162,11 +162,7 @@ pub fn create(
     durability: Durability,
     fill: impl FnOnce(&dyn platter::format::Bulk) -> Result<()>,
 ) -> Result<()> {
-    let values = Values::check(
-        &Options::parse(options).unwrap(),
-        driver.create_options,
-    )
-    .unwrap();
+    let values = Values::check(&Options::parse(options).unwrap(), driver.create_options).unwrap();
     let backing = BackingRef {
         name: "base".into(),
         format: Some("raw".into()),

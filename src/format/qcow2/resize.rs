@@ -37,12 +37,32 @@ impl Qcow2 {
         {
             let _all = self.inflight.reserve(ALL);
             self.grow_l1(self.layout.l1_entries(len))?;
+        }
+        // Between the old end and the end of its cluster may stand what a shrink cut off: that is
+        // gone for good before the new size lets it be read.
+        let cluster_end = old.next_multiple_of(self.layout.cluster_size()).min(len);
+        self.zero_past_end(old, cluster_end)?;
+        {
+            let _all = self.inflight.reserve(ALL);
             self.store_size(len)?;
         }
-        // Bytes between the old end and the end of its cluster were never visible.
-        let cluster_end = old.next_multiple_of(self.layout.cluster_size()).min(len);
-        self.zero_bytes(old, cluster_end, ZeroFlags::empty(), &ZeroBelow)?;
         self.preallocate(cluster_end, len, preallocation)
+    }
+
+    /// Makes the bytes between the present end and `end`, in the same cluster, durably zero.
+    fn zero_past_end(&self, old: u64, end: u64) -> Result<()> {
+        if old == end {
+            return Ok(());
+        }
+        // In memory alone the image is larger already, so that the bytes can be written.
+        self.size.store(end, Ordering::Release);
+        let done = self
+            .zero_bytes(old, end, ZeroFlags::empty(), &ZeroBelow)
+            .and_then(|()| self.flush_all(self.durability));
+        if done.is_err() {
+            self.size.store(old, Ordering::Release);
+        }
+        done
     }
 
     fn check_resizable(&self, len: u64) -> Result<()> {
