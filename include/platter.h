@@ -596,6 +596,38 @@
 #define PLATTER_BACKING_UNSAFE 1
 
 /**
+ * A number of a copy: bytes in a block, 1 to 2147483647. The default is 512.
+ */
+#define PLATTER_DD_BLOCK_SIZE 1
+
+/**
+ * A number of a copy: the most blocks that are copied. The default is all.
+ */
+#define PLATTER_DD_COUNT 2
+
+/**
+ * A number of a copy: blocks that are left out at the beginning of the input. The default is 0.
+ */
+#define PLATTER_DD_SKIP 3
+
+/**
+ * A number of a copy: the size of the input in bytes, of which no more is read; a stream that ends
+ * before is an error. The default is up to its end.
+ */
+#define PLATTER_DD_INPUT_SIZE 4
+
+/**
+ * A number of a copy: the size of the output in bytes; what the input does not fill reads as zeroes,
+ * and an input that is longer is an error. The default is the size of what is copied.
+ */
+#define PLATTER_DD_OUTPUT_SIZE 5
+
+/**
+ * Flag of `platter_dd_job_new()`: write into an image that exists.
+ */
+#define PLATTER_DD_OUTPUT_EXISTS 1
+
+/**
  * Flag of `platter_image_describe()`: report the whole backing chain.
  */
 #define PLATTER_INFO_CHAIN 256
@@ -646,6 +678,11 @@ typedef struct platter_convert platter_convert;
  * What to create. What uses it copies it.
  */
 typedef struct platter_create platter_create;
+
+/**
+ * What to copy, and how. What uses it copies it.
+ */
+typedef struct platter_dd platter_dd;
 
 /**
  * Why a call failed. The caller of the failing call owns it and frees it with
@@ -2170,6 +2207,30 @@ int platter_convert_add_source(struct platter_convert *convert,
                                struct platter_error **err);
 
 /**
+ * Sets a descriptor to read from instead of any source: a pipe, a socket or a file, from its position
+ * on and in order, as raw bytes. The descriptor is duplicated; the caller keeps its own. `flags` must
+ * be 0.
+ *
+ * Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
+ */
+int platter_convert_set_source_fd(struct platter_convert *convert,
+                                  int fd,
+                                  uint32_t flags,
+                                  struct platter_error **err);
+
+/**
+ * Sets a descriptor to write to instead of the target: raw bytes, from its position on and in order.
+ * The descriptor is duplicated; the caller keeps its own. A broken pipe is an error of the job and no
+ * signal. `flags` must be 0.
+ *
+ * Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
+ */
+int platter_convert_set_target_fd(struct platter_convert *convert,
+                                  int fd,
+                                  uint32_t flags,
+                                  struct platter_error **err);
+
+/**
  * Sets how every source is opened: format, cache mode, policy; a copy is kept. `options` may be NULL
  * for the defaults. `flags` is 0 or `PLATTER_OPEN_FORCE_SHARE`.
  *
@@ -2405,6 +2466,166 @@ int platter_create_job_new(struct platter_job **out,
  * The description is not used afterwards.
  */
 void platter_create_free(struct platter_create *create);
+
+/**
+ * Begins the description of a copy with every default of `qemu-img dd`: into a raw image, in blocks of
+ * 512 bytes. The caller frees it with `platter_dd_free()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_dd_new(struct platter_dd **out,
+                   uint32_t flags,
+                   struct platter_error **err);
+
+/**
+ * Sets the input: an image, or the path of a pipe or character device, which is read in order as raw
+ * bytes. `flags` are at most one `PLATTER_LOCATION_*`.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `location` is NULL or NUL-terminated.
+ */
+int platter_dd_set_input(struct platter_dd *dd,
+                         const char *location,
+                         uint32_t flags,
+                         struct platter_error **err);
+
+/**
+ * Sets a descriptor as the input: it is read in order from its position on, as raw bytes. It is
+ * duplicated; the caller keeps its own. `flags` must be 0.
+ *
+ * Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
+ */
+int platter_dd_set_input_fd(struct platter_dd *dd,
+                            int fd,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * Sets how the input is opened: format, cache mode, policy, secrets; a copy is kept. `options` may be
+ * NULL for the defaults. `flags` is 0 or `PLATTER_OPEN_FORCE_SHARE`.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_dd_set_input_options(struct platter_dd *dd,
+                                 const struct platter_open_options *options,
+                                 uint32_t flags,
+                                 struct platter_error **err);
+
+/**
+ * Sets an internal snapshot of the input to copy, by ID or name, or as `snapshot.id=…` or
+ * `snapshot.name=…`; NULL for the current state. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `snapshot` is NULL or NUL-terminated.
+ */
+int platter_dd_set_snapshot(struct platter_dd *dd,
+                            const char *snapshot,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * Sets the output and its format: a new image, or the path of a pipe or character device, which takes
+ * raw bytes in order. `flags` are at most one `PLATTER_LOCATION_*`.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `location` and `format` are NULL or NUL-terminated.
+ */
+int platter_dd_set_output(struct platter_dd *dd,
+                          const char *location,
+                          const char *format,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Sets a descriptor as the output: raw bytes are written to it in order from its position on. It is
+ * duplicated; the caller keeps its own. A broken pipe is an error of the job and no signal. `flags`
+ * must be 0.
+ *
+ * Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
+ */
+int platter_dd_set_output_fd(struct platter_dd *dd,
+                             int fd,
+                             uint32_t flags,
+                             struct platter_error **err);
+
+/**
+ * Sets the cache mode of the output, as `platter_open_options_set_cache()`; `writeback` if not set.
+ * `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `mode` is NULL or NUL-terminated.
+ */
+int platter_dd_set_output_cache(struct platter_dd *dd,
+                                const char *mode,
+                                uint32_t flags,
+                                struct platter_error **err);
+
+/**
+ * Sets what opening an output that exists may do; a copy is kept. The policy of the input is that of
+ * `platter_dd_set_input_options()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_dd_set_output_policy(struct platter_dd *dd,
+                                 const struct platter_policy *policy,
+                                 uint32_t flags,
+                                 struct platter_error **err);
+
+/**
+ * Sets the secrets that options of the output name by ID; a copy is kept, which replaces those set
+ * before. NULL stands for none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_dd_set_secrets(struct platter_dd *dd,
+                           const struct platter_secrets *secrets,
+                           uint32_t flags,
+                           struct platter_error **err);
+
+/**
+ * Sets a number of the copy, one of `PLATTER_DD_*`. Its range is checked when the job runs. `flags`
+ * must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_dd_set_number(struct platter_dd *dd,
+                          uint32_t which,
+                          uint64_t value,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Makes the job that copies. `flags` are bits of `PLATTER_DD_*` flags. Nothing is touched before the
+ * job runs. Its report is of the kind `PLATTER_REPORT_CONVERT`. `*out` belongs to the caller, who
+ * frees it with `platter_job_free()`. An output that the job created is removed when it fails or is
+ * cancelled; an output that existed then has part of the data, and what was read from a stream is
+ * gone from it.
+ *
+ * Statuses: INVALID; of the job: INVALID for a skip past the end and for an input that is the output
+ * as well, and every one of opening, creating, reading and writing. Threads: any. Since 0.1.
+ */
+int platter_dd_job_new(struct platter_job **out,
+                       const struct platter_dd *dd,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * Frees the description of a copy. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The description is not used afterwards.
+ */
+void platter_dd_free(struct platter_dd *dd);
 
 /**
  * Reports what the image at `location` is. Only its metadata is read: no data file is opened, and

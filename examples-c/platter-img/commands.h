@@ -9,6 +9,7 @@ extern const struct command command_commit;
 extern const struct command command_compare;
 extern const struct command command_convert;
 extern const struct command command_create;
+extern const struct command command_dd;
 extern const struct command command_info;
 extern const struct command command_inspect;
 extern const struct command command_map;

@@ -12,9 +12,19 @@
 #define COMPATIBLE_VERSION "10.0.2"
 
 static const struct command *const commands[] = {
-    &command_check, &command_commit, &command_compare, &command_convert, &command_create,
-    &command_info,  &command_inspect, &command_map,    &command_measure, &command_rebase,
-    &command_resize, &command_snapshot,
+    &command_check,
+    &command_commit,
+    &command_compare,
+    &command_convert,
+    &command_create,
+    &command_dd,
+    &command_info,
+    &command_inspect,
+    &command_map,
+    &command_measure,
+    &command_rebase,
+    &command_resize,
+    &command_snapshot,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

@@ -593,8 +593,64 @@ static void convert(void)
     NO_FLAG(platter_convert_job_new(&job, convert, BAD, &err));
     NO_NULL(platter_convert_set_secrets(NULL, NULL, 0, &err), "convert");
     NO_FLAG(platter_convert_set_secrets(convert, NULL, BAD, &err));
+    FAILS(platter_convert_set_source_fd(NULL, 0, 0, &err), PLATTER_STATUS_INVALID, "convert");
+    FAILS(platter_convert_set_source_fd(convert, -1, 0, &err), PLATTER_STATUS_INVALID, "'fd'");
+    NO_FLAG(platter_convert_set_source_fd(convert, 0, BAD, &err));
+    FAILS(platter_convert_set_source_fd(convert, 999999, 0, &err), PLATTER_STATUS_OS, "descriptor");
+    FAILS(platter_convert_set_target_fd(NULL, 0, 0, &err), PLATTER_STATUS_INVALID, "convert");
+    FAILS(platter_convert_set_target_fd(convert, -1, 0, &err), PLATTER_STATUS_INVALID, "'fd'");
+    NO_FLAG(platter_convert_set_target_fd(convert, 1, BAD, &err));
     platter_convert_free(convert);
     platter_convert_free(NULL);
+    CHECK(access("c", F_OK) != 0);
+}
+
+static void copies(void)
+{
+    platter_dd *dd = POISONED;
+    platter_job *job = POISONED;
+    NO_NULL(platter_dd_new(NULL, 0, &err), "out");
+    NO_FLAG(platter_dd_new(&dd, BAD, &err));
+    CHECK(dd == NULL);
+    OK(platter_dd_new(&dd, 0, &err));
+    FAILS(platter_dd_job_new(&job, dd, 0, &err), PLATTER_STATUS_INVALID, "no input");
+    CHECK(job == NULL);
+    NO_NULL(platter_dd_set_input(NULL, "a.raw", 0, &err), "dd");
+    NO_NULL(platter_dd_set_input(dd, NULL, 0, &err), "location");
+    NO_FLAG(platter_dd_set_input(dd, "a.raw", BAD, &err));
+    NO_NULL(platter_dd_set_input_fd(NULL, 0, 0, &err), "dd");
+    FAILS(platter_dd_set_input_fd(dd, -1, 0, &err), PLATTER_STATUS_INVALID, "'fd'");
+    NO_FLAG(platter_dd_set_input_fd(dd, 0, BAD, &err));
+    OK(platter_dd_set_input(dd, "a.raw", 0, &err));
+    FAILS(platter_dd_job_new(&job, dd, 0, &err), PLATTER_STATUS_INVALID, "no output");
+    NO_NULL(platter_dd_set_input_options(NULL, NULL, 0, &err), "dd");
+    NO_FLAG(platter_dd_set_input_options(dd, NULL, BAD, &err));
+    NO_NULL(platter_dd_set_snapshot(NULL, NULL, 0, &err), "dd");
+    NO_FLAG(platter_dd_set_snapshot(dd, NULL, BAD, &err));
+    NO_NULL(platter_dd_set_output(NULL, "c", "raw", 0, &err), "dd");
+    NO_NULL(platter_dd_set_output(dd, NULL, "raw", 0, &err), "location");
+    NO_NULL(platter_dd_set_output(dd, "c", NULL, 0, &err), "format");
+    NO_FLAG(platter_dd_set_output(dd, "c", "raw", BAD, &err));
+    NO_NULL(platter_dd_set_output_fd(NULL, 1, 0, &err), "dd");
+    FAILS(platter_dd_set_output_fd(dd, -1, 0, &err), PLATTER_STATUS_INVALID, "'fd'");
+    NO_FLAG(platter_dd_set_output_fd(dd, 1, BAD, &err));
+    NO_NULL(platter_dd_set_output_cache(NULL, "none", 0, &err), "dd");
+    NO_NULL(platter_dd_set_output_cache(dd, NULL, 0, &err), "mode");
+    NO_FLAG(platter_dd_set_output_cache(dd, "none", BAD, &err));
+    NO_NULL(platter_dd_set_output_policy(NULL, NULL, 0, &err), "dd");
+    NO_NULL(platter_dd_set_output_policy(dd, NULL, 0, &err), "policy");
+    NO_FLAG(platter_dd_set_output_policy(dd, NULL, BAD, &err));
+    NO_NULL(platter_dd_set_secrets(NULL, NULL, 0, &err), "dd");
+    NO_FLAG(platter_dd_set_secrets(dd, NULL, BAD, &err));
+    NO_NULL(platter_dd_set_number(NULL, PLATTER_DD_SKIP, 1, 0, &err), "dd");
+    NO_FLAG(platter_dd_set_number(dd, PLATTER_DD_SKIP, 1, BAD, &err));
+    FAILS(platter_dd_set_number(dd, 99, 1, 0, &err), PLATTER_STATUS_INVALID, "99");
+    OK(platter_dd_set_output(dd, "c", "raw", 0, &err));
+    NO_NULL(platter_dd_job_new(NULL, dd, 0, &err), "out");
+    NO_NULL(platter_dd_job_new(&job, NULL, 0, &err), "dd");
+    NO_FLAG(platter_dd_job_new(&job, dd, BAD, &err));
+    platter_dd_free(dd);
+    platter_dd_free(NULL);
     CHECK(access("c", F_OK) != 0);
 }
 
@@ -610,6 +666,7 @@ int main(void)
     jobs();
     create();
     convert();
+    copies();
     passed();
     return 0;
 }

@@ -10,13 +10,13 @@ use crate::capi::guard::{
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{
     LOCATION_FLAGS, PLATTER_OPEN_DENY_WRITERS, PLATTER_OPEN_FORCE_SHARE, cache_mode, location,
-    merged, platter_open_options,
+    merged, platter_open_options, target,
 };
 use crate::capi::options::platter_options;
 use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
-use crate::capi::text::optional_utf8;
+use crate::capi::text::{duplicate_fd, optional_utf8};
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::ops::convert::{ConvertRequest, convert};
@@ -27,6 +27,8 @@ pub struct platter_convert {
     poison: Poison,
     request: ConvertRequest,
     has_target: bool,
+    /// The target is a name as typed: how it is read depends on whether it exists.
+    target_is_name: bool,
 }
 
 impl Handle for platter_convert {
@@ -67,6 +69,7 @@ pub extern "C" fn platter_convert_new(
             poison: Poison::default(),
             request,
             has_target: false,
+            target_is_name: false,
         })))
     })
 }
@@ -90,6 +93,45 @@ pub unsafe extern "C" fn platter_convert_add_source(
         // SAFETY: by the contract of this function.
         let location = unsafe { self::location(location, "location", flags)? };
         convert.request.sources.push(location);
+        Ok(())
+    })
+}
+
+/// Sets a descriptor to read from instead of any source: a pipe, a socket or a file, from its position
+/// on and in order, as raw bytes. The descriptor is duplicated; the caller keeps its own. `flags` must
+/// be 0.
+///
+/// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_set_source_fd(
+    convert: Option<&mut platter_convert>,
+    fd: c_int,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        convert.request.source_fd = Some(duplicate_fd(fd)?);
+        Ok(())
+    })
+}
+
+/// Sets a descriptor to write to instead of the target: raw bytes, from its position on and in order.
+/// The descriptor is duplicated; the caller keeps its own. A broken pipe is an error of the job and no
+/// signal. `flags` must be 0.
+///
+/// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_set_target_fd(
+    convert: Option<&mut platter_convert>,
+    fd: c_int,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        convert.request.target_fd = Some(duplicate_fd(fd)?);
+        convert.has_target = true;
         Ok(())
     })
 }
@@ -154,9 +196,10 @@ pub unsafe extern "C" fn platter_convert_set_target(
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, LOCATION_FLAGS)?;
         // SAFETY: by the contract of this function.
-        let location = unsafe { self::location(location, "location", flags)? };
+        let location = unsafe { target(location, "location", flags)? };
         // SAFETY: by the contract of this function.
         let format = unsafe { optional_utf8(format, "format")? };
+        convert.target_is_name = flags == 0;
         convert.request.target = location;
         convert.request.target_format = format.map(str::to_owned);
         convert.has_target = true;
@@ -344,7 +387,7 @@ fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
             | PLATTER_CONVERT_COPY_RANGE
             | PLATTER_CONVERT_SALVAGE,
     )?;
-    if params.request.sources.is_empty() {
+    if params.request.sources.is_empty() && params.request.source_fd.is_none() {
         return Err(Error::invalid("The conversion has no source"));
     }
     if !params.has_target {
@@ -353,6 +396,9 @@ fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
     let mut request = params.request.clone();
     request.compress = flags & PLATTER_CONVERT_COMPRESS != 0;
     request.target_exists = flags & PLATTER_CONVERT_TARGET_EXISTS != 0;
+    if request.target_exists && params.target_is_name {
+        request.target = Location::parse(request.target.text())?;
+    }
     request.target_is_zero = flags & PLATTER_CONVERT_TARGET_IS_ZERO != 0;
     request.out_of_order = flags & PLATTER_CONVERT_OUT_OF_ORDER != 0;
     request.copy_range = flags & PLATTER_CONVERT_COPY_RANGE != 0;

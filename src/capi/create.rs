@@ -8,7 +8,7 @@ use crate::capi::guard::{
     self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
 };
 use crate::capi::job::{NewJob, platter_job};
-use crate::capi::open::{LOCATION_FLAGS, location};
+use crate::capi::open::{LOCATION_FLAGS, target};
 use crate::capi::options::platter_options;
 use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
@@ -49,7 +49,7 @@ pub unsafe extern "C" fn platter_create_new(
     call_out(out, err, || {
         check_flags(flags, LOCATION_FLAGS)?;
         // SAFETY: by the contract of this function.
-        let location = unsafe { self::location(location, "location", flags)? };
+        let location = unsafe { target(location, "location", flags)? };
         // SAFETY: by the contract of this function.
         let format = unsafe { utf8(format, "format")? };
         Ok(Box::into_raw(Box::new(platter_create {

@@ -97,6 +97,19 @@ pub(super) unsafe fn location(text: *const c_char, name: &str, flags: u32) -> Re
     }
 }
 
+/// As [`location`], for an image to create: `json:` is no protocol there.
+///
+/// # Safety
+/// `text` is NULL or NUL-terminated.
+pub(super) unsafe fn target(text: *const c_char, name: &str, flags: u32) -> Result<Location> {
+    if flags & LOCATION_FLAGS == 0 {
+        // SAFETY: by this function's contract.
+        return Ok(Location::for_target(unsafe { os(text, name)? }));
+    }
+    // SAFETY: by this function's contract.
+    unsafe { location(text, name, flags) }
+}
+
 /// A cache mode by its name.
 ///
 /// # Safety

@@ -172,7 +172,11 @@ pub(crate) type FileId = (u64, u64);
 
 /// The identity of the regular file or block device behind a storage; None for others.
 pub(crate) fn file_id(storage: &dyn Storage) -> Option<FileId> {
-    let file = File::from(storage.as_fd()?.try_clone_to_owned().ok()?);
+    fd_id(&File::from(storage.as_fd()?.try_clone_to_owned().ok()?))
+}
+
+/// The identity of the regular file or block device that is open; None for others.
+pub(crate) fn fd_id(file: &File) -> Option<FileId> {
     identity(&file.metadata().ok()?)
 }
 

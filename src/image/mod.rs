@@ -20,7 +20,7 @@ pub use adapter::ImageStorage;
 pub use file::{lock_for_inspection, open_file};
 pub use names::BackingFile;
 
-pub(crate) use host::{FileId, file_id, path_id};
+pub(crate) use host::{FileId, fd_id, file_id, path_id};
 
 use std::ffi::OsString;
 use std::sync::Arc;

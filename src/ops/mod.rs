@@ -5,6 +5,7 @@ pub mod commit;
 pub mod compare;
 pub mod convert;
 pub mod create;
+pub mod dd;
 mod failure;
 pub mod help;
 pub mod info;

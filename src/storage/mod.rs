@@ -10,6 +10,7 @@ mod node;
 pub mod null;
 pub mod registry;
 pub mod slice;
+pub mod stream;
 #[doc(hidden)]
 pub mod testing;
 pub mod traits;

@@ -11,6 +11,7 @@ pub(crate) mod lock;
 pub(crate) mod rw;
 pub(crate) mod seek;
 pub mod signal;
+pub(crate) mod stream;
 pub(crate) mod time;
 
 pub(crate) use aligned::AlignedBuf;

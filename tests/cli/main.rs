@@ -12,6 +12,7 @@ mod compare;
 mod convert;
 mod create;
 mod crypt;
+mod dd;
 mod header;
 mod info;
 mod locks;

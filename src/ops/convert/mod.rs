@@ -14,11 +14,13 @@ mod report;
 mod request;
 mod sink;
 mod sources;
+mod stream_source;
+mod stream_target;
 mod target;
 mod worker;
 
 pub use report::ConvertReport;
-pub use request::ConvertRequest;
+pub use request::{ConvertRequest, NamedFd, Window};
 
 use crate::error::Result;
 use crate::image::Image;
@@ -37,14 +39,13 @@ pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport>
     request.validate()?;
     let sources = open_sources(request, job)?;
     let tally = Tally::default();
-    let total = sources.len();
-    job.control().set_total(total);
+    // A stream tells its length at its end.
+    job.control().set_total(sources.known_len().unwrap_or(0));
     job.tick()?;
-    let virtual_size = if request.target_exists {
-        target::fill_existing(request, sources, &tally, job)?
-    } else {
-        target::fill_new(request, sources, &tally, job)?;
-        total
+    let virtual_size = match stream_target::open(request, job)? {
+        Some(stream) => stream_target::fill(request, sources, &stream, &tally, job)?,
+        None if request.target_exists => target::fill_existing(request, sources, &tally, job)?,
+        None => target::fill_new(request, sources, &tally, job)?,
     };
     // The target is complete: a callback that cancels now comes too late.
     let _ = job.finish();
@@ -52,6 +53,9 @@ pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport>
 }
 
 fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<Sources> {
+    if let Some(stream) = stream_source::open(request, job)? {
+        return Sources::from_stream(stream);
+    }
     let mut images = Vec::with_capacity(request.sources.len());
     for location in &request.sources {
         let image = Image::open(location, &request.source_options)?;
@@ -67,5 +71,5 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<Sources> {
             .and_then(|id| image.load_snapshot(&id))
             .map_err(|error| error.context("Failed to load snapshot"))?;
     }
-    Sources::new(images, request.salvage)
+    Sources::new(images, &request.window, request.salvage)
 }

@@ -1,11 +1,14 @@
 //! Hands out the guest range in tasks, in guest order; runs of zeroes are one task however long.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::Mutex;
 
 use crate::error::Result;
 
 use super::offload::Offload;
 use super::sources::{RunKind, Sources};
+use super::stream_source::Fetched;
 
 /// The smallest step in which the range is divided: a page and file system block.
 pub(super) const MIN_STEP: u64 = 4096;
@@ -16,8 +19,6 @@ const MAX_LONG_TASK: u64 = 1 << 40;
 /// The numbers that a conversion goes by; all in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    /// Guest bytes to copy.
-    pub total: u64,
     /// The target's allocation unit.
     pub unit: u64,
     /// Zeroes are left out in multiples of this: a part of the unit, or the unit.
@@ -71,7 +72,12 @@ pub(super) struct Planner<'a> {
     shape: Shape,
     end: u64,
     cursor: Mutex<Cursor>,
+    /// How many tasks there are, once that is known: asked for while the cursor waits for a stream.
+    turns: AtomicU64,
 }
+
+/// Tasks may still come.
+const OPEN: u64 = u64::MAX;
 
 struct Cursor {
     offset: u64,
@@ -95,23 +101,34 @@ impl<'a> Planner<'a> {
                 offset: range.start,
                 turn: 0,
             }),
+            turns: AtomicU64::new(if range.is_empty() { 0 } else { OPEN }),
         }
     }
 
     /// How many tasks were handed out, once none is left.
     pub fn turns_if_done(&self) -> Option<u64> {
-        let cursor = self.cursor.lock();
-        (cursor.offset >= self.end).then_some(cursor.turn)
+        let turns = self.turns.load(Ordering::Acquire);
+        (turns != OPEN).then_some(turns)
     }
 
     /// The next task, in guest order.
     pub fn claim(&self) -> Result<Option<Task>> {
         let mut cursor = self.cursor.lock();
-        let start = cursor.offset;
-        if start >= self.end {
+        if self.turns_if_done().is_some() {
             return Ok(None);
         }
-        let (len, kind) = self.classify(start)?;
+        let start = cursor.offset;
+        let left = self.end - start;
+        let (len, kind) = match self.sources.fetch(start, left.min(self.shape.chunk))? {
+            Fetched::Positional => self.classify(start)?,
+            Fetched::Data(len) => (len, TaskKind::Copy),
+            Fetched::Zeroes if self.shape.keeps_sparse() => (left, TaskKind::Zero),
+            Fetched::Zeroes => (left.min(self.shape.chunk), TaskKind::Copy),
+            Fetched::End => {
+                self.turns.store(cursor.turn, Ordering::Release);
+                return Ok(None);
+            }
+        };
         let task = Task {
             turn: cursor.turn,
             start,
@@ -120,6 +137,9 @@ impl<'a> Planner<'a> {
         };
         cursor.offset = start + len;
         cursor.turn += 1;
+        if cursor.offset >= self.end {
+            self.turns.store(cursor.turn, Ordering::Release);
+        }
         Ok(Some(task))
     }
 

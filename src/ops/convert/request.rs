@@ -1,5 +1,8 @@
 //! What to convert, and the combinations of options that make no sense.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::image::OpenOptions;
 use crate::location::Location;
@@ -8,6 +11,28 @@ use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
 use crate::storage::CacheMode;
 
+/// A descriptor that is read or written in order, from its position on.
+#[derive(Clone, Debug)]
+pub struct NamedFd {
+    /// The descriptor.
+    pub fd: Arc<OwnedFd>,
+    /// What stands for it in messages.
+    pub name: String,
+}
+
+/// The part of the input that is copied; all in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Left out at the beginning.
+    pub skip: u64,
+    /// The most that is copied behind that.
+    pub limit: Option<u64>,
+    /// The size of the input. A stream must hold so much, of an image no more is looked at.
+    pub input_size: Option<u64>,
+    /// The size of the output: what the input does not fill reads as zeroes.
+    pub output_size: Option<u64>,
+}
+
 /// What to convert, and how.
 #[derive(Clone, Debug)]
 pub struct ConvertRequest {
@@ -15,8 +40,14 @@ pub struct ConvertRequest {
     pub sources: Vec<Location>,
     /// How each source is opened.
     pub source_options: OpenOptions,
+    /// Read this descriptor, from its position on and in order, instead of any source.
+    pub source_fd: Option<NamedFd>,
+    /// What of the input is copied.
+    pub window: Window,
     /// The target.
     pub target: Location,
+    /// Write raw bytes to this descriptor, in order, instead of to the target.
+    pub target_fd: Option<NamedFd>,
     /// `-O`: the target's format; None with `target_exists` probes.
     pub target_format: Option<String>,
     /// `-o`: creation options.
@@ -49,6 +80,8 @@ pub struct ConvertRequest {
     pub secrets: Secrets,
     /// What opening the target and its backing file may do.
     pub policy: OpenPolicy,
+    /// `dd` runs this: it has words of its own for some errors, and reads character devices.
+    pub(in crate::ops) for_dd: bool,
 }
 
 impl ConvertRequest {
@@ -60,7 +93,10 @@ impl ConvertRequest {
                 deny_writers: true,
                 ..OpenOptions::default()
             },
+            source_fd: None,
+            window: Window::default(),
             target,
+            target_fd: None,
             target_format: None,
             target_options: Options::new(),
             target_cache: CacheMode::Unsafe,
@@ -77,6 +113,7 @@ impl ConvertRequest {
             snapshot: None,
             secrets: Secrets::default(),
             policy: OpenPolicy::default(),
+            for_dd: false,
         }
     }
 }
@@ -110,7 +147,10 @@ impl ConvertRequest {
             )));
         }
         let refusals = [
-            (self.sources.is_empty(), "Must specify image file name"),
+            (
+                self.sources.is_empty() && self.source_fd.is_none(),
+                "Must specify image file name",
+            ),
             (
                 self.copy_range && self.compress,
                 "Cannot enable copy offloading when -c is used",

@@ -39,7 +39,7 @@ pub(super) trait Sink: Sync {
     fn write(&self, prepared: &Prepared) -> Result<()>;
 }
 
-fn at_byte(offset: u64) -> impl FnOnce() -> String {
+pub(super) fn at_byte(offset: u64) -> impl FnOnce() -> String {
     move || format!("error while writing at byte {offset}")
 }
 
@@ -272,6 +272,52 @@ impl<'a, 'b> Batch<'a, 'b> {
     }
 }
 
+/// A new raw disk whose length is known only at its end.
+pub(super) struct GrowingSink<'a> {
+    pub bulk: &'a dyn Bulk,
+    pub tally: &'a Tally,
+    /// What is not written reads as zeroes.
+    pub unwritten_is_zero: bool,
+}
+
+impl Sink for GrowingSink<'_> {
+    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+        self.bulk.encode(encoder, unit, out)
+    }
+
+    fn place(&self, _prepared: &mut Prepared) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, prepared: &Prepared) -> Result<()> {
+        let place = |host| Place {
+            slot: StorageSlot::MAIN,
+            host,
+        };
+        for piece in &prepared.pieces {
+            if !matches!(piece.kind, PieceKind::Zero) {
+                Tally::add(&self.tally.data, piece.len);
+                continue;
+            }
+            Tally::add(&self.tally.zero, piece.len);
+            if !self.unwritten_is_zero {
+                self.bulk
+                    .write_zero_data((StorageSlot::MAIN, piece.offset), piece.offset, piece.len)
+                    .context(at_byte(piece.offset))?;
+            }
+        }
+        let mut batch = Batch::new(self.bulk);
+        for span in &prepared.spans {
+            batch.push(
+                span.offset,
+                place(span.offset),
+                prepared.buf.get(span.at, span.len),
+            )?;
+        }
+        batch.flush()
+    }
+}
+
 /// An image that exists already.
 pub(super) struct ImageSink<'a> {
     pub image: &'a Image,
@@ -295,6 +341,9 @@ impl Sink for ImageSink<'_> {
     fn write(&self, prepared: &Prepared) -> Result<()> {
         Tally::add(&self.tally.backed, prepared.left_out());
         for piece in &prepared.pieces {
+            if piece.offset + piece.len > self.image.len() {
+                return Err(too_small());
+            }
             match &piece.kind {
                 PieceKind::Zero => {
                     Tally::add(&self.tally.zero, piece.len);
@@ -330,4 +379,9 @@ impl Sink for ImageSink<'_> {
         }
         Ok(())
     }
+}
+
+/// The error of an existing target into which the sources do not fit.
+pub(super) fn too_small() -> Error {
+    Error::invalid("output file is smaller than input file")
 }

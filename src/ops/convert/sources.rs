@@ -8,7 +8,11 @@ use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
 use crate::image::Image;
 use crate::ops::failure;
+use crate::size::round_up_sector;
 use crate::storage::Storage;
+
+use super::request::Window;
+use super::stream_source::{Fetched, StreamSource};
 
 /// The unit in which unreadable bytes are located and salvaged.
 const SECTOR: usize = 512;
@@ -43,42 +47,86 @@ pub(super) struct BackedBelow {
 /// The sources in their order.
 pub(super) struct Sources {
     parts: Vec<Part>,
-    len: u64,
+    /// Where the bytes of the parts end: from there on everything is zero.
+    data_end: u64,
+    /// None for a stream whose length is not known before its end.
+    len: Option<u64>,
+    stream: Option<StreamSource>,
     backed: Option<BackedBelow>,
     salvage: Option<Mutex<Vec<String>>>,
 }
 
 struct Part {
     start: u64,
+    /// Where in the image the part begins.
+    skip: u64,
+    len: u64,
     image: Image,
 }
 
 impl Sources {
-    /// Concatenates `images`; with `salvage`, unreadable sectors become zeroes and a warning.
-    pub fn new(images: Vec<Image>, salvage: bool) -> Result<Self> {
-        let mut len = 0u64;
+    /// Concatenates `images` and takes the window of the first; with `salvage`, unreadable sectors
+    /// become zeroes and a warning.
+    pub fn new(images: Vec<Image>, window: &Window, salvage: bool) -> Result<Self> {
+        let mut end = 0u64;
         let mut parts = Vec::with_capacity(images.len());
         for image in images {
-            let start = len;
-            len = len
-                .checked_add(image.len())
-                .filter(|len| *len <= i64::MAX as u64)
+            let (skip, len) = window_of(&image, window)?;
+            let start = end;
+            end = end
+                .checked_add(len)
+                .filter(|end| *end <= i64::MAX as u64)
                 .ok_or_else(|| Error::invalid("The sources are too large together"))?;
-            if !image.is_empty() {
-                parts.push(Part { start, image });
+            if len > 0 {
+                parts.push(Part {
+                    start,
+                    skip,
+                    len,
+                    image,
+                });
             }
         }
         Ok(Self {
             parts,
-            len,
+            data_end: end,
+            len: Some(output_len(end, window)?),
+            stream: None,
             backed: None,
             salvage: salvage.then(Mutex::default),
         })
     }
 
-    /// Guest bytes of all sources together.
-    pub fn len(&self) -> u64 {
+    /// One source that is read in order.
+    pub fn from_stream(stream: StreamSource) -> Result<Self> {
+        Ok(Self {
+            parts: Vec::new(),
+            data_end: 0,
+            len: stream.output_len()?,
+            stream: Some(stream),
+            backed: None,
+            salvage: None,
+        })
+    }
+
+    /// Guest bytes of all sources together, if that is known already.
+    pub fn known_len(&self) -> Option<u64> {
         self.len
+    }
+
+    /// For a stream: reads on. Called in guest order, one call at a time.
+    pub fn fetch(&self, offset: u64, len: u64) -> Result<Fetched> {
+        match &self.stream {
+            Some(stream) => stream.fetch(offset, len),
+            None => Ok(Fetched::Positional),
+        }
+    }
+
+    /// Once all was copied: fails where a stream holds more. Gives the length.
+    pub fn finish(&self) -> Result<u64> {
+        match &self.stream {
+            Some(stream) => stream.finish(),
+            None => Ok(self.len.unwrap_or(0)),
+        }
     }
 
     /// Leaves out what the target's backing file holds.
@@ -109,7 +157,7 @@ impl Sources {
             .checked_sub(1)
             .and_then(|at| self.parts.get(at))
             .map(|part| (part, offset - part.start))
-            .filter(|(part, relative)| *relative < part.image.len())
+            .filter(|(part, relative)| *relative < part.len)
             .ok_or_else(|| {
                 Error::new(
                     crate::ErrorKind::Internal,
@@ -120,9 +168,18 @@ impl Sources {
 
     /// The first run at `offset`, at most `len` bytes.
     pub fn map(&self, offset: u64, len: u64) -> Result<Run<'_>> {
+        if let Some(stream) = &self.stream {
+            return Ok(stream.map(offset, len));
+        }
+        if offset >= self.data_end {
+            return Ok(Run {
+                len,
+                kind: RunKind::Zero,
+            });
+        }
         let (part, relative) = self.part_at(offset)?;
-        let len = len.min(part.image.len() - relative);
-        let found = match part.image.map(relative, len) {
+        let len = len.min(part.len - relative);
+        let found = match part.image.map(part.skip + relative, len) {
             Ok(found) => found,
             // Reading finds out, sector by sector, what can be salvaged.
             Err(_) if self.salvage.is_some() => {
@@ -159,11 +216,19 @@ impl Sources {
 
     /// Fills `buf` with the guest bytes at `offset`.
     pub fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if let Some(stream) = &self.stream {
+            return stream.take(buf, offset);
+        }
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
+            if at >= self.data_end {
+                buf[done..].fill(0);
+                break;
+            }
             let (part, relative) = self.part_at(at)?;
-            let room = part.image.len() - relative;
+            let room = part.len - relative;
+            let relative = part.skip + relative;
             let take = usize::try_from(room).map_or(buf.len() - done, |n| n.min(buf.len() - done));
             let piece = &mut buf[done..done + take];
             if let Err(error) = part.image.read_at(piece, relative) {
@@ -182,6 +247,46 @@ impl Sources {
         }
         Ok(())
     }
+}
+
+/// Where the window of an image begins, and how long it is.
+fn window_of(image: &Image, window: &Window) -> Result<(u64, u64)> {
+    let len = match window.input_size {
+        Some(size) if size > image.len() => {
+            return Err(Error::invalid(format!(
+                "'{}' holds {} bytes, fewer than the {size} that are to be read",
+                image.filename(),
+                image.len()
+            )));
+        }
+        Some(size) => size,
+        None => image.len(),
+    };
+    let left = len.checked_sub(window.skip).ok_or_else(|| {
+        Error::invalid("cannot skip to specified offset").context(image.location().display())
+    })?;
+    Ok((
+        window.skip,
+        window.limit.map_or(left, |limit| limit.min(left)),
+    ))
+}
+
+/// The length of the output for so many bytes of input.
+pub(super) fn output_len(data: u64, window: &Window) -> Result<u64> {
+    if let Some(size) = window.output_size
+        && size < data
+    {
+        return Err(longer_than_output(size));
+    }
+    round_up_sector(window.output_size.unwrap_or(data))
+        .ok_or_else(|| Error::invalid("The image size is too large"))
+}
+
+/// The error of an input that does not fit.
+pub(super) fn longer_than_output(size: u64) -> Error {
+    Error::invalid(format!(
+        "The input is longer than the {size} bytes that the output is to have"
+    ))
 }
 
 /// Where in the range the first sector that cannot be read begins; 0 if all can be read now.

@@ -2,19 +2,19 @@
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
-use crate::format::{BackingRef, Bulk, Features, FormatDriver, registry};
+use crate::format::{BackingRef, Bulk, Features, FormatDriver, raw, registry};
 use crate::image::{FileId, Image, OpenOptions, file_id};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
 use crate::ops::create;
 use crate::options::{Options, Values};
-use crate::storage::{Durability, Storage};
+use crate::storage::{Durability, Preallocation, Storage};
 
 use super::offload::Offload;
 use super::plan::{MIN_STEP, Shape};
 use super::report::Tally;
 use super::request::ConvertRequest;
-use super::sink::{BulkSink, ImageSink, Sink};
+use super::sink::{BulkSink, GrowingSink, ImageSink, Sink, too_small};
 use super::sources::{BackedBelow, Sources};
 use super::worker::Work;
 
@@ -35,21 +35,15 @@ fn no_compression() -> Error {
     Error::unsupported("Compression not supported for this file format")
 }
 
-/// Converts into a new image.
+/// Converts into a new image; returns its virtual size.
 pub(super) fn fill_new(
     request: &ConvertRequest,
     mut sources: Sources,
     tally: &Tally,
     job: &mut Job,
-) -> Result<()> {
+) -> Result<u64> {
     let name = request.target_format.as_deref().unwrap_or("raw");
-    let driver = registry::by_name(name)
-        .ok_or_else(|| Error::invalid(format!("Unknown file format '{name}'")))?;
-    if driver.create.is_none() {
-        return Err(Error::unsupported(format!(
-            "Format driver '{name}' does not support image creation"
-        )));
-    }
+    let driver = creatable(request, name)?;
     let table = create::option_table(driver, &request.target)?;
     let values = Values::check(&request.target_options, &table)?;
     let preallocated = values.str("preallocation").is_some_and(|p| p != "off");
@@ -62,10 +56,12 @@ pub(super) fn fill_new(
     }
     check_features(request, driver, preallocated)?;
     let while_converting = || {
-        format!(
-            "{}: error while converting {name}",
-            request.target.display()
-        )
+        let target = request.target.display();
+        if request.for_dd {
+            format!("{target}: error while creating output image")
+        } else {
+            format!("{target}: error while converting {name}")
+        }
     };
     let backing = request.backing_name().map(|name| BackingRef {
         name: name.to_owned(),
@@ -78,11 +74,22 @@ pub(super) fn fill_new(
         );
     }
     let emptied = create::emptied_files(&request.target, &request.target_options);
-    refuse_source_as_target(&sources, &request.target, &emptied).context(while_converting)?;
+    let shown = request.target.display();
+    refuse_source_as_target(request, &sources, &emptied, &shown).map_err(|error| {
+        if request.for_dd {
+            error
+        } else {
+            error.context(while_converting())
+        }
+    })?;
+    let len = sources.known_len();
+    if len.is_none() && (driver.name != raw::DRIVER.name || preallocated) {
+        return Err(unknown_length(request, name));
+    }
     let create = create::TargetRequest {
         location: &request.target,
         driver,
-        size: sources.len(),
+        size: len.unwrap_or(0),
         values: &values,
         backing: backing.as_ref(),
         cache: request.target_cache,
@@ -101,6 +108,9 @@ pub(super) fn fill_new(
         });
     }
     let target = create::target(&create).context(while_converting)?;
+    if len.is_none() {
+        return fill_growing(request, &sources, target, tally, job);
+    }
     let bulk = target.bulk();
     let offload = detect_offload(request, &sources, bulk, preallocated)?;
     let sink = BulkSink {
@@ -115,16 +125,85 @@ pub(super) fn fill_new(
         unwritten_is_zero: bulk.blank().unwritten_is_zero,
         zero_unit: u64::from(bulk.zero_unit()).max(1),
         encode_early: request.compress,
-        ..shape(request, sources.len(), u64::from(bulk.unit()))
+        ..shape(request, u64::from(bulk.unit()))
     };
     // Encryption takes the time of all processors.
-    let parallel = bulk.is_encrypted();
-    run(request, &sources, &offload, &sink, shape, parallel, job)?;
-    let durability = match request.target_cache.durability() {
+    let writers = Writers::of(request, bulk.is_encrypted());
+    run(request, &sources, &offload, &sink, shape, writers, job)?;
+    target
+        .finish(final_durability(request))
+        .context(while_converting)?;
+    Ok(len.unwrap_or(0))
+}
+
+/// What a new image is worth: nobody else has seen it yet.
+fn final_durability(request: &ConvertRequest) -> Durability {
+    match request.target_cache.durability() {
         Durability::Ordered => Durability::None,
         other => other,
+    }
+}
+
+fn unknown_length(request: &ConvertRequest, format: &str) -> Error {
+    let how = if request.for_dd {
+        "isize=N or osize=N"
+    } else {
+        "-o size=N"
     };
-    target.finish(durability).context(while_converting)
+    Error::invalid(format!(
+        "The length of the input is not known before its end, and a new image in the format '{format}' needs a size: give it as {how}"
+    ))
+}
+
+/// Fills a new raw disk, which becomes as long as the stream turns out to be.
+fn fill_growing(
+    request: &ConvertRequest,
+    sources: &Sources,
+    target: create::Target,
+    tally: &Tally,
+    job: &mut Job,
+) -> Result<u64> {
+    let storage = target.storage().clone();
+    let fixed = storage.limits().fixed_len;
+    let sink = GrowingSink {
+        bulk: target.bulk(),
+        tally,
+        unwritten_is_zero: !fixed,
+    };
+    let shape = Shape {
+        unwritten_is_zero: !fixed,
+        ..shape(request, u64::from(target.bulk().unit()))
+    };
+    let offload = Offload::default();
+    let writers = Writers::of(request, false);
+    run(request, sources, &offload, &sink, shape, writers, job)?;
+    let len = sources.finish()?;
+    let ended = match fixed {
+        true => Ok(()),
+        false => storage.set_len(len, Preallocation::Off),
+    };
+    ended
+        .and_then(|()| storage.sync(final_durability(request)))
+        .context(|| format!("Could not write '{}'", request.target.display()))?;
+    target.keep();
+    Ok(len)
+}
+
+/// The driver of that name, if it can create.
+pub(super) fn creatable(request: &ConvertRequest, name: &str) -> Result<&'static FormatDriver> {
+    let driver = registry::by_name(name).ok_or_else(|| {
+        Error::invalid(if request.for_dd {
+            "Unknown file format".to_owned()
+        } else {
+            format!("Unknown file format '{name}'")
+        })
+    })?;
+    if driver.create.is_none() {
+        return Err(Error::unsupported(format!(
+            "Format driver '{name}' does not support image creation"
+        )));
+    }
+    Ok(driver)
 }
 
 /// Converts into an image that exists; returns its virtual size.
@@ -135,8 +214,14 @@ pub(super) fn fill_existing(
     job: &mut Job,
 ) -> Result<u64> {
     let written = create::emptied_files(&request.target, &Options::new());
-    refuse_source_as_target(&sources, &request.target, &written)
-        .context(|| format!("Could not open '{}'", request.target.display()))?;
+    let shown = request.target.display();
+    refuse_source_as_target(request, &sources, &written, &shown).map_err(|error| {
+        if request.for_dd {
+            error
+        } else {
+            error.context(format!("Could not open '{}'", request.target.display()))
+        }
+    })?;
     let options = OpenOptions {
         format: request.target_format.clone(),
         writable: true,
@@ -153,8 +238,8 @@ pub(super) fn fill_existing(
     if request.compress && compressor.is_none() {
         return Err(no_compression());
     }
-    if image.len() < sources.len() {
-        return Err(Error::invalid("output file is smaller than input file"));
+    if sources.known_len().is_some_and(|len| image.len() < len) {
+        return Err(too_small());
     }
     let overlay = image.backing().is_some() || request.backing_name().is_some();
     if request.target_is_zero && overlay {
@@ -186,11 +271,11 @@ pub(super) fn fill_existing(
     let shape = Shape {
         unwritten_is_zero: request.target_is_zero,
         encode_early: false,
-        ..shape(request, sources.len(), u64::from(unit))
+        ..shape(request, u64::from(unit))
     };
-    let parallel = image.format().request_alignment() > 1;
+    let writers = Writers::of(request, image.format().request_alignment() > 1);
     let offload = Offload::default();
-    run(request, &sources, &offload, &sink, shape, parallel, job)?;
+    run(request, &sources, &offload, &sink, shape, writers, job)?;
     let len = image.len();
     image
         .close()
@@ -198,7 +283,7 @@ pub(super) fn fill_existing(
     Ok(len)
 }
 
-fn check_features(
+pub(super) fn check_features(
     request: &ConvertRequest,
     driver: &FormatDriver,
     preallocated: bool,
@@ -233,7 +318,7 @@ fn check_features(
 }
 
 /// Sizes of steps and chunks for a target with this allocation unit.
-fn shape(request: &ConvertRequest, total: u64, unit: u64) -> Shape {
+pub(super) fn shape(request: &ConvertRequest, unit: u64) -> Shape {
     let unit = unit.max(512);
     let step = unit.max(MIN_STEP);
     let most = if request.compress {
@@ -242,7 +327,6 @@ fn shape(request: &ConvertRequest, total: u64, unit: u64) -> Shape {
         MAX_CHUNK
     };
     Shape {
-        total,
         unit,
         zero_unit: unit,
         step,
@@ -270,38 +354,64 @@ fn crew(request: &ConvertRequest, shape: &Shape) -> (u64, u64) {
     }
 }
 
-fn run(
+/// How many ranges are written at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writers {
+    /// One, so that they are written in order.
+    One,
+    /// A few.
+    Cached,
+    /// As many as there are workers.
+    Many,
+}
+
+impl Writers {
+    fn of(request: &ConvertRequest, parallel: bool) -> Self {
+        if parallel || request.target_cache.direct() {
+            Self::Many
+        } else {
+            Self::Cached
+        }
+    }
+}
+
+pub(super) fn run(
     request: &ConvertRequest,
     sources: &Sources,
     offload: &Offload,
     sink: &dyn Sink,
     shape: Shape,
-    parallel: bool,
+    writers: Writers,
     job: &mut Job,
 ) -> Result<()> {
     let (workers, buffers) = crew(request, &shape);
+    let workers = workers as usize;
     let work = Work {
         sources,
         offload,
         sink,
         shape,
-        workers: workers as usize,
+        workers,
         buffers: buffers as usize,
-        writers: if parallel || request.target_cache.direct() {
-            workers as usize
-        } else {
-            CACHED_WRITERS.min(workers as usize)
+        writers: match writers {
+            Writers::One => 1,
+            Writers::Cached => CACHED_WRITERS.min(workers),
+            Writers::Many => workers,
         },
     };
+    let Some(total) = sources.known_len() else {
+        return work.run(0..u64::MAX, job);
+    };
     // The end comes last and alone: a raw disk that an interrupted run leaves is too short.
-    let last = shape.total.saturating_sub(1) / shape.step * shape.step;
+    let last = total.saturating_sub(1) / shape.step * shape.step;
     work.run(0..last, job)?;
     let tail = Work {
         workers: 1,
         buffers: 1,
         ..work
     };
-    tail.run(last..shape.total, job)
+    tail.run(last..total, job)?;
+    sources.finish().map(drop)
 }
 
 /// The storages of every layer of the sources that might share blocks with the target.
@@ -363,7 +473,12 @@ fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
 }
 
 /// Creating the target would empty a file that is being read: locks say so too, unless they are off.
-fn refuse_source_as_target(sources: &Sources, target: &Location, written: &[FileId]) -> Result<()> {
+pub(super) fn refuse_source_as_target(
+    request: &ConvertRequest,
+    sources: &Sources,
+    written: &[FileId],
+    shown: &str,
+) -> Result<()> {
     let is_target = |storage: &std::sync::Arc<dyn Storage>| {
         file_id(&**storage).is_some_and(|id| written.contains(&id))
     };
@@ -373,12 +488,15 @@ fn refuse_source_as_target(sources: &Sources, target: &Location, written: &[File
                 .into_iter()
                 .any(|slot| layer.format().storage(slot).is_ok_and(is_target))
     });
+    if clash && request.for_dd {
+        return Err(Error::invalid(format!(
+            "'{shown}' is also read as the input: copying it onto itself would destroy it"
+        )));
+    }
     if clash {
         return Err(
-            Error::new(ErrorKind::Locked, "Failed to get \"write\" lock").with_hint(format!(
-                "Is another process using the image [{}]?",
-                target.display()
-            )),
+            Error::new(ErrorKind::Locked, "Failed to get \"write\" lock")
+                .with_hint(format!("Is another process using the image [{shown}]?")),
         );
     }
     Ok(())

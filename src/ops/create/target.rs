@@ -208,12 +208,17 @@ impl Target {
     ///
     /// # Errors
     /// Of I/O; the files are removed then.
-    pub fn finish(mut self, durability: Durability) -> Result<()> {
+    pub fn finish(self, durability: Durability) -> Result<()> {
         self.bulk.finish(durability)?;
+        self.keep();
+        Ok(())
+    }
+
+    /// Keeps the files as they are: for who has written everything without the writer.
+    pub(in crate::ops) fn keep(mut self) {
         for file in &mut self.files {
             file.keep();
         }
-        Ok(())
     }
 }
 

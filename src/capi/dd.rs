@@ -1,0 +1,359 @@
+//! The job that copies a part of an image or of a stream.
+
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{
+    self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
+};
+use crate::capi::job::{NewJob, platter_job};
+use crate::capi::open::{
+    LOCATION_FLAGS, PLATTER_OPEN_FORCE_SHARE, cache_mode, location, merged, platter_open_options,
+    target,
+};
+use crate::capi::policy::platter_policy;
+use crate::capi::report::Content;
+use crate::capi::secret::{self, platter_secrets};
+use crate::capi::text::{duplicate_fd, optional_utf8, utf8};
+use crate::error::{Error, Result};
+use crate::location::Location;
+use crate::ops::dd::{DdEnd, DdRequest, dd};
+
+/// What to copy, and how. What uses it copies it.
+#[derive(Debug)]
+pub struct platter_dd {
+    poison: Poison,
+    request: DdRequest,
+    has_input: bool,
+    has_output: bool,
+    /// The output is a name as typed: how it is read depends on whether it exists.
+    output_is_name: bool,
+}
+
+impl Handle for platter_dd {
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+/// A number of a copy: bytes in a block, 1 to 2147483647. The default is 512.
+pub const PLATTER_DD_BLOCK_SIZE: u32 = 1;
+/// A number of a copy: the most blocks that are copied. The default is all.
+pub const PLATTER_DD_COUNT: u32 = 2;
+/// A number of a copy: blocks that are left out at the beginning of the input. The default is 0.
+pub const PLATTER_DD_SKIP: u32 = 3;
+/// A number of a copy: the size of the input in bytes, of which no more is read; a stream that ends
+/// before is an error. The default is up to its end.
+pub const PLATTER_DD_INPUT_SIZE: u32 = 4;
+/// A number of a copy: the size of the output in bytes; what the input does not fill reads as zeroes,
+/// and an input that is longer is an error. The default is the size of what is copied.
+pub const PLATTER_DD_OUTPUT_SIZE: u32 = 5;
+
+/// Flag of `platter_dd_job_new()`: write into an image that exists.
+pub const PLATTER_DD_OUTPUT_EXISTS: u32 = 1;
+
+/// Begins the description of a copy with every default of `qemu-img dd`: into a raw image, in blocks of
+/// 512 bytes. The caller frees it with `platter_dd_free()`. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_dd_new(
+    out: Option<&mut MaybeUninit<*mut platter_dd>>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        let nowhere = || DdEnd::Location(Location::from_path(""));
+        Ok(Box::into_raw(Box::new(platter_dd {
+            poison: Poison::default(),
+            request: DdRequest::new(nowhere(), nowhere()),
+            has_input: false,
+            has_output: false,
+            output_is_name: false,
+        })))
+    })
+}
+
+/// Sets the input: an image, or the path of a pipe or character device, which is read in order as raw
+/// bytes. `flags` are at most one `PLATTER_LOCATION_*`.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `location` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_dd_set_input(
+    dd: Option<&mut platter_dd>,
+    location: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, LOCATION_FLAGS)?;
+        // SAFETY: by the contract of this function.
+        let location = unsafe { self::location(location, "location", flags)? };
+        dd.request.input = DdEnd::Location(location);
+        dd.has_input = true;
+        Ok(())
+    })
+}
+
+/// Sets a descriptor as the input: it is read in order from its position on, as raw bytes. It is
+/// duplicated; the caller keeps its own. `flags` must be 0.
+///
+/// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_dd_set_input_fd(
+    dd: Option<&mut platter_dd>,
+    fd: c_int,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, 0)?;
+        dd.request.input = DdEnd::Fd(duplicate_fd(fd)?);
+        dd.has_input = true;
+        Ok(())
+    })
+}
+
+/// Sets how the input is opened: format, cache mode, policy, secrets; a copy is kept. `options` may be
+/// NULL for the defaults. `flags` is 0 or `PLATTER_OPEN_FORCE_SHARE`.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_dd_set_input_options(
+    dd: Option<&mut platter_dd>,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, PLATTER_OPEN_FORCE_SHARE)?;
+        dd.request.input_options = merged(options, flags)?;
+        Ok(())
+    })
+}
+
+/// Sets an internal snapshot of the input to copy, by ID or name, or as `snapshot.id=…` or
+/// `snapshot.name=…`; NULL for the current state. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `snapshot` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_dd_set_snapshot(
+    dd: Option<&mut platter_dd>,
+    snapshot: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let snapshot = unsafe { optional_utf8(snapshot, "snapshot")? };
+        dd.request.snapshot = snapshot.map(str::to_owned);
+        Ok(())
+    })
+}
+
+/// Sets the output and its format: a new image, or the path of a pipe or character device, which takes
+/// raw bytes in order. `flags` are at most one `PLATTER_LOCATION_*`.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `location` and `format` are NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_dd_set_output(
+    dd: Option<&mut platter_dd>,
+    location: *const c_char,
+    format: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, LOCATION_FLAGS)?;
+        // SAFETY: by the contract of this function.
+        let location = unsafe { target(location, "location", flags)? };
+        // SAFETY: by the contract of this function.
+        let format = unsafe { utf8(format, "format")? };
+        dd.output_is_name = flags == 0;
+        dd.request.output = DdEnd::Location(location);
+        dd.request.output_format = format.to_owned();
+        dd.has_output = true;
+        Ok(())
+    })
+}
+
+/// Sets a descriptor as the output: raw bytes are written to it in order from its position on. It is
+/// duplicated; the caller keeps its own. A broken pipe is an error of the job and no signal. `flags`
+/// must be 0.
+///
+/// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_dd_set_output_fd(
+    dd: Option<&mut platter_dd>,
+    fd: c_int,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, 0)?;
+        dd.request.output = DdEnd::Fd(duplicate_fd(fd)?);
+        dd.request.output_format = "raw".to_owned();
+        dd.has_output = true;
+        Ok(())
+    })
+}
+
+/// Sets the cache mode of the output, as `platter_open_options_set_cache()`; `writeback` if not set.
+/// `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `mode` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_dd_set_output_cache(
+    dd: Option<&mut platter_dd>,
+    mode: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        dd.request.output_cache = unsafe { cache_mode(mode)? };
+        Ok(())
+    })
+}
+
+/// Sets what opening an output that exists may do; a copy is kept. The policy of the input is that of
+/// `platter_dd_set_input_options()`. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_dd_set_output_policy(
+    dd: Option<&mut platter_dd>,
+    policy: Option<&platter_policy>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, 0)?;
+        let policy = given(policy, "policy")?;
+        policy.poison().check()?;
+        dd.request.policy = policy.policy().clone();
+        Ok(())
+    })
+}
+
+/// Sets the secrets that options of the output name by ID; a copy is kept, which replaces those set
+/// before. NULL stands for none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_dd_set_secrets(
+    dd: Option<&mut platter_dd>,
+    secrets: Option<&platter_secrets>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, 0)?;
+        dd.request.secrets = secret::copied(secrets)?;
+        Ok(())
+    })
+}
+
+/// Sets a number of the copy, one of `PLATTER_DD_*`. Its range is checked when the job runs. `flags`
+/// must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_dd_set_number(
+    dd: Option<&mut platter_dd>,
+    which: u32,
+    value: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, 0)?;
+        let request = &mut dd.request;
+        match which {
+            PLATTER_DD_BLOCK_SIZE => request.block_size = value,
+            PLATTER_DD_COUNT => request.count = Some(value),
+            PLATTER_DD_SKIP => request.skip = value,
+            PLATTER_DD_INPUT_SIZE => request.input_size = Some(value),
+            PLATTER_DD_OUTPUT_SIZE => request.output_size = Some(value),
+            _ => return Err(Error::invalid(format!("Unknown number {which} of a copy"))),
+        }
+        Ok(())
+    })
+}
+
+/// Makes the job that copies. `flags` are bits of `PLATTER_DD_*` flags. Nothing is touched before the
+/// job runs. Its report is of the kind `PLATTER_REPORT_CONVERT`. `*out` belongs to the caller, who
+/// frees it with `platter_job_free()`. An output that the job created is removed when it fails or is
+/// cancelled; an output that existed then has part of the data, and what was read from a stream is
+/// gone from it.
+///
+/// Statuses: INVALID; of the job: INVALID for a skip past the end and for an input that is the output
+/// as well, and every one of opening, creating, reading and writing. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_dd_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    dd: Option<&platter_dd>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, dd, "dd", err, |params| {
+        let request = request(params, flags)?;
+        Ok(NewJob::new().into_handle(
+            "dd",
+            None,
+            Vec::new(),
+            Box::new(move |job, _| dd_job(&request, job)),
+        ))
+    })
+}
+
+fn request(params: &platter_dd, flags: u32) -> Result<DdRequest> {
+    check_flags(flags, PLATTER_DD_OUTPUT_EXISTS)?;
+    if !params.has_input {
+        return Err(Error::invalid("The copy has no input"));
+    }
+    if !params.has_output {
+        return Err(Error::invalid("The copy has no output"));
+    }
+    let mut request = params.request.clone();
+    request.output_exists = flags & PLATTER_DD_OUTPUT_EXISTS != 0;
+    if let DdEnd::Location(output) = &request.output
+        && request.output_exists
+        && params.output_is_name
+    {
+        request.output = DdEnd::Location(Location::parse(output.text())?);
+    }
+    Ok(request)
+}
+
+fn dd_job(request: &DdRequest, job: &mut crate::job::Job) -> Result<Content> {
+    dd(request, job).map(Content::Convert)
+}
+
+/// Frees the description of a copy. NULL does nothing.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// The description is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_dd_free(dd: *mut platter_dd) {
+    // SAFETY: the caller owns it; it came from `platter_dd_new`.
+    unsafe { guard::free(dd) }
+}

@@ -1,0 +1,333 @@
+//! A source that can only be read in order. Whoever claims a range reads its bytes while it is its
+//! turn; what comes after that runs in parallel as for any source.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::magic::{self, PROBE_BYTES};
+use crate::format::{Probe, raw};
+use crate::job::{Job, JobControl};
+use crate::location::Node;
+use crate::policy::OpenPolicy;
+use crate::size::round_up_sector;
+use crate::storage::stream::{Direction, Stream, is_stream};
+
+use super::request::{ConvertRequest, Window};
+use super::sources::{Run, RunKind, longer_than_output, output_len};
+
+/// Bytes that are skipped at a time.
+const SKIP_CHUNK: u64 = 256 << 10;
+
+/// What a range of the guest turned out to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// Nothing was read: the source is read at any offset.
+    Positional,
+    /// So many bytes, ready to be taken.
+    Data(u64),
+    /// The input has ended; the rest of the output is zero.
+    Zeroes,
+    /// The input has ended, and the output with it.
+    End,
+}
+
+/// The stream, and what was read of it but not taken yet.
+pub(super) struct StreamSource {
+    stream: Stream,
+    window: Window,
+    /// The bytes to copy, where they are known before the end.
+    known: Option<u64>,
+    control: Arc<JobControl>,
+    max_size: u64,
+    state: Mutex<State>,
+    pieces: Mutex<Pieces>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Read already, of the part to be copied.
+    ahead: Vec<u8>,
+    taken: u64,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Pieces {
+    ready: Vec<(u64, Vec<u8>)>,
+    spare: Vec<Vec<u8>>,
+}
+
+/// The stream that a request reads, if its source is one. Skips what is to be skipped.
+pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<StreamSource>> {
+    let control = job.control().clone();
+    let stream = match (&request.source_fd, request.sources.as_slice()) {
+        (Some(named), _) => {
+            let fd = named.fd.try_clone().map_err(|error| Error::io(&error))?;
+            Stream::from_fd(fd, named.name.as_str(), Direction::Read)?
+        }
+        (None, sources) => {
+            let is_one = |location: &&crate::location::Location| match location.node() {
+                Node::Path(path) => is_stream(path, request.for_dd),
+                _ => false,
+            };
+            let Some(location) = sources.iter().find(is_one) else {
+                return Ok(None);
+            };
+            if sources.len() > 1 {
+                return Err(Error::unsupported(format!(
+                    "'{}' is read in order and cannot be put together with other sources",
+                    location.display()
+                )));
+            }
+            let Node::Path(path) = location.node() else {
+                return Ok(None);
+            };
+            Stream::open(path, Direction::Read, &|| control.checkpoint())?
+        }
+    };
+    let named = request.source_options.format.as_deref();
+    refuse_format(&stream, named, request.snapshot.is_some())?;
+    let mut window = request.window;
+    if window.output_size.is_none() {
+        // Whoever knows the length of a stream may say so where an image's size is given.
+        let size = request.target_options.get("size");
+        window.output_size = size.and_then(crate::size::parse_size);
+    }
+    StreamSource::start(
+        stream,
+        window,
+        control,
+        named,
+        &request.source_options.policy,
+    )
+    .map(Some)
+}
+
+fn refuse_format(stream: &Stream, format: Option<&str>, snapshot: bool) -> Result<()> {
+    let refused = match format {
+        Some(name) if name != raw::DRIVER.name => format!("an image in the format '{name}'"),
+        _ if snapshot => "a snapshot".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(Error::unsupported(format!(
+        "'{}' is read in order, and {refused} cannot be; save it to a file first",
+        stream.name()
+    )))
+}
+
+impl StreamSource {
+    fn start(
+        stream: Stream,
+        window: Window,
+        control: Arc<JobControl>,
+        format: Option<&str>,
+        policy: &OpenPolicy,
+    ) -> Result<Self> {
+        if !policy.allows_format(raw::DRIVER.name) {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                "The open policy does not allow the format 'raw'",
+            ));
+        }
+        let size = window.input_size.or_else(|| stream.remaining());
+        let cannot_skip =
+            || Error::invalid("cannot skip to specified offset").context(stream.name().to_owned());
+        let known = match size {
+            Some(size) => {
+                let left = size.checked_sub(window.skip).ok_or_else(cannot_skip)?;
+                Some(window.limit.map_or(left, |limit| limit.min(left)))
+            }
+            None => None,
+        };
+        let wanted = size.map_or(PROBE_BYTES as u64, |size| size.min(PROBE_BYTES as u64));
+        let mut ahead = vec![0; wanted as usize];
+        let got = stream.read(&mut ahead, &|| control.checkpoint())?;
+        ahead.truncate(got);
+        if format.is_none() {
+            refuse_image(&stream, &ahead)?;
+        }
+        let in_head = window.skip.min(got as u64);
+        ahead.drain(..in_head as usize);
+        let mut skipped = in_head;
+        let mut buf = Vec::new();
+        while skipped < window.skip {
+            let len = (window.skip - skipped).min(SKIP_CHUNK);
+            buf.resize(len as usize, 0);
+            let got = stream.read(&mut buf, &|| control.checkpoint())?;
+            if (got as u64) < len {
+                return Err(cannot_skip());
+            }
+            skipped += len;
+        }
+        Ok(Self {
+            stream,
+            window,
+            known,
+            control,
+            max_size: policy.max_virtual_size,
+            state: Mutex::new(State {
+                ahead,
+                ..State::default()
+            }),
+            pieces: Mutex::default(),
+        })
+    }
+
+    /// The length of the output, if that is known already.
+    pub fn output_len(&self) -> Result<Option<u64>> {
+        match (self.known, self.window.output_size) {
+            (None, None) => Ok(None),
+            (known, _) => output_len(known.unwrap_or(0), &self.window).map(Some),
+        }
+    }
+
+    /// The most bytes that are copied.
+    fn most(&self) -> u64 {
+        let size = self.window.output_size;
+        self.known
+            .or(self.window.limit)
+            .unwrap_or(u64::MAX)
+            .min(size.unwrap_or(u64::MAX))
+    }
+
+    /// Reads on: the `len` bytes of the output at `offset`. Called in order, one call at a time.
+    pub fn fetch(&self, offset: u64, len: u64) -> Result<Fetched> {
+        let mut state = self.state.lock();
+        let wanted = len.min(self.most() - state.taken);
+        if !state.ended && wanted > 0 {
+            let mut piece = self.pieces.lock().spare.pop().unwrap_or_default();
+            piece.clear();
+            piece.resize(wanted as usize, 0);
+            let got = self.read(&mut state, &mut piece)?;
+            if got < wanted {
+                self.end(&mut state, got)?;
+            }
+            state.taken += got;
+            if state.taken > self.max_size {
+                return Err(Error::new(
+                    ErrorKind::Limit,
+                    format!(
+                        "'{}' is longer than the open policy allows ({})",
+                        self.stream.name(),
+                        self.max_size
+                    ),
+                ));
+            }
+            if got > 0 {
+                // Disks are made of whole sectors; where the output goes on, of whole pieces.
+                let whole = match self.output_len()? {
+                    Some(_) => len,
+                    None => round_up_sector(got).unwrap_or(got),
+                };
+                piece.truncate(got as usize);
+                piece.resize(whole as usize, 0);
+                self.pieces.lock().ready.push((offset, piece));
+                return Ok(Fetched::Data(whole));
+            }
+        }
+        Ok(if self.output_len()?.is_some() {
+            Fetched::Zeroes
+        } else {
+            Fetched::End
+        })
+    }
+
+    fn read(&self, state: &mut State, buf: &mut [u8]) -> Result<u64> {
+        let head = state.ahead.len().min(buf.len());
+        let (first, rest) = buf.split_at_mut(head);
+        first.copy_from_slice(&state.ahead[..head]);
+        state.ahead.drain(..head);
+        let got = self.stream.read(rest, &|| self.control.checkpoint())?;
+        Ok((head + got) as u64)
+    }
+
+    /// The stream has ended `got` bytes behind what was taken.
+    fn end(&self, state: &mut State, got: u64) -> Result<()> {
+        state.ended = true;
+        match self.known {
+            Some(known) if state.taken + got < known => Err(Error::new(
+                ErrorKind::Os,
+                format!(
+                    "'{}' ended after {} of {} bytes",
+                    self.stream.name(),
+                    self.window.skip + state.taken + got,
+                    self.window.skip + known
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What stands at `offset`: bytes that were read, or the zeroes behind them.
+    pub fn map(&self, offset: u64, len: u64) -> Run<'static> {
+        let pieces = self.pieces.lock();
+        let found = pieces.ready.iter().find_map(|(start, piece)| {
+            let end = start + piece.len() as u64;
+            (*start <= offset && offset < end).then(|| end - offset)
+        });
+        match found {
+            Some(held) => Run {
+                len: len.min(held),
+                kind: RunKind::Data { plain: None },
+            },
+            None => Run {
+                len,
+                kind: RunKind::Zero,
+            },
+        }
+    }
+
+    /// Hands out the bytes at `offset`; those of a piece are taken in order.
+    pub fn take(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let mut pieces = self.pieces.lock();
+        let at = pieces.ready.iter().position(|(start, piece)| {
+            *start <= offset && offset + buf.len() as u64 <= start + piece.len() as u64
+        });
+        let Some(at) = at else {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("Offset {offset} of the stream was not read"),
+            ));
+        };
+        let (start, piece) = pieces.ready.swap_remove(at);
+        drop(pieces);
+        let from = (offset - start) as usize;
+        buf.copy_from_slice(&piece[from..from + buf.len()]);
+        let mut pieces = self.pieces.lock();
+        if from + buf.len() < piece.len() {
+            pieces.ready.push((start, piece));
+        } else {
+            pieces.spare.push(piece);
+        }
+        Ok(())
+    }
+
+    /// Once all was copied: the input must not go on. Gives the length of the output.
+    pub fn finish(&self) -> Result<u64> {
+        let mut state = self.state.lock();
+        let cut = self.known.is_none() && self.window.limit.is_none_or(|l| l > state.taken);
+        if let (Some(size), true, false) = (self.window.output_size, cut, state.ended)
+            && (self.read(&mut state, &mut [0])? > 0)
+        {
+            return Err(longer_than_output(size));
+        }
+        match self.output_len()? {
+            Some(len) => Ok(len),
+            None => output_len(state.taken, &self.window),
+        }
+    }
+}
+
+/// A stream that is an image was hardly meant to be copied as a disk.
+fn refuse_image(stream: &Stream, head: &[u8]) -> Result<()> {
+    let probe = Probe { head, name: "" };
+    match magic::recognise(&probe) {
+        None => Ok(()),
+        Some(name) => Err(Error::unsupported(format!(
+            "'{}' looks like a {name} image, which cannot be read in order; save it to a file first, or name the format 'raw' to copy its bytes as they are",
+            stream.name()
+        ))),
+    }
+}

@@ -1,0 +1,128 @@
+//! A target that takes raw bytes in order: a pipe, a socket, a terminal or another device.
+
+use std::fs::File;
+
+use crate::codec::Encoder;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::format::raw;
+use crate::image::fd_id;
+use crate::job::{Job, JobControl};
+use crate::location::Node;
+use crate::storage::Durability;
+use crate::storage::stream::{Direction, Stream, is_stream};
+
+use super::offload::Offload;
+use super::piece::{PieceKind, Prepared};
+use super::plan::{MIN_STEP, Shape};
+use super::report::Tally;
+use super::request::ConvertRequest;
+use super::sink::{Sink, at_byte};
+use super::sources::Sources;
+use super::target::{self, Writers};
+
+/// The stream that a request writes to, if its target is one.
+pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Stream>> {
+    let stream = match (&request.target_fd, request.target.node()) {
+        (Some(named), _) => {
+            refuse_format(request, &named.name)?;
+            let fd = named.fd.try_clone().map_err(|error| Error::io(&error))?;
+            Stream::from_fd(fd, named.name.as_str(), Direction::Write)?
+        }
+        (None, Node::Path(path)) if is_stream(path, is_raw(request)) => {
+            refuse_format(request, &request.target.display())?;
+            let control = job.control().clone();
+            Stream::open(path, Direction::Write, &|| control.checkpoint())?
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(stream))
+}
+
+fn is_raw(request: &ConvertRequest) -> bool {
+    let format = request.target_format.as_deref();
+    format.is_none_or(|format| format == raw::DRIVER.name)
+}
+
+fn refuse_format(request: &ConvertRequest, shown: &str) -> Result<()> {
+    let name = request.target_format.as_deref().unwrap_or("raw");
+    let driver = target::creatable(request, name)?;
+    target::check_features(request, driver, false)?;
+    if !is_raw(request) {
+        return Err(Error::unsupported(format!(
+            "'{shown}' is written in order, which the format '{name}' cannot be; write it to a file, or take the format 'raw'"
+        )));
+    }
+    Ok(())
+}
+
+/// Writes everything in order, zeroes included. Gives the length.
+pub(super) fn fill(
+    request: &ConvertRequest,
+    sources: Sources,
+    stream: &Stream,
+    tally: &Tally,
+    job: &mut Job,
+) -> Result<u64> {
+    let copy = stream.fd().try_clone_to_owned();
+    let file = File::from(copy.map_err(|error| Error::io(&error))?);
+    if let Some(id) = fd_id(&file) {
+        let shown = stream.name();
+        target::refuse_source_as_target(request, &sources, &[id], shown)?;
+    }
+    let control = job.control().clone();
+    let sink = StreamSink {
+        stream,
+        tally,
+        control: &control,
+    };
+    let shape = Shape {
+        // Zeroes are bytes like others here.
+        sparse: 0,
+        ..target::shape(request, MIN_STEP)
+    };
+    let offload = Offload::default();
+    target::run(request, &sources, &offload, &sink, shape, Writers::One, job)?;
+    if request.target_cache.durability() == Durability::Synced {
+        stream.sync()?;
+    }
+    sources.finish()
+}
+
+struct StreamSink<'a> {
+    stream: &'a Stream,
+    tally: &'a Tally,
+    control: &'a JobControl,
+}
+
+impl Sink for StreamSink<'_> {
+    fn encode(&self, _encoder: &mut Encoder, _unit: &[u8], _out: &mut Vec<u8>) -> Result<bool> {
+        Err(Error::new(
+            ErrorKind::Internal,
+            "A stream takes no compressed units",
+        ))
+    }
+
+    fn place(&self, _prepared: &mut Prepared) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, prepared: &Prepared) -> Result<()> {
+        for piece in &prepared.pieces {
+            if !matches!(piece.kind, PieceKind::Data) {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "A stream takes nothing but data",
+                ));
+            }
+            Tally::add(&self.tally.data, piece.len);
+        }
+        for span in &prepared.spans {
+            self.stream
+                .write(prepared.buf.get(span.at, span.len), &|| {
+                    self.control.checkpoint()
+                })
+                .context(at_byte(span.offset))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! `dd`: copies a part of an image or of a stream, in blocks; a conversion with a window.
+
+mod request;
+
+pub use request::{DdEnd, DdRequest};
+
+use crate::error::Result;
+use crate::job::Job;
+use crate::ops::convert::{ConvertReport, convert};
+
+pub use crate::ops::convert::NamedFd;
+
+/// Copies. A target that it created is removed when it fails or is cancelled; what went into a
+/// pipe is gone.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] for numbers out of range, a skip past the end of the input and an
+/// input that is the output as well; else as [`convert`].
+pub fn dd(request: &DdRequest, job: &mut Job) -> Result<ConvertReport> {
+    convert(&request.conversion()?, job)
+}

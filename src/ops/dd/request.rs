@@ -1,0 +1,136 @@
+//! What `dd` copies, in its own units.
+
+use crate::error::{Error, Result};
+use crate::image::OpenOptions;
+use crate::location::Location;
+use crate::ops::convert::{ConvertRequest, NamedFd, Window};
+use crate::policy::OpenPolicy;
+use crate::secret::Secrets;
+use crate::storage::CacheMode;
+
+/// The largest block.
+const MAX_BLOCK_SIZE: u64 = i32::MAX as u64;
+
+/// Where bytes come from or go to.
+#[derive(Clone, Debug)]
+pub enum DdEnd {
+    /// An image, or the path of a pipe or device that is used in order.
+    Location(Location),
+    /// A descriptor that is used in order, from its position on. Plain bytes.
+    Fd(NamedFd),
+}
+
+/// What to copy, and how.
+#[derive(Clone, Debug)]
+pub struct DdRequest {
+    /// `if=`
+    pub input: DdEnd,
+    /// How an input that is an image is opened.
+    pub input_options: OpenOptions,
+    /// `-l`: an internal snapshot of the input.
+    pub snapshot: Option<String>,
+    /// `of=`
+    pub output: DdEnd,
+    /// `-O`
+    pub output_format: String,
+    /// How the page cache is used for the output.
+    pub output_cache: CacheMode,
+    /// `-n`: write into an image that exists.
+    pub output_exists: bool,
+    /// `bs=`: bytes in a block.
+    pub block_size: u64,
+    /// `count=`: the most blocks that are copied.
+    pub count: Option<u64>,
+    /// `skip=`: blocks of the input that are left out in front.
+    pub skip: u64,
+    /// `isize=`: the size of the input in bytes. A stream must hold so much.
+    pub input_size: Option<u64>,
+    /// `osize=`: the size of the output in bytes; what the input does not fill reads as zeroes.
+    pub output_size: Option<u64>,
+    /// The secrets that options name by ID.
+    pub secrets: Secrets,
+    /// What opening an output that exists may do.
+    pub policy: OpenPolicy,
+}
+
+impl DdRequest {
+    /// From `input` to `output` with every default of `qemu-img dd`.
+    pub fn new(input: DdEnd, output: DdEnd) -> Self {
+        Self {
+            input,
+            input_options: OpenOptions::default(),
+            snapshot: None,
+            output,
+            output_format: "raw".to_owned(),
+            output_cache: CacheMode::Writeback,
+            output_exists: false,
+            block_size: 512,
+            count: None,
+            skip: 0,
+            input_size: None,
+            output_size: None,
+            secrets: Secrets::default(),
+            policy: OpenPolicy::default(),
+        }
+    }
+
+    /// The conversion that copies this.
+    pub(super) fn conversion(&self) -> Result<ConvertRequest> {
+        if !(1..=MAX_BLOCK_SIZE).contains(&self.block_size) {
+            return Err(Error::invalid(format!(
+                "Invalid bs specified. Must be between 1 and {MAX_BLOCK_SIZE}."
+            )));
+        }
+        let (source, source_fd) = parts(&self.input);
+        let (target, target_fd) = parts(&self.output);
+        let mut request = ConvertRequest::new(source, target);
+        request.source_fd = source_fd;
+        request.source_options = self.input_options.clone();
+        request.snapshot.clone_from(&self.snapshot);
+        request.target_fd = target_fd;
+        request.target_format = Some(self.output_format.clone());
+        request.target_cache = self.output_cache;
+        request.target_exists = self.output_exists;
+        request.secrets = self.secrets.clone();
+        request.policy = self.policy.clone();
+        request.window = Window {
+            // What lies beyond every image is beyond this one.
+            skip: self.skip.saturating_mul(self.block_size),
+            limit: self
+                .count
+                .map(|count| count.saturating_mul(self.block_size)),
+            input_size: self.input_size,
+            output_size: self.output_size,
+        };
+        request.for_dd = true;
+        Ok(request)
+    }
+}
+
+fn parts(end: &DdEnd) -> (Location, Option<NamedFd>) {
+    match end {
+        DdEnd::Location(location) => (location.clone(), None),
+        DdEnd::Fd(fd) => (Location::from_path(&fd.name), Some(fd.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_become_bytes_and_never_wrap() {
+        let end = || DdEnd::Location(Location::from_path("x"));
+        let mut request = DdRequest::new(end(), end());
+        request.block_size = 1 << 20;
+        request.skip = 3;
+        request.count = Some(u64::MAX);
+        let window = request.conversion().unwrap().window;
+        assert_eq!((window.skip, window.limit), (3 << 20, Some(u64::MAX)));
+        for wrong in [0, MAX_BLOCK_SIZE + 1] {
+            request.block_size = wrong;
+            let error = request.conversion().unwrap_err().to_string();
+            assert!(error.ends_with("between 1 and 2147483647."), "{error}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Descriptors that are read and written in order: pipes, sockets, terminals.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use super::{check, check_len, retry};
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// Data, or the end of it.
+    Read,
+    /// Room.
+    Write,
+}
+
+/// Waits until the descriptor is ready or has failed; false when the time is over or a signal came.
+pub(crate) fn wait(fd: BorrowedFd<'_>, ready: Ready, at_most: Duration) -> io::Result<bool> {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: match ready {
+            Ready::Read => libc::POLLIN,
+            Ready::Write => libc::POLLOUT,
+        },
+        revents: 0,
+    };
+    let millis = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: one structure, valid during the call.
+    match check(unsafe { libc::poll(&raw mut poll, 1, millis) }) {
+        Ok(count) => Ok(count > 0),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// One `read`; may be short, 0 is the end.
+pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    retry(|| {
+        // SAFETY: `buf` is valid for writes of its length during the call.
+        let n = unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
+        check_len(n as i64).map(|n| n as usize)
+    })
+}
+
+/// One `write`; may be short. A broken pipe is an error and never a signal.
+pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    let _quiet = NoSigpipe::new();
+    retry(|| {
+        // SAFETY: `buf` is valid for reads of its length during the call.
+        let n = unsafe { libc::write(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len()) };
+        check_len(n as i64).map(|n| n as usize)
+    })
+}
+
+/// As [`write`] to a socket, without waiting for room.
+pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    retry(|| {
+        // SAFETY: `buf` is valid for reads of its length during the call.
+        let n = unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags) };
+        check_len(n as i64).map(|n| n as usize)
+    })
+}
+
+/// A duplicate of the descriptor with this number, closed on exec.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers; a number that is not open is refused.
+    let fd = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The position in a file.
+pub(crate) fn position(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: takes no pointers and moves nothing.
+    check_len(unsafe { libc::lseek(fd.as_raw_fd(), 0, libc::SEEK_CUR) })
+}
+
+/// Holds SIGPIPE back on this thread; one that came meanwhile is taken away again.
+struct NoSigpipe {
+    set: libc::sigset_t,
+    before: libc::sigset_t,
+    was_pending: bool,
+}
+
+impl NoSigpipe {
+    fn new() -> Self {
+        // SAFETY: all sets are initialised by the calls before they are read; the calls cannot
+        // fail with these arguments.
+        unsafe {
+            let mut set = std::mem::zeroed();
+            let mut before = std::mem::zeroed();
+            let mut pending = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGPIPE);
+            libc::sigpending(&raw mut pending);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before);
+            Self {
+                was_pending: libc::sigismember(&raw const pending, libc::SIGPIPE) == 1,
+                set,
+                before,
+            }
+        }
+    }
+}
+
+impl Drop for NoSigpipe {
+    fn drop(&mut self) {
+        let none = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: the sets are those of `new`; a signal that is pending is consumed, none is
+        // waited for.
+        unsafe {
+            if !self.was_pending {
+                libc::sigtimedwait(&raw const self.set, std::ptr::null_mut(), &raw const none);
+            }
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.before,
+                std::ptr::null_mut(),
+            );
+        }
+    }
+}
