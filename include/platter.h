@@ -2794,6 +2794,22 @@ int platter_resize_job_new(struct platter_job **out,
                            struct platter_error **err);
 
 /**
+ * Shows an internal snapshot instead of the current contents, read-only, until the image is closed.
+ * `snapshot` is an ID, else a name, or `snapshot.id=…,snapshot.name=…`. On failure the image shows
+ * what it showed before. `flags` must be 0.
+ *
+ * Statuses: NOT_FOUND, UNSUPPORTED, BUSY while a job uses the image, CORRUPT, OS, INVALID. Threads: one
+ * at a time, and no other call on the image meanwhile. Since 0.1.
+ *
+ * # Safety
+ * `snapshot` is NULL or NUL-terminated.
+ */
+int platter_snapshot_show(struct platter_image *image,
+                          const char *snapshot,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
  * Reports the internal snapshots of an open image, in the order of its table; none for a format
  * without them. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
  * must be 0.

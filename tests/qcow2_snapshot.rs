@@ -37,8 +37,7 @@ fn snapshot_contents(dir: &Dir, name: &str) -> Vec<u8> {
         ..options(CacheMode::Writeback)
     };
     let mut image = Image::open(&Location::from_path(dir.path("image")), &read).unwrap();
-    let id = ops::snapshot::select(&image, name).unwrap();
-    image.load_snapshot(&id).unwrap();
+    ops::snapshot::show(&mut image, name).unwrap();
     contents(&image)
 }
 

@@ -322,7 +322,7 @@ static int convert_images(const struct request *request, char **names, int count
         (report = jobs_run(job, &display, &error)) != NULL;
 
     if (error != NULL)
-        print_platter_error(error);
+        print_snapshot_error(error, request->snapshot);
     platter_convert_free(convert);
     platter_report_free(report);
     return done ? 0 : 1;

@@ -208,7 +208,7 @@ static int copy(const struct request *request)
         (report = jobs_run(job, &display, &error)) != NULL;
 
     if (error != NULL)
-        print_platter_error(error);
+        print_snapshot_error(error, request->snapshot);
     platter_report_free(report);
     return done ? 0 : 1;
 }

@@ -16,6 +16,7 @@ static const struct option_entry options[] = {
     {'f', "format", "FMT", "the format of IMAGE; guessed if not given"},
     {OPT_IMAGE_OPTS, "image-opts", NULL,
      "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    {'l', "snapshot", "SNAPSHOT", "measure for this internal snapshot, given by its ID or name"},
     {OPT_OUTPUT, "output", "human|json", "the form of the report (human)"},
     {'U', "force-share", NULL, "also when another process is writing to the image"},
     OPTION_OBJECT,
@@ -27,6 +28,7 @@ static const struct option_entry options[] = {
 struct request {
     struct open_request source;
     const char *format;
+    const char *snapshot;
     platter_options *options;
     bool json;
     bool size_given;
@@ -57,6 +59,9 @@ static bool parse(struct request *request)
             break;
         case 'f':
             request->source.format = options_argument();
+            break;
+        case 'l':
+            request->snapshot = options_argument();
             break;
         case 'U':
             request->source.force_share = true;
@@ -106,13 +111,15 @@ static int measure_operand(struct request *request)
 {
     const int count = options_operand_count();
     platter_image *image = NULL;
-    int code;
+    platter_error *error = NULL;
+    int code = 1;
 
     if (count > 1) {
         print_error("At most one filename argument is allowed.");
         return 1;
     }
-    if (count == 0 && (request->source.image_opts || request->source.format != NULL)) {
+    if (count == 0 && (request->source.image_opts || request->source.format != NULL ||
+                       request->snapshot != NULL)) {
         print_error("--image-opts, -f, and -l require a filename argument.");
         return 1;
     }
@@ -131,7 +138,11 @@ static int measure_operand(struct request *request)
     image = open_image(options_operands()[0], &request->source, 0);
     if (image == NULL)
         return 1;
-    code = measure(request, image);
+    if (request->snapshot != NULL &&
+        platter_snapshot_show(image, request->snapshot, 0, &error) != PLATTER_OK)
+        print_snapshot_error(error, request->snapshot);
+    else
+        code = measure(request, image);
     return open_close(image) ? code : 1;
 }
 
@@ -154,7 +165,7 @@ static int run(void)
 const struct command command_measure = {
     .name = "measure",
     .summary = "Tell how large a new image will be",
-    .synopsis = "[-f FMT | --image-opts] [-o OPTIONS] [-O OUTPUT_FMT]\n"
+    .synopsis = "[-f FMT | --image-opts] [-l SNAPSHOT] [-o OPTIONS] [-O OUTPUT_FMT]\n"
                 "[--output human|json] [--object OBJDEF] [-U] [--untrusted]\n(--size SIZE | IMAGE)",
     .options = options,
     .operands = "IMAGE\n   the image whose contents the new one is to hold",

@@ -90,6 +90,17 @@ void print_platter_error(platter_error *error)
     platter_error_free(error);
 }
 
+void print_snapshot_error(platter_error *error, const char *snapshot)
+{
+    static const char wrong_key[] = "Invalid parameter 'snapshot.";
+    const bool wrong =
+        strncmp(platter_error_message(error), wrong_key, sizeof wrong_key - 1) == 0;
+
+    print_platter_error(error);
+    if (wrong && snapshot != NULL)
+        print_error("Failed in parsing snapshot param '%s'", snapshot);
+}
+
 void print_warning(const char *text)
 {
     print_flush();

@@ -27,6 +27,8 @@ void print_usage_error(const char *format, ...) PRINTF_LIKE(1, 2);
 void print_try_help(void);
 /* An error of the library with its hints; frees it. */
 void print_platter_error(platter_error *error);
+/* As print_platter_error, of a call that was given `snapshot`: a wrong list has a second line. */
+void print_snapshot_error(platter_error *error, const char *snapshot);
 /* One warning of the library. */
 void print_warning(const char *text);
 /* What the library rendered of a report, on stdout; false after a message where it is cut short. */

@@ -364,6 +364,9 @@ static void jobs(void)
     NO_NULL(platter_map_job_new(NULL, image, 0, 1, 0, &err), "out");
     NO_NULL(platter_map_job_new(&job, NULL, 0, 1, 0, &err), "image");
     NO_FLAG(platter_map_job_new(&job, image, 0, 1, BAD, &err));
+    NO_NULL(platter_snapshot_show(NULL, "x", 0, &err), "image");
+    NO_NULL(platter_snapshot_show(image, NULL, 0, &err), "snapshot");
+    NO_FLAG(platter_snapshot_show(image, "x", BAD, &err));
     NO_NULL(platter_snapshot_list(NULL, image, 0, &err), "out");
     NO_NULL(platter_snapshot_list(&snapshots, NULL, 0, &err), "image");
     NO_FLAG(platter_snapshot_list(&snapshots, image, BAD, &err));

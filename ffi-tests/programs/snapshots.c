@@ -59,6 +59,21 @@ int main(void)
     OK(platter_image_read(image, &byte, 1, 5, 0, &err));
     CHECK(byte == 'a');
 
+    {
+        platter_image *shown = open_image("s.qcow2", "qcow2", PLATTER_OPEN_FORCE_SHARE);
+        FAILS(platter_snapshot_show(shown, "nope", 0, &err), PLATTER_STATUS_NOT_FOUND,
+              "Failed to load snapshot: Can't find snapshot");
+        FAILS(platter_snapshot_show(shown, "snapshot.x=1", 0, &err), PLATTER_STATUS_INVALID,
+              "'snapshot.x'");
+        OK(platter_map_job_new(&job, shown, 0, PLATTER_LENGTH_ALL, 0, &err));
+        FAILS(platter_snapshot_show(shown, "one", 0, &err), PLATTER_STATUS_BUSY, "job");
+        platter_job_free(job);
+        OK(platter_snapshot_show(shown, "snapshot.name=one", 0, &err));
+        OK(platter_image_read(shown, &byte, 1, 5, 0, &err));
+        CHECK(byte == 'a');
+        OK(platter_image_close(shown, 0, &err));
+    }
+
     OK(platter_snapshot_delete_job_new(&job, image, "one", 0, &err));
     CHECK(count_of(result_of(job)) == 0);
     OK(platter_snapshot_delete_job_new(&job, image, "one", 0, &err));

@@ -332,6 +332,13 @@ pub extern "C" fn platter_image_warning(
         .map_or(std::ptr::null(), |line| line.as_ptr())
 }
 
+/// The image of a handle that no job shares.
+pub(super) fn exclusive(image: &mut platter_image) -> Result<&mut Image> {
+    Arc::get_mut(&mut image.shared)
+        .map(|shared| &mut *shared.image)
+        .ok_or_else(|| Error::new(ErrorKind::Busy, "The image is in use by a job"))
+}
+
 /// The shared part of an image parameter of a job.
 pub(super) fn shared_of(image: Option<&platter_image>, name: &str) -> Result<Arc<Shared>> {
     let image = given(image, name)?;

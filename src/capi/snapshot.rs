@@ -4,8 +4,8 @@ use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
 use crate::capi::error::platter_error;
-use crate::capi::guard::{call_out, call_ref_out, check_flags};
-use crate::capi::image::{platter_image, shared_of};
+use crate::capi::guard::{call_mut, call_out, call_ref_out, check_flags};
+use crate::capi::image::{exclusive, platter_image, shared_of};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::report::{Content, Inner, platter_report};
 use crate::capi::text::utf8;
@@ -13,6 +13,30 @@ use crate::error::Result;
 use crate::image::Image;
 use crate::job::Job;
 use crate::ops::snapshot;
+
+/// Shows an internal snapshot instead of the current contents, read-only, until the image is closed.
+/// `snapshot` is an ID, else a name, or `snapshot.id=…,snapshot.name=…`. On failure the image shows
+/// what it showed before. `flags` must be 0.
+///
+/// Statuses: NOT_FOUND, UNSUPPORTED, BUSY while a job uses the image, CORRUPT, OS, INVALID. Threads: one
+/// at a time, and no other call on the image meanwhile. Since 0.1.
+///
+/// # Safety
+/// `snapshot` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_snapshot_show(
+    image: Option<&mut platter_image>,
+    snapshot: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(image, "image", err, |image| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let wanted = unsafe { utf8(snapshot, "snapshot")? };
+        snapshot::show(exclusive(image)?, wanted)
+    })
+}
 
 /// Reports the internal snapshots of an open image, in the order of its table; none for a format
 /// without them. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`

@@ -68,6 +68,10 @@ pub(super) fn open(host: &HostFile, writable: bool, options: &OpenOptions) -> Re
     };
     let base = match &host.name {
         HostName::Path(path) => path.clone().into_os_string(),
+        HostName::Uri { protocol, uri } if protocol == "host_device" => uri
+            .split_once(':')
+            .map_or(uri.as_str(), |(_, rest)| rest)
+            .into(),
         HostName::Uri { uri, .. } => uri.into(),
         HostName::None => OsString::new(),
     };

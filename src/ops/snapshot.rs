@@ -105,42 +105,59 @@ pub fn delete(image: &Image, name: &str, job: &mut Job) -> Result<()> {
     job.finish()
 }
 
-/// The ID of the snapshot that a `convert -l` argument selects: `snapshot.id=…` and
-/// `snapshot.name=…`, or an ID, or else a name.
+/// Shows a snapshot instead of the current contents from now on, read-only. `wanted` is an ID, else a
+/// name, or `snapshot.id=…,snapshot.name=…`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::NotFound`], [`crate::ErrorKind::Unsupported`] where the format has no
-/// snapshots, [`crate::ErrorKind::Invalid`] for other keys.
-pub fn select(image: &Image, wanted: &str) -> Result<String> {
-    let (id, name, either) = if wanted.starts_with("snapshot.") {
-        let mut keys = Options::parse(wanted)?;
-        let (id, name) = (keys.take("snapshot.id"), keys.take("snapshot.name"));
-        if let Some((key, _)) = keys.iter().next() {
-            return Err(Error::invalid(format!("Invalid parameter '{key}'")));
+/// [`crate::ErrorKind::Invalid`] for other keys, else `Failed to load snapshot: …` with
+/// [`crate::ErrorKind::NotFound`], [`crate::ErrorKind::Unsupported`] or of the format.
+pub fn show(image: &mut Image, wanted: &str) -> Result<()> {
+    let keys = Wanted::parse(wanted)?;
+    keys.find(image)
+        .and_then(|id| image.load_snapshot(&id))
+        .map_err(|error| error.context("Failed to load snapshot"))
+}
+
+/// How a snapshot is named.
+enum Wanted<'a> {
+    Either(&'a str),
+    Keys(Option<String>, Option<String>),
+}
+
+impl<'a> Wanted<'a> {
+    fn parse(text: &'a str) -> Result<Self> {
+        if !text.starts_with("snapshot.") {
+            return Ok(Self::Either(text));
         }
-        (id, name, false)
-    } else {
-        (None, None, true)
-    };
-    if !image.driver().features.contains(Features::SNAPSHOTS) {
-        return Err(Error::unsupported(format!(
-            "Block format '{}' used by device '' does not support temporarily loading internal snapshots",
-            image.format().driver()
-        )));
+        let mut keys = Options::parse(text)?;
+        let (id, name) = (keys.take("snapshot.id"), keys.take("snapshot.name"));
+        match keys.iter().next() {
+            Some((key, _)) => Err(Error::invalid(format!("Invalid parameter '{key}'"))),
+            None => Ok(Self::Keys(id, name)),
+        }
     }
-    let known = list(image)?.snapshots;
-    let found = if either {
-        by_id(&known, wanted).or_else(|| by_name(&known, wanted))
-    } else {
-        known.iter().find(|one| {
-            (id.is_some() || name.is_some())
-                && id.as_ref().is_none_or(|id| *id == one.id)
-                && name.as_ref().is_none_or(|name| *name == one.name)
-        })
-    };
-    found
-        .map(|found| found.id.clone())
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, "Can't find snapshot"))
+
+    /// The ID of the snapshot.
+    fn find(&self, image: &Image) -> Result<String> {
+        if !image.driver().features.contains(Features::SNAPSHOTS) {
+            return Err(Error::unsupported(format!(
+                "Block format '{}' used by device '' does not support temporarily loading internal snapshots",
+                image.format().driver()
+            )));
+        }
+        let known = list(image)?.snapshots;
+        let found = match self {
+            Self::Either(wanted) => by_id(&known, wanted).or_else(|| by_name(&known, wanted)),
+            Self::Keys(None, None) => None,
+            Self::Keys(id, name) => known.iter().find(|one| {
+                id.as_ref().is_none_or(|id| *id == one.id)
+                    && name.as_ref().is_none_or(|name| *name == one.name)
+            }),
+        };
+        found
+            .map(|found| found.id.clone())
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "Can't find snapshot"))
+    }
 }
 
 fn supported(image: &Image) -> Result<&dyn Snapshots> {

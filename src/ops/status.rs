@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::extent::{ExtentKind, StorageSlot};
+use crate::format::raw;
 use crate::image::{ChainExtent, Image};
 
 /// A run of guest bytes with QEMU's flags.
@@ -38,23 +39,37 @@ impl Status {
 pub(crate) struct Statuses<'a> {
     image: &'a Image,
     sparse: Vec<bool>,
+    /// Of the layers that are raw over another image, the status of that image: it shows through.
+    nodes: Vec<Option<Statuses<'a>>>,
 }
 
 impl<'a> Statuses<'a> {
     /// For `image` and its chain.
     pub fn new(image: &'a Image) -> Result<Self> {
         let mut sparse = Vec::new();
+        let mut nodes = Vec::new();
         let mut layer = Some(image);
         while let Some(current) = layer {
             sparse.push(host_is_sparse(current)?);
+            let node = current
+                .file_image()
+                .filter(|_| current.driver().name == raw::DRIVER.name);
+            nodes.push(node.map(Self::new).transpose()?);
             layer = current.backing().map(AsRef::as_ref);
         }
-        Ok(Self { image, sparse })
+        Ok(Self {
+            image,
+            sparse,
+            nodes,
+        })
     }
 
     /// The status of the run at `offset`, at most `len` bytes.
     pub fn at(&self, offset: u64, len: u64) -> Result<Status> {
         let found = self.image.map(offset, len)?;
+        if let Some(status) = self.through(&found)? {
+            return Ok(status);
+        }
         let mut status = Status {
             len: found.extent.len,
             depth: found.depth,
@@ -87,6 +102,31 @@ impl<'a> Statuses<'a> {
             }
         }
         Ok(status)
+    }
+
+    /// The status of the image below a raw layer that decides.
+    fn through(&self, found: &ChainExtent<'_>) -> Result<Option<Status>> {
+        let depth = usize::try_from(found.depth).unwrap_or(usize::MAX);
+        let Some(Some(node)) = self.nodes.get(depth) else {
+            return Ok(None);
+        };
+        let (ExtentKind::Data { host_offset, .. }
+        | ExtentKind::Zero {
+            host_offset: Some(host_offset),
+        }) = found.extent.kind
+        else {
+            return Ok(None);
+        };
+        let left = node.image.len().saturating_sub(host_offset);
+        if left == 0 {
+            return Ok(None);
+        }
+        let inner = node.at(host_offset, found.extent.len.min(left))?;
+        Ok(Some(Status {
+            depth: found.depth,
+            slot: StorageSlot::MAIN,
+            ..inner
+        }))
     }
 
     /// Marks data that lies in a hole of the host file as zero.

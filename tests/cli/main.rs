@@ -13,6 +13,7 @@ mod convert;
 mod create;
 mod crypt;
 mod dd;
+mod examples;
 mod header;
 mod info;
 mod locks;

@@ -65,10 +65,7 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         if new.size > len {
             return Err(Error::new(
                 crate::ErrorKind::NoSpace,
-                format!(
-                    "The device holds {len} bytes, fewer than the image's {}",
-                    new.size
-                ),
+                "Cannot grow device files",
             ));
         }
         return Ok(Box::new(new));

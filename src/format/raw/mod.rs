@@ -245,6 +245,9 @@ impl Format for Raw {
             .checked_add(len)
             .ok_or_else(|| Error::invalid("New image size must be positive"))?;
         let len = round_up(len)?;
+        if self.storage.limits().fixed_len && end != self.storage.len()? {
+            return Err(Error::unsupported("Cannot resize device files"));
+        }
         // The rest of the last sector is not in the file: it reads as zeroes.
         self.storage.set_len(end, preallocation)?;
         self.len.store(len, Ordering::Release);

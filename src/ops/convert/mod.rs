@@ -67,9 +67,7 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<Sources> {
     if let Some(snapshot) = &request.snapshot
         && let Some(image) = images.first_mut()
     {
-        crate::ops::snapshot::select(image, snapshot)
-            .and_then(|id| image.load_snapshot(&id))
-            .map_err(|error| error.context("Failed to load snapshot"))?;
+        crate::ops::snapshot::show(image, snapshot)?;
     }
     Sources::new(images, &request.window, request.salvage)
 }

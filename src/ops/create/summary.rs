@@ -43,6 +43,8 @@ pub(super) fn summary(
 fn given(request: &CreateRequest, values: &Values, key: &str) -> Option<String> {
     let typed = request.options.get(key)?;
     Some(match values.get(key)? {
+        // A number below 0 keeps its sign; sizes cannot be.
+        OptionValue::Num(n) if typed.starts_with('-') => (*n as i64).to_string(),
         OptionValue::Num(n) => n.to_string(),
         OptionValue::Str(_) | OptionValue::Bool(_) => double_commas(typed),
     })

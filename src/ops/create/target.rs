@@ -180,6 +180,13 @@ pub fn target(request: &TargetRequest<'_>) -> Result<Target> {
     // As for an open image: of what a process has open as a raw disk, only metadata is in the way.
     let deny_writers = !matches!(request.driver.name, "raw" | "luks");
     let storage = opener.create(request.location, deny_writers)?;
+    if request.driver.name != "raw" && storage.limits().fixed_len && storage.len()? == 0 {
+        // What is written to such a device cannot be read again.
+        return Err(Error::new(
+            ErrorKind::NotAnImage,
+            format!("Image is not in {} format", request.driver.name),
+        ));
+    }
     let bulk = create(CreateContext {
         storage: storage.clone(),
         params: request.params()?,

@@ -36,7 +36,11 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
         format: image.format_name().to_owned(),
         virtual_size: image.len(),
         actual_size: storage.allocated_size(),
-        cluster_size: details.cluster_size,
+        // An image shows through a raw layer over it.
+        cluster_size: details.cluster_size.or(match image.driver().name {
+            "raw" => file.cluster_size,
+            _ => None,
+        }),
         encrypted: details.encrypted,
         dirty: details.dirty.or(file.dirty),
         backing_filename,
@@ -65,7 +69,8 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
         virtual_size: round_up_sector(length).unwrap_or(length),
         actual_size: storage.allocated_size(),
         dirty: has_dirty_flag(storage),
-        specific: (storage.driver() == "file").then_some(Value::Object(specific)),
+        specific: matches!(storage.driver(), "file" | "host_device")
+            .then_some(Value::Object(specific)),
         ..LayerInfo::default()
     })
 }

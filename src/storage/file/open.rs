@@ -122,6 +122,12 @@ pub(super) fn not_regular(name: &str) -> Error {
     ))
 }
 
+fn not_device(name: &str) -> Error {
+    Error::invalid(format!(
+        "'host_device' driver requires '{name}' to be either a character or block device"
+    ))
+}
+
 /// Makes a storage of an open file after looking at what it is.
 pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<FileStorage> {
     let failed = |error: io::Error| could_not_open(&name, &error);
@@ -130,15 +136,12 @@ pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<File
         libc::S_IFREG => Kind::Regular,
         libc::S_IFBLK => Kind::Block,
         libc::S_IFCHR => Kind::Character,
+        _ if options.driver == Some("host_device") => return Err(not_device(&name)),
         _ => return Err(not_regular(&name)),
     };
     match (options.driver, kind) {
         (Some("file"), Kind::Block | Kind::Character) => return Err(not_regular(&name)),
-        (Some("host_device"), Kind::Regular) => {
-            return Err(Error::invalid(format!(
-                "'host_device' driver requires '{name}' to be either a character or block device"
-            )));
-        }
+        (Some("host_device"), Kind::Regular) => return Err(not_device(&name)),
         _ => {}
     }
     if options.writable && kind == Kind::Block && blkdev::read_only(fd.as_fd()).map_err(failed)? {

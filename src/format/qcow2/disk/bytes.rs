@@ -17,3 +17,12 @@ pub(in crate::format::qcow2) fn be64(bytes: &[u8], at: usize) -> Option<u64> {
     let field = bytes.get(at..at.checked_add(8)?)?;
     Some(u64::from_be_bytes(field.try_into().ok()?))
 }
+
+/// As [`be32`]; what lies past the end counts as zeroes.
+pub(super) fn be32_padded(bytes: &[u8], at: usize) -> u32 {
+    let mut field = [0; 4];
+    for (to, from) in field.iter_mut().zip(bytes.iter().skip(at)) {
+        *to = *from;
+    }
+    u32::from_be_bytes(field)
+}

@@ -3,7 +3,7 @@
 use crate::codec::CompressionType;
 use crate::error::{Error, ErrorKind, Result};
 
-use super::bytes::{be32, be64};
+use super::bytes::{be32, be32_padded, be64};
 use super::features::{Autoclear, Compatible, Incompatible};
 use super::geometry::{Geometry, MAX_L1_BYTES, MAX_REFTABLE_BYTES};
 
@@ -82,11 +82,13 @@ impl Header {
     /// # Errors
     /// [`ErrorKind::NotAnImage`], or [`ErrorKind::Unsupported`] for another version.
     pub fn version_of(head: &[u8]) -> Result<u32> {
-        let version = head
-            .starts_with(&MAGIC)
-            .then(|| be32(head, 4))
-            .flatten()
-            .ok_or_else(|| Error::new(ErrorKind::NotAnImage, "Image is not in qcow2 format"))?;
+        if !head.starts_with(&MAGIC) {
+            return Err(Error::new(
+                ErrorKind::NotAnImage,
+                "Image is not in qcow2 format",
+            ));
+        }
+        let version = be32_padded(head, 4);
         if version == 2 || version == 3 {
             Ok(version)
         } else {
@@ -107,13 +109,13 @@ impl Header {
         let short = || Error::new(ErrorKind::Corrupt, "qcow2 header too short").with_offset(0);
         let word = |at| be32(head, at).ok_or_else(short);
         let long = |at| be64(head, at).ok_or_else(short);
-        let crypt_method = word(32)?;
-        let cluster_bits = word(20)?;
+        let cluster_bits = be32_padded(head, 20);
         if !(Geometry::MIN_CLUSTER_BITS..=Geometry::MAX_CLUSTER_BITS).contains(&cluster_bits) {
             return Err(Error::invalid(format!(
                 "Unsupported cluster size: 2^{cluster_bits}"
             )));
         }
+        let crypt_method = word(32)?;
         let mut header = Self {
             version,
             backing_offset: long(8)?,
@@ -411,7 +413,19 @@ mod tests {
             bad[at..at + bytes.len()].copy_from_slice(bytes);
             assert_eq!(Header::from_bytes(&bad).unwrap_err().to_string(), text);
         }
-        for len in [8, 71, 72, 103, 111] {
+        for (len, text) in [
+            (3, "Image is not in qcow2 format"),
+            (4, "Unsupported qcow2 version 0"),
+            (7, "Unsupported qcow2 version 0"),
+            (8, "Unsupported cluster size: 2^0"),
+            (23, "Unsupported cluster size: 2^0"),
+        ] {
+            assert_eq!(
+                Header::from_bytes(&good[..len]).unwrap_err().to_string(),
+                text
+            );
+        }
+        for len in [24, 71, 72, 103, 111] {
             assert_eq!(
                 Header::from_bytes(&good[..len]).unwrap_err().to_string(),
                 "qcow2 header too short"
