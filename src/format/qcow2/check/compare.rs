@@ -4,28 +4,33 @@ use std::collections::BTreeSet;
 
 use crate::error::Result;
 use crate::format::RepairMode;
-use crate::format::qcow2::disk::{L1Entry, L2Entry, L2Kind};
+use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind};
 
+use super::counts::Counts;
 use super::report::Findings;
 use super::stored::StoredRefcounts;
 use super::walk::{Layout, Walker};
 
-/// Counts the refcount table and its blocks, and tells which entries are bad.
+/// Counts the refcount table and its blocks, and tells which entries are bad; whether they can be
+/// used as they are.
 pub(super) fn refcount_structures(
     walker: &mut Walker<'_, '_>,
     stored: &StoredRefcounts<'_>,
     offset: u64,
     clusters: u32,
-) {
+) -> Structures {
     let geometry = walker.layout.geometry;
+    let mut found = Structures::default();
     walker.refer(offset, u64::from(clusters) * geometry.cluster_size());
     for (entry, index) in stored.table().iter().zip(0u64..) {
         let block = entry.offset();
         if entry.has_reserved_bits() {
+            found.unusable = true;
             walker
                 .findings
                 .corruption(|| format!("ERROR refcount table entry {index} has reserved bits set"));
         } else if geometry.in_cluster(block) != 0 {
+            found.unusable = true;
             walker.findings.corruption(|| {
                 format!(
                     "ERROR refcount block {index} is not cluster aligned; refcount table entry \
@@ -33,6 +38,7 @@ pub(super) fn refcount_structures(
                 )
             });
         } else if geometry.cluster_of(block) >= walker.end {
+            found.outside = true;
             walker
                 .findings
                 .corruption(|| format!("ERROR refcount block {index} is outside image"));
@@ -40,22 +46,68 @@ pub(super) fn refcount_structures(
             walker.refer(block, geometry.cluster_size());
             let count = walker.counts.get(geometry.cluster_of(block));
             if count != 1 {
+                found.unusable = true;
                 walker
                     .findings
                     .corruption(|| format!("ERROR refcount block {index} refcount={count}"));
             }
         }
     }
+    let first = geometry.cluster_of(offset);
+    let shared = |cluster: u64| walker.counts.get(cluster) != 1;
+    // What is shared after all was counted: a block that came first, the table itself.
+    found.table_shared = (first..first + u64::from(clusters)).any(shared);
+    found.shared = stored
+        .table()
+        .iter()
+        .any(|entry| entry.offset() != 0 && shared(geometry.cluster_of(entry.offset())));
+    found
 }
 
-/// Compares every cluster of the file; returns whether all refcounts are right.
+/// What is wrong with the refcount structures.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Structures {
+    /// They must be written anew.
+    pub unusable: bool,
+    /// A block lies past the end of the file.
+    pub outside: bool,
+    /// Something else stands in the clusters of blocks: nothing may be written to them.
+    pub shared: bool,
+    /// The same for the table.
+    pub table_shared: bool,
+    /// A cluster that is in use has a refcount of 0.
+    pub zeroes: bool,
+    /// A cluster that is in use has no refcount block.
+    pub missing: bool,
+    /// Corruptions among what was told of the structures.
+    pub corruptions: u64,
+    /// Refcounts that are too low, and too high.
+    pub errors: u64,
+    pub leaks: u64,
+}
+
+impl Structures {
+    /// QEMU mends such structures by writing new ones only.
+    pub fn are_broken(self) -> bool {
+        self.unusable || self.zeroes
+    }
+
+    /// They cannot be mended where they are.
+    pub fn need_rebuild(self) -> bool {
+        self.unusable || self.outside || self.shared || self.table_shared || self.missing
+    }
+}
+
+/// Compares every cluster of the file; returns whether all refcounts are right. Wrong ones are
+/// counted, and planned to be mended, where `plan` is given; else they are only told.
 ///
 /// # Errors
 /// Of I/O, or cancelled.
 pub(super) fn refcounts(
     walker: &mut Walker<'_, '_>,
     stored: &mut StoredRefcounts<'_>,
-    plan: &mut Plan,
+    structures: &mut Structures,
+    mut plan: Option<&mut Plan>,
 ) -> Result<bool> {
     let geometry = walker.layout.geometry;
     let clusters = walker.end;
@@ -74,20 +126,22 @@ pub(super) fn refcounts(
     let mut clean = true;
     let mut highest = 0;
     let mut unaligned_told = false;
-    let Walker {
-        counts, findings, ..
-    } = walker;
-    let mut counted = counts.reader();
     for index in blocks {
         let first = index << bits;
         let end = first.saturating_add(per_block).min(clusters);
-        if first >= clusters {
+        if first >= clusters || walker.given_up() {
             break;
         }
+        walker.visit_bytes(geometry.cluster_size());
+        let Walker {
+            counts, findings, ..
+        } = &mut *walker;
+        let mut counted = counts.reader();
         let width = geometry.refcount_width();
         let block = match stored.block(index) {
             Ok(block) => block,
             Err(error) => {
+                structures.unusable = true;
                 if !unaligned_told && error.kind() == crate::ErrorKind::Corrupt {
                     unaligned_told = true;
                     findings.note(|| {
@@ -99,9 +153,13 @@ pub(super) fn refcounts(
                 }
                 clean = false;
                 for cluster in first..end {
-                    findings.check_error(|| {
-                        format!("Can't get refcount for cluster {cluster}: Input/output error")
-                    });
+                    let line =
+                        || format!("Can't get refcount for cluster {cluster}: Input/output error");
+                    if plan.is_some() {
+                        findings.check_error(line);
+                    } else {
+                        findings.note(line);
+                    }
                 }
                 continue;
             }
@@ -118,8 +176,20 @@ pub(super) fn refcounts(
                 continue;
             }
             clean = false;
+            structures.zeroes |= held == 0;
+            structures.missing |= block.is_none();
             let line = move |what: &str| {
                 format!("{what} cluster {cluster} refcount={held} reference={counted}")
+            };
+            let Some(plan) = plan.as_deref_mut() else {
+                if held > counted {
+                    structures.leaks += 1;
+                    findings.note(|| line("Leaked"));
+                } else {
+                    structures.errors += 1;
+                    findings.note(|| line("ERROR"));
+                }
+                continue;
             };
             if plan.mends(held > counted, block.is_some()) {
                 plan.refcounts.push((cluster, counted));
@@ -138,7 +208,7 @@ pub(super) fn refcounts(
         }
         findings.advance(geometry.cluster_size())?;
     }
-    findings.report.image_end_offset = Some((highest + 1) * geometry.cluster_size());
+    walker.findings.report.image_end_offset = Some((highest + 1) * geometry.cluster_size());
     Ok(clean)
 }
 
@@ -146,7 +216,7 @@ pub(super) fn refcounts(
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) repair: RepairMode,
-    /// Clusters and the refcounts that they are to have.
+    /// Clusters and the refcounts that they are to have, in ascending order.
     pub(super) refcounts: Vec<(u64, u64)>,
     /// Something else is wrong: what was counted may be too little.
     pub(super) doubtful: bool,
@@ -162,17 +232,81 @@ impl Plan {
             RepairMode::All => block && !(leak && self.doubtful),
         }
     }
+
+    /// The refcount that a cluster will have.
+    fn planned(&self, cluster: u64) -> Option<u64> {
+        let at = self
+            .refcounts
+            .binary_search_by_key(&cluster, |(cluster, _)| *cluster)
+            .ok()?;
+        self.refcounts.get(at).map(|(_, count)| *count)
+    }
 }
 
-/// Notes a wrong flag, in `words` where it is to be mended; the first word of the finding.
+/// The refcounts that the file will have.
+pub(super) struct Planned<'p, 's, 'a>(pub &'p Plan, pub &'s mut StoredRefcounts<'a>);
+
+impl Refcount for Planned<'_, '_, '_> {
+    fn of(&mut self, cluster: u64, _copied: bool) -> Result<u64> {
+        match self.0.planned(cluster) {
+            Some(count) => Ok(count),
+            None => self.1.get(cluster),
+        }
+    }
+}
+
+/// The COPIED flags that a repair changes.
+#[derive(Debug)]
+pub(super) struct Flags<'a> {
+    counts: &'a Counts,
+    tables: &'a Counts,
+    geometry: Geometry,
+    /// Entries by offset, to be written before a refcount is lowered, and after.
+    pub clear: Vec<(u64, u64)>,
+    pub set: Vec<(u64, u64)>,
+}
+
+impl<'a> Flags<'a> {
+    /// None yet.
+    pub fn new(counts: &'a Counts, tables: &'a Counts, geometry: Geometry) -> Self {
+        Self {
+            counts,
+            tables,
+            geometry,
+            clear: Vec::new(),
+            set: Vec::new(),
+        }
+    }
+
+    /// Whether the L2 table in that cluster is nothing else.
+    fn owns(&self, table: u64) -> bool {
+        let cluster = self.geometry.cluster_of(table);
+        self.geometry.in_cluster(table) == 0 && self.counts.get(cluster) == self.tables.get(cluster)
+    }
+
+    /// Whether the part of the L1 table in that cluster is nothing else.
+    fn owns_l1(&self, place: u64) -> bool {
+        self.counts.get(self.geometry.cluster_of(place)) == 1
+    }
+
+    fn mend(&mut self, place: u64, word: u64) {
+        if word & L2Entry::COPIED == 0 {
+            self.clear.push((place, word));
+        } else {
+            self.set.push((place, word));
+        }
+    }
+}
+
+/// Notes a wrong flag, in `flags` where it is to be mended; the first word of the finding.
 fn mend_flag(
     findings: &mut Findings<'_>,
-    words: &mut Option<&mut Vec<(u64, u64)>>,
-    place: (u64, u64),
+    flags: Option<&mut Flags<'_>>,
+    (place, word): (u64, u64),
 ) -> &'static str {
-    match words {
-        Some(words) => {
-            words.push(place);
+    match flags {
+        Some(flags) => {
+            flags.mend(place, word);
             findings.report.corruptions_fixed += 1;
             "Repairing"
         }
@@ -210,7 +344,7 @@ pub(super) fn copied_flags(
     findings: &mut Findings<'_>,
     mut refcount: impl Refcount,
     (l1_offset, l1_entries): (u64, u32),
-    mut words: Option<&mut Vec<(u64, u64)>>,
+    mut flags: Option<&mut Flags<'_>>,
 ) -> Result<()> {
     let geometry = layout.geometry;
     let mut buffer = Vec::new();
@@ -232,7 +366,8 @@ pub(super) fn copied_flags(
             };
             if (count == 1) != l1.copied() {
                 let place = (l1_offset + u64::from(index) * 8, l1.0 ^ L1Entry::COPIED);
-                let what = mend_flag(findings, &mut words, place);
+                let own = flags.as_deref_mut().filter(|flags| flags.owns_l1(place.0));
+                let what = mend_flag(findings, own, place);
                 findings.note(|| {
                     format!(
                         "{what} OFLAG_COPIED L2 cluster: l1_index={index} l1_entry={:x} \
@@ -268,7 +403,8 @@ pub(super) fn copied_flags(
                 };
                 if (count == 1) != entry.copied() {
                     let place = (at, entry.0 ^ L2Entry::COPIED);
-                    let what = mend_flag(findings, &mut words, place);
+                    let own = flags.as_deref_mut().filter(|flags| flags.owns(l1.offset()));
+                    let what = mend_flag(findings, own, place);
                     findings.note(|| {
                         format!(
                             "{what} OFLAG_COPIED data cluster: l2_entry={:x} refcount={count}",

@@ -1,17 +1,21 @@
-//! New refcounts for an image that was not closed: counted, written beside the old ones, and
-//! switched to by the header.
+//! New refcounts, counted, written beside the old ones, and switched to by the header; a snapshot
+//! table that is to be written anew goes with them.
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::bulk::space::Layout as Place;
-use crate::format::qcow2::disk::ImageHeader;
+use crate::format::qcow2::disk::{Geometry, ImageHeader};
 use crate::storage::{Durability, Storage, ZeroFlags};
 
+use super::bitmaps::Bitmaps;
 use super::counts::Counts;
+use super::repair::Target;
 use super::report::Findings;
+use super::snapshots::Snapshots;
+use super::stored::StoredRefcounts;
 use super::walk::Walker;
-use super::{compare, layout, read_snapshots, references};
+use super::{compare, layout, references};
 
-/// Where the refcount table's place stands in the header.
+/// Where the refcount table's place stands in the header; the snapshot table's follows.
 const REFTABLE_AT: u64 = 48;
 
 /// Counts all references of a dirty image and writes refcounts that agree with them; `header` then
@@ -32,11 +36,11 @@ pub fn rebuild_refcounts(
     let geometry = header.header.validate(false)?;
     let layout = layout(storage, header, geometry)?;
     let mut findings = Findings::new(None);
-    let snapshots = read_snapshots(storage, header, &mut findings)?;
+    let snapshots = Snapshots::read(storage, header, false, &mut findings)?;
     // Entries that lack later fields do not make references wrong.
     findings.report.corruptions = 0;
     let mut walker = Walker::new(layout, findings);
-    references(&mut walker, header, &snapshots)?;
+    references(&mut walker, header, &snapshots, &Bitmaps::AsTheyAre)?;
     let given_up = walker.given_up();
     let Walker {
         counts,
@@ -53,48 +57,171 @@ pub fn rebuild_refcounts(
             report.corruptions.max(report.check_errors)
         )));
     }
+    let target = Target {
+        storage,
+        durability,
+    };
+    write(target, header, &counts, None, None)
+}
+
+/// As [`rebuild_refcounts`] for a repair: whatever else is wrong stays so. `keep` says that
+/// clusters that seem unreferenced are not to be given up. A table of `snapshots` that is to be
+/// written anew is named by the header from the same moment on.
+///
+/// # Errors
+/// Of I/O, or [`crate::ErrorKind::Limit`]; the header then names the old structures.
+pub(super) fn replace_structures(
+    target: Target<'_>,
+    header: &mut ImageHeader,
+    snapshots: &Snapshots,
+    keep: bool,
+) -> Result<()> {
+    let geometry = header.header.geometry()?;
+    let layout = layout(target.storage, header, geometry)?;
+    let mut walker = Walker::new(layout, Findings::new(None));
+    let old = Snapshots {
+        entries: snapshots.entries.clone(),
+        table_len: if snapshots.rewrite {
+            0
+        } else {
+            snapshots.table_len
+        },
+        rewrite: false,
+    };
+    references(&mut walker, header, &old, &Bitmaps::AsTheyAre)?;
+    let keep = keep || walker.given_up();
+    let stored = StoredRefcounts::read(target.storage, &header.header, geometry)?;
+    let snapshots = snapshots.rewrite.then_some(snapshots);
+    write(
+        target,
+        header,
+        &walker.counts,
+        keep.then_some(stored),
+        snapshots,
+    )
+}
+
+/// Writes the structures for `counts` and switches to them.
+fn write(
+    target: Target<'_>,
+    header: &mut ImageHeader,
+    counts: &Counts,
+    keep: Option<StoredRefcounts<'_>>,
+    snapshots: Option<&Snapshots>,
+) -> Result<()> {
+    let Target {
+        storage,
+        durability,
+    } = target;
+    let geometry = header.header.geometry()?;
     let cluster = geometry.cluster_size();
-    let start = counts.highest().map_or(1, |last| last + 1);
-    let start = start.max(geometry.clusters_for(layout.file_len));
+    let in_file = geometry.clusters_for(storage.len()?);
+    let first = counts.highest().map_or(1, |last| last + 1).max(in_file);
+    let snapshot_table = snapshots.map(Snapshots::to_bytes).unwrap_or_default();
+    let start = first + geometry.clusters_for(snapshot_table.len() as u64);
     let place = Place::after(start, 0, 0, geometry)?;
-    write_blocks(storage, &counts, start, &place, geometry)?;
+    if !snapshot_table.is_empty() {
+        storage.write_at(&snapshot_table, first * cluster)?;
+    }
+    let mut wanted = Wanted {
+        counts,
+        geometry,
+        own: first,
+        in_file,
+        keep,
+    };
+    write_blocks(storage, &mut wanted, start, &place, geometry)?;
     storage.sync(durability)?;
 
-    header.header.reftable_offset = start * cluster;
-    header.header.reftable_clusters = place.reftable_clusters as u32;
-    let mut fields = Vec::with_capacity(12);
-    fields.extend_from_slice(&header.header.reftable_offset.to_be_bytes());
-    fields.extend_from_slice(&header.header.reftable_clusters.to_be_bytes());
+    let mut new = header.header.clone();
+    new.reftable_offset = start * cluster;
+    new.reftable_clusters = place.reftable_clusters as u32;
+    if let Some(snapshots) = snapshots {
+        new.snapshots = snapshots.entries.len() as u32;
+        new.snapshots_offset = if snapshots.entries.is_empty() {
+            0
+        } else {
+            first * cluster
+        };
+    }
+    let mut fields = Vec::with_capacity(24);
+    fields.extend_from_slice(&new.reftable_offset.to_be_bytes());
+    fields.extend_from_slice(&new.reftable_clusters.to_be_bytes());
+    if snapshots.is_some() {
+        fields.extend_from_slice(&new.snapshots.to_be_bytes());
+        fields.extend_from_slice(&new.snapshots_offset.to_be_bytes());
+    }
     storage.write_at(&fields, REFTABLE_AT)?;
+    header.header = new;
     storage.sync(durability)
+}
+
+/// The refcounts that are to be written.
+struct Wanted<'a> {
+    counts: &'a Counts,
+    geometry: Geometry,
+    /// From here on are the new structures.
+    own: u64,
+    /// Clusters of the file before.
+    in_file: u64,
+    /// The refcounts so far, where nothing is given up.
+    keep: Option<StoredRefcounts<'a>>,
+}
+
+impl Wanted<'_> {
+    /// Fills the block of that index; the block is all zeroes before.
+    fn fill(&mut self, block: &mut [u8], index: u64, end: u64) -> Result<()> {
+        let width = self.geometry.refcount_width();
+        let first = index * self.geometry.refcount_block_entries();
+        let mut counted = self.counts.reader();
+        let held = match &mut self.keep {
+            None => None,
+            // What cannot be read may be anything.
+            Some(stored) => Some(
+                stored
+                    .block(index)
+                    .ok()
+                    .map(|block| block.map(<[u8]>::to_vec)),
+            ),
+        };
+        let last = self
+            .geometry
+            .refcount_block_entries()
+            .min(end.saturating_sub(first));
+        for within in 0..last {
+            let cluster = first + within;
+            let least = match &held {
+                Some(Some(Some(block))) => width.get(block, within as usize).unwrap_or(0),
+                Some(_) if cluster < self.in_file => 1,
+                _ => 0,
+            };
+            let count = if cluster >= self.own {
+                1
+            } else {
+                counted.get(cluster).max(least)
+            };
+            if count > 0 && !width.set(block, within as usize, count) {
+                return Err(Error::corrupt("A refcount does not fit into its width"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes the blocks behind the table's place, then the table.
 fn write_blocks(
     storage: &dyn Storage,
-    counts: &Counts,
+    wanted: &mut Wanted<'_>,
     start: u64,
     place: &Place,
-    geometry: crate::format::qcow2::disk::Geometry,
+    geometry: Geometry,
 ) -> Result<()> {
     let cluster = geometry.cluster_size();
-    let width = geometry.refcount_width();
-    let per_block = geometry.refcount_block_entries();
-    let mut counted = counts.reader();
     let mut table = Vec::new();
     let mut block = vec![0; cluster as usize];
     for index in 0..place.blocks {
         block.fill(0);
-        let first = index * per_block;
-        for within in 0..per_block.min(place.end.saturating_sub(first)) {
-            let count = match first + within {
-                own if own >= start => 1,
-                other => counted.get(other),
-            };
-            if count > 0 && !width.set(&mut block, within as usize, count) {
-                return Err(Error::corrupt("A refcount does not fit into its width"));
-            }
-        }
+        wanted.fill(&mut block, index, place.end)?;
         let offset = (start + place.reftable_clusters + index) * cluster;
         storage.write_at(&block, offset)?;
         table.extend_from_slice(&offset.to_be_bytes());

@@ -1,64 +1,351 @@
-//! Mending refcounts and COPIED flags in place.
+//! One check, and what it mends, in an order that at no time makes the image worse.
 
-use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{Geometry, Header, ImageHeader};
 use crate::format::{CheckReport, RepairMode};
 use crate::job::Job;
 use crate::storage::{Durability, Storage};
 
-use super::compare::Plan;
-use super::counts::Counts;
+use super::bitmaps::Bitmaps;
+use super::compare::{self, Flags, Plan, Planned, Structures};
+use super::rebuild::replace_structures;
+use super::report::Findings;
+use super::snapshots::Snapshots;
 use super::stored::StoredRefcounts;
+use super::walk::{Layout, Walker};
+use super::{layout, references};
 
-impl Plan {
-    /// Takes back the repair where a refcount block is not alone in its cluster: writing to it
-    /// would change something else.
-    pub(super) fn guard_blocks(
-        &mut self,
-        counts: &Counts,
-        stored: &StoredRefcounts<'_>,
-        geometry: Geometry,
-    ) {
-        let shared = stored.table().iter().any(|entry| {
-            entry.offset() != 0 && counts.get(geometry.cluster_of(entry.offset())) != 1
-        });
-        if shared {
-            self.repair = RepairMode::Report;
+/// The file that is mended, and how durable each step is made.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub storage: &'a dyn Storage,
+    pub durability: Durability,
+}
+
+impl Target<'_> {
+    fn barrier(self) -> Result<()> {
+        self.storage.sync(self.durability)
+    }
+
+    fn write_words(self, words: impl IntoIterator<Item = (u64, u64)>) -> Result<()> {
+        for (offset, word) in words {
+            self.storage.write_at(&word.to_be_bytes(), offset)?;
+        }
+        self.barrier()
+    }
+}
+
+/// Checks, and mends what `mode` says; `image` is the header as it is in the file at any time.
+///
+/// # Errors
+/// When the check cannot be carried out, with the errno of QEMU's message; or of I/O.
+pub(super) fn check(
+    target: Target<'_>,
+    image: &mut ImageHeader,
+    mode: RepairMode,
+    job: &mut Job,
+) -> Result<CheckReport> {
+    let found = check_once(target, image, mode, true, job)?;
+    match found {
+        Outcome::Done(report) => Ok(report),
+        Outcome::Rebuilt(before) => {
+            // The refcounts are new: what is left is to be mended with them.
+            let Outcome::Done(report) = check_once(target, image, mode, false, job)? else {
+                return Ok(before);
+            };
+            Ok(CheckReport {
+                corruptions_fixed: before.corruptions_fixed + report.corruptions_fixed,
+                leaks_fixed: before.leaks_fixed + report.leaks_fixed,
+                ..report
+            })
         }
     }
 }
 
-/// Checks, then writes what was planned: raised refcounts, flags, lowered refcounts, with a barrier
-/// in between, so that at no time a refcount is too low.
-pub(super) fn check(
-    storage: &dyn Storage,
-    header: &ImageHeader,
-    mut plan: Plan,
-    durability: Durability,
+enum Outcome {
+    Done(CheckReport),
+    /// New refcount structures were written; the numbers of what was mended so far.
+    Rebuilt(CheckReport),
+}
+
+/// What a walk over all tables found.
+struct Walked<'a, 'b> {
+    walker: Walker<'a, 'b>,
+    stored: StoredRefcounts<'a>,
+    structures: Structures,
+}
+
+/// The parts of one check that its steps share.
+struct Run<'a> {
+    target: Target<'a>,
+    header: ImageHeader,
+    layout: Layout<'a>,
+    mode: RepairMode,
+    snapshots: Snapshots,
+    bitmaps: Bitmaps,
+}
+
+fn check_once(
+    target: Target<'_>,
+    image: &mut ImageHeader,
+    mode: RepairMode,
+    may_rebuild: bool,
     job: &mut Job,
-) -> Result<CheckReport> {
-    let mut words = Vec::new();
-    let report = super::check_with(storage, header, &mut plan, &mut words, job)?;
-    if plan.refcounts.is_empty() && words.is_empty() {
-        return Ok(report);
+) -> Result<Outcome> {
+    let geometry = image.header.geometry()?;
+    let layout = layout(target.storage, image, geometry)?;
+    let mut findings = Findings::new(Some(job));
+    findings.report.total_clusters = Some(geometry.guest_clusters(image.header.size));
+    let tables = u64::from(image.header.l1_entries) * geometry.cluster_size();
+    findings.set_total(tables.min(layout.file_len).saturating_mul(2));
+    let all = mode == RepairMode::All;
+    let snapshots = Snapshots::read(target.storage, image, all, &mut findings)?;
+    let bitmaps = if all {
+        Bitmaps::survey(layout, image, &mut findings)?
+    } else {
+        Bitmaps::AsTheyAre
+    };
+    let run = Run {
+        target,
+        header: image.clone(),
+        layout,
+        mode,
+        snapshots,
+        bitmaps,
+    };
+    let walked = run.walk(findings)?;
+    run.finish(walked, image, may_rebuild)
+}
+
+impl<'a> Run<'a> {
+    /// Walks all tables; a second time where the first finds entries that can be mended.
+    fn walk<'b>(&self, mut findings: Findings<'b>) -> Result<Walked<'a, 'b>> {
+        let base = findings.report;
+        if self.mode == RepairMode::All {
+            findings.hold();
+        }
+        let mut walked = self.count(Walker::new(self.layout, findings))?;
+        let walker = &mut walked.walker;
+        let mend = std::mem::take(&mut walker.mend);
+        if self.mode != RepairMode::All {
+            return Ok(walked);
+        }
+        match mend.next(&walker.counts, &walker.tables, self.layout.geometry) {
+            Some(mend) if !walker.given_up() => {
+                let mut walker = Walker::new(self.layout, walked.walker.findings.restart(base));
+                walker.mend = mend;
+                self.count(walker)
+            }
+            _ => {
+                walked.walker.findings.release();
+                Ok(walked)
+            }
+        }
     }
-    let geometry = header.header.geometry()?;
-    let mut writer = Blocks::new(storage, &header.header, geometry)?;
-    for (cluster, count) in &plan.refcounts {
-        writer.set(*cluster, *count, true)?;
+
+    fn count<'b>(&self, mut walker: Walker<'a, 'b>) -> Result<Walked<'a, 'b>> {
+        references(&mut walker, &self.header, &self.snapshots, &self.bitmaps)?;
+        let header = &self.header.header;
+        let stored = StoredRefcounts::read(self.target.storage, header, self.layout.geometry)?;
+        let (corruptions, doubtful) =
+            (walker.findings.report.corruptions, walker.findings.doubtful);
+        let mut structures = compare::refcount_structures(
+            &mut walker,
+            &stored,
+            header.reftable_offset,
+            header.reftable_clusters,
+        );
+        // Refcounts are not what names guest data.
+        walker.findings.doubtful = doubtful;
+        structures.corruptions = walker.findings.report.corruptions - corruptions;
+        Ok(Walked {
+            walker,
+            stored,
+            structures,
+        })
     }
-    writer.finish()?;
-    storage.sync(durability)?;
-    for (offset, word) in words {
-        storage.write_at(&word.to_be_bytes(), offset)?;
+
+    /// Compares refcounts and flags, and writes what is to be mended.
+    fn finish(
+        self,
+        walked: Walked<'_, '_>,
+        image: &mut ImageHeader,
+        may_rebuild: bool,
+    ) -> Result<Outcome> {
+        let Walked {
+            mut walker,
+            mut stored,
+            mut structures,
+        } = walked;
+        let given_up = walker.given_up();
+        let mut plan = Plan {
+            repair: self.mode,
+            doubtful: given_up
+                || walker.findings.doubtful
+                || walker.findings.report.check_errors > 0,
+            ..Plan::default()
+        };
+        let report_only = self.mode == RepairMode::Report;
+        let mut clean = true;
+        if !report_only {
+            clean = compare::refcounts(&mut walker, &mut stored, &mut structures, None)?;
+            if self.mode == RepairMode::Leaks && structures.are_broken() {
+                walker
+                    .findings
+                    .note(|| "ERROR need to rebuild refcount structures".to_owned());
+                return Err(Error::os(libc::EIO));
+            }
+        }
+        let words = std::mem::take(&mut walker.mend.words);
+        if may_rebuild
+            && self.mode == RepairMode::All
+            && (structures.need_rebuild() || self.snapshots.rewrite)
+        {
+            return self.rebuild(walker, structures, image, plan.doubtful, &words);
+        }
+        if structures.shared {
+            plan.repair = RepairMode::Report;
+        }
+        if report_only || !clean {
+            clean = compare::refcounts(&mut walker, &mut stored, &mut structures, Some(&mut plan))?;
+        }
+        let blocks = || {
+            Blocks::new(
+                self.target.storage,
+                &self.header.header,
+                self.layout.geometry,
+            )
+        };
+        if !plan.refcounts.is_empty() {
+            blocks()?.set_all(&plan, true)?;
+            self.target.barrier()?;
+        }
+        if !words.is_empty() {
+            self.target.write_words(words)?;
+        }
+        let set = if given_up {
+            Vec::new()
+        } else {
+            self.flags(&mut walker, &mut stored, &plan, clean)?
+        };
+        if let Some((offset, len)) = self.bitmaps.rewritten(&self.header) {
+            let alone = is_alone(&walker, offset, len);
+            self.write_bitmaps(image, alone)?;
+        } else {
+            self.write_bitmaps(image, false)?;
+        }
+        if !plan.refcounts.is_empty() {
+            blocks()?.set_all(&plan, false)?;
+            self.target.barrier()?;
+        }
+        if !set.is_empty() {
+            self.target.write_words(set)?;
+        }
+        Ok(Outcome::Done(walker.findings.report))
     }
-    storage.sync(durability)?;
-    for (cluster, count) in &plan.refcounts {
-        writer.set(*cluster, *count, false)?;
+
+    fn write_bitmaps(&self, image: &mut ImageHeader, alone: bool) -> Result<()> {
+        let Target {
+            storage,
+            durability,
+        } = self.target;
+        self.bitmaps.write(storage, image, alone, durability)
     }
-    writer.finish()?;
-    storage.sync(durability)?;
-    Ok(report)
+
+    /// Checks the COPIED flags and clears those that are wrong; those to be set after a refcount
+    /// was lowered.
+    fn flags(
+        &self,
+        walker: &mut Walker<'_, '_>,
+        stored: &mut StoredRefcounts<'_>,
+        plan: &Plan,
+        clean: bool,
+    ) -> Result<Vec<(u64, u64)>> {
+        let header = &self.header.header;
+        let l1 = (header.l1_offset, header.l1_entries);
+        let Walker {
+            counts,
+            tables,
+            findings,
+            ..
+        } = walker;
+        let report = findings.report;
+        let sound = report.corruptions == 0 && report.check_errors == 0;
+        let mut flags = Flags::new(counts, tables, self.layout.geometry);
+        let mends = match self.mode {
+            RepairMode::Report => false,
+            RepairMode::Leaks => sound,
+            RepairMode::All => true,
+        };
+        let to = mends.then_some(&mut flags);
+        if sound && report.leaks == 0 && (clean || mends) {
+            // What was counted is what the file will hold, and is at hand.
+            compare::copied_flags(self.layout, findings, counts.reader(), l1, to)?;
+        } else {
+            let planned = Planned(plan, stored);
+            compare::copied_flags(self.layout, findings, planned, l1, to)?;
+        }
+        let Flags { clear, set, .. } = flags;
+        if !clear.is_empty() {
+            self.target.write_words(clear)?;
+        }
+        Ok(set)
+    }
+
+    /// Writes new refcount structures, and the snapshot table where it is damaged.
+    fn rebuild(
+        self,
+        mut walker: Walker<'_, '_>,
+        structures: Structures,
+        image: &mut ImageHeader,
+        doubtful: bool,
+        words: &BTreeMap<u64, u64>,
+    ) -> Result<Outcome> {
+        if structures.need_rebuild() {
+            walker
+                .findings
+                .note(|| "Rebuilding refcount structure".to_owned());
+        }
+        let mut report = walker.findings.report;
+        if let Some((offset, len)) = self.bitmaps.rewritten(&self.header) {
+            let alone = is_alone(&walker, offset, len);
+            self.write_bitmaps(image, alone)?;
+        } else {
+            self.write_bitmaps(image, false)?;
+        }
+        match replace_structures(self.target, image, &self.snapshots, doubtful) {
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Limit) => {
+                let text = error.message().to_owned();
+                walker
+                    .findings
+                    .note(|| format!("ERROR refcount structures cannot be rebuilt: {text}"));
+                report.corruptions += structures.errors + report.corruptions_fixed;
+                report.corruptions_fixed = 0;
+                report.leaks += structures.leaks;
+                return Ok(Outcome::Done(report));
+            }
+            other => other?,
+        }
+        // An entry that is mended may have named a cluster that the new refcounts hold: it goes
+        // only now, and is a leak until the next walk.
+        if !words.is_empty() {
+            self.target
+                .write_words(words.iter().map(|(place, word)| (*place, *word)))?;
+        }
+        report.corruptions_fixed += structures.corruptions + structures.errors;
+        report.leaks_fixed += if doubtful { 0 } else { structures.leaks };
+        Ok(Outcome::Rebuilt(report))
+    }
+}
+
+/// Whether nothing else refers to the clusters of a region.
+fn is_alone(walker: &Walker<'_, '_>, offset: u64, len: u64) -> bool {
+    let geometry = walker.layout.geometry;
+    let end = offset.saturating_add(len.max(1) - 1);
+    (geometry.cluster_of(offset)..=geometry.cluster_of(end))
+        .all(|cluster| walker.counts.get(cluster) <= 1)
 }
 
 /// Writes refcounts, block by block.
@@ -77,6 +364,14 @@ impl<'a> Blocks<'a> {
             geometry,
             held: None,
         })
+    }
+
+    /// Writes the planned refcounts that are higher than they were, or the others.
+    fn set_all(mut self, plan: &Plan, raise: bool) -> Result<()> {
+        for (cluster, count) in &plan.refcounts {
+            self.set(*cluster, *count, raise)?;
+        }
+        self.finish()
     }
 
     /// Sets a refcount where that raises it, or where it does not.

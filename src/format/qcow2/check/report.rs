@@ -10,8 +10,12 @@ const MAX_NOTES: u64 = 100_000;
 /// The numbers so far, and where the findings go.
 pub(super) struct Findings<'a> {
     pub report: CheckReport,
+    /// What is unreferenced may be what a damaged entry meant: nothing is given up then.
+    pub doubtful: bool,
     job: Option<&'a mut Job>,
     notes: u64,
+    /// Lines that are held back until it is known whether the walk counts.
+    held: Option<Vec<String>>,
 }
 
 impl<'a> Findings<'a> {
@@ -19,8 +23,33 @@ impl<'a> Findings<'a> {
     pub fn new(job: Option<&'a mut Job>) -> Self {
         Self {
             report: CheckReport::default(),
+            doubtful: false,
             job,
             notes: 0,
+            held: None,
+        }
+    }
+
+    /// Holds lines back from here on.
+    pub fn hold(&mut self) {
+        self.held = Some(Vec::new());
+    }
+
+    /// Tells the lines that were held back.
+    pub fn release(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        if let Some(job) = &mut self.job {
+            for line in held {
+                job.note(line);
+            }
+        }
+    }
+
+    /// Forgets all that was found since `base`; the job goes on.
+    pub fn restart(self, base: CheckReport) -> Self {
+        Self {
+            report: base,
+            ..Self::new(self.job)
         }
     }
 
@@ -28,10 +57,16 @@ impl<'a> Findings<'a> {
     pub fn note(&mut self, line: impl FnOnce() -> String) {
         self.notes += 1;
         let Some(job) = &mut self.job else { return };
-        if self.notes <= MAX_NOTES {
-            job.note(line());
-        } else if self.notes == MAX_NOTES + 1 {
-            job.note("Further findings are counted, but not told one by one");
+        let line = match self.notes.cmp(&(MAX_NOTES + 1)) {
+            std::cmp::Ordering::Less => line(),
+            std::cmp::Ordering::Equal => {
+                "Further findings are counted, but not told one by one".to_owned()
+            }
+            std::cmp::Ordering::Greater => return,
+        };
+        match &mut self.held {
+            Some(held) => held.push(line),
+            None => job.note(line),
         }
     }
 
@@ -39,6 +74,22 @@ impl<'a> Findings<'a> {
     pub fn corruption(&mut self, line: impl FnOnce() -> String) {
         self.report.corruptions += 1;
         self.note(line);
+    }
+
+    /// A corruption of something that names clusters: they may be what seems unreferenced.
+    pub fn lost(&mut self, line: impl FnOnce() -> String) {
+        self.doubtful = true;
+        self.corruption(line);
+    }
+
+    /// A damaged entry that is mended, or not; `line` gets the words before its kind.
+    pub fn mended_or_not(&mut self, mended: bool, line: impl FnOnce(&str) -> String) {
+        if mended {
+            self.report.corruptions_fixed += 1;
+            self.note(|| line("Repairing"));
+        } else {
+            self.corruption(|| line("ERROR found"));
+        }
     }
 
     /// Something that keeps the check from being complete.

@@ -5,6 +5,7 @@ use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind, SubclusterB
 use crate::storage::Storage;
 
 use super::counts::Counts;
+use super::mend::Mend;
 use super::report::Findings;
 
 /// L1 tables are read in pieces of this many bytes.
@@ -114,6 +115,10 @@ pub(super) struct Walker<'a, 'b> {
     pub findings: Findings<'b>,
     /// Clusters that are compared: those of the file, and one that is referred to just past it.
     pub end: u64,
+    /// How often each cluster was visited as an L2 table.
+    pub tables: Counts,
+    /// Which entries are mended on the way.
+    pub mend: Mend,
     max: u64,
     visited: u64,
     buffer: Vec<u8>,
@@ -127,6 +132,8 @@ impl<'a, 'b> Walker<'a, 'b> {
             counts: Counts::default(),
             findings,
             end: layout.clusters(),
+            tables: Counts::default(),
+            mend: Mend::default(),
             max: layout.geometry.refcount_width().max(),
             visited: 0,
             buffer: Vec::new(),
@@ -143,7 +150,8 @@ impl<'a, 'b> Walker<'a, 'b> {
         if end.saturating_sub(self.layout.file_len) >= geometry.cluster_size()
             && end > self.layout.file_len
         {
-            self.findings.corruption(|| {
+            self.mend.insane = true;
+            self.findings.lost(|| {
                 format!(
                     "ERROR: counting reference for region exceeding the end of the file by one \
                      cluster or more: offset {offset:#x} size {len:#x}"
@@ -177,16 +185,17 @@ impl<'a, 'b> Walker<'a, 'b> {
         layout.for_l1(offset, entries, |found| {
             self.visit_bytes(found.len() as u64 * 8);
             let mut found = found;
+            let place = |index: u32| offset + u64::from(index) * 8;
             // Tables in a line are read at once, but told of one by one.
             while !found.is_empty() && !self.given_up() {
                 let batch = found.len().min(64);
                 let (now, later) = found.split_at(batch);
-                layout.for_l2(now, &mut buffer, |_, entry, table| {
+                layout.for_l2(now, &mut buffer, |index, entry, table| {
                     if self.given_up() {
                         return Ok(());
                     }
-                    self.l1_entry(entry);
-                    self.l2_table(table, role);
+                    self.l1_entry(entry, offset, place(index));
+                    self.l2_table(entry.offset(), table, role);
                     self.visit_bytes(table.len() as u64);
                     self.findings.advance(table.len() as u64)
                 })?;
@@ -210,7 +219,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             .saturating_add(FREE_VISITS)
     }
 
-    fn visit_bytes(&mut self, bytes: u64) {
+    pub fn visit_bytes(&mut self, bytes: u64) {
         let before = self.given_up();
         self.visited = self.visited.saturating_add(bytes);
         if self.given_up() && !before {
@@ -222,16 +231,26 @@ impl<'a, 'b> Walker<'a, 'b> {
         }
     }
 
-    fn l1_entry(&mut self, entry: L1Entry) {
-        if entry.has_reserved_bits() {
-            self.findings.corruption(|| {
-                format!("ERROR found L1 entry with reserved bits set: {:x}", entry.0)
-            });
-        }
+    fn l1_entry(&mut self, entry: L1Entry, l1: u64, place: u64) {
         let offset = entry.offset();
+        let aligned = self.layout.geometry.in_cluster(offset) == 0;
+        if entry.has_reserved_bits() {
+            let there = offset != 0 && aligned && offset < self.layout.file_len;
+            let mended = there && self.mend.l1(l1);
+            self.findings.mended_or_not(mended, |what| {
+                format!("{what} L1 entry with reserved bits set: {:x}", entry.0)
+            });
+            if mended {
+                let word = entry.0 & !L1Entry::RESERVED_MASK;
+                self.mend.words.insert(place, word);
+            }
+        }
         self.refer(offset, self.layout.geometry.cluster_size());
-        if self.layout.geometry.in_cluster(offset) != 0 {
-            self.findings.corruption(|| {
+        if aligned {
+            self.tables
+                .add(self.layout.geometry.cluster_of(offset), u64::MAX);
+        } else {
+            self.findings.lost(|| {
                 format!(
                     "ERROR l2_offset={offset:x}: Table is not cluster aligned; L1 entry corrupted"
                 )
@@ -239,11 +258,15 @@ impl<'a, 'b> Walker<'a, 'b> {
         }
     }
 
-    fn l2_table(&mut self, table: &[u8], role: Role) {
+    fn l2_table(&mut self, at: u64, table: &[u8], role: Role) {
         let geometry = self.layout.geometry;
         let entry_size = geometry.l2_entry_size();
         let mut stats = Stats::default();
-        for (slot, index) in table.chunks_exact(entry_size).zip(0usize..) {
+        let overlaid = self.mend.overlaid(at, table).into_owned();
+        let table = overlaid.as_slice();
+        self.mend.begin_table(at);
+        let places = (at..).step_by(entry_size);
+        for ((slot, index), place) in table.chunks_exact(entry_size).zip(0usize..).zip(places) {
             let Some((word, bitmap)) = slot.split_first_chunk::<8>() else {
                 continue;
             };
@@ -253,9 +276,13 @@ impl<'a, 'b> Walker<'a, 'b> {
                 Err(_) => SubclusterBitmap::default(),
             };
             if entry.0 != 0 || bitmap.0 != 0 {
-                self.l2_entry(entry, bitmap, index, &mut stats);
+                let now = self.l2_entry(entry, bitmap, index, &mut stats);
+                if now != entry {
+                    self.mend.words.insert(place, now.0);
+                }
             }
         }
+        self.mend.end_table();
         if role == Role::Active {
             self.findings.report.allocated_clusters += stats.allocated;
             self.findings.report.compressed_clusters += stats.compressed;
@@ -263,44 +290,52 @@ impl<'a, 'b> Walker<'a, 'b> {
         }
     }
 
+    /// Counts what an entry refers to; the entry as it is to be.
     fn l2_entry(
         &mut self,
         entry: L2Entry,
         bitmap: SubclusterBitmap,
         index: usize,
         stats: &mut Stats,
-    ) {
+    ) -> L2Entry {
         let geometry = self.layout.geometry;
+        let mut now = entry;
         if !entry.is_compressed() && entry.0 & L2Entry::RESERVED_MASK != 0 {
-            self.findings.corruption(|| {
-                format!("ERROR found l2 entry with reserved bits set: {:x}", entry.0)
+            let mended = self.mend.l2();
+            self.findings.mended_or_not(mended, |what| {
+                format!("{what} l2 entry with reserved bits set: {:x}", entry.0)
             });
+            if mended {
+                now.0 &= !L2Entry::RESERVED_MASK;
+            }
         }
         let offset = match entry.kind(&geometry, self.layout.data_file) {
             L2Kind::Compressed(bytes) => {
-                if self.compressed_is_sound(entry, bitmap, index, bytes.offset) {
+                if self.compressed_is_sound(entry, bitmap, index, bytes.offset, &mut now) {
                     self.refer(bytes.offset, bytes.len);
                     stats.allocated += 1;
                     stats.compressed += 1;
                     // Nothing follows a compressed cluster at its own offset.
                     stats.fragmented += 1;
                 }
-                return;
+                return now;
             }
-            L2Kind::Zero => return,
+            L2Kind::Zero => return now,
             L2Kind::Unallocated => {
                 if geometry.extended_l2() && bitmap.any_allocated() {
-                    self.findings.corruption(|| {
+                    self.mend.insane = true;
+                    self.findings.lost(|| {
                         "ERROR: Unallocated cluster has non-zero subcluster allocation map"
                             .to_owned()
                     });
                 }
-                return;
+                return now;
             }
             L2Kind::ZeroAllocated(offset) => offset,
             L2Kind::Data(offset) => offset,
         };
         if bitmap.contradicts() {
+            self.mend.insane = true;
             self.findings.corruption(|| {
                 format!(
                     "ERROR offset={offset:x}: Allocated cluster has corrupted subcluster \
@@ -314,13 +349,28 @@ impl<'a, 'b> Walker<'a, 'b> {
             } else {
                 entry.0 & L2Entry::ZERO == 0
             };
+            // A cluster without data is not needed: zeroes are read without it.
+            let mended = !holds_data && self.mend.l2();
             let what = if holds_data { "Data" } else { "Preallocated" };
-            self.findings.corruption(|| {
+            if holds_data {
+                self.mend.insane = true;
+            }
+            let line = |first: &str| {
                 format!(
-                    "ERROR offset={offset:x}: {what} cluster is not properly aligned; L2 entry \
+                    "{first} offset={offset:x}: {what} cluster is not properly aligned; L2 entry \
                      corrupted."
                 )
-            });
+            };
+            if mended {
+                self.findings.report.corruptions_fixed += 1;
+                self.findings.note(|| line("Repairing"));
+                return L2Entry(if geometry.extended_l2() {
+                    0
+                } else {
+                    L2Entry::ZERO
+                });
+            }
+            self.findings.lost(|| line("ERROR"));
         }
         stats.allocated += 1;
         if stats.next.is_some_and(|next| next != 0 && next != offset) {
@@ -330,6 +380,7 @@ impl<'a, 'b> Walker<'a, 'b> {
         if !self.layout.data_file {
             self.refer(offset, geometry.cluster_size());
         }
+        now
     }
 
     fn compressed_is_sound(
@@ -338,24 +389,35 @@ impl<'a, 'b> Walker<'a, 'b> {
         bitmap: SubclusterBitmap,
         index: usize,
         offset: u64,
+        now: &mut L2Entry,
     ) -> bool {
+        let word = entry.0 & !L2Entry::COPIED;
         if entry.copied() {
-            self.findings.corruption(|| {
+            let mended = self.mend.l2();
+            let line = |first: &str| {
                 format!(
-                    "ERROR: coffset={offset:#x}: copied flag must never be set for compressed \
+                    "{first} coffset={offset:#x}: copied flag must never be set for compressed \
                      clusters"
                 )
-            });
+            };
+            if mended {
+                self.findings.report.corruptions_fixed += 1;
+                self.findings.note(|| line("Repairing"));
+                now.0 = word;
+            } else {
+                self.findings.corruption(|| line("ERROR:"));
+            }
         }
-        let word = entry.0 & !L2Entry::COPIED;
         if self.layout.data_file {
-            self.findings.corruption(|| {
+            self.mend.insane = true;
+            self.findings.lost(|| {
                 format!("ERROR compressed cluster {index} with data file, entry={word:#x}")
             });
             return false;
         }
         if bitmap.0 != 0 {
-            self.findings.corruption(|| {
+            self.mend.insane = true;
+            self.findings.lost(|| {
                 format!(
                     "ERROR compressed cluster {index} with non-zero subcluster allocation bitmap, \
                      entry={word:#x}"

@@ -10,6 +10,8 @@ use super::header::Header;
 const FIXED_LEN: usize = 40;
 /// The longest extra data, in bytes.
 const MAX_EXTRA: u32 = 1024;
+/// The extra data that is known, in bytes.
+const KNOWN_EXTRA: u32 = 24;
 /// The largest snapshot table, in bytes.
 const MAX_TABLE: u64 = 1 << 30;
 /// The table is read in pieces of this many bytes.
@@ -189,6 +191,78 @@ pub fn read_damaged_snapshot_table(
     header: &Header,
 ) -> Result<(Vec<SnapshotEntry>, u64)> {
     read_table(storage, header, true)
+}
+
+/// A snapshot table of which more was read than it should hold.
+#[derive(Debug, Default)]
+pub struct SalvagedSnapshots {
+    /// The entries that there are, with the fields that are known of those with too much extra data.
+    pub entries: Vec<SnapshotEntry>,
+    /// Bytes that the table occupies.
+    pub table_len: u64,
+    /// Entries with too much extra data, and its length.
+    pub trimmed: Vec<(u32, u32)>,
+    /// Entries that the header counts beyond the end of the file.
+    pub missing: u32,
+    /// Entries that the header counts beyond the limit.
+    pub over: u32,
+}
+
+/// As [`read_damaged_snapshot_table`], for a repair: takes what is usable of a table with too many
+/// entries or too much extra data.
+///
+/// # Errors
+/// [`crate::ErrorKind::Corrupt`] where the table's offset is not usable or the table passes its
+/// limit, or of I/O.
+pub fn salvage_snapshot_table(storage: &dyn Storage, header: &Header) -> Result<SalvagedSnapshots> {
+    let mut header = header.clone();
+    let limit = super::header::MAX_SNAPSHOTS;
+    let mut found = SalvagedSnapshots {
+        over: header.snapshots.saturating_sub(limit),
+        ..SalvagedSnapshots::default()
+    };
+    header.snapshots = header.snapshots.min(limit);
+    header.validate_snapshot_table()?;
+    let file_len = storage.len()?;
+    let start = header.snapshots_offset;
+    for index in 0..header.snapshots {
+        let at = start.saturating_add(found.table_len);
+        if at >= file_len {
+            found.missing = header.snapshots - index;
+            break;
+        }
+        if found.table_len > MAX_TABLE {
+            return Err(Error::corrupt("Snapshot table is too large").with_errno(libc::EFBIG));
+        }
+        let mut bytes = vec![0; FIXED_LEN];
+        storage.read_at(&mut bytes, at)?;
+        let extra_len = be32(&bytes, 36).unwrap_or(0);
+        let texts = be16(&bytes, 12).map_or(0, u64::from) + be16(&bytes, 14).map_or(0, u64::from);
+        let kept = if extra_len > MAX_EXTRA {
+            found.trimmed.push((index, extra_len));
+            KNOWN_EXTRA
+        } else {
+            extra_len
+        };
+        if let Some(field) = bytes.get_mut(36..FIXED_LEN) {
+            field.copy_from_slice(&kept.to_be_bytes());
+        }
+        let known = FIXED_LEN + kept as usize;
+        bytes.resize(known + texts as usize, 0);
+        let texts_at = FIXED_LEN as u64 + u64::from(extra_len);
+        if let Some((extra, names)) = bytes
+            .get_mut(FIXED_LEN..)
+            .and_then(|rest| rest.split_at_mut_checked(kept as usize))
+        {
+            storage.read_at(extra, at.saturating_add(FIXED_LEN as u64))?;
+            storage.read_at(names, at.saturating_add(texts_at))?;
+        }
+        if let Ok((entry, _)) = SnapshotEntry::from_bytes(&bytes)? {
+            found.entries.push(entry);
+        }
+        found.table_len += (texts_at + texts).next_multiple_of(8);
+    }
+    Ok(found)
 }
 
 fn read_table(

@@ -1,0 +1,98 @@
+//! Which damaged table entries may be mended: those whose table is surely a table.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::format::qcow2::disk::Geometry;
+
+use super::counts::Counts;
+
+/// What one walk may mend, or what a walk that only looks would like to.
+///
+/// Nothing else may stand in the clusters of a table that is changed, and none of its entries may
+/// point nowhere: else it may be guest data that a damaged entry takes for a table.
+#[derive(Debug, Default)]
+pub(super) struct Mend {
+    /// L2 tables, by offset, and L1 tables that have something to mend.
+    wanted: BTreeSet<u64>,
+    wanted_l1: BTreeSet<u64>,
+    /// Those that may be changed.
+    allowed: BTreeSet<u64>,
+    allowed_l1: BTreeSet<u64>,
+    /// What is to be written: entries by offset.
+    pub words: BTreeMap<u64, u64>,
+    /// An entry of the table at hand points nowhere.
+    pub insane: bool,
+    table: u64,
+    wish: bool,
+    may: bool,
+}
+
+impl Mend {
+    /// The entries of an L2 table follow.
+    pub fn begin_table(&mut self, table: u64) {
+        (self.table, self.wish, self.insane) = (table, false, false);
+        self.may = self.allowed.contains(&table);
+    }
+
+    /// The table is complete.
+    pub fn end_table(&mut self) {
+        if self.wish && !self.insane {
+            self.wanted.insert(self.table);
+        }
+        self.may = false;
+    }
+
+    /// An L2 table as it will be, where it was visited before.
+    pub fn overlaid<'t>(&self, at: u64, table: &'t [u8]) -> Cow<'t, [u8]> {
+        let mut words = self.words.range(at..at + table.len() as u64).peekable();
+        if words.peek().is_none() {
+            return Cow::Borrowed(table);
+        }
+        let mut copy = table.to_vec();
+        for (place, word) in words {
+            let start = (place - at) as usize;
+            if let Some(slot) = copy.get_mut(start..start + 8) {
+                slot.copy_from_slice(&word.to_be_bytes());
+            }
+        }
+        Cow::Owned(copy)
+    }
+
+    /// Whether the entry at hand, which is damaged in a way that has one cure, is mended.
+    pub fn l2(&mut self) -> bool {
+        self.wish = true;
+        self.may
+    }
+
+    /// The same for an entry of the L1 table at that offset.
+    pub fn l1(&mut self, table: u64) -> bool {
+        self.wanted_l1.insert(table);
+        self.allowed_l1.contains(&table)
+    }
+
+    /// After a walk: what the next may mend, if anything.
+    pub fn next(self, counts: &Counts, tables: &Counts, geometry: Geometry) -> Option<Self> {
+        let cluster = |table: &u64| geometry.cluster_of(*table);
+        let allowed: BTreeSet<u64> = self
+            .wanted
+            .into_iter()
+            .filter(|table| geometry.in_cluster(*table) == 0)
+            .filter(|table| *table != 0)
+            .filter(|table| counts.get(cluster(table)) == tables.get(cluster(table)))
+            .collect();
+        let allowed_l1: BTreeSet<u64> = self
+            .wanted_l1
+            .into_iter()
+            .filter(|table| counts.get(cluster(table)) == 1)
+            .collect();
+        if allowed.is_empty() && allowed_l1.is_empty() {
+            return None;
+        }
+        Some(Self {
+            allowed,
+            allowed_l1,
+            ..Self::default()
+        })
+    }
+}

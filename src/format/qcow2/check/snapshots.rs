@@ -1,0 +1,205 @@
+//! The snapshot table: what is wrong with it, and what it is to be.
+
+use crate::error::{Error, Result};
+use crate::format::qcow2::disk::{
+    ImageHeader, MAX_L1_BYTES, MAX_SNAPSHOTS, SalvagedSnapshots, SnapshotEntry,
+    read_damaged_snapshot_table, salvage_snapshot_table,
+};
+use crate::storage::Storage;
+
+use super::report::Findings;
+use super::walk::{Role, Walker};
+
+/// The snapshots of an image.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    /// Its entries, complete where they are mended.
+    pub entries: Vec<SnapshotEntry>,
+    /// Bytes of the table in the file.
+    pub table_len: u64,
+    /// The table in the file is damaged: it is to be written anew.
+    pub rewrite: bool,
+}
+
+impl Snapshots {
+    /// Reads the table, with a finding for each entry that lacks what version 3 demands; those are
+    /// completed where `mend` says so.
+    ///
+    /// # Errors
+    /// Where there is no table at the offset, with the errno of QEMU's message; or of I/O.
+    pub fn read(
+        storage: &dyn Storage,
+        header: &ImageHeader,
+        mend: bool,
+        findings: &mut Findings<'_>,
+    ) -> Result<Self> {
+        let found = match Self::read_as_is(storage, header) {
+            Err(_) if mend => Self::salvage(storage, header, findings),
+            Err((lines, error)) => {
+                for line in lines {
+                    findings.note(|| line);
+                }
+                Err(error)
+            }
+            Ok(found) => Ok(found),
+        };
+        let mut found = found?;
+        for (snapshot, index) in found.entries.iter_mut().zip(0u32..) {
+            let extra = &snapshot.extra;
+            let complete = extra.vm_state_size.is_some() && extra.disk_size.is_some();
+            if header.header.version < 3 || complete {
+                continue;
+            }
+            let line = |what: &str| format!("{what} snapshot table entry {index} is incomplete");
+            if !mend {
+                findings.corruption(|| line("ERROR"));
+                continue;
+            }
+            findings.report.corruptions_fixed += 1;
+            findings.note(|| line("Repairing"));
+            let size = snapshot.vm_state_size();
+            snapshot.extra.vm_state_size = Some(size);
+            snapshot.extra.disk_size.get_or_insert(header.header.size);
+            // What was shorter than the known fields is no extra data of its own.
+            snapshot.extra.rest.clear();
+            found.rewrite = true;
+        }
+        if found.rewrite {
+            found.entries.retain(|entry| !is_void(entry));
+        }
+        Ok(found)
+    }
+
+    /// The table as other programs read it; else what to say of it, and why not.
+    fn read_as_is(
+        storage: &dyn Storage,
+        header: &ImageHeader,
+    ) -> std::result::Result<Self, (Vec<String>, Error)> {
+        let fixed = &header.header;
+        if let Err(error) = fixed.validate_snapshot_table() {
+            let mut words = error.message().chars();
+            let first = words.next().unwrap_or_default().to_ascii_lowercase();
+            let mut lines = vec![format!("ERROR {first}{}", words.as_str())];
+            if fixed.snapshots > MAX_SNAPSHOTS {
+                let over = fixed.snapshots - MAX_SNAPSHOTS;
+                lines.push(format!(
+                    "You can force-remove all {over} overhanging snapshots with qemu-img check -r \
+                     all"
+                ));
+            }
+            return Err((lines, Error::os(error.errno())));
+        }
+        match read_damaged_snapshot_table(storage, fixed) {
+            Ok((entries, table_len)) => Ok(Self {
+                entries,
+                table_len,
+                rewrite: false,
+            }),
+            Err(error) => {
+                let mut lines = vec![format!("ERROR failed to read the snapshot table: {error}")];
+                if error.kind() != crate::ErrorKind::Corrupt {
+                    return Err((lines, error));
+                }
+                if error.message().starts_with("Too much extra") {
+                    lines.push(
+                        "You can force-remove this extra metadata with qemu-img check -r all"
+                            .to_owned(),
+                    );
+                }
+                Err((lines, Error::os(libc::EFBIG)))
+            }
+        }
+    }
+
+    /// What is usable of the table.
+    fn salvage(
+        storage: &dyn Storage,
+        header: &ImageHeader,
+        findings: &mut Findings<'_>,
+    ) -> Result<Self> {
+        let SalvagedSnapshots {
+            entries,
+            table_len,
+            trimmed,
+            missing,
+            over,
+        } = salvage_snapshot_table(storage, &header.header).map_err(|error| {
+            let message = error.message().to_owned();
+            findings.note(|| format!("ERROR failed to read the snapshot table: {message}"));
+            match error.kind() {
+                crate::ErrorKind::Corrupt => Error::os(error.errno()),
+                _ => error,
+            }
+        })?;
+        if over > 0 {
+            findings.note(|| format!("Discarding {over} overhanging snapshots"));
+        }
+        for (index, len) in &trimmed {
+            findings.note(|| {
+                format!(
+                    "Discarding too much extra metadata in snapshot table entry {index} ({len} > \
+                     1024)"
+                )
+            });
+        }
+        if missing > 0 {
+            findings.note(|| {
+                format!("Discarding {missing} snapshots that lie past the end of the file")
+            });
+        }
+        findings.report.corruptions_fixed +=
+            u64::from(over) + trimmed.len() as u64 + u64::from(missing);
+        Ok(Self {
+            entries,
+            table_len,
+            rewrite: true,
+        })
+    }
+
+    /// The bytes of the table.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for entry in &self.entries {
+            entry.write_to(&mut bytes);
+        }
+        bytes
+    }
+}
+
+/// Whether an entry is nothing but zeroes: the header counts more than there are.
+fn is_void(entry: &SnapshotEntry) -> bool {
+    entry.l1_offset == 0 && entry.l1_entries == 0 && entry.id.is_empty() && entry.name.is_empty()
+}
+
+/// Counts what a snapshot refers to.
+pub(super) fn count(walker: &mut Walker<'_, '_>, snapshot: &SnapshotEntry) -> Result<()> {
+    let name = || {
+        format!(
+            "ERROR snapshot {} ({})",
+            String::from_utf8_lossy(&snapshot.id),
+            String::from_utf8_lossy(&snapshot.name)
+        )
+    };
+    if walker.layout.geometry.in_cluster(snapshot.l1_offset) != 0 {
+        walker.findings.lost(|| {
+            format!(
+                "{} l1_offset={:#x}: L1 table is not cluster aligned; snapshot table entry \
+                 corrupted",
+                name(),
+                snapshot.l1_offset
+            )
+        });
+        return Ok(());
+    }
+    if u64::from(snapshot.l1_entries) > MAX_L1_BYTES / 8 {
+        walker.findings.lost(|| {
+            format!(
+                "{} l1_size={:#x}: L1 table is too large; snapshot table entry corrupted",
+                name(),
+                snapshot.l1_entries
+            )
+        });
+        return Ok(());
+    }
+    walker.l1_table(snapshot.l1_offset, snapshot.l1_entries, Role::Snapshot)
+}
