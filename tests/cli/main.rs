@@ -19,6 +19,7 @@ mod info;
 mod locks;
 mod map;
 mod measure;
+mod odd;
 mod progress;
 mod rebase;
 mod repair;

@@ -3,16 +3,18 @@
 use crate::crypto::luks::required_header_len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Contents, CreateParams, Measured};
+use crate::options::Values;
 use crate::storage::Preallocation;
 
 use super::create::{Encryption, Spec};
-use super::disk::Geometry;
+use super::disk::{Geometry, RefcountWidth};
 
 /// Bytes of an entry of the bitmap directory before its name.
 const BITMAP_ENTRY_LEN: u64 = 24;
 
 /// Measures a new image; see [`crate::format::FormatDriver::measure`].
 pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) -> Result<Measured> {
+    check_words(params.values)?;
     let spec = Spec::new(params).map_err(|error| match error.kind() {
         ErrorKind::Limit => too_large(),
         _ => error,
@@ -34,12 +36,39 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
         spec.preallocation,
         Preallocation::Falloc | Preallocation::Full
     );
+    // Over a backing file of its own, what is zero in the source must be recorded as such.
+    let overlay = contents.data_units.is_some() && params.values.str("backing_file").is_some();
     let bitmaps = contents.bitmaps.filter(|_| spec.version >= 3);
     Ok(Measured {
-        required: if whole { fully_allocated } else { required },
+        required: if whole || overlay {
+            fully_allocated
+        } else {
+            required
+        },
         fully_allocated,
         bitmaps: bitmaps.map(|list| bitmaps_size(geometry, params.size, list)),
     })
+}
+
+/// The refusals for which `measure` has words of its own; programs match on them.
+fn check_words(values: &Values) -> Result<()> {
+    let wrong = |text| Err(Error::invalid(text));
+    let compat = values.str("compat").unwrap_or("1.1");
+    if !matches!(compat, "0.10" | "1.1" | "v2" | "v3") {
+        return wrong(format!("Invalid compatibility level: '{compat}'"));
+    }
+    let preallocation = values.str("preallocation").unwrap_or("off");
+    if !matches!(preallocation, "off" | "metadata" | "falloc" | "full") {
+        return wrong(format!("invalid parameter value: {preallocation}"));
+    }
+    let bits = values.num("refcount_bits").unwrap_or(16);
+    if matches!(compat, "0.10" | "v2") && RefcountWidth::from_bits(bits).is_some() && bits != 16 {
+        return wrong(
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// Bytes for bitmaps of these name lengths and granularities: data, tables and one directory.

@@ -67,7 +67,11 @@ impl LayerInfo {
             "format-specific",
             self.specific
                 .as_ref()
-                .map(|data| json!({"type": self.format, "data": data})),
+                // A device is a file in this respect.
+                .map(|data| match self.format.as_str() {
+                    "host_device" => json!({"type": "file", "data": data}),
+                    format => json!({"type": format, "data": data}),
+                }),
         );
         put("encrypted", self.encrypted.then_some(Value::Bool(true)));
         put("full-backing-filename", text(&self.full_backing_filename));
