@@ -1,4 +1,5 @@
-# Writes the manual pages of section 3 from the public header: platter.3, and one page per object.
+# Writes the manual pages of section 3 from the public header: platter.3, one page per object, and for each
+# function and type a link to the page that it is on.
 # usage: awk -v dir=DIRECTORY -v version=VERSION -f man.awk include/platter.h
 
 function escape(text) {
@@ -27,6 +28,7 @@ function prose(text,    lines, n, i, line, out) {
 # The object that a function belongs to; what has none is on platter(3).
 function page_of(name,    i, best) {
     if (name ~ /_job_new$/) return "platter_job"
+    if (name ~ /^platter_inspect/) return "platter_report"
     best = "platter"
     for (i = 1; i <= objects; i++)
         if (index(name, object[i] "_") == 1 && length(object[i]) > length(best)) best = object[i]
@@ -47,6 +49,39 @@ in_comment { line = $0; sub(/^ \* ?/, "", line); comment = comment line "\n"; ne
     constants[++n_constants] = $2
     value[$2] = $3; what[$2] = comment
     comment = ""; next
+}
+# A struct with members: its comment, then each member with its own.
+/^typedef struct platter_[a-z_]* \{$/ {
+    type = $3
+    types[++n_types] = type
+    about_type[type] = comment
+    members[type] = ""; comment = ""; member = ""; in_struct = 1; next
+}
+in_struct && /^\}/ { in_struct = 0; comment = ""; next }
+in_struct && /^ *\/\*\*$/ { comment = ""; next }
+in_struct && /^ *\*\/$/ { next }
+in_struct && /^ *\* ?/ { line = $0; sub(/^ *\* ?/, "", line); comment = comment line "\n"; next }
+in_struct {
+    line = $0; sub(/^ +/, "", line)
+    member = member (member == "" ? "" : " ") line
+    if (/;$/) {
+        members[type] = members[type] ".TP\n.B " escape(member) "\n" prose(comment)
+        member = ""; comment = ""
+    }
+    next
+}
+# A callback.
+/^typedef .*\(\*platter_[a-z_]*_fn\)/ {
+    match($0, /\*platter_[a-z_]*_fn/)
+    type = substr($0, RSTART + 1, RLENGTH - 1)
+    types[++n_types] = type
+    about_type[type] = comment
+    members[type] = ".PP\n.nf\n"; comment = ""; in_callback = 1
+}
+in_callback {
+    members[type] = members[type] escape($0) "\n"
+    if (/;$/) { in_callback = 0; members[type] = members[type] ".fi\n" }
+    next
 }
 /^typedef |^struct / { in_type = /\{$/ || !/;$/; comment = ""; next }
 in_type { if (/^\}/ || /;$/ && !/^ /) in_type = 0; if (/^ .*\);$/) in_type = 0; next }
@@ -108,7 +143,22 @@ END {
     for (i = 1; i <= n_constants; i++)
         printf ".TP\n.B %s (%s)\n%s", constants[i], escape(value[constants[i]]), \
             prose(what[constants[i]]) > file
+    print ".SH TYPES" > file
+    for (i = 1; i <= n_types; i++)
+        printf ".SS %s\n%s%s", types[i], prose(about_type[types[i]]), members[types[i]] > file
     print ".SH SEE ALSO" > file
     for (i = 1; i <= objects; i++) printf ".BR %s (3),\n", object[i] > file
     print ".BR platter\\-img (1)" > file
+    close(file)
+    # A page for every name, so that `man NAME` finds it.
+    for (i = 1; i <= n_functions; i++) {
+        file = dir "/" functions[i] ".3"
+        printf ".so man3/%s.3\n", page_of(functions[i]) > file
+        close(file)
+    }
+    for (i = 1; i <= n_types; i++) {
+        file = dir "/" types[i] ".3"
+        print ".so man3/platter.3" > file
+        close(file)
+    }
 }

@@ -392,3 +392,37 @@ fn a_full_device_behind_stdout_is_an_error() {
         );
     }
 }
+
+#[test]
+fn every_command_has_its_place_in_the_manual() {
+    let dir = Dir::new();
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/man/platter-img.1");
+    let page = std::fs::read_to_string(page).expect("the manual");
+    let help = ours(&["--help"], dir.root()).out;
+    let commands: Vec<&str> = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split_once(" - "))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(commands.len() > 10, "{help}");
+    for command in commands {
+        assert!(
+            page.lines()
+                .any(|line| line.starts_with(&format!(".SS \"{command} "))),
+            "{command} has no section"
+        );
+    }
+    for section in [
+        "EXIT STATUS",
+        "FILES",
+        "ENVIRONMENT",
+        "SIGNALS",
+        "EXAMPLES",
+        "SEE ALSO",
+    ] {
+        assert!(
+            page.lines().any(|line| line == format!(".SH {section}")),
+            "{section}"
+        );
+    }
+}
