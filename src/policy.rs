@@ -215,15 +215,34 @@ impl OpenPolicy {
     /// # Errors
     /// [`ErrorKind::Limit`].
     pub fn check_virtual_size(&self, bytes: u64) -> Result<()> {
-        if bytes <= self.max_virtual_size {
+        check_virtual_size(bytes, self.max_virtual_size)
+    }
+
+    /// Checks the format of an image that exists or is to be made.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`].
+    pub fn check_format(&self, format: &str) -> Result<()> {
+        if self.allows_format(format) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Denied,
+            format!("The open policy does not allow the format '{format}'"),
+        ))
+    }
+
+    /// Checks the length of a table that is to be loaded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] that names the table.
+    pub fn check_table(&self, name: &str, bytes: u64) -> Result<()> {
+        if bytes <= self.max_table_bytes {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::Limit,
-            format!(
-                "The virtual size of {bytes} bytes is larger than the open policy allows ({})",
-                self.max_virtual_size
-            ),
+            format!("{name} too large for the open policy"),
         ))
     }
 
@@ -256,6 +275,22 @@ impl OpenPolicy {
             }
         }
     }
+}
+
+/// As [`OpenPolicy::check_virtual_size`], for a policy of which only the limit was kept.
+///
+/// # Errors
+/// [`ErrorKind::Limit`].
+pub(crate) fn check_virtual_size(bytes: u64, limit: u64) -> Result<()> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Limit,
+        format!(
+            "The virtual size of {bytes} bytes is larger than the open policy allows ({limit})"
+        ),
+    ))
 }
 
 fn denied(file: &ImplicitFile<'_>, why: &str) -> Error {

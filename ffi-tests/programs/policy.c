@@ -54,6 +54,107 @@ static void expect_pattern(platter_image *image)
     OK(platter_image_close(image, 0, &err));
 }
 
+/* A file that is handed over; right after that its name leads elsewhere. */
+struct handover {
+    const char *path;
+    uint32_t role, writable;
+    int asked;
+};
+
+static int hand_over(const platter_implicit_file *file, int *fd, void *user_data)
+{
+    struct handover *handover = user_data;
+    handover->asked++;
+    CHECK(file->role == handover->role);
+    CHECK(file->writable == handover->writable);
+    *fd = open(handover->path, (file->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    CHECK(*fd >= 0);
+    CHECK(rename(handover->path, "moved") == 0 && symlink("/dev/full", handover->path) == 0);
+    return PLATTER_ANSWER_FD;
+}
+
+static void move_back(const struct handover *handover)
+{
+    CHECK(handover->asked == 1);
+    CHECK(unlink(handover->path) == 0 && rename("moved", handover->path) == 0);
+}
+
+/* A data file by descriptor, read and written; nothing goes through its name. */
+static void hand_over_data_file(void)
+{
+    struct handover handover = {"data.raw", PLATTER_ROLE_DATA_FILE, 0, 0};
+    unsigned char data[4096], got[4096];
+    platter_image *image;
+
+    make_image("data.qcow2", "qcow2", 1 << 20, "data_file=data.raw");
+    fresh(PLATTER_POLICY_STRICT);
+    FAILS(try_open(&image, "data.qcow2", 0, &err), PLATTER_STATUS_DENIED, "data.raw");
+    OK(platter_policy_set_probing(policy, PLATTER_PROBING_ALWAYS, 0, &err));
+    OK(platter_policy_set_callback(policy, hand_over, &handover, NULL, 0, &err));
+    for (handover.writable = 0; handover.writable < 2; handover.writable++, handover.asked = 0) {
+        OK(try_open(&image, "data.qcow2", handover.writable ? PLATTER_OPEN_WRITE : 0, &err));
+        if (handover.writable) {
+            fill_pattern(data, sizeof data, 0);
+            OK(platter_image_write(image, data, sizeof data, 0, 0, &err));
+            OK(platter_image_flush(image, 0, &err));
+            OK(platter_image_read(image, got, sizeof got, 0, 0, &err));
+            CHECK(memcmp(got, data, sizeof got) == 0);
+        }
+        OK(platter_image_close(image, 0, &err));
+        move_back(&handover);
+    }
+    /* What was written is in the file that was handed over. */
+    handover.writable = 0;
+    OK(try_open(&image, "data.qcow2", 0, &err));
+    expect_pattern(image);
+    move_back(&handover);
+}
+
+/* commit writes to the backing file: the callback is asked again, and hands it over for writing. */
+static int hand_over_base(const platter_implicit_file *file, int *fd, void *user_data)
+{
+    int *writable = user_data;
+    CHECK(file->role == PLATTER_ROLE_BACKING);
+    CHECK_STR(file->name, "held.raw");
+    *writable += file->writable != 0;
+    *fd = open("moved", (file->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    return PLATTER_ANSWER_FD;
+}
+
+static void hand_over_to_commit(void)
+{
+    unsigned char data[4096];
+    int writable = 0;
+    platter_image *image;
+    platter_create *create;
+    platter_job *job;
+
+    make_image("held.raw", "raw", 1 << 20, NULL);
+    fresh(PLATTER_POLICY_PERMISSIVE);
+    OK(platter_create_new(&create, "over.qcow2", "qcow2", 0, &err));
+    OK(platter_create_set_backing(create, "held.raw", "raw", 0, &err));
+    OK(platter_create_set_policy(create, policy, 0, &err));
+    OK(platter_create_job_new(&job, create, 0, &err));
+    OK(platter_job_run(job, 0, &err));
+    platter_job_free(job);
+    platter_create_free(create);
+    CHECK(rename("held.raw", "moved") == 0 && symlink("/dev/full", "held.raw") == 0);
+
+    OK(platter_policy_set_callback(policy, hand_over_base, &writable, NULL, 0, &err));
+    OK(try_open(&image, "over.qcow2", PLATTER_OPEN_WRITE, &err));
+    fill_pattern(data, sizeof data, 0);
+    OK(platter_image_write(image, data, sizeof data, 0, 0, &err));
+    OK(platter_image_close(image, 0, &err));
+    CHECK(writable == 0);
+    OK(platter_commit_job_new(&job, "over.qcow2", NULL, options, 0, &err));
+    OK(platter_job_run(job, 0, &err));
+    platter_job_free(job);
+    CHECK(writable == 1);
+    CHECK(unlink("held.raw") == 0);
+    image = open_image("moved", "raw", 0);
+    expect_pattern(image);
+}
+
 int main(void)
 {
     make_image("base.qcow2", "qcow2", 1 << 20, NULL);
@@ -110,6 +211,16 @@ int main(void)
     OK(platter_policy_set_limit(policy, PLATTER_LIMIT_VIRTUAL_SIZE, 4096, 0, &err));
     FAILS(try_open(&image, "base.qcow2", 0, &err), PLATTER_STATUS_LIMIT, "");
 
+    fresh(PLATTER_POLICY_PERMISSIVE);
+    OK(platter_policy_set_limit(policy, PLATTER_LIMIT_DECOMPRESSED_BYTES, 65535, 0, &err));
+    FAILS(try_open(&image, "base.qcow2", 0, &err), PLATTER_STATUS_LIMIT, "decode");
+    OK(platter_policy_set_limit(policy, PLATTER_LIMIT_DECOMPRESSED_BYTES, 65536, 0, &err));
+    OK(platter_policy_set_limit(policy, PLATTER_LIMIT_KEY_ITERATIONS, 1, 0, &err));
+    OK(try_open(&image, "base.qcow2", 0, &err));
+    OK(platter_image_close(image, 0, &err));
+    OK(platter_policy_set_limit(policy, PLATTER_LIMIT_TABLE_BYTES, 7, 0, &err));
+    FAILS(try_open(&image, "base.qcow2", 0, &err), PLATTER_STATUS_LIMIT, "table");
+
     /* A callback decides, and may hand over an open file. */
     struct answer answer = {PLATTER_ANSWER_OPEN, NULL};
     fresh(PLATTER_POLICY_PERMISSIVE);
@@ -132,6 +243,12 @@ int main(void)
     /* The open image may still use the policy; afterwards nothing does. */
     expect_pattern(image);
     CHECK(frees == 1);
+    policy = NULL;
+    options = NULL;
+    hand_over_data_file();
+    hand_over_to_commit();
+    platter_policy_free(policy);
+    platter_open_options_free(options);
     passed();
     return 0;
 }

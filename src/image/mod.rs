@@ -116,6 +116,8 @@ struct Settings {
     cache: CacheMode,
     ignore_discard: bool,
     detect_zeroes: DetectZeroes,
+    /// The largest virtual size that the policy allows.
+    max_len: u64,
 }
 
 /// What lies below an image.

@@ -162,15 +162,7 @@ fn open_over(
     };
     let bare = matches!(plan.source, Source::Bare(_));
     let (driver, probed) = choose_driver(plan, &**storage, options, bare)?;
-    if !options.policy.allows_format(driver.name) {
-        return Err(Error::new(
-            ErrorKind::Denied,
-            format!(
-                "The open policy does not allow the format '{}'",
-                driver.name
-            ),
-        ));
-    }
+    options.policy.check_format(driver.name)?;
     if !opened.locked {
         let request = lock::of_image(lock::Use {
             has_metadata: !matches!(driver.name, "raw" | "luks"),
@@ -228,6 +220,7 @@ fn open_over(
             cache,
             ignore_discard: plan.common.ignore_discard,
             detect_zeroes: plan.common.detect_zeroes,
+            max_len: options.policy.max_virtual_size,
         },
         units: UnitLock::default(),
         closed: false,

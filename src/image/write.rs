@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::plan::DetectZeroes;
 use crate::image::{Backing, Image, align, lock};
+use crate::policy::check_virtual_size;
 use crate::storage::{Preallocation, ZeroFlags};
 
 impl Image {
@@ -74,9 +75,11 @@ impl Image {
     ///
     /// # Errors
     /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Unsupported`] where the format cannot,
-    /// [`crate::ErrorKind::Locked`] where another process keeps the size, or of I/O.
+    /// [`crate::ErrorKind::Limit`] by the policy of the open, [`crate::ErrorKind::Locked`] where
+    /// another process keeps the size, or of I/O.
     pub fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.check_writable(0, 0)?;
+        check_virtual_size(len, self.settings.max_len)?;
         let old = self.len();
         let shown = match &self.backing {
             Backing::Open(base) => base.len().min(len),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::OpenContext;
 use crate::policy::ImplicitRole;
 use crate::storage::{Durability, Storage};
@@ -224,12 +224,10 @@ fn check_policy(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
     let policy = ctx.opener.policy();
     policy.check_virtual_size(header.size)?;
     policy.check_decompressed(1 << header.cluster_bits)?;
-    if u64::from(header.l1_entries) * 8 > policy.max_table_bytes {
-        return Err(Error::new(
-            ErrorKind::Limit,
-            "Active L1 table too large for the open policy",
-        ));
-    }
+    policy.check_table("Active L1 table", u64::from(header.l1_entries) * 8)?;
+    // `validate` has bounded it.
+    let refcounts = u64::from(header.reftable_clusters) << header.cluster_bits;
+    policy.check_table("Reference count table", refcounts)?;
     Ok(())
 }
 

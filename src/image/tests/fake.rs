@@ -81,6 +81,7 @@ impl Fake {
                 cache: CacheMode::Writeback,
                 ignore_discard: false,
                 detect_zeroes: DetectZeroes::Off,
+                max_len: u64::MAX,
             },
             units: UnitLock::default(),
             closed: false,

@@ -84,6 +84,8 @@ impl<'a> TargetRequest<'a> {
     /// # Errors
     /// Of the format; the message does not name the target.
     pub fn plan(&self) -> Result<()> {
+        self.policy.check_format(self.driver.name)?;
+        self.policy.check_virtual_size(self.size)?;
         if let Some(backing) = self.backing {
             self.check_backing(backing)?;
         }

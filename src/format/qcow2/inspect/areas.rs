@@ -1,6 +1,6 @@
 //! The tables that header, snapshots and bitmaps point to: inside the file, apart from each other.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::inspect::InspectContext;
 
 use super::super::disk::{Geometry, ImageHeader, SnapshotEntry, read_bitmap_directory};
@@ -19,7 +19,7 @@ impl Areas {
     /// Collects and checks them.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`], [`ErrorKind::Limit`], or of reading.
+    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`], or of reading.
     pub(super) fn of(
         ctx: &InspectContext<'_>,
         image: &ImageHeader,
@@ -127,11 +127,6 @@ impl Areas {
 }
 
 fn limit(ctx: &InspectContext<'_>, bytes: u64) -> Result<()> {
-    if bytes <= ctx.policy.max_table_bytes {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Limit,
-        format!("a table of {bytes} bytes is too large for the open policy"),
-    ))
+    let name = format!("A table of {bytes} bytes");
+    ctx.policy.check_table(&name, bytes)
 }

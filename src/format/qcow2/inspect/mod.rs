@@ -9,6 +9,7 @@ mod tables;
 use crate::error::{ErrorKind, Result};
 use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
 use crate::format::luks;
+use crate::storage::BoundedStorage;
 
 use super::disk::{ImageHeader, MAGIC, SnapshotEntry, read_snapshot_table};
 use numbers::Numbers;
@@ -142,7 +143,9 @@ fn read_snapshots(
     if image.header.snapshots == 0 {
         return Ok((Vec::new(), 0));
     }
-    read_snapshot_table(&*ctx.storage, &image.header)
+    // Names may be long: a table is no longer than the policy allows.
+    let view = BoundedStorage::new(ctx.storage.clone(), ctx.policy.max_table_bytes);
+    read_snapshot_table(&view, &image.header)
 }
 
 fn check_tables(

@@ -1,7 +1,7 @@
 //! The L2 tables and refcount blocks that the active tables point to: inside the file, apart from
 //! everything else, each used once. A table that is used twice lets a small file claim endless data.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::inspect::InspectContext;
 
 use super::super::disk::{Geometry, ImageHeader, L1Entry, RefcountTableEntry};
@@ -11,7 +11,7 @@ use super::areas::Areas;
 /// Checks them.
 ///
 /// # Errors
-/// [`ErrorKind::Corrupt`], [`ErrorKind::Limit`], or of reading.
+/// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`], or of reading.
 pub(super) fn check(
     ctx: &InspectContext<'_>,
     image: &ImageHeader,
@@ -29,12 +29,8 @@ pub(super) fn check(
     };
     let l1 = u64::from(header.l1_entries) * 8;
     let refcounts = u64::from(header.reftable_clusters) * cluster;
-    if l1.max(refcounts) > ctx.policy.max_table_bytes {
-        return Err(Error::new(
-            ErrorKind::Limit,
-            "the tables are too large to be looked at",
-        ));
-    }
+    ctx.policy.check_table("The active L1 table", l1)?;
+    ctx.policy.check_table("The refcount table", refcounts)?;
     let mut bad = Ok(());
     read_table(&*ctx.storage, header.reftable_offset, refcounts, |entry| {
         if bad.is_ok() {
