@@ -7,6 +7,7 @@ mod build;
 mod common;
 
 use std::cell::RefCell;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use common::{Dir, Ran};
@@ -525,4 +526,41 @@ fn a_very_long_chain() {
         .dir
         .qemu_img_ok(&["create", "-q", "-f", "qcow2", "chain300.qcow2", "2M"]);
     bench.try_all("a chain of 301 images", &bench.bytes("bad.qcow2"));
+}
+
+#[test]
+fn snapshots_with_endless_names() {
+    let bench = Bench::new();
+    let mut bytes = bench.bytes("plain.qcow2");
+    let count = 2000u64;
+    let length = (40 + 2 * 65535u64).next_multiple_of(8);
+    let table = (bytes.len() as u64).next_multiple_of(1 << 16);
+    be(&mut bytes, 60, count, 4);
+    be(&mut bytes, 64, table, 8);
+    let path = bench.dir.path("long.qcow2");
+    let file = std::fs::File::create(&path).expect("the image");
+    file.write_all_at(&bytes, 0).expect("the image");
+    // A name is a hole: the file takes little space.
+    for index in 0..count {
+        let mut entry = [0; 40];
+        entry[12..16].fill(0xff);
+        file.write_all_at(&entry, table + index * length)
+            .expect("the image");
+    }
+    file.set_len(table + count * length).expect("the image");
+    for args in [
+        &["info", "-f", "qcow2", "long.qcow2"][..],
+        &["map", "-f", "qcow2", "long.qcow2"],
+        &["snapshot", "-l", "long.qcow2"],
+        &["inspect", "-f", "qcow2", "long.qcow2"],
+    ] {
+        let ran = bench.run(args).expect("it ends in time and memory");
+        assert!(
+            ran.code <= 2 && !ran.err.contains("panic"),
+            "{args:?}: {ran:?}"
+        );
+    }
+    let ran = bench.run(&["info", "-f", "qcow2", "long.qcow2"]);
+    let ran = ran.expect("it ends in time and memory");
+    assert!(ran.err.contains("Snapshot table is too big"), "{ran:?}");
 }

@@ -31,7 +31,7 @@ pub use l1_entry::L1Entry;
 pub use l2_entry::{CompressedRef, L2Entry, L2Kind};
 pub use refcount::{RefcountTableEntry, RefcountWidth};
 pub use snapshot::{
-    SalvagedSnapshots, SnapshotEntry, SnapshotExtra, read_damaged_snapshot_table,
-    read_snapshot_table, salvage_snapshot_table,
+    MAX_SNAPSHOT_TABLE, SalvagedSnapshots, SnapshotEntry, SnapshotExtra,
+    read_damaged_snapshot_table, read_snapshot_table, salvage_snapshot_table,
 };
 pub use subcluster::SubclusterBitmap;

@@ -12,8 +12,10 @@ const FIXED_LEN: usize = 40;
 const MAX_EXTRA: u32 = 1024;
 /// The extra data that is known, in bytes.
 const KNOWN_EXTRA: u32 = 24;
-/// The largest snapshot table, in bytes.
-const MAX_TABLE: u64 = 1 << 30;
+/// The largest snapshot table, in bytes; QEMU's tools refuse longer ones too.
+pub const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
+/// So few entries cannot be longer than that.
+const FEW: u32 = 256;
 /// The table is read in pieces of this many bytes.
 const CHUNK: usize = 64 << 10;
 
@@ -231,7 +233,7 @@ pub fn salvage_snapshot_table(storage: &dyn Storage, header: &Header) -> Result<
             found.missing = header.snapshots - index;
             break;
         }
-        if found.table_len > MAX_TABLE {
+        if found.table_len > MAX_SNAPSHOT_TABLE {
             return Err(Error::corrupt("Snapshot table is too large").with_errno(libc::EFBIG));
         }
         let mut bytes = vec![0; FIXED_LEN];
@@ -272,6 +274,9 @@ fn read_table(
 ) -> Result<(Vec<SnapshotEntry>, u64)> {
     header.validate_snapshot_table()?;
     let file_len = storage.len()?;
+    if header.snapshots > FEW {
+        check_length(storage, header, file_len)?;
+    }
     let mut found = Vec::new();
     let mut window = Vec::new();
     let mut at = 0usize;
@@ -279,9 +284,6 @@ fn read_table(
     let mut next = start;
     for index in 0..header.snapshots {
         let used = next - (window.len() - at) as u64 - start;
-        if used > MAX_TABLE {
-            return Err(Error::corrupt("Snapshot table is too large").with_errno(libc::EFBIG));
-        }
         loop {
             let rest = window.get(at..).unwrap_or_default();
             match SnapshotEntry::from_bytes(rest)
@@ -320,6 +322,29 @@ fn read_table(
     }
     let size = next - (window.len() - at) as u64 - start;
     Ok((found, size))
+}
+
+/// Walks over the entries without keeping them: a table that is too long is refused before it takes
+/// memory.
+fn check_length(storage: &dyn Storage, header: &Header, file_len: u64) -> Result<()> {
+    let start = header.snapshots_offset;
+    let mut at = start;
+    for _ in 0..header.snapshots {
+        let mut fixed = [0; FIXED_LEN];
+        storage.read_at(&mut fixed, at)?;
+        let id = u64::from(be16(&fixed, 12).unwrap_or(0));
+        let name = u64::from(be16(&fixed, 14).unwrap_or(0));
+        let extra = u64::from(be32(&fixed, 36).unwrap_or(0));
+        let len = (FIXED_LEN as u64 + id + name + extra).next_multiple_of(8);
+        at = at.saturating_add(len);
+        if at.saturating_sub(start) > MAX_SNAPSHOT_TABLE {
+            return Err(Error::corrupt("Snapshot table is too big").with_errno(libc::EFBIG));
+        }
+        if at >= file_len {
+            break;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

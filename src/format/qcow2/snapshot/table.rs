@@ -1,13 +1,13 @@
 //! The snapshot table: read, and written anew elsewhere.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::qcow2::disk::{Header, MAX_L1_BYTES, SnapshotEntry, read_snapshot_table};
+use crate::format::qcow2::disk::{
+    Header, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE, SnapshotEntry, read_snapshot_table,
+};
 use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::Qcow2;
 
-/// The largest snapshot table, in bytes.
-const MAX_TABLE: u64 = 1 << 30;
 /// L1 tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
 
@@ -42,7 +42,7 @@ impl Qcow2 {
         for entry in entries {
             entry.write_to(&mut bytes);
         }
-        if bytes.len() as u64 > MAX_TABLE {
+        if bytes.len() as u64 > MAX_SNAPSHOT_TABLE {
             return Err(Error::new(ErrorKind::Limit, "File too large").with_errno(libc::EFBIG));
         }
         self.write_area(bytes)
