@@ -85,15 +85,15 @@ impl<'a> TargetRequest<'a> {
     /// Of the format; the message does not name the target.
     pub fn plan(&self) -> Result<()> {
         self.policy.check_format(self.driver.name)?;
-        self.policy.check_virtual_size(self.size)?;
         if let Some(backing) = self.backing {
             self.check_backing(backing)?;
         }
         let params = self.params()?;
-        match self.driver.plan {
-            Some(plan) => plan(&params),
-            None => Ok(()),
+        if let Some(plan) = self.driver.plan {
+            plan(&params)?;
         }
+        // After the format's own limit, of which users know the words.
+        self.policy.check_virtual_size(self.size)
     }
 
     fn check_backing(&self, backing: &BackingRef) -> Result<()> {
