@@ -44,6 +44,14 @@ impl Snapshots {
             Ok(found) => Ok(found),
         };
         let mut found = found?;
+        let fixed = &header.header;
+        let cluster = 1u64 << fixed.cluster_bits;
+        if mend && fixed.snapshots == 0 && !fixed.snapshots_offset.is_multiple_of(cluster) {
+            // QEMU does not check such an image at all.
+            findings.report.corruptions_fixed += 1;
+            findings.note(|| "Repairing snapshot table offset invalid".to_owned());
+            found.rewrite = true;
+        }
         for (snapshot, index) in found.entries.iter_mut().zip(0u32..) {
             let extra = &snapshot.extra;
             let complete = extra.vm_state_size.is_some() && extra.disk_size.is_some();

@@ -64,6 +64,10 @@ impl<'a> StoredRefcounts<'a> {
             ))
             .with_offset(offset));
         }
+        if i64::try_from(offset).is_err() {
+            // No file is so long: the same for every store, as if the read failed.
+            return Err(Error::os(libc::EIO));
+        }
         let slots = self.slots.len() as u64;
         let Some(slot) = self.slots.get_mut((index % slots) as usize) else {
             return Ok(None);

@@ -40,10 +40,7 @@ impl Qcow2 {
             }
         };
         // From here on a failure leaks references, and the dirty bit tells of it.
-        self.mark_active(true)?;
         self.write_metadata(true, Durability::None)?;
-        // Writes in place that saw a COPIED flag must have landed.
-        self.drain();
         self.switch_header(|header| {
             Self::point(header, &entries, place);
             if begun {
@@ -58,14 +55,29 @@ impl Qcow2 {
 
     /// Adds a reference to all that the active tables reach, under the dirty bit; whether that was
     /// not set before.
+    ///
+    /// COPIED flags go first: a flag that is missing costs a copy, a flag that is left costs the
+    /// snapshot. Version 2 has no dirty bit that would tell of it.
     fn raise_all(&self, tables: &[u64]) -> Result<bool> {
         let begun = self.begin_flags()?;
-        if let Err(error) = self.raise_tree(tables) {
-            // All references were taken back: the image is as it was.
+        let raised = self.unmark().and_then(|()| self.raise_tree(tables));
+        if let Err(error) = raised {
+            // All references were taken back: the image is as it was once the flags are.
+            self.mark_active(false)?;
             self.end_flags(begun)?;
             return Err(error);
         }
         Ok(begun)
+    }
+
+    /// Clears all COPIED flags of the active tables, in the file too.
+    fn unmark(&self) -> Result<()> {
+        self.mark_active(true)?;
+        self.write_metadata(true, Durability::None)?;
+        self.barrier()?;
+        // Writes in place that saw a COPIED flag must have landed.
+        self.drain();
+        Ok(())
     }
 
     fn new_entry(&self, new: &NewSnapshot, id: &str, l1: Place, entries: u32) -> SnapshotEntry {
