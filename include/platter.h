@@ -530,6 +530,11 @@
 #define PLATTER_REPORT_INSPECT 20
 
 /**
+ * Flag of `platter_amend_job_new()`: overwrite a key slot that is in use, erase the last one.
+ */
+#define PLATTER_AMEND_FORCE 1
+
+/**
  * Flag of `platter_check_job_new()`: mend leaked clusters.
  */
 #define PLATTER_CHECK_REPAIR_LEAKS 1
@@ -2128,6 +2133,25 @@ int platter_report_extent(struct platter_extent *out,
  * The report is not used afterwards.
  */
 void platter_report_free(struct platter_report *report);
+
+/**
+ * Makes a job that changes the options of `image`, which is open for writing. `options` are those that
+ * `platter_option_describe()` lists for `PLATTER_OPERATION_AMEND`; `secrets` (may be NULL for none)
+ * are the ones that they name by ID and the one that opened the image. Both are copied. `flags` is 0
+ * or `PLATTER_AMEND_FORCE`. Nothing else may use the image while the job runs. A job that fails or is
+ * cancelled leaves an image that is valid, each option with its old or its new value. The job keeps
+ * the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`.
+ *
+ * Statuses: INVALID for an unknown option or a value of the wrong type, UNSUPPORTED where the format
+ * changes no options; of the job: INVALID, UNSUPPORTED, READ_ONLY, NEEDS_SECRET, WRONG_SECRET, LIMIT,
+ * NO_SPACE, OS, CORRUPT. Threads: any. Since 0.1.
+ */
+int platter_amend_job_new(struct platter_job **out,
+                          const struct platter_image *image,
+                          const struct platter_options *options,
+                          const struct platter_secrets *secrets,
+                          uint32_t flags,
+                          struct platter_error **err);
 
 /**
  * Makes a job that checks the consistency of `image`, which was opened with

@@ -251,7 +251,6 @@ fn no_crash_leaves_a_copied_flag_that_is_wrong() {
         let image =
             Image::open_storage(storage.clone(), &options(CacheMode::Writethrough)).unwrap();
         let snapshots = image.format().snapshots().unwrap();
-        storage.restart();
         match step {
             "create" => {
                 let new = NewSnapshot {

@@ -4,6 +4,7 @@
 
 #include "options.h"
 
+extern const struct command command_amend;
 extern const struct command command_check;
 extern const struct command command_commit;
 extern const struct command command_compare;

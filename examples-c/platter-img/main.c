@@ -12,6 +12,7 @@
 #define COMPATIBLE_VERSION "10.0.2"
 
 static const struct command *const commands[] = {
+    &command_amend,
     &command_check,
     &command_commit,
     &command_compare,

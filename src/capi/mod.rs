@@ -34,6 +34,7 @@ pub mod storage;
 pub mod job;
 pub mod report;
 
+pub mod amend;
 pub mod check;
 pub mod commit;
 pub mod compare;

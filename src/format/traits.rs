@@ -272,6 +272,13 @@ pub trait Opener: Send + Sync {
         writable: bool,
     ) -> Result<Arc<dyn Storage>>;
 
+    /// Opens the file that the user gave for a child of the image, such as `header` or `data-file`;
+    /// None where none was given.
+    ///
+    /// # Errors
+    /// Of the open.
+    fn open_given(&self, child: &str, writable: bool) -> Result<Option<Arc<dyn Storage>>>;
+
     /// Creates a file that a new image is to name.
     ///
     /// # Errors

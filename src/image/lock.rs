@@ -65,6 +65,17 @@ pub(super) fn of_neighbour() -> LockRequest {
     }
 }
 
+/// The locks of a file that holds the header of a plain disk.
+pub(super) fn of_header(writable: bool, metadata_only: bool) -> LockRequest {
+    of_image(Use {
+        has_metadata: false,
+        writable,
+        metadata_only,
+        deny_writers: false,
+        force_share: false,
+    })
+}
+
 /// The locks of a data file or extent.
 pub(super) fn of_data_file(writable: bool, force_share: bool) -> LockRequest {
     let mut uses = Permissions::CONSISTENT_READ;

@@ -98,6 +98,8 @@ pub struct Image {
     driver: &'static FormatDriver,
     format: Box<dyn Format>,
     storage: Arc<dyn Storage>,
+    /// The file that holds the header, where it is apart.
+    header_file: Option<opener::HeaderFile>,
     /// The storage again, where it is an image itself.
     node: Option<Arc<adapter::ImageStorage>>,
     backing: Backing,
@@ -174,6 +176,11 @@ impl Image {
     /// The file of this layer.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
+    }
+
+    /// The file that holds the header of this layer, where that is apart.
+    pub fn header_storage(&self) -> Option<&Arc<dyn Storage>> {
+        self.header_file.as_ref().map(|file| &file.storage)
     }
 
     /// The image that serves as the file of this layer, where that is no host file.

@@ -88,6 +88,10 @@ pub(super) fn set(image: &mut Image, plan: &Plan, plain: Option<String>, bare: b
     }
     let mut tree = Map::new();
     let mut weak_only = true;
+    if let Some(header) = &image.header_file {
+        weak_only = false;
+        tree.insert("header".to_owned(), Value::Object(header.tree.clone()));
+    }
     for key in STRONG {
         let value = match key {
             "driver" => image.driver.name.into(),

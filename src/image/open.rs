@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use parking_lot::Mutex;
+
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{Features, FormatDriver, OpenContext, probe, raw, registry};
 use crate::image::adapter::ImageStorage;
@@ -189,6 +191,8 @@ fn open_over(
         base: &opened.base,
         data_file: plan.data_file.as_ref(),
         data_file_used: AtomicBool::new(false),
+        header: plan.header.as_ref(),
+        header_file: Mutex::default(),
     };
     let format = (driver.open)(OpenContext {
         storage: storage.clone(),
@@ -202,6 +206,7 @@ fn open_over(
         opener: &opener,
     })?;
     let data_file_used = opener.data_file_used.into_inner();
+    let header_file = opener.header_file.into_inner();
     let mut image = Image {
         location: location.clone(),
         filename: String::new(),
@@ -211,6 +216,7 @@ fn open_over(
         driver,
         format,
         storage: opened.storage,
+        header_file,
         node: opened.node,
         backing: Backing::None,
         below: plan.backing.clone(),
@@ -276,16 +282,22 @@ fn check_options(driver: &FormatDriver, plan: &Plan) -> Result<Values> {
     let known = |key: &str| driver.open_options.iter().any(|spec| spec.name == key);
     let unknown = plan.options.iter().find(|(key, _)| !known(key));
     let unknown = unknown.map(|(key, _)| key.to_owned());
-    let has_data_file = || {
-        let mut specs = driver.create_options.iter();
-        specs.any(|spec| spec.name == "data_file")
-    };
-    let unknown = unknown.or_else(|| match &plan.data_file {
-        Some(tree) if !has_data_file() => Some(match first_key(tree) {
-            Some(key) => format!("data-file.{key}"),
-            None => "data-file".to_owned(),
-        }),
-        _ => None,
+    let children = [
+        ("data-file", "data_file", &plan.data_file),
+        ("header", "detached-header", &plan.header),
+    ];
+    let unknown = unknown.or_else(|| {
+        children.into_iter().find_map(|(child, option, tree)| {
+            let mut specs = driver.create_options.iter();
+            let tree = tree.as_ref()?;
+            if specs.any(|spec| spec.name == option) {
+                return None;
+            }
+            Some(match first_key(tree) {
+                Some(key) => format!("{child}.{key}"),
+                None => child.to_owned(),
+            })
+        })
     });
     if let Some(key) = unknown {
         return Err(Error::invalid(format!(

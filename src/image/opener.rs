@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -28,6 +29,19 @@ pub(super) struct ImageOpener<'a> {
     pub(super) data_file: Option<&'a Map<String, Value>>,
     /// Whether that was asked for.
     pub(super) data_file_used: AtomicBool,
+    /// The tree of the file that holds the header.
+    pub(super) header: Option<&'a Map<String, Value>>,
+    /// That file, once it was asked for.
+    pub(super) header_file: Mutex<Option<HeaderFile>>,
+}
+
+/// The file that holds the header apart from the image's file.
+#[derive(Clone, Debug)]
+pub(super) struct HeaderFile {
+    /// The file.
+    pub(super) storage: Arc<dyn Storage>,
+    /// The options that open it again.
+    pub(super) tree: Map<String, Value>,
 }
 
 /// What a name inside an image leads to.
@@ -150,6 +164,42 @@ impl Opener for ImageOpener<'_> {
             opened.storage.lock(lock::of_data_file(writable, share))?;
         }
         Ok(opened.storage)
+    }
+
+    fn open_given(&self, child: &str, writable: bool) -> Result<Option<Arc<dyn Storage>>> {
+        let tree = match child {
+            "header" => self.header,
+            "data-file" => {
+                self.data_file_used.store(true, Ordering::Relaxed);
+                self.data_file
+            }
+            _ => None,
+        };
+        let Some(tree) = tree else {
+            return Ok(None);
+        };
+        let opened = open_source(&source_of_tree(tree.clone())?, writable, &self.context)?;
+        if self.context.holds(file_id(&*opened.storage)) {
+            return Err(Error::invalid(format!(
+                "'{}' is the {child} of itself",
+                self.named_by
+            )));
+        }
+        if !opened.locked {
+            let share = self.context.force_share;
+            let metadata_only = self.context.options.metadata_only;
+            opened.storage.lock(match child {
+                "header" => lock::of_header(writable, metadata_only),
+                _ => lock::of_data_file(writable, share),
+            })?;
+        }
+        if child == "header" {
+            *self.header_file.lock() = Some(HeaderFile {
+                storage: opened.storage.clone(),
+                tree: opened.tree,
+            });
+        }
+        Ok(Some(opened.storage))
     }
 
     fn create_named(&self, role: ImplicitRole, _name: &str) -> Result<Arc<dyn Storage>> {

@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub(super) backing: BackingPlan,
     /// The tree that replaces the data file that the image names.
     pub(super) data_file: Option<Map<String, Value>>,
+    /// The tree of the file that holds the header apart from the image's file.
+    pub(super) header: Option<Map<String, Value>>,
     /// Options that every node takes.
     pub(super) common: Common,
 }
@@ -207,12 +209,8 @@ impl Plan {
             Some(Value::Object(tree)) => BackingPlan::Tree(tree),
             Some(_) => BackingPlan::Named,
         };
-        let data_file = match tree.shift_remove("data-file") {
-            None | Some(Value::Null) => None,
-            Some(Value::Object(tree)) => Some(tree),
-            Some(Value::String(node)) => return Err(no_such_node(&node)),
-            Some(_) => return Err(Error::invalid("Must specify either driver or file")),
-        };
+        let data_file = take_child(&mut tree, "data-file")?;
+        let header = take_child(&mut tree, "header")?;
         Ok(Self {
             format: name,
             source,
@@ -220,6 +218,7 @@ impl Plan {
             given: tree,
             backing,
             data_file,
+            header,
             common,
         })
     }
@@ -258,8 +257,19 @@ impl Plan {
             given: Map::new(),
             backing: BackingPlan::Named,
             data_file: None,
+            header: None,
             common: Common::default(),
         }
+    }
+}
+
+/// The tree of a further file of the image.
+fn take_child(tree: &mut Map<String, Value>, key: &str) -> Result<Option<Map<String, Value>>> {
+    match tree.shift_remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(tree)) => Ok(Some(tree)),
+        Some(Value::String(node)) => Err(no_such_node(&node)),
+        Some(_) => Err(Error::invalid("Must specify either driver or file")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One module per operation.
 
+pub mod amend;
 pub mod check;
 pub mod commit;
 pub mod compare;

@@ -6,6 +6,7 @@ mod build;
 mod common;
 mod pair;
 
+mod amend;
 mod check;
 mod commit;
 mod compare;

@@ -103,6 +103,10 @@ impl Opener for Files<'_> {
         self.find(name)
     }
 
+    fn open_given(&self, _: &str, _: bool) -> Result<Option<Arc<dyn Storage>>> {
+        Ok(None)
+    }
+
     fn create_named(&self, _: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
         self.find(name)
     }

@@ -11,7 +11,7 @@ use crate::crypto::luks::disk::{
 };
 use crate::crypto::luks::keyslot;
 use crate::crypto::luks::volume::{HeaderIo, MAX_ITERATIONS, Volume, digest_key};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How a new volume is made.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +41,17 @@ pub fn required_header_len(cipher: &CipherSpec) -> u64 {
 }
 
 impl Volume {
-    /// Writes a new header with one key slot over the header area, which need not be zero.
+    /// Writes a new header with one key slot over the header area, which need not be zero. A
+    /// `detached` one has its payload at the beginning of another file.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`] for a cipher that does not exist, or of I/O.
-    pub fn create(io: &dyn HeaderIo, options: &CreateOptions, passphrase: &[u8]) -> Result<Self> {
+    pub fn create(
+        io: &dyn HeaderIo,
+        options: &CreateOptions,
+        detached: bool,
+        passphrase: &[u8],
+    ) -> Result<Self> {
         let cipher = options.cipher;
         let mut key = Zeroizing::new(vec![0; cipher.key_len()]);
         fill_random(&mut key)?;
@@ -58,11 +64,15 @@ impl Volume {
         for (index, slot) in slots.iter_mut().enumerate() {
             slot.material_sector = (ALIGN_SECTORS + index as u64 * slot_sectors(&cipher)) as u32;
         }
-        let iterations = iterations_for(options.hash, cipher.key_len(), options.iter_time);
+        let iterations = iterations_for(options.hash, cipher.key_len(), options.iter_time)?;
         let mut header = Header {
             cipher,
             hash: options.hash,
-            payload_sector: (required_header_len(&cipher) / SECTOR_LEN) as u32,
+            payload_sector: if detached {
+                0
+            } else {
+                (required_header_len(&cipher) / SECTOR_LEN) as u32
+            },
             key_len: cipher.key_len() as u32,
             digest: [0; DIGEST_LEN],
             digest_salt: [0; SALT_LEN],
@@ -98,11 +108,14 @@ fn wipe(io: &dyn HeaderIo, offset: u64, len: u64) -> Result<()> {
 /// Fills `buf` from the kernel's random source.
 pub(super) fn fill_random(buf: &mut [u8]) -> Result<()> {
     getrandom::fill(buf)
-        .map_err(|error| Error::new(crate::ErrorKind::Os, format!("No random bytes: {error}")))
+        .map_err(|error| Error::new(ErrorKind::Os, format!("No random bytes: {error}")))
 }
 
 /// PBKDF2 iterations that take `time` on this machine.
-pub(super) fn iterations_for(hash: Hash, key_len: usize, time: Duration) -> u32 {
+///
+/// # Errors
+/// [`ErrorKind::Limit`] where it takes more of them than would ever be carried out.
+pub(super) fn iterations_for(hash: Hash, key_len: usize, time: Duration) -> Result<u32> {
     let mut key = Zeroizing::new(vec![0; key_len]);
     let mut iterations = 1u32 << 14;
     loop {
@@ -112,8 +125,18 @@ pub(super) fn iterations_for(hash: Hash, key_len: usize, time: Duration) -> u32 
         // A tenth of a second is long enough to trust the clock.
         if took >= Duration::from_millis(100) || iterations >= 1 << 30 {
             let per_second = f64::from(iterations) / took.as_secs_f64().max(1e-9);
-            let wanted = (per_second * time.as_secs_f64()) as u32;
-            return wanted.clamp(MIN_ITERATIONS, MAX_ITERATIONS);
+            let wanted = per_second * time.as_secs_f64();
+            if wanted > f64::from(MAX_ITERATIONS) {
+                return Err(Error::new(
+                    ErrorKind::Limit,
+                    format!(
+                        "An iter-time of {} ms needs more than {MAX_ITERATIONS} iterations of \
+                         PBKDF2; choose a shorter one",
+                        time.as_millis()
+                    ),
+                ));
+            }
+            return Ok((wanted as u32).max(MIN_ITERATIONS));
         }
         iterations *= 2;
     }

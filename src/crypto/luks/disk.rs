@@ -14,6 +14,11 @@ const ACTIVE: u32 = 0x00AC_71F3;
 const INACTIVE: u32 = 0x0000_DEAD;
 /// Bytes of the header itself.
 pub(super) const HEADER_LEN: usize = 592;
+/// Where the first key slot's entry stands, and the bytes of an entry.
+const SLOTS_AT: u64 = 208;
+const SLOT_LEN: u64 = 48;
+/// Bytes of the state at the beginning of an entry.
+pub(super) const STATE_LEN: usize = 4;
 pub(super) const SALT_LEN: usize = 32;
 pub(super) const DIGEST_LEN: usize = 20;
 /// LUKS counts in sectors of this many bytes.
@@ -171,6 +176,11 @@ impl Header {
             out.extend(slot.stripes.to_be_bytes());
         }
         out
+    }
+
+    /// Where the entry of a key slot stands in the header; its first four bytes are the state.
+    pub(super) fn slot_offset(index: usize) -> u64 {
+        SLOTS_AT + index as u64 * SLOT_LEN
     }
 
     /// Sectors that the key material of one slot takes.

@@ -1,4 +1,10 @@
 //! Key slots: adding and erasing keys.
+//!
+//! The orders of writing keep a way into the volume at every instant. A slot is filled as its
+//! material, then salt and iterations, then the state alone, which four bytes of one sector hold;
+//! it is emptied as the state, then salt and iterations, then the material, which random bytes
+//! replace. Between the steps stands a sync. Where the only active slot is to be overwritten, the
+//! new key waits in a free slot meanwhile.
 
 use std::time::Duration;
 
@@ -6,9 +12,12 @@ use zeroize::Zeroizing;
 
 use crate::crypto::afsplit;
 use crate::crypto::luks::create::{fill_random, iterations_for};
-use crate::crypto::luks::disk::{Header, SECTOR_LEN, SLOTS};
+use crate::crypto::luks::disk::{HEADER_LEN, Header, SECTOR_LEN, SLOTS, STATE_LEN};
 use crate::crypto::luks::volume::{HeaderIo, Volume, find_key, open_slot, wrong_secret};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Time of an unlock of a new slot, where none is asked for.
+const ITER_TIME: Duration = Duration::from_millis(2000);
 
 /// Whether a change fills or erases key slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +34,13 @@ pub struct KeyslotChange<'a> {
     /// Fill or erase.
     pub state: AmendState,
     /// The slot; None takes the first free one, or all that the old secret opens.
-    pub keyslot: Option<usize>,
-    /// Opens the volume (fill), or selects the slots to erase.
+    pub keyslot: Option<u64>,
+    /// Selects the slots to erase.
     pub old_secret: Option<&'a [u8]>,
     /// The passphrase of the slot to fill.
     pub new_secret: Option<&'a [u8]>,
-    /// How long an unlock of the new slot should take.
-    pub iter_time: Duration,
+    /// How long an unlock of the new slot should take; None is 2 seconds.
+    pub iter_time: Option<Duration>,
     /// Overwrite an active slot, erase the last one.
     pub force: bool,
 }
@@ -69,24 +78,11 @@ pub(super) fn fill(
 impl Volume {
     /// Changes key slots. `unlocked_by` is the passphrase that the image was opened with.
     ///
-    /// The new key material is durable before the header names it, and a slot is inactive in the
-    /// header before its material is overwritten.
-    ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for a change that would lose the data, [`ErrorKind::WrongSecret`], or
     /// of I/O.
-    pub fn amend(
-        io: &dyn HeaderIo,
-        change: &KeyslotChange<'_>,
-        unlocked_by: Option<&[u8]>,
-    ) -> Result<()> {
+    pub fn amend(io: &dyn HeaderIo, change: &KeyslotChange<'_>, unlocked_by: &[u8]) -> Result<()> {
         let mut header = Self::read_header(io)?;
-        if let Some(slot) = change.keyslot.filter(|&slot| slot >= SLOTS) {
-            return Err(Error::invalid(format!(
-                "Invalid keyslot {slot} specified, must be between 0 and {}",
-                SLOTS - 1
-            )));
-        }
         match change.state {
             AmendState::Active => activate(io, &mut header, change, unlocked_by),
             AmendState::Inactive => erase(io, &mut header, change),
@@ -94,48 +90,69 @@ impl Volume {
     }
 }
 
+/// The slot that the change names.
+fn named_slot(change: &KeyslotChange<'_>) -> Result<Option<usize>> {
+    let Some(slot) = change.keyslot else {
+        return Ok(None);
+    };
+    match usize::try_from(slot) {
+        Ok(index) if index < SLOTS => Ok(Some(index)),
+        _ => Err(Error::invalid(format!(
+            "Invalid keyslot {slot} specified, must be between 0 and {}",
+            SLOTS - 1
+        ))),
+    }
+}
+
 fn activate(
     io: &dyn HeaderIo,
     header: &mut Header,
     change: &KeyslotChange<'_>,
-    unlocked_by: Option<&[u8]>,
+    unlocked_by: &[u8],
 ) -> Result<()> {
     let new_secret = change
         .new_secret
         .ok_or_else(|| Error::invalid("'new-secret' is required to activate a keyslot"))?;
-    let index = match change.keyslot {
+    if change.old_secret.is_some() {
+        return Err(Error::invalid(
+            "'old-secret' must not be given when activating keyslots",
+        ));
+    }
+    let free = header.slots.iter().position(|slot| !slot.active);
+    let index = match named_slot(change)? {
         Some(index) if header.slots[index].active && !change.force => {
             return Err(Error::invalid(format!(
                 "Refusing to overwrite active keyslot {index} - please erase it first"
             )));
         }
         Some(index) => index,
-        None => header
-            .slots
-            .iter()
-            .position(|slot| !slot.active)
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::NoSpace,
-                    "Can't add a keyslot - all keyslots are in use",
-                )
-            })?,
+        None => free.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NoSpace,
+                "Can't add a keyslot - all keyslots are in use",
+            )
+        })?,
     };
-    let opener = change.old_secret.or(unlocked_by).ok_or_else(|| {
-        Error::new(
-            ErrorKind::NeedsSecret,
-            "A secret that opens the volume is required",
-        )
-    })?;
-    let (_, key) = find_key(io, header, opener)?.ok_or_else(wrong_secret)?;
+    let (_, key) = find_key(io, header, unlocked_by)?.ok_or_else(wrong_secret)?;
+    let iter_time = change.iter_time.unwrap_or(ITER_TIME);
+    let iterations = iterations_for(header.hash, key.len(), iter_time)?;
+    let others = active_slots(header).filter(|&slot| slot != index).count();
+    let spare = free.filter(|_| header.slots[index].active && others == 0);
+    if let Some(spare) = spare {
+        publish(io, header, spare, &key, new_secret, iterations)?;
+    }
     if header.slots[index].active {
         deactivate(io, header, index)?;
     }
-    let iterations = iterations_for(header.hash, key.len(), change.iter_time);
-    fill(io, header, index, &key, new_secret, iterations)?;
-    io.sync()?;
-    io.write(&header.to_bytes(), 0)?;
-    io.sync()
+    publish(io, header, index, &key, new_secret, iterations)?;
+    match spare {
+        Some(spare) => deactivate(io, header, spare),
+        None => Ok(()),
+    }
+}
+
+fn active_slots(header: &Header) -> impl Iterator<Item = usize> + '_ {
+    (0..SLOTS).filter(|&index| header.slots[index].active)
 }
 
 fn erase(io: &dyn HeaderIo, header: &mut Header, change: &KeyslotChange<'_>) -> Result<()> {
@@ -144,62 +161,20 @@ fn erase(io: &dyn HeaderIo, header: &mut Header, change: &KeyslotChange<'_>) -> 
             "'new-secret' must not be given when erasing keyslots",
         ));
     }
-    let active = header.slots.iter().filter(|slot| slot.active).count();
-    let doomed: Vec<usize> = match (change.keyslot, change.old_secret) {
+    if change.iter_time.is_some() {
+        return Err(Error::invalid(
+            "'iter-time' must not be given when erasing keyslots",
+        ));
+    }
+    let doomed = match (named_slot(change)?, change.old_secret) {
         (None, None) => {
             return Err(Error::invalid(
                 "To erase keyslot(s), either explicit keyslot index or the password currently \
                  contained in them must be given",
             ));
         }
-        (Some(index), secret) => {
-            if !header.slots[index].active && !change.force {
-                return Err(Error::invalid(format!(
-                    "Given keyslot {index} is already erased (inactive)"
-                )));
-            }
-            if let Some(secret) = secret
-                && open_slot(io, header, &header.slots[index], secret)?.is_none()
-            {
-                return Err(Error::new(
-                    ErrorKind::WrongSecret,
-                    format!("This keyslot {index} doesn't contain the given password"),
-                ));
-            }
-            if active == 1 && header.slots[index].active && !change.force {
-                return Err(Error::invalid(format!(
-                    "Attempt to erase the only active keyslot {index} which will erase all the \
-                     data in the image irreversibly - refusing operation"
-                )));
-            }
-            vec![index]
-        }
-        (None, Some(secret)) => {
-            let mut matching = Vec::new();
-            for (index, slot) in header
-                .slots
-                .iter()
-                .enumerate()
-                .filter(|(_, slot)| slot.active)
-            {
-                if open_slot(io, header, slot, secret)?.is_some() {
-                    matching.push(index);
-                }
-            }
-            if matching.is_empty() {
-                return Err(Error::new(
-                    ErrorKind::WrongSecret,
-                    "No keyslots match given (old) password for erase operation",
-                ));
-            }
-            if matching.len() == active && !change.force {
-                return Err(Error::invalid(
-                    "All the active keyslots match the (old) password that was given and erasing \
-                     them will erase all the data in the image irreversibly - refusing operation",
-                ));
-            }
-            matching
-        }
+        (Some(index), secret) => vec![doomed_slot(io, header, index, secret, change.force)?],
+        (None, Some(secret)) => matching_slots(io, header, secret, change.force)?,
     };
     for index in doomed {
         deactivate(io, header, index)?;
@@ -207,19 +182,115 @@ fn erase(io: &dyn HeaderIo, header: &mut Header, change: &KeyslotChange<'_>) -> 
     Ok(())
 }
 
-/// Marks a slot inactive on disk, then overwrites its material.
+/// Checks that the slot of that number may be erased.
+fn doomed_slot(
+    io: &dyn HeaderIo,
+    header: &Header,
+    index: usize,
+    secret: Option<&[u8]>,
+    force: bool,
+) -> Result<usize> {
+    if let Some(secret) = secret {
+        let slot = &header.slots[index];
+        if !slot.active || open_slot(io, header, slot, secret)?.is_none() {
+            return Err(Error::new(
+                ErrorKind::WrongSecret,
+                format!(
+                    "Given keyslot {index} doesn't contain the given old password for erase \
+                     operation"
+                ),
+            ));
+        }
+    }
+    if !header.slots[index].active && !force {
+        return Err(Error::invalid(format!(
+            "Given keyslot {index} is already erased (inactive) "
+        )));
+    }
+    if active_slots(header).eq([index]) && !force {
+        return Err(Error::invalid(format!(
+            "Attempt to erase the only active keyslot {index} which will erase all the data in \
+             the image irreversibly - refusing operation"
+        )));
+    }
+    Ok(index)
+}
+
+/// The slots that the passphrase opens.
+fn matching_slots(
+    io: &dyn HeaderIo,
+    header: &Header,
+    secret: &[u8],
+    force: bool,
+) -> Result<Vec<usize>> {
+    let mut matching = Vec::new();
+    for index in active_slots(header) {
+        if open_slot(io, header, &header.slots[index], secret)?.is_some() {
+            matching.push(index);
+        }
+    }
+    if matching.is_empty() {
+        return Err(Error::new(
+            ErrorKind::WrongSecret,
+            "No keyslots match given (old) password for erase operation",
+        ));
+    }
+    if active_slots(header).eq(matching.iter().copied()) && !force {
+        return Err(Error::invalid(
+            "All the active keyslots match the (old) password that was given and erasing them \
+             will erase all the data in the image irreversibly - refusing operation",
+        ));
+    }
+    Ok(matching)
+}
+
+/// Fills an inactive slot on disk.
+fn publish(
+    io: &dyn HeaderIo,
+    header: &mut Header,
+    index: usize,
+    key: &[u8],
+    passphrase: &[u8],
+    iterations: u32,
+) -> Result<()> {
+    fill(io, header, index, key, passphrase, iterations)?;
+    header.slots[index].active = false;
+    write_header(io, header)?;
+    header.slots[index].active = true;
+    write_state(io, header, index)
+}
+
+/// Marks a slot inactive on disk, then overwrites its salt, iterations and material.
 fn deactivate(io: &dyn HeaderIo, header: &mut Header, index: usize) -> Result<()> {
     let len = (header.material_sectors() * SECTOR_LEN) as usize;
+    header.slots[index].active = false;
+    write_state(io, header, index)?;
     let slot = &mut header.slots[index];
-    slot.active = false;
     slot.iterations = 0;
     slot.salt.fill(0);
     let offset = u64::from(slot.material_sector) * SECTOR_LEN;
-    io.write(&header.to_bytes(), 0)?;
-    io.sync()?;
+    write_header(io, header)?;
     let mut noise = vec![0; len];
     fill_random(&mut noise)?;
     io.write(&noise, offset)?;
+    io.sync()
+}
+
+/// Writes the state of a slot, after all that was written before.
+fn write_state(io: &dyn HeaderIo, header: &Header, index: usize) -> Result<()> {
+    let bytes = header.to_bytes();
+    let at = Header::slot_offset(index);
+    let state = bytes.get(at as usize..at as usize + STATE_LEN);
+    io.sync()?;
+    io.write(state.unwrap_or_default(), at)?;
+    io.sync()
+}
+
+/// Writes the key slots of the header; what stands before them never changes.
+fn write_header(io: &dyn HeaderIo, header: &Header) -> Result<()> {
+    let bytes = header.to_bytes();
+    let at = Header::slot_offset(0);
+    io.write(bytes.get(at as usize..HEADER_LEN).unwrap_or_default(), at)?;
     io.sync()
 }
 
@@ -266,7 +337,7 @@ mod tests {
             keyslot: None,
             old_secret: None,
             new_secret: None,
-            iter_time: Duration::ZERO,
+            iter_time: (state == AmendState::Active).then_some(Duration::ZERO),
             force: false,
         }
     }
@@ -285,7 +356,7 @@ mod tests {
             hash: Hash::Sha256,
             iter_time: Duration::ZERO,
         };
-        let made = Volume::create(&area, &options, b"one").unwrap();
+        let made = Volume::create(&area, &options, false, b"one").unwrap();
         let mut data = vec![5; 1024];
         made.cipher().encrypt(&mut data, 3);
         let unlocked = Volume::unlock(&area, b"one").unwrap();
@@ -300,20 +371,20 @@ mod tests {
             new_secret: Some(b"two"),
             ..change(AmendState::Active)
         };
-        assert!(Volume::amend(&area, &add, None).is_err());
-        Volume::amend(&area, &add, Some(b"one")).unwrap();
+        assert!(Volume::amend(&area, &add, b"three").is_err());
+        Volume::amend(&area, &add, b"one").unwrap();
         Volume::unlock(&area, b"two").unwrap();
         let drop_one = KeyslotChange {
             old_secret: Some(b"one"),
             ..change(AmendState::Inactive)
         };
-        Volume::amend(&area, &drop_one, None).unwrap();
+        Volume::amend(&area, &drop_one, b"one").unwrap();
         assert!(Volume::unlock(&area, b"one").is_err());
         let drop_two = KeyslotChange {
             old_secret: Some(b"two"),
             ..change(AmendState::Inactive)
         };
-        assert!(Volume::amend(&area, &drop_two, None).is_err());
+        assert!(Volume::amend(&area, &drop_two, b"two").is_err());
         Volume::unlock(&area, b"two").unwrap();
     }
 }

@@ -133,6 +133,11 @@ fn preallocation(values: &Values) -> Result<Preallocation> {
     }
 }
 
+/// Whether a header is to be made without a payload behind it.
+fn is_detached(values: &Values) -> bool {
+    values.bool("detached-header").unwrap_or(false)
+}
+
 fn key_secret(values: &Values) -> Result<&str> {
     values.str("key-secret").ok_or_else(|| {
         Error::new(
@@ -148,8 +153,9 @@ pub(super) fn measure(params: &CreateParams<'_>, _: &mut Contents<'_>) -> Result
     preallocation(values)?;
     key_secret(values)?;
     let options = parse_cipher_options(values, "")?;
+    let payload = if is_detached(values) { 0 } else { params.size };
     let total = required_header_len(&options.cipher)
-        .checked_add(params.size)
+        .checked_add(payload)
         .ok_or_else(|| Error::new(ErrorKind::Limit, "The image is too large for a file"))?;
     Ok(Measured {
         required: total,
@@ -160,10 +166,6 @@ pub(super) fn measure(params: &CreateParams<'_>, _: &mut Contents<'_>) -> Result
 
 pub(super) fn plan(params: &CreateParams<'_>) -> Result<()> {
     preallocation(params.values)?;
-    if params.values.get("detached-header").is_some() {
-        // Listed as qemu-img lists it, which takes no value of it either.
-        return Err(Error::invalid("Parameter 'detached-header' is unexpected"));
-    }
     parse_cipher_options(params.values, "")?;
     key_secret(params.values).map(drop)
 }
@@ -178,14 +180,17 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
     let values = params.values;
     let options = parse_cipher_options(values, "")?;
     let passphrase = secrets.get(key_secret(values)?)?;
+    let detached = is_detached(values);
     let payload = required_header_len(&options.cipher);
+    // A header by itself says nothing of the size of the payload.
+    let size = if detached { 0 } else { params.size };
     let end = payload
-        .checked_add(params.size)
+        .checked_add(size)
         .ok_or_else(|| Error::new(ErrorKind::Limit, "The image is too large for a file"))?;
     let preallocation = preallocation(values)?;
     storage.set_len(end, preallocation)?;
     let area = HeaderArea::new(storage.clone(), 0);
-    let volume = Volume::create(&area, &options, passphrase.bytes())?;
+    let volume = Volume::create(&area, &options, detached, passphrase.bytes())?;
     let plain: Arc<dyn Storage> = Arc::new(CryptStorage::new(
         storage.clone(),
         payload,
@@ -198,7 +203,8 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         storage,
         plain,
         magic,
-        size: params.size,
+        size,
+        detached,
     }))
 }
 
@@ -209,12 +215,18 @@ struct LuksBulk {
     plain: Arc<dyn Storage>,
     magic: Vec<u8>,
     size: u64,
+    /// There is a header alone.
+    detached: bool,
 }
 
 impl LuksBulk {
     fn inside(&self, offset: u64, len: u64) -> Result<()> {
         match offset.checked_add(len) {
             Some(end) if end <= self.size => Ok(()),
+            _ if self.detached => Err(Error::invalid(
+                "A detached header takes no data; create it, then convert with -n into an image \
+                 that is opened with it",
+            )),
             _ => Err(Error::new(
                 ErrorKind::Limit,
                 "A write past the end of the new disk",

@@ -4,11 +4,12 @@ use serde_json::{Map, Value, json};
 
 use crate::crypto::luks::{Header, STRIPES};
 
-/// The `data` object of a LUKS volume that begins at `base` of its file, keys in QEMU's order.
-pub(crate) fn header_info(header: &Header, base: u64) -> Value {
+/// The `data` object of a LUKS volume that begins at `base` of its file; whether its header
+/// is a file by itself. Keys in QEMU's order.
+pub(crate) fn header_info(header: &Header, base: u64, detached: bool) -> Value {
     let mut data = Map::new();
     data.insert("ivgen-alg".into(), header.cipher.iv.name().into());
-    data.insert("detached-header".into(), false.into());
+    data.insert("detached-header".into(), detached.into());
     data.insert("hash-alg".into(), header.hash.name().into());
     data.insert("cipher-alg".into(), header.cipher.algorithm.name().into());
     data.insert("uuid".into(), header.uuid.as_str().into());

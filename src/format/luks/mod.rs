@@ -1,6 +1,7 @@
 //! LUKS version 1: an encrypted disk behind a header with key slots.
 //! Specification: LUKS On-Disk Format 1.2.3.
 
+mod amend;
 mod create;
 mod header_area;
 mod info;
@@ -9,17 +10,20 @@ mod inspect;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::crypto::luks::{Header, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
+    Amend, BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
     OpenContext,
 };
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::crypt::CryptStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
+pub(crate) use amend::{change_keyslots, changes_keyslots, option, options};
 pub(crate) use create::parse_cipher_options;
 pub(crate) use header_area::HeaderArea;
 pub(crate) use info::header_info;
@@ -51,7 +55,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         ("iter-time", None),
         ("detached-header", None),
     ],
-    amend_options: &[],
+    amend_options: amend::OPTIONS,
     open_options: &[OptionSpec {
         name: "key-secret",
         kind: OptionKind::Str,
@@ -65,32 +69,43 @@ pub static DRIVER: FormatDriver = FormatDriver {
 #[derive(Debug)]
 struct Luks {
     storage: Arc<dyn Storage>,
-    header: Header,
+    /// The file of the header, where it is apart.
+    header_file: Option<Arc<dyn Storage>>,
+    header: Mutex<Header>,
+    /// The ID of the secret that opened the volume.
+    secret_id: Option<String>,
     plain: Option<Arc<dyn Storage>>,
     len: AtomicU64,
     payload_offset: u64,
     writable: bool,
 }
 
+fn needs_secret() -> Error {
+    Error::new(
+        ErrorKind::NeedsSecret,
+        "Parameter 'key-secret' is required for cipher",
+    )
+}
+
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let storage = context.storage;
-    let area = HeaderArea::new(storage.clone(), 0);
+    let header_file = context.opener.open_given("header", !context.read_only)?;
+    let area = HeaderArea::new(header_file.as_ref().unwrap_or(&storage).clone(), 0);
+    let mut secret_id = None;
     let (header, plain) = if context.metadata_only {
         (Volume::read_header(&area)?, None)
     } else {
-        let id = context.options.str("key-secret").ok_or_else(|| {
-            Error::new(
-                ErrorKind::NeedsSecret,
-                "Parameter 'key-secret' is required for cipher",
-            )
-        })?;
-        check_work(&Volume::read_header(&area)?, context.opener.policy())?;
+        let id = context.options.str("key-secret").ok_or_else(needs_secret)?;
+        let header = Volume::read_header(&area)?;
+        check_place(&header, header_file.is_some())?;
+        check_work(&header, context.opener.policy())?;
         let volume = Volume::unlock(&area, context.secrets.get(id)?.bytes())?;
+        secret_id = Some(id.to_owned());
         let payload = volume.header().payload_offset();
-        let header = volume.header().clone();
         let crypt = CryptStorage::new(storage.clone(), payload, volume.cipher_handle());
         (header, Some(Arc::new(crypt) as Arc<dyn Storage>))
     };
+    check_place(&header, header_file.is_some())?;
     let payload_offset = header.payload_offset();
     let len = storage.len()?.checked_sub(payload_offset).ok_or_else(|| {
         Error::corrupt("LUKS payload starts past the end of the file").with_offset(payload_offset)
@@ -100,20 +115,30 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         len: AtomicU64::new(len - len % 512),
         writable: !context.read_only && !storage.read_only(),
         storage,
-        header,
+        header_file,
+        header: Mutex::new(header),
+        secret_id,
         plain,
         payload_offset,
     }))
 }
 
+/// Where the payload is must fit where the header is.
+fn check_place(header: &Header, detached: bool) -> Result<()> {
+    if !detached && header.payload_offset() == 0 {
+        return Err(Error::corrupt("LUKS payload is overlapping with the header").with_offset(104));
+    }
+    Ok(())
+}
+
 impl Luks {
     fn plain(&self) -> Result<&Arc<dyn Storage>> {
-        self.plain.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::NeedsSecret,
-                "Parameter 'key-secret' is required for cipher",
-            )
-        })
+        self.plain.as_ref().ok_or_else(needs_secret)
+    }
+
+    /// The file that begins with the header.
+    fn header_storage(&self) -> &Arc<dyn Storage> {
+        self.header_file.as_ref().unwrap_or(&self.storage)
     }
 
     fn writable(&self) -> Result<&Arc<dyn Storage>> {
@@ -200,7 +225,11 @@ impl Format for Luks {
     fn info(&self) -> Result<FormatInfo> {
         Ok(FormatInfo {
             encrypted: true,
-            specific: Some(header_info(&self.header, 0)),
+            specific: Some(header_info(
+                &self.header.lock(),
+                0,
+                self.header_file.is_some(),
+            )),
             ..FormatInfo::default()
         })
     }
@@ -215,6 +244,10 @@ impl Format for Luks {
 
     fn checker(&self) -> Option<&dyn Check> {
         None
+    }
+
+    fn amender(&self) -> Option<&dyn Amend> {
+        Some(self)
     }
 
     fn compressor(&self) -> Option<&dyn Compress> {

@@ -91,8 +91,8 @@ impl Qcow2 {
     /// As [`Qcow2::alloc_run`], with the allocator's lock held.
     pub(super) fn alloc_run_in(&self, alloc: &mut Alloc, want: u64) -> Result<HostRun> {
         let bits = self.layout.cluster_bits();
-        let per_block = self.layout.refcount_block_entries();
-        let per_slice = self.layout.slice_refcounts();
+        let per_block = self.counts().refcount_block_entries();
+        let per_slice = self.counts().slice_refcounts();
         let mut cluster = alloc.cursor;
         loop {
             self.check_host_limit(cluster + 1)?;
@@ -107,7 +107,7 @@ impl Qcow2 {
             let slice = self.slice(Class::Refcount, offset)?;
             let first = cluster - cluster % per_slice;
             let free = slice.read(|words| {
-                let is_free = |index: &u64| self.layout.refcount(words, *index) == 0;
+                let is_free = |index: &u64| self.counts().refcount(words, *index) == 0;
                 let start = (cluster - first..per_slice).find(is_free)?;
                 let count = (start..per_slice).take(want as usize).take_while(is_free);
                 Some((start, count.count() as u64))
@@ -163,7 +163,7 @@ impl Qcow2 {
             self.append_area(alloc, 0)?;
             return Ok(());
         }
-        let cluster = table_index * self.layout.refcount_block_entries();
+        let cluster = table_index * self.counts().refcount_block_entries();
         self.check_allocation(cluster..cluster + 1)?;
         let offset = cluster << self.layout.cluster_bits();
         self.cache.invalidate(offset, self.layout.cluster_size());
@@ -171,7 +171,7 @@ impl Qcow2 {
             .write_zeroes(offset, self.layout.cluster_size(), ZeroFlags::empty())?;
         // It counts itself on disk before any table names it.
         let mut own = vec![0; self.layout.slice_bytes() as usize];
-        self.layout.refcount_width().fill(&mut own, 0, 1, 1);
+        self.counts().refcount_width().fill(&mut own, 0, 1, 1);
         self.storage.write_at(&own, offset)?;
         alloc.claim(offset..offset + self.layout.cluster_size());
         alloc.set_block(table_index, offset);
@@ -195,7 +195,7 @@ impl Qcow2 {
     fn append_area(&self, alloc: &mut Alloc, count: u64) -> Result<u64> {
         let bits = self.layout.cluster_bits();
         let cluster_size = self.layout.cluster_size();
-        let per_block = self.layout.refcount_block_entries();
+        let per_block = self.counts().refcount_block_entries();
         let used = alloc.table.iter().rposition(|entry| *entry != 0);
         let first_block = used.map_or(0, |index| index as u64 + 1);
         let per_table_cluster = self.layout.table_entries_per_cluster();
@@ -249,8 +249,8 @@ impl Qcow2 {
     /// Writes refcount blocks at the start of an area of `total` clusters, all of refcount 1.
     fn write_blocks(&self, start: u64, blocks: u64, total: u64) -> Result<()> {
         let cluster_size = self.layout.cluster_size();
-        let per_block = self.layout.refcount_block_entries();
-        let width = self.layout.refcount_width();
+        let per_block = self.counts().refcount_block_entries();
+        let width = self.counts().refcount_width();
         let mut bytes = vec![0; cluster_size as usize];
         for block in 0..blocks {
             bytes.fill(0);
@@ -276,7 +276,7 @@ impl Qcow2 {
         let entries = clusters * self.layout.table_entries_per_cluster();
         let mut table = alloc.table.clone();
         table.resize(entries as usize, 0);
-        let start = first_block * self.layout.refcount_block_entries();
+        let start = first_block * self.counts().refcount_block_entries();
         for block in 0..blocks {
             if let Some(entry) = table.get_mut((first_block + block) as usize) {
                 *entry = (start + block) << bits;

@@ -49,7 +49,7 @@ impl Compress for Qcow2 {
                 padded = bytes;
                 &padded
             };
-            if !encoder.encode(self.compression, unit, cluster as usize, out)? {
+            if !encoder.encode(self.compression(), unit, cluster as usize, out)? {
                 return Ok(false);
             }
             self.store_compressed(out, offset)
@@ -105,7 +105,7 @@ impl Qcow2 {
             let cluster = at >> bits;
             let room = self.layout.cluster_size() - self.layout.in_cluster(at);
             let count = self.refcount(alloc, cluster)?;
-            let shared = (1..self.layout.max_refcount()).contains(&count);
+            let shared = (1..self.counts().max_refcount()).contains(&count);
             if shared && (len <= room || self.take_next(alloc, cluster + 1)?) {
                 self.set_refcounts(alloc, cluster, 1, count + 1)?;
                 self.remember_room(alloc, at + len);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
+    Amend, BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
     OpenContext, Overlay, Snapshots,
 };
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -26,6 +26,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::RESIZE)
         .union(Features::REPAIR)
         .union(Features::SNAPSHOTS)
+        .union(Features::AMEND)
         .union(Features::MEASURE)
         .union(Features::ENCRYPT),
     open,
@@ -35,7 +36,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     measure: Some(super::measure::measure),
     create_options: create::OPTIONS,
     summary: create::SUMMARY,
-    amend_options: &[],
+    amend_options: super::amend::OPTIONS,
     open_options: super::open_options::OPTIONS,
 };
 
@@ -151,6 +152,10 @@ impl Format for Qcow2 {
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn amender(&self) -> Option<&dyn Amend> {
         Some(self)
     }
 

@@ -115,7 +115,7 @@ fn luks(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Value> {
     let offset = image.crypto().map_or(0, |crypto| crypto.offset);
     let header = Volume::read_header(&HeaderArea::new(storage.clone(), offset))?;
     let mut data = Map::new();
-    if let Value::Object(fields) = header_info(&header, 0) {
+    if let Value::Object(fields) = header_info(&header, 0, false) {
         for (key, value) in fields {
             if key == "cipher-mode" {
                 data.insert("format".into(), "luks".into());

@@ -232,7 +232,7 @@ impl Qcow2 {
     fn kind_of(&self, entry: Entry) -> Result<L2Kind, Fault> {
         let kind = entry.word.kind(&self.layout, self.has_data_file);
         match kind {
-            L2Kind::Zero | L2Kind::ZeroAllocated(_) if self.version < 3 => {
+            L2Kind::Zero | L2Kind::ZeroAllocated(_) if self.version() < 3 => {
                 return Err(Fault::ZeroInVersion2);
             }
             L2Kind::Data(host) | L2Kind::ZeroAllocated(host)

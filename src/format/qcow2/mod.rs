@@ -8,6 +8,7 @@ pub mod info;
 mod inspect;
 
 mod alloc;
+mod amend;
 mod cache;
 mod compressed;
 mod crypt;

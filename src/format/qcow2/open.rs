@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -44,16 +44,19 @@ impl Qcow2 {
             storage: ctx.storage.clone(),
             data_file,
             layout,
-            version: header.version,
+            version: AtomicU32::new(header.version),
             has_data_file: image.has_data_file(),
             raw_data_file: image.has_data_file()
                 && header.autoclear.contains(Autoclear::RAW_DATA_FILE),
             has_backing: AtomicBool::new(image.backing_file.is_some()),
-            lazy: header.compatible.contains(Compatible::LAZY_REFCOUNTS)
-                && durability != Durability::None,
-            compression: header.compression,
+            lazy: AtomicBool::new(
+                header.compatible.contains(Compatible::LAZY_REFCOUNTS)
+                    && durability != Durability::None,
+            ),
+            refcount_order: AtomicU32::new(header.refcount_order),
             cipher,
             encrypted: header.crypt != CryptMethod::None,
+            secret_id: ctx.options.str("encrypt.key-secret").map(str::to_owned),
             read_only: ctx.read_only,
             guarded: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
             durability,
@@ -245,13 +248,17 @@ fn open_data_file(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<A
     if !image.has_data_file() || ctx.metadata_only {
         return Ok(None);
     }
-    let name = image
-        .data_file_name()
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| Error::corrupt("'data-file' is required for this image"))?;
-    ctx.opener
-        .open_named(ImplicitRole::DataFile, &name, !ctx.read_only)
-        .map(Some)
+    let file = match image.data_file_name().filter(|name| !name.is_empty()) {
+        Some(name) => ctx
+            .opener
+            .open_named(ImplicitRole::DataFile, &name, !ctx.read_only)?,
+        // The name was taken out: the user must say where it is.
+        None => ctx
+            .opener
+            .open_given("data-file", !ctx.read_only)?
+            .ok_or_else(|| Error::corrupt("'data-file' is required for this image"))?,
+    };
+    Ok(Some(file))
 }
 
 fn load_l1(header: &Header, layout: Layout, ctx: &OpenContext<'_>) -> Result<L1> {

@@ -76,7 +76,7 @@ impl Qcow2 {
             format!("file={:?} durability={durability:?}", self.storage.name())
         });
         self.check_lost()?;
-        self.write_metadata(!self.lazy, durability)?;
+        self.write_metadata(!self.lazy(), durability)?;
         self.reclaim()
     }
 

@@ -16,9 +16,6 @@ const MAX_NAME: usize = 1023;
 /// References that may wait while an image is emptied; many, because each round syncs.
 const EMPTY_BATCH: usize = 1 << 20;
 
-/// The header's sector: extensions and names are padded to whole ones.
-const SECTOR: usize = 512;
-
 impl Overlay for Qcow2 {
     fn set_backing(&self, backing: Option<&BackingRef>) -> Result<()> {
         self.check_writable()?;
@@ -32,25 +29,16 @@ impl Overlay for Qcow2 {
         }
         // What the guest sees above the new backing file must be there before the name is.
         self.flush_all(self.durability)?;
-        let mut image = self.header.lock();
-        let old_len = image.clone().to_bytes().map_or(0, |bytes| bytes.len());
-        let mut new = image.clone();
-        new.extensions
-            .retain(|extension| !matches!(extension, Extension::BackingFormat(_)));
-        new.backing_file = backing.map(|backing| backing.name.clone().into_bytes());
-        if let Some(format) = backing.and_then(|backing| backing.format.clone()) {
+        self.replace_header(|new| {
             new.extensions
-                .insert(0, Extension::BackingFormat(format.into_bytes()));
-        }
-        let mut bytes = new.to_bytes()?;
-        let cluster = self.layout.cluster_size() as usize;
-        let end = bytes.len().max(old_len).next_multiple_of(SECTOR);
-        bytes.resize(end.min(cluster), 0);
-        // As little as can be: within one sector, and mostly within one page, it is all or nothing.
-        self.storage.write_at(&bytes, 0)?;
-        *image = new;
+                .retain(|extension| !matches!(extension, Extension::BackingFormat(_)));
+            new.backing_file = backing.map(|backing| backing.name.clone().into_bytes());
+            if let Some(format) = backing.and_then(|backing| backing.format.clone()) {
+                new.extensions
+                    .insert(0, Extension::BackingFormat(format.into_bytes()));
+            }
+        })?;
         self.has_backing.store(backing.is_some(), Ordering::Release);
-        drop(image);
         self.barrier()
     }
 
@@ -94,8 +82,8 @@ impl Qcow2 {
         }
         // Nobody allocates meanwhile.
         let alloc = self.alloc.lock();
-        let per_block = self.layout.refcount_block_entries();
-        let per_slice = self.layout.slice_refcounts();
+        let per_block = self.counts().refcount_block_entries();
+        let per_slice = self.counts().slice_refcounts();
         let mut end = 0;
         'blocks: for block in (0..alloc.table.len() as u64).rev() {
             if alloc.block(block) == 0 {
@@ -111,7 +99,7 @@ impl Qcow2 {
                 let last = slice.read(|words| {
                     (0..per_slice)
                         .rev()
-                        .find(|index| self.layout.refcount(words, *index) != 0)
+                        .find(|index| self.counts().refcount(words, *index) != 0)
                 });
                 if let Some(last) = last {
                     end = (first + last + 1) << self.layout.cluster_bits();

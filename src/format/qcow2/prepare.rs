@@ -19,7 +19,7 @@ impl Qcow2 {
         }
         let mut done = self.prepared.lock();
         if !*done {
-            if self.lazy {
+            if self.lazy() {
                 self.set_dirty()?;
             }
             self.distrust_bitmaps()?;

@@ -78,10 +78,10 @@ impl Qcow2 {
         self.storage.read_at(input, at.offset)?;
         let cluster = self.layout.cluster_size() as usize;
         let decoded = if buf.len() == cluster {
-            decoder.decode(self.compression, input, buf)
+            decoder.decode(self.compression(), input, buf)
         } else {
             output.resize(cluster, 0);
-            decoder.decode(self.compression, input, output).map(|()| {
+            decoder.decode(self.compression(), input, output).map(|()| {
                 let from = output.get(within as usize..).unwrap_or_default();
                 for (to, from) in buf.iter_mut().zip(from) {
                     *to = *from;

@@ -16,13 +16,13 @@ impl Qcow2 {
             return Ok(0);
         };
         let slice = self.slice(Class::Refcount, offset)?;
-        let index = cluster % self.layout.slice_refcounts();
-        Ok(slice.read(|words| self.layout.refcount(words, index)))
+        let index = cluster % self.counts().slice_refcounts();
+        Ok(slice.read(|words| self.counts().refcount(words, index)))
     }
 
     /// Where the slice stands that holds a cluster's refcount; None without a block.
     pub(super) fn refcount_slice(&self, alloc: &Alloc, cluster: u64) -> Result<Option<u64>> {
-        let per_block = self.layout.refcount_block_entries();
+        let per_block = self.counts().refcount_block_entries();
         let block = alloc.block(cluster / per_block);
         if block == 0 {
             return Ok(None);
@@ -37,7 +37,7 @@ impl Qcow2 {
                 block,
             ));
         }
-        let slice = cluster % per_block / self.layout.slice_refcounts();
+        let slice = cluster % per_block / self.counts().slice_refcounts();
         Ok(Some(block + slice * self.layout.slice_bytes()))
     }
 
@@ -56,10 +56,10 @@ impl Qcow2 {
             ));
         };
         let slice = self.slice(Class::Refcount, offset)?;
-        let first = cluster % self.layout.slice_refcounts();
+        let first = cluster % self.counts().slice_refcounts();
         self.cache.modify(&slice, |words| {
             for index in first..first + count {
-                self.layout.set_refcount(words, index, value);
+                self.counts().set_refcount(words, index, value);
             }
         });
         Ok(())
@@ -154,8 +154,8 @@ impl Qcow2 {
             for at in (0..self.layout.cluster_size()).step_by(step as usize) {
                 let slice = self.slice(Class::Refcount, block + at)?;
                 used += slice.read(|words| {
-                    (0..self.layout.slice_refcounts())
-                        .filter(|index| self.layout.refcount(words, *index) != 0)
+                    (0..self.counts().slice_refcounts())
+                        .filter(|index| self.counts().refcount(words, *index) != 0)
                         .count() as u64
                 });
             }

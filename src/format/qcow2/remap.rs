@@ -47,11 +47,11 @@ impl Qcow2 {
         let unit = self.layout.subcluster_size();
         let body = self.whole_units(offset, end, unit);
         // Version 2 has no zero clusters: without a backing file an unallocated one does.
-        if body.is_empty() || (self.version < 3 && self.has_backing()) {
+        if body.is_empty() || (self.version() < 3 && self.has_backing()) {
             return self.zero_bytes(offset, end, flags, below);
         }
         self.zero_bytes(offset, body.start, flags, below)?;
-        let skip_absent = self.version < 3;
+        let skip_absent = self.version() < 3;
         self.remap(
             body.clone(),
             flags,
@@ -68,7 +68,7 @@ impl Qcow2 {
         self.prepare_write()?;
         let end = self.check_range(offset, len)?;
         let body = self.whole_units(offset, end, self.layout.cluster_size());
-        if body.is_empty() || (self.version < 3 && self.has_backing()) {
+        if body.is_empty() || (self.version() < 3 && self.has_backing()) {
             return Ok(());
         }
         let skip_absent = !self.has_backing();
@@ -144,7 +144,7 @@ impl Qcow2 {
         range: Range<u64>,
         flags: ZeroFlags,
     ) -> Result<Change> {
-        if self.version < 3 {
+        if self.version() < 3 {
             let mut change = Change::to(Entry::default());
             change.frees = kind != L2Kind::Unallocated;
             return Ok(change);

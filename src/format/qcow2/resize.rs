@@ -22,7 +22,7 @@ impl Qcow2 {
     /// Changes the virtual size; see [`crate::format::Format::resize`].
     pub(super) fn change_size(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.check_writable()?;
-        self.check_resizable(len)?;
+        self.check_resizable(len, self.version())?;
         self.prepare_write()?;
         let old = self.virtual_size();
         if len < old {
@@ -65,12 +65,13 @@ impl Qcow2 {
         done
     }
 
-    fn check_resizable(&self, len: u64) -> Result<()> {
+    /// Refuses a size that the image, at this version, cannot get.
+    pub(super) fn check_resizable(&self, len: u64, version: u32) -> Result<()> {
         if !len.is_multiple_of(512) {
             return Err(Error::invalid("The new size must be a multiple of 512"));
         }
         let image = self.header.lock();
-        if image.header.snapshots > 0 && self.version < 3 {
+        if image.header.snapshots > 0 && version < 3 {
             return Err(Error::unsupported(
                 "Can't resize a v2 image which has snapshots",
             ));

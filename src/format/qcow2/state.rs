@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -14,7 +14,7 @@ use crate::storage::{Durability, Storage};
 use super::alloc::Alloc;
 use super::cache::{Cache, Class, Slice};
 use super::crypt::needs_secret;
-use super::disk::{ImageHeader, L1Entry};
+use super::disk::{ImageHeader, L1Entry, RefcountWidth};
 use super::header_io::Hex;
 use super::inflight::InFlight;
 use super::layout::Layout;
@@ -34,15 +34,20 @@ pub struct Qcow2 {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) data_file: Option<Arc<dyn Storage>>,
     pub(super) layout: Layout,
-    pub(super) version: u32,
+    /// 2 or 3; see [`Qcow2::version`].
+    pub(super) version: AtomicU32,
     pub(super) has_data_file: bool,
     pub(super) raw_data_file: bool,
     pub(super) has_backing: AtomicBool,
-    pub(super) lazy: bool,
-    pub(super) compression: CompressionType,
+    /// Refcounts are written late; see [`Qcow2::lazy`].
+    pub(super) lazy: AtomicBool,
+    /// log2 of the refcount bits; see [`Qcow2::counts`].
+    pub(super) refcount_order: AtomicU32,
     pub(super) encrypted: bool,
     /// Of guest data, where the image is encrypted and open for more than its metadata.
     pub(super) cipher: Option<DataCipher>,
+    /// The ID of the secret that opened the image.
+    pub(super) secret_id: Option<String>,
     pub(super) read_only: bool,
     /// Opened to write guest data: the allocator is loaded and knows where metadata stands.
     pub(super) guarded: bool,
@@ -95,6 +100,30 @@ impl Qcow2 {
     /// The virtual size in bytes.
     pub(super) fn virtual_size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
+    }
+
+    /// The version of the format, which an amendment may change.
+    pub(super) fn version(&self) -> u32 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Whether refcounts are written late, under the dirty bit.
+    pub(super) fn lazy(&self) -> bool {
+        self.lazy.load(Ordering::Acquire)
+    }
+
+    /// The layout with the present width of refcounts, which an amendment may change.
+    pub(super) fn counts(&self) -> Layout {
+        let order = self.refcount_order.load(Ordering::Acquire);
+        match RefcountWidth::from_order(order) {
+            Some(width) => Layout(self.layout.with_refcount_width(width)),
+            None => self.layout,
+        }
+    }
+
+    /// How compressed clusters are compressed.
+    pub(super) fn compression(&self) -> CompressionType {
+        self.header.lock().header.compression
     }
 
     /// The storage that holds guest data.

@@ -65,6 +65,7 @@ impl Fake {
     pub(super) fn image(self, backing: Option<Arc<Image>>) -> Image {
         Image {
             node: None,
+            header_file: None,
             location: Location::from_path("fake"),
             filename: "fake".into(),
             base: "fake".into(),

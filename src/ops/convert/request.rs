@@ -81,7 +81,7 @@ pub struct ConvertRequest {
     /// What opening the target and its backing file may do.
     pub policy: OpenPolicy,
     /// `dd` runs this: it has words of its own for some errors, and reads character devices.
-    pub(in crate::ops) for_dd: bool,
+    pub for_dd: bool,
 }
 
 impl ConvertRequest {

@@ -290,6 +290,10 @@ impl Opener for TargetOpener<'_> {
     }
 
     /// The name is the creator's own, so it is taken as typed: relative to the current directory.
+    fn open_given(&self, _child: &str, _writable: bool) -> Result<Option<Arc<dyn Storage>>> {
+        Ok(None)
+    }
+
     fn create_named(&self, _role: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
         self.create(&Location::for_target(name), false)
     }

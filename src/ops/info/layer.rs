@@ -26,29 +26,44 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
         Some(node) => layer_info(node)?,
         None => file_info(storage)?,
     };
+    let header = image.header_storage();
+    let actual_size = match header {
+        Some(header) => storage
+            .allocated_size()
+            .zip(header.allocated_size())
+            .map(|(file, header)| file.saturating_add(header)),
+        None => storage.allocated_size(),
+    };
+    let mut children = Vec::new();
+    if let Some(header) = header {
+        children.push(("header".to_owned(), file_info(&**header)?));
+    }
     let backing = image.backing_file();
     let (backing_filename, full_backing_filename, backing_format) = match backing {
         Some(file) => (Some(file.name), Some(file.full_name), file.format),
         None => (None, None, None),
     };
+    let dirty = details.dirty.or(file.dirty);
+    // An image shows through a raw layer over it.
+    let cluster_size = details.cluster_size.or(match image.driver().name {
+        "raw" => file.cluster_size,
+        _ => None,
+    });
+    children.push(("file".to_owned(), file));
     Ok(LayerInfo {
         filename: image.filename().to_owned(),
         format: image.format_name().to_owned(),
         virtual_size: image.len(),
-        actual_size: storage.allocated_size(),
-        // An image shows through a raw layer over it.
-        cluster_size: details.cluster_size.or(match image.driver().name {
-            "raw" => file.cluster_size,
-            _ => None,
-        }),
+        actual_size,
+        cluster_size,
         encrypted: details.encrypted,
-        dirty: details.dirty.or(file.dirty),
+        dirty,
         backing_filename,
         full_backing_filename,
         backing_format,
         snapshots: details.snapshots,
         specific: details.specific,
-        children: vec![("file".to_owned(), file)],
+        children,
     })
 }
 

@@ -152,6 +152,12 @@ impl LoggingStorage {
         self.crash_state(count, |_| true)
     }
 
+    /// Its events among the first `count` that no sync has made durable.
+    pub fn pending(&self, count: usize) -> Range<usize> {
+        let events = self.events();
+        pending(&events[..count.min(events.len())])
+    }
+
     /// The bytes after a power cut behind the first `count` events: all that a sync made durable,
     /// and of the pending events those that `keep` takes by index, in their order.
     pub fn crash_state(&self, count: usize, keep: impl Fn(usize) -> bool) -> Vec<u8> {
@@ -356,7 +362,7 @@ mod tests {
         storage.discard(0, 1).unwrap();
         storage.set_len(5, Preallocation::Off).unwrap();
         assert_eq!(storage.event_count(), 6);
-        assert_eq!(pending(&storage.events()), 2..6);
+        assert_eq!(storage.pending(6), 2..6);
         assert_eq!(storage.state_after(6), storage.to_vec());
         assert_eq!(storage.state_after(3), [1, 2, 2, 9]);
         assert_eq!(storage.crash_state(6, |_| false), [1, 9, 9, 9]);

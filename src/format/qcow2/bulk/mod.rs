@@ -492,7 +492,7 @@ impl NewEncryption {
         let len = required_header_len(&options.cipher);
         let offset = space.take(geometry.clusters_for(len), &**storage)?;
         let area = HeaderArea::new(storage.clone(), offset);
-        let volume = Volume::create(&area, &options, passphrase.bytes())?;
+        let volume = Volume::create(&area, &options, false, passphrase.bytes())?;
         for extension in &mut image.extensions {
             if let Extension::Crypto(place) = extension {
                 *place = CryptoExtension { offset, len };

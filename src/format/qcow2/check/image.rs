@@ -35,7 +35,7 @@ impl Check for Qcow2 {
         *self.header.lock() = image;
         let report = result?;
         let whole = report.corruptions == 0 && report.check_errors == 0;
-        if repair != RepairMode::Report && whole && self.version >= 3 {
+        if repair != RepairMode::Report && whole && self.version() >= 3 {
             self.update_header(|header| {
                 header.incompatible -= Incompatible::DIRTY | Incompatible::CORRUPT;
             })?;

@@ -57,7 +57,7 @@ pub const SUMMARY: &[(&str, Option<&str>)] = &[
 
 /// The smallest cluster for which the feature name table is written: it takes 400 bytes, which
 /// smaller header clusters had better leave to file names.
-const MIN_CLUSTER_FOR_NAMES: u64 = 8192;
+pub(in crate::format::qcow2) const MIN_CLUSTER_FOR_NAMES: u64 = 8192;
 
 /// Checks all options against each other.
 ///

@@ -53,6 +53,11 @@ impl Geometry {
         })
     }
 
+    /// The same with refcounts of another width.
+    pub fn with_refcount_width(&self, width: RefcountWidth) -> Self {
+        Self { width, ..*self }
+    }
+
     /// log2 of the cluster size.
     pub fn cluster_bits(&self) -> u32 {
         self.cluster_bits

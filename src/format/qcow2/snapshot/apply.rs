@@ -46,7 +46,7 @@ impl Qcow2 {
         if size == current {
             return Ok(size);
         }
-        if self.version < 3 {
+        if self.version() < 3 {
             return Err(Error::unsupported(
                 "Can't resize a v2 image which has snapshots",
             ));

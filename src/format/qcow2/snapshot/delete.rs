@@ -36,7 +36,7 @@ impl Qcow2 {
             first: entry.l1_offset >> self.layout.cluster_bits(),
             clusters: self.layout.clusters_for(u64::from(entry.l1_entries) * 8),
         });
-        if self.version < 3 {
+        if self.version() < 3 {
             // No dirty bit tells of flags that are ahead of the refcounts.
             self.write_metadata(true, crate::storage::Durability::None)?;
             self.barrier()?;

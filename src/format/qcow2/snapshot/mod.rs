@@ -56,8 +56,8 @@ impl Qcow2 {
     }
 
     /// Brings the disk to the state in memory, with no cluster left that waits to be freed.
-    fn settle(&self) -> Result<()> {
-        if self.lazy {
+    pub(in crate::format::qcow2) fn settle(&self) -> Result<()> {
+        if self.lazy() {
             // The dirty bit stays set until the image is closed.
             self.prepare_write()?;
         }
@@ -68,11 +68,11 @@ impl Qcow2 {
     }
 
     /// Sets the dirty bit for a change of flags and refcounts; whether it was not set before.
-    fn begin_flags(&self) -> Result<bool> {
+    pub(in crate::format::qcow2) fn begin_flags(&self) -> Result<bool> {
         let image = self.header.lock();
         let set = image.header.incompatible.contains(Incompatible::DIRTY);
         drop(image);
-        if self.version < 3 || set {
+        if self.version() < 3 || set {
             return Ok(false);
         }
         self.set_dirty()?;

@@ -13,7 +13,7 @@ const PIECE: u64 = 1 << 20;
 
 /// Where a snapshot table stands.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
+pub(in crate::format::qcow2) struct Place {
     pub(super) offset: u64,
     pub(super) first: u64,
     pub(super) clusters: u64,
@@ -21,7 +21,7 @@ pub(super) struct Place {
 
 impl Qcow2 {
     /// All snapshots, and the clusters of their table.
-    pub(super) fn snapshot_table(&self) -> Result<(Vec<SnapshotEntry>, Place)> {
+    pub(in crate::format::qcow2) fn snapshot_table(&self) -> Result<(Vec<SnapshotEntry>, Place)> {
         let header = self.header.lock().header.clone();
         let (entries, len) = read_snapshot_table(&*self.storage, &header)?;
         if entries.is_empty() {
@@ -104,7 +104,7 @@ impl Qcow2 {
     }
 
     /// The L1 table of a snapshot.
-    pub(super) fn snapshot_l1(&self, entry: &SnapshotEntry) -> Result<Vec<u64>> {
+    pub(in crate::format::qcow2) fn snapshot_l1(&self, entry: &SnapshotEntry) -> Result<Vec<u64>> {
         let len = u64::from(entry.l1_entries) * 8;
         let damaged = |what: &str| {
             let name = String::from_utf8_lossy(&entry.name).into_owned();

@@ -25,7 +25,7 @@ pub(super) enum By {
 
 impl Qcow2 {
     /// The active L1 table as it is in memory.
-    pub(super) fn active_l1(&self) -> Vec<u64> {
+    pub(in crate::format::qcow2) fn active_l1(&self) -> Vec<u64> {
         let l1 = self.l1.read();
         let entries = l1.entries.iter();
         entries.map(|entry| entry.load(Ordering::Acquire)).collect()
@@ -161,7 +161,7 @@ impl Qcow2 {
         clusters.sort_unstable();
         self.check_references(clusters, by)?;
         let alloc = &mut *self.alloc.lock();
-        let per_slice = self.layout.slice_refcounts();
+        let per_slice = self.counts().slice_refcounts();
         for run in clusters.chunk_by(|a, b| a / per_slice == b / per_slice) {
             self.apply_change(alloc, run, by)?;
         }
@@ -171,7 +171,7 @@ impl Qcow2 {
     /// Refuses a change of the refcounts of sorted clusters that cannot be.
     pub(super) fn check_references(&self, clusters: &[u64], by: By) -> Result<()> {
         let alloc = self.alloc.lock();
-        let per_slice = self.layout.slice_refcounts();
+        let per_slice = self.counts().slice_refcounts();
         for run in clusters.chunk_by(|a, b| a / per_slice == b / per_slice) {
             self.check_change(&alloc, run, by)?;
         }
@@ -187,12 +187,12 @@ impl Qcow2 {
             Some(offset) => Some(self.slice(Class::Refcount, offset)?),
             None => None,
         };
-        let per_slice = self.layout.slice_refcounts();
+        let per_slice = self.counts().slice_refcounts();
         for same in run.chunk_by(|a, b| a == b) {
             let cluster = same.first().copied().unwrap_or(first);
             let times = same.len() as u64;
             let count = slice.as_ref().map_or(0, |slice| {
-                slice.read(|words| self.layout.refcount(words, cluster % per_slice))
+                slice.read(|words| self.counts().refcount(words, cluster % per_slice))
             });
             if count == 0 || by == By::Lower && count < times {
                 return Err(self.corruption(
@@ -202,12 +202,12 @@ impl Qcow2 {
                     cluster << self.layout.cluster_bits(),
                 ));
             }
-            if by == By::Raise && self.layout.max_refcount() - count < times {
+            if by == By::Raise && self.counts().max_refcount() - count < times {
                 return Err(Error::new(ErrorKind::Invalid, "Invalid argument")
                     .with_errno(libc::EINVAL)
                     .with_hint(format!(
                         "A refcount exceeds its width of {} bits.",
-                        self.layout.refcount_width().bits()
+                        self.counts().refcount_width().bits()
                     )));
             }
         }
@@ -222,17 +222,17 @@ impl Qcow2 {
             return Ok(());
         };
         let slice = self.slice(Class::Refcount, offset)?;
-        let per_slice = self.layout.slice_refcounts();
+        let per_slice = self.counts().slice_refcounts();
         let mut free = Vec::new();
         self.cache.modify(&slice, |words| {
             for &cluster in run {
                 let index = cluster % per_slice;
-                let count = self.layout.refcount(words, index);
+                let count = self.counts().refcount(words, index);
                 let count = match by {
                     By::Raise => count.saturating_add(1),
                     By::Lower => count.saturating_sub(1),
                 };
-                self.layout.set_refcount(words, index, count);
+                self.counts().set_refcount(words, index, count);
                 if count == 0 {
                     free.push(cluster);
                 }
@@ -252,7 +252,7 @@ impl Qcow2 {
             Range<u64>,
             std::sync::Arc<crate::format::qcow2::cache::Slice>,
         )> = None;
-        let per_slice = self.layout.slice_refcounts();
+        let per_slice = self.counts().slice_refcounts();
         let mut single = Vec::with_capacity(clusters.len());
         for &cluster in clusters {
             if held
@@ -269,7 +269,7 @@ impl Qcow2 {
                 };
             }
             single.push(held.as_ref().is_some_and(|(_, slice)| {
-                slice.read(|words| self.layout.refcount(words, cluster % per_slice)) == 1
+                slice.read(|words| self.counts().refcount(words, cluster % per_slice)) == 1
             }));
         }
         Ok(single)

@@ -1,6 +1,6 @@
 //! Reading a snapshot.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -39,14 +39,15 @@ impl Qcow2 {
             storage: self.storage.clone(),
             data_file: self.data_file.clone(),
             layout: self.layout,
-            version: self.version,
+            version: self.version().into(),
             has_data_file: self.has_data_file,
             raw_data_file: self.raw_data_file,
             has_backing: self.has_backing().into(),
-            lazy: false,
-            compression: self.compression,
+            lazy: AtomicBool::default(),
+            refcount_order: self.refcount_order.load(Ordering::Acquire).into(),
             encrypted: self.encrypted,
             cipher: self.cipher.clone(),
+            secret_id: None,
             read_only: true,
             guarded: false,
             durability: Durability::None,

@@ -1,0 +1,151 @@
+//! Changing the key slots of a LUKS volume: the options, which qcow2 shares, and the driver's part.
+
+use std::time::Duration;
+
+use crate::crypto::luks::{AmendState, HeaderIo, KeyslotChange, Volume};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Amend, AmendContext};
+use crate::job::Job;
+use crate::options::{OptionKind, OptionSpec, Values};
+use crate::secret::Secrets;
+
+use super::create::OPTION_ITER_TIME;
+use super::{HeaderArea, Luks};
+
+/// An option of `amend`; qcow2 has the same under other names.
+pub(crate) const fn option(
+    name: &'static str,
+    kind: OptionKind,
+    help: &'static str,
+    allowed: &'static [&'static str],
+) -> OptionSpec {
+    OptionSpec {
+        name,
+        kind,
+        help,
+        default: None,
+        allowed,
+    }
+}
+
+/// The options of `amend` under these names: `iter-time`, `keyslot`, `new-secret`, `old-secret`
+/// and `state`.
+pub(crate) const fn options(names: [&'static str; 5]) -> [OptionSpec; 5] {
+    let [iter_time, keyslot, new_secret, old_secret, state] = names;
+    [
+        option(iter_time, OptionKind::Num, OPTION_ITER_TIME, &[]),
+        option(
+            keyslot,
+            OptionKind::Num,
+            "Select a single keyslot to modify explicitly",
+            &[],
+        ),
+        option(
+            new_secret,
+            OptionKind::Str,
+            "New secret to set in the matching keyslots. Empty string to erase",
+            &[],
+        ),
+        option(
+            old_secret,
+            OptionKind::Str,
+            "Select all keyslots that match this password",
+            &[],
+        ),
+        option(
+            state,
+            OptionKind::Str,
+            "Select new state of affected keyslots (active/inactive)",
+            &["active", "inactive"],
+        ),
+    ]
+}
+
+/// Options of `amend`, sorted by name.
+pub(super) const OPTIONS: &[OptionSpec] =
+    &options(["iter-time", "keyslot", "new-secret", "old-secret", "state"]);
+
+/// Whether an option of key slots is among the values, whose keys carry `prefix`.
+pub(crate) fn changes_keyslots(values: &Values, prefix: &str) -> bool {
+    OPTIONS
+        .iter()
+        .any(|spec| values.get(&format!("{prefix}{}", spec.name)).is_some())
+}
+
+/// Changes the key slots of the volume in `area` as the options say, whose keys carry `prefix`
+/// (`encrypt.` in qcow2). `unlocked_by` is the ID of the secret that opened the image.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`], [`ErrorKind::NotFound`] for a secret that is not there, else as
+/// [`Volume::amend`].
+pub(crate) fn change_keyslots(
+    area: &dyn HeaderIo,
+    values: &Values,
+    prefix: &str,
+    secrets: &Secrets,
+    unlocked_by: &str,
+    force: bool,
+) -> Result<()> {
+    let state = match values.str(&format!("{prefix}state")) {
+        Some("active") => AmendState::Active,
+        Some("inactive") => AmendState::Inactive,
+        Some(other) => {
+            return Err(Error::invalid(format!(
+                "Parameter 'state' does not accept value '{other}'"
+            )));
+        }
+        None => return Err(Error::invalid("Parameter 'state' is missing")),
+    };
+    let secret = |name: &str| {
+        let id = values.str(&format!("{prefix}{name}"));
+        id.map(|id| (id, secrets.get(id)))
+    };
+    let (new_secret, old_secret) = (secret("new-secret"), secret("old-secret"));
+    let number = |name: &str| values.num(&format!("{prefix}{name}"));
+    // What must not be given is refused whether or not it exists.
+    let given = |secret: Option<(&str, Result<crate::secret::Secret>)>, wanted: bool| match secret {
+        Some((_, found)) if wanted => found.map(Some),
+        Some(_) => Ok(Some(crate::secret::Secret::new(Vec::new()))),
+        None => Ok(None),
+    };
+    let filling = state == AmendState::Active;
+    let new_secret = given(new_secret, filling)?;
+    let old_secret = given(old_secret, !filling)?;
+    let change = KeyslotChange {
+        state,
+        keyslot: number("keyslot"),
+        old_secret: old_secret.as_ref().map(|secret| secret.bytes()),
+        new_secret: new_secret.as_ref().map(|secret| secret.bytes()),
+        iter_time: number("iter-time").map(Duration::from_millis),
+        force,
+    };
+    Volume::amend(area, &change, secrets.get(unlocked_by)?.bytes())
+}
+
+impl Amend for Luks {
+    fn amend(&self, context: &AmendContext<'_>, job: &mut Job) -> Result<()> {
+        if !self.writable {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("'{}' is open read-only", self.header_storage().name()),
+            ));
+        }
+        let unlocked_by = self.secret_id.as_deref().ok_or_else(super::needs_secret)?;
+        // Whole or not at all: a key slot is no place to stop.
+        job.tick()?;
+        let area = HeaderArea::new(self.header_storage().clone(), 0);
+        let changed = change_keyslots(
+            &area,
+            context.values,
+            "",
+            context.secrets,
+            unlocked_by,
+            context.force,
+        );
+        // Also after a failure some slots may have changed.
+        if let Ok(header) = Volume::read_header(&area) {
+            *self.header.lock() = header;
+        }
+        changed
+    }
+}

@@ -1,0 +1,114 @@
+//! From version 3 to version 2: what that does not know is refused or taken out.
+
+use std::sync::atomic::Ordering;
+
+use crate::codec::CompressionType;
+use crate::error::{Error, Result};
+use crate::format::qcow2::cache::Class;
+use crate::format::qcow2::disk::{Autoclear, Compatible, Extension, Incompatible, L2Kind, V2_LEN};
+use crate::format::qcow2::map::Entry;
+use crate::format::qcow2::state::Qcow2;
+use crate::job::Job;
+
+use super::ALL;
+
+impl Qcow2 {
+    /// Refuses an image that version 2 cannot hold. `size` is the virtual size that it will have,
+    /// where that changes.
+    pub(super) fn check_downgrade(&self, size: Option<u64>) -> Result<()> {
+        let image = self.header.lock().clone();
+        if image.has_data_file() {
+            return Err(Error::unsupported(
+                "Cannot downgrade an image with a data file",
+            ));
+        }
+        let harmless = Incompatible::DIRTY | Incompatible::COMPRESSION;
+        let others = image.header.incompatible - harmless;
+        if !others.is_empty() {
+            return Err(Error::unsupported(format!(
+                "Cannot downgrade an image with incompatible features {:#x} set",
+                others.bits()
+            )));
+        }
+        if image.consistent_bitmaps().is_some() {
+            return Err(Error::unsupported(
+                "Cannot downgrade an image with persistent bitmaps, which compat=0.10 would make \
+                 inconsistent; remove them with 'bitmap --remove' first",
+            ));
+        }
+        let size = size.unwrap_or(image.header.size);
+        let (snapshots, _) = self.snapshot_table()?;
+        if snapshots
+            .iter()
+            .any(|one| one.extra.disk_size.is_some_and(|at| at != size))
+        {
+            return Err(Error::unsupported(
+                "Internal snapshots prevent downgrade of image",
+            ));
+        }
+        if image.header.compression != CompressionType::Zlib && self.has_compressed_clusters()? {
+            return Err(Error::unsupported(format!(
+                "Cannot downgrade an image with {} compression type and existing compressed \
+                 clusters",
+                image.header.compression.name()
+            )));
+        }
+        Ok(())
+    }
+
+    fn has_compressed_clusters(&self) -> Result<bool> {
+        self.flush_all(self.durability)?;
+        for offset in self.all_tables()?.into_keys() {
+            for at in (0..self.layout.cluster_size()).step_by(self.layout.slice_bytes() as usize) {
+                let slice = self.slice(Class::L2, offset + at)?;
+                let found = slice.read(|words| {
+                    (0..self.layout.slice_entries()).any(|index| {
+                        let entry = Entry::load(words, &self.layout, index);
+                        matches!(entry.word.kind(&self.layout, false), L2Kind::Compressed(_))
+                    })
+                });
+                if found {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes the image one of version 2, which [`Qcow2::check_downgrade`] has allowed.
+    pub(super) fn downgrade(&self, job: &mut Job) -> Result<()> {
+        let _all = self.inflight.reserve(ALL);
+        self.settle()?;
+        // References go and COPIED flags come: not in one write.
+        let begun = self.begin_flags()?;
+        let replaced = self.replace_zero_clusters(job);
+        let marked = self
+            .settle()
+            .and_then(|()| self.mark_active(false))
+            .and_then(|()| self.end_flags(begun));
+        if marked.is_err() {
+            // The dirty bit stays, so that the next one to write begins with the refcounts.
+            self.give_up_writing();
+        }
+        replaced.and(marked)?;
+        self.switch_whole_header(|image| {
+            let header = &mut image.header;
+            header.version = 2;
+            header.header_len = V2_LEN;
+            header.incompatible = Incompatible::empty();
+            header.compatible = Compatible::empty();
+            header.autoclear = Autoclear::empty();
+            header.compression = CompressionType::Zlib;
+            header.rest.clear();
+            // Bitmaps that nothing vouched for are gone; their clusters are leaked.
+            image.extensions.retain(|extension| {
+                !matches!(
+                    extension,
+                    Extension::FeatureNames(_) | Extension::Bitmaps(_)
+                )
+            });
+        })?;
+        self.version.store(2, Ordering::Release);
+        Ok(())
+    }
+}

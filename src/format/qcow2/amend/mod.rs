@@ -1,0 +1,194 @@
+//! Changing the options of an open image.
+//!
+//! All that can be refused is refused first. Then each change is a step of its own that leaves a
+//! valid image: key slots, version 3, the bits of the header, the width of refcounts, the size, and
+//! version 2 last. An amended image stays open and takes part in what changed; but refcounts are no
+//! longer written late in it.
+
+mod downgrade;
+mod options;
+mod refcounts;
+mod tables;
+mod upgrade;
+mod zeroes;
+
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::luks::{self, HeaderArea};
+use crate::format::{Amend, AmendContext};
+use crate::job::Job;
+use crate::storage::{Durability, Preallocation};
+
+use super::disk::{Autoclear, Compatible, CryptMethod, Extension, Incompatible};
+use super::state::Qcow2;
+
+pub use options::OPTIONS;
+use options::{Present, Target};
+
+/// Guest clusters that nothing else remaps meanwhile.
+const ALL: std::ops::Range<u64> = 0..u64::MAX;
+
+impl Amend for Qcow2 {
+    fn amend(&self, context: &AmendContext<'_>, job: &mut Job) -> Result<()> {
+        self.check_writable()?;
+        let now = self.present()?;
+        let target = Target::new(context.values, now)?;
+        let keys = self.keyslot_place(&target)?;
+        if target.version < now.version {
+            self.check_downgrade(target.size)?;
+        }
+        if let Some(size) = target.size {
+            self.check_new_size(size, target.version.max(now.version))?;
+        }
+        job.tick()?;
+        self.write_refcounts_at_once()?;
+        if let Some((id, offset)) = keys {
+            let area = HeaderArea::new(self.storage.clone(), offset);
+            let force = context.force;
+            luks::change_keyslots(
+                &area,
+                context.values,
+                "encrypt.",
+                context.secrets,
+                &id,
+                force,
+            )?;
+        }
+        if target.version > now.version {
+            self.upgrade()?;
+        }
+        self.amend_header(&target)?;
+        if target.width != now.width {
+            self.change_refcount_width(target.width, job)?;
+        }
+        if let Some(size) = target.size.filter(|size| *size != self.virtual_size()) {
+            job.tick()?;
+            self.change_size(size, Preallocation::Off)?;
+        }
+        if target.version < now.version {
+            self.downgrade(job)?;
+        }
+        self.flush_all(self.durability)
+    }
+}
+
+impl Qcow2 {
+    fn present(&self) -> Result<Present> {
+        let image = self.header.lock();
+        Ok(Present {
+            version: image.header.version,
+            width: image.header.geometry()?.refcount_width(),
+            lazy: image.header.compatible.contains(Compatible::LAZY_REFCOUNTS),
+            has_data_file: image.has_data_file(),
+            raw_data_file: image.has_data_file()
+                && image.header.autoclear.contains(Autoclear::RAW_DATA_FILE),
+        })
+    }
+
+    /// The ID of the secret that opened the image and the place of its key slots, where these are
+    /// to change.
+    fn keyslot_place(&self, target: &Target) -> Result<Option<(String, u64)>> {
+        if !target.keyslots {
+            return Ok(None);
+        }
+        let image = self.header.lock();
+        match (image.header.crypt, image.crypto()) {
+            (CryptMethod::None, _) => Err(Error::invalid(
+                "Can't amend encryption options - encryption not present",
+            )),
+            (CryptMethod::Luks, Some(place)) => {
+                let id = self.secret_id.clone();
+                let id = id.ok_or_else(super::crypt::needs_secret)?;
+                Ok(Some((id, place.offset)))
+            }
+            _ => Err(Error::invalid(
+                "Only LUKS encryption options can be amended",
+            )),
+        }
+    }
+
+    /// Refuses a size that the image cannot get, at the version that it will have then.
+    fn check_new_size(&self, size: u64, version: u32) -> Result<()> {
+        if size > i64::MAX as u64 {
+            return Err(Error::invalid("Image size cannot be negative"));
+        }
+        self.check_resizable(size, version)
+    }
+
+    /// Ends the writing of refcounts under the dirty bit.
+    fn write_refcounts_at_once(&self) -> Result<()> {
+        if !self.lazy() {
+            return Ok(());
+        }
+        self.write_metadata(true, Durability::None)?;
+        self.barrier()?;
+        self.lazy.store(false, Ordering::Release);
+        self.update_header(|header| header.incompatible -= Incompatible::DIRTY)?;
+        self.barrier()
+    }
+
+    /// The changes that the header alone records.
+    fn amend_header(&self, target: &Target) -> Result<()> {
+        if self.version() >= 3 {
+            self.update_header(|header| {
+                header
+                    .compatible
+                    .set(Compatible::LAZY_REFCOUNTS, target.lazy);
+                if target.drop_raw {
+                    header.autoclear -= Autoclear::RAW_DATA_FILE;
+                }
+            })?;
+            self.barrier()?;
+        }
+        let Some(name) = &target.data_file else {
+            return Ok(());
+        };
+        self.switch_whole_header(|image| {
+            image
+                .extensions
+                .retain(|extension| !matches!(extension, Extension::DataFile(_)));
+            if !name.is_empty() {
+                let name = name.clone().into_bytes();
+                image.extensions.insert(0, Extension::DataFile(name));
+            }
+        })
+    }
+
+    /// Writes the header cluster anew, with a barrier on both sides. After a failure nobody knows
+    /// which header counts: no more writes then.
+    fn switch_whole_header(
+        &self,
+        change: impl FnOnce(&mut super::disk::ImageHeader),
+    ) -> Result<()> {
+        self.barrier()?;
+        // What does not fit is found before anything is written.
+        let mut new = self.header.lock().clone();
+        change(&mut new);
+        new.to_bytes()?;
+        let switched = self
+            .replace_header(|image| *image = new)
+            .and_then(|()| self.barrier());
+        if switched.is_err() {
+            self.give_up_writing();
+        }
+        switched
+    }
+
+    /// The state of the disk is not known any more: nothing is written from now on.
+    pub(super) fn give_up_writing(&self) {
+        self.lost.store(true, Ordering::Release);
+        self.broken.store(true, Ordering::Release);
+    }
+
+    /// The error of an image whose tables contradict each other.
+    fn damaged(&self, what: &str) -> Error {
+        Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "'{}': {what}; it must be checked first",
+                self.storage.name()
+            ),
+        )
+    }
+}

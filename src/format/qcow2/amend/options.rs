@@ -1,0 +1,168 @@
+//! The options of `amend`, and what they ask for.
+
+use crate::error::{Error, Result};
+use crate::format::luks;
+use crate::format::qcow2::disk::RefcountWidth;
+use crate::options::{OptionKind, OptionSpec, Values};
+
+const KEYSLOTS: [OptionSpec; 5] = luks::options([
+    "encrypt.iter-time",
+    "encrypt.keyslot",
+    "encrypt.new-secret",
+    "encrypt.old-secret",
+    "encrypt.state",
+]);
+
+/// Options of `amend`, sorted by name.
+pub const OPTIONS: &[OptionSpec] = &[
+    luks::option(
+        "backing_file",
+        OptionKind::Str,
+        "File name of a base image",
+        &[],
+    ),
+    luks::option(
+        "backing_fmt",
+        OptionKind::Str,
+        "Image format of the base image",
+        &[],
+    ),
+    luks::option(
+        "compat",
+        OptionKind::Str,
+        "Compatibility level (v2 [0.10] or v3 [1.1])",
+        &["0.10", "1.1", "v2", "v3"],
+    ),
+    luks::option(
+        "data_file",
+        OptionKind::Str,
+        "File name of an external data file",
+        &[],
+    ),
+    luks::option(
+        "data_file_raw",
+        OptionKind::Bool,
+        "The external data file must stay valid as a raw image",
+        &[],
+    ),
+    KEYSLOTS[0],
+    KEYSLOTS[1],
+    KEYSLOTS[2],
+    KEYSLOTS[3],
+    KEYSLOTS[4],
+    luks::option(
+        "lazy_refcounts",
+        OptionKind::Bool,
+        "Postpone refcount updates",
+        &[],
+    ),
+    luks::option(
+        "refcount_bits",
+        OptionKind::Num,
+        "Width of a reference count entry in bits",
+        &[],
+    ),
+    luks::option("size", OptionKind::Size, "Virtual disk size", &[]),
+];
+
+/// What the image is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// 2 or 3.
+    pub(super) version: u32,
+    /// The width of refcounts.
+    pub(super) width: RefcountWidth,
+    /// Refcounts may be written late.
+    pub(super) lazy: bool,
+    /// Another virtual size.
+    pub(super) size: Option<u64>,
+    /// Another name of the data file; an empty one takes the name out.
+    pub(super) data_file: Option<String>,
+    /// The data file need not stay valid as a raw image any more.
+    pub(super) drop_raw: bool,
+    /// Key slots change.
+    pub(super) keyslots: bool,
+}
+
+/// What counts of the image as it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Present {
+    pub(super) version: u32,
+    pub(super) width: RefcountWidth,
+    pub(super) lazy: bool,
+    pub(super) has_data_file: bool,
+    pub(super) raw_data_file: bool,
+}
+
+impl Target {
+    /// What the options make of the image.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] for values that are none, or that contradict each other or
+    /// the image.
+    pub(super) fn new(values: &Values, now: Present) -> Result<Self> {
+        let version = match values.str("compat") {
+            None => now.version,
+            Some("0.10" | "v2") => 2,
+            Some("1.1" | "v3") => 3,
+            Some(other) => {
+                return Err(Error::invalid(format!(
+                    "Unknown compatibility level {other}"
+                )));
+            }
+        };
+        let data_file = values.str("data_file").map(str::to_owned);
+        if data_file.is_some() && !now.has_data_file {
+            return Err(Error::invalid(
+                "data-file can only be set for images that use an external data file",
+            ));
+        }
+        let raw = values.bool("data_file_raw");
+        if raw == Some(true) && !now.raw_data_file {
+            return Err(Error::invalid(
+                "data-file-raw cannot be set on existing images",
+            ));
+        }
+        let width = new_width(values.num("refcount_bits"), version, now)?;
+        if values.get("backing_file").is_some() || values.get("backing_fmt").is_some() {
+            return Err(Error::invalid("Cannot amend the backing file")
+                .with_hint("You can use 'qemu-img rebase' instead."));
+        }
+        let lazy = values.bool("lazy_refcounts");
+        if lazy == Some(true) && version < 3 {
+            return Err(Error::invalid(
+                "Lazy refcounts only supported with compatibility level 1.1 and above (use \
+                 compat=1.1 or greater)",
+            ));
+        }
+        Ok(Self {
+            version,
+            width,
+            lazy: lazy.unwrap_or(now.lazy && version >= 3),
+            size: values.num("size"),
+            data_file,
+            drop_raw: raw == Some(false) && now.raw_data_file,
+            keyslots: luks::changes_keyslots(values, "encrypt."),
+        })
+    }
+}
+
+/// The width that refcounts are to have.
+fn new_width(bits: Option<u64>, version: u32, now: Present) -> Result<RefcountWidth> {
+    let Some(bits) = bits else {
+        if version < 3 && now.width.bits() != 16 {
+            return Err(Error::invalid("compat=0.10 requires refcount_bits=16"));
+        }
+        return Ok(now.width);
+    };
+    let width = RefcountWidth::from_bits(bits).ok_or_else(|| {
+        Error::invalid("Refcount width must be a power of two and may not exceed 64 bits")
+    })?;
+    if version < 3 && bits != 16 {
+        return Err(Error::invalid(
+            "Refcount widths other than 16 bits require compatibility level 1.1 or above (use \
+             compat=1.1 or greater)",
+        ));
+    }
+    Ok(width)
+}

@@ -1,0 +1,228 @@
+//! Another width of refcounts: a new table and new blocks beside the old ones, which the header
+//! names from one instant on; only then are the old ones free.
+//!
+//! They go behind everything that is in use, so that a crash before that instant leaves a file that
+//! is longer, and one after it leaves the clusters of the old structures leaked.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::qcow2::alloc::Alloc;
+use crate::format::qcow2::bulk::space::Layout as Place;
+use crate::format::qcow2::disk::{Geometry, RefcountTableEntry, RefcountWidth};
+use crate::format::qcow2::limbo::Freed;
+use crate::format::qcow2::overlap::Area;
+use crate::format::qcow2::state::Qcow2;
+use crate::job::Job;
+use crate::storage::Preallocation;
+
+use super::ALL;
+
+/// The new structures.
+struct New {
+    geometry: Geometry,
+    /// First cluster of the table; the blocks follow it.
+    start: u64,
+    place: Place,
+}
+
+impl New {
+    /// The clusters that the table takes.
+    fn table(&self) -> Range<u64> {
+        self.start..self.start + self.place.reftable_clusters
+    }
+
+    /// The clusters that the blocks take.
+    fn blocks(&self) -> Range<u64> {
+        let first = self.start + self.place.reftable_clusters;
+        first..first + self.place.blocks
+    }
+}
+
+impl Qcow2 {
+    /// Gives all refcounts another width.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where a refcount does not fit, [`ErrorKind::Limit`], or of I/O: the
+    /// image is as it was then, unless the header could not be written.
+    pub(super) fn change_refcount_width(&self, width: RefcountWidth, job: &mut Job) -> Result<()> {
+        let _all = self.inflight.reserve(ALL);
+        self.settle()?;
+        self.barrier()?;
+        let _one = self.pass.lock();
+        let alloc = &mut *self.alloc.lock();
+        let old_len = self.storage.len()?;
+        job.control().set_total(alloc.table.len() as u64 * 2);
+        let end = self.check_counts(alloc, width, job)?;
+        let geometry = self.layout.with_refcount_width(width);
+        let start = if self.storage.limits().fixed_len {
+            end
+        } else {
+            end.max(geometry.clusters_for(old_len))
+        };
+        let new = New {
+            geometry,
+            start,
+            place: Place::after(start, 0, 0, geometry)?,
+        };
+        let written = self
+            .write_structures(alloc, &new, job)
+            .and_then(|table| self.barrier().map(|()| table));
+        let table = match written {
+            Ok(table) => table,
+            Err(error) => {
+                if !self.storage.limits().fixed_len {
+                    // What cannot be cut off is space that nothing names.
+                    let _ = self.storage.set_len(old_len, Preallocation::Off);
+                }
+                return Err(error);
+            }
+        };
+        self.switch_structures(alloc, &new, table)
+    }
+
+    /// Checks that all refcounts fit into the width; the first cluster behind all in use.
+    fn check_counts(&self, alloc: &Alloc, width: RefcountWidth, job: &mut Job) -> Result<u64> {
+        let old = self.counts().refcount_width();
+        let per_block = self.counts().refcount_block_entries();
+        let mut end = 1;
+        for index in 0..alloc.table.len() as u64 {
+            job.tick()?;
+            job.control().advance(1);
+            let Some(block) = self.old_block(alloc, index)? else {
+                continue;
+            };
+            for within in 0..per_block {
+                let count = old.get(&block, within as usize).unwrap_or(0);
+                let cluster = index * per_block + within;
+                if count > width.max() {
+                    return Err(Error::new(
+                        ErrorKind::Invalid,
+                        format!(
+                            "Cannot decrease refcount entry width to {} bits: Cluster at offset \
+                             {:#x} has a refcount of {count}",
+                            width.bits(),
+                            cluster << self.layout.cluster_bits()
+                        ),
+                    )
+                    .with_errno(libc::EINVAL));
+                }
+                if count > 0 {
+                    end = cluster + 1;
+                }
+            }
+        }
+        Ok(end)
+    }
+
+    /// A refcount block as it is on disk; None where there is none.
+    fn old_block(&self, alloc: &Alloc, index: u64) -> Result<Option<Vec<u8>>> {
+        let offset = alloc.block(index);
+        if offset == 0 {
+            return Ok(None);
+        }
+        if self.layout.in_cluster(offset) != 0 {
+            return Err(self.damaged(&format!(
+                "the refcount block offset {offset:#x} is unaligned"
+            )));
+        }
+        let mut block = vec![0; self.layout.cluster_size() as usize];
+        self.storage.read_at(&mut block, offset)?;
+        Ok(Some(block))
+    }
+
+    /// Writes the new blocks, which count themselves and the new table beside all that was counted
+    /// before, then the table; returns its entries.
+    fn write_structures(&self, alloc: &Alloc, new: &New, job: &mut Job) -> Result<Vec<u64>> {
+        let cluster = self.layout.cluster_size();
+        let (old, width) = (self.counts(), new.geometry.refcount_width());
+        let (old_per_block, per_block) = (
+            old.refcount_block_entries(),
+            new.geometry.refcount_block_entries(),
+        );
+        let mut held: Option<(u64, Option<Vec<u8>>)> = None;
+        let mut block = vec![0; cluster as usize];
+        let mut table = Vec::new();
+        for (index, place) in new.blocks().enumerate() {
+            job.tick()?;
+            block.fill(0);
+            let first = index as u64 * per_block;
+            for counted in first..(first + per_block).min(new.place.end) {
+                let count = if counted >= new.start {
+                    1
+                } else {
+                    let wanted = counted / old_per_block;
+                    if held.as_ref().is_none_or(|(index, _)| *index != wanted) {
+                        held = Some((wanted, self.old_block(alloc, wanted)?));
+                        job.control().advance(1);
+                    }
+                    let block = held.as_ref().and_then(|(_, block)| block.as_deref());
+                    let within = (counted % old_per_block) as usize;
+                    block
+                        .and_then(|block| old.refcount_width().get(block, within))
+                        .unwrap_or(0)
+                };
+                if count > 0 && !width.set(&mut block, (counted - first) as usize, count) {
+                    return Err(self.damaged("a refcount changed while it was read"));
+                }
+            }
+            self.storage.write_at(&block, place * cluster)?;
+            table.push(place * cluster);
+        }
+        let clusters = new.place.reftable_clusters;
+        table.resize(
+            (clusters * new.geometry.table_entries_per_cluster()) as usize,
+            0,
+        );
+        let bytes: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+        self.storage.write_at(&bytes, new.start * cluster)?;
+        Ok(table)
+    }
+
+    /// Lets the header name the new structures, then gives up the old ones.
+    fn switch_structures(&self, alloc: &mut Alloc, new: &New, table: Vec<u64>) -> Result<()> {
+        let bits = self.layout.cluster_bits();
+        let order = new.geometry.refcount_width().order();
+        let switched = self
+            .update_header(|header| {
+                header.reftable_offset = new.start << bits;
+                header.reftable_clusters = new.place.reftable_clusters as u32;
+                header.refcount_order = order;
+            })
+            .and_then(|()| self.barrier());
+        if let Err(error) = switched {
+            self.give_up_writing();
+            return Err(error);
+        }
+        let old_table = alloc.table_offset >> bits;
+        let blocks = alloc.table.iter();
+        let blocks = blocks.map(|entry| RefcountTableEntry(*entry).offset() >> bits);
+        let freed: Vec<Freed> = (old_table..old_table + alloc.table_clusters)
+            .chain(blocks.filter(|cluster| *cluster != 0))
+            .map(|cluster| Freed {
+                cluster,
+                punch: false,
+            })
+            .collect();
+        for freed in &freed {
+            // No slice of the old width may be found again.
+            let cluster = self.layout.cluster_size();
+            self.cache.invalidate(freed.cluster << bits, cluster);
+            self.meta.remove_table(freed.cluster);
+        }
+        let clusters = new.place.end - new.start;
+        self.cache.invalidate(new.start << bits, clusters << bits);
+        self.refcount_order.store(order, Ordering::Release);
+        alloc.table = table;
+        alloc.table_dirty.clear();
+        alloc.table_offset = new.start << bits;
+        alloc.table_clusters = new.place.reftable_clusters;
+        alloc.high_water = alloc.high_water.max(new.place.end << bits);
+        for block in new.blocks() {
+            self.meta.add_table(block);
+        }
+        self.meta.set_area(Area::RefcountTable, new.table());
+        self.drop_references(alloc, &freed)
+    }
+}

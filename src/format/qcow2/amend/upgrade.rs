@@ -1,0 +1,31 @@
+//! From version 2 to version 3: another header, nothing else.
+
+use std::sync::atomic::Ordering;
+
+use crate::error::Result;
+use crate::format::qcow2::create::MIN_CLUSTER_FOR_NAMES;
+use crate::format::qcow2::disk::Extension;
+use crate::format::qcow2::state::Qcow2;
+
+impl Qcow2 {
+    /// Gives the image a header of version 3.
+    pub(super) fn upgrade(&self) -> Result<()> {
+        let roomy = self.layout.cluster_size() >= MIN_CLUSTER_FOR_NAMES;
+        self.switch_whole_header(|image| {
+            image.header.version = 3;
+            image
+                .extensions
+                .retain(|extension| !matches!(extension, Extension::FeatureNames(_)));
+            if !roomy {
+                return;
+            }
+            image.extensions.push(Extension::known_feature_names());
+            // The names only help with messages: a header that is full goes without.
+            if image.to_bytes().is_err() {
+                image.extensions.pop();
+            }
+        })?;
+        self.version.store(3, Ordering::Release);
+        Ok(())
+    }
+}

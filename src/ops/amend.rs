@@ -1,0 +1,73 @@
+//! `amend`: other options for an image that exists.
+
+use crate::error::{Error, Result};
+use crate::format::{Amend, AmendContext};
+use crate::image::Image;
+use crate::job::Job;
+use crate::options::{Options, Values};
+use crate::secret::Secrets;
+
+/// A change of options, checked against what the image's format can change.
+#[derive(Clone, Debug)]
+pub struct AmendRequest {
+    values: Values,
+    secrets: Secrets,
+    force: bool,
+}
+
+impl AmendRequest {
+    /// Checks `options`, as `amend -o` has them, for `image`. `secrets` are those that the options
+    /// name by ID and the one that opened the image; `force` allows what may lose data.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] where the format changes no options,
+    /// [`crate::ErrorKind::Invalid`] for an unknown key or a value of the wrong type.
+    pub fn new(image: &Image, options: &Options, secrets: &Secrets, force: bool) -> Result<Self> {
+        amender(image)?;
+        let driver = image.driver();
+        let known = |key: &str| driver.amend_options.iter().any(|spec| spec.name == key);
+        // The first wrong option is the one that is reported.
+        let mut before = Options::new();
+        for (key, value) in options.iter() {
+            if !known(key) && driver.create_options.iter().any(|spec| spec.name == key) {
+                Values::check(&before, driver.amend_options)?;
+                return Err(Error::invalid(format!("Invalid parameter '{key}'"))
+                    .with_hint("This option is only supported for image creation"));
+            }
+            before.set(key, value);
+            if !known(key) {
+                break;
+            }
+        }
+        Ok(Self {
+            values: Values::check(&before, driver.amend_options)?,
+            secrets: secrets.clone(),
+            force,
+        })
+    }
+}
+
+/// Changes the options of `image`, which is open for writing. What fails or is cancelled leaves an
+/// image that opens, each option with its old or its new value.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] for values that the image cannot have,
+/// [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::ReadOnly`], or of I/O.
+pub fn amend(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()> {
+    let context = AmendContext {
+        values: &request.values,
+        secrets: &request.secrets,
+        force: request.force,
+    };
+    amender(image)?.amend(&context, job)?;
+    job.finish()
+}
+
+fn amender(image: &Image) -> Result<&dyn Amend> {
+    image.format().amender().ok_or_else(|| {
+        Error::unsupported(format!(
+            "Format driver '{}' does not support option amendment",
+            image.driver().name
+        ))
+    })
+}
