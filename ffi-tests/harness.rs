@@ -214,7 +214,8 @@ macro_rules! programs {
 
 programs!(
     layout, arguments, options, drivers, policy, inspect, image_io, storage, jobs, operations,
-    snapshots, streams, reports, errors, logging, secrets, lifetimes, panics, signals, cplusplus,
+    snapshots, streams, amend, reports, errors, logging, secrets, lifetimes, panics, signals,
+    cplusplus,
 );
 
 /// The functions that the header declares.

@@ -348,6 +348,23 @@ static void images(void)
     OK(platter_image_close(NULL, 0, &err));
 }
 
+static void amendment(void)
+{
+    platter_image *image = open_image("a.raw", "raw", 0);
+    platter_options *options;
+    platter_job *job = POISONED;
+    OK(platter_options_new(&options, 0, &err));
+    NO_NULL(platter_amend_job_new(NULL, image, options, NULL, 0, &err), "out");
+    NO_NULL(platter_amend_job_new(&job, NULL, options, NULL, 0, &err), "image");
+    NO_NULL(platter_amend_job_new(&job, image, NULL, NULL, 0, &err), "options");
+    CHECK(job == NULL);
+    NO_FLAG(platter_amend_job_new(&job, image, options, NULL, BAD, &err));
+    FAILS(platter_amend_job_new(&job, image, options, NULL, 0, &err), PLATTER_STATUS_UNSUPPORTED,
+          "Format driver 'raw' does not support option amendment");
+    platter_options_free(options);
+    OK(platter_image_close(image, 0, &err));
+}
+
 static void jobs(void)
 {
     platter_image *image = open_image("a.raw", "raw", 0);
@@ -666,6 +683,7 @@ int main(void)
     secrets();
     images();
     inspect();
+    amendment();
     jobs();
     create();
     convert();

@@ -26,21 +26,17 @@ impl AmendRequest {
         amender(image)?;
         let driver = image.driver();
         let known = |key: &str| driver.amend_options.iter().any(|spec| spec.name == key);
-        // The first wrong option is the one that is reported.
-        let mut before = Options::new();
-        for (key, value) in options.iter() {
-            if !known(key) && driver.create_options.iter().any(|spec| spec.name == key) {
-                Values::check(&before, driver.amend_options)?;
-                return Err(Error::invalid(format!("Invalid parameter '{key}'"))
-                    .with_hint("This option is only supported for image creation"));
+        let values = Values::check(options, driver.amend_options).map_err(|error| {
+            let unknown = options.iter().any(|(key, _)| !known(key));
+            if unknown && Values::check(options, driver.create_options).is_ok() {
+                let message = error.message().to_owned();
+                return Error::invalid(message)
+                    .with_hint("This option is only supported for image creation");
             }
-            before.set(key, value);
-            if !known(key) {
-                break;
-            }
-        }
+            error
+        })?;
         Ok(Self {
-            values: Values::check(&before, driver.amend_options)?,
+            values,
             secrets: secrets.clone(),
             force,
         })

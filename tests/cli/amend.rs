@@ -489,8 +489,8 @@ fn key_slots() {
             "key-secret=s0",
         ] {
             assert_eq!(amend(options, "s0").code, 1, "{options}");
-            assert_eq!(keys(pair.ours(), image), ["s0"], "{options}");
         }
+        assert_eq!(keys(pair.ours(), image), ["s0"]);
         for (options, secret, opens) in [
             (
                 "state=active,new-secret=s1,iter-time=10",
@@ -545,9 +545,12 @@ fn all_key_slots() {
     let opened = opened("l.luks", "s0");
     let line =
         format!("amend {SECRETS} -o state=active,new-secret=s1,iter-time=0 --image-opts {opened}");
-    for n in 0..8 {
-        assert_eq!(pair.same(&line).code, i32::from(n == 7));
+    for _ in 0..7 {
+        let ran = ours(&crate::pair::words(&line), pair.ours().root());
+        assert_eq!(ran.code, 0, "{ran:?}");
     }
+    std::fs::copy(pair.ours().path("l.luks"), pair.theirs().path("l.luks")).expect("a copy");
+    assert_eq!(pair.same(&line).code, 1);
     pair.same(&format!(
         "amend {SECRETS} -o state=inactive,old-secret=s1 --image-opts {opened}"
     ));

@@ -52,10 +52,72 @@ fn luks_images_are_reported_as_qemu_img_does() {
         "create -f luks new.luks 1M",
         "convert -f raw -O luks l.luks new.luks",
         "convert -f raw -O luks -o key-secret=t l.luks new.luks",
-        &format!("create {S} -f luks -o key-secret=s,detached-header=on new.luks 1M"),
         &format!("create {S} -f luks -o key-secret=s,cipher-alg=rot13 new.luks 1M"),
         &format!("create {S} -f luks -o key-secret=s,iter-time=10 new.luks 1M"),
     ]);
+}
+
+/// QEMU's tool opens detached headers but cannot make them.
+#[test]
+fn a_detached_header_is_made_and_opened_by_both() {
+    use crate::pair::{ours, words};
+    const DETACHED: &str = "driver=luks,key-secret=s,file.filename=p.img,header.filename=h.img";
+    let pair = Pair::with(&["create -q p.img 1M", "create -q wrong.img 1M"]);
+    let plain: Vec<u8> = (0..1u32 << 20).map(|i| (i >> 7) as u8).collect();
+    pair.file("a.raw", &plain);
+    let dir = pair.ours();
+    let run = |line: &str| {
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+        ran.out
+    };
+    run(&format!(
+        "create {S} -q -f luks -o key-secret=s,iter-time=10,detached-header=on h.img"
+    ));
+    run(&format!(
+        "convert {S} -n --target-image-opts -f raw a.raw {DETACHED}"
+    ));
+    for name in ["h.img", "p.img"] {
+        std::fs::copy(dir.path(name), pair.theirs().path(name)).expect("a copy");
+    }
+    for line in [
+        format!("info {S} --image-opts {DETACHED}"),
+        format!("info --output=json --image-opts {DETACHED}"),
+    ] {
+        pair.same_but(&line, Loose::DiskSize);
+    }
+    let json = "json:{\"driver\":\"luks\",\"key-secret\":\"s\",\"file\":{\"driver\":\"file\",\"filename\":\"p.img\"},\"header\":{\"driver\":\"file\",\"filename\":\"h.img\"}}";
+    pair.all_same(&[
+        &format!("compare {S} --image-opts driver=raw,file.filename=a.raw {DETACHED}"),
+        &format!("map {S} --output=json --image-opts {DETACHED}"),
+        &format!("compare {S} a.raw {json}"),
+        "info h.img",
+        "info -f luks p.img",
+        &format!("map {S} --image-opts driver=luks,key-secret=s,file.filename=h.img"),
+        &format!("check {S} --image-opts {DETACHED}"),
+        "info --image-opts driver=luks,file.filename=p.img,header.filename=nope",
+        "info --image-opts driver=luks,file.filename=p.img,header=h.img",
+        "info --image-opts driver=luks,file.filename=p.img,header.filename=wrong.img",
+        "info --image-opts driver=raw,file.filename=p.img,header.filename=h.img",
+        "info --image-opts driver=qcow2,file.filename=p.img,header.filename=h.img",
+    ]);
+    pair.same(&format!("resize {S} --image-opts {DETACHED} 2M"));
+    let more = "--object secret,id=t,data=two";
+    pair.same(&format!(
+        "amend {S} {more} -o state=active,new-secret=t,iter-time=10 --image-opts {DETACHED}"
+    ));
+    let other = DETACHED.replace("key-secret=s", "key-secret=t");
+    dir.qemu_img_ok(&words(&format!("map {more} --image-opts {other}")));
+    // A header takes no data.
+    let line = format!(
+        "convert {S} -f raw -O luks -o key-secret=s,iter-time=10,detached-header=on a.raw new.img"
+    );
+    let ran = ours(&words(&line), dir.root());
+    assert!(
+        ran.code == 1 && ran.err.contains("A detached header takes no data"),
+        "{ran:?}"
+    );
+    assert!(!dir.path("new.img").exists());
 }
 
 #[test]

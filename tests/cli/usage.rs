@@ -8,8 +8,8 @@ use crate::build;
 use crate::common::Dir;
 use crate::pair::{Loose, Pair, ours};
 
-const COMMANDS: [&str; 9] = [
-    "check", "commit", "compare", "convert", "create", "info", "map", "rebase", "resize",
+const COMMANDS: [&str; 10] = [
+    "amend", "check", "commit", "compare", "convert", "create", "info", "map", "rebase", "resize",
 ];
 
 fn images() -> Pair {

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Amend, AmendContext};
 use crate::job::Job;
 use crate::options::{OptionKind, OptionSpec, Values};
-use crate::secret::Secrets;
+use crate::secret::{Secret, Secrets};
 
 use super::create::OPTION_ITER_TIME;
 use super::{HeaderArea, Luks};
@@ -96,27 +96,27 @@ pub(crate) fn change_keyslots(
         }
         None => return Err(Error::invalid("Parameter 'state' is missing")),
     };
-    let secret = |name: &str| {
-        let id = values.str(&format!("{prefix}{name}"));
-        id.map(|id| (id, secrets.get(id)))
-    };
-    let (new_secret, old_secret) = (secret("new-secret"), secret("old-secret"));
-    let number = |name: &str| values.num(&format!("{prefix}{name}"));
+    let filling = state == AmendState::Active;
     // What must not be given is refused whether or not it exists.
-    let given = |secret: Option<(&str, Result<crate::secret::Secret>)>, wanted: bool| match secret {
-        Some((_, found)) if wanted => found.map(Some),
-        Some(_) => Ok(Some(crate::secret::Secret::new(Vec::new()))),
+    let secret = |name: &str, wanted: bool| match values.str(&format!("{prefix}{name}")) {
+        Some(id) if wanted => secrets.get(id).map(Some),
+        Some(_) => Ok(Some(Secret::new(Vec::new()))),
         None => Ok(None),
     };
-    let filling = state == AmendState::Active;
-    let new_secret = given(new_secret, filling)?;
-    let old_secret = given(old_secret, !filling)?;
+    let new_secret = secret("new-secret", filling)?;
+    let old_secret = secret("old-secret", !filling)?;
+    let number = |name: &str| match values.num(&format!("{prefix}{name}")) {
+        Some(value) if i64::try_from(value).is_err() => Err(Error::invalid(format!(
+            "Parameter '{name}' expects integer"
+        ))),
+        value => Ok(value),
+    };
     let change = KeyslotChange {
         state,
-        keyslot: number("keyslot"),
+        keyslot: number("keyslot")?,
         old_secret: old_secret.as_ref().map(|secret| secret.bytes()),
         new_secret: new_secret.as_ref().map(|secret| secret.bytes()),
-        iter_time: number("iter-time").map(Duration::from_millis),
+        iter_time: number("iter-time")?.map(Duration::from_millis),
         force,
     };
     Volume::amend(area, &change, secrets.get(unlocked_by)?.bytes())

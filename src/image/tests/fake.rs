@@ -64,6 +64,7 @@ impl Fake {
 
     pub(super) fn image(self, backing: Option<Arc<Image>>) -> Image {
         Image {
+            header_file: None,
             node: None,
             header_file: None,
             location: Location::from_path("fake"),

@@ -97,8 +97,11 @@ impl CreatePlan {
             Some(_) if backing.1.is_none() => return Err(backing::without_format()),
             _ => None,
         };
+        // A header by itself says nothing of a size.
+        let header_alone = values.bool("detached-header") == Some(true);
         let size = asked
             .or(below)
+            .or(header_alone.then_some(0))
             .ok_or_else(|| Error::invalid("Image creation needs a size parameter"))?;
         let shown = (backing.0.as_deref(), backing.1.as_deref());
         let summary = summary::summary(&request, driver, &values, size, shown);

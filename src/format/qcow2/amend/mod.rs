@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::luks::{self, HeaderArea};
 use crate::format::{Amend, AmendContext};
 use crate::job::Job;
+use crate::options::Values;
 use crate::storage::{Durability, Preallocation};
 
 use super::disk::{Autoclear, Compatible, CryptMethod, Extension, Incompatible};
@@ -33,8 +34,8 @@ impl Amend for Qcow2 {
     fn amend(&self, context: &AmendContext<'_>, job: &mut Job) -> Result<()> {
         self.check_writable()?;
         let now = self.present()?;
+        let keys = self.keyslot_place(context.values)?;
         let target = Target::new(context.values, now)?;
-        let keys = self.keyslot_place(&target)?;
         if target.version < now.version {
             self.check_downgrade(target.size)?;
         }
@@ -88,8 +89,8 @@ impl Qcow2 {
 
     /// The ID of the secret that opened the image and the place of its key slots, where these are
     /// to change.
-    fn keyslot_place(&self, target: &Target) -> Result<Option<(String, u64)>> {
-        if !target.keyslots {
+    fn keyslot_place(&self, values: &Values) -> Result<Option<(String, u64)>> {
+        if !luks::changes_keyslots(values, "encrypt.") {
             return Ok(None);
         }
         let image = self.header.lock();

@@ -80,8 +80,6 @@ pub(super) struct Target {
     pub(super) data_file: Option<String>,
     /// The data file need not stay valid as a raw image any more.
     pub(super) drop_raw: bool,
-    /// Key slots change.
-    pub(super) keyslots: bool,
 }
 
 /// What counts of the image as it is.
@@ -142,7 +140,6 @@ impl Target {
             size: values.num("size"),
             data_file,
             drop_raw: raw == Some(false) && now.raw_data_file,
-            keyslots: luks::changes_keyslots(values, "encrypt."),
         })
     }
 }
