@@ -1,12 +1,13 @@
 //! Virtual-machine disk images: create, open, read, write, convert, inspect and check them.
 //!
 //! The crate is built in layers, and imports run one way only:
-//! `capi → ops → image → format → storage → sys`; everything may use the vocabulary
+//! `capi → ops → queue → image → format → storage → sys`; everything may use the vocabulary
 //! ([`error`], [`size`], [`options`], [`location`], [`policy`], [`job`], [`extent`]).
 //!
 //! * [`storage`] is the host side: byte stores such as a file, a block device or memory.
 //! * [`mod@format`] is the guest side: one room per image format.
 //! * [`image`] is an open image: a format over storage over a backing chain.
+//! * [`queue`] submits requests on an image that complete later.
 //! * [`ops`] holds one module per operation; [`capi`] is the C ABI over the public Rust API.
 
 pub mod capi;
@@ -22,6 +23,7 @@ pub mod log;
 pub mod ops;
 pub mod options;
 pub mod policy;
+pub mod queue;
 pub mod secret;
 pub mod size;
 pub mod storage;

@@ -19,5 +19,5 @@ pub use driver::{
 pub use inspect::{InspectContext, Inspection};
 pub use traits::{
     BackingRef, Below, Blank, Bulk, Check, CheckReport, Compress, Format, FormatInfo, IoGuard,
-    Opener, RepairMode, SnapshotInfo, ZeroBelow,
+    LongIoGuard, Opener, RepairMode, SnapshotInfo, ZeroBelow,
 };

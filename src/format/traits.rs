@@ -53,6 +53,22 @@ pub trait Format: Send + Sync + Debug {
         self.map(offset, len)
     }
 
+    /// As [`Format::locate`] where that needs not wait: None where metadata would have to be read.
+    ///
+    /// # Errors
+    /// As [`Format::map`].
+    fn locate_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+        let _ = (offset, len);
+        Ok(None)
+    }
+
+    /// Whether a write to the range is known to overwrite bytes where they are, in memory: then
+    /// [`Format::write`] hardly ever waits.
+    fn overwrites_now(&self, offset: u64, len: u64) -> bool {
+        let _ = (offset, len);
+        false
+    }
+
     /// The storage behind a slot of an extent.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
 
@@ -65,6 +81,9 @@ pub trait Format: Send + Sync + Debug {
     /// Guards host clusters that a mapping names from being reused while I/O on them runs.
     /// Take it before [`Format::map`], keep it until the I/O is done.
     fn begin_io(&self) -> IoGuard<'_>;
+
+    /// As [`Format::begin_io`], for I/O that outlives the call which began it.
+    fn begin_long_io(&self) -> LongIoGuard;
 
     /// Writes guest bytes; `below` supplies what a partly written new cluster lacks.
     ///
@@ -180,6 +199,29 @@ impl Drop for IoGuard<'_> {
     fn drop(&mut self) {
         if let Some(users) = self.0 {
             users.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+/// As [`IoGuard`], with a share of the counter instead of a borrow.
+#[derive(Debug)]
+pub struct LongIoGuard(Option<(Arc<[AtomicUsize; 2]>, usize)>);
+
+impl LongIoGuard {
+    /// For formats whose mappings never move.
+    pub const UNGUARDED: Self = Self(None);
+
+    /// Counts one user of one of the two counters up until dropped. The caller has incremented
+    /// it already.
+    pub fn counted(users: Arc<[AtomicUsize; 2]>, which: usize) -> Self {
+        Self(Some((users, which & 1)))
+    }
+}
+
+impl Drop for LongIoGuard {
+    fn drop(&mut self) {
+        if let Some((users, which)) = &self.0 {
+            users[*which].fetch_sub(1, Ordering::Release);
         }
     }
 }

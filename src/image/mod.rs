@@ -9,6 +9,7 @@ mod host;
 mod lock;
 mod map;
 mod names;
+mod now;
 mod open;
 mod opener;
 mod plan;
@@ -19,6 +20,7 @@ mod write;
 pub use adapter::ImageStorage;
 pub use file::{lock_for_inspection, open_file};
 pub use names::BackingFile;
+pub(crate) use now::{HostRead, ReadNow};
 
 pub(crate) use host::{FileId, fd_id, file_id, path_id};
 

@@ -186,6 +186,14 @@ impl Storage for MemoryStorage {
 
     fn drop_cache(&self, _offset: u64, _len: u64) {}
 
+    fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        self.read_vectored_at(bufs, offset).map(|()| true)
+    }
+
+    fn writes_to_memory(&self) -> bool {
+        true
+    }
+
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -241,6 +241,22 @@ pub trait Storage: Any + Send + Sync + Debug {
     /// Tells the host that the range will not be needed soon, so that its cache can be dropped.
     fn drop_cache(&self, offset: u64, len: u64);
 
+    /// As [`Storage::read_vectored_at`] where that needs not wait: true when the buffers are full.
+    /// False leaves them undefined, and says nothing of the range.
+    ///
+    /// # Errors
+    /// As [`Storage::read_at`].
+    fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        let _ = (bufs, offset);
+        Ok(false)
+    }
+
+    /// Whether a write is a copy to memory of this machine, such as the page cache, that hardly
+    /// ever waits.
+    fn writes_to_memory(&self) -> bool {
+        false
+    }
+
     /// The file descriptor, where the storage is one.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 

@@ -3,9 +3,11 @@
 pub(crate) mod aligned;
 pub(crate) mod attr;
 pub(crate) mod blkdev;
+pub(crate) mod buffer;
 pub(crate) mod cache;
 pub(crate) mod copy;
 pub(crate) mod dio;
+pub(crate) mod event;
 pub(crate) mod falloc;
 pub(crate) mod lock;
 pub(crate) mod rw;
@@ -13,6 +15,7 @@ pub(crate) mod seek;
 pub mod signal;
 pub(crate) mod stream;
 pub(crate) mod time;
+pub(crate) mod uring;
 
 pub(crate) use aligned::AlignedBuf;
 

@@ -54,6 +54,30 @@ pub(crate) fn pwritev(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], at: u64) -> io::
     })
 }
 
+/// One `preadv2` that takes what memory holds and waits for nothing; fails with `EAGAIN` where
+/// memory does not hold the first byte, and may be short.
+pub(crate) fn preadv_now(
+    fd: BorrowedFd<'_>,
+    bufs: &mut [IoSliceMut<'_>],
+    at: u64,
+) -> io::Result<usize> {
+    let at = offset(at)?;
+    let count = bufs.len().min(MAX_IOV) as libc::c_int;
+    retry(|| {
+        // SAFETY: IoSliceMut is ABI-compatible with iovec and each names memory valid for writes.
+        let n = unsafe {
+            libc::preadv2(
+                fd.as_raw_fd(),
+                bufs.as_ptr().cast(),
+                count,
+                at,
+                libc::RWF_NOWAIT,
+            )
+        };
+        check_len(n as i64).map(|n| n as usize)
+    })
+}
+
 /// Fills `buf` from `at`; returns the bytes read, fewer only at the end of the file.
 pub(crate) fn read_full(fd: BorrowedFd<'_>, buf: &mut [u8], at: u64) -> io::Result<usize> {
     let mut done = 0;

@@ -193,6 +193,17 @@ impl Cache {
         }
     }
 
+    /// The slice at `offset` if it is loaded.
+    pub(super) fn loaded(&self, class: Class, offset: u64) -> Option<Arc<Slice>> {
+        let shard = self.shard(offset).lock();
+        let slice = shard.map.get(&offset)?;
+        if slice.class != class || slice.words.get().is_none() {
+            return None;
+        }
+        slice.used.store(true, Ordering::Relaxed);
+        Some(slice.clone())
+    }
+
     fn lookup_or_insert(&self, class: Class, offset: u64) -> Arc<Slice> {
         let mut shard = self.shard(offset).lock();
         if let Some(slice) = shard.map.get(&offset) {

@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     Amend, BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
-    OpenContext, Overlay, Snapshots,
+    LongIoGuard, OpenContext, Overlay, Snapshots,
 };
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
@@ -70,6 +71,24 @@ impl Format for Qcow2 {
         Ok(extent)
     }
 
+    fn locate_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+        let mut extent = self.map_cached(offset, len)?;
+        if let Some(extent) = extent.as_mut()
+            && self.encrypted
+            && matches!(extent.kind, ExtentKind::Data { .. })
+        {
+            extent.kind = ExtentKind::Encoded { compressed: false };
+        }
+        Ok(extent)
+    }
+
+    fn overwrites_now(&self, offset: u64, len: u64) -> bool {
+        !self.encrypted
+            && self.is_prepared.load(Ordering::Acquire)
+            && self.data_storage().writes_to_memory()
+            && self.is_cached_in_place(offset, len)
+    }
+
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         match slot {
             StorageSlot::MAIN => Ok(&self.storage),
@@ -88,6 +107,10 @@ impl Format for Qcow2 {
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.read_coded(buf, offset)
+    }
+
+    fn begin_long_io(&self) -> LongIoGuard {
+        self.limbo.enter_long()
     }
 
     fn begin_io(&self) -> IoGuard<'_> {

@@ -4,11 +4,12 @@
 //! disk, as far as the durability asks for, and that all I/O which began before has ended. The
 //! second is known from two counters of users, one for each parity of the epoch.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::format::IoGuard;
+use crate::format::{IoGuard, LongIoGuard};
 
 /// References to a host cluster that are to be given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,8 @@ struct State {
 #[derive(Debug, Default)]
 pub(super) struct Limbo {
     epoch: AtomicUsize,
-    users: [AtomicUsize; 2],
+    /// Shared with I/O that outlives the call which began it.
+    users: Arc<[AtomicUsize; 2]>,
     state: Mutex<State>,
     waiting: AtomicUsize,
 }
@@ -41,13 +43,23 @@ pub(super) struct Limbo {
 impl Limbo {
     /// Registers a use of whatever host clusters a mapping names from now on.
     pub(super) fn enter(&self) -> IoGuard<'_> {
+        IoGuard::counted(&self.users[self.count_in()])
+    }
+
+    /// As [`Limbo::enter`], for a use that outlives the borrow.
+    pub(super) fn enter_long(&self) -> LongIoGuard {
+        LongIoGuard::counted(self.users.clone(), self.count_in())
+    }
+
+    /// Counts one user in; gives the counter.
+    fn count_in(&self) -> usize {
         loop {
             let epoch = self.epoch.load(Ordering::SeqCst);
             let users = &self.users[epoch & 1];
             users.fetch_add(1, Ordering::SeqCst);
             // Counted in the current epoch, or the epoch moved on in between and did not see us.
             if self.epoch.load(Ordering::SeqCst) == epoch {
-                return IoGuard::counted(users);
+                return epoch & 1;
             }
             users.fetch_sub(1, Ordering::SeqCst);
         }

@@ -90,6 +90,41 @@ impl Qcow2 {
         })
     }
 
+    /// As [`Self::map_run`], from what the cache holds: None where a table would have to be read.
+    /// The run may be shorter than it is.
+    pub(super) fn map_cached(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+        let end = self.check_range(offset, len)?;
+        let Some(first) = self.cached_piece(offset, end)? else {
+            return Ok(None);
+        };
+        let mut run = first.len;
+        while offset + run < end {
+            match self.cached_piece(offset + run, end)? {
+                Some(next) if continues(first.kind, run, next.kind) => run += next.len,
+                _ => break,
+            }
+        }
+        Ok(Some(Extent {
+            len: run,
+            kind: first.kind,
+        }))
+    }
+
+    /// As [`Self::in_place_run`], from what the cache holds: whether it covers the whole range.
+    pub(super) fn is_cached_in_place(&self, offset: u64, len: u64) -> bool {
+        let Some(end) = offset.checked_add(len) else {
+            return false;
+        };
+        let mut at = offset;
+        while at < end {
+            match self.cached_piece(at, end) {
+                Ok(Some(piece)) if piece.owned => at += piece.len,
+                _ => return false,
+            }
+        }
+        true
+    }
+
     /// The host offset and length of the longest run that can be overwritten in place, if any.
     pub(super) fn in_place_run(&self, offset: u64, len: u64) -> Result<Option<(u64, u64)>> {
         let end = offset + len;
@@ -120,6 +155,20 @@ impl Qcow2 {
         let (slice, index) = self.l2_slice(table.offset(), offset)?;
         let found = slice.read(|words| self.piece_in(words, index, offset, end));
         found.map_err(|(fault, at)| self.fault(fault, table.offset(), at))
+    }
+
+    /// As [`Self::piece`]; None where the slice would have to be read.
+    fn cached_piece(&self, offset: u64, end: u64) -> Result<Option<Piece>> {
+        let Some(table) = self.l2_table(offset)? else {
+            return self.piece(offset, end).map(Some);
+        };
+        let Some((slice, index)) = self.cached_l2_slice(table.offset(), offset) else {
+            return Ok(None);
+        };
+        let found = slice.read(|words| self.piece_in(words, index, offset, end));
+        found
+            .map(Some)
+            .map_err(|(fault, at)| self.fault(fault, table.offset(), at))
     }
 
     /// The guest offset, at most `end`, of the next range that has an L2 table.

@@ -148,11 +148,22 @@ impl Qcow2 {
 
     /// The slice of the L2 table at `table` that maps the guest offset, and the entry's index in it.
     pub(super) fn l2_slice(&self, table: u64, guest: u64) -> Result<(Arc<Slice>, u64)> {
+        let (offset, index) = self.l2_place(table, guest);
+        Ok((self.slice(Class::L2, offset)?, index))
+    }
+
+    /// As [`Self::l2_slice`], if the slice is in the cache.
+    pub(super) fn cached_l2_slice(&self, table: u64, guest: u64) -> Option<(Arc<Slice>, u64)> {
+        let (offset, index) = self.l2_place(table, guest);
+        Some((self.cache.loaded(Class::L2, offset)?, index))
+    }
+
+    /// Where that slice is, and the entry's index in it.
+    fn l2_place(&self, table: u64, guest: u64) -> (u64, u64) {
         let index = self.layout.l2_index(guest);
         let in_slice = index % self.layout.slice_entries();
         let first = index - in_slice;
-        let offset = table + first * self.layout.l2_entry_size() as u64;
-        Ok((self.slice(Class::L2, offset)?, in_slice))
+        (table + first * self.layout.l2_entry_size() as u64, in_slice)
     }
 
     /// The L1 entry for a guest offset, its table's position checked. None where there is no table.

@@ -13,7 +13,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{
     BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
-    OpenContext, Probe,
+    LongIoGuard, OpenContext, Probe,
 };
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -187,12 +187,25 @@ impl Format for Raw {
         Ok(Extent { len, kind })
     }
 
+    fn locate_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+        self.locate(offset, len).map(Some)
+    }
+
+    fn overwrites_now(&self, offset: u64, _len: u64) -> bool {
+        let guarded = self.guard.is_some() && offset < PROBE_BYTES as u64;
+        !guarded && self.storage.writes_to_memory()
+    }
+
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         main_slot(&self.storage, slot)
     }
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.storage.read_at(buf, self.host(offset))
+    }
+
+    fn begin_long_io(&self) -> LongIoGuard {
+        LongIoGuard::UNGUARDED
     }
 
     fn begin_io(&self) -> IoGuard<'_> {

@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
-use crate::format::{BackingRef, Below, Check, Compress, Format, FormatInfo, IoGuard, raw};
+use crate::format::{
+    BackingRef, Below, Check, Compress, Format, FormatInfo, IoGuard, LongIoGuard, raw,
+};
 use crate::image::align::UnitLock;
 use crate::image::plan::{BackingPlan, DetectZeroes};
 use crate::image::{Backing, Image, Settings};
@@ -66,7 +68,6 @@ impl Fake {
         Image {
             header_file: None,
             node: None,
-            header_file: None,
             location: Location::from_path("fake"),
             filename: "fake".into(),
             base: "fake".into(),
@@ -171,6 +172,10 @@ impl Format for Fake {
             }
         }
         Ok(())
+    }
+
+    fn begin_long_io(&self) -> LongIoGuard {
+        LongIoGuard::UNGUARDED
     }
 
     fn begin_io(&self) -> IoGuard<'_> {

@@ -1,6 +1,7 @@
 //! Reads and writes through the page cache, and the choice between it and direct I/O.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::sync::atomic::Ordering;
 
 use super::FileStorage;
 use crate::error::{Error, Result};
@@ -29,6 +30,28 @@ impl FileStorage {
             done -= filled;
         }
         Ok(())
+    }
+
+    /// Reads from the page cache alone; false where it does not hold the whole range, or where
+    /// that cannot be known.
+    pub(super) fn read_cached(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        if self.direct.is_some() || !self.can.read_now.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let want: usize = bufs.iter().map(|buf| buf.len()).sum();
+        match rw::preadv_now(self.fd(), bufs, offset) {
+            Ok(done) => Ok(done == want),
+            Err(error) => {
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)
+                ) {
+                    self.can.read_now.store(false, Ordering::Relaxed);
+                }
+                // What is wrong, if anything, shows in the read that waits.
+                Ok(false)
+            }
+        }
     }
 
     pub(super) fn write_one(&self, buf: &[u8], offset: u64) -> Result<()> {

@@ -73,6 +73,7 @@ struct Abilities {
     punch_hole: AtomicBool,
     zero_range: AtomicBool,
     allocate: AtomicBool,
+    read_now: AtomicBool,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -242,6 +243,14 @@ impl Storage for FileStorage {
             start = offset.saturating_sub(len);
         }
         let _ = sys::cache::drop_pages(self.fd(), start, offset.saturating_add(len) - start);
+    }
+
+    fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        self.read_cached(bufs, offset)
+    }
+
+    fn writes_to_memory(&self) -> bool {
+        self.direct.is_none() && !self.cache.write_through() && self.kind != Kind::Character
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -167,6 +167,7 @@ pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<File
             punch_hole: AtomicBool::new(true),
             zero_range: AtomicBool::new(true),
             allocate: AtomicBool::new(true),
+            read_now: AtomicBool::new(true),
         },
         locks: Locks::new(locking),
         sync_failed: AtomicI32::new(0),

@@ -1,0 +1,420 @@
+//! Requests on an image that complete later, in any order: the asynchronous side of [`Image`].
+//!
+//! A request whose bytes are in memory completes within the call that submits it: reads through
+//! cached metadata from the page cache, reads of zeroes, and writes to the page cache over bytes
+//! that have their place already. Other reads of one run of a host file go to io_uring where the
+//! kernel has it; all else is done by a few threads, started when first needed.
+
+mod pool;
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result, ResultExt};
+use crate::image::{HostRead, Image, ReadNow};
+use crate::storage::ZeroFlags;
+use crate::sys::event::Event;
+use crate::sys::uring::{Ended, Keep, Ring};
+
+pub use crate::sys::buffer::Buffer;
+
+use pool::{Job, Pool};
+
+/// The most requests that a queue may be made for.
+pub const MAX_DEPTH: u32 = 1 << 16;
+
+/// How soon a kernel is asked again that could not take a request.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// What a queue works on: an image, perhaps behind a handle that a panic marks as unusable.
+pub trait Target: Send + Sync + Debug {
+    /// The image.
+    fn image(&self) -> &Image;
+
+    /// A panic ran through a request on a thread of the queue: the image's state is unknown.
+    fn panicked(&self);
+}
+
+impl Target for Image {
+    fn image(&self) -> &Image {
+        self
+    }
+
+    /// The completion says so.
+    fn panicked(&self) {}
+}
+
+/// How a queue works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// Requests that run at once and that room is kept for, 1 to [`MAX_DEPTH`]. Further ones wait.
+    pub depth: u32,
+    /// Offer a descriptor that is readable while completions wait; see [`Queue::event`].
+    pub event: bool,
+    /// Use io_uring where the kernel has it.
+    pub ring: bool,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self {
+            depth: 64,
+            event: true,
+            ring: true,
+        }
+    }
+}
+
+/// What is to be done. A `durable` change is on the disk, as far as the image's cache mode asks
+/// for, when it completes.
+#[derive(Debug)]
+pub enum Request {
+    /// Fill the buffer with the guest bytes at the offset.
+    Read {
+        /// Where they go.
+        buffer: Buffer,
+        /// Guest offset.
+        offset: u64,
+    },
+    /// Write the buffer to the guest bytes at the offset.
+    Write {
+        /// What to write.
+        buffer: Buffer,
+        /// Guest offset.
+        offset: u64,
+        /// As above.
+        durable: bool,
+    },
+    /// As [`Image::write_zeroes`].
+    WriteZeroes {
+        /// Guest offset.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// How.
+        flags: ZeroFlags,
+        /// As above.
+        durable: bool,
+    },
+    /// As [`Image::discard`].
+    Discard {
+        /// Guest offset.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// As above.
+        durable: bool,
+    },
+    /// Make the writes durable that had completed when this was submitted.
+    Flush,
+}
+
+/// A request that has ended.
+#[derive(Debug)]
+pub struct Completion {
+    /// What [`Queue::submit`] was given.
+    pub token: u64,
+    /// Bytes read, written, zeroed or discarded: all of them, never fewer. 0 for a flush.
+    pub result: Result<u64>,
+    /// The buffer of the request.
+    pub buffer: Option<Buffer>,
+}
+
+/// What the ring keeps of a read.
+#[derive(Debug)]
+struct RingRead {
+    token: u64,
+    /// Guest offset.
+    offset: u64,
+    host: HostRead,
+}
+
+impl Keep for RingRead {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.host.storage.as_fd()
+    }
+}
+
+#[derive(Debug)]
+enum Kernel {
+    /// Not asked for yet.
+    Unknown,
+    /// The requests of this one.
+    Ring(Box<Ring<RingRead>>),
+    /// Not wanted, or the kernel has none.
+    None,
+}
+
+/// A queue of one thread; an image may have many.
+///
+/// Dropping it drops requests that have not begun and waits for the others.
+#[derive(Debug)]
+pub struct Queue {
+    // First, so that the kernel is done with all memory before anything else goes.
+    kernel: Kernel,
+    pool: Option<Pool>,
+    ready: VecDeque<Completion>,
+    target: Arc<dyn Target>,
+    options: QueueOptions,
+    event: Arc<Event>,
+    /// The event may be readable.
+    signalled: bool,
+    /// Requests that threads or the kernel have.
+    away: usize,
+    /// There were such requests.
+    asynchronous: bool,
+}
+
+impl Queue {
+    /// A queue for `target`.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] for a depth out of range, or of making the event.
+    pub fn new(target: Arc<dyn Target>, options: QueueOptions) -> Result<Self> {
+        if !(1..=MAX_DEPTH).contains(&options.depth) {
+            return Err(Error::invalid(format!(
+                "The depth of a queue must be between 1 and {MAX_DEPTH}, not {}",
+                options.depth
+            )));
+        }
+        let event = Event::new()
+            .map_err(|error| Error::io(&error))
+            .context(|| "Could not make an eventfd".into())?;
+        Ok(Self {
+            kernel: if options.ring {
+                Kernel::Unknown
+            } else {
+                Kernel::None
+            },
+            pool: None,
+            ready: VecDeque::with_capacity(options.depth as usize),
+            target,
+            options,
+            event: Arc::new(event),
+            signalled: false,
+            away: 0,
+            asynchronous: false,
+        })
+    }
+
+    /// A descriptor (an eventfd, non-blocking and close-on-exec) that is readable while completions
+    /// wait to be taken; it must not be read or written. None where the options want none.
+    pub fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.options.event.then(|| self.event.as_fd())
+    }
+
+    /// Begins a request; `token` comes back with its completion, which also tells of every error.
+    /// With `more`, others follow at once: the kernel is told of them together, at the latest by
+    /// [`Queue::wait`].
+    pub fn submit(&mut self, token: u64, request: Request, more: bool) {
+        match request {
+            Request::Read { buffer, offset } => self.read(token, buffer, offset),
+            Request::Write {
+                buffer,
+                offset,
+                durable: false,
+            } if self.target.image().overwrites_now(buffer.slices(), offset) => {
+                let image = self.target.image();
+                let result = image.write_vectored_at(buffer.slices(), offset);
+                self.complete(Completion {
+                    token,
+                    result: result.map(|()| buffer.len()),
+                    buffer: Some(buffer),
+                });
+            }
+            request => self.hand_over(token, request),
+        }
+        if !more {
+            self.send();
+        }
+    }
+
+    /// Completes a request that could not even be submitted.
+    pub fn fail(&mut self, token: u64, error: Error) {
+        self.complete(Completion {
+            token,
+            result: Err(error),
+            buffer: None,
+        });
+    }
+
+    /// Requests that were submitted and whose completion was not taken.
+    pub fn outstanding(&self) -> usize {
+        self.away + self.ready.len()
+    }
+
+    /// Waits until `min` completions can be taken, or all that are outstanding where there are
+    /// fewer; gives up after `timeout`. Returns how many there are.
+    ///
+    /// # Errors
+    /// Of waiting for the event.
+    pub fn wait(&mut self, min: usize, timeout: Option<Duration>) -> Result<usize> {
+        self.collect();
+        let min = min.min(self.outstanding());
+        if self.ready.len() < min {
+            // Past the range of the clock is for ever.
+            let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            while self.ready.len() < min {
+                // A kernel that is short of memory is asked again soon.
+                let again = (!self.send()).then(|| Instant::now() + RETRY);
+                let until = [deadline, again].into_iter().flatten().min();
+                let woken = self.event.wait(until).map_err(|error| Error::io(&error))?;
+                self.collect();
+                if !woken && until == deadline {
+                    break;
+                }
+            }
+        }
+        // What is not taken now must show again.
+        self.show();
+        Ok(self.ready.len())
+    }
+
+    /// Takes a completion that [`Queue::wait`] has counted, or that was there at once.
+    pub fn pop(&mut self) -> Option<Completion> {
+        let next = self.ready.pop_front();
+        if self.ready.is_empty() && self.signalled {
+            if self.away == 0 {
+                self.event.clear();
+                self.signalled = false;
+            } else {
+                // Somebody else's signal must not be lost with our own.
+                self.collect();
+                self.show();
+            }
+        }
+        next
+    }
+
+    fn read(&mut self, token: u64, mut buffer: Buffer, offset: u64) {
+        let result = match self.target.image().read_now(buffer.slices_mut(), offset) {
+            Ok(ReadNow::Done) => Ok(buffer.len()),
+            Ok(ReadNow::Host(host)) => return self.read_by_kernel(token, buffer, offset, host),
+            Ok(ReadNow::Waits) => {
+                return self.hand_over(token, Request::Read { buffer, offset });
+            }
+            Err(error) => Err(error),
+        };
+        self.complete(Completion {
+            token,
+            result,
+            buffer: Some(buffer),
+        });
+    }
+
+    fn read_by_kernel(&mut self, token: u64, buffer: Buffer, offset: u64, host: HostRead) {
+        if matches!(self.kernel, Kernel::Unknown) {
+            self.kernel = match Ring::new(self.options.depth, self.event.as_fd()) {
+                Ok(ring) => Kernel::Ring(Box::new(ring)),
+                Err(_) => Kernel::None,
+            };
+        }
+        let buffer = match &mut self.kernel {
+            Kernel::Ring(ring) => {
+                let at = host.offset;
+                let keep = RingRead {
+                    token,
+                    offset,
+                    host,
+                };
+                match ring.read(buffer, keep, at) {
+                    Ok(()) => {
+                        self.away += 1;
+                        self.asynchronous = true;
+                        return;
+                    }
+                    Err(back) => back.0,
+                }
+            }
+            Kernel::Unknown | Kernel::None => {
+                drop(host);
+                buffer
+            }
+        };
+        self.hand_over(token, Request::Read { buffer, offset });
+    }
+
+    /// Gives a request to the threads.
+    fn hand_over(&mut self, token: u64, request: Request) {
+        let pool = self.pool.get_or_insert_with(|| {
+            Pool::new(self.target.clone(), self.event.clone(), self.options.depth)
+        });
+        self.away += 1;
+        self.asynchronous = true;
+        pool.push(Job { token, request });
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        self.ready.push_back(completion);
+        self.show();
+    }
+
+    /// Lets the event say that completions wait.
+    fn show(&mut self) {
+        if self.options.event && !self.signalled && !self.ready.is_empty() {
+            self.event.signal();
+            self.signalled = true;
+        }
+    }
+
+    /// Tells the kernel of new requests; false where it cannot take them now. They stay queued, and
+    /// this is tried again with the next request or wait.
+    fn send(&mut self) -> bool {
+        match &mut self.kernel {
+            Kernel::Ring(ring) => ring.send().is_ok(),
+            Kernel::Unknown | Kernel::None => true,
+        }
+    }
+
+    /// Takes in what threads and the kernel have done.
+    fn collect(&mut self) {
+        if self.away == 0 {
+            // The kernel signals after it has shown a completion, so the last one can be late.
+            if self.asynchronous && self.options.event && self.ready.is_empty() {
+                self.event.clear();
+                self.signalled = false;
+            }
+            return;
+        }
+        // Cleared first: whoever signals from now on has something that is seen next time.
+        self.event.clear();
+        self.signalled = false;
+        while let Kernel::Ring(ring) = &mut self.kernel
+            && let Some(Ended {
+                buffer,
+                keep,
+                result,
+            }) = ring.next()
+        {
+            self.away -= 1;
+            let RingRead {
+                token,
+                offset,
+                host,
+            } = keep;
+            drop(host);
+            if u64::try_from(result).is_ok_and(|done| done == buffer.len()) {
+                self.ready.push_back(Completion {
+                    token,
+                    result: Ok(buffer.len()),
+                    buffer: Some(buffer),
+                });
+            } else {
+                // Short at the end of the file, or an error: the plain way fills in zeroes, tries
+                // again, and knows how to say what is wrong.
+                self.hand_over(token, Request::Read { buffer, offset });
+            }
+        }
+        if let Some(pool) = &self.pool {
+            let before = self.ready.len();
+            pool.take(&mut self.ready);
+            self.away -= self.ready.len() - before;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! The threads that carry out what neither memory nor the kernel can do at once.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+use crate::job::without_signals;
+use crate::queue::{Completion, Request, Target};
+use crate::sys::event::Event;
+
+/// The most threads of one queue.
+const MAX_THREADS: usize = 16;
+
+/// A request on its way.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) token: u64,
+    pub(super) request: Request,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    done: VecDeque<Completion>,
+    /// Threads that wait for a job.
+    idle: usize,
+    /// The event was made readable since the last look.
+    signalled: bool,
+    stop: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: Arc<dyn Target>,
+    event: Arc<Event>,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+/// The threads of one queue.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    limit: usize,
+}
+
+impl Pool {
+    /// No thread yet, at most `depth` of them.
+    pub(super) fn new(target: Arc<dyn Target>, event: Arc<Event>, depth: u32) -> Self {
+        let room = depth as usize;
+        Self {
+            shared: Arc::new(Shared {
+                target,
+                event,
+                state: Mutex::new(State {
+                    jobs: VecDeque::with_capacity(room),
+                    done: VecDeque::with_capacity(room),
+                    ..State::default()
+                }),
+                wake: Condvar::new(),
+            }),
+            threads: Vec::new(),
+            limit: room.min(MAX_THREADS),
+        }
+    }
+
+    /// Adds a job.
+    pub(super) fn push(&mut self, job: Job) {
+        let idle = {
+            let mut state = self.shared.state.lock();
+            state.jobs.push_back(job);
+            state.idle >= state.jobs.len()
+        };
+        if !idle && self.threads.len() < self.limit {
+            self.spawn();
+        }
+        if self.threads.is_empty() {
+            // No thread can be had: done here and now, which is slow but right.
+            self.shared.work_off();
+        } else {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Moves what is done to `ready`.
+    pub(super) fn take(&self, ready: &mut VecDeque<Completion>) {
+        let mut state = self.shared.state.lock();
+        state.signalled = false;
+        ready.append(&mut state.done);
+    }
+
+    /// Threads that were started.
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    fn spawn(&mut self) {
+        let shared = self.shared.clone();
+        let spawned = without_signals(|| {
+            std::thread::Builder::new()
+                .name(format!("platter-queue-{}", self.threads.len() + 1))
+                .spawn(move || shared.serve())
+        });
+        // Fewer threads than wanted do the same work.
+        self.threads.extend(spawned);
+    }
+}
+
+impl Drop for Pool {
+    /// Drops jobs that have not begun and waits for the others.
+    fn drop(&mut self) {
+        let dropped = {
+            let mut state = self.shared.state.lock();
+            state.stop = true;
+            std::mem::take(&mut state.jobs)
+        };
+        drop(dropped);
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            // The jobs cannot panic through `carry_out`.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// The life of a thread.
+    fn serve(&self) {
+        let mut state = self.state.lock();
+        while !state.stop {
+            let Some(job) = state.jobs.pop_front() else {
+                state.idle += 1;
+                self.wake.wait(&mut state);
+                state.idle -= 1;
+                continue;
+            };
+            drop(state);
+            let completion = carry_out(&*self.target, job);
+            state = self.state.lock();
+            self.finish(&mut state, completion);
+        }
+    }
+
+    /// Does all jobs on this thread.
+    fn work_off(&self) {
+        loop {
+            let Some(job) = self.state.lock().jobs.pop_front() else {
+                return;
+            };
+            let completion = carry_out(&*self.target, job);
+            self.finish(&mut self.state.lock(), completion);
+        }
+    }
+
+    fn finish(&self, state: &mut State, completion: Completion) {
+        state.done.push_back(completion);
+        if !std::mem::replace(&mut state.signalled, true) {
+            self.event.signal();
+        }
+    }
+}
+
+/// Runs a job; a panic becomes its error.
+fn carry_out(target: &dyn Target, job: Job) -> Completion {
+    let Job { token, mut request } = job;
+    let result = catch_unwind(AssertUnwindSafe(|| perform(target.image(), &mut request)));
+    let result = result.unwrap_or_else(|payload| {
+        target.panicked();
+        // Dropping a payload can panic in turn; leaking that one is the lesser evil.
+        if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(second);
+        }
+        Err(Error::new(
+            ErrorKind::Internal,
+            "Internal error: a request of a queue panicked",
+        ))
+    });
+    let buffer = match request {
+        Request::Read { buffer, .. } | Request::Write { buffer, .. } => Some(buffer),
+        Request::WriteZeroes { .. } | Request::Discard { .. } | Request::Flush => None,
+    };
+    Completion {
+        token,
+        result,
+        buffer,
+    }
+}
+
+fn perform(image: &Image, request: &mut Request) -> Result<u64> {
+    let (len, durable) = match request {
+        Request::Read { buffer, offset } => {
+            image.read_vectored_at(buffer.slices_mut(), *offset)?;
+            (buffer.len(), false)
+        }
+        Request::Write {
+            buffer,
+            offset,
+            durable,
+        } => {
+            image.write_vectored_at(buffer.slices(), *offset)?;
+            (buffer.len(), *durable)
+        }
+        Request::WriteZeroes {
+            offset,
+            len,
+            flags,
+            durable,
+        } => {
+            image.write_zeroes(*offset, *len, *flags)?;
+            (*len, *durable)
+        }
+        Request::Discard {
+            offset,
+            len,
+            durable,
+        } => {
+            image.discard(*offset, *len)?;
+            (*len, *durable)
+        }
+        Request::Flush => (0, true),
+    };
+    if durable {
+        image.flush()?;
+    }
+    Ok(len)
+}
