@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How far the work has come, in bytes of guest data (or in the unit that the operation documents).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -36,6 +36,9 @@ pub struct JobControl {
     paused: Mutex<bool>,
     resumed: Condvar,
     pausing: AtomicBool,
+    /// Whether there is a deadline, so that most checks need no lock.
+    limited: AtomicBool,
+    deadline: Mutex<Option<Instant>>,
     rate: AtomicU64,
     bucket: Mutex<Option<Instant>>,
     done: AtomicU64,
@@ -66,29 +69,54 @@ impl JobControl {
         self.resumed.notify_all();
     }
 
+    /// Ends the work with [`crate::ErrorKind::Cancelled`] at its first checkpoint when `time` from
+    /// now has passed; None lifts that.
+    pub fn set_deadline(&self, time: Option<Duration>) {
+        let mut deadline = self.deadline.lock();
+        // Past the range of the clock is never.
+        *deadline = time.and_then(|time| Instant::now().checked_add(time));
+        self.limited.store(deadline.is_some(), Ordering::SeqCst);
+    }
+
+    /// As [`JobControl::checkpoint`] without waiting where the work is paused.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Cancelled`]; with the errno `ETIMEDOUT` when the deadline has passed.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        if self.limited.load(Ordering::Relaxed)
+            && self.deadline.lock().is_some_and(|at| at <= Instant::now())
+        {
+            return Err(Error::new(
+                ErrorKind::Cancelled,
+                "Operation cancelled: its deadline has passed",
+            )
+            .with_errno(libc::ETIMEDOUT));
+        }
+        Ok(())
+    }
+
     /// Limits the work to `bytes_per_second`; 0 lifts the limit.
     pub fn set_rate(&self, bytes_per_second: u64) {
         self.rate.store(bytes_per_second, Ordering::Relaxed);
     }
 
-    /// Called by workers between chunks: waits while paused, fails when cancelled.
+    /// Called by workers between chunks: waits while paused, fails when cancelled or late.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Cancelled`].
+    /// As [`JobControl::check`].
     pub fn checkpoint(&self) -> Result<()> {
         if self.pausing.load(Ordering::Relaxed) {
             let mut paused = self.paused.lock();
-            while *paused && !self.is_cancelled() {
+            while *paused && self.check().is_ok() {
                 // A signal handler's cancel cannot notify, so look again from time to time.
                 self.resumed
                     .wait_for(&mut paused, Duration::from_millis(50));
             }
         }
-        if self.is_cancelled() {
-            Err(Error::cancelled())
-        } else {
-            Ok(())
-        }
+        self.check()
     }
 
     /// Takes `bytes` from the rate budget, sleeping as long as the limit asks for.
@@ -296,6 +324,30 @@ mod tests {
         job.control().advance(5);
         assert!(job.tick().is_err());
         assert_eq!(*seen.lock(), [0, 5]);
+    }
+
+    #[test]
+    fn a_deadline_ends_even_paused_and_throttled_work() {
+        let late = |control: &JobControl, outcome: Result<()>| {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Cancelled);
+            assert_eq!(error.os_errno(), Some(libc::ETIMEDOUT));
+            control.set_deadline(None);
+            control.check().unwrap();
+        };
+        let control = JobControl::default();
+        control.set_deadline(Some(Duration::MAX));
+        control.checkpoint().unwrap();
+        control.set_deadline(Some(Duration::ZERO));
+        late(&control, control.checkpoint());
+        control.pause();
+        control.set_deadline(Some(Duration::from_millis(5)));
+        late(&control, control.checkpoint());
+        control.resume();
+        control.set_rate(1);
+        control.throttle(1 << 30).unwrap();
+        control.set_deadline(Some(Duration::from_millis(5)));
+        late(&control, control.throttle(1));
     }
 
     #[test]
