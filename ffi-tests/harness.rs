@@ -213,9 +213,9 @@ macro_rules! programs {
 }
 
 programs!(
-    layout, arguments, options, drivers, policy, inspect, image_io, storage, jobs, operations,
-    snapshots, streams, amend, reports, errors, logging, secrets, lifetimes, panics, signals,
-    cplusplus,
+    layout, arguments, options, drivers, policy, inspect, image_io, queue, storage, jobs,
+    background, operations, snapshots, streams, amend, reports, errors, logging, secrets,
+    lifetimes, panics, signals, cplusplus,
 );
 
 /// The functions that the header declares.

@@ -465,6 +465,23 @@
 #define PLATTER_EXTENT_HOST_OFFSET 16
 
 /**
+ * Flag of `platter_queue_new()`: no descriptor is wanted, which makes each request a little cheaper.
+ */
+#define PLATTER_QUEUE_NO_FD 1
+
+/**
+ * Flag of `platter_queue_new()`: threads do what the calls cannot do at once, although the kernel
+ * could.
+ */
+#define PLATTER_QUEUE_THREADS 2
+
+/**
+ * Flag of a request: others follow at once, so the kernel need not be told of this one yet. It is
+ * told with the next request without this flag, or in `platter_queue_reap()`.
+ */
+#define PLATTER_REQUEST_MORE 256
+
+/**
  * Kind of message: a finding of a check, or another line of the job's normal output.
  */
 #define PLATTER_MESSAGE_NOTE 1
@@ -515,6 +532,11 @@
 #define PLATTER_REPORT_SNAPSHOTS 11
 
 /**
+ * Kind of report: how long requests took.
+ */
+#define PLATTER_REPORT_BENCH 12
+
+/**
  * Kind of report: how large a new image will be.
  */
 #define PLATTER_REPORT_MEASURE 7
@@ -533,6 +555,21 @@
  * Flag of `platter_amend_job_new()`: overwrite a key slot that is in use, erase the last one.
  */
 #define PLATTER_AMEND_FORCE 1
+
+/**
+ * Flag of `platter_bench_job_new()`: write instead of reading.
+ */
+#define PLATTER_BENCH_WRITE 1
+
+/**
+ * Flag of `platter_bench_job_new()`: do not wait for the requests under way before a flush.
+ */
+#define PLATTER_BENCH_NO_DRAIN 2
+
+/**
+ * Flag of `platter_bench_job_new()`: as `PLATTER_QUEUE_THREADS`.
+ */
+#define PLATTER_BENCH_THREADS 4
 
 /**
  * Flag of `platter_check_job_new()`: mend leaked clusters.
@@ -697,7 +734,7 @@ typedef struct platter_error platter_error;
 
 /**
  * An open image. Functions that take it as `const` may be called from several threads at once. Jobs
- * that use it keep it alive.
+ * and queues that use it keep it alive.
  */
 typedef struct platter_image platter_image;
 
@@ -722,6 +759,17 @@ typedef struct platter_options platter_options;
  * What opening an image may do, and how much it may take. What uses it copies it.
  */
 typedef struct platter_policy platter_policy;
+
+/**
+ * Requests on an image that complete later, in any order. A queue belongs to one thread at a time;
+ * an image may have many. It keeps its image alive.
+ *
+ * What is in memory is done within the call that submits it: reads of cached data and of zeroes, and
+ * writes to the page cache over bytes that have their place already. The kernel (io_uring, where it
+ * may be used) or threads of the library, which block all signals, do the rest. Requests that
+ * overlap are done in any order, too: to have one after the other, wait for the first.
+ */
+typedef struct platter_queue platter_queue;
 
 /**
  * What an operation found or did. The caller of the function that made it owns it and frees it with
@@ -950,6 +998,32 @@ typedef struct platter_extent {
 } platter_extent;
 
 /**
+ * The end of a request. The caller owns it.
+ */
+typedef struct platter_completion {
+    /**
+     * What the request was submitted with.
+     */
+    void *user_data;
+    /**
+     * Bytes read, written, zeroed or discarded: all that were asked for, or 0 after a failure.
+     */
+    uint64_t bytes;
+    /**
+     * `PLATTER_OK` or a `PLATTER_STATUS_*`.
+     */
+    int32_t status;
+    /**
+     * The errno of the failure, as `platter_error_errno()`; 0 after success.
+     */
+    int32_t os_errno;
+    /**
+     * 0.
+     */
+    uint64_t reserved[2];
+} platter_completion;
+
+/**
  * How far a job has come.
  */
 typedef struct platter_progress {
@@ -1001,6 +1075,46 @@ typedef struct platter_message {
  */
 typedef void (*platter_message_fn)(const struct platter_message *message,
                                    void *user_data);
+
+/**
+ * What `platter_bench_job_new()` is to send. The caller owns it; `platter_bench_defaults()` fills it.
+ */
+typedef struct platter_bench {
+    /**
+     * Requests in all: 75000.
+     */
+    uint64_t count;
+    /**
+     * Requests at a time: 64.
+     */
+    uint64_t depth;
+    /**
+     * Bytes of each request: 4096.
+     */
+    uint64_t buffer_size;
+    /**
+     * Guest offset of the first request: 0.
+     */
+    uint64_t offset;
+    /**
+     * From the offset of one request to that of the next, which begins anew at the end of the image.
+     * 0 stands for `buffer_size`.
+     */
+    uint64_t step;
+    /**
+     * A flush whenever the number of requests that are left is a multiple of this: 0, for none. Not
+     * below `depth`, and for writes alone.
+     */
+    uint64_t flush_interval;
+    /**
+     * The byte to write, 0 to 255: 0.
+     */
+    uint32_t pattern;
+    /**
+     * 0.
+     */
+    uint32_t reserved[9];
+} platter_bench;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1655,7 +1769,7 @@ int platter_image_open_fd(struct platter_image **out,
 /**
  * Opens the image in storage of the program. `ops` is copied; `name` (may be NULL) stands for the
  * storage in messages and reports. `free_fn` (may be NULL) is called once with `user_data`: when
- * the image is closed and its last job freed, or at once when this call fails. `options` and
+ * the image is closed and its last job or queue freed, or at once when this call fails. `options` and
  * `flags` as for `platter_image_open()`, without `PLATTER_LOCATION_*`.
  *
  * Statuses: as `platter_image_open()`, and those of the callbacks. Threads: any. Since 0.1.
@@ -1676,8 +1790,8 @@ int platter_image_open_storage(struct platter_image **out,
 /**
  * Ends use of an image: writes out cached metadata, makes completed writes durable as the cache
  * mode says, releases locks. The handle is gone in every case, also where this reports a failure;
- * data may be lost then. Where jobs still hold the image it is flushed now, and released with the
- * last of them. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
+ * data may be lost then. Where jobs or queues still hold the image it is flushed now, and released
+ * with the last of them. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
  * is closed.
  *
  * Statuses: OS, NO_SPACE, INVALID. Threads: one, once. Since 0.1.
@@ -1848,6 +1962,174 @@ int platter_image_extent(struct platter_extent *out,
                          struct platter_error **err);
 
 /**
+ * Makes a queue on `image`. `depth` is the number of requests that run at once and that room is kept
+ * for, at most 65536; 0 stands for 64. More may be submitted; they wait their turn. `flags` are bits
+ * of `PLATTER_QUEUE_*`. `*out` belongs to the caller, who frees it with `platter_queue_free()`.
+ *
+ * Statuses: INVALID, OS. Threads: any. Since 0.1.
+ */
+int platter_queue_new(struct platter_queue **out,
+                      const struct platter_image *image,
+                      uint32_t depth,
+                      uint32_t flags,
+                      struct platter_error **err);
+
+/**
+ * An eventfd (non-blocking, close-on-exec) that is readable while completions wait to be reaped, and
+ * now and then a moment longer. `platter_queue_reap()` resets it: do not read or write it. It belongs
+ * to the queue and is closed with it. `flags` must be 0.
+ *
+ * Statuses: INVALID, UNSUPPORTED with `PLATTER_QUEUE_NO_FD`; `*out` is -1 then. Threads: one at a
+ * time. Since 0.1.
+ */
+int platter_queue_fd(int *out,
+                     struct platter_queue *queue,
+                     uint32_t flags,
+                     struct platter_error **err);
+
+/**
+ * Submits a read of `len` guest bytes at `offset` into `buf`, which belongs to the library until the
+ * completion is reaped. `flags` is 0 or `PLATTER_REQUEST_MORE`. Every failure is a completion; a NULL
+ * queue does nothing.
+ *
+ * Statuses of the completion: as `platter_image_read()`. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `buf` is writable for `len` bytes, and nobody else uses it, until the completion is reaped or the
+ * queue freed.
+ */
+void platter_queue_read(struct platter_queue *queue,
+                        void *buf,
+                        size_t len,
+                        uint64_t offset,
+                        void *user_data,
+                        uint32_t flags);
+
+/**
+ * Submits a write of `len` bytes of `buf` at `offset`. `buf` belongs to the library until the
+ * completion is reaped. `flags` are bits of `PLATTER_WRITE_FUA` and `PLATTER_REQUEST_MORE`. Failures
+ * and NULL: as `platter_queue_read()`.
+ *
+ * Statuses of the completion: as `platter_image_write()`. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `buf` is readable for `len` bytes, and nobody writes to it, until the completion is reaped or the
+ * queue freed.
+ */
+void platter_queue_write(struct platter_queue *queue,
+                         const void *buf,
+                         size_t len,
+                         uint64_t offset,
+                         void *user_data,
+                         uint32_t flags);
+
+/**
+ * As `platter_queue_read()`, into `iovcnt` buffers in turn. `iov` itself is copied.
+ *
+ * Statuses of the completion: as `platter_image_readv()`. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `iov` has `iovcnt` entries; each is as `buf` of `platter_queue_read()`.
+ */
+void platter_queue_readv(struct platter_queue *queue,
+                         const struct iovec *iov,
+                         uint32_t iovcnt,
+                         uint64_t offset,
+                         void *user_data,
+                         uint32_t flags);
+
+/**
+ * As `platter_queue_write()`, from `iovcnt` buffers in turn. `iov` itself is copied. A failure may
+ * leave a part written.
+ *
+ * Statuses of the completion: as `platter_image_writev()`. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `iov` has `iovcnt` entries; each is as `buf` of `platter_queue_write()`.
+ */
+void platter_queue_writev(struct platter_queue *queue,
+                          const struct iovec *iov,
+                          uint32_t iovcnt,
+                          uint64_t offset,
+                          void *user_data,
+                          uint32_t flags);
+
+/**
+ * Submits a request to make `len` guest bytes from `offset` read as zeroes. `flags` are bits of
+ * `PLATTER_WRITE_FUA`, `PLATTER_ZERO_MAY_UNMAP`, `PLATTER_ZERO_NO_FALLBACK` and
+ * `PLATTER_REQUEST_MORE`. Failures and NULL: as `platter_queue_read()`.
+ *
+ * Statuses of the completion: as `platter_image_write_zeroes()`. Threads: one at a time. Since 0.1.
+ */
+void platter_queue_write_zeroes(struct platter_queue *queue,
+                                uint64_t offset,
+                                uint64_t len,
+                                void *user_data,
+                                uint32_t flags);
+
+/**
+ * Submits a request to give `len` guest bytes from `offset` back to the host. `flags` are bits of
+ * `PLATTER_WRITE_FUA` and `PLATTER_REQUEST_MORE`. Failures and NULL: as `platter_queue_read()`.
+ *
+ * Statuses of the completion: as `platter_image_discard()`. Threads: one at a time. Since 0.1.
+ */
+void platter_queue_discard(struct platter_queue *queue,
+                           uint64_t offset,
+                           uint64_t len,
+                           void *user_data,
+                           uint32_t flags);
+
+/**
+ * Submits a flush: it makes durable what had completed (reaped or not) when this was called, but
+ * not what is still under way. `flags` is 0 or `PLATTER_REQUEST_MORE`. Failures and NULL: as
+ * `platter_queue_read()`.
+ *
+ * Statuses of the completion: as `platter_image_flush()`. Threads: one at a time. Since 0.1.
+ */
+void platter_queue_flush(struct platter_queue *queue,
+                         void *user_data,
+                         uint32_t flags);
+
+/**
+ * Takes up to `max` completions into `completions` and their number into `*out`. Waits until there
+ * are `min` of them, or all that are outstanding where there are fewer, but for no longer than
+ * `timeout_ms` milliseconds: 0 does not wait, a negative time is for ever. A time that runs out is no
+ * failure. Signals do not end the wait. `flags` must be 0.
+ *
+ * Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `completions` is writable for `max` entries.
+ */
+int platter_queue_reap(size_t *out,
+                       struct platter_queue *queue,
+                       struct platter_completion *completions,
+                       size_t max,
+                       size_t min,
+                       int64_t timeout_ms,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * The number of requests that were submitted and not yet reaped; 0 for NULL.
+ *
+ * Threads: one at a time. Since 0.1.
+ */
+size_t platter_queue_outstanding(struct platter_queue *queue);
+
+/**
+ * Frees a queue. Requests that have not begun are not carried out; those that have are waited for,
+ * so that the library is done with every buffer when this returns. No completion is delivered any
+ * more. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The queue is not used afterwards.
+ */
+void platter_queue_free(struct platter_queue *queue);
+
+/**
  * Sets the callback for progress. `free_fn` (may be NULL) is called once with `user_data`: when the
  * job is freed or another callback is set, or at once when this call fails. `flags` must be 0.
  *
@@ -1991,6 +2273,17 @@ int platter_job_set_rate(const struct platter_job *job,
                          struct platter_error **err);
 
 /**
+ * Ends the job with CANCELLED (and `ETIMEDOUT` as the error's errno) at its next step once
+ * `milliseconds` from now have passed, whether it runs by then, is paused or has not begun; 0 lifts
+ * that. What the job leaves behind is the same as when it is cancelled.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_job_set_deadline(const struct platter_job *job,
+                             uint64_t milliseconds,
+                             struct platter_error **err);
+
+/**
  * Frees a job. One that runs is cancelled, and this waits for its end. NULL does nothing.
  *
  * Since 0.1.
@@ -2070,7 +2363,7 @@ int platter_report_count(size_t *out,
  * `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
  * `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
  * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
- * `virtual-size`. Of an inspection see `platter_inspect()`.
+ * `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`.
  *
  * Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
  *
@@ -2082,6 +2375,21 @@ int platter_report_u64(uint64_t *out,
                        size_t index,
                        const char *key,
                        struct platter_error **err);
+
+/**
+ * A number of entry `index` that need not be whole, by the key of the JSON; whole ones too. Keys of
+ * bench: `seconds`, `requests-per-second`.
+ *
+ * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `key` is NULL or NUL-terminated.
+ */
+int platter_report_double(double *out,
+                          const struct platter_report *report,
+                          size_t index,
+                          const char *key,
+                          struct platter_error **err);
 
 /**
  * A truth of entry `index`, by the key of the JSON. Keys of info: `encrypted`, `dirty-flag`. Map:
@@ -2150,6 +2458,31 @@ int platter_amend_job_new(struct platter_job **out,
                           const struct platter_image *image,
                           const struct platter_options *options,
                           const struct platter_secrets *secrets,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Fills `*out` with the defaults of `qemu-img bench`.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_bench_defaults(struct platter_bench *out,
+                           struct platter_error **err);
+
+/**
+ * Makes a job that sends the requests of `bench` to `image` through a queue of its own and takes the
+ * time. With `PLATTER_BENCH_WRITE` it overwrites the guest's data! `flags` are bits of
+ * `PLATTER_BENCH_*`. The job's summary announces the test, in one line or two. The report has
+ * `requests`, `flushes`, `bytes`, `seconds` and `requests-per-second`; progress counts requests. A
+ * cancelled job has written what it has written. The job keeps the image alive. `*out` belongs to
+ * the caller, who frees it with `platter_job_free()`.
+ *
+ * Statuses: INVALID; of the job: LIMIT where the buffers would take more than 4 GiB, and those of the
+ * first request that fails. Threads: any. Since 0.1.
+ */
+int platter_bench_job_new(struct platter_job **out,
+                          const struct platter_image *image,
+                          const struct platter_bench *bench,
                           uint32_t flags,
                           struct platter_error **err);
 

@@ -15,7 +15,7 @@ use platter::{Image, Location, OpenOptions, OpenPolicy};
 
 const SIZE: u64 = 4 << 20;
 const DEPTH: usize = 24;
-const STEPS: u64 = 1500;
+const STEPS: u64 = 800;
 
 struct Random(u64);
 
@@ -77,7 +77,7 @@ fn storm(image: Image, dir: &Dir, ring: bool, writable: bool) {
     let mut queue = Queue::new(image.clone(), options).unwrap();
     let mut away: HashMap<u64, Away> = HashMap::new();
     for token in 0..STEPS {
-        if token % 300 == 0 {
+        if token % 200 == 0 {
             drop_cache(dir);
         }
         let start = random.below(SIZE);

@@ -6,6 +6,7 @@
 
 mod disk;
 mod encryption;
+mod requests;
 mod rows;
 mod run;
 mod table;

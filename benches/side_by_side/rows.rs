@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::run::{self, Cost};
-use crate::{Setup, encryption, table};
+use crate::{Setup, encryption, requests, table};
 
 /// One comparison: our command, one or more of theirs, and what is prepared and checked.
 pub struct Row<'a> {
@@ -188,6 +188,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
     encryption::measure(setup)?;
     tables(setup)?;
     memory(setup, &rows)?;
+    requests::measure(setup)?;
     sharing(setup)
 }
 

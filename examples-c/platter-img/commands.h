@@ -5,6 +5,7 @@
 #include "options.h"
 
 extern const struct command command_amend;
+extern const struct command command_bench;
 extern const struct command command_check;
 extern const struct command command_commit;
 extern const struct command command_compare;

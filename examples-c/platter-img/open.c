@@ -50,19 +50,22 @@ uint32_t open_flags(const struct open_request *request)
     return request->force_share ? PLATTER_OPEN_FORCE_SHARE : 0;
 }
 
-bool open_cache_is_valid(const char *cache, bool is_source)
+bool open_cache_is_known(const char *cache)
 {
     platter_open_options *options = NULL;
-    bool valid = false;
+    const bool known = platter_open_options_new(&options, 0, NULL) == PLATTER_OK &&
+                       platter_open_options_set_cache(options, cache, 0, NULL) == PLATTER_OK;
 
-    if (cache == NULL)
-        return true;
-    valid = platter_open_options_new(&options, 0, NULL) == PLATTER_OK &&
-            platter_open_options_set_cache(options, cache, 0, NULL) == PLATTER_OK;
     platter_open_options_free(options);
-    if (!valid)
-        print_error("Invalid %s option: %s", is_source ? "source cache" : "cache", cache);
-    return valid;
+    return known;
+}
+
+bool open_cache_is_valid(const char *cache, bool is_source)
+{
+    if (cache == NULL || open_cache_is_known(cache))
+        return true;
+    print_error("Invalid %s option: %s", is_source ? "source cache" : "cache", cache);
+    return false;
 }
 
 platter_image *open_image(const char *name, const struct open_request *request, uint32_t flags)

@@ -20,7 +20,8 @@ platter_open_options *open_options(const struct open_request *request);
 /* The PLATTER_LOCATION_ flag and, for sources, the PLATTER_OPEN_ flag that the request asks for. */
 uint32_t open_location_flags(bool image_opts);
 uint32_t open_flags(const struct open_request *request);
-/* Whether the cache mode is one; reported if not. */
+/* Whether there is a cache mode of that name; the same where one was given, reported if not. */
+bool open_cache_is_known(const char *cache);
 bool open_cache_is_valid(const char *cache, bool is_source);
 /* Opens an image with further PLATTER_OPEN_ flags and prints its warnings; NULL after a message. */
 platter_image *open_image(const char *name, const struct open_request *request, uint32_t flags);

@@ -452,6 +452,7 @@ static void jobs(void)
     NO_NULL(platter_job_pause(NULL, &err), "job");
     NO_NULL(platter_job_resume(NULL, &err), "job");
     NO_NULL(platter_job_set_rate(NULL, 1, &err), "job");
+    NO_NULL(platter_job_set_deadline(NULL, 1, &err), "job");
     platter_job_cancel(NULL);
     platter_job_free(NULL);
     OK(platter_job_run(job, 0, &err));
@@ -490,6 +491,14 @@ static void jobs(void)
     FAILS(platter_report_u64(&number, report, 0, "x", &err), PLATTER_STATUS_NOT_FOUND, "'x'");
     FAILS(platter_report_u64(&number, report, 99, "start", &err), PLATTER_STATUS_NOT_FOUND, "99");
     FAILS(platter_report_u64(&number, report, 0, "zero", &err), PLATTER_STATUS_INVALID, "'zero'");
+    double real = 7;
+    NO_NULL(platter_report_double(NULL, report, 0, "start", &err), "out");
+    NO_NULL(platter_report_double(&real, NULL, 0, "start", &err), "report");
+    NO_NULL(platter_report_double(&real, report, 0, NULL, &err), "key");
+    CHECK(real == 0);
+    FAILS(platter_report_double(&real, report, 0, "zero", &err), PLATTER_STATUS_INVALID, "'zero'");
+    FAILS(platter_report_double(&real, report, 0, "x", &err), PLATTER_STATUS_NOT_FOUND, "'x'");
+    OK(platter_report_double(&real, report, 0, "start", &err));
     NO_NULL(platter_report_bool(NULL, report, 0, "zero", &err), "out");
     NO_NULL(platter_report_bool(&truth, NULL, 0, "zero", &err), "report");
     CHECK(!truth);
@@ -672,6 +681,107 @@ static void copies(void)
     platter_dd_free(dd);
     platter_dd_free(NULL);
     CHECK(access("c", F_OK) != 0);
+static void refused(platter_queue *queue)
+{
+    platter_completion done = {0};
+    size_t count = 7;
+    OK(platter_queue_reap(&count, queue, &done, 1, 1, 0, 0, &err));
+    CHECK(count == 1 && done.status == PLATTER_STATUS_INVALID && done.bytes == 0);
+    CHECK(done.user_data == &frees && done.os_errno == EINVAL);
+}
+
+static void queues(void)
+{
+    char buf[4] = "";
+    struct iovec iov[2] = {{buf, 4}, {NULL, 4}};
+    platter_completion done;
+    platter_queue *queue = POISONED;
+    platter_image *image = open_image("a.raw", "raw", PLATTER_OPEN_WRITE);
+    NO_NULL(platter_queue_new(NULL, image, 0, 0, &err), "out");
+    NO_NULL(platter_queue_new(&queue, NULL, 0, 0, &err), "image");
+    CHECK(queue == NULL);
+    NO_FLAG(platter_queue_new(&queue, image, 0, BAD, &err));
+    FAILS(platter_queue_new(&queue, image, 65537, 0, &err), PLATTER_STATUS_INVALID, "65537");
+    OK(platter_queue_new(&queue, image, 65536, 0, &err));
+    platter_queue_free(queue);
+    OK(platter_queue_new(&queue, image, 1, 0, &err));
+
+    int fd = 7;
+    size_t count = 7;
+    NO_NULL(platter_queue_fd(NULL, queue, 0, &err), "out");
+    NO_NULL(platter_queue_fd(&fd, NULL, 0, &err), "queue");
+    CHECK(fd == -1);
+    NO_FLAG(platter_queue_fd(&fd, queue, BAD, &err));
+    NO_NULL(platter_queue_reap(NULL, queue, &done, 1, 0, 0, 0, &err), "out");
+    NO_NULL(platter_queue_reap(&count, NULL, &done, 1, 0, 0, 0, &err), "queue");
+    NO_NULL(platter_queue_reap(&count, queue, NULL, 1, 0, 0, 0, &err), "completions");
+    NO_FLAG(platter_queue_reap(&count, queue, &done, 1, 0, 0, BAD, &err));
+    FAILS(platter_queue_reap(&count, queue, &done, 1, 2, 0, 0, &err), PLATTER_STATUS_INVALID,
+          "'min'");
+    CHECK(count == 0);
+
+    /* Without a queue there is nobody to tell. */
+    platter_queue_read(NULL, buf, 4, 0, NULL, 0);
+    platter_queue_write(NULL, buf, 4, 0, NULL, 0);
+    platter_queue_readv(NULL, iov, 1, 0, NULL, 0);
+    platter_queue_writev(NULL, iov, 1, 0, NULL, 0);
+    platter_queue_write_zeroes(NULL, 0, 1, NULL, 0);
+    platter_queue_discard(NULL, 0, 1, NULL, 0);
+    platter_queue_flush(NULL, NULL, 0);
+    CHECK(platter_queue_outstanding(NULL) == 0);
+    platter_queue_free(NULL);
+
+    platter_queue_read(queue, NULL, 4, 0, &frees, 0);
+    refused(queue);
+    platter_queue_read(queue, buf, SIZE_MAX, 0, &frees, 0);
+    refused(queue);
+    platter_queue_read(queue, buf, 4, 0, &frees, PLATTER_WRITE_FUA);
+    refused(queue);
+    platter_queue_write(queue, NULL, 4, 0, &frees, 0);
+    refused(queue);
+    platter_queue_write(queue, buf, 4, 0, &frees, BAD);
+    refused(queue);
+    platter_queue_readv(queue, NULL, 1, 0, &frees, 0);
+    refused(queue);
+    platter_queue_readv(queue, iov, 2, 0, &frees, 0);
+    refused(queue);
+    platter_queue_readv(queue, iov, 1, 0, &frees, BAD);
+    refused(queue);
+    platter_queue_writev(queue, iov, 2, 0, &frees, 0);
+    refused(queue);
+    platter_queue_writev(queue, iov, 1, 0, &frees, BAD);
+    refused(queue);
+    platter_queue_write_zeroes(queue, 0, 1, &frees, BAD);
+    refused(queue);
+    platter_queue_discard(queue, 0, 1, &frees, PLATTER_ZERO_MAY_UNMAP);
+    refused(queue);
+    platter_queue_flush(queue, &frees, PLATTER_WRITE_FUA);
+    refused(queue);
+    platter_queue_free(queue);
+
+    platter_bench bench;
+    platter_job *job = POISONED;
+    NO_NULL(platter_bench_defaults(NULL, &err), "out");
+    OK(platter_bench_defaults(&bench, &err));
+    NO_NULL(platter_bench_job_new(NULL, image, &bench, 0, &err), "out");
+    NO_NULL(platter_bench_job_new(&job, NULL, &bench, 0, &err), "image");
+    NO_NULL(platter_bench_job_new(&job, image, NULL, 0, &err), "bench");
+    CHECK(job == NULL);
+    NO_FLAG(platter_bench_job_new(&job, image, &bench, BAD, &err));
+    bench.pattern = 256;
+    FAILS(platter_bench_job_new(&job, image, &bench, 0, &err), PLATTER_STATUS_INVALID, "pattern");
+    bench.pattern = 0;
+    bench.reserved[8] = 1;
+    FAILS(platter_bench_job_new(&job, image, &bench, 0, &err), PLATTER_STATUS_INVALID, "reserved");
+    bench.reserved[8] = 0;
+    bench.count = 0;
+    FAILS(platter_bench_job_new(&job, image, &bench, 0, &err), PLATTER_STATUS_INVALID,
+          "request count");
+    bench.count = 1;
+    bench.flush_interval = 100;
+    FAILS(platter_bench_job_new(&job, image, &bench, 0, &err), PLATTER_STATUS_INVALID,
+          "only available in write tests");
+    OK(platter_image_close(image, 0, &err));
 }
 
 int main(void)
@@ -685,6 +795,7 @@ int main(void)
     inspect();
     amendment();
     jobs();
+    queues();
     create();
     convert();
     copies();

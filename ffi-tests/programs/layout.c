@@ -47,6 +47,23 @@ AT(platter_extent, depth, 24);
 AT(platter_extent, flags, 28);
 AT(platter_extent, reserved, 32);
 
+SIZE(platter_completion, 40);
+AT(platter_completion, user_data, 0);
+AT(platter_completion, bytes, 8);
+AT(platter_completion, status, 16);
+AT(platter_completion, os_errno, 20);
+AT(platter_completion, reserved, 24);
+
+SIZE(platter_bench, 88);
+AT(platter_bench, count, 0);
+AT(platter_bench, depth, 8);
+AT(platter_bench, buffer_size, 16);
+AT(platter_bench, offset, 24);
+AT(platter_bench, step, 32);
+AT(platter_bench, flush_interval, 40);
+AT(platter_bench, pattern, 48);
+AT(platter_bench, reserved, 52);
+
 SIZE(platter_progress, 32);
 AT(platter_progress, done, 0);
 AT(platter_progress, total, 8);

@@ -69,6 +69,22 @@ int main(void)
     platter_job_free(job);
     FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
 
+    /* A request is a completion all the same, and both the queue and its image refuse more. */
+    image = open_image("a.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    platter_queue *queue;
+    platter_completion done;
+    size_t count;
+    OK(platter_queue_new(&queue, image, 1, 0, &err));
+    platter_testing_panic_at(1);
+    platter_queue_read(queue, &byte, 1, 0, &byte, 0);
+    for (int i = 0; i < 2; i++) {
+        OK(platter_queue_reap(&count, queue, &done, 1, 1, 0, 0, &err));
+        CHECK(count == 1 && done.user_data == &byte && done.status == PLATTER_STATUS_INTERNAL);
+        platter_queue_flush(queue, &byte, 0);
+    }
+    FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
+    platter_queue_free(queue);
+
     /* A registration that panics still frees the user data once. */
     image = open_image("a.qcow2", "qcow2", 0);
     OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));

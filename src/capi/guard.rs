@@ -69,7 +69,7 @@ macro_rules! zero_is_empty {
     )*};
 }
 
-zero_is_empty!(bool, c_int, u32, u64, usize);
+zero_is_empty!(bool, c_int, u32, u64, usize, f64);
 
 /// The place of a `platter_error **`.
 pub(super) type ErrOut<'a> = Option<&'a mut MaybeUninit<*mut platter_error>>;

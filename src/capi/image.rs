@@ -20,13 +20,13 @@ use crate::log::{Level, log};
 use crate::storage::{CallbackStorage, FileOpen, FileStorage, file};
 
 /// An open image. Functions that take it as `const` may be called from several threads at once. Jobs
-/// that use it keep it alive.
+/// and queues that use it keep it alive.
 #[derive(Debug)]
 pub struct platter_image {
     shared: Arc<Shared>,
 }
 
-/// What an image handle and the jobs on it share.
+/// What an image handle, the jobs and the queues on it share.
 #[derive(Debug)]
 pub(super) struct Shared {
     poison: Poison,
@@ -186,7 +186,7 @@ pub(super) unsafe fn borrowed_file(
 
 /// Opens the image in storage of the program. `ops` is copied; `name` (may be NULL) stands for the
 /// storage in messages and reports. `free_fn` (may be NULL) is called once with `user_data`: when
-/// the image is closed and its last job freed, or at once when this call fails. `options` and
+/// the image is closed and its last job or queue freed, or at once when this call fails. `options` and
 /// `flags` as for `platter_image_open()`, without `PLATTER_LOCATION_*`.
 ///
 /// Statuses: as `platter_image_open()`, and those of the callbacks. Threads: any. Since 0.1.
@@ -230,8 +230,8 @@ fn opened(image: Image) -> *mut platter_image {
 
 /// Ends use of an image: writes out cached metadata, makes completed writes durable as the cache
 /// mode says, releases locks. The handle is gone in every case, also where this reports a failure;
-/// data may be lost then. Where jobs still hold the image it is flushed now, and released with the
-/// last of them. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
+/// data may be lost then. Where jobs or queues still hold the image it is flushed now, and released
+/// with the last of them. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
 /// is closed.
 ///
 /// Statuses: OS, NO_SPACE, INVALID. Threads: one, once. Since 0.1.

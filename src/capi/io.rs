@@ -188,14 +188,8 @@ pub extern "C" fn platter_image_write_zeroes(
             flags,
             PLATTER_WRITE_FUA | PLATTER_ZERO_MAY_UNMAP | PLATTER_ZERO_NO_FALLBACK,
         )?;
-        let mut zero = ZeroFlags::empty();
-        zero.set(ZeroFlags::MAY_UNMAP, flags & PLATTER_ZERO_MAY_UNMAP != 0);
-        zero.set(
-            ZeroFlags::NO_FALLBACK,
-            flags & PLATTER_ZERO_NO_FALLBACK != 0,
-        );
         let image = image.shared();
-        image.write_zeroes(offset, len, zero)?;
+        image.write_zeroes(offset, len, zero_flags(flags))?;
         flush_if(image, flags)
     })
 }
@@ -284,6 +278,17 @@ pub extern "C" fn platter_image_extent(
     })
 }
 
+/// The flags of zeroing among those of a call.
+pub(super) fn zero_flags(flags: u32) -> ZeroFlags {
+    let mut zero = ZeroFlags::empty();
+    zero.set(ZeroFlags::MAY_UNMAP, flags & PLATTER_ZERO_MAY_UNMAP != 0);
+    zero.set(
+        ZeroFlags::NO_FALLBACK,
+        flags & PLATTER_ZERO_NO_FALLBACK != 0,
+    );
+    zero
+}
+
 fn flush_if(image: &Image, flags: u32) -> Result<()> {
     if flags & PLATTER_WRITE_FUA != 0 {
         image.flush()
@@ -309,7 +314,8 @@ fn check_vector(image: &Image, iov: &[iovec], offset: u64) -> Result<()> {
     }
 }
 
-unsafe fn vector<'a>(iov: *const iovec, iovcnt: u32) -> Result<&'a [iovec]> {
+/// The `iovcnt` entries at `iov`.
+pub(super) unsafe fn vector<'a>(iov: *const iovec, iovcnt: u32) -> Result<&'a [iovec]> {
     if iovcnt == 0 {
         return Ok(&[]);
     }
@@ -338,7 +344,8 @@ unsafe fn source<'a>(buf: *const c_void, len: usize, name: &str) -> Result<&'a [
     Ok(unsafe { std::slice::from_raw_parts(buf.cast(), len) })
 }
 
-fn check_buffer(buf: *const c_void, len: usize, name: &str) -> Result<()> {
+/// Refuses a buffer that no slice can be.
+pub(super) fn check_buffer(buf: *const c_void, len: usize, name: &str) -> Result<()> {
     if buf.is_null() && len != 0 {
         return Err(Error::invalid(format!("Parameter '{name}' is NULL")));
     }

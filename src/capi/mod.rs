@@ -29,12 +29,14 @@ pub mod secret;
 
 pub mod image;
 pub mod io;
+pub mod queue;
 pub mod storage;
 
 pub mod job;
 pub mod report;
 
 pub mod amend;
+pub mod bench;
 pub mod check;
 pub mod commit;
 pub mod compare;

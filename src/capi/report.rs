@@ -18,6 +18,7 @@ use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::SnapshotInfo;
 use crate::format::inspect::{Finding, Reference};
+use crate::ops::bench::BenchReport;
 use crate::ops::check::CheckOutcome;
 use crate::ops::compare::{CompareReport, Comparison};
 use crate::ops::convert::ConvertReport;
@@ -41,6 +42,8 @@ pub const PLATTER_REPORT_CONVERT: u32 = 5;
 pub const PLATTER_REPORT_CREATE: u32 = 6;
 /// Kind of report: the internal snapshots of an image.
 pub const PLATTER_REPORT_SNAPSHOTS: u32 = 11;
+/// Kind of report: how long requests took.
+pub const PLATTER_REPORT_BENCH: u32 = 12;
 
 /// Kind of report: how large a new image will be.
 pub const PLATTER_REPORT_MEASURE: u32 = 7;
@@ -78,6 +81,7 @@ pub(super) enum Content {
     Measure(MeasureReport),
     Snapshots(SnapshotReport),
     Inspect(InspectReport),
+    Bench(BenchReport),
     Create {
         summary: String,
     },
@@ -129,6 +133,7 @@ impl Inner {
                 Content::Inspect(report) => report.json(),
                 Content::Compare(_)
                 | Content::Convert(_)
+                | Content::Bench(_)
                 | Content::Create { .. }
                 | Content::Done { .. } => {
                     let object: Map<_, _> = self
@@ -152,6 +157,7 @@ impl Inner {
                 Content::Compare(report) => (report.text(), Ok(())),
                 Content::Snapshots(report) => (report.text(), Ok(())),
                 Content::Inspect(report) => (report.text(), Ok(())),
+                Content::Bench(report) => (report.text(), Ok(())),
                 Content::Convert(_) | Content::Done { .. } => (String::new(), Ok(())),
                 Content::Create { summary } => (format!("{summary}\n"), Ok(())),
             };
@@ -185,6 +191,7 @@ impl Inner {
             Content::Compare(report) => Some(compare_fields(report)),
             Content::Convert(report) => Some(convert_fields(report)),
             Content::Measure(report) => Some(measure_fields(report)),
+            Content::Bench(report) => Some(bench_fields(report)),
             Content::Create { summary } => Some(vec![("summary", summary.as_str().into())]),
             Content::Done { virtual_size } => {
                 Some(Fields(Vec::new()).maybe("virtual-size", *virtual_size).0)
@@ -348,6 +355,16 @@ fn measure_fields(report: &MeasureReport) -> Vec<(&'static str, Value)> {
         .0
 }
 
+fn bench_fields(report: &BenchReport) -> Vec<(&'static str, Value)> {
+    Fields(Vec::new())
+        .add("requests", report.requests)
+        .add("flushes", report.flushes)
+        .add("bytes", report.bytes)
+        .add("seconds", report.time.as_secs_f64())
+        .add("requests-per-second", report.rate())
+        .0
+}
+
 /// The kind of report, a `PLATTER_REPORT_*`. 0 for NULL.
 ///
 /// Threads: any. Since 0.1.
@@ -363,6 +380,7 @@ pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
         Content::Measure(_) => PLATTER_REPORT_MEASURE,
         Content::Snapshots(_) => PLATTER_REPORT_SNAPSHOTS,
         Content::Inspect(_) => PLATTER_REPORT_INSPECT,
+        Content::Bench(_) => PLATTER_REPORT_BENCH,
         Content::Done { .. } => PLATTER_REPORT_DONE,
     })
 }
@@ -468,7 +486,7 @@ pub extern "C" fn platter_report_count(
 /// `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
 /// `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
 /// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
-/// `virtual-size`. Of an inspection see `platter_inspect()`.
+/// `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`.
 ///
 /// Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
 ///
@@ -487,6 +505,29 @@ pub unsafe extern "C" fn platter_report_u64(
         let key = unsafe { utf8(key, "key")? };
         let value = report.inner.field(index, key)?;
         value.as_u64().ok_or_else(|| wrong_type(key, "a number"))
+    })
+}
+
+/// A number of entry `index` that need not be whole, by the key of the JSON; whole ones too. Keys of
+/// bench: `seconds`, `requests-per-second`.
+///
+/// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `key` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_report_double(
+    out: Option<&mut MaybeUninit<f64>>,
+    report: Option<&platter_report>,
+    index: usize,
+    key: *const c_char,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, report, "report", err, |report| {
+        // SAFETY: by the contract of this function.
+        let key = unsafe { utf8(key, "key")? };
+        let value = report.inner.field(index, key)?;
+        value.as_f64().ok_or_else(|| wrong_type(key, "a number"))
     })
 }
 

@@ -1,6 +1,7 @@
 //! One module per operation.
 
 pub mod amend;
+pub mod bench;
 pub mod check;
 pub mod commit;
 pub mod compare;

@@ -1,6 +1,7 @@
 //! The command-line tool against the installed `qemu-img`: the same command lines in two equal
 //! directories must print the same, end with the same code and leave the same images.
 
+mod bench;
 mod build;
 #[path = "../common/mod.rs"]
 mod common;

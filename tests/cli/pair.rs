@@ -18,6 +18,8 @@ pub enum Loose {
     DiskSize,
     /// How often the progress line is printed depends on the pace of the work.
     Progress,
+    /// The time that `bench` prints.
+    Time,
 }
 
 /// The two directories.
@@ -317,6 +319,13 @@ fn normal(text: &str, loose: Loose) -> String {
                     .any(|start| line.trim_start().starts_with(start))
             })
             .collect(),
+        Loose::Time => text
+            .split_inclusive('\n')
+            .map(|line| match line.strip_prefix("Run completed in ") {
+                Some(time) if is_seconds(time) => "Run completed in T seconds.\n",
+                _ => line,
+            })
+            .collect(),
         Loose::Progress => {
             let mut seen = false;
             text.split_inclusive('\r')
@@ -328,6 +337,16 @@ fn normal(text: &str, loose: Loose) -> String {
                 .collect()
         }
     }
+}
+
+/// Whether the text is a time with three digits: `1.234 seconds.`
+fn is_seconds(text: &str) -> bool {
+    let number = text.strip_suffix(" seconds.\n");
+    let parts = number.and_then(|number| number.split_once('.'));
+    parts.is_some_and(|(whole, part)| {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        digits(whole) && digits(part) && part.len() == 3
+    })
 }
 
 /// Takes out of `info`'s JSON what depends on how a tool lays out the file.

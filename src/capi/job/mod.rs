@@ -1,10 +1,11 @@
-//! Jobs: long work with progress, cancel, pause and a rate limit.
+//! Jobs: long work with progress, cancel, pause, a rate limit and a deadline.
 
 mod run;
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::capi::error::platter_error;
 use crate::capi::guard::{
@@ -367,6 +368,21 @@ pub extern "C" fn platter_job_set_rate(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     control(job, err, |control| control.set_rate(bytes_per_second))
+}
+
+/// Ends the job with CANCELLED (and `ETIMEDOUT` as the error's errno) at its next step once
+/// `milliseconds` from now have passed, whether it runs by then, is paused or has not begun; 0 lifts
+/// that. What the job leaves behind is the same as when it is cancelled.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_job_set_deadline(
+    job: Option<&platter_job>,
+    milliseconds: u64,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    let time = (milliseconds != 0).then(|| Duration::from_millis(milliseconds));
+    control(job, err, |control| control.set_deadline(time))
 }
 
 fn control(

@@ -1,0 +1,129 @@
+//! The job that sends many requests to an image and takes the time.
+
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
+
+use crate::capi::error::platter_error;
+use crate::capi::guard::{OutValue, call_out, check_flags, given};
+use crate::capi::image::{platter_image, shared_of};
+use crate::capi::job::{NewJob, platter_job};
+use crate::capi::report::Content;
+use crate::capi::text::c_string;
+use crate::error::{Error, Result};
+use crate::ops::bench::{BenchRequest, bench};
+
+/// Flag of `platter_bench_job_new()`: write instead of reading.
+pub const PLATTER_BENCH_WRITE: u32 = 1;
+/// Flag of `platter_bench_job_new()`: do not wait for the requests under way before a flush.
+pub const PLATTER_BENCH_NO_DRAIN: u32 = 2;
+/// Flag of `platter_bench_job_new()`: as `PLATTER_QUEUE_THREADS`.
+pub const PLATTER_BENCH_THREADS: u32 = 4;
+
+/// What `platter_bench_job_new()` is to send. The caller owns it; `platter_bench_defaults()` fills it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct platter_bench {
+    /// Requests in all: 75000.
+    pub count: u64,
+    /// Requests at a time: 64.
+    pub depth: u64,
+    /// Bytes of each request: 4096.
+    pub buffer_size: u64,
+    /// Guest offset of the first request: 0.
+    pub offset: u64,
+    /// From the offset of one request to that of the next, which begins anew at the end of the image.
+    /// 0 stands for `buffer_size`.
+    pub step: u64,
+    /// A flush whenever the number of requests that are left is a multiple of this: 0, for none. Not
+    /// below `depth`, and for writes alone.
+    pub flush_interval: u64,
+    /// The byte to write, 0 to 255: 0.
+    pub pattern: u32,
+    /// 0.
+    pub reserved: [u32; 9],
+}
+
+impl OutValue for platter_bench {
+    fn empty() -> Self {
+        Self::default()
+    }
+}
+
+/// Fills `*out` with the defaults of `qemu-img bench`.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_bench_defaults(
+    out: Option<&mut MaybeUninit<platter_bench>>,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        let defaults = BenchRequest::default();
+        Ok(platter_bench {
+            count: defaults.count,
+            depth: defaults.depth,
+            buffer_size: defaults.buffer_size,
+            offset: defaults.offset,
+            step: defaults.step,
+            flush_interval: defaults.flush_interval,
+            ..platter_bench::default()
+        })
+    })
+}
+
+/// Makes a job that sends the requests of `bench` to `image` through a queue of its own and takes the
+/// time. With `PLATTER_BENCH_WRITE` it overwrites the guest's data! `flags` are bits of
+/// `PLATTER_BENCH_*`. The job's summary announces the test, in one line or two. The report has
+/// `requests`, `flushes`, `bytes`, `seconds` and `requests-per-second`; progress counts requests. A
+/// cancelled job has written what it has written. The job keeps the image alive. `*out` belongs to
+/// the caller, who frees it with `platter_job_free()`.
+///
+/// Statuses: INVALID; of the job: LIMIT where the buffers would take more than 4 GiB, and those of the
+/// first request that fails. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_bench_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    image: Option<&platter_image>,
+    bench: Option<&platter_bench>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(
+            flags,
+            PLATTER_BENCH_WRITE | PLATTER_BENCH_NO_DRAIN | PLATTER_BENCH_THREADS,
+        )?;
+        let images = vec![shared_of(image, "image")?];
+        let request = request(given(bench, "bench")?, flags)?.checked()?;
+        Ok(NewJob::new().into_handle(
+            "bench",
+            Some(c_string(request.summary())),
+            images,
+            Box::new(move |job, images| {
+                self::bench(images[0].clone(), &request, job).map(Content::Bench)
+            }),
+        ))
+    })
+}
+
+fn request(from: &platter_bench, flags: u32) -> Result<BenchRequest> {
+    if from.reserved != [0; 9] {
+        return Err(Error::invalid(
+            "Parameter 'bench' has reserved members that are not 0",
+        ));
+    }
+    let pattern = u8::try_from(from.pattern).map_err(|_| {
+        Error::invalid("Invalid pattern byte specified. Must be between 0 and 255.")
+    })?;
+    Ok(BenchRequest {
+        count: from.count,
+        depth: from.depth,
+        buffer_size: from.buffer_size,
+        offset: from.offset,
+        step: from.step,
+        write: (flags & PLATTER_BENCH_WRITE != 0).then_some(pattern),
+        flush_interval: from.flush_interval,
+        drain: flags & PLATTER_BENCH_NO_DRAIN == 0,
+        ring: flags & PLATTER_BENCH_THREADS == 0,
+    })
+}
