@@ -4,6 +4,8 @@
 //!
 //! `tests/qcow2_crash.rs` has the same judged by QEMU's tools, on fewer states.
 
+mod chain;
+mod fresh;
 mod model;
 mod operations;
 mod random;
@@ -13,7 +15,7 @@ mod rig;
 mod states;
 
 use model::SECTORS;
-use platter::storage::{Durability, Preallocation};
+use platter::storage::{CacheMode, Durability, Preallocation};
 use rig::Config;
 
 const fn config(name: &'static str, options: &'static str, overlay: bool) -> Config {
@@ -112,5 +114,25 @@ fn grown_sectors_are_zeroes_at_any_instant() {
             ],
         );
         assert!(states >= 10, "{}: only {states} states", config.name);
+    }
+}
+
+/// Commit, rebase and resize along a chain.
+#[test]
+fn a_crash_leaves_a_whole_chain() {
+    for (cache, least) in [(CacheMode::Writeback, 500), (CacheMode::Unsafe, 100)] {
+        let states = chain::run(cache);
+        println!("{states} states");
+        assert!(states >= least, "only {states} states were checked");
+    }
+}
+
+/// Create and convert.
+#[test]
+fn an_unfinished_image_never_opens() {
+    for (durability, least) in [(Durability::Synced, 2000), (Durability::Ordered, 500)] {
+        let states = fresh::run(durability);
+        println!("{states} states");
+        assert!(states >= least, "only {states} states were checked");
     }
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use platter::error::{Error, Result};
 use platter::format::{
-    BackingRef, Below, CheckReport, CreateContext, CreateParams, Format, FormatDriver, OpenContext,
-    Opener, RepairMode, registry,
+    BackingRef, Below, Bulk, CheckReport, CreateContext, CreateParams, Format, FormatDriver,
+    OpenContext, Opener, RepairMode, registry,
 };
 use platter::job::Message;
 use platter::options::Values;
@@ -157,49 +157,60 @@ pub fn bytes_of(files: &[Arc<dyn Storage>]) -> Vec<Vec<u8>> {
     files.iter().map(read).collect()
 }
 
-/// Starts a new image in `storages`, fills it with `fill`, and finishes it.
-pub fn create(
-    driver: &FormatDriver,
-    options: &str,
-    overlay: bool,
-    storages: &[Arc<dyn Storage>],
-    durability: Durability,
-    fill: impl FnOnce(&dyn platter::format::Bulk) -> Result<()>,
-) -> Result<()> {
-    let values = Values::check(&Options::parse(options).unwrap(), driver.create_options).unwrap();
-    let backing = BackingRef {
-        name: "base".into(),
-        format: Some("raw".into()),
-    };
-    let create = driver.create.unwrap();
-    let bulk = create(CreateContext {
-        storage: storages[0].clone(),
-        params: CreateParams {
-            size: SIZE,
-            asked_size: SIZE,
-            values: &values,
-            backing: overlay.then_some(&backing),
-        },
-        secrets: &secrets(),
-        opener: &files(storages),
-    })?;
-    fill(&*bulk)?;
-    bulk.finish(durability)
+/// A new image that is to be made.
+pub struct New<'a> {
+    pub format: &'a str,
+    pub options: &'a str,
+    pub len: u64,
+    /// Name and format.
+    pub backing: Option<(&'a str, &'a str)>,
+}
+
+impl New<'_> {
+    /// Starts the image in `storages`, fills it with `fill`, and finishes it.
+    pub fn create(
+        &self,
+        storages: &[Arc<dyn Storage>],
+        durability: Durability,
+        fill: impl FnOnce(&dyn Bulk) -> Result<()>,
+    ) -> Result<()> {
+        let driver = registry::by_name(self.format).unwrap();
+        let mut options = Options::new();
+        if !self.options.is_empty() {
+            options = Options::parse(self.options).unwrap();
+        }
+        let values = Values::check(&options, driver.create_options).unwrap();
+        let backing = self.backing.map(|(name, format)| BackingRef {
+            name: name.to_owned(),
+            format: Some(format.to_owned()),
+        });
+        let create = driver.create.unwrap();
+        let bulk = create(CreateContext {
+            storage: storages[0].clone(),
+            params: CreateParams {
+                size: self.len,
+                asked_size: self.len,
+                values: &values,
+                backing: backing.as_ref(),
+            },
+            secrets: &secrets(),
+            opener: &files(storages),
+        })?;
+        fill(&*bulk)?;
+        bulk.finish(durability)
+    }
 }
 
 /// The bytes of the files of a new image.
 pub fn new_image(config: &Config) -> Vec<Vec<u8>> {
     let files = empty_files(config.options);
-    let driver = registry::by_name("qcow2").unwrap();
-    let done = create(
-        driver,
-        config.options,
-        config.overlay,
-        &files,
-        Durability::None,
-        |_| Ok(()),
-    );
-    done.unwrap();
+    let new = New {
+        format: "qcow2",
+        options: config.options,
+        len: SIZE,
+        backing: config.overlay.then_some(("base", "raw")),
+    };
+    new.create(&files, Durability::None, |_| Ok(())).unwrap();
     bytes_of(&files)
 }
 

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::luks::{CreateOptions, Volume, required_header_len};
+use crate::crypto::luks::{CreateOptions, HeaderIo, Volume, required_header_len};
 use crate::crypto::{Algorithm, CipherSpec, Hash, IvGenerator, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
@@ -15,6 +15,9 @@ use crate::format::{Contents, Measured};
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::crypt::CryptStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+
+/// Magic and version.
+const MAGIC_LEN: usize = 8;
 
 const fn option(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
     OptionSpec {
@@ -189,16 +192,14 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         .ok_or_else(|| Error::new(ErrorKind::Limit, "The image is too large for a file"))?;
     let preallocation = preallocation(values)?;
     storage.set_len(end, preallocation)?;
-    let area = HeaderArea::new(storage.clone(), 0);
+    let area = Unfinished(HeaderArea::new(storage.clone(), 0));
     let volume = Volume::create(&area, &options, detached, passphrase.bytes())?;
     let plain: Arc<dyn Storage> = Arc::new(CryptStorage::new(
         storage.clone(),
         payload,
         volume.cipher_handle(),
     ));
-    // The magic comes last, so that an interrupted run is no valid image.
-    storage.write_at(&[0; 8], 0)?;
-    let magic = volume.header().to_bytes()[..8].to_vec();
+    let magic = volume.header().to_bytes()[..MAGIC_LEN].to_vec();
     Ok(Box::new(LuksBulk {
         storage,
         plain,
@@ -206,6 +207,27 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         size,
         detached,
     }))
+}
+
+/// The header area of a volume that is no valid image yet: the magic comes last.
+struct Unfinished(HeaderArea);
+
+impl HeaderIo for Unfinished {
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read(buf, offset)
+    }
+
+    fn write(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let mut bytes = buf.to_vec();
+        for (byte, _) in bytes.iter_mut().zip(offset..MAGIC_LEN as u64) {
+            *byte = 0;
+        }
+        self.0.write(&bytes, offset)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.0.sync()
+    }
 }
 
 /// A new volume that is being filled.

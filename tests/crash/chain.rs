@@ -1,0 +1,367 @@
+//! Operations on chains of images, whose files share one log: commit, rebase, and resize of an
+//! overlay over a longer base.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use platter::format::RepairMode;
+use platter::ops::commit::{CommitRequest, commit};
+use platter::ops::rebase::{RebaseRequest, rebase};
+use platter::ops::resize::{NewSize, ResizeRequest, resize};
+use platter::storage::memory::MemoryStorage;
+use platter::storage::testing::Log;
+use platter::storage::{
+    CacheMode, Durability, NamedStorages, Preallocation, Storage, StorageOpen, ZeroFlags,
+};
+use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Result};
+
+use crate::random::Random;
+use crate::rig::{self, New, SECTOR};
+use crate::states;
+
+/// Storages by name.
+#[derive(Debug)]
+struct Shelf(Vec<(&'static str, Arc<dyn Storage>)>);
+
+impl NamedStorages for Shelf {
+    fn find(&self, name: &Path, _: &StorageOpen) -> Option<Result<Arc<dyn Storage>>> {
+        let found = self.0.iter().find(|(known, _)| Path::new(known) == name);
+        found.map(|(_, storage)| Ok(storage.clone()))
+    }
+}
+
+/// An image of a chain.
+struct Layer {
+    name: &'static str,
+    /// Sectors.
+    len: usize,
+    /// The name and format of what lies below.
+    backing: Option<(&'static str, &'static str)>,
+    /// `raw`, or options of a qcow2 image.
+    options: &'static str,
+}
+
+const fn layer(
+    name: &'static str,
+    len: usize,
+    backing: Option<(&'static str, &'static str)>,
+    options: &'static str,
+) -> Layer {
+    Layer {
+        name,
+        len,
+        backing,
+        options,
+    }
+}
+
+impl Layer {
+    fn format(&self) -> &'static str {
+        if self.options == "raw" {
+            "raw"
+        } else {
+            "qcow2"
+        }
+    }
+}
+
+const SMALL: &str = "cluster_size=4096";
+const LARGE: &str = "cluster_size=16384";
+
+/// What is done to the topmost layer.
+enum Task {
+    /// Into the layer of that name, or the one below.
+    Commit(Option<&'static str>),
+    /// Onto the layer of that name and format, or none; copies are compressed or not.
+    Rebase(Option<(&'static str, &'static str)>, bool),
+    /// To so many sectors.
+    Resize(usize),
+}
+
+struct Chain {
+    layers: &'static [Layer],
+    task: Task,
+}
+
+const CHAINS: &[Chain] = &[
+    Chain {
+        layers: &[
+            layer("base", 700, None, LARGE),
+            layer("top", 700, Some(("base", "qcow2")), SMALL),
+        ],
+        task: Task::Commit(None),
+    },
+    // The base grows.
+    Chain {
+        layers: &[
+            layer("base", 300, None, SMALL),
+            layer("top", 700, Some(("base", "qcow2")), LARGE),
+        ],
+        task: Task::Commit(None),
+    },
+    Chain {
+        layers: &[
+            layer("base", 300, None, "raw"),
+            layer("top", 700, Some(("base", "raw")), SMALL),
+        ],
+        task: Task::Commit(None),
+    },
+    // Past a layer that is shorter than both.
+    Chain {
+        layers: &[
+            layer("base", 700, None, SMALL),
+            layer("mid", 400, Some(("base", "qcow2")), SMALL),
+            layer("top", 600, Some(("mid", "qcow2")), SMALL),
+        ],
+        task: Task::Commit(Some("base")),
+    },
+    Chain {
+        layers: &[
+            layer("old", 700, None, SMALL),
+            layer("new", 500, None, LARGE),
+            layer("top", 700, Some(("old", "qcow2")), SMALL),
+        ],
+        task: Task::Rebase(Some(("new", "qcow2")), false),
+    },
+    Chain {
+        layers: &[
+            layer("old", 700, None, "raw"),
+            layer("new", 700, None, LARGE),
+            layer("top", 600, Some(("old", "raw")), LARGE),
+        ],
+        task: Task::Rebase(Some(("new", "qcow2")), true),
+    },
+    Chain {
+        layers: &[
+            layer("base", 400, None, SMALL),
+            layer("mid", 700, Some(("base", "qcow2")), SMALL),
+            layer("top", 700, Some(("mid", "qcow2")), SMALL),
+        ],
+        task: Task::Rebase(Some(("base", "qcow2")), false),
+    },
+    Chain {
+        layers: &[
+            layer("old", 700, None, SMALL),
+            layer("top", 700, Some(("old", "qcow2")), SMALL),
+        ],
+        task: Task::Rebase(None, false),
+    },
+    Chain {
+        layers: &[
+            layer("base", 700, None, SMALL),
+            layer("top", 300, Some(("base", "qcow2")), SMALL),
+        ],
+        task: Task::Resize(650),
+    },
+];
+
+fn options(shelf: Shelf, cache: CacheMode) -> OpenOptions {
+    OpenOptions {
+        format: Some("qcow2".to_owned()),
+        cache,
+        storages: Some(Arc::new(shelf)),
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    }
+}
+
+fn location(name: &str) -> Location {
+    Location::from_path(name)
+}
+
+fn contents(image: &Image) -> Result<Vec<Option<u64>>> {
+    let mut bytes = vec![0; image.len() as usize];
+    image.read_at(&mut bytes, 0)?;
+    Ok(bytes.chunks_exact(SECTOR).map(rig::tag_of).collect())
+}
+
+/// The bytes of a chain's files, each layer with some data and zeroes of its own.
+fn fill(layers: &[Layer], random: &mut Random) -> Vec<Vec<u8>> {
+    let files = layers.iter().map(|layer| layer.name);
+    let files: Vec<_> = files
+        .map(|name| (name, Arc::new(MemoryStorage::new(name))))
+        .collect();
+    let named = || {
+        let file = |(name, file): &(&'static str, Arc<MemoryStorage>)| {
+            (*name, file.clone() as Arc<dyn Storage>)
+        };
+        Shelf(files.iter().map(file).collect())
+    };
+    for (n, layer) in layers.iter().enumerate() {
+        let new = New {
+            format: layer.format(),
+            options: layer.options.trim_start_matches("raw"),
+            len: (layer.len * SECTOR) as u64,
+            backing: layer.backing,
+        };
+        let file: [Arc<dyn Storage>; 1] = [files[n].1.clone()];
+        new.create(&file, Durability::None, |_| Ok(())).unwrap();
+        let options = OpenOptions {
+            format: Some(layer.format().to_owned()),
+            writable: true,
+            ..options(named(), CacheMode::Unsafe)
+        };
+        let image = Image::open(&location(layer.name), &options).unwrap();
+        for _ in 0..layer.len / 20 {
+            let start = random.below(layer.len);
+            let count = 1 + random.below(16.min(layer.len - start));
+            let (offset, len) = ((start * SECTOR) as u64, (count * SECTOR) as u64);
+            if random.below(4) == 0 {
+                image.write_zeroes(offset, len, ZeroFlags::empty()).unwrap();
+            } else {
+                let bytes = rig::sector_of(random.next()).repeat(count);
+                image.write_at(&bytes, offset).unwrap();
+            }
+        }
+        image.close().unwrap();
+    }
+    files.iter().map(|(_, file)| file.to_vec()).collect()
+}
+
+fn carry_out(task: &Task, options: &OpenOptions) -> Result<()> {
+    let mut job = Job::new();
+    let location = location("top");
+    match task {
+        Task::Commit(base) => commit(
+            &CommitRequest {
+                location,
+                options: options.clone(),
+                base: base.map(str::to_owned),
+                keep: false,
+            },
+            &mut job,
+        ),
+        Task::Rebase(backing, compress) => rebase(
+            &RebaseRequest {
+                location,
+                options: options.clone(),
+                backing: backing.map(|(name, _)| name.to_owned()),
+                backing_format: backing.map(|(_, format)| format.to_owned()),
+                backing_cache: CacheMode::Writeback,
+                share_backing: false,
+                name_only: false,
+                compress: *compress,
+            },
+            &mut job,
+        ),
+        Task::Resize(sectors) => {
+            let options = OpenOptions {
+                writable: true,
+                ..options.clone()
+            };
+            let image = Image::open(&location, &options)?;
+            let request = ResizeRequest {
+                size: NewSize::Exactly((sectors * SECTOR) as u64),
+                preallocation: Preallocation::Off,
+                shrink: false,
+            };
+            resize(&image, &request, &mut job)?;
+            image.close()
+        }
+    }
+}
+
+/// What the topmost image shows before and after the task.
+struct Shown {
+    before: Vec<Option<u64>>,
+    after: Vec<Option<u64>>,
+}
+
+fn judge(chain: &Chain, bytes: &[Vec<u8>], shown: &Shown, done: bool) -> Result<(), String> {
+    let shelf = || {
+        let files = chain.layers.iter().zip(bytes);
+        let file = |(layer, bytes): (&Layer, &Vec<u8>)| {
+            let file = MemoryStorage::with_bytes(layer.name, bytes.clone());
+            (layer.name, Arc::new(file) as Arc<dyn Storage>)
+        };
+        Shelf(files.map(file).collect())
+    };
+    let options = || options(shelf(), CacheMode::Writeback);
+    let open = |name: &str, format: &str| {
+        let options = OpenOptions {
+            format: Some(format.to_owned()),
+            ..options()
+        };
+        Image::open(&location(name), &options).map_err(|error| format!("{name}: {error:?}"))
+    };
+    let top = open("top", "qcow2")?;
+    let tags = contents(&top).map_err(|error| format!("cannot be read: {error:?}"))?;
+    let before = !done && tags == shown.before;
+    // A crash may come between the new size and what is written behind the old end; all that shows
+    // there then is the base.
+    let resized = matches!(chain.task, Task::Resize(_)) && !done;
+    let old = shown.before.len();
+    let grown = resized && tags.len() == shown.after.len() && tags[..old] == shown.before;
+    if !before && tags != shown.after && !grown {
+        let differ = |other: &[Option<u64>]| tags.iter().zip(other).position(|(a, b)| a != b);
+        return Err(format!(
+            "the contents have changed at {:?}",
+            differ(&shown.after)
+        ));
+    }
+    drop(top);
+    for layer in chain
+        .layers
+        .iter()
+        .filter(|layer| layer.format() == "qcow2")
+    {
+        let image = open(layer.name, "qcow2")?;
+        let (report, notes) = rig::check(image.format(), RepairMode::Report)
+            .map_err(|error| format!("{}: {error:?}", layer.name))?;
+        if report.corruptions + report.check_errors != 0 {
+            return Err(format!("{}: {report:?} {notes:?}", layer.name));
+        }
+    }
+    if !done {
+        // Done again, it comes to the same.
+        carry_out(&chain.task, &options()).map_err(|error| format!("again: {error:?}"))?;
+    }
+    Ok(())
+}
+
+/// Interrupts the task of each chain at every event; returns the number of states.
+pub fn run(cache: CacheMode) -> usize {
+    let mut total = 0;
+    for (n, chain) in CHAINS.iter().enumerate() {
+        let mut random = Random(n as u64);
+        let bytes = fill(chain.layers, &mut random);
+        let log = Log::new();
+        let files = chain.layers.iter().zip(bytes);
+        let files: Vec<_> = files
+            .map(|(layer, bytes)| (layer.name, log.file(layer.name, bytes)))
+            .collect();
+        let shelf = || {
+            let files = files.iter();
+            Shelf(
+                files
+                    .map(|(name, file)| (*name, file.clone() as _))
+                    .collect(),
+            )
+        };
+        let show = || {
+            let options = options(shelf(), cache);
+            contents(&Image::open(&location("top"), &options).unwrap()).unwrap()
+        };
+        let before = show();
+        carry_out(&chain.task, &options(shelf(), cache)).unwrap();
+        let after = show();
+        match chain.task {
+            Task::Resize(_) => {
+                assert_eq!(after[..before.len()], before);
+                assert!(after[before.len()..].iter().all(|tag| *tag == Some(0)));
+            }
+            _ => assert_eq!(before, after),
+        }
+        let shown = Shown { before, after };
+        let end = log.count();
+        total += states::each(&log, cache.durability(), &mut random, 1, |crash| {
+            if let Err(text) = judge(chain, &crash.files, &shown, crash.count == end) {
+                panic!(
+                    "chain {n}: {} of the first {} events of {end}: {text}",
+                    crash.what, crash.count
+                );
+            }
+        });
+    }
+    total
+}
