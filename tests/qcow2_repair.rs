@@ -454,3 +454,71 @@ fn honest(dir: &Dir, what: &str, bytes: Vec<u8>) {
         "{what}: {report:?} {lines:#?} {ran:?}"
     );
 }
+
+/// The lines, the numbers and the exit code of a repair where QEMU's is as safe as ours.
+#[test]
+fn lines_and_numbers_are_those_of_qemu() {
+    let dir = Dir::new();
+    for s in [
+        sample(&dir, "plain", "cluster_size=4k", false, false),
+        sample(&dir, "v2", "cluster_size=4k,compat=0.10", true, false),
+        sample(&dir, "snapshots", "cluster_size=4k", true, false),
+    ] {
+        let (l1, l2) = (s.l1(), s.l2());
+        let (table, first) = (s.word(l1), s.word(l2));
+        let block = s.word(s.word(48));
+        let mut cases = vec![
+            ("flag", vec![(l2, first ^ COPIED)]),
+            ("table flag", vec![(l1, table ^ COPIED)]),
+            ("twice", vec![(l2, s.word(l2 + 8))]),
+            ("kept", vec![(l2, first | 0x201)]),
+            ("unaligned", vec![(l2, first | 0x200)]),
+            ("leak", vec![(l2, 0)]),
+            (
+                "leak and flag",
+                vec![(l2, 0), (l2 + 8, s.word(l2 + 8) ^ COPIED)],
+            ),
+            ("high", vec![(block + 8, s.word(block + 8) + 3)]),
+        ];
+        if s.name != "v2" {
+            cases.push(("dirty and corrupt", vec![(72, 3)]));
+        }
+        for (what, words) in cases {
+            for (mode, name) in [(RepairMode::Leaks, "leaks"), (RepairMode::All, "all")] {
+                let bytes = s.with(&words);
+                std::fs::write(dir.path("theirs"), &bytes).unwrap();
+                let ran = dir.qemu_img(&["check", "-f", "qcow2", "-r", name, "theirs"]);
+                let memory = in_memory(bytes);
+                let (report, lines) = run(memory.clone(), mode).unwrap();
+                let lines: Vec<&str> = lines.iter().flat_map(|line| line.lines()).collect();
+                let told: Vec<&str> = ran.err.lines().collect();
+                assert_eq!(lines, told, "{} {what} {name}", s.name);
+                let fixed = format!(
+                    "    {} leaked clusters\n    {} corruptions\n",
+                    report.leaks_fixed, report.corruptions_fixed
+                );
+                let any = report.leaks_fixed + report.corruptions_fixed > 0;
+                assert_eq!(
+                    any,
+                    ran.out.contains(&fixed),
+                    "{} {what} {name}: {ran:?}",
+                    s.name
+                );
+                assert_eq!(clean(&report), ran.code == 0, "{} {what} {name}", s.name);
+                let theirs = std::fs::read(dir.path("theirs")).unwrap();
+                assert!(contents(&memory.to_vec()) == contents(&theirs), "{what}");
+            }
+        }
+        // A refcount of 0 is not for `-r leaks`.
+        let bytes = s.with(&[(block + 8, 0)]);
+        std::fs::write(dir.path("theirs"), &bytes).unwrap();
+        let ran = dir.qemu_img(&["check", "-f", "qcow2", "-r", "leaks", "theirs"]);
+        let memory = in_memory(bytes.clone());
+        let error = run(memory.clone(), RepairMode::Leaks).unwrap_err();
+        assert!(
+            ran.err.ends_with(&format!("qemu-img: {error}\n")),
+            "{error} {ran:?}"
+        );
+        assert!(memory.to_vec() == bytes);
+    }
+}

@@ -1,6 +1,5 @@
 //! Which damaged table entries may be mended: those whose table is surely a table.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format::qcow2::disk::Geometry;
@@ -43,12 +42,13 @@ impl Mend {
         self.may = false;
     }
 
-    /// An L2 table as it will be, where it was visited before.
-    pub fn overlaid<'t>(&self, at: u64, table: &'t [u8]) -> Cow<'t, [u8]> {
-        let mut words = self.words.range(at..at + table.len() as u64).peekable();
-        if words.peek().is_none() {
-            return Cow::Borrowed(table);
-        }
+    /// An L2 table as it will be, where it was visited before and something in it is mended.
+    pub fn overlaid(&self, at: u64, table: &[u8]) -> Option<Vec<u8>> {
+        let mut words = self
+            .words
+            .range(at..at.saturating_add(table.len() as u64))
+            .peekable();
+        words.peek()?;
         let mut copy = table.to_vec();
         for (place, word) in words {
             let start = (place - at) as usize;
@@ -56,7 +56,7 @@ impl Mend {
                 slot.copy_from_slice(&word.to_be_bytes());
             }
         }
-        Cow::Owned(copy)
+        Some(copy)
     }
 
     /// Whether the entry at hand, which is damaged in a way that has one cure, is mended.

@@ -174,16 +174,11 @@ impl Wanted<'_> {
         let width = self.geometry.refcount_width();
         let first = index * self.geometry.refcount_block_entries();
         let mut counted = self.counts.reader();
-        let held = match &mut self.keep {
-            None => None,
-            // What cannot be read may be anything.
-            Some(stored) => Some(
-                stored
-                    .block(index)
-                    .ok()
-                    .map(|block| block.map(<[u8]>::to_vec)),
-            ),
-        };
+        // What cannot be read may be anything.
+        let held = self.keep.as_mut().map(|stored| {
+            let block = stored.block(index).ok();
+            block.map(|block| block.map(<[u8]>::to_vec))
+        });
         let last = self
             .geometry
             .refcount_block_entries()

@@ -262,8 +262,8 @@ impl<'a, 'b> Walker<'a, 'b> {
         let geometry = self.layout.geometry;
         let entry_size = geometry.l2_entry_size();
         let mut stats = Stats::default();
-        let overlaid = self.mend.overlaid(at, table).into_owned();
-        let table = overlaid.as_slice();
+        let overlaid = self.mend.overlaid(at, table);
+        let table = overlaid.as_deref().unwrap_or(table);
         self.mend.begin_table(at);
         let places = (at..).step_by(entry_size);
         for ((slot, index), place) in table.chunks_exact(entry_size).zip(0usize..).zip(places) {
