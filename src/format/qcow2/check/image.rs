@@ -22,7 +22,14 @@ impl Check for Qcow2 {
                 ));
             }
             // Before the first change: features that this program does not know end with it.
-            self.update_header(|header| header.autoclear &= Autoclear::KNOWN)?;
+            // So does the claim that a data file is raw where there is none: QEMU refuses that.
+            let raw = Autoclear::RAW_DATA_FILE;
+            let none = if self.has_data_file {
+                Autoclear::empty()
+            } else {
+                raw
+            };
+            self.update_header(|header| header.autoclear &= Autoclear::KNOWN - none)?;
             self.barrier()?;
         }
         let target = super::repair::Target {
