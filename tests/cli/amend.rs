@@ -434,7 +434,10 @@ fn encrypted() -> Pair {
 /// Which secrets open the image, by QEMU's tool and by ours.
 fn keys(dir: &Dir, image: &str) -> Vec<&'static str> {
     let opens = |secret: &&str| {
-        let line = format!("map {SECRETS} --image-opts {}", opened(image, secret));
+        let line = format!(
+            "map {SECRETS} --output=json --image-opts {}",
+            opened(image, secret)
+        );
         let line = crate::pair::words(&line);
         let (theirs, ours) = (dir.qemu_img(&line).code, ours(&line, dir.root()).code);
         assert_eq!(ours, theirs, "{line:?}");

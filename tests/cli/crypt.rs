@@ -107,7 +107,9 @@ fn a_detached_header_is_made_and_opened_by_both() {
         "amend {S} {more} -o state=active,new-secret=t,iter-time=10 --image-opts {DETACHED}"
     ));
     let other = DETACHED.replace("key-secret=s", "key-secret=t");
-    dir.qemu_img_ok(&words(&format!("map {more} --image-opts {other}")));
+    dir.qemu_img_ok(&words(&format!(
+        "map {more} --output=json --image-opts {other}"
+    )));
     // A header takes no data.
     let line = format!(
         "convert {S} -f raw -O luks -o key-secret=s,iter-time=10,detached-header=on a.raw new.img"
