@@ -171,6 +171,13 @@ impl Error {
         }))
     }
 
+    /// As [`Error::context`], where the message is the operating system's alone.
+    #[must_use]
+    pub(crate) fn context_if_bare(self, message: impl FnOnce() -> String) -> Self {
+        let bare = self.0.cause.is_none() && self.0.message == Self::os(self.errno()).0.message;
+        if bare { self.context(message()) } else { self }
+    }
+
     /// Replaces the kind.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {

@@ -100,6 +100,10 @@ bool open_close(platter_image *image)
 
     if (platter_image_close(image, 0, &error) == PLATTER_OK)
         return true;
-    print_platter_error(error);
+    // After an error of the work itself this one says nothing new.
+    if (print_had_error())
+        platter_error_free(error);
+    else
+        print_platter_error(error);
     return false;
 }

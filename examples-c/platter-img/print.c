@@ -9,6 +9,7 @@
 static const char *invoked = "platter-img";
 static const char *program = "platter-img";
 static const char *running;
+static bool had_error;
 static int write_errno; /* of the first failure to write to stdout */
 
 void print_set_program(const char *path)
@@ -52,11 +53,17 @@ void print_error(const char *format, ...)
 {
     va_list arguments;
 
+    had_error = true;
     begin_message();
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);
     va_end(arguments);
     fputc('\n', stderr);
+}
+
+bool print_had_error(void)
+{
+    return had_error;
 }
 
 void print_usage_error(const char *format, ...)
@@ -83,6 +90,7 @@ void print_platter_error(platter_error *error)
 {
     const char *hint = NULL;
 
+    had_error = true;
     begin_message();
     fprintf(stderr, "%s\n", platter_error_message(error));
     for (size_t i = 0; (hint = platter_error_hint(error, i)) != NULL; i++)

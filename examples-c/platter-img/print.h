@@ -29,6 +29,8 @@ void print_try_help(void);
 void print_platter_error(platter_error *error);
 /* As print_platter_error, of a call that was given `snapshot`: a wrong list has a second line. */
 void print_snapshot_error(platter_error *error, const char *snapshot);
+/* Whether print_error or print_platter_error has been called. */
+bool print_had_error(void);
 /* One warning of the library. */
 void print_warning(const char *text);
 /* What the library rendered of a report, on stdout; false after a message where it is cut short. */

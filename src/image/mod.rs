@@ -260,7 +260,9 @@ impl Image {
         self.closed = true;
         trace::emit(Event::ImageClose, || format!("file={:?}", self.filename));
         let flushed = self.flush();
-        flushed.and(self.format.close())
+        flushed.and(self.format.close()).map_err(|error| {
+            error.context_if_bare(|| format!("Could not close '{}'", self.filename))
+        })
     }
 
     fn backing_closed(&self) -> Error {

@@ -57,8 +57,15 @@ pub fn measure(
     let size = size::round_up_sector(asked_size)
         .ok_or_else(|| Error::invalid("The image size is too large"))?;
     job.control().set_total(size);
-    let bitmaps = image.map(source_bitmaps).transpose()?.flatten();
-    let mut count = |unit: u64| image.map_or(Ok(0), |image| data_units(image, unit, job));
+    let bitmaps = image
+        .map(|image| source_bitmaps(image).map_err(|error| named(error, image)))
+        .transpose()?
+        .flatten();
+    let mut count = |unit: u64| {
+        image.map_or(Ok(0), |image| {
+            data_units(image, unit, job).map_err(|error| named(error, image))
+        })
+    };
     let measured = measure(
         &CreateParams {
             size,
@@ -73,6 +80,10 @@ pub fn measure(
     )?;
     job.finish()?;
     Ok(MeasureReport(measured))
+}
+
+fn named(error: Error, image: &Image) -> Error {
+    error.context_if_bare(|| format!("Could not measure '{}'", image.filename()))
 }
 
 /// Length of the name and granularity of each bitmap; None where the image can have none.

@@ -95,8 +95,11 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
             job,
             Buffers::default,
             |range, buffers, _| rebaser.piece(range, buffers),
-        )?;
-        top.flush()?;
+        )
+        .and_then(|()| top.flush())
+        .map_err(|error| {
+            error.context_if_bare(|| format!("Could not rebase '{}'", top.filename()))
+        })?;
     }
     overlay
         .set_backing(named.as_ref())

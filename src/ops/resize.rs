@@ -68,8 +68,12 @@ pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u
     let is_raw = image.driver().name == raw::DRIVER.name;
     let size = if is_raw { size } else { rounded };
     job.control().checkpoint()?;
-    image.resize(size, request.preallocation)?;
-    image.flush()?;
+    image
+        .resize(size, request.preallocation)
+        .and_then(|()| image.flush())
+        .map_err(|error| {
+            error.context_if_bare(|| format!("Could not resize '{}'", image.filename()))
+        })?;
     job.finish()?;
     Ok(image.len())
 }

@@ -38,7 +38,15 @@ impl SnapshotReport {
 /// Of reading them.
 pub fn list(image: &Image) -> Result<SnapshotReport> {
     Ok(SnapshotReport {
-        snapshots: image.format().info()?.snapshots,
+        snapshots: image
+            .format()
+            .info()
+            .map_err(|error| {
+                error.context_if_bare(|| {
+                    format!("Could not list the snapshots of '{}'", image.filename())
+                })
+            })?
+            .snapshots,
     })
 }
 

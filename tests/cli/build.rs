@@ -86,3 +86,35 @@ pub fn limited() -> &'static Path {
     static TOOL: OnceLock<PathBuf> = OnceLock::new();
     TOOL.get_or_init(|| build("limited", &[root().join("tests/tools/limited.c")]))
 }
+
+/// A shared object that lets calls of a program fail; see its source.
+pub fn faults() -> &'static Path {
+    static OBJECT: OnceLock<PathBuf> = OnceLock::new();
+    OBJECT.get_or_init(|| {
+        let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
+        let fresh = output.with_extension(std::process::id().to_string());
+        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+        let ran = Command::new(&compiler)
+            .args([
+                "-std=c11",
+                "-O1",
+                "-D_GNU_SOURCE",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+            ])
+            .args(["-shared", "-fPIC"])
+            .arg(root().join("tests/tools/faults.c"))
+            .args(["-ldl", "-o"])
+            .arg(&fresh)
+            .output()
+            .unwrap_or_else(|error| panic!("{compiler} is needed to build faults.so: {error}"));
+        assert!(
+            ran.status.success(),
+            "{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        std::fs::rename(&fresh, &output).expect("the object moves into its place");
+        output
+    })
+}

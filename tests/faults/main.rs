@@ -1,0 +1,326 @@
+//! The tool with each of its system calls failing in turn: a clear error, the right exit code,
+//! nothing lost, and no part of a target left.
+
+#[path = "../cli/build.rs"]
+mod build;
+#[path = "../common/mod.rs"]
+mod common;
+mod table;
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{Dir, Ran};
+use table::{Case, Content};
+
+/// Which calls fail, how, and whether all later ones do, too.
+struct Fault {
+    calls: &'static str,
+    errno: i32,
+    words: &'static str,
+    forever: bool,
+}
+
+const EIO: (i32, &str) = (libc::EIO, "Input/output error");
+const ENOSPC: (i32, &str) = (libc::ENOSPC, "No space left on device");
+
+const fn fault(calls: &'static str, (errno, words): (i32, &'static str), forever: bool) -> Fault {
+    Fault {
+        calls,
+        errno,
+        words,
+        forever,
+    }
+}
+
+const FAULTS: &[Fault] = &[
+    fault("r", EIO, false),
+    fault("w", ENOSPC, false),
+    fault("s", EIO, false),
+    fault("a", ENOSPC, false),
+    // A full disk, and one that is gone.
+    fault("wa", ENOSPC, true),
+    fault("rwsa", EIO, true),
+];
+
+/// Standard error without the findings of `check` and without QEMU's remark on backing files.
+fn error_of(text: &str) -> String {
+    let others = [
+        "Can't get refcount ",
+        "Could not close ",
+        "Could not open backing image.",
+        "ERROR ",
+        "Leaked cluster ",
+        "Repairing ",
+    ];
+    text.split_inclusive('\n')
+        .filter(|line| !others.iter().any(|start| line.starts_with(start)))
+        .collect()
+}
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn files_of(directory: &Path) -> Files {
+    let entries = std::fs::read_dir(directory).expect("the directory");
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.expect("an entry");
+        let bytes = std::fs::read(entry.path()).expect("a file of the test");
+        (entry.file_name().to_string_lossy().into_owned(), bytes)
+    };
+    entries.map(read).collect()
+}
+
+/// One command line with its files, in a directory that is filled again for each run.
+struct Rig<'a> {
+    case: &'a Case,
+    dir: Dir,
+    pristine: Files,
+    /// What the touched image reads as before and after the command.
+    contents: [Vec<u8>; 2],
+    good: Ran,
+}
+
+impl<'a> Rig<'a> {
+    fn new(case: &'a Case) -> Self {
+        let dir = Dir::new();
+        std::fs::create_dir(dir.path("w")).expect("a directory");
+        let setup = Dir::new();
+        table::images(&setup, case);
+        let mut rig = Self {
+            case,
+            pristine: files_of(setup.root()),
+            dir,
+            contents: [Vec::new(), Vec::new()],
+            good: Ran {
+                code: 0,
+                out: String::new(),
+                err: String::new(),
+            },
+        };
+        rig.fill();
+        rig.contents[0] = rig.read();
+        rig.good = rig.run(None).0;
+        assert!(case.code == rig.good.code, "{}: {:?}", case.line, rig.good);
+        rig.contents[1] = rig.read();
+        rig
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.dir.path("w")
+    }
+
+    fn fill(&self) {
+        std::fs::remove_dir_all(self.root()).expect("to empty the directory");
+        std::fs::create_dir(self.root()).expect("a directory");
+        for (name, bytes) in &self.pristine {
+            std::fs::write(self.root().join(name), bytes).expect("a file of the test");
+        }
+    }
+
+    /// The guest contents of the touched image.
+    fn read(&self) -> Vec<u8> {
+        let Some(image) = self.case.touches.first() else {
+            return Vec::new();
+        };
+        let out = self.dir.str("contents");
+        let image = format!("w/{image}");
+        let args = ["convert", "-U", "-O", "raw", &image, &out];
+        self.dir.qemu_img_ok(&args);
+        std::fs::read(out).expect("the contents")
+    }
+
+    /// Runs the tool; the second value tells whether the fault struck.
+    fn run(&self, fault: Option<(&Fault, u64)>) -> (Ran, bool) {
+        let struck = self.dir.path("struck");
+        let _ = std::fs::remove_file(&struck);
+        let mut command = Command::new(build::tool());
+        command
+            .arg0("qemu-img")
+            .args(
+                self.case
+                    .line
+                    .split_whitespace()
+                    .map(|word| word.trim_matches('\'')),
+            )
+            .current_dir(self.root())
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null());
+        if let Some((fault, nth)) = fault {
+            command
+                .env("LD_PRELOAD", build::faults())
+                .env("FAULT_DIR", self.root().canonicalize().expect("a path"))
+                .env("FAULT_CALLS", fault.calls)
+                .env("FAULT_NTH", nth.to_string())
+                .env("FAULT_ERRNO", fault.errno.to_string())
+                .env("FAULT_STRUCK", &struck);
+            if fault.forever {
+                command.env("FAULT_FOREVER", "1");
+            }
+        }
+        let output = command.output().expect("the tool runs");
+        let ran = Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        };
+        (ran, struck.exists())
+    }
+
+    /// What is wrong after a run in which a call failed.
+    fn judge(&self, fault: &Fault, ran: &Ran) -> Result<(), String> {
+        let case = self.case;
+        let done = ran.code == case.code;
+        if !done {
+            if !case.failures.contains(&ran.code) {
+                return Err("a wrong exit code".to_owned());
+            }
+            let mut text = error_of(&ran.err);
+            // `compare` has the reason on a line of its own.
+            let reason = format!("\n{}\n", fault.words);
+            text = text.replace(&reason, &format!(": {}\n", fault.words));
+            if case.line.starts_with("check") && ran.code > 1 && text.is_empty() {
+                // The report says that parts could not be checked.
+                return self.judge_files(done);
+            }
+            if !text.starts_with("qemu-img: ") || text.lines().count() != 1 {
+                return Err("not one line of error".to_owned());
+            }
+            if !text.contains(fault.words) {
+                return Err("the error does not say why".to_owned());
+            }
+            // QEMU's words for these name no file, and users match on them.
+            let known = [
+                "Block job failed: ",
+                "Could not change the backing file to ",
+                "Could not read file metadata: ",
+                "Could not resize file: ",
+                "Could not sync the preallocated file: ",
+                "Failed to grow the L1 table: ",
+                "Check failed: ",
+                "Could not apply snapshot ",
+                "Could not create snapshot ",
+                "Could not delete snapshot ",
+                "Could not write zeros for preallocation: ",
+                "Failed to load snapshot: ",
+                "error while ",
+            ];
+            let known = known.iter().any(|words| text[10..].starts_with(words));
+            let words = case.line.split_whitespace();
+            let mut names = words.chain(self.pristine.keys().map(String::as_str));
+            if !known && !names.any(|name| name.contains('.') && text.contains(name)) {
+                return Err("the error names no file".to_owned());
+            }
+        }
+        self.judge_files(done)
+    }
+
+    fn judge_files(&self, done: bool) -> Result<(), String> {
+        let case = self.case;
+        let after = files_of(&self.root());
+        for (name, bytes) in &self.pristine {
+            match after.get(name) {
+                None => return Err(format!("'{name}' is gone")),
+                Some(now) if now != bytes && !case.touches.contains(&name.as_str()) => {
+                    return Err(format!("'{name}' has changed"));
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(new) = after.keys().find(|name| !self.pristine.contains_key(*name))
+            && !done
+        {
+            return Err(format!("'{new}' was left behind"));
+        }
+        if !done && after == self.pristine {
+            return Ok(());
+        }
+        self.judge_images(done)
+    }
+
+    fn judge_images(&self, done: bool) -> Result<(), String> {
+        for image in self
+            .case
+            .touches
+            .iter()
+            .filter(|name| name.contains("qcow2"))
+        {
+            let image = format!("w/{image}");
+            let mut check = self.dir.qemu_img(&["check", &image]);
+            let info = ["info", "--output=json", &image];
+            if check.code == 2 && self.dir.qemu_img_ok(&info).contains("\"dirty-flag\": true") {
+                // Whoever opens it for writing rebuilds the refcounts first.
+                self.dir.qemu_io("qcow2", &image, &["flush"]);
+                check = self.dir.qemu_img(&["check", &image]);
+            }
+            if check.code != 0 && check.code != 3 {
+                return Err(format!("{image} is damaged: {check:?}"));
+            }
+        }
+        if self.case.touches.is_empty() {
+            return Ok(());
+        }
+        let now = self.read();
+        let [before, after] = &self.contents;
+        let right = match self.case.content {
+            _ if done => now == *after,
+            Content::Same => now == *before,
+            Content::Either => now == *before || now == *after,
+            Content::Any => true,
+        };
+        if right {
+            return Ok(());
+        }
+        Err("the guest's data have changed".to_owned())
+    }
+}
+
+fn run(cases: &[Case]) {
+    let mut wrong = Vec::new();
+    for case in cases {
+        let rig = Rig::new(case);
+        for fault in FAULTS {
+            let mut nth = 0;
+            loop {
+                rig.fill();
+                let (ran, struck) = rig.run(Some((fault, nth)));
+                if !struck {
+                    assert_eq!(ran, rig.good, "{}: {} {nth}", case.line, fault.calls);
+                    break;
+                }
+                if let Err(text) = rig.judge(fault, &ran) {
+                    let Fault { calls, words, .. } = fault;
+                    wrong.push(format!(
+                        "`{}`, call {nth} of {calls}, {words}: {text}\n  {ran:?}",
+                        case.line
+                    ));
+                }
+                nth += 1 + nth / 8;
+            }
+        }
+    }
+    let count = wrong.len();
+    wrong.truncate(600);
+    assert!(count == 0, "{count} failures:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn commands_that_make_an_image() {
+    run(table::MAKE);
+}
+
+#[test]
+fn commands_that_convert() {
+    run(table::CONVERT);
+}
+
+#[test]
+fn commands_that_read() {
+    run(table::READ);
+}
+
+#[test]
+fn commands_that_change_an_image() {
+    run(table::CHANGE);
+}
