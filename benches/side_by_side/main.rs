@@ -2,8 +2,10 @@
 //!
 //! Environment: `PLATTER_IMG` (default `build/platter-img`), `QEMU_IMG` (default `qemu-img`),
 //! `BENCH_DIR` (default `target/bench`), `BENCH_MIB` (files on the disk, default 1280),
+//! `QEMU_IO` (default `qemu-io`), `BENCH_CLUSTERS` (of images with scattered clusters, default 200000),
 //! `BENCH_PAIRS` (default 5), `BENCH_ROWS` (only rows whose name contains one of these words).
 
+mod chains;
 mod disk;
 mod encryption;
 mod requests;
@@ -20,6 +22,10 @@ pub struct Setup {
     pub platter: String,
     /// Theirs.
     pub qemu: String,
+    /// What fills images.
+    pub qemu_io: String,
+    /// Clusters of images with scattered clusters.
+    pub clusters: u64,
     /// Where images go.
     pub dir: PathBuf,
     /// The disk to convert.
@@ -60,6 +66,8 @@ fn setup() -> Result<Setup, String> {
         disk: disk::build(&dir, number("BENCH_MIB", 1280)? as u64)?,
         platter,
         qemu,
+        qemu_io: setting("QEMU_IO", "qemu-io"),
+        clusters: number("BENCH_CLUSTERS", 200_000)? as u64,
         pairs: number("BENCH_PAIRS", 5)?.max(1),
         only: setting("BENCH_ROWS", "")
             .split_whitespace()

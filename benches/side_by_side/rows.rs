@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::run::{self, Cost};
-use crate::{Setup, encryption, requests, table};
+use crate::{Setup, chains, encryption, requests, table};
 
 /// One comparison: our command, one or more of theirs, and what is prepared and checked.
 pub struct Row<'a> {
@@ -32,6 +32,9 @@ pub fn wanted(setup: &Setup, name: &str) -> bool {
 fn once(argv: &[&str], output: Option<&str>) -> Result<(Cost, u64), String> {
     if let Some(output) = output {
         remove(output)?;
+        // Else the kernel slows this run's writes down for what earlier ones left unwritten.
+        let dir = Path::new(output).parent().unwrap_or(Path::new("."));
+        run::settle(&dir.display().to_string())?;
     }
     let cost = run::timed(argv)?;
     let bytes = match output {
@@ -187,6 +190,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
     }
     encryption::measure(setup)?;
     tables(setup)?;
+    chains::measure(setup)?;
     memory(setup, &rows)?;
     requests::measure(setup)?;
     sharing(setup)

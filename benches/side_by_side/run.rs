@@ -1,6 +1,6 @@
 //! Runs one program and measures it.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,27 @@ fn wait(mut child: Child, argv: &[&str]) -> Result<(), String> {
 pub fn quiet(argv: &[&str]) -> Result<(), String> {
     let mut child = spawn(argv)?;
     drain(&mut child)?;
+    wait(child, argv)
+}
+
+/// Waits until the file system of `path` has nothing left to write.
+pub fn settle(path: &str) -> Result<(), String> {
+    quiet(&["sync", "-f", path])
+}
+
+/// Runs `argv` with `input` on its standard input, and fails unless it succeeds.
+pub fn fed(argv: &[&str], input: Vec<u8>) -> Result<(), String> {
+    let (program, args) = argv.split_first().ok_or("nothing to run")?;
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|e| format!("{program}: {e}"))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(&input)
+            .map_err(|e| format!("{program}: {e}"))?;
+    }
     wait(child, argv)
 }
 
