@@ -53,7 +53,8 @@ pub trait Format: Send + Sync + Debug {
         self.map(offset, len)
     }
 
-    /// As [`Format::locate`] where that needs not wait: None where metadata would have to be read.
+    /// As [`Format::locate`] where that needs not wait: None where metadata would have
+    /// to be read from elsewhere than memory.
     ///
     /// # Errors
     /// As [`Format::map`].

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::trace::{self, Event};
 
 const SHARDS: usize = 16;
@@ -193,15 +193,30 @@ impl Cache {
         }
     }
 
-    /// The slice at `offset` if it is loaded.
-    pub(super) fn loaded(&self, class: Class, offset: u64) -> Option<Arc<Slice>> {
-        let shard = self.shard(offset).lock();
-        let slice = shard.map.get(&offset)?;
-        if slice.class != class || slice.words.get().is_none() {
-            return None;
+    /// The slice at `offset` if it is loaded, or if `load` (which tells whether it could) does so at
+    /// once. None also where another thread is just loading it.
+    pub(super) fn get_now(
+        &self,
+        class: Class,
+        offset: u64,
+        load: impl Fn(&mut [u8]) -> Result<bool>,
+    ) -> Option<Arc<Slice>> {
+        {
+            let shard = self.shard(offset).lock();
+            if let Some(slice) = shard.map.get(&offset) {
+                if slice.class != class || slice.words.get().is_none() {
+                    return None;
+                }
+                slice.used.store(true, Ordering::Relaxed);
+                return Some(slice.clone());
+            }
         }
-        slice.used.store(true, Ordering::Relaxed);
-        Some(slice.clone())
+        // What is wrong, if anything, shows in the way that waits.
+        let load = |bytes: &mut [u8]| match load(bytes)? {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Busy, "the table is not in memory")),
+        };
+        self.get(class, offset, load).ok()
     }
 
     fn lookup_or_insert(&self, class: Class, offset: u64) -> Arc<Slice> {
@@ -394,6 +409,30 @@ mod tests {
         assert!(cache.get(Class::L2, 0, fail).is_err());
         assert_eq!(cache.get(Class::L2, 0, fill(3)).unwrap().word(0), 3);
         assert!(cache.get(Class::Refcount, 0, fill(3)).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_at_once_is_left_to_others() {
+        let cache = Cache::new(512, 0);
+        assert!(cache.get_now(Class::L2, 0, |_| Ok(false)).is_none());
+        assert!(
+            cache
+                .get_now(Class::L2, 0, |_| Err(Error::corrupt("x")))
+                .is_none()
+        );
+        let loaded = |value| {
+            move |bytes: &mut [u8]| {
+                fill(value)(bytes)?;
+                Ok(true)
+            }
+        };
+        assert_eq!(cache.get_now(Class::L2, 0, loaded(4)).unwrap().word(0), 4);
+        assert_eq!(
+            cache.get_now(Class::L2, 0, |_| Ok(false)).unwrap().word(0),
+            4
+        );
+        assert!(cache.get_now(Class::Refcount, 0, loaded(4)).is_none());
+        assert_eq!(cache.get(Class::L2, 0, fill(5)).unwrap().word(0), 4);
     }
 
     #[test]

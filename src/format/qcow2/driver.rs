@@ -72,7 +72,7 @@ impl Format for Qcow2 {
     }
 
     fn locate_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        let mut extent = self.map_cached(offset, len)?;
+        let mut extent = self.map_now(offset, len)?;
         if let Some(extent) = extent.as_mut()
             && self.encrypted
             && matches!(extent.kind, ExtentKind::Data { .. })
@@ -86,7 +86,7 @@ impl Format for Qcow2 {
         !self.encrypted
             && self.is_prepared.load(Ordering::Acquire)
             && self.data_storage().writes_to_memory()
-            && self.is_cached_in_place(offset, len)
+            && self.is_in_place_now(offset, len)
     }
 
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {

@@ -90,16 +90,16 @@ impl Qcow2 {
         })
     }
 
-    /// As [`Self::map_run`], from what the cache holds: None where a table would have to be read.
+    /// As [`Self::map_run`], from tables in memory: None where one would have to be waited for.
     /// The run may be shorter than it is.
-    pub(super) fn map_cached(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+    pub(super) fn map_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
         let end = self.check_range(offset, len)?;
-        let Some(first) = self.cached_piece(offset, end)? else {
+        let Some(first) = self.piece_now(offset, end)? else {
             return Ok(None);
         };
         let mut run = first.len;
         while offset + run < end {
-            match self.cached_piece(offset + run, end)? {
+            match self.piece_now(offset + run, end)? {
                 Some(next) if continues(first.kind, run, next.kind) => run += next.len,
                 _ => break,
             }
@@ -110,14 +110,14 @@ impl Qcow2 {
         }))
     }
 
-    /// As [`Self::in_place_run`], from what the cache holds: whether it covers the whole range.
-    pub(super) fn is_cached_in_place(&self, offset: u64, len: u64) -> bool {
+    /// As [`Self::in_place_run`], from tables in memory: whether it covers the whole range.
+    pub(super) fn is_in_place_now(&self, offset: u64, len: u64) -> bool {
         let Some(end) = offset.checked_add(len) else {
             return false;
         };
         let mut at = offset;
         while at < end {
-            match self.cached_piece(at, end) {
+            match self.piece_now(at, end) {
                 Ok(Some(piece)) if piece.owned => at += piece.len,
                 _ => return false,
             }
@@ -157,12 +157,12 @@ impl Qcow2 {
         found.map_err(|(fault, at)| self.fault(fault, table.offset(), at))
     }
 
-    /// As [`Self::piece`]; None where the slice would have to be read.
-    fn cached_piece(&self, offset: u64, end: u64) -> Result<Option<Piece>> {
+    /// As [`Self::piece`]; None where the slice would have to be waited for.
+    fn piece_now(&self, offset: u64, end: u64) -> Result<Option<Piece>> {
         let Some(table) = self.l2_table(offset)? else {
             return self.piece(offset, end).map(Some);
         };
-        let Some((slice, index)) = self.cached_l2_slice(table.offset(), offset) else {
+        let Some((slice, index)) = self.l2_slice_now(table.offset(), offset) else {
             return Ok(None);
         };
         let found = slice.read(|words| self.piece_in(words, index, offset, end));

@@ -1,6 +1,7 @@
 //! An open qcow2 image: what all parts of the driver share.
 
 use std::collections::BTreeSet;
+use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -134,16 +135,22 @@ impl Qcow2 {
     /// A cached slice of a table, loaded where needed. `offset` is a multiple of the slice size.
     pub(super) fn slice(&self, class: Class, offset: u64) -> Result<Arc<Slice>> {
         self.cache.get(class, offset, |bytes| {
-            let table = offset - self.layout.in_cluster(offset);
-            if table >= self.storage.len()? {
-                return Err(Error::corrupt(format!(
-                    "'{}': a metadata table at offset {table:#x} lies past the end of the file",
-                    self.storage.name()
-                ))
-                .with_offset(table));
-            }
+            self.check_table_in_file(offset)?;
             self.storage.read_at(bytes, offset)
         })
+    }
+
+    /// Refuses a slice of a table that lies past the end of the file.
+    fn check_table_in_file(&self, offset: u64) -> Result<()> {
+        let table = offset - self.layout.in_cluster(offset);
+        if table >= self.storage.len()? {
+            return Err(Error::corrupt(format!(
+                "'{}': a metadata table at offset {table:#x} lies past the end of the file",
+                self.storage.name()
+            ))
+            .with_offset(table));
+        }
+        Ok(())
     }
 
     /// The slice of the L2 table at `table` that maps the guest offset, and the entry's index in it.
@@ -152,10 +159,14 @@ impl Qcow2 {
         Ok((self.slice(Class::L2, offset)?, index))
     }
 
-    /// As [`Self::l2_slice`], if the slice is in the cache.
-    pub(super) fn cached_l2_slice(&self, table: u64, guest: u64) -> Option<(Arc<Slice>, u64)> {
+    /// As [`Self::l2_slice`], if the slice is in memory: in the cache or in the host's.
+    pub(super) fn l2_slice_now(&self, table: u64, guest: u64) -> Option<(Arc<Slice>, u64)> {
         let (offset, index) = self.l2_place(table, guest);
-        Some((self.cache.loaded(Class::L2, offset)?, index))
+        let slice = self.cache.get_now(Class::L2, offset, |bytes| {
+            self.check_table_in_file(offset)?;
+            self.storage.read_now(&mut [IoSliceMut::new(bytes)], offset)
+        })?;
+        Some((slice, index))
     }
 
     /// Where that slice is, and the entry's index in it.
