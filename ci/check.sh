@@ -42,6 +42,9 @@ else
 fi
 $CARGO test --test ffi -- --ignored
 
+# The cache, the limbo list and the ranges in flight under every interleaving of their threads.
+(cd tests/loom && $CARGO test --target-dir ../../target/loom models)
+
 # Loop devices need root, and a kernel that has them.
 if [ "$(id -u)" = 0 ] && loop=$(losetup -f 2>/dev/null) && [ -b "$loop" ]; then
     $CARGO test --test storage_device -- --ignored

@@ -27,6 +27,7 @@ pub mod queue;
 pub mod secret;
 pub mod size;
 pub mod storage;
+mod sync;
 #[allow(
     unsafe_code,
     reason = "the one room for system calls that std does not offer"

@@ -3,6 +3,7 @@
 pub mod capabilities;
 pub mod driver;
 pub mod inspect;
+mod io_guard;
 pub mod luks;
 pub mod magic;
 pub mod probe;
@@ -17,7 +18,8 @@ pub use driver::{
     OpenContext, Probe,
 };
 pub use inspect::{InspectContext, Inspection};
+pub use io_guard::{IoGuard, LongIoGuard};
 pub use traits::{
-    BackingRef, Below, Blank, Bulk, Check, CheckReport, Compress, Format, FormatInfo, IoGuard,
-    LongIoGuard, Opener, RepairMode, SnapshotInfo, ZeroBelow,
+    BackingRef, Below, Blank, Bulk, Check, CheckReport, Compress, Format, FormatInfo, Opener,
+    RepairMode, SnapshotInfo, ZeroBelow,
 };

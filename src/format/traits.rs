@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
 use crate::format::capabilities::{Amend, Bitmaps, Overlay, Snapshots};
+use crate::format::io_guard::{IoGuard, LongIoGuard};
 use crate::job::Job;
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -180,51 +180,6 @@ pub trait Format: Send + Sync + Debug {
 
     /// Writing of compressed clusters, where the format has it.
     fn compressor(&self) -> Option<&dyn Compress>;
-}
-
-/// A registered use of host clusters; see [`Format::begin_io`].
-#[derive(Debug)]
-pub struct IoGuard<'a>(Option<&'a AtomicUsize>);
-
-impl<'a> IoGuard<'a> {
-    /// For formats whose mappings never move.
-    pub const UNGUARDED: IoGuard<'static> = IoGuard(None);
-
-    /// Counts one user up until dropped. The caller has incremented `users` already.
-    pub fn counted(users: &'a AtomicUsize) -> Self {
-        Self(Some(users))
-    }
-}
-
-impl Drop for IoGuard<'_> {
-    fn drop(&mut self) {
-        if let Some(users) = self.0 {
-            users.fetch_sub(1, Ordering::Release);
-        }
-    }
-}
-
-/// As [`IoGuard`], with a share of the counter instead of a borrow.
-#[derive(Debug)]
-pub struct LongIoGuard(Option<(Arc<[AtomicUsize; 2]>, usize)>);
-
-impl LongIoGuard {
-    /// For formats whose mappings never move.
-    pub const UNGUARDED: Self = Self(None);
-
-    /// Counts one user of one of the two counters up until dropped. The caller has incremented
-    /// it already.
-    pub fn counted(users: Arc<[AtomicUsize; 2]>, which: usize) -> Self {
-        Self(Some((users, which & 1)))
-    }
-}
-
-impl Drop for LongIoGuard {
-    fn drop(&mut self) {
-        if let Some((users, which)) = &self.0 {
-            users[*which].fetch_sub(1, Ordering::Release);
-        }
-    }
 }
 
 /// The guest bytes below a layer: its backing chain, or zeroes.

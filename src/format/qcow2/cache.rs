@@ -5,12 +5,9 @@
 //! is never evicted: what is not on disk yet always stays visible.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, fence, yield_now};
 use crate::trace::{self, Event};
 
 const SHARDS: usize = 16;
@@ -93,7 +90,7 @@ impl Slice {
                     return result;
                 }
             }
-            std::thread::yield_now();
+            yield_now();
         }
     }
 

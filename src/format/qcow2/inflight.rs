@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 #[derive(Debug, Default)]
 struct State {

@@ -4,12 +4,8 @@
 //! disk, as far as the durability asks for, and that all I/O which began before has ended. The
 //! second is known from two counters of users, one for each parity of the epoch.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
-
 use crate::format::{IoGuard, LongIoGuard};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, pause};
 
 /// References to a host cluster that are to be given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +119,7 @@ impl Limbo {
 
     fn wait_for(&self, epoch: usize) {
         while self.users[epoch & 1].load(Ordering::SeqCst) != 0 {
-            std::thread::sleep(std::time::Duration::from_micros(50));
+            pause();
         }
     }
 
