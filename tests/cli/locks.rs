@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
+use platter::{Image, Location, OpenOptions, OpenPolicy};
+
 use crate::pair::Pair;
 
 /// A `qemu-io` that holds an image until it is dropped.
@@ -42,13 +44,17 @@ impl Drop for Holder {
     }
 }
 
-fn held(args: &[&str]) -> (Pair, [Holder; 2]) {
-    let pair = Pair::with(&[
+fn images() -> Pair {
+    Pair::with(&[
         "create -q -f qcow2 lk.qcow2 1M",
         "create -q lk.raw 1M",
         "create -q -f qcow2 -b lk.qcow2 -F qcow2 top.qcow2",
         "create -q free.raw 1M",
-    ]);
+    ])
+}
+
+fn held(args: &[&str]) -> (Pair, [Holder; 2]) {
+    let pair = images();
     let holders = [pair.theirs(), pair.ours()].map(|dir| Holder::new(dir.root(), args));
     (pair, holders)
 }
@@ -135,5 +141,87 @@ fn nothing_is_created_over_a_raw_disk_in_use() {
         );
         let after = std::fs::read(dir.path("lk.raw")).expect("the disk");
         assert!(before == after, "{args:?} changed the disk");
+    }
+}
+
+/// How an image is held: format, name, and whether for writing.
+const HOLDS: &[(&str, &str, bool)] = &[
+    ("qcow2", "lk.qcow2", true),
+    ("qcow2", "lk.qcow2", false),
+    ("raw", "lk.raw", true),
+    ("raw", "lk.raw", false),
+];
+
+fn open(path: std::path::PathBuf, format: &str, writable: bool) -> platter::Result<Image> {
+    let options = OpenOptions {
+        format: Some(format.to_owned()),
+        writable,
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    Image::open(&Location::from_path(path), &options)
+}
+
+/// QEMU's tool and ours meet an image that this library holds as QEMU's tool meets one that
+/// `qemu-io` holds.
+#[test]
+fn the_library_holds_an_image_as_qemu_does() {
+    for (format, name, writable) in HOLDS {
+        let pair = images();
+        let read_only = if *writable { &[][..] } else { &["-r"] };
+        let args = [read_only, &["-f", format, name]].concat();
+        let _theirs = Holder::new(pair.theirs().root(), &args);
+        let _ours = open(pair.ours().path(name), format, *writable).expect("a free image");
+        for line in LINES {
+            let words = crate::pair::words(line);
+            let expected = pair.theirs().qemu_img(&words);
+            let theirs = pair.ours().qemu_img(&words);
+            let ours = crate::pair::ours(&words, pair.ours().root());
+            for (who, ran) in [("QEMU's tool", theirs), ("ours", ours)] {
+                assert_eq!(
+                    (ran.code, &ran.err),
+                    (expected.code, &expected.err),
+                    "{who}, {name} held, writable {writable}: {line}"
+                );
+            }
+            for dir in [pair.theirs(), pair.ours()] {
+                for new in ["out.raw", "over.qcow2"] {
+                    let _ = std::fs::remove_file(dir.path(new));
+                }
+            }
+        }
+    }
+}
+
+/// Two handles of one process exclude each other as two of `qemu-io` do.
+#[test]
+fn two_threads_exclude_each_other_as_two_processes_do() {
+    for (format, name, first) in HOLDS {
+        for second in [true, false] {
+            let pair = images();
+            let mode = |writable| if writable { &[][..] } else { &["-r"] };
+            let args = [mode(*first), &["-f", format, name]].concat();
+            let _theirs = Holder::new(pair.theirs().root(), &args);
+            let args = [mode(second), &["-f", format, "-c", "length", name]].concat();
+            let expected = crate::common::run_in(pair.theirs().root(), "qemu-io", &args);
+            let path = pair.ours().path(name);
+            let _held = open(path.clone(), format, *first).expect("a free image");
+            let opened = std::thread::scope(|scope| {
+                let other = scope.spawn(|| open(path, format, second));
+                other.join().expect("no panic")
+            });
+            let what = format!("{name}: {first}, then {second}");
+            match opened {
+                Ok(_) => assert_eq!(expected.code, 0, "{what}: {expected:?}"),
+                Err(error) => {
+                    let line = error.to_string();
+                    let reason = line.rsplit(": ").next().expect("a reason");
+                    assert!(
+                        expected.err.contains(reason),
+                        "{what}: {line}, {expected:?}"
+                    );
+                }
+            }
+        }
     }
 }
