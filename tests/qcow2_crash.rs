@@ -1,5 +1,5 @@
 //! Crashes and failing storages: whatever remains of a qcow2 image is valid and holds all that a
-//! flush has made durable.
+//! flush has made durable. QEMU's tools judge here; `tests/crash` judges far more states by itself.
 
 mod common;
 

@@ -184,11 +184,11 @@ impl<'a> Run<'a> {
         wrong.map_or(Ok(()), Err)?;
         self.check_snapshots(&*image, crash.count)?;
         drop(image);
-        if crash.count % 16 == 0 {
+        if crash.count.is_multiple_of(16) {
             self.go_on(crash)
                 .map_err(|text| format!("written on: {text}"))?;
         }
-        if crash.count % 48 == 0 {
+        if crash.count.is_multiple_of(48) {
             repair::run(self, crash).map_err(|text| format!("repaired: {text}"))?;
         }
         Ok(())

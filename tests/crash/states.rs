@@ -70,7 +70,7 @@ pub fn each(
         visit(Crash { count, files, what });
     };
     for count in 0..=records.len() {
-        if count % step == 0 || count == records.len() {
+        if count.is_multiple_of(step) || count == records.len() {
             let whole = files.iter().map(|file| file.state(|| true)).collect();
             give(count, "all writes", whole);
             let pending = files.iter().any(|file| !file.pending.is_empty());
