@@ -1,5 +1,7 @@
 //! What some formats offer beyond reading and writing; reached through `Format`'s `Option`s.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::format::traits::{BackingRef, Format};
 use crate::job::Job;
@@ -58,8 +60,15 @@ pub struct BitmapInfo {
     pub inconsistent: bool,
 }
 
-/// Persistent dirty bitmaps.
+/// Guest ranges (offset, length) that a caller has: hands each of them to the function.
+pub type DirtyRanges<'a> = dyn FnMut(&mut dyn FnMut(u64, u64)) -> Result<()> + 'a;
+
+/// Persistent dirty bitmaps. Those that record hold every write of this open image, also what is
+/// not on disk yet; on disk they are in use until the image is closed.
 pub trait Bitmaps: Send + Sync {
+    /// The guest bytes that the bitmaps stand for: the virtual size of the image.
+    fn covered(&self) -> u64;
+
     /// The bitmaps, in directory order.
     ///
     /// # Errors
@@ -69,7 +78,8 @@ pub trait Bitmaps: Send + Sync {
     /// Adds an empty bitmap that records writes; `granularity` None takes the format's default.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Exists`], [`crate::ErrorKind::Limit`], or of I/O.
+    /// [`crate::ErrorKind::Exists`], [`crate::ErrorKind::Invalid`] for the name or the granularity,
+    /// [`crate::ErrorKind::Limit`] where it would be too large, or of I/O; nothing has changed then.
     fn add(&self, name: &str, granularity: Option<u64>) -> Result<()>;
 
     /// Removes a bitmap, an inconsistent one too.
@@ -81,7 +91,7 @@ pub trait Bitmaps: Send + Sync {
     /// Clears all bits.
     ///
     /// # Errors
-    /// As [`Bitmaps::remove`]; an inconsistent bitmap is refused.
+    /// As [`Bitmaps::remove`]; an inconsistent bitmap is refused as [`crate::ErrorKind::Corrupt`].
     fn clear(&self, name: &str) -> Result<()>;
 
     /// Starts or ends recording.
@@ -90,17 +100,23 @@ pub trait Bitmaps: Send + Sync {
     /// As [`Bitmaps::clear`].
     fn set_enabled(&self, name: &str, enabled: bool) -> Result<()>;
 
-    /// Hands the dirty guest ranges (offset, length) to `visit`, in order.
+    /// Hands the dirty guest ranges (offset, length) within `range` to `visit`, in order, each as
+    /// long as it is. `visit` must not call into the image.
     ///
     /// # Errors
     /// As [`Bitmaps::clear`], or of `visit`.
-    fn visit_dirty(&self, name: &str, visit: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()>;
+    fn visit_dirty(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()>;
 
-    /// Sets the bits of the guest ranges (offset, length).
+    /// Sets the bits that the ranges touch; these may come from a bitmap of the same image.
     ///
     /// # Errors
-    /// As [`Bitmaps::clear`].
-    fn mark(&self, name: &str, ranges: &[(u64, u64)]) -> Result<()>;
+    /// As [`Bitmaps::clear`], or of `ranges`.
+    fn mark(&self, name: &str, ranges: &mut DirtyRanges<'_>) -> Result<()>;
 }
 
 /// What changing the options of an image gets.

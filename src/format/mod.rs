@@ -12,7 +12,9 @@ pub mod raw;
 pub mod registry;
 pub mod traits;
 
-pub use capabilities::{Amend, AmendContext, BitmapInfo, Bitmaps, NewSnapshot, Overlay, Snapshots};
+pub use capabilities::{
+    Amend, AmendContext, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot, Overlay, Snapshots,
+};
 pub use driver::{
     Contents, CreateContext, CreateFn, CreateParams, Features, FormatDriver, MeasureFn, Measured,
     OpenContext, Probe,

@@ -31,7 +31,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::format::{Format, FormatDriver};
+use crate::format::{Bitmaps, Format, FormatDriver};
 use crate::location::Location;
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
@@ -99,6 +99,8 @@ pub struct Image {
     format_name: &'static str,
     driver: &'static FormatDriver,
     format: Box<dyn Format>,
+    /// The current contents, where `format` is a snapshot of them.
+    current: Option<Box<dyn Format>>,
     storage: Arc<dyn Storage>,
     /// The file that holds the header, where it is apart.
     header_file: Option<opener::HeaderFile>,
@@ -175,6 +177,11 @@ impl Image {
         &*self.format
     }
 
+    /// The persistent dirty bitmaps of this layer, also where a snapshot is shown.
+    pub fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        self.current.as_ref().unwrap_or(&self.format).bitmaps()
+    }
+
     /// The file of this layer.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
@@ -248,7 +255,7 @@ impl Image {
                 ));
             }
         };
-        self.format = view;
+        self.current = Some(std::mem::replace(&mut self.format, view));
         self.writable = false;
         Ok(())
     }

@@ -215,6 +215,7 @@ fn open_over(
         format_name: if bare { storage.driver() } else { driver.name },
         driver,
         format,
+        current: None,
         storage: opened.storage,
         header_file,
         node: opened.node,

@@ -83,6 +83,15 @@ pub fn apply(image: &Image, wanted: &str, job: &mut Job) -> Result<()> {
     job.tick()?;
     let context = |error: Error| error.context(format!("Could not apply snapshot '{wanted}'"));
     let snapshots = supported(image).map_err(context)?;
+    if !super::bitmap::list(image)
+        .map_err(context)?
+        .bitmaps
+        .is_empty()
+    {
+        return Err(context(
+            Error::unsupported("Device has active dirty bitmaps").with_errno(libc::ENOTSUP),
+        ));
+    }
     let known = list(image).map_err(context)?.snapshots;
     let found = by_id(&known, wanted).or_else(|| by_name(&known, wanted));
     let applied = match found {

@@ -83,3 +83,93 @@ pub fn run_in<S: AsRef<OsStr>>(directory: &Path, program: &str, args: &[S]) -> R
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
+
+/// Dirty guest ranges (offset, length) of a bitmap of a qcow2 image, as QEMU's server exports them.
+pub fn dirty_ranges(dir: &Dir, image: &str, bitmap: &str) -> Vec<(u64, u64)> {
+    use std::os::unix::net::UnixStream;
+    use std::time::{Duration, Instant};
+
+    let socket = dir.path("dirty.sock");
+    let _ = std::fs::remove_file(&socket);
+    let mut server = Command::new("qemu-nbd")
+        .args(["-r", "-f", "qcow2", "-e", "3", "-t", "-B", bitmap, "-k"])
+        .arg(&socket)
+        .arg(image)
+        .current_dir(dir.root())
+        .spawn()
+        .expect("qemu-nbd must be installed for this test");
+    let patience = Instant::now() + Duration::from_secs(60);
+    while UnixStream::connect(&socket).is_err() {
+        let ended = server.try_wait().expect("the state of qemu-nbd");
+        assert!(ended.is_none(), "qemu-nbd -B {bitmap} {image}: {ended:?}");
+        assert!(Instant::now() < patience, "qemu-nbd does not listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let source = format!(
+        "driver=nbd,server.type=unix,server.path={},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}",
+        socket.display()
+    );
+    let map = dir.qemu_img(&["map", "--output=json", "--image-opts", &source]);
+    server.kill().expect("to end qemu-nbd");
+    server.wait().expect("the end of qemu-nbd");
+    let _ = std::fs::remove_file(&socket);
+    assert_eq!(map.code, 0, "{map:?}");
+    let map: serde_json::Value = serde_json::from_str(&map.out).expect("JSON");
+    // What is dirty shows as an extent without data.
+    let runs = map.as_array().expect("a list").iter();
+    runs.filter(|run| run["data"] == false)
+        .map(|run| {
+            (
+                run["start"].as_u64().unwrap(),
+                run["length"].as_u64().unwrap(),
+            )
+        })
+        .collect()
+}
+
+/// The bitmaps of a qcow2 image as `qemu-img info` lists them: name, granularity, flags.
+pub fn bitmaps_of(dir: &Dir, image: &str) -> Vec<(String, u64, Vec<String>)> {
+    let info = dir.qemu_img_ok(&["info", "--output=json", image]);
+    let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
+    let list = info["format-specific"]["data"]["bitmaps"].as_array();
+    let flags = |one: &serde_json::Value| {
+        let flags = one["flags"].as_array().unwrap().iter();
+        flags
+            .map(|flag| flag.as_str().unwrap().to_owned())
+            .collect()
+    };
+    list.into_iter()
+        .flatten()
+        .map(|one| {
+            (
+                one["name"].as_str().unwrap().to_owned(),
+                one["granularity"].as_u64().unwrap(),
+                flags(one),
+            )
+        })
+        .collect()
+}
+
+/// Sets flags in the entry of a bitmap in the directory of a qcow2 image, by hand.
+pub fn set_bitmap_flags(path: &Path, bitmap: &str, flags: u32) {
+    let mut bytes = std::fs::read(path).expect("an image");
+    let number = |bytes: &[u8], at: usize, len: usize| {
+        bytes[at..at + len]
+            .iter()
+            .fold(0u64, |value, byte| value << 8 | u64::from(*byte))
+    };
+    let magic = 0x2385_2875u32.to_be_bytes();
+    let extension = bytes.windows(4).position(|w| w == magic).expect("bitmaps");
+    let count = number(&bytes, extension + 8, 4);
+    let mut at = number(&bytes, extension + 24, 8) as usize;
+    for _ in 0..count {
+        let name_len = number(&bytes, at + 18, 2) as usize;
+        if &bytes[at + 24..at + 24 + name_len] == bitmap.as_bytes() {
+            bytes[at + 12..at + 16].copy_from_slice(&flags.to_be_bytes());
+            std::fs::write(path, bytes).expect("to patch the image");
+            return;
+        }
+        at += (24 + name_len).next_multiple_of(8);
+    }
+    panic!("there is no bitmap {bitmap}");
+}

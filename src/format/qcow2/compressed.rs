@@ -23,6 +23,15 @@ impl Compress for Qcow2 {
     }
 
     fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let written = self.write_unit(buf, offset);
+        self.record(offset, buf.len() as u64);
+        written
+    }
+}
+
+impl Qcow2 {
+    /// See [`Compress::write_compressed`].
+    fn write_unit(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.prepare_write()?;
         let end = self.check_range(offset, buf.len() as u64)?;
         let cluster = self.layout.cluster_size();
@@ -60,9 +69,7 @@ impl Compress for Qcow2 {
         // What is written covers the cluster up to the end of the image: nothing shows from below.
         self.write_guest(buf, offset, &ZeroBelow)
     }
-}
 
-impl Qcow2 {
     /// Writes compressed bytes and lets the cluster's entry name them. False where the entry
     /// cannot: the host offset is too large for it.
     fn store_compressed(&self, bytes: &[u8], offset: u64) -> Result<bool> {

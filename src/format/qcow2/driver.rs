@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
-    LongIoGuard, OpenContext, Overlay, Snapshots,
+    Amend, BackingRef, Below, Bitmaps, Check, Compress, Features, Format, FormatDriver, FormatInfo,
+    IoGuard, LongIoGuard, OpenContext, Overlay, Snapshots,
 };
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
@@ -28,6 +28,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::REPAIR)
         .union(Features::SNAPSHOTS)
         .union(Features::AMEND)
+        .union(Features::BITMAPS)
         .union(Features::MEASURE)
         .union(Features::ENCRYPT),
     open,
@@ -118,7 +119,9 @@ impl Format for Qcow2 {
     }
 
     fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
-        self.write_guest(buf, offset, below)
+        let written = self.write_guest(buf, offset, below);
+        self.record(offset, buf.len() as u64);
+        written
     }
 
     fn write_zeroes(
@@ -128,11 +131,15 @@ impl Format for Qcow2 {
         flags: ZeroFlags,
         below: &dyn Below,
     ) -> Result<()> {
-        self.zero_guest(offset, len, flags, below)
+        let zeroed = self.zero_guest(offset, len, flags, below);
+        self.record(offset, len);
+        zeroed
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
-        self.discard_guest(offset, len)
+        let discarded = self.discard_guest(offset, len);
+        self.record(offset, len);
+        discarded
     }
 
     fn flush(&self, durability: Durability) -> Result<()> {
@@ -180,6 +187,10 @@ impl Format for Qcow2 {
 
     fn amender(&self) -> Option<&dyn Amend> {
         Some(self)
+    }
+
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        (self.version() >= 3).then_some(self as &dyn Bitmaps)
     }
 
     fn overlay(&self) -> Option<&dyn Overlay> {

@@ -99,6 +99,16 @@ impl Qcow2 {
         Ok(())
     }
 
+    /// After a failure to let the header name something else nobody knows which of both it names:
+    /// no more writes then.
+    pub(super) fn settled(&self, switched: Result<()>) -> Result<()> {
+        if switched.is_err() {
+            self.lost.store(true, Ordering::Release);
+            self.broken.store(true, Ordering::Release);
+        }
+        switched
+    }
+
     /// The error of damaged metadata. A writable image is marked corrupt and takes no more writes.
     pub(super) fn corruption(&self, text: String, offset: u64) -> Error {
         let line = if self.read_only {

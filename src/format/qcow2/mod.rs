@@ -9,6 +9,7 @@ mod inspect;
 
 mod alloc;
 mod amend;
+mod bitmaps;
 mod cache;
 mod compressed;
 mod crypt;

@@ -13,6 +13,7 @@ use crate::policy::ImplicitRole;
 use crate::storage::{Durability, Storage};
 
 use super::alloc::Alloc;
+use super::bitmaps::Recorder;
 use super::cache::Cache;
 use super::crypt;
 use super::disk::{
@@ -74,6 +75,7 @@ impl Qcow2 {
             inflight: super::inflight::InFlight::default(),
             pass: Mutex::default(),
             reclaiming: Mutex::default(),
+            recorder: Recorder::default(),
             prepared: Mutex::default(),
             is_prepared: AtomicBool::default(),
             broken: AtomicBool::default(),
@@ -178,6 +180,7 @@ impl Qcow2 {
                 self.clusters(bitmaps.directory_offset, bitmaps.directory_size),
             );
         }
+        self.guard_bitmaps()?;
         self.guard_tables()
     }
 

@@ -266,6 +266,17 @@ impl Qcow2 {
             return Ok(());
         }
         self.check_lost()?;
+        // Where they cannot be stored they stay in use on disk, and all else is ended in order.
+        let bitmaps = if self.broken.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            self.end_recording()
+        };
+        self.end_metadata().and(bitmaps)
+    }
+
+    fn end_metadata(&self) -> Result<()> {
+        self.check_lost()?;
         self.write_metadata(true, Durability::None)?;
         // Two rounds: giving back may need the epoch to move on once.
         for _ in 0..2 {

@@ -17,6 +17,8 @@ struct State {
     areas: Vec<(Area, Range<u64>)>,
     /// L2 tables and refcount blocks, a cluster each.
     tables: HashSet<u64>,
+    /// Bitmap tables and bits.
+    bitmaps: HashSet<u64>,
 }
 
 /// A structure that takes a run of clusters.
@@ -75,26 +77,48 @@ impl MetaMap {
         self.state.write().tables.insert(cluster);
     }
 
-    /// Removes an L2 table or refcount block.
+    /// Removes a cluster that is free now, whatever it held.
     pub(super) fn remove_table(&self, cluster: u64) {
-        self.state.write().tables.remove(&cluster);
+        let mut state = self.state.write();
+        state.tables.remove(&cluster);
+        state.bitmaps.remove(&cluster);
+    }
+
+    /// Adds a bitmap's table or bits.
+    pub(super) fn add_bitmap(&self, clusters: Range<u64>) {
+        self.state.write().bitmaps.extend(clusters);
     }
 
     /// The name of a structure that touches the run of clusters.
     pub(super) fn overlap(&self, clusters: Range<u64>) -> Option<&'static str> {
         let state = self.state.read();
-        overlap_area(&state, &clusters).or_else(|| {
-            clusters
-                .into_iter()
-                .any(|cluster| state.tables.contains(&cluster))
-                .then_some("L2 table or refcount block")
-        })
+        let bitmap = |state: &State| {
+            let mut clusters = clusters.clone();
+            let touched = !state.bitmaps.is_empty()
+                && clusters.any(|cluster| state.bitmaps.contains(&cluster));
+            touched.then_some("bitmap")
+        };
+        overlap_tables(&state, &clusters).or_else(|| bitmap(&state))
     }
 
-    /// As [`MetaMap::overlap`], without the tables: for a table itself.
+    /// As [`MetaMap::overlap`], without the bitmaps: for what their tables name.
+    pub(super) fn overlap_other(&self, cluster: u64) -> Option<&'static str> {
+        overlap_tables(&self.state.read(), &(cluster..cluster + 1))
+    }
+
+    /// As [`MetaMap::overlap`], without tables and bitmaps: for a table itself.
     pub(super) fn overlap_areas(&self, clusters: Range<u64>) -> Option<&'static str> {
         overlap_area(&self.state.read(), &clusters)
     }
+}
+
+fn overlap_tables(state: &State, clusters: &Range<u64>) -> Option<&'static str> {
+    overlap_area(state, clusters).or_else(|| {
+        clusters
+            .clone()
+            .any(|cluster| state.tables.contains(&cluster))
+            .then_some("L2 table or refcount block")
+    })
 }
 
 fn overlap_area(state: &State, clusters: &Range<u64>) -> Option<&'static str> {
@@ -120,7 +144,13 @@ mod tests {
         assert_eq!(map.overlap(8..12), Some("L2 table or refcount block"));
         assert_eq!(map.overlap_areas(8..12), None);
         map.set_area(Area::L1, 20..22);
-        map.remove_table(9);
+        map.add_bitmap(10..12);
+        assert_eq!(map.overlap(11..12), Some("bitmap"));
+        assert_eq!(map.overlap_other(11), None);
+        assert_eq!(map.overlap_other(9), Some("L2 table or refcount block"));
+        for cluster in 9..12 {
+            map.remove_table(cluster);
+        }
         assert_eq!(map.overlap(4..12), None);
     }
 }

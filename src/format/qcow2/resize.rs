@@ -87,31 +87,14 @@ impl Qcow2 {
         self.check_bitmap_sizes(len)
     }
 
-    /// Bitmaps keep their tables as they are, so the new size must need tables of the same length.
-    pub(super) fn check_bitmap_sizes(&self, len: u64) -> Result<()> {
-        let cluster = self.layout.cluster_size();
-        for (_, bitmap) in self.bitmap_entries()? {
-            let bits = u32::from(bitmap.granularity_bits) + 3 + self.layout.cluster_bits();
-            let entries = 1u64
-                .checked_shl(bits)
-                .map_or(1, |covered| len.div_ceil(covered));
-            if entries != u64::from(bitmap.table_entries) {
-                return Err(Error::unsupported(format!(
-                    "Bitmap '{}' cannot follow the image to a size that needs {entries} clusters of {cluster} bytes for it",
-                    bitmap.name_text()
-                ))
-                .with_hint("Remove the bitmap first."));
-            }
-        }
-        Ok(())
-    }
-
     fn store_size(&self, len: u64) -> Result<()> {
         if let Some(data) = self.data_file.as_ref().filter(|_| self.raw_data_file) {
             data.set_len(len, Preallocation::Off)?;
         }
-        self.update_header(|header| header.size = len)?;
-        self.barrier()?;
+        if !self.resize_bitmaps(len)? {
+            self.update_header(|header| header.size = len)?;
+            self.barrier()?;
+        }
         self.size.store(len, Ordering::Release);
         Ok(())
     }

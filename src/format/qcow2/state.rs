@@ -13,6 +13,7 @@ use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Storage};
 
 use super::alloc::Alloc;
+use super::bitmaps::Recorder;
 use super::cache::{Cache, Class, Slice};
 use super::crypt::needs_secret;
 use super::disk::{ImageHeader, L1Entry, RefcountWidth};
@@ -27,7 +28,8 @@ pub(super) const L1_UNIT: u64 = 64;
 
 /// An open image.
 ///
-/// Lock order, outermost first: an in-flight reservation, `l2_alloc`, `pass`, `l1`, `alloc`,
+/// Lock order, outermost first: an in-flight reservation, the bitmaps' session,
+/// `l2_alloc`, `pass`, `l1`, `alloc`,
 /// `header`; then the cache's own locks and the small ones. None is held across data I/O but the
 /// reservation, which only keeps out others that remap the same guest clusters.
 #[derive(Debug)]
@@ -69,6 +71,7 @@ pub struct Qcow2 {
     pub(super) pass: Mutex<()>,
     /// Held by the one thread that gives freed clusters back.
     pub(super) reclaiming: Mutex<()>,
+    pub(super) recorder: Recorder,
     /// The first write has been prepared for: dirty bit, bitmaps.
     pub(super) prepared: Mutex<bool>,
     pub(super) is_prepared: AtomicBool,

@@ -76,6 +76,7 @@ impl Fake {
             driver: &raw::DRIVER,
             storage: self.storage.clone(),
             format: Box::new(self),
+            current: None,
             backing: backing.map_or(Backing::None, Backing::Open),
             below: BackingPlan::Named,
             warnings: Vec::new(),

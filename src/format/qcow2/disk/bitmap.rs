@@ -9,9 +9,9 @@ use super::extension::BitmapsExtension;
 /// Bytes of a directory entry before its extra data.
 const FIXED_LEN: usize = 24;
 /// The only type of bitmap.
-const TYPE_DIRTY: u8 = 1;
+pub const DIRTY_BITMAP: u8 = 1;
 /// The longest name, in bytes.
-const MAX_NAME: usize = 1023;
+pub const MAX_BITMAP_NAME: usize = 1023;
 /// The largest bitmap table that is accepted, in entries.
 pub const MAX_BITMAP_TABLE_ENTRIES: u32 = 0x800_0000;
 
@@ -126,10 +126,10 @@ impl BitmapEntry {
             && self.table_offset.is_multiple_of(cluster)
             && self.table_entries <= MAX_BITMAP_TABLE_ENTRIES
             && (9..=31).contains(&granularity)
-            && self.kind == TYPE_DIRTY
+            && self.kind == DIRTY_BITMAP
             && (self.flags - known - BitmapFlags::EXTRA_DATA_COMPATIBLE).is_empty()
             && !self.name.is_empty()
-            && self.name.len() <= MAX_NAME;
+            && self.name.len() <= MAX_BITMAP_NAME;
         // A table that covers less than the image would leave bits without a place.
         let clusters = size
             .div_ceil(1 << granularity.min(63))
@@ -184,6 +184,8 @@ pub fn read_bitmap_directory(
 pub struct BitmapTableEntry(pub u64);
 
 impl BitmapTableEntry {
+    /// All bits are ones.
+    pub const ONES: Self = Self(1);
     /// The offset of the cluster.
     pub const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
     /// Bits that must be 0; bit 0 too where there is an offset.

@@ -23,7 +23,7 @@ const BACKING_FORMAT_LIMIT: usize = 16;
 /// The most bitmaps of an image that are accepted.
 pub const MAX_BITMAPS: u32 = 65535;
 /// The largest bitmap directory that is accepted: every entry of 1 KiB.
-const MAX_BITMAP_DIRECTORY: u64 = MAX_BITMAPS as u64 * 1024;
+pub const MAX_BITMAP_DIRECTORY: u64 = MAX_BITMAPS as u64 * 1024;
 
 /// One extension.
 #[derive(Clone, Debug, PartialEq, Eq)]

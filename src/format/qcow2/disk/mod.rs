@@ -16,12 +16,14 @@ mod snapshot;
 mod subcluster;
 
 pub use bitmap::{
-    BitmapEntry, BitmapFlags, BitmapTableEntry, MAX_BITMAP_TABLE_ENTRIES, read_bitmap_directory,
+    BitmapEntry, BitmapFlags, BitmapTableEntry, DIRTY_BITMAP, MAX_BITMAP_NAME,
+    MAX_BITMAP_TABLE_ENTRIES, read_bitmap_directory,
 };
 pub(super) use bytes::{be32, be64};
 pub(super) use extension::{BACKING_FORMAT, DATA_FILE, END};
 pub use extension::{
-    BitmapsExtension, CryptoExtension, Extension, FeatureKind, FeatureName, MAX_BITMAPS,
+    BitmapsExtension, CryptoExtension, Extension, FeatureKind, FeatureName, MAX_BITMAP_DIRECTORY,
+    MAX_BITMAPS,
 };
 pub use features::{Autoclear, Compatible, Incompatible};
 pub use geometry::{Geometry, MAX_L1_BYTES, MAX_REFTABLE_BYTES};

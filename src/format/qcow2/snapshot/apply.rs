@@ -57,7 +57,6 @@ impl Qcow2 {
         {
             return Err(Error::corrupt("The snapshot records an impossible size"));
         }
-        self.check_bitmap_sizes(size)?;
         Ok(size)
     }
 

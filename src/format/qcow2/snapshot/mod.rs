@@ -11,6 +11,9 @@ mod table;
 mod tree;
 mod view;
 
+pub(super) use table::Place;
+pub(super) use tree::By;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Format, NewSnapshot, Snapshots};
 
@@ -29,6 +32,10 @@ impl Snapshots for Qcow2 {
 
     fn apply(&self, id: &str) -> Result<()> {
         self.check_snapshots()?;
+        if self.has_bitmaps()? {
+            // They would not say what the change of contents changed.
+            return Err(Error::unsupported("Device has active dirty bitmaps"));
+        }
         self.prepare_write()?;
         let _all = self.inflight.reserve(ALL);
         self.apply_snapshot(id)
@@ -93,13 +100,7 @@ impl Qcow2 {
     /// knows which of both it names: no more writes then.
     fn switch_header(&self, change: impl FnOnce(&mut super::disk::Header)) -> Result<()> {
         self.barrier()?;
-        let switched = self.update_header(change).and_then(|()| self.barrier());
-        if switched.is_err() {
-            self.lost.store(true, std::sync::atomic::Ordering::Release);
-            self.broken
-                .store(true, std::sync::atomic::Ordering::Release);
-        }
-        switched
+        self.settled(self.update_header(change).and_then(|()| self.barrier()))
     }
 
     /// Waits until all I/O has ended that looked up its host clusters before now.

@@ -11,12 +11,12 @@ use crate::format::qcow2::state::Qcow2;
 /// L1 tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
 
-/// Where a snapshot table stands.
+/// Where a table of whole clusters stands.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::format::qcow2) struct Place {
-    pub(super) offset: u64,
-    pub(super) first: u64,
-    pub(super) clusters: u64,
+    pub(in crate::format::qcow2) offset: u64,
+    pub(in crate::format::qcow2) first: u64,
+    pub(in crate::format::qcow2) clusters: u64,
 }
 
 impl Qcow2 {
@@ -49,7 +49,7 @@ impl Qcow2 {
     }
 
     /// Writes bytes, padded to whole clusters, to newly allocated ones.
-    pub(super) fn write_area(&self, mut bytes: Vec<u8>) -> Result<Place> {
+    pub(in crate::format::qcow2) fn write_area(&self, mut bytes: Vec<u8>) -> Result<Place> {
         if bytes.is_empty() {
             return Ok(Place::default());
         }
@@ -71,7 +71,7 @@ impl Qcow2 {
     }
 
     /// Gives up an area that no header on disk names any more.
-    pub(super) fn release(&self, place: Place) {
+    pub(in crate::format::qcow2) fn release(&self, place: Place) {
         let clusters = place.first..place.first + place.clusters;
         self.limbo.queue(clusters.map(|cluster| Freed {
             cluster,
@@ -80,7 +80,7 @@ impl Qcow2 {
     }
 
     /// Gives back an area that was never named.
-    pub(super) fn forget(&self, place: Place) {
+    pub(in crate::format::qcow2) fn forget(&self, place: Place) {
         self.free_unused(place.first, place.clusters);
     }
 

@@ -18,7 +18,7 @@ const FREE_VISITS: u64 = 64 << 20;
 
 /// By how much references change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(in crate::format::qcow2) enum By {
     Raise,
     Lower,
 }
@@ -169,7 +169,11 @@ impl Qcow2 {
     }
 
     /// Refuses a change of the refcounts of sorted clusters that cannot be.
-    pub(super) fn check_references(&self, clusters: &[u64], by: By) -> Result<()> {
+    pub(in crate::format::qcow2) fn check_references(
+        &self,
+        clusters: &[u64],
+        by: By,
+    ) -> Result<()> {
         let alloc = self.alloc.lock();
         let per_slice = self.counts().slice_refcounts();
         for run in clusters.chunk_by(|a, b| a / per_slice == b / per_slice) {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
+use crate::format::qcow2::bitmaps::Recorder;
 use crate::format::qcow2::cache::Cache;
 use crate::format::qcow2::disk::MAX_L1_BYTES;
 use crate::format::qcow2::inflight::InFlight;
@@ -66,6 +67,7 @@ impl Qcow2 {
             inflight: InFlight::default(),
             pass: Mutex::default(),
             reclaiming: Mutex::default(),
+            recorder: Recorder::default(),
             prepared: Mutex::default(),
             is_prepared: AtomicBool::default(),
             broken: AtomicBool::default(),

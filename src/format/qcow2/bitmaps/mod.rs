@@ -1,0 +1,241 @@
+//! Persistent dirty bitmaps (specification: "Bitmaps").
+//!
+//! While an image may change, the bitmaps that record are in use on disk, and what is written is
+//! noted in memory: bits in the finest of their granularities, one record for all of them. When the
+//! image is closed, or the list of bitmaps changes, the record goes into each of them. So a crash
+//! leaves bitmaps that say that they miss something, never ones that are silently short.
+
+mod bits;
+mod guard;
+mod record;
+mod session;
+mod store;
+mod table;
+
+pub(in crate::format::qcow2) use session::Recorder;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::RwLockWriteGuard;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::capabilities::{BitmapInfo, Bitmaps, DirtyRanges};
+
+use super::disk::{BitmapEntry, BitmapFlags, DIRTY_BITMAP, MAX_BITMAP_NAME};
+use super::state::Qcow2;
+
+use record::Record;
+use session::{Known, Session};
+use store::Next;
+
+/// Granularities that a bitmap can have, as powers of 2.
+const GRANULARITIES: Range<u32> = 9..32;
+/// The default granularity is the cluster size, within these bounds.
+const DEFAULT_GRANULARITIES: (u64, u64) = (4 << 10, 64 << 10);
+
+impl Bitmaps for Qcow2 {
+    fn covered(&self) -> u64 {
+        self.virtual_size()
+    }
+
+    fn list(&self) -> Result<Vec<BitmapInfo>> {
+        let session = self.loaded_bitmaps()?;
+        Ok(session.known.iter().map(describe).collect())
+    }
+
+    fn add(&self, name: &str, granularity: Option<u64>) -> Result<()> {
+        self.change_list(|session, next, image| {
+            let bits = image.new_granularity(name, granularity)?;
+            if find(session, name).is_ok() {
+                return Err(Error::new(
+                    ErrorKind::Exists,
+                    format!("Bitmap already exists: {name}"),
+                ));
+            }
+            image.check_new(name, bits).map_err(|error| {
+                let file = image.storage.name();
+                error.context(format!("Can't make bitmap '{name}' persistent in '{file}'"))
+            })?;
+            let mut flags = BitmapFlags::AUTO;
+            flags.set(BitmapFlags::IN_USE, session.begun);
+            next.push(Next {
+                known: Known {
+                    entry: BitmapEntry {
+                        table_offset: 0,
+                        table_entries: 0,
+                        flags,
+                        kind: DIRTY_BITMAP,
+                        granularity_bits: bits,
+                        name: name.as_bytes().to_vec(),
+                        extra: Vec::new(),
+                    },
+                    live: session.begun,
+                },
+                keep: false,
+                add: Vec::new(),
+            });
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        self.change_list(|session, next, _| {
+            next.remove(find(session, name)?);
+            Ok(())
+        })
+    }
+
+    fn clear(&self, name: &str) -> Result<()> {
+        self.change_one(name, |next, _| {
+            next.keep = false;
+            next.add.clear();
+        })
+    }
+
+    fn set_enabled(&self, name: &str, enabled: bool) -> Result<()> {
+        self.change_one(name, |next, begun| {
+            let flags = &mut next.known.entry.flags;
+            flags.set(BitmapFlags::AUTO, enabled);
+            flags.set(BitmapFlags::IN_USE, enabled && begun);
+            next.known.live = enabled && begun;
+        })
+    }
+
+    fn visit_dirty(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        drop(self.loaded_bitmaps()?);
+        let session = self.recorder.session.read();
+        let known = session
+            .known
+            .get(find(&session, name)?)
+            .ok_or_else(|| not_found(name))?;
+        known.check_consistent()?;
+        self.visit_bitmap(&session, known, range, &mut |run| {
+            visit(run.start, run.end - run.start)
+        })
+    }
+
+    fn mark(&self, name: &str, ranges: &mut DirtyRanges<'_>) -> Result<()> {
+        let (size, granularity) = {
+            let session = self.loaded_bitmaps()?;
+            let known = session.known.get(find(&session, name)?);
+            let known = known.ok_or_else(|| not_found(name))?;
+            known.check_consistent()?;
+            let bits = known.entry.granularity_bits;
+            self.bitmap_clusters(self.virtual_size(), bits)?;
+            (self.virtual_size(), u32::from(bits))
+        };
+        // The ranges may come from this very image: no lock is held while they do.
+        let marks = Arc::new(Record::new(size, granularity));
+        ranges(&mut |offset, len| marks.set(offset..offset.saturating_add(len)))?;
+        let session = &mut *self.changing_bitmaps()?;
+        self.change_bitmaps(session, |session, next| {
+            let next = checked(next, find(session, name)?, name)?;
+            next.add.push(marks);
+            Ok(())
+        })
+    }
+}
+
+impl Qcow2 {
+    /// The bitmaps, as read from the directory.
+    fn loaded_bitmaps(&self) -> Result<RwLockWriteGuard<'_, Session>> {
+        let mut session = self.recorder.session.write();
+        self.load_bitmaps(&mut session)?;
+        Ok(session)
+    }
+
+    /// The bitmaps, for a change.
+    fn changing_bitmaps(&self) -> Result<RwLockWriteGuard<'_, Session>> {
+        self.check_writable()?;
+        if self.lazy() {
+            // Refcounts change: the dirty bit comes first.
+            self.prepare_write()?;
+        }
+        self.loaded_bitmaps()
+    }
+
+    fn change_list(
+        &self,
+        change: impl FnOnce(&Session, &mut Vec<Next>, &Self) -> Result<()>,
+    ) -> Result<()> {
+        let session = &mut *self.changing_bitmaps()?;
+        self.change_bitmaps(session, |session, next| change(session, next, self))
+    }
+
+    /// Changes a consistent bitmap; `change` learns whether guest data may be changing.
+    fn change_one(&self, name: &str, change: impl FnOnce(&mut Next, bool)) -> Result<()> {
+        self.change_list(|session, next, _| {
+            let next = checked(next, find(session, name)?, name)?;
+            change(next, session.begun);
+            Ok(())
+        })
+    }
+
+    /// The granularity of a new bitmap, as a power of 2.
+    fn new_granularity(&self, name: &str, granularity: Option<u64>) -> Result<u8> {
+        if name.is_empty() {
+            return Err(Error::invalid("Bitmap name cannot be empty"));
+        }
+        let (least, most) = DEFAULT_GRANULARITIES;
+        let granularity =
+            granularity.unwrap_or_else(|| self.layout.cluster_size().clamp(least, most));
+        let bits = granularity.trailing_zeros();
+        if !granularity.is_power_of_two() || !GRANULARITIES.contains(&bits) {
+            return Err(Error::invalid(
+                "Granularity must be power of 2 and at least 512",
+            ));
+        }
+        Ok(bits as u8)
+    }
+
+    fn check_new(&self, name: &str, granularity_bits: u8) -> Result<()> {
+        if name.len() > MAX_BITMAP_NAME {
+            return Err(Error::invalid(format!(
+                "Name length exceeds maximum ({MAX_BITMAP_NAME} characters)"
+            )));
+        }
+        if self.bitmap_clusters(self.virtual_size(), granularity_bits)? == 0 {
+            return Err(Error::invalid("The image is empty"));
+        }
+        Ok(())
+    }
+}
+
+fn describe(known: &Known) -> BitmapInfo {
+    BitmapInfo {
+        name: known.entry.name_text(),
+        granularity: 1 << known.entry.granularity_bits.min(63),
+        enabled: known.enabled(),
+        inconsistent: known.inconsistent(),
+    }
+}
+
+fn not_found(name: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("Dirty bitmap '{name}' not found"),
+    )
+}
+
+/// Where a bitmap stands in the list. A name that is no UTF-8 is found as it is shown.
+fn find(session: &Session, name: &str) -> Result<usize> {
+    let position = |matches: &dyn Fn(&BitmapEntry) -> bool| {
+        session.known.iter().position(|known| matches(&known.entry))
+    };
+    position(&|entry| entry.name == name.as_bytes())
+        .or_else(|| position(&|entry| entry.name_text() == name))
+        .ok_or_else(|| not_found(name))
+}
+
+/// The bitmap at `index`, which must be consistent.
+fn checked<'n>(next: &'n mut [Next], index: usize, name: &str) -> Result<&'n mut Next> {
+    let next = next.get_mut(index).ok_or_else(|| not_found(name))?;
+    next.known.check_consistent()?;
+    Ok(next)
+}

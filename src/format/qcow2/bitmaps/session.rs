@@ -1,0 +1,257 @@
+//! The bitmaps of an open image: which there are, and which of them record what is written.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::error::{Error, Result};
+use crate::format::qcow2::disk::{BitmapEntry, BitmapFlags, Header, read_bitmap_directory};
+use crate::format::qcow2::snapshot::Place;
+use crate::format::qcow2::state::Qcow2;
+
+use super::record::Record;
+use super::store::Next;
+
+/// Where the flags stand in an entry of the bitmap directory.
+const FLAGS_AT: u64 = 12;
+
+/// What one open image knows of its bitmaps.
+///
+/// The session's lock comes before `pass` in the lock order.
+#[derive(Debug, Default)]
+pub(in crate::format::qcow2) struct Recorder {
+    /// Some bitmap records: what a write looks at, without a lock.
+    recording: AtomicBool,
+    pub(super) session: RwLock<Session>,
+}
+
+/// A bitmap.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// Its entry in the directory, as on disk.
+    pub(super) entry: BitmapEntry,
+    /// It is in use on disk because this image records into it.
+    pub(super) live: bool,
+}
+
+impl Known {
+    /// Whether it records writes.
+    pub(super) fn enabled(&self) -> bool {
+        self.entry.flags.contains(BitmapFlags::AUTO)
+    }
+
+    /// Whether its bits cannot be trusted.
+    pub(super) fn inconsistent(&self) -> bool {
+        self.entry.flags.contains(BitmapFlags::IN_USE) && !self.live
+    }
+
+    /// Refuses a bitmap whose bits cannot be trusted.
+    pub(super) fn check_consistent(&self) -> Result<()> {
+        if !self.inconsistent() {
+            return Ok(());
+        }
+        let name = self.entry.name_text();
+        Err(Error::corrupt(format!(
+            "Bitmap '{name}' is inconsistent and cannot be used"
+        ))
+        .with_hint("Try block-dirty-bitmap-remove to delete this bitmap from disk"))
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    loaded: bool,
+    /// In the order of the directory.
+    pub(super) known: Vec<Known>,
+    /// The directory.
+    pub(super) place: Place,
+    /// What was written since the live bitmaps were stored, in their finest granularity.
+    pub(super) record: Option<Arc<Record>>,
+    /// Guest data may change: bitmaps that record are in use on disk.
+    pub(super) begun: bool,
+}
+
+impl Qcow2 {
+    /// Reads the directory, where that has not been done. A read-only image may change by other
+    /// hands, so there it is read each time.
+    pub(super) fn load_bitmaps(&self, session: &mut Session) -> Result<()> {
+        if session.loaded && !self.read_only {
+            return Ok(());
+        }
+        let extension = self.header.lock().consistent_bitmaps();
+        let mut loaded = Session {
+            loaded: true,
+            ..Session::default()
+        };
+        if let Some(extension) = extension {
+            let size = self.virtual_size();
+            let cluster = self.layout.cluster_size();
+            let entries = read_bitmap_directory(&*self.storage, &extension, size, cluster)?;
+            loaded.known = entries
+                .into_iter()
+                .map(|entry| Known { entry, live: false })
+                .collect();
+            loaded.place = Place {
+                offset: extension.directory_offset,
+                first: extension.directory_offset >> self.layout.cluster_bits(),
+                clusters: self.layout.clusters_for(extension.directory_size),
+            };
+        }
+        *session = loaded;
+        Ok(())
+    }
+
+    /// Before guest data changes for the first time: bitmaps that record are marked in use on disk,
+    /// so that after a crash nobody takes them for complete.
+    pub(in crate::format::qcow2) fn begin_recording(&self) -> Result<()> {
+        let session = &mut *self.recorder.session.write();
+        self.load_bitmaps(session)?;
+        if session.begun {
+            return Ok(());
+        }
+        let mut at = session.place.offset;
+        let mut marked = Vec::new();
+        for (index, known) in session.known.iter().enumerate() {
+            let mut bytes = Vec::new();
+            known.entry.write_to(&mut bytes);
+            if known.enabled() && !known.inconsistent() {
+                let flags = known.entry.flags | BitmapFlags::IN_USE;
+                self.storage
+                    .write_at(&flags.bits().to_be_bytes(), at + FLAGS_AT)?;
+                marked.push(index);
+            }
+            at += bytes.len() as u64;
+        }
+        if !marked.is_empty() {
+            self.barrier()?;
+        }
+        let size = self.virtual_size();
+        for index in marked {
+            if let Some(known) = session.known.get_mut(index) {
+                known.entry.flags |= BitmapFlags::IN_USE;
+                // One that is too large to work with stays in use: it misses what is written.
+                known.live = self
+                    .bitmap_clusters(size, known.entry.granularity_bits)
+                    .is_ok();
+            }
+        }
+        session.begun = true;
+        self.start_record(session, size);
+        Ok(())
+    }
+
+    /// An empty record for the bitmaps that are live.
+    pub(super) fn start_record(&self, session: &mut Session, size: u64) {
+        let live = session.known.iter().filter(|known| known.live);
+        let finest = live.map(|known| known.entry.granularity_bits).min();
+        session.record = finest.map(|bits| Arc::new(Record::new(size, u32::from(bits))));
+        self.recorder
+            .recording
+            .store(session.record.is_some(), Ordering::Release);
+    }
+
+    /// Notes that guest bytes were changed, or may have been: called when the change has ended.
+    pub(in crate::format::qcow2) fn record(&self, offset: u64, len: u64) {
+        if !self.recorder.recording.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(record) = &self.recorder.session.read().record {
+            record.set(offset..offset.saturating_add(len));
+        }
+    }
+
+    /// At the end of use: what was recorded is stored, and the bitmaps are not in use any more.
+    pub(in crate::format::qcow2) fn end_recording(&self) -> Result<()> {
+        let session = &mut *self.recorder.session.write();
+        session.begun = false;
+        if !session.known.iter().any(|known| known.live) {
+            return Ok(());
+        }
+        self.change_bitmaps(session, |_, next| {
+            for next in next.iter_mut().filter(|next| next.known.live) {
+                next.known.live = false;
+                next.known.entry.flags -= BitmapFlags::IN_USE;
+            }
+            Ok(())
+        })
+    }
+
+    /// Changes the list of bitmaps; what was recorded so far goes into the live ones.
+    pub(super) fn change_bitmaps(
+        &self,
+        session: &mut Session,
+        change: impl FnOnce(&Session, &mut Vec<Next>) -> Result<()>,
+    ) -> Result<()> {
+        self.replace_bitmaps(session, self.virtual_size(), |_| {}, change)?;
+        self.flush_all(self.durability)
+    }
+
+    /// Changes the virtual size together with the bitmaps; false where there are none.
+    pub(in crate::format::qcow2) fn resize_bitmaps(&self, size: u64) -> Result<bool> {
+        let session = &mut *self.recorder.session.write();
+        self.load_bitmaps(session)?;
+        if session.known.is_empty() {
+            return Ok(false);
+        }
+        self.replace_bitmaps(session, size, |header| header.size = size, |_, _| Ok(()))?;
+        Ok(true)
+    }
+
+    fn replace_bitmaps(
+        &self,
+        session: &mut Session,
+        size: u64,
+        header: impl Fn(&mut Header),
+        change: impl FnOnce(&Session, &mut Vec<Next>) -> Result<()>,
+    ) -> Result<()> {
+        let record = session.record.take();
+        let mut next: Vec<Next> = session
+            .known
+            .iter()
+            .map(|known| Next {
+                known: known.clone(),
+                keep: true,
+                add: record.iter().filter(|_| known.live).cloned().collect(),
+            })
+            .collect();
+        let changed = change(session, &mut next)
+            .and_then(|()| self.store_bitmaps(session, &next, size, header));
+        match changed {
+            Ok(()) => self.start_record(session, size),
+            Err(_) => session.record = record,
+        }
+        changed
+    }
+
+    /// Refuses a size to which the bitmaps cannot follow.
+    pub(in crate::format::qcow2) fn check_bitmap_sizes(&self, size: u64) -> Result<()> {
+        let session = &mut *self.recorder.session.write();
+        self.load_bitmaps(session)?;
+        for known in &session.known {
+            known.check_consistent()?;
+            self.bitmap_clusters(size, known.entry.granularity_bits)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the image has bitmaps, consistent or not.
+    pub(in crate::format::qcow2) fn has_bitmaps(&self) -> Result<bool> {
+        let session = &mut *self.recorder.session.write();
+        self.load_bitmaps(session)?;
+        Ok(!session.known.is_empty())
+    }
+
+    /// Hands the runs of dirty guest bytes within `range` to `visit`.
+    pub(super) fn visit_bitmap(
+        &self,
+        session: &Session,
+        known: &Known,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        let record = session.record.as_deref().filter(|_| known.live);
+        self.visit_stored(&known.entry, record, range, visit)
+    }
+}

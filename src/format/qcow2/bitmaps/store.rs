@@ -1,0 +1,311 @@
+//! Storing bitmaps: bits, tables and the directory are written beside what is there, with refcounts
+//! that hold both, and take effect by one write of the header; only then are the old ones given up.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::qcow2::disk::{
+    Autoclear, BitmapEntry, BitmapTableEntry, BitmapsExtension, Extension, Header, ImageHeader,
+    MAX_BITMAP_DIRECTORY, MAX_BITMAPS,
+};
+use crate::format::qcow2::overlap::Area;
+use crate::format::qcow2::snapshot::{By, Place};
+use crate::format::qcow2::state::Qcow2;
+use crate::storage::Durability;
+
+use super::bits;
+use super::record::Record;
+use super::session::{Known, Session};
+use super::table::add_record;
+
+/// What becomes of a bitmap.
+pub(super) struct Next {
+    /// The bitmap afterwards; the place of its table as it was before, 0 for a new one.
+    pub(super) known: Known,
+    /// Its stored bits stay.
+    pub(super) keep: bool,
+    /// Bits to set besides.
+    pub(super) add: Vec<Arc<Record>>,
+}
+
+/// What a change allocated, and what it leaves behind.
+#[derive(Default)]
+struct Moved {
+    fresh: Vec<Place>,
+    left: Vec<u64>,
+}
+
+impl Moved {
+    fn leave(&mut self, clusters: Range<u64>) {
+        self.left.extend(clusters);
+    }
+}
+
+impl Qcow2 {
+    /// Makes `next` the bitmaps of the image, for a virtual size of `size`, together with a change
+    /// of header fields. After a failure everything is as it was.
+    pub(super) fn store_bitmaps(
+        &self,
+        session: &mut Session,
+        next: &[Next],
+        size: u64,
+        header: impl Fn(&mut Header),
+    ) -> Result<()> {
+        let mut moved = Moved::default();
+        let stored = self.write_bitmaps(session, next, size, &header, &mut moved);
+        let (known, place) = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                for place in moved.fresh {
+                    self.forget(place);
+                }
+                return Err(error);
+            }
+        };
+        self.guard_directory(place);
+        for place in &moved.fresh {
+            self.meta
+                .add_bitmap(place.first..place.first + place.clusters);
+        }
+        self.release(session.place);
+        for cluster in moved.left {
+            self.release(Place {
+                first: cluster,
+                clusters: 1,
+                ..Place::default()
+            });
+        }
+        session.known = known;
+        session.place = place;
+        Ok(())
+    }
+
+    /// Writes what is new and lets the header name it.
+    fn write_bitmaps(
+        &self,
+        session: &Session,
+        next: &[Next],
+        size: u64,
+        header: &impl Fn(&mut Header),
+        moved: &mut Moved,
+    ) -> Result<(Vec<Known>, Place)> {
+        let mut known = Vec::with_capacity(next.len());
+        let mut directory = Vec::new();
+        for next in next {
+            let bitmap = self.write_bitmap(next, size, moved).map_err(|error| {
+                let name = next.known.entry.name_text();
+                error.context(format!("Failed to write bitmap '{name}' to file"))
+            })?;
+            bitmap.entry.write_to(&mut directory);
+            known.push(bitmap);
+        }
+        for gone in &session.known {
+            let stays = |next: &Next| next.known.entry.name == gone.entry.name;
+            if !next.iter().any(stays) {
+                self.leave_bitmap(&gone.entry, moved)?;
+            }
+        }
+        self.check_left(&mut moved.left)?;
+        if known.len() as u64 > u64::from(MAX_BITMAPS)
+            || directory.len() as u64 > MAX_BITMAP_DIRECTORY
+        {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "Maximum number of persistent bitmaps is already reached",
+            ));
+        }
+        let len = directory.len() as u64;
+        let place = self.write_area(directory)?;
+        if place.clusters > 0 {
+            moved.fresh.push(place);
+        }
+        let extension = (len > 0).then_some(BitmapsExtension {
+            count: known.len() as u32,
+            directory_size: len,
+            directory_offset: place.offset,
+        });
+        let change = |image: &mut ImageHeader| {
+            name_bitmaps(image, extension);
+            header(&mut image.header);
+        };
+        let mut fits = self.header.lock().clone();
+        change(&mut fits);
+        fits.to_bytes()?;
+        self.write_metadata(true, Durability::None)?;
+        self.switch_image_header(change)?;
+        Ok((known, place))
+    }
+
+    /// Writes the bits that change and a table that names them.
+    fn write_bitmap(&self, next: &Next, size: u64, moved: &mut Moved) -> Result<Known> {
+        let mut known = next.known.clone();
+        let granularity = known.entry.granularity_bits;
+        let old_size = self.virtual_size();
+        let is_new = known.entry.table_offset == 0;
+        let touched = next
+            .add
+            .iter()
+            .any(|record| !record.is_clear(0..u64::MAX >> 1));
+        if !is_new && next.keep && !touched && size == old_size {
+            return Ok(known);
+        }
+        let count = self.bitmap_clusters(size, granularity)?;
+        if count == 0 {
+            return Err(Error::invalid("An image without contents has no bitmaps"));
+        }
+        let stored = if is_new {
+            Vec::new()
+        } else {
+            self.bitmap_table(&known.entry)?
+        };
+        let kept: &[BitmapTableEntry] = if next.keep { &stored } else { &[] };
+        let span = self.bitmap_span(granularity);
+        let mut table = Vec::with_capacity(count as usize);
+        for index in 0..count {
+            let old = kept.get(index as usize).copied().unwrap_or_default();
+            let start = index * span;
+            let covered = start..start.saturating_add(span).min(size);
+            // Bits past the former end, or past the new one, must not show up later.
+            let limit = old_size.min(size);
+            let cut = size != old_size
+                && old != BitmapTableEntry::default()
+                && limit < start.saturating_add(span);
+            let add: Vec<&Record> = next
+                .add
+                .iter()
+                .filter(|record| !record.is_clear(covered.clone()))
+                .map(Arc::as_ref)
+                .collect();
+            let new = if cut || !add.is_empty() {
+                let valid = cut.then(|| limit.saturating_sub(start));
+                self.write_bits(old, valid, covered, granularity, &add, moved)?
+            } else {
+                old
+            };
+            table.push(new);
+        }
+        for (index, old) in stored.iter().enumerate() {
+            if old.offset() != 0 && table.get(index) != Some(old) {
+                let cluster = old.offset() >> self.layout.cluster_bits();
+                moved.leave(cluster..cluster + 1);
+            }
+        }
+        if !is_new && table == stored {
+            return Ok(known);
+        }
+        if !is_new {
+            moved.leave(self.table_clusters(&known.entry));
+        }
+        let place = self.write_area(table.iter().flat_map(|entry| entry.to_bytes()).collect())?;
+        moved.fresh.push(place);
+        known.entry.table_offset = place.offset;
+        known.entry.table_entries = table.len() as u32;
+        Ok(known)
+    }
+
+    /// The table entry for the bits of `old`, with those of `add`; bits from the guest byte `valid`
+    /// of the entry on are cleared first.
+    fn write_bits(
+        &self,
+        old: BitmapTableEntry,
+        valid: Option<u64>,
+        covered: Range<u64>,
+        granularity_bits: u8,
+        add: &[&Record],
+        moved: &mut Moved,
+    ) -> Result<BitmapTableEntry> {
+        let granularity = u32::from(granularity_bits);
+        let before = self.bitmap_bytes(old)?;
+        let mut bytes = before.clone();
+        let all = bytes.len() as u64 * 8;
+        if let Some(valid) = valid {
+            bits::clear(&mut bytes, valid.div_ceil(1 << granularity)..all);
+        }
+        for record in add {
+            add_record(&mut bytes, record, covered.clone(), granularity);
+        }
+        let count = (covered.end - covered.start).div_ceil(1 << granularity);
+        if bits::find(&bytes, 0..all, true) == all {
+            return Ok(BitmapTableEntry::default());
+        }
+        if bits::find(&bytes, 0..count, false) == count {
+            return Ok(BitmapTableEntry::ONES);
+        }
+        if bytes == before && old.offset() != 0 {
+            return Ok(old);
+        }
+        let place = self.write_area(bytes)?;
+        moved.fresh.push(place);
+        Ok(BitmapTableEntry(place.offset))
+    }
+
+    /// Adds all clusters of a bitmap to those that are left behind.
+    fn leave_bitmap(&self, bitmap: &BitmapEntry, moved: &mut Moved) -> Result<()> {
+        let bits = self.layout.cluster_bits();
+        let table = match self.bitmap_table(bitmap) {
+            // Nothing that a damaged table names is safe to free: it is leaked.
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(()),
+            table => table?,
+        };
+        let named = table.iter().filter(|entry| entry.offset() != 0);
+        moved.left.extend(named.map(|entry| entry.offset() >> bits));
+        moved.leave(self.table_clusters(bitmap));
+        Ok(())
+    }
+
+    fn table_clusters(&self, bitmap: &BitmapEntry) -> Range<u64> {
+        let first = bitmap.table_offset >> self.layout.cluster_bits();
+        let len = u64::from(bitmap.table_entries) * 8;
+        first..first + self.layout.clusters_for(len)
+    }
+
+    /// Refuses to give up clusters that hold something else, or that count fewer references.
+    fn check_left(&self, clusters: &mut [u64]) -> Result<()> {
+        for cluster in clusters.iter() {
+            if let Some(what) = self.meta.overlap_other(*cluster) {
+                let offset = cluster << self.layout.cluster_bits();
+                return Err(Error::corrupt(format!(
+                    "A bitmap's table names offset {offset:#x}, where the {what} stands"
+                ))
+                .with_offset(offset));
+            }
+        }
+        clusters.sort_unstable();
+        self.check_references(clusters, By::Lower)
+            .map_err(|error| error.context("The bitmaps' tables are damaged"))
+    }
+
+    /// Lets the header name other bitmaps, with a barrier on both sides.
+    fn switch_image_header(&self, change: impl FnOnce(&mut ImageHeader)) -> Result<()> {
+        self.barrier()?;
+        self.settled(self.replace_header(change).and_then(|()| self.barrier()))
+    }
+
+    /// Guards the directory against other writes.
+    fn guard_directory(&self, place: Place) {
+        self.meta.set_area(
+            Area::BitmapDirectory,
+            place.first..place.first + place.clusters,
+        );
+    }
+}
+
+/// Replaces the extension that names the bitmaps, and the bit that vouches for it.
+fn name_bitmaps(image: &mut ImageHeader, extension: Option<BitmapsExtension>) {
+    let is_bitmaps = |extension: &Extension| matches!(extension, Extension::Bitmaps(_));
+    let at = image.extensions.iter().position(is_bitmaps);
+    image.extensions.retain(|extension| !is_bitmaps(extension));
+    image
+        .header
+        .autoclear
+        .set(Autoclear::BITMAPS, extension.is_some());
+    if let Some(extension) = extension {
+        let names = |extension: &Extension| matches!(extension, Extension::FeatureNames(_));
+        // Before the long list of names: near the fields that change with it.
+        let at = at
+            .or_else(|| image.extensions.iter().position(names))
+            .unwrap_or(image.extensions.len());
+        image.extensions.insert(at, Extension::Bitmaps(extension));
+    }
+}

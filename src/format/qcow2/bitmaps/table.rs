@@ -1,0 +1,145 @@
+//! Bitmap tables, and the bits that they name.
+
+use std::ops::Range;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::qcow2::disk::{BitmapEntry, BitmapTableEntry};
+use crate::format::qcow2::open::read_table;
+use crate::format::qcow2::state::Qcow2;
+
+use super::bits;
+use super::record::Record;
+
+/// The most bytes of bits in one bitmap: as QEMU has it.
+const MAX_BYTES: u64 = 512 << 20;
+
+impl Qcow2 {
+    /// How many table entries a bitmap needs for a disk of `size` bytes.
+    pub(super) fn bitmap_clusters(&self, size: u64, granularity_bits: u8) -> Result<u64> {
+        let bytes = size.div_ceil(1 << granularity_bits.min(63)).div_ceil(8);
+        if bytes > MAX_BYTES {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "Too much space will be occupied by the bitmap. Use larger granularity",
+            ));
+        }
+        Ok(bytes.div_ceil(self.layout.cluster_size()))
+    }
+
+    /// Guest bytes of one table entry.
+    pub(super) fn bitmap_span(&self, granularity_bits: u8) -> u64 {
+        let shift = self.layout.cluster_bits() + 3 + u32::from(granularity_bits);
+        1u64.checked_shl(shift).unwrap_or(u64::MAX)
+    }
+
+    /// All entries of a bitmap's table. Refuses one that is longer than any bitmap can need, that
+    /// passes the end of the file, or that has an entry which makes no sense.
+    pub(super) fn bitmap_table(&self, bitmap: &BitmapEntry) -> Result<Vec<BitmapTableEntry>> {
+        let damaged = |what: &str| {
+            Error::corrupt(format!("Bitmap '{}': {what}", bitmap.name_text()))
+                .with_offset(bitmap.table_offset)
+        };
+        let cluster = self.layout.cluster_size();
+        let entries = u64::from(bitmap.table_entries);
+        if entries > MAX_BYTES.div_ceil(cluster) {
+            return Err(damaged("its table is too long"));
+        }
+        let file = self.storage.len()?.next_multiple_of(cluster);
+        if bitmap.table_offset.saturating_add(entries * 8) > file {
+            return Err(damaged("its table passes the end of the file"));
+        }
+        let mut table = Vec::new();
+        read_table(&*self.storage, bitmap.table_offset, entries * 8, |entry| {
+            table.push(BitmapTableEntry(entry));
+        })?;
+        let bad = table.iter().any(|entry| {
+            entry.has_reserved_bits()
+                || self.layout.in_cluster(entry.offset()) != 0
+                || entry.offset().saturating_add(cluster) > file
+        });
+        if bad {
+            return Err(damaged("its table has a damaged entry"));
+        }
+        Ok(table)
+    }
+
+    /// The bytes of the bits that a table entry stands for.
+    pub(super) fn bitmap_bytes(&self, entry: BitmapTableEntry) -> Result<Vec<u8>> {
+        let fill = if entry.all_ones() { 0xff } else { 0 };
+        let mut bytes = vec![fill; self.layout.cluster_size() as usize];
+        if entry.offset() != 0 {
+            self.storage.read_at(&mut bytes, entry.offset())?;
+        }
+        Ok(bytes)
+    }
+
+    /// Hands the runs of dirty guest bytes within `range` to `visit`, in order and as long as they
+    /// are: what is stored, and what was recorded since.
+    pub(super) fn visit_stored(
+        &self,
+        bitmap: &BitmapEntry,
+        record: Option<&Record>,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        let range = range.start..range.end.min(self.virtual_size());
+        let granularity = u32::from(bitmap.granularity_bits);
+        let span = self.bitmap_span(bitmap.granularity_bits);
+        let table = self.bitmap_table(bitmap)?;
+        let mut pending = range.start..range.start;
+        let mut at = range.start;
+        while at < range.end {
+            let start = at - at % span;
+            let end = start.saturating_add(span).min(range.end);
+            let entry = usize::try_from(at / span)
+                .ok()
+                .and_then(|index| table.get(index).copied())
+                .unwrap_or_default();
+            let mut runs = Vec::new();
+            let recorded = record.filter(|record| !record.is_clear(at..end));
+            if entry.all_ones() {
+                runs.push(at..end);
+            } else if entry.offset() != 0 || recorded.is_some() {
+                let mut bytes = self.bitmap_bytes(entry)?;
+                if let Some(record) = recorded {
+                    add_record(&mut bytes, record, start..end, granularity);
+                }
+                let last = (end - start).div_ceil(1 << granularity);
+                bits::visit_runs(&bytes, (at - start) >> granularity..last, |run| {
+                    let run = start + (run.start << granularity)..start + (run.end << granularity);
+                    runs.push(run.start.max(at)..run.end.min(end));
+                });
+            }
+            for run in runs {
+                if run.start == pending.end {
+                    pending.end = run.end;
+                } else {
+                    if !pending.is_empty() {
+                        visit(pending)?;
+                    }
+                    pending = run;
+                }
+            }
+            at = end;
+        }
+        if !pending.is_empty() {
+            visit(pending)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sets the bits of a cluster, which stands for the guest bytes `covered`, that a record has set.
+pub(super) fn add_record(
+    bytes: &mut [u8],
+    record: &Record,
+    covered: Range<u64>,
+    granularity_bits: u32,
+) {
+    let start = covered.start;
+    record.visit(covered, |run| {
+        let first = (run.start - start) >> granularity_bits;
+        let end = (run.end - start).div_ceil(1 << granularity_bits);
+        bits::set(bytes, first..end);
+    });
+}

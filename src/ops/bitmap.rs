@@ -1,0 +1,237 @@
+//! `bitmap`: the persistent dirty bitmaps of an image.
+
+use std::ops::Range;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::format::{BitmapInfo, Bitmaps, Features};
+use crate::image::Image;
+use crate::ops::render::json;
+
+/// A change of one bitmap.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// Makes it, empty and recording; the granularity None takes the format's default.
+    Add(Option<u64>),
+    /// Removes it, also where it is inconsistent.
+    Remove,
+    /// Clears all bits.
+    Clear,
+    /// Lets it record what is written from now on.
+    Enable,
+    /// Lets it record no more.
+    Disable,
+    /// Adds the bits of a bitmap of that name, of another image or of the same one.
+    Merge(Option<&'a Image>, &'a str),
+}
+
+impl Change<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Add(_) => "add",
+            Self::Remove => "remove",
+            Self::Clear => "clear",
+            Self::Enable => "enable",
+            Self::Disable => "disable",
+            Self::Merge(..) => "merge",
+        }
+    }
+}
+
+/// Changes the bitmap `name` of an image that is open for writing.
+///
+/// # Errors
+/// `Operation … on bitmap … failed: …`: [`ErrorKind::NotFound`], [`ErrorKind::Exists`],
+/// [`ErrorKind::Corrupt`] for an inconsistent bitmap, [`ErrorKind::Unsupported`] where the format has
+/// no bitmaps, [`ErrorKind::Limit`], or of I/O; nothing has changed then.
+pub fn change(image: &Image, name: &str, change: &Change<'_>) -> Result<()> {
+    apply(image, name, change)
+        .context(|| format!("Operation {} on bitmap {name} failed", change.name()))
+}
+
+fn apply(image: &Image, name: &str, change: &Change<'_>) -> Result<()> {
+    let Some(bitmaps) = image.bitmaps() else {
+        return Err(unsupported(image, name, change));
+    };
+    match change {
+        Change::Add(granularity) => bitmaps.add(name, *granularity),
+        Change::Remove => bitmaps.remove(name),
+        Change::Clear => bitmaps.clear(name),
+        Change::Enable => bitmaps.set_enabled(name, true),
+        Change::Disable => bitmaps.set_enabled(name, false),
+        Change::Merge(other, from) => {
+            known(bitmaps, name)?;
+            let source = other
+                .unwrap_or(image)
+                .bitmaps()
+                .ok_or_else(|| not_found(from))?;
+            merge(bitmaps, name, source, from)
+        }
+    }
+}
+
+/// Adds the bits of a bitmap to another one.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] where the images differ in size, or of the bitmaps.
+fn merge(bitmaps: &dyn Bitmaps, name: &str, source: &dyn Bitmaps, from: &str) -> Result<()> {
+    known(source, from)?;
+    check_sizes(bitmaps.covered(), source.covered())?;
+    bitmaps.mark(name, &mut |mark| {
+        source.visit_dirty(from, 0..source.covered(), &mut |offset, len| {
+            mark(offset, len);
+            Ok(())
+        })
+    })
+}
+
+/// Refuses to merge between images that differ in size.
+pub(super) fn check_sizes(target: u64, source: u64) -> Result<()> {
+    if target == source {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Bitmaps are of different sizes (destination size is {target}, source size is {source}) \
+         and can't be merged"
+    )))
+}
+
+/// Makes a bitmap like one of another image, with the same bits.
+///
+/// # Errors
+/// As [`change`]; the new bitmap is removed then.
+pub(super) fn copy(target: &dyn Bitmaps, source: &dyn Bitmaps, bitmap: &BitmapInfo) -> Result<()> {
+    let name = &bitmap.name;
+    target
+        .add(name, Some(bitmap.granularity))
+        .context(|| format!("Failed to create bitmap {name}"))?;
+    let filled = target
+        .set_enabled(name, bitmap.enabled)
+        .and_then(|()| merge(target, name, source, name))
+        .context(|| format!("Failed to populate bitmap {name}"));
+    if filled.is_err() {
+        // Best effort: the first failure is the one to report.
+        let _ = target.remove(name);
+    }
+    filled
+}
+
+fn known(bitmaps: &dyn Bitmaps, name: &str) -> Result<BitmapInfo> {
+    let list = bitmaps.list()?;
+    list.into_iter()
+        .find(|bitmap| bitmap.name == name)
+        .ok_or_else(|| not_found(name))
+}
+
+fn not_found(name: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("Dirty bitmap '{name}' not found"),
+    )
+}
+
+/// The error of a change where there can be no bitmaps.
+fn unsupported(image: &Image, name: &str, change: &Change<'_>) -> Error {
+    let file = image.storage().name();
+    let driver = image.driver();
+    match change {
+        Change::Add(_) if name.is_empty() => Error::invalid("Bitmap name cannot be empty"),
+        Change::Add(_) if driver.features.contains(Features::BITMAPS) => {
+            Error::unsupported(format!(
+                "Can't make bitmap '{name}' persistent in '{file}': Cannot store dirty bitmaps in \
+                 {} v2 files",
+                driver.name
+            ))
+        }
+        Change::Add(_) => Error::unsupported(format!(
+            "Can't store persistent bitmaps to '{file}': Operation not supported"
+        )),
+        _ => not_found(name),
+    }
+}
+
+/// The bitmaps of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BitmapReport {
+    /// In the order of the image's directory.
+    pub bitmaps: Vec<BitmapInfo>,
+}
+
+impl BitmapReport {
+    /// The list that `info --output=json` has.
+    pub fn json(&self) -> String {
+        let list = self.bitmaps.iter().map(|bitmap| {
+            let flags = [(bitmap.inconsistent, "in-use"), (bitmap.enabled, "auto")];
+            let flags = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name);
+            json!({
+                "flags": flags.collect::<Vec<_>>(),
+                "name": bitmap.name,
+                "granularity": bitmap.granularity,
+            })
+        });
+        json::pretty(&list.collect()) + "\n"
+    }
+
+    /// A line for each: name, granularity, and what it does.
+    pub fn text(&self) -> String {
+        let line = |bitmap: &BitmapInfo| {
+            let state = match (bitmap.inconsistent, bitmap.enabled) {
+                (true, _) => "inconsistent",
+                (false, true) => "enabled",
+                (false, false) => "disabled",
+            };
+            format!("{} {} {state}\n", bitmap.name, bitmap.granularity)
+        };
+        self.bitmaps.iter().map(line).collect()
+    }
+}
+
+/// Lists the bitmaps; none for a format without them.
+///
+/// # Errors
+/// Of reading the directory.
+pub fn list(image: &Image) -> Result<BitmapReport> {
+    let bitmaps = image.bitmaps().map(Bitmaps::list);
+    Ok(BitmapReport {
+        bitmaps: bitmaps.transpose()?.unwrap_or_default(),
+    })
+}
+
+/// The dirty guest bytes of a bitmap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirtyReport {
+    /// Offsets and lengths, in order; neighbours are one.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+impl DirtyReport {
+    /// A list of objects with `start` and `length`.
+    pub fn json(&self) -> String {
+        let list = self.ranges.iter();
+        let list: Value = list
+            .map(|(start, length)| json!({"start": start, "length": length}))
+            .collect();
+        json::pretty(&list) + "\n"
+    }
+
+    /// A line for each: offset and length.
+    pub fn text(&self) -> String {
+        let line = |(start, length): &(u64, u64)| format!("{start:#x} {length:#x}\n");
+        self.ranges.iter().map(line).collect()
+    }
+}
+
+/// The dirty guest bytes of a bitmap within `range`.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`], [`ErrorKind::Corrupt`] for an inconsistent bitmap, or of reading it.
+pub fn dirty(image: &Image, name: &str, range: Range<u64>) -> Result<DirtyReport> {
+    let bitmaps = image.bitmaps().ok_or_else(|| not_found(name))?;
+    let mut ranges = Vec::new();
+    bitmaps.visit_dirty(name, range, &mut |offset, len| {
+        ranges.push((offset, len));
+        Ok(())
+    })?;
+    Ok(DirtyReport { ranges })
+}
