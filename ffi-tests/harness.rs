@@ -214,7 +214,7 @@ macro_rules! programs {
 
 programs!(
     layout, arguments, options, drivers, policy, inspect, image_io, queue, storage, jobs,
-    background, operations, snapshots, streams, amend, reports, errors, logging, secrets,
+    background, operations, snapshots, bitmaps, streams, amend, reports, errors, logging, secrets,
     lifetimes, panics, signals, cplusplus,
 );
 

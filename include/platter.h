@@ -465,6 +465,11 @@
 #define PLATTER_EXTENT_HOST_OFFSET 16
 
 /**
+ * Flag of a run in a report of dirty bytes: a bitmap has it as dirty.
+ */
+#define PLATTER_EXTENT_DIRTY 32
+
+/**
  * Flag of `platter_queue_new()`: no descriptor is wanted, which makes each request a little cheaper.
  */
 #define PLATTER_QUEUE_NO_FD 1
@@ -537,6 +542,16 @@
 #define PLATTER_REPORT_BENCH 12
 
 /**
+ * Kind of report: the persistent dirty bitmaps of an image.
+ */
+#define PLATTER_REPORT_BITMAPS 13
+
+/**
+ * Kind of report: the guest bytes that a bitmap has as dirty.
+ */
+#define PLATTER_REPORT_DIRTY 14
+
+/**
  * Kind of report: how large a new image will be.
  */
 #define PLATTER_REPORT_MEASURE 7
@@ -549,7 +564,7 @@
 /**
  * Kind of report: whether a file from elsewhere may be used.
  */
-#define PLATTER_REPORT_INSPECT 20
+#define PLATTER_REPORT_INSPECT 15
 
 /**
  * Flag of `platter_amend_job_new()`: overwrite a key slot that is in use, erase the last one.
@@ -620,6 +635,18 @@
  * Flag of `platter_convert_job_new()`: unreadable parts become zeroes, with a warning each.
  */
 #define PLATTER_CONVERT_SALVAGE 32
+
+/**
+ * Flag of `platter_convert_job_new()`: copy the persistent dirty bitmaps of the only source; fails where
+ * the target can have none, or where one is inconsistent.
+ */
+#define PLATTER_CONVERT_BITMAPS 64
+
+/**
+ * Flag of `platter_convert_job_new()`, with `PLATTER_CONVERT_BITMAPS`: inconsistent bitmaps are left out,
+ * with a warning each.
+ */
+#define PLATTER_CONVERT_SKIP_BROKEN_BITMAPS 128
 
 /**
  * A number of a conversion: runs of zeroes of at least this many bytes stay sparse; a multiple of 512
@@ -2346,7 +2373,8 @@ int platter_report_exit_code(int *out,
 
 /**
  * The number of entries: layers of an info report (the image, then its backing chain), runs of a
- * map, snapshots, the file, the guards and the names of an inspection; 1 for every other report.
+ * map, snapshots, bitmaps, dirty runs, the file, the guards and the names of an inspection; 1 for every
+ * other report.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
@@ -2361,7 +2389,8 @@ int platter_report_count(size_t *out,
  * Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
  * `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
  * `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
- * `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
+ * `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Bitmaps: `granularity`. Dirty
+ * bytes: `start`, `length`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
  * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
  * `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`.
  *
@@ -2393,7 +2422,8 @@ int platter_report_double(double *out,
 
 /**
  * A truth of entry `index`, by the key of the JSON. Keys of info: `encrypted`, `dirty-flag`. Map:
- * `present`, `zero`, `data`, `compressed`. Compare: `identical`, `size-mismatch`.
+ * `present`, `zero`, `data`, `compressed`. Bitmaps: `enabled`, `inconsistent`. Compare: `identical`,
+ * `size-mismatch`.
  *
  * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
  *
@@ -2409,7 +2439,7 @@ int platter_report_bool(bool *out,
 /**
  * A text of entry `index`, by the key of the JSON; `*out` lives as long as the report. Keys of info:
  * `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
- * Check: `filename`, `format`. Snapshots: `id`, `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
+ * Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
  *
  * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
  *
@@ -2423,7 +2453,7 @@ int platter_report_string(const char **out,
                           struct platter_error **err);
 
 /**
- * The run at `index` of a map report.
+ * The run at `index` of a map report, or of a report of dirty bytes.
  *
  * Statuses: NOT_FOUND past the last one, INVALID for another report. Threads: any. Since 0.1.
  */
@@ -2485,6 +2515,132 @@ int platter_bench_job_new(struct platter_job **out,
                           const struct platter_bench *bench,
                           uint32_t flags,
                           struct platter_error **err);
+
+/**
+ * Reports the persistent dirty bitmaps of an open image, in the order of its directory; none for a
+ * format without them. A bitmap that this image records into is consistent here, although it stays in
+ * use on disk until the image is closed. `*out` belongs to the caller, who frees it with
+ * `platter_report_free()`. `flags` must be 0.
+ *
+ * Statuses: CORRUPT, OS, INVALID. Threads: any. Since 0.1.
+ */
+int platter_bitmap_list(struct platter_report **out,
+                        const struct platter_image *image,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * Reports which of the `length` guest bytes from `offset` on the bitmap `name` has as dirty: what
+ * changed since it was added or cleared, rounded out to its granularity, with what was written
+ * through this open image. A range past the end of the image is cut. Each entry of the report is a
+ * run, as `platter_report_extent()` or by the keys `start` and `length`; read a large image in parts to
+ * bound the memory. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
+ * must be 0.
+ *
+ * Statuses: NOT_FOUND, CORRUPT where the bitmap is inconsistent or damaged, OS, INVALID. Threads: any.
+ * Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_bitmap_dirty(struct platter_report **out,
+                         const struct platter_image *image,
+                         const char *name,
+                         uint64_t offset,
+                         uint64_t length,
+                         uint32_t flags,
+                         struct platter_error **err);
+
+/**
+ * Adds an empty bitmap to `image`, which must be writable; it records every write from now on, also of
+ * later users. `granularity` is the guest bytes of a bit, a power of 2 from 512 to 2 GiB, or 0 for
+ * the format's default. The change is on disk when the call returns. `flags` must be 0.
+ *
+ * Statuses: EXISTS, INVALID, LIMIT where it would be too large, UNSUPPORTED, READ_ONLY, NO_SPACE,
+ * OS, CORRUPT. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_bitmap_add(const struct platter_image *image,
+                       const char *name,
+                       uint64_t granularity,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * Removes a bitmap, also one that is inconsistent, from `image`, which must be writable. `flags` must
+ * be 0.
+ *
+ * Statuses: NOT_FOUND, INVALID, READ_ONLY, NO_SPACE, OS, CORRUPT. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_bitmap_remove(const struct platter_image *image,
+                          const char *name,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Clears all bits of a bitmap of `image`, which must be writable. A write that runs at the same time is
+ * recorded if it ends later. `flags` must be 0.
+ *
+ * Statuses: as `platter_bitmap_remove()`; CORRUPT also where the bitmap is inconsistent. Threads: any.
+ * Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_bitmap_clear(const struct platter_image *image,
+                         const char *name,
+                         uint32_t flags,
+                         struct platter_error **err);
+
+/**
+ * Lets a bitmap of `image`, which must be writable, record what is written from now on. `flags` must
+ * be 0.
+ *
+ * Statuses: as `platter_bitmap_clear()`. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_bitmap_enable(const struct platter_image *image,
+                          const char *name,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Lets a bitmap of `image`, which must be writable, record no more; what it has stays. `flags` must be
+ * 0.
+ *
+ * Statuses: as `platter_bitmap_clear()`. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_bitmap_disable(const struct platter_image *image,
+                           const char *name,
+                           uint32_t flags,
+                           struct platter_error **err);
+
+/**
+ * Adds the dirty bits of the bitmap `source` of the image `from` (NULL: of `image` itself) to the bitmap
+ * `name` of `image`, which must be writable. The granularities may differ: bits are rounded out. Both
+ * images must have the same virtual size. `flags` must be 0.
+ *
+ * Statuses: as `platter_bitmap_clear()`; INVALID where the sizes differ. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` and `source` are NULL or NUL-terminated.
+ */
+int platter_bitmap_merge(const struct platter_image *image,
+                         const char *name,
+                         const struct platter_image *from,
+                         const char *source,
+                         uint32_t flags,
+                         struct platter_error **err);
 
 /**
  * Makes a job that checks the consistency of `image`, which was opened with

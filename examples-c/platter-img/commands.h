@@ -6,6 +6,7 @@
 
 extern const struct command command_amend;
 extern const struct command command_bench;
+extern const struct command command_bitmap;
 extern const struct command command_check;
 extern const struct command command_commit;
 extern const struct command command_compare;

@@ -43,7 +43,7 @@ static const struct option_entry options[] = {
      "0 writes everything"},
     {OPT_SALVAGE, "salvage", NULL,
      "go on where a source cannot be read: what is lost becomes zeroes"},
-    {OPT_BITMAPS, "bitmaps", NULL, "copy the persistent bitmaps of the source as well; refused where it has some"},
+    {OPT_BITMAPS, "bitmaps", NULL, "copy the persistent bitmaps of the source as well"},
     {OPT_SKIP_BROKEN_BITMAPS, "skip-broken-bitmaps", NULL,
      "leave out inconsistent bitmaps; needs --bitmaps"},
     {'U', "force-share", NULL, "also when another process is writing to a source"},
@@ -66,8 +66,6 @@ struct request {
     platter_options *options;
     bool options_given;
     bool target_image_opts;
-    bool bitmaps;
-    bool skip_broken_bitmaps;
     bool sparse_size_given;
     uint64_t sparse_size;
     uint64_t parallel; /* 0 chooses by the machine */
@@ -178,10 +176,10 @@ static bool parse(struct request *request)
             request->flags |= PLATTER_CONVERT_SALVAGE;
             break;
         case OPT_BITMAPS:
-            request->bitmaps = true;
+            request->flags |= PLATTER_CONVERT_BITMAPS;
             break;
         case OPT_SKIP_BROKEN_BITMAPS:
-            request->skip_broken_bitmaps = true;
+            request->flags |= PLATTER_CONVERT_SKIP_BROKEN_BITMAPS;
             break;
         case 'p':
             request->progress = true;
@@ -200,7 +198,8 @@ static const char *broken_rule(const struct request *request)
     const bool exists = (request->flags & PLATTER_CONVERT_TARGET_EXISTS) != 0;
     const bool copy_range = (request->flags & PLATTER_CONVERT_COPY_RANGE) != 0;
 
-    if (request->skip_broken_bitmaps && !request->bitmaps)
+    if ((request->flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS) != 0 &&
+        (request->flags & PLATTER_CONVERT_BITMAPS) == 0)
         return "Use of --skip-broken-bitmaps requires --bitmaps";
     if (copy_range && (request->flags & PLATTER_CONVERT_COMPRESS) != 0)
         return "Cannot enable copy offloading when -c is used";
@@ -266,48 +265,13 @@ static bool describe_sources(platter_convert *convert, const struct request *req
     return set;
 }
 
-/* Whether images of the format can hold persistent bitmaps. */
-static bool holds_bitmaps(const char *format)
-{
-    return strcmp(format, "qcow2") == 0 || open_format_has(format, PLATTER_FEATURE_BITMAPS);
-}
-
-/* Whether the bitmaps that --bitmaps asks for can be copied: so far, where there are none. */
-static bool bitmaps_are_copied(const struct request *request, const char *source)
-{
-    platter_open_options *how = open_options(&request->source);
-    platter_report *report = NULL;
-    platter_error *error = NULL;
-    const char *format = NULL;
-    uint64_t count = 0;
-    bool copied = false;
-
-    if (how == NULL)
-        return false;
-    if (platter_image_describe(&report, source, how,
-                     open_location_flags(request->source.image_opts) | open_flags(&request->source),
-                     &error) != PLATTER_OK ||
-        platter_report_string(&format, report, 0, "format", &error) != PLATTER_OK ||
-        platter_report_u64(&count, report, 0, "bitmap-count", &error) != PLATTER_OK)
-        print_platter_error(error);
-    else if (!holds_bitmaps(format))
-        print_error("Source lacks bitmap support");
-    else if (request->format != NULL && !holds_bitmaps(request->format))
-        print_error("Format driver '%s' does not support bitmaps", request->format);
-    else if (count > 0)
-        print_error("Copying bitmaps is not supported, and '%s' has some", source);
-    else
-        copied = true;
-    platter_report_free(report);
-    platter_open_options_free(how);
-    return copied;
-}
-
 static int convert_images(const struct request *request, char **names, int count)
 {
     const struct job_display display = {
         .progress_by_signal = !progress_is_shown(),
-        .hide_warnings = request->quiet,
+        /* That bitmaps are missing is never kept quiet. */
+        .hide_warnings =
+            request->quiet && (request->flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS) == 0,
     };
     platter_convert *convert = NULL;
     platter_job *job = NULL;
@@ -329,12 +293,11 @@ static int convert_images(const struct request *request, char **names, int count
 }
 
 /* What is refused once the progress is shown; false after a message. */
-static bool can_begin(const struct request *request, const char *source)
+static bool can_begin(const struct request *request)
 {
     return !options_conflict_with_format(request->source.image_opts, request->source.format) &&
            !options_conflict_with_format(request->target_image_opts, request->format) &&
-           open_cache_is_valid(request->cache, false) &&
-           (!request->bitmaps || bitmaps_are_copied(request, source));
+           open_cache_is_valid(request->cache, false);
 }
 
 static int checked_convert(struct request *request)
@@ -360,7 +323,7 @@ static int checked_convert(struct request *request)
         return 1;
     progress_enable(request->progress && !request->quiet);
     progress_start();
-    if (can_begin(request, names[0]))
+    if (can_begin(request))
         code = convert_images(request, names, count);
     if (code == 0)
         progress_complete();

@@ -14,6 +14,7 @@
 static const struct command *const commands[] = {
     &command_amend,
     &command_bench,
+    &command_bitmap,
     &command_check,
     &command_commit,
     &command_compare,

@@ -20,6 +20,12 @@ enum {
     OPT_FORCE,
     OPT_PREALLOCATION,
     OPT_MAX_SIZE,
+    OPT_ADD,
+    OPT_REMOVE,
+    OPT_CLEAR,
+    OPT_ENABLE,
+    OPT_DISABLE,
+    OPT_MERGE,
     OPT_UNTRUSTED
 };
 

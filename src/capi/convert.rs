@@ -49,6 +49,12 @@ pub const PLATTER_CONVERT_OUT_OF_ORDER: u32 = 8;
 pub const PLATTER_CONVERT_COPY_RANGE: u32 = 16;
 /// Flag of `platter_convert_job_new()`: unreadable parts become zeroes, with a warning each.
 pub const PLATTER_CONVERT_SALVAGE: u32 = 32;
+/// Flag of `platter_convert_job_new()`: copy the persistent dirty bitmaps of the only source; fails where
+/// the target can have none, or where one is inconsistent.
+pub const PLATTER_CONVERT_BITMAPS: u32 = 64;
+/// Flag of `platter_convert_job_new()`, with `PLATTER_CONVERT_BITMAPS`: inconsistent bitmaps are left out,
+/// with a warning each.
+pub const PLATTER_CONVERT_SKIP_BROKEN_BITMAPS: u32 = 128;
 
 /// Begins the description of a conversion with every default of `qemu-img convert`: into a raw image,
 /// target cache mode `unsafe`. The caller frees it with `platter_convert_free()`. `flags` must be 0.
@@ -385,7 +391,9 @@ fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
             | PLATTER_CONVERT_TARGET_IS_ZERO
             | PLATTER_CONVERT_OUT_OF_ORDER
             | PLATTER_CONVERT_COPY_RANGE
-            | PLATTER_CONVERT_SALVAGE,
+            | PLATTER_CONVERT_SALVAGE
+            | PLATTER_CONVERT_BITMAPS
+            | PLATTER_CONVERT_SKIP_BROKEN_BITMAPS,
     )?;
     if params.request.sources.is_empty() && params.request.source_fd.is_none() {
         return Err(Error::invalid("The conversion has no source"));
@@ -403,6 +411,8 @@ fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
     request.out_of_order = flags & PLATTER_CONVERT_OUT_OF_ORDER != 0;
     request.copy_range = flags & PLATTER_CONVERT_COPY_RANGE != 0;
     request.salvage = flags & PLATTER_CONVERT_SALVAGE != 0;
+    request.bitmaps = flags & PLATTER_CONVERT_BITMAPS != 0;
+    request.skip_broken_bitmaps = flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS != 0;
     if request.target_format.is_none() && !request.target_exists {
         return Err(Error::invalid("A new target needs a format"));
     }

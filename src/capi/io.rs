@@ -28,6 +28,8 @@ pub const PLATTER_EXTENT_PRESENT: u32 = 4;
 pub const PLATTER_EXTENT_COMPRESSED: u32 = 8;
 /// Flag of an extent: `host_offset` is known.
 pub const PLATTER_EXTENT_HOST_OFFSET: u32 = 16;
+/// Flag of a run in a report of dirty bytes: a bitmap has it as dirty.
+pub const PLATTER_EXTENT_DIRTY: u32 = 32;
 
 /// A run of guest bytes. The caller owns it.
 #[repr(C)]

@@ -11,14 +11,15 @@ use serde_json::{Map, Value};
 use crate::capi::error::platter_error;
 use crate::capi::guard::{self, Handle, Poison, call_ref, call_ref_out, check_flags};
 use crate::capi::io::{
-    PLATTER_EXTENT_COMPRESSED, PLATTER_EXTENT_DATA, PLATTER_EXTENT_HOST_OFFSET,
-    PLATTER_EXTENT_PRESENT, PLATTER_EXTENT_ZERO, platter_extent,
+    PLATTER_EXTENT_COMPRESSED, PLATTER_EXTENT_DATA, PLATTER_EXTENT_DIRTY,
+    PLATTER_EXTENT_HOST_OFFSET, PLATTER_EXTENT_PRESENT, PLATTER_EXTENT_ZERO, platter_extent,
 };
 use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::SnapshotInfo;
 use crate::format::inspect::{Finding, Reference};
+use crate::format::{BitmapInfo, SnapshotInfo};
 use crate::ops::bench::BenchReport;
+use crate::ops::bitmap::{BitmapReport, DirtyReport};
 use crate::ops::check::CheckOutcome;
 use crate::ops::compare::{CompareReport, Comparison};
 use crate::ops::convert::ConvertReport;
@@ -44,6 +45,10 @@ pub const PLATTER_REPORT_CREATE: u32 = 6;
 pub const PLATTER_REPORT_SNAPSHOTS: u32 = 11;
 /// Kind of report: how long requests took.
 pub const PLATTER_REPORT_BENCH: u32 = 12;
+/// Kind of report: the persistent dirty bitmaps of an image.
+pub const PLATTER_REPORT_BITMAPS: u32 = 13;
+/// Kind of report: the guest bytes that a bitmap has as dirty.
+pub const PLATTER_REPORT_DIRTY: u32 = 14;
 
 /// Kind of report: how large a new image will be.
 pub const PLATTER_REPORT_MEASURE: u32 = 7;
@@ -51,7 +56,7 @@ pub const PLATTER_REPORT_MEASURE: u32 = 7;
 pub const PLATTER_REPORT_DONE: u32 = 8;
 
 /// Kind of report: whether a file from elsewhere may be used.
-pub const PLATTER_REPORT_INSPECT: u32 = 20;
+pub const PLATTER_REPORT_INSPECT: u32 = 15;
 
 /// What an operation found or did. The caller of the function that made it owns it and frees it with
 /// `platter_report_free()`; it stands on its own, also when its job or image is gone. Nothing changes
@@ -82,6 +87,8 @@ pub(super) enum Content {
     Snapshots(SnapshotReport),
     Inspect(InspectReport),
     Bench(BenchReport),
+    Bitmaps(BitmapReport),
+    Dirty(DirtyReport),
     Create {
         summary: String,
     },
@@ -131,6 +138,8 @@ impl Inner {
                 Content::Measure(report) => report.json(),
                 Content::Snapshots(report) => report.json(),
                 Content::Inspect(report) => report.json(),
+                Content::Bitmaps(report) => report.json(),
+                Content::Dirty(report) => report.json(),
                 Content::Compare(_)
                 | Content::Convert(_)
                 | Content::Bench(_)
@@ -158,6 +167,8 @@ impl Inner {
                 Content::Snapshots(report) => (report.text(), Ok(())),
                 Content::Inspect(report) => (report.text(), Ok(())),
                 Content::Bench(report) => (report.text(), Ok(())),
+                Content::Bitmaps(report) => (report.text(), Ok(())),
+                Content::Dirty(report) => (report.text(), Ok(())),
                 Content::Convert(_) | Content::Done { .. } => (String::new(), Ok(())),
                 Content::Create { summary } => (format!("{summary}\n"), Ok(())),
             };
@@ -174,6 +185,8 @@ impl Inner {
             Content::Map(report) => report.entries.len(),
             Content::Snapshots(report) => report.snapshots.len(),
             Content::Inspect(report) => 1 + report.guards.len() + report.references.len(),
+            Content::Bitmaps(report) => report.bitmaps.len(),
+            Content::Dirty(report) => report.ranges.len(),
             _ => 1,
         }
     }
@@ -186,6 +199,8 @@ impl Inner {
             Content::Snapshots(report) => report.snapshots.get(index).map(snapshot_fields),
             // Its members depend on the kind of entry; see `field`.
             Content::Inspect(_) => None,
+            Content::Bitmaps(report) => report.bitmaps.get(index).map(bitmap_fields),
+            Content::Dirty(report) => report.ranges.get(index).map(dirty_fields),
             _ if index > 0 => None,
             Content::Check(report) => Some(check_fields(report)),
             Content::Compare(report) => Some(compare_fields(report)),
@@ -302,6 +317,22 @@ fn inspect_fields(report: &InspectReport, index: usize) -> Map<String, Value> {
     guards.chain(names).nth(index).unwrap_or_default()
 }
 
+fn bitmap_fields(bitmap: &BitmapInfo) -> Vec<(&'static str, Value)> {
+    Fields(Vec::new())
+        .add("name", bitmap.name.as_str())
+        .add("granularity", bitmap.granularity)
+        .add("enabled", bitmap.enabled)
+        .add("inconsistent", bitmap.inconsistent)
+        .0
+}
+
+fn dirty_fields(range: &(u64, u64)) -> Vec<(&'static str, Value)> {
+    Fields(Vec::new())
+        .add("start", range.0)
+        .add("length", range.1)
+        .0
+}
+
 fn check_fields(outcome: &CheckOutcome) -> Vec<(&'static str, Value)> {
     let report = &outcome.report;
     Fields(Vec::new())
@@ -381,6 +412,8 @@ pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
         Content::Snapshots(_) => PLATTER_REPORT_SNAPSHOTS,
         Content::Inspect(_) => PLATTER_REPORT_INSPECT,
         Content::Bench(_) => PLATTER_REPORT_BENCH,
+        Content::Bitmaps(_) => PLATTER_REPORT_BITMAPS,
+        Content::Dirty(_) => PLATTER_REPORT_DIRTY,
         Content::Done { .. } => PLATTER_REPORT_DONE,
     })
 }
@@ -464,7 +497,8 @@ pub extern "C" fn platter_report_exit_code(
 }
 
 /// The number of entries: layers of an info report (the image, then its backing chain), runs of a
-/// map, snapshots, the file, the guards and the names of an inspection; 1 for every other report.
+/// map, snapshots, bitmaps, dirty runs, the file, the guards and the names of an inspection; 1 for every
+/// other report.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -484,7 +518,8 @@ pub extern "C" fn platter_report_count(
 /// Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
 /// `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
 /// `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
-/// `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
+/// `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Bitmaps: `granularity`. Dirty
+/// bytes: `start`, `length`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
 /// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
 /// `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`.
 ///
@@ -532,7 +567,8 @@ pub unsafe extern "C" fn platter_report_double(
 }
 
 /// A truth of entry `index`, by the key of the JSON. Keys of info: `encrypted`, `dirty-flag`. Map:
-/// `present`, `zero`, `data`, `compressed`. Compare: `identical`, `size-mismatch`.
+/// `present`, `zero`, `data`, `compressed`. Bitmaps: `enabled`, `inconsistent`. Compare: `identical`,
+/// `size-mismatch`.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
 ///
@@ -556,7 +592,7 @@ pub unsafe extern "C" fn platter_report_bool(
 
 /// A text of entry `index`, by the key of the JSON; `*out` lives as long as the report. Keys of info:
 /// `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
-/// Check: `filename`, `format`. Snapshots: `id`, `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
+/// Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
 ///
@@ -584,7 +620,23 @@ fn wrong_type(key: &str, kind: &str) -> Error {
     Error::invalid(format!("'{key}' of the report is not {kind}"))
 }
 
-/// The run at `index` of a map report.
+fn no_run(index: usize) -> Error {
+    Error::new(ErrorKind::NotFound, format!("The map has no run {index}"))
+}
+
+fn dirty_extent(dirty: &DirtyReport, index: usize) -> Result<platter_extent> {
+    let (offset, length) = dirty.ranges.get(index).ok_or_else(|| no_run(index))?;
+    Ok(platter_extent {
+        offset: *offset,
+        length: *length,
+        host_offset: 0,
+        depth: 0,
+        flags: PLATTER_EXTENT_DIRTY,
+        reserved: [0; 4],
+    })
+}
+
+/// The run at `index` of a map report, or of a report of dirty bytes.
 ///
 /// Statuses: NOT_FOUND past the last one, INVALID for another report. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -595,12 +647,12 @@ pub extern "C" fn platter_report_extent(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
-        let Content::Map(map) = &report.inner.content else {
-            return Err(Error::invalid("The report is not a map"));
+        let map = match &report.inner.content {
+            Content::Map(map) => map,
+            Content::Dirty(dirty) => return dirty_extent(dirty, index),
+            _ => return Err(Error::invalid("The report is not a map")),
         };
-        let entry = map.entries.get(index).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("The map has no run {index}"))
-        })?;
+        let entry = map.entries.get(index).ok_or_else(|| no_run(index))?;
         let flags = [
             (entry.data, PLATTER_EXTENT_DATA),
             (entry.zero, PLATTER_EXTENT_ZERO),

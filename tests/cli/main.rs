@@ -2,6 +2,7 @@
 //! directories must print the same, end with the same code and leave the same images.
 
 mod bench;
+mod bitmap;
 mod build;
 #[path = "../common/mod.rs"]
 mod common;

@@ -4,6 +4,7 @@
 //! reserve space in the target, and write side by side again. So the layout of the target is the
 //! same however many workers there are.
 
+mod bitmaps;
 mod buffer;
 mod offload;
 mod order;
@@ -26,6 +27,7 @@ use crate::error::Result;
 use crate::image::Image;
 use crate::job::Job;
 
+use bitmaps::Chosen;
 use report::Tally;
 use sources::Sources;
 
@@ -37,24 +39,31 @@ use sources::Sources;
 /// One line that names the file.
 pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
     request.validate()?;
-    let sources = open_sources(request, job)?;
+    let (sources, bitmaps) = open_sources(request, job)?;
+    let bitmaps = bitmaps.as_ref();
     let tally = Tally::default();
     // A stream tells its length at its end.
     job.control().set_total(sources.known_len().unwrap_or(0));
     job.tick()?;
     let virtual_size = match stream_target::open(request, job)? {
-        Some(stream) => stream_target::fill(request, sources, &stream, &tally, job)?,
-        None if request.target_exists => target::fill_existing(request, sources, &tally, job)?,
-        None => target::fill_new(request, sources, &tally, job)?,
+        Some(stream) => {
+            bitmaps.map_or(Ok(()), Chosen::refuse_stream)?;
+            stream_target::fill(request, sources, &stream, &tally, job)?
+        }
+        None if request.target_exists => {
+            target::fill_existing(request, sources, bitmaps, &tally, job)?
+        }
+        None => target::fill_new(request, sources, bitmaps, &tally, job)?,
     };
     // The target is complete: a callback that cancels now comes too late.
     let _ = job.finish();
     Ok(tally.report(virtual_size))
 }
 
-fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<Sources> {
+fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Option<Chosen>)> {
     if let Some(stream) = stream_source::open(request, job)? {
-        return Sources::from_stream(stream);
+        let bitmaps = bitmaps::choose(request, None)?;
+        return Ok((Sources::from_stream(stream)?, bitmaps));
     }
     let mut images = Vec::with_capacity(request.sources.len());
     for location in &request.sources {
@@ -64,10 +73,12 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<Sources> {
         }
         images.push(image);
     }
+    let bitmaps = bitmaps::choose(request, images.first())?;
     if let Some(snapshot) = &request.snapshot
         && let Some(image) = images.first_mut()
     {
         crate::ops::snapshot::show(image, snapshot)?;
     }
-    Sources::new(images, &request.window, request.salvage)
+    let sources = Sources::new(images, &request.window, request.salvage)?;
+    Ok((sources, bitmaps))
 }

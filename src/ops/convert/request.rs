@@ -74,6 +74,10 @@ pub struct ConvertRequest {
     pub copy_range: bool,
     /// `--salvage`: unreadable parts become zeroes, with a warning each.
     pub salvage: bool,
+    /// `--bitmaps`: copy the persistent dirty bitmaps of the only source.
+    pub bitmaps: bool,
+    /// `--skip-broken-bitmaps`: leave inconsistent ones out, with a warning each.
+    pub skip_broken_bitmaps: bool,
     /// `-l`: an internal snapshot of the source.
     pub snapshot: Option<String>,
     /// The secrets that target options name by ID.
@@ -110,6 +114,8 @@ impl ConvertRequest {
             out_of_order: false,
             copy_range: false,
             salvage: false,
+            bitmaps: false,
+            skip_broken_bitmaps: false,
             snapshot: None,
             secrets: Secrets::default(),
             policy: OpenPolicy::default(),
@@ -178,6 +184,14 @@ impl ConvertRequest {
             (
                 self.snapshot.is_some() && self.sources.len() > 1,
                 "No support for concatenating multiple snapshot",
+            ),
+            (
+                self.skip_broken_bitmaps && !self.bitmaps,
+                "Use of --skip-broken-bitmaps requires --bitmaps",
+            ),
+            (
+                self.bitmaps && self.sources.len() > 1,
+                "Copying bitmaps only possible with single source",
             ),
         ];
         match refusals.iter().find(|(refused, _)| *refused) {

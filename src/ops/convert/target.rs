@@ -10,6 +10,7 @@ use crate::ops::create;
 use crate::options::{Options, Values};
 use crate::storage::{Durability, Preallocation, Storage};
 
+use super::bitmaps::Chosen;
 use super::offload::Offload;
 use super::plan::{MIN_STEP, Shape};
 use super::report::Tally;
@@ -39,6 +40,7 @@ fn no_compression() -> Error {
 pub(super) fn fill_new(
     request: &ConvertRequest,
     mut sources: Sources,
+    bitmaps: Option<&Chosen>,
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {
@@ -55,6 +57,9 @@ pub(super) fn fill_new(
         ));
     }
     check_features(request, driver, preallocated)?;
+    if let Some(bitmaps) = bitmaps {
+        bitmaps.check_new(driver, &values, sources.known_len().unwrap_or(0))?;
+    }
     let while_converting = || {
         let target = request.target.display();
         if request.for_dd {
@@ -130,9 +135,14 @@ pub(super) fn fill_new(
     // Encryption takes the time of all processors.
     let writers = Writers::of(request, bulk.is_encrypted());
     run(request, &sources, &offload, &sink, shape, writers, job)?;
-    target
-        .finish(final_durability(request))
-        .context(while_converting)?;
+    match bitmaps {
+        None => target
+            .finish(final_durability(request))
+            .context(while_converting)?,
+        Some(bitmaps) => target.finish_and(&create, final_durability(request), |image| {
+            bitmaps.copy(image.bitmaps(), &sources, job)
+        })?,
+    }
     Ok(len.unwrap_or(0))
 }
 
@@ -210,6 +220,7 @@ pub(super) fn creatable(request: &ConvertRequest, name: &str) -> Result<&'static
 pub(super) fn fill_existing(
     request: &ConvertRequest,
     mut sources: Sources,
+    bitmaps: Option<&Chosen>,
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {
@@ -259,6 +270,9 @@ pub(super) fn fill_existing(
             end: below.len(),
         });
     }
+    if let Some(bitmaps) = bitmaps {
+        bitmaps.check_existing(&image, &sources)?;
+    }
     let unit = match (request.compress, compressor) {
         (true, Some(compressor)) => compressor.unit(),
         _ => image.format().cluster_size().unwrap_or(512),
@@ -276,6 +290,9 @@ pub(super) fn fill_existing(
     let writers = Writers::of(request, image.format().request_alignment() > 1);
     let offload = Offload::default();
     run(request, &sources, &offload, &sink, shape, writers, job)?;
+    if let Some(bitmaps) = bitmaps {
+        bitmaps.copy(image.bitmaps(), &sources, job)?;
+    }
     let len = image.len();
     image
         .close()

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageSlot;
 use crate::format::registry as formats;
-use crate::format::{BackingRef, Bulk, CreateContext, CreateParams, FormatDriver, Opener};
+use crate::format::{
+    BackingRef, Bulk, CreateContext, CreateParams, Format, FormatDriver, OpenContext, Opener,
+};
 use crate::location::Location;
-use crate::options::{OptionSpec, Values};
+use crate::options::{OptionSpec, Options, Values};
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::secret::Secrets;
 use crate::size::round_up_sector;
@@ -228,6 +231,89 @@ impl Target {
         for file in &mut self.files {
             file.keep();
         }
+    }
+}
+
+impl Target {
+    /// As [`Target::finish`], and changes the new image before it is kept.
+    ///
+    /// # Errors
+    /// Of I/O, of opening the image again, or of `change`; the files are removed then.
+    pub fn finish_and(
+        mut self,
+        request: &TargetRequest<'_>,
+        durability: Durability,
+        change: impl FnOnce(&dyn Format) -> Result<()>,
+    ) -> Result<()> {
+        self.bulk.finish(durability)?;
+        let mut options = Options::new();
+        for spec in request.driver.open_options {
+            // What it was encrypted with opens it again.
+            if let Some(id) = request.values.str(spec.name)
+                && spec.name.ends_with("key-secret")
+            {
+                options.set(spec.name, id);
+            }
+        }
+        let options = Values::check(&options, request.driver.open_options)?;
+        let image = (request.driver.open)(OpenContext {
+            storage: self.storage.clone(),
+            read_only: false,
+            metadata_only: false,
+            probed: false,
+            for_check: false,
+            durability,
+            options: &options,
+            secrets: request.secrets,
+            opener: &Reopener {
+                data: self.bulk.storage(StorageSlot::DATA).ok(),
+                policy: request.policy,
+            },
+        })?;
+        change(&*image)?;
+        image.close()?;
+        for file in &mut self.files {
+            file.keep();
+        }
+        Ok(())
+    }
+}
+
+/// Opens the files of an image that was just made: it has them.
+struct Reopener<'a> {
+    data: Option<&'a Arc<dyn Storage>>,
+    policy: &'a OpenPolicy,
+}
+
+impl Opener for Reopener<'_> {
+    fn open_named(
+        &self,
+        role: ImplicitRole,
+        name: &str,
+        _writable: bool,
+    ) -> Result<Arc<dyn Storage>> {
+        match (role, self.data) {
+            (ImplicitRole::DataFile, Some(data)) => Ok(data.clone()),
+            _ => Err(Error::new(
+                ErrorKind::Internal,
+                format!("A new image does not open '{name}'"),
+            )),
+        }
+    }
+
+    fn open_given(&self, _child: &str, _writable: bool) -> Result<Option<Arc<dyn Storage>>> {
+        Ok(None)
+    }
+
+    fn create_named(&self, _role: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
+        Err(Error::new(
+            ErrorKind::Internal,
+            format!("An image does not create '{name}'"),
+        ))
+    }
+
+    fn policy(&self) -> &OpenPolicy {
+        self.policy
     }
 }
 

@@ -1,0 +1,124 @@
+//! Copying the source's persistent bitmaps.
+
+use crate::error::{Error, Result};
+use crate::format::{BitmapInfo, Bitmaps, Contents, CreateParams, Features, FormatDriver, raw};
+use crate::image::Image;
+use crate::job::Job;
+use crate::ops::bitmap;
+use crate::options::Values;
+
+use super::request::ConvertRequest;
+use super::sources::Sources;
+
+/// What is copied.
+pub(super) struct Chosen {
+    /// In the order of the source.
+    bitmaps: Vec<BitmapInfo>,
+    /// Names of those that are left out.
+    skipped: Vec<String>,
+}
+
+/// The bitmaps to copy, where that was asked for.
+pub(super) fn choose(request: &ConvertRequest, source: Option<&Image>) -> Result<Option<Chosen>> {
+    if !request.bitmaps {
+        return Ok(None);
+    }
+    let bitmaps = source
+        .and_then(Image::bitmaps)
+        .ok_or_else(|| Error::unsupported("Source lacks bitmap support"))?;
+    let (broken, bitmaps): (Vec<_>, Vec<_>) = bitmaps
+        .list()?
+        .into_iter()
+        .partition(|bitmap| bitmap.inconsistent);
+    // QEMU goes through them from the last to the first.
+    let skipped: Vec<_> = broken.into_iter().rev().map(|bitmap| bitmap.name).collect();
+    match skipped.first() {
+        Some(name) if !request.skip_broken_bitmaps => Err(Error::corrupt(format!(
+            "Cannot copy inconsistent bitmap '{name}'"
+        ))
+        .with_hint("Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it")),
+        _ => Ok(Some(Chosen { bitmaps, skipped })),
+    }
+}
+
+fn no_bitmaps(driver: &FormatDriver) -> Error {
+    Error::unsupported(format!(
+        "Format driver '{}' does not support bitmaps",
+        driver.name
+    ))
+}
+
+impl Chosen {
+    /// Refuses a target that takes nothing but raw bytes.
+    pub fn refuse_stream(&self) -> Result<()> {
+        Err(no_bitmaps(&raw::DRIVER))
+    }
+
+    /// Refuses a new image that could not hold them.
+    pub fn check_new(&self, driver: &FormatDriver, values: &Values, size: u64) -> Result<()> {
+        // What measures an image with bitmaps knows whether it can have any.
+        let measure = driver
+            .measure
+            .filter(|_| driver.features.contains(Features::BITMAPS))
+            .ok_or_else(|| no_bitmaps(driver))?;
+        let params = CreateParams {
+            size,
+            asked_size: size,
+            values,
+            backing: None,
+        };
+        let mut contents = Contents {
+            data_units: None,
+            bitmaps: Some(&[]),
+        };
+        match measure(&params, &mut contents)?.bitmaps {
+            Some(_) => Ok(()),
+            None => Err(no_bitmaps(driver)),
+        }
+    }
+
+    /// Refuses an existing image that cannot take them, before any of its data changes.
+    pub fn check_existing(&self, image: &Image, sources: &Sources) -> Result<()> {
+        let target = image.bitmaps().ok_or_else(|| no_bitmaps(image.driver()))?;
+        let taken = target.list()?;
+        for bitmap in self.bitmaps.iter().rev() {
+            let name = &bitmap.name;
+            if taken.iter().any(|other| other.name == *name) {
+                return Err(Error::new(
+                    crate::error::ErrorKind::Exists,
+                    format!("Bitmap already exists: {name}"),
+                )
+                .context(format!("Failed to create bitmap {name}")));
+            }
+            if let Some(source) = source(sources) {
+                bitmap::check_sizes(target.covered(), source.covered())
+                    .map_err(|error| error.context(format!("Failed to populate bitmap {name}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies them; those that were left out become warnings.
+    pub fn copy(
+        &self,
+        target: Option<&dyn Bitmaps>,
+        sources: &Sources,
+        job: &mut Job,
+    ) -> Result<()> {
+        if let (Some(source), Some(target)) = (source(sources), target) {
+            for bitmap in &self.bitmaps {
+                job.tick()?;
+                bitmap::copy(target, source, bitmap)?;
+            }
+        }
+        for name in &self.skipped {
+            job.warn(format!("Skipping inconsistent bitmap '{name}'"));
+        }
+        Ok(())
+    }
+}
+
+/// The bitmaps of the only source; none where it is empty.
+fn source(sources: &Sources) -> Option<&dyn Bitmaps> {
+    sources.layers().next().and_then(Image::bitmaps)
+}
