@@ -113,7 +113,8 @@ fn every_abbreviation_means_the_same() {
     for command in COMMANDS {
         for letter in 'a'..='z' {
             // Ours alone has --untrusted; the help is in our own words.
-            if letter != 'u' && letter != 'h' {
+            // Theirs has bitmap --format in its help alone.
+            if letter != 'u' && letter != 'h' && (command, letter) != ("bitmap", 'f') {
                 lines.push(format!("{command} --{letter}"));
                 lines.push(format!("{command} --{letter}=x"));
             }
@@ -174,7 +175,9 @@ fn every_abbreviation_means_the_same() {
             "oob",
             "copy",
         ] {
-            lines.push(format!("{command} --{name}"));
+            if (command, name) != ("bitmap", "fo") {
+                lines.push(format!("{command} --{name}"));
+            }
         }
     }
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
