@@ -12,6 +12,7 @@ static const struct option_entry options[] = {
     OPTION_HELP,
     {'q', "quiet", NULL, "print nothing but errors"},
     {'p', "progress", NULL, "show the progress"},
+    OPTION_OBJECT,
     {'o', "options", "FMT_OPTS",
      "what is to change, as KEY=VALUE,...; may be given several times\n"
      "('-o help' lists what can be changed)"},
@@ -20,7 +21,6 @@ static const struct option_entry options[] = {
      "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
     {'t', "cache", "CACHE_MODE", "how the page cache is used for the image (writeback)"},
     {OPT_FORCE, "force", NULL, "overwrite a key slot that is in use, erase the last one"},
-    OPTION_OBJECT,
     OPTION_UNTRUSTED,
     OPTION_END,
 };

@@ -707,6 +707,8 @@ static void copies(void)
     platter_dd_free(dd);
     platter_dd_free(NULL);
     CHECK(access("c", F_OK) != 0);
+}
+
 static void refused(platter_queue *queue)
 {
     platter_completion done = {0};

@@ -26,5 +26,5 @@ pub use registry::{
 pub use slice::SliceStorage;
 pub use traits::{
     CacheMode, CopyOutcome, Durability, Limits, LockRequest, Permissions, Preallocation, Storage,
-    ZeroFlags, read_exact_at, set_len_or_fit,
+    ZeroFlags, read_exact_at, set_len_or_fit, write_fresh,
 };

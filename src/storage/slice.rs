@@ -192,6 +192,12 @@ impl Storage for SliceStorage {
         }
     }
 
+    fn expect_write(&self, offset: u64, len: u64) {
+        if let Some(at) = self.below(offset, len) {
+            self.inner.expect_write(at, len);
+        }
+    }
+
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         // Offsets in the descriptor are not those of the window.
         None

@@ -241,6 +241,12 @@ pub trait Storage: Any + Send + Sync + Debug {
     /// Tells the host that the range will not be needed soon, so that its cache can be dropped.
     fn drop_cache(&self, offset: u64, len: u64);
 
+    /// Tells the host that the whole range, which holds nothing yet, is about to be written. A hint:
+    /// it may be ignored, and the range reads as before.
+    fn expect_write(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
     /// As [`Storage::read_vectored_at`] where that needs not wait: true when the buffers are full.
     /// False leaves them undefined, and says nothing of the range.
     ///
@@ -331,4 +337,17 @@ pub fn set_len_or_fit(storage: &dyn Storage, len: u64, preallocation: Preallocat
         return storage.set_len(storage.len()?, preallocation);
     }
     storage.set_len(len, preallocation)
+}
+
+/// Writes to a range that holds nothing yet.
+///
+/// # Errors
+/// As [`Storage::write_at`].
+pub fn write_fresh(storage: &dyn Storage, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+    let len: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
+    storage.expect_write(offset, len);
+    match bufs {
+        [one] => storage.write_at(one, offset),
+        many => storage.write_vectored_at(many, offset),
+    }
 }

@@ -57,6 +57,17 @@ pub(crate) fn set_nocow(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) }).map(drop)
 }
 
+/// Whether the file is on ext4 (or a file system of its family).
+pub(crate) fn is_ext4(fd: BorrowedFd<'_>) -> bool {
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the call fills the struct, which lives through it, where it succeeds.
+    if check(unsafe { libc::fstatfs(fd.as_raw_fd(), stat.as_mut_ptr()) }).is_err() {
+        return false;
+    }
+    // SAFETY: filled by the call above.
+    unsafe { stat.assume_init() }.f_type == libc::EXT4_SUPER_MAGIC
+}
+
 /// What `fstat` says of an open file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stat {

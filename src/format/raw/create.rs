@@ -9,7 +9,7 @@ use crate::format::traits::Encoder;
 use crate::format::{Blank, Bulk, CreateContext, CreateParams};
 use crate::format::{Contents, Measured};
 use crate::options::{OptionKind, OptionSpec};
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, write_fresh};
 
 use super::{SECTOR, main_slot};
 
@@ -125,10 +125,7 @@ impl Bulk for RawBulk {
         bufs: &[IoSlice<'_>],
     ) -> Result<()> {
         let storage = self.storage(slot)?;
-        match bufs {
-            [one] => storage.write_at(one, host),
-            many => storage.write_vectored_at(many, host),
-        }
+        write_fresh(&**storage, bufs, host)
     }
 
     fn write_zero_data(

@@ -3,6 +3,7 @@
 mod copy;
 mod create;
 mod direct;
+mod expect;
 mod extents;
 mod io;
 mod locks;
@@ -18,6 +19,7 @@ pub use open::{FileOpen, Locking, open, open_fd};
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
@@ -74,6 +76,8 @@ struct Abilities {
     zero_range: AtomicBool,
     allocate: AtomicBool,
     read_now: AtomicBool,
+    /// Reserving the space of a write before it makes the write faster.
+    reserve: OnceLock<bool>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -243,6 +247,10 @@ impl Storage for FileStorage {
             start = offset.saturating_sub(len);
         }
         let _ = sys::cache::drop_pages(self.fd(), start, offset.saturating_add(len) - start);
+    }
+
+    fn expect_write(&self, offset: u64, len: u64) {
+        self.reserve_for_write(offset, len);
     }
 
     fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
@@ -168,6 +169,7 @@ pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<File
             zero_range: AtomicBool::new(true),
             allocate: AtomicBool::new(true),
             read_now: AtomicBool::new(true),
+            reserve: OnceLock::new(),
         },
         locks: Locks::new(locking),
         sync_failed: AtomicI32::new(0),

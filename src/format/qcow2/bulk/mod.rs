@@ -25,7 +25,7 @@ use crate::format::qcow2::disk::{
 use crate::format::traits::{Blank, Encoder};
 use crate::secret::Secret;
 use crate::storage::data_cipher::DataCipher;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, write_fresh};
 
 use space::HostSpace;
 use tables::{Linear, Tables};
@@ -278,8 +278,7 @@ impl Bulk for Qcow2Bulk {
         let storage = self.storage(slot)?;
         match (&self.cipher, bufs) {
             (Some(cipher), bufs) => cipher.write(&**storage, bufs, host, guest_offset),
-            (None, [one]) => storage.write_at(one, host),
-            (None, many) => storage.write_vectored_at(many, host),
+            (None, bufs) => write_fresh(&**storage, bufs, host),
         }
     }
 

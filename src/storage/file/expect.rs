@@ -1,0 +1,22 @@
+//! Space for writes that are about to come.
+
+use crate::storage::file::{FileStorage, Kind};
+use crate::sys;
+use crate::sys::falloc::Falloc;
+
+/// Shorter writes are not worth another system call.
+const WORTHWHILE: u64 = 256 << 10;
+
+impl FileStorage {
+    /// Reserves the range where that spares more than it costs: ext4 then need not promise space page
+    /// by page. A failure is none: the write itself will tell what is wrong.
+    pub(super) fn reserve_for_write(&self, offset: u64, len: u64) {
+        if len < WORTHWHILE || self.kind != Kind::Regular || self.direct.is_some() {
+            return;
+        }
+        let gains = || sys::attr::is_ext4(self.fd());
+        if *self.can.reserve.get_or_init(gains) {
+            let _ = sys::falloc::fallocate(self.fd(), Falloc::AllocateKeepSize, offset, len);
+        }
+    }
+}
