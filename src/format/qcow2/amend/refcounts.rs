@@ -72,9 +72,17 @@ impl Qcow2 {
         let table = match written {
             Ok(table) => table,
             Err(error) => {
+                // What cannot be cut off is space that nothing names, but it is not zero any more.
+                alloc.high_water = alloc
+                    .high_water
+                    .max(new.place.end << self.layout.cluster_bits());
                 if !self.storage.limits().fixed_len {
-                    // What cannot be cut off is space that nothing names.
-                    let _ = self.storage.set_len(old_len, Preallocation::Off);
+                    // Writes in place may have lengthened the file up to the last cluster's end.
+                    let kept = self
+                        .storage
+                        .len()?
+                        .min(new.start << self.layout.cluster_bits());
+                    let _ = self.storage.set_len(kept, Preallocation::Off);
                 }
                 return Err(error);
             }

@@ -1,0 +1,219 @@
+//! Guest data in danger from the side: operations of other threads in the middle of a change, and
+//! changes that were interrupted. The other thread's call is made from inside a call of the storage.
+
+mod common;
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use common::Dir;
+use platter::extent::StorageExtent;
+use platter::job::Job;
+use platter::ops::amend::{AmendRequest, amend};
+use platter::secret::Secrets;
+use platter::storage::memory::MemoryStorage;
+use platter::storage::testing::{Calls, Fault, FaultyStorage};
+use platter::storage::{
+    CacheMode, CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+};
+use platter::{Error, Image, OpenOptions, OpenPolicy, Options, Result};
+
+/// A call that a hook sees.
+enum Call<'a> {
+    SetLen,
+    Write(&'a [u8], u64),
+}
+
+type Hook = Box<dyn Fn(&Image, &Call<'_>) -> Result<bool> + Send + Sync>;
+
+/// A storage in memory that runs a hook before its calls, until the hook says that it is done.
+struct Hooked {
+    inner: MemoryStorage,
+    image: OnceLock<Weak<Image>>,
+    hook: Mutex<Option<Arc<Hook>>>,
+    busy: AtomicBool,
+}
+
+impl std::fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooked")
+    }
+}
+
+impl Hooked {
+    fn call(&self, call: &Call<'_>) -> Result<()> {
+        let hook = self.hook.lock().unwrap().clone();
+        let image = self.image.get().and_then(Weak::upgrade);
+        let (Some(hook), Some(image)) = (hook, image) else {
+            return Ok(());
+        };
+        if self.busy.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let done = hook(&image, call);
+        if !matches!(done, Ok(false)) {
+            *self.hook.lock().unwrap() = None;
+        }
+        self.busy.store(false, Ordering::SeqCst);
+        done.map(|_| ())
+    }
+}
+
+impl Storage for Hooked {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn driver(&self) -> &'static str {
+        self.inner.driver()
+    }
+    fn read_only(&self) -> bool {
+        false
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.inner.read_at(buf, offset)
+    }
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        self.inner.read_vectored_at(bufs, offset)
+    }
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.call(&Call::Write(buf, offset))?;
+        self.inner.write_at(buf, offset)
+    }
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        self.inner.write_vectored_at(bufs, offset)
+    }
+    fn len(&self) -> Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.call(&Call::SetLen)?;
+        self.inner.set_len(len, preallocation)
+    }
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.inner.write_zeroes(offset, len, flags)
+    }
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.inner.discard(offset, len)
+    }
+    fn sync(&self, durability: Durability) -> Result<()> {
+        self.inner.sync(durability)
+    }
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        self.inner.extent(offset, len)
+    }
+    fn copy_range(&self, at: u64, to: &dyn Storage, to_at: u64, len: u64) -> Result<CopyOutcome> {
+        self.inner.copy_range(at, to, to_at, len)
+    }
+    fn reflink_range(
+        &self,
+        at: u64,
+        to: &dyn Storage,
+        to_at: u64,
+        len: u64,
+    ) -> Result<CopyOutcome> {
+        self.inner.reflink_range(at, to, to_at, len)
+    }
+    fn drop_cache(&self, offset: u64, len: u64) {
+        self.inner.drop_cache(offset, len);
+    }
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+    fn allocated_size(&self) -> Option<u64> {
+        self.inner.allocated_size()
+    }
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        self.inner.specific_info()
+    }
+    fn lock(&self, request: LockRequest) -> Result<()> {
+        self.inner.lock(request)
+    }
+}
+
+fn open(storage: Arc<dyn Storage>) -> Image {
+    let options = OpenOptions {
+        format: Some("qcow2".to_owned()),
+        writable: true,
+        cache: CacheMode::Unsafe,
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    Image::open_storage(storage, &options).unwrap()
+}
+
+/// The image in memory, and its storage without a hook yet.
+fn hooked(bytes: Vec<u8>) -> (Arc<Image>, Arc<Hooked>) {
+    let storage = Arc::new(Hooked {
+        inner: MemoryStorage::with_bytes("image", bytes),
+        image: OnceLock::new(),
+        hook: Mutex::new(None),
+        busy: AtomicBool::new(false),
+    });
+    let image = Arc::new(open(storage.clone()));
+    assert!(storage.image.set(Arc::downgrade(&image)).is_ok());
+    (image, storage)
+}
+
+fn set_hook(
+    storage: &Hooked,
+    hook: impl Fn(&Image, &Call<'_>) -> Result<bool> + Send + Sync + 'static,
+) {
+    *storage.hook.lock().unwrap() = Some(Arc::new(Box::new(hook)));
+}
+
+fn make(dir: &Dir, args: &[&str], commands: &[&str]) -> Vec<u8> {
+    let mut all = vec!["create", "-q", "-f", "qcow2"];
+    all.extend(args);
+    dir.qemu_img_ok(&all);
+    if !commands.is_empty() {
+        dir.qemu_io("qcow2", "image", commands);
+    }
+    std::fs::read(dir.path("image")).unwrap()
+}
+
+fn read(image: &Image, offset: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0xee; len];
+    image.read_at(&mut bytes, offset).unwrap();
+    bytes
+}
+
+fn change(image: &Image, options: &str) -> Result<()> {
+    let options = Options::parse(options)?;
+    let request = AmendRequest::new(image, &options, &Secrets::default(), false)?;
+    amend(image, &request, &mut Job::new())
+}
+
+fn check(dir: &Dir, storage: &MemoryStorage) {
+    std::fs::write(dir.path("image"), storage.to_vec()).unwrap();
+    let check = dir.qemu_img(&["check", "image"]);
+    assert_eq!(check.code, 0, "{check:?}");
+}
+
+/// The last cluster is not all in the file; a write in place lengthens it.
+#[test]
+fn a_failed_amendment_does_not_cut_off_what_others_write() {
+    let dir = Dir::new();
+    let bytes = make(&dir, &["image", "1M"], &[]);
+    let (image, storage) = hooked(bytes);
+    image.write_at(&[1; 512], 0).unwrap();
+    image.flush().unwrap();
+    let len = storage.inner.len().unwrap();
+    set_hook(&storage, move |image, call| {
+        match call {
+            // The new structures, which go behind all else.
+            Call::Write(_, offset) if *offset >= len => {}
+            _ => return Ok(false),
+        }
+        image.write_at(&[2; 512], 4096)?;
+        Err(Error::os(libc::EIO))
+    });
+    change(&image, "refcount_bits=64").unwrap_err();
+    assert!(read(&image, 4096, 512) == [2; 512]);
+    image.format().close().unwrap();
+    check(&dir, &storage.inner);
+}
