@@ -217,3 +217,28 @@ fn a_failed_amendment_does_not_cut_off_what_others_write() {
     image.format().close().unwrap();
     check(&dir, &storage.inner);
 }
+
+#[test]
+fn an_amended_size_does_not_show_more_of_the_backing_file() {
+    for options in ["size=1M", "size=1M,compat=0.10"] {
+        let dir = Dir::new();
+        dir.qemu_img_ok(&["create", "-q", "-f", "raw", "base", "1M"]);
+        dir.qemu_io("raw", "base", &["write -P 0xbb 0 1M"]);
+        let base = dir.str("base");
+        let bytes = make(&dir, &["-b", &base, "-F", "raw", "image", "256k"], &[]);
+        let storage = Arc::new(MemoryStorage::with_bytes("image", bytes));
+        let image = open(storage.clone());
+        change(&image, options).unwrap();
+        assert!(read(&image, 0, 256 << 10).iter().all(|byte| *byte == 0xbb));
+        let grown = read(&image, 256 << 10, 768 << 10);
+        assert!(grown.iter().all(|byte| *byte == 0), "{options}");
+        image.close().unwrap();
+        check(&dir, &storage);
+        // QEMU does the same.
+        dir.qemu_img_ok(&[
+            "create", "-q", "-f", "qcow2", "-b", &base, "-F", "raw", "image", "256k",
+        ]);
+        dir.qemu_img_ok(&["amend", "-o", options, "image"]);
+        dir.qemu_io("qcow2", "image", &["read -P 0 256k 768k"]);
+    }
+}

@@ -81,12 +81,7 @@ impl Image {
         self.check_writable(0, 0)?;
         check_virtual_size(len, self.settings.max_len)?;
         let old = self.len();
-        let shown = match &self.backing {
-            Backing::Open(base) => base.len().min(len),
-            Backing::None => 0,
-            Backing::Closed if len > old => return Err(self.backing_closed()),
-            Backing::Closed => 0,
-        };
+        let shown = self.shown_below(len)?;
         // A plain disk does not claim its size until somebody changes it.
         let plain = matches!(self.driver.name, "raw" | "luks");
         if plain {
@@ -97,10 +92,31 @@ impl Image {
             self.storage.lock(lock::of_plain_disk(false))?;
         }
         resized?;
+        self.hide_below(old, shown)?;
+        self.written()
+    }
+
+    /// Up to where the backing file would show through at another size.
+    ///
+    /// # Errors
+    /// Where the image grows and its backing file is not open.
+    pub(crate) fn shown_below(&self, len: u64) -> Result<u64> {
+        match &self.backing {
+            Backing::Open(base) => Ok(base.len().min(len)),
+            Backing::Closed if len > self.len() => Err(self.backing_closed()),
+            Backing::None | Backing::Closed => Ok(0),
+        }
+    }
+
+    /// Zeroes what the backing file shows behind the old end of an image that has grown.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn hide_below(&self, old: u64, shown: u64) -> Result<()> {
         if shown > old {
             align::write_zeroes(self, old, shown - old, ZeroFlags::empty())?;
         }
-        self.written()
+        Ok(())
     }
 
     /// Makes all completed writes durable as the cache mode says.

@@ -55,7 +55,14 @@ pub fn amend(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()>
         secrets: &request.secrets,
         force: request.force,
     };
-    amender(image)?.amend(&context, job)?;
+    let old = image.len();
+    let size = request.values.num("size");
+    let shown = size.map_or(Ok(0), |size| image.shown_below(size))?;
+    let amended = amender(image)?.amend(&context, job);
+    // The size may have changed although a later step failed.
+    image.hide_below(old, shown.min(image.len()))?;
+    amended?;
+    image.flush()?;
     job.finish()
 }
 
