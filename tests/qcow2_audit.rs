@@ -194,6 +194,62 @@ fn check(dir: &Dir, storage: &MemoryStorage) {
     assert_eq!(check.code, 0, "{check:?}");
 }
 
+/// A crash after the smaller size was stored, before what lies behind it was given up.
+#[test]
+fn growing_shows_nothing_that_an_interrupted_shrink_left() {
+    for options in [
+        "cluster_size=64k",
+        "cluster_size=4k",
+        "cluster_size=16k,extended_l2=on",
+        "cluster_size=4k,compat=0.10",
+    ] {
+        let dir = Dir::new();
+        let writes = [
+            "write -P 7 0 1M",
+            "write -P 8 3M 64k",
+            "write -c -P 9 9M 64k",
+        ];
+        let writes = if options.contains("0.10") {
+            &writes[..2]
+        } else {
+            &writes
+        };
+        let mut bytes = make(&dir, &["-o", options, "image", "10M"], writes);
+        bytes[24..32].copy_from_slice(&(1u64 << 20).to_be_bytes());
+        let storage = Arc::new(MemoryStorage::with_bytes("image", bytes));
+        let image = open(storage.clone());
+        image.resize(10 << 20, Preallocation::Off).unwrap();
+        assert!(read(&image, 0, 1 << 20).iter().all(|byte| *byte == 7));
+        let grown = read(&image, 1 << 20, 9 << 20);
+        assert!(grown.iter().all(|byte| *byte == 0), "{options}");
+        image.close().unwrap();
+        check(&dir, &storage);
+    }
+}
+
+/// The file grows by another thread's write between the look at its length and its change.
+#[test]
+fn preallocation_does_not_cut_off_what_others_write() {
+    let dir = Dir::new();
+    let bytes = make(&dir, &["image", "1M"], &[]);
+    let (image, storage) = hooked(bytes);
+    let len = storage.inner.len().unwrap();
+    set_hook(&storage, move |image, call| {
+        if !matches!(call, Call::SetLen) {
+            return Ok(false);
+        }
+        image.write_at(&[5; 65536], 0)?;
+        Ok(true)
+    });
+    image.resize(2 << 20, Preallocation::Metadata).unwrap();
+    assert!(storage.inner.len().unwrap() > len);
+    if storage.hook.lock().unwrap().is_none() {
+        assert!(read(&image, 0, 65536) == [5; 65536]);
+    }
+    image.format().close().unwrap();
+    check(&dir, &storage.inner);
+}
+
 /// The last cluster is not all in the file; a write in place lengthens it.
 #[test]
 fn a_failed_amendment_does_not_cut_off_what_others_write() {
@@ -241,4 +297,31 @@ fn an_amended_size_does_not_show_more_of_the_backing_file() {
         dir.qemu_img_ok(&["amend", "-o", options, "image"]);
         dir.qemu_io("qcow2", "image", &["read -P 0 256k 768k"]);
     }
+}
+
+/// The header cannot be written: the data file is still as long as the image.
+#[test]
+fn a_failed_shrink_keeps_the_data_of_a_raw_data_file() {
+    let dir = Dir::new();
+    let options = format!("data_file={},data_file_raw=on", dir.str("data"));
+    let bytes = make(&dir, &["-o", &options, "image", "1M"], &["write -P 6 0 1M"]);
+    let memory = Arc::new(MemoryStorage::with_bytes("image", bytes));
+    let faulty = Arc::new(FaultyStorage::new(memory));
+    let image = open(faulty.clone());
+    faulty.set_fault(Some(Fault {
+        calls: Calls::WRITE,
+        nth: 0,
+        errno: libc::EIO,
+        for_good: false,
+        torn: false,
+    }));
+    image.resize(512 << 10, Preallocation::Off).unwrap_err();
+    assert_eq!(image.len(), 1 << 20);
+    assert!(read(&image, 0, 1 << 20).iter().all(|byte| *byte == 6));
+    image.resize(512 << 10, Preallocation::Off).unwrap();
+    image.close().unwrap();
+    assert_eq!(
+        std::fs::metadata(dir.path("data")).unwrap().len(),
+        512 << 10
+    );
 }

@@ -42,6 +42,7 @@ impl Qcow2 {
         // gone for good before the new size lets it be read.
         let cluster_end = old.next_multiple_of(self.layout.cluster_size()).min(len);
         self.zero_past_end(old, cluster_end)?;
+        self.unlink_left_over(cluster_end, len)?;
         {
             let _all = self.inflight.reserve(ALL);
             self.store_size(len)?;
@@ -63,6 +64,18 @@ impl Qcow2 {
             self.size.store(old, Ordering::Release);
         }
         done
+    }
+
+    /// Gives up, durably, what a shrink that was interrupted left behind the end.
+    fn unlink_left_over(&self, start: u64, end: u64) -> Result<()> {
+        let unlinked = {
+            let _all = self.inflight.reserve(ALL);
+            self.unlink_range(start, end.next_multiple_of(self.layout.cluster_size()))?
+        };
+        if unlinked {
+            self.flush_all(self.durability)?;
+        }
+        Ok(())
     }
 
     /// Refuses a size that the image, at this version, cannot get.
@@ -88,7 +101,9 @@ impl Qcow2 {
     }
 
     fn store_size(&self, len: u64) -> Result<()> {
-        if let Some(data) = self.data_file.as_ref().filter(|_| self.raw_data_file) {
+        let data = self.data_file.as_ref().filter(|_| self.raw_data_file);
+        let grows = len >= self.header.lock().header.size;
+        if let Some(data) = data.filter(|_| grows) {
             data.set_len(len, Preallocation::Off)?;
         }
         if !self.resize_bitmaps(len)? {
@@ -96,6 +111,10 @@ impl Qcow2 {
             self.barrier()?;
         }
         self.size.store(len, Ordering::Release);
+        if let Some(data) = data.filter(|_| !grows) {
+            // What is cut off is gone: only once the header says so.
+            data.set_len(len, Preallocation::Off)?;
+        }
         Ok(())
     }
 
@@ -151,24 +170,33 @@ impl Qcow2 {
     fn shrink(&self, len: u64) -> Result<()> {
         let old = self.virtual_size();
         let cluster = self.layout.cluster_size();
-        let coverage = 1u64 << self.layout.l1_shift();
         self.store_size(len)?;
-        let mut at = len.next_multiple_of(cluster);
-        while at < old {
+        self.unlink_range(len.next_multiple_of(cluster), old.next_multiple_of(cluster))?;
+        Ok(())
+    }
+
+    /// Unlinks all that whole clusters behind the end of the image name; whether there was any.
+    /// Nothing remaps meanwhile.
+    fn unlink_range(&self, start: u64, end: u64) -> Result<bool> {
+        let coverage = 1u64 << self.layout.l1_shift();
+        let mut unlinked = false;
+        let mut at = start;
+        while at < end {
             let Some(table) = self.l2_table(at)? else {
-                at = self.next_table(at, old);
+                at = self.next_table(at, end);
                 continue;
             };
-            let end = at - at % coverage + coverage;
+            let next = at - at % coverage + coverage;
             if at.is_multiple_of(coverage) {
                 self.drop_table(at, table)?;
+                unlinked = true;
             } else {
-                self.drop_entries(at, end.min(old.next_multiple_of(cluster)))?;
+                unlinked |= self.drop_entries(at, next.min(end))?;
             }
-            at = end;
+            at = next;
             self.relieve()?;
         }
-        Ok(())
+        Ok(unlinked)
     }
 
     /// Unlinks a whole L2 table and all that it names.
@@ -186,6 +214,8 @@ impl Qcow2 {
             cluster: table.offset() >> bits,
             punch: true,
         });
+        // A pass has either written the table's changes, or writes that the table is gone.
+        let _one = self.pass.lock();
         self.set_l1(self.layout.l1_index(guest), L1Entry::default());
         if table.copied() {
             self.cache
@@ -195,23 +225,26 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Empties the entries of `start..end`, which one table maps.
-    fn drop_entries(&self, start: u64, end: u64) -> Result<()> {
+    /// Empties the entries of `start..end`, which one table maps; whether one was not.
+    fn drop_entries(&self, start: u64, end: u64) -> Result<bool> {
         let mut freed = Vec::new();
+        let mut dropped = false;
         for at in (start..end).step_by(self.layout.cluster_size() as usize) {
-            let (slice, index) = self.l2_slice_for_write(at)?;
-            let entry = slice.read(|words| Entry::load(words, &self.layout, index));
+            // A table that a snapshot shares is copied only where there is something to drop.
+            let entry = self.entry(at)?;
             self.checked_kind(entry, at)?;
             if entry == Entry::default() {
                 continue;
             }
+            dropped = true;
+            let (slice, index) = self.l2_slice_for_write(at)?;
             self.collect_references(entry, true, &mut freed);
             self.cache.modify(&slice, |words| {
                 Entry::default().store(words, &self.layout, index);
             });
         }
         self.give_up(freed);
-        Ok(())
+        Ok(dropped)
     }
 
     /// Gives the guest range host clusters that read as zeroes.
@@ -271,7 +304,8 @@ impl Qcow2 {
         match mode {
             Preallocation::Off | Preallocation::Metadata if target.zeroed => {
                 if storage.len()? < end {
-                    storage.set_len(end, Preallocation::Off)?;
+                    // Not by its length: others may have written behind this place meanwhile.
+                    storage.write_at(&[0], end - 1)?;
                 }
                 Ok(())
             }
