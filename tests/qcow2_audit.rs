@@ -299,6 +299,91 @@ fn an_amended_size_does_not_show_more_of_the_backing_file() {
     }
 }
 
+/// A thread zeroes while version 2, which knows no zero clusters, comes.
+#[test]
+fn zeroes_hide_the_backing_file_while_the_version_changes() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&["create", "-q", "-f", "raw", "base", "1M"]);
+    dir.qemu_io("raw", "base", &["write -P 0xbb 0 1M"]);
+    let base = dir.str("base");
+    let bytes = make(
+        &dir,
+        &["-b", &base, "-F", "raw", "image", "1M"],
+        &["write -P 1 0 256k"],
+    );
+    let (image, storage) = hooked(bytes);
+    let (send, receive) = std::sync::mpsc::channel();
+    let send = Mutex::new(send);
+    // What comes before the first write has been done.
+    image.write_at(&[1; 512], 0).unwrap();
+    let shared = Arc::downgrade(&image);
+    set_hook(&storage, move |_, call| {
+        match call {
+            Call::Write(bytes, 0) if bytes.starts_with(b"QFI\xfb\0\0\0\x02") => {}
+            _ => return Ok(false),
+        }
+        let image = shared.upgrade().unwrap();
+        let other = std::thread::spawn(move || {
+            image
+                .write_zeroes(0, 128 << 10, ZeroFlags::MAY_UNMAP)
+                .unwrap();
+        });
+        send.lock().unwrap().send(other).unwrap();
+        // It waits for the amendment now; were it late, it would find version 2.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        Ok(true)
+    });
+    change(&image, "compat=0.10").unwrap();
+    receive.recv().unwrap().join().unwrap();
+    assert!(read(&image, 0, 128 << 10).iter().all(|byte| *byte == 0));
+    assert!(
+        read(&image, 128 << 10, 128 << 10)
+            .iter()
+            .all(|byte| *byte == 1)
+    );
+    image.format().close().unwrap();
+    check(&dir, &storage.inner);
+}
+
+/// The image grows, and the rest of its last cluster is written, before a thread that zeroes up to
+/// the old end comes to that cluster.
+#[test]
+fn zeroes_up_to_the_old_end_spare_what_is_behind_it() {
+    for discard in [false, true] {
+        let dir = Dir::new();
+        let bytes = make(&dir, &["image", "160k"], &["write -P 1 0 160k"]);
+        let (image, storage) = hooked(bytes);
+        set_hook(&storage, move |image, call| {
+            if !matches!(call, Call::Write(_, _)) {
+                return Ok(false);
+            }
+            image.resize(256 << 10, Preallocation::Off)?;
+            image.write_at(&[2; 8192], 160 << 10)?;
+            Ok(true)
+        });
+        if discard {
+            // Its own first write: the one that keeps the L2 table of another place.
+            image.write_at(&[1; 512], 0).unwrap();
+            image.format().discard(64 << 10, 96 << 10).unwrap();
+        } else {
+            image
+                .write_zeroes(1024, (160 << 10) - 1024, ZeroFlags::MAY_UNMAP)
+                .unwrap();
+            assert!(
+                read(&image, 1024, (160 << 10) - 1024)
+                    .iter()
+                    .all(|byte| *byte == 0)
+            );
+        }
+        assert!(
+            read(&image, 160 << 10, 8192) == [2; 8192],
+            "discard {discard}"
+        );
+        image.format().close().unwrap();
+        check(&dir, &storage.inner);
+    }
+}
+
 /// The header cannot be written: the data file is still as long as the image.
 #[test]
 fn a_failed_shrink_keeps_the_data_of_a_raw_data_file() {

@@ -52,14 +52,15 @@ impl Qcow2 {
         }
         self.zero_bytes(offset, body.start, flags, below)?;
         let skip_absent = self.version() < 3;
-        self.remap(
-            body.clone(),
+        let done = self.remap(
+            body,
+            end,
             flags,
             skip_absent,
             below,
             |entry, kind, range| self.zeroed(entry, kind, range, flags),
         )?;
-        self.zero_bytes(body.end.min(end), end, flags, below)
+        self.zero_bytes(done.min(end), end, flags, below)
     }
 
     /// Gives a guest range back; see [`crate::format::Format::discard`]. Whole clusters read as
@@ -75,6 +76,7 @@ impl Qcow2 {
         let flags = ZeroFlags::MAY_UNMAP;
         self.remap(
             body,
+            end,
             flags,
             skip_absent,
             &ZeroBelow,
@@ -84,7 +86,8 @@ impl Qcow2 {
                 }
                 self.zeroed(entry, kind, range, flags)
             },
-        )
+        )?;
+        Ok(())
     }
 
     /// The whole units within a guest range; the end of the image counts as a border.
@@ -189,22 +192,35 @@ impl Qcow2 {
     }
 
     /// Changes the entries of the clusters in `body`, a slice of a table at a time. `skip_absent`
-    /// leaves alone what has no table.
+    /// leaves alone what has no table; `asked` is where the caller's range ends. Returns where it
+    /// stopped: before the end where version 2 came, or where the image grew, meanwhile.
     fn remap(
         &self,
         body: Range<u64>,
+        asked: u64,
         flags: ZeroFlags,
         skip_absent: bool,
         below: &dyn Below,
         change: impl Fn(Entry, L2Kind, Range<u64>) -> Result<Change>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let cluster = self.layout.cluster_size();
+        let unit = self.layout.subcluster_size();
         let span = self.layout.slice_entries() * cluster;
+        let mut body = body;
         let mut at = body.start;
         while at < body.end {
-            let end = body.end.min(at - at % span + span);
             self.relieve()?;
+            let end = body.end.min(at - at % span + span);
             let mine = self.inflight.reserve(at / cluster..end.div_ceil(cluster));
+            // What held when the operation began may have changed until now.
+            self.check_range(at, asked.min(end).saturating_sub(at))?;
+            if self.version() < 3 && self.has_backing() {
+                return Ok(at);
+            }
+            if body.end > asked && self.virtual_size() != asked {
+                body.end = asked - asked % unit;
+                continue;
+            }
             if skip_absent && self.l2_table(at)?.is_none() {
                 at = self.next_table(at, body.end);
                 continue;
@@ -219,7 +235,7 @@ impl Qcow2 {
                 at = part;
             }
         }
-        Ok(())
+        Ok(at.min(body.end))
     }
 
     /// Returns where it stopped: at the end, or at a compressed cluster of which `range` has but
