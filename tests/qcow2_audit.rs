@@ -345,6 +345,31 @@ fn zeroes_hide_the_backing_file_while_the_version_changes() {
     check(&dir, &storage.inner);
 }
 
+/// A thread writes past the end that a shrink is about to set.
+#[test]
+fn a_write_that_waited_for_a_shrink_is_refused() {
+    let dir = Dir::new();
+    let bytes = make(&dir, &["image", "1M"], &[]);
+    let (image, storage) = hooked(bytes);
+    let (send, receive) = std::sync::mpsc::channel();
+    let send = Mutex::new(send);
+    let shared = Arc::downgrade(&image);
+    set_hook(&storage, move |_, call| {
+        if !matches!(call, Call::Write(_, 24)) {
+            return Ok(false);
+        }
+        let image = shared.upgrade().unwrap();
+        let other = std::thread::spawn(move || image.write_at(&[9; 512], 900 << 10));
+        send.lock().unwrap().send(other).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        Ok(true)
+    });
+    image.resize(512 << 10, Preallocation::Off).unwrap();
+    receive.recv().unwrap().join().unwrap().unwrap_err();
+    image.format().close().unwrap();
+    check(&dir, &storage.inner);
+}
+
 /// The image grows, and the rest of its last cluster is written, before a thread that zeroes up to
 /// the old end comes to that cluster.
 #[test]

@@ -75,6 +75,8 @@ impl Qcow2 {
     fn store_compressed(&self, bytes: &[u8], offset: u64) -> Result<bool> {
         let cluster = offset >> self.layout.cluster_bits();
         let _mine = self.inflight.reserve(cluster..cluster + 1);
+        // The image may have shrunk meanwhile.
+        self.check_range(offset, 1)?;
         let (slice, index) = self.l2_slice_for_write(offset)?;
         let len = bytes.len() as u64;
         let host = self.alloc_packed(&mut self.alloc.lock(), len)?;

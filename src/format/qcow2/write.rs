@@ -113,6 +113,8 @@ impl Qcow2 {
         let first = offset >> bits;
         let clusters = first..end.div_ceil(self.layout.cluster_size());
         let _mine = self.inflight.reserve(clusters.clone());
+        // The image may have shrunk meanwhile.
+        self.check_range(offset, end - offset)?;
         let _guard = self.limbo.enter();
         let (slice, index) = self.l2_slice_for_write(offset)?;
         let entries: Vec<Entry> = slice.read(|words| {
