@@ -53,7 +53,7 @@ impl Qcow2 {
         result
     }
 
-    fn check_lost(&self) -> Result<()> {
+    pub(super) fn check_lost(&self) -> Result<()> {
         if self.lost.load(Ordering::Acquire) {
             return Err(Error::new(
                 ErrorKind::Os,
@@ -95,6 +95,8 @@ impl Qcow2 {
     /// asks for. `refcounts` may be false under the dirty bit.
     pub(super) fn write_metadata(&self, refcounts: bool, last: Durability) -> Result<()> {
         let _one = self.pass.lock();
+        // An amendment may have ended the writing of refcounts under the dirty bit meanwhile.
+        let refcounts = refcounts || !self.lazy();
         let freed = self.limbo.take_fresh();
         let l1 = self.take_l1();
         let l2 = self.cache.take_dirty(Class::L2);

@@ -33,6 +33,7 @@ const ALL: std::ops::Range<u64> = 0..u64::MAX;
 impl Amend for Qcow2 {
     fn amend(&self, context: &AmendContext<'_>, job: &mut Job) -> Result<()> {
         self.check_writable()?;
+        self.check_lost()?;
         let now = self.present()?;
         let keys = self.keyslot_place(context.values)?;
         let target = Target::new(context.values, now)?;
@@ -122,9 +123,10 @@ impl Qcow2 {
         if !self.lazy() {
             return Ok(());
         }
+        // First: each pass from now on writes refcounts.
+        self.lazy.store(false, Ordering::Release);
         self.write_metadata(true, Durability::None)?;
         self.barrier()?;
-        self.lazy.store(false, Ordering::Release);
         self.update_header(|header| header.incompatible -= Incompatible::DIRTY)?;
         self.barrier()
     }
