@@ -157,6 +157,21 @@ mod tests {
     }
 
     #[test]
+    fn two_rounds_of_waiting_free_all_although_readers_come() {
+        let limbo = Limbo::default();
+        limbo.queue([freed(1)]);
+        limbo.unlinked(limbo.take_fresh());
+        limbo.wait_for_users();
+        let late = limbo.enter();
+        assert!(limbo.drained().is_empty());
+        drop(late);
+        limbo.wait_for_users();
+        let later = limbo.enter();
+        assert_eq!(limbo.drained(), [freed(1)]);
+        drop(later);
+    }
+
+    #[test]
     fn a_later_batch_waits_for_users_of_its_own_time() {
         let limbo = Limbo::default();
         limbo.unlinked({

@@ -104,6 +104,21 @@ impl Qcow2 {
         let Some(_one) = self.reclaiming.try_lock() else {
             return Ok(());
         };
+        self.give_back()
+    }
+
+    /// As [`Self::reclaim`], but waits until no unlinked reference is left. Nothing remaps meanwhile.
+    pub(super) fn reclaim_all(&self) -> Result<()> {
+        let _one = self.reclaiming.lock();
+        // The first round may find users that came after its wait; the second gives the rest back.
+        for _ in 0..2 {
+            self.limbo.wait_for_users();
+            self.give_back()?;
+        }
+        Ok(())
+    }
+
+    fn give_back(&self) -> Result<()> {
         let freed = self.limbo.drained();
         if freed.is_empty() {
             return Ok(());

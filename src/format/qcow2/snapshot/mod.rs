@@ -69,8 +69,7 @@ impl Qcow2 {
             self.prepare_write()?;
         }
         self.flush_all(self.durability)?;
-        self.drain();
-        self.reclaim()?;
+        self.reclaim_all()?;
         self.write_metadata(true, crate::storage::Durability::None)
     }
 
