@@ -230,8 +230,9 @@ impl Qcow2 {
             ));
         }
         self.cache.invalidate(start << bits, total << bits);
-        self.write_blocks(start, blocks, total)?;
+        // Even a failing write may leave something there.
         alloc.claim(start << bits..(start + total) << bits);
+        self.write_blocks(start, blocks, total)?;
         for block in 0..blocks {
             self.meta.add_table(start + block);
         }
