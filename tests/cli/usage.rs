@@ -352,7 +352,7 @@ fn commands_that_do_not_exist_are_not_listed() {
     for command in COMMANDS {
         assert!(ran.out.contains(&format!("\n  {command} - ")), "{command}");
     }
-    for command in ["clone"] {
+    for command in ["clone", "defragment"] {
         assert!(!ran.out.contains(&format!("\n  {command} - ")), "{command}");
         let ran = ours(&[command, "x"], dir.root());
         assert_eq!(ran.code, 1);
