@@ -50,6 +50,13 @@ impl AmendRequest {
 /// [`crate::ErrorKind::Invalid`] for values that the image cannot have,
 /// [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::ReadOnly`], or of I/O.
 pub fn amend(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()> {
+    change(image, request, job).map_err(|error| {
+        error.context_if_bare(|| format!("Could not amend '{}'", image.filename()))
+    })?;
+    job.finish()
+}
+
+fn change(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()> {
     let context = AmendContext {
         values: &request.values,
         secrets: &request.secrets,
@@ -62,8 +69,7 @@ pub fn amend(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()>
     // The size may have changed although a later step failed.
     image.hide_below(old, shown.min(image.len()))?;
     amended?;
-    image.flush()?;
-    job.finish()
+    image.flush()
 }
 
 fn amender(image: &Image) -> Result<&dyn Amend> {

@@ -53,6 +53,7 @@ fn error_of(text: &str) -> String {
         "Could not open backing image.",
         "ERROR ",
         "Leaked cluster ",
+        "Rebuilding refcount structure",
         "Repairing ",
     ];
     text.split_inclusive('\n')
@@ -180,7 +181,8 @@ impl<'a> Rig<'a> {
             // `compare` has the reason on a line of its own.
             let reason = format!("\n{}\n", fault.words);
             text = text.replace(&reason, &format!(": {}\n", fault.words));
-            if case.line.starts_with("check") && ran.code > 1 && text.is_empty() {
+            let reports = case.line.starts_with("check") || case.line.starts_with("inspect");
+            if reports && ran.code > 1 && text.is_empty() {
                 // The report says that parts could not be checked.
                 return self.judge_files(done);
             }
@@ -204,10 +206,11 @@ impl<'a> Rig<'a> {
                 "Could not delete snapshot ",
                 "Could not write zeros for preallocation: ",
                 "Failed to load snapshot: ",
+                "Operation ",
                 "error while ",
             ];
             let known = known.iter().any(|words| text[10..].starts_with(words));
-            let words = case.line.split_whitespace();
+            let words = case.line.split([' ', '=']);
             let mut names = words.chain(self.pristine.keys().map(String::as_str));
             if !known && !names.any(|name| name.contains('.') && text.contains(name)) {
                 return Err("the error names no file".to_owned());

@@ -70,6 +70,8 @@ pub const CONVERT: &[Case] = &[
         "convert -O luks --object secret,id=s,data=x -o key-secret=s,iter-time=10 \
          plain.raw new.luks",
     ),
+    make("dd if=plain.raw of=new.raw bs=64k"),
+    make("dd -f qcow2 -O qcow2 if=top.qcow2 of=new.qcow2 bs=64k skip=1 count=7"),
     case(
         "convert -n -O qcow2 plain.raw leaky.qcow2",
         &["leaky.qcow2"],
@@ -89,6 +91,15 @@ pub const READ: &[Case] = &[
     make("map --output=json top.qcow2"),
     make("measure -O qcow2 top.qcow2"),
     make("snapshot -l snap.qcow2"),
+    // What cannot be read is a verdict as well.
+    Case {
+        failures: &[1, 2],
+        ..make("inspect base.qcow2")
+    },
+    Case {
+        code: 2,
+        ..make("inspect --output json top.qcow2")
+    },
     Case {
         failures: &[1, 2],
         ..make("check top.qcow2")
@@ -145,6 +156,16 @@ pub const CHANGE: &[Case] = &[
     case("snapshot -q -c two snap.qcow2", SNAP, Content::Same),
     case("snapshot -q -a one snap.qcow2", SNAP, Content::Either),
     case("snapshot -q -d one snap.qcow2", SNAP, Content::Same),
+    case("amend -o refcount_bits=64 snap.qcow2", SNAP, Content::Same),
+    case("amend -o compat=0.10 top.qcow2", TOP, Content::Same),
+    case("amend -o lazy_refcounts=on top.qcow2", TOP, Content::Same),
+    case("amend -o size=3M top.qcow2", TOP, Content::Either),
+    case("bitmap --add snap.qcow2 b", SNAP, Content::Same),
+    case(
+        "bitmap --add --disable --enable --clear --remove snap.qcow2 b",
+        SNAP,
+        Content::Same,
+    ),
     Case {
         failures: &[1, 2, 3],
         ..case("check -q -r leaks leaky.qcow2", LEAKY, Content::Same)
