@@ -408,3 +408,17 @@ fn descriptors_must_fit() {
     file.read_at(&mut got, 0).unwrap();
     assert_eq!(&got, b"hello\0\0\0");
 }
+
+#[test]
+fn space_reserved_for_a_write_changes_neither_length_nor_contents() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = new_file(&dir.path().join("f"), CacheMode::Writeback);
+    file.write_at(&pattern(1, 4096), 0).unwrap();
+    file.expect_write(0, 1 << 20);
+    file.expect_write(1 << 30, 1 << 20);
+    assert_eq!(file.len().unwrap(), 4096);
+    let mut bytes = vec![1; 8192];
+    file.read_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes[..4096], pattern(1, 4096));
+    assert_eq!(bytes[4096..], [0; 4096]);
+}
