@@ -12,11 +12,14 @@ use crate::ops::failure::with_reason;
 use crate::ops::workers::in_pieces;
 use crate::size::round_up_sector;
 use crate::storage::{Preallocation, ZeroFlags};
+use crate::zero::data_runs;
 
 /// Guest bytes that a thread takes at a time; a multiple of every cluster size.
 const PIECE: u64 = 16 << 20;
 /// The most bytes that a thread reads at once.
 const BUFFER: u64 = 2 << 20;
+/// The shortest run of zeroes within data that is left out where the base reads as zeroes anyway.
+const SKIP: usize = 16 << 10;
 
 /// What to commit, and where to.
 #[derive(Clone, Debug)]
@@ -206,8 +209,21 @@ impl Copier<'_> {
                 return Err(Error::new(ErrorKind::Internal, "A buffer is too short"));
             };
             self.top.read_at(part, at)?;
-            self.base.write_at(part, at)?;
+            self.write(part, at)?;
             at += len;
+        }
+        Ok(())
+    }
+
+    /// Writes into the base what it does not have: of data, zeroes that it shows already are spared.
+    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+        if !self.base.is_known_zero(at, bytes.len() as u64)? {
+            return self.base.write_at(bytes, at);
+        }
+        for run in data_runs(bytes, SKIP) {
+            if let Some(part) = bytes.get(run.clone()) {
+                self.base.write_at(part, at + run.start as u64)?;
+            }
         }
         Ok(())
     }

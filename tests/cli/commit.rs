@@ -1,5 +1,7 @@
 //! `commit`: what goes down, what is left above.
 
+use std::os::unix::fs::MetadataExt;
+
 use crate::common::Dir;
 use crate::pair::{Loose, Pair, ours};
 
@@ -145,6 +147,37 @@ fn other_layouts() {
             map(pair.ours(), "top.qcow2"),
             map(pair.theirs(), "top.qcow2"),
             "{options}"
+        );
+    }
+}
+
+/// Zeroes that the overlay holds as data hide what the base has, and take no space where it has
+/// nothing.
+#[test]
+fn zeroes_among_data() {
+    for (format, sparse) in [("raw", true), ("qcow2", true), ("qcow2", false)] {
+        let pair = Pair::with(&[
+            &format!("create -q -f {format} base 8M"),
+            &format!("create -q -f qcow2 -b base -F {format} top.qcow2"),
+        ]);
+        if !sparse {
+            pair.qemu_io(format, "base", &["write -P 1 1M 1M", "write -P 2 5000k 3k"]);
+        }
+        let small: Vec<_> = (0..64)
+            .map(|n| format!("write -P 7 {} 4k", n * (128 << 10) + (n % 16) * 4096))
+            .collect();
+        let mut writes: Vec<_> = small.iter().map(String::as_str).collect();
+        writes.extend(["write -P 0 1200k 600k", "write -P 0 5001k 1k"]);
+        pair.qemu_io("qcow2", "top.qcow2", &writes);
+        pair.same("commit top.qcow2");
+        pair.same_image("base", format);
+        pair.same_image("top.qcow2", "qcow2");
+        let blocks = std::fs::metadata(pair.ours().path("base"))
+            .expect("the base")
+            .blocks();
+        assert!(
+            !sparse || blocks * 512 < 1 << 20,
+            "{format}: {blocks} blocks"
         );
     }
 }
