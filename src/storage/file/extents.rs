@@ -82,8 +82,13 @@ impl ExtentCache {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
+    /// The number of changes that calls through any handle of this process have made.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     fn lookup(&self, at: u64, len: u64) -> Option<StorageExtent> {
-        let generation = self.generation.load(Ordering::Acquire);
+        let generation = self.generation();
         let runs = self.runs.lock();
         let run = runs.data.filter(|run| run.holds(at, generation))?;
         Some(data(len.min(run.end - at)))

@@ -61,6 +61,9 @@ pub struct FileStorage {
     locks: Locks,
     /// The errno of the first failed sync: the kernel reports lost writes once, we keep saying so.
     sync_failed: AtomicI32,
+    /// The generation of the contents that the last sync covers, and 1; 0 before the first one,
+    /// which also covers what other processes have written.
+    synced: AtomicU64,
     /// Tells storages apart when failures of pairs are remembered.
     id: u64,
     /// The `id` of the last target that shares no blocks with this file.
@@ -115,13 +118,28 @@ impl FileStorage {
         Ok(())
     }
 
-    fn datasync(&self) -> Result<()> {
-        let before = self.sync_failed.load(Ordering::Acquire);
-        if before != 0 {
-            return Err(Error::os(before));
+    /// Refuses to call anything durable after a sync that failed.
+    fn check_sync(&self) -> Result<()> {
+        match self.sync_failed.load(Ordering::Acquire) {
+            0 => Ok(()),
+            errno => Err(Error::os(errno)),
         }
+    }
+
+    /// Whether nothing was changed since a sync that has succeeded.
+    fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire) == self.extents.generation() + 1
+    }
+
+    fn datasync(&self) -> Result<()> {
+        self.check_sync()?;
+        // Changes count when they are done: all of this number are in the kernel by now.
+        let generation = self.extents.generation();
         match sys::falloc::datasync(self.fd()) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.synced.fetch_max(generation + 1, Ordering::AcqRel);
+                Ok(())
+            }
             // Character devices have nothing to sync.
             Err(error)
                 if self.kind == Kind::Character && error.raw_os_error() == Some(libc::EINVAL) =>
@@ -206,6 +224,10 @@ impl Storage for FileStorage {
 
     fn sync(&self, durability: Durability) -> Result<()> {
         if durability != Durability::Synced || self.cache == CacheMode::Unsafe || self.read_only {
+            return Ok(());
+        }
+        self.check_sync()?;
+        if self.is_synced() {
             return Ok(());
         }
         self.datasync()

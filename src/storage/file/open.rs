@@ -173,6 +173,7 @@ pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<File
         },
         locks: Locks::new(locking),
         sync_failed: AtomicI32::new(0),
+        synced: AtomicU64::new(0),
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         no_reflink_to: AtomicU64::new(0),
         no_copy_to: AtomicU64::new(0),

@@ -422,3 +422,48 @@ fn space_reserved_for_a_write_changes_neither_length_nor_contents() {
     assert_eq!(bytes[..4096], pattern(1, 4096));
     assert_eq!(bytes[4096..], [0; 4096]);
 }
+
+/// A sync may be left out only where nothing has changed since the last one.
+#[test]
+fn every_change_asks_for_a_sync() {
+    type Change = fn(&FileStorage) -> Result<()>;
+    let changes: [(&str, Change); 6] = [
+        ("write", |file| file.write_at(&[1; 100], 4096)),
+        ("write of parts", |file| {
+            file.write_vectored_at(&[IoSlice::new(&[2; 10]), IoSlice::new(&[3; 10])], 100)
+        }),
+        ("zeroes", |file| {
+            file.write_zeroes(4096, 8192, ZeroFlags::MAY_UNMAP)
+        }),
+        ("growth", |file| file.set_len(1 << 20, Preallocation::Off)),
+        ("full growth", |file| {
+            file.set_len(2 << 20, Preallocation::Full)
+        }),
+        ("shrinking", |file| file.set_len(4096, Preallocation::Off)),
+    ];
+    for cache in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = new_file(&path, cache);
+        assert!(!file.is_synced(), "a new file in {cache:?}");
+        for (what, change) in changes {
+            let synced = || {
+                file.sync(Durability::Synced).unwrap();
+                file.is_synced() == (cache != CacheMode::Unsafe)
+            };
+            assert!(synced(), "before {what} in {cache:?}");
+            change(&file).unwrap();
+            let through = cache.write_through() && !what.contains("growth") && what != "shrinking";
+            assert!(
+                through || !file.is_synced(),
+                "{what} in {cache:?} is not durable yet"
+            );
+            assert!(synced(), "after {what} in {cache:?}");
+        }
+        let again = open(&path, &writable(cache)).unwrap();
+        assert!(!again.is_synced(), "opened again in {cache:?}");
+        again.sync(Durability::Synced).unwrap();
+        file.write_at(&[4], 0).unwrap();
+        assert!(!again.is_synced(), "another handle's write in {cache:?}");
+    }
+}
