@@ -94,6 +94,16 @@ impl Slice {
         }
     }
 
+    /// Decodes what was read, once.
+    fn fill(&self, bytes: &[u8]) {
+        let words = bytes.chunks_exact(8);
+        let words = words.map(|chunk| AtomicU64::new(be64(chunk))).collect();
+        let _ = self.words.set(words);
+        trace::emit(self.class.load_event(), || {
+            format!("offset={:#x}", self.offset)
+        });
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         self.words()
             .iter()
@@ -178,16 +188,55 @@ impl Cache {
                     self.forget(&slice);
                     return Err(error);
                 }
-                let words = bytes
-                    .chunks_exact(8)
-                    .map(|chunk| AtomicU64::new(be64(chunk)))
-                    .collect();
-                let _ = slice.words.set(words);
-                trace::emit(class.load_event(), || format!("offset={offset:#x}"));
+                slice.fill(&bytes);
             }
             drop(failed);
             return Ok(slice);
         }
+    }
+
+    /// Sees to it that `count` slices from `offset` on are loaded, those that are not by one call of
+    /// `load`, and returns them. It gets their range at least.
+    pub(super) fn get_run(
+        &self,
+        class: Class,
+        offset: u64,
+        count: u64,
+        load: impl Fn(&mut [u8], u64) -> Result<()>,
+    ) -> Result<Vec<Arc<Slice>>> {
+        let step = self.slice_bytes as u64;
+        let slices: Vec<_> = (0..count)
+            .map(|n| self.lookup_or_insert(class, offset + n * step))
+            .collect();
+        // Held by nobody else from here on, so that what is read now is what counts. By rising
+        // offsets, so that no two wait for each other.
+        let mut missing: Vec<_> = slices
+            .iter()
+            .filter(|slice| slice.class == class && slice.words.get().is_none())
+            .map(|slice| (slice, slice.load.lock()))
+            .filter(|(slice, failed)| !**failed && slice.words.get().is_none())
+            .collect();
+        if let (Some((first, _)), Some((last, _))) = (missing.first(), missing.last()) {
+            let start = first.offset;
+            let mut bytes = vec![0; (last.offset + step - start) as usize];
+            if load(&mut bytes, start).is_ok() {
+                for (slice, _) in &missing {
+                    let at = (slice.offset - start) as usize;
+                    slice.fill(bytes.get(at..at + self.slice_bytes).unwrap_or_default());
+                }
+            } else {
+                // Which of them cannot be read shows where each is read alone.
+                for (slice, failed) in &mut missing {
+                    **failed = true;
+                    self.forget(slice);
+                }
+            }
+        }
+        drop(missing);
+        slices
+            .iter()
+            .map(|slice| self.get(class, slice.offset, |bytes| load(bytes, slice.offset)))
+            .collect()
     }
 
     /// The slice at `offset` if it is loaded, or if `load` (which tells whether it could) does so at
@@ -350,8 +399,8 @@ impl Shard {
 
 fn be64(bytes: &[u8]) -> u64 {
     bytes
-        .iter()
-        .fold(0, |value, byte| value << 8 | u64::from(*byte))
+        .first_chunk()
+        .map_or(0, |word| u64::from_be_bytes(*word))
 }
 
 #[cfg(test)]
@@ -406,6 +455,36 @@ mod tests {
         assert!(cache.get(Class::L2, 0, fail).is_err());
         assert_eq!(cache.get(Class::L2, 0, fill(3)).unwrap().word(0), 3);
         assert!(cache.get(Class::Refcount, 0, fill(3)).is_err());
+    }
+
+    #[test]
+    fn a_run_is_loaded_by_one_call_around_what_is_there() {
+        let cache = Cache::new(512, 1 << 20);
+        let there = cache.get(Class::L2, 1024, fill(1)).unwrap();
+        cache.modify(&there, |words| words[0].store(9, Ordering::Relaxed));
+        let calls = AtomicU64::new(0);
+        let load = |bytes: &mut [u8], at: u64| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            assert_eq!((at, bytes.len()), (0, 2048));
+            fill(7)(bytes)
+        };
+        let run = cache.get_run(Class::L2, 0, 4, load).unwrap();
+        let words: Vec<u64> = run.iter().map(|slice| slice.word(0)).collect();
+        assert_eq!(words, [7, 7, 9, 7]);
+        cache.get_run(Class::L2, 0, 4, load).unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_read_at_once_is_read_slice_by_slice() {
+        let cache = Cache::new(512, 0);
+        let load = |bytes: &mut [u8], at: u64| match (bytes.len(), at) {
+            (512, 0 | 512) => fill(3)(bytes),
+            _ => Err(Error::corrupt("x")),
+        };
+        assert_eq!(cache.get_run(Class::L2, 0, 2, load).unwrap().len(), 2);
+        assert!(cache.get_run(Class::L2, 0, 3, load).is_err());
+        assert_eq!(cache.get(Class::L2, 1024, fill(4)).unwrap().word(0), 4);
     }
 
     #[test]

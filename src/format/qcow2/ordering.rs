@@ -94,21 +94,35 @@ impl Qcow2 {
     /// One pass: see the head of this file; at its end everything is durable as far as `last`
     /// asks for. `refcounts` may be false under the dirty bit.
     pub(super) fn write_metadata(&self, refcounts: bool, last: Durability) -> Result<()> {
+        self.pass(refcounts, true, last)
+    }
+
+    /// Writes changes of refcounts and of COPIED flags. Under the dirty bit no order is kept, for
+    /// after a crash both are found anew; nothing else may change the tables meanwhile.
+    pub(super) fn write_flags(&self) -> Result<()> {
+        let dirty = self.header.lock().header.incompatible & Incompatible::DIRTY;
+        self.pass(true, dirty.is_empty(), Durability::None)
+    }
+
+    /// `ordered`: barriers stand between the steps.
+    fn pass(&self, refcounts: bool, ordered: bool, last: Durability) -> Result<()> {
         let _one = self.pass.lock();
         // An amendment may have ended the writing of refcounts under the dirty bit meanwhile.
         let refcounts = refcounts || !self.lazy();
         let freed = self.limbo.take_fresh();
         let l1 = self.take_l1();
         let l2 = self.cache.take_dirty(Class::L2);
-        let result = self.write_steps(refcounts, &l1, &l2).and_then(|()| {
-            let barrier = !freed.is_empty() && self.durability == Durability::Synced;
-            match last {
-                Durability::Synced => self.sync_all(Durability::Synced),
-                _ if barrier => self.sync_all(Durability::Synced),
-                Durability::Ordered => self.sync_all(Durability::Ordered),
-                Durability::None => Ok(()),
-            }
-        });
+        let result = self
+            .write_steps(refcounts, ordered, &l1, &l2)
+            .and_then(|()| {
+                let barrier = !freed.is_empty() && self.durability == Durability::Synced;
+                match last {
+                    Durability::Synced => self.sync_all(Durability::Synced),
+                    _ if barrier => self.sync_all(Durability::Synced),
+                    Durability::Ordered => self.sync_all(Durability::Ordered),
+                    Durability::None => Ok(()),
+                }
+            });
         match result {
             Ok(()) => {
                 self.limbo.unlinked(freed);
@@ -123,8 +137,8 @@ impl Qcow2 {
         }
     }
 
-    fn write_steps(&self, refcounts: bool, l1: &L1Copy, l2: &[Taken]) -> Result<()> {
-        let links = !l1.units.is_empty() || !l2.is_empty();
+    fn write_steps(&self, refcounts: bool, ordered: bool, l1: &L1Copy, l2: &[Taken]) -> Result<()> {
+        let links = ordered && !(l1.units.is_empty() && l2.is_empty());
         let table = if refcounts {
             let table = self.take_refcount_table();
             if let Err(error) = self.write_refcounts() {
@@ -146,7 +160,7 @@ impl Qcow2 {
         }
         self.write_slices(l2)?;
         if !l1.units.is_empty() {
-            if !l2.is_empty() {
+            if ordered && !l2.is_empty() {
                 self.barrier()?;
             }
             self.write_l1(l1)?;

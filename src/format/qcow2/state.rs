@@ -143,6 +143,14 @@ impl Qcow2 {
         })
     }
 
+    /// `count` slices of a table from `offset` on; those that are not cached are read at once.
+    pub(super) fn slices(&self, class: Class, offset: u64, count: u64) -> Result<Vec<Arc<Slice>>> {
+        self.cache.get_run(class, offset, count, |bytes, at| {
+            self.check_table_in_file(at)?;
+            self.storage.read_at(bytes, at)
+        })
+    }
+
     /// Refuses a slice of a table that lies past the end of the file.
     fn check_table_in_file(&self, offset: u64) -> Result<()> {
         let table = offset - self.layout.in_cluster(offset);

@@ -40,7 +40,7 @@ impl Qcow2 {
             }
         };
         // From here on a failure leaks references, and the dirty bit tells of it.
-        self.write_metadata(true, Durability::None)?;
+        self.write_flags()?;
         self.switch_header(|header| {
             Self::point(header, &entries, place);
             if begun {
@@ -48,17 +48,16 @@ impl Qcow2 {
             }
         })?;
         self.guard_snapshots(&entries, place);
-        self.release_old(old);
+        self.release_at_once(old)?;
         self.flush_all(self.durability)?;
         Ok(id)
     }
 
     /// Adds a reference to all that the active tables reach, under the dirty bit; whether that was
     /// not set before.
-    ///
-    /// COPIED flags go first: a flag that is missing costs a copy, a flag that is left costs the
-    /// snapshot. Version 2 has no dirty bit that would tell of it.
     fn raise_all(&self, tables: &[u64]) -> Result<bool> {
+        // The refcounts of what was allocated go with the same barrier as the dirty bit.
+        self.write_metadata(true, Durability::None)?;
         let begun = self.begin_flags()?;
         let raised = self.unmark().and_then(|()| self.raise_tree(tables));
         if let Err(error) = raised {
@@ -70,11 +69,17 @@ impl Qcow2 {
         Ok(begun)
     }
 
-    /// Clears all COPIED flags of the active tables, in the file too.
+    /// Clears all COPIED flags of the active tables.
+    ///
+    /// They go no later than the references come: a flag that is missing costs a copy, a flag that
+    /// is left costs the snapshot. Version 2 has no dirty bit that would tell of it, so that there
+    /// they go first in the file too.
     fn unmark(&self) -> Result<()> {
         self.mark_active(true)?;
-        self.write_metadata(true, Durability::None)?;
-        self.barrier()?;
+        if self.version() < 3 {
+            self.write_metadata(true, Durability::None)?;
+            self.barrier()?;
+        }
         // Writes in place that saw a COPIED flag must have landed.
         self.drain();
         Ok(())
@@ -96,13 +101,6 @@ impl Qcow2 {
                 icount: Some(0),
                 rest: Vec::new(),
             },
-        }
-    }
-
-    /// Gives up the table that the header named before.
-    pub(super) fn release_old(&self, old: Place) {
-        if old.clusters > 0 {
-            self.release(old);
         }
     }
 }

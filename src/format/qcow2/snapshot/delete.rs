@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::state::Qcow2;
+use crate::storage::Durability;
 
 use super::table::{Place, position};
 use super::tree::By;
@@ -18,7 +19,7 @@ impl Qcow2 {
         self.visit_tree(&tables, |_, clusters| self.check_lowering(clusters))?;
         let place = self.write_snapshot_table(&entries)?;
         let written = self
-            .write_metadata(true, crate::storage::Durability::None)
+            .write_metadata(true, Durability::None)
             .and_then(|()| self.begin_flags());
         let begun = match written {
             Ok(begun) => begun,
@@ -29,16 +30,16 @@ impl Qcow2 {
         };
         self.switch_header(|header| Self::point(header, &entries, place))?;
         self.guard_snapshots(&entries, place);
-        self.release_old(old);
         self.lower_tree(&tables)?;
-        self.release(Place {
+        self.release_at_once(old)?;
+        self.release_at_once(Place {
             offset: entry.l1_offset,
             first: entry.l1_offset >> self.layout.cluster_bits(),
             clusters: self.layout.clusters_for(u64::from(entry.l1_entries) * 8),
-        });
+        })?;
         if self.version() < 3 {
             // No dirty bit tells of flags that are ahead of the refcounts.
-            self.write_metadata(true, crate::storage::Durability::None)?;
+            self.write_metadata(true, Durability::None)?;
             self.barrier()?;
         }
         self.mark_active(false)?;

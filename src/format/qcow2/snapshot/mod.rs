@@ -17,6 +17,8 @@ pub(super) use tree::By;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Format, NewSnapshot, Snapshots};
 
+use crate::storage::Durability;
+
 use super::disk::Incompatible;
 use super::state::Qcow2;
 
@@ -62,15 +64,17 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Brings the disk to the state in memory, with no cluster left that waits to be freed.
+    /// Writes out the state in memory, with no cluster left that waits to be freed. No barrier is
+    /// implied at the end.
     pub(in crate::format::qcow2) fn settle(&self) -> Result<()> {
         if self.lazy() {
             // The dirty bit stays set until the image is closed.
             self.prepare_write()?;
         }
-        self.flush_all(self.durability)?;
+        self.check_lost()?;
+        self.write_metadata(true, Durability::None)?;
         self.reclaim_all()?;
-        self.write_metadata(true, crate::storage::Durability::None)
+        self.write_metadata(true, Durability::None)
     }
 
     /// Sets the dirty bit for a change of flags and refcounts; whether it was not set before.
@@ -85,9 +89,9 @@ impl Qcow2 {
         Ok(true)
     }
 
-    /// Writes all metadata and, where `begun`, clears the dirty bit.
+    /// Writes the changes of flags and refcounts and, where `begun`, clears the dirty bit.
     pub(in crate::format::qcow2) fn end_flags(&self, begun: bool) -> Result<()> {
-        self.write_metadata(true, crate::storage::Durability::None)?;
+        self.write_flags()?;
         self.barrier()?;
         if begun {
             self.update_header(|header| header.incompatible -= Incompatible::DIRTY)?;

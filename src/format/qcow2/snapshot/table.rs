@@ -79,6 +79,18 @@ impl Qcow2 {
         }));
     }
 
+    /// Gives back an area that durably nothing names any more, and that nobody reads.
+    pub(super) fn release_at_once(&self, place: Place) -> Result<()> {
+        let clusters = place.first..place.first + place.clusters;
+        let freed: Vec<_> = clusters
+            .map(|cluster| Freed {
+                cluster,
+                punch: false,
+            })
+            .collect();
+        self.drop_references(&mut self.alloc.lock(), &freed)
+    }
+
     /// Gives back an area that was never named.
     pub(in crate::format::qcow2) fn forget(&self, place: Place) {
         self.free_unused(place.first, place.clusters);

@@ -1,20 +1,23 @@
 //! The host clusters that an L1 table reaches: their refcounts and COPIED flags.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::alloc::Alloc;
-use crate::format::qcow2::cache::Class;
+use crate::format::qcow2::cache::{Class, Slice};
 use crate::format::qcow2::disk::{L1Entry, L2Entry, L2Kind};
 use crate::format::qcow2::map::Entry;
 use crate::format::qcow2::state::Qcow2;
-use crate::storage::Durability;
 
 /// How often the file's length tables may be visited before an image counts as a maze.
 const MAX_VISITS: u64 = 16;
 /// So many bytes of tables may always be visited.
 const FREE_VISITS: u64 = 64 << 20;
+
+/// So many slices of a table are read at once.
+const SLICES_AT_ONCE: u64 = 64;
 
 /// By how much references change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +60,7 @@ impl Qcow2 {
             clusters.push(table >> bits);
             let mut found = Vec::new();
             self.for_slices(table, |slice| {
-                let entries = slice.read(|words| {
-                    (0..self.layout.slice_entries())
-                        .map(|index| Entry::load(words, &self.layout, index))
-                        .filter(|entry| entry.word.0 != 0)
-                        .collect::<Vec<_>>()
-                });
-                for entry in entries {
+                for (_, entry) in self.named_entries(slice) {
                     self.check_entry(entry, table)?;
                     self.collect_references(entry, false, &mut found);
                 }
@@ -111,13 +108,29 @@ impl Qcow2 {
     pub(super) fn for_slices(
         &self,
         table: u64,
-        mut f: impl FnMut(&std::sync::Arc<crate::format::qcow2::cache::Slice>) -> Result<()>,
+        mut f: impl FnMut(&Arc<Slice>) -> Result<()>,
     ) -> Result<()> {
         let step = self.layout.slice_bytes();
-        for at in (0..self.layout.cluster_size()).step_by(step as usize) {
-            f(&self.slice(Class::L2, table + at)?)?;
+        let count = self.layout.cluster_size() / step;
+        for first in (0..count).step_by(SLICES_AT_ONCE as usize) {
+            let some = SLICES_AT_ONCE.min(count - first);
+            for slice in self.slices(Class::L2, table + first * step, some)? {
+                f(&slice)?;
+            }
         }
         Ok(())
+    }
+
+    /// The entries of a slice of an L2 table whose first word says something, with their numbers.
+    fn named_entries(&self, slice: &Slice) -> Vec<(u64, Entry)> {
+        let step = self.layout.entry_words();
+        slice.read(|words| {
+            (0..)
+                .zip(words.iter().step_by(step))
+                .filter(|(_, word)| word.load(Ordering::Relaxed) != 0)
+                .map(|(index, _)| (index, Entry::load(words, &self.layout, index)))
+                .collect()
+        })
     }
 
     /// Adds a reference to all that an L1 table reaches; after a failure none is added.
@@ -126,7 +139,7 @@ impl Qcow2 {
         let raised = self.visit_tree(l1, |number, clusters| {
             self.change_references(clusters, By::Raise)?;
             done = number + 1;
-            self.relieve_refcounts()
+            self.relieve_flags()
         });
         if raised.is_err() {
             // What cannot be taken back is leaked, which harms nothing.
@@ -144,14 +157,14 @@ impl Qcow2 {
     pub(super) fn lower_tree(&self, l1: &[u64]) -> Result<()> {
         self.visit_tree(l1, |_, clusters| {
             self.change_references(clusters, By::Lower)?;
-            self.relieve_refcounts()
+            self.relieve_flags()
         })
     }
 
-    /// Writes metadata out where much of it waits; what is reached stays as it is.
-    fn relieve_refcounts(&self) -> Result<()> {
+    /// Writes refcounts and flags out where much of them waits; what is reached stays as it is.
+    fn relieve_flags(&self) -> Result<()> {
         if self.cache.dirty_bytes() > self.cache.dirty_limit() {
-            self.write_metadata(true, Durability::None)?;
+            self.write_flags()?;
         }
         Ok(())
     }
@@ -252,10 +265,7 @@ impl Qcow2 {
     /// Whether the refcount of each cluster is one, by one look at the refcounts each.
     fn are_single(&self, clusters: &[u64]) -> Result<Vec<bool>> {
         let alloc = self.alloc.lock();
-        let mut held: Option<(
-            Range<u64>,
-            std::sync::Arc<crate::format::qcow2::cache::Slice>,
-        )> = None;
+        let mut held: Option<(Range<u64>, Arc<Slice>)> = None;
         let per_slice = self.counts().slice_refcounts();
         let mut single = Vec::with_capacity(clusters.len());
         for &cluster in clusters {
@@ -294,9 +304,7 @@ impl Qcow2 {
             if marked != entry {
                 self.set_l1(index, marked);
             }
-            if self.cache.dirty_bytes() > self.cache.dirty_limit() {
-                self.write_metadata(true, Durability::None)?;
-            }
+            self.relieve_flags()?;
         }
         Ok(())
     }
@@ -304,19 +312,18 @@ impl Qcow2 {
     /// Sets the COPIED flags of an L2 table as the refcounts say, or clears them.
     pub(super) fn mark_table(&self, table: u64, clear: bool) -> Result<()> {
         self.for_slices(table, |slice| {
-            let entries: Vec<(u64, Entry, u64)> = slice.read(|words| {
-                (0..self.layout.slice_entries())
-                    .filter_map(|index| {
-                        let entry = Entry::load(words, &self.layout, index);
-                        match entry.word.kind(&self.layout, false) {
-                            L2Kind::Data(host) | L2Kind::ZeroAllocated(host) => {
-                                Some((index, entry, host >> self.layout.cluster_bits()))
-                            }
-                            _ => None,
+            let entries: Vec<(u64, Entry, u64)> = self
+                .named_entries(slice)
+                .into_iter()
+                .filter_map(
+                    |(index, entry)| match entry.word.kind(&self.layout, false) {
+                        L2Kind::Data(host) | L2Kind::ZeroAllocated(host) => {
+                            Some((index, entry, host >> self.layout.cluster_bits()))
                         }
-                    })
-                    .collect()
-            });
+                        _ => None,
+                    },
+                )
+                .collect();
             let hosts: Vec<u64> = entries.iter().map(|(_, _, host)| *host).collect();
             let single = if clear {
                 vec![false; hosts.len()]
