@@ -435,3 +435,44 @@ fn a_failed_shrink_keeps_the_data_of_a_raw_data_file() {
         512 << 10
     );
 }
+
+/// A shrink comes while another thread makes the image larger: one is done after the other.
+#[test]
+fn two_resizes_take_turns() {
+    const SMALL: u64 = (512 << 10) + 512;
+    let dir = Dir::new();
+    let bytes = make(&dir, &["image", "1049088"], &["write -P 0xaa 0 1049088"]);
+    let (image, storage) = hooked(bytes);
+    // Behind the end stands what the growth has to zero.
+    storage
+        .inner
+        .write_at(&[0xaa; 65536 - 512], storage.inner.len().unwrap())
+        .unwrap();
+    let (send, receive) = std::sync::mpsc::channel();
+    let send = Mutex::new(send);
+    let shared = Arc::downgrade(&image);
+    set_hook(&storage, move |_, call| {
+        if !matches!(call, Call::Write(_, _)) {
+            return Ok(false);
+        }
+        let image = shared.upgrade().unwrap();
+        let other = std::thread::spawn(move || image.resize(SMALL, Preallocation::Off));
+        send.lock().unwrap().send(other).unwrap();
+        // It would come this far by now if nothing held it.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        Ok(true)
+    });
+    image.resize(8 << 20, Preallocation::Off).unwrap();
+    receive.recv().unwrap().join().unwrap().unwrap();
+    assert_eq!(image.len(), SMALL, "the shrink came last");
+    image.resize(8 << 20, Preallocation::Off).unwrap();
+    assert!(
+        read(&image, 0, SMALL as usize)
+            .iter()
+            .all(|byte| *byte == 0xaa)
+    );
+    let grown = read(&image, SMALL, (8 << 20) - SMALL as usize);
+    assert!(grown.iter().all(|byte| *byte == 0));
+    image.format().close().unwrap();
+    check(&dir, &storage.inner);
+}

@@ -2,9 +2,17 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::Dir;
-use platter::storage::{CacheMode, Preallocation};
-use platter::{Image, Location, OpenOptions, OpenPolicy};
+use platter::format::RepairMode;
+use platter::ops::amend::{AmendRequest, amend};
+use platter::ops::check::check;
+use platter::secret::Secrets;
+use platter::storage::memory::MemoryStorage;
+use platter::storage::testing::{Calls, Fault, FaultyStorage, LoggingStorage};
+use platter::storage::{CacheMode, Preallocation, Storage};
+use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
 fn open(dir: &Dir) -> Image {
     let options = OpenOptions {
@@ -199,5 +207,133 @@ fn version_2_with_snapshots_keeps_its_size() {
         error
             .to_string()
             .contains("Can't resize a v2 image which has snapshots")
+    );
+}
+
+fn open_storage(storage: Arc<dyn Storage>, writable: bool) -> Image {
+    let options = OpenOptions {
+        format: Some("qcow2".to_owned()),
+        writable,
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    Image::open_storage(storage, &options).unwrap()
+}
+
+/// What the image shows; the check finds no error and, where `tight`, no leak.
+fn contents(bytes: &[u8], tight: bool, what: &str) -> Vec<u8> {
+    let storage = Arc::new(MemoryStorage::with_bytes("state", bytes.to_vec()));
+    let image = open_storage(storage, false);
+    let report = check(&image, RepairMode::Report, &mut Job::new()).unwrap();
+    let report = report.report;
+    assert_eq!(report.corruptions + report.check_errors, 0, "{what}");
+    assert!(
+        !tight || report.leaks == 0,
+        "{what}: {} leaks",
+        report.leaks
+    );
+    let mut all = vec![0; image.len() as usize];
+    image.read_at(&mut all, 0).unwrap();
+    all
+}
+
+/// Whatever interrupts the growth of an overlay, a longer base never shows behind the old end.
+#[test]
+fn a_crash_while_an_overlay_grows_does_not_show_the_base() {
+    const OLD: usize = (50 << 10) + 512;
+    const NEW: usize = 200 << 10;
+    for options in [
+        "cluster_size=4k",
+        "cluster_size=4k,compat=0.10",
+        "cluster_size=16k,extended_l2=on",
+        "cluster_size=512",
+    ] {
+        let dir = Dir::new();
+        let (base, old) = (dir.str("base"), OLD.to_string());
+        dir.qemu_img_ok(&["create", "-q", "-f", "raw", "base", "150000"]);
+        dir.qemu_io("raw", "base", &["write -P 0xbb 0 150016"]);
+        dir.qemu_img_ok(&[
+            "create", "-q", "-f", "qcow2", "-b", &base, "-F", "raw", "-o", options, "image", &old,
+        ]);
+        let bytes = std::fs::read(dir.path("image")).unwrap();
+        let mut after = vec![0xbb; OLD];
+        after.resize(NEW, 0);
+        for by_amend in [false, true] {
+            let log = Arc::new(LoggingStorage::new("image", bytes.clone()));
+            let image = open_storage(log.clone(), true);
+            if by_amend {
+                let size = Options::parse(&format!("size={NEW}")).unwrap();
+                let request = AmendRequest::new(&image, &size, &Secrets::default(), false).unwrap();
+                amend(&image, &request, &mut Job::new()).unwrap();
+            } else {
+                image.resize(NEW as u64, Preallocation::Off).unwrap();
+            }
+            image.close().unwrap();
+            let mut random = 1u64;
+            for count in 0..=log.event_count() {
+                for subset in 0..5 {
+                    let seed = random;
+                    random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+                    let state = log.crash_state(count, |event| {
+                        subset == 0 || (seed >> (20 + event % 40)) & 1 == 1
+                    });
+                    let what = format!("{options}, amend {by_amend}, {count} events, {subset}");
+                    let shown = contents(&state, false, &what);
+                    let right = shown == after || shown[..] == after[..OLD];
+                    assert!(right, "{what}: {} bytes show the base", shown.len());
+                    let again = Arc::new(MemoryStorage::with_bytes("image", state));
+                    let image = open_storage(again.clone(), true);
+                    image.resize(NEW as u64, Preallocation::Off).unwrap();
+                    image.close().unwrap();
+                    let grown = contents(&again.to_vec(), false, &what);
+                    assert!(grown == after, "{what}: grown again");
+                }
+            }
+            let end = contents(&log.to_vec(), true, options);
+            assert!(end == after, "{options}: in the end");
+        }
+    }
+}
+
+/// A growth that fails gives back the clusters of the table that it was about to use.
+#[test]
+fn a_failed_growth_leaks_nothing() {
+    let dir = Dir::new();
+    let options = "cluster_size=512";
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "-o", options, "image", "1M"]);
+    dir.qemu_io("qcow2", "image", &["write -P 7 0 300k"]);
+    let bytes = std::fs::read(dir.path("image")).unwrap();
+    let mut usable = 0;
+    for nth in 0.. {
+        let memory = Arc::new(MemoryStorage::with_bytes("image", bytes.clone()));
+        let faulty = Arc::new(FaultyStorage::new(memory.clone()));
+        let image = open_storage(faulty.clone(), true);
+        image.write_at(&[8; 4096], 500 << 10).unwrap();
+        faulty.set_fault(Some(Fault {
+            calls: Calls::WRITE | Calls::ZERO,
+            nth,
+            errno: libc::EIO,
+            for_good: false,
+            torn: false,
+        }));
+        let grown = image.resize(40 << 20, Preallocation::Off);
+        let struck = faulty.struck();
+        faulty.set_fault(None);
+        if !struck {
+            grown.unwrap();
+            break;
+        }
+        // Where nobody knows what the header names, nothing is written any more.
+        if image.flush().is_ok() && image.write_at(&[8; 512], 0).is_ok() {
+            usable += 1;
+            image.close().unwrap();
+            contents(&memory.to_vec(), true, &format!("call {nth}"));
+        } else {
+            image.abandon();
+        }
+    }
+    assert!(
+        usable > 1,
+        "the new table is never in use when a call fails"
     );
 }

@@ -6,13 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::Dir;
+use platter::extent::ExtentKind;
 use platter::format::{NewSnapshot, RepairMode};
 use platter::job::Message;
 use platter::ops;
+use platter::ops::amend::{AmendRequest, amend};
+use platter::secret::Secrets;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Fault, FaultyStorage, LoggingStorage};
 use platter::storage::{CacheMode, Storage};
-use platter::{Image, Job, Location, OpenOptions, OpenPolicy};
+use platter::{ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
 const SIZE: usize = 1 << 20;
 
@@ -287,4 +290,141 @@ fn no_crash_leaves_a_copied_flag_that_is_wrong() {
         image.close().unwrap();
         assert_eq!(findings(storage.to_vec()), Vec::<String>::new(), "{step}");
     }
+}
+
+/// A view reads through tables and clusters of the image that it was made of.
+#[test]
+fn a_snapshot_that_is_read_stays() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "image", "1M"]);
+    dir.qemu_io("qcow2", "image", &["write -P 1 0 1M"]);
+    dir.qemu_img_ok(&["snapshot", "-c", "one", "image"]);
+    dir.qemu_img_ok(&["snapshot", "-c", "two", "image"]);
+    let storage = Arc::new(MemoryStorage::with_bytes(
+        "image",
+        std::fs::read(dir.path("image")).unwrap(),
+    ));
+    let image = Image::open_storage(storage, &options(CacheMode::Writeback)).unwrap();
+    let snapshots = image.format().snapshots().unwrap();
+    let view = snapshots.view("1").unwrap();
+    let downgrade = || {
+        let compat = Options::parse("compat=0.10").unwrap();
+        let request = AmendRequest::new(&image, &compat, &Secrets::default(), false).unwrap();
+        amend(&image, &request, &mut Job::new())
+    };
+    assert_eq!(snapshots.delete("1").unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(downgrade().unwrap_err().kind(), ErrorKind::Busy);
+    image.write_at(&vec![2; SIZE], 0).unwrap();
+    snapshots.delete("2").unwrap();
+    snapshots.apply("1").unwrap();
+    image.write_at(&vec![3; SIZE], 0).unwrap();
+    image.flush().unwrap();
+    let extent = view.map(0, SIZE as u64).unwrap();
+    let ExtentKind::Data { slot, host_offset } = extent.kind else {
+        panic!("{extent:?}");
+    };
+    let mut bytes = vec![0; extent.len as usize];
+    let stored = view.storage(slot).unwrap();
+    stored.read_at(&mut bytes, host_offset).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 1));
+    drop(view);
+    snapshots.delete("1").unwrap();
+    downgrade().unwrap();
+}
+
+/// An image that shows a snapshot has its file's lock: no other handle deletes what it reads.
+#[test]
+fn a_handle_that_shows_a_snapshot_keeps_writers_out() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "image", "1M"]);
+    dir.qemu_img_ok(&["snapshot", "-c", "one", "image"]);
+    let place = Location::from_path(dir.path("image"));
+    let write = options(CacheMode::Writeback);
+    let read = OpenOptions {
+        writable: false,
+        ..write.clone()
+    };
+    let mut shown = Image::open(&place, &read).unwrap();
+    ops::snapshot::show(&mut shown, "one").unwrap();
+    let other = Image::open(&place, &write).unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::Locked);
+    let delete = ops::snapshot::delete(&shown, "one", &mut Job::new()).unwrap_err();
+    assert_eq!(delete.kind(), ErrorKind::ReadOnly);
+    drop(shown);
+    let image = Image::open(&place, &write).unwrap();
+    ops::snapshot::delete(&image, "one", &mut Job::new()).unwrap();
+    image.close().unwrap();
+}
+
+/// Between the look at the mapping and the read of a compressed cluster a snapshot without it is
+/// applied: the backing file is what is read, and no zeroes.
+#[test]
+fn a_compressed_cluster_that_is_gone_is_looked_up_again() {
+    let dir = Dir::new();
+    let base = dir.str("base");
+    dir.qemu_img_ok(&["create", "-q", "-f", "raw", "base", "1M"]);
+    dir.qemu_io("raw", "base", &["write -P 0xbb 0 1M"]);
+    dir.qemu_img_ok(&[
+        "create", "-q", "-f", "qcow2", "-b", &base, "-F", "raw", "image",
+    ]);
+    dir.qemu_img_ok(&["snapshot", "-c", "one", "image"]);
+    dir.qemu_io("qcow2", "image", &["write -c -P 5 0 64k"]);
+    let image = Image::open(
+        &Location::from_path(dir.path("image")),
+        &options(CacheMode::Writeback),
+    )
+    .unwrap();
+    let found = image.format().map(0, 65536).unwrap();
+    assert!(matches!(
+        found.kind,
+        ExtentKind::Encoded { compressed: true }
+    ));
+    image.format().snapshots().unwrap().apply("1").unwrap();
+    let mut bytes = vec![0; 65536];
+    let error = image.format().read_encoded(&mut bytes, 0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    image.read_at(&mut bytes, 0).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0xbb));
+    image.close().unwrap();
+}
+
+/// As above, with readers and appliers at once: what is read is one of both, never zeroes.
+#[test]
+fn reads_beside_applied_snapshots_see_one_of_both() {
+    let dir = Dir::new();
+    let base = dir.str("base");
+    dir.qemu_img_ok(&["create", "-q", "-f", "raw", "base", "1M"]);
+    dir.qemu_io("raw", "base", &["write -P 0xbb 0 1M"]);
+    dir.qemu_img_ok(&[
+        "create", "-q", "-f", "qcow2", "-b", &base, "-F", "raw", "image",
+    ]);
+    dir.qemu_img_ok(&["snapshot", "-c", "one", "image"]);
+    dir.qemu_io("qcow2", "image", &["write -c -P 5 0 64k"]);
+    dir.qemu_img_ok(&["snapshot", "-c", "two", "image"]);
+    let image = Image::open(
+        &Location::from_path(dir.path("image")),
+        &options(CacheMode::Unsafe),
+    )
+    .unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut bytes = vec![0; 65536];
+                while !stop.load(Ordering::Relaxed) {
+                    image.read_at(&mut bytes, 0).unwrap();
+                    let first = bytes[0];
+                    assert!([5, 0xbb].contains(&first), "read {first:#x}");
+                    assert!(bytes.iter().all(|byte| *byte == first));
+                }
+            });
+        }
+        let snapshots = image.format().snapshots().unwrap();
+        for _ in 0..100 {
+            snapshots.apply("1").unwrap();
+            snapshots.apply("2").unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    image.close().unwrap();
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::format::traits::{BackingRef, Format};
+use crate::format::traits::{BackingRef, Below, Format};
 use crate::job::Job;
 use crate::options::Values;
 use crate::secret::Secrets;
@@ -34,13 +34,14 @@ pub trait Snapshots: Send + Sync {
     /// [`crate::ErrorKind::NotFound`], else as [`Snapshots::create`].
     fn apply(&self, id: &str) -> Result<()>;
 
-    /// Drops the snapshot of that ID.
+    /// Drops the snapshot of that ID, unless a view of it is open ([`crate::ErrorKind::Busy`]).
     ///
     /// # Errors
     /// As [`Snapshots::apply`].
     fn delete(&self, id: &str) -> Result<()>;
 
-    /// The guest contents of the snapshot of that ID, read-only. Valid while the snapshot exists.
+    /// The guest contents of the snapshot of that ID, read-only. While the view lives, the snapshot is
+    /// not dropped through this image.
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`], or of reading its tables.
@@ -127,6 +128,8 @@ pub struct AmendContext<'a> {
     pub secrets: &'a Secrets,
     /// Do what may lose data.
     pub force: bool,
+    /// What lies below the image, which must not show where that grows.
+    pub below: &'a dyn Below,
 }
 
 /// Changing the options of an image.

@@ -76,7 +76,8 @@ pub trait Format: Send + Sync + Debug {
     /// Reads guest bytes of a run that [`Format::map`] called encoded.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where the bytes do not decode.
+    /// [`crate::ErrorKind::Corrupt`] where the bytes do not decode, [`crate::ErrorKind::Busy`] where
+    /// the run was remapped meanwhile and has to be mapped again.
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
     /// Guards host clusters that a mapping names from being reused while I/O on them runs.
@@ -118,11 +119,21 @@ pub trait Format: Send + Sync + Debug {
     /// Of I/O.
     fn flush(&self, durability: Durability) -> Result<()>;
 
-    /// Changes the virtual size.
+    /// Changes the virtual size. What is new reads as zeroes from the moment on at which the size
+    /// is durable, whatever the layer below holds there.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`] where the format cannot.
-    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()>;
+    fn resize_above(&self, len: u64, preallocation: Preallocation, below: &dyn Below)
+    -> Result<()>;
+
+    /// As [`Format::resize_above`], of an image with nothing below.
+    ///
+    /// # Errors
+    /// As [`Format::resize_above`].
+    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.resize_above(len, preallocation, &ZeroBelow)
+    }
 
     /// What `info` shows of the format.
     ///
@@ -195,6 +206,11 @@ pub trait Below: Sync {
     /// # Errors
     /// Of mapping the backing chain.
     fn is_zero_below(&self, offset: u64, len: u64) -> Result<bool>;
+
+    /// The bytes from here on are zero below; the largest number where that is not known.
+    fn len_below(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 /// Nothing below: zeroes.
@@ -209,6 +225,10 @@ impl Below for ZeroBelow {
 
     fn is_zero_below(&self, _offset: u64, _len: u64) -> Result<bool> {
         Ok(true)
+    }
+
+    fn len_below(&self) -> u64 {
+        0
     }
 }
 

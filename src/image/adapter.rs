@@ -51,7 +51,9 @@ impl ImageStorage {
         if end <= self.image.len() {
             return Ok(());
         }
-        self.image.format().resize(end, Preallocation::Off)
+        self.image
+            .format()
+            .resize_above(end, Preallocation::Off, &self.image)
     }
 }
 
@@ -103,7 +105,9 @@ impl Storage for ImageStorage {
 
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         let _alone = self.growth.lock();
-        self.image.format().resize(len, preallocation)
+        self.image
+            .format()
+            .resize_above(len, preallocation, &self.image)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {

@@ -2,10 +2,13 @@
 
 use std::io::IoSliceMut;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ExtentKind;
 use crate::format::Below;
 use crate::image::{Backing, Image, align};
+
+/// So often a read looks again where the mapping changes under it.
+const MAX_REMAPS: u32 = 100;
 
 impl Image {
     /// Fills `buf` with the guest bytes at `offset`. Never short: the range must lie in the image.
@@ -49,29 +52,40 @@ impl Image {
     }
 
     /// Reads a range that is known to lie in this layer.
-    pub(super) fn read_layer(&self, mut buf: &mut [u8], mut offset: u64) -> Result<()> {
+    pub(super) fn read_layer(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         // Until the I/O is done, the host clusters that the mapping names keep their contents.
         let _held = self.format.begin_io();
-        while !buf.is_empty() {
-            let extent = self.format.locate(offset, buf.len() as u64)?;
-            let len = usize::try_from(extent.len).map_or(buf.len(), |len| len.min(buf.len()));
+        let mut remapped = 0;
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset + done as u64;
+            let extent = self.format.locate(at, rest.len() as u64)?;
+            let len = usize::try_from(extent.len).map_or(rest.len(), |len| len.min(rest.len()));
             if len == 0 {
                 return Err(Error::new(
-                    crate::ErrorKind::Internal,
-                    format!("'{}' has an empty extent at {offset}", self.filename),
+                    ErrorKind::Internal,
+                    format!("'{}' has an empty extent at {at}", self.filename),
                 ));
             }
-            let (part, rest) = buf.split_at_mut(len);
+            let (part, _) = rest.split_at_mut(len);
             match extent.kind {
                 ExtentKind::Data { slot, host_offset } => {
                     self.format.storage(slot)?.read_at(part, host_offset)?;
                 }
                 ExtentKind::Zero { .. } => part.fill(0),
-                ExtentKind::Unallocated { .. } => self.read_below(part, offset)?,
-                ExtentKind::Encoded { .. } => align::read_encoded(&*self.format, part, offset)?,
+                ExtentKind::Unallocated { .. } => self.read_below(part, at)?,
+                ExtentKind::Encoded { .. } => {
+                    match align::read_encoded(&*self.format, part, at) {
+                        Err(error) if error.kind() == ErrorKind::Busy && remapped < MAX_REMAPS => {
+                            // This layer does not hold it any more: what does, now?
+                            remapped += 1;
+                            continue;
+                        }
+                        read => read?,
+                    }
+                }
             }
-            offset += len as u64;
-            buf = rest;
+            done += len;
         }
         Ok(())
     }
@@ -103,6 +117,14 @@ impl Below for Image {
             Backing::Open(base) => base.is_known_zero(offset, len),
             Backing::None => Ok(true),
             Backing::Closed => Ok(false),
+        }
+    }
+
+    fn len_below(&self) -> u64 {
+        match &self.backing {
+            Backing::Open(base) => base.len(),
+            Backing::None => 0,
+            Backing::Closed => u64::MAX,
         }
     }
 }

@@ -80,43 +80,29 @@ impl Image {
     pub fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.check_writable(0, 0)?;
         check_virtual_size(len, self.settings.max_len)?;
-        let old = self.len();
-        let shown = self.shown_below(len)?;
+        self.check_growth(len)?;
         // A plain disk does not claim its size until somebody changes it.
         let plain = matches!(self.driver.name, "raw" | "luks");
         if plain {
             self.storage.lock(lock::of_plain_disk(true))?;
         }
-        let resized = self.format.resize(len, preallocation);
+        let resized = self.format.resize_above(len, preallocation, self);
         if plain {
             self.storage.lock(lock::of_plain_disk(false))?;
         }
         resized?;
-        self.hide_below(old, shown)?;
         self.written()
     }
 
-    /// Up to where the backing file would show through at another size.
+    /// Refuses to grow where nobody knows what would show through.
     ///
     /// # Errors
-    /// Where the image grows and its backing file is not open.
-    pub(crate) fn shown_below(&self, len: u64) -> Result<u64> {
+    /// [`ErrorKind::Invalid`] where the image grows and its backing file is not open.
+    pub(crate) fn check_growth(&self, len: u64) -> Result<()> {
         match &self.backing {
-            Backing::Open(base) => Ok(base.len().min(len)),
             Backing::Closed if len > self.len() => Err(self.backing_closed()),
-            Backing::None | Backing::Closed => Ok(0),
+            _ => Ok(()),
         }
-    }
-
-    /// Zeroes what the backing file shows behind the old end of an image that has grown.
-    ///
-    /// # Errors
-    /// Of I/O.
-    pub(crate) fn hide_below(&self, old: u64, shown: u64) -> Result<()> {
-        if shown > old {
-            align::write_zeroes(self, old, shown - old, ZeroFlags::empty())?;
-        }
-        Ok(())
     }
 
     /// Makes all completed writes durable as the cache mode says.

@@ -61,14 +61,12 @@ fn change(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()> {
         values: &request.values,
         secrets: &request.secrets,
         force: request.force,
+        below: image,
     };
-    let old = image.len();
-    let size = request.values.num("size");
-    let shown = size.map_or(Ok(0), |size| image.shown_below(size))?;
-    let amended = amender(image)?.amend(&context, job);
-    // The size may have changed although a later step failed.
-    image.hide_below(old, shown.min(image.len()))?;
-    amended?;
+    if let Some(size) = request.values.num("size") {
+        image.check_growth(size)?;
+    }
+    amender(image)?.amend(&context, job)?;
     image.flush()
 }
 

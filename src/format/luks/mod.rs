@@ -215,7 +215,7 @@ impl Format for Luks {
         self.storage.sync(durability)
     }
 
-    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+    fn resize_above(&self, len: u64, preallocation: Preallocation, _: &dyn Below) -> Result<()> {
         self.writable()?;
         let end = self
             .payload_offset

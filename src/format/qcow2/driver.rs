@@ -146,8 +146,15 @@ impl Format for Qcow2 {
         self.flush_all(durability)
     }
 
-    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
-        self.change_size(len, preallocation)
+    fn resize_above(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let _one = self.reshaping.lock();
+        self.change_size(len, preallocation, below)
     }
 
     fn host_bytes_in_use(&self) -> Result<Option<u64>> {

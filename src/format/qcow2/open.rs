@@ -23,6 +23,7 @@ use super::disk::{
 use super::layout::Layout;
 use super::limbo::Limbo;
 use super::overlap::{Area, MetaMap};
+use super::snapshot::Views;
 use super::state::{L1, Qcow2};
 
 /// Tables are read in pieces of this many bytes.
@@ -73,11 +74,14 @@ impl Qcow2 {
             meta: MetaMap::default(),
             limbo: Limbo::default(),
             inflight: super::inflight::InFlight::default(),
+            reshaping: Mutex::default(),
             pass: Mutex::default(),
             reclaiming: Mutex::default(),
             recorder: Recorder::default(),
             prepared: Mutex::default(),
             is_prepared: AtomicBool::default(),
+            views: Views::default(),
+            _view: None,
             broken: AtomicBool::default(),
             lost: AtomicBool::default(),
             header: Mutex::new(image),

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use crate::codec::Decoder;
-use crate::error::{Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::ExtentKind;
 use crate::format::Below;
 
@@ -28,18 +28,18 @@ impl Qcow2 {
     }
 
     /// Reads guest bytes that the mapping called encoded: compressed or encrypted. A part that was
-    /// remapped since is read from where it is now.
+    /// remapped since is read from where it is now, if this layer still holds it.
     pub(super) fn read_coded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let _guard = self.limbo.enter();
         self.check_range(offset, buf.len() as u64)?;
         if self.encrypted {
             return self.read_layer(buf, offset, None);
         }
-        self.decode(buf, offset)
+        self.decode(buf, offset, None)
     }
 
     /// Reads what was mapped as compressed, cluster by cluster.
-    fn decode(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+    fn decode(&self, buf: &mut [u8], offset: u64, below: Option<&dyn Below>) -> Result<()> {
         let mut at = offset;
         let mut rest = buf;
         while !rest.is_empty() {
@@ -49,7 +49,7 @@ impl Qcow2 {
             let entry = self.entry(at)?;
             match self.checked_kind(entry, at)? {
                 L2Kind::Compressed(bytes) => self.decompress(bytes, part, within, at)?,
-                _ => self.read_layer(part, at, None)?,
+                _ => self.read_layer(part, at, below)?,
             }
             at += len as u64;
             rest = tail;
@@ -99,7 +99,7 @@ impl Qcow2 {
     }
 
     /// Fills `buf` with what the guest reads at `offset`. What is not in this layer comes from
-    /// `below`, or is zero without it. The part past the end of the image is zero.
+    /// `below`; without that, [`ErrorKind::Busy`] asks for another look at the mapping. The part past the end of the image is zero.
     pub(super) fn read_layer(
         &self,
         buf: &mut [u8],
@@ -120,9 +120,17 @@ impl Qcow2 {
                 ExtentKind::Zero { .. } => part.fill(0),
                 ExtentKind::Unallocated { .. } => match below {
                     Some(below) => below.read_below(part, at)?,
-                    None => part.fill(0),
+                    None => {
+                        return Err(Error::new(
+                            ErrorKind::Busy,
+                            format!(
+                                "'{}': guest offset {at} was remapped meanwhile",
+                                self.storage.name()
+                            ),
+                        ));
+                    }
                 },
-                ExtentKind::Encoded { .. } => self.decode(part, at)?,
+                ExtentKind::Encoded { .. } => self.decode(part, at, below)?,
             }
             at += extent.len;
             rest = tail;

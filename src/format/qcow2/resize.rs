@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::format::ZeroBelow;
+use crate::format::Below;
 use crate::storage::{Durability, Preallocation, ZeroFlags};
 
 use super::disk::{L1Entry, L2Entry, MAX_L1_BYTES, SubclusterBitmap};
@@ -19,8 +19,13 @@ const ALL: std::ops::Range<u64> = 0..u64::MAX;
 const ZERO_PIECE: u64 = 1 << 20;
 
 impl Qcow2 {
-    /// Changes the virtual size; see [`crate::format::Format::resize`].
-    pub(super) fn change_size(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+    /// Changes the virtual size; see [`crate::format::Format::resize_above`]. The caller holds `reshaping`.
+    pub(super) fn change_size(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+    ) -> Result<()> {
         self.check_writable()?;
         self.check_resizable(len, self.version())?;
         self.prepare_write()?;
@@ -38,27 +43,45 @@ impl Qcow2 {
             let _all = self.inflight.reserve(ALL);
             self.grow_l1(self.layout.l1_entries(len))?;
         }
-        // Between the old end and the end of its cluster may stand what a shrink cut off: that is
-        // gone for good before the new size lets it be read.
-        let cluster_end = old.next_multiple_of(self.layout.cluster_size()).min(len);
-        self.zero_past_end(old, cluster_end)?;
+        // What is new must read as zeroes before the new size lets it be read: neither what a shrink
+        // cut off may show, between the old end and the end of its cluster or behind, nor what lies
+        // below.
+        let cluster = self.layout.cluster_size();
+        let cluster_end = old.next_multiple_of(cluster).min(len);
         self.unlink_left_over(cluster_end, len)?;
+        let shown = below.len_below().min(len);
+        let hidden = shown.next_multiple_of(cluster).min(len).max(cluster_end);
+        self.zero_past_end(old, cluster_end, hidden, preallocation, below)?;
         {
             let _all = self.inflight.reserve(ALL);
             self.store_size(len)?;
         }
-        self.preallocate(cluster_end, len, preallocation)
+        if shown > old {
+            // To the guest what lies below was cut off at the old end: it has changed here.
+            self.record(old, shown - old);
+        }
+        self.preallocate(hidden, len, preallocation)
     }
 
-    /// Makes the bytes between the present end and `end`, in the same cluster, durably zero.
-    fn zero_past_end(&self, old: u64, end: u64) -> Result<()> {
+    /// Makes the bytes between the present end and `end` durably zero, whatever lies below.
+    fn zero_past_end(
+        &self,
+        old: u64,
+        cluster_end: u64,
+        end: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+    ) -> Result<()> {
         if old == end {
             return Ok(());
         }
         // In memory alone the image is larger already, so that the bytes can be written.
         self.size.store(end, Ordering::Release);
+        let flags = ZeroFlags::empty();
         let done = self
-            .zero_bytes(old, end, ZeroFlags::empty(), &ZeroBelow)
+            .zero_bytes(old, cluster_end, flags, below)
+            .and_then(|()| self.preallocate(cluster_end, end, preallocation))
+            .and_then(|()| self.zero_guest(cluster_end, end - cluster_end, flags, below))
             .and_then(|()| self.flush_all(self.durability));
         if done.is_err() {
             self.size.store(old, Ordering::Release);
@@ -133,15 +156,18 @@ impl Qcow2 {
         self.cache
             .invalidate(offset, clusters * self.layout.cluster_size());
         // All that the present table names, and the refcounts of the new one.
-        self.write_metadata(true, Durability::None)?;
+        self.write_metadata(true, Durability::None)
+            .inspect_err(|_| self.free_unused(first, clusters))?;
         let _one = self.pass.lock();
         let mut l1 = self.l1.write();
         let mut bytes: Vec<u8> = (0..old_count)
             .flat_map(|index| l1.get(index).to_bytes())
             .collect();
         bytes.resize((clusters * self.layout.cluster_size()) as usize, 0);
-        self.storage.write_at(&bytes, offset)?;
-        self.barrier()?;
+        self.storage
+            .write_at(&bytes, offset)
+            .and_then(|()| self.barrier())
+            .inspect_err(|_| self.free_unused(first, clusters))?;
         let moved = self
             .update_header(|header| {
                 header.l1_offset = offset;

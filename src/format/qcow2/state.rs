@@ -22,16 +22,18 @@ use super::inflight::InFlight;
 use super::layout::Layout;
 use super::limbo::Limbo;
 use super::overlap::MetaMap;
+use super::snapshot::{View, Views};
 
 /// L1 entries per unit of writing: one 512-byte sector.
 pub(super) const L1_UNIT: u64 = 64;
 
 /// An open image.
 ///
-/// Lock order, outermost first: an in-flight reservation, the bitmaps' session,
+/// Lock order, outermost first: `reshaping`, an in-flight reservation, the bitmaps' session,
 /// `l2_alloc`, `pass`, `l1`, `alloc`,
-/// `header`; then the cache's own locks and the small ones. None is held across data I/O but the
-/// reservation, which only keeps out others that remap the same guest clusters.
+/// `header`; then the cache's own locks and the small ones. None is held across data I/O but
+/// `reshaping`, which no read or write takes, and the reservation, which only keeps out others that
+/// remap the same guest clusters.
 #[derive(Debug)]
 pub struct Qcow2 {
     pub(super) storage: Arc<dyn Storage>,
@@ -67,6 +69,8 @@ pub struct Qcow2 {
     pub(super) meta: MetaMap,
     pub(super) limbo: Limbo,
     pub(super) inflight: InFlight,
+    /// Held by the one thread that resizes or amends the image or changes its snapshots.
+    pub(super) reshaping: Mutex<()>,
     /// Held by the one thread that writes metadata out.
     pub(super) pass: Mutex<()>,
     /// Held by the one thread that gives freed clusters back.
@@ -75,6 +79,10 @@ pub struct Qcow2 {
     /// The first write has been prepared for: dirty bit, bitmaps.
     pub(super) prepared: Mutex<bool>,
     pub(super) is_prepared: AtomicBool,
+    /// The snapshots of this image that are being read.
+    pub(super) views: Views,
+    /// In a view of a snapshot, what keeps that from being deleted.
+    pub(super) _view: Option<View>,
     /// Metadata was found damaged: no more writes.
     pub(super) broken: AtomicBool,
     /// A sync failed: what it covered may be lost, so no later flush may succeed.

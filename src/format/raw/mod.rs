@@ -244,7 +244,7 @@ impl Format for Raw {
         self.storage.sync(durability)
     }
 
-    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+    fn resize_above(&self, len: u64, preallocation: Preallocation, _: &dyn Below) -> Result<()> {
         if self.window {
             return Err(Error::unsupported("Cannot resize fixed-size raw disks"));
         }

@@ -207,7 +207,7 @@ impl Format for Fake {
         self.storage.sync(durability)
     }
 
-    fn resize(&self, _len: u64, _preallocation: Preallocation) -> Result<()> {
+    fn resize_above(&self, _len: u64, _preallocation: Preallocation, _: &dyn Below) -> Result<()> {
         Err(crate::Error::unsupported(
             "Image format driver does not support resize",
         ))

@@ -16,6 +16,8 @@ impl Qcow2 {
     /// Refuses an image that version 2 cannot hold. `size` is the virtual size that it will have,
     /// where that changes.
     pub(super) fn check_downgrade(&self, size: Option<u64>) -> Result<()> {
+        // Zero clusters are replaced in the tables of snapshots too.
+        self.views.check_none()?;
         let image = self.header.lock().clone();
         if image.has_data_file() {
             return Err(Error::unsupported(

@@ -34,6 +34,7 @@ impl Amend for Qcow2 {
     fn amend(&self, context: &AmendContext<'_>, job: &mut Job) -> Result<()> {
         self.check_writable()?;
         self.check_lost()?;
+        let _one = self.reshaping.lock();
         let now = self.present()?;
         let keys = self.keyslot_place(context.values)?;
         let target = Target::new(context.values, now)?;
@@ -66,7 +67,7 @@ impl Amend for Qcow2 {
         }
         if let Some(size) = target.size.filter(|size| *size != self.virtual_size()) {
             job.tick()?;
-            self.change_size(size, Preallocation::Off)?;
+            self.change_size(size, Preallocation::Off, context.below)?;
         }
         if target.version < now.version {
             self.downgrade(job)?;

@@ -2,6 +2,7 @@
 //! file shows through, or data.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::qcow2::alloc::Alloc;
 use crate::format::qcow2::cache::Class;
 use crate::format::qcow2::disk::{L2Entry, L2Kind};
 use crate::format::qcow2::limbo::Freed;
@@ -93,7 +94,10 @@ impl Qcow2 {
         let host = self.alloc_for(table.users)?;
         self.cache.invalidate(host, cluster);
         self.check_data_place(host, cluster)
-            .and_then(|()| self.write_zero_data(cluster, host, guest))?;
+            .and_then(|()| self.write_zero_data(cluster, host, guest))
+            .inspect_err(|_| {
+                self.take_back(&mut self.alloc.lock(), host, table.users);
+            })?;
         let own = table.active && table.users == 1;
         Ok((L2Entry::data(host, own), freed))
     }
@@ -110,9 +114,21 @@ impl Qcow2 {
             ));
         }
         let run = self.alloc_run_in(alloc, 1)?;
+        let host = run.cluster << self.layout.cluster_bits();
         if references > 1 {
-            self.set_refcounts(alloc, run.cluster, 1, references)?;
+            self.set_refcounts(alloc, run.cluster, 1, references)
+                .inspect_err(|_| self.take_back(alloc, host, 1))?;
         }
-        Ok(run.cluster << self.layout.cluster_bits())
+        Ok(host)
+    }
+
+    /// Gives back the references of a cluster that no table names.
+    fn take_back(&self, alloc: &mut Alloc, host: u64, references: u64) {
+        let freed = Freed {
+            cluster: host >> self.layout.cluster_bits(),
+            punch: false,
+        };
+        // A failure leaks the cluster, which harms nothing; the caller reports its own error.
+        let _ = self.drop_references(alloc, &vec![freed; references as usize]);
     }
 }

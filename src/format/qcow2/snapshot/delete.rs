@@ -13,6 +13,7 @@ impl Qcow2 {
         self.settle()?;
         let (mut entries, old) = self.snapshot_table()?;
         let at = position(&entries, id)?;
+        self.views.check_unused(id.as_bytes())?;
         let entry = entries.remove(at);
         let tables = self.snapshot_l1(&entry)?;
         // What is given up must be in order before anything changes.

@@ -10,9 +10,11 @@ mod delete;
 mod table;
 mod tree;
 mod view;
+mod views;
 
 pub(super) use table::Place;
 pub(super) use tree::By;
+pub(super) use views::{View, Views};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Format, NewSnapshot, Snapshots};
@@ -28,12 +30,14 @@ const ALL: std::ops::Range<u64> = 0..u64::MAX;
 impl Snapshots for Qcow2 {
     fn create(&self, snapshot: &NewSnapshot) -> Result<String> {
         self.check_snapshots()?;
+        let _one = self.reshaping.lock();
         let _all = self.inflight.reserve(ALL);
         self.create_snapshot(snapshot)
     }
 
     fn apply(&self, id: &str) -> Result<()> {
         self.check_snapshots()?;
+        let _one = self.reshaping.lock();
         if self.has_bitmaps()? {
             // They would not say what the change of contents changed.
             return Err(Error::unsupported("Device has active dirty bitmaps"));
@@ -45,11 +49,13 @@ impl Snapshots for Qcow2 {
 
     fn delete(&self, id: &str) -> Result<()> {
         self.check_snapshots()?;
+        let _one = self.reshaping.lock();
         let _all = self.inflight.reserve(ALL);
         self.delete_snapshot(id)
     }
 
     fn view(&self, id: &str) -> Result<Box<dyn Format>> {
+        let _one = self.reshaping.lock();
         Ok(Box::new(self.view_snapshot(id)?))
     }
 }
