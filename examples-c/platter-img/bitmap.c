@@ -143,11 +143,11 @@ static bool change(platter_image *image, const char *bitmap, platter_image *sour
 static bool change_all(const struct request *request, char **names)
 {
     platter_image *source = NULL;
-    platter_image *image = open_image(names[0], &request->image, PLATTER_OPEN_WRITE);
+    platter_image *image = open_image(names[0], &request->image, PLATTER_OPEN_WRITE | PLATTER_OPEN_NO_BACKING);
     bool done = image != NULL;
 
     if (done && request->source_file != NULL) {
-        source = open_image(request->source_file, &request->source, 0);
+        source = open_image(request->source_file, &request->source, PLATTER_OPEN_NO_BACKING);
         done = source != NULL;
     }
     for (size_t i = 0; done && i < request->count; i++)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::format::BackingRef;
 use crate::image::host::Opened;
@@ -81,7 +81,7 @@ pub(super) fn open_chain(
         };
         chain = Some(image);
     }
-    chain.ok_or_else(|| Error::new(crate::ErrorKind::Internal, "An empty chain"))
+    chain.ok_or_else(|| Error::new(ErrorKind::Internal, "An empty chain"))
 }
 
 /// Says for each layer above the one that failed that its backing file could not be opened.
@@ -203,7 +203,11 @@ impl Image {
         };
         self.start_below(recorded(self), tree, &options)
             .and_then(|start| open_chain(start, &options, None))
-            .context(|| format!("Could not open '{}'", base.location.display()))
+            .map_err(|error| match error.kind() {
+                // The file is open; it is the change of its locks that failed.
+                ErrorKind::Locked => error,
+                _ => error.context(format!("Could not open '{}'", base.location.display())),
+            })
     }
 
     /// Opens the backing file that the image names, alone and for its metadata, under the policy

@@ -36,6 +36,20 @@ pub fn open_file(
     open().context(|| format!("Could not open '{}'", location.display()))
 }
 
+/// Changes the locks of a creator to those of who writes to the image.
+///
+/// # Errors
+/// [`crate::ErrorKind::Locked`].
+pub(crate) fn lock_for_writing(storage: &dyn Storage, has_metadata: bool) -> Result<()> {
+    storage.lock(lock::of_image(lock::Use {
+        has_metadata,
+        writable: true,
+        metadata_only: false,
+        deny_writers: false,
+        force_share: false,
+    }))
+}
+
 /// Takes the locks of a read-only look at metadata: nobody may change what was judged while it is
 /// being judged.
 ///

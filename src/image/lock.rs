@@ -57,6 +57,22 @@ pub(super) fn of_plain_disk(resizes: bool) -> LockRequest {
     }
 }
 
+/// The locks of a plain disk whose keys change: meanwhile nobody reads or writes it.
+pub(super) fn of_key_change() -> LockRequest {
+    LockRequest {
+        uses: Permissions::CONSISTENT_READ | Permissions::WRITE,
+        denies: Permissions::CONSISTENT_READ | Permissions::WRITE,
+    }
+}
+
+/// The locks of a layer that shows nothing sensible while another below it changes.
+pub(super) fn of_hidden_layer() -> LockRequest {
+    LockRequest {
+        uses: Permissions::CONSISTENT_READ,
+        denies: CHANGE | Permissions::CONSISTENT_READ,
+    }
+}
+
 /// The locks of a file that is open beside another handle of this process that writes to it.
 pub(super) fn of_neighbour() -> LockRequest {
     LockRequest {
@@ -130,6 +146,8 @@ mod tests {
         assert_eq!(open(false, true, false, false, false), [100, 101]);
         assert_eq!(bytes(of_plain_disk(false)), [100, 101]);
         assert_eq!(bytes(of_plain_disk(true)), [100, 101, 103]);
+        assert_eq!(bytes(of_key_change()), [100, 101, 200, 201]);
+        assert_eq!(bytes(of_hidden_layer()), [100, 200, 201, 203]);
         assert_eq!(bytes(of_data_file(false, false)), [100, 203]);
         assert_eq!(bytes(of_data_file(true, false)), [100, 101, 103, 203]);
     }

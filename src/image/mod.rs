@@ -3,6 +3,7 @@
 mod adapter;
 mod align;
 mod chain;
+mod claim;
 mod file;
 mod guard;
 mod host;
@@ -18,6 +19,7 @@ mod trail;
 mod write;
 
 pub use adapter::ImageStorage;
+pub(crate) use file::lock_for_writing;
 pub use file::{lock_for_inspection, open_file};
 pub use names::BackingFile;
 pub(crate) use now::{HostRead, ReadNow};
@@ -124,6 +126,8 @@ struct Settings {
     detect_zeroes: DetectZeroes,
     /// The largest virtual size that the policy allows.
     max_len: u64,
+    /// Others may write meanwhile, because the caller said so.
+    force_share: bool,
 }
 
 /// What lies below an image.

@@ -47,6 +47,7 @@ impl Image {
     pub fn open(location: &Location, options: &OpenOptions) -> Result<Self> {
         Plan::new(location, options.format.as_deref())
             .and_then(|plan| open_chain(Start::new(location, plan), options, None))
+            .and_then(|image| image.kept_from_writers(options))
             .context(|| format!("Could not open '{}'", location.display()))
     }
 
@@ -67,6 +68,7 @@ impl Image {
                 start.opened = Some(Opened::given(storage));
                 open_chain(start, options, None)
             })
+            .and_then(|image| image.kept_from_writers(options))
             .context(|| format!("Could not open '{}'", location.display()))
     }
 }
@@ -170,7 +172,7 @@ fn open_over(
             has_metadata: !matches!(driver.name, "raw" | "luks"),
             writable: options.writable,
             metadata_only: options.metadata_only,
-            deny_writers: options.deny_writers,
+            deny_writers: false,
             force_share: context.force_share,
         });
         trace::emit(Event::ImageLock, || {
@@ -228,6 +230,7 @@ fn open_over(
             ignore_discard: plan.common.ignore_discard,
             detect_zeroes: plan.common.detect_zeroes,
             max_len: options.policy.max_virtual_size,
+            force_share: context.force_share,
         },
         units: UnitLock::default(),
         closed: false,

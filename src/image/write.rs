@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::plan::DetectZeroes;
-use crate::image::{Backing, Image, align, lock};
+use crate::image::{Backing, Image, align};
 use crate::policy::check_virtual_size;
 use crate::storage::{Preallocation, ZeroFlags};
 
@@ -81,16 +81,9 @@ impl Image {
         self.check_writable(0, 0)?;
         check_virtual_size(len, self.settings.max_len)?;
         self.check_growth(len)?;
-        // A plain disk does not claim its size until somebody changes it.
-        let plain = matches!(self.driver.name, "raw" | "luks");
-        if plain {
-            self.storage.lock(lock::of_plain_disk(true))?;
-        }
-        let resized = self.format.resize_above(len, preallocation, self);
-        if plain {
-            self.storage.lock(lock::of_plain_disk(false))?;
-        }
-        resized?;
+        let claim = self.claim_size()?;
+        self.format.resize_above(len, preallocation, self)?;
+        drop(claim);
         self.written()
     }
 

@@ -66,7 +66,10 @@ fn change(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()> {
     if let Some(size) = request.values.num("size") {
         image.check_growth(size)?;
     }
-    amender(image)?.amend(&context, job)?;
+    let amender = amender(image)?;
+    let claim = image.claim_keys()?;
+    amender.amend(&context, job)?;
+    drop(claim);
     image.flush()
 }
 

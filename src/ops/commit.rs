@@ -56,6 +56,9 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
     }
     let (parent, depth) = above_base(&top, request)?;
     let base = parent.open_backing_writable(&options)?;
+    for layer in std::iter::successors(top.backing(), |layer| layer.backing()).take(depth - 1) {
+        layer.hide_from_readers()?;
+    }
     let copied = copy_down(&top, &base, depth, job);
     copied.and_then(|()| base.close()).map_err(|error| {
         if error.kind() == ErrorKind::Cancelled {
@@ -79,11 +82,11 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
 
 /// The layer right above the base, and the base's depth.
 fn above_base<'a>(top: &'a Image, request: &CommitRequest) -> Result<(&'a Image, usize)> {
-    if top.backing().is_none() {
-        return Err(Error::invalid("Image does not have a backing file"));
-    }
     let Some(name) = &request.base else {
-        return Ok((top, 1));
+        return match top.backing() {
+            Some(_) => Ok((top, 1)),
+            None => Err(Error::invalid("Image does not have a backing file")),
+        };
     };
     let mut parent = top;
     let mut depth = 1;

@@ -44,6 +44,37 @@ impl Drop for Holder {
     }
 }
 
+/// A `qemu-nbd` on a socket of its own that holds an image until it is dropped.
+struct Server(Child);
+
+impl Server {
+    fn new(directory: &Path, args: &[&str]) -> Self {
+        let sockets = crate::common::Dir::new();
+        let socket = sockets.path("s");
+        let mut child = Command::new("qemu-nbd")
+            .args(["-t", "-k"])
+            .arg(&socket)
+            .args(args)
+            .current_dir(directory)
+            .spawn()
+            .expect("qemu-nbd must be installed for this test");
+        // It listens once the image is open.
+        while !socket.exists() {
+            let ended = child.try_wait().expect("the state of qemu-nbd");
+            assert!(ended.is_none(), "qemu-nbd {args:?}: {ended:?}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn images() -> Pair {
     Pair::with(&[
         "create -q -f qcow2 lk.qcow2 1M",
@@ -94,6 +125,151 @@ const LINES: &[&str] = &[
     "convert -n free.raw lk.raw",
     "create lk.raw 1M",
 ];
+
+/// What holds an image up or is held up by its locks, beyond [`LINES`]; some change images.
+const CHANGES: &[&str] = &[
+    "convert over-raw.qcow2 out.raw",
+    "convert -U over-raw.qcow2 out.raw",
+    "convert data.qcow2 out.raw",
+    "map over-raw.qcow2",
+    "map data.qcow2",
+    "dd if=lk.qcow2 of=out.raw",
+    "dd if=lk.raw of=out.raw",
+    "measure -O qcow2 lk.qcow2",
+    "measure -O qcow2 lk.raw",
+    "bitmap --add lk.qcow2 b",
+    "bitmap --add top.qcow2 b",
+    "bitmap --merge b -b lk.qcow2 -F qcow2 top.qcow2 b",
+    "amend -o lazy_refcounts=off lk.qcow2",
+    "check -q -r all lk.qcow2",
+    "snapshot -l lk.qcow2",
+    "snapshot -c s lk.qcow2",
+    "resize -f raw lk.raw 1M",
+    "resize -f raw lk.raw 512k",
+    "resize -f raw lk.raw 2M",
+    "resize lk.qcow2 2M",
+    "resize data.qcow2 2M",
+    "resize -f raw lk.data 2M",
+    "commit -d top.qcow2",
+    "commit -b lk.qcow2 top.qcow2",
+    "commit -b lk.qcow2 higher.qcow2",
+    "commit -d over-raw.qcow2",
+    "commit -b nothing.qcow2 free.raw",
+    "rebase -u -b lk.qcow2 -F qcow2 top.qcow2",
+    "dd -O qcow2 if=free.raw of=lk.qcow2",
+];
+
+#[test]
+fn holders_of_every_kind_let_the_same_pass() {
+    for (kind, args) in [
+        ("io", "-f qcow2 lk.qcow2"),
+        ("io", "-r -f qcow2 lk.qcow2"),
+        ("io", "-f raw lk.raw"),
+        ("io", "-r -U -f qcow2 top.qcow2"),
+        ("io", "-f qcow2 data.qcow2"),
+        ("io", "-f raw lk.data"),
+        ("nbd", "-f qcow2 lk.qcow2"),
+        ("nbd", "-r -e 3 -f qcow2 lk.qcow2"),
+        ("nbd", "-f raw lk.raw"),
+    ] {
+        let pair = images();
+        for line in [
+            "create -q -f qcow2 -b top.qcow2 -F qcow2 higher.qcow2",
+            "create -q -f qcow2 -b lk.raw -F raw over-raw.qcow2",
+            "create -q -f qcow2 -o data_file=lk.data data.qcow2 1M",
+        ] {
+            pair.qemu(line);
+        }
+        let words = crate::pair::words(args);
+        let dirs = [pair.theirs().root(), pair.ours().root()];
+        let holders = dirs.map(|dir| match kind {
+            "io" => (Some(Holder::new(dir, &words)), None),
+            _ => (None, Some(Server::new(dir, &words))),
+        });
+        pair.all_same(CHANGES);
+        drop(holders);
+    }
+}
+
+/// Who has a volume open knows the old keys.
+#[test]
+fn keys_are_changed_alone() {
+    const LUKS: &str = "driver=luks,key-secret=s,file.filename=lk.luks";
+    let secret = "--object secret,id=s,data=abc";
+    let pair = Pair::new();
+    pair.qemu(&format!(
+        "create {secret} -q -f luks -o key-secret=s,iter-time=10 lk.luks 1M"
+    ));
+    let change =
+        format!("amend {secret} -o state=active,new-secret=s,iter-time=10 --image-opts {LUKS}");
+    for mode in ["-r -U", "-r", ""] {
+        let line = format!("{mode} {secret} --image-opts {LUKS}");
+        let args = crate::pair::words(&line);
+        let _holders = [pair.theirs(), pair.ours()].map(|dir| Holder::new(dir.root(), &args));
+        let ran = pair.same(&change);
+        assert!(ran.err.contains("\"consistent read\" lock"), "{ran:?}");
+    }
+    pair.same(&change);
+}
+
+/// While a tool of ours or of theirs converts, others are let in or kept out alike.
+#[test]
+fn a_running_conversion_holds_its_files() {
+    // A qcow2 image of ours has no header before it is complete, so it cannot be opened as one.
+    let raw = &[
+        "info a.qcow2",
+        "resize a.qcow2 8M",
+        "info out",
+        "map out",
+        "compare out out",
+        "bench -w -c 1 -f raw out",
+        "dd if=out of=copy.raw",
+        "convert out copy.raw",
+        "resize -f raw out 4M",
+        "create out 4M",
+    ][..];
+    let qcow2 = &[
+        "map a.qcow2",
+        "amend -o compat=1.1 a.qcow2",
+        "create -f qcow2 out 4M",
+    ];
+    for (format, lines) in [("raw", raw), ("qcow2", qcow2)] {
+        let pair = Pair::with(&["create -q -f qcow2 a.qcow2 4M", "create -q free.raw 4M"]);
+        pair.qemu_io("qcow2", "a.qcow2", &["write -P 1 0 4M"]);
+        let args = ["convert", "-r", "64k", "-O", format, "a.qcow2", "out"];
+        let theirs = Command::new("qemu-img")
+            .args(args)
+            .current_dir(pair.theirs().root())
+            .spawn();
+        let ours = crate::pair::ours_command(&args, pair.ours().root()).spawn();
+        let mut children = [theirs, ours].map(|child| child.expect("a tool that starts"));
+        for (child, dir) in children.iter_mut().zip([pair.theirs(), pair.ours()]) {
+            let began = || dir.path("out").metadata().is_ok_and(|m| m.len() > 1 << 16);
+            while !began() {
+                let ended = child.try_wait().expect("the state of a tool");
+                assert!(ended.is_none(), "it ended too early: {ended:?}");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        let mut wrong = Vec::new();
+        for line in lines {
+            let words = crate::pair::words(line);
+            let expected = pair.theirs().qemu_img(&words);
+            let theirs = pair.ours().qemu_img(&words);
+            // What can be read depends on how far each is; whether it can be read does not.
+            if (expected.code == 0) != (theirs.code == 0) || expected.err != theirs.err {
+                wrong.push(format!(
+                    "{line}: {expected:?}\n  while ours runs: {theirs:?}"
+                ));
+            }
+        }
+        for child in &mut children {
+            child.kill().expect("to end a tool");
+            child.wait().expect("its end");
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
 
 #[test]
 fn a_writer_holds_a_qcow2_image() {

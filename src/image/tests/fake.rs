@@ -86,6 +86,7 @@ impl Fake {
                 ignore_discard: false,
                 detect_zeroes: DetectZeroes::Off,
                 max_len: u64::MAX,
+                force_share: false,
             },
             units: UnitLock::default(),
             closed: false,

@@ -10,6 +10,7 @@ use crate::format::registry as formats;
 use crate::format::{
     BackingRef, Bulk, CreateContext, CreateParams, Format, FormatDriver, OpenContext, Opener,
 };
+use crate::image::lock_for_writing;
 use crate::location::Location;
 use crate::options::{OptionSpec, Options, Values};
 use crate::policy::{ImplicitRole, OpenPolicy};
@@ -198,6 +199,7 @@ pub fn target(request: &TargetRequest<'_>) -> Result<Target> {
         secrets: request.secrets,
         opener: &opener,
     })?;
+    lock_for_writing(&*storage, deny_writers)?;
     Ok(Target {
         bulk,
         files: opener.files.into_inner(),

@@ -1,0 +1,97 @@
+//! Locks that an image takes after it was opened.
+
+use crate::error::{Result, ResultExt};
+use crate::extent::StorageSlot;
+use crate::image::{Image, OpenOptions, lock};
+use crate::storage::LockRequest;
+
+/// More than the locks of an open plain disk, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim<'a>(&'a Image);
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        // Dropping a lock fails only where taking it would have.
+        let _ = self.0.lock_disk(lock::of_plain_disk(false), true);
+    }
+}
+
+impl Image {
+    /// The right to change the size: a plain disk does not claim it until somebody changes it.
+    /// None for a format that has it since it was opened.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Locked`], as if the image could not be opened.
+    pub(crate) fn claim_size(&self) -> Result<Option<Claim<'_>>> {
+        self.claim(lock::of_plain_disk(true), true)
+            .context(|| format!("Could not open '{}'", self.location.display()))
+    }
+
+    /// The right to change the keys of a plain disk: those who have it open know the old ones.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Locked`].
+    pub(crate) fn claim_keys(&self) -> Result<Option<Claim<'_>>> {
+        self.claim(lock::of_key_change(), false)
+    }
+
+    /// Nobody may read this layer any more, for one below it is about to change.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Locked`].
+    pub(crate) fn hide_from_readers(&self) -> Result<()> {
+        self.storage.lock(lock::of_hidden_layer())
+    }
+
+    /// Keeps the writers of plain files out of the whole chain where `options` ask for that.
+    pub(super) fn kept_from_writers(self, options: &OpenOptions) -> Result<Self> {
+        let mut layer = options.deny_writers.then_some(&self);
+        while let Some(image) = layer {
+            if !image.writable && !image.settings.force_share {
+                image.keep_writers_out(options.metadata_only)?;
+            }
+            layer = image.backing().map(|base| &**base);
+        }
+        Ok(self)
+    }
+
+    fn keep_writers_out(&self, metadata_only: bool) -> Result<()> {
+        let request = lock::of_image(lock::Use {
+            has_metadata: false,
+            writable: false,
+            metadata_only,
+            deny_writers: true,
+            force_share: false,
+        });
+        if self.is_plain() {
+            self.lock_disk(request, true)?;
+        }
+        match self.format.storage(StorageSlot::DATA) {
+            Ok(data) => data.lock(request),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn claim(&self, request: LockRequest, header_too: bool) -> Result<Option<Claim<'_>>> {
+        if !self.is_plain() {
+            return Ok(None);
+        }
+        // Made first: it gives back what a failure leaves half taken.
+        let claim = Claim(self);
+        self.lock_disk(request, header_too)?;
+        Ok(Some(claim))
+    }
+
+    fn lock_disk(&self, request: LockRequest, header_too: bool) -> Result<()> {
+        self.storage.lock(request)?;
+        match &self.header_file {
+            Some(header) if header_too => header.storage.lock(request),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the file is the disk itself, but for a header of its own.
+    fn is_plain(&self) -> bool {
+        matches!(self.driver.name, "raw" | "luks")
+    }
+}
