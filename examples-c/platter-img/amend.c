@@ -48,8 +48,7 @@ static bool amend(const platter_image *image, const struct request *request)
                               &error) == PLATTER_OK) {
         progress_start();
         report = jobs_run(job, progress_is_shown() ? &with_progress : &display, &error);
-        if (report == NULL)
-            progress_complete();
+        progress_complete();
     }
     progress_end();
     if (report == NULL) {
