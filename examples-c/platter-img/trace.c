@@ -49,7 +49,7 @@ static bool start_listening(void)
     return true;
 }
 
-/* "PATTERN" or, to switch off, "-PATTERN"; events of QEMU's that this tool does not have match nothing. */
+/* "PATTERN" or, to switch off, "-PATTERN"; a name that is no event's is warned of, as by QEMU's tool. */
 static enum trace_outcome switch_events(const char *pattern)
 {
     const bool off = pattern[0] == '-';
@@ -65,6 +65,12 @@ static enum trace_outcome switch_events(const char *pattern)
     if (platter_trace_switch(&count, off ? pattern + 1 : pattern, !off, 0, &error) != PLATTER_OK) {
         print_platter_error(error);
         return TRACE_REFUSED;
+    }
+    if (count == 0 && strchr(pattern, '*') == NULL) {
+        char text[256];
+
+        snprintf(text, sizeof text, "trace event '%s' does not exist", off ? pattern + 1 : pattern);
+        print_warning(text);
     }
     return TRACE_ACCEPTED;
 }

@@ -38,6 +38,11 @@ fn wrong_ones_are_refused_as_qemu_img_does() {
         "-T no*such info a.qcow2",
         "-T enable=no*such info a.qcow2",
         "-T -* info a.qcow2",
+        "-T nosuch info a.qcow2",
+        "-T enable=-nosuch info a.qcow2",
+        "-T no?such info a.qcow2",
+        "-T enable= info a.qcow2",
+        "-T nosuch bogus",
     ]);
 }
 
