@@ -25,6 +25,7 @@ pub mod options;
 pub mod policy;
 pub mod queue;
 pub mod secret;
+mod settle;
 pub mod size;
 pub mod storage;
 mod sync;

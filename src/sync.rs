@@ -6,7 +6,8 @@ pub(crate) use std::thread::yield_now;
 
 pub(crate) use parking_lot::{Condvar, Mutex};
 
-/// Lets a while pass that is short beside any I/O.
+/// Lets a while pass that is short beside any I/O, in which I/O that has ended is taken note of.
 pub(crate) fn pause() {
+    crate::settle::settle_all();
     std::thread::sleep(std::time::Duration::from_micros(50));
 }

@@ -323,3 +323,38 @@ fn several_queues_on_one_image() {
     Arc::into_inner(image).unwrap().close().unwrap();
     dir.qemu_img_ok(&["check", "i"]);
 }
+
+/// What runs under way in the kernel is seen to have ended also by those who wait for it on the thread
+/// that would have to look.
+#[test]
+fn a_snapshot_waits_for_requests_whose_end_nobody_has_looked_at() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "i", "4M"]);
+    dir.qemu_io("qcow2", "i", &["write -P 5 0 4M"]);
+    let location = Location::from_image_opts(&QCOW2.replace("@", &dir.str(""))).unwrap();
+    let image = Arc::new(Image::open(&location, &options(CacheMode::None, true)).unwrap());
+    image.write_at(&[5; 4096], 0).unwrap();
+    let mut queue = Queue::new(image.clone(), QueueOptions::default()).unwrap();
+    for token in 0..8 {
+        let read = Request::Read {
+            buffer: Buffer::aligned(65536, 0),
+            offset: token << 16,
+        };
+        // The kernel has not even been told of the last one.
+        queue.submit(token, read, token > 3);
+    }
+    let snapshot = platter::format::NewSnapshot {
+        name: "s".into(),
+        date_sec: 0,
+        date_nsec: 0,
+    };
+    let snapshots = image.format().snapshots().unwrap();
+    snapshots.create(&snapshot).unwrap();
+    assert_eq!(queue.wait(8, None).unwrap(), 8);
+    while let Some(done) = queue.pop() {
+        assert_eq!(done.result.unwrap(), 65536);
+    }
+    drop(queue);
+    Arc::into_inner(image).unwrap().close().unwrap();
+    dir.qemu_img_ok(&["check", "i"]);
+}

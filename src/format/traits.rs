@@ -13,7 +13,7 @@ use crate::format::capabilities::{Amend, Bitmaps, Overlay, Snapshots};
 use crate::format::io_guard::{IoGuard, LongIoGuard};
 use crate::job::Job;
 use crate::policy::{ImplicitRole, OpenPolicy};
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+use crate::storage::{Durability, Preallocation, Storage, SyncBy, ZeroFlags};
 
 /// An image format over its storages: maps guest ranges to host ranges and keeps the metadata.
 ///
@@ -69,6 +69,36 @@ pub trait Format: Send + Sync + Debug {
         let _ = (offset, len);
         false
     }
+
+    /// Where a write to the whole range overwrites bytes in place, one run in a storage, if that is known
+    /// without waiting: the storage may then be written there instead of calling [`Format::write`]. Take
+    /// [`Format::begin_long_io`] before asking and keep it until the write has ended; tell
+    /// [`Format::overwritten`] before the write begins and again when it has ended.
+    fn overwrites_at(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+        let _ = (offset, len);
+        None
+    }
+
+    /// The range is about to be, or was, written where [`Format::overwrites_at`] said, with whatever
+    /// success.
+    fn overwritten(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
+    /// Where zeroing or discarding the whole range is nothing but the same call to a storage.
+    fn passes_on(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+        let _ = (offset, len);
+        None
+    }
+
+    /// How [`Format::flush`] would be carried out now, if that is known without waiting.
+    fn flush_by(&self, durability: Durability) -> FlushBy {
+        let _ = durability;
+        FlushBy::Call
+    }
+
+    /// The sync that [`Format::flush_by`] asked for has failed: what it covered may be lost.
+    fn flush_failed(&self) {}
 
     /// The storage behind a slot of an extent.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
@@ -191,6 +221,28 @@ pub trait Format: Send + Sync + Debug {
 
     /// Writing of compressed clusters, where the format has it.
     fn compressor(&self) -> Option<&dyn Compress>;
+}
+
+/// How [`Format::flush`] would be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushBy {
+    /// There is nothing to do.
+    Nothing,
+    /// By syncing the storage of that slot and nothing else, as [`Storage::sync_by`] says.
+    Sync(StorageSlot),
+    /// Only by the call.
+    Call,
+}
+
+impl FlushBy {
+    /// For a flush that is nothing but a sync of the storage in `slot`.
+    pub fn of(slot: StorageSlot, sync: SyncBy) -> Self {
+        match sync {
+            SyncBy::Nothing => Self::Nothing,
+            SyncBy::DataSync => Self::Sync(slot),
+            SyncBy::Call => Self::Call,
+        }
+    }
 }
 
 /// The guest bytes below a layer: its backing chain, or zeroes.

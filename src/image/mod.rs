@@ -7,6 +7,7 @@ mod claim;
 mod file;
 mod guard;
 mod host;
+mod kernel;
 mod lock;
 mod map;
 mod names;
@@ -22,7 +23,8 @@ pub use adapter::ImageStorage;
 pub(crate) use file::lock_for_writing;
 pub use file::{lock_for_inspection, open_file};
 pub use names::BackingFile;
-pub(crate) use now::{HostRead, ReadNow};
+pub(crate) use kernel::{HostCall, HostFlush};
+pub(crate) use now::ReadNow;
 
 pub(crate) use host::{FileId, fd_id, file_id, path_id};
 

@@ -1,14 +1,12 @@
 //! Reads and writes that do not wait: from and to memory, through metadata that is cached.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::sync::Arc;
 
 use crate::error::Result;
 use crate::extent::ExtentKind;
-use crate::format::LongIoGuard;
+use crate::image::kernel::HostCall;
 use crate::image::plan::DetectZeroes;
 use crate::image::{Backing, Image};
-use crate::storage::Storage;
 
 /// How an attempt to read without waiting ended.
 #[derive(Debug)]
@@ -16,17 +14,9 @@ pub(crate) enum ReadNow {
     /// The buffers are full.
     Done,
     /// Not all in memory: the range is one run of a host file.
-    Host(HostRead),
+    Host(HostCall),
     /// It takes a read that may wait.
     Waits,
-}
-
-/// Where a whole range stands in a host file; it does so as long as this lives.
-#[derive(Debug)]
-pub(crate) struct HostRead {
-    pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) offset: u64,
-    _held: LongIoGuard,
 }
 
 impl Image {
@@ -103,39 +93,6 @@ impl Image {
                 _ => Ok(ReadNow::Waits),
             },
         }
-    }
-
-    /// Where a range stands in a host file, if it is one run there that takes such a request.
-    fn host_read(
-        &self,
-        bufs: &[IoSliceMut<'_>],
-        offset: u64,
-        total: u64,
-    ) -> Result<Option<HostRead>> {
-        // Taken before the look at the mapping: from then on what it names keeps its contents.
-        let held = self.format.begin_long_io();
-        let Some(extent) = self.format.locate_now(offset, total)? else {
-            return Ok(None);
-        };
-        let ExtentKind::Data { slot, host_offset } = extent.kind else {
-            return Ok(None);
-        };
-        let storage = self.format.storage(slot)?;
-        let limits = storage.limits();
-        let unit = u64::from(limits.request_alignment.max(1));
-        let memory = limits.memory_alignment.max(1) as usize;
-        let fits = extent.len >= total
-            && storage.as_fd().is_some()
-            && host_offset.is_multiple_of(unit)
-            && bufs.iter().all(|buf| {
-                (buf.len() as u64).is_multiple_of(unit)
-                    && (buf.as_ptr() as usize).is_multiple_of(memory)
-            });
-        Ok(fits.then(|| HostRead {
-            storage: storage.clone(),
-            offset: host_offset,
-            _held: held,
-        }))
     }
 
     /// Whether a write to the range is a copy to memory: [`Image::write_vectored_at`] hardly ever

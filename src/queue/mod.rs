@@ -2,9 +2,11 @@
 //!
 //! A request whose bytes are in memory completes within the call that submits it: reads through
 //! cached metadata from the page cache, reads of zeroes, and writes to the page cache over bytes
-//! that have their place already. Other reads of one run of a host file go to io_uring where the
-//! kernel has it; all else is done by a few threads, started when first needed.
+//! that have their place already. What is one call on a host file goes to io_uring where the kernel has
+//! it: other reads and overwrites of one run, syncs, zeroes and discards that the format only passes on.
+//! All else is done by a few threads, started when first needed.
 
+mod kernel;
 mod pool;
 
 use std::collections::VecDeque;
@@ -14,13 +16,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, ResultExt};
-use crate::image::{HostRead, Image, ReadNow};
+use crate::image::{HostCall, HostFlush, Image, ReadNow};
 use crate::storage::ZeroFlags;
 use crate::sys::event::Event;
-use crate::sys::uring::{Ended, Keep, Ring};
 
 pub use crate::sys::buffer::Buffer;
 
+use kernel::{Kernel, Outcome};
 use pool::{Job, Pool};
 
 /// The most requests that a queue may be made for.
@@ -123,37 +125,11 @@ pub struct Completion {
     pub buffer: Option<Buffer>,
 }
 
-/// What the ring keeps of a read.
-#[derive(Debug)]
-struct RingRead {
-    token: u64,
-    /// Guest offset.
-    offset: u64,
-    host: HostRead,
-}
-
-impl Keep for RingRead {
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.host.storage.as_fd()
-    }
-}
-
-#[derive(Debug)]
-enum Kernel {
-    /// Not asked for yet.
-    Unknown,
-    /// The requests of this one.
-    Ring(Box<Ring<RingRead>>),
-    /// Not wanted, or the kernel has none.
-    None,
-}
-
 /// A queue of one thread; an image may have many.
 ///
 /// Dropping it drops requests that have not begun and waits for the others.
 #[derive(Debug)]
 pub struct Queue {
-    // First, so that the kernel is done with all memory before anything else goes.
     kernel: Kernel,
     pool: Option<Pool>,
     ready: VecDeque<Completion>,
@@ -184,11 +160,7 @@ impl Queue {
             .map_err(|error| Error::io(&error))
             .context(|| "Could not make an eventfd".into())?;
         Ok(Self {
-            kernel: if options.ring {
-                Kernel::Unknown
-            } else {
-                Kernel::None
-            },
+            kernel: Kernel::new(options.ring),
             pool: None,
             ready: VecDeque::with_capacity(options.depth as usize),
             target,
@@ -216,16 +188,37 @@ impl Queue {
                 buffer,
                 offset,
                 durable: false,
-            } if self.target.image().overwrites_now(buffer.slices(), offset) => {
-                let image = self.target.image();
-                let result = image.write_vectored_at(buffer.slices(), offset);
-                self.complete(Completion {
-                    token,
-                    result: result.map(|()| buffer.len()),
-                    buffer: Some(buffer),
-                });
+            } => self.write(token, buffer, offset),
+            Request::WriteZeroes {
+                offset,
+                len,
+                flags,
+                durable: false,
+            } => {
+                let host = self.target.image().host_space(offset, len, Some(flags));
+                self.to_kernel(token, request, host);
             }
-            request => self.hand_over(token, request),
+            Request::Discard {
+                offset,
+                len,
+                durable: false,
+            } => {
+                let host = self.target.image().host_space(offset, len, None);
+                self.to_kernel(token, request, host);
+            }
+            Request::Flush => match self.target.image().host_flush() {
+                HostFlush::Done => self.complete(Completion {
+                    token,
+                    result: Ok(0),
+                    buffer: None,
+                }),
+                HostFlush::Host(host) => self.to_kernel(token, request, Some(host)),
+                HostFlush::Waits => self.hand_over(token, request),
+            },
+            // These are changes and a flush after them.
+            Request::Write { .. } | Request::WriteZeroes { .. } | Request::Discard { .. } => {
+                self.hand_over(token, request);
+            }
         }
         if !more {
             self.send();
@@ -292,7 +285,9 @@ impl Queue {
     fn read(&mut self, token: u64, mut buffer: Buffer, offset: u64) {
         let result = match self.target.image().read_now(buffer.slices_mut(), offset) {
             Ok(ReadNow::Done) => Ok(buffer.len()),
-            Ok(ReadNow::Host(host)) => return self.read_by_kernel(token, buffer, offset, host),
+            Ok(ReadNow::Host(host)) => {
+                return self.to_kernel(token, Request::Read { buffer, offset }, Some(host));
+            }
             Ok(ReadNow::Waits) => {
                 return self.hand_over(token, Request::Read { buffer, offset });
             }
@@ -305,36 +300,39 @@ impl Queue {
         });
     }
 
-    fn read_by_kernel(&mut self, token: u64, buffer: Buffer, offset: u64, host: HostRead) {
-        if matches!(self.kernel, Kernel::Unknown) {
-            self.kernel = match Ring::new(self.options.depth, self.event.as_fd()) {
-                Ok(ring) => Kernel::Ring(Box::new(ring)),
-                Err(_) => Kernel::None,
-            };
+    fn write(&mut self, token: u64, buffer: Buffer, offset: u64) {
+        let image = self.target.image();
+        if image.overwrites_now(buffer.slices(), offset) {
+            let result = image.write_vectored_at(buffer.slices(), offset);
+            return self.complete(Completion {
+                token,
+                result: result.map(|()| buffer.len()),
+                buffer: Some(buffer),
+            });
         }
-        let buffer = match &mut self.kernel {
-            Kernel::Ring(ring) => {
-                let at = host.offset;
-                let keep = RingRead {
-                    token,
-                    offset,
-                    host,
-                };
-                match ring.read(buffer, keep, at) {
-                    Ok(()) => {
-                        self.away += 1;
-                        self.asynchronous = true;
-                        return;
-                    }
-                    Err(back) => back.0,
-                }
-            }
-            Kernel::Unknown | Kernel::None => {
-                drop(host);
-                buffer
-            }
+        let host = image.host_write(buffer.slices(), offset);
+        let request = Request::Write {
+            buffer,
+            offset,
+            durable: false,
         };
-        self.hand_over(token, Request::Read { buffer, offset });
+        self.to_kernel(token, request, host);
+    }
+
+    /// Gives a request to the kernel, or to the threads where `host` says no call that does it or the
+    /// kernel cannot take it.
+    fn to_kernel(&mut self, token: u64, request: Request, host: Option<HostCall>) {
+        let Some(host) = host else {
+            return self.hand_over(token, request);
+        };
+        let (depth, event) = (self.options.depth, &self.event);
+        match self.kernel.start(depth, event, token, request, host) {
+            None => {
+                self.away += 1;
+                self.asynchronous = true;
+            }
+            Some(request) => self.hand_over(token, request),
+        }
     }
 
     /// Gives a request to the threads.
@@ -363,10 +361,7 @@ impl Queue {
     /// Tells the kernel of new requests; false where it cannot take them now. They stay queued, and
     /// this is tried again with the next request or wait.
     fn send(&mut self) -> bool {
-        match &mut self.kernel {
-            Kernel::Ring(ring) => ring.send().is_ok(),
-            Kernel::Unknown | Kernel::None => true,
-        }
+        self.kernel.send()
     }
 
     /// Takes in what threads and the kernel have done.
@@ -382,30 +377,15 @@ impl Queue {
         // Cleared first: whoever signals from now on has something that is seen next time.
         self.event.clear();
         self.signalled = false;
-        while let Kernel::Ring(ring) = &mut self.kernel
-            && let Some(Ended {
-                buffer,
-                keep,
-                result,
-            }) = ring.next()
-        {
+        while let Some((token, outcome)) = self.kernel.next(self.target.image()) {
             self.away -= 1;
-            let RingRead {
-                token,
-                offset,
-                host,
-            } = keep;
-            drop(host);
-            if u64::try_from(result).is_ok_and(|done| done == buffer.len()) {
-                self.ready.push_back(Completion {
+            match outcome {
+                Outcome::Done { result, buffer } => self.ready.push_back(Completion {
                     token,
-                    result: Ok(buffer.len()),
-                    buffer: Some(buffer),
-                });
-            } else {
-                // Short at the end of the file, or an error: the plain way fills in zeroes, tries
-                // again, and knows how to say what is wrong.
-                self.hand_over(token, Request::Read { buffer, offset });
+                    result,
+                    buffer,
+                }),
+                Outcome::Again(request) => self.hand_over(token, request),
             }
         }
         if let Some(pool) = &self.pool {
@@ -413,6 +393,13 @@ impl Queue {
             pool.take(&mut self.ready);
             self.away -= self.ready.len() - before;
         }
+    }
+}
+
+impl Drop for Queue {
+    /// Drops requests that have not begun and waits for the others.
+    fn drop(&mut self) {
+        self.kernel.finish(self.target.image());
     }
 }
 

@@ -5,6 +5,7 @@ pub mod callbacks;
 pub mod crypt;
 pub mod data_cipher;
 pub mod file;
+mod lend;
 pub mod memory;
 mod node;
 pub mod null;
@@ -18,6 +19,7 @@ pub mod traits;
 pub use bounded::BoundedStorage;
 pub use callbacks::{CallbackStorage, StorageCallbacks};
 pub use file::{FileOpen, FileStorage, Locking};
+pub use lend::{Lease, SpaceCall, SyncBy};
 pub use memory::MemoryStorage;
 pub use null::NullStorage;
 pub use registry::{

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
+use crate::storage::lend::{Lease, SpaceCall, SyncBy};
 
 /// How far a write must have come when [`Storage::sync`] returns, and how barriers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -265,6 +266,42 @@ pub trait Storage: Any + Send + Sync + Debug {
 
     /// The file descriptor, where the storage is one.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Leave to change a range through [`Storage::as_fd`] without a method of this trait, as long as the
+    /// lease is held: a write that [`Storage::limits`] allows, or a [`SpaceCall`]. None where only the
+    /// methods may, or where one of them is at the range.
+    fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>> {
+        let _ = (offset, len);
+        None
+    }
+
+    /// The call on a leased range that does what [`Storage::write_zeroes`] would; should it fail, the
+    /// method may still know another way.
+    fn zeroing_call(&self, flags: ZeroFlags) -> Option<SpaceCall> {
+        let _ = flags;
+        None
+    }
+
+    /// As [`Storage::zeroing_call`], for [`Storage::discard`].
+    fn discarding_call(&self) -> Option<SpaceCall> {
+        None
+    }
+
+    /// How [`Storage::sync`] would be carried out now.
+    fn sync_by(&self, durability: Durability) -> SyncBy {
+        let _ = durability;
+        SyncBy::Call
+    }
+
+    /// Takes note of the errno (0: success) with which a data sync has ended that [`Storage::sync_by`]
+    /// asked for, and gives the result that [`Storage::sync`] would have. A storage that asks for such
+    /// syncs remembers their failures.
+    ///
+    /// # Errors
+    /// As [`Storage::sync`].
+    fn synced(&self, errno: i32) -> Result<()> {
+        Err(Error::os(if errno == 0 { libc::EIO } else { errno }))
+    }
 
     /// Request limits.
     fn limits(&self) -> Limits;

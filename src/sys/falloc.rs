@@ -20,15 +20,22 @@ pub(crate) enum Falloc {
     PunchHole,
 }
 
+impl Falloc {
+    /// As the kernel calls it.
+    pub(super) fn mode(self) -> libc::c_int {
+        match self {
+            Self::Allocate => 0,
+            Self::AllocateKeepSize => libc::FALLOC_FL_KEEP_SIZE,
+            Self::Zero => libc::FALLOC_FL_ZERO_RANGE,
+            Self::ZeroKeepSize => libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
+            Self::PunchHole => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+        }
+    }
+}
+
 /// `fallocate(2)`.
 pub(crate) fn fallocate(fd: BorrowedFd<'_>, how: Falloc, at: u64, len: u64) -> io::Result<()> {
-    let mode = match how {
-        Falloc::Allocate => 0,
-        Falloc::AllocateKeepSize => libc::FALLOC_FL_KEEP_SIZE,
-        Falloc::Zero => libc::FALLOC_FL_ZERO_RANGE,
-        Falloc::ZeroKeepSize => libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
-        Falloc::PunchHole => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
-    };
+    let mode = how.mode();
     let (at, len) = (offset(at)?, offset(len)?);
     retry(|| {
         // SAFETY: takes no pointers.

@@ -1,11 +1,13 @@
-//! Reads through io_uring: the kernel fills the buffers while the thread goes on.
+//! Requests through io_uring: the kernel carries them out while the thread goes on.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, opcode, squeue, types};
 
 use super::buffer::Buffer;
+use super::falloc::Falloc;
 
 /// The most requests that one ring has under way.
 const MAX_ENTRIES: u32 = 4096;
@@ -14,28 +16,50 @@ const MAX_PIECES: usize = 1024;
 /// The most bytes that one request may have; the kernel's own limit is a little below 2 GiB.
 const MAX_BYTES: u64 = 1 << 30;
 
+/// What the kernel is to do with a file. Offsets are those of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Fill the buffer from there.
+    Read(u64),
+    /// Write the buffer there.
+    Write(u64),
+    /// `fallocate` on an offset and a length.
+    Space(Falloc, u64, u64),
+    /// `fdatasync`.
+    DataSync,
+}
+
 /// What a request keeps alive until the kernel is done with it.
-pub(crate) trait Keep {
-    /// The file to read from. It stays open as long as the value lives.
+pub(crate) trait Keep: Send {
+    /// The file. It stays open as long as the value lives.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The kernel is done: what only it needed is let go. Waits for nothing.
+    fn ended(&mut self);
 }
 
 /// A request that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended<T> {
-    pub(crate) buffer: Buffer,
+    /// Of a read or write.
+    pub(crate) buffer: Option<Buffer>,
     pub(crate) keep: T,
-    /// Bytes read, or a negative errno.
+    /// Bytes read or written, 0 of other calls, or a negative errno.
     pub(crate) result: i32,
 }
+
+/// A buffer and what is kept that the ring could not take.
+pub(crate) type Refused<T> = Box<(Option<Buffer>, T)>;
 
 /// A ring with the requests that it holds.
 pub(crate) struct Ring<T: Keep> {
     ring: IoUring,
-    slots: Vec<Option<(Buffer, T)>>,
+    slots: Vec<Option<(Option<Buffer>, T)>>,
     free: Vec<usize>,
     /// Requests that the kernel has not been told of.
     unsent: usize,
+    /// Requests that have ended and were not taken.
+    done: VecDeque<Ended<T>>,
 }
 
 impl<T: Keep> Ring<T> {
@@ -49,7 +73,16 @@ impl<T: Keep> Ring<T> {
         let ring = IoUring::builder().dontfork().build(entries)?;
         let mut probe = io_uring::Probe::new();
         ring.submitter().register_probe(&mut probe)?;
-        if !probe.is_supported(opcode::Read::CODE) || !ring.params().is_feature_nodrop() {
+        let needed = [
+            opcode::Read::CODE,
+            opcode::Readv::CODE,
+            opcode::Write::CODE,
+            opcode::Writev::CODE,
+            opcode::Fallocate::CODE,
+            opcode::Fsync::CODE,
+        ];
+        let all = needed.into_iter().all(|code| probe.is_supported(code));
+        if !all || !ring.params().is_feature_nodrop() {
             return Err(io::Error::from_raw_os_error(libc::ENOSYS));
         }
         ring.submitter().register_eventfd(event.as_raw_fd())?;
@@ -59,43 +92,37 @@ impl<T: Keep> Ring<T> {
             slots: (0..count).map(|_| None).collect(),
             free: (0..count).rev().collect(),
             unsent: 0,
+            done: VecDeque::with_capacity(count),
         })
     }
 
-    /// Requests that have not ended, or whose end was not looked at.
+    /// Requests that the kernel may still be at.
     pub(crate) fn in_flight(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Queues a read into `buffer` from `offset` of the file that `keep` holds; [`Ring::send`]
-    /// tells the kernel. Gives both back where the ring cannot take it.
-    pub(crate) fn read(
+    /// Queues a call on the file that `keep` holds; reads and writes have a buffer, other calls none.
+    /// [`Ring::send`] tells the kernel. Gives both back where the ring cannot take it.
+    pub(crate) fn start(
         &mut self,
-        buffer: Buffer,
+        call: Call,
+        buffer: Option<Buffer>,
         keep: T,
-        offset: u64,
-    ) -> Result<(), Box<(Buffer, T)>> {
+    ) -> Result<(), Refused<T>> {
         let fd = keep.fd().map(|fd| types::Fd(fd.as_raw_fd()));
-        let fits = buffer.iovecs().len() <= MAX_PIECES && buffer.len() <= MAX_BYTES;
-        let (Some(fd), true) = (fd, fits) else {
+        let fits = |buffer: &Buffer| {
+            buffer.iovecs().len() <= MAX_PIECES && (1..=MAX_BYTES).contains(&buffer.len())
+        };
+        let entry = fd
+            .filter(|_| !self.free.is_empty() && buffer.as_ref().is_none_or(fits))
+            .and_then(|fd| entry(fd, call, buffer.as_ref()));
+        let (Some(entry), Some(slot)) = (entry, self.free.pop()) else {
             return Err(Box::new((buffer, keep)));
         };
-        let Some(slot) = self.free.pop() else {
-            return Err(Box::new((buffer, keep)));
-        };
-        // The list of pieces is taken from where it stays.
-        let (buffer, _) = self.slots[slot].insert((buffer, keep));
-        let entry = match buffer.iovecs() {
-            [one] => opcode::Read::new(fd, one.iov_base.cast(), one.iov_len as u32)
-                .offset(offset)
-                .build(),
-            many => opcode::Readv::new(fd, many.as_ptr(), many.len() as u32)
-                .offset(offset)
-                .build(),
-        };
+        self.slots[slot] = Some((buffer, keep));
         let entry = entry.user_data(slot as u64);
-        // SAFETY: the slot keeps the memory, the list of pieces and the descriptor until the
-        // completion was seen; the slots are never moved, and dropping the ring waits.
+        // SAFETY: the slot keeps the memory, the list of pieces (which stays where it is while its
+        // buffer moves) and the descriptor until the completion was seen; dropping the ring waits.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         if pushed.is_err() {
             self.free.push(slot);
@@ -121,15 +148,15 @@ impl<T: Keep> Ring<T> {
         Ok(())
     }
 
-    /// The next request that has ended.
-    pub(crate) fn next(&mut self) -> Option<Ended<T>> {
-        loop {
-            let completion = self.ring.completion().next()?;
+    /// Takes note of the requests that have ended.
+    pub(crate) fn collect(&mut self) {
+        while let Some(completion) = self.ring.completion().next() {
             let slot = completion.user_data() as usize;
             let ended = self.slots.get_mut(slot).and_then(Option::take);
-            if let Some((buffer, keep)) = ended {
+            if let Some((buffer, mut keep)) = ended {
                 self.free.push(slot);
-                return Some(Ended {
+                keep.ended();
+                self.done.push_back(Ended {
                     buffer,
                     keep,
                     result: completion.result(),
@@ -137,19 +164,63 @@ impl<T: Keep> Ring<T> {
             }
         }
     }
+
+    /// The next request that has ended.
+    pub(crate) fn next(&mut self) -> Option<Ended<T>> {
+        if self.done.is_empty() {
+            self.collect();
+        }
+        self.done.pop_front()
+    }
+
+    /// Waits until the kernel is done with all requests.
+    pub(crate) fn finish(&mut self) {
+        while self.in_flight() > 0 {
+            let waited = super::retry(|| self.ring.submit_and_wait(1));
+            self.collect();
+            if waited.is_err() && self.in_flight() > 0 {
+                // The kernel may still write there: memory that nobody frees is the lesser evil.
+                std::mem::forget(std::mem::take(&mut self.slots));
+                self.free.clear();
+                return;
+            }
+        }
+    }
+}
+
+/// The call as the kernel takes it; None where it must have a buffer and has none.
+fn entry(fd: types::Fd, call: Call, buffer: Option<&Buffer>) -> Option<squeue::Entry> {
+    Some(match (call, buffer.map(Buffer::iovecs)) {
+        (Call::Read(at), Some([one])) => {
+            opcode::Read::new(fd, one.iov_base.cast(), one.iov_len as u32)
+                .offset(at)
+                .build()
+        }
+        (Call::Read(at), Some(many)) => opcode::Readv::new(fd, many.as_ptr(), many.len() as u32)
+            .offset(at)
+            .build(),
+        (Call::Write(at), Some([one])) => {
+            opcode::Write::new(fd, one.iov_base.cast_const().cast(), one.iov_len as u32)
+                .offset(at)
+                .build()
+        }
+        (Call::Write(at), Some(many)) => opcode::Writev::new(fd, many.as_ptr(), many.len() as u32)
+            .offset(at)
+            .build(),
+        (Call::Space(how, at, len), _) => opcode::Fallocate::new(fd, len)
+            .offset(at)
+            .mode(how.mode())
+            .build(),
+        (Call::DataSync, _) => opcode::Fsync::new(fd)
+            .flags(types::FsyncFlags::DATASYNC)
+            .build(),
+        (Call::Read(_) | Call::Write(_), None) => return None,
+    })
 }
 
 impl<T: Keep> Drop for Ring<T> {
     fn drop(&mut self) {
-        while self.in_flight() > 0 {
-            let waited = super::retry(|| self.ring.submit_and_wait(1));
-            while self.next().is_some() {}
-            if waited.is_err() && self.in_flight() > 0 {
-                // The kernel may still write there: memory that nobody frees is the lesser evil.
-                std::mem::forget(std::mem::take(&mut self.slots));
-                return;
-            }
-        }
+        self.finish();
     }
 }
 

@@ -16,7 +16,7 @@ use crate::crypto::luks::{Header, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
+    Amend, BackingRef, Below, Check, Compress, Features, FlushBy, Format, FormatDriver, FormatInfo, IoGuard,
     LongIoGuard, OpenContext,
 };
 use crate::options::{OptionKind, OptionSpec};
@@ -209,6 +209,10 @@ impl Format for Luks {
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         self.writable()?.discard(offset, len)
+    }
+
+    fn flush_by(&self, durability: Durability) -> FlushBy {
+        FlushBy::of(StorageSlot::MAIN, self.storage.sync_by(durability))
     }
 
     fn flush(&self, durability: Durability) -> Result<()> {

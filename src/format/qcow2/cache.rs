@@ -338,8 +338,8 @@ impl Cache {
         (slices * self.slice_bytes) as u64
     }
 
-    #[cfg(test)]
-    fn is_dirty(&self, class: Class) -> bool {
+    /// Whether slices of a class wait to be written.
+    pub(super) fn is_dirty(&self, class: Class) -> bool {
         !self.dirty_set(class).lock().is_empty()
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingRef, Below, Bitmaps, Check, Compress, Features, Format, FormatDriver, FormatInfo,
+    Amend, BackingRef, Below, Bitmaps, Check, Compress, Features, FlushBy, Format, FormatDriver, FormatInfo,
     IoGuard, LongIoGuard, OpenContext, Overlay, Snapshots,
 };
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -88,6 +88,22 @@ impl Format for Qcow2 {
             && self.is_prepared.load(Ordering::Acquire)
             && self.data_storage().writes_to_memory()
             && self.is_in_place_now(offset, len)
+    }
+
+    fn overwrites_at(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+        self.place_now(offset, len)
+    }
+
+    fn overwritten(&self, offset: u64, len: u64) {
+        self.record(offset, len);
+    }
+
+    fn flush_by(&self, durability: Durability) -> FlushBy {
+        self.way_to_flush(durability)
+    }
+
+    fn flush_failed(&self) {
+        self.lost.store(true, Ordering::Release);
     }
 
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {

@@ -125,6 +125,25 @@ impl Qcow2 {
         true
     }
 
+    /// As [`Self::in_place_run`], from tables in memory, where the run covers the whole range: its host
+    /// offset.
+    pub(super) fn in_place_now(&self, offset: u64, len: u64) -> Option<u64> {
+        let end = self.check_range(offset, len).ok()?;
+        let first = self.piece_now(offset, end).ok()??;
+        let (ExtentKind::Data { host_offset, .. }, true) = (first.kind, first.owned) else {
+            return None;
+        };
+        let mut run = first.len;
+        while offset + run < end {
+            let next = self.piece_now(offset + run, end).ok()??;
+            if !next.owned || !continues(first.kind, run, next.kind) {
+                return None;
+            }
+            run += next.len;
+        }
+        Some(host_offset)
+    }
+
     /// The host offset and length of the longest run that can be overwritten in place, if any.
     pub(super) fn in_place_run(&self, offset: u64, len: u64) -> Result<Option<(u64, u64)>> {
         let end = offset + len;

@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageSlot;
+use crate::format::FlushBy;
 use crate::storage::Durability;
 use crate::trace::{self, Event};
 
@@ -72,12 +74,42 @@ impl Qcow2 {
         if self.read_only {
             return Ok(());
         }
-        trace::emit(Event::Qcow2Flush, || {
-            format!("file={:?} durability={durability:?}", self.storage.name())
-        });
+        self.trace_flush(durability);
         self.check_lost()?;
         self.write_metadata(!self.lazy(), durability)?;
         self.reclaim()
+    }
+
+    fn trace_flush(&self, durability: Durability) {
+        trace::emit(Event::Qcow2Flush, || {
+            format!("file={:?} durability={durability:?}", self.storage.name())
+        });
+    }
+
+    /// How [`Self::flush_all`] would go: a sync alone where no metadata waits and none is being written.
+    pub(super) fn way_to_flush(&self, durability: Durability) -> FlushBy {
+        if self.read_only {
+            return FlushBy::Nothing;
+        }
+        let lost = self.lost.load(Ordering::Acquire);
+        let (Some(_pass), false, false) = (self.pass.try_lock(), lost, self.has_data_file) else {
+            return FlushBy::Call;
+        };
+        let counted = self.lazy()
+            || !self.cache.is_dirty(Class::Refcount)
+                && self
+                    .alloc
+                    .try_lock()
+                    .is_some_and(|alloc| alloc.table_dirty.is_empty());
+        let clean = counted
+            && self.limbo.waiting() == 0
+            && !self.cache.is_dirty(Class::L2)
+            && self.l1_dirty.lock().is_empty();
+        if !clean {
+            return FlushBy::Call;
+        }
+        self.trace_flush(durability);
+        FlushBy::of(StorageSlot::MAIN, self.storage.sync_by(durability))
     }
 
     /// Writes metadata out when too much of it waits. Call it with no lock held.

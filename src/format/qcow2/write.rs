@@ -4,8 +4,10 @@
 use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::Result;
+use crate::extent::StorageSlot;
 use crate::format::Below;
 
 use super::cache::Slice;
@@ -85,16 +87,40 @@ impl Qcow2 {
         Ok(len)
     }
 
-    /// Refuses to write guest data over metadata.
-    pub(super) fn check_data_place(&self, host: u64, len: u64) -> Result<()> {
+    /// Where a write to the range does what [`Self::write_in_place`] does with all of it, as far as tables
+    /// in memory show. Whatever else may come of it, an error for one, is found by the way that waits.
+    pub(super) fn place_now(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+        let ready = self.is_prepared.load(Ordering::Acquire) && self.check_writable().is_ok();
+        if !ready || self.encrypted {
+            return None;
+        }
+        // Looked up once: what another look finds may belong to a snapshot.
+        let host = self.in_place_now(offset, len)?;
+        let slot = if self.has_data_file {
+            StorageSlot::DATA
+        } else {
+            StorageSlot::MAIN
+        };
+        self.metadata_at(host, len)
+            .is_none()
+            .then_some((slot, host))
+    }
+
+    /// What metadata stands in a range of the storage of guest data.
+    fn metadata_at(&self, host: u64, len: u64) -> Option<&'static str> {
         if self.has_data_file {
-            return Ok(());
+            return None;
         }
         let bits = self.layout.cluster_bits();
         let end = host
             .saturating_add(len)
             .div_ceil(self.layout.cluster_size());
-        match self.meta.overlap(host >> bits..end) {
+        self.meta.overlap(host >> bits..end)
+    }
+
+    /// Refuses to write guest data over metadata.
+    pub(super) fn check_data_place(&self, host: u64, len: u64) -> Result<()> {
+        match self.metadata_at(host, len) {
             None => Ok(()),
             Some(what) => Err(self.corruption(
                 format!("Preventing invalid write on metadata (overlaps with {what})"),

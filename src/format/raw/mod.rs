@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{
-    BackingRef, Below, Check, Compress, Features, Format, FormatDriver, FormatInfo, IoGuard,
-    LongIoGuard, OpenContext, Probe,
+    BackingRef, Below, Check, Compress, Features, FlushBy, Format, FormatDriver, FormatInfo,
+    IoGuard, LongIoGuard, OpenContext, Probe,
 };
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -191,9 +191,21 @@ impl Format for Raw {
         self.locate(offset, len).map(Some)
     }
 
-    fn overwrites_now(&self, offset: u64, _len: u64) -> bool {
+    fn overwrites_now(&self, offset: u64, len: u64) -> bool {
+        self.passes_on(offset, len).is_some() && self.storage.writes_to_memory()
+    }
+
+    fn overwrites_at(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+        self.passes_on(offset, len)
+    }
+
+    fn passes_on(&self, offset: u64, _len: u64) -> Option<(StorageSlot, u64)> {
         let guarded = self.guard.is_some() && offset < PROBE_BYTES as u64;
-        !guarded && self.storage.writes_to_memory()
+        (!guarded).then(|| (StorageSlot::MAIN, self.host(offset)))
+    }
+
+    fn flush_by(&self, durability: Durability) -> FlushBy {
+        FlushBy::of(StorageSlot::MAIN, self.storage.sync_by(durability))
     }
 
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {

@@ -1,11 +1,12 @@
 //! Direct I/O: aligned requests go straight to the kernel, others through a bounce buffer.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::FileStorage;
-use super::ranges::Ranges;
+use super::ranges::{LentRange, RangeGuard, Ranges};
 use crate::storage::traits::Limits;
 use crate::sys::dio::DioAlign;
 use crate::sys::{AlignedBuf, falloc, rw};
@@ -19,7 +20,7 @@ const KEPT: usize = 4;
 #[derive(Debug)]
 pub(super) struct Direct {
     align: DioAlign,
-    ranges: Ranges,
+    ranges: Arc<Ranges>,
     pool: Mutex<Vec<AlignedBuf>>,
 }
 
@@ -27,7 +28,7 @@ impl Direct {
     pub(super) fn new(align: DioAlign) -> Self {
         Self {
             align,
-            ranges: Ranges::default(),
+            ranges: Arc::default(),
             pool: Mutex::default(),
         }
     }
@@ -47,8 +48,14 @@ impl Direct {
 
     /// Excludes read-modify-writes of blocks that the range touches, for calls that change the
     /// file by other means than writing.
-    pub(super) fn enter(&self, start: u64, end: u64) -> super::ranges::RangeGuard<'_> {
+    pub(super) fn enter(&self, start: u64, end: u64) -> RangeGuard<'_> {
         self.ranges.enter(self.down(start), self.up(end), false)
+    }
+
+    /// As [`Self::enter`], for a change that ends when nobody waits for it; None where it would have to
+    /// wait for its turn.
+    pub(super) fn lend(&self, start: u64, end: u64) -> Option<LentRange> {
+        Ranges::lend(&self.ranges, self.down(start), self.up(end))
     }
 
     fn down(&self, at: u64) -> u64 {

@@ -87,11 +87,26 @@ impl ExtentCache {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// For a change that ends when nobody waits for it.
+    pub(super) fn changing(&self) -> Changing {
+        Changing(self.generation.clone())
+    }
+
     fn lookup(&self, at: u64, len: u64) -> Option<StorageExtent> {
         let generation = self.generation();
         let runs = self.runs.lock();
         let run = runs.data.filter(|run| run.holds(at, generation))?;
         Some(data(len.min(run.end - at)))
+    }
+}
+
+/// A change that voids what is remembered when it has ended: when this is dropped.
+#[derive(Debug)]
+pub(super) struct Changing(Generation);
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
     }
 }
 

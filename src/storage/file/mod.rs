@@ -6,6 +6,7 @@ mod direct;
 mod expect;
 mod extents;
 mod io;
+mod lend;
 mod locks;
 mod open;
 mod ranges;
@@ -26,6 +27,7 @@ use parking_lot::RwLock;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
+use crate::storage::lend::{Lease, SpaceCall, SyncBy};
 use crate::storage::traits::{
     CacheMode, CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
@@ -146,11 +148,7 @@ impl FileStorage {
             {
                 Ok(())
             }
-            Err(error) => {
-                let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                self.sync_failed.store(errno, Ordering::Release);
-                Err(Error::io(&error))
-            }
+            Err(error) => self.note_sync(error.raw_os_error().unwrap_or(libc::EIO)),
         }
     }
 
@@ -223,14 +221,10 @@ impl Storage for FileStorage {
     }
 
     fn sync(&self, durability: Durability) -> Result<()> {
-        if durability != Durability::Synced || self.cache == CacheMode::Unsafe || self.read_only {
-            return Ok(());
+        match self.way_to_sync(durability) {
+            SyncBy::Nothing => Ok(()),
+            SyncBy::DataSync | SyncBy::Call => self.datasync(),
         }
-        self.check_sync()?;
-        if self.is_synced() {
-            return Ok(());
-        }
-        self.datasync()
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
@@ -285,6 +279,26 @@ impl Storage for FileStorage {
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fd())
+    }
+
+    fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>> {
+        self.lend(offset, len)
+    }
+
+    fn zeroing_call(&self, flags: ZeroFlags) -> Option<SpaceCall> {
+        self.call_to_zero(flags)
+    }
+
+    fn discarding_call(&self) -> Option<SpaceCall> {
+        self.call_to_discard()
+    }
+
+    fn sync_by(&self, durability: Durability) -> SyncBy {
+        self.way_to_sync(durability)
+    }
+
+    fn synced(&self, errno: i32) -> Result<()> {
+        self.note_sync(errno)
     }
 
     fn limits(&self) -> Limits {

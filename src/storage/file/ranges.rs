@@ -1,7 +1,15 @@
 //! Keeps writes apart that share a block of direct I/O: a read-modify-write of part of a block
 //! must not undo a neighbour's write.
 
-use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::settle::settle_all;
+
+/// How often somebody who waits for a lent range has it looked at whether its use has ended.
+const LOOK: Duration = Duration::from_micros(100);
 
 /// The ranges being written.
 #[derive(Debug, Default)]
@@ -15,12 +23,27 @@ struct Busy {
     start: u64,
     end: u64,
     exclusive: bool,
+    /// Its use ends when nobody waits for it.
+    lent: bool,
+}
+
+impl Busy {
+    fn excludes(&self, other: &Self) -> bool {
+        self.start < other.end && other.start < self.end && (self.exclusive || other.exclusive)
+    }
 }
 
 /// A range being written, until dropped.
 #[derive(Debug)]
 pub(super) struct RangeGuard<'a> {
     ranges: &'a Ranges,
+    mine: Busy,
+}
+
+/// As [`RangeGuard`], without a borrow.
+#[derive(Debug)]
+pub(super) struct LentRange {
+    ranges: Arc<Ranges>,
     mine: Busy,
 }
 
@@ -31,26 +54,63 @@ impl Ranges {
             start,
             end,
             exclusive,
+            lent: false,
         };
         let mut busy = self.busy.lock();
-        while busy
-            .iter()
-            .any(|other| other.start < end && start < other.end && (exclusive || other.exclusive))
-        {
-            self.freed.wait(&mut busy);
+        loop {
+            let mut others = busy.iter().filter(|other| other.excludes(&mine));
+            match others.next() {
+                None => break,
+                Some(other) if other.lent || others.any(|other| other.lent) => {
+                    MutexGuard::unlocked(&mut busy, settle_all);
+                    if busy.iter().any(|other| other.excludes(&mine)) {
+                        self.freed.wait_for(&mut busy, LOOK);
+                    }
+                }
+                Some(_) => self.freed.wait(&mut busy),
+            }
         }
         busy.push(mine);
         RangeGuard { ranges: self, mine }
+    }
+
+    /// As [`Ranges::enter`], not exclusive; None where that would wait.
+    pub(super) fn lend(ranges: &Arc<Self>, start: u64, end: u64) -> Option<LentRange> {
+        let mine = Busy {
+            start,
+            end,
+            exclusive: false,
+            lent: true,
+        };
+        let mut busy = ranges.busy.lock();
+        if busy.iter().any(|other| other.excludes(&mine)) {
+            return None;
+        }
+        busy.push(mine);
+        Some(LentRange {
+            ranges: ranges.clone(),
+            mine,
+        })
+    }
+
+    fn leave(&self, mine: Busy) {
+        let mut busy = self.busy.lock();
+        if let Some(at) = busy.iter().position(|other| *other == mine) {
+            busy.swap_remove(at);
+        }
+        drop(busy);
+        self.freed.notify_all();
     }
 }
 
 impl Drop for RangeGuard<'_> {
     fn drop(&mut self) {
-        let mut busy = self.ranges.busy.lock();
-        if let Some(at) = busy.iter().position(|other| *other == self.mine) {
-            busy.swap_remove(at);
-        }
-        drop(busy);
-        self.ranges.freed.notify_all();
+        self.ranges.leave(self.mine);
+    }
+}
+
+impl Drop for LentRange {
+    fn drop(&mut self) {
+        self.ranges.leave(self.mine);
     }
 }

@@ -1,0 +1,202 @@
+//! What the kernel can do by itself of a request: one call on a host file, with all that must be kept
+//! until it has ended.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::extent::ExtentKind;
+use crate::format::{FlushBy, LongIoGuard};
+use crate::image::Image;
+use crate::image::plan::DetectZeroes;
+use crate::storage::{Lease, SpaceCall, Storage, ZeroFlags};
+use crate::sys::falloc::Falloc;
+use crate::sys::uring::Call;
+
+/// A call on the file of a storage that does what a request asks for.
+#[derive(Debug)]
+pub(crate) struct HostCall {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) call: Call,
+    /// The guest range, offset and length, that the call changes.
+    change: Option<(u64, u64)>,
+    lease: Option<Box<dyn Lease>>,
+    held: Option<LongIoGuard>,
+}
+
+impl HostCall {
+    /// The kernel is done: others need not wait any more.
+    pub(crate) fn ended(&mut self) {
+        self.lease = None;
+        self.held = None;
+    }
+}
+
+impl Image {
+    /// A read of a range that is one run in a host file.
+    ///
+    /// # Errors
+    /// As [`crate::format::Format::map`].
+    pub(super) fn host_read(
+        &self,
+        bufs: &[IoSliceMut<'_>],
+        offset: u64,
+        total: u64,
+    ) -> Result<Option<HostCall>> {
+        // Taken before the look at the mapping: from then on what it names keeps its contents.
+        let held = self.format.begin_long_io();
+        let Some(extent) = self.format.locate_now(offset, total)? else {
+            return Ok(None);
+        };
+        let ExtentKind::Data { slot, host_offset } = extent.kind else {
+            return Ok(None);
+        };
+        let storage = self.format.storage(slot)?;
+        let fits = extent.len >= total
+            && storage.as_fd().is_some()
+            && suits(&**storage, bufs.iter().map(|buf| &**buf), host_offset);
+        Ok(fits.then(|| HostCall {
+            storage: storage.clone(),
+            call: Call::Read(host_offset),
+            change: None,
+            lease: None,
+            held: Some(held),
+        }))
+    }
+
+    /// A write that overwrites one run of a host file.
+    pub(crate) fn host_write(&self, bufs: &[IoSlice<'_>], offset: u64) -> Option<HostCall> {
+        let total = bufs
+            .iter()
+            .fold(0u64, |sum, buf| sum.saturating_add(buf.len() as u64));
+        let plain = self.settings.detect_zeroes == DetectZeroes::Off
+            && self.format.request_alignment() <= 1;
+        if !plain || !self.changes_later(offset, total) {
+            return None;
+        }
+        let held = self.format.begin_long_io();
+        let (slot, host_offset) = self.format.overwrites_at(offset, total)?;
+        let storage = self.format.storage(slot).ok()?;
+        if !suits(&**storage, bufs.iter().map(|buf| &**buf), host_offset) {
+            return None;
+        }
+        let lease = storage.lease(host_offset, total)?;
+        self.format.overwritten(offset, total);
+        Some(HostCall {
+            storage: storage.clone(),
+            call: Call::Write(host_offset),
+            change: Some((offset, total)),
+            lease: Some(lease),
+            held: Some(held),
+        })
+    }
+
+    /// Zeroing or discarding (no flags) of a range that is one call on a host file.
+    pub(crate) fn host_space(
+        &self,
+        offset: u64,
+        len: u64,
+        zero: Option<ZeroFlags>,
+    ) -> Option<HostCall> {
+        let ignored = self.settings.ignore_discard;
+        if !self.changes_later(offset, len) || zero.is_none() && ignored {
+            return None;
+        }
+        let held = self.format.begin_long_io();
+        let (slot, host_offset) = self.format.passes_on(offset, len)?;
+        let storage = self.format.storage(slot).ok()?;
+        let call = match zero {
+            None => storage.discarding_call(),
+            Some(flags) if ignored => storage.zeroing_call(flags - ZeroFlags::MAY_UNMAP),
+            Some(flags) => storage.zeroing_call(flags),
+        };
+        let how = match call? {
+            SpaceCall::ZeroRange => Falloc::ZeroKeepSize,
+            SpaceCall::PunchHole => Falloc::PunchHole,
+        };
+        let lease = storage.lease(host_offset, len)?;
+        Some(HostCall {
+            storage: storage.clone(),
+            call: Call::Space(how, host_offset, len),
+            change: None,
+            lease: Some(lease),
+            held: Some(held),
+        })
+    }
+
+    /// A flush: a sync of a file, or nothing at all.
+    pub(crate) fn host_flush(&self) -> HostFlush {
+        if !self.writable {
+            return HostFlush::Done;
+        }
+        let slot = match self.format.flush_by(self.settings.cache.durability()) {
+            FlushBy::Nothing => return HostFlush::Done,
+            FlushBy::Call => return HostFlush::Waits,
+            FlushBy::Sync(slot) => slot,
+        };
+        match self.format.storage(slot) {
+            Ok(storage) if storage.as_fd().is_some() => HostFlush::Host(HostCall {
+                storage: storage.clone(),
+                call: Call::DataSync,
+                change: None,
+                lease: None,
+                held: None,
+            }),
+            _ => HostFlush::Waits,
+        }
+    }
+
+    /// Takes note of a change that has ended, with whatever success.
+    pub(crate) fn host_changed(&self, host: &HostCall) {
+        if let Some((offset, len)) = host.change {
+            self.format.overwritten(offset, len);
+        }
+    }
+
+    /// Takes note of a sync that has ended with that errno, or 0.
+    ///
+    /// # Errors
+    /// As [`Image::flush`].
+    pub(crate) fn host_synced(&self, host: &HostCall, errno: i32) -> Result<()> {
+        let synced = host.storage.synced(errno);
+        if synced.is_err() {
+            self.format.flush_failed();
+        }
+        synced
+    }
+
+    /// Whether a change of the range may be made while nobody waits for it.
+    fn changes_later(&self, offset: u64, len: u64) -> bool {
+        self.writable
+            && !self.settings.cache.write_through()
+            && len > 0
+            && self.check_range(offset, len).is_ok()
+    }
+}
+
+/// How a flush can be carried out.
+#[derive(Debug)]
+pub(crate) enum HostFlush {
+    /// There is nothing to flush.
+    Done,
+    /// By this call.
+    Host(HostCall),
+    /// It takes a flush that may wait.
+    Waits,
+}
+
+/// Whether the storage takes a request of these buffers as it is.
+fn suits<'a>(
+    storage: &dyn Storage,
+    bufs: impl IntoIterator<Item = &'a [u8]>,
+    host_offset: u64,
+) -> bool {
+    let limits = storage.limits();
+    let unit = u64::from(limits.request_alignment.max(1));
+    let memory = limits.memory_alignment.max(1) as usize;
+    host_offset.is_multiple_of(unit)
+        && bufs.into_iter().all(|buf| {
+            (buf.len() as u64).is_multiple_of(unit)
+                && (buf.as_ptr() as usize).is_multiple_of(memory)
+        })
+}
