@@ -22,6 +22,6 @@ pub use driver::{
 pub use inspect::{InspectContext, Inspection};
 pub use io_guard::{IoGuard, LongIoGuard};
 pub use traits::{
-    BackingRef, Below, Blank, Bulk, Check, CheckReport, Compress, FlushBy, Format, FormatInfo, Opener,
-    RepairMode, SnapshotInfo, ZeroBelow,
+    BackingRef, Below, Blank, Bulk, Check, CheckReport, Compress, FlushBy, Format, FormatInfo,
+    Opener, RepairMode, SnapshotInfo, ZeroBelow,
 };

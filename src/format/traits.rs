@@ -110,6 +110,15 @@ pub trait Format: Send + Sync + Debug {
     /// the run was remapped meanwhile and has to be mapped again.
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
+    /// As [`Format::read_encoded`] where that needs not wait; false leaves the buffer undefined.
+    ///
+    /// # Errors
+    /// As [`Format::read_encoded`].
+    fn read_encoded_now(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        let _ = (buf, offset);
+        Ok(false)
+    }
+
     /// Guards host clusters that a mapping names from being reused while I/O on them runs.
     /// Take it before [`Format::map`], keep it until the I/O is done.
     fn begin_io(&self) -> IoGuard<'_>;

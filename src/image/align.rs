@@ -30,8 +30,25 @@ fn around(format: &dyn Format, offset: u64, len: u64) -> Option<(u64, u64)> {
 
 /// Reads bytes that the format encodes.
 pub(super) fn read_encoded(format: &dyn Format, buf: &mut [u8], offset: u64) -> Result<()> {
+    let read = |units: &mut [u8], at: u64| format.read_encoded(units, at).map(|()| true);
+    read_units(format, buf, offset, read).map(drop)
+}
+
+/// As [`read_encoded`] where that needs not wait; false leaves the buffer undefined.
+pub(super) fn read_encoded_now(format: &dyn Format, buf: &mut [u8], offset: u64) -> Result<bool> {
+    let read = |units: &mut [u8], at: u64| format.read_encoded_now(units, at);
+    read_units(format, buf, offset, read)
+}
+
+/// Fills `buf` by reading whole units; false as soon as `read` says so.
+fn read_units(
+    format: &dyn Format,
+    buf: &mut [u8],
+    offset: u64,
+    read: impl Fn(&mut [u8], u64) -> Result<bool>,
+) -> Result<bool> {
     if around(format, offset, buf.len() as u64).is_none() {
-        return format.read_encoded(buf, offset);
+        return read(buf, offset);
     }
     let mut done = 0;
     let mut bounce = Vec::new();
@@ -40,14 +57,16 @@ pub(super) fn read_encoded(format: &dyn Format, buf: &mut [u8], offset: u64) -> 
         let part = rest.len().min(STEP as usize);
         let (start, len) = around(format, at, part as u64).unwrap_or((at, part as u64));
         bounce.resize(len as usize, 0);
-        format.read_encoded(&mut bounce, start)?;
+        if !read(&mut bounce, start)? {
+            return Ok(false);
+        }
         let skip = (at - start) as usize;
         for (to, from) in rest.iter_mut().zip(bounce.iter().skip(skip)).take(part) {
             *to = *from;
         }
         done += part;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Writes any range.

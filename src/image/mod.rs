@@ -22,8 +22,8 @@ mod write;
 pub use adapter::ImageStorage;
 pub(crate) use file::lock_for_writing;
 pub use file::{lock_for_inspection, open_file};
-pub use names::BackingFile;
 pub(crate) use kernel::{HostCall, HostFlush};
+pub use names::BackingFile;
 pub(crate) use now::ReadNow;
 
 pub(crate) use host::{FileId, fd_id, file_id, path_id};

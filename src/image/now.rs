@@ -4,6 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 
 use crate::error::Result;
 use crate::extent::ExtentKind;
+use crate::image::align;
 use crate::image::kernel::HostCall;
 use crate::image::plan::DetectZeroes;
 use crate::image::{Backing, Image};
@@ -20,19 +21,31 @@ pub(crate) enum ReadNow {
 }
 
 impl Image {
-    /// As [`Image::read_vectored_at`] where that needs not wait; else the buffers are undefined.
+    /// As [`Image::read_vectored_at`] where that needs not wait, nor decode or decrypt more than `work`
+    /// bytes; else the buffers are undefined.
     ///
     /// # Errors
     /// As [`Image::read_at`].
-    pub(crate) fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<ReadNow> {
+    pub(crate) fn read_now(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        offset: u64,
+        mut work: u64,
+    ) -> Result<ReadNow> {
         let total = bufs
             .iter()
             .fold(0u64, |sum, buf| sum.saturating_add(buf.len() as u64));
         self.check_range(offset, total)?;
-        self.layer_now(bufs, offset, total)
+        self.layer_now(bufs, offset, total, &mut work)
     }
 
-    fn layer_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64, total: u64) -> Result<ReadNow> {
+    fn layer_now(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        offset: u64,
+        total: u64,
+        work: &mut u64,
+    ) -> Result<ReadNow> {
         let _held = self.format.begin_io();
         let mut done = 0;
         while done < total {
@@ -41,19 +54,13 @@ impl Image {
                 return Ok(ReadNow::Waits);
             };
             let len = extent.len.min(total - done);
-            let ended = if len == total {
-                return self.run_now(bufs, extent.kind, at, len);
-            } else if let ([buf], Ok(from), Ok(size)) =
-                (&mut *bufs, usize::try_from(done), usize::try_from(len))
-                && let Some(part) = buf.get_mut(from..from + size)
-                && size > 0
-            {
-                self.run_now(&mut [IoSliceMut::new(part)], extent.kind, at, len)?
-            } else {
-                // Several buffers over several runs.
-                ReadNow::Waits
-            };
-            if !matches!(ended, ReadNow::Done) {
+            if len == total {
+                return self.run_now(bufs, extent.kind, at, len, work);
+            }
+            let ended = with_part(bufs, done, len, |part| {
+                self.run_now(part, extent.kind, at, len, work)
+            })?;
+            if !matches!(ended, ReadNow::Done) || len == 0 {
                 return Ok(ReadNow::Waits);
             }
             done += len;
@@ -68,6 +75,7 @@ impl Image {
         kind: ExtentKind,
         offset: u64,
         len: u64,
+        work: &mut u64,
     ) -> Result<ReadNow> {
         match kind {
             ExtentKind::Data { slot, host_offset } => {
@@ -78,20 +86,73 @@ impl Image {
                 Ok(read.map_or(ReadNow::Waits, ReadNow::Host))
             }
             ExtentKind::Zero { .. } => Ok(zeroed(bufs)),
-            ExtentKind::Unallocated { .. } => self.below_now(bufs, offset, len),
-            ExtentKind::Encoded { .. } => Ok(ReadNow::Waits),
+            ExtentKind::Unallocated { .. } => self.below_now(bufs, offset, len, work),
+            ExtentKind::Encoded { compressed } => self.encoded_now(bufs, offset, compressed, work),
         }
     }
 
-    fn below_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64, total: u64) -> Result<ReadNow> {
-        match &self.backing {
-            Backing::None => Ok(zeroed(bufs)),
-            Backing::Closed => Ok(ReadNow::Waits),
-            Backing::Open(base) => match base.len().saturating_sub(offset) {
-                0 => Ok(zeroed(bufs)),
-                left if left >= total => base.layer_now(bufs, offset, total),
-                _ => Ok(ReadNow::Waits),
-            },
+    /// Decodes a run where that is little work.
+    fn encoded_now(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        offset: u64,
+        compressed: bool,
+        work: &mut u64,
+    ) -> Result<ReadNow> {
+        // Of a compressed cluster, all is decoded for any part.
+        let unit = match self.format.cluster_size() {
+            Some(cluster) if compressed => u64::from(cluster.max(1)),
+            _ => 1,
+        };
+        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let end = offset.saturating_add(len as u64);
+        let whole = end.div_ceil(unit).saturating_mul(unit) - offset / unit * unit;
+        let Some(left) = work.checked_sub(whole) else {
+            return Ok(ReadNow::Waits);
+        };
+        *work = left;
+        let read = if let [one] = bufs {
+            align::read_encoded_now(&*self.format, one, offset)?
+        } else {
+            // In one go, so that no cluster is decoded for each of the buffers.
+            let mut bytes = vec![0; len];
+            let read = align::read_encoded_now(&*self.format, &mut bytes, offset)?;
+            let mut rest = bytes.as_slice();
+            for buf in bufs {
+                let (part, tail) = rest.split_at(buf.len());
+                buf.copy_from_slice(part);
+                rest = tail;
+            }
+            read
+        };
+        Ok(if read { ReadNow::Done } else { ReadNow::Waits })
+    }
+
+    fn below_now(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        offset: u64,
+        total: u64,
+        work: &mut u64,
+    ) -> Result<ReadNow> {
+        let base = match &self.backing {
+            Backing::None => return Ok(zeroed(bufs)),
+            Backing::Closed => return Ok(ReadNow::Waits),
+            Backing::Open(base) => base,
+        };
+        match base.len().saturating_sub(offset) {
+            0 => Ok(zeroed(bufs)),
+            left if left >= total => base.layer_now(bufs, offset, total, work),
+            left => {
+                with_part(bufs, left, total - left, |beyond| Ok(zeroed(beyond)))?;
+                let held = with_part(bufs, 0, left, |held| {
+                    base.layer_now(held, offset, left, work)
+                })?;
+                Ok(match held {
+                    ReadNow::Done => ReadNow::Done,
+                    ReadNow::Host(_) | ReadNow::Waits => ReadNow::Waits,
+                })
+            }
         }
     }
 
@@ -109,6 +170,29 @@ impl Image {
             && self.format.request_alignment() <= 1
             && self.format.overwrites_now(offset, total)
     }
+}
+
+/// Runs `read` with the `len` bytes of the buffers from `start` on.
+fn with_part<R>(
+    bufs: &mut [IoSliceMut<'_>],
+    start: u64,
+    len: u64,
+    read: impl FnOnce(&mut [IoSliceMut<'_>]) -> R,
+) -> R {
+    let (mut skip, mut left) = (start, len);
+    let mut part = |buf| {
+        let buf: &mut [u8] = buf;
+        let from = skip.min(buf.len() as u64);
+        let to = (from + left).min(buf.len() as u64);
+        skip -= from;
+        left -= to - from;
+        IoSliceMut::new(buf.get_mut(from as usize..to as usize).unwrap_or_default())
+    };
+    if let [one] = bufs {
+        return read(&mut [part(one)]);
+    }
+    let mut parts: Vec<_> = bufs.iter_mut().map(|buf| part(buf)).collect();
+    read(&mut parts)
 }
 
 fn zeroed(bufs: &mut [IoSliceMut<'_>]) -> ReadNow {

@@ -31,6 +31,12 @@ pub const MAX_DEPTH: u32 = 1 << 16;
 /// How soon a kernel is asked again that could not take a request.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// Bytes that are decoded or decrypted for one request on the thread that submits it, which takes about
+/// as long as to hand the request to another thread and back.
+const LITTLE_WORK: u64 = 16 << 10;
+/// The same where the request is the only one: threads would have nothing else to do meanwhile.
+const LONE_WORK: u64 = 128 << 10;
+
 /// What a queue works on: an image, perhaps behind a handle that a panic marks as unusable.
 pub trait Target: Send + Sync + Debug {
     /// The image.
@@ -183,7 +189,7 @@ impl Queue {
     /// [`Queue::wait`].
     pub fn submit(&mut self, token: u64, request: Request, more: bool) {
         match request {
-            Request::Read { buffer, offset } => self.read(token, buffer, offset),
+            Request::Read { buffer, offset } => self.read(token, buffer, offset, more),
             Request::Write {
                 buffer,
                 offset,
@@ -282,8 +288,14 @@ impl Queue {
         next
     }
 
-    fn read(&mut self, token: u64, mut buffer: Buffer, offset: u64) {
-        let result = match self.target.image().read_now(buffer.slices_mut(), offset) {
+    fn read(&mut self, token: u64, mut buffer: Buffer, offset: u64, more: bool) {
+        let work = if more || self.away > 0 {
+            LITTLE_WORK
+        } else {
+            LONE_WORK
+        };
+        let image = self.target.image();
+        let result = match image.read_now(buffer.slices_mut(), offset, work) {
             Ok(ReadNow::Done) => Ok(buffer.len()),
             Ok(ReadNow::Host(host)) => {
                 return self.to_kernel(token, Request::Read { buffer, offset }, Some(host));

@@ -239,6 +239,22 @@ impl Storage for CryptStorage {
         self.inner.drop_cache(self.base.saturating_add(offset), len);
     }
 
+    fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        let whole = |len: u64| len.is_multiple_of(SECTOR_LEN);
+        if !whole(offset) || !bufs.iter().all(|buf| whole(buf.len() as u64)) {
+            return Ok(false);
+        }
+        if !self.inner.read_now(bufs, self.host(offset)?)? {
+            return Ok(false);
+        }
+        let mut at = offset;
+        for buf in bufs {
+            self.cipher.decrypt(buf, at / SECTOR_LEN);
+            at += buf.len() as u64;
+        }
+        Ok(true)
+    }
+
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         // The bytes behind the descriptor are not the bytes of this storage.
         None

@@ -1,7 +1,7 @@
 //! The cipher of guest data that lies in clusters anywhere in a file.
 
 use std::cell::RefCell;
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
 use crate::crypto::luks::Volume;
@@ -105,6 +105,26 @@ impl DataCipher {
             }
             Ok(())
         })
+    }
+
+    /// As [`DataCipher::read`] of whole sectors where that needs not wait; false leaves the buffer
+    /// undefined.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub fn read_now(
+        &self,
+        storage: &dyn Storage,
+        buf: &mut [u8],
+        host: u64,
+        guest: u64,
+    ) -> Result<bool> {
+        let whole = host.is_multiple_of(SECTOR_LEN) && buf.len().is_multiple_of(SECTOR);
+        if !whole || !storage.read_now(&mut [IoSliceMut::new(buf)], host)? {
+            return Ok(false);
+        }
+        self.cipher.decrypt(buf, self.sector(host, guest));
+        Ok(true)
     }
 
     /// Encrypts the guest bytes at `guest`, in `bufs` one after the other, and writes them at `host`

@@ -7,6 +7,7 @@ mod header_area;
 mod info;
 mod inspect;
 
+use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,8 +17,8 @@ use crate::crypto::luks::{Header, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingRef, Below, Check, Compress, Features, FlushBy, Format, FormatDriver, FormatInfo, IoGuard,
-    LongIoGuard, OpenContext,
+    Amend, BackingRef, Below, Check, Compress, Features, FlushBy, Format, FormatDriver, FormatInfo,
+    IoGuard, LongIoGuard, OpenContext,
 };
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::crypt::CryptStorage;
@@ -183,6 +184,14 @@ impl Format for Luks {
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.plain()?.read_at(buf, offset)
+    }
+
+    fn locate_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+        self.map(offset, len).map(Some)
+    }
+
+    fn read_encoded_now(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        self.plain()?.read_now(&mut [IoSliceMut::new(buf)], offset)
     }
 
     fn begin_long_io(&self) -> LongIoGuard {

@@ -1,6 +1,6 @@
 //! Encrypted images: the cipher of an open image, and all I/O on guest data.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 
 use crate::crypto::luks::Volume;
 use crate::error::{Error, ErrorKind, Result};
@@ -84,6 +84,15 @@ impl Qcow2 {
         match self.cipher()? {
             None => storage.read_at(buf, host),
             Some(cipher) => cipher.read(&**storage, buf, host, guest),
+        }
+    }
+
+    /// As [`Self::read_data`] where that needs not wait.
+    pub(super) fn read_data_now(&self, buf: &mut [u8], host: u64, guest: u64) -> Result<bool> {
+        let storage = self.data_storage();
+        match self.cipher()? {
+            None => storage.read_now(&mut [IoSliceMut::new(buf)], host),
+            Some(cipher) => cipher.read_now(&**storage, buf, host, guest),
         }
     }
 

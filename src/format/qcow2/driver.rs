@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingRef, Below, Bitmaps, Check, Compress, Features, FlushBy, Format, FormatDriver, FormatInfo,
-    IoGuard, LongIoGuard, OpenContext, Overlay, Snapshots,
+    Amend, BackingRef, Below, Bitmaps, Check, Compress, Features, FlushBy, Format, FormatDriver,
+    FormatInfo, IoGuard, LongIoGuard, OpenContext, Overlay, Snapshots,
 };
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
@@ -124,6 +124,10 @@ impl Format for Qcow2 {
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.read_coded(buf, offset)
+    }
+
+    fn read_encoded_now(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        self.read_coded_now(buf, offset)
     }
 
     fn begin_long_io(&self) -> LongIoGuard {

@@ -2,6 +2,7 @@
 //! written new cluster keeps of its old contents.
 
 use std::cell::RefCell;
+use std::io::IoSliceMut;
 
 use crate::codec::Decoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -38,6 +39,59 @@ impl Qcow2 {
         self.decode(buf, offset, None)
     }
 
+    /// As [`Self::read_coded`] from tables and bytes in memory; false where that does not do.
+    pub(super) fn read_coded_now(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        let _guard = self.limbo.enter();
+        self.check_range(offset, buf.len() as u64)?;
+        let mut at = offset;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let Some(extent) = self.map_now(at, rest.len() as u64)? else {
+                return Ok(false);
+            };
+            let within = self.layout.in_cluster(at);
+            let len = match extent.kind {
+                ExtentKind::Encoded { .. } => extent.len.min(self.layout.cluster_size() - within),
+                _ => extent.len,
+            };
+            let (part, tail) = rest.split_at_mut(len as usize);
+            let read = match extent.kind {
+                ExtentKind::Data { host_offset, .. } => {
+                    self.read_data_now(part, host_offset, at)?
+                }
+                ExtentKind::Encoded { .. } => match self.compressed_now(at)? {
+                    Some(bytes) => self.decompress(bytes, part, within, at, |input| {
+                        let bufs = &mut [IoSliceMut::new(input)];
+                        self.storage.read_now(bufs, bytes.offset)
+                    })?,
+                    None => false,
+                },
+                _ => false,
+            };
+            if !read {
+                return Ok(false);
+            }
+            at += len;
+            rest = tail;
+        }
+        Ok(true)
+    }
+
+    /// Where the bytes of a compressed guest cluster are, if tables in memory say that it is one.
+    fn compressed_now(&self, guest: u64) -> Result<Option<CompressedRef>> {
+        let Some(table) = self.l2_table(guest)? else {
+            return Ok(None);
+        };
+        let Some((slice, index)) = self.l2_slice_now(table.offset(), guest) else {
+            return Ok(None);
+        };
+        let entry = slice.read(|words| Entry::load(words, &self.layout, index));
+        Ok(match self.checked_kind(entry, guest)? {
+            L2Kind::Compressed(bytes) => Some(bytes),
+            _ => None,
+        })
+    }
+
     /// Reads what was mapped as compressed, cluster by cluster.
     fn decode(&self, buf: &mut [u8], offset: u64, below: Option<&dyn Below>) -> Result<()> {
         let mut at = offset;
@@ -48,7 +102,11 @@ impl Qcow2 {
             let (part, tail) = rest.split_at_mut(len);
             let entry = self.entry(at)?;
             match self.checked_kind(entry, at)? {
-                L2Kind::Compressed(bytes) => self.decompress(bytes, part, within, at)?,
+                L2Kind::Compressed(bytes) => {
+                    self.decompress(bytes, part, within, at, |input| {
+                        self.storage.read_at(input, bytes.offset).map(|()| true)
+                    })?;
+                }
                 _ => self.read_layer(part, at, below)?,
             }
             at += len as u64;
@@ -57,16 +115,30 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Decompresses a cluster and copies out what starts `within` it.
-    fn decompress(&self, at: CompressedRef, buf: &mut [u8], within: u64, guest: u64) -> Result<()> {
+    /// Decompresses a cluster and copies out what starts `within` it; false where `load`, which reads
+    /// the compressed bytes, says so.
+    fn decompress(
+        &self,
+        at: CompressedRef,
+        buf: &mut [u8],
+        within: u64,
+        guest: u64,
+        load: impl FnOnce(&mut [u8]) -> Result<bool>,
+    ) -> Result<bool> {
         // Taken out while it is in use: the storage below may be an image with compressed clusters.
         let mut tools = DECODER.take();
-        let result = self.decompress_with(&mut tools, at, buf, within, guest);
+        tools.1.resize(at.len as usize, 0);
+        let result = match load(&mut tools.1) {
+            Ok(true) => self
+                .decode_cluster(&mut tools, at, buf, within, guest)
+                .map(|()| true),
+            other => other,
+        };
         DECODER.set(tools);
         result
     }
 
-    fn decompress_with(
+    fn decode_cluster(
         &self,
         (decoder, input, output): &mut (Decoder, Vec<u8>, Vec<u8>),
         at: CompressedRef,
@@ -74,8 +146,6 @@ impl Qcow2 {
         within: u64,
         guest: u64,
     ) -> Result<()> {
-        input.resize(at.len as usize, 0);
-        self.storage.read_at(input, at.offset)?;
         let cluster = self.layout.cluster_size() as usize;
         let decoded = if buf.len() == cluster {
             decoder.decode(self.compression(), input, buf)
