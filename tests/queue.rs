@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::Dir;
 use platter::queue::{Buffer, Queue, QueueOptions, Request};
 use platter::secret::{Secret, Secrets};
-use platter::storage::{CacheMode, ZeroFlags};
+use platter::storage::{CacheMode, CallbackStorage, Storage, ZeroFlags};
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 
 const SIZE: u64 = 4 << 20;
@@ -170,6 +170,169 @@ fn storm(image: Image, dir: &Dir, ring: bool, writable: bool) {
         .unwrap();
 }
 
+/// Bytes of the part of an image where requests clash; requests begin and end at multiples of `GRAIN`,
+/// which are seldom those of a sector.
+const ARENA: u64 = 1562 * GRAIN;
+const GRAIN: u64 = 128;
+
+/// A change of a range to one byte: when it was submitted, and when its completion was taken.
+struct Change {
+    start: u64,
+    end: u64,
+    byte: u8,
+    begun: u64,
+    ended: Option<u64>,
+    /// A discard need not change anything.
+    sure: bool,
+}
+
+/// The bytes that a read which was under way from `begun` on may show at `at`.
+fn possible(history: &[Change], at: u64, begun: u64) -> [bool; 256] {
+    let touching = || {
+        let touches = |change: &&Change| (change.start..change.end).contains(&at);
+        history.iter().filter(touches)
+    };
+    // What ended before a later change began, which ended before the read began, is gone.
+    let last = touching()
+        .filter(|change| change.sure && change.ended.is_some_and(|ended| ended < begun))
+        .map(|change| change.begun)
+        .max()
+        .unwrap_or(0);
+    let mut shown = [false; 256];
+    for change in touching().filter(|change| change.ended.is_none_or(|ended| ended >= last)) {
+        shown[usize::from(change.byte)] = true;
+    }
+    shown
+}
+
+/// Random requests that overlap as they like: what is under way at once may take effect in any order,
+/// what was submitted after a completion must take effect after it.
+fn clash(image: Image, dir: &Dir, ring: bool) {
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    image.write_at(&[1; ARENA as usize], 0).unwrap();
+    let image = Arc::new(image);
+    let options = QueueOptions {
+        ring,
+        ..QueueOptions::default()
+    };
+    let mut queue = Queue::new(image.clone(), options).unwrap();
+    let mut history = vec![Change {
+        start: 0,
+        end: ARENA,
+        byte: 1,
+        begun: 0,
+        ended: Some(0),
+        sure: true,
+    }];
+    // By token, which is also the time: the range of a read, or the place of a change in the history.
+    let mut reads: HashMap<u64, (u64, u64)> = HashMap::new();
+    let mut changes: HashMap<u64, usize> = HashMap::new();
+    let steps = 250;
+    for now in 1..=steps {
+        if now == 120 {
+            drop_cache(dir);
+        }
+        let start = random.below(ARENA / GRAIN) * GRAIN;
+        let most = if random.below(3) == 0 { 400 } else { 40 };
+        let aligned = random.below(3) == 0;
+        let (start, end) = if aligned {
+            let start = start / 4096 * 4096;
+            (
+                start,
+                (start + 4096 * (1 + random.below(4))).min(ARENA / 4096 * 4096),
+            )
+        } else {
+            (start, (start + GRAIN * (1 + random.below(most))).min(ARENA))
+        };
+        let (start, end) = (start.min(end), end);
+        let len = end - start;
+        let kind = random.below(12);
+        let byte = if kind < 9 { random.next() as u8 } else { 0 };
+        let durable = random.below(16) == 0;
+        let request = match kind {
+            _ if len == 0 => Request::Flush,
+            0..=3 => {
+                reads.insert(now, (start, end));
+                Request::Read {
+                    buffer: Buffer::from(vec![0xee; len as usize]),
+                    offset: start,
+                }
+            }
+            4..=8 => {
+                let mut buffer = Buffer::aligned(len as usize, byte);
+                if !aligned {
+                    buffer = vec![byte; len as usize].into();
+                }
+                Request::Write {
+                    buffer,
+                    offset: start,
+                    durable,
+                }
+            }
+            9 => Request::WriteZeroes {
+                offset: start,
+                len,
+                flags: if durable {
+                    ZeroFlags::empty()
+                } else {
+                    ZeroFlags::MAY_UNMAP
+                },
+                durable: false,
+            },
+            10 => Request::Discard {
+                offset: start,
+                len,
+                durable,
+            },
+            _ => Request::Flush,
+        };
+        if !matches!(request, Request::Read { .. } | Request::Flush) {
+            changes.insert(now, history.len());
+            history.push(Change {
+                start,
+                end,
+                byte,
+                begun: now,
+                ended: None,
+                sure: kind != 10,
+            });
+        }
+        queue.submit(now, request, random.below(2) == 0);
+        let all = now == steps;
+        let min = if all {
+            usize::MAX
+        } else {
+            usize::from(queue.outstanding() > DEPTH)
+        };
+        queue.wait(min, None).unwrap();
+        while let Some(done) = queue.pop() {
+            let unsupported = |kind| kind == platter::ErrorKind::Unsupported;
+            let discard = changes
+                .get(&done.token)
+                .is_some_and(|at| !history[*at].sure);
+            if let Err(error) = &done.result {
+                assert!(discard && unsupported(error.kind()), "{error:?}");
+            }
+            if let Some(at) = changes.remove(&done.token) {
+                history[at].ended = Some(now);
+            } else if let Some((start, end)) = reads.remove(&done.token) {
+                let bytes = done.buffer.unwrap().into_bytes().unwrap();
+                for at in (start..end).step_by(GRAIN as usize) {
+                    let shown = possible(&history, at, done.token);
+                    let from = (at - start) as usize;
+                    let to = (from + GRAIN as usize).min(bytes.len());
+                    for (n, byte) in bytes[from..to].iter().enumerate() {
+                        assert!(shown[usize::from(*byte)], "{byte} at {at} + {n}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(queue.outstanding() == 0 && reads.is_empty() && changes.is_empty());
+    drop(queue);
+    Arc::into_inner(image).unwrap().close().unwrap();
+}
+
 fn options(cache: CacheMode, writable: bool) -> OpenOptions {
     let mut secrets = Secrets::new();
     secrets.add("s", Secret::new("x")).unwrap();
@@ -188,8 +351,12 @@ fn run(make: impl Fn(&Dir), image: &str, cache: CacheMode, writable: bool) {
         make(&dir);
         let spec = image.replace("@", &dir.str(""));
         let location = Location::from_image_opts(&spec).unwrap();
-        let opened = Image::open(&location, &options(cache, writable)).unwrap();
-        storm(opened, &dir, ring, writable);
+        let open = || Image::open(&location, &options(cache, writable)).unwrap();
+        storm(open(), &dir, ring, writable);
+        // The kernel does nothing for encrypted images.
+        if writable && (ring || !image.contains("key-secret")) {
+            clash(open(), &dir, ring);
+        }
         if image.contains("driver=qcow2") {
             dir.qemu_img_ok(&[
                 "check",
@@ -228,34 +395,16 @@ fn overlay(dir: &Dir) {
     dir.qemu_io("qcow2", "i", &["write -P 1 1M 600k", "write -z 2M 300k"]);
 }
 
-fn luks(dir: &Dir) {
-    dir.qemu_img_ok(&[
-        "create",
-        "-q",
-        "--object",
-        "secret,id=s,data=x",
-        "-f",
-        "luks",
-        "-o",
-        "key-secret=s,iter-time=10",
-        "i",
-        "4M",
-    ]);
-}
-
-fn encrypted(dir: &Dir) {
-    dir.qemu_img_ok(&[
-        "create",
-        "-q",
-        "--object",
-        "secret,id=s,data=x",
-        "-f",
-        "qcow2",
-        "-o",
-        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
-        "i",
-        "4M",
-    ]);
+/// An image with these options, filled in part.
+fn made(dir: &Dir, format: &str, make: &str, open: &str) {
+    let secret = ["--object", "secret,id=s,data=x"];
+    let make = make.replace('@', &dir.str(""));
+    let create = ["create", "-q", "-f", format, "-o", &make, "i", "4M"];
+    dir.qemu_img_ok(&[&create[..1], &secret, &create[1..]].concat());
+    let spec = open.replace('@', &dir.str(""));
+    let fill = ["-c", "write -P 5 1M 1M", "--image-opts", &spec];
+    let ran = common::run_in(dir.root(), "qemu-io", &[&secret[..], &fill].concat());
+    assert!(ran.code == 0 && !ran.out.contains("failed"), "{ran:?}");
 }
 
 const QCOW2: &str = "driver=qcow2,file.filename=@i";
@@ -277,10 +426,56 @@ fn qcow2_over_a_compressed_base() {
 
 #[test]
 fn encrypted_images() {
-    let image = "driver=luks,key-secret=s,file.filename=@i";
-    run(luks, image, CacheMode::Unsafe, true);
-    let image = "driver=qcow2,encrypt.key-secret=s,file.filename=@i";
-    run(encrypted, image, CacheMode::Unsafe, true);
+    let luks = "driver=luks,key-secret=s,file.filename=@i";
+    let make = |dir: &Dir| made(dir, "luks", "key-secret=s,iter-time=10", luks);
+    run(make, luks, CacheMode::Unsafe, true);
+    let qcow2 = "driver=qcow2,encrypt.key-secret=s,file.filename=@i";
+    for options in [
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+        "encrypt.format=aes,encrypt.key-secret=s",
+    ] {
+        let make = |dir: &Dir| made(dir, "qcow2", options, qcow2);
+        run(make, qcow2, CacheMode::Unsafe, true);
+    }
+}
+
+#[test]
+fn subclusters_and_data_files() {
+    let make = |dir: &Dir| made(dir, "qcow2", "extended_l2=on,cluster_size=128k", QCOW2);
+    run(make, QCOW2, CacheMode::None, true);
+    let make = |dir: &Dir| made(dir, "qcow2", "data_file=@d", QCOW2);
+    run(make, QCOW2, CacheMode::None, true);
+}
+
+#[test]
+fn storages_of_the_caller() {
+    let memory = Arc::new(platter::storage::MemoryStorage::with_bytes(
+        "m",
+        vec![0; SIZE as usize],
+    ));
+    let (read, write) = (memory.clone(), memory.clone());
+    let calls = platter::storage::StorageCallbacks {
+        read: Box::new(move |buf, at| read.read_at(buf, at)),
+        size: Box::new(|| Ok(SIZE)),
+        write: Some(Box::new(move |buf, at| write.write_at(buf, at))),
+        flush: Some(Box::new(|| Ok(()))),
+        set_size: None,
+        zero: None,
+        discard: None,
+        extent: None,
+        close: None,
+    };
+    let storage = CallbackStorage::new("callbacks", calls, CacheMode::Writeback).unwrap();
+    let options = OpenOptions {
+        format: Some("raw".into()),
+        ..options(CacheMode::Writeback, true)
+    };
+    let storage: Arc<dyn Storage> = Arc::new(storage);
+    let open = || Image::open_storage(storage.clone(), &options).unwrap();
+    let dir = Dir::new();
+    raw(&dir);
+    storm(open(), &dir, true, true);
+    clash(open(), &dir, true);
 }
 
 #[test]
@@ -357,4 +552,220 @@ fn a_snapshot_waits_for_requests_whose_end_nobody_has_looked_at() {
     drop(queue);
     Arc::into_inner(image).unwrap().close().unwrap();
     dir.qemu_img_ok(&["check", "i"]);
+}
+
+/// An image with a bitmap whose clusters are all allocated.
+fn overwritable(dir: &Dir) -> Arc<Image> {
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "i", "4M"]);
+    dir.qemu_io("qcow2", "i", &["write -P 5 0 4M"]);
+    dir.qemu_img_ok(&["bitmap", "--add", "i", "b"]);
+    let location = Location::from_image_opts(&QCOW2.replace("@", &dir.str(""))).unwrap();
+    Arc::new(Image::open(&location, &options(CacheMode::None, true)).unwrap())
+}
+
+fn aligned_write(n: u64) -> Request {
+    Request::Write {
+        buffer: Buffer::aligned(65536, 7),
+        offset: n << 16,
+        durable: false,
+    }
+}
+
+#[test]
+fn a_queue_that_goes_leaves_a_whole_image_and_a_bitmap_of_all_that_may_have_changed() {
+    let dir = Dir::new();
+    let image = overwritable(&dir);
+    image.write_at(&[7; 65536], 0).unwrap();
+    let mut queue = Queue::new(image.clone(), QueueOptions::default()).unwrap();
+    for n in 0..32 {
+        queue.submit(n, aligned_write(n), n % 8 != 7);
+    }
+    drop(queue);
+    let mut bytes = vec![0; 65536];
+    for n in 0..64 {
+        image.read_at(&mut bytes, n << 16).unwrap();
+        let all = |byte| bytes.iter().all(|b| *b == byte);
+        assert!(all(5) || n < 32 && all(7), "{n}");
+    }
+    Arc::into_inner(image).unwrap().close().unwrap();
+    dir.qemu_img_ok(&["check", "i"]);
+    assert_eq!(common::dirty_ranges(&dir, "i", "b"), [(0, 32 << 16)]);
+}
+
+#[test]
+fn a_write_of_part_of_a_block_waits_for_those_of_the_whole() {
+    let dir = Dir::new();
+    let image = overwritable(&dir);
+    image.write_at(&[5; 512], 0).unwrap();
+    let mut queue = Queue::new(image.clone(), QueueOptions::default()).unwrap();
+    for round in 0..20 {
+        for n in 0..16 {
+            queue.submit(n, aligned_write(n), round % 2 == 0);
+        }
+        // On the thread that would have to take in the ends of the others.
+        for n in 0..16 {
+            image.write_at(&[9; 100], (n << 16) + 65436).unwrap();
+        }
+        queue.wait(16, None).unwrap();
+        while let Some(done) = queue.pop() {
+            assert_eq!(done.result.unwrap(), 65536);
+        }
+        let mut bytes = vec![0; 65536];
+        for n in 0..16 {
+            image.read_at(&mut bytes, n << 16).unwrap();
+            assert!(bytes[..65436].iter().all(|b| *b == 7), "{n}");
+            let rest = &bytes[65436..];
+            assert!(rest == [7; 100] || rest == [9; 100], "{n}");
+        }
+    }
+    drop(queue);
+    Arc::into_inner(image).unwrap().close().unwrap();
+    dir.qemu_img_ok(&["check", "i"]);
+}
+
+#[test]
+fn a_file_that_is_cut_under_its_queue_reads_as_zeroes_and_grows_again() {
+    let dir = Dir::new();
+    raw(&dir);
+    let location = Location::from_image_opts(&format!("driver=raw,file.filename={}", dir.str("i")));
+    let image = Image::open(&location.unwrap(), &options(CacheMode::None, true)).unwrap();
+    let mut queue = Queue::new(Arc::new(image), QueueOptions::default()).unwrap();
+    // As long as the length is known, the file is not asked.
+    std::fs::File::options()
+        .write(true)
+        .open(dir.path("i"))
+        .and_then(|file| file.set_len(1 << 20))
+        .unwrap();
+    for token in [0, 16, 32] {
+        let read = Request::Read {
+            buffer: Buffer::aligned(65536, 3),
+            offset: (1 << 20) - 32768 + (token << 16),
+        };
+        queue.submit(token, read, false);
+    }
+    queue.submit(63, aligned_write(63), false);
+    assert_eq!(queue.wait(4, None).unwrap(), 4);
+    while let Some(done) = queue.pop() {
+        assert_eq!(done.result.unwrap(), 65536, "{}", done.token);
+    }
+    assert_eq!(std::fs::metadata(dir.path("i")).unwrap().len(), 4 << 20);
+}
+
+/// Set in a process that may only write the first part of a file.
+const LIMITED: &str = "PLATTER_TEST_LIMITED";
+
+#[test]
+fn an_error_of_the_kernel_comes_with_its_request() {
+    if let Some(path) = std::env::var_os(LIMITED) {
+        return limited(std::path::Path::new(&path));
+    }
+    let dir = Dir::new();
+    raw(&dir);
+    // 128 blocks of 512 bytes.
+    let script = r#"trap "" XFSZ; ulimit -f 128; exec "$0" "$@""#;
+    let status = std::process::Command::new("dash")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "an_error_of_the_kernel_comes_with_its_request"])
+        .env(LIMITED, dir.path("i"))
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+fn limited(path: &std::path::Path) {
+    let spec = format!("driver=raw,file.filename={}", path.display());
+    let location = Location::from_image_opts(&spec).unwrap();
+    for (cache, ring) in [
+        (CacheMode::None, true),
+        (CacheMode::None, false),
+        (CacheMode::Writeback, true),
+    ] {
+        let image = Image::open(&location, &options(cache, true)).unwrap();
+        let ring = QueueOptions {
+            ring,
+            ..QueueOptions::default()
+        };
+        let mut queue = Queue::new(Arc::new(image), ring).unwrap();
+        for n in 0..8 {
+            queue.submit(n, aligned_write(n), n % 2 == 0);
+        }
+        assert_eq!(queue.wait(8, None).unwrap(), 8);
+        while let Some(done) = queue.pop() {
+            let errno = done.result.map_err(|error| error.os_errno());
+            let expected = if done.token == 0 {
+                Ok(65536)
+            } else {
+                Err(Some(27))
+            };
+            assert_eq!(errno, expected, "{} in {cache:?}", done.token);
+        }
+    }
+}
+
+/// Reads of what is cached end within the call, also where they are decoded, come from another layer or
+/// in pieces; `limit` is the longest.
+fn read_at_once(dir: &Dir, spec: &str, limit: u64) {
+    let location = Location::from_image_opts(&spec.replace('@', &dir.str(""))).unwrap();
+    let image = Image::open(&location, &options(CacheMode::Writeback, false)).unwrap();
+    let mut model = vec![0; SIZE as usize];
+    image.read_at(&mut model, 0).unwrap();
+    let mut queue = Queue::new(Arc::new(image), QueueOptions::default()).unwrap();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for token in 0..300 {
+        let len = 1 + random.below(limit);
+        let offset = random.below(SIZE - len);
+        let split = random.below(len + 1) as usize;
+        let vectors = vec![
+            vec![0xee; split],
+            Vec::new(),
+            vec![0xdd; len as usize - split],
+        ];
+        let buffer = vectors.into();
+        queue.submit(token, Request::Read { buffer, offset }, false);
+        let done = queue
+            .pop()
+            .unwrap_or_else(|| panic!("{len} at {offset} of {spec}"));
+        let shown = done.buffer.unwrap().into_vectors().concat();
+        assert_eq!(done.result.unwrap(), len);
+        assert!(shown == model[offset as usize..][..len as usize]);
+    }
+}
+
+#[test]
+fn what_is_cached_is_read_at_once() {
+    let dir = Dir::new();
+    overlay(&dir);
+    read_at_once(&dir, QCOW2, 40_000);
+    // Longer than what it stands on, and in pieces.
+    dir.qemu_img_ok(&["create", "-q", "-f", "raw", "short", "1000000"]);
+    dir.qemu_io("raw", "short", &["write -P 3 0 999936"]);
+    let create = [
+        "create", "-q", "-f", "qcow2", "-b", "short", "-F", "raw", "o", "4M",
+    ];
+    dir.qemu_img_ok(&create);
+    let scattered = [
+        "write -P 1 900k 4k",
+        "write -P 2 64k 64k",
+        "write -P 4 0 64k",
+    ];
+    dir.qemu_io("qcow2", "o", &scattered);
+    read_at_once(&dir, &QCOW2.replace("@i", "@o"), 1 << 20);
+    for kind in ["zlib", "zstd"] {
+        let kind = format!("compression_type={kind}");
+        let convert = ["convert", "-c", "-O", "qcow2", "-o", &kind, "plain", "c"];
+        dir.qemu_img_ok(&convert);
+        read_at_once(&dir, &QCOW2.replace("@i", "@c"), 60_000);
+    }
+    let luks = "driver=luks,key-secret=s,file.filename=@i";
+    made(&dir, "luks", "key-secret=s,iter-time=10", luks);
+    read_at_once(&dir, luks, 100_000);
+    let qcow2 = "driver=qcow2,encrypt.key-secret=s,file.filename=@i";
+    for options in [
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+        "encrypt.format=aes,encrypt.key-secret=s",
+    ] {
+        made(&dir, "qcow2", options, qcow2);
+        read_at_once(&dir, qcow2, 100_000);
+    }
 }

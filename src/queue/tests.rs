@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::{CacheMode, MemoryStorage, Storage};
 use crate::{ErrorKind, OpenOptions, OpenPolicy};
 
 fn raw(bytes: Vec<u8>) -> Image {
@@ -158,4 +158,93 @@ fn a_panic_on_a_thread_is_a_completion() {
     let error = queue.pop().unwrap().result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert!(target.seen.load(Ordering::SeqCst));
+}
+
+fn file_queue(image: &std::path::Path, format: &str, cache: CacheMode) -> Queue {
+    let options = OpenOptions {
+        format: Some(format.into()),
+        writable: true,
+        cache,
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let location = crate::Location::from_path(image);
+    queue(Image::open(&location, &options).unwrap())
+}
+
+/// All went to the kernel, where it takes requests at all.
+fn assert_by_kernel(queue: &Queue) {
+    match queue.kernel {
+        Kernel::Ring(_) => assert!(queue.pool.is_none()),
+        Kernel::None => assert!(queue.pool.is_some()),
+        Kernel::Unknown => panic!("nobody asked the kernel"),
+    }
+}
+
+fn direct_write(offset: u64) -> Request {
+    Request::Write {
+        buffer: Buffer::aligned(8192, 7),
+        offset,
+        durable: false,
+    }
+}
+
+fn all_end(queue: &mut Queue, count: usize) {
+    assert_eq!(queue.wait(count, None).unwrap(), count);
+    while let Some(done) = queue.pop() {
+        done.result.unwrap();
+    }
+}
+
+#[test]
+fn what_is_one_call_on_a_file_goes_to_the_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("i");
+    std::fs::write(&path, vec![5; 1 << 20]).unwrap();
+    let mut queue = file_queue(&path, "raw", CacheMode::None);
+    let buffer = Buffer::aligned(8192, 0);
+    queue.submit(0, Request::Read { buffer, offset: 0 }, false);
+    queue.submit(1, direct_write(8192), true);
+    let zeroes = |offset, flags| Request::WriteZeroes {
+        offset,
+        len: 10_000,
+        flags,
+        durable: false,
+    };
+    queue.submit(2, zeroes(100_000, ZeroFlags::empty()), true);
+    queue.submit(3, zeroes(200_000, ZeroFlags::MAY_UNMAP), true);
+    let discard = Request::Discard {
+        offset: 300_000,
+        len: 10_000,
+        durable: false,
+    };
+    queue.submit(4, discard, true);
+    all_end(&mut queue, 5);
+    queue.submit(5, Request::Flush, false);
+    all_end(&mut queue, 1);
+    assert_by_kernel(&queue);
+    // What only a call can do.
+    queue.submit(6, direct_write((1 << 20) - 100), false);
+    assert!(queue.wait(1, None).unwrap() == 1 && queue.pop().unwrap().result.is_err());
+    queue.submit(7, direct_write(100), false);
+    all_end(&mut queue, 1);
+    assert!(queue.pool.is_some());
+    drop(queue);
+    let mut expected = vec![5; 1 << 20];
+    expected[100..8292].fill(7);
+    expected[8292..16384].fill(7);
+    for start in [100_000, 200_000, 300_000] {
+        expected[start..start + 10_000].fill(0);
+    }
+    assert!(std::fs::read(&path).unwrap() == expected);
+}
+
+#[test]
+fn a_flush_of_what_needs_none_completes_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("i");
+    std::fs::write(&path, vec![5; 1 << 16]).unwrap();
+    let mut queue = file_queue(&path, "raw", CacheMode::Unsafe);
+    queue.submit(0, Request::Flush, false);
+    assert!(queue.pop().unwrap().result.is_ok() && queue.pool.is_none());
 }

@@ -467,3 +467,36 @@ fn every_change_asks_for_a_sync() {
         assert!(!again.is_synced(), "another handle's write in {cache:?}");
     }
 }
+
+#[test]
+fn a_sync_that_failed_in_the_kernel_fails_all_later_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = new_file(&dir.path().join("f"), CacheMode::Writeback);
+    assert_eq!(file.sync_by(Durability::Ordered), SyncBy::Nothing);
+    assert_eq!(file.sync_by(Durability::Synced), SyncBy::DataSync);
+    file.synced(0).unwrap();
+    assert_eq!(
+        file.synced(libc::EIO).unwrap_err().os_errno(),
+        Some(libc::EIO)
+    );
+    assert_eq!(file.sync_by(Durability::Synced), SyncBy::Call);
+    for later in [file.sync(Durability::Synced), file.synced(0)] {
+        assert_eq!(later.unwrap_err().os_errno(), Some(libc::EIO));
+    }
+}
+
+#[test]
+fn ranges_are_lent_within_the_file_and_not_to_caches_that_write_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let file = new_file(&path, CacheMode::Writeback);
+    file.write_at(&pattern(1, 8192), 0).unwrap();
+    assert!(file.lease(0, 8192).is_some());
+    assert!(file.lease(0, 8193).is_none() && file.lease(8192, 1).is_none());
+    assert!(file.lease(u64::MAX, 2).is_none() && file.lease(4096, 0).is_none());
+    for cache in [CacheMode::Writethrough, CacheMode::Directsync] {
+        let file = new_file(&dir.path().join("g"), cache);
+        file.write_at(&pattern(1, 8192), 0).unwrap();
+        assert!(file.lease(0, 4096).is_none(), "{cache:?}");
+    }
+}
