@@ -202,7 +202,7 @@ impl Queue {
                 durable: false,
             } => {
                 let host = self.target.image().host_space(offset, len, Some(flags));
-                self.to_kernel(token, request, host);
+                self.by_kernel(token, request, host);
             }
             Request::Discard {
                 offset,
@@ -210,7 +210,7 @@ impl Queue {
                 durable: false,
             } => {
                 let host = self.target.image().host_space(offset, len, None);
-                self.to_kernel(token, request, host);
+                self.by_kernel(token, request, host);
             }
             Request::Flush => match self.target.image().host_flush() {
                 HostFlush::Done => self.complete(Completion {
@@ -218,7 +218,7 @@ impl Queue {
                     result: Ok(0),
                     buffer: None,
                 }),
-                HostFlush::Host(host) => self.to_kernel(token, request, Some(host)),
+                HostFlush::Host(host) => self.by_kernel(token, request, Some(host)),
                 HostFlush::Waits => self.hand_over(token, request),
             },
             // These are changes and a flush after them.
@@ -298,7 +298,7 @@ impl Queue {
         let result = match image.read_now(buffer.slices_mut(), offset, work) {
             Ok(ReadNow::Done) => Ok(buffer.len()),
             Ok(ReadNow::Host(host)) => {
-                return self.to_kernel(token, Request::Read { buffer, offset }, Some(host));
+                return self.by_kernel(token, Request::Read { buffer, offset }, Some(host));
             }
             Ok(ReadNow::Waits) => {
                 return self.hand_over(token, Request::Read { buffer, offset });
@@ -328,12 +328,12 @@ impl Queue {
             offset,
             durable: false,
         };
-        self.to_kernel(token, request, host);
+        self.by_kernel(token, request, host);
     }
 
     /// Gives a request to the kernel, or to the threads where `host` says no call that does it or the
     /// kernel cannot take it.
-    fn to_kernel(&mut self, token: u64, request: Request, host: Option<HostCall>) {
+    fn by_kernel(&mut self, token: u64, request: Request, host: Option<HostCall>) {
         let Some(host) = host else {
             return self.hand_over(token, request);
         };
