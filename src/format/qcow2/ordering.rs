@@ -221,7 +221,8 @@ impl Qcow2 {
                 [one] => self.storage.write_at(&one.bytes, offset)?,
                 many => {
                     for part in many.chunks(256) {
-                        let bytes: Vec<u8> = part.iter().flat_map(|t| t.bytes.clone()).collect();
+                        let bytes: Vec<&[u8]> = part.iter().map(|t| &t.bytes[..]).collect();
+                        let bytes = bytes.concat();
                         let at = part.first().map_or(offset, |t| t.slice.offset());
                         self.storage.write_at(&bytes, at)?;
                     }
