@@ -4,6 +4,7 @@
 //!
 //! `tests/qcow2_crash.rs` has the same judged by QEMU's tools, on fewer states.
 
+mod bitmaps;
 mod chain;
 mod fresh;
 mod model;
@@ -13,6 +14,8 @@ mod repair;
 mod replay;
 mod rig;
 mod states;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use model::SECTORS;
 use platter::storage::{CacheMode, Durability, Preallocation};
@@ -33,7 +36,18 @@ const CONFIGS: &[Config] = &[
     config("narrow", "cluster_size=1024,refcount_bits=1", false),
     config("v2", "cluster_size=4096,compat=0.10", true),
     config("extended", "cluster_size=16384,extended_l2=on", true),
+    config("default", "", true),
     config("lazy", "cluster_size=4096,lazy_refcounts=on", false),
+    config(
+        "lazy extended",
+        "cluster_size=16384,extended_l2=on,lazy_refcounts=on",
+        true,
+    ),
+    config(
+        "extended data",
+        "cluster_size=16384,extended_l2=on,lazy_refcounts=on,data_file=data",
+        true,
+    ),
     config("zstd", "cluster_size=4096,compression_type=zstd", true),
     config("data", "cluster_size=4096,data_file=data", true),
     config(
@@ -61,31 +75,41 @@ fn runs() -> u64 {
     given.map_or(1, |n| n.parse().expect("a number of runs"))
 }
 
-fn run(config: &Config, durability: Durability) -> usize {
-    (0..runs())
-        .map(|seed| replay::run(config, durability, seed, 1))
-        .sum()
+/// Runs every configuration, two side by side; returns the number of states. All that fail are told.
+fn run(durability: Durability) -> usize {
+    let (next, states) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failed = AtomicUsize::new(0);
+    let work = || {
+        while let Some(config) = CONFIGS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for seed in 0..runs() {
+                match std::panic::catch_unwind(|| replay::run(config, durability, seed, 1)) {
+                    Ok(count) => states.fetch_add(count, Ordering::Relaxed),
+                    Err(_) => failed.fetch_add(1, Ordering::Relaxed),
+                };
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
+    });
+    let (states, failed) = (states.into_inner(), failed.into_inner());
+    println!("{states} states");
+    assert_eq!(failed, 0, "runs failed");
+    states
 }
 
 /// Every configuration after a power cut: more than 10,000 states.
 #[test]
 fn a_power_cut_at_any_instant_leaves_a_whole_image() {
-    let states: usize = CONFIGS
-        .iter()
-        .map(|config| run(config, Durability::Synced))
-        .sum();
-    println!("{states} states");
+    let states = run(Durability::Synced);
     assert!(states >= 10_000, "only {states} states were checked");
 }
 
 /// The end of the process: the kernel has all writes, in order, and no barrier is needed.
 #[test]
 fn a_kill_at_any_instant_leaves_a_whole_image() {
-    let states: usize = CONFIGS
-        .iter()
-        .map(|config| run(config, Durability::Ordered))
-        .sum();
-    println!("{states} states");
+    let states = run(Durability::Ordered);
     assert!(states >= 2_000, "only {states} states were checked");
 }
 

@@ -9,7 +9,7 @@ pub const MAX_SECTORS: usize = SECTORS + SECTORS / 4;
 
 /// The values that something has had, by the number of events at which they became possible.
 #[derive(Clone, Debug)]
-struct Possible<T> {
+pub struct Possible<T> {
     current: T,
     /// Durable since the event count.
     settled: Vec<(usize, T)>,
@@ -18,7 +18,8 @@ struct Possible<T> {
 }
 
 impl<T: Copy + PartialEq> Possible<T> {
-    fn new(value: T) -> Self {
+    /// It has this value from the beginning.
+    pub fn new(value: T) -> Self {
         Self {
             current: value,
             settled: vec![(0, value)],
@@ -26,18 +27,27 @@ impl<T: Copy + PartialEq> Possible<T> {
         }
     }
 
-    fn set(&mut self, at: usize, value: T) {
+    /// An operation that began at event `at` sets it.
+    pub fn set(&mut self, at: usize, value: T) {
         self.begun.push((at, value));
         self.current = value;
     }
 
-    fn settle(&mut self, at: usize) {
+    /// The value now.
+    pub fn current(&self) -> T {
+        self.current
+    }
+
+    /// The value is durable since event `at`.
+    pub fn settle(&mut self, at: usize) {
         if self.settled.last().is_none_or(|(_, v)| *v != self.current) {
             self.settled.push((at, self.current));
         }
     }
 
-    fn allows(&self, value: T, count: usize, last_flush: usize) -> bool {
+    /// Whether it may be `value` behind `count` events, the last flush before which had ended at
+    /// `last_flush`.
+    pub fn allows(&self, value: T, count: usize, last_flush: usize) -> bool {
         let settled = self.settled.iter().rev().find(|(at, _)| *at <= last_flush);
         let mut begun = self.begun.iter();
         settled.is_some_and(|(_, v)| *v == value)

@@ -1,9 +1,12 @@
 //! The operations that a run is made of. A new one is a variant of [`Operation`], its share of
 //! [`MIX`], and a function that carries it out and tells the history what may be read from now on.
 
-use platter::format::{BackingRef, NewSnapshot};
+use platter::format::{AmendContext, BackingRef, NewSnapshot, RepairMode, registry};
+use platter::options::Values;
 use platter::storage::{Preallocation, Storage, ZeroFlags};
+use platter::{Job, Options};
 
+use crate::bitmaps::Tracked;
 use crate::model::{MAX_SECTORS, SECTORS};
 use crate::replay::{Run, Taken};
 use crate::rig::{self, Access, SECTOR};
@@ -21,6 +24,9 @@ pub enum Operation {
     Resize,
     /// What commit and rebase do to an overlay.
     ChangeLayer,
+    Amend,
+    Bitmap,
+    Repair,
 }
 
 /// How often each occurs.
@@ -34,6 +40,9 @@ const MIX: &[(Operation, usize)] = &[
     (Operation::Snapshot, 6),
     (Operation::Resize, 3),
     (Operation::ChangeLayer, 1),
+    (Operation::Amend, 4),
+    (Operation::Bitmap, 4),
+    (Operation::Repair, 1),
 ];
 
 impl Operation {
@@ -62,6 +71,9 @@ impl Operation {
             Self::Snapshot => snapshot(run),
             Self::Resize => resize(run),
             Self::ChangeLayer => change_layer(run),
+            Self::Amend => amend(run),
+            Self::Bitmap => bitmap(run),
+            Self::Repair => repair(run),
         }
     }
 }
@@ -90,6 +102,7 @@ pub fn write_to(run: &mut Run<'_>, range: std::ops::Range<usize>) {
     let at = run.log.count();
     let bytes = rig::sector_of(tag).repeat(range.len());
     let (offset, _) = bytes_of(&range);
+    run.record(&range, Some(tag));
     range.for_each(|s| run.history.set(at, s, tag));
     run.image().write(&bytes, offset, &run.below()).unwrap();
 }
@@ -103,6 +116,7 @@ fn zero(run: &mut Run<'_>) {
     };
     let at = run.log.count();
     let (offset, len) = bytes_of(&range);
+    run.record(&range, None);
     range.for_each(|s| run.history.set(at, s, 0));
     let done = run.image().write_zeroes(offset, len, flags, &run.below());
     done.unwrap();
@@ -112,6 +126,7 @@ fn discard(run: &mut Run<'_>) {
     let range = range(run);
     let at = run.log.count();
     let (offset, len) = bytes_of(&range);
+    run.record(&range, None);
     range.clone().for_each(|s| run.history.give_up(at, s));
     run.image().discard(offset, len).unwrap();
     run.look(range);
@@ -130,6 +145,7 @@ fn compressed(run: &mut Run<'_>) {
     let at = run.log.count();
     let bytes = rig::sector_of(tag).repeat(range.len());
     let (offset, _) = bytes_of(&range);
+    run.record(&range, Some(tag));
     range.for_each(|s| run.history.set(at, s, tag));
     let compressor = run.image().compressor().unwrap();
     compressor.write_compressed(&bytes, offset).unwrap();
@@ -141,14 +157,28 @@ pub fn flush(run: &mut Run<'_>) {
     run.settle();
 }
 
-fn reopen(run: &mut Run<'_>) {
+fn close(run: &mut Run<'_>) {
     run.image().close().unwrap();
     run.image = None;
     for storage in &run.files {
         storage.sync(run.durability).unwrap();
     }
     run.settle();
+}
+
+fn reopen(run: &mut Run<'_>) {
+    close(run);
     run.image = Some(run.open(&run.storages(), Access::Write).unwrap());
+}
+
+/// A repair of an image in order finds nothing to mend but what is leaked.
+fn repair(run: &mut Run<'_>) {
+    close(run);
+    run.image = Some(run.open(&run.storages(), Access::Repair).unwrap());
+    let (report, notes) = rig::check(run.image(), RepairMode::All).unwrap();
+    let wrong = report.corruptions + report.corruptions_fixed + report.check_errors;
+    assert_eq!((wrong, report.leaks), (0, 0), "{report:?} {notes:?}");
+    reopen(run);
 }
 
 /// Creates, applies or deletes a snapshot.
@@ -159,6 +189,15 @@ fn snapshot(run: &mut Run<'_>) {
         .collect();
     let pick = live.get(run.random.below(live.len().max(1))).copied();
     let action = run.random.below(if live.len() > 4 { 2 } else { 4 });
+    if action == 0 && run.bitmaps.iter().any(Tracked::is_live) {
+        // Bitmaps would not say what the change of contents changed.
+        if let Some(pick) = pick {
+            let id = run.id_of(pick);
+            let snapshots = run.image().snapshots().unwrap();
+            snapshots.apply(&id).unwrap_err();
+        }
+        return;
+    }
     let done = match (action, pick) {
         (0, Some(pick)) => apply_snapshot(run, at, pick),
         (1, Some(pick)) => {
@@ -190,11 +229,11 @@ fn snapshot(run: &mut Run<'_>) {
     };
     match done {
         Ok(()) => run.settle(),
-        // One bit cannot count two references; a raw data file holds one state alone.
-        Err(error) => assert!(
-            run.config.has("refcount_bits=1") || run.config.has("data_file"),
-            "{error:?}"
-        ),
+        // A few bits cannot count all references; a data file holds one state alone.
+        Err(error) => {
+            let bits = run.property("refcount-bits").unwrap().as_u64().unwrap();
+            assert!(bits <= 4 || run.config.has("data_file"), "{error:?}");
+        }
     }
 }
 
@@ -217,7 +256,7 @@ fn apply_snapshot(run: &mut Run<'_>, at: usize, pick: usize) -> platter::Result<
 }
 
 fn resize(run: &mut Run<'_>) {
-    if run.config.has("compat=0.10") && run.snapshots.iter().any(|s| s.dropped == usize::MAX) {
+    if run.is_old() && has_snapshots(run) {
         return write(run);
     }
     let old = run.history.len();
@@ -233,23 +272,145 @@ fn resize(run: &mut Run<'_>) {
 
 /// Makes the image so many sectors long.
 pub fn resize_to(run: &mut Run<'_>, new: usize, mode: Preallocation) {
-    let old = run.history.len();
     let at = run.log.count();
+    let len = (new * SECTOR) as u64;
+    run.image().resize(len, mode).unwrap();
+    note_size(run, at, new);
+}
+
+/// An operation that began at event `at` has made the image so many sectors long.
+fn note_size(run: &mut Run<'_>, at: usize, new: usize) {
+    let old = run.history.len();
     for s in old.min(new)..old.max(new) {
         run.history.give_up(at, s);
         // What is cut off is gone for good; before it grew there was nothing to be read.
         run.history.observe(s, 0);
     }
     run.history.set_len(at, new);
-    let len = (new * SECTOR) as u64;
-    run.image().resize(len, mode).unwrap();
-    assert_eq!(run.image().len(), len);
+    for bitmap in &mut run.bitmaps {
+        bitmap.give_up(at, new);
+    }
+    assert_eq!(run.image().len() as usize, new * SECTOR);
     if new > old {
         run.look(old..new);
     }
 }
 
+fn has_snapshots(run: &Run<'_>) -> bool {
+    run.snapshots.iter().any(|s| s.dropped == usize::MAX)
+}
+
+/// Changes an option, or finds that refused.
+fn amend(run: &mut Run<'_>) {
+    let old = run.is_old();
+    let snapshots = has_snapshots(run);
+    let bitmaps = run.bitmaps.iter().any(Tracked::is_live);
+    let mut size = None;
+    let (options, refused) = match run.random.below(6) {
+        0 | 1 if !old => {
+            let newer = ["data_file", "extended_l2", "zstd"];
+            let newer = newer.iter().any(|option| run.config.has(option));
+            let options = "compat=0.10,refcount_bits=16,lazy_refcounts=off".to_owned();
+            (options, newer || snapshots || bitmaps)
+        }
+        0 | 1 => ("compat=1.1".to_owned(), false),
+        2 => {
+            let bits = 1 << run.random.below(7);
+            // Compressed clusters share their hosts, snapshots all.
+            let options = format!("refcount_bits={bits}");
+            (options, bits < 8 || old && bits != 16)
+        }
+        3 => ("lazy_refcounts=on".to_owned(), old),
+        4 if run.config.has("data_file_raw") => ("data_file_raw=off".to_owned(), false),
+        4 => ("lazy_refcounts=off".to_owned(), false),
+        _ => {
+            let new = SECTORS / 2 + run.random.below(MAX_SECTORS - SECTORS / 2);
+            size = Some(new);
+            let options = format!("size={}", new * SECTOR);
+            (options, old && snapshots)
+        }
+    };
+    let at = run.log.count();
+    let driver = registry::by_name("qcow2").unwrap();
+    let parsed = Options::parse(&options).unwrap();
+    let values = Values::check(&parsed, driver.amend_options).unwrap();
+    let context = AmendContext {
+        values: &values,
+        secrets: &rig::secrets(),
+        force: false,
+    };
+    let amender = run.image().amender().unwrap();
+    match amender.amend(&context, &mut Job::new()) {
+        Ok(()) => {
+            if let Some(new) = size {
+                note_size(run, at, new);
+            }
+            run.settle();
+        }
+        Err(error) => assert!(refused, "{options}: {error:?}"),
+    }
+}
+
+/// Makes a bitmap or changes one.
+fn bitmap(run: &mut Run<'_>) {
+    if run.image().bitmaps().is_none() {
+        assert!(run.is_old());
+        return write(run);
+    }
+    let at = run.log.count();
+    let flushes = run.flush_count();
+    let live: Vec<usize> = (0..run.bitmaps.len())
+        .filter(|n| run.bitmaps[*n].is_live())
+        .collect();
+    let pick = live.get(run.random.below(live.len().max(1))).copied();
+    let other = live.get(run.random.below(live.len().max(1))).copied();
+    let action = run.random.below(if live.len() > 2 { 6 } else { 8 });
+    let (Some(pick), Some(other), 0..6) = (pick, other, action) else {
+        let name = format!("b{}", run.new_tag());
+        let granularity = 512 << run.random.below(8);
+        let bitmaps = run.image().bitmaps().unwrap();
+        bitmaps.add(&name, Some(granularity)).unwrap();
+        let made = run.log.count();
+        run.bitmaps.push(Tracked::new(name, granularity, made));
+        return run.settle();
+    };
+    let name = run.bitmaps[pick].name.clone();
+    let from = run.bitmaps[other].name.clone();
+    let bitmaps = run.image().bitmaps().unwrap();
+    match action {
+        0 | 1 => {
+            bitmaps.remove(&name).unwrap();
+            run.bitmaps[pick].dropped = at;
+        }
+        2 => {
+            bitmaps.clear(&name).unwrap();
+            run.bitmaps[pick].give_up(at, 0);
+        }
+        3 | 4 => {
+            let enabled = !run.bitmaps[pick].enabled.current();
+            bitmaps.set_enabled(&name, enabled).unwrap();
+            run.bitmaps[pick].enabled.set(at, enabled);
+        }
+        _ => {
+            let merged = bitmaps.mark(&name, &mut |mark| {
+                bitmaps.visit_dirty(&from, 0..u64::MAX, &mut |offset, len| {
+                    mark(offset, len);
+                    Ok(())
+                })
+            });
+            merged.unwrap();
+            let held = run.bitmaps[other].held();
+            run.bitmaps[pick].merge(&held, flushes);
+        }
+    }
+    run.settle();
+}
+
 fn change_layer(run: &mut Run<'_>) {
+    if run.property("data-file-raw") == Some(true.into()) {
+        // Never one of a chain.
+        return write(run);
+    }
     let n = run.new_tag();
     let image = run.image();
     let Some(overlay) = image.overlay() else {

@@ -7,6 +7,7 @@ use platter::format::{Format, RepairMode, registry};
 use platter::storage::testing::{Log, LoggingStorage};
 use platter::storage::{Durability, Storage};
 
+use crate::bitmaps::{self, Tracked};
 use crate::model::History;
 use crate::random::Random;
 use crate::rig::{self, Access, Base, Config, FILES, SECTOR};
@@ -14,7 +15,7 @@ use crate::states::{self, Crash};
 use crate::{operations::Operation, repair};
 
 /// Operations per run.
-const OPERATIONS: usize = 110;
+const OPERATIONS: usize = 90;
 
 /// A run of operations, and what is known of it.
 pub struct Run<'a> {
@@ -25,6 +26,7 @@ pub struct Run<'a> {
     pub files: Vec<Arc<LoggingStorage>>,
     pub random: Random,
     pub snapshots: Vec<Taken>,
+    pub bitmaps: Vec<Tracked>,
     pub image: Option<Box<dyn Format>>,
     /// Event counts at which flushes ended.
     flushes: Vec<usize>,
@@ -71,6 +73,7 @@ impl<'a> Run<'a> {
             log,
             random: Random(seed.wrapping_mul(0x1234_5678_9ABC_DEF1) ^ config.name.len() as u64),
             snapshots: Vec::new(),
+            bitmaps: Vec::new(),
             image: None,
             flushes: vec![0],
             tags: 0,
@@ -135,7 +138,33 @@ impl<'a> Run<'a> {
     pub fn settle(&mut self) {
         let at = self.log.count();
         self.history.flushed(at);
+        self.bitmaps
+            .iter_mut()
+            .for_each(|bitmap| bitmap.enabled.settle(at));
         self.flushes.push(at);
+    }
+
+    /// An operation changes sectors, to this tag where it is none that others could read as.
+    pub fn record(&mut self, sectors: &Range<usize>, tag: Option<u64>) {
+        let flushes = self.flushes.len();
+        for bitmap in &mut self.bitmaps {
+            bitmap.record(sectors.clone(), tag, flushes);
+        }
+    }
+
+    /// How often all was made durable so far.
+    pub fn flush_count(&self) -> usize {
+        self.flushes.len()
+    }
+
+    /// A property of the image as it is, by its name in `info`.
+    pub fn property(&self, name: &str) -> Option<serde_json::Value> {
+        property(self.image(), name)
+    }
+
+    /// Whether the image is one of version 2 now.
+    pub fn is_old(&self) -> bool {
+        is_old(self.image())
     }
 
     /// The ID of a snapshot of the run.
@@ -182,7 +211,9 @@ impl<'a> Run<'a> {
             (!ok).then(|| format!("sector {sector} holds {tag:x?}"))
         });
         wrong.map_or(Ok(()), Err)?;
+        self.check_raw_data(&*image, crash, flush)?;
         self.check_snapshots(&*image, crash.count)?;
+        bitmaps::check(&*image, &self.bitmaps, &tags, crash.count, &self.flushes)?;
         drop(image);
         if crash.count.is_multiple_of(16) {
             self.go_on(crash)
@@ -201,15 +232,35 @@ impl<'a> Run<'a> {
         // With the dirty bit set, refcounts are rebuilt before the next write.
         let dirty = image.info().unwrap().dirty == Some(true);
         // Version 2 has no dirty bit for the moment in which COPIED flags and refcounts change: all
-        // that may be wrong then are flags of clusters that no one else refers to.
-        let harmless = self.config.has("compat=0.10")
+        // that may be wrong then are missing flags of clusters that no one else refers to.
+        let harmless = is_old(image)
             && notes
                 .iter()
                 .filter(|note| note.starts_with("ERROR"))
-                .all(|note| note.starts_with("ERROR OFLAG_COPIED"));
+                .all(|note| is_missing_flag(note));
         let corrupt = report.corruptions != 0 && !dirty && !harmless;
         if report.check_errors != 0 || corrupt {
             return Err(format!("{report:?} {notes:?}"));
+        }
+        Ok(())
+    }
+
+    /// A data file that stays valid as a raw disk is one.
+    fn check_raw_data(
+        &self,
+        image: &dyn Format,
+        crash: &Crash,
+        flush: usize,
+    ) -> Result<(), String> {
+        if property(image, "data-file-raw") != Some(true.into()) {
+            return Ok(());
+        }
+        let sectors = crash.files[1].chunks_exact(SECTOR).map(rig::tag_of);
+        let sectors = sectors.take(image.len() as usize / SECTOR).enumerate();
+        for (sector, tag) in sectors {
+            if !tag.is_some_and(|tag| self.history.allows(sector, tag, crash.count, flush)) {
+                return Err(format!("sector {sector} of the data file holds {tag:x?}"));
+            }
         }
         Ok(())
     }
@@ -247,9 +298,13 @@ impl<'a> Run<'a> {
     fn go_on(&self, crash: &Crash) -> Result<(), String> {
         let files = rig::memory(&crash.files);
         let below = self.below();
+        let image = self
+            .open(&rig::memory(&crash.files), Access::Check)
+            .map_err(|error| format!("{error:?}"))?;
+        let before = bitmaps::list(&*image)?;
+        let sectors = (0..image.len() as usize / SECTOR).step_by(37);
         let written = self.open(&files, Access::Write).and_then(|image| {
-            let sectors = image.len() as usize / SECTOR;
-            for sector in (0..sectors).step_by(37) {
+            for sector in sectors.clone() {
                 image.write(&rig::sector_of(7), (sector * SECTOR) as u64, &below)?;
             }
             image.close()
@@ -259,8 +314,45 @@ impl<'a> Run<'a> {
             .open(&files, Access::Check)
             .map_err(|error| format!("does not open: {error:?}"))?;
         self.judge(&*image)?;
-        self.check_snapshots(&*image, crash.count)
+        self.check_snapshots(&*image, crash.count)?;
+        bitmaps::check(&*image, &self.bitmaps, &[], crash.count, &self.flushes)?;
+        bitmaps::check_recorded(&*image, &before, sectors)
     }
+}
+
+/// A property of an image, by its name in `info`.
+fn property(image: &dyn Format, name: &str) -> Option<serde_json::Value> {
+    let specific = image.info().unwrap().specific?;
+    specific.get(name).cloned()
+}
+
+/// Whether an image is one of version 2.
+fn is_old(image: &dyn Format) -> bool {
+    property(image, "compat") == Some("0.10".into())
+}
+
+/// Whether a finding is of a COPIED flag that is not there although it could be: that costs a copy.
+fn is_missing_flag(note: &str) -> bool {
+    let Some(finding) = note.strip_prefix("ERROR OFLAG_COPIED ") else {
+        return false;
+    };
+    let entry = finding.split("_entry=").nth(1);
+    let word = entry.and_then(|rest| rest.split(' ').next());
+    let word = word.and_then(|word| u64::from_str_radix(word, 16).ok());
+    word.is_some_and(|word| word >> 63 == 0) && finding.ends_with(" refcount=1")
+}
+
+#[test]
+fn only_a_missing_flag_is_harmless() {
+    let flag = |word: u64, count| {
+        format!("ERROR OFLAG_COPIED data cluster: l2_entry={word:x} refcount={count}")
+    };
+    assert!(is_missing_flag(&flag(0x5000, 1)));
+    assert!(!is_missing_flag(&flag(0x5000 | 1 << 63, 2)));
+    assert!(!is_missing_flag(&flag(0x5000 | 1 << 63, 0)));
+    let table = "ERROR OFLAG_COPIED L2 cluster: l1_index=3 l1_entry=7000 refcount=1";
+    assert!(is_missing_flag(table));
+    assert!(!is_missing_flag("ERROR cluster 5 refcount=0 reference=1"));
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! The states that a crash may leave: every prefix of a log, and between barriers random subsets.
+//!
+//! Where writes are torn, each block holds any of the writes to it that were pending: so that is
+//! also what another order of them leaves.
 
 use platter::storage::Durability;
 use platter::storage::testing::{Event, Log, Record};
 
 use crate::random::Random;
 
-/// Random subsets of what is pending, per event; in one more, writes are torn.
-const SUBSETS: usize = 2;
-/// What a device writes at once.
-const SECTOR: u64 = 512;
+/// What a device may write at once.
+const UNITS: [u64; 2] = [512, 4096];
 
 /// What a crash left.
 pub struct Crash {
@@ -37,12 +38,30 @@ impl File<'_> {
         bytes
     }
 
-    fn torn(&self, random: &mut Random) -> Vec<u8> {
+    fn torn(&self, unit: u64, random: &mut Random) -> Vec<u8> {
         let mut bytes = self.durable.clone();
         for event in &self.pending {
-            event.apply_torn(&mut bytes, SECTOR, || random.coin());
+            event.apply_torn(&mut bytes, unit, || random.coin());
         }
         bytes
+    }
+
+    /// All that is pending, and the beginning of one more write.
+    fn begun(&self, next: &Event, random: &mut Random) -> Option<Vec<u8>> {
+        let Event::Write { offset, bytes } = next else {
+            return None;
+        };
+        let unit = UNITS[random.below(UNITS.len())] as usize;
+        let first = unit - *offset as usize % unit;
+        let whole = bytes.len().saturating_sub(first + 1) / unit;
+        let part = (bytes.len() > first).then(|| first + random.below(whole + 1) * unit)?;
+        let mut state = self.state(|| true);
+        let part = Event::Write {
+            offset: *offset,
+            bytes: bytes[..part].to_vec(),
+        };
+        part.apply(&mut state);
+        Some(state)
     }
 }
 
@@ -75,13 +94,25 @@ pub fn each(
             give(count, "all writes", whole);
             let pending = files.iter().any(|file| !file.pending.is_empty());
             if durability == Durability::Synced && pending {
-                for _ in 0..SUBSETS {
-                    let some = files.iter().map(|file| file.state(|| random.coin()));
-                    let some = some.collect();
-                    give(count, "some writes", some);
-                }
-                let torn = files.iter().map(|file| file.torn(random)).collect();
+                let some = files.iter().map(|file| file.state(|| random.coin()));
+                let some = some.collect();
+                give(count, "some writes", some);
+                // Nearly all, or nearly none: what one write alone must not do.
+                let most = random.coin();
+                let mut keep = || (random.below(8) != 0) == most;
+                let few = files.iter().map(|file| file.state(&mut keep)).collect();
+                give(count, "most or few writes", few);
+                let unit = UNITS[random.below(UNITS.len())];
+                let torn = files.iter().map(|file| file.torn(unit, random)).collect();
                 give(count, "parts of writes", torn);
+            }
+            if let (Durability::Ordered, Some(next)) = (durability, records.get(count)) {
+                // The end of the process may come within a write.
+                if let Some(part) = files[next.file].begun(&next.event, random) {
+                    let mut whole: Vec<_> = files.iter().map(|file| file.state(|| true)).collect();
+                    whole[next.file] = part;
+                    give(count, "all, and of one more a part,", whole);
+                }
             }
         }
         let Some(Record { file, event }) = records.get(count) else {

@@ -309,24 +309,25 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Sets the COPIED flags of an L2 table as the refcounts say, or clears them.
+    /// Sets the COPIED flags of an L2 table as the refcounts say, or clears them. Clusters of a data
+    /// file have no refcount: nothing but the entry refers to them.
     pub(super) fn mark_table(&self, table: u64, clear: bool) -> Result<()> {
         self.for_slices(table, |slice| {
             let entries: Vec<(u64, Entry, u64)> = self
                 .named_entries(slice)
                 .into_iter()
-                .filter_map(
-                    |(index, entry)| match entry.word.kind(&self.layout, false) {
+                .filter_map(|(index, entry)| {
+                    match entry.word.kind(&self.layout, self.has_data_file) {
                         L2Kind::Data(host) | L2Kind::ZeroAllocated(host) => {
                             Some((index, entry, host >> self.layout.cluster_bits()))
                         }
                         _ => None,
-                    },
-                )
+                    }
+                })
                 .collect();
             let hosts: Vec<u64> = entries.iter().map(|(_, _, host)| *host).collect();
-            let single = if clear {
-                vec![false; hosts.len()]
+            let single = if clear || self.has_data_file {
+                vec![!clear; hosts.len()]
             } else {
                 self.are_single(&hosts)?
             };
