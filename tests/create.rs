@@ -33,6 +33,7 @@ impl Case<'_> {
             backing_unsafe: self.unsafe_backing,
             secrets: platter::secret::Secrets::default(),
             policy: OpenPolicy::permissive(),
+            storages: None,
         }
     }
 

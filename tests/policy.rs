@@ -384,6 +384,7 @@ fn the_virtual_size_is_checked_before_anything_is_written() {
             backing_unsafe: false,
             secrets: Secrets::default(),
             policy: policy.clone(),
+            storages: None,
         };
         let created = CreatePlan::new(request, &mut job).and_then(|plan| plan.run(&mut job));
         refused(created, ErrorKind::Limit, "virtual size");

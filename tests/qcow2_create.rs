@@ -45,6 +45,7 @@ fn make(
         cache: CacheMode::Writeback,
         secrets: &Secrets::default(),
         policy: &OpenPolicy::permissive(),
+        storages: None,
     };
     request.plan()?;
     let new = target(&request)?;

@@ -228,6 +228,7 @@ fn random_writes_leave_what_an_array_holds() {
                 backing_unsafe: false,
                 secrets: secrets(),
                 policy: OpenPolicy::permissive(),
+                storages: None,
             };
             let mut job = Job::new();
             CreatePlan::new(request, &mut job)

@@ -64,6 +64,7 @@ pub unsafe extern "C" fn platter_create_new(
                 backing_unsafe: false,
                 secrets: Default::default(),
                 policy: OpenPolicy::default(),
+                storages: None,
             },
         })))
     })

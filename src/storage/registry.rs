@@ -12,7 +12,7 @@ use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::file::{self, FileCreate, FileOpen, FileStorage, Locking};
 use crate::storage::node::NodeOptions;
 use crate::storage::null::NullStorage;
-use crate::storage::traits::{CacheMode, Storage};
+use crate::storage::traits::{CacheMode, Preallocation, Storage, ZeroFlags};
 
 bitflags::bitflags! {
     /// What a protocol can do.
@@ -55,7 +55,8 @@ pub struct StorageCreate {
 
 /// Storages that the caller keeps under names of its own, such as chains in memory.
 pub trait NamedStorages: Debug + Send + Sync {
-    /// The storage of that name, asked before the protocols; None leaves the name to them.
+    /// The storage of that name, asked before the protocols; None leaves the name to them. What is
+    /// to be created there is emptied first; locks among its users are the caller's matter.
     fn find(&self, name: &Path, how: &StorageOpen) -> Option<Result<Arc<dyn Storage>>>;
 }
 
@@ -84,6 +85,24 @@ pub struct Created {
 }
 
 impl Created {
+    /// A storage that was there before, emptied.
+    ///
+    /// # Errors
+    /// Of the storage.
+    pub fn emptied(storage: Arc<dyn Storage>) -> Result<Self> {
+        if storage.limits().fixed_len {
+            storage.write_zeroes(0, storage.len()?.min(512), ZeroFlags::empty())?;
+        } else {
+            storage.set_len(0, Preallocation::Off)?;
+        }
+        Ok(Self {
+            storage,
+            newly_created: false,
+            warning: None,
+            file: None,
+        })
+    }
+
     /// What takes the file away again if the operation that fills it fails.
     pub fn undo(&self) -> Undo {
         Undo {

@@ -9,7 +9,7 @@ use crate::location::Location;
 use crate::options::Options;
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
-use crate::storage::CacheMode;
+use crate::storage::{CacheMode, NamedStorages};
 
 /// A descriptor that is read or written in order, from its position on.
 #[derive(Clone, Debug)]
@@ -84,6 +84,9 @@ pub struct ConvertRequest {
     pub secrets: Secrets,
     /// What opening the target and its backing file may do.
     pub policy: OpenPolicy,
+    /// Storages under names of the caller's own, asked for the target and what it names before the
+    /// protocols.
+    pub storages: Option<Arc<dyn NamedStorages>>,
     /// `dd` runs this: it has words of its own for some errors, and reads character devices.
     pub for_dd: bool,
 }
@@ -119,6 +122,7 @@ impl ConvertRequest {
             snapshot: None,
             secrets: Secrets::default(),
             policy: OpenPolicy::default(),
+            storages: None,
             for_dd: false,
         }
     }

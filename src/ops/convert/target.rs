@@ -100,6 +100,7 @@ pub(super) fn fill_new(
         cache: request.target_cache,
         secrets: &request.secrets,
         policy: &request.policy,
+        storages: request.storages.as_deref(),
     };
     create.plan().context(while_converting)?;
     let mut backing_end = 0;
@@ -239,6 +240,7 @@ pub(super) fn fill_existing(
         cache: request.target_cache,
         secrets: request.secrets.clone(),
         policy: request.policy.clone(),
+        storages: request.storages.clone(),
         ..OpenOptions::default()
     };
     let image = Image::open(&request.target, &options)?;
@@ -467,6 +469,7 @@ fn open_backing(request: &ConvertRequest, backing: &BackingRef) -> Result<Image>
         format: backing.format.clone(),
         policy: request.policy.clone(),
         secrets: request.secrets.clone(),
+        storages: request.storages.clone(),
         ..OpenOptions::default()
     };
     let full = resolve_name(request.target.text(), backing.name.as_ref());

@@ -25,6 +25,7 @@ pub(super) fn open(
         metadata_only: true,
         secrets: request.secrets.clone(),
         policy: request.policy.clone(),
+        storages: request.storages.clone(),
         ..OpenOptions::default()
     };
     let image = Location::parse_name(&full)

@@ -7,6 +7,8 @@ mod target;
 pub(crate) use backing::{emptied_files, refuse_own_chain, unnamed};
 pub use target::{Target, TargetRequest, option_table, target};
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result, ResultExt};
 use crate::format::registry as formats;
 use crate::format::{BackingRef, FormatDriver};
@@ -15,7 +17,7 @@ use crate::location::Location;
 use crate::options::{Options, Values};
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
-use crate::storage::{CacheMode, Durability};
+use crate::storage::{CacheMode, Durability, NamedStorages};
 
 /// What to create. Backing file and format may come as fields or as options; the fields win.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub struct CreateRequest {
     pub secrets: Secrets,
     /// What opening the backing file may do.
     pub policy: OpenPolicy,
+    /// Storages under names of the caller's own, asked for every file before the protocols.
+    pub storages: Option<Arc<dyn NamedStorages>>,
 }
 
 /// A creation that can be described: names, options and the backing file are checked, nothing is
@@ -149,6 +153,7 @@ impl CreatePlan {
             cache: CacheMode::Writeback,
             secrets: &self.request.secrets,
             policy: &self.request.policy,
+            storages: self.request.storages.as_deref(),
         })?;
         // The last chance to cancel: from here on the image is made valid.
         job.tick()?;

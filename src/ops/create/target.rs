@@ -18,7 +18,8 @@ use crate::secret::Secrets;
 use crate::size::round_up_sector;
 use crate::storage::registry as protocols;
 use crate::storage::{
-    CacheMode, Created, Durability, Preallocation, Storage, StorageCreate, StorageDriver,
+    CacheMode, Created, Durability, NamedStorages, Preallocation, Storage, StorageCreate,
+    StorageDriver, StorageOpen,
 };
 
 /// The options that `create` takes for this format at this location: those of the format and
@@ -80,6 +81,8 @@ pub struct TargetRequest<'a> {
     pub secrets: &'a Secrets,
     /// What creating further files (a data file) may do.
     pub policy: &'a OpenPolicy,
+    /// Asked for each file that is created, before the protocols.
+    pub storages: Option<&'a dyn NamedStorages>,
 }
 
 impl<'a> TargetRequest<'a> {
@@ -181,6 +184,7 @@ pub fn target(request: &TargetRequest<'_>) -> Result<Target> {
         },
         values: request.values,
         policy: request.policy,
+        storages: request.storages,
         files: Mutex::default(),
     };
     // As for an open image: of what a process has open as a raw disk, only metadata is in the way.
@@ -348,6 +352,7 @@ struct TargetOpener<'a> {
     how: StorageCreate,
     values: &'a Values,
     policy: &'a OpenPolicy,
+    storages: Option<&'a dyn NamedStorages>,
     files: Mutex<Vec<NewFile>>,
 }
 
@@ -357,7 +362,16 @@ impl TargetOpener<'_> {
             deny_writers,
             ..self.how
         };
-        let created = protocols::create(location.node(), self.values, &how)?;
+        let open = StorageOpen {
+            writable: true,
+            cache: how.cache,
+            ..StorageOpen::default()
+        };
+        let given = self.storages.zip(location.path());
+        let created = match given.and_then(|(all, path)| all.find(path, &open)) {
+            Some(storage) => Created::emptied(storage?)?,
+            None => protocols::create(location.node(), self.values, &how)?,
+        };
         let storage = created.storage.clone();
         self.files.lock().push(NewFile(Some(created)));
         Ok(storage)
