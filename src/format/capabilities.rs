@@ -83,6 +83,19 @@ pub trait Bitmaps: Send + Sync {
     /// [`crate::ErrorKind::Limit`] where it would be too large, or of I/O; nothing has changed then.
     fn add(&self, name: &str, granularity: Option<u64>) -> Result<()>;
 
+    /// Adds a bitmap whose bits are those that the ranges touch, all in one step: it is never there
+    /// without them. The ranges must not come from the same image.
+    ///
+    /// # Errors
+    /// As [`Bitmaps::add`], or of `ranges`; nothing has changed then.
+    fn add_filled(
+        &self,
+        name: &str,
+        granularity: u64,
+        enabled: bool,
+        ranges: &mut DirtyRanges<'_>,
+    ) -> Result<()>;
+
     /// Removes a bitmap, an inconsistent one too.
     ///
     /// # Errors

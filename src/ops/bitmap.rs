@@ -78,12 +78,7 @@ fn apply(image: &Image, name: &str, change: &Change<'_>) -> Result<()> {
 fn merge(bitmaps: &dyn Bitmaps, name: &str, source: &dyn Bitmaps, from: &str) -> Result<()> {
     known(source, from)?;
     check_sizes(bitmaps.covered(), source.covered())?;
-    bitmaps.mark(name, &mut |mark| {
-        source.visit_dirty(from, 0..source.covered(), &mut |offset, len| {
-            mark(offset, len);
-            Ok(())
-        })
-    })
+    bitmaps.mark(name, &mut |mark| hand_over(source, from, mark))
 }
 
 /// Refuses to merge between images that differ in size.
@@ -100,21 +95,30 @@ pub(super) fn check_sizes(target: u64, source: u64) -> Result<()> {
 /// Makes a bitmap like one of another image, with the same bits.
 ///
 /// # Errors
-/// As [`change`]; the new bitmap is removed then.
+/// As [`change`].
 pub(super) fn copy(target: &dyn Bitmaps, source: &dyn Bitmaps, bitmap: &BitmapInfo) -> Result<()> {
     let name = &bitmap.name;
+    let covered = target.covered();
+    let mut unread = false;
     target
-        .add(name, Some(bitmap.granularity))
-        .context(|| format!("Failed to create bitmap {name}"))?;
-    let filled = target
-        .set_enabled(name, bitmap.enabled)
-        .and_then(|()| merge(target, name, source, name))
-        .context(|| format!("Failed to populate bitmap {name}"));
-    if filled.is_err() {
-        // Best effort: the first failure is the one to report.
-        let _ = target.remove(name);
-    }
-    filled
+        .add_filled(name, bitmap.granularity, bitmap.enabled, &mut |mark| {
+            let read =
+                check_sizes(covered, source.covered()).and_then(|()| hand_over(source, name, mark));
+            unread = read.is_err();
+            read
+        })
+        .context(|| {
+            let what = if unread { "populate" } else { "create" };
+            format!("Failed to {what} bitmap {name}")
+        })
+}
+
+/// Hands the dirty ranges of a bitmap to `mark`.
+fn hand_over(bitmaps: &dyn Bitmaps, name: &str, mark: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    bitmaps.visit_dirty(name, 0..bitmaps.covered(), &mut |offset, len| {
+        mark(offset, len);
+        Ok(())
+    })
 }
 
 fn known(bitmaps: &dyn Bitmaps, name: &str) -> Result<BitmapInfo> {

@@ -1,7 +1,6 @@
 //! Operations on chains of images, whose files share one log: commit, rebase, and resize of an
 //! overlay over a longer base.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use platter::format::RepairMode;
@@ -10,25 +9,12 @@ use platter::ops::rebase::{RebaseRequest, rebase};
 use platter::ops::resize::{NewSize, ResizeRequest, resize};
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::Log;
-use platter::storage::{
-    CacheMode, Durability, NamedStorages, Preallocation, Storage, StorageOpen, ZeroFlags,
-};
+use platter::storage::{CacheMode, Durability, Preallocation, Storage, ZeroFlags};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Result};
 
 use crate::random::Random;
-use crate::rig::{self, New, SECTOR};
+use crate::rig::{self, New, SECTOR, Shelf};
 use crate::states;
-
-/// Storages by name.
-#[derive(Debug)]
-struct Shelf(Vec<(&'static str, Arc<dyn Storage>)>);
-
-impl NamedStorages for Shelf {
-    fn find(&self, name: &Path, _: &StorageOpen) -> Option<Result<Arc<dyn Storage>>> {
-        let found = self.0.iter().find(|(known, _)| Path::new(known) == name);
-        found.map(|(_, storage)| Ok(storage.clone()))
-    }
-}
 
 /// An image of a chain.
 struct Layer {

@@ -7,6 +7,7 @@
 mod bitmaps;
 mod chain;
 mod fresh;
+mod made;
 mod model;
 mod operations;
 mod random;
@@ -151,7 +152,17 @@ fn a_crash_leaves_a_whole_chain() {
     }
 }
 
-/// Create and convert.
+/// Create and convert, as operations.
+#[test]
+fn a_target_is_no_image_before_it_is_complete() {
+    for (cache, least) in [(CacheMode::Writeback, 400), (CacheMode::Unsafe, 100)] {
+        let states = made::run(cache);
+        println!("{states} states");
+        assert!(states >= least, "only {states} states were checked");
+    }
+}
+
+/// The writers of new images, used in another order than by create and convert.
 #[test]
 fn an_unfinished_image_never_opens() {
     for (durability, least) in [(Durability::Synced, 2000), (Durability::Ordered, 500)] {

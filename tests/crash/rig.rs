@@ -1,5 +1,6 @@
 //! Opening and creating images over any storage, and the bytes below them.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use platter::error::{Error, Result};
@@ -12,7 +13,7 @@ use platter::options::Values;
 use platter::policy::{ImplicitRole, OpenPolicy};
 use platter::secret::{Secret, Secrets};
 use platter::storage::memory::MemoryStorage;
-use platter::storage::{Durability, Storage};
+use platter::storage::{Durability, NamedStorages, Storage, StorageOpen};
 use platter::{Job, Options};
 
 /// One kind of image.
@@ -79,6 +80,17 @@ impl Below for Base {
 
     fn is_zero_below(&self, offset: u64, _len: u64) -> Result<bool> {
         Ok(!self.0 || offset >= SIZE)
+    }
+}
+
+/// Storages by name.
+#[derive(Debug)]
+pub struct Shelf(pub Vec<(&'static str, Arc<dyn Storage>)>);
+
+impl NamedStorages for Shelf {
+    fn find(&self, name: &Path, _: &StorageOpen) -> Option<Result<Arc<dyn Storage>>> {
+        let found = self.0.iter().find(|(known, _)| Path::new(known) == name);
+        found.map(|(_, storage)| Ok(storage.clone()))
     }
 }
 

@@ -46,35 +46,27 @@ impl Bitmaps for Qcow2 {
 
     fn add(&self, name: &str, granularity: Option<u64>) -> Result<()> {
         self.change_list(|session, next, image| {
-            let bits = image.new_granularity(name, granularity)?;
-            if find(session, name).is_ok() {
-                return Err(Error::new(
-                    ErrorKind::Exists,
-                    format!("Bitmap already exists: {name}"),
-                ));
-            }
-            image.check_new(name, bits).map_err(|error| {
-                let file = image.storage.name();
-                error.context(format!("Can't make bitmap '{name}' persistent in '{file}'"))
-            })?;
-            let mut flags = BitmapFlags::AUTO;
-            flags.set(BitmapFlags::IN_USE, session.begun);
-            next.push(Next {
-                known: Known {
-                    entry: BitmapEntry {
-                        table_offset: 0,
-                        table_entries: 0,
-                        flags,
-                        kind: DIRTY_BITMAP,
-                        granularity_bits: bits,
-                        name: name.as_bytes().to_vec(),
-                        extra: Vec::new(),
-                    },
-                    live: session.begun,
-                },
-                keep: false,
-                add: Vec::new(),
-            });
+            next.push(image.new_bitmap(session, name, granularity)?);
+            Ok(())
+        })
+    }
+
+    fn add_filled(
+        &self,
+        name: &str,
+        granularity: u64,
+        enabled: bool,
+        ranges: &mut DirtyRanges<'_>,
+    ) -> Result<()> {
+        let session = &mut *self.changing_bitmaps()?;
+        let mut new = self.new_bitmap(session, name, Some(granularity))?;
+        new.set_enabled(enabled, session.begun);
+        let bits = u32::from(new.known.entry.granularity_bits);
+        let marks = Arc::new(Record::new(self.virtual_size(), bits));
+        ranges(&mut |offset, len| marks.set(offset..offset.saturating_add(len)))?;
+        new.add.push(marks);
+        self.change_bitmaps(session, |_, next| {
+            next.push(new);
             Ok(())
         })
     }
@@ -94,12 +86,7 @@ impl Bitmaps for Qcow2 {
     }
 
     fn set_enabled(&self, name: &str, enabled: bool) -> Result<()> {
-        self.change_one(name, |next, begun| {
-            let flags = &mut next.known.entry.flags;
-            flags.set(BitmapFlags::AUTO, enabled);
-            flags.set(BitmapFlags::IN_USE, enabled && begun);
-            next.known.live = enabled && begun;
-        })
+        self.change_one(name, |next, begun| next.set_enabled(enabled, begun))
     }
 
     fn visit_dirty(
@@ -177,6 +164,39 @@ impl Qcow2 {
         })
     }
 
+    /// A new empty bitmap that records writes.
+    fn new_bitmap(&self, session: &Session, name: &str, granularity: Option<u64>) -> Result<Next> {
+        let bits = self.new_granularity(name, granularity)?;
+        if find(session, name).is_ok() {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("Bitmap already exists: {name}"),
+            ));
+        }
+        self.check_new(name, bits).map_err(|error| {
+            let file = self.storage.name();
+            error.context(format!("Can't make bitmap '{name}' persistent in '{file}'"))
+        })?;
+        let mut new = Next {
+            known: Known {
+                entry: BitmapEntry {
+                    table_offset: 0,
+                    table_entries: 0,
+                    flags: BitmapFlags::empty(),
+                    kind: DIRTY_BITMAP,
+                    granularity_bits: bits,
+                    name: name.as_bytes().to_vec(),
+                    extra: Vec::new(),
+                },
+                live: false,
+            },
+            keep: false,
+            add: Vec::new(),
+        };
+        new.set_enabled(true, session.begun);
+        Ok(new)
+    }
+
     /// The granularity of a new bitmap, as a power of 2.
     fn new_granularity(&self, name: &str, granularity: Option<u64>) -> Result<u8> {
         if name.is_empty() {
@@ -204,6 +224,16 @@ impl Qcow2 {
             return Err(Error::invalid("The image is empty"));
         }
         Ok(())
+    }
+}
+
+impl Next {
+    /// Lets it record or not; `begun` says that guest data may be changing.
+    fn set_enabled(&mut self, enabled: bool, begun: bool) {
+        let flags = &mut self.known.entry.flags;
+        flags.set(BitmapFlags::AUTO, enabled);
+        flags.set(BitmapFlags::IN_USE, enabled && begun);
+        self.known.live = enabled && begun;
     }
 }
 
