@@ -1,16 +1,18 @@
-//! Operations on chains of images, whose files share one log: commit, rebase, and resize of an
-//! overlay over a longer base.
+//! Operations on chains of images, whose files share one log: commit, rebase, amend, snapshots, and
+//! resize of an overlay over a longer base.
 
 use std::sync::Arc;
 
 use platter::format::RepairMode;
+use platter::ops::amend::{AmendRequest, amend};
 use platter::ops::commit::{CommitRequest, commit};
 use platter::ops::rebase::{RebaseRequest, rebase};
 use platter::ops::resize::{NewSize, ResizeRequest, resize};
+use platter::ops::snapshot;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::Log;
 use platter::storage::{CacheMode, Durability, Preallocation, Storage, ZeroFlags};
-use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Result};
+use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options, Result};
 
 use crate::random::Random;
 use crate::rig::{self, New, SECTOR, Shelf};
@@ -49,10 +51,20 @@ impl Layer {
             "qcow2"
         }
     }
+
+    fn is_encrypted(&self) -> bool {
+        self.options.contains("encrypt")
+    }
+
+    /// The format, where the location does not tell it.
+    fn format_to_name(&self) -> Option<String> {
+        (!self.is_encrypted()).then(|| self.format().to_owned())
+    }
 }
 
 const SMALL: &str = "cluster_size=4096";
 const LARGE: &str = "cluster_size=16384";
+const LUKS: &str = "cluster_size=4096,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1";
 
 /// What is done to the topmost layer.
 enum Task {
@@ -62,11 +74,21 @@ enum Task {
     Rebase(Option<(&'static str, &'static str)>, bool),
     /// To so many sectors.
     Resize(usize),
+    /// With these options.
+    Amend(&'static str),
+    /// Creates one, applies it, deletes it.
+    Snapshot,
 }
 
 struct Chain {
     layers: &'static [Layer],
     task: Task,
+}
+
+impl Chain {
+    fn top(&self) -> &Layer {
+        self.layers.last().unwrap()
+    }
 }
 
 const CHAINS: &[Chain] = &[
@@ -139,20 +161,79 @@ const CHAINS: &[Chain] = &[
         ],
         task: Task::Resize(650),
     },
+    // An encrypted overlay.
+    Chain {
+        layers: &[
+            layer("base", 300, None, SMALL),
+            layer("top", 400, Some(("base", "qcow2")), LUKS),
+        ],
+        task: Task::Commit(None),
+    },
+    Chain {
+        layers: &[
+            layer("old", 300, None, SMALL),
+            layer("new", 200, None, "raw"),
+            layer("top", 300, Some(("old", "qcow2")), LUKS),
+        ],
+        task: Task::Rebase(Some(("new", "raw")), false),
+    },
+    Chain {
+        layers: &[
+            layer("base", 400, None, SMALL),
+            layer("top", 200, Some(("base", "qcow2")), LUKS),
+        ],
+        task: Task::Resize(300),
+    },
+    Chain {
+        layers: &[
+            layer("base", 700, None, SMALL),
+            layer("top", 300, Some(("base", "qcow2")), SMALL),
+        ],
+        task: Task::Amend("refcount_bits=64,size=332800"),
+    },
+    Chain {
+        layers: &[
+            layer("base", 400, None, SMALL),
+            layer("top", 400, Some(("base", "qcow2")), SMALL),
+        ],
+        task: Task::Amend("compat=0.10"),
+    },
+    Chain {
+        layers: &[
+            layer("base", 400, None, SMALL),
+            layer("top", 700, Some(("base", "qcow2")), LARGE),
+        ],
+        task: Task::Snapshot,
+    },
 ];
 
 fn options(shelf: Shelf, cache: CacheMode) -> OpenOptions {
     OpenOptions {
-        format: Some("qcow2".to_owned()),
         cache,
+        secrets: rig::secrets(),
         storages: Some(Arc::new(shelf)),
         policy: OpenPolicy::permissive(),
         ..OpenOptions::default()
     }
 }
 
-fn location(name: &str) -> Location {
-    Location::from_path(name)
+fn location(layer: &Layer) -> Location {
+    if !layer.is_encrypted() {
+        return Location::from_path(layer.name);
+    }
+    let tree = format!(
+        r#"json:{{"driver":"qcow2","encrypt.key-secret":"s","file.driver":"file","file.filename":"{}"}}"#,
+        layer.name
+    );
+    Location::parse(&tree).unwrap()
+}
+
+fn open(layer: &Layer, options: &OpenOptions) -> Result<Image> {
+    let options = OpenOptions {
+        format: layer.format_to_name(),
+        ..options.clone()
+    };
+    Image::open(&location(layer), &options)
 }
 
 fn contents(image: &Image) -> Result<Vec<Option<u64>>> {
@@ -183,11 +264,10 @@ fn fill(layers: &[Layer], random: &mut Random) -> Vec<Vec<u8>> {
         let file: [Arc<dyn Storage>; 1] = [files[n].1.clone()];
         new.create(&file, Durability::None, |_| Ok(())).unwrap();
         let options = OpenOptions {
-            format: Some(layer.format().to_owned()),
             writable: true,
             ..options(named(), CacheMode::Unsafe)
         };
-        let image = Image::open(&location(layer.name), &options).unwrap();
+        let image = open(layer, &options).unwrap();
         for _ in 0..layer.len / 20 {
             let start = random.below(layer.len);
             let count = 1 + random.below(16.min(layer.len - start));
@@ -204,10 +284,19 @@ fn fill(layers: &[Layer], random: &mut Random) -> Vec<Vec<u8>> {
     files.iter().map(|(_, file)| file.to_vec()).collect()
 }
 
-fn carry_out(task: &Task, options: &OpenOptions) -> Result<()> {
+fn carry_out(chain: &Chain, options: &OpenOptions) -> Result<()> {
     let mut job = Job::new();
-    let location = location("top");
-    match task {
+    let top = chain.top();
+    let location = location(top);
+    let options = &OpenOptions {
+        format: top.format_to_name(),
+        ..options.clone()
+    };
+    let writable = OpenOptions {
+        writable: true,
+        ..options.clone()
+    };
+    match &chain.task {
         Task::Commit(base) => commit(
             &CommitRequest {
                 location,
@@ -231,17 +320,27 @@ fn carry_out(task: &Task, options: &OpenOptions) -> Result<()> {
             &mut job,
         ),
         Task::Resize(sectors) => {
-            let options = OpenOptions {
-                writable: true,
-                ..options.clone()
-            };
-            let image = Image::open(&location, &options)?;
+            let image = Image::open(&location, &writable)?;
             let request = ResizeRequest {
                 size: NewSize::Exactly((sectors * SECTOR) as u64),
                 preallocation: Preallocation::Off,
                 shrink: false,
             };
             resize(&image, &request, &mut job)?;
+            image.close()
+        }
+        Task::Amend(changes) => {
+            let image = Image::open(&location, &writable)?;
+            let changes = Options::parse(changes)?;
+            let request = AmendRequest::new(&image, &changes, &rig::secrets(), false)?;
+            amend(&image, &request, &mut job)?;
+            image.close()
+        }
+        Task::Snapshot => {
+            let image = Image::open(&location, &writable)?;
+            let id = snapshot::create(&image, "taken", &mut job)?;
+            snapshot::apply(&image, &id, &mut Job::new())?;
+            snapshot::delete(&image, "taken", &mut Job::new())?;
             image.close()
         }
     }
@@ -263,19 +362,15 @@ fn judge(chain: &Chain, bytes: &[Vec<u8>], shown: &Shown, done: bool) -> Result<
         Shelf(files.map(file).collect())
     };
     let options = || options(shelf(), CacheMode::Writeback);
-    let open = |name: &str, format: &str| {
-        let options = OpenOptions {
-            format: Some(format.to_owned()),
-            ..options()
-        };
-        Image::open(&location(name), &options).map_err(|error| format!("{name}: {error:?}"))
+    let open = |layer: &Layer| {
+        open(layer, &options()).map_err(|error| format!("{}: {error:?}", layer.name))
     };
-    let top = open("top", "qcow2")?;
+    let top = open(chain.top())?;
     let tags = contents(&top).map_err(|error| format!("cannot be read: {error:?}"))?;
     let before = !done && tags == shown.before;
     // A crash may come between the new size and what is written behind the old end; all that shows
     // there then is the base.
-    let resized = matches!(chain.task, Task::Resize(_)) && !done;
+    let resized = matches!(chain.task, Task::Resize(_) | Task::Amend(_)) && !done;
     let old = shown.before.len();
     let grown = resized && tags.len() == shown.after.len() && tags[..old] == shown.before;
     if !before && tags != shown.after && !grown {
@@ -291,16 +386,18 @@ fn judge(chain: &Chain, bytes: &[Vec<u8>], shown: &Shown, done: bool) -> Result<
         .iter()
         .filter(|layer| layer.format() == "qcow2")
     {
-        let image = open(layer.name, "qcow2")?;
+        let image = open(layer)?;
         let (report, notes) = rig::check(image.format(), RepairMode::Report)
             .map_err(|error| format!("{}: {error:?}", layer.name))?;
-        if report.corruptions + report.check_errors != 0 {
+        // With the dirty bit set, refcounts and flags are put in order before the next write.
+        let dirty = image.format().info().unwrap().dirty == Some(true);
+        if report.check_errors != 0 || report.corruptions != 0 && !dirty {
             return Err(format!("{}: {report:?} {notes:?}", layer.name));
         }
     }
     if !done {
         // Done again, it comes to the same.
-        carry_out(&chain.task, &options()).map_err(|error| format!("again: {error:?}"))?;
+        carry_out(chain, &options()).map_err(|error| format!("again: {error:?}"))?;
     }
     Ok(())
 }
@@ -326,13 +423,13 @@ pub fn run(cache: CacheMode) -> usize {
         };
         let show = || {
             let options = options(shelf(), cache);
-            contents(&Image::open(&location("top"), &options).unwrap()).unwrap()
+            contents(&open(chain.top(), &options).unwrap()).unwrap()
         };
         let before = show();
-        carry_out(&chain.task, &options(shelf(), cache)).unwrap();
+        carry_out(chain, &options(shelf(), cache)).unwrap();
         let after = show();
         match chain.task {
-            Task::Resize(_) => {
+            Task::Resize(_) | Task::Amend(_) => {
                 assert_eq!(after[..before.len()], before);
                 assert!(after[before.len()..].iter().all(|tag| *tag == Some(0)));
             }

@@ -73,6 +73,9 @@ const CONVERTED: &[How] = &[
     how("cluster_size=4096", true, true, true),
 ];
 
+/// A bitmap, and the ranges that are dirty.
+type Held = (BitmapInfo, Vec<(u64, u64)>);
+
 type Files = Vec<(&'static str, Arc<dyn Storage>)>;
 
 fn named(files: &Files) -> Option<Arc<dyn platter::storage::NamedStorages>> {
@@ -119,7 +122,7 @@ fn contents(image: &Image) -> Result<Vec<Option<u64>>> {
 }
 
 /// The bitmaps of an image with what they hold; those that say that they miss something without.
-fn bitmaps(image: &Image) -> Result<Vec<(BitmapInfo, Vec<(u64, u64)>)>> {
+fn bitmaps(image: &Image) -> Result<Vec<Held>> {
     let Some(bitmaps) = image.bitmaps() else {
         return Ok(Vec::new());
     };
@@ -145,7 +148,7 @@ struct Goal {
     sectors: Vec<Option<u64>>,
     /// What the sectors held before, where it was an image already.
     before: Option<Vec<Option<u64>>>,
-    bitmaps: Vec<(BitmapInfo, Vec<(u64, u64)>)>,
+    bitmaps: Vec<Held>,
 }
 
 impl Goal {
@@ -251,7 +254,7 @@ fn source(tag: u64) -> Arc<dyn Storage> {
         len: SIZE,
         backing: None,
     };
-    new.create(&[file.clone()], Durability::None, |_| Ok(()))
+    new.create(std::slice::from_ref(&file), Durability::None, |_| Ok(()))
         .unwrap();
     let options = OpenOptions {
         format: Some("qcow2".to_owned()),
