@@ -6,6 +6,7 @@
 
 mod bitmaps;
 mod chain;
+mod damaged;
 mod fresh;
 mod made;
 mod model;
@@ -16,6 +17,7 @@ mod replay;
 mod rig;
 mod states;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use model::SECTORS;
@@ -150,6 +152,17 @@ fn a_crash_leaves_a_whole_chain() {
         println!("{states} states");
         assert!(states >= least, "only {states} states were checked");
     }
+}
+
+/// `check -r` of images whose tables are damaged.
+#[test]
+fn an_interrupted_repair_of_damage_can_be_carried_on() {
+    let mut kinds = BTreeSet::new();
+    let configs = CONFIGS[..3].iter();
+    let states: usize = configs.map(|one| damaged::run(one, &mut kinds)).sum();
+    println!("{states} states of {kinds:?}");
+    assert_eq!(kinds.len(), 6, "not all tables were repaired");
+    assert!(states >= 1000, "only {states} states were checked");
 }
 
 /// Create and convert, as operations.

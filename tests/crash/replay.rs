@@ -52,6 +52,16 @@ pub fn run(config: &Config, durability: Durability, seed: u64, step: usize) -> u
     run.end(step)
 }
 
+/// The files that the operations of a run leave.
+pub fn bytes(config: &Config, seed: u64) -> Vec<Vec<u8>> {
+    let mut run = Run::new(config, Durability::None, seed);
+    for _ in 0..OPERATIONS {
+        Operation::pick(&mut run).apply(&mut run);
+    }
+    run.image().close().unwrap();
+    rig::bytes_of(&run.storages())
+}
+
 /// As [`run`], with these operations.
 pub fn sequence(config: &Config, durability: Durability, operations: &[fn(&mut Run<'_>)]) -> usize {
     let mut run = Run::new(config, durability, 0);
