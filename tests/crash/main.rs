@@ -144,6 +144,25 @@ fn grown_sectors_are_zeroes_at_any_instant() {
     }
 }
 
+/// Growing within a cluster keeps what that cluster holds.
+#[test]
+fn the_last_cluster_stays_when_its_image_grows_a_little() {
+    for config in CONFIGS {
+        let states = replay::sequence(
+            config,
+            Durability::Synced,
+            &[
+                |run| operations::resize_to(run, 993, Preallocation::Off),
+                |run| operations::write_to(run, 900..993),
+                operations::flush,
+                |run| operations::resize_to(run, 994, Preallocation::Off),
+                operations::flush,
+            ],
+        );
+        assert!(states >= 10, "{}: only {states} states", config.name);
+    }
+}
+
 /// Commit, rebase and resize along a chain.
 #[test]
 fn a_crash_leaves_a_whole_chain() {

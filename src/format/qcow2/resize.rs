@@ -91,9 +91,15 @@ impl Qcow2 {
 
     /// Gives up, durably, what a shrink that was interrupted left behind the end.
     fn unlink_left_over(&self, start: u64, end: u64) -> Result<()> {
+        let cluster = self.layout.cluster_size();
+        // Within its last cluster an image grows over nothing else.
+        let (start, end) = (
+            start.next_multiple_of(cluster),
+            end.next_multiple_of(cluster),
+        );
         let unlinked = {
             let _all = self.inflight.reserve(ALL);
-            self.unlink_range(start, end.next_multiple_of(self.layout.cluster_size()))?
+            self.unlink_range(start, end)?
         };
         if unlinked {
             self.flush_all(self.durability)?;
