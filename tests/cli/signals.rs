@@ -151,13 +151,89 @@ fn sigusr1_prints_the_progress_once() {
         assert!(output.status.success(), "{err}");
         assert!(output.stdout.is_empty());
         assert!(matches!(err.lines().count(), 1 | 2), "{err:?}");
-        for line in err.lines() {
-            let number = line
-                .strip_prefix("    (")
-                .and_then(|l| l.strip_suffix("/100%)"));
-            assert!(number.is_some_and(|n| n.parse::<f64>().is_ok()), "{err:?}");
-        }
+        assert!(is_progress(&err), "{err:?}");
         std::fs::remove_file(dir.path("out.raw")).expect("the target");
+    }
+}
+
+/// Whether the text is nothing but lines of progress.
+fn is_progress(err: &str) -> bool {
+    err.lines().all(|line| {
+        let number = line.strip_prefix("    (");
+        let number = number.and_then(|rest| rest.strip_suffix("/100%)"));
+        number.is_some_and(|number| number.parse::<f64>().is_ok())
+    })
+}
+
+#[test]
+fn sigusr1_prints_the_progress_of_a_commit() {
+    let dir = source();
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "base.qcow2", "64M"]);
+    let overlay = words("create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2");
+    dir.qemu_img_ok(&overlay);
+    dir.qemu_io("qcow2", "top.qcow2", &["write -P 3 0 64M"]);
+    let empty = dir.path("base.qcow2").metadata().expect("the base").len();
+    let mut child = ours_command(&words("commit -d -r 32M top.qcow2"), dir.root())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the tool");
+    while dir.path("base.qcow2").metadata().expect("the base").len() <= empty {
+        let ended = child.try_wait().expect("to look at the child");
+        assert!(ended.is_none(), "it ended too early: {ended:?}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    kill(&child, "-USR1");
+    let output = child.wait_with_output().expect("its end");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{err}");
+    assert_eq!(output.stdout, b"Image committed.\n");
+    assert!(!err.is_empty() && is_progress(&err), "{err:?}");
+}
+
+#[test]
+fn every_long_command_lives_through_sigusr1() {
+    let dir = source();
+    for line in [
+        "create -q -f qcow2 base.qcow2 64M",
+        "create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2",
+        "convert -O qcow2 a.raw a.qcow2",
+    ] {
+        dir.qemu_img_ok(&words(line));
+    }
+    for line in [
+        "amend -o refcount_bits=64 a.qcow2",
+        "rebase -b a.raw -F raw top.qcow2",
+        "compare a.raw a.qcow2",
+        "check a.qcow2",
+        "commit top.qcow2",
+        "bench -c 20000 -f raw a.raw",
+        "dd bs=1M if=a.raw of=b.raw",
+        "convert -c -O qcow2 a.raw c.qcow2",
+        "measure -O qcow2 a.raw",
+        "map a.qcow2",
+    ] {
+        // The signal must not strike `env`, nor the tool before it has run at all.
+        let mut child = Command::new("env")
+            .args(["--ignore-signal=USR1", "LC_ALL=C"])
+            .arg(crate::build::tool())
+            .args(words(line))
+            .current_dir(dir.root())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the tool");
+        let running = format!("/proc/{}/exe", child.id());
+        while child.try_wait().expect("to look at the child").is_none() {
+            if std::fs::read_link(&running).is_ok_and(|exe| exe == crate::build::tool()) {
+                kill(&child, "-USR1");
+            }
+        }
+        let output = child.wait_with_output().expect("its end");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {:?} {err}", output.status);
+        assert!(is_progress(&err), "{line}: {err:?}");
     }
 }
 
