@@ -6,8 +6,12 @@ use libdeflater::{CompressionLvl, Compressor};
 use zstd::zstd_safe::{CCtx, CParameter};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 
 use super::method::{CompressionType, DeflateLevel, ZstdLevel};
+
+/// What zstd calls a lack of memory.
+const NO_MEMORY: &str = "Allocation error : not enough memory";
 
 /// A worker's compression state, kept between units. Tables are made when first used.
 #[derive(Default)]
@@ -49,31 +53,35 @@ impl Encoder {
         let Some(room) = limit.checked_sub(1).filter(|&room| room > 0) else {
             return Ok(false);
         };
-        out.resize(room, 0);
+        memory::resize(out, room, 0)?;
         let len = match method {
-            CompressionType::Zlib => self.deflate(unit, out),
+            CompressionType::Zlib => self.deflate(unit, out)?,
             CompressionType::Zstd => self.zstd(unit, out)?,
         };
         out.truncate(len.unwrap_or(0));
         Ok(len.is_some())
     }
 
-    fn deflate(&mut self, unit: &[u8], out: &mut [u8]) -> Option<usize> {
+    fn deflate(&mut self, unit: &[u8], out: &mut [u8]) -> Result<Option<usize>> {
         let level = self.deflate_level;
         if self.deflate.as_ref().is_none_or(|(has, _)| *has != level) {
             let number = CompressionLvl::new(level.number()).unwrap_or_default();
-            self.deflate = Some((level, Compressor::new(number)));
+            // The crate knows no other way to tell that there is no memory.
+            let made = std::panic::catch_unwind(|| Compressor::new(number));
+            self.deflate = Some((level, made.map_err(|_| memory::lack())?));
         }
-        let (_, compressor) = self.deflate.as_mut()?;
-        // The only failure is a lack of room.
-        compressor.deflate_compress(unit, out).ok()
+        let compressed = self.deflate.as_mut().map(|(_, compressor)| {
+            // The only failure is a lack of room.
+            compressor.deflate_compress(unit, out).ok()
+        });
+        Ok(compressed.flatten())
     }
 
     fn zstd(&mut self, unit: &[u8], out: &mut [u8]) -> Result<Option<usize>> {
         let context = match &mut self.zstd {
             Some(context) => context,
             empty => {
-                let mut context = CCtx::create();
+                let mut context = CCtx::try_create().ok_or_else(memory::lack)?;
                 context
                     .set_parameter(CParameter::CompressionLevel(self.zstd_level.0))
                     .map_err(internal)?;
@@ -82,8 +90,12 @@ impl Encoder {
         };
         match context.compress2(out, unit) {
             Ok(len) => Ok(Some(len)),
-            // "Destination buffer is too small": the only failure that a valid call can meet,
-            // besides a lack of memory, which does not get better by failing.
+            Err(code) if zstd::zstd_safe::get_error_name(code) == NO_MEMORY => {
+                // A failed call leaves the context half done.
+                self.zstd = None;
+                Err(memory::lack())
+            }
+            // "Destination buffer is too small": the only other failure that a valid call can meet.
             Err(_) => Ok(None),
         }
     }

@@ -5,6 +5,7 @@ use parking_lot::RwLock;
 use crate::error::Result;
 use crate::format::Format;
 use crate::image::Image;
+use crate::memory;
 use crate::storage::ZeroFlags;
 
 /// The most bytes that one step of a bounced request holds in memory.
@@ -56,7 +57,7 @@ fn read_units(
         let at = offset + done as u64;
         let part = rest.len().min(STEP as usize);
         let (start, len) = around(format, at, part as u64).unwrap_or((at, part as u64));
-        bounce.resize(len as usize, 0);
+        memory::resize(&mut bounce, len as usize, 0)?;
         if !read(&mut bounce, start)? {
             return Ok(false);
         }
@@ -119,7 +120,7 @@ pub(super) fn write_zeroes(image: &Image, offset: u64, len: u64, flags: ZeroFlag
 /// Reads the units around a range, changes the range and writes them back.
 fn patch(image: &Image, offset: u64, len: u64, change: impl FnOnce(&mut [u8])) -> Result<()> {
     let (start, whole) = around(&*image.format, offset, len).unwrap_or((offset, len));
-    let mut bytes = vec![0; whole as usize];
+    let mut bytes = memory::zeroed(whole as usize)?;
     image.read_layer(&mut bytes, start)?;
     let skip = (offset - start) as usize;
     if let Some(part) = bytes.get_mut(skip..skip + len as usize) {

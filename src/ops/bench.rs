@@ -198,11 +198,14 @@ impl Run {
             event: false,
             ring: request.ring,
         };
+        let fill = request.write.unwrap_or(0);
         let idle = (0..depth)
-            .map(|_| Buffer::aligned(request.buffer_size as usize, request.write.unwrap_or(0)));
+            .map(|_| Buffer::aligned(request.buffer_size as usize, fill))
+            .collect::<Result<_, _>>()
+            .map_err(|error| Error::io(&error))?;
         Ok(Self {
             queue: Queue::new(target, options)?,
-            idle: idle.collect(),
+            idle,
             offset: request.offset,
             left: request.count,
             away: 0,

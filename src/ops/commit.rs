@@ -8,6 +8,7 @@ use crate::extent::ExtentKind;
 use crate::image::{Image, OpenOptions};
 use crate::job::{Job, JobControl};
 use crate::location::Location;
+use crate::memory;
 use crate::ops::failure::with_reason;
 use crate::ops::workers::in_pieces;
 use crate::size::round_up_sector;
@@ -206,7 +207,7 @@ impl Copier<'_> {
             let len = (data.end - at).min(BUFFER);
             control.throttle(len)?;
             if buf.len() < len as usize {
-                buf.resize(len as usize, 0);
+                memory::resize(buf, len as usize, 0)?;
             }
             let Some(part) = buf.get_mut(..len as usize) else {
                 return Err(Error::new(ErrorKind::Internal, "A buffer is too short"));

@@ -8,6 +8,7 @@ use crate::format::{BackingRef, Compress, registry};
 use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::Location;
+use crate::memory;
 use crate::ops::compare::identity::{Files, Place};
 use crate::ops::failure::with_reason;
 use crate::ops::workers::in_pieces;
@@ -252,8 +253,8 @@ impl<'a> Rebaser<'a> {
         while at < range.end {
             let end = range.end.min(at - at % BUFFER + BUFFER);
             let len = (end - at) as usize;
-            buffers.old.resize(len, 0);
-            buffers.new.resize(len, 0);
+            memory::resize(&mut buffers.old, len, 0)?;
+            memory::resize(&mut buffers.new, len, 0)?;
             self.old.read(&mut buffers.old, at)?;
             self.new.read(&mut buffers.new, at)?;
             self.copy_units(&buffers.old, &buffers.new, at)?;

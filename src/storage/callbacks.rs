@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
+use crate::memory;
 use crate::storage::traits::{
     CacheMode, CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
@@ -141,7 +142,7 @@ impl CallbackStorage {
 
     fn write_zero_bytes(&self, offset: u64, len: u64) -> Result<()> {
         let write = self.writer()?;
-        let zeroes = vec![0; usize::try_from(len).map_or(CHUNK, |len| len.min(CHUNK))];
+        let zeroes = memory::zeroed(usize::try_from(len).map_or(CHUNK, |len| len.min(CHUNK)))?;
         let mut done = 0;
         while done < len {
             let n = usize::try_from(len - done).map_or(CHUNK, |left| left.min(zeroes.len()));

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use crate::crypto::{SECTOR, SectorCipher};
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
+use crate::memory;
 use crate::storage::{
     CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
@@ -82,7 +83,7 @@ impl CryptStorage {
                 let start = at - at % SECTOR_LEN;
                 let stop = end.min(start + CHUNK as u64);
                 let whole = stop.next_multiple_of(SECTOR_LEN) - start;
-                buf.resize(whole as usize, 0);
+                memory::resize(buf, whole as usize, 0)?;
                 let inside = (at - start) as usize..(stop - start) as usize;
                 if inside.start == 0 && inside.end == buf.len() {
                     fill(buf, at - offset);
@@ -141,7 +142,7 @@ impl Storage for CryptStorage {
             let at = offset + done as u64;
             let lead = (at % SECTOR_LEN) as usize;
             let take = (buf.len() - done).min(CHUNK - lead);
-            bounce.resize((lead + take).next_multiple_of(SECTOR), 0);
+            memory::resize(&mut bounce, (lead + take).next_multiple_of(SECTOR), 0)?;
             self.unseal(&mut bounce, at - lead as u64)?;
             buf[done..done + take].copy_from_slice(&bounce[lead..lead + take]);
             done += take;

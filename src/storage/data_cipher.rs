@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::crypto::luks::Volume;
 use crate::crypto::{Algorithm, CipherSpec, IvGenerator, Mode, SECTOR, SectorCipher};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 use crate::storage::Storage;
 
 /// Bytes encrypted at a time.
@@ -95,7 +96,7 @@ impl DataCipher {
                 let (host, guest) = (host + done as u64, guest + done as u64);
                 let lead = (host % SECTOR_LEN) as usize;
                 let take = rest.len().min(CHUNK - lead);
-                room.resize((lead + take).next_multiple_of(SECTOR), 0);
+                memory::resize(room, (lead + take).next_multiple_of(SECTOR), 0)?;
                 storage.read_at(room, host - lead as u64)?;
                 self.cipher.decrypt(room, self.sector(host, guest));
                 for (to, from) in rest.iter_mut().zip(room.iter().skip(lead)).take(take) {
@@ -162,7 +163,7 @@ impl DataCipher {
                     }
                 }
             }
-            room.resize(room.len().next_multiple_of(SECTOR), 0);
+            memory::resize(room, room.len().next_multiple_of(SECTOR), 0)?;
             self.seal(storage, room, host + done, guest + done)
         })
     }
@@ -186,7 +187,7 @@ impl DataCipher {
         host: u64,
         guest: u64,
     ) -> Result<()> {
-        let zeroes = vec![0; len.min(CHUNK as u64) as usize];
+        let zeroes = memory::zeroed(len.min(CHUNK as u64) as usize)?;
         let mut done = 0;
         while done < len {
             let piece = (len - done).min(CHUNK as u64) as usize;

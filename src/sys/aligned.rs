@@ -1,7 +1,8 @@
 //! Buffers at an alignment that direct I/O accepts.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -18,17 +19,15 @@ unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
     /// `len` zero bytes at a multiple of `align`, a power of two. `len` 0 becomes `align`.
-    pub(crate) fn zeroed(len: usize, align: usize) -> Self {
+    /// Without memory it is `ENOMEM`.
+    pub(crate) fn zeroed(len: usize, align: usize) -> io::Result<Self> {
+        let lack = || io::Error::from_raw_os_error(libc::ENOMEM);
         let align = align.max(1).next_power_of_two();
-        let Ok(layout) = Layout::from_size_align(len.max(align), align) else {
-            handle_alloc_error(Layout::new::<usize>());
-        };
+        let layout = Layout::from_size_align(len.max(align), align).map_err(|_| lack())?;
         // SAFETY: the size of the layout is not zero.
         let start = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(start) {
-            Some(start) => Self { start, layout },
-            None => handle_alloc_error(layout),
-        }
+        let start = NonNull::new(start).ok_or_else(lack)?;
+        Ok(Self { start, layout })
     }
 
     /// Whether `pointer` is a multiple of `align`.

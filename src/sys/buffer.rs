@@ -52,20 +52,23 @@ impl Buffer {
     }
 
     /// `len` bytes of that value, aligned for direct I/O.
-    pub fn aligned(len: usize, byte: u8) -> Self {
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn aligned(len: usize, byte: u8) -> std::io::Result<Self> {
         const PAGE: usize = 4096;
-        let mut memory = AlignedBuf::zeroed(len, PAGE);
+        let mut memory = AlignedBuf::zeroed(len, PAGE)?;
         if byte != 0 {
             memory.fill(byte);
         }
-        Self {
+        Ok(Self {
             pieces: Pieces::One(iovec {
                 iov_base: memory.as_mut_ptr().cast(),
                 iov_len: len,
             }),
             len: len as u64,
             owner: Owner::Aligned(memory),
-        }
+        })
     }
 
     /// Bytes of all pieces.

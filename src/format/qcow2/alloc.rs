@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 use crate::storage::ZeroFlags;
 use crate::trace::{self, Event};
 
@@ -170,7 +171,7 @@ impl Qcow2 {
         self.storage
             .write_zeroes(offset, self.layout.cluster_size(), ZeroFlags::empty())?;
         // It counts itself on disk before any table names it.
-        let mut own = vec![0; self.layout.slice_bytes() as usize];
+        let mut own = memory::zeroed(self.layout.slice_bytes() as usize)?;
         self.counts().refcount_width().fill(&mut own, 0, 1, 1);
         self.storage.write_at(&own, offset)?;
         alloc.claim(offset..offset + self.layout.cluster_size());
@@ -252,7 +253,7 @@ impl Qcow2 {
         let cluster_size = self.layout.cluster_size();
         let per_block = self.counts().refcount_block_entries();
         let width = self.counts().refcount_width();
-        let mut bytes = vec![0; cluster_size as usize];
+        let mut bytes = memory::zeroed(cluster_size as usize)?;
         for block in 0..blocks {
             bytes.fill(0);
             let ones = total.saturating_sub(block * per_block).min(per_block);
@@ -275,15 +276,17 @@ impl Qcow2 {
     ) -> Result<()> {
         let bits = self.layout.cluster_bits();
         let entries = clusters * self.layout.table_entries_per_cluster();
-        let mut table = alloc.table.clone();
-        table.resize(entries as usize, 0);
+        let mut table = Vec::new();
+        memory::reserve(&mut table, alloc.table.len().max(entries as usize))?;
+        table.extend_from_slice(&alloc.table);
+        memory::resize(&mut table, entries as usize, 0)?;
         let start = first_block * self.counts().refcount_block_entries();
         for block in 0..blocks {
             if let Some(entry) = table.get_mut((first_block + block) as usize) {
                 *entry = (start + block) << bits;
             }
         }
-        let bytes: Vec<u8> = table.iter().flat_map(|e| e.to_be_bytes()).collect();
+        let bytes = memory::bytes_of(table.iter().copied())?;
         self.storage.write_at(&bytes, cluster << bits)?;
         self.barrier()?;
         let moved = self

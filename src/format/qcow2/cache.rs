@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, fence, yield_now};
 use crate::trace::{self, Event};
 
@@ -184,13 +185,16 @@ impl Cache {
                 continue;
             }
             if slice.words.get().is_none() {
-                let mut bytes = vec![0; self.slice_bytes];
-                if let Err(error) = load(&mut bytes) {
-                    *failed = true;
-                    self.forget(&slice);
-                    return Err(error);
+                let loaded = memory::zeroed(self.slice_bytes)
+                    .and_then(|mut bytes| load(&mut bytes).map(|()| bytes));
+                match loaded {
+                    Ok(bytes) => slice.fill(&bytes),
+                    Err(error) => {
+                        *failed = true;
+                        self.forget(&slice);
+                        return Err(error);
+                    }
                 }
-                slice.fill(&bytes);
             }
             drop(failed);
             return Ok(slice);
@@ -220,8 +224,9 @@ impl Cache {
             .collect();
         if let (Some((first, _)), Some((last, _))) = (missing.first(), missing.last()) {
             let start = first.offset;
-            let mut bytes = vec![0; (last.offset + step - start) as usize];
-            if load(&mut bytes, start).is_ok() {
+            let loaded = memory::zeroed((last.offset + step - start) as usize)
+                .and_then(|mut bytes| load(&mut bytes, start).map(|()| bytes));
+            if let Ok(bytes) = loaded {
                 for (slice, _) in &missing {
                     let at = (slice.offset - start) as usize;
                     slice.fill(bytes.get(at..at + self.slice_bytes).unwrap_or_default());

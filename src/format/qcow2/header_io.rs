@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
+use crate::memory;
 
 use super::disk::{Header, ImageHeader, Incompatible};
 use super::state::Qcow2;
@@ -68,7 +69,7 @@ impl Qcow2 {
         let end = new_end.max(old_end).min(cluster).next_multiple_of(SECTOR);
         bytes.resize(end.min(cluster), 0);
         let (head, tail) = bytes.split_at(SECTOR.min(bytes.len()));
-        let mut old = vec![0; bytes.len()];
+        let mut old = memory::zeroed(bytes.len())?;
         let there = self.storage.len()?.min(old.len() as u64) as usize;
         if let Some(there) = old.get_mut(..there) {
             self.storage.read_at(there, 0)?;

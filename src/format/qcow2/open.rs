@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
 use crate::format::OpenContext;
+use crate::memory;
 use crate::policy::ImplicitRole;
 use crate::storage::{Durability, Storage};
 
@@ -276,6 +277,7 @@ fn load_l1(header: &Header, layout: Layout, ctx: &OpenContext<'_>) -> Result<L1>
         return Err(Error::corrupt("Active L1 table passes the end of the file").with_offset(40));
     }
     let mut entries = Vec::new();
+    memory::reserve(&mut entries, (len / 8) as usize)?;
     read_table(&*ctx.storage, header.l1_offset, len, |entry| {
         entries.push(AtomicU64::new(entry));
     })?;
@@ -293,7 +295,7 @@ pub(super) fn read_table(
     mut entry: impl FnMut(u64),
 ) -> Result<()> {
     let mut at = 0;
-    let mut piece = vec![0; len.min(PIECE) as usize];
+    let mut piece = memory::zeroed(len.min(PIECE) as usize)?;
     while at < len {
         let want = (len - at).min(PIECE) as usize;
         let Some(bytes) = piece.get_mut(..want) else {

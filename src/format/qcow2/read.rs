@@ -8,6 +8,7 @@ use crate::codec::Decoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::ExtentKind;
 use crate::format::Below;
+use crate::memory;
 
 use super::disk::{CompressedRef, L2Kind};
 use super::map::Entry;
@@ -127,8 +128,9 @@ impl Qcow2 {
     ) -> Result<bool> {
         // Taken out while it is in use: the storage below may be an image with compressed clusters.
         let mut tools = DECODER.take();
-        tools.1.resize(at.len as usize, 0);
-        let result = match load(&mut tools.1) {
+        let loaded =
+            memory::resize(&mut tools.1, at.len as usize, 0).and_then(|()| load(&mut tools.1));
+        let result = match loaded {
             Ok(true) => self
                 .decode_cluster(&mut tools, at, buf, within, guest)
                 .map(|()| true),
@@ -150,7 +152,7 @@ impl Qcow2 {
         let decoded = if buf.len() == cluster {
             decoder.decode(self.compression(), input, buf)
         } else {
-            output.resize(cluster, 0);
+            memory::resize(output, cluster, 0)?;
             decoder.decode(self.compression(), input, output).map(|()| {
                 let from = output.get(within as usize..).unwrap_or_default();
                 for (to, from) in buf.iter_mut().zip(from) {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::format::{Below, ZeroBelow};
+use crate::memory;
 use crate::storage::ZeroFlags;
 
 use super::disk::{L2Entry, L2Kind, SubclusterBitmap};
@@ -118,7 +119,7 @@ impl Qcow2 {
                 self.storage.name()
             )));
         }
-        let zeroes = vec![0; (end - start).min(ZERO_PIECE) as usize];
+        let zeroes = memory::zeroed((end - start).min(ZERO_PIECE) as usize)?;
         let mut at = start;
         while at < end {
             let len = (end - at).min(ZERO_PIECE);

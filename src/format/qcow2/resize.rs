@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::Below;
+use crate::memory;
 use crate::storage::{Durability, Preallocation, ZeroFlags};
 
 use super::disk::{L1Entry, L2Entry, MAX_L1_BYTES, SubclusterBitmap};
@@ -169,11 +170,14 @@ impl Qcow2 {
         let mut bytes: Vec<u8> = (0..old_count)
             .flat_map(|index| l1.get(index).to_bytes())
             .collect();
-        bytes.resize((clusters * self.layout.cluster_size()) as usize, 0);
-        self.storage
-            .write_at(&bytes, offset)
-            .and_then(|()| self.barrier())
-            .inspect_err(|_| self.free_unused(first, clusters))?;
+        memory::resize(
+            &mut bytes,
+            (clusters * self.layout.cluster_size()) as usize,
+            0,
+        )
+        .and_then(|()| self.storage.write_at(&bytes, offset))
+        .and_then(|()| self.barrier())
+        .inspect_err(|_| self.free_unused(first, clusters))?;
         let moved = self
             .update_header(|header| {
                 header.l1_offset = offset;
@@ -342,7 +346,7 @@ impl Qcow2 {
                 Ok(())
             }
             Preallocation::Full => {
-                let zeroes = vec![0; len.min(ZERO_PIECE) as usize];
+                let zeroes = memory::zeroed(len.min(ZERO_PIECE) as usize)?;
                 let mut at = target.host;
                 while at < end {
                     let piece = (end - at).min(ZERO_PIECE);

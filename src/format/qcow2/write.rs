@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::error::Result;
 use crate::extent::StorageSlot;
 use crate::format::Below;
+use crate::memory;
 
 use super::cache::Slice;
 use super::disk::{Geometry, L2Entry, L2Kind, SubclusterBitmap};
@@ -338,10 +339,10 @@ impl Qcow2 {
             } else if len >= MERGE_ZEROES {
                 Around::Zeroes
             } else {
-                Around::Bytes(vec![0; len as usize])
+                Around::Bytes(memory::zeroed(len as usize)?)
             });
         }
-        let mut bytes = vec![0; len as usize];
+        let mut bytes = memory::zeroed(len as usize)?;
         self.read_layer(&mut bytes, range.start, Some(below))?;
         Ok(Around::Bytes(bytes))
     }

@@ -8,6 +8,7 @@ use crate::extent::StorageSlot;
 use crate::format::traits::Encoder;
 use crate::format::{Blank, Bulk, CreateContext, CreateParams};
 use crate::format::{Contents, Measured};
+use crate::memory;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, write_fresh};
 
@@ -73,7 +74,7 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
     // The last sector comes at the end: until then the disk is shorter than it should be.
     let early = new.size.saturating_sub(SECTOR);
     if preallocation == Preallocation::Off {
-        let first = vec![0; early.min(FIRST_BLOCK) as usize];
+        let first = memory::zeroed(early.min(FIRST_BLOCK) as usize)?;
         new.storage.write_at(&first, 0)?;
         // Too large a disk is refused now rather than at the end. Never back to 0: a truncate to
         // 0 makes ext4 write the file out when it is closed.

@@ -9,6 +9,7 @@ use super::{SECTOR, read_failed, status_failed};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::job::{Job, JobControl, without_signals};
+use crate::memory;
 use crate::ops::zero::is_zero;
 
 /// Bytes read at a time from each image, at least.
@@ -168,7 +169,7 @@ impl Shared<'_> {
         // A piece is never longer than the largest chunk.
         let len = usize::try_from(piece.len.min(MAX_CHUNK)).unwrap_or(0);
         if buffer.len() < len {
-            buffer.resize(len, 0);
+            memory::resize(buffer, len, 0).map_err(|error| fail((piece.start, error)))?;
         }
         let buf = &mut buffer[..len];
         match image.read_at(buf, piece.start) {

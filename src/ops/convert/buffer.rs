@@ -1,6 +1,7 @@
 //! The buffer of a range in work. Page-aligned: the kernel copies to such memory twice as fast as
 //! to an odd address, and direct I/O needs no other buffer.
 
+use crate::error::{Error, Result};
 use crate::sys::AlignedBuf;
 
 /// The alignment of every buffer.
@@ -22,11 +23,18 @@ impl Buffer {
     }
 
     /// `len` bytes at `at`, with whatever they hold. The range must lie in the buffer.
-    pub fn room(&mut self, at: usize, len: usize) -> &mut [u8] {
-        let bytes = self
-            .bytes
-            .get_or_insert_with(|| AlignedBuf::zeroed(self.capacity, PAGE));
-        &mut bytes[at..at + len]
+    ///
+    /// # Errors
+    /// Where there is no memory for the buffer.
+    pub fn room(&mut self, at: usize, len: usize) -> Result<&mut [u8]> {
+        let bytes = match &mut self.bytes {
+            Some(bytes) => bytes,
+            empty => {
+                let bytes = AlignedBuf::zeroed(self.capacity, PAGE);
+                empty.insert(bytes.map_err(|error| Error::io(&error))?)
+            }
+        };
+        Ok(&mut bytes[at..at + len])
     }
 
     /// The `len` bytes at `at`.

@@ -215,14 +215,14 @@ impl<'a> Preparer<'a> {
             }
             Class::Read if self.shape.compress && self.shape.encode_early => {
                 let mut plain = std::mem::replace(&mut self.plain, Buffer::new(0));
-                let bytes = plain.room(0, len as usize);
+                let bytes = plain.room(0, len as usize)?;
                 self.read(bytes, offset, runs)?;
                 self.encode(bytes, offset, prepared)?;
                 self.plain = plain;
             }
             Class::Read => {
                 let at = prepared.used;
-                self.read(prepared.buf.room(at, len as usize), offset, runs)?;
+                self.read(prepared.buf.room(at, len as usize)?, offset, runs)?;
                 prepared.used += len as usize;
                 if self.shape.compress {
                     self.split_units(at, offset, prepared);
@@ -278,7 +278,7 @@ impl<'a> Preparer<'a> {
             let shrunk = self.sink.encode(&mut self.encoder, unit, &mut self.unit)?;
             let at = prepared.used;
             let bytes = if shrunk { self.unit.as_slice() } else { unit };
-            let room = prepared.buf.room(at, bytes.len());
+            let room = prepared.buf.room(at, bytes.len())?;
             room.copy_from_slice(bytes);
             prepared.used += bytes.len();
             if shrunk {

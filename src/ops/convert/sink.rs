@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::format::Bulk;
 use crate::image::Image;
+use crate::memory;
 use crate::storage::{CopyOutcome, Storage, ZeroFlags};
 
 use super::offload::Offload;
@@ -115,7 +116,7 @@ impl BulkSink<'_> {
         if outcome == CopyOutcome::Done {
             return Ok(());
         }
-        let mut buf = vec![0; BOUNCE];
+        let mut buf = memory::zeroed(BOUNCE)?;
         let mut done = 0;
         while done < piece.len {
             let len = (piece.len - done).min(BOUNCE as u64);

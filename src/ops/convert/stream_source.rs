@@ -10,6 +10,7 @@ use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{Probe, raw};
 use crate::job::{Job, JobControl};
 use crate::location::Node;
+use crate::memory;
 use crate::policy::OpenPolicy;
 use crate::size::round_up_sector;
 use crate::storage::stream::{Direction, Stream, is_stream};
@@ -142,7 +143,7 @@ impl StreamSource {
             None => None,
         };
         let wanted = size.map_or(PROBE_BYTES as u64, |size| size.min(PROBE_BYTES as u64));
-        let mut ahead = vec![0; wanted as usize];
+        let mut ahead = memory::zeroed(wanted as usize)?;
         let got = stream.read(&mut ahead, &|| control.checkpoint())?;
         ahead.truncate(got);
         if format.is_none() {
@@ -154,7 +155,7 @@ impl StreamSource {
         let mut buf = Vec::new();
         while skipped < window.skip {
             let len = (window.skip - skipped).min(SKIP_CHUNK);
-            buf.resize(len as usize, 0);
+            memory::resize(&mut buf, len as usize, 0)?;
             let got = stream.read(&mut buf, &|| control.checkpoint())?;
             if (got as u64) < len {
                 return Err(cannot_skip());
@@ -199,7 +200,7 @@ impl StreamSource {
         if !state.ended && wanted > 0 {
             let mut piece = self.pieces.lock().spare.pop().unwrap_or_default();
             piece.clear();
-            piece.resize(wanted as usize, 0);
+            memory::resize(&mut piece, wanted as usize, 0)?;
             let got = self.read(&mut state, &mut piece)?;
             if got < wanted {
                 self.end(&mut state, got)?;
@@ -222,7 +223,7 @@ impl StreamSource {
                     None => round_up_sector(got).unwrap_or(got),
                 };
                 piece.truncate(got as usize);
-                piece.resize(whole as usize, 0);
+                memory::resize(&mut piece, whole as usize, 0)?;
                 self.pieces.lock().ready.push((offset, piece));
                 return Ok(Fetched::Data(whole));
             }

@@ -73,11 +73,18 @@ impl Direct {
             && AlignedBuf::is_aligned(buf.as_ptr(), self.align.memory)
     }
 
-    fn with_bounce<T>(&self, len: u64, run: impl FnOnce(&mut [u8]) -> T) -> T {
+    fn with_bounce<T>(
+        &self,
+        len: u64,
+        run: impl FnOnce(&mut [u8]) -> io::Result<T>,
+    ) -> io::Result<T> {
         let size = BOUNCE.min(usize::try_from(self.up(len)).unwrap_or(BOUNCE));
         let pooled = (size == BOUNCE).then(|| self.pool.lock().pop()).flatten();
         let memory = self.align.memory.max(self.align.offset).max(4096) as usize;
-        let mut buf = pooled.unwrap_or_else(|| AlignedBuf::zeroed(size, memory));
+        let mut buf = match pooled {
+            Some(buf) => buf,
+            None => AlignedBuf::zeroed(size, memory)?,
+        };
         let result = run(&mut buf[..size]);
         if size == BOUNCE {
             let mut pool = self.pool.lock();

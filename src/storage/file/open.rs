@@ -217,7 +217,7 @@ fn alignment(fd: BorrowedFd<'_>, kind: Kind) -> io::Result<DioAlign> {
 /// that does not check) nothing is learnt, and a page is the safe assumption.
 fn probe(fd: BorrowedFd<'_>) -> io::Result<DioAlign> {
     const SAFE: u32 = 4096;
-    let mut buf = AlignedBuf::zeroed(2 * SAFE as usize, SAFE as usize);
+    let mut buf = AlignedBuf::zeroed(2 * SAFE as usize, SAFE as usize)?;
     let page = DioAlign {
         memory: SAFE,
         offset: SAFE,

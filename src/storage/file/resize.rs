@@ -101,7 +101,8 @@ impl FileStorage {
 
     /// The caller holds `growth` alone, so that no other write is undone.
     fn write_first_block(&self, len: u64) -> Result<()> {
-        let zeroes = AlignedBuf::zeroed(FIRST_BLOCK as usize, FIRST_BLOCK as usize);
+        let zeroes = AlignedBuf::zeroed(FIRST_BLOCK as usize, FIRST_BLOCK as usize)
+            .map_err(|error| Error::io(&error))?;
         let n = len.min(FIRST_BLOCK);
         let unit = u64::from(self.direct.as_ref().map_or(1, Direct::unit));
         if !n.is_multiple_of(unit) {
@@ -130,7 +131,7 @@ impl FileStorage {
     /// Writes zero bytes in bounded pieces.
     pub(super) fn write_zero_bytes(&self, offset: u64, len: u64) -> Result<()> {
         let size = usize::try_from(len).map_or(CHUNK, |len| len.min(CHUNK));
-        let zeroes = AlignedBuf::zeroed(size, 4096);
+        let zeroes = AlignedBuf::zeroed(size, 4096).map_err(|error| Error::io(&error))?;
         let mut done = 0;
         while done < len {
             let n = usize::try_from(len - done).map_or(size, |left| left.min(size));

@@ -15,6 +15,7 @@ use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::Qcow2;
 use crate::job::Job;
+use crate::memory;
 use crate::storage::Preallocation;
 
 use super::ALL;
@@ -135,7 +136,7 @@ impl Qcow2 {
                 "the refcount block offset {offset:#x} is unaligned"
             )));
         }
-        let mut block = vec![0; self.layout.cluster_size() as usize];
+        let mut block = memory::zeroed(self.layout.cluster_size() as usize)?;
         self.storage.read_at(&mut block, offset)?;
         Ok(Some(block))
     }
@@ -150,7 +151,7 @@ impl Qcow2 {
             new.geometry.refcount_block_entries(),
         );
         let mut held: Option<(u64, Option<Vec<u8>>)> = None;
-        let mut block = vec![0; cluster as usize];
+        let mut block = memory::zeroed(cluster as usize)?;
         let mut table = Vec::new();
         for (index, place) in new.blocks().enumerate() {
             job.tick()?;
@@ -183,7 +184,7 @@ impl Qcow2 {
             (clusters * new.geometry.table_entries_per_cluster()) as usize,
             0,
         );
-        let bytes: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+        let bytes = memory::bytes_of(table.iter().copied())?;
         self.storage.write_at(&bytes, new.start * cluster)?;
         Ok(table)
     }

@@ -1,6 +1,7 @@
 //! Contiguous table writes gathered into large ones.
 
 use crate::error::Result;
+use crate::memory;
 use crate::storage::Storage;
 
 /// How much is gathered, in bytes.
@@ -34,6 +35,7 @@ impl Batch {
             self.flush(out)?;
             self.offset = offset;
         }
+        memory::reserve(&mut self.bytes, piece.len())?;
         self.bytes.extend_from_slice(piece);
         Ok(())
     }

@@ -23,6 +23,7 @@ use crate::format::qcow2::disk::{
     CryptoExtension, Extension, Geometry, ImageHeader, L2Entry, SubclusterBitmap,
 };
 use crate::format::traits::{Blank, Encoder};
+use crate::memory;
 use crate::secret::Secret;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, write_fresh};
@@ -116,7 +117,7 @@ impl Qcow2Bulk {
             storage.write_zeroes(0, geometry.cluster_size(), ZeroFlags::empty())?;
         }
         let size = header.header.size;
-        let mut space = HostSpace::new(geometry);
+        let mut space = HostSpace::new(geometry)?;
         let cipher = match encryption {
             None => None,
             Some(new) => Some(new.start(&storage, geometry, &mut space, &mut header)?),
@@ -131,7 +132,7 @@ impl Qcow2Bulk {
             preallocation,
             fresh,
             state: Mutex::new(State {
-                tables: Tables::new(geometry, u64::from(header.header.l1_entries)),
+                tables: Tables::new(geometry, u64::from(header.header.l1_entries))?,
                 space,
                 header,
                 next_guest: 0,
@@ -323,8 +324,10 @@ impl Bulk for Qcow2Bulk {
             return scratch.encode(self.compression, unit, size, out);
         }
         // The cluster at the end of the image is stored whole.
-        let mut padded = unit.to_vec();
-        padded.resize(size, 0);
+        let mut padded = memory::zeroed(size)?;
+        for (to, from) in padded.iter_mut().zip(unit) {
+            *to = *from;
+        }
         scratch.encode(self.compression, &padded, size, out)
     }
 
@@ -444,7 +447,7 @@ impl Bulk for Qcow2Bulk {
         state.finished = true;
         let out = &*self.storage;
         state.tables.finish(out)?;
-        let l1 = state.tables.l1_bytes();
+        let l1 = state.tables.l1_bytes()?;
         if state.header.header.reftable_clusters == 0 {
             let preallocated = state.tables.linear().is_some();
             let clusters = if preallocated {

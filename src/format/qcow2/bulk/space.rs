@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{Geometry, MAX_REFTABLE_BYTES};
+use crate::memory;
 use crate::storage::Storage;
 
 use super::batch::Batch;
@@ -40,17 +41,20 @@ pub(super) struct TablePlace {
 
 impl HostSpace {
     /// All space after the header cluster is free.
-    pub fn new(geometry: Geometry) -> Self {
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn new(geometry: Geometry) -> Result<Self> {
         let mut space = Self {
             geometry,
             next: 1,
-            block: vec![0; geometry.cluster_size() as usize],
+            block: memory::zeroed(geometry.cluster_size() as usize)?,
             block_index: 0,
             closed: VecDeque::new(),
             written: Vec::new(),
         };
         geometry.refcount_width().fill(&mut space.block, 0, 1, 1);
-        space
+        Ok(space)
     }
 
     /// The next free cluster.
@@ -140,12 +144,8 @@ impl HostSpace {
             }
             place += 1;
         }
-        let mut table: Vec<u8> = self
-            .written
-            .iter()
-            .flat_map(|offset| offset.to_be_bytes())
-            .collect();
-        table.resize((layout.reftable_clusters * cluster) as usize, 0);
+        let mut table = memory::bytes_of(self.written.iter().copied())?;
+        memory::resize(&mut table, (layout.reftable_clusters * cluster) as usize, 0)?;
         batch.flush(out)?;
         let reftable_offset = self.next * cluster;
         out.write_at(&table, reftable_offset)?;
@@ -168,8 +168,9 @@ impl HostSpace {
         if blocks >= MAX_REFTABLE_BYTES / 8 {
             return Err(too_large());
         }
-        self.closed.push_back(self.block.clone());
-        self.block.fill(0);
+        let next = memory::zeroed(self.block.len())?;
+        self.closed
+            .push_back(std::mem::replace(&mut self.block, next));
         self.block_index += 1;
         Ok(())
     }

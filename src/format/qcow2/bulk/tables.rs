@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, SubclusterBitmap};
+use crate::memory;
 use crate::storage::Storage;
 
 use super::batch::Batch;
@@ -31,15 +32,18 @@ pub(super) struct Tables {
 
 impl Tables {
     /// For `l1_entries` L2 tables, none of which has a place yet.
-    pub fn new(geometry: Geometry, l1_entries: u64) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn new(geometry: Geometry, l1_entries: u64) -> Result<Self> {
+        Ok(Self {
             geometry,
-            l1: vec![0; l1_entries as usize],
+            l1: memory::filled(l1_entries as usize, 0)?,
             open: None,
-            bytes: vec![0; geometry.cluster_size() as usize],
+            bytes: memory::zeroed(geometry.cluster_size() as usize)?,
             batch: Batch::new(geometry.cluster_size()),
             linear: None,
-        }
+        })
     }
 
     /// Gives every L2 table a place and every cluster an entry.
@@ -134,9 +138,12 @@ impl Tables {
     }
 
     /// The bytes of the L1 table.
-    pub fn l1_bytes(&self) -> Vec<u8> {
-        let entry = |&offset: &u64| L1Entry::new(offset, offset != 0).to_bytes();
-        self.l1.iter().flat_map(entry).collect()
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn l1_bytes(&self) -> Result<Vec<u8>> {
+        let entry = |&offset: &u64| L1Entry::new(offset, offset != 0).0;
+        memory::bytes_of(self.l1.iter().map(entry))
     }
 
     fn position(&self, cluster: u64) -> usize {

@@ -2,11 +2,12 @@
 //!
 //! A bitmap that is gone costs its user a full backup; one that is wrong costs data.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{
     Autoclear, BitmapEntry, BitmapTableEntry, BitmapsExtension, Extension, ImageHeader,
     read_bitmap_directory,
 };
+use crate::memory;
 use crate::storage::{Durability, Storage};
 
 use super::report::Findings;
@@ -107,7 +108,10 @@ impl Bitmaps {
                 let size = header.header.size;
                 let entries =
                     read_bitmap_directory(walker.layout.storage, &extension, size, cluster)
-                        .map_err(|_| Error::os(libc::EINVAL))?;
+                        .map_err(|error| match error.kind() {
+                            ErrorKind::Os => error,
+                            _ => Error::os(libc::EINVAL),
+                        })?;
                 count_tables(walker, &entries)
             }
         }
@@ -212,7 +216,7 @@ fn read_directory(
     if len == 0 || len > there.next_multiple_of(8) {
         return Ok(None);
     }
-    let mut bytes = vec![0; len as usize];
+    let mut bytes = memory::zeroed(len as usize)?;
     layout.storage.read_at(&mut bytes, offset)?;
     let mut entries = Vec::new();
     let mut rest = bytes.as_slice();
@@ -239,7 +243,7 @@ fn for_table(
     let mut at = 0;
     while at < bytes {
         let len = (bytes - at).min(PIECE);
-        piece.resize(len as usize, 0);
+        memory::resize(&mut piece, len as usize, 0)?;
         layout
             .storage
             .read_at(&mut piece, bitmap.table_offset + at)?;

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::format::qcow2::bulk::space::Layout as Place;
 use crate::format::qcow2::disk::{Geometry, ImageHeader};
+use crate::memory;
 use crate::storage::{Durability, Storage, ZeroFlags};
 
 use super::bitmaps::Bitmaps;
@@ -213,7 +214,7 @@ fn write_blocks(
 ) -> Result<()> {
     let cluster = geometry.cluster_size();
     let mut table = Vec::new();
-    let mut block = vec![0; cluster as usize];
+    let mut block = memory::zeroed(cluster as usize)?;
     for index in 0..place.blocks {
         block.fill(0);
         wanted.fill(&mut block, index, place.end)?;

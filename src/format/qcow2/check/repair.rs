@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{Geometry, Header, ImageHeader};
 use crate::format::{CheckReport, RepairMode};
 use crate::job::Job;
+use crate::memory;
 use crate::storage::{Durability, Storage};
 
 use super::bitmaps::Bitmaps;
@@ -385,7 +386,7 @@ impl<'a> Blocks<'a> {
         }
         if self.held.as_ref().is_none_or(|(held, _)| *held != offset) {
             self.finish()?;
-            let mut block = vec![0; geometry.cluster_size() as usize];
+            let mut block = memory::zeroed(geometry.cluster_size() as usize)?;
             self.storage.read_at(&mut block, offset)?;
             self.held = Some((offset, block));
         }

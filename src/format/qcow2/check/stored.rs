@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::disk::{Geometry, Header, MAX_REFTABLE_BYTES, RefcountTableEntry};
+use crate::memory;
 use crate::storage::Storage;
 
 /// Memory for refcount blocks, in bytes.
@@ -25,7 +26,7 @@ impl<'a> StoredRefcounts<'a> {
     pub fn read(storage: &'a dyn Storage, header: &Header, geometry: Geometry) -> Result<Self> {
         let bytes = u64::from(header.reftable_clusters) * geometry.cluster_size();
         let there = storage.len()?.saturating_sub(header.reftable_offset);
-        let mut table = vec![0; bytes.min(MAX_REFTABLE_BYTES).min(there) as usize & !7];
+        let mut table = memory::zeroed(bytes.min(MAX_REFTABLE_BYTES).min(there) as usize & !7)?;
         storage.read_at(&mut table, header.reftable_offset)?;
         let slots = (CACHE_BYTES / geometry.cluster_size()).clamp(4, 256);
         Ok(Self {
@@ -75,7 +76,7 @@ impl<'a> StoredRefcounts<'a> {
         if slot.as_ref().is_none_or(|(held, _)| *held != index) {
             let mut block = match slot.take() {
                 Some((_, block)) => block,
-                None => vec![0; self.geometry.cluster_size() as usize],
+                None => memory::zeroed(self.geometry.cluster_size() as usize)?,
             };
             self.storage.read_at(&mut block, offset)?;
             *slot = Some((index, block));

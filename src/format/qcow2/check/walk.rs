@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind, SubclusterBitmap};
+use crate::memory;
 use crate::storage::Storage;
 
 use super::counts::Counts;
@@ -57,7 +58,7 @@ impl Layout<'_> {
         let mut at = 0;
         while at < bytes {
             let len = (bytes - at).min(L1_PIECE);
-            piece.resize(len as usize, 0);
+            memory::resize(&mut piece, len as usize, 0)?;
             self.storage.read_at(&mut piece, offset + at)?;
             let first = (at / 8) as u32;
             let found: Vec<_> = piece
@@ -96,7 +97,7 @@ impl Layout<'_> {
                 })
                 .count()
                 .max(1);
-            buffer.resize(run * cluster as usize, 0);
+            memory::resize(buffer, run * cluster as usize, 0)?;
             self.storage.read_at(buffer, start)?;
             let (now, later) = rest.split_at(run);
             for ((index, entry), table) in now.iter().zip(buffer.chunks_exact(cluster as usize)) {

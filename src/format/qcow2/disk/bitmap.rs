@@ -1,6 +1,7 @@
 //! Persistent dirty bitmaps (specification: "Bitmaps").
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::storage::Storage;
 
 use super::bytes::{be16, be32, be64};
@@ -170,7 +171,7 @@ pub fn read_bitmap_directory(
         return Err(Error::corrupt("Bitmap '' doesn't satisfy the constraints")
             .with_offset(extension.directory_offset));
     }
-    let mut bytes = vec![0; len as usize];
+    let mut bytes = memory::zeroed(len as usize)?;
     storage.read_at(&mut bytes, extension.directory_offset)?;
     let entries = BitmapEntry::parse_directory(&bytes, extension.count)?;
     for entry in &entries {

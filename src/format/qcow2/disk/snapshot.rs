@@ -1,6 +1,7 @@
 //! The snapshot table (specification: "Snapshots").
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::storage::Storage;
 
 use super::bytes::{be16, be32, be64};
@@ -313,7 +314,7 @@ fn read_table(
                     let len = if there == 0 { CHUNK as u64 } else { there };
                     let len = len.min(CHUNK as u64) as usize;
                     let old = window.len();
-                    window.resize(old + len, 0);
+                    memory::resize(&mut window, old + len, 0)?;
                     storage.read_at(&mut window[old..], next)?;
                     next += len as u64;
                 }

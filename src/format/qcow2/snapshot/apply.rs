@@ -7,6 +7,7 @@ use crate::format::qcow2::disk::{L1Entry, MAX_L1_BYTES, SnapshotEntry};
 use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::{L1, Qcow2};
+use crate::memory;
 use crate::storage::Durability;
 
 use super::table::{Place, position};
@@ -71,9 +72,9 @@ impl Qcow2 {
         }
         let need = usize::try_from(self.layout.l1_entries(size).max(1)).unwrap_or(usize::MAX);
         if tables.len() < need {
-            tables.resize(need, 0);
+            memory::resize(tables, need, 0)?;
         }
-        let place = self.write_area(tables.iter().flat_map(|word| word.to_be_bytes()).collect())?;
+        let place = self.write_area(memory::bytes_of(tables.iter().copied())?)?;
         if let Err(error) = self.write_metadata(true, Durability::None) {
             self.forget(place);
             return Err(error);

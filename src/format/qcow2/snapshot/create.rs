@@ -6,6 +6,7 @@ use crate::format::qcow2::disk::{
     Incompatible, L1Entry, MAX_SNAPSHOTS, SnapshotEntry, SnapshotExtra,
 };
 use crate::format::qcow2::state::Qcow2;
+use crate::memory;
 use crate::storage::Durability;
 
 use super::table::Place;
@@ -26,7 +27,7 @@ impl Qcow2 {
         for word in &mut tables {
             *word &= !L1Entry::COPIED;
         }
-        let l1 = self.write_area(tables.iter().flat_map(|word| word.to_be_bytes()).collect())?;
+        let l1 = self.write_area(memory::bytes_of(tables.iter().copied())?)?;
         entries.push(self.new_entry(new, &id, l1, tables.len() as u32));
         let place = self
             .write_snapshot_table(&entries)

@@ -7,6 +7,7 @@ use crate::format::qcow2::disk::{
 use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::Qcow2;
+use crate::memory;
 
 /// L1 tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
@@ -55,10 +56,10 @@ impl Qcow2 {
         }
         let cluster = self.layout.cluster_size();
         let clusters = self.layout.clusters_for(bytes.len() as u64);
+        memory::resize(&mut bytes, (clusters * cluster) as usize, 0)?;
         let first = self.alloc_contiguous(clusters)?;
         let offset = first << self.layout.cluster_bits();
         self.cache.invalidate(offset, clusters * cluster);
-        bytes.resize((clusters * cluster) as usize, 0);
         if let Err(error) = self.storage.write_at(&bytes, offset) {
             self.free_unused(first, clusters);
             return Err(error);
@@ -140,9 +141,10 @@ impl Qcow2 {
         let mut table = Vec::new();
         let mut at = 0;
         while at < len {
-            let mut piece = vec![0; (len - at).min(PIECE) as usize];
+            let mut piece = memory::zeroed((len - at).min(PIECE) as usize)?;
             self.storage.read_at(&mut piece, entry.l1_offset + at)?;
             let words = piece.chunks_exact(8);
+            memory::reserve(&mut table, words.len())?;
             table.extend(words.map(|word| word.iter().fold(0, |v, b| v << 8 | u64::from(*b))));
             at += piece.len() as u64;
         }
