@@ -23,11 +23,10 @@ pub(super) fn choose(request: &ConvertRequest, source: Option<&Image>) -> Result
     if !request.bitmaps {
         return Ok(None);
     }
-    let bitmaps = source
-        .and_then(Image::bitmaps)
+    let (source, bitmaps) = source
+        .and_then(|source| Some((source, source.bitmaps()?)))
         .ok_or_else(|| Error::unsupported("Source lacks bitmap support"))?;
-    let (broken, bitmaps): (Vec<_>, Vec<_>) = bitmaps
-        .list()?
+    let (broken, bitmaps): (Vec<_>, Vec<_>) = listed(source, bitmaps)?
         .into_iter()
         .partition(|bitmap| bitmap.inconsistent);
     // QEMU goes through them from the last to the first.
@@ -39,6 +38,12 @@ pub(super) fn choose(request: &ConvertRequest, source: Option<&Image>) -> Result
         .with_hint("Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it")),
         _ => Ok(Some(Chosen { bitmaps, skipped })),
     }
+}
+
+fn listed(image: &Image, bitmaps: &dyn Bitmaps) -> Result<Vec<BitmapInfo>> {
+    bitmaps.list().map_err(|error| {
+        error.context_if_bare(|| format!("Could not list the bitmaps of '{}'", image.filename()))
+    })
 }
 
 fn no_bitmaps(driver: &FormatDriver) -> Error {
@@ -80,7 +85,7 @@ impl Chosen {
     /// Refuses an existing image that cannot take them, before any of its data changes.
     pub fn check_existing(&self, image: &Image, sources: &Sources) -> Result<()> {
         let target = image.bitmaps().ok_or_else(|| no_bitmaps(image.driver()))?;
-        let taken = target.list()?;
+        let taken = listed(image, target)?;
         for bitmap in self.bitmaps.iter().rev() {
             let name = &bitmap.name;
             if taken.iter().any(|other| other.name == *name) {

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
-use crate::format::{BackingRef, Bulk, Features, FormatDriver, raw, registry};
+use crate::format::{BackingRef, Bulk, Features, Format, FormatDriver, raw, registry};
 use crate::image::{FileId, Image, OpenOptions, file_id};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
@@ -140,9 +140,10 @@ pub(super) fn fill_new(
         None => target
             .finish(final_durability(request))
             .context(while_converting)?,
-        Some(bitmaps) => target.finish_and(&create, final_durability(request), |image| {
-            bitmaps.copy(image.bitmaps(), &sources, job)
-        })?,
+        Some(bitmaps) => {
+            let copy = |image: &dyn Format| bitmaps.copy(image.bitmaps(), &sources, job);
+            target.finish_and(&create, final_durability(request), while_converting, copy)?;
+        }
     }
     Ok(len.unwrap_or(0))
 }

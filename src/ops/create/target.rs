@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::format::registry as formats;
 use crate::format::{
@@ -244,14 +244,16 @@ impl Target {
     /// As [`Target::finish`], and changes the new image before it is kept.
     ///
     /// # Errors
-    /// Of I/O, of opening the image again, or of `change`; the files are removed then.
+    /// Of I/O or of opening the image again, with `context` in front; of `change`. The files are
+    /// removed then.
     pub fn finish_and(
         mut self,
         request: &TargetRequest<'_>,
         durability: Durability,
+        context: impl Fn() -> String,
         change: impl FnOnce(&dyn Format) -> Result<()>,
     ) -> Result<()> {
-        self.bulk.finish(durability)?;
+        self.bulk.finish(durability).context(&context)?;
         let mut options = Options::new();
         for spec in request.driver.open_options {
             // What it was encrypted with opens it again.
@@ -275,9 +277,10 @@ impl Target {
                 data: self.bulk.storage(StorageSlot::DATA).ok(),
                 policy: request.policy,
             },
-        })?;
+        })
+        .context(&context)?;
         change(&*image)?;
-        image.close()?;
+        image.close().context(&context)?;
         for file in &mut self.files {
             file.keep();
         }

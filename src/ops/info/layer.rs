@@ -21,7 +21,9 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
             ..file_info(storage)?
         });
     }
-    let details = image.format().info()?;
+    let details = image.format().info().map_err(|error| {
+        error.context_if_bare(|| format!("Could not read the metadata of '{}'", image.filename()))
+    })?;
     let file = match image.file_image() {
         Some(node) => layer_info(node)?,
         None => file_info(storage)?,
