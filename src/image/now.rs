@@ -115,7 +115,7 @@ impl Image {
             align::read_encoded_now(&*self.format, one, offset)?
         } else {
             // In one go, so that no cluster is decoded for each of the buffers.
-            let mut bytes = vec![0; len];
+            let mut bytes = crate::memory::zeroed(len)?;
             let read = align::read_encoded_now(&*self.format, &mut bytes, offset)?;
             let mut rest = bytes.as_slice();
             for buf in bufs {

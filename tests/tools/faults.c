@@ -1,7 +1,9 @@
-// Preloaded into a program, lets one of its calls on the files below a directory fail.
+// Preloaded into a program, lets one of its calls on pipes and the files below a directory fail, or
+// one of its requests for much memory.
 //
 // FAULT_DIR      the directory; calls on other files pass
-// FAULT_CALLS    letters of the classes that are counted: r(ead), w(rite), s(ync), a(llocation)
+// FAULT_CALLS    letters of the classes that are counted: r(ead), w(rite), s(ync), a(llocation);
+//                m(emory), of which at least 64 KiB are wanted: the errno is ENOMEM
 // FAULT_NTH      the number of the call that fails; the first is 0
 // FAULT_ERRNO    how it fails
 // FAULT_FOREVER  set: all later calls of the classes fail, too
@@ -16,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -27,15 +30,15 @@ static int is_ours(int fd, const char *directory)
     char link[64], path[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length > 5 && memcmp(path, "pipe:", 5) == 0)
+        return 1;
     size_t prefix = strlen(directory);
     return length > (ssize_t)prefix && memcmp(path, directory, prefix) == 0;
 }
 
-static int strikes(int fd, char call)
+/* Counts a call, and tells whether it is one that fails. */
+static int strikes_now(void)
 {
-    const char *calls = getenv("FAULT_CALLS"), *directory = getenv("FAULT_DIR");
-    if (calls == NULL || directory == NULL || strchr(calls, call) == NULL || !is_ours(fd, directory))
-        return 0;
     long nth = atol(getenv("FAULT_NTH"));
     long now = atomic_fetch_add(&counted, 1);
     if (now != nth && !(now > nth && getenv("FAULT_FOREVER") != NULL))
@@ -45,6 +48,62 @@ static int strikes(int fd, char call)
         close(struck);
     errno = atoi(getenv("FAULT_ERRNO"));
     return 1;
+}
+
+static int strikes(int fd, char call)
+{
+    const char *calls = getenv("FAULT_CALLS"), *directory = getenv("FAULT_DIR");
+    return calls != NULL && directory != NULL && strchr(calls, call) != NULL &&
+           is_ours(fd, directory) && strikes_now();
+}
+
+enum { MUCH = 64 << 10 };
+
+static int strikes_memory(size_t bytes)
+{
+    if (bytes < MUCH)
+        return 0;
+    const char *calls = getenv("FAULT_CALLS");
+    return calls != NULL && strchr(calls, 'm') != NULL && strikes_now();
+}
+
+/* What the C library allocates for itself, such as the stacks of threads, does not come here. */
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),
+    *__libc_memalign(size_t, size_t);
+
+void *malloc(size_t n)
+{
+    return strikes_memory(n) ? NULL : __libc_malloc(n);
+}
+
+void *calloc(size_t count, size_t n)
+{
+    return strikes_memory(count * n) ? NULL : __libc_calloc(count, n);
+}
+
+void *realloc(void *old, size_t n)
+{
+    return strikes_memory(n) ? NULL : __libc_realloc(old, n);
+}
+
+void *aligned_alloc(size_t align, size_t n)
+{
+    return strikes_memory(n) ? NULL : __libc_memalign(align, n);
+}
+
+int posix_memalign(void **memory, size_t align, size_t n)
+{
+    if (strikes_memory(n))
+        return ENOMEM;
+    *memory = __libc_memalign(align, n);
+    return *memory == NULL ? ENOMEM : 0;
+}
+
+void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
+{
+    if ((flags & MAP_ANONYMOUS) != 0 && (flags & MAP_STACK) == 0 && strikes_memory(n))
+        return MAP_FAILED;
+    return (void *)syscall(SYS_mmap, at, n, protection, flags, fd, offset);
 }
 
 #define FAULTY(type, name, call, parameters, arguments)                                            \
@@ -64,13 +123,25 @@ FAULTY(ssize_t, pread, 'r', (int fd, void *buf, size_t n, off_t at), (fd, buf, n
 FAULTY(ssize_t, pread64, 'r', (int fd, void *buf, size_t n, off64_t at), (fd, buf, n, at))
 FAULTY(ssize_t, preadv, 'r', (int fd, const struct iovec *v, int n, off_t at), (fd, v, n, at))
 FAULTY(ssize_t, preadv64, 'r', (int fd, const struct iovec *v, int n, off64_t at), (fd, v, n, at))
+FAULTY(ssize_t, preadv2, 'r', (int fd, const struct iovec *v, int n, off_t at, int f), (fd, v, n, at, f))
+FAULTY(ssize_t, preadv64v2, 'r', (int fd, const struct iovec *v, int n, off64_t at, int f),
+       (fd, v, n, at, f))
 FAULTY(ssize_t, write, 'w', (int fd, const void *buf, size_t n), (fd, buf, n))
 FAULTY(ssize_t, pwrite, 'w', (int fd, const void *buf, size_t n, off_t at), (fd, buf, n, at))
 FAULTY(ssize_t, pwrite64, 'w', (int fd, const void *buf, size_t n, off64_t at), (fd, buf, n, at))
 FAULTY(ssize_t, pwritev, 'w', (int fd, const struct iovec *v, int n, off_t at), (fd, v, n, at))
 FAULTY(ssize_t, pwritev64, 'w', (int fd, const struct iovec *v, int n, off64_t at), (fd, v, n, at))
-FAULTY(int, fsync, 's', (int fd), (fd))
-FAULTY(int, fdatasync, 's', (int fd), (fd))
+// The files of a test need not outlive the machine.
+int fsync(int fd)
+{
+    return strikes(fd, 's') ? -1 : 0;
+}
+
+int fdatasync(int fd)
+{
+    return strikes(fd, 's') ? -1 : 0;
+}
+
 FAULTY(int, fallocate, 'a', (int fd, int mode, off_t at, off_t n), (fd, mode, at, n))
 FAULTY(int, fallocate64, 'a', (int fd, int mode, off64_t at, off64_t n), (fd, mode, at, n))
 FAULTY(int, ftruncate, 'a', (int fd, off_t n), (fd, n))
