@@ -259,7 +259,7 @@ fn clash(image: Image, dir: &Dir, ring: bool) {
                 }
             }
             4..=8 => {
-                let mut buffer = Buffer::aligned(len as usize, byte);
+                let mut buffer = Buffer::aligned(len as usize, byte).unwrap();
                 if !aligned {
                     buffer = vec![byte; len as usize].into();
                 }
@@ -537,7 +537,7 @@ fn a_snapshot_waits_for_requests_whose_end_nobody_has_looked_at() {
     let mut queue = Queue::new(image.clone(), QueueOptions::default()).unwrap();
     for token in 0..8 {
         let read = Request::Read {
-            buffer: Buffer::aligned(65536, 0),
+            buffer: Buffer::aligned(65536, 0).unwrap(),
             offset: token << 16,
         };
         // The kernel has not even been told of the last one.
@@ -570,7 +570,7 @@ fn overwritable(dir: &Dir) -> Arc<Image> {
 
 fn aligned_write(n: u64) -> Request {
     Request::Write {
-        buffer: Buffer::aligned(65536, 7),
+        buffer: Buffer::aligned(65536, 7).unwrap(),
         offset: n << 16,
         durable: false,
     }
@@ -643,7 +643,7 @@ fn a_file_that_is_cut_under_its_queue_reads_as_zeroes_and_grows_again() {
         .unwrap();
     for token in [0, 16, 32] {
         let read = Request::Read {
-            buffer: Buffer::aligned(65536, 3),
+            buffer: Buffer::aligned(65536, 3).unwrap(),
             offset: (1 << 20) - 32768 + (token << 16),
         };
         queue.submit(token, read, false);

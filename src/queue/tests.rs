@@ -183,7 +183,7 @@ fn assert_by_kernel(queue: &Queue) {
 
 fn direct_write(offset: u64) -> Request {
     Request::Write {
-        buffer: Buffer::aligned(8192, 7),
+        buffer: Buffer::aligned(8192, 7).unwrap(),
         offset,
         durable: false,
     }
@@ -202,7 +202,7 @@ fn what_is_one_call_on_a_file_goes_to_the_kernel() {
     let path = dir.path().join("i");
     std::fs::write(&path, vec![5; 1 << 20]).unwrap();
     let mut queue = file_queue(&path, "raw", CacheMode::None);
-    let buffer = Buffer::aligned(8192, 0);
+    let buffer = Buffer::aligned(8192, 0).unwrap();
     queue.submit(0, Request::Read { buffer, offset: 0 }, false);
     queue.submit(1, direct_write(8192), true);
     let zeroes = |offset, flags| Request::WriteZeroes {

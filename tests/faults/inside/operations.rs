@@ -91,6 +91,7 @@ fn create_over(
 ) -> Result<String> {
     let sized = backing.is_none() && !text.contains("detached");
     let request = CreateRequest {
+        storages: None,
         location: Location::from_path(at.path(name)),
         format: format.to_owned(),
         size: sized.then_some(200 << 10),

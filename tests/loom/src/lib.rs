@@ -7,6 +7,9 @@ mod sync;
 #[path = "../../../src/error.rs"]
 #[allow(dead_code, reason = "the crate's errors, of which the parts make few")]
 mod error;
+#[path = "../../../src/memory.rs"]
+#[allow(dead_code, reason = "the parts use some of it")]
+mod memory;
 #[allow(dead_code, reason = "the models use the core of each part")]
 #[path = "../../../src/format/qcow2"]
 mod parts {
