@@ -274,17 +274,21 @@ fn resize(run: &mut Run<'_>) {
 pub fn resize_to(run: &mut Run<'_>, new: usize, mode: Preallocation) {
     let at = run.log.count();
     let len = (new * SECTOR) as u64;
-    run.image().resize(len, mode).unwrap();
+    run.image().resize_above(len, mode, &run.below()).unwrap();
     note_size(run, at, new);
 }
 
 /// An operation that began at event `at` has made the image so many sectors long.
 fn note_size(run: &mut Run<'_>, at: usize, new: usize) {
     let old = run.history.len();
-    for s in old.min(new)..old.max(new) {
+    for s in new..old {
         run.history.give_up(at, s);
-        // What is cut off is gone for good; before it grew there was nothing to be read.
+        // What is cut off is gone for good.
         run.history.observe(s, 0);
+    }
+    for s in old..new {
+        // Whatever lies below.
+        run.history.set(at, s, 0);
     }
     run.history.set_len(at, new);
     for bitmap in &mut run.bitmaps {
@@ -293,6 +297,7 @@ fn note_size(run: &mut Run<'_>, at: usize, new: usize) {
     assert_eq!(run.image().len() as usize, new * SECTOR);
     if new > old {
         run.look(old..new);
+        assert!((old..new).all(|s| run.history.current(s) == 0));
     }
 }
 
@@ -338,6 +343,7 @@ fn amend(run: &mut Run<'_>) {
         values: &values,
         secrets: &rig::secrets(),
         force: false,
+        below: &run.below(),
     };
     let amender = run.image().amender().unwrap();
     match amender.amend(&context, &mut Job::new()) {

@@ -81,6 +81,10 @@ impl Below for Base {
     fn is_zero_below(&self, offset: u64, _len: u64) -> Result<bool> {
         Ok(!self.0 || offset >= SIZE)
     }
+
+    fn len_below(&self) -> u64 {
+        if self.0 { SIZE } else { 0 }
+    }
 }
 
 /// Storages by name.

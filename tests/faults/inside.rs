@@ -16,7 +16,7 @@ use platter::{Error, ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy};
 
 use super::interpose::{Armed, Strike};
 use super::table::{self, Content};
-use super::{FAULTS, Fault, Files, KNOWN, LOST, files_of, only_costs_a_copy};
+use super::{FAULTS, Fault, Files, KNOWN, LOST, files_of, is_dirty, only_costs_a_copy};
 use crate::common::Dir;
 
 /// What is done, and what it may leave when a call of it fails.
@@ -358,6 +358,15 @@ impl<'a> Rig<'a> {
             ..at.options(name)
         };
         let failed = |error: Error| format!("'{name}' cannot be checked: {error:?}");
+        if is_dirty(&std::fs::read(at.path(name)).expect("the image")) {
+            // Whoever opens it for writing counts the references anew.
+            let options = OpenOptions {
+                writable: true,
+                ..at.options(name)
+            };
+            let image = Image::open(&at.location(name), &options).map_err(failed)?;
+            image.close().map_err(failed)?;
+        }
         let image = Image::open(&at.location(name), &options).map_err(failed)?;
         let notes = Arc::new(Mutex::new(Vec::new()));
         let sink = notes.clone();
