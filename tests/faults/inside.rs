@@ -16,7 +16,7 @@ use platter::{Error, ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy};
 
 use super::interpose::{Armed, Strike};
 use super::table::{self, Content};
-use super::{FAULTS, Fault, Files, KNOWN, LOST, files_of, is_dirty, only_costs_a_copy};
+use super::{FAULTS, Fault, Files, KNOWN, files_of, is_dirty, only_costs_a_copy};
 use crate::common::Dir;
 
 /// What is done, and what it may leave when a call of it fails.
@@ -283,12 +283,11 @@ impl<'a> Rig<'a> {
         let text = error
             .to_string()
             .replace(&reason, &format!(": {}", fault.words));
-        let lost = text.ends_with(LOST.trim_end());
-        if !lost && (error.kind() != kind || error.os_errno() != Some(fault.errno)) {
+        if error.kind() != kind || error.os_errno() != Some(fault.errno) {
             return Err("another kind of error".to_owned());
         }
         let why = text.ends_with(fault.words) || error.hints().iter().any(|h| h == fault.words);
-        if !lost && (text.contains('\n') || !why) {
+        if text.contains('\n') || !why {
             return Err("the error does not say why on one line".to_owned());
         }
         let root = self.root.to_str().expect("UTF-8");

@@ -321,7 +321,9 @@ impl Qcow2 {
         } else {
             self.end_recording()
         };
-        self.end_metadata().and(bitmaps)
+        let metadata = self.end_metadata();
+        // What failed first is why the rest did.
+        bitmaps.and(metadata)
     }
 
     fn end_metadata(&self) -> Result<()> {
