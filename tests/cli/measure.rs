@@ -167,6 +167,9 @@ fn sizes_by_all_options() {
         "-O qcow2 -o backing_fmt=qcow2",
         "-O qcow2 -o backing_file=a.qcow2,backing_fmt=qcow2",
         "-O qcow2 -o ,,",
+        "-O qcow2 -o encryption=on",
+        "-O qcow2 -o encrypt.format=aes,compat=0.10",
+        "-O qcow2 -o encrypt.format=luks",
         "-O raw -o cluster_size=1M",
         "-O qcow2 -o cluster_size=512",
     ];

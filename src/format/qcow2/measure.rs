@@ -15,7 +15,7 @@ const BITMAP_ENTRY_LEN: u64 = 24;
 /// Measures a new image; see [`crate::format::FormatDriver::measure`].
 pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) -> Result<Measured> {
     check_words(params.values)?;
-    let spec = Spec::new(params).map_err(|error| match error.kind() {
+    let spec = Spec::to_measure(params).map_err(|error| match error.kind() {
         ErrorKind::Limit => too_large(),
         _ => error,
     })?;

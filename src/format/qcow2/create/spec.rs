@@ -59,6 +59,19 @@ impl Spec {
     /// # Errors
     /// [`ErrorKind::Invalid`], [`ErrorKind::Unsupported`] or [`ErrorKind::Limit`].
     pub fn new(params: &CreateParams<'_>) -> Result<Self> {
+        Self::checked(params, false)
+    }
+
+    /// As [`Self::new`], of an image that is not going to be made: the legacy cipher, which takes no
+    /// space, needs no secret then.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn to_measure(params: &CreateParams<'_>) -> Result<Self> {
+        Self::checked(params, true)
+    }
+
+    fn checked(params: &CreateParams<'_>, measured: bool) -> Result<Self> {
         let values = params.values;
         let version = match values.str("compat") {
             None | Some("1.1" | "v3") => 3,
@@ -77,7 +90,7 @@ impl Spec {
             Some(name) => CompressionType::from_name(name)
                 .ok_or_else(|| not_accepted("compression-type", name))?,
         };
-        let encryption = encryption(values)?;
+        let encryption = encryption(values, measured)?;
         let flag = |key| values.bool(key).unwrap_or(false);
         let extended_l2 = flag("extended_l2");
         let cluster_bits = cluster_bits(values.num("cluster_size"), extended_l2, version)?;
@@ -168,7 +181,7 @@ fn refcount_width(bits: Option<u64>, version: u32) -> Result<RefcountWidth> {
     Ok(width)
 }
 
-fn encryption(values: &Values) -> Result<Option<Encryption>> {
+fn encryption(values: &Values, measured: bool) -> Result<Option<Encryption>> {
     let alias = values.bool("encryption");
     let format = match (values.str("encrypt.format"), alias) {
         (Some(_), Some(_)) => {
@@ -196,9 +209,10 @@ fn encryption(values: &Values) -> Result<Option<Encryption>> {
         Some("luks") => Some(parse_cipher_options(values, "encrypt.")?),
         Some(name) => return Err(not_accepted("format", name)),
     };
-    let secret = values
-        .str("encrypt.key-secret")
-        .ok_or_else(crate::format::qcow2::crypt::needs_secret)?
-        .to_owned();
+    let secret = match values.str("encrypt.key-secret") {
+        Some(id) => id.to_owned(),
+        None if measured && luks.is_none() => String::new(),
+        None => return Err(crate::format::qcow2::crypt::needs_secret()),
+    };
     Ok(Some(Encryption { luks, secret }))
 }
