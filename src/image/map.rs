@@ -4,8 +4,16 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::image::{ChainExtent, Image};
 
+/// How far the layers are first asked for what they hold. A layer that holds nothing for far longer than
+/// the layers below it hold one thing is not asked for all of that again and again.
+pub(super) const FIRST_QUESTION: u64 = 64 << 10;
+/// How much farther each further question of one look-up goes.
+const GROWTH: u64 = 4;
+
 impl Image {
-    /// The longest run that starts at `offset`, at most `len` bytes, looked up through the chain.
+    /// The longest run that starts at `offset`, at most `len` bytes, looked up through the chain. That
+    /// takes time in proportion to what it finds, so looking up one run after the other takes
+    /// time in proportion to the image.
     ///
     /// Where a backing file ends before the layer above it, the rest is `Unallocated` in the layer
     /// above: nothing holds it, it reads as zeroes. The same where the backing file is not open.
@@ -13,16 +21,45 @@ impl Image {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] outside the image, else of the formats.
     pub fn map(&self, offset: u64, len: u64) -> Result<ChainExtent<'_>> {
+        self.map_upper(offset, len, u32::MAX)
+    }
+
+    /// As [`Image::map`], through the first `layers` layers alone: what none of them holds is
+    /// `Unallocated` in the last one.
+    ///
+    /// # Errors
+    /// As [`Image::map`].
+    pub(crate) fn map_upper(&self, offset: u64, len: u64, layers: u32) -> Result<ChainExtent<'_>> {
         if len == 0 {
             return Err(Error::invalid("An empty range has no extents"));
         }
         self.check_range(offset, len)?;
+        let mut question = match self.backing() {
+            Some(_) if layers > 1 => len.min(FIRST_QUESTION),
+            _ => len,
+        };
+        let mut found = self.ask(offset, question, layers)?;
+        while found.extent.len == question && question < len {
+            let known = found.extent;
+            let further = (len - known.len).min(question.saturating_mul(GROWTH - 1));
+            let next = self.ask(offset + known.len, further, layers)?;
+            if next.depth != found.depth || next.extent.kind != known.kind.advanced(known.len) {
+                break;
+            }
+            question = known.len + further;
+            found.extent.len = known.len + next.extent.len;
+        }
+        Ok(found)
+    }
+
+    /// What holds the beginning of a range, and how much of it.
+    fn ask(&self, offset: u64, len: u64, layers: u32) -> Result<ChainExtent<'_>> {
         let (mut layer, mut depth, mut len) = (self, 0, len);
         loop {
             let extent = layer.format.map(offset, len)?;
             len = len.min(extent.len);
             let below = match extent.kind {
-                ExtentKind::Unallocated { .. } => layer.backing(),
+                ExtentKind::Unallocated { .. } if depth + 1 < layers => layer.backing(),
                 _ => None,
             };
             match below.map(|image| (image, image.len().saturating_sub(offset))) {

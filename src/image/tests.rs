@@ -109,6 +109,44 @@ fn map_names_the_layer_that_decides() {
 }
 
 #[test]
+fn going_through_a_chain_takes_time_in_proportion_to_its_length() {
+    const CLUSTERS: u64 = 4096;
+    let looked_up = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let layer = |states: &[State], below: Option<Image>| {
+        let mut fake = Fake::new(CLUSTERS * CLUSTER, states, 1);
+        fake.looked_up = looked_up.clone();
+        fake.image(below.map(Arc::new))
+    };
+    let mixed: Vec<State> = (0..CLUSTERS).map(|n| [D, Z][n as usize % 2]).collect();
+    let mut image = layer(&mixed, None);
+    for _ in 0..5 {
+        image = layer(&vec![U; CLUSTERS as usize], Some(image));
+    }
+    let mut at = 0;
+    while at < image.len() {
+        let run = image.map(at, image.len() - at).unwrap();
+        assert_eq!((run.extent.len, run.depth), (CLUSTER, 5));
+        at += run.extent.len;
+    }
+    let most = 6 * image.len() * (super::map::FIRST_QUESTION / CLUSTER);
+    assert!(looked_up.load(Ordering::Relaxed) <= most);
+
+    // A run that is long in every layer is still one.
+    let mut image = layer(&vec![Z; CLUSTERS as usize], None);
+    for _ in 0..5 {
+        image = layer(&vec![U; CLUSTERS as usize], Some(image));
+    }
+    looked_up.store(0, Ordering::Relaxed);
+    let run = image.map(512, image.len() - 512).unwrap();
+    assert_eq!((run.extent.len, run.depth), (image.len() - 512, 5));
+    assert!(looked_up.load(Ordering::Relaxed) <= 6 * image.len());
+    // What none of the upper layers holds is nothing of theirs.
+    let run = image.map_upper(512, image.len() - 512, 3).unwrap();
+    assert_eq!((run.extent.len, run.depth), (image.len() - 512, 2));
+    assert!(matches!(run.extent.kind, ExtentKind::Unallocated { .. }));
+}
+
+#[test]
 fn writes_copy_what_lies_below() {
     let image = chain();
     let mut model = expected();

@@ -57,7 +57,9 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
     }
     let (parent, depth) = above_base(&top, request)?;
     let base = parent.open_backing_writable(&options)?;
-    for layer in std::iter::successors(top.backing(), |layer| layer.backing()).take(depth - 1) {
+    for layer in
+        std::iter::successors(top.backing(), |layer| layer.backing()).take(depth as usize - 1)
+    {
         layer.hide_from_readers()?;
     }
     let copied = copy_down(&top, &base, depth, job);
@@ -82,7 +84,7 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
 }
 
 /// The layer right above the base, and the base's depth.
-fn above_base<'a>(top: &'a Image, request: &CommitRequest) -> Result<(&'a Image, usize)> {
+fn above_base<'a>(top: &'a Image, request: &CommitRequest) -> Result<(&'a Image, u32)> {
     let Some(name) = &request.base else {
         return match top.backing() {
             Some(_) => Ok((top, 1)),
@@ -119,7 +121,7 @@ fn is_called(parent: &Image, base: &Image, name: &str) -> bool {
     )
 }
 
-fn copy_down(top: &Image, base: &Image, depth: usize, job: &mut Job) -> Result<()> {
+fn copy_down(top: &Image, base: &Image, depth: u32, job: &mut Job) -> Result<()> {
     let len = top.len();
     if base.len() < len {
         let grown = round_up_sector(len).ok_or_else(|| Error::os(libc::EFBIG))?;
@@ -145,7 +147,7 @@ enum Held {
 struct Copier<'a> {
     top: &'a Image,
     base: &'a Image,
-    depth: usize,
+    depth: u32,
 }
 
 impl Copier<'_> {
@@ -175,30 +177,15 @@ impl Copier<'_> {
 
     /// What the layers above the base have at `offset`, and for how many bytes.
     fn held(&self, offset: u64, len: u64) -> Result<(Held, u64)> {
-        let (mut layer, mut len) = (self.top, len);
-        for depth in 1..=self.depth {
-            let extent = layer.format().map(offset, len)?;
-            len = len.min(extent.len);
-            match extent.kind {
-                ExtentKind::Unallocated { .. } => {}
-                ExtentKind::Zero { .. } => return Ok((Held::Zero, len)),
-                ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => {
-                    return Ok((Held::Data, len));
-                }
-            }
-            let Some(below) = layer.backing() else {
-                return Ok((Held::Zero, len));
-            };
-            if depth < self.depth {
-                // Past the end of a layer in between there are zeroes, whatever the base has.
-                match below.len().saturating_sub(offset) {
-                    0 => return Ok((Held::Zero, len)),
-                    left => len = len.min(left),
-                }
-            }
-            layer = below;
-        }
-        Ok((Held::Nothing, len))
+        let found = self.top.map_upper(offset, len, self.depth)?;
+        let held = match found.extent.kind {
+            ExtentKind::Zero { .. } => Held::Zero,
+            ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => Held::Data,
+            ExtentKind::Unallocated { .. } if found.depth + 1 == self.depth => Held::Nothing,
+            // Past the end of a layer in between there are zeroes, whatever the base has.
+            ExtentKind::Unallocated { .. } => Held::Zero,
+        };
+        Ok((held, found.extent.len))
     }
 
     fn copy(&self, data: &Range<u64>, buf: &mut Vec<u8>, control: &JobControl) -> Result<()> {

@@ -51,7 +51,7 @@ pub fn map(image: &Image, start: u64, len: Option<u64>, job: &mut Job) -> Result
         files: files(image),
     };
     let failed = || "Could not read file metadata".to_owned();
-    let statuses = Statuses::new(image).context(failed)?;
+    let mut statuses = Statuses::new(image).context(failed)?;
     job.control().set_total(end.saturating_sub(start));
     let mut at = start;
     while at < end {

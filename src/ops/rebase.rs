@@ -9,7 +9,7 @@ use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::Location;
 use crate::memory;
-use crate::ops::compare::identity::{Files, Place};
+use crate::ops::compare::side::Side;
 use crate::ops::failure::with_reason;
 use crate::ops::workers::in_pieces;
 use crate::storage::{CacheMode, ZeroFlags};
@@ -147,30 +147,15 @@ struct Buffers {
 /// One backing chain, or none: zeroes.
 struct Chain<'a> {
     image: Option<&'a Image>,
-    files: Option<Files>,
+    side: Side<'a>,
 }
 
 impl<'a> Chain<'a> {
     fn new(image: Option<&'a Image>) -> Self {
         Self {
             image,
-            files: image.map(Files::of),
+            side: Side::new(image),
         }
-    }
-
-    /// What stands at `at`: zeroes, or data whose place may be known; and for how many bytes.
-    fn look_up(&self, at: u64, len: u64) -> Result<(bool, Option<Place>, u64)> {
-        let image = self.image.filter(|image| at < image.len());
-        let (Some(image), Some(files)) = (image, &self.files) else {
-            return Ok((true, None, len));
-        };
-        let found = image.map(at, len.min(image.len() - at))?;
-        let zero = match found.extent.kind {
-            ExtentKind::Zero { .. } => true,
-            ExtentKind::Unallocated { .. } => !found.layer.backing_missing(),
-            ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => false,
-        };
-        Ok((zero, files.place(&found, at), found.extent.len))
     }
 
     fn read(&self, buf: &mut [u8], at: u64) -> Result<()> {
@@ -224,14 +209,16 @@ impl<'a> Rebaser<'a> {
 
     /// Copies what differs of a run that the overlay does not hold.
     fn shown_through(&self, run: Range<u64>, buffers: &mut Buffers) -> Result<()> {
+        let (mut old, mut new) = (self.old.side.clone(), self.new.side.clone());
         let mut differs = run.start..run.start;
         let mut at = run.start;
         while at < run.end {
-            let (old_zero, old_place, old_len) = self.old.look_up(at, run.end - at)?;
-            let (new_zero, new_place, new_len) = self.new.look_up(at, run.end - at)?;
-            let mut end = at + old_len.min(new_len).min(run.end - at);
-            let same_place = !old_zero && old_place.is_some() && old_place == new_place;
-            let same = same_place || (old_zero && new_zero);
+            old.look_up(at, run.end)?;
+            new.look_up(at, run.end)?;
+            let mut end = old.end().min(new.end()).min(run.end);
+            let place = old.place_at(at);
+            let same_place = !old.zero() && place.is_some() && place == new.place_at(at);
+            let same = same_place || (old.zero() && new.zero());
             if !same {
                 let start = (at - at % self.unit).max(run.start);
                 end = end.next_multiple_of(self.unit).min(run.end);

@@ -1,7 +1,7 @@
 //! The block status of guest ranges in QEMU's terms, for `map` and strict `compare`.
 
 use crate::error::Result;
-use crate::extent::{ExtentKind, StorageSlot};
+use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::raw;
 use crate::image::{ChainExtent, Image};
 
@@ -41,6 +41,8 @@ pub(crate) struct Statuses<'a> {
     sparse: Vec<bool>,
     /// Of the layers that are raw over another image, the status of that image: it shows through.
     nodes: Vec<Option<Statuses<'a>>>,
+    /// The run that was looked up last: holes of the host file cut it into many.
+    run: Option<ChainExtent<'a>>,
 }
 
 impl<'a> Statuses<'a> {
@@ -61,12 +63,30 @@ impl<'a> Statuses<'a> {
             image,
             sparse,
             nodes,
+            run: None,
+        })
+    }
+
+    /// The run at `offset`, at most `len` bytes, from what is left of the last one if it covers that.
+    fn run_at(&mut self, offset: u64, len: u64) -> Result<ChainExtent<'a>> {
+        let run = match self.run {
+            Some(run) if (run.offset..run.offset + run.extent.len).contains(&offset) => run,
+            _ => *self.run.insert(self.image.map(offset, len)?),
+        };
+        let skip = offset - run.offset;
+        Ok(ChainExtent {
+            offset,
+            extent: Extent {
+                len: len.min(run.extent.len - skip),
+                kind: run.extent.kind.advanced(skip),
+            },
+            ..run
         })
     }
 
     /// The status of the run at `offset`, at most `len` bytes.
-    pub fn at(&self, offset: u64, len: u64) -> Result<Status> {
-        let found = self.image.map(offset, len)?;
+    pub fn at(&mut self, offset: u64, len: u64) -> Result<Status> {
+        let found = self.run_at(offset, len)?;
         if let Some(status) = self.through(&found)? {
             return Ok(status);
         }
@@ -105,9 +125,9 @@ impl<'a> Statuses<'a> {
     }
 
     /// The status of the image below a raw layer that decides.
-    fn through(&self, found: &ChainExtent<'_>) -> Result<Option<Status>> {
+    fn through(&mut self, found: &ChainExtent<'_>) -> Result<Option<Status>> {
         let depth = usize::try_from(found.depth).unwrap_or(usize::MAX);
-        let Some(Some(node)) = self.nodes.get(depth) else {
+        let Some(Some(node)) = self.nodes.get_mut(depth) else {
             return Ok(None);
         };
         let (ExtentKind::Data { host_offset, .. }

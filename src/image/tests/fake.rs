@@ -34,6 +34,8 @@ pub(super) struct Fake {
     len: u64,
     unit: u32,
     pub(super) closes: Arc<AtomicU64>,
+    /// Bytes of all runs that were looked up: what that takes time for.
+    pub(super) looked_up: Arc<AtomicU64>,
 }
 
 impl Fake {
@@ -55,6 +57,7 @@ impl Fake {
             len,
             unit: 1,
             closes: Arc::default(),
+            looked_up: Arc::default(),
         }
     }
 
@@ -145,6 +148,7 @@ impl Format for Fake {
         let state = states[first];
         let run = states[first..].iter().take_while(|s| **s == state).count() as u64;
         let run = (first as u64 + run) * CLUSTER - offset;
+        self.looked_up.fetch_add(run.min(len), Ordering::Relaxed);
         Ok(Extent {
             len: run.min(len),
             kind: match state {

@@ -4,6 +4,7 @@ use crate::extent::{ExtentKind, StorageSlot};
 use crate::image::{ChainExtent, FileId, Image, file_id};
 
 /// The files of each layer of a chain.
+#[derive(Default)]
 pub(crate) struct Files {
     layers: Vec<[Option<FileId>; 2]>,
 }

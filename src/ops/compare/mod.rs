@@ -3,6 +3,7 @@
 mod content;
 pub(crate) mod identity;
 mod pieces;
+pub(crate) mod side;
 mod strict;
 
 use crate::error::{Error, ErrorKind, Result, Stage};

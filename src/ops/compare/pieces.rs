@@ -1,8 +1,7 @@
 //! Cutting the images into pieces that must be read, in guest order.
 
-use super::identity::{Files, Place};
-use crate::error::{Error, Result};
-use crate::extent::ExtentKind;
+use super::side::Side;
+use crate::error::Error;
 use crate::image::Image;
 
 /// What has to be done with a piece.
@@ -22,60 +21,6 @@ pub(super) struct Piece {
     pub start: u64,
     pub len: u64,
     pub task: Task,
-}
-
-/// One image with the run that was looked up last.
-struct Side<'a> {
-    image: &'a Image,
-    files: Files,
-    end: u64,
-    start: u64,
-    zero: bool,
-    place: Option<Place>,
-}
-
-impl<'a> Side<'a> {
-    fn new(image: &'a Image) -> Self {
-        Self {
-            image,
-            files: Files::of(image),
-            start: 0,
-            end: 0,
-            zero: false,
-            place: None,
-        }
-    }
-
-    /// Makes the run cover `at`. Past the end of the image there are zeroes.
-    fn look_up(&mut self, at: u64, limit: u64) -> Result<()> {
-        if at < self.end {
-            return Ok(());
-        }
-        self.start = at;
-        if at >= self.image.len() {
-            (self.end, self.zero, self.place) = (limit.max(at + 1), true, None);
-            return Ok(());
-        }
-        let found = self.image.map(at, limit.min(self.image.len()) - at)?;
-        self.end = at.saturating_add(found.extent.len);
-        self.zero = matches!(
-            found.extent.kind,
-            ExtentKind::Zero { .. } | ExtentKind::Unallocated { .. }
-        );
-        self.place = self.files.place(&found, at);
-        Ok(())
-    }
-
-    /// The place of `at`, which the run covers.
-    fn place_at(&self, at: u64) -> Option<Place> {
-        let skip = at - self.start;
-        self.place.map(|place| match place {
-            Place::Host(file, offset) => Place::Host(file, offset.saturating_add(skip)),
-            Place::Guest(file, driver, offset) => {
-                Place::Guest(file, driver, offset.saturating_add(skip))
-            }
-        })
-    }
 }
 
 /// The pieces in guest order.
@@ -98,7 +43,7 @@ impl<'a> Pieces<'a> {
     /// Over the first `limit` bytes.
     pub(super) fn new(images: [&'a Image; 2], limit: u64, longest: u64) -> Self {
         Self {
-            sides: images.map(Side::new),
+            sides: images.map(|image| Side::new(Some(image))),
             at: 0,
             limit,
             longest,
@@ -150,7 +95,7 @@ impl<'a> Pieces<'a> {
             })?;
         }
         let [a, b] = &self.sides;
-        let task = match (a.zero, b.zero) {
+        let task = match (a.zero(), b.zero()) {
             (true, true) => Task::Skip,
             (false, true) => Task::Zero(0),
             (true, false) => Task::Zero(1),
@@ -159,6 +104,6 @@ impl<'a> Pieces<'a> {
                 _ => Task::Both,
             },
         };
-        Ok((task, a.end.min(b.end)))
+        Ok((task, a.end().min(b.end())))
     }
 }

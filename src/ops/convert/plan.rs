@@ -82,6 +82,8 @@ const OPEN: u64 = u64::MAX;
 struct Cursor {
     offset: u64,
     turn: u64,
+    /// Up to here the range goes by chunks: a long run is looked up once and not per chunk.
+    chunks_until: u64,
 }
 
 impl<'a> Planner<'a> {
@@ -100,6 +102,7 @@ impl<'a> Planner<'a> {
             cursor: Mutex::new(Cursor {
                 offset: range.start,
                 turn: 0,
+                chunks_until: range.start,
             }),
             turns: AtomicU64::new(if range.is_empty() { 0 } else { OPEN }),
         }
@@ -120,7 +123,7 @@ impl<'a> Planner<'a> {
         let start = cursor.offset;
         let left = self.end - start;
         let (len, kind) = match self.sources.fetch(start, left.min(self.shape.chunk))? {
-            Fetched::Positional => self.classify(start)?,
+            Fetched::Positional => self.classify(start, &mut cursor.chunks_until)?,
             Fetched::Data(len) => (len, TaskKind::Copy),
             Fetched::Zeroes if self.shape.keeps_sparse() => (left, TaskKind::Zero),
             Fetched::Zeroes => (left.min(self.shape.chunk), TaskKind::Copy),
@@ -144,9 +147,12 @@ impl<'a> Planner<'a> {
     }
 
     /// Long runs that need no reading are one task; everything else goes by chunks.
-    fn classify(&self, start: u64) -> Result<(u64, TaskKind)> {
+    fn classify(&self, start: u64, chunks_until: &mut u64) -> Result<(u64, TaskKind)> {
         let left = self.end - start;
         let chunk = left.min(self.shape.chunk);
+        if start < *chunks_until {
+            return Ok((chunk, TaskKind::Copy));
+        }
         let run = self.sources.map(start, left)?;
         let (kind, long) = match run.kind {
             RunKind::Zero => (TaskKind::Zero, self.shape.keeps_sparse()),
@@ -159,6 +165,7 @@ impl<'a> Planner<'a> {
             ),
         };
         if !long {
+            *chunks_until = start + run.len;
             return Ok((chunk, TaskKind::Copy));
         }
         let mut len = run.len;

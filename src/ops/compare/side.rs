@@ -1,0 +1,79 @@
+//! An image or chain that is gone through in guest order, with the run that was looked up last.
+
+use std::sync::Arc;
+
+use super::identity::{Files, Place};
+use crate::error::Result;
+use crate::extent::ExtentKind;
+use crate::image::Image;
+
+/// One of two images that are gone through side by side: each is asked anew only where its last
+/// answer is used up, however short the other's runs are.
+#[derive(Clone)]
+pub(crate) struct Side<'a> {
+    /// None reads as zeroes throughout.
+    image: Option<&'a Image>,
+    files: Arc<Files>,
+    start: u64,
+    end: u64,
+    zero: bool,
+    place: Option<Place>,
+}
+
+impl<'a> Side<'a> {
+    pub(crate) fn new(image: Option<&'a Image>) -> Self {
+        Self {
+            image,
+            files: Arc::new(image.map(Files::of).unwrap_or_default()),
+            start: 0,
+            end: 0,
+            zero: false,
+            place: None,
+        }
+    }
+
+    /// Makes the run cover `at`; it is looked for up to `limit`. Past the end of the image there
+    /// are zeroes.
+    pub(crate) fn look_up(&mut self, at: u64, limit: u64) -> Result<()> {
+        if (self.start..self.end).contains(&at) {
+            return Ok(());
+        }
+        self.start = at;
+        let Some(image) = self.image.filter(|image| at < image.len()) else {
+            (self.end, self.zero, self.place) = (limit.max(at + 1), true, None);
+            return Ok(());
+        };
+        self.end = at;
+        let found = image.map(at, limit.min(image.len()) - at)?;
+        self.zero = match found.extent.kind {
+            ExtentKind::Zero { .. } => true,
+            // What a backing file holds that is not open is not known.
+            ExtentKind::Unallocated { .. } => !found.layer.backing_missing(),
+            ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => false,
+        };
+        self.place = self.files.place(&found, at);
+        self.end = at.saturating_add(found.extent.len);
+        Ok(())
+    }
+
+    /// Where the run ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether the run is known to read as zeroes.
+    pub(crate) fn zero(&self) -> bool {
+        self.zero
+    }
+
+    /// The place of `at`, which the run covers.
+    pub(crate) fn place_at(&self, at: u64) -> Option<Place> {
+        let skip = at - self.start;
+        self.place.map(|place| match place {
+            Place::Host(file, offset) => Place::Host(file, offset.saturating_add(skip)),
+            Place::Guest(file, driver, offset) => {
+                Place::Guest(file, driver, offset.saturating_add(skip))
+            }
+        })
+    }
+}
