@@ -10,6 +10,7 @@ pub(crate) mod dio;
 pub(crate) mod event;
 pub(crate) mod falloc;
 pub(crate) mod lock;
+pub(crate) mod reopen;
 pub(crate) mod rw;
 pub(crate) mod seek;
 pub mod signal;

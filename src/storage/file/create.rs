@@ -10,7 +10,7 @@ use super::open::{FileOpen, not_regular, open_raw, wrap};
 use super::{FileStorage, Kind, Locking};
 use crate::error::{Error, Result};
 use crate::storage::traits::{CacheMode, LockRequest, Permissions, Storage};
-use crate::sys::{attr, falloc};
+use crate::sys::attr;
 
 /// The hint set on new files: fragments of this size are long enough.
 const DEFAULT_EXTENT_SIZE: u64 = 1 << 20;
@@ -117,9 +117,8 @@ fn empty(file: &FileStorage, options: &FileCreate) -> Result<Option<String>> {
         return clear_first_sector(file).map(|()| None);
     }
     let resized = |error: io::Error| Error::io(&error).context("Could not resize file");
-    // A truncate to 0, even of an empty file, makes ext4 write the file out when it is closed.
     if file.raw_len().map_err(resized)? != 0 {
-        falloc::truncate(file.fd(), 0).map_err(resized)?;
+        file.truncate(0).map_err(resized)?;
     }
     file.extents.invalidate();
     if options.nocow {

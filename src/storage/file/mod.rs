@@ -111,6 +111,17 @@ impl FileStorage {
         }
     }
 
+    /// `ftruncate`. A file that was cut to nothing is written out when any descriptor of it is closed the
+    /// next time (ext4, XFS, btrfs), for the sake of programs that replace a file without a sync.
+    /// Ours sync where they promise durability; so that is done with while there is nothing to write.
+    fn truncate(&self, len: u64) -> std::io::Result<()> {
+        sys::falloc::truncate(self.fd(), len)?;
+        if len == 0 {
+            sys::reopen::open_and_close(self.fd());
+        }
+        Ok(())
+    }
+
     /// What follows each change of the contents: cached holes are void, write-through is synced.
     fn wrote(&self) -> Result<()> {
         self.extents.invalidate();

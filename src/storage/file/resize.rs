@@ -58,7 +58,7 @@ impl FileStorage {
             let grows = preallocation == Preallocation::Falloc && len > old;
             let reserved = grows && self.reserve(old, len)?;
             if !reserved {
-                falloc::truncate(self.fd(), len)
+                self.truncate(len)
                     .map_err(|error| Error::io(&error))
                     .context(|| "Could not resize file".into())?;
             }
@@ -79,7 +79,7 @@ impl FileStorage {
             let _alone = self.growth.write();
             // Not where another thread appended meanwhile. The error reported is the first one.
             if self.raw_len().is_ok_and(|now| now == len) {
-                let _ = falloc::truncate(self.fd(), old);
+                let _ = self.truncate(old);
             }
         }
         filled
@@ -93,7 +93,7 @@ impl FileStorage {
                 Ok(false)
             }
             Err(error) => {
-                let _ = falloc::truncate(self.fd(), old);
+                let _ = self.truncate(old);
                 Err(Error::io(&error).context("Could not preallocate new data"))
             }
         }

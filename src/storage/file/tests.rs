@@ -500,3 +500,18 @@ fn ranges_are_lent_within_the_file_and_not_to_caches_that_write_through() {
         assert!(file.lease(0, 4096).is_none(), "{cache:?}");
     }
 }
+
+#[test]
+fn an_emptied_file_stays_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    std::fs::write(&path, [1; 8192]).unwrap();
+    let made = create(&path, &FileCreate::default()).unwrap();
+    assert!(!made.new);
+    // Emptying opened and closed another descriptor: the locks are those of the one that is left.
+    let second = create(&path, &FileCreate::default()).unwrap_err();
+    assert_eq!(second.kind(), ErrorKind::Locked);
+    made.file.write_at(&[2; 65536], 0).unwrap();
+    drop(made);
+    assert_eq!(std::fs::read(&path).unwrap(), [2; 65536]);
+}
