@@ -2,16 +2,19 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use common::Dir;
 use platter::format::RepairMode;
 use platter::ops::amend::{AmendRequest, amend};
 use platter::ops::check::check;
+use platter::ops::create::{CreatePlan, CreateRequest};
 use platter::secret::Secrets;
 use platter::storage::memory::MemoryStorage;
+use platter::storage::slice::SliceStorage;
 use platter::storage::testing::{Calls, Fault, FaultyStorage, LoggingStorage};
-use platter::storage::{CacheMode, Preallocation, Storage};
+use platter::storage::{CacheMode, NamedStorages, Preallocation, Storage, StorageOpen};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
 fn open(dir: &Dir) -> Image {
@@ -336,4 +339,300 @@ fn a_failed_growth_leaks_nothing() {
         usable > 1,
         "the new table is never in use when a call fails"
     );
+}
+
+/// Grows by a resize or by an amendment.
+fn grow(image: &Image, size: u64, mode: Preallocation, by_amend: bool) {
+    if by_amend {
+        let size = Options::parse(&format!("size={size}")).unwrap();
+        let request = AmendRequest::new(image, &size, &Secrets::default(), false).unwrap();
+        amend(image, &request, &mut Job::new()).unwrap();
+    } else {
+        image.resize(size, mode).unwrap();
+    }
+}
+
+#[test]
+fn a_raw_data_file_is_the_guest_itself_after_every_growth() {
+    let ways = [
+        (Preallocation::Off, false),
+        (Preallocation::Off, true),
+        (Preallocation::Metadata, false),
+        (Preallocation::Falloc, false),
+        (Preallocation::Full, false),
+    ];
+    for options in ["cluster_size=64k", "cluster_size=16k,extended_l2=on"] {
+        let dir = Dir::new();
+        let data = dir.str("data");
+        let options = format!("{options},data_file={data},data_file_raw=on");
+        dir.qemu_img_ok(&[
+            "create", "-q", "-f", "qcow2", "-o", &options, "image", "100000",
+        ]);
+        // To the peer too, a raw data file ends with the image from now on.
+        let mut model = vec![0; 100_352];
+        for (n, (mode, by_amend)) in ways.into_iter().cycle().take(10).enumerate() {
+            let what = format!("{options} {mode:?} {by_amend} {n}");
+            let image = open(&dir);
+            let old = model.len();
+            // What lies behind the end is not the guest's, and does not become so.
+            let file = std::fs::OpenOptions::new().append(true).open(&data);
+            std::io::Write::write_all(&mut file.unwrap(), &[0xee; 300_000]).unwrap();
+            model.resize(old + 200 * 1024 + 512, 0);
+            grow(&image, model.len() as u64, mode, by_amend);
+            assert!(std::fs::read(&data).unwrap() == model, "{what}: raw view");
+            image
+                .write_at(&[1 + n as u8; 2000], old as u64 - 700)
+                .unwrap();
+            model[old - 700..old + 1300].fill(1 + n as u8);
+            image.close().unwrap();
+            assert!(std::fs::read(&data).unwrap() == model, "{what}: written");
+            judge(&dir, &model, &what);
+            let map = dir.qemu_img_ok(&["map", "--output=json", "image"]);
+            // Subclusters may have their place and no data.
+            for line in map.lines() {
+                let number = |key: &str| {
+                    let rest = line.split(key).nth(1).unwrap();
+                    rest.split([',', '}']).next().unwrap().trim().to_owned()
+                };
+                assert_eq!(number("\"start\":"), number("\"offset\":"), "{what}");
+            }
+            if n % 3 == 2 {
+                let image = open(&dir);
+                model.truncate(model.len() / 2 / 512 * 512);
+                image
+                    .resize(model.len() as u64, Preallocation::Off)
+                    .unwrap();
+                image.close().unwrap();
+                assert!(std::fs::read(&data).unwrap() == model, "{what}: cut");
+                judge(&dir, &model, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_data_file_ends_where_the_image_ends_and_shows_nothing_that_was_cut_off() {
+    for options in ["cluster_size=64k", "cluster_size=16k,extended_l2=on"] {
+        let dir = Dir::new();
+        let data = dir.str("data");
+        let all = format!("{options},data_file={data}");
+        dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "-o", &all, "image", "512k"]);
+        let mut model = vec![0; 512 << 10];
+        let sizes = [1 << 20, 300 << 10, 300_544, 900_096, 10 << 10, 2 << 20];
+        for (n, size) in sizes.into_iter().enumerate() {
+            let what = format!("{options} to {size}");
+            let image = open(&dir);
+            // All is written, so that all there is could come back.
+            model.fill(0x10 + n as u8);
+            image.write_at(&model, 0).unwrap();
+            image.resize(size, Preallocation::Off).unwrap();
+            model.resize(size as usize, 0);
+            assert_eq!(std::fs::metadata(&data).unwrap().len(), size, "{what}");
+            image.write_at(&[9; 100], size - 100).unwrap();
+            model[size as usize - 100..].fill(9);
+            image.close().unwrap();
+            assert_eq!(std::fs::metadata(&data).unwrap().len(), size, "{what}");
+            judge(&dir, &model, &what);
+        }
+    }
+}
+
+/// A storage whose length is given, as a device's, over memory.
+fn device(bytes: &Arc<MemoryStorage>, len: u64) -> Arc<dyn Storage> {
+    Arc::new(SliceStorage::new(bytes.clone(), 0, Some(len)).unwrap())
+}
+
+/// One file of the caller's own, under the name `/device`.
+#[derive(Debug)]
+struct Device(Arc<dyn Storage>);
+
+impl NamedStorages for Device {
+    fn find(&self, name: &Path, _how: &StorageOpen) -> Option<platter::Result<Arc<dyn Storage>>> {
+        (name == Path::new("/device")).then(|| Ok(self.0.clone()))
+    }
+}
+
+#[test]
+fn a_device_that_is_smaller_than_the_image_is_no_data_file() {
+    const LEN: u64 = 2 << 20;
+    let dir = Dir::new();
+    let memory = Arc::new(MemoryStorage::with_bytes(
+        "/device",
+        vec![0xee; LEN as usize],
+    ));
+    let storages: Arc<dyn NamedStorages> = Arc::new(Device(device(&memory, LEN)));
+    let create = |size: u64, options: &str| {
+        let options = format!("data_file=/device{options}");
+        let request = CreateRequest {
+            location: Location::from_path(dir.path("image")),
+            format: "qcow2".to_owned(),
+            size: Some(size),
+            options: Options::parse(&options).unwrap(),
+            backing_file: None,
+            backing_format: None,
+            backing_unsafe: false,
+            secrets: Secrets::default(),
+            policy: OpenPolicy::permissive(),
+            storages: Some(storages.clone()),
+        };
+        CreatePlan::new(request, &mut Job::new()).and_then(|plan| plan.run(&mut Job::new()))
+    };
+    let modes = ["metadata", "falloc", "full"].map(|mode| format!(",preallocation={mode}"));
+    for options in ["", ",data_file_raw=on"]
+        .into_iter()
+        .chain(modes.iter().map(String::as_str))
+    {
+        let error = create(LEN + 512, options).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.ends_with("Could not resize image: Cannot grow device files"),
+            "{text}"
+        );
+        assert!(!dir.path("image").exists(), "{options}");
+        create(LEN, options).unwrap();
+        std::fs::remove_file(dir.path("image")).unwrap();
+    }
+    let open = |writable| {
+        let options = OpenOptions {
+            writable,
+            policy: OpenPolicy::permissive(),
+            storages: Some(storages.clone()),
+            ..OpenOptions::default()
+        };
+        Image::open(&Location::from_path(dir.path("image")), &options)
+    };
+    for options in ["", ",data_file_raw=on"] {
+        create(LEN - 4096, options).unwrap();
+        let mut model = vec![0; LEN as usize - 4096];
+        let image = open(true).unwrap();
+        // To the last byte of the image, and nothing behind it.
+        image
+            .write_zeroes(0, model.len() as u64, Default::default())
+            .unwrap();
+        let tail = model.len() - 100;
+        image.write_at(&[7; 100], tail as u64).unwrap();
+        model[tail..].fill(7);
+        for mode in [Preallocation::Off, Preallocation::Full] {
+            let error = image.resize(LEN + 512, mode).unwrap_err();
+            assert_eq!(error.to_string(), "Cannot grow device files");
+        }
+        let size = Options::parse("size=3M").unwrap();
+        let request = AmendRequest::new(&image, &size, &Secrets::default(), false).unwrap();
+        assert!(amend(&image, &request, &mut Job::new()).is_err());
+        assert_eq!(image.len(), model.len() as u64);
+        image.resize(LEN, Preallocation::Off).unwrap();
+        model.resize(LEN as usize, 0);
+        let mut all = vec![1; LEN as usize];
+        image.read_at(&mut all, 0).unwrap();
+        assert!(all == model, "{options}");
+        image.resize(1 << 20, Preallocation::Off).unwrap();
+        image.resize(LEN, Preallocation::Off).unwrap();
+        model[1 << 20..].fill(0);
+        image.read_at(&mut all, 0).unwrap();
+        assert!(all == model, "{options}");
+        image.close().unwrap();
+        if options.contains("raw") {
+            assert!(memory.to_vec() == model, "{options}: raw view");
+        }
+        // A device that has become smaller is good for reading alone.
+        let smaller = OpenOptions {
+            writable: true,
+            policy: OpenPolicy::permissive(),
+            storages: Some(Arc::new(Device(device(&memory, 1 << 20)))),
+            ..OpenOptions::default()
+        };
+        let location = Location::from_path(dir.path("image"));
+        let error = Image::open(&location, &smaller).unwrap_err();
+        assert!(error.to_string().contains("fewer than"), "{error}");
+        let read_only = OpenOptions {
+            writable: false,
+            ..smaller
+        };
+        Image::open(&location, &read_only).unwrap();
+    }
+}
+
+/// Where the space that is to be reserved runs out, the image is what it was.
+#[test]
+fn a_growth_that_finds_no_space_leaves_the_old_size() {
+    const LEN: u64 = 2 << 20;
+    for options in [
+        "cluster_size=64k",
+        "cluster_size=4k",
+        "cluster_size=512",
+        "cluster_size=16k,extended_l2=on",
+        "cluster_size=4k,lazy_refcounts=on",
+    ] {
+        let dir = Dir::new();
+        dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "-o", options, "image", "1M"]);
+        dir.qemu_io("qcow2", "image", &["write -P 7 100k 100k"]);
+        let bytes = std::fs::read(dir.path("image")).unwrap();
+        let before = contents(&bytes, true, options);
+        for mode in [
+            Preallocation::Metadata,
+            Preallocation::Falloc,
+            Preallocation::Full,
+        ] {
+            let what = format!("{options} {mode:?}");
+            let mut container = bytes.clone();
+            container.resize(LEN as usize, 0);
+            let memory = Arc::new(MemoryStorage::with_bytes("image", container));
+            let image = open_storage(device(&memory, LEN), true);
+            let error = image.resize(8 << 20, mode).unwrap_err();
+            assert_eq!(error.errno(), libc::ENOSPC, "{what}: {error}");
+            assert_eq!(image.len(), 1 << 20, "{what}");
+            // It is still good for writing, and for growing as far as there is space.
+            image.write_at(&[8; 512], 0).unwrap();
+            image.flush().unwrap();
+            let mut model = before.clone();
+            model[..512].fill(8);
+            assert!(contents(&memory.to_vec(), true, &what) == model, "{what}");
+            image.resize(1200 << 10, mode).unwrap();
+            image.close().unwrap();
+            model.resize(1200 << 10, 0);
+            assert!(contents(&memory.to_vec(), true, &what) == model, "{what}");
+        }
+    }
+}
+
+/// The same, whichever call it is that fails.
+#[test]
+fn a_preallocation_that_fails_anywhere_leaks_nothing() {
+    let dir = Dir::new();
+    let options = "cluster_size=4k";
+    dir.qemu_img_ok(&[
+        "create", "-q", "-f", "qcow2", "-o", options, "image", "100k",
+    ]);
+    let bytes = std::fs::read(dir.path("image")).unwrap();
+    for mode in [Preallocation::Metadata, Preallocation::Full] {
+        for nth in 0.. {
+            let memory = Arc::new(MemoryStorage::with_bytes("image", bytes.clone()));
+            let faulty = Arc::new(FaultyStorage::new(memory.clone()));
+            let image = open_storage(faulty.clone(), true);
+            faulty.set_fault(Some(Fault {
+                calls: Calls::WRITE | Calls::ZERO,
+                nth,
+                errno: libc::ENOSPC,
+                for_good: false,
+                torn: false,
+            }));
+            let grown = image.resize(4 << 20, mode);
+            let struck = faulty.struck();
+            faulty.set_fault(None);
+            if !struck {
+                grown.unwrap();
+                break;
+            }
+            let what = format!("{mode:?}, call {nth}");
+            if grown.is_ok() || image.flush().is_err() {
+                // The very last writes, or nobody knows what the header names.
+                image.abandon();
+                contents(&memory.to_vec(), false, &what);
+                continue;
+            }
+            assert_eq!(image.len(), 100 << 10, "{what}");
+            image.close().unwrap();
+            assert_eq!(contents(&memory.to_vec(), true, &what).len(), 100 << 10);
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod bitmaps;
 mod cache;
 mod compressed;
 mod crypt;
+mod data_file;
 mod driver;
 mod header_io;
 mod inflight;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
@@ -10,13 +9,13 @@ use parking_lot::{Mutex, RwLock};
 use crate::error::{Error, Result};
 use crate::format::OpenContext;
 use crate::memory;
-use crate::policy::ImplicitRole;
 use crate::storage::{Durability, Storage};
 
 use super::alloc::Alloc;
 use super::bitmaps::Recorder;
 use super::cache::Cache;
 use super::crypt;
+use super::data_file;
 use super::disk::{
     Autoclear, Compatible, CryptMethod, Header, ImageHeader, Incompatible, L1Entry,
     RefcountTableEntry, read_snapshot_table,
@@ -39,7 +38,7 @@ impl Qcow2 {
         check_flags(&image.header, ctx)?;
         super::open_options::check(ctx.options, layout.cluster_size())?;
         let cipher = crypt::cipher(&image, ctx)?;
-        let data_file = open_data_file(&image, ctx)?;
+        let data_file = data_file::open(&image, ctx)?;
         let header = &image.header;
         let l1 = load_l1(header, layout, ctx)?;
         let durability = ctx.durability;
@@ -250,23 +249,6 @@ fn check_flags(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn open_data_file(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>> {
-    if !image.has_data_file() || ctx.metadata_only {
-        return Ok(None);
-    }
-    let file = match image.data_file_name().filter(|name| !name.is_empty()) {
-        Some(name) => ctx
-            .opener
-            .open_named(ImplicitRole::DataFile, &name, !ctx.read_only)?,
-        // The name was taken out: the user must say where it is.
-        None => ctx
-            .opener
-            .open_given("data-file", !ctx.read_only)?
-            .ok_or_else(|| Error::corrupt("'data-file' is required for this image"))?,
-    };
-    Ok(Some(file))
 }
 
 fn load_l1(header: &Header, layout: Layout, ctx: &OpenContext<'_>) -> Result<L1> {

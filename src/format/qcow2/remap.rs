@@ -295,14 +295,8 @@ impl Qcow2 {
         let Some(data) = &self.data_file else {
             return Ok(());
         };
-        let size = self.virtual_size();
         for range in ranges {
-            // A raw data file ends where the image ends.
-            let end = if self.raw_data_file {
-                range.end.min(size)
-            } else {
-                range.end
-            };
+            let end = self.end_of_data(range.end);
             if range.start < end {
                 data.write_zeroes(range.start, end - range.start, flags & ZeroFlags::MAY_UNMAP)?;
             }

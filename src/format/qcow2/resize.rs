@@ -52,42 +52,50 @@ impl Qcow2 {
         self.unlink_left_over(cluster_end, len)?;
         let shown = below.len_below().min(len);
         let hidden = shown.next_multiple_of(cluster).min(len).max(cluster_end);
-        self.zero_past_end(old, cluster_end, hidden, preallocation, below)?;
-        {
-            let _all = self.inflight.reserve(ALL);
-            self.store_size(len)?;
+        let mode = self.mode_of_growth(preallocation);
+        // All space is there before the size changes: where it runs out, the size stays.
+        let data_len = self.lengthen_data_file(old, len, mode)?;
+        let prepared = self
+            .preallocate(cluster_end, len, mode)
+            .and_then(|()| self.zero_past_end(old, cluster_end, hidden, below))
+            .and_then(|()| self.flush_all(self.durability))
+            .and_then(|()| {
+                let _all = self.inflight.reserve(ALL);
+                self.store_size(len)
+            });
+        if let Err(error) = prepared {
+            self.size.store(old, Ordering::Release);
+            // The error to report is the first one; what this leaves lies behind the end.
+            let _ = self.unlink_left_over(cluster_end, len);
+            let _ = self.cut_data_file(data_len);
+            return Err(error);
         }
         if shown > old {
             // To the guest what lies below was cut off at the old end: it has changed here.
             self.record(old, shown - old);
         }
-        self.preallocate(hidden, len, preallocation)
+        Ok(())
     }
 
-    /// Makes the bytes between the present end and `end` durably zero, whatever lies below.
-    fn zero_past_end(
-        &self,
-        old: u64,
-        cluster_end: u64,
-        end: u64,
-        preallocation: Preallocation,
-        below: &dyn Below,
-    ) -> Result<()> {
+    /// How space for the grown part is reserved at least.
+    fn mode_of_growth(&self, asked: Preallocation) -> Preallocation {
+        match asked {
+            // Each guest byte of a raw data file has its place.
+            Preallocation::Off if self.raw_data_file => Preallocation::Metadata,
+            asked => asked,
+        }
+    }
+
+    /// Makes the bytes between the present end and `end` zero, whatever lies below.
+    fn zero_past_end(&self, old: u64, cluster_end: u64, end: u64, below: &dyn Below) -> Result<()> {
         if old == end {
             return Ok(());
         }
         // In memory alone the image is larger already, so that the bytes can be written.
         self.size.store(end, Ordering::Release);
         let flags = ZeroFlags::empty();
-        let done = self
-            .zero_bytes(old, cluster_end, flags, below)
-            .and_then(|()| self.preallocate(cluster_end, end, preallocation))
-            .and_then(|()| self.zero_guest(cluster_end, end - cluster_end, flags, below))
-            .and_then(|()| self.flush_all(self.durability));
-        if done.is_err() {
-            self.size.store(old, Ordering::Release);
-        }
-        done
+        self.zero_bytes(old, cluster_end, flags, below)?;
+        self.zero_guest(cluster_end, end - cluster_end, flags, below)
     }
 
     /// Gives up, durably, what a shrink that was interrupted left behind the end.
@@ -127,24 +135,16 @@ impl Qcow2 {
             .with_errno(libc::EFBIG));
         }
         drop(image);
+        self.check_data_file(len)?;
         self.check_bitmap_sizes(len)
     }
 
     fn store_size(&self, len: u64) -> Result<()> {
-        let data = self.data_file.as_ref().filter(|_| self.raw_data_file);
-        let grows = len >= self.header.lock().header.size;
-        if let Some(data) = data.filter(|_| grows) {
-            data.set_len(len, Preallocation::Off)?;
-        }
         if !self.resize_bitmaps(len)? {
             self.update_header(|header| header.size = len)?;
             self.barrier()?;
         }
         self.size.store(len, Ordering::Release);
-        if let Some(data) = data.filter(|_| !grows) {
-            // What is cut off is gone: only once the header says so.
-            data.set_len(len, Preallocation::Off)?;
-        }
         Ok(())
     }
 
@@ -208,7 +208,8 @@ impl Qcow2 {
         let cluster = self.layout.cluster_size();
         self.store_size(len)?;
         self.unlink_range(len.next_multiple_of(cluster), old.next_multiple_of(cluster))?;
-        Ok(())
+        // What is cut off is gone: only once the header says so.
+        self.cut_data_file(len)
     }
 
     /// Unlinks all that whole clusters behind the end of the image name; whether there was any.
@@ -307,7 +308,7 @@ impl Qcow2 {
                     .count() as u64
             });
             let target = self.reserve_data(at, empty)?;
-            if let Err(error) = self.fill_target(&target, mode) {
+            if let Err(error) = self.fill_target(&target, end, mode) {
                 if !self.has_data_file {
                     self.free_unused(target.host >> self.layout.cluster_bits(), target.count);
                 }
@@ -329,9 +330,22 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn fill_target(&self, target: &super::write::Target, mode: Preallocation) -> Result<()> {
+    /// `limit` is where the image is to end.
+    fn fill_target(
+        &self,
+        target: &super::write::Target,
+        limit: u64,
+        mode: Preallocation,
+    ) -> Result<()> {
+        if self.data_file_grows() && !self.encrypted {
+            // All of its new part was made at once.
+            return Ok(());
+        }
         let storage = self.data_storage();
-        let len = target.count << self.layout.cluster_bits();
+        let len = match target.count << self.layout.cluster_bits() {
+            len if self.has_data_file => len.min(limit - target.guest),
+            len => len,
+        };
         let end = target.host + len;
         self.check_data_place(target.host, len)?;
         if self.encrypted {

@@ -302,7 +302,7 @@ impl Qcow2 {
             return Ok(offset..offset);
         };
         let start = self.edge(*first, offset, false)?;
-        let end = self.edge(*last, data_end, true)?;
+        let end = self.end_of_data(self.edge(*last, data_end, true)?);
         let head = self.around(start..offset, target, below)?;
         let tail = self.around(data_end..end, target, below)?;
         let host = |guest: u64| target.host + (guest - target.guest);

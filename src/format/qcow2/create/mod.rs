@@ -5,17 +5,15 @@ mod spec;
 
 pub use options::OPTIONS;
 
-use std::sync::Arc;
-
 use crate::error::{Error, Result};
 use crate::format::qcow2::bulk::{BulkTarget, NewEncryption, Qcow2Bulk};
+use crate::format::qcow2::data_file;
 use crate::format::qcow2::disk::{
     Autoclear, Compatible, CryptMethod, CryptoExtension, Extension, Header, ImageHeader,
     Incompatible, V3_LEN,
 };
 use crate::format::{Bulk, CreateContext, CreateParams};
 use crate::policy::ImplicitRole;
-use crate::storage::{Preallocation, Storage};
 
 pub(super) use spec::{Encryption, Spec};
 
@@ -97,7 +95,7 @@ pub fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         None => None,
     };
     if let Some(data) = &data {
-        prepare_data_file(data, &spec, params.size)?;
+        data_file::prepare(&**data, params.size, spec.preallocation)?;
     }
     let target = BulkTarget {
         storage,
@@ -108,17 +106,6 @@ pub fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         encryption,
     };
     Ok(Box::new(Qcow2Bulk::new(target)?))
-}
-
-fn prepare_data_file(data: &Arc<dyn Storage>, spec: &Spec, size: u64) -> Result<()> {
-    if data.driver() != "file" {
-        return Ok(());
-    }
-    let mode = match spec.preallocation {
-        Preallocation::Metadata => Preallocation::Off,
-        mode => mode,
-    };
-    data.set_len(size, mode)
 }
 
 fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {

@@ -1,0 +1,136 @@
+//! The external data file: opening it, and its length.
+//!
+//! It holds each guest byte at its guest offset, and ends where the image ends. A device may be longer,
+//! for its length is given.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::OpenContext;
+use crate::policy::ImplicitRole;
+use crate::storage::{Preallocation, Storage, ZeroFlags};
+
+use super::disk::ImageHeader;
+use super::state::Qcow2;
+
+/// Opens the data file of an image that has one.
+pub(super) fn open(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>> {
+    if !image.has_data_file() || ctx.metadata_only {
+        return Ok(None);
+    }
+    let file = match image.data_file_name().filter(|name| !name.is_empty()) {
+        Some(name) => ctx
+            .opener
+            .open_named(ImplicitRole::DataFile, &name, !ctx.read_only)?,
+        // The name was taken out: the user must say where it is.
+        None => ctx
+            .opener
+            .open_given("data-file", !ctx.read_only)?
+            .ok_or_else(|| Error::corrupt("'data-file' is required for this image"))?,
+    };
+    if !ctx.read_only && !ctx.for_check {
+        check_holds(&*file, image.header.size)?;
+    }
+    Ok(Some(file))
+}
+
+/// Refuses a device that is too small for an image of that size.
+fn check_holds(data: &dyn Storage, size: u64) -> Result<()> {
+    if !data.limits().fixed_len {
+        return Ok(());
+    }
+    let len = data.len()?;
+    if len >= size {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "The data file '{}' has {len} bytes, fewer than the {size} of the image, and cannot grow",
+            data.name()
+        ),
+    )
+    .with_errno(libc::ENOSPC))
+}
+
+/// Gives the data file of a new image its length.
+pub(super) fn prepare(data: &dyn Storage, size: u64, preallocation: Preallocation) -> Result<()> {
+    if !data.limits().fixed_len {
+        return data.set_len(size, without_metadata(preallocation));
+    }
+    if data.len()? < size {
+        return Err(cannot_grow().context("Could not resize image"));
+    }
+    match preallocation {
+        Preallocation::Off | Preallocation::Metadata => Ok(()),
+        Preallocation::Falloc | Preallocation::Full => {
+            data.write_zeroes(0, size, ZeroFlags::empty())
+        }
+    }
+}
+
+fn cannot_grow() -> Error {
+    Error::unsupported("Cannot grow device files")
+}
+
+/// A plain file has no metadata that could be preallocated.
+fn without_metadata(preallocation: Preallocation) -> Preallocation {
+    match preallocation {
+        Preallocation::Metadata => Preallocation::Off,
+        other => other,
+    }
+}
+
+impl Qcow2 {
+    /// Refuses a size that the data file cannot hold.
+    pub(super) fn check_data_file(&self, size: u64) -> Result<()> {
+        match &self.data_file {
+            Some(data) if data.limits().fixed_len && data.len()? < size => Err(cannot_grow()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is a data file whose length follows the image's.
+    pub(super) fn data_file_grows(&self) -> bool {
+        let data = self.data_file.as_ref();
+        data.is_some_and(|data| !data.limits().fixed_len)
+    }
+
+    /// Where guest data that begins in the image has to end in its storage: a data file ends with the
+    /// image, within a cluster too.
+    pub(super) fn end_of_data(&self, end: u64) -> u64 {
+        if self.has_data_file {
+            end.min(self.virtual_size())
+        } else {
+            end
+        }
+    }
+
+    /// Makes the data file of an image that grows from `old` bytes as long as the image will be: what is
+    /// new there reads as zeroes. Returns how long it was within the image; a failure leaves it so.
+    pub(super) fn lengthen_data_file(
+        &self,
+        old: u64,
+        len: u64,
+        preallocation: Preallocation,
+    ) -> Result<u64> {
+        let Some(data) = self.data_file.as_ref().filter(|_| self.data_file_grows()) else {
+            return Ok(old);
+        };
+        let now = data.len()?;
+        if now > old {
+            // What a shrink that was interrupted left, or another program.
+            data.set_len(old, Preallocation::Off)?;
+        }
+        data.set_len(len, without_metadata(preallocation))?;
+        Ok(now.min(old))
+    }
+
+    /// Cuts the data file off at `len`, where its length follows the image's.
+    pub(super) fn cut_data_file(&self, len: u64) -> Result<()> {
+        match &self.data_file {
+            Some(data) if self.data_file_grows() => data.set_len(len, Preallocation::Off),
+            _ => Ok(()),
+        }
+    }
+}
