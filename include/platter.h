@@ -470,6 +470,13 @@
 #define PLATTER_EXTENT_DIRTY 32
 
 /**
+ * Flag of an extent: nobody knows what it reads as, and a read of it is refused, for the backing file
+ * that may hold it is not open (`PLATTER_OPEN_NO_BACKING`, `PLATTER_OPEN_METADATA_ONLY`). Such an
+ * extent has none of the flags `DATA`, `ZERO` and `PRESENT`: do not skip it as if it were zero.
+ */
+#define PLATTER_EXTENT_UNKNOWN 64
+
+/**
  * Flag of `platter_queue_new()`: no descriptor is wanted, which makes each request a little cheaper.
  */
 #define PLATTER_QUEUE_NO_FD 1
@@ -1976,8 +1983,10 @@ int platter_image_flush(const struct platter_image *image,
 
 /**
  * The longest run of guest bytes of one kind that starts at `offset` and is at most `len` bytes,
- * looked up through the backing chain. `len` is not 0 and the range lies in the image. `flags` must
- * be 0.
+ * looked up through the backing chain: the same that a map tells of these bytes. `len` is not 0 and
+ * the range lies in the image. A run without `PLATTER_EXTENT_ZERO` may still hold zeroes; one with it
+ * reads as zeroes. See `PLATTER_EXTENT_UNKNOWN` for images opened without their backing file. `flags`
+ * must be 0.
  *
  * Statuses: INVALID, OS, CORRUPT. Threads: any, several at once. Since 0.1.
  */
@@ -2422,7 +2431,8 @@ int platter_report_double(double *out,
 
 /**
  * A truth of entry `index`, by the key of the JSON. Keys of info: `encrypted`, `dirty-flag`. Map:
- * `present`, `zero`, `data`, `compressed`. Bitmaps: `enabled`, `inconsistent`. Compare: `identical`,
+ * `present`, `zero`, `data`, `compressed`, `unknown` (not in the JSON, see `PLATTER_EXTENT_UNKNOWN`).
+ * Bitmaps: `enabled`, `inconsistent`. Compare: `identical`,
  * `size-mismatch`.
  *
  * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.

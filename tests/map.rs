@@ -3,7 +3,9 @@
 mod common;
 
 use common::Dir;
-use platter::ops::map::map;
+use platter::image::Status;
+use platter::ops::map::{MapEntry, map};
+use platter::secret::{Secret, Secrets};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy};
 
 fn open(path: &str, format: Option<&str>) -> Image {
@@ -16,8 +18,60 @@ fn open(path: &str, format: Option<&str>) -> Image {
         .unwrap_or_else(|error| panic!("{path}: {error:?}"))
 }
 
+/// The block status of any part, asked for in any way, is what `map` says of it; and it is true.
+fn agree(image: &Image, about: &str) {
+    let entries = map(image, 0, None, &mut Job::new()).unwrap().entries;
+    let at = |offset: u64| -> MapEntry {
+        let after = entries.partition_point(|entry| entry.start <= offset);
+        let entry = entries[after - 1];
+        let skip = offset - entry.start;
+        MapEntry {
+            start: offset,
+            length: entry.length - skip,
+            offset: entry.offset.map(|host| host + skip),
+            ..entry
+        }
+    };
+    let same = |status: &Status, offset: u64, len: u64| {
+        let expected = at(offset);
+        let expected = MapEntry {
+            length: expected.length.min(len),
+            ..expected
+        };
+        assert_eq!(MapEntry::new(offset, status), expected, "{about}");
+    };
+    let mut end = 0;
+    for entry in entries.iter().filter(|entry| entry.length > 0) {
+        assert_eq!(entry.start, end, "{about}");
+        end += entry.length;
+        let whole = image.status(entry.start, image.len() - entry.start);
+        same(&whole.unwrap(), entry.start, entry.length);
+    }
+    assert_eq!(end, image.len(), "{about}");
+    for step in [512, 5000, 70_000, 900_000] {
+        for offset in (0..image.len()).step_by(step) {
+            let len = (step as u64 * 3).min(image.len() - offset);
+            same(&image.status(offset, len).unwrap(), offset, len);
+            let part = image.statuses().at(offset, len).unwrap();
+            same(&part, offset, part.len);
+        }
+    }
+    // Last, for what was read into the page cache is no hole any more to some file systems.
+    for entry in entries.iter().filter(|entry| entry.length > 0) {
+        let mut bytes = vec![1; entry.length as usize];
+        let read = image.read_at(&mut bytes, entry.start);
+        assert_eq!(read.is_err(), entry.unknown, "{about}: {entry:?}: {read:?}");
+        assert!(!entry.zero || bytes.iter().all(|b| *b == 0), "{about}");
+        assert!(entry.zero || entry.data || entry.unknown, "{about}");
+        let none = (false, false, false, None);
+        let flags = (entry.zero, entry.data, entry.present, entry.offset);
+        assert!(!entry.unknown || flags == none, "{about}: {entry:?}");
+    }
+}
+
 fn same(dir: &Dir, path: &str, format: Option<&str>) {
     let image = open(path, format);
+    agree(&image, path);
     let report = map(&image, 0, None, &mut Job::new()).unwrap();
     let mut args = vec!["map"];
     if let Some(format) = format {
@@ -175,4 +229,154 @@ fn a_part_of_the_image() {
         args.push(&path);
         assert_eq!(report.json(), dir.qemu_img_ok(&args), "{start} {length:?}");
     }
+}
+
+#[test]
+fn images_whose_data_is_hard_to_find_have_one_block_status() {
+    let dir = Dir::new();
+    let disk = qcow2(&dir, "disk", "", WRITES);
+    let raw = dir.str("raw");
+    dir.qemu_img_ok(&["convert", "-O", "raw", &disk, &raw]);
+    let secret = "secret,id=s,data=correct horse";
+    let luks = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    dir.qemu_img_ok(&[
+        "convert",
+        "--object",
+        secret,
+        "-O",
+        "qcow2",
+        "-o",
+        luks,
+        &disk,
+        &dir.str("luks"),
+    ]);
+    dir.qemu_img_ok(&["snapshot", "-c", "one", &disk]);
+    dir.qemu_io("qcow2", &disk, &["write -P 5 6M 300k", "write -z 0 64k"]);
+    let mut secrets = Secrets::new();
+    secrets.add("s", Secret::new("correct horse")).unwrap();
+    let options = OpenOptions {
+        secrets,
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    for line in [
+        "driver=raw,offset=64k,size=1M,file.filename=raw",
+        "driver=raw,offset=4M,file.filename=raw",
+        "driver=raw,file.driver=qcow2,file.file.filename=disk",
+        "driver=raw,offset=512,size=3M,file.driver=qcow2,file.file.filename=disk",
+        "driver=qcow2,encrypt.key-secret=s,file.filename=luks",
+        "driver=qcow2,file.filename=disk",
+    ] {
+        let line = line.replace("filename=", &format!("filename={}/", dir.root().display()));
+        let location = Location::from_image_opts(&line).unwrap();
+        let mut image = Image::open(&location, &options).unwrap();
+        agree(&image, &line);
+        let object = ["map", "--output=json", "--object", secret, "--image-opts"];
+        let peer = dir.qemu_img_ok(&[&object[..], &[&line]].concat());
+        let report = map(&image, 0, None, &mut Job::new()).unwrap();
+        assert_eq!(report.json(), peer, "{line}");
+        if line.ends_with("disk") && line.starts_with("driver=qcow2") {
+            platter::ops::snapshot::show(&mut image, "one").unwrap();
+            agree(&image, "a snapshot");
+        }
+    }
+}
+
+#[test]
+fn what_a_closed_backing_file_may_hold_is_neither_data_nor_zero() {
+    let dir = Dir::new();
+    let base = qcow2(&dir, "base", "", WRITES);
+    for (name, options) in [("top", ""), ("sub", "extended_l2=on")] {
+        let top = dir.str(name);
+        let list = format!(
+            "compat=1.1{}{options}",
+            if options.is_empty() { "" } else { "," }
+        );
+        dir.qemu_img_ok(&[
+            "create", "-q", "-f", "qcow2", "-o", &list, "-b", &base, "-F", "qcow2", &top, "9M",
+        ]);
+        dir.qemu_io("qcow2", &top, &["write -P 9 66k 2k", "write -z 128k 64k"]);
+        dir.qemu_img_ok(&["snapshot", "-c", "one", &top]);
+        dir.qemu_io("qcow2", &top, &["write -P 9 2M 2k"]);
+        for metadata_only in [false, true] {
+            let options = OpenOptions {
+                format: Some("qcow2".into()),
+                backing: false,
+                metadata_only,
+                policy: OpenPolicy::permissive(),
+                ..OpenOptions::default()
+            };
+            let mut image = Image::open(&Location::from_path(&top), &options).unwrap();
+            agree(&image, name);
+            let report = map(&image, 0, None, &mut Job::new()).unwrap();
+            assert!(report.entries[0].unknown, "{report:?}");
+            assert!(report.entries.iter().any(|entry| entry.zero));
+            assert!(
+                report.json().starts_with(
+                    "[{ \"start\": 0, \"length\": 65536, \"depth\": 0, \"present\": false, \
+                 \"zero\": false, \"data\": false, \"compressed\": false}"
+                ) || name == "sub"
+            );
+            let error = report.text().1.unwrap_err();
+            assert!(error.to_string().contains("backing file"), "{error}");
+            platter::ops::snapshot::show(&mut image, "one").unwrap();
+            agree(&image, name);
+        }
+    }
+}
+
+#[test]
+fn no_operation_takes_what_is_unknown_for_zeroes() {
+    use platter::ops::compare::compare;
+    use platter::ops::convert::{ConvertRequest, convert};
+    use platter::ops::measure::{MeasureSource, measure};
+
+    let dir = Dir::new();
+    let base = qcow2(&dir, "base", "", &[]);
+    let top = dir.str("top");
+    dir.qemu_img_ok(&[
+        "create", "-q", "-f", "qcow2", "-b", &base, "-F", "qcow2", &top,
+    ]);
+    let zeroes = qcow2(&dir, "zeroes", "", &[]);
+    let alone = OpenOptions {
+        backing: false,
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let image = Image::open(&Location::from_path(&top), &alone).unwrap();
+    let refused = |error: platter::Error| {
+        let all = format!("{error:?}");
+        assert!(all.contains("without its backing file"), "{all}");
+    };
+    for strict in [false, true] {
+        let zeroes = open(&zeroes, None);
+        let compared = compare(&image, &zeroes, strict, &mut Job::new());
+        match compared {
+            Err(error) => refused(error),
+            Ok(report) => assert!(strict, "{report:?}"),
+        }
+        refused(compare(&image, &image, strict, &mut Job::new()).unwrap_err());
+    }
+    let driver = platter::format::registry::by_name("qcow2").unwrap();
+    let source = MeasureSource::Image(&image);
+    refused(measure(source, driver, &Default::default(), &mut Job::new()).unwrap_err());
+    let mut request = ConvertRequest::new(
+        Location::from_path(&top),
+        Location::from_path(dir.path("out")),
+    );
+    request.source_options = alone;
+    request.target_format = Some("raw".into());
+    refused(convert(&request, &mut Job::new()).unwrap_err());
+    assert!(!dir.path("out").exists());
+}
+
+#[test]
+fn damaged_refcounts_do_not_keep_anybody_from_mapping() {
+    let dir = Dir::new();
+    let path = qcow2(&dir, "disk", "", WRITES);
+    let mut bytes = std::fs::read(&path).unwrap();
+    // Two clusters of refcount table, the second of which is none.
+    bytes[56..60].copy_from_slice(&2u32.to_be_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    same(&dir, &path, None);
 }

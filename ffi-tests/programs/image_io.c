@@ -78,6 +78,29 @@ static void round_trip(const char *path, const char *format)
     OK(platter_image_close(image, 0, &err));
 }
 
+/* A map says what each call for a run says. */
+static void same_as_map(platter_image *image)
+{
+    platter_job *job;
+    platter_report *report;
+    size_t count;
+    OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
+    OK(platter_job_run(job, 0, &err));
+    OK(platter_job_result(&report, job, 0, &err));
+    OK(platter_report_count(&count, report, &err));
+    for (size_t i = 0; i < count; i++) {
+        platter_extent entry, run;
+        bool is_unknown;
+        OK(platter_report_extent(&entry, report, i, &err));
+        OK(platter_image_extent(&run, image, entry.offset, SIZE - entry.offset, 0, &err));
+        CHECK(memcmp(&entry, &run, sizeof run) == 0);
+        OK(platter_report_bool(&is_unknown, report, i, "unknown", &err));
+        CHECK(is_unknown == ((run.flags & PLATTER_EXTENT_UNKNOWN) != 0));
+    }
+    platter_report_free(report);
+    platter_job_free(job);
+}
+
 /* The runs of an image cover it without a gap. */
 static void extents(const char *path, const char *format)
 {
@@ -99,7 +122,39 @@ static void extents(const char *path, const char *format)
         at += run.length;
     }
     CHECK(data >= 512 && data < SIZE);
+    same_as_map(image);
     OK(platter_image_close(image, 0, &err));
+}
+
+/* An overlay without its backing file says neither data nor zero where a read is refused. */
+static void unknown(void)
+{
+    platter_policy *policy;
+    platter_create *create;
+    platter_job *job;
+    OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
+    OK(platter_create_new(&create, "top.qcow2", "qcow2", 0, &err));
+    OK(platter_create_set_backing(create, "d.qcow2", "qcow2", 0, &err));
+    OK(platter_create_set_policy(create, policy, 0, &err));
+    OK(platter_create_job_new(&job, create, 0, &err));
+    OK(platter_job_run(job, 0, &err));
+    platter_job_free(job);
+    platter_create_free(create);
+    platter_policy_free(policy);
+
+    const uint32_t ways[] = {PLATTER_OPEN_NO_BACKING, PLATTER_OPEN_METADATA_ONLY};
+    for (size_t i = 0; i < 2; i++) {
+        platter_image *image = open_image("top.qcow2", "qcow2", ways[i]);
+        unsigned char sector[512];
+        platter_extent run;
+        FAILS(platter_image_read(image, sector, sizeof sector, 0, 0, &err), PLATTER_STATUS_INVALID,
+              "backing file");
+        OK(platter_image_extent(&run, image, 0, SIZE, 0, &err));
+        CHECK(run.length == SIZE && run.depth == 0);
+        CHECK_U64(run.flags, PLATTER_EXTENT_UNKNOWN);
+        same_as_map(image);
+        OK(platter_image_close(image, 0, &err));
+    }
 }
 
 static void by_descriptor(void)
@@ -174,6 +229,8 @@ int main(void)
     round_trip("d.raw", "raw");
     round_trip("d.qcow2", "qcow2");
     extents("d.qcow2", "qcow2");
+    extents("d.raw", "raw");
+    unknown();
 
     platter_image *image = open_image("d.qcow2", "qcow2", 0);
     uint32_t cluster;

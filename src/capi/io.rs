@@ -7,8 +7,8 @@ use crate::capi::error::platter_error;
 use crate::capi::guard::{OutValue, call_ref, call_ref_out, check_flags};
 use crate::capi::image::platter_image;
 use crate::error::{Error, Result};
-use crate::extent::ExtentKind;
 use crate::image::Image;
+use crate::ops::map::MapEntry;
 use crate::storage::ZeroFlags;
 
 /// Flag of writes: the data is durable when the call returns.
@@ -30,6 +30,10 @@ pub const PLATTER_EXTENT_COMPRESSED: u32 = 8;
 pub const PLATTER_EXTENT_HOST_OFFSET: u32 = 16;
 /// Flag of a run in a report of dirty bytes: a bitmap has it as dirty.
 pub const PLATTER_EXTENT_DIRTY: u32 = 32;
+/// Flag of an extent: nobody knows what it reads as, and a read of it is refused, for the backing file
+/// that may hold it is not open (`PLATTER_OPEN_NO_BACKING`, `PLATTER_OPEN_METADATA_ONLY`). Such an
+/// extent has none of the flags `DATA`, `ZERO` and `PRESENT`: do not skip it as if it were zero.
+pub const PLATTER_EXTENT_UNKNOWN: u32 = 64;
 
 /// A run of guest bytes. The caller owns it.
 #[repr(C)]
@@ -230,8 +234,10 @@ pub extern "C" fn platter_image_flush(
 }
 
 /// The longest run of guest bytes of one kind that starts at `offset` and is at most `len` bytes,
-/// looked up through the backing chain. `len` is not 0 and the range lies in the image. `flags` must
-/// be 0.
+/// looked up through the backing chain: the same that a map tells of these bytes. `len` is not 0 and
+/// the range lies in the image. A run without `PLATTER_EXTENT_ZERO` may still hold zeroes; one with it
+/// reads as zeroes. See `PLATTER_EXTENT_UNKNOWN` for images opened without their backing file. `flags`
+/// must be 0.
 ///
 /// Statuses: INVALID, OS, CORRUPT. Threads: any, several at once. Since 0.1.
 #[unsafe(no_mangle)]
@@ -248,36 +254,31 @@ pub extern "C" fn platter_image_extent(
         if len == 0 {
             return Err(Error::invalid("Parameter 'len' is 0"));
         }
-        let found = image.shared().map(offset, len)?;
-        let (flags, host_offset) = match found.extent.kind {
-            ExtentKind::Data { host_offset, .. } => (
-                PLATTER_EXTENT_DATA | PLATTER_EXTENT_PRESENT,
-                Some(host_offset),
-            ),
-            ExtentKind::Zero { host_offset } => {
-                (PLATTER_EXTENT_ZERO | PLATTER_EXTENT_PRESENT, host_offset)
-            }
-            ExtentKind::Unallocated { host_offset } => (PLATTER_EXTENT_ZERO, host_offset),
-            ExtentKind::Encoded { compressed } => (
-                PLATTER_EXTENT_DATA
-                    | PLATTER_EXTENT_PRESENT
-                    | if compressed {
-                        PLATTER_EXTENT_COMPRESSED
-                    } else {
-                        0
-                    },
-                None,
-            ),
-        };
-        Ok(platter_extent {
-            offset,
-            length: found.extent.len,
-            host_offset: host_offset.unwrap_or(0),
-            depth: found.depth,
-            flags: flags | host_offset.map_or(0, |_| PLATTER_EXTENT_HOST_OFFSET),
-            reserved: [0; 4],
-        })
+        let status = image.shared().status(offset, len)?;
+        Ok(MapEntry::new(offset, &status).into())
     })
+}
+
+impl From<MapEntry> for platter_extent {
+    fn from(entry: MapEntry) -> Self {
+        let flags = [
+            (entry.data, PLATTER_EXTENT_DATA),
+            (entry.zero, PLATTER_EXTENT_ZERO),
+            (entry.present, PLATTER_EXTENT_PRESENT),
+            (entry.compressed, PLATTER_EXTENT_COMPRESSED),
+            (entry.unknown, PLATTER_EXTENT_UNKNOWN),
+            (entry.offset.is_some(), PLATTER_EXTENT_HOST_OFFSET),
+        ];
+        let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag);
+        Self {
+            offset: entry.start,
+            length: entry.length,
+            host_offset: entry.offset.unwrap_or(0),
+            depth: entry.depth,
+            flags: flags.sum(),
+            reserved: [0; 4],
+        }
+    }
 }
 
 /// The flags of zeroing among those of a call.

@@ -10,10 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::capi::error::platter_error;
 use crate::capi::guard::{self, Handle, Poison, call_ref, call_ref_out, check_flags};
-use crate::capi::io::{
-    PLATTER_EXTENT_COMPRESSED, PLATTER_EXTENT_DATA, PLATTER_EXTENT_DIRTY,
-    PLATTER_EXTENT_HOST_OFFSET, PLATTER_EXTENT_PRESENT, PLATTER_EXTENT_ZERO, platter_extent,
-};
+use crate::capi::io::{PLATTER_EXTENT_DIRTY, platter_extent};
 use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::inspect::{Finding, Reference};
@@ -285,6 +282,7 @@ fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {
         .add("zero", entry.zero)
         .add("data", entry.data)
         .add("compressed", entry.compressed)
+        .add("unknown", entry.unknown)
         .maybe("offset", entry.offset)
         .0
 }
@@ -567,7 +565,8 @@ pub unsafe extern "C" fn platter_report_double(
 }
 
 /// A truth of entry `index`, by the key of the JSON. Keys of info: `encrypted`, `dirty-flag`. Map:
-/// `present`, `zero`, `data`, `compressed`. Bitmaps: `enabled`, `inconsistent`. Compare: `identical`,
+/// `present`, `zero`, `data`, `compressed`, `unknown` (not in the JSON, see `PLATTER_EXTENT_UNKNOWN`).
+/// Bitmaps: `enabled`, `inconsistent`. Compare: `identical`,
 /// `size-mismatch`.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
@@ -653,25 +652,7 @@ pub extern "C" fn platter_report_extent(
             _ => return Err(Error::invalid("The report is not a map")),
         };
         let entry = map.entries.get(index).ok_or_else(|| no_run(index))?;
-        let flags = [
-            (entry.data, PLATTER_EXTENT_DATA),
-            (entry.zero, PLATTER_EXTENT_ZERO),
-            (entry.present, PLATTER_EXTENT_PRESENT),
-            (entry.compressed, PLATTER_EXTENT_COMPRESSED),
-            (entry.offset.is_some(), PLATTER_EXTENT_HOST_OFFSET),
-        ];
-        Ok(platter_extent {
-            offset: entry.start,
-            length: entry.length,
-            host_offset: entry.offset.unwrap_or(0),
-            depth: entry.depth,
-            flags: flags
-                .iter()
-                .filter(|(set, _)| *set)
-                .map(|(_, flag)| flag)
-                .sum(),
-            reserved: [0; 4],
-        })
+        Ok((*entry).into())
     })
 }
 

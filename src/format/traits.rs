@@ -196,12 +196,13 @@ pub trait Format: Send + Sync + Debug {
     fn close(&self) -> Result<()>;
 
     /// Bytes of the image file that the metadata counts as in use, for formats that keep count
-    /// (qcow2: clusters whose refcount is not 0). `map` looks for holes in the host file where it
-    /// holds far less; None means that the format keeps no count.
+    /// (qcow2: clusters whose refcount is not 0); the count may end at `enough`. Block status looks
+    /// for holes in the host file where that holds far less; None means that the format keeps no count.
     ///
     /// # Errors
     /// Of reading the counts.
-    fn host_bytes_in_use(&self) -> Result<Option<u64>> {
+    fn host_bytes_in_use(&self, enough: u64) -> Result<Option<u64>> {
+        let _ = enough;
         Ok(None)
     }
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::extent::{ExtentKind, StorageExtent};
-use crate::image::Image;
+use crate::image::{Image, ReadsAs};
 use crate::storage::{
     CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
@@ -138,14 +138,10 @@ impl Storage for ImageStorage {
             });
         }
         let run = self.image.map(offset, len.min(left))?;
-        let (zero, allocated) = match run.extent.kind {
-            ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => (false, true),
-            ExtentKind::Zero { host_offset } => (true, host_offset.is_some()),
-            // Nothing holds it; without its backing file open, nobody knows what it reads as.
-            ExtentKind::Unallocated { .. } => {
-                let unknown = run.layer.backing_missing();
-                (!unknown, unknown)
-            }
+        let zero = run.reads_as() == ReadsAs::Zero;
+        let allocated = match run.extent.kind {
+            ExtentKind::Zero { host_offset } => host_offset.is_some(),
+            _ => !zero,
         };
         Ok(StorageExtent {
             len: run.extent.len,

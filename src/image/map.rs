@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
-use crate::image::{ChainExtent, Image};
+use crate::image::{ChainExtent, Image, ReadsAs};
 
 /// How far the layers are first asked for what they hold. A layer that holds nothing for far longer than
 /// the layers below it hold one thing is not asked for all of that again and again.
@@ -88,10 +88,8 @@ impl Image {
         let end = offset.saturating_add(len).min(self.len());
         while offset < end {
             let run = self.map(offset, end - offset)?;
-            match run.extent.kind {
-                ExtentKind::Zero { .. } => {}
-                ExtentKind::Unallocated { .. } if !run.layer.backing_missing() => {}
-                _ => return Ok(false),
+            if run.reads_as() != ReadsAs::Zero {
+                return Ok(false);
             }
             offset += run.extent.len;
         }

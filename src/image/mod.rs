@@ -16,6 +16,7 @@ mod open;
 mod opener;
 mod plan;
 mod read;
+mod status;
 mod trail;
 mod write;
 
@@ -25,6 +26,7 @@ pub use file::{lock_for_inspection, open_file};
 pub(crate) use kernel::{HostCall, HostFlush};
 pub use names::BackingFile;
 pub(crate) use now::ReadNow;
+pub use status::{ReadsAs, Status, Statuses};
 
 pub(crate) use host::{FileId, fd_id, file_id, path_id};
 
@@ -117,6 +119,7 @@ pub struct Image {
     writable: bool,
     settings: Settings,
     units: UnitLock,
+    sparse: status::Sparse,
     closed: bool,
 }
 
@@ -278,9 +281,18 @@ impl Image {
         })
     }
 
+    /// The error of what needs bytes that [`ReadsAs::Unknown`] stands for.
+    pub fn unknown_contents(&self) -> Error {
+        let mut layer = self;
+        while let Some(below) = layer.backing() {
+            layer = below;
+        }
+        layer.backing_closed()
+    }
+
     fn backing_closed(&self) -> Error {
         Error::invalid(format!(
-            "'{}' was opened without its backing file, which holds the data",
+            "'{}' was opened without its backing file, which may hold the data",
             self.filename
         ))
     }

@@ -13,6 +13,7 @@ use crate::image::chain::{Start, open_chain};
 use crate::image::host::{self, FileId, Opened, file_id};
 use crate::image::opener::ImageOpener;
 use crate::image::plan::{BackingPlan, Plan, Source};
+use crate::image::status::Sparse;
 use crate::image::trail::Trail;
 use crate::image::{Backing, Image, OpenOptions, Settings, guard, lock, names};
 use crate::location::Location;
@@ -233,6 +234,7 @@ fn open_over(
             force_share: context.force_share,
         },
         units: UnitLock::default(),
+        sparse: Sparse::default(),
         closed: false,
     };
     names::set(&mut image, plan, opened.plain, bare);

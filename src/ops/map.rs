@@ -4,12 +4,11 @@ use std::fmt::Write;
 
 use crate::error::{Error, Result, ResultExt};
 use crate::extent::StorageSlot;
-use crate::image::Image;
+use crate::image::{Image, Status};
 use crate::job::Job;
-use crate::ops::status::{Status, Statuses};
 
 /// One run of guest bytes with QEMU's flags.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapEntry {
     /// Guest offset in bytes.
     pub start: u64,
@@ -23,10 +22,43 @@ pub struct MapEntry {
     pub zero: bool,
     /// The run has data in the host file.
     pub data: bool,
+    /// Nobody knows what the run reads as, for the backing file that may hold it is not open; the
+    /// JSON has no key for that.
+    pub unknown: bool,
     /// The data is compressed.
     pub compressed: bool,
     /// Offset of the data in the file of that layer.
     pub offset: Option<u64>,
+}
+
+impl MapEntry {
+    /// The run of that status at `start`.
+    pub fn new(start: u64, status: &Status) -> Self {
+        Self {
+            start,
+            length: status.len,
+            depth: status.depth,
+            present: status.present,
+            zero: status.zero,
+            data: status.data,
+            unknown: status.unknown,
+            compressed: status.compressed,
+            offset: status.offset,
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            len: self.length,
+            depth: self.depth,
+            present: self.present,
+            zero: self.zero,
+            data: self.data,
+            unknown: self.unknown,
+            compressed: self.compressed,
+            offset: self.offset,
+        }
+    }
 }
 
 /// The report of `map`.
@@ -51,7 +83,7 @@ pub fn map(image: &Image, start: u64, len: Option<u64>, job: &mut Job) -> Result
         files: files(image),
     };
     let failed = || "Could not read file metadata".to_owned();
-    let mut statuses = Statuses::new(image).context(failed)?;
+    let mut statuses = image.statuses();
     job.control().set_total(end.saturating_sub(start));
     let mut at = start;
     while at < end {
@@ -69,6 +101,7 @@ pub fn map(image: &Image, start: u64, len: Option<u64>, job: &mut Job) -> Result
             present: false,
             zero: false,
             data: false,
+            unknown: false,
             compressed: false,
             offset: None,
         });
@@ -95,31 +128,12 @@ fn files(image: &Image) -> Vec<String> {
 impl MapReport {
     /// Adds the run, as part of the last one where it continues it.
     fn push(&mut self, start: u64, status: &Status) {
-        if let Some(last) = self.entries.last_mut() {
-            let follows = match (last.offset, status.offset) {
-                (None, None) => true,
-                (Some(a), Some(b)) => a.checked_add(last.length) == Some(b),
-                _ => false,
-            };
-            if follows
-                && last.depth == status.depth
-                && (last.present, last.zero, last.data, last.compressed)
-                    == (status.present, status.zero, status.data, status.compressed)
-            {
+        match self.entries.last_mut() {
+            Some(last) if last.status().continues_with(status) => {
                 last.length = last.length.saturating_add(status.len);
-                return;
             }
+            _ => self.entries.push(MapEntry::new(start, status)),
         }
-        self.entries.push(MapEntry {
-            start,
-            length: status.len,
-            depth: status.depth,
-            present: status.present,
-            zero: status.zero,
-            data: status.data,
-            compressed: status.compressed,
-            offset: status.offset,
-        });
     }
 
     /// The JSON that `qemu-img map --output=json` prints.
@@ -153,11 +167,16 @@ impl MapReport {
     }
 
     /// The table that `qemu-img map` prints, and the error that ends it where an extent has no
-    /// plain host bytes.
+    /// plain host bytes or is not known.
     pub fn text(&self) -> (String, Result<()>) {
         let mut out = String::new();
         row(&mut out, "Offset", "Length", "Mapped to", "File");
-        for entry in self.entries.iter().filter(|e| e.data && !e.zero) {
+        let shown = |entry: &&MapEntry| entry.unknown || (entry.data && !entry.zero);
+        for entry in self.entries.iter().filter(shown) {
+            if entry.unknown {
+                let text = "What the image reads as is not known without its backing file.";
+                return (out, Err(Error::unsupported(text)));
+            }
             let Some(offset) = entry.offset else {
                 return (
                     out,
@@ -203,10 +222,10 @@ mod tests {
         Status {
             len,
             depth: 0,
-            slot: StorageSlot::MAIN,
             present: true,
             zero: false,
             data: true,
+            unknown: false,
             compressed: offset.is_none(),
             offset,
         }

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::extent::ExtentKind;
 use crate::format::{Contents, CreateParams, FormatDriver, Measured};
 use crate::image::Image;
 use crate::job::Job;
@@ -109,19 +108,20 @@ fn data_units(image: &Image, unit: u64, job: &mut Job) -> Result<u64> {
     let (mut at, mut units) = (0, 0);
     // The first unit that is not counted yet.
     let mut next = 0;
+    let mut statuses = image.statuses();
     while at < image.len() {
-        let run = image.map(at, image.len() - at)?;
-        let end = at + run.extent.len;
-        if matches!(
-            run.extent.kind,
-            ExtentKind::Data { .. } | ExtentKind::Encoded { .. }
-        ) {
+        let run = statuses.at(at, image.len() - at)?;
+        if run.unknown {
+            return Err(image.unknown_contents());
+        }
+        let end = at + run.len;
+        if run.data && !run.zero {
             let first = (at / unit).max(next);
             let past = end.div_ceil(unit);
             units += past.saturating_sub(first);
             next = next.max(past);
         }
-        job.control().advance(run.extent.len);
+        job.control().advance(run.len);
         job.tick()?;
         at = end;
     }

@@ -19,6 +19,5 @@ pub mod rebase;
 pub mod render;
 pub mod resize;
 pub mod snapshot;
-mod status;
 mod workers;
 pub use crate::zero;

@@ -11,6 +11,7 @@ fn images() -> Pair {
         "bitmap --add -g 512 bits.qcow2 another_longer_name",
         "create -q -f raw r.raw 5M",
         "create -q -f qcow2 -b a.qcow2 -F qcow2 top.qcow2",
+        "create -q -f qcow2 -o preallocation=metadata sparse.qcow2 50M",
     ]);
     let writes = [
         "write 0 1M",
@@ -20,6 +21,7 @@ fn images() -> Pair {
     ];
     pair.qemu_io("qcow2", "a.qcow2", &writes);
     pair.qemu_io("qcow2", "v2.qcow2", &writes[..1]);
+    pair.qemu_io("qcow2", "sparse.qcow2", &["write 5M 1M", "write 20M 512"]);
     pair.qemu_io("raw", "r.raw", &["write 1M 64k", "write 3M 4k"]);
     pair.qemu_io("qcow2", "top.qcow2", &["write 0 64k", "write 50M 1M"]);
     pair
@@ -49,6 +51,7 @@ fn reports() {
             "-f qcow2 a.qcow2",
             "v2.qcow2",
             "bits.qcow2",
+            "sparse.qcow2",
             "-f raw r.raw",
             "top.qcow2",
             "--image-opts driver=qcow2,file.filename=a.qcow2",

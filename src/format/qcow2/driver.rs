@@ -177,9 +177,10 @@ impl Format for Qcow2 {
         self.change_size(len, preallocation, below)
     }
 
-    fn host_bytes_in_use(&self) -> Result<Option<u64>> {
-        self.count_clusters_in_use()
-            .map(|clusters| Some(clusters << self.layout.cluster_bits()))
+    fn host_bytes_in_use(&self, enough: u64) -> Result<Option<u64>> {
+        let bits = self.layout.cluster_bits();
+        self.count_clusters_in_use(enough.div_ceil(1 << bits))
+            .map(|clusters| Some(clusters << bits))
     }
 
     fn info(&self) -> Result<FormatInfo> {

@@ -152,24 +152,32 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// How many host clusters have a refcount that is not 0.
-    pub(super) fn count_clusters_in_use(&self) -> Result<u64> {
+    /// How many host clusters of the file have a refcount that is not 0, counted up to `enough`.
+    pub(super) fn count_clusters_in_use(&self, enough: u64) -> Result<u64> {
         let table = if self.guarded {
             self.alloc.lock().table.clone()
         } else {
             self.read_refcount_table()?
         };
         let step = self.layout.slice_bytes();
+        let clusters = self.storage.len()?.div_ceil(self.layout.cluster_size());
+        let per_slice = self.counts().slice_refcounts();
+        let per_block = self.counts().refcount_block_entries();
+        // A table that claims more than the file holds is not read any further.
+        let blocks = usize::try_from(clusters.div_ceil(per_block)).unwrap_or(usize::MAX);
         let mut used = 0;
-        for entry in table {
+        for entry in table.into_iter().take(blocks) {
             let block = RefcountTableEntry(entry).offset();
             if block == 0 || self.layout.in_cluster(block) != 0 {
                 continue;
             }
             for at in (0..self.layout.cluster_size()).step_by(step as usize) {
+                if used >= enough {
+                    return Ok(used);
+                }
                 let slice = self.slice(Class::Refcount, block + at)?;
                 used += slice.read(|words| {
-                    (0..self.counts().slice_refcounts())
+                    (0..per_slice)
                         .filter(|index| self.counts().refcount(words, *index) != 0)
                         .count() as u64
                 });

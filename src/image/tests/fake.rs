@@ -12,6 +12,7 @@ use crate::format::{
 };
 use crate::image::align::UnitLock;
 use crate::image::plan::{BackingPlan, DetectZeroes};
+use crate::image::status::Sparse;
 use crate::image::{Backing, Image, Settings};
 use crate::location::Location;
 use crate::storage::memory::MemoryStorage;
@@ -92,6 +93,7 @@ impl Fake {
                 force_share: false,
             },
             units: UnitLock::default(),
+            sparse: Sparse::default(),
             closed: false,
         }
     }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::identity::{Files, Place};
 use crate::error::Result;
-use crate::extent::ExtentKind;
-use crate::image::Image;
+use crate::image::{Image, ReadsAs};
 
 /// One of two images that are gone through side by side: each is asked anew only where its last
 /// answer is used up, however short the other's runs are.
@@ -45,12 +44,8 @@ impl<'a> Side<'a> {
         };
         self.end = at;
         let found = image.map(at, limit.min(image.len()) - at)?;
-        self.zero = match found.extent.kind {
-            ExtentKind::Zero { .. } => true,
-            // What a backing file holds that is not open is not known.
-            ExtentKind::Unallocated { .. } => !found.layer.backing_missing(),
-            ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => false,
-        };
+        // What is not known is read, which says why it cannot be.
+        self.zero = found.reads_as() == ReadsAs::Zero;
         self.place = self.files.place(&found, at);
         self.end = at.saturating_add(found.extent.len);
         Ok(())

@@ -2,9 +2,8 @@
 
 use super::status_failed;
 use crate::error::Result;
-use crate::image::Image;
+use crate::image::{Image, Status, Statuses};
 use crate::job::Job;
-use crate::ops::status::{Status, Statuses};
 
 /// Where the block status differs, or could not be found out.
 pub(super) struct Found {
@@ -22,12 +21,12 @@ struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    fn new(image: &'a Image) -> Result<Self> {
-        Ok(Self {
+    fn new(image: &'a Image) -> Self {
+        Self {
             image,
-            statuses: Statuses::new(image).map_err(|error| status_failed(image, error))?,
+            statuses: image.statuses(),
             run: None,
-        })
+        }
     }
 
     /// The status at `at` and where its run ends.
@@ -49,9 +48,9 @@ impl<'a> Side<'a> {
 /// other's is not, the whole run counts: that is the offset which `qemu-img` reports.
 ///
 /// # Errors
-/// Cancellation, or of preparing the lookup; a failed lookup is part of the result.
+/// Cancellation; a failed lookup is part of the result.
 pub(super) fn first_difference(a: &Image, b: &Image, job: &mut Job) -> Result<Option<Found>> {
-    let mut sides = [Side::new(a)?, Side::new(b)?];
+    let mut sides = [Side::new(a), Side::new(b)];
     let len = a.len();
     let mut at = 0;
     let mut rest_of_one = None;

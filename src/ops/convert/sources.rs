@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
-use crate::image::Image;
+use crate::image::{Image, ReadsAs};
 use crate::ops::failure;
 use crate::size::round_up_sector;
 use crate::storage::Storage;
@@ -204,12 +204,13 @@ impl Sources {
                 kind: RunKind::Backed,
             });
         }
-        let kind = match found.extent.kind {
-            ExtentKind::Zero { .. } | ExtentKind::Unallocated { .. } => RunKind::Zero,
-            ExtentKind::Encoded { .. } => RunKind::Data { plain: None },
-            ExtentKind::Data { slot, host_offset } => RunKind::Data {
+        let kind = match (found.reads_as(), found.extent.kind) {
+            (ReadsAs::Zero, _) => RunKind::Zero,
+            (ReadsAs::Data, ExtentKind::Data { slot, host_offset }) => RunKind::Data {
                 plain: Some((found.layer.format().storage(slot)?, host_offset)),
             },
+            // Of what is not known, reading says why.
+            (ReadsAs::Data | ReadsAs::Unknown, _) => RunKind::Data { plain: None },
         };
         Ok(Run { len, kind })
     }

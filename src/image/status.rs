@@ -1,0 +1,248 @@
+//! Block status: what guest ranges read as and where they stand, in QEMU's terms. `map`, `compare`,
+//! `measure` and the C call all ask here.
+
+use std::sync::OnceLock;
+
+use crate::error::Result;
+use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::raw;
+use crate::image::{ChainExtent, Image};
+
+/// What is known of the bytes of a run before they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadsAs {
+    /// They are zero.
+    Zero,
+    /// A layer holds them.
+    Data,
+    /// The backing file that may hold them is not open: reading them is refused.
+    Unknown,
+}
+
+impl ChainExtent<'_> {
+    /// What the run reads as, as far as that is known without reading it.
+    pub fn reads_as(&self) -> ReadsAs {
+        match self.extent.kind {
+            ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => ReadsAs::Data,
+            ExtentKind::Unallocated { .. } if self.layer.backing_missing() => ReadsAs::Unknown,
+            ExtentKind::Zero { .. } | ExtentKind::Unallocated { .. } => ReadsAs::Zero,
+        }
+    }
+}
+
+/// A run of guest bytes with QEMU's flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Length in bytes; never 0.
+    pub len: u64,
+    /// The layer that decides: 0 is the image itself, 1 its backing file, and so on.
+    pub depth: u32,
+    /// A layer holds the run.
+    pub present: bool,
+    /// It reads as zeroes.
+    pub zero: bool,
+    /// It has data in the host file.
+    pub data: bool,
+    /// Nobody knows what it reads as: the backing file that may hold it is not open.
+    pub unknown: bool,
+    /// The data is compressed.
+    pub compressed: bool,
+    /// Where in the host file of its layer it stands.
+    pub offset: Option<u64>,
+}
+
+impl Status {
+    /// Whether the flags, not the place, agree.
+    pub fn same_flags(&self, other: &Self) -> bool {
+        self.flags() == other.flags() && self.offset.is_some() == other.offset.is_some()
+    }
+
+    /// Whether `next`, which begins where this run ends, is more of the same.
+    pub fn continues_with(&self, next: &Self) -> bool {
+        let follows = match (self.offset, next.offset) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.checked_add(self.len) == Some(b),
+            _ => false,
+        };
+        follows && self.depth == next.depth && self.flags() == next.flags()
+    }
+
+    fn flags(&self) -> [bool; 5] {
+        [
+            self.present,
+            self.zero,
+            self.data,
+            self.unknown,
+            self.compressed,
+        ]
+    }
+}
+
+/// Whether the holes of an image's file count as zeroes; found out when it is first asked for.
+#[derive(Debug, Default)]
+pub(super) struct Sparse(OnceLock<bool>);
+
+/// Looks up the status of one run after the other; how anything else changes the image meanwhile may
+/// go unseen.
+#[derive(Debug)]
+pub struct Statuses<'a> {
+    image: &'a Image,
+    /// The run that was looked up last: holes of the host file cut it into many.
+    run: Option<ChainExtent<'a>>,
+    /// The same for the image below a raw layer of that depth, which shows through.
+    node: Option<(u32, Box<Statuses<'a>>)>,
+}
+
+impl<'a> Statuses<'a> {
+    /// The status of a run at `offset`, at most `len` bytes. What follows may be more of the same.
+    ///
+    /// # Errors
+    /// As [`Image::map`].
+    pub fn at(&mut self, offset: u64, len: u64) -> Result<Status> {
+        let found = self.run_at(offset, len)?;
+        if let Some(status) = self.through(&found)? {
+            return Ok(status);
+        }
+        let reads = found.reads_as();
+        let mut status = Status {
+            len: found.extent.len,
+            depth: found.depth,
+            present: true,
+            zero: reads == ReadsAs::Zero,
+            data: reads == ReadsAs::Data,
+            unknown: reads == ReadsAs::Unknown,
+            compressed: false,
+            offset: None,
+        };
+        match found.extent.kind {
+            ExtentKind::Data { slot, host_offset } => {
+                status.offset = Some(host_offset);
+                look_into_host(&found, slot, host_offset, &mut status)?;
+            }
+            ExtentKind::Zero { host_offset } => status.offset = host_offset,
+            ExtentKind::Unallocated { host_offset } => {
+                status.present = false;
+                // Where a write would go; nothing of what the guest may see stands there.
+                status.offset = host_offset.filter(|_| status.zero);
+            }
+            ExtentKind::Encoded { compressed } => status.compressed = compressed,
+        }
+        Ok(status)
+    }
+
+    /// As [`Statuses::at`], to the end of the run.
+    fn whole(&mut self, offset: u64, len: u64) -> Result<Status> {
+        let mut run = self.at(offset, len)?;
+        while run.len < len {
+            let next = self.at(offset.saturating_add(run.len), len - run.len)?;
+            if !run.continues_with(&next) {
+                break;
+            }
+            run.len = run.len.saturating_add(next.len);
+        }
+        Ok(run)
+    }
+
+    /// The run at `offset`, at most `len` bytes, from what is left of the last one if it covers that.
+    fn run_at(&mut self, offset: u64, len: u64) -> Result<ChainExtent<'a>> {
+        let run = match self.run {
+            Some(run) if (run.offset..run.offset + run.extent.len).contains(&offset) => run,
+            _ => *self.run.insert(self.image.map(offset, len)?),
+        };
+        let skip = offset - run.offset;
+        Ok(ChainExtent {
+            offset,
+            extent: Extent {
+                len: len.min(run.extent.len - skip),
+                kind: run.extent.kind.advanced(skip),
+            },
+            ..run
+        })
+    }
+
+    /// The status of the image below a raw layer that decides.
+    fn through(&mut self, found: &ChainExtent<'a>) -> Result<Option<Status>> {
+        let raw = found.layer.driver().name == raw::DRIVER.name;
+        let Some(image) = found.layer.file_image().filter(|_| raw) else {
+            return Ok(None);
+        };
+        let (ExtentKind::Data { host_offset, .. }
+        | ExtentKind::Zero {
+            host_offset: Some(host_offset),
+        }) = found.extent.kind
+        else {
+            return Ok(None);
+        };
+        let left = image.len().saturating_sub(host_offset);
+        if left == 0 {
+            return Ok(None);
+        }
+        let node = match &mut self.node {
+            Some((depth, node)) if *depth == found.depth => node,
+            node => &mut node.insert((found.depth, Box::new(image.statuses()))).1,
+        };
+        let inner = node.at(host_offset, found.extent.len.min(left))?;
+        Ok(Some(Status {
+            depth: found.depth,
+            ..inner
+        }))
+    }
+}
+
+impl Image {
+    /// The longest run of one status that starts at `offset`, at most `len` bytes.
+    ///
+    /// # Errors
+    /// As [`Image::map`].
+    pub fn status(&self, offset: u64, len: u64) -> Result<Status> {
+        self.statuses().whole(offset, len)
+    }
+
+    /// For many runs, one after the other.
+    pub fn statuses(&self) -> Statuses<'_> {
+        Statuses {
+            image: self,
+            run: None,
+            node: None,
+        }
+    }
+
+    /// Whether the file holds so much less than the tables say that looking for its holes pays: an
+    /// image with preallocated metadata. The bound is the one that QEMU's output shows. Counts that
+    /// cannot be read say nothing of where the data is.
+    fn is_sparse(&self) -> bool {
+        *self.sparse.0.get_or_init(|| {
+            let (Some(cluster), Some(allocated)) =
+                (self.format.cluster_size(), self.storage.allocated_size())
+            else {
+                return false;
+            };
+            let cluster = u64::from(cluster.max(1));
+            let present = allocated / cluster;
+            let enough = (present.saturating_mul(10) / 9)
+                .max(present.saturating_add(2))
+                .saturating_mul(cluster);
+            let used = self.format.host_bytes_in_use(enough);
+            used.is_ok_and(|used| used.is_some_and(|used| used >= enough))
+        })
+    }
+}
+
+/// Marks data that lies in a hole of the host file as zero.
+fn look_into_host(
+    found: &ChainExtent<'_>,
+    slot: StorageSlot,
+    host_offset: u64,
+    status: &mut Status,
+) -> Result<()> {
+    if !found.layer.is_sparse() {
+        return Ok(());
+    }
+    // An image opened for its metadata alone has no data file.
+    if let Ok(file) = found.layer.format.storage(slot) {
+        let host = file.extent(host_offset, status.len)?;
+        status.len = status.len.min(host.len);
+        status.zero = host.zero;
+    }
+    Ok(())
+}
