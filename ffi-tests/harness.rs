@@ -213,9 +213,31 @@ macro_rules! programs {
 }
 
 programs!(
-    layout, arguments, options, drivers, policy, inspect, image_io, queue, storage, jobs,
-    background, operations, snapshots, bitmaps, streams, amend, reports, errors, logging, secrets,
-    lifetimes, panics, signals, cplusplus,
+    layout,
+    arguments,
+    options,
+    drivers,
+    policy,
+    inspect,
+    image_io,
+    queue,
+    storage,
+    jobs,
+    background,
+    operations,
+    snapshots,
+    bitmaps,
+    streams,
+    amend,
+    reports,
+    errors,
+    logging,
+    secrets,
+    lifetimes,
+    panics,
+    signals,
+    descriptors,
+    cplusplus,
 );
 
 /// The functions that the header declares.

@@ -9,6 +9,11 @@
  * Functions that take an object as `const` may be called on it from several threads at once. Nothing is
  * printed, no signal handler is installed; the only environment variable read is PLATTER_LOG.
  *
+ * The numbers 0 to 2 belong to the program's standard streams, also while they are closed: no descriptor
+ * that the library keeps or hands out has one of them. Broken pipes and the limit on the size of files
+ * (RLIMIT_FSIZE, as it was when the file was opened) are errors of the call, EPIPE and EFBIG. No signal
+ * has to be ignored for that; a program whose limit may become lower while files are open ignores SIGXFSZ.
+ *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "descriptors.h"
 #include "print.h"
 #include "signals.h"
 #include "trace.h"
@@ -123,6 +124,7 @@ int main(int argc, char **argv)
 {
     int at = 0;
 
+    descriptors_fill();
     signals_start();
     if (argc > 0)
         print_set_program(argv[0]);

@@ -40,6 +40,8 @@ void signals_start(void)
 
     ignore.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &ignore, NULL);
+    /* A limit on the size of files is an error of the write, which cleans up, and not the end. */
+    sigaction(SIGXFSZ, &ignore, NULL);
     mask_progress_signal(SIG_BLOCK);
 }
 

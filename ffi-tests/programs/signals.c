@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 
 /* What the handler cancels; NULL once no job is to be touched any more. */
@@ -19,7 +20,8 @@ static void on_signal(int number)
     platter_job_cancel(job);
 }
 
-static platter_job *conversion(const char *target)
+/* To a file by its name, or, without one, to a descriptor. */
+static platter_job *conversion_to(const char *target, int fd)
 {
     platter_convert *convert;
     platter_open_options *options;
@@ -29,11 +31,73 @@ static platter_job *conversion(const char *target)
     OK(platter_convert_new(&convert, 0, &err));
     OK(platter_convert_add_source(convert, "disk.raw", 0, &err));
     OK(platter_convert_set_source_options(convert, options, 0, &err));
-    OK(platter_convert_set_target(convert, target, "qcow2", 0, &err));
+    if (target != NULL)
+        OK(platter_convert_set_target(convert, target, "qcow2", 0, &err));
+    else
+        OK(platter_convert_set_target_fd(convert, fd, 0, &err));
     OK(platter_convert_job_new(&made, convert, 0, &err));
     platter_convert_free(convert);
     platter_open_options_free(options);
     return made;
+}
+
+static platter_job *conversion(const char *target)
+{
+    return conversion_to(target, -1);
+}
+
+static void on_limit(int number)
+{
+    (void)number;
+    handled++;
+}
+
+/* A file that would become too long is an error, whatever the program does with SIGXFSZ. */
+static void limited(void)
+{
+    static unsigned char data[1 << 20];
+    struct sigaction action;
+    struct rlimit before, limit;
+    platter_open_options *options;
+    platter_image *image;
+    platter_job *growth;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_limit;
+    CHECK(sigaction(SIGXFSZ, &action, NULL) == 0);
+    CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0);
+    limit = before;
+    limit.rlim_cur = 3 << 20;
+    CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    handled = 0;
+    static const char *const caches[] = {"writeback", "none"};
+    for (size_t i = 0; i < 2; i++) {
+        unlink("small.raw");
+        make_image("small.raw", "raw", 2 << 20, NULL);
+        OK(platter_open_options_new(&options, 0, &err));
+        OK(platter_open_options_set_format(options, "raw", 0, &err));
+        OK(platter_open_options_set_cache(options, caches[i], 0, &err));
+        OK(platter_image_open(&image, "small.raw", options, PLATTER_OPEN_WRITE, &err));
+        platter_open_options_free(options);
+        OK(platter_image_write(image, data, sizeof data, 1 << 20, 0, &err));
+        OK(platter_resize_job_new(&growth, image, 8 << 20, NULL, 0, &err));
+        FAILS(platter_job_run(growth, 0, &err), PLATTER_STATUS_OS, "File too large");
+        platter_job_free(growth);
+        OK(platter_image_close(image, 0, &err));
+    }
+    platter_job *file = conversion("c.qcow2");
+    FAILS(platter_job_run(file, 0, &err), PLATTER_STATUS_OS, "File too large");
+    platter_job_free(file);
+    CHECK(access("c.qcow2", F_OK) != 0);
+    /* In order, to a file of the program. */
+    int to = open("stream.raw", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    CHECK(to >= 0);
+    platter_job *stream = conversion_to(NULL, to);
+    FAILS(platter_job_run(stream, 0, &err), PLATTER_STATUS_OS, "File too large");
+    platter_job_free(stream);
+    close(to);
+    CHECK(handled == 0);
+    CHECK(setrlimit(RLIMIT_FSIZE, &before) == 0);
 }
 
 int main(void)
@@ -79,6 +143,7 @@ int main(void)
     /* A signal of the stopped timer may still be on its way. */
     job = NULL;
     platter_job_free(next);
+    limited();
     passed();
     return 0;
 }

@@ -3,7 +3,6 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::capi::error::platter_error;
@@ -153,17 +152,13 @@ pub unsafe extern "C" fn platter_image_open_fd(
         // SAFETY: by the contract of this function.
         let name = unsafe { optional_utf8(name, "name")? };
         let options = merged(options, flags)?;
-        // SAFETY: the caller keeps the descriptor open during the call.
-        let storage = unsafe { borrowed_file(fd, name, &options)? };
+        let storage = borrowed_file(fd, name, &options)?;
         Image::open_storage(Arc::new(storage), &options).map(opened)
     })
 }
 
 /// The file of a descriptor of the caller, which is duplicated.
-///
-/// # Safety
-/// `fd` is negative or stays open during the call.
-pub(super) unsafe fn borrowed_file(
+pub(super) fn borrowed_file(
     fd: c_int,
     name: Option<&str>,
     options: &OpenOptions,
@@ -172,10 +167,7 @@ pub(super) unsafe fn borrowed_file(
         return Err(Error::invalid("Parameter 'fd' is negative"));
     }
     let name = name.map_or_else(|| format!("/dev/fd/{fd}"), str::to_owned);
-    // SAFETY: by the contract of this function.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) }
-        .try_clone_to_owned()
-        .map_err(|error| Error::io(&error).context("Could not use the file descriptor"))?;
+    let fd = file::duplicate(fd)?;
     let how = FileOpen {
         writable: options.writable,
         cache: options.cache,

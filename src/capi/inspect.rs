@@ -77,8 +77,7 @@ pub unsafe extern "C" fn platter_inspect_fd(
         // SAFETY: by the contract of this function.
         let name = unsafe { optional_utf8(name, "name")? };
         let options = merged(options, flags)?;
-        // SAFETY: the caller keeps the descriptor open during the call.
-        let storage = unsafe { borrowed_file(fd, name, &options)? };
+        let storage = borrowed_file(fd, name, &options)?;
         let report = ops::inspect::inspect_storage(Arc::new(storage), &options)?;
         Ok(platter_report::new(Inner::new(Content::Inspect(report))))
     })

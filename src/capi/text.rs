@@ -1,13 +1,13 @@
 //! Strings in and out: copied on the way in, NUL-terminated on the way out. Descriptors: duplicated.
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int};
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use crate::capi::guard::given;
 use crate::error::{Error, Result};
 use crate::ops::convert::NamedFd;
+use crate::storage::file;
 
 /// A UTF-8 string parameter.
 ///
@@ -77,13 +77,8 @@ pub(super) fn duplicate_fd(number: c_int) -> Result<NamedFd> {
     if number < 0 {
         return Err(Error::invalid("Parameter 'fd' is negative"));
     }
-    // SAFETY: the number is used for the duplication alone, which refuses one that is not open.
-    let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    let copy = fd
-        .try_clone_to_owned()
-        .map_err(|error| Error::io(&error).context("Could not use the file descriptor"))?;
     Ok(NamedFd {
-        fd: Arc::new(copy),
+        fd: Arc::new(file::duplicate(number)?),
         name: match number {
             0 => "/dev/stdin".to_owned(),
             1 => "/dev/stdout".to_owned(),

@@ -1,8 +1,8 @@
 //! Opens the host file of a plan.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::location::Node;
 use crate::location::tree::leaf_text;
 use crate::storage::Storage;
 use crate::storage::registry::{self, StorageOpen, Target};
+use crate::sys::attr;
 
 /// An open host storage, or a node that serves as one.
 #[derive(Debug)]
@@ -176,24 +177,15 @@ pub(crate) type FileId = (u64, u64);
 
 /// The identity of the regular file or block device behind a storage; None for others.
 pub(crate) fn file_id(storage: &dyn Storage) -> Option<FileId> {
-    fd_id(&File::from(storage.as_fd()?.try_clone_to_owned().ok()?))
+    fd_id(storage.as_fd()?)
 }
 
 /// The identity of the regular file or block device that is open; None for others.
-pub(crate) fn fd_id(file: &File) -> Option<FileId> {
-    identity(&file.metadata().ok()?)
+pub(crate) fn fd_id(fd: BorrowedFd<'_>) -> Option<FileId> {
+    attr::stat(fd).ok()?.file_id()
 }
 
 /// The identity of the regular file or block device at a path, if there is one.
 pub(crate) fn path_id(path: &Path) -> Option<FileId> {
-    identity(&path.metadata().ok()?)
-}
-
-fn identity(meta: &Metadata) -> Option<FileId> {
-    let kind = meta.file_type();
-    if kind.is_block_device() {
-        // Every node of a device leads to the same device.
-        return Some((u64::MAX, meta.rdev()));
-    }
-    kind.is_file().then(|| (meta.dev(), meta.ino()))
+    attr::Stat::from(&path.metadata().ok()?).file_id()
 }

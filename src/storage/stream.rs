@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::sys::stream::{Ready, duplicate, position, read, send, wait, write};
+use crate::sys::fd::{self, duplicate_number};
+use crate::sys::stream::{Ready, position, read, send, wait, write};
 use crate::sys::{attr, dio, falloc};
 
 /// How long a blocked call waits before it asks whether to go on.
@@ -54,6 +55,7 @@ impl Stream {
     pub fn from_fd(fd: OwnedFd, name: impl Into<String>, direction: Direction) -> Result<Self> {
         let name = name.into();
         let failed = |error: std::io::Error| could_not_open(&name, Error::io(&error));
+        let fd = fd::keep(fd).map_err(failed)?;
         let flags = dio::status_flags(fd.as_fd()).map_err(failed)?;
         let (wrong, what) = match direction {
             Direction::Read => (libc::O_WRONLY, "reading"),
@@ -87,12 +89,11 @@ impl Stream {
 
     /// A pipe opened anew does not wait, without a change to the description that others share.
     fn take_own_description(&mut self) {
-        let own = OpenOptions::new()
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(format!("/proc/self/fd/{}", self.fd.as_raw_fd()));
-        if let Ok(own) = own {
-            self.fd = own.into();
+        let mut how = OpenOptions::new();
+        how.write(true).custom_flags(libc::O_NONBLOCK);
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        if let Ok(own) = fd::open(Path::new(&path), &how) {
+            self.fd = own;
             self.step = 1 << 20;
         }
     }
@@ -105,7 +106,7 @@ impl Stream {
         let name = path.to_string_lossy().into_owned();
         let failed = |error: std::io::Error| could_not_open(&name, Error::io(&error));
         if let Some(number) = own_descriptor(path) {
-            let fd = duplicate(number).map_err(failed)?;
+            let fd = duplicate_number(number).map_err(failed)?;
             return Self::from_fd(fd, name, direction);
         }
         let mut how = OpenOptions::new();
@@ -115,7 +116,7 @@ impl Stream {
         };
         how.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
         let file = loop {
-            match how.open(path) {
+            match fd::open(path, &how) {
                 // Nobody reads the pipe yet.
                 Err(error)
                     if direction == Direction::Write
@@ -128,7 +129,7 @@ impl Stream {
                 other => break other.map_err(failed)?,
             }
         };
-        Self::from_fd(file.into(), name, direction)
+        Self::from_fd(file, name, direction)
     }
 
     /// The name for messages.

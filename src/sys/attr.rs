@@ -1,8 +1,10 @@
 //! Attributes of a new file: no copy-on-write, extent size hint.
 
+use std::fs::Metadata;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 
 use super::check;
 
@@ -79,6 +81,32 @@ pub(crate) struct Stat {
     pub(crate) allocated: u64,
     /// Device and inode: the file's identity.
     pub(crate) identity: (u64, u64),
+    /// The device that a device node leads to.
+    pub(crate) device: u64,
+}
+
+impl Stat {
+    /// What tells regular files and block devices apart, whatever they are called; None for others.
+    pub(crate) fn file_id(&self) -> Option<(u64, u64)> {
+        match self.mode & libc::S_IFMT {
+            libc::S_IFREG => Some(self.identity),
+            // Every node of a device leads to the same device.
+            libc::S_IFBLK => Some((u64::MAX, self.device)),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Metadata> for Stat {
+    fn from(meta: &Metadata) -> Self {
+        Self {
+            mode: meta.mode(),
+            len: meta.len(),
+            allocated: meta.blocks().saturating_mul(512),
+            identity: (meta.dev(), meta.ino()),
+            device: meta.rdev(),
+        }
+    }
 }
 
 /// `fstat(2)`.
@@ -95,5 +123,6 @@ pub(crate) fn stat(fd: BorrowedFd<'_>) -> io::Result<Stat> {
             .unwrap_or(0)
             .saturating_mul(512),
         identity: (stat.st_dev, stat.st_ino),
+        device: stat.st_rdev,
     })
 }

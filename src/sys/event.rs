@@ -1,7 +1,7 @@
 //! A counter that a thread can wait for together with other descriptors.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::check;
@@ -13,10 +13,7 @@ pub(crate) struct Event(OwnedFd);
 impl Event {
     /// One that is not readable yet.
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: a plain system call.
-        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-        // SAFETY: the descriptor is new and nobody else's.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        super::fd::event().map(Self)
     }
 
     /// Makes it readable.

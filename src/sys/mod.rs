@@ -9,6 +9,8 @@ pub(crate) mod copy;
 pub(crate) mod dio;
 pub(crate) mod event;
 pub(crate) mod falloc;
+pub(crate) mod fd;
+pub(crate) mod limit;
 pub(crate) mod lock;
 pub(crate) mod reopen;
 pub(crate) mod rw;

@@ -1,7 +1,7 @@
 //! Descriptors that are read and written in order: pipes, sockets, terminals.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use super::{check, check_len, retry};
@@ -43,9 +43,9 @@ pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     })
 }
 
-/// One `write`; may be short. A broken pipe is an error and never a signal.
+/// One `write`; may be short. A broken pipe and a file that grows too long are errors and never signals.
 pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
-    let _quiet = NoSigpipe::new();
+    let _quiet = Quiet::new();
     retry(|| {
         // SAFETY: `buf` is valid for reads of its length during the call.
         let n = unsafe { libc::write(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len()) };
@@ -63,49 +63,42 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     })
 }
 
-/// A duplicate of the descriptor with this number, closed on exec.
-pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: takes no pointers; a number that is not open is refused.
-    let fd = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
-    // SAFETY: the descriptor is new and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// The position in a file.
 pub(crate) fn position(fd: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: takes no pointers and moves nothing.
     check_len(unsafe { libc::lseek(fd.as_raw_fd(), 0, libc::SEEK_CUR) })
 }
 
-/// Holds SIGPIPE back on this thread; one that came meanwhile is taken away again.
-struct NoSigpipe {
-    set: libc::sigset_t,
+/// Holds back on this thread the signals that come with an error of `write`; one that came meanwhile is
+/// taken away again.
+struct Quiet {
+    /// Those of them that did not wait before.
+    own: libc::sigset_t,
     before: libc::sigset_t,
-    was_pending: bool,
 }
 
-impl NoSigpipe {
+impl Quiet {
     fn new() -> Self {
         // SAFETY: all sets are initialised by the calls before they are read; the calls cannot
         // fail with these arguments.
         unsafe {
-            let mut set = std::mem::zeroed();
+            let mut own = std::mem::zeroed();
             let mut before = std::mem::zeroed();
             let mut pending = std::mem::zeroed();
-            libc::sigemptyset(&raw mut set);
-            libc::sigaddset(&raw mut set, libc::SIGPIPE);
+            libc::sigemptyset(&raw mut own);
             libc::sigpending(&raw mut pending);
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before);
-            Self {
-                was_pending: libc::sigismember(&raw const pending, libc::SIGPIPE) == 1,
-                set,
-                before,
+            for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
+                if libc::sigismember(&raw const pending, signal) != 1 {
+                    libc::sigaddset(&raw mut own, signal);
+                }
             }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const own, &raw mut before);
+            Self { own, before }
         }
     }
 }
 
-impl Drop for NoSigpipe {
+impl Drop for Quiet {
     fn drop(&mut self) {
         let none = libc::timespec {
             tv_sec: 0,
@@ -114,9 +107,7 @@ impl Drop for NoSigpipe {
         // SAFETY: the sets are those of `new`; a signal that is pending is consumed, none is
         // waited for.
         unsafe {
-            if !self.was_pending {
-                libc::sigtimedwait(&raw const self.set, std::ptr::null_mut(), &raw const none);
-            }
+            libc::sigtimedwait(&raw const self.own, std::ptr::null_mut(), &raw const none);
             libc::pthread_sigmask(
                 libc::SIG_SETMASK,
                 &raw const self.before,

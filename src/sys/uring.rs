@@ -70,7 +70,7 @@ impl<T: Keep> Ring<T> {
     /// Where the kernel has no io_uring, does not let this process use it, or lacks a part.
     pub(crate) fn new(depth: u32, event: BorrowedFd<'_>) -> io::Result<Self> {
         let entries = depth.clamp(1, MAX_ENTRIES).next_power_of_two();
-        let ring = IoUring::builder().dontfork().build(entries)?;
+        let ring = super::fd::make(|| IoUring::builder().dontfork().build(entries))?;
         let mut probe = io_uring::Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         let needed = [

@@ -1,7 +1,7 @@
 //! The running of a job behind its handle.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Instant;
@@ -19,6 +19,7 @@ use crate::capi::text::{c_line, c_string};
 use crate::error::{Error, Result, ResultExt};
 use crate::job::{Job, JobControl, Message, Progress, Verdict, without_signals};
 use crate::log::{Level, log};
+use crate::sys::event::Event as Readable;
 use crate::trace::{self, Event};
 
 type ProgressFn = unsafe extern "C" fn(*const platter_progress, *mut c_void) -> c_int;
@@ -178,7 +179,7 @@ pub(super) struct Runner {
     summary: Option<CString>,
     state: Mutex<State>,
     ended: Condvar,
-    event: Mutex<Option<OwnedFd>>,
+    event: Mutex<Option<Readable>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -287,7 +288,7 @@ impl Runner {
         *self.state.lock() = State::Ended(outcome.clone());
         self.ended.notify_all();
         if let Some(event) = &*self.event.lock() {
-            signal(event);
+            event.signal();
         }
         outcome
     }
@@ -344,20 +345,15 @@ impl Runner {
     pub(super) fn event_fd(&self) -> Result<c_int> {
         let mut event = self.event.lock();
         if let Some(event) = &*event {
-            return Ok(event.as_raw_fd());
+            return Ok(event.as_fd().as_raw_fd());
         }
-        // SAFETY: a plain system call.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            let error = std::io::Error::last_os_error();
-            return Err(Error::io(&error)).context(|| "Could not make an eventfd".into());
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let made = Readable::new()
+            .map_err(|error| Error::io(&error))
+            .context(|| "Could not make an eventfd".into())?;
         if matches!(*self.state.lock(), State::Ended(_)) {
-            signal(&fd);
+            made.signal();
         }
-        Ok(event.insert(fd).as_raw_fd())
+        Ok(event.insert(made).as_fd().as_raw_fd())
     }
 
     /// Before the handle goes: cancels work that runs and waits for its end.
@@ -375,10 +371,4 @@ impl Runner {
             let _ = thread.join();
         }
     }
-}
-
-fn signal(event: &OwnedFd) {
-    let one = 1u64.to_ne_bytes();
-    // SAFETY: the descriptor is open and the buffer has eight bytes. A counter of 1 cannot overflow.
-    unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
 }

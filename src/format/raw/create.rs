@@ -78,8 +78,9 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         new.storage.write_at(&first, 0)?;
         // Too large a disk is refused now rather than at the end. Never back to 0: a truncate to
         // 0 makes ext4 write the file out when it is closed.
-        new.set_len(new.size)?;
-        new.set_len(first.len() as u64)?;
+        new.storage.set_len(new.size, Preallocation::Off)?;
+        new.storage
+            .set_len(first.len() as u64, Preallocation::Off)?;
     } else {
         new.storage.set_len(early, preallocation)?;
     }
@@ -93,21 +94,6 @@ struct RawBulk {
     size: u64,
     preallocation: Preallocation,
     fixed: bool,
-}
-
-impl RawBulk {
-    fn set_len(&self, len: u64) -> Result<()> {
-        self.storage
-            .set_len(len, Preallocation::Off)
-            .map_err(|error| match error.os_errno() {
-                Some(libc::EFBIG) => Error::new(
-                    crate::ErrorKind::Limit,
-                    "The image size is too large for file format 'raw'",
-                )
-                .with_errno(libc::EFBIG),
-                _ => error,
-            })
-    }
 }
 
 impl Bulk for RawBulk {

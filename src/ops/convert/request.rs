@@ -1,6 +1,6 @@
 //! What to convert, and the combinations of options that make no sense.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -9,7 +9,9 @@ use crate::location::Location;
 use crate::options::Options;
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
+use crate::storage::stream::{Direction, Stream};
 use crate::storage::{CacheMode, NamedStorages};
+use crate::sys::fd;
 
 /// A descriptor that is read or written in order, from its position on.
 #[derive(Clone, Debug)]
@@ -18,6 +20,14 @@ pub struct NamedFd {
     pub fd: Arc<OwnedFd>,
     /// What stands for it in messages.
     pub name: String,
+}
+
+impl NamedFd {
+    /// The stream over a duplicate, for bytes that go in this direction.
+    pub(super) fn stream(&self, direction: Direction) -> Result<Stream> {
+        let fd = fd::duplicate(self.fd.as_fd()).map_err(|error| Error::io(&error))?;
+        Stream::from_fd(fd, self.name.as_str(), direction)
+    }
 }
 
 /// The part of the input that is copied; all in bytes.

@@ -64,10 +64,7 @@ struct Pieces {
 pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<StreamSource>> {
     let control = job.control().clone();
     let stream = match (&request.source_fd, request.sources.as_slice()) {
-        (Some(named), _) => {
-            let fd = named.fd.try_clone().map_err(|error| Error::io(&error))?;
-            Stream::from_fd(fd, named.name.as_str(), Direction::Read)?
-        }
+        (Some(named), _) => named.stream(Direction::Read)?,
         (None, sources) => {
             let is_one = |location: &&crate::location::Location| match location.node() {
                 Node::Path(path) => is_stream(path, request.for_dd),

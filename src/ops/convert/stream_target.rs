@@ -1,7 +1,5 @@
 //! A target that takes raw bytes in order: a pipe, a socket, a terminal or another device.
 
-use std::fs::File;
-
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::raw;
@@ -25,8 +23,7 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
     let stream = match (&request.target_fd, request.target.node()) {
         (Some(named), _) => {
             refuse_format(request, &named.name)?;
-            let fd = named.fd.try_clone().map_err(|error| Error::io(&error))?;
-            Stream::from_fd(fd, named.name.as_str(), Direction::Write)?
+            named.stream(Direction::Write)?
         }
         (None, Node::Path(path)) if is_stream(path, is_raw(request)) => {
             refuse_format(request, &request.target.display())?;
@@ -63,9 +60,7 @@ pub(super) fn fill(
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {
-    let copy = stream.fd().try_clone_to_owned();
-    let file = File::from(copy.map_err(|error| Error::io(&error))?);
-    if let Some(id) = fd_id(&file) {
+    if let Some(id) = fd_id(stream.fd()) {
         let shown = stream.name();
         target::refuse_source_as_target(request, &sources, &[id], shown)?;
     }

@@ -9,7 +9,7 @@ pub use target::{Target, TargetRequest, option_table, target};
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::registry as formats;
 use crate::format::{BackingRef, FormatDriver};
 use crate::job::Job;
@@ -131,7 +131,25 @@ impl CreatePlan {
     /// Of the creation, one line that begins with the file name.
     pub fn run(self, job: &mut Job) -> Result<()> {
         self.create(job)
+            .map_err(|error| self.too_large(error))
             .context(|| self.request.location.display().into_owned())
+    }
+
+    /// What the host calls too large, in the words of the formats that have limits of their own.
+    fn too_large(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Os || error.os_errno() != Some(libc::EFBIG) {
+            return error;
+        }
+        let advice = match target::takes(self.driver, "cluster_size") {
+            true => " (try using a larger cluster size)",
+            false => "",
+        };
+        let name = self.driver.name;
+        Error::new(
+            ErrorKind::Limit,
+            format!("The image size is too large for file format '{name}'{advice}"),
+        )
+        .with_errno(libc::EFBIG)
     }
 
     fn create(&self, job: &mut Job) -> Result<()> {

@@ -56,7 +56,7 @@ impl FileStorage {
         }
         target.check_writable()?;
         Self::end_of(offset, len)?;
-        Self::end_of(target_offset, len)?;
+        target.writable_end(target_offset, len)?;
         let copied = self.copy_chunks(offset, target, target_offset, len);
         let followed = target.wrote();
         match copied {
@@ -129,7 +129,10 @@ impl FileStorage {
             return Ok(CopyOutcome::Done);
         }
         target.check_writable()?;
-        let end = Self::end_of(target_offset, len)?;
+        let Ok(end) = target.writable_end(target_offset, len) else {
+            // Whether that is an error is for the write in its place to say.
+            return Ok(CopyOutcome::NotPossible);
+        };
         Self::end_of(offset, len)?;
         let shared = {
             let _range = target

@@ -26,7 +26,7 @@ impl FileStorage {
     /// Leave to change a range within the file. What makes the file longer needs the lock on its
     /// length, which only a call can hold.
     pub(super) fn lend(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>> {
-        let end = Self::end_of(offset, len).ok()?;
+        let end = self.writable_end(offset, len).ok()?;
         let plain = !self.read_only && !self.cache.write_through() && self.kind != Kind::Character;
         if !plain || len == 0 || end > self.raw_len().ok()? {
             return None;

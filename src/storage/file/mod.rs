@@ -16,7 +16,7 @@ mod tests;
 mod zero;
 
 pub use create::{FileCreate, NewFile, create, remove_same};
-pub use open::{FileOpen, Locking, open, open_fd};
+pub use open::{FileOpen, Locking, duplicate, open, open_fd};
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,6 +53,8 @@ pub struct FileStorage {
     kind: Kind,
     read_only: bool,
     cache: CacheMode,
+    /// The length that the process may not exceed; never of a device.
+    size_limit: u64,
     /// Bounce buffers and alignment, when the file is open with O_DIRECT.
     direct: Option<Direct>,
     /// Shared by writers; exclusive while the length is computed and then set, so that a growing
@@ -171,9 +173,14 @@ impl FileStorage {
             .ok_or_else(|| Error::os(libc::EFBIG))
     }
 
-    /// As [`Self::end_of`]; what does not fit a device is refused before any of it is written.
+    /// As [`Self::end_of`]; what does not fit a device, or what the process may not make so long, is
+    /// refused before any of it is written. The kernel would send SIGXFSZ for the latter.
     fn writable_end(&self, offset: u64, len: u64) -> Result<u64> {
         let end = Self::end_of(offset, len)?;
+        let unit = self.direct.as_ref().map_or(1, Direct::unit);
+        if len > 0 && end.next_multiple_of(u64::from(unit)) > self.size_limit {
+            return Err(Error::os(libc::EFBIG));
+        }
         if self.kind == Kind::Block && end > self.raw_len().map_err(|error| Error::io(&error))? {
             return Err(Error::os(libc::ENOSPC));
         }

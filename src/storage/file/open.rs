@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -17,7 +17,7 @@ use super::{Abilities, FileStorage, Kind, NEXT_ID};
 use crate::error::{Error, Result};
 use crate::storage::traits::CacheMode;
 use crate::sys::dio::{self, DioAlign};
-use crate::sys::{AlignedBuf, attr, blkdev, lock, rw};
+use crate::sys::{AlignedBuf, attr, blkdev, fd, limit, lock, rw};
 
 /// Whether [`crate::storage::Storage::lock`] takes advisory locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -95,16 +95,24 @@ pub fn open_fd(fd: OwnedFd, name: impl Into<String>, options: &FileOpen) -> Resu
     wrap(fd, name, options)
 }
 
+/// A duplicate of a descriptor that the caller keeps, by its number.
+///
+/// # Errors
+/// `Could not use the file descriptor: …`: it is not open, or there are too many.
+pub fn duplicate(number: RawFd) -> Result<OwnedFd> {
+    fd::duplicate_number(number)
+        .map_err(|error| Error::io(&error).context("Could not use the file descriptor"))
+}
+
 /// An open that does not hang on a FIFO; it still waits for the breaking of a lease.
 pub(super) fn open_raw(path: &Path, how: &OpenOptions, cache: CacheMode) -> io::Result<OwnedFd> {
     let direct = if cache.direct() { libc::O_DIRECT } else { 0 };
     let common = libc::O_NOCTTY | direct;
-    let open = |flags| how.clone().custom_flags(flags).open(path);
-    let file = match open(common | libc::O_NONBLOCK) {
-        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => open(common)?,
-        other => other?,
-    };
-    Ok(file.into())
+    let open = |flags| fd::open(path, how.clone().custom_flags(flags));
+    match open(common | libc::O_NONBLOCK) {
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => open(common),
+        other => other,
+    }
 }
 
 pub(super) fn could_not_open(name: &str, error: &io::Error) -> Error {
@@ -132,6 +140,7 @@ fn not_device(name: &str) -> Error {
 /// Makes a storage of an open file after looking at what it is.
 pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<FileStorage> {
     let failed = |error: io::Error| could_not_open(&name, &error);
+    let fd = fd::keep(fd).map_err(failed)?;
     let stat = attr::stat(fd.as_fd()).map_err(failed)?;
     let kind = match stat.mode & libc::S_IFMT {
         libc::S_IFREG => Kind::Regular,
@@ -161,6 +170,10 @@ pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<File
         kind,
         read_only: !options.writable,
         cache: options.cache,
+        size_limit: match kind {
+            Kind::Regular => limit::file_size(),
+            Kind::Block | Kind::Character => u64::MAX,
+        },
         direct,
         growth: RwLock::new(()),
         extents: ExtentCache::new(stat.identity),

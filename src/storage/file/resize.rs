@@ -55,6 +55,10 @@ impl FileStorage {
                     "Preallocation can only be used for growing images",
                 ));
             }
+            if len > old {
+                self.writable_end(old, len - old)
+                    .context(|| "Could not resize file".into())?;
+            }
             let grows = preallocation == Preallocation::Falloc && len > old;
             let reserved = grows && self.reserve(old, len)?;
             if !reserved {
