@@ -1,4 +1,4 @@
-#include <stdio.h>
+#include <string.h>
 
 #include "commands.h"
 #include "creation.h"
@@ -70,7 +70,7 @@ static bool print_help(const char *format)
         print_platter_error(error);
         return false;
     }
-    fputs(text, stdout);
+    print_bytes(text, strlen(text));
     platter_free(text);
     return true;
 }

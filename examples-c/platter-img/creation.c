@@ -1,6 +1,5 @@
 #include "creation.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "print.h"
@@ -60,7 +59,7 @@ bool creation_print_help(const char *format, const char *target)
         print_platter_error(error);
         return false;
     }
-    fputs(text, stdout);
+    print_bytes(text, strlen(text));
     platter_free(text);
     return true;
 }

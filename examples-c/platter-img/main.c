@@ -125,6 +125,7 @@ int main(int argc, char **argv)
     int at = 0;
 
     descriptors_fill();
+    print_start();
     signals_start();
     if (argc > 0)
         print_set_program(argv[0]);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *invoked = "platter-img";
 static const char *program = "platter-img";
@@ -35,11 +36,41 @@ void print_set_command(const char *command)
     running = command;
 }
 
+void print_start(void)
+{
+    /* Room for everything but reports: it is only written where the cause of a failure is kept. */
+    if (!isatty(STDOUT_FILENO))
+        setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+}
+
+/* Keeps the cause of the first failure; the stream itself only remembers that there was one. */
+static void note_written(bool written)
+{
+    if (!written && write_errno == 0)
+        write_errno = errno != 0 ? errno : EIO;
+}
+
+void print_bytes(const char *bytes, size_t length)
+{
+    errno = 0;
+    note_written(fwrite(bytes, 1, length, stdout) == length);
+}
+
+void print_progress(const char *format, ...)
+{
+    va_list arguments;
+
+    /* Past the stream, which would keep what could not be written for the report. */
+    print_flush();
+    va_start(arguments, format);
+    vdprintf(STDOUT_FILENO, format, arguments);
+    va_end(arguments);
+}
+
 void print_flush(void)
 {
     errno = 0;
-    if ((fflush(stdout) != 0 || ferror(stdout)) && write_errno == 0)
-        write_errno = errno != 0 ? errno : EIO;
+    note_written(fflush(stdout) == 0 && !ferror(stdout));
 }
 
 /* Keeps the order of both streams where they end in one terminal or file. */
@@ -127,7 +158,7 @@ bool print_report(const platter_report *report, bool json)
                             : platter_report_text(&text, report, 0, &error);
 
     if (status == PLATTER_OK) {
-        fputs(text, stdout);
+        print_bytes(text, strlen(text));
         if (json || platter_report_text_end(report, 0, &error) == PLATTER_OK)
             return true;
     }
@@ -138,6 +169,8 @@ bool print_report(const platter_report *report, bool json)
 void print_exit(int status, int write_failure)
 {
     print_flush();
+    errno = 0;
+    note_written(fclose(stdout) == 0);
     if (write_errno != 0) {
         fprintf(stderr, "%s: Could not write to standard output: %s\n", program,
                 strerror(write_errno));

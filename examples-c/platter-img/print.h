@@ -4,6 +4,7 @@
 
 #include <platter.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #if defined(__GNUC__)
 #define PRINTF_LIKE(text, first) __attribute__((format(printf, text, first)))
@@ -36,6 +37,12 @@ void print_warning(const char *text);
 /* What the library rendered of a report, on stdout; false after a message where it is cut short. */
 bool print_report(const platter_report *report, bool json);
 
+/* Makes stdout ready, before anything is printed. */
+void print_start(void);
+/* Prints what may be long, such as a report. */
+void print_bytes(const char *bytes, size_t length);
+/* A progress line, at once. The work is no worse where it cannot be shown. */
+void print_progress(const char *format, ...) PRINTF_LIKE(1, 2);
 /* Writes out what was printed on stdout; a failure shows when the process ends. */
 void print_flush(void);
 /* Flushes stdout and ends the process: `status`, or `write_failure` if stdout took not everything. */

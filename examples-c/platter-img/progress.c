@@ -12,8 +12,7 @@ static void show(double percent)
 {
     if (!enabled)
         return;
-    printf("    (%.2f/100%%)\r", percent);
-    print_flush();
+    print_progress("    (%.2f/100%%)\r", percent);
     last_shown = percent;
 }
 
@@ -58,5 +57,5 @@ void progress_complete(void)
 void progress_end(void)
 {
     if (enabled)
-        putchar('\n');
+        print_progress("\n");
 }

@@ -30,5 +30,6 @@ mod resize;
 mod samples;
 mod signals;
 mod snapshot;
+mod surroundings;
 mod trace;
 mod usage;

@@ -1,0 +1,229 @@
+//! What a process finds around it: closed standard streams, a limit on the size of files, an output that
+//! takes nothing.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::{Dir, Ran};
+
+/// Runs the tool under a shell that redirects or limits first; `line` has the tool as `$P`.
+fn under_shell(directory: &Path, line: &str) -> Ran {
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .env("P", crate::build::tool())
+        .env("LC_ALL", "C")
+        .current_dir(directory)
+        .output()
+        .expect("sh");
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Every way to close some of the standard streams.
+const CLOSED: [&str; 7] = [
+    "<&-",
+    ">&-",
+    "2>&-",
+    "<&- >&-",
+    "<&- 2>&-",
+    ">&- 2>&-",
+    "<&- >&- 2>&-",
+];
+
+/// An image with a leaked cluster, which check reports on stderr.
+fn leaky(dir: &Dir) -> Vec<u8> {
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "leaky.qcow2", "1M"]);
+    let path = dir.path("leaky.qcow2");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let block = number(number(48));
+    let cluster = bytes.len().div_ceil(65536);
+    bytes[block + 2 * cluster + 1] = 1;
+    bytes.resize((cluster + 1) * 65536, 0);
+    std::fs::write(&path, &bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn no_message_lands_in_an_image_where_a_standard_stream_is_closed() {
+    let dir = Dir::new();
+    let image = leaky(&dir);
+    dir.qemu_img_ok(&["create", "-q", "-f", "raw", "a.raw", "2M"]);
+    dir.qemu_io("raw", "a.raw", &["write -P 1 0 2M"]);
+    let source = std::fs::read(dir.path("a.raw")).unwrap();
+    for closed in CLOSED {
+        std::fs::write(dir.path("leaky.qcow2"), &image).unwrap();
+        let ran = under_shell(dir.root(), &format!("$P check leaky.qcow2 {closed}"));
+        // A report that nobody can read is no success.
+        let unseen = closed.contains(">&- ") || closed.ends_with(" >&-") || closed == ">&-";
+        assert_eq!(ran.code, if unseen { 1 } else { 3 }, "{closed}: {ran:?}");
+        let now = std::fs::read(dir.path("leaky.qcow2")).unwrap();
+        assert!(now == image, "check {closed} changes the image");
+        under_shell(
+            dir.root(),
+            &format!("$P check -r leaks leaky.qcow2 {closed}"),
+        );
+        let checked = dir.qemu_img(&["check", "leaky.qcow2"]);
+        assert_eq!(checked.code, 0, "{closed}: {checked:?}");
+        for line in [
+            "convert -f raw -O raw a.raw out.raw",
+            "convert -p -f raw -O raw a.raw out.raw",
+            "dd -f raw -O raw if=a.raw of=out.raw",
+            "create -q -f raw out.raw 2M && $P convert -n -p -f raw -O raw a.raw out.raw",
+        ] {
+            let ran = under_shell(dir.root(), &format!("{{ $P {line}; }} {closed}"));
+            assert_eq!(ran.code, 0, "{line} {closed}: {ran:?}");
+            let copy = std::fs::read(dir.path("out.raw")).unwrap();
+            assert!(copy == source, "{line} {closed}: another content");
+            std::fs::remove_file(dir.path("out.raw")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_closed_stream_is_neither_an_empty_source_nor_a_target() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&["create", "-q", "-f", "raw", "a.raw", "64k"]);
+    for line in [
+        "convert -f raw -O raw /dev/stdin out.raw <&-",
+        "dd of=out.raw <&-",
+        "convert -f raw -O raw a.raw /dev/stdout >&-",
+        "info a.raw >&-",
+        "map --output=json a.raw >&-",
+    ] {
+        let ran = under_shell(dir.root(), &format!("$P {line}"));
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert_ne!(ran.err, "", "{line}");
+        assert!(!dir.path("out.raw").exists(), "{line}");
+    }
+    assert_eq!(
+        under_shell(dir.root(), "$P info a.raw >&-")
+            .err
+            .split(": ")
+            .last(),
+        Some("Bad file descriptor\n")
+    );
+}
+
+#[test]
+fn progress_that_cannot_be_shown_spoils_nothing() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&["create", "-q", "-f", "raw", "a.raw", "2M"]);
+    dir.qemu_io("raw", "a.raw", &["write -P 1 0 2M"]);
+    for output in [">&-", ">/dev/full"] {
+        let line = format!("$P convert -p -f raw -O qcow2 a.raw a.qcow2 {output}");
+        let ran = under_shell(dir.root(), &line);
+        assert_eq!(ran.code, 0, "{output}: {ran:?}");
+        let line = format!("$P compare -p -f raw -F qcow2 a.raw a.qcow2 {output}");
+        let ran = under_shell(dir.root(), &line);
+        assert_eq!(ran.code, 2, "{output}: the verdict is lost: {ran:?}");
+    }
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_that_leaves_nothing() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("r.raw"), vec![7; 4 << 20]).unwrap();
+    for line in [
+        "convert -f raw -O raw r.raw o",
+        "convert -f raw -O qcow2 r.raw o",
+        "convert -t none -f raw -O raw r.raw o",
+        "convert -W -f raw -O qcow2 -S 0 r.raw o",
+        "dd -f raw -O raw if=r.raw of=o",
+        "dd -f raw -O qcow2 if=r.raw of=o",
+        "create -q -f raw o 1G",
+        "create -q -f raw -o preallocation=falloc o 8M",
+        "create -q -f raw -o preallocation=full o 8M",
+        "create -q -f qcow2 -o preallocation=full o 64M",
+        "create -q -f qcow2 -o preallocation=falloc o 64M",
+        "create -q -f qcow2 -o data_file=d,data_file_raw=on o 64M",
+    ] {
+        let ran = under_shell(dir.root(), &format!("ulimit -f 4096; $P {line}"));
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(!dir.path("o").exists(), "{line} leaves a file");
+        assert!(!dir.path("d").exists(), "{line} leaves a data file");
+        assert!(ran.err.contains("too large"), "{line}: {ran:?}");
+    }
+    // What changes an image that is there leaves one that is whole.
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "i.qcow2", "64M"]);
+    dir.qemu_img_ok(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "i.qcow2",
+        "-F",
+        "qcow2",
+        "top.qcow2",
+    ]);
+    dir.qemu_io("qcow2", "top.qcow2", &["write -P 5 0 4M"]);
+    for line in [
+        "convert -n -f raw -O qcow2 r.raw i.qcow2",
+        "commit -f qcow2 top.qcow2",
+        "bench -w -c 64 -s 65536 -f qcow2 i.qcow2",
+        "resize -f qcow2 --preallocation=full i.qcow2 128M",
+        "resize -f raw r.raw 8M",
+    ] {
+        let ran = under_shell(dir.root(), &format!("ulimit -f 4096; $P {line}"));
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(ran.err.contains("File too large"), "{line}: {ran:?}");
+        let image = if line.contains("top") {
+            "top.qcow2"
+        } else {
+            "i.qcow2"
+        };
+        let checked = dir.qemu_img(&["check", "-q", image]);
+        assert!([0, 3].contains(&checked.code), "{line}: {checked:?}");
+    }
+    assert_eq!(dir.path("r.raw").metadata().unwrap().len(), 4 << 20);
+}
+
+#[test]
+fn a_report_of_any_length_tells_why_it_could_not_be_written() {
+    let dir = Dir::new();
+    let args = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        "cluster_size=4k",
+        "a.qcow2",
+        "64M",
+    ];
+    dir.qemu_img_ok(&args);
+    // Every other cluster, so that the map is longer than any buffer.
+    let writes: Vec<String> = (0..2000)
+        .map(|n| format!("write -P 1 {} 4k", n * 8192))
+        .collect();
+    let writes: Vec<&str> = writes.iter().map(String::as_str).collect();
+    dir.qemu_io("qcow2", "a.qcow2", &writes);
+    for line in [
+        "map a.qcow2",
+        "map --output=json a.qcow2",
+        "info a.qcow2",
+        "check a.qcow2",
+        "measure -O qcow2 a.qcow2",
+        "snapshot -c s a.qcow2 && $P snapshot -l a.qcow2",
+        "inspect a.qcow2",
+        "create -f qcow2 -o help",
+        "amend -f qcow2 -o help",
+        "--help",
+        "--version",
+        "--trace help",
+        "create x.raw 64k",
+        "bench -c 1 a.qcow2",
+    ] {
+        let ran = under_shell(dir.root(), &format!("{{ $P {line}; }} >/dev/full"));
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(
+            ran.err
+                .ends_with("Could not write to standard output: No space left on device\n"),
+            "{line}: {ran:?}"
+        );
+    }
+}
