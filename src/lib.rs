@@ -20,7 +20,7 @@ pub mod image;
 pub mod job;
 pub mod location;
 pub mod log;
-mod memory;
+pub mod memory;
 pub mod ops;
 pub mod options;
 pub mod policy;

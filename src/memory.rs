@@ -1,14 +1,163 @@
 //! Memory whose amount follows an image, an option or a caller: a lack of it is an error, `ENOMEM`,
 //! and not the end of the process.
 
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use zeroize::Zeroize;
+
 use crate::error::{Error, Result};
+use crate::sys::AlignedBuf;
+
+/// Bytes that are read from a file or written to one: as a `Vec<u8>`, but at the start of a page where
+/// they are as long as one, and from the pool of buffers where they are long.
+#[derive(Default)]
+pub struct IoBuf {
+    memory: Option<AlignedBuf>,
+    len: usize,
+}
+
+impl IoBuf {
+    /// No bytes.
+    pub const fn new() -> Self {
+        Self {
+            memory: None,
+            len: 0,
+        }
+    }
+
+    /// As `Vec::resize` with zeroes.
+    ///
+    /// # Errors
+    /// Where there is no memory; nothing has changed then.
+    pub fn resize(&mut self, len: usize) -> Result<()> {
+        let old = self.len;
+        let fresh = self.make_room(len)?;
+        self.len = len;
+        if let Some(new) = self.get_mut(old..).filter(|_| !fresh) {
+            new.fill(0);
+        }
+        Ok(())
+    }
+
+    /// Changes the length; the bytes are whatever was there.
+    ///
+    /// # Errors
+    /// Where there is no memory; nothing has changed then.
+    pub fn room(&mut self, len: usize) -> Result<&mut [u8]> {
+        if self.capacity() < len {
+            self.clear();
+            self.make_room(len)?;
+        }
+        self.len = len;
+        Ok(self)
+    }
+
+    /// As `Vec::extend_from_slice`.
+    ///
+    /// # Errors
+    /// Where there is no memory; nothing has changed then.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<()> {
+        let old = self.len;
+        let len = old.checked_add(bytes.len()).ok_or_else(lack)?;
+        if self.capacity() < len {
+            self.make_room(len.max(old.saturating_mul(2)))?;
+        }
+        self.len = len;
+        if let Some(new) = self.get_mut(old..) {
+            new.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// As `Vec::truncate`.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// As `Vec::clear`.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    fn capacity(&self) -> usize {
+        self.memory.as_ref().map_or(0, |memory| memory.len())
+    }
+
+    /// Memory for so many bytes, which begins with those that there are; true where it is fresh,
+    /// and zero behind them.
+    fn make_room(&mut self, len: usize) -> Result<bool> {
+        if self.capacity() >= len {
+            return Ok(false);
+        }
+        let mut memory = AlignedBuf::zeroed(len, 1).map_err(|error| Error::io(&error))?;
+        if let Some(start) = memory.get_mut(..self.len) {
+            start.copy_from_slice(self);
+        }
+        self.memory = Some(memory);
+        Ok(true)
+    }
+}
+
+impl Deref for IoBuf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        let memory = self.memory.as_deref().and_then(|all| all.get(..self.len));
+        memory.unwrap_or_default()
+    }
+}
+
+impl DerefMut for IoBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let len = self.len;
+        let memory = self.memory.as_deref_mut();
+        memory
+            .and_then(|all| all.get_mut(..len))
+            .unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for IoBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// All of the memory, also what a longer content has left.
+impl Zeroize for IoBuf {
+    fn zeroize(&mut self) {
+        if let Some(memory) = self.memory.as_deref_mut() {
+            memory.zeroize();
+        }
+        self.len = 0;
+    }
+}
+
+impl fmt::Debug for IoBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IoBuf({} bytes)", self.len)
+    }
+}
 
 /// `len` zero bytes.
 ///
 /// # Errors
 /// Where there is no memory.
-pub(crate) fn zeroed(len: usize) -> Result<Vec<u8>> {
-    filled(len, 0)
+pub(crate) fn zeroed(len: usize) -> Result<IoBuf> {
+    let mut bytes = IoBuf::new();
+    bytes.make_room(len)?;
+    bytes.len = len;
+    Ok(bytes)
+}
+
+/// The same bytes in memory of their own.
+///
+/// # Errors
+/// Where there is no memory.
+pub(crate) fn copied(bytes: &[u8]) -> Result<IoBuf> {
+    let mut copy = IoBuf::new();
+    copy.extend_from_slice(bytes)?;
+    Ok(copy)
 }
 
 /// `len` copies of a value.
@@ -43,10 +192,11 @@ pub(crate) fn reserve<T>(values: &mut Vec<T>, more: usize) -> Result<()> {
 ///
 /// # Errors
 /// Where there is no memory.
-pub(crate) fn bytes_of(words: impl ExactSizeIterator<Item = u64>) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reserve(&mut bytes, words.len().saturating_mul(8))?;
-    bytes.extend(words.flat_map(u64::to_be_bytes));
+pub(crate) fn bytes_of(words: impl ExactSizeIterator<Item = u64>) -> Result<IoBuf> {
+    let mut bytes = zeroed(words.len().saturating_mul(8))?;
+    for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+        place.copy_from_slice(&word.to_be_bytes());
+    }
     Ok(bytes)
 }
 
@@ -60,10 +210,42 @@ mod tests {
     use super::*;
 
     #[test]
+    fn bytes_for_io_are_those_of_a_vector_at_the_start_of_a_page() {
+        for len in [4096, 100_000, 1 << 20, 3 << 20] {
+            let mut bytes = zeroed(len).unwrap();
+            assert_eq!(bytes.len(), len);
+            assert_eq!(bytes.as_ptr() as usize % 4096, 0);
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            bytes.fill(1);
+        }
+        let mut bytes = IoBuf::new();
+        assert!(bytes.is_empty());
+        bytes.extend_from_slice(&[1, 2, 3]).unwrap();
+        bytes.resize(100_000).unwrap();
+        assert_eq!(bytes[..4], [1, 2, 3, 0]);
+        bytes.fill(9);
+        bytes.truncate(2);
+        bytes.extend_from_slice(&[5]).unwrap();
+        // What a longer content has left is not seen again.
+        bytes.resize(5).unwrap();
+        assert_eq!(*bytes, [9, 9, 5, 0, 0]);
+        assert_eq!(bytes.room(200_000).unwrap().len(), 200_000);
+        assert_eq!(bytes.room(7).unwrap().len(), 7);
+        bytes.fill(3);
+        bytes.zeroize();
+        assert!(bytes.is_empty());
+        assert_eq!(bytes.room(7).unwrap(), [0; 7]);
+    }
+
+    #[test]
     fn a_lack_of_memory_is_an_error() {
         let error = zeroed(usize::MAX / 2).unwrap_err();
         assert_eq!(error.errno(), libc::ENOMEM);
         assert_eq!(error.to_string(), "Cannot allocate memory");
+        let mut bytes = copied(&[1, 2]).unwrap();
+        bytes.resize(usize::MAX / 2).unwrap_err();
+        bytes.resize(usize::MAX).unwrap_err();
+        assert_eq!(*bytes, [1, 2]);
         let mut bytes = vec![1, 2];
         resize(&mut bytes, usize::MAX / 2, 0).unwrap_err();
         assert_eq!(bytes, [1, 2]);

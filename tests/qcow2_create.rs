@@ -116,7 +116,7 @@ fn fill(bulk: &dyn Bulk, bytes: &[u8], compress: bool, random: &mut Random) -> R
     let unit = bulk.unit() as usize;
     let piece = bulk.zero_unit() as usize;
     let mut encoder = Encoder::new();
-    let mut packed = Vec::new();
+    let mut packed = platter::memory::IoBuf::new();
     let zero = |range: &[u8]| range.iter().all(|&b| b == 0);
     let mut at = 0;
     while at < bytes.len() {

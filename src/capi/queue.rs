@@ -131,7 +131,7 @@ pub extern "C" fn platter_queue_fd(
 
 /// Submits a read of `len` guest bytes at `offset` into `buf`, which belongs to the library until the
 /// completion is reaped. `flags` is 0 or `PLATTER_REQUEST_MORE`. Every failure is a completion; a NULL
-/// queue does nothing.
+/// queue does nothing. Large buffers are best aligned as for `platter_image_read()`.
 ///
 /// Statuses of the completion: as `platter_image_read()`. Threads: one at a time. Since 0.1.
 ///
@@ -156,7 +156,7 @@ pub unsafe extern "C" fn platter_queue_read(
 
 /// Submits a write of `len` bytes of `buf` at `offset`. `buf` belongs to the library until the
 /// completion is reaped. `flags` are bits of `PLATTER_WRITE_FUA` and `PLATTER_REQUEST_MORE`. Failures
-/// and NULL: as `platter_queue_read()`.
+/// and NULL: as `platter_queue_read()`. Large buffers are best aligned as for `platter_image_read()`.
 ///
 /// Statuses of the completion: as `platter_image_write()`. Threads: one at a time. Since 0.1.
 ///

@@ -145,6 +145,7 @@ mod tests {
 
     use super::*;
     use crate::codec::Encoder;
+    use crate::memory::{self, IoBuf};
 
     const METHODS: [CompressionType; 2] = [CompressionType::Zlib, CompressionType::Zstd];
 
@@ -160,10 +161,10 @@ mod tests {
         for method in METHODS {
             for len in [512usize, 4096, 65536, 2 << 20] {
                 let unit = text(len);
-                let mut packed = Vec::new();
+                let mut packed = IoBuf::new();
                 assert!(encoder.encode(method, &unit, len, &mut packed).unwrap());
                 assert!(packed.len() < len);
-                packed.extend_from_slice(&[0x5a; 600]);
+                packed.extend_from_slice(&[0x5a; 600]).unwrap();
                 let mut back = vec![1; len];
                 decoder.decode(method, &packed, &mut back).unwrap();
                 assert!(back == unit);
@@ -179,7 +180,7 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             *byte = (state >> 24) as u8;
         }
-        let mut out = vec![7];
+        let mut out = memory::copied(&[7]).unwrap();
         for method in METHODS {
             let shrunk = Encoder::new()
                 .encode(method, &noise, 4096, &mut out)
@@ -205,7 +206,7 @@ mod tests {
         let long = text(8192);
         let mut decoder = Decoder::new();
         for method in METHODS {
-            let mut packed = Vec::new();
+            let mut packed = IoBuf::new();
             assert!(
                 Encoder::new()
                     .encode(method, &long, 8192, &mut packed)
@@ -239,7 +240,7 @@ mod tests {
     fn short_streams_are_corrupt() {
         let unit = text(2048);
         for method in METHODS {
-            let mut packed = Vec::new();
+            let mut packed = IoBuf::new();
             assert!(
                 Encoder::new()
                     .encode(method, &unit, 2048, &mut packed)

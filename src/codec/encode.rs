@@ -6,7 +6,7 @@ use libdeflater::{CompressionLvl, Compressor};
 use zstd::zstd_safe::{CCtx, CParameter};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
+use crate::memory::{self, IoBuf};
 
 use super::method::{CompressionType, DeflateLevel, ZstdLevel};
 
@@ -47,13 +47,13 @@ impl Encoder {
         method: CompressionType,
         unit: &[u8],
         limit: usize,
-        out: &mut Vec<u8>,
+        out: &mut IoBuf,
     ) -> Result<bool> {
         out.clear();
         let Some(room) = limit.checked_sub(1).filter(|&room| room > 0) else {
             return Ok(false);
         };
-        memory::resize(out, room, 0)?;
+        out.room(room)?;
         let len = match method {
             CompressionType::Zlib => self.deflate(unit, out)?,
             CompressionType::Zstd => self.zstd(unit, out)?,

@@ -12,6 +12,7 @@ use crate::extent::{Extent, StorageSlot};
 use crate::format::capabilities::{Amend, Bitmaps, Overlay, Snapshots};
 use crate::format::io_guard::{IoGuard, LongIoGuard};
 use crate::job::Job;
+use crate::memory::IoBuf;
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::{Durability, Preallocation, Storage, SyncBy, ZeroFlags};
 
@@ -486,7 +487,7 @@ pub trait Bulk: Send + Sync + Debug {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`] where the format does not compress.
-    fn encode(&self, scratch: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool>;
+    fn encode(&self, scratch: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool>;
 
     /// Reserves host bytes for guest data; returns the storage slot and offset of its first byte.
     /// The host run is contiguous. It starts and ends at multiples of [`Bulk::zero_unit`] (or at

@@ -5,7 +5,7 @@ use parking_lot::RwLock;
 use crate::error::Result;
 use crate::format::Format;
 use crate::image::Image;
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::storage::ZeroFlags;
 
 /// The most bytes that one step of a bounced request holds in memory.
@@ -52,12 +52,12 @@ fn read_units(
         return read(buf, offset);
     }
     let mut done = 0;
-    let mut bounce = Vec::new();
+    let mut bounce = IoBuf::new();
     while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
         let at = offset + done as u64;
         let part = rest.len().min(STEP as usize);
         let (start, len) = around(format, at, part as u64).unwrap_or((at, part as u64));
-        memory::resize(&mut bounce, len as usize, 0)?;
+        bounce.room(len as usize)?;
         if !read(&mut bounce, start)? {
             return Ok(false);
         }

@@ -117,7 +117,7 @@ impl Image {
             // In one go, so that no cluster is decoded for each of the buffers.
             let mut bytes = crate::memory::zeroed(len)?;
             let read = align::read_encoded_now(&*self.format, &mut bytes, offset)?;
-            let mut rest = bytes.as_slice();
+            let mut rest: &[u8] = &bytes;
             for buf in bufs {
                 let (part, tail) = rest.split_at(buf.len());
                 buf.copy_from_slice(part);

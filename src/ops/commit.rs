@@ -8,7 +8,7 @@ use crate::extent::ExtentKind;
 use crate::image::{Image, OpenOptions};
 use crate::job::{Job, JobControl};
 use crate::location::Location;
-use crate::memory;
+use crate::memory::IoBuf;
 use crate::ops::failure::with_reason;
 use crate::ops::workers::in_pieces;
 use crate::size::round_up_sector;
@@ -130,7 +130,7 @@ fn copy_down(top: &Image, base: &Image, depth: u32, job: &mut Job) -> Result<()>
     job.control().set_total(len);
     job.tick()?;
     let copier = Copier { top, base, depth };
-    in_pieces(len, PIECE, job, Vec::new, |range, buf, control| {
+    in_pieces(len, PIECE, job, IoBuf::new, |range, buf, control| {
         copier.piece(range, buf, control)
     })?;
     base.flush()
@@ -151,7 +151,7 @@ struct Copier<'a> {
 }
 
 impl Copier<'_> {
-    fn piece(&self, range: Range<u64>, buf: &mut Vec<u8>, control: &JobControl) -> Result<()> {
+    fn piece(&self, range: Range<u64>, buf: &mut IoBuf, control: &JobControl) -> Result<()> {
         let mut data = range.start..range.start;
         let mut at = range.start;
         while at < range.end {
@@ -188,17 +188,12 @@ impl Copier<'_> {
         Ok((held, found.extent.len))
     }
 
-    fn copy(&self, data: &Range<u64>, buf: &mut Vec<u8>, control: &JobControl) -> Result<()> {
+    fn copy(&self, data: &Range<u64>, buf: &mut IoBuf, control: &JobControl) -> Result<()> {
         let mut at = data.start;
         while at < data.end {
             let len = (data.end - at).min(BUFFER);
             control.throttle(len)?;
-            if buf.len() < len as usize {
-                memory::resize(buf, len as usize, 0)?;
-            }
-            let Some(part) = buf.get_mut(..len as usize) else {
-                return Err(Error::new(ErrorKind::Internal, "A buffer is too short"));
-            };
+            let part = buf.room(len as usize)?;
             self.top.read_at(part, at)?;
             self.write(part, at)?;
             at += len;

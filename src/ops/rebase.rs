@@ -8,7 +8,7 @@ use crate::format::{BackingRef, Compress, registry};
 use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::Location;
-use crate::memory;
+use crate::memory::IoBuf;
 use crate::ops::compare::side::Side;
 use crate::ops::failure::with_reason;
 use crate::ops::workers::in_pieces;
@@ -140,8 +140,8 @@ fn open_new(top: &Image, request: &RebaseRequest) -> Result<Option<Image>> {
 
 #[derive(Default)]
 struct Buffers {
-    old: Vec<u8>,
-    new: Vec<u8>,
+    old: IoBuf,
+    new: IoBuf,
 }
 
 /// One backing chain, or none: zeroes.
@@ -240,10 +240,8 @@ impl<'a> Rebaser<'a> {
         while at < range.end {
             let end = range.end.min(at - at % BUFFER + BUFFER);
             let len = (end - at) as usize;
-            memory::resize(&mut buffers.old, len, 0)?;
-            memory::resize(&mut buffers.new, len, 0)?;
-            self.old.read(&mut buffers.old, at)?;
-            self.new.read(&mut buffers.new, at)?;
+            self.old.read(buffers.old.room(len)?, at)?;
+            self.new.read(buffers.new.room(len)?, at)?;
             self.copy_units(&buffers.old, &buffers.new, at)?;
             at = end;
         }

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use crate::crypto::{SECTOR, SectorCipher};
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
-use crate::memory;
+use crate::memory::IoBuf;
 use crate::storage::{
     CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
@@ -22,7 +22,7 @@ const SECTOR_LEN: u64 = SECTOR as u64;
 
 thread_local! {
     /// The thread's room for encrypted bytes.
-    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static ROOM: RefCell<IoBuf> = const { RefCell::new(IoBuf::new()) };
 }
 
 /// The plain bytes of a storage from `base` on; sector numbers count from there.
@@ -83,7 +83,7 @@ impl CryptStorage {
                 let start = at - at % SECTOR_LEN;
                 let stop = end.min(start + CHUNK as u64);
                 let whole = stop.next_multiple_of(SECTOR_LEN) - start;
-                memory::resize(buf, whole as usize, 0)?;
+                buf.room(whole as usize)?;
                 let inside = (at - start) as usize..(stop - start) as usize;
                 if inside.start == 0 && inside.end == buf.len() {
                     fill(buf, at - offset);
@@ -136,13 +136,13 @@ impl Storage for CryptStorage {
         if lead == 0 && buf.len() % SECTOR == 0 {
             return self.unseal(buf, offset);
         }
-        let mut bounce = Vec::new();
+        let mut bounce = IoBuf::new();
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
             let lead = (at % SECTOR_LEN) as usize;
             let take = (buf.len() - done).min(CHUNK - lead);
-            memory::resize(&mut bounce, (lead + take).next_multiple_of(SECTOR), 0)?;
+            bounce.room((lead + take).next_multiple_of(SECTOR))?;
             self.unseal(&mut bounce, at - lead as u64)?;
             buf[done..done + take].copy_from_slice(&bounce[lead..lead + take]);
             done += take;

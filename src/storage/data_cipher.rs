@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::crypto::luks::Volume;
 use crate::crypto::{Algorithm, CipherSpec, IvGenerator, Mode, SECTOR, SectorCipher};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
 
 /// Bytes encrypted at a time.
@@ -16,11 +16,11 @@ const SECTOR_LEN: u64 = SECTOR as u64;
 
 thread_local! {
     /// The thread's room for encrypted bytes.
-    static SEALED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static SEALED: RefCell<IoBuf> = const { RefCell::new(IoBuf::new()) };
 }
 
 /// Runs `body` with the thread's room, which is taken out meanwhile: the storage below may encrypt too.
-fn with_room(body: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
+fn with_room(body: impl FnOnce(&mut IoBuf) -> Result<()>) -> Result<()> {
     let mut room = SEALED.take();
     let result = body(&mut room);
     SEALED.set(room);
@@ -96,7 +96,7 @@ impl DataCipher {
                 let (host, guest) = (host + done as u64, guest + done as u64);
                 let lead = (host % SECTOR_LEN) as usize;
                 let take = rest.len().min(CHUNK - lead);
-                memory::resize(room, (lead + take).next_multiple_of(SECTOR), 0)?;
+                room.room((lead + take).next_multiple_of(SECTOR))?;
                 storage.read_at(room, host - lead as u64)?;
                 self.cipher.decrypt(room, self.sector(host, guest));
                 for (to, from) in rest.iter_mut().zip(room.iter().skip(lead)).take(take) {
@@ -154,7 +154,7 @@ impl DataCipher {
                 let mut rest: &[u8] = buf;
                 while !rest.is_empty() {
                     let (part, tail) = rest.split_at(rest.len().min(CHUNK - room.len()));
-                    room.extend_from_slice(part);
+                    room.extend_from_slice(part)?;
                     rest = tail;
                     if room.len() == CHUNK {
                         self.seal(storage, room, host + done, guest + done)?;
@@ -163,7 +163,7 @@ impl DataCipher {
                     }
                 }
             }
-            memory::resize(room, room.len().next_multiple_of(SECTOR), 0)?;
+            room.resize(room.len().next_multiple_of(SECTOR))?;
             self.seal(storage, room, host + done, guest + done)
         })
     }

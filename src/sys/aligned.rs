@@ -1,4 +1,4 @@
-//! Buffers at an alignment that direct I/O accepts.
+//! Buffers at an alignment that direct I/O accepts and that the kernel copies to at full speed.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
@@ -6,10 +6,22 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-/// A zeroed byte buffer whose address is a multiple of its alignment.
+use super::pool::{self, Region};
+
+/// The alignment of every buffer that is as long as this.
+const PAGE: usize = 4096;
+
+/// A byte buffer, zeroed at first, whose address is a multiple of its alignment.
 pub(crate) struct AlignedBuf {
     start: NonNull<u8>,
-    layout: Layout,
+    len: usize,
+    owner: Owner,
+}
+
+/// Where the memory goes in the end.
+enum Owner {
+    Heap(Layout),
+    Pool,
 }
 
 // SAFETY: the buffer owns its memory alone, like a Vec<u8>.
@@ -18,16 +30,29 @@ unsafe impl Send for AlignedBuf {}
 unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
-    /// `len` zero bytes at a multiple of `align`, a power of two. `len` 0 becomes `align`.
-    /// Without memory it is `ENOMEM`.
+    /// At least `len` zero bytes at a multiple of `align`, a power of two, and of a page where `len`
+    /// is one. Without memory it is `ENOMEM`.
     pub(crate) fn zeroed(len: usize, align: usize) -> io::Result<Self> {
-        let lack = || io::Error::from_raw_os_error(libc::ENOMEM);
         let align = align.max(1).next_power_of_two();
+        if len >= pool::SMALLEST && align <= PAGE {
+            let region = pool::take(len)?;
+            return Ok(Self {
+                start: region.start,
+                len: region.len,
+                owner: Owner::Pool,
+            });
+        }
+        let lack = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let align = if len >= PAGE { align.max(PAGE) } else { align };
         let layout = Layout::from_size_align(len.max(align), align).map_err(|_| lack())?;
         // SAFETY: the size of the layout is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         let start = NonNull::new(start).ok_or_else(lack)?;
-        Ok(Self { start, layout })
+        Ok(Self {
+            start,
+            len: layout.size(),
+            owner: Owner::Heap(layout),
+        })
     }
 
     /// Whether `pointer` is a multiple of `align`.
@@ -39,32 +64,33 @@ impl AlignedBuf {
 impl Deref for AlignedBuf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        // SAFETY: `start` points to `layout.size()` initialised bytes owned by self.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size()) }
+        // SAFETY: `start` points to `len` initialised bytes owned by self.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`, and `&mut self` makes the access exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout by `zeroed` and freed once.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        match self.owner {
+            // SAFETY: allocated with this layout by `zeroed` and freed once.
+            Owner::Heap(layout) => unsafe { dealloc(self.start.as_ptr(), layout) },
+            Owner::Pool => pool::give(Region {
+                start: self.start,
+                len: self.len,
+            }),
+        }
     }
 }
 
 impl fmt::Debug for AlignedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "AlignedBuf({} at {})",
-            self.layout.size(),
-            self.layout.align()
-        )
+        write!(f, "AlignedBuf({} at {:p})", self.len, self.start)
     }
 }

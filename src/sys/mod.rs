@@ -12,6 +12,7 @@ pub(crate) mod falloc;
 pub(crate) mod fd;
 pub(crate) mod limit;
 pub(crate) mod lock;
+mod pool;
 pub(crate) mod reopen;
 pub(crate) mod rw;
 pub(crate) mod seek;

@@ -37,7 +37,7 @@ fn fill(bulk: &dyn Bulk, coded: bool) -> platter::Result<()> {
     for n in (0..SIZE / unit).step_by(2) {
         let at = n * unit;
         let bytes = rig::sector_of(n + 1).repeat(unit as usize / SECTOR);
-        let mut out = Vec::new();
+        let mut out = platter::memory::IoBuf::new();
         if coded && n % 8 == 0 && bulk.encode(&mut encoder, &bytes, &mut out)? {
             let (slot, host) = bulk.reserve_encoded(at, out.len() as u32)?;
             bulk.storage(slot)?.write_at(&out, host)?;

@@ -12,6 +12,7 @@ use crate::crypto::luks::disk::{
 use crate::crypto::luks::keyslot;
 use crate::crypto::luks::volume::{HeaderIo, MAX_ITERATIONS, Volume, digest_key};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 
 /// How a new volume is made.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +96,7 @@ impl Volume {
 
 /// Zeroes a part of the header area in bounded pieces.
 fn wipe(io: &dyn HeaderIo, offset: u64, len: u64) -> Result<()> {
-    let zeroes = vec![0; 64 << 10];
+    let zeroes = memory::zeroed(64 << 10)?;
     let mut done = 0;
     while done < len {
         let piece = (len - done).min(zeroes.len() as u64);

@@ -15,6 +15,7 @@ use crate::crypto::luks::create::{fill_random, iterations_for};
 use crate::crypto::luks::disk::{HEADER_LEN, Header, SECTOR_LEN, SLOTS, STATE_LEN};
 use crate::crypto::luks::volume::{HeaderIo, Volume, find_key, open_slot, wrong_secret};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 
 /// Time of an unlock of a new slot, where none is asked for.
 const ITER_TIME: Duration = Duration::from_millis(2000);
@@ -65,7 +66,7 @@ pub(super) fn fill(
     slot.iterations = iterations;
     let mut slot_key = Zeroizing::new(vec![0; key.len()]);
     hash.pbkdf2(passphrase, &slot.salt, iterations, &mut slot_key);
-    let mut material = Zeroizing::new(vec![0; material_len]);
+    let mut material = Zeroizing::new(memory::zeroed(material_len)?);
     let stripes = &mut material[..key.len() * slot.stripes as usize];
     fill_random(stripes)?;
     afsplit::split(hash, key, stripes);
@@ -270,7 +271,7 @@ fn deactivate(io: &dyn HeaderIo, header: &mut Header, index: usize) -> Result<()
     slot.salt.fill(0);
     let offset = u64::from(slot.material_sector) * SECTOR_LEN;
     write_header(io, header)?;
-    let mut noise = vec![0; len];
+    let mut noise = memory::zeroed(len)?;
     fill_random(&mut noise)?;
     io.write(&noise, offset)?;
     io.sync()

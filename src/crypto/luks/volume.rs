@@ -8,6 +8,7 @@ use crate::crypto::afsplit;
 use crate::crypto::cipher::SectorCipher;
 use crate::crypto::luks::disk::{DIGEST_LEN, HEADER_LEN, Header, KeySlot, SECTOR_LEN};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 
 /// The most PBKDF2 iterations of a key slot or digest that are carried out: minutes of work.
 pub(super) const MAX_ITERATIONS: u32 = 1 << 28;
@@ -125,8 +126,9 @@ pub(super) fn open_slot(
     header
         .hash
         .pbkdf2(passphrase, &slot.salt, slot.iterations, &mut slot_key);
+    let material_len = (header.material_sectors() * SECTOR_LEN) as usize;
     // The cipher works on whole sectors; the splitter takes the stripes alone.
-    let mut material = Zeroizing::new(vec![0; (header.material_sectors() * SECTOR_LEN) as usize]);
+    let mut material = Zeroizing::new(memory::zeroed(material_len)?);
     io.read(&mut material, u64::from(slot.material_sector) * SECTOR_LEN)?;
     header.cipher.keyed(&slot_key)?.decrypt(&mut material, 0);
     let stripes = &material[..key_len * slot.stripes as usize];

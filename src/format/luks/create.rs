@@ -12,6 +12,7 @@ use crate::format::luks::HeaderArea;
 use crate::format::traits::Encoder;
 use crate::format::{Blank, Bulk, CreateContext, CreateParams};
 use crate::format::{Contents, Measured};
+use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::crypt::CryptStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -218,7 +219,7 @@ impl HeaderIo for Unfinished {
     }
 
     fn write(&self, buf: &[u8], offset: u64) -> Result<()> {
-        let mut bytes = buf.to_vec();
+        let mut bytes = memory::copied(buf)?;
         for (byte, _) in bytes.iter_mut().zip(offset..MAGIC_LEN as u64) {
             *byte = 0;
         }
@@ -307,7 +308,7 @@ impl Bulk for LuksBulk {
         }
     }
 
-    fn encode(&self, _scratch: &mut Encoder, _unit: &[u8], _out: &mut Vec<u8>) -> Result<bool> {
+    fn encode(&self, _scratch: &mut Encoder, _unit: &[u8], _out: &mut IoBuf) -> Result<bool> {
         Err(no_compression())
     }
 

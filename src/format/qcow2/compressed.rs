@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use crate::codec::Encoder;
 use crate::error::{Error, Result};
 use crate::format::{Compress, ZeroBelow};
+use crate::memory::{self, IoBuf};
 
 use super::alloc::Alloc;
 use super::disk::{CompressedRef, L2Entry, SubclusterBitmap};
@@ -14,7 +15,7 @@ use super::state::Qcow2;
 
 thread_local! {
     /// The thread's compression state, and room for the compressed bytes.
-    static ENCODER: RefCell<(Encoder, Vec<u8>)> = RefCell::default();
+    static ENCODER: RefCell<(Encoder, IoBuf)> = RefCell::default();
 }
 
 impl Compress for Qcow2 {
@@ -53,8 +54,8 @@ impl Qcow2 {
             let unit = if buf.len() as u64 == cluster {
                 buf
             } else {
-                let mut bytes = buf.to_vec();
-                bytes.resize(cluster as usize, 0);
+                let mut bytes = memory::copied(buf)?;
+                bytes.resize(cluster as usize)?;
                 padded = bytes;
                 &padded
             };

@@ -8,7 +8,7 @@ use crate::codec::Decoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::ExtentKind;
 use crate::format::Below;
-use crate::memory;
+use crate::memory::IoBuf;
 
 use super::disk::{CompressedRef, L2Kind};
 use super::map::Entry;
@@ -16,7 +16,7 @@ use super::state::Qcow2;
 
 thread_local! {
     /// The thread's decompression state, and room for one compressed and one plain cluster.
-    static DECODER: RefCell<(Decoder, Vec<u8>, Vec<u8>)> = RefCell::default();
+    static DECODER: RefCell<(Decoder, IoBuf, IoBuf)> = RefCell::default();
 }
 
 impl Qcow2 {
@@ -128,8 +128,7 @@ impl Qcow2 {
     ) -> Result<bool> {
         // Taken out while it is in use: the storage below may be an image with compressed clusters.
         let mut tools = DECODER.take();
-        let loaded =
-            memory::resize(&mut tools.1, at.len as usize, 0).and_then(|()| load(&mut tools.1));
+        let loaded = tools.1.room(at.len as usize).and_then(load);
         let result = match loaded {
             Ok(true) => self
                 .decode_cluster(&mut tools, at, buf, within, guest)
@@ -142,7 +141,7 @@ impl Qcow2 {
 
     fn decode_cluster(
         &self,
-        (decoder, input, output): &mut (Decoder, Vec<u8>, Vec<u8>),
+        (decoder, input, output): &mut (Decoder, IoBuf, IoBuf),
         at: CompressedRef,
         buf: &mut [u8],
         within: u64,
@@ -152,7 +151,7 @@ impl Qcow2 {
         let decoded = if buf.len() == cluster {
             decoder.decode(self.compression(), input, buf)
         } else {
-            memory::resize(output, cluster, 0)?;
+            output.room(cluster)?;
             decoder.decode(self.compression(), input, output).map(|()| {
                 let from = output.get(within as usize..).unwrap_or_default();
                 for (to, from) in buf.iter_mut().zip(from) {

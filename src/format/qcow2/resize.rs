@@ -167,17 +167,15 @@ impl Qcow2 {
             .inspect_err(|_| self.free_unused(first, clusters))?;
         let _one = self.pass.lock();
         let mut l1 = self.l1.write();
-        let mut bytes: Vec<u8> = (0..old_count)
-            .flat_map(|index| l1.get(index).to_bytes())
-            .collect();
-        memory::resize(
-            &mut bytes,
-            (clusters * self.layout.cluster_size()) as usize,
-            0,
-        )
-        .and_then(|()| self.storage.write_at(&bytes, offset))
-        .and_then(|()| self.barrier())
-        .inspect_err(|_| self.free_unused(first, clusters))?;
+        memory::zeroed((clusters * self.layout.cluster_size()) as usize)
+            .and_then(|mut bytes| {
+                for (index, word) in (0..old_count).zip(bytes.chunks_exact_mut(8)) {
+                    word.copy_from_slice(&l1.get(index).to_bytes());
+                }
+                self.storage.write_at(&bytes, offset)
+            })
+            .and_then(|()| self.barrier())
+            .inspect_err(|_| self.free_unused(first, clusters))?;
         let moved = self
             .update_header(|header| {
                 header.l1_offset = offset;

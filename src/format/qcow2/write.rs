@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::error::Result;
 use crate::extent::StorageSlot;
 use crate::format::Below;
-use crate::memory;
+use crate::memory::{self, IoBuf};
 
 use super::cache::Slice;
 use super::disk::{Geometry, L2Entry, L2Kind, SubclusterBitmap};
@@ -436,5 +436,5 @@ enum Around {
     /// A run of zeroes, written as such.
     Zeroes,
     /// These bytes.
-    Bytes(Vec<u8>),
+    Bytes(IoBuf),
 }

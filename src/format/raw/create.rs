@@ -8,7 +8,7 @@ use crate::extent::StorageSlot;
 use crate::format::traits::Encoder;
 use crate::format::{Blank, Bulk, CreateContext, CreateParams};
 use crate::format::{Contents, Measured};
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, write_fresh};
 
@@ -140,7 +140,7 @@ impl Bulk for RawBulk {
         }
     }
 
-    fn encode(&self, _scratch: &mut Encoder, _unit: &[u8], _out: &mut Vec<u8>) -> Result<bool> {
+    fn encode(&self, _scratch: &mut Encoder, _unit: &[u8], _out: &mut IoBuf) -> Result<bool> {
         Err(no_compression())
     }
 

@@ -9,7 +9,7 @@ use super::{SECTOR, read_failed, status_failed};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::job::{Job, JobControl, without_signals};
-use crate::memory;
+use crate::memory::IoBuf;
 use crate::ops::zero::is_zero;
 
 /// Bytes read at a time from each image, at least.
@@ -90,7 +90,7 @@ impl Shared<'_> {
     /// # Errors
     /// Of `between`, which is called between pieces. The other threads stop too then.
     fn work(&self, mut between: impl FnMut() -> Result<()>) -> Result<()> {
-        let mut buffers = [Vec::new(), Vec::new()];
+        let mut buffers = [IoBuf::new(), IoBuf::new()];
         while let Some(piece) = self.take() {
             if let Err((offset, error)) = self.compare(&piece, &mut buffers) {
                 self.record(offset, error);
@@ -126,7 +126,7 @@ impl Shared<'_> {
     }
 
     /// Compares one piece; the error is the event and its offset.
-    fn compare(&self, piece: &Piece, buffers: &mut [Vec<u8>; 2]) -> Result<(), (u64, Result<u64>)> {
+    fn compare(&self, piece: &Piece, buffers: &mut [IoBuf; 2]) -> Result<(), (u64, Result<u64>)> {
         let differs = |at: usize| {
             let offset = piece.start + at as u64;
             Err((offset, Ok(offset)))
@@ -162,16 +162,15 @@ impl Shared<'_> {
         &self,
         side: usize,
         piece: &Piece,
-        buffer: &'b mut Vec<u8>,
+        buffer: &'b mut IoBuf,
     ) -> Result<&'b [u8], (u64, Result<u64>)> {
         let image = self.images[side];
         let fail = |(offset, error)| (offset, Err(read_failed(image, offset, error)));
         // A piece is never longer than the largest chunk.
         let len = usize::try_from(piece.len.min(MAX_CHUNK)).unwrap_or(0);
-        if buffer.len() < len {
-            memory::resize(buffer, len, 0).map_err(|error| fail((piece.start, error)))?;
-        }
-        let buf = &mut buffer[..len];
+        let buf = buffer
+            .room(len)
+            .map_err(|error| fail((piece.start, error)))?;
         match image.read_at(buf, piece.start) {
             Ok(()) => Ok(buf),
             Err(error) => Err(fail(first_failure(image, buf, piece.start, error))),

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::codec::Encoder;
 use crate::error::Result;
+use crate::memory::IoBuf;
 use crate::ops::zero::is_zero;
 
 use super::buffer::Buffer;
@@ -36,7 +37,7 @@ pub(super) struct Preparer<'a> {
     /// Plain bytes of a chunk that is being compressed.
     plain: Buffer,
     /// One compressed unit.
-    unit: Vec<u8>,
+    unit: IoBuf,
     classes: Vec<Class>,
 }
 
@@ -54,7 +55,7 @@ impl<'a> Preparer<'a> {
             shape,
             encoder: Encoder::default(),
             plain: Buffer::new(shape.chunk as usize),
-            unit: Vec::new(),
+            unit: IoBuf::new(),
             classes: Vec::new(),
         }
     }
@@ -277,7 +278,7 @@ impl<'a> Preparer<'a> {
             self.unit.clear();
             let shrunk = self.sink.encode(&mut self.encoder, unit, &mut self.unit)?;
             let at = prepared.used;
-            let bytes = if shrunk { self.unit.as_slice() } else { unit };
+            let bytes = if shrunk { &self.unit } else { unit };
             let room = prepared.buf.room(at, bytes.len())?;
             room.copy_from_slice(bytes);
             prepared.used += bytes.len();

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::format::Bulk;
 use crate::image::Image;
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::storage::{CopyOutcome, Storage, ZeroFlags};
 
 use super::offload::Offload;
@@ -31,7 +31,7 @@ pub(super) struct Place {
 /// A target.
 pub(super) trait Sink: Sync {
     /// Compresses one unit; false where it does not shrink.
-    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool>;
+    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool>;
 
     /// Reserves space. Called in guest order, one call at a time.
     fn place(&self, prepared: &mut Prepared) -> Result<()>;
@@ -142,7 +142,7 @@ impl BulkSink<'_> {
 }
 
 impl Sink for BulkSink<'_> {
-    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool> {
         self.bulk.encode(encoder, unit, out)
     }
 
@@ -282,7 +282,7 @@ pub(super) struct GrowingSink<'a> {
 }
 
 impl Sink for GrowingSink<'_> {
-    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool> {
         self.bulk.encode(encoder, unit, out)
     }
 
@@ -328,7 +328,7 @@ pub(super) struct ImageSink<'a> {
 }
 
 impl Sink for ImageSink<'_> {
-    fn encode(&self, _encoder: &mut Encoder, _unit: &[u8], _out: &mut Vec<u8>) -> Result<bool> {
+    fn encode(&self, _encoder: &mut Encoder, _unit: &[u8], _out: &mut IoBuf) -> Result<bool> {
         Err(Error::new(
             ErrorKind::Internal,
             "An existing image compresses its units itself",

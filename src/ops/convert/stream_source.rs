@@ -10,7 +10,7 @@ use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{Probe, raw};
 use crate::job::{Job, JobControl};
 use crate::location::Node;
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::policy::OpenPolicy;
 use crate::size::round_up_sector;
 use crate::storage::stream::{Direction, Stream, is_stream};
@@ -49,15 +49,17 @@ pub(super) struct StreamSource {
 #[derive(Default)]
 struct State {
     /// Read already, of the part to be copied.
-    ahead: Vec<u8>,
+    ahead: IoBuf,
+    /// So much of it was handed on.
+    used: usize,
     taken: u64,
     ended: bool,
 }
 
 #[derive(Default)]
 struct Pieces {
-    ready: Vec<(u64, Vec<u8>)>,
-    spare: Vec<Vec<u8>>,
+    ready: Vec<(u64, IoBuf)>,
+    spare: Vec<IoBuf>,
 }
 
 /// The stream that a request reads, if its source is one. Skips what is to be skipped.
@@ -147,13 +149,11 @@ impl StreamSource {
             refuse_image(&stream, &ahead)?;
         }
         let in_head = window.skip.min(got as u64);
-        ahead.drain(..in_head as usize);
         let mut skipped = in_head;
-        let mut buf = Vec::new();
+        let mut buf = IoBuf::new();
         while skipped < window.skip {
             let len = (window.skip - skipped).min(SKIP_CHUNK);
-            memory::resize(&mut buf, len as usize, 0)?;
-            let got = stream.read(&mut buf, &|| control.checkpoint())?;
+            let got = stream.read(buf.room(len as usize)?, &|| control.checkpoint())?;
             if (got as u64) < len {
                 return Err(cannot_skip());
             }
@@ -167,6 +167,7 @@ impl StreamSource {
             max_size: policy.max_virtual_size,
             state: Mutex::new(State {
                 ahead,
+                used: in_head as usize,
                 ..State::default()
             }),
             pieces: Mutex::default(),
@@ -196,9 +197,7 @@ impl StreamSource {
         let wanted = len.min(self.most() - state.taken);
         if !state.ended && wanted > 0 {
             let mut piece = self.pieces.lock().spare.pop().unwrap_or_default();
-            piece.clear();
-            memory::resize(&mut piece, wanted as usize, 0)?;
-            let got = self.read(&mut state, &mut piece)?;
+            let got = self.read(&mut state, piece.room(wanted as usize)?)?;
             if got < wanted {
                 self.end(&mut state, got)?;
             }
@@ -220,7 +219,7 @@ impl StreamSource {
                     None => round_up_sector(got).unwrap_or(got),
                 };
                 piece.truncate(got as usize);
-                memory::resize(&mut piece, whole as usize, 0)?;
+                piece.resize(whole as usize)?;
                 self.pieces.lock().ready.push((offset, piece));
                 return Ok(Fetched::Data(whole));
             }
@@ -233,10 +232,11 @@ impl StreamSource {
     }
 
     fn read(&self, state: &mut State, buf: &mut [u8]) -> Result<u64> {
-        let head = state.ahead.len().min(buf.len());
+        let ahead = &state.ahead[state.used..];
+        let head = ahead.len().min(buf.len());
         let (first, rest) = buf.split_at_mut(head);
-        first.copy_from_slice(&state.ahead[..head]);
-        state.ahead.drain(..head);
+        first.copy_from_slice(&ahead[..head]);
+        state.used += head;
         let got = self.stream.read(rest, &|| self.control.checkpoint())?;
         Ok((head + got) as u64)
     }

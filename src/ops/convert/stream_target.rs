@@ -6,6 +6,7 @@ use crate::format::raw;
 use crate::image::fd_id;
 use crate::job::{Job, JobControl};
 use crate::location::Node;
+use crate::memory::IoBuf;
 use crate::storage::Durability;
 use crate::storage::stream::{Direction, Stream, is_stream};
 
@@ -90,7 +91,7 @@ struct StreamSink<'a> {
 }
 
 impl Sink for StreamSink<'_> {
-    fn encode(&self, _encoder: &mut Encoder, _unit: &[u8], _out: &mut Vec<u8>) -> Result<bool> {
+    fn encode(&self, _encoder: &mut Encoder, _unit: &[u8], _out: &mut IoBuf) -> Result<bool> {
         Err(Error::new(
             ErrorKind::Internal,
             "A stream takes no compressed units",

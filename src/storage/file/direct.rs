@@ -3,8 +3,6 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::FileStorage;
 use super::ranges::{LentRange, RangeGuard, Ranges};
 use crate::storage::traits::Limits;
@@ -13,15 +11,12 @@ use crate::sys::{AlignedBuf, falloc, rw};
 
 /// The size of a bounce buffer, and so of one bounced request.
 const BOUNCE: usize = 1 << 20;
-/// Bounce buffers kept for reuse.
-const KEPT: usize = 4;
 
 /// What a file that is open with O_DIRECT needs.
 #[derive(Debug)]
 pub(super) struct Direct {
     align: DioAlign,
     ranges: Arc<Ranges>,
-    pool: Mutex<Vec<AlignedBuf>>,
 }
 
 impl Direct {
@@ -29,7 +24,6 @@ impl Direct {
         Self {
             align,
             ranges: Arc::default(),
-            pool: Mutex::default(),
         }
     }
 
@@ -79,20 +73,9 @@ impl Direct {
         run: impl FnOnce(&mut [u8]) -> io::Result<T>,
     ) -> io::Result<T> {
         let size = BOUNCE.min(usize::try_from(self.up(len)).unwrap_or(BOUNCE));
-        let pooled = (size == BOUNCE).then(|| self.pool.lock().pop()).flatten();
         let memory = self.align.memory.max(self.align.offset).max(4096) as usize;
-        let mut buf = match pooled {
-            Some(buf) => buf,
-            None => AlignedBuf::zeroed(size, memory)?,
-        };
-        let result = run(&mut buf[..size]);
-        if size == BOUNCE {
-            let mut pool = self.pool.lock();
-            if pool.len() < KEPT {
-                pool.push(buf);
-            }
-        }
-        result
+        let mut buf = AlignedBuf::zeroed(size, memory)?;
+        run(&mut buf[..size])
     }
 
     /// Fills `buf`; returns the bytes read, fewer only at the end of the file.

@@ -15,7 +15,7 @@ use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::Qcow2;
 use crate::job::Job;
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::storage::Preallocation;
 
 use super::ALL;
@@ -126,7 +126,7 @@ impl Qcow2 {
     }
 
     /// A refcount block as it is on disk; None where there is none.
-    fn old_block(&self, alloc: &Alloc, index: u64) -> Result<Option<Vec<u8>>> {
+    fn old_block(&self, alloc: &Alloc, index: u64) -> Result<Option<IoBuf>> {
         let offset = alloc.block(index);
         if offset == 0 {
             return Ok(None);
@@ -150,7 +150,7 @@ impl Qcow2 {
             old.refcount_block_entries(),
             new.geometry.refcount_block_entries(),
         );
-        let mut held: Option<(u64, Option<Vec<u8>>)> = None;
+        let mut held: Option<(u64, Option<IoBuf>)> = None;
         let mut block = memory::zeroed(cluster as usize)?;
         let mut table = Vec::new();
         for (index, place) in new.blocks().enumerate() {

@@ -12,6 +12,7 @@ use crate::format::qcow2::disk::{
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::snapshot::{By, Place};
 use crate::format::qcow2::state::Qcow2;
+use crate::memory;
 use crate::storage::Durability;
 
 use super::bits;
@@ -197,7 +198,7 @@ impl Qcow2 {
         if !is_new {
             moved.leave(self.table_clusters(&known.entry));
         }
-        let place = self.write_area(table.iter().flat_map(|entry| entry.to_bytes()).collect())?;
+        let place = self.write_area(memory::bytes_of(table.iter().map(|entry| entry.0))?)?;
         moved.fresh.push(place);
         known.entry.table_offset = place.offset;
         known.entry.table_entries = table.len() as u32;
@@ -217,7 +218,7 @@ impl Qcow2 {
     ) -> Result<BitmapTableEntry> {
         let granularity = u32::from(granularity_bits);
         let before = self.bitmap_bytes(old)?;
-        let mut bytes = before.clone();
+        let mut bytes = memory::copied(&before)?;
         let all = bytes.len() as u64 * 8;
         if let Some(valid) = valid {
             bits::clear(&mut bytes, valid.div_ceil(1 << granularity)..all);
@@ -232,7 +233,7 @@ impl Qcow2 {
         if bits::find(&bytes, 0..count, false) == count {
             return Ok(BitmapTableEntry::ONES);
         }
-        if bytes == before && old.offset() != 0 {
+        if *bytes == *before && old.offset() != 0 {
             return Ok(old);
         }
         let place = self.write_area(bytes)?;

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{BitmapEntry, BitmapTableEntry};
 use crate::format::qcow2::open::read_table;
 use crate::format::qcow2::state::Qcow2;
-use crate::memory;
+use crate::memory::{self, IoBuf};
 
 use super::bits;
 use super::record::Record;
@@ -65,9 +65,10 @@ impl Qcow2 {
     }
 
     /// The bytes of the bits that a table entry stands for.
-    pub(super) fn bitmap_bytes(&self, entry: BitmapTableEntry) -> Result<Vec<u8>> {
+    pub(super) fn bitmap_bytes(&self, entry: BitmapTableEntry) -> Result<IoBuf> {
         let fill = if entry.all_ones() { 0xff } else { 0 };
-        let mut bytes = memory::filled(self.layout.cluster_size() as usize, fill)?;
+        let mut bytes = memory::zeroed(self.layout.cluster_size() as usize)?;
+        bytes.fill(fill);
         if entry.offset() != 0 {
             self.storage.read_at(&mut bytes, entry.offset())?;
         }

@@ -1,7 +1,7 @@
 //! Contiguous table writes gathered into large ones.
 
 use crate::error::Result;
-use crate::memory;
+use crate::memory::IoBuf;
 use crate::storage::Storage;
 
 /// How much is gathered, in bytes.
@@ -11,7 +11,7 @@ const BATCH_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Batch {
     offset: u64,
-    bytes: Vec<u8>,
+    bytes: IoBuf,
     limit: usize,
 }
 
@@ -20,7 +20,7 @@ impl Batch {
     pub fn new(unit: u64) -> Self {
         Self {
             offset: 0,
-            bytes: Vec::new(),
+            bytes: IoBuf::new(),
             limit: BATCH_BYTES.max(unit) as usize,
         }
     }
@@ -35,9 +35,7 @@ impl Batch {
             self.flush(out)?;
             self.offset = offset;
         }
-        memory::reserve(&mut self.bytes, piece.len())?;
-        self.bytes.extend_from_slice(piece);
-        Ok(())
+        self.bytes.extend_from_slice(piece)
     }
 
     /// Writes what waits.

@@ -23,7 +23,7 @@ use crate::format::qcow2::disk::{
     CryptoExtension, Extension, Geometry, ImageHeader, L2Entry, SubclusterBitmap,
 };
 use crate::format::traits::{Blank, Encoder};
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::secret::Secret;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, write_fresh};
@@ -315,7 +315,7 @@ impl Bulk for Qcow2Bulk {
         }
     }
 
-    fn encode(&self, scratch: &mut Encoder, unit: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+    fn encode(&self, scratch: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool> {
         let size = self.geometry.cluster_size() as usize;
         if self.data.is_some() || self.cipher.is_some() {
             return Err(no_compression());

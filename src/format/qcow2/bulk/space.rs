@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{Geometry, MAX_REFTABLE_BYTES};
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
 
 use super::batch::Batch;
@@ -20,10 +20,10 @@ pub(super) struct HostSpace {
     /// The next free cluster.
     next: u64,
     /// The open refcount block and its index in the refcount table.
-    block: Vec<u8>,
+    block: IoBuf,
     block_index: u64,
     /// Complete blocks before it that have no place yet: they get one where no run is broken.
-    closed: VecDeque<Vec<u8>>,
+    closed: VecDeque<IoBuf>,
     /// Offsets of the blocks before those.
     written: Vec<u64>,
 }
@@ -145,7 +145,7 @@ impl HostSpace {
             place += 1;
         }
         let mut table = memory::bytes_of(self.written.iter().copied())?;
-        memory::resize(&mut table, (layout.reftable_clusters * cluster) as usize, 0)?;
+        table.resize((layout.reftable_clusters * cluster) as usize)?;
         batch.flush(out)?;
         let reftable_offset = self.next * cluster;
         out.write_at(&table, reftable_offset)?;

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, SubclusterBitmap};
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
 
 use super::batch::Batch;
@@ -25,7 +25,7 @@ pub(super) struct Tables {
     l1: Vec<u64>,
     /// The index of the open table, and its bytes.
     open: Option<usize>,
-    bytes: Vec<u8>,
+    bytes: IoBuf,
     batch: Batch,
     linear: Option<Linear>,
 }
@@ -141,7 +141,7 @@ impl Tables {
     ///
     /// # Errors
     /// Where there is no memory.
-    pub fn l1_bytes(&self) -> Result<Vec<u8>> {
+    pub fn l1_bytes(&self) -> Result<IoBuf> {
         let entry = |&offset: &u64| L1Entry::new(offset, offset != 0).0;
         memory::bytes_of(self.l1.iter().map(entry))
     }

@@ -7,7 +7,7 @@ use crate::format::qcow2::disk::{
     Autoclear, BitmapEntry, BitmapTableEntry, BitmapsExtension, Extension, ImageHeader,
     read_bitmap_directory,
 };
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::storage::{Durability, Storage};
 
 use super::report::Findings;
@@ -219,7 +219,7 @@ fn read_directory(
     let mut bytes = memory::zeroed(len as usize)?;
     layout.storage.read_at(&mut bytes, offset)?;
     let mut entries = Vec::new();
-    let mut rest = bytes.as_slice();
+    let mut rest: &[u8] = &bytes;
     while !rest.is_empty() {
         let Some((entry, len)) = BitmapEntry::from_bytes(rest) else {
             return Ok(None);
@@ -239,11 +239,11 @@ fn for_table(
     let bytes = u64::from(bitmap.table_entries) * 8;
     let there = layout.file_len.saturating_sub(bitmap.table_offset);
     let bytes = bytes.min(there.next_multiple_of(8));
-    let mut piece = Vec::new();
+    let mut piece = IoBuf::new();
     let mut at = 0;
     while at < bytes {
         let len = (bytes - at).min(PIECE);
-        memory::resize(&mut piece, len as usize, 0)?;
+        piece.room(len as usize)?;
         layout
             .storage
             .read_at(&mut piece, bitmap.table_offset + at)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::error::Result;
 use crate::format::RepairMode;
 use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind};
+use crate::memory::IoBuf;
 
 use super::counts::Counts;
 use super::report::Findings;
@@ -347,7 +348,7 @@ pub(super) fn copied_flags(
     mut flags: Option<&mut Flags<'_>>,
 ) -> Result<()> {
     let geometry = layout.geometry;
-    let mut buffer = Vec::new();
+    let mut buffer = IoBuf::new();
     // Without a refcount that can be read there is nothing to hold the flags against.
     let mut blind = false;
     layout.for_l1(l1_offset, l1_entries, |found| {

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{Geometry, Header, ImageHeader};
 use crate::format::{CheckReport, RepairMode};
 use crate::job::Job;
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::storage::{Durability, Storage};
 
 use super::bitmaps::Bitmaps;
@@ -354,7 +354,7 @@ struct Blocks<'a> {
     storage: &'a dyn Storage,
     stored: StoredRefcounts<'a>,
     geometry: Geometry,
-    held: Option<(u64, Vec<u8>)>,
+    held: Option<(u64, IoBuf)>,
 }
 
 impl<'a> Blocks<'a> {

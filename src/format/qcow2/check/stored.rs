@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::disk::{Geometry, Header, MAX_REFTABLE_BYTES, RefcountTableEntry};
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
 
 /// Memory for refcount blocks, in bytes.
@@ -15,7 +15,7 @@ pub(super) struct StoredRefcounts<'a> {
     geometry: Geometry,
     table: Vec<RefcountTableEntry>,
     /// Directly mapped: block index and bytes.
-    slots: Vec<Option<(u64, Vec<u8>)>>,
+    slots: Vec<Option<(u64, IoBuf)>>,
 }
 
 impl<'a> StoredRefcounts<'a> {
@@ -81,7 +81,7 @@ impl<'a> StoredRefcounts<'a> {
             self.storage.read_at(&mut block, offset)?;
             *slot = Some((index, block));
         }
-        Ok(slot.as_ref().map(|(_, block)| block.as_slice()))
+        Ok(slot.as_ref().map(|(_, block)| &**block))
     }
 
     /// The refcount of a cluster.

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind, SubclusterBitmap};
-use crate::memory;
+use crate::memory::IoBuf;
 use crate::storage::Storage;
 
 use super::counts::Counts;
@@ -54,11 +54,11 @@ impl Layout<'_> {
     ) -> Result<()> {
         let there = self.file_len.saturating_sub(offset);
         let bytes = (u64::from(entries) * 8).min(there.next_multiple_of(8));
-        let mut piece = Vec::new();
+        let mut piece = IoBuf::new();
         let mut at = 0;
         while at < bytes {
             let len = (bytes - at).min(L1_PIECE);
-            memory::resize(&mut piece, len as usize, 0)?;
+            piece.room(len as usize)?;
             self.storage.read_at(&mut piece, offset + at)?;
             let first = (at / 8) as u32;
             let found: Vec<_> = piece
@@ -80,7 +80,7 @@ impl Layout<'_> {
     pub fn for_l2(
         &self,
         entries: &[(u32, L1Entry)],
-        buffer: &mut Vec<u8>,
+        buffer: &mut IoBuf,
         mut visit: impl FnMut(u32, L1Entry, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let cluster = self.geometry.cluster_size();
@@ -97,7 +97,7 @@ impl Layout<'_> {
                 })
                 .count()
                 .max(1);
-            memory::resize(buffer, run * cluster as usize, 0)?;
+            buffer.room(run * cluster as usize)?;
             self.storage.read_at(buffer, start)?;
             let (now, later) = rest.split_at(run);
             for ((index, entry), table) in now.iter().zip(buffer.chunks_exact(cluster as usize)) {
@@ -122,7 +122,7 @@ pub(super) struct Walker<'a, 'b> {
     pub mend: Mend,
     max: u64,
     visited: u64,
-    buffer: Vec<u8>,
+    buffer: IoBuf,
 }
 
 impl<'a, 'b> Walker<'a, 'b> {
@@ -137,7 +137,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             mend: Mend::default(),
             max: layout.geometry.refcount_width().max(),
             visited: 0,
-            buffer: Vec::new(),
+            buffer: IoBuf::new(),
         }
     }
 

@@ -50,17 +50,19 @@ impl Qcow2 {
     }
 
     /// Writes bytes, padded to whole clusters, to newly allocated ones.
-    pub(in crate::format::qcow2) fn write_area(&self, mut bytes: Vec<u8>) -> Result<Place> {
+    pub(in crate::format::qcow2) fn write_area(&self, bytes: impl AsRef<[u8]>) -> Result<Place> {
+        let bytes = bytes.as_ref();
         if bytes.is_empty() {
             return Ok(Place::default());
         }
         let cluster = self.layout.cluster_size();
         let clusters = self.layout.clusters_for(bytes.len() as u64);
-        memory::resize(&mut bytes, (clusters * cluster) as usize, 0)?;
+        let mut padded = memory::copied(bytes)?;
+        padded.resize((clusters * cluster) as usize)?;
         let first = self.alloc_contiguous(clusters)?;
         let offset = first << self.layout.cluster_bits();
         self.cache.invalidate(offset, clusters * cluster);
-        if let Err(error) = self.storage.write_at(&bytes, offset) {
+        if let Err(error) = self.storage.write_at(&padded, offset) {
             self.free_unused(first, clusters);
             return Err(error);
         }
