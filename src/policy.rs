@@ -106,7 +106,10 @@ pub struct OpenPolicy {
     pub probing: Probing,
     /// Whether files that the image names may be opened.
     pub implicit_files: ImplicitFiles,
-    /// Whether a name inside an image may be `json:{…}` or `protocol:…` rather than a plain file name.
+    /// Whether a backing file's name inside an image may be `json:{…}` or `protocol:…` rather than a plain
+    /// file name, which the names of data files and extents always are. Whatever the policy, what a
+    /// name inside an image leads to must be a regular file or a block device, none of procfs or
+    /// its like, and not reached through what a process has open (`/dev/fd/N`).
     pub implicit_protocols: bool,
     /// The largest number of images in a chain.
     pub max_chain_depth: u32,

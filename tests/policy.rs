@@ -7,6 +7,7 @@ mod build;
 mod common;
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -218,6 +219,130 @@ fn names_inside_images_are_plain_unless_the_policy_says_otherwise() {
             "does not allow",
         );
     }
+}
+
+/// A qcow2 image whose data file has this name.
+fn with_data_file(dir: &Dir, name: &str) {
+    let data = format!("data_file={}", dir.str("own.raw"));
+    let args = ["create", "-q", "-f", "qcow2", "-o", &data, "t.qcow2", "64k"];
+    dir.qemu_img_ok(&args);
+    dir.qemu_io("qcow2", "t.qcow2", &["write -P 7 0 64k"]);
+    let option = format!("data_file={}", name.replace(',', ",,"));
+    dir.qemu_img_ok(&["amend", "-o", &option, "t.qcow2"]);
+}
+
+#[test]
+fn the_name_of_a_data_file_is_always_plain() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("secret"), vec![1; 65536]).expect("a file");
+    let secret = dir.str("secret");
+    for name in [
+        format!(
+            "json:{{\"driver\":\"raw\",\"file\":{{\"driver\":\"file\",\"filename\":\"{secret}\"}}}}"
+        ),
+        format!("file:{secret}"),
+        "null-co://".to_owned(),
+        "host_device:/dev/null".to_owned(),
+        "nbd:localhost:1".to_owned(),
+    ] {
+        with_data_file(&dir, &name);
+        for writable in [false, true] {
+            let opened = open(&dir, "t.qcow2", None, writable, OpenPolicy::permissive());
+            let text = format!("Could not open '{name}': No such file or directory");
+            refused(opened, ErrorKind::NotFound, &text);
+        }
+        for line in [
+            "convert -O raw t.qcow2 o",
+            "map t.qcow2",
+            "resize t.qcow2 128k",
+        ] {
+            let ran = tool(&dir, line);
+            assert_eq!(ran.code, 1, "{line}: {ran:?}");
+            assert!(ran.err.contains("No such file or directory"), "{ran:?}");
+        }
+        // What it says is still shown.
+        let info = tool(&dir, "info --output=json t.qcow2");
+        assert!(info.out.contains(&name.replace('"', "\\\"")), "{info:?}");
+    }
+    // A file of such a name is that file.
+    std::fs::write(dir.path("secret:x"), vec![2; 65536]).expect("a file");
+    with_data_file(&dir, &dir.str("secret:x"));
+    let image = open(&dir, "t.qcow2", None, false, OpenPolicy::permissive()).expect("its file");
+    let mut byte = [0];
+    image.read_at(&mut byte, 0).expect("a byte");
+    assert_eq!(byte, [2]);
+}
+
+/// What no image may name: the process's own secrets, and what hangs or changes when it is opened.
+#[test]
+fn what_an_image_names_is_a_file_or_a_block_device() {
+    let dir = Dir::new();
+    let made = Command::new("mkfifo").arg(dir.path("fifo")).status();
+    assert!(made.expect("mkfifo").success());
+    let kept = std::fs::File::create_new(dir.path("kept")).expect("a file");
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&kept);
+    let names = [
+        "/proc/self/environ".to_owned(),
+        "/proc/self/cmdline".to_owned(),
+        "/proc/self/mem".to_owned(),
+        "/dev/null".to_owned(),
+        "/dev/zero".to_owned(),
+        format!("/dev/fd/{fd}"),
+        format!("/proc/self/fd/{fd}"),
+        dir.str("fifo"),
+        dir.root().display().to_string(),
+    ];
+    let ask: Arc<platter::policy::AskFn> = Arc::new(|file: &platter::policy::ImplicitFile<'_>| {
+        // A callback that does no more than to open the name.
+        let path = file.path.expect("a path");
+        let opened = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path);
+        Ok(ImplicitAnswer::Fd(opened.expect("an open file").into()))
+    });
+    let asking = permissive(|p| p.implicit_files = ImplicitFiles::Ask(ask));
+    let kind = ErrorKind::Invalid;
+    for name in &names {
+        with_data_file(&dir, name);
+        for writable in [false, true] {
+            let opened = open(&dir, "t.qcow2", None, writable, OpenPolicy::permissive());
+            refused(opened, kind, "regular file");
+        }
+        make(
+            &dir,
+            &format!("create -q -f qcow2 -u -b {name} -F raw b.qcow2 1M"),
+        );
+        let opened = open(&dir, "b.qcow2", None, false, OpenPolicy::permissive());
+        refused(opened, kind, "regular file");
+        let tree = format!(
+            "json:{{\"driver\":\"raw\",\"file\":{{\"driver\":\"raw\",\"file\":{{\"filename\":\"{name}\"}}}}}}"
+        );
+        dir.qemu_img_ok(&[
+            "create", "-q", "-f", "qcow2", "-u", "-b", &tree, "-F", "raw", "j.qcow2", "1M",
+        ]);
+        let opened = open(&dir, "j.qcow2", None, false, OpenPolicy::permissive());
+        refused(opened, kind, "regular file");
+        if !name.contains("/fd/") {
+            // There the caller's answer is the file itself.
+            let opened = open(&dir, "b.qcow2", None, false, asking.clone());
+            refused(opened, kind, "regular file");
+        }
+    }
+    // Who gives the name by an option of one's own decides.
+    let own = "convert -O raw --image-opts driver=qcow2,file.filename=b.qcow2,backing.driver=raw,\
+               backing.file.filename=/dev/null o";
+    assert_eq!(tool(&dir, own).code, 0);
+    let own = "json:{\"driver\":\"qcow2\",\"file\":{\"filename\":\"t.qcow2\"},\"data-file\":{\"filename\":\"/proc/self/environ\"}}";
+    let ran = tool(&dir, &format!("convert -O raw {own} o"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    // Its length is 0: so nothing of it is there.
+    assert!(
+        std::fs::read(dir.path("o"))
+            .expect("a copy")
+            .iter()
+            .all(|byte| *byte == 0)
+    );
 }
 
 #[test]

@@ -293,8 +293,11 @@ fn answered(answer: c_int, fd: c_int) -> Result<ImplicitAnswer> {
     }
 }
 
-/// Sets whether a name inside an image may be `json:{…}` or `protocol:…` rather than a plain file
-/// name. `flags` must be 0.
+/// Sets whether the name of a backing file inside an image may be `json:{…}` or `protocol:…` rather
+/// than a plain file name; names of data files and extents are always plain. Whatever the policy, what
+/// such a name leads to must be a regular file or a block device, none of procfs or its like, and not
+/// reached through what a process has open (`/dev/fd/N`): else opening fails with INVALID. `flags`
+/// must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]

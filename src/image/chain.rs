@@ -26,6 +26,8 @@ pub(super) struct Start {
     pub(super) plan: Plan,
     /// Its file, if that is open already.
     pub(super) opened: Option<Opened>,
+    /// An image names it, not the user.
+    pub(super) named_by_image: bool,
 }
 
 impl Start {
@@ -35,6 +37,7 @@ impl Start {
             location: location.clone(),
             plan,
             opened: None,
+            named_by_image: false,
         }
     }
 }
@@ -151,7 +154,10 @@ impl Image {
             let text: OsString = json_name(&tree).into();
             let location = Location::from_tree(text, tree.clone());
             let plan = Plan::of_backing(tree, None, format)?;
-            return Ok(Start::new(&location, plan));
+            return Ok(Start {
+                named_by_image: self.named_by_image,
+                ..Start::new(&location, plan)
+            });
         };
         let role = ImplicitRole::Backing;
         let name = self.format.backing_path();
@@ -172,6 +178,7 @@ impl Image {
             location,
             plan,
             opened,
+            named_by_image: true,
         })
     }
 

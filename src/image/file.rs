@@ -24,7 +24,7 @@ pub fn open_file(
                 "Only a file can be inspected, not an image inside another",
             ));
         };
-        let opened = host::open(file, false, options)?;
+        let opened = host::open(file, false, false, options)?;
         let bare = matches!(plan.source, Source::Bare(_));
         let format = if bare {
             Some("raw".to_owned())

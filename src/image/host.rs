@@ -57,9 +57,15 @@ impl Opened {
 ///
 /// # Errors
 /// Of the protocol.
-pub(super) fn open(host: &HostFile, writable: bool, options: &OpenOptions) -> Result<Opened> {
+pub(super) fn open(
+    host: &HostFile,
+    writable: bool,
+    named_by_image: bool,
+    options: &OpenOptions,
+) -> Result<Opened> {
     let how = StorageOpen {
         writable,
+        named_by_image,
         cache: host.common.cache(options.cache),
         ..StorageOpen::default()
     };

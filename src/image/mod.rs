@@ -115,6 +115,8 @@ pub struct Image {
     backing: Backing,
     /// Where the user said that the layer below is.
     below: BackingPlan,
+    /// Another image names this one, not the user.
+    named_by_image: bool,
     warnings: Vec<String>,
     writable: bool,
     settings: Settings,

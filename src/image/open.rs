@@ -31,6 +31,8 @@ pub(super) struct Context<'a> {
     pub(super) trail: &'a Trail<'a>,
     /// Take no lock that excludes others.
     pub(super) force_share: bool,
+    /// The name of the layer, or of the file, comes from an image.
+    pub(super) named_by_image: bool,
 }
 
 impl Context<'_> {
@@ -81,18 +83,20 @@ pub(super) fn open_layer(
     trail: &mut Trail<'_>,
 ) -> Result<Image> {
     check_access(&start.plan, options)?;
-    let opened = match start.opened {
+    let mut start = start;
+    let opened = match start.opened.take() {
         Some(opened) => opened,
         None => {
             let context = Context {
                 options,
                 trail,
                 force_share: options.force_share || start.plan.common.force_share,
+                named_by_image: start.named_by_image,
             };
             open_source(&start.plan.source, options.writable, &context)?
         }
     };
-    open_over(&start.location, &start.plan, opened, options, trail)
+    open_over(&start, opened, options, trail)
 }
 
 fn check_access(plan: &Plan, options: &OpenOptions) -> Result<()> {
@@ -121,7 +125,9 @@ pub(super) fn open_source(
     context: &Context<'_>,
 ) -> Result<Opened> {
     match source {
-        Source::Host(host) | Source::Bare(host) => host::open(host, writable, context.options),
+        Source::Host(host) | Source::Bare(host) => {
+            host::open(host, writable, context.named_by_image, context.options)
+        }
         Source::Node(plan) => {
             let options = OpenOptions {
                 format: None,
@@ -133,7 +139,8 @@ pub(super) fn open_source(
                 ..context.options.clone()
             };
             // Its name is only known once it is open.
-            let start = Start::new(&Location::from_path(""), (**plan).clone());
+            let mut start = Start::new(&Location::from_path(""), (**plan).clone());
+            start.named_by_image = context.named_by_image;
             let image = open_chain(start, &options, Some(context.trail))?;
             let (base, tree) = (image.base.clone(), image.tree.clone());
             let node = Arc::new(ImageStorage::new(image));
@@ -151,12 +158,12 @@ pub(super) fn open_source(
 
 /// Opens the format over an open file.
 fn open_over(
-    location: &Location,
-    plan: &Plan,
+    start: &Start,
     opened: Opened,
     options: &OpenOptions,
     trail: &mut Trail<'_>,
 ) -> Result<Image> {
+    let (location, plan) = (&start.location, &start.plan);
     let storage = &opened.storage;
     let name = opened.base.to_string_lossy().into_owned();
     trail.step(file_id(&**storage), &name, &options.policy)?;
@@ -164,6 +171,7 @@ fn open_over(
         options,
         trail,
         force_share: options.force_share || plan.common.force_share,
+        named_by_image: start.named_by_image,
     };
     let bare = matches!(plan.source, Source::Bare(_));
     let (driver, probed) = choose_driver(plan, &**storage, options, bare)?;
@@ -224,6 +232,7 @@ fn open_over(
         node: opened.node,
         backing: Backing::None,
         below: plan.backing.clone(),
+        named_by_image: start.named_by_image,
         warnings: Vec::new(),
         writable: options.writable,
         settings: Settings {

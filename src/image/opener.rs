@@ -71,7 +71,7 @@ pub(super) fn resolve(
         ImplicitRole::Backing | ImplicitRole::Extent => base,
     };
     let full: OsString;
-    let location = if policy.implicit_protocols {
+    let location = if policy.implicit_protocols && role == ImplicitRole::Backing {
         full = resolve_name(base, name);
         Location::parse_name(&full)?
     } else {
@@ -92,6 +92,7 @@ pub(super) fn resolve(
             let open = file::FileOpen {
                 writable,
                 cache: options.cache,
+                named_by_image: true,
                 ..file::FileOpen::default()
             };
             let shown = location.display().into_owned();
@@ -121,7 +122,11 @@ impl ImageOpener<'_> {
                     role.words()
                 )));
             }
-            let options = self.context.options;
+            let context = Context {
+                named_by_image: true,
+                ..self.context
+            };
+            let options = context.options;
             let name = OsStr::new(name);
             match resolve(role, name, self.named_by, self.base, writable, options)? {
                 Named::Storage(opened) => opened,
@@ -136,7 +141,7 @@ impl ImageOpener<'_> {
                         } if options.is_empty() => source,
                         plan => Source::Node(Box::new(plan)),
                     };
-                    open_source(&source, writable, &self.context)?
+                    open_source(&source, writable, &context)?
                 }
             }
         };

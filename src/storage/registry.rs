@@ -40,6 +40,8 @@ pub struct StorageOpen {
     pub cache: CacheMode,
     /// Whether locks are taken.
     pub locking: Locking,
+    /// An image names it: see [`FileOpen::named_by_image`].
+    pub named_by_image: bool,
 }
 
 /// How to create a storage. Its options (`nocow`…) come as [`Values`].
@@ -390,6 +392,7 @@ fn file_open(driver: Option<&'static str>, how: &StorageOpen) -> FileOpen {
         cache: how.cache,
         locking: how.locking,
         driver,
+        named_by_image: how.named_by_image,
     }
 }
 

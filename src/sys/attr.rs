@@ -59,15 +59,50 @@ pub(crate) fn set_nocow(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) }).map(drop)
 }
 
-/// Whether the file is on ext4 (or a file system of its family).
-pub(crate) fn is_ext4(fd: BorrowedFd<'_>) -> bool {
+/// File systems whose files the kernel makes up when they are read: from linux/magic.h.
+const MADE_UP: [u32; 22] = [
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0x6265_6570, // configfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup 2
+    0xf97c_ff8c, // selinux
+    0x4341_5d53, // smack
+    0x5a3c_69f0, // apparmor
+    0xcafe_4a11, // bpf
+    0xde5e_81e4, // efivarfs
+    0x6165_676c, // pstore
+    0x4249_4e4d, // binfmt_misc
+    0x6e73_6673, // nsfs
+    0x5049_4446, // pidfs
+    0x5049_5045, // pipefs
+    0x534f_434b, // sockfs
+    0x0904_1934, // anonymous inodes
+    0x6573_5543, // fusectl
+    0x0765_5821, // resctrl
+];
+
+/// The type of the file system that an open file is on.
+fn file_system(fd: BorrowedFd<'_>) -> io::Result<u32> {
     let mut stat = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the call fills the struct, which lives through it, where it succeeds.
-    if check(unsafe { libc::fstatfs(fd.as_raw_fd(), stat.as_mut_ptr()) }).is_err() {
-        return false;
-    }
-    // SAFETY: filled by the call above.
-    unsafe { stat.assume_init() }.f_type == libc::EXT4_SUPER_MAGIC
+    check(unsafe { libc::fstatfs(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: filled by the call above. The magic numbers have 32 bits; where the field is signed and
+    // of that width, the cast keeps them.
+    Ok(unsafe { stat.assume_init() }.f_type as u32)
+}
+
+/// Whether the file is on ext4 (or a file system of its family).
+pub(crate) fn is_ext4(fd: BorrowedFd<'_>) -> bool {
+    file_system(fd).is_ok_and(|kind| kind == libc::EXT4_SUPER_MAGIC as u32)
+}
+
+/// Whether nothing is stored in the file: the kernel makes it up, as those of procfs and sysfs.
+pub(crate) fn is_made_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    file_system(fd).map(|kind| MADE_UP.contains(&kind))
 }
 
 /// What `fstat` says of an open file.

@@ -12,6 +12,7 @@ pub(crate) mod falloc;
 pub(crate) mod fd;
 pub(crate) mod limit;
 pub(crate) mod lock;
+pub(crate) mod open;
 mod pool;
 pub(crate) mod reopen;
 pub(crate) mod rw;

@@ -83,6 +83,7 @@ impl Fake {
             current: None,
             backing: backing.map_or(Backing::None, Backing::Open),
             below: BackingPlan::Named,
+            named_by_image: false,
             warnings: Vec::new(),
             writable: true,
             settings: Settings {

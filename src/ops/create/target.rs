@@ -400,7 +400,7 @@ impl Opener for TargetOpener<'_> {
     }
 
     fn create_named(&self, _role: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
-        self.create(&Location::for_target(name), false)
+        self.create(&Location::from_path(name), false)
     }
 
     fn policy(&self) -> &OpenPolicy {

@@ -50,7 +50,7 @@ impl FileStorage {
         };
         // Through the page cache, which direct I/O is to avoid.
         let cached = self.direct.is_none() && target.direct.is_none();
-        let regular = self.kind == Kind::Regular && target.kind == Kind::Regular;
+        let regular = self.kind == Kind::Regular && target.kind == Kind::Regular && !self.made_up;
         if !cached || !regular || self.no_copy_to.load(Ordering::Relaxed) == target.id {
             return Ok(CopyOutcome::NotPossible);
         }

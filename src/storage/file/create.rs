@@ -70,6 +70,7 @@ pub fn create(path: &Path, options: &FileCreate) -> Result<NewFile> {
         cache: options.cache,
         locking: options.locking,
         driver: None,
+        named_by_image: false,
     };
     let file = wrap(fd, name.clone(), &how)?;
     if file.kind == Kind::Regular && path.as_os_str().as_encoded_bytes().ends_with(b"/") {

@@ -9,6 +9,9 @@ use crate::sys::rw;
 
 impl FileStorage {
     pub(super) fn read_one(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if self.made_up {
+            return self.read_made_up(buf, offset);
+        }
         let done = match &self.direct {
             Some(direct) => direct.read(self, buf, offset),
             None => rw::read_full(self.fd(), buf, offset),
@@ -18,7 +21,27 @@ impl FileStorage {
         Ok(())
     }
 
+    /// Bytes past the length are not there, whatever the kernel would make up.
+    fn read_made_up(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let failed = |error| Error::io(&error);
+        let len = self.raw_len().map_err(failed)?.saturating_sub(offset);
+        let there = usize::try_from(len).map_or(buf.len(), |len| len.min(buf.len()));
+        let (inside, past) = buf.split_at_mut(there);
+        let done = rw::read_full(self.fd(), inside, offset).map_err(failed)?;
+        inside[done..].fill(0);
+        past.fill(0);
+        Ok(())
+    }
+
     pub(super) fn read_many(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        if self.made_up {
+            let mut at = offset;
+            for buf in bufs {
+                self.read_made_up(buf, at)?;
+                at += buf.len() as u64;
+            }
+            return Ok(());
+        }
         let done = match &self.direct {
             Some(direct) => direct.read_vectored(self, bufs, offset),
             None => rw::readv_full(self.fd(), bufs, offset),
@@ -35,7 +58,7 @@ impl FileStorage {
     /// Reads from the page cache alone; false where it does not hold the whole range, or where
     /// that cannot be known.
     pub(super) fn read_cached(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
-        if self.direct.is_some() || !self.can.read_now.load(Ordering::Relaxed) {
+        if self.direct.is_some() || self.made_up || !self.can.read_now.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let want: usize = bufs.iter().map(|buf| buf.len()).sum();

@@ -8,6 +8,7 @@ mod extents;
 mod io;
 mod lend;
 mod locks;
+mod named;
 mod open;
 mod ranges;
 mod resize;
@@ -51,6 +52,8 @@ pub struct FileStorage {
     fd: OwnedFd,
     name: String,
     kind: Kind,
+    /// The kernel makes the contents up, and gives more than the length says.
+    made_up: bool,
     read_only: bool,
     cache: CacheMode,
     /// The length that the process may not exceed; never of a device.
@@ -296,7 +299,8 @@ impl Storage for FileStorage {
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.fd())
+        // What the kernel makes up is read with care, so by the methods of this type alone.
+        (!self.made_up).then(|| self.fd())
     }
 
     fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>> {

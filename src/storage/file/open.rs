@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use super::direct::Direct;
 use super::extents::ExtentCache;
 use super::locks::Locks;
-use super::{Abilities, FileStorage, Kind, NEXT_ID};
+use super::{Abilities, FileStorage, Kind, NEXT_ID, named};
 use crate::error::{Error, Result};
 use crate::storage::traits::CacheMode;
 use crate::sys::dio::{self, DioAlign};
@@ -42,6 +42,9 @@ pub struct FileOpen {
     pub locking: Locking,
     /// The driver asked for: `file` or `host_device`; either when not given.
     pub driver: Option<&'static str>,
+    /// An image names the file: it must be a regular file or a block device, none that the kernel makes
+    /// up, and not reached through what a process has open.
+    pub named_by_image: bool,
 }
 
 /// Opens the file or device at `path`; paths need not be UTF-8.
@@ -55,6 +58,10 @@ pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
         return Err(Error::invalid(format!(
             "The '{driver}' block driver requires a file name"
         )));
+    }
+    if options.named_by_image {
+        let fd = named::open_named(path, options.writable, options.cache)?;
+        return wrap(fd, name, options);
     }
     let mut how = OpenOptions::new();
     how.read(true).write(options.writable);
@@ -119,7 +126,7 @@ pub(super) fn could_not_open(name: &str, error: &io::Error) -> Error {
     Error::io(error).context(format!("Could not open '{name}'"))
 }
 
-fn no_direct(name: &str) -> Error {
+pub(super) fn no_direct(name: &str) -> Error {
     Error::os(libc::EINVAL)
         .with_message("filesystem does not support O_DIRECT")
         .context(format!("Could not open '{name}'"))
@@ -141,6 +148,9 @@ fn not_device(name: &str) -> Error {
 pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<FileStorage> {
     let failed = |error: io::Error| could_not_open(&name, &error);
     let fd = fd::keep(fd).map_err(failed)?;
+    if options.named_by_image {
+        named::check(fd.as_fd(), &name)?;
+    }
     let stat = attr::stat(fd.as_fd()).map_err(failed)?;
     let kind = match stat.mode & libc::S_IFMT {
         libc::S_IFREG => Kind::Regular,
@@ -164,10 +174,12 @@ pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<File
         .transpose()
         .map_err(failed)?
         .map(Direct::new);
+    let made_up = kind == Kind::Regular && attr::is_made_up(fd.as_fd()).unwrap_or(false);
     let locking = locks_wanted(fd.as_fd(), options.locking).map_err(failed)?;
     Ok(FileStorage {
         name,
         kind,
+        made_up,
         read_only: !options.writable,
         cache: options.cache,
         size_limit: match kind {

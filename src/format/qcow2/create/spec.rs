@@ -6,8 +6,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::CreateParams;
 use crate::format::luks::parse_cipher_options;
 use crate::format::qcow2::disk::{Geometry, MAX_L1_BYTES, RefcountWidth};
+use crate::location::{Location, Node};
 use crate::options::Values;
 use crate::storage::Preallocation;
+use crate::storage::registry as protocols;
 
 /// The options of a new image, checked.
 #[derive(Clone, Debug)]
@@ -94,7 +96,7 @@ impl Spec {
         let flag = |key| values.bool(key).unwrap_or(false);
         let extended_l2 = flag("extended_l2");
         let cluster_bits = cluster_bits(values.num("cluster_size"), extended_l2, version)?;
-        let data_file = values.str("data_file").map(str::to_owned);
+        let data_file = values.str("data_file").map(plain_name).transpose()?;
         let data_file_raw = flag("data_file_raw");
         let has_backing = params.backing.is_some();
         if preallocation != Preallocation::Off && has_backing && !extended_l2 {
@@ -145,6 +147,19 @@ impl Spec {
             data_file_raw,
             encryption,
         })
+    }
+}
+
+/// The name to record for a data file: images name them by plain file names alone.
+fn plain_name(given: &str) -> Result<String> {
+    match Location::for_target(given).node() {
+        Node::Path(path) => Ok(path.to_string_lossy().into_owned()),
+        Node::Uri { protocol, .. } if protocols::for_scheme(protocol).is_none() => {
+            Err(Error::invalid(format!("Unknown protocol '{protocol}'")))
+        }
+        _ => Err(Error::invalid(format!(
+            "A data file needs a plain file name, which '{given}' is not"
+        ))),
     }
 }
 
