@@ -62,9 +62,7 @@ impl Qcow2 {
         change(&mut new);
         let mut bytes = new.to_bytes()?;
         let new_end = bytes.len();
-        let name_end = image.header.backing_offset + u64::from(image.header.backing_len);
-        let old_end = image.clone().to_bytes().map_or(0, |bytes| bytes.len());
-        let old_end = old_end.max(usize::try_from(name_end).unwrap_or(usize::MAX));
+        let old_end = image.len_in_file();
         let cluster = self.layout.cluster_size() as usize;
         let end = new_end.max(old_end).min(cluster).next_multiple_of(SECTOR);
         bytes.resize(end.min(cluster), 0);

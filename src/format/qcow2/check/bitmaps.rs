@@ -292,7 +292,10 @@ fn count_tables(walker: &mut Walker<'_, '_>, entries: &[BitmapEntry]) -> Result<
         for_table(layout, bitmap, |entries| {
             for entry in entries {
                 if is_damaged(*entry, layout) {
-                    return Err(Error::os(libc::EINVAL));
+                    return Err(damaged(&format!(
+                        "The table of bitmap '{}' is damaged",
+                        bitmap.name_text()
+                    )));
                 }
                 if entry.offset() != 0 {
                     walker.refer(entry.offset(), cluster);

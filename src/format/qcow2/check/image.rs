@@ -32,6 +32,7 @@ impl Check for Qcow2 {
             self.update_header(|header| header.autoclear &= Autoclear::KNOWN - none)?;
             self.barrier()?;
         }
+        let repeated = self.tell_superseded(repair, job)?;
         let target = super::repair::Target {
             storage: &*self.storage,
             durability: self.durability,
@@ -40,7 +41,8 @@ impl Check for Qcow2 {
         let result = super::repair::check(target, &mut image, repair, job);
         // The header changes under way, also where the repair fails after that.
         *self.header.lock() = image;
-        let report = result?;
+        let mut report = result?;
+        report.corruptions_fixed += repeated;
         let whole = report.corruptions == 0 && report.check_errors == 0;
         if repair != RepairMode::Report && whole && self.version() >= 3 {
             self.update_header(|header| {
@@ -49,5 +51,31 @@ impl Check for Qcow2 {
             self.barrier()?;
         }
         Ok(report)
+    }
+}
+
+impl Qcow2 {
+    /// Tells of extensions of the header that do not count, which other programs may see otherwise,
+    /// and takes them out where all is repaired; how many it took out.
+    fn tell_superseded(&self, repair: RepairMode, job: &mut Job) -> Result<u64> {
+        let superseded = self.header.lock().superseded.clone();
+        let all = repair == RepairMode::All;
+        for extension in &superseded {
+            let what = extension.what();
+            job.note(if all {
+                format!("Repairing header extension that is repeated later: {what}")
+            } else {
+                format!(
+                    "The header extension for the {what} is repeated; the last one counts, and \
+                     repairing all removes the others"
+                )
+            });
+        }
+        if !all || superseded.is_empty() {
+            return Ok(0);
+        }
+        self.replace_header(|_| ())?;
+        self.barrier()?;
+        Ok(superseded.len() as u64)
     }
 }

@@ -164,6 +164,7 @@ fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
             rest: Vec::new(),
         },
         extensions,
+        superseded: Vec::new(),
         backing_file: params
             .backing
             .map(|backing| backing.name.clone().into_bytes()),

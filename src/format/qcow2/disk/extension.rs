@@ -119,6 +119,48 @@ impl Extension {
         Ok(found)
     }
 
+    /// Takes those out that do not count: of each type that is known, the last extension does, as for
+    /// QEMU. Those of other types are left as they are.
+    pub fn take_superseded(all: &mut Vec<Self>) -> Vec<Self> {
+        let mut superseded = Vec::new();
+        let mut at = 0;
+        while let Some(this) = all.get(at) {
+            let kind = this.kind();
+            let later = all.get(at + 1..).unwrap_or_default();
+            let known = !matches!(this, Self::Unknown { .. });
+            if known && later.iter().any(|other| other.kind() == kind) {
+                superseded.push(all.remove(at));
+            } else {
+                at += 1;
+            }
+        }
+        superseded
+    }
+
+    /// Its type.
+    fn kind(&self) -> u32 {
+        match self {
+            Self::BackingFormat(_) => BACKING_FORMAT,
+            Self::FeatureNames(_) => FEATURE_NAMES,
+            Self::Bitmaps(_) => BITMAPS,
+            Self::Crypto(_) => CRYPTO,
+            Self::DataFile(_) => DATA_FILE,
+            Self::Unknown { kind, .. } => *kind,
+        }
+    }
+
+    /// What it holds, in the words of messages.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::BackingFormat(_) => "backing file format",
+            Self::FeatureNames(_) => "feature names",
+            Self::Bitmaps(_) => "bitmaps",
+            Self::Crypto(_) => "encryption header",
+            Self::DataFile(_) => "data file name",
+            Self::Unknown { .. } => "unknown extension",
+        }
+    }
+
     /// One extension from its type and bytes.
     ///
     /// # Errors
@@ -149,18 +191,14 @@ impl Extension {
 
     /// Appends the extension with its type, length and padding.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        let (kind, data) = match self {
-            Self::BackingFormat(name) => (BACKING_FORMAT, name.clone()),
-            Self::FeatureNames(names) => (
-                FEATURE_NAMES,
-                names.iter().flat_map(FeatureName::to_bytes).collect(),
-            ),
-            Self::Bitmaps(bitmaps) => (BITMAPS, bitmaps.to_bytes()),
-            Self::Crypto(crypto) => (CRYPTO, crypto.to_bytes()),
-            Self::DataFile(name) => (DATA_FILE, name.clone()),
-            Self::Unknown { kind, data } => (*kind, data.clone()),
+        let data = match self {
+            Self::BackingFormat(name) | Self::DataFile(name) => name.clone(),
+            Self::FeatureNames(names) => names.iter().flat_map(FeatureName::to_bytes).collect(),
+            Self::Bitmaps(bitmaps) => bitmaps.to_bytes(),
+            Self::Crypto(crypto) => crypto.to_bytes(),
+            Self::Unknown { data, .. } => data.clone(),
         };
-        out.extend_from_slice(&kind.to_be_bytes());
+        out.extend_from_slice(&self.kind().to_be_bytes());
         out.extend_from_slice(&(data.len() as u32).to_be_bytes());
         out.extend_from_slice(&data);
         out.resize(out.len().next_multiple_of(8), 0);
@@ -338,6 +376,27 @@ mod tests {
         Extension::write_end(&mut bytes);
         bytes.extend_from_slice(&[7; 40]);
         assert_eq!(parse(&bytes).unwrap(), all);
+    }
+
+    #[test]
+    fn of_a_known_type_the_last_counts_and_others_stay() {
+        let format = |name: &[u8]| Extension::BackingFormat(name.to_vec());
+        let other = |data: u8| Extension::Unknown {
+            kind: 9,
+            data: vec![data],
+        };
+        let data_file = Extension::DataFile(b"d".to_vec());
+        let mut all = vec![
+            format(b"raw"),
+            other(1),
+            format(b"qed"),
+            data_file.clone(),
+            format(b"qcow2"),
+            other(2),
+        ];
+        let superseded = Extension::take_superseded(&mut all);
+        assert_eq!(superseded, [format(b"raw"), format(b"qed")]);
+        assert_eq!(all, [other(1), data_file, format(b"qcow2"), other(2)]);
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub struct ImageHeader {
     pub header: Header,
     /// The extensions, in the order of the file.
     pub extensions: Vec<Extension>,
+    /// Extensions of the file that do not count, for one of the same type follows. They go when the
+    /// header cluster is written anew.
+    pub superseded: Vec<Extension>,
     /// The backing file's name; bytes need not be UTF-8.
     pub backing_file: Option<Vec<u8>>,
 }
@@ -56,13 +59,18 @@ impl ImageHeader {
         if header.backing_offset > cluster {
             return Err(Error::corrupt("Invalid backing file offset").with_offset(8));
         }
-        let extensions = Self::extensions_of(&header, head, cluster, file_len);
+        let mut extensions = Self::extensions_of(&header, head, cluster, file_len);
+        let superseded = extensions
+            .as_mut()
+            .map(Extension::take_superseded)
+            .unwrap_or_default();
         check_features(&header, extensions.as_deref().unwrap_or_default())?;
         let extensions = extensions?;
         let image = Self {
             backing_file: backing_name(&header, head)?,
             header,
             extensions,
+            superseded,
         };
         image.check_crypto()?;
         Ok(image)
@@ -92,11 +100,12 @@ impl ImageHeader {
     }
 
     /// The bytes of the header cluster's beginning: header, extensions, backing file name.
-    /// Sets `header_len` and the position of the name.
+    /// Sets `header_len` and the position of the name, and forgets what is superseded.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`] where they do not fit into one cluster.
     pub fn to_bytes(&mut self) -> Result<Vec<u8>> {
+        self.superseded.clear();
         self.header.backing_offset = 0;
         self.header.backing_len = 0;
         let mut out = self.header.to_bytes();
@@ -122,6 +131,21 @@ impl ImageHeader {
             .with_errno(libc::ENOSPC));
         }
         Ok(out)
+    }
+
+    /// How far header, extensions and backing file name reach in the file.
+    pub fn len_in_file(&self) -> usize {
+        let mut superseded = Vec::new();
+        for extension in &self.superseded {
+            extension.write_to(&mut superseded);
+        }
+        let name_end = self
+            .header
+            .backing_offset
+            .saturating_add(u64::from(self.header.backing_len));
+        let rest = self.clone().to_bytes().map_or(0, |bytes| bytes.len());
+        rest.saturating_add(superseded.len())
+            .max(usize::try_from(name_end).unwrap_or(usize::MAX))
     }
 
     /// The backing file's name as text.
