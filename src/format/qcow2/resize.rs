@@ -31,6 +31,9 @@ impl Qcow2 {
         self.check_resizable(len, self.version())?;
         self.prepare_write()?;
         let old = self.virtual_size();
+        if len != old {
+            self.complete_snapshots()?;
+        }
         if len < old {
             if preallocation != Preallocation::Off {
                 return Err(Error::invalid(

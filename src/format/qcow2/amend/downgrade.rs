@@ -34,15 +34,16 @@ impl Qcow2 {
         }
         if image.consistent_bitmaps().is_some() {
             return Err(Error::unsupported(
-                "Cannot downgrade an image with persistent bitmaps, which compat=0.10 would make \
-                 inconsistent; remove them with 'bitmap --remove' first",
+                "Cannot downgrade an image with persistent bitmaps, which version 2 cannot vouch \
+                 for; remove them first",
             ));
         }
-        let size = size.unwrap_or(image.header.size);
+        let present = image.header.size;
+        let size = size.unwrap_or(present);
         let (snapshots, _) = self.snapshot_table()?;
         if snapshots
             .iter()
-            .any(|one| one.extra.disk_size.is_some_and(|at| at != size))
+            .any(|one| one.extra.disk_size.unwrap_or(present) != size)
         {
             return Err(Error::unsupported(
                 "Internal snapshots prevent downgrade of image",

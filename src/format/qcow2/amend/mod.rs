@@ -41,6 +41,9 @@ impl Amend for Qcow2 {
         if target.version < now.version {
             self.check_downgrade(target.size)?;
         }
+        if target.version > now.version {
+            self.check_snapshots_complete()?;
+        }
         if let Some(size) = target.size {
             self.check_new_size(size, target.version.max(now.version))?;
         }

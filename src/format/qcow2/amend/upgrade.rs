@@ -1,4 +1,4 @@
-//! From version 2 to version 3: another header, nothing else.
+//! From version 2 to version 3: snapshots with all their fields, then another header.
 
 use std::sync::atomic::Ordering;
 
@@ -10,6 +10,7 @@ use crate::format::qcow2::state::Qcow2;
 impl Qcow2 {
     /// Gives the image a header of version 3.
     pub(super) fn upgrade(&self) -> Result<()> {
+        self.complete_snapshots()?;
         let roomy = self.layout.cluster_size() >= MIN_CLUSTER_FOR_NAMES;
         self.switch_whole_header(|image| {
             image.header.version = 3;

@@ -53,9 +53,7 @@ impl Snapshots {
             found.rewrite = true;
         }
         for (snapshot, index) in found.entries.iter_mut().zip(0u32..) {
-            let extra = &snapshot.extra;
-            let complete = extra.vm_state_size.is_some() && extra.disk_size.is_some();
-            if header.header.version < 3 || complete {
+            if header.header.version < 3 || snapshot.is_complete() {
                 continue;
             }
             let line = |what: &str| format!("{what} snapshot table entry {index} is incomplete");
@@ -65,15 +63,13 @@ impl Snapshots {
             }
             findings.report.corruptions_fixed += 1;
             findings.note(|| line("Repairing"));
-            let size = snapshot.vm_state_size();
-            snapshot.extra.vm_state_size = Some(size);
-            snapshot.extra.disk_size.get_or_insert(header.header.size);
-            // What was shorter than the known fields is no extra data of its own.
-            snapshot.extra.rest.clear();
             found.rewrite = true;
         }
         if found.rewrite {
             found.entries.retain(|entry| !is_void(entry));
+            for entry in &mut found.entries {
+                entry.complete(header.header.size);
+            }
         }
         Ok(found)
     }
@@ -95,7 +91,7 @@ impl Snapshots {
                      all"
                 ));
             }
-            return Err((lines, Error::os(error.errno())));
+            return Err((lines, error));
         }
         match read_damaged_snapshot_table(storage, fixed) {
             Ok((entries, table_len)) => Ok(Self {
@@ -114,7 +110,7 @@ impl Snapshots {
                             .to_owned(),
                     );
                 }
-                Err((lines, Error::os(libc::EFBIG)))
+                Err((lines, error.with_errno(libc::EFBIG)))
             }
         }
     }
@@ -131,13 +127,9 @@ impl Snapshots {
             trimmed,
             missing,
             over,
-        } = salvage_snapshot_table(storage, &header.header).map_err(|error| {
+        } = salvage_snapshot_table(storage, &header.header).inspect_err(|error| {
             let message = error.message().to_owned();
             findings.note(|| format!("ERROR failed to read the snapshot table: {message}"));
-            match error.kind() {
-                crate::ErrorKind::Corrupt => Error::os(error.errno()),
-                _ => error,
-            }
         })?;
         if over > 0 {
             findings.note(|| format!("Discarding {over} overhanging snapshots"));

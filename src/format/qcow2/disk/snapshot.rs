@@ -64,6 +64,25 @@ impl SnapshotEntry {
             .unwrap_or(u64::from(self.vm_state_size_32))
     }
 
+    /// Whether it has the fields that version 3 demands.
+    pub fn is_complete(&self) -> bool {
+        self.extra.vm_state_size.is_some() && self.extra.disk_size.is_some()
+    }
+
+    /// Gives it the fields that it lacks, with the values that their lack stands for; `size` is the
+    /// virtual size of the image.
+    pub fn complete(&mut self, size: u64) {
+        let vm_state_size = self.vm_state_size();
+        let extra = &mut self.extra;
+        if extra.icount.is_none() {
+            // What was shorter than the known fields is no extra data of its own.
+            extra.rest.clear();
+        }
+        extra.vm_state_size = Some(vm_state_size);
+        extra.disk_size.get_or_insert(size);
+        extra.icount.get_or_insert(u64::MAX);
+    }
+
     /// The instruction count, if one was recorded.
     pub fn icount(&self) -> Option<u64> {
         self.extra.icount.filter(|&n| n != u64::MAX)
@@ -404,6 +423,29 @@ mod tests {
         entry.write_to(&mut bytes);
         let (back, _) = SnapshotEntry::from_bytes(&bytes).unwrap().unwrap();
         assert_eq!(back.vm_state_size(), 7);
+    }
+
+    #[test]
+    fn fields_that_are_missing_are_completed_and_others_kept() {
+        for (extra, rest) in [(0, 0), (8, 0), (12, 0), (16, 0), (20, 0), (24, 0), (30, 6)] {
+            let mut bytes = Vec::new();
+            sample(6).write_to(&mut bytes);
+            let names = bytes.split_off(FIXED_LEN + 30);
+            bytes.truncate(FIXED_LEN + extra);
+            bytes[36..40].copy_from_slice(&(extra as u32).to_be_bytes());
+            bytes.extend_from_slice(&names);
+            let (mut entry, _) = SnapshotEntry::from_bytes(&bytes).unwrap().unwrap();
+            assert_eq!(entry.is_complete(), extra >= 16, "{extra}");
+            entry.complete(1 << 40);
+            let expected = SnapshotExtra {
+                vm_state_size: Some(if extra >= 8 { 1 << 33 } else { 7 }),
+                disk_size: Some(if extra >= 16 { 1 << 30 } else { 1 << 40 }),
+                icount: Some(u64::MAX),
+                rest: vec![0xab; rest],
+            };
+            assert_eq!(entry.extra, expected, "{extra}");
+            assert_eq!(entry.name, b"before upgrade");
+        }
     }
 
     #[test]

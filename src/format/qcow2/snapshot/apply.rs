@@ -22,6 +22,9 @@ impl Qcow2 {
             return Err(Self::no_snapshot(id));
         };
         let size = self.size_of(entry)?;
+        if size != self.virtual_size() {
+            self.complete_snapshots()?;
+        }
         let mut tables = self.snapshot_l1(entry)?;
         // All that the current state reaches must be in order before anything changes.
         let old_tables = self.active_l1();

@@ -30,7 +30,7 @@ impl Qcow2 {
         let l1 = self.write_area(memory::bytes_of(tables.iter().copied())?)?;
         entries.push(self.new_entry(new, &id, l1, tables.len() as u32));
         let place = self
-            .write_snapshot_table(&entries)
+            .write_snapshot_table(&mut entries)
             .inspect_err(|_| self.forget(l1))?;
         let begun = match self.raise_all(&tables) {
             Ok(begun) => begun,

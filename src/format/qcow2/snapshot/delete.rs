@@ -18,7 +18,7 @@ impl Qcow2 {
         let tables = self.snapshot_l1(&entry)?;
         // What is given up must be in order before anything changes.
         self.visit_tree(&tables, |_, clusters| self.check_lowering(clusters))?;
-        let place = self.write_snapshot_table(&entries)?;
+        let place = self.write_snapshot_table(&mut entries)?;
         let written = self
             .write_metadata(true, Durability::None)
             .and_then(|()| self.begin_flags());

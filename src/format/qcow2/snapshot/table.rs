@@ -8,6 +8,7 @@ use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::Qcow2;
 use crate::memory;
+use crate::storage::Durability;
 
 /// L1 tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
@@ -37,16 +38,47 @@ impl Qcow2 {
         Ok((entries, place))
     }
 
-    /// Writes a table where nothing was.
-    pub(super) fn write_snapshot_table(&self, entries: &[SnapshotEntry]) -> Result<Place> {
+    /// The bytes of a table, whose entries get all fields that are known.
+    fn table_bytes(&self, entries: &mut [SnapshotEntry]) -> Result<Vec<u8>> {
+        let size = self.virtual_size();
         let mut bytes = Vec::new();
         for entry in entries {
+            entry.complete(size);
             entry.write_to(&mut bytes);
         }
         if bytes.len() as u64 > MAX_SNAPSHOT_TABLE {
             return Err(Error::new(ErrorKind::Limit, "File too large").with_errno(libc::EFBIG));
         }
-        self.write_area(bytes)
+        Ok(bytes)
+    }
+
+    /// Writes a table where nothing was.
+    pub(super) fn write_snapshot_table(&self, entries: &mut [SnapshotEntry]) -> Result<Place> {
+        self.write_area(self.table_bytes(entries)?)
+    }
+
+    /// Refuses a table that [`Qcow2::complete_snapshots`] could not write.
+    pub(in crate::format::qcow2) fn check_snapshots_complete(&self) -> Result<()> {
+        let (mut entries, _) = self.snapshot_table()?;
+        self.table_bytes(&mut entries).map(drop)
+    }
+
+    /// Writes the table anew where an entry lacks fields that version 3 demands: without them it
+    /// would take each new size of the image for its own.
+    pub(in crate::format::qcow2) fn complete_snapshots(&self) -> Result<()> {
+        let (mut entries, old) = self.snapshot_table()?;
+        if entries.iter().all(SnapshotEntry::is_complete) {
+            return Ok(());
+        }
+        let place = self.write_snapshot_table(&mut entries)?;
+        if let Err(error) = self.write_metadata(true, Durability::None) {
+            self.forget(place);
+            return Err(error);
+        }
+        self.switch_header(|header| Self::point(header, &entries, place))?;
+        self.guard_snapshots(&entries, place);
+        self.release_at_once(old)?;
+        self.flush_all(self.durability)
     }
 
     /// Writes bytes, padded to whole clusters, to newly allocated ones.
