@@ -86,6 +86,9 @@ pub struct Inspection {
     pub snapshots: Option<u64>,
     /// Every file that the image names.
     pub references: Vec<Reference>,
+    /// Whether the contents were understood as the format, so that nothing that they name or ask for
+    /// was missed.
+    pub understood: bool,
     /// The verdicts on the guards that only the format can judge; see [`Guard::OF_FORMAT`].
     pub findings: Vec<Finding>,
 }
@@ -98,6 +101,17 @@ impl Inspection {
             verdict,
             reason: reason.into(),
         });
+    }
+
+    /// The contents are not understood: no verdict that speaks for the image can be relied on.
+    pub fn doubt(&mut self, reason: &str) {
+        self.understood = false;
+        for found in &mut self.findings {
+            if found.verdict.is_good() {
+                found.verdict = Verdict::Unknown;
+                reason.clone_into(&mut found.reason);
+            }
+        }
     }
 
     /// Adds a pass, or a failure with its reason.

@@ -8,13 +8,18 @@ use crate::policy::OpenPolicy;
 /// Bytes of a header without its key material.
 const HEADER_LEN: usize = 592;
 
+/// The reason of guards that only the header could answer.
+const UNREAD: &str = "the LUKS header cannot be read";
+
 /// See [`crate::format::FormatDriver::inspect`].
 pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let mut found = Inspection {
         encrypted: true,
         ..Inspection::default()
     };
-    if let Some(header) = judge_header(&mut found, ctx, 0)? {
+    let header = judge_header(&mut found, ctx, 0)?;
+    found.understood = header.is_some();
+    if let Some(header) = &header {
         let end = header.payload_offset();
         found.virtual_size = ctx.file_len.checked_sub(end).map(|len| len - len % 512);
         let fits = match found.virtual_size {
@@ -33,6 +38,9 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         Guard::Clean,
     ] {
         found.find(guard, Verdict::NotApplicable, "a LUKS volume has none");
+    }
+    if header.is_none() {
+        found.doubt(UNREAD);
     }
     Ok(found)
 }
@@ -66,13 +74,12 @@ pub(crate) fn judge_header(
         }
         Err(error) => {
             let text = error.to_string();
-            let unread = "the LUKS header cannot be read";
-            found.find(Guard::KeyDerivation, Verdict::Unknown, unread);
+            found.find(Guard::KeyDerivation, Verdict::Unknown, UNREAD);
             if error.kind() == ErrorKind::Unsupported {
                 found.find(Guard::KnownFeatures, Verdict::Fail, text);
-                found.find(Guard::HeaderConsistent, Verdict::Unknown, unread);
+                found.find(Guard::HeaderConsistent, Verdict::Unknown, UNREAD);
             } else {
-                found.find(Guard::KnownFeatures, Verdict::Unknown, unread);
+                found.find(Guard::KnownFeatures, Verdict::Unknown, UNREAD);
                 found.find(Guard::HeaderConsistent, Verdict::Fail, text);
             }
             Ok(None)

@@ -7,6 +7,7 @@ use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
 pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let mut found = Inspection {
         virtual_size: Some(super::round_up(ctx.file_len)?),
+        understood: true,
         ..Inspection::default()
     };
     for guard in Guard::OF_FORMAT {

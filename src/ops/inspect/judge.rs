@@ -70,7 +70,7 @@ fn rule(judged: &Judged<'_>, guard: Guard) -> Ruling {
             .iter()
             .find(|found| found.guard == of_format)
             .map_or_else(
-                || unknown("nothing here understands the format"),
+                || doubt(judged).unwrap_or_else(|| unknown("the format says nothing about it")),
                 |found| (found.verdict, found.reason.clone()),
             ),
     }
@@ -129,9 +129,18 @@ fn format_allowed(judged: &Judged<'_>) -> Ruling {
     }
 }
 
-/// Whether the names can be relied on to be complete.
-fn is_understood(judged: &Judged<'_>) -> bool {
-    judged.driver.is_some()
+/// Why what was found cannot be relied on to be complete, if so.
+fn doubt(judged: &Judged<'_>) -> Option<Ruling> {
+    if judged.driver.is_none() {
+        Some(unknown("nothing here understands the format"))
+    } else if !judged.inspection.understood {
+        Some(unknown(format!(
+            "the contents cannot be understood as {}",
+            judged.format
+        )))
+    } else {
+        None
+    }
 }
 
 fn names_none(judged: &Judged<'_>, roles: &[ReferenceRole], what: &str) -> Ruling {
@@ -145,8 +154,7 @@ fn names_none(judged: &Judged<'_>, roles: &[ReferenceRole], what: &str) -> Rulin
             "the image names the {what} '{}'",
             first.name_text()
         )),
-        None if is_understood(judged) => pass(format!("the image names no {what}")),
-        None => unknown("nothing here understands the format"),
+        None => doubt(judged).unwrap_or_else(|| pass(format!("the image names no {what}"))),
     }
 }
 
@@ -157,15 +165,13 @@ fn backing_format(judged: &Judged<'_>) -> Ruling {
         .iter()
         .find(|reference| reference.role == ReferenceRole::BackingFile);
     let Some(backing) = backing else {
-        return if is_understood(judged) {
-            not_applicable("the image names no backing file")
-        } else {
-            unknown("nothing here understands the format")
-        };
+        return doubt(judged).unwrap_or_else(|| not_applicable("the image names no backing file"));
     };
     match &backing.format {
         None => fail("the backing file's format is not recorded: it would be guessed"),
-        Some(name) if registry::by_name(name).is_some() => pass(format!("recorded as {name}")),
+        Some(name) if registry::by_name(name).is_some() => {
+            doubt(judged).unwrap_or_else(|| pass(format!("recorded as {name}")))
+        }
         Some(name) => fail(format!(
             "the backing file's format '{name}' is not supported"
         )),
@@ -185,9 +191,13 @@ fn plain_names(judged: &Judged<'_>) -> Ruling {
             reference.name_text(),
             traits.words()
         )),
-        None if !is_understood(judged) => unknown("nothing here understands the format"),
-        None if references.is_empty() => not_applicable("the image names no file"),
-        None => pass("every name is a plain file name"),
+        None => doubt(judged).unwrap_or_else(|| {
+            if references.is_empty() {
+                not_applicable("the image names no file")
+            } else {
+                pass("every name is a plain file name")
+            }
+        }),
     }
 }
 
@@ -196,7 +206,7 @@ fn virtual_size(judged: &Judged<'_>) -> Ruling {
         return unknown("the virtual size cannot be read");
     };
     match judged.policy.check_virtual_size(bytes) {
-        Ok(()) => pass(format!("{bytes} bytes")),
+        Ok(()) => doubt(judged).unwrap_or_else(|| pass(format!("{bytes} bytes"))),
         Err(error) => fail(error.to_string()),
     }
 }

@@ -34,9 +34,13 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     };
     numbers.judge(&mut found, ctx.policy);
     match ImageHeader::from_bytes(&head, ctx.file_len) {
-        Ok(image) => judge_image(&mut found, ctx, &image)?,
+        Ok(image) => {
+            found.understood = true;
+            judge_image(&mut found, ctx, &image)?;
+        }
         Err(error) => {
             let unread = "the header cannot be understood";
+            found.doubt(unread);
             let (bad, other) = if error.kind() == ErrorKind::Unsupported {
                 (Guard::KnownFeatures, Guard::HeaderConsistent)
             } else {
@@ -112,6 +116,14 @@ fn judge_image(
     };
     let size = check_file_size(ctx.file_len, image, &snapshots.0);
     found.judge(Guard::FileSize, size);
+    if let Some(extension) = image.superseded.first() {
+        let reason = format!(
+            "the header extension for the {} is repeated",
+            extension.what()
+        );
+        found.find(Guard::HeaderConsistent, Verdict::Fail, reason);
+        return Ok(());
+    }
     match check_tables(ctx, image, &snapshots) {
         Ok(()) => found.find(
             Guard::HeaderConsistent,
