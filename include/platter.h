@@ -2270,6 +2270,19 @@ int platter_job_result(struct platter_report **out,
                        struct platter_error **err);
 
 /**
+ * The report of a job that failed, where it left one: a check whose repair was refused ends with
+ * CORRUPT, and this is what it found. `*out` belongs to the caller, who frees it with
+ * `platter_report_free()`. `flags` is 0 or `PLATTER_JOB_WAIT`.
+ *
+ * Statuses: NOT_FOUND (the job succeeded, or left no report), BUSY while the job has not ended (with
+ * `PLATTER_JOB_WAIT`: has not begun), INVALID. Threads: any. Since 0.1.
+ */
+int platter_job_failure_report(struct platter_report **out,
+                               const struct platter_job *job,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
  * How far the job has come.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
@@ -2382,8 +2395,8 @@ int platter_report_text_end(const struct platter_report *report,
                             struct platter_error **err);
 
 /**
- * The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 2
- * (corruptions or errors of the check) or 3 (leaks alone); for compare 0 (identical) or 1; for an
+ * The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 1 (parts
+ * could not be checked), 2 (corruptions) or 3 (leaks alone); for compare 0 (identical) or 1; for an
  * inspection 0 (every guard passes) or 2; else 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
@@ -2673,8 +2686,12 @@ int platter_bitmap_merge(const struct platter_image *image,
  * is followed by a second check, which the report shows. A check that is cancelled changes nothing
  * from then on.
  *
- * Statuses: INVALID; of the job: UNSUPPORTED where the format has no check, OS, CORRUPT. Threads:
- * any. Since 0.1.
+ * Where `PLATTER_CHECK_REPAIR_LEAKS` finds damage that makes leaked clusters look like used ones, or
+ * used ones like leaked ones, the job ends with CORRUPT and has changed nothing;
+ * `platter_job_failure_report()` then gives the report. `PLATTER_CHECK_REPAIR_ALL` repairs both.
+ *
+ * Statuses: INVALID; of the job: UNSUPPORTED where the format has no check, CORRUPT where damage
+ * keeps it from being carried out, OS. Threads: any. Since 0.1.
  */
 int platter_check_job_new(struct platter_job **out,
                           const struct platter_image *image,

@@ -48,6 +48,7 @@ fn same(dir: &Dir, image: &str, what: &str) {
         allocated_clusters: number("allocated-clusters"),
         fragmented_clusters: number("fragmented-clusters"),
         compressed_clusters: number("compressed-clusters"),
+        ..CheckReport::default()
     };
     let (lines, report) = ours(&dir.path(image)).unwrap_or_else(|error| panic!("{what}: {error}"));
     let told: Vec<&str> = ran

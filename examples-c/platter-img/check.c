@@ -1,3 +1,5 @@
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "commands.h"
@@ -25,9 +27,25 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
+/* Findings have told what is wrong; qemu-img ends with the words of an errno after them. */
+static void print_failure(platter_error *error, bool refused)
+{
+    const bool damage = platter_error_status(error) == PLATTER_STATUS_CORRUPT;
+
+    if (refused)
+        fputs("ERROR need to rebuild refcount structures\n", stderr);
+    if (refused || (damage && platter_error_errno(error) != EIO)) {
+        print_error("Check failed: %s", strerror(platter_error_errno(error)));
+        platter_error_free(error);
+    } else {
+        print_platter_error(error);
+    }
+}
+
 static int check(const platter_image *image, uint32_t repair, bool quiet, bool json)
 {
-    static const struct job_display display = {0};
+    bool refused = false;
+    const struct job_display display = {.refused = &refused};
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
@@ -45,13 +63,14 @@ static int check(const platter_image *image, uint32_t repair, bool quiet, bool j
     if (platter_check_job_new(&job, image, repair, &error) == PLATTER_OK)
         report = jobs_run(job, &display, &error);
     if (report == NULL) {
-        print_platter_error(error);
+        print_failure(error, refused);
         return 1;
     }
     if ((quiet || print_report(report, json)) &&
         platter_report_exit_code(&code, report, &error) != PLATTER_OK) {
         print_platter_error(error);
-        code = 1;
+    } else if (code == 1) {
+        print_error("Check failed");
     }
     platter_report_free(report);
     return code;

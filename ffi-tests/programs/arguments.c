@@ -470,6 +470,10 @@ static void jobs(void)
     NO_NULL(platter_job_result(&report, NULL, 0, &err), "job");
     CHECK(report == NULL);
     NO_FLAG(platter_job_result(&report, job, BAD, &err));
+    NO_NULL(platter_job_failure_report(NULL, job, 0, &err), "out");
+    NO_NULL(platter_job_failure_report(&report, NULL, 0, &err), "job");
+    NO_FLAG(platter_job_failure_report(&report, job, BAD, &err));
+    FAILS(platter_job_failure_report(&report, job, 0, &err), PLATTER_STATUS_BUSY, "not run");
     FAILS(platter_job_result(&report, job, 0, &err), PLATTER_STATUS_BUSY, "not run");
     FAILS(platter_job_result(&report, job, PLATTER_JOB_WAIT, &err), PLATTER_STATUS_BUSY, "not run");
     platter_progress progress;
@@ -488,6 +492,9 @@ static void jobs(void)
           PLATTER_STATUS_BUSY, "begun");
     CHECK(frees == 1);
     OK(platter_job_result(&report, job, 0, &err));
+    platter_report *none;
+    FAILS(platter_job_failure_report(&none, job, 0, &err), PLATTER_STATUS_NOT_FOUND, "no report");
+    CHECK(none == NULL);
     platter_job_free(job);
 
     uint64_t number = 7;

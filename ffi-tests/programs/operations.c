@@ -51,8 +51,72 @@ static void check_clean(const char *path)
     OK(platter_image_close(image, 0, &err));
 }
 
+/* A refcount that is lost: leaks alone cannot be repaired, all can. */
+static void check_lost(const char *path)
+{
+    static unsigned char file[1 << 20], after[1 << 20];
+    FILE *stream = fopen(path, "r+b");
+    CHECK(stream != NULL);
+    const size_t len = fread(file, 1, sizeof file, stream);
+    /* The refcount table is at 0x1000, its first block at 0x2000. */
+    CHECK(len > 0x2008 && fseek(stream, 0x2000 + 2 * 3, SEEK_SET) == 0);
+    CHECK(fwrite("\0\0", 1, 2, stream) == 2 && fseek(stream, 0, SEEK_SET) == 0);
+    CHECK(fread(file, 1, len, stream) == len && fclose(stream) == 0);
+
+    platter_image *image =
+        open_image(path, "qcow2", PLATTER_OPEN_FOR_CHECK | PLATTER_OPEN_WRITE);
+    platter_job *job;
+    platter_report *report = NULL;
+    int code;
+    OK(platter_check_job_new(&job, image, PLATTER_CHECK_REPAIR_LEAKS, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_CORRUPT, "repair all of it");
+    FAILS(platter_job_result(&report, job, 0, &err), PLATTER_STATUS_CORRUPT, path);
+    CHECK(report == NULL);
+    OK(platter_job_failure_report(&report, job, 0, &err));
+    CHECK(platter_report_kind(report) == PLATTER_REPORT_CHECK);
+    CHECK(number(report, "corruptions") > 0 && number(report, "leaks-fixed") == 0);
+    OK(platter_report_exit_code(&code, report, &err));
+    CHECK(code == 1);
+    platter_report_free(report);
+    platter_job_free(job);
+    OK(platter_image_close(image, 0, &err));
+    stream = fopen(path, "rb");
+    CHECK(stream != NULL && fread(after, 1, sizeof after, stream) == len);
+    CHECK(fclose(stream) == 0 && memcmp(file, after, len) == 0);
+
+    image = open_image(path, "qcow2", PLATTER_OPEN_FOR_CHECK | PLATTER_OPEN_WRITE);
+    OK(platter_check_job_new(&job, image, PLATTER_CHECK_REPAIR_ALL, &err));
+    report = result_of(job);
+    CHECK(number(report, "corruptions-fixed") > 0);
+    platter_report_free(report);
+    OK(platter_image_close(image, 0, &err));
+    check_clean(path);
+}
+
+static void make_small(const char *path)
+{
+    platter_create *create;
+    platter_options *bag;
+    platter_job *job;
+    OK(platter_options_new(&bag, 0, &err));
+    OK(platter_options_parse(bag, "cluster_size=4k", 0, &err));
+    OK(platter_create_new(&create, path, "qcow2", 0, &err));
+    OK(platter_create_set_size(create, 1 << 20, 0, &err));
+    OK(platter_create_set_options(create, bag, 0, &err));
+    platter_options_free(bag);
+    OK(platter_create_job_new(&job, create, 0, &err));
+    platter_create_free(create);
+    platter_report_free(result_of(job));
+    platter_image *image = open_image(path, "qcow2", PLATTER_OPEN_WRITE);
+    OK(platter_image_write(image, "x", 1, 0, 0, &err));
+    OK(platter_image_close(image, 0, &err));
+}
+
 int main(void)
 {
+    make_small("lost.qcow2");
+    check_lost("lost.qcow2");
+
     /* create: the summary comes before anything is touched. */
     platter_create *create;
     platter_options *bag;

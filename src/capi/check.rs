@@ -24,8 +24,12 @@ pub const PLATTER_CHECK_REPAIR_ALL: u32 = 2;
 /// is followed by a second check, which the report shows. A check that is cancelled changes nothing
 /// from then on.
 ///
-/// Statuses: INVALID; of the job: UNSUPPORTED where the format has no check, OS, CORRUPT. Threads:
-/// any. Since 0.1.
+/// Where `PLATTER_CHECK_REPAIR_LEAKS` finds damage that makes leaked clusters look like used ones, or
+/// used ones like leaked ones, the job ends with CORRUPT and has changed nothing;
+/// `platter_job_failure_report()` then gives the report. `PLATTER_CHECK_REPAIR_ALL` repairs both.
+///
+/// Statuses: INVALID; of the job: UNSUPPORTED where the format has no check, CORRUPT where damage
+/// keeps it from being carried out, OS. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_check_job_new(
     out: Option<&mut MaybeUninit<*mut platter_job>>,

@@ -107,6 +107,16 @@ impl platter_report {
     }
 }
 
+impl Content {
+    /// Why the work counts as failed although there is a report of it.
+    pub(super) fn failure(&self) -> Option<Error> {
+        match self {
+            Self::Check(outcome) => outcome.refusal(),
+            _ => None,
+        }
+    }
+}
+
 impl Inner {
     pub(super) fn new(content: Content) -> Arc<Self> {
         Arc::new(Self {
@@ -473,8 +483,8 @@ pub extern "C" fn platter_report_text_end(
     }
 }
 
-/// The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 2
-/// (corruptions or errors of the check) or 3 (leaks alone); for compare 0 (identical) or 1; for an
+/// The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 1 (parts
+/// could not be checked), 2 (corruptions) or 3 (leaks alone); for compare 0 (identical) or 1; for an
 /// inspection 0 (every guard passes) or 2; else 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.

@@ -405,6 +405,8 @@ pub struct CheckReport {
     pub fragmented_clusters: u64,
     /// Allocated clusters that are compressed.
     pub compressed_clusters: u64,
+    /// Leaked clusters were to be given up, but other damage forbids that: nothing was changed.
+    pub repair_refused: bool,
 }
 
 /// The consistency check of a format.

@@ -24,7 +24,7 @@ pub struct CheckOutcome {
 /// Checks `image`, opened with `for_check`; each finding is a note of `job`.
 ///
 /// After a repair the image is checked once more: the report then has what was mended and what
-/// the second check found.
+/// the second check found. See [`CheckOutcome::refusal`] for a repair that was not done.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] where the format has no check, or when it cannot be done.
@@ -59,6 +59,18 @@ pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOu
 }
 
 impl CheckOutcome {
+    /// Why the repair that was asked for was not done: nothing was changed then, and the report
+    /// tells what is wrong.
+    pub fn refusal(&self) -> Option<Error> {
+        self.report.repair_refused.then(|| {
+            Error::corrupt(format!(
+                "Check failed: '{}' has wrong refcounts, so that leaked clusters cannot be told from \
+                 used ones; repair all of it, not the leaks alone",
+                self.filename
+            ))
+        })
+    }
+
     /// The JSON that `qemu-img check --output=json` prints.
     pub fn json(&self) -> String {
         let report = &self.report;
@@ -127,7 +139,7 @@ impl CheckOutcome {
         if report.check_errors > 0 {
             let _ = write!(
                 out,
-                "\n{} parts of the image could not be checked.\n",
+                "\n{} internal errors have occurred during the check.\n",
                 report.check_errors
             );
         }
@@ -149,10 +161,11 @@ impl CheckOutcome {
         out
     }
 
-    /// The exit code of `qemu-img check`: 0, 2 (corruptions or check errors) or 3 (leaks).
+    /// The exit code of `qemu-img check`: 0, 1 (it is not complete), 2 (corruptions) or 3 (leaks).
     pub fn exit_code(&self) -> i32 {
         match &self.report {
-            r if r.corruptions > 0 || r.check_errors > 0 => 2,
+            r if r.check_errors > 0 || r.repair_refused => 1,
+            r if r.corruptions > 0 => 2,
             r if r.leaks > 0 => 3,
             _ => 0,
         }
@@ -209,6 +222,21 @@ mod tests {
              0.00% compressed clusters\nImage end offset: 1376256\n"
         );
         assert_eq!(bad.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_check_that_is_not_complete_says_so_whatever_else_it_found() {
+        let bad = outcome(CheckReport {
+            check_errors: 21,
+            corruptions: 1,
+            ..CheckReport::default()
+        });
+        assert_eq!(
+            bad.text(),
+            "\n1 errors were found on the image.\nData may be corrupted, or further writes to the \
+             image may corrupt it.\n\n21 internal errors have occurred during the check.\n"
+        );
+        assert_eq!(bad.exit_code(), 1);
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod resize;
 mod samples;
 mod signals;
 mod snapshot;
+mod strange;
 mod surroundings;
 mod trace;
 mod usage;

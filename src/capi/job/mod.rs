@@ -300,6 +300,26 @@ pub extern "C" fn platter_job_result(
     }
 }
 
+/// The report of a job that failed, where it left one: a check whose repair was refused ends with
+/// CORRUPT, and this is what it found. `*out` belongs to the caller, who frees it with
+/// `platter_report_free()`. `flags` is 0 or `PLATTER_JOB_WAIT`.
+///
+/// Statuses: NOT_FOUND (the job succeeded, or left no report), BUSY while the job has not ended (with
+/// `PLATTER_JOB_WAIT`: has not begun), INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_job_failure_report(
+    out: Option<&mut MaybeUninit<*mut platter_report>>,
+    job: Option<&platter_job>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, job, "job", err, |job| {
+        check_flags(flags, PLATTER_JOB_WAIT)?;
+        let left = job.runner.left(flags & PLATTER_JOB_WAIT != 0)?;
+        Ok(platter_report::new(left))
+    })
+}
+
 /// How far the job has come.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.

@@ -16,7 +16,7 @@ use crate::capi::job::{
 };
 use crate::capi::report;
 use crate::capi::text::{c_line, c_string};
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::job::{Job, JobControl, Message, Progress, Verdict, without_signals};
 use crate::log::{Level, log};
 use crate::sys::event::Event as Readable;
@@ -167,7 +167,8 @@ enum State {
     Ready(Box<Work>),
     /// On that thread, once it has begun.
     Running(Option<ThreadId>),
-    Ended(Outcome),
+    /// How, and the report that a failure left.
+    Ended(Outcome, Option<Arc<report::Inner>>),
 }
 
 /// A job behind its handle.
@@ -262,6 +263,10 @@ impl Runner {
         log(Level::Info, || format!("{} begins", self.name));
         trace::emit(Event::JobBegin, || format!("job={}", self.name));
         let result = caught(Some(&self.poison), || body(&mut job, &images));
+        let result = result.map(|content| {
+            let failure = content.failure();
+            (content, failure)
+        });
         if self.poison.is_set() {
             for image in &images {
                 image.poison().set();
@@ -271,21 +276,28 @@ impl Runner {
         drop(images);
         drop(job);
         log(Level::Info, || match &result {
-            Ok(_) => format!("{} ends after {:.3?}", self.name, begin.elapsed()),
-            Err(error) => format!("{} fails after {:.3?}: {error}", self.name, begin.elapsed()),
+            Ok((_, None)) => format!("{} ends after {:.3?}", self.name, begin.elapsed()),
+            Ok((_, Some(error))) | Err(error) => {
+                format!("{} fails after {:.3?}: {error}", self.name, begin.elapsed())
+            }
         });
         trace::emit(Event::JobEnd, || {
             format!(
                 "job={} ok={} time={:?}",
                 self.name,
-                result.is_ok(),
+                matches!(result, Ok((_, None))),
                 begin.elapsed()
             )
         });
-        let outcome = result
-            .map(report::Inner::new)
-            .map_err(|error| platter_error::new(&error));
-        *self.state.lock() = State::Ended(outcome.clone());
+        let (outcome, left) = match result {
+            Ok((content, None)) => (Ok(report::Inner::new(content)), None),
+            Ok((content, Some(error))) => (
+                Err(platter_error::new(&error)),
+                Some(report::Inner::new(content)),
+            ),
+            Err(error) => (Err(platter_error::new(&error)), None),
+        };
+        *self.state.lock() = State::Ended(outcome.clone(), left);
         self.ended.notify_all();
         if let Some(event) = &*self.event.lock() {
             event.signal();
@@ -328,10 +340,20 @@ impl Runner {
 
     /// How the job ended.
     pub(super) fn outcome(&self, wait: bool) -> Result<Outcome> {
+        self.end_of_work(wait).map(|(outcome, _)| outcome)
+    }
+
+    /// The report that a job left which failed.
+    pub(super) fn left(&self, wait: bool) -> Result<Arc<report::Inner>> {
+        let (_, left) = self.end_of_work(wait)?;
+        left.ok_or_else(|| Error::new(ErrorKind::NotFound, "The job left no report of a failure"))
+    }
+
+    fn end_of_work(&self, wait: bool) -> Result<(Outcome, Option<Arc<report::Inner>>)> {
         let mut state = self.state.lock();
         loop {
             match &*state {
-                State::Ended(outcome) => return Ok(outcome.clone()),
+                State::Ended(outcome, left) => return Ok((outcome.clone(), left.clone())),
                 State::Ready(_) => return Err(busy("The job was not run")),
                 State::Running(thread) if wait && *thread != Some(std::thread::current().id()) => {
                     self.ended.wait(&mut state);
@@ -350,7 +372,7 @@ impl Runner {
         let made = Readable::new()
             .map_err(|error| Error::io(&error))
             .context(|| "Could not make an eventfd".into())?;
-        if matches!(*self.state.lock(), State::Ended(_)) {
+        if matches!(*self.state.lock(), State::Ended(..)) {
             made.signal();
         }
         Ok(event.insert(made).as_fd().as_raw_fd())

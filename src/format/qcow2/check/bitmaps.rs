@@ -110,7 +110,7 @@ impl Bitmaps {
                     read_bitmap_directory(walker.layout.storage, &extension, size, cluster)
                         .map_err(|error| match error.kind() {
                             ErrorKind::Os => error,
-                            _ => Error::os(libc::EINVAL),
+                            _ => damaged(error.message()),
                         })?;
                 count_tables(walker, &entries)
             }
@@ -167,6 +167,11 @@ impl Bitmaps {
     }
 }
 
+/// The check cannot go on; with the errno of QEMU's message.
+fn damaged(what: &str) -> Error {
+    Error::corrupt(what).with_errno(libc::EINVAL)
+}
+
 fn directory(entries: &[BitmapEntry]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for entry in entries {
@@ -187,7 +192,7 @@ fn replace_extension(
     image: &mut ImageHeader,
     new: Option<BitmapsExtension>,
 ) -> Result<()> {
-    let old_len = image.clone().to_bytes()?.len();
+    let old_len = image.len_in_file().min(1 << image.header.cluster_bits);
     let mut changed = image.clone();
     changed
         .extensions

@@ -82,9 +82,10 @@ pub(super) struct Structures {
     pub missing: bool,
     /// Corruptions among what was told of the structures.
     pub corruptions: u64,
-    /// Refcounts that are too low, and too high.
+    /// Refcounts that are too low, too high, and that cannot be read.
     pub errors: u64,
     pub leaks: u64,
+    pub unread: u64,
 }
 
 impl Structures {
@@ -159,6 +160,7 @@ pub(super) fn refcounts(
                     if plan.is_some() {
                         findings.check_error(line);
                     } else {
+                        structures.unread += 1;
                         findings.note(line);
                     }
                 }

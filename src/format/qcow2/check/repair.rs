@@ -193,10 +193,7 @@ impl<'a> Run<'a> {
         if !report_only {
             clean = compare::refcounts(&mut walker, &mut stored, &mut structures, None)?;
             if self.mode == RepairMode::Leaks && structures.are_broken() {
-                walker
-                    .findings
-                    .note(|| "ERROR need to rebuild refcount structures".to_owned());
-                return Err(Error::os(libc::EIO));
+                return self.refuse(walker, stored, structures);
             }
         }
         let words = std::mem::take(&mut walker.mend.words);
@@ -243,6 +240,27 @@ impl<'a> Run<'a> {
         }
         if !set.is_empty() {
             self.target.write_words(set)?;
+        }
+        Ok(Outcome::Done(walker.findings.report))
+    }
+
+    /// Leaks cannot be told from clusters whose references are lost: counts what is wrong, the flags
+    /// too, and changes nothing.
+    fn refuse(
+        self,
+        mut walker: Walker<'_, '_>,
+        mut stored: StoredRefcounts<'_>,
+        structures: Structures,
+    ) -> Result<Outcome> {
+        let report = &mut walker.findings.report;
+        report.corruptions += structures.errors;
+        report.leaks += structures.leaks;
+        report.check_errors += structures.unread;
+        report.repair_refused = true;
+        if !walker.given_up() {
+            walker.findings.hold();
+            let l1 = (self.header.header.l1_offset, self.header.header.l1_entries);
+            compare::copied_flags(self.layout, &mut walker.findings, &mut stored, l1, None)?;
         }
         Ok(Outcome::Done(walker.findings.report))
     }
