@@ -34,6 +34,11 @@ pub trait Format: Send + Sync + Debug {
     /// The allocation unit in bytes, for formats that have one.
     fn cluster_size(&self) -> Option<u32>;
 
+    /// The smallest range that a layer can hold by itself, in bytes: a subcluster, else a cluster.
+    fn layer_unit(&self) -> Option<u32> {
+        self.cluster_size()
+    }
+
     /// Guest I/O should be aligned to this many bytes (1 = any; an encrypted format says 512).
     fn request_alignment(&self) -> u32;
 

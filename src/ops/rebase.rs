@@ -184,13 +184,18 @@ struct Rebaser<'a> {
 
 impl<'a> Rebaser<'a> {
     fn new(top: &'a Image, new: Option<&'a Image>, compress: bool) -> Self {
-        let unit = top.format().cluster_size().map_or(65536, u64::from);
+        let format = top.format();
+        let compressor = format.compressor().filter(|_| compress);
+        let unit = match compressor {
+            Some(compressor) => Some(compressor.unit()),
+            None => format.layer_unit(),
+        };
         Self {
             top,
             old: Chain::new(top.backing().map(AsRef::as_ref)),
             new: Chain::new(new),
-            compressor: top.format().compressor().filter(|_| compress),
-            unit: unit.clamp(512, BUFFER),
+            compressor,
+            unit: unit.map_or(65536, u64::from).clamp(512, BUFFER),
         }
     }
 

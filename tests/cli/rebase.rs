@@ -301,3 +301,32 @@ fn untrusted_opens_no_chain() {
     assert_eq!(ours(&args, pair.ours().root()).code, 1);
     unchanged(&pair);
 }
+
+#[test]
+fn only_the_subclusters_that_differ_are_copied() {
+    let pair = Pair::with(&[
+        "create -f qcow2 old.qcow2 1M",
+        "create -f qcow2 new.qcow2 1M",
+    ]);
+    pair.qemu_io("qcow2", "old.qcow2", &["write -P 1 0 1M"]);
+    pair.qemu_io(
+        "qcow2",
+        "new.qcow2",
+        &[
+            "write -P 1 0 1M",
+            "write -P 2 4k 2k",
+            "write -P 2 100k 4k",
+            "write -z 300k 2k",
+        ],
+    );
+    for line in [
+        "rebase -b new.qcow2 -F qcow2 o.qcow2",
+        "rebase -b  o.qcow2",
+        "rebase -c -b new.qcow2 -F qcow2 o.qcow2",
+    ] {
+        pair.qemu("create -f qcow2 -o extended_l2=on -b old.qcow2 -F qcow2 o.qcow2");
+        pair.same(line);
+        pair.same("map --output=json o.qcow2");
+        pair.same("check o.qcow2");
+    }
+}

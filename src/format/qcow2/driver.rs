@@ -59,6 +59,10 @@ impl Format for Qcow2 {
         Some(self.layout.cluster_size() as u32)
     }
 
+    fn layer_unit(&self) -> Option<u32> {
+        Some(self.layout.subcluster_size() as u32)
+    }
+
     fn request_alignment(&self) -> u32 {
         if self.encrypted { 512 } else { 1 }
     }
