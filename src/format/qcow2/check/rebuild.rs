@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::bulk::space::Layout as Place;
-use crate::format::qcow2::disk::{Geometry, ImageHeader};
+use crate::format::qcow2::disk::{Geometry, ImageHeader, MAX_SNAPSHOT_TABLE};
 use crate::memory;
 use crate::storage::{Durability, Storage, ZeroFlags};
 
@@ -117,7 +117,14 @@ fn write(
     let geometry = header.header.geometry()?;
     let cluster = geometry.cluster_size();
     let in_file = geometry.clusters_for(storage.len()?);
-    let first = counts.highest().map_or(1, |last| last + 1).max(in_file);
+    // Where the damaged table is read, past the end of the file too, its salvage must find the same
+    // if it is interrupted.
+    let salvaged = snapshots.map_or(0, |snapshots| {
+        let len = snapshots.table_len.min(MAX_SNAPSHOT_TABLE);
+        geometry.clusters_for(header.header.snapshots_offset.saturating_add(len))
+    });
+    let first = counts.highest().map_or(1, |last| last + 1);
+    let first = first.max(in_file).max(salvaged);
     let snapshot_table = snapshots.map(Snapshots::to_bytes).unwrap_or_default();
     let start = first + geometry.clusters_for(snapshot_table.len() as u64);
     let place = Place::after(start, 0, 0, geometry)?;
