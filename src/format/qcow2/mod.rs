@@ -34,6 +34,7 @@ mod remap;
 mod resize;
 mod snapshot;
 mod state;
+mod trim;
 mod write;
 
 pub use driver::DRIVER;

@@ -210,7 +210,8 @@ impl Qcow2 {
         self.store_size(len)?;
         self.unlink_range(len.next_multiple_of(cluster), old.next_multiple_of(cluster))?;
         // What is cut off is gone: only once the header says so.
-        self.cut_data_file(len)
+        self.cut_data_file(len)?;
+        self.trim()
     }
 
     /// Unlinks all that whole clusters behind the end of the image name; whether there was any.
