@@ -128,7 +128,7 @@ impl Storage for CryptStorage {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let len = self.len()?;
+        let len = self.len()?.next_multiple_of(SECTOR_LEN);
         let known = len.saturating_sub(offset).min(buf.len() as u64) as usize;
         let (buf, past) = buf.split_at_mut(known);
         past.fill(0);

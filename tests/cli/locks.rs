@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 
-use crate::pair::Pair;
+use crate::pair::{Loose, Pair};
 
 /// A `qemu-io` that holds an image until it is dropped.
 struct Holder {
@@ -236,7 +236,7 @@ fn a_running_conversion_holds_its_files() {
     for (format, lines) in [("raw", raw), ("qcow2", qcow2)] {
         let pair = Pair::with(&["create -q -f qcow2 a.qcow2 4M", "create -q free.raw 4M"]);
         pair.qemu_io("qcow2", "a.qcow2", &["write -P 1 0 4M"]);
-        let args = ["convert", "-r", "64k", "-O", format, "a.qcow2", "out"];
+        let args = ["convert", "-r", "16k", "-O", format, "a.qcow2", "out"];
         let theirs = Command::new("qemu-img")
             .args(args)
             .current_dir(pair.theirs().root())
@@ -286,13 +286,14 @@ fn a_reader_holds_a_qcow2_image() {
 #[test]
 fn a_writer_holds_a_raw_image() {
     let (pair, _holders) = held(&["-f", "raw", "lk.raw"]);
-    pair.all_same(LINES);
+    // The lines make images of their own, which are longer than QEMU's.
+    pair.all_same_but(LINES, Loose::DiskSize);
 }
 
 #[test]
 fn a_reader_holds_a_raw_image() {
     let (pair, _holders) = held(&["-r", "-f", "raw", "lk.raw"]);
-    pair.all_same(LINES);
+    pair.all_same_but(LINES, Loose::DiskSize);
 }
 
 #[test]

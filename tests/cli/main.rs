@@ -19,6 +19,7 @@ mod dd;
 mod examples;
 mod header;
 mod info;
+mod lengths;
 mod locks;
 mod map;
 mod measure;

@@ -112,8 +112,8 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         Error::corrupt("LUKS payload starts past the end of the file").with_offset(payload_offset)
     })?;
     Ok(Box::new(Luks {
-        // A payload that ends within a sector cannot have been written whole.
-        len: AtomicU64::new(len - len % 512),
+        // What a sector lacks at the end of the file reads as zeroes, and is decrypted with it.
+        len: AtomicU64::new(len.next_multiple_of(512)),
         writable: !context.read_only && !storage.read_only(),
         storage,
         header_file,

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::FlushBy;
-use crate::storage::Durability;
+use crate::storage::{Durability, Preallocation};
 use crate::trace::{self, Event};
 
 use super::cache::{Class, Taken};
@@ -340,8 +340,25 @@ impl Qcow2 {
             self.barrier()?;
             self.update_header(|header| header.incompatible -= Incompatible::DIRTY)?;
         }
+        self.end_file_at_cluster()?;
         if self.durability == Durability::Synced {
             self.sync_all(Durability::Synced)?;
+        }
+        Ok(())
+    }
+}
+
+impl Qcow2 {
+    /// Lets a file that was written at its end, end with a whole cluster: some users take nothing
+    /// but multiples of sectors or blocks.
+    fn end_file_at_cluster(&self) -> Result<()> {
+        if self.storage.limits().fixed_len {
+            return Ok(());
+        }
+        let len = self.storage.len()?;
+        let end = len.next_multiple_of(self.layout.cluster_size());
+        if len < end && end <= self.alloc.lock().high_water {
+            self.storage.set_len(end, Preallocation::Off)?;
         }
         Ok(())
     }

@@ -465,6 +465,10 @@ impl Bulk for Qcow2Bulk {
         if !l1.is_empty() {
             out.write_at(&l1, state.header.header.l1_offset)?;
         }
+        let end = state.space.next() * self.geometry.cluster_size();
+        if out.len()? < end && !out.limits().fixed_len {
+            out.set_len(end, Preallocation::Off)?;
+        }
         if let Some(data) = &self.data {
             data.sync(durability)?;
         }

@@ -8,7 +8,10 @@ use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::Qcow2;
 use crate::memory;
-use crate::storage::Durability;
+use crate::storage::{Durability, ZeroFlags};
+
+/// A table is written in units of this many bytes, which suit direct I/O.
+const WRITE_UNIT: u64 = 4 << 10;
 
 /// L1 tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
@@ -81,7 +84,7 @@ impl Qcow2 {
         self.flush_all(self.durability)
     }
 
-    /// Writes bytes, padded to whole clusters, to newly allocated ones.
+    /// Writes bytes to newly allocated clusters, whose rest becomes zero.
     pub(in crate::format::qcow2) fn write_area(&self, bytes: impl AsRef<[u8]>) -> Result<Place> {
         let bytes = bytes.as_ref();
         if bytes.is_empty() {
@@ -89,12 +92,20 @@ impl Qcow2 {
         }
         let cluster = self.layout.cluster_size();
         let clusters = self.layout.clusters_for(bytes.len() as u64);
+        let written = (bytes.len() as u64)
+            .next_multiple_of(WRITE_UNIT)
+            .min(clusters * cluster);
         let mut padded = memory::copied(bytes)?;
-        padded.resize((clusters * cluster) as usize)?;
+        padded.resize(written as usize)?;
         let first = self.alloc_contiguous(clusters)?;
         let offset = first << self.layout.cluster_bits();
+        let end = offset + clusters * cluster;
         self.cache.invalidate(offset, clusters * cluster);
-        if let Err(error) = self.storage.write_at(&padded, offset) {
+        let done = self
+            .storage
+            .write_at(&padded, offset)
+            .and_then(|()| self.zero_in_file(offset + written, end));
+        if let Err(error) = done {
             self.free_unused(first, clusters);
             return Err(error);
         }
@@ -103,6 +114,16 @@ impl Qcow2 {
             first,
             clusters,
         })
+    }
+
+    /// Zeroes host bytes as far as the file reaches: what lies behind reads as zeroes already.
+    fn zero_in_file(&self, start: u64, end: u64) -> Result<()> {
+        let end = end.min(self.storage.len()?);
+        if start >= end {
+            return Ok(());
+        }
+        self.storage
+            .write_zeroes(start, end - start, ZeroFlags::MAY_UNMAP)
     }
 
     /// Gives up an area that no header on disk names any more.
