@@ -1,4 +1,5 @@
-/* The library keeps away from the descriptors 0 to 2, also while they are closed. */
+/* Descriptors: one file by several of them; and that the library keeps away from 0 to 2, also while they
+ * are closed. */
 #include "check.h"
 
 #include <poll.h>
@@ -82,11 +83,137 @@ static void make_overlay(const char *path, const char *base)
     platter_policy_free(policy);
 }
 
+static int open_fd(platter_image **image, int fd, const char *format, uint32_t flags,
+                   platter_error **error)
+{
+    platter_open_options *options;
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_format(options, format, 0, &err));
+    const int status = platter_image_open_fd(image, fd, NULL, options, flags, error);
+    platter_open_options_free(options);
+    return status;
+}
+
+static int open_path(platter_image **image, const char *path, const char *format, uint32_t flags,
+                     platter_error **error)
+{
+    platter_open_options *options;
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_format(options, format, 0, &err));
+    const int status = platter_image_open(image, path, options, flags, error);
+    platter_open_options_free(options);
+    return status;
+}
+
+/* A conversion of what `from` leads to, in order or as an image, to what `to` leads to. */
+static int converts(int from, const char *source, int to, platter_error **error)
+{
+    platter_convert *convert;
+    platter_job *job;
+    OK(platter_convert_new(&convert, 0, &err));
+    if (source != NULL) {
+        OK(platter_convert_add_source(convert, source, 0, &err));
+    } else {
+        platter_open_options *options;
+        OK(platter_open_options_new(&options, 0, &err));
+        OK(platter_open_options_set_format(options, "raw", 0, &err));
+        OK(platter_convert_set_source_options(convert, options, 0, &err));
+        OK(platter_convert_set_source_fd(convert, from, 0, &err));
+        platter_open_options_free(options);
+    }
+    OK(platter_convert_set_target_fd(convert, to, 0, &err));
+    OK(platter_convert_job_new(&job, convert, 0, &err));
+    const int status = platter_job_run(job, 0, error);
+    platter_job_free(job);
+    platter_convert_free(convert);
+    return status;
+}
+
+/* One file by two descriptors, a duplicate, or a name: who writes is alone, as with two names. */
+static void one_file_twice(void)
+{
+    static unsigned char data[65536], before[65536], after[65536];
+    platter_image *a, *b;
+    platter_job *job;
+    make_image("one.qcow2", "qcow2", 4 << 20, NULL);
+    CHECK(link("one.qcow2", "link.qcow2") == 0);
+    const int first = open("one.qcow2", O_RDWR | O_CLOEXEC);
+    const int again = open("link.qcow2", O_RDWR | O_CLOEXEC);
+    const int copy = dup(first);
+    const int fds[] = {first, copy, again};
+    CHECK(first > 2 && again > 2 && copy > 2);
+    for (size_t i = 0; i < 3; i++) {
+        OK(open_fd(&a, first, "qcow2", PLATTER_OPEN_WRITE, &err));
+        FAILS(open_fd(&b, fds[i], "qcow2", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, "lock");
+        CHECK(b == NULL);
+        FAILS(open_fd(&b, fds[i], "qcow2", 0, &err), PLATTER_STATUS_LOCKED, "lock");
+        OK(open_fd(&b, fds[i], "qcow2", PLATTER_OPEN_FORCE_SHARE, &err));
+        OK(platter_image_close(b, 0, &err));
+        FAILS(open_path(&b, "link.qcow2", "qcow2", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED,
+              "lock");
+        OK(platter_image_write(a, data, sizeof data, 0, 0, &err));
+        OK(platter_image_close(a, 0, &err));
+        /* Readers share; the first that goes takes nothing from the other. */
+        OK(open_fd(&a, first, "qcow2", 0, &err));
+        OK(open_fd(&b, fds[i], "qcow2", 0, &err));
+        OK(platter_image_close(a, 0, &err));
+        FAILS(open_fd(&a, first, "qcow2", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, "lock");
+        OK(platter_image_close(b, 0, &err));
+        OK(open_path(&a, "one.qcow2", "qcow2", PLATTER_OPEN_WRITE, &err));
+        FAILS(open_fd(&b, fds[i], "qcow2", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, "lock");
+        OK(platter_image_close(a, 0, &err));
+    }
+    /* Plain disks may be written twice, as by name. */
+    OK(open_fd(&a, first, "raw", PLATTER_OPEN_WRITE, &err));
+    OK(open_fd(&b, copy, "raw", PLATTER_OPEN_WRITE, &err));
+    OK(platter_image_close(a, 0, &err));
+    FAILS(open_fd(&a, again, "qcow2", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, "lock");
+    OK(platter_image_close(b, 0, &err));
+    /* Who wants no locks takes none. */
+    platter_open_options *options;
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(open_fd(&a, first, "qcow2", PLATTER_OPEN_WRITE, &err));
+    OK(platter_image_open(&b, "driver=qcow2,file.locking=off,file.filename=one.qcow2", options,
+                          PLATTER_LOCATION_IMAGE_OPTS, &err));
+    OK(platter_image_close(b, 0, &err));
+    OK(platter_image_close(a, 0, &err));
+    platter_open_options_free(options);
+
+    /* A stream onto an image that is open, or onto its own source, changes nothing. */
+    CHECK(pread(first, before, sizeof before, 0) == sizeof before);
+    OK(open_fd(&a, again, "qcow2", PLATTER_OPEN_WRITE, &err));
+    FAILS(converts(-1, "base.raw", first, &err), PLATTER_STATUS_LOCKED, "lock");
+    OK(platter_image_close(a, 0, &err));
+    FAILS(converts(-1, "one.qcow2", first, &err), PLATTER_STATUS_LOCKED, "lock");
+    FAILS(converts(again, NULL, first, &err), PLATTER_STATUS_LOCKED, "lock");
+    FAILS(converts(first, NULL, copy, &err), PLATTER_STATUS_LOCKED, "lock");
+    CHECK(pread(first, after, sizeof after, 0) == sizeof after);
+    CHECK(memcmp(before, after, sizeof before) == 0);
+
+    /* Nor does a commit get into the way of who has the base open. */
+    make_overlay("over.qcow2", "one.qcow2");
+    OK(open_fd(&a, first, "qcow2", PLATTER_OPEN_WRITE, &err));
+    platter_policy *policy;
+    OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_policy(options, policy, 0, &err));
+    OK(platter_commit_job_new(&job, "over.qcow2", NULL, options, 0, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_LOCKED, "lock");
+    platter_job_free(job);
+    platter_policy_free(policy);
+    platter_open_options_free(options);
+    OK(platter_image_close(a, 0, &err));
+    close(first);
+    close(again);
+    close(copy);
+}
+
 int main(void)
 {
     make_image("base.raw", "raw", 4 << 20, NULL);
     make_image("base.qcow2", "qcow2", 4 << 20, NULL);
     make_overlay("top.qcow2", "base.qcow2");
+    one_file_twice();
     int raw = open("base.raw", O_RDWR | O_CLOEXEC);
     output = fcntl(1, F_DUPFD_CLOEXEC, 10);
     int errors = fcntl(2, F_DUPFD_CLOEXEC, 10);

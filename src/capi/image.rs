@@ -129,7 +129,8 @@ pub unsafe extern "C" fn platter_image_open(
 }
 
 /// Opens the image in an open file. The descriptor is duplicated: the caller keeps its own, but both
-/// share the file's locks and, with the cache modes `none` and `directsync`, the flag `O_DIRECT`. `name`
+/// share the file's byte locks (images that this process opens exclude each other as by name, through one
+/// descriptor as well) and, with the cache modes `none` and `directsync`, the flag `O_DIRECT`. `name`
 /// (may be NULL) stands for the file in messages and reports, and names inside the image are relative
 /// to it. `options` and `flags` as for
 /// `platter_image_open()`, without `PLATTER_LOCATION_*`.

@@ -8,9 +8,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::storage::locks::{Locks, Reach};
+use crate::storage::traits::LockRequest;
 use crate::sys::fd::{self, duplicate_number};
 use crate::sys::stream::{Ready, position, read, send, wait, write};
-use crate::sys::{attr, dio, falloc};
+use crate::sys::{attr, dio, falloc, lock};
 
 /// How long a blocked call waits before it asks whether to go on.
 const NAP: Duration = Duration::from_millis(50);
@@ -45,6 +47,7 @@ pub struct Stream {
     kind: Kind,
     /// The most bytes of one write that does not wait.
     step: usize,
+    locks: Locks,
 }
 
 impl Stream {
@@ -65,7 +68,8 @@ impl Stream {
             let reason = format!("the descriptor is not open for {what}");
             return Err(could_not_open(&name, Error::invalid(reason)));
         }
-        let mode = attr::stat(fd.as_fd()).map_err(failed)?.mode & libc::S_IFMT;
+        let stat = attr::stat(fd.as_fd()).map_err(failed)?;
+        let mode = stat.mode & libc::S_IFMT;
         let kind = match mode {
             libc::S_IFREG | libc::S_IFBLK => Kind::File,
             libc::S_IFSOCK => Kind::Socket,
@@ -73,13 +77,14 @@ impl Stream {
             _ => Kind::Other,
         };
         let mut stream = Self {
-            fd,
             name,
             kind,
             step: match kind {
                 Kind::Other => PIPE_BUF,
                 Kind::File | Kind::Socket => 1 << 20,
             },
+            locks: Locks::new(&stat, reach(fd.as_fd(), kind, flags)),
+            fd,
         };
         if mode == libc::S_IFIFO && direction == Direction::Write {
             stream.take_own_description();
@@ -140,6 +145,17 @@ impl Stream {
     /// The descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Takes locks against other users of a file, and drops those that are no longer asked for; a pipe
+    /// has none.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Locked`]; the locks are as before then.
+    pub fn lock(&self, request: LockRequest) -> Result<()> {
+        self.locks
+            .change(self.fd.as_fd(), &self.name, request)
+            .map_err(|error| could_not_open(&self.name, error))
     }
 
     /// The bytes from the position on, where the descriptor is a file's; None until the end is seen.
@@ -218,6 +234,26 @@ impl Stream {
 
     fn failed(&self, doing: &str, error: &std::io::Error) -> Error {
         Error::io(error).context(format!("Could not {doing} '{}'", self.name))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // The caller may keep a duplicate, which would keep the locks.
+        let _ = self.lock(LockRequest::default());
+    }
+}
+
+/// What can be locked through the descriptor of a stream.
+fn reach(fd: BorrowedFd<'_>, kind: Kind, flags: libc::c_int) -> Reach {
+    match kind {
+        Kind::Socket | Kind::Other => Reach::Nothing,
+        // Our locks are those of readers, also for writing.
+        Kind::File if flags & libc::O_ACCMODE == libc::O_WRONLY => Reach::Process,
+        Kind::File => match lock::held_by_other(fd, 0) {
+            Ok(_) => Reach::Host,
+            Err(_) => Reach::Process,
+        },
     }
 }
 

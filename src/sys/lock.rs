@@ -2,16 +2,11 @@
 //! one process exclude each other like two processes.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::{check, offset, retry};
 
-fn fcntl(
-    fd: BorrowedFd<'_>,
-    command: libc::c_int,
-    kind: libc::c_int,
-    byte: u64,
-) -> io::Result<libc::c_int> {
+fn fcntl(fd: RawFd, command: libc::c_int, kind: libc::c_int, byte: u64) -> io::Result<libc::c_int> {
     let mut lock = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -21,22 +16,40 @@ fn fcntl(
     };
     retry(|| {
         // SAFETY: the command reads and writes one flock, which lives through the call.
-        check(unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw mut lock) })
+        check(unsafe { libc::fcntl(fd, command, &raw mut lock) })
     })?;
     Ok(libc::c_int::from(lock.l_type))
 }
 
 /// Takes a shared lock on `byte`. `EAGAIN` (or `EACCES`) when another opener holds it exclusively.
 pub(crate) fn hold(fd: BorrowedFd<'_>, byte: u64) -> io::Result<()> {
-    fcntl(fd, libc::F_OFD_SETLK, libc::F_RDLCK, byte).map(drop)
+    fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, libc::F_RDLCK, byte).map(drop)
 }
 
 /// Drops the lock on `byte`.
 pub(crate) fn release(fd: BorrowedFd<'_>, byte: u64) -> io::Result<()> {
-    fcntl(fd, libc::F_OFD_SETLK, libc::F_UNLCK, byte).map(drop)
+    fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, libc::F_UNLCK, byte).map(drop)
 }
 
 /// Whether another opener holds any lock on `byte`.
 pub(crate) fn held_by_other(fd: BorrowedFd<'_>, byte: u64) -> io::Result<bool> {
-    fcntl(fd, libc::F_OFD_GETLK, libc::F_WRLCK, byte).map(|kind| kind != libc::F_UNLCK)
+    fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, libc::F_WRLCK, byte).map(|kind| kind != libc::F_UNLCK)
+}
+
+/// Whether two descriptors of one file, of which `other` can be read, share their open file description,
+/// and with it their locks: only then is a lock of one no obstacle to the other. Where that cannot be
+/// found out they are taken to.
+pub(crate) fn same_description(fd: BorrowedFd<'_>, other: RawFd) -> bool {
+    // A byte that nobody else has a reason to lock, and another one each time.
+    let mut random = [0; 8];
+    if getrandom::fill(&mut random).is_err() {
+        return true;
+    }
+    let byte = 1 << 62 | u64::from_ne_bytes(random) >> 2;
+    if fcntl(other, libc::F_OFD_SETLK, libc::F_RDLCK, byte).is_err() {
+        return true;
+    }
+    let separate = held_by_other(fd, byte).unwrap_or(false);
+    let _ = fcntl(other, libc::F_OFD_SETLK, libc::F_UNLCK, byte);
+    !separate
 }

@@ -481,3 +481,29 @@ fn named_pipes_wait_for_their_other_end() {
     });
     assert!(std::fs::read(dir.path("y.raw")).unwrap() == disk(&content));
 }
+
+#[test]
+fn a_stream_that_is_the_target_is_refused_before_it_is_emptied() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("a"), vec![7; 1 << 20]).unwrap();
+    for line in [
+        "dd if=/dev/stdin of=a",
+        "dd if=/dev/fd/0 of=b",
+        "convert -O raw /dev/stdin a",
+        "convert -O qcow2 /dev/stdin b",
+        "convert -n -O raw /dev/stdin a",
+    ] {
+        std::fs::remove_file(dir.path("b")).ok();
+        std::fs::hard_link(dir.path("a"), dir.path("b")).unwrap();
+        let output = ours_command(&words(line), dir.root())
+            .stdin(std::fs::File::open(dir.path("a")).unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
+        assert_eq!(
+            std::fs::read(dir.path("a")).unwrap(),
+            vec![7; 1 << 20],
+            "{line}"
+        );
+    }
+}

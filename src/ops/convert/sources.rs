@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
-use crate::image::{Image, ReadsAs};
+use crate::image::{FileId, Image, ReadsAs};
 use crate::ops::failure;
 use crate::size::round_up_sector;
 use crate::storage::Storage;
@@ -111,6 +111,11 @@ impl Sources {
     /// Guest bytes of all sources together, if that is known already.
     pub fn known_len(&self) -> Option<u64> {
         self.len
+    }
+
+    /// The file that a stream reads.
+    pub fn stream_file(&self) -> Option<FileId> {
+        self.stream.as_ref()?.file_id()
     }
 
     /// For a stream: reads on. Called in guest order, one call at a time.

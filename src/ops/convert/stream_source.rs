@@ -8,12 +8,14 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{Probe, raw};
+use crate::image::{FileId, fd_id};
 use crate::job::{Job, JobControl};
 use crate::location::Node;
 use crate::memory::{self, IoBuf};
 use crate::policy::OpenPolicy;
 use crate::size::round_up_sector;
 use crate::storage::stream::{Direction, Stream, is_stream};
+use crate::storage::{LockRequest, Permissions};
 
 use super::request::{ConvertRequest, Window};
 use super::sources::{Run, RunKind, longer_than_output, output_len};
@@ -87,6 +89,14 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
             Stream::open(path, Direction::Read, &|| control.checkpoint())?
         }
     };
+    let mut denies = Permissions::empty();
+    if request.source_options.deny_writers && !request.source_options.force_share {
+        denies = Permissions::WRITE | Permissions::RESIZE;
+    }
+    stream.lock(LockRequest {
+        uses: Permissions::CONSISTENT_READ,
+        denies,
+    })?;
     let named = request.source_options.format.as_deref();
     refuse_format(&stream, named, request.snapshot.is_some())?;
     let mut window = request.window;
@@ -172,6 +182,11 @@ impl StreamSource {
             }),
             pieces: Mutex::default(),
         })
+    }
+
+    /// The file that it reads, if it is one.
+    pub fn file_id(&self) -> Option<FileId> {
+        fd_id(self.stream.fd())
     }
 
     /// The length of the output, if that is known already.

@@ -7,8 +7,8 @@ use crate::image::fd_id;
 use crate::job::{Job, JobControl};
 use crate::location::Node;
 use crate::memory::IoBuf;
-use crate::storage::Durability;
 use crate::storage::stream::{Direction, Stream, is_stream};
+use crate::storage::{Durability, LockRequest, Permissions};
 
 use super::offload::Offload;
 use super::piece::{PieceKind, Prepared};
@@ -65,6 +65,10 @@ pub(super) fn fill(
         let shown = stream.name();
         target::refuse_source_as_target(request, &sources, &[id], shown)?;
     }
+    stream.lock(LockRequest {
+        uses: Permissions::WRITE,
+        denies: Permissions::empty(),
+    })?;
     let control = job.control().clone();
     let sink = StreamSink {
         stream,

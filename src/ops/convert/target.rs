@@ -508,7 +508,9 @@ pub(super) fn refuse_source_as_target(
             || [StorageSlot::MAIN, StorageSlot::DATA]
                 .into_iter()
                 .any(|slot| layer.format().storage(slot).is_ok_and(is_target))
-    });
+    }) || sources
+        .stream_file()
+        .is_some_and(|id| written.contains(&id));
     if clash && request.for_dd {
         return Err(Error::invalid(format!(
             "'{shown}' is also read as the input: copying it onto itself would destroy it"

@@ -7,7 +7,6 @@ mod expect;
 mod extents;
 mod io;
 mod lend;
-mod locks;
 mod named;
 mod open;
 mod ranges;
@@ -29,6 +28,7 @@ use parking_lot::RwLock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::storage::lend::{Lease, SpaceCall, SyncBy};
+use crate::storage::locks::Locks;
 use crate::storage::traits::{
     CacheMode, CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
@@ -36,7 +36,6 @@ use crate::sys;
 
 use direct::Direct;
 use extents::ExtentCache;
-use locks::Locks;
 
 /// What kind of file stands behind the descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use parking_lot::RwLock;
 
 use super::direct::Direct;
 use super::extents::ExtentCache;
-use super::locks::Locks;
 use super::{Abilities, FileStorage, Kind, NEXT_ID, named};
 use crate::error::{Error, Result};
+use crate::storage::locks::{Locks, Reach};
 use crate::storage::traits::CacheMode;
 use crate::sys::dio::{self, DioAlign};
 use crate::sys::{AlignedBuf, attr, blkdev, fd, limit, lock, rw};
@@ -73,8 +73,9 @@ pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
     wrap(fd, name, options)
 }
 
-/// Opens an open descriptor; `name` stands for it in messages. Locks and the direct I/O flag
-/// belong to the open file, so duplicates of the descriptor share them.
+/// Opens an open descriptor; `name` stands for it in messages. Byte locks and the direct I/O flag
+/// belong to the open file, so duplicates of the descriptor share them; storages of this process exclude
+/// each other all the same.
 ///
 /// # Errors
 /// The descriptor's access mode or type does not fit.
@@ -175,7 +176,7 @@ pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<File
         .map_err(failed)?
         .map(Direct::new);
     let made_up = kind == Kind::Regular && attr::is_made_up(fd.as_fd()).unwrap_or(false);
-    let locking = locks_wanted(fd.as_fd(), options.locking).map_err(failed)?;
+    let reach = reach(fd.as_fd(), options.locking).map_err(failed)?;
     Ok(FileStorage {
         name,
         kind,
@@ -196,7 +197,7 @@ pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<File
             read_now: AtomicBool::new(true),
             reserve: OnceLock::new(),
         },
-        locks: Locks::new(locking),
+        locks: Locks::new(&stat, reach),
         sync_failed: AtomicI32::new(0),
         synced: AtomicU64::new(0),
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -206,14 +207,16 @@ pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<File
     })
 }
 
-fn locks_wanted(fd: BorrowedFd<'_>, locking: Locking) -> io::Result<bool> {
+fn reach(fd: BorrowedFd<'_>, locking: Locking) -> io::Result<Reach> {
     match locking {
-        Locking::Off => Ok(false),
-        Locking::On => lock::held_by_other(fd, 0).map(|_| true),
+        Locking::Off => Ok(Reach::Nothing),
+        Locking::On => lock::held_by_other(fd, 0).map(|_| Reach::Host),
         Locking::Auto => match lock::held_by_other(fd, 0) {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(Reach::Host),
             Err(error) => match error.raw_os_error() {
-                Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::ENOLCK) => Ok(false),
+                Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::ENOLCK) => {
+                    Ok(Reach::Process)
+                }
                 _ => Err(error),
             },
         },

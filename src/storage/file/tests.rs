@@ -515,3 +515,140 @@ fn an_emptied_file_stays_locked() {
     drop(made);
     assert_eq!(std::fs::read(&path).unwrap(), [2; 65536]);
 }
+
+/// A storage over a duplicate of the descriptor.
+fn over(file: &std::fs::File, locking: Locking) -> FileStorage {
+    let options = FileOpen {
+        locking,
+        ..writable(CacheMode::Writeback)
+    };
+    open_fd(file.try_clone().unwrap().into(), "f", &options).unwrap()
+}
+
+const ALL: Permissions = Permissions::all();
+const CHANGES: Permissions = Permissions::WRITE.union(Permissions::RESIZE);
+
+const WRITER: LockRequest = LockRequest {
+    uses: ALL,
+    denies: CHANGES,
+};
+const READER: LockRequest = LockRequest {
+    uses: Permissions::CONSISTENT_READ,
+    denies: CHANGES,
+};
+const DISK: LockRequest = LockRequest {
+    uses: Permissions::CONSISTENT_READ.union(Permissions::WRITE),
+    denies: Permissions::empty(),
+};
+
+#[test]
+fn storages_over_one_descriptor_exclude_each_other_as_two_processes_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    drop(new_file(&path, CacheMode::Writeback));
+    std::fs::hard_link(&path, dir.path().join("g")).unwrap();
+    let open_again = |name: &str| {
+        let mut how = std::fs::OpenOptions::new();
+        how.read(true).write(true);
+        how.open(dir.path().join(name)).unwrap()
+    };
+    let file = open_again("f");
+    let reopened = open_again("g");
+    // The same description, another one, and another name.
+    for other in [&file, &reopened] {
+        for (first, second, goes) in [
+            (WRITER, WRITER, false),
+            (WRITER, READER, false),
+            (WRITER, DISK, false),
+            (READER, WRITER, false),
+            (READER, READER, true),
+            (READER, DISK, false),
+            (DISK, DISK, true),
+            (DISK, READER, false),
+            (DISK, LockRequest::default(), true),
+        ] {
+            let (a, b) = (over(&file, Locking::Auto), over(other, Locking::Auto));
+            a.lock(first).unwrap();
+            let second = b.lock(second);
+            assert_eq!(second.is_ok(), goes, "{first:?} {second:?}");
+            if let Err(error) = second {
+                assert_eq!(error.kind(), ErrorKind::Locked);
+                assert!(!error.hints().is_empty());
+            }
+            drop(a);
+            b.lock(WRITER).unwrap();
+        }
+    }
+    // Who takes no locks is not in the way.
+    let a = over(&file, Locking::Auto);
+    a.lock(WRITER).unwrap();
+    over(&file, Locking::Off).lock(WRITER).unwrap();
+    over(&file, Locking::Auto).lock(READER).unwrap_err();
+}
+
+#[test]
+fn what_a_duplicate_gives_up_another_one_keeps() {
+    use crate::sys::lock::held_by_other;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    drop(new_file(&path, CacheMode::Writeback));
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    let looker = std::fs::File::open(&path).unwrap();
+    let held =
+        || [100, 101, 103, 201, 203].map(|byte| held_by_other(looker.as_fd(), byte).unwrap());
+    let (a, b) = (over(&file, Locking::Auto), over(&file, Locking::Auto));
+    a.lock(READER).unwrap();
+    b.lock(READER).unwrap();
+    drop(b);
+    assert_eq!(held(), [true, false, false, true, true]);
+    // A refused change takes nothing away either.
+    let b = over(&file, Locking::Auto);
+    b.lock(WRITER).unwrap_err();
+    assert_eq!(held(), [true, false, false, true, true]);
+    drop((a, b));
+    // The caller's own descriptor is still open.
+    assert_eq!(held(), [false; 5]);
+    // A reader on a description of its own leaves nothing behind.
+    let again = std::fs::File::open(&path).unwrap();
+    let (a, b) = (
+        over(&file, Locking::Auto),
+        open_fd(again.try_clone().unwrap().into(), "f", &FileOpen::default()).unwrap(),
+    );
+    a.lock(READER).unwrap();
+    b.lock(READER).unwrap();
+    drop(b);
+    drop(a);
+    assert_eq!(held(), [false; 5]);
+}
+
+#[test]
+fn many_threads_share_a_file_and_one_alone_writes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    drop(new_file(&path, CacheMode::Writeback));
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    let writers = std::sync::atomic::AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    let storage = over(&file, Locking::Auto);
+                    if storage.lock(WRITER).is_ok() {
+                        assert_eq!(writers.fetch_add(1, Ordering::SeqCst), 0);
+                        writers.fetch_sub(1, Ordering::SeqCst);
+                        storage.lock(READER).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    over(&file, Locking::Auto).lock(WRITER).unwrap();
+}

@@ -1,0 +1,151 @@
+//! Who of this process holds which file. Byte locks belong to an open file description: duplicates of one
+//! descriptor share them, so that what the kernel answers does not tell one storage from another.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::storage::traits::{LockRequest, Permissions};
+use crate::sys::lock;
+
+/// A regular file or block device, see [`crate::sys::attr::Stat::file_id`].
+type FileId = (u64, u64);
+
+/// The files that are held.
+static FILES: Mutex<BTreeMap<FileId, Weak<HeldFile>>> = Mutex::new(BTreeMap::new());
+
+/// One file and its holders.
+#[derive(Debug)]
+pub(super) struct HeldFile {
+    id: FileId,
+    holders: Mutex<Vec<Holder>>,
+}
+
+/// A storage that holds locks of a file.
+#[derive(Debug)]
+pub(super) struct Holder {
+    /// Tells it from the others.
+    pub(super) storage: u64,
+    /// What it holds; never nothing.
+    pub(super) request: LockRequest,
+    /// Its descriptor, open for as long as it is listed.
+    fd: RawFd,
+    /// The same number for the same open file description; None where it holds no byte locks.
+    description: Option<u64>,
+}
+
+impl HeldFile {
+    /// That of a file.
+    pub(super) fn of(id: FileId) -> Arc<Self> {
+        let mut files = FILES.lock();
+        if let Some(file) = files.get(&id).and_then(Weak::upgrade) {
+            return file;
+        }
+        let file = Arc::new(Self {
+            id,
+            holders: Mutex::default(),
+        });
+        files.insert(id, Arc::downgrade(&file));
+        file
+    }
+
+    /// Nobody else changes who holds the file meanwhile.
+    pub(super) fn alone(&self) -> Holders<'_> {
+        Holders(self.holders.lock())
+    }
+}
+
+impl Drop for HeldFile {
+    fn drop(&mut self) {
+        let mut files = FILES.lock();
+        // A new one may have taken its place already.
+        if files
+            .get(&self.id)
+            .is_some_and(|file| file.strong_count() == 0)
+        {
+            files.remove(&self.id);
+        }
+    }
+}
+
+/// The holders of one file.
+pub(super) struct Holders<'a>(MutexGuard<'a, Vec<Holder>>);
+
+impl Holders<'_> {
+    /// All but `storage`.
+    pub(super) fn others(&self, storage: u64) -> impl Iterator<Item = &Holder> {
+        self.0.iter().filter(move |one| one.storage != storage)
+    }
+
+    /// The locks that others hold through the open file description of `fd`.
+    pub(super) fn sharing(&self, storage: u64, fd: BorrowedFd<'_>) -> LockRequest {
+        let mut shared = LockRequest::default();
+        let Some(own) = self.description(storage, fd) else {
+            return shared;
+        };
+        for other in self.others(storage) {
+            if other.description != Some(own) {
+                continue;
+            }
+            shared.uses |= other.request.uses;
+            shared.denies |= other.request.denies;
+        }
+        shared
+    }
+
+    /// Lists what `storage` holds from now on, with byte locks or without.
+    pub(super) fn set(
+        &mut self,
+        storage: u64,
+        fd: BorrowedFd<'_>,
+        request: LockRequest,
+        with_bytes: bool,
+    ) {
+        if request == LockRequest::default() {
+            self.0.retain(|one| one.storage != storage);
+            return;
+        }
+        if let Some(own) = self.0.iter_mut().find(|one| one.storage == storage) {
+            own.request = request;
+            return;
+        }
+        let description = with_bytes.then(|| self.description(storage, fd).unwrap_or(storage));
+        self.0.push(Holder {
+            storage,
+            request,
+            fd: fd.as_raw_fd(),
+            description,
+        });
+    }
+
+    /// The number of the description of `fd`; None where no holder has the same.
+    fn description(&self, storage: u64, fd: BorrowedFd<'_>) -> Option<u64> {
+        if let Some(own) = self.0.iter().find(|one| one.storage == storage) {
+            return own.description;
+        }
+        self.0
+            .iter()
+            .find(|one| one.description.is_some() && lock::same_description(fd, one.fd))
+            .and_then(|one| one.description)
+    }
+}
+
+/// A storage wants what another one of this process denies, or the other way round: the permission,
+/// and whether it is wanted.
+pub(super) fn conflict(
+    holders: &Holders<'_>,
+    storage: u64,
+    wanted: LockRequest,
+) -> Option<(Permissions, bool)> {
+    let mut held = LockRequest::default();
+    for other in holders.others(storage) {
+        held.uses |= other.request.uses;
+        held.denies |= other.request.denies;
+    }
+    let first = |set: Permissions| set.iter().next();
+    first(wanted.uses & held.denies)
+        .map(|permission| (permission, true))
+        .or_else(|| first(wanted.denies & held.uses).map(|permission| (permission, false)))
+}
