@@ -154,12 +154,13 @@ impl ImageHeader {
         Some(String::from_utf8_lossy(name).into_owned())
     }
 
-    /// The format recorded for the backing file.
+    /// The format recorded for the backing file; an empty name is none.
     pub fn backing_format(&self) -> Option<String> {
-        self.extensions.iter().find_map(|e| match e {
+        let recorded = self.extensions.iter().find_map(|e| match e {
             Extension::BackingFormat(name) => Some(text_of(name)),
             _ => None,
-        })
+        });
+        recorded.filter(|name| !name.is_empty())
     }
 
     /// The external data file's name, as recorded.
