@@ -2489,6 +2489,16 @@ int platter_report_string(const char **out,
                           struct platter_error **err);
 
 /**
+ * What the user should know beside the report of info, of all its layers: UTF-8, several lines where
+ * there is more to say, without the last newline. `index` counts from 0; NULL past the last one, for
+ * another report and for NULL. Lives as long as the report.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_report_warning(const struct platter_report *report,
+                                   size_t index);
+
+/**
  * The run at `index` of a map report, or of a report of dirty bytes.
  *
  * Statuses: NOT_FOUND past the last one, INVALID for another report. Threads: any. Since 0.1.

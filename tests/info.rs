@@ -4,7 +4,7 @@ mod common;
 
 use common::Dir;
 use platter::ops::info::info;
-use platter::{Location, OpenOptions, OpenPolicy};
+use platter::{Image, Location, OpenOptions, OpenPolicy};
 
 fn options(format: Option<&str>) -> OpenOptions {
     OpenOptions {
@@ -252,4 +252,29 @@ fn the_default_policy_opens_no_backing_file() {
     let error = info(&location, &OpenOptions::default(), true).unwrap_err();
     assert_eq!(error.kind(), platter::ErrorKind::Denied);
     assert!(info(&location, &OpenOptions::default(), false).is_ok());
+}
+
+#[test]
+fn a_snapshot_table_behind_the_end_is_warned_of() {
+    let dir = Dir::new();
+    let top = dir.str("top");
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", &top, "1M"]);
+    dir.qemu_img_ok(&["snapshot", "-c", "one", &top]);
+    let location = Location::parse(&top).unwrap();
+    let metadata = || OpenOptions {
+        metadata_only: true,
+        ..options(None)
+    };
+    let image = Image::open(&location, &metadata()).unwrap();
+    assert!(image.warnings().is_empty());
+    drop(image);
+    let mut bytes = std::fs::read(&top).unwrap();
+    bytes[64..72].copy_from_slice(&(1u64 << 40).to_be_bytes());
+    std::fs::write(&top, bytes).unwrap();
+    let image = Image::open(&location, &metadata()).unwrap();
+    let [warning] = image.warnings() else {
+        panic!("{:?}", image.warnings());
+    };
+    assert!(warning.contains("lies past the end of"), "{warning}");
+    assert!(warning.contains("0x10000000000"), "{warning}");
 }

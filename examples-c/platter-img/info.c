@@ -22,6 +22,7 @@ static int run(void)
     bool json = false;
     bool printed = false;
     const char *name = NULL;
+    const char *warning = NULL;
     platter_open_options *how = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
@@ -60,6 +61,8 @@ static int run(void)
     platter_open_options_free(how);
     if (report == NULL)
         return 1;
+    for (size_t i = 0; (warning = platter_report_warning(report, i)) != NULL; i++)
+        print_warning(warning);
     printed = print_report(report, json);
     platter_report_free(report);
     return printed ? 0 : 1;

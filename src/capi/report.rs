@@ -625,6 +625,27 @@ pub unsafe extern "C" fn platter_report_string(
     })
 }
 
+/// What the user should know beside the report of info, of all its layers: UTF-8, several lines where
+/// there is more to say, without the last newline. `index` counts from 0; NULL past the last one, for
+/// another report and for NULL. Lives as long as the report.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_report_warning(
+    report: Option<&platter_report>,
+    index: usize,
+) -> *const c_char {
+    guard::get(std::ptr::null(), || {
+        let Some(Content::Info(info)) = report.map(|report| &report.inner.content) else {
+            return std::ptr::null();
+        };
+        match (report, info.warnings.get(index)) {
+            (Some(report), Some(text)) => report.inner.lend(text.clone()),
+            _ => std::ptr::null(),
+        }
+    })
+}
+
 fn wrong_type(key: &str, kind: &str) -> Error {
     Error::invalid(format!("'{key}' of the report is not {kind}"))
 }

@@ -103,6 +103,8 @@ pub struct OpenContext<'a> {
     pub secrets: &'a Secrets,
     /// Opens further files under the policy.
     pub opener: &'a dyn Opener,
+    /// Takes what users should know of the image although it opens: one or more lines.
+    pub warn: &'a dyn Fn(String),
 }
 
 /// What a new image is to be.

@@ -1,5 +1,6 @@
 //! Opening: location, storage, format, chain.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -205,6 +206,7 @@ fn open_over(
         header: plan.header.as_ref(),
         header_file: Mutex::default(),
     };
+    let warnings = RefCell::new(Vec::new());
     let format = (driver.open)(OpenContext {
         storage: storage.clone(),
         read_only: !options.writable,
@@ -215,6 +217,7 @@ fn open_over(
         options: &values,
         secrets: &options.secrets,
         opener: &opener,
+        warn: &|text| warnings.borrow_mut().push(text),
     })?;
     let data_file_used = opener.data_file_used.into_inner();
     let header_file = opener.header_file.into_inner();
@@ -233,7 +236,7 @@ fn open_over(
         backing: Backing::None,
         below: plan.backing.clone(),
         named_by_image: start.named_by_image,
-        warnings: Vec::new(),
+        warnings: warnings.into_inner(),
         writable: options.writable,
         settings: Settings {
             cache,

@@ -265,6 +265,7 @@ pub fn open(
         options: &values,
         secrets: &secrets(),
         opener: &files(storages),
+        warn: &|_| (),
     })
 }
 

@@ -41,6 +41,7 @@ impl Qcow2 {
         let data_file = data_file::open(&image, ctx)?;
         let header = &image.header;
         let l1 = load_l1(header, layout, ctx)?;
+        warn(&image, ctx)?;
         let durability = ctx.durability;
         let qcow2 = Self {
             storage: ctx.storage.clone(),
@@ -246,6 +247,30 @@ fn check_flags(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
     if corrupt && !ctx.read_only && !ctx.for_check {
         return Err(Error::corrupt(
             "qcow2: Image is corrupt; cannot be opened read/write",
+        ));
+    }
+    Ok(())
+}
+
+/// What users should know of an image that opens all the same.
+fn warn(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<()> {
+    let header = &image.header;
+    if header.version >= 3 && image.bitmaps().is_some() && image.consistent_bitmaps().is_none() {
+        (ctx.warn)(
+            "a program lacking bitmap support modified this file, so all bitmaps are now \
+             considered inconsistent\n\
+             Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix."
+                .to_owned(),
+        );
+    }
+    // Who changes the image is refused, and `check` has words of its own.
+    let looks = ctx.metadata_only && ctx.read_only && !ctx.for_check;
+    if looks && header.snapshots > 0 && header.snapshots_offset >= ctx.storage.len()? {
+        (ctx.warn)(format!(
+            "the snapshot table at offset {:#x} lies past the end of '{}': the image can be read, but \
+             not changed before it is repaired",
+            header.snapshots_offset,
+            ctx.storage.name()
         ));
     }
     Ok(())

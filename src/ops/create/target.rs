@@ -277,6 +277,8 @@ impl Target {
                 data: self.bulk.storage(StorageSlot::DATA).ok(),
                 policy: request.policy,
             },
+            // There is nothing to say of what was made just now.
+            warn: &|_| (),
         })
         .context(&context)?;
         change(&*image)?;

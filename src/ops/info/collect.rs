@@ -20,6 +20,7 @@ pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<I
         ..options.clone()
     };
     let mut layers = Vec::new();
+    let mut warnings = Vec::new();
     let mut seen = HashSet::new();
     let limit = usize::try_from(options.policy.chain_limit()).unwrap_or(usize::MAX);
     let mut next = Some(Image::open(location, &options)?);
@@ -41,13 +42,18 @@ pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<I
             ));
         }
         layers.push(layer_info(&image)?);
+        warnings.extend(image.warnings().iter().cloned());
         next = if chain {
             image.open_backing_metadata(&options)?
         } else {
             None
         };
     }
-    Ok(InfoReport { layers, chain })
+    Ok(InfoReport {
+        layers,
+        chain,
+        warnings,
+    })
 }
 
 /// What tells one image of a chain from another.

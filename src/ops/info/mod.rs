@@ -16,6 +16,8 @@ pub struct InfoReport {
     pub layers: Vec<LayerInfo>,
     /// Whether the chain was asked for: the JSON is an array then.
     pub chain: bool,
+    /// What users should know beside the report.
+    pub warnings: Vec<String>,
 }
 
 /// One image of the chain, with the keys of QEMU's `ImageInfo`.

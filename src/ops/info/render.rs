@@ -210,6 +210,7 @@ mod tests {
         let report = InfoReport {
             layers: vec![overlay(), file("x", 512)],
             chain: true,
+            warnings: Vec::new(),
         };
         assert_eq!(
             report.text(),
@@ -228,6 +229,7 @@ mod tests {
         let report = InfoReport {
             layers: vec![overlay()],
             chain: false,
+            warnings: Vec::new(),
         };
         let keys: Vec<String> = report
             .json()
