@@ -171,3 +171,143 @@ fn an_image_cut_behind_its_header_is_refused() {
         assert!(!pair.ours().path("x").exists());
     }
 }
+
+/// The first header extension, of up to eight bytes, becomes an empty one and one that nobody knows.
+fn empty_first_extension(pair: &Pair) {
+    let bytes = [0, 0, 0, 0, 0x11, 0x11, 0x11, 0x11, 0, 0, 0, 0];
+    pair.patch("t.qcow2", 112 + 4, &bytes);
+}
+
+#[test]
+fn feature_bits_that_contradict_the_header() {
+    let lines = [
+        "info t.qcow2",
+        "info --output=json t.qcow2",
+        "check t.qcow2",
+        "map --output=json t.qcow2",
+        "convert -O raw t.qcow2 out.raw",
+        "snapshot -l t.qcow2",
+        "measure -O qcow2 t.qcow2",
+        "amend -o compat=1.1 t.qcow2",
+        "resize t.qcow2 2M",
+    ];
+    let data = "-o data_file=d.raw";
+    let raw = "-o data_file=d.raw,data_file_raw=on";
+    /// What it is, the options of the image, and the bytes to change in its header.
+    type Case = (&'static str, &'static str, &'static [(u64, &'static [u8])]);
+    let cases: &[Case] = &[
+        ("a raw data file without a data file", "", &[(95, &[2])]),
+        ("the same, of a lost data file", raw, &[(79, &[0])]),
+        ("a name of a data file without the bit", data, &[(79, &[0])]),
+        ("a data file without a name", "", &[(79, &[4])]),
+        (
+            "subclusters of small clusters",
+            "-o cluster_size=4k",
+            &[(79, &[16])],
+        ),
+        ("subclusters", "-o cluster_size=16k", &[(79, &[16])]),
+        ("a compression type without the bit", "", &[(104, &[1])]),
+        ("the bit without a compression type", "", &[(79, &[8])]),
+        (
+            "a compression type that there is not",
+            "",
+            &[(79, &[8]), (104, &[2])],
+        ),
+        (
+            "a header too short for its type",
+            "",
+            &[(79, &[8]), (103, &[104])],
+        ),
+        ("version 2 with features", "", &[(7, &[2]), (79, &[0xff])]),
+        ("corrupt and dirty", "", &[(79, &[3])]),
+        ("a LUKS header that is not there", "", &[(35, &[2])]),
+        ("a method without a secret", "", &[(35, &[1])]),
+        ("bitmaps that are not there", "", &[(95, &[1])]),
+        ("unknown bits", "", &[(72, &[0x80]), (80, &[1]), (88, &[1])]),
+        ("a wide refcount", "", &[(99, &[7])]),
+    ];
+    for (what, options, patches) in cases {
+        let pair = Pair::new();
+        pair.qemu(&format!("create -q -f qcow2 {options} t.qcow2 1M"));
+        for (offset, bytes) in *patches {
+            pair.patch("t.qcow2", *offset, bytes);
+        }
+        println!("{what}");
+        pair.all_same(&lines);
+    }
+    // There is no snapshot, but where its table would be is looked at.
+    let pair = Pair::with(&["create -q -f qcow2 t.qcow2 1M"]);
+    pair.patch("t.qcow2", 64, &0x123u64.to_be_bytes());
+    let without_check: Vec<&str> = lines
+        .into_iter()
+        .filter(|line| !line.starts_with("check"))
+        .collect();
+    pair.all_same(&without_check);
+    let repaired = ours(&["check", "-r", "all", "t.qcow2"], pair.ours().root());
+    assert_eq!(repaired.code, 0, "{repaired:?}");
+    assert_eq!(pair.ours().qemu_img(&["check", "t.qcow2"]).code, 0);
+    // The name is there, and empty.
+    let pair = Pair::with(&[&format!("create -q -f qcow2 {data} t.qcow2 1M")]);
+    empty_first_extension(&pair);
+    pair.all_same(&lines);
+    // Snapshots of an image whose clusters are elsewhere.
+    let pair = Pair::with(&[&format!("create -q -f qcow2 {data} t.qcow2 1M")]);
+    pair.patch("t.qcow2", 63, &[1]);
+    pair.patch("t.qcow2", 64, &0x10000u64.to_be_bytes());
+    pair.all_same(&["check t.qcow2", "check --output=json t.qcow2"]);
+}
+
+#[test]
+fn bitmaps_of_an_image_that_another_program_has_written() {
+    let pair = Pair::with(&["create -q -f qcow2 t.qcow2 1M", "bitmap --add t.qcow2 b"]);
+    pair.patch("t.qcow2", 95, &[0]);
+    for line in [
+        "info t.qcow2",
+        "info --output=json t.qcow2",
+        "check t.qcow2",
+        "map t.qcow2",
+        "convert -O raw t.qcow2 out.raw",
+        "compare t.qcow2 t.qcow2 -U",
+        "resize t.qcow2 2M",
+    ] {
+        let theirs = pair.theirs().qemu_img(&words(line));
+        let mine = ours(&words(line), pair.ours().root());
+        assert_eq!((mine.code, &mine.out), (theirs.code, &theirs.out), "{line}");
+        assert!(
+            mine.err.contains("lacking bitmap support"),
+            "{line}: {mine:?}"
+        );
+        // QEMU's warning lacks the end of its line.
+        assert_eq!(
+            mine.err.replace("to fix.\n", "to fix."),
+            theirs.err,
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_backing_format_is_none() {
+    let pair = Pair::with(&[
+        "create -q -f qcow2 base.qcow2 1M",
+        "create -q -f qcow2 -b base.qcow2 -F qcow2 t.qcow2",
+    ]);
+    pair.qemu_io("qcow2", "base.qcow2", &["write -P 5 0 64k"]);
+    let lines = [
+        "info t.qcow2",
+        "info --output=json --backing-chain t.qcow2",
+        "map --output=json t.qcow2",
+        "check t.qcow2",
+        "convert -O raw t.qcow2 out.raw",
+        "commit -d t.qcow2",
+    ];
+    empty_first_extension(&pair);
+    pair.all_same(&lines);
+    // As it is where the first byte of the name is a NUL.
+    pair.patch(
+        "t.qcow2",
+        112 + 4,
+        &[0, 0, 0, 5, 0, b'c', b'o', b'w', b'2', 0, 0, 0],
+    );
+    pair.all_same(&lines);
+}

@@ -10,15 +10,22 @@ use crate::format::OpenContext;
 use crate::policy::ImplicitRole;
 use crate::storage::{Preallocation, Storage, ZeroFlags};
 
-use super::disk::ImageHeader;
+use super::disk::{Autoclear, ImageHeader};
 use super::state::Qcow2;
 
 /// Opens the data file of an image that has one.
 pub(super) fn open(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>> {
-    if !image.has_data_file() || ctx.metadata_only {
+    if ctx.metadata_only {
         return Ok(None);
     }
-    let file = match image.data_file_name().filter(|name| !name.is_empty()) {
+    if !image.has_data_file() {
+        if image.header.autoclear.contains(Autoclear::RAW_DATA_FILE) {
+            let error = Error::corrupt("data-file-raw requires a data file");
+            return Err(error.with_offset(88));
+        }
+        return Ok(None);
+    }
+    let file = match image.data_file_name() {
         Some(name) => ctx
             .opener
             .open_named(ImplicitRole::DataFile, &name, !ctx.read_only)?,

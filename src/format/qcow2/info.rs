@@ -71,10 +71,10 @@ fn specific(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Value> {
         }
     }
     if header.version >= 3 {
+        if let Some(name) = image.data_file_name() {
+            data.insert("data-file".into(), name.into());
+        }
         if image.has_data_file() {
-            if let Some(name) = image.data_file_name() {
-                data.insert("data-file".into(), name.into());
-            }
             let raw = header.autoclear.contains(Autoclear::RAW_DATA_FILE);
             data.insert("data-file-raw".into(), raw.into());
         }

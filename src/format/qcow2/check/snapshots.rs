@@ -33,7 +33,17 @@ impl Snapshots {
         mend: bool,
         findings: &mut Findings<'_>,
     ) -> Result<Self> {
+        let fixed = &header.header;
         let found = match Self::read_as_is(storage, header) {
+            Err(_) if mend && fixed.snapshots == 0 => {
+                // QEMU does not check such an image at all.
+                findings.report.corruptions_fixed += 1;
+                findings.note(|| "Repairing snapshot table offset invalid".to_owned());
+                Ok(Self {
+                    rewrite: true,
+                    ..Self::default()
+                })
+            }
             Err(_) if mend => Self::salvage(storage, header, findings),
             Err((lines, error)) => {
                 for line in lines {
@@ -44,14 +54,6 @@ impl Snapshots {
             Ok(found) => Ok(found),
         };
         let mut found = found?;
-        let fixed = &header.header;
-        let cluster = 1u64 << fixed.cluster_bits;
-        if mend && fixed.snapshots == 0 && !fixed.snapshots_offset.is_multiple_of(cluster) {
-            // QEMU does not check such an image at all.
-            findings.report.corruptions_fixed += 1;
-            findings.note(|| "Repairing snapshot table offset invalid".to_owned());
-            found.rewrite = true;
-        }
         for (snapshot, index) in found.entries.iter_mut().zip(0u32..) {
             if header.header.version < 3 || snapshot.is_complete() {
                 continue;
@@ -64,6 +66,11 @@ impl Snapshots {
             findings.report.corruptions_fixed += 1;
             findings.note(|| line("Repairing"));
             found.rewrite = true;
+        }
+        if header.has_data_file() && fixed.snapshots > 0 {
+            // Their clusters cannot be told from those of the guest.
+            let count = fixed.snapshots;
+            findings.corruption(|| format!("ERROR {count} snapshots in image with data file"));
         }
         if found.rewrite {
             found.entries.retain(|entry| !is_void(entry));

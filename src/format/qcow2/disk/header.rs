@@ -275,7 +275,8 @@ impl Header {
                 .with_offset(60)
                 .with_errno(libc::EFBIG));
         }
-        if self.snapshots > 0 && !table_fits(self.snapshots_offset, 0, 1 << self.cluster_bits) {
+        // The peer looks at the offset although there is no snapshot.
+        if !table_fits(self.snapshots_offset, 0, 1 << self.cluster_bits) {
             return Err(Error::corrupt("Snapshot table offset invalid")
                 .with_offset(64)
                 .with_errno(libc::EINVAL));
