@@ -603,3 +603,28 @@ fn untrusted_guesses_no_format() {
     ];
     assert_eq!(ours(&line, pair.ours().root()).code, 0);
 }
+
+#[test]
+fn the_backing_file_that_an_image_has_is_no_change() {
+    let pair = Pair::with(&[
+        "create -q base.raw 1M",
+        "create -q -f qcow2 -b base.raw -F raw o.qcow2",
+        "create -q -f qcow2 plain.qcow2 1M",
+    ]);
+    for options in [
+        "backing_file=base.raw,backing_fmt=raw",
+        "lazy_refcounts=on,backing_fmt=raw,backing_file=base.raw",
+        "backing_file=base.raw,backing_fmt=raw,size=2M",
+        "backing_file=base.raw",
+        "backing_fmt=raw",
+        "backing_file=./base.raw,backing_fmt=raw",
+        "backing_file=base.raw,backing_fmt=qcow2",
+        "backing_file=base.raw,backing_fmt=raw,compat=9",
+        "backing_file=,backing_fmt=",
+    ] {
+        for image in ["o.qcow2", "plain.qcow2"] {
+            pair.same(&format!("amend -o {options} {image}"));
+            pair.same_but(&format!("info {image}"), Loose::DiskSize);
+        }
+    }
+}

@@ -37,7 +37,7 @@ impl Amend for Qcow2 {
         let _one = self.reshaping.lock();
         let now = self.present()?;
         let keys = self.keyslot_place(context.values)?;
-        let target = Target::new(context.values, now)?;
+        let target = Target::new(context.values, &now)?;
         if target.version < now.version {
             self.check_downgrade(target.size)?;
         }
@@ -89,6 +89,8 @@ impl Qcow2 {
             has_data_file: image.has_data_file(),
             raw_data_file: image.has_data_file()
                 && image.header.autoclear.contains(Autoclear::RAW_DATA_FILE),
+            backing_file: image.backing_name(),
+            backing_format: image.backing_format(),
         })
     }
 

@@ -83,13 +83,15 @@ pub(super) struct Target {
 }
 
 /// What counts of the image as it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Present {
     pub(super) version: u32,
     pub(super) width: RefcountWidth,
     pub(super) lazy: bool,
     pub(super) has_data_file: bool,
     pub(super) raw_data_file: bool,
+    pub(super) backing_file: Option<String>,
+    pub(super) backing_format: Option<String>,
 }
 
 impl Target {
@@ -98,7 +100,7 @@ impl Target {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for values that are none, or that contradict each other or
     /// the image.
-    pub(super) fn new(values: &Values, now: Present) -> Result<Self> {
+    pub(super) fn new(values: &Values, now: &Present) -> Result<Self> {
         let version = match values.str("compat") {
             None => now.version,
             Some("0.10" | "v2") => 2,
@@ -122,7 +124,10 @@ impl Target {
             ));
         }
         let width = new_width(values.num("refcount_bits"), version, now)?;
-        if values.get("backing_file").is_some() || values.get("backing_fmt").is_some() {
+        let names = ["backing_file", "backing_fmt"].map(|key| values.str(key));
+        // What the image has already is no change.
+        let has = [&now.backing_file, &now.backing_format].map(|name| name.as_deref());
+        if names != [None, None] && (names != has || names.contains(&None)) {
             return Err(Error::invalid("Cannot amend the backing file")
                 .with_hint("You can use 'qemu-img rebase' instead."));
         }
@@ -145,7 +150,7 @@ impl Target {
 }
 
 /// The width that refcounts are to have.
-fn new_width(bits: Option<u64>, version: u32, now: Present) -> Result<RefcountWidth> {
+fn new_width(bits: Option<u64>, version: u32, now: &Present) -> Result<RefcountWidth> {
     let Some(bits) = bits else {
         if version < 3 && now.width.bits() != 16 {
             return Err(Error::invalid("compat=0.10 requires refcount_bits=16"));
