@@ -440,3 +440,39 @@ fn untrusted_sources() {
         0
     );
 }
+
+/// As for copies of base images on devices, which record nothing.
+#[test]
+fn the_difference_goes_into_a_copy_of_the_base() {
+    let pair = Pair::with(&[
+        "create -q base.raw 1M",
+        "create -q -f qcow2 -b base.raw -F raw top.qcow2 2M",
+    ]);
+    pair.qemu_io("raw", "base.raw", &["write -P 3 0 1M"]);
+    pair.qemu_io(
+        "qcow2",
+        "top.qcow2",
+        &["write -P 5 64k 64k", "write -z 512k 64k"],
+    );
+    for (format, image) in [("raw", "copy.raw"), ("qcow2", "copy.qcow2")] {
+        for dir in [pair.ours(), pair.theirs()] {
+            let line = format!("convert -f raw -O {format} base.raw {image}");
+            dir.qemu_img_ok(&words(&line));
+            dir.qemu_img_ok(&words(&format!("resize -q -f {format} {image} 2M")));
+            // Where the base holds nothing, the target may hold something.
+            dir.qemu_io(format, image, &["write -P 9 1800k 64k"]);
+        }
+        let line = format!("convert -n -O {format} -B base.raw -F raw top.qcow2 {image}");
+        let theirs = pair.theirs().qemu_img(&words(&line));
+        let own = ours(&words(&line), pair.ours().root());
+        assert_eq!((own.code, theirs.code), (0, 0), "{own:?} {theirs:?}");
+        assert!(own.err.contains("records no backing file"), "{own:?}");
+        let compare = format!("compare -F {format} top.qcow2 {image}");
+        pair.ours().qemu_img_ok(&words(&compare));
+    }
+    // QEMU's tool does not look at it; without it nobody knows where the copy ends.
+    let line = "convert -n -O raw -B nope.raw -F raw top.qcow2 copy.raw";
+    let ran = ours(&words(line), pair.ours().root());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("'nope.raw'"), "{ran:?}");
+}

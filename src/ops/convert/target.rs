@@ -261,12 +261,23 @@ pub(super) fn fill_existing(
             "Cannot use --target-is-zero when the destination image has a backing file",
         ));
     }
-    if request.backing_name().is_some() {
-        let Some(below) = image.backing() else {
-            return Err(Error::invalid(format!(
-                "'{}' has no backing file",
-                request.target.display()
-            )));
+    if let Some(name) = request.backing_name() {
+        let named;
+        let below: &Image = match image.backing() {
+            Some(below) => below,
+            None => {
+                let backing = BackingRef {
+                    name: name.to_owned(),
+                    format: request.backing_format().map(str::to_owned),
+                };
+                named = open_backing(request, &backing)?;
+                job.warn(format!(
+                    "'{}' records no backing file: only what differs from '{name}' is written, so \
+                     it must hold a copy of that",
+                    request.target.display()
+                ));
+                &named
+            }
         };
         sources.set_backed(BackedBelow {
             depth: replaced_depth(&sources, below),
