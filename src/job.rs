@@ -3,6 +3,8 @@
 //! A [`Job`] belongs to the thread that runs the operation; its [`JobControl`] may be used from
 //! any thread, and workers of the operation check it between chunks.
 
+mod rate;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
+
+use rate::Rate;
 
 /// How far the work has come, in bytes of guest data (or in the unit that the operation documents).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -29,18 +33,29 @@ pub enum Verdict {
     Cancel,
 }
 
-/// The shared half of a job: any thread may cancel, pause, resume or throttle through it.
+/// The longest time that a wait goes without a look at what a signal handler may have stored.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What else ends the work, beside a cancel.
+#[derive(Debug, Default)]
+struct Limits {
+    deadline: Option<Instant>,
+    /// Other controls that end this one's work too.
+    heeded: Vec<Arc<JobControl>>,
+}
+
+/// The shared half of a job: any thread may cancel, pause, resume or throttle through it. What
+/// opens an image or derives a key takes one too.
 #[derive(Debug, Default)]
 pub struct JobControl {
     cancelled: AtomicBool,
     paused: Mutex<bool>,
     resumed: Condvar,
     pausing: AtomicBool,
-    /// Whether there is a deadline, so that most checks need no lock.
+    /// Whether there are limits, so that most checks need no lock.
     limited: AtomicBool,
-    deadline: Mutex<Option<Instant>>,
-    rate: AtomicU64,
-    bucket: Mutex<Option<Instant>>,
+    limits: Mutex<Limits>,
+    rate: Rate,
     done: AtomicU64,
     total: AtomicU64,
 }
@@ -60,6 +75,7 @@ impl JobControl {
     pub fn pause(&self) {
         *self.paused.lock() = true;
         self.pausing.store(true, Ordering::SeqCst);
+        self.rate.wake();
     }
 
     /// Lets paused work go on.
@@ -72,10 +88,31 @@ impl JobControl {
     /// Ends the work with [`crate::ErrorKind::Cancelled`] at its first checkpoint when `time` from
     /// now has passed; None lifts that.
     pub fn set_deadline(&self, time: Option<Duration>) {
-        let mut deadline = self.deadline.lock();
         // Past the range of the clock is never.
-        *deadline = time.and_then(|time| Instant::now().checked_add(time));
-        self.limited.store(deadline.is_some(), Ordering::SeqCst);
+        self.limit(|limits| {
+            limits.deadline = time.and_then(|time| Instant::now().checked_add(time));
+        });
+        self.resumed.notify_all();
+        self.rate.wake();
+    }
+
+    /// Ends this control's work also where `other` ends its own: when that is cancelled, or late.
+    pub fn heed(self: &Arc<Self>, other: &Arc<Self>) {
+        if Arc::ptr_eq(self, other) {
+            return;
+        }
+        self.limit(|limits| {
+            if !limits.heeded.iter().any(|known| Arc::ptr_eq(known, other)) {
+                limits.heeded.push(other.clone());
+            }
+        });
+    }
+
+    fn limit(&self, change: impl FnOnce(&mut Limits)) {
+        let mut limits = self.limits.lock();
+        change(&mut limits);
+        let any = limits.deadline.is_some() || !limits.heeded.is_empty();
+        self.limited.store(any, Ordering::SeqCst);
     }
 
     /// As [`JobControl::checkpoint`] without waiting where the work is paused.
@@ -86,21 +123,25 @@ impl JobControl {
         if self.is_cancelled() {
             return Err(Error::cancelled());
         }
-        if self.limited.load(Ordering::Relaxed)
-            && self.deadline.lock().is_some_and(|at| at <= Instant::now())
-        {
+        if !self.limited.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let limits = self.limits.lock();
+        if limits.deadline.is_some_and(|at| at <= Instant::now()) {
             return Err(Error::new(
                 ErrorKind::Cancelled,
                 "Operation cancelled: its deadline has passed",
             )
             .with_errno(libc::ETIMEDOUT));
         }
-        Ok(())
+        // Controls are heeded by those that are made later, so the locks have an order.
+        limits.heeded.iter().try_for_each(|other| other.check())
     }
 
-    /// Limits the work to `bytes_per_second`; 0 lifts the limit.
+    /// Limits the work to `bytes_per_second` from now on, also where it waits already; 0 lifts the
+    /// limit.
     pub fn set_rate(&self, bytes_per_second: u64) {
-        self.rate.store(bytes_per_second, Ordering::Relaxed);
+        self.rate.set(bytes_per_second);
     }
 
     /// Called by workers between chunks: waits while paused, fails when cancelled or late.
@@ -112,43 +153,36 @@ impl JobControl {
             let mut paused = self.paused.lock();
             while *paused && self.check().is_ok() {
                 // A signal handler's cancel cannot notify, so look again from time to time.
-                self.resumed
-                    .wait_for(&mut paused, Duration::from_millis(50));
+                self.resumed.wait_for(&mut paused, LOOK);
             }
         }
         self.check()
     }
 
-    /// Takes `bytes` from the rate budget, sleeping as long as the limit asks for.
+    /// Takes `bytes` from the rate budget, waiting as long as the limit asks for.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Cancelled`] when cancelled while waiting.
     pub fn throttle(&self, bytes: u64) -> Result<()> {
-        let rate = self.rate.load(Ordering::Relaxed);
-        if rate == 0 {
-            return self.checkpoint();
-        }
-        let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
-        let due = {
-            let mut bucket = self.bucket.lock();
-            let now = Instant::now();
-            let start = bucket.map_or(now, |at| at.max(now));
-            *bucket = Some(start + cost);
-            start
-        };
-        loop {
-            self.checkpoint()?;
-            let now = Instant::now();
-            if now >= due {
-                return Ok(());
+        if let Some(turn) = self.rate.take(bytes) {
+            loop {
+                self.checkpoint()?;
+                if self.rate.wait(turn, LOOK) {
+                    break;
+                }
             }
-            std::thread::sleep((due - now).min(Duration::from_millis(50)));
         }
+        self.checkpoint()
     }
 
     /// Adds to the work done.
     pub fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Adds to the whole: work that was not foreseen, or whose parts tell of it one by one.
+    pub fn expect(&self, bytes: u64) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Sets the whole.
@@ -208,6 +242,13 @@ impl Job {
     /// A job without callbacks.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A job without callbacks that ends where `control` ends its own work.
+    pub fn heeding(control: &Arc<JobControl>) -> Self {
+        let job = Self::new();
+        job.control.heed(control);
+        job
     }
 
     /// Reports progress to `callback`, at most every 100 ms or 1 %.
@@ -348,6 +389,38 @@ mod tests {
         control.throttle(1 << 30).unwrap();
         control.set_deadline(Some(Duration::from_millis(5)));
         late(&control, control.throttle(1));
+    }
+
+    #[test]
+    fn a_rate_that_is_lifted_or_raised_ends_a_wait_that_has_begun() {
+        for rate in [0, u64::MAX] {
+            let control = Arc::new(JobControl::default());
+            control.set_rate(1);
+            control.throttle(1 << 30).unwrap();
+            let worker = std::thread::spawn({
+                let control = control.clone();
+                move || control.throttle(1)
+            });
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(!worker.is_finished());
+            control.set_rate(rate);
+            worker.join().unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_control_ends_with_those_that_it_heeds() {
+        let job = Job::new();
+        let other = Arc::new(JobControl::default());
+        job.control().heed(&other);
+        job.control().heed(job.control());
+        job.control().check().unwrap();
+        other.set_deadline(Some(Duration::ZERO));
+        let error = job.control().check().unwrap_err();
+        assert_eq!(error.os_errno(), Some(libc::ETIMEDOUT));
+        other.set_deadline(None);
+        other.cancel();
+        assert!(job.control().checkpoint().is_err());
     }
 
     #[test]

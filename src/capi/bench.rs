@@ -95,7 +95,7 @@ pub extern "C" fn platter_bench_job_new(
         )?;
         let images = vec![shared_of(image, "image")?];
         let request = request(given(bench, "bench")?, flags)?.checked()?;
-        Ok(NewJob::new().into_handle(
+        Ok(NewJob::with_rate().into_handle(
             "bench",
             Some(c_string(request.summary())),
             images,

@@ -49,7 +49,7 @@ pub unsafe extern "C" fn platter_commit_job_new(
             base: base.map(str::to_owned),
             keep: flags & PLATTER_COMMIT_KEEP != 0,
         };
-        Ok(NewJob::new().into_handle(
+        Ok(NewJob::with_rate().into_handle(
             "commit",
             None,
             Vec::new(),

@@ -30,7 +30,7 @@ pub extern "C" fn platter_compare_job_new(
         check_flags(flags, PLATTER_COMPARE_STRICT)?;
         let images = vec![shared_of(a, "a")?, shared_of(b, "b")?];
         let strict = flags & PLATTER_COMPARE_STRICT != 0;
-        Ok(NewJob::new().into_handle(
+        Ok(NewJob::with_rate().into_handle(
             "compare",
             None,
             images,

@@ -374,7 +374,7 @@ pub extern "C" fn platter_convert_job_new(
 ) -> c_int {
     call_ref_out(out, convert, "convert", err, |params| {
         let request = request(params, flags)?;
-        Ok(NewJob::new().into_handle(
+        Ok(NewJob::with_rate().into_handle(
             "convert",
             None,
             Vec::new(),

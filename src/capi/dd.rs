@@ -314,7 +314,7 @@ pub extern "C" fn platter_dd_job_new(
 ) -> c_int {
     call_ref_out(out, dd, "dd", err, |params| {
         let request = request(params, flags)?;
-        Ok(NewJob::new().into_handle(
+        Ok(NewJob::with_rate().into_handle(
             "dd",
             None,
             Vec::new(),

@@ -76,7 +76,7 @@ pub unsafe extern "C" fn platter_rebase_job_new(
             name_only: flags & PLATTER_REBASE_NAME_ONLY != 0,
             compress: flags & PLATTER_REBASE_COMPRESS != 0,
         };
-        Ok(NewJob::new().into_handle(
+        Ok(NewJob::with_rate().into_handle(
             "rebase",
             None,
             Vec::new(),

@@ -24,6 +24,7 @@ use run::{Channel, MessageCallback, ProgressCallback, Runner};
 #[derive(Debug)]
 pub struct platter_job {
     runner: Arc<Runner>,
+    heeds_rate: bool,
 }
 
 impl Handle for platter_job {
@@ -36,9 +37,9 @@ impl Handle for platter_job {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct platter_progress {
-    /// Done so far, in bytes of guest data or the unit of the job.
+    /// Done so far, in bytes of guest data that are moved or the unit of the job.
     pub done: u64,
-    /// The whole, which may grow; 0 until it is known.
+    /// The whole: an estimate at first, exact at the end; 0 until anything is known.
     pub total: u64,
     /// 0.
     pub reserved: [u64; 2],
@@ -91,13 +92,26 @@ pub(super) type Body = Box<dyn FnOnce(&mut Job, &Images) -> Result<Content> + Se
 pub(super) struct NewJob {
     channel: Arc<Channel>,
     pub(super) job: Job,
+    heeds_rate: bool,
 }
 
 impl NewJob {
     pub(super) fn new() -> Self {
         let channel = Arc::new(Channel::default());
         let job = channel.job();
-        Self { channel, job }
+        Self {
+            channel,
+            job,
+            heeds_rate: false,
+        }
+    }
+
+    /// One that moves guest data, at a rate if that is set.
+    pub(super) fn with_rate() -> Self {
+        Self {
+            heeds_rate: true,
+            ..Self::new()
+        }
     }
 
     /// The handle; `name` is for the log.
@@ -108,9 +122,11 @@ impl NewJob {
         images: Images,
         body: Body,
     ) -> *mut platter_job {
+        let heeds_rate = self.heeds_rate;
         let runner = Runner::new(name, summary, self.channel, self.job, images, body);
         Box::into_raw(Box::new(platter_job {
             runner: Arc::new(runner),
+            heeds_rate,
         }))
     }
 }
@@ -378,16 +394,28 @@ pub extern "C" fn platter_job_resume(
     control(job, err, JobControl::resume)
 }
 
-/// Limits the job to `bytes_per_second` of guest data; 0 lifts the limit.
+/// Limits the job to `bytes_per_second` of guest data that it copies, compares or sends; 0 lifts the
+/// limit. It counts at once, also for a job that waits already: what was copied before is then waited for
+/// at the new rate. Jobs that move no guest data (check, create, measure, map, amend, resize and those of
+/// snapshots) refuse a limit.
 ///
-/// Statuses: INVALID. Threads: any. Since 0.1.
+/// Statuses: UNSUPPORTED, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_set_rate(
     job: Option<&platter_job>,
     bytes_per_second: u64,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    control(job, err, |control| control.set_rate(bytes_per_second))
+    call_ref(job, "job", err, |job| {
+        if bytes_per_second > 0 && !job.heeds_rate {
+            return Err(Error::unsupported(format!(
+                "A job of the kind '{}' moves no guest data whose rate could be limited",
+                job.runner.name()
+            )));
+        }
+        job.runner.control().set_rate(bytes_per_second);
+        Ok(())
+    })
 }
 
 /// Ends the job with CANCELLED (and `ETIMEDOUT` as the error's errno) at its next step once

@@ -219,6 +219,10 @@ impl Runner {
         &self.poison
     }
 
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     pub(super) fn control(&self) -> &JobControl {
         &self.control
     }
