@@ -98,6 +98,20 @@ impl Secrets {
         found.ok_or_else(|| Error::new(ErrorKind::NeedsSecret, format!("No secret with id '{id}'")))
     }
 
+    /// The secret of that ID, which is to become a passphrase: other tools can only give text.
+    ///
+    /// # Errors
+    /// As [`Secrets::get`]; [`ErrorKind::Invalid`] for bytes that are no text in UTF-8.
+    pub fn text(&self, id: &str) -> Result<Secret> {
+        let secret = self.get(id)?;
+        match std::str::from_utf8(secret.bytes()) {
+            Ok(text) if !text.contains('\0') => Ok(secret),
+            _ => Err(Error::invalid(format!(
+                "Data from secret {id} is not valid UTF-8"
+            ))),
+        }
+    }
+
     /// Adds what the properties of a secret object describe: `data` or `file`, `format` (raw or
     /// base64), and `keyid` with `iv` where the data is encrypted under another secret.
     ///

@@ -170,3 +170,70 @@ fn writes_of_any_alignment_keep_their_neighbours() {
         "driver=raw,file.filename=model.raw",
     ]);
 }
+
+/// The header area in an open file.
+struct Area(std::fs::File);
+
+impl platter::crypto::luks::HeaderIo for Area {
+    fn read(&self, buf: &mut [u8], offset: u64) -> platter::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, buf, offset).unwrap();
+        Ok(())
+    }
+
+    fn write(&self, buf: &[u8], offset: u64) -> platter::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, buf, offset).unwrap();
+        Ok(())
+    }
+
+    fn sync(&self) -> platter::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_key_slot_whose_passphrase_is_no_text_opens_and_can_be_erased() {
+    use platter::crypto::luks::{AmendState, KeyslotChange, Volume};
+    const BINARY: &[u8] = &[0xff, 0, 0xfe];
+    let dir = Dir::new();
+    let object = format!("secret,id=s,data={PASS}");
+    let create = "create -q -f luks -o key-secret=s,iter-time=10 l.luks 1M --object";
+    let create: Vec<&str> = create.split(' ').chain([object.as_str()]).collect();
+    dir.qemu_img_ok(&create);
+    // Made by a tool that takes key files.
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(dir.path("l.luks"))
+        .unwrap();
+    let change = KeyslotChange {
+        state: AmendState::Active,
+        keyslot: None,
+        old_secret: None,
+        new_secret: Some(BINARY),
+        iter_time: Some(std::time::Duration::ZERO),
+        force: false,
+    };
+    let idle = platter::job::JobControl::default();
+    Volume::amend(&Area(file), &change, PASS.as_bytes(), &idle).unwrap();
+
+    let mut both = secrets(PASS);
+    both.add("b", Secret::new(BINARY)).unwrap();
+    let opened_by = |id: &str| {
+        let path = dir.str("l.luks");
+        let options = OpenOptions {
+            secrets: both.clone(),
+            writable: true,
+            policy: OpenPolicy::permissive(),
+            ..OpenOptions::default()
+        };
+        let location = format!("driver=luks,key-secret={id},file.filename={path}");
+        Image::open(&Location::from_image_opts(&location).unwrap(), &options)
+    };
+    opened_by("b").unwrap().close().unwrap();
+    let image = opened_by("s").unwrap();
+    let erase = Options::parse("state=inactive,old-secret=b").unwrap();
+    let erase = platter::ops::amend::AmendRequest::new(&image, &erase, &both, false).unwrap();
+    platter::ops::amend::amend(&image, &erase, &mut Job::new()).unwrap();
+    image.close().unwrap();
+    assert_eq!(opened_by("b").unwrap_err().kind(), ErrorKind::WrongSecret);
+}

@@ -47,14 +47,16 @@ static void leave(void *user_data)
 
 int main(void)
 {
-    static const unsigned char key[] = {0, 1, 2, 0, 255};
+    /* A passphrase is text, so that every other tool can give it too. */
+    static const unsigned char key[] = {'k', 'e', 0xc3, 0xbf, 1};
+    static const unsigned char binary[] = {0, 1, 2, 0, 255};
     platter_secrets *secrets;
     OK(platter_secrets_new(&secrets, 0, &err));
     OK(platter_secrets_add(secrets, "disk", key, sizeof key, 0, &err));
     FAILS(platter_secrets_add(secrets, "disk", key, sizeof key, 0, &err), PLATTER_STATUS_EXISTS,
           "disk");
 
-    const char *coded[] = {"data", "AAECAP8=", "format", "base64", NULL};
+    const char *coded[] = {"data", "a2XDvwE=", "format", "base64", NULL};
     const char *neither[] = {"format", "raw", NULL};
     const char *unknown[] = {"data", "hunter22", "colour", "red", NULL};
     const char *odd[] = {"data", NULL};
@@ -77,6 +79,16 @@ int main(void)
     OK(platter_create_job_new(&job, create, 0, &err));
     FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_NEEDS_SECRET, "No secret with id 'disk'");
     platter_job_free(job);
+    CHECK(access("disk.luks", F_OK) != 0);
+    platter_secrets *others;
+    OK(platter_secrets_new(&others, 0, &err));
+    OK(platter_secrets_add(others, "disk", binary, sizeof binary, 0, &err));
+    OK(platter_create_set_secrets(create, others, 0, &err));
+    OK(platter_create_job_new(&job, create, 0, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_INVALID,
+          "Data from secret disk is not valid UTF-8");
+    platter_job_free(job);
+    platter_secrets_free(others);
     CHECK(access("disk.luks", F_OK) != 0);
     OK(platter_create_set_secrets(create, secrets, 0, &err));
     OK(platter_create_job_new(&job, create, 0, &err));

@@ -336,3 +336,58 @@ fn encrypted_images_lie_in_encrypted_images_and_have_snapshots() {
         pair.same("compare -f raw -F raw a.raw first.raw");
     }
 }
+
+/// What other tools could not be given must not become the key of an image.
+#[test]
+fn passphrases_that_are_no_text_are_refused_for_new_volumes_and_slots() {
+    let pair = luks();
+    pair.qemu("create -q -f raw a.raw 1M");
+    pair.qemu(&format!(
+        "create -q {S} -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 q.qcow2 1M"
+    ));
+    const FIRST: &[u8] = b"\xff\xfeab";
+    for text in [
+        FIRST,
+        b"ab\0cd",
+        b"\xc0\x80",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+    ] {
+        pair.file("key", text);
+        let b = "--object secret,id=b,file=key,format=raw";
+        let encrypt = "encrypt.key-secret=b,encrypt.format";
+        for line in [
+            format!("create {b} -f luks -o key-secret=b,iter-time=10 new.luks 1M"),
+            format!("create {b} -f qcow2 -o {encrypt}=luks,encrypt.iter-time=10 new.qcow2 1M"),
+            format!("create {b} -f qcow2 -o {encrypt}=aes new.qcow2 1M"),
+            format!("convert {b} -f raw -O luks -o key-secret=b,iter-time=10 a.raw new.luks"),
+            format!("amend {S} {b} --image-opts {LUKS} -o state=active,new-secret=b,iter-time=10"),
+            format!(
+                "amend {S} {b} --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=q.qcow2 \
+                 -o encrypt.state=active,encrypt.new-secret=b,encrypt.iter-time=10"
+            ),
+        ] {
+            let ran = pair.same(&line);
+            assert_eq!(ran.code, 1, "{line}: {ran:?}");
+            assert!(ran.err.contains("is not valid UTF-8"), "{line}: {ran:?}");
+            if text != FIRST {
+                // The commands refuse alike; `qemu-img` takes its time with each.
+                break;
+            }
+        }
+        for name in ["new.luks", "new.qcow2"] {
+            assert!(!pair.ours().path(name).exists(), "{name}");
+        }
+    }
+    // Text of any language is a passphrase, and none at all is one too.
+    for text in ["p\u{e4}ssw\u{f6}rd \u{1f511}", ""] {
+        pair.file("key", text.as_bytes());
+        let b = "--object secret,id=s,file=key,format=raw";
+        pair.same(&format!(
+            "create -q {b} -f luks -o key-secret=s,iter-time=10 t.luks 1M"
+        ));
+        let made = std::fs::read(pair.ours().path("t.luks")).expect("the new volume");
+        pair.file("l.luks", &made);
+        pair.same(&format!("map {b} --output=json --image-opts {LUKS}"));
+    }
+}
