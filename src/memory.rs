@@ -188,6 +188,17 @@ pub(crate) fn reserve<T>(values: &mut Vec<T>, more: usize) -> Result<()> {
     values.try_reserve(more).map_err(|_| lack())
 }
 
+/// The values of an iterator that knows how many it has.
+///
+/// # Errors
+/// Where there is no memory.
+pub(crate) fn collect<T>(from: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    reserve(&mut values, from.len())?;
+    values.extend(from);
+    Ok(values)
+}
+
 /// The bytes of a table of words, the most significant first.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, ResultExt};
 use crate::image::{HostCall, HostFlush, Image, ReadNow};
+use crate::memory;
 use crate::storage::ZeroFlags;
 use crate::sys::event::Event;
 
@@ -165,10 +166,14 @@ impl Queue {
         let event = Event::new()
             .map_err(|error| Error::io(&error))
             .context(|| "Could not make an eventfd".into())?;
+        let mut ready = VecDeque::new();
+        ready
+            .try_reserve(options.depth as usize)
+            .map_err(|_| memory::lack())?;
         Ok(Self {
             kernel: Kernel::new(options.ring),
             pool: None,
-            ready: VecDeque::with_capacity(options.depth as usize),
+            ready,
             target,
             options,
             event: Arc::new(event),

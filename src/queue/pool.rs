@@ -54,13 +54,16 @@ impl Pool {
     /// No thread yet, at most `depth` of them.
     pub(super) fn new(target: Arc<dyn Target>, event: Arc<Event>, depth: u32) -> Self {
         let room = depth as usize;
+        let (mut jobs, mut done) = (VecDeque::new(), VecDeque::new());
+        // Without room now, they find it as they come.
+        let _ = jobs.try_reserve(room).and_then(|()| done.try_reserve(room));
         Self {
             shared: Arc::new(Shared {
                 target,
                 event,
                 state: Mutex::new(State {
-                    jobs: VecDeque::with_capacity(room),
-                    done: VecDeque::with_capacity(room),
+                    jobs,
+                    done,
                     ..State::default()
                 }),
                 wake: Condvar::new(),

@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use parking_lot::RwLock;
 
+use crate::error::Result;
+use crate::memory;
+
 /// The metadata in the file, in units of host clusters.
 #[derive(Debug, Default)]
 pub(super) struct MetaMap {
@@ -70,6 +73,15 @@ impl MetaMap {
     /// Forgets all areas of a kind.
     pub(super) fn clear_areas(&self, area: Area) {
         self.state.write().areas.retain(|(other, _)| *other != area);
+    }
+
+    /// Makes room for so many tables more.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(super) fn reserve_tables(&self, more: usize) -> Result<()> {
+        let reserved = self.state.write().tables.try_reserve(more);
+        reserved.map_err(|_| memory::lack())
     }
 
     /// Adds an L2 table or refcount block.

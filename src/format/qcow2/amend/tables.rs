@@ -26,7 +26,7 @@ impl Qcow2 {
     pub(super) fn all_tables(&self) -> Result<BTreeMap<u64, Table>> {
         let mut tables = BTreeMap::new();
         let limit = self.storage.len()?.saturating_mul(MAX_VISITS) + FREE_VISITS;
-        let l1 = self.active_l1();
+        let l1 = self.active_l1()?;
         let mut read = l1.len() as u64 * 8;
         self.add_tables(&l1, true, &mut tables)?;
         let (snapshots, _) = self.snapshot_table()?;

@@ -62,7 +62,7 @@ impl Bitmaps for Qcow2 {
         let mut new = self.new_bitmap(session, name, Some(granularity))?;
         new.set_enabled(enabled, session.begun);
         let bits = u32::from(new.known.entry.granularity_bits);
-        let marks = Arc::new(Record::new(self.virtual_size(), bits));
+        let marks = Arc::new(Record::new(self.virtual_size(), bits)?);
         ranges(&mut |offset, len| marks.set(offset..offset.saturating_add(len)))?;
         new.add.push(marks);
         self.change_bitmaps(session, |_, next| {
@@ -118,7 +118,7 @@ impl Bitmaps for Qcow2 {
             (self.virtual_size(), u32::from(bits))
         };
         // The ranges may come from this very image: no lock is held while they do.
-        let marks = Arc::new(Record::new(size, granularity));
+        let marks = Arc::new(Record::new(size, granularity)?);
         ranges(&mut |offset, len| marks.set(offset..offset.saturating_add(len)))?;
         let session = &mut *self.changing_bitmaps()?;
         self.change_bitmaps(session, |session, next| {

@@ -4,6 +4,9 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::error::Result;
+use crate::memory;
+
 /// Words of a page.
 const PAGE_WORDS: usize = 512;
 /// Bits of a page.
@@ -24,15 +27,23 @@ pub(super) struct Record {
 
 impl Record {
     /// Nothing set, for a disk of `size` bytes.
-    pub(super) fn new(size: u64, granularity_bits: u32) -> Self {
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(super) fn new(size: u64, granularity_bits: u32) -> Result<Self> {
         let bits = size.div_ceil(1 << granularity_bits);
         let pages = bits.div_ceil(PAGE_BITS);
-        Self {
+        let (mut empty, mut full) = (Vec::new(), Vec::new());
+        memory::reserve(&mut empty, usize::try_from(pages).unwrap_or(usize::MAX))?;
+        empty.extend((0..pages).map(|_| OnceLock::new()));
+        memory::reserve(&mut full, empty.len().div_ceil(64))?;
+        full.extend((0..pages.div_ceil(64)).map(|_| AtomicU64::new(0)));
+        Ok(Self {
             granularity_bits,
             bits,
-            pages: (0..pages).map(|_| OnceLock::new()).collect(),
-            full: (0..pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
-        }
+            pages: empty.into_boxed_slice(),
+            full: full.into_boxed_slice(),
+        })
     }
 
     /// Sets all bits that a range of guest bytes touches.
@@ -155,7 +166,7 @@ mod tests {
 
     #[test]
     fn whole_pages_take_no_memory() {
-        let record = Record::new(1 << 40, 9);
+        let record = Record::new(1 << 40, 9).unwrap();
         record.set(0..1 << 40);
         assert!(record.pages.iter().all(|page| page.get().is_none()));
         let mut runs = Vec::new();
@@ -167,7 +178,7 @@ mod tests {
 
     #[test]
     fn past_the_end_nothing_is_set() {
-        let record = Record::new(1000, 9);
+        let record = Record::new(1000, 9).unwrap();
         record.set(900..u64::MAX);
         let mut runs = Vec::new();
         record.visit(0..1000, |run| runs.push((run.start, run.end)));
@@ -182,7 +193,7 @@ mod tests {
         ) {
             // Bits of 512 bytes; offsets in units of 256 bytes, so that some bits are touched in part.
             let size = 80_000 * 256;
-            let record = Record::new(size, 9);
+            let record = Record::new(size, 9).unwrap();
             let mut model = vec![false; 40_000];
             for (a, b) in ranges {
                 let (start, end) = (a.min(b), a.max(b));

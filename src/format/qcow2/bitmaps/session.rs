@@ -138,18 +138,34 @@ impl Qcow2 {
             }
         }
         session.begun = true;
-        self.start_record(session, size);
-        Ok(())
+        self.start_record(session, size)
     }
 
     /// An empty record for the bitmaps that are live.
-    pub(super) fn start_record(&self, session: &mut Session, size: u64) {
+    ///
+    /// # Errors
+    /// Where there is no memory: the bitmaps stay in use then, for they miss what is written.
+    pub(super) fn start_record(&self, session: &mut Session, size: u64) -> Result<()> {
         let live = session.known.iter().filter(|known| known.live);
         let finest = live.map(|known| known.entry.granularity_bits).min();
-        session.record = finest.map(|bits| Arc::new(Record::new(size, u32::from(bits))));
+        let made = match finest.map(|bits| Record::new(size, u32::from(bits))) {
+            None => Ok(None),
+            Some(record) => record.map(|record| Some(Arc::new(record))),
+        };
+        let (record, outcome) = match made {
+            Ok(record) => (record, Ok(())),
+            Err(error) => {
+                for known in &mut session.known {
+                    known.live = false;
+                }
+                (None, Err(error))
+            }
+        };
         self.recorder
             .recording
-            .store(session.record.is_some(), Ordering::Release);
+            .store(record.is_some(), Ordering::Release);
+        session.record = record;
+        outcome
     }
 
     /// Notes that guest bytes were changed, or may have been: called when the change has ended.
@@ -220,9 +236,11 @@ impl Qcow2 {
             .and_then(|()| self.store_bitmaps(session, &next, size, header));
         match changed {
             Ok(()) => self.start_record(session, size),
-            Err(_) => session.record = record,
+            Err(error) => {
+                session.record = record;
+                Err(error)
+            }
         }
-        changed
     }
 
     /// Refuses a size to which the bitmaps cannot follow.

@@ -162,7 +162,8 @@ impl Qcow2 {
         };
         let kept: &[BitmapTableEntry] = if next.keep { &stored } else { &[] };
         let span = self.bitmap_span(granularity);
-        let mut table = Vec::with_capacity(count as usize);
+        let mut table = Vec::new();
+        memory::reserve(&mut table, count as usize)?;
         for index in 0..count {
             let old = kept.get(index as usize).copied().unwrap_or_default();
             let start = index * span;

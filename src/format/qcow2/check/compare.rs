@@ -1,11 +1,9 @@
 //! The refcounts that the file holds against those that were counted, and the COPIED flags.
 
-use std::collections::BTreeSet;
-
 use crate::error::Result;
 use crate::format::RepairMode;
 use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind};
-use crate::memory::IoBuf;
+use crate::memory::{self, IoBuf};
 
 use super::counts::Counts;
 use super::report::Findings;
@@ -115,16 +113,23 @@ pub(super) fn refcounts(
     let clusters = walker.end;
     let per_block = geometry.refcount_block_entries();
     let bits = geometry.refcount_block_bits();
-    let (pages, page_len) = walker.counts.ranges();
+    let (pages, page_len) = walker.counts.ranges()?;
     // Where neither a block nor a reference is, both counts are 0.
-    let mut blocks: BTreeSet<u64> = (0u64..)
-        .zip(stored.table())
-        .filter(|(_, entry)| entry.offset() != 0)
-        .map(|(index, _)| index)
-        .collect();
-    for start in pages {
-        blocks.extend(start >> bits..=(start + page_len - 1) >> bits);
+    let mut blocks = Vec::new();
+    for (index, entry) in (0u64..).zip(stored.table()) {
+        if entry.offset() != 0 {
+            memory::reserve(&mut blocks, 1)?;
+            blocks.push(index);
+        }
     }
+    for start in pages {
+        for index in start >> bits..=(start + page_len - 1) >> bits {
+            memory::reserve(&mut blocks, 1)?;
+            blocks.push(index);
+        }
+    }
+    blocks.sort_unstable();
+    blocks.dedup();
     let mut clean = true;
     let mut highest = 0;
     let mut unaligned_told = false;

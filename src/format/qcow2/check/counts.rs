@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use crate::error::Result;
+use crate::memory;
+
 /// Clusters of one page. Small, so that references strewn over a huge sparse file cost little.
 const PAGE: u64 = 512;
 
@@ -14,12 +17,30 @@ pub(super) struct Counts {
     large: HashMap<u64, u64>,
     /// The page used last: page number and place.
     last: Option<(u64, usize)>,
+    /// There was no memory for a page: counts are missing.
+    incomplete: bool,
 }
 
 impl Counts {
-    /// Adds a reference unless there are `max` already; false then.
+    /// Fails where counts are missing for a lack of memory.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn check_complete(&self) -> Result<()> {
+        if self.incomplete {
+            Err(memory::lack())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Adds a reference unless there are `max` already; false then. Where memory is lacking it is
+    /// [`Counts::check_complete`] that fails.
     pub fn add(&mut self, cluster: u64, max: u64) -> bool {
-        let place = self.place(cluster / PAGE);
+        let Some(place) = self.place(cluster / PAGE) else {
+            self.incomplete = true;
+            return true;
+        };
         let Some(count) = self
             .pages
             .get_mut(place)
@@ -32,6 +53,10 @@ impl Counts {
                 return false;
             }
             *count += 1;
+            return true;
+        }
+        if self.large.try_reserve(1).is_err() {
+            self.incomplete = true;
             return true;
         }
         let large = self.large.entry(cluster).or_insert(u64::from(u8::MAX));
@@ -77,10 +102,13 @@ impl Counts {
     }
 
     /// The clusters of whole pages that may have references: ascending starts and their length.
-    pub fn ranges(&self) -> (Vec<u64>, u64) {
-        let mut starts: Vec<u64> = self.index.keys().map(|page| page * PAGE).collect();
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn ranges(&self) -> Result<(Vec<u64>, u64)> {
+        let mut starts = memory::collect(self.index.keys().map(|page| page * PAGE))?;
         starts.sort_unstable();
-        (starts, PAGE)
+        Ok((starts, PAGE))
     }
 
     /// The last cluster with a reference.
@@ -94,19 +122,21 @@ impl Counts {
         Some(page * PAGE + within as u64)
     }
 
-    fn place(&mut self, page: u64) -> usize {
+    fn place(&mut self, page: u64) -> Option<usize> {
         if let Some((number, place)) = self.last
             && number == page
         {
-            return place;
+            return Some(place);
         }
+        self.index.try_reserve(1).ok()?;
+        self.pages.try_reserve(1).ok()?;
         let pages = &mut self.pages;
         let place = *self.index.entry(page).or_insert_with(|| {
             pages.push([0; PAGE as usize]);
             pages.len() - 1
         });
         self.last = Some((page, place));
-        place
+        Some(place)
     }
 }
 
@@ -158,6 +188,6 @@ mod tests {
             (1000, 0, 1)
         );
         assert!(!counts.add(7, 1000));
-        assert_eq!(counts.ranges().0, [0, 1 << 40]);
+        assert_eq!(counts.ranges().unwrap().0, [0, 1 << 40]);
     }
 }

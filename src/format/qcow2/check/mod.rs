@@ -75,5 +75,6 @@ fn references(
     if let Some(crypto) = header.crypto() {
         walker.refer(crypto.offset, crypto.len);
     }
-    bitmaps.count(walker, header)
+    bitmaps.count(walker, header)?;
+    walker.check_complete()
 }

@@ -1,9 +1,12 @@
 //! New refcounts, counted, written beside the old ones, and switched to by the header; a snapshot
 //! table that is to be written anew goes with them.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::format::qcow2::bulk::space::Layout as Place;
 use crate::format::qcow2::disk::{Geometry, ImageHeader, MAX_SNAPSHOT_TABLE};
+use crate::job::{Job, JobControl};
 use crate::memory;
 use crate::storage::{Durability, Storage, ZeroFlags};
 
@@ -27,16 +30,19 @@ const REFTABLE_AT: u64 = 48;
 /// names the new, so that a crash at any time leaves the old state or the new one.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] where more than refcounts is wrong: nothing has changed then.
-/// Else of I/O, or [`crate::ErrorKind::Limit`].
+/// [`crate::ErrorKind::Corrupt`] where more than refcounts is wrong, or [`crate::ErrorKind::Cancelled`]
+/// by `control`: nothing has changed then. Else of I/O, or [`crate::ErrorKind::Limit`].
 pub fn rebuild_refcounts(
     storage: &dyn Storage,
     header: &mut ImageHeader,
     durability: Durability,
+    control: &Arc<JobControl>,
 ) -> Result<()> {
     let geometry = header.header.validate(false)?;
     let layout = layout(storage, header, geometry)?;
-    let mut findings = Findings::new(None);
+    // Nobody hears its findings, but it can be ended.
+    let mut job = Job::heeding(control);
+    let mut findings = Findings::new(Some(&mut job));
     let snapshots = Snapshots::read(storage, header, false, &mut findings)?;
     // Entries that lack later fields do not make references wrong.
     findings.report.corruptions = 0;

@@ -32,11 +32,13 @@ impl<'a> StoredRefcounts<'a> {
         Ok(Self {
             storage,
             geometry,
-            table: table
-                .chunks_exact(8)
-                .filter_map(|entry| entry.try_into().ok())
-                .map(RefcountTableEntry::from_bytes)
-                .collect(),
+            table: memory::collect(table.chunks_exact(8).map(|entry| {
+                RefcountTableEntry(
+                    entry
+                        .iter()
+                        .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+                )
+            }))?,
             slots: (0..slots).map(|_| None).collect(),
         })
     }

@@ -198,6 +198,7 @@ impl<'a, 'b> Walker<'a, 'b> {
                     self.l1_entry(entry, offset, place(index));
                     self.l2_table(entry.offset(), table, role);
                     self.visit_bytes(table.len() as u64);
+                    self.check_complete()?;
                     self.findings.advance(table.len() as u64)
                 })?;
                 found = later;
@@ -206,6 +207,15 @@ impl<'a, 'b> Walker<'a, 'b> {
         })?;
         self.buffer = buffer;
         Ok(())
+    }
+
+    /// Fails where a reference could not be counted for a lack of memory.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn check_complete(&self) -> Result<()> {
+        self.counts.check_complete()?;
+        self.tables.check_complete()
     }
 
     /// Whether the tables turned out to be a maze.

@@ -27,7 +27,7 @@ impl Qcow2 {
         }
         let mut tables = self.snapshot_l1(entry)?;
         // All that the current state reaches must be in order before anything changes.
-        let old_tables = self.active_l1();
+        let old_tables = self.active_l1()?;
         self.visit_tree(&old_tables, |_, _| Ok(()))?;
         self.raise_tree(&tables)?;
         let prepared = self.prepare_tables(&mut tables, size);
@@ -90,6 +90,7 @@ impl Qcow2 {
         let bits = self.layout.cluster_bits();
         let _one = self.pass.lock();
         let mut l1 = self.l1.write();
+        let entries = memory::collect(tables.iter().map(|word| AtomicU64::new(*word)))?;
         self.switch_header(|header| {
             header.l1_offset = place.offset;
             header.l1_entries = tables.len() as u32;
@@ -100,10 +101,9 @@ impl Qcow2 {
             first: l1.offset >> bits,
             clusters: self.layout.clusters_for(l1.entries.len() as u64 * 8),
         };
-        let entries = tables.iter().map(|word| AtomicU64::new(*word)).collect();
         *l1 = L1 {
             offset: place.offset,
-            entries,
+            entries: entries.into_boxed_slice(),
         };
         self.size.store(size, Ordering::Release);
         self.l1_dirty.lock().clear();

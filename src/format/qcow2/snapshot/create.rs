@@ -23,7 +23,7 @@ impl Qcow2 {
             return Err(Error::invalid("The name of the snapshot is too long"));
         }
         let id = next_id(&entries);
-        let mut tables = self.active_l1();
+        let mut tables = self.active_l1()?;
         for word in &mut tables {
             *word &= !L1Entry::COPIED;
         }

@@ -10,6 +10,7 @@ use crate::format::qcow2::cache::{Class, Slice};
 use crate::format::qcow2::disk::{L1Entry, L2Entry, L2Kind};
 use crate::format::qcow2::map::Entry;
 use crate::format::qcow2::state::Qcow2;
+use crate::memory;
 
 /// How often the file's length tables may be visited before an image counts as a maze.
 const MAX_VISITS: u64 = 16;
@@ -28,10 +29,13 @@ pub(in crate::format::qcow2) enum By {
 
 impl Qcow2 {
     /// The active L1 table as it is in memory.
-    pub(in crate::format::qcow2) fn active_l1(&self) -> Vec<u64> {
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(in crate::format::qcow2) fn active_l1(&self) -> Result<Vec<u64>> {
         let l1 = self.l1.read();
         let entries = l1.entries.iter();
-        entries.map(|entry| entry.load(Ordering::Acquire)).collect()
+        memory::collect(entries.map(|entry| entry.load(Ordering::Acquire)))
     }
 
     /// Hands the host clusters that each L2 table reaches, itself among them, to `visit`, together
@@ -291,7 +295,7 @@ impl Qcow2 {
 
     /// Sets the COPIED flags of the active tables as the refcounts say, or clears all of them.
     pub(in crate::format::qcow2) fn mark_active(&self, clear: bool) -> Result<()> {
-        let l1 = self.active_l1();
+        let l1 = self.active_l1()?;
         for (index, word) in (0u64..).zip(l1) {
             let entry = L1Entry(word);
             if entry.offset() == 0 {

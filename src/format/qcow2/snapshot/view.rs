@@ -12,6 +12,7 @@ use crate::format::qcow2::inflight::InFlight;
 use crate::format::qcow2::limbo::Limbo;
 use crate::format::qcow2::overlap::MetaMap;
 use crate::format::qcow2::state::{L1, Qcow2};
+use crate::memory;
 use crate::storage::Durability;
 
 use super::table::position;
@@ -56,7 +57,8 @@ impl Qcow2 {
             size: AtomicU64::new(size),
             l1: RwLock::new(L1 {
                 offset: entry.l1_offset,
-                entries: tables.into_iter().map(AtomicU64::new).collect(),
+                entries: memory::collect(tables.into_iter().map(AtomicU64::new))?
+                    .into_boxed_slice(),
             }),
             l1_dirty: Mutex::default(),
             l2_alloc: Mutex::default(),
