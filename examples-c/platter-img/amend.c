@@ -38,8 +38,8 @@ struct request {
 /* Changes the options of an open image; false after a message. */
 static bool amend(const platter_image *image, const struct request *request)
 {
-    static const struct job_display display = {.progress_by_signal = true};
-    static const struct job_display with_progress = {0};
+    static const struct job_display display = {.progress_by_signal = true, .output_optional = true};
+    static const struct job_display with_progress = {.output_optional = true};
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;

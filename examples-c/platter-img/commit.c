@@ -27,8 +27,8 @@ static const struct option_entry options[] = {
 static bool commit(const char *name, const char *base, const struct open_request *request,
                    uint64_t rate, uint32_t flags)
 {
-    static const struct job_display display = {.progress_by_signal = true};
-    static const struct job_display with_progress = {0};
+    static const struct job_display display = {.progress_by_signal = true, .output_optional = true};
+    static const struct job_display with_progress = {.output_optional = true};
     platter_open_options *open = open_options(request);
     platter_job *job = NULL;
     platter_report *report = NULL;

@@ -272,6 +272,7 @@ static int convert_images(const struct request *request, char **names, int count
         /* That bitmaps are missing is never kept quiet. */
         .hide_warnings =
             request->quiet && (request->flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS) == 0,
+        .output_optional = true,
     };
     platter_convert *convert = NULL;
     platter_job *job = NULL;

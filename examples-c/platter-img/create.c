@@ -52,7 +52,7 @@ static bool describe(platter_create *create, const struct request *request,
 
 static int create_image(const char *name, const struct request *request)
 {
-    static const struct job_display display = {0};
+    static const struct job_display display = {.output_optional = true};
     platter_create *create = NULL;
     platter_job *job = NULL;
     platter_report *report = NULL;

@@ -197,7 +197,7 @@ static bool describe_output(const struct request *request, platter_error **error
 
 static int copy(const struct request *request)
 {
-    static const struct job_display display = {0};
+    static const struct job_display display = {.output_optional = true};
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;

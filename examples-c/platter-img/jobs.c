@@ -25,6 +25,8 @@ platter_report *jobs_run(platter_job *job, const struct job_display *display, pl
     /* The library hands it back as it is; the callback only reads it. */
     struct job_display shown = *display;
 
+    if (display->output_optional)
+        print_output_is_optional();
     if (platter_job_set_progress(job, progress_callback, NULL, NULL, 0, error) == PLATTER_OK &&
         platter_job_set_message(job, show_message, &shown, NULL, 0, error) == PLATTER_OK) {
         signals_watch(job, display->progress_by_signal);

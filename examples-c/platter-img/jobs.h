@@ -10,6 +10,7 @@ struct job_display {
     bool progress_by_signal; /* SIGUSR1 prints the progress */
     bool hide_warnings;
     bool *refused; /* where not NULL: set if the job failed and yet left a report */
+    bool output_optional; /* stdout has progress and the like alone */
 };
 
 /* Runs a job and frees it; gives its report, or NULL and the error. A signal that cancelled it ends the

@@ -12,6 +12,7 @@ static const char *program = "platter-img";
 static const char *running;
 static bool had_error;
 static int write_errno; /* of the first failure to write to stdout */
+static bool output_optional;
 
 void print_set_program(const char *path)
 {
@@ -166,12 +167,17 @@ bool print_report(const platter_report *report, bool json)
     return false;
 }
 
+void print_output_is_optional(void)
+{
+    output_optional = true;
+}
+
 void print_exit(int status, int write_failure)
 {
     print_flush();
     errno = 0;
     note_written(fclose(stdout) == 0);
-    if (write_errno != 0) {
+    if (write_errno != 0 && !output_optional) {
         fprintf(stderr, "%s: Could not write to standard output: %s\n", program,
                 strerror(write_errno));
         status = write_failure;

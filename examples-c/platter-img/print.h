@@ -45,6 +45,8 @@ void print_bytes(const char *bytes, size_t length);
 void print_progress(const char *format, ...) PRINTF_LIKE(1, 2);
 /* Writes out what was printed on stdout; a failure shows when the process ends. */
 void print_flush(void);
+/* What stands on stdout is progress and the like: that it could not be written is no failure. */
+void print_output_is_optional(void);
 /* Flushes stdout and ends the process: `status`, or `write_failure` if stdout took not everything. */
 _Noreturn void print_exit(int status, int write_failure);
 

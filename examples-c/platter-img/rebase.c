@@ -34,8 +34,8 @@ struct backing {
 static bool rebase(const char *name, const struct backing *backing,
                    const struct open_request *request, uint32_t flags)
 {
-    static const struct job_display display = {.progress_by_signal = true};
-    static const struct job_display with_progress = {0};
+    static const struct job_display display = {.progress_by_signal = true, .output_optional = true};
+    static const struct job_display with_progress = {.output_optional = true};
     platter_open_options *open = open_options(request);
     platter_job *job = NULL;
     platter_report *report = NULL;

@@ -74,7 +74,7 @@ static void report_failure(platter_error *error)
 static bool resize(const platter_image *image, uint64_t bytes, const char *preallocation,
                    uint32_t flags)
 {
-    static const struct job_display display = {0};
+    static const struct job_display display = {.output_optional = true};
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;

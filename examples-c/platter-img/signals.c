@@ -75,6 +75,16 @@ void signals_watch(const platter_job *job, bool progress_by_signal)
 void signals_unwatch(void)
 {
     watched = NULL;
+    for (size_t i = 0; i < STOPPING_COUNT; i++) {
+        struct sigaction action = {0};
+
+        sigaction(stopping[i], NULL, &action);
+        if (action.sa_handler != on_stop)
+            continue;
+        /* With no job to end, a signal ends the process at once. */
+        action.sa_handler = SIG_DFL;
+        sigaction(stopping[i], &action, NULL);
+    }
 }
 
 bool signals_take_progress_request(void)

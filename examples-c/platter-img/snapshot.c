@@ -36,7 +36,7 @@ static bool list(const platter_image *image)
 
 static bool change(platter_image *image, int action, const char *name)
 {
-    static const struct job_display display = {0};
+    static const struct job_display display = {.output_optional = true};
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;

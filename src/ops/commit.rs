@@ -6,11 +6,12 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::ExtentKind;
 use crate::image::{Image, OpenOptions};
-use crate::job::{Job, JobControl};
+use crate::job::Job;
 use crate::location::Location;
 use crate::memory::IoBuf;
 use crate::ops::failure::with_reason;
-use crate::ops::workers::in_pieces;
+use crate::ops::forecast::{self, Forecast, Run};
+use crate::ops::workers::{Pace, in_pieces};
 use crate::size::round_up_sector;
 use crate::storage::{Preallocation, ZeroFlags};
 use crate::zero::data_runs;
@@ -49,7 +50,7 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
         backing: true,
         metadata_only: false,
         for_check: false,
-        ..request.options.clone()
+        ..request.options.within(job)
     };
     let top = Image::open(&request.location, &options)?;
     for warning in top.warnings() {
@@ -127,11 +128,15 @@ fn copy_down(top: &Image, base: &Image, depth: u32, job: &mut Job) -> Result<()>
         let grown = round_up_sector(len).ok_or_else(|| Error::os(libc::EFBIG))?;
         base.resize(grown, Preallocation::Off)?;
     }
-    job.control().set_total(len);
-    job.tick()?;
     let copier = Copier { top, base, depth };
-    in_pieces(len, PIECE, job, IoBuf::new, |range, buf, control| {
-        copier.piece(range, buf, control)
+    let estimate = forecast::held_by(forecast::layers(top).take(depth as usize));
+    let forecast = Forecast::new(len, estimate, |at| {
+        let (held, len) = copier.held(at, len - at)?;
+        let moved = if held == Held::Data { len } else { 0 };
+        Ok(Run { len, moved })
+    });
+    in_pieces(forecast, PIECE, job, IoBuf::new, |range, buf, pace| {
+        copier.piece(range, buf, pace)
     })?;
     base.flush()
 }
@@ -151,7 +156,7 @@ struct Copier<'a> {
 }
 
 impl Copier<'_> {
-    fn piece(&self, range: Range<u64>, buf: &mut IoBuf, control: &JobControl) -> Result<()> {
+    fn piece(&self, range: Range<u64>, buf: &mut IoBuf, pace: &mut Pace<'_>) -> Result<()> {
         let mut data = range.start..range.start;
         let mut at = range.start;
         while at < range.end {
@@ -160,7 +165,7 @@ impl Copier<'_> {
             if held == Held::Data && data.end == at {
                 data.end = end;
             } else {
-                self.copy(&data, buf, control)?;
+                self.copy(&data, buf, pace)?;
                 data = if held == Held::Data {
                     at..end
                 } else {
@@ -172,7 +177,7 @@ impl Copier<'_> {
             }
             at = end;
         }
-        self.copy(&data, buf, control)
+        self.copy(&data, buf, pace)
     }
 
     /// What the layers above the base have at `offset`, and for how many bytes.
@@ -188,14 +193,15 @@ impl Copier<'_> {
         Ok((held, found.extent.len))
     }
 
-    fn copy(&self, data: &Range<u64>, buf: &mut IoBuf, control: &JobControl) -> Result<()> {
+    fn copy(&self, data: &Range<u64>, buf: &mut IoBuf, pace: &mut Pace<'_>) -> Result<()> {
         let mut at = data.start;
         while at < data.end {
             let len = (data.end - at).min(BUFFER);
-            control.throttle(len)?;
+            pace.before(len)?;
             let part = buf.room(len as usize)?;
             self.top.read_at(part, at)?;
             self.write(part, at)?;
+            pace.after(len)?;
             at += len;
         }
         Ok(())

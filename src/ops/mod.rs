@@ -10,6 +10,7 @@ pub mod convert;
 pub mod create;
 pub mod dd;
 mod failure;
+pub(crate) mod forecast;
 pub mod help;
 pub mod info;
 pub mod inspect;

@@ -11,7 +11,8 @@ use crate::location::Location;
 use crate::memory::IoBuf;
 use crate::ops::compare::side::Side;
 use crate::ops::failure::with_reason;
-use crate::ops::workers::in_pieces;
+use crate::ops::forecast::{self, Forecast, Run};
+use crate::ops::workers::{Pace, in_pieces};
 use crate::storage::{CacheMode, ZeroFlags};
 use crate::zero::is_zero;
 
@@ -54,7 +55,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         metadata_only: false,
         for_check: false,
         force_share: false,
-        ..request.options.clone()
+        ..request.options.within(job)
     };
     let top = Image::open(&request.location, &options)?;
     for warning in top.warnings() {
@@ -70,7 +71,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
             "Compression not supported for this file format",
         ));
     }
-    let new = open_new(&top, request)?;
+    let new = open_new(&top, request, job)?;
     let shown = request.backing.as_deref().unwrap_or_default();
     let change = format!("Could not change the backing file to '{shown}'");
     let Some(overlay) = top.format().overlay() else {
@@ -86,16 +87,15 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
             format: format.clone(),
         }),
     };
-    job.control().set_total(top.len());
     job.tick()?;
     if !request.name_only {
         let rebaser = Rebaser::new(&top, new.as_ref(), request.compress);
         in_pieces(
-            top.len(),
+            rebaser.forecast(),
             PIECE,
             job,
             Buffers::default,
-            |range, buffers, _| rebaser.piece(range, buffers),
+            |range, buffers, pace| rebaser.piece(range, buffers, pace),
         )
         .and_then(|()| top.flush())
         .map_err(|error| {
@@ -110,7 +110,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
 }
 
 /// The new backing chain, where there is to be one and its data counts.
-fn open_new(top: &Image, request: &RebaseRequest) -> Result<Option<Image>> {
+fn open_new(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<Image>> {
     let Some(name) = request.backing.as_ref().filter(|_| !request.name_only) else {
         return Ok(None);
     };
@@ -123,7 +123,7 @@ fn open_new(top: &Image, request: &RebaseRequest) -> Result<Option<Image>> {
         deny_writers: false,
         cache: request.backing_cache,
         force_share: request.share_backing,
-        ..request.options.clone()
+        ..request.options.within(job)
     };
     let opened = Location::parse_name(top.name_beside(name))
         .and_then(|location| Image::open(&location, &options));
@@ -173,6 +173,16 @@ impl<'a> Chain<'a> {
     }
 }
 
+/// Where the run at `at` ends, and whether both chains are known to show the same there.
+fn step(old: &mut Side<'_>, new: &mut Side<'_>, at: u64, limit: u64) -> Result<(u64, bool)> {
+    old.look_up(at, limit)?;
+    new.look_up(at, limit)?;
+    let place = old.place_at(at);
+    let same_place = !old.zero() && place.is_some() && place == new.place_at(at);
+    let same = same_place || (old.zero() && new.zero());
+    Ok((old.end().min(new.end()).min(limit), same))
+}
+
 struct Rebaser<'a> {
     top: &'a Image,
     old: Chain<'a>,
@@ -199,13 +209,41 @@ impl<'a> Rebaser<'a> {
         }
     }
 
-    fn piece(&self, range: Range<u64>, buffers: &mut Buffers) -> Result<()> {
+    /// What is compared, and copied where it differs.
+    fn forecast(&self) -> Forecast<impl FnMut(u64) -> Result<Run>> {
+        let chains = [&self.old, &self.new]
+            .into_iter()
+            .filter_map(|chain| chain.image);
+        let estimate = forecast::held_by(chains.flat_map(forecast::layers));
+        let len = self.top.len();
+        let (mut old, mut new) = (self.old.side.clone(), self.new.side.clone());
+        let mut shown = 0..0;
+        Forecast::new(len, estimate, move |at| {
+            if at >= shown.end {
+                let extent = self.top.format().map(at, len - at)?;
+                let end = at + extent.len.min(len - at);
+                if !matches!(extent.kind, ExtentKind::Unallocated { .. }) {
+                    return Ok(Run {
+                        len: end - at,
+                        moved: 0,
+                    });
+                }
+                shown = at..end;
+            }
+            let (end, same) = step(&mut old, &mut new, at, shown.end)?;
+            let len = end - at;
+            let moved = if same { 0 } else { len };
+            Ok(Run { len, moved })
+        })
+    }
+
+    fn piece(&self, range: Range<u64>, buffers: &mut Buffers, pace: &mut Pace<'_>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
             let extent = self.top.format().map(at, range.end - at)?;
             let end = at + extent.len.min(range.end - at);
             if let ExtentKind::Unallocated { .. } = extent.kind {
-                self.shown_through(at..end, buffers)?;
+                self.shown_through(at..end, buffers, pace)?;
             }
             at = end;
         }
@@ -213,22 +251,22 @@ impl<'a> Rebaser<'a> {
     }
 
     /// Copies what differs of a run that the overlay does not hold.
-    fn shown_through(&self, run: Range<u64>, buffers: &mut Buffers) -> Result<()> {
+    fn shown_through(
+        &self,
+        run: Range<u64>,
+        buffers: &mut Buffers,
+        pace: &mut Pace<'_>,
+    ) -> Result<()> {
         let (mut old, mut new) = (self.old.side.clone(), self.new.side.clone());
         let mut differs = run.start..run.start;
         let mut at = run.start;
         while at < run.end {
-            old.look_up(at, run.end)?;
-            new.look_up(at, run.end)?;
-            let mut end = old.end().min(new.end()).min(run.end);
-            let place = old.place_at(at);
-            let same_place = !old.zero() && place.is_some() && place == new.place_at(at);
-            let same = same_place || (old.zero() && new.zero());
+            let (mut end, same) = step(&mut old, &mut new, at, run.end)?;
             if !same {
                 let start = (at - at % self.unit).max(run.start);
                 end = end.next_multiple_of(self.unit).min(run.end);
                 if start > differs.end {
-                    self.compare(differs, buffers)?;
+                    self.compare(differs, buffers, pace)?;
                     differs = start..end;
                 } else {
                     differs.end = end;
@@ -236,18 +274,20 @@ impl<'a> Rebaser<'a> {
             }
             at = end;
         }
-        self.compare(differs, buffers)
+        self.compare(differs, buffers, pace)
     }
 
     /// Reads a range from both chains and copies the units that differ.
-    fn compare(&self, range: Range<u64>, buffers: &mut Buffers) -> Result<()> {
+    fn compare(&self, range: Range<u64>, buffers: &mut Buffers, pace: &mut Pace<'_>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
             let end = range.end.min(at - at % BUFFER + BUFFER);
+            pace.before(end - at)?;
             let len = (end - at) as usize;
             self.old.read(buffers.old.room(len)?, at)?;
             self.new.read(buffers.new.room(len)?, at)?;
             self.copy_units(&buffers.old, &buffers.new, at)?;
+            pace.after(end - at)?;
             at = end;
         }
         Ok(())

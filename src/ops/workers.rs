@@ -7,23 +7,52 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::job::{Job, JobControl, without_signals};
+use crate::ops::forecast::{Forecast, Run};
 
 /// The most threads that one job uses.
 const MAX_THREADS: usize = 8;
 
-/// Hands `0..len` to `work` in pieces of `piece` bytes, in any order, on every core; `start` makes
-/// what one thread keeps between pieces. Progress counts the bytes of finished pieces.
+/// What a thread tells of its work between two steps.
+pub(crate) struct Pace<'a> {
+    control: &'a JobControl,
+    tick: &'a mut dyn FnMut() -> Result<()>,
+}
+
+impl Pace<'_> {
+    /// Before `bytes` are moved: waits as long as the job's rate asks for.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Cancelled`].
+    pub(crate) fn before(&self, bytes: u64) -> Result<()> {
+        self.control.throttle(bytes)
+    }
+
+    /// After `bytes` were moved: reports progress.
+    ///
+    /// # Errors
+    /// As [`Pace::before`].
+    pub(crate) fn after(&mut self, bytes: u64) -> Result<()> {
+        self.control.advance(bytes);
+        (self.tick)()
+    }
+}
+
+/// Hands the guest bytes of `forecast` to `work` in pieces of `piece` bytes, in any order, on every
+/// core; `start` makes what one thread keeps between pieces. Progress counts what `work` tells.
 ///
 /// # Errors
 /// The first failure of `work`, which ends the rest, or [`crate::ErrorKind::Cancelled`].
-pub(crate) fn in_pieces<S>(
-    len: u64,
+pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
+    mut forecast: Forecast<F>,
     piece: u64,
     job: &mut Job,
     start: impl Fn() -> S + Sync,
-    work: impl Fn(Range<u64>, &mut S, &JobControl) -> Result<()> + Sync,
+    work: impl Fn(Range<u64>, &mut S, &mut Pace<'_>) -> Result<()> + Sync,
 ) -> Result<()> {
     let control = job.control().clone();
+    let len = forecast.len();
+    forecast.update(&control);
+    job.tick()?;
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let failure: Mutex<Option<Error>> = Mutex::new(None);
@@ -35,13 +64,14 @@ pub(crate) fn in_pieces<S>(
                 return;
             }
             let end = at.saturating_add(piece).min(len);
+            let mut pace = Pace {
+                control: &control,
+                tick: &mut *tick,
+            };
             let done = control
                 .checkpoint()
-                .and_then(|()| work(at..end, &mut state, &control))
-                .and_then(|()| {
-                    control.advance(end - at);
-                    tick()
-                });
+                .and_then(|()| work(at..end, &mut state, &mut pace))
+                .and_then(|()| tick());
             if let Err(error) = done {
                 stop.store(true, Ordering::Relaxed);
                 failure.lock().get_or_insert(error);
@@ -55,14 +85,17 @@ pub(crate) fn in_pieces<S>(
             let spawned = without_signals(|| {
                 std::thread::Builder::new()
                     .name(format!("platter-worker-{n}"))
-                    .spawn_scoped(scope, || one(&mut || Ok(())))
+                    .spawn_scoped(scope, || one(&mut || control.checkpoint()))
             });
             // Fewer threads than wanted do the same work.
             if spawned.is_err() {
                 break;
             }
         }
-        one(&mut || job.tick());
+        one(&mut || {
+            forecast.update(&control);
+            job.tick()
+        });
     });
     failure.into_inner().map_or(Ok(()), Err)
 }
@@ -75,14 +108,21 @@ mod tests {
     fn every_byte_is_handed_out_once() {
         let mut job = Job::new();
         let sum = AtomicU64::new(0);
+        let look = |at| {
+            Ok(Run {
+                len: 1000 - at,
+                moved: 1000 - at,
+            })
+        };
         in_pieces(
-            1000,
+            Forecast::new(1000, 1000, look),
             7,
             &mut job,
             || (),
-            |range, (), _| {
+            |range, (), pace| {
+                let len = range.end - range.start;
                 sum.fetch_add(range.sum(), Ordering::Relaxed);
-                Ok(())
+                pace.after(len)
             },
         )
         .unwrap();
@@ -94,7 +134,7 @@ mod tests {
     fn a_failure_ends_the_work() {
         let mut job = Job::new();
         let failed = in_pieces(
-            u64::MAX / 2,
+            Forecast::new(u64::MAX / 2, 0, |_| Ok(Run { len: 1, moved: 0 })),
             1,
             &mut job,
             || (),

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::job::{Job, JobControl, without_signals};
 use crate::memory::IoBuf;
+use crate::ops::forecast::{self, Forecast, Run};
 use crate::ops::zero::is_zero;
 
 /// Bytes read at a time from each image, at least.
@@ -41,6 +42,20 @@ pub(super) fn first_difference(
         found: Mutex::new(None),
         control: job.control().clone(),
     };
+    let mut ahead = Pieces::new(images, limit, longest);
+    let estimate = forecast::held_by(images.into_iter().flat_map(forecast::layers));
+    let mut forecast = Forecast::new(limit, estimate, |at| match ahead.next() {
+        Ok(Some(piece)) => Ok(Run {
+            len: piece.len,
+            moved: piece.moved(),
+        }),
+        Ok(None) => Ok(Run {
+            len: limit - at,
+            moved: 0,
+        }),
+        Err(failed) => Err(failed.error),
+    });
+    forecast.update(&shared.control);
     let threads = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(MAX_THREADS)
@@ -58,7 +73,10 @@ pub(super) fn first_difference(
             })
             .collect();
         // This thread works too, and it alone may call back.
-        let mut outcome = shared.work(|| job.tick());
+        let mut outcome = shared.work(|| {
+            forecast.update(&shared.control);
+            job.tick()
+        });
         for worker in workers {
             let ended = worker
                 .join()
@@ -92,11 +110,17 @@ impl Shared<'_> {
     fn work(&self, mut between: impl FnMut() -> Result<()>) -> Result<()> {
         let mut buffers = [IoBuf::new(), IoBuf::new()];
         while let Some(piece) = self.take() {
-            if let Err((offset, error)) = self.compare(&piece, &mut buffers) {
+            let allowed = match piece.moved() {
+                0 => Ok(()),
+                bytes => self.control.throttle(bytes),
+            };
+            if allowed.is_ok()
+                && let Err((offset, error)) = self.compare(&piece, &mut buffers)
+            {
                 self.record(offset, error);
             }
-            self.control.advance(piece.len);
-            if let Err(error) = between() {
+            self.control.advance(piece.moved());
+            if let Err(error) = allowed.and_then(|()| between()) {
                 self.first.store(0, Ordering::Relaxed);
                 return Err(error);
             }

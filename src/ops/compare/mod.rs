@@ -48,7 +48,6 @@ pub fn compare(a: &Image, b: &Image, strict: bool, job: &mut Job) -> Result<Comp
         });
     }
     let whole = a.len().max(b.len());
-    job.control().set_total(whole);
     let status = if strict {
         strict::first_difference(a, b, job)?
     } else {

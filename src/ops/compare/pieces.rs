@@ -23,6 +23,16 @@ pub(super) struct Piece {
     pub task: Task,
 }
 
+impl Piece {
+    /// How many of its bytes are read.
+    pub fn moved(&self) -> u64 {
+        match self.task {
+            Task::Skip => 0,
+            Task::Both | Task::Zero(_) => self.len,
+        }
+    }
+}
+
 /// The pieces in guest order.
 pub(super) struct Pieces<'a> {
     sides: [Side<'a>; 2],

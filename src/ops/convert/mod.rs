@@ -33,7 +33,7 @@ use sources::Sources;
 
 /// Runs the conversion. A target that it created is removed when it fails or is cancelled.
 ///
-/// Progress counts guest bytes. Memory is bounded whatever the images hold.
+/// Progress counts the guest bytes that must be copied. Memory is bounded whatever the images hold.
 ///
 /// # Errors
 /// One line that names the file.
@@ -42,8 +42,6 @@ pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport>
     let (sources, bitmaps) = open_sources(request, job)?;
     let bitmaps = bitmaps.as_ref();
     let tally = Tally::default();
-    // A stream tells its length at its end.
-    job.control().set_total(sources.known_len().unwrap_or(0));
     job.tick()?;
     let virtual_size = match stream_target::open(request, job)? {
         Some(stream) => {
@@ -65,9 +63,10 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
         let bitmaps = bitmaps::choose(request, None)?;
         return Ok((Sources::from_stream(stream)?, bitmaps));
     }
+    let options = request.source_options.within(job);
     let mut images = Vec::with_capacity(request.sources.len());
     for location in &request.sources {
-        let image = Image::open(location, &request.source_options)?;
+        let image = Image::open(location, &options)?;
         for warning in image.warnings() {
             job.warn(warning.clone());
         }

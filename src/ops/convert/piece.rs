@@ -51,6 +51,8 @@ impl Span {
 pub(super) struct Prepared {
     pub turn: u64,
     pub len: u64,
+    /// How many of its bytes had to be moved.
+    pub moved: u64,
     pub buf: Buffer,
     /// How much of the buffer holds bytes of this task.
     pub used: usize,

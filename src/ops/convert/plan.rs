@@ -7,14 +7,18 @@ use parking_lot::Mutex;
 use crate::error::Result;
 
 use super::offload::Offload;
-use super::sources::{RunKind, Sources};
+use super::sources::{Run, RunKind, Sources};
 use super::stream_source::Fetched;
 
 /// The smallest step in which the range is divided: a page and file system block.
 pub(super) const MIN_STEP: u64 = 4096;
 
-/// The largest extent that is shared or skipped as one task.
-const MAX_LONG_TASK: u64 = 1 << 40;
+/// The largest extent that is skipped as one task.
+pub(super) const MAX_LONG_TASK: u64 = 1 << 40;
+
+/// The largest extent that is copied by the kernel, or written as zeroes, as one task: what is
+/// cancelled ends soon, progress moves, and a rate is kept.
+pub(super) const MAX_MOVED_TASK: u64 = 16 << 20;
 
 /// The numbers that a conversion goes by; all in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +35,10 @@ pub(super) struct Shape {
     pub sparse: u64,
     /// Reserved bytes that are not written read as zeroes.
     pub unwritten_is_zero: bool,
+    /// Runs of zeroes are written out, byte by byte.
+    pub zeroes_cost: bool,
+    /// The longest run of zeroes that is one task, a multiple of the step.
+    pub longest_zeroes: u64,
     /// Units are compressed.
     pub compress: bool,
     /// The sink takes encoded units; else it encodes them itself.
@@ -41,6 +49,15 @@ impl Shape {
     /// Whether runs of zeroes are to be left out or marked.
     pub fn keeps_sparse(&self) -> bool {
         self.sparse > 0
+    }
+
+    /// How many bytes of a run are to be moved.
+    pub fn moved(&self, run: &Run<'_>) -> u64 {
+        match run.kind {
+            RunKind::Data { .. } => run.len,
+            RunKind::Zero if self.zeroes_cost || !self.keeps_sparse() => run.len,
+            RunKind::Zero | RunKind::Backed => 0,
+        }
     }
 }
 
@@ -181,6 +198,11 @@ impl<'a> Planner<'a> {
             }
             len += next.len;
         }
+        len = len.min(match kind {
+            TaskKind::Copy => MAX_MOVED_TASK,
+            TaskKind::Zero => self.shape.longest_zeroes,
+            TaskKind::Backed => MAX_LONG_TASK,
+        });
         if len < left {
             len -= len % self.shape.step;
         }

@@ -65,6 +65,7 @@ impl<'a> Preparer<'a> {
         let mut prepared = Prepared {
             turn: task.turn,
             len: task.len,
+            moved: 0,
             buf,
             used: 0,
             pieces: Vec::new(),
@@ -73,11 +74,13 @@ impl<'a> Preparer<'a> {
         };
         match task.kind {
             TaskKind::Backed => {}
-            TaskKind::Zero => prepared.pieces.push(Piece {
-                offset: task.start,
-                len: task.len,
-                kind: PieceKind::Zero,
-            }),
+            TaskKind::Zero => {
+                prepared.moved = self.shape.moved(&Run {
+                    len: task.len,
+                    kind: RunKind::Zero,
+                });
+                push_zero(&mut prepared, task.start, task.len);
+            }
             TaskKind::Copy => self.copy(task, &mut prepared)?,
         }
         Ok(prepared)
@@ -85,6 +88,7 @@ impl<'a> Preparer<'a> {
 
     fn copy(&mut self, task: &Task, prepared: &mut Prepared) -> Result<()> {
         let runs = self.runs(task)?;
+        prepared.moved = runs.iter().map(|(_, run)| self.shape.moved(run)).sum();
         // A long task is one extent that is copied without being read.
         if task.len > self.shape.chunk {
             for (offset, run) in &runs {

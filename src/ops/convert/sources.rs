@@ -118,6 +118,11 @@ impl Sources {
         self.stream.as_ref()?.file_id()
     }
 
+    /// Whether the bytes come in order, and nothing is known of them before.
+    pub fn is_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// For a stream: reads on. Called in guest order, one call at a time.
     pub fn fetch(&self, offset: u64, len: u64) -> Result<Fetched> {
         match &self.stream {

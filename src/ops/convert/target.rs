@@ -7,17 +7,18 @@ use crate::image::{FileId, Image, OpenOptions, file_id};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
 use crate::ops::create;
+use crate::ops::forecast::{self, Forecast};
 use crate::options::{Options, Values};
 use crate::storage::{Durability, Preallocation, Storage};
 
 use super::bitmaps::Chosen;
 use super::offload::Offload;
-use super::plan::{MIN_STEP, Shape};
+use super::plan::{MAX_LONG_TASK, MAX_MOVED_TASK, MIN_STEP, Shape};
 use super::report::Tally;
 use super::request::ConvertRequest;
 use super::sink::{BulkSink, GrowingSink, ImageSink, Sink, too_small};
 use super::sources::{BackedBelow, Sources};
-use super::worker::Work;
+use super::worker::{Ahead, Work};
 
 /// All buffers of a conversion together take at most this much memory.
 const BUFFER_BYTES: u64 = 36 << 20;
@@ -91,6 +92,8 @@ pub(super) fn fill_new(
     if len.is_none() && (driver.name != raw::DRIVER.name || preallocated) {
         return Err(unknown_length(request, name));
     }
+    // Progress is that of the copy alone.
+    let control = Job::heeding(job.control()).control().clone();
     let create = create::TargetRequest {
         location: &request.target,
         driver,
@@ -101,11 +104,12 @@ pub(super) fn fill_new(
         secrets: &request.secrets,
         policy: &request.policy,
         storages: request.storages.as_deref(),
+        control: &control,
     };
     create.plan().context(while_converting)?;
     let mut backing_end = 0;
     if let Some(backing) = &backing {
-        let below = open_backing(request, backing)?;
+        let below = open_backing(request, backing, job)?;
         create::refuse_own_chain(&emptied, &below).context(while_converting)?;
         backing_end = below.len();
         sources.set_backed(BackedBelow {
@@ -129,6 +133,11 @@ pub(super) fn fill_new(
     };
     let shape = Shape {
         unwritten_is_zero: bulk.blank().unwritten_is_zero,
+        longest_zeroes: match bulk.blank().unreserved_is_zero {
+            true => MAX_LONG_TASK,
+            false => MAX_MOVED_TASK,
+        },
+        zeroes_cost: !bulk.blank().unreserved_is_zero && bulk.is_encrypted(),
         zero_unit: u64::from(bulk.zero_unit()).max(1),
         encode_early: request.compress,
         ..shape(request, u64::from(bulk.unit()))
@@ -242,6 +251,7 @@ pub(super) fn fill_existing(
         secrets: request.secrets.clone(),
         policy: request.policy.clone(),
         storages: request.storages.clone(),
+        control: job.control().clone(),
         ..OpenOptions::default()
     };
     let image = Image::open(&request.target, &options)?;
@@ -298,6 +308,10 @@ pub(super) fn fill_existing(
     };
     let shape = Shape {
         unwritten_is_zero: request.target_is_zero,
+        longest_zeroes: match request.target_is_zero {
+            true => MAX_LONG_TASK,
+            false => MAX_MOVED_TASK,
+        },
         encode_early: false,
         ..shape(request, u64::from(unit))
     };
@@ -365,6 +379,8 @@ pub(super) fn shape(request: &ConvertRequest, unit: u64) -> Shape {
         chunk: most.max(step).next_multiple_of(step),
         sparse: request.sparse(),
         unwritten_is_zero: false,
+        zeroes_cost: false,
+        longest_zeroes: MAX_MOVED_TASK,
         compress: request.compress,
         encode_early: false,
     }
@@ -430,19 +446,44 @@ pub(super) fn run(
             Writers::Many => workers,
         },
     };
+    let mut forecast = forecast(sources, shape);
     let Some(total) = sources.known_len() else {
-        return work.run(0..u64::MAX, job);
+        return work.run(0..u64::MAX, &mut forecast, job);
     };
     // The end comes last and alone: a raw disk that an interrupted run leaves is too short.
     let last = total.saturating_sub(1) / shape.step * shape.step;
-    work.run(0..last, job)?;
+    work.run(0..last, &mut forecast, job)?;
     let tail = Work {
         workers: 1,
         buffers: 1,
         ..work
     };
-    tail.run(last..total, job)?;
+    tail.run(last..total, &mut forecast, job)?;
     sources.finish().map(drop)
+}
+
+/// How much there is to copy; of a stream, all of it, where its length is known.
+fn forecast(sources: &Sources, shape: Shape) -> Ahead<'_> {
+    let len = sources.known_len().unwrap_or(0);
+    let estimate = match sources.is_stream() {
+        true => u64::MAX,
+        false => forecast::held_by(sources.layers()),
+    };
+    Forecast::new(
+        len,
+        estimate,
+        Box::new(move |at| {
+            if sources.is_stream() {
+                let len = len - at;
+                return Ok(forecast::Run { len, moved: len });
+            }
+            let run = sources.map(at, len - at)?;
+            Ok(forecast::Run {
+                len: run.len,
+                moved: shape.moved(&run),
+            })
+        }),
+    )
 }
 
 /// The storages of every layer of the sources that might share blocks with the target.
@@ -476,12 +517,13 @@ fn detect_offload(
 }
 
 /// Opens the target's backing file for its length and identity.
-fn open_backing(request: &ConvertRequest, backing: &BackingRef) -> Result<Image> {
+fn open_backing(request: &ConvertRequest, backing: &BackingRef, job: &Job) -> Result<Image> {
     let options = OpenOptions {
         format: backing.format.clone(),
         policy: request.policy.clone(),
         secrets: request.secrets.clone(),
         storages: request.storages.clone(),
+        control: job.control().clone(),
         ..OpenOptions::default()
     };
     let full = resolve_name(request.target.text(), backing.name.as_ref());

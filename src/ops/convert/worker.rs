@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::job::{Job, JobControl, without_signals};
+use crate::ops::forecast::{Forecast, Run};
 use crate::trace::{self, Event};
 
 use super::buffer::Buffer;
@@ -28,17 +29,26 @@ pub(super) struct Work<'a> {
     pub writers: usize,
 }
 
+/// Counts ahead how much there is to copy.
+pub(super) type Ahead<'a> = Forecast<Box<dyn FnMut(u64) -> Result<Run> + 'a>>;
+
 /// A turn later than any: for failures that belong to no range.
 const NO_TURN: u64 = u64::MAX;
 
 impl Work<'_> {
     /// Converts a range with all workers.
-    pub fn run(&self, range: std::ops::Range<u64>, job: &mut Job) -> Result<()> {
+    pub fn run(
+        &self,
+        range: std::ops::Range<u64>,
+        ahead: &mut Ahead<'_>,
+        job: &mut Job,
+    ) -> Result<()> {
         let planner = Planner::new(self.sources, self.offload, self.shape, range);
         let size = self.shape.chunk as usize;
         let buffers = std::iter::repeat_with(|| Buffer::new(size));
         let order = Order::new(buffers.take(self.buffers).collect(), self.writers);
         let control = job.control().clone();
+        ahead.update(&control);
         std::thread::scope(|scope| {
             for n in 1..self.workers {
                 let spawned = without_signals(|| {
@@ -57,6 +67,7 @@ impl Work<'_> {
                 for warning in self.sources.take_warnings() {
                     job.warn(warning);
                 }
+                ahead.update(&control);
                 job.tick()
             });
         });
@@ -106,7 +117,7 @@ impl Work<'_> {
                     format!("turn={} bytes={}", prepared.turn, prepared.len)
                 });
                 self.sink.write(&prepared)?;
-                control.advance(prepared.len);
+                control.advance(prepared.moved);
                 order.written(prepared.buf);
             }
             Step::Prepare(buffer) => {
