@@ -224,6 +224,7 @@ programs!(
     storage,
     jobs,
     background,
+    control,
     operations,
     snapshots,
     bitmaps,

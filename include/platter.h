@@ -127,7 +127,7 @@
 #define PLATTER_STATUS_BUSY -10015
 
 /**
- * The job was cancelled.
+ * The job or call was cancelled, or its deadline has passed.
  */
 #define PLATTER_STATUS_CANCELLED -10016
 
@@ -751,6 +751,13 @@
 #define PLATTER_RESIZE_SHRINK 4
 
 /**
+ * Ends calls that take long, such as an opening that derives a key: cancelled from another thread
+ * or a signal handler, or by a deadline. Calls heed it where it was set on their options
+ * (`platter_open_options_set_control()`, `platter_create_set_control()`). A job has this by itself.
+ */
+typedef struct platter_control platter_control;
+
+/**
  * What to convert, and how. What uses it copies it.
  */
 typedef struct platter_convert platter_convert;
@@ -1067,11 +1074,11 @@ typedef struct platter_completion {
  */
 typedef struct platter_progress {
     /**
-     * Done so far, in bytes of guest data or the unit of the job.
+     * Done so far, in bytes of guest data that are moved or the unit of the job.
      */
     uint64_t done;
     /**
-     * The whole, which may grow; 0 until it is known.
+     * The whole: an estimate at first, exact at the end; 0 until anything is known.
      */
     uint64_t total;
     /**
@@ -1329,6 +1336,46 @@ int platter_size_format(char **out,
                         struct platter_error **err);
 
 /**
+ * Makes a control. The caller frees it with `platter_control_free()`; options on which it was set,
+ * and what was made with them, go on heeding it. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_control_new(struct platter_control **out,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * Ends the calls that heed the control with CANCELLED, those that run and all later ones. What has
+ * been done by then is undone as after a failure. This only stores an atomic; a call that computes
+ * ends within milliseconds, one that waits for a file or a callback when that returns. NULL does
+ * nothing.
+ *
+ * Threads: any; safe in a signal handler. Since 0.1.
+ */
+void platter_control_cancel(const struct platter_control *control);
+
+/**
+ * Ends the calls that heed the control with CANCELLED (and `ETIMEDOUT` as the error's errno) once
+ * `milliseconds` from now have passed; 0 lifts that, also where they have passed.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_control_set_deadline(const struct platter_control *control,
+                                 uint64_t milliseconds,
+                                 struct platter_error **err);
+
+/**
+ * Frees a control; it cancels nothing. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The control is not used afterwards.
+ */
+void platter_control_free(struct platter_control *control);
+
+/**
  * The driver at `index`, counted from 0: formats by name, then protocols by name. `flags` must be
  * 0.
  *
@@ -1447,6 +1494,19 @@ int platter_open_options_set_policy(struct platter_open_options *options,
  */
 int platter_open_options_set_secrets(struct platter_open_options *options,
                                      const struct platter_secrets *secrets,
+                                     uint32_t flags,
+                                     struct platter_error **err);
+
+/**
+ * Sets what ends an opening that takes long: the derivation of a key, the reading of large tables, the
+ * repair of an image that was not closed. The opening then fails with CANCELLED and leaves the image as it
+ * was. A job that is given these options ends with the control too. NULL stands for none. `flags` must
+ * be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_open_options_set_control(struct platter_open_options *options,
+                                     const struct platter_control *control,
                                      uint32_t flags,
                                      struct platter_error **err);
 
@@ -2326,9 +2386,12 @@ int platter_job_resume(const struct platter_job *job,
                        struct platter_error **err);
 
 /**
- * Limits the job to `bytes_per_second` of guest data; 0 lifts the limit.
+ * Limits the job to `bytes_per_second` of guest data that it copies, compares or sends; 0 lifts the
+ * limit. It counts at once, also for a job that waits already: what was copied before is then waited for
+ * at the new rate. Jobs that move no guest data (check, create, measure, map, amend, resize and those of
+ * snapshots) refuse a limit.
  *
- * Statuses: INVALID. Threads: any. Since 0.1.
+ * Statuses: UNSUPPORTED, INVALID. Threads: any. Since 0.1.
  */
 int platter_job_set_rate(const struct platter_job *job,
                          uint64_t bytes_per_second,
@@ -3007,6 +3070,17 @@ int platter_create_set_secrets(struct platter_create *create,
                                struct platter_error **err);
 
 /**
+ * Sets what ends the creation beside the job itself: also `platter_create_job_new()`, which opens the
+ * backing file. NULL stands for none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_create_set_control(struct platter_create *create,
+                               const struct platter_control *control,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
  * Makes the job that creates the image. Everything that can be checked without touching the target
  * is checked here, the backing file is opened for its size; `platter_job_summary()` then has the
  * line that announces the creation. `*out` belongs to the caller, who frees it with
@@ -3338,7 +3412,8 @@ int platter_rebase_job_new(struct platter_job **out,
  * Makes a job that changes the virtual size of `image`, which is open for writing, to `size` bytes,
  * rounded up to 512. `preallocation` (may be NULL: `off`) is `off`, `metadata`, `falloc` or `full`
  * and says how space for what is new is reserved. `flags` are bits of `PLATTER_RESIZE_*`. Nothing
- * else may use the image while the job runs; it cannot be interrupted once it has begun. The report
+ * else may use the image while the job runs; a job that is cancelled while it fills new space leaves the size as
+ * it was; nothing else in it takes long. The report
  * has the new size as `virtual-size`. The job keeps the image alive. `*out` belongs to the caller,
  * who frees it with `platter_job_free()`.
  *

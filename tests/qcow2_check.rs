@@ -500,7 +500,8 @@ fn rebuilt_refcounts_are_right() {
         let storage: FileStorage =
             platter::storage::file::open(&dir.path("dirty"), &options).unwrap();
         let mut header = ImageHeader::read(&storage).unwrap();
-        check::rebuild_refcounts(&storage, &mut header, Durability::Synced).unwrap();
+        check::rebuild_refcounts(&storage, &mut header, Durability::Synced, &Arc::default())
+            .unwrap();
         assert_eq!(ImageHeader::read(&storage).unwrap(), header);
         drop(storage);
         same(&dir, "dirty", "rebuilt");
@@ -513,7 +514,10 @@ fn rebuilt_refcounts_are_right() {
         bytes[l1 + 7] |= 2;
         std::fs::write(dir.path("dirty"), &bytes).unwrap();
         let storage = platter::storage::file::open(&dir.path("dirty"), &options_rw()).unwrap();
-        assert!(check::rebuild_refcounts(&storage, &mut header, Durability::Synced).is_err());
+        assert!(
+            check::rebuild_refcounts(&storage, &mut header, Durability::Synced, &Arc::default())
+                .is_err()
+        );
         let mut now = vec![0; bytes.len()];
         storage.read_at(&mut now, 0).unwrap();
         assert!(now == bytes);

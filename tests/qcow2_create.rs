@@ -46,6 +46,7 @@ fn make(
         secrets: &Secrets::default(),
         policy: &OpenPolicy::permissive(),
         storages: None,
+        control: &std::sync::Arc::default(),
     };
     request.plan()?;
     let new = target(&request)?;

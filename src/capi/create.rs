@@ -2,7 +2,9 @@
 
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
+use crate::capi::control::{self, platter_control};
 use crate::capi::error::platter_error;
 use crate::capi::guard::{
     self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
@@ -14,6 +16,7 @@ use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::{c_line, optional_utf8, utf8};
+use crate::job::JobControl;
 use crate::ops::create::{CreatePlan, CreateRequest};
 use crate::options::Options;
 use crate::policy::OpenPolicy;
@@ -23,6 +26,7 @@ use crate::policy::OpenPolicy;
 pub struct platter_create {
     poison: Poison,
     request: CreateRequest,
+    control: Option<Arc<JobControl>>,
 }
 
 impl Handle for platter_create {
@@ -54,6 +58,7 @@ pub unsafe extern "C" fn platter_create_new(
         let format = unsafe { utf8(format, "format")? };
         Ok(Box::into_raw(Box::new(platter_create {
             poison: Poison::default(),
+            control: None,
             request: CreateRequest {
                 location,
                 format: format.to_owned(),
@@ -180,6 +185,27 @@ pub extern "C" fn platter_create_set_secrets(
     })
 }
 
+/// Sets what ends the creation beside the job itself: also `platter_create_job_new()`, which opens the
+/// backing file. NULL stands for none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_create_set_control(
+    create: Option<&mut platter_create>,
+    control: Option<&platter_control>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(create, "create", err, |create| {
+        check_flags(flags, 0)?;
+        create.control = match control {
+            Some(_) => Some(control::shared(control)?),
+            None => None,
+        };
+        Ok(())
+    })
+}
+
 /// Makes the job that creates the image. Everything that can be checked without touching the target
 /// is checked here, the backing file is opened for its size; `platter_job_summary()` then has the
 /// line that announces the creation. `*out` belongs to the caller, who frees it with
@@ -197,6 +223,9 @@ pub extern "C" fn platter_create_job_new(
     call_ref_out(out, create, "create", err, |create| {
         check_flags(flags, 0)?;
         let mut new = NewJob::new();
+        if let Some(control) = &create.control {
+            new.job.control().heed(control);
+        }
         let plan = CreatePlan::new(create.request.clone(), &mut new.job)?;
         let summary = plan.summary().to_owned();
         let line = c_line(&summary);

@@ -21,6 +21,7 @@ pub mod version;
 pub mod log;
 pub mod size;
 
+pub mod control;
 pub mod driver;
 pub mod open;
 pub mod options;

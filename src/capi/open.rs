@@ -2,7 +2,9 @@
 
 use std::ffi::{OsStr, c_char, c_int};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
+use crate::capi::control::{self, platter_control};
 use crate::capi::error::platter_error;
 use crate::capi::guard::{self, Handle, Poison, call_mut, call_out, check_flags, given};
 use crate::capi::policy::platter_policy;
@@ -218,6 +220,29 @@ pub extern "C" fn platter_open_options_set_secrets(
     call_mut(options, "options", err, |options| {
         check_flags(flags, 0)?;
         options.options.secrets = secret::copied(secrets)?;
+        Ok(())
+    })
+}
+
+/// Sets what ends an opening that takes long: the derivation of a key, the reading of large tables, the
+/// repair of an image that was not closed. The opening then fails with CANCELLED and leaves the image as it
+/// was. A job that is given these options ends with the control too. NULL stands for none. `flags` must
+/// be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_open_options_set_control(
+    options: Option<&mut platter_open_options>,
+    control: Option<&platter_control>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        options.options.control = match control {
+            Some(_) => control::shared(control)?,
+            None => Arc::default(),
+        };
         Ok(())
     })
 }

@@ -36,7 +36,7 @@ pub const PLATTER_STATUS_DENIED: c_int = -10013;
 pub const PLATTER_STATUS_LIMIT: c_int = -10014;
 /// The object is in use by another operation of this process.
 pub const PLATTER_STATUS_BUSY: c_int = -10015;
-/// The job was cancelled.
+/// The job or call was cancelled, or its deadline has passed.
 pub const PLATTER_STATUS_CANCELLED: c_int = -10016;
 /// A defect of this library; the object that it happened in refuses further use.
 pub const PLATTER_STATUS_INTERNAL: c_int = -10017;

@@ -1,6 +1,15 @@
 //! Hashes by the names that LUKS headers carry, and PBKDF2 over them.
 
+use hmac::digest::{FixedOutput, OutputSizeUser, Update as _};
+use hmac::{EagerHash, Hmac, KeyInit};
 use sha2::Digest;
+use zeroize::Zeroize;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+
+/// Iterations between two looks at whether the work was cancelled: about a millisecond.
+const SLICE: u32 = 2048;
 
 /// A hash function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,16 +124,58 @@ impl Hash {
         with_hash!(self, H => {
             let mut hasher = H::new();
             for part in parts {
-                hasher.update(part);
+                Digest::update(&mut hasher, part);
             }
             hasher.finalize().to_vec()
         })
     }
 
     /// PBKDF2 with HMAC over this hash: fills `key`. `iterations` of 0 count as 1.
-    pub fn pbkdf2(self, password: &[u8], salt: &[u8], iterations: u32, key: &mut [u8]) {
-        with_hash!(self, H => pbkdf2::pbkdf2_hmac::<H>(password, salt, iterations.max(1), key));
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] where `control` ends the work, soon after it does.
+    pub fn pbkdf2(
+        self,
+        password: &[u8],
+        salt: &[u8],
+        iterations: u32,
+        key: &mut [u8],
+        control: &JobControl,
+    ) -> Result<()> {
+        with_hash!(self, H => pbkdf2::<H>(password, salt, iterations, key, control))
     }
+}
+
+/// RFC 8018, section 5.2; the crate of that name cannot be interrupted.
+fn pbkdf2<H: EagerHash>(
+    password: &[u8],
+    salt: &[u8],
+    iterations: u32,
+    key: &mut [u8],
+    control: &JobControl,
+) -> Result<()> {
+    let keyed = Hmac::<H>::new_from_slice(password)
+        .map_err(|_| Error::new(ErrorKind::Internal, "HMAC takes keys of any length"))?;
+    let block_len = <Hmac<H> as OutputSizeUser>::output_size();
+    for (block, index) in key.chunks_mut(block_len).zip(1u32..) {
+        let first = keyed.clone().chain(salt).chain(index.to_be_bytes());
+        let mut last = first.finalize_fixed();
+        let mut sum = last.clone();
+        let mut left = iterations.max(1) - 1;
+        while left > 0 {
+            control.checkpoint()?;
+            let slice = left.min(SLICE);
+            for _ in 0..slice {
+                last = keyed.clone().chain(&last).finalize_fixed();
+                sum.iter_mut().zip(&last).for_each(|(a, b)| *a ^= b);
+            }
+            left -= slice;
+        }
+        block.copy_from_slice(sum.get(..block.len()).unwrap_or_default());
+        last.zeroize();
+        sum.zeroize();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -141,15 +192,48 @@ mod tests {
     #[test]
     fn pbkdf2_matches_rfc_6070_and_rfc_7914() {
         let mut key = [0; 25];
-        Hash::Sha1.pbkdf2(
-            b"passwordPASSWORDpassword",
-            b"saltSALTsaltSALTsaltSALTsaltSALTsalt",
-            4096,
-            &mut key,
-        );
+        Hash::Sha1
+            .pbkdf2(
+                b"passwordPASSWORDpassword",
+                b"saltSALTsaltSALTsaltSALTsaltSALTsalt",
+                4096,
+                &mut key,
+                &JobControl::default(),
+            )
+            .unwrap();
         assert_eq!(key[..8], [0x3d, 0x2e, 0xec, 0x4f, 0xe4, 0x1c, 0x84, 0x9b]);
         let mut key = [0; 64];
-        Hash::Sha256.pbkdf2(b"passwd", b"salt", 1, &mut key);
+        let idle = JobControl::default();
+        Hash::Sha256
+            .pbkdf2(b"passwd", b"salt", 1, &mut key, &idle)
+            .unwrap();
         assert_eq!(key[..8], [0x55, 0xac, 0x04, 0x6e, 0x56, 0xe3, 0x08, 0x9f]);
+    }
+
+    #[test]
+    fn pbkdf2_gives_what_the_crate_of_that_name_gives() {
+        let idle = JobControl::default();
+        for name in Hash::NAMES {
+            let hash = Hash::from_name(name).unwrap();
+            // About a slice, and a key that ends within a block.
+            for iterations in [0, 1, 2, SLICE, SLICE + 1, SLICE + 2] {
+                let (mut ours, mut theirs) = ([0; 100], [0; 100]);
+                hash.pbkdf2(b"key", b"salt", iterations, &mut ours, &idle)
+                    .unwrap();
+                with_hash!(hash, H => pbkdf2::pbkdf2_hmac::<H>(
+                    b"key", b"salt", iterations.max(1), &mut theirs));
+                assert_eq!(ours, theirs, "{name}, {iterations}");
+            }
+        }
+    }
+
+    #[test]
+    fn pbkdf2_ends_when_it_is_cancelled() {
+        let control = JobControl::default();
+        control.set_deadline(Some(std::time::Duration::from_millis(20)));
+        let begin = std::time::Instant::now();
+        let ended = Hash::Sha512.pbkdf2(b"key", b"salt", u32::MAX, &mut [0; 64], &control);
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Cancelled);
+        assert!(begin.elapsed() < std::time::Duration::from_secs(60));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::format::inspect::{InspectContext, Inspection};
 use crate::format::traits::{BackingRef, Bulk, Format, Opener};
+use crate::job::JobControl;
 use crate::options::{OptionSpec, Values};
 use crate::secret::Secrets;
 use crate::storage::{Durability, Storage};
@@ -105,6 +106,8 @@ pub struct OpenContext<'a> {
     pub opener: &'a dyn Opener,
     /// Takes what users should know of the image although it opens: one or more lines.
     pub warn: &'a dyn Fn(String),
+    /// Ends what takes long when it is cancelled or late.
+    pub control: &'a Arc<JobControl>,
 }
 
 /// What a new image is to be.
@@ -130,6 +133,8 @@ pub struct CreateContext<'a> {
     pub secrets: &'a Secrets,
     /// Creates the data file and such.
     pub opener: &'a dyn Opener,
+    /// Ends what takes long when it is cancelled or late, and counts what is written ahead.
+    pub control: &'a Arc<JobControl>,
 }
 
 /// What a new image that is to be measured will hold.

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
 use crate::format::capabilities::{Amend, Bitmaps, Overlay, Snapshots};
 use crate::format::io_guard::{IoGuard, LongIoGuard};
-use crate::job::Job;
+use crate::job::{Job, JobControl};
 use crate::memory::IoBuf;
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::{Durability, Preallocation, Storage, SyncBy, ZeroFlags};
@@ -165,19 +165,25 @@ pub trait Format: Send + Sync + Debug {
     fn flush(&self, durability: Durability) -> Result<()>;
 
     /// Changes the virtual size. What is new reads as zeroes from the moment on at which the size
-    /// is durable, whatever the layer below holds there.
+    /// is durable, whatever the layer below holds there. `control` ends the filling of new space, which
+    /// leaves the size as it was, and counts it.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] where the format cannot.
-    fn resize_above(&self, len: u64, preallocation: Preallocation, below: &dyn Below)
-    -> Result<()>;
+    /// [`crate::ErrorKind::Unsupported`] where the format cannot, [`crate::ErrorKind::Cancelled`].
+    fn resize_above(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()>;
 
     /// As [`Format::resize_above`], of an image with nothing below.
     ///
     /// # Errors
     /// As [`Format::resize_above`].
     fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
-        self.resize_above(len, preallocation, &ZeroBelow)
+        self.resize_above(len, preallocation, &ZeroBelow, &JobControl::default())
     }
 
     /// What `info` shows of the format.

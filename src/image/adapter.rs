@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::extent::{ExtentKind, StorageExtent};
 use crate::image::{Image, ReadsAs};
+use crate::job::JobControl;
 use crate::storage::{
     CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
@@ -51,9 +52,12 @@ impl ImageStorage {
         if end <= self.image.len() {
             return Ok(());
         }
-        self.image
-            .format()
-            .resize_above(end, Preallocation::Off, &self.image)
+        self.image.format().resize_above(
+            end,
+            Preallocation::Off,
+            &self.image,
+            &JobControl::default(),
+        )
     }
 }
 
@@ -107,7 +111,7 @@ impl Storage for ImageStorage {
         let _alone = self.growth.lock();
         self.image
             .format()
-            .resize_above(len, preallocation, &self.image)
+            .resize_above(len, preallocation, &self.image, &JobControl::default())
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {

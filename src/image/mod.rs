@@ -38,6 +38,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::{Bitmaps, Format, FormatDriver};
+use crate::job::{Job, JobControl};
 use crate::location::Location;
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
@@ -72,6 +73,8 @@ pub struct OpenOptions {
     pub storages: Option<Arc<dyn NamedStorages>>,
     /// What opening may do.
     pub policy: OpenPolicy,
+    /// Ends an opening that takes long, when it is cancelled or late.
+    pub control: Arc<JobControl>,
 }
 
 impl Default for OpenOptions {
@@ -88,6 +91,18 @@ impl Default for OpenOptions {
             secrets: Secrets::default(),
             storages: None,
             policy: OpenPolicy::default(),
+            control: Arc::default(),
+        }
+    }
+}
+
+impl OpenOptions {
+    /// The same for what a job opens: the job's control ends it too.
+    pub(crate) fn within(&self, job: &Job) -> Self {
+        job.control().heed(&self.control);
+        Self {
+            control: job.control().clone(),
+            ..self.clone()
         }
     }
 }

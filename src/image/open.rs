@@ -84,6 +84,7 @@ pub(super) fn open_layer(
     trail: &mut Trail<'_>,
 ) -> Result<Image> {
     check_access(&start.plan, options)?;
+    options.control.checkpoint()?;
     let mut start = start;
     let opened = match start.opened.take() {
         Some(opened) => opened,
@@ -218,6 +219,7 @@ fn open_over(
         secrets: &options.secrets,
         opener: &opener,
         warn: &|text| warnings.borrow_mut().push(text),
+        control: &options.control,
     })?;
     let data_file_used = opener.data_file_used.into_inner();
     let header_file = opener.header_file.into_inner();

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::plan::DetectZeroes;
 use crate::image::{Backing, Image, align};
+use crate::job::JobControl;
 use crate::policy::check_virtual_size;
 use crate::storage::{Preallocation, ZeroFlags};
 
@@ -78,11 +79,25 @@ impl Image {
     /// [`crate::ErrorKind::Limit`] by the policy of the open, [`crate::ErrorKind::Locked`] where
     /// another process keeps the size, or of I/O.
     pub fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.resize_under(&JobControl::default(), len, preallocation)
+    }
+
+    /// As [`Image::resize`]; `control` ends the filling of new space, and counts it.
+    ///
+    /// # Errors
+    /// As [`Image::resize`], and [`crate::ErrorKind::Cancelled`]: the size is as it was.
+    pub fn resize_under(
+        &self,
+        control: &JobControl,
+        len: u64,
+        preallocation: Preallocation,
+    ) -> Result<()> {
         self.check_writable(0, 0)?;
         check_virtual_size(len, self.settings.max_len)?;
         self.check_growth(len)?;
         let claim = self.claim_size()?;
-        self.format.resize_above(len, preallocation, self)?;
+        self.format
+            .resize_above(len, preallocation, self, control)?;
         drop(claim);
         self.written()
     }

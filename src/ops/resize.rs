@@ -30,7 +30,7 @@ pub struct ResizeRequest {
 }
 
 /// Changes the virtual size of `image`, which is open for writing, and makes that durable. Returns
-/// the new size. It is not interrupted once it has begun.
+/// the new size. Where it is cancelled while new space is filled the size stays; nothing else takes long.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] for a size out of range and where shrinking is not allowed,
@@ -70,7 +70,7 @@ pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u
     let size = if is_raw { size } else { rounded };
     job.control().checkpoint()?;
     image
-        .resize(size, request.preallocation)
+        .resize_under(job.control(), size, request.preallocation)
         .and_then(|()| image.flush())
         .map_err(|error| {
             error.context_if_bare(|| format!("Could not resize '{}'", image.filename()))

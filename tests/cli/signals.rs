@@ -252,3 +252,108 @@ fn sigusr1_is_harmless_elsewhere() {
     assert!(output.status.success());
     assert!(output.stderr.is_empty());
 }
+
+/// Files whose keys take minutes to derive; and plain ones.
+fn slow_volumes() -> Dir {
+    let dir = Dir::new();
+    for line in [
+        "create -q -f raw a.raw 1M",
+        "create -q --object secret,id=s,data=x -f luks -o key-secret=s,iter-time=10 l.luks 1M",
+        "create -q --object secret,id=s,data=x -f luks -o key-secret=s,iter-time=10 k.luks 1M",
+        "create -q -f qcow2 -F luks -b l.luks -u top.qcow2 1M",
+        "create -q -f qcow2 -F raw -b a.raw over.qcow2 1M",
+    ] {
+        dir.qemu_img_ok(&words(line));
+    }
+    // The iterations of the first key slot, 2^28.
+    let file = std::fs::File::options()
+        .write(true)
+        .open(dir.path("l.luks"));
+    let file = file.expect("the volume");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0x10, 0, 0, 0], 212).expect("to patch");
+    dir
+}
+
+/// Whether the process computes: it has used a tenth of a second of a processor.
+fn computes(child: &Child) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|n| n.parse::<u64>().ok()).sum::<u64>() >= 10
+}
+
+#[test]
+fn every_command_hears_a_signal_while_it_derives_keys() {
+    let slow = "driver=luks,key-secret=s,file.filename=l.luks";
+    let good = "driver=luks,key-secret=s,file.filename=k.luks";
+    let new = "-f luks -o key-secret=s,iter-time=60000 new.luks 1M";
+    let lines = [
+        format!("convert --image-opts {slow} -O raw new.raw"),
+        format!("convert -n -f raw --target-image-opts a.raw {slow}"),
+        "convert -f raw -O luks -o key-secret=s,iter-time=60000 a.raw new.luks".to_owned(),
+        format!("create {new}"),
+        "create -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=60000 \
+         new.qcow2 1M"
+            .to_owned(),
+        format!("dd --image-opts if={slow} of=new.raw"),
+        format!("compare --image-opts {slow} {good}"),
+        format!("info --image-opts {slow}"),
+        format!("map --image-opts {slow}"),
+        format!("check --image-opts {slow}"),
+        format!("measure -O qcow2 --image-opts {slow}"),
+        format!("resize --image-opts {slow} 2M"),
+        format!("amend --image-opts {slow} -o state=inactive,old-secret=s"),
+        format!("amend --image-opts {good} -o state=active,new-secret=s,iter-time=60000"),
+        format!("bench -c 1 --image-opts {slow}"),
+        format!(
+            "commit --image-opts driver=qcow2,file.filename=top.qcow2,backing.{}",
+            backing(slow)
+        ),
+        "rebase -u -b a.raw -F raw --image-opts driver=qcow2,file.driver=luks,file.key-secret=s,\
+         file.file.filename=l.luks"
+            .to_owned(),
+    ];
+    let dir = slow_volumes();
+    let before = std::fs::read(dir.path("k.luks")).expect("the volume");
+    for (line, signal) in lines.iter().zip(["-TERM", "-INT", "-HUP"].iter().cycle()) {
+        if line.starts_with("info") {
+            // It needs no key.
+            continue;
+        }
+        let mut args = words(line);
+        args.splice(1..1, ["--object", "secret,id=s,data=x"]);
+        let mut child = ours_command(&args, dir.root())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the tool");
+        while !computes(&child) {
+            let ended = child.try_wait().expect("to look at the child");
+            assert!(ended.is_none(), "{line} ended too early: {ended:?}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let begin = std::time::Instant::now();
+        kill(&child, signal);
+        let status = child.wait().expect("its end");
+        // On an idle machine it takes milliseconds.
+        assert!(begin.elapsed().as_secs() < 10, "{line}");
+        let number = match *signal {
+            "-TERM" => 15,
+            "-INT" => 2,
+            _ => 1,
+        };
+        assert_eq!(status.signal(), Some(number), "{line}");
+        for name in ["new.raw", "new.luks", "new.qcow2"] {
+            assert!(!dir.path(name).exists(), "{line} leaves {name}");
+        }
+    }
+    assert_eq!(
+        std::fs::read(dir.path("k.luks")).expect("the volume"),
+        before
+    );
+}
+
+/// The options of an image, as those of another one's child.
+fn backing(options: &str) -> String {
+    options.replace(',', ",backing.")
+}

@@ -211,6 +211,7 @@ impl New<'_> {
             },
             secrets: &secrets(),
             opener: &files(storages),
+            control: &Arc::default(),
         })?;
         fill(&*bulk)?;
         bulk.finish(durability)
@@ -266,6 +267,7 @@ pub fn open(
         secrets: &secrets(),
         opener: &files(storages),
         warn: &|_| (),
+        control: &Arc::default(),
     })
 }
 

@@ -12,6 +12,7 @@ use crate::crypto::luks::disk::{
 use crate::crypto::luks::keyslot;
 use crate::crypto::luks::volume::{HeaderIo, MAX_ITERATIONS, Volume, digest_key};
 use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
 use crate::memory;
 
 /// How a new volume is made.
@@ -46,12 +47,14 @@ impl Volume {
     /// `detached` one has its payload at the beginning of another file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] for a cipher that does not exist, or of I/O.
+    /// [`crate::ErrorKind::Unsupported`] for a cipher that does not exist,
+    /// [`crate::ErrorKind::Cancelled`] by `control`, or of I/O.
     pub fn create(
         io: &dyn HeaderIo,
         options: &CreateOptions,
         detached: bool,
         passphrase: &[u8],
+        control: &JobControl,
     ) -> Result<Self> {
         let cipher = options.cipher;
         let mut key = Zeroizing::new(vec![0; cipher.key_len()]);
@@ -65,7 +68,8 @@ impl Volume {
         for (index, slot) in slots.iter_mut().enumerate() {
             slot.material_sector = (ALIGN_SECTORS + index as u64 * slot_sectors(&cipher)) as u32;
         }
-        let iterations = iterations_for(options.hash, cipher.key_len(), options.iter_time)?;
+        let iterations =
+            iterations_for(options.hash, cipher.key_len(), options.iter_time, control)?;
         let mut header = Header {
             cipher,
             hash: options.hash,
@@ -82,13 +86,14 @@ impl Volume {
             slots,
         };
         fill_random(&mut header.digest_salt)?;
-        header.digest = digest_key(&header, &key);
+        header.digest = digest_key(&header, &key, control)?;
         wipe(
             io,
             HEADER_LEN as u64,
             required_header_len(&cipher) - HEADER_LEN as u64,
         )?;
-        keyslot::fill(io, &mut header, 0, &key, passphrase, iterations)?;
+        let filled = keyslot::Filled::new(&header, 0, &key, passphrase, iterations, control)?;
+        filled.write(io, &mut header)?;
         io.write(&header.to_bytes(), 0)?;
         Self::with_key(header, &key)
     }
@@ -115,13 +120,18 @@ pub(super) fn fill_random(buf: &mut [u8]) -> Result<()> {
 /// PBKDF2 iterations that take `time` on this machine.
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] where it takes more of them than would ever be carried out.
-pub(super) fn iterations_for(hash: Hash, key_len: usize, time: Duration) -> Result<u32> {
+/// [`ErrorKind::Limit`] where it takes more of them than would ever be carried out; cancellation.
+pub(super) fn iterations_for(
+    hash: Hash,
+    key_len: usize,
+    time: Duration,
+    control: &JobControl,
+) -> Result<u32> {
     let mut key = Zeroizing::new(vec![0; key_len]);
     let mut iterations = 1u32 << 14;
     loop {
         let start = Instant::now();
-        hash.pbkdf2(b"password", &[0; SALT_LEN], iterations, &mut key);
+        hash.pbkdf2(b"password", &[0; SALT_LEN], iterations, &mut key, control)?;
         let took = start.elapsed();
         // A tenth of a second is long enough to trust the clock.
         if took >= Duration::from_millis(100) || iterations >= 1 << 30 {

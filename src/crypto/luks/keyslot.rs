@@ -12,9 +12,10 @@ use zeroize::Zeroizing;
 
 use crate::crypto::afsplit;
 use crate::crypto::luks::create::{fill_random, iterations_for};
-use crate::crypto::luks::disk::{HEADER_LEN, Header, SECTOR_LEN, SLOTS, STATE_LEN};
+use crate::crypto::luks::disk::{HEADER_LEN, Header, KeySlot, SECTOR_LEN, SLOTS, STATE_LEN};
 use crate::crypto::luks::volume::{HeaderIo, Volume, find_key, open_slot, wrong_secret};
 use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
 use crate::memory;
 
 /// Time of an unlock of a new slot, where none is asked for.
@@ -46,47 +47,77 @@ pub struct KeyslotChange<'a> {
     pub force: bool,
 }
 
-/// Splits, encrypts and writes the master key into a slot, and marks it active in `header` (which
-/// the caller writes afterwards).
-pub(super) fn fill(
-    io: &dyn HeaderIo,
-    header: &mut Header,
+/// The contents of a key slot that is to be filled. All that takes long is done before anything is
+/// written, so that a change is cancelled as a whole.
+pub(super) struct Filled {
     index: usize,
-    key: &[u8],
-    passphrase: &[u8],
-    iterations: u32,
-) -> Result<()> {
-    let material_len = (header.material_sectors() * SECTOR_LEN) as usize;
-    let (cipher, hash) = (header.cipher, header.hash);
-    let slot = header
-        .slots
-        .get_mut(index)
-        .ok_or_else(|| Error::invalid(format!("Invalid keyslot {index}")))?;
-    fill_random(&mut slot.salt)?;
-    slot.iterations = iterations;
-    let mut slot_key = Zeroizing::new(vec![0; key.len()]);
-    hash.pbkdf2(passphrase, &slot.salt, iterations, &mut slot_key);
-    let mut material = Zeroizing::new(memory::zeroed(material_len)?);
-    let stripes = &mut material[..key.len() * slot.stripes as usize];
-    fill_random(stripes)?;
-    afsplit::split(hash, key, stripes);
-    cipher.keyed(&slot_key)?.encrypt(&mut material, 0);
-    io.write(&material, u64::from(slot.material_sector) * SECTOR_LEN)?;
-    slot.active = true;
-    Ok(())
+    slot: KeySlot,
+    material: Zeroizing<memory::IoBuf>,
+}
+
+impl Filled {
+    /// Splits and encrypts the master key for a slot.
+    pub(super) fn new(
+        header: &Header,
+        index: usize,
+        key: &[u8],
+        passphrase: &[u8],
+        iterations: u32,
+        control: &JobControl,
+    ) -> Result<Self> {
+        let material_len = (header.material_sectors() * SECTOR_LEN) as usize;
+        let (cipher, hash) = (header.cipher, header.hash);
+        let mut slot = *header
+            .slots
+            .get(index)
+            .ok_or_else(|| Error::invalid(format!("Invalid keyslot {index}")))?;
+        fill_random(&mut slot.salt)?;
+        slot.iterations = iterations;
+        slot.active = true;
+        let mut slot_key = Zeroizing::new(vec![0; key.len()]);
+        hash.pbkdf2(passphrase, &slot.salt, iterations, &mut slot_key, control)?;
+        let mut material = Zeroizing::new(memory::zeroed(material_len)?);
+        let stripes = &mut material[..key.len() * slot.stripes as usize];
+        fill_random(stripes)?;
+        afsplit::split(hash, key, stripes);
+        cipher.keyed(&slot_key)?.encrypt(&mut material, 0);
+        Ok(Self {
+            index,
+            slot,
+            material,
+        })
+    }
+
+    /// Writes the material, and puts the slot into `header`, which the caller writes afterwards.
+    pub(super) fn write(&self, io: &dyn HeaderIo, header: &mut Header) -> Result<()> {
+        io.write(
+            &self.material,
+            u64::from(self.slot.material_sector) * SECTOR_LEN,
+        )?;
+        if let Some(slot) = header.slots.get_mut(self.index) {
+            *slot = self.slot;
+        }
+        Ok(())
+    }
 }
 
 impl Volume {
-    /// Changes key slots. `unlocked_by` is the passphrase that the image was opened with.
+    /// Changes key slots. `unlocked_by` is the passphrase that the image was opened with. `control`
+    /// ends it before the first write alone: the change is made whole or not at all.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a change that would lose the data, [`ErrorKind::WrongSecret`], or
-    /// of I/O.
-    pub fn amend(io: &dyn HeaderIo, change: &KeyslotChange<'_>, unlocked_by: &[u8]) -> Result<()> {
+    /// [`ErrorKind::Invalid`] for a change that would lose the data, [`ErrorKind::WrongSecret`],
+    /// [`ErrorKind::Cancelled`], or of I/O.
+    pub fn amend(
+        io: &dyn HeaderIo,
+        change: &KeyslotChange<'_>,
+        unlocked_by: &[u8],
+        control: &JobControl,
+    ) -> Result<()> {
         let mut header = Self::read_header(io)?;
         match change.state {
-            AmendState::Active => activate(io, &mut header, change, unlocked_by),
-            AmendState::Inactive => erase(io, &mut header, change),
+            AmendState::Active => activate(io, &mut header, change, unlocked_by, control),
+            AmendState::Inactive => erase(io, &mut header, change, control),
         }
     }
 }
@@ -110,6 +141,7 @@ fn activate(
     header: &mut Header,
     change: &KeyslotChange<'_>,
     unlocked_by: &[u8],
+    control: &JobControl,
 ) -> Result<()> {
     let new_secret = change
         .new_secret
@@ -134,18 +166,21 @@ fn activate(
             )
         })?,
     };
-    let (_, key) = find_key(io, header, unlocked_by)?.ok_or_else(wrong_secret)?;
+    let (_, key) = find_key(io, header, unlocked_by, control)?.ok_or_else(wrong_secret)?;
     let iter_time = change.iter_time.unwrap_or(ITER_TIME);
-    let iterations = iterations_for(header.hash, key.len(), iter_time)?;
+    let iterations = iterations_for(header.hash, key.len(), iter_time, control)?;
+    let filled = |index| Filled::new(header, index, &key, new_secret, iterations, control);
     let others = active_slots(header).filter(|&slot| slot != index).count();
     let spare = free.filter(|_| header.slots[index].active && others == 0);
-    if let Some(spare) = spare {
-        publish(io, header, spare, &key, new_secret, iterations)?;
+    let meanwhile = spare.map(filled).transpose()?;
+    let wanted = filled(index)?;
+    if let Some(meanwhile) = &meanwhile {
+        publish(io, header, meanwhile)?;
     }
     if header.slots[index].active {
         deactivate(io, header, index)?;
     }
-    publish(io, header, index, &key, new_secret, iterations)?;
+    publish(io, header, &wanted)?;
     match spare {
         Some(spare) => deactivate(io, header, spare),
         None => Ok(()),
@@ -156,7 +191,12 @@ fn active_slots(header: &Header) -> impl Iterator<Item = usize> + '_ {
     (0..SLOTS).filter(|&index| header.slots[index].active)
 }
 
-fn erase(io: &dyn HeaderIo, header: &mut Header, change: &KeyslotChange<'_>) -> Result<()> {
+fn erase(
+    io: &dyn HeaderIo,
+    header: &mut Header,
+    change: &KeyslotChange<'_>,
+    control: &JobControl,
+) -> Result<()> {
     if change.new_secret.is_some() {
         return Err(Error::invalid(
             "'new-secret' must not be given when erasing keyslots",
@@ -174,8 +214,15 @@ fn erase(io: &dyn HeaderIo, header: &mut Header, change: &KeyslotChange<'_>) -> 
                  contained in them must be given",
             ));
         }
-        (Some(index), secret) => vec![doomed_slot(io, header, index, secret, change.force)?],
-        (None, Some(secret)) => matching_slots(io, header, secret, change.force)?,
+        (Some(index), secret) => {
+            let opened = match secret {
+                Some(secret) => opens(io, header, index, secret, control)?,
+                None => true,
+            };
+            check_doomed(header, index, opened, change.force)?;
+            vec![index]
+        }
+        (None, Some(secret)) => matching_slots(io, header, secret, change.force, control)?,
     };
     for index in doomed {
         deactivate(io, header, index)?;
@@ -183,25 +230,28 @@ fn erase(io: &dyn HeaderIo, header: &mut Header, change: &KeyslotChange<'_>) -> 
     Ok(())
 }
 
-/// Checks that the slot of that number may be erased.
-fn doomed_slot(
+/// Whether the passphrase opens the slot.
+fn opens(
     io: &dyn HeaderIo,
     header: &Header,
     index: usize,
-    secret: Option<&[u8]>,
-    force: bool,
-) -> Result<usize> {
-    if let Some(secret) = secret {
-        let slot = &header.slots[index];
-        if !slot.active || open_slot(io, header, slot, secret)?.is_none() {
-            return Err(Error::new(
-                ErrorKind::WrongSecret,
-                format!(
-                    "Given keyslot {index} doesn't contain the given old password for erase \
-                     operation"
-                ),
-            ));
-        }
+    secret: &[u8],
+    control: &JobControl,
+) -> Result<bool> {
+    let slot = &header.slots[index];
+    Ok(slot.active && open_slot(io, header, slot, secret, control)?.is_some())
+}
+
+/// Checks that the slot of that number may be erased; whether the old secret, if one was given,
+/// opens it.
+fn check_doomed(header: &Header, index: usize, opened: bool, force: bool) -> Result<()> {
+    if !opened {
+        return Err(Error::new(
+            ErrorKind::WrongSecret,
+            format!(
+                "Given keyslot {index} doesn't contain the given old password for erase operation"
+            ),
+        ));
     }
     if !header.slots[index].active && !force {
         return Err(Error::invalid(format!(
@@ -214,7 +264,7 @@ fn doomed_slot(
              the image irreversibly - refusing operation"
         )));
     }
-    Ok(index)
+    Ok(())
 }
 
 /// The slots that the passphrase opens.
@@ -223,10 +273,11 @@ fn matching_slots(
     header: &Header,
     secret: &[u8],
     force: bool,
+    control: &JobControl,
 ) -> Result<Vec<usize>> {
     let mut matching = Vec::new();
     for index in active_slots(header) {
-        if open_slot(io, header, &header.slots[index], secret)?.is_some() {
+        if opens(io, header, index, secret, control)? {
             matching.push(index);
         }
     }
@@ -246,19 +297,12 @@ fn matching_slots(
 }
 
 /// Fills an inactive slot on disk.
-fn publish(
-    io: &dyn HeaderIo,
-    header: &mut Header,
-    index: usize,
-    key: &[u8],
-    passphrase: &[u8],
-    iterations: u32,
-) -> Result<()> {
-    fill(io, header, index, key, passphrase, iterations)?;
-    header.slots[index].active = false;
+fn publish(io: &dyn HeaderIo, header: &mut Header, filled: &Filled) -> Result<()> {
+    filled.write(io, header)?;
+    header.slots[filled.index].active = false;
     write_header(io, header)?;
-    header.slots[index].active = true;
-    write_state(io, header, index)
+    header.slots[filled.index].active = true;
+    write_state(io, header, filled.index)
 }
 
 /// Marks a slot inactive on disk, then overwrites its salt, iterations and material.
@@ -345,6 +389,7 @@ mod tests {
 
     #[test]
     fn keys_are_added_erased_and_the_last_is_kept() {
+        let idle = &JobControl::default();
         let area = Area(Mutex::new(Vec::new()));
         let cipher = CipherSpec {
             algorithm: Algorithm::Aes256,
@@ -357,14 +402,14 @@ mod tests {
             hash: Hash::Sha256,
             iter_time: Duration::ZERO,
         };
-        let made = Volume::create(&area, &options, false, b"one").unwrap();
+        let made = Volume::create(&area, &options, false, b"one", idle).unwrap();
         let mut data = vec![5; 1024];
         made.cipher().encrypt(&mut data, 3);
-        let unlocked = Volume::unlock(&area, b"one").unwrap();
+        let unlocked = Volume::unlock(&area, b"one", idle).unwrap();
         unlocked.cipher().decrypt(&mut data, 3);
         assert_eq!(data, vec![5; 1024]);
         assert_eq!(
-            Volume::unlock(&area, b"two").unwrap_err().kind(),
+            Volume::unlock(&area, b"two", idle).unwrap_err().kind(),
             ErrorKind::WrongSecret
         );
 
@@ -372,20 +417,20 @@ mod tests {
             new_secret: Some(b"two"),
             ..change(AmendState::Active)
         };
-        assert!(Volume::amend(&area, &add, b"three").is_err());
-        Volume::amend(&area, &add, b"one").unwrap();
-        Volume::unlock(&area, b"two").unwrap();
+        assert!(Volume::amend(&area, &add, b"three", idle).is_err());
+        Volume::amend(&area, &add, b"one", idle).unwrap();
+        Volume::unlock(&area, b"two", idle).unwrap();
         let drop_one = KeyslotChange {
             old_secret: Some(b"one"),
             ..change(AmendState::Inactive)
         };
-        Volume::amend(&area, &drop_one, b"one").unwrap();
-        assert!(Volume::unlock(&area, b"one").is_err());
+        Volume::amend(&area, &drop_one, b"one", idle).unwrap();
+        assert!(Volume::unlock(&area, b"one", idle).is_err());
         let drop_two = KeyslotChange {
             old_secret: Some(b"two"),
             ..change(AmendState::Inactive)
         };
-        assert!(Volume::amend(&area, &drop_two, b"two").is_err());
-        Volume::unlock(&area, b"two").unwrap();
+        assert!(Volume::amend(&area, &drop_two, b"two", idle).is_err());
+        Volume::unlock(&area, b"two", idle).unwrap();
     }
 }

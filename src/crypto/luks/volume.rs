@@ -8,6 +8,7 @@ use crate::crypto::afsplit;
 use crate::crypto::cipher::SectorCipher;
 use crate::crypto::luks::disk::{DIGEST_LEN, HEADER_LEN, Header, KeySlot, SECTOR_LEN};
 use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
 use crate::memory;
 
 /// The most PBKDF2 iterations of a key slot or digest that are carried out: minutes of work.
@@ -55,10 +56,10 @@ impl Volume {
     /// Unlocks with a passphrase, which is tried on each active key slot.
     ///
     /// # Errors
-    /// [`ErrorKind::WrongSecret`] when it opens none.
-    pub fn unlock(io: &dyn HeaderIo, passphrase: &[u8]) -> Result<Self> {
+    /// [`ErrorKind::WrongSecret`] when it opens none, [`ErrorKind::Cancelled`] by `control`.
+    pub fn unlock(io: &dyn HeaderIo, passphrase: &[u8], control: &JobControl) -> Result<Self> {
         let header = Self::read_header(io)?;
-        let (_, key) = find_key(io, &header, passphrase)?.ok_or_else(wrong_secret)?;
+        let (_, key) = find_key(io, &header, passphrase, control)?.ok_or_else(wrong_secret)?;
         Self::with_key(header, &key)
     }
 
@@ -98,6 +99,7 @@ pub(super) fn find_key(
     io: &dyn HeaderIo,
     header: &Header,
     passphrase: &[u8],
+    control: &JobControl,
 ) -> Result<Option<(usize, Zeroizing<Vec<u8>>)>> {
     for (index, slot) in header
         .slots
@@ -105,7 +107,7 @@ pub(super) fn find_key(
         .enumerate()
         .filter(|(_, slot)| slot.active)
     {
-        if let Some(key) = open_slot(io, header, slot, passphrase)? {
+        if let Some(key) = open_slot(io, header, slot, passphrase, control)? {
             return Ok(Some((index, key)));
         }
     }
@@ -118,14 +120,16 @@ pub(super) fn open_slot(
     header: &Header,
     slot: &KeySlot,
     passphrase: &[u8],
+    control: &JobControl,
 ) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let key_len = header.cipher.key_len();
     let mut slot_key = Zeroizing::new(vec![0; key_len]);
     check_iterations(slot.iterations)?;
     check_iterations(header.digest_iterations)?;
+    let (salt, iterations) = (&slot.salt, slot.iterations);
     header
         .hash
-        .pbkdf2(passphrase, &slot.salt, slot.iterations, &mut slot_key);
+        .pbkdf2(passphrase, salt, iterations, &mut slot_key, control)?;
     let material_len = (header.material_sectors() * SECTOR_LEN) as usize;
     // The cipher works on whole sectors; the splitter takes the stripes alone.
     let mut material = Zeroizing::new(memory::zeroed(material_len)?);
@@ -133,7 +137,7 @@ pub(super) fn open_slot(
     header.cipher.keyed(&slot_key)?.decrypt(&mut material, 0);
     let stripes = &material[..key_len * slot.stripes as usize];
     let key = afsplit::merge(header.hash, stripes, key_len);
-    let digest = digest_key(header, &key);
+    let digest = digest_key(header, &key, control)?;
     Ok((digest == header.digest).then_some(key))
 }
 
@@ -152,15 +156,20 @@ fn check_iterations(iterations: u32) -> Result<()> {
 }
 
 /// The digest by which a master key is recognised.
-pub(super) fn digest_key(header: &Header, key: &[u8]) -> [u8; DIGEST_LEN] {
+pub(super) fn digest_key(
+    header: &Header,
+    key: &[u8],
+    control: &JobControl,
+) -> Result<[u8; DIGEST_LEN]> {
     let mut digest = [0; DIGEST_LEN];
     header.hash.pbkdf2(
         key,
         &header.digest_salt,
         header.digest_iterations,
         &mut digest,
-    );
-    digest
+        control,
+    )?;
+    Ok(digest)
 }
 
 #[cfg(test)]
@@ -194,7 +203,7 @@ mod tests {
             header.digest_iterations = if digest { u32::MAX } else { 1000 };
             let mut bytes = header.to_bytes();
             bytes.resize(4 << 20, 0);
-            let error = Volume::unlock(&Bytes(bytes), b"x").unwrap_err();
+            let error = Volume::unlock(&Bytes(bytes), b"x", &JobControl::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Limit);
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::crypto::luks::{AmendState, HeaderIo, KeyslotChange, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Amend, AmendContext};
-use crate::job::Job;
+use crate::job::{Job, JobControl};
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::secret::{Secret, Secrets};
 
@@ -85,6 +85,7 @@ pub(crate) fn change_keyslots(
     secrets: &Secrets,
     unlocked_by: &str,
     force: bool,
+    control: &JobControl,
 ) -> Result<()> {
     let state = match values.str(&format!("{prefix}state")) {
         Some("active") => AmendState::Active,
@@ -99,6 +100,7 @@ pub(crate) fn change_keyslots(
     let filling = state == AmendState::Active;
     // What must not be given is refused whether or not it exists.
     let secret = |name: &str, wanted: bool| match values.str(&format!("{prefix}{name}")) {
+        Some(id) if wanted && filling => secrets.text(id).map(Some),
         Some(id) if wanted => secrets.get(id).map(Some),
         Some(_) => Ok(Some(Secret::new(Vec::new()))),
         None => Ok(None),
@@ -119,7 +121,8 @@ pub(crate) fn change_keyslots(
         iter_time: number("iter-time")?.map(Duration::from_millis),
         force,
     };
-    Volume::amend(area, &change, secrets.get(unlocked_by)?.bytes())
+    let unlocked_by = secrets.get(unlocked_by)?;
+    Volume::amend(area, &change, unlocked_by.bytes(), control)
 }
 
 impl Amend for Luks {
@@ -131,7 +134,6 @@ impl Amend for Luks {
             ));
         }
         let unlocked_by = self.secret_id.as_deref().ok_or_else(super::needs_secret)?;
-        // Whole or not at all: a key slot is no place to stop.
         job.tick()?;
         let area = HeaderArea::new(self.header_storage().clone(), 0);
         let changed = change_keyslots(
@@ -141,6 +143,7 @@ impl Amend for Luks {
             context.secrets,
             unlocked_by,
             context.force,
+            job.control(),
         );
         // Also after a failure some slots may have changed.
         if let Ok(header) = Volume::read_header(&area) {

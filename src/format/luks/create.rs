@@ -15,7 +15,7 @@ use crate::format::{Contents, Measured};
 use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::crypt::CryptStorage;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
 
 /// Magic and version.
 const MAGIC_LEN: usize = 8;
@@ -179,11 +179,12 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         storage,
         params,
         secrets,
+        control,
         ..
     } = context;
     let values = params.values;
     let options = parse_cipher_options(values, "")?;
-    let passphrase = secrets.get(key_secret(values)?)?;
+    let passphrase = secrets.text(key_secret(values)?)?;
     let detached = is_detached(values);
     let payload = required_header_len(&options.cipher);
     // A header by itself says nothing of the size of the payload.
@@ -192,9 +193,9 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         .checked_add(size)
         .ok_or_else(|| Error::new(ErrorKind::Limit, "The image is too large for a file"))?;
     let preallocation = preallocation(values)?;
-    storage.set_len(end, preallocation)?;
+    grow(&*storage, end, preallocation, control)?;
     let area = Unfinished(HeaderArea::new(storage.clone(), 0));
-    let volume = Volume::create(&area, &options, detached, passphrase.bytes())?;
+    let volume = Volume::create(&area, &options, detached, passphrase.bytes(), control)?;
     let plain: Arc<dyn Storage> = Arc::new(CryptStorage::new(
         storage.clone(),
         payload,

@@ -20,9 +20,10 @@ use crate::format::{
     Amend, BackingRef, Below, Check, Compress, Features, FlushBy, Format, FormatDriver, FormatInfo,
     IoGuard, LongIoGuard, OpenContext,
 };
+use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::crypt::CryptStorage;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
 
 pub(crate) use amend::{change_keyslots, changes_keyslots, option, options};
 pub(crate) use create::parse_cipher_options;
@@ -100,7 +101,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         let header = Volume::read_header(&area)?;
         check_place(&header, header_file.is_some())?;
         check_work(&header, context.opener.policy())?;
-        let volume = Volume::unlock(&area, context.secrets.get(id)?.bytes())?;
+        let volume = Volume::unlock(&area, context.secrets.get(id)?.bytes(), context.control)?;
         secret_id = Some(id.to_owned());
         let payload = volume.header().payload_offset();
         let crypt = CryptStorage::new(storage.clone(), payload, volume.cipher_handle());
@@ -228,13 +229,19 @@ impl Format for Luks {
         self.storage.sync(durability)
     }
 
-    fn resize_above(&self, len: u64, preallocation: Preallocation, _: &dyn Below) -> Result<()> {
+    fn resize_above(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        _: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()> {
         self.writable()?;
         let end = self
             .payload_offset
             .checked_add(len)
             .ok_or_else(|| Error::invalid("New image size must be positive"))?;
-        self.storage.set_len(end, preallocation)?;
+        grow(&*self.storage, end, preallocation, control)?;
         self.len.store(len, Ordering::Release);
         Ok(())
     }

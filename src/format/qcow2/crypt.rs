@@ -62,7 +62,7 @@ pub(super) fn cipher(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Optio
         Some(place) => {
             let area = HeaderArea::new(ctx.storage.clone(), place.offset);
             check_work(&Volume::read_header(&area)?, ctx.opener.policy())?;
-            let volume = Volume::unlock(&area, secret.bytes())?;
+            let volume = Volume::unlock(&area, secret.bytes(), ctx.control)?;
             Ok(Some(DataCipher::luks(&volume)))
         }
         None => DataCipher::aes(secret.bytes()).map(Some),

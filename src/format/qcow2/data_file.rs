@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::OpenContext;
+use crate::job::JobControl;
 use crate::policy::ImplicitRole;
-use crate::storage::{Preallocation, Storage, ZeroFlags};
+use crate::storage::{Preallocation, Storage, ZeroFlags, grow, zero};
 
 use super::disk::{Autoclear, ImageHeader};
 use super::state::Qcow2;
@@ -61,9 +62,14 @@ fn check_holds(data: &dyn Storage, size: u64) -> Result<()> {
 }
 
 /// Gives the data file of a new image its length.
-pub(super) fn prepare(data: &dyn Storage, size: u64, preallocation: Preallocation) -> Result<()> {
+pub(super) fn prepare(
+    data: &dyn Storage,
+    size: u64,
+    preallocation: Preallocation,
+    control: &JobControl,
+) -> Result<()> {
     if !data.limits().fixed_len {
-        return data.set_len(size, without_metadata(preallocation));
+        return grow(data, size, without_metadata(preallocation), control);
     }
     if data.len()? < size {
         return Err(cannot_grow().context("Could not resize image"));
@@ -71,7 +77,8 @@ pub(super) fn prepare(data: &dyn Storage, size: u64, preallocation: Preallocatio
     match preallocation {
         Preallocation::Off | Preallocation::Metadata => Ok(()),
         Preallocation::Falloc | Preallocation::Full => {
-            data.write_zeroes(0, size, ZeroFlags::empty())
+            control.expect(size);
+            zero(data, 0, size, ZeroFlags::empty(), control)
         }
     }
 }
@@ -120,6 +127,7 @@ impl Qcow2 {
         old: u64,
         len: u64,
         preallocation: Preallocation,
+        control: &JobControl,
     ) -> Result<u64> {
         let Some(data) = self.data_file.as_ref().filter(|_| self.data_file_grows()) else {
             return Ok(old);
@@ -129,7 +137,7 @@ impl Qcow2 {
             // What a shrink that was interrupted left, or another program.
             data.set_len(old, Preallocation::Off)?;
         }
-        data.set_len(len, without_metadata(preallocation))?;
+        grow(&**data, len, without_metadata(preallocation), control)?;
         Ok(now.min(old))
     }
 

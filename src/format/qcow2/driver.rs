@@ -11,6 +11,7 @@ use crate::format::{
     Amend, BackingRef, Below, Bitmaps, Check, Compress, Features, FlushBy, Format, FormatDriver,
     FormatInfo, IoGuard, LongIoGuard, OpenContext, Overlay, Snapshots,
 };
+use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
 use super::create;
@@ -175,10 +176,11 @@ impl Format for Qcow2 {
         len: u64,
         preallocation: Preallocation,
         below: &dyn Below,
+        control: &JobControl,
     ) -> Result<()> {
         self.check_writable()?;
         let _one = self.reshaping.lock();
-        self.change_size(len, preallocation, below)
+        self.change_size(len, preallocation, below, control)
     }
 
     fn host_bytes_in_use(&self, enough: u64) -> Result<Option<u64>> {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
 use crate::format::OpenContext;
+use crate::job::JobControl;
 use crate::memory;
 use crate::storage::{Durability, Storage};
 
@@ -28,6 +30,8 @@ use super::state::{L1, Qcow2};
 
 /// Tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
+/// Entries of a table between two looks at whether opening was cancelled.
+const CHECKED: usize = 1 << 14;
 
 impl Qcow2 {
     /// Opens the image; see [`OpenContext`].
@@ -88,20 +92,22 @@ impl Qcow2 {
             header: Mutex::new(image),
         };
         if qcow2.guarded {
-            qcow2.prepare_for_writing()?;
+            qcow2.prepare_for_writing(ctx.control)?;
         }
         Ok(qcow2)
     }
 
-    fn prepare_for_writing(&self) -> Result<()> {
+    fn prepare_for_writing(&self, control: &Arc<JobControl>) -> Result<()> {
         let header = self.header.lock().header.clone();
         let dirty = header.incompatible.contains(Incompatible::DIRTY);
         if dirty {
-            self.rebuild_refcounts()?;
+            self.rebuild_refcounts(control)?;
         }
         let header = self.header.lock().header.clone();
+        control.checkpoint()?;
         self.load_allocator()?;
-        self.guard_metadata(&header)?;
+        control.checkpoint()?;
+        self.guard_metadata(&header, control)?;
         if dirty {
             self.mark_active(false)?;
             self.end_flags(true)?;
@@ -120,6 +126,7 @@ impl Qcow2 {
         let header = self.header.lock().header.clone();
         let len = u64::from(header.reftable_clusters) * self.layout.cluster_size();
         let mut table = Vec::new();
+        memory::reserve(&mut table, (len / 8) as usize)?;
         read_table(&*self.storage, header.reftable_offset, len, |entry| {
             table.push(entry);
         })?;
@@ -151,7 +158,7 @@ impl Qcow2 {
     }
 
     /// Notes where metadata stands, and refuses tables that are shared or out of place.
-    fn guard_metadata(&self, header: &Header) -> Result<()> {
+    fn guard_metadata(&self, header: &Header, control: &JobControl) -> Result<()> {
         self.meta.set_area(Area::Header, 0..1);
         let l1_len = u64::from(header.l1_entries) * 8;
         self.meta
@@ -185,20 +192,31 @@ impl Qcow2 {
                 self.clusters(bitmaps.directory_offset, bitmaps.directory_size),
             );
         }
+        control.checkpoint()?;
         self.guard_bitmaps()?;
-        self.guard_tables()
+        self.guard_tables(control)
     }
 
-    fn guard_tables(&self) -> Result<()> {
+    fn guard_tables(&self, control: &JobControl) -> Result<()> {
         let file_len = self.storage.len()?;
-        let blocks: Vec<_> = self.alloc.lock().table.clone();
+        let blocks = memory::collect(self.alloc.lock().table.iter().copied())?;
+        let loaded = |entry: &AtomicU64| entry.load(std::sync::atomic::Ordering::Relaxed);
+        let l1 = self.l1.read();
+        let words = l1.entries.iter().map(loaded).chain(blocks.iter().copied());
+        self.meta
+            .reserve_tables(words.filter(|word| *word != 0).count())?;
         for (index, entry) in blocks.into_iter().enumerate() {
+            if index % CHECKED == 0 {
+                control.checkpoint()?;
+            }
             let offset = RefcountTableEntry(entry).offset();
             self.guard_table(offset, file_len, "refcount block", index)?;
         }
-        let l1 = self.l1.read();
         for (index, entry) in l1.entries.iter().enumerate() {
-            let entry = L1Entry(entry.load(std::sync::atomic::Ordering::Relaxed));
+            if index % CHECKED == 0 {
+                control.checkpoint()?;
+            }
+            let entry = L1Entry(loaded(entry));
             self.guard_table(entry.offset(), file_len, "L2 table", index)?;
         }
         Ok(())
@@ -225,9 +243,9 @@ impl Qcow2 {
     }
 
     /// Refcounts cannot be trusted after a crash under the dirty bit: counts them anew.
-    fn rebuild_refcounts(&self) -> Result<()> {
+    fn rebuild_refcounts(&self, control: &Arc<JobControl>) -> Result<()> {
         let mut image = self.header.lock();
-        super::check::rebuild_refcounts(&*self.storage, &mut image, self.durability)
+        super::check::rebuild_refcounts(&*self.storage, &mut image, self.durability, control)
     }
 }
 
@@ -288,6 +306,7 @@ fn load_l1(header: &Header, layout: Layout, ctx: &OpenContext<'_>) -> Result<L1>
     read_table(&*ctx.storage, header.l1_offset, len, |entry| {
         entries.push(AtomicU64::new(entry));
     })?;
+    ctx.control.checkpoint()?;
     Ok(L1 {
         offset: header.l1_offset,
         entries: entries.into_boxed_slice(),

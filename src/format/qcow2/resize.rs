@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::Below;
+use crate::job::JobControl;
 use crate::memory;
-use crate::storage::{Durability, Preallocation, ZeroFlags};
+use crate::storage::{Durability, Preallocation, ZeroFlags, fill};
 
 use super::disk::{L1Entry, L2Entry, MAX_L1_BYTES, SubclusterBitmap};
 use super::limbo::Freed;
@@ -16,9 +17,6 @@ use super::state::{L1, Qcow2};
 /// Guest clusters that nothing else remaps while the size changes.
 const ALL: std::ops::Range<u64> = 0..u64::MAX;
 
-/// Zeroes for full preallocation are written in pieces of this many bytes.
-const ZERO_PIECE: u64 = 1 << 20;
-
 impl Qcow2 {
     /// Changes the virtual size; see [`crate::format::Format::resize_above`]. The caller holds `reshaping`.
     pub(super) fn change_size(
@@ -26,6 +24,7 @@ impl Qcow2 {
         len: u64,
         preallocation: Preallocation,
         below: &dyn Below,
+        control: &JobControl,
     ) -> Result<()> {
         self.check_writable()?;
         self.check_resizable(len, self.version())?;
@@ -57,9 +56,9 @@ impl Qcow2 {
         let hidden = shown.next_multiple_of(cluster).min(len).max(cluster_end);
         let mode = self.mode_of_growth(preallocation);
         // All space is there before the size changes: where it runs out, the size stays.
-        let data_len = self.lengthen_data_file(old, len, mode)?;
+        let data_len = self.lengthen_data_file(old, len, mode, control)?;
         let prepared = self
-            .preallocate(cluster_end, len, mode)
+            .preallocate(cluster_end, len, mode, control)
             .and_then(|()| self.zero_past_end(old, cluster_end, hidden, below))
             .and_then(|()| self.flush_all(self.durability))
             .and_then(|()| {
@@ -170,15 +169,20 @@ impl Qcow2 {
             .inspect_err(|_| self.free_unused(first, clusters))?;
         let _one = self.pass.lock();
         let mut l1 = self.l1.write();
-        memory::zeroed((clusters * self.layout.cluster_size()) as usize)
-            .and_then(|mut bytes| {
-                for (index, word) in (0..old_count).zip(bytes.chunks_exact_mut(8)) {
-                    word.copy_from_slice(&l1.get(index).to_bytes());
-                }
-                self.storage.write_at(&bytes, offset)
-            })
-            .and_then(|()| self.barrier())
-            .inspect_err(|_| self.free_unused(first, clusters))?;
+        let written = (|| {
+            let len = (clusters * self.layout.cluster_size()) as usize;
+            let mut bytes = memory::zeroed(len)?;
+            for (index, word) in (0..old_count).zip(bytes.chunks_exact_mut(8)) {
+                word.copy_from_slice(&l1.get(index).to_bytes());
+            }
+            self.storage.write_at(&bytes, offset)?;
+            self.barrier()?;
+            let mut entries = Vec::new();
+            memory::reserve(&mut entries, count as usize)?;
+            entries.extend((0..count).map(|index| AtomicU64::new(l1.get(index).0)));
+            Ok(entries.into_boxed_slice())
+        })();
+        let entries = written.inspect_err(|_| self.free_unused(first, clusters))?;
         let moved = self
             .update_header(|header| {
                 header.l1_offset = offset;
@@ -192,9 +196,6 @@ impl Qcow2 {
             return Err(error);
         }
         let old = l1.offset >> bits..(l1.offset >> bits) + self.layout.clusters_for(old_count * 8);
-        let entries = (0..count)
-            .map(|index| AtomicU64::new(l1.get(index).0))
-            .collect();
         *l1 = L1 { offset, entries };
         self.meta.set_area(Area::L1, first..first + clusters);
         self.limbo.queue(old.map(|cluster| Freed {
@@ -287,14 +288,24 @@ impl Qcow2 {
     }
 
     /// Gives the guest range host clusters that read as zeroes.
-    fn preallocate(&self, start: u64, end: u64, mode: Preallocation) -> Result<()> {
+    fn preallocate(
+        &self,
+        start: u64,
+        end: u64,
+        mode: Preallocation,
+        control: &JobControl,
+    ) -> Result<()> {
         if mode == Preallocation::Off || start >= end {
             return Ok(());
         }
         let cluster = self.layout.cluster_size();
         let span = self.layout.slice_entries() * cluster;
+        if self.fills(mode) {
+            control.expect(end - start);
+        }
         let mut at = start;
         while at < end {
+            control.checkpoint()?;
             self.relieve()?;
             let part = end.next_multiple_of(cluster).min(at - at % span + span);
             let _mine = self.inflight.reserve(at / cluster..part / cluster);
@@ -310,7 +321,7 @@ impl Qcow2 {
                     .count() as u64
             });
             let target = self.reserve_data(at, empty)?;
-            if let Err(error) = self.fill_target(&target, end, mode) {
+            if let Err(error) = self.fill_target(&target, end, mode, control) {
                 if !self.has_data_file {
                     self.free_unused(target.host >> self.layout.cluster_bits(), target.count);
                 }
@@ -332,12 +343,18 @@ impl Qcow2 {
         Ok(())
     }
 
+    /// Whether the places of new clusters are written byte by byte.
+    fn fills(&self, mode: Preallocation) -> bool {
+        self.encrypted || (mode == Preallocation::Full && !self.data_file_grows())
+    }
+
     /// `limit` is where the image is to end.
     fn fill_target(
         &self,
         target: &super::write::Target,
         limit: u64,
         mode: Preallocation,
+        control: &JobControl,
     ) -> Result<()> {
         if self.data_file_grows() && !self.encrypted {
             // All of its new part was made at once.
@@ -351,7 +368,9 @@ impl Qcow2 {
         let end = target.host + len;
         self.check_data_place(target.host, len)?;
         if self.encrypted {
-            return self.write_zero_data(len, target.host, target.guest);
+            self.write_zero_data(len, target.host, target.guest)?;
+            control.advance(len);
+            return Ok(());
         }
         match mode {
             Preallocation::Off | Preallocation::Metadata if target.zeroed => {
@@ -361,16 +380,7 @@ impl Qcow2 {
                 }
                 Ok(())
             }
-            Preallocation::Full => {
-                let zeroes = memory::zeroed(len.min(ZERO_PIECE) as usize)?;
-                let mut at = target.host;
-                while at < end {
-                    let piece = (end - at).min(ZERO_PIECE);
-                    storage.write_at(zeroes.get(..piece as usize).unwrap_or(&zeroes), at)?;
-                    at += piece;
-                }
-                Ok(())
-            }
+            Preallocation::Full => fill(&**storage, target.host, end, control),
             _ => storage.write_zeroes(target.host, len, ZeroFlags::empty()),
         }
     }

@@ -10,7 +10,7 @@ use crate::format::{Blank, Bulk, CreateContext, CreateParams};
 use crate::format::{Contents, Measured};
 use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec};
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, write_fresh};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh};
 
 use super::{SECTOR, main_slot};
 
@@ -52,7 +52,10 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<()> {
 
 pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
     let CreateContext {
-        storage, params, ..
+        storage,
+        params,
+        control,
+        ..
     } = context;
     let preallocation = preallocation(&params)?;
     let new = RawBulk {
@@ -82,7 +85,7 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         new.storage
             .set_len(first.len() as u64, Preallocation::Off)?;
     } else {
-        new.storage.set_len(early, preallocation)?;
+        grow(&*new.storage, early, preallocation, control)?;
     }
     Ok(Box::new(new))
 }

@@ -15,8 +15,9 @@ use crate::format::{
     BackingRef, Below, Check, Compress, Features, FlushBy, Format, FormatDriver, FormatInfo,
     IoGuard, LongIoGuard, OpenContext, Probe,
 };
+use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
 
 /// The sector: virtual sizes are multiples of it.
 const SECTOR: u64 = 512;
@@ -256,7 +257,13 @@ impl Format for Raw {
         self.storage.sync(durability)
     }
 
-    fn resize_above(&self, len: u64, preallocation: Preallocation, _: &dyn Below) -> Result<()> {
+    fn resize_above(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        _: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()> {
         if self.window {
             return Err(Error::unsupported("Cannot resize fixed-size raw disks"));
         }
@@ -274,7 +281,7 @@ impl Format for Raw {
             return Err(Error::unsupported("Cannot resize device files"));
         }
         // The rest of the last sector is not in the file: it reads as zeroes.
-        self.storage.set_len(end, preallocation)?;
+        grow(&*self.storage, end, preallocation, control)?;
         self.len.store(len, Ordering::Release);
         Ok(())
     }

@@ -215,7 +215,13 @@ impl Format for Fake {
         self.storage.sync(durability)
     }
 
-    fn resize_above(&self, _len: u64, _preallocation: Preallocation, _: &dyn Below) -> Result<()> {
+    fn resize_above(
+        &self,
+        _len: u64,
+        _preallocation: Preallocation,
+        _: &dyn Below,
+        _: &crate::job::JobControl,
+    ) -> Result<()> {
         Err(crate::Error::unsupported(
             "Image format driver does not support resize",
         ))

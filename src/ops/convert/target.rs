@@ -280,7 +280,7 @@ pub(super) fn fill_existing(
                     name: name.to_owned(),
                     format: request.backing_format().map(str::to_owned),
                 };
-                named = open_backing(request, &backing)?;
+                named = open_backing(request, &backing, job)?;
                 job.warn(format!(
                     "'{}' records no backing file: only what differs from '{name}' is written, so \
                      it must hold a copy of that",

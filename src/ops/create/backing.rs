@@ -26,6 +26,7 @@ pub(super) fn open(
         secrets: request.secrets.clone(),
         policy: request.policy.clone(),
         storages: request.storages.clone(),
+        control: job.control().clone(),
         ..OpenOptions::default()
     };
     let image = Location::parse_name(&full)

@@ -172,6 +172,7 @@ impl CreatePlan {
             secrets: &self.request.secrets,
             policy: &self.request.policy,
             storages: self.request.storages.as_deref(),
+            control: job.control(),
         })?;
         // The last chance to cancel: from here on the image is made valid.
         job.tick()?;

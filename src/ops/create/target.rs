@@ -11,6 +11,7 @@ use crate::format::{
     BackingRef, Bulk, CreateContext, CreateParams, Format, FormatDriver, OpenContext, Opener,
 };
 use crate::image::lock_for_writing;
+use crate::job::JobControl;
 use crate::location::Location;
 use crate::options::{OptionSpec, Options, Values};
 use crate::policy::{ImplicitRole, OpenPolicy};
@@ -83,6 +84,8 @@ pub struct TargetRequest<'a> {
     pub policy: &'a OpenPolicy,
     /// Asked for each file that is created, before the protocols.
     pub storages: Option<&'a dyn NamedStorages>,
+    /// Ends what takes long.
+    pub control: &'a Arc<JobControl>,
 }
 
 impl<'a> TargetRequest<'a> {
@@ -202,6 +205,7 @@ pub fn target(request: &TargetRequest<'_>) -> Result<Target> {
         params: request.params()?,
         secrets: request.secrets,
         opener: &opener,
+        control: request.control,
     })?;
     lock_for_writing(&*storage, deny_writers)?;
     Ok(Target {
@@ -279,6 +283,7 @@ impl Target {
             },
             // There is nothing to say of what was made just now.
             warn: &|_| (),
+            control: request.control,
         })
         .context(&context)?;
         change(&*image)?;

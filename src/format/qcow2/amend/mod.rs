@@ -59,6 +59,7 @@ impl Amend for Qcow2 {
                 context.secrets,
                 &id,
                 force,
+                job.control(),
             )?;
         }
         if target.version > now.version {
@@ -70,7 +71,7 @@ impl Amend for Qcow2 {
         }
         if let Some(size) = target.size.filter(|size| *size != self.virtual_size()) {
             job.tick()?;
-            self.change_size(size, Preallocation::Off, context.below)?;
+            self.change_size(size, Preallocation::Off, context.below, job.control())?;
         }
         if target.version < now.version {
             self.downgrade(job)?;

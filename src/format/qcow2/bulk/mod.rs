@@ -23,10 +23,11 @@ use crate::format::qcow2::disk::{
     CryptoExtension, Extension, Geometry, ImageHeader, L2Entry, SubclusterBitmap,
 };
 use crate::format::traits::{Blank, Encoder};
+use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::secret::Secret;
 use crate::storage::data_cipher::DataCipher;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, write_fresh};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh, zero};
 
 use space::HostSpace;
 use tables::{Linear, Tables};
@@ -46,6 +47,8 @@ pub struct BulkTarget {
     pub preallocation: Preallocation,
     /// How guest data is encrypted, where the header says that it is.
     pub encryption: Option<NewEncryption>,
+    /// Ends what takes long.
+    pub control: Arc<JobControl>,
 }
 
 /// How the data of a new image is encrypted.
@@ -109,6 +112,7 @@ impl Qcow2Bulk {
             mut header,
             preallocation,
             encryption,
+            control,
         } = target;
         let grows = |storage: &Arc<dyn Storage>| storage.driver() == "file";
         let fresh = grows(data.as_ref().unwrap_or(&storage));
@@ -120,7 +124,7 @@ impl Qcow2Bulk {
         let mut space = HostSpace::new(geometry)?;
         let cipher = match encryption {
             None => None,
-            Some(new) => Some(new.start(&storage, geometry, &mut space, &mut header)?),
+            Some(new) => Some(new.start(&storage, geometry, &mut space, &mut header, &control)?),
         };
         let bulk = Self {
             cipher,
@@ -143,13 +147,13 @@ impl Qcow2Bulk {
             data,
         };
         if preallocation != Preallocation::Off {
-            bulk.preallocate()?;
+            bulk.preallocate(&control)?;
         }
         Ok(bulk)
     }
 
     /// Gives all L2 tables and guest clusters their places: tables first, then the data in a line.
-    fn preallocate(&self) -> Result<()> {
+    fn preallocate(&self, control: &JobControl) -> Result<()> {
         let state = &mut *self.state.lock();
         let cluster = self.geometry.cluster_size();
         let clusters = self.geometry.guest_clusters(self.size);
@@ -180,13 +184,14 @@ impl Qcow2Bulk {
                 Preallocation::Metadata => Preallocation::Off,
                 mode => mode,
             };
-            self.storage.set_len(end, mode)
+            grow(&*self.storage, end, mode, control)
         } else {
             let flags = match self.preallocation {
                 Preallocation::Metadata => ZeroFlags::MAY_UNMAP,
                 _ => ZeroFlags::empty(),
             };
-            self.storage.write_zeroes(base, end - base, flags)
+            control.expect(end - base);
+            zero(&*self.storage, base, end, flags, control)
         }
     }
 
@@ -490,6 +495,7 @@ impl NewEncryption {
         geometry: Geometry,
         space: &mut HostSpace,
         image: &mut ImageHeader,
+        control: &JobControl,
     ) -> Result<DataCipher> {
         let (options, passphrase) = match self {
             Self::Aes(passphrase) => return DataCipher::aes(passphrase.bytes()),
@@ -498,7 +504,7 @@ impl NewEncryption {
         let len = required_header_len(&options.cipher);
         let offset = space.take(geometry.clusters_for(len), &**storage)?;
         let area = HeaderArea::new(storage.clone(), offset);
-        let volume = Volume::create(&area, &options, false, passphrase.bytes())?;
+        let volume = Volume::create(&area, &options, false, passphrase.bytes(), control)?;
         for extension in &mut image.extensions {
             if let Extension::Crypto(place) = extension {
                 *place = CryptoExtension { offset, len };

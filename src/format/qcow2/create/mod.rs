@@ -76,12 +76,13 @@ pub fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         params,
         opener,
         secrets,
+        control,
     } = context;
     let spec = Spec::new(&params)?;
     let encryption = match &spec.encryption {
         None => None,
         Some(Encryption { luks, secret }) => {
-            let secret = secrets.get(secret)?;
+            let secret = secrets.text(secret)?;
             Some(match luks {
                 None => NewEncryption::Aes(secret),
                 Some(options) => NewEncryption::Luks(*options, secret),
@@ -95,7 +96,7 @@ pub fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         None => None,
     };
     if let Some(data) = &data {
-        data_file::prepare(&**data, params.size, spec.preallocation)?;
+        data_file::prepare(&**data, params.size, spec.preallocation, control)?;
     }
     let target = BulkTarget {
         storage,
@@ -104,6 +105,7 @@ pub fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
         header,
         preallocation: spec.preallocation,
         encryption,
+        control: control.clone(),
     };
     Ok(Box::new(Qcow2Bulk::new(target)?))
 }
