@@ -206,6 +206,19 @@ impl Qcow2 {
         }
     }
 
+    /// How many entries from `index` on are 0, if that one is: most are in sparse images, which are gone
+    /// through a word at a time.
+    fn empty_entries(&self, words: &Words, index: u64) -> Option<u64> {
+        let from = index as usize * self.layout.entry_words();
+        let rest = words.get(from..)?;
+        let zeroes = rest
+            .iter()
+            .take_while(|word| word.load(Ordering::Acquire) == 0)
+            .count();
+        let empty = zeroes / self.layout.entry_words();
+        (empty > 0).then_some(empty as u64)
+    }
+
     fn piece_in(
         &self,
         words: &Words,
@@ -213,6 +226,15 @@ impl Qcow2 {
         offset: u64,
         end: u64,
     ) -> Result<Piece, (Fault, u64)> {
+        if let Some(empty) = self.empty_entries(words, index) {
+            let start = offset - self.layout.in_cluster(offset);
+            let len = start.saturating_add(empty * self.layout.cluster_size()) - offset;
+            return Ok(Piece {
+                kind: ExtentKind::Unallocated { host_offset: None },
+                len: len.min(end - offset),
+                owned: false,
+            });
+        }
         let mut piece: Option<Piece> = None;
         let mut at = offset;
         for index in index..self.layout.slice_entries() {
