@@ -30,18 +30,25 @@ CBINDGEN := $(BUILD)/tools/bin/cbindgen
 
 all: $(BUILD)/platter-img man
 
-# Cargo knows what has changed; the copies are renewed only where their contents differ.
+# Both archives stand on the same dependencies, which are compiled once: to machine code, with the
+# bitcode beside it. Every build with the release profile has to ask for that.
+release := RUSTFLAGS='$(strip $(RUSTFLAGS) -C embed-bitcode=yes)' $(CARGO)
+
+# $(call renew,FILE,COPY): cargo knows what has changed; a copy is renewed only where it differs.
+renew = cmp -s $(1) $(2) || cp $(1) $(2)
+
+# The archive behind the shared object is never shipped: one codegen unit and fat LTO.
 rust:
 	@mkdir -p $(BUILD)
-	$(CARGO) rustc --lib --crate-type staticlib --profile release
-	$(CARGO) rustc --lib --crate-type staticlib --profile dist -- --print native-static-libs \
-		2>$(BUILD)/dist.log || { cat $(BUILD)/dist.log >&2; exit 1; }
+	$(release) rustc --release --lib --crate-type staticlib
+	@$(call renew,$(TARGET)/release/libplatter.a,$(BUILD)/libplatter.a)
+	$(release) rustc --release --lib --crate-type staticlib -- -C lto=fat -C codegen-units=1 \
+		--print native-static-libs 2>$(BUILD)/dist.log || { cat $(BUILD)/dist.log >&2; exit 1; }
+	@$(call renew,$(TARGET)/release/libplatter.a,$(BUILD)/dist.a)
 	@grep -v 'native-static-libs\|link against the following' $(BUILD)/dist.log >&2 || true
 	@sed -n 's/.*native-static-libs: //p' $(BUILD)/dist.log | tail -n 1 >$(BUILD)/native-libs.new
 	@test -s $(BUILD)/native-libs.new
-	@cmp -s $(BUILD)/native-libs.new $(BUILD)/native-libs || cp $(BUILD)/native-libs.new $(BUILD)/native-libs
-	@cmp -s $(TARGET)/release/libplatter.a $(BUILD)/libplatter.a || cp $(TARGET)/release/libplatter.a $(BUILD)/
-	@cmp -s $(TARGET)/dist/libplatter.a $(BUILD)/dist.a || cp $(TARGET)/dist/libplatter.a $(BUILD)/dist.a
+	@$(call renew,$(BUILD)/native-libs.new,$(BUILD)/native-libs)
 
 $(BUILD)/dist.a $(BUILD)/native-libs $(BUILD)/libplatter.a: rust ;
 
@@ -79,7 +86,7 @@ demo: all
 	sh ci/demo.sh
 
 bench: all
-	$(CARGO) bench --bench side_by_side
+	$(release) bench --bench side_by_side
 
 header: $(CBINDGEN)
 	$(CBINDGEN) --quiet --config cbindgen.toml --output include/platter.h src/capi/mod.rs
