@@ -103,11 +103,11 @@ fn filled(setup: &Setup, name: &str, cluster: &str) -> Result<String, String> {
 }
 
 /// What one program needed, per row.
-type Costs = Vec<Vec<Cost>>;
+pub type Costs = Vec<Vec<Cost>>;
 
 /// Runs `round` for both programs in turn; its costs are kept but those of the first round, which
 /// warms the page cache.
-fn in_turn(
+pub fn in_turn(
     setup: &Setup,
     rows: usize,
     mut round: impl FnMut(&str) -> Result<Vec<Cost>, String>,

@@ -64,6 +64,8 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
                 ours: [&[p], argv].concat(),
                 theirs: vec![("", [&[q], argv].concat(), 0.8)],
                 output,
+                equals: None,
+                over: false,
             },
         )?;
     }

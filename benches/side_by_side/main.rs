@@ -8,6 +8,7 @@
 mod chains;
 mod disk;
 mod encryption;
+mod overlays;
 mod requests;
 mod rows;
 mod run;

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::run::{self, Cost};
-use crate::{Setup, chains, encryption, requests, table};
+use crate::{Setup, chains, encryption, overlays, requests, table};
 
 /// One comparison: our command, one or more of theirs, and what is prepared and checked.
 pub struct Row<'a> {
@@ -15,6 +15,10 @@ pub struct Row<'a> {
     pub theirs: Vec<(&'a str, Vec<&'a str>, f64)>,
     /// Removed before each run; its size is noted.
     pub output: Option<&'a str>,
+    /// What the output must be equal to; None for the disk, where it is one.
+    pub equals: Option<&'a str>,
+    /// The output stays: each run but the first goes over what the one before has made.
+    pub over: bool,
 }
 
 pub fn remove(path: &str) -> Result<(), String> {
@@ -29,9 +33,11 @@ pub fn wanted(setup: &Setup, name: &str) -> bool {
 }
 
 /// Runs one command on a fresh output; gives its cost and the bytes of the output.
-fn once(argv: &[&str], output: Option<&str>) -> Result<(Cost, u64), String> {
+fn once(argv: &[&str], output: Option<&str>, over: bool) -> Result<(Cost, u64), String> {
     if let Some(output) = output {
-        remove(output)?;
+        if !over {
+            remove(output)?;
+        }
         // Else the kernel slows this run's writes down for what earlier ones left unwritten.
         let dir = Path::new(output).parent().unwrap_or(Path::new("."));
         run::settle(&dir.display().to_string())?;
@@ -57,7 +63,7 @@ pub fn measure_row(setup: &Setup, row: &Row<'_>) -> Result<(), String> {
     for round in 0..=setup.pairs {
         // The first round only warms the page cache.
         let counts = round > 0;
-        let (cost, bytes) = once(&row.ours, row.output)?;
+        let (cost, bytes) = once(&row.ours, row.output, row.over)?;
         our_bytes = bytes;
         if counts {
             ours.push(cost);
@@ -67,12 +73,13 @@ pub fn measure_row(setup: &Setup, row: &Row<'_>) -> Result<(), String> {
             .filter(|_| round == 0 && row.ours[1] == "convert")
         {
             let disk = setup.disk.display().to_string();
-            run::quiet(&[&setup.qemu, "compare", "-q", &disk, output])?;
+            let equals = row.equals.unwrap_or(&disk);
+            run::quiet(&[&setup.qemu, "compare", "-q", equals, output])?;
         }
         // Their slow rows are worth no warming: ours has just read the same files.
         for (n, (_, argv, _)) in row.theirs.iter().enumerate() {
             if counts {
-                let (cost, bytes) = once(argv, row.output)?;
+                let (cost, bytes) = once(argv, row.output, row.over)?;
                 theirs[n].push(cost);
                 their_bytes[n] = bytes;
             }
@@ -144,6 +151,8 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
             target,
         )],
         output: Some(to),
+        equals: None,
+        over: false,
     };
     let coded = |name, options: &'static [&'static str], targets: [f64; 2]| Row {
         name,
@@ -166,7 +175,17 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
             ),
         ],
         output: Some(out_q),
+        equals: None,
+        over: false,
     };
+    let direct = |format| ["-t", "none", "-T", "none", "-O", format];
+    let copy = format!("{}.copy.raw", disk.trim_end_matches(".raw"));
+    let copy = copy.as_str();
+    if !Path::new(copy).exists() {
+        let fresh = format!("{copy}.new");
+        run::quiet(&["cp", "--sparse=always", "--reflink=never", disk, &fresh])?;
+        fs::rename(&fresh, copy).map_err(|e| e.to_string())?;
+    }
     let rows = [
         both("raw to qcow2", &["-O", "qcow2"], disk, out_q, 0.8),
         both("qcow2 to raw", &["-O", "raw"], plain, out_r, 0.8),
@@ -179,16 +198,57 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
         both("zlib to raw", &["-O", "raw"], zlib, out_r, 0.4),
         both("zstd to raw", &["-O", "raw"], zstd, out_r, 0.6),
         Row {
+            over: true,
+            ..both(
+                "raw to qcow2 over a file",
+                &["-O", "qcow2"],
+                disk,
+                out_q,
+                0.7,
+            )
+        },
+        Row {
+            over: true,
+            ..both(
+                "qcow2 to raw over a file",
+                &["-O", "raw"],
+                plain,
+                out_r,
+                0.7,
+            )
+        },
+        both("raw to qcow2, direct", &direct("qcow2"), disk, out_q, 0.9),
+        both("qcow2 to raw, direct", &direct("raw"), plain, out_r, 0.9),
+        Row {
+            name: "compare raw with raw",
+            ours: vec![p, "compare", disk, copy],
+            theirs: vec![("", vec![q, "compare", disk, copy], 0.7)],
+            output: None,
+            equals: None,
+            over: false,
+        },
+        Row {
+            name: "compare qcow2 with raw",
+            ours: vec![p, "compare", plain, disk],
+            theirs: vec![("", vec![q, "compare", plain, disk], 0.7)],
+            output: None,
+            equals: None,
+            over: false,
+        },
+        Row {
             name: "compare raw with zlib",
             ours: vec![p, "compare", disk, zlib],
             theirs: vec![("", vec![q, "compare", disk, zlib], 0.4)],
             output: None,
+            equals: None,
+            over: false,
         },
     ];
     for row in &rows {
         measure_row(setup, row)?;
     }
     encryption::measure(setup)?;
+    overlays::measure(setup)?;
     tables(setup)?;
     chains::measure(setup)?;
     memory(setup, &rows)?;
@@ -218,6 +278,8 @@ fn tables(setup: &Setup) -> Result<(), String> {
             ours: [&[p], create.as_slice()].concat(),
             theirs: vec![("", [&[q], create.as_slice()].concat(), 0.3)],
             output: Some(big),
+            equals: None,
+            over: false,
         },
     )?;
     if !wanted(setup, "check 1 TiB") {
@@ -231,6 +293,8 @@ fn tables(setup: &Setup) -> Result<(), String> {
             ours: vec![p, "check", big],
             theirs: vec![("", vec![q, "check", big], 0.5)],
             output: None,
+            equals: None,
+            over: false,
         },
     );
     remove(big)?;
@@ -335,7 +399,7 @@ fn sharing_rows(setup: &Setup, mount: &str) -> Result<(), String> {
             for (program, costs) in [(&setup.platter, &mut ours), (&setup.qemu, &mut theirs)] {
                 let before = free_bytes(mount)?;
                 let argv = [program.as_str(), "convert", "-O", format, &source, &target];
-                costs.push(once(&argv, Some(&target))?.0);
+                costs.push(once(&argv, Some(&target), false)?.0);
                 run::quiet(&["sync", "-f", mount])?;
                 if *program == setup.platter {
                     run::quiet(&[&setup.qemu, "compare", "-q", &source, &target])?;
