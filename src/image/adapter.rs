@@ -181,7 +181,10 @@ impl Storage for ImageStorage {
     }
 
     fn limits(&self) -> Limits {
-        Limits::default()
+        Limits {
+            in_flight: self.image.requests_in_flight(),
+            ..Limits::default()
+        }
     }
 
     fn allocated_size(&self) -> Option<u64> {

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::extent::Extent;
+use crate::extent::{Extent, StorageSlot};
 use crate::format::{Bitmaps, Format, FormatDriver};
 use crate::job::{Job, JobControl};
 use crate::location::Location;
@@ -250,6 +250,18 @@ impl Image {
     /// Warnings of opening, oldest first; one may have several lines.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// How many requests the files of the image and its chain like to have in flight.
+    pub(crate) fn requests_in_flight(&self) -> u32 {
+        let layers = std::iter::successors(Some(self), |image| image.backing().map(AsRef::as_ref));
+        let slots = [StorageSlot::MAIN, StorageSlot::DATA];
+        layers
+            .flat_map(|layer| slots.map(|slot| layer.format.storage(slot)))
+            .filter_map(Result::ok)
+            .map(|storage| storage.limits().in_flight)
+            .max()
+            .unwrap_or(1)
     }
 
     /// Ends use of the image: flushes, clears the dirty bit, releases locks. Dropping an image

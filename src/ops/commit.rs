@@ -135,9 +135,14 @@ fn copy_down(top: &Image, base: &Image, depth: u32, job: &mut Job) -> Result<()>
         let moved = if held == Held::Data { len } else { 0 };
         Ok(Run { len, moved })
     });
-    in_pieces(forecast, PIECE, job, IoBuf::new, |range, buf, pace| {
-        copier.piece(range, buf, pace)
-    })?;
+    in_pieces(
+        forecast,
+        PIECE,
+        top.requests_in_flight(),
+        job,
+        IoBuf::new,
+        |range, buf, pace| copier.piece(range, buf, pace),
+    )?;
     base.flush()
 }
 

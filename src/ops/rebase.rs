@@ -93,6 +93,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         in_pieces(
             rebaser.forecast(),
             PIECE,
+            top.requests_in_flight(),
             job,
             Buffers::default,
             |range, buffers, pace| rebaser.piece(range, buffers, pace),

@@ -37,14 +37,22 @@ impl Pace<'_> {
     }
 }
 
+/// How many threads work on images whose files like so many requests in flight.
+pub(crate) fn threads(in_flight: u32) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.max(in_flight as usize).min(MAX_THREADS)
+}
+
 /// Hands the guest bytes of `forecast` to `work` in pieces of `piece` bytes, in any order, on every
-/// core; `start` makes what one thread keeps between pieces. Progress counts what `work` tells.
+/// core, or on `in_flight` threads where those are more, as they will wait. `start` makes what one thread
+/// keeps between pieces. Progress counts what `work` tells.
 ///
 /// # Errors
 /// The first failure of `work`, which ends the rest, or [`crate::ErrorKind::Cancelled`].
 pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
     mut forecast: Forecast<F>,
     piece: u64,
+    in_flight: u32,
     job: &mut Job,
     start: impl Fn() -> S + Sync,
     work: impl Fn(Range<u64>, &mut S, &mut Pace<'_>) -> Result<()> + Sync,
@@ -78,10 +86,10 @@ pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads(in_flight);
     let wanted = usize::try_from(len.div_ceil(piece)).unwrap_or(usize::MAX);
     std::thread::scope(|scope| {
-        for n in 1..threads.min(MAX_THREADS).min(wanted) {
+        for n in 1..threads.min(wanted) {
             let spawned = without_signals(|| {
                 std::thread::Builder::new()
                     .name(format!("platter-worker-{n}"))
@@ -117,6 +125,7 @@ mod tests {
         in_pieces(
             Forecast::new(1000, 1000, look),
             7,
+            1,
             &mut job,
             || (),
             |range, (), pace| {
@@ -135,6 +144,7 @@ mod tests {
         let mut job = Job::new();
         let failed = in_pieces(
             Forecast::new(u64::MAX / 2, 0, |_| Ok(Run { len: 1, moved: 0 })),
+            1,
             1,
             &mut job,
             || (),

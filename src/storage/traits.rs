@@ -109,6 +109,8 @@ pub struct Limits {
     /// A device: the length cannot change, so that "empty" does not exist either, and what was
     /// never written is not known to read as zeroes.
     pub fixed_len: bool,
+    /// Requests that it likes to have in flight: more than one where each waits for a device.
+    pub in_flight: u32,
 }
 
 impl Default for Limits {
@@ -119,6 +121,7 @@ impl Default for Limits {
             zero_granularity: 1,
             max_transfer: 1 << 30,
             fixed_len: false,
+            in_flight: 1,
         }
     }
 }
@@ -246,6 +249,12 @@ pub trait Storage: Any + Send + Sync + Debug {
     /// it may be ignored, and the range reads as before.
     fn expect_write(&self, offset: u64, len: u64) {
         let _ = (offset, len);
+    }
+
+    /// Tells the host that everything up to `end` is about to be written, one piece after the other. A
+    /// hint, which may make the file so long: whoever gives it sets the length afterwards.
+    fn expect_growth(&self, end: u64) {
+        let _ = end;
     }
 
     /// As [`Storage::read_vectored_at`] where that needs not wait: true when the buffers are full.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use platter::job::{Message, Verdict};
 use platter::ops::convert::convert;
+use platter::storage::CacheMode;
 use platter::{ErrorKind, Job};
 
 use crate::common::Dir;
@@ -37,8 +38,13 @@ fn a_cancelled_conversion_removes_its_target() {
 fn an_interrupted_target_is_no_complete_image() {
     let dir = Dir::new();
     fs::write(dir.path("a.raw"), noise(1, 24 << 20)).expect("a source");
-    for format in ["raw", "qcow2"] {
-        let request = request(&dir, "a.raw", "b.img", format);
+    let modes = [CacheMode::Unsafe, CacheMode::None];
+    for (format, cache) in ["raw", "qcow2"]
+        .map(|format| modes.map(|mode| (format, mode)))
+        .concat()
+    {
+        let mut request = request(&dir, "a.raw", "b.img", format);
+        request.target_cache = cache;
         let mut job = Job::new();
         let control = job.control().clone();
         control.set_rate(4 << 20);

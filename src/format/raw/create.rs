@@ -79,11 +79,13 @@ pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
     if preallocation == Preallocation::Off {
         let first = memory::zeroed(early.min(FIRST_BLOCK) as usize)?;
         new.storage.write_at(&first, 0)?;
-        // Too large a disk is refused now rather than at the end. Never back to 0: a truncate to
-        // 0 makes ext4 write the file out when it is closed.
+        // Too large a disk is refused now rather than at the end. Direct writes that pass the end of
+        // a file come one after the other. Never back to 0: a truncate to 0 makes ext4 write
+        // the file out when it is closed.
+        let many = new.storage.limits().in_flight > 1;
+        let begun = if many { early } else { first.len() as u64 };
         new.storage.set_len(new.size, Preallocation::Off)?;
-        new.storage
-            .set_len(first.len() as u64, Preallocation::Off)?;
+        new.storage.set_len(begun, Preallocation::Off)?;
     } else {
         grow(&*new.storage, early, preallocation, control)?;
     }

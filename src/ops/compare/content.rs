@@ -11,14 +11,13 @@ use crate::image::Image;
 use crate::job::{Job, JobControl, without_signals};
 use crate::memory::IoBuf;
 use crate::ops::forecast::{self, Forecast, Run};
+use crate::ops::workers::threads;
 use crate::ops::zero::is_zero;
 
 /// Bytes read at a time from each image, at least.
 const CHUNK: u64 = 1 << 20;
 /// Bytes read at a time at most: the largest cluster.
 const MAX_CHUNK: u64 = 2 << 20;
-/// Threads at most: each holds two buffers.
-const MAX_THREADS: usize = 8;
 
 /// The first difference among the first `limit` bytes: the offset of a byte in the sector.
 ///
@@ -56,10 +55,9 @@ pub(super) fn first_difference(
         Err(failed) => Err(failed.error),
     });
     forecast.update(&shared.control);
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(MAX_THREADS)
-        .min(usize::try_from(limit / longest + 1).unwrap_or(MAX_THREADS));
+    let in_flight = images.map(Image::requests_in_flight);
+    let threads = threads(in_flight[0].max(in_flight[1]))
+        .min(usize::try_from(limit / longest + 1).unwrap_or(usize::MAX));
     std::thread::scope(|scope| {
         let workers: Vec<_> = (1..threads)
             .map_while(|n| {

@@ -41,6 +41,8 @@ pub(super) struct Shape {
     pub longest_zeroes: u64,
     /// Units are compressed.
     pub compress: bool,
+    /// How many requests the files of sources and target like to have in flight.
+    pub in_flight: u32,
     /// The sink takes encoded units; else it encodes them itself.
     pub encode_early: bool,
 }

@@ -13,6 +13,8 @@ use crate::storage::stream::{Direction, Stream};
 use crate::storage::{CacheMode, NamedStorages};
 use crate::sys::fd;
 
+use super::plan::Shape;
+
 /// A descriptor that is read or written in order, from its position on.
 #[derive(Clone, Debug)]
 pub struct NamedFd {
@@ -233,12 +235,16 @@ impl ConvertRequest {
         u64::from(self.sparse_size.unwrap_or(DEFAULT_SPARSE))
     }
 
-    /// How many workers to use.
-    pub(super) fn workers(&self) -> u32 {
+    /// How many workers to use: as many as there are processors, or more where most of them would only
+    /// wait for a device.
+    pub(super) fn workers(&self, shape: &Shape) -> u32 {
         let cores = || {
             std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
         };
-        self.parallel.unwrap_or_else(cores).clamp(1, MAX_PARALLEL)
+        let waiting = if self.compress { 1 } else { shape.in_flight };
+        self.parallel
+            .unwrap_or_else(|| cores().max(waiting))
+            .clamp(1, MAX_PARALLEL)
     }
 }
 

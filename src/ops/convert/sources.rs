@@ -153,6 +153,12 @@ impl Sources {
         })
     }
 
+    /// How many requests their files like to have in flight.
+    pub fn in_flight(&self) -> u32 {
+        let images = self.parts.iter().map(|part| &part.image);
+        images.map(Image::requests_in_flight).max().unwrap_or(1)
+    }
+
     /// Warnings of salvaging since the last call, by offset.
     pub fn take_warnings(&self) -> Vec<String> {
         match &self.salvage {

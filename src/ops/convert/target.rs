@@ -139,6 +139,7 @@ pub(super) fn fill_new(
         },
         zeroes_cost: !bulk.blank().unreserved_is_zero && bulk.is_encrypted(),
         zero_unit: u64::from(bulk.zero_unit()).max(1),
+        in_flight: sources.in_flight().max(bulk_in_flight(bulk)?),
         encode_early: request.compress,
         ..shape(request, u64::from(bulk.unit()))
     };
@@ -193,6 +194,7 @@ fn fill_growing(
     };
     let shape = Shape {
         unwritten_is_zero: !fixed,
+        in_flight: storage.limits().in_flight,
         ..shape(request, u64::from(target.bulk().unit()))
     };
     let offload = Offload::default();
@@ -312,6 +314,7 @@ pub(super) fn fill_existing(
             true => MAX_LONG_TASK,
             false => MAX_MOVED_TASK,
         },
+        in_flight: sources.in_flight().max(image.requests_in_flight()),
         encode_early: false,
         ..shape(request, u64::from(unit))
     };
@@ -382,6 +385,7 @@ pub(super) fn shape(request: &ConvertRequest, unit: u64) -> Shape {
         zeroes_cost: false,
         longest_zeroes: MAX_MOVED_TASK,
         compress: request.compress,
+        in_flight: 1,
         encode_early: false,
     }
 }
@@ -390,7 +394,7 @@ pub(super) fn shape(request: &ConvertRequest, unit: u64) -> Shape {
 /// their turn. Large units make few of both.
 fn crew(request: &ConvertRequest, shape: &Shape) -> (u64, u64) {
     let affordable = BUFFER_BYTES / shape.chunk;
-    let wanted = u64::from(request.workers());
+    let wanted = u64::from(request.workers(shape));
     if request.compress {
         // Each worker has a buffer of plain bytes besides.
         let workers = wanted.min(affordable.saturating_sub(1) / 3).max(1);
@@ -484,6 +488,13 @@ fn forecast(sources: &Sources, shape: Shape) -> Ahead<'_> {
             })
         }),
     )
+}
+
+/// How many requests the files of a new image like to have in flight.
+fn bulk_in_flight(bulk: &dyn Bulk) -> Result<u32> {
+    let data = bulk.storage(StorageSlot::DATA).ok();
+    let main = bulk.storage(StorageSlot::MAIN)?;
+    Ok(data.unwrap_or(main).limits().in_flight)
 }
 
 /// The storages of every layer of the sources that might share blocks with the target.

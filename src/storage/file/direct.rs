@@ -12,6 +12,9 @@ use crate::sys::{AlignedBuf, falloc, rw};
 /// The size of a bounce buffer, and so of one bounced request.
 const BOUNCE: usize = 1 << 20;
 
+/// A disk is busy with so many requests of a megabyte.
+const IN_FLIGHT: u32 = 8;
+
 /// What a file that is open with O_DIRECT needs.
 #[derive(Debug)]
 pub(super) struct Direct {
@@ -36,6 +39,7 @@ impl Direct {
         Limits {
             request_alignment: self.align.offset,
             memory_alignment: self.align.memory,
+            in_flight: IN_FLIGHT,
             ..Limits::default()
         }
     }

@@ -19,4 +19,19 @@ impl FileStorage {
             let _ = sys::falloc::fallocate(self.fd(), Falloc::AllocateKeepSize, offset, len);
         }
     }
+
+    /// Makes the file longer, with space, for direct I/O: a file system lets one such write after the
+    /// other pass the end of a file or fill a hole, but writes to reserved space all at once.
+    pub(super) fn reserve_for_growth(&self, end: u64) {
+        if self.kind != Kind::Regular || self.direct.is_none() {
+            return;
+        }
+        let _alone = self.growth.write();
+        if let Ok(len) = self.raw_len()
+            && len < end
+        {
+            let _ = sys::falloc::fallocate(self.fd(), Falloc::Allocate, len, end - len);
+        }
+        self.extents.invalidate();
+    }
 }

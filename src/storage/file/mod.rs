@@ -289,6 +289,10 @@ impl Storage for FileStorage {
         self.reserve_for_write(offset, len);
     }
 
+    fn expect_growth(&self, end: u64) {
+        self.reserve_for_growth(end);
+    }
+
     fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
         self.read_cached(bufs, offset)
     }

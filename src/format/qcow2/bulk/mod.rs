@@ -29,6 +29,9 @@ use crate::secret::Secret;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh, zero};
 
+/// How far the growth of the file is told beforehand.
+const EXPECTED: u64 = 256 << 20;
+
 use space::HostSpace;
 use tables::{Linear, Tables};
 
@@ -84,6 +87,8 @@ struct State {
     tables: Tables,
     /// Guest bytes before this are dealt with.
     next_guest: u64,
+    /// The storage was told to expect writes up to here.
+    expected: u64,
     /// The host cluster that compressed units are being packed into.
     tail: Option<Tail>,
     finished: bool,
@@ -140,6 +145,7 @@ impl Qcow2Bulk {
                 space,
                 header,
                 next_guest: 0,
+                expected: 0,
                 tail: None,
                 finished: false,
             }),
@@ -193,6 +199,21 @@ impl Qcow2Bulk {
             control.expect(end - base);
             zero(&*self.storage, base, end, flags, control)
         }
+    }
+
+    /// Tells the storage in large steps how far the file is about to grow.
+    fn expect_growth(&self, state: &mut State) {
+        let used = state.space.next() * self.geometry.cluster_size();
+        if used <= state.expected {
+            return;
+        }
+        if !self.fresh || self.data.is_some() || state.tables.linear().is_some() {
+            state.expected = u64::MAX;
+            return;
+        }
+        let left = self.size.saturating_sub(state.next_guest);
+        state.expected = used.saturating_add(left.min(EXPECTED));
+        self.storage.expect_growth(state.expected);
     }
 
     fn l1_clusters(&self, state: &State) -> u64 {
@@ -365,6 +386,7 @@ impl Bulk for Qcow2Bulk {
             }
         }
         state.next_guest = end;
+        self.expect_growth(state);
         let slot = if self.data.is_some() {
             StorageSlot::DATA
         } else {
@@ -471,7 +493,10 @@ impl Bulk for Qcow2Bulk {
             out.write_at(&l1, state.header.header.l1_offset)?;
         }
         let end = state.space.next() * self.geometry.cluster_size();
-        if out.len()? < end && !out.limits().fixed_len {
+        let len = out.len()?;
+        // More may have been expected than came.
+        let spare = (1..u64::MAX).contains(&state.expected) && len > end;
+        if (len < end || spare) && !out.limits().fixed_len {
             out.set_len(end, Preallocation::Off)?;
         }
         if let Some(data) = &self.data {
