@@ -314,7 +314,7 @@ fn the_header_stands_alone_under_every_standard() {
     done(Command::new("sh").arg("ci/header.sh").current_dir(root()));
 }
 
-/// Slow where nothing is built yet: `make install` builds both release profiles.
+/// Slow where nothing is built yet: `make install` builds both archives.
 #[test]
 #[ignore = "builds the release; `make check` runs it"]
 fn with_an_installed_tree() {
