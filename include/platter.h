@@ -714,7 +714,7 @@
 #define PLATTER_INFO_CHAIN 256
 
 /**
- * Length of `platter_map_job_new()`: to the end of the image.
+ * Length of a map: to the end of the image.
  */
 #define PLATTER_LENGTH_ALL UINT64_MAX
 
@@ -1161,6 +1161,16 @@ typedef struct platter_bench {
      */
     uint32_t reserved[9];
 } platter_bench;
+
+/**
+ * Receives a run of a map on the thread that runs the job. `filename` (UTF-8) is the file of the layer
+ * that decides, the one to which `host_offset` belongs: the external data file where the layer has
+ * one; NULL where it is not known. Both live until the callback returns. Non-zero ends the job with
+ * CANCELLED. It must not free the job.
+ */
+typedef int (*platter_extent_fn)(const struct platter_extent *extent,
+                                 const char *filename,
+                                 void *user_data);
 
 #ifdef __cplusplus
 extern "C" {
@@ -2642,12 +2652,12 @@ int platter_bitmap_list(struct platter_report **out,
  * Reports which of the `length` guest bytes from `offset` on the bitmap `name` has as dirty: what
  * changed since it was added or cleared, rounded out to its granularity, with what was written
  * through this open image. A range past the end of the image is cut. Each entry of the report is a
- * run, as `platter_report_extent()` or by the keys `start` and `length`; read a large image in parts to
- * bound the memory. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
+ * run, as `platter_report_extent()` or by the keys `start` and `length`; the call fails where there are
+ * more than 1,048,576, so ask for the parts of a large image in turn. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
  * must be 0.
  *
- * Statuses: NOT_FOUND, CORRUPT where the bitmap is inconsistent or damaged, OS, INVALID. Threads: any.
- * Since 0.1.
+ * Statuses: NOT_FOUND, LIMIT, CORRUPT where the bitmap is inconsistent or damaged, OS, INVALID. Threads:
+ * any. Since 0.1.
  *
  * # Safety
  * `name` is NULL or NUL-terminated.
@@ -3349,10 +3359,12 @@ int platter_inspect_storage(struct platter_report **out,
 
 /**
  * Makes a job that maps `length` guest bytes of `image` and its backing chain from `start`; a length
- * past the end is cut. The job keeps the image alive. `*out` belongs to the caller, who frees it
- * with `platter_job_free()`. `flags` must be 0.
+ * past the end is cut. Its report has all runs, neighbours of one kind merged; an image of a few
+ * kilobytes can have any number of them, so the job fails where there are more than 1,048,576: map
+ * parts of such an image, or take the runs with `platter_map_each_job_new()`. The job keeps the image
+ * alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
  *
- * Statuses: INVALID; of the job: OS, CORRUPT. Threads: any. Since 0.1.
+ * Statuses: INVALID; of the job: LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
  */
 int platter_map_job_new(struct platter_job **out,
                         const struct platter_image *image,
@@ -3360,6 +3372,28 @@ int platter_map_job_new(struct platter_job **out,
                         uint64_t length,
                         uint32_t flags,
                         struct platter_error **err);
+
+/**
+ * As `platter_map_job_new()`, for any number of runs in little memory: each run is handed to
+ * `extent_fn` in guest order as soon as its end is known, neighbours of one kind merged. A map of
+ * nothing is one run of length 0. The report of the job is a `PLATTER_REPORT_DONE`. Where the job
+ * fails, the runs so far were right. `free_fn` (may be NULL) is called once with `user_data`: when the
+ * job has ended or is freed, or at once when this call fails.
+ *
+ * Statuses: INVALID; of the job: CANCELLED, OS, CORRUPT. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `extent_fn` and `user_data` are usable until `free_fn` is called, on the thread that runs the job.
+ */
+int platter_map_each_job_new(struct platter_job **out,
+                             const struct platter_image *image,
+                             uint64_t start,
+                             uint64_t length,
+                             platter_extent_fn extent_fn,
+                             void *user_data,
+                             platter_free_fn free_fn,
+                             uint32_t flags,
+                             struct platter_error **err);
 
 /**
  * Makes a job that tells how many bytes a new image in `format` will take: one with the guest

@@ -199,6 +199,16 @@ pub(crate) fn collect<T>(from: impl ExactSizeIterator<Item = T>) -> Result<Vec<T
     Ok(values)
 }
 
+/// As `Vec::push`.
+///
+/// # Errors
+/// Where there is no memory; nothing has changed then.
+pub(crate) fn push<T>(values: &mut Vec<T>, value: T) -> Result<()> {
+    reserve(values, 1)?;
+    values.push(value);
+    Ok(())
+}
+
 /// The bytes of a table of words, the most significant first.
 ///
 /// # Errors

@@ -7,8 +7,9 @@ mod build;
 mod common;
 
 use std::cell::RefCell;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{Dir, Ran};
 
@@ -132,13 +133,27 @@ impl Bench {
 
     /// Runs the tool under the limits.
     fn run(&self, args: &[&str]) -> Result<Ran, String> {
+        let (ran, kib, signal) = self.run_for(SECONDS, args);
+        match signal {
+            0 => {}
+            9 => return Err(format!("not done after {SECONDS} s")),
+            _ => return Err(format!("killed: {ran:?}")),
+        }
+        if kib > MAX_KIB {
+            return Err(format!("took {kib} KiB: {ran:?}"));
+        }
+        Ok(ran)
+    }
+
+    /// Runs the tool for so long at most: what it did, its memory in KiB, and the signal that ended it.
+    fn run_for(&self, seconds: &str, args: &[&str]) -> (Ran, u64, u64) {
         let name = self.dir.path("qemu-img");
         if !name.exists() {
             std::os::unix::fs::symlink(build::tool(), &name).expect("a link to the tool");
         }
         let usage = self.dir.path("usage");
         let output = Command::new(build::limited())
-            .arg(SECONDS)
+            .arg(seconds)
             .arg(&usage)
             .arg(&name)
             .args(args)
@@ -149,24 +164,69 @@ impl Bench {
         let text = std::fs::read_to_string(&usage).expect("the usage of the tool");
         let mut words = text
             .split_whitespace()
-            .map(|w| w.parse::<u64>().expect("a number"));
-        let (memory, signal) = (words.next(), words.next());
+            .map(|word| word.parse::<u64>().expect("a number"));
+        let mut word = || words.next().expect("two numbers");
         let ran = Ran {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             err: String::from_utf8_lossy(&output.stderr).into_owned(),
         };
-        match signal {
-            Some(0) => {}
-            Some(9) => return Err(format!("not done after {SECONDS} s")),
-            _ => return Err(format!("killed: {ran:?}")),
+        (ran, word(), word())
+    }
+
+    /// Runs every command on a copy of a crafted image, each for a second: they may take for ever, but
+    /// not all memory.
+    fn every_command(&self, image: &str, most_kib: u64) {
+        let line = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for line in EVERY_COMMAND.lines().map(str::trim).map(line) {
+            let copy = Command::new("cp")
+                .args(["--sparse=always", image, "w.qcow2"])
+                .current_dir(self.dir.root())
+                .status();
+            assert!(copy.expect("cp").success());
+            let args: Vec<&str> = line.iter().map(String::as_str).collect();
+            let (ran, kib, signal) = self.run_for("1", &args);
+            let out = self.dir.path("o.qcow2");
+            let _ = std::fs::remove_file(out);
+            let bad = kib > most_kib || ![0, 9].contains(&signal) || ran.err.contains("panic");
+            if bad {
+                let start: String = ran.err.chars().take(200).collect();
+                self.problems.borrow_mut().push(format!(
+                    "{image}: {args:?}: {kib} KiB, signal {signal}: {start}"
+                ));
+            }
         }
-        if memory.is_none_or(|kib| kib > MAX_KIB) {
-            return Err(format!("took {memory:?} KiB: {ran:?}"));
-        }
-        Ok(ran)
     }
 }
+
+/// Every command, on `w.qcow2`.
+const EVERY_COMMAND: &str = "info w.qcow2
+    info --output=json w.qcow2
+    check w.qcow2
+    check -r all w.qcow2
+    map w.qcow2
+    map --output=json w.qcow2
+    measure -O qcow2 w.qcow2
+    compare w.qcow2 w.qcow2
+    compare -s w.qcow2 w.qcow2
+    convert -O qcow2 w.qcow2 o.qcow2
+    dd if=w.qcow2 of=o.qcow2 -O qcow2 bs=1M count=10
+    snapshot -l w.qcow2
+    snapshot -c new w.qcow2
+    snapshot -a 1 w.qcow2
+    snapshot -d 1 w.qcow2
+    bitmap --add w.qcow2 new
+    bitmap --clear w.qcow2 b0
+    bitmap --merge b0 w.qcow2 b1
+    resize w.qcow2 +1M
+    amend -o lazy_refcounts=on w.qcow2
+    amend -o compat=0.10 w.qcow2
+    rebase -u -b base.qcow2 -F qcow2 w.qcow2
+    rebase -b source.raw -F raw w.qcow2
+    commit w.qcow2
+    create -f qcow2 -b w.qcow2 -F qcow2 o.qcow2
+    bench -c 10 w.qcow2
+    inspect w.qcow2";
 
 impl Drop for Bench {
     /// Fails the test that found problems, with all of them.
@@ -563,4 +623,160 @@ fn snapshots_with_endless_names() {
     let ran = bench.run(&["info", "-f", "qcow2", "long.qcow2"]);
     let ran = ran.expect("it ends in time and memory");
     assert!(ran.err.contains("Snapshot table is too big"), "{ran:?}");
+}
+
+/// Header, refcounts, and room for tables from the fourth cluster on.
+fn crafted(cluster_bits: u32, tables: u32) -> Vec<u8> {
+    let cluster = 1u64 << cluster_bits;
+    let mut image = vec![0u8; 4 * cluster as usize];
+    let size = u64::from(tables) * (cluster / 8) * cluster;
+    image[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    for (at, value, width) in [
+        (20, u64::from(cluster_bits), 4),
+        (24, size, 8),
+        (36, u64::from(tables), 4),
+        (40, 3 * cluster, 8),
+        (48, cluster, 8),
+        (56, 1, 4),
+        (96, 4, 4),
+        (100, 104, 4),
+        (cluster as usize, 2 * cluster, 8),
+    ] {
+        be(&mut image, at, value, width);
+    }
+    for count in 0..64 {
+        be(&mut image, 2 * cluster as usize + 2 * count, 1, 2);
+    }
+    image
+}
+
+/// As [`crafted`] with clusters of 64 KiB, an L1 table and full L2 tables: `entry` gives the entries.
+fn with_tables(tables: u32, entry: impl Fn(u64) -> u64) -> Vec<u8> {
+    let mut image = crafted(16, tables);
+    for table in 0..u64::from(tables) {
+        let word = (1 << 63) | (4 + table) << 16;
+        be(&mut image, (3 << 16) + 8 * table as usize, word, 8);
+    }
+    for index in 0..u64::from(tables) * 8192 {
+        image.extend(entry(index).to_be_bytes());
+    }
+    image
+}
+
+#[test]
+fn a_table_that_is_used_again_and_again() {
+    let bench = Bench::new();
+    let path = bench.dir.path("shared.qcow2");
+    common::shared_table_image(&path, 131_072);
+    bench.every_command("shared.qcow2", MAX_KIB);
+
+    // The runs are there at once, and nobody keeps them.
+    for form in ["json", "human"] {
+        let mut child = Command::new(build::tool())
+            .args(["map", "--output", form])
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the tool runs");
+        let mut out = child.stdout.take().expect("its output");
+        let mut some = vec![0; 4 << 20];
+        out.read_exact(&mut some).expect("runs without end");
+        let status = format!("/proc/{}/status", child.id());
+        let status = std::fs::read_to_string(status).expect("the state of the tool");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        child.kill().expect("to end the tool");
+        child.wait().expect("the end of the tool");
+        assert!(peak.is_some_and(|kib| kib < MAX_KIB), "{form}: {peak:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let ran = Command::new(build::tool())
+            .args(["map", "--output", form])
+            .arg(&path)
+            .stdout(full.expect("/dev/full"))
+            .output()
+            .expect("the tool runs");
+        let err = String::from_utf8_lossy(&ran.stderr);
+        assert!(
+            err.contains("standard output: No space left on device"),
+            "{err}"
+        );
+        assert_eq!(
+            (ran.status.code(), err.lines().count()),
+            (Some(1), 1),
+            "{err}"
+        );
+    }
+}
+
+#[test]
+fn errors_without_end() {
+    let bench = Bench::new();
+    let image = with_tables(40, |_| 1 << 63 | 0x50200);
+    std::fs::write(bench.dir.path("errors.qcow2"), image).expect("the image");
+    bench.every_command("errors.qcow2", MAX_KIB);
+}
+
+#[test]
+fn clusters_strewn_over_a_huge_file() {
+    let bench = Bench::new();
+    let image = with_tables(24, |index| 1 << 63 | (1024 + index * 512) << 16);
+    let path = bench.dir.path("strewn.qcow2");
+    std::fs::write(&path, image).expect("the image");
+    let file = std::fs::File::options().write(true).open(&path);
+    let length = (1024 + 24 * 8192 * 512) << 16;
+    file.and_then(|file| file.set_len(length))
+        .expect("a sparse file");
+    bench.every_command("strewn.qcow2", MAX_KIB);
+}
+
+#[test]
+fn bitmaps_with_millions_of_runs() {
+    const CLUSTER: u64 = 1 << 21;
+    let bench = Bench::new();
+    let mut image = crafted(21, 1);
+    let mut directory = Vec::new();
+    for name in [b"b0", b"b1"] {
+        directory.extend((6 * CLUSTER).to_be_bytes());
+        directory.extend(64u32.to_be_bytes());
+        directory.extend(0u32.to_be_bytes());
+        directory.extend([1, 9, 0, 2, 0, 0, 0, 0]);
+        directory.extend(name);
+        directory.resize(directory.len().next_multiple_of(8), 0);
+    }
+    be(&mut image, 88, 1, 8);
+    be(&mut image, 104, 0x2385_2875, 4);
+    be(&mut image, 108, 24, 4);
+    be(&mut image, 112, 2, 4);
+    be(&mut image, 120, directory.len() as u64, 8);
+    be(&mut image, 128, 5 * CLUSTER, 8);
+    let path = bench.dir.path("bits.qcow2");
+    let file = std::fs::File::create(&path).expect("the image");
+    let write = |bytes: &[u8], at: u64| file.write_all_at(bytes, at).expect("the image");
+    write(&image, 0);
+    write(&directory, 5 * CLUSTER);
+    write(&(7 * CLUSTER).to_be_bytes().repeat(64), 6 * CLUSTER);
+    write(&vec![0x55; CLUSTER as usize], 7 * CLUSTER);
+    bench.every_command("bits.qcow2", MAX_KIB);
+}
+
+/// Lists of names take what they say, a few times over, and formats limit them.
+#[test]
+fn long_lists_of_names() {
+    let bench = Bench::new();
+    let mut bytes = bench.bytes("plain.qcow2");
+    let count = 60u64;
+    let length = (40 + 2 * 65535u64).next_multiple_of(8);
+    let table = (bytes.len() as u64).next_multiple_of(1 << 16);
+    be(&mut bytes, 60, count, 4);
+    be(&mut bytes, 64, table, 8);
+    let file = std::fs::File::create(bench.dir.path("names.qcow2")).expect("the image");
+    file.write_all_at(&bytes, 0).expect("the image");
+    for index in 0..count {
+        let mut entry = [0; 40];
+        entry[12..16].fill(0xff);
+        file.write_all_at(&entry, table + index * length)
+            .expect("the image");
+    }
+    file.set_len(table + count * length).expect("the image");
+    bench.every_command("names.qcow2", MAX_KIB + 9 * ((count * length) >> 10));
 }

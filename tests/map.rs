@@ -4,7 +4,7 @@ mod common;
 
 use common::Dir;
 use platter::image::Status;
-use platter::ops::map::{MapEntry, map};
+use platter::ops::map::{MapEntry, map, visit};
 use platter::secret::{Secret, Secrets};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy};
 
@@ -368,6 +368,40 @@ fn no_operation_takes_what_is_unknown_for_zeroes() {
     request.target_format = Some("raw".into());
     refused(convert(&request, &mut Job::new()).unwrap_err());
     assert!(!dir.path("out").exists());
+}
+
+#[test]
+fn runs_without_end_come_one_by_one_or_not_at_all() {
+    let dir = Dir::new();
+    let path = dir.path("shared");
+    common::shared_table_image(&path, 129);
+    let image = open(path.to_str().unwrap(), Some("qcow2"));
+    let error = map(&image, 0, None, &mut Job::new()).unwrap_err();
+    assert_eq!(error.kind(), platter::ErrorKind::Limit);
+    assert!(error.to_string().contains("one by one"), "{error}");
+    let (mut count, mut end) = (0, 0);
+    visit(&image, 0, None, &mut Job::new(), &mut |run| {
+        assert_eq!((run.start, run.data), (end, count % 2 == 0));
+        end += run.length;
+        count += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!((count, end), (129 * 8192, image.len()));
+    // A part of it fits.
+    let part = map(&image, 0, Some((128 * 8192) << 16), &mut Job::new()).unwrap();
+    assert_eq!(part.entries.len(), 1 << 20);
+    // Who takes the runs ends the map.
+    let mut left = 5;
+    let stopped = visit(&image, 0, None, &mut Job::new(), &mut |_| {
+        left -= 1;
+        if left == 0 {
+            return Err(platter::Error::cancelled());
+        }
+        Ok(())
+    });
+    assert_eq!(stopped.unwrap_err().kind(), platter::ErrorKind::Cancelled);
+    assert_eq!(left, 0);
 }
 
 #[test]

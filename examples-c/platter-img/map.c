@@ -1,3 +1,6 @@
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "commands.h"
 #include "jobs.h"
 #include "open.h"
@@ -17,9 +20,95 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-static int run(void)
+/* Where the runs go, one after the other: there may be any number of them. */
+struct map_printer {
+    bool json;
+    bool begun;
+    /* Why the map is cut short, unless standard output takes no more. */
+    const char *failure;
+};
+
+static const char *truth(uint32_t flags, uint32_t flag)
+{
+    return (flags & flag) != 0 ? "true" : "false";
+}
+
+static void print_json(const platter_extent *extent)
+{
+    printf("{ \"start\": %" PRIu64 ", \"length\": %" PRIu64 ", \"depth\": %" PRIu32 ", ",
+           extent->offset, extent->length, extent->depth);
+    printf("\"present\": %s, \"zero\": %s, \"data\": %s, \"compressed\": %s",
+           truth(extent->flags, PLATTER_EXTENT_PRESENT), truth(extent->flags, PLATTER_EXTENT_ZERO),
+           truth(extent->flags, PLATTER_EXTENT_DATA),
+           truth(extent->flags, PLATTER_EXTENT_COMPRESSED));
+    if (extent->flags & PLATTER_EXTENT_HOST_OFFSET)
+        printf(", \"offset\": %" PRIu64, extent->host_offset);
+    putchar('}');
+}
+
+/* A number in a column of its own, with 0x unless it is 0. */
+static void print_column(uint64_t number)
+{
+    printf("%#-16" PRIx64, number);
+}
+
+static int print_extent(const platter_extent *extent, const char *filename, void *user_data)
+{
+    struct map_printer *printer = user_data;
+    const uint32_t plain = extent->flags & (PLATTER_EXTENT_DATA | PLATTER_EXTENT_ZERO);
+
+    if (printer->json) {
+        if (printer->begun)
+            fputs(",\n", stdout);
+        printer->begun = true;
+        print_json(extent);
+    } else if (plain == PLATTER_EXTENT_DATA) {
+        if (!(extent->flags & PLATTER_EXTENT_HOST_OFFSET)) {
+            printer->failure = "File contains external, encrypted or compressed clusters.";
+            return -1;
+        }
+        print_column(extent->offset);
+        print_column(extent->length);
+        print_column(extent->host_offset);
+        puts(filename != NULL ? filename : "");
+    }
+    return print_failed() ? -1 : 0;
+}
+
+static bool print_map(platter_image *image, uint64_t start, uint64_t length, bool json)
 {
     static const struct job_display display = {0};
+    struct map_printer printer = {.json = json};
+    platter_job *job = NULL;
+    platter_report *report = NULL;
+    platter_error *error = NULL;
+
+    if (json)
+        putchar('[');
+    else
+        printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+    if (platter_map_each_job_new(&job, image, start, length, print_extent, &printer, NULL, 0,
+                                 &error) == PLATTER_OK)
+        report = jobs_run(job, &display, &error);
+    platter_report_free(report);
+    if (report != NULL) {
+        if (json)
+            puts("]");
+        return true;
+    }
+    if (printer.failure != NULL || print_failed()) {
+        /* The library only knows that it was told to end. */
+        platter_error_free(error);
+        if (printer.failure != NULL)
+            print_error("%s", printer.failure);
+        return false;
+    }
+    print_platter_error(error);
+    return false;
+}
+
+static int run(void)
+{
     struct open_request request = {0};
     bool json = false;
     bool printed = false;
@@ -27,9 +116,6 @@ static int run(void)
     uint64_t length = PLATTER_LENGTH_ALL;
     const char *name = NULL;
     platter_image *image = NULL;
-    platter_job *job = NULL;
-    platter_report *report = NULL;
-    platter_error *error = NULL;
 
     for (int code; (code = options_next()) != -1;) {
         switch (code) {
@@ -59,13 +145,7 @@ static int run(void)
     image = open_image(name, &request, 0);
     if (image == NULL)
         return 1;
-    if (platter_map_job_new(&job, image, start, length, 0, &error) == PLATTER_OK)
-        report = jobs_run(job, &display, &error);
-    if (report != NULL)
-        printed = print_report(report, json);
-    else
-        print_platter_error(error);
-    platter_report_free(report);
+    printed = print_map(image, start, length, json);
     return open_close(image) && printed ? 0 : 1;
 }
 

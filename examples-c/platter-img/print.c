@@ -74,6 +74,12 @@ void print_flush(void)
     note_written(fflush(stdout) == 0 && !ferror(stdout));
 }
 
+bool print_failed(void)
+{
+    note_written(!ferror(stdout));
+    return write_errno != 0;
+}
+
 /* Keeps the order of both streams where they end in one terminal or file. */
 static void begin_message(void)
 {

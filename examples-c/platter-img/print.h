@@ -43,6 +43,8 @@ void print_start(void);
 void print_bytes(const char *bytes, size_t length);
 /* A progress line, at once. The work is no worse where it cannot be shown. */
 void print_progress(const char *format, ...) PRINTF_LIKE(1, 2);
+/* Right after something was printed: whether stdout takes no more, which shows when the process ends. */
+bool print_failed(void);
 /* Writes out what was printed on stdout; a failure shows when the process ends. */
 void print_flush(void);
 /* What stands on stdout is progress and the like: that it could not be written is no failure. */

@@ -365,6 +365,12 @@ static void amendment(void)
     OK(platter_image_close(image, 0, &err));
 }
 
+static int no_extent(const platter_extent *extent, const char *filename, void *user_data)
+{
+    (void)extent, (void)filename, (void)user_data;
+    return 0;
+}
+
 static void jobs(void)
 {
     platter_image *image = open_image("a.raw", "raw", 0);
@@ -381,6 +387,10 @@ static void jobs(void)
     NO_NULL(platter_map_job_new(NULL, image, 0, 1, 0, &err), "out");
     NO_NULL(platter_map_job_new(&job, NULL, 0, 1, 0, &err), "image");
     NO_FLAG(platter_map_job_new(&job, image, 0, 1, BAD, &err));
+    NO_NULL(platter_map_each_job_new(NULL, image, 0, 1, no_extent, NULL, NULL, 0, &err), "out");
+    NO_NULL(platter_map_each_job_new(&job, NULL, 0, 1, no_extent, NULL, NULL, 0, &err), "image");
+    NO_NULL(platter_map_each_job_new(&job, image, 0, 1, NULL, NULL, NULL, 0, &err), "extent_fn");
+    NO_FLAG(platter_map_each_job_new(&job, image, 0, 1, no_extent, NULL, NULL, BAD, &err));
     NO_NULL(platter_snapshot_show(NULL, "x", 0, &err), "image");
     NO_NULL(platter_snapshot_show(image, NULL, 0, &err), "snapshot");
     NO_FLAG(platter_snapshot_show(image, "x", BAD, &err));

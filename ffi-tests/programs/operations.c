@@ -112,6 +112,55 @@ static void make_small(const char *path)
     OK(platter_image_close(image, 0, &err));
 }
 
+struct walk {
+    const platter_report *report;
+    size_t seen, stop_after;
+    int frees;
+};
+
+static int next_run(const platter_extent *extent, const char *filename, void *user_data)
+{
+    struct walk *walk = user_data;
+    platter_extent expected;
+    OK(platter_report_extent(&expected, walk->report, walk->seen, &err));
+    CHECK(memcmp(extent, &expected, sizeof expected) == 0);
+    CHECK_STR(filename, extent->depth == 0 ? "top.qcow2" : "base.qcow2");
+    return ++walk->seen == walk->stop_after;
+}
+
+static void walked(void *user_data)
+{
+    ((struct walk *)user_data)->frees++;
+}
+
+/* The runs of a map one by one are those of its report. */
+static void map_one_by_one(platter_image *image, const platter_report *whole, size_t runs)
+{
+    struct walk walk = {.report = whole};
+    platter_job *job;
+    OK(platter_map_each_job_new(&job, image, 0, PLATTER_LENGTH_ALL, next_run, &walk, walked, 0,
+                                &err));
+    CHECK(walk.seen == 0 && walk.frees == 0);
+    platter_report *report = result_of(job);
+    CHECK(platter_report_kind(report) == PLATTER_REPORT_DONE);
+    platter_report_free(report);
+    CHECK(walk.seen == runs && walk.frees == 1);
+
+    /* The callback may end it; a job that never runs frees its data too, and so does a call that fails. */
+    walk = (struct walk){.report = whole, .stop_after = 2};
+    OK(platter_map_each_job_new(&job, image, 0, PLATTER_LENGTH_ALL, next_run, &walk, walked, 0,
+                                &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_CANCELLED, "");
+    platter_job_free(job);
+    CHECK(walk.seen == 2 && walk.frees == 1);
+    OK(platter_map_each_job_new(&job, image, 0, 1, next_run, &walk, walked, 0, &err));
+    platter_job_free(job);
+    CHECK(walk.seen == 2 && walk.frees == 2);
+    FAILS(platter_map_each_job_new(&job, image, 0, 1, NULL, &walk, walked, 0, &err),
+          PLATTER_STATUS_INVALID, "extent_fn");
+    CHECK(walk.frees == 3);
+}
+
 int main(void)
 {
     make_small("lost.qcow2");
@@ -231,6 +280,7 @@ int main(void)
     }
     CHECK_U64(at, SIZE);
     OK(platter_report_text_end(report, 0, &err));
+    map_one_by_one(image, report, runs);
     platter_report_free(report);
     OK(platter_image_close(image, 0, &err));
 

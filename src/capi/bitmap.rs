@@ -35,12 +35,12 @@ pub extern "C" fn platter_bitmap_list(
 /// Reports which of the `length` guest bytes from `offset` on the bitmap `name` has as dirty: what
 /// changed since it was added or cleared, rounded out to its granularity, with what was written
 /// through this open image. A range past the end of the image is cut. Each entry of the report is a
-/// run, as `platter_report_extent()` or by the keys `start` and `length`; read a large image in parts to
-/// bound the memory. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
+/// run, as `platter_report_extent()` or by the keys `start` and `length`; the call fails where there are
+/// more than 1,048,576, so ask for the parts of a large image in turn. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
 /// must be 0.
 ///
-/// Statuses: NOT_FOUND, CORRUPT where the bitmap is inconsistent or damaged, OS, INVALID. Threads: any.
-/// Since 0.1.
+/// Statuses: NOT_FOUND, LIMIT, CORRUPT where the bitmap is inconsistent or damaged, OS, INVALID. Threads:
+/// any. Since 0.1.
 ///
 /// # Safety
 /// `name` is NULL or NUL-terminated.

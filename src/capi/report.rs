@@ -157,7 +157,7 @@ impl Inner {
                         .into_iter()
                         .map(|(key, value)| (key.to_owned(), value))
                         .collect();
-                    crate::ops::render::json::pretty(&Value::Object(object)) + "\n"
+                    crate::ops::render::json::pretty(&Value::Object(object))
                 }
             })
         })

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{BitmapInfo, Bitmaps, Features};
 use crate::image::Image;
+use crate::memory;
+use crate::ops::map::MAX_RUNS;
 use crate::ops::render::json;
 
 /// A change of one bitmap.
@@ -174,7 +176,7 @@ impl BitmapReport {
                 "granularity": bitmap.granularity,
             })
         });
-        json::pretty(&list.collect()) + "\n"
+        json::pretty(&list.collect())
     }
 
     /// A line for each: name, granularity, and what it does.
@@ -212,11 +214,19 @@ pub struct DirtyReport {
 impl DirtyReport {
     /// A list of objects with `start` and `length`.
     pub fn json(&self) -> String {
-        let list = self.ranges.iter();
-        let list: Value = list
-            .map(|(start, length)| json!({"start": start, "length": length}))
-            .collect();
-        json::pretty(&list) + "\n"
+        let object = |(start, length): &(u64, u64)| {
+            format!("    {{\n        \"start\": {start},\n        \"length\": {length}\n    }}")
+        };
+        let mut list = String::from("[\n");
+        for (index, range) in self.ranges.iter().enumerate() {
+            list.push_str(if index > 0 { ",\n" } else { "" });
+            list.push_str(&object(range));
+        }
+        list + if self.ranges.is_empty() {
+            "]\n"
+        } else {
+            "\n]\n"
+        }
     }
 
     /// A line for each: offset and length.
@@ -229,13 +239,18 @@ impl DirtyReport {
 /// The dirty guest bytes of a bitmap within `range`.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`], [`ErrorKind::Corrupt`] for an inconsistent bitmap, or of reading it.
+/// [`ErrorKind::Limit`] where there are more than [`MAX_RUNS`] runs, [`ErrorKind::NotFound`], [`ErrorKind::Corrupt`] for an inconsistent bitmap, or of reading it.
 pub fn dirty(image: &Image, name: &str, range: Range<u64>) -> Result<DirtyReport> {
     let bitmaps = image.bitmaps().ok_or_else(|| not_found(name))?;
     let mut ranges = Vec::new();
     bitmaps.visit_dirty(name, range, &mut |offset, len| {
-        ranges.push((offset, len));
-        Ok(())
+        if ranges.len() == MAX_RUNS {
+            let text = format!(
+                "Bitmap '{name}' has more than {MAX_RUNS} dirty runs; ask for a shorter range"
+            );
+            return Err(Error::new(ErrorKind::Limit, text));
+        }
+        memory::push(&mut ranges, (offset, len))
     })?;
     Ok(DirtyReport { ranges })
 }

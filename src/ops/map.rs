@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::image::{Image, Status};
 use crate::job::Job;
+use crate::memory;
 
 /// One run of guest bytes with QEMU's flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,20 @@ impl MapEntry {
         }
     }
 
+    fn empty(start: u64) -> Self {
+        Self {
+            start,
+            length: 0,
+            depth: 0,
+            present: false,
+            zero: false,
+            data: false,
+            unknown: false,
+            compressed: false,
+            offset: None,
+        }
+    }
+
     fn status(&self) -> Status {
         Status {
             len: self.length,
@@ -61,6 +76,11 @@ impl MapEntry {
     }
 }
 
+/// The most runs of a report: a few hundred bytes of an image can make any number of them.
+pub const MAX_RUNS: usize = 1 << 20;
+/// Clusters that are looked up between two looks at the job.
+const STEP_CLUSTERS: u64 = 1 << 20;
+
 /// The report of `map`.
 #[derive(Clone, Debug)]
 pub struct MapReport {
@@ -73,45 +93,74 @@ pub struct MapReport {
 /// Maps `len` bytes from `start`; None maps to the end.
 ///
 /// # Errors
-/// Of reading metadata.
+/// Of reading metadata; [`ErrorKind::Limit`] where there are more than [`MAX_RUNS`] runs.
 pub fn map(image: &Image, start: u64, len: Option<u64>, job: &mut Job) -> Result<MapReport> {
-    let end = len.map_or(image.len(), |len| {
-        start.saturating_add(len).min(image.len())
-    });
     let mut report = MapReport {
         entries: Vec::new(),
         files: files(image),
     };
-    let failed = || "Could not read file metadata".to_owned();
+    visit(image, start, len, job, &mut |entry| {
+        if report.entries.len() == MAX_RUNS {
+            return Err(too_many(image));
+        }
+        memory::push(&mut report.entries, *entry)
+    })?;
+    Ok(report)
+}
+
+/// As [`map`], which hands out one run after the other, however many there are. An empty range is one
+/// empty run.
+///
+/// # Errors
+/// Of reading metadata, and of `each`, which ends the map.
+pub fn visit(
+    image: &Image,
+    start: u64,
+    len: Option<u64>,
+    job: &mut Job,
+    each: &mut dyn FnMut(&MapEntry) -> Result<()>,
+) -> Result<()> {
+    let end = len.map_or(image.len(), |len| {
+        start.saturating_add(len).min(image.len())
+    });
+    let step = image.format().cluster_size();
+    let step = step.map_or(u64::MAX, |cluster| u64::from(cluster) * STEP_CLUSTERS);
+    let mut run = MapEntry::empty(start);
     let mut statuses = image.statuses();
     job.control().set_total(end.saturating_sub(start));
     let mut at = start;
     while at < end {
-        let status = statuses.at(at, end - at).context(failed)?;
-        report.push(at, &status);
+        let status = statuses
+            .at(at, step.min(end - at))
+            .context(|| "Could not read file metadata".to_owned())?;
+        if at > start && run.status().continues_with(&status) {
+            run.length = run.length.saturating_add(status.len);
+        } else {
+            if at > start {
+                each(&run)?;
+            }
+            run = MapEntry::new(at, &status);
+        }
         at = at.saturating_add(status.len);
         job.control().advance(status.len);
         job.tick()?;
     }
-    if report.entries.is_empty() {
-        report.entries.push(MapEntry {
-            start,
-            length: 0,
-            depth: 0,
-            present: false,
-            zero: false,
-            data: false,
-            unknown: false,
-            compressed: false,
-            offset: None,
-        });
-    }
-    job.finish()?;
-    Ok(report)
+    each(&run)?;
+    job.finish()
+}
+
+fn too_many(image: &Image) -> Error {
+    Error::new(
+        ErrorKind::Limit,
+        format!(
+            "'{}' has more than {MAX_RUNS} runs; map it in parts, or take the runs one by one",
+            image.filename()
+        ),
+    )
 }
 
 /// The file that holds the data of each layer: the external data file where there is one.
-fn files(image: &Image) -> Vec<String> {
+pub fn files(image: &Image) -> Vec<String> {
     let mut names = Vec::new();
     let mut layer = Some(image);
     while let Some(current) = layer {
@@ -126,16 +175,6 @@ fn files(image: &Image) -> Vec<String> {
 }
 
 impl MapReport {
-    /// Adds the run, as part of the last one where it continues it.
-    fn push(&mut self, start: u64, status: &Status) {
-        match self.entries.last_mut() {
-            Some(last) if last.status().continues_with(status) => {
-                last.length = last.length.saturating_add(status.len);
-            }
-            _ => self.entries.push(MapEntry::new(start, status)),
-        }
-    }
-
     /// The JSON that `qemu-img map --output=json` prints.
     pub fn json(&self) -> String {
         let mut out = String::with_capacity(self.entries.len().saturating_mul(140));
@@ -232,25 +271,29 @@ mod tests {
     }
 
     fn report(runs: &[Status]) -> MapReport {
-        let mut report = MapReport {
-            entries: Vec::new(),
-            files: vec!["a.raw".into()],
-        };
         let mut at = 0;
-        for run in runs {
-            report.push(at, run);
+        let entries = runs.iter().map(|run| {
             at += run.len;
+            MapEntry::new(at - run.len, run)
+        });
+        MapReport {
+            entries: entries.collect(),
+            files: vec!["a.raw".into()],
         }
-        report
     }
 
     #[test]
-    fn neighbours_with_contiguous_offsets_merge() {
-        let report = report(&[
-            status(512, Some(0)),
-            status(512, Some(512)),
-            status(512, Some(4096)),
-        ]);
+    fn only_what_follows_in_the_file_continues_a_run() {
+        let run = |len, offset| MapEntry::new(0, &status(len, offset)).status();
+        assert!(run(512, Some(0)).continues_with(&status(512, Some(512))));
+        assert!(!run(512, Some(0)).continues_with(&status(512, Some(4096))));
+        assert!(!run(512, Some(0)).continues_with(&status(512, None)));
+        assert!(run(512, None).continues_with(&status(512, None)));
+    }
+
+    #[test]
+    fn both_forms_of_a_report() {
+        let report = report(&[status(1024, Some(0)), status(512, Some(4096))]);
         assert_eq!(
             report.json(),
             "[{ \"start\": 0, \"length\": 1024, \"depth\": 0, \"present\": true, \"zero\": false, \

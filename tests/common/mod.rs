@@ -69,6 +69,38 @@ impl Dir {
     }
 }
 
+/// A qcow2 image of a few KiB whose L1 entries all name one L2 table, half of whose entries name one
+/// cluster: each second cluster of 64 KiB is data, 8192 runs for each of the `tables`.
+pub fn shared_table_image(path: &Path, tables: u32) {
+    const CLUSTER: u64 = 65536;
+    let owned = 1u64 << 63;
+    let mut image = vec![0u8; 4 * CLUSTER as usize];
+    let put = |image: &mut Vec<u8>, at: u64, bytes: &[u8]| {
+        image[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+    };
+    put(&mut image, 0, b"QFI\xfb\0\0\0\x03");
+    put(&mut image, 20, &16u32.to_be_bytes());
+    let size = u64::from(tables) * (CLUSTER / 8) * CLUSTER;
+    put(&mut image, 24, &size.to_be_bytes());
+    put(&mut image, 36, &tables.to_be_bytes());
+    put(&mut image, 40, &(4 * CLUSTER).to_be_bytes());
+    put(&mut image, 48, &CLUSTER.to_be_bytes());
+    put(&mut image, 56, &1u32.to_be_bytes());
+    put(&mut image, 96, &4u32.to_be_bytes());
+    put(&mut image, 100, &104u32.to_be_bytes());
+    put(&mut image, CLUSTER, &(2 * CLUSTER).to_be_bytes());
+    put(&mut image, 2 * CLUSTER, &[0, 1].repeat(64));
+    for entry in (0..CLUSTER).step_by(16) {
+        let word = (owned | (2 * CLUSTER)).to_be_bytes();
+        put(&mut image, 3 * CLUSTER + entry, &word);
+    }
+    let entry = (owned | (3 * CLUSTER)).to_be_bytes();
+    image.extend(entry.repeat(tables as usize));
+    let end = image.len().next_multiple_of(CLUSTER as usize);
+    image.resize(end, 0);
+    std::fs::write(path, image).expect("a crafted image");
+}
+
 /// Runs `program` in `directory`, in the C locale.
 pub fn run_in<S: AsRef<OsStr>>(directory: &Path, program: &str, args: &[S]) -> Ran {
     let output = Command::new(program)
