@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::error::Result;
+
 /// Sets a range of bits.
 pub(super) fn set(bytes: &mut [u8], range: Range<u64>) {
     change(bytes, range, |byte, mask| *byte |= mask);
@@ -39,15 +41,22 @@ pub(super) fn find(bytes: &[u8], range: Range<u64>, set: bool) -> u64 {
 }
 
 /// Hands each run of set bits of `range` to `visit`.
-pub(super) fn visit_runs(bytes: &[u8], range: Range<u64>, mut visit: impl FnMut(Range<u64>)) {
+///
+/// # Errors
+/// Of `visit`, which end it.
+pub(super) fn visit_runs(
+    bytes: &[u8],
+    range: Range<u64>,
+    mut visit: impl FnMut(Range<u64>) -> Result<()>,
+) -> Result<()> {
     let mut at = range.start;
     loop {
         let start = find(bytes, at..range.end, true);
         if start >= range.end {
-            return;
+            return Ok(());
         }
         at = find(bytes, start..range.end, false);
-        visit(start..at);
+        visit(start..at)?;
     }
 }
 
@@ -79,7 +88,9 @@ mod tests {
                 assert!(run.start < run.end && last < Some(run.start));
                 last = Some(run.end);
                 seen[run.start as usize..run.end as usize].fill(true);
-            });
+                Ok(())
+            })
+            .unwrap();
             model[..from as usize].fill(false);
             prop_assert_eq!(seen, model);
         }

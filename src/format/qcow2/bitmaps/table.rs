@@ -88,7 +88,19 @@ impl Qcow2 {
         let granularity = u32::from(bitmap.granularity_bits);
         let span = self.bitmap_span(bitmap.granularity_bits);
         let table = self.bitmap_table(bitmap)?;
+        // Neighbours join, also across table entries. Runs are not gathered: a cluster may hold millions.
         let mut pending = range.start..range.start;
+        let mut join = |run: Range<u64>| {
+            if run.start == pending.end {
+                pending.end = run.end;
+                return Ok(());
+            }
+            let whole = std::mem::replace(&mut pending, run);
+            if whole.is_empty() {
+                return Ok(());
+            }
+            visit(whole)
+        };
         let mut at = range.start;
         while at < range.end {
             let start = at - at % span;
@@ -97,10 +109,9 @@ impl Qcow2 {
                 .ok()
                 .and_then(|index| table.get(index).copied())
                 .unwrap_or_default();
-            let mut runs = Vec::new();
             let recorded = record.filter(|record| !record.is_clear(at..end));
             if entry.all_ones() {
-                runs.push(at..end);
+                join(at..end)?;
             } else if entry.offset() != 0 || recorded.is_some() {
                 let mut bytes = self.bitmap_bytes(entry)?;
                 if let Some(record) = recorded {
@@ -109,18 +120,8 @@ impl Qcow2 {
                 let last = (end - start).div_ceil(1 << granularity);
                 bits::visit_runs(&bytes, (at - start) >> granularity..last, |run| {
                     let run = start + (run.start << granularity)..start + (run.end << granularity);
-                    runs.push(run.start.max(at)..run.end.min(end));
-                });
-            }
-            for run in runs {
-                if run.start == pending.end {
-                    pending.end = run.end;
-                } else {
-                    if !pending.is_empty() {
-                        visit(pending)?;
-                    }
-                    pending = run;
-                }
+                    join(run.start.max(at)..run.end.min(end))
+                })?;
             }
             at = end;
         }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::memory;
 
 /// Clusters of one page. Small, so that references strewn over a huge sparse file cost little.
-const PAGE: u64 = 512;
+const PAGE: u64 = 64;
 
 /// Counts by cluster: a byte each, in pages that exist where something is referred to.
 #[derive(Debug, Default)]
