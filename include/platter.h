@@ -1192,7 +1192,7 @@ int platter_error_errno(const struct platter_error *error);
 
 /**
  * One line of UTF-8 for the user that names the file and the reason, causes joined by `": "`,
- * without newline. Lives as long as the error. `""` for NULL.
+ * without newline; control characters of names are escaped. Lives as long as the error. `""` for NULL.
  *
  * Threads: any. Since 0.1.
  */
@@ -2448,7 +2448,8 @@ int platter_report_json(const char **out,
 
 /**
  * The report for people, with newlines: what `qemu-img` prints without `--output`; `""` for a
- * conversion. `*out` lives as long as the report. Where the human form cannot show everything this
+ * conversion. In names from images what would steer a terminal is escaped, as `\u{1b}`; the JSON has them
+ * as they are. `*out` lives as long as the report. Where the human form cannot show everything this
  * still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
@@ -2546,7 +2547,8 @@ int platter_report_bool(bool *out,
                         struct platter_error **err);
 
 /**
- * A text of entry `index`, by the key of the JSON; `*out` lives as long as the report. Keys of info:
+ * A text of entry `index`, by the key of the JSON, as it is but for NUL bytes, which become U+FFFD;
+ * `*out` lives as long as the report. Keys of info:
  * `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
  * Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
  *

@@ -1,6 +1,9 @@
 //! The one error type: a small kind to branch on, a one-line message, and its causes.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use crate::printable::printable;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -260,6 +263,7 @@ impl Error {
         self.0.cause.as_ref()
     }
 
+    /// On one line: names from images stand in it, which must not steer a terminal.
     fn full_message(&self) -> String {
         let mut text = self.0.message.clone();
         let mut next = self.0.cause.as_ref();
@@ -268,7 +272,10 @@ impl Error {
             text.push_str(&error.0.message);
             next = error.0.cause.as_ref();
         }
-        text
+        match printable(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(escaped) => escaped,
+        }
     }
 }
 

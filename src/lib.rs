@@ -24,6 +24,7 @@ pub mod memory;
 pub mod ops;
 pub mod options;
 pub mod policy;
+pub mod printable;
 pub mod queue;
 pub mod secret;
 mod settle;

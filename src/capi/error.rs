@@ -71,7 +71,7 @@ pub extern "C" fn platter_error_errno(error: Option<&platter_error>) -> c_int {
 }
 
 /// One line of UTF-8 for the user that names the file and the reason, causes joined by `": "`,
-/// without newline. Lives as long as the error. `""` for NULL.
+/// without newline; control characters of names are escaped. Lives as long as the error. `""` for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

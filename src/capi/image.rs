@@ -12,7 +12,7 @@ use crate::capi::guard::{
 };
 use crate::capi::open::{LOCATION_FLAGS, OPEN_FLAGS, location, merged, platter_open_options};
 use crate::capi::storage::{callbacks, platter_storage_ops};
-use crate::capi::text::{c_string, optional_utf8};
+use crate::capi::text::{c_lines, c_string, optional_utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, OpenOptions};
 use crate::log::{Level, log};
@@ -79,11 +79,7 @@ impl Handle for platter_image {
 
 impl platter_image {
     fn new(image: Image) -> *mut Self {
-        let warnings = image
-            .warnings()
-            .iter()
-            .map(|text| c_string(text.as_str()))
-            .collect();
+        let warnings = image.warnings().iter().map(|text| c_lines(text)).collect();
         Box::into_raw(Box::new(Self {
             shared: Arc::new(Shared {
                 poison: Poison::default(),

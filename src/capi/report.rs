@@ -444,7 +444,8 @@ pub extern "C" fn platter_report_json(
 }
 
 /// The report for people, with newlines: what `qemu-img` prints without `--output`; `""` for a
-/// conversion. `*out` lives as long as the report. Where the human form cannot show everything this
+/// conversion. In names from images what would steer a terminal is escaped, as `\u{1b}`; the JSON has them
+/// as they are. `*out` lives as long as the report. Where the human form cannot show everything this
 /// still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
@@ -599,7 +600,8 @@ pub unsafe extern "C" fn platter_report_bool(
     })
 }
 
-/// A text of entry `index`, by the key of the JSON; `*out` lives as long as the report. Keys of info:
+/// A text of entry `index`, by the key of the JSON, as it is but for NUL bytes, which become U+FFFD;
+/// `*out` lives as long as the report. Keys of info:
 /// `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
 /// Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
 ///

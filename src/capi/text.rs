@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::capi::guard::given;
 use crate::error::{Error, Result};
 use crate::ops::convert::NamedFd;
+use crate::printable::printable;
 use crate::storage::file;
 
 /// A UTF-8 string parameter.
@@ -51,19 +52,34 @@ unsafe fn bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
     Some(unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
-/// A string for C; it ends at a NUL within, if there is one.
+/// A string for C. A NUL within becomes U+FFFD, so that nothing is cut off and a name is never taken for
+/// another one that ends there.
 pub(super) fn c_string(text: impl Into<Vec<u8>>) -> CString {
     CString::new(text).unwrap_or_else(|error| {
-        let end = error.nul_position();
-        let mut bytes = error.into_vec();
-        bytes.truncate(end);
+        let mut bytes = Vec::new();
+        for part in error.into_vec().split_inclusive(|byte| *byte == 0) {
+            bytes.extend_from_slice(part.strip_suffix(&[0]).unwrap_or(part));
+            if part.ends_with(&[0]) {
+                bytes.extend_from_slice("\u{fffd}".as_bytes());
+            }
+        }
         CString::new(bytes).unwrap_or_default()
     })
 }
 
-/// As [`c_string`], on one line.
+/// A line for people: what would steer a terminal, a newline within too, is escaped.
 pub(super) fn c_line(text: &str) -> CString {
-    c_string(text.trim_end_matches('\n').replace('\n', " "))
+    c_string(printable(text.trim_end_matches('\n')).into_owned())
+}
+
+/// As [`c_line`], of several lines.
+pub(super) fn c_lines(text: &str) -> CString {
+    let lines: Vec<_> = text
+        .trim_end_matches('\n')
+        .split('\n')
+        .map(printable)
+        .collect();
+    c_string(lines.join("\n"))
 }
 
 /// An owned copy for the caller, released by `platter_free`; NULL without memory.
@@ -85,4 +101,17 @@ pub(super) fn duplicate_fd(number: c_int) -> Result<NamedFd> {
             _ => format!("/dev/fd/{number}"),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_cuts_nothing_off() {
+        let text = |text: CString| text.into_string().unwrap();
+        assert_eq!(text(c_string("a\0b\0")), "a\u{fffd}b\u{fffd}");
+        assert_eq!(text(c_line("a\0b\nc\n")), "a\\u{0}b\\u{a}c");
+        assert_eq!(text(c_lines("a\u{1b}\nb\n")), "a\\u{1b}\nb");
+    }
 }

@@ -10,6 +10,7 @@ use crate::image::Image;
 use crate::memory;
 use crate::ops::map::MAX_RUNS;
 use crate::ops::render::json;
+use crate::printable::printable;
 
 /// A change of one bitmap.
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +188,8 @@ impl BitmapReport {
                 (false, true) => "enabled",
                 (false, false) => "disabled",
             };
-            format!("{} {} {state}\n", bitmap.name, bitmap.granularity)
+            let name = printable(&bitmap.name);
+            format!("{name} {} {state}\n", bitmap.granularity)
         };
         self.bitmaps.iter().map(line).collect()
     }

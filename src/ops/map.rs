@@ -7,6 +7,7 @@ use crate::extent::StorageSlot;
 use crate::image::{Image, Status};
 use crate::job::Job;
 use crate::memory;
+use crate::printable::printable;
 
 /// One run of guest bytes with QEMU's flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,6 +242,7 @@ impl MapReport {
 }
 
 fn row(out: &mut String, start: &str, length: &str, mapped: &str, file: &str) {
+    let file = printable(file);
     let _ = writeln!(out, "{start:<16}{length:<16}{mapped:<16}{file}");
 }
 

@@ -1,6 +1,6 @@
 //! `info`: the report in both forms, on files that QEMU's tool made.
 
-use crate::pair::{Loose, Pair, ours};
+use crate::pair::{Loose, Pair, ours, words};
 
 fn images() -> Pair {
     let pair = Pair::with(&[
@@ -114,8 +114,13 @@ fn names_that_need_escapes() {
         "tab\t.raw",
     ] {
         pair.file(name, &[0; 512]);
-        pair.same_args(&["info", name], Loose::Exact);
         pair.same_args(&["info", "--output=json", name], Loose::Exact);
+        if name.contains('\t') {
+            let text = ours(&["info", name], pair.ours().root()).out;
+            assert!(text.starts_with("image: tab\\u{9}.raw\n"), "{text}");
+        } else {
+            pair.same_args(&["info", name], Loose::Exact);
+        }
     }
 }
 
@@ -187,4 +192,90 @@ fn untrusted_opens_the_one_file_alone() {
     let chain = ours(&["info", "--untrusted", "-b", "o.qcow2"], dir);
     assert_eq!(chain.code, 1, "{chain:?}");
     assert!(chain.err.starts_with("qemu-img: "), "{chain:?}");
+}
+
+/// Names as an attacker writes them: the tool neither cuts a report nor sends the terminal a control.
+#[test]
+fn names_from_images_neither_cut_a_report_nor_steer_the_terminal() {
+    let pair = Pair::with(&[
+        "create -q -f raw base-name-aXXXXb 1M",
+        "create -q -f qcow2 -b base-name-aXXXXb -F raw i.qcow2",
+        "snapshot -c snap-aXXXXb i.qcow2",
+        "snapshot -c second i.qcow2",
+        "bitmap --add i.qcow2 bitmap-aXXXXb",
+        "create -q -f qcow2 s.qcow2 1M",
+        "snapshot -c snap-aXXXXb s.qcow2",
+        "snapshot -c second s.qcow2",
+        "create -q -f qcow2 -o data_file=data-aXXXXb d.qcow2 1M",
+        "bitmap --add d.qcow2 bitmap-aXXXXb",
+    ]);
+    let dir = pair.ours();
+    let images = ["i.qcow2", "d.qcow2", "s.qcow2"];
+    let originals = images.map(|name| std::fs::read(dir.path(name)).unwrap());
+    // "Clear the screen" and a newline with a made-up line; and a NUL.
+    for (hostile, shown) in [
+        ("\u{1b}[2J", "\\u{1b}[2J"),
+        ("\nx: ", "\\u{a}x: "),
+        ("\0\0\0\0", "\\u{0}\\u{0}\\u{0}\\u{0}"),
+        ("\r\u{7f}\u{8}\t", "\\u{d}\\u{7f}\\u{8}\\u{9}"),
+    ] {
+        for (name, bytes) in images.iter().zip(&originals) {
+            let mut bytes = bytes.clone();
+            for at in 0..bytes.len() - 6 {
+                if &bytes[at..at + 6] == b"aXXXXb" {
+                    bytes[at + 1..at + 5].copy_from_slice(hostile.as_bytes());
+                }
+            }
+            std::fs::write(dir.path(name), bytes).unwrap();
+        }
+        for line in [
+            "info i.qcow2",
+            "info -b i.qcow2",
+            "info d.qcow2",
+            "snapshot -l i.qcow2",
+            "snapshot -l s.qcow2",
+            "map i.qcow2",
+            "map d.qcow2",
+            "check i.qcow2",
+            "check d.qcow2",
+            "compare i.qcow2 d.qcow2",
+            "convert -O raw i.qcow2 o",
+            "convert -O qcow2 --bitmaps i.qcow2 o",
+            "commit i.qcow2",
+            "rebase -b other -F raw i.qcow2",
+            "resize i.qcow2 2M",
+            "amend -o lazy_refcounts=on d.qcow2",
+            "bitmap --enable i.qcow2 none",
+            "bitmap --merge none i.qcow2 other",
+            "measure -O qcow2 d.qcow2",
+            "inspect i.qcow2",
+            "inspect d.qcow2",
+            "bench -c 1 d.qcow2",
+            "dd if=d.qcow2 of=o",
+        ] {
+            let ran = ours(&words(line), dir.root());
+            for text in [&ran.out, &ran.err] {
+                let bad = |c: char| c.is_control() && c != '\n';
+                assert!(!text.contains(bad), "{hostile:?} {line}: {ran:?}");
+                assert!(
+                    !text.lines().any(|line| line.starts_with("x: ")),
+                    "{hostile:?} {line}: {ran:?}"
+                );
+            }
+        }
+        let info = ours(&["info", "i.qcow2"], dir.root()).out;
+        for name in ["base-name-a", "bitmap-a", "snap-a"] {
+            let shown = format!("{name}{shown}b");
+            assert!(
+                info.contains(&shown) || hostile.contains('\0'),
+                "{shown}: {info}"
+            );
+        }
+        let list = ours(&["snapshot", "-l", "s.qcow2"], dir.root()).out;
+        assert!(list.contains(&format!("snap-a{shown}b")), "{list}");
+        assert!(list.contains(" second "), "{list}");
+        let json = ours(&["info", "--output=json", "i.qcow2"], dir.root()).out;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["snapshots"][0]["name"], format!("snap-a{hostile}b"));
+    }
 }

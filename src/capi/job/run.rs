@@ -15,7 +15,7 @@ use crate::capi::job::{
     platter_progress,
 };
 use crate::capi::report;
-use crate::capi::text::{c_line, c_string};
+use crate::capi::text::{c_line, c_lines};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::job::{Job, JobControl, Message, Progress, Verdict, without_signals};
 use crate::log::{Level, log};
@@ -118,10 +118,7 @@ impl Channel {
     fn deliver(&self, message: &Message) {
         let (kind, line) = match message {
             Message::Note(line) => (PLATTER_MESSAGE_NOTE, c_line(line)),
-            Message::Warning(text) => (
-                PLATTER_MESSAGE_WARNING,
-                c_string(text.trim_end_matches('\n')),
-            ),
+            Message::Warning(text) => (PLATTER_MESSAGE_WARNING, c_lines(text)),
         };
         let callback = self.message.lock().clone();
         if let Some(callback) = callback {

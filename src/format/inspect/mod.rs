@@ -11,7 +11,7 @@ use crate::policy::OpenPolicy;
 use crate::storage::Storage;
 
 pub use guards::{Finding, Guard, Verdict};
-pub use name::{NameTraits, printable};
+pub use name::NameTraits;
 
 /// What a format gets to inspect an image. It reads the storage and opens nothing.
 pub struct InspectContext<'a> {

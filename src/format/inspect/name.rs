@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::location::protocol_of;
+use crate::printable::printable;
 
 /// What kind of name it is.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -71,24 +72,6 @@ impl NameTraits {
         }
         words.join(", ")
     }
-}
-
-/// Text from an image for a terminal: control characters, which could steer it, are escaped, and so
-/// are those that turn the direction of writing.
-pub fn printable(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(u32::from(c), 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff)
-    };
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if steers(c) {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

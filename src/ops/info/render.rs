@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{InfoReport, LayerInfo};
 use crate::format::SnapshotInfo;
 use crate::ops::render::{human, json};
+use crate::printable::printable;
 use crate::size::human_size;
 
 impl InfoReport {
@@ -85,7 +86,7 @@ impl LayerInfo {
         let indent = "    ".repeat(depth);
         // Writing to a String cannot fail, so the results of `line` are dropped.
         let line = |out: &mut String, key: &str, value: &str| {
-            let _ = writeln!(out, "{indent}{key}: {value}");
+            let _ = writeln!(out, "{indent}{key}: {}", printable(value));
         };
         // A child without children is a file or another end of the tree.
         let protocol = depth > 0 && self.children.is_empty();

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::InspectReport;
-use crate::format::inspect::{Finding, Reference, Verdict, printable};
+use crate::format::inspect::{Finding, Reference, Verdict};
 use crate::ops::render::json;
+use crate::printable::printable;
 use crate::size::human_size;
 
 impl InspectReport {

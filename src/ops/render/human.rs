@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::format::SnapshotInfo;
+use crate::printable::printable;
 use crate::size::human_size;
 use crate::sys::time::local_time;
 
@@ -45,7 +46,7 @@ fn write_item(out: &mut String, key: &str, item: &Value, depth: usize) {
         }
         Value::String(text) => {
             out.push(' ');
-            out.push_str(text);
+            out.push_str(&printable(text));
             out.push('\n');
         }
         scalar => {
@@ -69,8 +70,8 @@ pub fn snapshots(list: &[SnapshotInfo]) -> String {
         row(
             &mut out,
             [
-                &snapshot.id,
-                &snapshot.name,
+                &printable(&snapshot.id),
+                &printable(&snapshot.name),
                 &human_size(snapshot.vm_state_size),
                 &date(snapshot.date_sec),
                 &clock(snapshot.vm_clock_nsec),
