@@ -38,7 +38,10 @@ impl fmt::Debug for Secret {
 const PROPERTIES: [&str; 5] = ["data", "file", "format", "keyid", "iv"];
 
 /// The largest secret file that is read.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE: usize = 1 << 20;
+
+/// Room for what is first read of one.
+const FIRST_READ: usize = 4096;
 
 /// Gives the secret of an ID when it is needed; None where there is none.
 pub type AskSecret = Arc<dyn Fn(&str) -> Result<Option<Secret>> + Send + Sync>;
@@ -190,12 +193,9 @@ impl Secrets {
 }
 
 fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-    let compact: Zeroizing<Vec<u8>> = Zeroizing::new(
-        text.iter()
-            .copied()
-            .filter(|c| !c.is_ascii_whitespace())
-            .collect(),
-    );
+    // Never longer than its room: what a growing vector leaves behind is not wiped.
+    let mut compact = Zeroizing::new(Vec::with_capacity(text.len()));
+    compact.extend(text.iter().filter(|c| !c.is_ascii_whitespace()));
     let is_code = |c: &u8| c.is_ascii_alphanumeric() || b"+/=".contains(c);
     if !compact.iter().all(is_code) {
         return Err(Error::invalid("Base64 data contains invalid characters"));
@@ -208,21 +208,35 @@ fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
 
 fn read_secret_file(path: &str) -> Result<Zeroizing<Vec<u8>>> {
     use std::io::Read;
-    let mut bytes = Zeroizing::new(Vec::new());
-    let file = std::fs::File::open(path).map_err(|error| {
+    let mut file = std::fs::File::open(path).map_err(|error| {
         Error::io(&error)
             .context(format!("Failed to open file \u{201c}{path}\u{201d}"))
             .context(format!("Unable to read {path}"))
     })?;
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Error::io(&error).context(format!("Unable to read {path}")))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(Error::new(
-            ErrorKind::Limit,
-            format!("{path} is too large for a secret"),
-        ));
+    // Straight into the one buffer, which is wiped: std reads small files through the stack, and a growing
+    // vector leaves copies behind.
+    let mut bytes = Zeroizing::new(crate::memory::filled(FIRST_READ, 0u8)?);
+    let mut len = 0;
+    loop {
+        if len == bytes.len() {
+            let mut larger = Zeroizing::new(crate::memory::filled(2 * len, 0u8)?);
+            larger[..len].copy_from_slice(&bytes);
+            bytes = larger;
+        }
+        match file.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(&error).context(format!("Unable to read {path}"))),
+        }
+        if len > MAX_FILE {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("{path} is too large for a secret"),
+            ));
+        }
     }
+    bytes.truncate(len);
     Ok(bytes)
 }
 

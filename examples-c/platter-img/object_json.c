@@ -19,7 +19,7 @@ static bool syntax_error(const struct reader *reader)
     if (*reader->at == '\0')
         print_error("JSON parse error, premature EOI");
     else
-        print_error("JSON parse error, stray '%.1s'", reader->at);
+        print_error("JSON parse error, a stray character");
     return false;
 }
 
@@ -127,6 +127,8 @@ static char *read_string(struct reader *reader)
     text[length] = '\0';
     return text;
 wrong:
+    text[length] = '\0';
+    object_wipe_text(text);
     free(text);
     syntax_error(reader);
     return NULL;
@@ -184,6 +186,7 @@ static bool read_member(struct object *object, struct reader *reader)
     if (!is_string && (strcmp(key, "id") == 0 || strcmp(key, "qom-type") == 0)) {
         print_error("Invalid parameter type for '%s', expected: string", key);
         free(key);
+        object_wipe_text(value);
         free(value);
         return false;
     }

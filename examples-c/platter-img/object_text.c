@@ -5,6 +5,19 @@
 
 #include "print.h"
 
+void object_wipe_text(char *text)
+{
+    if (text != NULL)
+        explicit_bzero(text, strlen(text));
+}
+
+/* Frees a text that may be a secret. */
+static void free_text(char *text)
+{
+    object_wipe_text(text);
+    free(text);
+}
+
 const char *object_get(const struct object *object, const char *key)
 {
     for (const struct property *p = object->properties; p != NULL; p = p->next)
@@ -22,7 +35,7 @@ bool object_set(struct object *object, char *key, char *value)
     for (p = object->properties; p != NULL; p = p->next) {
         if (strcmp(p->key, key) == 0) {
             free(key);
-            free(p->value);
+            free_text(p->value);
             p->value = value;
             return true;
         }
@@ -37,7 +50,7 @@ bool object_set(struct object *object, char *key, char *value)
     return true;
 no_memory:
     free(key);
-    free(value);
+    free_text(value);
     print_error("Out of memory");
     return false;
 }
@@ -49,8 +62,8 @@ void object_free(struct object *object)
     while (p != NULL) {
         struct property *next = p->next;
 
-        free(p->key);
-        free(p->value);
+        free_text(p->key);
+        free_text(p->value);
         free(p);
         p = next;
     }
@@ -90,6 +103,16 @@ static char *take_value(const char **text)
     return value;
 }
 
+bool object_is_secret_key(const char *text, size_t length)
+{
+    static const char *const keys[] = {"data", "file", "format", "id", "iv", "keyid", "qom-type"};
+
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (strlen(keys[i]) == length && memcmp(keys[i], text, length) == 0)
+            return true;
+    return false;
+}
+
 static bool is_help(const char *text, size_t length)
 {
     return (length == 4 && memcmp(text, "help", 4) == 0) || (length == 1 && *text == '?');
@@ -118,7 +141,10 @@ static bool parse_list(struct object *object, const char *text)
             return false;
         }
         if (text[length] != '=') {
-            print_error("Expected '=' after parameter '%.*s'", (int)length, text);
+            if (object_is_secret_key(text, length))
+                print_error("Expected '=' after parameter '%.*s'", (int)length, text);
+            else
+                print_error("Expected '=' after a parameter");
             return false;
         }
         key = copy_of(text, length);

@@ -27,6 +27,11 @@ bool object_parse_json(struct object *object, const char *text);
 const char *object_get(const struct object *object, const char *key);
 /* Sets `key`, in place of an earlier value; takes both strings. False without memory. */
 bool object_set(struct object *object, char *key, char *value);
+/* Frees an object; its texts are wiped first. */
 void object_free(struct object *object);
+/* Wipes a text that may be a secret; NULL does nothing. */
+void object_wipe_text(char *text);
+/* Whether a secret has such a property. Whatever else is no key may be part of a secret, and is not shown. */
+bool object_is_secret_key(const char *text, size_t length);
 
 #endif

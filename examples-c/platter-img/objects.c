@@ -57,6 +57,20 @@ static void list(const char *type)
         printf("  %s\n", types[i]);
 }
 
+/* The library wipes what it has when it frees it. */
+static void forget_secrets(void)
+{
+    platter_secrets_free(secrets);
+    secrets = NULL;
+}
+
+/* Makes the set of secrets, which the end of the process takes away. */
+static bool have_secrets(platter_error **error)
+{
+    return secrets != NULL ||
+           (atexit(forget_secrets) == 0 && platter_secrets_new(&secrets, 0, error) == PLATTER_OK);
+}
+
 /* Gives a secret to the library; false after a message. */
 static bool keep_secret(const struct object *object)
 {
@@ -67,6 +81,13 @@ static bool keep_secret(const struct object *object)
 
     for (const struct property *p = object->properties; p != NULL; p = p->next)
         count++;
+    for (const struct property *p = object->properties; p != NULL; p = p->next) {
+        if (!object_is_secret_key(p->key, strlen(p->key))) {
+            print_error("A parameter is unexpected; a secret has data or file, format, keyid and iv, "
+                        "and a comma in a value is doubled");
+            return false;
+        }
+    }
     properties = calloc(2 * count + 1, sizeof *properties);
     if (properties == NULL) {
         print_error("Out of memory");
@@ -79,7 +100,7 @@ static bool keep_secret(const struct object *object)
         properties[count++] = p->key;
         properties[count++] = p->value;
     }
-    kept = (secrets != NULL || platter_secrets_new(&secrets, 0, &error) == PLATTER_OK) &&
+    kept = have_secrets(&error) &&
            platter_secrets_define(secrets, object_get(object, "id"), properties, 0, &error) ==
                PLATTER_OK;
     if (!kept)
@@ -99,7 +120,8 @@ static bool is_valid(const struct object *object)
         return false;
     }
     if (!is_one_of(type, types, TYPE_COUNT)) {
-        print_error("Parameter 'qom-type' does not accept value '%s'", type);
+        /* Not its text: a secret alone, without a type, stands here too. */
+        print_error("Parameter 'qom-type' does not accept this value; \"--object help\" lists the types");
         return false;
     }
     if (id == NULL) {
@@ -126,10 +148,11 @@ const platter_secrets *objects_secrets(void)
     return secrets;
 }
 
-enum objects_outcome objects_add(const char *definition)
+enum objects_outcome objects_add(char *definition)
 {
     struct object *object = object_parse(definition);
 
+    object_wipe_text(definition);
     if (object == NULL)
         return OBJECTS_REFUSED;
     if (object->help) {
@@ -141,6 +164,10 @@ enum objects_outcome objects_add(const char *definition)
         object_free(object);
         return OBJECTS_REFUSED;
     }
+    /* The library has its own copy of what is secret. */
+    for (struct property *p = object->properties; p != NULL; p = p->next)
+        if (strcmp(p->key, "id") != 0)
+            object_wipe_text(p->value);
     object->next = objects;
     objects = object;
     return OBJECTS_KEPT;

@@ -8,8 +8,9 @@
 enum objects_outcome { OBJECTS_KEPT, OBJECTS_LISTED, OBJECTS_REFUSED };
 
 /* Reads one definition, "TYPE,id=ID,key=value" or a JSON object, and keeps it; "help" lists the types.
- * A refusal was reported already. */
-enum objects_outcome objects_add(const char *definition);
+ * A refusal was reported already. The definition is wiped: it stands among the arguments of the process,
+ * where others can read it. */
+enum objects_outcome objects_add(char *definition);
 
 /* The secrets defined so far; NULL if there are none. */
 const platter_secrets *objects_secrets(void);

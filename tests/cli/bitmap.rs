@@ -207,7 +207,6 @@ fn refusals() {
         "bitmap --merge b0 -b r.raw a.qcow2 b0",
         "bitmap --merge b0 -b v2.qcow2 a.qcow2 b0",
         "bitmap --merge b0 -b a.qcow2 a.qcow2 b0",
-        "bitmap --object bogus --add a.qcow2 b5",
     ] {
         pair.same(line);
     }

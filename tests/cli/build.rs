@@ -90,31 +90,39 @@ pub fn limited() -> &'static Path {
 /// A shared object that lets calls of a program fail; see its source.
 pub fn faults() -> &'static Path {
     static OBJECT: OnceLock<PathBuf> = OnceLock::new();
-    OBJECT.get_or_init(|| {
-        let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
-        let fresh = output.with_extension(std::process::id().to_string());
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-        let ran = Command::new(&compiler)
-            .args([
-                "-std=c11",
-                "-O1",
-                "-D_GNU_SOURCE",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-            ])
-            .args(["-shared", "-fPIC"])
-            .arg(root().join("tests/tools/faults.c"))
-            .args(["-ldl", "-o"])
-            .arg(&fresh)
-            .output()
-            .unwrap_or_else(|error| panic!("{compiler} is needed to build faults.so: {error}"));
-        assert!(
-            ran.status.success(),
-            "{}",
-            String::from_utf8_lossy(&ran.stderr)
-        );
-        std::fs::rename(&fresh, &output).expect("the object moves into its place");
-        output
-    })
+    OBJECT.get_or_init(|| preloaded("faults"))
+}
+
+/// A shared object that looks for a text in the memory of a program that ends; see its source.
+pub fn scan() -> &'static Path {
+    static OBJECT: OnceLock<PathBuf> = OnceLock::new();
+    OBJECT.get_or_init(|| preloaded("scan"))
+}
+
+fn preloaded(name: &str) -> PathBuf {
+    let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.so"));
+    let fresh = output.with_extension(std::process::id().to_string());
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let ran = Command::new(&compiler)
+        .args([
+            "-std=c11",
+            "-O1",
+            "-D_GNU_SOURCE",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+        ])
+        .args(["-shared", "-fPIC"])
+        .arg(root().join(format!("tests/tools/{name}.c")))
+        .args(["-ldl", "-o"])
+        .arg(&fresh)
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler} is needed to build {name}.so: {error}"));
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    std::fs::rename(&fresh, &output).expect("the object moves into its place");
+    output
 }

@@ -391,3 +391,92 @@ fn passphrases_that_are_no_text_are_refused_for_new_volumes_and_slots() {
         pair.same(&format!("map {b} --output=json --image-opts {LUKS}"));
     }
 }
+
+/// A passphrase that stands nowhere else.
+const PASSPHRASE: &str = "correct-horse-battery-staple";
+
+/// The tool with the search for a text in its memory at its end.
+fn scanned(args: &[&str], dir: &crate::common::Dir) -> std::process::Output {
+    let inverted: Vec<u8> = PASSPHRASE.bytes().map(|byte| !byte).collect();
+    std::fs::write(dir.path("inverted"), inverted).unwrap();
+    crate::pair::ours_command(args, dir.root())
+        .env("LD_PRELOAD", crate::build::scan())
+        .env("SCAN_FOR", dir.path("inverted"))
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn no_copy_of_a_secret_is_left_in_the_memory_of_the_tool() {
+    let dir = crate::common::Dir::new();
+    std::fs::write(dir.path("pass"), PASSPHRASE).unwrap();
+    // The search finds what is there.
+    let found = crate::pair::ours_command(&["info", PASSPHRASE], dir.root())
+        .env("LD_PRELOAD", crate::build::scan())
+        .env("SCAN_FOR", {
+            let inverted: Vec<u8> = PASSPHRASE.bytes().map(|byte| !byte).collect();
+            std::fs::write(dir.path("inverted"), inverted).unwrap();
+            dir.path("inverted")
+        })
+        .output()
+        .unwrap();
+    assert_eq!(found.status.code(), Some(97), "{found:?}");
+    let data = format!("secret,id=s,data={PASSPHRASE}");
+    let json = format!("{{\"qom-type\":\"secret\",\"id\":\"s\",\"data\":\"{PASSPHRASE}\"}}");
+    let coded = "secret,id=s,format=base64,data=Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5LXN0YXBsZQ==";
+    let coded_lines = "secret,id=s,format=base64,file=coded";
+    std::fs::write(
+        dir.path("coded"),
+        "Y29ycmVjdC1ob3JzZS1i\nYXR0ZXJ5LXN0YXBsZQ==\n",
+    )
+    .unwrap();
+    let forms = [&data, &json, coded, coded_lines, "secret,id=s,file=pass"];
+    for object in forms {
+        std::fs::remove_file(dir.path("l.luks")).ok();
+        for args in [
+            &[
+                "create",
+                "-q",
+                "-f",
+                "luks",
+                "-o",
+                "key-secret=s,iter-time=10",
+                "l.luks",
+                "1M",
+            ][..],
+            &[
+                "map",
+                "--image-opts",
+                "driver=luks,key-secret=s,file.filename=l.luks",
+            ],
+            &["info", "l.luks"],
+        ] {
+            let args = [&args[..1], &["--object", object], &args[1..]].concat();
+            let ran = scanned(&args, &dir);
+            let expected = if args[0] == "map" { 1 } else { 0 };
+            assert_eq!(
+                ran.status.code(),
+                Some(expected),
+                "{object}: {args:?}: {ran:?}"
+            );
+        }
+    }
+    // What is refused leaves no copy and is not shown either.
+    for object in [
+        PASSPHRASE,
+        &format!("secret,id=s,{PASSPHRASE}"),
+        &format!("secret,id=s,data=x,{PASSPHRASE}=y"),
+        &format!("secret,id=s,data={PASSPHRASE},file=pass"),
+        &format!("secret,data={PASSPHRASE}"),
+        &format!("{{\"qom-type\":\"{PASSPHRASE}\",\"id\":\"s\"}}"),
+        &format!("{{\"qom-type\":\"secret\",\"id\":\"s\",\"data\":\"{PASSPHRASE}\""),
+        &format!("{{\"qom-type\":\"secret\",\"id\":\"s\",\"data\":\"{PASSPHRASE}\\q\"}}"),
+        &format!("{{{PASSPHRASE}"),
+    ] {
+        let ran = scanned(&["info", "--object", object, "l.luks"], &dir);
+        assert_eq!(ran.status.code(), Some(1), "{object}: {ran:?}");
+        assert!(!ran.stderr.is_empty());
+        let text = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(!text.contains(PASSPHRASE), "{text}");
+    }
+}
