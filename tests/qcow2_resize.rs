@@ -586,7 +586,10 @@ fn a_growth_that_finds_no_space_leaves_the_old_size() {
             image.flush().unwrap();
             let mut model = before.clone();
             model[..512].fill(8);
-            assert!(contents(&memory.to_vec(), true, &what) == model, "{what}");
+            if !options.contains("lazy") {
+                // Under the dirty bit refcounts come late.
+                assert!(contents(&memory.to_vec(), true, &what) == model, "{what}");
+            }
             image.resize(1200 << 10, mode).unwrap();
             image.close().unwrap();
             model.resize(1200 << 10, 0);
@@ -632,7 +635,10 @@ fn a_preallocation_that_fails_anywhere_leaks_nothing() {
             }
             assert_eq!(image.len(), 100 << 10, "{what}");
             image.close().unwrap();
-            assert_eq!(contents(&memory.to_vec(), true, &what).len(), 100 << 10);
+            let after = memory.to_vec();
+            assert_eq!(contents(&after, true, &what).len(), 100 << 10);
+            // The space that it had taken is given back.
+            assert!(after.len() <= bytes.len() + (32 << 10), "{what}");
         }
     }
 }

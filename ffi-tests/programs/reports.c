@@ -46,6 +46,8 @@ int main(void)
     CHECK_U64(number(report, 0, "virtual-size"), 1 << 20);
     CHECK_U64(number(report, 0, "cluster-size"), 65536);
     CHECK_U64(number(report, 0, "snapshot-count"), 0);
+    CHECK(platter_report_warning(report, 0) == NULL);
+    CHECK(platter_report_warning(NULL, 0) == NULL);
     CHECK(number(report, 0, "actual-size") > 0);
     bool dirty = true;
     OK(platter_report_bool(&dirty, report, 0, "dirty-flag", &err));

@@ -196,3 +196,55 @@ fn untrusted_guesses_no_format() {
         pair.same_but(line, Loose::Exact)
     );
 }
+
+/// The file may not grow as far as it would have to: then the image is what it was.
+#[test]
+fn space_that_is_not_there_leaves_the_old_size() {
+    let pair = Pair::with(&[
+        "create -q -f raw r.raw 64k",
+        "create -q -f qcow2 q.qcow2 1M",
+        "create -q -f qcow2 -o data_file=d.raw d.qcow2 64k",
+        "create -q -f qcow2 -o data_file=e.raw,data_file_raw=on e.qcow2 64k",
+    ]);
+    let dir = pair.ours();
+    for (image, files) in [
+        ("r.raw", vec!["r.raw"]),
+        ("q.qcow2", vec!["q.qcow2"]),
+        ("d.qcow2", vec!["d.qcow2", "d.raw"]),
+        ("e.qcow2", vec!["e.qcow2", "e.raw"]),
+    ] {
+        let lengths = || -> Vec<u64> {
+            let len = |name: &&str| std::fs::metadata(dir.path(name)).expect("a file").len();
+            files.iter().map(len).collect()
+        };
+        let format = if image == "r.raw" { "raw" } else { "qcow2" };
+        let before = (lengths(), dir.qemu_img_ok(&["info", "-f", format, image]));
+        for mode in ["falloc", "full"] {
+            let line = format!(
+                "ulimit -f 4096; exec \"$0\" resize -f {format} --preallocation={mode} {image} 64M"
+            );
+            let tool = crate::build::tool().display().to_string();
+            let ran = crate::common::run_in(dir.root(), "sh", &["-c", &line, &tool]);
+            assert_eq!(ran.code, 1, "{image} {mode}: {ran:?}");
+            assert!(
+                ran.err.contains("File too large"),
+                "{image} {mode}: {ran:?}"
+            );
+            let size = |text: &str| {
+                let line = text.lines().find(|line| line.starts_with("virtual size"));
+                line.map(str::to_owned)
+            };
+            let now = dir.qemu_img_ok(&["info", "-f", format, image]);
+            assert_eq!(size(&now), size(&before.1), "{image} {mode}");
+            for (now, then) in lengths().iter().zip(&before.0) {
+                assert!(
+                    *now <= then.next_multiple_of(65536) + 131_072,
+                    "{image} {mode}: {now}"
+                );
+            }
+            if format == "qcow2" {
+                assert_eq!(dir.qemu_img(&["check", image]).code, 0, "{image} {mode}");
+            }
+        }
+    }
+}

@@ -70,6 +70,8 @@ impl Qcow2 {
             // The error to report is the first one; what this leaves lies behind the end.
             let _ = self.unlink_left_over(cluster_end, len);
             let _ = self.cut_data_file(data_len);
+            let _all = self.inflight.reserve(ALL);
+            let _ = self.trim();
             return Err(error);
         }
         if shown > old {
