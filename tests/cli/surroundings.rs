@@ -227,3 +227,36 @@ fn a_report_of_any_length_tells_why_it_could_not_be_written() {
         );
     }
 }
+
+/// What follows the size of an image or of a cluster is asked for and may be refused.
+#[test]
+fn a_limit_on_memory_ends_a_command_with_an_error_and_not_by_an_abort() {
+    let dir = Dir::new();
+    for line in [
+        "create -q -f qcow2 big.qcow2 8T",
+        "create -q -f qcow2 -o cluster_size=512 small.qcow2 64G",
+        "create -q -f qcow2 -o cluster_size=2M large.qcow2 1T",
+    ] {
+        dir.qemu_img_ok(&line.split(' ').collect::<Vec<_>>());
+    }
+    for line in [
+        "resize big.qcow2 +4T",
+        "resize small.qcow2 +64G",
+        "resize --shrink large.qcow2 1G",
+        "check small.qcow2",
+        "snapshot -c s small.qcow2",
+        "snapshot -a s small.qcow2",
+        "bitmap --add -g 512 small.qcow2 b",
+        "convert -O qcow2 small.qcow2 o.qcow2",
+        "create -f qcow2 -o cluster_size=512 new.qcow2 64G",
+        "create -f qcow2 -o preallocation=metadata new.qcow2 1T",
+        "measure -O qcow2 --size 1P",
+        "inspect large.qcow2",
+    ] {
+        for kib in [1024, 2048, 4096] {
+            let ran = under_shell(dir.root(), &format!("ulimit -d {kib}; exec \"$P\" {line}"));
+            let aborted = ran.err.contains("memory allocation of") || !(0..=2).contains(&ran.code);
+            assert!(!aborted, "{line}, {kib} KiB: {ran:?}");
+        }
+    }
+}

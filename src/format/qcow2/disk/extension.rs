@@ -122,18 +122,22 @@ impl Extension {
     /// Takes those out that do not count: of each type that is known, the last extension does, as for
     /// QEMU. Those of other types are left as they are.
     pub fn take_superseded(all: &mut Vec<Self>) -> Vec<Self> {
+        // In one pass: a hostile header has room for a quarter of a million of them.
+        let last = [BACKING_FORMAT, FEATURE_NAMES, BITMAPS, CRYPTO, DATA_FILE]
+            .map(|kind| (kind, all.iter().rposition(|other| other.kind() == kind)));
         let mut superseded = Vec::new();
-        let mut at = 0;
-        while let Some(this) = all.get(at) {
-            let kind = this.kind();
-            let later = all.get(at + 1..).unwrap_or_default();
-            let known = !matches!(this, Self::Unknown { .. });
-            if known && later.iter().any(|other| other.kind() == kind) {
-                superseded.push(all.remove(at));
+        let mut kept = Vec::new();
+        for (at, extension) in std::mem::take(all).into_iter().enumerate() {
+            let counts = last
+                .iter()
+                .all(|(kind, last)| *kind != extension.kind() || *last == Some(at));
+            if counts {
+                kept.push(extension);
             } else {
-                at += 1;
+                superseded.push(extension);
             }
         }
+        *all = kept;
         superseded
     }
 

@@ -1,6 +1,7 @@
 //! The header cluster as a whole: header, extensions, backing file name.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::memory;
 use crate::storage::Storage;
 
 use super::extension::{BitmapsExtension, CryptoExtension, Extension, FeatureKind};
@@ -41,7 +42,7 @@ impl ImageHeader {
         if let Some(bits) = bits {
             let want = len.min(1 << bits) as usize;
             if want > head.len() {
-                head.resize(want, 0);
+                memory::resize(&mut head, want, 0)?;
                 read(storage, &mut head)?;
             }
         }
@@ -92,8 +93,9 @@ impl ImageHeader {
             .get(header.header_len as usize..have)
             .unwrap_or_default();
         if (head.len() as u64) < end && file_len < end {
-            let mut area = area.to_vec();
-            area.resize(area.len().saturating_add(8), 0);
+            let mut area = memory::collect(area.iter().copied())?;
+            let len = area.len().saturating_add(8);
+            memory::resize(&mut area, len, 0)?;
             return Extension::parse_all(&area, cluster);
         }
         Extension::parse_all(area, cluster)

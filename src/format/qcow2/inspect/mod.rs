@@ -9,6 +9,7 @@ mod tables;
 use crate::error::{ErrorKind, Result};
 use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
 use crate::format::luks;
+use crate::memory;
 use crate::storage::BoundedStorage;
 
 use super::disk::{ImageHeader, MAGIC, SnapshotEntry, read_snapshot_table};
@@ -61,7 +62,7 @@ fn read_head(ctx: &InspectContext<'_>) -> Result<Vec<u8>> {
     ctx.storage.read_at(&mut head, 0)?;
     let cluster = Numbers::read(&head).cluster_size().unwrap_or(0).max(4096);
     let len = ctx.file_len.min(cluster) as usize;
-    head.resize(len, 0);
+    memory::resize(&mut head, len, 0)?;
     ctx.storage.read_at(&mut head, 0)?;
     Ok(head)
 }
