@@ -266,7 +266,9 @@ int main(void)
         make_disks();
 
         job = jobs[i].make();
-        OK(platter_job_set_rate(job, 1 << 30, &err));
+        /* Jobs that move no guest data refuse a rate. */
+        const int limited = platter_job_set_rate(job, 1 << 30, NULL);
+        CHECK(limited == PLATTER_OK || limited == PLATTER_STATUS_UNSUPPORTED);
         OK(platter_job_set_deadline(job, 3600000, &err));
         OK(platter_job_start(job, 0, &err));
         ends_well(job);
