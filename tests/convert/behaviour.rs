@@ -151,9 +151,14 @@ fn progress_reaches_the_end_and_never_goes_back() {
     }));
     convert(&request(&dir, "a.raw", "b.raw", "raw"), &mut job).expect("a conversion");
     let seen = seen.take();
-    assert_eq!(seen.first(), Some(&(0, DISK)));
-    assert_eq!(seen.last(), Some(&(DISK, DISK)));
-    assert!(seen.is_sorted());
+    assert!(seen.first().is_some_and(|(done, _)| *done == 0));
+    // What is moved is the data, not the holes.
+    let (done, total) = seen.last().copied().expect("reports");
+    assert!(
+        done == total && (5 << 20..DISK).contains(&total),
+        "{done} of {total}"
+    );
+    assert!(seen.iter().map(|(done, _)| done).is_sorted());
 }
 
 mod parking_lot_free {
