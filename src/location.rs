@@ -18,6 +18,8 @@ use crate::options::split_list;
 pub struct Location {
     text: OsString,
     node: Node,
+    /// The protocol of a path, where it was named.
+    protocol: Option<String>,
 }
 
 /// The tree of a location: either a file name of a protocol, or a driver with options whose
@@ -49,19 +51,25 @@ impl Location {
 
     /// As [`Location::parse`], for an image to create: `json:` is no protocol there.
     pub fn for_target(text: impl AsRef<OsStr>) -> Self {
-        let text = text.as_ref().to_owned();
-        let node = file_name_node(&text);
-        Self { text, node }
+        Self::of_file_name(text.as_ref())
+    }
+
+    fn of_file_name(text: &OsStr) -> Self {
+        let node = file_name_node(text);
+        Self {
+            protocol: protocol_of(text).map(|name| name.to_string_lossy().into_owned()),
+            text: text.to_owned(),
+            node,
+        }
     }
 
     /// As [`Location::parse`]; the error does not name the text.
     pub(crate) fn parse_name(text: impl AsRef<OsStr>) -> Result<Self> {
-        let text = text.as_ref().to_owned();
-        let node = match text.as_bytes().strip_prefix(b"json:") {
-            Some(json) => Node::Tree(parse_json(json)?),
-            None => file_name_node(&text),
-        };
-        Ok(Self { text, node })
+        let text = text.as_ref();
+        match text.as_bytes().strip_prefix(b"json:") {
+            Some(json) => Ok(Self::from_tree(text, parse_json(json)?)),
+            None => Ok(Self::of_file_name(text)),
+        }
     }
 
     /// From the text of `--image-opts`: `driver=…,file.filename=…`.
@@ -80,10 +88,7 @@ impl Location {
             flat.insert(key.to_owned(), Value::String(value));
         }
         let tree = tree::nest(flat).context(|| format!("Could not open '{text}'"))?;
-        Ok(Self {
-            text: text.into(),
-            node: Node::Tree(tree),
-        })
+        Ok(Self::from_tree(text, tree))
     }
 
     /// A plain path, whatever it looks like.
@@ -92,6 +97,7 @@ impl Location {
         Self {
             text: path.clone().into_os_string(),
             node: Node::Path(path),
+            protocol: None,
         }
     }
 
@@ -100,6 +106,7 @@ impl Location {
         Self {
             text: text.into(),
             node: Node::Tree(tree),
+            protocol: None,
         }
     }
 
@@ -116,6 +123,24 @@ impl Location {
     /// The tree.
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// The protocol that was named for a file name, as `file:` before a path does.
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
+    }
+
+    /// The same file name, to be taken by a protocol that was named apart from it.
+    #[must_use]
+    pub fn with_protocol(mut self, name: &str) -> Self {
+        let node = match self.node {
+            // Another protocol's name is a path here.
+            Node::Uri { protocol, .. } if protocol != name => Node::Path(self.text.clone().into()),
+            node => node,
+        };
+        self.node = node;
+        self.protocol = Some(name.to_owned());
+        self
     }
 
     /// The host path, where the location is a plain file.

@@ -357,9 +357,9 @@ fn no_operation_takes_what_is_unknown_for_zeroes() {
         }
         refused(compare(&image, &image, strict, &mut Job::new()).unwrap_err());
     }
-    let driver = platter::format::registry::by_name("qcow2").unwrap();
+    let format = platter::ops::create::TargetFormat::find("qcow2").unwrap();
     let source = MeasureSource::Image(&image);
-    refused(measure(source, driver, &Default::default(), &mut Job::new()).unwrap_err());
+    refused(measure(source, format, &Default::default(), &mut Job::new()).unwrap_err());
     let mut request = ConvertRequest::new(
         Location::from_path(&top),
         Location::from_path(dir.path("out")),

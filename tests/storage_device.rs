@@ -6,8 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::Dir;
+use platter::ops::convert::{ConvertRequest, convert};
+use platter::ops::create::{CreatePlan, CreateRequest};
+use platter::secret::{Secret, Secrets};
 use platter::storage::file::{self, FileCreate, FileOpen, FileStorage};
-use platter::storage::{CacheMode, Durability, Preallocation, Storage, ZeroFlags, set_len_or_fit};
+use platter::storage::{
+    CacheMode, Durability, NewStorage, Preallocation, Storage, ZeroFlags, set_len_or_fit,
+};
+use platter::{Job, Location, OpenPolicy, Options};
 
 /// A loop device over a file, detached when dropped.
 struct Loop(PathBuf);
@@ -94,6 +100,137 @@ fn a_device_reads_back_what_was_written_in_every_mode() {
     }
 }
 
+/// Creates an image and, apart, converts a raw file of `size` bytes to one. The errors.
+fn made_on(
+    device: &Path,
+    dir: &Dir,
+    format: &str,
+    options: &str,
+    size: u64,
+) -> [Option<String>; 2] {
+    let mut secrets = Secrets::default();
+    secrets.add("s", Secret::new("password")).unwrap();
+    let options = match options {
+        "" => Options::new(),
+        text => Options::parse(text).unwrap(),
+    };
+    let request = CreateRequest {
+        location: Location::from_path(device),
+        format: format.to_owned(),
+        size: Some(size),
+        options: options.clone(),
+        backing_file: None,
+        backing_format: None,
+        backing_unsafe: false,
+        secrets: secrets.clone(),
+        policy: OpenPolicy::permissive(),
+        storages: None,
+    };
+    let mut job = Job::default();
+    let created = CreatePlan::new(request, &mut job).and_then(|plan| plan.run(&mut job));
+    let source = dir.path("source");
+    std::fs::File::create(&source)
+        .unwrap()
+        .set_len(size)
+        .unwrap();
+    let mut request = ConvertRequest::new(Location::from_path(source), Location::from_path(device));
+    request.source_options.format = Some("raw".to_owned());
+    request.source_options.policy = OpenPolicy::permissive();
+    request.target_format = Some(format.to_owned());
+    request.target_options = options;
+    request.secrets = secrets;
+    request.policy = OpenPolicy::permissive();
+    let converted = convert(&request, &mut Job::default()).map(drop);
+    [created, converted].map(|done| done.err().map(|error| error.to_string()))
+}
+
+#[test]
+#[ignore = "needs root and a loop device"]
+fn a_device_on_which_an_image_is_refused_is_untouched() {
+    let dir = Dir::new();
+    let backing = dir.path("disk");
+    std::fs::write(&backing, vec![0xee; LEN as usize]).unwrap();
+    let device = Loop::over(&backing, &[]);
+    for (format, options, size, reason) in [
+        ("raw", "", LEN + 512, "Cannot grow device files"),
+        (
+            "luks",
+            "key-secret=s,iter-time=1",
+            LEN,
+            "Cannot grow device files",
+        ),
+        (
+            "luks",
+            "key-secret=none,iter-time=1",
+            512,
+            "No secret with id 'none'",
+        ),
+        (
+            "qcow2",
+            "preallocation=metadata",
+            LEN,
+            "No space left on device",
+        ),
+        (
+            "qcow2",
+            "data_file=no/such/file",
+            512,
+            "No such file or directory",
+        ),
+        (
+            "qcow2",
+            "encrypt.format=luks,encrypt.key-secret=none",
+            512,
+            "No secret with id 'none'",
+        ),
+    ] {
+        for error in made_on(&device.0, &dir, format, options, size) {
+            let error = error.expect("a refusal");
+            assert!(error.contains(reason), "{format} {options}: {error}");
+        }
+        let mut bytes = vec![0; LEN as usize];
+        open(&device.0, CacheMode::Writeback)
+            .read_at(&mut bytes, 0)
+            .unwrap();
+        assert!(bytes == vec![0xee; LEN as usize], "{format} {options}");
+    }
+    // Neither is a data file that is too small, nor the image that was to have it.
+    let image = dir.path("image");
+    std::fs::write(&image, "what was here").unwrap();
+    let options = format!("data_file={}", device.0.display());
+    for error in made_on(&image, &dir, "qcow2", &options, LEN + 65536) {
+        assert!(
+            error
+                .expect("a refusal")
+                .contains("Cannot grow device files")
+        );
+    }
+    assert_eq!(std::fs::read(&image).unwrap(), b"what was here");
+    let mut first = [0; 512];
+    open(&device.0, CacheMode::Writeback)
+        .read_at(&mut first, 0)
+        .unwrap();
+    assert_eq!(first, [0xee; 512]);
+}
+
+#[test]
+#[ignore = "needs root and a loop device"]
+fn images_fit_on_devices_that_are_larger() {
+    let dir = Dir::new();
+    let backing = dir.path("disk");
+    for (format, options) in [
+        ("raw", ""),
+        ("qcow2", ""),
+        ("qcow2", "preallocation=metadata"),
+        ("luks", "key-secret=s,iter-time=1"),
+    ] {
+        std::fs::write(&backing, vec![0xee; LEN as usize]).unwrap();
+        let device = Loop::over(&backing, &[]);
+        let done = made_on(&device.0, &dir, format, options, 1 << 20);
+        assert_eq!(done, [None, None], "{format} {options}");
+    }
+}
+
 #[test]
 #[ignore = "needs root and a loop device"]
 fn a_device_keeps_its_length() {
@@ -101,27 +238,34 @@ fn a_device_keeps_its_length() {
     let backing = dir.path("disk");
     std::fs::write(&backing, vec![0xee; LEN as usize]).unwrap();
     let device = Loop::over(&backing, &[]);
-    let made = file::create(&device.0, &FileCreate::default()).unwrap();
-    assert!(!made.new && made.file.limits().fixed_len);
+    let made = file::claim_device(&device.0, &FileCreate::default()).unwrap();
+    let file = made.storage();
+    assert!(!made.is_made() && file.limits().fixed_len);
+    made.check_room(LEN).unwrap();
+    let error = made.check_room(LEN + 1).unwrap_err();
+    assert_eq!(error.to_string(), "Cannot grow device files");
     let mut first = [9; 1024];
-    made.file.read_at(&mut first, 0).unwrap();
+    file.read_at(&mut first, 0).unwrap();
+    assert_eq!(first, [0xee; 1024]);
+    made.empty().unwrap();
+    file.read_at(&mut first, 0).unwrap();
     assert_eq!(first[..512], [0; 512]);
     assert_eq!(first[512..], [0xee; 512]);
     let text = |result: platter::Result<()>| result.unwrap_err().to_string();
-    set_len_or_fit(&made.file, 1 << 20, Preallocation::Off).unwrap();
+    set_len_or_fit(&**file, 1 << 20, Preallocation::Off).unwrap();
     assert_eq!(
-        text(set_len_or_fit(&made.file, LEN + 512, Preallocation::Off)),
+        text(set_len_or_fit(&**file, LEN + 512, Preallocation::Off)),
         "Cannot grow device files"
     );
     assert_eq!(
-        text(set_len_or_fit(&made.file, 1 << 20, Preallocation::Falloc)),
+        text(set_len_or_fit(&**file, 1 << 20, Preallocation::Falloc)),
         "Unsupported preallocation mode 'falloc'"
     );
     assert_eq!(
-        text(made.file.set_len(1 << 20, Preallocation::Off)),
+        text(file.set_len(1 << 20, Preallocation::Off)),
         "Cannot resize device files"
     );
-    made.file.discard(4096, 1 << 20).unwrap();
+    file.discard(4096, 1 << 20).unwrap();
     drop(made);
     drop(device);
 

@@ -8,8 +8,29 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::Dir;
-use platter::storage::file::{self, FileCreate, FileOpen, FileStorage, Locking};
+use platter::ops::create::{CreatePlan, CreateRequest};
+use platter::secret::Secrets;
+use platter::storage::file::{self, FileOpen, FileStorage, Locking};
 use platter::storage::{LockRequest, Permissions, Storage};
+use platter::{Job, Location, OpenPolicy, Options};
+
+/// Creates an image of 1 MiB.
+fn create(path: &Path, format: &str) -> platter::Result<()> {
+    let request = CreateRequest {
+        location: Location::from_path(path),
+        format: format.to_owned(),
+        size: Some(1 << 20),
+        options: Options::new(),
+        backing_file: None,
+        backing_format: None,
+        backing_unsafe: false,
+        secrets: Secrets::default(),
+        policy: OpenPolicy::permissive(),
+        storages: None,
+    };
+    let mut job = Job::default();
+    CreatePlan::new(request, &mut job)?.run(&mut job)
+}
 
 /// `qemu-io` with an image open, until dropped.
 struct Holder(Child);
@@ -137,8 +158,13 @@ fn qemu_keeps_us_out() {
             dir.str("a")
         )]
     );
-    let error = file::create(&dir.path("a"), &FileCreate::default()).unwrap_err();
-    assert_eq!(error.to_string(), "Failed to get \"write\" lock");
+    let error = create(&dir.path("a"), "qcow2").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with(": Failed to get \"write\" lock"),
+        "{error}"
+    );
     assert!(std::fs::read(dir.path("a")).unwrap() == before);
     let unlocked = FileOpen {
         locking: Locking::Off,
@@ -172,9 +198,6 @@ fn we_keep_qemu_out() {
     );
     drop(storage);
     assert_eq!(dir.qemu_img(&["resize", "-q", "a", "2M"]).code, 0);
-    // A creator's locks hold until the image layer replaces them.
-    let created = file::create(&dir.path("a"), &FileCreate::default()).unwrap();
-    assert_eq!(locked_bytes(&dir.path("a")), [101, 103, 203]);
-    drop(created);
+    create(&dir.path("a"), "qcow2").unwrap();
     assert!(locked_bytes(&dir.path("a")).is_empty());
 }

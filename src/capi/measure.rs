@@ -10,8 +10,7 @@ use crate::capi::job::{NewJob, platter_job};
 use crate::capi::options::platter_options;
 use crate::capi::report::Content;
 use crate::capi::text::utf8;
-use crate::error::Error;
-use crate::format::registry;
+use crate::ops::create::TargetFormat;
 use crate::ops::measure::{MeasureSource, measure};
 
 /// Makes a job that tells how many bytes a new image in `format` will take: one with the guest
@@ -39,8 +38,7 @@ pub unsafe extern "C" fn platter_measure_job_new(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let format = unsafe { utf8(format, "format")? };
-        let driver = registry::by_name(format)
-            .ok_or_else(|| Error::unsupported(format!("Unknown file format '{format}'")))?;
+        let format = TargetFormat::creatable(format)?;
         let options = match options {
             Some(options) => {
                 options.poison().check()?;
@@ -61,7 +59,7 @@ pub unsafe extern "C" fn platter_measure_job_new(
                     Some(image) => MeasureSource::Image(image),
                     None => MeasureSource::Size(size),
                 };
-                measure(source, driver, &options, job).map(Content::Measure)
+                measure(source, format, &options, job).map(Content::Measure)
             }),
         ))
     })

@@ -1,8 +1,10 @@
 //! How a format is described to the registry, and what its constructors get.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::files::FileRole;
 use crate::format::inspect::{InspectContext, Inspection};
 use crate::format::traits::{BackingRef, Bulk, Format, Opener};
 use crate::job::JobControl;
@@ -41,8 +43,8 @@ bitflags::bitflags! {
     }
 }
 
-/// Starts a new image.
-pub type CreateFn = fn(CreateContext<'_>) -> Result<Box<dyn Bulk>>;
+/// Plans a new image: checks its options, without a file at hand.
+pub type PlanFn = fn(&CreateParams<'_>) -> Result<Box<dyn NewImage>>;
 
 /// Inspects an image; damage is a verdict, an error means that the file could not be read.
 pub type InspectFn = fn(&InspectContext<'_>) -> Result<Inspection>;
@@ -58,10 +60,8 @@ pub struct FormatDriver {
     pub open: fn(OpenContext<'_>) -> Result<Box<dyn Format>>,
     /// Tells what an untrusted image holds and names, from that one file.
     pub inspect: InspectFn,
-    /// Checks the values of creation options without touching a file.
-    pub plan: Option<fn(&CreateParams<'_>) -> Result<()>>,
-    /// Starts a new image on an empty storage.
-    pub create: Option<CreateFn>,
+    /// Plans a new image, where new ones can be made.
+    pub create: Option<PlanFn>,
     /// Tells how large a new image will be.
     pub measure: Option<MeasureFn>,
     /// Options of `create`, sorted by name.
@@ -123,18 +123,69 @@ pub struct CreateParams<'a> {
     pub backing: Option<&'a BackingRef>,
 }
 
-/// What creating an image gets.
-pub struct CreateContext<'a> {
-    /// The empty target.
-    pub storage: Arc<dyn Storage>,
-    /// What it is to be.
-    pub params: CreateParams<'a>,
-    /// The secrets that options name by ID.
-    pub secrets: &'a Secrets,
-    /// Creates the data file and such.
-    pub opener: &'a dyn Opener,
-    /// Ends what takes long when it is cancelled or late, and counts what is written ahead.
-    pub control: &'a Arc<JobControl>,
+/// A new image whose options are checked.
+///
+/// The steps come in this order: the files of [`NewImage::files`] are opened, judged and locked, and
+/// nothing in them changes; [`NewImage::prepare`], the last step that may refuse; the files are
+/// emptied; [`NewImage::start`].
+pub trait NewImage: Debug + Send {
+    /// The files that the image takes, its own first, then in the order of their slots.
+    fn files(&self) -> Vec<PlannedFile>;
+
+    /// Does everything that can be done before a file is changed: finds the secrets, derives keys.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NeedsSecret`], [`ErrorKind::Cancelled`] by `control`, or whatever else speaks
+    /// against the image; its files are as they were.
+    fn prepare(&mut self, secrets: &Secrets, control: &JobControl) -> Result<()>;
+
+    /// Begins to write the image into its files, which are empty. `control` ends what takes long when
+    /// it is cancelled or late, and counts what is written ahead.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`], or of I/O.
+    fn start(
+        self: Box<Self>,
+        files: &[Arc<dyn Storage>],
+        control: &Arc<JobControl>,
+    ) -> Result<Box<dyn Bulk>>;
+}
+
+/// A file that a new image takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedFile {
+    /// What it is to the image.
+    pub role: FileRole,
+    /// The name that the creator gave it, relative to the working directory; None for the image's own.
+    pub name: Option<String>,
+    /// Bytes that it must be able to hold.
+    pub len: u64,
+}
+
+impl PlannedFile {
+    /// The image's own file.
+    pub fn own(len: u64) -> Self {
+        Self {
+            role: FileRole::Image,
+            name: None,
+            len,
+        }
+    }
+}
+
+/// The first of the files that [`NewImage::start`] gets.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] where there is none.
+pub(crate) fn own_file(files: &[Arc<dyn Storage>]) -> Result<&Arc<dyn Storage>> {
+    files
+        .first()
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "A new image has a file"))
+}
+
+/// The error of a start before [`NewImage::prepare`].
+pub(crate) fn not_prepared() -> Error {
+    Error::new(ErrorKind::Internal, "A new image is started unprepared")
 }
 
 /// What a new image that is to be measured will hold.
@@ -158,5 +209,5 @@ pub struct Measured {
     pub bitmaps: Option<u64>,
 }
 
-/// Measures a new image; the options are checked as by [`FormatDriver::plan`].
+/// Measures a new image; the options are checked as by [`FormatDriver::create`].
 pub type MeasureFn = fn(&CreateParams<'_>, &mut Contents<'_>) -> Result<Measured>;

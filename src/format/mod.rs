@@ -2,10 +2,12 @@
 
 pub mod capabilities;
 pub mod driver;
+pub mod files;
 pub mod inspect;
 mod io_guard;
 pub mod luks;
 pub mod magic;
+pub mod names;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
@@ -16,9 +18,10 @@ pub use capabilities::{
     Amend, AmendContext, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot, Overlay, Snapshots,
 };
 pub use driver::{
-    Contents, CreateContext, CreateFn, CreateParams, Features, FormatDriver, MeasureFn, Measured,
-    OpenContext, Probe,
+    Contents, CreateParams, Features, FormatDriver, MeasureFn, Measured, NewImage, OpenContext,
+    PlanFn, PlannedFile, Probe,
 };
+pub use files::{FileRole, FormatFile};
 pub use inspect::{InspectContext, Inspection};
 pub use io_guard::{IoGuard, LongIoGuard};
 pub use traits::{

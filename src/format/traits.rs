@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
 use crate::format::capabilities::{Amend, Bitmaps, Overlay, Snapshots};
+use crate::format::files::{FileRole, FormatFile};
 use crate::format::io_guard::{IoGuard, LongIoGuard};
 use crate::job::{Job, JobControl};
 use crate::memory::IoBuf;
@@ -108,6 +109,13 @@ pub trait Format: Send + Sync + Debug {
 
     /// The storage behind a slot of an extent.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
+
+    /// Shows every open file of the image, its own first.
+    fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>));
+
+    /// The names of files that the image has beside its own and that are not open, because metadata
+    /// alone was wanted.
+    fn closed_files(&self) -> Vec<(FileRole, String)>;
 
     /// Reads guest bytes of a run that [`Format::map`] called encoded.
     ///
@@ -370,12 +378,6 @@ pub trait Opener: Send + Sync {
     /// # Errors
     /// Of the open.
     fn open_given(&self, child: &str, writable: bool) -> Result<Option<Arc<dyn Storage>>>;
-
-    /// Creates a file that a new image is to name.
-    ///
-    /// # Errors
-    /// Of the creation.
-    fn create_named(&self, role: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>>;
 
     /// The policy in force.
     fn policy(&self) -> &OpenPolicy;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::extent::StorageSlot;
 use crate::format::BackingRef;
 use crate::image::host::Opened;
 use crate::image::open::open_layer;
@@ -192,11 +191,13 @@ impl Image {
         let base = self
             .backing()
             .ok_or_else(|| Error::invalid("Image does not have a backing file"))?;
-        for slot in [StorageSlot::MAIN, StorageSlot::DATA] {
-            if let Ok(storage) = base.format.storage(slot) {
-                storage.lock(lock::of_neighbour())?;
+        let mut locked = Ok(());
+        base.visit_files(&mut |file| {
+            if locked.is_ok() {
+                locked = file.storage.lock(lock::of_neighbour());
             }
-        }
+        });
+        locked?;
         let tree = match &self.below {
             BackingPlan::Tree(tree) => tree.clone(),
             BackingPlan::Named | BackingPlan::Null => Map::new(),
@@ -217,22 +218,42 @@ impl Image {
             })
     }
 
+    /// Opens what an open of the image would open below it, alone and for its metadata, under the
+    /// policy of `options`. None where there is nothing below.
+    ///
+    /// # Errors
+    /// As [`Image::open`], beginning with the name of the backing file.
+    pub(crate) fn open_below_metadata(&self, options: &OpenOptions) -> Result<Option<Self>> {
+        match &self.below {
+            BackingPlan::Null => Ok(None),
+            BackingPlan::Named => self.open_backing_metadata(options),
+            BackingPlan::Tree(tree) => self.open_metadata_with(tree.clone(), options).map(Some),
+        }
+    }
+
+    fn open_metadata_with(&self, tree: Map<String, Value>, options: &OpenOptions) -> Result<Self> {
+        let options = OpenOptions {
+            metadata_only: true,
+            ..below(options)
+        };
+        let name = match self.backing_file() {
+            Some(named) => named.full_name,
+            None => json_name(&tree),
+        };
+        self.start_below(recorded(self), tree, &options)
+            .and_then(|start| open_chain(start, &options, None))
+            .context(|| format!("Could not open '{name}'"))
+    }
+
     /// Opens the backing file that the image names, alone and for its metadata, under the policy
     /// of `options`: the next step of `info` along a chain. None where it names none.
     ///
     /// # Errors
     /// As [`Image::open`], beginning with the name of the backing file.
     pub fn open_backing_metadata(&self, options: &OpenOptions) -> Result<Option<Self>> {
-        let Some(named) = self.backing_file() else {
-            return Ok(None);
-        };
-        let options = OpenOptions {
-            metadata_only: true,
-            ..below(options)
-        };
-        self.start_below(recorded(self), Map::new(), &options)
-            .and_then(|start| open_chain(start, &options, None))
-            .context(|| format!("Could not open '{}'", named.full_name))
-            .map(Some)
+        match self.backing_file() {
+            None => Ok(None),
+            Some(_) => self.open_metadata_with(Map::new(), options).map(Some),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Locks that an image takes after it was opened.
 
 use crate::error::{Result, ResultExt};
-use crate::extent::StorageSlot;
+use crate::format::FileRole;
 use crate::image::{Image, OpenOptions, lock};
 use crate::storage::LockRequest;
 
@@ -63,13 +63,14 @@ impl Image {
             deny_writers: true,
             force_share: false,
         });
-        if self.is_plain() {
-            self.lock_disk(request, true)?;
-        }
-        match self.format.storage(StorageSlot::DATA) {
-            Ok(data) => data.lock(request),
-            Err(_) => Ok(()),
-        }
+        // The locks of an image file with metadata keep writers out anyway.
+        let mut locked = Ok(());
+        self.visit_files(&mut |file| {
+            if locked.is_ok() && (file.role != FileRole::Image || self.is_plain()) {
+                locked = file.storage.lock(request);
+            }
+        });
+        locked
     }
 
     fn claim(&self, request: LockRequest, header_too: bool) -> Result<Option<Claim<'_>>> {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result, ResultExt};
+use crate::format::FileRole;
 use crate::image::plan::{Plan, Source};
 use crate::image::{OpenOptions, host, lock};
 use crate::location::Location;
-use crate::storage::Storage;
+use crate::storage::{LockRequest, Storage};
 
 /// The file at a location, open for reading, and the format that the location or the options name.
 /// Nothing else is opened; no lock is taken.
@@ -36,18 +37,30 @@ pub fn open_file(
     open().context(|| format!("Could not open '{}'", location.display()))
 }
 
-/// Changes the locks of a creator to those of who writes to the image.
+/// Takes the locks under which a file is emptied, and with them, for an image file, those of who
+/// writes to the image afterwards: no lock is wanting once something has changed.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Locked`].
-pub(crate) fn lock_for_writing(storage: &dyn Storage, has_metadata: bool) -> Result<()> {
-    storage.lock(lock::of_image(lock::Use {
-        has_metadata,
-        writable: true,
-        metadata_only: false,
-        deny_writers: false,
-        force_share: false,
-    }))
+pub(crate) fn lock_for_creation(storage: &dyn Storage, role: FileRole, plain: bool) -> Result<()> {
+    let creator = lock::of_creator(role == FileRole::Image && !plain);
+    storage.lock(creator)?;
+    if role != FileRole::Image {
+        return Ok(());
+    }
+    let writer = lock::of_new_image(!plain);
+    storage.lock(LockRequest {
+        uses: creator.uses | writer.uses,
+        denies: creator.denies | writer.denies,
+    })
+}
+
+/// Gives up the locks that only who empties a file needs.
+///
+/// # Errors
+/// None that taking them has not had.
+pub(crate) fn lock_for_writing(storage: &dyn Storage, plain: bool) -> Result<()> {
+    storage.lock(lock::of_new_image(!plain))
 }
 
 /// Takes the locks of a read-only look at metadata: nobody may change what was judged while it is

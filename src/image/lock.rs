@@ -20,6 +20,17 @@ pub(super) struct Use {
 
 const CHANGE: Permissions = Permissions::WRITE.union(Permissions::RESIZE);
 
+/// The locks of a file that is about to be emptied. Of what others have open as a plain disk, only
+/// metadata is in the way.
+pub(super) fn of_creator(has_metadata: bool) -> LockRequest {
+    let mut denies = Permissions::RESIZE;
+    denies.set(Permissions::WRITE, has_metadata);
+    LockRequest {
+        uses: CHANGE,
+        denies,
+    }
+}
+
 /// The locks of an image file.
 pub(super) fn of_image(open: Use) -> LockRequest {
     let mut uses = Permissions::CONSISTENT_READ;
@@ -43,6 +54,17 @@ pub(super) fn of_image(open: Use) -> LockRequest {
         denies = Permissions::empty();
     }
     LockRequest { uses, denies }
+}
+
+/// The locks of a new image that is being filled.
+pub(super) fn of_new_image(has_metadata: bool) -> LockRequest {
+    of_image(Use {
+        has_metadata,
+        writable: true,
+        metadata_only: false,
+        deny_writers: false,
+        force_share: false,
+    })
 }
 
 /// The locks of a plain disk that is open for writing, with the right to change its size or not.

@@ -5,6 +5,7 @@ mod align;
 mod chain;
 mod claim;
 mod file;
+mod files;
 mod guard;
 mod host;
 mod kernel;
@@ -21,14 +22,15 @@ mod trail;
 mod write;
 
 pub use adapter::ImageStorage;
-pub(crate) use file::lock_for_writing;
+pub(crate) use file::{lock_for_creation, lock_for_writing};
 pub use file::{lock_for_inspection, open_file};
+pub(crate) use files::{StandingFile, location_ids};
 pub(crate) use kernel::{HostCall, HostFlush};
 pub use names::BackingFile;
 pub(crate) use now::ReadNow;
 pub use status::{ReadsAs, Status, Statuses};
 
-pub(crate) use host::{FileId, fd_id, file_id, path_id};
+pub(crate) use host::{FileId, fd_id, file_id};
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -125,6 +127,8 @@ pub struct Image {
     storage: Arc<dyn Storage>,
     /// The file that holds the header, where it is apart.
     header_file: Option<opener::HeaderFile>,
+    /// Further files of the image that were not opened.
+    closed_files: Vec<files::ClosedFile>,
     /// The storage again, where it is an image itself.
     node: Option<Arc<adapter::ImageStorage>>,
     backing: Backing,

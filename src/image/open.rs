@@ -16,7 +16,7 @@ use crate::image::opener::ImageOpener;
 use crate::image::plan::{BackingPlan, Plan, Source};
 use crate::image::status::Sparse;
 use crate::image::trail::Trail;
-use crate::image::{Backing, Image, OpenOptions, Settings, guard, lock, names};
+use crate::image::{Backing, Image, OpenOptions, Settings, files, guard, lock, names};
 use crate::location::Location;
 use crate::location::tree::first_key;
 use crate::options::Values;
@@ -234,6 +234,7 @@ fn open_over(
         current: None,
         storage: opened.storage,
         header_file,
+        closed_files: Vec::new(),
         node: opened.node,
         backing: Backing::None,
         below: plan.backing.clone(),
@@ -252,6 +253,7 @@ fn open_over(
         closed: false,
     };
     names::set(&mut image, plan, opened.plain, bare);
+    image.closed_files = files::closed_files(&image, plan.data_file.as_ref(), options);
     trace::emit(Event::ImageOpen, || {
         format!(
             "file={:?} format={} writable={} size={}",

@@ -207,13 +207,6 @@ impl Opener for ImageOpener<'_> {
         Ok(Some(opened.storage))
     }
 
-    fn create_named(&self, role: ImplicitRole, _name: &str) -> Result<Arc<dyn Storage>> {
-        Err(Error::new(
-            crate::ErrorKind::Internal,
-            format!("An open image creates no {}", role.words()),
-        ))
-    }
-
     fn policy(&self) -> &OpenPolicy {
         &self.context.options.policy
     }

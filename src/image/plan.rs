@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::format::registry;
+use crate::format::{names, registry};
 use crate::location::tree::{first_key, leaf_text};
 use crate::location::{Location, Node};
 use crate::options::{OptionKind, OptionSpec, OptionValue, Options, parse_value};
@@ -144,7 +144,10 @@ impl Plan {
             },
         };
         let mut host = HostFile {
-            protocol: None,
+            protocol: match &name {
+                HostName::Path(_) => location.protocol().map(str::to_owned),
+                _ => None,
+            },
             name,
             options: Map::new(),
             common: Common::default(),
@@ -331,8 +334,17 @@ fn named(name: &str) -> Named {
     } else if crate::storage::registry::find(name).is_some() {
         Named::Protocol(name.to_owned())
     } else {
-        Named::Unknown(Error::unsupported(format!("Unknown driver '{name}'")))
+        Named::Unknown(unknown_driver(name))
     }
+}
+
+/// The refusal of a driver that is not here.
+pub(super) fn unknown_driver(name: &str) -> Error {
+    Error::unsupported(if names::is_known(name) {
+        format!("The driver '{name}' is not part of this build")
+    } else {
+        format!("Unknown driver '{name}'")
+    })
 }
 
 fn no_such_node(name: &str) -> Error {

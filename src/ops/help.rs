@@ -1,32 +1,26 @@
 //! The help that `-o help` prints.
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Features, FormatDriver, registry};
+use crate::error::{Error, Result};
 use crate::location::Location;
-use crate::ops::create::option_table;
+use crate::ops::create::{TargetFormat, option_table};
 use crate::options::help_table;
 
 /// The options of `create` in `format`, and with a target those of its protocol.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for an unknown format, [`ErrorKind::Unsupported`] where it cannot create.
+/// [`crate::ErrorKind::Invalid`] for an unknown format, [`crate::ErrorKind::Unsupported`] where it cannot create.
 pub fn create_help(format: &str, target: Option<&Location>) -> Result<String> {
-    let driver = by_name(format)?;
-    if !driver.features.contains(Features::CREATE) {
-        return Err(Error::unsupported(format!(
-            "Format driver '{format}' does not support image creation"
-        )));
-    }
+    let found = TargetFormat::creatable(format)?;
     Ok(match target {
         Some(target) => {
-            let table = option_table(driver, target)?;
+            let table = option_table(found.driver, &found.location(target))?;
             format!("Supported options:\n{}", help_table(&[&table]))
         }
         None => format!(
             "Supported {format} options:\n{}\n\
              The protocol level may support further options.\n\
              Specify the target filename to include those options.\n",
-            help_table(&[driver.create_options])
+            help_table(&[found.create_options()])
         ),
     })
 }
@@ -34,27 +28,21 @@ pub fn create_help(format: &str, target: Option<&Location>) -> Result<String> {
 /// The options of `amend` on an image in `format`.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for an unknown format, [`ErrorKind::Unsupported`] where it cannot amend.
+/// [`crate::ErrorKind::Invalid`] for an unknown format, [`crate::ErrorKind::Unsupported`] where it cannot amend.
 pub fn amend_help(format: &str) -> Result<String> {
-    let driver = by_name(format)?;
-    if driver.amend_options.is_empty() {
+    let driver = match TargetFormat::find(format) {
+        None => return Err(Error::invalid(format!("Unknown file format '{format}'"))),
+        Some(found) => found.protocol.is_none().then_some(found.driver),
+    };
+    let Some(driver) = driver.filter(|driver| !driver.amend_options.is_empty()) else {
         return Err(Error::unsupported(format!(
             "Format driver '{format}' does not support option amendment"
         )));
-    }
+    };
     Ok(format!(
         "Amend options for '{format}':\n{}",
         help_table(&[driver.amend_options])
     ))
-}
-
-fn by_name(format: &str) -> Result<&'static FormatDriver> {
-    registry::by_name(format).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Invalid,
-            format!("Unknown file format '{format}'"),
-        )
-    })
 }
 
 #[cfg(test)]

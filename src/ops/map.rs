@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::extent::StorageSlot;
 use crate::image::{Image, Status};
 use crate::job::Job;
 use crate::memory;
@@ -162,17 +161,8 @@ fn too_many(image: &Image) -> Error {
 
 /// The file that holds the data of each layer: the external data file where there is one.
 pub fn files(image: &Image) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut layer = Some(image);
-    while let Some(current) = layer {
-        let holder = current
-            .format()
-            .storage(StorageSlot::DATA)
-            .unwrap_or_else(|_| current.storage());
-        names.push(holder.name().to_owned());
-        layer = current.backing().map(AsRef::as_ref);
-    }
-    names
+    let holders = image.layers().map(Image::data_storage);
+    holders.map(|file| file.name().to_owned()).collect()
 }
 
 impl MapReport {

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::format::{Contents, CreateParams, FormatDriver, Measured};
+use crate::format::{Contents, CreateParams, Measured};
 use crate::image::Image;
 use crate::job::Job;
 use crate::location::Location;
-use crate::ops::create::option_table;
+use crate::ops::create::{TargetFormat, option_table};
 use crate::ops::render::json;
 use crate::options::{Options, Values};
 use crate::size;
@@ -27,21 +27,24 @@ pub enum MeasureSource<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeasureReport(pub Measured);
 
-/// Measures an image of the format `driver` with the given creation options. Data is not read.
+/// Measures an image of the format with the given creation options. Data is not read.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] for bad options, [`crate::ErrorKind::Unsupported`] where the format
 /// cannot be measured, or of mapping the source.
 pub fn measure(
     source: MeasureSource<'_>,
-    driver: &'static FormatDriver,
+    format: TargetFormat,
     options: &Options,
     job: &mut Job,
 ) -> Result<MeasureReport> {
-    let measure = driver.measure.ok_or_else(|| {
+    let driver = format.driver;
+    // A protocol has no metadata to measure.
+    let measure = driver.measure.filter(|_| format.protocol.is_none());
+    let measure = measure.ok_or_else(|| {
         Error::unsupported(format!(
             "Block driver '{}' does not support size measurement",
-            driver.name
+            format.name()
         ))
     })?;
     let mut options = options.clone();

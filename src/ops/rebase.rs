@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ExtentKind;
-use crate::format::{BackingRef, Compress, registry};
+use crate::format::{BackingRef, Compress, names};
 use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::Location;
@@ -62,7 +62,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         job.warn(warning.clone());
     }
     if let Some(name) = &request.backing_format
-        && registry::by_name(name).is_none()
+        && !names::is_known(name)
     {
         return Err(Error::invalid(format!("Invalid format name: '{name}'")));
     }

@@ -70,8 +70,12 @@ impl Locks {
         let mut holders = self.file.as_ref().map(|file| file.alone());
         self.keep_apart(holders.as_ref(), wanted)
             .and_then(|()| self.change_bytes(fd, holders.as_ref(), *held, wanted))
-            .map_err(|error| {
-                error.with_hint(format!("Is another process using the image [{name}]?"))
+            .map_err(|error| match error.kind() {
+                ErrorKind::Locked => {
+                    error.with_hint(format!("Is another process using the image [{name}]?"))
+                }
+                // Nobody is in the way.
+                _ => error,
             })?;
         if let Some(holders) = &mut holders {
             holders.set(self.storage, fd, wanted, self.reach == Reach::Host);

@@ -2,6 +2,7 @@
 
 pub mod bounded;
 pub mod callbacks;
+pub mod creation;
 pub mod crypt;
 pub mod data_cipher;
 pub mod file;
@@ -21,14 +22,13 @@ pub mod traits;
 
 pub use bounded::BoundedStorage;
 pub use callbacks::{CallbackStorage, StorageCallbacks};
+pub use creation::{Creation, NewStorage};
 pub use file::{FileOpen, FileStorage, Locking};
 pub use grow::{fill, grow, zero};
 pub use lend::{Lease, SpaceCall, SyncBy};
 pub use memory::MemoryStorage;
 pub use null::NullStorage;
-pub use registry::{
-    Created, NamedStorages, StorageCreate, StorageDriver, StorageFeatures, StorageOpen, Undo,
-};
+pub use registry::{NamedStorages, StorageCreate, StorageDriver, StorageFeatures, StorageOpen};
 pub use slice::SliceStorage;
 pub use traits::{
     CacheMode, CopyOutcome, Durability, Limits, LockRequest, Permissions, Preallocation, Storage,

@@ -1,7 +1,7 @@
 //! The protocol drivers: how a location's node becomes a storage.
 
 use std::fmt::Debug;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::location::{Location, Node};
 use crate::options::{OptionKind, OptionSpec, Values};
-use crate::storage::file::{self, FileCreate, FileOpen, FileStorage, Locking};
+use crate::storage::creation::{Creation, NewStorage};
+use crate::storage::file::{self, FileCreate, FileOpen, Locking};
 use crate::storage::node::NodeOptions;
 use crate::storage::null::NullStorage;
-use crate::storage::traits::{CacheMode, Preallocation, Storage, ZeroFlags};
+use crate::storage::traits::{CacheMode, Storage};
 
 bitflags::bitflags! {
     /// What a protocol can do.
@@ -51,8 +52,6 @@ pub struct StorageCreate {
     pub cache: CacheMode,
     /// Whether locks are taken.
     pub locking: Locking,
-    /// Create nothing over a file that another process has open for writing.
-    pub deny_writers: bool,
 }
 
 /// Storages that the caller keeps under names of its own, such as chains in memory.
@@ -73,71 +72,11 @@ pub enum Target<'a> {
     Options(&'a Map<String, Value>),
 }
 
-/// A new storage.
-#[derive(Debug)]
-pub struct Created {
-    /// The storage: empty, or a device as it was but for its first sector (see
-    /// [`crate::storage::Limits::fixed_len`]). It holds the locks of a creator.
-    pub storage: Arc<dyn Storage>,
-    /// The file did not exist before.
-    pub newly_created: bool,
-    /// What was asked for and could not be had, though the storage is good without.
-    pub warning: Option<String>,
-    file: Option<(Arc<FileStorage>, PathBuf)>,
-}
-
-impl Created {
-    /// A storage that was there before, emptied.
-    ///
-    /// # Errors
-    /// Of the storage.
-    pub fn emptied(storage: Arc<dyn Storage>) -> Result<Self> {
-        if storage.limits().fixed_len {
-            storage.write_zeroes(0, storage.len()?.min(512), ZeroFlags::empty())?;
-        } else {
-            storage.set_len(0, Preallocation::Off)?;
-        }
-        Ok(Self {
-            storage,
-            newly_created: false,
-            warning: None,
-            file: None,
-        })
-    }
-
-    /// What takes the file away again if the operation that fills it fails.
-    pub fn undo(&self) -> Undo {
-        Undo {
-            file: self.newly_created.then(|| self.file.clone()).flatten(),
-        }
-    }
-}
-
-/// Removes what a creation made. It keeps the file open, so that no other file of that name goes.
-#[derive(Debug)]
-pub struct Undo {
-    file: Option<(Arc<FileStorage>, PathBuf)>,
-}
-
-impl Undo {
-    /// Removes the file if it was newly created and still is the same; else does nothing.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn remove(self) -> Result<()> {
-        match self.file {
-            Some((file, path)) => {
-                file::remove_same(&file, &path).map_err(|error| Error::io(&error))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
 /// Opens a storage of one protocol.
 pub type OpenFn = fn(Target<'_>, &StorageOpen) -> Result<Arc<dyn Storage>>;
-/// Creates a storage of one protocol.
-pub type CreateFn = fn(Target<'_>, &Values, &StorageCreate) -> Result<Created>;
+/// Claims a storage of one protocol for an operation that is to fill it; makes it where it is missing
+/// and changes nothing else.
+pub type ClaimFn = fn(Target<'_>, &Values, &StorageCreate) -> Result<Box<dyn NewStorage>>;
 
 /// A protocol, as one line of the registry.
 #[derive(Debug)]
@@ -154,8 +93,8 @@ pub struct StorageDriver {
     pub create_options: &'static [OptionSpec],
     /// Opens.
     pub open: OpenFn,
-    /// Creates, where the protocol can.
-    pub create: Option<CreateFn>,
+    /// Begins to create, where the protocol can.
+    pub create: Option<ClaimFn>,
 }
 
 const fn spec(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
@@ -234,7 +173,7 @@ static DRIVERS: &[StorageDriver] = &[
         open_options: FILE_OPEN,
         create_options: FILE_CREATE,
         open: |target, how| open_file("file", target, how),
-        create: Some(|target, values, how| create_file("file", target, values, how)),
+        create: Some(|target, values, how| claim_file("file", target, values, how)),
     },
     StorageDriver {
         name: "host_device",
@@ -243,7 +182,7 @@ static DRIVERS: &[StorageDriver] = &[
         open_options: FILE_OPEN,
         create_options: DEVICE_CREATE,
         open: |target, how| open_file("host_device", target, how),
-        create: Some(|target, values, how| create_file("host_device", target, values, how)),
+        create: Some(|target, values, how| claim_file("host_device", target, values, how)),
     },
     StorageDriver {
         name: "null-aio",
@@ -286,21 +225,24 @@ fn known_scheme(scheme: &str) -> Result<&'static StorageDriver> {
     for_scheme(scheme).ok_or_else(|| Error::invalid(format!("Unknown protocol '{scheme}'")))
 }
 
-/// The driver that creates at `node`: for its table of options. A path that names a device is
-/// the device driver's.
+/// The driver that creates at `location`: for its table of options. A path that names a device is
+/// the device driver's, unless the location names the protocol.
 ///
 /// # Errors
 /// An unknown protocol or driver.
-pub fn driver_for_create(node: &Node) -> Result<&'static StorageDriver> {
-    match node {
-        Node::Path(path) => Ok(path_driver(path)),
+pub fn driver_for_create(location: &Location) -> Result<&'static StorageDriver> {
+    match location.node() {
+        Node::Path(path) => match location.protocol() {
+            Some(name) => known_scheme(name),
+            None => Ok(path_driver(path)),
+        },
         Node::Uri { protocol, .. } => known_scheme(protocol),
         Node::Tree(tree) => match tree.get("driver").and_then(Value::as_str) {
             Some(name) => {
                 find(name).ok_or_else(|| Error::invalid(format!("Unknown driver '{name}'")))
             }
             None => match tree.get("filename").and_then(Value::as_str) {
-                Some(name) => driver_for_create(Location::parse(name)?.node()),
+                Some(name) => driver_for_create(&Location::parse(name)?),
                 None => Err(no_driver()),
             },
         },
@@ -367,23 +309,26 @@ pub fn open_options(tree: &Map<String, Value>, how: &StorageOpen) -> Result<Arc<
     }
 }
 
-/// Creates the storage at `node`, or empties the one that is there.
+/// Claims the storage at `location` for an operation that is to fill it. It is made where it is
+/// missing, and removed again unless the operation succeeds; what is there stays as it is until
+/// [`Creation::empty`]. No lock is taken.
 ///
 /// # Errors
 /// An unknown protocol, one that cannot create, or `Could not create 'X': …`.
-pub fn create(node: &Node, values: &Values, how: &StorageCreate) -> Result<Created> {
-    let driver = driver_for_create(node)?;
+pub fn claim(location: &Location, values: &Values, how: &StorageCreate) -> Result<Creation> {
+    let driver = driver_for_create(location)?;
     let create = driver.create.ok_or_else(|| {
         Error::unsupported(format!(
             "Format driver '{}' does not support image creation",
             driver.name
         ))
     })?;
-    match node {
+    match location.node() {
         Node::Path(path) => create(Target::Path(path), values, how),
         Node::Uri { uri, .. } => create(Target::Uri(uri), values, how),
         Node::Tree(tree) => create(Target::Options(tree), values, how),
     }
+    .map(Creation::new)
 }
 
 fn file_open(driver: Option<&'static str>, how: &StorageOpen) -> FileOpen {
@@ -425,30 +370,24 @@ fn open_file(
     Ok(Arc::new(file::open(path, &file_open(Some(driver), &how))?))
 }
 
-fn create_file(
+fn claim_file(
     driver: &'static str,
     target: Target<'_>,
     values: &Values,
     how: &StorageCreate,
-) -> Result<Created> {
+) -> Result<Box<dyn NewStorage>> {
     let defaults = FileCreate::default();
     let path = path_of(driver, &target)?;
     let options = FileCreate {
         cache: how.cache,
         locking: how.locking,
-        deny_writers: how.deny_writers,
         nocow: values.bool("nocow").unwrap_or(defaults.nocow),
         extent_size_hint: values
             .num("extent_size_hint")
             .unwrap_or(defaults.extent_size_hint),
     };
-    let made = file::create(path, &options)?;
-    let file = Arc::new(made.file);
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    Ok(Created {
-        storage: file.clone(),
-        newly_created: made.new,
-        warning: made.warning,
-        file: Some((file, path)),
-    })
+    Ok(Box::new(match driver {
+        "host_device" => file::claim_device(path, &options)?,
+        _ => file::claim(path, &options)?,
+    }))
 }

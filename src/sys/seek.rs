@@ -30,3 +30,8 @@ pub(crate) fn next_hole(fd: BorrowedFd<'_>, at: u64) -> io::Result<Option<u64>> 
 pub(crate) fn end(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(seek(fd, 0, libc::SEEK_END)?.unwrap_or(0))
 }
+
+/// Whether the file system knows the offset `at`: its files can become that long.
+pub(crate) fn to(fd: BorrowedFd<'_>, at: u64) -> io::Result<()> {
+    seek(fd, at, libc::SEEK_SET).map(drop)
+}

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use platter::error::{Error, Result};
 use platter::format::{
-    BackingRef, Below, Bulk, CheckReport, CreateContext, CreateParams, Format, FormatDriver,
-    OpenContext, Opener, RepairMode, registry,
+    BackingRef, Below, Bulk, CheckReport, CreateParams, Format, FormatDriver, OpenContext, Opener,
+    RepairMode, registry,
 };
 use platter::job::Message;
 use platter::options::Values;
@@ -123,10 +123,6 @@ impl Opener for Files<'_> {
         Ok(None)
     }
 
-    fn create_named(&self, _: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
-        self.find(name)
-    }
-
     fn policy(&self) -> &OpenPolicy {
         &self.policy
     }
@@ -200,19 +196,16 @@ impl New<'_> {
             name: name.to_owned(),
             format: Some(format.to_owned()),
         });
-        let create = driver.create.unwrap();
-        let bulk = create(CreateContext {
-            storage: storages[0].clone(),
-            params: CreateParams {
-                size: self.len,
-                asked_size: self.len,
-                values: &values,
-                backing: backing.as_ref(),
-            },
-            secrets: &secrets(),
-            opener: &files(storages),
-            control: &Arc::default(),
+        let plan = driver.create.unwrap();
+        let mut new = plan(&CreateParams {
+            size: self.len,
+            asked_size: self.len,
+            values: &values,
+            backing: backing.as_ref(),
         })?;
+        let control = Arc::default();
+        new.prepare(&secrets(), &control)?;
+        let bulk = new.start(storages, &control)?;
         fill(&*bulk)?;
         bulk.finish(durability)
     }

@@ -42,15 +42,28 @@ pub fn required_header_len(cipher: &CipherSpec) -> u64 {
     (ALIGN_SECTORS + SLOTS as u64 * slot_sectors(cipher)) * SECTOR_LEN
 }
 
-impl Volume {
-    /// Writes a new header with one key slot over the header area, which need not be zero. A
-    /// `detached` one has its payload at the beginning of another file.
+/// A new volume with all its keys, of which nothing is written yet.
+pub struct NewVolume {
+    header: Header,
+    key: Zeroizing<Vec<u8>>,
+    /// The first key slot.
+    slot: keyslot::Filled,
+}
+
+impl std::fmt::Debug for NewVolume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewVolume").finish_non_exhaustive()
+    }
+}
+
+impl NewVolume {
+    /// Makes the master key and one key slot for it. A `detached` header has its payload at the
+    /// beginning of another file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] for a cipher that does not exist,
-    /// [`crate::ErrorKind::Cancelled`] by `control`, or of I/O.
-    pub fn create(
-        io: &dyn HeaderIo,
+    /// [`crate::ErrorKind::Unsupported`] for a cipher that does not exist, [`ErrorKind::Limit`] for
+    /// a time that takes too many iterations, [`ErrorKind::Cancelled`] by `control`.
+    pub fn new(
         options: &CreateOptions,
         detached: bool,
         passphrase: &[u8],
@@ -59,7 +72,6 @@ impl Volume {
         let cipher = options.cipher;
         let mut key = Zeroizing::new(vec![0; cipher.key_len()]);
         fill_random(&mut key)?;
-        // An impossible combination fails here, before anything is written.
         cipher.keyed(&key)?;
         let mut slots = [KeySlot {
             stripes: STRIPES,
@@ -87,15 +99,25 @@ impl Volume {
         };
         fill_random(&mut header.digest_salt)?;
         header.digest = digest_key(&header, &key, control)?;
-        wipe(
-            io,
-            HEADER_LEN as u64,
-            required_header_len(&cipher) - HEADER_LEN as u64,
-        )?;
-        let filled = keyslot::Filled::new(&header, 0, &key, passphrase, iterations, control)?;
-        filled.write(io, &mut header)?;
-        io.write(&header.to_bytes(), 0)?;
-        Self::with_key(header, &key)
+        let slot = keyslot::Filled::new(&header, 0, &key, passphrase, iterations, control)?;
+        Ok(Self { header, key, slot })
+    }
+
+    /// Bytes that the header area takes.
+    pub fn header_len(&self) -> u64 {
+        required_header_len(&self.header.cipher)
+    }
+
+    /// Writes the volume over the header area, which need not be zero.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub fn write(mut self, io: &dyn HeaderIo) -> Result<Volume> {
+        let begin = HEADER_LEN as u64;
+        wipe(io, begin, self.header_len() - begin)?;
+        self.slot.write(io, &mut self.header)?;
+        io.write(&self.header.to_bytes(), 0)?;
+        Volume::with_key(self.header, &self.key)
     }
 }
 

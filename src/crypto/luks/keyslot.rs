@@ -345,6 +345,7 @@ mod tests {
     use crate::crypto::cipher::{Algorithm, CipherSpec, Mode};
     use crate::crypto::hash::Hash;
     use crate::crypto::ivgen::IvGenerator;
+    use crate::crypto::luks::NewVolume;
     use crate::crypto::luks::create::{CreateOptions, required_header_len};
     use parking_lot::Mutex;
 
@@ -402,7 +403,8 @@ mod tests {
             hash: Hash::Sha256,
             iter_time: Duration::ZERO,
         };
-        let made = Volume::create(&area, &options, false, b"one", idle).unwrap();
+        let new = NewVolume::new(&options, false, b"one", idle).unwrap();
+        let made = new.write(&area).unwrap();
         let mut data = vec![5; 1024];
         made.cipher().encrypt(&mut data, 3);
         let unlocked = Volume::unlock(&area, b"one", idle).unwrap();

@@ -5,7 +5,7 @@ mod disk;
 mod keyslot;
 mod volume;
 
-pub use create::{CreateOptions, required_header_len};
+pub use create::{CreateOptions, NewVolume, required_header_len};
 pub use disk::{Header, KeySlot, SLOTS, STRIPES};
 pub use keyslot::{AmendState, KeyslotChange};
 pub use volume::{HeaderIo, Volume};

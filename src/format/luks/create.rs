@@ -4,18 +4,21 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::luks::{CreateOptions, HeaderIo, Volume, required_header_len};
+use crate::crypto::luks::{CreateOptions, HeaderIo, NewVolume, required_header_len};
 use crate::crypto::{Algorithm, CipherSpec, Hash, IvGenerator, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
+use crate::format::driver::{not_prepared, own_file};
 use crate::format::luks::HeaderArea;
 use crate::format::traits::Encoder;
-use crate::format::{Blank, Bulk, CreateContext, CreateParams};
+use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile};
 use crate::format::{Contents, Measured};
+use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec, Values};
+use crate::secret::Secrets;
 use crate::storage::crypt::CryptStorage;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, set_len_or_fit};
 
 /// Magic and version.
 const MAGIC_LEN: usize = 8;
@@ -168,47 +171,84 @@ pub(super) fn measure(params: &CreateParams<'_>, _: &mut Contents<'_>) -> Result
     })
 }
 
-pub(super) fn plan(params: &CreateParams<'_>) -> Result<()> {
-    preallocation(params.values)?;
-    parse_cipher_options(params.values, "")?;
-    key_secret(params.values).map(drop)
-}
-
-pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
-    let CreateContext {
-        storage,
-        params,
-        secrets,
-        control,
-        ..
-    } = context;
+pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     let values = params.values;
+    let preallocation = preallocation(values)?;
     let options = parse_cipher_options(values, "")?;
-    let passphrase = secrets.text(key_secret(values)?)?;
+    let secret = key_secret(values)?.to_owned();
     let detached = is_detached(values);
-    let payload = required_header_len(&options.cipher);
     // A header by itself says nothing of the size of the payload.
     let size = if detached { 0 } else { params.size };
-    let end = payload
+    let end = required_header_len(&options.cipher)
         .checked_add(size)
         .ok_or_else(|| Error::new(ErrorKind::Limit, "The image is too large for a file"))?;
-    let preallocation = preallocation(values)?;
-    grow(&*storage, end, preallocation, control)?;
-    let area = Unfinished(HeaderArea::new(storage.clone(), 0));
-    let volume = Volume::create(&area, &options, detached, passphrase.bytes(), control)?;
-    let plain: Arc<dyn Storage> = Arc::new(CryptStorage::new(
-        storage.clone(),
-        payload,
-        volume.cipher_handle(),
-    ));
-    let magic = volume.header().to_bytes()[..MAGIC_LEN].to_vec();
-    Ok(Box::new(LuksBulk {
-        storage,
-        plain,
-        magic,
+    Ok(Box::new(NewLuks {
+        options,
+        secret,
+        preallocation,
         size,
+        end,
         detached,
+        volume: None,
     }))
+}
+
+/// A volume that is to be made.
+#[derive(Debug)]
+struct NewLuks {
+    options: CipherOptions,
+    /// ID of the secret.
+    secret: String,
+    preallocation: Preallocation,
+    size: u64,
+    /// Length of the file.
+    end: u64,
+    /// There is a header alone.
+    detached: bool,
+    /// Its keys, once they are made.
+    volume: Option<NewVolume>,
+}
+
+impl NewImage for NewLuks {
+    fn files(&self) -> Vec<PlannedFile> {
+        vec![PlannedFile::own(self.end)]
+    }
+
+    fn prepare(&mut self, secrets: &Secrets, control: &JobControl) -> Result<()> {
+        let passphrase = secrets.text(&self.secret)?;
+        let volume = NewVolume::new(&self.options, self.detached, passphrase.bytes(), control)?;
+        self.volume = Some(volume);
+        Ok(())
+    }
+
+    fn start(
+        mut self: Box<Self>,
+        files: &[Arc<dyn Storage>],
+        control: &Arc<JobControl>,
+    ) -> Result<Box<dyn Bulk>> {
+        let storage = own_file(files)?.clone();
+        let new = self.volume.take().ok_or_else(not_prepared)?;
+        let payload = new.header_len();
+        if storage.limits().fixed_len {
+            set_len_or_fit(&*storage, self.end, self.preallocation)?;
+        } else {
+            grow(&*storage, self.end, self.preallocation, control)?;
+        }
+        let volume = new.write(&Unfinished(HeaderArea::new(storage.clone(), 0)))?;
+        let plain: Arc<dyn Storage> = Arc::new(CryptStorage::new(
+            storage.clone(),
+            payload,
+            volume.cipher_handle(),
+        ));
+        let magic = volume.header().to_bytes()[..MAGIC_LEN].to_vec();
+        Ok(Box::new(LuksBulk {
+            storage,
+            plain,
+            magic,
+            size: self.size,
+            detached: self.detached,
+        }))
+    }
 }
 
 /// The header area of a volume that is no valid image yet: the magic comes last.

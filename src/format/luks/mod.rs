@@ -17,8 +17,8 @@ use crate::crypto::luks::{Header, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingRef, Below, Check, Compress, Features, FlushBy, Format, FormatDriver, FormatInfo,
-    IoGuard, LongIoGuard, OpenContext,
+    Amend, BackingRef, Below, Check, Compress, Features, FileRole, FlushBy, Format, FormatDriver,
+    FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -42,8 +42,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::ENCRYPT),
     open,
     inspect: inspect::inspect,
-    plan: Some(create::plan),
-    create: Some(create::create),
+    create: Some(create::plan),
     measure: Some(create::measure),
     create_options: create::OPTIONS,
     summary: &[
@@ -181,6 +180,17 @@ impl Format for Luks {
             StorageSlot::MAIN => Ok(&self.storage),
             _ => Err(Error::new(ErrorKind::Internal, "A LUKS image is one file")),
         }
+    }
+
+    fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
+        visit(FormatFile::own(&self.storage));
+        if let Some(header) = &self.header_file {
+            visit(FormatFile::header(header));
+        }
+    }
+
+    fn closed_files(&self) -> Vec<(FileRole, String)> {
+        Vec::new()
     }
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {

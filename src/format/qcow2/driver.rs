@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingRef, Below, Bitmaps, Check, Compress, Features, FlushBy, Format, FormatDriver,
-    FormatInfo, IoGuard, LongIoGuard, OpenContext, Overlay, Snapshots,
+    Amend, BackingRef, Below, Bitmaps, Check, Compress, Features, FileRole, FlushBy, Format,
+    FormatDriver, FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext, Overlay, Snapshots,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -34,8 +34,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::ENCRYPT),
     open,
     inspect: super::inspect::inspect,
-    plan: Some(create::plan),
-    create: Some(create::create),
+    create: Some(create::plan),
     measure: Some(super::measure::measure),
     create_options: create::OPTIONS,
     summary: create::SUMMARY,
@@ -125,6 +124,21 @@ impl Format for Qcow2 {
                 format!("qcow2 has no storage {other}"),
             )),
         }
+    }
+
+    fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
+        visit(FormatFile::own(&self.storage));
+        if let Some(data) = &self.data_file {
+            visit(FormatFile::data(data));
+        }
+    }
+
+    fn closed_files(&self) -> Vec<(FileRole, String)> {
+        if !self.has_data_file || self.data_file.is_some() {
+            return Vec::new();
+        }
+        let name = self.header.lock().data_file_name();
+        vec![(FileRole::Data, name.unwrap_or_default())]
     }
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {

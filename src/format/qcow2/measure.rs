@@ -24,13 +24,7 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
         Some(count) => count(geometry.cluster_size())?,
         None => 0,
     };
-    let header = match &spec.encryption {
-        Some(Encryption {
-            luks: Some(options),
-            ..
-        }) => geometry.clusters_for(required_header_len(&options.cipher)),
-        _ => 0,
-    };
+    let header = encryption_clusters(&spec);
     let (required, fully_allocated) = sizes(geometry, params.size, data, header)?;
     let whole = matches!(
         spec.preallocation,
@@ -48,6 +42,40 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
         fully_allocated,
         bitmaps: bitmaps.map(|list| bitmaps_size(geometry, params.size, list)),
     })
+}
+
+/// Bytes that the file of a new image takes at least, whatever is written to the image.
+///
+/// # Errors
+/// [`ErrorKind::Limit`] where there is no such number.
+pub(super) fn least_len(spec: &Spec, size: u64) -> Result<u64> {
+    let geometry = &spec.geometry;
+    let header = encryption_clusters(spec);
+    let preallocated = spec.preallocation != Preallocation::Off;
+    if preallocated && spec.data_file.is_none() {
+        return sizes(geometry, size, 0, header).map(|(_, whole)| whole);
+    }
+    // Header, refcount table and one block; other blocks and tables come with the data.
+    let l2 = geometry.l1_entries(size);
+    let tables = if preallocated { l2 } else { 0 };
+    (3 + header)
+        .checked_add(tables)
+        .and_then(|clusters| clusters.checked_mul(geometry.cluster_size()))
+        .and_then(|bytes| bytes.checked_add(l2.checked_mul(8)?))
+        .ok_or_else(too_large)
+}
+
+/// Clusters of the header of the cipher.
+fn encryption_clusters(spec: &Spec) -> u64 {
+    match &spec.encryption {
+        Some(Encryption {
+            luks: Some(options),
+            ..
+        }) => spec
+            .geometry
+            .clusters_for(required_header_len(&options.cipher)),
+        _ => 0,
+    }
 }
 
 /// The refusals for which `measure` has words of its own; programs match on them.

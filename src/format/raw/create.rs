@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
+use crate::format::driver::own_file;
 use crate::format::traits::Encoder;
-use crate::format::{Blank, Bulk, CreateContext, CreateParams};
+use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile};
 use crate::format::{Contents, Measured};
+use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec};
+use crate::secret::Secrets;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh};
 
 use super::{SECTOR, main_slot};
@@ -46,50 +49,61 @@ pub(super) fn measure(params: &CreateParams<'_>, _: &mut Contents<'_>) -> Result
     })
 }
 
-pub(super) fn plan(params: &CreateParams<'_>) -> Result<()> {
-    preallocation(params).map(drop)
+pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
+    Ok(Box::new(NewRaw {
+        size: params.size,
+        preallocation: preallocation(params)?,
+    }))
 }
 
-pub(super) fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
-    let CreateContext {
-        storage,
-        params,
-        control,
-        ..
-    } = context;
-    let preallocation = preallocation(&params)?;
-    let new = RawBulk {
-        size: params.size,
-        preallocation,
-        fixed: storage.limits().fixed_len,
-        storage,
-    };
-    if new.fixed {
-        let len = new.storage.len()?;
-        if new.size > len {
-            return Err(Error::new(
-                crate::ErrorKind::NoSpace,
-                "Cannot grow device files",
-            ));
+/// A raw disk that is to be made.
+#[derive(Debug)]
+struct NewRaw {
+    size: u64,
+    preallocation: Preallocation,
+}
+
+impl NewImage for NewRaw {
+    fn files(&self) -> Vec<PlannedFile> {
+        vec![PlannedFile::own(self.size)]
+    }
+
+    fn prepare(&mut self, _: &Secrets, _: &JobControl) -> Result<()> {
+        Ok(())
+    }
+
+    fn start(
+        self: Box<Self>,
+        files: &[Arc<dyn Storage>],
+        control: &Arc<JobControl>,
+    ) -> Result<Box<dyn Bulk>> {
+        let storage = own_file(files)?.clone();
+        let new = RawBulk {
+            size: self.size,
+            preallocation: self.preallocation,
+            fixed: storage.limits().fixed_len,
+            storage,
+        };
+        if new.fixed {
+            return Ok(Box::new(new));
         }
-        return Ok(Box::new(new));
+        // The last sector comes at the end: until then the disk is shorter than it should be.
+        let early = new.size.saturating_sub(SECTOR);
+        if new.preallocation == Preallocation::Off {
+            let first = memory::zeroed(early.min(FIRST_BLOCK) as usize)?;
+            new.storage.write_at(&first, 0)?;
+            // Too large a disk is refused now rather than at the end. Direct writes that pass the end
+            // of a file come one after the other. Never back to 0: a truncate to 0 makes ext4 write
+            // the file out when it is closed.
+            let many = new.storage.limits().in_flight > 1;
+            let begun = if many { early } else { first.len() as u64 };
+            new.storage.set_len(new.size, Preallocation::Off)?;
+            new.storage.set_len(begun, Preallocation::Off)?;
+        } else {
+            grow(&*new.storage, early, new.preallocation, control)?;
+        }
+        Ok(Box::new(new))
     }
-    // The last sector comes at the end: until then the disk is shorter than it should be.
-    let early = new.size.saturating_sub(SECTOR);
-    if preallocation == Preallocation::Off {
-        let first = memory::zeroed(early.min(FIRST_BLOCK) as usize)?;
-        new.storage.write_at(&first, 0)?;
-        // Too large a disk is refused now rather than at the end. Direct writes that pass the end of
-        // a file come one after the other. Never back to 0: a truncate to 0 makes ext4 write
-        // the file out when it is closed.
-        let many = new.storage.limits().in_flight > 1;
-        let begun = if many { early } else { first.len() as u64 };
-        new.storage.set_len(new.size, Preallocation::Off)?;
-        new.storage.set_len(begun, Preallocation::Off)?;
-    } else {
-        grow(&*new.storage, early, preallocation, control)?;
-    }
-    Ok(Box::new(new))
 }
 
 /// A new raw disk that is being filled.

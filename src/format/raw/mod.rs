@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{
-    BackingRef, Below, Check, Compress, Features, FlushBy, Format, FormatDriver, FormatInfo,
-    IoGuard, LongIoGuard, OpenContext, Probe,
+    BackingRef, Below, Check, Compress, Features, FileRole, FlushBy, Format, FormatDriver,
+    FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext, Probe,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -31,8 +31,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::MEASURE),
     open,
     inspect: inspect::inspect,
-    plan: Some(create::plan),
-    create: Some(create::create),
+    create: Some(create::plan),
     measure: Some(create::measure),
     create_options: create::OPTIONS,
     summary: &[("size", None)],
@@ -211,6 +210,14 @@ impl Format for Raw {
 
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         main_slot(&self.storage, slot)
+    }
+
+    fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
+        visit(FormatFile::own(&self.storage));
+    }
+
+    fn closed_files(&self) -> Vec<(FileRole, String)> {
+        Vec::new()
     }
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {

@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    BackingRef, Below, Check, Compress, Format, FormatInfo, IoGuard, LongIoGuard, raw,
+    BackingRef, Below, Check, Compress, FileRole, Format, FormatFile, FormatInfo, IoGuard,
+    LongIoGuard, raw,
 };
 use crate::image::align::UnitLock;
 use crate::image::plan::{BackingPlan, DetectZeroes};
@@ -71,6 +72,7 @@ impl Fake {
     pub(super) fn image(self, backing: Option<Arc<Image>>) -> Image {
         Image {
             header_file: None,
+            closed_files: Vec::new(),
             node: None,
             location: Location::from_path("fake"),
             filename: "fake".into(),
@@ -169,6 +171,14 @@ impl Format for Fake {
 
     fn storage(&self, _slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         Ok(&self.storage)
+    }
+
+    fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
+        visit(FormatFile::own(&self.storage));
+    }
+
+    fn closed_files(&self) -> Vec<(FileRole, String)> {
+        Vec::new()
     }
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {

@@ -6,7 +6,13 @@ use crate::image::{ChainExtent, FileId, Image, file_id};
 /// The files of each layer of a chain.
 #[derive(Default)]
 pub(crate) struct Files {
-    layers: Vec<[Option<FileId>; 2]>,
+    layers: Vec<Layer>,
+}
+
+/// The files of one layer.
+struct Layer {
+    own: Option<FileId>,
+    slots: Vec<(StorageSlot, Option<FileId>)>,
 }
 
 /// A place whose bytes are the same for everyone who reads it.
@@ -20,17 +26,17 @@ pub(crate) enum Place {
 
 impl Files {
     pub(crate) fn of(image: &Image) -> Self {
-        let mut layers = Vec::new();
-        let mut layer = Some(image);
-        while let Some(current) = layer {
-            let data = current.format().storage(StorageSlot::DATA).ok();
-            layers.push([
-                file_id(&**current.storage()),
-                data.and_then(|storage| file_id(&**storage)),
-            ]);
-            layer = current.backing().map(AsRef::as_ref);
+        let of = |layer: &Image| Layer {
+            own: file_id(&**layer.storage()),
+            slots: layer
+                .slots()
+                .into_iter()
+                .map(|(slot, storage)| (slot, file_id(&**storage)))
+                .collect(),
+        };
+        Self {
+            layers: image.layers().map(of).collect(),
         }
-        Self { layers }
     }
 
     /// Where the run stands, if that can be told.
@@ -38,11 +44,11 @@ impl Files {
         let layer = self.layers.get(usize::try_from(found.depth).ok()?)?;
         match found.extent.kind {
             ExtentKind::Data { slot, host_offset } => {
-                let file = *layer.get(usize::from(slot.0))?;
-                Some(Place::Host(file?, host_offset))
+                let (_, file) = layer.slots.iter().find(|(known, _)| *known == slot)?;
+                Some(Place::Host((*file)?, host_offset))
             }
             ExtentKind::Encoded { .. } => Some(Place::Guest(
-                layer[0]?,
+                layer.own?,
                 found.layer.format().driver(),
                 guest_offset,
             )),

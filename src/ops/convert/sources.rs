@@ -6,12 +6,13 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
-use crate::image::{FileId, Image, ReadsAs};
+use crate::image::{Image, ReadsAs};
+use crate::ops::create::{KeptFiles, Reason};
 use crate::ops::failure;
 use crate::size::round_up_sector;
 use crate::storage::Storage;
 
-use super::request::Window;
+use super::request::{ConvertRequest, Window};
 use super::stream_source::{Fetched, StreamSource};
 
 /// The unit in which unreadable bytes are located and salvaged.
@@ -113,11 +114,6 @@ impl Sources {
         self.len
     }
 
-    /// The file that a stream reads.
-    pub fn stream_file(&self) -> Option<FileId> {
-        self.stream.as_ref()?.file_id()
-    }
-
     /// Whether the bytes come in order, and nothing is known of them before.
     pub fn is_stream(&self) -> bool {
         self.stream.is_some()
@@ -142,6 +138,22 @@ impl Sources {
     /// Leaves out what the target's backing file holds.
     pub fn set_backed(&mut self, backed: BackedBelow) {
         self.backed = Some(backed);
+    }
+
+    /// The files that are read, which the conversion must not change.
+    pub fn kept(&self, request: &ConvertRequest) -> KeptFiles {
+        let reason = match request.for_dd {
+            true => Reason::Input,
+            false => Reason::Source,
+        };
+        let mut kept = KeptFiles::default();
+        for part in &self.parts {
+            kept.add(reason, &part.image);
+        }
+        if let Some((id, name)) = self.stream.as_ref().and_then(StreamSource::file) {
+            kept.add_file(reason, id, name);
+        }
+        kept
     }
 
     /// The images, with every layer of their chains.

@@ -128,6 +128,11 @@ fn refuse_format(stream: &Stream, format: Option<&str>, snapshot: bool) -> Resul
 }
 
 impl StreamSource {
+    /// What tells the file from others, if it is one, and its name.
+    pub fn file(&self) -> Option<(FileId, &str)> {
+        Some((fd_id(self.stream.fd())?, self.stream.name()))
+    }
+
     fn start(
         stream: Stream,
         window: Window,
@@ -182,11 +187,6 @@ impl StreamSource {
             }),
             pieces: Mutex::default(),
         })
-    }
-
-    /// The file that it reads, if it is one.
-    pub fn file_id(&self) -> Option<FileId> {
-        fd_id(self.stream.fd())
     }
 
     /// The length of the output, if that is known already.

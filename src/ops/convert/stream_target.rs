@@ -2,11 +2,12 @@
 
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::format::raw;
+use crate::format::{FileRole, raw};
 use crate::image::fd_id;
 use crate::job::{Job, JobControl};
 use crate::location::Node;
 use crate::memory::IoBuf;
+use crate::ops::create::Written;
 use crate::storage::stream::{Direction, Stream, is_stream};
 use crate::storage::{Durability, LockRequest, Permissions};
 
@@ -43,8 +44,8 @@ fn is_raw(request: &ConvertRequest) -> bool {
 
 fn refuse_format(request: &ConvertRequest, shown: &str) -> Result<()> {
     let name = request.target_format.as_deref().unwrap_or("raw");
-    let driver = target::creatable(request, name)?;
-    target::check_features(request, driver, false)?;
+    let format = target::creatable(request, name)?;
+    target::check_features(request, format, false)?;
     if !is_raw(request) {
         return Err(Error::unsupported(format!(
             "'{shown}' is written in order, which the format '{name}' cannot be; write it to a file, or take the format 'raw'"
@@ -62,8 +63,11 @@ pub(super) fn fill(
     job: &mut Job,
 ) -> Result<u64> {
     if let Some(id) = fd_id(stream.fd()) {
-        let shown = stream.name();
-        target::refuse_source_as_target(request, &sources, &[id], shown)?;
+        sources.kept(request).check(&[Written {
+            id,
+            role: FileRole::Image,
+            name: stream.name().to_owned(),
+        }])?;
     }
     stream.lock(LockRequest {
         uses: Permissions::WRITE,

@@ -1,15 +1,15 @@
 //! Opening or creating the target, and the numbers that the conversion goes by.
 
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, Result, ResultExt};
 use crate::extent::StorageSlot;
-use crate::format::{BackingRef, Bulk, Features, Format, FormatDriver, raw, registry};
-use crate::image::{FileId, Image, OpenOptions, file_id};
+use crate::format::{BackingRef, Bulk, Features, FileRole, Format, raw};
+use crate::image::{Image, OpenOptions, file_id, location_ids};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
-use crate::ops::create;
+use crate::ops::create::{self, Reason, TargetFormat, Written};
 use crate::ops::forecast::{self, Forecast};
-use crate::options::{Options, Values};
-use crate::storage::{Durability, Preallocation, Storage};
+use crate::options::Values;
+use crate::storage::{Durability, Preallocation};
 
 use super::bitmaps::Chosen;
 use super::offload::Offload;
@@ -46,8 +46,10 @@ pub(super) fn fill_new(
     job: &mut Job,
 ) -> Result<u64> {
     let name = request.target_format.as_deref().unwrap_or("raw");
-    let driver = creatable(request, name)?;
-    let table = create::option_table(driver, &request.target)?;
+    let format = creatable(request, name)?;
+    let driver = format.driver;
+    let location = format.location(&request.target);
+    let table = create::option_table(driver, &location)?;
     let values = Values::check(&request.target_options, &table)?;
     let preallocated = values.str("preallocation").is_some_and(|p| p != "off");
     let encrypted =
@@ -57,7 +59,7 @@ pub(super) fn fill_new(
             "Compression and encryption not supported at the same time",
         ));
     }
-    check_features(request, driver, preallocated)?;
+    check_features(request, format, preallocated)?;
     if let Some(bitmaps) = bitmaps {
         bitmaps.check_new(driver, &values, sources.known_len().unwrap_or(0))?;
     }
@@ -79,15 +81,6 @@ pub(super) fn fill_new(
                 .context(while_converting()),
         );
     }
-    let emptied = create::emptied_files(&request.target, &request.target_options);
-    let shown = request.target.display();
-    refuse_source_as_target(request, &sources, &emptied, &shown).map_err(|error| {
-        if request.for_dd {
-            error
-        } else {
-            error.context(while_converting())
-        }
-    })?;
     let len = sources.known_len();
     if len.is_none() && (driver.name != raw::DRIVER.name || preallocated) {
         return Err(unknown_length(request, name));
@@ -95,7 +88,7 @@ pub(super) fn fill_new(
     // Progress is that of the copy alone.
     let control = Job::heeding(job.control()).control().clone();
     let create = create::TargetRequest {
-        location: &request.target,
+        location: &location,
         driver,
         size: len.unwrap_or(0),
         values: &values,
@@ -106,18 +99,29 @@ pub(super) fn fill_new(
         storages: request.storages.as_deref(),
         control: &control,
     };
-    create.plan().context(while_converting)?;
+    let planned = create.plan().context(while_converting)?;
+    let mut kept = sources.kept(request);
+    kept.check(&planned.written()).map_err(|error| {
+        if request.for_dd {
+            error
+        } else {
+            error.context(while_converting())
+        }
+    })?;
     let mut backing_end = 0;
     if let Some(backing) = &backing {
         let below = open_backing(request, backing, job)?;
-        create::refuse_own_chain(&emptied, &below).context(while_converting)?;
+        kept.add(Reason::Backing, &below);
         backing_end = below.len();
         sources.set_backed(BackedBelow {
             depth: replaced_depth(&sources, &below),
             end: backing_end,
         });
     }
-    let target = create::target(&create).context(while_converting)?;
+    let target = planned.create(&kept).context(while_converting)?;
+    for warning in target.warnings() {
+        job.warn(warning.clone());
+    }
     if len.is_none() {
         return fill_growing(request, &sources, target, tally, job);
     }
@@ -213,20 +217,12 @@ fn fill_growing(
 }
 
 /// The driver of that name, if it can create.
-pub(super) fn creatable(request: &ConvertRequest, name: &str) -> Result<&'static FormatDriver> {
-    let driver = registry::by_name(name).ok_or_else(|| {
-        Error::invalid(if request.for_dd {
-            "Unknown file format".to_owned()
-        } else {
-            format!("Unknown file format '{name}'")
-        })
-    })?;
-    if driver.create.is_none() {
-        return Err(Error::unsupported(format!(
-            "Format driver '{name}' does not support image creation"
-        )));
+pub(super) fn creatable(request: &ConvertRequest, name: &str) -> Result<TargetFormat> {
+    // `dd` does not say which.
+    if request.for_dd && TargetFormat::find(name).is_none() {
+        return Err(Error::invalid("Unknown file format"));
     }
-    Ok(driver)
+    TargetFormat::creatable(name)
 }
 
 /// Converts into an image that exists; returns its virtual size.
@@ -237,15 +233,14 @@ pub(super) fn fill_existing(
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {
-    let written = create::emptied_files(&request.target, &Options::new());
     let shown = request.target.display();
-    refuse_source_as_target(request, &sources, &written, &shown).map_err(|error| {
-        if request.for_dd {
-            error
-        } else {
-            error.context(format!("Could not open '{}'", request.target.display()))
-        }
-    })?;
+    let could_not_open = |error: Error| match request.for_dd {
+        true => error,
+        false => error.context(format!("Could not open '{shown}'")),
+    };
+    let kept = sources.kept(request);
+    kept.check(&written_at(&request.target))
+        .map_err(could_not_open)?;
     let options = OpenOptions {
         format: request.target_format.clone(),
         writable: true,
@@ -257,6 +252,8 @@ pub(super) fn fill_existing(
         ..OpenOptions::default()
     };
     let image = Image::open(&request.target, &options)?;
+    // Its data file too, which only the open has found.
+    kept.check(&written_by(&image)).map_err(could_not_open)?;
     for warning in image.warnings() {
         job.warn(warning.clone());
     }
@@ -333,9 +330,10 @@ pub(super) fn fill_existing(
 
 pub(super) fn check_features(
     request: &ConvertRequest,
-    driver: &FormatDriver,
+    format: TargetFormat,
     preallocated: bool,
 ) -> Result<()> {
+    let driver = format.driver;
     if !driver.features.contains(Features::BACKING) {
         let refused = match (request.backing_name(), request.backing_format()) {
             (Some(_), _) => Some("Backing file"),
@@ -345,7 +343,7 @@ pub(super) fn check_features(
         if let Some(what) = refused {
             return Err(Error::unsupported(format!(
                 "{what} not supported for file format '{}'",
-                driver.name
+                format.name()
             )));
         }
     }
@@ -519,11 +517,8 @@ fn detect_offload(
         Ok(storage) => storage,
         Err(_) => bulk.storage(StorageSlot::MAIN)?,
     };
-    let storages = sources.layers().flat_map(|image| {
-        [StorageSlot::MAIN, StorageSlot::DATA]
-            .into_iter()
-            .filter_map(|slot| image.format().storage(slot).ok())
-    });
+    let slots = sources.layers().flat_map(Image::slots);
+    let storages = slots.map(|(_, storage)| storage);
     Offload::detect(storages, target, request.copy_range)
 }
 
@@ -557,34 +552,26 @@ fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
         .map_or(1, |(_, depth)| depth)
 }
 
-/// Creating the target would empty a file that is being read: locks say so too, unless they are off.
-pub(super) fn refuse_source_as_target(
-    request: &ConvertRequest,
-    sources: &Sources,
-    written: &[FileId],
-    shown: &str,
-) -> Result<()> {
-    let is_target = |storage: &std::sync::Arc<dyn Storage>| {
-        file_id(&**storage).is_some_and(|id| written.contains(&id))
-    };
-    let clash = sources.layers().any(|layer| {
-        is_target(layer.storage())
-            || [StorageSlot::MAIN, StorageSlot::DATA]
-                .into_iter()
-                .any(|slot| layer.format().storage(slot).is_ok_and(is_target))
-    }) || sources
-        .stream_file()
-        .is_some_and(|id| written.contains(&id));
-    if clash && request.for_dd {
-        return Err(Error::invalid(format!(
-            "'{shown}' is also read as the input: copying it onto itself would destroy it"
-        )));
-    }
-    if clash {
-        return Err(
-            Error::new(ErrorKind::Locked, "Failed to get \"write\" lock")
-                .with_hint(format!("Is another process using the image [{shown}]?")),
-        );
-    }
-    Ok(())
+/// The files of a target that exists, as far as its name tells.
+pub(super) fn written_at(target: &Location) -> Vec<Written> {
+    let ids = location_ids(target).into_iter();
+    ids.map(|id| Written {
+        id,
+        role: FileRole::Image,
+        name: target.display().into_owned(),
+    })
+    .collect()
+}
+
+/// The files that writing to an open image changes.
+fn written_by(image: &Image) -> Vec<Written> {
+    let mut written = Vec::new();
+    image.visit_files(&mut |file| {
+        written.extend(file_id(&**file.storage).map(|id| Written {
+            id,
+            role: file.role,
+            name: file.storage.name().to_owned(),
+        }));
+    });
+    written
 }

@@ -1,21 +1,21 @@
 //! The backing file of a new image: it must be there, and its format must be named.
 
 use std::ffi::OsStr;
-use std::path::Path;
 
 use super::CreateRequest;
+use super::overlap::{KeptFiles, Reason};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{FileId, Image, OpenOptions, file_id, path_id};
+use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
-use crate::options::Options;
 
-/// Opens the backing file and looks at its chain; returns its virtual size. Nothing is locked and
-/// no data file is opened.
+/// Opens the backing file and looks at its chain; returns its virtual size, and adds the files of the
+/// chain to those that are to be kept. Nothing is locked and no data file is opened.
 pub(super) fn open(
     request: &CreateRequest,
     file: &str,
     format: Option<&str>,
+    kept: &mut KeptFiles,
     job: &mut Job,
 ) -> Result<u64> {
     let full = resolve_name(request.location.text(), OsStr::new(file));
@@ -40,47 +40,20 @@ pub(super) fn open(
         return Err(without_format().with_hint(format!("Detected format of {found}.")));
     }
     let size = image.len();
-    let emptied = emptied_files(&request.location, &request.options);
-    refuse_own_chain(&emptied, &image)?;
-    check_chain(image, &emptied, &options)?;
+    check_chain(image, kept, &options)?;
     Ok(size)
-}
-
-/// Refuses to empty an image that the new one is to stand on, whatever name either goes by: its
-/// data would be lost and the chain would be a circle.
-pub(crate) fn refuse_own_chain(emptied: &[FileId], image: &Image) -> Result<()> {
-    let mut layers =
-        std::iter::successors(Some(image), |image| image.backing().map(|next| &**next));
-    if layers.any(|image| file_id(&**image.storage()).is_some_and(|id| emptied.contains(&id))) {
-        return Err(Error::invalid(
-            "Error: Trying to create an image over a file of its own backing chain",
-        ));
-    }
-    Ok(())
-}
-
-/// The files that a creation empties, where they exist already: the target and its data file.
-pub(crate) fn emptied_files(target: &Location, options: &Options) -> Vec<FileId> {
-    let paths = [
-        target.path(),
-        options.get("data_file").map(OsStr::new).map(Path::new),
-    ];
-    let there = paths.into_iter().flatten();
-    there.filter_map(path_id).collect()
 }
 
 const NOT_OPEN: &str = "Could not open backing image.";
 
 /// Opens every further image of the chain for its metadata: one that is gone makes the new image
 /// useless.
-fn check_chain(image: Image, emptied: &[FileId], options: &OpenOptions) -> Result<()> {
+fn check_chain(image: Image, kept: &mut KeptFiles, options: &OpenOptions) -> Result<()> {
     let mut image = image;
     for _ in 0..options.policy.chain_limit() {
-        match image.open_backing_metadata(options) {
-            Ok(Some(next)) => {
-                refuse_own_chain(emptied, &next)?;
-                image = next;
-            }
+        kept.add(Reason::Backing, &image);
+        match image.open_below_metadata(options) {
+            Ok(Some(next)) => image = next,
             Ok(None) => return Ok(()),
             // What may not be opened need not be there.
             Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),

@@ -1,18 +1,21 @@
 //! `create`: a new image.
 
 mod backing;
+mod format;
+mod overlap;
 mod summary;
 mod target;
 
-pub(crate) use backing::{emptied_files, refuse_own_chain, unnamed};
-pub use target::{Target, TargetRequest, option_table, target};
+pub(crate) use backing::unnamed;
+pub use format::TargetFormat;
+pub(crate) use overlap::{KeptFiles, Reason, Written};
+pub use target::{Planned, Target, TargetRequest, option_table, target};
 
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::format::registry as formats;
 use crate::format::{BackingRef, FormatDriver};
-use crate::job::Job;
+use crate::job::{Job, JobControl};
 use crate::location::Location;
 use crate::options::{Options, Values};
 use crate::policy::OpenPolicy;
@@ -54,6 +57,8 @@ pub struct CreatePlan {
     size: u64,
     /// What the image is to record; a format without a name is refused by [`CreatePlan::run`].
     backing: (Option<String>, Option<String>),
+    /// The files of the backing chain.
+    kept: KeptFiles,
     summary: String,
 }
 
@@ -69,10 +74,10 @@ impl CreatePlan {
         Self::checked(request, job).context(|| name)
     }
 
-    fn checked(request: CreateRequest, job: &mut Job) -> Result<Self> {
-        let format = &request.format;
-        let driver = formats::by_name(format)
-            .ok_or_else(|| Error::invalid(format!("Unknown file format '{format}'")))?;
+    fn checked(mut request: CreateRequest, job: &mut Job) -> Result<Self> {
+        let format = TargetFormat::creatable(&request.format)?;
+        let driver = format.driver;
+        request.location = format.location(&request.location);
         let table = option_table(driver, &request.location)?;
         let values = Values::check(&request.options, &table)?;
         let asked = match (request.size, values.num("size")) {
@@ -94,9 +99,11 @@ impl CreatePlan {
                 ));
             }
         }
+        let mut kept = KeptFiles::default();
         let below = match &backing.0 {
             Some(file) if !request.backing_unsafe => {
-                Some(backing::open(&request, file, backing.1.as_deref(), job)?)
+                let format = backing.1.as_deref();
+                Some(backing::open(&request, file, format, &mut kept, job)?)
             }
             Some(_) if backing.1.is_none() => return Err(backing::without_format()),
             _ => None,
@@ -109,14 +116,22 @@ impl CreatePlan {
             .ok_or_else(|| Error::invalid("Image creation needs a size parameter"))?;
         let shown = (backing.0.as_deref(), backing.1.as_deref());
         let summary = summary::summary(&request, driver, &values, size, shown);
-        Ok(Self {
+        let new = Self {
             driver,
             values,
             size,
             backing,
+            kept,
             summary,
             request,
-        })
+        };
+        // What else is wrong is said by `run`.
+        if let Ok(backing) = new.backing_ref()
+            && let Ok(planned) = new.target_request(backing.as_ref(), job.control()).plan()
+        {
+            new.kept.check(&planned.written())?;
+        }
+        Ok(new)
     }
 
     /// The line `Formatting '…', fmt=… key=value…`, without newline.
@@ -153,31 +168,48 @@ impl CreatePlan {
     }
 
     fn create(&self, job: &mut Job) -> Result<()> {
-        let backing = match &self.backing {
-            (Some(name), format) => Some(BackingRef {
+        let backing = self.backing_ref()?;
+        job.tick()?;
+        let planned = self
+            .target_request(backing.as_ref(), job.control())
+            .plan()?;
+        let target = planned.create(&self.kept)?;
+        for warning in target.warnings() {
+            job.warn(warning.clone());
+        }
+        job.tick()?;
+        // The files are kept only where this succeeds as a whole.
+        target.finish_with(Durability::Synced, || job.finish())
+    }
+
+    fn backing_ref(&self) -> Result<Option<BackingRef>> {
+        match &self.backing {
+            (Some(name), format) => Ok(Some(BackingRef {
                 name: name.clone(),
                 format: format.clone(),
-            }),
-            (None, Some(format)) => return Err(target::format_without_file(format)),
-            (None, None) => None,
-        };
-        job.tick()?;
-        let target = target(&TargetRequest {
+            })),
+            (None, Some(format)) => Err(target::format_without_file(format)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn target_request<'a>(
+        &'a self,
+        backing: Option<&'a BackingRef>,
+        control: &'a Arc<JobControl>,
+    ) -> TargetRequest<'a> {
+        TargetRequest {
             location: &self.request.location,
             driver: self.driver,
             size: self.size,
             values: &self.values,
-            backing: backing.as_ref(),
+            backing,
             cache: CacheMode::Writeback,
             secrets: &self.request.secrets,
             policy: &self.request.policy,
             storages: self.request.storages.as_deref(),
-            control: job.control(),
-        })?;
-        // The last chance to cancel: from here on the image is made valid.
-        job.tick()?;
-        target.finish(Durability::Synced)?;
-        job.finish()
+            control,
+        }
     }
 }
 
@@ -200,7 +232,7 @@ fn named_backing(
         if value.is_some() && !target::takes(driver, key) {
             return Err(Error::unsupported(format!(
                 "{what} not supported for file format '{}'",
-                driver.name
+                request.format
             )));
         }
     }

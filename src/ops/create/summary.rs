@@ -19,7 +19,7 @@ pub(super) fn summary(
     let mut line = format!(
         "Formatting '{}', fmt={}",
         request.location.display(),
-        driver.name
+        request.format
     );
     let of_protocol = PROTOCOL_KEYS
         .iter()

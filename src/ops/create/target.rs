@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
-use crate::format::registry as formats;
+use crate::format::driver::own_file;
+use crate::format::names;
 use crate::format::{
-    BackingRef, Bulk, CreateContext, CreateParams, Format, FormatDriver, OpenContext, Opener,
+    BackingRef, Bulk, CreateParams, FileRole, Format, FormatDriver, NewImage, OpenContext, Opener,
+    PlannedFile,
 };
-use crate::image::lock_for_writing;
+use crate::image::{file_id, location_ids, lock_for_creation, lock_for_writing};
 use crate::job::JobControl;
 use crate::location::Location;
 use crate::options::{OptionSpec, Options, Values};
@@ -19,9 +19,11 @@ use crate::secret::Secrets;
 use crate::size::round_up_sector;
 use crate::storage::registry as protocols;
 use crate::storage::{
-    CacheMode, Created, Durability, NamedStorages, Preallocation, Storage, StorageCreate,
-    StorageDriver, StorageOpen,
+    CacheMode, Creation, Durability, NamedStorages, Storage, StorageCreate, StorageDriver,
+    StorageOpen,
 };
+
+use super::overlap::{KeptFiles, Written};
 
 /// The options that `create` takes for this format at this location: those of the format and
 /// those of the protocol, sorted by name.
@@ -46,7 +48,7 @@ pub(super) fn creating_protocol(
     driver: &FormatDriver,
     location: &Location,
 ) -> Result<&'static StorageDriver> {
-    let protocol = protocols::driver_for_create(location.node())?;
+    let protocol = protocols::driver_for_create(location)?;
     if driver.create.is_none() {
         return Err(cannot_create(driver.name));
     }
@@ -93,17 +95,23 @@ impl<'a> TargetRequest<'a> {
     ///
     /// # Errors
     /// Of the format; the message does not name the target.
-    pub fn plan(&self) -> Result<()> {
+    pub fn plan(&self) -> Result<Planned<'a>> {
+        creating_protocol(self.driver, self.location)?;
         self.policy.check_format(self.driver.name)?;
         if let Some(backing) = self.backing {
             self.check_backing(backing)?;
         }
-        let params = self.params()?;
-        if let Some(plan) = self.driver.plan {
-            plan(&params)?;
-        }
+        let plan = self
+            .driver
+            .create
+            .ok_or_else(|| cannot_create(self.driver.name))?;
+        let image = plan(&self.params()?)?;
         // After the format's own limit, of which users know the words.
-        self.policy.check_virtual_size(self.size)
+        self.policy.check_virtual_size(self.size)?;
+        Ok(Planned {
+            request: *self,
+            image,
+        })
     }
 
     fn check_backing(&self, backing: &BackingRef) -> Result<()> {
@@ -114,9 +122,7 @@ impl<'a> TargetRequest<'a> {
             )));
         }
         match &backing.format {
-            Some(format) if formats::by_name(format).is_none() => {
-                Err(unknown_backing_format(format))
-            }
+            Some(format) if !names::is_known(format) => Err(unknown_backing_format(format)),
             _ => Ok(()),
         }
     }
@@ -142,9 +148,9 @@ impl<'a> TargetRequest<'a> {
 
 /// The error of a backing format that belongs to no backing file.
 pub(super) fn format_without_file(format: &str) -> Error {
-    match formats::by_name(format) {
-        Some(_) => Error::invalid("Backing format cannot be used without backing file"),
-        None => unknown_backing_format(format),
+    match names::is_known(format) {
+        true => Error::invalid("Backing format cannot be used without backing file"),
+        false => unknown_backing_format(format),
     }
 }
 
@@ -159,14 +165,22 @@ pub(super) fn takes(driver: &FormatDriver, option: &str) -> bool {
     driver.create_options.iter().any(|spec| spec.name == option)
 }
 
+/// A new image whose options are checked; no file has been touched.
+#[derive(Debug)]
+pub struct Planned<'a> {
+    request: TargetRequest<'a>,
+    image: Box<dyn NewImage>,
+}
+
 /// A new image that is being filled. Dropped before [`Target::finish`] it removes the files that
 /// it created; a file that was there before stays, empty.
 #[derive(Debug)]
 pub struct Target {
     // Before the files, so that nothing writes to them when they go.
     bulk: Box<dyn Bulk>,
-    files: Vec<NewFile>,
+    files: Vec<Creation>,
     storage: Arc<dyn Storage>,
+    warnings: Vec<String>,
 }
 
 /// Creates (or empties) the target file and starts the image.
@@ -174,51 +188,148 @@ pub struct Target {
 /// # Errors
 /// Of the checks and the creation; the message does not name the target in front, callers add it.
 pub fn target(request: &TargetRequest<'_>) -> Result<Target> {
-    let protocol = creating_protocol(request.driver, request.location)?;
-    request.plan()?;
-    let create = request
-        .driver
-        .create
-        .ok_or_else(|| cannot_create(protocol.name))?;
-    let opener = TargetOpener {
-        how: StorageCreate {
-            cache: request.cache,
-            ..StorageCreate::default()
-        },
-        values: request.values,
-        policy: request.policy,
-        storages: request.storages,
-        files: Mutex::default(),
-    };
-    // As for an open image: of what a process has open as a raw disk, only metadata is in the way.
-    let deny_writers = !matches!(request.driver.name, "raw" | "luks");
-    let storage = opener.create(request.location, deny_writers)?;
-    if request.driver.name != "raw" && storage.limits().fixed_len && storage.len()? == 0 {
-        // What is written to such a device cannot be read again.
-        return Err(Error::new(
-            ErrorKind::NotAnImage,
-            format!("Image is not in {} format", request.driver.name),
-        ));
+    request.plan()?.create(&KeptFiles::default())
+}
+
+impl Planned<'_> {
+    /// The files that the creation will write, of those that exist by now.
+    pub(crate) fn written(&self) -> Vec<Written> {
+        let files = self.image.files().into_iter();
+        files
+            .flat_map(|file| {
+                let location = self.location(&file);
+                let name = location.display().into_owned();
+                let ids = location_ids(&location).into_iter();
+                ids.map(move |id| Written {
+                    id,
+                    role: file.role,
+                    name: name.clone(),
+                })
+            })
+            .collect()
     }
-    let bulk = create(CreateContext {
-        storage: storage.clone(),
-        params: request.params()?,
-        secrets: request.secrets,
-        opener: &opener,
-        control: request.control,
-    })?;
-    lock_for_writing(&*storage, deny_writers)?;
-    Ok(Target {
-        bulk,
-        files: opener.files.into_inner(),
-        storage,
-    })
+
+    /// Opens the files, makes sure of everything that could be in the way, `kept` included, and only
+    /// then empties them and starts the image.
+    ///
+    /// # Errors
+    /// As [`target`]. Files are as they were, but for an error of I/O after the first change.
+    pub(crate) fn create(mut self, kept: &KeptFiles) -> Result<Target> {
+        let planned = self.image.files();
+        let mut files = Vec::with_capacity(planned.len());
+        for file in &planned {
+            files.push(self.claim(file)?);
+        }
+        self.check(&planned, &files, kept)?;
+        self.image
+            .prepare(self.request.secrets, self.request.control)?;
+        // The first change.
+        let mut warnings = Vec::new();
+        for file in &mut files {
+            warnings.extend(file.empty()?);
+        }
+        let storages: Vec<_> = files.iter().map(|file| file.storage().clone()).collect();
+        let storage = own_file(&storages)?.clone();
+        let bulk = self.image.start(&storages, self.request.control)?;
+        lock_for_writing(&*storage, is_plain(self.request.driver))?;
+        Ok(Target {
+            bulk,
+            files,
+            storage,
+            warnings,
+        })
+    }
+
+    /// A name of the creator's own is a path, whatever it looks like, relative to the current directory.
+    fn location(&self, file: &PlannedFile) -> Location {
+        match &file.name {
+            None => self.request.location.clone(),
+            Some(name) => Location::from_path(name),
+        }
+    }
+
+    fn claim(&self, file: &PlannedFile) -> Result<Creation> {
+        let location = self.location(file);
+        let how = StorageCreate {
+            cache: self.request.cache,
+            ..StorageCreate::default()
+        };
+        let open = StorageOpen {
+            writable: true,
+            cache: how.cache,
+            ..StorageOpen::default()
+        };
+        let given = self.request.storages.zip(location.path());
+        match given.and_then(|(all, path)| all.find(path, &open)) {
+            Some(storage) => Ok(Creation::given(storage?)),
+            None => protocols::claim(&location, self.request.values, &how),
+        }
+    }
+
+    fn check(&self, planned: &[PlannedFile], files: &[Creation], kept: &KeptFiles) -> Result<()> {
+        let both = || planned.iter().zip(files);
+        let written: Vec<Written> = both()
+            .filter_map(|(plan, file)| {
+                Some(Written {
+                    id: file_id(&**file.storage())?,
+                    role: plan.role,
+                    name: self.location(plan).display().into_owned(),
+                })
+            })
+            .collect();
+        kept.check(&written)?;
+        let plain = is_plain(self.request.driver);
+        for (plan, file) in both() {
+            let storage = file.storage();
+            if plan.role == FileRole::Image
+                && self.request.driver.name != "raw"
+                && storage.limits().fixed_len
+                && storage.is_empty()?
+            {
+                // What is written to such a device cannot be read again.
+                return Err(Error::new(
+                    ErrorKind::NotAnImage,
+                    format!("Image is not in {} format", self.request.driver.name),
+                ));
+            }
+            file.check_room(plan.len)
+                .map_err(|error| self.no_room(plan, storage.name(), error))?;
+        }
+        for (plan, file) in both() {
+            lock_for_creation(&**file.storage(), plan.role, plain)?;
+        }
+        Ok(())
+    }
+
+    fn no_room(&self, plan: &PlannedFile, name: &str, error: Error) -> Error {
+        let driver = self.request.driver;
+        let len = plan.len;
+        match error.kind() {
+            ErrorKind::NoSpace if plan.role != FileRole::Image => {
+                error.context("Could not resize image")
+            }
+            ErrorKind::NoSpace if !is_plain(driver) => Error::os(libc::ENOSPC).context(format!(
+                "The image takes at least {len} bytes, for which '{name}' is too small"
+            )),
+            _ => error,
+        }
+    }
+}
+
+/// Whether the file is the disk itself, with no metadata that others would have to agree on.
+fn is_plain(driver: &FormatDriver) -> bool {
+    matches!(driver.name, "raw" | "luks")
 }
 
 impl Target {
     /// The writer.
     pub fn bulk(&self) -> &dyn Bulk {
         &*self.bulk
+    }
+
+    /// What was asked for and could not be had, though the image is good without.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The image file.
@@ -231,16 +342,28 @@ impl Target {
     /// # Errors
     /// Of I/O; the files are removed then.
     pub fn finish(self, durability: Durability) -> Result<()> {
+        self.finish_with(durability, || Ok(()))
+    }
+
+    /// As [`Target::finish`]; the files are only kept where `last` succeeds too.
+    ///
+    /// # Errors
+    /// Of I/O or of `last`; the files are removed then.
+    pub(crate) fn finish_with(
+        self,
+        durability: Durability,
+        last: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         self.bulk.finish(durability)?;
+        last()?;
         self.keep();
         Ok(())
     }
 
     /// Keeps the files as they are: for who has written everything without the writer.
-    pub(in crate::ops) fn keep(mut self) {
-        for file in &mut self.files {
-            file.keep();
-        }
+    pub(in crate::ops) fn keep(self) {
+        drop(self.bulk);
+        self.files.into_iter().for_each(Creation::keep);
     }
 }
 
@@ -251,7 +374,7 @@ impl Target {
     /// Of I/O or of opening the image again, with `context` in front; of `change`. The files are
     /// removed then.
     pub fn finish_and(
-        mut self,
+        self,
         request: &TargetRequest<'_>,
         durability: Durability,
         context: impl Fn() -> String,
@@ -288,9 +411,7 @@ impl Target {
         .context(&context)?;
         change(&*image)?;
         image.close().context(&context)?;
-        for file in &mut self.files {
-            file.keep();
-        }
+        self.keep();
         Ok(())
     }
 }
@@ -319,95 +440,6 @@ impl Opener for Reopener<'_> {
 
     fn open_given(&self, _child: &str, _writable: bool) -> Result<Option<Arc<dyn Storage>>> {
         Ok(None)
-    }
-
-    fn create_named(&self, _role: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
-        Err(Error::new(
-            ErrorKind::Internal,
-            format!("An image does not create '{name}'"),
-        ))
-    }
-
-    fn policy(&self) -> &OpenPolicy {
-        self.policy
-    }
-}
-
-/// A file that a creation made or emptied; taken back when dropped, unless it is kept.
-#[derive(Debug)]
-struct NewFile(Option<Created>);
-
-impl NewFile {
-    fn keep(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        let Some(created) = self.0.take() else {
-            return;
-        };
-        // The error that ends the creation is the one to report; a second one adds nothing.
-        let _ = if created.newly_created {
-            created.undo().remove()
-        } else {
-            created.storage.set_len(0, Preallocation::Off)
-        };
-    }
-}
-
-/// Creates the files of a new image and remembers them.
-struct TargetOpener<'a> {
-    how: StorageCreate,
-    values: &'a Values,
-    policy: &'a OpenPolicy,
-    storages: Option<&'a dyn NamedStorages>,
-    files: Mutex<Vec<NewFile>>,
-}
-
-impl TargetOpener<'_> {
-    fn create(&self, location: &Location, deny_writers: bool) -> Result<Arc<dyn Storage>> {
-        let how = StorageCreate {
-            deny_writers,
-            ..self.how
-        };
-        let open = StorageOpen {
-            writable: true,
-            cache: how.cache,
-            ..StorageOpen::default()
-        };
-        let given = self.storages.zip(location.path());
-        let created = match given.and_then(|(all, path)| all.find(path, &open)) {
-            Some(storage) => Created::emptied(storage?)?,
-            None => protocols::create(location.node(), self.values, &how)?,
-        };
-        let storage = created.storage.clone();
-        self.files.lock().push(NewFile(Some(created)));
-        Ok(storage)
-    }
-}
-
-impl Opener for TargetOpener<'_> {
-    fn open_named(
-        &self,
-        _role: ImplicitRole,
-        name: &str,
-        _writable: bool,
-    ) -> Result<Arc<dyn Storage>> {
-        Err(Error::new(
-            ErrorKind::Internal,
-            format!("A new image does not open '{name}'"),
-        ))
-    }
-
-    /// The name is the creator's own, so it is taken as typed: relative to the current directory.
-    fn open_given(&self, _child: &str, _writable: bool) -> Result<Option<Arc<dyn Storage>>> {
-        Ok(None)
-    }
-
-    fn create_named(&self, _role: ImplicitRole, name: &str) -> Result<Arc<dyn Storage>> {
-        self.create(&Location::from_path(name), false)
     }
 
     fn policy(&self) -> &OpenPolicy {

@@ -2,7 +2,7 @@
 
 use crate::format::inspect::signatures::Signature;
 use crate::format::inspect::{Finding, Guard, Inspection, Reference, ReferenceRole, Verdict};
-use crate::format::{FormatDriver, registry};
+use crate::format::{FormatDriver, names};
 use crate::policy::OpenPolicy;
 
 /// What the verdicts rest on.
@@ -169,7 +169,7 @@ fn backing_format(judged: &Judged<'_>) -> Ruling {
     };
     match &backing.format {
         None => fail("the backing file's format is not recorded: it would be guessed"),
-        Some(name) if registry::by_name(name).is_some() => {
+        Some(name) if names::is_built(name) => {
             doubt(judged).unwrap_or_else(|| pass(format!("recorded as {name}")))
         }
         Some(name) => fail(format!(

@@ -2,15 +2,17 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::open::{FileOpen, not_regular, open_raw, wrap};
+use super::open::{self, FileOpen, open_raw, wrap};
 use super::{FileStorage, Kind, Locking};
-use crate::error::{Error, Result};
-use crate::storage::traits::{CacheMode, LockRequest, Permissions, Storage};
-use crate::sys::attr;
+use crate::error::{Error, Result, ResultExt};
+use crate::storage::creation::{NewStorage, cannot_grow};
+use crate::storage::traits::{CacheMode, Storage};
+use crate::sys::{attr, seek};
 
 /// The hint set on new files: fragments of this size are long enough.
 const DEFAULT_EXTENT_SIZE: u64 = 1 << 20;
@@ -22,12 +24,22 @@ pub struct FileCreate {
     pub cache: CacheMode,
     /// Whether locks are taken.
     pub locking: Locking,
-    /// Fail, changing nothing, where another process has the file open for writing.
-    pub deny_writers: bool,
     /// Turn copy-on-write off (btrfs).
     pub nocow: bool,
     /// Allocation unit to ask the file system for, in bytes; 0 asks for none.
     pub extent_size_hint: u64,
+}
+
+impl FileCreate {
+    fn open(&self, driver: Option<&'static str>) -> FileOpen {
+        FileOpen {
+            writable: true,
+            cache: self.cache,
+            locking: self.locking,
+            driver,
+            named_by_image: false,
+        }
+    }
 }
 
 impl Default for FileCreate {
@@ -35,57 +47,122 @@ impl Default for FileCreate {
         Self {
             cache: CacheMode::default(),
             locking: Locking::default(),
-            deny_writers: false,
             nocow: false,
             extent_size_hint: DEFAULT_EXTENT_SIZE,
         }
     }
 }
 
-/// A file made or emptied by [`create`].
+/// A file that is to be filled: open, made if there was none, else unchanged so far.
 #[derive(Debug)]
 pub struct NewFile {
-    /// The open storage. It holds the locks of a creator.
-    pub file: FileStorage,
-    /// It did not exist before.
-    pub new: bool,
-    /// What was asked for and could not be had, though the file is good without.
-    pub warning: Option<String>,
+    file: Arc<FileStorage>,
+    storage: Arc<dyn Storage>,
+    /// Where it was made; None where it was there before.
+    made: Option<PathBuf>,
+    options: FileCreate,
 }
 
-/// Creates an empty file at `path`, or empties the one that is there once its locks are had;
-/// a device is opened and its first sector zeroed.
+impl NewFile {
+    fn new(file: FileStorage, made: Option<PathBuf>, options: &FileCreate) -> Self {
+        let file = Arc::new(file);
+        Self {
+            storage: file.clone(),
+            file,
+            made,
+            options: *options,
+        }
+    }
+
+    /// Whether there was no such file before.
+    pub fn is_made(&self) -> bool {
+        self.made.is_some()
+    }
+}
+
+/// Opens the file at `path` to be filled, and makes it where there is none. What is there stays as
+/// it is until [`NewStorage::empty`]. No lock is taken.
 ///
 /// # Errors
-/// `Could not create 'X': …`, or [`crate::ErrorKind::Locked`]: nothing has changed then.
-pub fn create(path: &Path, options: &FileCreate) -> Result<NewFile> {
+/// `Could not create 'X': …`, and nothing is left behind.
+pub fn claim(path: &Path, options: &FileCreate) -> Result<NewFile> {
     let name = path.to_string_lossy().into_owned();
     if u32::try_from(options.extent_size_hint).is_err() {
         return Err(Error::invalid("Extent size hint is too large"));
     }
     let failed = |error: io::Error| Error::io(&error).context(format!("Could not create '{name}'"));
     let (fd, new) = open_or_create(path, options.cache).map_err(failed)?;
-    let how = FileOpen {
-        writable: true,
-        cache: options.cache,
-        locking: options.locking,
-        driver: None,
-        named_by_image: false,
+    if !new {
+        let file = wrap(fd, name, &options.open(Some("file")))?;
+        return Ok(NewFile::new(file, None, options));
+    }
+    // A second descriptor, for the first one goes with a failure.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let held = match fd.try_clone() {
+        Ok(held) => held,
+        Err(error) => {
+            let _ = remove_same(fd.as_fd(), &path);
+            return Err(failed(error));
+        }
     };
-    let file = wrap(fd, name.clone(), &how)?;
-    if file.kind == Kind::Regular && path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        return Err(not_regular(&name));
+    match wrap(fd, name, &options.open(Some("file"))) {
+        Ok(file) => Ok(NewFile::new(file, Some(path), options)),
+        Err(error) => {
+            let _ = remove_same(held.as_fd(), &path);
+            Err(error)
+        }
     }
-    let taken = empty(&file, options);
-    if taken.is_err() && new {
-        let _ = remove_same(&file, path);
+}
+
+/// Opens the device at `path` to be filled. It is as it was until [`NewStorage::empty`].
+///
+/// # Errors
+/// Where there is no device.
+pub fn claim_device(path: &Path, options: &FileCreate) -> Result<NewFile> {
+    let file = open::open(path, &options.open(Some("host_device"))).context(|| {
+        "Protocol driver 'host_device' does not support creating new images, so an existing image must be selected as the target; however, opening the given target as an existing image failed".to_owned()
+    })?;
+    Ok(NewFile::new(file, None, options))
+}
+
+impl NewStorage for NewFile {
+    fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
     }
-    let warning = taken?;
-    Ok(NewFile { file, new, warning })
+
+    fn check_room(&self, len: u64) -> Result<()> {
+        if self.file.kind != Kind::Regular {
+            return match self.file.len()? < len {
+                true => Err(cannot_grow()),
+                false => Ok(()),
+            };
+        }
+        let too_large = || Error::os(libc::EFBIG);
+        let fits = match seek::to(self.file.fd(), len) {
+            // The offset is past what the file system can hold.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(too_large()),
+            Err(error) => Err(Error::io(&error)),
+            Ok(()) => self.file.writable_end(0, len).map(drop),
+        };
+        fits.context(|| "Could not resize file".into())
+    }
+
+    fn empty(&self) -> Result<Option<String>> {
+        empty(&self.file, &self.options)
+    }
+
+    fn remove(&self) -> Result<bool> {
+        match &self.made {
+            None => Ok(false),
+            Some(path) => remove_same(self.file.fd(), path)
+                .map(|()| true)
+                .map_err(|error| Error::io(&error)),
+        }
+    }
 }
 
 /// Opens the file, or makes it where there is none. The flag tells which it was.
-fn open_or_create(path: &Path, cache: CacheMode) -> io::Result<(std::os::fd::OwnedFd, bool)> {
+fn open_or_create(path: &Path, cache: CacheMode) -> io::Result<(OwnedFd, bool)> {
     let mut how = OpenOptions::new();
     how.read(true).write(true).mode(0o644);
     // A file may appear or vanish in between; a link to nothing is neither there nor to be made.
@@ -106,14 +183,8 @@ fn open_or_create(path: &Path, cache: CacheMode) -> io::Result<(std::os::fd::Own
     Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
-/// Empties the file once its locks are had. Returns a warning.
+/// Empties the file. Returns a warning.
 fn empty(file: &FileStorage, options: &FileCreate) -> Result<Option<String>> {
-    let mut denies = Permissions::RESIZE;
-    denies.set(Permissions::WRITE, options.deny_writers);
-    file.lock(LockRequest {
-        uses: Permissions::WRITE | Permissions::RESIZE,
-        denies,
-    })?;
     if file.kind != Kind::Regular {
         return clear_first_sector(file).map(|()| None);
     }
@@ -146,16 +217,12 @@ fn clear_first_sector(file: &FileStorage) -> Result<()> {
     file.write_zero_bytes(0, len)
 }
 
-/// Removes the file at `path` if it still is the one that `file` has open.
-///
-/// # Errors
-/// The operating system's. A path that names another file by now is left alone.
-pub fn remove_same(file: &FileStorage, path: &Path) -> io::Result<()> {
+/// Removes the file at `path` if it still is the one that is open.
+fn remove_same(open: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let real: PathBuf = path.canonicalize()?;
     let there = real.symlink_metadata()?;
-    let open = attr::stat(file.fd.as_fd())?;
-    if there.is_file() && (there.dev(), there.ino()) == open.identity {
+    if there.is_file() && (there.dev(), there.ino()) == attr::stat(open)?.identity {
         std::fs::remove_file(real)?;
     }
     Ok(())

@@ -15,7 +15,7 @@ mod resize;
 mod tests;
 mod zero;
 
-pub use create::{FileCreate, NewFile, create, remove_same};
+pub use create::{FileCreate, NewFile, claim, claim_device};
 pub use open::{FileOpen, Locking, duplicate, open, open_fd};
 
 use std::io::{IoSlice, IoSliceMut};

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::storage::creation::{Creation, NewStorage};
 use crate::storage::traits::Permissions;
 
 const MODES: [CacheMode; 5] = [
@@ -29,7 +30,13 @@ fn new_file(path: &Path, cache: CacheMode) -> FileStorage {
         extent_size_hint: 0,
         ..FileCreate::default()
     };
-    create(path, &options).unwrap().file
+    made(path, &options)
+}
+
+/// A new or emptied file.
+fn made(path: &Path, options: &FileCreate) -> FileStorage {
+    claim(path, options).unwrap().empty().unwrap();
+    open(path, &writable(options.cache)).unwrap()
 }
 
 /// Bytes that differ from place to place.
@@ -297,8 +304,8 @@ fn locks_of_two_handles_conflict_as_between_processes() {
         second.lock(writer).unwrap_err().to_string(),
         "Failed to get \"write\" lock"
     );
-    let created = create(&path, &FileCreate::default()).unwrap_err();
-    assert_eq!(created.to_string(), "Failed to get \"write\" lock");
+    // A claim takes no lock and changes nothing.
+    claim(&path, &FileCreate::default()).unwrap();
     first.lock(LockRequest::default()).unwrap();
     second.lock(reader).unwrap();
     first.lock(reader).unwrap();
@@ -330,7 +337,7 @@ fn opening_names_the_reason() {
     let error = open(dir.path(), &writable(CacheMode::Writeback)).unwrap_err();
     assert_eq!(error.to_string(), wrong_type);
     assert_eq!(
-        create(dir.path(), &FileCreate::default())
+        claim(dir.path(), &FileCreate::default())
             .unwrap_err()
             .to_string(),
         format!("Could not create '{name}': Is a directory")
@@ -349,7 +356,7 @@ fn opening_names_the_reason() {
     );
     assert_eq!(text(&fifo), wrong_type);
     assert_eq!(
-        create(&fifo, &FileCreate::default())
+        claim(&fifo, &FileCreate::default())
             .unwrap_err()
             .to_string(),
         wrong_type
@@ -363,6 +370,10 @@ fn opening_names_the_reason() {
     assert_eq!((null.driver(), null.len().unwrap()), ("host_device", 0));
 }
 
+fn creation(path: &Path) -> Creation {
+    Creation::new(Box::new(claim(path, &FileCreate::default()).unwrap()))
+}
+
 #[test]
 fn creating_keeps_mode_and_links() {
     let dir = tempfile::tempdir().unwrap();
@@ -371,17 +382,66 @@ fn creating_keeps_mode_and_links() {
     std::fs::write(&real, b"old").unwrap();
     std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::symlink("real", &link).unwrap();
-    let NewFile { file, new, .. } = create(&link, &FileCreate::default()).unwrap();
-    assert!(!new && file.is_empty().unwrap());
+    let mut new = creation(&link);
+    assert_eq!(std::fs::read(&real).unwrap(), b"old");
+    new.empty().unwrap();
+    assert!(new.storage().is_empty().unwrap());
+    new.keep();
     assert_eq!(real.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     assert!(link.symlink_metadata().unwrap().is_symlink());
 
     let dangling = dir.path().join("dangling");
     std::os::unix::fs::symlink("made", &dangling).unwrap();
-    let NewFile { file, new, .. } = create(&dangling, &FileCreate::default()).unwrap();
-    assert!(new && dir.path().join("made").exists());
-    remove_same(&file, &dangling).unwrap();
+    let new = creation(&dangling);
+    assert!(dir.path().join("made").exists());
+    drop(new);
     assert!(!dir.path().join("made").exists());
+}
+
+#[test]
+fn what_an_operation_did_not_finish_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    std::fs::write(&old, b"old").unwrap();
+    let before = old.metadata().unwrap().modified().unwrap();
+    // Not begun: as it was.
+    drop(creation(&old));
+    assert_eq!(std::fs::read(&old).unwrap(), b"old");
+    assert_eq!(old.metadata().unwrap().modified().unwrap(), before);
+    drop(creation(&new));
+    assert!(!new.exists());
+    // Begun: what was made goes, what was there stays, empty.
+    for path in [&old, &new] {
+        let mut begun = creation(path);
+        begun.empty().unwrap();
+        begun.storage().write_at(b"half", 0).unwrap();
+    }
+    assert_eq!(std::fs::read(&old).unwrap(), b"");
+    assert!(!new.exists());
+    // A file that took the name meanwhile is somebody else's.
+    let begun = creation(&new);
+    std::fs::rename(&new, dir.path().join("moved")).unwrap();
+    std::fs::write(&new, b"other").unwrap();
+    drop(begun);
+    assert_eq!(std::fs::read(&new).unwrap(), b"other");
+    // Done: it stays.
+    let mut done = creation(&old);
+    done.empty().unwrap();
+    done.storage().write_at(b"whole", 0).unwrap();
+    done.keep();
+    assert_eq!(std::fs::read(&old).unwrap(), b"whole");
+}
+
+#[test]
+fn room_is_judged_without_changing_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    std::fs::write(&path, b"old").unwrap();
+    let new = creation(&path);
+    new.check_room(1 << 30).unwrap();
+    let error = new.check_room(u64::MAX).unwrap_err();
+    assert_eq!(error.os_errno(), Some(libc::EFBIG));
+    assert_eq!(std::fs::read(&path).unwrap(), b"old");
 }
 
 #[test]
@@ -506,12 +566,19 @@ fn an_emptied_file_stays_locked() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
     std::fs::write(&path, [1; 8192]).unwrap();
-    let made = create(&path, &FileCreate::default()).unwrap();
-    assert!(!made.new);
+    let made = claim(&path, &FileCreate::default()).unwrap();
+    let writer = LockRequest {
+        uses: Permissions::WRITE | Permissions::RESIZE,
+        denies: Permissions::RESIZE,
+    };
+    made.storage().lock(writer).unwrap();
+    assert!(!made.is_made());
+    made.empty().unwrap();
     // Emptying opened and closed another descriptor: the locks are those of the one that is left.
-    let second = create(&path, &FileCreate::default()).unwrap_err();
-    assert_eq!(second.kind(), ErrorKind::Locked);
-    made.file.write_at(&[2; 65536], 0).unwrap();
+    let second = claim(&path, &FileCreate::default()).unwrap();
+    let refused = second.storage().lock(writer).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Locked);
+    made.storage().write_at(&[2; 65536], 0).unwrap();
     drop(made);
     assert_eq!(std::fs::read(&path).unwrap(), [2; 65536]);
 }

@@ -4,14 +4,14 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use platter::format::{RepairMode, registry};
+use platter::format::RepairMode;
 use platter::ops::amend::{AmendRequest, amend};
 use platter::ops::bitmap::{Change, change};
 use platter::ops::check::check;
 use platter::ops::commit::{CommitRequest, commit};
 use platter::ops::compare::compare;
 use platter::ops::convert::{ConvertRequest, NamedFd, convert};
-use platter::ops::create::{CreatePlan, CreateRequest};
+use platter::ops::create::{CreatePlan, CreateRequest, TargetFormat};
 use platter::ops::dd::{DdEnd, DdRequest, dd};
 use platter::ops::info::info;
 use platter::ops::inspect::inspect;
@@ -348,10 +348,10 @@ fn compared(at: &At<'_>, [a, b]: [&str; 2], strict: bool) -> Result<String> {
 }
 
 fn measured(at: &At<'_>, name: &str, format: &str, text: &str) -> Result<String> {
-    let driver = registry::by_name(format).expect("a format");
+    let format = TargetFormat::find(format).expect("a format");
     at.with(name, false, |image| {
         let source = MeasureSource::Image(image);
-        measure(source, driver, &options(text), &mut Job::new()).map(|report| report.text())
+        measure(source, format, &options(text), &mut Job::new()).map(|report| report.text())
     })
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::crypto::luks::{CreateOptions, Volume, required_header_len};
+use crate::crypto::luks::{CreateOptions, NewVolume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::Bulk;
@@ -42,25 +42,51 @@ pub struct BulkTarget {
     pub storage: Arc<dyn Storage>,
     /// The external data file.
     pub data: Option<Arc<dyn Storage>>,
-    /// Sizes of the image.
-    pub geometry: Geometry,
     /// The header but for the places of tables.
     pub header: ImageHeader,
     /// Anything but `Off` gives every guest cluster its place at once.
     pub preallocation: Preallocation,
-    /// How guest data is encrypted, where the header says that it is.
-    pub encryption: Option<NewEncryption>,
     /// Ends what takes long.
     pub control: Arc<JobControl>,
+    /// What was made before the files were opened.
+    pub draft: Draft,
+}
+
+/// The tables of a new image, all in memory: nothing is written yet.
+#[derive(Debug)]
+pub struct Draft {
+    geometry: Geometry,
+    space: HostSpace,
+    tables: Tables,
+    encryption: Option<NewEncryption>,
+}
+
+impl Draft {
+    /// Of an empty image; `encryption` where the header says that its data is encrypted.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn new(
+        geometry: Geometry,
+        l1_entries: u64,
+        encryption: Option<NewEncryption>,
+    ) -> Result<Self> {
+        Ok(Self {
+            geometry,
+            space: HostSpace::new(geometry)?,
+            tables: Tables::new(geometry, l1_entries)?,
+            encryption,
+        })
+    }
 }
 
 /// How the data of a new image is encrypted.
 #[derive(Debug)]
 pub enum NewEncryption {
-    /// The legacy cipher, under this passphrase.
-    Aes(Secret),
-    /// By a LUKS header with this passphrase in its first key slot.
-    Luks(CreateOptions, Secret),
+    /// The legacy cipher.
+    Aes(DataCipher),
+    /// By the volume that this header describes.
+    Luks(Box<NewVolume>),
 }
 
 /// A new image that is being filled.
@@ -113,12 +139,17 @@ impl Qcow2Bulk {
         let BulkTarget {
             storage,
             data,
-            geometry,
             mut header,
             preallocation,
-            encryption,
             control,
+            draft,
         } = target;
+        let Draft {
+            geometry,
+            mut space,
+            tables,
+            encryption,
+        } = draft;
         let grows = |storage: &Arc<dyn Storage>| storage.driver() == "file";
         let fresh = grows(data.as_ref().unwrap_or(&storage));
         if !storage.is_empty()? {
@@ -126,10 +157,9 @@ impl Qcow2Bulk {
             storage.write_zeroes(0, geometry.cluster_size(), ZeroFlags::empty())?;
         }
         let size = header.header.size;
-        let mut space = HostSpace::new(geometry)?;
         let cipher = match encryption {
             None => None,
-            Some(new) => Some(new.start(&storage, geometry, &mut space, &mut header, &control)?),
+            Some(new) => Some(new.start(&storage, geometry, &mut space, &mut header)?),
         };
         let bulk = Self {
             cipher,
@@ -141,7 +171,7 @@ impl Qcow2Bulk {
             preallocation,
             fresh,
             state: Mutex::new(State {
-                tables: Tables::new(geometry, u64::from(header.header.l1_entries))?,
+                tables,
                 space,
                 header,
                 next_guest: 0,
@@ -513,23 +543,43 @@ impl Bulk for Qcow2Bulk {
 }
 
 impl NewEncryption {
-    /// Makes the cipher; a LUKS header takes its space and is written at once.
+    /// The legacy cipher under a passphrase.
+    ///
+    /// # Errors
+    /// Of the cipher.
+    pub fn aes(passphrase: &Secret) -> Result<Self> {
+        DataCipher::aes(passphrase.bytes()).map(Self::Aes)
+    }
+
+    /// A LUKS header with the passphrase in its first key slot.
+    ///
+    /// # Errors
+    /// As [`NewVolume::new`].
+    pub fn luks(
+        options: &CreateOptions,
+        passphrase: &Secret,
+        control: &JobControl,
+    ) -> Result<Self> {
+        NewVolume::new(options, false, passphrase.bytes(), control)
+            .map(Box::new)
+            .map(Self::Luks)
+    }
+
+    /// Gives the cipher; a LUKS header takes its space and is written at once.
     fn start(
         self,
         storage: &Arc<dyn Storage>,
         geometry: Geometry,
         space: &mut HostSpace,
         image: &mut ImageHeader,
-        control: &JobControl,
     ) -> Result<DataCipher> {
-        let (options, passphrase) = match self {
-            Self::Aes(passphrase) => return DataCipher::aes(passphrase.bytes()),
-            Self::Luks(options, passphrase) => (options, passphrase),
+        let new = match self {
+            Self::Aes(cipher) => return Ok(cipher),
+            Self::Luks(new) => new,
         };
-        let len = required_header_len(&options.cipher);
+        let len = new.header_len();
         let offset = space.take(geometry.clusters_for(len), &**storage)?;
-        let area = HeaderArea::new(storage.clone(), offset);
-        let volume = Volume::create(&area, &options, false, passphrase.bytes(), control)?;
+        let volume = new.write(&HeaderArea::new(storage.clone(), offset))?;
         for extension in &mut image.extensions {
             if let Extension::Crypto(place) = extension {
                 *place = CryptoExtension { offset, len };

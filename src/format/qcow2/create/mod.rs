@@ -5,15 +5,21 @@ mod spec;
 
 pub use options::OPTIONS;
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
-use crate::format::qcow2::bulk::{BulkTarget, NewEncryption, Qcow2Bulk};
+use crate::format::driver::{not_prepared, own_file};
+use crate::format::qcow2::bulk::{BulkTarget, Draft, NewEncryption, Qcow2Bulk};
 use crate::format::qcow2::data_file;
 use crate::format::qcow2::disk::{
     Autoclear, Compatible, CryptMethod, CryptoExtension, Extension, Header, ImageHeader,
     Incompatible, V3_LEN,
 };
-use crate::format::{Bulk, CreateContext, CreateParams};
-use crate::policy::ImplicitRole;
+use crate::format::qcow2::measure::least_len;
+use crate::format::{Bulk, CreateParams, FileRole, NewImage, PlannedFile};
+use crate::job::JobControl;
+use crate::secret::Secrets;
+use crate::storage::Storage;
 
 pub(super) use spec::{Encryption, Spec};
 
@@ -61,53 +67,78 @@ pub(in crate::format::qcow2) const MIN_CLUSTER_FOR_NAMES: u64 = 8192;
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::Unsupported`] or [`crate::ErrorKind::Limit`].
-pub fn plan(params: &CreateParams<'_>) -> Result<()> {
+pub fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     let spec = Spec::new(params)?;
-    header(params, &spec).and_then(|mut header| fits(&mut header, params))
+    let mut header = header(params, &spec)?;
+    fits(&mut header, params)?;
+    Ok(Box::new(NewQcow2 {
+        len: least_len(&spec, params.size)?,
+        size: params.size,
+        spec,
+        header,
+        draft: None,
+    }))
 }
 
-/// Starts a new image on an empty storage.
-///
-/// # Errors
-/// As [`plan`], or of I/O.
-pub fn create(context: CreateContext<'_>) -> Result<Box<dyn Bulk>> {
-    let CreateContext {
-        storage,
-        params,
-        opener,
-        secrets,
-        control,
-    } = context;
-    let spec = Spec::new(&params)?;
-    let encryption = match &spec.encryption {
-        None => None,
-        Some(Encryption { luks, secret }) => {
-            let secret = secrets.text(secret)?;
-            Some(match luks {
-                None => NewEncryption::Aes(secret),
-                Some(options) => NewEncryption::Luks(*options, secret),
-            })
-        }
-    };
-    let mut header = header(&params, &spec)?;
-    fits(&mut header, &params)?;
-    let data = match &spec.data_file {
-        Some(name) => Some(opener.create_named(ImplicitRole::DataFile, name)?),
-        None => None,
-    };
-    if let Some(data) = &data {
-        data_file::prepare(&**data, params.size, spec.preallocation, control)?;
+/// An image that is to be made.
+#[derive(Debug)]
+struct NewQcow2 {
+    spec: Spec,
+    size: u64,
+    /// Bytes that its file takes before guest data is written.
+    len: u64,
+    header: ImageHeader,
+    /// What is in memory already.
+    draft: Option<Draft>,
+}
+
+impl NewImage for NewQcow2 {
+    fn files(&self) -> Vec<PlannedFile> {
+        let own = PlannedFile::own(self.len);
+        let data = self.spec.data_file.as_ref().map(|name| PlannedFile {
+            role: FileRole::Data,
+            name: Some(name.clone()),
+            len: self.size,
+        });
+        std::iter::once(own).chain(data).collect()
     }
-    let target = BulkTarget {
-        storage,
-        data,
-        geometry: spec.geometry,
-        header,
-        preallocation: spec.preallocation,
-        encryption,
-        control: control.clone(),
-    };
-    Ok(Box::new(Qcow2Bulk::new(target)?))
+
+    fn prepare(&mut self, secrets: &Secrets, control: &JobControl) -> Result<()> {
+        let encryption = match &self.spec.encryption {
+            None => None,
+            Some(Encryption { luks, secret }) => {
+                let secret = secrets.text(secret)?;
+                Some(match luks {
+                    None => NewEncryption::aes(&secret)?,
+                    Some(options) => NewEncryption::luks(options, &secret, control)?,
+                })
+            }
+        };
+        let l1_entries = u64::from(self.header.header.l1_entries);
+        self.draft = Some(Draft::new(self.spec.geometry, l1_entries, encryption)?);
+        Ok(())
+    }
+
+    fn start(
+        mut self: Box<Self>,
+        files: &[Arc<dyn Storage>],
+        control: &Arc<JobControl>,
+    ) -> Result<Box<dyn Bulk>> {
+        let draft = self.draft.take().ok_or_else(not_prepared)?;
+        let data = files.get(1).cloned();
+        if let Some(data) = &data {
+            data_file::prepare(&**data, self.size, self.spec.preallocation, control)?;
+        }
+        let target = BulkTarget {
+            storage: own_file(files)?.clone(),
+            data,
+            header: self.header,
+            preallocation: self.spec.preallocation,
+            draft,
+            control: control.clone(),
+        };
+        Ok(Box::new(Qcow2Bulk::new(target)?))
+    }
 }
 
 fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {

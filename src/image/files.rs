@@ -1,0 +1,167 @@
+//! The files that images stand on, whatever they are to them: for all who must know every one.
+
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::extent::StorageSlot;
+use crate::format::{FileRole, FormatFile};
+use crate::image::adapter::ImageStorage;
+use crate::image::host::{FileId, file_id, path_id};
+use crate::image::{Image, OpenOptions};
+use crate::location::{Location, Node};
+use crate::storage::Storage;
+
+/// A file that an image has and that is not open.
+#[derive(Clone, Debug)]
+pub(super) struct ClosedFile {
+    pub(super) role: FileRole,
+    /// Its name for messages.
+    pub(super) name: String,
+    /// The paths that lead to it; several where the user described a node with files of its own.
+    pub(super) paths: Vec<PathBuf>,
+}
+
+impl ClosedFile {
+    /// The file at a location.
+    pub(super) fn at(role: FileRole, location: &Location) -> Self {
+        let mut paths = Vec::new();
+        match location.node() {
+            Node::Path(path) => paths.push(path.clone()),
+            Node::Uri { uri, .. } => paths.extend(uri.split_once(':').map(|(_, rest)| rest.into())),
+            Node::Tree(tree) => paths_of(tree, &mut paths),
+        }
+        Self {
+            role,
+            name: location.display().into_owned(),
+            paths,
+        }
+    }
+}
+
+impl ClosedFile {
+    fn ids(&self) -> impl Iterator<Item = FileId> {
+        self.paths.iter().filter_map(|path| path_id(path))
+    }
+}
+
+/// The file names of a tree and of the trees in it.
+fn paths_of(tree: &Map<String, Value>, paths: &mut Vec<PathBuf>) {
+    for (key, value) in tree {
+        match value {
+            Value::String(name) if key == "filename" => paths.push(name.into()),
+            Value::Object(inner) => paths_of(inner, paths),
+            _ => {}
+        }
+    }
+}
+
+/// The identities of the files at a location that exist.
+pub(crate) fn location_ids(location: &Location) -> Vec<FileId> {
+    ClosedFile::at(FileRole::Image, location).ids().collect()
+}
+
+/// A file that an image stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StandingFile {
+    /// What tells it from others.
+    pub(crate) id: FileId,
+    /// What it is to the layer that has it.
+    pub(crate) role: FileRole,
+    /// Its name.
+    pub(crate) name: String,
+    /// The name of that layer.
+    pub(crate) of: String,
+}
+
+impl Image {
+    /// Every file that this image and the open part of its chain stand on, those of images that serve
+    /// as files included, and of an image that is open for its metadata alone also the closed ones.
+    pub(crate) fn standing_files(&self) -> Vec<StandingFile> {
+        let mut files = Vec::new();
+        for layer in self.layers() {
+            layer.own_files(&mut files);
+        }
+        files
+    }
+
+    /// This image, its backing image, and so on as far as they are open.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Image> {
+        std::iter::successors(Some(self), |layer| layer.backing().map(|next| &**next))
+    }
+
+    fn own_files(&self, files: &mut Vec<StandingFile>) {
+        let mut add = |role, storage: &Arc<dyn Storage>| {
+            if let Some(inner) = (&**storage as &dyn Any).downcast_ref::<ImageStorage>() {
+                files.extend(inner.image().standing_files());
+            } else if let Some(id) = file_id(&**storage) {
+                files.push(StandingFile {
+                    id,
+                    role,
+                    name: storage.name().to_owned(),
+                    of: self.filename.clone(),
+                });
+            }
+        };
+        // The format may see only a part of it.
+        add(FileRole::Image, &self.storage);
+        self.visit_files(&mut |file| {
+            if file.role != FileRole::Image {
+                add(file.role, file.storage);
+            }
+        });
+        for closed in &self.closed_files {
+            files.extend(closed.ids().map(|id| StandingFile {
+                id,
+                role: closed.role,
+                name: closed.name.clone(),
+                of: self.filename.clone(),
+            }));
+        }
+    }
+
+    /// Shows every open file of this layer, its own first.
+    pub(crate) fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
+        self.format.visit_files(visit);
+    }
+
+    /// The file in each slot that extents of this layer name.
+    pub(crate) fn slots(&self) -> Vec<(StorageSlot, &Arc<dyn Storage>)> {
+        let mut slots = Vec::new();
+        self.visit_files(&mut |file| slots.extend(file.slot.map(|slot| (slot, file.storage))));
+        slots
+    }
+
+    /// The file that holds the guest data of this layer: the data file where that is apart.
+    pub(crate) fn data_storage(&self) -> &Arc<dyn Storage> {
+        let data = self.format.storage(StorageSlot::DATA);
+        data.unwrap_or(&self.storage)
+    }
+}
+
+/// The files that a layer has left closed, because metadata alone is wanted.
+pub(super) fn closed_files(
+    image: &Image,
+    given: Option<&Map<String, Value>>,
+    options: &OpenOptions,
+) -> Vec<ClosedFile> {
+    if !options.metadata_only {
+        return Vec::new();
+    }
+    let closed = image.format.closed_files().into_iter();
+    closed
+        .filter_map(
+            |(role, name)| match given.filter(|_| role == FileRole::Data) {
+                Some(tree) => {
+                    let location = Location::from_tree(name, tree.clone());
+                    Some(ClosedFile::at(role, &location))
+                }
+                None if name.is_empty() => None,
+                // A path as seen from the working directory, as when it is opened.
+                None => Some(ClosedFile::at(role, &Location::from_path(name))),
+            },
+        )
+        .collect()
+}

@@ -1,0 +1,94 @@
+//! No operation changes a file that an image of the same operation stands on, whatever the file is to
+//! that image and whatever name it goes by.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::FileRole;
+use crate::image::{FileId, Image, StandingFile};
+
+/// Why a file has to stay as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// A source of a conversion reads it.
+    Source,
+    /// The input of `dd` reads it.
+    Input,
+    /// The new image is to stand on it.
+    Backing,
+}
+
+/// The files that an operation must leave alone.
+#[derive(Debug, Default)]
+pub(crate) struct KeptFiles(Vec<(Reason, StandingFile)>);
+
+/// A file that an operation is going to change.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    pub(crate) id: FileId,
+    /// What it is to the new image.
+    pub(crate) role: FileRole,
+    /// Its name, as the user gave it.
+    pub(crate) name: String,
+}
+
+impl KeptFiles {
+    /// Adds all files of an image and of its open chain.
+    pub(crate) fn add(&mut self, reason: Reason, image: &Image) {
+        let files = image.standing_files().into_iter();
+        self.0.extend(files.map(|file| (reason, file)));
+    }
+
+    /// Adds a file that is read and is no image.
+    pub(crate) fn add_file(&mut self, reason: Reason, id: FileId, name: &str) {
+        let file = StandingFile {
+            id,
+            role: FileRole::Image,
+            name: name.to_owned(),
+            of: name.to_owned(),
+        };
+        self.0.push((reason, file));
+    }
+
+    /// Refuses the operation where a file that it writes has to stay as it is, or is to be two files
+    /// of the new image at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], or [`ErrorKind::Locked`] as where a lock had found it out.
+    pub(crate) fn check(&self, written: &[Written]) -> Result<()> {
+        for (at, file) in written.iter().enumerate() {
+            if let Some(first) = written[..at].iter().find(|first| first.id == file.id) {
+                return Err(Error::invalid(format!(
+                    "'{}' cannot be the {} of '{}': it is the same file",
+                    file.name,
+                    file.role.words(),
+                    first.name
+                )));
+            }
+            let clash = self.0.iter().find(|(_, kept)| kept.id == file.id);
+            if let Some((reason, kept)) = clash {
+                return Err(refusal(*reason, kept, file));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refusal(reason: Reason, kept: &StandingFile, written: &Written) -> Error {
+    let shown = &written.name;
+    match reason {
+        Reason::Source => Error::new(ErrorKind::Locked, "Failed to get \"write\" lock")
+            .with_hint(format!("Is another process using the image [{shown}]?")),
+        Reason::Input => Error::invalid(format!(
+            "'{shown}' is also read as the input: copying it onto itself would destroy it"
+        )),
+        Reason::Backing => {
+            let what = "Error: Trying to create an image over a file of its own backing chain";
+            Error::invalid(match kept.role {
+                FileRole::Image => what.to_owned(),
+                role => {
+                    let (words, of) = (role.words(), &kept.of);
+                    format!("{what}: '{shown}' is the {words} of '{of}'")
+                }
+            })
+        }
+    }
+}

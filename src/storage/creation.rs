@@ -1,0 +1,144 @@
+//! Storages that an operation makes or empties: claimed first, changed later, and taken back where
+//! the operation does not succeed.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::traits::{Preallocation, Storage, ZeroFlags};
+
+/// What a protocol has open for an operation that is to fill it. Opening it has changed nothing,
+/// except that it exists now.
+pub trait NewStorage: Debug + Send {
+    /// The storage; as it was before, until it is emptied.
+    fn storage(&self) -> &Arc<dyn Storage>;
+
+    /// Whether the storage can become `len` bytes long, as far as that can be found out without
+    /// changing it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSpace`] where its length is fixed and too small; with the errno EFBIG where the
+    /// file system has no files so large, or the process may not write them.
+    fn check_room(&self, len: u64) -> Result<()>;
+
+    /// Empties the storage; of a device only the first sector, so that what is there is not taken for
+    /// an image. Returns a warning: what was asked for and could not be had, though the storage is
+    /// good without.
+    ///
+    /// # Errors
+    /// Of the storage.
+    fn empty(&self) -> Result<Option<String>>;
+
+    /// Removes the storage if it was made for this operation; false where it was there before.
+    ///
+    /// # Errors
+    /// Of the protocol.
+    fn remove(&self) -> Result<bool>;
+}
+
+/// The right of one operation to fill a storage. Dropped before [`Creation::keep`] it undoes what
+/// the operation did: what was made is removed, what was there and was emptied stays, empty, and
+/// what was not emptied yet stays as it was.
+#[derive(Debug)]
+pub struct Creation {
+    new: Box<dyn NewStorage>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Claimed,
+    Emptied,
+    Kept,
+}
+
+impl Creation {
+    /// Of what a protocol has open.
+    pub fn new(new: Box<dyn NewStorage>) -> Self {
+        Self {
+            new,
+            state: State::Claimed,
+        }
+    }
+
+    /// Of a storage that the caller has, and that is never removed.
+    pub fn given(storage: Arc<dyn Storage>) -> Self {
+        Self::new(Box::new(Given(storage)))
+    }
+
+    /// The storage.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        self.new.storage()
+    }
+
+    /// See [`NewStorage::check_room`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_room(&self, len: u64) -> Result<()> {
+        self.new.check_room(len)
+    }
+
+    /// See [`NewStorage::empty`]: the first change of the storage.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn empty(&mut self) -> Result<Option<String>> {
+        self.state = State::Emptied;
+        self.new.empty()
+    }
+
+    /// The operation has succeeded: the storage stays.
+    pub fn keep(mut self) {
+        self.state = State::Kept;
+    }
+}
+
+impl Drop for Creation {
+    fn drop(&mut self) {
+        if self.state == State::Kept {
+            return;
+        }
+        // The error that ends the operation is the one to report; a second one adds nothing.
+        let removed = self.new.remove().unwrap_or(false);
+        if !removed && self.state == State::Emptied {
+            let _ = self.storage().set_len(0, Preallocation::Off);
+        }
+    }
+}
+
+/// The refusal of what is longer than a storage of fixed length.
+pub(crate) fn cannot_grow() -> Error {
+    Error::new(ErrorKind::NoSpace, "Cannot grow device files")
+}
+
+/// A storage that the caller has.
+#[derive(Debug)]
+struct Given(Arc<dyn Storage>);
+
+impl NewStorage for Given {
+    fn storage(&self) -> &Arc<dyn Storage> {
+        &self.0
+    }
+
+    fn check_room(&self, len: u64) -> Result<()> {
+        if self.0.limits().fixed_len && self.0.len()? < len {
+            return Err(cannot_grow());
+        }
+        Ok(())
+    }
+
+    fn empty(&self) -> Result<Option<String>> {
+        let storage = &self.0;
+        if storage.limits().fixed_len {
+            storage.write_zeroes(0, storage.len()?.min(512), ZeroFlags::empty())?;
+        } else {
+            storage.set_len(0, Preallocation::Off)?;
+        }
+        Ok(None)
+    }
+
+    fn remove(&self) -> Result<bool> {
+        Ok(false)
+    }
+}
