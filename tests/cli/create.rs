@@ -490,3 +490,104 @@ fn untrusted_refuses_a_backing_file_that_names_others() {
     // The file that the user names is the user's choice; it is opened without its own backing file.
     assert!(ran.code == 0 || ran.err.contains("policy"), "{ran:?}");
 }
+
+#[test]
+fn protocols_stand_where_formats_do() {
+    let pair = images();
+    for line in [
+        "create -f file a 1M",
+        "create -f file b 1000",
+        "create -f file -o preallocation=full c 1M",
+        "create -f file -o size=2M d",
+        "create -f file file:e 1M",
+        "create -f file a 2M",
+        "create -f host_device f 1M",
+        "create -f null-co f 1M",
+        "create -f null-aio f 1M",
+        "create -f bogus f 1M",
+        "create -f file -b base.raw -F raw g",
+        "create host_device:f 1M",
+        "create host_device:base.raw 1M",
+        "create -f qcow2 host_device:f 1M",
+        "create -f raw -F host_device f 1M",
+        "create -f qcow2 -F host_device f 1M",
+        "create -f file -o help",
+        "create -f file -o help h",
+        "create -f host_device -o help",
+        "convert -O file -o help",
+        "convert -O file base.raw i",
+        "convert -O host_device base.raw j",
+        "convert -O null-co base.raw j",
+        "convert -O bogus base.raw j",
+        "convert -f file -O qcow2 base.raw k",
+        "dd -O file if=base.raw of=l",
+        "dd -O host_device if=base.raw of=m",
+        "dd -O null-co if=base.raw of=m",
+        "dd -O bogus if=base.raw of=m",
+        "measure -O file --size 1M",
+        "measure -O null-co --size 1M",
+        "amend -f file -o help",
+        "info -f host_device base.raw",
+    ] {
+        pair.same(line);
+    }
+    for name in ["a", "b", "c", "d", "e", "i", "l"] {
+        pair.same_image(name, "raw");
+    }
+}
+
+#[test]
+fn names_of_drivers_are_recorded_where_nothing_is_opened() {
+    let pair = images();
+    pair.qemu("create -q -f qcow2 over.qcow2 1M");
+    for name in [
+        "blkdebug",
+        "bochs",
+        "compress",
+        "dmg",
+        "file",
+        "host_device",
+        "luks",
+        "nbd",
+        "null-co",
+        "parallels",
+        "qcow",
+        "qcow2",
+        "qed",
+        "raw",
+        "throttle",
+        "vdi",
+        "vhdx",
+        "vmdk",
+        "vpc",
+        "vvfat",
+        "bogus",
+        "RAW",
+        "qcow3",
+    ] {
+        pair.same(&format!(
+            "create -u -f qcow2 -b base.raw -F {name} new.{name} 1M"
+        ));
+        pair.same(&format!(
+            "create -u -f qcow2 -o backing_file=x,backing_fmt={name} o.{name} 1M"
+        ));
+        pair.same(&format!("rebase -u -b base.raw -F {name} over.qcow2"));
+        pair.same("info over.qcow2");
+    }
+    // Where the file is opened, a driver that is not here is one line.
+    let run = |line: &str| ours(&words(line), pair.ours().root());
+    for line in [
+        "create -q -f qcow2 -b base.raw -F vvfat x.qcow2",
+        "convert -f vvfat base.raw x.raw",
+        "info -f vvfat base.raw",
+    ] {
+        let ran = run(line);
+        assert_eq!(ran.code, 1, "{line}");
+        assert!(
+            ran.err.lines().next().is_some_and(
+                |first| first.ends_with("The driver 'vvfat' is not part of this build")
+            ),
+            "{ran:?}"
+        );
+    }
+}

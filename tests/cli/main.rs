@@ -26,6 +26,7 @@ mod measure;
 mod odd;
 mod progress;
 mod rebase;
+mod refused;
 mod repair;
 mod resize;
 mod samples;

@@ -49,6 +49,9 @@ const FAULTS: &[Fault] = &[
     fault("rwsa", EIO, true),
 ];
 
+/// Locks that cannot be had for another reason than that somebody holds them.
+const LOCKS: &[Fault] = &[fault("l", EIO, false), fault("l", EIO, true)];
+
 /// QEMU's words for these name no file, and users match on them.
 const KNOWN: &[&str] = &[
     "Block job failed: ",
@@ -399,6 +402,12 @@ fn commands_that_make_an_image() {
 #[test]
 fn commands_that_convert() {
     run(table::CONVERT, FAULTS);
+}
+
+#[test]
+fn commands_that_get_no_lock() {
+    run(table::MAKE, LOCKS);
+    run(table::CONVERT, LOCKS);
 }
 
 #[test]

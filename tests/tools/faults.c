@@ -2,7 +2,7 @@
 // one of its requests for much memory.
 //
 // FAULT_DIR      the directory; calls on other files pass
-// FAULT_CALLS    letters of the classes that are counted: r(ead), w(rite), s(ync), a(llocation);
+// FAULT_CALLS    letters of the classes that are counted: r(ead), w(rite), s(ync), a(llocation), l(ock);
 //                m(emory), of which at least 64 KiB are wanted: the errno is ENOMEM
 // FAULT_NTH      the number of the call that fails; the first is 0
 // FAULT_ERRNO    how it fails
@@ -153,3 +153,31 @@ ssize_t copy_file_range(int from, off64_t *at, int fd, off64_t *to, size_t n, un
         return -1;
     return syscall(SYS_copy_file_range, from, at, fd, to, n, flags);
 }
+
+/* Taking and testing a lock, not dropping one. */
+static int is_lock(int command, const struct flock *lock)
+{
+    return command == F_OFD_GETLK || (command == F_OFD_SETLK && lock->l_type != F_UNLCK);
+}
+
+static int any_fcntl(const char *name, int fd, int command, void *argument)
+{
+    int (*real)(int, int, ...);
+    *(void **)&real = dlsym(RTLD_NEXT, name);
+    if (is_lock(command, argument) && strikes(fd, 'l'))
+        return -1;
+    return real(fd, command, argument);
+}
+
+#define FCNTL(name)                                                                                \
+    int name(int fd, int command, ...)                                                             \
+    {                                                                                              \
+        va_list rest;                                                                              \
+        va_start(rest, command);                                                                   \
+        void *argument = va_arg(rest, void *);                                                     \
+        va_end(rest);                                                                              \
+        return any_fcntl(#name, fd, command, argument);                                            \
+    }
+
+FCNTL(fcntl)
+FCNTL(fcntl64)
