@@ -373,11 +373,20 @@ fn a_dirty_image() {
     }
     for (dir, name) in [(pair.theirs(), "theirs"), (pair.ours(), "ours")] {
         let args = ["amend", "-o", "compat=0.10", "a.qcow2"];
-        let code = match name {
-            "ours" => ours(&args, dir.root()).code,
-            _ => dir.qemu_img(&args).code,
+        let ran = match name {
+            "ours" => ours(&args, dir.root()),
+            _ => dir.qemu_img(&args),
         };
-        assert_eq!(code, 0, "{name}");
+        assert_eq!(ran.code, 0, "{name}");
+        // Theirs lists what it repairs.
+        assert_ne!(ran.err, "", "{name}");
+        assert!(
+            name == "theirs"
+                || ran
+                    .err
+                    .contains("warning: the image was not closed properly"),
+            "{ran:?}"
+        );
     }
     agree(&pair, "a.qcow2", "dirty");
 }

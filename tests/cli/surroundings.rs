@@ -215,7 +215,6 @@ fn a_report_of_any_length_tells_why_it_could_not_be_written() {
         "--help",
         "--version",
         "--trace help",
-        "create x.raw 64k",
         "bench -c 1 a.qcow2",
     ] {
         let ran = under_shell(dir.root(), &format!("{{ $P {line}; }} >/dev/full"));

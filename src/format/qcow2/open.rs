@@ -92,14 +92,25 @@ impl Qcow2 {
             header: Mutex::new(image),
         };
         if qcow2.guarded {
+            let dirty = qcow2.is_marked_dirty();
             qcow2.prepare_for_writing(ctx.control)?;
+            if dirty {
+                (ctx.warn)(
+                    "the image was not closed properly; its reference counts have been rebuilt"
+                        .to_owned(),
+                );
+            }
         }
         Ok(qcow2)
     }
 
+    fn is_marked_dirty(&self) -> bool {
+        let header = self.header.lock();
+        header.header.incompatible.contains(Incompatible::DIRTY)
+    }
+
     fn prepare_for_writing(&self, control: &Arc<JobControl>) -> Result<()> {
-        let header = self.header.lock().header.clone();
-        let dirty = header.incompatible.contains(Incompatible::DIRTY);
+        let dirty = self.is_marked_dirty();
         if dirty {
             self.rebuild_refcounts(control)?;
         }
