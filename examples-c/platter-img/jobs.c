@@ -35,6 +35,8 @@ platter_report *jobs_run(platter_job *job, const struct job_display *display, pl
         else if (display->refused != NULL &&
                  platter_job_failure_report(&left, job, 0, NULL) == PLATTER_OK)
             *display->refused = true;
+        if (report != NULL)
+            progress_reach_end();
         platter_report_free(left);
         signals_unwatch();
     }

@@ -49,6 +49,13 @@ int progress_callback(const platter_progress *progress, void *user_data)
     return 0;
 }
 
+void progress_reach_end(void)
+{
+    /* Where nothing was to be moved, nothing was told. */
+    if (last_shown < 100.0)
+        show(100.0);
+}
+
 void progress_complete(void)
 {
     show(100.0);

@@ -12,6 +12,8 @@ bool progress_is_shown(void);
 void progress_start(void);
 /* The callback for jobs. */
 int progress_callback(const platter_progress *progress, void *user_data);
+/* After a job that went well: prints 100 % unless that was printed. */
+void progress_reach_end(void);
 /* Prints 100 %. */
 void progress_complete(void);
 /* Ends the line. */

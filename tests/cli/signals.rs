@@ -304,7 +304,6 @@ fn every_command_hears_a_signal_while_it_derives_keys() {
         format!("resize --image-opts {slow} 2M"),
         format!("amend --image-opts {slow} -o state=inactive,old-secret=s"),
         format!("amend --image-opts {good} -o state=active,new-secret=s,iter-time=60000"),
-        format!("bench -c 1 --image-opts {slow}"),
         format!(
             "commit --image-opts driver=qcow2,file.filename=top.qcow2,backing.{}",
             backing(slow)
