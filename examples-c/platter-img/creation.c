@@ -16,15 +16,29 @@ platter_options *creation_options(void)
     return options;
 }
 
-/* Whether "help" or "?" is one element of the list. */
+/* The end of a value: the next comma that is not doubled. */
+static const char *value_end(const char *value)
+{
+    for (;;) {
+        value += strcspn(value, ",");
+        if (value[0] != ',' || value[1] != ',')
+            return value;
+        value += 2;
+    }
+}
+
+/* Whether one element of the list is "help" or "?" and nothing else. */
 static bool has_help(const char *list)
 {
     while (*list != '\0') {
-        const size_t length = strcspn(list, ",");
+        const size_t length = strcspn(list, "=,");
 
-        if ((length == 4 && memcmp(list, "help", 4) == 0) || (length == 1 && *list == '?'))
+        if (list[length] == '=')
+            list = value_end(list + length + 1);
+        else if ((length == 4 && memcmp(list, "help", 4) == 0) || (length == 1 && *list == '?'))
             return true;
-        list += length;
+        else
+            list += length;
         if (*list == ',')
             list++;
     }

@@ -49,6 +49,15 @@ fn help() {
         "amend -f bogus -o help",
         "amend -f raw -o help a.raw",
         "amend -t bogus -o help a.qcow2",
+        "amend -f qcow2 -o backing_file=x,,help a.qcow2",
+        "amend -f qcow2 -o backing_file=x,,help,help a.qcow2",
+        "amend -f qcow2 -o backing_file=x,,,help a.qcow2",
+        "amend -f qcow2 -o backing_file=x,,,,help a.qcow2",
+        "amend -f qcow2 -o a,,help a.qcow2",
+        "amend -f qcow2 -o size=,? a.qcow2",
+        "amend -f qcow2 -o help,,x=1 a.qcow2",
+        "amend -f qcow2 -o size=1M,,help a.qcow2",
+        "amend -f qcow2 -o ?=1 a.qcow2",
     ]);
 }
 

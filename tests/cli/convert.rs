@@ -213,6 +213,15 @@ fn help_on_options() {
         "convert -O bogus -o help",
         "convert -q -o help a.raw y",
         "convert -O qcow2 -o cluster_size=4k -o help a.raw y",
+        "convert -O qcow2 -o backing_file=x,,help a.raw y",
+        "convert -O qcow2 -o backing_file=x,,help,help a.raw y",
+        "convert -O qcow2 -o backing_file=x,,,help a.raw y",
+        "convert -O qcow2 -o backing_file=x,,,,help a.raw y",
+        "convert -O qcow2 -o a,,help a.raw y",
+        "convert -O qcow2 -o size=,? a.raw y",
+        "convert -O qcow2 -o help,,x=1 a.raw y",
+        "convert -O qcow2 -o size=1M,,help a.raw y",
+        "convert -O qcow2 -o ?=1 a.raw y",
     ]);
 }
 

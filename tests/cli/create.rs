@@ -160,6 +160,16 @@ fn help_on_options() {
         "create -f bogus -o help x",
         "create -f qcow2 -o help foo:bar",
         "create -q -o help",
+        "create -f qcow2 -o backing_file=x,,help x",
+        "create -f qcow2 -o backing_file=x,,help,help x",
+        "create -f qcow2 -o backing_file=x,,,help x",
+        "create -f qcow2 -o backing_file=x,,,,help x",
+        "create -f qcow2 -o a,,help x",
+        "create -f qcow2 -o size=,? x",
+        "create -f qcow2 -o help,,x=1 x",
+        "create -f qcow2 -o size=1M,,help x",
+        "create -f qcow2 -o ?=1 x",
+        "create -f qcow2 -o backing_file=base.raw,,help,backing_fmt=raw x 1M",
     ]);
 }
 

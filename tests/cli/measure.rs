@@ -159,6 +159,7 @@ fn sizes_by_all_options() {
     }
     let wrong = [
         "-o help",
+        "-O qcow2 -o backing_file=x,,help",
         "-o ?",
         "-o bogus=1",
         "-O qcow2 -o cluster_size=4M",
