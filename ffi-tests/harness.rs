@@ -226,6 +226,7 @@ programs!(
     background,
     control,
     operations,
+    names,
     snapshots,
     bitmaps,
     streams,

@@ -1942,7 +1942,8 @@ int platter_image_cluster_size(uint32_t *out,
 const char *platter_image_format(const struct platter_image *image);
 
 /**
- * Where the image was opened from, as it was given. Lives as long as the image; NULL for NULL.
+ * Where the image was opened from, as it was given, byte for byte; a plain path whose beginning looks like a
+ * protocol has `./` in front. Lives as long as the image; NULL for NULL.
  *
  * Threads: any. Since 0.1.
  */
@@ -2437,7 +2438,8 @@ uint32_t platter_report_kind(const struct platter_report *report);
 
 /**
  * The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
- * prints, key for key; for snapshots the list in info; for an inspection one object. `*out` lives as long as the report. `flags` must be 0.
+ * prints, key for key; for snapshots the list in info; for an inspection one object. It is UTF-8: in
+ * names, what is not is replaced. `*out` lives as long as the report. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
@@ -2448,8 +2450,8 @@ int platter_report_json(const char **out,
 
 /**
  * The report for people, with newlines: what `qemu-img` prints without `--output`; `""` for a
- * conversion. In names from images what would steer a terminal is escaped, as `\u{1b}`; the JSON has them
- * as they are. `*out` lives as long as the report. Where the human form cannot show everything this
+ * conversion. Names stand in it as the bytes that they are, but what of them would steer a terminal is escaped,
+ * as `\u{1b}`. The JSON is UTF-8: it replaces what is not. `*out` lives as long as the report. Where the human form cannot show everything this
  * still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
@@ -2547,8 +2549,8 @@ int platter_report_bool(bool *out,
                         struct platter_error **err);
 
 /**
- * A text of entry `index`, by the key of the JSON, as it is but for NUL bytes, which become U+FFFD;
- * `*out` lives as long as the report. Keys of info:
+ * A text of entry `index`, by the key of the JSON. Names are the bytes that they are, where the JSON replaces
+ * what is not UTF-8, except that NUL bytes become U+FFFD. `*out` lives as long as the report. Keys of info:
  * `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
  * Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
  *
@@ -2786,7 +2788,8 @@ int platter_check_job_new(struct platter_job **out,
 
 /**
  * Makes a job that copies what the image at `location` and the layers below it hold down into
- * `base`, an image of its backing chain, by its name; NULL is the one right below. A smaller base
+ * `base`, an image of its backing chain; NULL is the one right below. `base` is its name as the layer above
+ * records or sees it, or any other name of the same file from the current directory. A smaller base
  * grows first. When that is durable, the image is emptied, unless `base` or `PLATTER_COMMIT_KEEP` is
  * given. The job opens the images, for writing, as `options` (may be NULL for the defaults) say, and
  * closes them; the policy must allow the chain. `flags` are bits of `PLATTER_COMMIT_*` and at most
@@ -3044,7 +3047,7 @@ int platter_create_set_options(struct platter_create *create,
                                struct platter_error **err);
 
 /**
- * Sets the backing file and its format as they are to stand in the image; either may be NULL for
+ * Sets the backing file (bytes) and its format as they are to stand in the image; either may be NULL for
  * none, or where the options name it. A relative name is relative to the image. `flags` is 0 or
  * `PLATTER_BACKING_UNSAFE`.
  *

@@ -2,7 +2,8 @@
 //!
 //! The crate is built in layers, and imports run one way only:
 //! `capi → ops → queue → image → format → storage → sys`; everything may use the vocabulary
-//! ([`error`], [`size`], [`options`], [`location`], [`policy`], [`job`], [`extent`]).
+//! ([`error`], [`size`], [`value`], [`options`], [`location`], [`policy`], [`job`], [`extent`]).
+//! Names of files, snapshots and bitmaps are bytes there: [`bstr`] strings.
 //!
 //! * [`storage`] is the host side: byte stores such as a file, a block device or memory.
 //! * [`mod@format`] is the guest side: one room per image format.
@@ -37,8 +38,10 @@ mod sync;
 )]
 mod sys;
 pub mod trace;
+pub mod value;
 pub mod zero;
 
+pub use bstr;
 pub use error::{Error, ErrorKind, Result};
 pub use image::{Image, OpenOptions};
 pub use job::Job;

@@ -8,10 +8,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use bstr::{BString, ByteSlice};
 
 use crate::error::{Error, Result, ResultExt};
 use crate::options::split_list;
+use crate::value::{Map, Value};
 
 /// Where an image is, as one tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +34,7 @@ pub enum Node {
         /// Before the first colon.
         protocol: String,
         /// The whole text.
-        uri: String,
+        uri: BString,
     },
     /// Options with nested objects; dotted keys are nested already.
     Tree(Map<String, Value>),
@@ -67,7 +68,7 @@ impl Location {
     pub(crate) fn parse_name(text: impl AsRef<OsStr>) -> Result<Self> {
         let text = text.as_ref();
         match text.as_bytes().strip_prefix(b"json:") {
-            Some(json) => Ok(Self::from_tree(text, parse_json(json)?)),
+            Some(json) => Ok(Self::from_tree(text.as_bytes().into(), parse_json(json)?)),
             None => Ok(Self::of_file_name(text)),
         }
     }
@@ -76,24 +77,26 @@ impl Location {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
-    pub fn from_image_opts(text: &str) -> Result<Self> {
+    pub fn from_image_opts(text: &(impl AsRef<OsStr> + ?Sized)) -> Result<Self> {
+        let text = text.as_ref();
         let mut flat = Map::new();
-        for (i, item) in split_list(text).enumerate() {
+        for (i, item) in split_list(text.as_bytes().as_bstr()).enumerate() {
             // The first word alone is the name of a block device.
             let (key, value) = match item.bare && i == 0 {
-                true => ("file", item.word.to_owned()),
-                false => (item.key, item.value),
+                true => ("file".into(), item.word.to_owned()),
+                false => (item.key.to_str_lossy(), item.value),
             };
-            flat.remove(key);
-            flat.insert(key.to_owned(), Value::String(value));
+            flat.shift_remove(&*key);
+            flat.insert(key.into_owned(), Value::String(value));
         }
-        let tree = tree::nest(flat).context(|| format!("Could not open '{text}'"))?;
-        Ok(Self::from_tree(text, tree))
+        let tree = tree::nest(flat).context(|| format!("Could not open '{}'", text.display()))?;
+        Ok(Self::from_tree(text.as_bytes().into(), tree))
     }
 
-    /// A plain path, whatever it looks like.
+    /// A plain path, whatever it looks like: one that looks like a protocol gets `./` in front, so
+    /// that it may be used again as a name.
     pub fn from_path(path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
+        let path = plain_path(path.into().into_os_string());
         Self {
             text: path.clone().into_os_string(),
             node: Node::Path(path),
@@ -102,9 +105,9 @@ impl Location {
     }
 
     /// From a tree that is nested already; `text` stands for it in messages.
-    pub(crate) fn from_tree(text: impl Into<OsString>, tree: Map<String, Value>) -> Self {
+    pub(crate) fn from_tree(text: BString, tree: Map<String, Value>) -> Self {
         Self {
-            text: text.into(),
+            text: OsString::from_vec(text.into()),
             node: Node::Tree(tree),
             protocol: None,
         }
@@ -159,6 +162,22 @@ pub fn protocol_of(name: &OsStr) -> Option<&OsStr> {
     (bytes.get(end) == Some(&b':')).then(|| OsStr::from_bytes(bytes.get(..end).unwrap_or_default()))
 }
 
+/// The path of a file of that name, whatever it looks like: with `./` in front where its beginning would
+/// be taken for a protocol wherever the name is printed, stored or combined.
+pub(crate) fn plain_path(name: impl Into<OsString>) -> PathBuf {
+    let name = name.into();
+    match protocol_of(&name) {
+        Some(_) => Path::new(".").join(name),
+        None => name.into(),
+    }
+}
+
+/// The path in `protocol:path`.
+pub(crate) fn path_behind_protocol(uri: &[u8]) -> PathBuf {
+    let path = uri.split_once_str(":").map_or(uri, |(_, path)| path);
+    plain_path(OsStr::from_bytes(path))
+}
+
 /// The full name of a file that the image called `overlay` names: relative to the directory of
 /// `overlay`, unless it is absolute or has a protocol.
 pub fn resolve_name(overlay: &OsStr, name: &OsStr) -> OsString {
@@ -191,12 +210,11 @@ fn file_name_node(text: &OsStr) -> Node {
         return Node::Path(PathBuf::from(text));
     };
     if protocol == "file" {
-        let path = text.as_bytes().get(5..).unwrap_or_default();
-        return Node::Path(PathBuf::from(OsStr::from_bytes(path)));
+        return Node::Path(path_behind_protocol(text.as_bytes()));
     }
     Node::Uri {
         protocol: protocol.to_string_lossy().into_owned(),
-        uri: text.to_string_lossy().into_owned(),
+        uri: text.as_bytes().into(),
     }
 }
 
@@ -212,25 +230,8 @@ fn parse_json(bytes: &[u8]) -> Result<Map<String, Value>> {
 }
 
 /// A tree as a file name: `json:{…}`, with a blank after each colon and comma.
-pub(crate) fn json_name(tree: &Map<String, Value>) -> String {
-    format!("json:{}", spaced(&Value::Object(tree.clone())))
-}
-
-fn spaced(value: &Value) -> String {
-    match value {
-        Value::Object(map) => {
-            let items: Vec<String> = map
-                .iter()
-                .map(|(k, v)| format!("{}: {}", Value::from(k.as_str()), spaced(v)))
-                .collect();
-            format!("{{{}}}", items.join(", "))
-        }
-        Value::Array(list) => {
-            let items: Vec<String> = list.iter().map(spaced).collect();
-            format!("[{}]", items.join(", "))
-        }
-        leaf => leaf.to_string(),
-    }
+pub(crate) fn json_name(tree: &Map<String, Value>) -> BString {
+    format!("json:{}", Value::Object(tree.clone())).into()
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Typed option tables, and bags of `key=value` options checked against them.
 //!
 //! One table per driver and operation validates options, feeds `-o help`, the introspection
-//! calls of the C ABI and the manual.
+//! calls of the C ABI and the manual. Values are bytes, for some of them are names of files.
+
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::size::SizeError;
@@ -11,6 +13,8 @@ use crate::size::SizeError;
 pub enum OptionKind {
     /// Free text, or one of [`OptionSpec::allowed`].
     Str,
+    /// The name of a file, which need not be UTF-8.
+    Name,
     /// A number.
     Num,
     /// A number of bytes with an optional suffix.
@@ -23,7 +27,7 @@ impl OptionKind {
     /// The name as `-o help` prints it.
     pub fn help_name(self) -> &'static str {
         match self {
-            Self::Str => "str",
+            Self::Str | Self::Name => "str",
             Self::Num => "num",
             Self::Size => "size",
             Self::Bool => "bool (on/off)",
@@ -51,6 +55,8 @@ pub struct OptionSpec {
 pub enum OptionValue {
     /// Of [`OptionKind::Str`].
     Str(String),
+    /// Of [`OptionKind::Name`].
+    Name(BString),
     /// Of [`OptionKind::Num`] or [`OptionKind::Size`].
     Num(u64),
     /// Of [`OptionKind::Bool`].
@@ -60,7 +66,7 @@ pub enum OptionValue {
 /// A bag of options as the user typed them, in order; a later key replaces an earlier one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    entries: Vec<(String, String)>,
+    entries: Vec<(String, BString)>,
 }
 
 impl Options {
@@ -70,29 +76,26 @@ impl Options {
     }
 
     /// Sets `key`, replacing an earlier value.
-    pub fn set(&mut self, key: impl Into<String>, value: impl Into<String>) {
+    pub fn set(&mut self, key: impl Into<String>, value: impl Into<BString>) {
         let key = key.into();
         self.entries.retain(|(k, _)| *k != key);
         self.entries.push((key, value.into()));
     }
 
     /// The value of `key` as typed.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.entries
-            .iter()
-            .find(|(k, _)| k == key)
-            .map(|(_, v)| v.as_str())
+    pub fn get(&self, key: &str) -> Option<&BStr> {
+        self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
 
     /// Removes `key` and returns its value.
-    pub fn take(&mut self, key: &str) -> Option<String> {
+    pub fn take(&mut self, key: &str) -> Option<BString> {
         let at = self.entries.iter().position(|(k, _)| k == key)?;
         Some(self.entries.remove(at).1)
     }
 
     /// The entries, in the order in which they were set.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &BStr)> {
+        self.entries.iter().map(|(k, v)| (k.as_str(), v.as_bstr()))
     }
 
     /// Whether there is none.
@@ -105,10 +108,11 @@ impl Options {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for an empty list, or a leading or trailing comma.
-    pub fn parse_into(&mut self, list: &str) -> Result<()> {
+    pub fn parse_into(&mut self, list: &(impl AsRef<[u8]> + ?Sized)) -> Result<()> {
+        let list = BStr::new(list);
         check_list(list)?;
         for item in split_list(list) {
-            self.set(item.key, item.value);
+            self.set(item.key.to_str_lossy(), item.value);
         }
         Ok(())
     }
@@ -117,7 +121,7 @@ impl Options {
     ///
     /// # Errors
     /// As [`Options::parse_into`].
-    pub fn parse(list: &str) -> Result<Self> {
+    pub fn parse(list: &(impl AsRef<[u8]> + ?Sized)) -> Result<Self> {
         let mut options = Self::new();
         options.parse_into(list)?;
         Ok(options)
@@ -125,9 +129,9 @@ impl Options {
 }
 
 /// Refuses a list that cannot be joined to another by a comma.
-fn check_list(list: &str) -> Result<()> {
-    let trailing = list.len() - list.trim_end_matches(',').len();
-    if list.is_empty() || list.starts_with(',') || trailing % 2 == 1 {
+fn check_list(list: &BStr) -> Result<()> {
+    let trailing = list.iter().rev().take_while(|c| **c == b',').count();
+    if list.is_empty() || list.starts_with(b",") || trailing % 2 == 1 {
         return Err(Error::invalid(format!("Invalid option list: {list}")));
     }
     Ok(())
@@ -137,78 +141,76 @@ fn check_list(list: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`Options::parse_into`], for a list that is none.
-pub fn asks_for_help(list: &str) -> Result<bool> {
+pub fn asks_for_help(list: &(impl AsRef<[u8]> + ?Sized)) -> Result<bool> {
+    let list = BStr::new(list);
     check_list(list)?;
-    Ok(split_list(list).any(|item| item.bare && matches!(item.word, "help" | "?")))
+    Ok(split_list(list).any(|item| item.bare && (item.word == "help" || item.word == "?")))
 }
 
 /// One element of a list.
 #[derive(Debug)]
 pub(crate) struct ListItem<'a> {
     /// The key.
-    pub(crate) key: &'a str,
+    pub(crate) key: &'a BStr,
     /// The value, doubled commas made single.
-    pub(crate) value: String,
+    pub(crate) value: BString,
     /// There was no `=`.
     pub(crate) bare: bool,
     /// The element before its `=`, a leading `no` left in.
-    pub(crate) word: &'a str,
+    pub(crate) word: &'a BStr,
 }
 
 /// Splits `k=v,flag,noflag`; a comma in a value is doubled, keys have none.
-pub(crate) fn split_list(list: &str) -> impl Iterator<Item = ListItem<'_>> {
-    let mut rest = Some(list).filter(|list| !list.is_empty());
+pub(crate) fn split_list(list: &BStr) -> impl Iterator<Item = ListItem<'_>> {
+    let mut rest = Some(list.as_bytes()).filter(|list| !list.is_empty());
     std::iter::from_fn(move || {
         let text = rest.take()?;
-        let end = text.find(['=', ',']).unwrap_or(text.len());
+        let end = text.find_byteset("=,").unwrap_or(text.len());
         let (word, tail) = text.split_at(end);
-        let Some(mut tail) = tail.strip_prefix('=') else {
+        let Some(mut tail) = tail.strip_prefix(b"=") else {
             // A comma that ends the list ends its last element too.
-            rest = tail.strip_prefix(',').filter(|tail| !tail.is_empty());
-            let (key, value) = match word.strip_prefix("no") {
+            rest = tail.strip_prefix(b",").filter(|tail| !tail.is_empty());
+            let (key, value) = match word.strip_prefix(b"no") {
                 Some(key) => (key, "off"),
                 None => (word, "on"),
             };
-            let value = value.to_owned();
             return Some(ListItem {
-                key,
-                value,
+                key: key.as_bstr(),
+                value: value.into(),
                 bare: true,
-                word,
+                word: word.as_bstr(),
             });
         };
-        let mut value = String::new();
-        while let Some((part, after)) = tail.split_once(',') {
-            value.push_str(part);
-            match after.strip_prefix(',') {
+        let mut value = BString::default();
+        let item = |value| {
+            Some(ListItem {
+                key: word.as_bstr(),
+                value,
+                bare: false,
+                word: word.as_bstr(),
+            })
+        };
+        while let Some((part, after)) = tail.split_once_str(",") {
+            value.extend_from_slice(part);
+            match after.strip_prefix(b",") {
                 Some(after) => {
-                    value.push(',');
+                    value.push(b',');
                     tail = after;
                 }
                 None => {
                     rest = Some(after).filter(|after| !after.is_empty());
-                    return Some(ListItem {
-                        key: word,
-                        value,
-                        bare: false,
-                        word,
-                    });
+                    return item(value);
                 }
             }
         }
-        value.push_str(tail);
-        Some(ListItem {
-            key: word,
-            value,
-            bare: false,
-            word,
-        })
+        value.extend_from_slice(tail);
+        item(value)
     })
 }
 
 /// A value as it stands in a `k=v,k=v` list: commas doubled.
-pub fn double_commas(value: &str) -> String {
-    value.replace(',', ",,")
+pub fn double_commas(value: impl AsRef<[u8]>) -> BString {
+    value.as_ref().replace(",", ",,").into()
 }
 
 /// The lines of `-o help` for the options of all `tables`, sorted by name; a name that stands in
@@ -253,10 +255,22 @@ impl Values {
         self.entries.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
 
-    /// The text of `key`, if given and a string.
+    /// The text of `key`, if given and a text; for names see [`Values::name`].
     pub fn str(&self, key: &str) -> Option<&str> {
         match self.get(key) {
+            Some(OptionValue::Name(_)) => {
+                debug_assert!(false, "'{key}' is a name");
+                None
+            }
             Some(OptionValue::Str(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The name of `key`, if given and the name of a file.
+    pub fn name(&self, key: &str) -> Option<&BStr> {
+        match self.get(key) {
+            Some(OptionValue::Name(name)) => Some(name.as_bstr()),
             _ => None,
         }
     }
@@ -282,18 +296,26 @@ impl Values {
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] that names the parameter.
-pub fn parse_value(spec: &OptionSpec, text: &str) -> Result<OptionValue> {
+pub fn parse_value(spec: &OptionSpec, value: &BStr) -> Result<OptionValue> {
     let name = spec.name;
+    // No number and no word has a byte that would be replaced here.
+    let text = value.to_str_lossy();
     match spec.kind {
-        OptionKind::Str => Ok(OptionValue::Str(text.to_owned())),
-        OptionKind::Bool => match text {
+        OptionKind::Name => Ok(OptionValue::Name(value.to_owned())),
+        OptionKind::Str => match value.to_str() {
+            Ok(text) => Ok(OptionValue::Str(text.to_owned())),
+            Err(_) => Err(Error::invalid(format!(
+                "Parameter '{name}' does not accept value '{value}'"
+            ))),
+        },
+        OptionKind::Bool => match &*text {
             "on" | "yes" | "true" | "y" => Ok(OptionValue::Bool(true)),
             "off" | "no" | "false" | "n" => Ok(OptionValue::Bool(false)),
             _ => Err(Error::invalid(format!(
                 "Parameter '{name}' expects 'on' or 'off'"
             ))),
         },
-        OptionKind::Num => match crate::size::parse_number_checked(text) {
+        OptionKind::Num => match crate::size::parse_number_checked(&text) {
             Ok(n) => Ok(OptionValue::Num(n)),
             Err(SizeError::Range) => Err(Error::invalid(format!(
                 "Value '{text}' is too large for parameter '{name}'"
@@ -302,7 +324,7 @@ pub fn parse_value(spec: &OptionSpec, text: &str) -> Result<OptionValue> {
                 "Parameter '{name}' expects a number"
             ))),
         },
-        OptionKind::Size => crate::size::parse_option_size(name, text).map(OptionValue::Num),
+        OptionKind::Size => crate::size::parse_option_size(name, &text).map(OptionValue::Num),
     }
 }
 
@@ -325,7 +347,7 @@ mod tests {
         let options = Options::parse(list).unwrap();
         options
             .iter()
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .map(|(k, v)| (k.to_owned(), v.to_string()))
             .collect()
     }
 
@@ -369,8 +391,8 @@ mod tests {
     fn later_lists_add_to_earlier_ones() {
         let mut options = Options::parse("a=1,b=2").unwrap();
         options.parse_into("b=3").unwrap();
-        assert_eq!(options.get("b"), Some("3"));
-        assert_eq!(options.get("a"), Some("1"));
+        assert_eq!(options.get("b"), Some(BStr::new("3")));
+        assert_eq!(options.get("a"), Some(BStr::new("1")));
     }
 
     #[test]
@@ -382,6 +404,24 @@ mod tests {
             assert!(!asks_for_help(list).unwrap(), "{list}");
         }
         assert!(asks_for_help(",help").is_err());
+    }
+
+    #[test]
+    fn names_are_bytes_and_words_are_not() {
+        let options = Options::parse(b"data_file=b\xe9,,d,compat=\xff").unwrap();
+        assert_eq!(options.get("data_file"), Some(BStr::new(b"b\xe9,d")));
+        let file = spec("data_file", OptionKind::Name, "Name of a file");
+        let value = parse_value(&file, options.get("data_file").unwrap()).unwrap();
+        assert_eq!(value, OptionValue::Name(b"b\xe9,d".into()));
+        for kind in [
+            OptionKind::Str,
+            OptionKind::Num,
+            OptionKind::Size,
+            OptionKind::Bool,
+        ] {
+            assert!(parse_value(&spec("compat", kind, ""), BStr::new(b"\xff")).is_err());
+        }
+        assert_eq!(double_commas(b"\xe9,x"), b"\xe9,,x".as_bstr());
     }
 
     const TABLE: &[OptionSpec] = &[
@@ -463,8 +503,8 @@ mod tests {
             let list = format!("k={},m={more}", double_commas(&value));
             let options = Options::parse(&list);
             if let Ok(options) = options {
-                proptest::prop_assert_eq!(options.get("k"), Some(value.as_str()));
-                proptest::prop_assert_eq!(options.get("m"), Some(more.as_str()));
+                proptest::prop_assert_eq!(options.get("k"), Some(value.as_bytes().as_bstr()));
+                proptest::prop_assert_eq!(options.get("m"), Some(more.as_bytes().as_bstr()));
             }
         }
     }

@@ -7,6 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bstr::BStr;
+
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// When the format may be guessed from the contents.
@@ -77,9 +79,9 @@ pub struct ImplicitFile<'a> {
     /// Its part.
     pub role: ImplicitRole,
     /// The name as it stands in the image.
-    pub name: &'a str,
+    pub name: &'a BStr,
     /// The image that names it.
-    pub named_by: &'a str,
+    pub named_by: &'a BStr,
     /// The host path that the name stands for; None where it is no plain file.
     pub path: Option<&'a Path>,
     /// Whether it would be opened for writing.
@@ -356,8 +358,8 @@ mod tests {
     fn file<'a>(name: &'a str, path: Option<&'a Path>) -> ImplicitFile<'a> {
         ImplicitFile {
             role: ImplicitRole::Backing,
-            name,
-            named_by: "top.qcow2",
+            name: name.into(),
+            named_by: "top.qcow2".into(),
             path,
             writable: false,
         }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bstr::ByteSlice;
 /// Text with its control characters escaped, NUL and newline included, and with those that turn the
 /// direction of writing or take no room. All else stays as it is.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -19,6 +20,23 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// As [`printable`], of a name, which need not be UTF-8: what is not stays as it is.
+pub fn printable_name(name: &[u8]) -> Cow<'_, [u8]> {
+    // What is not UTF-8 counts as a character that steers nothing.
+    if !name.chars().any(steers) {
+        return Cow::Borrowed(name);
+    }
+    let mut out = Vec::with_capacity(name.len() + 8);
+    for (start, end, c) in name.char_indices() {
+        if steers(c) {
+            out.extend(c.escape_unicode().map(|c| c as u8));
+        } else {
+            out.extend_from_slice(name.get(start..end).unwrap_or_default());
+        }
+    }
+    Cow::Owned(out)
+}
+
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(u32::from(c), 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff)
@@ -27,6 +45,15 @@ fn steers(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_of_a_name_that_are_no_utf8_stay() {
+        assert_eq!(
+            &*printable_name(b"b\xe9d\n\xff\x1b"),
+            b"b\xe9d\\u{a}\xff\\u{1b}"
+        );
+        assert!(matches!(printable_name(b"b\xe9d"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn what_steers_a_terminal_is_escaped_and_all_else_is_not() {

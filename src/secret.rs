@@ -2,12 +2,15 @@
 //! and never shown.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use aes::cipher::{BlockModeDecrypt, KeyIvInit, block_padding::Pkcs7};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bstr::{BStr, ByteSlice};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -120,12 +123,13 @@ impl Secrets {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`], or of reading the file.
-    pub fn define(&mut self, id: &str, properties: &BTreeMap<&str, &str>) -> Result<()> {
+    pub fn define(&mut self, id: &str, properties: &BTreeMap<&str, &BStr>) -> Result<()> {
         let get = |key: &str| properties.get(key).copied();
-        let base64 = match get("format").unwrap_or("raw") {
-            "raw" => false,
-            "base64" => true,
-            other => {
+        let base64 = match get("format").map(|format| format.as_bytes()) {
+            None | Some(b"raw") => false,
+            Some(b"base64") => true,
+            Some(other) => {
+                let other = BStr::new(other);
                 return Err(Error::invalid(format!(
                     "Parameter 'format' does not accept value '{other}'"
                 )));
@@ -138,12 +142,12 @@ impl Secrets {
             (Some(_), Some(_)) => {
                 return Err(Error::invalid("'file' and 'data' are mutually exclusive"));
             }
-            (Some(data), None) => Zeroizing::new(data.as_bytes().to_vec()),
+            (Some(data), None) => Zeroizing::new(data.to_vec()),
             (None, Some(file)) => read_secret_file(file)?,
             (None, None) => return Err(Error::invalid("Either 'file' or 'data' must be provided")),
         };
         let bytes = match get("keyid") {
-            Some(key_id) => self.decrypt(&raw, key_id, get("iv"), base64)?,
+            Some(key_id) => self.decrypt(&raw, &key_id.to_str_lossy(), get("iv"), base64)?,
             None if get("iv").is_some() => {
                 return Err(Error::invalid("IV must not be specified without 'keyid'"));
             }
@@ -158,7 +162,7 @@ impl Secrets {
         &self,
         data: &[u8],
         key_id: &str,
-        iv: Option<&str>,
+        iv: Option<&BStr>,
         base64: bool,
     ) -> Result<Zeroizing<Vec<u8>>> {
         let key = self.get(key_id)?;
@@ -167,7 +171,7 @@ impl Secrets {
             return Err(Error::invalid("Key should be 32 bytes in length"));
         }
         let iv = iv.ok_or_else(|| Error::invalid("IV is required to decrypt secret"))?;
-        let iv = decode_base64(iv.as_bytes())?;
+        let iv = decode_base64(iv)?;
         if iv.len() != 16 {
             return Err(Error::invalid(format!(
                 "IV should be 16 bytes in length not {}",
@@ -206,9 +210,9 @@ fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         .map_err(|_| Error::invalid("Base64 data is not valid"))
 }
 
-fn read_secret_file(path: &str) -> Result<Zeroizing<Vec<u8>>> {
+fn read_secret_file(path: &BStr) -> Result<Zeroizing<Vec<u8>>> {
     use std::io::Read;
-    let mut file = std::fs::File::open(path).map_err(|error| {
+    let mut file = std::fs::File::open(OsStr::from_bytes(path)).map_err(|error| {
         Error::io(&error)
             .context(format!("Failed to open file \u{201c}{path}\u{201d}"))
             .context(format!("Unable to read {path}"))
@@ -244,8 +248,11 @@ fn read_secret_file(path: &str) -> Result<Zeroizing<Vec<u8>>> {
 mod tests {
     use super::*;
 
-    fn properties<'a>(pairs: &[(&'a str, &'a str)]) -> BTreeMap<&'a str, &'a str> {
-        pairs.iter().copied().collect()
+    fn properties<'a>(pairs: &[(&'a str, &'a str)]) -> BTreeMap<&'a str, &'a BStr> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(key, value)| (*key, BStr::new(*value)))
+            .collect()
     }
 
     #[test]

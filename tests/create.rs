@@ -28,7 +28,7 @@ impl Case<'_> {
             format: self.format.to_owned(),
             size: self.size,
             options,
-            backing_file: self.backing.map(str::to_owned),
+            backing_file: self.backing.map(Into::into),
             backing_format: self.backing_format.map(str::to_owned),
             backing_unsafe: self.unsafe_backing,
             secrets: platter::secret::Secrets::default(),

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use platter::policy::{ImplicitAnswer, ImplicitFiles};
@@ -318,7 +320,8 @@ fn files_that_an_image_names_need_permission() {
     assert_eq!(error.kind(), ErrorKind::Denied);
     let root = dir.root().to_owned();
     let ask = ImplicitFiles::Ask(std::sync::Arc::new(move |file| {
-        let file = std::fs::File::open(root.join(file.name)).expect("a file of the chain");
+        let file = std::fs::File::open(root.join(OsStr::from_bytes(file.name)))
+            .expect("a file of the chain");
         Ok(ImplicitAnswer::Fd(file.into()))
     }));
     assert!(contents(&with(ask).unwrap()) == expected);
@@ -411,9 +414,13 @@ fn an_image_inside_another_is_reached_through_the_tree() {
     assert_eq!(part, [5; 512]);
     image.write_at(&[6; 512], 512 << 10).unwrap();
     let name = image.filename().to_owned();
-    assert!(name.starts_with("json:{\"driver\": \"qcow2\", \"file\": {\"offset\": \"4096\", "));
+    assert!(name.starts_with(b"json:{\"driver\": \"qcow2\", \"file\": {\"offset\": \"4096\", "));
     image.close().unwrap();
-    let again = Image::open(&Location::parse(&name).unwrap(), &permissive()).unwrap();
+    let again = Image::open(
+        &Location::parse(OsStr::from_bytes(&name)).unwrap(),
+        &permissive(),
+    )
+    .unwrap();
     again.read_at(&mut part, 512 << 10).unwrap();
     assert_eq!(part, [6; 512]);
     let out = dir.qemu_img_ok(&["check", "--image-opts", &text]);

@@ -260,7 +260,7 @@ fn every_reference_is_listed_with_its_place_and_its_kind() {
             be(&mut bytes, 100, 112, 4);
         }
         let report = of_bytes(&bytes, Some("qcow2"));
-        assert_eq!(report.references[0].format.as_deref(), Some("raw"));
+        assert_eq!(report.references[0].format, Some("raw".into()));
         let mut expected = vec!["no-backing-file"];
         if !plain {
             expected.push("plain-names");

@@ -248,7 +248,8 @@ fn the_name_of_a_data_file_is_always_plain() {
         with_data_file(&dir, &name);
         for writable in [false, true] {
             let opened = open(&dir, "t.qcow2", None, writable, OpenPolicy::permissive());
-            let text = format!("Could not open '{name}': No such file or directory");
+            // With `./` in front, so that it is the name of the same file wherever it is used.
+            let text = format!("Could not open './{name}': No such file or directory");
             refused(opened, ErrorKind::NotFound, &text);
         }
         for line in [

@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+use bstr::BStr;
 use common::Dir;
 use platter::extent::StorageExtent;
 use platter::job::Job;
@@ -62,7 +63,7 @@ impl Hooked {
 }
 
 impl Storage for Hooked {
-    fn name(&self) -> &str {
+    fn name(&self) -> &BStr {
         self.inner.name()
     }
     fn driver(&self) -> &'static str {

@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bstr::BStr;
 use common::{Dir, bitmaps_of, dirty_ranges, set_bitmap_flags};
 use platter::format::Bitmaps;
 use platter::storage::memory::MemoryStorage;
@@ -59,7 +60,7 @@ fn bitmaps(image: &Image) -> &dyn Bitmaps {
 
 fn dirty(image: &Image, name: &str) -> platter::Result<Vec<(u64, u64)>> {
     let mut runs = Vec::new();
-    bitmaps(image).visit_dirty(name, 0..u64::MAX, &mut |offset, len| {
+    bitmaps(image).visit_dirty(BStr::new(name), 0..u64::MAX, &mut |offset, len| {
         runs.push((offset, len));
         Ok(())
     })?;
@@ -149,7 +150,7 @@ fn model(options: &str, mut size: u64, cluster: u64, seed: u64) {
             7 | 8 => {
                 let granularity = 512 << random.below(9);
                 match (
-                    list.add(&name, Some(granularity)),
+                    list.add(BStr::new(&name), Some(granularity)),
                     model.contains_key(&name),
                 ) {
                     (Ok(()), false) => {
@@ -161,27 +162,30 @@ fn model(options: &str, mut size: u64, cluster: u64, seed: u64) {
             }
             9 => {
                 let gone = model.remove(&name).is_some();
-                assert_eq!(list.remove(&name).is_ok(), gone);
+                assert_eq!(list.remove(BStr::new(&name)).is_ok(), gone);
             }
             10 => match model.get_mut(&name) {
                 Some(bits) => {
-                    list.clear(&name).unwrap();
+                    list.clear(BStr::new(&name)).unwrap();
                     bits.bits.fill(false);
                 }
-                None => assert_eq!(list.clear(&name).unwrap_err().kind(), ErrorKind::NotFound),
+                None => assert_eq!(
+                    list.clear(BStr::new(&name)).unwrap_err().kind(),
+                    ErrorKind::NotFound
+                ),
             },
             11 => {
                 if let Some(bits) = model.get_mut(&name) {
                     bits.enabled = random.below(2) == 0;
-                    list.set_enabled(&name, bits.enabled).unwrap();
+                    list.set_enabled(BStr::new(&name), bits.enabled).unwrap();
                 }
             }
             12 => {
                 let from = format!("b{}", random.below(4));
                 if let (Some(source), true) = (model.get(&from).cloned(), model.contains_key(&name))
                 {
-                    list.mark(&name, &mut |mark| {
-                        list.visit_dirty(&from, 0..u64::MAX, &mut |offset, len| {
+                    list.mark(BStr::new(&name), &mut |mark| {
+                        list.visit_dirty(BStr::new(&from), 0..u64::MAX, &mut |offset, len| {
                             mark(offset, len);
                             Ok(())
                         })
@@ -210,7 +214,7 @@ fn model(options: &str, mut size: u64, cluster: u64, seed: u64) {
         let list = bitmaps(&image).list().unwrap();
         assert_eq!(list.len(), model.len());
         for info in list {
-            let bits = &model[&info.name];
+            let bits = &model[&info.name.to_string()];
             assert!(
                 !info.inconsistent && info.enabled == bits.enabled,
                 "{info:?}"
@@ -218,7 +222,7 @@ fn model(options: &str, mut size: u64, cluster: u64, seed: u64) {
             assert_eq!(info.granularity, bits.granularity);
             let what = format!("{options}, step {step}: {}", info.name);
             assert_eq!(
-                dirty(&image, &info.name).unwrap(),
+                dirty(&image, &info.name.to_string()).unwrap(),
                 bits.runs(size),
                 "{what}"
             );
@@ -292,7 +296,7 @@ fn reads_what_qemu_recorded() {
         }
         let mut part = Vec::new();
         bitmaps(&image)
-            .visit_dirty("512", 4 << 20..5 << 20, &mut |offset, len| {
+            .visit_dirty(BStr::new("512"), 4 << 20..5 << 20, &mut |offset, len| {
                 part.push((offset, len));
                 Ok(())
             })
@@ -308,7 +312,7 @@ fn threads_record_side_by_side() {
     let size = 8u64 << 20;
     let storage = memory(new_image(&dir, "cluster_size=4k", size));
     let image = open_as(storage.clone(), true, CacheMode::Unsafe).unwrap();
-    bitmaps(&image).add("all", Some(512)).unwrap();
+    bitmaps(&image).add(BStr::new("all"), Some(512)).unwrap();
     std::thread::scope(|scope| {
         for n in 0..4u64 {
             let image = &image;
@@ -320,8 +324,8 @@ fn threads_record_side_by_side() {
         }
         for n in 0..20 {
             let name = format!("t{n}");
-            bitmaps(&image).add(&name, None).unwrap();
-            bitmaps(&image).remove(&name).unwrap();
+            bitmaps(&image).add(BStr::new(&name), None).unwrap();
+            bitmaps(&image).remove(BStr::new(&name)).unwrap();
         }
     });
     image.close().unwrap();
@@ -338,7 +342,7 @@ fn all_ones() {
     let size = (64 << 20) + 512;
     let storage = memory(new_image(&dir, "cluster_size=512", size));
     let image = open(storage.clone(), true).unwrap();
-    bitmaps(&image).add("b", Some(512)).unwrap();
+    bitmaps(&image).add(BStr::new("b"), Some(512)).unwrap();
     image.write_zeroes(0, size, ZeroFlags::MAY_UNMAP).unwrap();
     image.close().unwrap();
     std::fs::write(dir.path("image"), storage.to_vec()).unwrap();
@@ -374,9 +378,9 @@ fn inconsistent_bitmaps_stay_so() {
         .collect();
     assert_eq!(broken, [false, true]);
     for result in [
-        list.clear("bad"),
-        list.set_enabled("bad", false),
-        list.mark("bad", &mut |_| Ok(())),
+        list.clear(BStr::new("bad")),
+        list.set_enabled(BStr::new("bad"), false),
+        list.mark(BStr::new("bad"), &mut |_| Ok(())),
         dirty(&image, "bad").map(drop),
         image.format().resize(8 << 20, Preallocation::Off),
     ] {
@@ -392,7 +396,7 @@ fn inconsistent_bitmaps_stay_so() {
     assert_eq!(dirty_ranges(&dir, "new", "good"), [(0, 65536)]);
     assert_eq!(bitmaps_of(&dir, "new")[1].2, ["in-use", "auto"]);
     let image = open(storage.clone(), true).unwrap();
-    bitmaps(&image).remove("bad").unwrap();
+    bitmaps(&image).remove(BStr::new("bad")).unwrap();
     image.close().unwrap();
     std::fs::write(dir.path("new"), storage.to_vec()).unwrap();
     assert_eq!(dir.qemu_img(&["check", "new"]).code, 0);
@@ -412,9 +416,9 @@ fn change(random: &mut Random, image: &Image, step: u64) -> platter::Result<()> 
     let len = (512 + random.below(20_000)).min(size - offset);
     let list = bitmaps(image);
     match step % 8 {
-        3 => list.add(&format!("more{step}"), Some(512)),
-        5 => list.set_enabled("other", step % 16 == 5),
-        6 => list.clear("other"),
+        3 => list.add(BStr::new(&format!("more{step}")), Some(512)),
+        5 => list.set_enabled(BStr::new("other"), step % 16 == 5),
+        6 => list.clear(BStr::new("other")),
         7 => image.write_zeroes(offset, len, ZeroFlags::MAY_UNMAP),
         _ => image.write_at(&vec![step as u8 | 1; len as usize], offset),
     }
@@ -581,8 +585,8 @@ fn hostile_tables() {
         let list = bitmaps(&image);
         let _ = image.write_at(&[1; 512], 0);
         let _ = dirty(&image, "all");
-        let _ = list.clear("all");
-        let _ = list.remove("all");
+        let _ = list.clear(BStr::new("all"));
+        let _ = list.remove(BStr::new("all"));
         let _ = image.write_at(&[2; 70_000], 100);
         let _ = image.close();
         std::fs::write(dir.path("state"), storage.to_vec()).unwrap();

@@ -33,8 +33,8 @@ fn make(
     };
     let values = Values::check(&options, &table)?;
     let backing = backing.map(|name| BackingRef {
-        name: name.to_owned(),
-        format: Some("raw".to_owned()),
+        name: name.into(),
+        format: Some("raw".into()),
     });
     let request = TargetRequest {
         location: &location,

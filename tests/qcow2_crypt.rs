@@ -60,7 +60,7 @@ fn convert_ours(dir: &Dir, options: &str, name: &str, backing: Option<&str>) {
     request.target_options = Options::parse(options).unwrap();
     request.secrets = secrets();
     if let Some(backing) = backing {
-        request.backing_file = Some(dir.str(backing));
+        request.backing_file = Some(dir.str(backing).into());
         request.backing_format = Some("raw".into());
     }
     convert(&request, &mut Job::new()).unwrap_or_else(|e| panic!("{options}: {e:?}"));
@@ -223,7 +223,7 @@ fn random_writes_leave_what_an_array_holds() {
                 format: "qcow2".into(),
                 size: Some(model.len() as u64),
                 options: Options::parse(&options).unwrap(),
-                backing_file: has_backing.then(|| dir.str("base.raw")),
+                backing_file: has_backing.then(|| dir.str("base.raw").into()),
                 backing_format: has_backing.then(|| "raw".into()),
                 backing_unsafe: false,
                 secrets: secrets(),

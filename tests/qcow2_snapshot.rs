@@ -76,19 +76,19 @@ fn writers_do_not_reach_into_snapshots() {
         for n in 0..12 {
             let name = format!("s{n}");
             let new = NewSnapshot {
-                name: name.clone(),
+                name: name.clone().into(),
                 ..NewSnapshot::default()
             };
             let id = snapshots.create(&new).unwrap();
-            let view = snapshots.view(&id).unwrap();
+            let view = snapshots.view(id.as_slice().into()).unwrap();
             let mut bytes = vec![0; SIZE];
             read_view(&*view, &mut bytes);
             made.push((name, bytes));
             if n % 5 == 4 {
-                snapshots.apply(&id).unwrap();
+                snapshots.apply(id.as_slice().into()).unwrap();
             }
             if n % 4 == 3 {
-                snapshots.delete("1").unwrap_or_default();
+                snapshots.delete("1".into()).unwrap_or_default();
             }
         }
         stop.store(true, Ordering::Relaxed);
@@ -256,13 +256,13 @@ fn no_crash_leaves_a_copied_flag_that_is_wrong() {
         match step {
             "create" => {
                 let new = NewSnapshot {
-                    name: "second".to_owned(),
+                    name: "second".into(),
                     ..NewSnapshot::default()
                 };
                 snapshots.create(&new).unwrap();
             }
-            "apply" => snapshots.apply("1").unwrap(),
-            _ => snapshots.delete("1").unwrap(),
+            "apply" => snapshots.apply("1".into()).unwrap(),
+            _ => snapshots.delete("1".into()).unwrap(),
         }
         let count = storage.event_count();
         assert!(count > 5, "{step}");
@@ -306,17 +306,20 @@ fn a_snapshot_that_is_read_stays() {
     ));
     let image = Image::open_storage(storage, &options(CacheMode::Writeback)).unwrap();
     let snapshots = image.format().snapshots().unwrap();
-    let view = snapshots.view("1").unwrap();
+    let view = snapshots.view("1".into()).unwrap();
     let downgrade = || {
         let compat = Options::parse("compat=0.10").unwrap();
         let request = AmendRequest::new(&image, &compat, &Secrets::default(), false).unwrap();
         amend(&image, &request, &mut Job::new())
     };
-    assert_eq!(snapshots.delete("1").unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(
+        snapshots.delete("1".into()).unwrap_err().kind(),
+        ErrorKind::Busy
+    );
     assert_eq!(downgrade().unwrap_err().kind(), ErrorKind::Busy);
     image.write_at(&vec![2; SIZE], 0).unwrap();
-    snapshots.delete("2").unwrap();
-    snapshots.apply("1").unwrap();
+    snapshots.delete("2".into()).unwrap();
+    snapshots.apply("1".into()).unwrap();
     image.write_at(&vec![3; SIZE], 0).unwrap();
     image.flush().unwrap();
     let extent = view.map(0, SIZE as u64).unwrap();
@@ -328,7 +331,7 @@ fn a_snapshot_that_is_read_stays() {
     stored.read_at(&mut bytes, host_offset).unwrap();
     assert!(bytes.iter().all(|byte| *byte == 1));
     drop(view);
-    snapshots.delete("1").unwrap();
+    snapshots.delete("1".into()).unwrap();
     downgrade().unwrap();
 }
 
@@ -379,7 +382,12 @@ fn a_compressed_cluster_that_is_gone_is_looked_up_again() {
         found.kind,
         ExtentKind::Encoded { compressed: true }
     ));
-    image.format().snapshots().unwrap().apply("1").unwrap();
+    image
+        .format()
+        .snapshots()
+        .unwrap()
+        .apply("1".into())
+        .unwrap();
     let mut bytes = vec![0; 65536];
     let error = image.format().read_encoded(&mut bytes, 0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
@@ -421,8 +429,8 @@ fn reads_beside_applied_snapshots_see_one_of_both() {
         }
         let snapshots = image.format().snapshots().unwrap();
         for _ in 0..100 {
-            snapshots.apply("1").unwrap();
-            snapshots.apply("2").unwrap();
+            snapshots.apply("1".into()).unwrap();
+            snapshots.apply("2".into()).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
     });

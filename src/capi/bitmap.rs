@@ -7,7 +7,7 @@ use crate::capi::error::platter_error;
 use crate::capi::guard::{call_ref, call_ref_out, check_flags};
 use crate::capi::image::{platter_image, shared_of};
 use crate::capi::report::{Content, Inner, platter_report};
-use crate::capi::text::utf8;
+use crate::capi::text::name;
 use crate::error::Result;
 use crate::ops::bitmap::{self, Change};
 
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn platter_bitmap_dirty(
     call_ref_out(out, image, "image", err, |image| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let name = unsafe { utf8(name, "name")? };
+        let name = unsafe { self::name(name, "name")? };
         let shared = shared_of(Some(image), "image")?;
         let report = bitmap::dirty(&shared, name, offset..offset.saturating_add(length))?;
         Ok(platter_report::new(Inner::new(Content::Dirty(report))))
@@ -78,7 +78,7 @@ unsafe fn change(
     call_ref(image, "image", err, |image| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let name = unsafe { utf8(name, "name")? };
+        let name = unsafe { self::name(name, "name")? };
         bitmap::change(&*shared_of(Some(image), "image")?, name, &change)
     })
 }
@@ -198,7 +198,7 @@ pub unsafe extern "C" fn platter_bitmap_merge(
     call_ref(image, "image", err, |image| -> Result<()> {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let (name, source) = unsafe { (utf8(name, "name")?, utf8(source, "source")?) };
+        let (name, source) = unsafe { (self::name(name, "name")?, self::name(source, "source")?) };
         let shared = shared_of(Some(image), "image")?;
         let from = from.map(|from| shared_of(Some(from), "from")).transpose()?;
         let other = from.as_ref().map(|from| &***from);

@@ -3,19 +3,22 @@
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
+use bstr::BStr;
+
 use crate::capi::error::platter_error;
 use crate::capi::guard::{call_out, check_flags};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{LOCATION_FLAGS, location, merged, platter_open_options};
 use crate::capi::report::Content;
-use crate::capi::text::optional_utf8;
+use crate::capi::text::optional_name;
 use crate::ops::commit::{CommitRequest, commit};
 
 /// Flag of `platter_commit_job_new()`: leave the overlay as it is instead of emptying it.
 pub const PLATTER_COMMIT_KEEP: u32 = 1;
 
 /// Makes a job that copies what the image at `location` and the layers below it hold down into
-/// `base`, an image of its backing chain, by its name; NULL is the one right below. A smaller base
+/// `base`, an image of its backing chain; NULL is the one right below. `base` is its name as the layer above
+/// records or sees it, or any other name of the same file from the current directory. A smaller base
 /// grows first. When that is durable, the image is emptied, unless `base` or `PLATTER_COMMIT_KEEP` is
 /// given. The job opens the images, for writing, as `options` (may be NULL for the defaults) say, and
 /// closes them; the policy must allow the chain. `flags` are bits of `PLATTER_COMMIT_*` and at most
@@ -42,11 +45,11 @@ pub unsafe extern "C" fn platter_commit_job_new(
         // SAFETY: by the contract of this function.
         let location = unsafe { self::location(location, "location", flags)? };
         // SAFETY: by the contract of this function.
-        let base = unsafe { optional_utf8(base, "base")? };
+        let base = unsafe { optional_name(base) };
         let request = CommitRequest {
             location,
             options: merged(options, 0)?,
-            base: base.map(str::to_owned),
+            base: base.map(BStr::to_owned),
             keep: flags & PLATTER_COMMIT_KEEP != 0,
         };
         Ok(NewJob::with_rate().into_handle(

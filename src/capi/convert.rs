@@ -3,6 +3,8 @@
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
+use bstr::BStr;
+
 use crate::capi::error::platter_error;
 use crate::capi::guard::{
     self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
@@ -16,7 +18,7 @@ use crate::capi::options::platter_options;
 use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
-use crate::capi::text::{duplicate_fd, optional_utf8};
+use crate::capi::text::{duplicate_fd, optional_name, optional_utf8};
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::ops::convert::{ConvertRequest, convert};
@@ -177,8 +179,8 @@ pub unsafe extern "C" fn platter_convert_set_snapshot(
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let snapshot = unsafe { optional_utf8(snapshot, "snapshot")? };
-        convert.request.snapshot = snapshot.map(str::to_owned);
+        let snapshot = unsafe { optional_name(snapshot) };
+        convert.request.snapshot = snapshot.map(BStr::to_owned);
         Ok(())
     })
 }
@@ -311,13 +313,8 @@ pub unsafe extern "C" fn platter_convert_set_backing(
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let (file, format) = unsafe {
-            (
-                optional_utf8(file, "file")?,
-                optional_utf8(format, "format")?,
-            )
-        };
-        convert.request.backing_file = file.map(str::to_owned);
+        let (file, format) = unsafe { (optional_name(file), optional_utf8(format, "format")?) };
+        convert.request.backing_file = file.map(BStr::to_owned);
         convert.request.backing_format = format.map(str::to_owned);
         Ok(())
     })

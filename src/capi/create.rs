@@ -4,6 +4,8 @@ use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
+use bstr::BStr;
+
 use crate::capi::control::{self, platter_control};
 use crate::capi::error::platter_error;
 use crate::capi::guard::{
@@ -15,7 +17,7 @@ use crate::capi::options::platter_options;
 use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
-use crate::capi::text::{c_line, optional_utf8, utf8};
+use crate::capi::text::{c_line, optional_name, optional_utf8, utf8};
 use crate::job::JobControl;
 use crate::ops::create::{CreatePlan, CreateRequest};
 use crate::options::Options;
@@ -115,7 +117,7 @@ pub extern "C" fn platter_create_set_options(
 /// Flag of `platter_create_set_backing()`: the backing file need not exist, and is not opened.
 pub const PLATTER_BACKING_UNSAFE: u32 = 1;
 
-/// Sets the backing file and its format as they are to stand in the image; either may be NULL for
+/// Sets the backing file (bytes) and its format as they are to stand in the image; either may be NULL for
 /// none, or where the options name it. A relative name is relative to the image. `flags` is 0 or
 /// `PLATTER_BACKING_UNSAFE`.
 ///
@@ -134,13 +136,8 @@ pub unsafe extern "C" fn platter_create_set_backing(
     call_mut(create, "create", err, |create| {
         check_flags(flags, PLATTER_BACKING_UNSAFE)?;
         // SAFETY: by the contract of this function.
-        let (file, format) = unsafe {
-            (
-                optional_utf8(file, "file")?,
-                optional_utf8(format, "format")?,
-            )
-        };
-        create.request.backing_file = file.map(str::to_owned);
+        let (file, format) = unsafe { (optional_name(file), optional_utf8(format, "format")?) };
+        create.request.backing_file = file.map(BStr::to_owned);
         create.request.backing_format = format.map(str::to_owned);
         create.request.backing_unsafe = flags & PLATTER_BACKING_UNSAFE != 0;
         Ok(())

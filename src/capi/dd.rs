@@ -3,6 +3,8 @@
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
+use bstr::BStr;
+
 use crate::capi::error::platter_error;
 use crate::capi::guard::{
     self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
@@ -15,7 +17,7 @@ use crate::capi::open::{
 use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
-use crate::capi::text::{duplicate_fd, optional_utf8, utf8};
+use crate::capi::text::{duplicate_fd, optional_name, utf8};
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::ops::dd::{DdEnd, DdRequest, dd};
@@ -154,8 +156,8 @@ pub unsafe extern "C" fn platter_dd_set_snapshot(
     call_mut(dd, "dd", err, |dd| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let snapshot = unsafe { optional_utf8(snapshot, "snapshot")? };
-        dd.request.snapshot = snapshot.map(str::to_owned);
+        let snapshot = unsafe { optional_name(snapshot) };
+        dd.request.snapshot = snapshot.map(BStr::to_owned);
         Ok(())
     })
 }

@@ -187,7 +187,7 @@ fn describe(
             .map_or(std::ptr::null(), |text| keep(text, strings)),
         allowed,
         kind: match spec.kind {
-            OptionKind::Str => PLATTER_OPTION_STRING,
+            OptionKind::Str | OptionKind::Name => PLATTER_OPTION_STRING,
             OptionKind::Num => PLATTER_OPTION_NUMBER,
             OptionKind::Size => PLATTER_OPTION_SIZE,
             OptionKind::Bool => PLATTER_OPTION_BOOL,

@@ -26,8 +26,8 @@ impl platter_error {
             errno: error.errno(),
             offset: error.offset(),
             stage: of_stage(error.stage()),
-            message: c_line(&error.to_string()),
-            hints: error.hints().iter().map(|hint| c_line(hint)).collect(),
+            message: c_line(error.to_string()),
+            hints: error.hints().iter().map(c_line).collect(),
         }
     }
 

@@ -3,7 +3,10 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+
+use bstr::BStr;
 
 use crate::capi::error::platter_error;
 use crate::capi::guard::{
@@ -12,7 +15,7 @@ use crate::capi::guard::{
 };
 use crate::capi::open::{LOCATION_FLAGS, OPEN_FLAGS, location, merged, platter_open_options};
 use crate::capi::storage::{callbacks, platter_storage_ops};
-use crate::capi::text::{c_lines, c_string, optional_utf8};
+use crate::capi::text::{c_lines, c_string, optional_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, OpenOptions};
 use crate::log::{Level, log};
@@ -83,7 +86,7 @@ impl platter_image {
         Box::into_raw(Box::new(Self {
             shared: Arc::new(Shared {
                 poison: Poison::default(),
-                filename: c_string(image.location().display().into_owned()),
+                filename: c_string(image.location().text().as_bytes()),
                 format: c_string(image.driver().name),
                 image: ManuallyDrop::new(image),
                 taken: false,
@@ -147,7 +150,7 @@ pub unsafe extern "C" fn platter_image_open_fd(
     call_out(out, err, || {
         check_flags(flags, OPEN_FLAGS)?;
         // SAFETY: by the contract of this function.
-        let name = unsafe { optional_utf8(name, "name")? };
+        let name = unsafe { optional_name(name) };
         let options = merged(options, flags)?;
         let storage = borrowed_file(fd, name, &options)?;
         Image::open_storage(Arc::new(storage), &options).map(opened)
@@ -157,13 +160,13 @@ pub unsafe extern "C" fn platter_image_open_fd(
 /// The file of a descriptor of the caller, which is duplicated.
 pub(super) fn borrowed_file(
     fd: c_int,
-    name: Option<&str>,
+    name: Option<&BStr>,
     options: &OpenOptions,
 ) -> Result<FileStorage> {
     if fd < 0 {
         return Err(Error::invalid("Parameter 'fd' is negative"));
     }
-    let name = name.map_or_else(|| format!("/dev/fd/{fd}"), str::to_owned);
+    let name = name.map_or_else(|| format!("/dev/fd/{fd}").into(), BStr::to_owned);
     let fd = file::duplicate(fd)?;
     let how = FileOpen {
         writable: options.writable,
@@ -199,7 +202,7 @@ pub unsafe extern "C" fn platter_image_open_storage(
         check_flags(flags, OPEN_FLAGS)?;
         let ops = given(ops, "ops")?;
         // SAFETY: by the contract of this function.
-        let name = unsafe { optional_utf8(name, "name")? }.unwrap_or("callbacks");
+        let name = unsafe { optional_name(name) }.unwrap_or(BStr::new("callbacks"));
         let options = merged(options, flags)?;
         let storage = CallbackStorage::new(name, callbacks(*ops, user_data)?, options.cache)?;
         Image::open_storage(Arc::new(storage), &options).map(opened)
@@ -291,7 +294,8 @@ pub extern "C" fn platter_image_format(image: Option<&platter_image>) -> *const 
     image.map_or(std::ptr::null(), |image| image.shared.format.as_ptr())
 }
 
-/// Where the image was opened from, as it was given. Lives as long as the image; NULL for NULL.
+/// Where the image was opened from, as it was given, byte for byte; a plain path whose beginning looks like a
+/// protocol has `./` in front. Lives as long as the image; NULL for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

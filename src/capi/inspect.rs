@@ -4,6 +4,8 @@ use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
+use bstr::BStr;
+
 use crate::capi::error::platter_error;
 use crate::capi::guard::{UserData, call_out, check_flags, given, platter_free_fn};
 use crate::capi::image::borrowed_file;
@@ -12,7 +14,7 @@ use crate::capi::open::{
 };
 use crate::capi::report::{Content, Inner, platter_report};
 use crate::capi::storage::{callbacks, platter_storage_ops};
-use crate::capi::text::optional_utf8;
+use crate::capi::text::optional_name;
 use crate::ops;
 use crate::storage::CallbackStorage;
 
@@ -75,7 +77,7 @@ pub unsafe extern "C" fn platter_inspect_fd(
     call_out(out, err, || {
         check_flags(flags, PLATTER_OPEN_FORCE_SHARE)?;
         // SAFETY: by the contract of this function.
-        let name = unsafe { optional_utf8(name, "name")? };
+        let name = unsafe { optional_name(name) };
         let options = merged(options, flags)?;
         let storage = borrowed_file(fd, name, &options)?;
         let report = ops::inspect::inspect_storage(Arc::new(storage), &options)?;
@@ -107,7 +109,7 @@ pub unsafe extern "C" fn platter_inspect_storage(
         check_flags(flags, 0)?;
         let table = given(ops, "ops")?;
         // SAFETY: by the contract of this function.
-        let name = unsafe { optional_utf8(name, "name")? }.unwrap_or("callbacks");
+        let name = unsafe { optional_name(name) }.unwrap_or(BStr::new("callbacks"));
         let options = merged(options, flags)?;
         let storage = CallbackStorage::new(name, callbacks(*table, user_data)?, options.cache)?;
         let report = ops::inspect::inspect_storage(Arc::new(storage), &options)?;

@@ -91,7 +91,7 @@ pub(super) unsafe fn location(text: *const c_char, name: &str, flags: u32) -> Re
         }
         PLATTER_LOCATION_IMAGE_OPTS => {
             // SAFETY: by this function's contract.
-            Location::from_image_opts(unsafe { utf8(text, name)? })
+            Location::from_image_opts(unsafe { os(text, name)? })
         }
         _ => Err(Error::invalid(
             "Parameter 'flags' asks for two kinds of location",

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
 
+use bstr::{BStr, BString};
 use parking_lot::Mutex;
 
 use crate::capi::error::platter_error;
 use crate::capi::guard::{self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags};
-use crate::capi::text::{c_string, utf8};
+use crate::capi::text::{c_string, name, utf8};
 use crate::error::{Error, ErrorKind};
 use crate::options::Options;
 
@@ -19,7 +20,7 @@ pub struct platter_options {
     poison: Poison,
     options: Options,
     /// Strings lent to the caller; dropped when the bag changes or is freed.
-    lent: Mutex<BTreeMap<String, CString>>,
+    lent: Mutex<BTreeMap<BString, CString>>,
 }
 
 impl platter_options {
@@ -27,11 +28,11 @@ impl platter_options {
         &self.options
     }
 
-    fn lend(&self, text: &str) -> *const c_char {
+    fn lend(&self, text: &BStr) -> *const c_char {
         self.lent
             .lock()
             .entry(text.to_owned())
-            .or_insert_with(|| c_string(text))
+            .or_insert_with(|| c_string(text.to_vec()))
             .as_ptr()
     }
 
@@ -80,7 +81,7 @@ pub unsafe extern "C" fn platter_options_parse(
     call_mut(options, "options", err, |options| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let list = unsafe { utf8(list, "list")? };
+        let list = unsafe { name(list, "list")? };
         options.change().parse_into(list)
     })
 }
@@ -102,7 +103,7 @@ pub unsafe extern "C" fn platter_options_set(
     call_mut(options, "options", err, |options| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let (key, value) = unsafe { (utf8(key, "key")?, utf8(value, "value")?) };
+        let (key, value) = unsafe { (utf8(key, "key")?, name(value, "value")?) };
         if key.is_empty() {
             return Err(Error::invalid("Parameter 'key' is empty"));
         }
@@ -207,7 +208,7 @@ pub extern "C" fn platter_options_key(
     call_ref_out(out, options, "options", err, |bag| {
         let entry = bag.options.iter().nth(index);
         entry
-            .map(|(key, _)| bag.lend(key))
+            .map(|(key, _)| bag.lend(key.into()))
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("No option at {index}")))
     })
 }

@@ -252,8 +252,8 @@ pub unsafe extern "C" fn platter_policy_set_callback(
         check_flags(flags, 0)?;
         let ask = given(implicit_fn, "implicit_fn")?;
         policy.policy.implicit_files = ImplicitFiles::Ask(Arc::new(move |file| {
-            let name = c_string(file.name);
-            let named_by = c_string(file.named_by);
+            let name = c_string(file.name.to_vec());
+            let named_by = c_string(file.named_by.to_vec());
             let mut fd = -1;
             let shown = shown(file, &name, &named_by);
             // SAFETY: the caller keeps both usable until `user_data` is dropped.

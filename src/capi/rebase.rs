@@ -3,12 +3,14 @@
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
+use bstr::BStr;
+
 use crate::capi::error::platter_error;
 use crate::capi::guard::{call_out, check_flags};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{LOCATION_FLAGS, cache_mode, location, merged, platter_open_options};
 use crate::capi::report::Content;
-use crate::capi::text::optional_utf8;
+use crate::capi::text::{optional_name, optional_utf8};
 use crate::ops::rebase::{RebaseRequest, rebase};
 use crate::storage::CacheMode;
 
@@ -57,7 +59,7 @@ pub unsafe extern "C" fn platter_rebase_job_new(
         // SAFETY: by the contract of this function.
         let location = unsafe { self::location(location, "location", flags)? };
         // SAFETY: by the contract of this function.
-        let backing = unsafe { optional_utf8(backing, "backing")? };
+        let backing = unsafe { optional_name(backing) };
         // SAFETY: by the contract of this function.
         let backing_format = unsafe { optional_utf8(backing_format, "backing_format")? };
         let backing_cache = if backing_cache.is_null() {
@@ -69,7 +71,7 @@ pub unsafe extern "C" fn platter_rebase_job_new(
         let request = RebaseRequest {
             location,
             options: merged(options, 0)?,
-            backing: backing.filter(|name| !name.is_empty()).map(str::to_owned),
+            backing: backing.filter(|name| !name.is_empty()).map(BStr::to_owned),
             backing_format: backing_format.map(str::to_owned),
             backing_cache,
             share_backing: flags & PLATTER_REBASE_SHARE_BACKING != 0,

@@ -5,8 +5,8 @@ use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
+use bstr::{BString, ByteSlice};
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 
 use crate::capi::error::platter_error;
 use crate::capi::guard::{self, Handle, Poison, call_ref, call_ref_out, check_flags};
@@ -25,6 +25,7 @@ use crate::ops::inspect::InspectReport;
 use crate::ops::map::{MapEntry, MapReport};
 use crate::ops::measure::MeasureReport;
 use crate::ops::snapshot::SnapshotReport;
+use crate::value::{Map, Value};
 
 /// Kind of report: what an image is.
 pub const PLATTER_REPORT_INFO: u32 = 1;
@@ -69,7 +70,7 @@ pub(super) struct Inner {
     content: Content,
     json: OnceLock<CString>,
     text: OnceLock<(CString, Option<platter_error>)>,
-    lent: Mutex<BTreeMap<String, CString>>,
+    lent: Mutex<BTreeMap<BString, CString>>,
 }
 
 /// The report of each operation.
@@ -87,7 +88,7 @@ pub(super) enum Content {
     Bitmaps(BitmapReport),
     Dirty(DirtyReport),
     Create {
-        summary: String,
+        summary: BString,
     },
     /// An image was changed; its virtual size where that is what changed.
     Done {
@@ -128,11 +129,11 @@ impl Inner {
         })
     }
 
-    fn lend(&self, text: String) -> *const c_char {
+    fn lend(&self, text: BString) -> *const c_char {
         self.lent
             .lock()
             .entry(text)
-            .or_insert_with_key(|text| c_string(text.as_str()))
+            .or_insert_with_key(|text| c_string(text.to_vec()))
             .as_ptr()
     }
 
@@ -165,19 +166,23 @@ impl Inner {
 
     fn text(&self) -> &(CString, Option<platter_error>) {
         self.text.get_or_init(|| {
-            let (text, end) = match &self.content {
+            let (text, end): (BString, _) = match &self.content {
                 Content::Info(report) => (report.text(), Ok(())),
-                Content::Check(report) => (report.text(), Ok(())),
+                Content::Check(report) => (report.text().into(), Ok(())),
                 Content::Map(report) => report.text(),
-                Content::Measure(report) => (report.text(), Ok(())),
-                Content::Compare(report) => (report.text(), Ok(())),
+                Content::Measure(report) => (report.text().into(), Ok(())),
+                Content::Compare(report) => (report.text().into(), Ok(())),
                 Content::Snapshots(report) => (report.text(), Ok(())),
-                Content::Inspect(report) => (report.text(), Ok(())),
-                Content::Bench(report) => (report.text(), Ok(())),
+                Content::Inspect(report) => (report.text().into(), Ok(())),
+                Content::Bench(report) => (report.text().into(), Ok(())),
                 Content::Bitmaps(report) => (report.text(), Ok(())),
-                Content::Dirty(report) => (report.text(), Ok(())),
-                Content::Convert(_) | Content::Done { .. } => (String::new(), Ok(())),
-                Content::Create { summary } => (format!("{summary}\n"), Ok(())),
+                Content::Dirty(report) => (report.text().into(), Ok(())),
+                Content::Convert(_) | Content::Done { .. } => (BString::default(), Ok(())),
+                Content::Create { summary } => {
+                    let mut line = summary.clone();
+                    line.push(b'\n');
+                    (line, Ok(()))
+                }
             };
             (
                 c_string(text),
@@ -214,7 +219,7 @@ impl Inner {
             Content::Convert(report) => Some(convert_fields(report)),
             Content::Measure(report) => Some(measure_fields(report)),
             Content::Bench(report) => Some(bench_fields(report)),
-            Content::Create { summary } => Some(vec![("summary", summary.as_str().into())]),
+            Content::Create { summary } => Some(vec![("summary", summary.as_bstr().into())]),
             Content::Done { virtual_size } => {
                 Some(Fields(Vec::new()).maybe("virtual-size", *virtual_size).0)
             }
@@ -230,7 +235,7 @@ impl Inner {
             ));
         }
         let value = match &self.content {
-            Content::Inspect(report) => inspect_fields(report, index).remove(key),
+            Content::Inspect(report) => inspect_fields(report, index).shift_remove(key),
             _ => self
                 .fields(index)
                 .into_iter()
@@ -258,19 +263,16 @@ impl Fields {
 
 fn layer_fields(layer: &LayerInfo) -> Vec<(&'static str, Value)> {
     Fields(Vec::new())
-        .add("filename", layer.filename.as_str())
+        .add("filename", layer.filename.as_bstr())
         .add("format", layer.format.as_str())
         .add("virtual-size", layer.virtual_size)
         .maybe("actual-size", layer.actual_size)
         .maybe("cluster-size", layer.cluster_size)
         .add("encrypted", layer.encrypted)
         .maybe("dirty-flag", layer.dirty)
-        .maybe("backing-filename", layer.backing_filename.as_deref())
-        .maybe(
-            "full-backing-filename",
-            layer.full_backing_filename.as_deref(),
-        )
-        .maybe("backing-filename-format", layer.backing_format.as_deref())
+        .maybe("backing-filename", layer.backing_filename.clone())
+        .maybe("full-backing-filename", layer.full_backing_filename.clone())
+        .maybe("backing-filename-format", layer.backing_format.clone())
         .add("snapshot-count", layer.snapshots.len() as u64)
         .add("bitmap-count", bitmap_count(layer))
         .0
@@ -299,8 +301,8 @@ fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {
 
 fn snapshot_fields(snapshot: &SnapshotInfo) -> Vec<(&'static str, Value)> {
     Fields(Vec::new())
-        .add("id", snapshot.id.as_str())
-        .add("name", snapshot.name.as_str())
+        .add("id", snapshot.id.as_bstr())
+        .add("name", snapshot.name.as_bstr())
         .add("vm-state-size", snapshot.vm_state_size)
         .add("date-sec", snapshot.date_sec)
         .add("date-nsec", snapshot.date_nsec)
@@ -327,7 +329,7 @@ fn inspect_fields(report: &InspectReport, index: usize) -> Map<String, Value> {
 
 fn bitmap_fields(bitmap: &BitmapInfo) -> Vec<(&'static str, Value)> {
     Fields(Vec::new())
-        .add("name", bitmap.name.as_str())
+        .add("name", bitmap.name.as_bstr())
         .add("granularity", bitmap.granularity)
         .add("enabled", bitmap.enabled)
         .add("inconsistent", bitmap.inconsistent)
@@ -344,7 +346,7 @@ fn dirty_fields(range: &(u64, u64)) -> Vec<(&'static str, Value)> {
 fn check_fields(outcome: &CheckOutcome) -> Vec<(&'static str, Value)> {
     let report = &outcome.report;
     Fields(Vec::new())
-        .add("filename", outcome.filename.as_str())
+        .add("filename", outcome.filename.as_bstr())
         .add("format", outcome.format.as_str())
         .add("check-errors", report.check_errors)
         .add("corruptions", report.corruptions)
@@ -427,7 +429,8 @@ pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
 }
 
 /// The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
-/// prints, key for key; for snapshots the list in info; for an inspection one object. `*out` lives as long as the report. `flags` must be 0.
+/// prints, key for key; for snapshots the list in info; for an inspection one object. It is UTF-8: in
+/// names, what is not is replaced. `*out` lives as long as the report. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -444,8 +447,8 @@ pub extern "C" fn platter_report_json(
 }
 
 /// The report for people, with newlines: what `qemu-img` prints without `--output`; `""` for a
-/// conversion. In names from images what would steer a terminal is escaped, as `\u{1b}`; the JSON has them
-/// as they are. `*out` lives as long as the report. Where the human form cannot show everything this
+/// conversion. Names stand in it as the bytes that they are, but what of them would steer a terminal is escaped,
+/// as `\u{1b}`. The JSON is UTF-8: it replaces what is not. `*out` lives as long as the report. Where the human form cannot show everything this
 /// still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
@@ -600,8 +603,8 @@ pub unsafe extern "C" fn platter_report_bool(
     })
 }
 
-/// A text of entry `index`, by the key of the JSON, as it is but for NUL bytes, which become U+FFFD;
-/// `*out` lives as long as the report. Keys of info:
+/// A text of entry `index`, by the key of the JSON. Names are the bytes that they are, where the JSON replaces
+/// what is not UTF-8, except that NUL bytes become U+FFFD. `*out` lives as long as the report. Keys of info:
 /// `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
 /// Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
 ///
@@ -642,7 +645,7 @@ pub extern "C" fn platter_report_warning(
             return std::ptr::null();
         };
         match (report, info.warnings.get(index)) {
-            (Some(report), Some(text)) => report.inner.lend(text.clone()),
+            (Some(report), Some(text)) => report.inner.lend(text.as_str().into()),
             _ => std::ptr::null(),
         }
     })

@@ -9,7 +9,7 @@ use crate::capi::error::platter_error;
 use crate::capi::guard::{
     self, Handle, Poison, UserData, call_mut, call_out, check_flags, given, platter_free_fn,
 };
-use crate::capi::text::{c_string, utf8};
+use crate::capi::text::{c_string, name, utf8};
 use crate::error::{Error, Result};
 use crate::secret::{Secret, Secrets};
 
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn platter_secrets_define(
             // SAFETY: the key is not the NULL at the end, so one element more is there.
             at = unsafe { at.add(1) };
             // SAFETY: as above; a NULL here is refused.
-            let value = unsafe { utf8(*at, "properties")? };
+            let value = unsafe { name(*at, "properties")? };
             map.insert(key, value);
             // SAFETY: the value is not the NULL at the end either.
             at = unsafe { at.add(1) };

@@ -3,12 +3,14 @@
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
+use bstr::{BStr, ByteSlice};
+
 use crate::capi::error::platter_error;
 use crate::capi::guard::{call_mut, call_out, call_ref_out, check_flags};
 use crate::capi::image::{exclusive, platter_image, shared_of};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::report::{Content, Inner, platter_report};
-use crate::capi::text::utf8;
+use crate::capi::text::name;
 use crate::error::Result;
 use crate::image::Image;
 use crate::job::Job;
@@ -33,7 +35,7 @@ pub unsafe extern "C" fn platter_snapshot_show(
     call_mut(image, "image", err, |image| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let wanted = unsafe { utf8(snapshot, "snapshot")? };
+        let wanted = unsafe { self::name(snapshot, "snapshot")? };
         snapshot::show(exclusive(image)?, wanted)
     })
 }
@@ -59,7 +61,7 @@ pub extern "C" fn platter_snapshot_list(
 }
 
 /// What a job does to the image.
-type Change = fn(&Image, &str, &mut Job) -> Result<()>;
+type Change = fn(&Image, &BStr, &mut Job) -> Result<()>;
 
 /// A job that makes a change; its report lists the snapshots as they are then.
 ///
@@ -76,14 +78,14 @@ unsafe fn job(
     call_out(out, err, || {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let name = unsafe { utf8(name, parameter)? }.to_owned();
+        let name = unsafe { self::name(name, parameter)? }.to_owned();
         let images = vec![shared_of(image, "image")?];
         Ok(NewJob::new().into_handle(
             "snapshot",
             None,
             images,
             Box::new(move |job, images| {
-                change(&images[0], &name, job)?;
+                change(&images[0], name.as_bstr(), job)?;
                 snapshot::list(&images[0]).map(Content::Snapshots)
             }),
         ))
@@ -139,7 +141,7 @@ pub unsafe extern "C" fn platter_snapshot_apply_job_new(
             ("snapshot", snapshot),
             flags,
             err,
-            snapshot::apply,
+            |image, name, job| snapshot::apply(image, name, job),
         )
     }
 }
@@ -161,5 +163,14 @@ pub unsafe extern "C" fn platter_snapshot_delete_job_new(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     // SAFETY: by the contract of this function.
-    unsafe { job(out, image, ("name", name), flags, err, snapshot::delete) }
+    unsafe {
+        job(
+            out,
+            image,
+            ("name", name),
+            flags,
+            err,
+            |image, name, job| snapshot::delete(image, name, job),
+        )
+    }
 }

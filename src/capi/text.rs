@@ -4,10 +4,12 @@ use std::ffi::{CStr, CString, OsStr, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use bstr::{BStr, ByteSlice};
+
 use crate::capi::guard::given;
 use crate::error::{Error, Result};
 use crate::ops::convert::NamedFd;
-use crate::printable::printable;
+use crate::printable::{printable, printable_name};
 use crate::storage::file;
 
 /// A UTF-8 string parameter.
@@ -32,6 +34,25 @@ pub(super) unsafe fn optional_utf8<'a>(text: *const c_char, name: &str) -> Resul
     std::str::from_utf8(bytes)
         .map(Some)
         .map_err(|_| Error::invalid(format!("Parameter '{name}' is not valid UTF-8")))
+}
+
+/// A parameter of bytes: the name of a file, a snapshot or a bitmap, or what may hold one.
+///
+/// # Safety
+/// As [`utf8`].
+pub(super) unsafe fn name<'a>(text: *const c_char, parameter: &str) -> Result<&'a BStr> {
+    // SAFETY: by this function's contract.
+    let name = unsafe { optional_name(text) };
+    given(name, parameter)
+}
+
+/// As [`name`]; NULL is None.
+///
+/// # Safety
+/// As [`utf8`].
+pub(super) unsafe fn optional_name<'a>(text: *const c_char) -> Option<&'a BStr> {
+    // SAFETY: by this function's contract.
+    unsafe { bytes(text) }.map(BStr::new)
 }
 
 /// A parameter of bytes: a path or a location.
@@ -68,8 +89,9 @@ pub(super) fn c_string(text: impl Into<Vec<u8>>) -> CString {
 }
 
 /// A line for people: what would steer a terminal, a newline within too, is escaped.
-pub(super) fn c_line(text: &str) -> CString {
-    c_string(printable(text.trim_end_matches('\n')).into_owned())
+pub(super) fn c_line(text: impl AsRef<[u8]>) -> CString {
+    let text = text.as_ref().trim_end_with(|c| c == '\n');
+    c_string(printable_name(text).into_owned())
 }
 
 /// As [`c_line`], of several lines.

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use bstr::{BStr, BString};
+
 use crate::error::Result;
 use crate::format::traits::{BackingRef, Below, Format};
 use crate::job::Job;
@@ -12,7 +14,7 @@ use crate::secret::Secrets;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewSnapshot {
     /// Its name; may be empty or taken.
-    pub name: String,
+    pub name: BString,
     /// Seconds since the epoch.
     pub date_sec: u32,
     /// Nanoseconds beyond them.
@@ -26,33 +28,33 @@ pub trait Snapshots: Send + Sync {
     /// # Errors
     /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or of I/O; nothing has
     /// changed then but that clusters may be leaked.
-    fn create(&self, snapshot: &NewSnapshot) -> Result<String>;
+    fn create(&self, snapshot: &NewSnapshot) -> Result<BString>;
 
     /// Makes the guest contents, and the virtual size, those of the snapshot of that ID.
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`], else as [`Snapshots::create`].
-    fn apply(&self, id: &str) -> Result<()>;
+    fn apply(&self, id: &BStr) -> Result<()>;
 
     /// Drops the snapshot of that ID, unless a view of it is open ([`crate::ErrorKind::Busy`]).
     ///
     /// # Errors
     /// As [`Snapshots::apply`].
-    fn delete(&self, id: &str) -> Result<()>;
+    fn delete(&self, id: &BStr) -> Result<()>;
 
     /// The guest contents of the snapshot of that ID, read-only. While the view lives, the snapshot is
     /// not dropped through this image.
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`], or of reading its tables.
-    fn view(&self, id: &str) -> Result<Box<dyn Format>>;
+    fn view(&self, id: &BStr) -> Result<Box<dyn Format>>;
 }
 
 /// A persistent dirty bitmap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BitmapInfo {
     /// Its name.
-    pub name: String,
+    pub name: BString,
     /// Guest bytes per bit.
     pub granularity: u64,
     /// Records writes.
@@ -81,7 +83,7 @@ pub trait Bitmaps: Send + Sync {
     /// # Errors
     /// [`crate::ErrorKind::Exists`], [`crate::ErrorKind::Invalid`] for the name or the granularity,
     /// [`crate::ErrorKind::Limit`] where it would be too large, or of I/O; nothing has changed then.
-    fn add(&self, name: &str, granularity: Option<u64>) -> Result<()>;
+    fn add(&self, name: &BStr, granularity: Option<u64>) -> Result<()>;
 
     /// Adds a bitmap whose bits are those that the ranges touch, all in one step: it is never there
     /// without them. The ranges must not come from the same image.
@@ -90,7 +92,7 @@ pub trait Bitmaps: Send + Sync {
     /// As [`Bitmaps::add`], or of `ranges`; nothing has changed then.
     fn add_filled(
         &self,
-        name: &str,
+        name: &BStr,
         granularity: u64,
         enabled: bool,
         ranges: &mut DirtyRanges<'_>,
@@ -100,19 +102,19 @@ pub trait Bitmaps: Send + Sync {
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`], or of I/O.
-    fn remove(&self, name: &str) -> Result<()>;
+    fn remove(&self, name: &BStr) -> Result<()>;
 
     /// Clears all bits.
     ///
     /// # Errors
     /// As [`Bitmaps::remove`]; an inconsistent bitmap is refused as [`crate::ErrorKind::Corrupt`].
-    fn clear(&self, name: &str) -> Result<()>;
+    fn clear(&self, name: &BStr) -> Result<()>;
 
     /// Starts or ends recording.
     ///
     /// # Errors
     /// As [`Bitmaps::clear`].
-    fn set_enabled(&self, name: &str, enabled: bool) -> Result<()>;
+    fn set_enabled(&self, name: &BStr, enabled: bool) -> Result<()>;
 
     /// Hands the dirty guest ranges (offset, length) within `range` to `visit`, in order, each as
     /// long as it is. `visit` must not call into the image.
@@ -121,7 +123,7 @@ pub trait Bitmaps: Send + Sync {
     /// As [`Bitmaps::clear`], or of `visit`.
     fn visit_dirty(
         &self,
-        name: &str,
+        name: &BStr,
         range: Range<u64>,
         visit: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()>;
@@ -130,7 +132,7 @@ pub trait Bitmaps: Send + Sync {
     ///
     /// # Errors
     /// As [`Bitmaps::clear`], or of `ranges`.
-    fn mark(&self, name: &str, ranges: &mut DirtyRanges<'_>) -> Result<()>;
+    fn mark(&self, name: &BStr, ranges: &mut DirtyRanges<'_>) -> Result<()>;
 }
 
 /// What changing the options of an image gets.

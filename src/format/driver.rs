@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use bstr::{BStr, BString};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::files::FileRole;
 use crate::format::inspect::{InspectContext, Inspection};
@@ -81,7 +83,7 @@ pub struct Probe<'a> {
     /// The first bytes of the file, at least 512 unless the file is shorter.
     pub head: &'a [u8],
     /// The file name, for formats known by their suffix.
-    pub name: &'a str,
+    pub name: &'a BStr,
 }
 
 /// What opening a format gets.
@@ -157,7 +159,7 @@ pub struct PlannedFile {
     /// What it is to the image.
     pub role: FileRole,
     /// The name that the creator gave it, relative to the working directory; None for the image's own.
-    pub name: Option<String>,
+    pub name: Option<BString>,
     /// Bytes that it must be able to hold.
     pub len: u64,
 }

@@ -1,6 +1,8 @@
 //! Recognises image formats by their first bytes, also those that have no driver here: an image
 //! of such a format must be refused by name, never taken for a raw disk.
 
+use bstr::BStr;
+
 use crate::format::Probe;
 
 /// How many bytes at the beginning of a file decide.
@@ -22,7 +24,7 @@ const RULES: &[(&str, Rule)] = &[
     ("qcow", |h| h.starts(b"QFI\xfb") && h.be32(4) == 1),
     ("luks", |h| h.starts(b"LUKS\xba\xbe") && h.at(6, &[0, 1])),
     ("bochs", bochs),
-    ("dmg", |h| h.name.len() > 4 && h.name.ends_with(".dmg")),
+    ("dmg", |h| h.name.len() > 4 && h.name.ends_with(b".dmg")),
     ("cloop", |h| h.starts(CLOOP_SCRIPT)),
 ];
 
@@ -58,7 +60,7 @@ pub fn is_known(format: &str) -> bool {
 /// The first bytes, padded with zeroes, and the file name.
 struct Head<'a> {
     bytes: [u8; PROBE_BYTES],
-    name: &'a str,
+    name: &'a BStr,
 }
 
 impl Head<'_> {
@@ -127,7 +129,7 @@ mod tests {
     fn of(head: &[u8]) -> Option<&'static str> {
         recognise(&Probe {
             head,
-            name: "disk.img",
+            name: "disk.img".into(),
         })
     }
 
@@ -168,11 +170,11 @@ mod tests {
     #[test]
     fn the_dmg_suffix_needs_a_name_before_it_and_loses_to_a_signature() {
         let named = |name, head| recognise(&Probe { head, name });
-        assert_eq!(named("x.dmg", b"" as &[u8]), Some("dmg"));
-        assert_eq!(named(".dmg", b""), None);
-        assert_eq!(named("x.DMG", b""), None);
-        assert_eq!(named("x.dmg", b"QED\0"), Some("qed"));
-        assert_eq!(named("x.dmg", CLOOP_SCRIPT), Some("dmg"));
-        assert_eq!(named("x", CLOOP_SCRIPT), Some("cloop"));
+        assert_eq!(named("x.dmg".into(), b"" as &[u8]), Some("dmg"));
+        assert_eq!(named(".dmg".into(), b""), None);
+        assert_eq!(named("x.DMG".into(), b""), None);
+        assert_eq!(named("x.dmg".into(), b"QED\0"), Some("qed"));
+        assert_eq!(named("x.dmg".into(), CLOOP_SCRIPT), Some("dmg"));
+        assert_eq!(named("x".into(), CLOOP_SCRIPT), Some("cloop"));
     }
 }

@@ -40,7 +40,12 @@ mod tests {
 
     #[test]
     fn a_format_without_driver_is_named_and_never_taken_for_raw() {
-        let head = |head| of_head(&Probe { head, name: "x" });
+        let head = |head| {
+            of_head(&Probe {
+                head,
+                name: "x".into(),
+            })
+        };
         assert_eq!(head(b"\x55\xaa").unwrap().name, "raw");
         let error = head(b"KDMV\x01\0\0\0").unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Unsupported);

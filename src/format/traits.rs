@@ -1,11 +1,10 @@
 //! What every image format offers. Below the drivers; the registry stands above them.
 
-use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use serde_json::Value;
+use bstr::{BStr, BString};
 
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
@@ -16,6 +15,7 @@ use crate::job::{Job, JobControl};
 use crate::memory::IoBuf;
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::{Durability, Preallocation, Storage, SyncBy, ZeroFlags};
+use crate::value::Value;
 
 /// An image format over its storages: maps guest ranges to host ranges and keeps the metadata.
 ///
@@ -115,7 +115,7 @@ pub trait Format: Send + Sync + Debug {
 
     /// The names of files that the image has beside its own and that are not open, because metadata
     /// alone was wanted.
-    fn closed_files(&self) -> Vec<(FileRole, String)>;
+    fn closed_files(&self) -> Vec<(FileRole, BString)>;
 
     /// Reads guest bytes of a run that [`Format::map`] called encoded.
     ///
@@ -202,12 +202,6 @@ pub trait Format: Send + Sync + Debug {
 
     /// The backing file that the image names.
     fn backing(&self) -> Option<BackingRef>;
-
-    /// The name of the backing file as bytes, for formats whose names need not be UTF-8: then
-    /// [`BackingRef::name`] only shows it.
-    fn backing_path(&self) -> Option<OsString> {
-        self.backing().map(|named| named.name.into())
-    }
 
     /// Marks the end of use: flushes, clears the dirty bit. Called once, before drop.
     ///
@@ -318,9 +312,9 @@ impl Below for ZeroBelow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackingRef {
     /// The name as it stands in the image.
-    pub name: String,
+    pub name: BString,
     /// The format that the image records for it.
-    pub format: Option<String>,
+    pub format: Option<BString>,
 }
 
 /// What `info` shows of a format, beyond what every image has.
@@ -342,9 +336,9 @@ pub struct FormatInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct SnapshotInfo {
     /// Its ID.
-    pub id: String,
+    pub id: BString,
     /// Its name.
-    pub name: String,
+    pub name: BString,
     /// Bytes of VM state.
     pub vm_state_size: u64,
     /// Seconds since the epoch.
@@ -368,7 +362,7 @@ pub trait Opener: Send + Sync {
     fn open_named(
         &self,
         role: ImplicitRole,
-        name: &str,
+        name: &BStr,
         writable: bool,
     ) -> Result<Arc<dyn Storage>>;
 

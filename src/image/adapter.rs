@@ -4,6 +4,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 
+use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::Result;
@@ -62,7 +63,7 @@ impl ImageStorage {
 }
 
 impl Storage for ImageStorage {
-    fn name(&self) -> &str {
+    fn name(&self) -> &BStr {
         self.image.filename()
     }
 

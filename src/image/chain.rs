@@ -1,9 +1,10 @@
 //! The chain of backing files, opened from the top, one after the other.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use bstr::ByteSlice;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::BackingRef;
@@ -15,6 +16,7 @@ use crate::image::trail::Trail;
 use crate::image::{Backing, Image, OpenOptions, lock};
 use crate::location::{Location, json_name};
 use crate::policy::ImplicitRole;
+use crate::value::{Map, Value};
 
 /// A layer that is about to be opened.
 #[derive(Debug)]
@@ -146,12 +148,12 @@ impl Image {
         tree: Map<String, Value>,
         options: &OpenOptions,
     ) -> Result<Start> {
-        let format = named.as_ref().and_then(|named| named.format.clone());
+        let format = named.as_ref().and_then(|named| named.format.as_ref());
+        let format = format.map(|name| name.to_str_lossy().into_owned());
         let format = format.as_deref();
         let given = tree.contains_key("file") || tree.contains_key("filename");
         let Some(named) = named.filter(|_| !given) else {
-            let text: OsString = json_name(&tree).into();
-            let location = Location::from_tree(text, tree.clone());
+            let location = Location::from_tree(json_name(&tree), tree.clone());
             let plan = Plan::of_backing(tree, None, format)?;
             return Ok(Start {
                 named_by_image: self.named_by_image,
@@ -159,12 +161,10 @@ impl Image {
             });
         };
         let role = ImplicitRole::Backing;
-        let name = self.format.backing_path();
-        let name = name.unwrap_or_else(|| named.name.into());
         let (location, opened) = match resolve(
             role,
-            &name,
-            &self.filename,
+            OsStr::from_bytes(&named.name),
+            self.filename.as_bstr(),
             &self.base,
             options.writable,
             options,

@@ -1,25 +1,28 @@
 //! The files that images stand on, whatever they are to them: for all who must know every one.
 
 use std::any::Any;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use bstr::BString;
 
 use crate::extent::StorageSlot;
 use crate::format::{FileRole, FormatFile};
 use crate::image::adapter::ImageStorage;
 use crate::image::host::{FileId, file_id, path_id};
 use crate::image::{Image, OpenOptions};
-use crate::location::{Location, Node};
+use crate::location::{Location, Node, path_behind_protocol};
 use crate::storage::Storage;
+use crate::value::{Map, Value};
 
 /// A file that an image has and that is not open.
 #[derive(Clone, Debug)]
 pub(super) struct ClosedFile {
     pub(super) role: FileRole,
     /// Its name for messages.
-    pub(super) name: String,
+    pub(super) name: BString,
     /// The paths that lead to it; several where the user described a node with files of its own.
     pub(super) paths: Vec<PathBuf>,
 }
@@ -30,12 +33,12 @@ impl ClosedFile {
         let mut paths = Vec::new();
         match location.node() {
             Node::Path(path) => paths.push(path.clone()),
-            Node::Uri { uri, .. } => paths.extend(uri.split_once(':').map(|(_, rest)| rest.into())),
+            Node::Uri { uri, .. } => paths.push(path_behind_protocol(uri)),
             Node::Tree(tree) => paths_of(tree, &mut paths),
         }
         Self {
             role,
-            name: location.display().into_owned(),
+            name: location.text().as_bytes().into(),
             paths,
         }
     }
@@ -51,7 +54,9 @@ impl ClosedFile {
 fn paths_of(tree: &Map<String, Value>, paths: &mut Vec<PathBuf>) {
     for (key, value) in tree {
         match value {
-            Value::String(name) if key == "filename" => paths.push(name.into()),
+            Value::String(name) if key == "filename" => {
+                paths.push(OsStr::from_bytes(name).into());
+            }
             Value::Object(inner) => paths_of(inner, paths),
             _ => {}
         }
@@ -71,9 +76,9 @@ pub(crate) struct StandingFile {
     /// What it is to the layer that has it.
     pub(crate) role: FileRole,
     /// Its name.
-    pub(crate) name: String,
+    pub(crate) name: BString,
     /// The name of that layer.
-    pub(crate) of: String,
+    pub(crate) of: BString,
 }
 
 impl Image {
@@ -160,7 +165,10 @@ pub(super) fn closed_files(
                 }
                 None if name.is_empty() => None,
                 // A path as seen from the working directory, as when it is opened.
-                None => Some(ClosedFile::at(role, &Location::from_path(name))),
+                None => Some(ClosedFile::at(
+                    role,
+                    &Location::from_path(OsStr::from_bytes(&name)),
+                )),
             },
         )
         .collect()

@@ -1,22 +1,24 @@
 //! Opens the host file of a plan.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use bstr::{BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::image::OpenOptions;
 use crate::image::adapter::ImageStorage;
-use crate::image::plan::{HostFile, HostName};
-use crate::location::Node;
+use crate::image::plan::{HostFile, HostName, Plan};
 use crate::location::tree::leaf_text;
+use crate::location::{Location, Node};
 use crate::storage::Storage;
 use crate::storage::registry::{self, StorageOpen, Target};
 use crate::sys::attr;
+use crate::value::{Map, Value};
 
 /// An open host storage, or a node that serves as one.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub(super) struct Opened {
     /// The file name to which names inside the image are relative.
     pub(super) base: OsString,
     /// The name, where a plain one says all.
-    pub(super) plain: Option<String>,
+    pub(super) plain: Option<BString>,
     /// The options that open it again.
     pub(super) tree: Map<String, Value>,
     /// Locks are taken already, by the node that it is.
@@ -43,7 +45,7 @@ impl Opened {
         tree.insert("driver".to_owned(), storage.driver().into());
         tree.insert("filename".to_owned(), name.clone().into());
         Self {
-            base: OsString::from(&name),
+            base: OsStr::from_bytes(&name).to_owned(),
             plain: Some(name),
             tree,
             locked: false,
@@ -73,15 +75,8 @@ pub(super) fn open(
         Some(storage) => storage?,
         None => open_storage(host, &how)?,
     };
-    let base = match &host.name {
-        HostName::Path(path) => path.clone().into_os_string(),
-        HostName::Uri { protocol, uri } if protocol == "host_device" => uri
-            .split_once(':')
-            .map_or(uri.as_str(), |(_, rest)| rest)
-            .into(),
-        HostName::Uri { uri, .. } => uri.into(),
-        HostName::None => OsString::new(),
-    };
+    let base = host.name.base();
+    let name = BString::from(base.as_bytes());
     // `locking` says how to open, not what.
     let strong = || host.options.iter().filter(|(key, _)| *key != "locking");
     let mut tree = Map::new();
@@ -89,7 +84,6 @@ pub(super) fn open(
     for (key, value) in strong() {
         tree.insert(key.clone(), value.clone());
     }
-    let name = base.to_string_lossy().into_owned();
     if !name.is_empty() {
         tree.insert("filename".to_owned(), name.clone().into());
     }
@@ -134,7 +128,7 @@ fn open_storage(host: &HostFile, how: &StorageOpen) -> Result<Arc<dyn Storage>> 
                 return (driver.open)(Target::Path(path), how);
             }
             (HostName::Uri { uri, .. }, Some(driver)) => {
-                return (driver.open)(Target::Uri(uri), how);
+                return (driver.open)(Target::Uri(uri.as_bstr()), how);
             }
             (HostName::Uri { protocol, uri }, None) => {
                 let node = Node::Uri {
@@ -148,7 +142,7 @@ fn open_storage(host: &HostFile, how: &StorageOpen) -> Result<Arc<dyn Storage>> 
     }
     let mut tree = host.options.clone();
     if let HostName::Path(path) = &host.name {
-        let name = path.to_string_lossy().into_owned();
+        let name = path.as_os_str().as_bytes().as_bstr();
         tree.insert("filename".to_owned(), name.into());
     }
     let driver = match (driver, &host.name) {
@@ -194,4 +188,10 @@ pub(crate) fn fd_id(fd: BorrowedFd<'_>) -> Option<FileId> {
 /// The identity of the regular file or block device at a path, if there is one.
 pub(crate) fn path_id(path: &Path) -> Option<FileId> {
     attr::Stat::from(&path.metadata().ok()?).file_id()
+}
+
+/// The identity of the file at the end of a location, if there is one; nothing is opened.
+pub(crate) fn location_id(location: &Location) -> Option<FileId> {
+    let plan = Plan::new(location, None).ok()?;
+    path_id(&plan.file().name.path()?)
 }

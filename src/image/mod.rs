@@ -30,12 +30,12 @@ pub use names::BackingFile;
 pub(crate) use now::ReadNow;
 pub use status::{ReadsAs, Status, Statuses};
 
-pub(crate) use host::{FileId, fd_id, file_id};
+pub(crate) use host::{FileId, fd_id, file_id, location_id};
 
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use bstr::{BStr, BString};
 
 use crate::error::{Error, Result};
 use crate::extent::{Extent, StorageSlot};
@@ -46,6 +46,7 @@ use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
 use crate::storage::{CacheMode, NamedStorages, Storage};
 use crate::trace::{self, Event};
+use crate::value::{Map, Value};
 
 use align::UnitLock;
 use plan::{BackingPlan, DetectZeroes};
@@ -114,7 +115,7 @@ impl OpenOptions {
 pub struct Image {
     location: Location,
     /// The shortest name that opens this layer again.
-    filename: String,
+    filename: BString,
     /// The file name to which names inside the image are relative.
     base: OsString,
     /// The options that open this layer again.
@@ -288,9 +289,9 @@ impl Image {
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`] where the format has no snapshots,
     /// [`crate::ErrorKind::NotFound`], or of reading its tables.
-    pub fn load_snapshot(&mut self, id: &str) -> Result<()> {
+    pub fn load_snapshot(&mut self, id: impl AsRef<[u8]>) -> Result<()> {
         let view = match self.format.snapshots() {
-            Some(snapshots) => snapshots.view(id)?,
+            Some(snapshots) => snapshots.view(BStr::new(&id))?,
             None => {
                 return Err(Error::unsupported(
                     "Block driver does not support snapshots",

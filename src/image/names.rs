@@ -1,29 +1,31 @@
 //! The names of an open image: the shortest one that opens it again, and that of its backing file.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use serde_json::{Map, Value};
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::image::Image;
 use crate::image::host::file_id;
 use crate::image::plan::Plan;
 use crate::location::{json_name, resolve_name};
+use crate::value::{Map, Value};
 
 /// The backing file that an image names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackingFile {
     /// As it stands in the image.
-    pub name: String,
+    pub name: BString,
     /// As seen from where the image was opened.
-    pub full_name: String,
+    pub full_name: BString,
     /// The format that the image records for it.
-    pub format: Option<String>,
+    pub format: Option<BString>,
 }
 
 impl Image {
     /// The shortest name that opens this layer again: a file name, a URI or `json:{…}`.
-    pub fn filename(&self) -> &str {
-        &self.filename
+    pub fn filename(&self) -> &BStr {
+        self.filename.as_bstr()
     }
 
     /// The name of the format, or of the protocol where that was named in the format's place.
@@ -37,19 +39,17 @@ impl Image {
             .format
             .backing()
             .filter(|named| !named.name.is_empty())?;
-        let path = self.format.backing_path();
-        let path = path.unwrap_or_else(|| named.name.clone().into());
-        let full = resolve_name(&self.base, &path);
+        let full = self.name_beside(&named.name);
         Some(BackingFile {
-            full_name: full.to_string_lossy().into_owned(),
+            full_name: full.into_vec().into(),
             name: named.name,
             format: named.format,
         })
     }
 
     /// A name as it would stand in the image, as seen from where the image was opened.
-    pub fn name_beside(&self, name: &str) -> OsString {
-        resolve_name(&self.base, OsStr::new(name))
+    pub fn name_beside(&self, name: impl AsRef<[u8]>) -> OsString {
+        resolve_name(&self.base, OsStr::from_bytes(name.as_ref()))
     }
 
     /// What tells the image's file from others: two images with the same are the same file. None
@@ -79,7 +79,7 @@ fn given<'a>(plan: &'a Plan, key: &str) -> Option<&'a Value> {
 }
 
 /// Sets name and tree of an image over its file.
-pub(super) fn set(image: &mut Image, plan: &Plan, plain: Option<String>, bare: bool) {
+pub(super) fn set(image: &mut Image, plan: &Plan, plain: Option<BString>, bare: bool) {
     let file = std::mem::take(&mut image.tree);
     if bare {
         image.filename = plain.unwrap_or_else(|| json_name(&file));

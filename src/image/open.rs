@@ -1,9 +1,12 @@
 //! Opening: location, storage, format, chain.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use bstr::{BString, ByteSlice};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -61,7 +64,7 @@ impl Image {
     /// # Errors
     /// As [`Image::open`].
     pub fn open_storage(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<Self> {
-        let location = Location::from_path(storage.name());
+        let location = Location::from_path(OsStr::from_bytes(storage.name()));
         if options.writable && storage.read_only() {
             let error = Error::new(ErrorKind::ReadOnly, "Block node is read-only");
             return Err(error.context(format!("Could not open '{}'", location.display())));
@@ -167,8 +170,8 @@ fn open_over(
 ) -> Result<Image> {
     let (location, plan) = (&start.location, &start.plan);
     let storage = &opened.storage;
-    let name = opened.base.to_string_lossy().into_owned();
-    trail.step(file_id(&**storage), &name, &options.policy)?;
+    let name = BString::from(opened.base.as_bytes());
+    trail.step(file_id(&**storage), name.as_bstr(), &options.policy)?;
     let context = Context {
         options,
         trail,
@@ -200,7 +203,7 @@ fn open_over(
     let cache = plan.common.cache(options.cache);
     let opener = ImageOpener {
         context,
-        named_by: &name,
+        named_by: name.as_bstr(),
         base: &opened.base,
         data_file: plan.data_file.as_ref(),
         data_file_used: AtomicBool::new(false),
@@ -225,7 +228,7 @@ fn open_over(
     let header_file = opener.header_file.into_inner();
     let mut image = Image {
         location: location.clone(),
-        filename: String::new(),
+        filename: BString::default(),
         base: opened.base,
         tree: opened.tree,
         format_name: if bare { storage.driver() } else { driver.name },

@@ -1,11 +1,12 @@
 //! Opens the files that an image names, under the policy.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bstr::BStr;
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::format::Opener;
@@ -16,13 +17,14 @@ use crate::image::{OpenOptions, lock};
 use crate::location::{Location, resolve_name, resolve_plain_name};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
 use crate::storage::{Storage, file};
+use crate::value::{Map, Value};
 
 /// The [`Opener`] of an image that is being opened.
 pub(super) struct ImageOpener<'a> {
     /// How the image is opened, and what is open above it.
     pub(super) context: Context<'a>,
     /// The image's name for messages.
-    pub(super) named_by: &'a str,
+    pub(super) named_by: &'a BStr,
     /// The image's file name.
     pub(super) base: &'a OsStr,
     /// The tree that replaces the data file that the image names.
@@ -59,7 +61,7 @@ pub(super) enum Named {
 pub(super) fn resolve(
     role: ImplicitRole,
     name: &OsStr,
-    named_by: &str,
+    named_by: &BStr,
     base: &OsStr,
     writable: bool,
     options: &OpenOptions,
@@ -78,10 +80,10 @@ pub(super) fn resolve(
         full = resolve_plain_name(base, name);
         Location::from_path(&full)
     };
-    let name = name.to_string_lossy();
+    let name = BStr::new(name.as_bytes());
     let answer = policy.check_implicit(&ImplicitFile {
         role,
-        name: &name,
+        name,
         named_by,
         path: location.path(),
         writable,
@@ -95,7 +97,7 @@ pub(super) fn resolve(
                 named_by_image: true,
                 ..file::FileOpen::default()
             };
-            let shown = location.display().into_owned();
+            let shown = location.text().as_bytes();
             let storage = file::open_fd(fd, shown, &open)?;
             let mut opened = Opened::given(Arc::new(storage));
             opened.base = full;
@@ -109,25 +111,18 @@ pub(super) fn resolve(
 }
 
 impl ImageOpener<'_> {
-    fn open(&self, role: ImplicitRole, name: &str, writable: bool) -> Result<Opened> {
+    fn open(&self, role: ImplicitRole, name: &BStr, writable: bool) -> Result<Opened> {
         let replaced = self.data_file.filter(|_| role == ImplicitRole::DataFile);
         let opened = if let Some(tree) = replaced {
             self.data_file_used.store(true, Ordering::Relaxed);
             open_source(&source_of_tree(tree.clone())?, writable, &self.context)?
         } else {
-            if name.contains(char::REPLACEMENT_CHARACTER) {
-                // What the name really is was lost; another file could be meant.
-                return Err(Error::unsupported(format!(
-                    "The name of the {} '{name}' is not UTF-8",
-                    role.words()
-                )));
-            }
             let context = Context {
                 named_by_image: true,
                 ..self.context
             };
             let options = context.options;
-            let name = OsStr::new(name);
+            let name = OsStr::from_bytes(name);
             match resolve(role, name, self.named_by, self.base, writable, options)? {
                 Named::Storage(opened) => opened,
                 Named::Location(location) => {
@@ -160,7 +155,7 @@ impl Opener for ImageOpener<'_> {
     fn open_named(
         &self,
         role: ImplicitRole,
-        name: &str,
+        name: &BStr,
         writable: bool,
     ) -> Result<Arc<dyn Storage>> {
         let opened = self.open(role, name, writable)?;

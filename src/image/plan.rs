@@ -1,16 +1,19 @@
 //! What a location asks to open, taken apart: the format, its file, its backing file and the
 //! options of each.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use serde_json::{Map, Value};
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::format::{names, registry};
 use crate::location::tree::{first_key, leaf_text};
-use crate::location::{Location, Node};
+use crate::location::{Location, Node, path_behind_protocol, plain_path};
 use crate::options::{OptionKind, OptionSpec, OptionValue, Options, parse_value};
 use crate::storage::CacheMode;
+use crate::value::{Map, Value};
 
 /// One node to open: a format over a source.
 #[derive(Clone, Debug)]
@@ -67,10 +70,32 @@ pub(super) enum HostName {
         /// Before the first colon.
         protocol: String,
         /// The whole.
-        uri: String,
+        uri: BString,
     },
     /// Not by a name: the options say all.
     None,
+}
+
+impl HostName {
+    /// The path, where it is that of a file or device.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Path(path) => Some(path.clone()),
+            Self::Uri { protocol, uri } if protocol == "host_device" => {
+                Some(path_behind_protocol(uri))
+            }
+            Self::Uri { .. } | Self::None => None,
+        }
+    }
+
+    /// The name to which names in the image are relative.
+    pub(super) fn base(&self) -> OsString {
+        match (self.path(), self) {
+            (Some(path), _) => path.into_os_string(),
+            (None, Self::Uri { uri, .. }) => OsString::from_vec(uri.to_vec()),
+            (None, _) => OsString::new(),
+        }
+    }
 }
 
 /// Where the backing file comes from.
@@ -171,10 +196,7 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub(super) fn of_tree(mut tree: Map<String, Value>, format: Option<&str>) -> Result<Self> {
-        let driver = match tree.shift_remove("driver") {
-            Some(Value::String(name)) => Some(name),
-            _ => None,
-        };
+        let driver = take_word(&mut tree, "driver");
         let driver = format.map(str::to_owned).or(driver);
         let driver = driver.as_deref().map(named);
         if let Some(Named::Unknown(error)) = driver {
@@ -193,7 +215,7 @@ impl Plan {
         };
         let source = match tree.shift_remove("file") {
             Some(Value::Object(file)) if !file.is_empty() => source_of_tree(file)?,
-            Some(Value::String(node)) => return Err(no_such_node(&node)),
+            Some(Value::String(node)) => return Err(no_such_node(node.as_bstr())),
             _ if name.is_some() => {
                 return Err(Error::invalid(
                     "A block device must be specified for \"file\"",
@@ -207,7 +229,7 @@ impl Plan {
             Some(Value::Null) => BackingPlan::Null,
             Some(Value::String(text)) if text.is_empty() => BackingPlan::Null,
             Some(Value::String(node)) => {
-                return Err(no_such_node(&node).context("Could not open backing file"));
+                return Err(no_such_node(node.as_bstr()).context("Could not open backing file"));
             }
             Some(Value::Object(tree)) => BackingPlan::Tree(tree),
             Some(_) => BackingPlan::Named,
@@ -252,6 +274,14 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The file at the end of it.
+    pub(super) fn file(&self) -> &HostFile {
+        match &self.source {
+            Source::Host(host) | Source::Bare(host) => host,
+            Source::Node(plan) => plan.file(),
+        }
+    }
+
     fn over(source: Source) -> Self {
         Self {
             format: None,
@@ -271,7 +301,7 @@ fn take_child(tree: &mut Map<String, Value>, key: &str) -> Result<Option<Map<Str
     match tree.shift_remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(tree)) => Ok(Some(tree)),
-        Some(Value::String(node)) => Err(no_such_node(&node)),
+        Some(Value::String(node)) => Err(no_such_node(node.as_bstr())),
         Some(_) => Err(Error::invalid("Must specify either driver or file")),
     }
 }
@@ -282,7 +312,7 @@ fn take_child(tree: &mut Map<String, Value>, key: &str) -> Result<Option<Map<Str
 /// As [`Plan::new`].
 pub(super) fn source_of_tree(mut tree: Map<String, Value>) -> Result<Source> {
     let driver = match tree.get("driver") {
-        Some(Value::String(name)) => Some(named(name)),
+        Some(Value::String(name)) => Some(named(&name.to_str_lossy())),
         _ => None,
     };
     match driver {
@@ -310,7 +340,7 @@ pub(super) fn source_of_tree(mut tree: Map<String, Value>) -> Result<Source> {
 
 fn host_file(protocol: Option<String>, mut tree: Map<String, Value>, common: Common) -> HostFile {
     let name = match tree.shift_remove("filename") {
-        Some(Value::String(name)) => HostName::Path(PathBuf::from(name)),
+        Some(Value::String(name)) => HostName::Path(plain_path(OsString::from_vec(name.into()))),
         _ => HostName::None,
     };
     HostFile {
@@ -347,7 +377,7 @@ pub(super) fn unknown_driver(name: &str) -> Error {
     })
 }
 
-fn no_such_node(name: &str) -> Error {
+fn no_such_node(name: &BStr) -> Error {
     Error::invalid(format!(
         "Cannot find device='{name}' nor node-name='{name}'"
     ))
@@ -364,12 +394,12 @@ fn take_common(tree: &mut Map<String, Value>) -> Result<Common> {
         no_flush: take_bool(&mut cache, "no-flush", "cache.no-flush")?,
         read_only: take_bool(tree, "read-only", "read-only")?.unwrap_or(false),
         force_share: take_bool(tree, "force-share", "force-share")?.unwrap_or(false),
-        ignore_discard: match take_text(tree, "discard").as_deref() {
+        ignore_discard: match take_word(tree, "discard").as_deref() {
             None | Some("unmap" | "on") => false,
             Some("ignore" | "off") => true,
             Some(_) => return Err(Error::invalid("Invalid discard option")),
         },
-        detect_zeroes: match take_text(tree, "detect-zeroes").as_deref() {
+        detect_zeroes: match take_word(tree, "detect-zeroes").as_deref() {
             None | Some("off") => DetectZeroes::Off,
             Some("on") => DetectZeroes::On,
             Some("unmap") => DetectZeroes::Unmap,
@@ -377,7 +407,7 @@ fn take_common(tree: &mut Map<String, Value>) -> Result<Common> {
         },
     };
     take_bool(tree, "auto-read-only", "auto-read-only")?;
-    if let Some(name) = take_text(tree, "node-name") {
+    if let Some(name) = take_word(tree, "node-name") {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(fits) {
             return Err(Error::invalid(format!("Invalid node-name: '{name}'")));
@@ -390,10 +420,15 @@ fn take_common(tree: &mut Map<String, Value>) -> Result<Common> {
     Ok(common)
 }
 
-fn take_text(tree: &mut Map<String, Value>, key: &str) -> Option<String> {
+fn take_text(tree: &mut Map<String, Value>, key: &str) -> Option<BString> {
     let text = tree.get(key).and_then(leaf_text)?;
     tree.shift_remove(key);
     Some(text)
+}
+
+/// As [`take_text`], where only words are known: bytes that are no text are part of none.
+fn take_word(tree: &mut Map<String, Value>, key: &str) -> Option<String> {
+    Some(take_text(tree, key)?.to_str_lossy().into_owned())
 }
 
 fn take_bool(tree: &mut Map<String, Value>, key: &str, name: &'static str) -> Result<Option<bool>> {
@@ -407,7 +442,7 @@ fn take_bool(tree: &mut Map<String, Value>, key: &str, name: &'static str) -> Re
         default: None,
         allowed: &[],
     };
-    match parse_value(&spec, &text)? {
+    match parse_value(&spec, text.as_bstr())? {
         OptionValue::Bool(b) => Ok(Some(b)),
         _ => Ok(None),
     }

@@ -274,7 +274,7 @@ fn raw_in_memory_opens_under_the_policy() {
     let image = Image::open_storage(storage(), &OpenOptions::default()).unwrap();
     assert_eq!(
         (image.len(), image.driver().name, image.filename()),
-        (1024, "raw", "mem")
+        (1024, "raw", BStr::new("mem"))
     );
     let writable = OpenOptions {
         writable: true,

@@ -1,5 +1,7 @@
 //! The images that are being opened, from the top: to find chains that refer to themselves.
 
+use bstr::BStr;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::host::FileId;
 use crate::policy::OpenPolicy;
@@ -28,7 +30,7 @@ impl<'a> Trail<'a> {
     pub(super) fn step(
         &mut self,
         id: Option<FileId>,
-        name: &str,
+        name: &BStr,
         policy: &OpenPolicy,
     ) -> Result<()> {
         if self.contains(id) {

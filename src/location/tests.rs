@@ -29,6 +29,9 @@ fn plain_names_and_protocols() {
         ("file:a%2e", "a%2e"),
         ("file:///x", "///x"),
         ("file:", ""),
+        ("file:a:b", "./a:b"),
+        ("file:x/a:b", "x/a:b"),
+        ("file:file:a", "./file:a"),
         ("/abs", "/abs"),
     ] {
         let location = Location::parse(text).unwrap();
@@ -47,7 +50,7 @@ fn plain_names_and_protocols() {
         let Node::Uri { protocol, uri } = location.node() else {
             panic!("{text}: {location:?}");
         };
-        assert_eq!((protocol.as_str(), uri.as_str()), (name, text));
+        assert_eq!((protocol.as_str(), uri), (name, &BString::from(text)));
     }
 }
 
@@ -59,6 +62,31 @@ fn names_are_bytes() {
     assert_eq!(location.text(), name);
     let resolved = resolve_name(OsStr::from_bytes(b"d\xff/o"), name);
     assert_eq!(resolved.as_bytes(), b"d\xff/\xff\xfe.raw");
+    let opts = OsStr::from_bytes(b"driver=raw,file.filename=b\xe9d,offset=0");
+    let Node::Tree(tree) = Location::from_image_opts(opts).unwrap().node else {
+        panic!("no tree");
+    };
+    let file = &tree["file"];
+    assert_eq!(
+        file.get("filename").and_then(Value::as_name),
+        Some(b"b\xe9d".as_bstr())
+    );
+    assert_eq!(
+        json_name(&tree),
+        r#"json:{"driver": "raw", "file": {"filename": "b\uFFFDd"}, "offset": "0"}"#
+    );
+}
+
+#[test]
+fn a_plain_name_with_a_colon_stays_a_file_name() {
+    for (name, plain) in [("a:b", "./a:b"), ("d/a:b", "d/a:b"), ("", ""), ("a", "a")] {
+        let location = Location::from_path(name);
+        assert_eq!(location.text(), plain);
+        assert_eq!(
+            Location::parse(location.text()).unwrap().node(),
+            location.node()
+        );
+    }
 }
 
 #[test]
@@ -66,14 +94,14 @@ fn json_names_become_trees() {
     let location = Location::parse("json:{'driver':'raw','file.filename':'a'}").unwrap();
     assert_eq!(
         tree_of(&location),
-        json!({"driver": "raw", "file": {"filename": "a"}})
+        json!({"driver": "raw", "file": {"filename": "a"}}).into()
     );
     let merged = Location::parse(
         "json:{'file.filename':'a','file':{'filename':'b','driver':'file'},'l':[1,{'x':2}]}",
     );
     assert_eq!(
         tree_of(&merged.unwrap()),
-        json!({"file": {"filename": "b", "driver": "file"}, "l": {"0": 1, "1": {"x": 2}}})
+        json!({"file": {"filename": "b", "driver": "file"}, "l": {"0": 1, "1": {"x": 2}}}).into()
     );
     for (text, message) in [
         (
@@ -111,12 +139,13 @@ fn image_opts_become_trees() {
             "file": {"driver": "file", "filename": "a,b"},
             "lazy-refcounts": "on",
         })
+        .into()
     );
-    assert_eq!(opts("a.raw"), json!({"file": "a.raw"}));
-    assert_eq!(opts(""), json!({}));
+    assert_eq!(opts("a.raw"), json!({"file": "a.raw"}).into());
+    assert_eq!(opts(""), json!({}).into());
     assert_eq!(
         opts("file.filename=x,file.filename=y"),
-        json!({"file": {"filename": "y"}})
+        json!({"file": {"filename": "y"}}).into()
     );
     assert!(Location::from_image_opts("driver,file.filename=a").is_err());
 }

@@ -1,9 +1,10 @@
 //! Trees of options: flat `a.b.c` keys and nested objects become one nested form.
 
-use serde_json::{Map, Value};
+use bstr::BString;
 
 use crate::error::{Error, Result};
 use crate::location::json;
+use crate::value::{Map, Value};
 
 /// Nests dotted keys and turns lists into objects with the keys `0`, `1`…; a nested value wins
 /// over the same key written with dots.
@@ -52,12 +53,12 @@ fn insert_leaf(mut tree: &mut Map<String, Value>, path: &[String], leaf: Value) 
     };
     for key in parents {
         let child = tree
-            .entry(key.as_str())
+            .entry(key.clone())
             .or_insert_with(|| Value::Object(Map::new()));
         tree = child.as_object_mut().ok_or_else(mixed)?;
     }
     if leaf.as_object().is_some_and(Map::is_empty) {
-        tree.entry(last.as_str()).or_insert(leaf);
+        tree.entry(last.clone()).or_insert(leaf);
         return Ok(());
     }
     match tree.get(last) {
@@ -85,16 +86,16 @@ pub(crate) fn first_key(tree: &Map<String, Value>) -> Option<String> {
 }
 
 /// A leaf as the text that an option parser takes; None for null.
-pub(crate) fn leaf_text(value: &Value) -> Option<String> {
+pub(crate) fn leaf_text(value: &Value) -> Option<BString> {
     match value {
         Value::Null | Value::Object(_) | Value::Array(_) => None,
-        Value::Bool(true) => Some("on".to_owned()),
-        Value::Bool(false) => Some("off".to_owned()),
+        Value::Bool(true) => Some("on".into()),
+        Value::Bool(false) => Some("off".into()),
         Value::String(text) => Some(text.clone()),
         Value::Number(n) => Some(match n.as_f64() {
             // 1e3 is a whole number too.
-            Some(f) if n.is_f64() && f.fract() == 0.0 && f.abs() < 9e15 => format!("{f:.0}"),
-            _ => n.to_string(),
+            Some(f) if n.is_f64() && f.fract() == 0.0 && f.abs() < 9e15 => format!("{f:.0}").into(),
+            _ => n.to_string().into(),
         }),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use serde_json::json;
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{BitmapInfo, Bitmaps, Features};
@@ -10,7 +10,8 @@ use crate::image::Image;
 use crate::memory;
 use crate::ops::map::MAX_RUNS;
 use crate::ops::render::json;
-use crate::printable::printable;
+use crate::printable::printable_name;
+use crate::value::{Map, Value};
 
 /// A change of one bitmap.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,7 @@ pub enum Change<'a> {
     /// Lets it record no more.
     Disable,
     /// Adds the bits of a bitmap of that name, of another image or of the same one.
-    Merge(Option<&'a Image>, &'a str),
+    Merge(Option<&'a Image>, &'a BStr),
 }
 
 impl Change<'_> {
@@ -48,12 +49,13 @@ impl Change<'_> {
 /// `Operation … on bitmap … failed: …`: [`ErrorKind::NotFound`], [`ErrorKind::Exists`],
 /// [`ErrorKind::Corrupt`] for an inconsistent bitmap, [`ErrorKind::Unsupported`] where the format has
 /// no bitmaps, [`ErrorKind::Limit`], or of I/O; nothing has changed then.
-pub fn change(image: &Image, name: &str, change: &Change<'_>) -> Result<()> {
+pub fn change(image: &Image, name: impl AsRef<[u8]>, change: &Change<'_>) -> Result<()> {
+    let name = BStr::new(&name);
     apply(image, name, change)
         .context(|| format!("Operation {} on bitmap {name} failed", change.name()))
 }
 
-fn apply(image: &Image, name: &str, change: &Change<'_>) -> Result<()> {
+fn apply(image: &Image, name: &BStr, change: &Change<'_>) -> Result<()> {
     let Some(bitmaps) = image.bitmaps() else {
         return Err(unsupported(image, name, change));
     };
@@ -78,7 +80,7 @@ fn apply(image: &Image, name: &str, change: &Change<'_>) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] where the images differ in size, or of the bitmaps.
-fn merge(bitmaps: &dyn Bitmaps, name: &str, source: &dyn Bitmaps, from: &str) -> Result<()> {
+fn merge(bitmaps: &dyn Bitmaps, name: &BStr, source: &dyn Bitmaps, from: &BStr) -> Result<()> {
     known(source, from)?;
     check_sizes(bitmaps.covered(), source.covered())?;
     bitmaps.mark(name, &mut |mark| hand_over(source, from, mark))
@@ -100,7 +102,7 @@ pub(super) fn check_sizes(target: u64, source: u64) -> Result<()> {
 /// # Errors
 /// As [`change`].
 pub(super) fn copy(target: &dyn Bitmaps, source: &dyn Bitmaps, bitmap: &BitmapInfo) -> Result<()> {
-    let name = &bitmap.name;
+    let name = bitmap.name.as_bstr();
     let covered = target.covered();
     let mut unread = false;
     target
@@ -117,21 +119,21 @@ pub(super) fn copy(target: &dyn Bitmaps, source: &dyn Bitmaps, bitmap: &BitmapIn
 }
 
 /// Hands the dirty ranges of a bitmap to `mark`.
-fn hand_over(bitmaps: &dyn Bitmaps, name: &str, mark: &mut dyn FnMut(u64, u64)) -> Result<()> {
+fn hand_over(bitmaps: &dyn Bitmaps, name: &BStr, mark: &mut dyn FnMut(u64, u64)) -> Result<()> {
     bitmaps.visit_dirty(name, 0..bitmaps.covered(), &mut |offset, len| {
         mark(offset, len);
         Ok(())
     })
 }
 
-fn known(bitmaps: &dyn Bitmaps, name: &str) -> Result<BitmapInfo> {
+fn known(bitmaps: &dyn Bitmaps, name: &BStr) -> Result<BitmapInfo> {
     let list = bitmaps.list()?;
     list.into_iter()
         .find(|bitmap| bitmap.name == name)
         .ok_or_else(|| not_found(name))
 }
 
-fn not_found(name: &str) -> Error {
+fn not_found(name: &BStr) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!("Dirty bitmap '{name}' not found"),
@@ -139,7 +141,7 @@ fn not_found(name: &str) -> Error {
 }
 
 /// The error of a change where there can be no bitmaps.
-fn unsupported(image: &Image, name: &str, change: &Change<'_>) -> Error {
+fn unsupported(image: &Image, name: &BStr, change: &Change<'_>) -> Error {
     let file = image.storage().name();
     let driver = image.driver();
     match change {
@@ -171,27 +173,28 @@ impl BitmapReport {
         let list = self.bitmaps.iter().map(|bitmap| {
             let flags = [(bitmap.inconsistent, "in-use"), (bitmap.enabled, "auto")];
             let flags = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name);
-            json!({
-                "flags": flags.collect::<Vec<_>>(),
-                "name": bitmap.name,
-                "granularity": bitmap.granularity,
-            })
+            Map::from_iter([
+                ("flags".to_owned(), flags.collect::<Value>()),
+                ("name".to_owned(), bitmap.name.as_bstr().into()),
+                ("granularity".to_owned(), bitmap.granularity.into()),
+            ])
         });
         json::pretty(&list.collect())
     }
 
     /// A line for each: name, granularity, and what it does.
-    pub fn text(&self) -> String {
-        let line = |bitmap: &BitmapInfo| {
+    pub fn text(&self) -> BString {
+        let mut out = BString::default();
+        for bitmap in &self.bitmaps {
             let state = match (bitmap.inconsistent, bitmap.enabled) {
                 (true, _) => "inconsistent",
                 (false, true) => "enabled",
                 (false, false) => "disabled",
             };
-            let name = printable(&bitmap.name);
-            format!("{name} {} {state}\n", bitmap.granularity)
-        };
-        self.bitmaps.iter().map(line).collect()
+            out.extend_from_slice(&printable_name(&bitmap.name));
+            out.extend_from_slice(format!(" {} {state}\n", bitmap.granularity).as_bytes());
+        }
+        out
     }
 }
 
@@ -241,8 +244,10 @@ impl DirtyReport {
 /// The dirty guest bytes of a bitmap within `range`.
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] where there are more than [`MAX_RUNS`] runs, [`ErrorKind::NotFound`], [`ErrorKind::Corrupt`] for an inconsistent bitmap, or of reading it.
-pub fn dirty(image: &Image, name: &str, range: Range<u64>) -> Result<DirtyReport> {
+/// [`ErrorKind::Limit`] where there are more than [`MAX_RUNS`] runs, [`ErrorKind::NotFound`],
+/// [`ErrorKind::Corrupt`] for an inconsistent bitmap, or of reading it.
+pub fn dirty(image: &Image, name: impl AsRef<[u8]>, range: Range<u64>) -> Result<DirtyReport> {
+    let name = BStr::new(&name);
     let bitmaps = image.bitmaps().ok_or_else(|| not_found(name))?;
     let mut ranges = Vec::new();
     bitmaps.visit_dirty(name, range, &mut |offset, len| {

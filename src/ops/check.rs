@@ -1,20 +1,22 @@
 //! `check`: the consistency of an image's metadata.
 
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 
-use serde_json::{Map, Value};
+use bstr::BString;
 
 use crate::error::{Error, Result};
 use crate::format::{CheckReport, RepairMode};
 use crate::image::Image;
 use crate::job::Job;
 use crate::ops::render::json;
+use crate::value::{Map, Value};
 
 /// The report of `check` on an image.
 #[derive(Clone, Debug)]
 pub struct CheckOutcome {
     /// `filename`.
-    pub filename: String,
+    pub filename: BString,
     /// `format`.
     pub format: String,
     /// The numbers.
@@ -52,7 +54,7 @@ pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOu
     }
     job.finish()?;
     Ok(CheckOutcome {
-        filename: image.location().display().into_owned(),
+        filename: image.location().text().as_bytes().into(),
         format: image.format().driver().to_owned(),
         report,
     })

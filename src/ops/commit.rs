@@ -1,11 +1,14 @@
 //! `commit`: what layers of a chain hold goes down into one of the images below.
 
+use std::ffi::OsStr;
 use std::ops::Range;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::ExtentKind;
-use crate::image::{Image, OpenOptions};
+use crate::image::{Image, OpenOptions, location_id};
 use crate::job::Job;
 use crate::location::Location;
 use crate::memory::IoBuf;
@@ -32,7 +35,7 @@ pub struct CommitRequest {
     pub options: OpenOptions,
     /// The image of the chain that gets the data, by its name; None for the one right below. With
     /// a name the overlay is kept.
-    pub base: Option<String>,
+    pub base: Option<BString>,
     /// Leave the overlay as it is afterwards instead of emptying it.
     pub keep: bool,
 }
@@ -92,14 +95,17 @@ fn above_base<'a>(top: &'a Image, request: &CommitRequest) -> Result<(&'a Image,
             None => Err(Error::invalid("Image does not have a backing file")),
         };
     };
-    let mut parent = top;
-    let mut depth = 1;
-    while let Some(base) = parent.backing() {
-        if is_called(parent, base, name) {
-            return Ok((parent, depth));
+    // As the layers record it or see it from where they are; only then as seen from here.
+    for is_meant in [is_called, is_same_file] {
+        let mut parent = top;
+        let mut depth = 1;
+        while let Some(base) = parent.backing() {
+            if is_meant(parent, base, name.as_bstr()) {
+                return Ok((parent, depth));
+            }
+            parent = base;
+            depth += 1;
         }
-        parent = base;
-        depth += 1;
     }
     let message = format!(
         "Did not find '{name}' in the backing chain of '{}'",
@@ -108,18 +114,23 @@ fn above_base<'a>(top: &'a Image, request: &CommitRequest) -> Result<(&'a Image,
     Err(Error::new(ErrorKind::NotFound, message))
 }
 
-/// Whether `name` stands for `base`: as its parent records it, as it was opened, or as another
-/// path to the same place.
-fn is_called(parent: &Image, base: &Image, name: &str) -> bool {
+/// Whether `name` stands for `base` as its parent records it or would see it, or as it was opened.
+fn is_called(parent: &Image, base: &Image, name: &BStr) -> bool {
     let named = parent.backing_file();
-    if base.filename() == name || named.is_some_and(|n| n.name == name || n.full_name == name) {
-        return true;
-    }
-    let place = base.location().path().map(std::fs::canonicalize);
-    matches!(
-        (place, Path::new(name).canonicalize()),
-        (Some(Ok(a)), Ok(b)) if a == b
-    )
+    base.filename() == name
+        || named.is_some_and(|n| n.name == name || n.full_name == name)
+        || is_file(base, &parent.name_beside(name))
+}
+
+/// Whether `name` leads to the file of `base` from the current directory.
+fn is_same_file(_: &Image, base: &Image, name: &BStr) -> bool {
+    is_file(base, OsStr::from_bytes(name))
+}
+
+fn is_file(base: &Image, name: &OsStr) -> bool {
+    let location = Location::parse(name).ok();
+    let id = location.and_then(|location| location_id(&location));
+    id.is_some() && id == base.file_id()
 }
 
 fn copy_down(top: &Image, base: &Image, depth: u32, job: &mut Job) -> Result<()> {

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
+use bstr::{BStr, BString, ByteSlice};
+
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::image::{Image, Status};
 use crate::job::Job;
 use crate::memory;
-use crate::printable::printable;
+use crate::printable::printable_name;
 
 /// One run of guest bytes with QEMU's flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ pub struct MapReport {
     /// Runs in guest order, equal neighbours merged.
     pub entries: Vec<MapEntry>,
     /// Name of the file that holds the data of each layer, for the human form.
-    pub files: Vec<String>,
+    pub files: Vec<BString>,
 }
 
 /// Maps `len` bytes from `start`; None maps to the end.
@@ -160,7 +162,7 @@ fn too_many(image: &Image) -> Error {
 }
 
 /// The file that holds the data of each layer: the external data file where there is one.
-pub fn files(image: &Image) -> Vec<String> {
+pub fn files(image: &Image) -> Vec<BString> {
     let holders = image.layers().map(Image::data_storage);
     holders.map(|file| file.name().to_owned()).collect()
 }
@@ -198,9 +200,9 @@ impl MapReport {
 
     /// The table that `qemu-img map` prints, and the error that ends it where an extent has no
     /// plain host bytes or is not known.
-    pub fn text(&self) -> (String, Result<()>) {
-        let mut out = String::new();
-        row(&mut out, "Offset", "Length", "Mapped to", "File");
+    pub fn text(&self) -> (BString, Result<()>) {
+        let mut out = BString::default();
+        row(&mut out, "Offset", "Length", "Mapped to", BStr::new("File"));
         let shown = |entry: &&MapEntry| entry.unknown || (entry.data && !entry.zero);
         for entry in self.entries.iter().filter(shown) {
             if entry.unknown {
@@ -218,7 +220,7 @@ impl MapReport {
             let file = usize::try_from(entry.depth)
                 .ok()
                 .and_then(|depth| self.files.get(depth))
-                .map_or("", String::as_str);
+                .map_or(BStr::new(""), |name| name.as_bstr());
             row(
                 &mut out,
                 &hex(entry.start),
@@ -231,9 +233,10 @@ impl MapReport {
     }
 }
 
-fn row(out: &mut String, start: &str, length: &str, mapped: &str, file: &str) {
-    let file = printable(file);
-    let _ = writeln!(out, "{start:<16}{length:<16}{mapped:<16}{file}");
+fn row(out: &mut BString, start: &str, length: &str, mapped: &str, file: &BStr) {
+    out.extend_from_slice(format!("{start:<16}{length:<16}{mapped:<16}").as_bytes());
+    out.extend_from_slice(&printable_name(file));
+    out.push(b'\n');
 }
 
 /// `0x…`, but a plain `0`.
@@ -307,7 +310,7 @@ mod tests {
     fn the_table_ends_at_data_that_has_no_place() {
         let report = report(&[status(512, Some(0)), status(512, None)]);
         let (text, result) = report.text();
-        assert!(text.ends_with("a.raw\n"));
+        assert!(text.ends_with(b"a.raw\n"));
         assert_eq!(
             result.unwrap_err().to_string(),
             "File contains external, encrypted or compressed clusters."

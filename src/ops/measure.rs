@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use serde_json::{Map, Value};
-
 use crate::error::{Error, Result};
 use crate::format::{Contents, CreateParams, Measured};
 use crate::image::Image;
@@ -13,6 +11,7 @@ use crate::ops::create::{TargetFormat, option_table};
 use crate::ops::render::json;
 use crate::options::{Options, Values};
 use crate::size;
+use crate::value::{Map, Value};
 
 /// What the new image is to hold.
 #[derive(Clone, Copy, Debug)]

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use bstr::BString;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ExtentKind;
 use crate::format::{BackingRef, Compress, names};
@@ -29,7 +31,7 @@ pub struct RebaseRequest {
     /// How it and its chain are opened; it is opened for writing.
     pub options: OpenOptions,
     /// The new backing file, as it is to stand in the overlay; None for no backing file.
-    pub backing: Option<String>,
+    pub backing: Option<BString>,
     /// The format of the new backing file, which is recorded.
     pub backing_format: Option<String>,
     /// The cache mode of the new backing file.
@@ -72,7 +74,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         ));
     }
     let new = open_new(&top, request, job)?;
-    let shown = request.backing.as_deref().unwrap_or_default();
+    let shown = request.backing.clone().unwrap_or_default();
     let change = format!("Could not change the backing file to '{shown}'");
     let Some(overlay) = top.format().overlay() else {
         return Err(with_reason(change, Error::os(libc::ENOTSUP)));
@@ -84,7 +86,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         }
         (Some(name), format) => Some(BackingRef {
             name: name.clone(),
-            format: format.clone(),
+            format: format.clone().map(BString::from),
         }),
     };
     job.tick()?;

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bstr::{BStr, BString, ByteSlice};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Features, NewSnapshot, SnapshotInfo, Snapshots};
 use crate::image::Image;
@@ -18,9 +20,9 @@ pub struct SnapshotReport {
 
 impl SnapshotReport {
     /// The table that `qemu-img snapshot -l` prints; empty where there is no snapshot.
-    pub fn text(&self) -> String {
+    pub fn text(&self) -> BString {
         if self.snapshots.is_empty() {
-            return String::new();
+            return BString::default();
         }
         human::snapshots(&self.snapshots)
     }
@@ -55,7 +57,8 @@ pub fn list(image: &Image) -> Result<SnapshotReport> {
 /// # Errors
 /// `Could not create snapshot '…'`: [`crate::ErrorKind::Unsupported`] where the format has no
 /// snapshots, or of the format.
-pub fn create(image: &Image, name: &str, job: &mut Job) -> Result<String> {
+pub fn create(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<BString> {
+    let name = BStr::new(&name);
     job.tick()?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -79,7 +82,8 @@ pub fn create(image: &Image, name: &str, job: &mut Job) -> Result<String> {
 ///
 /// # Errors
 /// `Could not apply snapshot '…'`: [`crate::ErrorKind::NotFound`], or of the format.
-pub fn apply(image: &Image, wanted: &str, job: &mut Job) -> Result<()> {
+pub fn apply(image: &Image, wanted: impl AsRef<[u8]>, job: &mut Job) -> Result<()> {
+    let wanted = BStr::new(&wanted);
     job.tick()?;
     let context = |error: Error| error.context(format!("Could not apply snapshot '{wanted}'"));
     let snapshots = supported(image).map_err(context)?;
@@ -95,7 +99,7 @@ pub fn apply(image: &Image, wanted: &str, job: &mut Job) -> Result<()> {
     let known = list(image).map_err(context)?.snapshots;
     let found = by_id(&known, wanted).or_else(|| by_name(&known, wanted));
     let applied = match found {
-        Some(found) => snapshots.apply(&found.id),
+        Some(found) => snapshots.apply(found.id.as_bstr()),
         None => Err(Error::os(libc::ENOENT).with_kind(ErrorKind::NotFound)),
     };
     applied.map_err(|error| context(error.context("Failed to load snapshot")))?;
@@ -106,7 +110,8 @@ pub fn apply(image: &Image, wanted: &str, job: &mut Job) -> Result<()> {
 ///
 /// # Errors
 /// `Could not delete snapshot '…'`: [`crate::ErrorKind::NotFound`], or of the format.
-pub fn delete(image: &Image, name: &str, job: &mut Job) -> Result<()> {
+pub fn delete(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<()> {
+    let name = BStr::new(&name);
     job.tick()?;
     let context = |error: Error| error.context(format!("Could not delete snapshot '{name}'"));
     let known = list(image).map_err(context)?.snapshots;
@@ -117,7 +122,7 @@ pub fn delete(image: &Image, name: &str, job: &mut Job) -> Result<()> {
         )));
     };
     supported(image)
-        .and_then(|snapshots| snapshots.delete(&found.id))
+        .and_then(|snapshots| snapshots.delete(found.id.as_bstr()))
         .map_err(context)?;
     job.finish()
 }
@@ -128,22 +133,23 @@ pub fn delete(image: &Image, name: &str, job: &mut Job) -> Result<()> {
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] for other keys, else `Failed to load snapshot: …` with
 /// [`crate::ErrorKind::NotFound`], [`crate::ErrorKind::Unsupported`] or of the format.
-pub fn show(image: &mut Image, wanted: &str) -> Result<()> {
+pub fn show(image: &mut Image, wanted: impl AsRef<[u8]>) -> Result<()> {
+    let wanted = BStr::new(&wanted);
     let keys = Wanted::parse(wanted)?;
     keys.find(image)
-        .and_then(|id| image.load_snapshot(&id))
+        .and_then(|id| image.load_snapshot(id))
         .map_err(|error| error.context("Failed to load snapshot"))
 }
 
 /// How a snapshot is named.
 enum Wanted<'a> {
-    Either(&'a str),
-    Keys(Option<String>, Option<String>),
+    Either(&'a BStr),
+    Keys(Option<BString>, Option<BString>),
 }
 
 impl<'a> Wanted<'a> {
-    fn parse(text: &'a str) -> Result<Self> {
-        if !text.starts_with("snapshot.") {
+    fn parse(text: &'a BStr) -> Result<Self> {
+        if !text.starts_with(b"snapshot.") {
             return Ok(Self::Either(text));
         }
         let mut keys = Options::parse(text)?;
@@ -155,7 +161,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// The ID of the snapshot.
-    fn find(&self, image: &Image) -> Result<String> {
+    fn find(&self, image: &Image) -> Result<BString> {
         if !image.driver().features.contains(Features::SNAPSHOTS) {
             return Err(Error::unsupported(format!(
                 "Block format '{}' used by device '' does not support temporarily loading internal snapshots",
@@ -184,10 +190,10 @@ fn supported(image: &Image) -> Result<&dyn Snapshots> {
         .ok_or_else(|| Error::unsupported("Block driver does not support snapshots"))
 }
 
-fn by_id<'a>(known: &'a [SnapshotInfo], id: &str) -> Option<&'a SnapshotInfo> {
+fn by_id<'a>(known: &'a [SnapshotInfo], id: &BStr) -> Option<&'a SnapshotInfo> {
     known.iter().find(|one| one.id == id)
 }
 
-fn by_name<'a>(known: &'a [SnapshotInfo], name: &str) -> Option<&'a SnapshotInfo> {
+fn by_name<'a>(known: &'a [SnapshotInfo], name: &BStr) -> Option<&'a SnapshotInfo> {
     known.iter().find(|one| one.name == name)
 }

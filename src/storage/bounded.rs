@@ -6,6 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bstr::BStr;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::storage::traits::{
@@ -54,7 +56,7 @@ impl BoundedStorage {
 }
 
 impl Storage for BoundedStorage {
-    fn name(&self) -> &str {
+    fn name(&self) -> &BStr {
         self.inner.name()
     }
 

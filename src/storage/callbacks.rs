@@ -5,6 +5,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bstr::{BStr, BString, ByteSlice};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::memory;
@@ -68,7 +70,7 @@ impl fmt::Debug for StorageCallbacks {
 /// A storage whose bytes the caller keeps.
 #[derive(Debug)]
 pub struct CallbackStorage {
-    name: String,
+    name: BString,
     cache: CacheMode,
     len: AtomicU64,
     calls: StorageCallbacks,
@@ -80,7 +82,11 @@ impl CallbackStorage {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`]: `write` without `flush`, or a size past 2^63; or of `size`.
-    pub fn new(name: impl Into<String>, calls: StorageCallbacks, cache: CacheMode) -> Result<Self> {
+    pub fn new(
+        name: impl Into<BString>,
+        calls: StorageCallbacks,
+        cache: CacheMode,
+    ) -> Result<Self> {
         let storage = Self {
             name: name.into(),
             cache,
@@ -162,8 +168,8 @@ impl Drop for CallbackStorage {
 }
 
 impl Storage for CallbackStorage {
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> &BStr {
+        self.name.as_bstr()
     }
 
     fn driver(&self) -> &'static str {

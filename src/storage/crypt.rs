@@ -6,6 +6,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use bstr::BStr;
 use parking_lot::RwLock;
 
 use crate::crypto::{SECTOR, SectorCipher};
@@ -115,7 +116,7 @@ impl fmt::Debug for CryptStorage {
 }
 
 impl Storage for CryptStorage {
-    fn name(&self) -> &str {
+    fn name(&self) -> &BStr {
         self.inner.name()
     }
 

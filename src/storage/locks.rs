@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -62,7 +63,12 @@ impl Locks {
 
     /// Takes what `wanted` has and is not held, tests for conflicts, then drops what it has not.
     /// On a conflict the locks are as before.
-    pub(super) fn change(&self, fd: BorrowedFd<'_>, name: &str, wanted: LockRequest) -> Result<()> {
+    pub(super) fn change(
+        &self,
+        fd: BorrowedFd<'_>,
+        name: &BStr,
+        wanted: LockRequest,
+    ) -> Result<()> {
         let mut held = self.held.lock();
         if self.reach == Reach::Nothing || *held == wanted {
             return Ok(());

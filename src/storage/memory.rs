@@ -3,6 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 
+use bstr::{BStr, BString, ByteSlice};
 use parking_lot::RwLock;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -14,19 +15,19 @@ use crate::storage::traits::{
 /// The bytes stand in a vector; everything is data.
 #[derive(Debug)]
 pub struct MemoryStorage {
-    name: String,
+    name: BString,
     read_only: bool,
     bytes: RwLock<Vec<u8>>,
 }
 
 impl MemoryStorage {
     /// An empty one that can be written.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<BString>) -> Self {
         Self::with_bytes(name, Vec::new())
     }
 
     /// One that holds `bytes` and can be written.
-    pub fn with_bytes(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+    pub fn with_bytes(name: impl Into<BString>, bytes: Vec<u8>) -> Self {
         Self {
             name: name.into(),
             read_only: false,
@@ -74,8 +75,8 @@ impl MemoryStorage {
 }
 
 impl Storage for MemoryStorage {
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> &BStr {
+        self.name.as_bstr()
     }
 
     fn driver(&self) -> &'static str {

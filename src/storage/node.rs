@@ -1,12 +1,13 @@
 //! Options that every storage node takes, and the check of the others.
 
-use serde_json::{Map, Value};
+use bstr::{BString, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{OptionSpec, OptionValue, parse_value};
 use crate::storage::file::Locking;
 use crate::storage::registry::StorageOpen;
 use crate::storage::traits::CacheMode;
+use crate::value::{Map, Value};
 
 /// The options of a node, checked.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ impl NodeOptions {
         };
         for (key, value) in tree {
             if let Some(spec) = table.iter().find(|spec| spec.name == key) {
-                let value = parse_value(spec, &text_of(key, value)?)?;
+                let value = parse_value(spec, text_of(key, value)?.as_bstr())?;
                 parsed.take(spec, value)?;
             } else {
                 parsed.common(driver, key, value)?;
@@ -116,12 +117,12 @@ fn unknown(driver: &str, key: &str) -> Error {
     ))
 }
 
-fn text_of(key: &str, value: &Value) -> Result<String> {
+fn text_of(key: &str, value: &Value) -> Result<BString> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Bool(true) => Ok("on".into()),
         Value::Bool(false) => Ok("off".into()),
-        Value::Number(number) => Ok(number.to_string()),
+        Value::Number(number) => Ok(number.to_string().into()),
         _ => Err(Error::invalid(format!(
             "The option '{key}' takes a plain value"
         ))),
@@ -129,7 +130,7 @@ fn text_of(key: &str, value: &Value) -> Result<String> {
 }
 
 fn bool_of(key: &str, value: &Value) -> Result<bool> {
-    match text_of(key, value)?.as_str() {
+    match &*text_of(key, value)?.to_str_lossy() {
         "on" | "true" | "yes" | "y" => Ok(true),
         "off" | "false" | "no" | "n" => Ok(false),
         _ => Err(Error::invalid(format!(

@@ -5,6 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use bstr::{BStr, BString, ByteSlice};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::options::OptionValue;
@@ -19,7 +21,7 @@ const DEFAULT_SIZE: u64 = 1 << 30;
 /// Reads give zeroes, which are promised only with `read-zeroes`; writes are dropped.
 #[derive(Debug)]
 pub struct NullStorage {
-    name: String,
+    name: BString,
     driver: &'static str,
     read_only: bool,
     len: u64,
@@ -30,7 +32,7 @@ impl NullStorage {
     /// One of `len` bytes. With `read_zeroes`, its extents say that reads give zeroes.
     pub fn new(driver: &'static str, len: u64, read_zeroes: bool, writable: bool) -> Self {
         Self {
-            name: format!("{driver}://"),
+            name: format!("{driver}://").into(),
             driver,
             read_only: !writable,
             len,
@@ -88,8 +90,8 @@ impl NullStorage {
 }
 
 impl Storage for NullStorage {
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> &BStr {
+        self.name.as_bstr()
     }
 
     fn driver(&self) -> &'static str {

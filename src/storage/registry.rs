@@ -1,19 +1,22 @@
 //! The protocol drivers: how a location's node becomes a storage.
 
+use std::ffi::OsStr;
 use std::fmt::Debug;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use bstr::{BStr, ByteSlice};
 
 use crate::error::{Error, Result};
-use crate::location::{Location, Node};
+use crate::location::{Location, Node, path_behind_protocol, plain_path};
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::creation::{Creation, NewStorage};
 use crate::storage::file::{self, FileCreate, FileOpen, Locking};
 use crate::storage::node::NodeOptions;
 use crate::storage::null::NullStorage;
 use crate::storage::traits::{CacheMode, Storage};
+use crate::value::{Map, Value};
 
 bitflags::bitflags! {
     /// What a protocol can do.
@@ -67,7 +70,7 @@ pub enum Target<'a> {
     /// A host path; need not be UTF-8.
     Path(&'a Path),
     /// `scheme:rest` as typed.
-    Uri(&'a str),
+    Uri(&'a BStr),
     /// `driver=…` options without `driver`.
     Options(&'a Map<String, Value>),
 }
@@ -144,7 +147,7 @@ const DEVICE_CREATE: &[OptionSpec] = &[
 ];
 
 const FILE_OPEN: &[OptionSpec] = &[
-    spec("filename", OptionKind::Str, "File name of the image"),
+    spec("filename", OptionKind::Name, "File name of the image"),
     OptionSpec {
         allowed: &["auto", "on", "off"],
         default: Some("auto"),
@@ -241,8 +244,8 @@ pub fn driver_for_create(location: &Location) -> Result<&'static StorageDriver> 
             Some(name) => {
                 find(name).ok_or_else(|| Error::invalid(format!("Unknown driver '{name}'")))
             }
-            None => match tree.get("filename").and_then(Value::as_str) {
-                Some(name) => driver_for_create(&Location::parse(name)?),
+            None => match tree.get("filename").and_then(Value::as_name) {
+                Some(name) => driver_for_create(&Location::parse(OsStr::from_bytes(name))?),
                 None => Err(no_driver()),
             },
         },
@@ -268,7 +271,9 @@ fn no_driver() -> Error {
 pub fn open(node: &Node, how: &StorageOpen) -> Result<Arc<dyn Storage>> {
     match node {
         Node::Path(path) => open_path(path, how),
-        Node::Uri { protocol, uri } => (known_scheme(protocol)?.open)(Target::Uri(uri), how),
+        Node::Uri { protocol, uri } => {
+            (known_scheme(protocol)?.open)(Target::Uri(uri.as_bstr()), how)
+        }
         Node::Tree(tree) => open_options(tree, how),
     }
 }
@@ -293,9 +298,9 @@ pub fn open_options(tree: &Map<String, Value>, how: &StorageOpen) -> Result<Arc<
     }
     let name = tree
         .get("filename")
-        .and_then(Value::as_str)
+        .and_then(Value::as_name)
         .ok_or_else(no_driver)?;
-    match Location::parse(name)?.node() {
+    match Location::parse(OsStr::from_bytes(name))?.node() {
         Node::Path(path) => {
             let options = NodeOptions::parse("file", tree, how, FILE_OPEN)?;
             let open = file_open(None, &options.how);
@@ -303,7 +308,7 @@ pub fn open_options(tree: &Map<String, Value>, how: &StorageOpen) -> Result<Arc<
         }
         Node::Uri { protocol, uri } => {
             let options = NodeOptions::parse(protocol, tree, how, FILE_OPEN)?;
-            (known_scheme(protocol)?.open)(Target::Uri(uri), &options.how)
+            (known_scheme(protocol)?.open)(Target::Uri(uri.as_bstr()), &options.how)
         }
         Node::Tree(_) => Err(Error::invalid("json: is not a file name")),
     }
@@ -325,7 +330,7 @@ pub fn claim(location: &Location, values: &Values, how: &StorageCreate) -> Resul
     })?;
     match location.node() {
         Node::Path(path) => create(Target::Path(path), values, how),
-        Node::Uri { uri, .. } => create(Target::Uri(uri), values, how),
+        Node::Uri { uri, .. } => create(Target::Uri(uri.as_bstr()), values, how),
         Node::Tree(tree) => create(Target::Options(tree), values, how),
     }
     .map(Creation::new)
@@ -341,13 +346,13 @@ fn file_open(driver: Option<&'static str>, how: &StorageOpen) -> FileOpen {
     }
 }
 
-/// The path of a target: `file:` is cut off, nothing is decoded.
-fn path_of<'a>(driver: &str, target: &Target<'a>) -> Result<&'a Path> {
+/// The path of a target: the protocol is cut off, nothing is decoded.
+fn path_of(driver: &str, target: &Target<'_>) -> Result<PathBuf> {
     Ok(match target {
-        Target::Path(path) => path,
-        Target::Uri(uri) => Path::new(uri.split_once(':').map_or(*uri, |(_, rest)| rest)),
-        Target::Options(tree) => match tree.get("filename").and_then(Value::as_str) {
-            Some(name) => Path::new(name),
+        Target::Path(path) => path.to_path_buf(),
+        Target::Uri(uri) => path_behind_protocol(uri),
+        Target::Options(tree) => match tree.get("filename").and_then(Value::as_name) {
+            Some(name) => plain_path(OsStr::from_bytes(name)),
             None => {
                 return Err(Error::invalid(format!(
                     "The '{driver}' block driver requires a file name"
@@ -367,7 +372,7 @@ fn open_file(
         how = NodeOptions::parse(driver, tree, &how, FILE_OPEN)?.how;
     }
     let path = path_of(driver, &target)?;
-    Ok(Arc::new(file::open(path, &file_open(Some(driver), &how))?))
+    Ok(Arc::new(file::open(&path, &file_open(Some(driver), &how))?))
 }
 
 fn claim_file(
@@ -387,7 +392,7 @@ fn claim_file(
             .unwrap_or(defaults.extent_size_hint),
     };
     Ok(Box::new(match driver {
-        "host_device" => file::claim_device(path, &options)?,
-        _ => file::claim(path, &options)?,
+        "host_device" => file::claim_device(&path, &options)?,
+        _ => file::claim(&path, &options)?,
     }))
 }

@@ -4,6 +4,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use bstr::BStr;
+
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
 use crate::storage::traits::{
@@ -61,7 +63,7 @@ impl SliceStorage {
 }
 
 impl Storage for SliceStorage {
-    fn name(&self) -> &str {
+    fn name(&self) -> &BStr {
         self.inner.name()
     }
 

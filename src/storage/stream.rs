@@ -3,9 +3,12 @@
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
+
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::storage::locks::{Locks, Reach};
@@ -43,7 +46,7 @@ enum Kind {
 #[derive(Debug)]
 pub struct Stream {
     fd: OwnedFd,
-    name: String,
+    name: BString,
     kind: Kind,
     /// The most bytes of one write that does not wait.
     step: usize,
@@ -55,9 +58,9 @@ impl Stream {
     ///
     /// # Errors
     /// The descriptor is not open in that direction, or is a directory.
-    pub fn from_fd(fd: OwnedFd, name: impl Into<String>, direction: Direction) -> Result<Self> {
+    pub fn from_fd(fd: OwnedFd, name: impl Into<BString>, direction: Direction) -> Result<Self> {
         let name = name.into();
-        let failed = |error: std::io::Error| could_not_open(&name, Error::io(&error));
+        let failed = |error: std::io::Error| could_not_open(name.as_bstr(), Error::io(&error));
         let fd = fd::keep(fd).map_err(failed)?;
         let flags = dio::status_flags(fd.as_fd()).map_err(failed)?;
         let (wrong, what) = match direction {
@@ -66,14 +69,14 @@ impl Stream {
         };
         if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE == wrong {
             let reason = format!("the descriptor is not open for {what}");
-            return Err(could_not_open(&name, Error::invalid(reason)));
+            return Err(could_not_open(name.as_bstr(), Error::invalid(reason)));
         }
         let stat = attr::stat(fd.as_fd()).map_err(failed)?;
         let mode = stat.mode & libc::S_IFMT;
         let kind = match mode {
             libc::S_IFREG | libc::S_IFBLK => Kind::File,
             libc::S_IFSOCK => Kind::Socket,
-            libc::S_IFDIR => return Err(could_not_open(&name, Error::os(libc::EISDIR))),
+            libc::S_IFDIR => return Err(could_not_open(name.as_bstr(), Error::os(libc::EISDIR))),
             _ => Kind::Other,
         };
         let mut stream = Self {
@@ -108,8 +111,8 @@ impl Stream {
     /// # Errors
     /// `Could not open 'X': …`, or that of `go_on`.
     pub fn open(path: &Path, direction: Direction, go_on: GoOn<'_>) -> Result<Self> {
-        let name = path.to_string_lossy().into_owned();
-        let failed = |error: std::io::Error| could_not_open(&name, Error::io(&error));
+        let name = BString::from(path.as_os_str().as_bytes());
+        let failed = |error: std::io::Error| could_not_open(name.as_bstr(), Error::io(&error));
         if let Some(number) = own_descriptor(path) {
             let fd = duplicate_number(number).map_err(failed)?;
             return Self::from_fd(fd, name, direction);
@@ -138,8 +141,8 @@ impl Stream {
     }
 
     /// The name for messages.
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn name(&self) -> &BStr {
+        self.name.as_bstr()
     }
 
     /// The descriptor.
@@ -154,8 +157,8 @@ impl Stream {
     /// [`crate::ErrorKind::Locked`]; the locks are as before then.
     pub fn lock(&self, request: LockRequest) -> Result<()> {
         self.locks
-            .change(self.fd.as_fd(), &self.name, request)
-            .map_err(|error| could_not_open(&self.name, error))
+            .change(self.fd.as_fd(), self.name(), request)
+            .map_err(|error| could_not_open(self.name(), error))
     }
 
     /// The bytes from the position on, where the descriptor is a file's; None until the end is seen.
@@ -257,7 +260,7 @@ fn reach(fd: BorrowedFd<'_>, kind: Kind, flags: libc::c_int) -> Reach {
     }
 }
 
-fn could_not_open(name: &str, reason: Error) -> Error {
+fn could_not_open(name: &BStr, reason: Error) -> Error {
     reason.context(format!("Could not open '{name}'"))
 }
 

@@ -5,6 +5,8 @@ use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 
+use bstr::BStr;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::storage::lend::{Lease, SpaceCall, SyncBy};
@@ -142,7 +144,7 @@ pub enum CopyOutcome {
 /// (`Any` lets two storages of one kind recognise each other for copies inside the host.)
 pub trait Storage: Any + Send + Sync + Debug {
     /// The name for messages: the path as the user gave it, or a URI.
-    fn name(&self) -> &str;
+    fn name(&self) -> &BStr;
 
     /// The protocol driver's name: `file`, `host_device`, `null-co`, `nbd`…
     fn driver(&self) -> &'static str;

@@ -23,6 +23,7 @@ mod lengths;
 mod locks;
 mod map;
 mod measure;
+mod names;
 mod odd;
 mod progress;
 mod rebase;

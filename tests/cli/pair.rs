@@ -2,9 +2,11 @@
 //! both, and everything that can be seen of it must agree.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use crate::build;
 use crate::common::{Dir, Ran};
@@ -187,6 +189,43 @@ impl Pair {
         Err(text)
     }
 
+    /// As [`Pair::same`], with arguments of any bytes, but for the lengths of files; gives the bytes that
+    /// ours printed.
+    #[track_caller]
+    pub fn same_bytes(&self, args: &[Vec<u8>]) -> Vec<u8> {
+        let theirs = output(Path::new("qemu-img"), args, self.theirs.root());
+        let ours = self.ours_bytes(args);
+        // A character for a byte: all of them count.
+        let exact = |bytes: &[u8]| {
+            let text: String = bytes.iter().map(|b| char::from(*b)).collect();
+            let lines = normal(&text, Loose::DiskSize);
+            let lines = lines.split_inclusive('\n');
+            let kept = lines.filter(|line| !line.trim_start().starts_with("\"virtual-size\": "));
+            kept.collect::<String>()
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let shown: Vec<String> = args.iter().map(|arg| text(arg)).collect();
+        assert_eq!(
+            (
+                ours.status.code(),
+                exact(&ours.stdout),
+                without_advice(&text(&ours.stderr)),
+            ),
+            (
+                theirs.status.code(),
+                exact(&theirs.stdout),
+                text(&theirs.stderr),
+            ),
+            "{shown:?}"
+        );
+        ours.stdout
+    }
+
+    /// Runs ours alone with arguments of any bytes.
+    pub fn ours_bytes(&self, args: &[Vec<u8>]) -> Output {
+        output(build::tool(), args, self.ours.root())
+    }
+
     /// As [`Pair::same_image`] for a qcow2 image with snapshots, whose dates differ: content alone.
     #[track_caller]
     pub fn same_image_loose_dates(&self, name: &str) {
@@ -240,7 +279,7 @@ pub fn ours_command(args: &[&str], directory: &Path) -> Command {
     command(build::tool(), args, directory)
 }
 
-fn command(program: &Path, args: &[&str], directory: &Path) -> Command {
+fn command<S: AsRef<OsStr>>(program: &Path, args: &[S], directory: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .arg0("qemu-img")
@@ -250,6 +289,13 @@ fn command(program: &Path, args: &[&str], directory: &Path) -> Command {
         .env_remove("POSIXLY_CORRECT")
         .stdin(Stdio::null());
     command
+}
+
+fn output(program: &Path, args: &[Vec<u8>], directory: &Path) -> Output {
+    let args: Vec<&OsStr> = args.iter().map(|arg| OsStr::from_bytes(arg)).collect();
+    command(program, &args, directory)
+        .output()
+        .unwrap_or_else(|error| panic!("{} must run: {error}", program.display()))
 }
 
 fn run(program: &Path, args: &[&str], directory: &Path) -> Ran {

@@ -69,7 +69,7 @@ fn what_the_backing_file_holds_is_not_copied() {
             for compress in [false, true] {
                 for sparse in [None, Some(0)] {
                     let mut request = with_options(&dir, "top.qcow2", "b.qcow2", "qcow2", options);
-                    request.backing_file = Some(backing.to_owned());
+                    request.backing_file = Some(backing.into());
                     request.backing_format = Some(format.to_owned());
                     request.compress = compress;
                     request.sparse_size = sparse;
@@ -91,7 +91,7 @@ fn a_source_without_chain_hides_the_backing_file() {
     for source in ["flat.raw", "alone.qcow2"] {
         for options in ["", "compat=0.10"] {
             let mut request = with_options(&dir, source, "b.qcow2", "qcow2", options);
-            request.backing_file = Some("base.raw".to_owned());
+            request.backing_file = Some("base.raw".into());
             request.backing_format = Some("raw".to_owned());
             let report = run_ok(&request);
             assert_eq!(report.backed_bytes, 0);
@@ -107,7 +107,7 @@ fn a_backing_file_that_is_too_short_is_no_reason_to_lose_data() {
     dir.qemu_img_ok(&["convert", "-O", "raw", "mid.qcow2", "short.raw"]);
     dir.qemu_img_ok(&["resize", "-q", "--shrink", "-f", "raw", "short.raw", "3M"]);
     let mut request = request(&dir, "top.qcow2", "b.qcow2", "qcow2");
-    request.backing_file = Some("short.raw".to_owned());
+    request.backing_file = Some("short.raw".into());
     request.backing_format = Some("raw".to_owned());
     run_ok(&request);
     verify(&dir, "top.qcow2", "b.qcow2", "qcow2");
@@ -130,7 +130,7 @@ fn an_existing_overlay_is_filled() {
         "12M",
     ]);
     let mut request = request(&dir, "top.qcow2", "b.qcow2", "qcow2");
-    request.backing_file = Some("mid.qcow2".to_owned());
+    request.backing_file = Some("mid.qcow2".into());
     request.backing_format = Some("qcow2".to_owned());
     request.target_exists = true;
     let report = run_ok(&request);
@@ -148,7 +148,7 @@ fn backing_files_that_make_no_sense() {
     let dir = Dir::new();
     chain(&dir);
     let mut request = request(&dir, "top.qcow2", "b.qcow2", "qcow2");
-    request.backing_file = Some("nope".to_owned());
+    request.backing_file = Some("nope".into());
     assert_eq!(
         refused(&request),
         "Use of backing file requires explicit backing format"

@@ -260,7 +260,7 @@ fn errors_read_like_those_of_qemu_img() {
     let message = refused(&missing);
     assert!(message.ends_with("No such file or directory"), "{message}");
     missing = request(&dir, "a.raw", "b", "raw");
-    missing.snapshot = Some("x".to_owned());
+    missing.snapshot = Some("x".into());
     assert_eq!(
         refused(&missing),
         "Failed to load snapshot: Block format 'raw' used by device '' does not support temporarily loading internal snapshots"

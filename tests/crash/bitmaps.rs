@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use bstr::BStr;
 use platter::format::{BitmapInfo, Format};
 
 use crate::model::Possible;
@@ -120,7 +121,7 @@ impl Tracked {
 fn dirty(image: &dyn Format, name: &str) -> Result<Vec<bool>, String> {
     let mut sectors = vec![false; image.len() as usize / SECTOR];
     let bitmaps = image.bitmaps().unwrap();
-    let visited = bitmaps.visit_dirty(name, 0..u64::MAX, &mut |offset, len| {
+    let visited = bitmaps.visit_dirty(BStr::new(name), 0..u64::MAX, &mut |offset, len| {
         let end = (offset + len).div_ceil(SECTOR as u64) as usize;
         sectors[offset as usize / SECTOR..end].fill(true);
         Ok(())
@@ -187,7 +188,7 @@ pub fn check_recorded(
         if !old.enabled {
             continue;
         }
-        let dirty = dirty(image, &old.name)?;
+        let dirty = dirty(image, &old.name.to_string())?;
         if let Some(sector) = sectors.clone().find(|sector| !dirty[*sector]) {
             return Err(format!("bitmap {} misses sector {sector}", old.name));
         }

@@ -301,7 +301,7 @@ fn carry_out(chain: &Chain, options: &OpenOptions) -> Result<()> {
             &CommitRequest {
                 location,
                 options: options.clone(),
-                base: base.map(str::to_owned),
+                base: base.map(Into::into),
                 keep: false,
             },
             &mut job,
@@ -310,7 +310,7 @@ fn carry_out(chain: &Chain, options: &OpenOptions) -> Result<()> {
             &RebaseRequest {
                 location,
                 options: options.clone(),
-                backing: backing.map(|(name, _)| name.to_owned()),
+                backing: backing.map(|(name, _)| name.into()),
                 backing_format: backing.map(|(_, format)| format.to_owned()),
                 backing_cache: CacheMode::Writeback,
                 share_backing: false,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bstr::BStr;
 use platter::format::{BitmapInfo, RepairMode};
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::create::{CreatePlan, CreateRequest};
@@ -133,7 +134,7 @@ fn bitmaps(image: &Image) -> Result<Vec<Held>> {
         .filter(|info| !info.inconsistent)
     {
         let mut runs = Vec::new();
-        bitmaps.visit_dirty(&info.name, 0..u64::MAX, &mut |offset, len| {
+        bitmaps.visit_dirty(BStr::new(&info.name), 0..u64::MAX, &mut |offset, len| {
             runs.push((offset, len));
             Ok(())
         })?;
@@ -268,7 +269,7 @@ fn source(tag: u64) -> Arc<dyn Storage> {
         image
             .bitmaps()
             .unwrap()
-            .add(name, Some(*granularity))
+            .add(BStr::new(name), Some(*granularity))
             .unwrap();
     }
     let mut random = Random(tag);
@@ -281,7 +282,11 @@ fn source(tag: u64) -> Arc<dyn Storage> {
         .write_zeroes(96 << 10, 64 << 10, ZeroFlags::empty())
         .unwrap();
     if tag % 3 == 2 {
-        image.bitmaps().unwrap().set_enabled("b", false).unwrap();
+        image
+            .bitmaps()
+            .unwrap()
+            .set_enabled(BStr::new("b"), false)
+            .unwrap();
     }
     image.close().unwrap();
     file

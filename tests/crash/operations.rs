@@ -1,6 +1,8 @@
 //! The operations that a run is made of. A new one is a variant of [`Operation`], its share of
 //! [`MIX`], and a function that carries it out and tells the history what may be read from now on.
 
+use bstr::BStr;
+
 use platter::format::{AmendContext, BackingRef, NewSnapshot, RepairMode, registry};
 use platter::options::Values;
 use platter::storage::{Preallocation, Storage, ZeroFlags};
@@ -194,7 +196,7 @@ fn snapshot(run: &mut Run<'_>) {
         if let Some(pick) = pick {
             let id = run.id_of(pick);
             let snapshots = run.image().snapshots().unwrap();
-            snapshots.apply(&id).unwrap_err();
+            snapshots.apply(BStr::new(&id)).unwrap_err();
         }
         return;
     }
@@ -204,12 +206,12 @@ fn snapshot(run: &mut Run<'_>) {
             run.snapshots[pick].dropped = at;
             let id = run.id_of(pick);
             let snapshots = run.image().snapshots().unwrap();
-            snapshots.delete(&id)
+            snapshots.delete(BStr::new(&id))
         }
         _ => {
             let name = format!("s{}", run.new_tag());
             let new = NewSnapshot {
-                name: name.clone(),
+                name: name.clone().into(),
                 ..NewSnapshot::default()
             };
             let history = &run.history;
@@ -252,7 +254,7 @@ fn apply_snapshot(run: &mut Run<'_>, at: usize, pick: usize) -> platter::Result<
     run.history.set_len(at, contents.len());
     let id = run.id_of(pick);
     let snapshots = run.image().snapshots().unwrap();
-    snapshots.apply(&id)
+    snapshots.apply(BStr::new(&id))
 }
 
 fn resize(run: &mut Run<'_>) {
@@ -377,7 +379,7 @@ fn bitmap(run: &mut Run<'_>) {
         let name = format!("b{}", run.new_tag());
         let granularity = 512 << run.random.below(8);
         let bitmaps = run.image().bitmaps().unwrap();
-        bitmaps.add(&name, Some(granularity)).unwrap();
+        bitmaps.add(BStr::new(&name), Some(granularity)).unwrap();
         let made = run.log.count();
         run.bitmaps.push(Tracked::new(name, granularity, made));
         return run.settle();
@@ -387,21 +389,21 @@ fn bitmap(run: &mut Run<'_>) {
     let bitmaps = run.image().bitmaps().unwrap();
     match action {
         0 | 1 => {
-            bitmaps.remove(&name).unwrap();
+            bitmaps.remove(BStr::new(&name)).unwrap();
             run.bitmaps[pick].dropped = at;
         }
         2 => {
-            bitmaps.clear(&name).unwrap();
+            bitmaps.clear(BStr::new(&name)).unwrap();
             run.bitmaps[pick].give_up(at, 0);
         }
         3 | 4 => {
             let enabled = !run.bitmaps[pick].enabled.current();
-            bitmaps.set_enabled(&name, enabled).unwrap();
+            bitmaps.set_enabled(BStr::new(&name), enabled).unwrap();
             run.bitmaps[pick].enabled.set(at, enabled);
         }
         _ => {
-            let merged = bitmaps.mark(&name, &mut |mark| {
-                bitmaps.visit_dirty(&from, 0..u64::MAX, &mut |offset, len| {
+            let merged = bitmaps.mark(BStr::new(&name), &mut |mark| {
+                bitmaps.visit_dirty(BStr::new(&from), 0..u64::MAX, &mut |offset, len| {
                     mark(offset, len);
                     Ok(())
                 })
@@ -426,8 +428,8 @@ fn change_layer(run: &mut Run<'_>) {
     };
     if run.config.overlay {
         let backing = BackingRef {
-            name: format!("base {n}"),
-            format: n.is_multiple_of(2).then(|| "raw".to_owned()),
+            name: format!("base {n}").into(),
+            format: n.is_multiple_of(2).then(|| "raw".into()),
         };
         overlay.set_backing(Some(&backing)).unwrap();
         assert_eq!(image.backing(), Some(backing));

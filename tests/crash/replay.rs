@@ -3,9 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bstr::BStr;
 use platter::format::{Format, RepairMode, registry};
 use platter::storage::testing::{Log, LoggingStorage};
 use platter::storage::{Durability, Storage};
+use platter::value::Value;
 
 use crate::bitmaps::{self, Tracked};
 use crate::model::History;
@@ -168,7 +170,7 @@ impl<'a> Run<'a> {
     }
 
     /// A property of the image as it is, by its name in `info`.
-    pub fn property(&self, name: &str) -> Option<serde_json::Value> {
+    pub fn property(&self, name: &str) -> Option<Value> {
         property(self.image(), name)
     }
 
@@ -181,7 +183,11 @@ impl<'a> Run<'a> {
     pub fn id_of(&self, index: usize) -> String {
         let list = self.image().info().unwrap().snapshots;
         let name = &self.snapshots[index].name;
-        list.into_iter().find(|s| s.name == *name).unwrap().id
+        list.into_iter()
+            .find(|s| s.name == *name)
+            .unwrap()
+            .id
+            .to_string()
     }
 
     /// Builds and checks every state.
@@ -291,7 +297,11 @@ impl<'a> Run<'a> {
                 }
                 continue;
             };
-            let view = image.snapshots().unwrap().view(&found.id).unwrap();
+            let view = image
+                .snapshots()
+                .unwrap()
+                .view(BStr::new(&found.id))
+                .unwrap();
             let tags = self.read(&*view)?;
             let same = tags
                 .iter()
@@ -331,7 +341,7 @@ impl<'a> Run<'a> {
 }
 
 /// A property of an image, by its name in `info`.
-fn property(image: &dyn Format, name: &str) -> Option<serde_json::Value> {
+fn property(image: &dyn Format, name: &str) -> Option<Value> {
     let specific = image.info().unwrap().specific?;
     specific.get(name).cloned()
 }

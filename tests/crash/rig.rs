@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use bstr::BStr;
 use platter::error::{Error, Result};
 use platter::format::{
     BackingRef, Below, Bulk, CheckReport, CreateParams, Format, FormatDriver, OpenContext, Opener,
@@ -106,7 +107,7 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    fn find(&self, name: &str) -> Result<Arc<dyn Storage>> {
+    fn find(&self, name: &BStr) -> Result<Arc<dyn Storage>> {
         let at = FILES.iter().position(|file| *file == name);
         let file = at.and_then(|at| self.files.get(at));
         file.cloned()
@@ -115,7 +116,7 @@ impl Files<'_> {
 }
 
 impl Opener for Files<'_> {
-    fn open_named(&self, _: ImplicitRole, name: &str, _: bool) -> Result<Arc<dyn Storage>> {
+    fn open_named(&self, _: ImplicitRole, name: &BStr, _: bool) -> Result<Arc<dyn Storage>> {
         self.find(name)
     }
 
@@ -193,8 +194,8 @@ impl New<'_> {
         }
         let values = Values::check(&options, driver.create_options).unwrap();
         let backing = self.backing.map(|(name, format)| BackingRef {
-            name: name.to_owned(),
-            format: Some(format.to_owned()),
+            name: name.into(),
+            format: Some(format.into()),
         });
         let plan = driver.create.unwrap();
         let mut new = plan(&CreateParams {

@@ -156,7 +156,9 @@ fn show(at: &At<'_>, name: &str) -> platter::Result<Shown> {
     }
     for one in snapshot::list(&image)?.snapshots {
         image.load_snapshot(&one.id)?;
-        shown.snapshots.push((one.name, contents(&image)?));
+        shown
+            .snapshots
+            .push((one.name.to_string(), contents(&image)?));
         drop(image);
         image = Image::open(&at.location(name), &options)?;
     }

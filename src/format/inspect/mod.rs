@@ -7,6 +7,8 @@ pub mod signatures;
 
 use std::sync::Arc;
 
+use bstr::BString;
+
 use crate::policy::OpenPolicy;
 use crate::storage::Storage;
 
@@ -56,7 +58,7 @@ pub struct Reference {
     /// The name as it is stored; cut where it is longer than any program accepts.
     pub name: Vec<u8>,
     /// The format that the image records for it.
-    pub format: Option<String>,
+    pub format: Option<BString>,
     /// Where the name stands in the file.
     pub offset: u64,
 }

@@ -1,8 +1,9 @@
 //! What `info` shows of a LUKS header.
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::crypto::luks::{Header, STRIPES};
+use crate::value::{Map, Value};
 
 /// The `data` object of a LUKS volume that begins at `base` of its file; whether its header
 /// is a file by itself. Keys in QEMU's order.

@@ -11,6 +11,7 @@ use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bstr::BString;
 use parking_lot::Mutex;
 
 use crate::crypto::luks::{Header, Volume};
@@ -189,7 +190,7 @@ impl Format for Luks {
         }
     }
 
-    fn closed_files(&self) -> Vec<(FileRole, String)> {
+    fn closed_files(&self) -> Vec<(FileRole, BString)> {
         Vec::new()
     }
 

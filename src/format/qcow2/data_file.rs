@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use bstr::ByteSlice;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::OpenContext;
 use crate::job::JobControl;
@@ -27,9 +29,10 @@ pub(super) fn open(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<
         return Ok(None);
     }
     let file = match image.data_file_name() {
-        Some(name) => ctx
-            .opener
-            .open_named(ImplicitRole::DataFile, &name, !ctx.read_only)?,
+        Some(name) => {
+            ctx.opener
+                .open_named(ImplicitRole::DataFile, name.as_bstr(), !ctx.read_only)?
+        }
         // The name was taken out: the user must say where it is.
         None => ctx
             .opener

@@ -1,9 +1,9 @@
 //! The driver as the registry sees it: one trait method per operation.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use bstr::BString;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
@@ -133,7 +133,7 @@ impl Format for Qcow2 {
         }
     }
 
-    fn closed_files(&self) -> Vec<(FileRole, String)> {
+    fn closed_files(&self) -> Vec<(FileRole, BString)> {
         if !self.has_data_file || self.data_file.is_some() {
             return Vec::new();
         }
@@ -211,14 +211,9 @@ impl Format for Qcow2 {
     fn backing(&self) -> Option<BackingRef> {
         let image = self.header.lock();
         Some(BackingRef {
-            name: image.backing_name()?,
+            name: image.backing_file.clone()?.into(),
             format: image.backing_format(),
         })
-    }
-
-    fn backing_path(&self) -> Option<OsString> {
-        let image = self.header.lock();
-        image.backing_file.clone().map(OsString::from_vec)
     }
 
     fn close(&self) -> Result<()> {

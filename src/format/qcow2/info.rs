@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use bstr::BStr;
+use serde_json::json;
 
 use crate::crypto::luks::Volume;
 use crate::error::Result;
 use crate::format::luks::{HeaderArea, header_info};
 use crate::format::{FormatInfo, SnapshotInfo};
 use crate::storage::Storage;
+use crate::value::{Map, Value};
 
 use super::disk::{
     Autoclear, BitmapFlags, Compatible, CryptMethod, ImageHeader, Incompatible, SnapshotEntry,
@@ -34,8 +36,8 @@ pub fn info(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<FormatInf
 /// What is listed of a snapshot.
 fn snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
     SnapshotInfo {
-        id: String::from_utf8_lossy(&entry.id).into_owned(),
-        name: String::from_utf8_lossy(&entry.name).into_owned(),
+        id: entry.id.clone().into(),
+        name: entry.name.clone().into(),
         vm_state_size: entry.vm_state_size(),
         date_sec: u64::from(entry.date_sec),
         date_nsec: entry.date_nsec,
@@ -64,7 +66,7 @@ fn specific(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Value> {
     match header.crypt {
         CryptMethod::None => {}
         CryptMethod::Aes => {
-            data.insert("encrypt".into(), json!({"format": "aes"}));
+            data.insert("encrypt".into(), json!({"format": "aes"}).into());
         }
         CryptMethod::Luks => {
             data.insert("encrypt".into(), luks(storage, image)?);
@@ -101,11 +103,14 @@ fn bitmaps(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Option<Val
         if entry.flags.contains(BitmapFlags::AUTO) {
             flags.push("auto");
         }
-        json!({
-            "flags": flags,
-            "name": entry.name_text(),
-            "granularity": 1u64 << entry.granularity_bits.min(63),
-        })
+        Map::from_iter([
+            ("flags".to_owned(), flags.into_iter().collect::<Value>()),
+            ("name".to_owned(), BStr::new(&entry.name).into()),
+            (
+                "granularity".to_owned(),
+                (1u64 << entry.granularity_bits.min(63)).into(),
+            ),
+        ])
     });
     Ok(Some(list.collect()))
 }

@@ -31,7 +31,7 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
         Preallocation::Falloc | Preallocation::Full
     );
     // Over a backing file of its own, what is zero in the source must be recorded as such.
-    let overlay = contents.data_units.is_some() && params.values.str("backing_file").is_some();
+    let overlay = contents.data_units.is_some() && params.values.name("backing_file").is_some();
     let bitmaps = contents.bitmaps.filter(|_| spec.version >= 3);
     Ok(Measured {
         required: if whole || overlay {

@@ -32,10 +32,10 @@ impl Overlay for Qcow2 {
         self.replace_header(|new| {
             new.extensions
                 .retain(|extension| !matches!(extension, Extension::BackingFormat(_)));
-            new.backing_file = backing.map(|backing| backing.name.clone().into_bytes());
+            new.backing_file = backing.map(|backing| backing.name.to_vec());
             if let Some(format) = backing.and_then(|backing| backing.format.clone()) {
                 new.extensions
-                    .insert(0, Extension::BackingFormat(format.into_bytes()));
+                    .insert(0, Extension::BackingFormat(format.into()));
             }
         })?;
         self.has_backing.store(backing.is_some(), Ordering::Release);

@@ -6,6 +6,7 @@ mod inspect;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bstr::{BStr, BString};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -133,7 +134,7 @@ impl Raw {
         patch(&mut head[offset as usize..end as usize]);
         let probe = Probe {
             head: &head,
-            name: "",
+            name: BStr::new(""),
         };
         match magic::recognise(&probe) {
             Some(_) => Err(Error::os(libc::EPERM)),
@@ -216,7 +217,7 @@ impl Format for Raw {
         visit(FormatFile::own(&self.storage));
     }
 
-    fn closed_files(&self) -> Vec<(FileRole, String)> {
+    fn closed_files(&self) -> Vec<(FileRole, BString)> {
         Vec::new()
     }
 

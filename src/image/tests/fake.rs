@@ -77,7 +77,7 @@ impl Fake {
             location: Location::from_path("fake"),
             filename: "fake".into(),
             base: "fake".into(),
-            tree: serde_json::Map::new(),
+            tree: crate::value::Map::new(),
             format_name: "fake",
             driver: &raw::DRIVER,
             storage: self.storage.clone(),
@@ -177,7 +177,7 @@ impl Format for Fake {
         visit(FormatFile::own(&self.storage));
     }
 
-    fn closed_files(&self) -> Vec<(FileRole, String)> {
+    fn closed_files(&self) -> Vec<(FileRole, bstr::BString)> {
         Vec::new()
     }
 

@@ -1,5 +1,7 @@
 //! Copying the source's persistent bitmaps.
 
+use bstr::BString;
+
 use crate::error::{Error, Result};
 use crate::format::{BitmapInfo, Bitmaps, Contents, CreateParams, Features, FormatDriver, raw};
 use crate::image::Image;
@@ -15,7 +17,7 @@ pub(super) struct Chosen {
     /// In the order of the source.
     bitmaps: Vec<BitmapInfo>,
     /// Names of those that are left out.
-    skipped: Vec<String>,
+    skipped: Vec<BString>,
 }
 
 /// The bitmaps to copy, where that was asked for.

@@ -3,6 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use bstr::{BStr, BString, ByteSlice};
+
 use crate::error::{Error, Result};
 use crate::image::OpenOptions;
 use crate::location::Location;
@@ -71,7 +73,7 @@ pub struct ConvertRequest {
     /// `--target-is-zero`: the existing target reads as zeroes.
     pub target_is_zero: bool,
     /// `-B`: the target's backing file; source data that it holds already is not copied.
-    pub backing_file: Option<String>,
+    pub backing_file: Option<BString>,
     /// `-F`.
     pub backing_format: Option<String>,
     /// `-c`.
@@ -91,7 +93,7 @@ pub struct ConvertRequest {
     /// `--skip-broken-bitmaps`: leave inconsistent ones out, with a warning each.
     pub skip_broken_bitmaps: bool,
     /// `-l`: an internal snapshot of the source.
-    pub snapshot: Option<String>,
+    pub snapshot: Option<BString>,
     /// The secrets that target options name by ID.
     pub secrets: Secrets,
     /// What opening the target and its backing file may do.
@@ -217,17 +219,19 @@ impl ConvertRequest {
     }
 
     /// `-B`, else `-o backing_file=`.
-    pub(super) fn backing_name(&self) -> Option<&str> {
+    pub(super) fn backing_name(&self) -> Option<&BStr> {
         self.backing_file
-            .as_deref()
+            .as_ref()
+            .map(|name| name.as_bstr())
             .or_else(|| self.target_options.get("backing_file"))
     }
 
     /// `-F`, else `-o backing_fmt=`.
-    pub(super) fn backing_format(&self) -> Option<&str> {
+    pub(super) fn backing_format(&self) -> Option<String> {
+        let option = || self.target_options.get("backing_fmt");
         self.backing_format
-            .as_deref()
-            .or_else(|| self.target_options.get("backing_fmt"))
+            .clone()
+            .or_else(|| Some(option()?.to_str_lossy().into_owned()))
     }
 
     /// Runs of zeroes of at least this many bytes stay sparse; 0 for none.

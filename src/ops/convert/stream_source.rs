@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bstr::{BStr, ByteSlice};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -103,7 +104,7 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
     if window.output_size.is_none() {
         // Whoever knows the length of a stream may say so where an image's size is given.
         let size = request.target_options.get("size");
-        window.output_size = size.and_then(crate::size::parse_size);
+        window.output_size = size.and_then(|size| crate::size::parse_size(&size.to_str_lossy()));
     }
     StreamSource::start(
         stream,
@@ -129,7 +130,7 @@ fn refuse_format(stream: &Stream, format: Option<&str>, snapshot: bool) -> Resul
 
 impl StreamSource {
     /// What tells the file from others, if it is one, and its name.
-    pub fn file(&self) -> Option<(FileId, &str)> {
+    pub fn file(&self) -> Option<(FileId, &BStr)> {
         Some((fd_id(self.stream.fd())?, self.stream.name()))
     }
 
@@ -148,7 +149,7 @@ impl StreamSource {
         }
         let size = window.input_size.or_else(|| stream.remaining());
         let cannot_skip =
-            || Error::invalid("cannot skip to specified offset").context(stream.name().to_owned());
+            || Error::invalid("cannot skip to specified offset").context(stream.name().to_string());
         let known = match size {
             Some(size) => {
                 let left = size.checked_sub(window.skip).ok_or_else(cannot_skip)?;
@@ -335,7 +336,10 @@ impl StreamSource {
 
 /// A stream that is an image was hardly meant to be copied as a disk.
 fn refuse_image(stream: &Stream, head: &[u8]) -> Result<()> {
-    let probe = Probe { head, name: "" };
+    let probe = Probe {
+        head,
+        name: BStr::new(""),
+    };
     match magic::recognise(&probe) {
         None => Ok(()),
         Some(name) => Err(Error::unsupported(format!(

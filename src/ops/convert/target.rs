@@ -1,5 +1,10 @@
 //! Opening or creating the target, and the numbers that the conversion goes by.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use bstr::BString;
+
 use crate::error::{Error, Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::format::{BackingRef, Bulk, Features, FileRole, Format, raw};
@@ -73,7 +78,7 @@ pub(super) fn fill_new(
     };
     let backing = request.backing_name().map(|name| BackingRef {
         name: name.to_owned(),
-        format: request.backing_format().map(str::to_owned),
+        format: request.backing_format().map(BString::from),
     });
     if backing.is_none() && request.backing_format().is_some() {
         return Err(
@@ -277,7 +282,7 @@ pub(super) fn fill_existing(
             None => {
                 let backing = BackingRef {
                     name: name.to_owned(),
-                    format: request.backing_format().map(str::to_owned),
+                    format: request.backing_format().map(BString::from),
                 };
                 named = open_backing(request, &backing, job)?;
                 job.warn(format!(
@@ -525,14 +530,14 @@ fn detect_offload(
 /// Opens the target's backing file for its length and identity.
 fn open_backing(request: &ConvertRequest, backing: &BackingRef, job: &Job) -> Result<Image> {
     let options = OpenOptions {
-        format: backing.format.clone(),
+        format: request.backing_format(),
         policy: request.policy.clone(),
         secrets: request.secrets.clone(),
         storages: request.storages.clone(),
         control: job.control().clone(),
         ..OpenOptions::default()
     };
-    let full = resolve_name(request.target.text(), backing.name.as_ref());
+    let full = resolve_name(request.target.text(), OsStr::from_bytes(&backing.name));
     let location = Location::parse(full)?;
     Image::open(&location, &options)
         .map_err(create::unnamed)
@@ -558,7 +563,7 @@ pub(super) fn written_at(target: &Location) -> Vec<Written> {
     ids.map(|id| Written {
         id,
         role: FileRole::Image,
-        name: target.display().into_owned(),
+        name: target.text().as_bytes().into(),
     })
     .collect()
 }

@@ -1,6 +1,9 @@
 //! The backing file of a new image: it must be there, and its format must be named.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use bstr::BStr;
 
 use super::CreateRequest;
 use super::overlap::{KeptFiles, Reason};
@@ -13,12 +16,12 @@ use crate::location::{Location, resolve_name};
 /// chain to those that are to be kept. Nothing is locked and no data file is opened.
 pub(super) fn open(
     request: &CreateRequest,
-    file: &str,
+    file: &BStr,
     format: Option<&str>,
     kept: &mut KeptFiles,
     job: &mut Job,
 ) -> Result<u64> {
-    let full = resolve_name(request.location.text(), OsStr::new(file));
+    let full = resolve_name(request.location.text(), OsStr::from_bytes(file));
     let options = OpenOptions {
         format: format.map(str::to_owned),
         force_share: true,

@@ -11,7 +11,10 @@ pub use format::TargetFormat;
 pub(crate) use overlap::{KeptFiles, Reason, Written};
 pub use target::{Planned, Target, TargetRequest, option_table, target};
 
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{BackingRef, FormatDriver};
@@ -34,7 +37,7 @@ pub struct CreateRequest {
     /// Options as with `-o`.
     pub options: Options,
     /// `-b`.
-    pub backing_file: Option<String>,
+    pub backing_file: Option<BString>,
     /// `-F`.
     pub backing_format: Option<String>,
     /// `-u`: the backing file need not exist.
@@ -56,10 +59,10 @@ pub struct CreatePlan {
     values: Values,
     size: u64,
     /// What the image is to record; a format without a name is refused by [`CreatePlan::run`].
-    backing: (Option<String>, Option<String>),
+    backing: (Option<BString>, Option<String>),
     /// The files of the backing chain.
     kept: KeptFiles,
-    summary: String,
+    summary: BString,
 }
 
 impl CreatePlan {
@@ -93,7 +96,7 @@ impl CreatePlan {
                     "Expected backing file name, got empty string",
                 ));
             }
-            if request.location.display() == file.as_str() {
+            if request.location.text().as_bytes() == **file {
                 return Err(Error::invalid(
                     "Error: Trying to create an image with the same filename as the backing file",
                 ));
@@ -103,7 +106,13 @@ impl CreatePlan {
         let below = match &backing.0 {
             Some(file) if !request.backing_unsafe => {
                 let format = backing.1.as_deref();
-                Some(backing::open(&request, file, format, &mut kept, job)?)
+                Some(backing::open(
+                    &request,
+                    file.as_bstr(),
+                    format,
+                    &mut kept,
+                    job,
+                )?)
             }
             Some(_) if backing.1.is_none() => return Err(backing::without_format()),
             _ => None,
@@ -114,7 +123,10 @@ impl CreatePlan {
             .or(below)
             .or(header_alone.then_some(0))
             .ok_or_else(|| Error::invalid("Image creation needs a size parameter"))?;
-        let shown = (backing.0.as_deref(), backing.1.as_deref());
+        let shown = (
+            backing.0.as_ref().map(|name| name.as_bstr()),
+            backing.1.as_deref(),
+        );
         let summary = summary::summary(&request, driver, &values, size, shown);
         let new = Self {
             driver,
@@ -135,8 +147,8 @@ impl CreatePlan {
     }
 
     /// The line `Formatting '…', fmt=… key=value…`, without newline.
-    pub fn summary(&self) -> &str {
-        &self.summary
+    pub fn summary(&self) -> &BStr {
+        self.summary.as_bstr()
     }
 
     /// Creates the image. A failure leaves no new file; a file that was there before is then
@@ -186,7 +198,7 @@ impl CreatePlan {
         match &self.backing {
             (Some(name), format) => Ok(Some(BackingRef {
                 name: name.clone(),
-                format: format.clone(),
+                format: format.clone().map(BString::from),
             })),
             (None, Some(format)) => Err(target::format_without_file(format)),
             (None, None) => Ok(None),
@@ -217,19 +229,17 @@ impl CreatePlan {
 fn named_backing(
     request: &CreateRequest,
     driver: &FormatDriver,
-) -> Result<(Option<String>, Option<String>)> {
-    let pick = |field: &Option<String>, key: &str| {
-        field
-            .clone()
-            .or_else(|| request.options.get(key).map(str::to_owned))
-    };
-    let file = pick(&request.backing_file, "backing_file");
-    let format = pick(&request.backing_format, "backing_fmt");
-    for (value, key, what) in [
-        (&file, "backing_file", "Backing file"),
-        (&format, "backing_fmt", "Backing file format"),
+) -> Result<(Option<BString>, Option<String>)> {
+    let option = |key: &str| request.options.get(key);
+    let file = request.backing_file.clone();
+    let file = file.or_else(|| option("backing_file").map(BStr::to_owned));
+    let format = request.backing_format.clone();
+    let format = format.or_else(|| Some(option("backing_fmt")?.to_str_lossy().into_owned()));
+    for (given, key, what) in [
+        (file.is_some(), "backing_file", "Backing file"),
+        (format.is_some(), "backing_fmt", "Backing file format"),
     ] {
-        if value.is_some() && !target::takes(driver, key) {
+        if given && !target::takes(driver, key) {
             return Err(Error::unsupported(format!(
                 "{what} not supported for file format '{}'",
                 request.format

@@ -1,6 +1,8 @@
 //! No operation changes a file that an image of the same operation stands on, whatever the file is to
 //! that image and whatever name it goes by.
 
+use bstr::{BStr, BString};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FileRole;
 use crate::image::{FileId, Image, StandingFile};
@@ -27,7 +29,7 @@ pub(crate) struct Written {
     /// What it is to the new image.
     pub(crate) role: FileRole,
     /// Its name, as the user gave it.
-    pub(crate) name: String,
+    pub(crate) name: BString,
 }
 
 impl KeptFiles {
@@ -38,7 +40,7 @@ impl KeptFiles {
     }
 
     /// Adds a file that is read and is no image.
-    pub(crate) fn add_file(&mut self, reason: Reason, id: FileId, name: &str) {
+    pub(crate) fn add_file(&mut self, reason: Reason, id: FileId, name: &BStr) {
         let file = StandingFile {
             id,
             role: FileRole::Image,

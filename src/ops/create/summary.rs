@@ -1,5 +1,9 @@
 //! The "Formatting" line: what `create` is about to do.
 
+use std::os::unix::ffi::OsStrExt;
+
+use bstr::{BStr, BString};
+
 use super::CreateRequest;
 use crate::format::FormatDriver;
 use crate::options::{OptionValue, Values, double_commas};
@@ -14,38 +18,37 @@ pub(super) fn summary(
     driver: &FormatDriver,
     values: &Values,
     size: u64,
-    backing: (Option<&str>, Option<&str>),
-) -> String {
-    let mut line = format!(
-        "Formatting '{}', fmt={}",
-        request.location.display(),
-        request.format
-    );
+    backing: (Option<&BStr>, Option<&str>),
+) -> BString {
+    let mut line = BString::from("Formatting '");
+    line.extend_from_slice(request.location.text().as_bytes());
+    line.extend_from_slice(format!("', fmt={}", request.format).as_bytes());
     let of_protocol = PROTOCOL_KEYS
         .iter()
         .filter(|key| driver.summary.iter().all(|(known, _)| known != *key))
         .map(|key| (*key, None));
     for (key, default) in driver.summary.iter().copied().chain(of_protocol) {
         let value = match key {
-            "size" => Some(size.to_string()),
+            "size" => Some(size.to_string().into()),
             "backing_file" => backing.0.map(double_commas),
             "backing_fmt" => backing.1.map(double_commas),
             _ => given(request, values, key),
         };
-        if let Some(value) = value.or_else(|| default.map(str::to_owned)) {
-            line.push_str(&format!(" {key}={value}"));
+        if let Some(value) = value.or_else(|| default.map(BString::from)) {
+            line.extend_from_slice(format!(" {key}=").as_bytes());
+            line.extend_from_slice(&value);
         }
     }
     line
 }
 
 /// The value of an option that was given.
-fn given(request: &CreateRequest, values: &Values, key: &str) -> Option<String> {
+fn given(request: &CreateRequest, values: &Values, key: &str) -> Option<BString> {
     let typed = request.options.get(key)?;
     Some(match values.get(key)? {
         // A number below 0 keeps its sign; sizes cannot be.
-        OptionValue::Num(n) if typed.starts_with('-') => (*n as i64).to_string(),
-        OptionValue::Num(n) => n.to_string(),
-        OptionValue::Str(_) | OptionValue::Bool(_) => double_commas(typed),
+        OptionValue::Num(n) if typed.starts_with(b"-") => (*n as i64).to_string().into(),
+        OptionValue::Num(n) => n.to_string().into(),
+        OptionValue::Str(_) | OptionValue::Name(_) | OptionValue::Bool(_) => double_commas(typed),
     })
 }

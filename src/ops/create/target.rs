@@ -1,6 +1,10 @@
 //! The creation of a target file: shared by `create` and `convert`.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
@@ -122,7 +126,9 @@ impl<'a> TargetRequest<'a> {
             )));
         }
         match &backing.format {
-            Some(format) if !names::is_known(format) => Err(unknown_backing_format(format)),
+            Some(format) if !names::is_known(&format.to_str_lossy()) => {
+                Err(unknown_backing_format(&format.to_str_lossy()))
+            }
             _ => Ok(()),
         }
     }
@@ -198,7 +204,7 @@ impl Planned<'_> {
         files
             .flat_map(|file| {
                 let location = self.location(&file);
-                let name = location.display().into_owned();
+                let name = BString::from(location.text().as_bytes());
                 let ids = location_ids(&location).into_iter();
                 ids.map(move |id| Written {
                     id,
@@ -244,7 +250,7 @@ impl Planned<'_> {
     fn location(&self, file: &PlannedFile) -> Location {
         match &file.name {
             None => self.request.location.clone(),
-            Some(name) => Location::from_path(name),
+            Some(name) => Location::from_path(OsStr::from_bytes(name)),
         }
     }
 
@@ -273,7 +279,7 @@ impl Planned<'_> {
                 Some(Written {
                     id: file_id(&**file.storage())?,
                     role: plan.role,
-                    name: self.location(plan).display().into_owned(),
+                    name: self.location(plan).text().as_bytes().into(),
                 })
             })
             .collect();
@@ -301,7 +307,7 @@ impl Planned<'_> {
         Ok(())
     }
 
-    fn no_room(&self, plan: &PlannedFile, name: &str, error: Error) -> Error {
+    fn no_room(&self, plan: &PlannedFile, name: &BStr, error: Error) -> Error {
         let driver = self.request.driver;
         let len = plan.len;
         match error.kind() {
@@ -426,7 +432,7 @@ impl Opener for Reopener<'_> {
     fn open_named(
         &self,
         role: ImplicitRole,
-        name: &str,
+        name: &BStr,
         _writable: bool,
     ) -> Result<Arc<dyn Storage>> {
         match (role, self.data) {

@@ -1,5 +1,7 @@
 //! What `dd` copies, in its own units.
 
+use bstr::BString;
+
 use crate::error::{Error, Result};
 use crate::image::OpenOptions;
 use crate::location::Location;
@@ -28,7 +30,7 @@ pub struct DdRequest {
     /// How an input that is an image is opened.
     pub input_options: OpenOptions,
     /// `-l`: an internal snapshot of the input.
-    pub snapshot: Option<String>,
+    pub snapshot: Option<BString>,
     /// `of=`
     pub output: DdEnd,
     /// `-O`

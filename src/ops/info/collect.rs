@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use bstr::BString;
+
 use super::InfoReport;
 use super::layer::layer_info;
 use crate::error::{Error, ErrorKind, Result};
@@ -60,5 +62,5 @@ pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<I
 #[derive(PartialEq, Eq, Hash)]
 enum Key {
     File((u64, u64)),
-    Name(String),
+    Name(BString),
 }

@@ -1,12 +1,11 @@
 //! What `info` shows of one open image.
 
-use serde_json::{Map, Value};
-
 use super::LayerInfo;
 use crate::error::Result;
 use crate::image::Image;
 use crate::size::round_up_sector;
 use crate::storage::Storage;
+use crate::value::{Map, Value};
 
 /// The report of one layer.
 ///

@@ -4,7 +4,9 @@ mod collect;
 mod layer;
 mod render;
 
-use serde_json::Value;
+use bstr::BString;
+
+use crate::value::Value;
 
 pub use collect::info;
 pub(super) use render::snapshot_value;
@@ -24,7 +26,7 @@ pub struct InfoReport {
 #[derive(Clone, Debug, Default)]
 pub struct LayerInfo {
     /// `filename`.
-    pub filename: String,
+    pub filename: BString,
     /// `format`; the driver of the protocol where the node has no format.
     pub format: String,
     /// `virtual-size` in bytes.
@@ -38,11 +40,11 @@ pub struct LayerInfo {
     /// `dirty-flag`.
     pub dirty: Option<bool>,
     /// `backing-filename`.
-    pub backing_filename: Option<String>,
+    pub backing_filename: Option<BString>,
     /// `full-backing-filename`.
-    pub full_backing_filename: Option<String>,
+    pub full_backing_filename: Option<BString>,
     /// `backing-filename-format`.
-    pub backing_format: Option<String>,
+    pub backing_format: Option<BString>,
     /// `snapshots`.
     pub snapshots: Vec<crate::format::SnapshotInfo>,
     /// `data` of `format-specific`; its type is the driver's name.

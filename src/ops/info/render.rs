@@ -1,14 +1,15 @@
 //! The JSON and the text of `info`.
 
-use std::fmt::Write;
+use std::io::Write;
 
-use serde_json::{Map, Value, json};
+use bstr::{BString, ByteSlice};
 
 use super::{InfoReport, LayerInfo};
 use crate::format::SnapshotInfo;
 use crate::ops::render::{human, json};
-use crate::printable::printable;
+use crate::printable::printable_name;
 use crate::size::human_size;
+use crate::value::{Map, Value};
 
 impl InfoReport {
     /// The JSON that `qemu-img info --output=json` prints, with its final newline.
@@ -23,17 +24,15 @@ impl InfoReport {
     }
 
     /// The text that `qemu-img info` prints.
-    pub fn text(&self) -> String {
-        let layers: Vec<String> = self
-            .layers
-            .iter()
-            .map(|layer| {
-                let mut out = String::new();
-                layer.write_text(&mut out, "/", 0);
-                out
-            })
-            .collect();
-        layers.join("\n")
+    pub fn text(&self) -> BString {
+        let mut out = BString::default();
+        for (i, layer) in self.layers.iter().enumerate() {
+            if i > 0 {
+                out.push(b'\n');
+            }
+            layer.write_text(&mut out, "/", 0);
+        }
+        out
     }
 }
 
@@ -46,11 +45,17 @@ impl LayerInfo {
                 map.insert(key.to_owned(), value);
             }
         };
-        let text = |text: &Option<String>| text.clone().map(Value::String);
+        let text = |text: &Option<BString>| text.clone().map(Value::String);
         let children = self
             .children
             .iter()
-            .map(|(name, child)| json!({"name": name, "info": child.value()}))
+            .map(|(name, child)| {
+                Map::from_iter([
+                    ("name".to_owned(), Value::from(name.as_str())),
+                    ("info".to_owned(), child.value()),
+                ])
+                .into()
+            })
             .collect();
         put("children", Some(Value::Array(children)));
         put("backing-filename-format", text(&self.backing_format));
@@ -69,9 +74,15 @@ impl LayerInfo {
             self.specific
                 .as_ref()
                 // A device is a file in this respect.
-                .map(|data| match self.format.as_str() {
-                    "host_device" => json!({"type": "file", "data": data}),
-                    format => json!({"type": format, "data": data}),
+                .map(|data| {
+                    let kind = match self.format.as_str() {
+                        "host_device" => "file",
+                        format => format,
+                    };
+                    Value::Object(Map::from_iter([
+                        ("type".to_owned(), kind.into()),
+                        ("data".to_owned(), data.clone()),
+                    ]))
                 }),
         );
         put("encrypted", self.encrypted.then_some(Value::Bool(true)));
@@ -82,11 +93,12 @@ impl LayerInfo {
     }
 
     /// The lines of one node at `depth`; `path` is its place in the tree of nodes, ending in a slash.
-    fn write_text(&self, out: &mut String, path: &str, depth: usize) {
+    fn write_text(&self, out: &mut BString, path: &str, depth: usize) {
         let indent = "    ".repeat(depth);
-        // Writing to a String cannot fail, so the results of `line` are dropped.
-        let line = |out: &mut String, key: &str, value: &str| {
-            let _ = writeln!(out, "{indent}{key}: {}", printable(value));
+        let line = |out: &mut BString, key: &str, value: &[u8]| {
+            out.extend_from_slice(format!("{indent}{key}: ").as_bytes());
+            out.extend_from_slice(&printable_name(value));
+            out.push(b'\n');
         };
         // A child without children is a file or another end of the tree.
         let protocol = depth > 0 && self.children.is_empty();
@@ -96,58 +108,59 @@ impl LayerInfo {
             ["image", "file format", "virtual size"]
         };
         line(out, name, &self.filename);
-        line(out, driver, &self.format);
+        line(out, driver, self.format.as_bytes());
         let size = format!(
             "{} ({} bytes)",
             human_size(self.virtual_size),
             self.virtual_size
         );
-        line(out, length, &size);
+        line(out, length, size.as_bytes());
         let disk = self
             .actual_size
             .map_or_else(|| "unavailable".to_owned(), human_size);
-        line(out, "disk size", &disk);
+        line(out, "disk size", disk.as_bytes());
         if self.encrypted {
-            line(out, "encrypted", "yes");
+            line(out, "encrypted", b"yes");
         }
         if let Some(size) = self.cluster_size {
-            line(out, "cluster_size", &size.to_string());
+            line(out, "cluster_size", size.to_string().as_bytes());
         }
         if self.dirty == Some(true) {
-            line(out, "cleanly shut down", "no");
+            line(out, "cleanly shut down", b"no");
         }
         if let Some(backing) = &self.backing_filename {
+            let mut shown = backing.clone();
             match &self.full_backing_filename {
-                Some(full) if full != backing => line(
-                    out,
-                    "backing file",
-                    &format!("{backing} (actual path: {full})"),
-                ),
-                Some(_) => line(out, "backing file", backing),
-                None => line(
-                    out,
-                    "backing file",
-                    &format!("{backing} (cannot determine actual path)"),
-                ),
+                Some(full) if full != backing => {
+                    shown.extend_from_slice(b" (actual path: ");
+                    shown.extend_from_slice(full);
+                    shown.push(b')');
+                }
+                Some(_) => {}
+                None => shown.extend_from_slice(b" (cannot determine actual path)"),
             }
+            line(out, "backing file", &shown);
             if let Some(format) = &self.backing_format {
                 line(out, "backing file format", format);
             }
         }
         if !self.snapshots.is_empty() {
             for row in human::snapshots(&self.snapshots).lines() {
-                let _ = writeln!(out, "{indent}{row}");
+                out.extend_from_slice(indent.as_bytes());
+                out.extend_from_slice(row);
+                out.push(b'\n');
             }
         }
         if let Some(specific) = &self.specific {
             let tree = human::tree(specific, depth + 1);
             if !tree.is_empty() {
-                let _ = writeln!(out, "{indent}Format specific information:");
-                out.push_str(&tree);
+                // Writing to memory cannot fail.
+                let _ = writeln!(&mut **out, "{indent}Format specific information:");
+                out.extend_from_slice(&tree);
             }
         }
         for (name, child) in &self.children {
-            let _ = writeln!(out, "{indent}Child node '{path}{name}':");
+            let _ = writeln!(&mut **out, "{indent}Child node '{path}{name}':");
             child.write_text(out, &format!("{path}{name}/"), depth + 1);
         }
     }
@@ -176,6 +189,7 @@ pub(in crate::ops) fn snapshot_value(snapshot: &SnapshotInfo) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn file(name: &str, length: u64) -> LayerInfo {
         LayerInfo {
@@ -184,7 +198,7 @@ mod tests {
             virtual_size: length,
             actual_size: Some(4096),
             dirty: Some(false),
-            specific: Some(json!({})),
+            specific: Some(json!({}).into()),
             ..LayerInfo::default()
         }
     }
@@ -200,7 +214,7 @@ mod tests {
             backing_filename: Some("../a.raw".into()),
             full_backing_filename: Some("sub/../a.raw".into()),
             backing_format: Some("raw".into()),
-            specific: Some(json!({"compat": "0.10", "refcount-bits": 16})),
+            specific: Some(json!({"compat": "0.10", "refcount-bits": 16}).into()),
             children: vec![("file".into(), file("sub/top", 196_608))],
             ..LayerInfo::default()
         }

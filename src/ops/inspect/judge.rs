@@ -1,5 +1,7 @@
 //! The verdict on every guard: what the format found, and what holds for every format.
 
+use bstr::ByteSlice;
+
 use crate::format::inspect::signatures::Signature;
 use crate::format::inspect::{Finding, Guard, Inspection, Reference, ReferenceRole, Verdict};
 use crate::format::{FormatDriver, names};
@@ -169,7 +171,7 @@ fn backing_format(judged: &Judged<'_>) -> Ruling {
     };
     match &backing.format {
         None => fail("the backing file's format is not recorded: it would be guessed"),
-        Some(name) if names::is_built(name) => {
+        Some(name) if names::is_built(&name.to_str_lossy()) => {
             doubt(judged).unwrap_or_else(|| pass(format!("recorded as {name}")))
         }
         Some(name) => fail(format!(

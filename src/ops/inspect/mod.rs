@@ -5,6 +5,8 @@ mod collect;
 mod judge;
 mod render;
 
+use bstr::BString;
+
 use crate::format::inspect::{Finding, Reference};
 
 pub use collect::{inspect, inspect_storage};
@@ -13,7 +15,7 @@ pub use collect::{inspect, inspect_storage};
 #[derive(Clone, Debug)]
 pub struct InspectReport {
     /// The name of the file.
-    pub filename: String,
+    pub filename: BString,
     /// The format that was asked for, else the one that opening would guess.
     pub format: String,
     /// Whether it was asked for.

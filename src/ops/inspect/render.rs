@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
-use serde_json::{Map, Value};
+use bstr::{BStr, ByteSlice};
 
 use super::InspectReport;
 use crate::format::inspect::{Finding, Reference, Verdict};
 use crate::ops::render::json;
 use crate::printable::printable;
 use crate::size::human_size;
+use crate::value::{Map, Value};
 
 impl InspectReport {
     /// One JSON object with its final newline; the order of keys is fixed.
@@ -26,7 +27,7 @@ impl InspectReport {
     /// What holds for the file as a whole, with the keys of the JSON.
     pub fn fields(&self) -> Map<String, Value> {
         let mut map = Map::new();
-        map.insert("filename".into(), self.filename.as_str().into());
+        map.insert("filename".into(), self.filename.as_bstr().into());
         map.insert("format".into(), self.format.as_str().into());
         map.insert("format-named".into(), self.format_named.into());
         map.insert("file-size".into(), self.file_size.into());
@@ -40,7 +41,10 @@ impl InspectReport {
             }
         }
         map.insert("encrypted".into(), self.encrypted.into());
-        map.insert("signatures".into(), self.signatures.clone().into());
+        map.insert(
+            "signatures".into(),
+            self.signatures.iter().copied().collect(),
+        );
         map
     }
 
@@ -52,7 +56,7 @@ impl InspectReport {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "{key}: {}", printable(value));
         };
-        line("file", &self.filename);
+        line("file", &self.filename.to_str_lossy());
         let guess = if self.format_named { "" } else { " (guessed)" };
         line("format", &format!("{}{guess}", self.format));
         line("file size", &size(self.file_size));
@@ -113,13 +117,13 @@ impl Reference {
         let traits = self.traits();
         let mut map = Map::new();
         map.insert("role".into(), self.role.id().into());
-        map.insert("name".into(), self.name_text().into());
+        map.insert("name".into(), BStr::new(&self.name).into());
         if std::str::from_utf8(&self.name).is_err() {
             let hex: String = self.name.iter().map(|b| format!("{b:02x}")).collect();
             map.insert("name-bytes".into(), hex.into());
         }
         if let Some(format) = &self.format {
-            map.insert("format".into(), format.as_str().into());
+            map.insert("format".into(), format.as_bstr().into());
         }
         map.insert("offset".into(), self.offset.into());
         map.insert("plain".into(), traits.is_plain().into());
@@ -135,7 +139,7 @@ impl Reference {
     fn write_text(&self, out: &mut String) {
         let role = self.role.id().replace('-', " ");
         let format = match &self.format {
-            Some(format) => format!(", format {}", printable(format)),
+            Some(format) => format!(", format {}", printable(&format.to_str_lossy())),
             None => String::new(),
         };
         let _ = writeln!(

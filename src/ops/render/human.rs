@@ -1,23 +1,24 @@
 //! QEMU's human forms: the tree of "Format specific information" and the table of snapshots.
 
-use std::fmt::Write;
+use std::io::Write;
 
-use serde_json::Value;
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::format::SnapshotInfo;
-use crate::printable::printable;
+use crate::printable::printable_name;
 use crate::size::human_size;
 use crate::sys::time::local_time;
+use crate::value::Value;
 
 /// The members of an object, one line per scalar, nested by four blanks from `depth` on. Dashes of
 /// keys become blanks.
-pub fn tree(value: &Value, depth: usize) -> String {
-    let mut out = String::new();
+pub fn tree(value: &Value, depth: usize) -> BString {
+    let mut out = BString::default();
     write_members(&mut out, value, depth);
     out
 }
 
-fn write_members(out: &mut String, value: &Value, depth: usize) {
+fn write_members(out: &mut BString, value: &Value, depth: usize) {
     match value {
         Value::Object(map) => {
             for (key, item) in map {
@@ -33,35 +34,36 @@ fn write_members(out: &mut String, value: &Value, depth: usize) {
     }
 }
 
-fn write_item(out: &mut String, key: &str, item: &Value, depth: usize) {
+fn write_item(out: &mut BString, key: &str, item: &Value, depth: usize) {
     for _ in 0..depth {
-        out.push_str("    ");
+        out.extend_from_slice(b"    ");
     }
-    out.push_str(key);
-    out.push(':');
+    out.extend_from_slice(key.as_bytes());
+    out.push(b':');
     match item {
         Value::Object(_) | Value::Array(_) => {
-            out.push('\n');
+            out.push(b'\n');
             write_members(out, item, depth + 1);
         }
         Value::String(text) => {
-            out.push(' ');
-            out.push_str(&printable(text));
-            out.push('\n');
+            out.push(b' ');
+            out.extend_from_slice(&printable_name(text));
+            out.push(b'\n');
         }
         scalar => {
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, " {scalar}");
+            // Writing to memory cannot fail.
+            let _ = writeln!(&mut **out, " {scalar}");
         }
     }
 }
 
 /// The table of internal snapshots with its heading, as `snapshot -l` and `info` print it.
-pub fn snapshots(list: &[SnapshotInfo]) -> String {
-    let mut out = String::from("Snapshot list:\n");
+pub fn snapshots(list: &[SnapshotInfo]) -> BString {
+    let mut out = BString::from("Snapshot list:\n");
     row(
         &mut out,
-        ["ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"],
+        [BStr::new("ID"), BStr::new("TAG")],
+        ["VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"],
     );
     for snapshot in list {
         let icount = snapshot
@@ -70,8 +72,10 @@ pub fn snapshots(list: &[SnapshotInfo]) -> String {
         row(
             &mut out,
             [
-                &printable(&snapshot.id),
-                &printable(&snapshot.name),
+                printable_name(&snapshot.id).as_bstr(),
+                printable_name(&snapshot.name).as_bstr(),
+            ],
+            [
                 &human_size(snapshot.vm_state_size),
                 &date(snapshot.date_sec),
                 &clock(snapshot.vm_clock_nsec),
@@ -82,14 +86,16 @@ pub fn snapshots(list: &[SnapshotInfo]) -> String {
     out
 }
 
-fn row(out: &mut String, [id, tag, vm_size, date, clock, icount]: [&str; 6]) {
+fn row(out: &mut BString, [id, tag]: [&BStr; 2], [vm_size, date, clock, icount]: [&str; 4]) {
     // Columns count bytes, not characters, as printf does.
-    let id_pad = 7usize.saturating_sub(id.len());
-    let tag_pad = 16usize.saturating_sub(tag.len());
+    for (name, width) in [(id, 7usize), (tag, 16)] {
+        out.extend_from_slice(name);
+        let pad = width.saturating_sub(name.len()) + 1;
+        out.extend(std::iter::repeat_n(b' ', pad));
+    }
     let _ = writeln!(
-        out,
-        "{id}{:id_pad$} {tag}{:tag_pad$} {vm_size:>8} {date:>19} {clock:>15} {icount:>10}",
-        "", ""
+        &mut **out,
+        "{vm_size:>8} {date:>19} {clock:>15} {icount:>10}"
     );
 }
 
@@ -127,7 +133,7 @@ mod tests {
             "format": "",
         });
         assert_eq!(
-            tree(&value, 1),
+            tree(&value.into(), 1),
             "    compat: 1.1\n    lazy refcounts: false\n    bitmaps:\n        [0]:\n            \
              flags:\n                [0]: auto\n            granularity: 65536\n        [1]:\n            \
              flags:\n    format: \n"
@@ -145,9 +151,9 @@ mod tests {
         }];
         let text = snapshots(&list);
         assert!(text.starts_with(
-            "Snapshot list:\nID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT\n\
+            b"Snapshot list:\nID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT\n\
              1       a name beyond its column      0 B "
         ));
-        assert!(text.ends_with("  0003:25:07.089         42\n"), "{text}");
+        assert!(text.ends_with(b"  0003:25:07.089         42\n"), "{text}");
     }
 }

@@ -3,9 +3,12 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use bstr::BString;
 
 use super::open::{self, FileOpen, open_raw, wrap};
 use super::{FileStorage, Kind, Locking};
@@ -86,7 +89,7 @@ impl NewFile {
 /// # Errors
 /// `Could not create 'X': …`, and nothing is left behind.
 pub fn claim(path: &Path, options: &FileCreate) -> Result<NewFile> {
-    let name = path.to_string_lossy().into_owned();
+    let name = BString::from(path.as_os_str().as_bytes());
     if u32::try_from(options.extent_size_hint).is_err() {
         return Err(Error::invalid("Extent size hint is too large"));
     }

@@ -23,6 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+use bstr::{BStr, BString, ByteSlice};
 use parking_lot::RwLock;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -49,7 +50,7 @@ enum Kind {
 #[derive(Debug)]
 pub struct FileStorage {
     fd: OwnedFd,
-    name: String,
+    name: BString,
     kind: Kind,
     /// The kernel makes the contents up, and gives more than the length says.
     made_up: bool,
@@ -191,8 +192,8 @@ impl FileStorage {
 }
 
 impl Storage for FileStorage {
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> &BStr {
+        self.name.as_bstr()
     }
 
     fn driver(&self) -> &'static str {
@@ -351,7 +352,7 @@ impl Storage for FileStorage {
     }
 
     fn lock(&self, request: LockRequest) -> Result<()> {
-        self.locks.change(self.fd(), &self.name, request)
+        self.locks.change(self.fd(), self.name(), request)
     }
 }
 

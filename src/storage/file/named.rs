@@ -6,8 +6,11 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+
+use bstr::BStr;
 
 use super::open::{could_not_open, no_direct, not_regular, open_raw};
 use crate::error::{Error, Result};
@@ -16,19 +19,19 @@ use crate::sys::{attr, open};
 
 /// Opens what an image names; [`check`] is left to the caller.
 pub(super) fn open_named(path: &Path, writable: bool, cache: CacheMode) -> Result<OwnedFd> {
-    let name = path.to_string_lossy();
+    let name = BStr::new(path.as_os_str().as_bytes());
     let failed = |error: io::Error| match error.raw_os_error() {
-        Some(libc::EISDIR) => not_regular(&name),
-        Some(libc::EINVAL) if cache.direct() => no_direct(&name),
-        _ => could_not_open(&name, &error),
+        Some(libc::EISDIR) => not_regular(name),
+        Some(libc::EINVAL) if cache.direct() => no_direct(name),
+        _ => could_not_open(name, &error),
     };
     // Only looking: the open of some devices does something. What counts is the open file.
     let kind = path.metadata().map_err(failed)?.file_type();
     if kind.is_char_device() {
-        return Err(refused(&name, "a character device"));
+        return Err(refused(name, "a character device"));
     }
     if !kind.is_file() && !kind.is_block_device() {
-        return Err(not_regular(&name));
+        return Err(not_regular(name));
     }
     let access = if writable {
         libc::O_RDWR
@@ -53,14 +56,14 @@ pub(super) fn open_named(path: &Path, writable: bool, cache: CacheMode) -> Resul
         }
         // No loop of links, for there is a file at the end.
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            Err(refused(&name, "a way to what a process has open"))
+            Err(refused(name, "a way to what a process has open"))
         }
         Err(error) => Err(failed(error)),
     }
 }
 
 /// Refuses an open file that no image may name.
-pub(super) fn check(fd: BorrowedFd<'_>, name: &str) -> Result<()> {
+pub(super) fn check(fd: BorrowedFd<'_>, name: &BStr) -> Result<()> {
     let failed = |error: io::Error| could_not_open(name, &error);
     match attr::stat(fd).map_err(failed)?.mode & libc::S_IFMT {
         libc::S_IFREG if attr::is_made_up(fd).map_err(failed)? => {
@@ -72,7 +75,7 @@ pub(super) fn check(fd: BorrowedFd<'_>, name: &str) -> Result<()> {
     }
 }
 
-fn refused(name: &str, what: &str) -> Error {
+fn refused(name: &BStr, what: &str) -> Error {
     Error::invalid(format!(
         "'{name}' is {what}; what an image names must be a regular file or a block device"
     ))

@@ -3,11 +3,13 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+use bstr::{BStr, BString, ByteSlice};
 use parking_lot::RwLock;
 
 use super::direct::Direct;
@@ -52,7 +54,7 @@ pub struct FileOpen {
 /// # Errors
 /// `Could not open 'X': …` with the errno; a type of file that the driver does not take.
 pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
-    let name = path.to_string_lossy().into_owned();
+    let name = BString::from(path.as_os_str().as_bytes());
     if name.is_empty() {
         let driver = options.driver.unwrap_or("file");
         return Err(Error::invalid(format!(
@@ -66,9 +68,9 @@ pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
     let mut how = OpenOptions::new();
     how.read(true).write(options.writable);
     let fd = open_raw(path, &how, options.cache).map_err(|error| match error.raw_os_error() {
-        Some(libc::EISDIR) => not_regular(&name),
-        Some(libc::EINVAL) if options.cache.direct() => no_direct(&name),
-        _ => could_not_open(&name, &error),
+        Some(libc::EISDIR) => not_regular(name.as_bstr()),
+        Some(libc::EINVAL) if options.cache.direct() => no_direct(name.as_bstr()),
+        _ => could_not_open(name.as_bstr(), &error),
     })?;
     wrap(fd, name, options)
 }
@@ -79,10 +81,11 @@ pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
 ///
 /// # Errors
 /// The descriptor's access mode or type does not fit.
-pub fn open_fd(fd: OwnedFd, name: impl Into<String>, options: &FileOpen) -> Result<FileStorage> {
+pub fn open_fd(fd: OwnedFd, name: impl Into<BString>, options: &FileOpen) -> Result<FileStorage> {
     let name = name.into();
     let unfit = |reason: &str| Error::invalid(format!("Could not open '{name}': {reason}"));
-    let flags = dio::status_flags(fd.as_fd()).map_err(|error| could_not_open(&name, &error))?;
+    let flags =
+        dio::status_flags(fd.as_fd()).map_err(|error| could_not_open(name.as_bstr(), &error))?;
     let access = flags & libc::O_ACCMODE;
     if flags & libc::O_PATH != 0 || access == libc::O_WRONLY {
         return Err(unfit("the descriptor is not open for reading"));
@@ -93,11 +96,11 @@ pub fn open_fd(fd: OwnedFd, name: impl Into<String>, options: &FileOpen) -> Resu
     if options.writable && flags & libc::O_APPEND != 0 {
         return Err(unfit("the descriptor is open for appending"));
     }
-    dio::set_cloexec(fd.as_fd()).map_err(|error| could_not_open(&name, &error))?;
+    dio::set_cloexec(fd.as_fd()).map_err(|error| could_not_open(name.as_bstr(), &error))?;
     if options.cache.direct() && flags & libc::O_DIRECT == 0 {
         dio::set_direct(fd.as_fd()).map_err(|error| match error.raw_os_error() {
-            Some(libc::EINVAL) => no_direct(&name),
-            _ => could_not_open(&name, &error),
+            Some(libc::EINVAL) => no_direct(name.as_bstr()),
+            _ => could_not_open(name.as_bstr(), &error),
         })?;
     }
     wrap(fd, name, options)
@@ -123,46 +126,46 @@ pub(super) fn open_raw(path: &Path, how: &OpenOptions, cache: CacheMode) -> io::
     }
 }
 
-pub(super) fn could_not_open(name: &str, error: &io::Error) -> Error {
+pub(super) fn could_not_open(name: &BStr, error: &io::Error) -> Error {
     Error::io(error).context(format!("Could not open '{name}'"))
 }
 
-pub(super) fn no_direct(name: &str) -> Error {
+pub(super) fn no_direct(name: &BStr) -> Error {
     Error::os(libc::EINVAL)
         .with_message("filesystem does not support O_DIRECT")
         .context(format!("Could not open '{name}'"))
 }
 
-pub(super) fn not_regular(name: &str) -> Error {
+pub(super) fn not_regular(name: &BStr) -> Error {
     Error::invalid(format!(
         "'file' driver requires '{name}' to be a regular file"
     ))
 }
 
-fn not_device(name: &str) -> Error {
+fn not_device(name: &BStr) -> Error {
     Error::invalid(format!(
         "'host_device' driver requires '{name}' to be either a character or block device"
     ))
 }
 
 /// Makes a storage of an open file after looking at what it is.
-pub(super) fn wrap(fd: OwnedFd, name: String, options: &FileOpen) -> Result<FileStorage> {
-    let failed = |error: io::Error| could_not_open(&name, &error);
+pub(super) fn wrap(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<FileStorage> {
+    let failed = |error: io::Error| could_not_open(name.as_bstr(), &error);
     let fd = fd::keep(fd).map_err(failed)?;
     if options.named_by_image {
-        named::check(fd.as_fd(), &name)?;
+        named::check(fd.as_fd(), name.as_bstr())?;
     }
     let stat = attr::stat(fd.as_fd()).map_err(failed)?;
     let kind = match stat.mode & libc::S_IFMT {
         libc::S_IFREG => Kind::Regular,
         libc::S_IFBLK => Kind::Block,
         libc::S_IFCHR => Kind::Character,
-        _ if options.driver == Some("host_device") => return Err(not_device(&name)),
-        _ => return Err(not_regular(&name)),
+        _ if options.driver == Some("host_device") => return Err(not_device(name.as_bstr())),
+        _ => return Err(not_regular(name.as_bstr())),
     };
     match (options.driver, kind) {
-        (Some("file"), Kind::Block | Kind::Character) => return Err(not_regular(&name)),
-        (Some("host_device"), Kind::Regular) => return Err(not_device(&name)),
+        (Some("file"), Kind::Block | Kind::Character) => return Err(not_regular(name.as_bstr())),
+        (Some("host_device"), Kind::Regular) => return Err(not_device(name.as_bstr())),
         _ => {}
     }
     if options.writable && kind == Kind::Block && blkdev::read_only(fd.as_fd()).map_err(failed)? {

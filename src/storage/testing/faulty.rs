@@ -4,6 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -109,7 +110,7 @@ impl FaultyStorage {
 }
 
 impl Storage for FaultyStorage {
-    fn name(&self) -> &str {
+    fn name(&self) -> &BStr {
         self.inner.name()
     }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::Result;
@@ -245,7 +246,7 @@ impl Event {
 }
 
 impl Storage for LoggingStorage {
-    fn name(&self) -> &str {
+    fn name(&self) -> &BStr {
         self.memory.name()
     }
 

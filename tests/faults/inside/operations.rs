@@ -96,7 +96,7 @@ fn create_over(
         format: format.to_owned(),
         size: sized.then_some(200 << 10),
         options: options(text),
-        backing_file: backing.map(str::to_owned),
+        backing_file: backing.map(Into::into),
         backing_format: backing.map(|_| "qcow2".to_owned()),
         backing_unsafe: false,
         secrets: at.secrets(),
@@ -227,14 +227,14 @@ pub const CONVERT: &[Operation] = &[
     plain("convert -B base.qcow2 top.qcow2", |at| {
         let names = ["top.qcow2", "new.qcow2", "qcow2"];
         converted(at, names, "", |request| {
-            request.backing_file = Some("base.qcow2".to_owned());
+            request.backing_file = Some("base.qcow2".into());
             request.backing_format = Some("qcow2".to_owned());
         })
     }),
     plain("convert -l one snap.qcow2", |at| {
         let names = ["snap.qcow2", "new.qcow2", "qcow2"];
         converted(at, names, "", |request| {
-            request.snapshot = Some("one".to_owned());
+            request.snapshot = Some("one".into());
         })
     }),
     plain("convert -S 0 top.qcow2", |at| {
@@ -407,7 +407,7 @@ pub const READ: &[Operation] = &[
         measured(at, "bits.qcow2", "qcow2", "cluster_size=4096")
     }),
     plain("snapshot -l snap.qcow2", |at| {
-        let list = |image: &Image| snapshot::list(image).map(|list| list.text());
+        let list = |image: &Image| snapshot::list(image).map(|list| list.text().to_string());
         at.with("snap.qcow2", false, list)
     }),
     plain("compare top.qcow2 base.qcow2", |at| {
@@ -449,7 +449,7 @@ fn committed(at: &At<'_>, name: &str, base: Option<&str>, keep: bool) -> Result<
     let request = CommitRequest {
         location: at.location(name),
         options: at.options(name),
-        base: base.map(|base| at.str(base)),
+        base: base.map(|base| at.str(base).into()),
         keep,
     };
     commit(&request, &mut Job::new())?;
@@ -465,7 +465,7 @@ fn rebased(
     let mut request = RebaseRequest {
         location: at.location(name),
         options: at.options(name),
-        backing: backing.map(str::to_owned),
+        backing: backing.map(Into::into),
         backing_format: backing.map(|_| "qcow2".to_owned()),
         backing_cache: CacheMode::Writeback,
         share_backing: false,
@@ -670,11 +670,11 @@ pub const CHANGE: &[Operation] = &[
         bitmap(at, &[("b1", Change::Enable)])
     }),
     same("bitmap --merge bits.qcow2", BITS, |at| {
-        bitmap(at, &[("b0", Change::Merge(None, "b1"))])
+        bitmap(at, &[("b0", Change::Merge(None, "b1".into()))])
     }),
     same("bitmap --merge -b more.qcow2 bits.qcow2", BITS, |at| {
         at.with("more.qcow2", false, |more| {
-            bitmap(at, &[("b0", Change::Merge(Some(more), "c0"))])
+            bitmap(at, &[("b0", Change::Merge(Some(more), "c0".into()))])
         })
     }),
     Operation {

@@ -14,6 +14,8 @@ mod zeroes;
 
 use std::sync::atomic::Ordering;
 
+use bstr::BString;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::luks::{self, HeaderArea};
 use crate::format::{Amend, AmendContext};
@@ -90,7 +92,7 @@ impl Qcow2 {
             has_data_file: image.has_data_file(),
             raw_data_file: image.has_data_file()
                 && image.header.autoclear.contains(Autoclear::RAW_DATA_FILE),
-            backing_file: image.backing_name(),
+            backing_file: image.backing_file.clone().map(BString::from),
             backing_format: image.backing_format(),
         })
     }
@@ -159,7 +161,7 @@ impl Qcow2 {
                 .extensions
                 .retain(|extension| !matches!(extension, Extension::DataFile(_)));
             if !name.is_empty() {
-                let name = name.clone().into_bytes();
+                let name = name.to_vec();
                 image.extensions.insert(0, Extension::DataFile(name));
             }
         })

@@ -1,7 +1,10 @@
 //! The options of `amend`, and what they ask for.
 
+use bstr::{BStr, BString, ByteSlice};
+
 use crate::error::{Error, Result};
 use crate::format::luks;
+use crate::format::qcow2::create::plain_name;
 use crate::format::qcow2::disk::RefcountWidth;
 use crate::options::{OptionKind, OptionSpec, Values};
 
@@ -17,7 +20,7 @@ const KEYSLOTS: [OptionSpec; 5] = luks::options([
 pub const OPTIONS: &[OptionSpec] = &[
     luks::option(
         "backing_file",
-        OptionKind::Str,
+        OptionKind::Name,
         "File name of a base image",
         &[],
     ),
@@ -35,7 +38,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     luks::option(
         "data_file",
-        OptionKind::Str,
+        OptionKind::Name,
         "File name of an external data file",
         &[],
     ),
@@ -77,7 +80,7 @@ pub(super) struct Target {
     /// Another virtual size.
     pub(super) size: Option<u64>,
     /// Another name of the data file; an empty one takes the name out.
-    pub(super) data_file: Option<String>,
+    pub(super) data_file: Option<BString>,
     /// The data file need not stay valid as a raw image any more.
     pub(super) drop_raw: bool,
 }
@@ -90,8 +93,8 @@ pub(super) struct Present {
     pub(super) lazy: bool,
     pub(super) has_data_file: bool,
     pub(super) raw_data_file: bool,
-    pub(super) backing_file: Option<String>,
-    pub(super) backing_format: Option<String>,
+    pub(super) backing_file: Option<BString>,
+    pub(super) backing_format: Option<BString>,
 }
 
 impl Target {
@@ -111,7 +114,7 @@ impl Target {
                 )));
             }
         };
-        let data_file = values.str("data_file").map(str::to_owned);
+        let data_file = values.name("data_file").map(plain_name).transpose()?;
         if data_file.is_some() && !now.has_data_file {
             return Err(Error::invalid(
                 "data-file can only be set for images that use an external data file",
@@ -124,9 +127,13 @@ impl Target {
             ));
         }
         let width = new_width(values.num("refcount_bits"), version, now)?;
-        let names = ["backing_file", "backing_fmt"].map(|key| values.str(key));
+        let names = [
+            values.name("backing_file"),
+            values.str("backing_fmt").map(BStr::new),
+        ];
         // What the image has already is no change.
-        let has = [&now.backing_file, &now.backing_format].map(|name| name.as_deref());
+        let has = [&now.backing_file, &now.backing_format]
+            .map(|name| name.as_ref().map(|name| name.as_bstr()));
         if names != [None, None] && (names != has || names.contains(&None)) {
             return Err(Error::invalid("Cannot amend the backing file")
                 .with_hint("You can use 'qemu-img rebase' instead."));

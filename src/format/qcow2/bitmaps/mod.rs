@@ -17,6 +17,7 @@ pub(in crate::format::qcow2) use session::Recorder;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bstr::BStr;
 use parking_lot::RwLockWriteGuard;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -44,7 +45,7 @@ impl Bitmaps for Qcow2 {
         Ok(session.known.iter().map(describe).collect())
     }
 
-    fn add(&self, name: &str, granularity: Option<u64>) -> Result<()> {
+    fn add(&self, name: &BStr, granularity: Option<u64>) -> Result<()> {
         self.change_list(|session, next, image| {
             next.push(image.new_bitmap(session, name, granularity)?);
             Ok(())
@@ -53,7 +54,7 @@ impl Bitmaps for Qcow2 {
 
     fn add_filled(
         &self,
-        name: &str,
+        name: &BStr,
         granularity: u64,
         enabled: bool,
         ranges: &mut DirtyRanges<'_>,
@@ -71,27 +72,27 @@ impl Bitmaps for Qcow2 {
         })
     }
 
-    fn remove(&self, name: &str) -> Result<()> {
+    fn remove(&self, name: &BStr) -> Result<()> {
         self.change_list(|session, next, _| {
             next.remove(find(session, name)?);
             Ok(())
         })
     }
 
-    fn clear(&self, name: &str) -> Result<()> {
+    fn clear(&self, name: &BStr) -> Result<()> {
         self.change_one(name, |next, _| {
             next.keep = false;
             next.add.clear();
         })
     }
 
-    fn set_enabled(&self, name: &str, enabled: bool) -> Result<()> {
+    fn set_enabled(&self, name: &BStr, enabled: bool) -> Result<()> {
         self.change_one(name, |next, begun| next.set_enabled(enabled, begun))
     }
 
     fn visit_dirty(
         &self,
-        name: &str,
+        name: &BStr,
         range: Range<u64>,
         visit: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
@@ -107,7 +108,7 @@ impl Bitmaps for Qcow2 {
         })
     }
 
-    fn mark(&self, name: &str, ranges: &mut DirtyRanges<'_>) -> Result<()> {
+    fn mark(&self, name: &BStr, ranges: &mut DirtyRanges<'_>) -> Result<()> {
         let (size, granularity) = {
             let session = self.loaded_bitmaps()?;
             let known = session.known.get(find(&session, name)?);
@@ -156,7 +157,7 @@ impl Qcow2 {
     }
 
     /// Changes a consistent bitmap; `change` learns whether guest data may be changing.
-    fn change_one(&self, name: &str, change: impl FnOnce(&mut Next, bool)) -> Result<()> {
+    fn change_one(&self, name: &BStr, change: impl FnOnce(&mut Next, bool)) -> Result<()> {
         self.change_list(|session, next, _| {
             let next = checked(next, find(session, name)?, name)?;
             change(next, session.begun);
@@ -165,7 +166,7 @@ impl Qcow2 {
     }
 
     /// A new empty bitmap that records writes.
-    fn new_bitmap(&self, session: &Session, name: &str, granularity: Option<u64>) -> Result<Next> {
+    fn new_bitmap(&self, session: &Session, name: &BStr, granularity: Option<u64>) -> Result<Next> {
         let bits = self.new_granularity(name, granularity)?;
         if find(session, name).is_ok() {
             return Err(Error::new(
@@ -185,7 +186,7 @@ impl Qcow2 {
                     flags: BitmapFlags::empty(),
                     kind: DIRTY_BITMAP,
                     granularity_bits: bits,
-                    name: name.as_bytes().to_vec(),
+                    name: name.to_vec(),
                     extra: Vec::new(),
                 },
                 live: false,
@@ -198,7 +199,7 @@ impl Qcow2 {
     }
 
     /// The granularity of a new bitmap, as a power of 2.
-    fn new_granularity(&self, name: &str, granularity: Option<u64>) -> Result<u8> {
+    fn new_granularity(&self, name: &BStr, granularity: Option<u64>) -> Result<u8> {
         if name.is_empty() {
             return Err(Error::invalid("Bitmap name cannot be empty"));
         }
@@ -214,7 +215,7 @@ impl Qcow2 {
         Ok(bits as u8)
     }
 
-    fn check_new(&self, name: &str, granularity_bits: u8) -> Result<()> {
+    fn check_new(&self, name: &BStr, granularity_bits: u8) -> Result<()> {
         if name.len() > MAX_BITMAP_NAME {
             return Err(Error::invalid(format!(
                 "Name length exceeds maximum ({MAX_BITMAP_NAME} characters)"
@@ -239,32 +240,30 @@ impl Next {
 
 fn describe(known: &Known) -> BitmapInfo {
     BitmapInfo {
-        name: known.entry.name_text(),
+        name: known.entry.name.clone().into(),
         granularity: 1 << known.entry.granularity_bits.min(63),
         enabled: known.enabled(),
         inconsistent: known.inconsistent(),
     }
 }
 
-fn not_found(name: &str) -> Error {
+fn not_found(name: &BStr) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!("Dirty bitmap '{name}' not found"),
     )
 }
 
-/// Where a bitmap stands in the list. A name that is no UTF-8 is found as it is shown.
-fn find(session: &Session, name: &str) -> Result<usize> {
-    let position = |matches: &dyn Fn(&BitmapEntry) -> bool| {
-        session.known.iter().position(|known| matches(&known.entry))
-    };
-    position(&|entry| entry.name == name.as_bytes())
-        .or_else(|| position(&|entry| entry.name_text() == name))
+/// Where a bitmap stands in the list.
+fn find(session: &Session, name: &BStr) -> Result<usize> {
+    let mut known = session.known.iter();
+    known
+        .position(|known| known.entry.name == **name)
         .ok_or_else(|| not_found(name))
 }
 
 /// The bitmap at `index`, which must be consistent.
-fn checked<'n>(next: &'n mut [Next], index: usize, name: &str) -> Result<&'n mut Next> {
+fn checked<'n>(next: &'n mut [Next], index: usize, name: &BStr) -> Result<&'n mut Next> {
     let next = next.get_mut(index).ok_or_else(|| not_found(name))?;
     next.known.check_consistent()?;
     Ok(next)

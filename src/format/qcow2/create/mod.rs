@@ -21,7 +21,7 @@ use crate::job::JobControl;
 use crate::secret::Secrets;
 use crate::storage::Storage;
 
-pub(super) use spec::{Encryption, Spec};
+pub(super) use spec::{Encryption, Spec, plain_name};
 
 /// The keys of the cipher.
 const ENCRYPT_KEYS: [&str; 7] = [
@@ -155,10 +155,10 @@ fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
     compatible.set(Compatible::LAZY_REFCOUNTS, spec.lazy_refcounts);
     let mut extensions = Vec::new();
     if let Some(format) = params.backing.and_then(|backing| backing.format.as_ref()) {
-        extensions.push(Extension::BackingFormat(format.clone().into_bytes()));
+        extensions.push(Extension::BackingFormat(format.to_vec()));
     }
     if let Some(name) = &spec.data_file {
-        extensions.push(Extension::DataFile(name.clone().into_bytes()));
+        extensions.push(Extension::DataFile(name.to_vec()));
     }
     let crypt = match &spec.encryption {
         None => CryptMethod::None,
@@ -198,9 +198,7 @@ fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
         },
         extensions,
         superseded: Vec::new(),
-        backing_file: params
-            .backing
-            .map(|backing| backing.name.clone().into_bytes()),
+        backing_file: params.backing.map(|backing| backing.name.to_vec()),
     })
 }
 
@@ -213,7 +211,7 @@ fn fits(header: &mut ImageHeader, params: &CreateParams<'_>) -> Result<()> {
         cause.context(format!(
             "Could not assign backing file '{}' with format '{}'",
             backing.name,
-            backing.format.as_deref().unwrap_or_default()
+            backing.format.clone().unwrap_or_default()
         ))
     };
     if backing.name.len() > 1023 {

@@ -22,7 +22,7 @@ const fn option(
 pub const OPTIONS: &[OptionSpec] = &[
     option(
         "backing_file",
-        OptionKind::Str,
+        OptionKind::Name,
         "File name of a base image",
         None,
         &[],
@@ -57,7 +57,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         "data_file",
-        OptionKind::Str,
+        OptionKind::Name,
         "File name of an external data file",
         None,
         &[],

@@ -1,5 +1,10 @@
 //! What a new image is to be: options checked against each other.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use bstr::{BStr, BString};
+
 use crate::codec::CompressionType;
 use crate::crypto::luks::CreateOptions;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,7 +30,7 @@ pub(in crate::format::qcow2) struct Spec {
     /// As asked; data_file_raw makes it at least [`Preallocation::Metadata`].
     pub preallocation: Preallocation,
     /// The external data file's name.
-    pub data_file: Option<String>,
+    pub data_file: Option<BString>,
     /// It is a raw image of the guest.
     pub data_file_raw: bool,
     /// How guest data is encrypted.
@@ -96,7 +101,7 @@ impl Spec {
         let flag = |key| values.bool(key).unwrap_or(false);
         let extended_l2 = flag("extended_l2");
         let cluster_bits = cluster_bits(values.num("cluster_size"), extended_l2, version)?;
-        let data_file = values.str("data_file").map(plain_name).transpose()?;
+        let data_file = values.name("data_file").map(plain_name).transpose()?;
         let data_file_raw = flag("data_file_raw");
         let has_backing = params.backing.is_some();
         if preallocation != Preallocation::Off && has_backing && !extended_l2 {
@@ -151,9 +156,9 @@ impl Spec {
 }
 
 /// The name to record for a data file: images name them by plain file names alone.
-fn plain_name(given: &str) -> Result<String> {
-    match Location::for_target(given).node() {
-        Node::Path(path) => Ok(path.to_string_lossy().into_owned()),
+pub(in crate::format::qcow2) fn plain_name(given: &BStr) -> Result<BString> {
+    match Location::for_target(OsStr::from_bytes(given)).node() {
+        Node::Path(path) => Ok(path.as_os_str().as_bytes().into()),
         Node::Uri { protocol, .. } if protocols::for_scheme(protocol).is_none() => {
             Err(Error::invalid(format!("Unknown protocol '{protocol}'")))
         }

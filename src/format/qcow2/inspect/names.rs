@@ -22,7 +22,7 @@ pub(super) fn references(head: &[u8], numbers: &Numbers) -> Vec<Reference> {
     let mut found = Vec::new();
     for (kind, offset, data) in extensions {
         match kind {
-            BACKING_FORMAT => backing_format = Some(text_of(&data[..data.len().min(MAX_NAME)])),
+            BACKING_FORMAT => backing_format = Some(name_of(&data[..data.len().min(MAX_NAME)])),
             DATA_FILE => found.push(Reference {
                 role: ReferenceRole::DataFile,
                 name: name_of(data),
@@ -50,7 +50,9 @@ pub(super) fn references(head: &[u8], numbers: &Numbers) -> Vec<Reference> {
             Reference {
                 role: ReferenceRole::BackingFile,
                 name: name_of(&rest[..len]),
-                format: backing_format.filter(|name| !name.is_empty()),
+                format: backing_format
+                    .filter(|name| !name.is_empty())
+                    .map(Into::into),
                 offset: numbers.backing_offset,
             },
         );
@@ -72,10 +74,6 @@ fn name_of(bytes: &[u8]) -> Vec<u8> {
     // A NUL ends it, as it does for programs that read it as a C string.
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     bytes[..end.min(MAX_NAME)].to_vec()
-}
-
-fn text_of(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&name_of(bytes)).into_owned()
 }
 
 /// Walks header extensions: type, offset of the data, data. A length that passes the end cuts the

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bstr::BStr;
+
 use crate::error::{Error, Result};
 use crate::format::qcow2::disk::{L1Entry, MAX_L1_BYTES, SnapshotEntry};
 use crate::format::qcow2::limbo::Freed;
@@ -14,7 +16,7 @@ use super::table::{Place, position};
 
 impl Qcow2 {
     /// See [`crate::format::Snapshots::apply`]; nothing else remaps meanwhile.
-    pub(super) fn apply_snapshot(&self, id: &str) -> Result<()> {
+    pub(super) fn apply_snapshot(&self, id: &BStr) -> Result<()> {
         self.settle()?;
         let (entries, _) = self.snapshot_table()?;
         let at = position(&entries, id)?;

@@ -1,5 +1,7 @@
 //! Recording the current state as a snapshot.
 
+use bstr::{BStr, BString, ByteSlice};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::NewSnapshot;
 use crate::format::qcow2::disk::{
@@ -13,7 +15,7 @@ use super::table::Place;
 
 impl Qcow2 {
     /// See [`crate::format::Snapshots::create`]; nothing else remaps meanwhile.
-    pub(super) fn create_snapshot(&self, new: &NewSnapshot) -> Result<String> {
+    pub(super) fn create_snapshot(&self, new: &NewSnapshot) -> Result<BString> {
         self.settle()?;
         let (mut entries, old) = self.snapshot_table()?;
         if entries.len() as u64 >= u64::from(MAX_SNAPSHOTS) {
@@ -28,7 +30,7 @@ impl Qcow2 {
             *word &= !L1Entry::COPIED;
         }
         let l1 = self.write_area(memory::bytes_of(tables.iter().copied())?)?;
-        entries.push(self.new_entry(new, &id, l1, tables.len() as u32));
+        entries.push(self.new_entry(new, id.as_bstr(), l1, tables.len() as u32));
         let place = self
             .write_snapshot_table(&mut entries)
             .inspect_err(|_| self.forget(l1))?;
@@ -86,12 +88,12 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn new_entry(&self, new: &NewSnapshot, id: &str, l1: Place, entries: u32) -> SnapshotEntry {
+    fn new_entry(&self, new: &NewSnapshot, id: &BStr, l1: Place, entries: u32) -> SnapshotEntry {
         SnapshotEntry {
             l1_offset: l1.offset,
             l1_entries: entries,
-            id: id.as_bytes().to_vec(),
-            name: new.name.clone().into_bytes(),
+            id: id.to_vec(),
+            name: new.name.to_vec(),
             date_sec: new.date_sec,
             date_nsec: new.date_nsec,
             vm_clock_nsec: 0,
@@ -107,13 +109,13 @@ impl Qcow2 {
 }
 
 /// The highest ID plus 1.
-fn next_id(entries: &[SnapshotEntry]) -> String {
+fn next_id(entries: &[SnapshotEntry]) -> BString {
     let highest = entries
         .iter()
         .map(|entry| leading_number(&entry.id))
         .max()
         .unwrap_or(0);
-    highest.saturating_add(1).to_string()
+    highest.saturating_add(1).to_string().into()
 }
 
 /// The number at the start of an ID; 0 where there is none.

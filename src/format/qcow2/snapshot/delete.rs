@@ -1,5 +1,7 @@
 //! Dropping a snapshot.
 
+use bstr::BStr;
+
 use crate::error::{Error, Result};
 use crate::format::qcow2::state::Qcow2;
 use crate::storage::Durability;
@@ -9,11 +11,11 @@ use super::tree::By;
 
 impl Qcow2 {
     /// See [`crate::format::Snapshots::delete`]; nothing else remaps meanwhile.
-    pub(super) fn delete_snapshot(&self, id: &str) -> Result<()> {
+    pub(super) fn delete_snapshot(&self, id: &BStr) -> Result<()> {
         self.settle()?;
         let (mut entries, old) = self.snapshot_table()?;
         let at = position(&entries, id)?;
-        self.views.check_unused(id.as_bytes())?;
+        self.views.check_unused(id)?;
         let entry = entries.remove(at);
         let tables = self.snapshot_l1(&entry)?;
         // What is given up must be in order before anything changes.

@@ -16,6 +16,8 @@ pub(super) use table::Place;
 pub(super) use tree::By;
 pub(super) use views::{View, Views};
 
+use bstr::{BStr, BString};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Format, NewSnapshot, Snapshots};
 
@@ -28,14 +30,14 @@ use super::state::Qcow2;
 const ALL: std::ops::Range<u64> = 0..u64::MAX;
 
 impl Snapshots for Qcow2 {
-    fn create(&self, snapshot: &NewSnapshot) -> Result<String> {
+    fn create(&self, snapshot: &NewSnapshot) -> Result<BString> {
         self.check_snapshots()?;
         let _one = self.reshaping.lock();
         let _all = self.inflight.reserve(ALL);
         self.create_snapshot(snapshot)
     }
 
-    fn apply(&self, id: &str) -> Result<()> {
+    fn apply(&self, id: &BStr) -> Result<()> {
         self.check_snapshots()?;
         let _one = self.reshaping.lock();
         if self.has_bitmaps()? {
@@ -47,14 +49,14 @@ impl Snapshots for Qcow2 {
         self.apply_snapshot(id)
     }
 
-    fn delete(&self, id: &str) -> Result<()> {
+    fn delete(&self, id: &BStr) -> Result<()> {
         self.check_snapshots()?;
         let _one = self.reshaping.lock();
         let _all = self.inflight.reserve(ALL);
         self.delete_snapshot(id)
     }
 
-    fn view(&self, id: &str) -> Result<Box<dyn Format>> {
+    fn view(&self, id: &BStr) -> Result<Box<dyn Format>> {
         let _one = self.reshaping.lock();
         Ok(Box::new(self.view_snapshot(id)?))
     }
@@ -119,7 +121,7 @@ impl Qcow2 {
     }
 
     /// The error of a snapshot that does not exist.
-    fn no_snapshot(id: &str) -> Error {
+    fn no_snapshot(id: &BStr) -> Error {
         Error::new(ErrorKind::NotFound, format!("There is no snapshot '{id}'"))
             .with_errno(libc::ENOENT)
     }

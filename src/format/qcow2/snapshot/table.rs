@@ -1,5 +1,7 @@
 //! The snapshot table: read, and written anew elsewhere.
 
+use bstr::BStr;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{
     Header, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE, SnapshotEntry, read_snapshot_table,
@@ -208,9 +210,9 @@ impl Qcow2 {
 }
 
 /// Where a snapshot of that ID stands in the table.
-pub(super) fn position(entries: &[SnapshotEntry], id: &str) -> Result<usize> {
+pub(super) fn position(entries: &[SnapshotEntry], id: &BStr) -> Result<usize> {
     entries
         .iter()
-        .position(|entry| entry.id == id.as_bytes())
+        .position(|entry| entry.id == **id)
         .ok_or_else(|| Qcow2::no_snapshot(id))
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bstr::BStr;
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
@@ -22,7 +23,7 @@ const CACHE_BYTES: u64 = 8 << 20;
 
 impl Qcow2 {
     /// The image as it was, read-only.
-    pub(super) fn view_snapshot(&self, id: &str) -> Result<Self> {
+    pub(super) fn view_snapshot(&self, id: &BStr) -> Result<Self> {
         let (entries, _) = self.snapshot_table()?;
         let at = position(&entries, id)?;
         let Some(entry) = entries.get(at) else {
@@ -74,7 +75,7 @@ impl Qcow2 {
             prepared: Mutex::default(),
             is_prepared: AtomicBool::default(),
             views: self.views.clone(),
-            _view: Some(self.views.enter(id.as_bytes())),
+            _view: Some(self.views.enter(id)),
             broken: AtomicBool::default(),
             lost: AtomicBool::default(),
         })
