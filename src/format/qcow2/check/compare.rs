@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::format::RepairMode;
-use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind};
+use crate::format::qcow2::disk::{Geometry, Header, L1Entry, L2Entry, L2Kind};
 use crate::memory::{self, IoBuf};
 
 use super::counts::Counts;
@@ -15,11 +15,16 @@ use super::walk::{Layout, Walker};
 pub(super) fn refcount_structures(
     walker: &mut Walker<'_, '_>,
     stored: &StoredRefcounts<'_>,
-    offset: u64,
-    clusters: u32,
+    header: &Header,
 ) -> Structures {
     let geometry = walker.layout.geometry;
     let mut found = Structures::default();
+    if let Err(error) = header.validate_reftable() {
+        found.unusable = true;
+        walker.findings.corruption(|| format!("ERROR {error}"));
+        return found;
+    }
+    let (offset, clusters) = (header.reftable_offset, header.reftable_clusters);
     walker.refer(offset, u64::from(clusters) * geometry.cluster_size());
     for (entry, index) in stored.table().iter().zip(0u64..) {
         let block = entry.offset();

@@ -32,7 +32,7 @@ impl Check for Qcow2 {
             self.update_header(|header| header.autoclear &= Autoclear::KNOWN - none)?;
             self.barrier()?;
         }
-        let repeated = self.tell_superseded(repair, job)?;
+        let repeated = self.drop_unusable(repair, job)? + self.tell_superseded(repair, job)?;
         let target = super::repair::Target {
             storage: &*self.storage,
             durability: self.durability,
@@ -55,6 +55,21 @@ impl Check for Qcow2 {
 }
 
 impl Qcow2 {
+    /// Takes out the bitmaps where nothing can use them, so that the image opens; how many
+    /// extensions that was.
+    fn drop_unusable(&self, repair: RepairMode, job: &mut Job) -> Result<u64> {
+        let Some(why) = self.header.lock().unusable.clone() else {
+            return Ok(0);
+        };
+        if repair != RepairMode::All {
+            return Err(Error::corrupt(why));
+        }
+        job.note(format!("Repairing bitmaps: {why}; all bitmaps are removed"));
+        self.replace_header(|image| image.header.autoclear -= Autoclear::BITMAPS)?;
+        self.barrier()?;
+        Ok(1)
+    }
+
     /// Tells of extensions of the header that do not count, which other programs may see otherwise,
     /// and takes them out where all is repaired; how many it took out.
     fn tell_superseded(&self, repair: RepairMode, job: &mut Job) -> Result<u64> {

@@ -68,7 +68,7 @@ pub fn rebuild_refcounts(
         storage,
         durability,
     };
-    write(target, header, &counts, None, None)
+    write(target, header, &counts, &[], None, None)
 }
 
 /// As [`rebuild_refcounts`] for a repair: whatever else is wrong stays so. `keep` says that
@@ -103,16 +103,19 @@ pub(super) fn replace_structures(
         target,
         header,
         &walker.counts,
+        &walker.wild,
         keep.then_some(stored),
         snapshots,
     )
 }
 
-/// Writes the structures for `counts` and switches to them.
+/// Writes the structures for `counts` and switches to them. Nothing may go where `wild` entries name
+/// clusters past the end of the file: they would take it for guest data or tables.
 fn write(
     target: Target<'_>,
     header: &mut ImageHeader,
     counts: &Counts,
+    wild: &[(u64, u64)],
     keep: Option<StoredRefcounts<'_>>,
     snapshots: Option<&Snapshots>,
 ) -> Result<()> {
@@ -123,17 +126,27 @@ fn write(
     let geometry = header.header.geometry()?;
     let cluster = geometry.cluster_size();
     let in_file = geometry.clusters_for(storage.len()?);
-    // Where the damaged table is read, past the end of the file too, its salvage must find the same
-    // if it is interrupted.
-    let salvaged = snapshots.map_or(0, |snapshots| {
-        let len = snapshots.table_len.min(MAX_SNAPSHOT_TABLE);
-        geometry.clusters_for(header.header.snapshots_offset.saturating_add(len))
-    });
-    let first = counts.highest().map_or(1, |last| last + 1);
-    let first = first.max(in_file).max(salvaged);
     let snapshot_table = snapshots.map(Snapshots::to_bytes).unwrap_or_default();
-    let start = first + geometry.clusters_for(snapshot_table.len() as u64);
-    let place = Place::after(start, 0, 0, geometry)?;
+    let table_clusters = geometry.clusters_for(snapshot_table.len() as u64);
+    let mut first = counts.highest().map_or(1, |last| last + 1).max(in_file);
+    let mut place = Place::after(first + table_clusters, 0, 0, geometry)?;
+    if let Some(snapshots) = snapshots {
+        // Where the damaged table is read, past the end of the file too, its salvage must find the
+        // same if it is interrupted.
+        let at = header.header.snapshots_offset;
+        let len = snapshots.table_len.min(MAX_SNAPSHOT_TABLE);
+        let end = geometry.clusters_for(at.saturating_add(len));
+        if geometry.cluster_of(at) < place.end && end > first {
+            first = end;
+            place = Place::after(first + table_clusters, 0, 0, geometry)?;
+        }
+    }
+    let start = first + table_clusters;
+    if wild.iter().any(|(a, b)| *a < place.end && *b >= first) {
+        return Err(Error::corrupt(
+            "entries name clusters past the end of the file, which would be those of new tables",
+        ));
+    }
     if !snapshot_table.is_empty() {
         storage.write_at(&snapshot_table, first * cluster)?;
     }

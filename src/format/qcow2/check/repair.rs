@@ -152,12 +152,7 @@ impl<'a> Run<'a> {
         let stored = StoredRefcounts::read(self.target.storage, header, self.layout.geometry)?;
         let (corruptions, doubtful) =
             (walker.findings.report.corruptions, walker.findings.doubtful);
-        let mut structures = compare::refcount_structures(
-            &mut walker,
-            &stored,
-            header.reftable_offset,
-            header.reftable_clusters,
-        );
+        let mut structures = compare::refcount_structures(&mut walker, &stored, header);
         // Refcounts are not what names guest data.
         walker.findings.doubtful = doubtful;
         structures.corruptions = walker.findings.report.corruptions - corruptions;

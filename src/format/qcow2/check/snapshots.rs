@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::disk::{
-    ImageHeader, MAX_L1_BYTES, MAX_SNAPSHOTS, SalvagedSnapshots, SnapshotEntry,
-    read_damaged_snapshot_table, salvage_snapshot_table,
+    ImageHeader, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE, MAX_SNAPSHOTS, SalvagedSnapshots, SnapshotEntry,
+    overhanging_snapshots, read_damaged_snapshot_table, salvage_snapshot_table,
 };
 use crate::storage::Storage;
 
@@ -77,8 +77,25 @@ impl Snapshots {
             for entry in &mut found.entries {
                 entry.complete(header.header.size);
             }
+            found.shorten(findings);
         }
         Ok(found)
+    }
+
+    /// Drops the last entries of a table that is too long now that its entries are complete.
+    fn shorten(&mut self, findings: &mut Findings<'_>) {
+        let mut len = 0;
+        let fit = self.entries.iter().take_while(|entry| {
+            len += entry.padded_len() as u64;
+            len <= MAX_SNAPSHOT_TABLE
+        });
+        let fit = fit.count();
+        let over = self.entries.len() - fit;
+        if over > 0 {
+            self.entries.truncate(fit);
+            findings.report.corruptions_fixed += over as u64;
+            findings.note(|| discarding(over as u32));
+        }
     }
 
     /// The table as other programs read it; else what to say of it, and why not.
@@ -93,10 +110,7 @@ impl Snapshots {
             let mut lines = vec![format!("ERROR {first}{}", words.as_str())];
             if fixed.snapshots > MAX_SNAPSHOTS {
                 let over = fixed.snapshots - MAX_SNAPSHOTS;
-                lines.push(format!(
-                    "You can force-remove all {over} overhanging snapshots with qemu-img check -r \
-                     all"
-                ));
+                lines.push(overhanging(over));
             }
             return Err((lines, error));
         }
@@ -110,6 +124,9 @@ impl Snapshots {
                 let mut lines = vec![format!("ERROR failed to read the snapshot table: {error}")];
                 if error.kind() != crate::ErrorKind::Corrupt {
                     return Err((lines, error));
+                }
+                if let Ok(over @ 1..) = overhanging_snapshots(storage, fixed) {
+                    lines.push(overhanging(over));
                 }
                 if error.message().starts_with("Too much extra") {
                     lines.push(
@@ -134,6 +151,7 @@ impl Snapshots {
             trimmed,
             missing,
             over,
+            too_big,
         } = salvage_snapshot_table(storage, &header.header).inspect_err(|error| {
             let message = error.message().to_owned();
             findings.note(|| format!("ERROR failed to read the snapshot table: {message}"));
@@ -154,8 +172,11 @@ impl Snapshots {
                 format!("Discarding {missing} snapshots that lie past the end of the file")
             });
         }
+        if too_big > 0 {
+            findings.note(|| discarding(too_big));
+        }
         findings.report.corruptions_fixed +=
-            u64::from(over) + trimmed.len() as u64 + u64::from(missing);
+            u64::from(over) + trimmed.len() as u64 + u64::from(missing) + u64::from(too_big);
         Ok(Self {
             entries,
             table_len,
@@ -171,6 +192,15 @@ impl Snapshots {
         }
         bytes
     }
+}
+
+/// What can be done about snapshots past a limit.
+fn overhanging(over: u32) -> String {
+    format!("You can force-remove all {over} overhanging snapshots with qemu-img check -r all")
+}
+
+fn discarding(over: u32) -> String {
+    format!("Discarding {over} overhanging snapshots (snapshot table is too big)")
 }
 
 /// Whether an entry is nothing but zeroes: the header counts more than there are.

@@ -24,7 +24,12 @@ impl<'a> StoredRefcounts<'a> {
     /// # Errors
     /// Of I/O.
     pub fn read(storage: &'a dyn Storage, header: &Header, geometry: Geometry) -> Result<Self> {
-        let bytes = u64::from(header.reftable_clusters) * geometry.cluster_size();
+        // A table that is said to be where none can be has no entries.
+        let clusters = match header.validate_reftable() {
+            Ok(()) => header.reftable_clusters,
+            Err(_) => 0,
+        };
+        let bytes = u64::from(clusters) * geometry.cluster_size();
         let there = storage.len()?.saturating_sub(header.reftable_offset);
         let mut table = memory::zeroed(bytes.min(MAX_REFTABLE_BYTES).min(there) as usize & !7)?;
         storage.read_at(&mut table, header.reftable_offset)?;

@@ -15,6 +15,8 @@ const L1_PIECE: u64 = 1 << 20;
 const L2_BATCH: u64 = 1 << 20;
 /// How many times the file's length tables may be visited before the check is given up.
 const MAX_VISITS: u64 = 16;
+/// So many references past the end of the file are remembered.
+const MAX_WILD: usize = 1 << 16;
 /// So many bytes of tables may always be visited.
 const FREE_VISITS: u64 = 64 << 20;
 
@@ -118,6 +120,9 @@ pub(super) struct Walker<'a, 'b> {
     pub end: u64,
     /// How often each cluster was visited as an L2 table.
     pub tables: Counts,
+    /// First and last clusters of regions past the end of the file that something refers to, the
+    /// first ones of many.
+    pub wild: Vec<(u64, u64)>,
     /// Which entries are mended on the way.
     pub mend: Mend,
     max: u64,
@@ -134,6 +139,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             findings,
             end: layout.clusters(),
             tables: Counts::default(),
+            wild: Vec::new(),
             mend: Mend::default(),
             max: layout.geometry.refcount_width().max(),
             visited: 0,
@@ -152,6 +158,10 @@ impl<'a, 'b> Walker<'a, 'b> {
             && end > self.layout.file_len
         {
             self.mend.insane = true;
+            if self.wild.len() < MAX_WILD {
+                let last = geometry.cluster_of(end - 1);
+                self.wild.push((geometry.cluster_of(offset), last));
+            }
             self.findings.lost(|| {
                 format!(
                     "ERROR: counting reference for region exceeding the end of the file by one \

@@ -198,6 +198,7 @@ fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
         },
         extensions,
         superseded: Vec::new(),
+        unusable: None,
         backing_file: params.backing.map(|backing| backing.name.to_vec()),
     })
 }

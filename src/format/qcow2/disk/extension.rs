@@ -98,6 +98,30 @@ impl Extension {
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
     pub fn parse_all(area: &[u8], cluster: u64) -> Result<Vec<Self>> {
+        Self::parse(area, cluster, |_, error| Err(error))
+    }
+
+    /// As [`Extension::parse_all`], without the bitmaps where they cannot be used; why not.
+    ///
+    /// # Errors
+    /// As [`Extension::parse_all`], of other extensions.
+    pub fn parse_usable(area: &[u8], cluster: u64) -> Result<(Vec<Self>, Option<Error>)> {
+        let mut unusable = None;
+        let found = Self::parse(area, cluster, |kind, error| match kind {
+            BITMAPS => {
+                unusable = Some(error);
+                Ok(())
+            }
+            _ => Err(error),
+        })?;
+        Ok((found, unusable))
+    }
+
+    fn parse(
+        area: &[u8],
+        cluster: u64,
+        mut bad: impl FnMut(u32, Error) -> Result<()>,
+    ) -> Result<Vec<Self>> {
         let mut found = Vec::new();
         let mut at = 0usize;
         while at < area.len() {
@@ -113,7 +137,10 @@ impl Extension {
             if kind == END {
                 break;
             }
-            found.push(Self::from_bytes(kind, data, cluster)?);
+            match Self::from_bytes(kind, data, cluster) {
+                Ok(extension) => found.push(extension),
+                Err(error) => bad(kind, error)?,
+            }
             at = at.saturating_add(data.len().next_multiple_of(8));
         }
         Ok(found)

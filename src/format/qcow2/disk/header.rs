@@ -230,15 +230,24 @@ impl Header {
     /// # Errors
     /// [`ErrorKind::Corrupt`], [`ErrorKind::Invalid`] or [`ErrorKind::Unsupported`].
     pub fn validate(&self, for_check: bool) -> Result<Geometry> {
+        self.validate_parts(for_check, true)
+    }
+
+    /// As [`Header::validate`] for a check that may also repair: lets pass where the refcount table
+    /// is said to be, too.
+    ///
+    /// # Errors
+    /// As [`Header::validate`].
+    pub fn validate_for_repair(&self) -> Result<Geometry> {
+        self.validate_parts(true, false)
+    }
+
+    fn validate_parts(&self, for_check: bool, reftable: bool) -> Result<Geometry> {
         let geometry = self.geometry()?;
         self.validate_compression()?;
         let cluster = geometry.cluster_size();
-        let reftable_bytes = u64::from(self.reftable_clusters) * cluster;
-        if reftable_bytes > MAX_REFTABLE_BYTES {
-            return Err(Error::corrupt("Reference count table too large").with_offset(56));
-        }
-        if !table_fits(self.reftable_offset, reftable_bytes, cluster) {
-            return Err(Error::corrupt("Reference count table offset invalid").with_offset(48));
+        if reftable {
+            self.validate_reftable()?;
         }
         if self.reftable_clusters == 0 && !for_check {
             return Err(
@@ -263,6 +272,22 @@ impl Header {
             return Err(Error::corrupt("Active L1 table offset invalid").with_offset(40));
         }
         Ok(geometry)
+    }
+
+    /// Checks where the refcount table is said to be.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`].
+    pub fn validate_reftable(&self) -> Result<()> {
+        let cluster = 1u64 << self.cluster_bits;
+        let bytes = u64::from(self.reftable_clusters) * cluster;
+        if bytes > MAX_REFTABLE_BYTES {
+            return Err(Error::corrupt("Reference count table too large").with_offset(56));
+        }
+        if !table_fits(self.reftable_offset, bytes, cluster) {
+            return Err(Error::corrupt("Reference count table offset invalid").with_offset(48));
+        }
+        Ok(())
     }
 
     /// Checks where the snapshot table is said to be.

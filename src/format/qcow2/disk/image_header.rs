@@ -1,5 +1,7 @@
 //! The header cluster as a whole: header, extensions, backing file name.
 
+use std::borrow::Cow;
+
 use bstr::BString;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -23,6 +25,8 @@ pub struct ImageHeader {
     /// Extensions of the file that do not count, for one of the same type follows. They go when the
     /// header cluster is written anew.
     pub superseded: Vec<Extension>,
+    /// Why an extension of the file was left out, where a repair is to take it out.
+    pub unusable: Option<String>,
     /// The backing file's name; bytes need not be UTF-8.
     pub backing_file: Option<Vec<u8>>,
 }
@@ -34,6 +38,21 @@ impl ImageHeader {
     /// # Errors
     /// [`ErrorKind::NotAnImage`], [`ErrorKind::Unsupported`], [`ErrorKind::Corrupt`], or of I/O.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
+        let (head, len) = Self::read_head(storage)?;
+        Self::parse(&head, len, false)
+    }
+
+    /// As [`ImageHeader::read`] for a repair: leaves out the bitmaps where nothing can use them.
+    ///
+    /// # Errors
+    /// As [`ImageHeader::read`].
+    pub fn read_for_repair(storage: &dyn Storage) -> Result<Self> {
+        let (head, len) = Self::read_head(storage)?;
+        Self::parse(&head, len, true)
+    }
+
+    /// The first cluster, and the length of the file.
+    fn read_head(storage: &dyn Storage) -> Result<(Vec<u8>, u64)> {
         let len = storage.len()?;
         let mut head = vec![0; len.min(4096) as usize];
         read(storage, &mut head)?;
@@ -48,7 +67,7 @@ impl ImageHeader {
                 read(storage, &mut head)?;
             }
         }
-        Self::from_bytes(&head, len)
+        Ok((head, len))
     }
 
     /// From the bytes of the first cluster (shorter only where the file is); `file_len` is the
@@ -57,12 +76,22 @@ impl ImageHeader {
     /// # Errors
     /// As [`ImageHeader::read`].
     pub fn from_bytes(head: &[u8], file_len: u64) -> Result<Self> {
+        Self::parse(head, file_len, false)
+    }
+
+    fn parse(head: &[u8], file_len: u64, for_repair: bool) -> Result<Self> {
         let header = Header::from_bytes(head)?;
         let cluster = 1u64 << header.cluster_bits;
         if header.backing_offset > cluster {
             return Err(Error::corrupt("Invalid backing file offset").with_offset(8));
         }
-        let mut extensions = Self::extensions_of(&header, head, cluster, file_len);
+        let area = Self::extension_area(&header, head, cluster, file_len)?;
+        let (mut extensions, unusable) = if for_repair {
+            let (found, unusable) = Extension::parse_usable(&area, cluster)?;
+            (Ok(found), unusable.map(|error| error.to_string()))
+        } else {
+            (Extension::parse_all(&area, cluster), None)
+        };
         let superseded = extensions
             .as_mut()
             .map(Extension::take_superseded)
@@ -74,33 +103,35 @@ impl ImageHeader {
             header,
             extensions,
             superseded,
+            unusable,
         };
         image.check_crypto()?;
         Ok(image)
     }
 
-    fn extensions_of(
+    /// The bytes that hold extensions.
+    fn extension_area<'a>(
         header: &Header,
-        head: &[u8],
+        head: &'a [u8],
         cluster: u64,
         file_len: u64,
-    ) -> Result<Vec<Extension>> {
+    ) -> Result<Cow<'a, [u8]>> {
         let end = match header.backing_offset {
             0 => cluster,
             offset => offset,
         };
-        // A file that ends within its first cluster reads as zeroes from there: no extension.
         let have = (head.len() as u64).min(end) as usize;
         let area = head
             .get(header.header_len as usize..have)
             .unwrap_or_default();
         if (head.len() as u64) < end && file_len < end {
+            // A file that ends within its first cluster reads as zeroes from there: no extension.
             let mut area = memory::collect(area.iter().copied())?;
             let len = area.len().saturating_add(8);
             memory::resize(&mut area, len, 0)?;
-            return Extension::parse_all(&area, cluster);
+            return Ok(Cow::Owned(area));
         }
-        Extension::parse_all(area, cluster)
+        Ok(Cow::Borrowed(area))
     }
 
     /// The bytes of the header cluster's beginning: header, extensions, backing file name.
@@ -110,6 +141,7 @@ impl ImageHeader {
     /// [`ErrorKind::Limit`] where they do not fit into one cluster.
     pub fn to_bytes(&mut self) -> Result<Vec<u8>> {
         self.superseded.clear();
+        self.unusable = None;
         self.header.backing_offset = 0;
         self.header.backing_len = 0;
         let mut out = self.header.to_bytes();

@@ -33,7 +33,7 @@ pub use l1_entry::L1Entry;
 pub use l2_entry::{CompressedRef, L2Entry, L2Kind};
 pub use refcount::{RefcountTableEntry, RefcountWidth};
 pub use snapshot::{
-    MAX_SNAPSHOT_TABLE, SalvagedSnapshots, SnapshotEntry, SnapshotExtra,
+    MAX_SNAPSHOT_TABLE, SalvagedSnapshots, SnapshotEntry, SnapshotExtra, overhanging_snapshots,
     read_damaged_snapshot_table, read_snapshot_table, salvage_snapshot_table,
 };
 pub use subcluster::SubclusterBitmap;

@@ -147,6 +147,15 @@ impl SnapshotEntry {
         Ok(Ok((entry, padded)))
     }
 
+    /// Bytes of the entry, with padding.
+    pub fn padded_len(&self) -> usize {
+        let extra = &self.extra;
+        let known = [extra.vm_state_size, extra.disk_size, extra.icount];
+        let known = known.iter().map_while(|field| *field).count() * 8;
+        let texts = self.id.len() + self.name.len();
+        (FIXED_LEN + known + extra.rest.len() + texts).next_multiple_of(8)
+    }
+
     /// Appends the entry, padded to a multiple of 8 bytes.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let extra = self.extra.to_bytes();
@@ -228,14 +237,15 @@ pub struct SalvagedSnapshots {
     pub missing: u32,
     /// Entries that the header counts beyond the limit.
     pub over: u32,
+    /// Entries with which the table would pass its limit in bytes.
+    pub too_big: u32,
 }
 
 /// As [`read_damaged_snapshot_table`], for a repair: takes what is usable of a table with too many
 /// entries or too much extra data.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] where the table's offset is not usable or the table passes its
-/// limit, or of I/O.
+/// [`crate::ErrorKind::Corrupt`] where the table's offset is not usable, or of I/O.
 pub fn salvage_snapshot_table(storage: &dyn Storage, header: &Header) -> Result<SalvagedSnapshots> {
     let mut header = header.clone();
     let limit = super::header::MAX_SNAPSHOTS;
@@ -247,25 +257,27 @@ pub fn salvage_snapshot_table(storage: &dyn Storage, header: &Header) -> Result<
     header.validate_snapshot_table()?;
     let file_len = storage.len()?;
     let start = header.snapshots_offset;
+    let mut kept_len = 0;
     for index in 0..header.snapshots {
         let at = start.saturating_add(found.table_len);
         if at >= file_len {
             found.missing = header.snapshots - index;
             break;
         }
-        if found.table_len > MAX_SNAPSHOT_TABLE {
-            return Err(Error::corrupt("Snapshot table is too large").with_errno(libc::EFBIG));
-        }
         let mut bytes = vec![0; FIXED_LEN];
         storage.read_at(&mut bytes, at)?;
         let extra_len = be32(&bytes, 36).unwrap_or(0);
         let texts = be16(&bytes, 12).map_or(0, u64::from) + be16(&bytes, 14).map_or(0, u64::from);
-        let kept = if extra_len > MAX_EXTRA {
+        let trim = extra_len > MAX_EXTRA;
+        let kept = if trim { KNOWN_EXTRA } else { extra_len };
+        kept_len += (FIXED_LEN as u64 + u64::from(kept) + texts).next_multiple_of(8);
+        if kept_len > MAX_SNAPSHOT_TABLE {
+            found.too_big = header.snapshots - index;
+            break;
+        }
+        if trim {
             found.trimmed.push((index, extra_len));
-            KNOWN_EXTRA
-        } else {
-            extra_len
-        };
+        }
         if let Some(field) = bytes.get_mut(36..FIXED_LEN) {
             field.copy_from_slice(&kept.to_be_bytes());
         }
@@ -306,9 +318,10 @@ fn read_table(
         let used = next - (window.len() - at) as u64 - start;
         loop {
             let rest = window.get(at..).unwrap_or_default();
-            match SnapshotEntry::from_bytes(rest)
-                .map_err(|error| Error::corrupt(format!("{error} {index}")))?
-            {
+            match SnapshotEntry::from_bytes(rest).map_err(|error| {
+                Error::corrupt(format!("{error} {index}"))
+                    .with_hint("Repairing all removes this extra metadata")
+            })? {
                 Ok((entry, len)) => {
                     found.push(entry);
                     at = at.saturating_add(len);
@@ -344,27 +357,46 @@ fn read_table(
     Ok((found, size))
 }
 
-/// Walks over the entries without keeping them: a table that is too long is refused before it takes
-/// memory.
+/// Refuses a table that is too long before it takes memory.
 fn check_length(storage: &dyn Storage, header: &Header, file_len: u64) -> Result<()> {
+    match overhanging(storage, header, file_len)? {
+        0 => Ok(()),
+        over => Err(Error::corrupt("Snapshot table is too big")
+            .with_errno(libc::EFBIG)
+            .with_hint(format!("Repairing all removes the last {over} snapshots"))),
+    }
+}
+
+/// How many entries of a table, from the end of the count, lie past its limit in bytes.
+///
+/// # Errors
+/// Of I/O.
+pub fn overhanging_snapshots(storage: &dyn Storage, header: &Header) -> Result<u32> {
+    if header.snapshots <= FEW {
+        return Ok(0);
+    }
+    overhanging(storage, header, storage.len()?)
+}
+
+/// Walks over the entries without keeping them.
+fn overhanging(storage: &dyn Storage, header: &Header, file_len: u64) -> Result<u32> {
     let start = header.snapshots_offset;
     let mut at = start;
-    for _ in 0..header.snapshots {
+    for index in 0..header.snapshots {
         let mut fixed = [0; FIXED_LEN];
-        storage.read_at(&mut fixed, at)?;
+        if at < file_len {
+            storage.read_at(&mut fixed, at)?;
+        }
         let id = u64::from(be16(&fixed, 12).unwrap_or(0));
         let name = u64::from(be16(&fixed, 14).unwrap_or(0));
         let extra = u64::from(be32(&fixed, 36).unwrap_or(0));
         let len = (FIXED_LEN as u64 + id + name + extra).next_multiple_of(8);
         at = at.saturating_add(len);
         if at.saturating_sub(start) > MAX_SNAPSHOT_TABLE {
-            return Err(Error::corrupt("Snapshot table is too big").with_errno(libc::EFBIG));
-        }
-        if at >= file_len {
-            break;
+            return Ok(header.snapshots - index);
         }
     }
-    Ok(())
+    Ok(0)
 }
 
 #[cfg(test)]
@@ -399,6 +431,7 @@ mod tests {
             let mut bytes = Vec::new();
             entry.write_to(&mut bytes);
             assert_eq!(bytes.len() % 8, 0);
+            assert_eq!(bytes.len(), entry.padded_len());
             let (back, len) = SnapshotEntry::from_bytes(&bytes).unwrap().unwrap();
             assert_eq!((back.clone(), len), (entry, bytes.len()));
             assert_eq!(back.vm_state_size(), 1 << 33);
