@@ -87,7 +87,7 @@ fn refused_headers_have_the_line_of_qemu() {
 }
 
 #[test]
-fn tables_past_the_end_are_refused() {
+fn tables_past_the_end_are_refused_where_they_are_needed() {
     let dir = Dir::new();
     let good = sample(&dir, "compat=1.1");
     let mut bytes = good.clone();
@@ -96,7 +96,10 @@ fn tables_past_the_end_are_refused() {
         let memory = Arc::new(MemoryStorage::with_bytes("bad", bytes));
         Image::open_storage(memory, &options(writable))
     };
-    assert_eq!(open(bytes, false).unwrap_err().kind(), ErrorKind::Corrupt);
+    let image = open(bytes.clone(), false).unwrap();
+    let error = image.read_at(&mut [0; 16], 0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(open(bytes, true).unwrap_err().kind(), ErrorKind::Corrupt);
     let mut bytes = good.clone();
     let l1 = get(&bytes, 40);
     put(&mut bytes, l1, 1 << 63 | 0x3000_0000);

@@ -1,18 +1,34 @@
 #include "jobs.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "print.h"
 #include "progress.h"
 #include "signals.h"
+
+/* qemu-img names itself before what it says of a snapshot table that cannot be read. */
+static bool names_itself(const char *line)
+{
+    static const char unread[] = "ERROR failed to read the snapshot table";
+    static const char refused[] = "ERROR snapshot table ";
+
+    return strncmp(line, unread, sizeof unread - 1) == 0 ||
+           (strncmp(line, refused, sizeof refused - 1) == 0 &&
+            strstr(line, " is incomplete") == NULL);
+}
 
 static void show_message(const platter_message *message, void *user_data)
 {
     const struct job_display *display = user_data;
 
     if (message->kind == PLATTER_MESSAGE_NOTE) {
-        print_flush();
-        fprintf(stderr, "%s\n", message->text);
+        if (names_itself(message->text))
+            print_error("%s", message->text);
+        else {
+            print_flush();
+            fprintf(stderr, "%s\n", message->text);
+        }
     } else if (!display->hide_warnings) {
         print_warning(message->text);
     }

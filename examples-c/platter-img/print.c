@@ -124,6 +124,21 @@ void print_try_help(void)
         fprintf(stderr, "Try '%s --help' for more info\n", invoked);
 }
 
+/* A hint of the library in the words of qemu-img, which name its options. */
+static void print_hint(const char *hint)
+{
+    unsigned over = 0;
+
+    if (strcmp(hint, "Repairing all removes this extra metadata") == 0)
+        fputs("You can force-remove this extra metadata with qemu-img check -r all\n", stderr);
+    else if (sscanf(hint, "Repairing all removes the last %u snapshots", &over) == 1)
+        fprintf(stderr,
+                "You can force-remove all %u overhanging snapshots with qemu-img check -r all\n",
+                over);
+    else
+        fprintf(stderr, "%s\n", hint);
+}
+
 void print_platter_error(platter_error *error)
 {
     const char *hint = NULL;
@@ -132,7 +147,7 @@ void print_platter_error(platter_error *error)
     begin_message();
     fprintf(stderr, "%s\n", platter_error_message(error));
     for (size_t i = 0; (hint = platter_error_hint(error, i)) != NULL; i++)
-        fprintf(stderr, "%s\n", hint);
+        print_hint(hint);
     platter_error_free(error);
 }
 

@@ -37,9 +37,9 @@ use std::sync::Arc;
 
 use bstr::{BStr, BString};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, StorageSlot};
-use crate::format::{Bitmaps, Format, FormatDriver};
+use crate::format::{Bitmaps, Format, FormatDriver, FormatInfo};
 use crate::job::{Job, JobControl};
 use crate::location::Location;
 use crate::policy::OpenPolicy;
@@ -196,6 +196,19 @@ impl Image {
     /// Where it was opened from.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// What the format tells of the image, from its metadata.
+    ///
+    /// # Errors
+    /// `Could not open '…'` where a table is damaged, or of reading.
+    pub fn info(&self) -> Result<FormatInfo> {
+        self.format.info().map_err(|error| match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Limit | ErrorKind::Invalid => {
+                error.context(format!("Could not open '{}'", self.location.display()))
+            }
+            _ => error,
+        })
     }
 
     /// The format's driver.

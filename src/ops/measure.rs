@@ -89,7 +89,7 @@ fn named(error: Error, image: &Image) -> Error {
 
 /// Length of the name and granularity of each bitmap; None where the image can have none.
 fn source_bitmaps(image: &Image) -> Result<Option<Vec<(u64, u64)>>> {
-    let info = image.format().info()?;
+    let info = image.info()?;
     let Some(Value::Object(data)) = info.specific else {
         return Ok(None);
     };

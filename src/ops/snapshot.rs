@@ -41,7 +41,6 @@ impl SnapshotReport {
 pub fn list(image: &Image) -> Result<SnapshotReport> {
     Ok(SnapshotReport {
         snapshots: image
-            .format()
             .info()
             .map_err(|error| {
                 error.context_if_bare(|| {
@@ -136,10 +135,22 @@ pub fn delete(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<()
 pub fn show(image: &mut Image, wanted: impl AsRef<[u8]>) -> Result<()> {
     let wanted = BStr::new(&wanted);
     let keys = Wanted::parse(wanted)?;
-    keys.find(image)
+    if !image.driver().features.contains(Features::SNAPSHOTS) {
+        return Err(Error::unsupported(format!(
+            "Block format '{}' used by device '' does not support temporarily loading internal \
+             snapshots",
+            image.format().driver()
+        ))
+        .context(FAILED));
+    }
+    let known = list(image)?.snapshots;
+    keys.find(&known)
         .and_then(|id| image.load_snapshot(id))
-        .map_err(|error| error.context("Failed to load snapshot"))
+        .map_err(|error| error.context(FAILED))
 }
+
+/// What comes before the reason.
+const FAILED: &str = "Failed to load snapshot";
 
 /// How a snapshot is named.
 enum Wanted<'a> {
@@ -161,16 +172,9 @@ impl<'a> Wanted<'a> {
     }
 
     /// The ID of the snapshot.
-    fn find(&self, image: &Image) -> Result<BString> {
-        if !image.driver().features.contains(Features::SNAPSHOTS) {
-            return Err(Error::unsupported(format!(
-                "Block format '{}' used by device '' does not support temporarily loading internal snapshots",
-                image.format().driver()
-            )));
-        }
-        let known = list(image)?.snapshots;
+    fn find(&self, known: &[SnapshotInfo]) -> Result<BString> {
         let found = match self {
-            Self::Either(wanted) => by_id(&known, wanted).or_else(|| by_name(&known, wanted)),
+            Self::Either(wanted) => by_id(known, wanted).or_else(|| by_name(known, wanted)),
             Self::Keys(None, None) => None,
             Self::Keys(id, name) => known.iter().find(|one| {
                 id.as_ref().is_none_or(|id| *id == one.id)

@@ -418,3 +418,269 @@ fn leaks_alone_are_not_repaired_where_references_are_lost() {
     );
     assert!(clean(&pair, "lost.qcow2"));
 }
+
+/// An image with two snapshots, and `count` more that have no L1 table and long names.
+fn with_table(pair: &Pair, name: &str, count: usize, name_len: usize, claimed: u32) {
+    let mut image = Bytes::of(pair, "made.qcow2");
+    let mut table = Vec::new();
+    for (fixed, extra, names) in image.snapshots() {
+        table.extend([fixed, extra, names].concat());
+        table.resize(table.len().next_multiple_of(8), 0);
+    }
+    for number in 0..count {
+        let id = (number + 10).to_string();
+        let mut entry = vec![0; 40 + 24];
+        entry[12..14].copy_from_slice(&(id.len() as u16).to_be_bytes());
+        entry[14..16].copy_from_slice(&(name_len as u16).to_be_bytes());
+        entry[36..40].copy_from_slice(&24u32.to_be_bytes());
+        entry[48..56].copy_from_slice(&(1u64 << 20).to_be_bytes());
+        entry.extend(id.as_bytes());
+        entry.resize(entry.len() + name_len, b'x');
+        entry.resize(entry.len().next_multiple_of(8), 0);
+        table.extend(entry);
+    }
+    let at = image.0.len().next_multiple_of(65536);
+    image.set(at, &table);
+    image.set(64, &(at as u64).to_be_bytes());
+    image.set(60, &claimed.to_be_bytes());
+    image.write(pair, name);
+}
+
+#[test]
+fn a_snapshot_table_past_its_limits_is_refused_with_the_remedy_and_repaired() {
+    let pair = Pair::with(&["create -q -f qcow2 made.qcow2 1M"]);
+    pair.qemu_io("qcow2", "made.qcow2", &["write -P 1 0 128k"]);
+    pair.qemu("snapshot -c one made.qcow2");
+    pair.qemu("snapshot -c two made.qcow2");
+    for (what, count, name_len, claimed) in [
+        ("one entry too many bytes", 1118, 60_000, 1120),
+        ("a few entries too many bytes", 1130, 60_000, 1132),
+        ("too many entries", 65_540, 8, 65_542),
+        ("too many of both", 65_540, 1200, 65_542),
+    ] {
+        with_table(&pair, "x.qcow2", count, name_len, claimed);
+        for line in ["info", "snapshot -l", "check", "check --output=json"] {
+            assert_eq!(pair.same(&format!("{line} x.qcow2")).code, 1, "{what}");
+        }
+        let repair = |pair: &Pair| ours(&["check", "-r", "all", "x.qcow2"], pair.ours().root());
+        let ran = repair(&pair);
+        let theirs = pair.theirs().qemu_img(&["check", "-r", "all", "x.qcow2"]);
+        assert_eq!((ran.code, theirs.code), (0, 0), "{what}: {ran:?}");
+        let told = |text: &str| {
+            let lines = text.lines().filter(|line| line.starts_with("Discarding"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&ran.err), told(&theirs.err), "{what}");
+        assert!(!told(&ran.err).is_empty(), "{what}");
+        // The snapshots that are left are the same; and the image opens.
+        assert!(clean(&pair, "x.qcow2"), "{what}");
+        let list = ["snapshot", "-l", "x.qcow2"];
+        let (mine, theirs) = (
+            ours(&list, pair.ours().root()),
+            pair.theirs().qemu_img(&list),
+        );
+        let ids = |text: &str| {
+            let ids = text
+                .lines()
+                .map(|line| line.split(' ').next().map(str::to_owned));
+            ids.collect::<Vec<_>>()
+        };
+        // The peer cuts long names.
+        assert_eq!((mine.code, ids(&mine.out)), (0, ids(&theirs.out)), "{what}");
+        let once = Bytes::of(&pair, "x.qcow2").0;
+        let again = repair(&pair);
+        assert_eq!((again.code, again.err.as_str()), (0, ""), "{what}");
+        assert!(Bytes::of(&pair, "x.qcow2").0 == once, "{what}");
+    }
+}
+
+#[test]
+fn damaged_tables_are_told_with_the_file_and_the_remedy() {
+    let pair = Pair::with(&[
+        "create -q -f qcow2 made.qcow2 1M",
+        "snapshot -c one made.qcow2",
+        "bitmap --add made.qcow2 b0",
+        "bitmap --add made.qcow2 b1",
+    ]);
+    let made = Bytes::of(&pair, "made.qcow2");
+    let mut extra = Bytes(made.0.clone());
+    extra.set(extra.long(64) + 36, &2000u32.to_be_bytes());
+    extra.write(&pair, "extra.qcow2");
+    let mut counted = Bytes(made.0.clone());
+    let mut at = counted.word(100) as usize;
+    while counted.word(at) != BITMAPS {
+        at += 8 + (counted.word(at + 4) as usize).next_multiple_of(8);
+    }
+    counted.set(at + 8, &3u32.to_be_bytes());
+    counted.write(&pair, "counted.qcow2");
+    for image in ["extra.qcow2", "counted.qcow2"] {
+        for line in [
+            "info",
+            "snapshot -l",
+            "convert -O raw -l one",
+            "measure -O qcow2 -l one",
+        ] {
+            let target = if line.starts_with("convert") {
+                " out.raw"
+            } else {
+                ""
+            };
+            let ran = pair.same(&format!("{line} {image}{target}"));
+            assert_eq!(ran.code, 1, "{line} {image}");
+        }
+    }
+}
+
+#[test]
+fn a_cut_off_snapshot_table_keeps_nothing_else_from_being_read() {
+    let pair = Pair::with(&["create -q -f qcow2 made.qcow2 1M"]);
+    pair.qemu_io("qcow2", "made.qcow2", &["write -P 1 0 128k"]);
+    pair.qemu("snapshot -c one made.qcow2");
+    pair.qemu("snapshot -c two made.qcow2");
+    let made = Bytes::of(&pair, "made.qcow2");
+    let entry = made.snapshots().remove(0);
+    let first = (entry.0.len() + entry.1.len() + entry.2.len()).next_multiple_of(8);
+    // What is cut of an entry with names reads as zeroes, which are shown in other ways.
+    for (kept, whole) in [(0, true), (20, false), (first, true), (first + 20, false)] {
+        let mut cut = Bytes(made.0.clone());
+        let table = cut.0[cut.long(64)..][..kept].to_vec();
+        let at = cut.0.len().next_multiple_of(65536);
+        cut.set(64, &(at as u64).to_be_bytes());
+        cut.set(at, &table);
+        cut.0.resize(at + kept, 0);
+        cut.write(&pair, "cut.qcow2");
+        for line in [
+            "info cut.qcow2",
+            "snapshot -l cut.qcow2",
+            "map --output=json cut.qcow2",
+            "measure -O qcow2 cut.qcow2",
+            "convert -O raw cut.qcow2 out.raw",
+            "convert -O raw -l one cut.qcow2 one.raw",
+            "compare made.qcow2 cut.qcow2",
+        ] {
+            let mine = ours(&words(line), pair.ours().root());
+            let theirs = pair.theirs().qemu_img(&words(line));
+            assert_eq!(mine.code, theirs.code, "{line}: {mine:?}");
+            if whole {
+                let shown = |text: &str| {
+                    let lines = text.lines().filter(|line| !line.contains("disk size"));
+                    lines.map(str::to_owned).collect::<Vec<_>>()
+                };
+                assert_eq!(shown(&mine.out), shown(&theirs.out), "{line}");
+            }
+        }
+    }
+    // Without the table of the current contents those of a snapshot are still there.
+    let mut lost = Bytes(made.0.clone());
+    lost.set(40, &(1u64 << 40).to_be_bytes());
+    lost.write(&pair, "lost.qcow2");
+    for line in [
+        "info lost.qcow2",
+        "snapshot -l lost.qcow2",
+        "measure -O qcow2 -l one lost.qcow2",
+        "convert -O raw -l one lost.qcow2 one.raw",
+    ] {
+        assert_eq!(pair.same(line).code, 0, "{line}");
+    }
+    // QEMU's tool takes them for zeroes.
+    for line in ["map lost.qcow2", "convert -O raw lost.qcow2 none.raw"] {
+        let ran = ours(&words(line), pair.ours().root());
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(ran.err.contains("lies past the end of the file"), "{ran:?}");
+    }
+    // A table of many entries, of which the virtual size needs one.
+    let mut long = Bytes(made.0);
+    long.set(36, &(4u32 << 20).to_be_bytes());
+    long.write(&pair, "long.qcow2");
+    for line in ["info", "map", "measure -O qcow2", "compare made.qcow2"] {
+        assert_eq!(pair.same(&format!("{line} long.qcow2")).code, 0, "{line}");
+    }
+}
+
+#[test]
+fn a_repair_takes_out_what_keeps_an_image_from_being_opened() {
+    let pair = Pair::with(&["create -q -f qcow2 made.qcow2 1M"]);
+    pair.qemu_io("qcow2", "made.qcow2", &["write -P 1 0 256k"]);
+    pair.qemu("snapshot -c one made.qcow2");
+    pair.qemu("bitmap --add made.qcow2 b0");
+    let made = Bytes::of(&pair, "made.qcow2");
+    let mut at = made.word(100) as usize;
+    while made.word(at) != BITMAPS {
+        at += 8 + (made.word(at + 4) as usize).next_multiple_of(8);
+    }
+    let bitmaps = at + 8;
+    let table = made.long(48) as u64;
+    for (what, place, bytes) in [
+        (
+            "a refcount table off its cluster",
+            48,
+            &(table + 512).to_be_bytes()[..],
+        ),
+        (
+            "a refcount table at no offset",
+            48,
+            &(u64::MAX << 16).to_be_bytes(),
+        ),
+        ("a long refcount table", 56, &200u32.to_be_bytes()),
+        ("a very long refcount table", 56, &u32::MAX.to_be_bytes()),
+        ("no refcount table", 56, &0u32.to_be_bytes()),
+        ("too many bitmaps", bitmaps, &70_000u32.to_be_bytes()),
+        ("no bitmaps", bitmaps, &0u32.to_be_bytes()),
+        ("a reserved field", bitmaps + 4, &1u32.to_be_bytes()),
+        ("a long directory", bitmaps + 8, &(1u64 << 40).to_be_bytes()),
+        (
+            "a directory off its cluster",
+            bitmaps + 16,
+            &512u64.to_be_bytes(),
+        ),
+    ] {
+        let mut bad = Bytes(made.0.clone());
+        bad.set(place, bytes);
+        bad.write(&pair, "x.qcow2");
+        let root = pair.ours().root();
+        // As it is it opens for nobody, and leaks alone are not repaired.
+        pair.same("check x.qcow2");
+        assert_eq!(
+            ours(&["check", "-r", "leaks", "x.qcow2"], root).code,
+            1,
+            "{what}"
+        );
+        assert!(Bytes::of(&pair, "x.qcow2").0 == bad.0, "{what}");
+        let ran = ours(&["check", "-r", "all", "x.qcow2"], root);
+        assert_eq!(ran.code, 0, "{what}: {ran:?}");
+        assert!(clean(&pair, "x.qcow2"), "{what}");
+        let same = ours(&["compare", "made.qcow2", "x.qcow2"], root);
+        assert_eq!(same.code, 0, "{what}: {same:?}");
+        let listed = pair.ours().qemu_img(&["snapshot", "-l", "x.qcow2"]);
+        assert!(listed.out.contains("one"), "{what}: {listed:?}");
+        let once = Bytes::of(&pair, "x.qcow2").0;
+        assert_eq!(
+            ours(&["check", "-r", "all", "x.qcow2"], root).err,
+            "",
+            "{what}"
+        );
+        assert!(Bytes::of(&pair, "x.qcow2").0 == once, "{what}");
+    }
+}
+
+#[test]
+fn a_repair_of_a_cut_image_takes_no_cluster_that_an_entry_names() {
+    let pair = Pair::with(&["create -q -f qcow2 made.qcow2 1M"]);
+    pair.qemu_io("qcow2", "made.qcow2", &["write -P 1 0 512k"]);
+    let mut cut = Bytes::of(&pair, "made.qcow2");
+    // The refcounts need a new place, and the entries name what would be it.
+    cut.0.truncate(8 * 65536);
+    let table = cut.long(48);
+    cut.set(table + 8, &0x200u64.to_be_bytes());
+    cut.write(&pair, "x.qcow2");
+    let root = pair.ours().root();
+    for _ in 0..2 {
+        let ran = ours(&["check", "-r", "all", "x.qcow2"], root);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(
+            ran.err.contains("refcount structures cannot be rebuilt"),
+            "{ran:?}"
+        );
+        assert_eq!(Bytes::of(&pair, "x.qcow2").0.len(), cut.0.len());
+    }
+}

@@ -14,16 +14,16 @@ use crate::value::{Map, Value};
 
 use super::disk::{
     Autoclear, BitmapFlags, Compatible, CryptMethod, ImageHeader, Incompatible, SnapshotEntry,
-    read_bitmap_directory, read_snapshot_table,
+    read_bitmap_directory, read_damaged_snapshot_table,
 };
 
-/// Collects the description; reads snapshot table, bitmap directory and encryption header.
+/// Collects the description; what lies past the end of the file is empty. Reads snapshot table, bitmap directory and encryption header.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Corrupt`] where one of them is damaged, or of I/O.
 pub fn info(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<FormatInfo> {
     let header = &image.header;
-    let (snapshots, _) = read_snapshot_table(&**storage, header)?;
+    let (snapshots, _) = read_damaged_snapshot_table(&**storage, header)?;
     Ok(FormatInfo {
         cluster_size: Some(1 << header.cluster_bits),
         encrypted: header.crypt != CryptMethod::None,

@@ -28,6 +28,8 @@ use super::overlap::{Area, MetaMap};
 use super::snapshot::Views;
 use super::state::{L1, Qcow2};
 
+/// No entry of a table names a larger offset.
+const MAX_OFFSET: u64 = 1 << 55;
 /// Tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
 /// Entries of a table between two looks at whether opening was cancelled.
@@ -36,8 +38,16 @@ const CHECKED: usize = 1 << 14;
 impl Qcow2 {
     /// Opens the image; see [`OpenContext`].
     pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Self> {
-        let image = ImageHeader::read(&*ctx.storage)?;
-        let layout = Layout(image.header.validate(ctx.for_check)?);
+        let (image, geometry) = if ctx.for_check && !ctx.read_only {
+            let image = ImageHeader::read_for_repair(&*ctx.storage)?;
+            let geometry = image.header.validate_for_repair()?;
+            (image, geometry)
+        } else {
+            let image = ImageHeader::read(&*ctx.storage)?;
+            let geometry = image.header.validate(ctx.for_check)?;
+            (image, geometry)
+        };
+        let layout = Layout(geometry);
         check_policy(&image.header, ctx)?;
         check_flags(&image.header, ctx)?;
         super::open_options::check(ctx.options, layout.cluster_size())?;
@@ -265,9 +275,11 @@ fn check_policy(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
     policy.check_virtual_size(header.size)?;
     policy.check_decompressed(1 << header.cluster_bits)?;
     policy.check_table("Active L1 table", u64::from(header.l1_entries) * 8)?;
-    // `validate` has bounded it.
-    let refcounts = u64::from(header.reftable_clusters) << header.cluster_bits;
-    policy.check_table("Reference count table", refcounts)?;
+    // A table that cannot be used is not read.
+    if header.validate_reftable().is_ok() {
+        let refcounts = u64::from(header.reftable_clusters) << header.cluster_bits;
+        policy.check_table("Reference count table", refcounts)?;
+    }
     Ok(())
 }
 
@@ -309,13 +321,23 @@ fn load_l1(header: &Header, layout: Layout, ctx: &OpenContext<'_>) -> Result<L1>
     let len = u64::from(header.l1_entries) * 8;
     let file_len = ctx.storage.len()?.next_multiple_of(layout.cluster_size());
     // `validate` has bounded both numbers.
-    if header.l1_offset.saturating_add(len) > file_len && !ctx.for_check {
+    let end = header.l1_offset.saturating_add(len);
+    let cut = end > file_len && !ctx.for_check;
+    if cut && (!ctx.read_only || end > MAX_OFFSET) {
         return Err(Error::corrupt("Active L1 table passes the end of the file").with_offset(40));
     }
     let mut entries = Vec::new();
     memory::reserve(&mut entries, (len / 8) as usize)?;
+    let mut place = header.l1_offset;
     read_table(&*ctx.storage, header.l1_offset, len, |entry| {
-        entries.push(AtomicU64::new(entry));
+        // What is not there is no table of zeroes: whoever needs it hears that it is not there.
+        let missing = cut && place >= file_len;
+        entries.push(AtomicU64::new(if missing {
+            L1Entry::new(place - layout.in_cluster(place), false).0
+        } else {
+            entry
+        }));
+        place += 8;
     })?;
     ctx.control.checkpoint()?;
     Ok(L1 {

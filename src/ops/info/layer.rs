@@ -20,7 +20,7 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
             ..file_info(storage)?
         });
     }
-    let details = image.format().info().map_err(|error| {
+    let details = image.info().map_err(|error| {
         error.context_if_bare(|| format!("Could not read the metadata of '{}'", image.filename()))
     })?;
     let file = match image.file_image() {

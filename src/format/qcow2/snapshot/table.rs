@@ -4,7 +4,8 @@ use bstr::BStr;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{
-    Header, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE, SnapshotEntry, read_snapshot_table,
+    Header, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE, SnapshotEntry, read_damaged_snapshot_table,
+    read_snapshot_table,
 };
 use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
@@ -30,7 +31,12 @@ impl Qcow2 {
     /// All snapshots, and the clusters of their table.
     pub(in crate::format::qcow2) fn snapshot_table(&self) -> Result<(Vec<SnapshotEntry>, Place)> {
         let header = self.header.lock().header.clone();
-        let (entries, len) = read_snapshot_table(&*self.storage, &header)?;
+        // To read a snapshot that is there it does not matter which others are not.
+        let (entries, len) = if self.read_only {
+            read_damaged_snapshot_table(&*self.storage, &header)?
+        } else {
+            read_snapshot_table(&*self.storage, &header)?
+        };
         if entries.is_empty() {
             return Ok((entries, Place::default()));
         }
