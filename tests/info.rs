@@ -199,10 +199,26 @@ fn chains_and_their_names() {
 #[test]
 fn names_that_json_must_escape() {
     let dir = Dir::new();
-    for name in ["zwölf \u{1f600}", "a\"b\\c\td\n", "co:lon"] {
+    for name in ["zwölf \u{1f600}", "a\"b\\c", "co:lon"] {
         std::fs::write(dir.path(name), vec![7; 512]).unwrap();
         same(&dir, &dir.str(name), Some("raw"));
     }
+    // For people ours escapes control characters.
+    let name = dir.str("a\td\n");
+    std::fs::write(&name, vec![7; 512]).unwrap();
+    let report = info(
+        &Location::parse(&name).unwrap(),
+        &options(Some("raw")),
+        false,
+    )
+    .unwrap();
+    let peer = |output| dir.qemu_img_ok(&["info", "-f", "raw", output, &name]);
+    assert_eq!(report.json(), peer("--output=json"));
+    let escaped = name.replace('\t', "\\u{9}").replace('\n', "\\u{a}");
+    assert_eq!(
+        report.text(),
+        peer("--output=human").replace(&name, &escaped)
+    );
 }
 
 #[test]

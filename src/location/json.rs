@@ -306,7 +306,7 @@ mod tests {
             ("{\"a\":-}", "JSON parse error, stray '-}'"),
             ("{\"a\":1.}", "JSON parse error, stray '1.}'"),
             ("{\"a\":+1}", "JSON parse error, stray '+'"),
-            ("{\"a\":\"\t\"}", "JSON parse error, stray '\"\t'"),
+            ("{\"a\":\"\t\"}", "JSON parse error, stray '\"\\u{9}'"),
             ("{}{}", "Expecting at most one JSON value"),
             ("{'a':1,'a':2}", "JSON parse error, duplicate key"),
         ] {
