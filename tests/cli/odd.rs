@@ -156,18 +156,16 @@ fn qcow2_headers_cut_short() {
 fn an_image_cut_behind_its_header_is_refused() {
     let pair = images();
     let whole = std::fs::read(pair.ours().path("a.qcow2")).unwrap();
-    for len in [104, 112] {
+    let short = "Could not open 'cut.qcow2': qcow2 header too short";
+    let lost = "'cut.qcow2': a metadata table at offset 0x30000 lies past the end of the file";
+    for (len, expected) in [(104, short), (112, lost)] {
         pair.file("cut.qcow2", &whole[..len]);
         let ran = ours(
             &words("convert -f qcow2 -O raw cut.qcow2 x"),
             pair.ours().root(),
         );
         assert_eq!(ran.code, 1, "{ran:?}");
-        assert!(
-            ran.err
-                .starts_with("qemu-img: Could not open 'cut.qcow2': "),
-            "{ran:?}"
-        );
+        assert!(ran.err.contains(expected), "{ran:?}");
         assert!(!pair.ours().path("x").exists());
     }
 }
