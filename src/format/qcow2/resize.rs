@@ -67,11 +67,14 @@ impl Qcow2 {
             });
         if let Err(error) = prepared {
             self.size.store(old, Ordering::Release);
-            // The error to report is the first one; what this leaves lies behind the end.
-            let _ = self.unlink_left_over(cluster_end, len);
-            let _ = self.cut_data_file(data_len);
-            let _all = self.inflight.reserve(ALL);
-            let _ = self.trim();
+            // Where a sync failed, the disk may hold either size: nothing of both may go.
+            if self.check_lost().is_ok() {
+                // The error to report is the first one; what this leaves lies behind the end.
+                let _ = self.unlink_left_over(cluster_end, len);
+                let _ = self.cut_data_file(data_len);
+                let _all = self.inflight.reserve(ALL);
+                let _ = self.trim();
+            }
             return Err(error);
         }
         if shown > old {

@@ -13,6 +13,7 @@ impl Qcow2 {
     /// cluster in use. Nothing remaps meanwhile.
     pub(super) fn trim(&self) -> Result<()> {
         // The file may lose only what nothing on disk names any more.
+        self.check_lost()?;
         self.write_metadata(true, self.durability)?;
         self.reclaim_all()?;
         self.write_metadata(true, Durability::None)?;
