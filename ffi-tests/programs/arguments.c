@@ -257,6 +257,18 @@ static void policies(void)
     NO_NULL(platter_open_options_set_policy(NULL, policy, 0, &err), "options");
     NO_NULL(platter_open_options_set_policy(open, NULL, 0, &err), "policy");
     NO_FLAG(platter_open_options_set_policy(open, policy, BAD, &err));
+    platter_control *control = POISONED;
+    NO_NULL(platter_control_new(NULL, 0, &err), "out");
+    NO_FLAG(platter_control_new(&control, BAD, &err));
+    CHECK(control == NULL);
+    OK(platter_control_new(&control, 0, &err));
+    NO_NULL(platter_control_set_deadline(NULL, 1, &err), "control");
+    NO_NULL(platter_open_options_set_control(NULL, control, 0, &err), "options");
+    NO_FLAG(platter_open_options_set_control(open, control, BAD, &err));
+    OK(platter_open_options_set_control(open, NULL, 0, &err));
+    platter_control_cancel(NULL);
+    platter_control_free(control);
+    platter_control_free(NULL);
     platter_open_options_free(open);
     platter_open_options_free(NULL);
     platter_policy_free(policy);
@@ -554,6 +566,8 @@ static void jobs(void)
     NO_NULL(platter_report_extent(NULL, report, 0, &err), "out");
     NO_NULL(platter_report_extent(&extent, NULL, 0, &err), "report");
     FAILS(platter_report_extent(&extent, report, 99, &err), PLATTER_STATUS_NOT_FOUND, "99");
+    CHECK(platter_report_warning(NULL, 0) == NULL);
+    CHECK(platter_report_warning(report, 0) == NULL);
     platter_report_free(report);
     platter_report_free(NULL);
     NO_NULL(platter_image_describe(NULL, "a.raw", NULL, 0, &err), "out");
@@ -606,6 +620,9 @@ static void create(void)
     NO_FLAG(platter_create_set_options(create, NULL, BAD, &err));
     NO_NULL(platter_create_set_backing(NULL, NULL, NULL, 0, &err), "create");
     NO_FLAG(platter_create_set_backing(create, NULL, NULL, BAD, &err));
+    NO_NULL(platter_create_set_control(NULL, NULL, 0, &err), "create");
+    NO_FLAG(platter_create_set_control(create, NULL, BAD, &err));
+    OK(platter_create_set_control(create, NULL, 0, &err));
     NO_NULL(platter_create_set_policy(NULL, NULL, 0, &err), "create");
     NO_NULL(platter_create_set_policy(create, NULL, 0, &err), "policy");
     NO_FLAG(platter_create_set_policy(create, NULL, BAD, &err));
