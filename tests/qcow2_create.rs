@@ -58,6 +58,10 @@ fn make(
 fn info(dir: &Dir, image: &str) -> Value {
     let text = dir.qemu_img_ok(&["info", "--output=json", "-f", "qcow2", image]);
     let mut info: Value = serde_json::from_str(&text).unwrap();
+    // Files of ours end with a whole cluster.
+    for child in info["children"].as_array_mut().into_iter().flatten() {
+        child["info"]["virtual-size"] = Value::Null;
+    }
     strip(&mut info);
     info
 }

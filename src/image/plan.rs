@@ -196,7 +196,11 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub(super) fn of_tree(mut tree: Map<String, Value>, format: Option<&str>) -> Result<Self> {
-        let driver = take_word(&mut tree, "driver");
+        // What is no text names no driver.
+        let driver = match tree.shift_remove("driver") {
+            Some(Value::String(name)) => Some(name.to_str_lossy().into_owned()),
+            _ => None,
+        };
         let driver = format.map(str::to_owned).or(driver);
         let driver = driver.as_deref().map(named);
         if let Some(Named::Unknown(error)) = driver {
