@@ -2,6 +2,7 @@
 #
 #   make                  everything, into build/
 #   make check            every test
+#   make crash            crash replay with new seeds for CRASH_MINUTES= (10); CRASH_SEED= runs one again
 #   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=
 #   make demo, make bench, make header, make uninstall, make clean
 
@@ -82,6 +83,11 @@ $(BUILD)/man/platter.3: include/platter.h ci/man.awk
 check:
 	sh ci/check.sh
 
+CRASH_MINUTES ?= 10
+crash:
+	PLATTER_CRASH_MINUTES=$(CRASH_MINUTES) $(if $(CRASH_SEED),PLATTER_CRASH_SEED=$(CRASH_SEED) PLATTER_CRASH_MINUTES=0) \
+		$(CARGO) test --test crash for_a_given_time -- --ignored --nocapture
+
 demo: all
 	sh ci/demo.sh
 
@@ -129,4 +135,4 @@ clean:
 
 FORCE:
 
-.PHONY: all rust man check demo bench header header-check install uninstall clean FORCE
+.PHONY: all rust man check crash demo bench header header-check install uninstall clean FORCE

@@ -1,7 +1,10 @@
 //! What an image may hold after a crash.
 
 use crate::rig::{SECTOR, SIZE, base_tag};
+use crate::states::STALE;
 
+/// What a sector of stale bytes reads as.
+const STALE_TAG: u64 = u64::from_ne_bytes([STALE; 8]);
 /// Sectors of the image at first.
 pub const SECTORS: usize = SIZE as usize / SECTOR;
 /// Sectors that the image has at most.
@@ -52,6 +55,14 @@ impl<T: Copy + PartialEq> Possible<T> {
         let mut begun = self.begun.iter();
         settled.is_some_and(|(_, v)| *v == value)
             || begun.any(|(at, v)| *v == value && (last_flush..=count).contains(at))
+    }
+}
+
+impl<T> Possible<T> {
+    /// Whether something was under way behind `count` events, since the flush at `last_flush`.
+    fn changes(&self, count: usize, last_flush: usize) -> bool {
+        let mut begun = self.begun.iter();
+        begun.any(|(at, _)| (last_flush..=count).contains(at))
     }
 }
 
@@ -134,7 +145,9 @@ impl History {
     /// Whether a sector may hold `tag` after a crash behind `count` events, the last flush before
     /// which had ended at `last_flush`.
     pub fn allows(&self, sector: usize, tag: u64, count: usize, last_flush: usize) -> bool {
-        self.sectors[sector].allows(tag, count, last_flush)
+        let cell = &self.sectors[sector];
+        // Of a sector that was being written, what the disk held before may show.
+        cell.allows(tag, count, last_flush) || tag == STALE_TAG && cell.changes(count, last_flush)
     }
 
     /// The same for the number of sectors.

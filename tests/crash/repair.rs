@@ -13,14 +13,16 @@ use crate::states::{self, Crash};
 
 /// Repairs a state in both modes: nothing is left to mend, nothing else has changed, and the same
 /// is true but for leaks wherever the repair is interrupted.
-pub fn run(run: &Run<'_>, crash: &Crash) -> Result<(), String> {
+///
+/// The state is judged as one behind `count` events.
+pub fn run(run: &Run<'_>, crash: &Crash, count: usize) -> Result<(), String> {
     for mode in [RepairMode::Leaks, RepairMode::All] {
-        repair(run, crash, mode).map_err(|text| format!("{mode:?}: {text}"))?;
+        repair(run, crash, count, mode).map_err(|text| format!("{mode:?}: {text}"))?;
     }
     Ok(())
 }
 
-fn repair(run: &Run<'_>, crash: &Crash, mode: RepairMode) -> Result<(), String> {
+fn repair(run: &Run<'_>, crash: &Crash, count: usize, mode: RepairMode) -> Result<(), String> {
     let log = Log::new();
     let files: Vec<Arc<dyn Storage>> = FILES
         .iter()
@@ -50,7 +52,7 @@ fn repair(run: &Run<'_>, crash: &Crash, mode: RepairMode) -> Result<(), String> 
             return;
         }
         let what = format!("{} of the first {} events", again.what, again.count);
-        outcome = interrupted(run, crash.count, &before, &again)
+        outcome = interrupted(run, count, &before, &again)
             .map_err(|text| format!("interrupted, {what}: {text}"));
     });
     outcome

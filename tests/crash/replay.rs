@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
         let log = self.log.clone();
         let mut random = Random(self.random.next());
         states::each(&log, self.durability, &mut random, step, |crash| {
-            if let Err(text) = self.check(&crash) {
+            if let Err(text) = crash.judge(|count| self.check(&crash, count)) {
                 let name = format!("crash-{}-{}.qcow2", self.config.name, crash.count);
                 let path = std::env::temp_dir().join(name);
                 let _ = std::fs::write(&path, &crash.files[0]);
@@ -210,33 +210,33 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// What is wrong with a state.
-    fn check(&self, crash: &Crash) -> Result<(), String> {
+    /// What is wrong with a state as one behind `count` events.
+    fn check(&self, crash: &Crash, count: usize) -> Result<(), String> {
         let image = self
             .open(&rig::memory(&crash.files), Access::Check)
             .map_err(|error| format!("does not open: {error:?}"))?;
         self.judge(&*image)?;
-        let flush = *self.flushes.iter().rfind(|at| **at <= crash.count).unwrap();
+        let flush = *self.flushes.iter().rfind(|at| **at <= count).unwrap();
         let len = image.len() as usize / SECTOR;
-        if !self.history.allows_len(len, crash.count, flush) {
+        if !self.history.allows_len(len, count, flush) {
             return Err(format!("has {len} sectors"));
         }
         let tags = self.read(&*image)?;
         let wrong = tags.iter().enumerate().find_map(|(sector, tag)| {
-            let ok = tag.is_some_and(|tag| self.history.allows(sector, tag, crash.count, flush));
+            let ok = tag.is_some_and(|tag| self.history.allows(sector, tag, count, flush));
             (!ok).then(|| format!("sector {sector} holds {tag:x?}"))
         });
         wrong.map_or(Ok(()), Err)?;
-        self.check_raw_data(&*image, crash, flush)?;
-        self.check_snapshots(&*image, crash.count)?;
-        bitmaps::check(&*image, &self.bitmaps, &tags, crash.count, &self.flushes)?;
+        self.check_raw_data(&*image, crash, count, flush)?;
+        self.check_snapshots(&*image, count)?;
+        bitmaps::check(&*image, &self.bitmaps, &tags, count, &self.flushes)?;
         drop(image);
         if crash.count.is_multiple_of(16) {
-            self.go_on(crash)
+            self.go_on(crash, count)
                 .map_err(|text| format!("written on: {text}"))?;
         }
         if crash.count.is_multiple_of(48) {
-            repair::run(self, crash).map_err(|text| format!("repaired: {text}"))?;
+            repair::run(self, crash, count).map_err(|text| format!("repaired: {text}"))?;
         }
         Ok(())
     }
@@ -266,6 +266,7 @@ impl<'a> Run<'a> {
         &self,
         image: &dyn Format,
         crash: &Crash,
+        count: usize,
         flush: usize,
     ) -> Result<(), String> {
         if property(image, "data-file-raw") != Some(true.into()) {
@@ -274,7 +275,7 @@ impl<'a> Run<'a> {
         let sectors = crash.files[1].chunks_exact(SECTOR).map(rig::tag_of);
         let sectors = sectors.take(image.len() as usize / SECTOR).enumerate();
         for (sector, tag) in sectors {
-            if !tag.is_some_and(|tag| self.history.allows(sector, tag, crash.count, flush)) {
+            if !tag.is_some_and(|tag| self.history.allows(sector, tag, count, flush)) {
                 return Err(format!("sector {sector} of the data file holds {tag:x?}"));
             }
         }
@@ -315,7 +316,7 @@ impl<'a> Run<'a> {
     }
 
     /// A crashed image can be written on, and stays whole.
-    fn go_on(&self, crash: &Crash) -> Result<(), String> {
+    fn go_on(&self, crash: &Crash, count: usize) -> Result<(), String> {
         let files = rig::memory(&crash.files);
         let below = self.below();
         let image = self
@@ -334,8 +335,8 @@ impl<'a> Run<'a> {
             .open(&files, Access::Check)
             .map_err(|error| format!("does not open: {error:?}"))?;
         self.judge(&*image)?;
-        self.check_snapshots(&*image, crash.count)?;
-        bitmaps::check(&*image, &self.bitmaps, &[], crash.count, &self.flushes)?;
+        self.check_snapshots(&*image, count)?;
+        bitmaps::check(&*image, &self.bitmaps, &[], count, &self.flushes)?;
         bitmaps::check_recorded(&*image, &before, sectors)
     }
 }

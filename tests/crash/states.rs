@@ -8,6 +8,8 @@ use platter::storage::testing::{Event, Log, Record};
 
 use crate::random::Random;
 
+/// A state that holds a part of the next event.
+const PART_OF_NEXT: &str = "all, and of one more a part,";
 /// What a device may write at once.
 const UNITS: [u64; 2] = [512, 4096];
 
@@ -19,7 +21,25 @@ pub struct Crash {
     pub files: Vec<Vec<u8>>,
     /// How much of what was pending is there.
     pub what: &'static str,
+    /// A part of the next event is there too: nobody can say whether that has happened.
+    pub begun: bool,
 }
+
+impl Crash {
+    /// Judges the state as one behind its events; where one more has begun, also as one behind that:
+    /// it need only be right in one of the two ways.
+    pub fn judge(&self, judge: impl Fn(usize) -> Result<(), String>) -> Result<(), String> {
+        let before = judge(self.count);
+        match before {
+            Err(text) if self.begun => judge(self.count + 1)
+                .map_err(|after| format!("{text}; with the next event: {after}")),
+            judged => judged,
+        }
+    }
+}
+
+/// What the disk held before a file grew over it.
+pub const STALE: u8 = 0xa7;
 
 /// A file while its log is replayed.
 struct File<'a> {
@@ -42,6 +62,28 @@ impl File<'_> {
         let mut bytes = self.durable.clone();
         for event in &self.pending {
             event.apply_torn(&mut bytes, unit, || random.coin());
+        }
+        bytes
+    }
+
+    /// Some of what is pending; where a write that is not there made the file longer, it may be
+    /// longer all the same, over what the disk held before.
+    fn stale(&self, random: &mut Random) -> Vec<u8> {
+        let mut bytes = self.durable.clone();
+        for event in &self.pending {
+            let (start, end) = match event {
+                Event::Write { offset, bytes } => {
+                    (*offset as usize, *offset as usize + bytes.len())
+                }
+                _ => (0, 0),
+            };
+            if random.coin() {
+                event.apply(&mut bytes);
+            } else if end > bytes.len() {
+                // Before the write there is a hole.
+                bytes.resize(bytes.len().max(start), 0);
+                bytes.resize(end, STALE);
+            }
         }
         bytes
     }
@@ -86,7 +128,13 @@ pub fn each(
     let mut states = 0;
     let mut give = |count, what, files| {
         states += 1;
-        visit(Crash { count, files, what });
+        let begun = what == PART_OF_NEXT;
+        visit(Crash {
+            count,
+            files,
+            what,
+            begun,
+        });
     };
     for count in 0..=records.len() {
         if count.is_multiple_of(step) || count == records.len() {
@@ -105,13 +153,15 @@ pub fn each(
                 let unit = UNITS[random.below(UNITS.len())];
                 let torn = files.iter().map(|file| file.torn(unit, random)).collect();
                 give(count, "parts of writes", torn);
+                let stale = files.iter().map(|file| file.stale(random)).collect();
+                give(count, "some writes and stale bytes", stale);
             }
             if let (Durability::Ordered, Some(next)) = (durability, records.get(count)) {
                 // The end of the process may come within a write.
                 if let Some(part) = files[next.file].begun(&next.event, random) {
                     let mut whole: Vec<_> = files.iter().map(|file| file.state(|| true)).collect();
                     whole[next.file] = part;
-                    give(count, "all, and of one more a part,", whole);
+                    give(count, PART_OF_NEXT, whole);
                 }
             }
         }
