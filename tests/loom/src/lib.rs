@@ -7,6 +7,16 @@ mod sync;
 #[path = "../../../src/error.rs"]
 #[allow(dead_code, reason = "the crate's errors, of which the parts make few")]
 mod error;
+#[path = "../../../src/printable.rs"]
+#[allow(dead_code, reason = "the parts use a share of it")]
+mod printable;
+#[path = "../../../src/sys"]
+#[allow(dead_code, reason = "the parts use a share of it")]
+mod sys {
+    mod aligned;
+    mod pool;
+    pub(crate) use aligned::AlignedBuf;
+}
 #[path = "../../../src/memory.rs"]
 #[allow(dead_code, reason = "the parts use some of it")]
 mod memory;
