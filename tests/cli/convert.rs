@@ -484,4 +484,9 @@ fn the_difference_goes_into_a_copy_of_the_base() {
     let ran = ours(&words(line), pair.ours().root());
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.err.contains("'nope.raw'"), "{ran:?}");
+    // The base itself is no copy of it.
+    let line = "convert -n -O raw -B copy.raw -F raw top.qcow2 copy.raw";
+    let ran = ours(&words(line), pair.ours().root());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("own backing chain"), "{ran:?}");
 }

@@ -11,7 +11,7 @@ use crate::format::{BackingRef, Bulk, Features, FileRole, Format, raw};
 use crate::image::{Image, OpenOptions, file_id, location_ids};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
-use crate::ops::create::{self, Reason, TargetFormat, Written};
+use crate::ops::create::{self, KeptFiles, Reason, TargetFormat, Written};
 use crate::ops::forecast::{self, Forecast};
 use crate::options::Values;
 use crate::storage::{Durability, Preallocation};
@@ -285,6 +285,9 @@ pub(super) fn fill_existing(
                     format: request.backing_format().map(BString::from),
                 };
                 named = open_backing(request, &backing, job)?;
+                let mut kept = KeptFiles::default();
+                kept.add(Reason::Backing, &named);
+                kept.check(&written_by(&image)).map_err(could_not_open)?;
                 job.warn(format!(
                     "'{}' records no backing file: only what differs from '{name}' is written, so \
                      it must hold a copy of that",
