@@ -4,24 +4,34 @@
 //! reserve space in the target, and write side by side again. So the layout of the target is the
 //! same however many workers there are.
 
+mod batch;
 mod bitmaps;
 mod buffer;
+mod bulk_sink;
+mod existing;
+mod growing;
+mod new;
 mod offload;
+mod open_target;
 mod order;
 mod piece;
 mod plan;
 mod prepare;
 mod report;
 mod request;
+mod run;
+mod runs;
 mod sink;
+mod sizes;
 mod sources;
 mod stream_source;
 mod stream_target;
-mod target;
+mod window;
 mod worker;
 
 pub use report::ConvertReport;
-pub use request::{ConvertRequest, NamedFd, Window};
+pub use request::{ConvertRequest, NamedFd};
+pub use window::Window;
 
 use crate::error::Result;
 use crate::image::Image;
@@ -49,9 +59,9 @@ pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport>
             stream_target::fill(request, sources, &stream, &tally, job)?
         }
         None if request.target_exists => {
-            target::fill_existing(request, sources, bitmaps, &tally, job)?
+            existing::fill_existing(request, sources, bitmaps, &tally, job)?
         }
-        None => target::fill_new(request, sources, bitmaps, &tally, job)?,
+        None => new::fill_new(request, sources, bitmaps, &tally, job)?,
     };
     // The target is complete: a callback that cancels now comes too late.
     let _ = job.finish();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::storage::{CopyOutcome, Preallocation, Storage};
 
-use super::plan::MIN_STEP;
+use super::sizes::MIN_STEP;
 
 /// Where the trial copy goes: far behind what a new target holds.
 const TRIAL_OFFSET: u64 = 1 << 30;

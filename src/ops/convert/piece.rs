@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::extent::StorageSlot;
 use crate::storage::Storage;
 
 use super::buffer::Buffer;
@@ -26,6 +27,13 @@ pub(super) struct Piece {
     pub offset: u64,
     pub len: u64,
     pub kind: PieceKind,
+}
+
+/// Where a piece that takes space begins in the target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub slot: StorageSlot,
+    pub host: u64,
 }
 
 /// Guest bytes to be written: `len` bytes at `at` of the buffer.
@@ -61,7 +69,7 @@ pub(super) struct Prepared {
     /// In guest order; each lies within data.
     pub spans: Vec<Span>,
     /// Where each piece that takes space begins in the target; filled when the turn comes.
-    pub places: Vec<super::sink::Place>,
+    pub places: Vec<Place>,
 }
 
 impl Prepared {

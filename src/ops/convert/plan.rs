@@ -7,61 +7,10 @@ use parking_lot::Mutex;
 use crate::error::Result;
 
 use super::offload::Offload;
-use super::sources::{Run, RunKind, Sources};
+use super::runs::RunKind;
+use super::sizes::{MAX_LONG_TASK, MAX_MOVED_TASK, MIN_STEP, Shape};
+use super::sources::Sources;
 use super::stream_source::Fetched;
-
-/// The smallest step in which the range is divided: a page and file system block.
-pub(super) const MIN_STEP: u64 = 4096;
-
-/// The largest extent that is skipped as one task.
-pub(super) const MAX_LONG_TASK: u64 = 1 << 40;
-
-/// The largest extent that is copied by the kernel, or written as zeroes, as one task: what is
-/// cancelled ends soon, progress moves, and a rate is kept.
-pub(super) const MAX_MOVED_TASK: u64 = 16 << 20;
-
-/// The numbers that a conversion goes by; all in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    /// The target's allocation unit.
-    pub unit: u64,
-    /// Zeroes are left out in multiples of this: a part of the unit, or the unit.
-    pub zero_unit: u64,
-    /// Guest ranges are classified in steps of this, a multiple of the unit.
-    pub step: u64,
-    /// The most guest bytes that are read at once, a multiple of the step.
-    pub chunk: u64,
-    /// Shortest run of zeroes that is left out; 0 for none.
-    pub sparse: u64,
-    /// Reserved bytes that are not written read as zeroes.
-    pub unwritten_is_zero: bool,
-    /// Runs of zeroes are written out, byte by byte.
-    pub zeroes_cost: bool,
-    /// The longest run of zeroes that is one task, a multiple of the step.
-    pub longest_zeroes: u64,
-    /// Units are compressed.
-    pub compress: bool,
-    /// How many requests the files of sources and target like to have in flight.
-    pub in_flight: u32,
-    /// The sink takes encoded units; else it encodes them itself.
-    pub encode_early: bool,
-}
-
-impl Shape {
-    /// Whether runs of zeroes are to be left out or marked.
-    pub fn keeps_sparse(&self) -> bool {
-        self.sparse > 0
-    }
-
-    /// How many bytes of a run are to be moved.
-    pub fn moved(&self, run: &Run<'_>) -> u64 {
-        match run.kind {
-            RunKind::Data { .. } => run.len,
-            RunKind::Zero if self.zeroes_cost || !self.keeps_sparse() => run.len,
-            RunKind::Zero | RunKind::Backed => 0,
-        }
-    }
-}
 
 /// What a task does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

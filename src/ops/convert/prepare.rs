@@ -10,9 +10,11 @@ use crate::ops::zero::is_zero;
 use super::buffer::Buffer;
 use super::offload::Offload;
 use super::piece::{Piece, PieceKind, Prepared, Span};
-use super::plan::{MIN_STEP, Shape, Task, TaskKind};
+use super::plan::{Task, TaskKind};
+use super::runs::{Run, RunKind};
 use super::sink::Sink;
-use super::sources::{Run, RunKind, Sources};
+use super::sizes::{MIN_STEP, Shape};
+use super::sources::Sources;
 
 /// The shortest extent that is worth a system call of its own to share it.
 const MIN_OFFLOAD: u64 = 64 << 10;

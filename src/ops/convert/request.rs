@@ -15,7 +15,7 @@ use crate::storage::stream::{Direction, Stream};
 use crate::storage::{CacheMode, NamedStorages};
 use crate::sys::fd;
 
-use super::plan::Shape;
+use super::window::Window;
 
 /// A descriptor that is read or written in order, from its position on.
 #[derive(Clone, Debug)]
@@ -32,19 +32,6 @@ impl NamedFd {
         let fd = fd::duplicate(self.fd.as_fd()).map_err(|error| Error::io(&error))?;
         Stream::from_fd(fd, self.name.as_str(), direction)
     }
-}
-
-/// The part of the input that is copied; all in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Window {
-    /// Left out at the beginning.
-    pub skip: u64,
-    /// The most that is copied behind that.
-    pub limit: Option<u64>,
-    /// The size of the input. A stream must hold so much, of an image no more is looked at.
-    pub input_size: Option<u64>,
-    /// The size of the output: what the input does not fill reads as zeroes.
-    pub output_size: Option<u64>,
 }
 
 /// What to convert, and how.
@@ -237,18 +224,6 @@ impl ConvertRequest {
     /// Runs of zeroes of at least this many bytes stay sparse; 0 for none.
     pub(super) fn sparse(&self) -> u64 {
         u64::from(self.sparse_size.unwrap_or(DEFAULT_SPARSE))
-    }
-
-    /// How many workers to use: as many as there are processors, or more where most of them would only
-    /// wait for a device.
-    pub(super) fn workers(&self, shape: &Shape) -> u32 {
-        let cores = || {
-            std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
-        };
-        let waiting = if self.compress { 1 } else { shape.in_flight };
-        self.parallel
-            .unwrap_or_else(|| cores().max(waiting))
-            .clamp(1, MAX_PARALLEL)
     }
 }
 

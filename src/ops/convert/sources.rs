@@ -1,7 +1,5 @@
 //! The images to read from, concatenated into one range of guest bytes.
 
-use std::sync::Arc;
-
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -9,32 +7,14 @@ use crate::extent::ExtentKind;
 use crate::image::{Image, ReadsAs};
 use crate::ops::create::{KeptFiles, Reason};
 use crate::ops::failure;
-use crate::size::round_up_sector;
-use crate::storage::Storage;
 
-use super::request::{ConvertRequest, Window};
+use super::request::ConvertRequest;
+use super::runs::{Run, RunKind};
 use super::stream_source::{Fetched, StreamSource};
+use super::window::{Window, output_len};
 
 /// The unit in which unreadable bytes are located and salvaged.
 const SECTOR: usize = 512;
-
-/// What the sources hold at some offset.
-pub(super) enum RunKind<'a> {
-    /// Reads as zeroes.
-    Zero,
-    /// The target's backing file holds the same.
-    Backed,
-    /// Must be copied; `plain` where the bytes stand verbatim in a storage.
-    Data {
-        plain: Option<(&'a Arc<dyn Storage>, u64)>,
-    },
-}
-
-/// A run of one kind.
-pub(super) struct Run<'a> {
-    pub len: u64,
-    pub kind: RunKind<'a>,
-}
 
 /// The part of the source's chain that the target's backing file replaces.
 #[derive(Clone, Copy, Debug)]
@@ -297,24 +277,6 @@ fn window_of(image: &Image, window: &Window) -> Result<(u64, u64)> {
     Ok((
         window.skip,
         window.limit.map_or(left, |limit| limit.min(left)),
-    ))
-}
-
-/// The length of the output for so many bytes of input.
-pub(super) fn output_len(data: u64, window: &Window) -> Result<u64> {
-    if let Some(size) = window.output_size
-        && size < data
-    {
-        return Err(longer_than_output(size));
-    }
-    round_up_sector(window.output_size.unwrap_or(data))
-        .ok_or_else(|| Error::invalid("The image size is too large"))
-}
-
-/// The error of an input that does not fit.
-pub(super) fn longer_than_output(size: u64) -> Error {
-    Error::invalid(format!(
-        "The input is longer than the {size} bytes that the output is to have"
     ))
 }
 

@@ -18,8 +18,9 @@ use crate::size::round_up_sector;
 use crate::storage::stream::{Direction, Stream, is_stream};
 use crate::storage::{LockRequest, Permissions};
 
-use super::request::{ConvertRequest, Window};
-use super::sources::{Run, RunKind, longer_than_output, output_len};
+use super::request::ConvertRequest;
+use super::runs::{Run, RunKind};
+use super::window::{Window, longer_than_output, output_len};
 
 /// Bytes that are skipped at a time.
 const SKIP_CHUNK: u64 = 256 << 10;

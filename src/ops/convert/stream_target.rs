@@ -12,13 +12,14 @@ use crate::storage::stream::{Direction, Stream, is_stream};
 use crate::storage::{Durability, LockRequest, Permissions};
 
 use super::offload::Offload;
+use super::open_target::{check_features, creatable};
 use super::piece::{PieceKind, Prepared};
-use super::plan::{MIN_STEP, Shape};
 use super::report::Tally;
 use super::request::ConvertRequest;
+use super::run::run;
 use super::sink::{Sink, at_byte};
+use super::sizes::{MIN_STEP, Shape, Writers, shape as sizes};
 use super::sources::Sources;
-use super::target::{self, Writers};
 
 /// The stream that a request writes to, if its target is one.
 pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Stream>> {
@@ -44,8 +45,8 @@ fn is_raw(request: &ConvertRequest) -> bool {
 
 fn refuse_format(request: &ConvertRequest, shown: &str) -> Result<()> {
     let name = request.target_format.as_deref().unwrap_or("raw");
-    let format = target::creatable(request, name)?;
-    target::check_features(request, format, false)?;
+    let format = creatable(request, name)?;
+    check_features(request, format, false)?;
     if !is_raw(request) {
         return Err(Error::unsupported(format!(
             "'{shown}' is written in order, which the format '{name}' cannot be; write it to a file, or take the format 'raw'"
@@ -82,10 +83,10 @@ pub(super) fn fill(
     let shape = Shape {
         // Zeroes are bytes like others here.
         sparse: 0,
-        ..target::shape(request, MIN_STEP)
+        ..sizes(request, MIN_STEP)
     };
     let offload = Offload::default();
-    target::run(request, &sources, &offload, &sink, shape, Writers::One, job)?;
+    run(request, &sources, &offload, &sink, shape, Writers::One, job)?;
     if request.target_cache.durability() == Durability::Synced {
         stream.sync()?;
     }

@@ -9,9 +9,10 @@ use super::buffer::Buffer;
 use super::offload::Offload;
 use super::order::{Order, Step};
 use super::piece::PieceKind;
-use super::plan::{Planner, Shape};
+use super::plan::Planner;
 use super::prepare::Preparer;
 use super::sink::Sink;
+use super::sizes::Shape;
 use super::sources::Sources;
 
 /// Everything that the workers of one conversion share.

@@ -1,0 +1,68 @@
+//! Writes that are neighbours in the target, collected into one system call.
+
+use std::io::IoSlice;
+
+use crate::error::{Result, ResultExt};
+use crate::extent::StorageSlot;
+use crate::format::Bulk;
+
+use super::piece::Place;
+use super::sink::at_byte;
+
+/// The most buffers in one system call.
+const MAX_VECTORS: usize = 256;
+
+/// Collects writes that are neighbours in the target into one system call.
+pub(super) struct Batch<'a, 'b> {
+    bulk: &'a dyn Bulk,
+    slices: Vec<&'b [u8]>,
+    guest: u64,
+    start: Place,
+    len: u64,
+    by_guest: bool,
+}
+
+impl<'a, 'b> Batch<'a, 'b> {
+    pub fn new(bulk: &'a dyn Bulk) -> Self {
+        Self {
+            bulk,
+            slices: Vec::new(),
+            guest: 0,
+            start: Place {
+                slot: StorageSlot::MAIN,
+                host: 0,
+            },
+            len: 0,
+            by_guest: bulk.is_encrypted(),
+        }
+    }
+
+    pub fn push(&mut self, guest: u64, place: Place, bytes: &'b [u8]) -> Result<()> {
+        // A cipher may number its sectors by the guest's offsets.
+        let follows = place.slot == self.start.slot
+            && place.host == self.start.host + self.len
+            && (!self.by_guest || guest == self.guest + self.len);
+        if !follows || self.slices.len() == MAX_VECTORS {
+            self.flush()?;
+        }
+        if self.slices.is_empty() {
+            self.guest = guest;
+            self.start = place;
+        }
+        self.slices.push(bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    pub fn flush(&mut self) -> Result<()> {
+        if self.slices.is_empty() {
+            return Ok(());
+        }
+        let slices: Vec<IoSlice<'_>> = self.slices.iter().map(|s| IoSlice::new(s)).collect();
+        let place = (self.start.slot, self.start.host);
+        let written = self.bulk.write_data(place, self.guest, &slices);
+        self.slices.clear();
+        self.len = 0;
+        written.context(at_byte(self.guest))
+    }
+}

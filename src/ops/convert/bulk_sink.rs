@@ -1,0 +1,193 @@
+//! A new image as a target, through its bulk writer.
+
+use std::io::IoSlice;
+
+use crate::codec::Encoder;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::format::Bulk;
+use crate::memory::{self, IoBuf};
+use crate::storage::{CopyOutcome, Storage};
+
+use super::batch::Batch;
+use super::offload::Offload;
+use super::piece::{Piece, PieceKind, Place, Prepared};
+use super::report::Tally;
+use super::sink::{Sink, at_byte};
+use super::sources::Sources;
+
+/// Buffer of zeroes, and for what could not be copied inside the host after all.
+const BOUNCE: usize = 256 << 10;
+
+/// A new image.
+pub(super) struct BulkSink<'a> {
+    pub bulk: &'a dyn Bulk,
+    pub sources: &'a Sources,
+    pub offload: &'a Offload,
+    pub tally: &'a Tally,
+    /// Zeroes before this guest offset must be recorded, as a backing file lies below.
+    pub backing_end: u64,
+    /// What is not reserved reads as zeroes.
+    pub unreserved_is_zero: bool,
+}
+
+impl BulkSink<'_> {
+    /// Reserves for one piece; None where it takes no space.
+    fn place_piece(&self, piece: &Piece) -> Result<Option<Place>> {
+        let (offset, len) = (piece.offset, piece.len);
+        let reserved = match &piece.kind {
+            PieceKind::Zero => {
+                Tally::add(&self.tally.zero, len);
+                return self.place_zero(offset, len);
+            }
+            PieceKind::Encoded { len, .. } => {
+                Tally::add(&self.tally.units, 1);
+                Tally::add(&self.tally.encoded, *len as u64);
+                Tally::add(&self.tally.data, piece.len);
+                let len = u32::try_from(*len)
+                    .map_err(|_| Error::new(ErrorKind::Internal, "A unit is too large"))?;
+                self.bulk.reserve_encoded(offset, len)?
+            }
+            PieceKind::Data => {
+                Tally::add(&self.tally.data, len);
+                self.bulk.reserve(offset, len)?
+            }
+            PieceKind::Offload { .. } => {
+                Tally::add(&self.tally.offloaded, len);
+                self.bulk.reserve(offset, len)?
+            }
+        };
+        let (slot, host) = reserved;
+        Ok(Some(Place { slot, host }))
+    }
+
+    /// Records zeroes where something lies below; some images can only store them.
+    fn place_zero(&self, offset: u64, len: u64) -> Result<Option<Place>> {
+        if offset < self.backing_end {
+            match self.bulk.reserve_zero(offset, len) {
+                Ok(()) => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::Unsupported => {}
+                Err(error) => return Err(error),
+            }
+        } else if self.unreserved_is_zero {
+            return Ok(None);
+        }
+        let (slot, host) = self.bulk.reserve(offset, len)?;
+        Ok(Some(Place { slot, host }))
+    }
+
+    fn copy_inside_host(
+        &self,
+        piece: &Piece,
+        from: &dyn Storage,
+        from_offset: u64,
+        place: Place,
+    ) -> Result<()> {
+        let target = self.bulk.storage(place.slot)?;
+        let outcome = self
+            .offload
+            .copy(from, from_offset, &**target, place.host, piece.len)
+            .context(at_byte(piece.offset))?;
+        if outcome == CopyOutcome::Done {
+            return Ok(());
+        }
+        let mut buf = memory::zeroed(BOUNCE)?;
+        let mut done = 0;
+        while done < piece.len {
+            let len = (piece.len - done).min(BOUNCE as u64);
+            let chunk = &mut buf[..len as usize];
+            self.sources.read(chunk, piece.offset + done)?;
+            self.bulk
+                .write_data(
+                    (place.slot, place.host + done),
+                    piece.offset + done,
+                    &[IoSlice::new(chunk)],
+                )
+                .context(at_byte(piece.offset + done))?;
+            done += len;
+        }
+        Ok(())
+    }
+
+    fn write_zero_bytes(&self, piece: &Piece, place: Place) -> Result<()> {
+        self.bulk
+            .write_zero_data((place.slot, place.host), piece.offset, piece.len)
+            .context(at_byte(piece.offset))
+    }
+}
+
+impl Sink for BulkSink<'_> {
+    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool> {
+        self.bulk.encode(encoder, unit, out)
+    }
+
+    fn place(&self, prepared: &mut Prepared) -> Result<()> {
+        let unit = u64::from(self.bulk.unit()).max(1);
+        Tally::add(&self.tally.backed, prepared.left_out());
+        let mut placed = Vec::with_capacity(prepared.pieces.len());
+        for piece in prepared.pieces.drain(..) {
+            let (head, rest) = split_at_unit(piece, unit);
+            for piece in head.into_iter().chain([rest]) {
+                let place = self.place_piece(&piece).context(at_byte(piece.offset))?;
+                if let Some(place) = place {
+                    placed.push(piece);
+                    prepared.places.push(place);
+                }
+            }
+        }
+        // Pieces that take no space are done with.
+        prepared.pieces = placed;
+        Ok(())
+    }
+
+    fn write(&self, prepared: &Prepared) -> Result<()> {
+        let mut batch = Batch::new(self.bulk);
+        let mut spans = prepared.spans.iter().copied();
+        let mut next = spans.next();
+        for (piece, place) in prepared.pieces.iter().zip(&prepared.places) {
+            let end = piece.offset + piece.len;
+            match &piece.kind {
+                PieceKind::Zero => self.write_zero_bytes(piece, *place)?,
+                PieceKind::Encoded { at, len } => {
+                    batch.push(piece.offset, *place, prepared.buf.get(*at, *len))?;
+                }
+                PieceKind::Data => {
+                    while let Some(span) = next.filter(|span| span.offset < end) {
+                        let len = span.len.min((end - span.offset) as usize);
+                        let place = Place {
+                            slot: place.slot,
+                            host: place.host + (span.offset - piece.offset),
+                        };
+                        batch.push(span.offset, place, prepared.buf.get(span.at, len))?;
+                        next = if len < span.len {
+                            Some(span.after(len))
+                        } else {
+                            spans.next()
+                        };
+                    }
+                }
+                PieceKind::Offload {
+                    storage,
+                    host_offset,
+                } => self.copy_inside_host(piece, &**storage, *host_offset, *place)?,
+            }
+        }
+        batch.flush()
+    }
+}
+
+/// Data that begins inside a unit and goes on behind it, at the unit's end: space for the two
+/// parts is reserved one after the other.
+fn split_at_unit(mut piece: Piece, unit: u64) -> (Option<Piece>, Piece) {
+    let head = (unit - piece.offset % unit) % unit;
+    if !matches!(piece.kind, PieceKind::Data) || head == 0 || piece.len <= head {
+        return (None, piece);
+    }
+    let first = Piece {
+        offset: piece.offset,
+        len: head,
+        kind: PieceKind::Data,
+    };
+    piece.offset += head;
+    piece.len -= head;
+    (Some(first), piece)
+}

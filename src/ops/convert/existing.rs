@@ -1,0 +1,197 @@
+//! Writes into an image that exists.
+
+use bstr::BString;
+
+use crate::codec::Encoder;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::format::BackingRef;
+use crate::image::{Image, OpenOptions};
+use crate::job::Job;
+use crate::memory::IoBuf;
+use crate::ops::create::{KeptFiles, Reason};
+use crate::storage::ZeroFlags;
+
+use super::bitmaps::Chosen;
+use super::offload::Offload;
+use super::open_target::{no_compression, open_backing, replaced_depth, written_at, written_by};
+use super::piece::{PieceKind, Prepared};
+use super::report::Tally;
+use super::request::ConvertRequest;
+use super::run::run;
+use super::sink::{Sink, at_byte};
+use super::sizes::{MAX_LONG_TASK, MAX_MOVED_TASK, Shape, Writers, shape};
+use super::sources::{BackedBelow, Sources};
+
+/// Converts into an image that exists; returns its virtual size.
+pub(super) fn fill_existing(
+    request: &ConvertRequest,
+    mut sources: Sources,
+    bitmaps: Option<&Chosen>,
+    tally: &Tally,
+    job: &mut Job,
+) -> Result<u64> {
+    let shown = request.target.display();
+    let could_not_open = |error: Error| match request.for_dd {
+        true => error,
+        false => error.context(format!("Could not open '{shown}'")),
+    };
+    let kept = sources.kept(request);
+    kept.check(&written_at(&request.target))
+        .map_err(could_not_open)?;
+    let options = OpenOptions {
+        format: request.target_format.clone(),
+        writable: true,
+        cache: request.target_cache,
+        secrets: request.secrets.clone(),
+        policy: request.policy.clone(),
+        storages: request.storages.clone(),
+        control: job.control().clone(),
+        ..OpenOptions::default()
+    };
+    let image = Image::open(&request.target, &options)?;
+    // Its data file too, which only the open has found.
+    kept.check(&written_by(&image)).map_err(could_not_open)?;
+    for warning in image.warnings() {
+        job.warn(warning.clone());
+    }
+    let compressor = image.format().compressor();
+    if request.compress && compressor.is_none() {
+        return Err(no_compression());
+    }
+    if sources.known_len().is_some_and(|len| image.len() < len) {
+        return Err(too_small());
+    }
+    let overlay = image.backing().is_some() || request.backing_name().is_some();
+    if request.target_is_zero && overlay {
+        return Err(Error::invalid(
+            "Cannot use --target-is-zero when the destination image has a backing file",
+        ));
+    }
+    if let Some(name) = request.backing_name() {
+        let named;
+        let below: &Image = match image.backing() {
+            Some(below) => below,
+            None => {
+                let backing = BackingRef {
+                    name: name.to_owned(),
+                    format: request.backing_format().map(BString::from),
+                };
+                named = open_backing(request, &backing, job)?;
+                let mut kept = KeptFiles::default();
+                kept.add(Reason::Backing, &named);
+                kept.check(&written_by(&image)).map_err(could_not_open)?;
+                job.warn(format!(
+                    "'{}' records no backing file: only what differs from '{name}' is written, so \
+                     it must hold a copy of that",
+                    request.target.display()
+                ));
+                &named
+            }
+        };
+        sources.set_backed(BackedBelow {
+            depth: replaced_depth(&sources, below),
+            end: below.len(),
+        });
+    }
+    if let Some(bitmaps) = bitmaps {
+        bitmaps.check_existing(&image, &sources)?;
+    }
+    let unit = match (request.compress, compressor) {
+        (true, Some(compressor)) => compressor.unit(),
+        _ => image.format().cluster_size().unwrap_or(512),
+    };
+    let sink = ImageSink {
+        image: &image,
+        tally,
+        is_zero: request.target_is_zero,
+    };
+    let shape = Shape {
+        unwritten_is_zero: request.target_is_zero,
+        longest_zeroes: match request.target_is_zero {
+            true => MAX_LONG_TASK,
+            false => MAX_MOVED_TASK,
+        },
+        in_flight: sources.in_flight().max(image.requests_in_flight()),
+        encode_early: false,
+        ..shape(request, u64::from(unit))
+    };
+    let writers = Writers::of(request, image.format().request_alignment() > 1);
+    let offload = Offload::default();
+    run(request, &sources, &offload, &sink, shape, writers, job)?;
+    if let Some(bitmaps) = bitmaps {
+        bitmaps.copy(image.bitmaps(), &sources, job)?;
+    }
+    let len = image.len();
+    image
+        .close()
+        .context(|| format!("Could not write '{}'", request.target.display()))?;
+    Ok(len)
+}
+
+/// An image that exists already.
+struct ImageSink<'a> {
+    image: &'a Image,
+    tally: &'a Tally,
+    /// The image reads as zeroes: runs of zeroes need not be written.
+    is_zero: bool,
+}
+
+impl Sink for ImageSink<'_> {
+    fn encode(&self, _encoder: &mut Encoder, _unit: &[u8], _out: &mut IoBuf) -> Result<bool> {
+        Err(Error::new(
+            ErrorKind::Internal,
+            "An existing image compresses its units itself",
+        ))
+    }
+
+    fn place(&self, _prepared: &mut Prepared) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, prepared: &Prepared) -> Result<()> {
+        Tally::add(&self.tally.backed, prepared.left_out());
+        for piece in &prepared.pieces {
+            if piece.offset + piece.len > self.image.len() {
+                return Err(too_small());
+            }
+            match &piece.kind {
+                PieceKind::Zero => {
+                    Tally::add(&self.tally.zero, piece.len);
+                    if !self.is_zero {
+                        self.image
+                            .write_zeroes(piece.offset, piece.len, ZeroFlags::MAY_UNMAP)
+                            .context(at_byte(piece.offset))?;
+                    }
+                }
+                PieceKind::Encoded { at, len } => {
+                    let compressor = self.image.format().compressor().ok_or_else(|| {
+                        Error::unsupported("Compression not supported for this file format")
+                    })?;
+                    compressor
+                        .write_compressed(prepared.buf.get(*at, *len), piece.offset)
+                        .context(at_byte(piece.offset))?;
+                    Tally::add(&self.tally.units, 1);
+                    Tally::add(&self.tally.data, piece.len);
+                }
+                PieceKind::Data => Tally::add(&self.tally.data, piece.len),
+                PieceKind::Offload { .. } => {
+                    return Err(Error::new(
+                        ErrorKind::Internal,
+                        "An existing image is not copied to inside the host",
+                    ));
+                }
+            }
+        }
+        for span in &prepared.spans {
+            self.image
+                .write_at(prepared.buf.get(span.at, span.len), span.offset)
+                .context(at_byte(span.offset))?;
+        }
+        Ok(())
+    }
+}
+
+/// The error of an existing target into which the sources do not fit.
+fn too_small() -> Error {
+    Error::invalid("output file is smaller than input file")
+}

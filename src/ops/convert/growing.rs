@@ -1,0 +1,102 @@
+//! Fills a new raw disk whose length is known only at its end.
+
+use crate::codec::Encoder;
+use crate::error::{Result, ResultExt};
+use crate::extent::StorageSlot;
+use crate::format::Bulk;
+use crate::job::Job;
+use crate::memory::IoBuf;
+use crate::ops::create;
+use crate::storage::Preallocation;
+
+use super::batch::Batch;
+use super::offload::Offload;
+use super::open_target::final_durability;
+use super::piece::{PieceKind, Place, Prepared};
+use super::report::Tally;
+use super::request::ConvertRequest;
+use super::run::run;
+use super::sink::{Sink, at_byte};
+use super::sizes::{Shape, Writers, shape};
+use super::sources::Sources;
+
+/// Fills a new raw disk, which becomes as long as the stream turns out to be.
+pub(super) fn fill_growing(
+    request: &ConvertRequest,
+    sources: &Sources,
+    target: create::Target,
+    tally: &Tally,
+    job: &mut Job,
+) -> Result<u64> {
+    let storage = target.storage().clone();
+    let fixed = storage.limits().fixed_len;
+    let sink = GrowingSink {
+        bulk: target.bulk(),
+        tally,
+        unwritten_is_zero: !fixed,
+    };
+    let shape = Shape {
+        unwritten_is_zero: !fixed,
+        in_flight: storage.limits().in_flight,
+        ..shape(request, u64::from(target.bulk().unit()))
+    };
+    let offload = Offload::default();
+    let writers = Writers::of(request, false);
+    run(request, sources, &offload, &sink, shape, writers, job)?;
+    let len = sources.finish()?;
+    let ended = match fixed {
+        true => Ok(()),
+        false => storage.set_len(len, Preallocation::Off),
+    };
+    ended
+        .and_then(|()| storage.sync(final_durability(request)))
+        .context(|| format!("Could not write '{}'", request.target.display()))?;
+    target.keep();
+    Ok(len)
+}
+
+/// A new raw disk whose length is known only at its end.
+struct GrowingSink<'a> {
+    bulk: &'a dyn Bulk,
+    tally: &'a Tally,
+    /// What is not written reads as zeroes.
+    unwritten_is_zero: bool,
+}
+
+impl Sink for GrowingSink<'_> {
+    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool> {
+        self.bulk.encode(encoder, unit, out)
+    }
+
+    fn place(&self, _prepared: &mut Prepared) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, prepared: &Prepared) -> Result<()> {
+        let place = |host| Place {
+            slot: StorageSlot::MAIN,
+            host,
+        };
+        for piece in &prepared.pieces {
+            if !matches!(piece.kind, PieceKind::Zero) {
+                Tally::add(&self.tally.data, piece.len);
+                continue;
+            }
+            Tally::add(&self.tally.zero, piece.len);
+            if !self.unwritten_is_zero {
+                self.bulk
+                    .write_zero_data((StorageSlot::MAIN, piece.offset), piece.offset, piece.len)
+                    .context(at_byte(piece.offset))?;
+            }
+        }
+        let mut batch = Batch::new(self.bulk);
+        for span in &prepared.spans {
+            batch.push(
+                span.offset,
+                place(span.offset),
+                prepared.buf.get(span.at, span.len),
+            )?;
+        }
+        batch.flush()
+    }
+}

@@ -1,0 +1,194 @@
+//! Fills a new image.
+
+use bstr::BString;
+
+use crate::error::{Error, Result, ResultExt};
+use crate::extent::StorageSlot;
+use crate::format::{BackingRef, Bulk, Format, raw};
+use crate::image::Image;
+use crate::job::Job;
+use crate::ops::create::{self, Reason};
+use crate::options::Values;
+
+use super::bitmaps::Chosen;
+use super::bulk_sink::BulkSink;
+use super::growing::fill_growing;
+use super::offload::Offload;
+use super::open_target::{
+    check_features, creatable, final_durability, open_backing, replaced_depth,
+};
+use super::report::Tally;
+use super::request::ConvertRequest;
+use super::run::run;
+use super::sizes::{MAX_LONG_TASK, MAX_MOVED_TASK, MIN_STEP, Shape, Writers, shape};
+use super::sources::{BackedBelow, Sources};
+
+/// Converts into a new image; returns its virtual size.
+pub(super) fn fill_new(
+    request: &ConvertRequest,
+    mut sources: Sources,
+    bitmaps: Option<&Chosen>,
+    tally: &Tally,
+    job: &mut Job,
+) -> Result<u64> {
+    let name = request.target_format.as_deref().unwrap_or("raw");
+    let format = creatable(request, name)?;
+    let driver = format.driver;
+    let location = format.location(&request.target);
+    let table = create::option_table(driver, &location)?;
+    let values = Values::check(&request.target_options, &table)?;
+    let preallocated = values.str("preallocation").is_some_and(|p| p != "off");
+    let encrypted =
+        values.str("encrypt.format").is_some() || values.bool("encryption") == Some(true);
+    if request.compress && encrypted {
+        return Err(Error::invalid(
+            "Compression and encryption not supported at the same time",
+        ));
+    }
+    check_features(request, format, preallocated)?;
+    if let Some(bitmaps) = bitmaps {
+        bitmaps.check_new(driver, &values, sources.known_len().unwrap_or(0))?;
+    }
+    let while_converting = || {
+        let target = request.target.display();
+        if request.for_dd {
+            format!("{target}: error while creating output image")
+        } else {
+            format!("{target}: error while converting {name}")
+        }
+    };
+    let backing = request.backing_name().map(|name| BackingRef {
+        name: name.to_owned(),
+        format: request.backing_format().map(BString::from),
+    });
+    if backing.is_none() && request.backing_format().is_some() {
+        return Err(
+            Error::invalid("Backing format cannot be used without backing file")
+                .context(while_converting()),
+        );
+    }
+    let len = sources.known_len();
+    if len.is_none() && (driver.name != raw::DRIVER.name || preallocated) {
+        return Err(unknown_length(request, name));
+    }
+    // Progress is that of the copy alone.
+    let control = Job::heeding(job.control()).control().clone();
+    let create = create::TargetRequest {
+        location: &location,
+        driver,
+        size: len.unwrap_or(0),
+        values: &values,
+        backing: backing.as_ref(),
+        cache: request.target_cache,
+        secrets: &request.secrets,
+        policy: &request.policy,
+        storages: request.storages.as_deref(),
+        control: &control,
+    };
+    let planned = create.plan().context(while_converting)?;
+    let mut kept = sources.kept(request);
+    kept.check(&planned.written()).map_err(|error| {
+        if request.for_dd {
+            error
+        } else {
+            error.context(while_converting())
+        }
+    })?;
+    let mut backing_end = 0;
+    if let Some(backing) = &backing {
+        let below = open_backing(request, backing, job)?;
+        kept.add(Reason::Backing, &below);
+        backing_end = below.len();
+        sources.set_backed(BackedBelow {
+            depth: replaced_depth(&sources, &below),
+            end: backing_end,
+        });
+    }
+    let target = planned.create(&kept).context(while_converting)?;
+    for warning in target.warnings() {
+        job.warn(warning.clone());
+    }
+    if len.is_none() {
+        return fill_growing(request, &sources, target, tally, job);
+    }
+    let bulk = target.bulk();
+    let offload = detect_offload(request, &sources, bulk, preallocated)?;
+    let sink = BulkSink {
+        bulk,
+        sources: &sources,
+        offload: &offload,
+        tally,
+        backing_end,
+        unreserved_is_zero: bulk.blank().unreserved_is_zero,
+    };
+    let shape = Shape {
+        unwritten_is_zero: bulk.blank().unwritten_is_zero,
+        longest_zeroes: match bulk.blank().unreserved_is_zero {
+            true => MAX_LONG_TASK,
+            false => MAX_MOVED_TASK,
+        },
+        zeroes_cost: !bulk.blank().unreserved_is_zero && bulk.is_encrypted(),
+        zero_unit: u64::from(bulk.zero_unit()).max(1),
+        in_flight: sources.in_flight().max(bulk_in_flight(bulk)?),
+        encode_early: request.compress,
+        ..shape(request, u64::from(bulk.unit()))
+    };
+    // Encryption takes the time of all processors.
+    let writers = Writers::of(request, bulk.is_encrypted());
+    run(request, &sources, &offload, &sink, shape, writers, job)?;
+    match bitmaps {
+        None => target
+            .finish(final_durability(request))
+            .context(while_converting)?,
+        Some(bitmaps) => {
+            let copy = |image: &dyn Format| bitmaps.copy(image.bitmaps(), &sources, job);
+            target.finish_and(&create, final_durability(request), while_converting, copy)?;
+        }
+    }
+    Ok(len.unwrap_or(0))
+}
+
+fn unknown_length(request: &ConvertRequest, format: &str) -> Error {
+    let how = if request.for_dd {
+        "isize=N or osize=N"
+    } else {
+        "-o size=N"
+    };
+    Error::invalid(format!(
+        "The length of the input is not known before its end, and a new image in the format '{format}' needs a size: give it as {how}"
+    ))
+}
+
+/// How many requests the files of a new image like to have in flight.
+fn bulk_in_flight(bulk: &dyn Bulk) -> Result<u32> {
+    let data = bulk.storage(StorageSlot::DATA).ok();
+    let main = bulk.storage(StorageSlot::MAIN)?;
+    Ok(data.unwrap_or(main).limits().in_flight)
+}
+
+/// The storages of every layer of the sources that might share blocks with the target.
+fn detect_offload(
+    request: &ConvertRequest,
+    sources: &Sources,
+    bulk: &dyn Bulk,
+    preallocated: bool,
+) -> Result<Offload> {
+    let unit = u64::from(bulk.unit());
+    // Shared blocks would replace those that were reserved; odd clusters never line up.
+    if bulk.is_encrypted()
+        || preallocated
+        || request.compress
+        || request.sparse() == 0
+        || request.salvage
+        || (unit % MIN_STEP != 0 && unit != 512)
+    {
+        return Ok(Offload::default());
+    }
+    let target = match bulk.storage(StorageSlot::DATA) {
+        Ok(storage) => storage,
+        Err(_) => bulk.storage(StorageSlot::MAIN)?,
+    };
+    let slots = sources.layers().flat_map(Image::slots);
+    let storages = slots.map(|(_, storage)| storage);
+    Offload::detect(storages, target, request.copy_range)
+}

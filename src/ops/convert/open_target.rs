@@ -1,0 +1,130 @@
+//! What is checked and opened of a target before anything is written: its format, its files and
+//! its backing file.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::error::{Error, Result, ResultExt};
+use crate::format::{BackingRef, Features, FileRole};
+use crate::image::{Image, OpenOptions, file_id, location_ids};
+use crate::job::Job;
+use crate::location::{Location, resolve_name};
+use crate::ops::create::{self, TargetFormat, Written};
+use crate::storage::Durability;
+
+use super::request::ConvertRequest;
+use super::sources::Sources;
+
+pub(super) fn no_compression() -> Error {
+    Error::unsupported("Compression not supported for this file format")
+}
+
+/// The driver of that name, if it can create.
+pub(super) fn creatable(request: &ConvertRequest, name: &str) -> Result<TargetFormat> {
+    // `dd` does not say which.
+    if request.for_dd && TargetFormat::find(name).is_none() {
+        return Err(Error::invalid("Unknown file format"));
+    }
+    TargetFormat::creatable(name)
+}
+
+pub(super) fn check_features(
+    request: &ConvertRequest,
+    format: TargetFormat,
+    preallocated: bool,
+) -> Result<()> {
+    let driver = format.driver;
+    if !driver.features.contains(Features::BACKING) {
+        let refused = match (request.backing_name(), request.backing_format()) {
+            (Some(_), _) => Some("Backing file"),
+            (None, Some(_)) => Some("Backing file format"),
+            _ => None,
+        };
+        if let Some(what) = refused {
+            return Err(Error::unsupported(format!(
+                "{what} not supported for file format '{}'",
+                format.name()
+            )));
+        }
+    }
+    if request.backing_name().is_some() && request.backing_format().is_none() {
+        return Err(Error::invalid(
+            "Use of backing file requires explicit backing format",
+        ));
+    }
+    if request.compress && !driver.features.contains(Features::COMPRESS) {
+        return Err(no_compression());
+    }
+    if request.compress && preallocated {
+        return Err(Error::invalid(
+            "Compression and preallocation not supported at the same time",
+        ));
+    }
+    Ok(())
+}
+
+/// What a new image is worth: nobody else has seen it yet.
+pub(super) fn final_durability(request: &ConvertRequest) -> Durability {
+    match request.target_cache.durability() {
+        Durability::Ordered => Durability::None,
+        other => other,
+    }
+}
+
+/// Opens the target's backing file for its length and identity.
+pub(super) fn open_backing(
+    request: &ConvertRequest,
+    backing: &BackingRef,
+    job: &Job,
+) -> Result<Image> {
+    let options = OpenOptions {
+        format: request.backing_format(),
+        policy: request.policy.clone(),
+        secrets: request.secrets.clone(),
+        storages: request.storages.clone(),
+        control: job.control().clone(),
+        ..OpenOptions::default()
+    };
+    let full = resolve_name(request.target.text(), OsStr::from_bytes(&backing.name));
+    let location = Location::parse(full)?;
+    Image::open(&location, &options)
+        .map_err(create::unnamed)
+        .context(|| "Could not open backing file".to_owned())
+        .context(|| format!("Could not open '{}'", request.target.display()))
+}
+
+/// From which layer of the source on `below` holds the same: the layer that is the same file,
+/// else the whole of the source's chain below its top.
+pub(super) fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
+    let wanted = file_id(&**below.storage());
+    sources
+        .layers()
+        .zip(0u32..)
+        .skip(1)
+        .find(|(layer, _)| wanted.is_some() && file_id(&**layer.storage()) == wanted)
+        .map_or(1, |(_, depth)| depth)
+}
+
+/// The files of a target that exists, as far as its name tells.
+pub(super) fn written_at(target: &Location) -> Vec<Written> {
+    let ids = location_ids(target).into_iter();
+    ids.map(|id| Written {
+        id,
+        role: FileRole::Image,
+        name: target.text().as_bytes().into(),
+    })
+    .collect()
+}
+
+/// The files that writing to an open image changes.
+pub(super) fn written_by(image: &Image) -> Vec<Written> {
+    let mut written = Vec::new();
+    image.visit_files(&mut |file| {
+        written.extend(file_id(&**file.storage).map(|id| Written {
+            id,
+            role: file.role,
+            name: file.storage.name().to_owned(),
+        }));
+    });
+    written
+}

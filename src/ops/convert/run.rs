@@ -1,0 +1,76 @@
+//! Runs a conversion over the whole range.
+
+use crate::error::Result;
+use crate::job::Job;
+use crate::ops::forecast::{self, Forecast};
+
+use super::offload::Offload;
+use super::request::ConvertRequest;
+use super::sink::Sink;
+use super::sizes::{CACHED_WRITERS, Shape, Writers, crew};
+use super::sources::Sources;
+use super::worker::{Ahead, Work};
+
+pub(super) fn run(
+    request: &ConvertRequest,
+    sources: &Sources,
+    offload: &Offload,
+    sink: &dyn Sink,
+    shape: Shape,
+    writers: Writers,
+    job: &mut Job,
+) -> Result<()> {
+    let (workers, buffers) = crew(request, &shape);
+    let workers = workers as usize;
+    let work = Work {
+        sources,
+        offload,
+        sink,
+        shape,
+        workers,
+        buffers: buffers as usize,
+        writers: match writers {
+            Writers::One => 1,
+            Writers::Cached => CACHED_WRITERS.min(workers),
+            Writers::Many => workers,
+        },
+    };
+    let mut forecast = forecast(sources, shape);
+    let Some(total) = sources.known_len() else {
+        return work.run(0..u64::MAX, &mut forecast, job);
+    };
+    // The end comes last and alone: a raw disk that an interrupted run leaves is too short.
+    let last = total.saturating_sub(1) / shape.step * shape.step;
+    work.run(0..last, &mut forecast, job)?;
+    let tail = Work {
+        workers: 1,
+        buffers: 1,
+        ..work
+    };
+    tail.run(last..total, &mut forecast, job)?;
+    sources.finish().map(drop)
+}
+
+/// How much there is to copy; of a stream, all of it, where its length is known.
+fn forecast(sources: &Sources, shape: Shape) -> Ahead<'_> {
+    let len = sources.known_len().unwrap_or(0);
+    let estimate = match sources.is_stream() {
+        true => u64::MAX,
+        false => forecast::held_by(sources.layers()),
+    };
+    Forecast::new(
+        len,
+        estimate,
+        Box::new(move |at| {
+            if sources.is_stream() {
+                let len = len - at;
+                return Ok(forecast::Run { len, moved: len });
+            }
+            let run = sources.map(at, len - at)?;
+            Ok(forecast::Run {
+                len: run.len,
+                moved: shape.moved(&run),
+            })
+        }),
+    )
+}
