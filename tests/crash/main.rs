@@ -2,7 +2,7 @@
 //! the log and random subsets between barriers, each opened and checked. Clusters may be leaked;
 //! nothing may be corrupt, and what was flushed must be there.
 //!
-//! `tests/qcow2_crash.rs` has the same judged by QEMU's tools, on fewer states.
+//! `tests/formats/qcow2/crash.rs` has the same judged by QEMU's tools, on fewer states.
 
 mod bitmaps;
 mod chain;

@@ -1,8 +1,6 @@
 //! `create` against `qemu-img create`: the "Formatting" line, the errors, and the images made.
 
-mod common;
-
-use common::Dir;
+use crate::common::Dir;
 use platter::ops::create::{CreatePlan, CreateRequest};
 use platter::{Error, Job, Location, OpenPolicy, Options};
 

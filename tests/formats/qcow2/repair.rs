@@ -1,11 +1,9 @@
 //! `check -r all` of damaged qcow2 images: what is mended, that no crash and no failure of it makes
 //! an image worse, and that QEMU finds clean what is said to be clean.
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 
-use common::Dir;
+use crate::common::Dir;
 use platter::format::{CheckReport, RepairMode};
 use platter::job::Message;
 use platter::storage::memory::MemoryStorage;

@@ -1,10 +1,8 @@
 //! The reports of `check` against those of `qemu-img check`: text, JSON and exit code.
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 
-use common::Dir;
+use crate::common::Dir;
 use platter::format::RepairMode;
 use platter::job::Message;
 use platter::ops::check::check;

@@ -1,11 +1,9 @@
 //! Amending qcow2 images: a crash or a failing call at any point leaves an image that opens, checks
 //! without an error, and shows what it did, in its snapshots too.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::Dir;
+use crate::common::Dir;
 use platter::format::RepairMode;
 use platter::job::Job;
 use platter::ops::amend::{AmendRequest, amend};

@@ -1,8 +1,6 @@
 //! `info` of qcow2 images against `qemu-img info --output=json`.
 
-mod common;
-
-use common::Dir;
+use crate::common::Dir;
 use platter::ops::info::info;
 use platter::{Location, OpenOptions, OpenPolicy};
 

@@ -1,8 +1,7 @@
 //! `map` against `qemu-img map`: the same JSON, the same table, the same error.
 
-mod common;
-
-use common::Dir;
+use crate::common;
+use crate::common::Dir;
 use platter::image::Status;
 use platter::ops::map::{MapEntry, map, visit};
 use platter::secret::{Secret, Secrets};

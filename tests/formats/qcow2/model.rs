@@ -1,8 +1,7 @@
 //! Random operations on qcow2 images against a byte-array model, judged by `qemu-img` at the end.
 
-mod common;
-
-use common::Dir;
+use crate::common;
+use crate::common::Dir;
 use platter::storage::{CacheMode, ZeroFlags};
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 

@@ -1,17 +1,13 @@
 //! `inspect` of hostile files: it opens nothing but the file, ends soon in little memory, lists what the
 //! file names and says what is wrong.
 
-#[path = "cli/build.rs"]
-mod build;
-#[path = "common/mod.rs"]
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use common::{Dir, Ran};
+use crate::build;
+use crate::common::{Dir, Ran};
 use platter::format::inspect::{Guard, Verdict};
 use platter::ops::inspect::{InspectReport, inspect, inspect_storage};
 use platter::policy::{ImplicitAnswer, ImplicitFiles};

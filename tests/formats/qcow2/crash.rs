@@ -1,11 +1,9 @@
 //! Crashes and failing storages: whatever remains of a qcow2 image is valid and holds all that a
 //! flush has made durable. QEMU's tools judge here; `tests/crash` judges far more states by itself.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::Dir;
+use crate::common::Dir;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Event, Fault, FaultyStorage, LoggingStorage};
 use platter::storage::{CacheMode, Storage, ZeroFlags};

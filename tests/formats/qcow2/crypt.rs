@@ -1,9 +1,7 @@
 //! Encrypted qcow2 images: they cross between Platter and QEMU's tools in both directions, and
 //! random writes leave what a plain array holds.
 
-mod common;
-
-use common::Dir;
+use crate::common::Dir;
 use platter::image::OpenOptions;
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::create::{CreatePlan, CreateRequest};

@@ -1,8 +1,6 @@
 //! `info` against `qemu-img info`: the same JSON and the same text, byte for byte.
 
-mod common;
-
-use common::Dir;
+use crate::common::Dir;
 use platter::ops::info::info;
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 

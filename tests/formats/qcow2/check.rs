@@ -1,11 +1,9 @@
 //! The consistency check of qcow2 against `qemu-img check`: same lines, same numbers.
 
-mod common;
-
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use common::Dir;
+use crate::common::Dir;
 use platter::Job;
 use platter::format::CheckReport;
 use platter::format::qcow2::check;

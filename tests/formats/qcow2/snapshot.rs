@@ -1,11 +1,9 @@
 //! Snapshots of qcow2 images under writing threads and on storage that fails.
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::Dir;
+use crate::common::Dir;
 use platter::extent::ExtentKind;
 use platter::format::{NewSnapshot, RepairMode};
 use platter::job::Message;

@@ -1,18 +1,14 @@
 //! The guards that users expect on images from elsewhere, each with the attack that it stops: through the
 //! library's policy, and through `--untrusted` on every command of the tool.
 
-#[path = "cli/build.rs"]
-mod build;
-#[path = "common/mod.rs"]
-mod common;
-
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use common::{Dir, Ran};
+use crate::build;
+use crate::common::{Dir, Ran};
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::create::{CreatePlan, CreateRequest};
 use platter::ops::inspect::inspect;

@@ -1,8 +1,6 @@
 //! Raw disks: the window of a file, and the guard of a first sector whose format was guessed.
 
-mod common;
-
-use common::Dir;
+use crate::common::Dir;
 use platter::storage::ZeroFlags;
 use platter::{Error, Image, Location, OpenOptions, OpenPolicy};
 

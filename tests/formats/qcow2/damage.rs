@@ -1,11 +1,10 @@
 //! Damaged and hostile qcow2 images: QEMU's line for what it refuses, and never a panic, a hang or
 //! a write over metadata.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::Dir;
+use crate::common;
+use crate::common::Dir;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::{CacheMode, ZeroFlags};
 use platter::{ErrorKind, Image, Location, OpenOptions, OpenPolicy};

@@ -1,8 +1,6 @@
 //! LUKS images cross between Platter and QEMU's tools in both directions.
 
-mod common;
-
-use common::Dir;
+use crate::common::Dir;
 use platter::image::OpenOptions;
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::secret::{Secret, Secrets};

@@ -1,11 +1,9 @@
 //! Changing the size of qcow2 images: contents against a model, structure by `qemu-img check`.
 
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 
-use common::Dir;
+use crate::common::Dir;
 use platter::format::RepairMode;
 use platter::ops::amend::{AmendRequest, amend};
 use platter::ops::check::check;

@@ -1,10 +1,8 @@
 //! Many threads on one qcow2 image: disjoint and overlapping ranges at once, then QEMU's verdict.
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::Dir;
+use crate::common::Dir;
 use platter::storage::{CacheMode, ZeroFlags};
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 

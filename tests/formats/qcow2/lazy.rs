@@ -1,8 +1,6 @@
 //! Lazy refcounts: the dirty bit stands while refcounts are late, and a crash is mended on opening.
 
-mod common;
-
-use common::Dir;
+use crate::common::Dir;
 use platter::storage::CacheMode;
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 

@@ -1,7 +1,5 @@
 //! Chains that `qemu-img` makes: read, written, locked and refused as it does.
 
-mod common;
-
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -10,7 +8,8 @@ use platter::policy::{ImplicitAnswer, ImplicitFiles};
 use platter::storage::{CacheMode, ZeroFlags};
 use platter::{ErrorKind, Image, Location, OpenOptions, OpenPolicy};
 
-use common::Dir;
+use crate::common;
+use crate::common::Dir;
 
 fn permissive() -> OpenOptions {
     OpenOptions {

@@ -1,13 +1,11 @@
 //! Locks against those of the QEMU tools, in both directions.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::Dir;
+use crate::common::Dir;
 use platter::ops::create::{CreatePlan, CreateRequest};
 use platter::secret::Secrets;
 use platter::storage::file::{self, FileOpen, FileStorage, Locking};

@@ -1,15 +1,13 @@
 //! Guest data in danger from the side: operations of other threads in the middle of a change, and
 //! changes that were interrupted. The other thread's call is made from inside a call of the storage.
 
-mod common;
-
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+use crate::common::Dir;
 use bstr::BStr;
-use common::Dir;
 use platter::extent::StorageExtent;
 use platter::job::Job;
 use platter::ops::amend::{AmendRequest, amend};

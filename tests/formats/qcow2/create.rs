@@ -1,10 +1,8 @@
 //! New qcow2 images against `qemu-img`: same description, clean check, same contents.
 
-mod common;
-
 use std::path::Path;
 
-use common::Dir;
+use crate::common::Dir;
 use platter::codec::Encoder;
 use platter::error::Result;
 use platter::format::qcow2::DRIVER;

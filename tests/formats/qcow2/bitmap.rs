@@ -1,13 +1,11 @@
 //! Persistent bitmaps of qcow2: what they record against a model of bits, against QEMU's own reading
 //! of them, and after crashes and failures.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::common::{Dir, bitmaps_of, dirty_ranges, set_bitmap_flags};
 use bstr::BStr;
-use common::{Dir, bitmaps_of, dirty_ranges, set_bitmap_flags};
 use platter::format::Bitmaps;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Event, Fault, FaultyStorage, LoggingStorage};

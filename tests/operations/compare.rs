@@ -1,8 +1,6 @@
 //! `compare` against `qemu-img compare`: the same lines and the same exit codes.
 
-mod common;
-
-use common::Dir;
+use crate::common::Dir;
 use platter::ops::compare::{compare, exit_code};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy};
 

@@ -1,0 +1,16 @@
+//! The operations of the library against `qemu-img`, and the rules of opening.
+
+#[path = "../cli/build.rs"]
+mod build;
+#[path = "../common/mod.rs"]
+mod common;
+
+mod chain;
+mod check;
+mod compare;
+mod create;
+mod info;
+mod inspect;
+mod locks;
+mod map;
+mod policy;
