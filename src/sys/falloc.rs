@@ -52,6 +52,12 @@ pub(crate) fn truncate(fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
     })
 }
 
+/// `fsync(2)`. As [`datasync`].
+pub(crate) fn sync(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes no pointers.
+    retry(|| check(unsafe { libc::fsync(fd.as_raw_fd()) }).map(drop))
+}
+
 /// `fdatasync(2)`. Not repeated after an error: the kernel reports a lost write once.
 pub(crate) fn datasync(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes no pointers.

@@ -420,6 +420,77 @@ fn commands_that_change_an_image() {
     run(table::CHANGE, FAULTS);
 }
 
+/// The files that a command syncs, in their order, below its directory.
+fn syncs_of(dir: &Dir, line: &str) -> Vec<String> {
+    let list = dir.path("syncs");
+    let _ = std::fs::remove_file(&list);
+    let ran = Command::new(build::tool())
+        .args(line.split_whitespace())
+        .current_dir(dir.root())
+        .env("LD_PRELOAD", build::faults())
+        .env("FAULT_SYNCS", &list)
+        .output()
+        .expect("the tool runs");
+    assert!(ran.status.success(), "{line}: {ran:?}");
+    let root = dir.root().canonicalize().expect("a path");
+    let text = std::fs::read_to_string(list).unwrap_or_default();
+    let below = |line| Path::new(line).strip_prefix(&root).expect("a file of ours");
+    text.lines()
+        .map(|line| below(line).display().to_string())
+        .collect()
+}
+
+#[test]
+fn commands_that_promise_durability_sync_the_name_of_what_they_make() {
+    let dir = Dir::new();
+    for name in ["in", "real"] {
+        std::fs::create_dir(dir.path(name)).expect("a directory");
+    }
+    std::os::unix::fs::symlink("../real/link", dir.path("in/link")).expect("a link");
+    std::fs::write(dir.path("a"), vec![1; 1 << 20]).expect("a source");
+    let secret = "--object secret,id=s,data=x -o key-secret=s,iter-time=1";
+    let convert = "convert -f raw -O qcow2 a";
+    for (line, file, directory) in [
+        ("create -q -f qcow2 in/q 1M", "in/q", "in"),
+        ("create -q -f raw in/r 1M", "in/r", "in"),
+        (&format!("create -q -f luks {secret} in/l 1M"), "in/l", "in"),
+        (
+            "create -q -f qcow2 -o data_file=real/d in/o 1M",
+            "real/d",
+            "real",
+        ),
+        ("create -q -f raw here 1M", "here", ""),
+        ("create -q -f raw in/link 1M", "real/link", "real"),
+        (&format!("{convert} -t writeback in/c"), "in/c", "in"),
+        (&format!("{convert} -t directsync in/t"), "in/t", "in"),
+        ("convert -f raw -t none -O raw a in/n", "in/n", "in"),
+    ] {
+        let syncs = syncs_of(&dir, line);
+        let of = |name: &str| syncs.iter().filter(|synced| *synced == name).count();
+        assert!(of(file) > 0, "{line}: {syncs:?}");
+        assert_eq!(of(directory), 1, "{line}: {syncs:?}");
+        // A name that lasts is that of a file which does.
+        let name = syncs.iter().position(|synced| synced == directory);
+        assert!(
+            syncs.iter().position(|synced| synced == file) < name,
+            "{line}: {syncs:?}"
+        );
+    }
+    // What was there keeps its name, and a conversion promises nothing unless it is asked to.
+    for line in [
+        "create -q -f qcow2 in/q 2M",
+        &format!("{convert} -t writeback in/c"),
+        &format!("{convert} in/fresh"),
+        "amend -o lazy_refcounts=on in/c",
+    ] {
+        let syncs = syncs_of(&dir, line);
+        assert!(
+            !syncs.iter().any(|synced| synced == "in"),
+            "{line}: {syncs:?}"
+        );
+    }
+}
+
 #[test]
 fn commands_that_want_memory() {
     run(table::MEMORY, MEMORY);

@@ -1,4 +1,4 @@
-// Preloaded into a program, lets one of its calls on pipes and the files below a directory fail, or
+// Preloaded into a program, lets one of its calls on pipes, a directory and the files below it fail, or
 // one of its requests for much memory.
 //
 // FAULT_DIR      the directory; calls on other files pass
@@ -8,6 +8,7 @@
 // FAULT_ERRNO    how it fails
 // FAULT_FOREVER  set: all later calls of the classes fail, too
 // FAULT_STRUCK   a file that is created when the fault strikes
+// FAULT_SYNCS    a file to which the path of each file is added that is synced
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -33,7 +34,7 @@ static int is_ours(int fd, const char *directory)
     if (length > 5 && memcmp(path, "pipe:", 5) == 0)
         return 1;
     size_t prefix = strlen(directory);
-    return length > (ssize_t)prefix && memcmp(path, directory, prefix) == 0;
+    return length >= (ssize_t)prefix && memcmp(path, directory, prefix) == 0;
 }
 
 /* Counts a call, and tells whether it is one that fails. */
@@ -131,15 +132,40 @@ FAULTY(ssize_t, pwrite, 'w', (int fd, const void *buf, size_t n, off_t at), (fd,
 FAULTY(ssize_t, pwrite64, 'w', (int fd, const void *buf, size_t n, off64_t at), (fd, buf, n, at))
 FAULTY(ssize_t, pwritev, 'w', (int fd, const struct iovec *v, int n, off_t at), (fd, v, n, at))
 FAULTY(ssize_t, pwritev64, 'w', (int fd, const struct iovec *v, int n, off64_t at), (fd, v, n, at))
+static void record_sync(int fd)
+{
+    const char *name = getenv("FAULT_SYNCS");
+    if (name == NULL)
+        return;
+    char link[64], path[PATH_MAX + 1];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, PATH_MAX);
+    int list = open(name, O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600);
+    if (length < 0 || list < 0)
+        abort();
+    path[length++] = '\n';
+    if (write(list, path, (size_t)length) != length)
+        abort();
+    close(list);
+}
+
 // The files of a test need not outlive the machine.
+static int synced(int fd)
+{
+    if (strikes(fd, 's'))
+        return -1;
+    record_sync(fd);
+    return 0;
+}
+
 int fsync(int fd)
 {
-    return strikes(fd, 's') ? -1 : 0;
+    return synced(fd);
 }
 
 int fdatasync(int fd)
 {
-    return strikes(fd, 's') ? -1 : 0;
+    return synced(fd);
 }
 
 FAULTY(int, fallocate, 'a', (int fd, int mode, off_t at, off_t n), (fd, mode, at, n))

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bstr::BString;
 
+use super::entry::Entry;
 use super::open::{self, FileOpen, open_raw, wrap};
 use super::{FileStorage, Kind, Locking};
 use crate::error::{Error, Result, ResultExt};
@@ -67,7 +68,12 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    fn new(file: FileStorage, made: Option<PathBuf>, options: &FileCreate) -> Self {
+    fn new(mut file: FileStorage, made: Option<PathBuf>, options: &FileCreate) -> Self {
+        if let Some(path) = &made
+            && options.cache != CacheMode::Unsafe
+        {
+            file.entry = Entry::made(path);
+        }
         let file = Arc::new(file);
         Self {
             storage: file.clone(),

@@ -61,7 +61,10 @@ impl FileStorage {
     pub(super) fn way_to_sync(&self, durability: Durability) -> SyncBy {
         if durability != Durability::Synced || self.cache == CacheMode::Unsafe || self.read_only {
             SyncBy::Nothing
-        } else if self.kind == Kind::Character || self.sync_failed.load(Ordering::Acquire) != 0 {
+        } else if self.kind == Kind::Character
+            || self.sync_failed.load(Ordering::Acquire) != 0
+            || self.entry.is_unsynced()
+        {
             SyncBy::Call
         } else if self.is_synced() {
             SyncBy::Nothing

@@ -3,6 +3,7 @@
 mod copy;
 mod create;
 mod direct;
+mod entry;
 mod expect;
 mod extents;
 mod io;
@@ -36,6 +37,7 @@ use crate::storage::traits::{
 use crate::sys;
 
 use direct::Direct;
+use entry::Entry;
 use extents::ExtentCache;
 
 /// What kind of file stands behind the descriptor.
@@ -71,6 +73,8 @@ pub struct FileStorage {
     /// The generation of the contents that the last sync covers, and 1; 0 before the first one,
     /// which also covers what other processes have written.
     synced: AtomicU64,
+    /// Its name, where it was made here.
+    entry: Entry,
     /// Tells storages apart when failures of pairs are remembered.
     id: u64,
     /// The `id` of the last target that shares no blocks with this file.
@@ -156,7 +160,10 @@ impl FileStorage {
         match sys::falloc::datasync(self.fd()) {
             Ok(()) => {
                 self.synced.fetch_max(generation + 1, Ordering::AcqRel);
-                Ok(())
+                match self.entry.sync() {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.note_sync(error.raw_os_error().unwrap_or(libc::EIO)),
+                }
             }
             // Character devices have nothing to sync.
             Err(error)

@@ -13,6 +13,7 @@ use bstr::{BStr, BString, ByteSlice};
 use parking_lot::RwLock;
 
 use super::direct::Direct;
+use super::entry::Entry;
 use super::extents::ExtentCache;
 use super::{Abilities, FileStorage, Kind, NEXT_ID, named};
 use crate::error::{Error, Result};
@@ -203,6 +204,7 @@ pub(super) fn wrap(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<Fil
         locks: Locks::new(&stat, reach),
         sync_failed: AtomicI32::new(0),
         synced: AtomicU64::new(0),
+        entry: Entry::default(),
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         no_reflink_to: AtomicU64::new(0),
         no_copy_to: AtomicU64::new(0),

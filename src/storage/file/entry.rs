@@ -1,0 +1,167 @@
+//! The name of a file that was made here: it lasts once its directory is synced as well.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+use crate::sys::{falloc, fd};
+
+/// The directory entry of an open file, as far as that is our concern.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// The directory, until a sync of it has succeeded. Held open, for it may be renamed meanwhile.
+    unsynced: Mutex<Option<OwnedFd>>,
+}
+
+impl Entry {
+    /// Of a file that was made at this path. Its directory is that of the file itself where the path is
+    /// a link to it. One that cannot be read cannot be synced either, and the file is good without.
+    pub(super) fn made(path: &Path) -> Self {
+        let directory = |path: &Path| {
+            let mut how = OpenOptions::new();
+            how.read(true)
+                .custom_flags(libc::O_DIRECTORY | libc::O_NOCTTY);
+            fd::open(path.canonicalize().ok()?.parent()?, &how).ok()
+        };
+        Self {
+            unsynced: Mutex::new(directory(path)),
+        }
+    }
+
+    /// Whether [`Entry::sync`] has something to do, or is at it.
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.unsynced
+            .try_lock()
+            .is_none_or(|directory| directory.is_some())
+    }
+
+    /// Makes the name durable. Whoever comes while another does it waits for that.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let mut unsynced = self.unsynced.lock();
+        let Some(directory) = unsynced.as_ref() else {
+            return Ok(());
+        };
+        match falloc::sync(directory.as_fd()) {
+            // File systems whose directories know no sync.
+            Err(error) if !is_refusal(&error) => return Err(error),
+            _ => *unsynced = None,
+        }
+        Ok(())
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::EROFS)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FileCreate, FileStorage, claim};
+    use super::*;
+    use crate::storage::creation::NewStorage;
+    use crate::storage::lend::SyncBy;
+    use crate::storage::traits::{CacheMode, Durability, Storage};
+    use crate::sys::attr;
+
+    fn made(path: &Path, cache: CacheMode) -> std::sync::Arc<dyn Storage> {
+        let options = FileCreate {
+            cache,
+            ..FileCreate::default()
+        };
+        let new = claim(path, &options).unwrap();
+        new.empty().unwrap();
+        new.storage().clone()
+    }
+
+    fn file(storage: &std::sync::Arc<dyn Storage>) -> &FileStorage {
+        (&**storage as &dyn std::any::Any).downcast_ref().unwrap()
+    }
+
+    /// The directory that waits for a sync.
+    fn directory(storage: &std::sync::Arc<dyn Storage>) -> Option<(u64, u64)> {
+        let unsynced = file(storage).entry.unsynced.lock();
+        unsynced
+            .as_ref()
+            .map(|fd| attr::stat(fd.as_fd()).unwrap().identity)
+    }
+
+    fn identity(path: &Path) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        let there = path.metadata().unwrap();
+        Some((there.dev(), there.ino()))
+    }
+
+    #[test]
+    fn the_first_durable_sync_covers_the_name_of_a_new_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let new = made(&path, CacheMode::Writeback);
+        assert_eq!(directory(&new), identity(dir.path()));
+        // Also where nothing was written since a sync that the kernel did.
+        new.sync(Durability::Ordered).unwrap();
+        assert_eq!(new.sync_by(Durability::Synced), SyncBy::Call);
+        assert!(directory(&new).is_some());
+        new.sync(Durability::Synced).unwrap();
+        assert_eq!(directory(&new), None);
+        assert_eq!(new.sync_by(Durability::Synced), SyncBy::Nothing);
+        new.write_at(&[1], 0).unwrap();
+        assert_eq!(new.sync_by(Durability::Synced), SyncBy::DataSync);
+        // One that was there before is somebody else's.
+        assert_eq!(directory(&made(&path, CacheMode::Writeback)), None);
+    }
+
+    #[test]
+    fn a_write_through_covers_the_name_and_nobody_asks_in_unsafe_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let through = made(&dir.path().join("through"), CacheMode::Writethrough);
+        assert!(directory(&through).is_some());
+        through.write_at(&[1], 0).unwrap();
+        assert_eq!(directory(&through), None);
+        let fast = made(&dir.path().join("fast"), CacheMode::Unsafe);
+        assert_eq!(directory(&fast), None);
+        assert_eq!(fast.sync_by(Durability::Synced), SyncBy::Nothing);
+    }
+
+    #[test]
+    fn the_directory_is_that_of_the_file_whatever_the_way_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        for path in [&a, &b] {
+            std::fs::create_dir(path).unwrap();
+        }
+        // A link to nothing, to a link to nothing, and a directory by descriptor.
+        std::os::unix::fs::symlink("../b/target", a.join("link")).unwrap();
+        std::os::unix::fs::symlink("a/link", dir.path().join("link")).unwrap();
+        let linked = made(&dir.path().join("link"), CacheMode::Writeback);
+        assert!(b.join("target").exists());
+        assert_eq!(directory(&linked), identity(&b));
+        let open = std::fs::File::open(&a).unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&open);
+        let by_number = format!("/dev/fd/{number}/new");
+        let new = made(Path::new(&by_number), CacheMode::Writeback);
+        assert_eq!(directory(&new), identity(&a));
+        // It is synced under whatever name it has by then.
+        std::fs::rename(&a, dir.path().join("c")).unwrap();
+        assert_eq!(directory(&new), identity(&dir.path().join("c")));
+        new.sync(Durability::Synced).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_or_synced_costs_nothing() {
+        assert!(!Entry::made(Path::new("/nowhere/at/all")).is_unsynced());
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let no_directory = Entry {
+            unsynced: Mutex::new(Some(reader.into())),
+        };
+        assert!(no_directory.is_unsynced());
+        no_directory.sync().unwrap();
+        assert!(!no_directory.is_unsynced());
+    }
+}
