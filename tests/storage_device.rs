@@ -134,12 +134,12 @@ fn made_on(
         .set_len(size)
         .unwrap();
     let mut request = ConvertRequest::new(Location::from_path(source), Location::from_path(device));
-    request.source_options.format = Some("raw".to_owned());
-    request.source_options.policy = OpenPolicy::permissive();
-    request.target_format = Some(format.to_owned());
-    request.target_options = options;
-    request.secrets = secrets;
-    request.policy = OpenPolicy::permissive();
+    request.source.options.format = Some("raw".to_owned());
+    request.source.options.policy = OpenPolicy::permissive();
+    request.target.format = Some(format.to_owned());
+    request.target.options = options;
+    request.target.secrets = secrets;
+    request.target.policy = OpenPolicy::permissive();
     let converted = convert(&request, &mut Job::default()).map(drop);
     [created, converted].map(|done| done.err().map(|error| error.to_string()))
 }

@@ -71,8 +71,8 @@ pub extern "C" fn platter_convert_new(
     call_out(out, err, || {
         check_flags(flags, 0)?;
         let mut request = ConvertRequest::new(Location::from_path(""), Location::from_path(""));
-        request.sources.clear();
-        request.target_format = Some("raw".to_owned());
+        request.source.images.clear();
+        request.target.format = Some("raw".to_owned());
         Ok(Box::into_raw(Box::new(platter_convert {
             poison: Poison::default(),
             request,
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn platter_convert_add_source(
         check_flags(flags, LOCATION_FLAGS)?;
         // SAFETY: by the contract of this function.
         let location = unsafe { self::location(location, "location", flags)? };
-        convert.request.sources.push(location);
+        convert.request.source.images.push(location);
         Ok(())
     })
 }
@@ -119,7 +119,7 @@ pub extern "C" fn platter_convert_set_source_fd(
 ) -> c_int {
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
-        convert.request.source_fd = Some(duplicate_fd(fd)?);
+        convert.request.source.fd = Some(duplicate_fd(fd)?);
         Ok(())
     })
 }
@@ -138,7 +138,7 @@ pub extern "C" fn platter_convert_set_target_fd(
 ) -> c_int {
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
-        convert.request.target_fd = Some(duplicate_fd(fd)?);
+        convert.request.target.fd = Some(duplicate_fd(fd)?);
         convert.has_target = true;
         Ok(())
     })
@@ -157,7 +157,7 @@ pub extern "C" fn platter_convert_set_source_options(
 ) -> c_int {
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, PLATTER_OPEN_FORCE_SHARE)?;
-        convert.request.source_options = merged(options, flags | PLATTER_OPEN_DENY_WRITERS)?;
+        convert.request.source.options = merged(options, flags | PLATTER_OPEN_DENY_WRITERS)?;
         Ok(())
     })
 }
@@ -180,7 +180,7 @@ pub unsafe extern "C" fn platter_convert_set_snapshot(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let snapshot = unsafe { optional_name(snapshot) };
-        convert.request.snapshot = snapshot.map(BStr::to_owned);
+        convert.request.source.snapshot = snapshot.map(BStr::to_owned);
         Ok(())
     })
 }
@@ -208,8 +208,8 @@ pub unsafe extern "C" fn platter_convert_set_target(
         // SAFETY: by the contract of this function.
         let format = unsafe { optional_utf8(format, "format")? };
         convert.target_is_name = flags == 0;
-        convert.request.target = location;
-        convert.request.target_format = format.map(str::to_owned);
+        convert.request.target.location = location;
+        convert.request.target.format = format.map(str::to_owned);
         convert.has_target = true;
         Ok(())
     })
@@ -230,7 +230,7 @@ pub extern "C" fn platter_convert_set_target_options(
         check_flags(flags, 0)?;
         let options = given(options, "options")?;
         options.poison().check()?;
-        convert.request.target_options = options.options().clone();
+        convert.request.target.options = options.options().clone();
         Ok(())
     })
 }
@@ -251,7 +251,7 @@ pub unsafe extern "C" fn platter_convert_set_target_cache(
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        convert.request.target_cache = unsafe { cache_mode(mode)? };
+        convert.request.target.cache = unsafe { cache_mode(mode)? };
         Ok(())
     })
 }
@@ -271,7 +271,7 @@ pub extern "C" fn platter_convert_set_target_policy(
         check_flags(flags, 0)?;
         let policy = given(policy, "policy")?;
         policy.poison().check()?;
-        convert.request.policy = policy.policy().clone();
+        convert.request.target.policy = policy.policy().clone();
         Ok(())
     })
 }
@@ -290,7 +290,7 @@ pub extern "C" fn platter_convert_set_secrets(
 ) -> c_int {
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
-        convert.request.secrets = secret::copied(secrets)?;
+        convert.request.target.secrets = secret::copied(secrets)?;
         Ok(())
     })
 }
@@ -314,8 +314,8 @@ pub unsafe extern "C" fn platter_convert_set_backing(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let (file, format) = unsafe { (optional_name(file), optional_utf8(format, "format")?) };
-        convert.request.backing_file = file.map(BStr::to_owned);
-        convert.request.backing_format = format.map(str::to_owned);
+        convert.request.target.backing_file = file.map(BStr::to_owned);
+        convert.request.target.backing_format = format.map(str::to_owned);
         Ok(())
     })
 }
@@ -343,8 +343,8 @@ pub extern "C" fn platter_convert_set_number(
         let value = u32::try_from(value)
             .map_err(|_| Error::invalid(format!("Value {value} of the conversion is too large")))?;
         match which {
-            PLATTER_CONVERT_SPARSE_SIZE => convert.request.sparse_size = Some(value),
-            PLATTER_CONVERT_PARALLEL => convert.request.parallel = Some(value),
+            PLATTER_CONVERT_SPARSE_SIZE => convert.request.tuning.sparse_size = Some(value),
+            PLATTER_CONVERT_PARALLEL => convert.request.tuning.parallel = Some(value),
             _ => {
                 return Err(Error::invalid(format!(
                     "Unknown number {which} of a conversion"
@@ -392,25 +392,25 @@ fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
             | PLATTER_CONVERT_BITMAPS
             | PLATTER_CONVERT_SKIP_BROKEN_BITMAPS,
     )?;
-    if params.request.sources.is_empty() && params.request.source_fd.is_none() {
+    if params.request.source.images.is_empty() && params.request.source.fd.is_none() {
         return Err(Error::invalid("The conversion has no source"));
     }
     if !params.has_target {
         return Err(Error::invalid("The conversion has no target"));
     }
     let mut request = params.request.clone();
-    request.compress = flags & PLATTER_CONVERT_COMPRESS != 0;
-    request.target_exists = flags & PLATTER_CONVERT_TARGET_EXISTS != 0;
-    if request.target_exists && params.target_is_name {
-        request.target = Location::parse(request.target.text())?;
+    request.target.compress = flags & PLATTER_CONVERT_COMPRESS != 0;
+    request.target.exists = flags & PLATTER_CONVERT_TARGET_EXISTS != 0;
+    if request.target.exists && params.target_is_name {
+        request.target.location = Location::parse(request.target.location.text())?;
     }
-    request.target_is_zero = flags & PLATTER_CONVERT_TARGET_IS_ZERO != 0;
-    request.out_of_order = flags & PLATTER_CONVERT_OUT_OF_ORDER != 0;
-    request.copy_range = flags & PLATTER_CONVERT_COPY_RANGE != 0;
-    request.salvage = flags & PLATTER_CONVERT_SALVAGE != 0;
-    request.bitmaps = flags & PLATTER_CONVERT_BITMAPS != 0;
-    request.skip_broken_bitmaps = flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS != 0;
-    if request.target_format.is_none() && !request.target_exists {
+    request.target.is_zero = flags & PLATTER_CONVERT_TARGET_IS_ZERO != 0;
+    request.tuning.out_of_order = flags & PLATTER_CONVERT_OUT_OF_ORDER != 0;
+    request.tuning.copy_range = flags & PLATTER_CONVERT_COPY_RANGE != 0;
+    request.source.salvage = flags & PLATTER_CONVERT_SALVAGE != 0;
+    request.source.bitmaps = flags & PLATTER_CONVERT_BITMAPS != 0;
+    request.source.skip_broken_bitmaps = flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS != 0;
+    if request.target.format.is_none() && !request.target.exists {
         return Err(Error::invalid("A new target needs a format"));
     }
     Ok(request)

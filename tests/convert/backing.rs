@@ -48,7 +48,7 @@ fn a_chain_becomes_one_image() {
     chain(&dir);
     for (format, compress) in [("raw", false), ("qcow2", false), ("qcow2", true)] {
         let mut request = request(&dir, "top.qcow2", "b.img", format);
-        request.compress = compress;
+        request.target.compress = compress;
         run_ok(&request);
         verify(&dir, "top.qcow2", "b.img", format);
     }
@@ -69,10 +69,10 @@ fn what_the_backing_file_holds_is_not_copied() {
             for compress in [false, true] {
                 for sparse in [None, Some(0)] {
                     let mut request = with_options(&dir, "top.qcow2", "b.qcow2", "qcow2", options);
-                    request.backing_file = Some(backing.into());
-                    request.backing_format = Some(format.to_owned());
-                    request.compress = compress;
-                    request.sparse_size = sparse;
+                    request.target.backing_file = Some(backing.into());
+                    request.target.backing_format = Some(format.to_owned());
+                    request.target.compress = compress;
+                    request.tuning.sparse_size = sparse;
                     let report = run_ok(&request);
                     assert!(report.backed_bytes >= 2 << 20, "{report:?}");
                     verify(&dir, "top.qcow2", "b.qcow2", "qcow2");
@@ -91,8 +91,8 @@ fn a_source_without_chain_hides_the_backing_file() {
     for source in ["flat.raw", "alone.qcow2"] {
         for options in ["", "compat=0.10"] {
             let mut request = with_options(&dir, source, "b.qcow2", "qcow2", options);
-            request.backing_file = Some("base.raw".into());
-            request.backing_format = Some("raw".to_owned());
+            request.target.backing_file = Some("base.raw".into());
+            request.target.backing_format = Some("raw".to_owned());
             let report = run_ok(&request);
             assert_eq!(report.backed_bytes, 0);
             verify(&dir, source, "b.qcow2", "qcow2");
@@ -107,8 +107,8 @@ fn a_backing_file_that_is_too_short_is_no_reason_to_lose_data() {
     dir.qemu_img_ok(&["convert", "-O", "raw", "mid.qcow2", "short.raw"]);
     dir.qemu_img_ok(&["resize", "-q", "--shrink", "-f", "raw", "short.raw", "3M"]);
     let mut request = request(&dir, "top.qcow2", "b.qcow2", "qcow2");
-    request.backing_file = Some("short.raw".into());
-    request.backing_format = Some("raw".to_owned());
+    request.target.backing_file = Some("short.raw".into());
+    request.target.backing_format = Some("raw".to_owned());
     run_ok(&request);
     verify(&dir, "top.qcow2", "b.qcow2", "qcow2");
 }
@@ -130,13 +130,13 @@ fn an_existing_overlay_is_filled() {
         "12M",
     ]);
     let mut request = request(&dir, "top.qcow2", "b.qcow2", "qcow2");
-    request.backing_file = Some("mid.qcow2".into());
-    request.backing_format = Some("qcow2".to_owned());
-    request.target_exists = true;
+    request.target.backing_file = Some("mid.qcow2".into());
+    request.target.backing_format = Some("qcow2".to_owned());
+    request.target.exists = true;
     let report = run_ok(&request);
     assert!(report.backed_bytes > 3 << 20, "{report:?}");
     verify(&dir, "top.qcow2", "b.qcow2", "qcow2");
-    request.target_is_zero = true;
+    request.target.is_zero = true;
     assert_eq!(
         refused(&request),
         "Cannot use --target-is-zero when the destination image has a backing file"
@@ -148,12 +148,12 @@ fn backing_files_that_make_no_sense() {
     let dir = Dir::new();
     chain(&dir);
     let mut request = request(&dir, "top.qcow2", "b.qcow2", "qcow2");
-    request.backing_file = Some("nope".into());
+    request.target.backing_file = Some("nope".into());
     assert_eq!(
         refused(&request),
         "Use of backing file requires explicit backing format"
     );
-    request.backing_format = Some("raw".to_owned());
+    request.target.backing_format = Some("raw".to_owned());
     let message = refused(&request);
     assert!(
         message.starts_with(&format!(
@@ -163,12 +163,12 @@ fn backing_files_that_make_no_sense() {
         "{message}"
     );
     assert!(!dir.path("b.qcow2").exists());
-    request.target_format = Some("raw".to_owned());
+    request.target.format = Some("raw".to_owned());
     assert_eq!(
         refused(&request),
         "Backing file not supported for file format 'raw'"
     );
-    request.backing_file = None;
+    request.target.backing_file = None;
     assert_eq!(
         refused(&request),
         "Backing file format not supported for file format 'raw'"

@@ -20,7 +20,7 @@ fn a_cancelled_conversion_removes_its_target() {
     disk(&dir.path("a.raw"));
     for (format, compress) in [("raw", false), ("qcow2", false), ("qcow2", true)] {
         let mut request = request(&dir, "a.raw", "b.img", format);
-        request.compress = compress;
+        request.target.compress = compress;
         let mut job = Job::new().on_progress(Box::new(|progress| {
             if progress.done > 4 << 20 {
                 Verdict::Cancel
@@ -44,7 +44,7 @@ fn an_interrupted_target_is_no_complete_image() {
         .concat()
     {
         let mut request = request(&dir, "a.raw", "b.img", format);
-        request.target_cache = cache;
+        request.target.cache = cache;
         let mut job = Job::new();
         let control = job.control().clone();
         control.set_rate(4 << 20);
@@ -82,8 +82,8 @@ fn the_source_cannot_be_the_target() {
     for share in [false, true] {
         for exists in [false, true] {
             let mut request = request(&dir, "a.raw", "a.raw", "raw");
-            request.source_options.force_share = share;
-            request.target_exists = exists;
+            request.source.options.force_share = share;
+            request.target.exists = exists;
             let message = refused(&request);
             assert!(message.contains("lock"), "{message}");
         }
@@ -124,7 +124,7 @@ fn unreadable_parts_fail_the_conversion_or_become_zeroes() {
     );
     assert!(!dir.path("b.raw").exists());
 
-    request.salvage = true;
+    request.source.salvage = true;
     let warnings = Arc::new(AtomicU64::new(0));
     let count = warnings.clone();
     let mut job = Job::new().on_message(Box::new(move |message| {
@@ -252,7 +252,7 @@ fn errors_read_like_those_of_qemu_img() {
         ),
     ] {
         let mut request = with_options(&dir, "a.raw", target, format, options);
-        request.compress = compress;
+        request.target.compress = compress;
         assert_eq!(refused(&request), expected);
         assert!(!dir.path(target).exists());
     }
@@ -260,7 +260,7 @@ fn errors_read_like_those_of_qemu_img() {
     let message = refused(&missing);
     assert!(message.ends_with("No such file or directory"), "{message}");
     missing = request(&dir, "a.raw", "b", "raw");
-    missing.snapshot = Some("x".into());
+    missing.source.snapshot = Some("x".into());
     assert_eq!(
         refused(&missing),
         "Failed to load snapshot: Block format 'raw' used by device '' does not support temporarily loading internal snapshots"
@@ -283,7 +283,7 @@ fn copying_inside_the_host() {
     disk(&dir.path("a.raw"));
     for format in ["raw", "qcow2"] {
         let mut request = request(&dir, "a.raw", "b.img", format);
-        request.copy_range = true;
+        request.tuning.copy_range = true;
         let report = run(&request).expect("a conversion");
         assert!(report.offloaded_bytes > 3 << 20, "{report:?}");
         verify(&dir, "a.raw", "b.img", format);

@@ -27,8 +27,8 @@ fn what_was_there_is_replaced_also_by_zeroes() {
         for sparse in [None, Some(0), Some(1 << 20)] {
             garbage(&dir, "b.img", format, options, DISK);
             let mut request = request(&dir, "a.raw", "b.img", format);
-            request.target_exists = true;
-            request.sparse_size = sparse;
+            request.target.exists = true;
+            request.tuning.sparse_size = sparse;
             run_ok(&request);
             verify(&dir, "a.raw", "b.img", format);
         }
@@ -41,8 +41,8 @@ fn compressed_into_an_existing_image() {
     disk(&dir.path("a.raw"));
     dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "b.qcow2", &DISK.to_string()]);
     let mut request = request(&dir, "a.raw", "b.qcow2", "qcow2");
-    request.target_exists = true;
-    request.compress = true;
+    request.target.exists = true;
+    request.target.compress = true;
     run_ok(&request);
     verify(&dir, "a.raw", "b.qcow2", "qcow2");
 }
@@ -54,8 +54,8 @@ fn a_target_known_to_be_zero_is_left_alone_where_zero() {
     for format in ["raw", "qcow2"] {
         dir.qemu_img_ok(&["create", "-q", "-f", format, "b.img", &DISK.to_string()]);
         let mut request = request(&dir, "a.raw", "b.img", format);
-        request.target_exists = true;
-        request.target_is_zero = true;
+        request.target.exists = true;
+        request.target.is_zero = true;
         run_ok(&request);
         verify(&dir, "a.raw", "b.img", format);
     }
@@ -69,7 +69,7 @@ fn a_longer_target_keeps_its_length_and_its_end() {
         garbage(&dir, "b.img", format, "", 32 << 20);
         dir.qemu_io(format, "b.img", &["write -q -P 0x77 30M 2M"]);
         let mut request = request(&dir, "a.raw", "b.img", format);
-        request.target_exists = true;
+        request.target.exists = true;
         let report = run_ok(&request);
         assert_eq!(report.virtual_size, 32 << 20);
         dir.qemu_io(format, "b.img", &["read -q -P 0x77 30M 2M"]);
@@ -92,15 +92,15 @@ fn refusals() {
     disk(&dir.path("a.raw"));
     dir.qemu_img_ok(&["create", "-q", "-f", "raw", "b.raw", "1M"]);
     let mut request = request(&dir, "a.raw", "b.raw", "raw");
-    request.target_exists = true;
+    request.target.exists = true;
     assert_eq!(refused(&request), "output file is smaller than input file");
-    request.compress = true;
+    request.target.compress = true;
     assert_eq!(
         refused(&request),
         "Compression not supported for this file format"
     );
-    request.compress = false;
-    request.target = platter::Location::from_path(dir.path("nope"));
+    request.target.compress = false;
+    request.target.location = platter::Location::from_path(dir.path("nope"));
     let message = refused(&request);
     assert!(message.starts_with("Could not open "), "{message}");
     assert!(message.ends_with("No such file or directory"), "{message}");

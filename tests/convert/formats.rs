@@ -64,7 +64,7 @@ fn compressed_targets() {
         "refcount_bits=8",
     ] {
         let mut request = with_options(&dir, "a.raw", "b.qcow2", "qcow2", options);
-        request.compress = true;
+        request.target.compress = true;
         let report = run_ok(&request);
         assert!(report.compressed_units > 0, "{options}: {report:?}");
         verify(&dir, "a.raw", "b.qcow2", "qcow2");
@@ -120,8 +120,8 @@ fn the_layout_does_not_depend_on_the_number_of_workers() {
         let mut first = Vec::new();
         for workers in [1, 2, 5, 16] {
             let mut request = with_options(&dir, "a.raw", "b.qcow2", "qcow2", options);
-            request.compress = compress;
-            request.parallel = Some(workers);
+            request.target.compress = compress;
+            request.tuning.parallel = Some(workers);
             run_ok(&request);
             let bytes = fs::read(dir.path("b.qcow2")).expect("the target");
             fs::remove_file(dir.path("b.qcow2")).expect("the target");
@@ -145,8 +145,8 @@ fn sizes_at_the_edges() {
             }
             for (format, compress) in [("raw", false), ("qcow2", false), ("qcow2", true)] {
                 let mut request = request(&dir, "a.raw", "b.img", format);
-                request.source_options.format = Some("raw".to_owned());
-                request.compress = compress;
+                request.source.options.format = Some("raw".to_owned());
+                request.target.compress = compress;
                 let report = run_ok(&request);
                 assert_eq!(report.virtual_size.to_string(), size);
                 verify(&dir, "a.raw", "b.img", format);
@@ -181,9 +181,9 @@ fn every_cache_mode_writes_the_same() {
     ] {
         for (format, compress) in [("raw", false), ("qcow2", false), ("qcow2", true)] {
             let mut request = request(&dir, "a.raw", "b.img", format);
-            request.target_cache = cache;
-            request.source_options.cache = cache;
-            request.compress = compress;
+            request.target.cache = cache;
+            request.source.options.cache = cache;
+            request.target.compress = compress;
             run_ok(&request);
             verify(&dir, "a.raw", "b.img", format);
             let len = std::fs::metadata(dir.path("b.img")).expect("a file").len();
@@ -210,11 +210,11 @@ fn several_sources_follow_each_other() {
     );
     for (format, compress) in [("raw", false), ("qcow2", false), ("qcow2", true)] {
         let mut request = request(&dir, "a.raw", "b.img", format);
-        request.sources = sources
+        request.source.images = sources
             .iter()
             .map(|name| platter::Location::from_path(dir.path(name)))
             .collect();
-        request.compress = compress;
+        request.target.compress = compress;
         run_ok(&request);
         verify(&dir, "expected.raw", "b.img", format);
     }
@@ -229,8 +229,8 @@ fn zeroes_stay_sparse_as_far_as_asked() {
         let mut taken = 0;
         for (format, compress) in [("raw", false), ("qcow2", false), ("qcow2", true)] {
             let mut request = request(&dir, "a.raw", "b.img", format);
-            request.sparse_size = Some(sparse);
-            request.compress = compress;
+            request.tuning.sparse_size = Some(sparse);
+            request.target.compress = compress;
             let report = run_ok(&request);
             verify(&dir, "a.raw", "b.img", format);
             if format == "raw" {

@@ -64,9 +64,9 @@ pub fn request(dir: &Dir, source: &str, target: &str, format: &str) -> ConvertRe
         Location::from_path(dir.path(source)),
         Location::from_path(dir.path(target)),
     );
-    request.target_format = Some(format.to_owned());
-    request.policy = OpenPolicy::permissive();
-    request.source_options.policy = OpenPolicy::permissive();
+    request.target.format = Some(format.to_owned());
+    request.target.policy = OpenPolicy::permissive();
+    request.source.options.policy = OpenPolicy::permissive();
     request
 }
 
@@ -80,7 +80,7 @@ pub fn with_options(
 ) -> ConvertRequest {
     let mut request = request(dir, source, target, format);
     if !options.is_empty() {
-        request.target_options = Options::parse(options).expect("an option list");
+        request.target.options = Options::parse(options).expect("an option list");
     }
     request
 }
@@ -95,7 +95,7 @@ pub fn run_ok(request: &ConvertRequest) -> ConvertReport {
     run(request).unwrap_or_else(|error| {
         panic!(
             "{:?} to {:?}: {error:?}",
-            request.source_options.format, request.target_options
+            request.source.options.format, request.target.options
         )
     })
 }

@@ -313,21 +313,21 @@ fn convert_to(how: &How, cache: CacheMode) -> usize {
     drop(read);
     let mut request =
         ConvertRequest::new(Location::from_path("source"), Location::from_path("image"));
-    request.source_options.storages = named(&from);
-    request.source_options.policy = OpenPolicy::permissive();
-    request.source_options.format = Some("qcow2".to_owned());
-    request.target_format = Some("qcow2".to_owned());
+    request.source.options.storages = named(&from);
+    request.source.options.policy = OpenPolicy::permissive();
+    request.source.options.format = Some("qcow2".to_owned());
+    request.target.format = Some("qcow2".to_owned());
     if !how.existing {
-        request.target_options = Options::parse(options).unwrap();
+        request.target.options = Options::parse(options).unwrap();
     }
-    request.target_exists = how.existing;
-    request.target_cache = cache;
-    request.compress = how.compress;
-    request.bitmaps = how.bitmaps;
-    request.parallel = Some(1);
-    request.secrets = rig::secrets();
-    request.policy = OpenPolicy::permissive();
-    request.storages = named(&files);
+    request.target.exists = how.existing;
+    request.target.cache = cache;
+    request.target.compress = how.compress;
+    request.source.bitmaps = how.bitmaps;
+    request.tuning.parallel = Some(1);
+    request.target.secrets = rig::secrets();
+    request.target.policy = OpenPolicy::permissive();
+    request.target.storages = named(&files);
     convert(&request, &mut Job::new()).unwrap();
     let goal = Goal {
         bitmaps: if how.bitmaps {

@@ -100,11 +100,11 @@ fn what_platter_encrypts_qemu_reads() {
             Location::from_path(dir.path("plain.raw")),
             Location::from_path(dir.path("p.luks")),
         );
-        request.source_options.format = Some("raw".into());
-        request.target_format = Some("luks".into());
+        request.source.options.format = Some("raw".into());
+        request.target.format = Some("luks".into());
         let options = format!("key-secret=s,iter-time=10,{variant}");
-        request.target_options = Options::parse(options.trim_end_matches(',')).unwrap();
-        request.secrets = secrets(PASS);
+        request.target.options = Options::parse(options.trim_end_matches(',')).unwrap();
+        request.target.secrets = secrets(PASS);
         convert(&request, &mut Job::new()).unwrap_or_else(|e| panic!("{variant}: {e:?}"));
         let object = format!("secret,id=s,data={PASS}");
         dir.qemu_img_ok(&[

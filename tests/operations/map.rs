@@ -363,8 +363,8 @@ fn no_operation_takes_what_is_unknown_for_zeroes() {
         Location::from_path(&top),
         Location::from_path(dir.path("out")),
     );
-    request.source_options = alone;
-    request.target_format = Some("raw".into());
+    request.source.options = alone;
+    request.target.format = Some("raw".into());
     refused(convert(&request, &mut Job::new()).unwrap_err());
     assert!(!dir.path("out").exists());
 }

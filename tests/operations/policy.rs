@@ -513,11 +513,9 @@ fn the_virtual_size_is_checked_before_anything_is_written() {
         assert!(!dir.path("new").exists());
         // The source is allowed any size, the target is not.
         let source = Location::from_path(dir.path("source.qcow2"));
-        let request = ConvertRequest {
-            target_format: Some(format.to_owned()),
-            policy: policy.clone(),
-            ..ConvertRequest::new(source, Location::from_path(dir.path("new")))
-        };
+        let mut request = ConvertRequest::new(source, Location::from_path(dir.path("new")));
+        request.target.format = Some(format.to_owned());
+        request.target.policy = policy.clone();
         refused(
             convert(&request, &mut job),
             ErrorKind::Limit,
@@ -564,11 +562,10 @@ fn what_was_made_of_an_untrusted_image_can_be_inspected_again() {
         ("disk.raw", "raw", false),
     ] {
         let target = Location::from_path(dir.path("out"));
-        let request = ConvertRequest {
-            target_format: Some(target_format.to_owned()),
-            source_options: options(Some("raw"), false, OpenPolicy::strict()),
-            ..ConvertRequest::new(Location::from_path(dir.path(source)), target.clone())
-        };
+        let mut request =
+            ConvertRequest::new(Location::from_path(dir.path(source)), target.clone());
+        request.target.format = Some(target_format.to_owned());
+        request.source.options = options(Some("raw"), false, OpenPolicy::strict());
         convert(&request, &mut Job::new()).expect("the conversion");
         let how = options(Some(target_format), false, OpenPolicy::strict());
         let report = inspect(&target, &how).expect("a report");
@@ -653,14 +650,12 @@ fn formats_can_be_switched_off() {
     assert!(open(&dir, "base.raw", Some("raw"), true, only("raw")).is_ok());
     // Nor is making one.
     let mut job = Job::new();
-    let request = ConvertRequest {
-        target_format: Some("qcow2".to_owned()),
-        policy: only("raw"),
-        ..ConvertRequest::new(
-            Location::from_path(dir.path("base.raw")),
-            Location::from_path(dir.path("new")),
-        )
-    };
+    let mut request = ConvertRequest::new(
+        Location::from_path(dir.path("base.raw")),
+        Location::from_path(dir.path("new")),
+    );
+    request.target.format = Some("qcow2".to_owned());
+    request.target.policy = only("raw");
     refused(convert(&request, &mut job), denied, "format 'qcow2'");
     assert!(!dir.path("new").exists());
 }

@@ -22,7 +22,7 @@ pub(super) struct Chosen {
 
 /// The bitmaps to copy, where that was asked for.
 pub(super) fn choose(request: &ConvertRequest, source: Option<&Image>) -> Result<Option<Chosen>> {
-    if !request.bitmaps {
+    if !request.source.bitmaps {
         return Ok(None);
     }
     let (source, bitmaps) = source
@@ -34,7 +34,7 @@ pub(super) fn choose(request: &ConvertRequest, source: Option<&Image>) -> Result
     // QEMU goes through them from the last to the first.
     let skipped: Vec<_> = broken.into_iter().rev().map(|bitmap| bitmap.name).collect();
     match skipped.first() {
-        Some(name) if !request.skip_broken_bitmaps => Err(Error::corrupt(format!(
+        Some(name) if !request.source.skip_broken_bitmaps => Err(Error::corrupt(format!(
             "Cannot copy inconsistent bitmap '{name}'"
         ))
         .with_hint("Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it")),

@@ -30,51 +30,51 @@ pub(super) fn fill_existing(
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {
-    let shown = request.target.display();
-    let could_not_open = |error: Error| match request.for_dd {
-        true => error,
-        false => error.context(format!("Could not open '{shown}'")),
+    let shown = request.target.location.display();
+    let could_not_open = |error: Error| match request.wording.names_target {
+        true => error.context(format!("Could not open '{shown}'")),
+        false => error,
     };
     let kept = sources.kept(request);
-    kept.check(&written_at(&request.target))
+    kept.check(&written_at(&request.target.location))
         .map_err(could_not_open)?;
     let options = OpenOptions {
-        format: request.target_format.clone(),
+        format: request.target.format.clone(),
         writable: true,
-        cache: request.target_cache,
-        secrets: request.secrets.clone(),
-        policy: request.policy.clone(),
-        storages: request.storages.clone(),
+        cache: request.target.cache,
+        secrets: request.target.secrets.clone(),
+        policy: request.target.policy.clone(),
+        storages: request.target.storages.clone(),
         control: job.control().clone(),
         ..OpenOptions::default()
     };
-    let image = Image::open(&request.target, &options)?;
+    let image = Image::open(&request.target.location, &options)?;
     // Its data file too, which only the open has found.
     kept.check(&written_by(&image)).map_err(could_not_open)?;
     for warning in image.warnings() {
         job.warn(warning.clone());
     }
     let compressor = image.format().compressor();
-    if request.compress && compressor.is_none() {
+    if request.target.compress && compressor.is_none() {
         return Err(no_compression());
     }
     if sources.known_len().is_some_and(|len| image.len() < len) {
         return Err(too_small());
     }
-    let overlay = image.backing().is_some() || request.backing_name().is_some();
-    if request.target_is_zero && overlay {
+    let overlay = image.backing().is_some() || request.target.backing_name().is_some();
+    if request.target.is_zero && overlay {
         return Err(Error::invalid(
             "Cannot use --target-is-zero when the destination image has a backing file",
         ));
     }
-    if let Some(name) = request.backing_name() {
+    if let Some(name) = request.target.backing_name() {
         let named;
         let below: &Image = match image.backing() {
             Some(below) => below,
             None => {
                 let backing = BackingRef {
                     name: name.to_owned(),
-                    format: request.backing_format().map(BString::from),
+                    format: request.target.backing_format().map(BString::from),
                 };
                 named = open_backing(request, &backing, job)?;
                 let mut kept = KeptFiles::default();
@@ -83,7 +83,7 @@ pub(super) fn fill_existing(
                 job.warn(format!(
                     "'{}' records no backing file: only what differs from '{name}' is written, so \
                      it must hold a copy of that",
-                    request.target.display()
+                    request.target.location.display()
                 ));
                 &named
             }
@@ -96,18 +96,18 @@ pub(super) fn fill_existing(
     if let Some(bitmaps) = bitmaps {
         bitmaps.check_existing(&image, &sources)?;
     }
-    let unit = match (request.compress, compressor) {
+    let unit = match (request.target.compress, compressor) {
         (true, Some(compressor)) => compressor.unit(),
         _ => image.format().cluster_size().unwrap_or(512),
     };
     let sink = ImageSink {
         image: &image,
         tally,
-        is_zero: request.target_is_zero,
+        is_zero: request.target.is_zero,
     };
     let shape = Shape {
-        unwritten_is_zero: request.target_is_zero,
-        longest_zeroes: match request.target_is_zero {
+        unwritten_is_zero: request.target.is_zero,
+        longest_zeroes: match request.target.is_zero {
             true => MAX_LONG_TASK,
             false => MAX_MOVED_TASK,
         },
@@ -124,7 +124,7 @@ pub(super) fn fill_existing(
     let len = image.len();
     image
         .close()
-        .context(|| format!("Could not write '{}'", request.target.display()))?;
+        .context(|| format!("Could not write '{}'", request.target.location.display()))?;
     Ok(len)
 }
 

@@ -50,7 +50,7 @@ pub(super) fn fill_growing(
     };
     ended
         .and_then(|()| storage.sync(final_durability(request)))
-        .context(|| format!("Could not write '{}'", request.target.display()))?;
+        .context(|| format!("Could not write '{}'", request.target.location.display()))?;
     target.keep();
     Ok(len)
 }

@@ -8,6 +8,7 @@ mod batch;
 mod bitmaps;
 mod buffer;
 mod bulk_sink;
+mod conflict;
 mod existing;
 mod growing;
 mod new;
@@ -27,11 +28,14 @@ mod sources;
 mod stream_source;
 mod stream_target;
 mod window;
+mod wording;
 mod worker;
 
+pub use conflict::Conflict;
 pub use report::ConvertReport;
-pub use request::{ConvertRequest, NamedFd};
+pub use request::{ConvertRequest, NamedFd, Source, Target, Tuning};
 pub use window::Window;
+pub use wording::Wording;
 
 use crate::error::Result;
 use crate::image::Image;
@@ -48,7 +52,7 @@ use sources::Sources;
 /// # Errors
 /// One line that names the file.
 pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
-    request.validate()?;
+    conflict::check(request)?;
     let (sources, bitmaps) = open_sources(request, job)?;
     let bitmaps = bitmaps.as_ref();
     let tally = Tally::default();
@@ -58,7 +62,7 @@ pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport>
             bitmaps.map_or(Ok(()), Chosen::refuse_stream)?;
             stream_target::fill(request, sources, &stream, &tally, job)?
         }
-        None if request.target_exists => {
+        None if request.target.exists => {
             existing::fill_existing(request, sources, bitmaps, &tally, job)?
         }
         None => new::fill_new(request, sources, bitmaps, &tally, job)?,
@@ -73,9 +77,9 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
         let bitmaps = bitmaps::choose(request, None)?;
         return Ok((Sources::from_stream(stream)?, bitmaps));
     }
-    let options = request.source_options.within(job);
-    let mut images = Vec::with_capacity(request.sources.len());
-    for location in &request.sources {
+    let options = request.source.options.within(job);
+    let mut images = Vec::with_capacity(request.source.images.len());
+    for location in &request.source.images {
         let image = Image::open(location, &options)?;
         for warning in image.warnings() {
             job.warn(warning.clone());
@@ -83,11 +87,11 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
         images.push(image);
     }
     let bitmaps = bitmaps::choose(request, images.first())?;
-    if let Some(snapshot) = &request.snapshot
+    if let Some(snapshot) = &request.source.snapshot
         && let Some(image) = images.first_mut()
     {
         crate::ops::snapshot::show(image, snapshot)?;
     }
-    let sources = Sources::new(images, &request.window, request.salvage)?;
+    let sources = Sources::new(images, &request.source.window, request.source.salvage)?;
     Ok((sources, bitmaps))
 }

@@ -31,16 +31,16 @@ pub(super) fn fill_new(
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {
-    let name = request.target_format.as_deref().unwrap_or("raw");
+    let name = request.target.format.as_deref().unwrap_or("raw");
     let format = creatable(request, name)?;
     let driver = format.driver;
-    let location = format.location(&request.target);
+    let location = format.location(&request.target.location);
     let table = create::option_table(driver, &location)?;
-    let values = Values::check(&request.target_options, &table)?;
+    let values = Values::check(&request.target.options, &table)?;
     let preallocated = values.str("preallocation").is_some_and(|p| p != "off");
     let encrypted =
         values.str("encrypt.format").is_some() || values.bool("encryption") == Some(true);
-    if request.compress && encrypted {
+    if request.target.compress && encrypted {
         return Err(Error::invalid(
             "Compression and encryption not supported at the same time",
         ));
@@ -50,18 +50,15 @@ pub(super) fn fill_new(
         bitmaps.check_new(driver, &values, sources.known_len().unwrap_or(0))?;
     }
     let while_converting = || {
-        let target = request.target.display();
-        if request.for_dd {
-            format!("{target}: error while creating output image")
-        } else {
-            format!("{target}: error while converting {name}")
-        }
+        let target = request.target.location.display();
+        let what = (request.wording.creating)(name);
+        format!("{target}: {what}")
     };
-    let backing = request.backing_name().map(|name| BackingRef {
+    let backing = request.target.backing_name().map(|name| BackingRef {
         name: name.to_owned(),
-        format: request.backing_format().map(BString::from),
+        format: request.target.backing_format().map(BString::from),
     });
-    if backing.is_none() && request.backing_format().is_some() {
+    if backing.is_none() && request.target.backing_format().is_some() {
         return Err(
             Error::invalid("Backing format cannot be used without backing file")
                 .context(while_converting()),
@@ -79,21 +76,19 @@ pub(super) fn fill_new(
         size: len.unwrap_or(0),
         values: &values,
         backing: backing.as_ref(),
-        cache: request.target_cache,
-        secrets: &request.secrets,
-        policy: &request.policy,
-        storages: request.storages.as_deref(),
+        cache: request.target.cache,
+        secrets: &request.target.secrets,
+        policy: &request.target.policy,
+        storages: request.target.storages.as_deref(),
         control: &control,
     };
     let planned = create.plan().context(while_converting)?;
     let mut kept = sources.kept(request);
-    kept.check(&planned.written()).map_err(|error| {
-        if request.for_dd {
-            error
-        } else {
-            error.context(while_converting())
-        }
-    })?;
+    kept.check(&planned.written())
+        .map_err(|error| match request.wording.names_target {
+            true => error.context(while_converting()),
+            false => error,
+        })?;
     let mut backing_end = 0;
     if let Some(backing) = &backing {
         let below = open_backing(request, backing, job)?;
@@ -130,7 +125,7 @@ pub(super) fn fill_new(
         zeroes_cost: !bulk.blank().unreserved_is_zero && bulk.is_encrypted(),
         zero_unit: u64::from(bulk.zero_unit()).max(1),
         in_flight: sources.in_flight().max(bulk_in_flight(bulk)?),
-        encode_early: request.compress,
+        encode_early: request.target.compress,
         ..shape(request, u64::from(bulk.unit()))
     };
     // Encryption takes the time of all processors.
@@ -149,11 +144,7 @@ pub(super) fn fill_new(
 }
 
 fn unknown_length(request: &ConvertRequest, format: &str) -> Error {
-    let how = if request.for_dd {
-        "isize=N or osize=N"
-    } else {
-        "-o size=N"
-    };
+    let how = request.wording.size;
     Error::invalid(format!(
         "The length of the input is not known before its end, and a new image in the format '{format}' needs a size: give it as {how}"
     ))
@@ -177,9 +168,9 @@ fn detect_offload(
     // Shared blocks would replace those that were reserved; odd clusters never line up.
     if bulk.is_encrypted()
         || preallocated
-        || request.compress
-        || request.sparse() == 0
-        || request.salvage
+        || request.target.compress
+        || request.tuning.sparse() == 0
+        || request.source.salvage
         || (unit % MIN_STEP != 0 && unit != 512)
     {
         return Ok(Offload::default());
@@ -190,5 +181,5 @@ fn detect_offload(
     };
     let slots = sources.layers().flat_map(Image::slots);
     let storages = slots.map(|(_, storage)| storage);
-    Offload::detect(storages, target, request.copy_range)
+    Offload::detect(storages, target, request.tuning.copy_range)
 }

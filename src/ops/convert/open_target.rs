@@ -21,9 +21,8 @@ pub(super) fn no_compression() -> Error {
 
 /// The driver of that name, if it can create.
 pub(super) fn creatable(request: &ConvertRequest, name: &str) -> Result<TargetFormat> {
-    // `dd` does not say which.
-    if request.for_dd && TargetFormat::find(name).is_none() {
-        return Err(Error::invalid("Unknown file format"));
+    if TargetFormat::find(name).is_none() {
+        return Err((request.wording.unknown_format)(name));
     }
     TargetFormat::creatable(name)
 }
@@ -35,7 +34,10 @@ pub(super) fn check_features(
 ) -> Result<()> {
     let driver = format.driver;
     if !driver.features.contains(Features::BACKING) {
-        let refused = match (request.backing_name(), request.backing_format()) {
+        let refused = match (
+            request.target.backing_name(),
+            request.target.backing_format(),
+        ) {
             (Some(_), _) => Some("Backing file"),
             (None, Some(_)) => Some("Backing file format"),
             _ => None,
@@ -47,15 +49,15 @@ pub(super) fn check_features(
             )));
         }
     }
-    if request.backing_name().is_some() && request.backing_format().is_none() {
+    if request.target.backing_name().is_some() && request.target.backing_format().is_none() {
         return Err(Error::invalid(
             "Use of backing file requires explicit backing format",
         ));
     }
-    if request.compress && !driver.features.contains(Features::COMPRESS) {
+    if request.target.compress && !driver.features.contains(Features::COMPRESS) {
         return Err(no_compression());
     }
-    if request.compress && preallocated {
+    if request.target.compress && preallocated {
         return Err(Error::invalid(
             "Compression and preallocation not supported at the same time",
         ));
@@ -65,7 +67,7 @@ pub(super) fn check_features(
 
 /// What a new image is worth: nobody else has seen it yet.
 pub(super) fn final_durability(request: &ConvertRequest) -> Durability {
-    match request.target_cache.durability() {
+    match request.target.cache.durability() {
         Durability::Ordered => Durability::None,
         other => other,
     }
@@ -78,19 +80,22 @@ pub(super) fn open_backing(
     job: &Job,
 ) -> Result<Image> {
     let options = OpenOptions {
-        format: request.backing_format(),
-        policy: request.policy.clone(),
-        secrets: request.secrets.clone(),
-        storages: request.storages.clone(),
+        format: request.target.backing_format(),
+        policy: request.target.policy.clone(),
+        secrets: request.target.secrets.clone(),
+        storages: request.target.storages.clone(),
         control: job.control().clone(),
         ..OpenOptions::default()
     };
-    let full = resolve_name(request.target.text(), OsStr::from_bytes(&backing.name));
+    let full = resolve_name(
+        request.target.location.text(),
+        OsStr::from_bytes(&backing.name),
+    );
     let location = Location::parse(full)?;
     Image::open(&location, &options)
         .map_err(create::unnamed)
         .context(|| "Could not open backing file".to_owned())
-        .context(|| format!("Could not open '{}'", request.target.display()))
+        .context(|| format!("Could not open '{}'", request.target.location.display()))
 }
 
 /// From which layer of the source on `below` holds the same: the layer that is the same file,

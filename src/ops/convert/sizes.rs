@@ -1,6 +1,7 @@
 //! The numbers that a conversion goes by: sizes of steps and buffers, how many workers and writers.
 
-use super::request::{ConvertRequest, MAX_PARALLEL};
+use super::conflict::MAX_PARALLEL;
+use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
 
 /// The smallest step in which the range is divided: a page and file system block.
@@ -73,7 +74,7 @@ impl Shape {
 pub(super) fn shape(request: &ConvertRequest, unit: u64) -> Shape {
     let unit = unit.max(512);
     let step = unit.max(MIN_STEP);
-    let most = if request.compress {
+    let most = if request.target.compress {
         MAX_CODED_CHUNK
     } else {
         MAX_CHUNK
@@ -84,11 +85,11 @@ pub(super) fn shape(request: &ConvertRequest, unit: u64) -> Shape {
         step,
         // The same however many workers: the layout of the target depends on it.
         chunk: most.max(step).next_multiple_of(step),
-        sparse: request.sparse(),
+        sparse: request.tuning.sparse(),
         unwritten_is_zero: false,
         zeroes_cost: false,
         longest_zeroes: MAX_MOVED_TASK,
-        compress: request.compress,
+        compress: request.target.compress,
         in_flight: 1,
         encode_early: false,
     }
@@ -99,8 +100,13 @@ pub(super) fn shape(request: &ConvertRequest, unit: u64) -> Shape {
 fn workers(request: &ConvertRequest, shape: &Shape) -> u32 {
     let cores =
         || std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-    let waiting = if request.compress { 1 } else { shape.in_flight };
+    let waiting = if request.target.compress {
+        1
+    } else {
+        shape.in_flight
+    };
     request
+        .tuning
         .parallel
         .unwrap_or_else(|| cores().max(waiting))
         .clamp(1, MAX_PARALLEL)
@@ -111,7 +117,7 @@ fn workers(request: &ConvertRequest, shape: &Shape) -> u32 {
 pub(super) fn crew(request: &ConvertRequest, shape: &Shape) -> (u64, u64) {
     let affordable = BUFFER_BYTES / shape.chunk;
     let wanted = u64::from(workers(request, shape));
-    if request.compress {
+    if request.target.compress {
         // Each worker has a buffer of plain bytes besides.
         let workers = wanted.min(affordable.saturating_sub(1) / 3).max(1);
         (workers, workers + workers.min(8) + 1)
@@ -134,7 +140,7 @@ pub(super) enum Writers {
 
 impl Writers {
     pub fn of(request: &ConvertRequest, parallel: bool) -> Self {
-        if parallel || request.target_cache.direct() {
+        if parallel || request.target.cache.direct() {
             Self::Many
         } else {
             Self::Cached

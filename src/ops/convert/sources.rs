@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
 use crate::image::{Image, ReadsAs};
-use crate::ops::create::{KeptFiles, Reason};
+use crate::ops::create::KeptFiles;
 use crate::ops::failure;
 
 use super::request::ConvertRequest;
@@ -122,10 +122,7 @@ impl Sources {
 
     /// The files that are read, which the conversion must not change.
     pub fn kept(&self, request: &ConvertRequest) -> KeptFiles {
-        let reason = match request.for_dd {
-            true => Reason::Input,
-            false => Reason::Source,
-        };
+        let reason = request.wording.source;
         let mut kept = KeptFiles::default();
         for part in &self.parts {
             kept.add(reason, &part.image);

@@ -69,11 +69,11 @@ struct Pieces {
 /// The stream that a request reads, if its source is one. Skips what is to be skipped.
 pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<StreamSource>> {
     let control = job.control().clone();
-    let stream = match (&request.source_fd, request.sources.as_slice()) {
+    let stream = match (&request.source.fd, request.source.images.as_slice()) {
         (Some(named), _) => named.stream(Direction::Read)?,
         (None, sources) => {
             let is_one = |location: &&crate::location::Location| match location.node() {
-                Node::Path(path) => is_stream(path, request.for_dd),
+                Node::Path(path) => is_stream(path, request.source.devices),
                 _ => false,
             };
             let Some(location) = sources.iter().find(is_one) else {
@@ -92,19 +92,19 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
         }
     };
     let mut denies = Permissions::empty();
-    if request.source_options.deny_writers && !request.source_options.force_share {
+    if request.source.options.deny_writers && !request.source.options.force_share {
         denies = Permissions::WRITE | Permissions::RESIZE;
     }
     stream.lock(LockRequest {
         uses: Permissions::CONSISTENT_READ,
         denies,
     })?;
-    let named = request.source_options.format.as_deref();
-    refuse_format(&stream, named, request.snapshot.is_some())?;
-    let mut window = request.window;
+    let named = request.source.options.format.as_deref();
+    refuse_format(&stream, named, request.source.snapshot.is_some())?;
+    let mut window = request.source.window;
     if window.output_size.is_none() {
         // Whoever knows the length of a stream may say so where an image's size is given.
-        let size = request.target_options.get("size");
+        let size = request.target.options.get("size");
         window.output_size = size.and_then(|size| crate::size::parse_size(&size.to_str_lossy()));
     }
     StreamSource::start(
@@ -112,7 +112,7 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
         window,
         control,
         named,
-        &request.source_options.policy,
+        &request.source.options.policy,
     )
     .map(Some)
 }

@@ -23,13 +23,13 @@ use super::sources::Sources;
 
 /// The stream that a request writes to, if its target is one.
 pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Stream>> {
-    let stream = match (&request.target_fd, request.target.node()) {
+    let stream = match (&request.target.fd, request.target.location.node()) {
         (Some(named), _) => {
             refuse_format(request, &named.name)?;
             named.stream(Direction::Write)?
         }
         (None, Node::Path(path)) if is_stream(path, is_raw(request)) => {
-            refuse_format(request, &request.target.display())?;
+            refuse_format(request, &request.target.location.display())?;
             let control = job.control().clone();
             Stream::open(path, Direction::Write, &|| control.checkpoint())?
         }
@@ -39,12 +39,12 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
 }
 
 fn is_raw(request: &ConvertRequest) -> bool {
-    let format = request.target_format.as_deref();
+    let format = request.target.format.as_deref();
     format.is_none_or(|format| format == raw::DRIVER.name)
 }
 
 fn refuse_format(request: &ConvertRequest, shown: &str) -> Result<()> {
-    let name = request.target_format.as_deref().unwrap_or("raw");
+    let name = request.target.format.as_deref().unwrap_or("raw");
     let format = creatable(request, name)?;
     check_features(request, format, false)?;
     if !is_raw(request) {
@@ -87,7 +87,7 @@ pub(super) fn fill(
     };
     let offload = Offload::default();
     run(request, &sources, &offload, &sink, shape, Writers::One, job)?;
-    if request.target_cache.durability() == Durability::Synced {
+    if request.target.cache.durability() == Durability::Synced {
         stream.sync()?;
     }
     sources.finish()

@@ -5,13 +5,24 @@ use bstr::BString;
 use crate::error::{Error, Result};
 use crate::image::OpenOptions;
 use crate::location::Location;
-use crate::ops::convert::{ConvertRequest, NamedFd, Window};
+use crate::ops::convert::{ConvertRequest, NamedFd, Window, Wording};
+use crate::ops::create::Reason;
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
 use crate::storage::CacheMode;
 
 /// The largest block.
 const MAX_BLOCK_SIZE: u64 = i32::MAX as u64;
+
+/// Its users know inputs and outputs.
+const WORDING: Wording = Wording {
+    creating: |_| "error while creating output image".to_owned(),
+    // It does not say which.
+    unknown_format: |_| Error::invalid("Unknown file format"),
+    size: "isize=N or osize=N",
+    source: Reason::Input,
+    names_target: false,
+};
 
 /// Where bytes come from or go to.
 #[derive(Clone, Debug)]
@@ -86,16 +97,18 @@ impl DdRequest {
         let (source, source_fd) = parts(&self.input);
         let (target, target_fd) = parts(&self.output);
         let mut request = ConvertRequest::new(source, target);
-        request.source_fd = source_fd;
-        request.source_options = self.input_options.clone();
-        request.snapshot.clone_from(&self.snapshot);
-        request.target_fd = target_fd;
-        request.target_format = Some(self.output_format.clone());
-        request.target_cache = self.output_cache;
-        request.target_exists = self.output_exists;
-        request.secrets = self.secrets.clone();
-        request.policy = self.policy.clone();
-        request.window = Window {
+        request.wording = &WORDING;
+        request.target.fd = target_fd;
+        request.target.format = Some(self.output_format.clone());
+        request.target.cache = self.output_cache;
+        request.target.exists = self.output_exists;
+        request.target.secrets = self.secrets.clone();
+        request.target.policy = self.policy.clone();
+        request.source.fd = source_fd;
+        request.source.devices = true;
+        request.source.options = self.input_options.clone();
+        request.source.snapshot.clone_from(&self.snapshot);
+        request.source.window = Window {
             // What lies beyond every image is beyond this one.
             skip: self.skip.saturating_mul(self.block_size),
             limit: self
@@ -104,7 +117,6 @@ impl DdRequest {
             input_size: self.input_size,
             output_size: self.output_size,
         };
-        request.for_dd = true;
         Ok(request)
     }
 }
@@ -127,7 +139,7 @@ mod tests {
         request.block_size = 1 << 20;
         request.skip = 3;
         request.count = Some(u64::MAX);
-        let window = request.conversion().unwrap().window;
+        let window = request.conversion().unwrap().source.window;
         assert_eq!((window.skip, window.limit), (3 << 20, Some(u64::MAX)));
         for wrong in [0, MAX_BLOCK_SIZE + 1] {
             request.block_size = wrong;

@@ -161,14 +161,14 @@ fn converted(
 ) -> Result<String> {
     let target = Location::from_path(at.path(target));
     let mut request = ConvertRequest::new(at.location(source), target);
-    request.source_options.format = at.options(source).format;
-    request.source_options.secrets = at.secrets();
-    request.source_options.policy = OpenPolicy::permissive();
-    request.target_format = Some(format.to_owned());
-    request.target_options = options(text);
-    request.parallel = Some(1);
-    request.secrets = at.secrets();
-    request.policy = OpenPolicy::permissive();
+    request.source.options.format = at.options(source).format;
+    request.source.options.secrets = at.secrets();
+    request.source.options.policy = OpenPolicy::permissive();
+    request.target.format = Some(format.to_owned());
+    request.target.options = options(text);
+    request.tuning.parallel = Some(1);
+    request.target.secrets = at.secrets();
+    request.target.policy = OpenPolicy::permissive();
     change(&mut request);
     convert(&request, &mut Job::new()).map(|report| format!("{report:?}"))
 }
@@ -208,38 +208,40 @@ pub const CONVERT: &[Operation] = &[
     plain("convert top.qcow2 in parallel", |at| {
         let names = ["top.qcow2", "new.qcow2", "qcow2"];
         converted(at, names, "cluster_size=4096", |request| {
-            request.parallel = Some(4);
+            request.tuning.parallel = Some(4);
         })
     }),
     plain("convert -c top.qcow2", |at| {
         let names = ["top.qcow2", "new.qcow2", "qcow2"];
         converted(at, names, "cluster_size=4096", |request| {
-            request.compress = true;
+            request.target.compress = true;
         })
     }),
     plain("convert -c -W zstd top.qcow2", |at| {
         let names = ["top.qcow2", "new.qcow2", "qcow2"];
         converted(at, names, "compression_type=zstd", |request| {
-            request.compress = true;
-            request.out_of_order = true;
+            request.target.compress = true;
+            request.tuning.out_of_order = true;
         })
     }),
     plain("convert -B base.qcow2 top.qcow2", |at| {
         let names = ["top.qcow2", "new.qcow2", "qcow2"];
         converted(at, names, "", |request| {
-            request.backing_file = Some("base.qcow2".into());
-            request.backing_format = Some("qcow2".to_owned());
+            request.target.backing_file = Some("base.qcow2".into());
+            request.target.backing_format = Some("qcow2".to_owned());
         })
     }),
     plain("convert -l one snap.qcow2", |at| {
         let names = ["snap.qcow2", "new.qcow2", "qcow2"];
         converted(at, names, "", |request| {
-            request.snapshot = Some("one".into());
+            request.source.snapshot = Some("one".into());
         })
     }),
     plain("convert -S 0 top.qcow2", |at| {
         let names = ["top.qcow2", "new.raw", "raw"];
-        converted(at, names, "", |request| request.sparse_size = Some(0))
+        converted(at, names, "", |request| {
+            request.tuning.sparse_size = Some(0)
+        })
     }),
     plain("convert top.qcow2 metadata", |at| {
         let names = ["top.qcow2", "new.qcow2", "qcow2"];
@@ -260,8 +262,8 @@ pub const CONVERT: &[Operation] = &[
     plain("convert plain.raw base.qcow2 together", |at| {
         let names = ["plain.raw", "new.qcow2", "qcow2"];
         converted(at, names, "", |request| {
-            request.sources.push(at.location("base.qcow2"));
-            request.source_options.format = None;
+            request.source.images.push(at.location("base.qcow2"));
+            request.source.options.format = None;
         })
     }),
     slow(plain("convert plain.raw to luks", |at| {
@@ -276,7 +278,7 @@ pub const CONVERT: &[Operation] = &[
     })),
     plain("convert --bitmaps bits.qcow2", |at| {
         let names = ["bits.qcow2", "new.qcow2", "qcow2"];
-        converted(at, names, "", |request| request.bitmaps = true)
+        converted(at, names, "", |request| request.source.bitmaps = true)
     }),
     operation(
         "convert -n plain.raw leaky.qcow2",
@@ -284,7 +286,7 @@ pub const CONVERT: &[Operation] = &[
         Content::Any,
         |at| {
             let names = ["plain.raw", "leaky.qcow2", "qcow2"];
-            converted(at, names, "", |request| request.target_exists = true)
+            converted(at, names, "", |request| request.target.exists = true)
         },
     ),
     operation(
@@ -294,8 +296,8 @@ pub const CONVERT: &[Operation] = &[
         |at| {
             let names = ["plain.raw", "leaky.qcow2", "qcow2"];
             converted(at, names, "", |request| {
-                request.target_exists = true;
-                request.compress = true;
+                request.target.exists = true;
+                request.target.compress = true;
             })
         },
     ),
@@ -305,7 +307,7 @@ pub const CONVERT: &[Operation] = &[
         Content::Any,
         |at| {
             let names = ["top.qcow2", "plain.raw", "raw"];
-            converted(at, names, "", |request| request.target_exists = true)
+            converted(at, names, "", |request| request.target.exists = true)
         },
     ),
     plain("dd plain.raw", |at| {

@@ -51,15 +51,15 @@ fn convert_ours(dir: &Dir, options: &str, name: &str, backing: Option<&str>) {
         Location::from_path(dir.path("plain.raw")),
         Location::from_path(dir.path(name)),
     );
-    request.source_options.format = Some("raw".into());
-    request.source_options.policy = OpenPolicy::permissive();
-    request.policy = OpenPolicy::permissive();
-    request.target_format = Some("qcow2".into());
-    request.target_options = Options::parse(options).unwrap();
-    request.secrets = secrets();
+    request.source.options.format = Some("raw".into());
+    request.source.options.policy = OpenPolicy::permissive();
+    request.target.policy = OpenPolicy::permissive();
+    request.target.format = Some("qcow2".into());
+    request.target.options = Options::parse(options).unwrap();
+    request.target.secrets = secrets();
     if let Some(backing) = backing {
-        request.backing_file = Some(dir.str(backing).into());
-        request.backing_format = Some("raw".into());
+        request.target.backing_file = Some(dir.str(backing).into());
+        request.target.backing_format = Some("raw".into());
     }
     convert(&request, &mut Job::new()).unwrap_or_else(|e| panic!("{options}: {e:?}"));
 }

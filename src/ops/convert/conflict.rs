@@ -1,0 +1,205 @@
+//! Settings of a conversion that make no sense, by themselves or together.
+
+use crate::error::{Error, Result};
+
+use super::request::ConvertRequest;
+
+/// The largest sparse size.
+const MAX_SPARSE: u32 = 16 << 20;
+
+/// The most workers.
+pub(super) const MAX_PARALLEL: u32 = 16;
+
+/// What is wrong with the settings of a conversion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Conflict {
+    /// The sparse size is no multiple of 512 up to 16 MiB.
+    SparseSize,
+    /// The number of workers is not 1 to 16.
+    Parallel,
+    /// Broken bitmaps are to be left out, but no bitmaps are to be copied.
+    SkipWithoutBitmaps,
+    /// Copying inside the host excludes compression.
+    CopyRangeAndCompress,
+    /// Copying inside the host excludes a sparse size.
+    CopyRangeAndSparseSize,
+    /// Copying inside the host excludes salvaging.
+    CopyRangeAndSalvage,
+    /// An image that exists takes no creation options.
+    OptionsOfExisting,
+    /// Only an image that exists can be said to read as zeroes.
+    ZeroOfNew,
+    /// Several sources have no backing file in common.
+    BackingOfSeveral,
+    /// A snapshot is one of the only source.
+    SnapshotOfSeveral,
+    /// Bitmaps are those of the only source.
+    BitmapsOfSeveral,
+}
+
+impl Conflict {
+    /// The first one of these settings.
+    pub fn find(request: &ConvertRequest) -> Option<Self> {
+        let (source, target, tuning) = (&request.source, &request.target, &request.tuning);
+        let several = source.images.len() > 1;
+        let sparse_size = tuning.sparse_size;
+        let found = [
+            (
+                sparse_size.is_some_and(|size| size % 512 != 0 || size > MAX_SPARSE),
+                Self::SparseSize,
+            ),
+            (
+                tuning
+                    .parallel
+                    .is_some_and(|n| !(1..=MAX_PARALLEL).contains(&n)),
+                Self::Parallel,
+            ),
+            (
+                source.skip_broken_bitmaps && !source.bitmaps,
+                Self::SkipWithoutBitmaps,
+            ),
+            (
+                tuning.copy_range && target.compress,
+                Self::CopyRangeAndCompress,
+            ),
+            (
+                tuning.copy_range && sparse_size.is_some(),
+                Self::CopyRangeAndSparseSize,
+            ),
+            (
+                tuning.copy_range && source.salvage,
+                Self::CopyRangeAndSalvage,
+            ),
+            (
+                target.exists && !target.options.is_empty(),
+                Self::OptionsOfExisting,
+            ),
+            (target.is_zero && !target.exists, Self::ZeroOfNew),
+            (
+                target.backing_name().is_some() && several,
+                Self::BackingOfSeveral,
+            ),
+            (
+                source.snapshot.is_some() && several,
+                Self::SnapshotOfSeveral,
+            ),
+            (source.bitmaps && several, Self::BitmapsOfSeveral),
+        ];
+        found
+            .into_iter()
+            .find_map(|(broken, rule)| broken.then_some(rule))
+    }
+
+    fn error(self) -> Error {
+        Error::invalid(match self {
+            Self::SparseSize => format!(
+                "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to {MAX_SPARSE}. Select 0 to disable sparse detection (fully allocates output)."
+            ),
+            Self::Parallel => format!(
+                "Invalid number of coroutines specified. Must be between 1 and {MAX_PARALLEL}."
+            ),
+            Self::SkipWithoutBitmaps => {
+                "Broken bitmaps can only be left out where bitmaps are copied".to_owned()
+            }
+            Self::CopyRangeAndCompress => {
+                "Compressed data cannot be copied inside the host".to_owned()
+            }
+            Self::CopyRangeAndSparseSize => {
+                "Zeroes are not looked for in data that is copied inside the host, so a size for them has no effect".to_owned()
+            }
+            Self::CopyRangeAndSalvage => {
+                "Data that may be unreadable cannot be copied inside the host".to_owned()
+            }
+            Self::OptionsOfExisting => {
+                "Creation options have no effect on a target that exists".to_owned()
+            }
+            Self::ZeroOfNew => {
+                "Only a target that exists can be said to read as zeroes".to_owned()
+            }
+            Self::BackingOfSeveral => {
+                "Having a backing file for the target makes no sense when concatenating multiple input images".to_owned()
+            }
+            Self::SnapshotOfSeveral => {
+                "No support for concatenating multiple snapshot".to_owned()
+            }
+            Self::BitmapsOfSeveral => {
+                "Copying bitmaps only possible with single source".to_owned()
+            }
+        })
+    }
+}
+
+/// Refuses settings that make no sense, before any file is touched.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`].
+pub(super) fn check(request: &ConvertRequest) -> Result<()> {
+    if request.source.images.is_empty() && request.source.fd.is_none() {
+        return Err(Error::invalid("Must specify image file name"));
+    }
+    Conflict::find(request).map_or(Ok(()), |conflict| Err(conflict.error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::location::Location;
+
+    fn conflict(change: impl FnOnce(&mut ConvertRequest)) -> Conflict {
+        let mut request = ConvertRequest::new(Location::from_path("a"), Location::from_path("b"));
+        check(&request).unwrap();
+        change(&mut request);
+        let found = Conflict::find(&request).unwrap();
+        let message = check(&request).unwrap_err().to_string();
+        assert!(!message.contains(" -"), "a flag of the tool: {message}");
+        found
+    }
+
+    #[test]
+    fn every_conflict_is_found_and_named_without_flags() {
+        let two = |r: &mut ConvertRequest| r.source.images.push(Location::from_path("c"));
+        let found = [
+            conflict(|r| r.tuning.sparse_size = Some(513)),
+            conflict(|r| r.tuning.sparse_size = Some(MAX_SPARSE + 512)),
+            conflict(|r| r.tuning.parallel = Some(17)),
+            conflict(|r| r.source.skip_broken_bitmaps = true),
+            conflict(|r| (r.tuning.copy_range, r.target.compress) = (true, true)),
+            conflict(|r| (r.tuning.copy_range, r.tuning.sparse_size) = (true, Some(0))),
+            conflict(|r| (r.tuning.copy_range, r.source.salvage) = (true, true)),
+            conflict(|r| {
+                r.target.exists = true;
+                r.target.options.set("size", "1M");
+            }),
+            conflict(|r| r.target.is_zero = true),
+            conflict(|r| {
+                two(r);
+                r.target.backing_file = Some("d".into());
+            }),
+            conflict(|r| {
+                two(r);
+                r.source.snapshot = Some("s".into());
+            }),
+            conflict(|r| {
+                two(r);
+                r.source.bitmaps = true;
+            }),
+        ];
+        use Conflict::*;
+        let expected = [
+            SparseSize,
+            SparseSize,
+            Parallel,
+            SkipWithoutBitmaps,
+            CopyRangeAndCompress,
+            CopyRangeAndSparseSize,
+            CopyRangeAndSalvage,
+            OptionsOfExisting,
+            ZeroOfNew,
+            BackingOfSeveral,
+            SnapshotOfSeveral,
+            BitmapsOfSeveral,
+        ];
+        assert_eq!(found, expected);
+    }
+}
