@@ -3,6 +3,7 @@
 //! A [`Job`] belongs to the thread that runs the operation; its [`JobControl`] may be used from
 //! any thread, and workers of the operation check it between chunks.
 
+pub mod events;
 mod rate;
 
 use std::sync::Arc;

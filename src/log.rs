@@ -84,20 +84,26 @@ fn state() -> &'static RwLock<State> {
     STATE.get_or_init(|| RwLock::new(from_environment()))
 }
 
-/// Reads `PLATTER_LOG`, if that was not done yet: it may switch trace events on.
+/// Reads `PLATTER_LOG`, if that was not done yet.
 pub fn init() {
-    state();
+    environment();
+}
+
+/// The level that `PLATTER_LOG` names, read once: later the program may change its environment.
+fn environment() -> Option<Level> {
+    static LEVEL: OnceLock<Option<Level>> = OnceLock::new();
+    *LEVEL.get_or_init(|| Level::from_name(&std::env::var("PLATTER_LOG").ok()?))
+}
+
+/// Whether `PLATTER_LOG` asks for trace events.
+pub(crate) fn wants_trace() -> bool {
+    environment() == Some(Level::Trace)
 }
 
 /// `PLATTER_LOG=LEVEL` writes to standard error; anything else is silence.
 fn from_environment() -> State {
-    let name = std::env::var("PLATTER_LOG").ok();
-    let level = name.and_then(|name| Level::from_name(&name));
-    if level == Some(Level::Trace) {
-        crate::trace::switch("*", true);
-    }
     State {
-        level,
+        level: environment(),
         sink: Arc::new(|level, line| {
             // A log that cannot be written must not fail the work.
             let _ = writeln!(std::io::stderr(), "platter {}: {line}", level.name());

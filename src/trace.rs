@@ -1,90 +1,74 @@
-//! Trace events: a fixed table of names, each off until a pattern switches it on. An event that is off
-//! costs one relaxed load.
+//! Trace events: each belongs to the module that emits it, and is off until a pattern switches it on. An
+//! event that is off costs one relaxed load.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::log::{Level, log};
+use crate::log::{Level, log, wants_trace};
 
-/// One event. Its name in patterns and lines is that of [`Event::name`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Event {
-    /// A layer of an image was opened.
-    ImageOpen,
-    /// The use of a layer ended.
-    ImageClose,
-    /// The lock bytes of a file were taken.
-    ImageLock,
-    /// A job begins to run.
-    JobBegin,
-    /// A job has ended.
-    JobEnd,
-    /// A conversion writes a range of the guest.
-    ConvertRange,
-    /// A run of host clusters was allocated.
-    Qcow2Allocate,
-    /// Metadata is written out, and made durable as far as was asked.
-    Qcow2Flush,
-    /// A barrier between writes of metadata.
-    Qcow2Barrier,
-    /// A slice of an L2 table was loaded into the cache.
-    Qcow2L2Load,
-    /// A slice of a refcount block was loaded into the cache.
-    Qcow2RefcountLoad,
+/// Nobody has switched it yet: the environment decides when it is looked at first.
+const UNDECIDED: u8 = 0;
+const OFF: u8 = 1;
+const ON: u8 = 2;
+
+/// One event: a static of the module that emits it.
+#[derive(Debug)]
+pub struct Event {
+    name: &'static str,
+    state: AtomicU8,
 }
 
-const NAMES: [&str; 11] = [
-    "image_open",
-    "image_close",
-    "image_lock",
-    "job_begin",
-    "job_end",
-    "convert_range",
-    "qcow2_allocate",
-    "qcow2_flush",
-    "qcow2_barrier",
-    "qcow2_l2_load",
-    "qcow2_refcount_load",
-];
-
-static ENABLED: [AtomicBool; NAMES.len()] = [const { AtomicBool::new(false) }; NAMES.len()];
-
 impl Event {
+    /// An event of that name, which patterns and lines show: the module's name and what happens.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            state: AtomicU8::new(UNDECIDED),
+        }
+    }
+
     /// The name.
-    pub fn name(self) -> &'static str {
-        NAMES[self as usize]
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Whether the event is on.
-    pub fn is_on(self) -> bool {
-        ENABLED[self as usize].load(Ordering::Relaxed)
-    }
-}
-
-/// The names of all events.
-pub fn events() -> &'static [&'static str] {
-    &NAMES
-}
-
-/// Switches the events whose names match `pattern` on or off; returns how many match. `*` stands for
-/// any characters, `?` for one.
-pub fn switch(pattern: &str, on: bool) -> usize {
-    let mut count = 0;
-    for (name, enabled) in NAMES.iter().zip(&ENABLED) {
-        if matches(pattern.as_bytes(), name.as_bytes()) {
-            enabled.store(on, Ordering::Relaxed);
-            count += 1;
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        match self.state.load(Ordering::Relaxed) {
+            OFF => false,
+            ON => true,
+            _ => self.decide(),
         }
     }
-    count
-}
 
-/// Logs the event at [`Level::Trace`] where it is on: its name, then what `fields` makes,
-/// `key=value` pairs with blanks between them.
-#[inline]
-pub fn emit(event: Event, fields: impl FnOnce() -> String) {
-    if event.is_on() {
-        log(Level::Trace, || format!("{} {}", event.name(), fields()));
+    /// Switches the event on or off.
+    pub fn switch(&self, on: bool) {
+        let state = if on { ON } else { OFF };
+        self.state.store(state, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn decide(&self) -> bool {
+        let state = if wants_trace() { ON } else { OFF };
+        // Whoever has switched it meanwhile is right.
+        let _ = self
+            .state
+            .compare_exchange(UNDECIDED, state, Ordering::Relaxed, Ordering::Relaxed);
+        self.state.load(Ordering::Relaxed) == ON
+    }
+
+    /// Logs the event at [`Level::Trace`] where it is on: its name, then what `fields` makes,
+    /// `key=value` pairs with blanks between them.
+    #[inline]
+    pub fn emit(&self, fields: impl FnOnce() -> String) {
+        if self.is_on() {
+            log(Level::Trace, || format!("{} {}", self.name, fields()));
+        }
+    }
+
+    /// Whether a pattern stands for the name: `*` for any characters, `?` for one.
+    pub fn matches(&self, pattern: &str) -> bool {
+        matches(pattern.as_bytes(), self.name.as_bytes())
     }
 }
 
@@ -143,13 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn names_are_distinct_and_belong_to_their_events() {
-        let mut names = NAMES.to_vec();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), NAMES.len());
-        assert_eq!(Event::Qcow2RefcountLoad as usize + 1, NAMES.len());
-        assert_eq!(Event::JobEnd.name(), "job_end");
-        assert_eq!(Event::Qcow2Flush.name(), "qcow2_flush");
+    fn an_event_is_what_it_was_switched_to_last() {
+        static EVENT: Event = Event::new("test_event");
+        for on in [true, false, true] {
+            EVENT.switch(on);
+            assert_eq!(EVENT.is_on(), on);
+        }
+        assert!(EVENT.matches("test_*") && !EVENT.matches("test"));
+        EVENT.switch(false);
+        EVENT.emit(|| unreachable!("the event is off"));
     }
 }

@@ -97,7 +97,7 @@ pub unsafe extern "C" fn platter_trace_switch(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let pattern = unsafe { utf8(pattern, "pattern")? };
-        Ok(crate::trace::switch(pattern, on))
+        Ok(crate::ops::trace::switch(pattern, on))
     })
 }
 
@@ -109,8 +109,8 @@ pub extern "C" fn platter_trace_event(index: usize) -> *const c_char {
     static NAMES: OnceLock<Vec<CString>> = OnceLock::new();
     get(std::ptr::null(), || {
         let names = NAMES.get_or_init(|| {
-            let events = crate::trace::events().iter();
-            events.map(|name| c_string(*name)).collect()
+            let events = crate::ops::trace::events();
+            events.map(|event| c_string(event.name())).collect()
         });
         names
             .get(index)

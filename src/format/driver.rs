@@ -13,6 +13,7 @@ use crate::job::JobControl;
 use crate::options::{OptionSpec, Values};
 use crate::secret::Secrets;
 use crate::storage::{Durability, Storage};
+use crate::trace::Event;
 
 bitflags::bitflags! {
     /// What a format can do, for introspection and for early refusals.
@@ -75,6 +76,8 @@ pub struct FormatDriver {
     pub amend_options: &'static [OptionSpec],
     /// Options of opening (`driver=…` strings) beyond `driver` and `file`, sorted by name.
     pub open_options: &'static [OptionSpec],
+    /// Its trace events; their names begin with the format's.
+    pub events: &'static [&'static Event],
 }
 
 /// The beginning of a file and its name, for probing.

@@ -4,6 +4,7 @@ mod adapter;
 mod align;
 mod chain;
 mod claim;
+pub mod events;
 mod file;
 mod files;
 mod guard;
@@ -45,7 +46,6 @@ use crate::location::Location;
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
 use crate::storage::{CacheMode, NamedStorages, Storage};
-use crate::trace::{self, Event};
 use crate::value::{Map, Value};
 
 use align::UnitLock;
@@ -321,7 +321,7 @@ impl Image {
             return Ok(());
         }
         self.closed = true;
-        trace::emit(Event::ImageClose, || format!("file={:?}", self.filename));
+        events::CLOSE.emit(|| format!("file={:?}", self.filename));
         let flushed = self.flush();
         flushed.and(self.format.close()).map_err(|error| {
             error.context_if_bare(|| format!("Could not close '{}'", self.filename))

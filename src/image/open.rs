@@ -19,12 +19,11 @@ use crate::image::opener::ImageOpener;
 use crate::image::plan::{BackingPlan, Plan, Source};
 use crate::image::status::Sparse;
 use crate::image::trail::Trail;
-use crate::image::{Backing, Image, OpenOptions, Settings, files, guard, lock, names};
+use crate::image::{Backing, Image, OpenOptions, Settings, events, files, guard, lock, names};
 use crate::location::Location;
 use crate::location::tree::first_key;
 use crate::options::Values;
 use crate::storage::Storage;
-use crate::trace::{self, Event};
 
 /// What stays the same while one layer and the files that it names are opened.
 #[derive(Clone, Copy, Debug)]
@@ -189,7 +188,7 @@ fn open_over(
             deny_writers: false,
             force_share: context.force_share,
         });
-        trace::emit(Event::ImageLock, || {
+        events::LOCK.emit(|| {
             let (uses, denies) = (request.uses.bits(), request.denies.bits());
             format!("file={name:?} uses={uses:#x} denies={denies:#x}")
         });
@@ -257,7 +256,7 @@ fn open_over(
     };
     names::set(&mut image, plan, opened.plain, bare);
     image.closed_files = files::closed_files(&image, plan.data_file.as_ref(), options);
-    trace::emit(Event::ImageOpen, || {
+    events::OPEN.emit(|| {
         format!(
             "file={:?} format={} writable={} size={}",
             image.filename,

@@ -20,5 +20,6 @@ pub mod rebase;
 pub mod render;
 pub mod resize;
 pub mod snapshot;
+pub mod trace;
 mod workers;
 pub use crate::zero;

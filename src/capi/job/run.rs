@@ -17,10 +17,9 @@ use crate::capi::job::{
 use crate::capi::report;
 use crate::capi::text::{c_line, c_lines};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::job::{Job, JobControl, Message, Progress, Verdict, without_signals};
+use crate::job::{Job, JobControl, Message, Progress, Verdict, events, without_signals};
 use crate::log::{Level, log};
 use crate::sys::event::Event as Readable;
-use crate::trace::{self, Event};
 
 type ProgressFn = unsafe extern "C" fn(*const platter_progress, *mut c_void) -> c_int;
 type MessageFn = unsafe extern "C" fn(*const platter_message, *mut c_void);
@@ -262,7 +261,7 @@ impl Runner {
         *self.state.lock() = State::Running(Some(this));
         let begin = Instant::now();
         log(Level::Info, || format!("{} begins", self.name));
-        trace::emit(Event::JobBegin, || format!("job={}", self.name));
+        events::BEGIN.emit(|| format!("job={}", self.name));
         let result = caught(Some(&self.poison), || body(&mut job, &images));
         let result = result.map(|content| {
             let failure = content.failure();
@@ -282,7 +281,7 @@ impl Runner {
                 format!("{} fails after {:.3?}: {error}", self.name, begin.elapsed())
             }
         });
-        trace::emit(Event::JobEnd, || {
+        events::END.emit(|| {
             format!(
                 "job={} ok={} time={:?}",
                 self.name,

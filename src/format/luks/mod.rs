@@ -65,6 +65,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         default: None,
         allowed: &[],
     }],
+    events: &[],
 };
 
 /// An open volume; without a secret only its header is known.

@@ -6,9 +6,9 @@ use std::ops::Range;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 use crate::storage::ZeroFlags;
-use crate::trace::{self, Event};
 
 use super::cache::Class;
+use super::events;
 use super::limbo::Freed;
 use super::overlap::Area;
 use super::state::Qcow2;
@@ -122,9 +122,7 @@ impl Qcow2 {
             self.check_allocation(cluster..cluster + count)?;
             self.set_refcounts(alloc, cluster, count, 1)?;
             alloc.cursor = cluster + count;
-            trace::emit(Event::Qcow2Allocate, || {
-                format!("offset={:#x} clusters={count}", cluster << bits)
-            });
+            events::ALLOCATE.emit(|| format!("offset={:#x} clusters={count}", cluster << bits));
             return Ok(HostRun {
                 cluster,
                 count,

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, fence, yield_now};
-use crate::trace::{self, Event};
 
 const SHARDS: usize = 16;
 
@@ -20,16 +19,6 @@ pub(super) enum Class {
     L2,
     /// A refcount block.
     Refcount,
-}
-
-impl Class {
-    /// The trace event of loading one.
-    fn load_event(self) -> Event {
-        match self {
-            Self::L2 => Event::Qcow2L2Load,
-            Self::Refcount => Event::Qcow2RefcountLoad,
-        }
-    }
 }
 
 /// The words of a slice, in host byte order.
@@ -100,9 +89,6 @@ impl Slice {
         let words = bytes.chunks_exact(8);
         let words = words.map(|chunk| AtomicU64::new(be64(chunk))).collect();
         let _ = self.words.set(words);
-        trace::emit(self.class.load_event(), || {
-            format!("offset={:#x}", self.offset)
-        });
     }
 
     fn to_bytes(&self) -> Vec<u8> {

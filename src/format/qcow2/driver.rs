@@ -40,6 +40,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     summary: create::SUMMARY,
     amend_options: super::amend::OPTIONS,
     open_options: super::open_options::OPTIONS,
+    events: super::events::ALL,
 };
 
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {

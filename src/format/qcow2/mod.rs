@@ -15,6 +15,7 @@ mod compressed;
 mod crypt;
 mod data_file;
 mod driver;
+mod events;
 mod header_io;
 mod inflight;
 mod l2;

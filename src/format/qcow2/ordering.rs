@@ -17,10 +17,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::FlushBy;
 use crate::storage::{Durability, Preallocation};
-use crate::trace::{self, Event};
 
 use super::cache::{Class, Taken};
 use super::disk::Incompatible;
+use super::events;
 use super::state::{L1_UNIT, Qcow2};
 
 /// References that may wait in limbo before a writer is made to write metadata out.
@@ -30,7 +30,7 @@ impl Qcow2 {
     /// Everything written so far reaches the disk before anything that is written later, as far
     /// as the image's durability asks for.
     pub(super) fn barrier(&self) -> Result<()> {
-        trace::emit(Event::Qcow2Barrier, || {
+        events::BARRIER.emit(|| {
             format!(
                 "file={:?} durability={:?}",
                 self.storage.name(),
@@ -81,9 +81,7 @@ impl Qcow2 {
     }
 
     fn trace_flush(&self, durability: Durability) {
-        trace::emit(Event::Qcow2Flush, || {
-            format!("file={:?} durability={durability:?}", self.storage.name())
-        });
+        events::FLUSH.emit(|| format!("file={:?} durability={durability:?}", self.storage.name()));
     }
 
     /// How [`Self::flush_all`] would go: a sync alone where no metadata waits and none is being written.

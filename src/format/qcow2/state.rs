@@ -17,6 +17,7 @@ use super::bitmaps::Recorder;
 use super::cache::{Cache, Class, Slice};
 use super::crypt::needs_secret;
 use super::disk::{ImageHeader, L1Entry, RefcountWidth};
+use super::events;
 use super::header_io::Hex;
 use super::inflight::InFlight;
 use super::layout::Layout;
@@ -145,18 +146,23 @@ impl Qcow2 {
 
     /// A cached slice of a table, loaded where needed. `offset` is a multiple of the slice size.
     pub(super) fn slice(&self, class: Class, offset: u64) -> Result<Arc<Slice>> {
-        self.cache.get(class, offset, |bytes| {
-            self.check_table_in_file(offset)?;
-            self.storage.read_at(bytes, offset)
-        })
+        self.cache
+            .get(class, offset, |bytes| self.load(class, bytes, offset))
     }
 
     /// `count` slices of a table from `offset` on; those that are not cached are read at once.
     pub(super) fn slices(&self, class: Class, offset: u64, count: u64) -> Result<Vec<Arc<Slice>>> {
         self.cache.get_run(class, offset, count, |bytes, at| {
-            self.check_table_in_file(at)?;
-            self.storage.read_at(bytes, at)
+            self.load(class, bytes, at)
         })
+    }
+
+    /// Reads slices of a table.
+    fn load(&self, class: Class, bytes: &mut [u8], offset: u64) -> Result<()> {
+        self.check_table_in_file(offset)?;
+        self.storage.read_at(bytes, offset)?;
+        trace_load(class, bytes, offset);
+        Ok(())
     }
 
     /// Refuses a slice of a table that lies past the end of the file.
@@ -183,7 +189,13 @@ impl Qcow2 {
         let (offset, index) = self.l2_place(table, guest);
         let slice = self.cache.get_now(Class::L2, offset, |bytes| {
             self.check_table_in_file(offset)?;
-            self.storage.read_now(&mut [IoSliceMut::new(bytes)], offset)
+            let loaded = self
+                .storage
+                .read_now(&mut [IoSliceMut::new(bytes)], offset)?;
+            if loaded {
+                trace_load(Class::L2, bytes, offset);
+            }
+            Ok(loaded)
         })?;
         Some((slice, index))
     }
@@ -267,4 +279,12 @@ impl Qcow2 {
                 ))
             })
     }
+}
+
+fn trace_load(class: Class, bytes: &[u8], offset: u64) {
+    let event = match class {
+        Class::L2 => &events::L2_LOAD,
+        Class::Refcount => &events::REFCOUNT_LOAD,
+    };
+    event.emit(|| format!("offset={offset:#x} bytes={}", bytes.len()));
 }

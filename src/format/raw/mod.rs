@@ -53,6 +53,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
             allowed: &[],
         },
     ],
+    events: &[],
 };
 
 #[derive(Debug)]

@@ -37,9 +37,13 @@ pub use request::{ConvertRequest, NamedFd, Source, Target, Tuning};
 pub use window::Window;
 pub use wording::Wording;
 
+/// The trace events of conversions.
+pub(in crate::ops) static EVENTS: &[&Event] = &[&worker::RANGE];
+
 use crate::error::Result;
 use crate::image::Image;
 use crate::job::Job;
+use crate::trace::Event;
 
 use bitmaps::Chosen;
 use report::Tally;

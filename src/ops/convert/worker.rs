@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::job::{Job, JobControl, without_signals};
 use crate::ops::forecast::{Forecast, Run};
-use crate::trace::{self, Event};
+use crate::trace::Event;
 
 use super::buffer::Buffer;
 use super::offload::Offload;
@@ -14,6 +14,9 @@ use super::prepare::Preparer;
 use super::sink::Sink;
 use super::sizes::Shape;
 use super::sources::Sources;
+
+/// A conversion writes a range of the guest.
+pub(super) static RANGE: Event = Event::new("convert_range");
 
 /// Everything that the workers of one conversion share.
 #[derive(Clone, Copy)]
@@ -114,9 +117,7 @@ impl Work<'_> {
             Step::Again => {}
             Step::Write(prepared) => {
                 *turn = prepared.turn;
-                trace::emit(Event::ConvertRange, || {
-                    format!("turn={} bytes={}", prepared.turn, prepared.len)
-                });
+                RANGE.emit(|| format!("turn={} bytes={}", prepared.turn, prepared.len));
                 self.sink.write(&prepared)?;
                 control.advance(prepared.moved);
                 order.written(prepared.buf);

@@ -39,12 +39,3 @@ mod io_guard;
 mod format {
     pub use crate::io_guard::{IoGuard, LongIoGuard};
 }
-/// What the parts tell of themselves; nobody listens here.
-mod trace {
-    pub enum Event {
-        Qcow2L2Load,
-        Qcow2RefcountLoad,
-    }
-
-    pub fn emit(_: Event, _: impl FnOnce() -> String) {}
-}
