@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ExtentKind;
 use crate::format::Below;
 use crate::image::{Backing, Image, align};
+use crate::storage::{Step, steps};
 
 /// So often a read looks again where the mapping changes under it.
 const MAX_REMAPS: u32 = 100;
@@ -38,10 +39,9 @@ impl Image {
         if let ExtentKind::Data { slot, host_offset } = extent.kind
             && extent.len >= total
         {
-            return self
-                .format
-                .storage(slot)?
-                .read_vectored_at(bufs, host_offset);
+            let storage = self.format.storage(slot)?;
+            steps::announce(&**storage, Step::ReadAio);
+            return storage.read_vectored_at(bufs, host_offset);
         }
         let mut at = offset;
         for buf in bufs {
@@ -70,7 +70,9 @@ impl Image {
             let (part, _) = rest.split_at_mut(len);
             match extent.kind {
                 ExtentKind::Data { slot, host_offset } => {
-                    self.format.storage(slot)?.read_at(part, host_offset)?;
+                    let storage = self.format.storage(slot)?;
+                    steps::announce(&**storage, Step::ReadAio);
+                    storage.read_at(part, host_offset)?;
                 }
                 ExtentKind::Zero { .. } => part.fill(0),
                 ExtentKind::Unallocated { .. } => self.read_below(part, at)?,

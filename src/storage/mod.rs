@@ -15,6 +15,7 @@ mod node;
 pub mod null;
 pub mod registry;
 pub mod slice;
+pub mod steps;
 pub mod stream;
 #[doc(hidden)]
 pub mod testing;
@@ -30,6 +31,7 @@ pub use memory::MemoryStorage;
 pub use null::NullStorage;
 pub use registry::{NamedStorages, StorageCreate, StorageDriver, StorageFeatures, StorageOpen};
 pub use slice::SliceStorage;
+pub use steps::{Step, StepWatcher};
 pub use traits::{
     CacheMode, CopyOutcome, Durability, Limits, LockRequest, Permissions, Preallocation, Storage,
     ZeroFlags, read_exact_at, set_len_or_fit, write_fresh,

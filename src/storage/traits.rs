@@ -10,6 +10,7 @@ use bstr::BStr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::storage::lend::{Lease, SpaceCall, SyncBy};
+use crate::storage::steps::StepWatcher;
 
 /// How far a write must have come when [`Storage::sync`] returns, and how barriers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -312,6 +313,12 @@ pub trait Storage: Any + Send + Sync + Debug {
     /// As [`Storage::sync`].
     fn synced(&self, errno: i32) -> Result<()> {
         Err(Error::os(if errno == 0 { libc::EIO } else { errno }))
+    }
+
+    /// Who wants to know the steps that are taken on the storage; only what injects faults does, and
+    /// that has no way past its methods: neither [`Storage::as_fd`] nor [`Storage::read_now`].
+    fn step_watcher(&self) -> Option<&dyn StepWatcher> {
+        None
     }
 
     /// Request limits.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
-use crate::storage::ZeroFlags;
+use crate::storage::{Step, ZeroFlags};
 
 use super::cache::Class;
 use super::events;
@@ -86,6 +86,7 @@ impl Alloc {
 impl Qcow2 {
     /// Allocates up to `want` contiguous host clusters, at least one, with refcount 1.
     pub(super) fn alloc_run(&self, want: u64) -> Result<HostRun> {
+        self.announce(Step::ClusterAlloc);
         self.alloc_run_in(&mut self.alloc.lock(), want)
     }
 
@@ -95,6 +96,7 @@ impl Qcow2 {
         let per_block = self.counts().refcount_block_entries();
         let per_slice = self.counts().slice_refcounts();
         let mut cluster = alloc.cursor;
+        self.announce(Step::RefblockAlloc);
         loop {
             self.check_host_limit(cluster + 1)?;
             let table_index = cluster / per_block;
@@ -166,6 +168,7 @@ impl Qcow2 {
         self.check_allocation(cluster..cluster + 1)?;
         let offset = cluster << self.layout.cluster_bits();
         self.cache.invalidate(offset, self.layout.cluster_size());
+        self.announce(Step::RefblockAllocWrite);
         self.storage
             .write_zeroes(offset, self.layout.cluster_size(), ZeroFlags::empty())?;
         // It counts itself on disk before any table names it.
@@ -257,6 +260,7 @@ impl Qcow2 {
             let ones = total.saturating_sub(block * per_block).min(per_block);
             width.fill(&mut bytes, 0, ones as usize, 1);
             let offset = (start + block) << self.layout.cluster_bits();
+            self.announce(Step::RefblockAllocWriteBlocks);
             self.storage.write_at(&bytes, offset)?;
         }
         Ok(())
@@ -285,8 +289,10 @@ impl Qcow2 {
             }
         }
         let bytes = memory::bytes_of(table.iter().copied())?;
+        self.announce(Step::RefblockAllocWriteTable);
         self.storage.write_at(&bytes, cluster << bits)?;
         self.barrier()?;
+        self.announce(Step::RefblockAllocSwitchTable);
         let moved = self
             .update_header(|header| {
                 header.reftable_offset = cluster << bits;

@@ -6,6 +6,7 @@ use crate::codec::Encoder;
 use crate::error::{Error, Result};
 use crate::format::{Compress, ZeroBelow};
 use crate::memory::{self, IoBuf};
+use crate::storage::Step;
 
 use super::alloc::Alloc;
 use super::disk::{CompressedRef, L2Entry, SubclusterBitmap};
@@ -83,9 +84,10 @@ impl Qcow2 {
         let host = self.alloc_packed(&mut self.alloc.lock(), len)?;
         let word = L2Entry::compressed(host, len, &self.layout);
         let written = match word {
-            Some(_) => self
-                .check_data_place(host, len)
-                .and_then(|()| self.storage.write_at(bytes, host)),
+            Some(_) => self.check_data_place(host, len).and_then(|()| {
+                self.announce(Step::WriteCompressed);
+                self.storage.write_at(bytes, host)
+            }),
             None => Ok(()),
         };
         let (Some(word), Ok(())) = (word, &written) else {
@@ -99,6 +101,7 @@ impl Qcow2 {
             return Err(error);
         }
         self.collect_references(old, false, &mut freed);
+        self.announce(Step::L2UpdateCompressed);
         self.cache.modify(&slice, |words| {
             let bitmap = SubclusterBitmap::default();
             Entry { word, bitmap }.store(words, &self.layout, index);
@@ -111,6 +114,7 @@ impl Qcow2 {
     /// is room; each host cluster that they touch gets one reference more.
     fn alloc_packed(&self, alloc: &mut Alloc, len: u64) -> Result<u64> {
         let bits = self.layout.cluster_bits();
+        self.announce(Step::ClusterAllocBytes);
         if let Some(at) = alloc.packed.take() {
             let cluster = at >> bits;
             let room = self.layout.cluster_size() - self.layout.in_cluster(at);

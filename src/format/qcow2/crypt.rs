@@ -6,8 +6,8 @@ use crate::crypto::luks::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::OpenContext;
 use crate::format::luks::{HeaderArea, check_work};
-use crate::storage::ZeroFlags;
 use crate::storage::data_cipher::DataCipher;
+use crate::storage::{Step, ZeroFlags, steps};
 
 use super::disk::{CryptMethod, ImageHeader};
 use super::state::Qcow2;
@@ -81,6 +81,7 @@ impl Qcow2 {
     /// Fills `buf` with the guest bytes at `guest`, which lie at `host`.
     pub(super) fn read_data(&self, buf: &mut [u8], host: u64, guest: u64) -> Result<()> {
         let storage = self.data_storage();
+        steps::announce(&**storage, Step::ReadAio);
         match self.cipher()? {
             None => storage.read_at(buf, host),
             Some(cipher) => cipher.read(&**storage, buf, host, guest),
@@ -99,6 +100,7 @@ impl Qcow2 {
     /// Writes the guest bytes at `guest`, in `bufs` one after the other, to `host`.
     pub(super) fn write_data(&self, bufs: &[IoSlice<'_>], host: u64, guest: u64) -> Result<()> {
         let storage = self.data_storage();
+        steps::announce(&**storage, Step::WriteAio);
         match (self.cipher()?, bufs) {
             (Some(cipher), bufs) => cipher.write(&**storage, bufs, host, guest),
             (None, [one]) => storage.write_at(one, host),

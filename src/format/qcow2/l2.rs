@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::ZeroFlags;
+use crate::storage::{Step, ZeroFlags};
 
 use super::cache::{Class, Slice};
 use super::disk::L1Entry;
@@ -42,6 +42,7 @@ impl Qcow2 {
         self.cache.invalidate(offset, self.layout.cluster_size());
         let initialised = match old {
             None => {
+                self.announce(Step::L2AllocWrite);
                 self.storage
                     .write_zeroes(offset, self.layout.cluster_size(), ZeroFlags::empty())
             }
@@ -65,11 +66,13 @@ impl Qcow2 {
     fn copy_table(&self, from: u64, to: u64) -> Result<()> {
         let step = self.layout.slice_bytes();
         for at in (0..self.layout.cluster_size()).step_by(step as usize) {
+            self.announce(Step::L2AllocCowRead);
             let slice = self.slice(Class::L2, from + at)?;
             let bytes: Vec<u8> = slice.read(|words| {
                 let words = words.iter().map(|word| word.load(Ordering::Relaxed));
                 words.flat_map(u64::to_be_bytes).collect()
             });
+            self.announce(Step::L2AllocWrite);
             self.storage.write_at(&bytes, to + at)?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::OpenContext;
 use crate::job::JobControl;
 use crate::memory;
-use crate::storage::{Durability, Storage};
+use crate::storage::{Durability, Step, Storage};
 
 use super::alloc::Alloc;
 use super::bitmaps::Recorder;
@@ -148,6 +148,7 @@ impl Qcow2 {
         let len = u64::from(header.reftable_clusters) * self.layout.cluster_size();
         let mut table = Vec::new();
         memory::reserve(&mut table, (len / 8) as usize)?;
+        self.announce(Step::ReftableLoad);
         read_table(&*self.storage, header.reftable_offset, len, |entry| {
             table.push(entry);
         })?;

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::FlushBy;
-use crate::storage::{Durability, Preallocation};
+use crate::storage::{Durability, Preallocation, Step};
 
 use super::cache::{Class, Taken};
 use super::disk::Incompatible;
@@ -188,7 +188,7 @@ impl Qcow2 {
                 self.barrier()?;
             }
         }
-        self.write_slices(l2)?;
+        self.write_slices(Step::L2Update, l2)?;
         if !l1.units.is_empty() {
             if ordered && !l2.is_empty() {
                 self.barrier()?;
@@ -200,7 +200,7 @@ impl Qcow2 {
 
     fn write_refcounts(&self) -> Result<()> {
         let taken = self.cache.take_dirty(Class::Refcount);
-        if let Err(error) = self.write_slices(&taken) {
+        if let Err(error) = self.write_slices(Step::RefblockUpdatePart, &taken) {
             self.cache.put_back(taken);
             return Err(error);
         }
@@ -208,13 +208,14 @@ impl Qcow2 {
     }
 
     /// Writes slices, neighbours in one request.
-    fn write_slices(&self, slices: &[Taken]) -> Result<()> {
+    fn write_slices(&self, step: Step, slices: &[Taken]) -> Result<()> {
         let slice_bytes = self.layout.slice_bytes();
         for run in slices.chunk_by(|a, b| a.slice.offset() + slice_bytes == b.slice.offset()) {
             let Some(first) = run.first() else { continue };
             let offset = first.slice.offset();
             let len = run.len() as u64 * slice_bytes;
             self.check_table_place(offset, len)?;
+            self.announce(step);
             match run {
                 [one] => self.storage.write_at(&one.bytes, offset)?,
                 many => {
@@ -269,6 +270,7 @@ impl Qcow2 {
             return Ok(());
         }
         for (at, bytes) in &table.parts {
+            self.announce(Step::RefblockAllocHookup);
             if let Err(error) = self.storage.write_at(bytes, table.offset + at) {
                 alloc.table_dirty.extend(table.units);
                 return Err(error);
@@ -296,6 +298,7 @@ impl Qcow2 {
 
     fn write_l1(&self, l1: &L1Copy) -> Result<()> {
         for (offset, bytes) in &l1.parts {
+            self.announce(Step::L1Update);
             self.storage.write_at(bytes, *offset)?;
         }
         Ok(())

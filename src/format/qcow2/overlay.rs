@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::format::{BackingRef, Overlay};
-use crate::storage::{Durability, Preallocation};
+use crate::storage::{Durability, Preallocation, Step};
 
 use super::cache::Class;
 use super::disk::Extension;
@@ -45,6 +45,7 @@ impl Overlay for Qcow2 {
     fn make_empty(&self) -> Result<()> {
         self.prepare_write()?;
         self.flush_all(self.durability)?;
+        self.announce(Step::EmptyImagePrepare);
         {
             let _all = self.inflight.reserve(0..u64::MAX);
             let tables = self.l1.read().entries.len() as u64;

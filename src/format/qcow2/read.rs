@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::ExtentKind;
 use crate::format::Below;
 use crate::memory::IoBuf;
+use crate::storage::Step;
 
 use super::disk::{CompressedRef, L2Kind};
 use super::map::Entry;
@@ -105,6 +106,7 @@ impl Qcow2 {
             match self.checked_kind(entry, at)? {
                 L2Kind::Compressed(bytes) => {
                     self.decompress(bytes, part, within, at, |input| {
+                        self.announce(Step::ReadCompressed);
                         self.storage.read_at(input, bytes.offset).map(|()| true)
                     })?;
                 }
@@ -190,7 +192,10 @@ impl Qcow2 {
                 }
                 ExtentKind::Zero { .. } => part.fill(0),
                 ExtentKind::Unallocated { .. } => match below {
-                    Some(below) => below.read_below(part, at)?,
+                    Some(below) => {
+                        self.announce(Step::ReadBackingAio);
+                        below.read_below(part, at)?;
+                    }
                     None => {
                         return Err(Error::new(
                             ErrorKind::Busy,

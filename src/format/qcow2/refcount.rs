@@ -1,6 +1,7 @@
 //! Refcounts of host clusters, through the cache. All changes happen under the allocator's lock.
 
 use crate::error::Result;
+use crate::storage::Step;
 
 use super::alloc::Alloc;
 use super::cache::Class;
@@ -67,6 +68,9 @@ impl Qcow2 {
 
     /// Takes one reference away from each cluster; what reaches 0 may be allocated again.
     pub(super) fn drop_references(&self, alloc: &mut Alloc, freed: &[Freed]) -> Result<()> {
+        if !freed.is_empty() {
+            self.announce(Step::ClusterFree);
+        }
         for freed in freed {
             let count = self.refcount(alloc, freed.cluster)?;
             let Some(left) = count.checked_sub(1) else {

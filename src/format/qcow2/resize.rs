@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::Below;
 use crate::job::JobControl;
 use crate::memory;
-use crate::storage::{Durability, Preallocation, ZeroFlags, fill};
+use crate::storage::{Durability, Preallocation, Step, ZeroFlags, fill};
 
 use super::disk::{L1Entry, L2Entry, MAX_L1_BYTES, SubclusterBitmap};
 use super::limbo::Freed;
@@ -163,6 +163,7 @@ impl Qcow2 {
         }
         let bits = self.layout.cluster_bits();
         let clusters = self.layout.clusters_for(count * 8);
+        self.announce(Step::L1GrowAllocTable);
         let first = self
             .alloc_contiguous(clusters)
             .context(|| "Failed to grow the L1 table".to_owned())?;
@@ -180,6 +181,7 @@ impl Qcow2 {
             for (index, word) in (0..old_count).zip(bytes.chunks_exact_mut(8)) {
                 word.copy_from_slice(&l1.get(index).to_bytes());
             }
+            self.announce(Step::L1GrowWriteTable);
             self.storage.write_at(&bytes, offset)?;
             self.barrier()?;
             let mut entries = Vec::new();
@@ -188,6 +190,7 @@ impl Qcow2 {
             Ok(entries.into_boxed_slice())
         })();
         let entries = written.inspect_err(|_| self.free_unused(first, clusters))?;
+        self.announce(Step::L1GrowActivateTable);
         let moved = self
             .update_header(|header| {
                 header.l1_offset = offset;
@@ -233,6 +236,8 @@ impl Qcow2 {
             };
             let next = at - at % coverage + coverage;
             if at.is_multiple_of(coverage) {
+                self.announce(Step::L1ShrinkWriteTable);
+                self.announce(Step::L1ShrinkFreeL2Clusters);
                 self.drop_table(at, table)?;
                 unlinked = true;
             } else {

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::codec::CompressionType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::data_cipher::DataCipher;
-use crate::storage::{Durability, Storage};
+use crate::storage::{Durability, Step, Storage, steps};
 
 use super::alloc::Alloc;
 use super::bitmaps::Recorder;
@@ -157,9 +157,18 @@ impl Qcow2 {
         })
     }
 
+    /// The step is about to be taken on the image's own file.
+    pub(super) fn announce(&self, step: Step) {
+        steps::announce(&*self.storage, step);
+    }
+
     /// Reads slices of a table.
     fn load(&self, class: Class, bytes: &mut [u8], offset: u64) -> Result<()> {
         self.check_table_in_file(offset)?;
+        self.announce(match class {
+            Class::L2 => Step::L2Load,
+            Class::Refcount => Step::RefblockLoad,
+        });
         self.storage.read_at(bytes, offset)?;
         trace_load(class, bytes, offset);
         Ok(())

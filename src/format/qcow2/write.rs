@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::extent::StorageSlot;
 use crate::format::Below;
 use crate::memory::{self, IoBuf};
+use crate::storage::{Step, steps};
 
 use super::cache::Slice;
 use super::disk::{Geometry, L2Entry, L2Kind, SubclusterBitmap};
@@ -319,8 +320,12 @@ impl Qcow2 {
         for (part, range) in [(&head, start..offset), (&tail, data_end..end)] {
             if matches!(part, Around::Zeroes) {
                 let len = range.end - range.start;
+                steps::announce(&**self.data_storage(), Step::ClusterAllocSpace);
                 self.write_zero_data(len, host(range.start), range.start)?;
             }
+        }
+        if bufs.len() > 1 {
+            steps::announce(&**self.data_storage(), Step::CowWrite);
         }
         self.write_data(&bufs, host(from), from)?;
         Ok(start..end)
@@ -343,6 +348,7 @@ impl Qcow2 {
             });
         }
         let mut bytes = memory::zeroed(len as usize)?;
+        self.announce(Step::CowRead);
         self.read_layer(&mut bytes, range.start, Some(below))?;
         Ok(Around::Bytes(bytes))
     }

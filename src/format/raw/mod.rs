@@ -18,7 +18,7 @@ use crate::format::{
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
+use crate::storage::{Durability, Preallocation, Step, Storage, ZeroFlags, grow, steps};
 
 /// The sector: virtual sizes are multiples of it.
 const SECTOR: u64 = 512;
@@ -239,7 +239,10 @@ impl Format for Raw {
             offset,
             buf.len() as u64,
             |head| head.copy_from_slice(&buf[..head.len()]),
-            || self.storage.write_at(buf, self.host(offset)),
+            || {
+                steps::announce(&*self.storage, Step::WriteAio);
+                self.storage.write_at(buf, self.host(offset))
+            },
         )
     }
 

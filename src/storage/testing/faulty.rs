@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
+use crate::storage::steps::{Step, StepWatcher};
 use crate::storage::traits::{
     CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
@@ -67,6 +68,17 @@ struct State {
     /// Calls of the fault's classes since it was set.
     counted: u64,
     struck: bool,
+    /// Each step that was taken, once, in the order of the first times.
+    steps: Vec<Step>,
+}
+
+impl StepWatcher for FaultyStorage {
+    fn before(&self, step: Step) {
+        let steps = &mut self.state.lock().steps;
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
 }
 
 impl FaultyStorage {
@@ -89,6 +101,11 @@ impl FaultyStorage {
     /// Whether the fault struck: when not, `nth` has passed the last call.
     pub fn struck(&self) -> bool {
         self.state.lock().struck
+    }
+
+    /// The steps that were taken since the last call, each once.
+    pub fn take_steps(&self) -> Vec<Step> {
+        std::mem::take(&mut self.state.lock().steps)
     }
 
     fn strikes(&self, call: Calls) -> Option<Fault> {
@@ -120,6 +137,10 @@ impl Storage for FaultyStorage {
 
     fn read_only(&self) -> bool {
         self.inner.read_only()
+    }
+
+    fn step_watcher(&self) -> Option<&dyn StepWatcher> {
+        Some(self)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

@@ -14,4 +14,5 @@ mod model;
 mod repair;
 mod resize;
 mod snapshot;
+mod steps;
 mod threads;
