@@ -1,8 +1,13 @@
-//! What each format promises. `qcow2/` has the odd cases of qcow2: they are in one program, because
-//! each program links the whole crate.
+//! What each format promises. `kit/` drives every format of the registry through the same tests;
+//! the other modules have the odd cases of one format each.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod kit;
 mod luks;
 mod qcow2;
+#[path = "../crash/random.rs"]
+mod random;
 mod raw;
+#[path = "../crash/states.rs"]
+mod states;

@@ -1,0 +1,67 @@
+//! A new image is as long as it was measured to be.
+
+use platter::ops::convert::{ConvertRequest, convert};
+use platter::ops::create::TargetFormat;
+use platter::ops::measure::{MeasureSource, measure};
+use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options};
+
+use super::sample::{SAMPLES, secrets};
+use crate::common::Dir;
+
+#[test]
+fn what_was_measured_is_what_is_written() {
+    for sample in SAMPLES {
+        let format = TargetFormat::find(sample.format).expect("a format");
+        if format.driver.measure.is_none() {
+            continue;
+        }
+        let dir = Dir::new();
+        let mut source = vec![0; sample.size as usize];
+        source[100_000..900_000].fill(1);
+        source[2 << 20..(2 << 20) + 5000].fill(2);
+        std::fs::write(dir.path("source"), &source).expect("a source");
+        let location = Location::from_path(dir.path("source"));
+        let source_options = OpenOptions {
+            format: Some("raw".to_owned()),
+            policy: OpenPolicy::permissive(),
+            ..OpenOptions::default()
+        };
+        let image = Image::open(&location, &source_options).expect("the source opens");
+        let options = match sample.options(&dir.str("data")).as_str() {
+            "" => Options::new(),
+            options => Options::parse(options).expect("options"),
+        };
+        let mut job = Job::new();
+        let measured = measure(MeasureSource::Image(&image), format, &options, &mut job)
+            .unwrap_or_else(|error| panic!("{}: {error}", sample.name));
+        drop(image);
+
+        let mut request = ConvertRequest::new(location, Location::from_path(dir.path("image")));
+        request.source.options = source_options;
+        request.target.format = Some(sample.format.to_owned());
+        request.target.options = options;
+        request.target.policy = OpenPolicy::permissive();
+        request.target.secrets = secrets();
+        // Everything is data: how zeroes are found is the conversion's affair.
+        request.tuning.sparse_size = Some(0);
+        convert(&request, &mut Job::new())
+            .unwrap_or_else(|error| panic!("{}: {error}", sample.name));
+        let len = std::fs::metadata(dir.path("image"))
+            .expect("the image")
+            .len();
+        let required = measured.0.required;
+        assert!(
+            len <= required && measured.0.required <= measured.0.fully_allocated,
+            "{}: {len} bytes, measured as {required}",
+            sample.name
+        );
+        if !sample.has_data_file() {
+            assert_eq!(
+                len.next_multiple_of(2 << 20),
+                required.next_multiple_of(2 << 20),
+                "{}: far from what was measured",
+                sample.name
+            );
+        }
+    }
+}

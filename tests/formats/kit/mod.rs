@@ -1,0 +1,13 @@
+//! What every format promises, whatever its options: a new format adds its samples to the table in
+//! `sample.rs`, and a folder beside this one for its odd cases.
+
+mod crash;
+mod faults;
+mod hostile;
+mod measure;
+mod model;
+mod peer;
+mod references;
+mod sample;
+mod shelf;
+mod work;

@@ -1,0 +1,38 @@
+//! Inspection lists every file that an image names.
+
+use platter::OpenOptions;
+use platter::ops::inspect::inspect_storage;
+
+use super::sample::SAMPLES;
+use super::shelf::{self, Access, FILES};
+
+#[test]
+fn inspection_lists_every_file_that_is_named() {
+    for sample in SAMPLES {
+        let files = shelf::created(sample);
+        let options = OpenOptions {
+            format: Some(sample.format.to_owned()),
+            ..OpenOptions::default()
+        };
+        let report = inspect_storage(files[0].clone(), &options).expect("memory can be read");
+        let mut names: Vec<_> = report.references.iter().map(|r| r.name_text()).collect();
+        names.sort();
+        let mut expected = Vec::new();
+        if sample.overlay {
+            expected.push(FILES[2].to_owned());
+        }
+        if sample.has_data_file() {
+            expected.push(FILES[1].to_owned());
+        }
+        expected.sort();
+        assert_eq!(names, expected, "{}", sample.name);
+        assert_eq!(report.encrypted, sample.encrypted(), "{}", sample.name);
+        let image = shelf::open(sample, &files, Access::Read).expect("it opens");
+        let size = report.virtual_size;
+        assert!(
+            size.is_none_or(|size| size == image.len()),
+            "{}: {size:?}",
+            sample.name
+        );
+    }
+}

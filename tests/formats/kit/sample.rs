@@ -1,0 +1,143 @@
+//! The table of samples: each format of the registry with the options that make it another format.
+
+use platter::format::registry;
+use platter::secret::{Secret, Secrets};
+
+/// One kind of image.
+#[derive(Debug)]
+pub struct Sample {
+    /// For messages.
+    pub name: &'static str,
+    /// The driver.
+    pub format: &'static str,
+    /// Options of creation. `DATA` stands for the name of a second file.
+    pub options: &'static str,
+    /// Options of opening.
+    pub opening: &'static str,
+    /// It stands over a backing file.
+    pub overlay: bool,
+    /// What was never written reads as zeroes, or as what is below. LUKS has no such promise: what is
+    /// never written is decrypted too.
+    pub zeroes_when_new: bool,
+    /// Virtual size in bytes.
+    pub size: u64,
+}
+
+/// The passphrase of encrypted samples; its ID is `s`.
+pub const PASSPHRASE: &str = "correct horse";
+
+const fn sample(name: &'static str, format: &'static str, options: &'static str) -> Sample {
+    Sample {
+        name,
+        format,
+        options,
+        opening: "",
+        overlay: false,
+        zeroes_when_new: true,
+        size: (3 << 20) + 512,
+    }
+}
+
+const fn over_base(sample: Sample) -> Sample {
+    Sample {
+        overlay: true,
+        ..sample
+    }
+}
+
+const fn opened_with(opening: &'static str, sample: Sample) -> Sample {
+    Sample { opening, ..sample }
+}
+
+/// Every sample. Two of a format at least where it has options that change what is on disk.
+pub const SAMPLES: &[Sample] = &[
+    sample("raw", "raw", ""),
+    sample("qcow2", "qcow2", ""),
+    over_base(sample("qcow2 overlay", "qcow2", "cluster_size=4k")),
+    over_base(sample("qcow2 version 2", "qcow2", "compat=0.10")),
+    sample("qcow2 small", "qcow2", "cluster_size=512,refcount_bits=64"),
+    sample("qcow2 narrow", "qcow2", "cluster_size=1k,refcount_bits=1"),
+    over_base(sample(
+        "qcow2 subclusters",
+        "qcow2",
+        "extended_l2=on,cluster_size=32k",
+    )),
+    sample("qcow2 lazy", "qcow2", "lazy_refcounts=on"),
+    sample("qcow2 zstd", "qcow2", "compression_type=zstd"),
+    sample("qcow2 data file", "qcow2", "data_file=DATA"),
+    sample(
+        "qcow2 raw data file",
+        "qcow2",
+        "data_file=DATA,data_file_raw=on",
+    ),
+    sample("qcow2 preallocated", "qcow2", "preallocation=metadata"),
+    opened_with(
+        "encrypt.key-secret=s",
+        sample(
+            "qcow2 aes",
+            "qcow2",
+            "encrypt.format=aes,encrypt.key-secret=s",
+        ),
+    ),
+    opened_with(
+        "encrypt.key-secret=s",
+        over_base(sample(
+            "qcow2 luks",
+            "qcow2",
+            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1",
+        )),
+    ),
+    opened_with(
+        "key-secret=s",
+        Sample {
+            zeroes_when_new: false,
+            ..sample("luks", "luks", "key-secret=s,iter-time=1")
+        },
+    ),
+];
+
+impl Sample {
+    /// Whether the image has a second file.
+    pub fn has_data_file(&self) -> bool {
+        self.options.contains("DATA")
+    }
+
+    /// Whether guest bytes are encrypted.
+    pub fn encrypted(&self) -> bool {
+        !self.opening.is_empty()
+    }
+
+    /// The options of creation, with `data` as the name of the second file.
+    pub fn options(&self, data: &str) -> String {
+        self.options.replace("DATA", data)
+    }
+
+    /// What opens the image `file`, as with `--image-opts`.
+    pub fn image_opts(&self, file: &str) -> String {
+        let opening = match self.opening {
+            "" => String::new(),
+            opening => format!(",{opening}"),
+        };
+        format!("driver={},file.filename={file}{opening}", self.format)
+    }
+}
+
+/// The secret of encrypted samples.
+pub fn secrets() -> Secrets {
+    let mut secrets = Secrets::new();
+    secrets
+        .add("s", Secret::new(PASSPHRASE))
+        .expect("an ID that is not taken");
+    secrets
+}
+
+#[test]
+fn every_format_has_samples() {
+    for driver in registry::drivers() {
+        assert!(
+            SAMPLES.iter().any(|sample| sample.format == driver.name),
+            "{} has no sample",
+            driver.name
+        );
+    }
+}
