@@ -1667,6 +1667,22 @@ int platter_policy_allow_format(struct platter_policy *policy,
                                 struct platter_error **err);
 
 /**
+ * Allows `protocol`, by its driver's name (`file`, `host_device`…); once one is named, opening and
+ * creating through every other fails with DENIED, whoever names the file. What the caller has open
+ * itself is not asked about: descriptors, also those that a callback of the policy returns, and
+ * callback storages. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `protocol` is NULL or NUL-terminated.
+ */
+int platter_policy_allow_protocol(struct platter_policy *policy,
+                                  const char *protocol,
+                                  uint32_t flags,
+                                  struct platter_error **err);
+
+/**
  * Sets when the format may be guessed, a `PLATTER_PROBING_*`. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.

@@ -3,6 +3,8 @@
 //! One table per driver and operation validates options, feeds `-o help`, the introspection
 //! calls of the C ABI and the manual. Values are bytes, for some of them are names of files.
 
+use std::borrow::Cow;
+
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
@@ -38,7 +40,8 @@ impl OptionKind {
 /// One option of a driver.
 #[derive(Clone, Copy, Debug)]
 pub struct OptionSpec {
-    /// The key.
+    /// The key. Of an option in a list, `*` stands for its place in it: `server.*.host` matches
+    /// `server.0.host`.
     pub name: &'static str,
     /// The type of the value.
     pub kind: OptionKind,
@@ -48,6 +51,30 @@ pub struct OptionSpec {
     pub default: Option<&'static str>,
     /// The values allowed, where only some are.
     pub allowed: &'static [&'static str],
+}
+
+impl OptionSpec {
+    /// Whether a key is that of the option.
+    pub fn matches(&self, key: &str) -> bool {
+        if !self.name.contains('*') {
+            return self.name == key;
+        }
+        let mut parts = key.split('.');
+        let all = self.name.split('.').all(|part| {
+            let given = parts.next();
+            match part {
+                "*" => given.is_some_and(|given| list_index(given).is_some()),
+                _ => given == Some(part),
+            }
+        });
+        all && parts.next().is_none()
+    }
+}
+
+/// The place in a list that a part of a key names.
+fn list_index(part: &str) -> Option<usize> {
+    let plain = part == "0" || !part.starts_with(['0', '+']);
+    plain.then(|| part.parse().ok()).flatten()
 }
 
 /// A checked value.
@@ -230,7 +257,7 @@ pub fn help_table(tables: &[&[OptionSpec]]) -> String {
 /// Checked values, by key.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    entries: Vec<(&'static str, OptionValue)>,
+    entries: Vec<(Cow<'static, str>, OptionValue)>,
 }
 
 impl Values {
@@ -242,17 +269,55 @@ impl Values {
     pub fn check(options: &Options, table: &[OptionSpec]) -> Result<Self> {
         let mut entries = Vec::new();
         for (key, text) in options.iter() {
-            let Some(spec) = table.iter().find(|spec| spec.name == key) else {
+            let Some(spec) = table.iter().find(|spec| spec.matches(key)) else {
                 return Err(unknown_key(key, table));
             };
-            entries.push((spec.name, parse_value(spec, text)?));
+            let name = match spec.name == key {
+                true => Cow::Borrowed(spec.name),
+                false => Cow::Owned(key.to_owned()),
+            };
+            entries.push((name, parse_named(key, spec.kind, text)?));
         }
         Ok(Self { entries })
     }
 
+    /// The values by their keys, in the order in which they were set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &OptionValue)> {
+        self.entries.iter().map(|(key, value)| (&**key, value))
+    }
+
+    /// The items of the list `name`: each with the values whose keys begin with `name.N.`, by the rest
+    /// of their keys.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] where an item is missing before the last one.
+    pub fn list(&self, name: &str) -> Result<Vec<Self>> {
+        let mut items = std::collections::BTreeMap::<usize, Self>::new();
+        for (key, value) in self.iter() {
+            let rest = key
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('.'));
+            let Some((place, key)) = rest.and_then(|rest| rest.split_once('.')) else {
+                continue;
+            };
+            if let Some(place) = list_index(place) {
+                let item = items.entry(place).or_default();
+                item.entries
+                    .push((Cow::Owned(key.to_owned()), value.clone()));
+            }
+        }
+        if let Some(missing) = (0..).zip(items.keys()).find(|(at, place)| at != *place) {
+            let missing = missing.0;
+            return Err(Error::invalid(format!(
+                "Parameter '{name}.{missing}' missing"
+            )));
+        }
+        Ok(items.into_values().collect())
+    }
+
     /// The value of `key`, if given.
     pub fn get(&self, key: &str) -> Option<&OptionValue> {
-        self.entries.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
+        self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
 
     /// The text of `key`, if given and a text; for names see [`Values::name`].
@@ -297,10 +362,14 @@ impl Values {
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] that names the parameter.
 pub fn parse_value(spec: &OptionSpec, value: &BStr) -> Result<OptionValue> {
-    let name = spec.name;
+    parse_named(spec.name, spec.kind, value)
+}
+
+/// As [`parse_value`], for the option `name`.
+fn parse_named(name: &str, kind: OptionKind, value: &BStr) -> Result<OptionValue> {
     // No number and no word has a byte that would be replaced here.
     let text = value.to_str_lossy();
-    match spec.kind {
+    match kind {
         OptionKind::Name => Ok(OptionValue::Name(value.to_owned())),
         OptionKind::Str => match value.to_str() {
             Ok(text) => Ok(OptionValue::Str(text.to_owned())),
@@ -476,6 +545,48 @@ mod tests {
             check("bogus").unwrap_err().hints(),
             ["Valid parameters: data_file_raw, refcount_bits, size"]
         );
+    }
+
+    #[test]
+    fn an_option_of_a_list_is_matched_at_every_place() {
+        let host = spec("server.*.host", OptionKind::Str, "");
+        for key in ["server.0.host", "server.17.host"] {
+            assert!(host.matches(key), "{key}");
+        }
+        for key in [
+            "server.host",
+            "server.*.host",
+            "server.01.host",
+            "server.+1.host",
+            "server.-1.host",
+            "server.0.host.x",
+            "server.0",
+            "server..host",
+        ] {
+            assert!(!host.matches(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn lists_come_in_order_and_without_gaps() {
+        let table = [
+            spec("server.*.host", OptionKind::Str, ""),
+            spec("server.*.port", OptionKind::Num, ""),
+            spec("server.type", OptionKind::Str, ""),
+        ];
+        let check = |list| Values::check(&Options::parse(list).unwrap(), &table);
+        let values =
+            check("server.1.host=b,server.0.host=a,server.0.port=7,server.type=x").unwrap();
+        let servers = values.list("server").unwrap();
+        let hosts: Vec<_> = servers.iter().map(|server| server.str("host")).collect();
+        assert_eq!(hosts, [Some("a"), Some("b")]);
+        assert_eq!(servers[0].num("port"), Some(7));
+        assert_eq!(values.list("serve").unwrap().len(), 0);
+        let gap = check("server.0.host=a,server.2.host=c").unwrap();
+        let text = gap.list("server").unwrap_err().to_string();
+        assert_eq!(text, "Parameter 'server.1' missing");
+        let text = check("server.3.port=x").unwrap_err().to_string();
+        assert_eq!(text, "Parameter 'server.3.port' expects a number");
     }
 
     #[test]

@@ -104,6 +104,9 @@ pub enum ImplicitAnswer {
 pub struct OpenPolicy {
     /// The formats allowed; empty allows all.
     pub formats: Vec<String>,
+    /// The protocols that may be used, by their drivers' names (`file`, `host_device`…); empty allows all. What the
+    /// caller has open itself is not asked about: descriptors, callbacks, storages.
+    pub protocols: Vec<String>,
     /// When the format may be guessed.
     pub probing: Probing,
     /// Whether files that the image names may be opened.
@@ -137,6 +140,7 @@ impl Default for OpenPolicy {
     fn default() -> Self {
         Self {
             formats: Vec::new(),
+            protocols: Vec::new(),
             probing: Probing::ReadOnly,
             implicit_files: ImplicitFiles::Deny,
             implicit_protocols: false,
@@ -170,6 +174,11 @@ impl OpenPolicy {
     /// Whether an image of `format` may be opened.
     pub fn allows_format(&self, format: &str) -> bool {
         self.formats.is_empty() || self.formats.iter().any(|allowed| allowed == format)
+    }
+
+    /// Whether storages of `protocol` may be opened and created.
+    pub fn allows_protocol(&self, protocol: &str) -> bool {
+        self.protocols.is_empty() || self.protocols.iter().any(|allowed| allowed == protocol)
     }
 
     /// Whether the format of an image may be guessed from its contents.
@@ -234,6 +243,20 @@ impl OpenPolicy {
         Err(Error::new(
             ErrorKind::Denied,
             format!("The open policy does not allow the format '{format}'"),
+        ))
+    }
+
+    /// Checks the protocol of a storage that is to be opened or made.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`].
+    pub fn check_protocol(&self, protocol: &str) -> Result<()> {
+        if self.allows_protocol(protocol) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Denied,
+            format!("The open policy does not allow the protocol '{protocol}'"),
         ))
     }
 
@@ -396,6 +419,14 @@ mod tests {
         };
         assert!(policy.allows_format("raw") && !policy.allows_format("qcow2"));
         assert!(OpenPolicy::default().allows_format("qcow2"));
+        let policy = OpenPolicy {
+            protocols: vec!["file".into()],
+            ..OpenPolicy::default()
+        };
+        policy.check_protocol("file").unwrap();
+        let error = policy.check_protocol("nbd").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        OpenPolicy::strict().check_protocol("nbd").unwrap();
         assert_eq!(policy.chain_limit(), DEFAULT_CHAIN_DEPTH);
     }
 

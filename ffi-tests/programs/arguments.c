@@ -221,6 +221,9 @@ static void policies(void)
     NO_NULL(platter_policy_allow_format(NULL, "raw", 0, &err), "policy");
     NO_NULL(platter_policy_allow_format(policy, NULL, 0, &err), "format");
     NO_FLAG(platter_policy_allow_format(policy, "raw", BAD, &err));
+    NO_NULL(platter_policy_allow_protocol(NULL, "file", 0, &err), "policy");
+    NO_NULL(platter_policy_allow_protocol(policy, NULL, 0, &err), "protocol");
+    NO_FLAG(platter_policy_allow_protocol(policy, "file", BAD, &err));
     NO_NULL(platter_policy_set_probing(NULL, PLATTER_PROBING_NEVER, 0, &err), "policy");
     NO_FLAG(platter_policy_set_probing(policy, PLATTER_PROBING_NEVER, BAD, &err));
     FAILS(platter_policy_set_probing(policy, 9, 0, &err), PLATTER_STATUS_INVALID, "9");

@@ -195,6 +195,14 @@ int main(void)
     OK(platter_policy_allow_format(policy, "raw", 0, &err));
     FAILS(try_open(&image, "top.qcow2", 0, &err), PLATTER_STATUS_DENIED, "qcow2");
 
+    /* Protocols. */
+    fresh(PLATTER_POLICY_PERMISSIVE);
+    OK(platter_policy_allow_protocol(policy, "null-co", 0, &err));
+    FAILS(try_open(&image, "top.qcow2", 0, &err), PLATTER_STATUS_DENIED, "protocol 'file'");
+    OK(platter_policy_allow_protocol(policy, "file", 0, &err));
+    OK(try_open(&image, "top.qcow2", 0, &err));
+    expect_pattern(image);
+
     /* Directories. */
     fresh(PLATTER_POLICY_PERMISSIVE);
     OK(platter_policy_add_directory(policy, "/nonexistent", 0, &err));

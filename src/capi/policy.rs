@@ -154,6 +154,31 @@ pub unsafe extern "C" fn platter_policy_allow_format(
     })
 }
 
+/// Allows `protocol`, by its driver's name (`file`, `host_device`…); once one is named, opening and
+/// creating through every other fails with DENIED, whoever names the file. What the caller has open
+/// itself is not asked about: descriptors, also those that a callback of the policy returns, and
+/// callback storages. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `protocol` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_policy_allow_protocol(
+    policy: Option<&mut platter_policy>,
+    protocol: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let protocol = unsafe { utf8(protocol, "protocol")? };
+        policy.policy.protocols.push(protocol.to_owned());
+        Ok(())
+    })
+}
+
 /// Sets when the format may be guessed, a `PLATTER_PROBING_*`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.

@@ -3,20 +3,20 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use bstr::{BString, ByteSlice};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::OpenOptions;
 use crate::image::adapter::ImageStorage;
 use crate::image::plan::{HostFile, HostName, Plan};
-use crate::location::tree::leaf_text;
-use crate::location::{Location, Node};
-use crate::storage::Storage;
-use crate::storage::registry::{self, StorageOpen, Target};
+use crate::location::Location;
+use crate::location::tree::flatten;
+use crate::storage::driver::{OpenContext, StorageOpen, StorageTarget};
+use crate::storage::location::{driver_of_name, driver_of_path, driver_of_scheme};
+use crate::storage::{Storage, file};
 use crate::sys::attr;
 use crate::value::{Map, Value};
 
@@ -69,11 +69,10 @@ pub(super) fn open(
         writable,
         named_by_image,
         cache: host.common.cache(options.cache),
-        ..StorageOpen::default()
     };
     let storage = match given(host, &how, options) {
         Some(storage) => storage?,
-        None => open_storage(host, &how)?,
+        None => open_storage(host, &how, options)?,
     };
     let base = host.name.base();
     let name = BString::from(base.as_bytes());
@@ -109,66 +108,28 @@ fn given(
     }
 }
 
-fn open_storage(host: &HostFile, how: &StorageOpen) -> Result<Arc<dyn Storage>> {
-    let driver = match host
-        .protocol
-        .as_deref()
-        .map(|name| (name, registry::find(name)))
-    {
-        None => None,
-        Some((_, Some(driver))) => Some(driver),
-        Some((name, None)) => {
-            return Err(Error::unsupported(format!("Unknown driver '{name}'")));
-        }
+fn open_storage(
+    host: &HostFile,
+    how: &StorageOpen,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Storage>> {
+    let driver = match (host.protocol.as_deref(), &host.name) {
+        (Some(name), _) => driver_of_name(name)?,
+        (None, HostName::Uri { protocol, .. }) => driver_of_scheme(protocol)?,
+        (None, HostName::Path(path)) => driver_of_path(path),
+        (None, HostName::None) => &file::FILE,
     };
-    if host.options.is_empty() {
-        match (&host.name, driver) {
-            (HostName::Path(path), None) => return registry::open_path(path, how),
-            (HostName::Path(path), Some(driver)) => {
-                return (driver.open)(Target::Path(path), how);
-            }
-            (HostName::Uri { uri, .. }, Some(driver)) => {
-                return (driver.open)(Target::Uri(uri.as_bstr()), how);
-            }
-            (HostName::Uri { protocol, uri }, None) => {
-                let node = Node::Uri {
-                    protocol: protocol.clone(),
-                    uri: uri.clone(),
-                };
-                return registry::open(&node, how);
-            }
-            (HostName::None, _) => {}
-        }
-    }
-    let mut tree = host.options.clone();
-    if let HostName::Path(path) = &host.name {
-        let name = path.as_os_str().as_bytes().as_bstr();
-        tree.insert("filename".to_owned(), name.into());
-    }
-    let driver = match (driver, &host.name) {
-        (Some(driver), _) => Some(driver),
-        (None, HostName::Path(path)) if is_device(path) => registry::find("host_device"),
-        (None, _) => registry::find("file"),
-    };
-    let driver = driver.ok_or_else(|| Error::unsupported("Unknown driver 'file'"))?;
-    for (key, value) in &mut tree {
-        match value {
-            Value::Object(_) | Value::Null => {
-                return Err(Error::invalid(format!(
-                    "Block protocol '{}' doesn't support the option '{key}'",
-                    driver.name
-                )));
-            }
-            leaf => *leaf = leaf_text(leaf).unwrap_or_default().into(),
-        }
-    }
-    (driver.open)(Target::Options(&tree), how)
-}
-
-fn is_device(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| {
-        let kind = meta.file_type();
-        kind.is_block_device() || kind.is_char_device()
+    driver.open_storage(&OpenContext {
+        target: match &host.name {
+            HostName::Path(path) => StorageTarget::Path(path.into()),
+            HostName::Uri { uri, .. } => StorageTarget::Uri(uri.as_bstr()),
+            HostName::None => StorageTarget::Unnamed,
+        },
+        options: &driver.check_options(&flatten(&host.options))?,
+        how: *how,
+        secrets: &options.secrets,
+        policy: &options.policy,
+        control: &options.control,
     })
 }
 

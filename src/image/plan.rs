@@ -9,10 +9,10 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::format::{names, registry};
-use crate::location::tree::{first_key, leaf_text};
+use crate::location::tree::{flatten, leaf_text};
 use crate::location::{Location, Node, path_behind_protocol, plain_path};
 use crate::options::{OptionKind, OptionSpec, OptionValue, Options, parse_value};
-use crate::storage::CacheMode;
+use crate::storage::{CacheMode, registry as protocols};
 use crate::value::{Map, Value};
 
 /// One node to open: a format over a source.
@@ -343,7 +343,12 @@ pub(super) fn source_of_tree(mut tree: Map<String, Value>) -> Result<Source> {
 }
 
 fn host_file(protocol: Option<String>, mut tree: Map<String, Value>, common: Common) -> HostFile {
-    let name = match tree.shift_remove("filename") {
+    let driver = protocol.as_deref().and_then(protocols::find);
+    // To other protocols it is an option like any other: one that they may not know.
+    let filename = driver
+        .is_none_or(|driver| driver.takes("filename"))
+        .then(|| tree.shift_remove("filename"));
+    let name = match filename.flatten() {
         Some(Value::String(name)) => HostName::Path(plain_path(OsString::from_vec(name.into()))),
         _ => HostName::None,
     };
@@ -365,7 +370,7 @@ enum Named {
 fn named(name: &str) -> Named {
     if registry::by_name(name).is_some() {
         Named::Format(name.to_owned())
-    } else if crate::storage::registry::find(name).is_some() {
+    } else if protocols::find(name).is_some() {
         Named::Protocol(name.to_owned())
     } else {
         Named::Unknown(unknown_driver(name))
@@ -450,23 +455,4 @@ fn take_bool(tree: &mut Map<String, Value>, key: &str, name: &'static str) -> Re
         OptionValue::Bool(b) => Ok(Some(b)),
         _ => Ok(None),
     }
-}
-
-/// A tree as options with dotted keys. A null means that the option is not given.
-fn flatten(tree: &Map<String, Value>) -> Options {
-    fn walk(prefix: &str, tree: &Map<String, Value>, options: &mut Options) {
-        for (key, value) in tree {
-            let name = format!("{prefix}{key}");
-            match value {
-                Value::Object(inner) if first_key(inner).is_some() => {
-                    walk(&format!("{name}."), inner, options);
-                }
-                Value::Null => {}
-                leaf => options.set(name, leaf_text(leaf).unwrap_or_default()),
-            }
-        }
-    }
-    let mut options = Options::new();
-    walk("", tree, &mut options);
-    options
 }

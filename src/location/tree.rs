@@ -4,6 +4,7 @@ use bstr::BString;
 
 use crate::error::{Error, Result};
 use crate::location::json;
+use crate::options::Options;
 use crate::value::{Map, Value};
 
 /// Nests dotted keys and turns lists into objects with the keys `0`, `1`…; a nested value wins
@@ -98,4 +99,23 @@ pub(crate) fn leaf_text(value: &Value) -> Option<BString> {
             _ => n.to_string().into(),
         }),
     }
+}
+
+/// A tree as options with dotted keys. A null means that the option is not given.
+pub(crate) fn flatten(tree: &Map<String, Value>) -> Options {
+    fn walk(prefix: &str, tree: &Map<String, Value>, options: &mut Options) {
+        for (key, value) in tree {
+            let name = format!("{prefix}{key}");
+            match value {
+                Value::Object(inner) if first_key(inner).is_some() => {
+                    walk(&format!("{name}."), inner, options);
+                }
+                Value::Null => {}
+                leaf => options.set(name, leaf_text(leaf).unwrap_or_default()),
+            }
+        }
+    }
+    let mut options = Options::new();
+    walk("", tree, &mut options);
+    options
 }

@@ -2,21 +2,58 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
-use crate::options::OptionValue;
-use crate::storage::node::NodeOptions;
-use crate::storage::registry::{StorageOpen, Target, find};
+use crate::options::{OptionKind, OptionSpec};
+use crate::storage::driver::{OpenContext, StorageDriver, StorageFeatures, StorageTarget};
 use crate::storage::traits::{
     CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
 
 const DEFAULT_SIZE: u64 = 1 << 30;
+
+/// The device, by the one name.
+pub static AIO: StorageDriver = StorageDriver {
+    name: "null-aio",
+    schemes: &["null-aio"],
+    open: |context| NullStorage::open("null-aio", context),
+    ..DRIVER
+};
+
+/// The device, by the other name.
+pub static CO: StorageDriver = DRIVER;
+
+const DRIVER: StorageDriver = StorageDriver {
+    name: "null-co",
+    schemes: &["null-co"],
+    features: StorageFeatures::WRITE,
+    open_options: OPEN,
+    create_options: &[],
+    open: |context| NullStorage::open("null-co", context),
+    create: None,
+};
+
+const OPEN: &[OptionSpec] = &[
+    OptionSpec {
+        name: "read-zeroes",
+        kind: OptionKind::Bool,
+        help: "Reads give zeroes",
+        default: Some("off"),
+        allowed: &[],
+    },
+    OptionSpec {
+        name: "size",
+        kind: OptionKind::Size,
+        help: "Size of the device",
+        default: Some("1G"),
+        allowed: &[],
+    },
+];
 
 /// Reads give zeroes, which are promised only with `read-zeroes`; writes are dropped.
 #[derive(Debug)]
@@ -40,39 +77,28 @@ impl NullStorage {
         }
     }
 
-    pub(crate) fn open(
-        driver: &'static str,
-        target: Target<'_>,
-        how: &StorageOpen,
-    ) -> Result<Arc<dyn Storage>> {
-        let mut size = DEFAULT_SIZE;
-        let mut read_zeroes = false;
-        if let Target::Options(tree) = target {
-            let table = find(driver).map_or(&[] as &[_], |driver| driver.open_options);
-            let options = NodeOptions::parse(driver, tree, how, table)?;
-            if let Some(OptionValue::Num(bytes)) = options.get("size") {
-                size = *bytes;
-            }
-            if let Some(OptionValue::Bool(zeroes)) = options.get("read-zeroes") {
-                read_zeroes = *zeroes;
-            }
-        }
-        let named = match target {
-            Target::Path(path) => Some(path == Path::new(&format!("{driver}://"))),
-            Target::Uri(uri) => Some(uri == format!("{driver}://")),
-            Target::Options(_) => None,
+    fn open(driver: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
+        let named = match &context.target {
+            StorageTarget::Path(path) => path.as_os_str().as_bytes(),
+            StorageTarget::Uri(uri) => uri.as_bytes(),
+            StorageTarget::Unnamed => b"",
         };
-        if named == Some(false) {
+        let name = format!("{driver}://");
+        if !named.is_empty() && named != name.as_bytes() {
             return Err(Error::invalid(format!(
-                "The only allowed filename for this driver is '{driver}://'"
+                "The only allowed filename for this driver is '{name}'"
             )));
         }
+        let options = context.options;
+        let size = options.num("size").unwrap_or(DEFAULT_SIZE);
         if i64::try_from(size).is_err() {
             return Err(Error::invalid(format!(
                 "The size of '{driver}' passes 2^63"
             )));
         }
-        Ok(Arc::new(Self::new(driver, size, read_zeroes, how.writable)))
+        let read_zeroes = options.bool("read-zeroes").unwrap_or(false);
+        let writable = context.how.writable;
+        Ok(Arc::new(Self::new(driver, size, read_zeroes, writable)))
     }
 
     fn check_write(&self, offset: u64, len: u64) -> Result<()> {

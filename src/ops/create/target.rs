@@ -21,10 +21,10 @@ use crate::options::{OptionSpec, Options, Values};
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::secret::Secrets;
 use crate::size::round_up_sector;
-use crate::storage::registry as protocols;
+use crate::storage::driver::CreateContext;
+use crate::storage::location::for_create;
 use crate::storage::{
-    CacheMode, Creation, Durability, NamedStorages, Storage, StorageCreate, StorageDriver,
-    StorageOpen,
+    CacheMode, Creation, Durability, NamedStorages, Storage, StorageDriver, StorageOpen,
 };
 
 use super::overlap::{KeptFiles, Written};
@@ -52,7 +52,7 @@ pub(super) fn creating_protocol(
     driver: &FormatDriver,
     location: &Location,
 ) -> Result<&'static StorageDriver> {
-    let protocol = protocols::driver_for_create(location)?;
+    let (protocol, _) = for_create(location)?;
     if driver.create.is_none() {
         return Err(cannot_create(driver.name));
     }
@@ -256,20 +256,24 @@ impl Planned<'_> {
 
     fn claim(&self, file: &PlannedFile) -> Result<Creation> {
         let location = self.location(file);
-        let how = StorageCreate {
-            cache: self.request.cache,
-            ..StorageCreate::default()
-        };
         let open = StorageOpen {
             writable: true,
-            cache: how.cache,
-            ..StorageOpen::default()
+            cache: self.request.cache,
+            named_by_image: false,
         };
         let given = self.request.storages.zip(location.path());
-        match given.and_then(|(all, path)| all.find(path, &open)) {
-            Some(storage) => Ok(Creation::given(storage?)),
-            None => protocols::claim(&location, self.request.values, &how),
+        if let Some(storage) = given.and_then(|(all, path)| all.find(path, &open)) {
+            return Ok(Creation::given(storage?));
         }
+        let (driver, target) = for_create(&location)?;
+        driver.claim(&CreateContext {
+            target,
+            options: self.request.values,
+            cache: self.request.cache,
+            secrets: self.request.secrets,
+            policy: self.request.policy,
+            control: self.request.control,
+        })
     }
 
     fn check(&self, planned: &[PlannedFile], files: &[Creation], kept: &KeptFiles) -> Result<()> {

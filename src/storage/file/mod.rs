@@ -3,6 +3,7 @@
 mod copy;
 mod create;
 mod direct;
+mod driver;
 mod entry;
 mod expect;
 mod extents;
@@ -17,6 +18,7 @@ mod tests;
 mod zero;
 
 pub use create::{FileCreate, NewFile, claim, claim_device};
+pub use driver::{FILE, HOST_DEVICE};
 pub use open::{FileOpen, Locking, duplicate, open, open_fd};
 
 use std::io::{IoSlice, IoSliceMut};

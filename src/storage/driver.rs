@@ -1,0 +1,182 @@
+//! How a protocol is described to the registry, and what it gets to open or create a storage.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+
+use bstr::BStr;
+
+use crate::error::{Error, Result};
+use crate::job::JobControl;
+use crate::options::{OptionSpec, OptionValue, Options, Values};
+use crate::policy::OpenPolicy;
+use crate::secret::Secrets;
+use crate::storage::creation::{Creation, NewStorage};
+use crate::storage::traits::{CacheMode, Storage};
+
+bitflags::bitflags! {
+    /// What a protocol can do.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct StorageFeatures: u32 {
+        /// Can be written.
+        const WRITE = 1;
+        /// Can be created, or taken as the target of a creation.
+        const CREATE = 1 << 1;
+        /// Can change its length.
+        const RESIZE = 1 << 2;
+        /// Takes locks against other processes.
+        const LOCKS = 1 << 3;
+        /// Tells data from holes.
+        const EXTENTS = 1 << 4;
+    }
+}
+
+/// How to open a storage.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StorageOpen {
+    /// Open for writing as well.
+    pub writable: bool,
+    /// Page cache use and flush guarantees.
+    pub cache: CacheMode,
+    /// An image names it: see [`crate::storage::FileOpen::named_by_image`].
+    pub named_by_image: bool,
+}
+
+/// What a driver is to open or to create, beside its options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageTarget<'a> {
+    /// A host path; need not be UTF-8.
+    Path(Cow<'a, Path>),
+    /// `scheme:rest` as typed.
+    Uri(&'a BStr),
+    /// No name: the options say all.
+    Unnamed,
+}
+
+/// What opening a storage gets.
+#[derive(Clone, Debug)]
+pub struct OpenContext<'a> {
+    /// What to open.
+    pub target: StorageTarget<'a>,
+    /// Options of the protocol, from [`StorageDriver::check_options`].
+    pub options: &'a Values,
+    /// How to open it.
+    pub how: StorageOpen,
+    /// The secrets that options name by ID.
+    pub secrets: &'a Secrets,
+    /// What opening may do and how much it may take.
+    pub policy: &'a OpenPolicy,
+    /// Ends what takes long, such as a connection, when it is cancelled or late. A driver that keeps
+    /// on waiting in later requests keeps it.
+    pub control: &'a Arc<JobControl>,
+}
+
+/// What creating a storage gets.
+#[derive(Clone, Debug)]
+pub struct CreateContext<'a> {
+    /// What to create.
+    pub target: StorageTarget<'a>,
+    /// Options, checked against [`StorageDriver::create_options`], those of a format left in.
+    pub options: &'a Values,
+    /// Page cache use and flush guarantees.
+    pub cache: CacheMode,
+    /// The secrets that options name by ID.
+    pub secrets: &'a Secrets,
+    /// What creating may do.
+    pub policy: &'a OpenPolicy,
+    /// Ends what takes long when it is cancelled or late.
+    pub control: &'a Arc<JobControl>,
+}
+
+/// Opens a storage of one protocol.
+pub type OpenFn = fn(&OpenContext<'_>) -> Result<Arc<dyn Storage>>;
+/// Claims a storage of one protocol for an operation that is to fill it; makes it where it is missing
+/// and changes nothing else.
+pub type ClaimFn = fn(&CreateContext<'_>) -> Result<Box<dyn NewStorage>>;
+
+/// A protocol, as one line of the registry.
+///
+/// What a driver loads or connects at first use, and what may fail then, belongs in a
+/// `once_cell::sync::OnceCell` that is filled by `get_or_try_init`: a failure is reported and leaves
+/// the next use free to try again.
+#[derive(Debug)]
+pub struct StorageDriver {
+    /// The name used as `driver=`.
+    pub name: &'static str,
+    /// What stands before the colon of a file name of this protocol.
+    pub schemes: &'static [&'static str],
+    /// What it can do.
+    pub features: StorageFeatures,
+    /// Options of opening beyond those that every node has, sorted by name.
+    pub open_options: &'static [OptionSpec],
+    /// Options of creation, sorted by name.
+    pub create_options: &'static [OptionSpec],
+    /// Opens; called by [`StorageDriver::open_storage`].
+    pub open: OpenFn,
+    /// Begins to create, where the protocol can; called by [`StorageDriver::claim`].
+    pub create: Option<ClaimFn>,
+}
+
+impl StorageDriver {
+    /// Whether opening takes an option of that key.
+    pub fn takes(&self, key: &str) -> bool {
+        self.open_options.iter().any(|spec| spec.matches(key))
+    }
+
+    /// Checks options of opening, the keys of nested ones joined by dots.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`]: an unknown key, or a value that the option does not take.
+    pub fn check_options(&self, options: &Options) -> Result<Values> {
+        if let Some((key, _)) = options.iter().find(|(key, _)| !self.takes(key)) {
+            return Err(self.unknown_option(key));
+        }
+        let values = Values::check(options, self.open_options)?;
+        for (key, value) in values.iter() {
+            let specs = self.open_options.iter();
+            let allowed = specs
+                .filter(|spec| spec.matches(key))
+                .find_map(|spec| (!spec.allowed.is_empty()).then_some(spec.allowed));
+            if let (Some(allowed), OptionValue::Str(text)) = (allowed, value)
+                && !allowed.contains(&text.as_str())
+            {
+                return Err(Error::invalid(format!("invalid parameter value: {text}")));
+            }
+        }
+        Ok(values)
+    }
+
+    pub(super) fn unknown_option(&self, key: &str) -> Error {
+        Error::invalid(format!(
+            "Block protocol '{}' doesn't support the option '{key}'",
+            self.name
+        ))
+    }
+
+    /// Opens a storage, where the policy allows the protocol.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Denied`], or of the open.
+    pub fn open_storage(&self, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
+        context.policy.check_protocol(self.name)?;
+        (self.open)(context)
+    }
+
+    /// Claims a storage for an operation that is to fill it. It is made where it is missing, and
+    /// removed again unless the operation succeeds; what is there stays as it is until
+    /// [`Creation::empty`]. No lock is taken.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Denied`], [`crate::ErrorKind::Unsupported`] where the protocol cannot
+    /// create, or `Could not create 'X': …`.
+    pub fn claim(&self, context: &CreateContext<'_>) -> Result<Creation> {
+        context.policy.check_protocol(self.name)?;
+        let create = self.create.ok_or_else(|| {
+            Error::unsupported(format!(
+                "Format driver '{}' does not support image creation",
+                self.name
+            ))
+        })?;
+        create(context).map(Creation::new)
+    }
+}

@@ -1,0 +1,142 @@
+//! The drivers `file` and `host_device`.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{FileCreate, FileOpen, Locking, claim, claim_device, open};
+use crate::error::{Error, Result};
+use crate::location::path_behind_protocol;
+use crate::options::{OptionKind, OptionSpec};
+use crate::storage::creation::NewStorage;
+use crate::storage::driver::{
+    CreateContext, OpenContext, StorageDriver, StorageFeatures, StorageTarget,
+};
+use crate::storage::traits::Storage;
+
+/// Regular files.
+pub static FILE: StorageDriver = StorageDriver {
+    name: "file",
+    schemes: &["file"],
+    features: StorageFeatures::all(),
+    open_options: OPEN,
+    create_options: FILE_CREATE,
+    open: |context| open_file("file", context),
+    create: Some(create_file),
+};
+
+/// Devices of the host.
+pub static HOST_DEVICE: StorageDriver = StorageDriver {
+    name: "host_device",
+    schemes: &["host_device"],
+    features: StorageFeatures::all().difference(StorageFeatures::RESIZE),
+    open_options: OPEN,
+    create_options: DEVICE_CREATE,
+    open: |context| open_file("host_device", context),
+    create: Some(create_device),
+};
+
+const fn spec(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
+    OptionSpec {
+        name,
+        kind,
+        help,
+        default: None,
+        allowed: &[],
+    }
+}
+
+const SIZE: OptionSpec = spec("size", OptionKind::Size, "Virtual disk size");
+
+const FILE_CREATE: &[OptionSpec] = &[
+    spec(
+        "extent_size_hint",
+        OptionKind::Size,
+        "Extent size hint for the image file, 0 to disable",
+    ),
+    spec(
+        "nocow",
+        OptionKind::Bool,
+        "Turn off copy-on-write (valid only on btrfs)",
+    ),
+    OptionSpec {
+        allowed: &["off", "falloc", "full"],
+        ..spec(
+            "preallocation",
+            OptionKind::Str,
+            "Preallocation mode (allowed values: off, falloc, full)",
+        )
+    },
+    SIZE,
+];
+
+const DEVICE_CREATE: &[OptionSpec] = &[
+    OptionSpec {
+        allowed: &["off"],
+        ..spec(
+            "preallocation",
+            OptionKind::Str,
+            "Preallocation mode (allowed values: off)",
+        )
+    },
+    SIZE,
+];
+
+const OPEN: &[OptionSpec] = &[
+    spec("filename", OptionKind::Name, "File name of the image"),
+    OptionSpec {
+        allowed: &["auto", "on", "off"],
+        default: Some("auto"),
+        ..spec("locking", OptionKind::Str, "File locking mode")
+    },
+];
+
+fn open_file(driver: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
+    let how = FileOpen {
+        writable: context.how.writable,
+        cache: context.how.cache,
+        locking: match context.options.str("locking") {
+            Some("on") => Locking::On,
+            Some("off") => Locking::Off,
+            _ => Locking::Auto,
+        },
+        driver: Some(driver),
+        named_by_image: context.how.named_by_image,
+    };
+    let path = path_of(driver, &context.target)?;
+    Ok(Arc::new(open(&path, &how)?))
+}
+
+fn create_options(context: &CreateContext<'_>) -> FileCreate {
+    let defaults = FileCreate::default();
+    let values = context.options;
+    FileCreate {
+        cache: context.cache,
+        nocow: values.bool("nocow").unwrap_or(defaults.nocow),
+        extent_size_hint: values
+            .num("extent_size_hint")
+            .unwrap_or(defaults.extent_size_hint),
+        ..defaults
+    }
+}
+
+fn create_file(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
+    let path = path_of("file", &context.target)?;
+    Ok(Box::new(claim(&path, &create_options(context))?))
+}
+
+fn create_device(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
+    let path = path_of("host_device", &context.target)?;
+    Ok(Box::new(claim_device(&path, &create_options(context))?))
+}
+
+/// The path of a target: the protocol is cut off, nothing is decoded.
+fn path_of<'a>(driver: &str, target: &'a StorageTarget<'_>) -> Result<Cow<'a, Path>> {
+    match target {
+        StorageTarget::Path(path) => Ok(Cow::Borrowed(path)),
+        StorageTarget::Uri(uri) => Ok(Cow::Owned(path_behind_protocol(uri))),
+        StorageTarget::Unnamed => Err(Error::invalid(format!(
+            "The '{driver}' block driver requires a file name"
+        ))),
+    }
+}
