@@ -42,7 +42,10 @@ impl Image {
         while found.extent.len == question && question < len {
             let known = found.extent;
             let further = (len - known.len).min(question.saturating_mul(GROWTH - 1));
-            let next = self.ask(offset + known.len, further, layers)?;
+            // What cannot be looked up is met when it is asked for itself.
+            let Ok(next) = self.ask(offset + known.len, further, layers) else {
+                break;
+            };
             if next.depth != found.depth || next.extent.kind != known.kind.advanced(known.len) {
                 break;
             }

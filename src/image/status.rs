@@ -134,11 +134,13 @@ impl<'a> Statuses<'a> {
     fn whole(&mut self, offset: u64, len: u64) -> Result<Status> {
         let mut run = self.at(offset, len)?;
         while run.len < len {
-            let next = self.at(offset.saturating_add(run.len), len - run.len)?;
-            if !run.continues_with(&next) {
-                break;
+            match self.at(offset.saturating_add(run.len), len - run.len) {
+                Ok(next) if run.continues_with(&next) => {
+                    run.len = run.len.saturating_add(next.len);
+                }
+                // What cannot be looked up is met when it is asked for itself.
+                _ => break,
             }
-            run.len = run.len.saturating_add(next.len);
         }
         Ok(run)
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use bstr::{BStr, BString, ByteSlice};
 
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, Status};
 use crate::job::Job;
 use crate::memory;
@@ -110,8 +110,8 @@ pub fn map(image: &Image, start: u64, len: Option<u64>, job: &mut Job) -> Result
     Ok(report)
 }
 
-/// As [`map`], which hands out one run after the other, however many there are. An empty range is one
-/// empty run.
+/// As [`map`], which hands out one run after the other, however many there are, up to one that cannot
+/// be looked up. An empty range is one empty run.
 ///
 /// # Errors
 /// Of reading metadata, and of `each`, which ends the map.
@@ -132,9 +132,15 @@ pub fn visit(
     job.control().set_total(end.saturating_sub(start));
     let mut at = start;
     while at < end {
-        let status = statuses
-            .at(at, step.min(end - at))
-            .context(|| "Could not read file metadata".to_owned())?;
+        let status = match statuses.at(at, step.min(end - at)) {
+            Ok(status) => status,
+            Err(error) => {
+                if at > start {
+                    each(&run)?;
+                }
+                return Err(error.context("Could not read file metadata"));
+            }
+        };
         if at > start && run.status().continues_with(&status) {
             run.length = run.length.saturating_add(status.len);
         } else {

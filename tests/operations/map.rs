@@ -413,3 +413,72 @@ fn damaged_refcounts_do_not_keep_anybody_from_mapping() {
     std::fs::write(&path, bytes).unwrap();
     same(&dir, &path, None);
 }
+
+/// Unaligns the L2 entry of a guest cluster of 4 KiB.
+fn damage(path: &str, cluster: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let word = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
+    let offset = |at: usize| (word(at) & 0x00ff_ffff_ffff_fe00) as usize;
+    let table = offset(offset(40) + cluster / 512 * 8);
+    bytes[table + cluster % 512 * 8 + 6] |= 2;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn all_is_told_that_stands_before_damage() {
+    let dir = Dir::new();
+    let commands = [
+        "write -P 1 0 40k",
+        "write -P 2 44k 8k",
+        "write -P 3 1M 3M",
+        "write -P 4 5M 1M",
+    ];
+    // Within a run, at its start, where a slice and where a table starts.
+    for cluster in [5, 9, 11, 12, 300, 512, 513, 1279, 1280] {
+        let path = dir.str("disk");
+        let create = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=4096"];
+        dir.qemu_img_ok(&[&create[..], &[&path, "8M"]].concat());
+        dir.qemu_io("qcow2", &path, &commands);
+        let good = map(&open(&path, None), 0, None, &mut Job::new()).unwrap();
+        damage(&path, cluster);
+        let peer = dir.qemu_img(&["map", "--output=json", &path]);
+        let image = open(&path, None);
+        let mut told = Vec::new();
+        let ended = visit(&image, 0, None, &mut Job::new(), &mut |run| {
+            told.push(*run);
+            Ok(())
+        });
+        let error = ended.unwrap_err().to_string();
+        assert!(
+            error.starts_with("Could not read file metadata: "),
+            "{error}"
+        );
+        assert!(
+            peer.err.contains("Could not read file metadata"),
+            "{peer:?}"
+        );
+        // The same runs as without the damage, to the byte where it begins.
+        let at = cluster as u64 * 4096;
+        let mut expected = good.entries.clone();
+        expected.retain(|run| run.start < at);
+        if let Some(last) = expected.last_mut() {
+            last.length = last.length.min(at - last.start);
+        }
+        assert_eq!(told, expected, "cluster {cluster}");
+        let report = platter::ops::map::MapReport {
+            entries: told,
+            files: Vec::new(),
+        };
+        let ours = report.json();
+        let theirs = peer.out.trim_end().trim_end_matches(',');
+        assert!(
+            ours.starts_with(theirs),
+            "cluster {cluster}: {ours}\n{theirs}"
+        );
+        if at > 0 {
+            let last = image.status(0, at).unwrap();
+            assert_eq!(last.len, expected[0].length);
+        }
+        assert!(image.status(at, 1).is_err());
+    }
+}

@@ -78,11 +78,11 @@ impl Qcow2 {
         let first = self.piece(offset, end)?;
         let mut run = first.len;
         while offset + run < end {
-            let next = self.piece(offset + run, end)?;
-            if !continues(first.kind, run, next.kind) {
-                break;
+            // What is damaged is met when it is asked for itself.
+            match self.piece(offset + run, end) {
+                Ok(next) if continues(first.kind, run, next.kind) => run += next.len,
+                _ => break,
             }
-            run += next.len;
         }
         Ok(Extent {
             len: run,
@@ -99,8 +99,8 @@ impl Qcow2 {
         };
         let mut run = first.len;
         while offset + run < end {
-            match self.piece_now(offset + run, end)? {
-                Some(next) if continues(first.kind, run, next.kind) => run += next.len,
+            match self.piece_now(offset + run, end) {
+                Ok(Some(next)) if continues(first.kind, run, next.kind) => run += next.len,
                 _ => break,
             }
         }
@@ -242,9 +242,11 @@ impl Qcow2 {
             let cluster_end = self.layout.in_cluster(at) ^ at;
             let cluster_end = cluster_end.saturating_add(self.layout.cluster_size());
             while at < cluster_end.min(end) {
-                let next = self
-                    .piece_of(entry, at, cluster_end)
-                    .map_err(|fault| (fault, at))?;
+                let next = match self.piece_of(entry, at, cluster_end) {
+                    Ok(next) => next,
+                    Err(_) if piece.is_some() => return Ok(finish(piece, end - offset)),
+                    Err(fault) => return Err((fault, at)),
+                };
                 match &mut piece {
                     None => piece = Some(next),
                     Some(run)
