@@ -14,7 +14,7 @@ use crate::format::io_guard::{IoGuard, LongIoGuard};
 use crate::job::{Job, JobControl};
 use crate::memory::IoBuf;
 use crate::policy::{ImplicitRole, OpenPolicy};
-use crate::storage::{Durability, Preallocation, Storage, SyncBy, ZeroFlags};
+use crate::storage::{Durability, Preallocation, Storage, SyncPlan, ZeroFlags};
 use crate::value::Value;
 
 /// An image format over its storages: maps guest ranges to host ranges and keeps the metadata.
@@ -252,7 +252,7 @@ pub trait Format: Send + Sync + Debug {
 pub enum FlushBy {
     /// There is nothing to do.
     Nothing,
-    /// By syncing the storage of that slot and nothing else, as [`Storage::sync_by`] says.
+    /// By syncing the storage of that slot and nothing else, as [`HostFile::sync_plan`] says.
     Sync(StorageSlot),
     /// Only by the call.
     Call,
@@ -260,11 +260,11 @@ pub enum FlushBy {
 
 impl FlushBy {
     /// For a flush that is nothing but a sync of the storage in `slot`.
-    pub fn of(slot: StorageSlot, sync: SyncBy) -> Self {
+    pub fn of(slot: StorageSlot, sync: SyncPlan) -> Self {
         match sync {
-            SyncBy::Nothing => Self::Nothing,
-            SyncBy::DataSync => Self::Sync(slot),
-            SyncBy::Call => Self::Call,
+            SyncPlan::Nothing => Self::Nothing,
+            SyncPlan::DataSync => Self::Sync(slot),
+            SyncPlan::Call => Self::Call,
         }
     }
 }

@@ -2,17 +2,17 @@
 //! inside another.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
 
 use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::extent::{ExtentKind, StorageExtent};
+use crate::image::now::ReadNow;
 use crate::image::{Image, ReadsAs};
 use crate::job::JobControl;
 use crate::storage::{
-    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+    Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
 
 /// The guest bytes of an image as a storage.
@@ -71,6 +71,11 @@ impl Storage for ImageStorage {
         self.image.driver().name
     }
 
+    fn identity(&self) -> Option<Identity> {
+        // Its guest bytes are not those of the files that it stands on.
+        None
+    }
+
     fn read_only(&self) -> bool {
         !self.image.writable()
     }
@@ -84,13 +89,15 @@ impl Storage for ImageStorage {
         self.image.read_at(held, offset)
     }
 
-    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.read_at(buf, at)?;
-            at = at.saturating_add(buf.len() as u64);
+    fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if self.inside(offset, total) < total {
+            return Ok(false);
         }
-        Ok(())
+        Ok(matches!(
+            self.image.read_now(bufs, offset, 0)?,
+            ReadNow::Done
+        ))
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -155,34 +162,9 @@ impl Storage for ImageStorage {
         })
     }
 
-    fn copy_range(
-        &self,
-        _offset: u64,
-        _target: &dyn Storage,
-        _target_offset: u64,
-        _len: u64,
-    ) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn reflink_range(
-        &self,
-        _offset: u64,
-        _target: &dyn Storage,
-        _target_offset: u64,
-        _len: u64,
-    ) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn drop_cache(&self, _offset: u64, _len: u64) {}
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
     fn limits(&self) -> Limits {
         Limits {
+            grown_is_zero: true,
             in_flight: self.image.requests_in_flight(),
             ..Limits::default()
         }
@@ -199,5 +181,9 @@ impl Storage for ImageStorage {
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // The image took those of its own file when it was opened.
         Ok(())
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        None
     }
 }

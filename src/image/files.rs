@@ -11,10 +11,9 @@ use bstr::BString;
 use crate::extent::StorageSlot;
 use crate::format::{FileRole, FormatFile};
 use crate::image::adapter::ImageStorage;
-use crate::image::host::{FileId, file_id, path_id};
 use crate::image::{Image, OpenOptions};
 use crate::location::{Location, Node, path_behind_protocol};
-use crate::storage::Storage;
+use crate::storage::{Identity, Storage};
 use crate::value::{Map, Value};
 
 /// A file that an image has and that is not open.
@@ -45,8 +44,8 @@ impl ClosedFile {
 }
 
 impl ClosedFile {
-    fn ids(&self) -> impl Iterator<Item = FileId> {
-        self.paths.iter().filter_map(|path| path_id(path))
+    fn ids(&self) -> impl Iterator<Item = Identity> {
+        self.paths.iter().filter_map(|path| Identity::of_path(path))
     }
 }
 
@@ -64,7 +63,7 @@ fn paths_of(tree: &Map<String, Value>, paths: &mut Vec<PathBuf>) {
 }
 
 /// The identities of the files at a location that exist.
-pub(crate) fn location_ids(location: &Location) -> Vec<FileId> {
+pub(crate) fn location_ids(location: &Location) -> Vec<Identity> {
     ClosedFile::at(FileRole::Image, location).ids().collect()
 }
 
@@ -72,7 +71,7 @@ pub(crate) fn location_ids(location: &Location) -> Vec<FileId> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StandingFile {
     /// What tells it from others.
-    pub(crate) id: FileId,
+    pub(crate) id: Identity,
     /// What it is to the layer that has it.
     pub(crate) role: FileRole,
     /// Its name.
@@ -101,7 +100,7 @@ impl Image {
         let mut add = |role, storage: &Arc<dyn Storage>| {
             if let Some(inner) = (&**storage as &dyn Any).downcast_ref::<ImageStorage>() {
                 files.extend(inner.image().standing_files());
-            } else if let Some(id) = file_id(&**storage) {
+            } else if let Some(id) = storage.identity() {
                 files.push(StandingFile {
                     id,
                     role,

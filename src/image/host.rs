@@ -1,9 +1,7 @@
 //! Opens the host file of a plan.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use bstr::{BString, ByteSlice};
@@ -16,8 +14,7 @@ use crate::location::Location;
 use crate::location::tree::flatten;
 use crate::storage::driver::{OpenContext, StorageOpen, StorageTarget};
 use crate::storage::location::{driver_of_name, driver_of_path, driver_of_scheme};
-use crate::storage::{Storage, file};
-use crate::sys::attr;
+use crate::storage::{Identity, Storage, file};
 use crate::value::{Map, Value};
 
 /// An open host storage, or a node that serves as one.
@@ -133,26 +130,8 @@ fn open_storage(
     })
 }
 
-/// What tells two files apart.
-pub(crate) type FileId = (u64, u64);
-
-/// The identity of the regular file or block device behind a storage; None for others.
-pub(crate) fn file_id(storage: &dyn Storage) -> Option<FileId> {
-    fd_id(storage.as_fd()?)
-}
-
-/// The identity of the regular file or block device that is open; None for others.
-pub(crate) fn fd_id(fd: BorrowedFd<'_>) -> Option<FileId> {
-    attr::stat(fd).ok()?.file_id()
-}
-
-/// The identity of the regular file or block device at a path, if there is one.
-pub(crate) fn path_id(path: &Path) -> Option<FileId> {
-    attr::Stat::from(&path.metadata().ok()?).file_id()
-}
-
 /// The identity of the file at the end of a location, if there is one; nothing is opened.
-pub(crate) fn location_id(location: &Location) -> Option<FileId> {
+pub(crate) fn location_id(location: &Location) -> Option<Identity> {
     let plan = Plan::new(location, None).ok()?;
-    path_id(&plan.file().name.path()?)
+    Identity::of_path(&plan.file().name.path()?)
 }

@@ -4,12 +4,12 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
 use crate::format::{FlushBy, LongIoGuard};
 use crate::image::Image;
 use crate::image::plan::DetectZeroes;
-use crate::storage::{Lease, SpaceCall, Storage, ZeroFlags};
+use crate::storage::{RangeLease, SpaceCall, Storage, ZeroFlags};
 use crate::sys::falloc::Falloc;
 use crate::sys::uring::Call;
 
@@ -20,7 +20,7 @@ pub(crate) struct HostCall {
     pub(crate) call: Call,
     /// The guest range, offset and length, that the call changes.
     change: Option<(u64, u64)>,
-    lease: Option<Box<dyn Lease>>,
+    lease: Option<Box<dyn RangeLease>>,
     held: Option<LongIoGuard>,
 }
 
@@ -53,7 +53,7 @@ impl Image {
         };
         let storage = self.format.storage(slot)?;
         let fits = extent.len >= total
-            && storage.as_fd().is_some()
+            && storage.host().is_some()
             && suits(&**storage, bufs.iter().map(|buf| &**buf), host_offset);
         Ok(fits.then(|| HostCall {
             storage: storage.clone(),
@@ -80,7 +80,7 @@ impl Image {
         if !suits(&**storage, bufs.iter().map(|buf| &**buf), host_offset) {
             return None;
         }
-        let lease = storage.lease(host_offset, total)?;
+        let lease = storage.host()?.lease(host_offset, total)?;
         self.format.overwritten(offset, total);
         Some(HostCall {
             storage: storage.clone(),
@@ -105,16 +105,17 @@ impl Image {
         let held = self.format.begin_long_io();
         let (slot, host_offset) = self.format.passes_on(offset, len)?;
         let storage = self.format.storage(slot).ok()?;
+        let host = storage.host()?;
         let call = match zero {
-            None => storage.discarding_call(),
-            Some(flags) if ignored => storage.zeroing_call(flags - ZeroFlags::MAY_UNMAP),
-            Some(flags) => storage.zeroing_call(flags),
+            None => host.discarding_call(),
+            Some(flags) if ignored => host.zeroing_call(flags - ZeroFlags::MAY_UNMAP),
+            Some(flags) => host.zeroing_call(flags),
         };
         let how = match call? {
             SpaceCall::ZeroRange => Falloc::ZeroKeepSize,
             SpaceCall::PunchHole => Falloc::PunchHole,
         };
-        let lease = storage.lease(host_offset, len)?;
+        let lease = host.lease(host_offset, len)?;
         Some(HostCall {
             storage: storage.clone(),
             call: Call::Space(how, host_offset, len),
@@ -135,7 +136,7 @@ impl Image {
             FlushBy::Sync(slot) => slot,
         };
         match self.format.storage(slot) {
-            Ok(storage) if storage.as_fd().is_some() => HostFlush::Host(HostCall {
+            Ok(storage) if storage.host().is_some() => HostFlush::Host(HostCall {
                 storage: storage.clone(),
                 call: Call::DataSync,
                 change: None,
@@ -158,7 +159,10 @@ impl Image {
     /// # Errors
     /// As [`Image::flush`].
     pub(crate) fn host_synced(&self, host: &HostCall, errno: i32) -> Result<()> {
-        let synced = host.storage.synced(errno);
+        let synced = host
+            .storage
+            .host()
+            .map_or(Err(Error::os(libc::EIO)), |file| file.note_sync(errno));
         if synced.is_err() {
             self.format.flush_failed();
         }

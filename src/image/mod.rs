@@ -31,7 +31,7 @@ pub use names::BackingFile;
 pub(crate) use now::ReadNow;
 pub use status::{ReadsAs, Status, Statuses};
 
-pub(crate) use host::{FileId, fd_id, file_id, location_id};
+pub(crate) use host::location_id;
 
 use std::ffi::OsString;
 use std::sync::Arc;

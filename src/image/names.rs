@@ -6,9 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::image::Image;
-use crate::image::host::file_id;
 use crate::image::plan::Plan;
 use crate::location::{json_name, resolve_name};
+use crate::storage::Identity;
 use crate::value::{Map, Value};
 
 /// The backing file that an image names.
@@ -53,9 +53,9 @@ impl Image {
     }
 
     /// What tells the image's file from others: two images with the same are the same file. None
-    /// where the storage is no file.
-    pub fn file_id(&self) -> Option<(u64, u64)> {
-        file_id(&*self.storage)
+    /// where that cannot be known.
+    pub fn identity(&self) -> Option<Identity> {
+        self.storage.identity()
     }
 }
 

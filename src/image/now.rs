@@ -79,7 +79,7 @@ impl Image {
     ) -> Result<ReadNow> {
         match kind {
             ExtentKind::Data { slot, host_offset } => {
-                if self.format.storage(slot)?.read_now(bufs, host_offset)? {
+                if self.format.storage(slot)?.try_read(bufs, host_offset)? {
                     return Ok(ReadNow::Done);
                 }
                 let read = self.host_read(bufs, offset, len)?;

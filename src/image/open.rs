@@ -14,7 +14,7 @@ use crate::format::{Features, FormatDriver, OpenContext, probe, raw, registry};
 use crate::image::adapter::ImageStorage;
 use crate::image::align::UnitLock;
 use crate::image::chain::{Start, open_chain};
-use crate::image::host::{self, FileId, Opened, file_id};
+use crate::image::host::{self, Opened};
 use crate::image::opener::ImageOpener;
 use crate::image::plan::{BackingPlan, Plan, Source};
 use crate::image::status::Sparse;
@@ -23,7 +23,7 @@ use crate::image::{Backing, Image, OpenOptions, Settings, events, files, guard, 
 use crate::location::Location;
 use crate::location::tree::first_key;
 use crate::options::Values;
-use crate::storage::Storage;
+use crate::storage::{Identity, Storage};
 
 /// What stays the same while one layer and the files that it names are opened.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     /// Whether a file is one of the layers.
-    pub(super) fn holds(&self, id: Option<FileId>) -> bool {
+    pub(super) fn holds(&self, id: Option<&Identity>) -> bool {
         self.trail.contains(id)
     }
 }
@@ -170,7 +170,7 @@ fn open_over(
     let (location, plan) = (&start.location, &start.plan);
     let storage = &opened.storage;
     let name = BString::from(opened.base.as_bytes());
-    trail.step(file_id(&**storage), name.as_bstr(), &options.policy)?;
+    trail.step(storage.identity(), name.as_bstr(), &options.policy)?;
     let context = Context {
         options,
         trail,

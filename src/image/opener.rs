@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::format::Opener;
-use crate::image::host::{Opened, file_id};
+use crate::image::host::Opened;
 use crate::image::open::{Context, open_source};
 use crate::image::plan::{Plan, Source, source_of_tree};
 use crate::image::{OpenOptions, lock};
@@ -140,7 +140,7 @@ impl ImageOpener<'_> {
                 }
             }
         };
-        if self.context.holds(file_id(&*opened.storage)) {
+        if self.context.holds(opened.storage.identity().as_ref()) {
             return Err(Error::invalid(format!(
                 "'{}' is the {} of itself",
                 self.named_by,
@@ -179,7 +179,7 @@ impl Opener for ImageOpener<'_> {
             return Ok(None);
         };
         let opened = open_source(&source_of_tree(tree.clone())?, writable, &self.context)?;
-        if self.context.holds(file_id(&*opened.storage)) {
+        if self.context.holds(opened.storage.identity().as_ref()) {
             return Err(Error::invalid(format!(
                 "'{}' is the {child} of itself",
                 self.named_by

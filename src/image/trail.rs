@@ -3,13 +3,13 @@
 use bstr::BStr;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::host::FileId;
 use crate::policy::OpenPolicy;
+use crate::storage::Identity;
 
 /// The layers of a chain so far, and the chain inside which this one is opened.
 #[derive(Debug, Default)]
 pub(super) struct Trail<'a> {
-    ids: Vec<Option<FileId>>,
+    ids: Vec<Option<Identity>>,
     above: Option<&'a Trail<'a>>,
 }
 
@@ -29,11 +29,11 @@ impl<'a> Trail<'a> {
     /// chain is too long.
     pub(super) fn step(
         &mut self,
-        id: Option<FileId>,
+        id: Option<Identity>,
         name: &BStr,
         policy: &OpenPolicy,
     ) -> Result<()> {
-        if self.contains(id) {
+        if self.contains(id.as_ref()) {
             return Err(Error::invalid(format!(
                 "Backing file '{name}' creates an infinite loop."
             )));
@@ -50,8 +50,11 @@ impl<'a> Trail<'a> {
     }
 
     /// Whether the file is on the way.
-    pub(super) fn contains(&self, id: Option<FileId>) -> bool {
-        id.is_some() && self.ways().any(|way| way.ids.contains(&id))
+    pub(super) fn contains(&self, id: Option<&Identity>) -> bool {
+        id.is_some()
+            && self
+                .ways()
+                .any(|way| way.ids.iter().any(|on| on.as_ref() == id))
     }
 
     fn depth(&self) -> usize {

@@ -130,7 +130,7 @@ fn is_same_file(_: &Image, base: &Image, name: &BStr) -> bool {
 fn is_file(base: &Image, name: &OsStr) -> bool {
     let location = Location::parse(name).ok();
     let id = location.and_then(|location| location_id(&location));
-    id.is_some() && id == base.file_id()
+    id.is_some() && id == base.identity()
 }
 
 fn copy_down(top: &Image, base: &Image, depth: u32, job: &mut Job) -> Result<()> {

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::image::{HostCall, Image};
 use crate::queue::{Buffer, Request};
 use crate::settle::{self, Settle};
+use crate::storage::HostFile;
 use crate::sys::event::Event;
 use crate::sys::uring::{Call, Ended, Keep, Ring};
 
@@ -22,7 +23,7 @@ struct Kept {
 
 impl Keep for Kept {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.host.storage.as_fd()
+        self.host.storage.host().map(HostFile::fd)
     }
 
     fn ended(&mut self) {

@@ -1,8 +1,7 @@
 //! A byte store behind callbacks of the caller.
 
 use std::fmt;
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
+use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bstr::{BStr, BString, ByteSlice};
@@ -10,8 +9,9 @@ use bstr::{BStr, BString, ByteSlice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::memory;
-use crate::storage::traits::{
-    CacheMode, CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+use crate::storage::{
+    CacheMode, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage,
+    ZeroFlags,
 };
 
 /// Zeroes are written in pieces of this size.
@@ -71,6 +71,7 @@ impl fmt::Debug for StorageCallbacks {
 #[derive(Debug)]
 pub struct CallbackStorage {
     name: BString,
+    identity: Identity,
     cache: CacheMode,
     len: AtomicU64,
     calls: StorageCallbacks,
@@ -89,6 +90,7 @@ impl CallbackStorage {
     ) -> Result<Self> {
         let storage = Self {
             name: name.into(),
+            identity: Identity::own(),
             cache,
             len: AtomicU64::new(0),
             calls,
@@ -176,6 +178,10 @@ impl Storage for CallbackStorage {
         "callbacks"
     }
 
+    fn identity(&self) -> Option<Identity> {
+        Some(self.identity.clone())
+    }
+
     fn read_only(&self) -> bool {
         self.calls.write.is_none()
     }
@@ -191,13 +197,9 @@ impl Storage for CallbackStorage {
         (self.calls.read)(inside, offset)
     }
 
-    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.read_at(buf, at)?;
-            at = at.saturating_add(buf.len() as u64);
-        }
-        Ok(())
+    fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
+        // The caller's read may block.
+        Ok(false)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -208,15 +210,6 @@ impl Storage for CallbackStorage {
         let end = self.check_end(offset, buf.len() as u64)?;
         write(buf, offset)?;
         self.wrote(end)
-    }
-
-    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.write_at(buf, at)?;
-            at = at.saturating_add(buf.len() as u64);
-        }
-        Ok(())
     }
 
     fn len(&self) -> Result<u64> {
@@ -307,20 +300,6 @@ impl Storage for CallbackStorage {
         Ok(found)
     }
 
-    fn copy_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn reflink_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn drop_cache(&self, _offset: u64, _len: u64) {}
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
     fn limits(&self) -> Limits {
         Limits {
             fixed_len: self.calls.set_size.is_none(),
@@ -339,6 +318,10 @@ impl Storage for CallbackStorage {
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // The caller alone knows who else has the bytes.
         Ok(())
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        None
     }
 }
 

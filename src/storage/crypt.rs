@@ -2,20 +2,17 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
-use bstr::BStr;
 use parking_lot::RwLock;
 
 use crate::crypto::{SECTOR, SectorCipher};
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
 use crate::memory::IoBuf;
-use crate::storage::{
-    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
-};
+use crate::storage::forward::forward;
+use crate::storage::{HostFile, Limits, Preallocation, Storage, ZeroFlags};
 
 /// Bytes encrypted at a time.
 const CHUNK: usize = 1 << 20;
@@ -46,7 +43,7 @@ impl CryptStorage {
         }
     }
 
-    fn host(&self, offset: u64) -> Result<u64> {
+    fn below(&self, offset: u64) -> Result<u64> {
         self.base
             .checked_add(offset)
             .ok_or_else(|| Error::invalid("Offset is beyond the largest file"))
@@ -55,12 +52,12 @@ impl CryptStorage {
     /// Encrypts `data` (whole sectors) in place and writes it.
     fn seal(&self, data: &mut [u8], offset: u64) -> Result<()> {
         self.cipher.encrypt(data, offset / SECTOR_LEN);
-        self.inner.write_at(data, self.host(offset)?)
+        self.inner.write_at(data, self.below(offset)?)
     }
 
     /// Reads and decrypts whole sectors.
     fn unseal(&self, data: &mut [u8], offset: u64) -> Result<()> {
-        self.inner.read_at(data, self.host(offset)?)?;
+        self.inner.read_at(data, self.below(offset)?)?;
         self.cipher.decrypt(data, offset / SECTOR_LEN);
         Ok(())
     }
@@ -116,17 +113,9 @@ impl fmt::Debug for CryptStorage {
 }
 
 impl Storage for CryptStorage {
-    fn name(&self) -> &BStr {
-        self.inner.name()
-    }
-
-    fn driver(&self) -> &'static str {
-        self.inner.driver()
-    }
-
-    fn read_only(&self) -> bool {
-        self.inner.read_only()
-    }
+    forward!(
+        inner: name, driver, identity, read_only, sync, allocated_size, specific_info, step_watcher, lock,
+    );
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let len = self.len()?.next_multiple_of(SECTOR_LEN);
@@ -151,15 +140,6 @@ impl Storage for CryptStorage {
         Ok(())
     }
 
-    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.read_at(buf, at)?;
-            at += buf.len() as u64;
-        }
-        Ok(())
-    }
-
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.write_with(offset, buf.len() as u64, |piece, at| {
             let at = at as usize;
@@ -167,21 +147,12 @@ impl Storage for CryptStorage {
         })
     }
 
-    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.write_at(buf, at)?;
-            at += buf.len() as u64;
-        }
-        Ok(())
-    }
-
     fn len(&self) -> Result<u64> {
         Ok(self.inner.len()?.saturating_sub(self.base))
     }
 
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
-        self.inner.set_len(self.host(len)?, preallocation)
+        self.inner.set_len(self.below(len)?, preallocation)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
@@ -193,10 +164,6 @@ impl Storage for CryptStorage {
 
     fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
         Err(Error::unsupported("Encrypted data cannot be discarded"))
-    }
-
-    fn sync(&self, durability: Durability) -> Result<()> {
-        self.inner.sync(durability)
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
@@ -217,36 +184,12 @@ impl Storage for CryptStorage {
         })
     }
 
-    fn copy_range(
-        &self,
-        _offset: u64,
-        _target: &dyn Storage,
-        _target_offset: u64,
-        _len: u64,
-    ) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn reflink_range(
-        &self,
-        _offset: u64,
-        _target: &dyn Storage,
-        _target_offset: u64,
-        _len: u64,
-    ) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn drop_cache(&self, offset: u64, len: u64) {
-        self.inner.drop_cache(self.base.saturating_add(offset), len);
-    }
-
-    fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+    fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
         let whole = |len: u64| len.is_multiple_of(SECTOR_LEN);
         if !whole(offset) || !bufs.iter().all(|buf| whole(buf.len() as u64)) {
             return Ok(false);
         }
-        if !self.inner.read_now(bufs, self.host(offset)?)? {
+        if !self.inner.try_read(bufs, self.below(offset)?)? {
             return Ok(false);
         }
         let mut at = offset;
@@ -257,28 +200,17 @@ impl Storage for CryptStorage {
         Ok(true)
     }
 
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        // The bytes behind the descriptor are not the bytes of this storage.
-        None
-    }
-
     fn limits(&self) -> Limits {
         let inner = self.inner.limits();
         Limits {
             request_alignment: inner.request_alignment.max(SECTOR as u32),
+            grown_is_zero: false,
             ..inner
         }
     }
 
-    fn allocated_size(&self) -> Option<u64> {
-        self.inner.allocated_size()
-    }
-
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        self.inner.specific_info()
-    }
-
-    fn lock(&self, request: LockRequest) -> Result<()> {
-        self.inner.lock(request)
+    fn host(&self) -> Option<&dyn HostFile> {
+        // The bytes behind the descriptor are not the bytes of this storage.
+        None
     }
 }

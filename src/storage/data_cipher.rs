@@ -108,12 +108,12 @@ impl DataCipher {
         })
     }
 
-    /// As [`DataCipher::read`] of whole sectors where that needs not wait; false leaves the buffer
+    /// As [`DataCipher::read`] of whole sectors where that does not block; false leaves the buffer
     /// undefined.
     ///
     /// # Errors
     /// Of I/O.
-    pub fn read_now(
+    pub fn try_read(
         &self,
         storage: &dyn Storage,
         buf: &mut [u8],
@@ -121,7 +121,7 @@ impl DataCipher {
         guest: u64,
     ) -> Result<bool> {
         let whole = host.is_multiple_of(SECTOR_LEN) && buf.len().is_multiple_of(SECTOR);
-        if !whole || !storage.read_now(&mut [IoSliceMut::new(buf)], host)? {
+        if !whole || !storage.try_read(&mut [IoSliceMut::new(buf)], host)? {
             return Ok(false);
         }
         self.cipher.decrypt(buf, self.sector(host, guest));

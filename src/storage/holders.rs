@@ -7,19 +7,17 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::storage::identity::Identity;
 use crate::storage::traits::{LockRequest, Permissions};
 use crate::sys::lock;
 
-/// A regular file or block device, see [`crate::sys::attr::Stat::file_id`].
-type FileId = (u64, u64);
-
 /// The files that are held.
-static FILES: Mutex<BTreeMap<FileId, Weak<HeldFile>>> = Mutex::new(BTreeMap::new());
+static FILES: Mutex<BTreeMap<Identity, Weak<HeldFile>>> = Mutex::new(BTreeMap::new());
 
 /// One file and its holders.
 #[derive(Debug)]
 pub(super) struct HeldFile {
-    id: FileId,
+    id: Identity,
     holders: Mutex<Vec<Holder>>,
 }
 
@@ -38,13 +36,13 @@ pub(super) struct Holder {
 
 impl HeldFile {
     /// That of a file.
-    pub(super) fn of(id: FileId) -> Arc<Self> {
+    pub(super) fn of(id: Identity) -> Arc<Self> {
         let mut files = FILES.lock();
         if let Some(file) = files.get(&id).and_then(Weak::upgrade) {
             return file;
         }
         let file = Arc::new(Self {
-            id,
+            id: id.clone(),
             holders: Mutex::default(),
         });
         files.insert(id, Arc::downgrade(&file));

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::holders::{HeldFile, Holders, conflict};
+use crate::storage::identity::Identity;
 use crate::storage::traits::{LockRequest, Permissions};
 use crate::sys::{attr, lock};
 
@@ -53,8 +54,7 @@ impl Locks {
         Self {
             reach,
             storage: NEXT.fetch_add(1, Ordering::Relaxed),
-            file: stat
-                .file_id()
+            file: Identity::of(stat)
                 .filter(|_| reach != Reach::Nothing)
                 .map(HeldFile::of),
             held: Mutex::default(),

@@ -1,21 +1,21 @@
 //! A byte store in memory.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
+use std::io::IoSliceMut;
 
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::RwLock;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
-use crate::storage::traits::{
-    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+use crate::storage::{
+    Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
 
 /// The bytes stand in a vector; everything is data.
 #[derive(Debug)]
 pub struct MemoryStorage {
     name: BString,
+    identity: Identity,
     read_only: bool,
     bytes: RwLock<Vec<u8>>,
 }
@@ -30,6 +30,7 @@ impl MemoryStorage {
     pub fn with_bytes(name: impl Into<BString>, bytes: Vec<u8>) -> Self {
         Self {
             name: name.into(),
+            identity: Identity::own(),
             read_only: false,
             bytes: RwLock::new(bytes),
         }
@@ -83,6 +84,10 @@ impl Storage for MemoryStorage {
         "memory"
     }
 
+    fn identity(&self) -> Option<Identity> {
+        Some(self.identity.clone())
+    }
+
     fn read_only(&self) -> bool {
         self.read_only
     }
@@ -96,13 +101,8 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.read_at(buf, at)?;
-            at = at.saturating_add(buf.len() as u64);
-        }
-        Ok(())
+    fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        self.read_vectored_at(bufs, offset).map(|()| true)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -117,15 +117,6 @@ impl Storage for MemoryStorage {
         }
         let start = offset as usize;
         bytes[start..start + buf.len()].copy_from_slice(buf);
-        Ok(())
-    }
-
-    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.write_at(buf, at)?;
-            at = at.saturating_add(buf.len() as u64);
-        }
         Ok(())
     }
 
@@ -177,30 +168,12 @@ impl Storage for MemoryStorage {
         })
     }
 
-    fn copy_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn reflink_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn drop_cache(&self, _offset: u64, _len: u64) {}
-
-    fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
-        self.read_vectored_at(bufs, offset).map(|()| true)
-    }
-
-    fn writes_to_memory(&self) -> bool {
-        true
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
     fn limits(&self) -> Limits {
-        Limits::default()
+        Limits {
+            grown_is_zero: true,
+            writes_to_memory: true,
+            ..Limits::default()
+        }
     }
 
     fn allocated_size(&self) -> Option<u64> {
@@ -214,5 +187,9 @@ impl Storage for MemoryStorage {
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // Nobody outside this process can reach it.
         Ok(())
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        None
     }
 }

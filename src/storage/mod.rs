@@ -7,9 +7,11 @@ pub mod crypt;
 pub mod data_cipher;
 pub mod driver;
 pub mod file;
+pub(crate) mod forward;
 mod grow;
 mod holders;
-mod lend;
+mod host;
+mod identity;
 pub mod location;
 mod locks;
 pub mod memory;
@@ -29,13 +31,14 @@ pub use creation::{Creation, NewStorage};
 pub use driver::{StorageDriver, StorageFeatures, StorageOpen};
 pub use file::{FileOpen, FileStorage, Locking};
 pub use grow::{fill, grow, zero};
-pub use lend::{Lease, SpaceCall, SyncBy};
+pub use host::{CopyOutcome, HostFile, RangeLease, SpaceCall, SyncPlan};
+pub use identity::Identity;
 pub use memory::MemoryStorage;
 pub use named::NamedStorages;
 pub use null::NullStorage;
 pub use slice::SliceStorage;
 pub use steps::{Step, StepWatcher};
 pub use traits::{
-    CacheMode, CopyOutcome, Durability, Limits, LockRequest, Permissions, Preallocation, Storage,
-    ZeroFlags, read_exact_at, set_len_or_fit, write_fresh,
+    CacheMode, Durability, Limits, LockRequest, Permissions, Preallocation, Storage, ZeroFlags,
+    read_exact_at, set_len_or_fit, write_fresh,
 };

@@ -1,7 +1,6 @@
 //! A device that takes everything and keeps nothing, for measurements.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -11,8 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::driver::{OpenContext, StorageDriver, StorageFeatures, StorageTarget};
-use crate::storage::traits::{
-    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+use crate::storage::{
+    Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
 
 const DEFAULT_SIZE: u64 = 1 << 30;
@@ -124,6 +123,11 @@ impl Storage for NullStorage {
         self.driver
     }
 
+    fn identity(&self) -> Option<Identity> {
+        // Nothing is kept.
+        None
+    }
+
     fn read_only(&self) -> bool {
         self.read_only
     }
@@ -134,13 +138,8 @@ impl Storage for NullStorage {
         Ok(())
     }
 
-    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.read_at(buf, at)?;
-            at = at.saturating_add(buf.len() as u64);
-        }
-        Ok(())
+    fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        self.read_vectored_at(bufs, offset).map(|()| true)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -192,20 +191,6 @@ impl Storage for NullStorage {
         })
     }
 
-    fn copy_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn reflink_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn drop_cache(&self, _offset: u64, _len: u64) {}
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
     fn limits(&self) -> Limits {
         Limits {
             fixed_len: true,
@@ -224,5 +209,9 @@ impl Storage for NullStorage {
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // Nothing is stored that others could disturb.
         Ok(())
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        None
     }
 }

@@ -1,16 +1,12 @@
 //! A window of another storage: raw's `offset` and `size`, a member of an archive.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-
-use bstr::BStr;
 
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
-use crate::storage::traits::{
-    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
-};
+use crate::storage::forward::forward;
+use crate::storage::{HostFile, Limits, Preallocation, Storage, ZeroFlags};
 
 /// The bytes of another storage from an offset on.
 #[derive(Debug)]
@@ -41,13 +37,8 @@ impl SliceStorage {
         Ok(Self { inner, start, size })
     }
 
-    /// The storage below.
-    pub fn inner(&self) -> &Arc<dyn Storage> {
-        &self.inner
-    }
-
     /// The offset below of a range that lies inside a fixed window; None where it passes its end.
-    pub(crate) fn below(&self, offset: u64, len: u64) -> Option<u64> {
+    fn below(&self, offset: u64, len: u64) -> Option<u64> {
         let end = offset.checked_add(len)?;
         if self.size.is_some_and(|size| end > size) {
             return None;
@@ -63,17 +54,9 @@ impl SliceStorage {
 }
 
 impl Storage for SliceStorage {
-    fn name(&self) -> &BStr {
-        self.inner.name()
-    }
-
-    fn driver(&self) -> &'static str {
-        self.inner.driver()
-    }
-
-    fn read_only(&self) -> bool {
-        self.inner.read_only()
-    }
+    forward!(
+        inner: name, driver, identity, read_only, sync, allocated_size, specific_info, step_watcher, lock,
+    );
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let left = self
@@ -100,6 +83,14 @@ impl Storage for SliceStorage {
             at = at.saturating_add(buf.len() as u64);
         }
         Ok(())
+    }
+
+    fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        let len = bufs.iter().map(|buf| buf.len() as u64).sum();
+        match self.below(offset, len) {
+            Some(at) => self.inner.try_read(bufs, at),
+            None => Ok(false),
+        }
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -144,10 +135,6 @@ impl Storage for SliceStorage {
         self.inner.discard(at, len)
     }
 
-    fn sync(&self, durability: Durability) -> Result<()> {
-        self.inner.sync(durability)
-    }
-
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
         let left = self
             .size
@@ -162,49 +149,6 @@ impl Storage for SliceStorage {
         self.inner.extent(at, len.min(left))
     }
 
-    fn copy_range(
-        &self,
-        offset: u64,
-        target: &dyn Storage,
-        target_offset: u64,
-        len: u64,
-    ) -> Result<CopyOutcome> {
-        match self.below(offset, len) {
-            Some(at) => self.inner.copy_range(at, target, target_offset, len),
-            None => Ok(CopyOutcome::NotPossible),
-        }
-    }
-
-    fn reflink_range(
-        &self,
-        offset: u64,
-        target: &dyn Storage,
-        target_offset: u64,
-        len: u64,
-    ) -> Result<CopyOutcome> {
-        match self.below(offset, len) {
-            Some(at) => self.inner.reflink_range(at, target, target_offset, len),
-            None => Ok(CopyOutcome::NotPossible),
-        }
-    }
-
-    fn drop_cache(&self, offset: u64, len: u64) {
-        if let Some(at) = self.below(offset, len) {
-            self.inner.drop_cache(at, len);
-        }
-    }
-
-    fn expect_write(&self, offset: u64, len: u64) {
-        if let Some(at) = self.below(offset, len) {
-            self.inner.expect_write(at, len);
-        }
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        // Offsets in the descriptor are not those of the window.
-        None
-    }
-
     fn limits(&self) -> Limits {
         let limits = self.inner.limits();
         Limits {
@@ -213,16 +157,9 @@ impl Storage for SliceStorage {
         }
     }
 
-    fn allocated_size(&self) -> Option<u64> {
-        self.inner.allocated_size()
-    }
-
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        self.inner.specific_info()
-    }
-
-    fn lock(&self, request: LockRequest) -> Result<()> {
-        self.inner.lock(request)
+    fn host(&self) -> Option<&dyn HostFile> {
+        // Offsets in the descriptor are not those of the window.
+        None
     }
 }
 

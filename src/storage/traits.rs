@@ -3,13 +3,13 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
 
 use bstr::BStr;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
-use crate::storage::lend::{Lease, SpaceCall, SyncBy};
+use crate::storage::host::{HostFile, SyncPlan};
+use crate::storage::identity::Identity;
 use crate::storage::steps::StepWatcher;
 
 /// How far a write must have come when [`Storage::sync`] returns, and how barriers are kept.
@@ -105,13 +105,13 @@ pub struct Limits {
     pub request_alignment: u32,
     /// Buffers should be aligned to this, or the storage bounces.
     pub memory_alignment: u32,
-    /// Zeroing and discarding work in units of this (1 = any).
-    pub zero_granularity: u32,
-    /// The largest single request.
-    pub max_transfer: u32,
     /// A device: the length cannot change, so that "empty" does not exist either, and what was
     /// never written is not known to read as zeroes.
     pub fixed_len: bool,
+    /// What [`Storage::set_len`] adds at the end reads as zeroes.
+    pub grown_is_zero: bool,
+    /// A write is a copy to memory of this machine, such as the page cache, that hardly ever blocks.
+    pub writes_to_memory: bool,
     /// Requests that it likes to have in flight: more than one where each waits for a device.
     pub in_flight: u32,
 }
@@ -121,34 +121,29 @@ impl Default for Limits {
         Self {
             request_alignment: 1,
             memory_alignment: 1,
-            zero_granularity: 1,
-            max_transfer: 1 << 30,
             fixed_len: false,
+            grown_is_zero: false,
+            writes_to_memory: false,
             in_flight: 1,
         }
     }
 }
 
-/// How a [`Storage::copy_range`] ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyOutcome {
-    /// The whole range was copied, blocks possibly shared.
-    Done,
-    /// Nothing was copied: this pair of storages cannot; the caller reads and writes instead.
-    NotPossible,
-}
-
 /// A byte store. All methods may be called from many threads at once; I/O is positional.
 ///
-/// No method has a default that weakens a guarantee. Offsets and lengths need no alignment:
-/// a storage with [`Limits`] bounces what does not fit.
-/// (`Any` lets two storages of one kind recognise each other for copies inside the host.)
+/// No method has a default that weakens a guarantee. Offsets and lengths need no alignment, and
+/// requests may be of any length: a storage bounces or splits what does not fit.
+/// (`Any` lets the image inside a storage be found.)
 pub trait Storage: Any + Send + Sync + Debug {
     /// The name for messages: the path as the user gave it, or a URI.
     fn name(&self) -> &BStr;
 
     /// The protocol driver's name: `file`, `host_device`, `null-co`, `nbd`…
     fn driver(&self) -> &'static str;
+
+    /// What tells its bytes from those of other storages; None where nothing is kept, or where that
+    /// cannot be known.
+    fn identity(&self) -> Option<Identity>;
 
     /// Whether writes are refused.
     fn read_only(&self) -> bool;
@@ -163,7 +158,21 @@ pub trait Storage: Any + Send + Sync + Debug {
     ///
     /// # Errors
     /// As [`Storage::read_at`].
-    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()>;
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.read_at(buf, at)?;
+            at = at.saturating_add(buf.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// As [`Storage::read_vectored_at`] where that does not block: true when the buffers are full.
+    /// False leaves them undefined, and says nothing of the range.
+    ///
+    /// # Errors
+    /// As [`Storage::read_at`].
+    fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool>;
 
     /// Writes all of `buf` at `offset`, growing the storage where that is possible.
     ///
@@ -174,8 +183,15 @@ pub trait Storage: Any + Send + Sync + Debug {
     /// As [`Storage::write_at`], from several buffers in turn.
     ///
     /// # Errors
-    /// As [`Storage::write_at`].
-    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()>;
+    /// As [`Storage::write_at`]; some of the buffers may be written then.
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.write_at(buf, at)?;
+            at = at.saturating_add(buf.len() as u64);
+        }
+        Ok(())
+    }
 
     /// The current length in bytes.
     ///
@@ -221,102 +237,8 @@ pub trait Storage: Any + Send + Sync + Debug {
     /// The operating system's.
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent>;
 
-    /// Copies `len` bytes to `target` inside the host, sharing blocks where it can.
-    ///
-    /// # Errors
-    /// Of the copy itself; "cannot" is [`CopyOutcome::NotPossible`], not an error.
-    fn copy_range(
-        &self,
-        offset: u64,
-        target: &dyn Storage,
-        target_offset: u64,
-        len: u64,
-    ) -> Result<CopyOutcome>;
-
-    /// Copies the range by sharing its blocks (reflink) or not at all: no data is moved.
-    ///
-    /// # Errors
-    /// As [`Storage::copy_range`].
-    fn reflink_range(
-        &self,
-        offset: u64,
-        target: &dyn Storage,
-        target_offset: u64,
-        len: u64,
-    ) -> Result<CopyOutcome>;
-
-    /// Tells the host that the range will not be needed soon, so that its cache can be dropped.
-    fn drop_cache(&self, offset: u64, len: u64);
-
-    /// Tells the host that the whole range, which holds nothing yet, is about to be written. A hint:
-    /// it may be ignored, and the range reads as before.
-    fn expect_write(&self, offset: u64, len: u64) {
-        let _ = (offset, len);
-    }
-
-    /// Tells the host that everything up to `end` is about to be written, one piece after the other. A
-    /// hint, which may make the file so long: whoever gives it sets the length afterwards.
-    fn expect_growth(&self, end: u64) {
-        let _ = end;
-    }
-
-    /// As [`Storage::read_vectored_at`] where that needs not wait: true when the buffers are full.
-    /// False leaves them undefined, and says nothing of the range.
-    ///
-    /// # Errors
-    /// As [`Storage::read_at`].
-    fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
-        let _ = (bufs, offset);
-        Ok(false)
-    }
-
-    /// Whether a write is a copy to memory of this machine, such as the page cache, that hardly
-    /// ever waits.
-    fn writes_to_memory(&self) -> bool {
-        false
-    }
-
-    /// The file descriptor, where the storage is one.
-    fn as_fd(&self) -> Option<BorrowedFd<'_>>;
-
-    /// Leave to change a range through [`Storage::as_fd`] without a method of this trait, as long as the
-    /// lease is held: a write that [`Storage::limits`] allows, or a [`SpaceCall`]. None where only the
-    /// methods may, or where one of them is at the range.
-    fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>> {
-        let _ = (offset, len);
-        None
-    }
-
-    /// The call on a leased range that does what [`Storage::write_zeroes`] would; should it fail, the
-    /// method may still know another way.
-    fn zeroing_call(&self, flags: ZeroFlags) -> Option<SpaceCall> {
-        let _ = flags;
-        None
-    }
-
-    /// As [`Storage::zeroing_call`], for [`Storage::discard`].
-    fn discarding_call(&self) -> Option<SpaceCall> {
-        None
-    }
-
-    /// How [`Storage::sync`] would be carried out now.
-    fn sync_by(&self, durability: Durability) -> SyncBy {
-        let _ = durability;
-        SyncBy::Call
-    }
-
-    /// Takes note of the errno (0: success) with which a data sync has ended that [`Storage::sync_by`]
-    /// asked for, and gives the result that [`Storage::sync`] would have. A storage that asks for such
-    /// syncs remembers their failures.
-    ///
-    /// # Errors
-    /// As [`Storage::sync`].
-    fn synced(&self, errno: i32) -> Result<()> {
-        Err(Error::os(if errno == 0 { libc::EIO } else { errno }))
-    }
-
     /// Who wants to know the steps that are taken on the storage; only what injects faults does, and
-    /// that has no way past its methods: neither [`Storage::as_fd`] nor [`Storage::read_now`].
+    /// that has no way past its methods: neither [`Storage::host`] nor [`Storage::try_read`].
     fn step_watcher(&self) -> Option<&dyn StepWatcher> {
         None
     }
@@ -336,6 +258,18 @@ pub trait Storage: Any + Send + Sync + Debug {
     /// # Errors
     /// [`ErrorKind::Locked`].
     fn lock(&self, request: LockRequest) -> Result<()>;
+
+    /// The file or device of this host whose descriptor holds these bytes as they are, at the same
+    /// offsets. None also where calls on a descriptor would pass by what the storage does itself.
+    fn host(&self) -> Option<&dyn HostFile>;
+}
+
+impl dyn Storage {
+    /// How [`Storage::sync`] would be carried out now.
+    pub fn sync_plan(&self, durability: Durability) -> SyncPlan {
+        self.host()
+            .map_or(SyncPlan::Call, |host| host.sync_plan(durability))
+    }
 }
 
 /// The permissions that an open image uses and those that it shares with other openers, as QEMU's
@@ -399,8 +333,10 @@ pub fn set_len_or_fit(storage: &dyn Storage, len: u64, preallocation: Preallocat
 /// # Errors
 /// As [`Storage::write_at`].
 pub fn write_fresh(storage: &dyn Storage, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
-    let len: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
-    storage.expect_write(offset, len);
+    if let Some(host) = storage.host() {
+        let len = bufs.iter().map(|buf| buf.len() as u64).sum();
+        host.hint_write(offset, len);
+    }
     match bufs {
         [one] => storage.write_at(one, offset),
         many => storage.write_vectored_at(many, offset),

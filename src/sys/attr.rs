@@ -120,18 +120,6 @@ pub(crate) struct Stat {
     pub(crate) device: u64,
 }
 
-impl Stat {
-    /// What tells regular files and block devices apart, whatever they are called; None for others.
-    pub(crate) fn file_id(&self) -> Option<(u64, u64)> {
-        match self.mode & libc::S_IFMT {
-            libc::S_IFREG => Some(self.identity),
-            // Every node of a device leads to the same device.
-            libc::S_IFBLK => Some((u64::MAX, self.device)),
-            _ => None,
-        }
-    }
-}
-
 impl From<&Metadata> for Stat {
     fn from(meta: &Metadata) -> Self {
         Self {

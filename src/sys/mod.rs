@@ -4,7 +4,6 @@ pub(crate) mod aligned;
 pub(crate) mod attr;
 pub(crate) mod blkdev;
 pub(crate) mod buffer;
-pub(crate) mod cache;
 pub(crate) mod copy;
 pub(crate) mod dio;
 pub(crate) mod event;

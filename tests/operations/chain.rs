@@ -279,7 +279,7 @@ fn a_chain_that_refers_to_itself_is_refused() {
         let image = open(&dir, name, &options).unwrap();
         assert!(image.backing_missing());
         let next = image.open_backing_metadata(&options).unwrap().unwrap();
-        assert!(next.file_id().is_some());
+        assert!(next.identity().is_some());
     }
 }
 

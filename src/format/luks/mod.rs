@@ -204,7 +204,7 @@ impl Format for Luks {
     }
 
     fn read_encoded_now(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
-        self.plain()?.read_now(&mut [IoSliceMut::new(buf)], offset)
+        self.plain()?.try_read(&mut [IoSliceMut::new(buf)], offset)
     }
 
     fn begin_long_io(&self) -> LongIoGuard {
@@ -234,7 +234,7 @@ impl Format for Luks {
     }
 
     fn flush_by(&self, durability: Durability) -> FlushBy {
-        FlushBy::of(StorageSlot::MAIN, self.storage.sync_by(durability))
+        FlushBy::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
     }
 
     fn flush(&self, durability: Durability) -> Result<()> {

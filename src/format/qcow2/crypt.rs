@@ -92,8 +92,8 @@ impl Qcow2 {
     pub(super) fn read_data_now(&self, buf: &mut [u8], host: u64, guest: u64) -> Result<bool> {
         let storage = self.data_storage();
         match self.cipher()? {
-            None => storage.read_now(&mut [IoSliceMut::new(buf)], host),
-            Some(cipher) => cipher.read_now(&**storage, buf, host, guest),
+            None => storage.try_read(&mut [IoSliceMut::new(buf)], host),
+            Some(cipher) => cipher.try_read(&**storage, buf, host, guest),
         }
     }
 

@@ -91,7 +91,7 @@ impl Format for Qcow2 {
     fn overwrites_now(&self, offset: u64, len: u64) -> bool {
         !self.encrypted
             && self.is_prepared.load(Ordering::Acquire)
-            && self.data_storage().writes_to_memory()
+            && self.data_storage().limits().writes_to_memory
             && self.is_in_place_now(offset, len)
     }
 

@@ -107,7 +107,7 @@ impl Qcow2 {
             return FlushBy::Call;
         }
         self.trace_flush(durability);
-        FlushBy::of(StorageSlot::MAIN, self.storage.sync_by(durability))
+        FlushBy::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
     }
 
     /// Writes metadata out when too much of it waits. Call it with no lock held.

@@ -64,7 +64,7 @@ impl Qcow2 {
                 ExtentKind::Encoded { .. } => match self.compressed_now(at)? {
                     Some(bytes) => self.decompress(bytes, part, within, at, |input| {
                         let bufs = &mut [IoSliceMut::new(input)];
-                        self.storage.read_now(bufs, bytes.offset)
+                        self.storage.try_read(bufs, bytes.offset)
                     })?,
                     None => false,
                 },

@@ -200,7 +200,7 @@ impl Qcow2 {
             self.check_table_in_file(offset)?;
             let loaded = self
                 .storage
-                .read_now(&mut [IoSliceMut::new(bytes)], offset)?;
+                .try_read(&mut [IoSliceMut::new(bytes)], offset)?;
             if loaded {
                 trace_load(Class::L2, bytes, offset);
             }

@@ -194,7 +194,7 @@ impl Format for Raw {
     }
 
     fn overwrites_now(&self, offset: u64, len: u64) -> bool {
-        self.passes_on(offset, len).is_some() && self.storage.writes_to_memory()
+        self.passes_on(offset, len).is_some() && self.storage.limits().writes_to_memory
     }
 
     fn overwrites_at(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
@@ -207,7 +207,7 @@ impl Format for Raw {
     }
 
     fn flush_by(&self, durability: Durability) -> FlushBy {
-        FlushBy::of(StorageSlot::MAIN, self.storage.sync_by(durability))
+        FlushBy::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
     }
 
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {

@@ -1,7 +1,10 @@
 //! Which files the layers of an image are, to find ranges that two images share.
 
+use std::sync::Arc;
+
 use crate::extent::{ExtentKind, StorageSlot};
-use crate::image::{ChainExtent, FileId, Image, file_id};
+use crate::image::{ChainExtent, Image};
+use crate::storage::Identity;
 
 /// The files of each layer of a chain.
 #[derive(Default)]
@@ -11,27 +14,27 @@ pub(crate) struct Files {
 
 /// The files of one layer.
 struct Layer {
-    own: Option<FileId>,
-    slots: Vec<(StorageSlot, Option<FileId>)>,
+    own: Option<Arc<Identity>>,
+    slots: Vec<(StorageSlot, Option<Arc<Identity>>)>,
 }
 
 /// A place whose bytes are the same for everyone who reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// Bytes of a file as they are.
-    Host(FileId, u64),
+    Host(Arc<Identity>, u64),
     /// Guest bytes that the image in the file encodes.
-    Guest(FileId, &'static str, u64),
+    Guest(Arc<Identity>, &'static str, u64),
 }
 
 impl Files {
     pub(crate) fn of(image: &Image) -> Self {
         let of = |layer: &Image| Layer {
-            own: file_id(&**layer.storage()),
+            own: layer.identity().map(Arc::new),
             slots: layer
                 .slots()
                 .into_iter()
-                .map(|(slot, storage)| (slot, file_id(&**storage)))
+                .map(|(slot, storage)| (slot, storage.identity().map(Arc::new)))
                 .collect(),
         };
         Self {
@@ -45,10 +48,10 @@ impl Files {
         match found.extent.kind {
             ExtentKind::Data { slot, host_offset } => {
                 let (_, file) = layer.slots.iter().find(|(known, _)| *known == slot)?;
-                Some(Place::Host((*file)?, host_offset))
+                Some(Place::Host(file.clone()?, host_offset))
             }
             ExtentKind::Encoded { .. } => Some(Place::Guest(
-                layer.own?,
+                layer.own.clone()?,
                 found.layer.format().driver(),
                 guest_offset,
             )),

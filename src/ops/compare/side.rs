@@ -64,7 +64,7 @@ impl<'a> Side<'a> {
     /// The place of `at`, which the run covers.
     pub(crate) fn place_at(&self, at: u64) -> Option<Place> {
         let skip = at - self.start;
-        self.place.map(|place| match place {
+        self.place.clone().map(|place| match place {
             Place::Host(file, offset) => Place::Host(file, offset.saturating_add(skip)),
             Place::Guest(file, driver, offset) => {
                 Place::Guest(file, driver, offset.saturating_add(skip))

@@ -34,7 +34,7 @@ impl Offload {
             by_kernel,
         };
         for storage in storages {
-            if !found.shares(storage) && trial(storage, target)? {
+            if !found.shares(storage) && trial(&**storage, &**target)? {
                 found.sharing.push(storage.clone());
             }
         }
@@ -59,6 +59,9 @@ impl Offload {
         to_offset: u64,
         len: u64,
     ) -> Result<CopyOutcome> {
+        let Some((from, to)) = from.host().zip(to.host()) else {
+            return Ok(CopyOutcome::NotPossible);
+        };
         if from.reflink_range(offset, to, to_offset, len)? == CopyOutcome::Done {
             return Ok(CopyOutcome::Done);
         }
@@ -70,15 +73,18 @@ impl Offload {
 }
 
 /// Shares one block with the target, and takes it away again.
-fn trial(storage: &Arc<dyn Storage>, target: &Arc<dyn Storage>) -> Result<bool> {
-    if storage.as_fd().is_none() || target.as_fd().is_none() || storage.len()? < MIN_STEP {
+fn trial(storage: &dyn Storage, target: &dyn Storage) -> Result<bool> {
+    let Some((from, to)) = storage.host().zip(target.host()) else {
+        return Ok(false);
+    };
+    if storage.len()? < MIN_STEP {
         return Ok(false);
     }
     let len = target.len()?;
     let at = len
         .checked_add(TRIAL_OFFSET)
         .map_or(TRIAL_OFFSET, |at| at - at % TRIAL_OFFSET);
-    let shared = storage.reflink_range(0, &**target, at, MIN_STEP)? == CopyOutcome::Done;
+    let shared = from.reflink_range(0, to, at, MIN_STEP)? == CopyOutcome::Done;
     if target.len()? != len {
         target.set_len(len, Preallocation::Off)?;
     }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::error::{Error, Result, ResultExt};
 use crate::format::{BackingRef, Features, FileRole};
-use crate::image::{Image, OpenOptions, file_id, location_ids};
+use crate::image::{Image, OpenOptions, location_ids};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
 use crate::ops::create::{self, TargetFormat, Written};
@@ -101,12 +101,12 @@ pub(super) fn open_backing(
 /// From which layer of the source on `below` holds the same: the layer that is the same file,
 /// else the whole of the source's chain below its top.
 pub(super) fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
-    let wanted = file_id(&**below.storage());
+    let wanted = below.identity();
     sources
         .layers()
         .zip(0u32..)
         .skip(1)
-        .find(|(layer, _)| wanted.is_some() && file_id(&**layer.storage()) == wanted)
+        .find(|(layer, _)| wanted.is_some() && layer.identity() == wanted)
         .map_or(1, |(_, depth)| depth)
 }
 
@@ -125,7 +125,7 @@ pub(super) fn written_at(target: &Location) -> Vec<Written> {
 pub(super) fn written_by(image: &Image) -> Vec<Written> {
     let mut written = Vec::new();
     image.visit_files(&mut |file| {
-        written.extend(file_id(&**file.storage).map(|id| Written {
+        written.extend(file.storage.identity().map(|id| Written {
             id,
             role: file.role,
             name: file.storage.name().to_owned(),

@@ -9,14 +9,13 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{Probe, raw};
-use crate::image::{FileId, fd_id};
 use crate::job::{Job, JobControl};
 use crate::location::Node;
 use crate::memory::{self, IoBuf};
 use crate::policy::OpenPolicy;
 use crate::size::round_up_sector;
 use crate::storage::stream::{Direction, Stream, is_stream};
-use crate::storage::{LockRequest, Permissions};
+use crate::storage::{Identity, LockRequest, Permissions};
 
 use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
@@ -131,8 +130,8 @@ fn refuse_format(stream: &Stream, format: Option<&str>, snapshot: bool) -> Resul
 
 impl StreamSource {
     /// What tells the file from others, if it is one, and its name.
-    pub fn file(&self) -> Option<(FileId, &BStr)> {
-        Some((fd_id(self.stream.fd())?, self.stream.name()))
+    pub fn file(&self) -> Option<(Identity, &BStr)> {
+        Some((Identity::of_fd(self.stream.fd())?, self.stream.name()))
     }
 
     fn start(

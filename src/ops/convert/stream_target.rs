@@ -3,13 +3,12 @@
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{FileRole, raw};
-use crate::image::fd_id;
 use crate::job::{Job, JobControl};
 use crate::location::Node;
 use crate::memory::IoBuf;
 use crate::ops::create::Written;
 use crate::storage::stream::{Direction, Stream, is_stream};
-use crate::storage::{Durability, LockRequest, Permissions};
+use crate::storage::{Durability, Identity, LockRequest, Permissions};
 
 use super::offload::Offload;
 use super::open_target::{check_features, creatable};
@@ -63,7 +62,7 @@ pub(super) fn fill(
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {
-    if let Some(id) = fd_id(stream.fd()) {
+    if let Some(id) = Identity::of_fd(stream.fd()) {
         sources.kept(request).check(&[Written {
             id,
             role: FileRole::Image,

@@ -5,7 +5,8 @@ use bstr::{BStr, BString};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FileRole;
-use crate::image::{FileId, Image, StandingFile};
+use crate::image::{Image, StandingFile};
+use crate::storage::Identity;
 
 /// Why a file has to stay as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(crate) struct KeptFiles(Vec<(Reason, StandingFile)>);
 /// A file that an operation is going to change.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
-    pub(crate) id: FileId,
+    pub(crate) id: Identity,
     /// What it is to the new image.
     pub(crate) role: FileRole,
     /// Its name, as the user gave it.
@@ -40,7 +41,7 @@ impl KeptFiles {
     }
 
     /// Adds a file that is read and is no image.
-    pub(crate) fn add_file(&mut self, reason: Reason, id: FileId, name: &BStr) {
+    pub(crate) fn add_file(&mut self, reason: Reason, id: Identity, name: &BStr) {
         let file = StandingFile {
             id,
             role: FileRole::Image,

@@ -14,7 +14,7 @@ use crate::format::{
     BackingRef, Bulk, CreateParams, FileRole, Format, FormatDriver, NewImage, OpenContext, Opener,
     PlannedFile,
 };
-use crate::image::{file_id, location_ids, lock_for_creation, lock_for_writing};
+use crate::image::{location_ids, lock_for_creation, lock_for_writing};
 use crate::job::JobControl;
 use crate::location::Location;
 use crate::options::{OptionSpec, Options, Values};
@@ -281,7 +281,7 @@ impl Planned<'_> {
         let written: Vec<Written> = both()
             .filter_map(|(plan, file)| {
                 Some(Written {
-                    id: file_id(&**file.storage())?,
+                    id: file.storage().identity()?,
                     role: plan.role,
                     name: self.location(plan).text().as_bytes().into(),
                 })

@@ -9,6 +9,7 @@ use super::layer::layer_info;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, OpenOptions};
 use crate::location::Location;
+use crate::storage::Identity;
 
 /// Collects the report. Opens no data file; opens backing files only for `chain`.
 ///
@@ -30,7 +31,7 @@ pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<I
         let name = image.filename().to_owned();
         // The same file under another name is the same loop.
         let known = image
-            .file_id()
+            .identity()
             .is_some_and(|id| !seen.insert(Key::File(id)));
         if !seen.insert(Key::Name(name.clone())) || known {
             return Err(Error::invalid(format!(
@@ -61,6 +62,6 @@ pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<I
 /// What tells one image of a chain from another.
 #[derive(PartialEq, Eq, Hash)]
 enum Key {
-    File((u64, u64)),
+    File(Identity),
     Name(BString),
 }

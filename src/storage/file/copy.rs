@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{FileStorage, Kind};
 use crate::error::{Error, Result};
-use crate::storage::slice::SliceStorage;
-use crate::storage::traits::{CopyOutcome, Storage, ZeroFlags};
+use crate::storage::{CopyOutcome, HostFile, ZeroFlags};
 use crate::sys::copy;
 
 /// The most that one call copies, so that a signal or a cancelled job is not kept waiting.
@@ -28,24 +27,20 @@ fn refusal(error: &std::io::Error) -> Option<bool> {
     }
 }
 
-/// The file behind a target and the offset in it; None where the target is something else.
-fn host_file(target: &dyn Storage, offset: u64, len: u64) -> Option<(&FileStorage, u64)> {
-    let any = target as &dyn Any;
-    if let Some(window) = any.downcast_ref::<SliceStorage>() {
-        return host_file(&**window.inner(), window.below(offset, len)?, len);
-    }
-    Some((any.downcast_ref()?, offset))
+/// The target, where it is a file that this module has opened.
+fn own(target: &dyn HostFile) -> Option<&FileStorage> {
+    (target as &dyn Any).downcast_ref()
 }
 
 impl FileStorage {
     pub(super) fn copy_to(
         &self,
         offset: u64,
-        target: &dyn Storage,
+        target: &dyn HostFile,
         target_offset: u64,
         len: u64,
     ) -> Result<CopyOutcome> {
-        let Some((target, target_offset)) = host_file(target, target_offset, len) else {
+        let Some(target) = own(target) else {
             return Ok(CopyOutcome::NotPossible);
         };
         // Through the page cache, which direct I/O is to avoid.
@@ -113,11 +108,11 @@ impl FileStorage {
     pub(super) fn reflink_to(
         &self,
         offset: u64,
-        target: &dyn Storage,
+        target: &dyn HostFile,
         target_offset: u64,
         len: u64,
     ) -> Result<CopyOutcome> {
-        let Some((target, target_offset)) = host_file(target, target_offset, len) else {
+        let Some(target) = own(target) else {
             return Ok(CopyOutcome::NotPossible);
         };
         let regular = self.kind == Kind::Regular && target.kind == Kind::Regular;

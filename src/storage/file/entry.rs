@@ -65,8 +65,8 @@ fn is_refusal(error: &io::Error) -> bool {
 mod tests {
     use super::super::{FileCreate, FileStorage, claim};
     use super::*;
+    use crate::storage::SyncPlan;
     use crate::storage::creation::NewStorage;
-    use crate::storage::lend::SyncBy;
     use crate::storage::traits::{CacheMode, Durability, Storage};
     use crate::sys::attr;
 
@@ -106,13 +106,13 @@ mod tests {
         assert_eq!(directory(&new), identity(dir.path()));
         // Also where nothing was written since a sync that the kernel did.
         new.sync(Durability::Ordered).unwrap();
-        assert_eq!(new.sync_by(Durability::Synced), SyncBy::Call);
+        assert_eq!(new.sync_plan(Durability::Synced), SyncPlan::Call);
         assert!(directory(&new).is_some());
         new.sync(Durability::Synced).unwrap();
         assert_eq!(directory(&new), None);
-        assert_eq!(new.sync_by(Durability::Synced), SyncBy::Nothing);
+        assert_eq!(new.sync_plan(Durability::Synced), SyncPlan::Nothing);
         new.write_at(&[1], 0).unwrap();
-        assert_eq!(new.sync_by(Durability::Synced), SyncBy::DataSync);
+        assert_eq!(new.sync_plan(Durability::Synced), SyncPlan::DataSync);
         // One that was there before is somebody else's.
         assert_eq!(directory(&made(&path, CacheMode::Writeback)), None);
     }
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(directory(&through), None);
         let fast = made(&dir.path().join("fast"), CacheMode::Unsafe);
         assert_eq!(directory(&fast), None);
-        assert_eq!(fast.sync_by(Durability::Synced), SyncBy::Nothing);
+        assert_eq!(fast.sync_plan(Durability::Synced), SyncPlan::Nothing);
     }
 
     #[test]

@@ -22,19 +22,18 @@ const SLOW_BYTES: u64 = 64 << 10;
 type Generation = Arc<AtomicU64>;
 
 /// Device and inode.
-type Identity = (u64, u64);
+type Node = (u64, u64);
 
-static GENERATIONS: LazyLock<Mutex<HashMap<Identity, Weak<AtomicU64>>>> =
-    LazyLock::new(Mutex::default);
+static GENERATIONS: LazyLock<Mutex<HashMap<Node, Weak<AtomicU64>>>> = LazyLock::new(Mutex::default);
 
-fn generation_of(identity: Identity) -> Generation {
+fn generation_of(node: Node) -> Generation {
     let mut all = GENERATIONS.lock();
-    if let Some(found) = all.get(&identity).and_then(Weak::upgrade) {
+    if let Some(found) = all.get(&node).and_then(Weak::upgrade) {
         return found;
     }
     all.retain(|_, weak| weak.strong_count() > 0);
     let new = Generation::default();
-    all.insert(identity, Arc::downgrade(&new));
+    all.insert(node, Arc::downgrade(&new));
     new
 }
 
@@ -68,9 +67,9 @@ impl Run {
 }
 
 impl ExtentCache {
-    pub(super) fn new(identity: Identity) -> Self {
+    pub(super) fn new(node: Node) -> Self {
         Self {
-            generation: generation_of(identity),
+            generation: generation_of(node),
             seekable: AtomicBool::new(true),
             runs: Mutex::default(),
         }

@@ -58,7 +58,7 @@ impl FileStorage {
     /// Reads from the page cache alone; false where it does not hold the whole range, or where
     /// that cannot be known.
     pub(super) fn read_cached(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
-        if self.direct.is_some() || self.made_up || !self.can.read_now.load(Ordering::Relaxed) {
+        if self.direct.is_some() || self.made_up || !self.can.cached_reads.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let want: usize = bufs.iter().map(|buf| buf.len()).sum();
@@ -69,7 +69,7 @@ impl FileStorage {
                     error.raw_os_error(),
                     Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)
                 ) {
-                    self.can.read_now.store(false, Ordering::Relaxed);
+                    self.can.cached_reads.store(false, Ordering::Relaxed);
                 }
                 // What is wrong, if anything, shows in the read that waits.
                 Ok(false)

@@ -5,13 +5,13 @@ mod create;
 mod direct;
 mod driver;
 mod entry;
-mod expect;
 mod extents;
+mod host;
 mod io;
-mod lend;
 mod named;
 mod open;
 mod ranges;
+mod reserve;
 mod resize;
 #[cfg(test)]
 mod tests;
@@ -31,10 +31,10 @@ use parking_lot::RwLock;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
-use crate::storage::lend::{Lease, SpaceCall, SyncBy};
 use crate::storage::locks::Locks;
-use crate::storage::traits::{
-    CacheMode, CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+use crate::storage::{
+    CacheMode, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage,
+    SyncPlan, ZeroFlags,
 };
 use crate::sys;
 
@@ -55,6 +55,7 @@ enum Kind {
 pub struct FileStorage {
     fd: OwnedFd,
     name: BString,
+    identity: Option<Identity>,
     kind: Kind,
     /// The kernel makes the contents up, and gives more than the length says.
     made_up: bool,
@@ -91,7 +92,7 @@ struct Abilities {
     punch_hole: AtomicBool,
     zero_range: AtomicBool,
     allocate: AtomicBool,
-    read_now: AtomicBool,
+    cached_reads: AtomicBool,
     /// Reserving the space of a write before it makes the write faster.
     reserve: OnceLock<bool>,
 }
@@ -212,6 +213,10 @@ impl Storage for FileStorage {
         }
     }
 
+    fn identity(&self) -> Option<Identity> {
+        self.identity.clone()
+    }
+
     fn read_only(&self) -> bool {
         self.read_only
     }
@@ -222,6 +227,10 @@ impl Storage for FileStorage {
 
     fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
         self.read_many(bufs, offset)
+    }
+
+    fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        self.read_cached(bufs, offset)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -251,89 +260,14 @@ impl Storage for FileStorage {
     }
 
     fn sync(&self, durability: Durability) -> Result<()> {
-        match self.way_to_sync(durability) {
-            SyncBy::Nothing => Ok(()),
-            SyncBy::DataSync | SyncBy::Call => self.datasync(),
+        match self.sync_plan(durability) {
+            SyncPlan::Nothing => Ok(()),
+            SyncPlan::DataSync | SyncPlan::Call => self.datasync(),
         }
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
         self.find_extent(offset, len)
-    }
-
-    fn copy_range(
-        &self,
-        offset: u64,
-        target: &dyn Storage,
-        target_offset: u64,
-        len: u64,
-    ) -> Result<CopyOutcome> {
-        self.copy_to(offset, target, target_offset, len)
-    }
-
-    fn reflink_range(
-        &self,
-        offset: u64,
-        target: &dyn Storage,
-        target_offset: u64,
-        len: u64,
-    ) -> Result<CopyOutcome> {
-        self.reflink_to(offset, target, target_offset, len)
-    }
-
-    fn drop_cache(&self, offset: u64, len: u64) {
-        if self.direct.is_some() || len == 0 {
-            return;
-        }
-        // Only clean pages go: the write-out of this range begins, that of the range before,
-        // begun by the call before, has most likely ended.
-        let mut start = offset;
-        if !self.read_only {
-            let _ = sys::cache::start_writeback(self.fd(), offset, len);
-            start = offset.saturating_sub(len);
-        }
-        let _ = sys::cache::drop_pages(self.fd(), start, offset.saturating_add(len) - start);
-    }
-
-    fn expect_write(&self, offset: u64, len: u64) {
-        self.reserve_for_write(offset, len);
-    }
-
-    fn expect_growth(&self, end: u64) {
-        self.reserve_for_growth(end);
-    }
-
-    fn read_now(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
-        self.read_cached(bufs, offset)
-    }
-
-    fn writes_to_memory(&self) -> bool {
-        self.direct.is_none() && !self.cache.write_through() && self.kind != Kind::Character
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        // What the kernel makes up is read with care, so by the methods of this type alone.
-        (!self.made_up).then(|| self.fd())
-    }
-
-    fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>> {
-        self.lend(offset, len)
-    }
-
-    fn zeroing_call(&self, flags: ZeroFlags) -> Option<SpaceCall> {
-        self.call_to_zero(flags)
-    }
-
-    fn discarding_call(&self) -> Option<SpaceCall> {
-        self.call_to_discard()
-    }
-
-    fn sync_by(&self, durability: Durability) -> SyncBy {
-        self.way_to_sync(durability)
-    }
-
-    fn synced(&self, errno: i32) -> Result<()> {
-        self.note_sync(errno)
     }
 
     fn limits(&self) -> Limits {
@@ -343,6 +277,10 @@ impl Storage for FileStorage {
         };
         Limits {
             fixed_len: self.kind != Kind::Regular,
+            grown_is_zero: self.kind == Kind::Regular,
+            writes_to_memory: self.direct.is_none()
+                && !self.cache.write_through()
+                && self.kind != Kind::Character,
             ..limits
         }
     }
@@ -362,6 +300,11 @@ impl Storage for FileStorage {
 
     fn lock(&self, request: LockRequest) -> Result<()> {
         self.locks.change(self.fd(), self.name(), request)
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        // What the kernel makes up is read with care, so by the methods of this type alone.
+        (!self.made_up).then_some(self)
     }
 }
 

@@ -17,6 +17,7 @@ use super::entry::Entry;
 use super::extents::ExtentCache;
 use super::{Abilities, FileStorage, Kind, NEXT_ID, named};
 use crate::error::{Error, Result};
+use crate::storage::identity::Identity;
 use crate::storage::locks::{Locks, Reach};
 use crate::storage::traits::CacheMode;
 use crate::sys::dio::{self, DioAlign};
@@ -184,6 +185,7 @@ pub(super) fn wrap(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<Fil
     Ok(FileStorage {
         name,
         kind,
+        identity: Identity::of(&stat),
         made_up,
         read_only: !options.writable,
         cache: options.cache,
@@ -198,7 +200,7 @@ pub(super) fn wrap(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<Fil
             punch_hole: AtomicBool::new(true),
             zero_range: AtomicBool::new(true),
             allocate: AtomicBool::new(true),
-            read_now: AtomicBool::new(true),
+            cached_reads: AtomicBool::new(true),
             reserve: OnceLock::new(),
         },
         locks: Locks::new(&stat, reach),

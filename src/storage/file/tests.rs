@@ -6,6 +6,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::storage::creation::{Creation, NewStorage};
 use crate::storage::traits::Permissions;
+use crate::storage::{CopyOutcome, SyncPlan};
 
 const MODES: [CacheMode; 5] = [
     CacheMode::None,
@@ -249,11 +250,6 @@ fn copies_stay_right_past_the_end_of_the_source() {
         want[5100..8100].fill(0);
         assert!(std::fs::read(&target_path).unwrap() == want);
     }
-    let other = crate::storage::MemoryStorage::new("m");
-    assert_eq!(
-        source.copy_range(0, &other, 0, 10).unwrap(),
-        CopyOutcome::NotPossible
-    );
     // Twice: what cannot be is remembered, and stays an answer rather than an error.
     for _ in 0..2 {
         if source.reflink_range(0, &target, 4096, 4096).unwrap() == CopyOutcome::Done {
@@ -474,8 +470,8 @@ fn space_reserved_for_a_write_changes_neither_length_nor_contents() {
     let dir = tempfile::tempdir().unwrap();
     let file = new_file(&dir.path().join("f"), CacheMode::Writeback);
     file.write_at(&pattern(1, 4096), 0).unwrap();
-    file.expect_write(0, 1 << 20);
-    file.expect_write(1 << 30, 1 << 20);
+    file.hint_write(0, 1 << 20);
+    file.hint_write(1 << 30, 1 << 20);
     assert_eq!(file.len().unwrap(), 4096);
     let mut bytes = vec![1; 8192];
     file.read_at(&mut bytes, 0).unwrap();
@@ -532,15 +528,15 @@ fn every_change_asks_for_a_sync() {
 fn a_sync_that_failed_in_the_kernel_fails_all_later_ones() {
     let dir = tempfile::tempdir().unwrap();
     let file = new_file(&dir.path().join("f"), CacheMode::Writeback);
-    assert_eq!(file.sync_by(Durability::Ordered), SyncBy::Nothing);
-    assert_eq!(file.sync_by(Durability::Synced), SyncBy::DataSync);
-    file.synced(0).unwrap();
+    assert_eq!(file.sync_plan(Durability::Ordered), SyncPlan::Nothing);
+    assert_eq!(file.sync_plan(Durability::Synced), SyncPlan::DataSync);
+    file.note_sync(0).unwrap();
     assert_eq!(
-        file.synced(libc::EIO).unwrap_err().os_errno(),
+        file.note_sync(libc::EIO).unwrap_err().os_errno(),
         Some(libc::EIO)
     );
-    assert_eq!(file.sync_by(Durability::Synced), SyncBy::Call);
-    for later in [file.sync(Durability::Synced), file.synced(0)] {
+    assert_eq!(file.sync_plan(Durability::Synced), SyncPlan::Call);
+    for later in [file.sync(Durability::Synced), file.note_sync(0)] {
         assert_eq!(later.unwrap_err().os_errno(), Some(libc::EIO));
     }
 }

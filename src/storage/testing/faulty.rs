@@ -1,18 +1,15 @@
 //! A storage that fails where the test says.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
+use crate::storage::forward::forward;
 use crate::storage::steps::{Step, StepWatcher};
-use crate::storage::traits::{
-    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
-};
+use crate::storage::{Durability, HostFile, Preallocation, Storage, ZeroFlags};
 
 bitflags::bitflags! {
     /// Classes of calls.
@@ -32,11 +29,9 @@ bitflags::bitflags! {
         const SYNC = 1 << 5;
         /// Extent look-ups.
         const EXTENT = 1 << 6;
-        /// Copies inside the host.
-        const COPY = 1 << 7;
         /// Every call that changes something.
         const CHANGES = Self::WRITE.bits() | Self::ZERO.bits() | Self::DISCARD.bits()
-            | Self::SET_LEN.bits() | Self::COPY.bits();
+            | Self::SET_LEN.bits();
     }
 }
 
@@ -127,17 +122,7 @@ impl FaultyStorage {
 }
 
 impl Storage for FaultyStorage {
-    fn name(&self) -> &BStr {
-        self.inner.name()
-    }
-
-    fn driver(&self) -> &'static str {
-        self.inner.driver()
-    }
-
-    fn read_only(&self) -> bool {
-        self.inner.read_only()
-    }
+    forward!(inner: name, driver, identity, read_only, len, limits, allocated_size, specific_info, lock);
 
     fn step_watcher(&self) -> Option<&dyn StepWatcher> {
         Some(self)
@@ -151,6 +136,11 @@ impl Storage for FaultyStorage {
     fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
         self.check(Calls::READ)?;
         self.inner.read_vectored_at(bufs, offset)
+    }
+
+    fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
+        // The read that follows is the one that counts.
+        Ok(false)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -172,10 +162,6 @@ impl Storage for FaultyStorage {
             return Err(Error::os(fault.errno));
         }
         self.inner.write_vectored_at(bufs, offset)
-    }
-
-    fn len(&self) -> Result<u64> {
-        self.inner.len()
     }
 
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
@@ -203,51 +189,9 @@ impl Storage for FaultyStorage {
         self.inner.extent(offset, len)
     }
 
-    fn copy_range(
-        &self,
-        offset: u64,
-        target: &dyn Storage,
-        target_offset: u64,
-        len: u64,
-    ) -> Result<CopyOutcome> {
-        self.check(Calls::COPY)?;
-        self.inner.copy_range(offset, target, target_offset, len)
-    }
-
-    fn reflink_range(
-        &self,
-        offset: u64,
-        target: &dyn Storage,
-        target_offset: u64,
-        len: u64,
-    ) -> Result<CopyOutcome> {
-        self.check(Calls::COPY)?;
-        self.inner.reflink_range(offset, target, target_offset, len)
-    }
-
-    fn drop_cache(&self, offset: u64, len: u64) {
-        self.inner.drop_cache(offset, len);
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+    fn host(&self) -> Option<&dyn HostFile> {
         // Calls on the descriptor would not be counted.
         None
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    fn allocated_size(&self) -> Option<u64> {
-        self.inner.allocated_size()
-    }
-
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        self.inner.specific_info()
-    }
-
-    fn lock(&self, request: LockRequest) -> Result<()> {
-        self.inner.lock(request)
     }
 }
 

@@ -1,19 +1,14 @@
 //! A storage that records every change, so that any crash can be replayed.
 
-use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::extent::StorageExtent;
+use crate::storage::forward::forward;
 use crate::storage::memory::MemoryStorage;
-use crate::storage::traits::{
-    CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
-};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
 /// What discarded bytes read as: not zeroes, so that nobody relies on them.
 const JUNK: u8 = 0xd5;
@@ -246,24 +241,13 @@ impl Event {
 }
 
 impl Storage for LoggingStorage {
-    fn name(&self) -> &BStr {
-        self.memory.name()
-    }
+    forward!(
+        memory: name, identity, read_only, read_at, read_vectored_at, try_read, len, extent, limits,
+        allocated_size, specific_info, lock, host,
+    );
 
     fn driver(&self) -> &'static str {
         "logging"
-    }
-
-    fn read_only(&self) -> bool {
-        false
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.memory.read_at(buf, offset)
-    }
-
-    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
-        self.memory.read_vectored_at(bufs, offset)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -272,19 +256,6 @@ impl Storage for LoggingStorage {
             bytes: buf.to_vec(),
         };
         self.record(event, |memory| memory.write_at(buf, offset))
-    }
-
-    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.write_at(buf, at)?;
-            at = at.saturating_add(buf.len() as u64);
-        }
-        Ok(())
-    }
-
-    fn len(&self) -> Result<u64> {
-        self.memory.len()
     }
 
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
@@ -311,40 +282,6 @@ impl Storage for LoggingStorage {
             return Ok(());
         }
         self.record(Event::Sync, |_| Ok(()))
-    }
-
-    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
-        self.memory.extent(offset, len)
-    }
-
-    fn copy_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn reflink_range(&self, _: u64, _: &dyn Storage, _: u64, _: u64) -> Result<CopyOutcome> {
-        Ok(CopyOutcome::NotPossible)
-    }
-
-    fn drop_cache(&self, _offset: u64, _len: u64) {}
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn limits(&self) -> Limits {
-        self.memory.limits()
-    }
-
-    fn allocated_size(&self) -> Option<u64> {
-        self.memory.allocated_size()
-    }
-
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
-    fn lock(&self, request: LockRequest) -> Result<()> {
-        self.memory.lock(request)
     }
 }
 

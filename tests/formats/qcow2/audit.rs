@@ -2,7 +2,6 @@
 //! changes that were interrupted. The other thread's call is made from inside a call of the storage.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
@@ -15,7 +14,8 @@ use platter::secret::Secrets;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Fault, FaultyStorage};
 use platter::storage::{
-    CacheMode, CopyOutcome, Durability, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+    CacheMode, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage,
+    ZeroFlags,
 };
 use platter::{Error, Image, OpenOptions, OpenPolicy, Options, Result};
 
@@ -67,6 +67,9 @@ impl Storage for Hooked {
     fn driver(&self) -> &'static str {
         self.inner.driver()
     }
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
+    }
     fn read_only(&self) -> bool {
         false
     }
@@ -75,6 +78,9 @@ impl Storage for Hooked {
     }
     fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
         self.inner.read_vectored_at(bufs, offset)
+    }
+    fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
+        self.inner.try_read(bufs, offset)
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.call(&Call::Write(buf, offset))?;
@@ -102,24 +108,6 @@ impl Storage for Hooked {
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
         self.inner.extent(offset, len)
     }
-    fn copy_range(&self, at: u64, to: &dyn Storage, to_at: u64, len: u64) -> Result<CopyOutcome> {
-        self.inner.copy_range(at, to, to_at, len)
-    }
-    fn reflink_range(
-        &self,
-        at: u64,
-        to: &dyn Storage,
-        to_at: u64,
-        len: u64,
-    ) -> Result<CopyOutcome> {
-        self.inner.reflink_range(at, to, to_at, len)
-    }
-    fn drop_cache(&self, offset: u64, len: u64) {
-        self.inner.drop_cache(offset, len);
-    }
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
     fn limits(&self) -> Limits {
         self.inner.limits()
     }
@@ -131,6 +119,9 @@ impl Storage for Hooked {
     }
     fn lock(&self, request: LockRequest) -> Result<()> {
         self.inner.lock(request)
+    }
+    fn host(&self) -> Option<&dyn HostFile> {
+        None
     }
 }
 

@@ -232,7 +232,7 @@ impl Qcow2Bulk {
     }
 
     /// Tells the storage in large steps how far the file is about to grow.
-    fn expect_growth(&self, state: &mut State) {
+    fn hint_growth(&self, state: &mut State) {
         let used = state.space.next() * self.geometry.cluster_size();
         if used <= state.expected {
             return;
@@ -243,7 +243,9 @@ impl Qcow2Bulk {
         }
         let left = self.size.saturating_sub(state.next_guest);
         state.expected = used.saturating_add(left.min(EXPECTED));
-        self.storage.expect_growth(state.expected);
+        if let Some(host) = self.storage.host() {
+            host.hint_growth(state.expected);
+        }
     }
 
     fn l1_clusters(&self, state: &State) -> u64 {
@@ -416,7 +418,7 @@ impl Bulk for Qcow2Bulk {
             }
         }
         state.next_guest = end;
-        self.expect_growth(state);
+        self.hint_growth(state);
         let slot = if self.data.is_some() {
             StorageSlot::DATA
         } else {

@@ -1,13 +1,15 @@
-//! Changes that the kernel makes through the descriptor while nobody waits for them.
+//! What the kernel does on the descriptor at the bidding of others: leases, syncs, copies, hints.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
 use super::extents::Changing;
 use super::ranges::LentRange;
 use super::{FileStorage, Kind};
 use crate::error::{Error, Result};
-use crate::storage::lend::{Lease, SpaceCall, SyncBy};
-use crate::storage::traits::{CacheMode, Durability, ZeroFlags};
+use crate::storage::{
+    CacheMode, CopyOutcome, Durability, HostFile, RangeLease, SpaceCall, SyncPlan, ZeroFlags,
+};
 
 /// A range that the kernel changes.
 #[derive(Debug)]
@@ -20,12 +22,15 @@ struct FileLease {
     range: Option<LentRange>,
 }
 
-impl Lease for FileLease {}
+impl RangeLease for FileLease {}
 
-impl FileStorage {
-    /// Leave to change a range within the file. What makes the file longer needs the lock on its
-    /// length, which only a call can hold.
-    pub(super) fn lend(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>> {
+impl HostFile for FileStorage {
+    fn fd(&self) -> BorrowedFd<'_> {
+        Self::fd(self)
+    }
+
+    // Within the file: what makes it longer needs the lock on its length, which only a call can hold.
+    fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn RangeLease>> {
         let end = self.writable_end(offset, len).ok()?;
         let plain = !self.read_only && !self.cache.write_through() && self.kind != Kind::Character;
         if !plain || len == 0 || end > self.raw_len().ok()? {
@@ -41,8 +46,7 @@ impl FileStorage {
         }))
     }
 
-    /// The call that zeroes a range within the file.
-    pub(super) fn call_to_zero(&self, flags: ZeroFlags) -> Option<SpaceCall> {
+    fn zeroing_call(&self, flags: ZeroFlags) -> Option<SpaceCall> {
         if self.kind != Kind::Regular {
             return None;
         }
@@ -53,28 +57,26 @@ impl FileStorage {
         can.then_some(SpaceCall::ZeroRange)
     }
 
-    /// The call that gives a range within the file back.
-    pub(super) fn call_to_discard(&self) -> Option<SpaceCall> {
+    fn discarding_call(&self) -> Option<SpaceCall> {
         (self.kind == Kind::Regular).then_some(SpaceCall::PunchHole)
     }
 
-    pub(super) fn way_to_sync(&self, durability: Durability) -> SyncBy {
+    fn sync_plan(&self, durability: Durability) -> SyncPlan {
         if durability != Durability::Synced || self.cache == CacheMode::Unsafe || self.read_only {
-            SyncBy::Nothing
+            SyncPlan::Nothing
         } else if self.kind == Kind::Character
             || self.sync_failed.load(Ordering::Acquire) != 0
             || self.entry.is_unsynced()
         {
-            SyncBy::Call
+            SyncPlan::Call
         } else if self.is_synced() {
-            SyncBy::Nothing
+            SyncPlan::Nothing
         } else {
-            SyncBy::DataSync
+            SyncPlan::DataSync
         }
     }
 
-    /// Takes note of how a data sync has ended.
-    pub(super) fn note_sync(&self, errno: i32) -> Result<()> {
+    fn note_sync(&self, errno: i32) -> Result<()> {
         if errno != 0 {
             self.sync_failed.store(errno, Ordering::Release);
             return Err(Error::os(errno));
@@ -83,5 +85,33 @@ impl FileStorage {
             0 => Ok(()),
             before => Err(Error::os(before)),
         }
+    }
+
+    fn copy_range(
+        &self,
+        offset: u64,
+        target: &dyn HostFile,
+        target_offset: u64,
+        len: u64,
+    ) -> Result<CopyOutcome> {
+        self.copy_to(offset, target, target_offset, len)
+    }
+
+    fn reflink_range(
+        &self,
+        offset: u64,
+        target: &dyn HostFile,
+        target_offset: u64,
+        len: u64,
+    ) -> Result<CopyOutcome> {
+        self.reflink_to(offset, target, target_offset, len)
+    }
+
+    fn hint_write(&self, offset: u64, len: u64) {
+        self.reserve_for_write(offset, len);
+    }
+
+    fn hint_growth(&self, end: u64) {
+        self.reserve_for_growth(end);
     }
 }
