@@ -3,6 +3,7 @@
 #   make                  everything, into build/
 #   make check            every test
 #   make crash            crash replay with new seeds for CRASH_MINUTES= (10); CRASH_SEED= runs one again
+#   make fuzz             every fuzz target for FUZZ_SECONDS= (600); FUZZ_TARGETS= names some
 #   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=
 #   make demo, make bench, make header, make uninstall, make clean
 
@@ -88,6 +89,10 @@ crash:
 	PLATTER_CRASH_MINUTES=$(CRASH_MINUTES) $(if $(CRASH_SEED),PLATTER_CRASH_SEED=$(CRASH_SEED) PLATTER_CRASH_MINUTES=0) \
 		$(CARGO) test --test crash for_a_given_time -- --ignored --nocapture
 
+FUZZ_SECONDS ?= 600
+fuzz:
+	FUZZ_SECONDS=$(FUZZ_SECONDS) sh ci/fuzz.sh
+
 demo: all
 	sh ci/demo.sh
 
@@ -135,4 +140,4 @@ clean:
 
 FORCE:
 
-.PHONY: all rust man check crash demo bench header header-check install uninstall clean FORCE
+.PHONY: all rust man check crash fuzz demo bench header header-check install uninstall clean FORCE

@@ -45,6 +45,13 @@ $CARGO test --test ffi -- --ignored
 # The cache, the limbo list and the ranges in flight under every interleaving of their threads.
 (cd tests/loom && $CARGO test --target-dir ../../target/loom models)
 
+# A minute of each fuzz target; they are C++ at their root.
+if have g++ || have clang++ || have c++; then
+    sh ci/fuzz.sh
+else
+    skip 'the fuzz targets (need a C++ compiler)'
+fi
+
 # Loop devices need root, and a kernel that has them.
 if [ "$(id -u)" = 0 ] && loop=$(losetup -f 2>/dev/null) && [ -b "$loop" ]; then
     $CARGO test --test storage_device -- --ignored

@@ -11,3 +11,18 @@ mod references;
 mod sample;
 mod shelf;
 mod work;
+
+use platter::format::registry;
+
+use sample::SAMPLES;
+
+#[test]
+fn every_format_has_samples() {
+    for driver in registry::drivers() {
+        assert!(
+            SAMPLES.iter().any(|sample| sample.format == driver.name),
+            "{} has no sample",
+            driver.name
+        );
+    }
+}

@@ -1,0 +1,55 @@
+#!/bin/sh
+# Runs every fuzz target for FUZZ_SECONDS (60) from its seeds; FUZZ_TARGETS names some of them.
+# `cargo fuzz run TARGET` does the same with a nightly compiler and address checks; this needs no more
+# than the stable one and a C++ compiler.
+set -eu
+
+cd "$(dirname "$0")/.."
+CARGO=${CARGO:-cargo}
+seconds=${FUZZ_SECONDS:-60}
+all=$(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' fuzz/Cargo.toml)
+targets=${FUZZ_TARGETS:-$all}
+dir=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
+host=$(rustc -vV | sed -n 's/^host: //p')
+
+# With --target the flags are for the targets alone, not for build scripts.
+RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+-Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 --cfg fuzzing" \
+    $CARGO build --manifest-path fuzz/Cargo.toml --release --target "$host" --target-dir "$dir"
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+run() {
+    mkdir -p "$scratch/$1"
+    seeds=fuzz/seeds/$1
+    [ -d "$seeds" ] || seeds=
+    # What is found goes into the scratch directory: the seeds stay few.
+    if "$dir/$host/release/$1" -max_total_time="$seconds" -max_len=65536 -timeout=60 -rss_limit_mb=1024 \
+        -malloc_limit_mb=256 -artifact_prefix="$scratch/$1-" -print_final_stats=1 \
+        "$scratch/$1" $seeds >"$scratch/$1.log" 2>&1; then
+        echo "$1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/$1.log") runs"
+    else
+        tail -n 60 "$scratch/$1.log" >&2
+        mkdir -p fuzz/artifacts
+        for found in "$scratch/$1"-*; do
+            [ -f "$found" ] && cp "$found" fuzz/artifacts/ && echo "see fuzz/artifacts/${found##*/}" >&2
+        done
+        return 1
+    fi
+}
+
+# Two side by side.
+failed=0
+for target in $targets; do
+    if [ -n "${other:-}" ]; then
+        run "$target" || failed=1
+        wait "$other" || failed=1
+        other=
+    else
+        run "$target" &
+        other=$!
+    fi
+done
+[ -z "${other:-}" ] || wait "$other" || failed=1
+exit "$failed"
