@@ -5,7 +5,8 @@ use std::ops::Range;
 use bstr::{BStr, BString};
 
 use crate::error::Result;
-use crate::format::traits::{BackingRef, Below, Format};
+use crate::format::parent::{BackingRef, ParentId};
+use crate::format::traits::{Below, Format};
 use crate::job::Job;
 use crate::options::Values;
 use crate::secret::Secrets;
@@ -157,12 +158,13 @@ pub trait Amend: Send + Sync {
 }
 
 /// Layers of a chain: what commit and rebase change.
-pub trait Overlay: Send + Sync {
-    /// Records another backing file, or none. The guest contents above it stay as they are.
+pub trait BackingChange: Send + Sync {
+    /// Records another backing file, or none. The guest contents above it stay as they are. `id` is what
+    /// tells that file from others, where it is known and has one.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for a name that is too long, or of I/O.
-    fn set_backing(&self, backing: Option<&BackingRef>) -> Result<()>;
+    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()>;
 
     /// Gives up all guest data of this layer, so that the backing file shows through.
     ///

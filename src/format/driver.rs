@@ -8,7 +8,8 @@ use bstr::{BStr, BString};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::files::FileRole;
 use crate::format::inspect::{InspectContext, Inspection};
-use crate::format::traits::{BackingRef, Bulk, Format, Opener};
+use crate::format::parent::{BackingRef, ParentId};
+use crate::format::traits::{Bulk, Format, Opener};
 use crate::job::JobControl;
 use crate::options::{OptionSpec, Values};
 use crate::secret::Secrets;
@@ -115,6 +116,25 @@ pub struct OpenContext<'a> {
     pub control: &'a Arc<JobControl>,
 }
 
+/// What is known of the parent of a new image once it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewParent {
+    /// Its virtual size in bytes.
+    pub size: u64,
+    /// What tells it from others, where its format has that.
+    pub id: Option<ParentId>,
+}
+
+/// What [`NewImage::prepare`] gets.
+pub struct PrepareContext<'a> {
+    /// The secrets that options name by ID.
+    pub secrets: &'a Secrets,
+    /// The parent, if the image is to have one that was opened.
+    pub parent: Option<NewParent>,
+    /// Ends what takes long when it is cancelled or late.
+    pub control: &'a JobControl,
+}
+
 /// What a new image is to be.
 #[derive(Debug)]
 pub struct CreateParams<'a> {
@@ -137,12 +157,13 @@ pub trait NewImage: Debug + Send {
     /// The files that the image takes, its own first, then in the order of their slots.
     fn files(&self) -> Vec<PlannedFile>;
 
-    /// Does everything that can be done before a file is changed: finds the secrets, derives keys.
+    /// Does everything that can be done before a file is changed: finds the secrets, derives keys, looks
+    /// at the parent.
     ///
     /// # Errors
-    /// [`ErrorKind::NeedsSecret`], [`ErrorKind::Cancelled`] by `control`, or whatever else speaks
+    /// [`ErrorKind::NeedsSecret`], [`ErrorKind::Cancelled`], or whatever else speaks
     /// against the image; its files are as they were.
-    fn prepare(&mut self, secrets: &Secrets, control: &JobControl) -> Result<()>;
+    fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()>;
 
     /// Begins to write the image into its files, which are empty. `control` ends what takes long when
     /// it is cancelled or late, and counts what is written ahead.

@@ -8,6 +8,7 @@ mod io_guard;
 pub mod luks;
 pub mod magic;
 pub mod names;
+pub mod parent;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
@@ -15,16 +16,19 @@ pub mod registry;
 pub mod traits;
 
 pub use capabilities::{
-    Amend, AmendContext, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot, Overlay, Snapshots,
+    Amend, AmendContext, BackingChange, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot, Snapshots,
 };
 pub use driver::{
-    Contents, CreateParams, Features, FormatDriver, MeasureFn, Measured, NewImage, OpenContext,
-    PlanFn, PlannedFile, Probe,
+    Contents, CreateParams, Features, FormatDriver, MeasureFn, Measured, NewImage, NewParent,
+    OpenContext, PlanFn, PlannedFile, PrepareContext, Probe,
 };
 pub use files::{FileRole, FormatFile};
 pub use inspect::{InspectContext, Inspection};
 pub use io_guard::{IoGuard, LongIoGuard};
+pub use parent::{
+    BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
+};
 pub use traits::{
-    BackingRef, Below, Blank, Bulk, Check, CheckReport, Compress, FlushBy, Format, FormatInfo,
-    Opener, RepairMode, SnapshotInfo, ZeroBelow,
+    Below, Blank, Bulk, Check, CheckReport, Compress, FlushBy, Format, FormatInfo, Opener,
+    RepairMode, SnapshotInfo, ZeroBelow,
 };

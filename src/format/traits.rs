@@ -8,9 +8,10 @@ use bstr::{BStr, BString};
 
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
-use crate::format::capabilities::{Amend, Bitmaps, Overlay, Snapshots};
+use crate::format::capabilities::{Amend, BackingChange, Bitmaps, Snapshots};
 use crate::format::files::{FileRole, FormatFile};
 use crate::format::io_guard::{IoGuard, LongIoGuard};
+use crate::format::parent::{ParentId, ParentRef};
 use crate::job::{Job, JobControl};
 use crate::memory::IoBuf;
 use crate::policy::{ImplicitRole, OpenPolicy};
@@ -201,7 +202,12 @@ pub trait Format: Send + Sync + Debug {
     fn info(&self) -> Result<FormatInfo>;
 
     /// The backing file that the image names.
-    fn backing(&self) -> Option<BackingRef>;
+    fn parent(&self) -> Option<ParentRef>;
+
+    /// What images that have this one as their parent record of it, in formats that do.
+    fn parent_id(&self) -> Option<ParentId> {
+        None
+    }
 
     /// Marks the end of use: flushes, clears the dirty bit. Called once, before drop.
     ///
@@ -239,7 +245,7 @@ pub trait Format: Send + Sync + Debug {
     }
 
     /// Changing of the backing file, where the format has it.
-    fn overlay(&self) -> Option<&dyn Overlay> {
+    fn backing_change(&self) -> Option<&dyn BackingChange> {
         None
     }
 
@@ -306,15 +312,6 @@ impl Below for ZeroBelow {
     fn len_below(&self) -> u64 {
         0
     }
-}
-
-/// The backing file that an image names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackingRef {
-    /// The name as it stands in the image.
-    pub name: BString,
-    /// The format that the image records for it.
-    pub format: Option<BString>,
 }
 
 /// What `info` shows of a format, beyond what every image has.

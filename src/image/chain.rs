@@ -135,7 +135,7 @@ fn next_layer(image: &Image, plan: &BackingPlan, options: &OpenOptions) -> Resul
 }
 
 fn recorded(image: &Image) -> Option<BackingRef> {
-    let named = image.format.backing();
+    let named = image.format.parent()?.first();
     named.filter(|named| !named.name.is_empty())
 }
 

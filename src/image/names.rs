@@ -37,7 +37,8 @@ impl Image {
     pub fn backing_file(&self) -> Option<BackingFile> {
         let named = self
             .format
-            .backing()
+            .parent()?
+            .first()
             .filter(|named| !named.name.is_empty())?;
         let full = self.name_beside(&named.name);
         Some(BackingFile {

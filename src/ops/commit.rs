@@ -77,7 +77,7 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
     // The base is durable and closed: nothing is lost with the overlay's own copy.
     if !request.keep
         && request.base.is_none()
-        && let Some(overlay) = top.format().overlay()
+        && let Some(overlay) = top.format().backing_change()
     {
         overlay
             .make_empty()

@@ -76,7 +76,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     let new = open_new(&top, request, job)?;
     let shown = request.backing.clone().unwrap_or_default();
     let change = format!("Could not change the backing file to '{shown}'");
-    let Some(overlay) = top.format().overlay() else {
+    let Some(backing) = top.format().backing_change() else {
         return Err(with_reason(change, Error::os(libc::ENOTSUP)));
     };
     let named = match (&request.backing, &request.backing_format) {
@@ -105,8 +105,9 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
             error.context_if_bare(|| format!("Could not rebase '{}'", top.filename()))
         })?;
     }
-    overlay
-        .set_backing(named.as_ref())
+    let id = new.as_ref().and_then(|image| image.format().parent_id());
+    backing
+        .set_backing(named.as_ref(), id)
         .map_err(|error| with_reason(change, error))?;
     top.close()?;
     job.finish()

@@ -260,6 +260,7 @@ fn argument_errors() {
         "convert --skip-broken-bitmaps a.raw y",
         "convert -B a.raw a.raw a.qcow2 -O qcow2 y",
         "convert -B a.raw -F raw a.raw a.qcow2 -O qcow2 y",
+        "convert -B json:{bad -F raw a.raw -O qcow2 y",
         "convert -B a.raw -O qcow2 a.raw y",
         "convert -F raw -O qcow2 a.raw y",
         "convert -B nope -F raw -O qcow2 a.raw y",

@@ -423,7 +423,7 @@ fn change_layer(run: &mut Run<'_>) {
     }
     let n = run.new_tag();
     let image = run.image();
-    let Some(overlay) = image.overlay() else {
+    let Some(overlay) = image.backing_change() else {
         return;
     };
     if run.config.overlay {
@@ -431,13 +431,13 @@ fn change_layer(run: &mut Run<'_>) {
             name: format!("base {n}").into(),
             format: n.is_multiple_of(2).then(|| "raw".into()),
         };
-        overlay.set_backing(Some(&backing)).unwrap();
-        assert_eq!(image.backing(), Some(backing));
+        overlay.set_backing(Some(&backing), None).unwrap();
+        assert_eq!(image.parent().unwrap().first(), Some(backing));
     }
     let at = run.log.count();
     for s in 0..run.history.len() {
         run.history.set(at, s, run.history.below(s));
     }
-    let overlay = run.image().overlay().unwrap();
+    let overlay = run.image().backing_change().unwrap();
     overlay.make_empty().unwrap();
 }

@@ -7,7 +7,7 @@ use bstr::BStr;
 use platter::error::{Error, Result};
 use platter::format::{
     BackingRef, Below, Bulk, CheckReport, CreateParams, Format, FormatDriver, OpenContext, Opener,
-    RepairMode, registry,
+    PrepareContext, RepairMode, registry,
 };
 use platter::job::Message;
 use platter::options::Values;
@@ -204,8 +204,12 @@ impl New<'_> {
             values: &values,
             backing: backing.as_ref(),
         })?;
-        let control = Arc::default();
-        new.prepare(&secrets(), &control)?;
+        let control = Arc::<platter::job::JobControl>::default();
+        new.prepare(&PrepareContext {
+            secrets: &secrets(),
+            parent: None,
+            control: &control,
+        })?;
         let bulk = new.start(storages, &control)?;
         fill(&*bulk)?;
         bulk.finish(durability)

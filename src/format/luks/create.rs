@@ -11,12 +11,11 @@ use crate::extent::StorageSlot;
 use crate::format::driver::{not_prepared, own_file};
 use crate::format::luks::HeaderArea;
 use crate::format::traits::Encoder;
-use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile};
+use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext};
 use crate::format::{Contents, Measured};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec, Values};
-use crate::secret::Secrets;
 use crate::storage::crypt::CryptStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, set_len_or_fit};
 
@@ -214,9 +213,14 @@ impl NewImage for NewLuks {
         vec![PlannedFile::own(self.end)]
     }
 
-    fn prepare(&mut self, secrets: &Secrets, control: &JobControl) -> Result<()> {
-        let passphrase = secrets.text(&self.secret)?;
-        let volume = NewVolume::new(&self.options, self.detached, passphrase.bytes(), control)?;
+    fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()> {
+        let passphrase = context.secrets.text(&self.secret)?;
+        let volume = NewVolume::new(
+            &self.options,
+            self.detached,
+            passphrase.bytes(),
+            context.control,
+        )?;
         self.volume = Some(volume);
         Ok(())
     }

@@ -18,8 +18,8 @@ use crate::crypto::luks::{Header, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingRef, Below, Check, Compress, Features, FileRole, FlushBy, Format, FormatDriver,
-    FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext,
+    Amend, Below, Check, Compress, Features, FileRole, FlushBy, Format, FormatDriver, FormatFile,
+    FormatInfo, IoGuard, LongIoGuard, OpenContext, ParentRef,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -270,7 +270,7 @@ impl Format for Luks {
         })
     }
 
-    fn backing(&self) -> Option<BackingRef> {
+    fn parent(&self) -> Option<ParentRef> {
         None
     }
 

@@ -8,8 +8,9 @@ use bstr::BString;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingRef, Below, Bitmaps, Check, Compress, Features, FileRole, FlushBy, Format,
-    FormatDriver, FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext, Overlay, Snapshots,
+    Amend, BackingChange, BackingRef, Below, Bitmaps, Check, Compress, Features, FileRole, FlushBy,
+    Format, FormatDriver, FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext, ParentRef,
+    Snapshots,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -209,12 +210,12 @@ impl Format for Qcow2 {
         super::info::info(&self.storage, &image)
     }
 
-    fn backing(&self) -> Option<BackingRef> {
+    fn parent(&self) -> Option<ParentRef> {
         let image = self.header.lock();
-        Some(BackingRef {
+        Some(ParentRef::named(BackingRef {
             name: image.backing_file.clone()?.into(),
             format: image.backing_format(),
-        })
+        }))
     }
 
     fn close(&self) -> Result<()> {
@@ -237,7 +238,7 @@ impl Format for Qcow2 {
         (self.version() >= 3).then_some(self as &dyn Bitmaps)
     }
 
-    fn overlay(&self) -> Option<&dyn Overlay> {
+    fn backing_change(&self) -> Option<&dyn BackingChange> {
         Some(self)
     }
 

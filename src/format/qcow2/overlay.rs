@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
-use crate::format::{BackingRef, Overlay};
+use crate::format::{BackingChange, BackingRef, ParentId};
 use crate::storage::{Durability, Preallocation, Step};
 
 use super::cache::Class;
@@ -16,8 +16,8 @@ const MAX_NAME: usize = 1023;
 /// References that may wait while an image is emptied; many, because each round syncs.
 const EMPTY_BATCH: usize = 1 << 20;
 
-impl Overlay for Qcow2 {
-    fn set_backing(&self, backing: Option<&BackingRef>) -> Result<()> {
+impl BackingChange for Qcow2 {
+    fn set_backing(&self, backing: Option<&BackingRef>, _: Option<ParentId>) -> Result<()> {
         self.check_writable()?;
         if backing.is_some_and(|backing| backing.name.len() > MAX_NAME) {
             return Err(Error::invalid("Backing file name too long"));

@@ -7,12 +7,11 @@ use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::driver::own_file;
 use crate::format::traits::Encoder;
-use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile};
+use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext};
 use crate::format::{Contents, Measured};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec};
-use crate::secret::Secrets;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh};
 
 use super::{SECTOR, main_slot};
@@ -68,7 +67,7 @@ impl NewImage for NewRaw {
         vec![PlannedFile::own(self.size)]
     }
 
-    fn prepare(&mut self, _: &Secrets, _: &JobControl) -> Result<()> {
+    fn prepare(&mut self, _: &PrepareContext<'_>) -> Result<()> {
         Ok(())
     }
 

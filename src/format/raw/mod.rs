@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{
-    BackingRef, Below, Check, Compress, Features, FileRole, FlushBy, Format, FormatDriver,
-    FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext, Probe,
+    Below, Check, Compress, Features, FileRole, FlushBy, Format, FormatDriver, FormatFile,
+    FormatInfo, IoGuard, LongIoGuard, OpenContext, ParentRef, Probe,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -302,7 +302,7 @@ impl Format for Raw {
         Ok(FormatInfo::default())
     }
 
-    fn backing(&self) -> Option<BackingRef> {
+    fn parent(&self) -> Option<ParentRef> {
         None
     }
 

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    BackingRef, Below, Check, Compress, FileRole, Format, FormatFile, FormatInfo, IoGuard,
-    LongIoGuard, raw,
+    Below, Check, Compress, FileRole, Format, FormatFile, FormatInfo, IoGuard, LongIoGuard,
+    ParentRef, raw,
 };
 use crate::image::align::UnitLock;
 use crate::image::plan::{BackingPlan, DetectZeroes};
@@ -241,7 +241,7 @@ impl Format for Fake {
         Ok(FormatInfo::default())
     }
 
-    fn backing(&self) -> Option<BackingRef> {
+    fn parent(&self) -> Option<ParentRef> {
         None
     }
 

@@ -90,16 +90,18 @@ pub(super) fn fill_new(
             false => error,
         })?;
     let mut backing_end = 0;
+    let mut parent = None;
     if let Some(backing) = &backing {
         let below = open_backing(request, backing, job)?;
         kept.add(Reason::Backing, &below);
         backing_end = below.len();
+        parent = Some(create::parent_of(&below));
         sources.set_backed(BackedBelow {
             depth: replaced_depth(&sources, &below),
             end: backing_end,
         });
     }
-    let target = planned.create(&kept).context(while_converting)?;
+    let target = planned.create(&kept, parent).context(while_converting)?;
     for warning in target.warnings() {
         job.warn(warning.clone());
     }

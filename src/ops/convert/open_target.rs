@@ -1,14 +1,15 @@
 //! What is checked and opened of a target before anything is written: its format, its files and
 //! its backing file.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+
+use bstr::ByteSlice;
 
 use crate::error::{Error, Result, ResultExt};
 use crate::format::{BackingRef, Features, FileRole};
 use crate::image::{Image, OpenOptions, location_ids};
 use crate::job::Job;
-use crate::location::{Location, resolve_name};
+use crate::location::Location;
 use crate::ops::create::{self, TargetFormat, Written};
 use crate::storage::Durability;
 
@@ -87,13 +88,7 @@ pub(super) fn open_backing(
         control: job.control().clone(),
         ..OpenOptions::default()
     };
-    let full = resolve_name(
-        request.target.location.text(),
-        OsStr::from_bytes(&backing.name),
-    );
-    let location = Location::parse(full)?;
-    Image::open(&location, &options)
-        .map_err(create::unnamed)
+    create::open_beside(&request.target.location, backing.name.as_bstr(), &options)
         .context(|| "Could not open backing file".to_owned())
         .context(|| format!("Could not open '{}'", request.target.location.display()))
 }

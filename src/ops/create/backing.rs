@@ -8,20 +8,20 @@ use bstr::BStr;
 use super::CreateRequest;
 use super::overlap::{KeptFiles, Reason};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::NewParent;
 use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
 
-/// Opens the backing file and looks at its chain; returns its virtual size, and adds the files of the
-/// chain to those that are to be kept. Nothing is locked and no data file is opened.
+/// Opens the backing file and looks at its chain; returns what the new image may have to know of it, and
+/// adds the files of the chain to those that are to be kept. Nothing is locked and no data file is opened.
 pub(super) fn open(
     request: &CreateRequest,
     file: &BStr,
     format: Option<&str>,
     kept: &mut KeptFiles,
     job: &mut Job,
-) -> Result<u64> {
-    let full = resolve_name(request.location.text(), OsStr::from_bytes(file));
+) -> Result<NewParent> {
     let options = OpenOptions {
         format: format.map(str::to_owned),
         force_share: true,
@@ -32,9 +32,8 @@ pub(super) fn open(
         control: job.control().clone(),
         ..OpenOptions::default()
     };
-    let image = Location::parse_name(&full)
-        .and_then(|location| Image::open(&location, &options))
-        .map_err(|error| unnamed(error).with_hint(NOT_OPEN))?;
+    let image = open_beside(&request.location, file, &options)
+        .map_err(|error| error.with_hint(NOT_OPEN))?;
     for warning in image.warnings() {
         job.warn(warning.clone());
     }
@@ -42,9 +41,26 @@ pub(super) fn open(
         let found = image.format_name();
         return Err(without_format().with_hint(format!("Detected format of {found}.")));
     }
-    let size = image.len();
+    let parent = parent_of(&image);
     check_chain(image, kept, &options)?;
-    Ok(size)
+    Ok(parent)
+}
+
+/// What a new image may have to know of its parent.
+pub(crate) fn parent_of(image: &Image) -> NewParent {
+    NewParent {
+        size: image.len(),
+        id: image.format().parent_id(),
+    }
+}
+
+/// Opens the backing file of the new image at `target`, by its name as that is to record it. The error
+/// names neither.
+pub(crate) fn open_beside(target: &Location, name: &BStr, options: &OpenOptions) -> Result<Image> {
+    let full = resolve_name(target.text(), OsStr::from_bytes(name));
+    Location::parse_name(full)
+        .and_then(|location| Image::open(&location, options))
+        .map_err(unnamed)
 }
 
 const NOT_OPEN: &str = "Could not open backing image.";
@@ -80,7 +96,7 @@ pub(super) fn without_format() -> Error {
 }
 
 /// Drops the outermost "Could not open": the new image's name stands there instead.
-pub(crate) fn unnamed(error: Error) -> Error {
+fn unnamed(error: Error) -> Error {
     let inner = error
         .cause()
         .map_or_else(|| error.to_string(), ToString::to_string);

@@ -6,7 +6,7 @@ mod overlap;
 mod summary;
 mod target;
 
-pub(crate) use backing::unnamed;
+pub(crate) use backing::{open_beside, parent_of};
 pub use format::TargetFormat;
 pub(crate) use overlap::{KeptFiles, Reason, Written};
 pub use target::{Planned, Target, TargetRequest, option_table, target};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::format::{BackingRef, FormatDriver};
+use crate::format::{BackingRef, FormatDriver, NewParent};
 use crate::job::{Job, JobControl};
 use crate::location::Location;
 use crate::options::{Options, Values};
@@ -58,6 +58,8 @@ pub struct CreatePlan {
     driver: &'static FormatDriver,
     values: Values,
     size: u64,
+    /// The backing file, where it was opened.
+    parent: Option<NewParent>,
     /// What the image is to record; a format without a name is refused by [`CreatePlan::run`].
     backing: (Option<BString>, Option<String>),
     /// The files of the backing chain.
@@ -103,7 +105,7 @@ impl CreatePlan {
             }
         }
         let mut kept = KeptFiles::default();
-        let below = match &backing.0 {
+        let parent = match &backing.0 {
             Some(file) if !request.backing_unsafe => {
                 let format = backing.1.as_deref();
                 Some(backing::open(
@@ -120,7 +122,7 @@ impl CreatePlan {
         // A header by itself says nothing of a size.
         let header_alone = values.bool("detached-header") == Some(true);
         let size = asked
-            .or(below)
+            .or(parent.map(|parent| parent.size))
             .or(header_alone.then_some(0))
             .ok_or_else(|| Error::invalid("Image creation needs a size parameter"))?;
         let shown = (
@@ -132,6 +134,7 @@ impl CreatePlan {
             driver,
             values,
             size,
+            parent,
             backing,
             kept,
             summary,
@@ -185,7 +188,7 @@ impl CreatePlan {
         let planned = self
             .target_request(backing.as_ref(), job.control())
             .plan()?;
-        let target = planned.create(&self.kept)?;
+        let target = planned.create(&self.kept, self.parent)?;
         for warning in target.warnings() {
             job.warn(warning.clone());
         }

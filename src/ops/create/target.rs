@@ -11,8 +11,8 @@ use crate::extent::StorageSlot;
 use crate::format::driver::own_file;
 use crate::format::names;
 use crate::format::{
-    BackingRef, Bulk, CreateParams, FileRole, Format, FormatDriver, NewImage, OpenContext, Opener,
-    PlannedFile,
+    BackingRef, Bulk, CreateParams, FileRole, Format, FormatDriver, NewImage, NewParent,
+    OpenContext, Opener, PlannedFile, PrepareContext,
 };
 use crate::image::{location_ids, lock_for_creation, lock_for_writing};
 use crate::job::JobControl;
@@ -194,7 +194,7 @@ pub struct Target {
 /// # Errors
 /// Of the checks and the creation; the message does not name the target in front, callers add it.
 pub fn target(request: &TargetRequest<'_>) -> Result<Target> {
-    request.plan()?.create(&KeptFiles::default())
+    request.plan()?.create(&KeptFiles::default(), None)
 }
 
 impl Planned<'_> {
@@ -216,19 +216,22 @@ impl Planned<'_> {
     }
 
     /// Opens the files, makes sure of everything that could be in the way, `kept` included, and only
-    /// then empties them and starts the image.
+    /// then empties them and starts the image. `parent` is the backing file, where it was opened.
     ///
     /// # Errors
     /// As [`target`]. Files are as they were, but for an error of I/O after the first change.
-    pub(crate) fn create(mut self, kept: &KeptFiles) -> Result<Target> {
+    pub(crate) fn create(mut self, kept: &KeptFiles, parent: Option<NewParent>) -> Result<Target> {
         let planned = self.image.files();
         let mut files = Vec::with_capacity(planned.len());
         for file in &planned {
             files.push(self.claim(file)?);
         }
         self.check(&planned, &files, kept)?;
-        self.image
-            .prepare(self.request.secrets, self.request.control)?;
+        self.image.prepare(&PrepareContext {
+            secrets: self.request.secrets,
+            parent,
+            control: self.request.control,
+        })?;
         // The first change.
         let mut warnings = Vec::new();
         for file in &mut files {

@@ -16,9 +16,8 @@ use crate::format::qcow2::disk::{
     Incompatible, V3_LEN,
 };
 use crate::format::qcow2::measure::least_len;
-use crate::format::{Bulk, CreateParams, FileRole, NewImage, PlannedFile};
+use crate::format::{Bulk, CreateParams, FileRole, NewImage, PlannedFile, PrepareContext};
 use crate::job::JobControl;
-use crate::secret::Secrets;
 use crate::storage::Storage;
 
 pub(super) use spec::{Encryption, Spec, plain_name};
@@ -103,14 +102,14 @@ impl NewImage for NewQcow2 {
         std::iter::once(own).chain(data).collect()
     }
 
-    fn prepare(&mut self, secrets: &Secrets, control: &JobControl) -> Result<()> {
+    fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()> {
         let encryption = match &self.spec.encryption {
             None => None,
             Some(Encryption { luks, secret }) => {
-                let secret = secrets.text(secret)?;
+                let secret = context.secrets.text(secret)?;
                 Some(match luks {
                     None => NewEncryption::aes(&secret)?,
-                    Some(options) => NewEncryption::luks(options, &secret, control)?,
+                    Some(options) => NewEncryption::luks(options, &secret, context.control)?,
                 })
             }
         };

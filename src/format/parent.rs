@@ -1,0 +1,194 @@
+//! The parent of an image, its backing file: the names under which it may be found, and what tells it
+//! from another file of the same name.
+
+use std::fmt;
+
+use bstr::{BStr, BString, ByteSlice};
+
+/// A backing file as users give it and as images record it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackingRef {
+    /// The name as it stands in the image.
+    pub name: BString,
+    /// The format that the image records for it.
+    pub format: Option<BString>,
+}
+
+/// The parent that an image names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentRef {
+    /// The names under which it may be found, the one to be tried first in front. At least one.
+    pub names: Vec<ParentName>,
+    /// The format that the image records for it.
+    pub format: Option<BString>,
+    /// What it must be.
+    pub expected: Option<ExpectedParent>,
+}
+
+/// A name of a parent, in the bytes of this system; what an image holds as UTF-16 is UTF-8 here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentName {
+    /// The name as it stands in the image.
+    pub name: BString,
+    /// Whose rules it follows.
+    pub style: NameStyle,
+}
+
+/// Whose rules a name follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameStyle {
+    /// A path of this system, or a URI.
+    Posix,
+    /// A path of Windows: backslashes, drives.
+    Windows,
+}
+
+/// The identity that an image expects of its parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedParent {
+    /// The one that was recorded.
+    pub id: ParentId,
+    /// What a parent with another one means.
+    pub otherwise: Mismatch,
+}
+
+/// What it means that a parent is not the one that was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The image cannot be read.
+    Refuse,
+    /// The image opens, with a warning.
+    Warn,
+}
+
+/// What tells an image from others of the same name, and from itself before it was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentId {
+    /// The content ID of a VMDK.
+    ContentId(u32),
+    /// The UUID of a VHD, and when the file was last changed, in seconds since 2000.
+    UuidAndTime {
+        /// The UUID.
+        uuid: uuid::Uuid,
+        /// The time.
+        time: u32,
+    },
+    /// The data write GUID of a VHDX.
+    DataWriteGuid(uuid::Uuid),
+}
+
+impl fmt::Display for ParentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ContentId(id) => write!(f, "content ID {id:08x}"),
+            Self::UuidAndTime { uuid, time } => write!(f, "UUID {uuid} of time {time}"),
+            Self::DataWriteGuid(guid) => write!(f, "data write GUID {guid}"),
+        }
+    }
+}
+
+impl ParentRef {
+    /// A parent with one name, of which nothing else is recorded.
+    pub fn named(reference: BackingRef) -> Self {
+        Self {
+            names: vec![ParentName {
+                name: reference.name,
+                style: NameStyle::Posix,
+            }],
+            format: reference.format,
+            expected: None,
+        }
+    }
+
+    /// The name that is tried first, as a path of this system.
+    pub fn first(&self) -> Option<BackingRef> {
+        let name = self.names.iter().find_map(ParentName::here)?;
+        Some(BackingRef {
+            name,
+            format: self.format.clone(),
+        })
+    }
+
+    /// Whether a parent with that identity may be read; if not as it should be, why.
+    ///
+    /// # Errors
+    /// One line that names the two identities.
+    pub fn check(&self, found: Option<ParentId>) -> Result<(), (Mismatch, String)> {
+        let Some(expected) = &self.expected else {
+            return Ok(());
+        };
+        let shown = match found {
+            Some(found) if found == expected.id => return Ok(()),
+            Some(found) => format!("has the {found}"),
+            None => "has no such mark".to_owned(),
+        };
+        Err((
+            expected.otherwise,
+            format!(
+                "is not the parent that was recorded, or was changed since: the {} is expected, and the \
+                 file {shown}",
+                expected.id
+            ),
+        ))
+    }
+}
+
+impl ParentName {
+    /// The name as a path of this system; None where it means nothing here: another machine's drive.
+    pub fn here(&self) -> Option<BString> {
+        match self.style {
+            NameStyle::Posix => Some(self.name.clone()),
+            NameStyle::Windows => from_windows(self.name.as_bstr()),
+        }
+    }
+}
+
+fn from_windows(name: &BStr) -> Option<BString> {
+    let has_drive = name.get(1) == Some(&b':');
+    if has_drive || name.starts_with(b"\\") || name.starts_with(b"/") {
+        return None;
+    }
+    Some(name.replace(b"\\", b"/").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn windows(name: &str) -> ParentName {
+        ParentName {
+            name: name.into(),
+            style: NameStyle::Windows,
+        }
+    }
+
+    #[test]
+    fn names_of_windows_are_paths_where_they_are_relative() {
+        assert_eq!(windows(r".\dir\a.vhd").here(), Some("./dir/a.vhd".into()));
+        assert_eq!(windows("a.vhd").here(), Some("a.vhd".into()));
+        for elsewhere in [r"C:\a.vhd", r"\\host\share\a.vhd", r"\a.vhd", "C:a.vhd"] {
+            assert_eq!(windows(elsewhere).here(), None, "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn a_parent_is_what_was_recorded_or_it_is_not() {
+        let mut parent = ParentRef {
+            names: vec![windows(r"C:\a.vhd"), windows(r"..\a.vhd")],
+            format: Some("vpc".into()),
+            expected: None,
+        };
+        assert_eq!(parent.first().unwrap().name, "../a.vhd");
+        assert_eq!(parent.check(None), Ok(()));
+        parent.expected = Some(ExpectedParent {
+            id: ParentId::ContentId(1),
+            otherwise: Mismatch::Warn,
+        });
+        assert_eq!(parent.check(Some(ParentId::ContentId(1))), Ok(()));
+        for found in [None, Some(ParentId::ContentId(2))] {
+            let (what, line) = parent.check(found).unwrap_err();
+            assert_eq!(what, Mismatch::Warn);
+            assert!(line.contains("content ID 00000001"), "{line}");
+        }
+    }
+}
