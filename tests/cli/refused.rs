@@ -436,3 +436,55 @@ fn the_lock_error_of_a_data_file_names_the_data_file() {
         "Is another process using the image [held.qcow2]?",
     );
 }
+
+/// As if the writer had been killed: whoever opens the image for writing counts the references anew.
+fn mark_dirty(dir: &Dir, name: &str) {
+    let mut bytes = std::fs::read(dir.path(name)).unwrap();
+    bytes[79] |= 1;
+    std::fs::write(dir.path(name), bytes).unwrap();
+}
+
+#[test]
+fn a_dirty_image_is_not_repaired_for_a_conversion_that_is_refused() {
+    let dir = images();
+    made(&dir, "convert -f raw -O qcow2 src.raw src.qcow2");
+    made(&dir, "bitmap --add src.qcow2 b");
+    for line in [
+        "small.qcow2 512k",
+        "apart.qcow2 -o data_file=data 1M",
+        "over.qcow2 -b src.raw -F raw",
+        "marked.qcow2 1M",
+        "good.qcow2 1M",
+    ] {
+        made(&dir, &format!("create -q -f qcow2 {line}"));
+    }
+    made(&dir, "bitmap --add marked.qcow2 b");
+    let targets = ["small", "apart", "over", "marked", "good"];
+    for name in targets {
+        mark_dirty(&dir, &format!("{name}.qcow2"));
+    }
+    for (line, text) in [
+        (
+            "src.raw small.qcow2",
+            "output file is smaller than input file",
+        ),
+        ("-c src.raw apart.qcow2", "Compression not supported"),
+        ("--target-is-zero src.raw over.qcow2", "has a backing file"),
+        (
+            "--bitmaps src.qcow2 marked.qcow2",
+            "Bitmap already exists: b",
+        ),
+        ("-B nope -F raw src.raw good.qcow2", "'nope'"),
+        (
+            "-B src.raw -F raw src.raw small.qcow2",
+            "output file is smaller",
+        ),
+    ] {
+        refused(&dir, &format!("convert -n -O qcow2 {line}"), text);
+    }
+    let ran = run(&dir, "convert -n -O qcow2 src.raw good.qcow2");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.contains("was not closed properly"), "{ran:?}");
+    made(&dir, "compare -q src.raw good.qcow2");
+    made(&dir, "check -q good.qcow2");
+}

@@ -1,6 +1,6 @@
 //! Writes into an image that exists.
 
-use bstr::BString;
+use bstr::{BStr, BString};
 
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -48,44 +48,31 @@ pub(super) fn fill_existing(
         control: job.control().clone(),
         ..OpenOptions::default()
     };
+    let mut named = look(request, &options, &sources, bitmaps, job)?;
     let image = Image::open(&request.target.location, &options)?;
     // Its data file too, which only the open has found.
     kept.check(&written_by(&image)).map_err(could_not_open)?;
     for warning in image.warnings() {
         job.warn(warning.clone());
     }
-    let compressor = image.format().compressor();
-    if request.target.compress && compressor.is_none() {
-        return Err(no_compression());
-    }
-    if sources.known_len().is_some_and(|len| image.len() < len) {
-        return Err(too_small());
-    }
-    let overlay = image.backing().is_some() || request.target.backing_name().is_some();
-    if request.target.is_zero && overlay {
-        return Err(Error::invalid(
-            "Cannot use --target-is-zero when the destination image has a backing file",
-        ));
-    }
+    check(&image, request, &sources, bitmaps)?;
     if let Some(name) = request.target.backing_name() {
-        let named;
         let below: &Image = match image.backing() {
             Some(below) => below,
             None => {
-                let backing = BackingRef {
-                    name: name.to_owned(),
-                    format: request.target.backing_format().map(BString::from),
+                let named = match &mut named {
+                    Some(named) => named,
+                    named => named.insert(open_named(request, name, job)?),
                 };
-                named = open_backing(request, &backing, job)?;
                 let mut kept = KeptFiles::default();
-                kept.add(Reason::Backing, &named);
+                kept.add(Reason::Backing, named);
                 kept.check(&written_by(&image)).map_err(could_not_open)?;
                 job.warn(format!(
                     "'{}' records no backing file: only what differs from '{name}' is written, so \
                      it must hold a copy of that",
                     request.target.location.display()
                 ));
-                &named
+                named
             }
         };
         sources.set_backed(BackedBelow {
@@ -93,10 +80,7 @@ pub(super) fn fill_existing(
             end: below.len(),
         });
     }
-    if let Some(bitmaps) = bitmaps {
-        bitmaps.check_existing(&image, &sources)?;
-    }
-    let unit = match (request.target.compress, compressor) {
+    let unit = match (request.target.compress, image.format().compressor()) {
         (true, Some(compressor)) => compressor.unit(),
         _ => image.format().cluster_size().unwrap_or(512),
     };
@@ -126,6 +110,71 @@ pub(super) fn fill_existing(
         .close()
         .context(|| format!("Could not write '{}'", request.target.location.display()))?;
     Ok(len)
+}
+
+/// Opening an image for writing may repair it, so what refuses the conversion is asked of one that is only
+/// looked at. Returns the backing file that was named for an image that records none.
+fn look(
+    request: &ConvertRequest,
+    options: &OpenOptions,
+    sources: &Sources,
+    bitmaps: Option<&Chosen>,
+    job: &mut Job,
+) -> Result<Option<Image>> {
+    let options = OpenOptions {
+        writable: false,
+        metadata_only: true,
+        force_share: true,
+        ..options.clone()
+    };
+    // What keeps it from being opened is told by the open for writing.
+    let Ok(image) = Image::open(&request.target.location, &options) else {
+        return Ok(None);
+    };
+    check(&image, request, sources, bitmaps)?;
+    match request.target.backing_name() {
+        Some(name) if !has_backing(&image) => open_named(request, name, job).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Refuses a target that cannot take what is asked for.
+fn check(
+    image: &Image,
+    request: &ConvertRequest,
+    sources: &Sources,
+    bitmaps: Option<&Chosen>,
+) -> Result<()> {
+    if request.target.compress && image.format().compressor().is_none() {
+        return Err(no_compression());
+    }
+    if sources.known_len().is_some_and(|len| image.len() < len) {
+        return Err(too_small());
+    }
+    let overlay = has_backing(image) || request.target.backing_name().is_some();
+    if request.target.is_zero && overlay {
+        return Err(Error::invalid(
+            "Cannot use --target-is-zero when the destination image has a backing file",
+        ));
+    }
+    match bitmaps {
+        Some(bitmaps) => bitmaps.check_existing(image, sources),
+        None => Ok(()),
+    }
+}
+
+/// Whether it records a backing file, open or not.
+fn has_backing(image: &Image) -> bool {
+    image.backing().is_some() || image.backing_missing()
+}
+
+/// The backing file that was named for an image that records none.
+fn open_named(request: &ConvertRequest, name: &BStr, job: &mut Job) -> Result<Image> {
+    let backing = BackingRef {
+        name: name.to_owned(),
+        format: request.target.backing_format().map(BString::from),
+    };
+    open_backing(request, &backing, job)
 }
 
 /// An image that exists already.
