@@ -14,6 +14,7 @@
 pub mod capi;
 pub mod codec;
 pub mod crypto;
+pub mod driver_names;
 pub mod error;
 pub mod extent;
 pub mod format;

@@ -7,7 +7,6 @@ pub mod inspect;
 mod io_guard;
 pub mod luks;
 pub mod magic;
-pub mod names;
 pub mod parent;
 pub mod probe;
 pub mod qcow2;

@@ -1,6 +1,7 @@
 //! Guesses the format of a file from its first bytes and its name.
 
-use crate::error::{Error, Result};
+use crate::driver_names::unknown_driver;
+use crate::error::Result;
 use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{FormatDriver, Probe, raw, registry};
 use crate::storage::Storage;
@@ -28,7 +29,7 @@ pub fn of_head(probe: &Probe<'_>) -> Result<&'static FormatDriver> {
         return Ok(&raw::DRIVER);
     };
     registry::by_name(name).ok_or_else(|| {
-        Error::unsupported(format!("Unknown driver '{name}'")).with_hint(format!(
+        unknown_driver(name).with_hint(format!(
             "The file looks like a {name} image, a format that is not supported; name the format 'raw' to take it for a plain disk."
         ))
     })
@@ -49,6 +50,9 @@ mod tests {
         assert_eq!(head(b"\x55\xaa").unwrap().name, "raw");
         let error = head(b"KDMV\x01\0\0\0").unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
-        assert_eq!(error.to_string(), "Unknown driver 'vmdk'");
+        assert_eq!(
+            error.to_string(),
+            "The driver 'vmdk' is not part of this build"
+        );
     }
 }

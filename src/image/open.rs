@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use bstr::{BString, ByteSlice};
 use parking_lot::Mutex;
 
+use crate::driver_names::unknown_driver;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{Features, FormatDriver, OpenContext, probe, raw, registry};
 use crate::image::adapter::ImageStorage;
@@ -289,8 +290,7 @@ fn choose_driver(
         return Ok((&raw::DRIVER, false));
     }
     if let Some(name) = &plan.format {
-        let driver = registry::by_name(name)
-            .ok_or_else(|| Error::unsupported(format!("Unknown driver '{name}'")))?;
+        let driver = registry::by_name(name).ok_or_else(|| unknown_driver(name))?;
         return Ok((driver, false));
     }
     if !options.policy.allows_probing(options.writable) {

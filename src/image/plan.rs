@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use bstr::{BStr, BString, ByteSlice};
 
+use crate::driver_names::unknown_driver;
 use crate::error::{Error, Result};
-use crate::format::{names, registry};
+use crate::format::registry;
 use crate::location::tree::{flatten, leaf_text};
 use crate::location::{Location, Node, path_behind_protocol, plain_path};
 use crate::options::{OptionKind, OptionSpec, OptionValue, Options, parse_value};
@@ -375,15 +376,6 @@ fn named(name: &str) -> Named {
     } else {
         Named::Unknown(unknown_driver(name))
     }
-}
-
-/// The refusal of a driver that is not here.
-pub(super) fn unknown_driver(name: &str) -> Error {
-    Error::unsupported(if names::is_known(name) {
-        format!("The driver '{name}' is not part of this build")
-    } else {
-        format!("Unknown driver '{name}'")
-    })
 }
 
 fn no_such_node(name: &BStr) -> Error {

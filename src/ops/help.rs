@@ -1,5 +1,6 @@
 //! The help that `-o help` prints.
 
+use crate::driver_names::unknown_format;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::ops::create::{TargetFormat, option_table};
@@ -31,7 +32,7 @@ pub fn create_help(format: &str, target: Option<&Location>) -> Result<String> {
 /// [`crate::ErrorKind::Invalid`] for an unknown format, [`crate::ErrorKind::Unsupported`] where it cannot amend.
 pub fn amend_help(format: &str) -> Result<String> {
     let driver = match TargetFormat::find(format) {
-        None => return Err(Error::invalid(format!("Unknown file format '{format}'"))),
+        None => return Err(unknown_format(format)),
         Some(found) => found.protocol.is_none().then_some(found.driver),
     };
     let Some(driver) = driver.filter(|driver| !driver.amend_options.is_empty()) else {

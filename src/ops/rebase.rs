@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use bstr::BString;
 
+use crate::driver_names;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ExtentKind;
-use crate::format::{BackingRef, Compress, names};
+use crate::format::{BackingRef, Compress};
 use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::Location;
@@ -64,7 +65,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         job.warn(warning.clone());
     }
     if let Some(name) = &request.backing_format
-        && !names::is_known(name)
+        && !driver_names::is_known(name)
     {
         return Err(Error::invalid(format!("Invalid format name: '{name}'")));
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bstr::ByteSlice;
 
+use crate::driver_names::{unknown_driver, unknown_protocol};
 use crate::error::{Error, Result};
 use crate::location::tree::first_key;
 use crate::location::{Location, Node, plain_path};
@@ -21,7 +22,7 @@ use crate::value::{Map, Value};
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] where there is none.
 pub fn driver_of_name(name: &str) -> Result<&'static StorageDriver> {
-    find(name).ok_or_else(|| Error::unsupported(format!("Unknown driver '{name}'")))
+    find(name).ok_or_else(|| unknown_driver(name))
 }
 
 /// The driver of file names that begin with `scheme:`.
@@ -29,7 +30,7 @@ pub fn driver_of_name(name: &str) -> Result<&'static StorageDriver> {
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] where there is none.
 pub fn driver_of_scheme(scheme: &str) -> Result<&'static StorageDriver> {
-    for_scheme(scheme).ok_or_else(|| Error::invalid(format!("Unknown protocol '{scheme}'")))
+    for_scheme(scheme).ok_or_else(|| unknown_protocol(scheme))
 }
 
 /// The driver of a path that no protocol was named for: what is there decides.

@@ -16,6 +16,7 @@ mod convert;
 mod create;
 mod crypt;
 mod dd;
+mod drivers;
 mod examples;
 mod header;
 mod info;

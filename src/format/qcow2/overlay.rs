@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use bstr::BStr;
+
 use crate::error::{Error, Result};
 use crate::format::{BackingChange, BackingRef, ParentId};
 use crate::storage::{Durability, Preallocation, Step};
@@ -27,15 +29,17 @@ impl BackingChange for Qcow2 {
                 "Cannot set a backing file for images with data-file-raw",
             ));
         }
+        let format = backing.and_then(|backing| backing.format.as_ref());
+        let format = format.map(|name| Extension::backing_format(BStr::new(name)));
+        let format = format.transpose()?;
         // What the guest sees above the new backing file must be there before the name is.
         self.flush_all(self.durability)?;
         self.replace_header(|new| {
             new.extensions
                 .retain(|extension| !matches!(extension, Extension::BackingFormat(_)));
             new.backing_file = backing.map(|backing| backing.name.to_vec());
-            if let Some(format) = backing.and_then(|backing| backing.format.clone()) {
-                new.extensions
-                    .insert(0, Extension::BackingFormat(format.into()));
+            if let Some(format) = format {
+                new.extensions.insert(0, format);
             }
         })?;
         self.has_backing.store(backing.is_some(), Ordering::Release);

@@ -1,5 +1,6 @@
 //! What errors are called by those whose users know a conversion under another name.
 
+use crate::driver_names::unknown_format;
 use crate::error::Error;
 use crate::ops::create::Reason;
 
@@ -22,7 +23,7 @@ impl Wording {
     /// Those of `convert`.
     pub const CONVERT: Self = Self {
         creating: |format| format!("error while converting {format}"),
-        unknown_format: |format| Error::invalid(format!("Unknown file format '{format}'")),
+        unknown_format,
         size: "-o size=N",
         source: Reason::Source,
         names_target: true,

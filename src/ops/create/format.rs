@@ -1,5 +1,6 @@
 //! The format of a new image by its name.
 
+use crate::driver_names::unknown_format;
 use crate::error::{Error, Result};
 use crate::format::{FormatDriver, raw, registry};
 use crate::location::Location;
@@ -32,8 +33,7 @@ impl TargetFormat {
     /// [`crate::ErrorKind::Invalid`] for an unknown name, [`crate::ErrorKind::Unsupported`] where it
     /// cannot create.
     pub fn creatable(name: &str) -> Result<Self> {
-        let found = Self::find(name)
-            .ok_or_else(|| Error::invalid(format!("Unknown file format '{name}'")))?;
+        let found = Self::find(name).ok_or_else(|| unknown_format(name))?;
         let creates = match found.protocol {
             Some(protocol) => protocol.create.is_some(),
             None => found.driver.create.is_some(),

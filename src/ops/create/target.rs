@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
 
+use crate::driver_names::may_be_recorded;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::format::driver::own_file;
-use crate::format::names;
 use crate::format::{
     BackingRef, Bulk, CreateParams, FileRole, Format, FormatDriver, NewImage, NewParent,
     OpenContext, Opener, PlannedFile, PrepareContext,
@@ -126,7 +126,7 @@ impl<'a> TargetRequest<'a> {
             )));
         }
         match &backing.format {
-            Some(format) if !names::is_known(&format.to_str_lossy()) => {
+            Some(format) if !may_be_recorded(&format.to_str_lossy()) => {
                 Err(unknown_backing_format(&format.to_str_lossy()))
             }
             _ => Ok(()),
@@ -154,7 +154,7 @@ impl<'a> TargetRequest<'a> {
 
 /// The error of a backing format that belongs to no backing file.
 pub(super) fn format_without_file(format: &str) -> Error {
-    match names::is_known(format) {
+    match may_be_recorded(format) {
         true => Error::invalid("Backing format cannot be used without backing file"),
         false => unknown_backing_format(format),
     }

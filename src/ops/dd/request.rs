@@ -2,6 +2,7 @@
 
 use bstr::BString;
 
+use crate::driver_names::{is_known, unknown_format};
 use crate::error::{Error, Result};
 use crate::image::OpenOptions;
 use crate::location::Location;
@@ -17,8 +18,11 @@ const MAX_BLOCK_SIZE: u64 = i32::MAX as u64;
 /// Its users know inputs and outputs.
 const WORDING: Wording = Wording {
     creating: |_| "error while creating output image".to_owned(),
-    // It does not say which.
-    unknown_format: |_| Error::invalid("Unknown file format"),
+    unknown_format: |format| match is_known(format) {
+        true => unknown_format(format),
+        // It does not say which.
+        false => Error::invalid("Unknown file format"),
+    },
     size: "isize=N or osize=N",
     source: Reason::Input,
     names_target: false,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::InspectReport;
 use super::judge::{Judged, judge};
-use crate::error::{Error, Result, ResultExt};
+use crate::driver_names::unknown_driver;
+use crate::error::{Result, ResultExt};
 use crate::format::inspect::signatures::{self, Signature};
 use crate::format::{FormatDriver, InspectContext, Inspection, magic, registry};
 use crate::image::{OpenOptions, lock_for_inspection, open_file};
@@ -92,7 +93,7 @@ fn known(name: &str) -> Result<String> {
     if registry::by_name(name).is_some() || magic::is_known(name) {
         Ok(name.to_owned())
     } else {
-        Err(Error::unsupported(format!("Unknown driver '{name}'")))
+        Err(unknown_driver(name))
     }
 }
 

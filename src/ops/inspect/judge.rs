@@ -2,9 +2,10 @@
 
 use bstr::ByteSlice;
 
+use crate::format::FormatDriver;
 use crate::format::inspect::signatures::Signature;
 use crate::format::inspect::{Finding, Guard, Inspection, Reference, ReferenceRole, Verdict};
-use crate::format::{FormatDriver, names};
+use crate::ops::create::TargetFormat;
 use crate::policy::OpenPolicy;
 
 /// What the verdicts rest on.
@@ -171,7 +172,7 @@ fn backing_format(judged: &Judged<'_>) -> Ruling {
     };
     match &backing.format {
         None => fail("the backing file's format is not recorded: it would be guessed"),
-        Some(name) if names::is_built(&name.to_str_lossy()) => {
+        Some(name) if TargetFormat::find(&name.to_str_lossy()).is_some() => {
             doubt(judged).unwrap_or_else(|| pass(format!("recorded as {name}")))
         }
         Some(name) => fail(format!(

@@ -3,14 +3,15 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use bstr::{BStr, BString};
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::codec::CompressionType;
 use crate::crypto::luks::CreateOptions;
+use crate::driver_names::unknown_protocol;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::CreateParams;
 use crate::format::luks::parse_cipher_options;
-use crate::format::qcow2::disk::{Geometry, MAX_L1_BYTES, RefcountWidth};
+use crate::format::qcow2::disk::{Extension, Geometry, MAX_L1_BYTES, RefcountWidth};
 use crate::location::{Location, Node};
 use crate::options::Values;
 use crate::storage::Preallocation;
@@ -104,6 +105,9 @@ impl Spec {
         let data_file = values.name("data_file").map(plain_name).transpose()?;
         let data_file_raw = flag("data_file_raw");
         let has_backing = params.backing.is_some();
+        if let Some(format) = params.backing.and_then(|backing| backing.format.as_ref()) {
+            Extension::backing_format(format.as_bstr())?;
+        }
         if preallocation != Preallocation::Off && has_backing && !extended_l2 {
             return Err(Error::invalid(
                 "Backing file and preallocation can only be used at the same time if extended_l2 \
@@ -160,7 +164,7 @@ pub(in crate::format::qcow2) fn plain_name(given: &BStr) -> Result<BString> {
     match Location::for_target(OsStr::from_bytes(given)).node() {
         Node::Path(path) => Ok(path.as_os_str().as_bytes().into()),
         Node::Uri { protocol, .. } if protocols::for_scheme(protocol).is_none() => {
-            Err(Error::invalid(format!("Unknown protocol '{protocol}'")))
+            Err(unknown_protocol(protocol))
         }
         _ => Err(Error::invalid(format!(
             "A data file needs a plain file name, which '{given}' is not"

@@ -1,6 +1,8 @@
 //! Header extensions (specification: "Header extensions", "String header extensions",
 //! "Feature name table", "Bitmaps extension", "Full disk encryption header pointer").
 
+use bstr::BStr;
+
 use crate::error::{Error, Result};
 
 use super::bytes::{be32, be64};
@@ -190,6 +192,20 @@ impl Extension {
             Self::DataFile(_) => "data file name",
             Self::Unknown { .. } => "unknown extension",
         }
+    }
+
+    /// The backing file's format, by its name.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] for a name that is too long to be read again.
+    pub fn backing_format(name: &BStr) -> Result<Self> {
+        if name.len() >= BACKING_FORMAT_LIMIT {
+            return Err(Error::invalid(format!(
+                "The name of the backing file's format, '{name}', is too long: an image can record {} bytes",
+                BACKING_FORMAT_LIMIT - 1
+            )));
+        }
+        Ok(Self::BackingFormat(name.to_vec()))
     }
 
     /// One extension from its type and bytes.

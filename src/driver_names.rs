@@ -1,0 +1,144 @@
+//! The names of drivers and protocols that QEMU's tools know, whether or not this build has the
+//! driver: they may be recorded in images and printed, and are told from typing errors.
+
+use crate::error::Error;
+
+/// A driver's name, and what stands before the colon of file names that it takes.
+type Known = (&'static str, &'static [&'static str]);
+
+/// The drivers, sorted by name.
+const DRIVERS: &[Known] = &[
+    ("blkdebug", &["blkdebug"]),
+    ("blklogwrites", &[]),
+    ("blkreplay", &[]),
+    ("blkverify", &["blkverify"]),
+    ("bochs", &[]),
+    ("cloop", &[]),
+    ("compress", &[]),
+    ("copy-before-write", &[]),
+    ("copy-on-read", &[]),
+    ("dmg", &[]),
+    ("file", &["file"]),
+    ("ftp", &["ftp"]),
+    ("ftps", &["ftps"]),
+    ("gluster", &["gluster", "gluster+tcp", "gluster+unix"]),
+    ("host_cdrom", &["host_cdrom"]),
+    ("host_device", &["host_device"]),
+    ("http", &["http"]),
+    ("https", &["https"]),
+    ("iscsi", &["iscsi"]),
+    ("iser", &["iser"]),
+    ("luks", &[]),
+    ("nbd", &["nbd", "nbd+tcp", "nbd+unix"]),
+    ("nfs", &["nfs"]),
+    ("null-aio", &["null-aio"]),
+    ("null-co", &["null-co"]),
+    ("nvme", &["nvme"]),
+    ("parallels", &[]),
+    ("preallocate", &[]),
+    ("qcow", &[]),
+    ("qcow2", &[]),
+    ("qed", &[]),
+    ("quorum", &[]),
+    ("raw", &[]),
+    ("rbd", &["rbd"]),
+    ("replication", &[]),
+    ("snapshot-access", &[]),
+    ("ssh", &["ssh"]),
+    ("throttle", &[]),
+    ("vdi", &[]),
+    ("vhdx", &[]),
+    ("vmdk", &[]),
+    ("vpc", &[]),
+    ("vvfat", &["fat"]),
+];
+
+/// Whether there is a driver of that name, be it elsewhere.
+pub fn is_known(name: &str) -> bool {
+    DRIVERS.iter().any(|(known, _)| *known == name)
+}
+
+/// Whether a new image may record a driver of that name for its backing file.
+pub fn may_be_recorded(name: &str) -> bool {
+    // QEMU's schema of images has no such name; there it is iscsi.
+    is_known(name) && name != "iser"
+}
+
+/// Whether file names may begin with `scheme:`, be it that another build is needed for them.
+pub fn is_known_scheme(scheme: &str) -> bool {
+    let mut drivers = DRIVERS.iter();
+    drivers.any(|(_, schemes)| schemes.contains(&scheme))
+}
+
+/// The error of a driver that is not here.
+pub fn unknown_driver(name: &str) -> Error {
+    Error::unsupported(match is_known(name) {
+        true => format!("The driver '{name}' is not part of this build"),
+        false => format!("Unknown driver '{name}'"),
+    })
+}
+
+/// The error of a format of a new image that is not here.
+pub fn unknown_format(name: &str) -> Error {
+    match is_known(name) {
+        true => unknown_driver(name),
+        false => Error::invalid(format!("Unknown file format '{name}'")),
+    }
+}
+
+/// The error of a file name that begins with `scheme:`, for which there is no driver here.
+pub fn unknown_protocol(scheme: &str) -> Error {
+    match is_known_scheme(scheme) {
+        true => Error::unsupported(format!("The protocol '{scheme}' is not part of this build")),
+        false => Error::invalid(format!("Unknown protocol '{scheme}'")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::registry;
+    use crate::storage::registry as protocols;
+
+    #[test]
+    fn all_drivers_of_this_build_are_known() {
+        assert!(DRIVERS.is_sorted());
+        for driver in registry::drivers() {
+            assert!(is_known(driver.name), "{}", driver.name);
+        }
+        for driver in protocols::drivers() {
+            assert!(is_known(driver.name), "{}", driver.name);
+            for scheme in driver.schemes {
+                assert!(is_known_scheme(scheme), "{scheme}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_other_tools_know_is_not_taken_for_a_typing_error() {
+        for unknown in ["", "RAW", "raw ", "bogus", "qcow3", "fat"] {
+            assert!(!is_known(unknown), "{unknown}");
+        }
+        assert!(is_known("iser") && !may_be_recorded("iser"));
+        assert!(may_be_recorded("iscsi") && !may_be_recorded("bogus"));
+        for (error, text) in [
+            (
+                unknown_driver("vmdk"),
+                "The driver 'vmdk' is not part of this build",
+            ),
+            (unknown_driver("fat"), "Unknown driver 'fat'"),
+            (
+                unknown_format("vvfat"),
+                "The driver 'vvfat' is not part of this build",
+            ),
+            (unknown_format("qcow3"), "Unknown file format 'qcow3'"),
+            (
+                unknown_protocol("fat"),
+                "The protocol 'fat' is not part of this build",
+            ),
+            (unknown_protocol("vvfat"), "Unknown protocol 'vvfat'"),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

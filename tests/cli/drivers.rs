@@ -1,0 +1,114 @@
+//! Names of drivers that QEMU's tool knows, whether ours has them or not.
+
+use std::process::Command;
+
+use crate::pair::{Pair, ours, words};
+
+/// The names that the help of QEMU's tool lists.
+fn names() -> Vec<String> {
+    let output = Command::new("qemu-img").arg("--help").output();
+    let help = String::from_utf8(output.expect("qemu-img must run").stdout).expect("UTF-8");
+    let (_, list) = help
+        .split_once("Supported image formats:")
+        .expect("a list of formats");
+    let list = list.trim_start().split("\n\n").next().unwrap_or_default();
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn every_name_of_a_driver_is_recorded_and_printed() {
+    let names = names();
+    assert!(names.len() > 35, "{names:?}");
+    let pair = Pair::with(&["create -f qcow2 r.qcow2 1M"]);
+    for name in names.iter().map(String::as_str).chain(["bogus", "fat"]) {
+        if name == "copy-before-write" {
+            // Theirs records a part of the name, and rebase none at all.
+            for line in [
+                "create -f qcow2 -u -b base -F copy-before-write c.qcow2 1M",
+                "rebase -u -b base -F copy-before-write r.qcow2",
+            ] {
+                let ran = ours(&words(line), pair.ours().root());
+                assert_eq!(ran.code, 1, "{ran:?}");
+                assert!(ran.err.ends_with(
+                    "The name of the backing file's format, 'copy-before-write', is too long: an image can record 15 bytes\n"
+                ), "{ran:?}");
+            }
+            continue;
+        }
+        let created = pair.same(&format!(
+            "create -f qcow2 -u -b base -F {name} {name}.qcow2 1M"
+        ));
+        // The name of a transport alone, which no image may record.
+        assert_eq!(created.code == 0, !["iser", "bogus", "fat"].contains(&name));
+        if created.code == 0 {
+            let info = ours(&["info", &format!("{name}.qcow2")], pair.ours().root());
+            let line = format!("\nbacking file format: {name}\n");
+            assert!(info.out.contains(&line), "{info:?}");
+        }
+        let line = format!("rebase -u -b base -F {name} r.qcow2");
+        match pair.differ(&words(&line), crate::pair::Loose::Exact) {
+            Ok(_) => {}
+            // QEMU's tool loads some of its drivers, and looks for them even here.
+            Err(text) if text.contains("Unable to load module") => {
+                let ran = ours(&words(&line), pair.ours().root());
+                assert_eq!(ran.code, 0, "{line}: {ran:?}");
+            }
+            Err(text) => panic!("{text}"),
+        }
+    }
+}
+
+#[test]
+fn a_driver_that_is_not_in_this_build_is_refused_in_one_line() {
+    let pair = Pair::with(&["create -f raw a.raw 1M"]);
+    for (line, refusal) in [
+        (
+            "info -f rbd a.raw",
+            "Could not open 'a.raw': The driver 'rbd' is not part of this build",
+        ),
+        (
+            "info gluster+unix://h/x",
+            "Could not open 'gluster+unix://h/x': The protocol 'gluster+unix' is not part of this build",
+        ),
+        (
+            "info json:{'driver':'nvme'}",
+            "Could not open 'json:{'driver':'nvme'}': The driver 'nvme' is not part of this build",
+        ),
+        (
+            "info --image-opts driver=raw,file.driver=rbd",
+            "Could not open 'driver=raw,file.driver=rbd': The driver 'rbd' is not part of this build",
+        ),
+        (
+            "create -f gluster x 1M",
+            "x: The driver 'gluster' is not part of this build",
+        ),
+        (
+            "create -f raw gluster://h/x 1M",
+            "gluster://h/x: The protocol 'gluster' is not part of this build",
+        ),
+        (
+            "create -f rbd -o help",
+            "The driver 'rbd' is not part of this build",
+        ),
+        (
+            "amend -f rbd -o help",
+            "The driver 'rbd' is not part of this build",
+        ),
+        (
+            "convert -O rbd a.raw x",
+            "The driver 'rbd' is not part of this build",
+        ),
+        (
+            "dd -O rbd if=a.raw of=x",
+            "The driver 'rbd' is not part of this build",
+        ),
+        (
+            "measure -O rbd a.raw",
+            "The driver 'rbd' is not part of this build",
+        ),
+    ] {
+        let ran = ours(&words(line), pair.ours().root());
+        assert_eq!(ran.err, format!("qemu-img: {refusal}\n"), "{line}");
+        assert_eq!(ran.code, 1, "{line}");
+    }
+}
