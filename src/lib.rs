@@ -10,6 +10,87 @@
 //! * [`image`] is an open image: a format over storage over a backing chain.
 //! * [`queue`] submits requests on an image that complete later.
 //! * [`ops`] holds one module per operation; [`capi`] is the C ABI over the public Rust API.
+//!
+//! # Reading
+//!
+//! ```
+//! # fn main() -> platter::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("disk.raw");
+//! # std::fs::write(&path, [7; 1024]).unwrap();
+//! use platter::{Image, Location, OpenOptions};
+//!
+//! // The default policy opens no file that the image names and guesses no format for writing.
+//! let options = OpenOptions {
+//!     format: Some("raw".to_owned()),
+//!     ..OpenOptions::default()
+//! };
+//! let image = Image::open(&Location::from_path(path), &options)?;
+//! let mut sector = [0; 512];
+//! image.read_at(&mut sector, 512)?;
+//! assert_eq!(sector, [7; 512]);
+//! # image.close()
+//! # }
+//! ```
+//!
+//! # Creating and writing
+//!
+//! ```
+//! # fn main() -> platter::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("disk.qcow2");
+//! use platter::ops::create::{CreatePlan, CreateRequest};
+//! use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options};
+//!
+//! let location = Location::from_path(path);
+//! let request = CreateRequest {
+//!     location: location.clone(),
+//!     format: "qcow2".to_owned(),
+//!     size: Some(1 << 30),
+//!     options: Options::parse("cluster_size=128k")?,
+//!     backing_file: None,
+//!     backing_format: None,
+//!     backing_unsafe: false,
+//!     secrets: Default::default(),
+//!     policy: OpenPolicy::strict(),
+//!     storages: None,
+//! };
+//! let mut job = Job::new();
+//! CreatePlan::new(request, &mut job)?.run(&mut job)?;
+//!
+//! let options = OpenOptions {
+//!     format: Some("qcow2".to_owned()),
+//!     writable: true,
+//!     ..OpenOptions::default()
+//! };
+//! let image = Image::open(&location, &options)?;
+//! image.write_at(b"hello", 4096)?;
+//! image.flush()?;
+//! assert_eq!(image.format().cluster_size(), Some(128 << 10));
+//! # image.close()
+//! # }
+//! ```
+//!
+//! # A job that is cancelled from another thread
+//!
+//! ```
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let (source, target) = (dir.path().join("disk.raw"), dir.path().join("disk.qcow2"));
+//! # std::fs::write(&source, vec![1; 1 << 20]).unwrap();
+//! use platter::ops::convert::{ConvertRequest, convert};
+//! use platter::{ErrorKind, Job, Location};
+//!
+//! let mut request = ConvertRequest::new(Location::from_path(source), Location::from_path(&target));
+//! request.source.options.format = Some("raw".to_owned());
+//! request.target.format = Some("qcow2".to_owned());
+//! let mut job = Job::new();
+//! let control = job.control().clone();
+//! std::thread::spawn(move || control.cancel()).join().unwrap();
+//! let error = convert(&request, &mut job).unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::Cancelled);
+//! // What was begun is gone.
+//! assert!(!target.exists());
+//! ```
 
 pub mod capi;
 pub mod codec;
