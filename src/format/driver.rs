@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bstr::{BStr, BString};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::bulk::Bulk;
 use crate::format::files::FileRole;
 use crate::format::inspect::{InspectContext, Inspection};
 use crate::format::parent::{BackingRef, ParentId};
-use crate::format::traits::{Bulk, Format, Opener};
+use crate::format::traits::{Format, Opener};
 use crate::job::JobControl;
 use crate::options::{OptionSpec, Values};
 use crate::secret::Secrets;

@@ -1,5 +1,6 @@
 //! The guest side: image formats over storages.
 
+pub mod bulk;
 pub mod capabilities;
 pub mod driver;
 pub mod files;
@@ -14,6 +15,7 @@ pub mod raw;
 pub mod registry;
 pub mod traits;
 
+pub use bulk::{Blank, Bulk, Compress, Reserved};
 pub use capabilities::{
     Amend, AmendContext, BackingChange, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot, Snapshots,
 };
@@ -28,6 +30,6 @@ pub use parent::{
     BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
 };
 pub use traits::{
-    Below, Blank, Bulk, Check, CheckReport, Compress, FlushBy, Format, FormatInfo, Opener,
-    RepairMode, SnapshotInfo, ZeroBelow,
+    Below, Check, CheckReport, FlushBy, Format, FormatInfo, Opener, RepairMode, SnapshotInfo,
+    ZeroBelow,
 };

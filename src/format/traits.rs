@@ -1,19 +1,18 @@
 //! What every image format offers. Below the drivers; the registry stands above them.
 
 use std::fmt::Debug;
-use std::io::IoSlice;
 use std::sync::Arc;
 
 use bstr::{BStr, BString};
 
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
+use crate::format::bulk::Compress;
 use crate::format::capabilities::{Amend, BackingChange, Bitmaps, Snapshots};
 use crate::format::files::{FileRole, FormatFile};
 use crate::format::io_guard::{IoGuard, LongIoGuard};
 use crate::format::parent::{ParentId, ParentRef};
 use crate::job::{Job, JobControl};
-use crate::memory::IoBuf;
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::{Durability, Preallocation, Storage, SyncPlan, ZeroFlags};
 use crate::value::Value;
@@ -421,106 +420,3 @@ pub trait Check: Send + Sync {
     /// When the check cannot be carried out.
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport>;
 }
-
-/// Writing of compressed clusters into any image.
-pub trait Compress: Send + Sync {
-    /// Guest bytes per compressed unit.
-    fn unit(&self) -> u32;
-
-    /// Writes one unit (or the shorter end of the image) compressed; stores it plain where
-    /// compression does not shrink it.
-    ///
-    /// # Errors
-    /// As [`Format::write`].
-    fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()>;
-}
-
-/// What a new image reads as before it is filled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blank {
-    /// Guest bytes that are never reserved read as zeroes (or show the backing file).
-    pub unreserved_is_zero: bool,
-    /// Bytes that are reserved but never written read as zeroes: a new regular file, but neither
-    /// a device nor an encrypted image.
-    pub unwritten_is_zero: bool,
-}
-
-/// Writing of a fresh, empty image: host space from a cursor, tables built in memory.
-///
-/// Reservations must come in ascending guest order (one at a time); writing the data that they
-/// name may happen from any thread and in any order. [`Bulk::finish`] writes the tables and, last,
-/// the header: until then the file is no valid image.
-pub trait Bulk: Send + Sync + Debug {
-    /// The storage behind a slot, as it is on the host.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Internal`] for a slot that the image has not.
-    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
-
-    /// Whether guest data is encrypted on its way to the storage: then [`Bulk::write_data`] and
-    /// [`Bulk::write_zero_data`] are the only way to write it.
-    fn is_encrypted(&self) -> bool;
-
-    /// Writes the guest bytes at `guest_offset`, in `bufs` one after the other, to where they were
-    /// reserved. Any thread, any order.
-    ///
-    /// # Errors
-    /// Of I/O.
-    fn write_data(
-        &self,
-        place: (StorageSlot, u64),
-        guest_offset: u64,
-        bufs: &[IoSlice<'_>],
-    ) -> Result<()>;
-
-    /// As [`Bulk::write_data`], `len` zeroes.
-    ///
-    /// # Errors
-    /// As [`Bulk::write_data`].
-    fn write_zero_data(&self, place: (StorageSlot, u64), guest_offset: u64, len: u64)
-    -> Result<()>;
-
-    /// The allocation unit in bytes: reservations are multiples of it, but at the end.
-    fn unit(&self) -> u32;
-
-    /// The smallest run of zeroes worth leaving out, within a unit: a subcluster, else the unit.
-    fn zero_unit(&self) -> u32;
-
-    /// What the new image reads as where nothing is reserved or written.
-    fn blank(&self) -> Blank;
-
-    /// Encodes one unit on the caller's thread into `out`; false where it does not shrink.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] where the format does not compress.
-    fn encode(&self, scratch: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool>;
-
-    /// Reserves host bytes for guest data; returns the storage slot and offset of its first byte.
-    /// The host run is contiguous. It starts and ends at multiples of [`Bulk::zero_unit`] (or at
-    /// the image's end), also inside the unit that the range before it ended in.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Limit`] where the image would grow too large, or of spilling tables.
-    fn reserve(&self, guest_offset: u64, len: u64) -> Result<(StorageSlot, u64)>;
-
-    /// Reserves host bytes for one encoded unit.
-    ///
-    /// # Errors
-    /// As [`Bulk::reserve`].
-    fn reserve_encoded(&self, guest_offset: u64, encoded_len: u32) -> Result<(StorageSlot, u64)>;
-
-    /// Records that the range reads as zeroes although a backing file may hold data.
-    ///
-    /// # Errors
-    /// As [`Bulk::reserve`].
-    fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()>;
-
-    /// Writes the remaining tables and, last, the header. Nothing may be reserved afterwards.
-    ///
-    /// # Errors
-    /// Of I/O.
-    fn finish(&self, durability: Durability) -> Result<()>;
-}
-
-/// A worker's compression state; made by [`crate::codec`].
-pub use crate::codec::Encoder;

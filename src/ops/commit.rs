@@ -19,7 +19,7 @@ use crate::size::round_up_sector;
 use crate::storage::{Preallocation, ZeroFlags};
 use crate::zero::data_runs;
 
-/// Guest bytes that a thread takes at a time; a multiple of every cluster size.
+/// Guest bytes that a thread takes at a time, at least: whole clusters of the base.
 const PIECE: u64 = 16 << 20;
 /// The most bytes that a thread reads at once.
 const BUFFER: u64 = 2 << 20;
@@ -146,9 +146,10 @@ fn copy_down(top: &Image, base: &Image, depth: u32, job: &mut Job) -> Result<()>
         let moved = if held == Held::Data { len } else { 0 };
         Ok(Run { len, moved })
     });
+    let cluster = base.format().cluster_size().unwrap_or(1);
     in_pieces(
         forecast,
-        PIECE,
+        PIECE.next_multiple_of(u64::from(cluster.max(1))),
         top.requests_in_flight(),
         job,
         IoBuf::new,

@@ -19,9 +19,9 @@ use crate::ops::workers::{Pace, in_pieces};
 use crate::storage::{CacheMode, ZeroFlags};
 use crate::zero::is_zero;
 
-/// Guest bytes that a thread takes at a time; a multiple of every cluster size.
+/// Guest bytes that a thread takes at a time, at least.
 const PIECE: u64 = 16 << 20;
-/// The most bytes that a thread reads at once from either chain; a multiple of every cluster size.
+/// Bytes that a thread reads at once from either chain, unless what is compressed together is more.
 const BUFFER: u64 = 2 << 20;
 
 /// What to rebase, and onto what.
@@ -95,7 +95,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         let rebaser = Rebaser::new(&top, new.as_ref(), request.compress);
         in_pieces(
             rebaser.forecast(),
-            PIECE,
+            PIECE.next_multiple_of(rebaser.buffer),
             top.requests_in_flight(),
             job,
             Buffers::default,
@@ -195,6 +195,8 @@ struct Rebaser<'a> {
     compressor: Option<&'a dyn Compress>,
     /// Bytes that are compared and copied together.
     unit: u64,
+    /// The most bytes that are read at once, a multiple of the unit.
+    buffer: u64,
 }
 
 impl<'a> Rebaser<'a> {
@@ -202,15 +204,17 @@ impl<'a> Rebaser<'a> {
         let format = top.format();
         let compressor = format.compressor().filter(|_| compress);
         let unit = match compressor {
-            Some(compressor) => Some(compressor.unit()),
-            None => format.layer_unit(),
+            Some(compressor) => u64::from(compressor.encode_unit()).max(512),
+            // Of larger units the parts are written one after the other.
+            None => u64::from(format.layer_unit().unwrap_or(65536)).clamp(512, BUFFER),
         };
         Self {
             top,
             old: Chain::new(top.backing().map(AsRef::as_ref)),
             new: Chain::new(new),
             compressor,
-            unit: unit.map_or(65536, u64::from).clamp(512, BUFFER),
+            unit,
+            buffer: BUFFER.next_multiple_of(unit),
         }
     }
 
@@ -286,7 +290,7 @@ impl<'a> Rebaser<'a> {
     fn compare(&self, range: Range<u64>, buffers: &mut Buffers, pace: &mut Pace<'_>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
-            let end = range.end.min(at - at % BUFFER + BUFFER);
+            let end = range.end.min(at - at % self.buffer + self.buffer);
             pace.before(end - at)?;
             let len = (end - at) as usize;
             self.old.read(buffers.old.room(len)?, at)?;
@@ -335,7 +339,7 @@ impl<'a> Rebaser<'a> {
     fn write_one(&self, bytes: &[u8], at: u64) -> Result<()> {
         let len = bytes.len() as u64;
         if let Some(compressor) = self.compressor {
-            let unit = u64::from(compressor.unit());
+            let unit = u64::from(compressor.encode_unit());
             let whole = len == unit || at + len == self.top.len();
             if at.is_multiple_of(unit) && whole && len <= unit {
                 return compressor.write_compressed(bytes, at);

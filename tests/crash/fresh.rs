@@ -32,17 +32,19 @@ const KINDS: &[(&str, &str)] = &[
 
 /// Every other unit holds its number; every fourth of them is compressed where that can be.
 fn fill(bulk: &dyn Bulk, coded: bool) -> platter::Result<()> {
-    let unit = u64::from(bulk.unit()).max(4096);
+    let unit = u64::from(bulk.encode_unit().unwrap_or(512)).max(4096);
     let mut encoder = platter::codec::Encoder::default();
     for n in (0..SIZE / unit).step_by(2) {
         let at = n * unit;
         let bytes = rig::sector_of(n + 1).repeat(unit as usize / SECTOR);
         let mut out = platter::memory::IoBuf::new();
-        if coded && n % 8 == 0 && bulk.encode(&mut encoder, &bytes, &mut out)? {
+        if coded && n % 8 == 0 && bulk.encode(&mut encoder, at, &bytes, &mut out)? {
             let (slot, host) = bulk.reserve_encoded(at, out.len() as u32)?;
             bulk.storage(slot)?.write_at(&out, host)?;
         } else {
-            let place = bulk.reserve(at, unit)?;
+            let at_host = bulk.reserve(at, unit)?;
+            assert_eq!(at_host.len, unit);
+            let place = (at_host.slot, at_host.offset);
             bulk.write_data(place, at, &[IoSlice::new(&bytes)])?;
         }
     }

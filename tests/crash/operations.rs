@@ -139,7 +139,7 @@ fn compressed(run: &mut Run<'_>) {
     let Some(compressor) = run.image().compressor() else {
         return write(run);
     };
-    let unit = compressor.unit() as usize / SECTOR;
+    let unit = compressor.encode_unit() as usize / SECTOR;
     let len = run.history.len();
     let start = run.random.below(len.div_ceil(unit)) * unit;
     let range = start..len.min(start + unit);

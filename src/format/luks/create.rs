@@ -4,14 +4,14 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::codec::Encoder;
 use crate::crypto::luks::{CreateOptions, HeaderIo, NewVolume, required_header_len};
 use crate::crypto::{Algorithm, CipherSpec, Hash, IvGenerator, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::driver::{not_prepared, own_file};
 use crate::format::luks::HeaderArea;
-use crate::format::traits::Encoder;
-use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext};
+use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext, Reserved};
 use crate::format::{Contents, Measured};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
@@ -315,8 +315,12 @@ impl Bulk for LuksBulk {
         }
     }
 
-    fn is_encrypted(&self) -> bool {
-        true
+    fn data_storages(&self) -> Vec<&Arc<dyn Storage>> {
+        vec![&self.storage]
+    }
+
+    fn takes_raw_writes(&self) -> bool {
+        false
     }
 
     fn write_data(
@@ -337,11 +341,15 @@ impl Bulk for LuksBulk {
         self.plain.write_zeroes(host, len, ZeroFlags::empty())
     }
 
-    fn unit(&self) -> u32 {
-        512
+    fn encode_unit(&self) -> Option<u32> {
+        None
     }
 
     fn zero_unit(&self) -> u32 {
+        512
+    }
+
+    fn alignment(&self) -> u64 {
         512
     }
 
@@ -353,13 +361,23 @@ impl Bulk for LuksBulk {
         }
     }
 
-    fn encode(&self, _scratch: &mut Encoder, _unit: &[u8], _out: &mut IoBuf) -> Result<bool> {
+    fn encode(
+        &self,
+        _scratch: &mut Encoder,
+        _guest_offset: u64,
+        _unit: &[u8],
+        _out: &mut IoBuf,
+    ) -> Result<bool> {
         Err(no_compression())
     }
 
-    fn reserve(&self, guest_offset: u64, len: u64) -> Result<(StorageSlot, u64)> {
+    fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
         self.inside(guest_offset, len)?;
-        Ok((StorageSlot::MAIN, guest_offset))
+        Ok(Reserved {
+            slot: StorageSlot::MAIN,
+            offset: guest_offset,
+            len,
+        })
     }
 
     fn reserve_encoded(&self, _guest_offset: u64, _encoded_len: u32) -> Result<(StorageSlot, u64)> {

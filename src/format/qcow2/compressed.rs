@@ -20,7 +20,7 @@ thread_local! {
 }
 
 impl Compress for Qcow2 {
-    fn unit(&self) -> u32 {
+    fn encode_unit(&self) -> u32 {
         self.layout.cluster_size() as u32
     }
 

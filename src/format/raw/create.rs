@@ -3,11 +3,11 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use crate::codec::Encoder;
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::driver::own_file;
-use crate::format::traits::Encoder;
-use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext};
+use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext, Reserved};
 use crate::format::{Contents, Measured};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
@@ -119,8 +119,12 @@ impl Bulk for RawBulk {
         main_slot(&self.storage, slot)
     }
 
-    fn is_encrypted(&self) -> bool {
-        false
+    fn data_storages(&self) -> Vec<&Arc<dyn Storage>> {
+        vec![&self.storage]
+    }
+
+    fn takes_raw_writes(&self) -> bool {
+        true
     }
 
     fn write_data(
@@ -143,12 +147,17 @@ impl Bulk for RawBulk {
         storage.write_zeroes(host, len, ZeroFlags::empty())
     }
 
-    fn unit(&self) -> u32 {
-        SECTOR as u32
+    fn encode_unit(&self) -> Option<u32> {
+        None
     }
 
     fn zero_unit(&self) -> u32 {
         SECTOR as u32
+    }
+
+    fn alignment(&self) -> u64 {
+        // Guest offsets are host offsets.
+        1 << 63
     }
 
     fn blank(&self) -> Blank {
@@ -158,13 +167,23 @@ impl Bulk for RawBulk {
         }
     }
 
-    fn encode(&self, _scratch: &mut Encoder, _unit: &[u8], _out: &mut IoBuf) -> Result<bool> {
+    fn encode(
+        &self,
+        _scratch: &mut Encoder,
+        _guest_offset: u64,
+        _unit: &[u8],
+        _out: &mut IoBuf,
+    ) -> Result<bool> {
         Err(no_compression())
     }
 
-    fn reserve(&self, guest_offset: u64, len: u64) -> Result<(StorageSlot, u64)> {
+    fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
         match guest_offset.checked_add(len) {
-            Some(end) if end <= self.size => Ok((StorageSlot::MAIN, guest_offset)),
+            Some(end) if end <= self.size => Ok(Reserved {
+                slot: StorageSlot::MAIN,
+                offset: guest_offset,
+                len,
+            }),
             _ => Err(Error::new(
                 crate::ErrorKind::Limit,
                 "A write past the end of the new disk",

@@ -16,7 +16,7 @@ use crate::ops::zero::is_zero;
 
 /// Bytes read at a time from each image, at least.
 const CHUNK: u64 = 1 << 20;
-/// Bytes read at a time at most: the largest cluster.
+/// The same at most: of larger clusters the parts are read one after the other.
 const MAX_CHUNK: u64 = 2 << 20;
 
 /// The first difference among the first `limit` bytes: the offset of a byte in the sector.

@@ -38,7 +38,7 @@ pub(super) struct Pieces<'a> {
     sides: [Side<'a>; 2],
     at: u64,
     limit: u64,
-    /// The longest piece; pieces end at multiples of it, so that no cluster is cut in two.
+    /// The longest piece; pieces end at multiples of it, so that a cluster is cut in two only where it is longer.
     longest: u64,
 }
 

@@ -33,7 +33,7 @@ impl<'a, 'b> Batch<'a, 'b> {
                 host: 0,
             },
             len: 0,
-            by_guest: bulk.is_encrypted(),
+            by_guest: !bulk.takes_raw_writes(),
         }
     }
 

@@ -31,13 +31,15 @@ pub(super) struct BulkSink<'a> {
 }
 
 impl BulkSink<'_> {
-    /// Reserves for one piece; None where it takes no space.
-    fn place_piece(&self, piece: &Piece) -> Result<Option<Place>> {
-        let (offset, len) = (piece.offset, piece.len);
-        let reserved = match &piece.kind {
+    /// Reserves for one piece, which falls into as many as the target has runs for it; none where it
+    /// takes no space.
+    fn place_piece(&self, mut piece: Piece, placed: &mut Vec<(Piece, Place)>) -> Result<()> {
+        match &piece.kind {
             PieceKind::Zero => {
-                Tally::add(&self.tally.zero, len);
-                return self.place_zero(offset, len);
+                Tally::add(&self.tally.zero, piece.len);
+                if self.records_zero(&piece)? {
+                    return Ok(());
+                }
             }
             PieceKind::Encoded { len, .. } => {
                 Tally::add(&self.tally.units, 1);
@@ -45,34 +47,44 @@ impl BulkSink<'_> {
                 Tally::add(&self.tally.data, piece.len);
                 let len = u32::try_from(*len)
                     .map_err(|_| Error::new(ErrorKind::Internal, "A unit is too large"))?;
-                self.bulk.reserve_encoded(offset, len)?
+                let (slot, host) = self.bulk.reserve_encoded(piece.offset, len)?;
+                placed.push((piece, Place { slot, host }));
+                return Ok(());
             }
-            PieceKind::Data => {
-                Tally::add(&self.tally.data, len);
-                self.bulk.reserve(offset, len)?
+            PieceKind::Data => Tally::add(&self.tally.data, piece.len),
+            PieceKind::Offload { .. } => Tally::add(&self.tally.offloaded, piece.len),
+        }
+        loop {
+            let run = self.bulk.reserve(piece.offset, piece.len)?;
+            if !(1..=piece.len).contains(&run.len) {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("{} of {} bytes were reserved", run.len, piece.len),
+                ));
             }
-            PieceKind::Offload { .. } => {
-                Tally::add(&self.tally.offloaded, len);
-                self.bulk.reserve(offset, len)?
+            let rest = piece.split_off(run.len);
+            let place = Place {
+                slot: run.slot,
+                host: run.offset,
+            };
+            placed.push((piece, place));
+            match rest {
+                Some(rest) => piece = rest,
+                None => return Ok(()),
             }
-        };
-        let (slot, host) = reserved;
-        Ok(Some(Place { slot, host }))
+        }
     }
 
-    /// Records zeroes where something lies below; some images can only store them.
-    fn place_zero(&self, offset: u64, len: u64) -> Result<Option<Place>> {
-        if offset < self.backing_end {
-            match self.bulk.reserve_zero(offset, len) {
-                Ok(()) => return Ok(None),
-                Err(error) if error.kind() == ErrorKind::Unsupported => {}
-                Err(error) => return Err(error),
-            }
-        } else if self.unreserved_is_zero {
-            return Ok(None);
+    /// Records zeroes where something lies below; false where the image can only store them.
+    fn records_zero(&self, piece: &Piece) -> Result<bool> {
+        if piece.offset >= self.backing_end {
+            return Ok(self.unreserved_is_zero);
         }
-        let (slot, host) = self.bulk.reserve(offset, len)?;
-        Ok(Some(Place { slot, host }))
+        match self.bulk.reserve_zero(piece.offset, piece.len) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn copy_inside_host(
@@ -116,26 +128,25 @@ impl BulkSink<'_> {
 }
 
 impl Sink for BulkSink<'_> {
-    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool> {
-        self.bulk.encode(encoder, unit, out)
+    fn encode(
+        &self,
+        encoder: &mut Encoder,
+        offset: u64,
+        unit: &[u8],
+        out: &mut IoBuf,
+    ) -> Result<bool> {
+        self.bulk.encode(encoder, offset, unit, out)
     }
 
     fn place(&self, prepared: &mut Prepared) -> Result<()> {
-        let unit = u64::from(self.bulk.unit()).max(1);
         Tally::add(&self.tally.backed, prepared.left_out());
         let mut placed = Vec::with_capacity(prepared.pieces.len());
         for piece in prepared.pieces.drain(..) {
-            let (head, rest) = split_at_unit(piece, unit);
-            for piece in head.into_iter().chain([rest]) {
-                let place = self.place_piece(&piece).context(at_byte(piece.offset))?;
-                if let Some(place) = place {
-                    placed.push(piece);
-                    prepared.places.push(place);
-                }
-            }
+            let offset = piece.offset;
+            self.place_piece(piece, &mut placed)
+                .context(at_byte(offset))?;
         }
-        // Pieces that take no space are done with.
-        prepared.pieces = placed;
+        prepared.placed = placed;
         Ok(())
     }
 
@@ -143,7 +154,7 @@ impl Sink for BulkSink<'_> {
         let mut batch = Batch::new(self.bulk);
         let mut spans = prepared.spans.iter().copied();
         let mut next = spans.next();
-        for (piece, place) in prepared.pieces.iter().zip(&prepared.places) {
+        for (piece, place) in &prepared.placed {
             let end = piece.offset + piece.len;
             match &piece.kind {
                 PieceKind::Zero => self.write_zero_bytes(piece, *place)?,
@@ -173,21 +184,4 @@ impl Sink for BulkSink<'_> {
         }
         batch.flush()
     }
-}
-
-/// Data that begins inside a unit and goes on behind it, at the unit's end: space for the two
-/// parts is reserved one after the other.
-fn split_at_unit(mut piece: Piece, unit: u64) -> (Option<Piece>, Piece) {
-    let head = (unit - piece.offset % unit) % unit;
-    if !matches!(piece.kind, PieceKind::Data) || head == 0 || piece.len <= head {
-        return (None, piece);
-    }
-    let first = Piece {
-        offset: piece.offset,
-        len: head,
-        kind: PieceKind::Data,
-    };
-    piece.offset += head;
-    piece.len -= head;
-    (Some(first), piece)
 }

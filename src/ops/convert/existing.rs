@@ -19,7 +19,7 @@ use super::report::Tally;
 use super::request::ConvertRequest;
 use super::run::run;
 use super::sink::{Sink, at_byte};
-use super::sizes::{MAX_LONG_TASK, MAX_MOVED_TASK, Shape, Writers, shape};
+use super::sizes::{Shape, Writers};
 use super::sources::{BackedBelow, Sources};
 
 /// Converts into an image that exists; returns its virtual size.
@@ -80,25 +80,12 @@ pub(super) fn fill_existing(
             end: below.len(),
         });
     }
-    let unit = match (request.target.compress, image.format().compressor()) {
-        (true, Some(compressor)) => compressor.unit(),
-        _ => image.format().cluster_size().unwrap_or(512),
-    };
     let sink = ImageSink {
         image: &image,
         tally,
         is_zero: request.target.is_zero,
     };
-    let shape = Shape {
-        unwritten_is_zero: request.target.is_zero,
-        longest_zeroes: match request.target.is_zero {
-            true => MAX_LONG_TASK,
-            false => MAX_MOVED_TASK,
-        },
-        in_flight: sources.in_flight().max(image.requests_in_flight()),
-        encode_early: false,
-        ..shape(request, u64::from(unit))
-    };
+    let shape = Shape::for_existing(request, &image).reading_from(&sources);
     let writers = Writers::of(request, image.format().request_alignment() > 1);
     let offload = Offload::default();
     run(request, &sources, &offload, &sink, shape, writers, job)?;
@@ -186,7 +173,13 @@ struct ImageSink<'a> {
 }
 
 impl Sink for ImageSink<'_> {
-    fn encode(&self, _encoder: &mut Encoder, _unit: &[u8], _out: &mut IoBuf) -> Result<bool> {
+    fn encode(
+        &self,
+        _encoder: &mut Encoder,
+        _offset: u64,
+        _unit: &[u8],
+        _out: &mut IoBuf,
+    ) -> Result<bool> {
         Err(Error::new(
             ErrorKind::Internal,
             "An existing image compresses its units itself",

@@ -17,7 +17,7 @@ use super::report::Tally;
 use super::request::ConvertRequest;
 use super::run::run;
 use super::sink::{Sink, at_byte};
-use super::sizes::{Shape, Writers, shape};
+use super::sizes::{Shape, Writers};
 use super::sources::Sources;
 
 /// Fills a new raw disk, which becomes as long as the stream turns out to be.
@@ -33,12 +33,12 @@ pub(super) fn fill_growing(
     let sink = GrowingSink {
         bulk: target.bulk(),
         tally,
-        unwritten_is_zero: !fixed,
+        unwritten_is_zero: target.bulk().blank().unwritten_is_zero,
     };
     let shape = Shape {
-        unwritten_is_zero: !fixed,
+        unwritten_is_zero: target.bulk().blank().unwritten_is_zero,
         in_flight: storage.limits().in_flight,
-        ..shape(request, u64::from(target.bulk().unit()))
+        ..Shape::new(request, u64::from(target.bulk().zero_unit()), None)
     };
     let offload = Offload::default();
     let writers = Writers::of(request, false);
@@ -64,8 +64,14 @@ struct GrowingSink<'a> {
 }
 
 impl Sink for GrowingSink<'_> {
-    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool> {
-        self.bulk.encode(encoder, unit, out)
+    fn encode(
+        &self,
+        encoder: &mut Encoder,
+        offset: u64,
+        unit: &[u8],
+        out: &mut IoBuf,
+    ) -> Result<bool> {
+        self.bulk.encode(encoder, offset, unit, out)
     }
 
     fn place(&self, _prepared: &mut Prepared) -> Result<()> {

@@ -99,3 +99,6 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
     let sources = Sources::new(images, &request.source.window, request.source.salvage)?;
     Ok((sources, bitmaps))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,6 @@
 use bstr::BString;
 
 use crate::error::{Error, Result, ResultExt};
-use crate::extent::StorageSlot;
 use crate::format::{BackingRef, Bulk, Format, raw};
 use crate::image::Image;
 use crate::job::Job;
@@ -20,7 +19,7 @@ use super::open_target::{
 use super::report::Tally;
 use super::request::ConvertRequest;
 use super::run::run;
-use super::sizes::{MAX_LONG_TASK, MAX_MOVED_TASK, MIN_STEP, Shape, Writers, shape};
+use super::sizes::{MIN_STEP, Shape, Writers};
 use super::sources::{BackedBelow, Sources};
 
 /// Converts into a new image; returns its virtual size.
@@ -118,20 +117,9 @@ pub(super) fn fill_new(
         backing_end,
         unreserved_is_zero: bulk.blank().unreserved_is_zero,
     };
-    let shape = Shape {
-        unwritten_is_zero: bulk.blank().unwritten_is_zero,
-        longest_zeroes: match bulk.blank().unreserved_is_zero {
-            true => MAX_LONG_TASK,
-            false => MAX_MOVED_TASK,
-        },
-        zeroes_cost: !bulk.blank().unreserved_is_zero && bulk.is_encrypted(),
-        zero_unit: u64::from(bulk.zero_unit()).max(1),
-        in_flight: sources.in_flight().max(bulk_in_flight(bulk)?),
-        encode_early: request.target.compress,
-        ..shape(request, u64::from(bulk.unit()))
-    };
+    let shape = Shape::for_new(request, bulk, backing_end).reading_from(&sources);
     // Encryption takes the time of all processors.
-    let writers = Writers::of(request, bulk.is_encrypted());
+    let writers = Writers::of(request, !bulk.takes_raw_writes());
     run(request, &sources, &offload, &sink, shape, writers, job)?;
     match bitmaps {
         None => target
@@ -152,13 +140,6 @@ fn unknown_length(request: &ConvertRequest, format: &str) -> Error {
     ))
 }
 
-/// How many requests the files of a new image like to have in flight.
-fn bulk_in_flight(bulk: &dyn Bulk) -> Result<u32> {
-    let data = bulk.storage(StorageSlot::DATA).ok();
-    let main = bulk.storage(StorageSlot::MAIN)?;
-    Ok(data.unwrap_or(main).limits().in_flight)
-}
-
 /// The storages of every layer of the sources that might share blocks with the target.
 fn detect_offload(
     request: &ConvertRequest,
@@ -166,21 +147,20 @@ fn detect_offload(
     bulk: &dyn Bulk,
     preallocated: bool,
 ) -> Result<Offload> {
-    let unit = u64::from(bulk.unit());
+    let targets = bulk.data_storages();
+    let Some(target) = targets.first() else {
+        return Ok(Offload::default());
+    };
     // Shared blocks would replace those that were reserved; odd clusters never line up.
-    if bulk.is_encrypted()
+    if !bulk.takes_raw_writes()
         || preallocated
         || request.target.compress
         || request.tuning.sparse() == 0
         || request.source.salvage
-        || (unit % MIN_STEP != 0 && unit != 512)
+        || !bulk.alignment().is_multiple_of(MIN_STEP)
     {
         return Ok(Offload::default());
     }
-    let target = match bulk.storage(StorageSlot::DATA) {
-        Ok(storage) => storage,
-        Err(_) => bulk.storage(StorageSlot::MAIN)?,
-    };
     let slots = sources.layers().flat_map(Image::slots);
     let storages = slots.map(|(_, storage)| storage);
     Offload::detect(storages, target, request.tuning.copy_range)

@@ -29,6 +29,32 @@ pub(super) struct Piece {
     pub kind: PieceKind,
 }
 
+impl Piece {
+    /// Cuts the piece off behind its first `len` bytes, unless it ends there; returns the rest. Not for
+    /// encoded units.
+    pub fn split_off(&mut self, len: u64) -> Option<Self> {
+        let left = self.len.checked_sub(len).filter(|left| *left > 0)?;
+        let kind = match &self.kind {
+            PieceKind::Offload {
+                storage,
+                host_offset,
+            } => PieceKind::Offload {
+                storage: storage.clone(),
+                host_offset: host_offset + len,
+            },
+            PieceKind::Zero => PieceKind::Zero,
+            PieceKind::Data => PieceKind::Data,
+            PieceKind::Encoded { .. } => return None,
+        };
+        self.len = len;
+        Some(Self {
+            offset: self.offset + len,
+            len: left,
+            kind,
+        })
+    }
+}
+
 /// Where a piece that takes space begins in the target.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -68,8 +94,9 @@ pub(super) struct Prepared {
     pub pieces: Vec<Piece>,
     /// In guest order; each lies within data.
     pub spans: Vec<Span>,
-    /// Where each piece that takes space begins in the target; filled when the turn comes.
-    pub places: Vec<Place>,
+    /// The pieces that take space, and where each begins in the target; they move here when the turn
+    /// comes.
+    pub placed: Vec<(Piece, Place)>,
 }
 
 impl Prepared {

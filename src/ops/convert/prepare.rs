@@ -72,7 +72,7 @@ impl<'a> Preparer<'a> {
             used: 0,
             pieces: Vec::new(),
             spans: Vec::new(),
-            places: Vec::new(),
+            placed: Vec::new(),
         };
         match task.kind {
             TaskKind::Backed => {}
@@ -274,15 +274,17 @@ impl<'a> Preparer<'a> {
 
     /// Compresses whole units; units of zeroes are left out, units that do not shrink stay plain.
     fn encode(&mut self, plain: &[u8], offset: u64, prepared: &mut Prepared) -> Result<()> {
-        for (n, unit) in plain.chunks(self.shape.unit as usize).enumerate() {
-            let offset = offset + n as u64 * self.shape.unit;
+        for (n, unit) in plain.chunks(self.shape.encode_unit as usize).enumerate() {
+            let offset = offset + n as u64 * self.shape.encode_unit;
             let len = unit.len() as u64;
             if self.shape.keeps_sparse() && is_zero(unit) {
                 push_zero(prepared, offset, len);
                 continue;
             }
             self.unit.clear();
-            let shrunk = self.sink.encode(&mut self.encoder, unit, &mut self.unit)?;
+            let shrunk = self
+                .sink
+                .encode(&mut self.encoder, offset, unit, &mut self.unit)?;
             let at = prepared.used;
             let bytes = if shrunk { &self.unit } else { unit };
             let room = prepared.buf.room(at, bytes.len())?;
@@ -304,7 +306,7 @@ impl<'a> Preparer<'a> {
 
     /// Units for a sink that compresses them itself.
     fn split_units(&self, at: usize, offset: u64, prepared: &mut Prepared) {
-        let unit = self.shape.unit as usize;
+        let unit = self.shape.encode_unit as usize;
         let mut from = at;
         while from < prepared.used {
             let to = (from + unit).min(prepared.used);

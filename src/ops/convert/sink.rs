@@ -8,8 +8,14 @@ use super::piece::Prepared;
 
 /// A target.
 pub(super) trait Sink: Sync {
-    /// Compresses one unit; false where it does not shrink.
-    fn encode(&self, encoder: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool>;
+    /// Compresses the unit at `offset`; false where it does not shrink.
+    fn encode(
+        &self,
+        encoder: &mut Encoder,
+        offset: u64,
+        unit: &[u8],
+        out: &mut IoBuf,
+    ) -> Result<bool>;
 
     /// Reserves space. Called in guest order, one call at a time.
     fn place(&self, prepared: &mut Prepared) -> Result<()>;

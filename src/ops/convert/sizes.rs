@@ -1,11 +1,19 @@
 //! The numbers that a conversion goes by: sizes of steps and buffers, how many workers and writers.
 
+use crate::format::Bulk;
+use crate::image::Image;
+use crate::size::SECTOR;
+
 use super::conflict::MAX_PARALLEL;
 use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
+use super::sources::Sources;
 
 /// The smallest step in which the range is divided: a page and file system block.
 pub(super) const MIN_STEP: u64 = 4096;
+
+/// The largest step: more at once copies no faster.
+const MAX_STEP: u64 = 2 << 20;
 
 /// The largest extent that is skipped as one task.
 pub(super) const MAX_LONG_TASK: u64 = 1 << 40;
@@ -30,11 +38,11 @@ pub(super) const CACHED_WRITERS: usize = 2;
 /// The numbers that a conversion goes by; all in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    /// The target's allocation unit.
-    pub unit: u64,
-    /// Zeroes are left out in multiples of this: a part of the unit, or the unit.
+    /// Guest bytes that are compressed together.
+    pub encode_unit: u64,
+    /// Zeroes are left out in multiples of this.
     pub zero_unit: u64,
-    /// Guest ranges are classified in steps of this, a multiple of the unit.
+    /// Guest ranges are classified in steps of this, a multiple of whichever of the two counts.
     pub step: u64,
     /// The most guest bytes that are read at once, a multiple of the step.
     pub chunk: u64,
@@ -70,28 +78,74 @@ impl Shape {
     }
 }
 
-/// Sizes of steps and chunks for a target with this allocation unit.
-pub(super) fn shape(request: &ConvertRequest, unit: u64) -> Shape {
-    let unit = unit.max(512);
-    let step = unit.max(MIN_STEP);
-    let most = if request.target.compress {
-        MAX_CODED_CHUNK
-    } else {
-        MAX_CHUNK
-    };
-    Shape {
-        unit,
-        zero_unit: unit,
-        step,
-        // The same however many workers: the layout of the target depends on it.
-        chunk: most.max(step).next_multiple_of(step),
-        sparse: request.tuning.sparse(),
-        unwritten_is_zero: false,
-        zeroes_cost: false,
-        longest_zeroes: MAX_MOVED_TASK,
-        compress: request.target.compress,
-        in_flight: 1,
-        encode_early: false,
+impl Shape {
+    /// For a target that leaves out zeroes in multiples of `zero_unit`, in steps that are good for
+    /// copying: of the unit that is compressed, where there is one.
+    pub fn new(request: &ConvertRequest, zero_unit: u64, encode_unit: Option<u32>) -> Self {
+        let zero_unit = zero_unit.max(SECTOR);
+        let encode_unit = encode_unit.map_or(zero_unit, u64::from).max(SECTOR);
+        let (step, most) = match request.target.compress {
+            true => (encode_unit, MAX_CODED_CHUNK),
+            false => (zero_unit, MAX_CHUNK),
+        };
+        let step = step.max(MIN_STEP);
+        Self {
+            encode_unit,
+            zero_unit,
+            step,
+            // The same however many workers: the layout of the target depends on it.
+            chunk: most.max(step).next_multiple_of(step),
+            sparse: request.tuning.sparse(),
+            unwritten_is_zero: false,
+            zeroes_cost: false,
+            longest_zeroes: MAX_MOVED_TASK,
+            compress: request.target.compress,
+            in_flight: 1,
+            encode_early: false,
+        }
+    }
+
+    /// For a new image; zeroes before `backing_end` have to be recorded.
+    pub fn for_new(request: &ConvertRequest, bulk: &dyn Bulk, backing_end: u64) -> Self {
+        let blank = bulk.blank();
+        let storages = bulk.data_storages().into_iter();
+        Self {
+            unwritten_is_zero: blank.unwritten_is_zero,
+            longest_zeroes: match blank.unreserved_is_zero && backing_end == 0 {
+                true => MAX_LONG_TASK,
+                false => MAX_MOVED_TASK,
+            },
+            zeroes_cost: !blank.unreserved_is_zero && !bulk.takes_raw_writes(),
+            in_flight: storages.map(|s| s.limits().in_flight).max().unwrap_or(1),
+            encode_early: request.target.compress,
+            ..Self::new(request, u64::from(bulk.zero_unit()), bulk.encode_unit())
+        }
+    }
+
+    /// For an image that exists, in whole clusters, unless they are larger than is good for copying.
+    pub fn for_existing(request: &ConvertRequest, image: &Image) -> Self {
+        let format = image.format();
+        let cluster = u64::from(format.cluster_size().unwrap_or(0));
+        let encode_unit = format
+            .compressor()
+            .map(|compressor| compressor.encode_unit());
+        Self {
+            unwritten_is_zero: request.target.is_zero,
+            longest_zeroes: match request.target.is_zero {
+                true => MAX_LONG_TASK,
+                false => MAX_MOVED_TASK,
+            },
+            in_flight: image.requests_in_flight(),
+            ..Self::new(request, cluster.min(MAX_STEP), encode_unit)
+        }
+    }
+
+    /// With sources that like so many requests in flight.
+    pub fn reading_from(self, sources: &Sources) -> Self {
+        Self {
+            in_flight: self.in_flight.max(sources.in_flight()),
+            ..self
+        }
     }
 }
 

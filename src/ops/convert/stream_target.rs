@@ -17,7 +17,7 @@ use super::report::Tally;
 use super::request::ConvertRequest;
 use super::run::run;
 use super::sink::{Sink, at_byte};
-use super::sizes::{MIN_STEP, Shape, Writers, shape as sizes};
+use super::sizes::{MIN_STEP, Shape, Writers};
 use super::sources::Sources;
 
 /// The stream that a request writes to, if its target is one.
@@ -82,7 +82,7 @@ pub(super) fn fill(
     let shape = Shape {
         // Zeroes are bytes like others here.
         sparse: 0,
-        ..sizes(request, MIN_STEP)
+        ..Shape::new(request, MIN_STEP, None)
     };
     let offload = Offload::default();
     run(request, &sources, &offload, &sink, shape, Writers::One, job)?;
@@ -99,7 +99,13 @@ struct StreamSink<'a> {
 }
 
 impl Sink for StreamSink<'_> {
-    fn encode(&self, _encoder: &mut Encoder, _unit: &[u8], _out: &mut IoBuf) -> Result<bool> {
+    fn encode(
+        &self,
+        _encoder: &mut Encoder,
+        _offset: u64,
+        _unit: &[u8],
+        _out: &mut IoBuf,
+    ) -> Result<bool> {
         Err(Error::new(
             ErrorKind::Internal,
             "A stream takes no compressed units",

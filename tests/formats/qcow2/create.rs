@@ -114,9 +114,22 @@ fn contents(random: &mut Random, size: usize, cluster: usize) -> Vec<u8> {
     bytes
 }
 
+/// Writes `bytes` to where they are reserved, in as many runs as that takes.
+fn write(bulk: &dyn Bulk, bytes: &[u8], at: usize) -> Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let place = bulk.reserve((at + done) as u64, (bytes.len() - done) as u64)?;
+        let end = done + place.len as usize;
+        let storage = bulk.storage(place.slot)?;
+        storage.write_at(&bytes[done..end], place.offset)?;
+        done = end;
+    }
+    Ok(())
+}
+
 /// Writes `bytes` as convert does, in runs of random length.
 fn fill(bulk: &dyn Bulk, bytes: &[u8], compress: bool, random: &mut Random) -> Result<()> {
-    let unit = bulk.unit() as usize;
+    let unit = bulk.encode_unit().expect("a unit") as usize;
     let piece = bulk.zero_unit() as usize;
     let mut encoder = Encoder::new();
     let mut packed = platter::memory::IoBuf::new();
@@ -127,7 +140,7 @@ fn fill(bulk: &dyn Bulk, bytes: &[u8], compress: bool, random: &mut Random) -> R
         if zero(one) {
             bulk.reserve_zero(at as u64, one.len() as u64)?;
             at += one.len();
-        } else if compress && bulk.encode(&mut encoder, one, &mut packed)? {
+        } else if compress && bulk.encode(&mut encoder, at as u64, one, &mut packed)? {
             let (slot, host) = bulk.reserve_encoded(at as u64, packed.len() as u32)?;
             bulk.storage(slot)?.write_at(&packed, host)?;
             at += one.len();
@@ -144,8 +157,7 @@ fn fill(bulk: &dyn Bulk, bytes: &[u8], compress: bool, random: &mut Random) -> R
                 if is_zero {
                     bulk.reserve_zero(at as u64, (to - at) as u64)?;
                 } else {
-                    let (slot, host) = bulk.reserve(at as u64, (to - at) as u64)?;
-                    bulk.storage(slot)?.write_at(&bytes[at..to], host)?;
+                    write(bulk, &bytes[at..to], at)?;
                 }
                 at = to;
             }
@@ -154,16 +166,14 @@ fn fill(bulk: &dyn Bulk, bytes: &[u8], compress: bool, random: &mut Random) -> R
                 if zero(part) {
                     bulk.reserve_zero(at as u64, part.len() as u64)?;
                 } else {
-                    let (slot, host) = bulk.reserve(at as u64, part.len() as u64)?;
-                    bulk.storage(slot)?.write_at(part, host)?;
+                    write(bulk, part, at)?;
                 }
                 at += part.len();
             }
         } else {
             let len = unit * (random.below(80) as usize + 1);
             let run = &bytes[at..(at + len).min(bytes.len())];
-            let (slot, host) = bulk.reserve(at as u64, run.len() as u64)?;
-            bulk.storage(slot)?.write_at(run, host)?;
+            write(bulk, run, at)?;
             at += run.len();
         }
     }
@@ -381,8 +391,7 @@ fn an_unfinished_image_does_not_open() {
     let dir = Dir::new();
     for options in ["", "preallocation=metadata"] {
         make(&dir.path("done"), 1 << 20, options, None, |bulk| {
-            let (slot, host) = bulk.reserve(0, 65536)?;
-            bulk.storage(slot)?.write_at(&[5; 65536], host)?;
+            write(bulk, &[5; 65536], 0)?;
             std::fs::copy(dir.path("done"), dir.path("cut")).unwrap();
             Ok(())
         })

@@ -14,15 +14,15 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::codec::Encoder;
 use crate::crypto::luks::{CreateOptions, NewVolume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
-use crate::format::Bulk;
 use crate::format::luks::HeaderArea;
 use crate::format::qcow2::disk::{
     CryptoExtension, Extension, Geometry, ImageHeader, L2Entry, SubclusterBitmap,
 };
-use crate::format::traits::{Blank, Encoder};
+use crate::format::{Blank, Bulk, Reserved};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::secret::Secret;
@@ -150,8 +150,8 @@ impl Qcow2Bulk {
             tables,
             encryption,
         } = draft;
-        let grows = |storage: &Arc<dyn Storage>| storage.driver() == "file";
-        let fresh = grows(data.as_ref().unwrap_or(&storage));
+        let holds_data = data.as_ref().unwrap_or(&storage);
+        let fresh = holds_data.limits().grown_is_zero && holds_data.is_empty()?;
         if !storage.is_empty()? {
             // A device, or a file of another tool: what was there must not pass for the header.
             storage.write_zeroes(0, geometry.cluster_size(), ZeroFlags::empty())?;
@@ -283,7 +283,15 @@ impl Qcow2Bulk {
         (first as u32, last.saturating_sub(first) as u32)
     }
 
-    /// The host offset of guest cluster `first`, with `count` clusters in a line from it.
+    /// Whether a part of guest cluster `first` was dealt with already, and its place is not given from
+    /// the start.
+    fn continues(&self, state: &State, first: u64) -> bool {
+        let begun = first << self.geometry.cluster_bits() < state.next_guest;
+        begun && self.data.is_none() && state.tables.linear().is_none()
+    }
+
+    /// The host offset of guest cluster `first`, with `count` clusters in a line from it; one alone where
+    /// it continues a cluster.
     fn host_run(&self, state: &mut State, first: u64, count: u64) -> Result<u64> {
         let cluster = self.geometry.cluster_size();
         if let Some(linear) = state.tables.linear() {
@@ -292,19 +300,10 @@ impl Qcow2Bulk {
         if self.data.is_some() {
             return Ok(first * cluster);
         }
-        let begun = first * cluster < state.next_guest;
-        if begun {
-            // Further subclusters of the last cluster, and what follows it.
+        if self.continues(state, first) {
+            // Further subclusters of the last cluster.
             let (entry, _) = state.tables.get(first, &*self.storage)?;
             if entry.offset() != 0 && !entry.is_compressed() {
-                let next = self.geometry.cluster_of(entry.offset()) + 1;
-                if count > 1 && next != state.space.next() {
-                    return Err(Error::new(
-                        ErrorKind::Internal,
-                        "A cluster of the new image cannot be continued where it ends",
-                    ));
-                }
-                state.space.take_next(count - 1)?;
                 return Ok(entry.offset());
             }
         }
@@ -324,8 +323,12 @@ impl Bulk for Qcow2Bulk {
         }
     }
 
-    fn is_encrypted(&self) -> bool {
-        self.cipher.is_some()
+    fn data_storages(&self) -> Vec<&Arc<dyn Storage>> {
+        vec![self.data.as_ref().unwrap_or(&self.storage)]
+    }
+
+    fn takes_raw_writes(&self) -> bool {
+        self.cipher.is_none()
     }
 
     fn write_data(
@@ -354,12 +357,16 @@ impl Bulk for Qcow2Bulk {
         }
     }
 
-    fn unit(&self) -> u32 {
-        self.geometry.cluster_size() as u32
+    fn encode_unit(&self) -> Option<u32> {
+        Some(self.geometry.cluster_size() as u32)
     }
 
     fn zero_unit(&self) -> u32 {
         self.geometry.subcluster_size() as u32
+    }
+
+    fn alignment(&self) -> u64 {
+        self.geometry.cluster_size()
     }
 
     fn blank(&self) -> Blank {
@@ -373,7 +380,13 @@ impl Bulk for Qcow2Bulk {
         }
     }
 
-    fn encode(&self, scratch: &mut Encoder, unit: &[u8], out: &mut IoBuf) -> Result<bool> {
+    fn encode(
+        &self,
+        scratch: &mut Encoder,
+        _guest_offset: u64,
+        unit: &[u8],
+        out: &mut IoBuf,
+    ) -> Result<bool> {
         let size = self.geometry.cluster_size() as usize;
         if self.data.is_some() || self.cipher.is_some() {
             return Err(no_compression());
@@ -389,20 +402,19 @@ impl Bulk for Qcow2Bulk {
         scratch.encode(self.compression, &padded, size, out)
     }
 
-    fn reserve(&self, guest_offset: u64, len: u64) -> Result<(StorageSlot, u64)> {
+    fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
         let state = &mut *self.state.lock();
-        let end = self.claim(state, guest_offset, len)?;
-        let (first, last) = (
-            self.geometry.cluster_of(guest_offset),
-            self.geometry.cluster_of(end - 1),
-        );
+        let asked = self.claim(state, guest_offset, len)?;
+        let first = self.geometry.cluster_of(guest_offset);
+        let end = match self.continues(state, first) {
+            // Other clusters may have been taken since this one.
+            true => asked.min((first + 1) << self.geometry.cluster_bits()),
+            false => asked,
+        };
+        let last = self.geometry.cluster_of(end - 1);
         let out = &*self.storage;
-        // What continues a cluster must follow it before tables of later clusters do.
-        let continues = first << self.geometry.cluster_bits() < state.next_guest;
-        let before = if continues { first } else { last };
-        state.tables.place(first, before, &mut state.space, out)?;
-        let host = self.host_run(state, first, last - first + 1)?;
         state.tables.place(first, last, &mut state.space, out)?;
+        let host = self.host_run(state, first, last - first + 1)?;
         if state.tables.linear().is_none() || self.geometry.extended_l2() {
             for cluster in first..=last {
                 let (from, count) = self.subclusters(cluster, guest_offset, end);
@@ -424,7 +436,11 @@ impl Bulk for Qcow2Bulk {
         } else {
             StorageSlot::MAIN
         };
-        Ok((slot, host + self.geometry.in_cluster(guest_offset)))
+        Ok(Reserved {
+            slot,
+            offset: host + self.geometry.in_cluster(guest_offset),
+            len: end - guest_offset,
+        })
     }
 
     fn reserve_encoded(&self, guest_offset: u64, encoded_len: u32) -> Result<(StorageSlot, u64)> {
