@@ -98,6 +98,7 @@ pub mod crypto;
 pub mod driver_names;
 pub mod error;
 pub mod extent;
+pub mod filter;
 pub mod format;
 pub mod image;
 pub mod job;

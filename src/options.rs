@@ -56,19 +56,24 @@ pub struct OptionSpec {
 impl OptionSpec {
     /// Whether a key is that of the option.
     pub fn matches(&self, key: &str) -> bool {
-        if !self.name.contains('*') {
-            return self.name == key;
-        }
-        let mut parts = key.split('.');
-        let all = self.name.split('.').all(|part| {
-            let given = parts.next();
-            match part {
-                "*" => given.is_some_and(|given| list_index(given).is_some()),
-                _ => given == Some(part),
-            }
-        });
-        all && parts.next().is_none()
+        key_matches(self.name, key)
     }
+}
+
+/// Whether a key is one that `name` stands for, in which `*` is any place in a list.
+pub(crate) fn key_matches(name: &str, key: &str) -> bool {
+    if !name.contains('*') {
+        return name == key;
+    }
+    let mut parts = key.split('.');
+    let all = name.split('.').all(|part| {
+        let given = parts.next();
+        match part {
+            "*" => given.is_some_and(|given| list_index(given).is_some()),
+            _ => given == Some(part),
+        }
+    });
+    all && parts.next().is_none()
 }
 
 /// The place in a list that a part of a key names.

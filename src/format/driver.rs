@@ -7,7 +7,7 @@ use bstr::{BStr, BString};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bulk::Bulk;
-use crate::format::files::FileRole;
+use crate::format::files::{ChildSpec, FileRole};
 use crate::format::inspect::{InspectContext, Inspection};
 use crate::format::parent::{BackingRef, ParentId};
 use crate::format::traits::{Format, Opener};
@@ -61,6 +61,8 @@ pub struct FormatDriver {
     pub name: &'static str,
     /// What it can do.
     pub features: Features,
+    /// The children that its images can have, in the order in which they are opened.
+    pub children: &'static [ChildSpec],
     /// Opens an image.
     pub open: fn(OpenContext<'_>) -> Result<Box<dyn Format>>,
     /// Tells what an untrusted image holds and names, from that one file.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::extent::StorageSlot;
+use crate::policy::ImplicitRole;
 use crate::storage::Storage;
 
 /// What a file is to an image.
@@ -14,6 +15,10 @@ pub enum FileRole {
     Data,
     /// The file of its header, where that is apart.
     Header,
+    /// A file of a piece of the guest data.
+    Extent,
+    /// Holds what the image itself does not.
+    Backing,
 }
 
 impl FileRole {
@@ -23,6 +28,75 @@ impl FileRole {
             Self::Image => "file",
             Self::Data => "data file",
             Self::Header => "header",
+            Self::Extent => "extent",
+            Self::Backing => "backing file",
+        }
+    }
+}
+
+impl From<ImplicitRole> for FileRole {
+    fn from(role: ImplicitRole) -> Self {
+        match role {
+            ImplicitRole::Backing => Self::Backing,
+            ImplicitRole::DataFile => Self::Data,
+            ImplicitRole::Extent => Self::Extent,
+        }
+    }
+}
+
+/// A child that a node of some driver can have: the name under which options describe it, and under which
+/// reports show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChildSpec {
+    /// Its name; that of a list ends in `.*`, which stands for a number.
+    pub name: &'static str,
+    /// What it is to the node.
+    pub role: FileRole,
+    /// Without it the node cannot be described.
+    pub required: bool,
+}
+
+impl ChildSpec {
+    /// The file that a format stands on.
+    pub const FILE: Self = Self::required("file");
+    /// The image below an overlay.
+    pub const BACKING: Self = Self::optional("backing", FileRole::Backing);
+    /// The file of the guest data.
+    pub const DATA_FILE: Self = Self::optional("data-file", FileRole::Data);
+    /// The file of the header.
+    pub const HEADER: Self = Self::optional("header", FileRole::Header);
+
+    /// One that a node stands on.
+    pub const fn required(name: &'static str) -> Self {
+        Self {
+            name,
+            role: FileRole::Image,
+            required: true,
+        }
+    }
+
+    /// One that a node may have.
+    pub const fn optional(name: &'static str, role: FileRole) -> Self {
+        Self {
+            name,
+            role,
+            required: false,
+        }
+    }
+
+    /// What stands before the number, where it is a list.
+    pub fn list(&self) -> Option<&'static str> {
+        self.name.strip_suffix(".*")
+    }
+
+    /// Whether a child of that name is one of these.
+    pub fn covers(&self, name: &str) -> bool {
+        match self.list() {
+            Some(list) => name
+                .strip_prefix(list)
+                .and_then(|rest| rest.strip_prefix('.'))
+                .is_some_and(|number| number.parse::<u32>().is_ok()),
+            None => name == self.name,
         }
     }
 }

@@ -23,7 +23,7 @@ pub use driver::{
     Contents, CreateParams, Features, FormatDriver, MeasureFn, Measured, NewImage, NewParent,
     OpenContext, PlanFn, PlannedFile, PrepareContext, Probe,
 };
-pub use files::{FileRole, FormatFile};
+pub use files::{ChildSpec, FileRole, FormatFile};
 pub use inspect::{InspectContext, Inspection};
 pub use io_guard::{IoGuard, LongIoGuard};
 pub use parent::{

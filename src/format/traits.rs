@@ -362,12 +362,15 @@ pub trait Opener: Send + Sync {
         writable: bool,
     ) -> Result<Arc<dyn Storage>>;
 
-    /// Opens the file that the user gave for a child of the image, such as `header` or `data-file`;
-    /// None where none was given.
+    /// Opens the child of that name as the user described it; None where nothing was said of it, or
+    /// that there shall be none.
     ///
     /// # Errors
     /// Of the open.
-    fn open_given(&self, child: &str, writable: bool) -> Result<Option<Arc<dyn Storage>>>;
+    fn child(&self, name: &str, writable: bool) -> Result<Option<Arc<dyn Storage>>>;
+
+    /// Whether the user described a child of that name.
+    fn has_child(&self, name: &str) -> bool;
 
     /// The policy in force.
     fn policy(&self) -> &OpenPolicy;

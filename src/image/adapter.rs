@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::extent::{ExtentKind, StorageExtent};
+use crate::filter::ChildImage;
+use crate::format::Compress;
 use crate::image::now::ReadNow;
 use crate::image::{Image, ReadsAs};
 use crate::job::JobControl;
@@ -59,6 +61,22 @@ impl ImageStorage {
             &self.image,
             &JobControl::default(),
         )
+    }
+}
+
+impl ChildImage for ImageStorage {
+    fn is_held(&self, offset: u64, len: u64) -> Result<(bool, u64)> {
+        let extent = self.image.format().map(offset, len)?;
+        let held = !matches!(extent.kind, ExtentKind::Unallocated { .. });
+        Ok((held, extent.len))
+    }
+
+    fn layer_unit(&self) -> u32 {
+        self.image.format().layer_unit().unwrap_or(1)
+    }
+
+    fn compressor(&self) -> Option<&dyn Compress> {
+        self.image.format().compressor()
     }
 }
 
@@ -171,7 +189,7 @@ impl Storage for ImageStorage {
     }
 
     fn allocated_size(&self) -> Option<u64> {
-        self.image.storage().allocated_size()
+        self.image.actual_size()
     }
 
     fn specific_info(&self) -> Vec<(&'static str, u64)> {

@@ -85,10 +85,10 @@ impl Image {
 
     fn lock_disk(&self, request: LockRequest, header_too: bool) -> Result<()> {
         self.storage.lock(request)?;
-        match &self.header_file {
-            Some(header) if header_too => header.storage.lock(request),
-            _ => Ok(()),
-        }
+        let headers = self.children.iter();
+        headers
+            .filter(|child| header_too && child.role() == FileRole::Header)
+            .try_for_each(|header| header.node().storage().lock(request))
     }
 
     /// Whether the file is the disk itself, but for a header of its own.

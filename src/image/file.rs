@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result, ResultExt};
-use crate::format::FileRole;
-use crate::image::plan::{Plan, Source};
+use crate::format::{ChildSpec, FileRole};
+use crate::image::plan::{Driver, Plan};
 use crate::image::{OpenOptions, host, lock};
 use crate::location::Location;
 use crate::storage::{LockRequest, Storage};
@@ -20,19 +20,25 @@ pub fn open_file(
 ) -> Result<(Arc<dyn Storage>, Option<String>)> {
     let open = || {
         let plan = Plan::new(location, options.format.as_deref())?;
-        let (Source::Host(file) | Source::Bare(file)) = &plan.source else {
-            return Err(Error::invalid(
+        let file = match plan.child(ChildSpec::FILE.name) {
+            Some(child) => child.file()?,
+            None => None,
+        };
+        let format = match &plan.driver {
+            Driver::Host(_) => Some("raw".to_owned()),
+            Driver::Format(driver) => Some(driver.name.to_owned()),
+            Driver::Probed | Driver::Filter(_) => None,
+        };
+        let file = file.unwrap_or(plan);
+        match &file.driver {
+            Driver::Host(host) => {
+                let node = host::open(host, &file, false, false, options)?;
+                Ok((node.storage, format))
+            }
+            _ => Err(Error::invalid(
                 "Only a file can be inspected, not an image inside another",
-            ));
-        };
-        let opened = host::open(file, false, false, options)?;
-        let bare = matches!(plan.source, Source::Bare(_));
-        let format = if bare {
-            Some("raw".to_owned())
-        } else {
-            plan.format
-        };
-        Ok((opened.storage, format))
+            )),
+        }
     };
     open().context(|| format!("Could not open '{}'", location.display()))
 }

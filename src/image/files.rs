@@ -1,6 +1,5 @@
 //! The files that images stand on, whatever they are to them: for all who must know every one.
 
-use std::any::Any;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -10,7 +9,8 @@ use bstr::BString;
 
 use crate::extent::StorageSlot;
 use crate::format::{FileRole, FormatFile};
-use crate::image::adapter::ImageStorage;
+use crate::image::node::Child;
+use crate::image::plan::{ChildPlan, Plan};
 use crate::image::{Image, OpenOptions};
 use crate::location::{Location, Node, path_behind_protocol};
 use crate::storage::{Identity, Storage};
@@ -97,25 +97,7 @@ impl Image {
     }
 
     fn own_files(&self, files: &mut Vec<StandingFile>) {
-        let mut add = |role, storage: &Arc<dyn Storage>| {
-            if let Some(inner) = (&**storage as &dyn Any).downcast_ref::<ImageStorage>() {
-                files.extend(inner.image().standing_files());
-            } else if let Some(id) = storage.identity() {
-                files.push(StandingFile {
-                    id,
-                    role,
-                    name: storage.name().to_owned(),
-                    of: self.filename.clone(),
-                });
-            }
-        };
-        // The format may see only a part of it.
-        add(FileRole::Image, &self.storage);
-        self.visit_files(&mut |file| {
-            if file.role != FileRole::Image {
-                add(file.role, file.storage);
-            }
-        });
+        self.add_nodes(&self.children, files);
         for closed in &self.closed_files {
             files.extend(closed.ids().map(|id| StandingFile {
                 id,
@@ -123,6 +105,24 @@ impl Image {
                 name: closed.name.clone(),
                 of: self.filename.clone(),
             }));
+        }
+    }
+
+    fn add_nodes(&self, nodes: &[Child], files: &mut Vec<StandingFile>) {
+        for child in nodes {
+            let node = child.node();
+            if let Some(image) = node.image() {
+                files.extend(image.standing_files());
+            } else if let Some((_, children)) = node.filter() {
+                self.add_nodes(children, files);
+            } else if let Some(id) = node.storage().identity() {
+                files.push(StandingFile {
+                    id,
+                    role: child.role(),
+                    name: node.storage().name().to_owned(),
+                    of: self.filename.clone(),
+                });
+            }
         }
     }
 
@@ -146,29 +146,26 @@ impl Image {
 }
 
 /// The files that a layer has left closed, because metadata alone is wanted.
-pub(super) fn closed_files(
-    image: &Image,
-    given: Option<&Map<String, Value>>,
-    options: &OpenOptions,
-) -> Vec<ClosedFile> {
+pub(super) fn closed_files(image: &Image, plan: &Plan, options: &OpenOptions) -> Vec<ClosedFile> {
     if !options.metadata_only {
         return Vec::new();
     }
     let closed = image.format.closed_files().into_iter();
     closed
-        .filter_map(
-            |(role, name)| match given.filter(|_| role == FileRole::Data) {
-                Some(tree) => {
+        .filter_map(|(role, name)| {
+            let spec = image.driver.children.iter().find(|spec| spec.role == role);
+            match spec.and_then(|spec| plan.child(spec.name)) {
+                Some(ChildPlan::Tree(tree)) => {
                     let location = Location::from_tree(name, tree.clone());
                     Some(ClosedFile::at(role, &location))
                 }
-                None if name.is_empty() => None,
+                _ if name.is_empty() => None,
                 // A path as seen from the working directory, as when it is opened.
-                None => Some(ClosedFile::at(
+                _ => Some(ClosedFile::at(
                     role,
                     &Location::from_path(OsStr::from_bytes(&name)),
                 )),
-            },
-        )
+            }
+        })
         .collect()
 }

@@ -1,15 +1,14 @@
 //! Opens the host file of a plan.
 
-use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use bstr::{BString, ByteSlice};
 
 use crate::error::Result;
-use crate::image::OpenOptions;
-use crate::image::adapter::ImageStorage;
+use crate::image::node::{Node, NodeKind};
 use crate::image::plan::{HostFile, HostName, Plan};
+use crate::image::{OpenOptions, names};
 use crate::location::Location;
 use crate::location::tree::flatten;
 use crate::storage::driver::{OpenContext, StorageOpen, StorageTarget};
@@ -17,64 +16,30 @@ use crate::storage::location::{driver_of_name, driver_of_path, driver_of_scheme}
 use crate::storage::{Identity, Storage, file};
 use crate::value::{Map, Value};
 
-/// An open host storage, or a node that serves as one.
-#[derive(Debug)]
-pub(super) struct Opened {
-    /// The storage.
-    pub(super) storage: Arc<dyn Storage>,
-    /// The file name to which names inside the image are relative.
-    pub(super) base: OsString,
-    /// The name, where a plain one says all.
-    pub(super) plain: Option<BString>,
-    /// The options that open it again.
-    pub(super) tree: Map<String, Value>,
-    /// Locks are taken already, by the node that it is.
-    pub(super) locked: bool,
-    /// That node.
-    pub(super) node: Option<Arc<ImageStorage>>,
-}
-
-impl Opened {
-    /// A storage that the caller made.
-    pub(super) fn given(storage: Arc<dyn Storage>) -> Self {
-        let name = storage.name().to_owned();
-        let mut tree = Map::new();
-        tree.insert("driver".to_owned(), storage.driver().into());
-        tree.insert("filename".to_owned(), name.clone().into());
-        Self {
-            base: OsStr::from_bytes(&name).to_owned(),
-            plain: Some(name),
-            tree,
-            locked: false,
-            node: None,
-            storage,
-        }
-    }
-}
-
 /// Opens the storage of a plan.
 ///
 /// # Errors
 /// Of the protocol.
 pub(super) fn open(
     host: &HostFile,
+    plan: &Plan,
     writable: bool,
     named_by_image: bool,
     options: &OpenOptions,
-) -> Result<Opened> {
+) -> Result<Node> {
     let how = StorageOpen {
         writable,
         named_by_image,
-        cache: host.common.cache(options.cache),
+        cache: plan.common.cache(options.cache),
     };
     let storage = match given(host, &how, options) {
         Some(storage) => storage?,
-        None => open_storage(host, &how, options)?,
+        None => open_storage(host, &plan.given, &how, options)?,
     };
     let base = host.name.base();
     let name = BString::from(base.as_bytes());
     // `locking` says how to open, not what.
-    let strong = || host.options.iter().filter(|(key, _)| *key != "locking");
+    let strong = || plan.given.iter().filter(|(key, _)| *key != "locking");
     let mut tree = Map::new();
     tree.insert("driver".to_owned(), storage.driver().into());
     for (key, value) in strong() {
@@ -83,12 +48,11 @@ pub(super) fn open(
     if !name.is_empty() {
         tree.insert("filename".to_owned(), name.clone().into());
     }
-    Ok(Opened {
+    Ok(Node {
         plain: (!name.is_empty() && strong().next().is_none()).then_some(name),
         base,
-        tree,
-        locked: false,
-        node: None,
+        tree: names::ordered(tree),
+        kind: NodeKind::Host,
         storage,
     })
 }
@@ -107,6 +71,7 @@ fn given(
 
 fn open_storage(
     host: &HostFile,
+    given: &Map<String, Value>,
     how: &StorageOpen,
     options: &OpenOptions,
 ) -> Result<Arc<dyn Storage>> {
@@ -122,7 +87,7 @@ fn open_storage(
             HostName::Uri { uri, .. } => StorageTarget::Uri(uri.as_bstr()),
             HostName::None => StorageTarget::Unnamed,
         },
-        options: &driver.check_options(&flatten(&host.options))?,
+        options: &driver.check_options(&flatten(given))?,
         how: *how,
         secrets: &options.secrets,
         policy: &options.policy,
@@ -133,5 +98,5 @@ fn open_storage(
 /// The identity of the file at the end of a location, if there is one; nothing is opened.
 pub(crate) fn location_id(location: &Location) -> Option<Identity> {
     let plan = Plan::new(location, None).ok()?;
-    Identity::of_path(&plan.file().name.path()?)
+    Identity::of_path(&plan.path()?)
 }

@@ -2,24 +2,21 @@
 
 mod adapter;
 mod align;
-mod chain;
+mod build;
 mod claim;
 pub mod events;
 mod file;
 mod files;
-mod guard;
 mod host;
 mod kernel;
 mod lock;
 mod map;
 mod names;
+mod node;
 mod now;
-mod open;
-mod opener;
 mod plan;
 mod read;
 mod status;
-mod trail;
 mod write;
 
 pub use adapter::ImageStorage;
@@ -28,6 +25,7 @@ pub use file::{lock_for_inspection, open_file};
 pub(crate) use files::{StandingFile, location_ids};
 pub(crate) use kernel::{HostCall, HostFlush};
 pub use names::BackingFile;
+pub use node::{Child, Node};
 pub(crate) use now::ReadNow;
 pub use status::{ReadsAs, Status, Statuses};
 
@@ -49,7 +47,7 @@ use crate::storage::{CacheMode, NamedStorages, Storage};
 use crate::value::{Map, Value};
 
 use align::UnitLock;
-use plan::{BackingPlan, DetectZeroes};
+use plan::{ChildPlan, DetectZeroes};
 
 /// How to open an image.
 #[derive(Clone, Debug)]
@@ -126,15 +124,13 @@ pub struct Image {
     /// The current contents, where `format` is a snapshot of them.
     current: Option<Box<dyn Format>>,
     storage: Arc<dyn Storage>,
-    /// The file that holds the header, where it is apart.
-    header_file: Option<opener::HeaderFile>,
+    /// The nodes that it stands on, its own file first, in the order in which they were opened.
+    children: Vec<Child>,
     /// Further files of the image that were not opened.
     closed_files: Vec<files::ClosedFile>,
-    /// The storage again, where it is an image itself.
-    node: Option<Arc<adapter::ImageStorage>>,
     backing: Backing,
     /// Where the user said that the layer below is.
-    below: BackingPlan,
+    below: Option<ChildPlan>,
     /// Another image names this one, not the user.
     named_by_image: bool,
     warnings: Vec<String>,
@@ -231,14 +227,23 @@ impl Image {
         &self.storage
     }
 
-    /// The file that holds the header of this layer, where that is apart.
-    pub fn header_storage(&self) -> Option<&Arc<dyn Storage>> {
-        self.header_file.as_ref().map(|file| &file.storage)
+    /// The nodes that this layer stands on, its own file first, in the order in which they were opened.
+    pub fn children(&self) -> &[Child] {
+        &self.children
     }
 
-    /// The image that serves as the file of this layer, where that is no host file.
+    /// What the files of this layer that are open take on the host together; None where one of them does
+    /// not tell.
+    pub fn actual_size(&self) -> Option<u64> {
+        let nodes = self.children.iter().map(Child::node);
+        let mut sizes = nodes.map(|node| node.storage().allocated_size());
+        sizes.try_fold(0u64, |sum, size| Some(sum.saturating_add(size?)))
+    }
+
+    /// The image that shows through the file of this layer, where that is no host file.
     pub fn file_image(&self) -> Option<&Image> {
-        self.node.as_ref().map(|node| node.image())
+        let shown = self.children.first()?.node().shown();
+        shown.map(|image| image.image())
     }
 
     /// The next layer of the chain, if open.

@@ -2,13 +2,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
 
-use crate::image::Image;
-use crate::image::plan::Plan;
+use crate::filter::{FilterDriver, FilterName};
+use crate::format::{ChildSpec, FileRole};
+use crate::image::node::{Child, Node, NodeKind};
+use crate::image::plan::{ChildPlan, Plan};
+use crate::image::{Backing, Image};
+use crate::location::tree::flatten_values;
 use crate::location::{json_name, resolve_name};
-use crate::storage::Identity;
+use crate::options::key_matches;
+use crate::storage::{Identity, Storage};
 use crate::value::{Map, Value};
 
 /// The backing file that an image names.
@@ -60,16 +66,72 @@ impl Image {
     }
 }
 
-/// Options of formats that an image cannot be opened without, or that change what the guest sees, in
-/// the order in which names show them beside driver and file.
-const STRONG: [&str; 6] = [
+/// Options of formats that an image cannot be opened without, or that change what the guest sees.
+const STRONG: [&str; 4] = ["offset", "encrypt.key-secret", "size", "key-secret"];
+
+/// The order in which the trees that stand in names show their keys: that of QEMU's, which programs may
+/// compare.
+const ORDER: &[&str] = &[
+    "opt-write-zero",
+    "set-state.*.event",
+    "inject-error.*.once",
+    "max-write-zero",
+    "image",
+    "max-transfer",
+    "read-pattern",
+    "children",
+    "test",
+    "throttle-group",
+    "header",
+    "backing",
+    "data-file",
     "offset",
     "encrypt.key-secret",
+    "read-zeroes",
     "driver",
+    "set-state.*.new_state",
+    "inject-error.*.errno",
+    "inject-error.*.event",
+    "opt-discard",
+    "set-state.*.state",
+    "max-discard",
+    "align",
+    "blkverify",
+    "rewrite-corrupted",
+    "vote-threshold",
+    "raw",
     "size",
     "file",
     "key-secret",
 ];
+
+/// Puts keys into the order of names; those that are not in it come last, as they were.
+pub(super) fn ordered(mut tree: Map<String, Value>) -> Map<String, Value> {
+    let place = |key: &str| {
+        let mut known = ORDER.iter();
+        known.position(|name| key_matches(name, key))
+    };
+    tree.sort_by_cached_key(|key, _| place(key).unwrap_or(usize::MAX));
+    tree
+}
+
+/// Adds the trees of children to that of the node above them; those of a list as a list.
+fn add_children<'a>(tree: &mut Map<String, Value>, children: impl Iterator<Item = &'a Child>) {
+    for child in children {
+        let inner = Value::Object(child.node().tree().clone());
+        match child.name().split_once('.') {
+            None => {
+                tree.insert(child.name().to_owned(), inner);
+            }
+            Some((list, _)) => {
+                let items = tree.entry(list.to_owned());
+                if let Value::Array(items) = items.or_insert_with(|| Value::Array(Vec::new())) {
+                    items.push(inner);
+                }
+            }
+        }
+    }
+}
 
 /// An option that was given, its key dotted or its group an object.
 fn given<'a>(plan: &'a Plan, key: &str) -> Option<&'a Value> {
@@ -80,35 +142,94 @@ fn given<'a>(plan: &'a Plan, key: &str) -> Option<&'a Value> {
 }
 
 /// Sets name and tree of an image over its file.
-pub(super) fn set(image: &mut Image, plan: &Plan, plain: Option<BString>, bare: bool) {
-    let file = std::mem::take(&mut image.tree);
+pub(super) fn set(image: &mut Image, plan: &Plan, bare: bool) {
+    let Some(file) = image.children.first().map(Child::node) else {
+        return;
+    };
     if bare {
-        image.filename = plain.unwrap_or_else(|| json_name(&file));
-        image.tree = file;
+        (image.filename, image.tree) = (file.filename(), file.tree().clone());
         return;
     }
     let mut tree = Map::new();
-    let mut weak_only = true;
-    if let Some(header) = &image.header_file {
-        weak_only = false;
-        tree.insert("header".to_owned(), Value::Object(header.tree.clone()));
-    }
+    tree.insert("driver".to_owned(), image.driver.name.into());
+    add_children(&mut tree, image.children.iter());
+    // The image does not name it.
+    let mut roles = image.children.iter().map(Child::role);
+    let mut weak_only = !roles.any(|role| role == FileRole::Header);
     for key in STRONG {
-        let value = match key {
-            "driver" => image.driver.name.into(),
-            "file" => Value::Object(file.clone()),
-            _ => match given(plan, key) {
-                None => continue,
-                Some(value) => {
-                    weak_only = false;
-                    value.clone()
-                }
-            },
-        };
-        tree.insert(key.to_owned(), value);
+        if let Some(value) = given(plan, key) {
+            weak_only = false;
+            tree.insert(key.to_owned(), value.clone());
+        }
     }
-    image.filename = plain
-        .filter(|_| weak_only)
-        .unwrap_or_else(|| json_name(&tree));
+    let tree = ordered(tree);
+    let plain = file.plain().filter(|_| weak_only);
+    image.filename = plain.map_or_else(|| json_name(&tree), BStr::to_owned);
     image.tree = tree;
+}
+
+/// Adds to name and tree that something else is below than what the image names. The chain is open.
+pub(super) fn add_backing(image: &mut Image) {
+    let instead = match (&image.below, &image.backing) {
+        (Some(ChildPlan::Null), _) => Value::Null,
+        (Some(_), Backing::Open(base)) => Value::Object(base.tree.clone()),
+        _ => return,
+    };
+    let named = image.backing_file().map(|file| file.full_name);
+    let same = match &image.backing {
+        Backing::Open(base) => named.as_ref() == Some(&base.filename),
+        Backing::None | Backing::Closed => named.is_none(),
+    };
+    if same {
+        return;
+    }
+    image
+        .tree
+        .insert(ChildSpec::BACKING.name.to_owned(), instead);
+    image.tree = ordered(std::mem::take(&mut image.tree));
+    image.filename = json_name(&image.tree);
+}
+
+/// A filter over its children, with its names.
+pub(super) fn filter_node(
+    driver: &'static FilterDriver,
+    plan: &Plan,
+    children: Vec<Child>,
+    storage: Arc<dyn Storage>,
+) -> Node {
+    let mut tree = Map::new();
+    tree.insert("driver".to_owned(), driver.name.into());
+    let options = flatten_values(&plan.given);
+    let strong = |key: &str| {
+        let mut specs = driver.open_options.iter();
+        specs.any(|spec| spec.matches(key))
+    };
+    tree.extend(options.into_iter().filter(|(key, _)| strong(key)));
+    add_children(&mut tree, children.iter());
+    let names: Vec<BString> = children.iter().map(|child| child.node.filename()).collect();
+    let shown: Vec<_> = children
+        .iter()
+        .zip(&names)
+        .map(|(child, name)| {
+            let plain = !name.starts_with(b"json:");
+            (child.name(), plain.then(|| name.as_bstr()))
+        })
+        .collect();
+    let plain = driver.file_name.and_then(|name| {
+        name(&FilterName {
+            options: &plan.given,
+            children: &shown,
+        })
+    });
+    let base = children
+        .iter()
+        .find(|child| Some(child.name()) == driver.shows);
+    let base = base.map(|child| child.node.base.clone());
+    Node {
+        base: base.unwrap_or_default(),
+        plain,
+        tree: ordered(tree),
+        kind: NodeKind::Filter(driver, children),
+        storage,
+    }
 }

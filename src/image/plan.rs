@@ -1,5 +1,4 @@
-//! What a location asks to open, taken apart: the format, its file, its backing file and the
-//! options of each.
+//! What a location asks to open, taken apart: a driver, its options, and its children.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -9,56 +8,61 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::driver_names::unknown_driver;
 use crate::error::{Error, Result};
-use crate::format::registry;
-use crate::location::tree::{flatten, leaf_text};
+use crate::filter::{self, FilterDriver};
+use crate::format::{ChildSpec, FileRole, FormatDriver, registry};
+use crate::location::tree::leaf_text;
 use crate::location::{Location, Node, path_behind_protocol, plain_path};
-use crate::options::{OptionKind, OptionSpec, OptionValue, Options, parse_value};
+use crate::options::{OptionKind, OptionSpec, OptionValue, parse_value};
 use crate::storage::{CacheMode, registry as protocols};
 use crate::value::{Map, Value};
 
-/// One node to open: a format over a source.
+/// The child below an overlay.
+const BACKING: &str = ChildSpec::BACKING.name;
+
+/// One node to open: a driver over its children.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// The format's name; None to probe.
-    pub(super) format: Option<String>,
-    /// The file below the format.
-    pub(super) source: Source,
-    /// Options of the format, keys joined by dots.
-    pub(super) options: Options,
-    /// The same as they were given.
+    /// What opens it.
+    pub(super) driver: Driver,
+    /// Its options as they were given, nested.
     pub(super) given: Map<String, Value>,
-    /// The tree that replaces the backing file that the image names.
-    pub(super) backing: BackingPlan,
-    /// The tree that replaces the data file that the image names.
-    pub(super) data_file: Option<Map<String, Value>>,
-    /// The tree of the file that holds the header apart from the image's file.
-    pub(super) header: Option<Map<String, Value>>,
     /// Options that every node takes.
     pub(super) common: Common,
+    /// The children that were described, in the order of the driver's list.
+    children: Vec<(String, ChildPlan)>,
 }
 
-/// The file below a format.
+/// What opens a node.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
-    /// A host storage.
+pub(super) enum Driver {
+    /// The format that the contents of the file show.
+    Probed,
+    /// A format.
+    Format(&'static FormatDriver),
+    /// A filter.
+    Filter(&'static FilterDriver),
+    /// A protocol.
     Host(HostFile),
-    /// A host storage that is the image by itself: the protocol was named where a format stands.
-    Bare(HostFile),
-    /// Another node that serves as file.
+}
+
+/// A child that was described.
+#[derive(Clone, Debug)]
+pub(super) enum ChildPlan {
+    /// There shall be none.
+    Null,
+    /// Options for it, not taken apart yet.
+    Tree(Map<String, Value>),
+    /// A plan.
     Node(Box<Plan>),
 }
 
-/// A host storage and its options.
+/// A host storage.
 #[derive(Clone, Debug)]
 pub(super) struct HostFile {
     /// The protocol's name; None where the name decides.
     pub(super) protocol: Option<String>,
     /// The path or URI, where one is given.
     pub(super) name: HostName,
-    /// Further options.
-    pub(super) options: Map<String, Value>,
-    /// Options that every node takes.
-    pub(super) common: Common,
 }
 
 /// How a host storage is called.
@@ -97,18 +101,6 @@ impl HostName {
             (None, _) => OsString::new(),
         }
     }
-}
-
-/// Where the backing file comes from.
-#[derive(Clone, Debug, Default)]
-pub(super) enum BackingPlan {
-    /// The image names it.
-    #[default]
-    Named,
-    /// There shall be none.
-    Null,
-    /// The user gave options for it.
-    Tree(Map<String, Value>),
 }
 
 /// Options that every node takes.
@@ -164,32 +156,45 @@ impl Plan {
         let name = match location.node() {
             Node::Tree(tree) => return Self::of_tree(tree.clone(), format),
             Node::Path(path) => HostName::Path(path.clone()),
-            Node::Uri { protocol, uri } => HostName::Uri {
-                protocol: protocol.clone(),
-                uri: uri.clone(),
+            Node::Uri { protocol, uri } => match filter::registry::for_file_name(protocol) {
+                Some(parse) => {
+                    return Self::over(Self::of_tree(parse(uri.as_bstr())?, None)?, format);
+                }
+                None => HostName::Uri {
+                    protocol: protocol.clone(),
+                    uri: uri.clone(),
+                },
             },
         };
-        let mut host = HostFile {
-            protocol: match &name {
-                HostName::Path(_) => location.protocol().map(str::to_owned),
-                _ => None,
-            },
-            name,
-            options: Map::new(),
-            common: Common::default(),
+        let protocol = match &name {
+            HostName::Path(_) => location.protocol().map(str::to_owned),
+            _ => None,
         };
-        match format.map(named) {
-            None => Ok(Self::over(Source::Host(host))),
-            Some(Named::Format(name)) => Ok(Self {
-                format: Some(name),
-                ..Self::over(Source::Host(host))
-            }),
-            Some(Named::Protocol(protocol)) => {
-                host.protocol = Some(protocol);
-                Ok(Self::over(Source::Bare(host)))
+        Self::over(Self::host(HostFile { protocol, name }), format)
+    }
+
+    /// The plan of the format of that name over a file, or of the file itself where the name is that of
+    /// a protocol.
+    fn over(file: Self, format: Option<&str>) -> Result<Self> {
+        let driver = match format.map(driver_named).transpose()? {
+            None => Driver::Probed,
+            Some(Driver::Host(HostFile { protocol, .. })) => {
+                let driver = match file.driver {
+                    Driver::Host(host) => Driver::Host(HostFile { protocol, ..host }),
+                    other => other,
+                };
+                return Ok(Self { driver, ..file });
             }
-            Some(Named::Unknown(error)) => Err(error),
-        }
+            Some(driver) => driver,
+        };
+        let child = driver
+            .children()
+            .first()
+            .map_or(ChildSpec::FILE.name, |spec| spec.name);
+        Ok(Self {
+            children: vec![(child.to_owned(), ChildPlan::Node(Box::new(file)))],
+            ..Self::bare(driver)
+        })
     }
 
     /// The plan of a tree of options.
@@ -198,58 +203,68 @@ impl Plan {
     /// As [`Plan::new`].
     pub(super) fn of_tree(mut tree: Map<String, Value>, format: Option<&str>) -> Result<Self> {
         // What is no text names no driver.
-        let driver = match tree.shift_remove("driver") {
+        let named = match tree.shift_remove("driver") {
             Some(Value::String(name)) => Some(name.to_str_lossy().into_owned()),
             _ => None,
         };
-        let driver = format.map(str::to_owned).or(driver);
-        let driver = driver.as_deref().map(named);
-        if let Some(Named::Unknown(error)) = driver {
-            return Err(error);
-        }
+        let named = format.map(str::to_owned).or(named);
+        let driver = match named.as_deref().map(driver_named).transpose()? {
+            None => Driver::Probed,
+            Some(driver) => driver,
+        };
         let common = take_common(&mut tree)?;
-        if let Some(Named::Protocol(protocol)) = driver {
-            return Ok(Self {
-                common: common.clone(),
-                ..Self::over(Source::Bare(host_file(Some(protocol), tree, common)))
-            });
-        }
-        let name = match driver {
-            Some(Named::Format(name)) => Some(name),
-            _ => None,
-        };
-        let source = match tree.shift_remove("file") {
-            Some(Value::Object(file)) if !file.is_empty() => source_of_tree(file)?,
-            Some(Value::String(node)) => return Err(no_such_node(node.as_bstr())),
-            _ if name.is_some() => {
-                return Err(Error::invalid(
-                    "A block device must be specified for \"file\"",
-                ));
-            }
-            _ => return Err(Error::invalid("Must specify either driver or file")),
-        };
-        let backing = match tree.shift_remove("backing") {
-            None => BackingPlan::Named,
-            // An empty text is the old way to say null.
-            Some(Value::Null) => BackingPlan::Null,
-            Some(Value::String(text)) if text.is_empty() => BackingPlan::Null,
-            Some(Value::String(node)) => {
-                return Err(no_such_node(node.as_bstr()).context("Could not open backing file"));
-            }
-            Some(Value::Object(tree)) => BackingPlan::Tree(tree),
-            Some(_) => BackingPlan::Named,
-        };
-        let data_file = take_child(&mut tree, "data-file")?;
-        let header = take_child(&mut tree, "header")?;
-        Ok(Self {
-            format: name,
-            source,
-            options: flatten(&tree),
+        let mut plan = Self {
             given: tree,
-            backing,
-            data_file,
-            header,
             common,
+            ..Self::bare(driver)
+        };
+        if let Driver::Host(host) = &mut plan.driver {
+            host.name = take_file_name(host.protocol.as_deref(), &mut plan.given);
+            return Ok(plan);
+        }
+        plan.take_children(plan.driver.children())?;
+        for spec in plan.driver.children().iter().filter(|spec| spec.required) {
+            match plan.child(spec.name) {
+                Some(ChildPlan::Node(_)) => {}
+                Some(ChildPlan::Tree(tree)) if !tree.is_empty() => {}
+                _ if matches!(plan.driver, Driver::Probed) => return Err(no_driver()),
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "A block device must be specified for \"{}\"",
+                        spec.name
+                    )));
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The plan of a tree that stands where a file is expected: a protocol, or a format or filter again.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub(super) fn of_file(tree: Map<String, Value>) -> Result<Self> {
+        if tree.get("driver").is_some_and(Value::is_string)
+            || tree.get("file").is_some_and(Value::is_object)
+                && !tree.get("filename").is_some_and(Value::is_string)
+        {
+            return Self::of_tree(tree, None);
+        }
+        let mut tree = tree;
+        tree.shift_remove("driver");
+        // A bare file name is a plain file, whatever it looks like.
+        let common = take_common(&mut tree)?;
+        let host = HostFile {
+            protocol: None,
+            name: take_file_name(None, &mut tree),
+        };
+        if matches!(host.name, HostName::None) {
+            return Err(no_driver());
+        }
+        Ok(Self {
+            given: tree,
+            common,
+            ..Self::host(host)
         })
     }
 
@@ -263,119 +278,178 @@ impl Plan {
         named: Option<&Location>,
         recorded: Option<&str>,
     ) -> Result<Self> {
-        let own_file = tree.contains_key("file") || tree.contains_key("filename");
         let driver = tree.get("driver").and_then(Value::as_str);
         let format = driver.or(recorded).map(str::to_owned);
-        let Some(location) = named.filter(|_| !own_file) else {
+        let Some(location) = named.filter(|_| !names_a_file(&tree)) else {
             return Self::of_tree(tree, format.as_deref());
         };
         tree.shift_remove("driver");
         let mut plan = Self::new(location, format.as_deref())?;
         plan.common = take_common(&mut tree)?;
-        for (key, value) in flatten(&tree).iter() {
-            plan.options.set(key, value);
-        }
         plan.given.extend(tree);
+        plan.take_children(plan.driver.children())?;
         Ok(plan)
     }
 
-    /// The file at the end of it.
-    pub(super) fn file(&self) -> &HostFile {
-        match &self.source {
-            Source::Host(host) | Source::Bare(host) => host,
-            Source::Node(plan) => plan.file(),
+    /// Takes what the options say of children, as soon as it is known which there are.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] for a child that is called by the name of a node.
+    pub(super) fn take_children(&mut self, specs: &[ChildSpec]) -> Result<()> {
+        for spec in specs {
+            let Some(list) = spec.list() else {
+                let Some(value) = self.given.shift_remove(spec.name) else {
+                    continue;
+                };
+                let child = ChildPlan::of_value(value).map_err(|error| match spec.name {
+                    BACKING => error.context("Could not open backing file"),
+                    _ => error,
+                })?;
+                self.children
+                    .extend(child.map(|child| (spec.name.to_owned(), child)));
+                continue;
+            };
+            let Some(Value::Object(items)) = self.given.get_mut(list) else {
+                continue;
+            };
+            let mut numbers: Vec<u32> = items.keys().filter_map(|key| key.parse().ok()).collect();
+            numbers.sort_unstable();
+            for number in numbers {
+                let key = number.to_string();
+                let Some(value) = items.shift_remove(&key) else {
+                    continue;
+                };
+                if let Some(child) = ChildPlan::of_value(value)? {
+                    self.children.push((format!("{list}.{key}"), child));
+                }
+            }
+            if items.is_empty() {
+                self.given.shift_remove(list);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was described for a child.
+    pub(super) fn child(&self, name: &str) -> Option<&ChildPlan> {
+        self.children()
+            .find(|(of, _)| *of == name)
+            .map(|(_, plan)| plan)
+    }
+
+    /// All children that were described.
+    pub(super) fn children(&self) -> impl Iterator<Item = (&str, &ChildPlan)> {
+        self.children
+            .iter()
+            .map(|(name, plan)| (name.as_str(), plan))
+    }
+
+    /// The path of the file at the end of it, where there is one.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        match &self.driver {
+            Driver::Host(host) => host.name.path(),
+            _ => self.children().next()?.1.file().ok()??.path(),
         }
     }
 
-    fn over(source: Source) -> Self {
+    fn host(host: HostFile) -> Self {
+        Self::bare(Driver::Host(host))
+    }
+
+    fn bare(driver: Driver) -> Self {
         Self {
-            format: None,
-            source,
-            options: Options::new(),
+            driver,
             given: Map::new(),
-            backing: BackingPlan::Named,
-            data_file: None,
-            header: None,
             common: Common::default(),
+            children: Vec::new(),
         }
     }
 }
 
-/// The tree of a further file of the image.
-fn take_child(tree: &mut Map<String, Value>, key: &str) -> Result<Option<Map<String, Value>>> {
-    match tree.shift_remove(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(tree)) => Ok(Some(tree)),
-        Some(Value::String(node)) => Err(no_such_node(node.as_bstr())),
-        Some(_) => Err(Error::invalid("Must specify either driver or file")),
+impl Driver {
+    /// The children that it can have, as far as it is known.
+    fn children(&self) -> &'static [ChildSpec] {
+        match self {
+            Self::Probed => const { &[ChildSpec::FILE] },
+            Self::Format(driver) => driver.children,
+            Self::Filter(driver) => driver.children,
+            Self::Host(_) => &[],
+        }
     }
 }
 
-/// The source of a tree that stands where a file is expected: a protocol, or a format again.
-///
-/// # Errors
-/// As [`Plan::new`].
-pub(super) fn source_of_tree(mut tree: Map<String, Value>) -> Result<Source> {
-    let driver = match tree.get("driver") {
-        Some(Value::String(name)) => Some(named(&name.to_str_lossy())),
-        _ => None,
+impl ChildPlan {
+    /// What a value says of a child; None where that is nothing.
+    fn of_value(value: Value) -> Result<Option<Self>> {
+        match value {
+            Value::Null => Ok(Some(Self::Null)),
+            // The old way to say null.
+            Value::String(text) if text.is_empty() => Ok(Some(Self::Null)),
+            Value::String(node) => Err(no_such_node(node.as_bstr())),
+            Value::Object(tree) => Ok(Some(Self::Tree(tree))),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) => Ok(None),
+        }
+    }
+
+    /// The plan of it where a file is expected; None where there shall be none.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub(super) fn file(&self) -> Result<Option<Plan>> {
+        match self {
+            Self::Null => Ok(None),
+            Self::Tree(tree) => Plan::of_file(tree.clone()).map(Some),
+            Self::Node(plan) => Ok(Some((**plan).clone())),
+        }
+    }
+}
+
+/// Whether a tree describes a node with a file of its own.
+pub(super) fn names_a_file(tree: &Map<String, Value>) -> bool {
+    let driver = tree.get("driver").and_then(Value::as_str);
+    let specs = match driver.map(driver_named) {
+        Some(Ok(driver)) => driver.children(),
+        _ => Driver::Probed.children(),
     };
-    match driver {
-        Some(Named::Unknown(error)) => Err(error),
-        Some(Named::Format(_)) => {
-            Plan::of_tree(tree, None).map(|plan| Source::Node(Box::new(plan)))
-        }
-        Some(Named::Protocol(protocol)) => {
-            tree.shift_remove("driver");
-            let common = take_common(&mut tree)?;
-            Ok(Source::Host(host_file(Some(protocol), tree, common)))
-        }
-        // A bare file name is a plain file, whatever it looks like.
-        None if tree.get("filename").is_some_and(Value::is_string) => {
-            tree.shift_remove("driver");
-            let common = take_common(&mut tree)?;
-            Ok(Source::Host(host_file(None, tree, common)))
-        }
-        None if tree.get("file").is_some_and(Value::is_object) => {
-            Plan::of_tree(tree, None).map(|plan| Source::Node(Box::new(plan)))
-        }
-        None => Err(Error::invalid("Must specify either driver or file")),
-    }
+    let own = specs.iter().filter(|spec| spec.role != FileRole::Backing);
+    let mut keys = own.map(|spec| spec.list().unwrap_or(spec.name));
+    tree.contains_key("filename") || keys.any(|key| tree.contains_key(key))
 }
 
-fn host_file(protocol: Option<String>, mut tree: Map<String, Value>, common: Common) -> HostFile {
-    let driver = protocol.as_deref().and_then(protocols::find);
+fn take_file_name(protocol: Option<&str>, tree: &mut Map<String, Value>) -> HostName {
+    let driver = protocol.and_then(protocols::find);
     // To other protocols it is an option like any other: one that they may not know.
-    let filename = driver
-        .is_none_or(|driver| driver.takes("filename"))
-        .then(|| tree.shift_remove("filename"));
-    let name = match filename.flatten() {
+    if driver.is_some_and(|driver| !driver.takes("filename")) {
+        return HostName::None;
+    }
+    match tree.shift_remove("filename") {
         Some(Value::String(name)) => HostName::Path(plain_path(OsString::from_vec(name.into()))),
         _ => HostName::None,
-    };
-    HostFile {
-        protocol,
-        name,
-        options: tree,
-        common,
     }
 }
 
-/// What a driver's name stands for.
-enum Named {
-    Format(String),
-    Protocol(String),
-    Unknown(Error),
+/// The driver of that name, a protocol without a file name yet.
+///
+/// # Errors
+/// [`crate::ErrorKind::Unsupported`] where there is none here.
+fn driver_named(name: &str) -> Result<Driver> {
+    if let Some(driver) = registry::by_name(name) {
+        return Ok(Driver::Format(driver));
+    }
+    if let Some(driver) = filter::registry::by_name(name) {
+        return Ok(Driver::Filter(driver));
+    }
+    match protocols::find(name) {
+        Some(_) => Ok(Driver::Host(HostFile {
+            protocol: Some(name.to_owned()),
+            name: HostName::None,
+        })),
+        None => Err(unknown_driver(name)),
+    }
 }
 
-fn named(name: &str) -> Named {
-    if registry::by_name(name).is_some() {
-        Named::Format(name.to_owned())
-    } else if protocols::find(name).is_some() {
-        Named::Protocol(name.to_owned())
-    } else {
-        Named::Unknown(unknown_driver(name))
-    }
+fn no_driver() -> Error {
+    Error::invalid("Must specify either driver or file")
 }
 
 fn no_such_node(name: &BStr) -> Error {

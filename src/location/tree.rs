@@ -103,19 +103,31 @@ pub(crate) fn leaf_text(value: &Value) -> Option<BString> {
 
 /// A tree as options with dotted keys. A null means that the option is not given.
 pub(crate) fn flatten(tree: &Map<String, Value>) -> Options {
-    fn walk(prefix: &str, tree: &Map<String, Value>, options: &mut Options) {
+    let mut options = Options::new();
+    for (key, value) in flatten_values(tree) {
+        if value != Value::Null {
+            options.set(key, leaf_text(&value).unwrap_or_default());
+        }
+    }
+    options
+}
+
+/// A tree with dotted keys in place of nested objects.
+pub(crate) fn flatten_values(tree: &Map<String, Value>) -> Map<String, Value> {
+    fn walk(prefix: &str, tree: &Map<String, Value>, flat: &mut Map<String, Value>) {
         for (key, value) in tree {
             let name = format!("{prefix}{key}");
             match value {
                 Value::Object(inner) if first_key(inner).is_some() => {
-                    walk(&format!("{name}."), inner, options);
+                    walk(&format!("{name}."), inner, flat);
                 }
-                Value::Null => {}
-                leaf => options.set(name, leaf_text(leaf).unwrap_or_default()),
+                leaf => {
+                    flat.insert(name, leaf.clone());
+                }
             }
         }
     }
-    let mut options = Options::new();
-    walk("", tree, &mut options);
-    options
+    let mut flat = Map::new();
+    walk("", tree, &mut flat);
+    flat
 }

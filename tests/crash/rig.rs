@@ -120,8 +120,12 @@ impl Opener for Files<'_> {
         self.find(name)
     }
 
-    fn open_given(&self, _: &str, _: bool) -> Result<Option<Arc<dyn Storage>>> {
+    fn child(&self, _: &str, _: bool) -> Result<Option<Arc<dyn Storage>>> {
         Ok(None)
+    }
+
+    fn has_child(&self, _: &str) -> bool {
+        false
     }
 
     fn policy(&self) -> &OpenPolicy {

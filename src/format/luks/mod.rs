@@ -18,8 +18,8 @@ use crate::crypto::luks::{Header, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, Below, Check, Compress, Features, FileRole, FlushBy, Format, FormatDriver, FormatFile,
-    FormatInfo, IoGuard, LongIoGuard, OpenContext, ParentRef,
+    Amend, Below, Check, ChildSpec, Compress, Features, FileRole, FlushBy, Format, FormatDriver,
+    FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext, ParentRef,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -41,6 +41,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::AMEND)
         .union(Features::MEASURE)
         .union(Features::ENCRYPT),
+    children: &[ChildSpec::FILE, ChildSpec::HEADER],
     open,
     inspect: inspect::inspect,
     create: Some(create::plan),
@@ -92,7 +93,9 @@ fn needs_secret() -> Error {
 
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let storage = context.storage;
-    let header_file = context.opener.open_given("header", !context.read_only)?;
+    let header_file = context
+        .opener
+        .child(ChildSpec::HEADER.name, !context.read_only)?;
     let area = HeaderArea::new(header_file.as_ref().unwrap_or(&storage).clone(), 0);
     let mut secret_id = None;
     let (header, plain) = if context.metadata_only {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bstr::ByteSlice;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::OpenContext;
+use crate::format::{ChildSpec, OpenContext};
 use crate::job::JobControl;
 use crate::policy::ImplicitRole;
 use crate::storage::{Preallocation, Storage, ZeroFlags, grow, zero};
@@ -26,18 +26,21 @@ pub(super) fn open(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<
             let error = Error::corrupt("data-file-raw requires a data file");
             return Err(error.with_offset(88));
         }
+        if ctx.opener.has_child(ChildSpec::DATA_FILE.name) {
+            return Err(Error::invalid(
+                "'data-file' can only be set for images with an external data file",
+            ));
+        }
         return Ok(None);
     }
-    let file = match image.data_file_name() {
-        Some(name) => {
-            ctx.opener
-                .open_named(ImplicitRole::DataFile, name.as_bstr(), !ctx.read_only)?
-        }
-        // The name was taken out: the user must say where it is.
-        None => ctx
-            .opener
-            .open_given("data-file", !ctx.read_only)?
-            .ok_or_else(|| Error::corrupt("'data-file' is required for this image"))?,
+    let (opener, writable) = (ctx.opener, !ctx.read_only);
+    let file = match opener.child(ChildSpec::DATA_FILE.name, writable)? {
+        Some(file) => file,
+        None => match image.data_file_name() {
+            Some(name) => opener.open_named(ImplicitRole::DataFile, name.as_bstr(), writable)?,
+            // The name was taken out: the user must say where it is.
+            None => return Err(Error::corrupt("'data-file' is required for this image")),
+        },
     };
     if !ctx.read_only && !ctx.for_check {
         check_holds(&*file, image.header.size)?;

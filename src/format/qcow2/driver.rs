@@ -8,9 +8,9 @@ use bstr::BString;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingChange, BackingRef, Below, Bitmaps, Check, Compress, Features, FileRole, FlushBy,
-    Format, FormatDriver, FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext, ParentRef,
-    Snapshots,
+    Amend, BackingChange, BackingRef, Below, Bitmaps, Check, ChildSpec, Compress, Features,
+    FileRole, FlushBy, Format, FormatDriver, FormatFile, FormatInfo, IoGuard, LongIoGuard,
+    OpenContext, ParentRef, Snapshots,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -33,6 +33,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::BITMAPS)
         .union(Features::MEASURE)
         .union(Features::ENCRYPT),
+    children: &[ChildSpec::FILE, ChildSpec::DATA_FILE, ChildSpec::BACKING],
     open,
     inspect: super::inspect::inspect,
     create: Some(create::plan),

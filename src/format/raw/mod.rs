@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{
-    Below, Check, Compress, Features, FileRole, FlushBy, Format, FormatDriver, FormatFile,
-    FormatInfo, IoGuard, LongIoGuard, OpenContext, ParentRef, Probe,
+    Below, Check, ChildSpec, Compress, Features, FileRole, FlushBy, Format, FormatDriver,
+    FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext, ParentRef, Probe,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -30,6 +30,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::WRITE)
         .union(Features::RESIZE)
         .union(Features::MEASURE),
+    children: &[ChildSpec::FILE],
     open,
     inspect: inspect::inspect,
     create: Some(create::plan),

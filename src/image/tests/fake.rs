@@ -12,7 +12,7 @@ use crate::format::{
     ParentRef, raw,
 };
 use crate::image::align::UnitLock;
-use crate::image::plan::{BackingPlan, DetectZeroes};
+use crate::image::plan::DetectZeroes;
 use crate::image::status::Sparse;
 use crate::image::{Backing, Image, Settings};
 use crate::location::Location;
@@ -71,9 +71,8 @@ impl Fake {
 
     pub(super) fn image(self, backing: Option<Arc<Image>>) -> Image {
         Image {
-            header_file: None,
+            children: Vec::new(),
             closed_files: Vec::new(),
-            node: None,
             location: Location::from_path("fake"),
             filename: "fake".into(),
             base: "fake".into(),
@@ -84,7 +83,7 @@ impl Fake {
             format: Box::new(self),
             current: None,
             backing: backing.map_or(Backing::None, Backing::Open),
-            below: BackingPlan::Named,
+            below: None,
             named_by_image: false,
             warnings: Vec::new(),
             writable: true,

@@ -451,8 +451,12 @@ impl Opener for Reopener<'_> {
         }
     }
 
-    fn open_given(&self, _child: &str, _writable: bool) -> Result<Option<Arc<dyn Storage>>> {
+    fn child(&self, _name: &str, _writable: bool) -> Result<Option<Arc<dyn Storage>>> {
         Ok(None)
+    }
+
+    fn has_child(&self, _name: &str) -> bool {
+        false
     }
 
     fn policy(&self) -> &OpenPolicy {

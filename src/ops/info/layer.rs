@@ -1,8 +1,9 @@
-//! What `info` shows of one open image.
+//! What `info` shows of one open image and of the nodes that it stands on.
 
 use super::LayerInfo;
 use crate::error::Result;
-use crate::image::Image;
+use crate::format::raw;
+use crate::image::{Child, Image, Node};
 use crate::size::round_up_sector;
 use crate::storage::Storage;
 use crate::value::{Map, Value};
@@ -12,59 +13,87 @@ use crate::value::{Map, Value};
 /// # Errors
 /// Of reading metadata.
 pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
-    let storage = &**image.storage();
-    if image.format_name() != image.format().driver() {
-        // A protocol in the place of the format: the file is all there is.
+    if image.format_name() != image.format().driver()
+        && let Some(node) = image.children().first()
+    {
+        // A protocol or a filter in the place of the format: the node is all there is.
         return Ok(LayerInfo {
             filename: image.filename().to_owned(),
-            ..file_info(storage)?
+            ..node_info(node.node())?
         });
     }
     let details = image.info().map_err(|error| {
         error.context_if_bare(|| format!("Could not read the metadata of '{}'", image.filename()))
     })?;
-    let file = match image.file_image() {
-        Some(node) => layer_info(node)?,
-        None => file_info(storage)?,
-    };
-    let header = image.header_storage();
-    let actual_size = match header {
-        Some(header) => storage
-            .allocated_size()
-            .zip(header.allocated_size())
-            .map(|(file, header)| file.saturating_add(header)),
-        None => storage.allocated_size(),
-    };
-    let mut children = Vec::new();
-    if let Some(header) = header {
-        children.push(("header".to_owned(), file_info(&**header)?));
+    let mut children = children_info(image.children())?;
+    if let Some(base) = image.backing() {
+        children.insert(0, ("backing".to_owned(), layer_info(base)?));
     }
-    let backing = image.backing_file();
-    let (backing_filename, full_backing_filename, backing_format) = match backing {
+    let file = children.last().map(|(_, file)| file);
+    let dirty = details.dirty.or(file.and_then(|file| file.dirty));
+    // An image shows through a raw layer over it.
+    let shown = file.filter(|_| image.driver().name == raw::DRIVER.name);
+    let cluster_size = details.cluster_size;
+    let cluster_size = cluster_size.or(shown.and_then(|file| file.cluster_size));
+    let mut snapshots = details.snapshots;
+    if let Some(file) = shown {
+        snapshots.extend(file.snapshots.iter().cloned());
+    }
+    let (backing_filename, full_backing_filename, backing_format) = match image.backing_file() {
         Some(file) => (Some(file.name), Some(file.full_name), file.format),
         None => (None, None, None),
     };
-    let dirty = details.dirty.or(file.dirty);
-    // An image shows through a raw layer over it.
-    let cluster_size = details.cluster_size.or(match image.driver().name {
-        "raw" => file.cluster_size,
-        _ => None,
-    });
-    children.push(("file".to_owned(), file));
     Ok(LayerInfo {
         filename: image.filename().to_owned(),
         format: image.format_name().to_owned(),
         virtual_size: image.len(),
-        actual_size,
+        actual_size: image.actual_size(),
         cluster_size,
         encrypted: details.encrypted,
         dirty,
         backing_filename,
         full_backing_filename,
         backing_format,
-        snapshots: details.snapshots,
+        snapshots,
         specific: details.specific,
         children,
+    })
+}
+
+/// The reports of children by their names, the one that was opened last first.
+fn children_info(children: &[Child]) -> Result<Vec<(String, LayerInfo)>> {
+    let children = children.iter().rev();
+    children
+        .map(|child| Ok((child.name().to_owned(), node_info(child.node())?)))
+        .collect()
+}
+
+/// The report of a node.
+///
+/// # Errors
+/// Of reading metadata, or of asking for its length.
+fn node_info(node: &Node) -> Result<LayerInfo> {
+    if let Some(image) = node.image() {
+        return layer_info(image);
+    }
+    let storage = &**node.storage();
+    let Some((driver, children)) = node.filter() else {
+        return file_info(storage);
+    };
+    let children = children_info(children)?;
+    let mut shown = children.iter();
+    let shown = shown.find(|(name, _)| Some(&**name) == driver.shows);
+    let shown = shown.map(|(_, shown)| shown);
+    Ok(LayerInfo {
+        filename: node.filename(),
+        format: driver.name.to_owned(),
+        virtual_size: round_up(storage.len()?),
+        actual_size: storage.allocated_size(),
+        cluster_size: shown.and_then(|shown| shown.cluster_size),
+        snapshots: shown.map_or_else(Vec::new, |shown| shown.snapshots.clone()),
+        dirty: Some(false),
+        children,
+        ..LayerInfo::default()
     })
 }
 
@@ -73,7 +102,6 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
 /// # Errors
 /// Of asking for its length.
 fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
-    let length = storage.len()?;
     let specific: Map<String, Value> = storage
         .specific_info()
         .into_iter()
@@ -82,13 +110,18 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
     Ok(LayerInfo {
         filename: storage.name().to_owned(),
         format: storage.driver().to_owned(),
-        virtual_size: round_up_sector(length).unwrap_or(length),
+        virtual_size: round_up(storage.len()?),
         actual_size: storage.allocated_size(),
         dirty: has_dirty_flag(storage),
         specific: matches!(storage.driver(), "file" | "host_device")
             .then_some(Value::Object(specific)),
         ..LayerInfo::default()
     })
+}
+
+/// Lengths are shown in whole sectors.
+fn round_up(length: u64) -> u64 {
+    round_up_sector(length).unwrap_or(length)
 }
 
 /// QEMU shows `dirty-flag` for what lies on the host, but not for remote storages.

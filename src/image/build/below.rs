@@ -1,104 +1,22 @@
-//! The chain of backing files, opened from the top, one after the other.
+//! What lies below a layer: the image that it names, or that the user described in its place.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 
 use bstr::ByteSlice;
 
+use super::opener::{Named, resolve};
+use super::{Start, open_chain};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::BackingRef;
-use crate::image::host::Opened;
-use crate::image::open::open_layer;
-use crate::image::opener::{Named, resolve};
-use crate::image::plan::{BackingPlan, Plan};
-use crate::image::trail::Trail;
+use crate::image::plan::{ChildPlan, Plan, names_a_file};
 use crate::image::{Backing, Image, OpenOptions, lock};
 use crate::location::{Location, json_name};
 use crate::policy::ImplicitRole;
 use crate::value::{Map, Value};
 
-/// A layer that is about to be opened.
-#[derive(Debug)]
-pub(super) struct Start {
-    /// Where it is, for messages.
-    pub(super) location: Location,
-    /// What to open.
-    pub(super) plan: Plan,
-    /// Its file, if that is open already.
-    pub(super) opened: Option<Opened>,
-    /// An image names it, not the user.
-    pub(super) named_by_image: bool,
-}
-
-impl Start {
-    /// At a location whose file is not open.
-    pub(super) fn new(location: &Location, plan: Plan) -> Self {
-        Self {
-            location: location.clone(),
-            plan,
-            opened: None,
-            named_by_image: false,
-        }
-    }
-}
-
-/// Opens a layer and all those below it. Errors do not name the location.
-pub(super) fn open_chain(
-    first: Start,
-    options: &OpenOptions,
-    above: Option<&Trail<'_>>,
-) -> Result<Image> {
-    let mut trail = Trail::inside(above);
-    let mut layers: Vec<Image> = Vec::new();
-    let mut options = options.clone();
-    let mut start = first;
-    let mut last = Backing::None;
-    loop {
-        let plan = start.plan.clone();
-        let opened = open_layer(start, &options, &mut trail);
-        let image = name_depth(opened, layers.len())?;
-        options = OpenOptions {
-            force_share: options.force_share || plan.common.force_share,
-            ..below(&options)
-        };
-        let next = next_layer(&image, &plan.backing, &options);
-        layers.push(image);
-        match name_depth(next, layers.len())? {
-            Next::Layer(next) => start = *next,
-            Next::None => break,
-            Next::Closed => {
-                last = Backing::Closed;
-                break;
-            }
-        }
-    }
-    // Each layer takes the one below it, and its warnings.
-    let mut chain: Option<Image> = None;
-    while let Some(mut image) = layers.pop() {
-        image.backing = match chain.take() {
-            Some(base) => {
-                image.warnings.extend(base.warnings.iter().cloned());
-                Backing::Open(Arc::new(base))
-            }
-            None => std::mem::replace(&mut last, Backing::None),
-        };
-        chain = Some(image);
-    }
-    chain.ok_or_else(|| Error::new(ErrorKind::Internal, "An empty chain"))
-}
-
-/// Says for each layer above the one that failed that its backing file could not be opened.
-fn name_depth<T>(result: Result<T>, depth: usize) -> Result<T> {
-    result.map_err(|error| {
-        (0..depth).fold(error, |error, _| {
-            error.context("Could not open backing file")
-        })
-    })
-}
-
 /// How the layers below one are opened: to be read only.
-fn below(options: &OpenOptions) -> OpenOptions {
+pub(super) fn of_layer(options: &OpenOptions) -> OpenOptions {
     OpenOptions {
         format: None,
         writable: false,
@@ -108,30 +26,29 @@ fn below(options: &OpenOptions) -> OpenOptions {
     }
 }
 
-/// What follows a layer.
-enum Next {
-    Layer(Box<Start>),
-    Closed,
-    None,
-}
-
-fn next_layer(image: &Image, plan: &BackingPlan, options: &OpenOptions) -> Result<Next> {
+/// The layer that follows one; without it, what there is in its place.
+pub(super) fn next(image: &Image, options: &OpenOptions) -> Result<(Option<Box<Start>>, Backing)> {
     let named = recorded(image);
-    let tree = match plan {
-        BackingPlan::Null => return Ok(Next::None),
-        BackingPlan::Tree(tree) => Some(tree),
-        BackingPlan::Named => None,
+    let tree = match &image.below {
+        Some(ChildPlan::Null) => return Ok((None, Backing::None)),
+        below => described(below.as_ref()),
     };
     if named.is_none() && tree.is_none() {
-        return Ok(Next::None);
+        return Ok((None, Backing::None));
     }
     if !options.backing || options.metadata_only {
-        return Ok(Next::Closed);
+        return Ok((None, Backing::Closed));
     }
-    let tree = tree.cloned().unwrap_or_default();
-    image
-        .start_below(named, tree, options)
-        .map(|start| Next::Layer(Box::new(start)))
+    let start = image.start_below(named, tree.cloned().unwrap_or_default(), options)?;
+    Ok((Some(Box::new(start)), Backing::None))
+}
+
+/// The options that the user gave for what is below.
+fn described(below: Option<&ChildPlan>) -> Option<&Map<String, Value>> {
+    match below {
+        Some(ChildPlan::Tree(tree)) => Some(tree),
+        _ => None,
+    }
 }
 
 fn recorded(image: &Image) -> Option<BackingRef> {
@@ -151,8 +68,7 @@ impl Image {
         let format = named.as_ref().and_then(|named| named.format.as_ref());
         let format = format.map(|name| name.to_str_lossy().into_owned());
         let format = format.as_deref();
-        let given = tree.contains_key("file") || tree.contains_key("filename");
-        let Some(named) = named.filter(|_| !given) else {
+        let Some(named) = named.filter(|_| !names_a_file(&tree)) else {
             let location = Location::from_tree(json_name(&tree), tree.clone());
             let plan = Plan::of_backing(tree, None, format)?;
             return Ok(Start {
@@ -161,7 +77,7 @@ impl Image {
             });
         };
         let role = ImplicitRole::Backing;
-        let (location, opened) = match resolve(
+        let (location, file) = match resolve(
             role,
             OsStr::from_bytes(&named.name),
             self.filename.as_bstr(),
@@ -170,13 +86,13 @@ impl Image {
             options,
         )? {
             Named::Location(location) => (location, None),
-            Named::Storage(opened) => (Location::from_path(&opened.base), Some(opened)),
+            Named::Storage(file) => (Location::from_path(&file.base), Some(file)),
         };
         let plan = Plan::of_backing(tree, Some(&location), format)?;
         Ok(Start {
             location,
             plan,
-            opened,
+            file,
             named_by_image: true,
         })
     }
@@ -198,16 +114,13 @@ impl Image {
             }
         });
         locked?;
-        let tree = match &self.below {
-            BackingPlan::Tree(tree) => tree.clone(),
-            BackingPlan::Named | BackingPlan::Null => Map::new(),
-        };
+        let tree = described(self.below.as_ref()).cloned().unwrap_or_default();
         let options = OpenOptions {
             writable: true,
             backing: true,
             metadata_only: false,
             force_share: false,
-            ..below(options)
+            ..of_layer(options)
         };
         self.start_below(recorded(self), tree, &options)
             .and_then(|start| open_chain(start, &options, None))
@@ -224,17 +137,17 @@ impl Image {
     /// # Errors
     /// As [`Image::open`], beginning with the name of the backing file.
     pub(crate) fn open_below_metadata(&self, options: &OpenOptions) -> Result<Option<Self>> {
-        match &self.below {
-            BackingPlan::Null => Ok(None),
-            BackingPlan::Named => self.open_backing_metadata(options),
-            BackingPlan::Tree(tree) => self.open_metadata_with(tree.clone(), options).map(Some),
+        match (&self.below, described(self.below.as_ref())) {
+            (Some(ChildPlan::Null), _) => Ok(None),
+            (_, Some(tree)) => self.open_metadata_with(tree.clone(), options).map(Some),
+            (_, None) => self.open_backing_metadata(options),
         }
     }
 
     fn open_metadata_with(&self, tree: Map<String, Value>, options: &OpenOptions) -> Result<Self> {
         let options = OpenOptions {
             metadata_only: true,
-            ..below(options)
+            ..of_layer(options)
         };
         let name = match self.backing_file() {
             Some(named) => named.full_name,

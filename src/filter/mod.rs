@@ -1,0 +1,6 @@
+//! Filters: nodes that stand on other nodes and have no file of their own.
+
+pub mod registry;
+pub mod traits;
+
+pub use traits::{ChildImage, FileNameFn, FilterChild, FilterContext, FilterDriver, FilterName};

@@ -1,0 +1,22 @@
+//! The filters that this build has. A new filter is one line here.
+
+use crate::filter::{FileNameFn, FilterDriver};
+
+/// Every filter, sorted by name.
+static DRIVERS: &[&FilterDriver] = &[];
+
+/// Every filter of this build.
+pub fn drivers() -> &'static [&'static FilterDriver] {
+    DRIVERS
+}
+
+/// The filter of that name, as used with `driver=`.
+pub fn by_name(name: &str) -> Option<&'static FilterDriver> {
+    DRIVERS.iter().copied().find(|driver| driver.name == name)
+}
+
+/// What takes file names apart that begin with `name:`, where that is the name of a filter which has such
+/// names.
+pub fn for_file_name(name: &str) -> Option<FileNameFn> {
+    by_name(name)?.parse_file_name
+}

@@ -1,0 +1,119 @@
+//! What every filter offers. Below the filters; the registry stands above them.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bstr::{BStr, BString};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{ChildSpec, Compress};
+use crate::job::JobControl;
+use crate::options::{OptionSpec, Values};
+use crate::policy::OpenPolicy;
+use crate::secret::Secrets;
+use crate::storage::Storage;
+use crate::value::{Map, Value};
+
+/// A filter, as one line of the registry.
+#[derive(Debug)]
+pub struct FilterDriver {
+    /// The name used as `driver=`, and shown as the format of an image that the filter stands for.
+    pub name: &'static str,
+    /// The children that it takes, in the order in which they are opened.
+    pub children: &'static [ChildSpec],
+    /// The child that shows through: its block status, snapshots and cluster size are those of the
+    /// filter. None where what the filter reads as is no child's alone.
+    pub shows: Option<&'static str>,
+    /// Options of opening beyond those that every node takes, sorted by name.
+    pub open_options: &'static [OptionSpec],
+    /// Makes the filter over its open children.
+    pub open: fn(FilterContext<'_>) -> Result<Arc<dyn Storage>>,
+    /// The options that a file name of the form `name:…` stands for, where the filter has such names.
+    pub parse_file_name: Option<FileNameFn>,
+    /// The short name of an open filter, where it has one; else its name is `json:{…}`.
+    pub file_name: Option<fn(&FilterName<'_>) -> Option<BString>>,
+}
+
+/// The tree of options, `driver` included, of a file name that begins with the name of a filter and a colon.
+pub type FileNameFn = fn(&BStr) -> Result<Map<String, Value>>;
+
+/// What the short name of an open filter is made of.
+#[derive(Debug)]
+pub struct FilterName<'a> {
+    /// The options that were given, nested.
+    pub options: &'a Map<String, Value>,
+    /// Name and short file name of each child, where it has one.
+    pub children: &'a [(&'a str, Option<&'a BStr>)],
+}
+
+/// What opening a filter gets.
+pub struct FilterContext<'a> {
+    /// The children that were described, in the order of [`FilterDriver::children`]; each that is
+    /// required is there.
+    pub children: Vec<FilterChild>,
+    /// Whether the filter may write to its children.
+    pub writable: bool,
+    /// Options of the filter, checked against [`FilterDriver::open_options`].
+    pub options: &'a Values,
+    /// The secrets that options name by ID.
+    pub secrets: &'a Secrets,
+    /// The policy in force.
+    pub policy: &'a OpenPolicy,
+    /// Ends what takes long when it is cancelled or late.
+    pub control: &'a Arc<JobControl>,
+}
+
+impl FilterContext<'_> {
+    /// Takes the child of that name out of the list.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where the driver's list does not require it.
+    pub fn take(&mut self, name: &str) -> Result<FilterChild> {
+        let at = self.children.iter().position(|child| child.name == name);
+        let child = at.map(|at| self.children.remove(at));
+        child.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("The child '{name}' of a filter is not open"),
+            )
+        })
+    }
+
+    /// The refusal of a filter that has to write to what is open for reading alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`].
+    pub fn require_writable(&self) -> Result<()> {
+        match self.writable {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::ReadOnly, "Block node is read-only")),
+        }
+    }
+}
+
+/// An open child of a filter.
+#[derive(Clone, Debug)]
+pub struct FilterChild {
+    /// Its name: `file`, `children.0`…
+    pub name: String,
+    /// Its bytes.
+    pub storage: Arc<dyn Storage>,
+    /// The image that it is, or that shows through it.
+    pub image: Option<Arc<dyn ChildImage>>,
+}
+
+/// What a child that is an image can do beyond a byte store.
+pub trait ChildImage: Send + Sync + Debug {
+    /// Whether the image's own layer, and none below it, decides what the beginning of the range reads
+    /// as, and for how many of its bytes. `len` is not 0.
+    ///
+    /// # Errors
+    /// Of looking the range up.
+    fn is_held(&self, offset: u64, len: u64) -> Result<(bool, u64)>;
+
+    /// The smallest range that the layer can hold by itself, in bytes.
+    fn layer_unit(&self) -> u32;
+
+    /// Writing of compressed clusters, where the format has it.
+    fn compressor(&self) -> Option<&dyn Compress>;
+}

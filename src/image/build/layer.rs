@@ -1,0 +1,220 @@
+//! Opens one layer: its file, its format, and what stands beside the file.
+
+use std::cell::RefCell;
+use std::os::unix::ffi::OsStrExt;
+
+use bstr::{BString, ByteSlice};
+
+use super::guard;
+use super::node::checked_options;
+use super::opener::LayerOpener;
+use super::trail::Trail;
+use super::{Builder, Start};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{ChildSpec, FileRole, FormatDriver, OpenContext, probe, raw};
+use crate::image::align::UnitLock;
+use crate::image::node::{Child, Node};
+use crate::image::plan::{ChildPlan, Driver, Plan};
+use crate::image::status::Sparse;
+use crate::image::{Backing, Image, OpenOptions, Settings, events, files, lock, names};
+use crate::storage::Storage;
+
+/// Opens one layer; those below it stay closed. Errors do not name the location.
+pub(super) fn open(start: Start, options: &OpenOptions, trail: &mut Trail<'_>) -> Result<Image> {
+    let mut start = start;
+    check_access(&start.plan, options)?;
+    options.control.checkpoint()?;
+    let file = match start.file.take() {
+        Some(file) => file,
+        None => {
+            let builder = Builder {
+                options,
+                trail,
+                force_share: options.force_share || start.plan.common.force_share,
+                named_by_image: start.named_by_image,
+            };
+            open_file(&start.plan, &builder)?
+        }
+    };
+    open_over(start, file, options, trail)
+}
+
+fn check_access(plan: &Plan, options: &OpenOptions) -> Result<()> {
+    if !options.writable {
+        return Ok(());
+    }
+    if plan.common.read_only {
+        return Err(Error::new(ErrorKind::ReadOnly, "Block node is read-only"));
+    }
+    if options.force_share || plan.common.force_share {
+        return Err(Error::invalid(
+            "force-share=on can only be used with read-only images",
+        ));
+    }
+    Ok(())
+}
+
+/// Opens the file below a format; of a node without a format, the node.
+fn open_file(plan: &Plan, builder: &Builder<'_>) -> Result<Node> {
+    let writable = builder.options.writable;
+    if stands_alone(plan) {
+        return builder.node(plan, writable);
+    }
+    let child = plan.child(ChildSpec::FILE.name);
+    let file = child.map(ChildPlan::file).transpose()?.flatten();
+    let file = file.ok_or_else(|| Error::new(ErrorKind::Internal, "A format has a file"))?;
+    builder.node(&file, writable)
+}
+
+/// Whether the node is an image by itself: a protocol or a filter in a format's place.
+fn stands_alone(plan: &Plan) -> bool {
+    matches!(plan.driver, Driver::Host(_) | Driver::Filter(_))
+}
+
+/// Opens the format over an open file.
+fn open_over(
+    start: Start,
+    file: Node,
+    options: &OpenOptions,
+    trail: &mut Trail<'_>,
+) -> Result<Image> {
+    let Start {
+        location, mut plan, ..
+    } = start;
+    let storage = file.storage.clone();
+    let name = BString::from(file.base.as_bytes());
+    trail.step(file.identity(), name.as_bstr(), &options.policy)?;
+    let force_share = options.force_share || plan.common.force_share;
+    let bare = stands_alone(&plan);
+    let (driver, probed) = choose_driver(&plan, &*storage, options)?;
+    if file.shown().is_none() || !bare {
+        options.policy.check_format(driver.name)?;
+    }
+    if !file.is_locked() {
+        let request = lock::of_image(lock::Use {
+            has_metadata: !matches!(driver.name, "raw" | "luks"),
+            writable: options.writable,
+            metadata_only: options.metadata_only,
+            deny_writers: false,
+            force_share,
+        });
+        events::LOCK.emit(|| {
+            let (uses, denies) = (request.uses.bits(), request.denies.bits());
+            format!("file={name:?} uses={uses:#x} denies={denies:#x}")
+        });
+        storage.lock(request)?;
+    }
+    let values = if bare {
+        // They were those of the node.
+        Default::default()
+    } else {
+        plan.take_children(driver.children)?;
+        check_backing(&plan, driver)?;
+        checked_options(driver.name, driver.open_options, &plan)?
+    };
+    let cache = plan.common.cache(options.cache);
+    let base = file.base.clone();
+    let opener = LayerOpener::new(
+        Builder {
+            options,
+            trail,
+            force_share,
+            named_by_image: start.named_by_image,
+        },
+        driver,
+        &plan,
+        Child {
+            name: ChildSpec::FILE.name.to_owned(),
+            role: FileRole::Image,
+            node: file,
+        },
+    );
+    let warnings = RefCell::new(Vec::new());
+    let format = (driver.open)(OpenContext {
+        storage: storage.clone(),
+        read_only: !options.writable,
+        metadata_only: options.metadata_only,
+        probed,
+        for_check: options.for_check,
+        durability: cache.durability(),
+        options: &values,
+        secrets: &options.secrets,
+        opener: &opener,
+        warn: &|text| warnings.borrow_mut().push(text),
+        control: &options.control,
+    })?;
+    let children = opener.into_children();
+    let mut image = Image {
+        filename: BString::default(),
+        base,
+        tree: Default::default(),
+        format_name: if bare { storage.driver() } else { driver.name },
+        driver,
+        format,
+        current: None,
+        storage,
+        children,
+        closed_files: Vec::new(),
+        backing: Backing::None,
+        below: plan.child(ChildSpec::BACKING.name).cloned(),
+        named_by_image: start.named_by_image,
+        warnings: warnings.into_inner(),
+        writable: options.writable,
+        settings: Settings {
+            cache,
+            ignore_discard: plan.common.ignore_discard,
+            detect_zeroes: plan.common.detect_zeroes,
+            max_len: options.policy.max_virtual_size,
+            force_share,
+        },
+        units: UnitLock::default(),
+        sparse: Sparse::default(),
+        closed: false,
+        location,
+    };
+    names::set(&mut image, &plan, bare);
+    image.closed_files = files::closed_files(&image, &plan, options);
+    events::OPEN.emit(|| {
+        format!(
+            "file={:?} format={} writable={} size={}",
+            image.filename,
+            image.format_name,
+            options.writable,
+            image.len()
+        )
+    });
+    options.policy.check_virtual_size(image.len())?;
+    if probed && driver.name == raw::DRIVER.name && options.writable {
+        let name = image.location.display();
+        let warning = guard::probed_raw_warning(&name);
+        image.warnings.push(warning);
+    }
+    Ok(image)
+}
+
+/// The format's driver, and whether it was guessed.
+fn choose_driver(
+    plan: &Plan,
+    storage: &dyn Storage,
+    options: &OpenOptions,
+) -> Result<(&'static FormatDriver, bool)> {
+    match plan.driver {
+        Driver::Host(_) | Driver::Filter(_) => Ok((&raw::DRIVER, false)),
+        Driver::Format(driver) => Ok((driver, false)),
+        Driver::Probed if !options.policy.allows_probing(options.writable) => Err(Error::new(
+            ErrorKind::Denied,
+            "The open policy does not allow the format to be guessed; name the format",
+        )),
+        Driver::Probed => probe::probe(storage).map(|driver| (driver, true)),
+    }
+}
+
+/// Refuses what was said of a backing file that the format cannot have.
+fn check_backing(plan: &Plan, driver: &FormatDriver) -> Result<()> {
+    let name = ChildSpec::BACKING.name;
+    let described = plan.given.get(name).is_some_and(|value| value.is_object());
+    if described && !driver.children.iter().any(|spec| spec.name == name) {
+        return Err(Error::unsupported("Driver doesn't support backing files"));
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Opens plans: a node, the nodes that are its children, and the chain of backing files, from the top.
+
+mod below;
+mod guard;
+mod layer;
+mod node;
+mod opener;
+mod trail;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::image::node::Node;
+use crate::image::plan::Plan;
+use crate::image::{Backing, Image, OpenOptions, names};
+use crate::location::Location;
+use crate::storage::Storage;
+
+use trail::Trail;
+
+/// A layer that is about to be opened.
+#[derive(Debug)]
+struct Start {
+    /// Where it is, for messages.
+    location: Location,
+    /// What to open.
+    plan: Plan,
+    /// Its file, if that is open already.
+    file: Option<Node>,
+    /// An image names it, not the user.
+    named_by_image: bool,
+}
+
+impl Start {
+    /// At a location whose file is not open.
+    fn new(location: &Location, plan: Plan) -> Self {
+        Self {
+            location: location.clone(),
+            plan,
+            file: None,
+            named_by_image: false,
+        }
+    }
+}
+
+/// What stays the same while a node and its children are opened.
+#[derive(Clone, Copy, Debug)]
+struct Builder<'a> {
+    /// How the node is opened.
+    options: &'a OpenOptions,
+    /// The layers above it and, once its file is open, itself.
+    trail: &'a Trail<'a>,
+    /// Take no lock that excludes others.
+    force_share: bool,
+    /// The name of the node comes from an image.
+    named_by_image: bool,
+}
+
+impl Image {
+    /// Opens the image at `location`.
+    ///
+    /// # Errors
+    /// One line that begins with `Could not open '…'`.
+    pub fn open(location: &Location, options: &OpenOptions) -> Result<Self> {
+        Plan::new(location, options.format.as_deref())
+            .and_then(|plan| open_chain(Start::new(location, plan), options, None))
+            .and_then(|image| image.kept_from_writers(options))
+            .context(|| format!("Could not open '{}'", location.display()))
+    }
+
+    /// Opens an image over a storage that the caller made: a descriptor, memory, callbacks. Names
+    /// inside the image are relative to the storage's name.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn open_storage(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<Self> {
+        let location = Location::from_path(OsStr::from_bytes(storage.name()));
+        if options.writable && storage.read_only() {
+            let error = Error::new(ErrorKind::ReadOnly, "Block node is read-only");
+            return Err(error.context(format!("Could not open '{}'", location.display())));
+        }
+        Plan::new(&location, options.format.as_deref())
+            .and_then(|plan| {
+                let mut start = Start::new(&location, plan);
+                start.file = Some(Node::given(storage));
+                open_chain(start, options, None)
+            })
+            .and_then(|image| image.kept_from_writers(options))
+            .context(|| format!("Could not open '{}'", location.display()))
+    }
+}
+
+/// Opens a layer and all those below it. Errors do not name the location.
+fn open_chain(first: Start, options: &OpenOptions, above: Option<&Trail<'_>>) -> Result<Image> {
+    let mut trail = Trail::inside(above);
+    let mut layers: Vec<Image> = Vec::new();
+    let mut options = options.clone();
+    let mut start = first;
+    let last = loop {
+        let force_share = options.force_share || start.plan.common.force_share;
+        let opened = layer::open(start, &options, &mut trail);
+        let image = name_depth(opened, layers.len())?;
+        options = OpenOptions {
+            force_share,
+            ..below::of_layer(&options)
+        };
+        let next = below::next(&image, &options);
+        layers.push(image);
+        match name_depth(next, layers.len())? {
+            (Some(next), _) => start = *next,
+            (None, last) => break last,
+        }
+    };
+    // Each layer takes the one below it, and its warnings.
+    let mut below = last;
+    while let Some(mut image) = layers.pop() {
+        if let Backing::Open(base) = &below {
+            image.warnings.extend(base.warnings.iter().cloned());
+        }
+        image.backing = below;
+        names::add_backing(&mut image);
+        if layers.is_empty() {
+            return Ok(image);
+        }
+        below = Backing::Open(Arc::new(image));
+    }
+    Err(Error::new(ErrorKind::Internal, "An empty chain"))
+}
+
+/// Says for each layer above the one that failed that its backing file could not be opened.
+fn name_depth<T>(result: Result<T>, depth: usize) -> Result<T> {
+    result.map_err(|error| {
+        (0..depth).fold(error, |error, _| {
+            error.context("Could not open backing file")
+        })
+    })
+}

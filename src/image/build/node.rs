@@ -1,0 +1,115 @@
+//! Opens a node that serves another as a child.
+
+use std::sync::Arc;
+
+use super::{Builder, Start, open_chain};
+use crate::error::{Error, ErrorKind, Result};
+use crate::filter::{FilterChild, FilterContext, FilterDriver};
+use crate::image::adapter::ImageStorage;
+use crate::image::node::{Child, Node, NodeKind};
+use crate::image::plan::{Driver, Plan};
+use crate::image::{OpenOptions, host, names};
+use crate::location::Location;
+use crate::location::tree::flatten;
+use crate::options::{OptionSpec, Values};
+
+impl Builder<'_> {
+    /// Opens a node. Its files are not locked, except by images among its children.
+    pub(super) fn node(&self, plan: &Plan, writable: bool) -> Result<Node> {
+        match &plan.driver {
+            Driver::Host(file) => {
+                check_writable(plan, writable)?;
+                host::open(file, plan, writable, self.named_by_image, self.options)
+            }
+            Driver::Filter(driver) => {
+                check_writable(plan, writable)?;
+                self.filter(driver, plan, writable)
+            }
+            Driver::Format(_) | Driver::Probed => self.image(plan, writable),
+        }
+    }
+
+    /// An image that serves as a storage.
+    fn image(&self, plan: &Plan, writable: bool) -> Result<Node> {
+        let options = OpenOptions {
+            format: None,
+            writable,
+            deny_writers: false,
+            for_check: false,
+            metadata_only: false,
+            backing: true,
+            force_share: self.force_share,
+            ..self.options.clone()
+        };
+        // Its name is only known once it is open.
+        let mut start = Start::new(&Location::from_path(""), plan.clone());
+        start.named_by_image = self.named_by_image;
+        let image = open_chain(start, &options, Some(self.trail))?;
+        let (base, tree) = (image.base.clone(), image.tree.clone());
+        let image = Arc::new(ImageStorage::new(image));
+        Ok(Node {
+            base,
+            plain: None,
+            tree,
+            storage: image.clone(),
+            kind: NodeKind::Image(image),
+        })
+    }
+
+    fn filter(&self, driver: &'static FilterDriver, plan: &Plan, writable: bool) -> Result<Node> {
+        self.options.control.checkpoint()?;
+        let values = checked_options(driver.name, driver.open_options, plan)?;
+        let within = Self {
+            force_share: self.force_share || plan.common.force_share,
+            ..*self
+        };
+        let mut children = Vec::new();
+        for (name, child) in plan.children() {
+            let Some(inner) = child.file()? else {
+                continue;
+            };
+            let spec = driver.children.iter().find(|spec| spec.covers(name));
+            children.push(Child {
+                name: name.to_owned(),
+                role: spec.map_or(crate::format::FileRole::Image, |spec| spec.role),
+                node: within.node(&inner, writable)?,
+            });
+        }
+        let given = children.iter().map(|child| FilterChild {
+            name: child.name.clone(),
+            storage: child.node.storage.clone(),
+            image: child.node.child_image(),
+        });
+        let storage = (driver.open)(FilterContext {
+            children: given.collect(),
+            writable,
+            options: &values,
+            secrets: &self.options.secrets,
+            policy: &self.options.policy,
+            control: &self.options.control,
+        })?;
+        Ok(names::filter_node(driver, plan, children, storage))
+    }
+}
+
+fn check_writable(plan: &Plan, writable: bool) -> Result<()> {
+    match writable && plan.common.read_only {
+        true => Err(Error::new(ErrorKind::ReadOnly, "Block node is read-only")),
+        false => Ok(()),
+    }
+}
+
+/// The options of a plan, checked against those of its driver.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] that names what the driver does not know.
+pub(super) fn checked_options(driver: &str, table: &[OptionSpec], plan: &Plan) -> Result<Values> {
+    let options = flatten(&plan.given);
+    let known = |key: &str| table.iter().any(|spec| spec.matches(key));
+    if let Some((key, _)) = options.iter().find(|(key, _)| !known(key)) {
+        return Err(Error::invalid(format!(
+            "Block format '{driver}' does not support the option '{key}'"
+        )));
+    }
+    Values::check(&options, table)
+}

@@ -1,0 +1,227 @@
+//! Opens the files that stand beside the file of a layer: those that the user described, and those that
+//! the image names, under the policy.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use bstr::{BStr, ByteSlice};
+use parking_lot::Mutex;
+
+use super::Builder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{ChildSpec, FileRole, FormatDriver, Opener};
+use crate::image::node::{Child, Node};
+use crate::image::plan::{ChildPlan, Driver, Plan};
+use crate::image::{OpenOptions, lock};
+use crate::location::{Location, resolve_name, resolve_plain_name};
+use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
+use crate::storage::{Storage, file};
+
+/// The [`Opener`] of a layer that is being opened.
+pub(super) struct LayerOpener<'a> {
+    /// How the layer is opened, and what is open above it.
+    builder: Builder<'a>,
+    driver: &'static FormatDriver,
+    plan: &'a Plan,
+    /// The image's file name.
+    base: OsString,
+    /// What is open by now, the image's own file first.
+    children: Mutex<Vec<Child>>,
+}
+
+/// What a name inside an image leads to.
+pub(super) enum Named {
+    /// A location to open.
+    Location(Location),
+    /// An open file.
+    Storage(Node),
+}
+
+/// Applies the policy to a name inside an image.
+///
+/// # Errors
+/// [`crate::ErrorKind::Denied`] by policy; of parsing the name.
+pub(super) fn resolve(
+    role: ImplicitRole,
+    name: &OsStr,
+    named_by: &BStr,
+    base: &OsStr,
+    writable: bool,
+    options: &OpenOptions,
+) -> Result<Named> {
+    let policy = &options.policy;
+    // A data file is named as seen from the working directory, other files as seen from the image.
+    let base = match role {
+        ImplicitRole::DataFile => OsStr::new(""),
+        ImplicitRole::Backing | ImplicitRole::Extent => base,
+    };
+    let full: OsString;
+    let location = if policy.implicit_protocols && role == ImplicitRole::Backing {
+        full = resolve_name(base, name);
+        Location::parse_name(&full)?
+    } else {
+        full = resolve_plain_name(base, name);
+        Location::from_path(&full)
+    };
+    let name = BStr::new(name.as_bytes());
+    let answer = policy.check_implicit(&ImplicitFile {
+        role,
+        name,
+        named_by,
+        path: location.path(),
+        writable,
+    })?;
+    match answer {
+        ImplicitAnswer::Open => Ok(Named::Location(location)),
+        ImplicitAnswer::Fd(fd) => {
+            let open = file::FileOpen {
+                writable,
+                cache: options.cache,
+                named_by_image: true,
+                ..file::FileOpen::default()
+            };
+            let shown = location.text().as_bytes();
+            let storage = file::open_fd(fd, shown, &open)?;
+            let mut node = Node::given(Arc::new(storage));
+            node.base = full;
+            Ok(Named::Storage(node))
+        }
+        ImplicitAnswer::Deny => Err(Error::new(
+            ErrorKind::Denied,
+            format!("The open policy does not allow '{name}'"),
+        )),
+    }
+}
+
+impl<'a> LayerOpener<'a> {
+    /// Of a layer whose own file is open.
+    pub(super) fn new(
+        builder: Builder<'a>,
+        driver: &'static FormatDriver,
+        plan: &'a Plan,
+        file: Child,
+    ) -> Self {
+        Self {
+            builder,
+            driver,
+            plan,
+            base: file.node.base.clone(),
+            children: Mutex::new(vec![file]),
+        }
+    }
+
+    /// What was opened.
+    pub(super) fn into_children(self) -> Vec<Child> {
+        self.children.into_inner()
+    }
+
+    fn named_by(&self) -> &BStr {
+        self.base.as_bytes().as_bstr()
+    }
+
+    /// The node that a name inside the image leads to.
+    fn resolved(&self, role: ImplicitRole, name: &BStr, writable: bool) -> Result<Node> {
+        let builder = Builder {
+            named_by_image: true,
+            ..self.builder
+        };
+        let name = OsStr::from_bytes(name);
+        match resolve(
+            role,
+            name,
+            self.named_by(),
+            &self.base,
+            writable,
+            builder.options,
+        )? {
+            Named::Storage(node) => Ok(node),
+            Named::Location(location) => {
+                let plan = Plan::new(&location, None)?;
+                // A name alone is the file itself: its contents are not looked at.
+                let alone = match &plan.driver {
+                    Driver::Probed if plan.given.is_empty() => plan.child(ChildSpec::FILE.name),
+                    _ => None,
+                };
+                let file = alone.map(ChildPlan::file).transpose()?.flatten();
+                builder.node(&file.unwrap_or(plan), writable)
+            }
+        }
+    }
+
+    /// Makes an open node a child of the layer.
+    fn adopt(&self, spec: &ChildSpec, node: Node, writable: bool) -> Result<Arc<dyn Storage>> {
+        let role = spec.role;
+        if self.builder.trail.contains(node.identity().as_ref()) {
+            return Err(Error::invalid(format!(
+                "'{}' is the {} of itself",
+                self.named_by(),
+                role.words()
+            )));
+        }
+        if !node.is_locked() {
+            let metadata_only = self.builder.options.metadata_only;
+            node.storage.lock(match role {
+                FileRole::Header => lock::of_header(writable, metadata_only),
+                _ => lock::of_data_file(writable, self.builder.force_share),
+            })?;
+        }
+        let storage = node.storage.clone();
+        let mut children = self.children.lock();
+        let name = match spec.list() {
+            None => spec.name.to_owned(),
+            Some(list) => {
+                let known = children.iter().filter(|child| spec.covers(&child.name));
+                format!("{list}.{}", known.count())
+            }
+        };
+        children.push(Child { name, role, node });
+        Ok(storage)
+    }
+
+    fn spec(&self, known: impl Fn(&ChildSpec) -> bool) -> Result<&'static ChildSpec> {
+        let mut specs = self.driver.children.iter();
+        specs.find(|spec| known(spec)).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("Not a child of the format '{}'", self.driver.name),
+            )
+        })
+    }
+}
+
+impl Opener for LayerOpener<'_> {
+    fn open_named(
+        &self,
+        role: ImplicitRole,
+        name: &BStr,
+        writable: bool,
+    ) -> Result<Arc<dyn Storage>> {
+        let spec = self.spec(|spec| spec.role == FileRole::from(role))?;
+        let node = self.resolved(role, name, writable)?;
+        self.adopt(spec, node, writable)
+    }
+
+    fn child(&self, name: &str, writable: bool) -> Result<Option<Arc<dyn Storage>>> {
+        let Some(child) = self.plan.child(name) else {
+            return Ok(None);
+        };
+        let spec = self.spec(|spec| spec.covers(name))?;
+        let Some(plan) = child.file()? else {
+            return Ok(None);
+        };
+        let node = self.builder.node(&plan, writable)?;
+        self.adopt(spec, node, writable).map(Some)
+    }
+
+    fn has_child(&self, name: &str) -> bool {
+        matches!(
+            self.plan.child(name),
+            Some(ChildPlan::Tree(_) | ChildPlan::Node(_))
+        )
+    }
+
+    fn policy(&self) -> &OpenPolicy {
+        &self.builder.options.policy
+    }
+}

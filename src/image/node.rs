@@ -1,0 +1,163 @@
+//! Open nodes that serve others as children.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use bstr::{BStr, BString, ByteSlice};
+
+use crate::filter::{ChildImage, FilterDriver};
+use crate::format::FileRole;
+use crate::image::Image;
+use crate::image::adapter::ImageStorage;
+use crate::storage::{Identity, Storage};
+use crate::value::{Map, Value};
+
+/// An open node: a host storage, a filter, or an image that serves as a storage.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its bytes.
+    pub(super) storage: Arc<dyn Storage>,
+    /// The file name to which names inside an image over it are relative.
+    pub(super) base: OsString,
+    /// Its name, where a plain one says all.
+    pub(super) plain: Option<BString>,
+    /// The options that open it again.
+    pub(super) tree: Map<String, Value>,
+    /// What it is.
+    pub(super) kind: NodeKind,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub(super) enum NodeKind {
+    /// A host storage.
+    Host,
+    /// A filter over its children.
+    Filter(&'static FilterDriver, Vec<Child>),
+    /// An image.
+    Image(Arc<ImageStorage>),
+}
+
+/// A node and what it is to the one above it.
+#[derive(Clone, Debug)]
+pub struct Child {
+    pub(super) name: String,
+    pub(super) role: FileRole,
+    pub(super) node: Node,
+}
+
+impl Child {
+    /// The name under which options describe it: `file`, `data-file`, `children.0`…
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is to the node above.
+    pub fn role(&self) -> FileRole {
+        self.role
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl Node {
+    /// A storage that the caller made.
+    pub(super) fn given(storage: Arc<dyn Storage>) -> Self {
+        let name = storage.name().to_owned();
+        let mut tree = Map::new();
+        tree.insert("driver".to_owned(), storage.driver().into());
+        tree.insert("filename".to_owned(), name.clone().into());
+        Self {
+            base: OsStr::from_bytes(&name).to_owned(),
+            plain: Some(name),
+            tree,
+            kind: NodeKind::Host,
+            storage,
+        }
+    }
+
+    /// Its bytes.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// The image that it is.
+    pub fn image(&self) -> Option<&Image> {
+        match &self.kind {
+            NodeKind::Image(image) => Some(image.image()),
+            NodeKind::Host | NodeKind::Filter(..) => None,
+        }
+    }
+
+    /// The filter that it is, and its children in the order in which they were opened.
+    pub fn filter(&self) -> Option<(&'static FilterDriver, &[Child])> {
+        match &self.kind {
+            NodeKind::Filter(driver, children) => Some((driver, children)),
+            NodeKind::Host | NodeKind::Image(_) => None,
+        }
+    }
+
+    /// Its name, where a plain one says all.
+    pub(super) fn plain(&self) -> Option<&BStr> {
+        self.plain.as_ref().map(|name| name.as_bstr())
+    }
+
+    /// The options that open it again.
+    pub fn tree(&self) -> &Map<String, Value> {
+        match &self.kind {
+            NodeKind::Image(image) => &image.image().tree,
+            NodeKind::Host | NodeKind::Filter(..) => &self.tree,
+        }
+    }
+
+    /// The shortest name that opens it again.
+    pub fn filename(&self) -> BString {
+        match (&self.kind, &self.plain) {
+            (NodeKind::Image(image), _) => image.image().filename().to_owned(),
+            (_, Some(plain)) => plain.clone(),
+            (_, None) => crate::location::json_name(&self.tree),
+        }
+    }
+
+    /// The image that shows through it.
+    pub fn shown(&self) -> Option<&Arc<ImageStorage>> {
+        match &self.kind {
+            NodeKind::Image(image) => Some(image),
+            NodeKind::Host => None,
+            NodeKind::Filter(driver, children) => {
+                let shown = children
+                    .iter()
+                    .find(|child| Some(&*child.name) == driver.shows);
+                shown?.node.shown()
+            }
+        }
+    }
+
+    /// As [`Node::shown`], for a filter above it.
+    pub(super) fn child_image(&self) -> Option<Arc<dyn ChildImage>> {
+        self.shown().map(|image| image.clone() as _)
+    }
+
+    /// Whether locks on its files are those that images have taken.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self.kind, NodeKind::Image(_))
+    }
+
+    /// The identity of the file whose bytes it shows.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        match &self.kind {
+            NodeKind::Host => self.storage.identity(),
+            NodeKind::Image(_) => None,
+            NodeKind::Filter(driver, children) => {
+                let shown = children
+                    .iter()
+                    .find(|child| Some(&*child.name) == driver.shows);
+                shown?.node.identity()
+            }
+        }
+    }
+}
