@@ -672,6 +672,66 @@
 #define PLATTER_CONVERT_PARALLEL 2
 
 /**
+ * Conflict of a conversion: none, everything fits together.
+ */
+#define PLATTER_CONVERT_CONFLICT_NONE 0
+
+/**
+ * Conflict of a conversion: `PLATTER_CONVERT_SPARSE_SIZE` is out of range.
+ */
+#define PLATTER_CONVERT_CONFLICT_SPARSE_SIZE 1
+
+/**
+ * Conflict of a conversion: `PLATTER_CONVERT_PARALLEL` is out of range.
+ */
+#define PLATTER_CONVERT_CONFLICT_PARALLEL 2
+
+/**
+ * Conflict of a conversion: `PLATTER_CONVERT_SKIP_BROKEN_BITMAPS` without `PLATTER_CONVERT_BITMAPS`.
+ */
+#define PLATTER_CONVERT_CONFLICT_SKIP_WITHOUT_BITMAPS 3
+
+/**
+ * Conflict of a conversion: `PLATTER_CONVERT_COPY_RANGE` with `PLATTER_CONVERT_COMPRESS`.
+ */
+#define PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_COMPRESS 4
+
+/**
+ * Conflict of a conversion: `PLATTER_CONVERT_COPY_RANGE` with `PLATTER_CONVERT_SPARSE_SIZE`.
+ */
+#define PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_SPARSE_SIZE 5
+
+/**
+ * Conflict of a conversion: `PLATTER_CONVERT_COPY_RANGE` with `PLATTER_CONVERT_SALVAGE`.
+ */
+#define PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_SALVAGE 6
+
+/**
+ * Conflict of a conversion: creation options with `PLATTER_CONVERT_TARGET_EXISTS`.
+ */
+#define PLATTER_CONVERT_CONFLICT_OPTIONS_OF_EXISTING 7
+
+/**
+ * Conflict of a conversion: `PLATTER_CONVERT_TARGET_IS_ZERO` without `PLATTER_CONVERT_TARGET_EXISTS`.
+ */
+#define PLATTER_CONVERT_CONFLICT_ZERO_OF_NEW 8
+
+/**
+ * Conflict of a conversion: a backing file with several sources.
+ */
+#define PLATTER_CONVERT_CONFLICT_BACKING_OF_SEVERAL 9
+
+/**
+ * Conflict of a conversion: a snapshot with several sources.
+ */
+#define PLATTER_CONVERT_CONFLICT_SNAPSHOT_OF_SEVERAL 10
+
+/**
+ * Conflict of a conversion: `PLATTER_CONVERT_BITMAPS` with several sources.
+ */
+#define PLATTER_CONVERT_CONFLICT_BITMAPS_OF_SEVERAL 11
+
+/**
  * Flag of `platter_create_set_backing()`: the backing file need not exist, and is not opened.
  */
 #define PLATTER_BACKING_UNSAFE 1
@@ -2992,7 +3052,7 @@ int platter_convert_set_backing(struct platter_convert *convert,
 
 /**
  * Sets a number of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`. Its
- * range is checked when the job runs. `flags` must be 0.
+ * range is checked by `platter_convert_check()` and when the job is made. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
  */
@@ -3001,6 +3061,27 @@ int platter_convert_set_number(struct platter_convert *convert,
                                uint64_t value,
                                uint32_t flags,
                                struct platter_error **err);
+
+/**
+ * Whether what was set so far and `flags`, bits of `PLATTER_CONVERT_*`, fit together. `*out` is
+ * `PLATTER_CONVERT_CONFLICT_NONE`, or the first thing that does not, `PLATTER_CONVERT_CONFLICT_*`, for
+ * which `platter_convert_job_new()` would refuse the job. Neither sources nor a target need be set
+ * yet; no file is touched.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_convert_check(uint32_t *out,
+                          const struct platter_convert *convert,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * One line for the user that says what is wrong, as the error of `platter_convert_job_new()` does;
+ * NULL for none and for an unknown number. Lives for ever.
+ *
+ * Threads: any; safe in a signal handler. Since 0.1.
+ */
+const char *platter_convert_conflict_text(uint32_t conflict);
 
 /**
  * Makes the job that converts. `flags` are bits of `PLATTER_CONVERT_*`. Nothing is touched before

@@ -12,8 +12,6 @@
 #include "print.h"
 #include "progress.h"
 
-enum { MAX_SPARSE_SIZE = 16 << 20, SECTOR = 512, MAX_PARALLEL = 16 };
-
 static const struct option_entry options[] = {
     OPTION_HELP,
     {'q', "quiet", NULL, "print nothing but errors"},
@@ -59,22 +57,20 @@ static const struct option_entry options[] = {
 struct request {
     struct open_request source;
     const char *snapshot;
+    platter_convert *convert;
     const char *format; /* NULL until -O or its default */
     const char *cache;
     const char *backing;
     const char *backing_format;
     platter_options *options;
-    bool options_given;
     bool target_image_opts;
-    bool sparse_size_given;
-    uint64_t sparse_size;
-    uint64_t parallel; /* 0 chooses by the machine */
     uint64_t rate;
     bool progress;
     bool quiet;
     uint32_t flags; /* PLATTER_CONVERT_ */
 };
 
+/* A number of workers; 0, which the library refuses, for one that is out of every range. */
 static uint64_t parse_parallel(const char *text)
 {
     char *end = NULL;
@@ -86,25 +82,55 @@ static uint64_t parse_parallel(const char *text)
         print_error("Invalid number of coroutines specified: '%s'.", text);
         print_exit(1, 1);
     }
-    if (errno != 0 || number < 1 || number > MAX_PARALLEL) {
-        print_error("Invalid number of coroutines specified. Must be between 1 and %d.",
-                    MAX_PARALLEL);
-        print_exit(1, 1);
-    }
-    return (uint64_t)number;
+    return errno != 0 || number < 0 ? 0 : (uint64_t)number;
 }
 
-static uint64_t parse_sparse_size(const char *text)
+/* A conflict of options in the words of the command line; those of the library for the others. */
+static const char *conflict_text(uint32_t conflict)
 {
-    const uint64_t size = options_size(text, "buffer size for sparse output");
-
-    if (size % SECTOR != 0 || size > MAX_SPARSE_SIZE) {
-        print_error("Invalid buffer size for sparse output specified. Valid sizes are multiples of %d "
-                    "up to %d. Select 0 to disable sparse detection (fully allocates output).",
-                    SECTOR, MAX_SPARSE_SIZE);
-        print_exit(1, 1);
+    switch (conflict) {
+    case PLATTER_CONVERT_CONFLICT_SKIP_WITHOUT_BITMAPS:
+        return "Use of --skip-broken-bitmaps requires --bitmaps";
+    case PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_COMPRESS:
+        return "Cannot enable copy offloading when -c is used";
+    case PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_SPARSE_SIZE:
+        return "Cannot enable copy offloading when -S is used";
+    case PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_SALVAGE:
+        return "Cannot use copy offloading in salvaging mode";
+    case PLATTER_CONVERT_CONFLICT_OPTIONS_OF_EXISTING:
+        return "-o has no effect when skipping image creation";
+    case PLATTER_CONVERT_CONFLICT_ZERO_OF_NEW:
+        return "--target-is-zero requires use of -n flag";
+    default:
+        return platter_convert_conflict_text(conflict);
     }
-    return size;
+}
+
+/* Whether what is set so far fits together with the flags; false after a message. */
+static bool fits(const platter_convert *convert, uint32_t flags)
+{
+    uint32_t conflict = PLATTER_CONVERT_CONFLICT_NONE;
+    platter_error *error = NULL;
+
+    if (platter_convert_check(&conflict, convert, flags, &error) != PLATTER_OK)
+        print_platter_error(error);
+    else if (conflict != PLATTER_CONVERT_CONFLICT_NONE)
+        print_error("%s", conflict_text(conflict));
+    else
+        return true;
+    return false;
+}
+
+/* Sets a number whose range the library knows; false after a message. */
+static bool set_number(const struct request *request, uint32_t which, uint64_t value)
+{
+    platter_error *error = NULL;
+
+    if (platter_convert_set_number(request->convert, which, value < UINT32_MAX ? value : UINT32_MAX, 0,
+                                   &error) == PLATTER_OK)
+        return fits(request->convert, 0);
+    print_platter_error(error);
+    return false;
 }
 
 /* Reads the options; false after a message. */
@@ -133,7 +159,6 @@ static bool parse(struct request *request)
         case 'o':
             if (!creation_add(request->options, options_argument()))
                 return false;
-            request->options_given = true;
             break;
         case 't':
             request->cache = options_argument();
@@ -148,11 +173,13 @@ static bool parse(struct request *request)
             request->target_image_opts = true;
             break;
         case 'S':
-            request->sparse_size = parse_sparse_size(options_argument());
-            request->sparse_size_given = true;
+            if (!set_number(request, PLATTER_CONVERT_SPARSE_SIZE,
+                            options_size(options_argument(), "buffer size for sparse output")))
+                return false;
             break;
         case 'm':
-            request->parallel = parse_parallel(options_argument());
+            if (!set_number(request, PLATTER_CONVERT_PARALLEL, parse_parallel(options_argument())))
+                return false;
             break;
         case 'r':
             request->rate = options_size(options_argument(), "rate limit");
@@ -192,34 +219,30 @@ static bool parse(struct request *request)
     return true;
 }
 
-/* The first rule that the combination of options breaks, or NULL. */
-static const char *broken_rule(const struct request *request)
+/* Whether the options fit together; false after a message. */
+static bool options_fit(const struct request *request)
 {
-    const bool exists = (request->flags & PLATTER_CONVERT_TARGET_EXISTS) != 0;
-    const bool copy_range = (request->flags & PLATTER_CONVERT_COPY_RANGE) != 0;
+    platter_error *error = NULL;
 
-    if ((request->flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS) != 0 &&
-        (request->flags & PLATTER_CONVERT_BITMAPS) == 0)
-        return "Use of --skip-broken-bitmaps requires --bitmaps";
-    if (copy_range && (request->flags & PLATTER_CONVERT_COMPRESS) != 0)
-        return "Cannot enable copy offloading when -c is used";
-    if (copy_range && request->sparse_size_given)
-        return "Cannot enable copy offloading when -S is used";
-    if (copy_range && (request->flags & PLATTER_CONVERT_SALVAGE) != 0)
-        return "Cannot use copy offloading in salvaging mode";
-    if (exists && request->options_given)
-        return "-o has no effect when skipping image creation";
-    if (request->target_image_opts && !exists)
-        return "--target-image-opts requires use of -n flag";
-    if ((request->flags & PLATTER_CONVERT_TARGET_IS_ZERO) != 0 && !exists)
-        return "--target-is-zero requires use of -n flag";
-    return NULL;
+    if (platter_convert_set_target_options(request->convert, request->options, 0, &error) !=
+        PLATTER_OK) {
+        print_platter_error(error);
+        return false;
+    }
+    if (!fits(request->convert, request->flags))
+        return false;
+    if (request->target_image_opts && (request->flags & PLATTER_CONVERT_TARGET_EXISTS) == 0) {
+        print_error("--target-image-opts requires use of -n flag");
+        return false;
+    }
+    return true;
 }
 
 /* Sets how the target is made or opened; false with the error. */
-static bool describe_target(platter_convert *convert, const struct request *request,
-                            const char *target, platter_error **error)
+static bool describe_target(const struct request *request, const char *target,
+                            platter_error **error)
 {
+    platter_convert *convert = request->convert;
     platter_policy *policy = open_policy();
     bool set = false;
 
@@ -228,27 +251,21 @@ static bool describe_target(platter_convert *convert, const struct request *requ
     set = platter_convert_set_target(convert, target, request->format,
                                      open_location_flags(request->target_image_opts),
                                      error) == PLATTER_OK &&
-          platter_convert_set_target_options(convert, request->options, 0, error) == PLATTER_OK &&
           (request->cache == NULL ||
            platter_convert_set_target_cache(convert, request->cache, 0, error) == PLATTER_OK) &&
           platter_convert_set_secrets(convert, objects_secrets(), 0, error) == PLATTER_OK &&
           platter_convert_set_target_policy(convert, policy, 0, error) == PLATTER_OK &&
           platter_convert_set_backing(convert, request->backing, request->backing_format, 0,
-                                      error) == PLATTER_OK &&
-          (!request->sparse_size_given ||
-           platter_convert_set_number(convert, PLATTER_CONVERT_SPARSE_SIZE, request->sparse_size, 0,
-                                      error) == PLATTER_OK) &&
-          (request->parallel == 0 ||
-           platter_convert_set_number(convert, PLATTER_CONVERT_PARALLEL, request->parallel, 0,
-                                      error) == PLATTER_OK);
+                                      error) == PLATTER_OK;
     platter_policy_free(policy);
     return set;
 }
 
 /* Sets what is converted; false with the error, or after a message and without one. */
-static bool describe_sources(platter_convert *convert, const struct request *request, char **names,
-                             int count, platter_error **error)
+static bool describe_sources(const struct request *request, char **names, int count,
+                             platter_error **error)
 {
+    platter_convert *convert = request->convert;
     platter_open_options *how = open_options(&request->source);
     bool set = false;
 
@@ -274,21 +291,18 @@ static int convert_images(const struct request *request, char **names, int count
             request->quiet && (request->flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS) == 0,
         .output_optional = true,
     };
-    platter_convert *convert = NULL;
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
     const bool done =
-        platter_convert_new(&convert, 0, &error) == PLATTER_OK &&
-        describe_sources(convert, request, names, count - 1, &error) &&
-        describe_target(convert, request, names[count - 1], &error) &&
-        platter_convert_job_new(&job, convert, request->flags, &error) == PLATTER_OK &&
+        describe_sources(request, names, count - 1, &error) &&
+        describe_target(request, names[count - 1], &error) &&
+        platter_convert_job_new(&job, request->convert, request->flags, &error) == PLATTER_OK &&
         platter_job_set_rate(job, request->rate, &error) == PLATTER_OK &&
         (report = jobs_run(job, &display, &error)) != NULL;
 
     if (error != NULL)
         print_snapshot_error(error, request->snapshot);
-    platter_convert_free(convert);
     platter_report_free(report);
     return done ? 0 : 1;
 }
@@ -305,13 +319,10 @@ static int checked_convert(struct request *request)
 {
     const int count = options_operand_count();
     char **names = options_operands();
-    const char *rule = broken_rule(request);
     int code = 1;
 
-    if (rule != NULL) {
-        print_error("%s", rule);
+    if (!options_fit(request))
         return 1;
-    }
     if (request->format == NULL && !request->target_image_opts)
         request->format = "raw";
     if (creation_help_asked())
@@ -335,12 +346,18 @@ static int checked_convert(struct request *request)
 static int run(void)
 {
     struct request request = {0};
+    platter_error *error = NULL;
     int code = 1;
 
+    if (platter_convert_new(&request.convert, 0, &error) != PLATTER_OK) {
+        print_platter_error(error);
+        return 1;
+    }
     request.options = creation_options();
     if (request.options != NULL && parse(&request))
         code = checked_convert(&request);
     platter_options_free(request.options);
+    platter_convert_free(request.convert);
     return code;
 }
 

@@ -643,6 +643,7 @@ static void create(void)
 static void convert(void)
 {
     platter_convert *convert = POISONED;
+    uint32_t conflict = 0;
     NO_NULL(platter_convert_new(NULL, 0, &err), "out");
     NO_FLAG(platter_convert_new(&convert, BAD, &err));
     CHECK(convert == NULL);
@@ -680,6 +681,11 @@ static void convert(void)
     FAILS(platter_convert_set_number(convert, 99, 1, 0, &err), PLATTER_STATUS_INVALID, "99");
     FAILS(platter_convert_set_number(convert, PLATTER_CONVERT_PARALLEL, UINT64_MAX, 0, &err),
           PLATTER_STATUS_INVALID, "too large");
+    NO_NULL(platter_convert_check(NULL, convert, 0, &err), "out");
+    NO_NULL(platter_convert_check(&conflict, NULL, 0, &err), "convert");
+    NO_FLAG(platter_convert_check(&conflict, convert, BAD, &err));
+    CHECK(platter_convert_conflict_text(PLATTER_CONVERT_CONFLICT_NONE) == NULL);
+    CHECK(platter_convert_conflict_text(BAD) == NULL);
     NO_NULL(platter_convert_job_new(NULL, convert, 0, &err), "out");
     NO_NULL(platter_convert_job_new(&job, NULL, 0, &err), "convert");
     NO_FLAG(platter_convert_job_new(&job, convert, BAD, &err));

@@ -225,6 +225,27 @@ int main(void)
     OK(platter_convert_set_target_options(convert, bag, 0, &err));
     platter_options_free(bag);
     OK(platter_convert_set_target_cache(convert, "writeback", 0, &err));
+
+    /* What does not fit together is told before, and refused with the same words. */
+    static const struct {
+        uint32_t flags, conflict;
+    } cases[] = {
+        {PLATTER_CONVERT_COMPRESS | PLATTER_CONVERT_OUT_OF_ORDER, PLATTER_CONVERT_CONFLICT_NONE},
+        {PLATTER_CONVERT_TARGET_EXISTS, PLATTER_CONVERT_CONFLICT_OPTIONS_OF_EXISTING},
+        {PLATTER_CONVERT_TARGET_IS_ZERO, PLATTER_CONVERT_CONFLICT_ZERO_OF_NEW},
+        {PLATTER_CONVERT_SKIP_BROKEN_BITMAPS, PLATTER_CONVERT_CONFLICT_SKIP_WITHOUT_BITMAPS},
+        {PLATTER_CONVERT_COPY_RANGE, PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_SPARSE_SIZE},
+        {PLATTER_CONVERT_COPY_RANGE | PLATTER_CONVERT_COMPRESS,
+         PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_COMPRESS},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint32_t conflict = 99;
+        OK(platter_convert_check(&conflict, convert, cases[i].flags, &err));
+        CHECK_U64(conflict, cases[i].conflict);
+        if (conflict != PLATTER_CONVERT_CONFLICT_NONE)
+            FAILS(platter_convert_job_new(&job, convert, cases[i].flags, &err),
+                  PLATTER_STATUS_INVALID, platter_convert_conflict_text(conflict));
+    }
     OK(platter_convert_job_new(&job, convert, PLATTER_CONVERT_COMPRESS | PLATTER_CONVERT_OUT_OF_ORDER,
                                &err));
     platter_convert_free(convert);

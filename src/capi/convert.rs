@@ -21,7 +21,7 @@ use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::{duplicate_fd, optional_name, optional_utf8};
 use crate::error::{Error, Result};
 use crate::location::Location;
-use crate::ops::convert::{ConvertRequest, convert};
+use crate::ops::convert::{Conflict, ConvertRequest, check, convert};
 
 /// What to convert, and how. What uses it copies it.
 #[derive(Debug)]
@@ -327,7 +327,7 @@ pub const PLATTER_CONVERT_SPARSE_SIZE: u32 = 1;
 pub const PLATTER_CONVERT_PARALLEL: u32 = 2;
 
 /// Sets a number of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`. Its
-/// range is checked when the job runs. `flags` must be 0.
+/// range is checked by `platter_convert_check()` and when the job is made. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -355,6 +355,78 @@ pub extern "C" fn platter_convert_set_number(
     })
 }
 
+/// Conflict of a conversion: none, everything fits together.
+pub const PLATTER_CONVERT_CONFLICT_NONE: u32 = 0;
+/// Conflict of a conversion: `PLATTER_CONVERT_SPARSE_SIZE` is out of range.
+pub const PLATTER_CONVERT_CONFLICT_SPARSE_SIZE: u32 = 1;
+/// Conflict of a conversion: `PLATTER_CONVERT_PARALLEL` is out of range.
+pub const PLATTER_CONVERT_CONFLICT_PARALLEL: u32 = 2;
+/// Conflict of a conversion: `PLATTER_CONVERT_SKIP_BROKEN_BITMAPS` without `PLATTER_CONVERT_BITMAPS`.
+pub const PLATTER_CONVERT_CONFLICT_SKIP_WITHOUT_BITMAPS: u32 = 3;
+/// Conflict of a conversion: `PLATTER_CONVERT_COPY_RANGE` with `PLATTER_CONVERT_COMPRESS`.
+pub const PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_COMPRESS: u32 = 4;
+/// Conflict of a conversion: `PLATTER_CONVERT_COPY_RANGE` with `PLATTER_CONVERT_SPARSE_SIZE`.
+pub const PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_SPARSE_SIZE: u32 = 5;
+/// Conflict of a conversion: `PLATTER_CONVERT_COPY_RANGE` with `PLATTER_CONVERT_SALVAGE`.
+pub const PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_SALVAGE: u32 = 6;
+/// Conflict of a conversion: creation options with `PLATTER_CONVERT_TARGET_EXISTS`.
+pub const PLATTER_CONVERT_CONFLICT_OPTIONS_OF_EXISTING: u32 = 7;
+/// Conflict of a conversion: `PLATTER_CONVERT_TARGET_IS_ZERO` without `PLATTER_CONVERT_TARGET_EXISTS`.
+pub const PLATTER_CONVERT_CONFLICT_ZERO_OF_NEW: u32 = 8;
+/// Conflict of a conversion: a backing file with several sources.
+pub const PLATTER_CONVERT_CONFLICT_BACKING_OF_SEVERAL: u32 = 9;
+/// Conflict of a conversion: a snapshot with several sources.
+pub const PLATTER_CONVERT_CONFLICT_SNAPSHOT_OF_SEVERAL: u32 = 10;
+/// Conflict of a conversion: `PLATTER_CONVERT_BITMAPS` with several sources.
+pub const PLATTER_CONVERT_CONFLICT_BITMAPS_OF_SEVERAL: u32 = 11;
+
+fn number(conflict: Conflict) -> u32 {
+    match conflict {
+        Conflict::SparseSize => PLATTER_CONVERT_CONFLICT_SPARSE_SIZE,
+        Conflict::Parallel => PLATTER_CONVERT_CONFLICT_PARALLEL,
+        Conflict::SkipWithoutBitmaps => PLATTER_CONVERT_CONFLICT_SKIP_WITHOUT_BITMAPS,
+        Conflict::CopyRangeAndCompress => PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_COMPRESS,
+        Conflict::CopyRangeAndSparseSize => PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_SPARSE_SIZE,
+        Conflict::CopyRangeAndSalvage => PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_SALVAGE,
+        Conflict::OptionsOfExisting => PLATTER_CONVERT_CONFLICT_OPTIONS_OF_EXISTING,
+        Conflict::ZeroOfNew => PLATTER_CONVERT_CONFLICT_ZERO_OF_NEW,
+        Conflict::BackingOfSeveral => PLATTER_CONVERT_CONFLICT_BACKING_OF_SEVERAL,
+        Conflict::SnapshotOfSeveral => PLATTER_CONVERT_CONFLICT_SNAPSHOT_OF_SEVERAL,
+        Conflict::BitmapsOfSeveral => PLATTER_CONVERT_CONFLICT_BITMAPS_OF_SEVERAL,
+    }
+}
+
+/// Whether what was set so far and `flags`, bits of `PLATTER_CONVERT_*`, fit together. `*out` is
+/// `PLATTER_CONVERT_CONFLICT_NONE`, or the first thing that does not, `PLATTER_CONVERT_CONFLICT_*`, for
+/// which `platter_convert_job_new()` would refuse the job. Neither sources nor a target need be set
+/// yet; no file is touched.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_check(
+    out: Option<&mut MaybeUninit<u32>>,
+    convert: Option<&platter_convert>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, convert, "convert", err, |params| {
+        let found = Conflict::find(&with_flags(params, flags)?);
+        Ok(found.map_or(PLATTER_CONVERT_CONFLICT_NONE, number))
+    })
+}
+
+/// One line for the user that says what is wrong, as the error of `platter_convert_job_new()` does;
+/// NULL for none and for an unknown number. Lives for ever.
+///
+/// Threads: any; safe in a signal handler. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_conflict_text(conflict: u32) -> *const c_char {
+    let found = Conflict::ALL
+        .into_iter()
+        .find(|known| number(*known) == conflict);
+    found.map_or(std::ptr::null(), |known| known.message().as_ptr())
+}
+
 /// Makes the job that converts. `flags` are bits of `PLATTER_CONVERT_*`. Nothing is touched before
 /// the job runs; the rate limit is `platter_job_set_rate()`. `*out` belongs to the caller, who frees it
 /// with `platter_job_free()`. A target that the job created is removed when it fails or is cancelled;
@@ -380,7 +452,8 @@ pub extern "C" fn platter_convert_job_new(
     })
 }
 
-fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
+/// The request as far as it is set.
+fn with_flags(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
     check_flags(
         flags,
         PLATTER_CONVERT_COMPRESS
@@ -392,27 +465,33 @@ fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
             | PLATTER_CONVERT_BITMAPS
             | PLATTER_CONVERT_SKIP_BROKEN_BITMAPS,
     )?;
-    if params.request.source.images.is_empty() && params.request.source.fd.is_none() {
-        return Err(Error::invalid("The conversion has no source"));
-    }
-    if !params.has_target {
-        return Err(Error::invalid("The conversion has no target"));
-    }
     let mut request = params.request.clone();
     request.target.compress = flags & PLATTER_CONVERT_COMPRESS != 0;
     request.target.exists = flags & PLATTER_CONVERT_TARGET_EXISTS != 0;
-    if request.target.exists && params.target_is_name {
-        request.target.location = Location::parse(request.target.location.text())?;
-    }
     request.target.is_zero = flags & PLATTER_CONVERT_TARGET_IS_ZERO != 0;
     request.tuning.out_of_order = flags & PLATTER_CONVERT_OUT_OF_ORDER != 0;
     request.tuning.copy_range = flags & PLATTER_CONVERT_COPY_RANGE != 0;
     request.source.salvage = flags & PLATTER_CONVERT_SALVAGE != 0;
     request.source.bitmaps = flags & PLATTER_CONVERT_BITMAPS != 0;
     request.source.skip_broken_bitmaps = flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS != 0;
+    Ok(request)
+}
+
+fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
+    let mut request = with_flags(params, flags)?;
+    if request.source.images.is_empty() && request.source.fd.is_none() {
+        return Err(Error::invalid("The conversion has no source"));
+    }
+    if !params.has_target {
+        return Err(Error::invalid("The conversion has no target"));
+    }
+    if request.target.exists && params.target_is_name {
+        request.target.location = Location::parse(request.target.location.text())?;
+    }
     if request.target.format.is_none() && !request.target.exists {
         return Err(Error::invalid("A new target needs a format"));
     }
+    check(&request)?;
     Ok(request)
 }
 

@@ -1,5 +1,7 @@
 //! Settings of a conversion that make no sense, by themselves or together.
 
+use std::ffi::CStr;
+
 use crate::error::{Error, Result};
 
 use super::request::ConvertRequest;
@@ -39,6 +41,21 @@ pub enum Conflict {
 }
 
 impl Conflict {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::SparseSize,
+        Self::Parallel,
+        Self::SkipWithoutBitmaps,
+        Self::CopyRangeAndCompress,
+        Self::CopyRangeAndSparseSize,
+        Self::CopyRangeAndSalvage,
+        Self::OptionsOfExisting,
+        Self::ZeroOfNew,
+        Self::BackingOfSeveral,
+        Self::SnapshotOfSeveral,
+        Self::BitmapsOfSeveral,
+    ];
+
     /// The first one of these settings.
     pub fn find(request: &ConvertRequest) -> Option<Self> {
         let (source, target, tuning) = (&request.source, &request.target, &request.tuning);
@@ -91,42 +108,33 @@ impl Conflict {
             .find_map(|(broken, rule)| broken.then_some(rule))
     }
 
-    fn error(self) -> Error {
-        Error::invalid(match self {
-            Self::SparseSize => format!(
-                "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to {MAX_SPARSE}. Select 0 to disable sparse detection (fully allocates output)."
-            ),
-            Self::Parallel => format!(
-                "Invalid number of coroutines specified. Must be between 1 and {MAX_PARALLEL}."
-            ),
+    /// What is wrong, in one line.
+    pub fn message(self) -> &'static CStr {
+        match self {
+            Self::SparseSize => {
+                c"Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to 16777216. Select 0 to disable sparse detection (fully allocates output)."
+            }
+            Self::Parallel => {
+                c"Invalid number of coroutines specified. Must be between 1 and 16."
+            }
             Self::SkipWithoutBitmaps => {
-                "Broken bitmaps can only be left out where bitmaps are copied".to_owned()
+                c"Broken bitmaps can only be left out where bitmaps are copied"
             }
-            Self::CopyRangeAndCompress => {
-                "Compressed data cannot be copied inside the host".to_owned()
-            }
+            Self::CopyRangeAndCompress => c"Compressed data cannot be copied inside the host",
             Self::CopyRangeAndSparseSize => {
-                "Zeroes are not looked for in data that is copied inside the host, so a size for them has no effect".to_owned()
+                c"Zeroes are not looked for in data that is copied inside the host, so a size for them has no effect"
             }
             Self::CopyRangeAndSalvage => {
-                "Data that may be unreadable cannot be copied inside the host".to_owned()
+                c"Data that may be unreadable cannot be copied inside the host"
             }
-            Self::OptionsOfExisting => {
-                "Creation options have no effect on a target that exists".to_owned()
-            }
-            Self::ZeroOfNew => {
-                "Only a target that exists can be said to read as zeroes".to_owned()
-            }
+            Self::OptionsOfExisting => c"Creation options have no effect on a target that exists",
+            Self::ZeroOfNew => c"Only a target that exists can be said to read as zeroes",
             Self::BackingOfSeveral => {
-                "Having a backing file for the target makes no sense when concatenating multiple input images".to_owned()
+                c"Having a backing file for the target makes no sense when concatenating multiple input images"
             }
-            Self::SnapshotOfSeveral => {
-                "No support for concatenating multiple snapshot".to_owned()
-            }
-            Self::BitmapsOfSeveral => {
-                "Copying bitmaps only possible with single source".to_owned()
-            }
-        })
+            Self::SnapshotOfSeveral => c"No support for concatenating multiple snapshot",
+            Self::BitmapsOfSeveral => c"Copying bitmaps only possible with single source",
+        }
     }
 }
 
@@ -134,11 +142,13 @@ impl Conflict {
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`].
-pub(super) fn check(request: &ConvertRequest) -> Result<()> {
+pub(crate) fn check(request: &ConvertRequest) -> Result<()> {
     if request.source.images.is_empty() && request.source.fd.is_none() {
         return Err(Error::invalid("Must specify image file name"));
     }
-    Conflict::find(request).map_or(Ok(()), |conflict| Err(conflict.error()))
+    Conflict::find(request).map_or(Ok(()), |conflict| {
+        Err(Error::invalid(conflict.message().to_string_lossy()))
+    })
 }
 
 #[cfg(test)]
@@ -201,5 +211,13 @@ mod tests {
             BitmapsOfSeveral,
         ];
         assert_eq!(found, expected);
+        let most = format!("up to {MAX_SPARSE}.");
+        assert!(SparseSize.message().to_string_lossy().contains(&most));
+        assert!(
+            Parallel
+                .message()
+                .to_string_lossy()
+                .ends_with(&format!("1 and {MAX_PARALLEL}."))
+        );
     }
 }

@@ -32,6 +32,7 @@ mod wording;
 mod worker;
 
 pub use conflict::Conflict;
+pub(crate) use conflict::check;
 pub use report::ConvertReport;
 pub use request::{ConvertRequest, NamedFd, Source, Target, Tuning};
 pub use window::Window;
@@ -56,7 +57,7 @@ use sources::Sources;
 /// # Errors
 /// One line that names the file.
 pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
-    conflict::check(request)?;
+    check(request)?;
     let (sources, bitmaps) = open_sources(request, job)?;
     let bitmaps = bitmaps.as_ref();
     let tally = Tally::default();
