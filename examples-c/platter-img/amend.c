@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "common.h"
 #include "creation.h"
 #include "jobs.h"
 #include "objects.h"
@@ -10,15 +11,14 @@
 
 static const struct option_entry options[] = {
     OPTION_HELP,
-    {'q', "quiet", NULL, "print nothing but errors"},
-    {'p', "progress", NULL, "show the progress"},
+    OPTION_QUIET,
+    OPTION_PROGRESS,
     OPTION_OBJECT,
     {'o', "options", "FMT_OPTS",
      "what is to change, as KEY=VALUE,...; may be given several times\n"
      "('-o help' lists what can be changed)"},
-    {'f', "format", "FMT", "the format of the image; guessed if not given"},
-    {OPT_IMAGE_OPTS, "image-opts", NULL,
-     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     {'t', "cache", "CACHE_MODE", "how the page cache is used for the image (writeback)"},
     {OPT_FORCE, "force", NULL, "overwrite a key slot that is in use, erase the last one"},
     OPTION_UNTRUSTED,
@@ -27,19 +27,16 @@ static const struct option_entry options[] = {
 
 /* What the command line asks for. */
 struct request {
-    struct open_request open;
+    struct common common;
     platter_options *options;
     bool options_given;
     uint32_t flags;
-    bool progress;
-    bool quiet;
 };
 
 /* Changes the options of an open image; false after a message. */
 static bool amend(const platter_image *image, const struct request *request)
 {
-    static const struct job_display display = {.progress_by_signal = true, .output_optional = true};
-    static const struct job_display with_progress = {.output_optional = true};
+    const struct job_display display = common_display(true);
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
@@ -47,7 +44,7 @@ static bool amend(const platter_image *image, const struct request *request)
     if (platter_amend_job_new(&job, image, request->options, objects_secrets(), request->flags,
                               &error) == PLATTER_OK) {
         progress_start();
-        report = jobs_run(job, progress_is_shown() ? &with_progress : &display, &error);
+        report = jobs_run(job, &display, &error);
         progress_complete();
     }
     progress_end();
@@ -85,23 +82,14 @@ static bool parse(struct request *request)
                 return false;
             request->options_given = true;
             break;
-        case 'f':
-            request->open.format = options_argument();
-            break;
         case 't':
-            request->open.cache = options_argument();
-            break;
-        case 'p':
-            request->progress = true;
-            break;
-        case 'q':
-            request->quiet = true;
-            break;
-        case OPT_IMAGE_OPTS:
-            request->open.image_opts = true;
+            request->common.image.cache = options_argument();
             break;
         case OPT_FORCE:
             request->flags |= PLATTER_AMEND_FORCE;
+            break;
+        default:
+            common_option(&request->common, option);
             break;
         }
     }
@@ -122,11 +110,11 @@ static bool amend_operand(const struct request *request)
         print_error("Expecting one image file name");
         return false;
     }
-    if (!open_cache_is_valid(request->open.cache, false) ||
-        options_conflict_with_format(request->open.image_opts, request->open.format))
+    if (!open_cache_is_valid(request->common.image.cache, false) ||
+        !common_image_is_valid(&request->common))
         return false;
-    progress_enable(request->progress && !request->quiet);
-    image = open_image(name, &request->open, PLATTER_OPEN_WRITE);
+    progress_enable(request->common.progress && !request->common.quiet);
+    image = open_image(name, &request->common.image, PLATTER_OPEN_WRITE);
     if (image == NULL) {
         progress_end();
         return false;
@@ -146,8 +134,8 @@ static int run(void)
     bool done = false;
 
     if (request.options != NULL && parse(&request)) {
-        if (creation_help_asked() && request.open.format != NULL)
-            done = print_help(request.open.format);
+        if (creation_help_asked() && request.common.image.format != NULL)
+            done = print_help(request.common.image.format);
         else
             done = amend_operand(&request);
     }

@@ -2,14 +2,14 @@
 #include <string.h>
 
 #include "commands.h"
+#include "common.h"
 #include "open.h"
 #include "print.h"
 
 static const struct option_entry options[] = {
     OPTION_HELP,
-    {'f', "format", "FMT", "the format of the image; guessed if not given"},
-    {OPT_IMAGE_OPTS, "image-opts", NULL,
-     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     {OPT_ADD, "add", NULL, "make BITMAP, which records what is written from then on"},
     {'g', "granularity", "SIZE", "guest bytes of a bit of the bitmap that --add makes"},
     {OPT_REMOVE, "remove", NULL, "remove BITMAP"},
@@ -31,7 +31,7 @@ struct action {
 };
 
 struct request {
-    struct open_request image;
+    struct common common;
     struct open_request source;
     const char *source_file;
     uint64_t granularity;
@@ -61,9 +61,6 @@ static bool parse(struct request *request)
 {
     for (int option; (option = options_next()) != -1;) {
         switch (option) {
-        case 'f':
-            request->image.format = options_argument();
-            break;
         case 'b':
             request->source_file = options_argument();
             break;
@@ -72,9 +69,6 @@ static bool parse(struct request *request)
             break;
         case 'g':
             request->granularity = options_size(options_argument(), "granularity");
-            break;
-        case OPT_IMAGE_OPTS:
-            request->image.image_opts = true;
             break;
         case OPT_MERGE:
             if (!push(request, option, options_argument()))
@@ -87,6 +81,9 @@ static bool parse(struct request *request)
         case OPT_DISABLE:
             if (!push(request, option, NULL))
                 return false;
+            break;
+        default:
+            common_option(&request->common, option);
             break;
         }
     }
@@ -143,7 +140,8 @@ static bool change(platter_image *image, const char *bitmap, platter_image *sour
 static bool change_all(const struct request *request, char **names)
 {
     platter_image *source = NULL;
-    platter_image *image = open_image(names[0], &request->image, PLATTER_OPEN_WRITE | PLATTER_OPEN_NO_BACKING);
+    platter_image *image = open_image(names[0], &request->common.image,
+                                      PLATTER_OPEN_WRITE | PLATTER_OPEN_NO_BACKING);
     bool done = image != NULL;
 
     if (done && request->source_file != NULL) {
@@ -169,7 +167,7 @@ static int run(void)
         rule = broken_rule(&request);
         if (rule != NULL)
             print_error("%s", rule);
-        else if (!options_conflict_with_format(request.image.image_opts, request.image.format))
+        else if (common_image_is_valid(&request.common))
             done = change_all(&request, options_operands());
     }
     free(request.actions);

@@ -3,22 +3,24 @@
 #include <string.h>
 
 #include "commands.h"
+#include "common.h"
 #include "jobs.h"
 #include "open.h"
 #include "print.h"
 
 /* The exit code where the format cannot do what was asked. */
 enum { NOT_SUPPORTED = 63 };
+/* No exit code: the report could not be printed, and a message says so. */
+enum { NOT_JUDGED = -1 };
 
 static const struct option_entry options[] = {
     OPTION_HELP,
     {'q', "quiet", NULL, "print no report, only findings and errors"},
-    {'f', "format", "FMT", "the format of the image; guessed if not given"},
-    {OPT_IMAGE_OPTS, "image-opts", NULL,
-     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     {'T', "cache", "CACHE_MODE", "how the page cache is used (writeback)"},
-    {'U', "force-share", NULL, "also when another process is writing to the image"},
-    {OPT_OUTPUT, "output", "human|json", "the form of the report (human)"},
+    OPTION_FORCE_SHARE,
+    OPTION_OUTPUT,
     {'r', "repair", "leaks|all",
      "open the image for writing and repair it, where its format can be;\n"
      "not together with --force-share"},
@@ -42,7 +44,7 @@ static void print_failure(platter_error *error, bool refused)
     }
 }
 
-static int check(const platter_image *image, uint32_t repair, bool quiet, bool json)
+static int check(const platter_image *image, uint32_t repair, const struct common *common)
 {
     bool refused = false;
     const struct job_display display = {.refused = &refused};
@@ -66,21 +68,15 @@ static int check(const platter_image *image, uint32_t repair, bool quiet, bool j
         print_failure(error, refused);
         return 1;
     }
-    if ((quiet || print_report(report, json)) &&
-        platter_report_exit_code(&code, report, &error) != PLATTER_OK) {
-        print_platter_error(error);
-    } else if (code == 1) {
+    code = common_judge(report, common->json, common->quiet, NOT_JUDGED);
+    if (code == 1)
         print_error("Check failed");
-    }
-    platter_report_free(report);
-    return code;
+    return code == NOT_JUDGED ? 1 : code;
 }
 
 static int run(void)
 {
-    struct open_request request = {0};
-    bool json = false;
-    bool quiet = false;
+    struct common common = {0};
     uint32_t repair = 0;
     const char *name = NULL;
     platter_image *image = NULL;
@@ -89,14 +85,8 @@ static int run(void)
 
     for (int option; (option = options_next()) != -1;) {
         switch (option) {
-        case 'f':
-            request.format = options_argument();
-            break;
         case 'T':
-            request.cache = options_argument();
-            break;
-        case 'q':
-            quiet = true;
+            common.image.cache = options_argument();
             break;
         case 'r':
             if (strcmp(options_argument(), "leaks") != 0 && strcmp(options_argument(), "all") != 0) {
@@ -108,25 +98,19 @@ static int run(void)
                                                             : PLATTER_CHECK_REPAIR_LEAKS;
             flags |= PLATTER_OPEN_WRITE;
             break;
-        case 'U':
-            request.force_share = true;
-            break;
-        case OPT_IMAGE_OPTS:
-            request.image_opts = true;
-            break;
-        case OPT_OUTPUT:
-            json = options_output_is_json(options_argument());
+        default:
+            common_option(&common, option);
             break;
         }
     }
     name = options_one_image();
-    if (!open_cache_is_valid(request.cache, true) ||
-        options_conflict_with_format(request.image_opts, request.format))
+    if (!open_cache_is_valid(common.image.cache, true) ||
+        !common_image_is_valid(&common))
         return 1;
-    image = open_image(name, &request, flags);
+    image = open_image(name, &common.image, flags);
     if (image == NULL)
         return 1;
-    code = check(image, repair, quiet, json);
+    code = check(image, repair, &common);
     return open_close(image) ? code : 1;
 }
 

@@ -1,6 +1,7 @@
 #include <stdio.h>
 
 #include "commands.h"
+#include "common.h"
 #include "jobs.h"
 #include "open.h"
 #include "print.h"
@@ -8,11 +9,10 @@
 
 static const struct option_entry options[] = {
     OPTION_HELP,
-    {'q', "quiet", NULL, "print nothing but errors"},
-    {'p', "progress", NULL, "show the progress"},
-    {'f', "format", "FMT", "the format of the image; guessed if not given"},
-    {OPT_IMAGE_OPTS, "image-opts", NULL,
-     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    OPTION_QUIET,
+    OPTION_PROGRESS,
+    OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     {'t', "cache", "CACHE_MODE", "how the page cache is used (writeback)"},
     {'b', "base", "BASE",
      "the image of the backing chain that gets the data, not the one right below;\n"
@@ -27,49 +27,37 @@ static const struct option_entry options[] = {
 static bool commit(const char *name, const char *base, const struct open_request *request,
                    uint64_t rate, uint32_t flags)
 {
-    static const struct job_display display = {.progress_by_signal = true, .output_optional = true};
-    static const struct job_display with_progress = {.output_optional = true};
+    const struct job_display display = common_display(true);
     platter_open_options *open = open_options(request);
     platter_job *job = NULL;
-    platter_report *report = NULL;
     platter_error *error = NULL;
+    bool done = false;
+    int status = PLATTER_OK;
 
     if (open == NULL)
         return false;
     progress_start();
-    if (platter_commit_job_new(&job, name, base, open,
-                               flags | open_location_flags(request->image_opts),
-                               &error) == PLATTER_OK) {
+    status = platter_commit_job_new(&job, name, base, open,
+                                    flags | open_location_flags(request->image_opts), &error);
+    if (status == PLATTER_OK)
         platter_job_set_rate(job, rate, NULL);
-        report = jobs_run(job, progress_is_shown() ? &with_progress : &display, &error);
-    }
+    done = common_run(status, job, &display, error);
     platter_open_options_free(open);
-    progress_end();
-    if (report == NULL) {
-        print_platter_error(error);
-        return false;
-    }
-    platter_report_free(report);
-    return true;
+    return done;
 }
 
 static int run(void)
 {
-    struct open_request request = {0};
+    struct common common = {0};
     const char *base = NULL;
     const char *name = NULL;
-    bool progress = false;
-    bool quiet = false;
     uint64_t rate = 0;
     uint32_t flags = 0;
 
     for (int option; (option = options_next()) != -1;) {
         switch (option) {
-        case 'f':
-            request.format = options_argument();
-            break;
         case 't':
-            request.cache = options_argument();
+            common.image.cache = options_argument();
             break;
         case 'b':
             base = options_argument();
@@ -77,28 +65,22 @@ static int run(void)
         case 'd':
             flags |= PLATTER_COMMIT_KEEP;
             break;
-        case 'p':
-            progress = true;
-            break;
-        case 'q':
-            quiet = true;
-            break;
         case 'r':
             rate = options_size(options_argument(), "rate limit");
             break;
-        case OPT_IMAGE_OPTS:
-            request.image_opts = true;
+        default:
+            common_option(&common, option);
             break;
         }
     }
     name = options_one_image();
-    if (!open_cache_is_valid(request.cache, false) ||
-        options_conflict_with_format(request.image_opts, request.format))
+    if (!open_cache_is_valid(common.image.cache, false) ||
+        !common_image_is_valid(&common))
         return 1;
-    progress_enable(progress && !quiet);
-    if (!commit(name, base, &request, rate, flags))
+    progress_enable(common.progress && !common.quiet);
+    if (!commit(name, base, &common.image, rate, flags))
         return 1;
-    if (!quiet)
+    if (!common.quiet)
         puts("Image committed.");
     return 0;
 }

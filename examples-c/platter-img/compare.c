@@ -1,4 +1,5 @@
 #include "commands.h"
+#include "common.h"
 #include "jobs.h"
 #include "open.h"
 #include "print.h"
@@ -8,8 +9,8 @@ enum { NOT_OPENED = 2, STATUS_FAILED = 3, READ_FAILED = 4 };
 
 static const struct option_entry options[] = {
     OPTION_HELP,
-    {'q', "quiet", NULL, "print nothing but errors"},
-    {'p', "progress", NULL, "show the progress"},
+    OPTION_QUIET,
+    OPTION_PROGRESS,
     {'f', "a-format", "FMT", "the format of IMAGE1; guessed if not given"},
     {'f', "left-format", "FMT", NULL},
     {'F', "b-format", "FMT", "the format of IMAGE2; guessed if not given"},
@@ -39,8 +40,7 @@ static int failure_code(const platter_error *error)
 
 static int compare(const platter_image *a, const platter_image *b, bool strict, bool quiet)
 {
-    static const struct job_display display = {.progress_by_signal = true};
-    static const struct job_display with_progress = {0};
+    const struct job_display display = common_display(false);
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
@@ -49,19 +49,13 @@ static int compare(const platter_image *a, const platter_image *b, bool strict, 
     progress_start();
     if (platter_compare_job_new(&job, a, b, strict ? PLATTER_COMPARE_STRICT : 0, &error) ==
         PLATTER_OK)
-        report = jobs_run(job, progress_is_shown() ? &with_progress : &display, &error);
+        report = jobs_run(job, &display, &error);
     if (report == NULL) {
         code = failure_code(error);
         print_platter_error(error);
         return code;
     }
-    if ((quiet || print_report(report, false)) &&
-        platter_report_exit_code(&code, report, &error) != PLATTER_OK) {
-        print_platter_error(error);
-        code = NOT_OPENED;
-    }
-    platter_report_free(report);
-    return code;
+    return common_judge(report, false, quiet, NOT_OPENED);
 }
 
 /* Opens both images and compares them. */
@@ -88,49 +82,37 @@ static int open_and_compare(char *const names[2], const struct open_request requ
 
 static int run(void)
 {
+    struct common common = {0};
     struct open_request requests[2] = {{0}, {0}};
-    bool progress = false;
-    bool quiet = false;
+    const char *second_format = NULL;
     bool strict = false;
     int code = NOT_OPENED;
 
     for (int option; (option = options_next()) != -1;) {
         switch (option) {
-        case 'f':
-            requests[0].format = options_argument();
-            break;
         case 'F':
-            requests[1].format = options_argument();
+            second_format = options_argument();
             break;
         case 'T':
-            requests[0].cache = options_argument();
-            break;
-        case 'p':
-            progress = true;
-            break;
-        case 'q':
-            quiet = true;
+            common.image.cache = options_argument();
             break;
         case 's':
             strict = true;
             break;
-        case 'U':
-            requests[0].force_share = true;
-            break;
-        case OPT_IMAGE_OPTS:
-            requests[0].image_opts = true;
+        default:
+            common_option(&common, option);
             break;
         }
     }
-    requests[1].cache = requests[0].cache;
-    requests[1].force_share = requests[0].force_share;
-    requests[1].image_opts = requests[0].image_opts;
+    requests[0] = common.image;
+    requests[1] = common.image;
+    requests[1].format = second_format;
     if (options_operand_count() != 2) {
         print_usage_error("Expecting two image file names");
         return 1;
     }
-    progress_enable(progress && !quiet);
-    code = open_and_compare(options_operands(), requests, strict, quiet);
+    progress_enable(common.progress && !common.quiet);
+    code = open_and_compare(options_operands(), requests, strict, common.quiet);
     progress_end();
     return code;
 }

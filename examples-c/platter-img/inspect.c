@@ -1,5 +1,6 @@
 /* inspect: whether a file from elsewhere may be used as a disk image. */
 #include "commands.h"
+#include "common.h"
 #include "open.h"
 #include "print.h"
 
@@ -10,7 +11,7 @@ static const struct option_entry options[] = {
     {'f', "format", "FMT", "the format that FILE must have; guessed if not given"},
     {'U', "force-share", NULL, "also when another process is writing to the file"},
     {OPT_MAX_SIZE, "max-virtual-size", "SIZE", "the largest virtual size that passes"},
-    {OPT_OUTPUT, "output", "human|json", "the form of the report (human)"},
+    OPTION_OUTPUT,
     OPTION_UNTRUSTED,
     OPTION_END,
 };
@@ -38,56 +39,33 @@ static platter_open_options *how_to_inspect(const char *format, const char *max_
     return how;
 }
 
-/* Prints the report and frees it; gives the exit status. */
-static int show(platter_report *report, bool json)
-{
-    platter_error *error = NULL;
-    int code = NOT_INSPECTED;
-
-    if (print_report(report, json) &&
-        platter_report_exit_code(&code, report, &error) != PLATTER_OK) {
-        print_platter_error(error);
-        code = NOT_INSPECTED;
-    }
-    platter_report_free(report);
-    return code;
-}
-
 static int run(void)
 {
-    const char *format = NULL;
+    struct common common = {0};
     const char *max_size = NULL;
     const char *name = NULL;
-    bool json = false;
-    uint32_t flags = 0;
     platter_open_options *how = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
 
     for (int code; (code = options_next()) != -1;) {
         switch (code) {
-        case 'f':
-            format = options_argument();
-            break;
-        case 'U':
-            flags |= PLATTER_OPEN_FORCE_SHARE;
-            break;
         case OPT_MAX_SIZE:
             max_size = options_argument();
             break;
-        case OPT_OUTPUT:
-            json = options_output_is_json(options_argument());
+        default:
+            common_option(&common, code);
             break;
         }
     }
     name = options_one_image();
-    how = how_to_inspect(format, max_size);
+    how = how_to_inspect(common.image.format, max_size);
     if (how == NULL)
         return NOT_INSPECTED;
-    if (platter_inspect(&report, name, how, flags, &error) != PLATTER_OK)
+    if (platter_inspect(&report, name, how, open_flags(&common.image), &error) != PLATTER_OK)
         print_platter_error(error);
     platter_open_options_free(how);
-    return report != NULL ? show(report, json) : NOT_INSPECTED;
+    return report != NULL ? common_judge(report, common.json, false, NOT_INSPECTED) : NOT_INSPECTED;
 }
 
 const struct command command_inspect = {

@@ -2,19 +2,19 @@
 #include <stdio.h>
 
 #include "commands.h"
+#include "common.h"
 #include "jobs.h"
 #include "open.h"
 #include "print.h"
 
 static const struct option_entry options[] = {
     OPTION_HELP,
-    {'f', "format", "FMT", "the format of the image; guessed if not given"},
-    {OPT_IMAGE_OPTS, "image-opts", NULL,
-     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     {'s', "start-offset", "OFFSET", "begin at this guest offset"},
     {'l', "max-length", "LENGTH", "report no more than this many guest bytes"},
-    {OPT_OUTPUT, "output", "human|json", "the form of the report (human)"},
-    {'U', "force-share", NULL, "also when another process is writing to the image"},
+    OPTION_OUTPUT,
+    OPTION_FORCE_SHARE,
     OPTION_OBJECT,
     OPTION_UNTRUSTED,
     OPTION_END,
@@ -109,8 +109,7 @@ static bool print_map(platter_image *image, uint64_t start, uint64_t length, boo
 
 static int run(void)
 {
-    struct open_request request = {0};
-    bool json = false;
+    struct common common = {0};
     bool printed = false;
     uint64_t start = 0;
     uint64_t length = PLATTER_LENGTH_ALL;
@@ -119,33 +118,24 @@ static int run(void)
 
     for (int code; (code = options_next()) != -1;) {
         switch (code) {
-        case 'f':
-            request.format = options_argument();
-            break;
         case 's':
             start = options_size(options_argument(), "start offset");
             break;
         case 'l':
             length = options_size(options_argument(), "max length");
             break;
-        case 'U':
-            request.force_share = true;
-            break;
-        case OPT_IMAGE_OPTS:
-            request.image_opts = true;
-            break;
-        case OPT_OUTPUT:
-            json = options_output_is_json(options_argument());
+        default:
+            common_option(&common, code);
             break;
         }
     }
     name = options_one_image();
-    if (options_conflict_with_format(request.image_opts, request.format))
+    if (!common_image_is_valid(&common))
         return 1;
-    image = open_image(name, &request, 0);
+    image = open_image(name, &common.image, 0);
     if (image == NULL)
         return 1;
-    printed = print_map(image, start, length, json);
+    printed = print_map(image, start, length, common.json);
     return open_close(image) && printed ? 0 : 1;
 }
 

@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "common.h"
 #include "creation.h"
 #include "jobs.h"
 #include "open.h"
@@ -14,11 +15,10 @@ static const struct option_entry options[] = {
     {'o', "options", "FMT_OPTS", "options of the new image, as KEY=VALUE,..."},
     {OPT_SIZE, "size", "SIZE", "the virtual size of a new, empty image"},
     {'f', "format", "FMT", "the format of IMAGE; guessed if not given"},
-    {OPT_IMAGE_OPTS, "image-opts", NULL,
-     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    OPTION_IMAGE_OPTS,
     {'l', "snapshot", "SNAPSHOT", "measure for this internal snapshot, given by its ID or name"},
-    {OPT_OUTPUT, "output", "human|json", "the form of the report (human)"},
-    {'U', "force-share", NULL, "also when another process is writing to the image"},
+    OPTION_OUTPUT,
+    OPTION_FORCE_SHARE,
     OPTION_OBJECT,
     OPTION_UNTRUSTED,
     OPTION_END,
@@ -26,11 +26,10 @@ static const struct option_entry options[] = {
 
 /* What the command line asks for. */
 struct request {
-    struct open_request source;
+    struct common common;
     const char *format;
     const char *snapshot;
     platter_options *options;
-    bool json;
     bool size_given;
     uint64_t size;
 };
@@ -57,20 +56,11 @@ static bool parse(struct request *request)
             }
             request->size_given = true;
             break;
-        case 'f':
-            request->source.format = options_argument();
-            break;
         case 'l':
             request->snapshot = options_argument();
             break;
-        case 'U':
-            request->source.force_share = true;
-            break;
-        case OPT_IMAGE_OPTS:
-            request->source.image_opts = true;
-            break;
-        case OPT_OUTPUT:
-            request->json = options_output_is_json(options_argument());
+        default:
+            common_option(&request->common, code);
             break;
         }
     }
@@ -93,17 +83,15 @@ static int measure(const struct request *request, const platter_image *image)
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
-    bool printed = false;
 
     if (platter_measure_job_new(&job, image, request->size, request->format, request->options, 0,
                                 &error) == PLATTER_OK)
         report = jobs_run(job, &display, &error);
-    if (report != NULL)
-        printed = print_report(report, request->json);
-    else
+    if (report == NULL) {
         refused(error, request->format);
-    platter_report_free(report);
-    return printed ? 0 : 1;
+        return 1;
+    }
+    return common_print(report, request->common.json) ? 0 : 1;
 }
 
 /* Acts on the operand, the image to measure for. */
@@ -118,7 +106,7 @@ static int measure_operand(struct request *request)
         print_error("At most one filename argument is allowed.");
         return 1;
     }
-    if (count == 0 && (request->source.image_opts || request->source.format != NULL ||
+    if (count == 0 && (request->common.image.image_opts || request->common.image.format != NULL ||
                        request->snapshot != NULL)) {
         print_error("--image-opts, -f, and -l require a filename argument.");
         return 1;
@@ -133,9 +121,9 @@ static int measure_operand(struct request *request)
     }
     if (count == 0)
         return measure(request, NULL);
-    if (options_conflict_with_format(request->source.image_opts, request->source.format))
+    if (!common_image_is_valid(&request->common))
         return 1;
-    image = open_image(options_operands()[0], &request->source, 0);
+    image = open_image(options_operands()[0], &request->common.image, 0);
     if (image == NULL)
         return 1;
     if (request->snapshot != NULL &&

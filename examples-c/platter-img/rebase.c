@@ -1,4 +1,5 @@
 #include "commands.h"
+#include "common.h"
 #include "jobs.h"
 #include "open.h"
 #include "print.h"
@@ -6,12 +7,11 @@
 
 static const struct option_entry options[] = {
     OPTION_HELP,
-    {'q', "quiet", NULL, "print nothing but errors"},
-    {'p', "progress", NULL, "show the progress"},
+    OPTION_QUIET,
+    OPTION_PROGRESS,
     {'U', "force-share", NULL, "also when another process is writing to BACKING"},
-    {'f', "format", "FMT", "the format of the image; guessed if not given"},
-    {OPT_IMAGE_OPTS, "image-opts", NULL,
-     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     {'t', "cache", "CACHE_MODE", "how the page cache is used for the image (writeback)"},
     {'b', "backing", "BACKING", "the new backing file; an empty name is none"},
     {'F', "backing-format", "FMT", "the format of BACKING"},
@@ -34,46 +34,35 @@ struct backing {
 static bool rebase(const char *name, const struct backing *backing,
                    const struct open_request *request, uint32_t flags)
 {
-    static const struct job_display display = {.progress_by_signal = true, .output_optional = true};
-    static const struct job_display with_progress = {.output_optional = true};
+    const struct job_display display = common_display(true);
     platter_open_options *open = open_options(request);
     platter_job *job = NULL;
-    platter_report *report = NULL;
     platter_error *error = NULL;
+    bool done = false;
+    int status = PLATTER_OK;
 
     if (open == NULL)
         return false;
     progress_start();
-    if (platter_rebase_job_new(&job, name, backing->name, backing->format, backing->cache, open,
-                               flags | open_location_flags(request->image_opts),
-                               &error) == PLATTER_OK)
-        report = jobs_run(job, progress_is_shown() ? &with_progress : &display, &error);
+    status = platter_rebase_job_new(&job, name, backing->name, backing->format, backing->cache,
+                                    open, flags | open_location_flags(request->image_opts),
+                                    &error);
+    done = common_run(status, job, &display, error);
     platter_open_options_free(open);
-    progress_end();
-    if (report == NULL) {
-        print_platter_error(error);
-        return false;
-    }
-    platter_report_free(report);
-    return true;
+    return done;
 }
 
 static int run(void)
 {
-    struct open_request request = {0};
+    struct common common = {0};
     struct backing backing = {0};
     const char *name = NULL;
-    bool progress = false;
-    bool quiet = false;
     uint32_t flags = 0;
 
     for (int option; (option = options_next()) != -1;) {
         switch (option) {
-        case 'f':
-            request.format = options_argument();
-            break;
         case 't':
-            request.cache = options_argument();
+            common.image.cache = options_argument();
             break;
         case 'b':
             backing.name = options_argument();
@@ -93,14 +82,8 @@ static int run(void)
         case 'U':
             flags |= PLATTER_REBASE_SHARE_BACKING;
             break;
-        case 'p':
-            progress = true;
-            break;
-        case 'q':
-            quiet = true;
-            break;
-        case OPT_IMAGE_OPTS:
-            request.image_opts = true;
+        default:
+            common_option(&common, option);
             break;
         }
     }
@@ -109,11 +92,11 @@ static int run(void)
         print_usage_error("Must specify backing file (-b) or use unsafe mode (-u)");
         return 1;
     }
-    if (!open_cache_is_valid(request.cache, false) || !open_cache_is_valid(backing.cache, true) ||
-        options_conflict_with_format(request.image_opts, request.format))
+    if (!open_cache_is_valid(common.image.cache, false) || !open_cache_is_valid(backing.cache, true) ||
+        !common_image_is_valid(&common))
         return 1;
-    progress_enable(progress && !quiet);
-    return rebase(name, &backing, &request, flags) ? 0 : 1;
+    progress_enable(common.progress && !common.quiet);
+    return rebase(name, &backing, &common.image, flags) ? 0 : 1;
 }
 
 const struct command command_rebase = {

@@ -2,16 +2,16 @@
 #include <string.h>
 
 #include "commands.h"
+#include "common.h"
 #include "jobs.h"
 #include "open.h"
 #include "print.h"
 
 static const struct option_entry options[] = {
     OPTION_HELP,
-    {'q', "quiet", NULL, "print nothing but errors"},
-    {'f', "format", "FMT", "the format of the image; guessed if not given"},
-    {OPT_IMAGE_OPTS, "image-opts", NULL,
-     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    OPTION_QUIET,
+    OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     {OPT_SHRINK, "shrink", NULL,
      "allow the image to become smaller; what lies beyond its new end is deleted"},
     {OPT_PREALLOCATION, "preallocation", "off|metadata|falloc|full",
@@ -103,11 +103,10 @@ static void keep_operand(const char *operand, const char *names[2], int *count)
 
 static int run(void)
 {
-    struct open_request request = {0};
+    struct common common = {0};
     const char *names[2] = {NULL, NULL}; /* the image and the size */
     const char *preallocation = NULL;
     int count = 0;
-    bool quiet = false;
     bool done = false;
     uint64_t bytes = 0;
     uint32_t flags = 0;
@@ -121,15 +120,6 @@ static int run(void)
             if (count == 1 && is_negative(options_peek()))
                 keep_operand(options_skip(), names, &count);
             break;
-        case 'f':
-            request.format = options_argument();
-            break;
-        case 'q':
-            quiet = true;
-            break;
-        case OPT_IMAGE_OPTS:
-            request.image_opts = true;
-            break;
         case OPT_SHRINK:
             flags |= PLATTER_RESIZE_SHRINK;
             break;
@@ -139,6 +129,9 @@ static int run(void)
                 print_error("Invalid preallocation mode '%s'", preallocation);
                 return 1;
             }
+            break;
+        default:
+            common_option(&common, option);
             break;
         }
     }
@@ -153,15 +146,15 @@ static int run(void)
         return 1;
     }
     if (!read_size(names[1], &bytes, &flags) ||
-        options_conflict_with_format(request.image_opts, request.format))
+        !common_image_is_valid(&common))
         return 1;
-    image = open_image(names[0], &request, PLATTER_OPEN_WRITE);
+    image = open_image(names[0], &common.image, PLATTER_OPEN_WRITE);
     if (image == NULL)
         return 1;
     done = resize(image, bytes, preallocation, flags);
     if (!open_close(image) || !done)
         return 1;
-    if (!quiet)
+    if (!common.quiet)
         puts("Image resized.");
     return 0;
 }

@@ -1,13 +1,13 @@
 #include "commands.h"
+#include "common.h"
 #include "jobs.h"
 #include "open.h"
 #include "print.h"
 
 static const struct option_entry options[] = {
     OPTION_HELP,
-    {'f', "format", "FMT", "the format of the image; guessed if not given"},
-    {OPT_IMAGE_OPTS, "image-opts", NULL,
-     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     {'l', "list", NULL, "list the snapshots; so without any of these four"},
     {'a', "apply", "SNAPSHOT", "give the image the contents of this snapshot, named by its ID or name"},
     {'c', "create", "NAME", "record the contents of the image as a snapshot"},
@@ -23,22 +23,18 @@ static bool list(const platter_image *image)
 {
     platter_report *report = NULL;
     platter_error *error = NULL;
-    bool printed = false;
 
     if (platter_snapshot_list(&report, image, 0, &error) != PLATTER_OK) {
         print_platter_error(error);
         return false;
     }
-    printed = print_report(report, false);
-    platter_report_free(report);
-    return printed;
+    return common_print(report, false);
 }
 
 static bool change(platter_image *image, int action, const char *name)
 {
     static const struct job_display display = {.output_optional = true};
     platter_job *job = NULL;
-    platter_report *report = NULL;
     platter_error *error = NULL;
     int status = PLATTER_OK;
 
@@ -48,19 +44,12 @@ static bool change(platter_image *image, int action, const char *name)
         status = platter_snapshot_create_job_new(&job, image, name, 0, &error);
     else
         status = platter_snapshot_delete_job_new(&job, image, name, 0, &error);
-    if (status == PLATTER_OK)
-        report = jobs_run(job, &display, &error);
-    if (report == NULL) {
-        print_platter_error(error);
-        return false;
-    }
-    platter_report_free(report);
-    return true;
+    return common_run(status, job, &display, error);
 }
 
 static int run(void)
 {
-    struct open_request request = {0};
+    struct common common = {0};
     int action = 0;
     const char *snapshot = NULL;
     const char *name = NULL;
@@ -69,9 +58,6 @@ static int run(void)
 
     for (int option; (option = options_next()) != -1;) {
         switch (option) {
-        case 'f':
-            request.format = options_argument();
-            break;
         case 'l':
         case 'a':
         case 'c':
@@ -83,20 +69,17 @@ static int run(void)
             action = option;
             snapshot = options_argument();
             break;
-        case 'U':
-            request.force_share = true;
-            break;
-        case OPT_IMAGE_OPTS:
-            request.image_opts = true;
+        default:
+            common_option(&common, option);
             break;
         }
     }
     name = options_one_image();
-    if (options_conflict_with_format(request.image_opts, request.format))
+    if (!common_image_is_valid(&common))
         return 1;
     if (action == 0)
         action = 'l';
-    image = open_image(name, &request, action == 'l' ? 0 : PLATTER_OPEN_WRITE);
+    image = open_image(name, &common.image, action == 'l' ? 0 : PLATTER_OPEN_WRITE);
     if (image == NULL)
         return 1;
     done = action == 'l' ? list(image) : change(image, action, snapshot);
