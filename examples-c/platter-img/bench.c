@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "common.h"
 #include "jobs.h"
 #include "open.h"
 #include "print.h"
@@ -14,9 +15,8 @@ enum { OPT_FLUSH_INTERVAL = 512, OPT_NO_DRAIN, OPT_PATTERN };
 static const struct option_entry options[] = {
     OPTION_HELP,
     {'q', "quiet", NULL, "taken for compatibility; without effect"},
-    {'f', "format", "FMT", "the format of the image; guessed if not given"},
-    {OPT_IMAGE_OPTS, "image-opts", NULL,
-     "IMAGE is a list such as driver=qcow2,file.filename=PATH;\nnot together with --format"},
+    OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     {'t', "cache", "CACHE_MODE", "how the page cache is used (writeback)"},
     {'c', "count", "COUNT", "the number of requests (75000)"},
     {'d', "depth", "DEPTH", "how many requests are under way at a time (64)"},
@@ -33,14 +33,14 @@ static const struct option_entry options[] = {
     {OPT_PATTERN, "pattern", "BYTE", "the value of the bytes to write (0)"},
     {OPT_FLUSH_INTERVAL, "flush-interval", "COUNT", "flush after so many writes"},
     {OPT_NO_DRAIN, "no-drain", NULL, "do not wait for the writes under way before a flush"},
-    {'U', "force-share", NULL, "also when another process is writing to the image"},
+    OPTION_FORCE_SHARE,
     OPTION_UNTRUSTED,
     OPTION_END,
 };
 
 /* What the command line asks for. */
 struct request {
-    struct open_request open;
+    struct common common;
     platter_bench bench;
     uint32_t flags;
     bool native;
@@ -118,20 +118,11 @@ static bool parse(struct request *request)
         bool valid = true;
 
         switch (code) {
-        case 'f':
-            request->open.format = options_argument();
-            break;
         case 't':
-            request->open.cache = options_argument();
-            valid = open_cache_is_known(request->open.cache);
+            request->common.image.cache = options_argument();
+            valid = open_cache_is_known(request->common.image.cache);
             if (!valid)
                 print_error("Invalid cache mode");
-            break;
-        case 'U':
-            request->open.force_share = true;
-            break;
-        case OPT_IMAGE_OPTS:
-            request->open.image_opts = true;
             break;
         case 'c':
             valid = read_number(&bench->count, options_argument(), 1, INT32_MAX, "request count");
@@ -168,6 +159,9 @@ static bool parse(struct request *request)
         case 'n':
             request->native = true;
             break;
+        default:
+            common_option(&request->common, code);
+            break;
         }
         if (!valid)
             return false;
@@ -188,7 +182,7 @@ static bool is_consistent(const struct request *request)
         print_error("Flush interval can't be smaller than depth");
         return false;
     }
-    return !options_conflict_with_format(request->open.image_opts, request->open.format);
+    return common_image_is_valid(&request->common);
 }
 
 static bool is_direct(const char *cache)
@@ -203,18 +197,15 @@ static bool bench(const platter_image *image, const struct request *request)
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
-    bool printed = false;
 
     if (platter_bench_job_new(&job, image, &request->bench, request->flags, &error) == PLATTER_OK) {
         puts(platter_job_summary(job));
         report = jobs_run(job, &display, &error);
     }
     if (report != NULL)
-        printed = print_report(report, false);
-    else
-        print_platter_error(error);
-    platter_report_free(report);
-    return printed;
+        return common_print(report, false);
+    print_platter_error(error);
+    return false;
 }
 
 static int run(void)
@@ -229,11 +220,11 @@ static int run(void)
     name = options_one_image();
     if (!is_consistent(&request))
         return 1;
-    image = open_image(name, &request.open,
+    image = open_image(name, &request.common.image,
                        (request.flags & PLATTER_BENCH_WRITE) != 0 ? PLATTER_OPEN_WRITE : 0);
     if (image == NULL)
         return 1;
-    if (request.native && !is_direct(request.open.cache))
+    if (request.native && !is_direct(request.common.image.cache))
         print_error("Could not open '%s': aio=native was specified, but it requires "
                     "cache.direct=on, which was not specified.",
                     name);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "common.h"
 #include "jobs.h"
 #include "objects.h"
 #include "open.h"
@@ -27,7 +28,7 @@ static const struct option_entry options[] = {
 
 /* What the command line asks for. */
 struct request {
-    struct open_request source;
+    struct common common;
     const char *input;  /* NULL for standard input */
     const char *output; /* NULL for standard output */
     const char *format;
@@ -117,14 +118,8 @@ static bool parse(struct request *request)
 {
     for (int code; (code = options_next()) != -1;) {
         switch (code) {
-        case 'f':
-            request->source.format = options_argument();
-            break;
         case 'O':
             request->format = options_argument();
-            break;
-        case 'U':
-            request->source.force_share = true;
             break;
         case 'n':
             request->exists = true;
@@ -132,8 +127,8 @@ static bool parse(struct request *request)
         case 'l':
             request->snapshot = options_argument();
             break;
-        case OPT_IMAGE_OPTS:
-            request->source.image_opts = true;
+        default:
+            common_option(&request->common, code);
             break;
         }
     }
@@ -145,7 +140,7 @@ static bool parse(struct request *request)
         print_error("Must specify both input and output files");
         return false;
     }
-    return !options_conflict_with_format(request->source.image_opts, request->source.format);
+    return common_image_is_valid(&request->common);
 }
 
 static bool is_stream(const char *name)
@@ -155,18 +150,18 @@ static bool is_stream(const char *name)
 
 static bool describe_input(const struct request *request, platter_error **error)
 {
-    platter_open_options *how = open_options(&request->source);
+    platter_open_options *how = open_options(&request->common.image);
     platter_dd *dd = request->dd;
     bool set = false;
 
     if (how == NULL)
         return false;
-    set = platter_dd_set_input_options(dd, how, open_flags(&request->source), error) == PLATTER_OK &&
+    set = platter_dd_set_input_options(dd, how, open_flags(&request->common.image), error) == PLATTER_OK &&
           platter_dd_set_snapshot(dd, request->snapshot, 0, error) == PLATTER_OK &&
           (is_stream(request->input)
                ? platter_dd_set_input_fd(dd, STDIN_FILENO, 0, error)
                : platter_dd_set_input(dd, request->input,
-                                      open_location_flags(request->source.image_opts), error)) ==
+                                      open_location_flags(request->common.image.image_opts), error)) ==
               PLATTER_OK;
     platter_open_options_free(how);
     return set;
