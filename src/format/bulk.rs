@@ -19,7 +19,7 @@ pub trait Compress: Send + Sync {
     /// compression does not shrink it.
     ///
     /// # Errors
-    /// As [`Format::write`](crate::format::Format::write).
+    /// As [`FormatWrite::write`](crate::format::FormatWrite::write).
     fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()>;
 }
 

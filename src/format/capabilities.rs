@@ -6,7 +6,8 @@ use bstr::{BStr, BString};
 
 use crate::error::Result;
 use crate::format::parent::{BackingRef, ParentId};
-use crate::format::traits::{Below, Format};
+use crate::format::traits::Format;
+use crate::format::write::Below;
 use crate::job::Job;
 use crate::options::Values;
 use crate::secret::Secrets;

@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod capabilities;
 pub mod driver;
 pub mod files;
+pub mod immediate;
 pub mod inspect;
 mod io_guard;
 pub mod luks;
@@ -14,6 +15,7 @@ pub mod qcow2;
 pub mod raw;
 pub mod registry;
 pub mod traits;
+pub mod write;
 
 pub use bulk::{Blank, Bulk, Compress, Reserved};
 pub use capabilities::{
@@ -24,12 +26,13 @@ pub use driver::{
     OpenContext, PlanFn, PlannedFile, PrepareContext, Probe,
 };
 pub use files::{ChildSpec, FileRole, FormatFile};
+pub use immediate::{FlushPlan, Immediate};
 pub use inspect::{InspectContext, Inspection};
 pub use io_guard::{IoGuard, LongIoGuard};
 pub use parent::{
     BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
 };
 pub use traits::{
-    Below, Check, CheckReport, FlushBy, Format, FormatInfo, Opener, RepairMode, SnapshotInfo,
-    ZeroBelow,
+    Check, CheckReport, Format, FormatInfo, Opener, RepairMode, SnapshotInfo, SpaceCount,
 };
+pub use write::{Below, FormatWrite, ZeroBelow};

@@ -7,14 +7,15 @@ use bstr::{BStr, BString};
 
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
-use crate::format::bulk::Compress;
 use crate::format::capabilities::{Amend, BackingChange, Bitmaps, Snapshots};
 use crate::format::files::{FileRole, FormatFile};
-use crate::format::io_guard::{IoGuard, LongIoGuard};
+use crate::format::immediate::Immediate;
+use crate::format::io_guard::IoGuard;
 use crate::format::parent::{ParentId, ParentRef};
-use crate::job::{Job, JobControl};
+use crate::format::write::FormatWrite;
+use crate::job::Job;
 use crate::policy::{ImplicitRole, OpenPolicy};
-use crate::storage::{Durability, Preallocation, Storage, SyncPlan, ZeroFlags};
+use crate::storage::Storage;
 use crate::value::Value;
 
 /// An image format over its storages: maps guest ranges to host ranges and keeps the metadata.
@@ -60,53 +61,6 @@ pub trait Format: Send + Sync + Debug {
         self.map(offset, len)
     }
 
-    /// As [`Format::locate`] where that needs not wait: None where metadata would have
-    /// to be read from elsewhere than memory.
-    ///
-    /// # Errors
-    /// As [`Format::map`].
-    fn locate_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        let _ = (offset, len);
-        Ok(None)
-    }
-
-    /// Whether a write to the range is known to overwrite bytes where they are, in memory: then
-    /// [`Format::write`] hardly ever waits.
-    fn overwrites_now(&self, offset: u64, len: u64) -> bool {
-        let _ = (offset, len);
-        false
-    }
-
-    /// Where a write to the whole range overwrites bytes in place, one run in a storage, if that is known
-    /// without waiting: the storage may then be written there instead of calling [`Format::write`]. Take
-    /// [`Format::begin_long_io`] before asking and keep it until the write has ended; tell
-    /// [`Format::overwritten`] before the write begins and again when it has ended.
-    fn overwrites_at(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        let _ = (offset, len);
-        None
-    }
-
-    /// The range is about to be, or was, written where [`Format::overwrites_at`] said, with whatever
-    /// success.
-    fn overwritten(&self, offset: u64, len: u64) {
-        let _ = (offset, len);
-    }
-
-    /// Where zeroing or discarding the whole range is nothing but the same call to a storage.
-    fn passes_on(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        let _ = (offset, len);
-        None
-    }
-
-    /// How [`Format::flush`] would be carried out now, if that is known without waiting.
-    fn flush_by(&self, durability: Durability) -> FlushBy {
-        let _ = durability;
-        FlushBy::Call
-    }
-
-    /// The sync that [`Format::flush_by`] asked for has failed: what it covered may be lost.
-    fn flush_failed(&self) {}
-
     /// The storage behind a slot of an extent.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
 
@@ -124,75 +78,9 @@ pub trait Format: Send + Sync + Debug {
     /// the run was remapped meanwhile and has to be mapped again.
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
-    /// As [`Format::read_encoded`] where that needs not wait; false leaves the buffer undefined.
-    ///
-    /// # Errors
-    /// As [`Format::read_encoded`].
-    fn read_encoded_now(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
-        let _ = (buf, offset);
-        Ok(false)
-    }
-
     /// Guards host clusters that a mapping names from being reused while I/O on them runs.
     /// Take it before [`Format::map`], keep it until the I/O is done.
     fn begin_io(&self) -> IoGuard<'_>;
-
-    /// As [`Format::begin_io`], for I/O that outlives the call which began it.
-    fn begin_long_io(&self) -> LongIoGuard;
-
-    /// Writes guest bytes; `below` supplies what a partly written new cluster lacks.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or of I/O; the guest bytes
-    /// outside the range are unchanged then.
-    fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()>;
-
-    /// Makes the range read as zeroes.
-    ///
-    /// # Errors
-    /// As [`Format::write`].
-    fn write_zeroes(
-        &self,
-        offset: u64,
-        len: u64,
-        flags: ZeroFlags,
-        below: &dyn Below,
-    ) -> Result<()>;
-
-    /// Gives the range back. Whole clusters read afterwards as zeroes, or as the format defines;
-    /// the parts of clusters at the ends are left alone.
-    ///
-    /// # Errors
-    /// As [`Format::write`].
-    fn discard(&self, offset: u64, len: u64) -> Result<()>;
-
-    /// Writes out cached metadata and makes all completed writes durable.
-    ///
-    /// # Errors
-    /// Of I/O.
-    fn flush(&self, durability: Durability) -> Result<()>;
-
-    /// Changes the virtual size. What is new reads as zeroes from the moment on at which the size
-    /// is durable, whatever the layer below holds there. `control` ends the filling of new space, which
-    /// leaves the size as it was, and counts it.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] where the format cannot, [`crate::ErrorKind::Cancelled`].
-    fn resize_above(
-        &self,
-        len: u64,
-        preallocation: Preallocation,
-        below: &dyn Below,
-        control: &JobControl,
-    ) -> Result<()>;
-
-    /// As [`Format::resize_above`], of an image with nothing below.
-    ///
-    /// # Errors
-    /// As [`Format::resize_above`].
-    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
-        self.resize_above(len, preallocation, &ZeroBelow, &JobControl::default())
-    }
 
     /// What `info` shows of the format.
     ///
@@ -214,19 +102,26 @@ pub trait Format: Send + Sync + Debug {
     /// Of I/O; data may be lost then.
     fn close(&self) -> Result<()>;
 
-    /// Bytes of the image file that the metadata counts as in use, for formats that keep count
-    /// (qcow2: clusters whose refcount is not 0); the count may end at `enough`. Block status looks
-    /// for holes in the host file where that holds far less; None means that the format keeps no count.
-    ///
-    /// # Errors
-    /// Of reading the counts.
-    fn host_bytes_in_use(&self, enough: u64) -> Result<Option<u64>> {
-        let _ = enough;
-        Ok(None)
+    /// Changing of the guest contents; None where the format has none, or this is a view of contents
+    /// that stay.
+    fn writer(&self) -> Option<&dyn FormatWrite> {
+        None
+    }
+
+    /// Requests that do not block, where the format has them.
+    fn immediate(&self) -> Option<&dyn Immediate> {
+        None
+    }
+
+    /// Counting of the host space in use, where the format keeps count.
+    fn space_count(&self) -> Option<&dyn SpaceCount> {
+        None
     }
 
     /// The consistency check, where the format has one.
-    fn checker(&self) -> Option<&dyn Check>;
+    fn checker(&self) -> Option<&dyn Check> {
+        None
+    }
 
     /// Internal snapshots, where the format has them.
     fn snapshots(&self) -> Option<&dyn Snapshots> {
@@ -246,70 +141,6 @@ pub trait Format: Send + Sync + Debug {
     /// Changing of the backing file, where the format has it.
     fn backing_change(&self) -> Option<&dyn BackingChange> {
         None
-    }
-
-    /// Writing of compressed clusters, where the format has it.
-    fn compressor(&self) -> Option<&dyn Compress>;
-}
-
-/// How [`Format::flush`] would be carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlushBy {
-    /// There is nothing to do.
-    Nothing,
-    /// By syncing the storage of that slot and nothing else, as [`HostFile::sync_plan`] says.
-    Sync(StorageSlot),
-    /// Only by the call.
-    Call,
-}
-
-impl FlushBy {
-    /// For a flush that is nothing but a sync of the storage in `slot`.
-    pub fn of(slot: StorageSlot, sync: SyncPlan) -> Self {
-        match sync {
-            SyncPlan::Nothing => Self::Nothing,
-            SyncPlan::DataSync => Self::Sync(slot),
-            SyncPlan::Call => Self::Call,
-        }
-    }
-}
-
-/// The guest bytes below a layer: its backing chain, or zeroes.
-pub trait Below: Sync {
-    /// Fills `buf` with the guest bytes below; zeroes past the end of the layer below.
-    ///
-    /// # Errors
-    /// Of reading the backing chain.
-    fn read_below(&self, buf: &mut [u8], offset: u64) -> Result<()>;
-
-    /// Whether the range is known to read as zeroes below, without reading data.
-    ///
-    /// # Errors
-    /// Of mapping the backing chain.
-    fn is_zero_below(&self, offset: u64, len: u64) -> Result<bool>;
-
-    /// The bytes from here on are zero below; the largest number where that is not known.
-    fn len_below(&self) -> u64 {
-        u64::MAX
-    }
-}
-
-/// Nothing below: zeroes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ZeroBelow;
-
-impl Below for ZeroBelow {
-    fn read_below(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
-        buf.fill(0);
-        Ok(())
-    }
-
-    fn is_zero_below(&self, _offset: u64, _len: u64) -> Result<bool> {
-        Ok(true)
-    }
-
-    fn len_below(&self) -> u64 {
-        0
     }
 }
 
@@ -422,4 +253,15 @@ pub trait Check: Send + Sync {
     /// # Errors
     /// When the check cannot be carried out.
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport>;
+}
+
+/// Formats that count the space they use in their file.
+pub trait SpaceCount: Send + Sync {
+    /// Bytes of the image file that the metadata counts as in use (qcow2: clusters whose refcount is
+    /// not 0); the count may end at `enough`. Block status looks for holes in the host file where that
+    /// holds far less.
+    ///
+    /// # Errors
+    /// Of reading the counts.
+    fn host_bytes_in_use(&self, enough: u64) -> Result<u64>;
 }

@@ -10,8 +10,7 @@ use crate::error::Result;
 use crate::extent::{ExtentKind, StorageExtent};
 use crate::filter::ChildImage;
 use crate::format::Compress;
-use crate::image::now::ReadNow;
-use crate::image::{Image, ReadsAs};
+use crate::image::{Image, ReadsAs, TryRead};
 use crate::job::JobControl;
 use crate::storage::{
     Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
@@ -55,12 +54,13 @@ impl ImageStorage {
         if end <= self.image.len() {
             return Ok(());
         }
-        self.image.format().resize_above(
-            end,
-            Preallocation::Off,
-            &self.image,
-            &JobControl::default(),
-        )
+        self.set_image_len(end, Preallocation::Off)
+    }
+
+    fn set_image_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.image
+            .writer()?
+            .resize_above(len, preallocation, &self.image, &JobControl::default())
     }
 }
 
@@ -76,7 +76,7 @@ impl ChildImage for ImageStorage {
     }
 
     fn compressor(&self) -> Option<&dyn Compress> {
-        self.image.format().compressor()
+        self.image.compressor()
     }
 }
 
@@ -113,8 +113,8 @@ impl Storage for ImageStorage {
             return Ok(false);
         }
         Ok(matches!(
-            self.image.read_now(bufs, offset, 0)?,
-            ReadNow::Done
+            self.image.try_read(bufs, offset, 0)?,
+            TryRead::Done
         ))
     }
 
@@ -135,9 +135,7 @@ impl Storage for ImageStorage {
 
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         let _alone = self.growth.lock();
-        self.image
-            .format()
-            .resize_above(len, preallocation, &self.image, &JobControl::default())
+        self.set_image_len(len, preallocation)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
@@ -155,7 +153,7 @@ impl Storage for ImageStorage {
         if self.read_only() {
             return Ok(());
         }
-        self.image.format().flush(durability)
+        self.image.writer()?.flush(durability)
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {

@@ -3,7 +3,7 @@
 use parking_lot::RwLock;
 
 use crate::error::Result;
-use crate::format::Format;
+use crate::format::{Format, Immediate};
 use crate::image::Image;
 use crate::memory::{self, IoBuf};
 use crate::storage::ZeroFlags;
@@ -35,9 +35,14 @@ pub(super) fn read_encoded(format: &dyn Format, buf: &mut [u8], offset: u64) -> 
     read_units(format, buf, offset, read).map(drop)
 }
 
-/// As [`read_encoded`] where that needs not wait; false leaves the buffer undefined.
-pub(super) fn read_encoded_now(format: &dyn Format, buf: &mut [u8], offset: u64) -> Result<bool> {
-    let read = |units: &mut [u8], at: u64| format.read_encoded_now(units, at);
+/// As [`read_encoded`] where that does not block; false leaves the buffer undefined.
+pub(super) fn try_read_encoded(
+    format: &dyn Format,
+    immediate: &dyn Immediate,
+    buf: &mut [u8],
+    offset: u64,
+) -> Result<bool> {
+    let read = |units: &mut [u8], at: u64| immediate.try_read_encoded(units, at);
     read_units(format, buf, offset, read)
 }
 
@@ -72,13 +77,13 @@ fn read_units(
 
 /// Writes any range.
 pub(super) fn write(image: &Image, buf: &[u8], offset: u64) -> Result<()> {
-    let format = &*image.format;
+    let (format, writer) = (&*image.format, image.writer()?);
     if format.request_alignment() <= 1 {
-        return format.write(buf, offset, image);
+        return writer.write(buf, offset, image);
     }
     if around(format, offset, buf.len() as u64).is_none() {
         let _shared = image.units.0.read();
-        return format.write(buf, offset, image);
+        return writer.write(buf, offset, image);
     }
     let _alone = image.units.0.write();
     for (i, part) in buf.chunks(STEP as usize).enumerate() {
@@ -92,13 +97,13 @@ pub(super) fn write(image: &Image, buf: &[u8], offset: u64) -> Result<()> {
 
 /// Zeroes any range.
 pub(super) fn write_zeroes(image: &Image, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
-    let format = &*image.format;
+    let (format, writer) = (&*image.format, image.writer()?);
     if format.request_alignment() <= 1 {
-        return format.write_zeroes(offset, len, flags, image);
+        return writer.write_zeroes(offset, len, flags, image);
     }
     if around(format, offset, len).is_none() {
         let _shared = image.units.0.read();
-        return format.write_zeroes(offset, len, flags, image);
+        return writer.write_zeroes(offset, len, flags, image);
     }
     let _alone = image.units.0.write();
     let unit = u64::from(format.request_alignment());
@@ -109,7 +114,7 @@ pub(super) fn write_zeroes(image: &Image, offset: u64, len: u64, flags: ZeroFlag
         patch(image, offset, first - offset, |bytes| bytes.fill(0))?;
     }
     if first < last {
-        format.write_zeroes(first, last - first, flags, image)?;
+        writer.write_zeroes(first, last - first, flags, image)?;
     }
     if last < end {
         patch(image, last, end - last, |bytes| bytes.fill(0))?;
@@ -126,5 +131,5 @@ fn patch(image: &Image, offset: u64, len: u64, change: impl FnOnce(&mut [u8])) -
     if let Some(part) = bytes.get_mut(skip..skip + len as usize) {
         change(part);
     }
-    image.format.write(&bytes, start, image)
+    image.writer()?.write(&bytes, start, image)
 }

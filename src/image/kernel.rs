@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
-use crate::format::{FlushBy, LongIoGuard};
+use crate::format::{FlushPlan, Immediate, LongIoGuard};
 use crate::image::Image;
 use crate::image::plan::DetectZeroes;
 use crate::storage::{RangeLease, SpaceCall, Storage, ZeroFlags};
@@ -39,13 +39,14 @@ impl Image {
     /// As [`crate::format::Format::map`].
     pub(super) fn host_read(
         &self,
+        immediate: &dyn Immediate,
         bufs: &[IoSliceMut<'_>],
         offset: u64,
         total: u64,
     ) -> Result<Option<HostCall>> {
         // Taken before the look at the mapping: from then on what it names keeps its contents.
-        let held = self.format.begin_long_io();
-        let Some(extent) = self.format.locate_now(offset, total)? else {
+        let held = immediate.begin_long_io();
+        let Some(extent) = immediate.try_locate(offset, total)? else {
             return Ok(None);
         };
         let ExtentKind::Data { slot, host_offset } = extent.kind else {
@@ -74,14 +75,15 @@ impl Image {
         if !plain || !self.changes_later(offset, total) {
             return None;
         }
-        let held = self.format.begin_long_io();
-        let (slot, host_offset) = self.format.overwrites_at(offset, total)?;
+        let immediate = self.format.immediate()?;
+        let held = immediate.begin_long_io();
+        let (slot, host_offset) = immediate.in_place_range(offset, total)?;
         let storage = self.format.storage(slot).ok()?;
         if !suits(&**storage, bufs.iter().map(|buf| &**buf), host_offset) {
             return None;
         }
         let lease = storage.host()?.lease(host_offset, total)?;
-        self.format.overwritten(offset, total);
+        immediate.note_in_place_write(offset, total);
         Some(HostCall {
             storage: storage.clone(),
             call: Call::Write(host_offset),
@@ -102,8 +104,9 @@ impl Image {
         if !self.changes_later(offset, len) || zero.is_none() && ignored {
             return None;
         }
-        let held = self.format.begin_long_io();
-        let (slot, host_offset) = self.format.passes_on(offset, len)?;
+        let immediate = self.format.immediate()?;
+        let held = immediate.begin_long_io();
+        let (slot, host_offset) = immediate.direct_range(offset, len)?;
         let storage = self.format.storage(slot).ok()?;
         let host = storage.host()?;
         let call = match zero {
@@ -130,10 +133,15 @@ impl Image {
         if !self.writable {
             return HostFlush::Done;
         }
-        let slot = match self.format.flush_by(self.settings.cache.durability()) {
-            FlushBy::Nothing => return HostFlush::Done,
-            FlushBy::Call => return HostFlush::Waits,
-            FlushBy::Sync(slot) => slot,
+        let durability = self.settings.cache.durability();
+        let plan = self
+            .format
+            .immediate()
+            .map(|now| now.flush_plan(durability));
+        let slot = match plan {
+            Some(FlushPlan::Nothing) => return HostFlush::Done,
+            Some(FlushPlan::Sync(slot)) => slot,
+            Some(FlushPlan::Call) | None => return HostFlush::WouldBlock,
         };
         match self.format.storage(slot) {
             Ok(storage) if storage.host().is_some() => HostFlush::Host(HostCall {
@@ -143,14 +151,16 @@ impl Image {
                 lease: None,
                 held: None,
             }),
-            _ => HostFlush::Waits,
+            _ => HostFlush::WouldBlock,
         }
     }
 
     /// Takes note of a change that has ended, with whatever success.
     pub(crate) fn host_changed(&self, host: &HostCall) {
-        if let Some((offset, len)) = host.change {
-            self.format.overwritten(offset, len);
+        if let Some((offset, len)) = host.change
+            && let Some(immediate) = self.format.immediate()
+        {
+            immediate.note_in_place_write(offset, len);
         }
     }
 
@@ -163,8 +173,10 @@ impl Image {
             .storage
             .host()
             .map_or(Err(Error::os(libc::EIO)), |file| file.note_sync(errno));
-        if synced.is_err() {
-            self.format.flush_failed();
+        if synced.is_err()
+            && let Some(immediate) = self.format.immediate()
+        {
+            immediate.note_failed_flush();
         }
         synced
     }
@@ -185,8 +197,8 @@ pub(crate) enum HostFlush {
     Done,
     /// By this call.
     Host(HostCall),
-    /// It takes a flush that may wait.
-    Waits,
+    /// It takes a flush that may block.
+    WouldBlock,
 }
 
 /// Whether the storage takes a request of these buffers as it is.

@@ -26,7 +26,7 @@ pub(crate) use files::{StandingFile, location_ids};
 pub(crate) use kernel::{HostCall, HostFlush};
 pub use names::BackingFile;
 pub use node::{Child, Node};
-pub(crate) use now::ReadNow;
+pub(crate) use now::TryRead;
 pub use status::{ReadsAs, Status, Statuses};
 
 pub(crate) use host::location_id;

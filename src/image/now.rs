@@ -1,104 +1,112 @@
-//! Reads and writes that do not wait: from and to memory, through metadata that is cached.
+//! Reads and writes that do not block: from and to memory, through metadata that is cached.
 
 use std::io::{IoSlice, IoSliceMut};
 
 use crate::error::Result;
 use crate::extent::ExtentKind;
+use crate::format::Immediate;
 use crate::image::align;
 use crate::image::kernel::HostCall;
 use crate::image::plan::DetectZeroes;
 use crate::image::{Backing, Image};
 
-/// How an attempt to read without waiting ended.
+/// How an attempt to read without blocking ended.
 #[derive(Debug)]
-pub(crate) enum ReadNow {
+pub(crate) enum TryRead {
     /// The buffers are full.
     Done,
     /// Not all in memory: the range is one run of a host file.
     Host(HostCall),
-    /// It takes a read that may wait.
-    Waits,
+    /// It takes a read that may block.
+    WouldBlock,
 }
 
 impl Image {
-    /// As [`Image::read_vectored_at`] where that needs not wait, nor decode or decrypt more than `work`
+    /// As [`Image::read_vectored_at`] where that does not block, nor decode or decrypt more than `work`
     /// bytes; else the buffers are undefined.
     ///
     /// # Errors
     /// As [`Image::read_at`].
-    pub(crate) fn read_now(
+    pub(crate) fn try_read(
         &self,
         bufs: &mut [IoSliceMut<'_>],
         offset: u64,
         mut work: u64,
-    ) -> Result<ReadNow> {
+    ) -> Result<TryRead> {
         let total = bufs
             .iter()
             .fold(0u64, |sum, buf| sum.saturating_add(buf.len() as u64));
         self.check_range(offset, total)?;
-        self.layer_now(bufs, offset, total, &mut work)
+        self.try_layer(bufs, offset, total, &mut work)
     }
 
-    fn layer_now(
+    fn try_layer(
         &self,
         bufs: &mut [IoSliceMut<'_>],
         offset: u64,
         total: u64,
         work: &mut u64,
-    ) -> Result<ReadNow> {
+    ) -> Result<TryRead> {
+        let Some(immediate) = self.format.immediate() else {
+            return Ok(TryRead::WouldBlock);
+        };
         let _held = self.format.begin_io();
         let mut done = 0;
         while done < total {
             let at = offset + done;
-            let Some(extent) = self.format.locate_now(at, total - done)? else {
-                return Ok(ReadNow::Waits);
+            let Some(extent) = immediate.try_locate(at, total - done)? else {
+                return Ok(TryRead::WouldBlock);
             };
             let len = extent.len.min(total - done);
             if len == total {
-                return self.run_now(bufs, extent.kind, at, len, work);
+                return self.try_run(immediate, bufs, extent.kind, at, len, work);
             }
             let ended = with_part(bufs, done, len, |part| {
-                self.run_now(part, extent.kind, at, len, work)
+                self.try_run(immediate, part, extent.kind, at, len, work)
             })?;
-            if !matches!(ended, ReadNow::Done) || len == 0 {
-                return Ok(ReadNow::Waits);
+            if !matches!(ended, TryRead::Done) || len == 0 {
+                return Ok(TryRead::WouldBlock);
             }
             done += len;
         }
-        Ok(ReadNow::Done)
+        Ok(TryRead::Done)
     }
 
     /// Reads one run that fills the buffers.
-    fn run_now(
+    fn try_run(
         &self,
+        immediate: &dyn Immediate,
         bufs: &mut [IoSliceMut<'_>],
         kind: ExtentKind,
         offset: u64,
         len: u64,
         work: &mut u64,
-    ) -> Result<ReadNow> {
+    ) -> Result<TryRead> {
         match kind {
             ExtentKind::Data { slot, host_offset } => {
                 if self.format.storage(slot)?.try_read(bufs, host_offset)? {
-                    return Ok(ReadNow::Done);
+                    return Ok(TryRead::Done);
                 }
-                let read = self.host_read(bufs, offset, len)?;
-                Ok(read.map_or(ReadNow::Waits, ReadNow::Host))
+                let read = self.host_read(immediate, bufs, offset, len)?;
+                Ok(read.map_or(TryRead::WouldBlock, TryRead::Host))
             }
             ExtentKind::Zero { .. } => Ok(zeroed(bufs)),
-            ExtentKind::Unallocated { .. } => self.below_now(bufs, offset, len, work),
-            ExtentKind::Encoded { compressed } => self.encoded_now(bufs, offset, compressed, work),
+            ExtentKind::Unallocated { .. } => self.try_below(bufs, offset, len, work),
+            ExtentKind::Encoded { compressed } => {
+                self.try_encoded(immediate, bufs, offset, compressed, work)
+            }
         }
     }
 
     /// Decodes a run where that is little work.
-    fn encoded_now(
+    fn try_encoded(
         &self,
+        immediate: &dyn Immediate,
         bufs: &mut [IoSliceMut<'_>],
         offset: u64,
         compressed: bool,
         work: &mut u64,
-    ) -> Result<ReadNow> {
+    ) -> Result<TryRead> {
         // Of a compressed cluster, all is decoded for any part.
         let unit = match self.format.cluster_size() {
             Some(cluster) if compressed => u64::from(cluster.max(1)),
@@ -108,15 +116,15 @@ impl Image {
         let end = offset.saturating_add(len as u64);
         let whole = end.div_ceil(unit).saturating_mul(unit) - offset / unit * unit;
         let Some(left) = work.checked_sub(whole) else {
-            return Ok(ReadNow::Waits);
+            return Ok(TryRead::WouldBlock);
         };
         *work = left;
         let read = if let [one] = bufs {
-            align::read_encoded_now(&*self.format, one, offset)?
+            align::try_read_encoded(&*self.format, immediate, one, offset)?
         } else {
             // In one go, so that no cluster is decoded for each of the buffers.
             let mut bytes = crate::memory::zeroed(len)?;
-            let read = align::read_encoded_now(&*self.format, &mut bytes, offset)?;
+            let read = align::try_read_encoded(&*self.format, immediate, &mut bytes, offset)?;
             let mut rest: &[u8] = &bytes;
             for buf in bufs {
                 let (part, tail) = rest.split_at(buf.len());
@@ -125,40 +133,44 @@ impl Image {
             }
             read
         };
-        Ok(if read { ReadNow::Done } else { ReadNow::Waits })
+        Ok(if read {
+            TryRead::Done
+        } else {
+            TryRead::WouldBlock
+        })
     }
 
-    fn below_now(
+    fn try_below(
         &self,
         bufs: &mut [IoSliceMut<'_>],
         offset: u64,
         total: u64,
         work: &mut u64,
-    ) -> Result<ReadNow> {
+    ) -> Result<TryRead> {
         let base = match &self.backing {
             Backing::None => return Ok(zeroed(bufs)),
-            Backing::Closed => return Ok(ReadNow::Waits),
+            Backing::Closed => return Ok(TryRead::WouldBlock),
             Backing::Open(base) => base,
         };
         match base.len().saturating_sub(offset) {
             0 => Ok(zeroed(bufs)),
-            left if left >= total => base.layer_now(bufs, offset, total, work),
+            left if left >= total => base.try_layer(bufs, offset, total, work),
             left => {
                 with_part(bufs, left, total - left, |beyond| Ok(zeroed(beyond)))?;
                 let held = with_part(bufs, 0, left, |held| {
-                    base.layer_now(held, offset, left, work)
+                    base.try_layer(held, offset, left, work)
                 })?;
                 Ok(match held {
-                    ReadNow::Done => ReadNow::Done,
-                    ReadNow::Host(_) | ReadNow::Waits => ReadNow::Waits,
+                    TryRead::Done => TryRead::Done,
+                    TryRead::Host(_) | TryRead::WouldBlock => TryRead::WouldBlock,
                 })
             }
         }
     }
 
     /// Whether a write to the range is a copy to memory: [`Image::write_vectored_at`] hardly ever
-    /// waits then.
-    pub(crate) fn overwrites_now(&self, bufs: &[IoSlice<'_>], offset: u64) -> bool {
+    /// blocks then.
+    pub(crate) fn overwrites_memory(&self, bufs: &[IoSlice<'_>], offset: u64) -> bool {
         let total = bufs
             .iter()
             .fold(0u64, |sum, buf| sum.saturating_add(buf.len() as u64));
@@ -168,7 +180,10 @@ impl Image {
             && self.settings.detect_zeroes == DetectZeroes::Off
             && self.check_range(offset, total).is_ok()
             && self.format.request_alignment() <= 1
-            && self.format.overwrites_now(offset, total)
+            && self
+                .format
+                .immediate()
+                .is_some_and(|now| now.overwrites_memory(offset, total))
     }
 }
 
@@ -195,9 +210,9 @@ fn with_part<R>(
     read(&mut parts)
 }
 
-fn zeroed(bufs: &mut [IoSliceMut<'_>]) -> ReadNow {
+fn zeroed(bufs: &mut [IoSliceMut<'_>]) -> TryRead {
     for buf in bufs {
         buf.fill(0);
     }
-    ReadNow::Done
+    TryRead::Done
 }

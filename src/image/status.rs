@@ -224,8 +224,11 @@ impl Image {
             let enough = (present.saturating_mul(10) / 9)
                 .max(present.saturating_add(2))
                 .saturating_mul(cluster);
-            let used = self.format.host_bytes_in_use(enough);
-            used.is_ok_and(|used| used.is_some_and(|used| used >= enough))
+            let counted = self.format.space_count();
+            counted.is_some_and(|space| {
+                let used = space.host_bytes_in_use(enough);
+                used.is_ok_and(|used| used >= enough)
+            })
         })
     }
 }

@@ -217,6 +217,36 @@ fn a_read_only_image_refuses_every_change() {
 }
 
 #[test]
+fn a_format_that_only_reads_is_never_opened_for_writing() {
+    let reader = || Fake::new(2 * CLUSTER, &[D, E], 0x10).read_only();
+    let error = write::check_writer(&reader()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly);
+    assert_eq!(error.message(), "Image is read-only");
+    write::check_writer(&Fake::new(CLUSTER, &[D], 0)).unwrap();
+
+    let mut image = reader().image(None);
+    image.writable = false;
+    let mut bytes = [0; 2];
+    image.read_at(&mut bytes, CLUSTER - 1).unwrap();
+    assert_eq!(bytes, [0x10, 0x11]);
+    assert!(image.compressor().is_none());
+    image.flush().unwrap();
+    // Should it be held to be writable all the same, nothing is lost silently.
+    image.writable = true;
+    let refused = [
+        image.write_at(&[1], 0),
+        image.write_zeroes(0, 1, ZeroFlags::empty()),
+        image.discard(0, CLUSTER),
+        image.resize(0, crate::storage::Preallocation::Off),
+        image.flush(),
+    ];
+    for result in refused {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::ReadOnly);
+    }
+    image.writable = false;
+}
+
+#[test]
 fn close_and_drop_end_a_format_once() {
     let fake = Fake::new(CLUSTER, &[D], 1);
     let closes = fake.closes.clone();

@@ -3,11 +3,23 @@
 use std::io::IoSlice;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Compress, Format, FormatWrite};
 use crate::image::plan::DetectZeroes;
 use crate::image::{Backing, Image, align};
 use crate::job::JobControl;
 use crate::policy::check_virtual_size;
 use crate::storage::{Preallocation, ZeroFlags};
+
+/// Refuses to open an image for writing whose format can only be read, in QEMU's words.
+///
+/// # Errors
+/// [`ErrorKind::ReadOnly`].
+pub(super) fn check_writer(format: &dyn Format) -> Result<()> {
+    match format.writer() {
+        Some(_) => Ok(()),
+        None => Err(Error::new(ErrorKind::ReadOnly, "Image is read-only")),
+    }
+}
 
 impl Image {
     /// Writes the guest bytes at `offset`.
@@ -67,12 +79,12 @@ impl Image {
         if len == 0 || self.settings.ignore_discard {
             return Ok(());
         }
-        self.format.discard(offset, len)?;
+        self.writer()?.discard(offset, len)?;
         self.written()
     }
 
-    /// Changes the virtual size, a multiple of 512 but for raw, which rounds up. What is new reads as zeroes, also where a
-    /// backing file is longer. Nothing else may use the image meanwhile.
+    /// Changes the virtual size, a multiple of 512 except of raw, which rounds up. What is new reads as
+    /// zeroes, also where a backing file is longer. Nothing else may use the image meanwhile.
     ///
     /// # Errors
     /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Unsupported`] where the format cannot,
@@ -96,7 +108,7 @@ impl Image {
         check_virtual_size(len, self.settings.max_len)?;
         self.check_growth(len)?;
         let claim = self.claim_size()?;
-        self.format
+        self.writer()?
             .resize_above(len, preallocation, self, control)?;
         drop(claim);
         self.written()
@@ -119,7 +131,7 @@ impl Image {
     /// Of I/O; data may be lost then.
     pub fn flush(&self) -> Result<()> {
         if self.writable {
-            self.format.flush(self.settings.cache.durability())?;
+            self.writer()?.flush(self.settings.cache.durability())?;
         }
         Ok(())
     }
@@ -138,12 +150,29 @@ impl Image {
         align::write(self, buf, offset)
     }
 
+    /// The format's way to write compressed clusters, where it has one.
+    pub fn compressor(&self) -> Option<&dyn Compress> {
+        self.format.writer()?.compressor()
+    }
+
+    /// The format's way to write, where the image is open for that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`].
+    pub(super) fn writer(&self) -> Result<&dyn FormatWrite> {
+        self.format.writer().ok_or_else(|| self.read_only())
+    }
+
+    fn read_only(&self) -> Error {
+        Error::new(
+            ErrorKind::ReadOnly,
+            format!("'{}' is open read-only", self.filename),
+        )
+    }
+
     fn check_writable(&self, offset: u64, len: u64) -> Result<()> {
         if !self.writable {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.filename),
-            ));
+            return Err(self.read_only());
         }
         self.check_range(offset, len)
     }

@@ -69,7 +69,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     {
         return Err(Error::invalid(format!("Invalid format name: '{name}'")));
     }
-    if request.compress && top.format().compressor().is_none() {
+    if request.compress && top.compressor().is_none() {
         return Err(Error::unsupported(
             "Compression not supported for this file format",
         ));
@@ -202,7 +202,7 @@ struct Rebaser<'a> {
 impl<'a> Rebaser<'a> {
     fn new(top: &'a Image, new: Option<&'a Image>, compress: bool) -> Self {
         let format = top.format();
-        let compressor = format.compressor().filter(|_| compress);
+        let compressor = top.compressor().filter(|_| compress);
         let unit = match compressor {
             Some(compressor) => u64::from(compressor.encode_unit()).max(512),
             // Of larger units the parts are written one after the other.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, ResultExt};
-use crate::image::{HostCall, HostFlush, Image, ReadNow};
+use crate::image::{HostCall, HostFlush, Image, TryRead};
 use crate::memory;
 use crate::storage::ZeroFlags;
 use crate::sys::event::Event;
@@ -224,7 +224,7 @@ impl Queue {
                     buffer: None,
                 }),
                 HostFlush::Host(host) => self.by_kernel(token, request, Some(host)),
-                HostFlush::Waits => self.hand_over(token, request),
+                HostFlush::WouldBlock => self.hand_over(token, request),
             },
             // These are changes and a flush after them.
             Request::Write { .. } | Request::WriteZeroes { .. } | Request::Discard { .. } => {
@@ -300,12 +300,12 @@ impl Queue {
             LONE_WORK
         };
         let image = self.target.image();
-        let result = match image.read_now(buffer.slices_mut(), offset, work) {
-            Ok(ReadNow::Done) => Ok(buffer.len()),
-            Ok(ReadNow::Host(host)) => {
+        let result = match image.try_read(buffer.slices_mut(), offset, work) {
+            Ok(TryRead::Done) => Ok(buffer.len()),
+            Ok(TryRead::Host(host)) => {
                 return self.by_kernel(token, Request::Read { buffer, offset }, Some(host));
             }
-            Ok(ReadNow::Waits) => {
+            Ok(TryRead::WouldBlock) => {
                 return self.hand_over(token, Request::Read { buffer, offset });
             }
             Err(error) => Err(error),
@@ -319,7 +319,7 @@ impl Queue {
 
     fn write(&mut self, token: u64, buffer: Buffer, offset: u64) {
         let image = self.target.image();
-        if image.overwrites_now(buffer.slices(), offset) {
+        if image.overwrites_memory(buffer.slices(), offset) {
             let result = image.write_vectored_at(buffer.slices(), offset);
             return self.complete(Completion {
                 token,

@@ -106,7 +106,7 @@ pub fn write_to(run: &mut Run<'_>, range: std::ops::Range<usize>) {
     let (offset, _) = bytes_of(&range);
     run.record(&range, Some(tag));
     range.for_each(|s| run.history.set(at, s, tag));
-    run.image().write(&bytes, offset, &run.below()).unwrap();
+    run.writer().write(&bytes, offset, &run.below()).unwrap();
 }
 
 fn zero(run: &mut Run<'_>) {
@@ -120,7 +120,7 @@ fn zero(run: &mut Run<'_>) {
     let (offset, len) = bytes_of(&range);
     run.record(&range, None);
     range.for_each(|s| run.history.set(at, s, 0));
-    let done = run.image().write_zeroes(offset, len, flags, &run.below());
+    let done = run.writer().write_zeroes(offset, len, flags, &run.below());
     done.unwrap();
 }
 
@@ -130,13 +130,13 @@ fn discard(run: &mut Run<'_>) {
     let (offset, len) = bytes_of(&range);
     run.record(&range, None);
     range.clone().for_each(|s| run.history.give_up(at, s));
-    run.image().discard(offset, len).unwrap();
+    run.writer().discard(offset, len).unwrap();
     run.look(range);
 }
 
 /// A whole cluster, compressed.
 fn compressed(run: &mut Run<'_>) {
-    let Some(compressor) = run.image().compressor() else {
+    let Some(compressor) = run.writer().compressor() else {
         return write(run);
     };
     let unit = compressor.encode_unit() as usize / SECTOR;
@@ -149,13 +149,13 @@ fn compressed(run: &mut Run<'_>) {
     let (offset, _) = bytes_of(&range);
     run.record(&range, Some(tag));
     range.for_each(|s| run.history.set(at, s, tag));
-    let compressor = run.image().compressor().unwrap();
+    let compressor = run.writer().compressor().unwrap();
     compressor.write_compressed(&bytes, offset).unwrap();
 }
 
 /// Makes all durable.
 pub fn flush(run: &mut Run<'_>) {
-    run.image().flush(run.durability).unwrap();
+    run.writer().flush(run.durability).unwrap();
     run.settle();
 }
 
@@ -276,7 +276,7 @@ fn resize(run: &mut Run<'_>) {
 pub fn resize_to(run: &mut Run<'_>, new: usize, mode: Preallocation) {
     let at = run.log.count();
     let len = (new * SECTOR) as u64;
-    run.image()
+    run.writer()
         .resize_above(len, mode, &run.below(), &Default::default())
         .unwrap();
     note_size(run, at, new);

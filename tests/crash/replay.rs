@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bstr::BStr;
-use platter::format::{Format, RepairMode, registry};
+use platter::format::{Format, FormatWrite, RepairMode, registry};
 use platter::storage::testing::{Log, LoggingStorage};
 use platter::storage::{Durability, Storage};
 use platter::value::Value;
@@ -104,6 +104,11 @@ impl<'a> Run<'a> {
     /// The open image.
     pub fn image(&self) -> &dyn Format {
         &**self.image.as_ref().unwrap()
+    }
+
+    /// What writes it.
+    pub fn writer(&self) -> &dyn FormatWrite {
+        self.image().writer().expect("a format that can be written")
     }
 
     /// The files of the run.
@@ -325,8 +330,9 @@ impl<'a> Run<'a> {
         let before = bitmaps::list(&*image)?;
         let sectors = (0..image.len() as usize / SECTOR).step_by(37);
         let written = self.open(&files, Access::Write).and_then(|image| {
+            let writer = image.writer().expect("a format that can be written");
             for sector in sectors.clone() {
-                image.write(&rig::sector_of(7), (sector * SECTOR) as u64, &below)?;
+                writer.write(&rig::sector_of(7), (sector * SECTOR) as u64, &below)?;
             }
             image.close()
         });

@@ -18,8 +18,8 @@ use crate::crypto::luks::{Header, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, Below, Check, ChildSpec, Compress, Features, FileRole, FlushBy, Format, FormatDriver,
-    FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext, ParentRef,
+    Amend, Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile,
+    FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -202,63 +202,8 @@ impl Format for Luks {
         self.plain()?.read_at(buf, offset)
     }
 
-    fn locate_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        self.map(offset, len).map(Some)
-    }
-
-    fn read_encoded_now(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
-        self.plain()?.try_read(&mut [IoSliceMut::new(buf)], offset)
-    }
-
-    fn begin_long_io(&self) -> LongIoGuard {
-        LongIoGuard::UNGUARDED
-    }
-
     fn begin_io(&self) -> IoGuard<'_> {
         IoGuard::UNGUARDED
-    }
-
-    fn write(&self, buf: &[u8], offset: u64, _below: &dyn Below) -> Result<()> {
-        self.writable()?.write_at(buf, offset)
-    }
-
-    fn write_zeroes(
-        &self,
-        offset: u64,
-        len: u64,
-        flags: ZeroFlags,
-        _below: &dyn Below,
-    ) -> Result<()> {
-        self.writable()?.write_zeroes(offset, len, flags)
-    }
-
-    fn discard(&self, offset: u64, len: u64) -> Result<()> {
-        self.writable()?.discard(offset, len)
-    }
-
-    fn flush_by(&self, durability: Durability) -> FlushBy {
-        FlushBy::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
-    }
-
-    fn flush(&self, durability: Durability) -> Result<()> {
-        self.storage.sync(durability)
-    }
-
-    fn resize_above(
-        &self,
-        len: u64,
-        preallocation: Preallocation,
-        _: &dyn Below,
-        control: &JobControl,
-    ) -> Result<()> {
-        self.writable()?;
-        let end = self
-            .payload_offset
-            .checked_add(len)
-            .ok_or_else(|| Error::invalid("New image size must be positive"))?;
-        grow(&*self.storage, end, preallocation, control)?;
-        self.len.store(len, Ordering::Release);
-        Ok(())
     }
 
     fn info(&self) -> Result<FormatInfo> {
@@ -281,15 +226,93 @@ impl Format for Luks {
         Ok(())
     }
 
-    fn checker(&self) -> Option<&dyn Check> {
-        None
-    }
-
     fn amender(&self) -> Option<&dyn Amend> {
         Some(self)
     }
 
-    fn compressor(&self) -> Option<&dyn Compress> {
+    fn writer(&self) -> Option<&dyn FormatWrite> {
+        Some(self)
+    }
+
+    fn immediate(&self) -> Option<&dyn Immediate> {
+        Some(self)
+    }
+}
+
+impl FormatWrite for Luks {
+    fn write(&self, buf: &[u8], offset: u64, _below: &dyn Below) -> Result<()> {
+        self.writable()?.write_at(buf, offset)
+    }
+
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+        _below: &dyn Below,
+    ) -> Result<()> {
+        self.writable()?.write_zeroes(offset, len, flags)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.writable()?.discard(offset, len)
+    }
+
+    fn flush(&self, durability: Durability) -> Result<()> {
+        self.storage.sync(durability)
+    }
+
+    fn resize_above(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        _: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()> {
+        self.writable()?;
+        let end = self
+            .payload_offset
+            .checked_add(len)
+            .ok_or_else(|| Error::invalid("New image size must be positive"))?;
+        grow(&*self.storage, end, preallocation, control)?;
+        self.len.store(len, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Immediate for Luks {
+    fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+        self.map(offset, len).map(Some)
+    }
+
+    fn try_read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        self.plain()?.try_read(&mut [IoSliceMut::new(buf)], offset)
+    }
+
+    fn begin_long_io(&self) -> LongIoGuard {
+        LongIoGuard::UNGUARDED
+    }
+
+    fn overwrites_memory(&self, _offset: u64, _len: u64) -> bool {
+        // Encrypting takes time.
+        false
+    }
+
+    fn in_place_range(&self, _offset: u64, _len: u64) -> Option<(StorageSlot, u64)> {
         None
+    }
+
+    fn note_in_place_write(&self, _offset: u64, _len: u64) {}
+
+    fn direct_range(&self, _offset: u64, _len: u64) -> Option<(StorageSlot, u64)> {
+        None
+    }
+
+    fn flush_plan(&self, durability: Durability) -> FlushPlan {
+        FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
+    }
+
+    fn note_failed_flush(&self) {
+        // The storage remembers it.
     }
 }

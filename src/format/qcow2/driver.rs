@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     Amend, BackingChange, BackingRef, Below, Bitmaps, Check, ChildSpec, Compress, Features,
-    FileRole, FlushBy, Format, FormatDriver, FormatFile, FormatInfo, IoGuard, LongIoGuard,
-    OpenContext, ParentRef, Snapshots,
+    FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite, Immediate,
+    IoGuard, LongIoGuard, OpenContext, ParentRef, Snapshots, SpaceCount,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -79,40 +79,6 @@ impl Format for Qcow2 {
         Ok(extent)
     }
 
-    fn locate_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        let mut extent = self.map_now(offset, len)?;
-        if let Some(extent) = extent.as_mut()
-            && self.encrypted
-            && matches!(extent.kind, ExtentKind::Data { .. })
-        {
-            extent.kind = ExtentKind::Encoded { compressed: false };
-        }
-        Ok(extent)
-    }
-
-    fn overwrites_now(&self, offset: u64, len: u64) -> bool {
-        !self.encrypted
-            && self.is_prepared.load(Ordering::Acquire)
-            && self.data_storage().limits().writes_to_memory
-            && self.is_in_place_now(offset, len)
-    }
-
-    fn overwrites_at(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        self.place_now(offset, len)
-    }
-
-    fn overwritten(&self, offset: u64, len: u64) {
-        self.record(offset, len);
-    }
-
-    fn flush_by(&self, durability: Durability) -> FlushBy {
-        self.way_to_flush(durability)
-    }
-
-    fn flush_failed(&self) {
-        self.lost.store(true, Ordering::Release);
-    }
-
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         match slot {
             StorageSlot::MAIN => Ok(&self.storage),
@@ -148,18 +114,61 @@ impl Format for Qcow2 {
         self.read_coded(buf, offset)
     }
 
-    fn read_encoded_now(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
-        self.read_coded_now(buf, offset)
-    }
-
-    fn begin_long_io(&self) -> LongIoGuard {
-        self.limbo.enter_long()
-    }
-
     fn begin_io(&self) -> IoGuard<'_> {
         self.limbo.enter()
     }
 
+    fn info(&self) -> Result<FormatInfo> {
+        let image = self.header.lock().clone();
+        super::info::info(&self.storage, &image)
+    }
+
+    fn parent(&self) -> Option<ParentRef> {
+        let image = self.header.lock();
+        Some(ParentRef::named(BackingRef {
+            name: image.backing_file.clone()?.into(),
+            format: image.backing_format(),
+        }))
+    }
+
+    fn close(&self) -> Result<()> {
+        self.close_all()
+    }
+
+    fn checker(&self) -> Option<&dyn Check> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn amender(&self) -> Option<&dyn Amend> {
+        Some(self)
+    }
+
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        (self.version() >= 3).then_some(self as &dyn Bitmaps)
+    }
+
+    fn backing_change(&self) -> Option<&dyn BackingChange> {
+        Some(self)
+    }
+
+    fn writer(&self) -> Option<&dyn FormatWrite> {
+        Some(self)
+    }
+
+    fn immediate(&self) -> Option<&dyn Immediate> {
+        Some(self)
+    }
+
+    fn space_count(&self) -> Option<&dyn SpaceCount> {
+        Some(self)
+    }
+}
+
+impl FormatWrite for Qcow2 {
     fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
         let written = self.write_guest(buf, offset, below);
         self.record(offset, buf.len() as u64);
@@ -200,50 +209,63 @@ impl Format for Qcow2 {
         self.change_size(len, preallocation, below, control)
     }
 
-    fn host_bytes_in_use(&self, enough: u64) -> Result<Option<u64>> {
-        let bits = self.layout.cluster_bits();
-        self.count_clusters_in_use(enough.div_ceil(1 << bits))
-            .map(|clusters| Some(clusters << bits))
-    }
-
-    fn info(&self) -> Result<FormatInfo> {
-        let image = self.header.lock().clone();
-        super::info::info(&self.storage, &image)
-    }
-
-    fn parent(&self) -> Option<ParentRef> {
-        let image = self.header.lock();
-        Some(ParentRef::named(BackingRef {
-            name: image.backing_file.clone()?.into(),
-            format: image.backing_format(),
-        }))
-    }
-
-    fn close(&self) -> Result<()> {
-        self.close_all()
-    }
-
-    fn checker(&self) -> Option<&dyn Check> {
-        Some(self)
-    }
-
-    fn snapshots(&self) -> Option<&dyn Snapshots> {
-        Some(self)
-    }
-
-    fn amender(&self) -> Option<&dyn Amend> {
-        Some(self)
-    }
-
-    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
-        (self.version() >= 3).then_some(self as &dyn Bitmaps)
-    }
-
-    fn backing_change(&self) -> Option<&dyn BackingChange> {
-        Some(self)
-    }
-
     fn compressor(&self) -> Option<&dyn Compress> {
         (!self.has_data_file && !self.encrypted).then_some(self as &dyn Compress)
+    }
+}
+
+impl Immediate for Qcow2 {
+    fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+        let mut extent = self.map_now(offset, len)?;
+        if let Some(extent) = extent.as_mut()
+            && self.encrypted
+            && matches!(extent.kind, ExtentKind::Data { .. })
+        {
+            extent.kind = ExtentKind::Encoded { compressed: false };
+        }
+        Ok(extent)
+    }
+
+    fn try_read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        self.read_coded_now(buf, offset)
+    }
+
+    fn begin_long_io(&self) -> LongIoGuard {
+        self.limbo.enter_long()
+    }
+
+    fn overwrites_memory(&self, offset: u64, len: u64) -> bool {
+        !self.encrypted
+            && self.is_prepared.load(Ordering::Acquire)
+            && self.data_storage().limits().writes_to_memory
+            && self.is_in_place_now(offset, len)
+    }
+
+    fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+        self.place_now(offset, len)
+    }
+
+    fn note_in_place_write(&self, offset: u64, len: u64) {
+        self.record(offset, len);
+    }
+
+    fn direct_range(&self, _offset: u64, _len: u64) -> Option<(StorageSlot, u64)> {
+        None
+    }
+
+    fn flush_plan(&self, durability: Durability) -> FlushPlan {
+        self.way_to_flush(durability)
+    }
+
+    fn note_failed_flush(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+}
+
+impl SpaceCount for Qcow2 {
+    fn host_bytes_in_use(&self, enough: u64) -> Result<u64> {
+        let bits = self.layout.cluster_bits();
+        self.count_clusters_in_use(enough.div_ceil(1 << bits))
+            .map(|clusters| clusters << bits)
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
-use crate::format::FlushBy;
+use crate::format::FlushPlan;
 use crate::storage::{Durability, Preallocation, Step};
 
 use super::cache::{Class, Taken};
@@ -85,13 +85,13 @@ impl Qcow2 {
     }
 
     /// How [`Self::flush_all`] would go: a sync alone where no metadata waits and none is being written.
-    pub(super) fn way_to_flush(&self, durability: Durability) -> FlushBy {
+    pub(super) fn way_to_flush(&self, durability: Durability) -> FlushPlan {
         if self.read_only {
-            return FlushBy::Nothing;
+            return FlushPlan::Nothing;
         }
         let lost = self.lost.load(Ordering::Acquire);
         let (Some(_pass), false, false) = (self.pass.try_lock(), lost, self.has_data_file) else {
-            return FlushBy::Call;
+            return FlushPlan::Call;
         };
         let counted = self.lazy()
             || !self.cache.is_dirty(Class::Refcount)
@@ -104,10 +104,10 @@ impl Qcow2 {
             && !self.cache.is_dirty(Class::L2)
             && self.l1_dirty.lock().is_empty();
         if !clean {
-            return FlushBy::Call;
+            return FlushPlan::Call;
         }
         self.trace_flush(durability);
-        FlushBy::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
+        FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
     }
 
     /// Writes metadata out when too much of it waits. Call it with no lock held.

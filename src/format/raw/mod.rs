@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::magic::{self, PROBE_BYTES};
 use crate::format::{
-    Below, Check, ChildSpec, Compress, Features, FileRole, FlushBy, Format, FormatDriver,
-    FormatFile, FormatInfo, IoGuard, LongIoGuard, OpenContext, ParentRef, Probe,
+    Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo,
+    FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Probe,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -190,27 +190,6 @@ impl Format for Raw {
         Ok(Extent { len, kind })
     }
 
-    fn locate_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        self.locate(offset, len).map(Some)
-    }
-
-    fn overwrites_now(&self, offset: u64, len: u64) -> bool {
-        self.passes_on(offset, len).is_some() && self.storage.limits().writes_to_memory
-    }
-
-    fn overwrites_at(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        self.passes_on(offset, len)
-    }
-
-    fn passes_on(&self, offset: u64, _len: u64) -> Option<(StorageSlot, u64)> {
-        let guarded = self.guard.is_some() && offset < PROBE_BYTES as u64;
-        (!guarded).then(|| (StorageSlot::MAIN, self.host(offset)))
-    }
-
-    fn flush_by(&self, durability: Durability) -> FlushBy {
-        FlushBy::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
-    }
-
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         main_slot(&self.storage, slot)
     }
@@ -227,14 +206,35 @@ impl Format for Raw {
         self.storage.read_at(buf, self.host(offset))
     }
 
-    fn begin_long_io(&self) -> LongIoGuard {
-        LongIoGuard::UNGUARDED
-    }
-
     fn begin_io(&self) -> IoGuard<'_> {
         IoGuard::UNGUARDED
     }
 
+    fn info(&self) -> Result<FormatInfo> {
+        Ok(FormatInfo::default())
+    }
+
+    fn parent(&self) -> Option<ParentRef> {
+        None
+    }
+
+    fn close(&self) -> Result<()> {
+        if self.writable {
+            self.storage.sync(self.durability)?;
+        }
+        Ok(())
+    }
+
+    fn writer(&self) -> Option<&dyn FormatWrite> {
+        Some(self)
+    }
+
+    fn immediate(&self) -> Option<&dyn Immediate> {
+        Some(self)
+    }
+}
+
+impl FormatWrite for Raw {
     fn write(&self, buf: &[u8], offset: u64, _below: &dyn Below) -> Result<()> {
         self.guarded(
             offset,
@@ -298,28 +298,43 @@ impl Format for Raw {
         self.len.store(len, Ordering::Release);
         Ok(())
     }
+}
 
-    fn info(&self) -> Result<FormatInfo> {
-        Ok(FormatInfo::default())
+impl Immediate for Raw {
+    fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+        self.locate(offset, len).map(Some)
     }
 
-    fn parent(&self) -> Option<ParentRef> {
-        None
+    fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64) -> Result<bool> {
+        // Nothing is encoded.
+        Ok(false)
     }
 
-    fn close(&self) -> Result<()> {
-        if self.writable {
-            self.storage.sync(self.durability)?;
-        }
-        Ok(())
+    fn begin_long_io(&self) -> LongIoGuard {
+        LongIoGuard::UNGUARDED
     }
 
-    fn checker(&self) -> Option<&dyn Check> {
-        None
+    fn overwrites_memory(&self, offset: u64, len: u64) -> bool {
+        self.direct_range(offset, len).is_some() && self.storage.limits().writes_to_memory
     }
 
-    fn compressor(&self) -> Option<&dyn Compress> {
-        None
+    fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+        self.direct_range(offset, len)
+    }
+
+    fn note_in_place_write(&self, _offset: u64, _len: u64) {}
+
+    fn direct_range(&self, offset: u64, _len: u64) -> Option<(StorageSlot, u64)> {
+        let guarded = self.guard.is_some() && offset < PROBE_BYTES as u64;
+        (!guarded).then(|| (StorageSlot::MAIN, self.host(offset)))
+    }
+
+    fn flush_plan(&self, durability: Durability) -> FlushPlan {
+        FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
+    }
+
+    fn note_failed_flush(&self) {
+        // The storage remembers it.
     }
 }
 

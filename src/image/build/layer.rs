@@ -16,7 +16,7 @@ use crate::image::align::UnitLock;
 use crate::image::node::{Child, Node};
 use crate::image::plan::{ChildPlan, Driver, Plan};
 use crate::image::status::Sparse;
-use crate::image::{Backing, Image, OpenOptions, Settings, events, files, lock, names};
+use crate::image::{Backing, Image, OpenOptions, Settings, events, files, lock, names, write};
 use crate::storage::Storage;
 
 /// Opens one layer; those below it stay closed. Errors do not name the location.
@@ -143,6 +143,9 @@ fn open_over(
         warn: &|text| warnings.borrow_mut().push(text),
         control: &options.control,
     })?;
+    if options.writable {
+        write::check_writer(&*format)?;
+    }
     let children = opener.into_children();
     let mut image = Image {
         filename: BString::default(),

@@ -8,8 +8,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Below, Check, Compress, FileRole, Format, FormatFile, FormatInfo, IoGuard, LongIoGuard,
-    ParentRef, raw,
+    Below, FileRole, Format, FormatFile, FormatInfo, FormatWrite, IoGuard, ParentRef, raw,
 };
 use crate::image::align::UnitLock;
 use crate::image::plan::DetectZeroes;
@@ -35,6 +34,7 @@ pub(super) struct Fake {
     states: Mutex<Vec<State>>,
     len: u64,
     unit: u32,
+    read_only: bool,
     pub(super) closes: Arc<AtomicU64>,
     /// Bytes of all runs that were looked up: what that takes time for.
     pub(super) looked_up: Arc<AtomicU64>,
@@ -58,6 +58,7 @@ impl Fake {
             states: Mutex::new(states.to_vec()),
             len,
             unit: 1,
+            read_only: false,
             closes: Arc::default(),
             looked_up: Arc::default(),
         }
@@ -66,6 +67,12 @@ impl Fake {
     /// All I/O must come in units of this many bytes; anything else fails.
     pub(super) fn with_unit(mut self, unit: u32) -> Self {
         self.unit = unit;
+        self
+    }
+
+    /// Has nothing that writes.
+    pub(super) fn read_only(mut self) -> Self {
+        self.read_only = true;
         self
     }
 
@@ -192,14 +199,29 @@ impl Format for Fake {
         Ok(())
     }
 
-    fn begin_long_io(&self) -> LongIoGuard {
-        LongIoGuard::UNGUARDED
-    }
-
     fn begin_io(&self) -> IoGuard<'_> {
         IoGuard::UNGUARDED
     }
 
+    fn info(&self) -> Result<FormatInfo> {
+        Ok(FormatInfo::default())
+    }
+
+    fn parent(&self) -> Option<ParentRef> {
+        None
+    }
+
+    fn close(&self) -> Result<()> {
+        self.closes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn writer(&self) -> Option<&dyn FormatWrite> {
+        (!self.read_only).then_some(self)
+    }
+}
+
+impl FormatWrite for Fake {
     fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
         self.aligned(offset, buf.len() as u64);
         for index in offset / CLUSTER..(offset + buf.len() as u64).div_ceil(CLUSTER) {
@@ -234,26 +256,5 @@ impl Format for Fake {
         Err(crate::Error::unsupported(
             "Image format driver does not support resize",
         ))
-    }
-
-    fn info(&self) -> Result<FormatInfo> {
-        Ok(FormatInfo::default())
-    }
-
-    fn parent(&self) -> Option<ParentRef> {
-        None
-    }
-
-    fn close(&self) -> Result<()> {
-        self.closes.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn checker(&self) -> Option<&dyn Check> {
-        None
-    }
-
-    fn compressor(&self) -> Option<&dyn Compress> {
-        None
     }
 }

@@ -132,7 +132,7 @@ fn check(
     sources: &Sources,
     bitmaps: Option<&Chosen>,
 ) -> Result<()> {
-    if request.target.compress && image.format().compressor().is_none() {
+    if request.target.compress && image.compressor().is_none() {
         return Err(no_compression());
     }
     if sources.known_len().is_some_and(|len| image.len() < len) {
@@ -206,7 +206,7 @@ impl Sink for ImageSink<'_> {
                     }
                 }
                 PieceKind::Encoded { at, len } => {
-                    let compressor = self.image.format().compressor().ok_or_else(|| {
+                    let compressor = self.image.compressor().ok_or_else(|| {
                         Error::unsupported("Compression not supported for this file format")
                     })?;
                     compressor

@@ -124,9 +124,8 @@ impl Shape {
 
     /// For an image that exists, in whole clusters, unless they are larger than is good for copying.
     pub fn for_existing(request: &ConvertRequest, image: &Image) -> Self {
-        let format = image.format();
-        let cluster = u64::from(format.cluster_size().unwrap_or(0));
-        let encode_unit = format
+        let cluster = u64::from(image.format().cluster_size().unwrap_or(0));
+        let encode_unit = image
             .compressor()
             .map(|compressor| compressor.encode_unit());
         Self {

@@ -99,9 +99,12 @@ fn what_grows_reads_as_zeroes() {
         let short = (sample.size / 3 / 512 * 512) as usize;
         let off = platter::storage::Preallocation::Off;
         for len in [short as u64, sample.size] {
-            let done = image
-                .format()
-                .resize_above(len, off, &image, &Default::default());
+            let done = image.format().writer().unwrap().resize_above(
+                len,
+                off,
+                &image,
+                &Default::default(),
+            );
             done.expect("another size");
         }
         model[..short].fill(0xA5);

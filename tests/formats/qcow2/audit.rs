@@ -379,7 +379,12 @@ fn zeroes_up_to_the_old_end_spare_what_is_behind_it() {
         if discard {
             // Its own first write: the one that keeps the L2 table of another place.
             image.write_at(&[1; 512], 0).unwrap();
-            image.format().discard(64 << 10, 96 << 10).unwrap();
+            image
+                .format()
+                .writer()
+                .unwrap()
+                .discard(64 << 10, 96 << 10)
+                .unwrap();
         } else {
             image
                 .write_zeroes(1024, (160 << 10) - 1024, ZeroFlags::MAY_UNMAP)

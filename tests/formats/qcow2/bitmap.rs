@@ -135,13 +135,18 @@ fn model(options: &str, mut size: u64, cluster: u64, seed: u64) {
                 record(offset, len);
             }
             5 => {
-                image.format().discard(offset, len).unwrap();
+                image
+                    .format()
+                    .writer()
+                    .unwrap()
+                    .discard(offset, len)
+                    .unwrap();
                 record(offset, len);
             }
             6 => {
                 let start = offset - offset % cluster;
                 let bytes = vec![7; cluster.min(size - start) as usize];
-                let compressor = image.format().compressor().unwrap();
+                let compressor = image.compressor().unwrap();
                 compressor.write_compressed(&bytes, start).unwrap();
                 record(start, bytes.len() as u64);
             }
@@ -197,7 +202,12 @@ fn model(options: &str, mut size: u64, cluster: u64, seed: u64) {
             }
             13 => {
                 size = (size / 2 + random.below(size)).clamp(1 << 20, 6 << 20) / 512 * 512;
-                image.format().resize(size, Preallocation::Off).unwrap();
+                image
+                    .format()
+                    .writer()
+                    .unwrap()
+                    .resize(size, Preallocation::Off)
+                    .unwrap();
                 for bits in model.values_mut() {
                     bits.bits
                         .resize(size.div_ceil(bits.granularity) as usize, false);
@@ -348,7 +358,12 @@ fn all_ones() {
     assert_eq!(dir.qemu_img(&["check", "image"]).code, 0);
     // What grows behind them is clean.
     let image = open(storage.clone(), true).unwrap();
-    image.format().resize(size * 2, Preallocation::Off).unwrap();
+    image
+        .format()
+        .writer()
+        .unwrap()
+        .resize(size * 2, Preallocation::Off)
+        .unwrap();
     assert_eq!(dirty(&image, "b").unwrap(), [(0, size)]);
     image.close().unwrap();
     std::fs::write(dir.path("image"), storage.to_vec()).unwrap();
@@ -380,7 +395,11 @@ fn inconsistent_bitmaps_stay_so() {
         list.set_enabled(BStr::new("bad"), false),
         list.mark(BStr::new("bad"), &mut |_| Ok(())),
         dirty(&image, "bad").map(drop),
-        image.format().resize(8 << 20, Preallocation::Off),
+        image
+            .format()
+            .writer()
+            .unwrap()
+            .resize(8 << 20, Preallocation::Off),
     ] {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);

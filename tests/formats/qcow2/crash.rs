@@ -105,7 +105,7 @@ fn change(
             let start = offset / cluster * cluster;
             let len = cluster.min(size - start);
             let range = start as usize..(start + len) as usize;
-            let done = image.format().discard(start, len);
+            let done = image.format().writer().unwrap().discard(start, len);
             (range, vec![0; len as usize], done)
         }
         _ => {
@@ -113,7 +113,7 @@ fn change(
             let len = cluster.min(size - start);
             let range = start as usize..(start + len) as usize;
             let bytes = vec![fill; len as usize];
-            let compressor = image.format().compressor().unwrap();
+            let compressor = image.compressor().unwrap();
             let done = compressor.write_compressed(&bytes, start);
             (range, bytes, done)
         }

@@ -243,7 +243,7 @@ fn flipped_bits_do_no_harm() {
                     let len = (1 + next(20_000)).min(size.saturating_sub(offset));
                     let _ = match next(4) {
                         0 => image.write_zeroes(offset, len, ZeroFlags::MAY_UNMAP),
-                        1 => image.format().discard(offset, len),
+                        1 => image.format().writer().unwrap().discard(offset, len),
                         _ => image.write_at(&vec![7; len as usize], offset),
                     };
                 }

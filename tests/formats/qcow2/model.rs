@@ -185,7 +185,12 @@ impl Run {
                 self.model[from..to].fill(0);
             }
             60..70 => {
-                image.format().discard(offset, len).unwrap();
+                image
+                    .format()
+                    .writer()
+                    .unwrap()
+                    .discard(offset, len)
+                    .unwrap();
                 let cluster = self.config.cluster;
                 let start = offset.next_multiple_of(cluster) as usize;
                 let end = if to as u64 == self.config.size {
@@ -202,7 +207,7 @@ impl Run {
                 let start = offset / self.config.cluster * self.config.cluster;
                 let len = self.config.cluster.min(self.config.size - start);
                 let bytes = self.bytes(len);
-                let compressor = image.format().compressor().unwrap();
+                let compressor = image.compressor().unwrap();
                 compressor.write_compressed(&bytes, start).unwrap();
                 self.model[start as usize..(start + len) as usize].copy_from_slice(&bytes);
             }

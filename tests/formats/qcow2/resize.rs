@@ -62,7 +62,12 @@ fn resize(options: &str, sizes: &[u64]) {
     for (n, &size) in sizes.iter().enumerate() {
         let image = open(&dir);
         let old = model.len() as u64;
-        image.format().resize(size, Preallocation::Off).unwrap();
+        image
+            .format()
+            .writer()
+            .unwrap()
+            .resize(size, Preallocation::Off)
+            .unwrap();
         assert_eq!(image.len(), size);
         model.resize(size as usize, 0);
         let border = old.min(size);
@@ -144,7 +149,12 @@ fn new_space_can_be_preallocated() {
             let image = open(&dir);
             let mut model = vec![9; 1 << 20];
             image.write_at(&model, 0).unwrap();
-            image.format().resize(4 << 20, mode).unwrap();
+            image
+                .format()
+                .writer()
+                .unwrap()
+                .resize(4 << 20, mode)
+                .unwrap();
             model.resize(4 << 20, 0);
             image.close().unwrap();
             judge(&dir, &model, &format!("{options} {mode:?}"));
@@ -168,10 +178,17 @@ fn snapshots_survive_a_resize() {
         let image = open(&dir);
         image
             .format()
+            .writer()
+            .unwrap()
             .resize(300 << 10, Preallocation::Off)
             .unwrap();
         image.write_at(&[4; 5000], 1000).unwrap();
-        image.format().resize(4 << 20, Preallocation::Off).unwrap();
+        image
+            .format()
+            .writer()
+            .unwrap()
+            .resize(4 << 20, Preallocation::Off)
+            .unwrap();
         image.write_at(&[5; 5000], 3 << 20).unwrap();
         image.close().unwrap();
         let mut model = vec![0; 4 << 20];
@@ -202,6 +219,8 @@ fn version_2_with_snapshots_keeps_its_size() {
     let image = open(&dir);
     let error = image
         .format()
+        .writer()
+        .unwrap()
         .resize(4 << 20, Preallocation::Off)
         .unwrap_err();
     assert!(

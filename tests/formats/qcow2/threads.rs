@@ -138,12 +138,17 @@ fn overlapping(options: &str, cluster: u64) {
                             .write_zeroes(offset, len, ZeroFlags::MAY_UNMAP)
                             .unwrap(),
                         6 => image.write_zeroes(offset, len, ZeroFlags::empty()).unwrap(),
-                        7 => image.format().discard(offset, len).unwrap(),
+                        7 => image
+                            .format()
+                            .writer()
+                            .unwrap()
+                            .discard(offset, len)
+                            .unwrap(),
                         8 => {
                             let start = offset / cluster * cluster;
                             let len = cluster.min(size - start);
                             let bytes = vec![0x40 + thread as u8; len as usize];
-                            let compressor = image.format().compressor().unwrap();
+                            let compressor = image.compressor().unwrap();
                             compressor.write_compressed(&bytes, start).unwrap();
                         }
                         9 if n % 20 == 0 => image.flush().unwrap(),

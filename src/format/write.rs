@@ -1,0 +1,112 @@
+//! What a format offers that can be written.
+
+use crate::error::Result;
+use crate::format::bulk::Compress;
+use crate::job::JobControl;
+use crate::storage::{Durability, Preallocation, ZeroFlags};
+
+/// Changing the guest contents of an image, reached through [`crate::format::Format::writer`].
+///
+/// All methods may be called from many threads at once. No lock is held across data I/O. A format that was
+/// opened read-only refuses the changes.
+pub trait FormatWrite: Send + Sync {
+    /// Writes guest bytes; `below` supplies what a partly written new cluster lacks.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or of I/O; the guest bytes
+    /// outside the range are unchanged then.
+    fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()>;
+
+    /// Makes the range read as zeroes.
+    ///
+    /// # Errors
+    /// As [`FormatWrite::write`].
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+        below: &dyn Below,
+    ) -> Result<()>;
+
+    /// Gives the range back. Whole clusters read afterwards as zeroes, or as the format defines;
+    /// the parts of clusters at the ends are left alone.
+    ///
+    /// # Errors
+    /// As [`FormatWrite::write`].
+    fn discard(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Writes out cached metadata and makes all completed writes durable.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn flush(&self, durability: Durability) -> Result<()>;
+
+    /// Changes the virtual size. What is new reads as zeroes from the moment on at which the size
+    /// is durable, whatever the layer below holds there. `control` ends the filling of new space, which
+    /// leaves the size as it was, and counts it.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] where the format cannot, [`crate::ErrorKind::Cancelled`].
+    fn resize_above(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()>;
+
+    /// Writing of compressed clusters, where the format has it.
+    fn compressor(&self) -> Option<&dyn Compress> {
+        None
+    }
+}
+
+impl dyn FormatWrite + '_ {
+    /// As [`FormatWrite::resize_above`], of an image with nothing below.
+    ///
+    /// # Errors
+    /// As [`FormatWrite::resize_above`].
+    pub fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.resize_above(len, preallocation, &ZeroBelow, &JobControl::default())
+    }
+}
+
+/// The guest bytes below a layer: its backing chain, or zeroes.
+pub trait Below: Sync {
+    /// Fills `buf` with the guest bytes below; zeroes past the end of the layer below.
+    ///
+    /// # Errors
+    /// Of reading the backing chain.
+    fn read_below(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Whether the range is known to read as zeroes below, without reading data.
+    ///
+    /// # Errors
+    /// Of mapping the backing chain.
+    fn is_zero_below(&self, offset: u64, len: u64) -> Result<bool>;
+
+    /// The bytes from here on are zero below; the largest number where that is not known.
+    fn len_below(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+/// Nothing below: zeroes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ZeroBelow;
+
+impl Below for ZeroBelow {
+    fn read_below(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn is_zero_below(&self, _offset: u64, _len: u64) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn len_below(&self) -> u64 {
+        0
+    }
+}
