@@ -7,7 +7,7 @@ use crate::capi::error::platter_error;
 use crate::capi::guard::{OutValue, call_ref, call_ref_out, check_flags};
 use crate::capi::image::platter_image;
 use crate::error::{Error, Result};
-use crate::image::Image;
+use crate::image::{Image, WriteFlags};
 use crate::ops::map::MapEntry;
 use crate::storage::ZeroFlags;
 
@@ -110,9 +110,8 @@ pub unsafe extern "C" fn platter_image_write(
         check_flags(flags, PLATTER_WRITE_FUA)?;
         // SAFETY: by the contract of this function.
         let buf = unsafe { source(buf, len, "buf")? };
-        let image = image.shared();
-        image.write_at(buf, offset)?;
-        flush_if(image, flags)
+        let write = |image: &Image| image.write_at(buf, offset);
+        image.shared().change(write_flags(flags), write)
     })
 }
 
@@ -170,14 +169,16 @@ pub unsafe extern "C" fn platter_image_writev(
         // SAFETY: by the contract of this function.
         let iov = unsafe { vector(iov, iovcnt)? };
         check_vector(image, iov, offset)?;
-        let mut at = offset;
-        for piece in iov {
-            // SAFETY: by the contract of this function.
-            let buf = unsafe { source(piece.iov_base, piece.iov_len, "iov")? };
-            image.write_at(buf, at)?;
-            at += buf.len() as u64;
-        }
-        flush_if(image, flags)
+        image.change(write_flags(flags), |image| {
+            let mut at = offset;
+            for piece in iov {
+                // SAFETY: by the contract of this function.
+                let buf = unsafe { source(piece.iov_base, piece.iov_len, "iov")? };
+                image.write_at(buf, at)?;
+                at += buf.len() as u64;
+            }
+            Ok(())
+        })
     })
 }
 
@@ -198,9 +199,8 @@ pub extern "C" fn platter_image_write_zeroes(
             flags,
             PLATTER_WRITE_FUA | PLATTER_ZERO_MAY_UNMAP | PLATTER_ZERO_NO_FALLBACK,
         )?;
-        let image = image.shared();
-        image.write_zeroes(offset, len, zero_flags(flags))?;
-        flush_if(image, flags)
+        let zero = |image: &Image| image.write_zeroes(offset, len, zero_flags(flags));
+        image.shared().change(write_flags(flags), zero)
     })
 }
 
@@ -296,12 +296,11 @@ pub(super) fn zero_flags(flags: u32) -> ZeroFlags {
     zero
 }
 
-fn flush_if(image: &Image, flags: u32) -> Result<()> {
-    if flags & PLATTER_WRITE_FUA != 0 {
-        image.flush()
-    } else {
-        Ok(())
-    }
+/// The flags of writing among those of a call.
+fn write_flags(flags: u32) -> WriteFlags {
+    let mut write = WriteFlags::empty();
+    write.set(WriteFlags::FUA, flags & PLATTER_WRITE_FUA != 0);
+    write
 }
 
 /// The whole range is checked first, so that a bad one changes nothing.

@@ -28,6 +28,7 @@ pub use names::BackingFile;
 pub use node::{Child, Node};
 pub(crate) use now::TryRead;
 pub use status::{ReadsAs, Status, Statuses};
+pub use write::WriteFlags;
 
 pub(crate) use host::location_id;
 

@@ -10,6 +10,15 @@ use crate::job::JobControl;
 use crate::policy::check_virtual_size;
 use crate::storage::{Preallocation, ZeroFlags};
 
+bitflags::bitflags! {
+    /// Modifies a change of an image; see [`Image::change`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct WriteFlags: u32 {
+        /// What is changed is durable, as the cache mode says, when the call returns (force unit access).
+        const FUA = 1;
+    }
+}
+
 /// Refuses to open an image for writing whose format can only be read, in QEMU's words.
 ///
 /// # Errors
@@ -81,6 +90,22 @@ impl Image {
         }
         self.writer()?.discard(offset, len)?;
         self.written()
+    }
+
+    /// Makes a change as `flags` say; `change` calls the methods that write.
+    ///
+    /// # Errors
+    /// Of `change`, or as [`Image::flush`].
+    pub fn change<T>(
+        &self,
+        flags: WriteFlags,
+        change: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        let done = change(self)?;
+        if flags.contains(WriteFlags::FUA) {
+            self.flush()?;
+        }
+        Ok(done)
     }
 
     /// Changes the virtual size, a multiple of 512 except of raw, which rounds up. What is new reads as

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::Image;
+use crate::image::{Image, WriteFlags};
 use crate::job::without_signals;
 use crate::queue::{Completion, Request, Target};
 use crate::sys::event::Event;
@@ -197,40 +197,33 @@ fn carry_out(target: &dyn Target, job: Job) -> Completion {
 }
 
 fn perform(image: &Image, request: &mut Request) -> Result<u64> {
-    let (len, durable) = match request {
+    image.change(flags_of(request), |image| match request {
         Request::Read { buffer, offset } => {
             image.read_vectored_at(buffer.slices_mut(), *offset)?;
-            (buffer.len(), false)
+            Ok(buffer.len())
         }
-        Request::Write {
-            buffer,
-            offset,
-            durable,
-        } => {
+        Request::Write { buffer, offset, .. } => {
             image.write_vectored_at(buffer.slices(), *offset)?;
-            (buffer.len(), *durable)
+            Ok(buffer.len())
         }
         Request::WriteZeroes {
-            offset,
-            len,
-            flags,
-            durable,
-        } => {
-            image.write_zeroes(*offset, *len, *flags)?;
-            (*len, *durable)
-        }
-        Request::Discard {
-            offset,
-            len,
-            durable,
-        } => {
-            image.discard(*offset, *len)?;
-            (*len, *durable)
-        }
-        Request::Flush => (0, true),
+            offset, len, flags, ..
+        } => image.write_zeroes(*offset, *len, *flags).map(|()| *len),
+        Request::Discard { offset, len, .. } => image.discard(*offset, *len).map(|()| *len),
+        Request::Flush => Ok(0),
+    })
+}
+
+/// How the change is made; a flush is no change that is durable.
+fn flags_of(request: &Request) -> WriteFlags {
+    let durable = match request {
+        Request::Read { .. } => false,
+        Request::Write { durable, .. }
+        | Request::WriteZeroes { durable, .. }
+        | Request::Discard { durable, .. } => *durable,
+        Request::Flush => true,
     };
-    if durable {
-        image.flush()?;
-    }
-    Ok(len)
+    let mut flags = WriteFlags::empty();
+    flags.set(WriteFlags::FUA, durable);
+    flags
 }
