@@ -94,6 +94,7 @@
 
 pub mod capi;
 pub mod codec;
+mod crew;
 pub mod crypto;
 pub mod driver_names;
 pub mod error;

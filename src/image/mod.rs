@@ -38,7 +38,7 @@ use std::sync::Arc;
 use bstr::{BStr, BString};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::{Extent, StorageSlot};
+use crate::extent::Extent;
 use crate::format::{Bitmaps, Format, FormatDriver, FormatInfo};
 use crate::job::{Job, JobControl};
 use crate::location::Location;
@@ -279,11 +279,9 @@ impl Image {
     /// How many requests the files of the image and its chain like to have in flight.
     pub(crate) fn requests_in_flight(&self) -> u32 {
         let layers = std::iter::successors(Some(self), |image| image.backing().map(AsRef::as_ref));
-        let slots = [StorageSlot::MAIN, StorageSlot::DATA];
         layers
-            .flat_map(|layer| slots.map(|slot| layer.format.storage(slot)))
-            .filter_map(Result::ok)
-            .map(|storage| storage.limits().in_flight)
+            .flat_map(Self::slots)
+            .map(|(_, storage)| storage.limits().in_flight)
             .max()
             .unwrap_or(1)
     }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use bstr::{BStr, BString, ByteSlice};
 
+use crate::crew::Load;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::ExtentKind;
 use crate::image::{Image, OpenOptions, location_id};
@@ -150,7 +151,11 @@ fn copy_down(top: &Image, base: &Image, depth: u32, job: &mut Job) -> Result<()>
     in_pieces(
         forecast,
         PIECE.next_multiple_of(u64::from(cluster.max(1))),
-        top.requests_in_flight(),
+        Load {
+            in_flight: top.requests_in_flight(),
+            computes: false,
+            bytes: BUFFER,
+        },
         job,
         IoBuf::new,
         |range, buf, pace| copier.piece(range, buf, pace),

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bstr::BString;
 
+use crate::crew::Load;
 use crate::driver_names;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ExtentKind;
@@ -96,7 +97,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         in_pieces(
             rebaser.forecast(),
             PIECE.next_multiple_of(rebaser.buffer),
-            top.requests_in_flight(),
+            rebaser.load(new.as_ref()),
             job,
             Buffers::default,
             |range, buffers, pace| rebaser.piece(range, buffers, pace),
@@ -215,6 +216,15 @@ impl<'a> Rebaser<'a> {
             compressor,
             unit,
             buffer: BUFFER.next_multiple_of(unit),
+        }
+    }
+
+    fn load(&self, new: Option<&Image>) -> Load {
+        let top = self.top.requests_in_flight();
+        Load {
+            in_flight: new.map_or(top, |new| top.max(new.requests_in_flight())),
+            computes: self.compressor.is_some(),
+            bytes: 2 * self.buffer,
         }
     }
 

@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::crew::Load;
 use crate::error::{Error, Result};
 use crate::job::{Job, JobControl, without_signals};
 use crate::ops::forecast::{Forecast, Run};
-
-/// The most threads that one job uses.
-const MAX_THREADS: usize = 8;
 
 /// What a thread tells of its work between two steps.
 pub(crate) struct Pace<'a> {
@@ -37,22 +35,15 @@ impl Pace<'_> {
     }
 }
 
-/// How many threads work on images whose files like so many requests in flight.
-pub(crate) fn threads(in_flight: u32) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    cores.max(in_flight as usize).min(MAX_THREADS)
-}
-
-/// Hands the guest bytes of `forecast` to `work` in pieces of `piece` bytes, in any order, on every
-/// core, or on `in_flight` threads where those are more, as they will wait. `start` makes what one thread
-/// keeps between pieces. Progress counts what `work` tells.
+/// Hands the guest bytes of `forecast` to `work` in pieces of `piece` bytes, in any order, on as many
+/// threads as `load` asks for. `start` makes what one thread keeps between pieces. Progress counts what `work` tells.
 ///
 /// # Errors
 /// The first failure of `work`, which ends the rest, or [`crate::ErrorKind::Cancelled`].
 pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
     mut forecast: Forecast<F>,
     piece: u64,
-    in_flight: u32,
+    load: Load,
     job: &mut Job,
     start: impl Fn() -> S + Sync,
     work: impl Fn(Range<u64>, &mut S, &mut Pace<'_>) -> Result<()> + Sync,
@@ -86,7 +77,7 @@ pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
             }
         }
     };
-    let threads = threads(in_flight);
+    let threads = load.threads();
     let wanted = usize::try_from(len.div_ceil(piece)).unwrap_or(usize::MAX);
     std::thread::scope(|scope| {
         for n in 1..threads.min(wanted) {
@@ -112,6 +103,12 @@ pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
 mod tests {
     use super::*;
 
+    const ALONE: Load = Load {
+        in_flight: 1,
+        computes: false,
+        bytes: 0,
+    };
+
     #[test]
     fn every_byte_is_handed_out_once() {
         let mut job = Job::new();
@@ -125,7 +122,7 @@ mod tests {
         in_pieces(
             Forecast::new(1000, 1000, look),
             7,
-            1,
+            ALONE,
             &mut job,
             || (),
             |range, (), pace| {
@@ -145,7 +142,7 @@ mod tests {
         let failed = in_pieces(
             Forecast::new(u64::MAX / 2, 0, |_| Ok(Run { len: 1, moved: 0 })),
             1,
-            1,
+            ALONE,
             &mut job,
             || (),
             |range, (), _| match range.start {
@@ -154,5 +151,35 @@ mod tests {
             },
         );
         assert_eq!(failed.unwrap_err().to_string(), "here");
+    }
+
+    #[test]
+    fn as_many_threads_wait_as_the_storages_like_requests() {
+        let waiting = Mutex::new(0);
+        let all = parking_lot::Condvar::new();
+        let look = |at| {
+            Ok(Run {
+                len: 64 - at,
+                moved: 64 - at,
+            })
+        };
+        let load = Load {
+            in_flight: 24,
+            ..ALONE
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let gather = |_: Range<u64>, (): &mut (), _: &mut Pace<'_>| {
+            let mut waiting = waiting.lock();
+            *waiting += 1;
+            all.notify_all();
+            while *waiting < 24 {
+                if all.wait_until(&mut waiting, deadline).timed_out() {
+                    return Err(Error::invalid(format!("Only {waiting} came")));
+                }
+            }
+            Ok(())
+        };
+        let forecast = Forecast::new(64, 64, look);
+        in_pieces(forecast, 1, load, &mut Job::new(), || (), gather).unwrap();
     }
 }

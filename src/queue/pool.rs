@@ -7,14 +7,12 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::crew;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, WriteFlags};
 use crate::job::without_signals;
 use crate::queue::{Completion, Request, Target};
 use crate::sys::event::Event;
-
-/// The most threads of one queue.
-const MAX_THREADS: usize = 16;
 
 /// A request on its way.
 #[derive(Debug)]
@@ -51,9 +49,10 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// No thread yet, at most `depth` of them.
+    /// No thread yet; as many as serve `depth` requests at most.
     pub(super) fn new(target: Arc<dyn Target>, event: Arc<Event>, depth: u32) -> Self {
         let room = depth as usize;
+        let limit = crew::serving(target.image().requests_in_flight(), depth);
         let (mut jobs, mut done) = (VecDeque::new(), VecDeque::new());
         // Without room now, they find it as they come.
         let _ = jobs.try_reserve(room).and_then(|()| done.try_reserve(room));
@@ -69,7 +68,7 @@ impl Pool {
                 wake: Condvar::new(),
             }),
             threads: Vec::new(),
-            limit: room.min(MAX_THREADS),
+            limit,
         }
     }
 

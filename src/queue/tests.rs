@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::storage::testing::GatheringStorage;
 use crate::storage::{CacheMode, MemoryStorage, Storage};
 use crate::{ErrorKind, OpenOptions, OpenPolicy};
 
@@ -28,6 +29,28 @@ fn read(len: usize, offset: u64) -> Request {
         buffer: vec![0xee; len].into(),
         offset,
     }
+}
+
+#[test]
+fn as_many_requests_run_as_the_storage_likes() {
+    let memory = Arc::new(MemoryStorage::with_bytes("memory", vec![7; 64 << 10]));
+    let storage = Arc::new(GatheringStorage::new(memory, 24));
+    let options = OpenOptions {
+        format: Some("raw".into()),
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let image = Image::open_storage(storage.clone(), &options).unwrap();
+    storage.arm();
+    let mut queue = queue(image);
+    for n in 0..64 {
+        queue.submit(n, read(512, n * 512), true);
+    }
+    assert_eq!(queue.wait(64, None).unwrap(), 64);
+    while let Some(done) = queue.pop() {
+        assert_eq!(done.result.unwrap(), 512);
+    }
+    assert_eq!(storage.most(), 24);
 }
 
 #[test]

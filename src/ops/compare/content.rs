@@ -6,12 +6,12 @@ use parking_lot::Mutex;
 
 use super::pieces::{Piece, Pieces, Task};
 use super::{SECTOR, read_failed, status_failed};
+use crate::crew::Load;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::job::{Job, JobControl, without_signals};
 use crate::memory::IoBuf;
 use crate::ops::forecast::{self, Forecast, Run};
-use crate::ops::workers::threads;
 use crate::ops::zero::is_zero;
 
 /// Bytes read at a time from each image, at least.
@@ -56,7 +56,13 @@ pub(super) fn first_difference(
     });
     forecast.update(&shared.control);
     let in_flight = images.map(Image::requests_in_flight);
-    let threads = threads(in_flight[0].max(in_flight[1]))
+    let load = Load {
+        in_flight: in_flight[0].max(in_flight[1]),
+        computes: false,
+        bytes: 2 * longest,
+    };
+    let threads = load
+        .threads()
         .min(usize::try_from(limit / longest + 1).unwrap_or(usize::MAX));
     std::thread::scope(|scope| {
         let workers: Vec<_> = (1..threads)

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::codec::Encoder;
+use crate::crew::Computing;
 use crate::error::Result;
 use crate::memory::IoBuf;
 use crate::ops::zero::is_zero;
@@ -35,6 +36,7 @@ pub(super) struct Preparer<'a> {
     offload: &'a Offload,
     sink: &'a dyn Sink,
     shape: Shape,
+    computing: Option<&'a Computing>,
     encoder: Encoder,
     /// Plain bytes of a chunk that is being compressed.
     plain: Buffer,
@@ -49,12 +51,14 @@ impl<'a> Preparer<'a> {
         offload: &'a Offload,
         sink: &'a dyn Sink,
         shape: Shape,
+        computing: Option<&'a Computing>,
     ) -> Self {
         Self {
             sources,
             offload,
             sink,
             shape,
+            computing,
             encoder: Encoder::default(),
             plain: Buffer::new(shape.chunk as usize),
             unit: IoBuf::new(),
@@ -224,7 +228,9 @@ impl<'a> Preparer<'a> {
                 let mut plain = std::mem::replace(&mut self.plain, Buffer::new(0));
                 let bytes = plain.room(0, len as usize)?;
                 self.read(bytes, offset, runs)?;
+                let place = self.computing.map(Computing::enter);
                 self.encode(bytes, offset, prepared)?;
+                drop(place);
                 self.plain = plain;
             }
             Class::Read => {

@@ -1,5 +1,6 @@
 //! Runs a conversion over the whole range.
 
+use crate::crew::Computing;
 use crate::error::Result;
 use crate::job::Job;
 use crate::ops::forecast::{self, Forecast};
@@ -22,7 +23,10 @@ pub(super) fn run(
 ) -> Result<()> {
     let (workers, buffers) = crew(request, &shape);
     let workers = workers as usize;
+    // Of an encoding conversion some only wait for storages.
+    let computing = Computing::among(workers).filter(|_| shape.encode_early);
     let work = Work {
+        computing: computing.as_ref(),
         sources,
         offload,
         sink,

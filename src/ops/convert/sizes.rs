@@ -1,5 +1,6 @@
 //! The numbers that a conversion goes by: sizes of steps and buffers, how many workers and writers.
 
+use crate::crew::{Load, MEMORY};
 use crate::format::Bulk;
 use crate::image::Image;
 use crate::size::SECTOR;
@@ -21,9 +22,6 @@ pub(super) const MAX_LONG_TASK: u64 = 1 << 40;
 /// The largest extent that is copied by the kernel, or written as zeroes, as one task: what is
 /// cancelled ends soon, progress moves, and a rate is kept.
 pub(super) const MAX_MOVED_TASK: u64 = 16 << 20;
-
-/// All buffers of a conversion together take at most this much memory.
-const BUFFER_BYTES: u64 = 36 << 20;
 
 /// The most guest bytes that are read at once.
 const MAX_CHUNK: u64 = 1 << 20;
@@ -148,28 +146,19 @@ impl Shape {
     }
 }
 
-/// How many workers to use: as many as there are processors, or more where most of them would only
-/// wait for a device.
-fn workers(request: &ConvertRequest, shape: &Shape) -> u32 {
-    let cores =
-        || std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-    let waiting = if request.target.compress {
-        1
-    } else {
-        shape.in_flight
-    };
-    request
-        .tuning
-        .parallel
-        .unwrap_or_else(|| cores().max(waiting))
-        .clamp(1, MAX_PARALLEL)
-}
-
 /// How many workers, and how many ranges in work at once: one per worker, and some that wait for
 /// their turn. Large units make few of both.
 pub(super) fn crew(request: &ConvertRequest, shape: &Shape) -> (u64, u64) {
-    let affordable = BUFFER_BYTES / shape.chunk;
-    let wanted = u64::from(workers(request, shape));
+    let affordable = MEMORY / shape.chunk;
+    let load = Load {
+        in_flight: shape.in_flight,
+        computes: shape.encode_early,
+        bytes: shape.chunk,
+    };
+    let wanted = match request.tuning.parallel {
+        Some(number) => u64::from(number.min(MAX_PARALLEL)),
+        None => load.threads() as u64,
+    };
     if request.target.compress {
         // Each worker has a buffer of plain bytes besides.
         let workers = wanted.min(affordable.saturating_sub(1) / 3).max(1);

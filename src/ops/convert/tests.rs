@@ -28,6 +28,7 @@ use crate::memory::IoBuf;
 use crate::policy::OpenPolicy;
 use crate::storage::file::{self, FileOpen};
 use crate::storage::memory::MemoryStorage;
+use crate::storage::testing::GatheringStorage;
 use crate::storage::{Durability, Storage, ZeroFlags};
 
 /// An image of blocks that are allocated in the order of their first use, each behind a gap, in parts
@@ -263,9 +264,13 @@ fn sources(path: &Path) -> Sources {
 
 /// Fills `target` from the file; gives the numbers that this went by.
 fn fill(target: &Blocks, path: &Path, change: impl FnOnce(&mut ConvertRequest)) -> Shape {
-    let mut request = ConvertRequest::new(Location::from_path(path), Location::from_path("none"));
+    fill_from(target, sources(path), change)
+}
+
+fn fill_from(target: &Blocks, sources: Sources, change: impl FnOnce(&mut ConvertRequest)) -> Shape {
+    let nowhere = || Location::from_path("none");
+    let mut request = ConvertRequest::new(nowhere(), nowhere());
     change(&mut request);
-    let sources = sources(path);
     let offload = Offload::default();
     let shape = Shape::for_new(&request, target, 0).reading_from(&sources);
     let sink = BulkSink {
@@ -288,6 +293,31 @@ fn fill(target: &Blocks, path: &Path, change: impl FnOnce(&mut ConvertRequest)) 
     )
     .unwrap();
     shape
+}
+
+#[test]
+fn as_many_requests_are_in_flight_as_the_storages_like() {
+    let bytes = model(24 << 20);
+    let options = OpenOptions {
+        format: Some("raw".to_owned()),
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    for compress in [false, true] {
+        let memory = Arc::new(MemoryStorage::with_bytes("source", bytes.clone()));
+        let storage = Arc::new(GatheringStorage::new(memory, 12));
+        let image = Image::open_storage(storage.clone(), &options).unwrap();
+        let sources = Sources::new(vec![image], &Window::default(), false).unwrap();
+        storage.arm();
+        let mut target = Blocks::new(64 << 10, 0, 1 << 40, bytes.len() as u64);
+        target.encode_unit = Some(64 << 10);
+        fill_from(&target, sources, |request| {
+            request.target.compress = compress;
+            request.tuning.sparse_size = Some(0);
+        });
+        assert!(storage.most() >= 12, "{} at once", storage.most());
+        check(&target, &bytes);
+    }
 }
 
 fn check(target: &Blocks, bytes: &[u8]) {

@@ -1,5 +1,6 @@
 //! The workers: each prepares ranges, places what is in turn, and writes.
 
+use crate::crew::Computing;
 use crate::error::Result;
 use crate::job::{Job, JobControl, without_signals};
 use crate::ops::forecast::{Forecast, Run};
@@ -25,6 +26,8 @@ pub(super) struct Work<'a> {
     pub offload: &'a Offload,
     pub sink: &'a dyn Sink,
     pub shape: Shape,
+    /// Lets in the workers that encode, where not all of them may at once.
+    pub computing: Option<&'a Computing>,
     /// How many workers; the calling thread is one of them.
     pub workers: usize,
     /// How many ranges may be in work at once.
@@ -89,7 +92,13 @@ impl Work<'_> {
         tick: &mut dyn FnMut() -> Result<()>,
     ) {
         let _stop = StopOnPanic(order);
-        let mut preparer = Preparer::new(self.sources, self.offload, self.sink, self.shape);
+        let mut preparer = Preparer::new(
+            self.sources,
+            self.offload,
+            self.sink,
+            self.shape,
+            self.computing,
+        );
         loop {
             let mut turn = NO_TURN;
             match self.step(planner, order, control, &mut preparer, &mut turn) {

@@ -1,0 +1,150 @@
+//! How many threads work at once: what every pool of threads asks.
+
+use parking_lot::{Condvar, Mutex};
+
+/// Buffers of one operation together take at most this much memory.
+pub(crate) const MEMORY: u64 = 36 << 20;
+
+/// The most threads that compute: more share caches and memory to no gain.
+const MAX_COMPUTING: usize = 16;
+
+/// The most threads of one operation or queue.
+const MAX_THREADS: usize = 64;
+
+/// Requests of a queue that wait at once at least, also for storages that say they answer from
+/// memory: whether they do is known only afterwards.
+const MIN_SERVED: u32 = 16;
+
+/// What an operation asks of its threads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Requests that the storages like to have in flight; 1 where they answer from memory.
+    pub in_flight: u32,
+    /// There is much to compute between the requests.
+    pub computes: bool,
+    /// Bytes of buffers that each thread takes.
+    pub bytes: u64,
+}
+
+impl Load {
+    /// How many threads to use. Those that wait for a storage take no processor, so that they are
+    /// counted apart from those that compute; where there is little to compute, the same do both.
+    pub(crate) fn threads(&self) -> usize {
+        let waiting = match self.in_flight {
+            0 | 1 => 0,
+            many => many as usize,
+        };
+        let wanted = match self.computes {
+            true => processors() + waiting,
+            false => processors().max(waiting),
+        };
+        let affordable = usize::try_from(MEMORY / self.bytes.max(1)).unwrap_or(usize::MAX);
+        wanted.min(affordable).clamp(1, MAX_THREADS)
+    }
+}
+
+/// How many threads serve a queue that holds so many requests.
+pub(crate) fn serving(in_flight: u32, depth: u32) -> usize {
+    (depth.min(in_flight.max(MIN_SERVED)) as usize).clamp(1, MAX_THREADS)
+}
+
+/// How many threads compute at once.
+fn processors() -> usize {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    all.min(MAX_COMPUTING)
+}
+
+/// Lets in as many threads as there are processors: the others wait outside without taking turns on
+/// them.
+#[derive(Debug)]
+pub(crate) struct Computing {
+    free: Mutex<usize>,
+    left: Condvar,
+}
+
+/// A place among the threads that compute.
+#[derive(Debug)]
+pub(crate) struct Place<'a>(&'a Computing);
+
+impl Computing {
+    /// For so many threads; None where all of them may compute at once.
+    pub(crate) fn among(threads: usize) -> Option<Self> {
+        let places = processors();
+        (threads > places).then(|| Self {
+            free: Mutex::new(places),
+            left: Condvar::new(),
+        })
+    }
+
+    /// Waits for a place.
+    pub(crate) fn enter(&self) -> Place<'_> {
+        let mut free = self.free.lock();
+        while *free == 0 {
+            self.left.wait(&mut free);
+        }
+        *free -= 1;
+        Place(self)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock() += 1;
+        self.0.left.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_and_computing_threads_are_counted_apart_within_the_memory() {
+        let threads = |in_flight, computes, bytes| {
+            Load {
+                in_flight,
+                computes,
+                bytes,
+            }
+            .threads()
+        };
+        let processors = processors();
+        assert_eq!(threads(1, false, 1 << 20), processors);
+        assert_eq!(threads(1, true, 1 << 20), processors);
+        assert_eq!(threads(20, false, 1 << 20), 20);
+        assert_eq!(threads(10, true, 1 << 20), 10 + processors);
+        assert_eq!(threads(u32::MAX, true, 1), MAX_THREADS);
+        assert_eq!(threads(20, false, 12 << 20), 3);
+        assert_eq!(threads(20, false, u64::MAX), 1);
+        assert_eq!(
+            (serving(1, 4), serving(1, 99), serving(32, 99)),
+            (4, 16, 32)
+        );
+    }
+
+    #[test]
+    fn no_more_threads_compute_than_there_are_processors() {
+        let threads = processors() + 3;
+        assert!(Computing::among(processors()).is_none());
+        let gate = Computing::among(threads).unwrap();
+        let inside = Mutex::new((0, 0));
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let _place = gate.enter();
+                        let mut counts = inside.lock();
+                        counts.0 += 1;
+                        counts.1 = counts.1.max(counts.0);
+                        drop(counts);
+                        std::thread::yield_now();
+                        inside.lock().0 -= 1;
+                    }
+                });
+            }
+        });
+        let (now, most) = inside.into_inner();
+        assert_eq!(now, 0);
+        assert!((1..=processors()).contains(&most));
+    }
+}

@@ -1,0 +1,104 @@
+//! A storage whose reads wait for each other, to count how many come at once.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::Result;
+use crate::storage::forward::forward;
+use crate::storage::{HostFile, Limits, Storage};
+
+/// How long a read waits for the others before it goes on alone: what waits in vain fails the test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Passes everything on. Once it is armed, reads are held until as many as it likes have come at once.
+#[derive(Debug)]
+pub struct GatheringStorage {
+    inner: Arc<dyn Storage>,
+    in_flight: u32,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    armed: bool,
+    now: u32,
+    most: u32,
+}
+
+impl GatheringStorage {
+    /// One that likes `in_flight` requests at once.
+    pub fn new(inner: Arc<dyn Storage>, in_flight: u32) -> Self {
+        Self {
+            inner,
+            in_flight,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Holds reads from now on.
+    pub fn arm(&self) {
+        self.state.lock().armed = true;
+    }
+
+    /// The most reads that were there at once.
+    pub fn most(&self) -> u32 {
+        self.state.lock().most
+    }
+
+    fn gather(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.state.lock();
+        if !state.armed {
+            return;
+        }
+        state.now += 1;
+        state.most = state.most.max(state.now);
+        self.changed.notify_all();
+        while state.most < self.in_flight {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                // One vain wait is enough.
+                state.armed = false;
+                break;
+            }
+        }
+        state.now -= 1;
+    }
+}
+
+impl Storage for GatheringStorage {
+    forward!(
+        inner: name, driver, identity, read_only, write_at, write_vectored_at, len, set_len,
+        write_zeroes, discard, sync, extent, allocated_size, specific_info, step_watcher, lock
+    );
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.gather();
+        self.inner.read_at(buf, offset)
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        self.gather();
+        self.inner.read_vectored_at(bufs, offset)
+    }
+
+    fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            in_flight: self.in_flight,
+            ..self.inner.limits()
+        }
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        // Calls on the descriptor would not be counted.
+        None
+    }
+}
