@@ -3,19 +3,18 @@
 mod adapter;
 mod align;
 mod build;
-mod claim;
 pub mod events;
 mod file;
 mod files;
 mod host;
-mod kernel;
 mod lock;
 mod map;
 mod names;
 mod node;
-mod now;
+mod nonblocking;
 mod plan;
 mod read;
+mod ring;
 mod status;
 mod write;
 
@@ -23,10 +22,10 @@ pub use adapter::ImageStorage;
 pub(crate) use file::{lock_for_creation, lock_for_writing};
 pub use file::{lock_for_inspection, open_file};
 pub(crate) use files::{StandingFile, location_ids};
-pub(crate) use kernel::{HostCall, HostFlush};
 pub use names::BackingFile;
 pub use node::{Child, Node};
-pub(crate) use now::TryRead;
+pub(crate) use nonblocking::TryRead;
+pub(crate) use ring::{HostCall, HostFlush};
 pub use status::{ReadsAs, Status, Statuses};
 pub use write::WriteFlags;
 

@@ -6,8 +6,8 @@
 //! it: other reads and overwrites of one run, syncs, zeroes and discards that the format only passes on.
 //! All else is done by a few threads, started when first needed.
 
-mod kernel;
 mod pool;
+mod ring;
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -23,8 +23,8 @@ use crate::sys::event::Event;
 
 pub use crate::sys::buffer::Buffer;
 
-use kernel::{Kernel, Outcome};
 use pool::{Job, Pool};
+use ring::{Kernel, Outcome};
 
 /// The most requests that a queue may be made for.
 pub const MAX_DEPTH: u32 = 1 << 16;

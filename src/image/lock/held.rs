@@ -44,7 +44,7 @@ impl Image {
     }
 
     /// Keeps the writers of plain files out of the whole chain where `options` ask for that.
-    pub(super) fn kept_from_writers(self, options: &OpenOptions) -> Result<Self> {
+    pub(in crate::image) fn kept_from_writers(self, options: &OpenOptions) -> Result<Self> {
         let mut layer = options.deny_writers.then_some(&self);
         while let Some(image) = layer {
             if !image.writable && !image.settings.force_share {

@@ -1,6 +1,8 @@
 //! Which permissions an open takes on its files, so that QEMU's tools and this library exclude
 //! each other as they do among themselves.
 
+mod held;
+
 use crate::storage::{LockRequest, Permissions};
 
 /// What an image file is opened for.

@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::extent::ExtentKind;
 use crate::format::Immediate;
 use crate::image::align;
-use crate::image::kernel::HostCall;
 use crate::image::plan::DetectZeroes;
+use crate::image::ring::HostCall;
 use crate::image::{Backing, Image};
 
 /// How an attempt to read without blocking ended.
