@@ -3548,8 +3548,9 @@ int platter_rebase_job_new(struct platter_job **out,
  * Makes a job that changes the virtual size of `image`, which is open for writing, to `size` bytes,
  * rounded up to 512. `preallocation` (may be NULL: `off`) is `off`, `metadata`, `falloc` or `full`
  * and says how space for what is new is reserved. `flags` are bits of `PLATTER_RESIZE_*`. Nothing
- * else may use the image while the job runs; a job that is cancelled while it fills new space leaves the size as
- * it was; nothing else in it takes long. The report
+ * else may use the image while the job runs. A job that is cancelled, or past its deadline, leaves the size as
+ * it was; while a shrink frees what lay behind the new end, the new size, and the next change of size frees
+ * the rest. The report
  * has the new size as `virtual-size`. The job keeps the image alive. `*out` belongs to the caller,
  * who frees it with `platter_job_free()`.
  *
@@ -3598,7 +3599,8 @@ int platter_snapshot_list(struct platter_report **out,
 /**
  * Makes a job that records the current contents of `image`, which must be writable, as an internal
  * snapshot. `name` may be empty or taken; the new ID is the highest one plus 1. The report of the job
- * lists the snapshots, the new one last. The job keeps the image alive. `*out` belongs to the
+ * lists the snapshots, the new one last. Cancelled, or past its deadline, the job leaves the image as it
+ * was. The job keeps the image alive. `*out` belongs to the
  * caller, who frees it with `platter_job_free()`. `flags` must be 0.
  *
  * Statuses: INVALID; of the job: UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT; LIMIT where there are
@@ -3615,8 +3617,9 @@ int platter_snapshot_create_job_new(struct platter_job **out,
 
 /**
  * Makes a job that gives `image`, which must be writable, the contents and the virtual size of the
- * internal snapshot of that ID, or else of that name. Its report lists the snapshots. The job keeps
- * the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must
+ * internal snapshot of that ID, or else of that name. Its report lists the snapshots. Cancelled, or past
+ * its deadline, the job leaves the image as it was, or with the snapshot's contents; then whoever opens
+ * it for writing next counts its references anew. The job keeps the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must
  * be 0.
  *
  * Statuses: INVALID; of the job: NOT_FOUND, UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT. Threads:
@@ -3633,7 +3636,9 @@ int platter_snapshot_apply_job_new(struct platter_job **out,
 
 /**
  * Makes a job that deletes the first internal snapshot of that name from `image`, which must be
- * writable. Its report lists the snapshots that remain. The job keeps the image alive. `*out`
+ * writable. Its report lists the snapshots that remain. Cancelled, or past its deadline, the job leaves the
+ * image as it was, or without the snapshot; then whoever opens it for writing next counts its references
+ * anew. The job keeps the image alive. `*out`
  * belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
  *
  * Statuses: as `platter_snapshot_apply_job_new()`. Threads: any. Since 0.1.

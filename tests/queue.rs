@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::Dir;
+use platter::job::JobControl;
 use platter::queue::{Buffer, Queue, QueueOptions, Request};
 use platter::secret::{Secret, Secrets};
 use platter::storage::{CacheMode, CallbackStorage, Storage, ZeroFlags};
@@ -549,7 +550,7 @@ fn a_snapshot_waits_for_requests_whose_end_nobody_has_looked_at() {
         date_nsec: 0,
     };
     let snapshots = image.format().snapshots().unwrap();
-    snapshots.create(&snapshot).unwrap();
+    snapshots.create(&snapshot, &JobControl::default()).unwrap();
     assert_eq!(queue.wait(8, None).unwrap(), 8);
     while let Some(done) = queue.pop() {
         assert_eq!(done.result.unwrap(), 65536);

@@ -24,8 +24,9 @@ pub const PLATTER_RESIZE_SHRINK: u32 = 4;
 /// Makes a job that changes the virtual size of `image`, which is open for writing, to `size` bytes,
 /// rounded up to 512. `preallocation` (may be NULL: `off`) is `off`, `metadata`, `falloc` or `full`
 /// and says how space for what is new is reserved. `flags` are bits of `PLATTER_RESIZE_*`. Nothing
-/// else may use the image while the job runs; a job that is cancelled while it fills new space leaves the size as
-/// it was; nothing else in it takes long. The report
+/// else may use the image while the job runs. A job that is cancelled, or past its deadline, leaves the size as
+/// it was; while a shrink frees what lay behind the new end, the new size, and the next change of size frees
+/// the rest. The report
 /// has the new size as `virtual-size`. The job keeps the image alive. `*out` belongs to the caller,
 /// who frees it with `platter_job_free()`.
 ///

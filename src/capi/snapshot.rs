@@ -94,7 +94,8 @@ unsafe fn job(
 
 /// Makes a job that records the current contents of `image`, which must be writable, as an internal
 /// snapshot. `name` may be empty or taken; the new ID is the highest one plus 1. The report of the job
-/// lists the snapshots, the new one last. The job keeps the image alive. `*out` belongs to the
+/// lists the snapshots, the new one last. Cancelled, or past its deadline, the job leaves the image as it
+/// was. The job keeps the image alive. `*out` belongs to the
 /// caller, who frees it with `platter_job_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID; of the job: UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT; LIMIT where there are
@@ -116,8 +117,9 @@ pub unsafe extern "C" fn platter_snapshot_create_job_new(
 }
 
 /// Makes a job that gives `image`, which must be writable, the contents and the virtual size of the
-/// internal snapshot of that ID, or else of that name. Its report lists the snapshots. The job keeps
-/// the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must
+/// internal snapshot of that ID, or else of that name. Its report lists the snapshots. Cancelled, or past
+/// its deadline, the job leaves the image as it was, or with the snapshot's contents; then whoever opens
+/// it for writing next counts its references anew. The job keeps the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must
 /// be 0.
 ///
 /// Statuses: INVALID; of the job: NOT_FOUND, UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT. Threads:
@@ -147,7 +149,9 @@ pub unsafe extern "C" fn platter_snapshot_apply_job_new(
 }
 
 /// Makes a job that deletes the first internal snapshot of that name from `image`, which must be
-/// writable. Its report lists the snapshots that remain. The job keeps the image alive. `*out`
+/// writable. Its report lists the snapshots that remain. Cancelled, or past its deadline, the job leaves the
+/// image as it was, or without the snapshot; then whoever opens it for writing next counts its references
+/// anew. The job keeps the image alive. `*out`
 /// belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
 ///
 /// Statuses: as `platter_snapshot_apply_job_new()`. Threads: any. Since 0.1.

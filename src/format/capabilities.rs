@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::format::parent::{BackingRef, ParentId};
 use crate::format::traits::Format;
 use crate::format::write::Below;
-use crate::job::Job;
+use crate::job::{Job, JobControl};
 use crate::options::Values;
 use crate::secret::Secrets;
 
@@ -25,24 +25,28 @@ pub struct NewSnapshot {
 
 /// Internal snapshots. The list stands in [`crate::format::FormatInfo`].
 pub trait Snapshots: Send + Sync {
-    /// Records the current guest contents; returns the new ID, the highest one plus 1.
+    /// Records the current guest contents; returns the new ID, the highest one plus 1. `control` ends it
+    /// up to the moment from which the snapshot is there.
     ///
     /// # Errors
     /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or of I/O; nothing has
     /// changed then but that clusters may be leaked.
-    fn create(&self, snapshot: &NewSnapshot) -> Result<BString>;
+    fn create(&self, snapshot: &NewSnapshot, control: &JobControl) -> Result<BString>;
 
-    /// Makes the guest contents, and the virtual size, those of the snapshot of that ID.
+    /// Makes the guest contents, and the virtual size, those of the snapshot of that ID. Ended by
+    /// `control` once they are, it leaves the counting of what was given up to whoever opens the image
+    /// for writing next.
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`], else as [`Snapshots::create`].
-    fn apply(&self, id: &BStr) -> Result<()>;
+    fn apply(&self, id: &BStr, control: &JobControl) -> Result<()>;
 
-    /// Drops the snapshot of that ID, unless a view of it is open ([`crate::ErrorKind::Busy`]).
+    /// Drops the snapshot of that ID, unless a view of it is open ([`crate::ErrorKind::Busy`]). Ended by
+    /// `control` as [`Snapshots::apply`].
     ///
     /// # Errors
     /// As [`Snapshots::apply`].
-    fn delete(&self, id: &BStr) -> Result<()>;
+    fn delete(&self, id: &BStr, control: &JobControl) -> Result<()>;
 
     /// The guest contents of the snapshot of that ID, read-only. While the view lives, the snapshot is
     /// not dropped through this image.

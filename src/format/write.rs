@@ -43,7 +43,8 @@ pub trait FormatWrite: Send + Sync {
     fn flush(&self, durability: Durability) -> Result<()>;
 
     /// Changes the virtual size. What is new reads as zeroes from the moment on at which the size
-    /// is durable, whatever the layer below holds there. `control` ends the filling of new space, which
+    /// is durable, whatever the layer below holds there. `control` ends the freeing of what is cut
+    /// off and the filling of new space, which
     /// leaves the size as it was, and counts it.
     ///
     /// # Errors

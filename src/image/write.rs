@@ -119,10 +119,12 @@ impl Image {
         self.resize_under(&JobControl::default(), len, preallocation)
     }
 
-    /// As [`Image::resize`]; `control` ends the filling of new space, and counts it.
+    /// As [`Image::resize`]; `control` ends the filling of new space, and counts it, and
+    /// the freeing of what a shrink cuts off.
     ///
     /// # Errors
-    /// As [`Image::resize`], and [`crate::ErrorKind::Cancelled`]: the size is as it was.
+    /// As [`Image::resize`], and [`crate::ErrorKind::Cancelled`]: the size is as it was, except that of a
+    /// shrink that had begun to free what lay behind its new end.
     pub fn resize_under(
         &self,
         control: &JobControl,

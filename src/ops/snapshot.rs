@@ -68,7 +68,7 @@ pub fn create(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<BS
         date_nsec: now.subsec_nanos(),
     };
     let created = match image.format().snapshots() {
-        Some(snapshots) => snapshots.create(&snapshot),
+        Some(snapshots) => snapshots.create(&snapshot, job.control()),
         None => Err(Error::unsupported("Operation not supported").with_errno(libc::ENOTSUP)),
     };
     let id =
@@ -98,7 +98,7 @@ pub fn apply(image: &Image, wanted: impl AsRef<[u8]>, job: &mut Job) -> Result<(
     let known = list(image).map_err(context)?.snapshots;
     let found = by_id(&known, wanted).or_else(|| by_name(&known, wanted));
     let applied = match found {
-        Some(found) => snapshots.apply(found.id.as_bstr()),
+        Some(found) => snapshots.apply(found.id.as_bstr(), job.control()),
         None => Err(Error::os(libc::ENOENT).with_kind(ErrorKind::NotFound)),
     };
     applied.map_err(|error| context(error.context("Failed to load snapshot")))?;
@@ -121,7 +121,7 @@ pub fn delete(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<()
         )));
     };
     supported(image)
-        .and_then(|snapshots| snapshots.delete(found.id.as_bstr()))
+        .and_then(|snapshots| snapshots.delete(found.id.as_bstr(), job.control()))
         .map_err(context)?;
     job.finish()
 }

@@ -7,6 +7,9 @@ use crate::storage::traits::{Durability, Preallocation, Storage, ZeroFlags};
 
 /// Zeroes are written in pieces of this size.
 const PIECE: u64 = 1 << 20;
+/// So much is written before the host is told to write it out: the less waits in its memory, the sooner
+/// the sync at the end, or the removal of a file that was given up, is done.
+const BATCH: u64 = 8 << 20;
 /// Where the storage may have a faster way to zero, the pieces are longer.
 const ZERO_PIECE: u64 = 64 << 20;
 
@@ -54,8 +57,15 @@ pub fn grow(
 pub fn fill(storage: &dyn Storage, start: u64, end: u64, control: &JobControl) -> Result<()> {
     let zeroes = memory::zeroed(end.saturating_sub(start).min(PIECE) as usize)?;
     let mut at = start;
+    let mut written = start;
     while at < end {
         control.checkpoint()?;
+        if at - written >= BATCH
+            && let Some(host) = storage.host()
+        {
+            host.hint_written(written, at - written);
+            written = at;
+        }
         let piece = (end - at).min(PIECE);
         storage
             .write_at(zeroes.get(..piece as usize).unwrap_or_default(), at)

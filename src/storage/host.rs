@@ -66,6 +66,10 @@ pub trait HostFile: Any + Send + Sync + Debug {
     /// A hint: everything up to `end` is about to be written, one piece after the other. It may make the
     /// file so long; whoever gives it sets the length afterwards.
     fn hint_growth(&self, end: u64);
+
+    /// A hint: no more is written to the range for now, and a sync will cover it. The kernel may begin
+    /// with that at once, so that the sync has less to wait for.
+    fn hint_written(&self, offset: u64, len: u64);
 }
 
 /// What a file keeps up while the kernel changes a range of its descriptor; dropped once the kernel

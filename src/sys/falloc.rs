@@ -52,6 +52,15 @@ pub(crate) fn truncate(fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
     })
 }
 
+/// `sync_file_range(2)`: begins to write dirty pages of the range out, and waits for none. Errors of the
+/// writing stay for the next sync to report.
+pub(crate) fn start_writeback(fd: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<()> {
+    let (at, len) = (offset(at)?, offset(len)?);
+    let flags = libc::SYNC_FILE_RANGE_WRITE;
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::sync_file_range(fd.as_raw_fd(), at, len, flags) }).map(drop)
+}
+
 /// `fsync(2)`. As [`datasync`].
 pub(crate) fn sync(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes no pointers.

@@ -356,3 +356,127 @@ fn every_command_hears_a_signal_while_it_derives_keys() {
 fn backing(options: &str) -> String {
     options.replace(',', ",backing.")
 }
+
+/// Runs the line, which is stopped as soon as `begun` says so; returns by which signal it ended, if by one.
+fn stopped(dir: &Dir, line: &str, signal: &str, begun: impl Fn(&Child) -> bool) -> Option<i32> {
+    let mut child = ours_command(&words(line), dir.root())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the tool");
+    while !begun(&child) && child.try_wait().expect("to look at the child").is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let begin = std::time::Instant::now();
+    if child.try_wait().expect("to look at the child").is_none() {
+        kill(&child, signal);
+    }
+    let status = child.wait().expect("its end");
+    // On an idle machine it takes milliseconds.
+    assert!(begin.elapsed().as_secs() < 10, "{line}");
+    assert!(
+        status.signal().is_some() || status.success(),
+        "{line}: {status}"
+    );
+    status.signal()
+}
+
+/// Where a file has been made.
+fn is_there(path: &Path) -> bool {
+    path.exists()
+}
+
+#[test]
+fn a_signal_while_an_image_is_preallocated_leaves_no_file() {
+    let dir = source();
+    let signals = ["-INT", "-TERM", "-HUP"];
+    for (line, name, files) in [
+        (
+            "create -f qcow2 -o cluster_size=512,preallocation=metadata",
+            "new.qcow2",
+            &["new.qcow2"][..],
+        ),
+        (
+            "create -f qcow2 -o cluster_size=512,preallocation=falloc",
+            "new.qcow2",
+            &["new.qcow2"],
+        ),
+        (
+            "create -f qcow2 -o preallocation=full",
+            "new.qcow2",
+            &["new.qcow2"],
+        ),
+        (
+            "create -f raw -o preallocation=full",
+            "new.raw",
+            &["new.raw"],
+        ),
+        (
+            "create -f qcow2 -o data_file=data,preallocation=full",
+            "new.qcow2",
+            &["new.qcow2", "data"],
+        ),
+    ] {
+        let mut ended = 0;
+        for (n, signal) in signals.iter().enumerate() {
+            let line = format!("{line} {name} 768M");
+            let by = stopped(&dir, &line, signal, |child| {
+                files.iter().all(|name| is_there(&dir.path(name))) && (n == 0 || computes(child))
+            });
+            ended += usize::from(by.is_some());
+            for name in files {
+                assert_eq!(
+                    dir.path(name).exists(),
+                    by.is_none(),
+                    "{line}, {signal}: {name}"
+                );
+                let _ = std::fs::remove_file(dir.path(name));
+            }
+        }
+        // A fast machine may be through before the later signals come.
+        assert!(ended > 0, "{line}");
+    }
+}
+
+#[test]
+fn a_signal_while_snapshots_or_the_size_change_leaves_a_whole_image() {
+    let dir = Dir::new();
+    let create = "create -q -f qcow2 -o cluster_size=512,preallocation=metadata image 64M";
+    dir.qemu_img_ok(&words(create));
+    dir.qemu_io("qcow2", "image", &["write -P 1 0 1M", "write -P 2 50M 1M"]);
+    dir.qemu_img_ok(&words("snapshot -c one image"));
+    dir.qemu_io("qcow2", "image", &["write -P 3 64k 64k"]);
+    let pristine = std::fs::read(dir.path("image")).expect("the image");
+    let contents = |name: &str| {
+        let line = match name {
+            "" => "convert -O raw image out.raw",
+            _ => "convert -l one -O raw image out.raw",
+        };
+        dir.qemu_img_ok(&words(line));
+        std::fs::read(dir.path("out.raw")).expect("the contents")
+    };
+    let (now, one) = (contents(""), contents("one"));
+    for (line, signal) in [
+        ("snapshot -c two image", "-INT"),
+        ("snapshot -a one image", "-TERM"),
+        ("snapshot -d one image", "-HUP"),
+        ("resize -q --shrink image 32M", "-INT"),
+    ] {
+        for wait in [0, 20] {
+            std::fs::write(dir.path("image"), &pristine).expect("the image");
+            let begin = std::time::Instant::now();
+            stopped(&dir, line, signal, |_| begin.elapsed().as_millis() >= wait);
+            // Whoever opens it for writing counts references anew where that was left undone.
+            dir.qemu_io("qcow2", "image", &["flush"]);
+            let check = dir.qemu_img(&["check", "image"]);
+            assert!(matches!(check.code, 0 | 3), "{line}, {wait}: {check:?}");
+            let seen = contents("");
+            let whole = seen == now || seen == one || seen[..] == now[..32 << 20];
+            assert!(whole, "{line}, {wait}");
+            // QEMU shows no more of a snapshot than the image has.
+            if line.starts_with("snapshot -c") || line.starts_with("snapshot -a") {
+                assert!(contents("one") == one, "{line}, {wait}");
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@
 use bstr::BStr;
 
 use platter::format::{AmendContext, BackingRef, NewSnapshot, RepairMode, registry};
+use platter::job::JobControl;
 use platter::options::Values;
 use platter::storage::{Preallocation, Storage, ZeroFlags};
 use platter::{Job, Options};
@@ -196,7 +197,9 @@ fn snapshot(run: &mut Run<'_>) {
         if let Some(pick) = pick {
             let id = run.id_of(pick);
             let snapshots = run.image().snapshots().unwrap();
-            snapshots.apply(BStr::new(&id)).unwrap_err();
+            snapshots
+                .apply(BStr::new(&id), &JobControl::default())
+                .unwrap_err();
         }
         return;
     }
@@ -206,7 +209,7 @@ fn snapshot(run: &mut Run<'_>) {
             run.snapshots[pick].dropped = at;
             let id = run.id_of(pick);
             let snapshots = run.image().snapshots().unwrap();
-            snapshots.delete(BStr::new(&id))
+            snapshots.delete(BStr::new(&id), &JobControl::default())
         }
         _ => {
             let name = format!("s{}", run.new_tag());
@@ -221,7 +224,11 @@ fn snapshot(run: &mut Run<'_>) {
                 made: usize::MAX,
                 dropped: usize::MAX,
             });
-            let made = run.image().snapshots().unwrap().create(&new);
+            let made = run
+                .image()
+                .snapshots()
+                .unwrap()
+                .create(&new, &JobControl::default());
             match &made {
                 Ok(_) => run.snapshots.last_mut().unwrap().made = run.log.count(),
                 Err(_) => drop(run.snapshots.pop()),
@@ -254,7 +261,7 @@ fn apply_snapshot(run: &mut Run<'_>, at: usize, pick: usize) -> platter::Result<
     run.history.set_len(at, contents.len());
     let id = run.id_of(pick);
     let snapshots = run.image().snapshots().unwrap();
-    snapshots.apply(BStr::new(&id))
+    snapshots.apply(BStr::new(&id), &JobControl::default())
 }
 
 fn resize(run: &mut Run<'_>) {

@@ -98,6 +98,7 @@ impl Qcow2 {
             views: Views::default(),
             _view: None,
             broken: AtomicBool::default(),
+            uncounted: AtomicBool::default(),
             lost: AtomicBool::default(),
             header: Mutex::new(image),
         };
@@ -130,7 +131,7 @@ impl Qcow2 {
         control.checkpoint()?;
         self.guard_metadata(&header, control)?;
         if dirty {
-            self.mark_active(false)?;
+            self.mark_active(false, control)?;
             self.end_flags(true)?;
             self.barrier()?;
         }

@@ -336,7 +336,8 @@ impl Qcow2 {
         }
         self.write_metadata(true, Durability::None)?;
         let dirty = self.header.lock().header.incompatible & Incompatible::DIRTY;
-        let ours = self.is_prepared.load(Ordering::Acquire);
+        let ours =
+            self.is_prepared.load(Ordering::Acquire) && !self.uncounted.load(Ordering::Acquire);
         if !dirty.is_empty() && ours && !self.broken.load(Ordering::Acquire) {
             self.barrier()?;
             self.update_header(|header| header.incompatible -= Incompatible::DIRTY)?;

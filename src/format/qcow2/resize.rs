@@ -40,7 +40,7 @@ impl Qcow2 {
                 ));
             }
             let _all = self.inflight.reserve(ALL);
-            return self.shrink(len);
+            return self.shrink(len, control);
         }
         {
             let _all = self.inflight.reserve(ALL);
@@ -51,7 +51,7 @@ impl Qcow2 {
         // below.
         let cluster = self.layout.cluster_size();
         let cluster_end = old.next_multiple_of(cluster).min(len);
-        self.unlink_left_over(cluster_end, len)?;
+        self.unlink_left_over(cluster_end, len, control)?;
         let shown = below.len_below().min(len);
         let hidden = shown.next_multiple_of(cluster).min(len).max(cluster_end);
         let mode = self.mode_of_growth(preallocation);
@@ -70,7 +70,7 @@ impl Qcow2 {
             // Where a sync failed, the disk may hold either size: nothing of both may go.
             if self.check_lost().is_ok() {
                 // The error to report is the first one; what this leaves lies behind the end.
-                let _ = self.unlink_left_over(cluster_end, len);
+                let _ = self.unlink_left_over(cluster_end, len, &JobControl::default());
                 let _ = self.cut_data_file(data_len);
                 let _all = self.inflight.reserve(ALL);
                 let _ = self.trim();
@@ -106,7 +106,7 @@ impl Qcow2 {
     }
 
     /// Gives up, durably, what a shrink that was interrupted left behind the end.
-    fn unlink_left_over(&self, start: u64, end: u64) -> Result<()> {
+    fn unlink_left_over(&self, start: u64, end: u64, control: &JobControl) -> Result<()> {
         let cluster = self.layout.cluster_size();
         // Within its last cluster an image grows over nothing else.
         let (start, end) = (
@@ -115,7 +115,7 @@ impl Qcow2 {
         );
         let unlinked = {
             let _all = self.inflight.reserve(ALL);
-            self.unlink_range(start, end)?
+            self.unlink_range(start, end, control)?
         };
         if unlinked {
             self.flush_all(self.durability)?;
@@ -213,23 +213,37 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn shrink(&self, len: u64) -> Result<()> {
-        let old = self.virtual_size();
+    fn shrink(&self, len: u64, control: &JobControl) -> Result<()> {
+        control.checkpoint()?;
         let cluster = self.layout.cluster_size();
         self.store_size(len)?;
-        self.unlink_range(len.next_multiple_of(cluster), old.next_multiple_of(cluster))?;
+        // What another shrink left behind the former end goes too.
+        let unlinked = self.unlink_range(len.next_multiple_of(cluster), self.mapped_end(), control);
         // What is cut off is gone: only once the header says so.
         self.cut_data_file(len)?;
-        self.trim()
+        match unlinked {
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error.with_hint(
+                "The image has its new size; the next change of its size frees what lay behind.",
+            )),
+            unlinked => unlinked.and_then(|_| self.trim()),
+        }
+    }
+
+    /// Where the L1 table ends, in guest bytes.
+    fn mapped_end(&self) -> u64 {
+        let entries = self.l1.read().entries.len() as u64;
+        let coverage = 1u64 << self.layout.l1_shift();
+        entries.saturating_mul(coverage).min(i64::MAX as u64)
     }
 
     /// Unlinks all that whole clusters behind the end of the image name; whether there was any.
     /// Nothing remaps meanwhile.
-    fn unlink_range(&self, start: u64, end: u64) -> Result<bool> {
+    fn unlink_range(&self, start: u64, end: u64, control: &JobControl) -> Result<bool> {
         let coverage = 1u64 << self.layout.l1_shift();
         let mut unlinked = false;
         let mut at = start;
         while at < end {
+            control.checkpoint()?;
             let Some(table) = self.l2_table(at)? else {
                 at = self.next_table(at, end);
                 continue;

@@ -86,6 +86,8 @@ pub struct Qcow2 {
     pub(super) _view: Option<View>,
     /// Metadata was found damaged: no more writes.
     pub(super) broken: AtomicBool,
+    /// Refcounts are higher than the references, and the dirty bit is to tell of it.
+    pub(super) uncounted: AtomicBool,
     /// A sync failed: what it covered may be lost, so no later flush may succeed.
     pub(super) lost: AtomicBool,
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::storage::{
     CacheMode, CopyOutcome, Durability, HostFile, RangeLease, SpaceCall, SyncPlan, ZeroFlags,
 };
+use crate::sys;
 
 /// A range that the kernel changes.
 #[derive(Debug)]
@@ -113,5 +114,14 @@ impl HostFile for FileStorage {
 
     fn hint_growth(&self, end: u64) {
         self.reserve_for_growth(end);
+    }
+
+    fn hint_written(&self, offset: u64, len: u64) {
+        let syncs =
+            self.sync_plan(Durability::Synced) == SyncPlan::DataSync || self.entry.is_unsynced();
+        if syncs && self.kind == Kind::Regular && self.direct.is_none() {
+            // What goes wrong is told by the sync.
+            let _ = sys::falloc::start_writeback(self.fd(), offset, len);
+        }
     }
 }

@@ -659,3 +659,69 @@ fn a_preallocation_that_fails_anywhere_leaks_nothing() {
         }
     }
 }
+
+/// A shrink that is ended at any moment has the old size and all its data, or the new size; the next
+/// change of the size frees what it has left behind.
+#[test]
+fn a_shrink_that_is_stopped_is_completed_by_the_next_change_of_size() {
+    for options in ["", "data_file=data", "extended_l2=on,cluster_size=16k"] {
+        let dir = Dir::new();
+        let options = options.replace("data_file=data", &format!("data_file={}", dir.str("data")));
+        let options = if options.contains("cluster_size") {
+            options
+        } else {
+            format!("cluster_size=512,{options}")
+        };
+        let mut stopped = 0;
+        for n in 0..8u64 {
+            let create = [
+                "create",
+                "-q",
+                "-f",
+                "qcow2",
+                "-o",
+                options.trim_end_matches(','),
+            ];
+            dir.qemu_img_ok(&[&create[..], &["image", "4M"]].concat());
+            let image = open(&dir);
+            image.write_at(&vec![5; 4 << 20], 0).unwrap();
+            let job = Job::new();
+            let (control, late) = (job.control().clone(), job.control().clone());
+            let time = std::time::Duration::from_micros(300 * n);
+            if n == 0 {
+                control.cancel();
+            }
+            let stopper = std::thread::spawn(move || {
+                let begin = std::time::Instant::now();
+                while begin.elapsed() < time {
+                    std::hint::spin_loop();
+                }
+                late.cancel();
+            });
+            let ended = image.resize_under(&control, 1 << 20, Preallocation::Off);
+            stopper.join().unwrap();
+            let len = image.len() as usize;
+            assert!(
+                len == 1 << 20 || ended.is_err() && len == 4 << 20,
+                "{options} {n}"
+            );
+            stopped += u32::from(ended.is_err());
+            if let Err(error) = ended {
+                assert_eq!(error.kind(), platter::ErrorKind::Cancelled, "{error:?}");
+            }
+            image.close().unwrap();
+            judge(&dir, &vec![5; len], &options);
+            let image = open(&dir);
+            image.resize(512 << 10, Preallocation::Off).unwrap();
+            image.resize(4 << 20, Preallocation::Off).unwrap();
+            image.close().unwrap();
+            let mut model = vec![5; 512 << 10];
+            model.resize(4 << 20, 0);
+            judge(&dir, &model, &options);
+            // 512 KiB, and tables.
+            let used = std::fs::metadata(dir.path("image")).unwrap().len();
+            assert!(used < 1 << 20, "{options} {n}: {used}");
+        }
+        assert!(stopped > 0, "{options}");
+    }
+}

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::common::Dir;
 use platter::extent::ExtentKind;
 use platter::format::{NewSnapshot, RepairMode};
-use platter::job::Message;
+use platter::job::{JobControl, Message};
 use platter::ops;
 use platter::ops::amend::{AmendRequest, amend};
 use platter::secret::Secrets;
@@ -77,16 +78,20 @@ fn writers_do_not_reach_into_snapshots() {
                 name: name.clone().into(),
                 ..NewSnapshot::default()
             };
-            let id = snapshots.create(&new).unwrap();
+            let id = snapshots.create(&new, &JobControl::default()).unwrap();
             let view = snapshots.view(id.as_slice().into()).unwrap();
             let mut bytes = vec![0; SIZE];
             read_view(&*view, &mut bytes);
             made.push((name, bytes));
             if n % 5 == 4 {
-                snapshots.apply(id.as_slice().into()).unwrap();
+                snapshots
+                    .apply(id.as_slice().into(), &JobControl::default())
+                    .unwrap();
             }
             if n % 4 == 3 {
-                snapshots.delete("1".into()).unwrap_or_default();
+                snapshots
+                    .delete("1".into(), &JobControl::default())
+                    .unwrap_or_default();
             }
         }
         stop.store(true, Ordering::Relaxed);
@@ -257,10 +262,12 @@ fn no_crash_leaves_a_copied_flag_that_is_wrong() {
                     name: "second".into(),
                     ..NewSnapshot::default()
                 };
-                snapshots.create(&new).unwrap();
+                snapshots.create(&new, &JobControl::default()).unwrap();
             }
-            "apply" => snapshots.apply("1".into()).unwrap(),
-            _ => snapshots.delete("1".into()).unwrap(),
+            "apply" => snapshots.apply("1".into(), &JobControl::default()).unwrap(),
+            _ => snapshots
+                .delete("1".into(), &JobControl::default())
+                .unwrap(),
         }
         let count = storage.event_count();
         assert!(count > 5, "{step}");
@@ -311,13 +318,18 @@ fn a_snapshot_that_is_read_stays() {
         amend(&image, &request, &mut Job::new())
     };
     assert_eq!(
-        snapshots.delete("1".into()).unwrap_err().kind(),
+        snapshots
+            .delete("1".into(), &JobControl::default())
+            .unwrap_err()
+            .kind(),
         ErrorKind::Busy
     );
     assert_eq!(downgrade().unwrap_err().kind(), ErrorKind::Busy);
     image.write_at(&vec![2; SIZE], 0).unwrap();
-    snapshots.delete("2".into()).unwrap();
-    snapshots.apply("1".into()).unwrap();
+    snapshots
+        .delete("2".into(), &JobControl::default())
+        .unwrap();
+    snapshots.apply("1".into(), &JobControl::default()).unwrap();
     image.write_at(&vec![3; SIZE], 0).unwrap();
     image.flush().unwrap();
     let extent = view.map(0, SIZE as u64).unwrap();
@@ -329,7 +341,9 @@ fn a_snapshot_that_is_read_stays() {
     stored.read_at(&mut bytes, host_offset).unwrap();
     assert!(bytes.iter().all(|byte| *byte == 1));
     drop(view);
-    snapshots.delete("1".into()).unwrap();
+    snapshots
+        .delete("1".into(), &JobControl::default())
+        .unwrap();
     downgrade().unwrap();
 }
 
@@ -384,7 +398,7 @@ fn a_compressed_cluster_that_is_gone_is_looked_up_again() {
         .format()
         .snapshots()
         .unwrap()
-        .apply("1".into())
+        .apply("1".into(), &JobControl::default())
         .unwrap();
     let mut bytes = vec![0; 65536];
     let error = image.format().read_encoded(&mut bytes, 0).unwrap_err();
@@ -427,10 +441,105 @@ fn reads_beside_applied_snapshots_see_one_of_both() {
         }
         let snapshots = image.format().snapshots().unwrap();
         for _ in 0..100 {
-            snapshots.apply("1".into()).unwrap();
-            snapshots.apply("2".into()).unwrap();
+            snapshots.apply("1".into(), &JobControl::default()).unwrap();
+            snapshots.apply("2".into(), &JobControl::default()).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
     });
     image.close().unwrap();
+}
+
+/// Ends the work of a control once some time has passed.
+fn stop_after(job: &Job, time: Duration) -> std::thread::JoinHandle<()> {
+    let control = job.control().clone();
+    let begin = Instant::now();
+    std::thread::spawn(move || {
+        while begin.elapsed() < time {
+            std::hint::spin_loop();
+        }
+        control.cancel();
+    })
+}
+
+/// Ended at any moment, a change is not made, or it is; nothing is lost, and a counting that was left
+/// undone is done by whoever opens the image next.
+#[test]
+fn a_change_that_is_stopped_leaves_no_leak_and_loses_nothing() {
+    type Operation = fn(&Image, &mut Job) -> platter::Result<()>;
+    let operations: [(&str, Operation); 3] = [
+        ("create", |image, job| {
+            ops::snapshot::create(image, "new", job).map(drop)
+        }),
+        ("apply", |image, job| {
+            ops::snapshot::apply(image, "two", job)
+        }),
+        ("delete", |image, job| {
+            ops::snapshot::delete(image, "one", job)
+        }),
+    ];
+    for compat in ["compat=1.1", "compat=0.10", "lazy_refcounts=on"] {
+        let dir = Dir::new();
+        let create = format!("create -q -f qcow2 -o cluster_size=512,{compat} image 2M");
+        dir.qemu_img_ok(&create.split(' ').collect::<Vec<_>>());
+        for (name, write) in [("one", "write -P 1 0 1M"), ("two", "write -P 2 300k 1500k")] {
+            dir.qemu_io("qcow2", "image", &[write]);
+            dir.qemu_img_ok(&["snapshot", "-c", name, "image"]);
+        }
+        dir.qemu_io("qcow2", "image", &["write -P 3 150k 900k"]);
+        let start = std::fs::read(dir.path("image")).unwrap();
+        let two = snapshot_contents(&dir, "two");
+        let now = contents(&memory_image(&start).0);
+        for (what, operation) in operations {
+            let mut stopped = 0;
+            for n in 0..12 {
+                let (image, mut memory, _) = memory_image(&start);
+                let mut job = Job::new();
+                if n == 0 {
+                    job.control().cancel();
+                }
+                let stopper = stop_after(&job, Duration::from_micros(400 * n));
+                let ended = operation(&image, &mut job);
+                stopper.join().unwrap();
+                let cancelled = ended.is_err();
+                if let Err(error) = ended {
+                    assert_eq!(error.kind(), ErrorKind::Cancelled, "{what}: {error:?}");
+                    stopped += 1;
+                }
+                // The handle goes on, or the process ends.
+                let closed = n % 2 == 0;
+                if closed {
+                    image.write_at(&[7; 700], 0).unwrap();
+                    image.close().unwrap();
+                    let (image, again, _) = memory_image(&memory.to_vec());
+                    memory = again;
+                    let mut bytes = vec![0; 700];
+                    image.read_at(&mut bytes, 0).unwrap();
+                    assert_eq!(bytes, [7; 700], "{what}");
+                    let names = ops::snapshot::list(&image).unwrap().snapshots;
+                    let has = |name: &str| names.iter().any(|one| one.name == name);
+                    match what {
+                        "create" => assert_eq!(has("new"), !cancelled),
+                        "delete" => assert!(cancelled || !has("one")),
+                        _ => {}
+                    }
+                    // To give back what the test wrote.
+                    let old = if contents(&image)[700..] == two[700..] {
+                        &two
+                    } else {
+                        &now
+                    };
+                    image.write_at(&old[..700], 0).unwrap();
+                    image.close().unwrap();
+                } else {
+                    image.abandon();
+                }
+                judge(&dir, &memory.to_vec(), &[&now, &two], &two, (what, n));
+                if closed {
+                    let check = dir.qemu_img(&["check", "image"]);
+                    assert_eq!(check.code, 0, "{compat} {what} {n}: {check:?}");
+                }
+            }
+            assert!(stopped > 0, "{what}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::format::qcow2::cache::Class;
 use crate::format::qcow2::disk::{Autoclear, Compatible, Extension, Incompatible, L2Kind, V2_LEN};
 use crate::format::qcow2::map::Entry;
 use crate::format::qcow2::state::Qcow2;
-use crate::job::Job;
+use crate::job::{Job, JobControl};
 
 use super::ALL;
 
@@ -87,7 +87,7 @@ impl Qcow2 {
         let replaced = self.replace_zero_clusters(job);
         let marked = self
             .settle()
-            .and_then(|()| self.mark_active(false))
+            .and_then(|()| self.mark_active(false, &JobControl::default()))
             .and_then(|()| self.end_flags(begun));
         if marked.is_err() {
             // The dirty bit stays, so that the next one to write begins with the refcounts.

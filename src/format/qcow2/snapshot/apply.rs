@@ -6,9 +6,9 @@ use bstr::BStr;
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::disk::{L1Entry, MAX_L1_BYTES, SnapshotEntry};
-use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::{L1, Qcow2};
+use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Durability;
 
@@ -16,7 +16,7 @@ use super::table::{Place, position};
 
 impl Qcow2 {
     /// See [`crate::format::Snapshots::apply`]; nothing else remaps meanwhile.
-    pub(super) fn apply_snapshot(&self, id: &BStr) -> Result<()> {
+    pub(super) fn apply_snapshot(&self, id: &BStr, control: &JobControl) -> Result<()> {
         self.settle()?;
         let (entries, _) = self.snapshot_table()?;
         let at = position(&entries, id)?;
@@ -30,19 +30,26 @@ impl Qcow2 {
         let mut tables = self.snapshot_l1(entry)?;
         // All that the current state reaches must be in order before anything changes.
         let old_tables = self.active_l1()?;
-        self.visit_tree(&old_tables, |_, _| Ok(()))?;
-        self.raise_tree(&tables)?;
-        let prepared = self.prepare_tables(&mut tables, size);
+        self.visit_tree(&old_tables, control, |_, _| Ok(()))?;
+        self.raise_tree(&tables, control)?;
+        let prepared = self.prepare_tables(&mut tables, size, control);
         let place = match prepared {
             Ok(place) => place,
             Err(error) => {
-                let _ = self.lower_tree(&tables);
+                let _ = self.lower_tree(&tables, &JobControl::default());
                 return Err(error);
             }
         };
         self.switch_tables(&tables, place, size)?;
-        self.give_up_tree(&old_tables)?;
-        self.flush_all(self.durability)
+        // Nothing on disk names the former tables, and soon nobody reads what they reach.
+        self.drain();
+        let never = JobControl::default();
+        let ended = self.lower_tree(&old_tables, self.ends_lowering(control, &never));
+        if ended.is_err() {
+            // The contents are the snapshot's; that error is the one to report.
+            let _ = self.leave_uncounted();
+        }
+        ended.and_then(|()| self.flush_all(self.durability))
     }
 
     /// The virtual size that a snapshot records.
@@ -67,8 +74,14 @@ impl Qcow2 {
     }
 
     /// Clears the COPIED flags of tables that are shared now, and writes the new L1 table.
-    fn prepare_tables(&self, tables: &mut Vec<u64>, size: u64) -> Result<Place> {
+    fn prepare_tables(
+        &self,
+        tables: &mut Vec<u64>,
+        size: u64,
+        control: &JobControl,
+    ) -> Result<Place> {
         for word in tables.iter_mut() {
+            control.checkpoint()?;
             let entry = L1Entry(*word);
             if entry.offset() != 0 {
                 self.mark_table(entry.offset(), true)?;
@@ -120,21 +133,5 @@ impl Qcow2 {
         drop(l1);
         self.release(old);
         Ok(())
-    }
-
-    /// Gives up one reference to all that the former tables reach, once no reader uses it.
-    fn give_up_tree(&self, tables: &[u64]) -> Result<()> {
-        self.visit_tree(tables, |_, clusters| {
-            self.give_up(
-                clusters
-                    .iter()
-                    .map(|cluster| Freed {
-                        cluster: *cluster,
-                        punch: false,
-                    })
-                    .collect(),
-            );
-            Ok(())
-        })
     }
 }

@@ -8,6 +8,7 @@ use crate::format::qcow2::disk::{
     Incompatible, L1Entry, MAX_SNAPSHOTS, SnapshotEntry, SnapshotExtra,
 };
 use crate::format::qcow2::state::Qcow2;
+use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Durability;
 
@@ -15,7 +16,11 @@ use super::table::Place;
 
 impl Qcow2 {
     /// See [`crate::format::Snapshots::create`]; nothing else remaps meanwhile.
-    pub(super) fn create_snapshot(&self, new: &NewSnapshot) -> Result<BString> {
+    pub(super) fn create_snapshot(
+        &self,
+        new: &NewSnapshot,
+        control: &JobControl,
+    ) -> Result<BString> {
         self.settle()?;
         let (mut entries, old) = self.snapshot_table()?;
         if entries.len() as u64 >= u64::from(MAX_SNAPSHOTS) {
@@ -34,7 +39,7 @@ impl Qcow2 {
         let place = self
             .write_snapshot_table(&mut entries)
             .inspect_err(|_| self.forget(l1))?;
-        let begun = match self.raise_all(&tables) {
+        let begun = match self.raise_all(&tables, control) {
             Ok(begun) => begun,
             Err(error) => {
                 self.forget(place);
@@ -58,14 +63,16 @@ impl Qcow2 {
 
     /// Adds a reference to all that the active tables reach, under the dirty bit; whether that was
     /// not set before.
-    fn raise_all(&self, tables: &[u64]) -> Result<bool> {
+    fn raise_all(&self, tables: &[u64], control: &JobControl) -> Result<bool> {
         // The refcounts of what was allocated go with the same barrier as the dirty bit.
         self.write_metadata(true, Durability::None)?;
         let begun = self.begin_flags()?;
-        let raised = self.unmark().and_then(|()| self.raise_tree(tables));
+        let raised = self
+            .unmark(control)
+            .and_then(|()| self.raise_tree(tables, control));
         if let Err(error) = raised {
             // All references were taken back: the image is as it was once the flags are.
-            self.mark_active(false)?;
+            self.mark_active(false, &JobControl::default())?;
             self.end_flags(begun)?;
             return Err(error);
         }
@@ -77,8 +84,8 @@ impl Qcow2 {
     /// They go no later than the references come: a flag that is missing costs a copy, a flag that
     /// is left costs the snapshot. Version 2 has no dirty bit that would tell of it, so that there
     /// they go first in the file too.
-    fn unmark(&self) -> Result<()> {
-        self.mark_active(true)?;
+    fn unmark(&self, control: &JobControl) -> Result<()> {
+        self.mark_active(true, control)?;
         if self.version() < 3 {
             self.write_metadata(true, Durability::None)?;
             self.barrier()?;

@@ -3,7 +3,9 @@
 use bstr::BStr;
 
 use crate::error::{Error, Result};
+use crate::format::qcow2::disk::SnapshotEntry;
 use crate::format::qcow2::state::Qcow2;
+use crate::job::JobControl;
 use crate::storage::Durability;
 
 use super::table::{Place, position};
@@ -11,7 +13,7 @@ use super::tree::By;
 
 impl Qcow2 {
     /// See [`crate::format::Snapshots::delete`]; nothing else remaps meanwhile.
-    pub(super) fn delete_snapshot(&self, id: &BStr) -> Result<()> {
+    pub(super) fn delete_snapshot(&self, id: &BStr, control: &JobControl) -> Result<()> {
         self.settle()?;
         let (mut entries, old) = self.snapshot_table()?;
         let at = position(&entries, id)?;
@@ -19,7 +21,9 @@ impl Qcow2 {
         let entry = entries.remove(at);
         let tables = self.snapshot_l1(&entry)?;
         // What is given up must be in order before anything changes.
-        self.visit_tree(&tables, |_, clusters| self.check_lowering(clusters))?;
+        self.visit_tree(&tables, control, |_, clusters| {
+            self.check_lowering(clusters)
+        })?;
         let place = self.write_snapshot_table(&mut entries)?;
         let written = self
             .write_metadata(true, Durability::None)
@@ -33,7 +37,26 @@ impl Qcow2 {
         };
         self.switch_header(|header| Self::point(header, &entries, place))?;
         self.guard_snapshots(&entries, place);
-        self.lower_tree(&tables)?;
+        let never = JobControl::default();
+        let ended = self
+            .lower_tree(&tables, self.ends_lowering(control, &never))
+            .and_then(|()| self.end_delete(&entry, old, begun, control));
+        if ended.is_err() {
+            // The snapshot is gone; that error is the one to report.
+            let _ = self.leave_uncounted();
+        }
+        ended
+    }
+
+    /// Gives up the tables that named the snapshot, and sets the flags of what it shared.
+    fn end_delete(
+        &self,
+        entry: &SnapshotEntry,
+        old: Place,
+        begun: bool,
+        control: &JobControl,
+    ) -> Result<()> {
+        let never = JobControl::default();
         self.release_at_once(old)?;
         self.release_at_once(Place {
             offset: entry.l1_offset,
@@ -45,7 +68,7 @@ impl Qcow2 {
             self.write_metadata(true, Durability::None)?;
             self.barrier()?;
         }
-        self.mark_active(false)?;
+        self.mark_active(false, self.ends_lowering(control, &never))?;
         self.end_flags(begun)?;
         self.flush_all(self.durability)
     }

@@ -16,10 +16,13 @@ pub(super) use table::Place;
 pub(super) use tree::By;
 pub(super) use views::{View, Views};
 
+use std::sync::atomic::Ordering;
+
 use bstr::{BStr, BString};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Format, NewSnapshot, Snapshots};
+use crate::job::JobControl;
 
 use crate::storage::Durability;
 
@@ -30,14 +33,14 @@ use super::state::Qcow2;
 const ALL: std::ops::Range<u64> = 0..u64::MAX;
 
 impl Snapshots for Qcow2 {
-    fn create(&self, snapshot: &NewSnapshot) -> Result<BString> {
+    fn create(&self, snapshot: &NewSnapshot, control: &JobControl) -> Result<BString> {
         self.check_snapshots()?;
         let _one = self.reshaping.lock();
         let _all = self.inflight.reserve(ALL);
-        self.create_snapshot(snapshot)
+        self.create_snapshot(snapshot, control)
     }
 
-    fn apply(&self, id: &BStr) -> Result<()> {
+    fn apply(&self, id: &BStr, control: &JobControl) -> Result<()> {
         self.check_snapshots()?;
         let _one = self.reshaping.lock();
         if self.has_bitmaps()? {
@@ -46,14 +49,14 @@ impl Snapshots for Qcow2 {
         }
         self.prepare_write()?;
         let _all = self.inflight.reserve(ALL);
-        self.apply_snapshot(id)
+        self.apply_snapshot(id, control)
     }
 
-    fn delete(&self, id: &BStr) -> Result<()> {
+    fn delete(&self, id: &BStr, control: &JobControl) -> Result<()> {
         self.check_snapshots()?;
         let _one = self.reshaping.lock();
         let _all = self.inflight.reserve(ALL);
-        self.delete_snapshot(id)
+        self.delete_snapshot(id, control)
     }
 
     fn view(&self, id: &BStr) -> Result<Box<dyn Format>> {
@@ -105,6 +108,22 @@ impl Qcow2 {
             self.update_header(|header| header.incompatible -= Incompatible::DIRTY)?;
         }
         Ok(())
+    }
+
+    /// What ends the lowering of references that nothing holds any more. Without a dirty bit they would
+    /// be leaked, so nothing does in version 2.
+    fn ends_lowering<'a>(&self, control: &'a JobControl, never: &'a JobControl) -> &'a JobControl {
+        match self.version() {
+            ..3 => never,
+            _ => control,
+        }
+    }
+
+    /// Ends a change after which refcounts are too high and COPIED flags are missing: the dirty bit
+    /// stays, so that whoever opens the image for writing next finds both anew.
+    fn leave_uncounted(&self) -> Result<()> {
+        self.uncounted.store(true, Ordering::Release);
+        self.begin_flags().map(drop)
     }
 
     /// Lets the header name something new, with a barrier on both sides. After a failure nobody

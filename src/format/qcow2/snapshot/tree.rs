@@ -10,6 +10,7 @@ use crate::format::qcow2::cache::{Class, Slice};
 use crate::format::qcow2::disk::{L1Entry, L2Entry, L2Kind};
 use crate::format::qcow2::map::Entry;
 use crate::format::qcow2::state::Qcow2;
+use crate::job::JobControl;
 use crate::memory;
 
 /// How often the file's length tables may be visited before an image counts as a maze.
@@ -43,6 +44,7 @@ impl Qcow2 {
     pub(super) fn visit_tree(
         &self,
         l1: &[u64],
+        control: &JobControl,
         mut visit: impl FnMut(usize, &mut Vec<u64>) -> Result<()>,
     ) -> Result<()> {
         let bits = self.layout.cluster_bits();
@@ -53,6 +55,7 @@ impl Qcow2 {
         let tables = l1.iter().filter(|word| L1Entry(**word).offset() != 0);
         let mut clusters = Vec::new();
         for (number, word) in tables.enumerate() {
+            control.checkpoint()?;
             let table = self.checked_table(L1Entry(*word))?;
             if (number as u64 + 1).saturating_mul(self.layout.cluster_size()) > limit {
                 return Err(Error::corrupt(format!(
@@ -138,16 +141,16 @@ impl Qcow2 {
     }
 
     /// Adds a reference to all that an L1 table reaches; after a failure none is added.
-    pub(super) fn raise_tree(&self, l1: &[u64]) -> Result<()> {
+    pub(super) fn raise_tree(&self, l1: &[u64], control: &JobControl) -> Result<()> {
         let mut done = 0;
-        let raised = self.visit_tree(l1, |number, clusters| {
+        let raised = self.visit_tree(l1, control, |number, clusters| {
             self.change_references(clusters, By::Raise)?;
             done = number + 1;
             self.relieve_flags()
         });
         if raised.is_err() {
             // What cannot be taken back is leaked, which harms nothing.
-            let _ = self.visit_tree(l1, |number, clusters| {
+            let _ = self.visit_tree(l1, &JobControl::default(), |number, clusters| {
                 if number >= done {
                     return Err(Error::cancelled());
                 }
@@ -158,8 +161,8 @@ impl Qcow2 {
     }
 
     /// Takes a reference from all that an L1 table reaches; nothing on disk names it any more.
-    pub(super) fn lower_tree(&self, l1: &[u64]) -> Result<()> {
-        self.visit_tree(l1, |_, clusters| {
+    pub(super) fn lower_tree(&self, l1: &[u64], control: &JobControl) -> Result<()> {
+        self.visit_tree(l1, control, |_, clusters| {
             self.change_references(clusters, By::Lower)?;
             self.relieve_flags()
         })
@@ -294,9 +297,14 @@ impl Qcow2 {
     }
 
     /// Sets the COPIED flags of the active tables as the refcounts say, or clears all of them.
-    pub(in crate::format::qcow2) fn mark_active(&self, clear: bool) -> Result<()> {
+    pub(in crate::format::qcow2) fn mark_active(
+        &self,
+        clear: bool,
+        control: &JobControl,
+    ) -> Result<()> {
         let l1 = self.active_l1()?;
         for (index, word) in (0u64..).zip(l1) {
+            control.checkpoint()?;
             let entry = L1Entry(word);
             if entry.offset() == 0 {
                 continue;

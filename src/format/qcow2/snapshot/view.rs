@@ -77,6 +77,7 @@ impl Qcow2 {
             views: self.views.clone(),
             _view: Some(self.views.enter(id)),
             broken: AtomicBool::default(),
+            uncounted: AtomicBool::default(),
             lost: AtomicBool::default(),
         })
     }
