@@ -18,6 +18,7 @@ skip() {
 }
 
 sh ci/setup.sh
+sh ci/names.sh
 
 if ! have valgrind; then
     skip 'the C tests under valgrind'

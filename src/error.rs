@@ -126,6 +126,28 @@ impl Error {
         Self::new(ErrorKind::Corrupt, message)
     }
 
+    /// A format or protocol that makes no new images.
+    pub fn no_creation(driver: &str) -> Self {
+        Self::unsupported(format!(
+            "Format driver '{driver}' does not support image creation"
+        ))
+    }
+
+    /// A format without compression.
+    pub fn no_compression() -> Self {
+        Self::unsupported("Compression not supported for this file format")
+    }
+
+    /// A part of an image, such as its backing file, that the format cannot record.
+    pub fn not_recorded(what: &str, format: &str) -> Self {
+        Self::unsupported(format!("{what} not supported for file format '{format}'"))
+    }
+
+    /// A format without persistent bitmaps, or without them in the variant that was asked for.
+    pub fn no_bitmaps(driver: &str) -> Self {
+        Self::unsupported(format!("Format driver '{driver}' does not support bitmaps"))
+    }
+
     /// Shorthand for [`ErrorKind::Cancelled`].
     pub fn cancelled() -> Self {
         Self::new(ErrorKind::Cancelled, "Operation cancelled")

@@ -92,6 +92,7 @@
 //! assert!(!target.exists());
 //! ```
 
+pub mod bytes;
 pub mod capi;
 pub mod codec;
 mod crew;

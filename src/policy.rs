@@ -56,10 +56,12 @@ impl fmt::Debug for ImplicitFiles {
 pub enum ImplicitRole {
     /// Holds what the overlay does not.
     Backing,
-    /// Holds the guest data of a qcow2 image.
+    /// Holds the guest data, beside the metadata.
     DataFile,
     /// Holds a piece of the guest data.
     Extent,
+    /// Another name of the backing file, in a record of its own.
+    ParentLocator,
 }
 
 impl ImplicitRole {
@@ -69,6 +71,17 @@ impl ImplicitRole {
             Self::Backing => "backing file",
             Self::DataFile => "data file",
             Self::Extent => "extent",
+            Self::ParentLocator => "parent",
+        }
+    }
+
+    /// The name in reports.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Backing => "backing-file",
+            Self::DataFile => "data-file",
+            Self::Extent => "extent",
+            Self::ParentLocator => "parent-locator",
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::capi::error::platter_error;
 use crate::capi::guard::{call_out, check_flags};
 use crate::capi::open::{LOCATION_FLAGS, location};
 use crate::capi::text::{c_string, owned, utf8};
+use crate::driver_names::unknown_driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Features, registry};
 use crate::ops::help;
@@ -117,7 +118,7 @@ fn drivers() -> &'static [Entry] {
                 driver.open_options,
                 driver.amend_options,
             ];
-            let features = features(driver.features);
+            let features = features(driver.features());
             entry(driver.name, PLATTER_DRIVER_FORMAT, features, tables)
         });
         let protocols = storage::registry::drivers().iter().map(|driver| {
@@ -234,7 +235,7 @@ fn find(name: &str, kind: u32) -> Result<&'static Entry> {
     drivers()
         .iter()
         .find(|entry| entry.name == name && (kind == 0 || entry.info.kind == kind))
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("Unknown driver '{name}'")))
+        .ok_or_else(|| unknown_driver(name).with_kind(ErrorKind::NotFound))
 }
 
 /// The driver at `index`, counted from 0: formats by name, then protocols by name. `flags` must be

@@ -295,7 +295,7 @@ fn shown(file: &ImplicitFile<'_>, name: &CString, named_by: &CString) -> platter
         name: name.as_ptr(),
         named_by: named_by.as_ptr(),
         role: match file.role {
-            ImplicitRole::Backing => PLATTER_ROLE_BACKING,
+            ImplicitRole::Backing | ImplicitRole::ParentLocator => PLATTER_ROLE_BACKING,
             ImplicitRole::DataFile => PLATTER_ROLE_DATA_FILE,
             ImplicitRole::Extent => PLATTER_ROLE_EXTENT,
         },

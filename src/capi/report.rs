@@ -274,15 +274,8 @@ fn layer_fields(layer: &LayerInfo) -> Vec<(&'static str, Value)> {
         .maybe("full-backing-filename", layer.full_backing_filename.clone())
         .maybe("backing-filename-format", layer.backing_format.clone())
         .add("snapshot-count", layer.snapshots.len() as u64)
-        .add("bitmap-count", bitmap_count(layer))
+        .add("bitmap-count", layer.bitmaps)
         .0
-}
-
-/// Persistent dirty bitmaps that the image holds.
-fn bitmap_count(layer: &LayerInfo) -> u64 {
-    let specific = layer.specific.as_ref();
-    let bitmaps = specific.and_then(|data| data.get("bitmaps")?.as_array());
-    bitmaps.map_or(0, |list| list.len() as u64)
 }
 
 fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {

@@ -59,8 +59,18 @@ pub type InspectFn = fn(&InspectContext<'_>) -> Result<Inspection>;
 pub struct FormatDriver {
     /// The name used with `-f`.
     pub name: &'static str,
-    /// What it can do.
-    pub features: Features,
+    /// What its images can do, beyond what the fields of this description say; see
+    /// [`FormatDriver::features`].
+    pub of_images: Features,
+    /// How its images are recognised, where they can be.
+    pub signature: Option<Signature>,
+    /// The file holds metadata, of which all who have it open must agree; else it is the disk itself, apart
+    /// from a header that nobody changes in passing.
+    pub has_metadata: bool,
+    /// What lies below shows through: its block status, its cluster size, its name.
+    pub is_transparent: bool,
+    /// An image can be written in order, from its first byte to its last.
+    pub is_stream: bool,
     /// The children that its images can have, in the order in which they are opened.
     pub children: &'static [ChildSpec],
     /// Opens an image.
@@ -69,6 +79,8 @@ pub struct FormatDriver {
     pub inspect: InspectFn,
     /// Plans a new image, where new ones can be made.
     pub create: Option<PlanFn>,
+    /// What options of creation ask for.
+    pub outline: OutlineFn,
     /// Tells how large a new image will be.
     pub measure: Option<MeasureFn>,
     /// Options of `create`, sorted by name.
@@ -80,8 +92,64 @@ pub struct FormatDriver {
     pub amend_options: &'static [OptionSpec],
     /// Options of opening (`driver=…` strings) beyond `driver` and `file`, sorted by name.
     pub open_options: &'static [OptionSpec],
+    /// The option, of opening and of creation, with the ID of the secret that the image needs.
+    pub secret_option: Option<&'static str>,
+    /// The options of opening that belong to the name of an image, because the guest sees something else
+    /// without them, or nothing.
+    pub strong_options: &'static [&'static str],
     /// Its trace events; their names begin with the format's.
     pub events: &'static [&'static Event],
+}
+
+impl FormatDriver {
+    /// What it can do.
+    pub fn features(&self) -> Features {
+        let mut features = self.of_images;
+        features.set(Features::CREATE, self.create.is_some());
+        features.set(Features::MEASURE, self.measure.is_some());
+        features.set(Features::AMEND, !self.amend_options.is_empty());
+        features.set(Features::ENCRYPT, self.secret_option.is_some());
+        features
+    }
+
+    /// Whether it can do all of that.
+    pub fn can(&self, features: Features) -> bool {
+        self.features().contains(features)
+    }
+
+    /// Whether `create` knows the option.
+    pub fn creates_with(&self, option: &str) -> bool {
+        self.create_options.iter().any(|spec| spec.name == option)
+    }
+}
+
+/// What options of creation ask for, in words that hold for every format. Values that mean nothing are
+/// refused by [`FormatDriver::create`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Outline {
+    /// The guest data is encrypted.
+    pub encrypted: bool,
+    /// Space is allocated ahead.
+    pub preallocated: bool,
+    /// The image says nothing of the disk's size, which need not be given.
+    pub size_is_optional: bool,
+    /// It can have persistent bitmaps.
+    pub bitmaps: bool,
+}
+
+/// See [`Outline`].
+pub type OutlineFn = fn(&Values) -> Outline;
+
+/// How images of a format are recognised.
+#[derive(Clone, Copy, Debug)]
+pub struct Signature {
+    /// Where several fit, the lowest rank wins, as with QEMU's tools.
+    pub rank: u8,
+    /// Whether the beginning of a file, or its name, is that of such an image.
+    pub fits: fn(&Probe<'_>) -> bool,
+    /// What the last sector of such an image begins with, or one byte after it. Opening does not look
+    /// there, but inspecting does.
+    pub footer: Option<&'static [u8]>,
 }
 
 /// The beginning of a file and its name, for probing.
@@ -93,6 +161,22 @@ pub struct Probe<'a> {
     pub name: &'a BStr,
 }
 
+impl Probe<'_> {
+    /// Whether those bytes stand at `offset`; past the end of the file they are zeroes.
+    pub fn at(&self, offset: usize, magic: &[u8]) -> bool {
+        let mut bytes = self.head.iter().skip(offset).copied();
+        magic.iter().all(|byte| bytes.next().unwrap_or(0) == *byte)
+    }
+
+    /// Whether the file begins with those bytes.
+    pub fn starts(&self, magic: &[u8]) -> bool {
+        self.at(0, magic)
+    }
+}
+
+/// Names the format whose signature fits, if one does.
+pub type RecogniseFn = fn(&Probe<'_>) -> Option<&'static str>;
+
 /// What opening a format gets.
 pub struct OpenContext<'a> {
     /// The image file.
@@ -101,8 +185,8 @@ pub struct OpenContext<'a> {
     pub read_only: bool,
     /// Only metadata is wanted (`info`): do not open the data file.
     pub metadata_only: bool,
-    /// The format was guessed: raw must guard its first block.
-    pub probed: bool,
+    /// The format was guessed, by this function: raw must guard its first block.
+    pub probed: Option<RecogniseFn>,
     /// `check` asked: open although tables are damaged where that is possible, do not repair.
     pub for_check: bool,
     /// What barriers guarantee.

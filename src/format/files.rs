@@ -37,7 +37,7 @@ impl FileRole {
 impl From<ImplicitRole> for FileRole {
     fn from(role: ImplicitRole) -> Self {
         match role {
-            ImplicitRole::Backing => Self::Backing,
+            ImplicitRole::Backing | ImplicitRole::ParentLocator => Self::Backing,
             ImplicitRole::DataFile => Self::Data,
             ImplicitRole::Extent => Self::Extent,
         }

@@ -1,112 +1,94 @@
-//! Recognises image formats by their first bytes, also those that have no driver here: an image
-//! of such a format must be refused by name, never taken for a raw disk.
+//! Recognises the image formats that have no driver here by their first bytes: an image of such a
+//! format must be refused by name, never taken for a raw disk. A format with a driver says in its own
+//! description how it is recognised.
 
-use bstr::BStr;
-
-use crate::format::Probe;
+use crate::bytes::{le32, text};
+use crate::format::{Probe, Signature};
 
 /// How many bytes at the beginning of a file decide.
 pub const PROBE_BYTES: usize = 512;
 
-type Rule = fn(&Head<'_>) -> bool;
+/// Where a footer begins, counted from the end of the file: VHD's had a byte less once.
+pub const FOOTERS: [u64; 2] = [512, 511];
 
-/// The formats, most specific first: the first rule that fits wins.
-const RULES: &[(&str, Rule)] = &[
-    ("parallels", parallels),
-    ("qed", |h| h.starts(b"QED\0")),
-    ("vhdx", |h| h.starts(b"vhdxfile")),
-    ("vmdk", |h| {
-        h.starts(b"KDMV") || h.starts(b"COWD") || vmdk_descriptor(&h.bytes)
+/// A format without a driver here.
+#[derive(Debug)]
+pub struct Foreign {
+    /// Its name.
+    pub name: &'static str,
+    /// How it is recognised.
+    pub signature: Signature,
+}
+
+const fn foreign(name: &'static str, rank: u8, fits: fn(&Probe<'_>) -> bool) -> Foreign {
+    Foreign {
+        name,
+        signature: Signature {
+            rank,
+            fits,
+            footer: None,
+        },
+    }
+}
+
+const fn with_footer(foreign: Foreign, footer: &'static [u8]) -> Foreign {
+    Foreign {
+        name: foreign.name,
+        signature: Signature {
+            footer: Some(footer),
+            ..foreign.signature
+        },
+    }
+}
+
+/// The formats.
+pub const FOREIGN: &[Foreign] = &[
+    foreign("parallels", 10, parallels),
+    foreign("qed", 20, |file| file.starts(b"QED\0")),
+    foreign("vhdx", 30, |file| file.starts(b"vhdxfile")),
+    foreign("vmdk", 40, |file| {
+        file.starts(b"KDMV") || file.starts(b"COWD") || vmdk_descriptor(file.head)
     }),
-    ("vpc", |h| h.starts(b"conectix")),
-    ("vdi", |h| h.le32(64) == 0xbeda_107f),
-    ("qcow2", |h| h.starts(b"QFI\xfb") && h.be32(4) >= 2),
-    ("qcow", |h| h.starts(b"QFI\xfb") && h.be32(4) == 1),
-    ("luks", |h| h.starts(b"LUKS\xba\xbe") && h.at(6, &[0, 1])),
-    ("bochs", bochs),
-    ("dmg", |h| h.name.len() > 4 && h.name.ends_with(b".dmg")),
-    ("cloop", |h| h.starts(CLOOP_SCRIPT)),
+    with_footer(
+        foreign("vpc", 50, |file| file.starts(b"conectix")),
+        b"conectix",
+    ),
+    foreign("vdi", 60, |file| le32(file.head, 64) == Some(0xbeda_107f)),
+    foreign("qcow", 80, |file| file.starts(b"QFI\xfb\0\0\0\x01")),
+    foreign("bochs", 100, bochs),
+    with_footer(
+        foreign("dmg", 110, |file| {
+            file.name.len() > 4 && file.name.ends_with(b".dmg")
+        }),
+        b"koly",
+    ),
+    foreign("cloop", 120, |file| file.starts(CLOOP_SCRIPT)),
 ];
+
+/// Contents that inspecting names and that probing takes for a plain disk, as QEMU's does.
+pub const UNPROBED: &[Foreign] = &[foreign("luks2", u8::MAX, |file| {
+    file.starts(b"LUKS\xba\xbe") && !file.at(6, &[0, 1])
+})];
 
 /// The shell script at the beginning of a compressed loop image, version 2.
 const CLOOP_SCRIPT: &[u8] =
     b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n";
 
-/// The name of the format whose signature stands in the first [`PROBE_BYTES`], or None: raw.
-pub fn recognise(probe: &Probe<'_>) -> Option<&'static str> {
-    recognise_all(probe).next()
+fn parallels(file: &Probe<'_>) -> bool {
+    (file.starts(b"WithoutFreeSpace") || file.starts(b"WithouFreSpacExt"))
+        && le32(file.head, 16) == Some(2)
 }
 
-/// Every format whose signature stands in the first [`PROBE_BYTES`], the one that wins first.
-pub fn recognise_all<'a>(probe: &Probe<'a>) -> impl Iterator<Item = &'static str> + use<'a> {
-    let mut bytes = [0; PROBE_BYTES];
-    let len = probe.head.len().min(PROBE_BYTES);
-    bytes[..len].copy_from_slice(&probe.head[..len]);
-    let head = Head {
-        bytes,
-        name: probe.name,
-    };
-    RULES
-        .iter()
-        .filter(move |(_, rule)| rule(&head))
-        .map(|(name, _)| *name)
-}
-
-/// Whether images of that format are recognised, with a driver here or without.
-pub fn is_known(format: &str) -> bool {
-    RULES.iter().any(|(name, _)| *name == format)
-}
-
-/// The first bytes, padded with zeroes, and the file name.
-struct Head<'a> {
-    bytes: [u8; PROBE_BYTES],
-    name: &'a BStr,
-}
-
-impl Head<'_> {
-    fn at(&self, offset: usize, magic: &[u8]) -> bool {
-        self.bytes[offset..].starts_with(magic)
-    }
-
-    fn starts(&self, magic: &[u8]) -> bool {
-        self.at(0, magic)
-    }
-
-    fn word(&self, offset: usize) -> [u8; 4] {
-        let mut word = [0; 4];
-        word.copy_from_slice(&self.bytes[offset..offset + 4]);
-        word
-    }
-
-    fn be32(&self, offset: usize) -> u32 {
-        u32::from_be_bytes(self.word(offset))
-    }
-
-    fn le32(&self, offset: usize) -> u32 {
-        u32::from_le_bytes(self.word(offset))
-    }
-
-    /// A text in a field of `len` bytes that is filled up with zeroes.
-    fn text(&self, offset: usize, len: usize, text: &[u8]) -> bool {
-        let field = &self.bytes[offset..offset + len];
-        field.starts_with(text) && field.get(text.len()).is_none_or(|end| *end == 0)
-    }
-}
-
-fn parallels(head: &Head<'_>) -> bool {
-    (head.starts(b"WithoutFreeSpace") || head.starts(b"WithouFreSpacExt")) && head.le32(16) == 2
-}
-
-fn bochs(head: &Head<'_>) -> bool {
-    head.text(0, 32, b"Bochs Virtual HD Image")
-        && head.text(32, 16, b"Redolog")
-        && head.text(48, 16, b"Growing")
-        && matches!(head.le32(64), 0x1_0000 | 0x2_0000)
+fn bochs(file: &Probe<'_>) -> bool {
+    text(file.head, 0, 32) == Some(b"Bochs Virtual HD Image")
+        && text(file.head, 32, 16) == Some(b"Redolog")
+        && text(file.head, 48, 16) == Some(b"Growing")
+        && matches!(le32(file.head, 64), Some(0x1_0000 | 0x2_0000))
 }
 
 /// A VMDK text descriptor: after comments and blank lines comes `version=1`, 2 or 3.
 fn vmdk_descriptor(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
+    let mut rest = bytes.get(..PROBE_BYTES).unwrap_or(bytes);
     while let Some(end) = rest.iter().position(|b| *b == b'\n') {
         let line = &rest[..end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -120,61 +102,4 @@ fn vmdk_descriptor(bytes: &[u8]) -> bool {
         rest = &rest[end + 1..];
     }
     false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(head: &[u8]) -> Option<&'static str> {
-        recognise(&Probe {
-            head,
-            name: "disk.img".into(),
-        })
-    }
-
-    #[test]
-    fn signatures_are_recognised_in_short_and_in_long_files() {
-        assert_eq!(of(b""), None);
-        assert_eq!(of(b"QFI\xfb\0\0\0\x03"), Some("qcow2"));
-        assert_eq!(of(b"QFI\xfb\0\0\0\x01"), Some("qcow"));
-        assert_eq!(of(b"QFI\xfb"), None);
-        assert_eq!(of(b"QFI\xfb\0\0\0\0"), None);
-        assert_eq!(of(b"QED\0"), Some("qed"));
-        assert_eq!(of(b"conectix"), Some("vpc"));
-        assert_eq!(of(b"LUKS\xba\xbe\0\x01"), Some("luks"));
-        assert_eq!(of(b"LUKS\xba\xbe\0\x02"), None);
-        assert_eq!(of(b"WithoutFreeSpace\x02\0\0\0"), Some("parallels"));
-        assert_eq!(of(&[0; 4096]), None);
-    }
-
-    #[test]
-    fn a_vmdk_descriptor_may_begin_with_comments_and_blanks() {
-        assert_eq!(of(b"# Disk DescriptorFile\n  \nversion=1\n"), Some("vmdk"));
-        assert_eq!(of(b"version=3\r\n"), Some("vmdk"));
-        assert_eq!(of(b"\nversion=1\n"), None);
-        assert_eq!(of(b" version=1\n"), None);
-        assert_eq!(of(b"# x\nversion=1"), None);
-    }
-
-    #[test]
-    fn the_vdi_signature_beats_that_of_qcow2_but_not_that_of_vpc() {
-        let mut head = vec![0; 512];
-        head[64..68].copy_from_slice(&0xbeda_107f_u32.to_le_bytes());
-        head[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
-        assert_eq!(of(&head), Some("vdi"));
-        head[..8].copy_from_slice(b"conectix");
-        assert_eq!(of(&head), Some("vpc"));
-    }
-
-    #[test]
-    fn the_dmg_suffix_needs_a_name_before_it_and_loses_to_a_signature() {
-        let named = |name, head| recognise(&Probe { head, name });
-        assert_eq!(named("x.dmg".into(), b"" as &[u8]), Some("dmg"));
-        assert_eq!(named(".dmg".into(), b""), None);
-        assert_eq!(named("x.DMG".into(), b""), None);
-        assert_eq!(named("x.dmg".into(), b"QED\0"), Some("qed"));
-        assert_eq!(named("x.dmg".into(), CLOOP_SCRIPT), Some("dmg"));
-        assert_eq!(named("x".into(), CLOOP_SCRIPT), Some("cloop"));
-    }
 }

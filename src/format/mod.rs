@@ -23,7 +23,7 @@ pub use capabilities::{
 };
 pub use driver::{
     Contents, CreateParams, Features, FormatDriver, MeasureFn, Measured, NewImage, NewParent,
-    OpenContext, PlanFn, PlannedFile, PrepareContext, Probe,
+    OpenContext, Outline, PlanFn, PlannedFile, PrepareContext, Probe, RecogniseFn, Signature,
 };
 pub use files::{ChildSpec, FileRole, FormatFile};
 pub use immediate::{FlushPlan, Immediate};

@@ -155,6 +155,8 @@ pub struct FormatInfo {
     pub dirty: Option<bool>,
     /// Internal snapshots, in table order.
     pub snapshots: Vec<SnapshotInfo>,
+    /// How many persistent bitmaps the image holds, as far as that can be trusted.
+    pub bitmaps: u64,
     /// The `data` object of `format-specific`, keys in QEMU's order; its type is the driver's name.
     pub specific: Option<Value>,
 }

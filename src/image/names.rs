@@ -66,9 +66,6 @@ impl Image {
     }
 }
 
-/// Options of formats that an image cannot be opened without, or that change what the guest sees.
-const STRONG: [&str; 4] = ["offset", "encrypt.key-secret", "size", "key-secret"];
-
 /// The order in which the trees that stand in names show their keys: that of QEMU's, which programs may
 /// compare.
 const ORDER: &[&str] = &[
@@ -156,10 +153,10 @@ pub(super) fn set(image: &mut Image, plan: &Plan, bare: bool) {
     // The image does not name it.
     let mut roles = image.children.iter().map(Child::role);
     let mut weak_only = !roles.any(|role| role == FileRole::Header);
-    for key in STRONG {
+    for key in image.driver.strong_options {
         if let Some(value) = given(plan, key) {
             weak_only = false;
-            tree.insert(key.to_owned(), value.clone());
+            tree.insert((*key).to_owned(), value.clone());
         }
     }
     let tree = ordered(tree);

@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
-use crate::format::raw;
 use crate::image::{ChainExtent, Image};
 
 /// What is known of the bytes of a run before they are read.
@@ -162,10 +161,10 @@ impl<'a> Statuses<'a> {
         })
     }
 
-    /// The status of the image below a raw layer that decides.
+    /// The status of the image below a layer that it shows through.
     fn through(&mut self, found: &ChainExtent<'a>) -> Result<Option<Status>> {
-        let raw = found.layer.driver().name == raw::DRIVER.name;
-        let Some(image) = found.layer.file_image().filter(|_| raw) else {
+        let shows = found.layer.driver().is_transparent;
+        let Some(image) = found.layer.file_image().filter(|_| shows) else {
             return Ok(None);
         };
         let (ExtentKind::Data { host_offset, .. }

@@ -146,13 +146,11 @@ fn unsupported(image: &Image, name: &BStr, change: &Change<'_>) -> Error {
     let driver = image.driver();
     match change {
         Change::Add(_) if name.is_empty() => Error::invalid("Bitmap name cannot be empty"),
-        Change::Add(_) if driver.features.contains(Features::BITMAPS) => {
-            Error::unsupported(format!(
-                "Can't make bitmap '{name}' persistent in '{file}': Cannot store dirty bitmaps in \
+        Change::Add(_) if driver.can(Features::BITMAPS) => Error::unsupported(format!(
+            "Can't make bitmap '{name}' persistent in '{file}': Cannot store dirty bitmaps in \
                  {} v2 files",
-                driver.name
-            ))
-        }
+            driver.name
+        )),
         Change::Add(_) => Error::unsupported(format!(
             "Can't store persistent bitmaps to '{file}': Operation not supported"
         )),

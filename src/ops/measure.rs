@@ -89,20 +89,14 @@ fn named(error: Error, image: &Image) -> Error {
 
 /// Length of the name and granularity of each bitmap; None where the image can have none.
 fn source_bitmaps(image: &Image) -> Result<Option<Vec<(u64, u64)>>> {
-    let info = image.info()?;
-    let Some(Value::Object(data)) = info.specific else {
+    let Some(bitmaps) = image.bitmaps() else {
         return Ok(None);
     };
-    // Version 2 has no bitmaps.
-    if data.get("compat").and_then(Value::as_str) != Some("1.1") {
-        return Ok(None);
-    }
-    let list = data.get("bitmaps").and_then(Value::as_array);
-    let bitmaps = list.into_iter().flatten().filter_map(|bitmap| {
-        let name = bitmap.get("name")?.as_str()?;
-        Some((name.len() as u64, bitmap.get("granularity")?.as_u64()?))
-    });
-    Ok(Some(bitmaps.collect()))
+    let list = bitmaps.list()?.into_iter();
+    Ok(Some(
+        list.map(|bitmap| (bitmap.name.len() as u64, bitmap.granularity))
+            .collect(),
+    ))
 }
 
 /// How many units of `unit` bytes hold data.

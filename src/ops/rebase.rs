@@ -71,9 +71,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         return Err(Error::invalid(format!("Invalid format name: '{name}'")));
     }
     if request.compress && top.compressor().is_none() {
-        return Err(Error::unsupported(
-            "Compression not supported for this file format",
-        ));
+        return Err(Error::no_compression());
     }
     let new = open_new(&top, request, job)?;
     let shown = request.backing.clone().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! `resize`: another virtual size for an image.
 
 use crate::error::{Error, Result};
-use crate::format::{Features, raw};
+use crate::format::Features;
 use crate::image::Image;
 use crate::job::Job;
 use crate::size::{MAX_SIZE, round_up_sector};
@@ -59,15 +59,17 @@ pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u
             ),
         );
     }
-    if !image.driver().features.contains(Features::RESIZE) {
+    if !image.driver().can(Features::RESIZE) {
         return Err(Error::unsupported(
             "Image format driver does not support resize",
         ));
     }
     let rounded = round_up_sector(size).ok_or_else(|| Error::os(libc::EFBIG))?;
-    // The file of a raw disk ends where it was asked to, whatever its sectors.
-    let is_raw = image.driver().name == raw::DRIVER.name;
-    let size = if is_raw { size } else { rounded };
+    // A file that is the disk itself ends where it was asked to, whatever the sectors.
+    let size = match image.driver().is_transparent {
+        true => size,
+        false => rounded,
+    };
     job.control().checkpoint()?;
     image
         .resize_under(job.control(), size, request.preallocation)

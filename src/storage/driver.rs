@@ -107,6 +107,10 @@ pub struct StorageDriver {
     pub schemes: &'static [&'static str],
     /// What it can do.
     pub features: StorageFeatures,
+    /// Its storages lie on this host.
+    pub is_local: bool,
+    /// The type of what `info` shows of it alone, where it shows anything.
+    pub info_type: Option<&'static str>,
     /// Options of opening beyond those that every node has, sorted by name.
     pub open_options: &'static [OptionSpec],
     /// Options of creation, sorted by name.
@@ -171,12 +175,7 @@ impl StorageDriver {
     /// create, or `Could not create 'X': …`.
     pub fn claim(&self, context: &CreateContext<'_>) -> Result<Creation> {
         context.policy.check_protocol(self.name)?;
-        let create = self.create.ok_or_else(|| {
-            Error::unsupported(format!(
-                "Format driver '{}' does not support image creation",
-                self.name
-            ))
-        })?;
+        let create = self.create.ok_or_else(|| Error::no_creation(self.name))?;
         create(context).map(Creation::new)
     }
 }

@@ -31,6 +31,8 @@ const DRIVER: StorageDriver = StorageDriver {
     name: "null-co",
     schemes: &["null-co"],
     features: StorageFeatures::WRITE,
+    is_local: false,
+    info_type: None,
     open_options: OPEN,
     create_options: &[],
     open: |context| NullStorage::open("null-co", context),

@@ -262,7 +262,7 @@ pub fn open(
         storage: storages[0].clone(),
         read_only: access == Access::Check,
         metadata_only: false,
-        probed: false,
+        probed: None,
         for_check: access != Access::Write,
         durability,
         options: &values,

@@ -3,13 +3,12 @@
 
 mod guards;
 mod name;
-pub mod signatures;
 
 use std::sync::Arc;
 
 use bstr::BString;
 
-use crate::policy::OpenPolicy;
+use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::Storage;
 
 pub use guards::{Finding, Guard, Verdict};
@@ -25,36 +24,11 @@ pub struct InspectContext<'a> {
     pub policy: &'a OpenPolicy,
 }
 
-/// The part that a file named inside an image plays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReferenceRole {
-    /// A backing file.
-    BackingFile,
-    /// An external data file.
-    DataFile,
-    /// A piece of the guest data.
-    Extent,
-    /// A parent disk, named by a locator.
-    ParentLocator,
-}
-
-impl ReferenceRole {
-    /// The name in reports.
-    pub fn id(self) -> &'static str {
-        match self {
-            Self::BackingFile => "backing-file",
-            Self::DataFile => "data-file",
-            Self::Extent => "extent",
-            Self::ParentLocator => "parent-locator",
-        }
-    }
-}
-
 /// A file that an image names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     /// Its part.
-    pub role: ReferenceRole,
+    pub role: ImplicitRole,
     /// The name as it is stored; cut where it is longer than any program accepts.
     pub name: Vec<u8>,
     /// The format that the image records for it.

@@ -12,7 +12,7 @@ use crate::extent::StorageSlot;
 use crate::format::driver::{not_prepared, own_file};
 use crate::format::luks::HeaderArea;
 use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext, Reserved};
-use crate::format::{Contents, Measured};
+use crate::format::{Contents, Measured, Outline};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec, Values};
@@ -151,6 +151,17 @@ fn key_secret(values: &Values) -> Result<&str> {
             "Parameter 'key-secret' is required for cipher",
         )
     })
+}
+
+pub(super) fn outline(values: &Values) -> Outline {
+    Outline {
+        encrypted: true,
+        preallocated: values
+            .str("preallocation")
+            .is_some_and(|mode| mode != "off"),
+        size_is_optional: is_detached(values),
+        bitmaps: false,
+    }
 }
 
 /// All of the payload is allocated: what was never written decrypts to noise.
@@ -303,10 +314,6 @@ impl LuksBulk {
     }
 }
 
-fn no_compression() -> Error {
-    Error::unsupported("Compression not supported for this file format")
-}
-
 impl Bulk for LuksBulk {
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         match slot {
@@ -368,7 +375,7 @@ impl Bulk for LuksBulk {
         _unit: &[u8],
         _out: &mut IoBuf,
     ) -> Result<bool> {
-        Err(no_compression())
+        Err(Error::no_compression())
     }
 
     fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
@@ -381,7 +388,7 @@ impl Bulk for LuksBulk {
     }
 
     fn reserve_encoded(&self, _guest_offset: u64, _encoded_len: u32) -> Result<(StorageSlot, u64)> {
-        Err(no_compression())
+        Err(Error::no_compression())
     }
 
     fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()> {

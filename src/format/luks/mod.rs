@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     Amend, Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile,
-    FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef,
+    FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Signature,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -35,16 +35,20 @@ pub(crate) use inspect::{check_work, judge_header};
 /// The LUKS format.
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "luks",
-    features: Features::CREATE
-        .union(Features::WRITE)
-        .union(Features::RESIZE)
-        .union(Features::AMEND)
-        .union(Features::MEASURE)
-        .union(Features::ENCRYPT),
+    of_images: Features::WRITE.union(Features::RESIZE),
+    signature: Some(Signature {
+        rank: 90,
+        fits: |file| file.starts(b"LUKS\xba\xbe\0\x01"),
+        footer: None,
+    }),
+    has_metadata: false,
+    is_transparent: false,
+    is_stream: false,
     children: &[ChildSpec::FILE, ChildSpec::HEADER],
     open,
     inspect: inspect::inspect,
     create: Some(create::plan),
+    outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
     summary: &[
@@ -66,6 +70,8 @@ pub static DRIVER: FormatDriver = FormatDriver {
         default: None,
         allowed: &[],
     }],
+    secret_option: Some("key-secret"),
+    strong_options: &["key-secret"],
     events: &[],
 };
 

@@ -5,43 +5,52 @@ use std::sync::atomic::Ordering;
 
 use bstr::BString;
 
+use crate::bytes::be32;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     Amend, BackingChange, BackingRef, Below, Bitmaps, Check, ChildSpec, Compress, Features,
     FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite, Immediate,
-    IoGuard, LongIoGuard, OpenContext, ParentRef, Snapshots, SpaceCount,
+    IoGuard, LongIoGuard, OpenContext, ParentRef, Signature, Snapshots, SpaceCount,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
 use super::create;
+use super::disk::MAGIC;
 use super::state::Qcow2;
 
 /// The line of the registry.
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "qcow2",
-    features: Features::CREATE
-        .union(Features::WRITE)
+    of_images: Features::WRITE
         .union(Features::BACKING)
         .union(Features::COMPRESS)
         .union(Features::CHECK)
         .union(Features::RESIZE)
         .union(Features::REPAIR)
         .union(Features::SNAPSHOTS)
-        .union(Features::AMEND)
-        .union(Features::BITMAPS)
-        .union(Features::MEASURE)
-        .union(Features::ENCRYPT),
+        .union(Features::BITMAPS),
+    signature: Some(Signature {
+        rank: 70,
+        fits: |file| file.starts(&MAGIC) && be32(file.head, 4).is_some_and(|version| version >= 2),
+        footer: None,
+    }),
+    has_metadata: true,
+    is_transparent: false,
+    is_stream: false,
     children: &[ChildSpec::FILE, ChildSpec::DATA_FILE, ChildSpec::BACKING],
     open,
     inspect: super::inspect::inspect,
     create: Some(create::plan),
+    outline: create::outline,
     measure: Some(super::measure::measure),
     create_options: create::OPTIONS,
     summary: create::SUMMARY,
     amend_options: super::amend::OPTIONS,
     open_options: super::open_options::OPTIONS,
+    secret_option: Some("encrypt.key-secret"),
+    strong_options: &["encrypt.key-secret"],
     events: super::events::ALL,
 };
 

@@ -24,12 +24,17 @@ use super::disk::{
 pub fn info(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<FormatInfo> {
     let header = &image.header;
     let (snapshots, _) = read_damaged_snapshot_table(&**storage, header)?;
+    let bitmaps = match header.version {
+        3.. => bitmaps(storage, image)?,
+        _ => None,
+    };
     Ok(FormatInfo {
         cluster_size: Some(1 << header.cluster_bits),
         encrypted: header.crypt != CryptMethod::None,
         dirty: Some(header.incompatible.contains(Incompatible::DIRTY)),
         snapshots: snapshots.iter().map(snapshot).collect(),
-        specific: Some(specific(storage, image)?),
+        bitmaps: bitmaps.as_ref().map_or(0, |list| list.len() as u64),
+        specific: Some(specific(storage, image, bitmaps)?),
     })
 }
 
@@ -48,7 +53,11 @@ fn snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
 }
 
 /// The `data` object of `format-specific`, keys in QEMU's order.
-fn specific(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Value> {
+fn specific(
+    storage: &Arc<dyn Storage>,
+    image: &ImageHeader,
+    bitmaps: Option<Vec<Value>>,
+) -> Result<Value> {
     let header = &image.header;
     let mut data = Map::new();
     let compat = if header.version < 3 { "0.10" } else { "1.1" };
@@ -57,8 +66,8 @@ fn specific(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Value> {
     if header.version >= 3 {
         let lazy = header.compatible.contains(Compatible::LAZY_REFCOUNTS);
         data.insert("lazy-refcounts".into(), lazy.into());
-        if let Some(list) = bitmaps(storage, image)? {
-            data.insert("bitmaps".into(), list);
+        if let Some(list) = bitmaps {
+            data.insert("bitmaps".into(), Value::Array(list));
         }
     }
     let bits = 1u64 << header.refcount_order.min(6);
@@ -89,7 +98,7 @@ fn specific(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Value> {
 }
 
 /// The bitmaps, where there are any that can be trusted to exist.
-fn bitmaps(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Option<Value>> {
+fn bitmaps(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Option<Vec<Value>>> {
     let Some(extension) = image.consistent_bitmaps() else {
         return Ok(None);
     };
@@ -103,14 +112,14 @@ fn bitmaps(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Option<Val
         if entry.flags.contains(BitmapFlags::AUTO) {
             flags.push("auto");
         }
-        Map::from_iter([
+        Value::Object(Map::from_iter([
             ("flags".to_owned(), flags.into_iter().collect::<Value>()),
             ("name".to_owned(), BStr::new(&entry.name).into()),
             (
                 "granularity".to_owned(),
                 (1u64 << entry.granularity_bits.min(63)).into(),
             ),
-        ])
+        ]))
     });
     Ok(Some(list.collect()))
 }

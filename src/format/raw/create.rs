@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::driver::own_file;
 use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext, Reserved};
-use crate::format::{Contents, Measured};
+use crate::format::{Contents, Measured, Outline};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
-use crate::options::{OptionKind, OptionSpec};
+use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh};
 
 use super::{SECTOR, main_slot};
@@ -36,6 +36,15 @@ fn preallocation(params: &CreateParams<'_>) -> Result<Preallocation> {
             "Unsupported preallocation mode: metadata",
         )),
         Some(other) => Err(Error::invalid(format!("invalid parameter value: {other}"))),
+    }
+}
+
+pub(super) fn outline(values: &Values) -> Outline {
+    Outline {
+        preallocated: values
+            .str("preallocation")
+            .is_some_and(|mode| mode != "off"),
+        ..Outline::default()
     }
 }
 
@@ -174,7 +183,7 @@ impl Bulk for RawBulk {
         _unit: &[u8],
         _out: &mut IoBuf,
     ) -> Result<bool> {
-        Err(no_compression())
+        Err(Error::no_compression())
     }
 
     fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
@@ -192,7 +201,7 @@ impl Bulk for RawBulk {
     }
 
     fn reserve_encoded(&self, _guest_offset: u64, _encoded_len: u32) -> Result<(StorageSlot, u64)> {
-        Err(no_compression())
+        Err(Error::no_compression())
     }
 
     fn reserve_zero(&self, _guest_offset: u64, _len: u64) -> Result<()> {
@@ -206,8 +215,4 @@ impl Bulk for RawBulk {
         }
         self.storage.sync(durability)
     }
-}
-
-fn no_compression() -> Error {
-    Error::unsupported("Compression not supported for this file format")
 }

@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
-use crate::format::magic::{self, PROBE_BYTES};
+use crate::format::magic::PROBE_BYTES;
 use crate::format::{
     Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo,
-    FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Probe,
+    FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Probe, RecogniseFn,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -26,14 +26,16 @@ const SECTOR: u64 = 512;
 /// The raw format.
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "raw",
-    features: Features::CREATE
-        .union(Features::WRITE)
-        .union(Features::RESIZE)
-        .union(Features::MEASURE),
+    of_images: Features::WRITE.union(Features::RESIZE),
+    signature: None,
+    has_metadata: false,
+    is_transparent: true,
+    is_stream: true,
     children: &[ChildSpec::FILE],
     open,
     inspect: inspect::inspect,
     create: Some(create::plan),
+    outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
     summary: &[("size", None)],
@@ -54,6 +56,8 @@ pub static DRIVER: FormatDriver = FormatDriver {
             allowed: &[],
         },
     ],
+    secret_option: None,
+    strong_options: &["offset", "size"],
     events: &[],
 };
 
@@ -67,8 +71,16 @@ struct Raw {
     window: bool,
     writable: bool,
     durability: Durability,
-    /// Taken by writes to the first sector of a disk whose format was guessed.
-    guard: Option<Mutex<()>>,
+    /// For the first sector of a disk whose format was guessed.
+    guard: Option<FirstSector>,
+}
+
+/// What keeps a disk that was guessed to be raw from becoming an image when it is guessed next.
+#[derive(Debug)]
+struct FirstSector {
+    recognise: RecogniseFn,
+    /// Held while the sector is judged and written.
+    writing: Mutex<()>,
 }
 
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
@@ -100,7 +112,10 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         window: size.is_some(),
         writable: !context.read_only && !storage.read_only(),
         durability: context.durability,
-        guard: context.probed.then(Mutex::default),
+        guard: context.probed.map(|recognise| FirstSector {
+            recognise,
+            writing: Mutex::default(),
+        }),
         storage,
     }))
 }
@@ -129,7 +144,7 @@ impl Raw {
         let Some(guard) = self.guard.as_ref().filter(|_| offset < first && len > 0) else {
             return write();
         };
-        let _held = guard.lock();
+        let _held = guard.writing.lock();
         let mut head = [0; PROBE_BYTES];
         self.storage.read_at(&mut head, self.start)?;
         let end = offset.saturating_add(len).min(first);
@@ -138,7 +153,7 @@ impl Raw {
             head: &head,
             name: BStr::new(""),
         };
-        match magic::recognise(&probe) {
+        match (guard.recognise)(&probe) {
             Some(_) => Err(Error::os(libc::EPERM)),
             None => write(),
         }

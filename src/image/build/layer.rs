@@ -92,7 +92,7 @@ fn open_over(
     }
     if !file.is_locked() {
         let request = lock::of_image(lock::Use {
-            has_metadata: !matches!(driver.name, "raw" | "luks"),
+            has_metadata: driver.has_metadata,
             writable: options.writable,
             metadata_only: options.metadata_only,
             deny_writers: false,
@@ -134,7 +134,7 @@ fn open_over(
         storage: storage.clone(),
         read_only: !options.writable,
         metadata_only: options.metadata_only,
-        probed,
+        probed: probed.then_some(probe::recognise),
         for_check: options.for_check,
         durability: cache.durability(),
         options: &values,
@@ -187,7 +187,7 @@ fn open_over(
         )
     });
     options.policy.check_virtual_size(image.len())?;
-    if probed && driver.name == raw::DRIVER.name && options.writable {
+    if probed && driver.is_transparent && options.writable {
         let name = image.location.display();
         let warning = guard::probed_raw_warning(&name);
         image.warnings.push(warning);

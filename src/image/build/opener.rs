@@ -54,7 +54,7 @@ pub(super) fn resolve(
     // A data file is named as seen from the working directory, other files as seen from the image.
     let base = match role {
         ImplicitRole::DataFile => OsStr::new(""),
-        ImplicitRole::Backing | ImplicitRole::Extent => base,
+        ImplicitRole::Backing | ImplicitRole::ParentLocator | ImplicitRole::Extent => base,
     };
     let full: OsString;
     let location = if policy.implicit_protocols && role == ImplicitRole::Backing {

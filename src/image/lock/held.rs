@@ -93,6 +93,6 @@ impl Image {
 
     /// Whether the file is the disk itself, but for a header of its own.
     fn is_plain(&self) -> bool {
-        matches!(self.driver.name, "raw" | "luks")
+        !self.driver.has_metadata
     }
 }

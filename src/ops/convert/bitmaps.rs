@@ -3,11 +3,10 @@
 use bstr::BString;
 
 use crate::error::{Error, Result};
-use crate::format::{BitmapInfo, Bitmaps, Contents, CreateParams, Features, FormatDriver, raw};
+use crate::format::{BitmapInfo, Bitmaps, FormatDriver, Outline, raw};
 use crate::image::Image;
 use crate::job::Job;
 use crate::ops::bitmap;
-use crate::options::Values;
 
 use super::request::ConvertRequest;
 use super::sources::Sources;
@@ -48,45 +47,25 @@ fn listed(image: &Image, bitmaps: &dyn Bitmaps) -> Result<Vec<BitmapInfo>> {
     })
 }
 
-fn no_bitmaps(driver: &FormatDriver) -> Error {
-    Error::unsupported(format!(
-        "Format driver '{}' does not support bitmaps",
-        driver.name
-    ))
-}
-
 impl Chosen {
     /// Refuses a target that takes nothing but raw bytes.
     pub fn refuse_stream(&self) -> Result<()> {
-        Err(no_bitmaps(&raw::DRIVER))
+        Err(Error::no_bitmaps(raw::DRIVER.name))
     }
 
     /// Refuses a new image that could not hold them.
-    pub fn check_new(&self, driver: &FormatDriver, values: &Values, size: u64) -> Result<()> {
-        // What measures an image with bitmaps knows whether it can have any.
-        let measure = driver
-            .measure
-            .filter(|_| driver.features.contains(Features::BITMAPS))
-            .ok_or_else(|| no_bitmaps(driver))?;
-        let params = CreateParams {
-            size,
-            asked_size: size,
-            values,
-            backing: None,
-        };
-        let mut contents = Contents {
-            data_units: None,
-            bitmaps: Some(&[]),
-        };
-        match measure(&params, &mut contents)?.bitmaps {
-            Some(_) => Ok(()),
-            None => Err(no_bitmaps(driver)),
+    pub fn check_new(&self, driver: &FormatDriver, outline: Outline) -> Result<()> {
+        match outline.bitmaps {
+            true => Ok(()),
+            false => Err(Error::no_bitmaps(driver.name)),
         }
     }
 
     /// Refuses an existing image that cannot take them, before any of its data changes.
     pub fn check_existing(&self, image: &Image, sources: &Sources) -> Result<()> {
-        let target = image.bitmaps().ok_or_else(|| no_bitmaps(image.driver()))?;
+        let target = image
+            .bitmaps()
+            .ok_or_else(|| Error::no_bitmaps(image.driver().name))?;
         let taken = listed(image, target)?;
         for bitmap in self.bitmaps.iter().rev() {
             let name = &bitmap.name;

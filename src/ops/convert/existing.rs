@@ -13,7 +13,7 @@ use crate::storage::ZeroFlags;
 
 use super::bitmaps::Chosen;
 use super::offload::Offload;
-use super::open_target::{no_compression, open_backing, replaced_depth, written_at, written_by};
+use super::open_target::{open_backing, replaced_depth, written_at, written_by};
 use super::piece::{PieceKind, Prepared};
 use super::report::Tally;
 use super::request::ConvertRequest;
@@ -133,7 +133,7 @@ fn check(
     bitmaps: Option<&Chosen>,
 ) -> Result<()> {
     if request.target.compress && image.compressor().is_none() {
-        return Err(no_compression());
+        return Err(Error::no_compression());
     }
     if sources.known_len().is_some_and(|len| image.len() < len) {
         return Err(too_small());
@@ -206,9 +206,7 @@ impl Sink for ImageSink<'_> {
                     }
                 }
                 PieceKind::Encoded { at, len } => {
-                    let compressor = self.image.compressor().ok_or_else(|| {
-                        Error::unsupported("Compression not supported for this file format")
-                    })?;
+                    let compressor = self.image.compressor().ok_or_else(Error::no_compression)?;
                     compressor
                         .write_compressed(prepared.buf.get(*at, *len), piece.offset)
                         .context(at_byte(piece.offset))?;

@@ -3,7 +3,7 @@
 use bstr::BString;
 
 use crate::error::{Error, Result, ResultExt};
-use crate::format::{BackingRef, Bulk, Format, raw};
+use crate::format::{BackingRef, Bulk, Features, Format, raw};
 use crate::image::Image;
 use crate::job::Job;
 use crate::ops::create::{self, Reason};
@@ -30,23 +30,22 @@ pub(super) fn fill_new(
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {
-    let name = request.target.format.as_deref().unwrap_or("raw");
+    let name = request.target.format.as_deref().unwrap_or(raw::DRIVER.name);
     let format = creatable(request, name)?;
     let driver = format.driver;
     let location = format.location(&request.target.location);
     let table = create::option_table(driver, &location)?;
     let values = Values::check(&request.target.options, &table)?;
-    let preallocated = values.str("preallocation").is_some_and(|p| p != "off");
-    let encrypted =
-        values.str("encrypt.format").is_some() || values.bool("encryption") == Some(true);
-    if request.target.compress && encrypted {
+    let outline = (driver.outline)(&values);
+    let preallocated = outline.preallocated;
+    if request.target.compress && outline.encrypted && driver.can(Features::COMPRESS) {
         return Err(Error::invalid(
             "Compression and encryption not supported at the same time",
         ));
     }
     check_features(request, format, preallocated)?;
     if let Some(bitmaps) = bitmaps {
-        bitmaps.check_new(driver, &values, sources.known_len().unwrap_or(0))?;
+        bitmaps.check_new(driver, outline)?;
     }
     let while_converting = || {
         let target = request.target.location.display();
@@ -64,7 +63,7 @@ pub(super) fn fill_new(
         );
     }
     let len = sources.known_len();
-    if len.is_none() && (driver.name != raw::DRIVER.name || preallocated) {
+    if len.is_none() && (!driver.is_stream || preallocated) {
         return Err(unknown_length(request, name));
     }
     // Progress is that of the copy alone.

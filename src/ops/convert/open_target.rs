@@ -16,10 +16,6 @@ use crate::storage::Durability;
 use super::request::ConvertRequest;
 use super::sources::Sources;
 
-pub(super) fn no_compression() -> Error {
-    Error::unsupported("Compression not supported for this file format")
-}
-
 /// The driver of that name, if it can create.
 pub(super) fn creatable(request: &ConvertRequest, name: &str) -> Result<TargetFormat> {
     if TargetFormat::find(name).is_none() {
@@ -34,7 +30,7 @@ pub(super) fn check_features(
     preallocated: bool,
 ) -> Result<()> {
     let driver = format.driver;
-    if !driver.features.contains(Features::BACKING) {
+    if !driver.can(Features::BACKING) {
         let refused = match (
             request.target.backing_name(),
             request.target.backing_format(),
@@ -44,10 +40,7 @@ pub(super) fn check_features(
             _ => None,
         };
         if let Some(what) = refused {
-            return Err(Error::unsupported(format!(
-                "{what} not supported for file format '{}'",
-                format.name()
-            )));
+            return Err(Error::not_recorded(what, format.name()));
         }
     }
     if request.target.backing_name().is_some() && request.target.backing_format().is_none() {
@@ -55,8 +48,8 @@ pub(super) fn check_features(
             "Use of backing file requires explicit backing format",
         ));
     }
-    if request.target.compress && !driver.features.contains(Features::COMPRESS) {
-        return Err(no_compression());
+    if request.target.compress && !driver.can(Features::COMPRESS) {
+        return Err(Error::no_compression());
     }
     if request.target.compress && preallocated {
         return Err(Error::invalid(

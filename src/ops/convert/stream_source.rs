@@ -7,7 +7,8 @@ use bstr::{BStr, ByteSlice};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::magic::{self, PROBE_BYTES};
+use crate::format::magic::PROBE_BYTES;
+use crate::format::probe;
 use crate::format::{Probe, raw};
 use crate::job::{Job, JobControl};
 use crate::location::Node;
@@ -336,11 +337,10 @@ impl StreamSource {
 
 /// A stream that is an image was hardly meant to be copied as a disk.
 fn refuse_image(stream: &Stream, head: &[u8]) -> Result<()> {
-    let probe = Probe {
+    match probe::recognise(&Probe {
         head,
         name: BStr::new(""),
-    };
-    match magic::recognise(&probe) {
+    }) {
         None => Ok(()),
         Some(name) => Err(Error::unsupported(format!(
             "'{}' looks like a {name} image, which cannot be read in order; save it to a file first, or name the format 'raw' to copy its bytes as they are",

@@ -43,7 +43,7 @@ fn is_raw(request: &ConvertRequest) -> bool {
 }
 
 fn refuse_format(request: &ConvertRequest, shown: &str) -> Result<()> {
-    let name = request.target.format.as_deref().unwrap_or("raw");
+    let name = request.target.format.as_deref().unwrap_or(raw::DRIVER.name);
     let format = creatable(request, name)?;
     check_features(request, format, false)?;
     if !is_raw(request) {

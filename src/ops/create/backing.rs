@@ -58,9 +58,7 @@ pub(crate) fn parent_of(image: &Image) -> NewParent {
 /// names neither.
 pub(crate) fn open_beside(target: &Location, name: &BStr, options: &OpenOptions) -> Result<Image> {
     let full = resolve_name(target.text(), OsStr::from_bytes(name));
-    Location::parse_name(full)
-        .and_then(|location| Image::open(&location, options))
-        .map_err(unnamed)
+    Image::open(&Location::parse_name(full)?, options).map_err(unnamed)
 }
 
 const NOT_OPEN: &str = "Could not open backing image.";

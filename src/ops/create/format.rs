@@ -39,9 +39,7 @@ impl TargetFormat {
             None => found.driver.create.is_some(),
         };
         if !creates {
-            return Err(Error::unsupported(format!(
-                "Format driver '{name}' does not support image creation"
-            )));
+            return Err(Error::no_creation(name));
         }
         Ok(found)
     }

@@ -119,11 +119,10 @@ impl CreatePlan {
             Some(_) if backing.1.is_none() => return Err(backing::without_format()),
             _ => None,
         };
-        // A header by itself says nothing of a size.
-        let header_alone = values.bool("detached-header") == Some(true);
+        let size_is_optional = (driver.outline)(&values).size_is_optional;
         let size = asked
             .or(parent.map(|parent| parent.size))
-            .or(header_alone.then_some(0))
+            .or(size_is_optional.then_some(0))
             .ok_or_else(|| Error::invalid("Image creation needs a size parameter"))?;
         let shown = (
             backing.0.as_ref().map(|name| name.as_bstr()),
@@ -170,7 +169,7 @@ impl CreatePlan {
         if error.kind() != ErrorKind::Os || error.os_errno() != Some(libc::EFBIG) {
             return error;
         }
-        let advice = match target::takes(self.driver, "cluster_size") {
+        let advice = match self.driver.creates_with("cluster_size") {
             true => " (try using a larger cluster size)",
             false => "",
         };
@@ -242,11 +241,8 @@ fn named_backing(
         (file.is_some(), "backing_file", "Backing file"),
         (format.is_some(), "backing_fmt", "Backing file format"),
     ] {
-        if given && !target::takes(driver, key) {
-            return Err(Error::unsupported(format!(
-                "{what} not supported for file format '{}'",
-                request.format
-            )));
+        if given && !driver.creates_with(key) {
+            return Err(Error::not_recorded(what, &request.format));
         }
     }
     Ok((file, format))

@@ -54,18 +54,12 @@ pub(super) fn creating_protocol(
 ) -> Result<&'static StorageDriver> {
     let (protocol, _) = for_create(location)?;
     if driver.create.is_none() {
-        return Err(cannot_create(driver.name));
+        return Err(Error::no_creation(driver.name));
     }
     if protocol.create.is_none() {
-        return Err(cannot_create(protocol.name));
+        return Err(Error::no_creation(protocol.name));
     }
     Ok(protocol)
-}
-
-fn cannot_create(driver: &str) -> Error {
-    Error::unsupported(format!(
-        "Format driver '{driver}' does not support image creation"
-    ))
 }
 
 /// What [`target`] creates.
@@ -108,7 +102,7 @@ impl<'a> TargetRequest<'a> {
         let plan = self
             .driver
             .create
-            .ok_or_else(|| cannot_create(self.driver.name))?;
+            .ok_or_else(|| Error::no_creation(self.driver.name))?;
         let image = plan(&self.params()?)?;
         // After the format's own limit, of which users know the words.
         self.policy.check_virtual_size(self.size)?;
@@ -120,10 +114,8 @@ impl<'a> TargetRequest<'a> {
 
     fn check_backing(&self, backing: &BackingRef) -> Result<()> {
         let name = self.driver.name;
-        if !takes(self.driver, "backing_file") {
-            return Err(Error::unsupported(format!(
-                "Backing file not supported for file format '{name}'"
-            )));
+        if !self.driver.creates_with("backing_file") {
+            return Err(Error::not_recorded("Backing file", name));
         }
         match &backing.format {
             Some(format) if !may_be_recorded(&format.to_str_lossy()) => {
@@ -164,11 +156,6 @@ fn unknown_backing_format(format: &str) -> Error {
     Error::invalid(format!(
         "Parameter 'backing-fmt' does not accept value '{format}'"
     ))
-}
-
-/// Whether `create` of the format knows the option.
-pub(super) fn takes(driver: &FormatDriver, option: &str) -> bool {
-    driver.create_options.iter().any(|spec| spec.name == option)
 }
 
 /// A new image whose options are checked; no file has been touched.
@@ -240,7 +227,7 @@ impl Planned<'_> {
         let storages: Vec<_> = files.iter().map(|file| file.storage().clone()).collect();
         let storage = own_file(&storages)?.clone();
         let bulk = self.image.start(&storages, self.request.control)?;
-        lock_for_writing(&*storage, is_plain(self.request.driver))?;
+        lock_for_writing(&*storage, !self.request.driver.has_metadata)?;
         Ok(Target {
             bulk,
             files,
@@ -291,11 +278,11 @@ impl Planned<'_> {
             })
             .collect();
         kept.check(&written)?;
-        let plain = is_plain(self.request.driver);
+        let plain = !self.request.driver.has_metadata;
         for (plan, file) in both() {
             let storage = file.storage();
             if plan.role == FileRole::Image
-                && self.request.driver.name != "raw"
+                && !self.request.driver.is_transparent
                 && storage.limits().fixed_len
                 && storage.is_empty()?
             {
@@ -321,17 +308,12 @@ impl Planned<'_> {
             ErrorKind::NoSpace if plan.role != FileRole::Image => {
                 error.context("Could not resize image")
             }
-            ErrorKind::NoSpace if !is_plain(driver) => Error::os(libc::ENOSPC).context(format!(
+            ErrorKind::NoSpace if driver.has_metadata => Error::os(libc::ENOSPC).context(format!(
                 "The image takes at least {len} bytes, for which '{name}' is too small"
             )),
             _ => error,
         }
     }
-}
-
-/// Whether the file is the disk itself, with no metadata that others would have to agree on.
-fn is_plain(driver: &FormatDriver) -> bool {
-    matches!(driver.name, "raw" | "luks")
 }
 
 impl Target {
@@ -395,20 +377,18 @@ impl Target {
     ) -> Result<()> {
         self.bulk.finish(durability).context(&context)?;
         let mut options = Options::new();
-        for spec in request.driver.open_options {
-            // What it was encrypted with opens it again.
-            if let Some(id) = request.values.str(spec.name)
-                && spec.name.ends_with("key-secret")
-            {
-                options.set(spec.name, id);
-            }
+        // What it was encrypted with opens it again.
+        if let Some(key) = request.driver.secret_option
+            && let Some(id) = request.values.str(key)
+        {
+            options.set(key, id);
         }
         let options = Values::check(&options, request.driver.open_options)?;
         let image = (request.driver.open)(OpenContext {
             storage: self.storage.clone(),
             read_only: false,
             metadata_only: false,
-            probed: false,
+            probed: None,
             for_check: false,
             durability,
             options: &options,

@@ -2,10 +2,9 @@
 
 use super::LayerInfo;
 use crate::error::Result;
-use crate::format::raw;
 use crate::image::{Child, Image, Node};
 use crate::size::round_up_sector;
-use crate::storage::Storage;
+use crate::storage::{Storage, registry};
 use crate::value::{Map, Value};
 
 /// The report of one layer.
@@ -32,7 +31,7 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
     let file = children.last().map(|(_, file)| file);
     let dirty = details.dirty.or(file.and_then(|file| file.dirty));
     // An image shows through a raw layer over it.
-    let shown = file.filter(|_| image.driver().name == raw::DRIVER.name);
+    let shown = file.filter(|_| image.driver().is_transparent);
     let cluster_size = details.cluster_size;
     let cluster_size = cluster_size.or(shown.and_then(|file| file.cluster_size));
     let mut snapshots = details.snapshots;
@@ -55,6 +54,8 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
         full_backing_filename,
         backing_format,
         snapshots,
+        bitmaps: details.bitmaps,
+        specific_type: Some(image.driver().name),
         specific: details.specific,
         children,
     })
@@ -102,6 +103,8 @@ fn node_info(node: &Node) -> Result<LayerInfo> {
 /// # Errors
 /// Of asking for its length.
 fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
+    let driver = registry::find(storage.driver());
+    let kind = driver.and_then(|driver| driver.info_type);
     let specific: Map<String, Value> = storage
         .specific_info()
         .into_iter()
@@ -112,9 +115,12 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
         format: storage.driver().to_owned(),
         virtual_size: round_up(storage.len()?),
         actual_size: storage.allocated_size(),
-        dirty: has_dirty_flag(storage),
-        specific: matches!(storage.driver(), "file" | "host_device")
-            .then_some(Value::Object(specific)),
+        // QEMU shows it for what lies on the host, but not for remote storages.
+        dirty: driver
+            .is_some_and(|driver| driver.is_local)
+            .then_some(false),
+        specific_type: kind,
+        specific: kind.map(|_| Value::Object(specific)),
         ..LayerInfo::default()
     })
 }
@@ -122,9 +128,4 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
 /// Lengths are shown in whole sectors.
 fn round_up(length: u64) -> u64 {
     round_up_sector(length).unwrap_or(length)
-}
-
-/// QEMU shows `dirty-flag` for what lies on the host, but not for remote storages.
-fn has_dirty_flag(storage: &dyn Storage) -> Option<bool> {
-    matches!(storage.driver(), "file" | "host_device").then_some(false)
 }

@@ -47,7 +47,11 @@ pub struct LayerInfo {
     pub backing_format: Option<BString>,
     /// `snapshots`.
     pub snapshots: Vec<crate::format::SnapshotInfo>,
-    /// `data` of `format-specific`; its type is the driver's name.
+    /// How many persistent bitmaps it holds.
+    pub bitmaps: u64,
+    /// `type` of `format-specific`.
+    pub specific_type: Option<&'static str>,
+    /// `data` of `format-specific`.
     pub specific: Option<Value>,
     /// `children`, by name.
     pub children: Vec<(String, LayerInfo)>,

@@ -73,12 +73,8 @@ impl LayerInfo {
             "format-specific",
             self.specific
                 .as_ref()
-                // A device is a file in this respect.
-                .map(|data| {
-                    let kind = match self.format.as_str() {
-                        "host_device" => "file",
-                        format => format,
-                    };
+                .zip(self.specific_type)
+                .map(|(data, kind)| {
                     Value::Object(Map::from_iter([
                         ("type".to_owned(), kind.into()),
                         ("data".to_owned(), data.clone()),
@@ -198,6 +194,7 @@ mod tests {
             virtual_size: length,
             actual_size: Some(4096),
             dirty: Some(false),
+            specific_type: Some("file"),
             specific: Some(json!({}).into()),
             ..LayerInfo::default()
         }
@@ -214,6 +211,7 @@ mod tests {
             backing_filename: Some("../a.raw".into()),
             full_backing_filename: Some("sub/../a.raw".into()),
             backing_format: Some("raw".into()),
+            specific_type: Some("qcow2"),
             specific: Some(json!({"compat": "0.10", "refcount-bits": 16}).into()),
             children: vec![("file".into(), file("sub/top", 196_608))],
             ..LayerInfo::default()

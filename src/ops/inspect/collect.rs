@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::InspectReport;
 use super::judge::{Judged, judge};
+use super::signatures::{self, Signature};
 use crate::driver_names::unknown_driver;
 use crate::error::{Result, ResultExt};
-use crate::format::inspect::signatures::{self, Signature};
-use crate::format::{FormatDriver, InspectContext, Inspection, magic, registry};
+use crate::format::{FormatDriver, InspectContext, Inspection, probe, raw, registry};
 use crate::image::{OpenOptions, lock_for_inspection, open_file};
 use crate::location::Location;
 use crate::policy::OpenPolicy;
@@ -51,12 +51,13 @@ fn inspect_open(
         Some(name) => known(name)?,
         None => guessed(&found),
     };
-    lock_for_inspection(&*storage, format != "raw" && format != "luks", options)?;
+    let driver = registry::by_name(&format);
+    let has_metadata = driver.is_none_or(|driver| driver.has_metadata);
+    lock_for_inspection(&*storage, has_metadata, options)?;
     // What was seen before the lock may have changed since.
     let view = bounded(&storage, policy);
     let file_len = storage.len()?;
     let found = signatures::find(&*view, file_len)?;
-    let driver = registry::by_name(&format);
     let inspection = inspect_format(driver, view, file_len, policy)?;
     let guards = judge(&Judged {
         format: &format,
@@ -90,7 +91,7 @@ fn bounded(storage: &Arc<dyn Storage>, policy: &OpenPolicy) -> Arc<dyn Storage> 
 
 /// A format by its name: one with a driver here, or one that is only recognised.
 fn known(name: &str) -> Result<String> {
-    if registry::by_name(name).is_some() || magic::is_known(name) {
+    if registry::by_name(name).is_some() || probe::is_recognised(name) {
         Ok(name.to_owned())
     } else {
         Err(unknown_driver(name))
@@ -102,7 +103,9 @@ fn guessed(signatures: &[Signature]) -> String {
     let first = signatures
         .iter()
         .find(|signature| signature.image && signature.at_start);
-    first.map_or("raw", |signature| signature.name).to_owned()
+    first
+        .map_or(raw::DRIVER.name, |signature| signature.name)
+        .to_owned()
 }
 
 fn inspect_format(

@@ -2,11 +2,11 @@
 
 use bstr::ByteSlice;
 
+use super::signatures::Signature;
 use crate::format::FormatDriver;
-use crate::format::inspect::signatures::Signature;
-use crate::format::inspect::{Finding, Guard, Inspection, Reference, ReferenceRole, Verdict};
+use crate::format::inspect::{Finding, Guard, Inspection, Reference, Verdict};
 use crate::ops::create::TargetFormat;
-use crate::policy::OpenPolicy;
+use crate::policy::{ImplicitRole, OpenPolicy};
 
 /// What the verdicts rest on.
 pub(super) struct Judged<'a> {
@@ -59,11 +59,11 @@ fn rule(judged: &Judged<'_>, guard: Guard) -> Ruling {
         Guard::FormatAllowed => format_allowed(judged),
         Guard::NoBackingFile => names_none(
             judged,
-            &[ReferenceRole::BackingFile, ReferenceRole::ParentLocator],
+            &[ImplicitRole::Backing, ImplicitRole::ParentLocator],
             "backing file",
         ),
-        Guard::NoDataFile => names_none(judged, &[ReferenceRole::DataFile], "data file"),
-        Guard::NoExtents => names_none(judged, &[ReferenceRole::Extent], "extent"),
+        Guard::NoDataFile => names_none(judged, &[ImplicitRole::DataFile], "data file"),
+        Guard::NoExtents => names_none(judged, &[ImplicitRole::Extent], "extent"),
         Guard::BackingFormat => backing_format(judged),
         Guard::PlainNames => plain_names(judged),
         Guard::VirtualSize => virtual_size(judged),
@@ -84,6 +84,11 @@ fn images<'a>(judged: &'a Judged<'_>) -> impl Iterator<Item = &'static str> + us
     images.map(|found| found.name)
 }
 
+/// What it holds is the disk, and bears whatever signature the disk does.
+fn is_transparent(judged: &Judged<'_>) -> bool {
+    judged.driver.is_some_and(|driver| driver.is_transparent)
+}
+
 fn format_matches(judged: &Judged<'_>) -> Ruling {
     let format = judged.format;
     let looks = images(judged).next();
@@ -93,7 +98,7 @@ fn format_matches(judged: &Judged<'_>) -> Ruling {
         ));
     }
     match looks {
-        None if format == "raw" => pass("the contents bear no signature of an image format"),
+        None if is_transparent(judged) => pass("the contents bear no signature of an image format"),
         Some(_) if images(judged).any(|name| name == format) => {
             pass(format!("the contents are {format}"))
         }
@@ -108,7 +113,7 @@ fn single_format(judged: &Judged<'_>) -> Ruling {
     let mut others = judged
         .signatures
         .iter()
-        .filter(|found| found.name != format && (found.image || format != "raw"))
+        .filter(|found| found.name != format && (found.image || !is_transparent(judged)))
         .map(|found| found.name)
         .peekable();
     if others.peek().is_none() {
@@ -146,7 +151,7 @@ fn doubt(judged: &Judged<'_>) -> Option<Ruling> {
     }
 }
 
-fn names_none(judged: &Judged<'_>, roles: &[ReferenceRole], what: &str) -> Ruling {
+fn names_none(judged: &Judged<'_>, roles: &[ImplicitRole], what: &str) -> Ruling {
     let mut named = judged
         .inspection
         .references
@@ -166,7 +171,7 @@ fn backing_format(judged: &Judged<'_>) -> Ruling {
         .inspection
         .references
         .iter()
-        .find(|reference| reference.role == ReferenceRole::BackingFile);
+        .find(|reference| reference.role == ImplicitRole::Backing);
     let Some(backing) = backing else {
         return doubt(judged).unwrap_or_else(|| not_applicable("the image names no backing file"));
     };

@@ -4,6 +4,7 @@
 mod collect;
 mod judge;
 mod render;
+mod signatures;
 
 use bstr::BString;
 

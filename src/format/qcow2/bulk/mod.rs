@@ -389,7 +389,7 @@ impl Bulk for Qcow2Bulk {
     ) -> Result<bool> {
         let size = self.geometry.cluster_size() as usize;
         if self.data.is_some() || self.cipher.is_some() {
-            return Err(no_compression());
+            return Err(Error::no_compression());
         }
         if unit.len() >= size {
             return scratch.encode(self.compression, unit, size, out);
@@ -448,7 +448,7 @@ impl Bulk for Qcow2Bulk {
         let cluster = self.geometry.cluster_size();
         let len = u64::from(encoded_len);
         if self.data.is_some() || self.cipher.is_some() || state.tables.linear().is_some() {
-            return Err(no_compression());
+            return Err(Error::no_compression());
         }
         let rest = self.size.saturating_sub(guest_offset).min(cluster);
         let end = self.claim(state, guest_offset, rest)?;
@@ -646,8 +646,4 @@ impl State {
         });
         Ok(host)
     }
-}
-
-fn no_compression() -> Error {
-    Error::unsupported("Compression not supported for this file format")
 }

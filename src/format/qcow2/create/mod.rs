@@ -16,8 +16,9 @@ use crate::format::qcow2::disk::{
     Incompatible, V3_LEN,
 };
 use crate::format::qcow2::measure::least_len;
-use crate::format::{Bulk, CreateParams, FileRole, NewImage, PlannedFile, PrepareContext};
+use crate::format::{Bulk, CreateParams, FileRole, NewImage, Outline, PlannedFile, PrepareContext};
 use crate::job::JobControl;
+use crate::options::Values;
 use crate::storage::Storage;
 
 pub(super) use spec::{Encryption, Spec, plain_name};
@@ -61,6 +62,19 @@ pub const SUMMARY: &[(&str, Option<&str>)] = &[
 /// The smallest cluster for which the feature name table is written: it takes 400 bytes, which
 /// smaller header clusters had better leave to file names.
 pub(in crate::format::qcow2) const MIN_CLUSTER_FOR_NAMES: u64 = 8192;
+
+/// See [`Outline`].
+pub fn outline(values: &Values) -> Outline {
+    Outline {
+        encrypted: values.str("encrypt.format").is_some()
+            || values.bool("encryption") == Some(true),
+        preallocated: values
+            .str("preallocation")
+            .is_some_and(|mode| mode != "off"),
+        size_is_optional: false,
+        bitmaps: !matches!(values.str("compat"), Some("0.10" | "v2")),
+    }
+}
 
 /// Checks all options against each other.
 ///

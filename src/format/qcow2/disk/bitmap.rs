@@ -1,10 +1,10 @@
 //! Persistent dirty bitmaps (specification: "Bitmaps").
 
+use crate::bytes::{be16, be32, be64};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::storage::Storage;
 
-use super::bytes::{be16, be32, be64};
 use super::extension::BitmapsExtension;
 
 /// Bytes of a directory entry before its extra data.

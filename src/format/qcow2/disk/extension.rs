@@ -3,9 +3,9 @@
 
 use bstr::BStr;
 
+use crate::bytes::{be32, be64};
 use crate::error::{Error, Result};
 
-use super::bytes::{be32, be64};
 use super::features::{Autoclear, Compatible, Incompatible};
 
 /// The type that ends the list.

@@ -58,7 +58,7 @@ impl ImageHeader {
         read(storage, &mut head)?;
         let bits = Header::version_of(&head)
             .ok()
-            .and_then(|_| super::bytes::be32(&head, 20))
+            .and_then(|_| crate::bytes::be32(&head, 20))
             .filter(|bits| (9..=21).contains(bits));
         if let Some(bits) = bits {
             let want = len.min(1 << bits) as usize;

@@ -3,7 +3,6 @@
 //! Nothing here does more I/O than to read the header; nothing here trusts what it reads.
 
 mod bitmap;
-mod bytes;
 mod extension;
 mod features;
 mod geometry;
@@ -19,7 +18,6 @@ pub use bitmap::{
     BitmapEntry, BitmapFlags, BitmapTableEntry, DIRTY_BITMAP, MAX_BITMAP_NAME,
     MAX_BITMAP_TABLE_ENTRIES, read_bitmap_directory,
 };
-pub(super) use bytes::{be32, be64};
 pub(super) use extension::{BACKING_FORMAT, DATA_FILE, END};
 pub use extension::{
     BitmapsExtension, CryptoExtension, Extension, FeatureKind, FeatureName, MAX_BITMAP_DIRECTORY,

@@ -1,10 +1,10 @@
 //! The snapshot table (specification: "Snapshots").
 
+use crate::bytes::{be16, be32, be64};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::storage::Storage;
 
-use super::bytes::{be16, be32, be64};
 use super::header::Header;
 
 /// Bytes of an entry before its extra data.

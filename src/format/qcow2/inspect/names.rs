@@ -1,9 +1,11 @@
 //! The files that a header names, found without trusting it: also of a version, with features or with
 //! damage that keep the image from being opened.
 
-use crate::format::inspect::{Reference, ReferenceRole};
+use crate::bytes::be32;
+use crate::format::inspect::Reference;
+use crate::policy::ImplicitRole;
 
-use super::super::disk::{BACKING_FORMAT, DATA_FILE, END, Incompatible, be32};
+use super::super::disk::{BACKING_FORMAT, DATA_FILE, END, Incompatible};
 use super::numbers::Numbers;
 
 /// Longer names are cut: no program accepts them.
@@ -24,7 +26,7 @@ pub(super) fn references(head: &[u8], numbers: &Numbers) -> Vec<Reference> {
         match kind {
             BACKING_FORMAT => backing_format = Some(name_of(&data[..data.len().min(MAX_NAME)])),
             DATA_FILE => found.push(Reference {
-                role: ReferenceRole::DataFile,
+                role: ImplicitRole::DataFile,
                 name: name_of(data),
                 format: None,
                 offset: offset as u64,
@@ -35,7 +37,7 @@ pub(super) fn references(head: &[u8], numbers: &Numbers) -> Vec<Reference> {
     let has_data_file = numbers.incompatible.contains(Incompatible::DATA_FILE);
     if has_data_file && found.is_empty() {
         found.push(Reference {
-            role: ReferenceRole::DataFile,
+            role: ImplicitRole::DataFile,
             name: Vec::new(),
             format: None,
             offset: INCOMPATIBLE_AT,
@@ -48,7 +50,7 @@ pub(super) fn references(head: &[u8], numbers: &Numbers) -> Vec<Reference> {
         found.insert(
             0,
             Reference {
-                role: ReferenceRole::BackingFile,
+                role: ImplicitRole::Backing,
                 name: name_of(&rest[..len]),
                 format: backing_format
                     .filter(|name| !name.is_empty())

@@ -1,10 +1,11 @@
 //! The numbers of a header as they stand there, whatever they are.
 
+use crate::bytes::{be32, be64};
 use crate::format::inspect::{Guard, Inspection, Verdict};
 use crate::policy::OpenPolicy;
 use crate::size::human_size;
 
-use super::super::disk::{Incompatible, V2_LEN, be32, be64};
+use super::super::disk::{Incompatible, V2_LEN};
 
 /// Bytes of the fields that are looked at.
 pub(super) const FIXED_LEN: usize = 112;

@@ -3,7 +3,8 @@
 
 use crate::error::Result;
 use crate::format::Probe;
-use crate::format::magic::{self, PROBE_BYTES};
+use crate::format::magic::{FOOTERS, PROBE_BYTES, UNPROBED};
+use crate::format::probe;
 use crate::storage::Storage;
 
 /// A signature that was found.
@@ -17,13 +18,8 @@ pub struct Signature {
     pub at_start: bool,
 }
 
-/// LUKS version 2, which probing takes for a plain disk as QEMU's does.
-pub const LUKS2: &str = "luks2";
-
 /// Where the first volume descriptor of an ISO 9660 file system stands.
 const ISO_DESCRIPTOR: u64 = 0x8000;
-/// The footers of fixed VHD and DMG images are this long; VHD's had a byte less once.
-const FOOTER: u64 = 512;
 
 /// Looks for all of them; what an image must not be beside its own format comes first.
 ///
@@ -36,19 +32,24 @@ pub fn find(storage: &dyn Storage, file_len: u64) -> Result<Vec<Signature>> {
         head: &head,
         name: storage.name(),
     };
-    let mut images: Vec<&'static str> = magic::recognise_all(&probe).collect();
+    let mut images: Vec<&'static str> = probe::recognise_all(&probe);
     let probed = images.len();
     let mut add = |name| {
         if !images.contains(&name) {
             images.push(name);
         }
     };
-    if head.starts_with(b"LUKS\xba\xbe") && !head[6..].starts_with(&[0, 1]) {
-        add(LUKS2);
+    for other in UNPROBED {
+        if (other.signature.fits)(&probe) {
+            add(other.name);
+        }
     }
-    for (magic, name) in [(&b"conectix"[..], "vpc"), (b"koly", "dmg")] {
-        for back in [FOOTER, FOOTER - 1] {
-            if file_len >= FOOTER && begins(storage, file_len - back, magic)? {
+    for (name, signature) in probe::signatures() {
+        let Some(footer) = signature.footer else {
+            continue;
+        };
+        for back in FOOTERS {
+            if file_len >= FOOTERS[0] && begins(storage, file_len - back, footer)? {
                 add(name);
             }
         }
@@ -125,7 +126,7 @@ mod tests {
             names(disk.clone())[..3],
             [("vdi", true), ("qcow2", true), ("vpc", true)]
         );
-        assert_eq!(names(b"LUKS\xba\xbe\0\x02".to_vec()), [(LUKS2, true)]);
+        assert_eq!(names(b"LUKS\xba\xbe\0\x02".to_vec()), [("luks2", true)]);
         assert_eq!(names(b"LUKS\xba\xbe\0\x01".to_vec()), [("luks", true)]);
         let mut dmg = vec![0; 600];
         dmg[88..92].copy_from_slice(b"koly");

@@ -1,0 +1,79 @@
+#!/bin/sh
+# The files that know a format or protocol by its name, outside its own module: a driver's description
+# (FormatDriver, StorageDriver) says what others must know of it. Each file below has its reason; a new
+# one needs one. `ci/names.sh count [DIR]` prints the files instead.
+set -eu
+
+# Where names of drivers are the matter, or a plain disk is the default, the fallback or a stream.
+allowed='
+src/capi/convert.rs: raw
+src/capi/dd.rs: raw
+src/driver_names.rs: all
+src/format/probe.rs: raw
+src/format/qcow2: luks
+src/format/registry.rs: all
+src/image/file.rs: raw
+src/image/build/layer.rs: raw
+src/image/names.rs: raw
+src/image/plan.rs: host_device
+src/ops/bench.rs: raw
+src/ops/convert/bitmaps.rs: raw
+src/ops/convert/new.rs: raw
+src/ops/convert/stream_source.rs: raw
+src/ops/convert/stream_target.rs: raw
+src/ops/create/format.rs: raw
+src/ops/dd/request.rs: raw
+src/ops/inspect/collect.rs: raw
+'
+formats='raw|luks|qcow2|qcow|vmdk|vhdx|vpc|vdi|qed|parallels|bochs|cloop|dmg'
+protocols='host_device|host_cdrom|null-co|null-aio|nbd|http|https|ftp|ftps|ssh|iscsi|nfs|rbd|gluster|nvme|vvfat'
+
+found() {
+    find "${1:-src}" -name '*.rs' ! -name 'tests.rs' ! -path '*/tests/*' ! -path '*/testing/*' | sort |
+        while read -r file; do
+            awk -v file="$file" -v names="$formats|$protocols" '
+                /^ *#\[cfg\(test\)\]/ { exit }
+                /^ *\/\// { next }
+                {
+                    line = $0
+                    pattern = "\"(" names ")\"|(^|[^a-z_:])(crate::format::)?(raw|luks|qcow2)::[A-Za-z]"
+                    while (match(line, pattern)) {
+                        name = substr(line, RSTART, RLENGTH)
+                        line = substr(line, RSTART + RLENGTH)
+                        sub(/crate::format::/, "", name)
+                        sub(/::.*/, "", name)
+                        gsub(/[^a-z0-9_-]/, "", name)
+                        if (index(file, "/format/" name ".rs") || index(file, "/format/" name "/")) continue
+                        if (index(file, "/storage/" name) || file ~ /\/storage\/(file|null)/) continue
+                        # Not formats: volumes of LUKS, and what secrets and magic numbers are made of.
+                        if (file ~ /\/(crypto|magic\.rs|secret\.rs)/ || file ~ /\/storage\/(crypt|data_cipher)\.rs/) continue
+                        print file ": " name
+                    }
+                }' "$file"
+        done | sort -u
+}
+
+if [ "${1:-}" = count ]; then
+    found "${2:-src}"
+    exit
+fi
+new=$(found | while read -r line; do
+    file=${line%%: *}
+    name=${line##*: }
+    case $allowed in
+    *"
+$file: $name
+"* | *"
+$file: all
+"*) continue ;;
+    esac
+    case $file: in
+    src/format/qcow2/*) [ "$name" != luks ] || continue ;;
+    esac
+    echo "$line"
+done)
+[ -z "$new" ] || {
+    echo "$new"
+    echo "These files know a driver by its name: let its description say what they need (ci/names.sh)." >&2
+    exit 1
+}
