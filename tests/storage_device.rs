@@ -280,3 +280,39 @@ fn a_device_keeps_its_length() {
     );
     assert!(file::open(&device.0, &FileOpen::default()).is_ok());
 }
+
+#[test]
+#[ignore = "needs root and a loop device"]
+fn a_loop_device_is_the_file_that_it_shows() {
+    let dir = Dir::new();
+    let file = dir.path("disk");
+    std::fs::write(&file, vec![0x5a; LEN as usize]).unwrap();
+    std::fs::write(dir.path("other"), vec![0x5a; LEN as usize]).unwrap();
+    let [first, second] = [0; 2].map(|_| Loop::over(&file, &[]));
+    let other = Loop::over(&dir.path("other"), &[]);
+    let part = Loop::over(&file, &["--offset", "4096"]);
+    let identity = |path: &Path| {
+        let read = FileOpen::default();
+        file::open(path, &read).unwrap().identity().unwrap()
+    };
+    assert_eq!(identity(&first.0), identity(&file));
+    assert_eq!(identity(&first.0), identity(&second.0));
+    for different in [&other, &part] {
+        assert_ne!(identity(&different.0), identity(&file));
+    }
+    // A file of its own chain is no target, whatever leads to it.
+    let before = std::fs::read(&file).unwrap();
+    for (source, target) in [(&file, &first.0), (&first.0, &file), (&first.0, &second.0)] {
+        let location = |path: &Path| Location::from_path(path);
+        let mut request = ConvertRequest::new(location(source), location(target));
+        request.source.options.format = Some("raw".to_owned());
+        request.source.options.policy = OpenPolicy::permissive();
+        request.target.policy = OpenPolicy::permissive();
+        let refused = convert(&request, &mut Job::new()).unwrap_err().to_string();
+        assert!(
+            refused.ends_with("Failed to get \"write\" lock"),
+            "{refused}"
+        );
+        assert!(std::fs::read(&file).unwrap() == before);
+    }
+}

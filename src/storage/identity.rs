@@ -1,12 +1,16 @@
 //! What tells one byte store from another, whatever names it goes by.
 
-use std::os::fd::BorrowedFd;
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bstr::BString;
 
 use crate::sys::attr::{self, Stat};
+use crate::sys::fd;
+use crate::sys::loop_device::{self, Shown};
 
 /// Two storages with the same identity are the same bytes: what is written to one shows in the other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,7 +22,7 @@ pub enum Identity {
         /// Its number there.
         inode: u64,
     },
-    /// A block device, whichever node leads to it.
+    /// A block device, whichever node leads to it, except a loop device that shows a whole file.
     Device(u64),
     /// What a server keeps, by its canonical URI; the export is part of it.
     Remote(BString),
@@ -36,12 +40,40 @@ impl Identity {
 
     /// That of the regular file or block device that is open; None for others.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Option<Self> {
-        Self::of(&attr::stat(fd).ok()?)
+        Self::of_open(fd, &attr::stat(fd).ok()?)
+    }
+
+    /// As [`Identity::of`] of what is open. A loop device that shows a file from its first byte on is
+    /// that file.
+    pub(crate) fn of_open(fd: BorrowedFd<'_>, stat: &Stat) -> Option<Self> {
+        let own = Self::of(stat)?;
+        match own {
+            Self::Device(device) if loop_device::is_loop(device) => {
+                Some(match loop_device::shown(fd) {
+                    Ok(Some(Shown::File(device, inode))) => Self::File { device, inode },
+                    Ok(Some(Shown::Device(device))) => Self::Device(device),
+                    // It shows nothing, or something that has no name of its own.
+                    Ok(None) | Err(_) => own,
+                })
+            }
+            _ => Some(own),
+        }
     }
 
     /// That of the regular file or block device at a path, if there is one.
     pub(crate) fn of_path(path: &Path) -> Option<Self> {
-        Self::of(&Stat::from(&path.metadata().ok()?))
+        match Self::of(&Stat::from(&path.metadata().ok()?))? {
+            Self::Device(device) if loop_device::is_loop(device) => {
+                let mut how = OpenOptions::new();
+                how.read(true)
+                    .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+                match fd::open(path, &how) {
+                    Ok(open) => Self::of_fd(open.as_fd()),
+                    Err(_) => Some(Self::Device(device)),
+                }
+            }
+            other => Some(other),
+        }
     }
 
     /// That of the regular file or block device which `stat` describes; None for others.

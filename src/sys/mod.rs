@@ -11,6 +11,7 @@ pub(crate) mod falloc;
 pub(crate) mod fd;
 pub(crate) mod limit;
 pub(crate) mod lock;
+pub(crate) mod loop_device;
 pub(crate) mod open;
 mod pool;
 pub(crate) mod reopen;

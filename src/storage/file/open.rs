@@ -185,7 +185,7 @@ pub(super) fn wrap(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<Fil
     Ok(FileStorage {
         name,
         kind,
-        identity: Identity::of(&stat),
+        identity: Identity::of_open(fd.as_fd(), &stat),
         made_up,
         read_only: !options.writable,
         cache: options.cache,
