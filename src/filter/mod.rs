@@ -1,5 +1,7 @@
 //! Filters: nodes that stand on other nodes and have no file of their own.
 
+mod compress;
+mod copy_on_read;
 pub mod registry;
 pub mod traits;
 

@@ -24,6 +24,8 @@ pub struct FilterDriver {
     /// The child that shows through: its block status, snapshots and cluster size are those of the
     /// filter. None where what the filter reads as is no child's alone.
     pub shows: Option<&'static str>,
+    /// Whether compressed writes may go past the filter to the image that shows through it.
+    pub passes_compressed: bool,
     /// Options of opening beyond those that every node takes, sorted by name.
     pub open_options: &'static [OptionSpec],
     /// Makes the filter over its open children.
@@ -100,6 +102,8 @@ pub struct FilterChild {
     pub storage: Arc<dyn Storage>,
     /// The image that it is, or that shows through it.
     pub image: Option<Arc<dyn ChildImage>>,
+    /// Whether compressed writes to that image do not go past a filter that has to see them.
+    pub takes_compressed: bool,
 }
 
 /// What a child that is an image can do beyond a byte store.
@@ -114,6 +118,9 @@ pub trait ChildImage: Send + Sync + Debug {
     /// The smallest range that the layer can hold by itself, in bytes.
     fn layer_unit(&self) -> u32;
 
-    /// Writing of compressed clusters, where the format has it.
+    /// Whether its format has compressed clusters, be it that this image cannot.
+    fn may_compress(&self) -> bool;
+
+    /// Writing of compressed clusters, where the image can.
     fn compressor(&self) -> Option<&dyn Compress>;
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::extent::{ExtentKind, StorageExtent};
 use crate::filter::ChildImage;
-use crate::format::Compress;
+use crate::format::{Compress, Features};
 use crate::image::{Image, ReadsAs, TryRead};
 use crate::job::JobControl;
 use crate::storage::{
@@ -73,6 +73,10 @@ impl ChildImage for ImageStorage {
 
     fn layer_unit(&self) -> u32 {
         self.image.format().layer_unit().unwrap_or(1)
+    }
+
+    fn may_compress(&self) -> bool {
+        self.image.driver().features().contains(Features::COMPRESS)
     }
 
     fn compressor(&self) -> Option<&dyn Compress> {

@@ -62,9 +62,18 @@ fn paths_of(tree: &Map<String, Value>, paths: &mut Vec<PathBuf>) {
     }
 }
 
-/// The identities of the files at a location that exist.
-pub(crate) fn location_ids(location: &Location) -> Vec<Identity> {
-    ClosedFile::at(FileRole::Image, location).ids().collect()
+/// The files at a location that exist, each with its name: of a file that a tree describes, its path.
+pub(crate) fn location_files(location: &Location) -> Vec<(Identity, BString)> {
+    let file = ClosedFile::at(FileRole::Image, location);
+    let described = matches!(location.node(), Node::Tree(_));
+    let name = |path: &PathBuf| match described {
+        true => path.as_os_str().as_bytes().into(),
+        false => file.name.clone(),
+    };
+    let files = file.paths.iter();
+    files
+        .filter_map(|path| Some((Identity::of_path(path)?, name(path))))
+        .collect()
 }
 
 /// A file that an image stands on.
@@ -80,14 +89,31 @@ pub(crate) struct StandingFile {
     pub(crate) of: BString,
 }
 
+/// What is shown of an image that serves as a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// Its own layer.
+    Layers,
+    /// Its chain too.
+    Chains,
+}
+
 impl Image {
     /// Every file that this image and the open part of its chain stand on, those of images that serve
     /// as files included, and of an image that is open for its metadata alone also the closed ones.
     pub(crate) fn standing_files(&self) -> Vec<StandingFile> {
         let mut files = Vec::new();
         for layer in self.layers() {
-            layer.own_files(&mut files);
+            layer.own_files(Depth::Chains, &mut files);
         }
+        files
+    }
+
+    /// The files that change when this image is written to: those of its own layer, down to the images
+    /// that serve as its files.
+    pub(crate) fn written_files(&self) -> Vec<StandingFile> {
+        let mut files = Vec::new();
+        self.own_files(Depth::Layers, &mut files);
         files
     }
 
@@ -96,8 +122,8 @@ impl Image {
         std::iter::successors(Some(self), |layer| layer.backing().map(|next| &**next))
     }
 
-    fn own_files(&self, files: &mut Vec<StandingFile>) {
-        self.add_nodes(&self.children, files);
+    fn own_files(&self, depth: Depth, files: &mut Vec<StandingFile>) {
+        self.add_nodes(&self.children, depth, files);
         for closed in &self.closed_files {
             files.extend(closed.ids().map(|id| StandingFile {
                 id,
@@ -108,13 +134,16 @@ impl Image {
         }
     }
 
-    fn add_nodes(&self, nodes: &[Child], files: &mut Vec<StandingFile>) {
+    fn add_nodes(&self, nodes: &[Child], depth: Depth, files: &mut Vec<StandingFile>) {
         for child in nodes {
             let node = child.node();
             if let Some(image) = node.image() {
-                files.extend(image.standing_files());
+                match depth {
+                    Depth::Chains => files.extend(image.standing_files()),
+                    Depth::Layers => image.own_files(depth, files),
+                }
             } else if let Some((_, children)) = node.filter() {
-                self.add_nodes(children, files);
+                self.add_nodes(children, depth, files);
             } else if let Some(id) = node.storage().identity() {
                 files.push(StandingFile {
                     id,

@@ -21,7 +21,7 @@ mod write;
 pub use adapter::ImageStorage;
 pub(crate) use file::{lock_for_creation, lock_for_writing};
 pub use file::{lock_for_inspection, open_file};
-pub(crate) use files::{StandingFile, location_ids};
+pub(crate) use files::{StandingFile, location_files};
 pub use names::BackingFile;
 pub use node::{Child, Node};
 pub(crate) use nonblocking::TryRead;
@@ -244,6 +244,26 @@ impl Image {
     pub fn file_image(&self) -> Option<&Image> {
         let shown = self.children.first()?.node().shown();
         shown.map(|image| image.image())
+    }
+
+    /// The image that users see: this one, or the one that shows through it where it is a plain disk or a
+    /// filter over another image.
+    pub fn shown(&self) -> &Image {
+        self.shown_through().map_or(self, Image::shown)
+    }
+
+    /// The image that shows through this layer.
+    pub(crate) fn shown_through(&self) -> Option<&Image> {
+        self.file_image().filter(|_| self.driver.is_transparent)
+    }
+
+    /// Whether a filter stands in the place of the format: the layer counts for none.
+    pub(crate) fn is_filter(&self) -> bool {
+        let file = self
+            .children
+            .first()
+            .and_then(|child| child.node().filter());
+        file.is_some_and(|(driver, _)| driver.name == self.format_name)
     }
 
     /// The next layer of the chain, if open.

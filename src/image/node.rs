@@ -142,6 +142,21 @@ impl Node {
         self.shown().map(|image| image.clone() as _)
     }
 
+    /// Whether compressed writes to the image that shows through it go past no filter that has to see
+    /// them.
+    pub(super) fn takes_compressed(&self) -> bool {
+        match &self.kind {
+            NodeKind::Host => false,
+            NodeKind::Image(_) => true,
+            NodeKind::Filter(driver, children) => {
+                let shown = children
+                    .iter()
+                    .find(|child| Some(&*child.name) == driver.shows);
+                driver.passes_compressed && shown.is_some_and(|shown| shown.node.takes_compressed())
+            }
+        }
+    }
+
     /// Whether locks on its files are those that images have taken.
     pub(super) fn is_locked(&self) -> bool {
         matches!(self.kind, NodeKind::Image(_))

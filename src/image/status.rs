@@ -163,8 +163,7 @@ impl<'a> Statuses<'a> {
 
     /// The status of the image below a layer that it shows through.
     fn through(&mut self, found: &ChainExtent<'a>) -> Result<Option<Status>> {
-        let shows = found.layer.driver().is_transparent;
-        let Some(image) = found.layer.file_image().filter(|_| shows) else {
+        let Some(image) = found.layer.shown_through() else {
             return Ok(None);
         };
         let (ExtentKind::Data { host_offset, .. }
@@ -183,8 +182,16 @@ impl<'a> Statuses<'a> {
             node => &mut node.insert((found.depth, Box::new(image.statuses()))).1,
         };
         let inner = node.at(host_offset, found.extent.len.min(left))?;
+        if found.layer.is_filter() {
+            return Ok(Some(Status {
+                depth: found.depth.saturating_add(inner.depth),
+                ..inner
+            }));
+        }
         Ok(Some(Status {
             depth: found.depth,
+            // What a layer further down holds has no place in the file of this one.
+            offset: inner.offset.filter(|_| inner.depth == 0),
             ..inner
         }))
     }

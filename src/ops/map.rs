@@ -169,8 +169,14 @@ fn too_many(image: &Image) -> Error {
 
 /// The file that holds the data of each layer: the external data file where there is one.
 pub fn files(image: &Image) -> Vec<BString> {
-    let holders = image.layers().map(Image::data_storage);
-    holders.map(|file| file.name().to_owned()).collect()
+    let mut names = Vec::new();
+    for layer in image.layers() {
+        match layer.shown_through().filter(|_| layer.is_filter()) {
+            Some(shown) => names.extend(files(shown)),
+            None => names.push(layer.data_storage().name().to_owned()),
+        }
+    }
+    names
 }
 
 impl MapReport {

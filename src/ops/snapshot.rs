@@ -41,6 +41,7 @@ impl SnapshotReport {
 pub fn list(image: &Image) -> Result<SnapshotReport> {
     Ok(SnapshotReport {
         snapshots: image
+            .shown()
             .info()
             .map_err(|error| {
                 error.context_if_bare(|| {
@@ -67,7 +68,7 @@ pub fn create(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<BS
         date_sec: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
         date_nsec: now.subsec_nanos(),
     };
-    let created = match image.format().snapshots() {
+    let created = match image.shown().format().snapshots() {
         Some(snapshots) => snapshots.create(&snapshot, job.control()),
         None => Err(Error::unsupported("Operation not supported").with_errno(libc::ENOTSUP)),
     };
@@ -86,7 +87,7 @@ pub fn apply(image: &Image, wanted: impl AsRef<[u8]>, job: &mut Job) -> Result<(
     job.tick()?;
     let context = |error: Error| error.context(format!("Could not apply snapshot '{wanted}'"));
     let snapshots = supported(image).map_err(context)?;
-    if !super::bitmap::list(image)
+    if !super::bitmap::list(image.shown())
         .map_err(context)?
         .bitmaps
         .is_empty()
@@ -189,6 +190,7 @@ impl<'a> Wanted<'a> {
 
 fn supported(image: &Image) -> Result<&dyn Snapshots> {
     image
+        .shown()
         .format()
         .snapshots()
         .ok_or_else(|| Error::unsupported("Block driver does not support snapshots"))

@@ -18,6 +18,7 @@ mod crypt;
 mod dd;
 mod drivers;
 mod examples;
+mod filters;
 mod header;
 mod info;
 mod lengths;

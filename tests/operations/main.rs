@@ -9,6 +9,7 @@ mod chain;
 mod check;
 mod compare;
 mod create;
+mod filters;
 mod info;
 mod inspect;
 mod locks;

@@ -79,6 +79,7 @@ impl Builder<'_> {
             name: child.name.clone(),
             storage: child.node.storage.clone(),
             image: child.node.child_image(),
+            takes_compressed: child.node.takes_compressed(),
         });
         let storage = (driver.open)(FilterContext {
             children: given.collect(),

@@ -1,13 +1,11 @@
 //! What is checked and opened of a target before anything is written: its format, its files and
 //! its backing file.
 
-use std::os::unix::ffi::OsStrExt;
-
 use bstr::ByteSlice;
 
 use crate::error::{Error, Result, ResultExt};
 use crate::format::{BackingRef, Features, FileRole};
-use crate::image::{Image, OpenOptions, location_ids};
+use crate::image::{Image, OpenOptions, location_files};
 use crate::job::Job;
 use crate::location::Location;
 use crate::ops::create::{self, TargetFormat, Written};
@@ -18,7 +16,7 @@ use super::sources::Sources;
 
 /// The driver of that name, if it can create.
 pub(super) fn creatable(request: &ConvertRequest, name: &str) -> Result<TargetFormat> {
-    if TargetFormat::find(name).is_none() {
+    if !TargetFormat::is_known(name) {
         return Err((request.wording.unknown_format)(name));
     }
     TargetFormat::creatable(name)
@@ -100,24 +98,24 @@ pub(super) fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
 
 /// The files of a target that exists, as far as its name tells.
 pub(super) fn written_at(target: &Location) -> Vec<Written> {
-    let ids = location_ids(target).into_iter();
-    ids.map(|id| Written {
-        id,
-        role: FileRole::Image,
-        name: target.text().as_bytes().into(),
-    })
-    .collect()
+    let files = location_files(target).into_iter();
+    files
+        .map(|(id, name)| Written {
+            id,
+            role: FileRole::Image,
+            name,
+        })
+        .collect()
 }
 
 /// The files that writing to an open image changes.
 pub(super) fn written_by(image: &Image) -> Vec<Written> {
-    let mut written = Vec::new();
-    image.visit_files(&mut |file| {
-        written.extend(file.storage.identity().map(|id| Written {
-            id,
+    let files = image.written_files().into_iter();
+    files
+        .map(|file| Written {
+            id: file.id,
             role: file.role,
-            name: file.storage.name().to_owned(),
-        }));
-    });
-    written
+            name: file.name,
+        })
+        .collect()
 }

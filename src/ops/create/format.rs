@@ -2,6 +2,7 @@
 
 use crate::driver_names::unknown_format;
 use crate::error::{Error, Result};
+use crate::filter::registry as filters;
 use crate::format::{FormatDriver, raw, registry};
 use crate::location::Location;
 use crate::options::OptionSpec;
@@ -27,12 +28,20 @@ impl TargetFormat {
         }
     }
 
+    /// Whether there is a driver of that name, be it one that creates nothing.
+    pub fn is_known(name: &str) -> bool {
+        Self::find(name).is_some() || filters::by_name(name).is_some()
+    }
+
     /// As [`TargetFormat::find`], if it can create.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for an unknown name, [`crate::ErrorKind::Unsupported`] where it
     /// cannot create.
     pub fn creatable(name: &str) -> Result<Self> {
+        if filters::by_name(name).is_some() {
+            return Err(Error::no_creation(name));
+        }
         let found = Self::find(name).ok_or_else(|| unknown_format(name))?;
         let creates = match found.protocol {
             Some(protocol) => protocol.create.is_some(),

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use bstr::{BStr, BString, ByteSlice};
+use bstr::{BStr, ByteSlice};
 
 use crate::driver_names::may_be_recorded;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -14,7 +14,7 @@ use crate::format::{
     BackingRef, Bulk, CreateParams, FileRole, Format, FormatDriver, NewImage, NewParent,
     OpenContext, Opener, PlannedFile, PrepareContext,
 };
-use crate::image::{location_ids, lock_for_creation, lock_for_writing};
+use crate::image::{location_files, lock_for_creation, lock_for_writing};
 use crate::job::JobControl;
 use crate::location::Location;
 use crate::options::{OptionSpec, Options, Values};
@@ -190,13 +190,11 @@ impl Planned<'_> {
         let files = self.image.files().into_iter();
         files
             .flat_map(|file| {
-                let location = self.location(&file);
-                let name = BString::from(location.text().as_bytes());
-                let ids = location_ids(&location).into_iter();
-                ids.map(move |id| Written {
+                let files = location_files(&self.location(&file)).into_iter();
+                files.map(move |(id, name)| Written {
                     id,
                     role: file.role,
-                    name: name.clone(),
+                    name,
                 })
             })
             .collect()

@@ -31,7 +31,7 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
     let file = children.last().map(|(_, file)| file);
     let dirty = details.dirty.or(file.and_then(|file| file.dirty));
     // An image shows through a raw layer over it.
-    let shown = file.filter(|_| image.driver().is_transparent);
+    let shown = file.filter(|_| image.shown_through().is_some());
     let cluster_size = details.cluster_size;
     let cluster_size = cluster_size.or(shown.and_then(|file| file.cluster_size));
     let mut snapshots = details.snapshots;

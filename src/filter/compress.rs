@@ -1,0 +1,136 @@
+//! `compress`: whatever is written to the image below is compressed.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::filter::{ChildImage, FilterContext, FilterDriver};
+use crate::format::{ChildSpec, Compress};
+use crate::memory::IoBuf;
+use crate::storage::forward::forward;
+use crate::storage::{HostFile, Storage, ZeroFlags};
+
+/// The line of the registry.
+pub static DRIVER: FilterDriver = FilterDriver {
+    name: "compress",
+    children: &[ChildSpec::FILE],
+    shows: Some(ChildSpec::FILE.name),
+    passes_compressed: false,
+    open_options: &[],
+    open,
+    parse_file_name: None,
+    file_name: None,
+};
+
+/// So many units can be written at once, unless their numbers collide.
+const LOCKS: usize = 64;
+
+#[derive(Debug)]
+struct CompressWrites {
+    file: Arc<dyn Storage>,
+    image: Arc<dyn ChildImage>,
+    unit: u64,
+    /// Keeps what writes to one unit apart: a part of it is read, patched and written as a whole.
+    units: [Mutex<()>; LOCKS],
+}
+
+fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
+    let file = context.take(ChildSpec::FILE.name)?;
+    let image = file.image.filter(|_| file.takes_compressed);
+    let image = image.filter(|image| image.may_compress());
+    let image = image.ok_or_else(|| {
+        Error::unsupported(format!(
+            "Compression is not supported for underlying format: {}",
+            file.storage.driver()
+        ))
+    })?;
+    let unit = image
+        .compressor()
+        .map_or(1, |compressor| compressor.encode_unit());
+    Ok(Arc::new(CompressWrites {
+        file: file.storage,
+        unit: u64::from(unit.max(1)),
+        image,
+        units: std::array::from_fn(|_| Mutex::new(())),
+    }))
+}
+
+impl CompressWrites {
+    fn compressor(&self) -> Result<&dyn Compress> {
+        let compressor = self.image.compressor();
+        compressor.ok_or_else(|| {
+            Error::unsupported(format!(
+                "'{}': this image cannot hold compressed clusters",
+                self.file.name()
+            ))
+        })
+    }
+
+    /// Keeps writes to the unit at `offset` apart.
+    fn alone(&self, offset: u64) -> parking_lot::MutexGuard<'_, ()> {
+        self.units[(offset / self.unit % LOCKS as u64) as usize].lock()
+    }
+}
+
+impl Storage for CompressWrites {
+    forward!(
+        file: name, identity, read_only, read_at, read_vectored_at, try_read, len, set_len, sync, extent,
+        limits, allocated_size, specific_info, lock
+    );
+
+    fn driver(&self) -> &'static str {
+        DRIVER.name
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let compressor = self.compressor()?;
+        let len = self.file.len()?;
+        if offset.saturating_add(buf.len() as u64) > len {
+            return Err(Error::os(libc::ENOSPC));
+        }
+        let (mut rest, mut at) = (buf, offset);
+        let mut bounce = IoBuf::new();
+        while !rest.is_empty() {
+            let start = at - at % self.unit;
+            let whole = self.unit.min(len - start) as usize;
+            let skip = (at - start) as usize;
+            let (part, further) = rest.split_at(rest.len().min(whole - skip));
+            let _alone = self.alone(start);
+            if part.len() == whole {
+                compressor.write_compressed(part, start)?;
+            } else {
+                let unit = bounce.room(whole)?;
+                self.file.read_at(unit, start)?;
+                unit[skip..skip + part.len()].copy_from_slice(part);
+                compressor.write_compressed(unit, start)?;
+            }
+            at += part.len() as u64;
+            rest = further;
+        }
+        Ok(())
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        let (mut at, end) = (offset, offset.saturating_add(len));
+        while at < end {
+            // The parts of units at the ends, and all whole ones between them.
+            let next = (at - at % self.unit).saturating_add(self.unit);
+            let (_alone, to) = match at.is_multiple_of(self.unit) {
+                true if end - at >= self.unit => (None, end - end % self.unit),
+                _ => (Some(self.alone(at)), next.min(end)),
+            };
+            self.file.write_zeroes(at, to - at, flags)?;
+            at = to;
+        }
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.file.discard(offset, len)
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        None
+    }
+}

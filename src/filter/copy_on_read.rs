@@ -1,0 +1,139 @@
+//! `copy-on-read`: what a read finds below the image that it stands on is kept in that image.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::error::{Error, Result};
+use crate::filter::{ChildImage, FilterContext, FilterDriver};
+use crate::format::ChildSpec;
+use crate::memory::IoBuf;
+use crate::options::{OptionKind, OptionSpec};
+use crate::storage::forward::forward;
+use crate::storage::{HostFile, Storage, ZeroFlags};
+use crate::zero::is_zero;
+
+/// The line of the registry.
+pub static DRIVER: FilterDriver = FilterDriver {
+    name: "copy-on-read",
+    children: &[ChildSpec::FILE],
+    shows: Some(ChildSpec::FILE.name),
+    passes_compressed: false,
+    open_options: &[OptionSpec {
+        name: "bottom",
+        kind: OptionKind::Str,
+        help: "name of the last node that is not copied from",
+        default: None,
+        allowed: &[],
+    }],
+    open,
+    parse_file_name: None,
+    file_name: None,
+};
+
+/// The most bytes that one copy holds in memory.
+const STEP: u64 = 1 << 20;
+
+#[derive(Debug)]
+struct CopyOnRead {
+    file: Arc<dyn Storage>,
+    /// None where the child is no image: nothing is below it.
+    image: Option<Arc<dyn ChildImage>>,
+    /// Keeps copies apart from writes, which they would undo.
+    copying: RwLock<()>,
+}
+
+fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
+    context.require_writable()?;
+    if let Some(name) = context.options.str("bottom") {
+        // Nodes have no names here.
+        return Err(Error::invalid(format!("Bottom node '{name}' not found")));
+    }
+    let file = context.take(ChildSpec::FILE.name)?;
+    Ok(Arc::new(CopyOnRead {
+        file: file.storage,
+        image: file.image,
+        copying: RwLock::default(),
+    }))
+}
+
+impl CopyOnRead {
+    /// Copies what the image does not hold of a range up to it.
+    fn copy(&self, image: &dyn ChildImage, offset: u64, len: u64) -> Result<()> {
+        let unit = u64::from(image.layer_unit().max(1));
+        let end = offset.saturating_add(len);
+        let end = end.checked_next_multiple_of(unit).unwrap_or(end);
+        let end = end.min(self.file.len()?);
+        let mut at = offset - offset % unit;
+        let mut bounce = IoBuf::new();
+        while at < end {
+            let (held, run) = image.is_held(at, end - at)?;
+            if held {
+                at = at.saturating_add(run);
+                continue;
+            }
+            let _alone = self.copying.write();
+            // A write may have come first.
+            let (held, run) = image.is_held(at, end - at)?;
+            let run = run.min(STEP.max(unit));
+            if !held {
+                let bytes = bounce.room(run as usize)?;
+                self.file.read_at(bytes, at)?;
+                match is_zero(bytes) {
+                    true => self.file.write_zeroes(at, run, ZeroFlags::empty())?,
+                    false => self.file.write_at(bytes, at)?,
+                }
+            }
+            at = at.saturating_add(run);
+        }
+        Ok(())
+    }
+}
+
+impl Storage for CopyOnRead {
+    forward!(file: name, identity, read_only, len, sync, extent, limits, allocated_size, specific_info, lock);
+
+    fn driver(&self) -> &'static str {
+        DRIVER.name
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if let Some(image) = &self.image {
+            self.copy(&**image, offset, buf.len() as u64)?;
+        }
+        self.file.read_at(buf, offset)
+    }
+
+    fn try_read(&self, _: &mut [std::io::IoSliceMut<'_>], _: u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let _no_copy = self.copying.read();
+        self.file.write_at(buf, offset)
+    }
+
+    fn write_vectored_at(&self, bufs: &[std::io::IoSlice<'_>], offset: u64) -> Result<()> {
+        let _no_copy = self.copying.read();
+        self.file.write_vectored_at(bufs, offset)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        let _no_copy = self.copying.read();
+        self.file.write_zeroes(offset, len, flags)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        let _no_copy = self.copying.read();
+        self.file.discard(offset, len)
+    }
+
+    fn set_len(&self, len: u64, preallocation: crate::storage::Preallocation) -> Result<()> {
+        let _no_copy = self.copying.read();
+        self.file.set_len(len, preallocation)
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        None
+    }
+}

@@ -1,0 +1,133 @@
+//! Filters that act on reading, against `qemu-io`.
+
+use crate::common::Dir;
+use platter::{Image, Location, OpenOptions, OpenPolicy};
+
+fn images(dir: &Dir) {
+    for line in [
+        "create -q -f raw base.raw 1M",
+        "create -q -f qcow2 -b base.raw -F raw ours.qcow2 2M",
+    ] {
+        dir.qemu_img_ok(&line.split(' ').collect::<Vec<_>>());
+    }
+    dir.qemu_io(
+        "raw",
+        "base.raw",
+        &["write -P 1 0 200k", "write -P 3 700k 10k"],
+    );
+    dir.qemu_io("qcow2", "ours.qcow2", &["write -P 2 128k 64k"]);
+    std::fs::copy(dir.path("ours.qcow2"), dir.path("theirs.qcow2")).unwrap();
+}
+
+fn options_of(image: &str) -> String {
+    format!("driver=copy-on-read,file.driver=qcow2,file.file.filename={image}")
+}
+
+fn open(dir: &Dir, image: &str, writable: bool) -> platter::Result<Image> {
+    let options = OpenOptions {
+        writable,
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let location = Location::from_image_opts(&options_of(&dir.str(image)))?;
+    Image::open(&location, &options)
+}
+
+#[test]
+fn what_is_read_through_copy_on_read_is_kept_where_qemu_keeps_it() {
+    const READS: [(u64, usize); 5] = [
+        (3 << 10, 4 << 10),
+        (100 << 10, 200 << 10),
+        (640 << 10, 100 << 10),
+        (1000 << 10, 100 << 10),
+        (0, 64 << 10),
+    ];
+    let dir = Dir::new();
+    images(&dir);
+    let ours = open(&dir, "ours.qcow2", true).unwrap();
+    let mut got = Vec::new();
+    let commands = READS.map(|(offset, len)| format!("read {offset} {len}"));
+    for (offset, len) in READS {
+        let mut bytes = vec![0xee; len];
+        ours.read_at(&mut bytes, offset).unwrap();
+        got.push(bytes);
+    }
+    ours.close().unwrap();
+    let mut args = vec![
+        "--image-opts".to_owned(),
+        options_of(&dir.str("theirs.qcow2")),
+    ];
+    args.extend(
+        commands
+            .into_iter()
+            .flat_map(|command| ["-c".to_owned(), command]),
+    );
+    let ran = crate::common::run_in(dir.root(), "qemu-io", &args);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let flags = |image: &str| {
+        let map = dir.qemu_img_ok(&["map", "--output=json", &dir.str(image)]);
+        // Where in the file is the allocator's matter.
+        let lines = map
+            .lines()
+            .map(|line| match line.split_once(", \"offset\"") {
+                Some((flags, _)) => flags.to_owned(),
+                None => line.trim_end_matches(['}', ',', ']']).to_owned(),
+            });
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(flags("ours.qcow2"), flags("theirs.qcow2"));
+    dir.qemu_img_ok(&["check", "-q", &dir.str("ours.qcow2")]);
+    dir.qemu_img_ok(&[
+        "compare",
+        "-q",
+        &dir.str("ours.qcow2"),
+        &dir.str("theirs.qcow2"),
+    ]);
+    let options = OpenOptions {
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let plain = Image::open(&Location::from_path(dir.path("theirs.qcow2")), &options).unwrap();
+    for ((offset, len), got) in READS.into_iter().zip(got) {
+        let mut bytes = vec![0; len];
+        plain.read_at(&mut bytes, offset).unwrap();
+        assert!(bytes == got, "at {offset}");
+    }
+}
+
+#[test]
+fn copies_and_writes_of_many_threads_lose_no_write() {
+    let dir = Dir::new();
+    images(&dir);
+    let image = open(&dir, "ours.qcow2", true).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let image = &image;
+            scope.spawn(move || {
+                for round in 0..64u64 {
+                    let offset = (round * 4 + thread) * 4096;
+                    image.write_at(&[9; 4096], offset).unwrap();
+                    let mut bytes = [0; 8192];
+                    image.read_at(&mut bytes, offset ^ 0x10_000).unwrap();
+                }
+            });
+        }
+    });
+    let mut bytes = vec![0; 1 << 20];
+    image.read_at(&mut bytes, 0).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 9));
+    image.close().unwrap();
+    dir.qemu_img_ok(&["check", "-q", &dir.str("ours.qcow2")]);
+}
+
+#[test]
+fn copy_on_read_needs_an_image_that_may_be_written() {
+    let dir = Dir::new();
+    images(&dir);
+    let error = open(&dir, "ours.qcow2", false).unwrap_err();
+    assert_eq!(error.kind(), platter::ErrorKind::ReadOnly);
+    assert!(
+        error.to_string().ends_with("Block node is read-only"),
+        "{error}"
+    );
+}
