@@ -100,9 +100,14 @@ impl ParentRef {
         }
     }
 
+    /// The names as paths of this system, without those that mean nothing here.
+    pub fn names_here(&self) -> impl Iterator<Item = BString> {
+        self.names.iter().filter_map(ParentName::here)
+    }
+
     /// The name that is tried first, as a path of this system.
     pub fn first(&self) -> Option<BackingRef> {
-        let name = self.names.iter().find_map(ParentName::here)?;
+        let name = self.names_here().next()?;
         Some(BackingRef {
             name,
             format: self.format.clone(),

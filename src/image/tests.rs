@@ -1,6 +1,6 @@
 //! Tests of images over a format that is made for them, and over raw.
 
-mod fake;
+pub(in crate::image) mod fake;
 
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::atomic::Ordering;

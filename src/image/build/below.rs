@@ -8,7 +8,7 @@ use bstr::ByteSlice;
 use super::opener::{Named, resolve};
 use super::{Start, open_chain};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::format::BackingRef;
+use crate::format::{BackingRef, Mismatch};
 use crate::image::plan::{ChildPlan, Plan, names_a_file};
 use crate::image::{Backing, Image, OpenOptions, lock};
 use crate::location::{Location, json_name};
@@ -54,6 +54,63 @@ fn described(below: Option<&ChildPlan>) -> Option<&Map<String, Value>> {
 fn recorded(image: &Image) -> Option<BackingRef> {
     let named = image.format.parent()?.first();
     named.filter(|named| !named.name.is_empty())
+}
+
+/// The layer below `above`: what the first name of its parent led to, or else the first of the other names
+/// that leads to what the image expects. A name under which there is nothing is passed over.
+pub(super) fn first_that_fits(
+    above: &Image,
+    first: Result<Image>,
+    options: &OpenOptions,
+    mut open: impl FnMut(Start) -> Result<Image>,
+) -> Result<Image> {
+    let Some(parent) = above.format.parent() else {
+        return first;
+    };
+    let tree = described(above.below.as_ref()).cloned().unwrap_or_default();
+    let others = match names_a_file(&tree) {
+        true => Vec::new(),
+        false => parent.names_here().skip(1).collect(),
+    };
+    let others = others.into_iter().map(|name| {
+        let named = BackingRef {
+            name,
+            format: parent.format.clone(),
+        };
+        let start = above.start_below(Some(named), tree.clone(), options)?;
+        open(start)
+    });
+    let mut tolerated = None;
+    let mut failure = None;
+    for found in std::iter::once(first).chain(others) {
+        let mut image = match found {
+            Ok(image) => image,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                failure.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let Err((meaning, reason)) = parent.check(image.format.parent_id()) else {
+            return Ok(image);
+        };
+        let line = format!("'{}' {reason}", image.filename);
+        match meaning {
+            Mismatch::Refuse => {
+                failure.get_or_insert(Error::invalid(line));
+            }
+            Mismatch::Warn if tolerated.is_none() => {
+                image.warnings.push(line);
+                tolerated = Some(image);
+            }
+            Mismatch::Warn => {}
+        }
+    }
+    match (tolerated, failure) {
+        (Some(image), _) => Ok(image),
+        (None, Some(error)) => Err(error),
+        (None, None) => Err(Error::new(ErrorKind::Internal, "A parent without a name")),
+    }
 }
 
 impl Image {
@@ -123,7 +180,7 @@ impl Image {
             ..of_layer(options)
         };
         self.start_below(recorded(self), tree, &options)
-            .and_then(|start| open_chain(start, &options, None))
+            .and_then(|start| open_chain(start, &options, Some(self), None))
             .map_err(|error| match error.kind() {
                 // The file is open; it is the change of its locks that failed.
                 ErrorKind::Locked => error,
@@ -154,7 +211,7 @@ impl Image {
             None => json_name(&tree),
         };
         self.start_below(recorded(self), tree, &options)
-            .and_then(|start| open_chain(start, &options, None))
+            .and_then(|start| open_chain(start, &options, Some(self), None))
             .context(|| format!("Could not open '{name}'"))
     }
 
@@ -168,5 +225,98 @@ impl Image {
             None => Ok(None),
             Some(_) => self.open_metadata_with(Map::new(), options).map(Some),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OpenPolicy;
+    use crate::format::{ExpectedParent, NameStyle, ParentId, ParentName, ParentRef};
+    use crate::image::tests::fake::{CLUSTER, Fake, State};
+
+    fn overlay(names: &[&str], otherwise: Mismatch) -> Image {
+        let names = names.iter().map(|name| ParentName {
+            name: (*name).into(),
+            style: NameStyle::Posix,
+        });
+        let parent = ParentRef {
+            names: names.collect(),
+            format: None,
+            expected: Some(ExpectedParent {
+                id: ParentId::ContentId(7),
+                otherwise,
+            }),
+        };
+        let fake = Fake::new(CLUSTER, &[State::Unallocated], 0);
+        fake.with_parent(parent).image(None)
+    }
+
+    /// What is on the host: names, and the identity of the image there.
+    fn opened(name: &str) -> Result<Image> {
+        let id = match name {
+            "right" => 7,
+            "wrong" | "other" => 1,
+            _ => return Err(Error::os(libc::ENOENT).context(format!("Could not open '{name}'"))),
+        };
+        let fake = Fake::new(CLUSTER, &[State::Data], 1).with_id(ParentId::ContentId(id));
+        let mut image = fake.image(None);
+        image.filename = name.into();
+        Ok(image)
+    }
+
+    /// Opens the parent; returns its name, its warnings, and what was opened.
+    fn found(names: &[&str], otherwise: Mismatch) -> (Result<Image>, Vec<String>) {
+        let overlay = overlay(names, otherwise);
+        let options = OpenOptions {
+            policy: OpenPolicy::permissive(),
+            ..OpenOptions::default()
+        };
+        let mut tried = vec![names[0].to_owned()];
+        let image = first_that_fits(&overlay, opened(names[0]), &options, |start| {
+            let name = start.location.display().into_owned();
+            tried.push(name.clone());
+            opened(&name)
+        });
+        (image, tried)
+    }
+
+    #[test]
+    fn the_first_name_that_leads_to_the_recorded_parent_counts() {
+        for names in [
+            &["right", "wrong"][..],
+            &["gone", "right", "wrong"],
+            &["wrong", "gone", "right"],
+        ] {
+            for otherwise in [Mismatch::Refuse, Mismatch::Warn] {
+                let (image, tried) = found(names, otherwise);
+                let image = image.unwrap();
+                assert_eq!(image.filename, "right");
+                assert!(image.warnings.is_empty());
+                let place = names.iter().position(|name| *name == "right").unwrap();
+                assert_eq!(tried, names[..=place]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_parent_that_was_changed_is_refused_or_told_as_its_format_says() {
+        let (image, _) = found(&["gone", "wrong", "other"], Mismatch::Warn);
+        let image = image.unwrap();
+        assert_eq!(image.filename, "wrong");
+        assert_eq!(image.warnings.len(), 1);
+        assert!(
+            image.warnings[0].starts_with("'wrong' is not the parent"),
+            "{:?}",
+            image.warnings
+        );
+        let (refused, tried) = found(&["wrong", "other"], Mismatch::Refuse);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(tried, ["wrong", "other"]);
+        let (missing, _) = found(&["gone", "lost"], Mismatch::Refuse);
+        assert_eq!(
+            missing.unwrap_err().to_string(),
+            "Could not open 'gone': No such file or directory"
+        );
     }
 }

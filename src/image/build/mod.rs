@@ -65,7 +65,7 @@ impl Image {
     /// One line that begins with `Could not open '…'`.
     pub fn open(location: &Location, options: &OpenOptions) -> Result<Self> {
         Plan::new(location, options.format.as_deref())
-            .and_then(|plan| open_chain(Start::new(location, plan), options, None))
+            .and_then(|plan| open_chain(Start::new(location, plan), options, None, None))
             .and_then(|image| image.kept_from_writers(options))
             .context(|| format!("Could not open '{}'", location.display()))
     }
@@ -85,22 +85,33 @@ impl Image {
             .and_then(|plan| {
                 let mut start = Start::new(&location, plan);
                 start.file = Some(Node::given(storage));
-                open_chain(start, options, None)
+                open_chain(start, options, None, None)
             })
             .and_then(|image| image.kept_from_writers(options))
             .context(|| format!("Could not open '{}'", location.display()))
     }
 }
 
-/// Opens a layer and all those below it. Errors do not name the location.
-fn open_chain(first: Start, options: &OpenOptions, above: Option<&Trail<'_>>) -> Result<Image> {
+/// Opens a layer and all those below it; `over` is the image whose parent it is. Errors do not name the
+/// location.
+fn open_chain(
+    first: Start,
+    options: &OpenOptions,
+    over: Option<&Image>,
+    above: Option<&Trail<'_>>,
+) -> Result<Image> {
     let mut trail = Trail::inside(above);
     let mut layers: Vec<Image> = Vec::new();
     let mut options = options.clone();
     let mut start = first;
     let last = loop {
         let force_share = options.force_share || start.plan.common.force_share;
-        let opened = layer::open(start, &options, &mut trail);
+        let mut opened = layer::open(start, &options, &mut trail);
+        if let Some(over) = layers.last().or(over) {
+            opened = below::first_that_fits(over, opened, &options, |start| {
+                layer::open(start, &options, &mut trail)
+            });
+        }
         let image = name_depth(opened, layers.len())?;
         options = OpenOptions {
             force_share,

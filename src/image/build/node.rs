@@ -44,7 +44,7 @@ impl Builder<'_> {
         // Its name is only known once it is open.
         let mut start = Start::new(&Location::from_path(""), plan.clone());
         start.named_by_image = self.named_by_image;
-        let image = open_chain(start, &options, Some(self.trail))?;
+        let image = open_chain(start, &options, None, Some(self.trail))?;
         let (base, tree) = (image.base.clone(), image.tree.clone());
         let image = Arc::new(ImageStorage::new(image));
         Ok(Node {

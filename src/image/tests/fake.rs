@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Below, FileRole, Format, FormatFile, FormatInfo, FormatWrite, IoGuard, ParentRef, raw,
+    Below, FileRole, Format, FormatFile, FormatInfo, FormatWrite, IoGuard, ParentId, ParentRef, raw,
 };
 use crate::image::align::UnitLock;
 use crate::image::plan::DetectZeroes;
@@ -18,10 +18,10 @@ use crate::location::Location;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{CacheMode, Durability, Preallocation, Storage, ZeroFlags};
 
-pub(super) const CLUSTER: u64 = 4096;
+pub(in crate::image) const CLUSTER: u64 = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum State {
+pub(in crate::image) enum State {
     Unallocated,
     Zero,
     Data,
@@ -29,20 +29,22 @@ pub(super) enum State {
 }
 
 #[derive(Debug)]
-pub(super) struct Fake {
+pub(in crate::image) struct Fake {
     storage: Arc<dyn Storage>,
     states: Mutex<Vec<State>>,
     len: u64,
     unit: u32,
     read_only: bool,
-    pub(super) closes: Arc<AtomicU64>,
+    parent: Option<ParentRef>,
+    id: Option<ParentId>,
+    pub(in crate::image) closes: Arc<AtomicU64>,
     /// Bytes of all runs that were looked up: what that takes time for.
-    pub(super) looked_up: Arc<AtomicU64>,
+    pub(in crate::image) looked_up: Arc<AtomicU64>,
 }
 
 impl Fake {
     /// Cluster `i` of the file holds the byte `fill + i` throughout; encoded ones are inverted.
-    pub(super) fn new(len: u64, states: &[State], fill: u8) -> Self {
+    pub(in crate::image) fn new(len: u64, states: &[State], fill: u8) -> Self {
         let mut bytes = Vec::new();
         for (i, state) in states.iter().enumerate() {
             let byte = fill.wrapping_add(i as u8);
@@ -59,24 +61,38 @@ impl Fake {
             len,
             unit: 1,
             read_only: false,
+            parent: None,
+            id: None,
             closes: Arc::default(),
             looked_up: Arc::default(),
         }
     }
 
     /// All I/O must come in units of this many bytes; anything else fails.
-    pub(super) fn with_unit(mut self, unit: u32) -> Self {
+    pub(in crate::image) fn with_unit(mut self, unit: u32) -> Self {
         self.unit = unit;
         self
     }
 
+    /// Names a parent.
+    pub(in crate::image) fn with_parent(mut self, parent: ParentRef) -> Self {
+        self.parent = Some(parent);
+        self
+    }
+
+    /// Has an identity as a parent of others.
+    pub(in crate::image) fn with_id(mut self, id: ParentId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
     /// Has nothing that writes.
-    pub(super) fn read_only(mut self) -> Self {
+    pub(in crate::image) fn read_only(mut self) -> Self {
         self.read_only = true;
         self
     }
 
-    pub(super) fn image(self, backing: Option<Arc<Image>>) -> Image {
+    pub(in crate::image) fn image(self, backing: Option<Arc<Image>>) -> Image {
         Image {
             children: Vec::new(),
             closed_files: Vec::new(),
@@ -208,7 +224,11 @@ impl Format for Fake {
     }
 
     fn parent(&self) -> Option<ParentRef> {
-        None
+        self.parent.clone()
+    }
+
+    fn parent_id(&self) -> Option<ParentId> {
+        self.id
     }
 
     fn close(&self) -> Result<()> {
