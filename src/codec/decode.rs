@@ -8,7 +8,7 @@ use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::error::{Error, Result};
 
-use super::method::CompressionType;
+use super::method::Method;
 
 /// log2 of the largest zstd window that is given memory: four times the largest cluster.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -38,16 +38,16 @@ impl Decoder {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`] where the stream is damaged or ends before `out` is full.
-    pub fn decode(&mut self, method: CompressionType, input: &[u8], out: &mut [u8]) -> Result<()> {
+    pub fn decode(&mut self, method: Method, input: &[u8], out: &mut [u8]) -> Result<()> {
         let full = match method {
-            CompressionType::Zlib => self.deflate(input, out) || self.inflate(input, out),
-            CompressionType::Zstd => self.zstd_frames(input, out) || self.zstd_stream(input, out),
+            Method::Deflate => self.deflate(input, out) || self.inflate(input, out),
+            Method::Zstd => self.zstd_frames(input, out) || self.zstd_stream(input, out),
         };
         if full {
             Ok(())
         } else {
             Err(Error::corrupt(format!(
-                "Compressed cluster does not decode as {}",
+                "Compressed data does not decode as {}",
                 method.name()
             )))
         }
@@ -147,7 +147,7 @@ mod tests {
     use crate::codec::Encoder;
     use crate::memory::{self, IoBuf};
 
-    const METHODS: [CompressionType; 2] = [CompressionType::Zlib, CompressionType::Zstd];
+    const METHODS: [Method; 2] = [Method::Deflate, Method::Zstd];
 
     fn text(len: usize) -> Vec<u8> {
         (0..len)
@@ -199,7 +199,7 @@ mod tests {
         let no_end = open.get_ref().clone();
         let mut back = vec![0; 4096];
         Decoder::new()
-            .decode(CompressionType::Zlib, &no_end, &mut back)
+            .decode(Method::Deflate, &no_end, &mut back)
             .unwrap();
         assert!(back == unit);
 
@@ -231,7 +231,7 @@ mod tests {
         packed.extend_from_slice(&[0; 300]);
         let mut back = vec![0; 4096];
         Decoder::new()
-            .decode(CompressionType::Zstd, &packed, &mut back)
+            .decode(Method::Zstd, &packed, &mut back)
             .unwrap();
         assert!(back == unit);
     }

@@ -8,7 +8,7 @@ use zstd::zstd_safe::{CCtx, CParameter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, IoBuf};
 
-use super::method::{CompressionType, DeflateLevel, ZstdLevel};
+use super::method::{DeflateLevel, Method, ZstdLevel};
 
 /// What zstd calls a lack of memory.
 const NO_MEMORY: &str = "Allocation error : not enough memory";
@@ -44,7 +44,7 @@ impl Encoder {
     /// [`ErrorKind::Internal`] when the compressor fails for another reason.
     pub fn encode(
         &mut self,
-        method: CompressionType,
+        method: Method,
         unit: &[u8],
         limit: usize,
         out: &mut IoBuf,
@@ -55,8 +55,8 @@ impl Encoder {
         };
         out.room(room)?;
         let len = match method {
-            CompressionType::Zlib => self.deflate(unit, out)?,
-            CompressionType::Zstd => self.zstd(unit, out)?,
+            Method::Deflate => self.deflate(unit, out)?,
+            Method::Zstd => self.zstd(unit, out)?,
         };
         out.truncate(len.unwrap_or(0));
         Ok(len.is_some())

@@ -1,46 +1,19 @@
 //! Which compression, and how hard.
 
-/// How clusters are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
-pub enum CompressionType {
-    /// Raw deflate.
-    #[default]
-    Zlib,
+/// A compression, by its own name; the numbers and names that formats give it are theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Raw deflate, without a header.
+    Deflate,
     /// Zstandard.
     Zstd,
 }
 
-impl CompressionType {
-    /// From the number that qcow2 stores.
-    pub fn from_number(number: u8) -> Option<Self> {
-        match number {
-            0 => Some(Self::Zlib),
-            1 => Some(Self::Zstd),
-            _ => None,
-        }
-    }
-
-    /// The number that qcow2 stores.
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Zlib => 0,
-            Self::Zstd => 1,
-        }
-    }
-
-    /// From an option's value.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "zlib" => Some(Self::Zlib),
-            "zstd" => Some(Self::Zstd),
-            _ => None,
-        }
-    }
-
-    /// The name in options and in `info`.
+impl Method {
+    /// Its name in messages.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Zlib => "zlib",
+            Self::Deflate => "deflate",
             Self::Zstd => "zstd",
         }
     }

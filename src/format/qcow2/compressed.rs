@@ -60,7 +60,7 @@ impl Qcow2 {
                 padded = bytes;
                 &padded
             };
-            if !encoder.encode(self.compression(), unit, cluster as usize, out)? {
+            if !encoder.encode(self.compression().method(), unit, cluster as usize, out)? {
                 return Ok(false);
             }
             self.store_compressed(out, offset)

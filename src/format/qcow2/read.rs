@@ -150,11 +150,13 @@ impl Qcow2 {
         guest: u64,
     ) -> Result<()> {
         let cluster = self.layout.cluster_size() as usize;
+        let compression = self.compression();
+        let method = compression.method();
         let decoded = if buf.len() == cluster {
-            decoder.decode(self.compression(), input, buf)
+            decoder.decode(method, input, buf)
         } else {
             output.room(cluster)?;
-            decoder.decode(self.compression(), input, output).map(|()| {
+            decoder.decode(method, input, output).map(|()| {
                 let from = output.get(within as usize..).unwrap_or_default();
                 for (to, from) in buf.iter_mut().zip(from) {
                     *to = *from;
@@ -162,7 +164,12 @@ impl Qcow2 {
             })
         };
         decoded
-            .map_err(|error| error.with_offset(at.offset).with_errno(libc::EIO))
+            .map_err(|_| {
+                let name = compression.name();
+                Error::corrupt(format!("Compressed cluster does not decode as {name}"))
+                    .with_offset(at.offset)
+                    .with_errno(libc::EIO)
+            })
             .context(|| {
                 format!(
                     "'{}': guest offset {guest} cannot be read",

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::codec::CompressionType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Step, Storage, steps};
@@ -16,7 +15,7 @@ use super::alloc::Alloc;
 use super::bitmaps::Recorder;
 use super::cache::{Cache, Class, Slice};
 use super::crypt::needs_secret;
-use super::disk::{ImageHeader, L1Entry, RefcountWidth};
+use super::disk::{CompressionType, ImageHeader, L1Entry, RefcountWidth};
 use super::events;
 use super::header_io::Hex;
 use super::inflight::InFlight;

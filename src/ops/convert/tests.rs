@@ -17,7 +17,7 @@ use super::run::run;
 use super::sizes::{Shape, Writers, crew};
 use super::sources::Sources;
 use super::window::Window;
-use crate::codec::{CompressionType, Decoder, Encoder};
+use crate::codec::{Decoder, Encoder, Method};
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::{Blank, Bulk, Reserved};
@@ -96,7 +96,7 @@ impl Blocks {
                 assert_eq!(marker, (at / coded * coded).to_le_bytes());
                 let mut plain = vec![0; coded as usize];
                 Decoder::new()
-                    .decode(CompressionType::Zlib, packed, &mut plain)
+                    .decode(Method::Deflate, packed, &mut plain)
                     .unwrap();
                 let from = (at % coded) as usize;
                 part.copy_from_slice(&plain[from..from + part.len()]);
@@ -174,7 +174,7 @@ impl Bulk for Blocks {
         let mut padded = unit.to_vec();
         padded.resize(self.encode_unit.unwrap() as usize, 0);
         let mut packed = IoBuf::new();
-        let shrunk = scratch.encode(CompressionType::Zlib, &padded, padded.len(), &mut packed)?;
+        let shrunk = scratch.encode(Method::Deflate, &padded, padded.len(), &mut packed)?;
         out.clear();
         if shrunk {
             out.extend_from_slice(&guest_offset.to_le_bytes())?;

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::codec::CompressionType;
 use crate::error::{Error, Result};
 use crate::format::qcow2::cache::Class;
-use crate::format::qcow2::disk::{Autoclear, Compatible, Extension, Incompatible, L2Kind, V2_LEN};
+use crate::format::qcow2::disk::{
+    Autoclear, Compatible, CompressionType, Extension, Incompatible, L2Kind, V2_LEN,
+};
 use crate::format::qcow2::map::Entry;
 use crate::format::qcow2::state::Qcow2;
 use crate::job::{Job, JobControl};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::codec::Encoder;
+use crate::codec::{Encoder, Method};
 use crate::crypto::luks::{CreateOptions, NewVolume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
@@ -99,7 +99,7 @@ pub struct Qcow2Bulk {
     size: u64,
     has_backing: bool,
     version: u32,
-    compression: crate::codec::CompressionType,
+    compression: Method,
     preallocation: Preallocation,
     /// New space of the storages reads as zeroes.
     fresh: bool,
@@ -167,7 +167,7 @@ impl Qcow2Bulk {
             size,
             has_backing: header.backing_file.is_some(),
             version: header.header.version,
-            compression: header.header.compression,
+            compression: header.header.compression.method(),
             preallocation,
             fresh,
             state: Mutex::new(State {

@@ -5,13 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 
 use bstr::{BStr, BString, ByteSlice};
 
-use crate::codec::CompressionType;
 use crate::crypto::luks::CreateOptions;
 use crate::driver_names::unknown_protocol;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::CreateParams;
 use crate::format::luks::parse_cipher_options;
-use crate::format::qcow2::disk::{Extension, Geometry, MAX_L1_BYTES, RefcountWidth};
+use crate::format::qcow2::disk::{
+    CompressionType, Extension, Geometry, MAX_L1_BYTES, RefcountWidth,
+};
 use crate::location::{Location, Node};
 use crate::options::Values;
 use crate::storage::Preallocation;

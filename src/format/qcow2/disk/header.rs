@@ -1,9 +1,9 @@
 //! The fixed part of the header (specification: "Header").
 
 use crate::bytes::{be32, be32_padded, be64};
-use crate::codec::CompressionType;
 use crate::error::{Error, ErrorKind, Result};
 
+use super::compression::CompressionType;
 use super::features::{Autoclear, Compatible, Incompatible};
 use super::geometry::{Geometry, MAX_L1_BYTES, MAX_REFTABLE_BYTES};
 

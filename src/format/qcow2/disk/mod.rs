@@ -3,6 +3,7 @@
 //! Nothing here does more I/O than to read the header; nothing here trusts what it reads.
 
 mod bitmap;
+mod compression;
 mod extension;
 mod features;
 mod geometry;
@@ -18,6 +19,7 @@ pub use bitmap::{
     BitmapEntry, BitmapFlags, BitmapTableEntry, DIRTY_BITMAP, MAX_BITMAP_NAME,
     MAX_BITMAP_TABLE_ENTRIES, read_bitmap_directory,
 };
+pub use compression::CompressionType;
 pub(super) use extension::{BACKING_FORMAT, DATA_FILE, END};
 pub use extension::{
     BitmapsExtension, CryptoExtension, Extension, FeatureKind, FeatureName, MAX_BITMAP_DIRECTORY,
