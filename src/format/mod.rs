@@ -2,6 +2,7 @@
 
 pub mod bulk;
 pub mod capabilities;
+pub(crate) mod decoded;
 pub mod driver;
 pub mod files;
 pub mod immediate;

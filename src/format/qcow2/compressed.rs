@@ -90,6 +90,8 @@ impl Qcow2 {
             }),
             None => Ok(()),
         };
+        // No entry names the new bytes yet.
+        self.decoded.forget(host, len);
         let (Some(word), Ok(())) = (word, &written) else {
             self.drop_packed(host, len);
             return written.map(|()| false);

@@ -87,6 +87,7 @@ impl Qcow2 {
             ),
             alloc: Mutex::default(),
             meta: MetaMap::default(),
+            decoded: crate::format::decoded::DecodedUnits::default(),
             limbo: Limbo::default(),
             inflight: super::inflight::InFlight::default(),
             reshaping: Mutex::default(),

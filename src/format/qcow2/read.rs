@@ -128,6 +128,11 @@ impl Qcow2 {
         guest: u64,
         load: impl FnOnce(&mut [u8]) -> Result<bool>,
     ) -> Result<bool> {
+        let whole = buf.len() as u64 == self.layout.cluster_size();
+        if !whole && let Some(unit) = self.decoded.get(at.offset, at.len) {
+            copy_from(&unit, within, buf);
+            return Ok(true);
+        }
         // Taken out while it is in use: the storage below may be an image with compressed clusters.
         let mut tools = DECODER.take();
         let loaded = tools.1.room(at.len as usize).and_then(load);
@@ -157,10 +162,13 @@ impl Qcow2 {
         } else {
             output.room(cluster)?;
             decoder.decode(method, input, output).map(|()| {
-                let from = output.get(within as usize..).unwrap_or_default();
-                for (to, from) in buf.iter_mut().zip(from) {
-                    *to = *from;
-                }
+                copy_from(output, within, buf);
+                // The guard that the caller holds keeps the place from being used for other bytes.
+                let unit = std::mem::take(output);
+                *output = self
+                    .decoded
+                    .keep(at.offset, at.len, unit)
+                    .unwrap_or_default();
             })
         };
         decoded
@@ -239,4 +247,11 @@ impl Qcow2 {
         }
         Ok(true)
     }
+}
+
+/// Copies what stands `within` a cluster.
+fn copy_from(cluster: &[u8], within: u64, buf: &mut [u8]) {
+    let from = cluster.get(within as usize..).unwrap_or_default();
+    let len = buf.len().min(from.len());
+    buf[..len].copy_from_slice(&from[..len]);
 }

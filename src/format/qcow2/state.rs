@@ -15,6 +15,8 @@ use super::alloc::Alloc;
 use super::bitmaps::Recorder;
 use super::cache::{Cache, Class, Slice};
 use super::crypt::needs_secret;
+use crate::format::decoded::DecodedUnits;
+
 use super::disk::{CompressionType, ImageHeader, L1Entry, RefcountWidth};
 use super::events;
 use super::header_io::Hex;
@@ -65,6 +67,8 @@ pub struct Qcow2 {
     /// Held while an L2 table is allocated or copied.
     pub(super) l2_alloc: Mutex<()>,
     pub(super) cache: Cache,
+    /// Compressed clusters of which parts were read.
+    pub(super) decoded: DecodedUnits,
     pub(super) alloc: Mutex<Alloc>,
     pub(super) meta: MetaMap,
     pub(super) limbo: Limbo,

@@ -6,6 +6,7 @@ use bstr::BStr;
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
+use crate::format::decoded::DecodedUnits;
 use crate::format::qcow2::bitmaps::Recorder;
 use crate::format::qcow2::cache::Cache;
 use crate::format::qcow2::disk::MAX_L1_BYTES;
@@ -66,6 +67,7 @@ impl Qcow2 {
             cache: Cache::new(self.layout.slice_bytes() as usize, CACHE_BYTES),
             alloc: Mutex::default(),
             meta: MetaMap::default(),
+            decoded: DecodedUnits::default(),
             limbo: Limbo::default(),
             inflight: InFlight::default(),
             reshaping: Mutex::default(),
