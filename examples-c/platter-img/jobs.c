@@ -27,7 +27,7 @@ static void show_message(const platter_message *message, void *user_data)
             print_error("%s", message->text);
         else {
             print_flush();
-            fprintf(stderr, "%s\n", message->text);
+            print_advice(message->text);
         }
     } else if (!display->hide_warnings) {
         print_warning(message->text);

@@ -124,19 +124,51 @@ void print_try_help(void)
         fprintf(stderr, "Try '%s --help' for more info\n", invoked);
 }
 
-/* A hint of the library in the words of qemu-img, which name its options. */
-static void print_hint(const char *hint)
+/* What the library advises, and what qemu-img says, which names its own commands. */
+static const struct {
+    const char *library, *tool;
+} advice[] = {
+    {"Repairing all removes this extra metadata",
+     "You can force-remove this extra metadata with qemu-img check -r all"},
+    {"Leave inconsistent bitmaps out, or remove it",
+     "Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it"},
+    {"Some clusters may be leaked; a repair of the image frees them",
+     "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix."},
+    {"A rebase changes the backing file", "You can use 'qemu-img rebase' instead."},
+    {"A larger width of its refcounts makes the image whole, and so does a copy where it cannot be "
+     "opened for writing",
+     "Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a "
+     "clean copy if the image cannot be opened for writing"},
+};
+
+static void print_line_of_advice(const char *line, size_t length)
 {
     unsigned over = 0;
 
-    if (strcmp(hint, "Repairing all removes this extra metadata") == 0)
-        fputs("You can force-remove this extra metadata with qemu-img check -r all\n", stderr);
-    else if (sscanf(hint, "Repairing all removes the last %u snapshots", &over) == 1)
+    for (size_t i = 0; i < sizeof advice / sizeof advice[0]; i++) {
+        if (strlen(advice[i].library) == length && memcmp(line, advice[i].library, length) == 0) {
+            fprintf(stderr, "%s\n", advice[i].tool);
+            return;
+        }
+    }
+    if (sscanf(line, "Repairing all removes the last %u snapshots", &over) == 1)
         fprintf(stderr,
                 "You can force-remove all %u overhanging snapshots with qemu-img check -r all\n",
                 over);
     else
-        fprintf(stderr, "%s\n", hint);
+        fprintf(stderr, "%.*s\n", (int)length, line);
+}
+
+void print_advice(const char *text)
+{
+    for (;;) {
+        const size_t length = strcspn(text, "\n");
+
+        print_line_of_advice(text, length);
+        if (text[length] == '\0')
+            return;
+        text += length + 1;
+    }
 }
 
 void print_platter_error(platter_error *error)
@@ -147,7 +179,7 @@ void print_platter_error(platter_error *error)
     begin_message();
     fprintf(stderr, "%s\n", platter_error_message(error));
     for (size_t i = 0; (hint = platter_error_hint(error, i)) != NULL; i++)
-        print_hint(hint);
+        print_advice(hint);
     platter_error_free(error);
 }
 
@@ -166,10 +198,9 @@ void print_warning(const char *text)
 {
     print_flush();
     /* The warning about a guessed raw format brings its own heading. */
-    if (strncmp(text, "WARNING: ", 9) == 0)
-        fprintf(stderr, "%s\n", text);
-    else
-        fprintf(stderr, "%s: warning: %s\n", program, text);
+    if (strncmp(text, "WARNING: ", 9) != 0)
+        fprintf(stderr, "%s: warning: ", program);
+    print_advice(text);
 }
 
 bool print_report(const platter_report *report, bool json)

@@ -33,6 +33,9 @@ void print_snapshot_error(platter_error *error, const char *snapshot);
 /* Whether print_error or print_platter_error has been called. */
 bool print_had_error(void);
 /* One warning of the library. */
+/* Prints lines of the library; those that advise in the words of qemu-img, which name its commands. */
+void print_advice(const char *text);
+
 void print_warning(const char *text);
 /* What the library rendered of a report, on stdout; false after a message where it is cut short. */
 bool print_report(const platter_report *report, bool json);

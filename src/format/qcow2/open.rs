@@ -303,7 +303,7 @@ fn warn(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<()> {
         (ctx.warn)(
             "a program lacking bitmap support modified this file, so all bitmaps are now \
              considered inconsistent\n\
-             Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix."
+             Some clusters may be leaked; a repair of the image frees them"
                 .to_owned(),
         );
     }

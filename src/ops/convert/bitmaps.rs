@@ -36,7 +36,7 @@ pub(super) fn choose(request: &ConvertRequest, source: Option<&Image>) -> Result
         Some(name) if !request.source.skip_broken_bitmaps => Err(Error::corrupt(format!(
             "Cannot copy inconsistent bitmap '{name}'"
         ))
-        .with_hint("Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it")),
+        .with_hint("Leave inconsistent bitmaps out, or remove it")),
         _ => Ok(Some(Chosen { bitmaps, skipped })),
     }
 }

@@ -136,7 +136,7 @@ impl Target {
             .map(|name| name.as_ref().map(|name| name.as_bstr()));
         if names != [None, None] && (names != has || names.contains(&None)) {
             return Err(Error::invalid("Cannot amend the backing file")
-                .with_hint("You can use 'qemu-img rebase' instead."));
+                .with_hint("A rebase changes the backing file"));
         }
         let lazy = values.bool("lazy_refcounts");
         if lazy == Some(true) && version < 3 {

@@ -129,10 +129,7 @@ impl Snapshots {
                     lines.push(overhanging(over));
                 }
                 if error.message().starts_with("Too much extra") {
-                    lines.push(
-                        "You can force-remove this extra metadata with qemu-img check -r all"
-                            .to_owned(),
-                    );
+                    lines.push("Repairing all removes this extra metadata".to_owned());
                 }
                 Err((lines, error.with_errno(libc::EFBIG)))
             }
@@ -196,7 +193,7 @@ impl Snapshots {
 
 /// What can be done about snapshots past a limit.
 fn overhanging(over: u32) -> String {
-    format!("You can force-remove all {over} overhanging snapshots with qemu-img check -r all")
+    format!("Repairing all removes the last {over} snapshots")
 }
 
 fn discarding(over: u32) -> String {

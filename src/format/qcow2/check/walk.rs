@@ -176,9 +176,9 @@ impl<'a, 'b> Walker<'a, 'b> {
                 let at = cluster * geometry.cluster_size();
                 self.findings.corruption(|| {
                     format!(
-                        "ERROR: overflow cluster offset={at:#x}\nUse qemu-img amend to increase \
-                         the refcount entry width or qemu-img convert to create a clean copy if \
-                         the image cannot be opened for writing"
+                        "ERROR: overflow cluster offset={at:#x}\nA larger width of its refcounts \
+                         makes the image whole, and so does a copy where it cannot be opened for \
+                         writing"
                     )
                 });
             }
