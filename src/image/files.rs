@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bstr::BString;
 
+use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::{FileRole, FormatFile};
 use crate::image::node::Child;
@@ -120,6 +121,32 @@ impl Image {
     /// This image, its backing image, and so on as far as they are open.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &Image> {
         std::iter::successors(Some(self), |layer| layer.backing().map(|next| &**next))
+    }
+
+    /// Refuses to write to this layer where one of its files is also a file of one of the `others`, which
+    /// are read meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`].
+    pub(crate) fn check_apart<'a>(&self, others: impl Iterator<Item = &'a Self>) -> Result<()> {
+        let own = self.written_files();
+        for other in others {
+            let mut files = Vec::new();
+            other.own_files(Depth::Chains, &mut files);
+            for theirs in files {
+                if let Some(mine) = own.iter().find(|mine| mine.id == theirs.id) {
+                    return Err(Error::invalid(format!(
+                        "'{}' is the {} of '{}' and the {} of '{}': writing to one would change the other",
+                        mine.name,
+                        mine.role.words(),
+                        mine.of,
+                        theirs.role.words(),
+                        theirs.of
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn own_files(&self, depth: Depth, files: &mut Vec<StandingFile>) {

@@ -61,6 +61,9 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
         job.warn(warning.clone());
     }
     let (parent, depth) = above_base(&top, request)?;
+    if let Some(base) = parent.backing() {
+        base.check_apart(top.layers().take(depth as usize))?;
+    }
     let base = parent.open_backing_writable(&options)?;
     for layer in
         std::iter::successors(top.backing(), |layer| layer.backing()).take(depth as usize - 1)

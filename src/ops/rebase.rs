@@ -74,6 +74,9 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         return Err(Error::no_compression());
     }
     let new = open_new(&top, request, job)?;
+    if let Some(new) = &new {
+        top.check_apart(new.layers())?;
+    }
     let shown = request.backing.clone().unwrap_or_default();
     let change = format!("Could not change the backing file to '{shown}'");
     let Some(backing) = top.format().backing_change() else {

@@ -35,6 +35,7 @@ mod resize;
 mod samples;
 mod signals;
 mod snapshot;
+mod standing;
 mod strange;
 mod surroundings;
 mod trace;

@@ -250,19 +250,6 @@ const FILES: &[&str] = &[
     "base.data",
 ];
 
-/// The other names of a file.
-fn names(dir: &Dir, file: &str) -> Vec<String> {
-    vec![
-        file.to_owned(),
-        format!("./{file}"),
-        format!("dir/../{file}"),
-        dir.str(file),
-        format!("file:{file}"),
-        format!("hard.{file}"),
-        format!("sym.{file}"),
-    ]
-}
-
 /// Command lines of which NAME is to be a file of the chain, and what the refusal says.
 const OVER_OWN_CHAIN: &[(&str, &str)] = &[
     (
@@ -309,61 +296,10 @@ const OVER_OWN_CHAIN: &[(&str, &str)] = &[
 fn nothing_is_made_over_a_file_of_its_own_chain() {
     let dir = chain();
     made(&dir, "create -q -f qcow2 src.qcow2 1M");
+    // By other names: tests/cli/standing.rs.
     for file in FILES {
-        for (at, name) in names(&dir, file).iter().enumerate() {
-            // The way of naming is one question, the role another.
-            let lines = if at == 0 {
-                OVER_OWN_CHAIN
-            } else {
-                &OVER_OWN_CHAIN[..2]
-            };
-            for (line, text) in lines {
-                refused(&dir, &line.replace("NAME", name), text);
-            }
-        }
-    }
-}
-
-#[test]
-fn the_guard_needs_no_locks() {
-    let dir = chain();
-    for file in FILES {
-        // Without locks nothing but the comparison is in the way.
-        for name in [format!("hard.{file}"), format!("sym.{file}")] {
-            for line in [
-                "convert -U -f qcow2 -O raw top.qcow2 NAME",
-                "convert -U -f qcow2 -O qcow2 -o data_file=NAME top.qcow2 new",
-                "dd -U -f qcow2 -O raw if=top.qcow2 of=NAME",
-            ] {
-                refused(&dir, &line.replace("NAME", &name), "");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_detached_header_and_its_payload_are_files_of_the_chain() {
-    let dir = chain();
-    let source = "--object secret,id=s,file=pw --image-opts driver=luks,key-secret=s,\
-                  file.filename=vol.luks,header.filename=vol.header";
-    let backing = r#"json:{"driver":"luks","file":{"driver":"file","filename":"vol.luks"},"header":{"driver":"file","filename":"vol.header"}}"#;
-    for file in ["vol.header", "vol.luks"] {
-        for name in [file.to_owned(), format!("./{file}"), dir.str(file)] {
-            refused(
-                &dir,
-                &format!("convert {source} -O raw {name}"),
-                "Failed to get",
-            );
-            refused(
-                &dir,
-                &format!("create -q -f qcow2 -b {backing} -F luks {name}"),
-                "Error: Trying to create an image",
-            );
-            refused(
-                &dir,
-                &format!("create -q -f qcow2 -b {backing} -F luks -o data_file={name} new"),
-                "Error: Trying to create an image",
-            );
+        for (line, text) in OVER_OWN_CHAIN {
+            refused(&dir, &line.replace("NAME", file), text);
         }
     }
 }
@@ -384,33 +320,6 @@ fn a_description_that_names_other_files_counts_for_the_chain() {
         &format!("create -q -f qcow2 -b {other} -F qcow2 src.raw"),
         "Error: Trying to create an image",
     );
-}
-
-#[test]
-fn a_descriptor_of_a_file_of_the_chain_is_that_file() {
-    let dir = chain();
-    for file in FILES {
-        let before = seen(&dir);
-        for fd in ["/proc/self/fd/3", "/dev/fd/3"] {
-            for line in [
-                "create -q -f qcow2 -b top.qcow2 -F qcow2 FD",
-                "convert -U -f qcow2 -O raw top.qcow2 FD",
-                "dd -U -f qcow2 -O raw if=top.qcow2 of=FD",
-            ] {
-                let line = line.replace("FD", fd);
-                let command = crate::pair::ours_command(&words(&line), dir.root());
-                let mut shell = std::process::Command::new("sh");
-                shell
-                    .args(["-c", "exec \"$@\" 3<>\"$0\"", file])
-                    .arg(command.get_program())
-                    .args(command.get_args())
-                    .current_dir(dir.root());
-                let output = shell.output().unwrap();
-                assert_eq!(output.status.code(), Some(1), "{line} {file}: {output:?}");
-                assert!(seen(&dir) == before, "{line} {file}");
-            }
-        }
-    }
 }
 
 #[test]

@@ -101,6 +101,7 @@ fn open_chain(
     above: Option<&Trail<'_>>,
 ) -> Result<Image> {
     let mut trail = Trail::inside(above);
+    let writable = options.writable;
     let mut layers: Vec<Image> = Vec::new();
     let mut options = options.clone();
     let mut start = first;
@@ -133,6 +134,9 @@ fn open_chain(
         image.backing = below;
         names::add_backing(&mut image);
         if layers.is_empty() {
+            if writable {
+                image.check_apart(image.layers().skip(1))?;
+            }
             return Ok(image);
         }
         below = Backing::Open(Arc::new(image));

@@ -5,10 +5,10 @@ use bstr::{BStr, BString};
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::BackingRef;
-use crate::image::{Image, OpenOptions};
+use crate::image::{Image, OpenOptions, location_files};
 use crate::job::Job;
 use crate::memory::IoBuf;
-use crate::ops::create::{KeptFiles, Reason};
+use crate::ops::create::{KeptFiles, Reason, location_beside};
 use crate::storage::ZeroFlags;
 
 use super::bitmaps::Chosen;
@@ -36,7 +36,11 @@ pub(super) fn fill_existing(
         false => error,
     };
     let kept = sources.kept(request);
-    kept.check(&written_at(&request.target.location))
+    let written = written_at(&request.target.location);
+    kept.check(&written).map_err(could_not_open)?;
+    // The target may know better what it stands on, and then this name is not opened.
+    named_below(request)
+        .check(&written)
         .map_err(could_not_open)?;
     let options = OpenOptions {
         format: request.target.format.clone(),
@@ -156,6 +160,19 @@ fn has_backing(image: &Image) -> bool {
 }
 
 /// The backing file that was named for an image that records none.
+/// The file at the name of the backing file, if there is one.
+fn named_below(request: &ConvertRequest) -> KeptFiles {
+    let mut kept = KeptFiles::default();
+    if let Some(name) = request.target.backing_name()
+        && let Ok(location) = location_beside(&request.target.location, name)
+    {
+        for (id, _) in location_files(&location) {
+            kept.add_file(Reason::Backing, id, name);
+        }
+    }
+    kept
+}
+
 fn open_named(request: &ConvertRequest, name: &BStr, job: &mut Job) -> Result<Image> {
     let backing = BackingRef {
         name: name.to_owned(),

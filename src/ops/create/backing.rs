@@ -57,8 +57,12 @@ pub(crate) fn parent_of(image: &Image) -> NewParent {
 /// Opens the backing file of the new image at `target`, by its name as that is to record it. The error
 /// names neither.
 pub(crate) fn open_beside(target: &Location, name: &BStr, options: &OpenOptions) -> Result<Image> {
-    let full = resolve_name(target.text(), OsStr::from_bytes(name));
-    Image::open(&Location::parse_name(full)?, options).map_err(unnamed)
+    Image::open(&location_beside(target, name)?, options).map_err(unnamed)
+}
+
+/// Where the backing file of that name is, of an image at `target`.
+pub(crate) fn location_beside(target: &Location, name: &BStr) -> Result<Location> {
+    Location::parse_name(resolve_name(target.text(), OsStr::from_bytes(name)))
 }
 
 const NOT_OPEN: &str = "Could not open backing image.";

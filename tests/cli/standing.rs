@@ -1,0 +1,366 @@
+//! No command empties or overwrites a file that an image of the same command is read from or stands on:
+//! every role that a file can have, for every command that writes, by every name that leads to it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use crate::common::Dir;
+use crate::pair::{ours, ours_command, words};
+
+/// What makes the images; each holds data of its own.
+const SETUP: &[&str] = &[
+    "create -q -f qcow2 -o cluster_size=4k,data_file=low.data low.qcow2 64k",
+    "create -q -f qcow2 -o cluster_size=4k,data_file=src.data -b low.qcow2 -F qcow2 src.qcow2",
+    "create -q -f qcow2 -o cluster_size=4k,data_file=ground.data ground.qcow2 64k",
+    "create -q -f qcow2 -o cluster_size=4k -b ground.qcow2 -F qcow2 base.qcow2",
+    "create -q --object secret,id=s,file=pw -f luks -o key-secret=s,iter-time=1,detached-header=on vol.header",
+];
+
+/// A source with its data file, over a backing file with its own.
+const SOURCE: &[&str] = &["src.qcow2", "src.data", "low.qcow2", "low.data"];
+/// A second source.
+const SECOND: &[&str] = &["second.raw"];
+/// What a new image is to stand on, and what that stands on.
+const BELOW: &[&str] = &["base.qcow2", "ground.qcow2", "ground.data"];
+/// An encrypted volume and its detached header.
+const VOLUME: &[&str] = &["vol.luks", "vol.header"];
+/// The image that is changed in place.
+const TOP: &[&str] = &["src.qcow2", "src.data"];
+/// What stands below that.
+const LOW: &[&str] = &["low.qcow2", "low.data"];
+
+/// Which names a command is given for the file.
+#[derive(Clone, Copy, PartialEq)]
+enum Names {
+    /// All.
+    All,
+    /// Two of them, other ones for each command and file.
+    Some,
+    /// Those that are plain paths, for options that take no other.
+    Paths,
+}
+
+/// What must come of it.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    /// An error; no file has changed.
+    Refused,
+    /// Whatever else is done, the file is as it was.
+    Unharmed,
+}
+
+struct Case {
+    /// NAME stands for the file.
+    line: &'static str,
+    /// The roles that the file may have.
+    files: &'static [&'static [&'static str]],
+    names: Names,
+    end: End,
+}
+
+const fn refused(
+    line: &'static str,
+    files: &'static [&'static [&'static str]],
+    names: Names,
+) -> Case {
+    Case {
+        line,
+        files,
+        names,
+        end: End::Refused,
+    }
+}
+
+const CASES: &[Case] = &[
+    refused(
+        "create -q -f qcow2 -b base.qcow2 -F qcow2 NAME",
+        &[BELOW],
+        Names::All,
+    ),
+    refused(
+        "create -q -f qcow2 -b ./sym.base.qcow2 -F qcow2 NAME",
+        &[BELOW],
+        Names::Some,
+    ),
+    refused(
+        r#"create -q -f qcow2 -b json:{"driver":"qcow2","file.filename":"base.qcow2"} -F qcow2 NAME"#,
+        &[BELOW],
+        Names::Some,
+    ),
+    refused(
+        "create -q -f qcow2 -b base.qcow2 -F qcow2 -o data_file=NAME new",
+        &[BELOW],
+        Names::Paths,
+    ),
+    refused(
+        r#"create -q -f qcow2 -b json:{"driver":"luks","file":{"driver":"file","filename":"vol.luks"},"header":{"driver":"file","filename":"vol.header"}} -F luks NAME"#,
+        &[VOLUME],
+        Names::Some,
+    ),
+    refused(
+        "convert -f qcow2 -O raw src.qcow2 NAME",
+        &[SOURCE],
+        Names::All,
+    ),
+    refused(
+        "convert -f qcow2 -O qcow2 -c src.qcow2 NAME",
+        &[SOURCE],
+        Names::Some,
+    ),
+    refused(
+        "convert -O qcow2 src.qcow2 second.raw NAME",
+        &[SOURCE, SECOND],
+        Names::Some,
+    ),
+    refused(
+        "convert -f qcow2 -O qcow2 -B base.qcow2 -F qcow2 src.qcow2 NAME",
+        &[SOURCE, BELOW],
+        Names::Some,
+    ),
+    refused(
+        "convert -f qcow2 -O qcow2 -o data_file=NAME src.qcow2 new",
+        &[SOURCE],
+        Names::Paths,
+    ),
+    refused(
+        "convert -f qcow2 -O qcow2 -B base.qcow2 -F qcow2 -o data_file=NAME src.qcow2 new",
+        &[SOURCE, BELOW],
+        Names::Paths,
+    ),
+    refused(
+        "convert -n -f qcow2 -O raw src.qcow2 NAME",
+        &[SOURCE],
+        Names::All,
+    ),
+    refused(
+        "convert -n -f qcow2 -O qcow2 -B base.qcow2 -F qcow2 src.qcow2 NAME",
+        &[SOURCE, BELOW],
+        Names::Some,
+    ),
+    refused(
+        "convert -n -f qcow2 --target-image-opts src.qcow2 driver=raw,file.filename=NAME",
+        &[SOURCE],
+        Names::Paths,
+    ),
+    refused(
+        "convert -n -f qcow2 --target-image-opts src.qcow2 driver=raw,file.driver=raw,file.file.filename=NAME",
+        &[SOURCE],
+        Names::Paths,
+    ),
+    // Without locks nothing but the comparison of the files is in the way.
+    refused(
+        "convert -U -f qcow2 -O raw src.qcow2 NAME",
+        &[SOURCE],
+        Names::All,
+    ),
+    refused(
+        "convert -U -n -f qcow2 -O raw src.qcow2 NAME",
+        &[SOURCE],
+        Names::Some,
+    ),
+    refused(
+        "convert -U -f qcow2 -O qcow2 -o data_file=NAME src.qcow2 new",
+        &[SOURCE],
+        Names::Paths,
+    ),
+    refused(
+        "convert --object secret,id=s,file=pw --image-opts \
+         driver=luks,key-secret=s,file.filename=vol.luks,header.filename=vol.header -O raw NAME",
+        &[VOLUME],
+        Names::Some,
+    ),
+    refused(
+        "dd -f qcow2 -O raw if=src.qcow2 of=NAME",
+        &[SOURCE],
+        Names::All,
+    ),
+    refused(
+        "dd -U -f qcow2 -O qcow2 if=src.qcow2 of=NAME",
+        &[SOURCE],
+        Names::Some,
+    ),
+    // What lies below an image is not the image, nor its data file.
+    refused("rebase -q -b NAME -F raw src.qcow2", &[TOP], Names::Paths),
+    refused(
+        r#"commit -q json:{"driver":"qcow2","file":{"filename":"src.qcow2"},"backing":{"driver":"raw","file":{"filename":"NAME"}}}"#,
+        &[TOP],
+        Names::Paths,
+    ),
+    refused(
+        r#"commit -q json:{"driver":"qcow2","file":{"filename":"src.qcow2"},"data-file":{"filename":"NAME"}}"#,
+        &[&["src.qcow2"], LOW],
+        Names::Paths,
+    ),
+    Case {
+        line: "resize -q --image-opts driver=qcow2,file.filename=src.qcow2,data-file.filename=NAME +64k",
+        files: &[&["src.qcow2"], LOW],
+        names: Names::Paths,
+        end: End::Unharmed,
+    },
+    Case {
+        line: "snapshot -q -c s --image-opts driver=qcow2,file.filename=src.qcow2,data-file.filename=NAME",
+        files: &[LOW],
+        names: Names::Paths,
+        end: End::Unharmed,
+    },
+    Case {
+        line: "bitmap --add --image-opts driver=qcow2,file.filename=src.qcow2,data-file.filename=NAME b",
+        files: &[LOW],
+        names: Names::Paths,
+        end: End::Unharmed,
+    },
+    Case {
+        line: "amend -q -o lazy_refcounts=on --image-opts driver=qcow2,file.filename=src.qcow2,data-file.filename=NAME",
+        files: &[LOW],
+        names: Names::Paths,
+        end: End::Unharmed,
+    },
+];
+
+/// The name of a descriptor on which the command has the file.
+const DESCRIPTORS: &[&str] = &["/dev/fd/3", "/proc/self/fd/3"];
+
+/// Every name that leads to the file.
+fn names_of(dir: &Dir, file: &str, which: Names) -> Vec<String> {
+    let mut names = vec![
+        file.to_owned(),
+        format!("./{file}"),
+        format!("dir/../{file}"),
+        dir.str(file),
+        format!("hard.{file}"),
+        format!("sym.{file}"),
+    ];
+    names.extend(DESCRIPTORS.iter().map(|&name| name.to_owned()));
+    if which != Names::Paths {
+        names.push(format!("file:{file}"));
+        names.push(format!(
+            r#"json:{{"driver":"file","filename":"sym.{file}"}}"#
+        ));
+        names.push(format!(
+            r#"json:{{"driver":"raw","file":{{"driver":"file","filename":"hard.{file}"}}}}"#
+        ));
+    }
+    names
+}
+
+fn images() -> Dir {
+    let dir = Dir::new();
+    std::fs::write(dir.path("pw"), "password").unwrap();
+    std::fs::create_dir(dir.path("dir")).unwrap();
+    for line in SETUP {
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+    }
+    std::fs::write(dir.path("vol.luks"), [7; 64 << 10]).unwrap();
+    std::fs::write(dir.path("second.raw"), [8; 64 << 10]).unwrap();
+    for (at, image) in ["ground.qcow2", "base.qcow2", "low.qcow2", "src.qcow2"]
+        .into_iter()
+        .enumerate()
+    {
+        let write = format!("write -P {} {}k 8k", at + 1, at * 16);
+        dir.qemu_io("qcow2", image, &[&write]);
+    }
+    for file in [SOURCE, SECOND, BELOW, VOLUME].concat() {
+        std::fs::hard_link(dir.path(file), dir.path(&format!("hard.{file}"))).unwrap();
+        symlink(file, dir.path(&format!("sym.{file}"))).unwrap();
+    }
+    dir
+}
+
+/// The bytes of every file, links followed.
+fn contents(dir: &Dir) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(dir.root()).unwrap().map(Result::unwrap);
+    entries
+        .filter(|entry| entry.path().is_file())
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, std::fs::read(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+/// Runs the line with the file as descriptor 3.
+fn run(dir: &Dir, line: &str, file: &str) -> (i32, String) {
+    let command = ours_command(&words(line), dir.root());
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "exec \"$@\" 3<>\"$0\"", file])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env("LC_ALL", "C")
+        .current_dir(dir.root());
+    let output = shell.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap_or(-1), text)
+}
+
+#[test]
+fn no_file_that_an_image_stands_on_is_emptied_or_overwritten() {
+    let mut dir = images();
+    let mut before = contents(&dir);
+    let mut wrong = Vec::new();
+    for (number, case) in CASES.iter().enumerate() {
+        for (role, file) in case.files.concat().into_iter().enumerate() {
+            let mut names = names_of(&dir, file, case.names);
+            if case.names == Names::Some {
+                let count = names.len();
+                let turn = number + role;
+                names = vec![
+                    names.swap_remove(turn % count),
+                    names.swap_remove((turn * 5 + 3) % (count - 1)),
+                ];
+            }
+            for name in names {
+                let line = case.line.replace("NAME", &name);
+                let (code, text) = run(&dir, &line, file);
+                let after = contents(&dir);
+                let unharmed = match case.end {
+                    End::Refused => code == 1 && after == before,
+                    End::Unharmed => (0..=1).contains(&code) && after.get(file) == before.get(file),
+                };
+                if !unharmed {
+                    let changed: Vec<_> = before
+                        .iter()
+                        .filter(|(name, bytes)| after.get(*name) != Some(bytes))
+                        .map(|(name, _)| name.as_str())
+                        .collect();
+                    wrong.push(format!("{line}\n  {code}, changed {changed:?}: {text}"));
+                }
+                if after != before {
+                    dir = images();
+                    before = contents(&dir);
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_refusal_says_what_the_file_is_to_both() {
+    let dir = images();
+    for (line, text) in [
+        (
+            "rebase -b src.data -F raw src.qcow2",
+            "'src.data' is the data file of 'src.qcow2' and the file of 'src.data': \
+             writing to one would change the other",
+        ),
+        (
+            "rebase -b src.qcow2 -F raw src.qcow2",
+            "'src.qcow2' is the file of 'src.qcow2' and the file of 'src.qcow2'",
+        ),
+        (
+            r#"commit json:{"driver":"qcow2","file":{"filename":"src.qcow2"},"backing":{"driver":"raw","file":{"filename":"src.data"}}}"#,
+            "and the file of 'src.data'",
+        ),
+        (
+            "convert -n -O qcow2 -B base.qcow2 -F qcow2 src.qcow2 base.qcow2",
+            "Error: Trying to create an image over a file of its own backing chain",
+        ),
+    ] {
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(ran.err.contains(text), "{line}: {ran:?}");
+    }
+}
