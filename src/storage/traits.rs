@@ -1,6 +1,5 @@
 //! What every byte store offers. Below the drivers; the registry stands above them.
 
-use std::any::Any;
 use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
 
@@ -133,8 +132,7 @@ impl Default for Limits {
 ///
 /// No method has a default that weakens a guarantee. Offsets and lengths need no alignment, and
 /// requests may be of any length: a storage bounces or splits what does not fit.
-/// (`Any` lets the image inside a storage be found.)
-pub trait Storage: Any + Send + Sync + Debug {
+pub trait Storage: Send + Sync + Debug {
     /// The name for messages: the path as the user gave it, or a URI.
     fn name(&self) -> &BStr;
 

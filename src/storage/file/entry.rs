@@ -81,7 +81,9 @@ mod tests {
     }
 
     fn file(storage: &std::sync::Arc<dyn Storage>) -> &FileStorage {
-        (&**storage as &dyn std::any::Any).downcast_ref().unwrap()
+        (storage.host().unwrap() as &dyn std::any::Any)
+            .downcast_ref()
+            .unwrap()
     }
 
     /// The directory that waits for a sync.
