@@ -1,13 +1,14 @@
 //! Virtual-machine disk images: create, open, read, write, convert, inspect and check them.
 //!
 //! The crate is built in layers, and imports run one way only:
-//! `capi → ops → queue → image → format → storage → sys`; everything may use the vocabulary
+//! `capi → ops → queue → image → filter → format → storage → sys`; everything may use the vocabulary
 //! ([`error`], [`size`], [`value`], [`options`], [`location`], [`policy`], [`job`], [`extent`]).
 //! Names of files, snapshots and bitmaps are bytes there: [`bstr`] strings.
 //!
 //! * [`storage`] is the host side: byte stores such as a file, a block device or memory.
 //! * [`mod@format`] is the guest side: one room per image format.
-//! * [`image`] is an open image: a format over storage over a backing chain.
+//! * [`filter`] is between them: nodes over other nodes, without a file of their own.
+//! * [`image`] is an open image: a format over its child nodes over a backing chain.
 //! * [`queue`] submits requests on an image that complete later.
 //! * [`ops`] holds one module per operation; [`capi`] is the C ABI over the public Rust API.
 //!

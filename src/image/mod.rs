@@ -1,4 +1,4 @@
-//! An open image: a format over storage over a backing chain.
+//! An open image: a format over its child nodes over a backing chain.
 
 mod adapter;
 mod align;

@@ -182,3 +182,32 @@ fn an_image_is_not_emptied_through_a_filter_that_stands_on_it() {
     assert_eq!(ran.code, 1, "{ran:?}");
     pair.same_image("t.qcow2", "qcow2");
 }
+
+#[test]
+fn a_filter_can_be_the_backing_file_of_an_image() {
+    let pair = images();
+    let backing = over("compress", &INNER.replace("t.qcow2", "alone.qcow2"));
+    for name in ["top.qcow2", "top2.qcow2"] {
+        pair.qemu(&format!(
+            "create -q -f qcow2 -u -b {backing} -F compress {name} 1M"
+        ));
+        pair.qemu_io("qcow2", name, &["write -P 4 100k 130k"]);
+    }
+    pair.all_same_but(
+        &[
+            "info top.qcow2",
+            "info --backing-chain --output=json top.qcow2",
+            "map top.qcow2",
+            "map --output=json top.qcow2",
+            "compare top.qcow2 top2.qcow2",
+            "convert -O raw top.qcow2 out.raw",
+            "check top.qcow2",
+        ],
+        Loose::DiskSize,
+    );
+    pair.same("rebase -b '' top2.qcow2");
+    pair.same_image("top2.qcow2", "qcow2");
+    // The peer writes past the filter.
+    pair.same("commit top.qcow2");
+    pair.same_image_loose_dates("alone.qcow2");
+}

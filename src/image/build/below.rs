@@ -164,13 +164,7 @@ impl Image {
         let base = self
             .backing()
             .ok_or_else(|| Error::invalid("Image does not have a backing file"))?;
-        let mut locked = Ok(());
-        base.visit_files(&mut |file| {
-            if locked.is_ok() {
-                locked = file.storage.lock(lock::of_neighbour());
-            }
-        });
-        locked?;
+        base.lock_files(lock::of_neighbour())?;
         let tree = described(self.below.as_ref()).cloned().unwrap_or_default();
         let options = OpenOptions {
             writable: true,

@@ -2,7 +2,7 @@
 
 use crate::error::{Result, ResultExt};
 use crate::format::FileRole;
-use crate::image::{Image, OpenOptions, lock};
+use crate::image::{Child, Image, OpenOptions, lock};
 use crate::storage::LockRequest;
 
 /// More than the locks of an open plain disk, until it is dropped.
@@ -41,6 +41,25 @@ impl Image {
     /// [`crate::ErrorKind::Locked`].
     pub(crate) fn hide_from_readers(&self) -> Result<()> {
         self.storage.lock(lock::of_hidden_layer())
+    }
+
+    /// Changes the locks of every file of this layer, down to the images that serve as its files.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Locked`].
+    pub(in crate::image) fn lock_files(&self, request: LockRequest) -> Result<()> {
+        fn lock_nodes(nodes: &[Child], request: LockRequest) -> Result<()> {
+            nodes.iter().map(Child::node).try_for_each(|node| {
+                if let Some(image) = node.image() {
+                    image.lock_files(request)
+                } else if let Some((_, children)) = node.filter() {
+                    lock_nodes(children, request)
+                } else {
+                    node.storage().lock(request)
+                }
+            })
+        }
+        lock_nodes(self.children(), request)
     }
 
     /// Keeps the writers of plain files out of the whole chain where `options` ask for that.
