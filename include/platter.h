@@ -1876,6 +1876,27 @@ int platter_secrets_define(struct platter_secrets *secrets,
                            struct platter_error **err);
 
 /**
+ * Adds the group of limits `id`, which the option `throttle-group` of the filter `throttle` names: all
+ * that is opened with these secrets, or with a copy of them, shares it. `properties` is an array of
+ * keys and values in turn that ends with NULL: `limits.bps-total`, `limits.bps-read` and
+ * `limits.bps-write` in bytes per second, `limits.iops-total`, `limits.iops-read` and
+ * `limits.iops-write` in requests per second; each with `-max` behind it for bursts and `-max-length`
+ * for their length in seconds; `limits.iops-size` is the number of bytes that count as one
+ * request. `x-` may stand for `limits.`. IDs are shared with secrets. `flags` must be 0.
+ *
+ * Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
+ * number, behind which stands NULL.
+ */
+int platter_secrets_add_throttle_group(struct platter_secrets *secrets,
+                                       const char *id,
+                                       const char *const *properties,
+                                       uint32_t flags,
+                                       struct platter_error **err);
+
+/**
  * Sets who is asked for a secret that was not added, each time that it is needed; replaces who was
  * set before. `free_fn`, if not NULL, is called once with `user_data` when the last copy of the secrets
  * is freed, or when this call fails. `flags` must be 0.

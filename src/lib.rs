@@ -123,6 +123,7 @@ mod sync;
     reason = "the one room for system calls that std does not offer"
 )]
 mod sys;
+pub mod throttle;
 pub mod trace;
 pub mod value;
 pub mod zero;

@@ -14,6 +14,7 @@ use bstr::{BStr, ByteSlice};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::throttle::{ThrottleGroup, ThrottleLimits};
 
 /// Bytes of a secret. Wiped when the last clone is dropped.
 #[derive(Clone)]
@@ -49,10 +50,11 @@ const FIRST_READ: usize = 4096;
 /// Gives the secret of an ID when it is needed; None where there is none.
 pub type AskSecret = Arc<dyn Fn(&str) -> Result<Option<Secret>> + Send + Sync>;
 
-/// Secrets by ID, as `--object secret,id=…` defines them.
+/// What options name by ID: secrets, and the groups of limits that share their IDs with them.
 #[derive(Clone, Default)]
 pub struct Secrets {
     by_id: BTreeMap<String, Secret>,
+    groups: BTreeMap<String, Arc<ThrottleGroup>>,
     ask: Option<AskSecret>,
 }
 
@@ -60,6 +62,7 @@ impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secrets")
             .field("by_id", &self.by_id)
+            .field("groups", &self.groups)
             .field("asks", &self.ask.is_some())
             .finish()
     }
@@ -76,14 +79,39 @@ impl Secrets {
     /// # Errors
     /// [`ErrorKind::Exists`] when the ID is taken.
     pub fn add(&mut self, id: &str, secret: Secret) -> Result<()> {
-        if self.by_id.contains_key(id) {
-            return Err(Error::new(
-                ErrorKind::Exists,
-                format!("attempt to add duplicate property '{id}' to object (type 'container')"),
-            ));
-        }
+        self.check_free(id)?;
         self.by_id.insert(id.to_owned(), secret);
         Ok(())
+    }
+
+    /// Adds a group of limits. Every copy of the secrets shares it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] when the ID is taken.
+    pub fn add_throttle_group(&mut self, id: &str, limits: ThrottleLimits) -> Result<()> {
+        self.check_free(id)?;
+        self.groups
+            .insert(id.to_owned(), ThrottleGroup::new(limits));
+        Ok(())
+    }
+
+    /// The group of limits of that ID.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where there is none.
+    pub fn throttle_group(&self, id: &str) -> Result<Arc<ThrottleGroup>> {
+        let group = self.groups.get(id).cloned();
+        group.ok_or_else(|| Error::invalid(format!("Throttle group '{id}' does not exist")))
+    }
+
+    fn check_free(&self, id: &str) -> Result<()> {
+        if !self.by_id.contains_key(id) && !self.groups.contains_key(id) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Exists,
+            format!("attempt to add duplicate property '{id}' to object (type 'container')"),
+        ))
     }
 
     /// Sets who is asked for a secret that was not added, each time that it is needed.

@@ -1,4 +1,6 @@
-/* The JSON form of an object: one level of strings, numbers and truth values. */
+/* The JSON form of an object: strings, numbers and truth values, and objects of them, whose keys get the
+ * key of the object and a dot in front. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -158,12 +160,32 @@ static char *read_value(struct reader *reader, bool *is_string)
     return text;
 }
 
-static bool read_member(struct object *object, struct reader *reader)
+/* `outer` and `key` with a dot in between; takes `key`. NULL after a message. */
+static char *joined(const char *outer, char *key)
+{
+    const size_t length = strlen(outer) + 1 + strlen(key) + 1;
+    char *name = malloc(length);
+
+    if (name == NULL)
+        print_error("Out of memory");
+    else
+        snprintf(name, length, "%s.%s", outer, key);
+    object_wipe_text(key);
+    free(key);
+    return name;
+}
+
+static bool read_members(struct object *object, struct reader *reader, const char *outer);
+
+/* Reads a member; its key is prefixed by `outer`, which is NULL for the object itself. */
+static bool read_member(struct object *object, struct reader *reader, const char *outer)
 {
     char *key = read_string(reader);
     char *value = NULL;
     bool is_string = false;
 
+    if (key != NULL && outer != NULL)
+        key = joined(outer, key);
     if (key == NULL)
         return false;
     if (object_get(object, key) != NULL) {
@@ -178,6 +200,12 @@ static bool read_member(struct object *object, struct reader *reader)
     }
     reader->at++;
     skip_blanks(reader);
+    if (*reader->at == '{' && outer == NULL) {
+        const bool read = read_members(object, reader, key);
+
+        free(key);
+        return read;
+    }
     value = read_value(reader, &is_string);
     if (value == NULL) {
         free(key);
@@ -193,25 +221,34 @@ static bool read_member(struct object *object, struct reader *reader)
     return object_set(object, key, value);
 }
 
+/* Reads the members of an object from its brace to behind the closing one. */
+static bool read_members(struct object *object, struct reader *reader, const char *outer)
+{
+    reader->at++;
+    skip_blanks(reader);
+    if (*reader->at != '}') {
+        for (;;) {
+            if (!read_member(object, reader, outer))
+                return false;
+            skip_blanks(reader);
+            if (*reader->at != ',')
+                break;
+            reader->at++;
+            skip_blanks(reader);
+        }
+        if (*reader->at != '}')
+            return syntax_error(reader);
+    }
+    reader->at++;
+    return true;
+}
+
 bool object_parse_json(struct object *object, const char *text)
 {
-    struct reader reader = {text + 1};
+    struct reader reader = {text};
 
-    skip_blanks(&reader);
-    if (*reader.at != '}') {
-        for (;;) {
-            if (!read_member(object, &reader))
-                return false;
-            skip_blanks(&reader);
-            if (*reader.at != ',')
-                break;
-            reader.at++;
-            skip_blanks(&reader);
-        }
-        if (*reader.at != '}')
-            return syntax_error(&reader);
-    }
-    reader.at++;
+    if (!read_members(object, &reader, NULL))
+        return false;
     skip_blanks(&reader);
     if (*reader.at != '\0') {
         print_error("Expecting at most one JSON value");

@@ -9,10 +9,10 @@
 
 /* The objects defined so far. */
 static struct object *objects;
-/* Those of them that are secrets; NULL if none is. */
+/* Those of them that options refer to: secrets and throttle groups; NULL if none is. */
 static platter_secrets *secrets;
 
-/* The types that may be defined; all but secret have no effect on any option of this tool yet. */
+/* The types that may be defined; those that are neither secret nor throttle-group have no effect on any option of this tool yet. */
 static const char *const types[] = {
     "authz-list",     "authz-list-file", "authz-simple",   "main-loop",
     "pr-manager-helper", "secret",       "secret_keyring", "thread-context",
@@ -26,6 +26,11 @@ static bool is_one_of(const char *text, const char *const *list, size_t count)
         if (strcmp(text, list[i]) == 0)
             return true;
     return false;
+}
+
+static bool is_secret(const struct object *object)
+{
+    return strcmp(object_get(object, "qom-type"), "secret") == 0;
 }
 
 static bool is_identifier(const char *text)
@@ -52,6 +57,22 @@ static void list(const char *type)
         puts("  keyid=<string>");
         return;
     }
+    if (type != NULL && strcmp(type, "throttle-group") == 0) {
+        static const char *const limits[] = {"bps-read",  "bps-total",  "bps-write",
+                                             "iops-read", "iops-total", "iops-write"};
+
+        puts("throttle-group options:");
+        puts("  limits=<ThrottleLimits>");
+        for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+            /* By the alphabet. */
+            if (i == 4)
+                puts("  x-iops-size=<int>");
+            printf("  x-%s-max-length=<int>\n", limits[i]);
+            printf("  x-%s-max=<int>\n", limits[i]);
+            printf("  x-%s=<int>\n", limits[i]);
+        }
+        return;
+    }
     puts("List of user creatable objects:");
     for (size_t i = 0; i < TYPE_COUNT; i++)
         printf("  %s\n", types[i]);
@@ -71,9 +92,11 @@ static bool have_secrets(platter_error **error)
            (atexit(forget_secrets) == 0 && platter_secrets_new(&secrets, 0, error) == PLATTER_OK);
 }
 
-/* Gives a secret to the library; false after a message. */
-static bool keep_secret(const struct object *object)
+/* Gives an object to the library; false after a message. */
+static bool keep(const struct object *object)
 {
+    const bool secret = is_secret(object);
+    const char *id = object_get(object, "id");
     platter_error *error = NULL;
     const char **properties = NULL;
     size_t count = 0;
@@ -81,13 +104,6 @@ static bool keep_secret(const struct object *object)
 
     for (const struct property *p = object->properties; p != NULL; p = p->next)
         count++;
-    for (const struct property *p = object->properties; p != NULL; p = p->next) {
-        if (!object_is_secret_key(p->key, strlen(p->key))) {
-            print_error("A parameter is unexpected; a secret has data or file, format, keyid and iv, "
-                        "and a comma in a value is doubled");
-            return false;
-        }
-    }
     properties = calloc(2 * count + 1, sizeof *properties);
     if (properties == NULL) {
         print_error("Out of memory");
@@ -101,12 +117,26 @@ static bool keep_secret(const struct object *object)
         properties[count++] = p->value;
     }
     kept = have_secrets(&error) &&
-           platter_secrets_define(secrets, object_get(object, "id"), properties, 0, &error) ==
+           (secret ? platter_secrets_define(secrets, id, properties, 0, &error)
+                   : platter_secrets_add_throttle_group(secrets, id, properties, 0, &error)) ==
                PLATTER_OK;
     if (!kept)
         print_platter_error(error);
     free(properties);
     return kept;
+}
+
+/* Whether a secret has no properties but its own: others may be part of what is secret. */
+static bool has_secret_keys(const struct object *object)
+{
+    for (const struct property *p = object->properties; p != NULL; p = p->next) {
+        if (!object_is_secret_key(p->key, strlen(p->key))) {
+            print_error("A parameter is unexpected; a secret has data or file, format, keyid and iv, "
+                        "and a comma in a value is doubled");
+            return false;
+        }
+    }
+    return true;
 }
 
 /* Checks a definition; what belongs to the library goes there. */
@@ -140,7 +170,9 @@ static bool is_valid(const struct object *object)
             return false;
         }
     }
-    return strcmp(type, "secret") != 0 || keep_secret(object);
+    if (is_secret(object))
+        return has_secret_keys(object) && keep(object);
+    return strcmp(type, "throttle-group") != 0 || keep(object);
 }
 
 const platter_secrets *objects_secrets(void)

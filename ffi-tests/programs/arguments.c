@@ -191,6 +191,10 @@ static void secrets(void)
     NO_NULL(platter_secrets_define(secrets, NULL, properties, 0, &err), "id");
     NO_NULL(platter_secrets_define(secrets, "s", NULL, 0, &err), "properties");
     NO_FLAG(platter_secrets_define(secrets, "s", properties, BAD, &err));
+    NO_NULL(platter_secrets_add_throttle_group(NULL, "g", properties, 0, &err), "secrets");
+    NO_NULL(platter_secrets_add_throttle_group(secrets, NULL, properties, 0, &err), "id");
+    NO_NULL(platter_secrets_add_throttle_group(secrets, "g", NULL, 0, &err), "properties");
+    NO_FLAG(platter_secrets_add_throttle_group(secrets, "g", properties, BAD, &err));
     OK(platter_open_options_new(&options, 0, &err));
     NO_NULL(platter_open_options_set_secrets(NULL, secrets, 0, &err), "options");
     NO_FLAG(platter_open_options_set_secrets(options, secrets, BAD, &err));

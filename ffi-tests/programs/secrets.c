@@ -56,6 +56,21 @@ int main(void)
     FAILS(platter_secrets_add(secrets, "disk", key, sizeof key, 0, &err), PLATTER_STATUS_EXISTS,
           "disk");
 
+    const char *limits[] = {"limits.bps-total", "1048576", "x-iops-read", "7", NULL};
+    const char *unsuited[] = {"data", "1", NULL};
+    const char *wrong[] = {"limits.bps-total", "1", "limits.bps-read", "1", NULL};
+    OK(platter_secrets_add_throttle_group(secrets, "group", limits, 0, &err));
+    FAILS(platter_secrets_add_throttle_group(secrets, "group", limits, 0, &err),
+          PLATTER_STATUS_EXISTS, "group");
+    FAILS(platter_secrets_add_throttle_group(secrets, "disk", limits, 0, &err),
+          PLATTER_STATUS_EXISTS, "disk");
+    FAILS(platter_secrets_add(secrets, "group", key, sizeof key, 0, &err), PLATTER_STATUS_EXISTS,
+          "group");
+    FAILS(platter_secrets_add_throttle_group(secrets, "other", wrong, 0, &err),
+          PLATTER_STATUS_INVALID, "at the same time");
+    FAILS(platter_secrets_add_throttle_group(secrets, "other", unsuited, 0, &err),
+          PLATTER_STATUS_INVALID, "'data'");
+
     const char *coded[] = {"data", "a2XDvwE=", "format", "base64", NULL};
     const char *neither[] = {"format", "raw", NULL};
     const char *unknown[] = {"data", "hunter22", "colour", "red", NULL};

@@ -5,6 +5,8 @@ use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
+use bstr::BStr;
+
 use crate::capi::error::platter_error;
 use crate::capi::guard::{
     self, Handle, Poison, UserData, call_mut, call_out, check_flags, given, platter_free_fn,
@@ -12,6 +14,7 @@ use crate::capi::guard::{
 use crate::capi::text::{c_string, name, utf8};
 use crate::error::{Error, Result};
 use crate::secret::{Secret, Secrets};
+use crate::throttle::ThrottleLimits;
 
 /// Secrets by ID. What uses them copies them; every copy is wiped when it is freed.
 #[derive(Debug, Default)]
@@ -115,24 +118,67 @@ pub unsafe extern "C" fn platter_secrets_define(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let id = unsafe { utf8(id, "id")? };
-        if properties.is_null() {
-            return Err(Error::invalid("Parameter 'properties' is NULL"));
-        }
-        let mut map = BTreeMap::new();
-        let mut at = properties;
-        // SAFETY: by the contract of this function, `at` stays within the array up to its NULL.
-        while unsafe { !(*at).is_null() } {
-            // SAFETY: as above.
-            let key = unsafe { utf8(*at, "properties")? };
-            // SAFETY: the key is not the NULL at the end, so one element more is there.
-            at = unsafe { at.add(1) };
-            // SAFETY: as above; a NULL here is refused.
-            let value = unsafe { name(*at, "properties")? };
-            map.insert(key, value);
-            // SAFETY: the value is not the NULL at the end either.
-            at = unsafe { at.add(1) };
-        }
-        secrets.secrets.define(id, &map)
+        // SAFETY: by the contract of this function.
+        let properties = unsafe { pairs(properties)? };
+        secrets.secrets.define(id, &properties)
+    })
+}
+
+/// The keys and values of a parameter.
+///
+/// # Safety
+/// `properties` is NULL or an array of NUL-terminated strings that live for `'a`, even in number, behind
+/// which stands NULL.
+unsafe fn pairs<'a>(properties: *const *const c_char) -> Result<BTreeMap<&'a str, &'a BStr>> {
+    if properties.is_null() {
+        return Err(Error::invalid("Parameter 'properties' is NULL"));
+    }
+    let mut map = BTreeMap::new();
+    let mut at = properties;
+    // SAFETY: by the contract of this function, `at` stays within the array up to its NULL.
+    while unsafe { !(*at).is_null() } {
+        // SAFETY: as above.
+        let key = unsafe { utf8(*at, "properties")? };
+        // SAFETY: the key is not the NULL at the end, so one element more is there.
+        at = unsafe { at.add(1) };
+        // SAFETY: as above; a NULL here is refused.
+        let value = unsafe { name(*at, "properties")? };
+        map.insert(key, value);
+        // SAFETY: the value is not the NULL at the end either.
+        at = unsafe { at.add(1) };
+    }
+    Ok(map)
+}
+
+/// Adds the group of limits `id`, which the option `throttle-group` of the filter `throttle` names: all
+/// that is opened with these secrets, or with a copy of them, shares it. `properties` is an array of
+/// keys and values in turn that ends with NULL: `limits.bps-total`, `limits.bps-read` and
+/// `limits.bps-write` in bytes per second, `limits.iops-total`, `limits.iops-read` and
+/// `limits.iops-write` in requests per second; each with `-max` behind it for bursts and `-max-length`
+/// for their length in seconds; `limits.iops-size` is the number of bytes that count as one
+/// request. `x-` may stand for `limits.`. IDs are shared with secrets. `flags` must be 0.
+///
+/// Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
+/// number, behind which stands NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_secrets_add_throttle_group(
+    secrets: Option<&mut platter_secrets>,
+    id: *const c_char,
+    properties: *const *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(secrets, "secrets", err, |secrets| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let id = unsafe { utf8(id, "id")? };
+        // SAFETY: by the contract of this function.
+        let properties = unsafe { pairs(properties)? };
+        let limits = ThrottleLimits::parse(properties)?;
+        secrets.secrets.add_throttle_group(id, limits)
     })
 }
 

@@ -3,6 +3,7 @@
 mod compress;
 mod copy_on_read;
 pub mod registry;
+mod throttle;
 pub mod traits;
 
 pub use traits::{ChildImage, FileNameFn, FilterChild, FilterContext, FilterDriver, FilterName};

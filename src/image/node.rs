@@ -128,13 +128,27 @@ impl Node {
         match &self.kind {
             NodeKind::Image(image) => Some(image),
             NodeKind::Host => None,
-            NodeKind::Filter(driver, children) => {
-                let shown = children
-                    .iter()
-                    .find(|child| Some(&*child.name) == driver.shows);
-                shown?.node.shown()
-            }
+            NodeKind::Filter(..) => self.shown_child()?.node.shown(),
         }
+    }
+
+    /// The name of the node that holds the guest data which shows through it.
+    pub(super) fn data_file_name(&self) -> BString {
+        match &self.kind {
+            NodeKind::Host => self.storage.name().to_owned(),
+            NodeKind::Image(image) => image.image().data_file_name(),
+            NodeKind::Filter(..) => match self.shown_child() {
+                Some(child) => child.node.data_file_name(),
+                None => self.filename(),
+            },
+        }
+    }
+
+    /// The child that shows through a filter.
+    fn shown_child(&self) -> Option<&Child> {
+        let (driver, children) = self.filter()?;
+        let mut children = children.iter();
+        children.find(|child| Some(&*child.name) == driver.shows)
     }
 
     /// As [`Node::shown`], for a filter above it.
@@ -167,12 +181,7 @@ impl Node {
         match &self.kind {
             NodeKind::Host => self.storage.identity(),
             NodeKind::Image(_) => None,
-            NodeKind::Filter(driver, children) => {
-                let shown = children
-                    .iter()
-                    .find(|child| Some(&*child.name) == driver.shows);
-                shown?.node.identity()
-            }
+            NodeKind::Filter(..) => self.shown_child()?.node.identity(),
         }
     }
 }

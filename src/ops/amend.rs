@@ -77,7 +77,7 @@ fn amender(image: &Image) -> Result<&dyn Amend> {
     image.format().amender().ok_or_else(|| {
         Error::unsupported(format!(
             "Format driver '{}' does not support option amendment",
-            image.driver().name
+            image.format_name()
         ))
     })
 }

@@ -173,7 +173,7 @@ pub fn files(image: &Image) -> Vec<BString> {
     for layer in image.layers() {
         match layer.shown_through().filter(|_| layer.is_filter()) {
             Some(shown) => names.extend(files(shown)),
-            None => names.push(layer.data_storage().name().to_owned()),
+            None => names.push(layer.data_file_name()),
         }
     }
     names

@@ -38,5 +38,6 @@ mod snapshot;
 mod standing;
 mod strange;
 mod surroundings;
+mod throttle;
 mod trace;
 mod usage;

@@ -103,6 +103,58 @@ fn objects_are_accepted_in_both_forms() {
 }
 
 #[test]
+fn limits_of_throttle_groups_are_judged_alike() {
+    let pair = images();
+    for group in [
+        "help",
+        "id=g,limits.bps-total=1000,limits.iops-total=5",
+        "id=g,limits.iops-total=5,limits.iops-total-max=50,limits.iops-total-max-length=60",
+        "id=g,x-bps-read=5,limits.bps-read=6",
+        "id=g,x-bps-total=1k",
+        "id=g,x-bps-total=-1",
+        "id=g,x-bps-total=",
+        "id=g,x-bps-total=0x10",
+        "id=g,x-bps-total=1.5",
+        "id=g,limits.bps-total=abc",
+        "id=g,x-bps-total=1,x-bps-read=1",
+        "id=g,x-bps-total-max=1",
+        "id=g,x-bps-total=10,x-bps-total-max=5",
+        "id=g,x-bps-total-max-length=5",
+        "id=g,x-bps-total-max-length=0",
+        "id=g,x-iops-size=5",
+        "id=g,foo=1",
+        "id=g,limits.foo=1",
+        "id=g,x-bps-total=1000000000000001",
+        "id=g,limits=x",
+        "id=1x",
+        "x-bps-total=1",
+    ] {
+        let object = format!("throttle-group,{group}");
+        pair.same_args(&["info", "--object", &object, "b.qcow2"], Loose::Exact);
+    }
+    for object in [
+        "{'qom-type':'throttle-group','id':'g','limits':{'bps-total':100000,'iops-read':7}}",
+        "{'qom-type':'throttle-group','id':'g','limits':{}}",
+        "{'qom-type':'throttle-group','id':'g','x-bps-total':100000}",
+        "{'qom-type':'throttle-group','id':'g','limits':{'bps-tota':100000}}",
+    ] {
+        pair.same_args(&["info", "--object", object, "b.qcow2"], Loose::Exact);
+    }
+    // One list of IDs.
+    for second in ["throttle-group,id=g", "secret,id=g,data=x"] {
+        let args = [
+            "info",
+            "--object",
+            "throttle-group,id=g",
+            "--object",
+            second,
+            "b.qcow2",
+        ];
+        pair.same_args(&args, Loose::Exact);
+    }
+}
+
+#[test]
 fn every_abbreviation_means_the_same() {
     let pair = images();
     let mut lines = Vec::new();

@@ -110,7 +110,11 @@ fn open_over(
     } else {
         plan.take_children(driver.children)?;
         check_backing(&plan, driver)?;
-        checked_options(driver.name, driver.open_options, &plan)?
+        checked_options(
+            &format!("Block format '{}' does not", driver.name),
+            driver.open_options,
+            &plan,
+        )?
     };
     let cache = plan.common.cache(options.cache);
     let base = file.base.clone();

@@ -58,7 +58,12 @@ impl Builder<'_> {
 
     fn filter(&self, driver: &'static FilterDriver, plan: &Plan, writable: bool) -> Result<Node> {
         self.options.control.checkpoint()?;
-        let values = checked_options(driver.name, driver.open_options, plan)?;
+        // One that has file names is a protocol in QEMU's words.
+        let words = match driver.parse_file_name {
+            Some(_) => format!("Block protocol '{}' doesn't", driver.name),
+            None => format!("Block format '{}' does not", driver.name),
+        };
+        let values = checked_options(&words, driver.open_options, plan)?;
         let within = Self {
             force_share: self.force_share || plan.common.force_share,
             ..*self
@@ -100,16 +105,17 @@ fn check_writable(plan: &Plan, writable: bool) -> Result<()> {
     }
 }
 
-/// The options of a plan, checked against those of its driver.
+/// The options of a plan, checked against those of its driver. `words` begin the refusal of what is not
+/// among them, and end in "does not".
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] that names what the driver does not know.
-pub(super) fn checked_options(driver: &str, table: &[OptionSpec], plan: &Plan) -> Result<Values> {
+pub(super) fn checked_options(words: &str, table: &[OptionSpec], plan: &Plan) -> Result<Values> {
     let options = flatten(&plan.given);
     let known = |key: &str| table.iter().any(|spec| spec.matches(key));
     if let Some((key, _)) = options.iter().find(|(key, _)| !known(key)) {
         return Err(Error::invalid(format!(
-            "Block format '{driver}' does not support the option '{key}'"
+            "{words} support the option '{key}'"
         )));
     }
     Values::check(&options, table)
