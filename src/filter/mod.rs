@@ -1,5 +1,6 @@
 //! Filters: nodes that stand on other nodes and have no file of their own.
 
+mod blkdebug;
 mod compress;
 mod copy_on_read;
 pub mod registry;

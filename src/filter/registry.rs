@@ -1,9 +1,14 @@
 //! The filters that this build has. A new filter is one line here.
 
-use crate::filter::{FileNameFn, FilterDriver, compress, copy_on_read, throttle};
+use crate::filter::{FileNameFn, FilterDriver, blkdebug, compress, copy_on_read, throttle};
 
 /// Every filter, sorted by name.
-static DRIVERS: &[&FilterDriver] = &[&compress::DRIVER, &copy_on_read::DRIVER, &throttle::DRIVER];
+static DRIVERS: &[&FilterDriver] = &[
+    &blkdebug::DRIVER,
+    &compress::DRIVER,
+    &copy_on_read::DRIVER,
+    &throttle::DRIVER,
+];
 
 /// Every filter of this build.
 pub fn drivers() -> &'static [&'static FilterDriver] {

@@ -3,6 +3,7 @@
 
 mod bench;
 mod bitmap;
+mod blkdebug;
 mod build;
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,0 +1,268 @@
+//! `blkdebug`: a node that fails by rules, and that keeps requests to odd sizes.
+
+mod config;
+mod rules;
+mod shape;
+mod storage;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use bstr::{BStr, BString, ByteSlice};
+
+use crate::error::{Error, Result, ResultExt};
+use crate::filter::{FilterContext, FilterDriver, FilterName};
+use crate::format::ChildSpec;
+use crate::options::{OptionKind, OptionSpec};
+use crate::storage::{Permissions, Storage};
+use crate::value::{Map, Value};
+
+use rules::{Injection, Request, Rules, Transition};
+use shape::Shape;
+use storage::Debugged;
+
+/// The filter.
+pub static DRIVER: FilterDriver = FilterDriver {
+    name: "blkdebug",
+    children: &[ChildSpec {
+        name: "image",
+        ..ChildSpec::FILE
+    }],
+    shows: Some("image"),
+    passes_compressed: false,
+    open_options: OPEN,
+    open,
+    parse_file_name: Some(parse_file_name),
+    file_name: Some(file_name),
+};
+
+const fn spec(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
+    OptionSpec {
+        name,
+        kind,
+        help,
+        default: None,
+        allowed: &[],
+    }
+}
+
+const EVENT: &str = "Step that switches the rule on";
+const STATE: &str = "State in which the rule counts, 0 for any";
+const IOTYPE: OptionSpec = OptionSpec {
+    allowed: Request::NAMES,
+    ..spec("iotype", OptionKind::Str, "Kind of request that fails")
+};
+
+/// Options of one rule that fails requests.
+const INJECT_ERROR: &[OptionSpec] = &[
+    spec("errno", OptionKind::Num, "Error to fail with"),
+    spec("event", OptionKind::Str, EVENT),
+    spec(
+        "immediately",
+        OptionKind::Bool,
+        "Fail before the request waits",
+    ),
+    IOTYPE,
+    spec("once", OptionKind::Bool, "Fail one request alone"),
+    spec(
+        "sector",
+        OptionKind::Num,
+        "Sector that the request must touch",
+    ),
+    spec("state", OptionKind::Num, STATE),
+];
+
+/// Options of one rule that changes the state.
+const SET_STATE: &[OptionSpec] = &[
+    spec("event", OptionKind::Str, EVENT),
+    spec("new_state", OptionKind::Num, "State that follows"),
+    spec("state", OptionKind::Num, STATE),
+];
+
+const OPEN: &[OptionSpec] = &[
+    spec("align", OptionKind::Size, "Alignment of requests"),
+    spec("config", OptionKind::Name, "File of rules"),
+    spec(
+        "inject-error.*.errno",
+        OptionKind::Num,
+        "Error to fail with",
+    ),
+    spec("inject-error.*.event", OptionKind::Str, EVENT),
+    spec(
+        "inject-error.*.immediately",
+        OptionKind::Bool,
+        "Fail before the request waits",
+    ),
+    OptionSpec {
+        name: "inject-error.*.iotype",
+        ..IOTYPE
+    },
+    spec(
+        "inject-error.*.once",
+        OptionKind::Bool,
+        "Fail one request alone",
+    ),
+    spec(
+        "inject-error.*.sector",
+        OptionKind::Num,
+        "Sector that the request must touch",
+    ),
+    spec("inject-error.*.state", OptionKind::Num, STATE),
+    spec("max-discard", OptionKind::Size, "Longest discard"),
+    spec("max-transfer", OptionKind::Size, "Longest read or write"),
+    spec("max-write-zero", OptionKind::Size, "Longest zeroing"),
+    spec("opt-discard", OptionKind::Size, "Unit of discards"),
+    spec("opt-write-zero", OptionKind::Size, "Unit of zeroing"),
+    spec("set-state.*.event", OptionKind::Str, EVENT),
+    spec(
+        "set-state.*.new_state",
+        OptionKind::Num,
+        "State that follows",
+    ),
+    spec("set-state.*.state", OptionKind::Num, STATE),
+    spec(
+        "take-child-perms.*",
+        OptionKind::Str,
+        "Permission to take on the child",
+    ),
+    spec(
+        "unshare-child-perms.*",
+        OptionKind::Str,
+        "Permission to deny others on the child",
+    ),
+];
+
+/// The largest file of rules that is read.
+const MAX_CONFIG: u64 = 1 << 20;
+
+fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
+    let values = context.options;
+    let mut rules = match values.name("config") {
+        Some(name) => config::parse(&read(name)?)?,
+        None => Rules::default(),
+    };
+    for rule in values.list("inject-error")? {
+        rules.injections.push(Injection::new(&rule)?);
+    }
+    for rule in values.list("set-state")? {
+        rules.transitions.push(Transition::new(&rule)?);
+    }
+    let shape = Shape::new(values)?;
+    let takes = permissions(values, "take-child-perms")?;
+    if takes.intersects(Permissions::WRITE | Permissions::RESIZE) {
+        context.require_writable()?;
+    }
+    let denies = permissions(values, "unshare-child-perms")?;
+    let inner = context.take("image")?.storage;
+    Ok(Arc::new(Debugged::new(
+        inner,
+        rules,
+        shape,
+        (takes, denies),
+    )))
+}
+
+fn read(name: &BStr) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    std::fs::File::open(OsStr::from_bytes(name))
+        .and_then(|file| file.take(MAX_CONFIG).read_to_end(&mut text))
+        .map_err(|error| Error::io(&error))
+        .context(|| "Could not read blkdebug config file".to_owned())?;
+    Ok(text)
+}
+
+fn permissions(values: &crate::options::Values, key: &str) -> Result<Permissions> {
+    let mut all = Permissions::empty();
+    for (name, value) in values.iter() {
+        let listed = name
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.starts_with('.'));
+        let crate::options::OptionValue::Str(value) = value else {
+            continue;
+        };
+        if listed {
+            all |= match value.as_str() {
+                "consistent-read" => Permissions::CONSISTENT_READ,
+                "write" => Permissions::WRITE,
+                "resize" => Permissions::RESIZE,
+                // No other tool asks for it in its locks.
+                "write-unchanged" => Permissions::empty(),
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "Parameter '{key}' does not accept value '{value}'"
+                    )));
+                }
+            };
+        }
+    }
+    Ok(all)
+}
+
+/// `blkdebug:CONFIG:FILE`; CONFIG may be empty.
+fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
+    let rest = name.strip_prefix(b"blkdebug:").unwrap_or(name);
+    let (config, file) = rest
+        .split_once_str(":")
+        .ok_or_else(|| Error::invalid("blkdebug requires both config file and image path"))?;
+    let mut image = Map::new();
+    image.insert("filename".to_owned(), file.as_bstr().into());
+    let mut tree = Map::new();
+    tree.insert("driver".to_owned(), DRIVER.name.into());
+    if !config.is_empty() {
+        tree.insert("config".to_owned(), config.as_bstr().into());
+    }
+    tree.insert("image".to_owned(), image.into());
+    Ok(tree)
+}
+
+fn file_name(name: &FilterName<'_>) -> Option<BString> {
+    let config = name.options.get("config");
+    // What others may do with the file does not change it.
+    let weak = ["config", "take-child-perms", "unshare-child-perms"];
+    if !name.options.keys().all(|key| weak.contains(&key.as_str())) {
+        return None;
+    }
+    let config = config.map_or(Some(BStr::new("")), Value::as_name)?;
+    let (_, image) = name.children.iter().find(|(child, _)| *child == "image")?;
+    Some(format_name(config, (*image)?))
+}
+
+fn format_name(config: &BStr, image: &BStr) -> BString {
+    let mut name = BString::from("blkdebug:");
+    name.extend_from_slice(config);
+    name.push(b':');
+    name.extend_from_slice(image);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_have_the_rules_and_the_image() {
+        let tree = |name: &str| parse_file_name(BStr::new(name)).map(Value::from);
+        let text = |name| tree(name).unwrap().to_string();
+        assert_eq!(
+            text("blkdebug:c.cfg:a:b"),
+            r#"{"driver": "blkdebug", "config": "c.cfg", "image": {"filename": "a:b"}}"#
+        );
+        assert_eq!(
+            text("blkdebug::a"),
+            r#"{"driver": "blkdebug", "image": {"filename": "a"}}"#
+        );
+        assert_eq!(
+            tree("blkdebug:a").unwrap_err().to_string(),
+            "blkdebug requires both config file and image path"
+        );
+    }
+
+    #[test]
+    fn options_are_sorted_by_name() {
+        for table in [OPEN, INJECT_ERROR, SET_STATE] {
+            assert!(table.is_sorted_by_key(|spec| spec.name));
+        }
+    }
+}
