@@ -1,8 +1,10 @@
 //! Text from images for people: on a terminal it can neither steer nor hide anything.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use bstr::ByteSlice;
+
 /// Text with its control characters escaped, NUL and newline included, and with those that turn the
 /// direction of writing or take no room. All else stays as it is.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -37,6 +39,19 @@ pub fn printable_name(name: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
+/// As [`printable`], of a name in text: each byte that is not UTF-8 is escaped, too.
+pub fn printable_bytes(name: &[u8]) -> String {
+    let mut out = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        out.push_str(&printable(chunk.valid()));
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(u32::from(c), 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff)
@@ -53,6 +68,12 @@ mod tests {
             b"b\xe9d\\u{a}\xff\\u{1b}"
         );
         assert!(matches!(printable_name(b"b\xe9d"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_show_in_text() {
+        assert_eq!(printable_bytes(b"b\xe9d\n\xff"), "b\\xe9d\\u{a}\\xff");
+        assert_eq!(printable_bytes("'é'".as_bytes()), "'é'");
     }
 
     #[test]

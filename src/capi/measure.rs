@@ -19,8 +19,8 @@ use crate::ops::measure::{MeasureSource, measure};
 /// read. The job keeps the image alive. `*out` belongs to the caller, who frees it with
 /// `platter_job_free()`. `flags` must be 0.
 ///
-/// Statuses: INVALID, UNSUPPORTED for an unknown format; of the job: INVALID for bad options,
-/// UNSUPPORTED where the format cannot be measured, OS, CORRUPT. Threads: any. Since 0.1.
+/// Statuses: INVALID, also for an unknown format, UNSUPPORTED for one that cannot be made; of the job:
+/// INVALID for bad options, UNSUPPORTED where the format cannot be measured, OS, CORRUPT. Threads: any. Since 0.1.
 ///
 /// # Safety
 /// `format` is NULL or NUL-terminated.

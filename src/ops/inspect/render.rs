@@ -7,7 +7,7 @@ use bstr::{BStr, ByteSlice};
 use super::InspectReport;
 use crate::format::inspect::{Finding, Reference, Verdict};
 use crate::ops::render::json;
-use crate::printable::printable;
+use crate::printable::{printable, printable_bytes};
 use crate::size::human_size;
 use crate::value::{Map, Value};
 
@@ -54,11 +54,11 @@ impl InspectReport {
         let size = |bytes: u64| format!("{} ({bytes} bytes)", human_size(bytes));
         let mut line = |key: &str, value: &str| {
             // Writing to a String cannot fail.
-            let _ = writeln!(out, "{key}: {}", printable(value));
+            let _ = writeln!(out, "{key}: {value}");
         };
-        line("file", &self.filename.to_str_lossy());
+        line("file", &printable_bytes(&self.filename));
         let guess = if self.format_named { "" } else { " (guessed)" };
-        line("format", &format!("{}{guess}", self.format));
+        line("format", &printable(&format!("{}{guess}", self.format)));
         line("file size", &size(self.file_size));
         if let Some(bytes) = self.virtual_size {
             line("virtual size", &size(bytes));
@@ -73,7 +73,7 @@ impl InspectReport {
             line("snapshots", &count.to_string());
         }
         if !self.signatures.is_empty() {
-            line("looks like", &self.signatures.join(", "));
+            line("looks like", &printable(&self.signatures.join(", ")));
         }
         if !self.references.is_empty() {
             out.push_str("names:\n");
@@ -139,13 +139,13 @@ impl Reference {
     fn write_text(&self, out: &mut String) {
         let role = self.role.id().replace('-', " ");
         let format = match &self.format {
-            Some(format) => format!(", format {}", printable(&format.to_str_lossy())),
+            Some(format) => format!(", format {}", printable_bytes(format)),
             None => String::new(),
         };
         let _ = writeln!(
             out,
             "    {role}: '{}' at offset {}{format}, {}",
-            printable(&self.name_text()),
+            printable_bytes(&self.name),
             self.offset,
             self.traits().words()
         );
