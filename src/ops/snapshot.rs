@@ -140,7 +140,7 @@ pub fn show(image: &mut Image, wanted: impl AsRef<[u8]>) -> Result<()> {
         return Err(Error::unsupported(format!(
             "Block format '{}' used by device '' does not support temporarily loading internal \
              snapshots",
-            image.format().driver()
+            image.format_name()
         ))
         .context(FAILED));
     }

@@ -126,6 +126,9 @@ fn what_a_filter_cannot_do_is_refused_in_the_same_words() {
         lines.push(format!("{command} {reading}"));
     }
     lines.push(format!("convert {reading} out.raw"));
+    let writing = over("compress", INNER);
+    lines.push(format!("amend -o compat=0.10 {writing}"));
+    lines.push(format!("convert -l s -O raw {writing} out.raw"));
     lines.push(format!("compare {reading} base.raw"));
     lines.push(format!("map {}", over("compress", r#"{"driver":"qcow2"}"#)));
     let lines: Vec<_> = lines.iter().map(String::as_str).collect();

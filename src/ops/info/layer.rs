@@ -2,6 +2,7 @@
 
 use super::LayerInfo;
 use crate::error::Result;
+use crate::format::ChildSpec;
 use crate::image::{Child, Image, Node};
 use crate::size::round_up_sector;
 use crate::storage::{Storage, registry};
@@ -26,7 +27,7 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
     })?;
     let mut children = children_info(image.children())?;
     if let Some(base) = image.backing() {
-        children.insert(0, ("backing".to_owned(), layer_info(base)?));
+        children.insert(0, (ChildSpec::BACKING.name.to_owned(), layer_info(base)?));
     }
     let file = children.last().map(|(_, file)| file);
     let dirty = details.dirty.or(file.and_then(|file| file.dirty));
