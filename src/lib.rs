@@ -6,7 +6,7 @@
 //! Names of files, snapshots and bitmaps are bytes there: [`bstr`] strings.
 //!
 //! * [`storage`] is the host side: byte stores such as a file, a block device or memory.
-//! * [`mod@format`] is the guest side: one room per image format.
+//! * [`mod@format`] is the guest side: one module per image format.
 //! * [`filter`] is between them: nodes over other nodes, without a file of their own.
 //! * [`image`] is an open image: a format over its child nodes over a backing chain.
 //! * [`queue`] submits requests on an image that complete later.
@@ -120,7 +120,7 @@ pub mod storage;
 mod sync;
 #[allow(
     unsafe_code,
-    reason = "the one room for system calls that std does not offer"
+    reason = "the one module for system calls that std does not offer"
 )]
 mod sys;
 pub mod throttle;
