@@ -53,6 +53,9 @@ const DRIVERS: &[Known] = &[
     ("vvfat", &["fat"]),
 ];
 
+/// Filters between parts of a machine that runs: a tool on images has nothing to put them between.
+const OF_RUNNING_MACHINES: [&str; 2] = ["replication", "snapshot-access"];
+
 /// Whether there is a driver of that name, be it elsewhere.
 pub fn is_known(name: &str) -> bool {
     DRIVERS.iter().any(|(known, _)| *known == name)
@@ -72,9 +75,12 @@ pub fn is_known_scheme(scheme: &str) -> bool {
 
 /// The error of a driver that is not here.
 pub fn unknown_driver(name: &str) -> Error {
-    Error::unsupported(match is_known(name) {
-        true => format!("The driver '{name}' is not part of this build"),
-        false => format!("Unknown driver '{name}'"),
+    Error::unsupported(if OF_RUNNING_MACHINES.contains(&name) {
+        format!("The driver '{name}' works inside a running machine alone")
+    } else if is_known(name) {
+        format!("The driver '{name}' is not part of this build")
+    } else {
+        format!("Unknown driver '{name}'")
     })
 }
 
@@ -99,6 +105,15 @@ mod tests {
     use super::*;
     use crate::format::registry;
     use crate::storage::registry as protocols;
+
+    #[test]
+    fn what_needs_a_running_machine_is_refused_in_its_own_words() {
+        for name in OF_RUNNING_MACHINES {
+            assert!(is_known(name), "{name}");
+            let text = unknown_driver(name).to_string();
+            assert!(text.contains("inside a running machine"), "{text}");
+        }
+    }
 
     #[test]
     fn all_drivers_of_this_build_are_known() {

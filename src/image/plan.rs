@@ -301,10 +301,11 @@ impl Plan {
                 let Some(value) = self.given.shift_remove(spec.name) else {
                     continue;
                 };
-                let child = ChildPlan::of_value(value).map_err(|error| match spec.name {
-                    BACKING => error.context("Could not open backing file"),
-                    _ => error,
-                })?;
+                let child = match spec.name {
+                    BACKING => ChildPlan::of_backing(value)
+                        .map_err(|error| error.context("Could not open backing file"))?,
+                    _ => ChildPlan::of_value(value)?,
+                };
                 self.children
                     .extend(child.map(|child| (spec.name.to_owned(), child)));
                 continue;
@@ -383,11 +384,17 @@ impl ChildPlan {
     fn of_value(value: Value) -> Result<Option<Self>> {
         match value {
             Value::Null => Ok(Some(Self::Null)),
-            // The old way to say null.
-            Value::String(text) if text.is_empty() => Ok(Some(Self::Null)),
             Value::String(node) => Err(no_such_node(node.as_bstr())),
             Value::Object(tree) => Ok(Some(Self::Tree(tree))),
             Value::Bool(_) | Value::Number(_) | Value::Array(_) => Ok(None),
+        }
+    }
+
+    /// The same of a backing file: there an empty text is the old way to say null.
+    fn of_backing(value: Value) -> Result<Option<Self>> {
+        match value {
+            Value::String(text) if text.is_empty() => Ok(Some(Self::Null)),
+            value => Self::of_value(value),
         }
     }
 
