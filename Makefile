@@ -91,7 +91,7 @@ crash:
 
 FUZZ_SECONDS ?= 600
 fuzz:
-	FUZZ_SECONDS=$(FUZZ_SECONDS) sh ci/fuzz.sh
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$${FUZZ_SEED:-0} sh ci/fuzz.sh
 
 demo: all
 	sh ci/demo.sh

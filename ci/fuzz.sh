@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs every fuzz target for FUZZ_SECONDS (60) from its seeds; FUZZ_TARGETS names some of them.
+# Runs every fuzz target for FUZZ_SECONDS (60) from its seeds; FUZZ_TARGETS names some of them, and FUZZ_SEED
+# starts the random numbers, which are the same in every run unless it is 0.
 # `cargo fuzz run TARGET` does the same with a nightly compiler and address checks; this needs no more
 # than the stable one and a C++ compiler.
 set -eu
@@ -7,6 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 CARGO=${CARGO:-cargo}
 seconds=${FUZZ_SECONDS:-60}
+seed=${FUZZ_SEED:-1}
 all=$(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' fuzz/Cargo.toml)
 targets=${FUZZ_TARGETS:-$all}
 dir=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
@@ -25,7 +27,7 @@ run() {
     seeds=fuzz/seeds/$1
     [ -d "$seeds" ] || seeds=
     # What is found goes into the scratch directory: the seeds stay few.
-    if "$dir/$host/release/$1" -max_total_time="$seconds" -max_len=65536 -timeout=60 -rss_limit_mb=1024 \
+    if "$dir/$host/release/$1" -max_total_time="$seconds" -seed="$seed" -max_len=65536 -timeout=60 -rss_limit_mb=1024 \
         -malloc_limit_mb=256 -artifact_prefix="$scratch/$1-" -print_final_stats=1 \
         "$scratch/$1" $seeds >"$scratch/$1.log" 2>&1; then
         echo "$1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/$1.log") runs"
