@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::Dir;
+use common::{Dir, Random};
 use platter::job::JobControl;
 use platter::queue::{Buffer, Queue, QueueOptions, Request};
 use platter::secret::{Secret, Secrets};
@@ -17,21 +17,6 @@ use platter::{Image, Location, OpenOptions, OpenPolicy};
 const SIZE: u64 = 4 << 20;
 const DEPTH: usize = 24;
 const STEPS: u64 = 800;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
 
 /// A request under way: its range, and what a read must show.
 struct Away {

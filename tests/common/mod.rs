@@ -16,6 +16,24 @@ pub struct Ran {
     pub err: String,
 }
 
+/// Random numbers that are the same in every run (xorshift); the seed is not 0.
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// One below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
 /// A fresh directory for one test, removed at its end.
 pub struct Dir(tempfile::TempDir);
 

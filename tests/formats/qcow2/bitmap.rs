@@ -4,28 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::common::{Dir, bitmaps_of, dirty_ranges, set_bitmap_flags};
+use crate::common::{Dir, Random, bitmaps_of, dirty_ranges, set_bitmap_flags};
 use bstr::BStr;
 use platter::format::Bitmaps;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Event, Fault, FaultyStorage, LoggingStorage};
 use platter::storage::{CacheMode, Preallocation, Storage, ZeroFlags};
 use platter::{ErrorKind, Image, OpenOptions, OpenPolicy};
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
 
 fn open_as(storage: Arc<dyn Storage>, writable: bool, cache: CacheMode) -> platter::Result<Image> {
     let options = OpenOptions {

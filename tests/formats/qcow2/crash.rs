@@ -3,26 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::common::Dir;
+use crate::common::{Dir, Random};
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Event, Fault, FaultyStorage, LoggingStorage};
 use platter::storage::{CacheMode, Storage, ZeroFlags};
 use platter::{Image, OpenOptions, OpenPolicy};
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
 
 fn open(storage: Arc<dyn Storage>, writable: bool) -> platter::Result<Image> {
     let options = OpenOptions {

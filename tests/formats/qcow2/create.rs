@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::Dir;
+use crate::common::{Dir, Random};
 use platter::codec::Encoder;
 use platter::error::Result;
 use platter::format::qcow2::DRIVER;
@@ -79,18 +79,6 @@ fn strip(value: &mut Value) {
 fn check_clean(dir: &Dir, image: &str) {
     let ran = dir.qemu_img(&["check", "-f", "qcow2", image]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
-}
-
-/// A generator of repeatable numbers.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
 }
 
 /// Guest bytes in runs of text, noise and zeroes.

@@ -1,28 +1,12 @@
 //! Random operations on qcow2 images against a byte-array model, judged by `qemu-img` at the end.
 
 use crate::common;
-use crate::common::Dir;
+use crate::common::{Dir, Random};
 use platter::storage::{CacheMode, ZeroFlags};
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 
 /// Operations per configuration.
 const OPERATIONS: u32 = 2_200;
-
-/// A small deterministic generator (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
 
 #[derive(Clone, Copy)]
 struct Config {

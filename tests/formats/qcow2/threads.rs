@@ -2,26 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::Dir;
+use crate::common::{Dir, Random};
 use platter::storage::{CacheMode, ZeroFlags};
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 
 const THREADS: u64 = 4;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
 
 fn open(dir: &Dir) -> Image {
     let options = OpenOptions {
