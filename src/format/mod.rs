@@ -6,6 +6,7 @@ pub(crate) mod decoded;
 pub mod driver;
 pub mod files;
 pub mod immediate;
+pub(crate) mod inflight;
 pub mod inspect;
 mod io_guard;
 pub mod luks;

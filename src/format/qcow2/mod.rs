@@ -17,7 +17,6 @@ mod data_file;
 mod driver;
 mod events;
 mod header_io;
-mod inflight;
 mod l2;
 mod layout;
 mod limbo;

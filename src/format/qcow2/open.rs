@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
 use crate::format::OpenContext;
+use crate::format::inflight::InFlight;
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::{Durability, Step, Storage};
@@ -89,7 +90,7 @@ impl Qcow2 {
             meta: MetaMap::default(),
             decoded: crate::format::decoded::DecodedUnits::default(),
             limbo: Limbo::default(),
-            inflight: super::inflight::InFlight::default(),
+            inflight: InFlight::default(),
             reshaping: Mutex::default(),
             pass: Mutex::default(),
             reclaiming: Mutex::default(),

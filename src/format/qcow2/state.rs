@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::decoded::DecodedUnits;
+use crate::format::inflight::InFlight;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Step, Storage, steps};
 
@@ -15,12 +17,9 @@ use super::alloc::Alloc;
 use super::bitmaps::Recorder;
 use super::cache::{Cache, Class, Slice};
 use super::crypt::needs_secret;
-use crate::format::decoded::DecodedUnits;
-
 use super::disk::{CompressionType, ImageHeader, L1Entry, RefcountWidth};
 use super::events;
 use super::header_io::Hex;
-use super::inflight::InFlight;
 use super::layout::Layout;
 use super::limbo::Limbo;
 use super::overlap::MetaMap;

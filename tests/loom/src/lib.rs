@@ -25,8 +25,6 @@ mod memory;
 mod parts {
     #[path = "cache.rs"]
     mod cache;
-    #[path = "inflight.rs"]
-    mod inflight;
     #[path = "limbo.rs"]
     mod limbo;
     #[path = "../../../tests/loom/src/models.rs"]
@@ -35,6 +33,9 @@ mod parts {
 #[path = "../../../src/format/io_guard.rs"]
 #[allow(dead_code, reason = "the models use the core of each part")]
 mod io_guard;
+#[path = "../../../src/format/inflight.rs"]
+#[allow(dead_code, reason = "the models use the core of each part")]
+mod inflight;
 /// What the parts import from the crate's formats.
 mod format {
     pub use crate::io_guard::{IoGuard, LongIoGuard};

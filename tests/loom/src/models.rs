@@ -1,7 +1,7 @@
 //! The models: what must hold whatever the threads' order.
 
 use super::cache::{Cache, Class};
-use super::inflight::InFlight;
+use crate::inflight::InFlight;
 use super::limbo::{Freed, Limbo};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
 

@@ -7,10 +7,10 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
 use crate::format::decoded::DecodedUnits;
+use crate::format::inflight::InFlight;
 use crate::format::qcow2::bitmaps::Recorder;
 use crate::format::qcow2::cache::Cache;
 use crate::format::qcow2::disk::MAX_L1_BYTES;
-use crate::format::qcow2::inflight::InFlight;
 use crate::format::qcow2::limbo::Limbo;
 use crate::format::qcow2::overlap::MetaMap;
 use crate::format::qcow2::state::{L1, Qcow2};

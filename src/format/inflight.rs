@@ -13,14 +13,14 @@ struct State {
 
 /// The table of one image.
 #[derive(Debug, Default)]
-pub(super) struct InFlight {
+pub(crate) struct InFlight {
     state: Mutex<State>,
     released: Condvar,
 }
 
 /// A range that its holder alone may remap, until dropped.
 #[derive(Debug)]
-pub(super) struct Reservation<'a> {
+pub(crate) struct Reservation<'a> {
     table: &'a InFlight,
     id: u64,
 }
@@ -29,7 +29,7 @@ impl InFlight {
     /// Waits until no earlier reservation overlaps `clusters`, then holds them.
     ///
     /// A thread must hold no other reservation: so no two threads wait for each other.
-    pub(super) fn reserve(&self, clusters: Range<u64>) -> Reservation<'_> {
+    pub(crate) fn reserve(&self, clusters: Range<u64>) -> Reservation<'_> {
         let mut state = self.state.lock();
         let id = state.next;
         state.next += 1;
