@@ -16,6 +16,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     name: "compress",
     children: &[ChildSpec::FILE],
     shows: Some(ChildSpec::FILE.name),
+    contents: None,
     passes_compressed: false,
     open_options: &[],
     open,

@@ -18,6 +18,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     name: "copy-on-read",
     children: &[ChildSpec::FILE],
     shows: Some(ChildSpec::FILE.name),
+    contents: None,
     passes_compressed: false,
     open_options: &[OptionSpec {
         name: "bottom",

@@ -4,7 +4,11 @@ mod blkdebug;
 mod compress;
 mod copy_on_read;
 pub mod registry;
+mod tar;
 mod throttle;
 pub mod traits;
 
-pub use traits::{ChildImage, FileNameFn, FilterChild, FilterContext, FilterDriver, FilterName};
+pub use traits::{
+    ChildImage, Content, ContentsFn, FileNameFn, FilterChild, FilterContext, FilterDriver,
+    FilterName,
+};

@@ -1,12 +1,13 @@
 //! The filters that this build has. A new filter is one line here.
 
-use crate::filter::{FileNameFn, FilterDriver, blkdebug, compress, copy_on_read, throttle};
+use crate::filter::{FileNameFn, FilterDriver, blkdebug, compress, copy_on_read, tar, throttle};
 
 /// Every filter, sorted by name.
 static DRIVERS: &[&FilterDriver] = &[
     &blkdebug::DRIVER,
     &compress::DRIVER,
     &copy_on_read::DRIVER,
+    &tar::DRIVER,
     &throttle::DRIVER,
 ];
 

@@ -17,6 +17,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     name: "throttle",
     children: &[ChildSpec::FILE],
     shows: Some("file"),
+    contents: None,
     // They would pass by the limits.
     passes_compressed: false,
     open_options: &[OptionSpec {

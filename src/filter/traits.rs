@@ -1,6 +1,7 @@
 //! What every filter offers. Below the filters; the registry stands above them.
 
 use std::fmt::Debug;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bstr::{BStr, BString};
@@ -24,6 +25,9 @@ pub struct FilterDriver {
     /// The child that shows through: its block status, snapshots and cluster size are those of the
     /// filter. None where what the filter reads as is no child's alone.
     pub shows: Option<&'static str>,
+    /// Tells what the bytes of the child hold, of which the filter shows one thing, which may be an image
+    /// of any format. None for filters that show all of it.
+    pub contents: Option<ContentsFn>,
     /// Whether compressed writes may go past the filter to the image that shows through it.
     pub passes_compressed: bool,
     /// Options of opening beyond those that every node takes, sorted by name.
@@ -38,6 +42,21 @@ pub struct FilterDriver {
 
 /// The tree of options, `driver` included, of a file name that begins with the name of a filter and a colon.
 pub type FileNameFn = fn(&BStr) -> Result<Map<String, Value>>;
+
+/// Shows what a file holds in its order, and nothing where it is none of that kind.
+pub type ContentsFn =
+    fn(&dyn Storage, &JobControl, &mut dyn FnMut(Content) -> ControlFlow<()>) -> Result<()>;
+
+/// One thing that a file holds beside others: a member of an archive, a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The option of the filter that picks it.
+    pub option: &'static str,
+    /// What the option says for it.
+    pub name: BString,
+    /// Its length in bytes.
+    pub len: u64,
+}
 
 /// What the short name of an open filter is made of.
 #[derive(Debug)]

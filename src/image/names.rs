@@ -233,7 +233,7 @@ pub(super) fn filter_node(
     });
     let base = children
         .iter()
-        .find(|child| Some(child.name()) == driver.shows);
+        .find(|child| Some(child.name()) == driver.shows || driver.contents.is_some());
     let base = base.map(|child| child.node.base.clone());
     Node {
         base: base.unwrap_or_default(),

@@ -154,7 +154,13 @@ impl Plan {
     /// [`crate::ErrorKind::Invalid`], one line without the location's name.
     pub(super) fn new(location: &Location, format: Option<&str>) -> Result<Self> {
         let name = match location.node() {
-            Node::Tree(tree) => return Self::of_tree(tree.clone(), format),
+            Node::Tree(tree) => {
+                let plan = Self::of_tree(tree.clone(), format)?;
+                return match &plan.driver {
+                    Driver::Filter(driver) if driver.contents.is_some() => Self::over(plan, None),
+                    _ => Ok(plan),
+                };
+            }
             Node::Path(path) => HostName::Path(path.clone()),
             Node::Uri { protocol, uri } => match filter::registry::for_file_name(protocol) {
                 Some(parse) => {

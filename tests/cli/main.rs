@@ -10,6 +10,7 @@ mod common;
 mod pair;
 
 mod amend;
+mod archive;
 mod check;
 mod commit;
 mod compare;

@@ -30,6 +30,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
         ..ChildSpec::FILE
     }],
     shows: Some("image"),
+    contents: None,
     passes_compressed: false,
     open_options: OPEN,
     open,

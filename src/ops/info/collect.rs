@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use bstr::BString;
 
-use super::InfoReport;
+use super::contents::contents;
 use super::layer::layer_info;
+use super::{InfoReport, LayerInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, OpenOptions};
 use crate::location::Location;
@@ -44,7 +45,10 @@ pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<I
                 format!("The chain of '{name}' has more than {limit} images"),
             ));
         }
-        layers.push(layer_info(&image)?);
+        layers.push(LayerInfo {
+            contents: contents(&image, &options.control)?,
+            ..layer_info(&image)?
+        });
         warnings.extend(image.warnings().iter().cloned());
         next = if chain {
             image.open_backing_metadata(&options)?

@@ -58,6 +58,7 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
         bitmaps: details.bitmaps,
         specific_type: Some(image.driver().name),
         specific: details.specific,
+        contents: Vec::new(),
         children,
     })
 }

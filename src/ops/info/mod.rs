@@ -1,6 +1,7 @@
 //! `info`: what an image is.
 
 mod collect;
+mod contents;
 mod layer;
 mod render;
 
@@ -53,6 +54,19 @@ pub struct LayerInfo {
     pub specific_type: Option<&'static str>,
     /// `data` of `format-specific`.
     pub specific: Option<Value>,
+    /// What a disk that is an archive, or the like, holds.
+    pub contents: Vec<ContentInfo>,
     /// `children`, by name.
     pub children: Vec<(String, LayerInfo)>,
+}
+
+/// One thing of several that a file holds: a member of an archive.
+#[derive(Clone, Debug)]
+pub struct ContentInfo {
+    /// Its name there.
+    pub name: BString,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The name that opens it.
+    pub filename: BString,
 }

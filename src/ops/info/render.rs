@@ -4,10 +4,10 @@ use std::io::Write;
 
 use bstr::{BString, ByteSlice};
 
-use super::{InfoReport, LayerInfo};
+use super::{ContentInfo, InfoReport, LayerInfo};
 use crate::format::SnapshotInfo;
 use crate::ops::render::{human, json};
-use crate::printable::printable_name;
+use crate::printable::{printable_bytes, printable_name};
 use crate::size::human_size;
 use crate::value::{Map, Value};
 
@@ -85,6 +85,11 @@ impl LayerInfo {
         put("full-backing-filename", text(&self.full_backing_filename));
         put("backing-filename", text(&self.backing_filename));
         put("dirty-flag", self.dirty.map(Value::Bool));
+        let contents: Vec<Value> = self.contents.iter().map(ContentInfo::value).collect();
+        put(
+            "contents",
+            (!contents.is_empty()).then_some(Value::Array(contents)),
+        );
         Value::Object(map)
     }
 
@@ -155,10 +160,29 @@ impl LayerInfo {
                 out.extend_from_slice(&tree);
             }
         }
+        if !self.contents.is_empty() {
+            let _ = writeln!(&mut **out, "{indent}Contents:");
+        }
+        for content in &self.contents {
+            let size = format!("{} ({} bytes)", human_size(content.len), content.len);
+            let name = printable_bytes(&content.name);
+            let _ = writeln!(&mut **out, "{indent}    {name}: {size}");
+        }
         for (name, child) in &self.children {
             let _ = writeln!(&mut **out, "{indent}Child node '{path}{name}':");
             child.write_text(out, &format!("{path}{name}/"), depth + 1);
         }
+    }
+}
+
+impl ContentInfo {
+    fn value(&self) -> Value {
+        Map::from_iter([
+            ("name".to_owned(), Value::String(self.name.clone())),
+            ("length".to_owned(), self.len.into()),
+            ("filename".to_owned(), Value::String(self.filename.clone())),
+        ])
+        .into()
     }
 }
 
