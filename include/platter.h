@@ -1034,7 +1034,8 @@ typedef struct platter_storage_ops {
                  uint64_t offset,
                  void *user_data);
     /**
-     * Makes all completed writes durable. Required where `write` is given.
+     * Makes all completed writes durable. Required where `write` is given. Once it has failed, every later
+     * flush of the image fails without another call, for what was lost stays lost.
      */
     int (*flush)(void *user_data);
     /**

@@ -41,7 +41,8 @@ pub struct platter_storage_ops {
             user_data: *mut c_void,
         ) -> c_int,
     >,
-    /// Makes all completed writes durable. Required where `write` is given.
+    /// Makes all completed writes durable. Required where `write` is given. Once it has failed, every later
+    /// flush of the image fails without another call, for what was lost stays lost.
     pub flush: Option<unsafe extern "C" fn(user_data: *mut c_void) -> c_int>,
     /// Sets the size in bytes; a longer storage reads as zeroes in its new part. NULL where the size is
     /// fixed.

@@ -9,7 +9,7 @@ use crate::extent::ExtentKind;
 use crate::format::{FlushPlan, Immediate, LongIoGuard};
 use crate::image::Image;
 use crate::image::plan::DetectZeroes;
-use crate::storage::{RangeLease, SpaceCall, Storage, ZeroFlags};
+use crate::storage::{Lease, SpaceCall, Storage, ZeroFlags};
 use crate::sys::falloc::Falloc;
 use crate::sys::uring::Call;
 
@@ -20,13 +20,18 @@ pub(crate) struct HostCall {
     pub(crate) call: Call,
     /// The guest range, offset and length, that the call changes.
     change: Option<(u64, u64)>,
-    lease: Option<Box<dyn RangeLease>>,
+    lease: Option<Box<dyn Lease>>,
     held: Option<LongIoGuard>,
 }
 
 impl HostCall {
-    /// The kernel is done: others need not wait any more.
-    pub(crate) fn ended(&mut self) {
+    /// The kernel is done, and `failed` is the errno of a sync that did not succeed: others need not
+    /// wait any more.
+    pub(crate) fn ended(&mut self, failed: Option<i32>) {
+        if let (Some(errno), Some(file)) = (failed, self.storage.host()) {
+            // The next sync must know it. The error comes with the completion.
+            let _ = file.note_sync(errno);
+        }
         self.lease = None;
         self.held = None;
     }
@@ -143,16 +148,18 @@ impl Image {
             Some(FlushPlan::Sync(slot)) => slot,
             Some(FlushPlan::Call) | None => return HostFlush::WouldBlock,
         };
-        match self.format.storage(slot) {
-            Ok(storage) if storage.host().is_some() => HostFlush::Host(HostCall {
+        let sync = || {
+            let storage = self.format.storage(slot).ok()?;
+            let lease = storage.host()?.lease_sync()?;
+            Some(HostCall {
                 storage: storage.clone(),
                 call: Call::DataSync,
                 change: None,
-                lease: None,
+                lease: Some(lease),
                 held: None,
-            }),
-            _ => HostFlush::WouldBlock,
-        }
+            })
+        };
+        sync().map_or(HostFlush::WouldBlock, HostFlush::Host)
     }
 
     /// Takes note of a change that has ended, with whatever success.

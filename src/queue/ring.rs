@@ -26,8 +26,9 @@ impl Keep for Kept {
         self.host.storage.host().map(HostFile::fd)
     }
 
-    fn ended(&mut self) {
-        self.host.ended();
+    fn ended(&mut self, result: i32) {
+        let lost = self.host.call == Call::DataSync && result < 0 && !has_not_begun(-result);
+        self.host.ended(lost.then_some(-result));
     }
 }
 

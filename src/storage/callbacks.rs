@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::IoSliceMut;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -44,7 +44,7 @@ pub struct StorageCallbacks {
     pub size: SizeFn,
     /// Writes. Without it the storage is read-only. Goes past the end only with `set_size`.
     pub write: Option<WriteFn>,
-    /// Flushes; must be given with `write`.
+    /// Flushes; must be given with `write`. Once it has failed, the storage has no later flush succeed.
     pub flush: Option<FlushFn>,
     /// Changes the size; without it the size is fixed.
     pub set_size: Option<SetSizeFn>,
@@ -74,6 +74,8 @@ pub struct CallbackStorage {
     identity: Identity,
     cache: CacheMode,
     len: AtomicU64,
+    /// The errno of the first flush that failed.
+    flush_failed: AtomicI32,
     calls: StorageCallbacks,
 }
 
@@ -93,6 +95,7 @@ impl CallbackStorage {
             identity: Identity::own(),
             cache,
             len: AtomicU64::new(0),
+            flush_failed: AtomicI32::new(0),
             calls,
         };
         if storage.calls.write.is_some() && storage.calls.flush.is_none() {
@@ -142,10 +145,16 @@ impl CallbackStorage {
     }
 
     fn flush(&self) -> Result<()> {
-        match &self.calls.flush {
-            Some(flush) => flush(),
-            None => Ok(()),
+        match self.flush_failed.load(Ordering::Acquire) {
+            0 => {}
+            errno => return Err(Error::os(errno)),
         }
+        let Some(flush) = &self.calls.flush else {
+            return Ok(());
+        };
+        flush().inspect_err(|error| {
+            self.flush_failed.store(error.errno(), Ordering::Release);
+        })
     }
 
     fn write_zero_bytes(&self, offset: u64, len: u64) -> Result<()> {
@@ -386,6 +395,27 @@ mod tests {
         calls.flush = None;
         assert!(CallbackStorage::new("c", calls, CacheMode::Writeback).is_err());
         assert_eq!(closed.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_flush_that_failed_fails_all_later_ones() {
+        let memory = Arc::new(MemoryStorage::new("m"));
+        let closed = Arc::default();
+        let mut calls = over(&memory, &closed);
+        let flushes = AtomicU32::new(0);
+        calls.flush = Some(Box::new(move || {
+            match flushes.fetch_add(1, Ordering::Relaxed) {
+                1 => Err(Error::os(libc::ENOSPC)),
+                _ => Ok(()),
+            }
+        }));
+        let storage = CallbackStorage::new("c", calls, CacheMode::Writeback).unwrap();
+        storage.sync(Durability::Synced).unwrap();
+        for _ in 0..2 {
+            storage.sync(Durability::Ordered).unwrap();
+            let error = storage.sync(Durability::Synced).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoSpace);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub trait HostFile: Any + Send + Sync + Debug {
     /// Permission to change a range through the descriptor without a method of the storage, for as
     /// long as the lease is held: by a write that [`crate::storage::Storage::limits`] allows, or by a
     /// [`SpaceCall`]. None where only the methods may, or where one of them is at the range.
-    fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn RangeLease>>;
+    fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>>;
 
     /// The call on a leased range that does what [`crate::storage::Storage::write_zeroes`] would;
     /// should it fail, the method may still know another way.
@@ -29,8 +29,12 @@ pub trait HostFile: Any + Send + Sync + Debug {
     /// How [`crate::storage::Storage::sync`] would be carried out now.
     fn sync_plan(&self, durability: Durability) -> SyncPlan;
 
-    /// Takes note of the errno (0: success) with which a data sync has ended that
-    /// [`HostFile::sync_plan`] asked for, and gives the result that the storage's `sync` would have.
+    /// Permission to carry out [`SyncPlan::DataSync`], for as long as the lease is held: until the
+    /// outcome was noted. None where another sync is under way or has failed.
+    fn lease_sync(&self) -> Option<Box<dyn Lease>>;
+
+    /// Takes note of the errno (0: success) with which a leased data sync has ended, and gives the
+    /// result that the storage's `sync` would have.
     ///
     /// # Errors
     /// Of the sync, or of an earlier one: what was lost stays lost.
@@ -72,9 +76,9 @@ pub trait HostFile: Any + Send + Sync + Debug {
     fn hint_written(&self, offset: u64, len: u64);
 }
 
-/// What a file keeps up while the kernel changes a range of its descriptor; dropped once the kernel
-/// is done, whatever came of it. Dropping it does not block.
-pub trait RangeLease: Send + Sync + Debug {}
+/// What a file keeps up while the kernel is at its descriptor; dropped once the kernel is done, whatever
+/// came of it. Dropping it does not block.
+pub trait Lease: Send + Sync + Debug {}
 
 /// A call on a range of a descriptor that does what one of the storage's methods would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +94,8 @@ pub enum SpaceCall {
 pub enum SyncPlan {
     /// There is nothing to do.
     Nothing,
-    /// By one `fdatasync` of the descriptor, of whose outcome the file must learn:
-    /// [`HostFile::note_sync`].
+    /// By one `fdatasync` of the descriptor under [`HostFile::lease_sync`], of whose outcome the file
+    /// must learn: [`HostFile::note_sync`].
     DataSync,
     /// Only by the storage's method.
     Call,

@@ -31,7 +31,7 @@ pub use creation::{Creation, NewStorage};
 pub use driver::{StorageDriver, StorageFeatures, StorageOpen};
 pub use file::{FileOpen, FileStorage, Locking};
 pub use grow::{fill, grow, zero};
-pub use host::{CopyOutcome, HostFile, RangeLease, SpaceCall, SyncPlan};
+pub use host::{CopyOutcome, HostFile, Lease, SpaceCall, SyncPlan};
 pub use identity::Identity;
 pub use memory::MemoryStorage;
 pub use named::NamedStorages;

@@ -226,7 +226,8 @@ pub trait Storage: Send + Sync + Debug {
     /// Makes all completed writes durable as far as `durability` says.
     ///
     /// # Errors
-    /// The operating system's; data may be lost then.
+    /// The operating system's; data may be lost then. Once a sync has failed all later ones do, for
+    /// none of them brings back what was lost.
     fn sync(&self, durability: Durability) -> Result<()>;
 
     /// The first run at `offset`, at most `len` bytes. `len` is not 0.

@@ -34,8 +34,8 @@ pub(crate) trait Keep: Send {
     /// The file. It stays open as long as the value lives.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// The kernel is done: what only it needed is let go. Waits for nothing.
-    fn ended(&mut self);
+    /// The kernel is done, with that [`Ended::result`]: what only it needed is let go. Waits for nothing.
+    fn ended(&mut self, result: i32);
 }
 
 /// A request that has ended.
@@ -155,11 +155,12 @@ impl<T: Keep> Ring<T> {
             let ended = self.slots.get_mut(slot).and_then(Option::take);
             if let Some((buffer, mut keep)) = ended {
                 self.free.push(slot);
-                keep.ended();
+                let result = completion.result();
+                keep.ended(result);
                 self.done.push_back(Ended {
                     buffer,
                     keep,
-                    result: completion.result(),
+                    result,
                 });
             }
         }

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 
 use super::extents::Changing;
 use super::ranges::LentRange;
+use super::syncs::{LentTurn, Syncs};
 use super::{FileStorage, Kind};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::storage::{
-    CacheMode, CopyOutcome, Durability, HostFile, RangeLease, SpaceCall, SyncPlan, ZeroFlags,
+    CacheMode, CopyOutcome, Durability, HostFile, Lease, SpaceCall, SyncPlan, ZeroFlags,
 };
 use crate::sys;
 
@@ -23,7 +24,8 @@ struct FileLease {
     range: Option<LentRange>,
 }
 
-impl RangeLease for FileLease {}
+impl Lease for FileLease {}
+impl Lease for LentTurn {}
 
 impl HostFile for FileStorage {
     fn fd(&self) -> BorrowedFd<'_> {
@@ -31,7 +33,7 @@ impl HostFile for FileStorage {
     }
 
     // Within the file: what makes it longer needs the lock on its length, which only a call can hold.
-    fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn RangeLease>> {
+    fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>> {
         let end = self.writable_end(offset, len).ok()?;
         let plain = !self.read_only && !self.cache.write_through() && self.kind != Kind::Character;
         if !plain || len == 0 || end > self.raw_len().ok()? {
@@ -66,7 +68,7 @@ impl HostFile for FileStorage {
         if durability != Durability::Synced || self.cache == CacheMode::Unsafe || self.read_only {
             SyncPlan::Nothing
         } else if self.kind == Kind::Character
-            || self.sync_failed.load(Ordering::Acquire) != 0
+            || self.syncs.is_in_doubt()
             || self.entry.is_unsynced()
         {
             SyncPlan::Call
@@ -77,14 +79,14 @@ impl HostFile for FileStorage {
         }
     }
 
+    fn lease_sync(&self) -> Option<Box<dyn Lease>> {
+        Syncs::lend(&self.syncs).map(|turn| Box::new(turn) as _)
+    }
+
     fn note_sync(&self, errno: i32) -> Result<()> {
-        if errno != 0 {
-            self.sync_failed.store(errno, Ordering::Release);
-            return Err(Error::os(errno));
-        }
-        match self.sync_failed.load(Ordering::Acquire) {
-            0 => Ok(()),
-            before => Err(Error::os(before)),
+        match errno {
+            0 => self.syncs.check(),
+            errno => Err(self.syncs.fail(errno)),
         }
     }
 

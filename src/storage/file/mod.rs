@@ -13,6 +13,7 @@ mod open;
 mod ranges;
 mod reserve;
 mod resize;
+mod syncs;
 #[cfg(test)]
 mod tests;
 mod zero;
@@ -23,8 +24,8 @@ pub use open::{FileOpen, Locking, duplicate, open, open_fd};
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::RwLock;
@@ -41,6 +42,7 @@ use crate::sys;
 use direct::Direct;
 use entry::Entry;
 use extents::ExtentCache;
+use syncs::Syncs;
 
 /// What kind of file stands behind the descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +73,7 @@ pub struct FileStorage {
     extents: ExtentCache,
     can: Abilities,
     locks: Locks,
-    /// The errno of the first failed sync: the kernel reports lost writes once, we keep saying so.
-    sync_failed: AtomicI32,
-    /// The generation of the contents that the last sync covers, and 1; 0 before the first one,
-    /// which also covers what other processes have written.
-    synced: AtomicU64,
+    syncs: Arc<Syncs>,
     /// Its name, where it was made here.
     entry: Entry,
     /// Tells storages apart when failures of pairs are remembered.
@@ -143,30 +141,26 @@ impl FileStorage {
         Ok(())
     }
 
-    /// Refuses to call anything durable after a sync that failed.
-    fn check_sync(&self) -> Result<()> {
-        match self.sync_failed.load(Ordering::Acquire) {
-            0 => Ok(()),
-            errno => Err(Error::os(errno)),
-        }
-    }
-
     /// Whether nothing was changed since a sync that has succeeded.
     fn is_synced(&self) -> bool {
-        self.synced.load(Ordering::Acquire) == self.extents.generation() + 1
+        self.syncs.covers(self.extents.generation())
     }
 
     fn datasync(&self) -> Result<()> {
-        self.check_sync()?;
+        let Some(_turn) = self.syncs.enter(self.extents.generation())? else {
+            return Ok(());
+        };
         // Changes count when they are done: all of this number are in the kernel by now.
         let generation = self.extents.generation();
+        let failed = |error: std::io::Error| {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            self.syncs.fail(errno)
+        };
         match sys::falloc::datasync(self.fd()) {
             Ok(()) => {
-                self.synced.fetch_max(generation + 1, Ordering::AcqRel);
-                match self.entry.sync() {
-                    Ok(()) => Ok(()),
-                    Err(error) => self.note_sync(error.raw_os_error().unwrap_or(libc::EIO)),
-                }
+                self.entry.sync().map_err(failed)?;
+                self.syncs.succeeded(generation);
+                Ok(())
             }
             // Character devices have nothing to sync.
             Err(error)
@@ -174,7 +168,7 @@ impl FileStorage {
             {
                 Ok(())
             }
-            Err(error) => self.note_sync(error.raw_os_error().unwrap_or(libc::EIO)),
+            Err(error) => Err(failed(error)),
         }
     }
 

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::RwLock;
@@ -204,8 +204,7 @@ pub(super) fn wrap(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<Fil
             reserve: OnceLock::new(),
         },
         locks: Locks::new(&stat, reach),
-        sync_failed: AtomicI32::new(0),
-        synced: AtomicU64::new(0),
+        syncs: Arc::default(),
         entry: Entry::default(),
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         no_reflink_to: AtomicU64::new(0),

@@ -8,8 +8,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::settle::settle_all;
 
-/// How often somebody who waits for a lent range has it looked at whether its use has ended.
-const LOOK: Duration = Duration::from_micros(100);
+/// How often somebody who waits for what the kernel is at has it looked at whether that has ended.
+pub(super) const LOOK: Duration = Duration::from_micros(100);
 
 /// The ranges being written.
 #[derive(Debug, Default)]

@@ -530,11 +530,22 @@ fn a_sync_that_failed_in_the_kernel_fails_all_later_ones() {
     let file = new_file(&dir.path().join("f"), CacheMode::Writeback);
     assert_eq!(file.sync_plan(Durability::Ordered), SyncPlan::Nothing);
     assert_eq!(file.sync_plan(Durability::Synced), SyncPlan::DataSync);
+    let lease = file.lease_sync().unwrap();
+    // Another sync waits, so that it learns what comes of this one.
+    assert!(file.lease_sync().is_none());
+    assert_eq!(file.sync_plan(Durability::Synced), SyncPlan::Call);
     file.note_sync(0).unwrap();
+    drop(lease);
+    file.sync(Durability::Synced).unwrap();
+    file.write_at(&[1], 0).unwrap();
+    assert_eq!(file.sync_plan(Durability::Synced), SyncPlan::DataSync);
+    let lease = file.lease_sync().unwrap();
     assert_eq!(
         file.note_sync(libc::EIO).unwrap_err().os_errno(),
         Some(libc::EIO)
     );
+    drop(lease);
+    assert!(file.lease_sync().is_none());
     assert_eq!(file.sync_plan(Durability::Synced), SyncPlan::Call);
     for later in [file.sync(Durability::Synced), file.note_sync(0)] {
         assert_eq!(later.unwrap_err().os_errno(), Some(libc::EIO));
@@ -705,8 +716,8 @@ fn many_threads_share_a_file_and_one_alone_writes_it() {
                 for _ in 0..200 {
                     let storage = over(&file, Locking::Auto);
                     if storage.lock(WRITER).is_ok() {
-                        assert_eq!(writers.fetch_add(1, Ordering::SeqCst), 0);
-                        writers.fetch_sub(1, Ordering::SeqCst);
+                        assert_eq!(writers.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        writers.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                         storage.lock(READER).unwrap();
                     }
                 }

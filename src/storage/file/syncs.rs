@@ -1,0 +1,173 @@
+//! The syncs of one descriptor, one at a time: of a write that is lost the kernel tells once, so of two
+//! syncs that wait for the disk together it would let one succeed that covers what was lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::ranges::LOOK;
+use crate::error::{Error, Result};
+use crate::settle::settle_all;
+
+/// What is known of the syncs of a descriptor.
+#[derive(Debug, Default)]
+pub(super) struct Syncs {
+    under_way: Mutex<UnderWay>,
+    ended: Condvar,
+    /// The errno of the first that failed, for what is lost stays lost.
+    failed: AtomicI32,
+    /// The generation of the contents that the last one covers, and 1; 0 before the first one,
+    /// which also covers what other processes have written.
+    covered: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum UnderWay {
+    #[default]
+    Nothing,
+    /// A thread waits for it.
+    Call,
+    /// Nobody may be waiting for it.
+    Lent,
+}
+
+/// The right to sync, until dropped.
+#[derive(Debug)]
+pub(super) struct Turn<'a>(&'a Syncs);
+
+/// As [`Turn`], without a borrow.
+#[derive(Debug)]
+pub(super) struct LentTurn(Arc<Syncs>);
+
+impl Syncs {
+    /// Waits for the right to sync what was changed up to `generation`; None where another sync has
+    /// covered that meanwhile.
+    ///
+    /// # Errors
+    /// After a sync that failed.
+    pub(super) fn enter(&self, generation: u64) -> Result<Option<Turn<'_>>> {
+        let mut under_way = self.under_way.lock();
+        let mut waited = false;
+        loop {
+            match *under_way {
+                UnderWay::Nothing => break,
+                UnderWay::Call => self.ended.wait(&mut under_way),
+                UnderWay::Lent => {
+                    MutexGuard::unlocked(&mut under_way, settle_all);
+                    if *under_way == UnderWay::Lent {
+                        self.ended.wait_for(&mut under_way, LOOK);
+                    }
+                }
+            }
+            waited = true;
+        }
+        self.check()?;
+        if waited && self.covers(generation) {
+            return Ok(None);
+        }
+        *under_way = UnderWay::Call;
+        Ok(Some(Turn(self)))
+    }
+
+    /// As [`Syncs::enter`] where that neither waits nor fails.
+    pub(super) fn lend(syncs: &Arc<Self>) -> Option<LentTurn> {
+        let mut under_way = syncs.under_way.lock();
+        let free = *under_way == UnderWay::Nothing && syncs.check().is_ok();
+        free.then(|| {
+            *under_way = UnderWay::Lent;
+            LentTurn(syncs.clone())
+        })
+    }
+
+    /// Whether one is under way or has failed, so that only [`Syncs::enter`] knows what comes of another.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.check().is_err()
+            || self
+                .under_way
+                .try_lock()
+                .is_none_or(|under_way| *under_way != UnderWay::Nothing)
+    }
+
+    /// Refuses to call anything durable after a sync that failed.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.failed.load(Ordering::Acquire) {
+            0 => Ok(()),
+            errno => Err(Error::os(errno)),
+        }
+    }
+
+    /// Whether a sync has succeeded that covers the changes up to `generation`.
+    pub(super) fn covers(&self, generation: u64) -> bool {
+        self.covered.load(Ordering::Acquire) > generation
+    }
+
+    /// One has succeeded that began when all changes up to `generation` were done.
+    pub(super) fn succeeded(&self, generation: u64) {
+        self.covered.fetch_max(generation + 1, Ordering::AcqRel);
+    }
+
+    /// One has failed.
+    pub(super) fn fail(&self, errno: i32) -> Error {
+        let _ = self
+            .failed
+            .compare_exchange(0, errno, Ordering::AcqRel, Ordering::Acquire);
+        Error::os(errno)
+    }
+
+    fn leave(&self) {
+        *self.under_way.lock() = UnderWay::Nothing;
+        self.ended.notify_all();
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl Drop for LentTurn {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_a_sync_learns_of_its_failure() {
+        let syncs = Arc::new(Syncs::default());
+        let turn = syncs.enter(3).unwrap();
+        assert!(syncs.is_in_doubt() && Syncs::lend(&syncs).is_none());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| syncs.enter(3).map(|turn| turn.is_some()));
+            syncs.fail(libc::EIO);
+            drop(turn);
+            let error = waiting.join().unwrap().unwrap_err();
+            assert_eq!(error.os_errno(), Some(libc::EIO));
+        });
+        assert!(syncs.is_in_doubt() && Syncs::lend(&syncs).is_none());
+        syncs.fail(libc::ENOSPC);
+        assert_eq!(syncs.check().unwrap_err().os_errno(), Some(libc::EIO));
+    }
+
+    #[test]
+    fn a_sync_that_began_after_a_change_covers_it_for_those_who_wait() {
+        let syncs = Arc::new(Syncs::default());
+        let turn = Syncs::lend(&syncs).unwrap();
+        std::thread::scope(|scope| {
+            let covered = scope.spawn(|| syncs.enter(3).map(|turn| turn.is_none()));
+            let later = scope.spawn(|| syncs.enter(4).map(|turn| turn.is_none()));
+            syncs.succeeded(3);
+            drop(turn);
+            // Whoever comes after the end syncs once more, which is right too.
+            covered.join().unwrap().unwrap();
+            assert!(!later.join().unwrap().unwrap());
+        });
+        assert!(syncs.covers(3) && !syncs.covers(4));
+        assert!(!syncs.is_in_doubt());
+    }
+}
