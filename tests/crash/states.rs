@@ -11,7 +11,9 @@ use crate::random::Random;
 /// A state that holds a part of the next event.
 const PART_OF_NEXT: &str = "all, and of one more a part,";
 /// What a device may write at once.
-const UNITS: [u64; 2] = [512, 4096];
+const UNITS: [u64; 2] = [512, PAGE];
+/// What the kernel keeps or gives up as one.
+const PAGE: u64 = 4096;
 
 /// What a crash left.
 pub struct Crash {
@@ -169,11 +171,17 @@ pub fn each(
             break;
         };
         let file = &mut files[*file];
-        if *event == Event::Sync {
-            file.durable = file.state(|| true);
-            file.pending.clear();
-        } else {
-            file.pending.push(event);
+        match event {
+            Event::Sync => {
+                file.durable = file.state(|| true);
+                file.pending.clear();
+            }
+            // Each page was written or is given up.
+            Event::SyncFailed => {
+                file.durable = file.torn(PAGE, random);
+                file.pending.clear();
+            }
+            _ => file.pending.push(event),
         }
     }
     states

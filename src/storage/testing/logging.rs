@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::forward::forward;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -41,6 +41,9 @@ pub enum Event {
     SetLen(u64),
     /// All changes before became durable.
     Sync,
+    /// A sync failed: of the changes before, what was not durable may be lost, and no later sync makes
+    /// up for it.
+    SyncFailed,
 }
 
 /// One change of one of the files of a [`Log`].
@@ -64,6 +67,10 @@ struct State {
     /// The bytes of each file at the beginning of the log.
     initial: Vec<Vec<u8>>,
     records: Vec<Record>,
+    /// Syncs that succeed before one fails; None where none does.
+    syncs_left: Option<usize>,
+    /// A sync of that file has failed.
+    failed: Option<usize>,
 }
 
 impl Log {
@@ -75,6 +82,17 @@ impl Log {
     /// A file of this log that holds `bytes`, which count as durable.
     pub fn file(self: &Arc<Self>, name: impl Into<String>, bytes: Vec<u8>) -> Arc<LoggingStorage> {
         Arc::new(LoggingStorage::of(self.clone(), name.into(), bytes))
+    }
+
+    /// Lets a sync fail, once `nth` more of any file have succeeded. As those of a file do, later ones
+    /// of the same file fail too.
+    pub fn fail_sync(&self, nth: usize) {
+        self.state.lock().syncs_left = Some(nth);
+    }
+
+    /// Whether a sync has failed.
+    pub fn has_failed(&self) -> bool {
+        self.state.lock().failed.is_some()
     }
 
     /// The number of changes so far, of all files.
@@ -235,7 +253,7 @@ impl Event {
             Event::Zero { offset, len } => fill(*offset, *len, 0, true),
             Event::Discard { offset, len } => fill(*offset, *len, JUNK, false),
             Event::SetLen(len) => bytes.resize(*len as usize, 0),
-            Event::Sync => {}
+            Event::Sync | Event::SyncFailed => {}
         }
     }
 }
@@ -281,7 +299,22 @@ impl Storage for LoggingStorage {
         if durability != Durability::Synced {
             return Ok(());
         }
-        self.record(Event::Sync, |_| Ok(()))
+        let mut state = self.log.state.lock();
+        let file = self.file;
+        if state.failed == Some(file) {
+            return Err(Error::os(libc::EIO));
+        }
+        let fails = state.syncs_left == Some(0);
+        state.syncs_left = state.syncs_left.map(|left| left.saturating_sub(1));
+        if !fails {
+            let event = Event::Sync;
+            state.records.push(Record { file, event });
+            return Ok(());
+        }
+        (state.syncs_left, state.failed) = (None, Some(file));
+        let event = Event::SyncFailed;
+        state.records.push(Record { file, event });
+        Err(Error::os(libc::EIO))
     }
 }
 
@@ -319,6 +352,24 @@ mod tests {
         assert_eq!((a.event_count(), b.event_count(), log.count()), (2, 1, 3));
         assert_eq!(a.crash_state(2, |_| false), [3]);
         assert_eq!(b.crash_state(1, |_| false), [2]);
+    }
+
+    #[test]
+    fn the_chosen_sync_fails_and_all_later_ones_of_its_file() {
+        let log = Log::new();
+        let (a, b) = (log.file("a", vec![1]), log.file("b", vec![2]));
+        log.fail_sync(1);
+        b.sync(Durability::Synced).unwrap();
+        a.sync(Durability::Ordered).unwrap();
+        assert!(!log.has_failed());
+        for _ in 0..2 {
+            let error = a.sync(Durability::Synced).unwrap_err();
+            assert_eq!(error.os_errno(), Some(libc::EIO));
+        }
+        assert!(log.has_failed());
+        b.sync(Durability::Synced).unwrap();
+        assert_eq!(a.events(), [Event::SyncFailed]);
+        assert_eq!(b.events(), [Event::Sync, Event::Sync]);
     }
 
     #[test]

@@ -26,12 +26,13 @@ struct Flushed {
     bytes: Vec<u8>,
 }
 
-fn run(sample: &Sample) -> usize {
-    let created = shelf::bytes(&shelf::created(sample));
+/// Changes the image and looks at what a power cut leaves; `failing` is the number of the sync that
+/// fails. Returns the number of states, or None where there is no such sync.
+fn run(sample: &Sample, created: &[Vec<u8>], failing: Option<usize>, step: usize) -> Option<usize> {
     let log = Log::new();
     let files: Vec<Arc<dyn Storage>> = FILES
         .iter()
-        .zip(created)
+        .zip(created.to_vec())
         .map(|(name, bytes)| log.file(*name, bytes) as Arc<dyn Storage>)
         .collect();
     let mut model = shelf::empty(sample);
@@ -43,27 +44,42 @@ fn run(sample: &Sample) -> usize {
     let mut changes: Vec<(usize, Change)> = Vec::new();
     let mut random = Random(sample.name.len() as u64 ^ 0xc4a5);
     let image = shelf::open(sample, &files, Access::Write).expect("the new image opens");
+    if let Some(nth) = failing {
+        log.fail_sync(nth);
+    }
     for n in 0..CHANGES {
         let change = Change::pick(&mut random, sample.size);
         changes.push((log.count(), change.clone()));
-        change.apply(&image).expect("a change");
-        let noted = change.note(&image, &mut model, |at| shelf::base_byte(sample, at));
-        noted.expect("a read");
+        match change.apply(&image) {
+            Ok(()) => {
+                let noted = change.note(&image, &mut model, |at| shelf::base_byte(sample, at));
+                noted.expect("a read");
+            }
+            Err(error) => assert!(log.has_failed(), "{}: {error}", sample.name),
+        }
         if n % 6 == 5 {
-            image.flush().expect("a flush");
-            flushes.push(Flushed {
-                at: log.count(),
-                bytes: model.clone(),
-            });
+            let flushed = image.flush();
+            assert_eq!(flushed.is_err(), log.has_failed(), "{}", sample.name);
+            if flushed.is_ok() {
+                flushes.push(Flushed {
+                    at: log.count(),
+                    bytes: model.clone(),
+                });
+            }
         }
     }
-    image.close().expect("a close");
-    flushes.push(Flushed {
-        at: log.count(),
-        bytes: model,
-    });
-    let step = if sample.encrypted() { 6 } else { 3 };
-    states::each(&log, Durability::Synced, &mut random, step, |crash| {
+    let closed = image.close();
+    assert_eq!(closed.is_err(), log.has_failed(), "{}", sample.name);
+    if closed.is_ok() {
+        flushes.push(Flushed {
+            at: log.count(),
+            bytes: model,
+        });
+    }
+    if failing.is_some() && !log.has_failed() {
+        return None;
+    }
+    let states = states::each(&log, Durability::Synced, &mut random, step, |crash| {
         let judged = crash.judge(|count| {
             let flushed = flushes.iter().rfind(|flush| flush.at <= count);
             let flushed = flushed.expect("the state at the beginning");
@@ -75,19 +91,16 @@ fn run(sample: &Sample) -> usize {
         });
         if let Err(text) = judged {
             panic!(
-                "{}: {} of the first {} events: {text}",
+                "{}: {} of the first {} events, sync {failing:?} fails: {text}",
                 sample.name, crash.what, crash.count
             );
         }
-    })
+    });
+    Some(states)
 }
 
-fn judge<'a>(
-    sample: &Sample,
-    files: &[Vec<u8>],
-    flushed: &Flushed,
-    since: impl Iterator<Item = &'a Change>,
-) -> Result<(), String> {
+/// The guest bytes of files that a crash has left; the image must be whole.
+pub fn whole(sample: &Sample, files: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     let image = shelf::open(sample, &shelf::memory(files), Access::Check)
         .map_err(|error| format!("does not open: {error}"))?;
     if image.format().checker().is_some() {
@@ -100,7 +113,16 @@ fn judge<'a>(
             return Err(format!("{report:?}"));
         }
     }
-    let now = shelf::contents(&image).map_err(|error| format!("cannot be read: {error}"))?;
+    shelf::contents(&image).map_err(|error| format!("cannot be read: {error}"))
+}
+
+fn judge<'a>(
+    sample: &Sample,
+    files: &[Vec<u8>],
+    flushed: &Flushed,
+    since: impl Iterator<Item = &'a Change>,
+) -> Result<(), String> {
+    let now = whole(sample, files)?;
     let mut touched = vec![false; now.len()];
     since.for_each(|change| touched[change.range()].fill(true));
     // What is being written may be torn; all else must be as it was.
@@ -117,7 +139,21 @@ fn judge<'a>(
 #[test]
 fn a_power_cut_loses_nothing_that_was_flushed() {
     for sample in SAMPLES {
-        let states = run(sample);
+        let created = shelf::bytes(&shelf::created(sample));
+        let step = if sample.encrypted() { 6 } else { 3 };
+        let states = run(sample, &created, None, step).unwrap();
         assert!(states >= 15, "{}: only {states} states", sample.name);
+    }
+}
+
+/// The kernel drops what it could not write, tells of it once, and calls the next sync a success.
+#[test]
+fn after_a_sync_that_failed_none_succeeds_and_what_was_flushed_before_stays() {
+    for sample in SAMPLES {
+        let created = shelf::bytes(&shelf::created(sample));
+        let step = if sample.encrypted() { 48 } else { 24 };
+        let syncs = (0..).map_while(|nth| run(sample, &created, Some(nth), step));
+        let runs = syncs.count();
+        assert!(runs >= 4, "{}: only {runs} syncs", sample.name);
     }
 }

@@ -6,6 +6,7 @@ mod faults;
 mod hostile;
 mod measure;
 mod model;
+mod parallel;
 mod peer;
 mod references;
 mod sample;
