@@ -2040,6 +2040,19 @@ int platter_image_cluster_size(uint32_t *out,
 const char *platter_image_format(const struct platter_image *image);
 
 /**
+ * What this image can do, as bits of `PLATTER_FEATURE_*`: those of its format that this image has as well (an
+ * image of an older version may have no bitmaps, one with a data file no compressed clusters), whether or not
+ * it is open for writing. CREATE, MEASURE and ENCRYPT are of formats alone: `platter_driver_find()`. `flags`
+ * must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_image_features(uint32_t *out,
+                           const struct platter_image *image,
+                           uint32_t flags,
+                           struct platter_error **err);
+
+/**
  * Where the image was opened from, as it was given, byte for byte; a plain path whose beginning looks like a
  * protocol has `./` in front. Lives as long as the image; NULL for NULL.
  *

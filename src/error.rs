@@ -138,6 +138,11 @@ impl Error {
         Self::unsupported("Compression not supported for this file format")
     }
 
+    /// A format whose images keep their size.
+    pub fn no_resize() -> Self {
+        Self::unsupported("Image format driver does not support resize")
+    }
+
     /// A part of an image, such as its backing file, that the format cannot record.
     pub fn not_recorded(what: &str, format: &str) -> Self {
         Self::unsupported(format!("{what} not supported for file format '{format}'"))

@@ -51,14 +51,18 @@ static int check(const platter_image *image, uint32_t repair, const struct commo
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
-    const char *format = platter_image_format(image);
+    uint32_t features = 0;
     int code = 1;
 
-    if (!open_format_has(format, PLATTER_FEATURE_CHECK)) {
+    if (platter_image_features(&features, image, 0, &error) != PLATTER_OK) {
+        print_platter_error(error);
+        return 1;
+    }
+    if ((features & PLATTER_FEATURE_CHECK) == 0) {
         print_error("This image format does not support checks");
         return NOT_SUPPORTED;
     }
-    if (repair != 0 && !open_format_has(format, PLATTER_FEATURE_REPAIR)) {
+    if (repair != 0 && (features & PLATTER_FEATURE_REPAIR) == 0) {
         print_error("This image format does not support repairs");
         return NOT_SUPPORTED;
     }

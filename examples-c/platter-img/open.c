@@ -86,14 +86,6 @@ platter_image *open_image(const char *name, const struct open_request *request, 
     return image;
 }
 
-bool open_format_has(const char *format, uint32_t feature)
-{
-    const platter_driver_info *driver = NULL;
-
-    return platter_driver_find(&driver, format, PLATTER_DRIVER_FORMAT, 0, NULL) == PLATTER_OK &&
-           (driver->features & feature) != 0;
-}
-
 bool open_close(platter_image *image)
 {
     platter_error *error = NULL;

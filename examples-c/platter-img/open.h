@@ -25,8 +25,6 @@ bool open_cache_is_known(const char *cache);
 bool open_cache_is_valid(const char *cache, bool is_source);
 /* Opens an image with further PLATTER_OPEN_ flags and prints its warnings; NULL after a message. */
 platter_image *open_image(const char *name, const struct open_request *request, uint32_t flags);
-/* Whether the driver of that name has a PLATTER_FEATURE_. */
-bool open_format_has(const char *format, uint32_t feature);
 /* Closes an image; false after a message. */
 bool open_close(platter_image *image);
 

@@ -313,6 +313,10 @@ static void images(void)
     NO_NULL(platter_image_size(&size, NULL, &err), "image");
     CHECK(size == 0);
     uint32_t cluster = 7;
+    uint32_t features;
+    NO_NULL(platter_image_features(NULL, image, 0, &err), "out");
+    NO_NULL(platter_image_features(&features, NULL, 0, &err), "image");
+    NO_FLAG(platter_image_features(&features, image, BAD, &err));
     NO_NULL(platter_image_cluster_size(NULL, image, &err), "out");
     NO_NULL(platter_image_cluster_size(&cluster, NULL, &err), "image");
     FAILS(platter_image_cluster_size(&cluster, image, &err), PLATTER_STATUS_NOT_FOUND, "raw");

@@ -222,6 +222,32 @@ static void locations(void)
     platter_open_options_free(options);
 }
 
+/* What an image can do may be less than what its format can. */
+static void features(void)
+{
+    const platter_driver_info *driver;
+    const uint32_t of_drivers =
+        PLATTER_FEATURE_CREATE | PLATTER_FEATURE_MEASURE | PLATTER_FEATURE_ENCRYPT;
+    uint32_t found;
+
+    OK(platter_driver_find(&driver, "qcow2", PLATTER_DRIVER_FORMAT, 0, &err));
+    platter_image *image = open_image("d.qcow2", "qcow2", 0);
+    OK(platter_image_features(&found, image, 0, &err));
+    CHECK(found == (driver->features & ~of_drivers));
+    OK(platter_image_close(image, 0, &err));
+
+    make_image("old.qcow2", "qcow2", SIZE, "compat=0.10");
+    image = open_image("old.qcow2", "qcow2", 0);
+    OK(platter_image_features(&found, image, 0, &err));
+    CHECK(found == (driver->features & ~(of_drivers | (uint32_t)PLATTER_FEATURE_BITMAPS)));
+    OK(platter_image_close(image, 0, &err));
+
+    image = open_image("d.raw", "raw", 0);
+    OK(platter_image_features(&found, image, 0, &err));
+    CHECK(found == (PLATTER_FEATURE_WRITE | PLATTER_FEATURE_RESIZE));
+    OK(platter_image_close(image, 0, &err));
+}
+
 int main(void)
 {
     make_image("d.raw", "raw", SIZE, NULL);
@@ -238,6 +264,7 @@ int main(void)
     CHECK_U64(cluster, 65536);
     OK(platter_image_close(image, 0, &err));
 
+    features();
     by_descriptor();
     locations();
     passed();

@@ -198,7 +198,7 @@ fn describe(
 }
 
 /// The bits of the ABI, which never change, for those of the core, which may.
-fn features(features: Features) -> u32 {
+pub(super) fn features(features: Features) -> u32 {
     [
         (Features::CREATE, PLATTER_FEATURE_CREATE),
         (Features::WRITE, PLATTER_FEATURE_WRITE),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bstr::BStr;
 
+use crate::capi::driver::features;
 use crate::capi::error::platter_error;
 use crate::capi::guard::{
     Handle, Poison, UserData, call, call_out, call_ref_out, caught, check_flags, get, given,
@@ -292,6 +293,25 @@ pub extern "C" fn platter_image_cluster_size(
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_image_format(image: Option<&platter_image>) -> *const c_char {
     image.map_or(std::ptr::null(), |image| image.shared.format.as_ptr())
+}
+
+/// What this image can do, as bits of `PLATTER_FEATURE_*`: those of its format that this image has as well (an
+/// image of an older version may have no bitmaps, one with a data file no compressed clusters), whether or not
+/// it is open for writing. CREATE, MEASURE and ENCRYPT are of formats alone: `platter_driver_find()`. `flags`
+/// must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_features(
+    out: Option<&mut MaybeUninit<u32>>,
+    image: Option<&platter_image>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, image, "image", err, |image| {
+        check_flags(flags, 0)?;
+        Ok(features(image.shared.format().features()))
+    })
 }
 
 /// Where the image was opened from, as it was given, byte for byte; a plain path whose beginning looks like a

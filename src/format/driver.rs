@@ -7,6 +7,7 @@ use bstr::{BStr, BString};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bulk::Bulk;
+use crate::format::features::Features;
 use crate::format::files::{ChildSpec, FileRole};
 use crate::format::inspect::{InspectContext, Inspection};
 use crate::format::parent::{BackingRef, ParentId};
@@ -16,37 +17,6 @@ use crate::options::{OptionSpec, Values};
 use crate::secret::Secrets;
 use crate::storage::{Durability, Storage};
 use crate::trace::Event;
-
-bitflags::bitflags! {
-    /// What a format can do, for introspection and for early refusals.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct Features: u32 {
-        /// New images can be made.
-        const CREATE = 1;
-        /// Images can be written.
-        const WRITE = 1 << 1;
-        /// Images can name a backing file.
-        const BACKING = 1 << 2;
-        /// Clusters can be compressed.
-        const COMPRESS = 1 << 3;
-        /// Internal snapshots.
-        const SNAPSHOTS = 1 << 4;
-        /// Persistent dirty bitmaps.
-        const BITMAPS = 1 << 5;
-        /// `check`.
-        const CHECK = 1 << 6;
-        /// `check -r`.
-        const REPAIR = 1 << 7;
-        /// `resize`.
-        const RESIZE = 1 << 8;
-        /// `amend`.
-        const AMEND = 1 << 9;
-        /// `measure` as a target.
-        const MEASURE = 1 << 10;
-        /// Encryption.
-        const ENCRYPT = 1 << 11;
-    }
-}
 
 /// Plans a new image: checks its options, without a file at hand.
 pub type PlanFn = fn(&CreateParams<'_>) -> Result<Box<dyn NewImage>>;
@@ -59,8 +29,8 @@ pub type InspectFn = fn(&InspectContext<'_>) -> Result<Inspection>;
 pub struct FormatDriver {
     /// The name used with `-f`.
     pub name: &'static str,
-    /// What its images can do, beyond what the fields of this description say; see
-    /// [`FormatDriver::features`].
+    /// What its images can do, be it that some of them cannot: what open ones have accessors for. What the
+    /// fields of this description say is not repeated; see [`FormatDriver::features`].
     pub of_images: Features,
     /// How its images are recognised, where they can be.
     pub signature: Option<Signature>,
@@ -106,6 +76,9 @@ impl FormatDriver {
     pub fn features(&self) -> Features {
         let mut features = self.of_images;
         features.set(Features::CREATE, self.create.is_some());
+        let mut children = self.children.iter();
+        let backing = children.any(|child| child.role == FileRole::Backing);
+        features.set(Features::BACKING, backing);
         features.set(Features::MEASURE, self.measure.is_some());
         features.set(Features::AMEND, !self.amend_options.is_empty());
         features.set(Features::ENCRYPT, self.secret_option.is_some());

@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod capabilities;
 pub(crate) mod decoded;
 pub mod driver;
+pub mod features;
 pub mod files;
 pub mod immediate;
 pub(crate) mod inflight;
@@ -24,9 +25,10 @@ pub use capabilities::{
     Amend, AmendContext, BackingChange, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot, Snapshots,
 };
 pub use driver::{
-    Contents, CreateParams, Features, FormatDriver, MeasureFn, Measured, NewImage, NewParent,
-    OpenContext, Outline, PlanFn, PlannedFile, PrepareContext, Probe, RecogniseFn, Signature,
+    Contents, CreateParams, FormatDriver, MeasureFn, Measured, NewImage, NewParent, OpenContext,
+    Outline, PlanFn, PlannedFile, PrepareContext, Probe, RecogniseFn, Signature,
 };
+pub use features::Features;
 pub use files::{ChildSpec, FileRole, FormatFile};
 pub use immediate::{FlushPlan, Immediate};
 pub use inspect::{InspectContext, Inspection};
@@ -37,4 +39,4 @@ pub use parent::{
 pub use traits::{
     Check, CheckReport, Format, FormatInfo, Opener, RepairMode, SnapshotInfo, SpaceCount,
 };
-pub use write::{Below, FormatWrite, ZeroBelow};
+pub use write::{Below, FormatWrite, Resize, ZeroBelow};

@@ -8,11 +8,12 @@ use bstr::{BStr, BString};
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
 use crate::format::capabilities::{Amend, BackingChange, Bitmaps, Snapshots};
+use crate::format::features::Features;
 use crate::format::files::{FileRole, FormatFile};
 use crate::format::immediate::Immediate;
 use crate::format::io_guard::IoGuard;
 use crate::format::parent::{ParentId, ParentRef};
-use crate::format::write::FormatWrite;
+use crate::format::write::{FormatWrite, Resize};
 use crate::job::Job;
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::Storage;
@@ -144,6 +145,34 @@ pub trait Format: Send + Sync + Debug {
     }
 }
 
+impl dyn Format + '_ {
+    /// What this image can do: what it has accessors for, whether or not it was opened for writing.
+    pub fn features(&self) -> Features {
+        let writer = self.writer();
+        let mut features = Features::empty();
+        features.set(Features::WRITE, writer.is_some());
+        features.set(Features::RESIZE, self.resizer().is_some());
+        features.set(
+            Features::COMPRESS,
+            writer.and_then(FormatWrite::compressor).is_some(),
+        );
+        features.set(Features::BACKING, self.backing_change().is_some());
+        features.set(Features::SNAPSHOTS, self.snapshots().is_some());
+        features.set(Features::BITMAPS, self.bitmaps().is_some());
+        features.set(Features::AMEND, self.amender().is_some());
+        let checker = self.checker();
+        features.set(Features::CHECK, checker.is_some());
+        let repairs = |checker: &dyn Check| checker.repairs() != RepairMode::Report;
+        features.set(Features::REPAIR, checker.is_some_and(repairs));
+        features
+    }
+
+    /// Changing of the virtual size, where the format has it.
+    pub fn resizer(&self) -> Option<&dyn Resize> {
+        self.writer()?.resizer()
+    }
+}
+
 /// What `info` shows of a format, beyond what every image has.
 #[derive(Clone, Debug, Default)]
 pub struct FormatInfo {
@@ -210,7 +239,7 @@ pub trait Opener: Send + Sync {
 }
 
 /// What `check` is to mend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum RepairMode {
     /// Nothing.
     #[default]
@@ -250,6 +279,9 @@ pub struct CheckReport {
 
 /// The consistency check of a format.
 pub trait Check: Send + Sync {
+    /// The most that [`Check::check`] repairs.
+    fn repairs(&self) -> RepairMode;
+
     /// Checks the metadata; each finding is a note of `job`, in QEMU's words.
     ///
     /// # Errors

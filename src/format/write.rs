@@ -42,20 +42,10 @@ pub trait FormatWrite: Send + Sync {
     /// Of I/O.
     fn flush(&self, durability: Durability) -> Result<()>;
 
-    /// Changes the virtual size. What is new reads as zeroes from the moment on at which the size
-    /// is durable, whatever the layer below holds there. `control` ends the freeing of what is cut
-    /// off and the filling of new space, which
-    /// leaves the size as it was, and counts it.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] where the format cannot, [`crate::ErrorKind::Cancelled`].
-    fn resize_above(
-        &self,
-        len: u64,
-        preallocation: Preallocation,
-        below: &dyn Below,
-        control: &JobControl,
-    ) -> Result<()>;
+    /// Changing of the virtual size, where the format has it.
+    fn resizer(&self) -> Option<&dyn Resize> {
+        None
+    }
 
     /// Writing of compressed clusters, where the format has it.
     fn compressor(&self) -> Option<&dyn Compress> {
@@ -63,11 +53,29 @@ pub trait FormatWrite: Send + Sync {
     }
 }
 
-impl dyn FormatWrite + '_ {
-    /// As [`FormatWrite::resize_above`], of an image with nothing below.
+/// Changing of the virtual size.
+pub trait Resize: Send + Sync {
+    /// Changes the virtual size. What is new reads as zeroes from the moment on at which the size
+    /// is durable, whatever the layer below holds there. `control` ends the freeing of what is cut
+    /// off and the filling of new space, which
+    /// leaves the size as it was, and counts it.
     ///
     /// # Errors
-    /// As [`FormatWrite::resize_above`].
+    /// [`crate::ErrorKind::Unsupported`] where this image cannot, [`crate::ErrorKind::Cancelled`].
+    fn resize_above(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()>;
+}
+
+impl dyn Resize + '_ {
+    /// As [`Resize::resize_above`], of an image with nothing below.
+    ///
+    /// # Errors
+    /// As [`Resize::resize_above`].
     pub fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.resize_above(len, preallocation, &ZeroBelow, &JobControl::default())
     }

@@ -59,7 +59,7 @@ impl ImageStorage {
 
     fn set_image_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.image
-            .writer()?
+            .resizer()?
             .resize_above(len, preallocation, &self.image, &JobControl::default())
     }
 }

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Compress, Format, FormatWrite};
+use crate::format::{Compress, Format, FormatWrite, Resize};
 use crate::image::plan::DetectZeroes;
 use crate::image::{Backing, Image, align};
 use crate::job::JobControl;
@@ -135,7 +135,7 @@ impl Image {
         check_virtual_size(len, self.settings.max_len)?;
         self.check_growth(len)?;
         let claim = self.claim_size()?;
-        self.writer()?
+        self.resizer()?
             .resize_above(len, preallocation, self, control)?;
         drop(claim);
         self.written()
@@ -188,6 +188,14 @@ impl Image {
     /// [`ErrorKind::ReadOnly`].
     pub(super) fn writer(&self) -> Result<&dyn FormatWrite> {
         self.format.writer().ok_or_else(|| self.read_only())
+    }
+
+    /// The format's way to change the virtual size, where it has one and the image is open for writing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`], [`ErrorKind::Unsupported`].
+    pub(super) fn resizer(&self) -> Result<&dyn Resize> {
+        self.writer()?.resizer().ok_or_else(Error::no_resize)
     }
 
     fn read_only(&self) -> Error {

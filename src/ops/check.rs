@@ -36,6 +36,11 @@ pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOu
             "This image format does not support checks",
         ));
     };
+    if repair > checker.repairs() {
+        return Err(Error::unsupported(
+            "This image format does not support repairs",
+        ));
+    }
     let failed = |error: Error| {
         if error.kind() == crate::ErrorKind::Cancelled {
             error

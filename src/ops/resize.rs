@@ -59,10 +59,8 @@ pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u
             ),
         );
     }
-    if !image.driver().can(Features::RESIZE) {
-        return Err(Error::unsupported(
-            "Image format driver does not support resize",
-        ));
+    if !image.format().features().contains(Features::RESIZE) {
+        return Err(Error::no_resize());
     }
     let rounded = round_up_sector(size).ok_or_else(|| Error::os(libc::EFBIG))?;
     // A file that is the disk itself ends where it was asked to, whatever the sectors.

@@ -136,7 +136,7 @@ pub fn delete(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<()
 pub fn show(image: &mut Image, wanted: impl AsRef<[u8]>) -> Result<()> {
     let wanted = BStr::new(&wanted);
     let keys = Wanted::parse(wanted)?;
-    if !image.driver().can(Features::SNAPSHOTS) {
+    if !image.format().features().contains(Features::SNAPSHOTS) {
         return Err(Error::unsupported(format!(
             "Block format '{}' used by device '' does not support temporarily loading internal \
              snapshots",

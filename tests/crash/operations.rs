@@ -283,7 +283,9 @@ fn resize(run: &mut Run<'_>) {
 pub fn resize_to(run: &mut Run<'_>, new: usize, mode: Preallocation) {
     let at = run.log.count();
     let len = (new * SECTOR) as u64;
-    run.writer()
+    let image = run.image();
+    let resizer = image.resizer().expect("a format that can be resized");
+    resizer
         .resize_above(len, mode, &run.below(), &Default::default())
         .unwrap();
     note_size(run, at, new);

@@ -19,7 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     Amend, Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile,
-    FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Signature,
+    FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Resize,
+    Signature,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -268,6 +269,12 @@ impl FormatWrite for Luks {
         self.storage.sync(durability)
     }
 
+    fn resizer(&self) -> Option<&dyn Resize> {
+        Some(self)
+    }
+}
+
+impl Resize for Luks {
     fn resize_above(
         &self,
         len: u64,

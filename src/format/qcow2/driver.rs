@@ -11,7 +11,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     Amend, BackingChange, BackingRef, Below, Bitmaps, Check, ChildSpec, Compress, Features,
     FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite, Immediate,
-    IoGuard, LongIoGuard, OpenContext, ParentRef, Signature, Snapshots, SpaceCount,
+    IoGuard, LongIoGuard, OpenContext, ParentRef, Resize, Signature, Snapshots, SpaceCount,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -24,7 +24,6 @@ use super::state::Qcow2;
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "qcow2",
     of_images: Features::WRITE
-        .union(Features::BACKING)
         .union(Features::COMPRESS)
         .union(Features::CHECK)
         .union(Features::RESIZE)
@@ -206,6 +205,16 @@ impl FormatWrite for Qcow2 {
         self.flush_all(durability)
     }
 
+    fn resizer(&self) -> Option<&dyn Resize> {
+        Some(self)
+    }
+
+    fn compressor(&self) -> Option<&dyn Compress> {
+        (!self.has_data_file && !self.encrypted).then_some(self as &dyn Compress)
+    }
+}
+
+impl Resize for Qcow2 {
     fn resize_above(
         &self,
         len: u64,
@@ -216,10 +225,6 @@ impl FormatWrite for Qcow2 {
         self.check_writable()?;
         let _one = self.reshaping.lock();
         self.change_size(len, preallocation, below, control)
-    }
-
-    fn compressor(&self) -> Option<&dyn Compress> {
-        (!self.has_data_file && !self.encrypted).then_some(self as &dyn Compress)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::format::magic::PROBE_BYTES;
 use crate::format::{
     Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo,
     FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Probe, RecogniseFn,
+    Resize,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -285,6 +286,12 @@ impl FormatWrite for Raw {
         self.storage.sync(durability)
     }
 
+    fn resizer(&self) -> Option<&dyn Resize> {
+        Some(self)
+    }
+}
+
+impl Resize for Raw {
     fn resize_above(
         &self,
         len: u64,

@@ -16,7 +16,7 @@ use crate::image::status::Sparse;
 use crate::image::{Backing, Image, Settings};
 use crate::location::Location;
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{CacheMode, Durability, Preallocation, Storage, ZeroFlags};
+use crate::storage::{CacheMode, Durability, Storage, ZeroFlags};
 
 pub(in crate::image) const CLUSTER: u64 = 4096;
 
@@ -264,17 +264,5 @@ impl FormatWrite for Fake {
 
     fn flush(&self, durability: Durability) -> Result<()> {
         self.storage.sync(durability)
-    }
-
-    fn resize_above(
-        &self,
-        _len: u64,
-        _preallocation: Preallocation,
-        _: &dyn Below,
-        _: &crate::job::JobControl,
-    ) -> Result<()> {
-        Err(crate::Error::unsupported(
-            "Image format driver does not support resize",
-        ))
     }
 }

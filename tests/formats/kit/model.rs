@@ -99,7 +99,7 @@ fn what_grows_reads_as_zeroes() {
         let short = (sample.size / 3 / 512 * 512) as usize;
         let off = platter::storage::Preallocation::Off;
         for len in [short as u64, sample.size] {
-            let done = image.format().writer().unwrap().resize_above(
+            let done = image.format().resizer().unwrap().resize_above(
                 len,
                 off,
                 &image,

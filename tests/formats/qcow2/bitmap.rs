@@ -189,7 +189,7 @@ fn model(options: &str, mut size: u64, cluster: u64, seed: u64) {
                 size = (size / 2 + random.below(size)).clamp(1 << 20, 6 << 20) / 512 * 512;
                 image
                     .format()
-                    .writer()
+                    .resizer()
                     .unwrap()
                     .resize(size, Preallocation::Off)
                     .unwrap();
@@ -345,7 +345,7 @@ fn all_ones() {
     let image = open(storage.clone(), true).unwrap();
     image
         .format()
-        .writer()
+        .resizer()
         .unwrap()
         .resize(size * 2, Preallocation::Off)
         .unwrap();
@@ -382,7 +382,7 @@ fn inconsistent_bitmaps_stay_so() {
         dirty(&image, "bad").map(drop),
         image
             .format()
-            .writer()
+            .resizer()
             .unwrap()
             .resize(8 << 20, Preallocation::Off),
     ] {

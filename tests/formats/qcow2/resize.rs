@@ -64,7 +64,7 @@ fn resize(options: &str, sizes: &[u64]) {
         let old = model.len() as u64;
         image
             .format()
-            .writer()
+            .resizer()
             .unwrap()
             .resize(size, Preallocation::Off)
             .unwrap();
@@ -151,7 +151,7 @@ fn new_space_can_be_preallocated() {
             image.write_at(&model, 0).unwrap();
             image
                 .format()
-                .writer()
+                .resizer()
                 .unwrap()
                 .resize(4 << 20, mode)
                 .unwrap();
@@ -178,14 +178,14 @@ fn snapshots_survive_a_resize() {
         let image = open(&dir);
         image
             .format()
-            .writer()
+            .resizer()
             .unwrap()
             .resize(300 << 10, Preallocation::Off)
             .unwrap();
         image.write_at(&[4; 5000], 1000).unwrap();
         image
             .format()
-            .writer()
+            .resizer()
             .unwrap()
             .resize(4 << 20, Preallocation::Off)
             .unwrap();
@@ -219,7 +219,7 @@ fn version_2_with_snapshots_keeps_its_size() {
     let image = open(&dir);
     let error = image
         .format()
-        .writer()
+        .resizer()
         .unwrap()
         .resize(4 << 20, Preallocation::Off)
         .unwrap_err();

@@ -9,6 +9,10 @@ use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::Job;
 
 impl Check for Qcow2 {
+    fn repairs(&self) -> RepairMode {
+        RepairMode::All
+    }
+
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
         // What is cached must be on disk, where the check looks.
         if !self.read_only && !self.broken.load(Ordering::Acquire) {
