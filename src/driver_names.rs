@@ -53,11 +53,22 @@ const DRIVERS: &[Known] = &[
     ("vvfat", &["fat"]),
 ];
 
+/// Further names by which users know a driver, which are taken wherever a driver is named and shown nowhere.
+const ALIASES: &[(&str, &str)] = &[("vhd", "vpc")];
+
+/// The name of the driver that goes by `name`, which may be a further name of it.
+pub fn canonical(name: &str) -> &str {
+    let mut aliases = ALIASES.iter();
+    let found = aliases.find(|(alias, _)| *alias == name);
+    found.map_or(name, |(_, driver)| driver)
+}
+
 /// Filters between parts of a machine that runs: a tool on images has nothing to put them between.
 const OF_RUNNING_MACHINES: [&str; 2] = ["replication", "snapshot-access"];
 
 /// Whether there is a driver of that name, be it elsewhere.
 pub fn is_known(name: &str) -> bool {
+    let name = canonical(name);
     DRIVERS.iter().any(|(known, _)| *known == name)
 }
 
@@ -75,6 +86,7 @@ pub fn is_known_scheme(scheme: &str) -> bool {
 
 /// The error of a driver that is not here.
 pub fn unknown_driver(name: &str) -> Error {
+    let name = canonical(name);
     Error::unsupported(if OF_RUNNING_MACHINES.contains(&name) {
         format!("The driver '{name}' works inside a running machine alone")
     } else if is_known(name) {
@@ -127,6 +139,23 @@ mod tests {
                 assert!(is_known_scheme(scheme), "{scheme}");
             }
         }
+    }
+
+    #[test]
+    fn further_names_stand_for_a_driver_and_are_no_drivers() {
+        for (alias, driver) in ALIASES {
+            assert_eq!(canonical(alias), *driver);
+            assert!(DRIVERS.iter().all(|(known, _)| known != alias));
+            assert!(DRIVERS.iter().any(|(known, _)| known == driver));
+            assert!(is_known(alias) && may_be_recorded(alias));
+            let by_alias = registry::by_name(alias).map(|driver| driver.name);
+            assert_eq!(
+                by_alias,
+                registry::by_name(driver).map(|driver| driver.name)
+            );
+        }
+        assert_eq!(canonical("raw"), "raw");
+        assert_eq!(canonical("vhdx"), "vhdx");
     }
 
     #[test]

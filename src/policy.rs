@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bstr::BStr;
 
+use crate::driver_names::canonical;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 
 /// When the format may be guessed from the contents.
@@ -186,7 +187,8 @@ impl OpenPolicy {
 
     /// Whether an image of `format` may be opened.
     pub fn allows_format(&self, format: &str) -> bool {
-        self.formats.is_empty() || self.formats.iter().any(|allowed| allowed == format)
+        let mut formats = self.formats.iter();
+        self.formats.is_empty() || formats.any(|allowed| canonical(allowed) == canonical(format))
     }
 
     /// Whether storages of `protocol` may be opened and created.
@@ -432,6 +434,11 @@ mod tests {
         };
         assert!(policy.allows_format("raw") && !policy.allows_format("qcow2"));
         assert!(OpenPolicy::default().allows_format("qcow2"));
+        let policy = OpenPolicy {
+            formats: vec!["vhd".into()],
+            ..policy
+        };
+        assert!(policy.allows_format("vpc") && policy.allows_format("vhd"));
         let policy = OpenPolicy {
             protocols: vec!["file".into()],
             ..OpenPolicy::default()

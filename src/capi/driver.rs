@@ -8,7 +8,7 @@ use crate::capi::error::platter_error;
 use crate::capi::guard::{call_out, check_flags};
 use crate::capi::open::{LOCATION_FLAGS, location};
 use crate::capi::text::{c_string, owned, utf8};
-use crate::driver_names::unknown_driver;
+use crate::driver_names::{canonical, unknown_driver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Features, registry};
 use crate::ops::help;
@@ -232,9 +232,10 @@ fn protocol_features(features: StorageFeatures) -> u32 {
 }
 
 fn find(name: &str, kind: u32) -> Result<&'static Entry> {
+    let canonical = canonical(name);
     drivers()
         .iter()
-        .find(|entry| entry.name == name && (kind == 0 || entry.info.kind == kind))
+        .find(|entry| entry.name == canonical && (kind == 0 || entry.info.kind == kind))
         .ok_or_else(|| unknown_driver(name).with_kind(ErrorKind::NotFound))
 }
 
@@ -258,7 +259,7 @@ pub extern "C" fn platter_driver_describe(
     })
 }
 
-/// The driver of that name; `kind` is a `PLATTER_DRIVER_*`, or 0 for any. `flags` must be 0.
+/// The driver of that name, or of a further name that users have for it (`vhd` for `vpc`); `kind` is a `PLATTER_DRIVER_*`, or 0 for any. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND, INVALID. Threads: any. Since 0.1.
 ///

@@ -5,6 +5,8 @@ use std::fmt;
 
 use bstr::{BStr, BString, ByteSlice};
 
+use crate::driver_names::canonical;
+
 /// A backing file as users give it and as images record it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackingRef {
@@ -12,6 +14,14 @@ pub struct BackingRef {
     pub name: BString,
     /// The format that the image records for it.
     pub format: Option<BString>,
+}
+
+impl BackingRef {
+    /// What a new image, or one with a new parent, is to record; a format by the name that all tools know.
+    pub fn to_record(name: BString, format: Option<&str>) -> Self {
+        let format = format.map(|format| canonical(format).into());
+        Self { name, format }
+    }
 }
 
 /// The parent that an image names.

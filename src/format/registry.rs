@@ -1,5 +1,6 @@
 //! The formats that this build has. A new format is one line here.
 
+use crate::driver_names::canonical;
 use crate::format::FormatDriver;
 use crate::format::{luks, qcow2, raw};
 
@@ -11,7 +12,8 @@ pub fn drivers() -> &'static [&'static FormatDriver] {
     DRIVERS
 }
 
-/// The format of that name, as used with `-f`.
+/// The format of that name, as used with `-f`, or of a further name that users have for it.
 pub fn by_name(name: &str) -> Option<&'static FormatDriver> {
+    let name = canonical(name);
     DRIVERS.iter().copied().find(|driver| driver.name == name)
 }

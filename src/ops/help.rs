@@ -1,6 +1,6 @@
 //! The help that `-o help` prints.
 
-use crate::driver_names::unknown_format;
+use crate::driver_names::{canonical, unknown_format};
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::ops::create::{TargetFormat, option_table};
@@ -12,6 +12,7 @@ use crate::options::help_table;
 /// [`crate::ErrorKind::Invalid`] for an unknown format, [`crate::ErrorKind::Unsupported`] where it cannot create.
 pub fn create_help(format: &str, target: Option<&Location>) -> Result<String> {
     let found = TargetFormat::creatable(format)?;
+    let format = found.name();
     Ok(match target {
         Some(target) => {
             let table = option_table(found.driver, &found.location(target))?;
@@ -35,6 +36,7 @@ pub fn amend_help(format: &str) -> Result<String> {
         None => return Err(unknown_format(format)),
         Some(found) => found.protocol.is_none().then_some(found.driver),
     };
+    let format = canonical(format);
     let Some(driver) = driver.filter(|driver| !driver.amend_options.is_empty()) else {
         return Err(Error::unsupported(format!(
             "Format driver '{format}' does not support option amendment"

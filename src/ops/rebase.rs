@@ -87,10 +87,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         (Some(_), None) => {
             return Err(Error::invalid("backing format must be specified").context(change));
         }
-        (Some(name), format) => Some(BackingRef {
-            name: name.clone(),
-            format: format.clone().map(BString::from),
-        }),
+        (Some(name), format) => Some(BackingRef::to_record(name.clone(), format.as_deref())),
     };
     job.tick()?;
     if !request.name_only {

@@ -1,6 +1,6 @@
 //! Writes into an image that exists.
 
-use bstr::{BStr, BString};
+use bstr::BStr;
 
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -159,7 +159,6 @@ fn has_backing(image: &Image) -> bool {
     image.backing().is_some() || image.backing_missing()
 }
 
-/// The backing file that was named for an image that records none.
 /// The file at the name of the backing file, if there is one.
 fn named_below(request: &ConvertRequest) -> KeptFiles {
     let mut kept = KeptFiles::default();
@@ -173,11 +172,10 @@ fn named_below(request: &ConvertRequest) -> KeptFiles {
     kept
 }
 
+/// The backing file that was named for an image that records none.
 fn open_named(request: &ConvertRequest, name: &BStr, job: &mut Job) -> Result<Image> {
-    let backing = BackingRef {
-        name: name.to_owned(),
-        format: request.target.backing_format().map(BString::from),
-    };
+    let format = request.target.backing_format();
+    let backing = BackingRef::to_record(name.to_owned(), format.as_deref());
     open_backing(request, &backing, job)
 }
 

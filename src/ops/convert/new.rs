@@ -1,7 +1,5 @@
 //! Fills a new image.
 
-use bstr::BString;
-
 use crate::error::{Error, Result, ResultExt};
 use crate::format::{BackingRef, Bulk, Features, Format, raw};
 use crate::image::Image;
@@ -32,7 +30,7 @@ pub(super) fn fill_new(
 ) -> Result<u64> {
     let name = request.target.format.as_deref().unwrap_or(raw::DRIVER.name);
     let format = creatable(request, name)?;
-    let driver = format.driver;
+    let (driver, name) = (format.driver, format.name());
     let location = format.location(&request.target.location);
     let table = create::option_table(driver, &location)?;
     let values = Values::check(&request.target.options, &table)?;
@@ -52,10 +50,11 @@ pub(super) fn fill_new(
         let what = (request.wording.creating)(name);
         format!("{target}: {what}")
     };
-    let backing = request.target.backing_name().map(|name| BackingRef {
-        name: name.to_owned(),
-        format: request.target.backing_format().map(BString::from),
-    });
+    let backing_format = request.target.backing_format();
+    let backing = request
+        .target
+        .backing_name()
+        .map(|name| BackingRef::to_record(name.to_owned(), backing_format.as_deref()));
     if backing.is_none() && request.target.backing_format().is_some() {
         return Err(
             Error::invalid("Backing format cannot be used without backing file")

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
 
+use crate::driver_names::canonical;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{BackingRef, FormatDriver, NewParent};
 use crate::job::{Job, JobControl};
@@ -83,6 +84,7 @@ impl CreatePlan {
         let format = TargetFormat::creatable(&request.format)?;
         let driver = format.driver;
         request.location = format.location(&request.location);
+        request.format = format.name().to_owned();
         let table = option_table(driver, &request.location)?;
         let values = Values::check(&request.options, &table)?;
         let asked = match (request.size, values.num("size")) {
@@ -126,7 +128,7 @@ impl CreatePlan {
             .ok_or_else(|| Error::invalid("Image creation needs a size parameter"))?;
         let shown = (
             backing.0.as_ref().map(|name| name.as_bstr()),
-            backing.1.as_deref(),
+            backing.1.as_deref().map(canonical),
         );
         let summary = summary::summary(&request, driver, &values, size, shown);
         let new = Self {
@@ -198,10 +200,9 @@ impl CreatePlan {
 
     fn backing_ref(&self) -> Result<Option<BackingRef>> {
         match &self.backing {
-            (Some(name), format) => Ok(Some(BackingRef {
-                name: name.clone(),
-                format: format.clone().map(BString::from),
-            })),
+            (Some(name), format) => {
+                Ok(Some(BackingRef::to_record(name.clone(), format.as_deref())))
+            }
             (None, Some(format)) => Err(target::format_without_file(format)),
             (None, None) => Ok(None),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::InspectReport;
 use super::judge::{Judged, judge};
 use super::signatures::{self, Signature};
-use crate::driver_names::unknown_driver;
+use crate::driver_names::{canonical, unknown_driver};
 use crate::error::{Result, ResultExt};
 use crate::format::{FormatDriver, InspectContext, Inspection, probe, raw, registry};
 use crate::image::{OpenOptions, lock_for_inspection, open_file};
@@ -91,8 +91,8 @@ fn bounded(storage: &Arc<dyn Storage>, policy: &OpenPolicy) -> Arc<dyn Storage> 
 
 /// A format by its name: one with a driver here, or one that is only recognised.
 fn known(name: &str) -> Result<String> {
-    if registry::by_name(name).is_some() || probe::is_recognised(name) {
-        Ok(name.to_owned())
+    if registry::by_name(name).is_some() || probe::is_recognised(canonical(name)) {
+        Ok(canonical(name).to_owned())
     } else {
         Err(unknown_driver(name))
     }
