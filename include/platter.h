@@ -1458,7 +1458,7 @@ int platter_driver_describe(const struct platter_driver_info **out,
                             struct platter_error **err);
 
 /**
- * The driver of that name; `kind` is a `PLATTER_DRIVER_*`, or 0 for any. `flags` must be 0.
+ * The driver of that name, or of a further name that users have for it (`vhd` for `vpc`); `kind` is a `PLATTER_DRIVER_*`, or 0 for any. `flags` must be 0.
  *
  * Statuses: NOT_FOUND, INVALID. Threads: any. Since 0.1.
  *
@@ -1809,6 +1809,19 @@ int platter_policy_set_implicit_protocols(struct platter_policy *policy,
                                           bool allowed,
                                           uint32_t flags,
                                           struct platter_error **err);
+
+/**
+ * Sets whether the format is guessed also from the end of a file at whose beginning nothing is found: a VHD
+ * of fixed size has a footer only. Off in both presets: a guest that may write to the end of its plain disk
+ * can make it look like such an image. While it is on, what looks like a plain disk is not opened for writing
+ * unless its format is named (DENIED). `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_policy_set_probe_footers(struct platter_policy *policy,
+                                     bool on,
+                                     uint32_t flags,
+                                     struct platter_error **err);
 
 /**
  * Sets a ceiling, a `PLATTER_LIMIT_*`; what exceeds it fails with LIMIT. `flags` must be 0.

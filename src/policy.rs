@@ -123,6 +123,11 @@ pub struct OpenPolicy {
     pub protocols: Vec<String>,
     /// When the format may be guessed.
     pub probing: Probing,
+    /// Guess the format also from the last sector, where nothing stands at the beginning: a VHD of fixed size
+    /// has only that. Off in both presets, as QEMU's tools do not look there: a guest that may write to the
+    /// end of its plain disk can make it look like such an image. A plain disk that is guessed so is not
+    /// opened for writing.
+    pub probe_footers: bool,
     /// Whether files that the image names may be opened.
     pub implicit_files: ImplicitFiles,
     /// Whether a backing file's name inside an image may be `json:{…}` or `protocol:…` rather than a plain
@@ -156,6 +161,7 @@ impl Default for OpenPolicy {
             formats: Vec::new(),
             protocols: Vec::new(),
             probing: Probing::ReadOnly,
+            probe_footers: false,
             implicit_files: ImplicitFiles::Deny,
             implicit_protocols: false,
             max_chain_depth: DEFAULT_CHAIN_DEPTH,

@@ -244,6 +244,8 @@ static void policies(void)
     frees = 0;
     NO_NULL(platter_policy_set_implicit_protocols(NULL, true, 0, &err), "policy");
     NO_FLAG(platter_policy_set_implicit_protocols(policy, true, BAD, &err));
+    NO_NULL(platter_policy_set_probe_footers(NULL, true, 0, &err), "policy");
+    NO_FLAG(platter_policy_set_probe_footers(policy, true, BAD, &err));
     NO_NULL(platter_policy_set_limit(NULL, PLATTER_LIMIT_CHAIN_DEPTH, 1, 0, &err), "policy");
     NO_FLAG(platter_policy_set_limit(policy, PLATTER_LIMIT_CHAIN_DEPTH, 1, BAD, &err));
     FAILS(platter_policy_set_limit(policy, 99, 1, 0, &err), PLATTER_STATUS_INVALID, "99");

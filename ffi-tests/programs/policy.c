@@ -195,6 +195,25 @@ int main(void)
     OK(platter_policy_allow_format(policy, "raw", 0, &err));
     FAILS(try_open(&image, "top.qcow2", 0, &err), PLATTER_STATUS_DENIED, "qcow2");
 
+    /* The end of a file says what it is where that is asked for. */
+    fresh(PLATTER_POLICY_PERMISSIVE);
+    FILE *disk = fopen("disk.img", "wb");
+    CHECK(disk != NULL && fseek(disk, 4096, SEEK_SET) == 0);
+    CHECK(fwrite("koly", 1, 4, disk) == 4);
+    CHECK(fseek(disk, 4096 + 511, SEEK_SET) == 0 && fputc(0, disk) == 0 && fclose(disk) == 0);
+    OK(try_open(&image, "disk.img", PLATTER_OPEN_WRITE, &err));
+    CHECK_STR(platter_image_format(image), "raw");
+    OK(platter_image_close(image, 0, &err));
+    OK(platter_policy_set_probe_footers(policy, true, 0, &err));
+    FAILS(try_open(&image, "disk.img", 0, &err), PLATTER_STATUS_UNSUPPORTED, "dmg");
+    OK(try_open(&image, "base.qcow2", PLATTER_OPEN_WRITE, &err));
+    OK(platter_image_close(image, 0, &err));
+    CHECK(truncate("disk.img", 4096) == 0);
+    OK(try_open(&image, "disk.img", 0, &err));
+    OK(platter_image_close(image, 0, &err));
+    /* Its guest could write a footer. */
+    FAILS(try_open(&image, "disk.img", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_DENIED, "name the format");
+
     /* Protocols. */
     fresh(PLATTER_POLICY_PERMISSIVE);
     OK(platter_policy_allow_protocol(policy, "null-co", 0, &err));

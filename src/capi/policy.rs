@@ -339,6 +339,26 @@ pub extern "C" fn platter_policy_set_implicit_protocols(
     })
 }
 
+/// Sets whether the format is guessed also from the end of a file at whose beginning nothing is found: a VHD
+/// of fixed size has a footer only. Off in both presets: a guest that may write to the end of its plain disk
+/// can make it look like such an image. While it is on, what looks like a plain disk is not opened for writing
+/// unless its format is named (DENIED). `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_policy_set_probe_footers(
+    policy: Option<&mut platter_policy>,
+    on: bool,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        policy.policy.probe_footers = on;
+        Ok(())
+    })
+}
+
 /// Sets a ceiling, a `PLATTER_LIMIT_*`; what exceeds it fails with LIMIT. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.

@@ -2,22 +2,30 @@
 
 use crate::driver_names::unknown_driver;
 use crate::error::Result;
-use crate::format::magic::{FOREIGN, PROBE_BYTES};
+use crate::format::magic::{FOOTERS, FOREIGN, PROBE_BYTES};
 use crate::format::{FormatDriver, Probe, Signature, raw, registry};
 use crate::storage::Storage;
 
-/// The driver for what `storage` holds: raw where no signature is found.
+/// The driver for what `storage` holds: raw where no signature is found. The end of the file counts as well
+/// where `footers` says so and nothing stands at its beginning.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] where the signature is that of a format without a driver
-/// here, or of reading the first sector.
-pub fn probe(storage: &dyn Storage) -> Result<&'static FormatDriver> {
+/// here, or of reading the sectors.
+pub fn probe(storage: &dyn Storage, footers: bool) -> Result<&'static FormatDriver> {
     let mut head = [0; PROBE_BYTES];
     storage.read_at(&mut head, 0)?;
-    of_head(&Probe {
+    let probe = Probe {
         head: &head,
         name: storage.name(),
-    })
+    };
+    match recognise(&probe) {
+        None if footers => {
+            let found = at_end(storage, storage.len()?)?;
+            of_name(found.first().copied())
+        }
+        found => of_name(found),
+    }
 }
 
 /// As [`probe`], from bytes that were read already.
@@ -25,7 +33,11 @@ pub fn probe(storage: &dyn Storage) -> Result<&'static FormatDriver> {
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] as for [`probe`].
 pub fn of_head(probe: &Probe<'_>) -> Result<&'static FormatDriver> {
-    let Some(name) = recognise(probe) else {
+    of_name(recognise(probe))
+}
+
+fn of_name(name: Option<&'static str>) -> Result<&'static FormatDriver> {
+    let Some(name) = name else {
         return Ok(&raw::DRIVER);
     };
     registry::by_name(name).ok_or_else(|| {
@@ -58,6 +70,40 @@ pub fn recognise_all(probe: &Probe<'_>) -> Vec<&'static str> {
     found.into_iter().map(|(_, name)| name).collect()
 }
 
+/// Every format whose footer stands at the end of a file of `file_len` bytes, the one that wins first.
+///
+/// # Errors
+/// Of reading.
+pub fn at_end(storage: &dyn Storage, file_len: u64) -> Result<Vec<&'static str>> {
+    let mut found = Vec::new();
+    for (name, signature) in signatures() {
+        let Some(footer) = signature.footer.filter(|_| file_len >= FOOTERS[0]) else {
+            continue;
+        };
+        for back in FOOTERS {
+            if begins(storage, file_len - back, footer)? {
+                found.push((signature.rank, name));
+                break;
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, name)| name).collect())
+}
+
+/// Whether those bytes stand at `offset`.
+///
+/// # Errors
+/// Of reading.
+pub fn begins(storage: &dyn Storage, offset: u64, magic: &[u8]) -> Result<bool> {
+    let mut bytes = [0; 8];
+    let Some(bytes) = bytes.get_mut(..magic.len()) else {
+        return Ok(false);
+    };
+    storage.read_at(bytes, offset)?;
+    Ok(bytes == magic)
+}
+
 /// Whether images of that format are recognised, with a driver here or without.
 pub fn is_recognised(format: &str) -> bool {
     signatures().any(|(name, _)| name == format)
@@ -76,6 +122,7 @@ pub fn signatures() -> impl Iterator<Item = (&'static str, Signature)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::MemoryStorage;
 
     fn of(head: &[u8]) -> Option<&'static str> {
         recognise(&Probe {
@@ -99,6 +146,34 @@ mod tests {
             error.to_string(),
             "The driver 'vmdk' is not part of this build"
         );
+    }
+
+    #[test]
+    fn the_end_of_a_file_counts_where_that_is_asked_for_and_its_beginning_says_nothing() {
+        let disk = |head: &[u8], foot: &[u8], odd: usize| {
+            let mut bytes = vec![0; 4096 + 512 - odd];
+            bytes[..head.len()].copy_from_slice(head);
+            bytes[4096..4096 + foot.len()].copy_from_slice(foot);
+            MemoryStorage::with_bytes("disk", bytes)
+        };
+        let name = |storage: &MemoryStorage, footers| probe(storage, footers).map(|d| d.name);
+        for odd in [0, 1] {
+            let image = disk(b"", b"koly", odd);
+            assert_eq!(name(&image, false).unwrap(), "raw");
+            let refused = name(&image, true).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                "The driver 'dmg' is not part of this build"
+            );
+        }
+        let both = disk(b"QFI\xfb\0\0\0\x03", b"koly", 0);
+        assert_eq!(name(&both, true).unwrap(), "qcow2");
+        for none in [
+            disk(b"", b"", 0),
+            MemoryStorage::with_bytes("x", vec![1; 100]),
+        ] {
+            assert_eq!(name(&none, true).unwrap(), "raw");
+        }
     }
 
     #[test]

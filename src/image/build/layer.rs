@@ -212,7 +212,19 @@ fn choose_driver(
             ErrorKind::Denied,
             "The open policy does not allow the format to be guessed; name the format",
         )),
-        Driver::Probed => probe::probe(storage).map(|driver| (driver, true)),
+        Driver::Probed => {
+            let footers = options.policy.probe_footers;
+            let driver = probe::probe(storage, footers)?;
+            if driver.is_transparent && footers && options.writable {
+                // Whoever writes to its end could make it look like an image when it is guessed next.
+                return Err(Error::new(
+                    ErrorKind::Denied,
+                    "What looks like a plain disk is not opened for writing where the end of a file tells \
+                     its format; name the format",
+                ));
+            }
+            Ok((driver, true))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::format::Probe;
-use crate::format::magic::{FOOTERS, PROBE_BYTES, UNPROBED};
+use crate::format::magic::{PROBE_BYTES, UNPROBED};
 use crate::format::probe;
 use crate::storage::Storage;
 
@@ -44,18 +44,11 @@ pub fn find(storage: &dyn Storage, file_len: u64) -> Result<Vec<Signature>> {
             add(other.name);
         }
     }
-    for (name, signature) in probe::signatures() {
-        let Some(footer) = signature.footer else {
-            continue;
-        };
-        for back in FOOTERS {
-            if file_len >= FOOTERS[0] && begins(storage, file_len - back, footer)? {
-                add(name);
-            }
-        }
+    for name in probe::at_end(storage, file_len)? {
+        add(name);
     }
     let mut contents = Vec::new();
-    if file_len > ISO_DESCRIPTOR && begins(storage, ISO_DESCRIPTOR + 1, b"CD001")? {
+    if file_len > ISO_DESCRIPTOR && probe::begins(storage, ISO_DESCRIPTOR + 1, b"CD001")? {
         contents.push("iso9660");
     }
     if has_partitions(&head) {
@@ -75,13 +68,6 @@ pub fn find(storage: &dyn Storage, file_len: u64) -> Result<Vec<Signature>> {
         at_start: false,
     }));
     Ok(found)
-}
-
-fn begins(storage: &dyn Storage, offset: u64, magic: &[u8]) -> Result<bool> {
-    let mut bytes = [0; 8];
-    let bytes = &mut bytes[..magic.len()];
-    storage.read_at(bytes, offset)?;
-    Ok(bytes == magic)
 }
 
 /// A master boot record: the mark at its end, and a partition table that makes sense. The mark alone
