@@ -171,6 +171,13 @@ pub trait BackingChange: Send + Sync {
     /// [`crate::ErrorKind::Invalid`] for a name that is too long, or of I/O.
     fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()>;
 
+    /// Records what tells the parent from others now that it was changed with the image's knowledge; its
+    /// names stay. A format that records no identity has nothing to do.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn set_parent_id(&self, id: ParentId) -> Result<()>;
+
     /// Gives up all guest data of this layer, so that the backing file shows through.
     ///
     /// # Errors

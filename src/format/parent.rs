@@ -27,7 +27,8 @@ impl BackingRef {
 /// The parent that an image names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentRef {
-    /// The names under which it may be found, the one to be tried first in front. At least one.
+    /// The names under which it may be found, the one to be tried first in front. None where the image
+    /// knows its parent by the identity alone.
     pub names: Vec<ParentName>,
     /// The format that the image records for it.
     pub format: Option<BString>,
@@ -56,10 +57,12 @@ pub enum NameStyle {
 /// The identity that an image expects of its parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedParent {
-    /// The one that was recorded.
-    pub id: ParentId,
-    /// What a parent with another one means.
-    pub otherwise: Mismatch,
+    /// What was recorded, of which any will do. At least one.
+    pub ids: Vec<ParentId>,
+    /// What it means that the parent was changed since: all or a part of its identity is another one.
+    pub if_changed: Mismatch,
+    /// What it means that it is another image, or one without identity.
+    pub if_other: Mismatch,
 }
 
 /// What it means that a parent is not the one that was recorded.
@@ -85,6 +88,43 @@ pub enum ParentId {
     },
     /// The data write GUID of a VHDX.
     DataWriteGuid(uuid::Uuid),
+    /// The UUID of a VDI, and that of its last modification.
+    UuidAndModification {
+        /// The UUID of the image.
+        uuid: uuid::Uuid,
+        /// Another one after each change.
+        modification: uuid::Uuid,
+    },
+}
+
+/// How an identity compares with one that was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Likeness {
+    /// The same image, and unchanged.
+    Same,
+    /// The same image, changed since.
+    Changed,
+    /// Another image, or one that was changed: the identity does not tell.
+    ChangedOrOther,
+    /// Another image.
+    Other,
+}
+
+impl ParentId {
+    /// How the identity that was found compares with this one, which was recorded.
+    fn likeness(self, found: Self) -> Likeness {
+        match (self, found) {
+            _ if self == found => Likeness::Same,
+            (Self::UuidAndTime { uuid: a, .. }, Self::UuidAndTime { uuid: b, .. })
+            | (
+                Self::UuidAndModification { uuid: a, .. },
+                Self::UuidAndModification { uuid: b, .. },
+            ) if a == b => Likeness::Changed,
+            (Self::ContentId(_), Self::ContentId(_))
+            | (Self::DataWriteGuid(_), Self::DataWriteGuid(_)) => Likeness::ChangedOrOther,
+            _ => Likeness::Other,
+        }
+    }
 }
 
 impl fmt::Display for ParentId {
@@ -93,6 +133,9 @@ impl fmt::Display for ParentId {
             Self::ContentId(id) => write!(f, "content ID {id:08x}"),
             Self::UuidAndTime { uuid, time } => write!(f, "UUID {uuid} of time {time}"),
             Self::DataWriteGuid(guid) => write!(f, "data write GUID {guid}"),
+            Self::UuidAndModification { uuid, modification } => {
+                write!(f, "UUID {uuid} of modification {modification}")
+            }
         }
     }
 }
@@ -133,18 +176,35 @@ impl ParentRef {
             return Ok(());
         };
         let shown = match found {
-            Some(found) if found == expected.id => return Ok(()),
             Some(found) => format!("has the {found}"),
             None => "has no such mark".to_owned(),
         };
-        Err((
-            expected.otherwise,
-            format!(
-                "is not the parent that was recorded, or was changed since: the {} is expected, and the \
-                 file {shown}",
-                expected.id
-            ),
-        ))
+        let mut wanted = None;
+        for id in &expected.ids {
+            let likeness = found.map_or(Likeness::Other, |found| id.likeness(found));
+            let (meaning, what) = match likeness {
+                Likeness::Same => return Ok(()),
+                Likeness::Changed => (
+                    expected.if_changed,
+                    "was changed since it was recorded as the parent",
+                ),
+                Likeness::ChangedOrOther => (
+                    expected.if_changed,
+                    "is not the parent that was recorded, or was changed since",
+                ),
+                Likeness::Other => (expected.if_other, "is not the parent that was recorded"),
+            };
+            wanted.get_or_insert((
+                meaning,
+                format!("{what}: the {id} is expected, and the file {shown}"),
+            ));
+        }
+        wanted.map_or(Ok(()), Err)
+    }
+
+    /// Whether the image has a parent and no name that would lead to it here.
+    pub fn is_nameless(&self) -> bool {
+        self.names_here().next().is_none()
     }
 }
 
@@ -196,14 +256,54 @@ mod tests {
         assert_eq!(parent.first().unwrap().name, "../a.vhd");
         assert_eq!(parent.check(None), Ok(()));
         parent.expected = Some(ExpectedParent {
-            id: ParentId::ContentId(1),
-            otherwise: Mismatch::Warn,
+            ids: vec![ParentId::ContentId(1), ParentId::ContentId(3)],
+            if_changed: Mismatch::Warn,
+            if_other: Mismatch::Warn,
         });
+        assert_eq!(parent.check(Some(ParentId::ContentId(3))), Ok(()));
         assert_eq!(parent.check(Some(ParentId::ContentId(1))), Ok(()));
         for found in [None, Some(ParentId::ContentId(2))] {
             let (what, line) = parent.check(found).unwrap_err();
             assert_eq!(what, Mismatch::Warn);
             assert!(line.contains("content ID 00000001"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_parent_that_was_changed_is_told_from_another_image() {
+        let uuid = uuid::Uuid::from_u128;
+        let vhd = |id, time| ParentId::UuidAndTime {
+            uuid: uuid(id),
+            time,
+        };
+        let vdi = |id, modification| ParentId::UuidAndModification {
+            uuid: uuid(id),
+            modification: uuid(modification),
+        };
+        let vhdx = |id| ParentId::DataWriteGuid(uuid(id));
+        let (changed, other) = (Mismatch::Warn, Mismatch::Refuse);
+        for (recorded, found, meaning) in [
+            (vhd(1, 5), vhd(1, 6), changed),
+            (vhd(1, 5), vhd(2, 5), other),
+            (vdi(1, 5), vdi(1, 6), changed),
+            (vdi(1, 5), vdi(2, 5), other),
+            (vhdx(1), vhdx(2), changed),
+            (vhdx(1), vhd(1, 0), other),
+        ] {
+            let parent = ParentRef {
+                names: Vec::new(),
+                format: None,
+                expected: Some(ExpectedParent {
+                    ids: vec![recorded],
+                    if_changed: changed,
+                    if_other: other,
+                }),
+            };
+            assert!(parent.is_nameless());
+            assert_eq!(parent.check(Some(recorded)), Ok(()));
+            let (found, line) = parent.check(Some(found)).unwrap_err();
+            assert_eq!(found, meaning, "{line}");
+            assert_eq!(parent.check(None).unwrap_err().0, other);
         }
     }
 }

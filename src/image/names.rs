@@ -41,11 +41,19 @@ impl Image {
 
     /// The backing file that the image names, whether it is open or not.
     pub fn backing_file(&self) -> Option<BackingFile> {
-        let named = self
-            .format
-            .parent()?
-            .first()
-            .filter(|named| !named.name.is_empty())?;
+        let parent = self.format.parent()?;
+        let Some(named) = parent.first() else {
+            // Only names of another system: they are shown as they are.
+            let name = parent.names.into_iter().next()?.name;
+            return Some(BackingFile {
+                full_name: name.clone(),
+                name,
+                format: parent.format,
+            });
+        };
+        if named.name.is_empty() {
+            return None;
+        }
         let full = self.name_beside(&named.name);
         Some(BackingFile {
             full_name: full.into_vec().into(),

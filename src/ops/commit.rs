@@ -71,6 +71,8 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
         layer.hide_from_readers()?;
     }
     let copied = copy_down(&top, &base, depth, job);
+    // Writing to the base may have made it another one in the eyes of its overlay.
+    let id = base.format().parent_id();
     copied.and_then(|()| base.close()).map_err(|error| {
         if error.kind() == ErrorKind::Cancelled {
             error
@@ -78,6 +80,14 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
             with_reason("Block job failed".to_owned(), error)
         }
     })?;
+    if depth == 1
+        && let Some(id) = id
+        && let Some(overlay) = top.format().backing_change()
+    {
+        overlay
+            .set_parent_id(id)
+            .context(|| format!("Could not change '{}'", top.filename()))?;
+    }
     // The base is durable and closed: nothing is lost with the overlay's own copy.
     if !request.keep
         && request.base.is_none()

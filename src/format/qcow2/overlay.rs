@@ -46,6 +46,11 @@ impl BackingChange for Qcow2 {
         self.barrier()
     }
 
+    fn set_parent_id(&self, _: ParentId) -> Result<()> {
+        // Nothing tells one backing file from another.
+        Ok(())
+    }
+
     fn make_empty(&self) -> Result<()> {
         self.prepare_write()?;
         self.flush_all(self.durability)?;

@@ -33,7 +33,7 @@ pub(super) fn next(image: &Image, options: &OpenOptions) -> Result<(Option<Box<S
         Some(ChildPlan::Null) => return Ok((None, Backing::None)),
         below => described(below.as_ref()),
     };
-    if named.is_none() && tree.is_none() {
+    if named.is_none() && tree.is_none() && !has_nameless_parent(image) {
         return Ok((None, Backing::None));
     }
     if !options.backing || options.metadata_only {
@@ -49,6 +49,28 @@ fn described(below: Option<&ChildPlan>) -> Option<&Map<String, Value>> {
         Some(ChildPlan::Tree(tree)) => Some(tree),
         _ => None,
     }
+}
+
+/// Whether there is something below that the image has no name for which leads there from here.
+fn has_nameless_parent(image: &Image) -> bool {
+    let parent = image.format.parent();
+    parent.is_some_and(|parent| parent.is_nameless())
+}
+
+/// The error of a parent that is not found by itself.
+fn nameless(image: &Image) -> Error {
+    let named = image.backing_file();
+    Error::new(
+        ErrorKind::NotFound,
+        match named {
+            Some(named) => format!(
+                "'{}' names its parent as '{}', which is no path on this system",
+                image.filename, named.name
+            ),
+            None => format!("'{}' has a parent and no name for it", image.filename),
+        },
+    )
+    .with_hint("Give the file of the parent as 'backing' in the options of the image.")
 }
 
 fn recorded(image: &Image) -> Option<BackingRef> {
@@ -126,6 +148,9 @@ impl Image {
         let format = format.map(|name| name.to_str_lossy().into_owned());
         let format = format.as_deref();
         let Some(named) = named.filter(|_| !names_a_file(&tree)) else {
+            if tree.is_empty() {
+                return Err(nameless(self));
+            }
             let location = Location::from_tree(json_name(&tree), tree.clone());
             let plan = Plan::of_backing(tree, None, format)?;
             return Ok(Start {
@@ -216,8 +241,8 @@ impl Image {
     /// As [`Image::open`], beginning with the name of the backing file.
     pub fn open_backing_metadata(&self, options: &OpenOptions) -> Result<Option<Self>> {
         match self.backing_file() {
-            None => Ok(None),
-            Some(_) => self.open_metadata_with(Map::new(), options).map(Some),
+            None if !has_nameless_parent(self) => Ok(None),
+            _ => self.open_metadata_with(Map::new(), options).map(Some),
         }
     }
 }
@@ -238,8 +263,9 @@ mod tests {
             names: names.collect(),
             format: None,
             expected: Some(ExpectedParent {
-                id: ParentId::ContentId(7),
-                otherwise,
+                ids: vec![ParentId::ContentId(7)],
+                if_changed: otherwise,
+                if_other: otherwise,
             }),
         };
         let fake = Fake::new(CLUSTER, &[State::Unallocated], 0);
@@ -290,6 +316,36 @@ mod tests {
                 let place = names.iter().position(|name| *name == "right").unwrap();
                 assert_eq!(tried, names[..=place]);
             }
+        }
+    }
+
+    #[test]
+    fn a_parent_that_no_name_leads_to_is_missed_and_never_taken_for_zeroes() {
+        let elsewhere = ParentName {
+            name: r"C:\base.vhd".into(),
+            style: NameStyle::Windows,
+        };
+        for (names, what) in [
+            (vec![elsewhere], r"'fake' names its parent as 'C:\base.vhd'"),
+            (vec![], "'fake' has a parent and no name for it"),
+        ] {
+            let parent = ParentRef {
+                names,
+                format: None,
+                expected: None,
+            };
+            let fake = Fake::new(CLUSTER, &[State::Unallocated], 0);
+            let image = fake.with_parent(parent).image(None);
+            let mut options = OpenOptions {
+                policy: OpenPolicy::permissive(),
+                ..OpenOptions::default()
+            };
+            let missing = next(&image, &options).unwrap_err();
+            assert_eq!(missing.kind(), ErrorKind::NotFound);
+            assert!(missing.to_string().starts_with(what), "{missing}");
+            options.metadata_only = true;
+            let (start, backing) = next(&image, &options).unwrap();
+            assert!(start.is_none() && matches!(backing, Backing::Closed));
         }
     }
 
