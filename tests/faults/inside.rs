@@ -1,6 +1,7 @@
 //! The operations of the library in this process, with every single call failing in turn: a typed
 //! error, and of every image the state before or after; the operation done again succeeds.
 
+mod cuts;
 mod operations;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,11 @@ mod common;
 mod inside;
 #[path = "../tools/interpose.rs"]
 mod interpose;
+#[path = "../crash/random.rs"]
+mod random;
+#[path = "../crash/states.rs"]
+#[allow(dead_code, reason = "only kills leave a part of the next event")]
+mod states;
 mod table;
 
 use std::collections::BTreeMap;

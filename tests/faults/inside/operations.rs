@@ -341,6 +341,68 @@ pub const CONVERT: &[Operation] = &[
     }),
 ];
 
+/// Conversions whose target is durable when they are done.
+pub const DURABLE: &[Operation] = &[
+    plain("convert -t writeback plain.raw", |at| {
+        durably(at, ["plain.raw", "new.qcow2", "qcow2"], "", |_| {})
+    }),
+    plain("convert -t writeback top.qcow2 to raw", |at| {
+        durably(at, ["top.qcow2", "new.raw", "raw"], "", |_| {})
+    }),
+    plain("convert -t writeback top.qcow2 raw falloc", |at| {
+        let names = ["top.qcow2", "new.raw", "raw"];
+        durably(at, names, "preallocation=falloc", |_| {})
+    }),
+    plain("convert -t writeback -c top.qcow2", |at| {
+        let names = ["top.qcow2", "new.qcow2", "qcow2"];
+        durably(at, names, "cluster_size=4096", |request| {
+            request.target.compress = true;
+        })
+    }),
+    plain("convert -t writeback top.qcow2 with a data file", |at| {
+        let text = format!("data_file={}", at.str("part.data"));
+        durably(at, ["top.qcow2", "new.qcow2", "qcow2"], &text, |_| {})
+    }),
+    plain("convert -t writeback --bitmaps bits.qcow2", |at| {
+        let names = ["bits.qcow2", "new.qcow2", "qcow2"];
+        durably(at, names, "", |request| request.source.bitmaps = true)
+    }),
+    plain("convert -t none plain.raw in parallel", |at| {
+        let names = ["plain.raw", "new.qcow2", "qcow2"];
+        durably(at, names, "cluster_size=4096", |request| {
+            request.target.cache = CacheMode::None;
+            request.tuning.parallel = Some(4);
+        })
+    }),
+    plain("convert -t writethrough top.qcow2", |at| {
+        let names = ["top.qcow2", "new.qcow2", "qcow2"];
+        durably(at, names, "", |request| {
+            request.target.cache = CacheMode::Writethrough;
+        })
+    }),
+    plain("dd plain.raw", |at| {
+        dd_between(end(at, "plain.raw"), end(at, "new.raw"), at, |_| {})
+    }),
+    plain("dd plain.raw to qcow2", |at| {
+        let (input, output) = (end(at, "plain.raw"), end(at, "new.qcow2"));
+        dd_between(input, output, at, |request| {
+            request.output_format = "qcow2".to_owned();
+        })
+    }),
+];
+
+fn durably(
+    at: &At<'_>,
+    names: [&str; 3],
+    text: &str,
+    change: impl FnOnce(&mut ConvertRequest),
+) -> Result<String> {
+    converted(at, names, text, |request| {
+        request.target.cache = CacheMode::Writeback;
+        change(request);
+    })
+}
+
 fn compared(at: &At<'_>, [a, b]: [&str; 2], strict: bool) -> Result<String> {
     at.with(a, false, |a| {
         at.with(b, false, |b| {
