@@ -661,6 +661,14 @@
 #define PLATTER_CONVERT_SKIP_BROKEN_BITMAPS 128
 
 /**
+ * Flag of `platter_convert_job_new()`: the target is the path of a directory, which must not exist. It is
+ * created, and each layer of the only source becomes an image in it, called as the layer is, with the
+ * target's format for an ending, over the image of the layer below it. The options of the target hold for
+ * each. When the job fails or is cancelled, the directory is removed.
+ */
+#define PLATTER_CONVERT_CHAIN 256
+
+/**
  * A number of a conversion: runs of zeroes of at least this many bytes stay sparse; a multiple of 512
  * up to 16 MiB, 0 allocates everything. The default is 4096.
  */
@@ -730,6 +738,12 @@
  * Conflict of a conversion: `PLATTER_CONVERT_BITMAPS` with several sources.
  */
 #define PLATTER_CONVERT_CONFLICT_BITMAPS_OF_SEVERAL 11
+
+/**
+ * Conflict of a conversion: `PLATTER_CONVERT_CHAIN` with several sources, a descriptor, a snapshot, a
+ * backing file or `PLATTER_CONVERT_TARGET_EXISTS`.
+ */
+#define PLATTER_CONVERT_CONFLICT_CHAIN 12
 
 /**
  * Flag of `platter_create_set_backing()`: the backing file need not exist, and is not opened.

@@ -45,6 +45,21 @@ struct Limits {
     heeded: Vec<Arc<JobControl>>,
 }
 
+/// The place of a part of the work in the whole.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    before: u64,
+    share: u64,
+    whole: u64,
+}
+
+/// `share × done / total`; 0 where the total is not known yet.
+fn scaled(share: u64, done: u64, total: u64) -> u64 {
+    let product = u128::from(share) * u128::from(done);
+    let scaled = product.checked_div(u128::from(total)).unwrap_or(0);
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
 /// The shared half of a job: any thread may cancel, pause, resume or throttle through it. What
 /// opens an image or derives a key takes one too.
 #[derive(Debug, Default)]
@@ -59,6 +74,8 @@ pub struct JobControl {
     rate: Rate,
     done: AtomicU64,
     total: AtomicU64,
+    /// Of which part of the work the two are, where it is done in parts.
+    part: Mutex<Option<Part>>,
 }
 
 impl JobControl {
@@ -191,13 +208,29 @@ impl JobControl {
         self.total.store(total, Ordering::Relaxed);
     }
 
+    /// What is done from here on is a part of the work, `share` of `whole`, that begins when `before` of it
+    /// is done; the part counts from 0 in whatever unit it likes.
+    pub(crate) fn begin_part(&self, before: u64, share: u64, whole: u64) {
+        *self.part.lock() = Some(Part {
+            before,
+            share,
+            whole,
+        });
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(0, Ordering::Relaxed);
+    }
+
     /// How far the work has come.
     pub fn progress(&self) -> Progress {
         let total = self.total.load(Ordering::Relaxed);
         let done = self.done.load(Ordering::Relaxed);
-        Progress {
-            done: if total == 0 { done } else { done.min(total) },
-            total,
+        let done = if total == 0 { done } else { done.min(total) };
+        match *self.part.lock() {
+            None => Progress { done, total },
+            Some(part) => Progress {
+                done: part.before + scaled(part.share, done, total),
+                total: part.whole,
+            },
         }
     }
 }

@@ -34,6 +34,9 @@ static const struct option_entry options[] = {
     {'B', "backing", "BACKING_IMAGE",
      "make the target an overlay of BACKING_IMAGE, and leave out what that holds already"},
     {'F', "backing-format", "BACKING_FMT", "the format of BACKING_IMAGE"},
+    {OPT_CHAIN, "chain", NULL,
+     "TGT_IMAGE is a new directory: each layer of the source becomes an image in it,\n"
+     "called as the layer is, over the one below"},
     {'n', NULL, NULL, "write into a target that exists"},
     {OPT_TARGET_IS_ZERO, "target-is-zero", NULL, "the existing target reads as zeroes; needs -n"},
     {'S', "sparse-size", "SPARSE_SIZE",
@@ -99,6 +102,8 @@ static const char *conflict_text(uint32_t conflict)
         return "Cannot use copy offloading in salvaging mode";
     case PLATTER_CONVERT_CONFLICT_OPTIONS_OF_EXISTING:
         return "-o has no effect when skipping image creation";
+    case PLATTER_CONVERT_CONFLICT_CHAIN:
+        return "--chain goes with one source, and not with -l, -B, -F or -n";
     case PLATTER_CONVERT_CONFLICT_ZERO_OF_NEW:
         return "--target-is-zero requires use of -n flag";
     default:
@@ -186,6 +191,9 @@ static bool parse(struct request *request)
             break;
         case 'c':
             request->flags |= PLATTER_CONVERT_COMPRESS;
+            break;
+        case OPT_CHAIN:
+            request->flags |= PLATTER_CONVERT_CHAIN;
             break;
         case 'n':
             request->flags |= PLATTER_CONVERT_TARGET_EXISTS;
@@ -366,7 +374,7 @@ const struct command command_convert = {
     .summary = "Copy images into a new one, in another format if need be",
     .synopsis = "[-f SRC_FMT | --image-opts] [-T SRC_CACHE] [-l SNAPSHOT] [-U]\n"
                 "[-O TGT_FMT] [-o TGT_OPTS] [-t TGT_CACHE] [-c]\n"
-                "[-B BACKING_IMAGE [-F BACKING_FMT]]\n"
+                "[-B BACKING_IMAGE [-F BACKING_FMT] | --chain]\n"
                 "[-n [--target-is-zero] [--target-image-opts]]\n"
                 "[-S SPARSE_SIZE] [-r RATE] [-m NUM_COROUTINES] [-C] [-W]\n"
                 "[--salvage] [--bitmaps [--skip-broken-bitmaps]] [-p] [-q]\n"

@@ -26,7 +26,8 @@ enum {
     OPT_ENABLE,
     OPT_DISABLE,
     OPT_MERGE,
-    OPT_UNTRUSTED
+    OPT_UNTRUSTED,
+    OPT_CHAIN
 };
 
 /* One spelling of an option. Several entries with one code are aliases. */

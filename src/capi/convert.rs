@@ -57,6 +57,11 @@ pub const PLATTER_CONVERT_BITMAPS: u32 = 64;
 /// Flag of `platter_convert_job_new()`, with `PLATTER_CONVERT_BITMAPS`: inconsistent bitmaps are left out,
 /// with a warning each.
 pub const PLATTER_CONVERT_SKIP_BROKEN_BITMAPS: u32 = 128;
+/// Flag of `platter_convert_job_new()`: the target is the path of a directory, which must not exist. It is
+/// created, and each layer of the only source becomes an image in it, called as the layer is, with the
+/// target's format for an ending, over the image of the layer below it. The options of the target hold for
+/// each. When the job fails or is cancelled, the directory is removed.
+pub const PLATTER_CONVERT_CHAIN: u32 = 256;
 
 /// Begins the description of a conversion with every default of `qemu-img convert`: into a raw image,
 /// target cache mode `unsafe`. The caller frees it with `platter_convert_free()`. `flags` must be 0.
@@ -379,6 +384,9 @@ pub const PLATTER_CONVERT_CONFLICT_BACKING_OF_SEVERAL: u32 = 9;
 pub const PLATTER_CONVERT_CONFLICT_SNAPSHOT_OF_SEVERAL: u32 = 10;
 /// Conflict of a conversion: `PLATTER_CONVERT_BITMAPS` with several sources.
 pub const PLATTER_CONVERT_CONFLICT_BITMAPS_OF_SEVERAL: u32 = 11;
+/// Conflict of a conversion: `PLATTER_CONVERT_CHAIN` with several sources, a descriptor, a snapshot, a
+/// backing file or `PLATTER_CONVERT_TARGET_EXISTS`.
+pub const PLATTER_CONVERT_CONFLICT_CHAIN: u32 = 12;
 
 fn number(conflict: Conflict) -> u32 {
     match conflict {
@@ -393,6 +401,7 @@ fn number(conflict: Conflict) -> u32 {
         Conflict::BackingOfSeveral => PLATTER_CONVERT_CONFLICT_BACKING_OF_SEVERAL,
         Conflict::SnapshotOfSeveral => PLATTER_CONVERT_CONFLICT_SNAPSHOT_OF_SEVERAL,
         Conflict::BitmapsOfSeveral => PLATTER_CONVERT_CONFLICT_BITMAPS_OF_SEVERAL,
+        Conflict::WholeChain => PLATTER_CONVERT_CONFLICT_CHAIN,
     }
 }
 
@@ -463,12 +472,14 @@ fn with_flags(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
             | PLATTER_CONVERT_COPY_RANGE
             | PLATTER_CONVERT_SALVAGE
             | PLATTER_CONVERT_BITMAPS
-            | PLATTER_CONVERT_SKIP_BROKEN_BITMAPS,
+            | PLATTER_CONVERT_SKIP_BROKEN_BITMAPS
+            | PLATTER_CONVERT_CHAIN,
     )?;
     let mut request = params.request.clone();
     request.target.compress = flags & PLATTER_CONVERT_COMPRESS != 0;
     request.target.exists = flags & PLATTER_CONVERT_TARGET_EXISTS != 0;
     request.target.is_zero = flags & PLATTER_CONVERT_TARGET_IS_ZERO != 0;
+    request.target.whole_chain = flags & PLATTER_CONVERT_CHAIN != 0;
     request.tuning.out_of_order = flags & PLATTER_CONVERT_OUT_OF_ORDER != 0;
     request.tuning.copy_range = flags & PLATTER_CONVERT_COPY_RANGE != 0;
     request.source.salvage = flags & PLATTER_CONVERT_SALVAGE != 0;

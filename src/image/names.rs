@@ -62,6 +62,11 @@ impl Image {
         })
     }
 
+    /// The file name to which names inside the image are relative.
+    pub(crate) fn base_name(&self) -> &OsStr {
+        &self.base
+    }
+
     /// A name as it would stand in the image, as seen from where the image was opened.
     pub fn name_beside(&self, name: impl AsRef<[u8]>) -> OsString {
         resolve_name(&self.base, OsStr::from_bytes(name.as_ref()))

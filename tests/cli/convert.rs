@@ -491,3 +491,45 @@ fn the_difference_goes_into_a_copy_of_the_base() {
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.err.contains("own backing chain"), "{ran:?}");
 }
+
+#[test]
+fn a_chain_goes_into_a_new_directory_layer_by_layer() {
+    let pair = Pair::with(&[
+        "create -q base.raw 1M",
+        "create -q -f qcow2 -b base.raw -F raw top.qcow2 2M",
+    ]);
+    pair.qemu_io("raw", "base.raw", &["write -P 3 0 1M"]);
+    pair.qemu_io("qcow2", "top.qcow2", &["write -P 5 64k 64k"]);
+    let root = pair.ours().root();
+    let ran = ours(&words("convert -p --chain -O qcow2 top.qcow2 out"), root);
+    assert_eq!((ran.code, &*ran.err), (0, ""), "{ran:?}");
+    for compare in ["base.raw out/base.qcow2", "top.qcow2 out/top.qcow2"] {
+        pair.ours()
+            .qemu_img_ok(&words(&format!("compare {compare}")));
+    }
+    for (line, reason) in [
+        ("convert --chain -O qcow2 top.qcow2 out", "'out' exists"),
+        (
+            "convert --chain top.qcow2 new",
+            "not supported for file format 'raw'",
+        ),
+        (
+            "convert --chain -n -O qcow2 top.qcow2 out",
+            "--chain goes with",
+        ),
+        (
+            "convert --chain -O qcow2 -B base.raw top.qcow2 new",
+            "A whole chain",
+        ),
+        (
+            "convert --chain -O qcow2 top.qcow2 base.raw new",
+            "A whole chain",
+        ),
+    ] {
+        let ran = ours(&words(line), root);
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(ran.err.contains(reason), "{line}: {ran:?}");
+        assert_eq!(ran.err.lines().count(), 1, "{line}: {ran:?}");
+        assert!(!root.join("new").exists(), "{line}");
+    }
+}

@@ -4,7 +4,7 @@ use crate::common::Dir;
 use crate::support::{refused, request, run_ok, verify, with_options};
 
 /// base.raw ← mid.qcow2 ← top.qcow2, with every kind of cluster in each.
-fn chain(dir: &Dir) {
+pub fn chain(dir: &Dir) {
     dir.qemu_img_ok(&["create", "-q", "-f", "raw", "base.raw", "8M"]);
     dir.qemu_io(
         "raw",

@@ -5,6 +5,7 @@ mod common;
 
 mod backing;
 mod behaviour;
+mod chain;
 mod existing;
 mod formats;
 mod support;

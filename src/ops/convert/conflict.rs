@@ -38,11 +38,13 @@ pub enum Conflict {
     SnapshotOfSeveral,
     /// Bitmaps are those of the only source.
     BitmapsOfSeveral,
+    /// A whole chain is that of the only source, and becomes new images.
+    WholeChain,
 }
 
 impl Conflict {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SparseSize,
         Self::Parallel,
         Self::SkipWithoutBitmaps,
@@ -54,6 +56,7 @@ impl Conflict {
         Self::BackingOfSeveral,
         Self::SnapshotOfSeveral,
         Self::BitmapsOfSeveral,
+        Self::WholeChain,
     ];
 
     /// The first one of these settings.
@@ -102,6 +105,17 @@ impl Conflict {
                 Self::SnapshotOfSeveral,
             ),
             (source.bitmaps && several, Self::BitmapsOfSeveral),
+            (
+                target.whole_chain
+                    && (several
+                        || source.fd.is_some()
+                        || source.snapshot.is_some()
+                        || target.fd.is_some()
+                        || target.exists
+                        || target.backing_name().is_some()
+                        || target.backing_format().is_some()),
+                Self::WholeChain,
+            ),
         ];
         found
             .into_iter()
@@ -134,6 +148,9 @@ impl Conflict {
             }
             Self::SnapshotOfSeveral => c"No support for concatenating multiple snapshot",
             Self::BitmapsOfSeveral => c"Copying bitmaps only possible with single source",
+            Self::WholeChain => {
+                c"A whole chain is converted from one image into new images: no snapshot, backing file, descriptor or existing target goes with that"
+            }
         }
     }
 }
@@ -194,6 +211,7 @@ mod tests {
                 two(r);
                 r.source.bitmaps = true;
             }),
+            conflict(|r| (r.target.whole_chain, r.target.exists) = (true, true)),
         ];
         use Conflict::*;
         let expected = [
@@ -209,6 +227,7 @@ mod tests {
             BackingOfSeveral,
             SnapshotOfSeveral,
             BitmapsOfSeveral,
+            WholeChain,
         ];
         assert_eq!(found, expected);
         let most = format!("up to {MAX_SPARSE}.");

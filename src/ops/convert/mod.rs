@@ -8,6 +8,7 @@ mod batch;
 mod bitmaps;
 mod buffer;
 mod bulk_sink;
+mod chain;
 mod conflict;
 mod existing;
 mod growing;
@@ -41,9 +42,12 @@ pub use wording::Wording;
 /// The trace events of conversions.
 pub(in crate::ops) static EVENTS: &[&Event] = &[&worker::RANGE];
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::image::Image;
 use crate::job::Job;
+use crate::location::Location;
 use crate::trace::Event;
 
 use bitmaps::Chosen;
@@ -58,7 +62,20 @@ use sources::Sources;
 /// One line that names the file.
 pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
     check(request)?;
+    if request.target.whole_chain {
+        return chain::convert(request, job);
+    }
     let (sources, bitmaps) = open_sources(request, job)?;
+    fill(request, sources, bitmaps, job)
+}
+
+/// Fills the target from sources that are open.
+fn fill(
+    request: &ConvertRequest,
+    sources: Sources,
+    bitmaps: Option<Chosen>,
+    job: &mut Job,
+) -> Result<ConvertReport> {
     let bitmaps = bitmaps.as_ref();
     let tally = Tally::default();
     job.tick()?;
@@ -82,14 +99,9 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
         let bitmaps = bitmaps::choose(request, None)?;
         return Ok((Sources::from_stream(stream)?, bitmaps));
     }
-    let options = request.source.options.within(job);
     let mut images = Vec::with_capacity(request.source.images.len());
     for location in &request.source.images {
-        let image = Image::open(location, &options)?;
-        for warning in image.warnings() {
-            job.warn(warning.clone());
-        }
-        images.push(image);
+        images.push(open_source(location, request, job)?);
     }
     let bitmaps = bitmaps::choose(request, images.first())?;
     if let Some(snapshot) = &request.source.snapshot
@@ -97,8 +109,17 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
     {
         crate::ops::snapshot::show(image, snapshot)?;
     }
+    let images = images.into_iter().map(Arc::new).collect();
     let sources = Sources::new(images, &request.source.window, request.source.salvage)?;
     Ok((sources, bitmaps))
+}
+
+fn open_source(location: &Location, request: &ConvertRequest, job: &mut Job) -> Result<Image> {
+    let image = Image::open(location, &request.source.options.within(job))?;
+    for warning in image.warnings() {
+        job.warn(warning.clone());
+    }
+    Ok(image)
 }
 
 #[cfg(test)]

@@ -21,6 +21,19 @@ pub struct ConvertReport {
     pub compressed_bytes: u64,
 }
 
+impl ConvertReport {
+    /// Adds what a further conversion did, whose target lies over the one before.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.virtual_size = other.virtual_size;
+        self.data_bytes += other.data_bytes;
+        self.offloaded_bytes += other.offloaded_bytes;
+        self.zero_bytes += other.zero_bytes;
+        self.backed_bytes += other.backed_bytes;
+        self.compressed_units += other.compressed_units;
+        self.compressed_bytes += other.compressed_bytes;
+    }
+}
+
 /// The report while the workers fill it.
 #[derive(Debug, Default)]
 pub(super) struct Tally {

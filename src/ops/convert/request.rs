@@ -84,6 +84,9 @@ pub struct Target {
     pub options: Options,
     /// `-t`. The default for convert is [`CacheMode::Unsafe`].
     pub cache: CacheMode,
+    /// The location is that of a new directory: every layer of the only source becomes an image there,
+    /// over the one below it.
+    pub whole_chain: bool,
     /// `-n`: write into an existing image.
     pub exists: bool,
     /// `--target-is-zero`: the existing image reads as zeroes.
@@ -140,6 +143,7 @@ impl ConvertRequest {
                 format: None,
                 options: Options::new(),
                 cache: CacheMode::Unsafe,
+                whole_chain: false,
                 exists: false,
                 is_zero: false,
                 backing_file: None,

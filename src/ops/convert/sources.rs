@@ -1,5 +1,7 @@
 //! The images to read from, concatenated into one range of guest bytes.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -42,13 +44,13 @@ struct Part {
     /// Where in the image the part begins.
     skip: u64,
     len: u64,
-    image: Image,
+    image: Arc<Image>,
 }
 
 impl Sources {
     /// Concatenates `images` and takes the window of the first; with `salvage`, unreadable sectors
     /// become zeroes and a warning.
-    pub fn new(images: Vec<Image>, window: &Window, salvage: bool) -> Result<Self> {
+    pub fn new(images: Vec<Arc<Image>>, window: &Window, salvage: bool) -> Result<Self> {
         let mut end = 0u64;
         let mut parts = Vec::with_capacity(images.len());
         for image in images {
@@ -136,7 +138,7 @@ impl Sources {
     /// The images, with every layer of their chains.
     pub fn layers(&self) -> impl Iterator<Item = &Image> {
         self.parts.iter().flat_map(|part| {
-            std::iter::successors(Some(&part.image), |image| {
+            std::iter::successors(Some(&*part.image), |image| {
                 image.backing().map(|backing| &**backing)
             })
         })
@@ -144,7 +146,7 @@ impl Sources {
 
     /// How many requests their files like to have in flight.
     pub fn in_flight(&self) -> u32 {
-        let images = self.parts.iter().map(|part| &part.image);
+        let images = self.parts.iter().map(|part| &*part.image);
         images.map(Image::requests_in_flight).max().unwrap_or(1)
     }
 

@@ -259,7 +259,7 @@ fn sources(path: &Path) -> Sources {
         ..OpenOptions::default()
     };
     let image = Image::open(&Location::from_path(path), &options).unwrap();
-    Sources::new(vec![image], &Window::default(), false).unwrap()
+    Sources::new(vec![image.into()], &Window::default(), false).unwrap()
 }
 
 /// Fills `target` from the file; gives the numbers that this went by.
@@ -307,7 +307,7 @@ fn as_many_requests_are_in_flight_as_the_storages_like() {
         let memory = Arc::new(MemoryStorage::with_bytes("source", bytes.clone()));
         let storage = Arc::new(GatheringStorage::new(memory, 12));
         let image = Image::open_storage(storage.clone(), &options).unwrap();
-        let sources = Sources::new(vec![image], &Window::default(), false).unwrap();
+        let sources = Sources::new(vec![image.into()], &Window::default(), false).unwrap();
         storage.arm();
         let mut target = Blocks::new(64 << 10, 0, 1 << 40, bytes.len() as u64);
         target.encode_unit = Some(64 << 10);

@@ -54,6 +54,11 @@ impl Entry {
     }
 }
 
+/// Makes the name of a file or directory that was made at this path durable.
+pub(crate) fn sync_name(path: &Path) -> io::Result<()> {
+    Entry::made(path).sync()
+}
+
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -20,6 +20,7 @@ mod zero;
 
 pub use create::{FileCreate, NewFile, claim, claim_device};
 pub use driver::{FILE, HOST_DEVICE};
+pub(crate) use entry::sync_name;
 pub use open::{FileOpen, Locking, duplicate, open, open_fd};
 
 use std::io::{IoSlice, IoSliceMut};
