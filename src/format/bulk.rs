@@ -15,6 +15,12 @@ pub trait Compress: Send + Sync {
     /// Guest bytes per unit.
     fn encode_unit(&self) -> u32;
 
+    /// Whether this is the only way to write to the image: its units are compressed, or it is of a kind
+    /// that takes each of them once.
+    fn is_required(&self) -> bool {
+        false
+    }
+
     /// Writes one unit (or the shorter end of the image) compressed; stores it plain where
     /// compression does not shrink it.
     ///

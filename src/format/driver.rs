@@ -15,7 +15,7 @@ use crate::format::traits::{Format, Opener};
 use crate::job::JobControl;
 use crate::options::{OptionSpec, Values};
 use crate::secret::Secrets;
-use crate::storage::{Durability, Storage};
+use crate::storage::{Durability, Preallocation, Storage};
 use crate::trace::Event;
 
 /// Plans a new image: checks its options, without a file at hand.
@@ -108,6 +108,14 @@ pub struct Outline {
     pub size_is_optional: bool,
     /// It can have persistent bitmaps.
     pub bitmaps: bool,
+    /// All of its guest data is compressed, whether that is asked for or not.
+    pub always_compressed: bool,
+}
+
+/// Whether the option `preallocation` asks for space ahead.
+pub(crate) fn preallocates(values: &Values) -> bool {
+    let mode = values.str("preallocation");
+    mode.is_some_and(|mode| mode != Preallocation::Off.name())
 }
 
 /// See [`Outline`].
@@ -200,8 +208,6 @@ pub struct PrepareContext<'a> {
 pub struct CreateParams<'a> {
     /// Virtual size in bytes, already rounded up to 512.
     pub size: u64,
-    /// Virtual size as asked, for the "Formatting" line.
-    pub asked_size: u64,
     /// Options, checked against [`FormatDriver::create_options`], protocol options left in.
     pub values: &'a Values,
     /// The backing file to record.

@@ -70,7 +70,6 @@ pub fn measure(
     let measured = measure(
         &CreateParams {
             size,
-            asked_size,
             values: &values,
             backing: None,
         },

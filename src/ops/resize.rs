@@ -84,15 +84,6 @@ pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] for another name.
 pub fn preallocation_from_name(name: &str) -> Result<Preallocation> {
-    Ok(match name {
-        "off" => Preallocation::Off,
-        "metadata" => Preallocation::Metadata,
-        "falloc" => Preallocation::Falloc,
-        "full" => Preallocation::Full,
-        _ => {
-            return Err(Error::invalid(format!(
-                "Invalid preallocation mode '{name}'"
-            )));
-        }
-    })
+    Preallocation::from_name(name)
+        .ok_or_else(|| Error::invalid(format!("Invalid preallocation mode '{name}'")))
 }

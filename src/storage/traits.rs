@@ -86,6 +86,31 @@ pub enum Preallocation {
     Full,
 }
 
+impl Preallocation {
+    const NAMES: [(&'static str, Self); 4] = [
+        ("off", Self::Off),
+        ("metadata", Self::Metadata),
+        ("falloc", Self::Falloc),
+        ("full", Self::Full),
+    ];
+
+    /// The mode of that name, as options spell it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let mut names = Self::NAMES.into_iter();
+        names
+            .find(|(known, _)| *known == name)
+            .map(|(_, mode)| mode)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        let mut names = Self::NAMES.into_iter();
+        names
+            .find(|(_, mode)| *mode == self)
+            .map_or("", |(name, _)| name)
+    }
+}
+
 bitflags::bitflags! {
     /// Modifies [`Storage::write_zeroes`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

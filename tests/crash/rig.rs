@@ -204,7 +204,6 @@ impl New<'_> {
         let plan = driver.create.unwrap();
         let mut new = plan(&CreateParams {
             size: self.len,
-            asked_size: self.len,
             values: &values,
             backing: backing.as_ref(),
         })?;

@@ -9,7 +9,7 @@ use crate::crypto::luks::{CreateOptions, HeaderIo, NewVolume, required_header_le
 use crate::crypto::{Algorithm, CipherSpec, Hash, IvGenerator, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
-use crate::format::driver::{not_prepared, own_file};
+use crate::format::driver::{not_prepared, own_file, preallocates};
 use crate::format::luks::HeaderArea;
 use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext, Reserved};
 use crate::format::{Contents, Measured, Outline};
@@ -131,11 +131,12 @@ pub(crate) fn parse_cipher_options(values: &Values, prefix: &str) -> Result<Ciph
 }
 
 fn preallocation(values: &Values) -> Result<Preallocation> {
-    match values.str("preallocation") {
-        None | Some("off" | "metadata") => Ok(Preallocation::Off),
-        Some("falloc") => Ok(Preallocation::Falloc),
-        Some("full") => Ok(Preallocation::Full),
-        Some(other) => Err(unknown("preallocation", other)),
+    let name = values.str("preallocation").unwrap_or("off");
+    match Preallocation::from_name(name) {
+        // There are no tables.
+        Some(Preallocation::Metadata) => Ok(Preallocation::Off),
+        Some(mode) => Ok(mode),
+        None => Err(unknown("preallocation", name)),
     }
 }
 
@@ -156,11 +157,9 @@ fn key_secret(values: &Values) -> Result<&str> {
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
         encrypted: true,
-        preallocated: values
-            .str("preallocation")
-            .is_some_and(|mode| mode != "off"),
+        preallocated: preallocates(values),
         size_is_optional: is_detached(values),
-        bitmaps: false,
+        ..Outline::default()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::codec::Encoder;
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
-use crate::format::driver::own_file;
+use crate::format::driver::{own_file, preallocates};
 use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext, Reserved};
 use crate::format::{Contents, Measured, Outline};
 use crate::job::JobControl;
@@ -28,22 +28,19 @@ pub(super) const OPTIONS: &[OptionSpec] = &[OptionSpec {
 const FIRST_BLOCK: u64 = 4096;
 
 fn preallocation(params: &CreateParams<'_>) -> Result<Preallocation> {
-    match params.values.str("preallocation") {
-        None | Some("off") => Ok(Preallocation::Off),
-        Some("falloc") => Ok(Preallocation::Falloc),
-        Some("full") => Ok(Preallocation::Full),
-        Some("metadata") => Err(Error::unsupported(
+    let name = params.values.str("preallocation").unwrap_or("off");
+    match Preallocation::from_name(name) {
+        Some(Preallocation::Metadata) => Err(Error::unsupported(
             "Unsupported preallocation mode: metadata",
         )),
-        Some(other) => Err(Error::invalid(format!("invalid parameter value: {other}"))),
+        Some(mode) => Ok(mode),
+        None => Err(Error::invalid(format!("invalid parameter value: {name}"))),
     }
 }
 
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
-        preallocated: values
-            .str("preallocation")
-            .is_some_and(|mode| mode != "off"),
+        preallocated: preallocates(values),
         ..Outline::default()
     }
 }

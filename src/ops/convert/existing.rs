@@ -4,7 +4,7 @@ use bstr::BStr;
 
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::format::BackingRef;
+use crate::format::{BackingRef, Compress};
 use crate::image::{Image, OpenOptions, location_files};
 use crate::job::Job;
 use crate::memory::IoBuf;
@@ -59,6 +59,8 @@ pub(super) fn fill_existing(
     for warning in image.warnings() {
         job.warn(warning.clone());
     }
+    let compressor = image.compressor();
+    let request = &*request.compressing(compressor.is_some_and(Compress::is_required));
     check(&image, request, &sources, bitmaps)?;
     if let Some(name) = request.target.backing_name() {
         let below: &Image = match image.backing() {

@@ -36,6 +36,7 @@ pub(super) fn fill_new(
     let values = Values::check(&request.target.options, &table)?;
     let outline = (driver.outline)(&values);
     let preallocated = outline.preallocated;
+    let request = &*request.compressing(outline.always_compressed);
     if request.target.compress && outline.encrypted && driver.can(Features::COMPRESS) {
         return Err(Error::invalid(
             "Compression and encryption not supported at the same time",

@@ -1,5 +1,6 @@
 //! What to convert, and how.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -156,6 +157,17 @@ impl ConvertRequest {
             tuning: Tuning::default(),
             wording: &Wording::CONVERT,
         }
+    }
+}
+
+impl ConvertRequest {
+    /// The same with compression, where the target `requires` it.
+    pub(super) fn compressing(&self, requires: bool) -> Cow<'_, Self> {
+        let mut request = Cow::Borrowed(self);
+        if requires && !self.target.compress {
+            request.to_mut().target.compress = true;
+        }
+        request
     }
 }
 

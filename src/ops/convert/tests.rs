@@ -405,3 +405,13 @@ fn blocks_of_256_mib_take_no_more_memory_than_small_ones() {
         assert!(read[..len] == expected[..len], "at {at}");
     }
 }
+
+#[test]
+fn a_target_that_knows_nothing_else_is_compressed_unasked() {
+    let asked = ConvertRequest::new(Location::from_path("a"), Location::from_path("b"));
+    assert!(!asked.compressing(false).target.compress);
+    assert!(asked.compressing(true).target.compress);
+    let mut asked = asked;
+    asked.target.compress = true;
+    assert!(asked.compressing(false).target.compress);
+}

@@ -137,7 +137,6 @@ impl<'a> TargetRequest<'a> {
         })?;
         Ok(CreateParams {
             size,
-            asked_size: self.size,
             values: self.values,
             backing: self.backing,
         })

@@ -28,7 +28,7 @@ impl FileStorage {
         if preallocation != Preallocation::Off {
             return Err(Error::unsupported(format!(
                 "Unsupported preallocation mode '{}'",
-                name_of(preallocation)
+                preallocation.name()
             )));
         }
         let size = self.raw_len().map_err(|error| Error::io(&error))?;
@@ -150,14 +150,5 @@ impl FileStorage {
             done += n as u64;
         }
         Ok(())
-    }
-}
-
-fn name_of(preallocation: Preallocation) -> &'static str {
-    match preallocation {
-        Preallocation::Off => "off",
-        Preallocation::Metadata => "metadata",
-        Preallocation::Falloc => "falloc",
-        Preallocation::Full => "full",
     }
 }

@@ -8,7 +8,7 @@ pub use options::OPTIONS;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::driver::{not_prepared, own_file};
+use crate::format::driver::{not_prepared, own_file, preallocates};
 use crate::format::qcow2::bulk::{BulkTarget, Draft, NewEncryption, Qcow2Bulk};
 use crate::format::qcow2::data_file;
 use crate::format::qcow2::disk::{
@@ -68,11 +68,9 @@ pub fn outline(values: &Values) -> Outline {
     Outline {
         encrypted: values.str("encrypt.format").is_some()
             || values.bool("encryption") == Some(true),
-        preallocated: values
-            .str("preallocation")
-            .is_some_and(|mode| mode != "off"),
-        size_is_optional: false,
+        preallocated: preallocates(values),
         bitmaps: !matches!(values.str("compat"), Some("0.10" | "v2")),
+        ..Outline::default()
     }
 }
 

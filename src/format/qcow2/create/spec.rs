@@ -87,13 +87,9 @@ impl Spec {
             Some("0.10" | "v2") => 2,
             Some(other) => return Err(not_accepted("version", other)),
         };
-        let preallocation = match values.str("preallocation") {
-            None | Some("off") => Preallocation::Off,
-            Some("metadata") => Preallocation::Metadata,
-            Some("falloc") => Preallocation::Falloc,
-            Some("full") => Preallocation::Full,
-            Some(other) => return Err(not_accepted("preallocation", other)),
-        };
+        let preallocation = values.str("preallocation").unwrap_or("off");
+        let preallocation = Preallocation::from_name(preallocation)
+            .ok_or_else(|| not_accepted("preallocation", preallocation))?;
         let compression = match values.str("compression_type") {
             None => CompressionType::Zlib,
             Some(name) => CompressionType::from_name(name)
