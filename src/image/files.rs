@@ -5,10 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bstr::BString;
+use bstr::{BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
+use crate::filter;
 use crate::format::{FileRole, FormatFile};
 use crate::image::node::Child;
 use crate::image::plan::{ChildPlan, Plan};
@@ -33,7 +34,13 @@ impl ClosedFile {
         let mut paths = Vec::new();
         match location.node() {
             Node::Path(path) => paths.push(path.clone()),
-            Node::Uri { uri, .. } => paths.push(path_behind_protocol(uri)),
+            Node::Uri { protocol, uri } => match filter::registry::for_file_name(protocol) {
+                // What it does not take apart is not opened either.
+                Some(parse) => parse(uri.as_bstr())
+                    .iter()
+                    .for_each(|tree| paths_of(tree, &mut paths)),
+                None => paths.push(path_behind_protocol(uri)),
+            },
             Node::Tree(tree) => paths_of(tree, &mut paths),
         }
         Self {
@@ -66,7 +73,7 @@ fn paths_of(tree: &Map<String, Value>, paths: &mut Vec<PathBuf>) {
 /// The files at a location that exist, each with its name: of a file that a tree describes, its path.
 pub(crate) fn location_files(location: &Location) -> Vec<(Identity, BString)> {
     let file = ClosedFile::at(FileRole::Image, location);
-    let described = matches!(location.node(), Node::Tree(_));
+    let described = file.paths.len() > 1 || matches!(location.node(), Node::Tree(_));
     let name = |path: &PathBuf| match described {
         true => path.as_os_str().as_bytes().into(),
         false => file.name.clone(),

@@ -148,6 +148,27 @@ const CASES: &[Case] = &[
         &[SOURCE],
         Names::Paths,
     ),
+    // Images inside nodes.
+    refused(
+        r#"create -q -f qcow2 -b json:{"driver":"raw","file":{"driver":"qcow2","file":{"filename":"base.qcow2"}}} -F raw NAME"#,
+        &[BELOW],
+        Names::Some,
+    ),
+    refused(
+        r#"convert -U -O raw json:{"driver":"raw","file":{"driver":"qcow2","file":{"filename":"src.qcow2"}}} NAME"#,
+        &[SOURCE],
+        Names::Some,
+    ),
+    refused(
+        r#"convert -U -O raw json:{"driver":"blkdebug","image":{"driver":"qcow2","file":{"filename":"src.qcow2"}}} NAME"#,
+        &[SOURCE],
+        Names::Some,
+    ),
+    refused(
+        "convert -U -n -f qcow2 -O raw src.qcow2 blkdebug::NAME",
+        &[SOURCE],
+        Names::Paths,
+    ),
     // Without locks nothing but the comparison of the files is in the way.
     refused(
         "convert -U -f qcow2 -O raw src.qcow2 NAME",

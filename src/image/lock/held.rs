@@ -2,7 +2,7 @@
 
 use crate::error::{Result, ResultExt};
 use crate::format::FileRole;
-use crate::image::{Child, Image, OpenOptions, lock};
+use crate::image::{Child, Image, Node, OpenOptions, lock};
 use crate::storage::LockRequest;
 
 /// More than the locks of an open plain disk, until it is dropped.
@@ -40,7 +40,7 @@ impl Image {
     /// # Errors
     /// [`crate::ErrorKind::Locked`].
     pub(crate) fn hide_from_readers(&self) -> Result<()> {
-        self.storage.lock(lock::of_hidden_layer())
+        self.lock_files(lock::of_hidden_layer())
     }
 
     /// Changes the locks of every file of this layer, down to the images that serve as its files.
@@ -48,28 +48,14 @@ impl Image {
     /// # Errors
     /// [`crate::ErrorKind::Locked`].
     pub(in crate::image) fn lock_files(&self, request: LockRequest) -> Result<()> {
-        fn lock_nodes(nodes: &[Child], request: LockRequest) -> Result<()> {
-            nodes.iter().map(Child::node).try_for_each(|node| {
-                if let Some(image) = node.image() {
-                    image.lock_files(request)
-                } else if let Some((_, children)) = node.filter() {
-                    lock_nodes(children, request)
-                } else {
-                    node.storage().lock(request)
-                }
-            })
-        }
-        lock_nodes(self.children(), request)
+        lock_nodes(self.children(), request, &|image| image.lock_files(request))
     }
 
-    /// Keeps the writers of plain files out of the whole chain where `options` ask for that.
+    /// Keeps writers out of the whole chain where `options` ask for that, and out of the chains of the
+    /// images that serve as its files.
     pub(in crate::image) fn kept_from_writers(self, options: &OpenOptions) -> Result<Self> {
-        let mut layer = options.deny_writers.then_some(&self);
-        while let Some(image) = layer {
-            if !image.writable && !image.settings.force_share {
-                image.keep_writers_out(options.metadata_only)?;
-            }
-            layer = image.backing().map(|base| &**base);
+        if options.deny_writers {
+            self.keep_writers_out(options.metadata_only)?;
         }
         Ok(self)
     }
@@ -82,14 +68,15 @@ impl Image {
             deny_writers: true,
             force_share: false,
         });
-        // The locks of an image file with metadata keep writers out anyway.
-        let mut locked = Ok(());
-        self.visit_files(&mut |file| {
-            if locked.is_ok() && (file.role != FileRole::Image || self.is_plain()) {
-                locked = file.storage.lock(request);
-            }
-        });
-        locked
+        let mut layers = self
+            .layers()
+            .filter(|layer| !layer.writable && !layer.settings.force_share);
+        layers.try_for_each(|layer| {
+            // An image that serves as a file is never open for its metadata alone.
+            lock_nodes(&layer.children, request, &|image| {
+                image.keep_writers_out(false)
+            })
+        })
     }
 
     fn claim(&self, request: LockRequest, header_too: bool) -> Result<Option<Claim<'_>>> {
@@ -102,16 +89,132 @@ impl Image {
         Ok(Some(claim))
     }
 
+    /// Changes the locks of the files of a plain disk, down to those of a plain disk that serves as its file:
+    /// other images have had theirs since they were opened.
     fn lock_disk(&self, request: LockRequest, header_too: bool) -> Result<()> {
-        self.storage.lock(request)?;
-        let headers = self.children.iter();
-        headers
-            .filter(|child| header_too && child.role() == FileRole::Header)
-            .try_for_each(|header| header.node().storage().lock(request))
+        let inner = |image: &Self| match image.is_plain() {
+            true => image.lock_disk(request, header_too),
+            false => Ok(()),
+        };
+        let mut children = self.children.iter();
+        children.try_for_each(|child| match child.role() {
+            FileRole::Header if !header_too => Ok(()),
+            _ => lock_nodes(std::slice::from_ref(child), request, &inner),
+        })
     }
 
     /// Whether the file is the disk itself, but for a header of its own.
     fn is_plain(&self) -> bool {
         !self.driver.has_metadata
+    }
+}
+
+/// Changes the locks of the files of these nodes; `inner` is called with each image among them and below
+/// filters. What else a filter needs of its children it adds by itself.
+fn lock_nodes(
+    nodes: &[Child],
+    request: LockRequest,
+    inner: &dyn Fn(&Image) -> Result<()>,
+) -> Result<()> {
+    nodes
+        .iter()
+        .map(Child::node)
+        .try_for_each(|node| match node.image() {
+            Some(image) => inner(image),
+            None => {
+                node.storage().lock(request)?;
+                images_below(node, inner)
+            }
+        })
+}
+
+/// Calls `inner` with each image below a filter.
+fn images_below(node: &Node, inner: &dyn Fn(&Image) -> Result<()>) -> Result<()> {
+    let children = node.filter().map_or(&[][..], |(_, children)| children);
+    let mut nodes = children.iter().map(Child::node);
+    nodes.try_for_each(|node| match node.image() {
+        Some(image) => inner(image),
+        None => images_below(node, inner),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::image::open_file;
+    use crate::location::Location;
+    use crate::policy::OpenPolicy;
+    use crate::storage::Permissions;
+
+    const NESTED: &str = r#"json:{"driver":"raw","file":{"driver":"raw","file":{"filename":"F"}}}"#;
+    const FILTERED: &str =
+        r#"json:{"driver":"blkdebug","image":{"driver":"raw","file":{"filename":"F"}}}"#;
+
+    fn open(name: &str, options: &OpenOptions) -> Image {
+        let options = OpenOptions {
+            policy: OpenPolicy::permissive(),
+            ..options.clone()
+        };
+        Image::open(&Location::parse(name).unwrap(), &options).unwrap()
+    }
+
+    /// What keeps `request` from being granted on the file; it is given back at once.
+    fn refused(path: &str, request: LockRequest) -> Option<ErrorKind> {
+        let options = OpenOptions::default();
+        let (file, _) = open_file(&Location::from_path(path), &options).unwrap();
+        file.lock(request).err().map(|error| error.kind())
+    }
+
+    #[test]
+    fn locks_reach_the_files_of_images_inside_nodes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk").to_str().unwrap().to_owned();
+        std::fs::write(&path, [0; 4096]).unwrap();
+        let uses = |uses| LockRequest {
+            uses,
+            denies: Permissions::empty(),
+        };
+        let denies_resize = LockRequest {
+            uses: Permissions::empty(),
+            denies: Permissions::RESIZE,
+        };
+        let locked = Some(ErrorKind::Locked);
+        for name in [&path, NESTED, FILTERED] {
+            let name = name.replace('F', &path);
+            let reader = OpenOptions::default();
+            let image = open(&name, &reader);
+            assert_eq!(refused(&path, uses(Permissions::WRITE)), None, "{name}");
+            image.hide_from_readers().unwrap();
+            let read = uses(Permissions::CONSISTENT_READ);
+            assert_eq!(refused(&path, read), locked, "{name}");
+            drop(image);
+
+            let image = open(
+                &name,
+                &OpenOptions {
+                    deny_writers: true,
+                    ..reader.clone()
+                },
+            );
+            assert_eq!(refused(&path, uses(Permissions::WRITE)), locked, "{name}");
+            assert_eq!(refused(&path, read), None, "{name}");
+            drop(image);
+
+            let image = open(
+                &name,
+                &OpenOptions {
+                    writable: true,
+                    ..reader.clone()
+                },
+            );
+            assert_eq!(refused(&path, denies_resize), None, "{name}");
+            let claim = image.claim_size().unwrap();
+            assert!(claim.is_some());
+            assert_eq!(refused(&path, denies_resize), locked, "{name}");
+            drop(claim);
+            assert_eq!(refused(&path, denies_resize), None, "{name}");
+            drop(image);
+        }
     }
 }
