@@ -4,9 +4,10 @@ use std::fmt;
 
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 
+use crate::crypto::block::{BlockKey, Keyed};
 use crate::crypto::hash::Hash;
 use crate::crypto::ivgen::{IvGenerator, IvSource};
-use crate::crypto::modes::{BlockKey, Cbc, Ctr, Ecb, Keyed, SectorMode, Xts};
+use crate::crypto::modes::{Cbc, Ctr, Ecb, SectorMode, Xts};
 use crate::error::{Error, Result};
 
 /// A block cipher with its key length.

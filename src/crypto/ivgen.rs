@@ -1,7 +1,7 @@
 //! Initialisation vectors from sector numbers.
 
+use crate::crypto::block::BlockKey;
 use crate::crypto::hash::Hash;
-use crate::crypto::modes::BlockKey;
 
 /// How the IV of a sector is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Sector encryption as disk formats use it: ciphers, modes, IV generators, hashes and key derivation.
 
 mod afsplit;
+mod block;
 mod cipher;
 mod hash;
 mod ivgen;

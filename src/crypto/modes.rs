@@ -8,22 +8,6 @@ use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit};
 use crate::crypto::SECTOR;
 use crate::crypto::ivgen::IvSource;
 
-/// A keyed block cipher, for the one block of an ESSIV.
-pub(super) trait BlockKey: Send + Sync {
-    /// Encrypts one block in place; `block` has the cipher's block length.
-    fn encrypt_block(&self, block: &mut [u8]);
-}
-
-pub(super) struct Keyed<C>(pub(super) C);
-
-impl<C: BlockCipherEncrypt + Send + Sync> BlockKey for Keyed<C> {
-    fn encrypt_block(&self, block: &mut [u8]) {
-        if let Ok(block) = <&mut Array<u8, C::BlockSize>>::try_from(block) {
-            self.0.encrypt_block(block);
-        }
-    }
-}
-
 /// Encrypts and decrypts whole sectors in place.
 pub(super) trait SectorMode: Send + Sync {
     fn encrypt(&self, data: &mut [u8], sector: u64);

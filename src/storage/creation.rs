@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::traits::{Preallocation, Storage, ZeroFlags};
+use crate::storage::modes::{Preallocation, ZeroFlags};
+use crate::storage::traits::Storage;
 
 /// What a protocol has open for an operation that is to fill it. Opening it has changed nothing,
 /// except that it exists now.

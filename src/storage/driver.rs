@@ -12,7 +12,8 @@ use crate::options::{OptionSpec, OptionValue, Options, Values};
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
 use crate::storage::creation::{Creation, NewStorage};
-use crate::storage::traits::{CacheMode, Storage};
+use crate::storage::modes::CacheMode;
+use crate::storage::traits::Storage;
 
 bitflags::bitflags! {
     /// What a protocol can do.
@@ -125,6 +126,11 @@ impl StorageDriver {
     /// Whether opening takes an option of that key.
     pub fn takes(&self, key: &str) -> bool {
         self.open_options.iter().any(|spec| spec.matches(key))
+    }
+
+    /// Whether its storages are files and devices of this host: what stands behind the scheme is a path.
+    pub fn takes_paths(&self) -> bool {
+        self.is_local && self.takes("filename")
     }
 
     /// Checks options of opening, the keys of nested ones joined by dots.

@@ -3,7 +3,8 @@
 use crate::error::{Error, Result, ResultExt};
 use crate::job::JobControl;
 use crate::memory;
-use crate::storage::traits::{Durability, Preallocation, Storage, ZeroFlags};
+use crate::storage::modes::{Durability, Preallocation, ZeroFlags};
+use crate::storage::traits::Storage;
 
 /// Zeroes are written in pieces of this size.
 const PIECE: u64 = 1 << 20;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::storage::identity::Identity;
-use crate::storage::traits::{LockRequest, Permissions};
+use crate::storage::modes::{LockRequest, Permissions};
 use crate::sys::lock;
 
 /// The files that are held.

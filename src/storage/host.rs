@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 
 use crate::error::Result;
-use crate::storage::traits::{Durability, ZeroFlags};
+use crate::storage::modes::{Durability, ZeroFlags};
 
 /// An open file or device whose descriptor holds the bytes of a storage as they are, at the same
 /// offsets; see [`crate::storage::Storage::host`].

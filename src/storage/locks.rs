@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::holders::{HeldFile, Holders, conflict};
 use crate::storage::identity::Identity;
-use crate::storage::traits::{LockRequest, Permissions};
+use crate::storage::modes::{LockRequest, Permissions};
 use crate::sys::{attr, lock};
 
 const USES: u64 = 100;

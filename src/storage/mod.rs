@@ -15,6 +15,7 @@ mod identity;
 pub mod location;
 mod locks;
 pub mod memory;
+pub mod modes;
 mod named;
 pub mod null;
 pub mod registry;
@@ -34,11 +35,9 @@ pub use grow::{fill, grow, zero};
 pub use host::{CopyOutcome, HostFile, Lease, SpaceCall, SyncPlan};
 pub use identity::Identity;
 pub use memory::MemoryStorage;
+pub use modes::{CacheMode, Durability, LockRequest, Permissions, Preallocation, ZeroFlags};
 pub use named::NamedStorages;
 pub use null::NullStorage;
 pub use slice::SliceStorage;
 pub use steps::{Step, StepWatcher};
-pub use traits::{
-    CacheMode, Durability, Limits, LockRequest, Permissions, Preallocation, Storage, ZeroFlags,
-    read_exact_at, set_len_or_fit, write_fresh,
-};
+pub use traits::{Limits, Storage, read_exact_at, set_len_or_fit, write_fresh};

@@ -12,7 +12,7 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::storage::locks::{Locks, Reach};
-use crate::storage::traits::LockRequest;
+use crate::storage::modes::LockRequest;
 use crate::sys::fd::{self, duplicate_number};
 use crate::sys::stream::{Ready, position, read, send, wait, write};
 use crate::sys::{attr, dio, falloc, lock};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::crypto::afsplit;
-use crate::crypto::luks::create::{fill_random, iterations_for};
+use crate::crypto::luks::derivation::{fill_random, iterations_for};
 use crate::crypto::luks::disk::{HEADER_LEN, Header, KeySlot, SECTOR_LEN, SLOTS, STATE_LEN};
 use crate::crypto::luks::volume::{HeaderIo, Volume, find_key, open_slot, wrong_secret};
 use crate::error::{Error, ErrorKind, Result};

@@ -1,6 +1,7 @@
 //! LUKS version 1 volumes, wherever they lie: a file of their own, or inside a qcow2 image.
 
 mod create;
+mod derivation;
 mod disk;
 mod keyslot;
 mod volume;

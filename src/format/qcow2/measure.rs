@@ -6,7 +6,7 @@ use crate::format::{Contents, CreateParams, Measured};
 use crate::options::Values;
 use crate::storage::Preallocation;
 
-use super::create::{Encryption, Spec};
+use super::create::spec::{Encryption, Spec};
 use super::disk::{Geometry, RefcountWidth};
 
 /// Bytes of an entry of the bitmap directory before its name.

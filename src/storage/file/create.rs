@@ -11,11 +11,13 @@ use std::sync::Arc;
 use bstr::BString;
 
 use super::entry::Entry;
-use super::open::{self, FileOpen, open_raw, wrap};
+use super::open::{self, FileOpen, wrap};
+use super::opening::open_raw;
 use super::{FileStorage, Kind, Locking};
 use crate::error::{Error, Result, ResultExt};
 use crate::storage::creation::{NewStorage, cannot_grow};
-use crate::storage::traits::{CacheMode, Storage};
+use crate::storage::modes::CacheMode;
+use crate::storage::traits::Storage;
 use crate::sys::{attr, seek};
 
 /// The hint set on new files: fragments of this size are long enough.

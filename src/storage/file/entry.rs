@@ -72,7 +72,8 @@ mod tests {
     use super::*;
     use crate::storage::SyncPlan;
     use crate::storage::creation::NewStorage;
-    use crate::storage::traits::{CacheMode, Durability, Storage};
+    use crate::storage::modes::{CacheMode, Durability};
+    use crate::storage::traits::Storage;
     use crate::sys::attr;
 
     fn made(path: &Path, cache: CacheMode) -> std::sync::Arc<dyn Storage> {

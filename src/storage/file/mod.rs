@@ -10,6 +10,7 @@ mod host;
 mod io;
 mod named;
 mod open;
+mod opening;
 mod ranges;
 mod reserve;
 mod resize;

@@ -12,9 +12,9 @@ use std::path::Path;
 
 use bstr::BStr;
 
-use super::open::{could_not_open, no_direct, not_regular, open_raw};
+use super::opening::{could_not_open, no_direct, not_regular, open_raw};
 use crate::error::{Error, Result};
-use crate::storage::traits::CacheMode;
+use crate::storage::modes::CacheMode;
 use crate::sys::{attr, open};
 
 /// Opens what an image names; [`check`] is left to the caller.

@@ -4,7 +4,6 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,11 +14,12 @@ use parking_lot::RwLock;
 use super::direct::Direct;
 use super::entry::Entry;
 use super::extents::ExtentCache;
+use super::opening::{could_not_open, no_direct, not_regular, open_raw};
 use super::{Abilities, FileStorage, Kind, NEXT_ID, named};
 use crate::error::{Error, Result};
 use crate::storage::identity::Identity;
 use crate::storage::locks::{Locks, Reach};
-use crate::storage::traits::CacheMode;
+use crate::storage::modes::CacheMode;
 use crate::sys::dio::{self, DioAlign};
 use crate::sys::{AlignedBuf, attr, blkdev, fd, limit, lock, rw};
 
@@ -115,33 +115,6 @@ pub fn open_fd(fd: OwnedFd, name: impl Into<BString>, options: &FileOpen) -> Res
 pub fn duplicate(number: RawFd) -> Result<OwnedFd> {
     fd::duplicate_number(number)
         .map_err(|error| Error::io(&error).context("Could not use the file descriptor"))
-}
-
-/// An open that does not hang on a FIFO; it still waits for the breaking of a lease.
-pub(super) fn open_raw(path: &Path, how: &OpenOptions, cache: CacheMode) -> io::Result<OwnedFd> {
-    let direct = if cache.direct() { libc::O_DIRECT } else { 0 };
-    let common = libc::O_NOCTTY | direct;
-    let open = |flags| fd::open(path, how.clone().custom_flags(flags));
-    match open(common | libc::O_NONBLOCK) {
-        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => open(common),
-        other => other,
-    }
-}
-
-pub(super) fn could_not_open(name: &BStr, error: &io::Error) -> Error {
-    Error::io(error).context(format!("Could not open '{name}'"))
-}
-
-pub(super) fn no_direct(name: &BStr) -> Error {
-    Error::os(libc::EINVAL)
-        .with_message("filesystem does not support O_DIRECT")
-        .context(format!("Could not open '{name}'"))
-}
-
-pub(super) fn not_regular(name: &BStr) -> Error {
-    Error::invalid(format!(
-        "'file' driver requires '{name}' to be a regular file"
-    ))
 }
 
 fn not_device(name: &BStr) -> Error {

@@ -3,7 +3,7 @@
 use super::direct::Direct;
 use super::{FileStorage, Kind};
 use crate::error::{Error, Result, ResultExt};
-use crate::storage::traits::{CacheMode, Preallocation};
+use crate::storage::modes::{CacheMode, Preallocation};
 use crate::sys::falloc::{self, Falloc};
 use crate::sys::{AlignedBuf, rw};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::error::ErrorKind;
 use crate::storage::creation::{Creation, NewStorage};
-use crate::storage::traits::Permissions;
+use crate::storage::modes::Permissions;
 use crate::storage::{CopyOutcome, SyncPlan};
 
 const MODES: [CacheMode; 5] = [

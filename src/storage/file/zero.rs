@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{FileStorage, Kind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::traits::ZeroFlags;
+use crate::storage::modes::ZeroFlags;
 use crate::sys::blkdev;
 use crate::sys::falloc::{self, Falloc};
 

@@ -27,8 +27,7 @@ use super::disk::{BitmapEntry, BitmapFlags, DIRTY_BITMAP, MAX_BITMAP_NAME};
 use super::state::Qcow2;
 
 use record::Record;
-use session::{Known, Session};
-use store::Next;
+use session::{Known, Next, Session};
 
 /// Granularities that a bitmap can have, as powers of 2.
 const GRANULARITIES: Range<u32> = 9..32;

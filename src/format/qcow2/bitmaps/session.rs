@@ -12,7 +12,6 @@ use crate::format::qcow2::snapshot::Place;
 use crate::format::qcow2::state::Qcow2;
 
 use super::record::Record;
-use super::store::Next;
 
 /// Where the flags stand in an entry of the bitmap directory.
 const FLAGS_AT: u64 = 12;
@@ -34,6 +33,16 @@ pub(super) struct Known {
     pub(super) entry: BitmapEntry,
     /// It is in use on disk because this image records into it.
     pub(super) live: bool,
+}
+
+/// What becomes of a bitmap.
+pub(super) struct Next {
+    /// The bitmap afterwards; the place of its table as it was before, 0 for a new one.
+    pub(super) known: Known,
+    /// Its stored bits stay.
+    pub(super) keep: bool,
+    /// Bits to set besides.
+    pub(super) add: Vec<Arc<Record>>,
 }
 
 impl Known {

@@ -17,18 +17,8 @@ use crate::storage::Durability;
 
 use super::bits;
 use super::record::Record;
-use super::session::{Known, Session};
+use super::session::{Known, Next, Session};
 use super::table::add_record;
-
-/// What becomes of a bitmap.
-pub(super) struct Next {
-    /// The bitmap afterwards; the place of its table as it was before, 0 for a new one.
-    pub(super) known: Known,
-    /// Its stored bits stay.
-    pub(super) keep: bool,
-    /// Bits to set besides.
-    pub(super) add: Vec<Arc<Record>>,
-}
 
 /// What a change allocated, and what it leaves behind.
 #[derive(Default)]

@@ -37,7 +37,7 @@ impl Check for Qcow2 {
             self.barrier()?;
         }
         let repeated = self.drop_unusable(repair, job)? + self.tell_superseded(repair, job)?;
-        let target = super::repair::Target {
+        let target = super::file::RepairedFile {
             storage: &*self.storage,
             durability: self.durability,
         };

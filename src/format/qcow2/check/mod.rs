@@ -6,6 +6,7 @@
 mod bitmaps;
 mod compare;
 mod counts;
+mod file;
 mod image;
 mod mend;
 mod rebuild;
@@ -35,7 +36,7 @@ use walk::{Layout, Role, Walker};
 /// When the check cannot be carried out, with the errno of QEMU's message; or of I/O.
 pub fn check(storage: &dyn Storage, header: &ImageHeader, job: &mut Job) -> Result<CheckReport> {
     let mut header = header.clone();
-    let target = repair::Target {
+    let target = file::RepairedFile {
         storage,
         durability: Durability::None,
     };

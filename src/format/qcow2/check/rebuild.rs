@@ -12,7 +12,7 @@ use crate::storage::{Durability, Storage, ZeroFlags};
 
 use super::bitmaps::Bitmaps;
 use super::counts::Counts;
-use super::repair::Target;
+use super::file::RepairedFile;
 use super::report::Findings;
 use super::snapshots::Snapshots;
 use super::stored::StoredRefcounts;
@@ -64,7 +64,7 @@ pub fn rebuild_refcounts(
             report.corruptions.max(report.check_errors)
         )));
     }
-    let target = Target {
+    let target = RepairedFile {
         storage,
         durability,
     };
@@ -78,7 +78,7 @@ pub fn rebuild_refcounts(
 /// # Errors
 /// Of I/O, or [`crate::ErrorKind::Limit`]; the header then names the old structures.
 pub(super) fn replace_structures(
-    target: Target<'_>,
+    target: RepairedFile<'_>,
     header: &mut ImageHeader,
     snapshots: &Snapshots,
     keep: bool,
@@ -112,14 +112,14 @@ pub(super) fn replace_structures(
 /// Writes the structures for `counts` and switches to them. Nothing may go where `wild` entries name
 /// clusters past the end of the file: they would take it for guest data or tables.
 fn write(
-    target: Target<'_>,
+    target: RepairedFile<'_>,
     header: &mut ImageHeader,
     counts: &Counts,
     wild: &[(u64, u64)],
     keep: Option<StoredRefcounts<'_>>,
     snapshots: Option<&Snapshots>,
 ) -> Result<()> {
-    let Target {
+    let RepairedFile {
         storage,
         durability,
     } = target;

@@ -7,10 +7,11 @@ use crate::format::qcow2::disk::{Geometry, Header, ImageHeader};
 use crate::format::{CheckReport, RepairMode};
 use crate::job::Job;
 use crate::memory::{self, IoBuf};
-use crate::storage::{Durability, Storage};
+use crate::storage::Storage;
 
 use super::bitmaps::Bitmaps;
 use super::compare::{self, Flags, Plan, Planned, Structures};
+use super::file::RepairedFile;
 use super::rebuild::replace_structures;
 use super::report::Findings;
 use super::snapshots::Snapshots;
@@ -18,32 +19,12 @@ use super::stored::StoredRefcounts;
 use super::walk::{Layout, Walker};
 use super::{layout, references};
 
-/// The file that is mended, and how durable each step is made.
-#[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
-    pub storage: &'a dyn Storage,
-    pub durability: Durability,
-}
-
-impl Target<'_> {
-    fn barrier(self) -> Result<()> {
-        self.storage.sync(self.durability)
-    }
-
-    fn write_words(self, words: impl IntoIterator<Item = (u64, u64)>) -> Result<()> {
-        for (offset, word) in words {
-            self.storage.write_at(&word.to_be_bytes(), offset)?;
-        }
-        self.barrier()
-    }
-}
-
 /// Checks, and mends what `mode` says; `image` is the header as it is in the file at any time.
 ///
 /// # Errors
 /// When the check cannot be carried out, with the errno of QEMU's message; or of I/O.
 pub(super) fn check(
-    target: Target<'_>,
+    target: RepairedFile<'_>,
     image: &mut ImageHeader,
     mode: RepairMode,
     job: &mut Job,
@@ -80,7 +61,7 @@ struct Walked<'a, 'b> {
 
 /// The parts of one check that its steps share.
 struct Run<'a> {
-    target: Target<'a>,
+    target: RepairedFile<'a>,
     header: ImageHeader,
     layout: Layout<'a>,
     mode: RepairMode,
@@ -89,7 +70,7 @@ struct Run<'a> {
 }
 
 fn check_once(
-    target: Target<'_>,
+    target: RepairedFile<'_>,
     image: &mut ImageHeader,
     mode: RepairMode,
     may_rebuild: bool,
@@ -261,7 +242,7 @@ impl<'a> Run<'a> {
     }
 
     fn write_bitmaps(&self, image: &mut ImageHeader, alone: bool) -> Result<()> {
-        let Target {
+        let RepairedFile {
             storage,
             durability,
         } = self.target;

@@ -1,7 +1,7 @@
 //! Creation of qcow2 images.
 
 mod options;
-mod spec;
+pub(super) mod spec;
 
 pub use options::OPTIONS;
 
@@ -21,7 +21,8 @@ use crate::job::JobControl;
 use crate::options::Values;
 use crate::storage::Storage;
 
-pub(super) use spec::{Encryption, Spec, plain_name};
+pub(super) use spec::plain_name;
+use spec::{Encryption, Spec};
 
 /// The keys of the cipher.
 const ENCRYPT_KEYS: [&str; 7] = [

@@ -1,0 +1,40 @@
+//! The open of a path itself, and the words for what goes wrong there.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use bstr::BStr;
+
+use crate::error::Error;
+use crate::storage::modes::CacheMode;
+use crate::sys::fd;
+
+/// An open that does not hang on a FIFO; it still waits for the breaking of a lease.
+pub(super) fn open_raw(path: &Path, how: &OpenOptions, cache: CacheMode) -> io::Result<OwnedFd> {
+    let direct = if cache.direct() { libc::O_DIRECT } else { 0 };
+    let common = libc::O_NOCTTY | direct;
+    let open = |flags| fd::open(path, how.clone().custom_flags(flags));
+    match open(common | libc::O_NONBLOCK) {
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => open(common),
+        other => other,
+    }
+}
+
+pub(super) fn could_not_open(name: &BStr, error: &io::Error) -> Error {
+    Error::io(error).context(format!("Could not open '{name}'"))
+}
+
+pub(super) fn no_direct(name: &BStr) -> Error {
+    Error::os(libc::EINVAL)
+        .with_message("filesystem does not support O_DIRECT")
+        .context(format!("Could not open '{name}'"))
+}
+
+pub(super) fn not_regular(name: &BStr) -> Error {
+    Error::invalid(format!(
+        "'file' driver requires '{name}' to be a regular file"
+    ))
+}
