@@ -20,6 +20,7 @@ use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::{duplicate_fd, optional_name, optional_utf8};
 use crate::error::{Error, Result};
+use crate::format::registry;
 use crate::location::Location;
 use crate::ops::convert::{Conflict, ConvertRequest, check, convert};
 
@@ -77,7 +78,7 @@ pub extern "C" fn platter_convert_new(
         check_flags(flags, 0)?;
         let mut request = ConvertRequest::new(Location::from_path(""), Location::from_path(""));
         request.source.images.clear();
-        request.target.format = Some("raw".to_owned());
+        request.target.format = Some(registry::plain().name.to_owned());
         Ok(Box::into_raw(Box::new(platter_convert {
             poison: Poison::default(),
             request,

@@ -19,6 +19,7 @@ use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::{duplicate_fd, optional_name, utf8};
 use crate::error::{Error, Result};
+use crate::format::registry;
 use crate::location::Location;
 use crate::ops::dd::{DdEnd, DdRequest, dd};
 
@@ -206,7 +207,7 @@ pub extern "C" fn platter_dd_set_output_fd(
     call_mut(dd, "dd", err, |dd| {
         check_flags(flags, 0)?;
         dd.request.output = DdEnd::Fd(duplicate_fd(fd)?);
-        dd.request.output_format = "raw".to_owned();
+        dd.request.output_format = registry::plain().name.to_owned();
         dd.has_output = true;
         Ok(())
     })

@@ -3,7 +3,7 @@
 use crate::driver_names::unknown_driver;
 use crate::error::Result;
 use crate::format::magic::{FOOTERS, FOREIGN, PROBE_BYTES};
-use crate::format::{FormatDriver, Probe, Signature, raw, registry};
+use crate::format::{FormatDriver, Probe, Signature, registry};
 use crate::storage::Storage;
 
 /// The driver for what `storage` holds: raw where no signature is found. The end of the file counts as well
@@ -38,7 +38,7 @@ pub fn of_head(probe: &Probe<'_>) -> Result<&'static FormatDriver> {
 
 fn of_name(name: Option<&'static str>) -> Result<&'static FormatDriver> {
     let Some(name) = name else {
-        return Ok(&raw::DRIVER);
+        return Ok(registry::plain());
     };
     registry::by_name(name).ok_or_else(|| {
         unknown_driver(name).with_hint(format!(

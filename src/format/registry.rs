@@ -12,6 +12,12 @@ pub fn drivers() -> &'static [&'static FormatDriver] {
     DRIVERS
 }
 
+/// The format that shows the bytes of a file as they are: what a file is in which no format is found, what a
+/// protocol or a filter is in the place of a format, and what is taken where none is named.
+pub fn plain() -> &'static FormatDriver {
+    &raw::DRIVER
+}
+
 /// The format of that name, as used with `-f`, or of a further name that users have for it.
 pub fn by_name(name: &str) -> Option<&'static FormatDriver> {
     let name = canonical(name);

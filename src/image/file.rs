@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result, ResultExt};
-use crate::format::{ChildSpec, FileRole, raw};
+use crate::format::{ChildSpec, FileRole, registry};
 use crate::image::plan::{Driver, Plan};
 use crate::image::{OpenOptions, host, lock};
 use crate::location::Location;
@@ -25,7 +25,7 @@ pub fn open_file(
             None => None,
         };
         let format = match &plan.driver {
-            Driver::Host(_) => Some(raw::DRIVER.name.to_owned()),
+            Driver::Host(_) => Some(registry::plain().name.to_owned()),
             Driver::Format(driver) => Some(driver.name.to_owned()),
             Driver::Probed | Driver::Filter(_) => None,
         };

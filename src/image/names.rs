@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::filter::{FilterDriver, FilterName};
-use crate::format::{ChildSpec, FileRole, raw};
+use crate::format::{ChildSpec, FileRole};
 use crate::image::node::{Child, Node, NodeKind};
 use crate::image::plan::{ChildPlan, Plan};
 use crate::image::{Backing, Image};
@@ -72,13 +72,13 @@ impl Image {
         resolve_name(&self.base, OsStr::from_bytes(name.as_ref()))
     }
 
-    /// The name of the node that holds the guest data of this layer. A raw layer shows what is below it.
+    /// The name of the node that holds the guest data of this layer. A plain disk shows what is below it.
     pub(crate) fn data_file_name(&self) -> BString {
         let storage = self.data_storage();
         let mut children = self.children.iter().map(Child::node);
         let node = children.find(|node| Arc::ptr_eq(node.storage(), storage));
         match node {
-            Some(node) if self.driver.name == raw::DRIVER.name => node.data_file_name(),
+            Some(node) if self.driver.is_transparent => node.data_file_name(),
             Some(node) if node.filter().is_some() => node.filename(),
             _ => storage.name().to_owned(),
         }

@@ -13,7 +13,7 @@ use crate::format::{ChildSpec, FileRole, FormatDriver, registry};
 use crate::location::tree::leaf_text;
 use crate::location::{Location, Node, path_behind_protocol, plain_path};
 use crate::options::{OptionKind, OptionSpec, OptionValue, parse_value};
-use crate::storage::{CacheMode, registry as protocols};
+use crate::storage::{CacheMode, StorageDriver, registry as protocols};
 use crate::value::{Map, Value};
 
 /// The child below an overlay.
@@ -81,14 +81,16 @@ pub(super) enum HostName {
     None,
 }
 
+fn takes_paths(scheme: &str) -> bool {
+    protocols::for_scheme(scheme).is_some_and(StorageDriver::takes_paths)
+}
+
 impl HostName {
     /// The path, where it is that of a file or device.
     pub(super) fn path(&self) -> Option<PathBuf> {
         match self {
             Self::Path(path) => Some(path.clone()),
-            Self::Uri { protocol, uri } if protocol == "host_device" => {
-                Some(path_behind_protocol(uri))
-            }
+            Self::Uri { protocol, uri } if takes_paths(protocol) => Some(path_behind_protocol(uri)),
             Self::Uri { .. } | Self::None => None,
         }
     }

@@ -11,7 +11,7 @@ use super::opener::LayerOpener;
 use super::trail::Trail;
 use super::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{ChildSpec, FileRole, FormatDriver, OpenContext, probe, raw};
+use crate::format::{ChildSpec, FileRole, FormatDriver, OpenContext, probe, registry};
 use crate::image::align::UnitLock;
 use crate::image::node::{Child, Node};
 use crate::image::plan::{ChildPlan, Driver, Plan};
@@ -206,7 +206,7 @@ fn choose_driver(
     options: &OpenOptions,
 ) -> Result<(&'static FormatDriver, bool)> {
     match plan.driver {
-        Driver::Host(_) | Driver::Filter(_) => Ok((&raw::DRIVER, false)),
+        Driver::Host(_) | Driver::Filter(_) => Ok((registry::plain(), false)),
         Driver::Format(driver) => Ok((driver, false)),
         Driver::Probed if !options.policy.allows_probing(options.writable) => Err(Error::new(
             ErrorKind::Denied,

@@ -3,7 +3,7 @@
 use bstr::BString;
 
 use crate::error::{Error, Result};
-use crate::format::{BitmapInfo, Bitmaps, FormatDriver, Outline, raw};
+use crate::format::{BitmapInfo, Bitmaps, FormatDriver, Outline, registry};
 use crate::image::Image;
 use crate::job::Job;
 use crate::ops::bitmap;
@@ -50,7 +50,7 @@ fn listed(image: &Image, bitmaps: &dyn Bitmaps) -> Result<Vec<BitmapInfo>> {
 impl Chosen {
     /// Refuses a target that takes nothing but raw bytes.
     pub fn refuse_stream(&self) -> Result<()> {
-        Err(Error::no_bitmaps(raw::DRIVER.name))
+        Err(Error::no_bitmaps(registry::plain().name))
     }
 
     /// Refuses a new image that could not hold them.

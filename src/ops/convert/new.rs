@@ -1,7 +1,7 @@
 //! Fills a new image.
 
 use crate::error::{Error, Result, ResultExt};
-use crate::format::{BackingRef, Bulk, Features, Format, raw};
+use crate::format::{BackingRef, Bulk, Features, Format, registry};
 use crate::image::Image;
 use crate::job::Job;
 use crate::ops::create::{self, Reason};
@@ -28,7 +28,11 @@ pub(super) fn fill_new(
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {
-    let name = request.target.format.as_deref().unwrap_or(raw::DRIVER.name);
+    let name = request
+        .target
+        .format
+        .as_deref()
+        .unwrap_or(registry::plain().name);
     let format = creatable(request, name)?;
     let (driver, name) = (format.driver, format.name());
     let location = format.location(&request.target.location);

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::magic::PROBE_BYTES;
 use crate::format::probe;
-use crate::format::{Probe, raw};
+use crate::format::{Probe, registry};
 use crate::job::{Job, JobControl};
 use crate::location::Node;
 use crate::memory::{self, IoBuf};
@@ -119,7 +119,7 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
 
 fn refuse_format(stream: &Stream, format: Option<&str>, snapshot: bool) -> Result<()> {
     let refused = match format {
-        Some(name) if name != raw::DRIVER.name => format!("an image in the format '{name}'"),
+        Some(name) if name != registry::plain().name => format!("an image in the format '{name}'"),
         _ if snapshot => "a snapshot".to_owned(),
         _ => return Ok(()),
     };
@@ -142,7 +142,7 @@ impl StreamSource {
         format: Option<&str>,
         policy: &OpenPolicy,
     ) -> Result<Self> {
-        if !policy.allows_format(raw::DRIVER.name) {
+        if !policy.allows_format(registry::plain().name) {
             return Err(Error::new(
                 ErrorKind::Denied,
                 "The open policy does not allow the format 'raw'",

@@ -2,7 +2,7 @@
 
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::format::{FileRole, raw};
+use crate::format::{FileRole, registry};
 use crate::job::{Job, JobControl};
 use crate::location::Node;
 use crate::memory::IoBuf;
@@ -39,11 +39,15 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
 
 fn is_raw(request: &ConvertRequest) -> bool {
     let format = request.target.format.as_deref();
-    format.is_none_or(|format| format == raw::DRIVER.name)
+    format.is_none_or(|format| format == registry::plain().name)
 }
 
 fn refuse_format(request: &ConvertRequest, shown: &str) -> Result<()> {
-    let name = request.target.format.as_deref().unwrap_or(raw::DRIVER.name);
+    let name = request
+        .target
+        .format
+        .as_deref()
+        .unwrap_or(registry::plain().name);
     let format = creatable(request, name)?;
     check_features(request, format, false)?;
     if !is_raw(request) {

@@ -3,7 +3,7 @@
 use crate::driver_names::unknown_format;
 use crate::error::{Error, Result};
 use crate::filter::registry as filters;
-use crate::format::{FormatDriver, raw, registry};
+use crate::format::{FormatDriver, registry};
 use crate::location::Location;
 use crate::options::OptionSpec;
 use crate::storage::StorageDriver;
@@ -24,7 +24,7 @@ impl TargetFormat {
         let of = |driver, protocol| Self { driver, protocol };
         match registry::by_name(name) {
             Some(driver) => Some(of(driver, None)),
-            None => protocols::find(name).map(|protocol| of(&raw::DRIVER, Some(protocol))),
+            None => protocols::find(name).map(|protocol| of(registry::plain(), Some(protocol))),
         }
     }
 

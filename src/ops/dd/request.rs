@@ -4,6 +4,7 @@ use bstr::BString;
 
 use crate::driver_names::{is_known, unknown_format};
 use crate::error::{Error, Result};
+use crate::format::registry;
 use crate::image::OpenOptions;
 use crate::location::Location;
 use crate::ops::convert::{ConvertRequest, NamedFd, Window, Wording};
@@ -78,7 +79,7 @@ impl DdRequest {
             input_options: OpenOptions::default(),
             snapshot: None,
             output,
-            output_format: "raw".to_owned(),
+            output_format: registry::plain().name.to_owned(),
             output_cache: CacheMode::Writeback,
             output_exists: false,
             block_size: 512,

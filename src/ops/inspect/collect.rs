@@ -7,7 +7,7 @@ use super::judge::{Judged, judge};
 use super::signatures::{self, Signature};
 use crate::driver_names::{canonical, unknown_driver};
 use crate::error::{Result, ResultExt};
-use crate::format::{FormatDriver, InspectContext, Inspection, probe, raw, registry};
+use crate::format::{FormatDriver, InspectContext, Inspection, probe, registry};
 use crate::image::{OpenOptions, lock_for_inspection, open_file};
 use crate::location::Location;
 use crate::policy::OpenPolicy;
@@ -104,7 +104,7 @@ fn guessed(signatures: &[Signature]) -> String {
         .iter()
         .find(|signature| signature.image && signature.at_start);
     first
-        .map_or(raw::DRIVER.name, |signature| signature.name)
+        .map_or(registry::plain().name, |signature| signature.name)
         .to_owned()
 }
 
