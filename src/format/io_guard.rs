@@ -1,6 +1,6 @@
 //! Uses of host clusters that are counted.
 
-use crate::sync::{Arc, AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicUsize, Ordering, pause};
 
 /// A registered use of host clusters; see [`crate::format::Format::begin_io`].
 #[derive(Debug)]
@@ -43,6 +43,68 @@ impl Drop for LongIoGuard {
     fn drop(&mut self) {
         if let Some((users, which)) = &self.0 {
             users[*which].fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+/// Counts the uses of host clusters, so that whoever moves or frees some can wait for those that began
+/// before. Two counters, one for each parity of the epoch.
+#[derive(Debug, Default)]
+pub(crate) struct IoUsers {
+    epoch: AtomicUsize,
+    /// Shared with I/O that outlives the call which began it.
+    users: Arc<[AtomicUsize; 2]>,
+}
+
+impl IoUsers {
+    /// Registers a use of whatever host clusters a mapping names from now on.
+    pub(crate) fn enter(&self) -> IoGuard<'_> {
+        IoGuard::counted(&self.users[self.count_in()])
+    }
+
+    /// As [`IoUsers::enter`], for a use that outlives the borrow.
+    pub(crate) fn enter_long(&self) -> LongIoGuard {
+        LongIoGuard::counted(self.users.clone(), self.count_in())
+    }
+
+    /// Counts one user in; gives the counter.
+    fn count_in(&self) -> usize {
+        loop {
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            let users = &self.users[epoch & 1];
+            users.fetch_add(1, Ordering::SeqCst);
+            // Counted in the current epoch, or the epoch moved on in between and did not see us.
+            if self.epoch.load(Ordering::SeqCst) == epoch {
+                return epoch & 1;
+            }
+            users.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether no user is left of the epoch before the current one.
+    pub(crate) fn is_drained(&self) -> bool {
+        let before = self.epoch.load(Ordering::SeqCst).wrapping_sub(1);
+        self.users[before & 1].load(Ordering::SeqCst) == 0
+    }
+
+    /// Begins another epoch; gives the one that ends. The other counter may still hold users of an
+    /// earlier epoch: they only delay.
+    pub(crate) fn advance(&self) -> usize {
+        self.epoch.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Waits until every use has ended that began before now. Only one thread may ask at a time,
+    /// and none that advances the epoch.
+    pub(crate) fn wait(&self) {
+        // The users of the epoch before the last change, then those of the one that ends here.
+        self.wait_for(self.epoch.load(Ordering::SeqCst).wrapping_sub(1));
+        let ended = self.advance();
+        self.wait_for(ended);
+    }
+
+    fn wait_for(&self, epoch: usize) {
+        while self.users[epoch & 1].load(Ordering::SeqCst) != 0 {
+            pause();
         }
     }
 }

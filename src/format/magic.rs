@@ -53,7 +53,6 @@ pub const FOREIGN: &[Foreign] = &[
         foreign("vpc", 50, |file| file.starts(b"conectix")),
         b"conectix",
     ),
-    foreign("vdi", 60, |file| le32(file.head, 64) == Some(0xbeda_107f)),
     foreign("qcow", 80, |file| file.starts(b"QFI\xfb\0\0\0\x01")),
     foreign("bochs", 100, bochs),
     with_footer(

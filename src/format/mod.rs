@@ -1,5 +1,6 @@
 //! The guest side: image formats over storages.
 
+pub(crate) mod blocks;
 pub mod bulk;
 pub mod capabilities;
 pub(crate) mod decoded;
@@ -18,6 +19,7 @@ pub mod qcow2;
 pub mod raw;
 pub mod registry;
 pub mod traits;
+pub mod vdi;
 pub mod write;
 
 pub use bulk::{Blank, Bulk, Compress, Reserved};
@@ -32,6 +34,7 @@ pub use features::Features;
 pub use files::{ChildSpec, FileRole, FormatFile};
 pub use immediate::{FlushPlan, Immediate};
 pub use inspect::{InspectContext, Inspection};
+pub(crate) use io_guard::IoUsers;
 pub use io_guard::{IoGuard, LongIoGuard};
 pub use parent::{
     BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef,

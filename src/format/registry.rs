@@ -2,10 +2,10 @@
 
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
-use crate::format::{luks, qcow2, raw};
+use crate::format::{luks, qcow2, raw, vdi};
 
 /// Every format, in the order in which lists show them.
-static DRIVERS: &[&FormatDriver] = &[&raw::DRIVER, &luks::DRIVER, &qcow2::DRIVER];
+static DRIVERS: &[&FormatDriver] = &[&raw::DRIVER, &luks::DRIVER, &qcow2::DRIVER, &vdi::DRIVER];
 
 /// Every format of this build.
 pub fn drivers() -> &'static [&'static FormatDriver] {

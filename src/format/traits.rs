@@ -62,6 +62,13 @@ pub trait Format: Send + Sync + Debug {
         self.map(offset, len)
     }
 
+    /// Every guest byte has its place in the file from the start, so that holes of the file are bytes that
+    /// were never written; [`Format::map`] says where they are, and block status shows them as zeroes
+    /// that are there.
+    fn has_fixed_places(&self) -> bool {
+        false
+    }
+
     /// The storage behind a slot of an extent.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
 

@@ -118,7 +118,10 @@ impl<'a> Statuses<'a> {
                 status.offset = Some(host_offset);
                 look_into_host(&found, slot, host_offset, &mut status)?;
             }
-            ExtentKind::Zero { host_offset } => status.offset = host_offset,
+            ExtentKind::Zero { host_offset } => {
+                status.offset = host_offset;
+                status.data = host_offset.is_some() && found.layer.format.has_fixed_places();
+            }
             ExtentKind::Unallocated { host_offset } => {
                 status.present = false;
                 // Where a write would go; nothing of what the guest may see stands there.

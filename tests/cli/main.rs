@@ -43,3 +43,4 @@ mod surroundings;
 mod throttle;
 mod trace;
 mod usage;
+mod vdi;

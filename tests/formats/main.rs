@@ -11,3 +11,4 @@ mod random;
 mod raw;
 #[path = "../crash/states.rs"]
 mod states;
+mod vdi;

@@ -4,8 +4,8 @@
 //! disk, as far as the durability asks for, and that all I/O which began before has ended. The
 //! second is known from two counters of users, one for each parity of the epoch.
 
-use crate::format::{IoGuard, LongIoGuard};
-use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, pause};
+use crate::format::{IoGuard, IoUsers, LongIoGuard};
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// References to a host cluster that are to be given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +29,7 @@ struct State {
 /// The waiting room of one image.
 #[derive(Debug, Default)]
 pub(super) struct Limbo {
-    epoch: AtomicUsize,
-    /// Shared with I/O that outlives the call which began it.
-    users: Arc<[AtomicUsize; 2]>,
+    users: IoUsers,
     state: Mutex<State>,
     waiting: AtomicUsize,
 }
@@ -39,26 +37,12 @@ pub(super) struct Limbo {
 impl Limbo {
     /// Registers a use of whatever host clusters a mapping names from now on.
     pub(super) fn enter(&self) -> IoGuard<'_> {
-        IoGuard::counted(&self.users[self.count_in()])
+        self.users.enter()
     }
 
     /// As [`Limbo::enter`], for a use that outlives the borrow.
     pub(super) fn enter_long(&self) -> LongIoGuard {
-        LongIoGuard::counted(self.users.clone(), self.count_in())
-    }
-
-    /// Counts one user in; gives the counter.
-    fn count_in(&self) -> usize {
-        loop {
-            let epoch = self.epoch.load(Ordering::SeqCst);
-            let users = &self.users[epoch & 1];
-            users.fetch_add(1, Ordering::SeqCst);
-            // Counted in the current epoch, or the epoch moved on in between and did not see us.
-            if self.epoch.load(Ordering::SeqCst) == epoch {
-                return epoch & 1;
-            }
-            users.fetch_sub(1, Ordering::SeqCst);
-        }
+        self.users.enter_long()
     }
 
     /// Adds references that memory no longer holds; call it after the entry was replaced.
@@ -91,8 +75,7 @@ impl Limbo {
         let mut state = self.state.lock();
         for _ in 0..2 {
             if !state.draining.is_empty() {
-                let before = self.epoch.load(Ordering::SeqCst).wrapping_sub(1);
-                if self.users[before & 1].load(Ordering::SeqCst) != 0 {
+                if !self.users.is_drained() {
                     break;
                 }
                 ready.append(&mut state.draining);
@@ -101,8 +84,7 @@ impl Limbo {
                 break;
             }
             state.draining = std::mem::take(&mut state.unlinked);
-            // The other counter may still hold users of an earlier epoch: they only delay.
-            self.epoch.fetch_add(1, Ordering::SeqCst);
+            self.users.advance();
         }
         self.waiting.fetch_sub(ready.len(), Ordering::Relaxed);
         ready
@@ -111,16 +93,7 @@ impl Limbo {
     /// Waits until every use has ended that began before now. Only one thread may ask at a time,
     /// and none that asks [`Limbo::drained`].
     pub(super) fn wait_for_users(&self) {
-        // The users of the epoch before the last change, then those of the one that ends here.
-        self.wait_for(self.epoch.load(Ordering::SeqCst).wrapping_sub(1));
-        let ended = self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.wait_for(ended);
-    }
-
-    fn wait_for(&self, epoch: usize) {
-        while self.users[epoch & 1].load(Ordering::SeqCst) != 0 {
-            pause();
-        }
+        self.users.wait();
     }
 
     /// How many references wait.

@@ -93,6 +93,8 @@ pub const SAMPLES: &[Sample] = &[
             ..sample("luks", "luks", "key-secret=s,iter-time=1")
         },
     ),
+    sample("vdi", "vdi", ""),
+    sample("vdi static", "vdi", "static=on"),
 ];
 
 impl Sample {

@@ -38,5 +38,6 @@ mod io_guard;
 mod inflight;
 /// What the parts import from the crate's formats.
 mod format {
+    pub(crate) use crate::io_guard::IoUsers;
     pub use crate::io_guard::{IoGuard, LongIoGuard};
 }

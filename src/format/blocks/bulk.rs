@@ -1,0 +1,262 @@
+//! Writing of a fresh image with blocks: space from a cursor, the table in memory, the header last.
+
+use std::fmt::Debug;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::codec::Encoder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageSlot;
+use crate::format::{Blank, Bulk, Reserved};
+use crate::memory::IoBuf;
+use crate::storage::{Durability, Storage, ZeroFlags, write_fresh};
+
+use super::{Layout, Table, main_slot};
+
+/// How far the growth of the file is told beforehand.
+const EXPECTED: u64 = 256 << 20;
+
+/// What a format writes of a new image itself.
+pub(crate) trait Finish<L>: Send + Sync + Debug {
+    /// Writes the lead of the block whose data stands at `host`.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn begin_block(&self, storage: &dyn Storage, layout: &L, host: u64) -> Result<()>;
+
+    /// Lets the file end behind `end`, where the last block does, and writes all but what makes it an
+    /// image.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn end(&self, storage: &dyn Storage, layout: &L, end: u64) -> Result<()>;
+
+    /// Writes the header.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn header(&self, storage: &dyn Storage, layout: &L, end: u64) -> Result<()>;
+}
+
+/// A new image that is being filled.
+#[derive(Debug)]
+pub(crate) struct BlockBulk<L, F> {
+    storage: Arc<dyn Storage>,
+    layout: L,
+    finish: F,
+    size: u64,
+    is_overlay: bool,
+    /// New space reads as zeroes.
+    fresh: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    table: Table,
+    /// Behind the last block.
+    end: u64,
+    /// Guest bytes before this are dealt with.
+    next_guest: u64,
+    /// The storage was told to expect writes up to here.
+    expected: u64,
+    finished: bool,
+}
+
+impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
+    /// Starts the image in an empty file.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn new(
+        storage: &Arc<dyn Storage>,
+        layout: L,
+        table: Table,
+        size: u64,
+        is_overlay: bool,
+        finish: F,
+    ) -> Result<Self> {
+        let fresh = storage.limits().grown_is_zero && storage.is_empty()?;
+        if !storage.is_empty()? {
+            // A device: what was there must not pass for the header.
+            storage.write_zeroes(0, 4096, ZeroFlags::empty())?;
+        }
+        Ok(Self {
+            storage: storage.clone(),
+            layout,
+            finish,
+            size,
+            is_overlay,
+            fresh,
+            state: Mutex::new(State {
+                table,
+                end: layout.start(),
+                next_guest: 0,
+                expected: 0,
+                finished: false,
+            }),
+        })
+    }
+
+    fn claim(&self, state: &State, guest: u64, len: u64) -> Result<u64> {
+        let unit = u64::from(self.zero_unit());
+        let end = guest.checked_add(len).filter(|&end| {
+            len > 0
+                && end <= self.size
+                && guest.is_multiple_of(unit)
+                && (end.is_multiple_of(unit) || end == self.size)
+        });
+        match end {
+            Some(end) if guest >= state.next_guest && !state.finished => Ok(end),
+            _ => Err(Error::new(
+                ErrorKind::Internal,
+                format!("Guest range {guest} + {len} of a new image is out of order"),
+            )),
+        }
+    }
+
+    /// Tells the storage in large steps how far the file is about to grow.
+    fn hint_growth(&self, state: &mut State) {
+        if state.end <= state.expected || !self.fresh {
+            return;
+        }
+        let left = self.size.saturating_sub(state.next_guest);
+        state.expected = state.end.saturating_add(left.min(EXPECTED));
+        if let Some(host) = self.storage.host() {
+            host.hint_growth(state.expected);
+        }
+    }
+
+    /// Gives one block its place.
+    fn place(&self, state: &mut State, index: u64) -> Result<u64> {
+        let host = self.layout.next(state.end);
+        let word = self.layout.word(host).ok_or_else(|| {
+            Error::new(ErrorKind::Limit, "The image would grow too large").with_errno(libc::EFBIG)
+        })?;
+        self.finish
+            .begin_block(&*self.storage, &self.layout, host)?;
+        state.table.put(index, word)?;
+        state.end = host + self.layout.block_size();
+        Ok(host)
+    }
+}
+
+impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
+    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+        main_slot(&self.storage, slot)
+    }
+
+    fn data_storages(&self) -> Vec<&Arc<dyn Storage>> {
+        vec![&self.storage]
+    }
+
+    fn takes_raw_writes(&self) -> bool {
+        true
+    }
+
+    fn write_data(
+        &self,
+        (slot, host): (StorageSlot, u64),
+        _guest_offset: u64,
+        bufs: &[IoSlice<'_>],
+    ) -> Result<()> {
+        write_fresh(&**self.storage(slot)?, bufs, host)
+    }
+
+    fn write_zero_data(
+        &self,
+        (slot, host): (StorageSlot, u64),
+        _guest_offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        self.storage(slot)?
+            .write_zeroes(host, len, ZeroFlags::empty())
+    }
+
+    fn encode_unit(&self) -> Option<u32> {
+        None
+    }
+
+    fn zero_unit(&self) -> u32 {
+        self.layout.block_size() as u32
+    }
+
+    fn alignment(&self) -> u64 {
+        let first = self.layout.next(self.layout.start());
+        let second = self.layout.next(first + self.layout.block_size());
+        1 << (first | second | self.layout.block_size()).trailing_zeros()
+    }
+
+    fn blank(&self) -> Blank {
+        Blank {
+            unreserved_is_zero: true,
+            unwritten_is_zero: self.fresh,
+        }
+    }
+
+    fn encode(
+        &self,
+        _scratch: &mut Encoder,
+        _guest_offset: u64,
+        _unit: &[u8],
+        _out: &mut IoBuf,
+    ) -> Result<bool> {
+        Err(Error::no_compression())
+    }
+
+    fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
+        let state = &mut *self.state.lock();
+        let end = self.claim(state, guest_offset, len)?;
+        let block = self.layout.block_size();
+        let first = guest_offset / block;
+        let offset = self.place(state, first)?;
+        let mut done = first + 1;
+        while self.layout.is_dense() && done * block < end {
+            self.place(state, done)?;
+            done += 1;
+        }
+        state.next_guest = end.min(done * block);
+        self.hint_growth(state);
+        Ok(Reserved {
+            slot: StorageSlot::MAIN,
+            offset,
+            len: state.next_guest - guest_offset,
+        })
+    }
+
+    fn reserve_encoded(&self, _guest_offset: u64, _encoded_len: u32) -> Result<(StorageSlot, u64)> {
+        Err(Error::no_compression())
+    }
+
+    fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()> {
+        let state = &mut *self.state.lock();
+        let end = self.claim(state, guest_offset, len)?;
+        if self.is_overlay {
+            let Some(word) = self.layout.zero_word() else {
+                return Err(Error::unsupported(
+                    "The format has no blocks of zeroes without data",
+                ));
+            };
+            let block = self.layout.block_size();
+            for index in guest_offset / block..end.div_ceil(block) {
+                state.table.put(index, word)?;
+            }
+        }
+        state.next_guest = end;
+        Ok(())
+    }
+
+    fn finish(&self, durability: Durability) -> Result<()> {
+        let state = &mut *self.state.lock();
+        state.finished = true;
+        self.finish.end(&*self.storage, &self.layout, state.end)?;
+        state
+            .table
+            .write(|bytes, at| self.storage.write_at(bytes, at))?;
+        self.finish
+            .header(&*self.storage, &self.layout, state.end)?;
+        self.storage.sync(durability)
+    }
+}

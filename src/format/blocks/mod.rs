@@ -1,0 +1,501 @@
+//! What formats with one flat table of blocks share: an entry says where a block of guest bytes stands in
+//! the file, and new blocks go to its end.
+//!
+//! The order on disk: guest data and what the format keeps of the space in use, a barrier, then the entries
+//! that name the data. A crash leaves space that nothing names at most, and never an entry whose data
+//! is missing or whose space counts as free.
+
+mod bulk;
+mod linear;
+mod pack;
+mod space;
+mod table;
+mod write;
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::inflight::InFlight;
+use crate::format::{FlushPlan, IoGuard, IoUsers, LongIoGuard};
+use crate::memory;
+use crate::storage::{Durability, Storage, read_exact_at};
+
+pub(crate) use bulk::{BlockBulk, Finish};
+pub(crate) use linear::LinearBulk;
+pub(crate) use pack::Exclusive;
+use space::Space;
+pub(crate) use table::{ByteOrder, FREE, Table};
+
+/// What an entry says of its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// It is not in this layer.
+    Free,
+    /// It reads as zeroes, whatever is below.
+    Zero,
+    /// Its data stands at this offset of the file.
+    At(u64),
+}
+
+/// How the blocks of an image lie.
+pub(crate) trait Layout: Copy + Send + Sync + Debug + 'static {
+    /// Guest bytes of a block.
+    fn block_size(&self) -> u64;
+
+    /// Bytes of the file before the data of each block that belong to it.
+    fn lead(&self) -> u64;
+
+    /// The least offset at which a block, its lead included, can begin.
+    fn start(&self) -> u64;
+
+    /// What the number in the table says; [`FREE`] is free.
+    fn entry(&self, word: u32) -> Entry;
+
+    /// The number for a block whose data stands at `host`; None where the table cannot say it.
+    fn word(&self, host: u64) -> Option<u32>;
+
+    /// The number for a block that reads as zeroes, where the format has one.
+    fn zero_word(&self) -> Option<u32>;
+
+    /// Where the data of the first block goes that begins at `end` or behind.
+    fn next(&self, end: u64) -> u64;
+
+    /// Whether the data of one block follows that of the block before.
+    fn is_dense(&self) -> bool {
+        self.next(self.next(self.start()) + self.block_size())
+            == self.next(self.start()) + self.block_size()
+    }
+}
+
+/// What a format keeps beside the table.
+pub(crate) trait Keeper: Send + Sync + Debug {
+    /// How its blocks lie.
+    type Layout: Layout;
+
+    /// How far its records say that the file is in use, if they do.
+    fn end_on_record(&self, layout: &Self::Layout) -> u64;
+
+    /// Lets the file reach to `end`, which is behind new blocks.
+    ///
+    /// # Errors
+    /// Of I/O; the file holds what it did.
+    fn extend(&self, storage: &dyn Storage, end: u64) -> Result<()>;
+
+    /// Writes the lead of a new block whose data will stand at `host`.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn begin_block(&self, storage: &dyn Storage, host: u64) -> Result<()>;
+
+    /// Writes what must be on disk before entries name blocks up to `end`.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn record(&self, storage: &dyn Storage, layout: &Self::Layout, end: u64) -> Result<()>;
+
+    /// Ends the file at `end`, behind the last block, in an order that a crash does not harm.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn cut(&self, storage: &dyn Storage, layout: &Self::Layout, end: u64) -> Result<()>;
+}
+
+/// The table with how to read it.
+#[derive(Debug)]
+struct State<L> {
+    layout: L,
+    table: Table,
+    /// Grows when another table takes its place.
+    generation: u64,
+}
+
+/// What [`Blocks::new`] starts with.
+#[derive(Debug)]
+pub(crate) struct Parts<K: Keeper> {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) keeper: K,
+    pub(crate) layout: K::Layout,
+    pub(crate) table: Table,
+    /// The virtual size.
+    pub(crate) len: u64,
+    /// What the table does not hold is below, else it reads as zeroes.
+    pub(crate) is_overlay: bool,
+    pub(crate) writable: bool,
+    pub(crate) durability: Durability,
+}
+
+/// The blocks of an open image.
+///
+/// Lock order, outermost first: `reshaping`, an in-flight reservation, `pass`, `space`, `dirty`, `state`.
+/// No lock is held across data I/O except `reshaping` and `pass`.
+#[derive(Debug)]
+pub(crate) struct Blocks<K: Keeper> {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) keeper: K,
+    state: RwLock<State<K::Layout>>,
+    len: AtomicU64,
+    is_overlay: bool,
+    writable: bool,
+    durability: Durability,
+    inflight: InFlight,
+    users: IoUsers,
+    /// Blocks are being moved: writes in place wait in the table of in-flight ranges.
+    moving: AtomicBool,
+    reshaping: Mutex<()>,
+    space: Mutex<Space>,
+    /// Units of the table that the disk does not have.
+    dirty: Mutex<BTreeSet<u64>>,
+    pass: Mutex<()>,
+    lost: AtomicBool,
+}
+
+impl<K: Keeper> Blocks<K> {
+    pub(crate) fn new(parts: Parts<K>) -> Self {
+        Self {
+            storage: parts.storage,
+            keeper: parts.keeper,
+            state: RwLock::new(State {
+                layout: parts.layout,
+                table: parts.table,
+                generation: 0,
+            }),
+            len: AtomicU64::new(parts.len),
+            is_overlay: parts.is_overlay,
+            writable: parts.writable,
+            durability: parts.durability,
+            inflight: InFlight::default(),
+            users: IoUsers::default(),
+            moving: AtomicBool::new(false),
+            reshaping: Mutex::default(),
+            space: Mutex::default(),
+            dirty: Mutex::default(),
+            pass: Mutex::default(),
+            lost: AtomicBool::new(false),
+        }
+    }
+
+    /// The virtual size.
+    pub(crate) fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_len(&self, len: u64) {
+        self.len.store(len, Ordering::Release);
+    }
+
+    /// How the blocks lie.
+    pub(crate) fn layout(&self) -> K::Layout {
+        self.state.read().layout
+    }
+
+    /// Entries of the table.
+    pub(crate) fn count(&self) -> u64 {
+        self.state.read().table.count()
+    }
+
+    /// Whether what the table does not hold is below.
+    pub(crate) fn is_overlay(&self) -> bool {
+        self.is_overlay
+    }
+
+    /// See [`crate::format::Format::begin_io`].
+    pub(crate) fn begin_io(&self) -> IoGuard<'_> {
+        self.users.enter()
+    }
+
+    /// See [`crate::format::Immediate::begin_long_io`].
+    pub(crate) fn begin_long_io(&self) -> LongIoGuard {
+        self.users.enter_long()
+    }
+
+    /// The longest run of one kind at `offset`, at most `len` bytes.
+    ///
+    /// # Errors
+    /// Of reading the table.
+    pub(crate) fn run(&self, offset: u64, len: u64) -> Result<(Entry, u64)> {
+        loop {
+            let unread = match self.state.read().run(offset, len) {
+                Ok(run) => return Ok(run),
+                Err(page) => page,
+            };
+            self.load(unread)?;
+        }
+    }
+
+    /// As [`Blocks::run`] from memory alone.
+    pub(crate) fn run_now(&self, offset: u64, len: u64) -> Option<(Entry, u64)> {
+        self.state.read().run(offset, len).ok()
+    }
+
+    /// See [`crate::format::Format::map`].
+    ///
+    /// # Errors
+    /// Of reading the table.
+    pub(crate) fn map(&self, offset: u64, len: u64) -> Result<Extent> {
+        let (entry, len) = self.run(offset, len)?;
+        Ok(self.extent(entry, len))
+    }
+
+    /// As [`Blocks::map`] from memory alone.
+    pub(crate) fn map_now(&self, offset: u64, len: u64) -> Option<Extent> {
+        let (entry, len) = self.run_now(offset, len)?;
+        Some(self.extent(entry, len))
+    }
+
+    fn extent(&self, entry: Entry, len: u64) -> Extent {
+        let kind = match entry {
+            Entry::At(host_offset) => ExtentKind::Data {
+                slot: StorageSlot::MAIN,
+                host_offset,
+            },
+            Entry::Free if self.is_overlay() => ExtentKind::Unallocated { host_offset: None },
+            Entry::Free | Entry::Zero => ExtentKind::Zero { host_offset: None },
+        };
+        Extent { len, kind }
+    }
+
+    /// The storage behind a slot.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] for any but the image's own.
+    pub(crate) fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+        main_slot(&self.storage, slot)
+    }
+
+    /// What the table says of one block.
+    fn entry(&self, index: u64) -> Result<Entry> {
+        let block = self.layout().block_size();
+        self.run(index.saturating_mul(block), 1)
+            .map(|(entry, _)| entry)
+    }
+
+    /// Reads a page of the table.
+    fn load(&self, page: usize) -> Result<()> {
+        let (place, order, generation) = {
+            let state = self.state.read();
+            let place = state.table.place_of(page);
+            (place, state.table.order(), state.generation)
+        };
+        let mut bytes = memory::zeroed((place.end - place.start) as usize)?;
+        read_exact_at(&*self.storage, &mut bytes, place.start)?;
+        let words = order.words(&bytes);
+        let state = &mut *self.state.write();
+        if state.generation == generation {
+            state.table.install(page, words)?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that [`Blocks::set`] cannot fail for these entries.
+    fn make_settable(&self, first: u64, count: u64) -> Result<()> {
+        for page in Table::pages_of(first, count) {
+            loop {
+                if self.state.read().table.is_settable(page) {
+                    break;
+                }
+                if self.state.read().table.is_unread(page) {
+                    self.load(page)?;
+                }
+                self.state.write().table.make_settable(page)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes an entry; see [`Blocks::make_settable`].
+    fn set(&self, index: u64, word: u32) {
+        self.state.read().table.set(index, word);
+        self.dirty.lock().insert(Table::unit_of(index));
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.writable {
+            Ok(())
+        } else {
+            Err(Error::os(libc::EROFS))
+        }
+    }
+
+    /// What barriers guarantee.
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// Makes all that was written durable.
+    ///
+    /// # Errors
+    /// Of I/O; written data may be lost, which every later flush says.
+    pub(crate) fn sync(&self, durability: Durability) -> Result<()> {
+        let result = self.storage.sync(durability);
+        if result.is_err() {
+            // The kernel may have dropped what it could not write: no later sync makes up for it.
+            self.lost.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// What was written before reaches the disk before what is written after.
+    ///
+    /// # Errors
+    /// As [`Blocks::sync`].
+    pub(crate) fn barrier(&self) -> Result<()> {
+        match self.durability {
+            Durability::Synced => self.sync(Durability::Synced),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_lost(&self) -> Result<()> {
+        if !self.lost.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let text = format!(
+            "'{}': an earlier flush failed; written data may be lost",
+            self.storage.name()
+        );
+        Err(Error::new(ErrorKind::Os, text).with_errno(libc::EIO))
+    }
+
+    /// See [`crate::format::FormatWrite::flush`].
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn flush(&self, durability: Durability) -> Result<()> {
+        if !self.writable {
+            return Ok(());
+        }
+        self.check_lost()?;
+        let _one = self.pass.lock();
+        let units = std::mem::take(&mut *self.dirty.lock());
+        let written = self.write_units(&units);
+        if written.is_err() {
+            self.dirty.lock().extend(units);
+        }
+        written?;
+        self.sync(durability)
+    }
+
+    /// Writes entries: what they name, and the record of it, is on disk before.
+    fn write_units(&self, units: &BTreeSet<u64>) -> Result<()> {
+        if units.is_empty() {
+            return Ok(());
+        }
+        // Entries that are set from here on may name what no barrier covers yet.
+        let (layout, runs) = {
+            let state = self.state.read();
+            (state.layout, state.table.bytes_of(units)?)
+        };
+        let end = self.space.lock().end();
+        if let Some(end) = end {
+            self.keeper.record(&*self.storage, &layout, end)?;
+        }
+        self.barrier()?;
+        for (offset, bytes) in &runs {
+            self.storage.write_at(bytes, *offset)?;
+        }
+        Ok(())
+    }
+
+    /// How [`Blocks::flush`] would go.
+    pub(crate) fn flush_plan(&self, durability: Durability) -> FlushPlan {
+        if !self.writable {
+            return FlushPlan::Nothing;
+        }
+        let (Some(_pass), false) = (self.pass.try_lock(), self.lost.load(Ordering::Acquire)) else {
+            return FlushPlan::Call;
+        };
+        if !self.dirty.lock().is_empty() {
+            return FlushPlan::Call;
+        }
+        FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
+    }
+
+    pub(crate) fn note_failed_flush(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+
+    /// Calls `visit` with each entry that is not free, in order; the table is read a page at a time and
+    /// not kept.
+    ///
+    /// # Errors
+    /// Of reading the table, or of `visit`.
+    pub(crate) fn each(&self, mut visit: impl FnMut(u64, u32) -> Result<()>) -> Result<()> {
+        let pages = Table::pages_of(0, self.count());
+        for page in pages {
+            let known = self.state.read().table.words_of(page)?;
+            let words = match known {
+                Some(words) => words,
+                None => {
+                    let (place, order) = {
+                        let state = self.state.read();
+                        (state.table.place_of(page), state.table.order())
+                    };
+                    let mut bytes = memory::zeroed((place.end - place.start) as usize)?;
+                    read_exact_at(&*self.storage, &mut bytes, place.start)?;
+                    memory::collect(order.words(&bytes))?
+                }
+            };
+            for (index, word) in (Table::first_of(page)..).zip(words) {
+                if word != FREE {
+                    visit(index, word)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<L: Layout> State<L> {
+    /// The run at `offset`, or the page that must be read first.
+    fn run(&self, offset: u64, len: u64) -> std::result::Result<(Entry, u64), usize> {
+        let block = self.layout.block_size();
+        let (mut index, within) = (offset / block, offset % block);
+        let first = self.layout.entry(self.table.get(index)?);
+        let mut run = block - within;
+        while run < len {
+            if let (Entry::Free, Some(free)) = (first, self.table.free_from(index + 1)) {
+                run = run.saturating_add(free.saturating_mul(block));
+                index += free;
+                continue;
+            }
+            let next = self.layout.entry(self.table.get(index + 1)?);
+            let follows = match (first, next) {
+                (Entry::At(host), Entry::At(other)) => {
+                    host.checked_add(within + run) == Some(other)
+                }
+                (first, next) => first == next,
+            };
+            if !follows {
+                break;
+            }
+            run += block;
+            index += 1;
+        }
+        let entry = match first {
+            Entry::At(host) => Entry::At(host.saturating_add(within)),
+            other => other,
+        };
+        Ok((entry, run.min(len)))
+    }
+}
+
+/// The one storage of an image that is one file.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] for another slot.
+pub(crate) fn main_slot(
+    storage: &Arc<dyn Storage>,
+    slot: StorageSlot,
+) -> Result<&Arc<dyn Storage>> {
+    if slot == StorageSlot::MAIN {
+        Ok(storage)
+    } else {
+        Err(Error::new(ErrorKind::Internal, "The image is one file"))
+    }
+}

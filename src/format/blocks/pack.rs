@@ -1,0 +1,304 @@
+//! Changes of the whole table: nothing else remaps meanwhile, and blocks move.
+
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::inflight::Reservation;
+use crate::job::JobControl;
+use crate::memory;
+use crate::storage::Storage;
+
+use super::{Blocks, Entry, FREE, Keeper, Layout, Table};
+
+/// Blocks that are copied before a barrier lets the table name the copies.
+const BATCH: usize = 64;
+
+/// Data is copied in pieces of this size.
+const PIECE: u64 = 1 << 20;
+
+/// While it lives, nothing else changes where blocks stand, and no write is under way.
+pub(crate) struct Exclusive<'a, K: Keeper> {
+    blocks: &'a Blocks<K>,
+    _mine: Reservation<'a>,
+    _one: MutexGuard<'a, ()>,
+}
+
+impl<K: Keeper> Drop for Exclusive<'_, K> {
+    fn drop(&mut self) {
+        self.blocks.moving.store(false, Ordering::SeqCst);
+    }
+}
+
+impl<K: Keeper> Blocks<K> {
+    /// Waits until no other change is under way, and keeps others waiting.
+    pub(crate) fn exclusive(&self) -> Exclusive<'_, K> {
+        let one = self.reshaping.lock();
+        self.moving.store(true, Ordering::SeqCst);
+        let mine = self.inflight.reserve(0..u64::MAX);
+        // Writes in place that began before they could see that blocks move.
+        self.users.wait();
+        Exclusive {
+            blocks: self,
+            _mine: mine,
+            _one: one,
+        }
+    }
+}
+
+/// A block that is in use.
+#[derive(Clone, Copy, Debug)]
+struct Used {
+    host: u64,
+    index: u32,
+}
+
+impl<K: Keeper> Exclusive<'_, K> {
+    /// Lets entries be free from `first` on, durably, in the table as it is.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn free_from(&self, first: u64, control: &JobControl) -> Result<()> {
+        let mut freed = Vec::new();
+        self.blocks.each(|index, _| {
+            if index >= first {
+                memory::push(&mut freed, index)?;
+            }
+            Ok(())
+        })?;
+        for index in freed {
+            control.checkpoint()?;
+            self.set(index, FREE)?;
+        }
+        self.blocks.flush(self.blocks.durability)
+    }
+
+    /// Changes one entry.
+    ///
+    /// # Errors
+    /// Of reading the table.
+    pub(crate) fn set(&self, index: u64, word: u32) -> Result<()> {
+        self.blocks.make_settable(index, 1)?;
+        self.blocks.set(index, word);
+        Ok(())
+    }
+
+    /// Moves blocks from the end of the file into unused space, and cuts the file behind the last one.
+    /// What the table names is durable at every instant.
+    ///
+    /// # Errors
+    /// Of I/O; the image is whole, and holds unused space.
+    pub(crate) fn pack(&self, control: &JobControl) -> Result<()> {
+        let blocks = self.blocks;
+        blocks.flush(blocks.durability)?;
+        let layout = blocks.layout();
+        let mut used = self.used()?;
+        let mut end = blocks.used()?;
+        let mut moved = Vec::new();
+        let mut places = Vec::new();
+        // Free places in ascending order, as long as something stands behind them.
+        let mut last = layout.start();
+        let mut behind = used.len();
+        'places: for at in 0..used.len() {
+            let next = used.get(at).map_or(u64::MAX, |block| block.host);
+            loop {
+                let place = layout.next(last);
+                if place + layout.block_size() > next - layout.lead() {
+                    break;
+                }
+                if behind <= at {
+                    break 'places;
+                }
+                behind -= 1;
+                memory::push(&mut places, (behind, place))?;
+                last = place + layout.block_size();
+            }
+            if behind <= at {
+                break;
+            }
+            last = next + layout.block_size();
+        }
+        for (from, to) in places {
+            control.checkpoint()?;
+            let Some(block) = used.get_mut(from) else {
+                continue;
+            };
+            self.copy(block.host, to)?;
+            block.host = to;
+            memory::push(&mut moved, *block)?;
+            if moved.len() == BATCH {
+                self.rename(&mut moved)?;
+            }
+        }
+        self.rename(&mut moved)?;
+        let after = used
+            .iter()
+            .map(|block| block.host + layout.block_size())
+            .max();
+        let after = after.unwrap_or(layout.start());
+        if after < end {
+            end = after;
+        }
+        // Reads of what has moved away end before it is cut off.
+        blocks.users.wait();
+        blocks.keeper.cut(&*blocks.storage, &layout, end)?;
+        self.set_end(end)
+    }
+
+    /// The blocks in use, by where they stand.
+    fn used(&self) -> Result<Vec<Used>> {
+        let layout = self.blocks.layout();
+        let mut used = Vec::new();
+        self.blocks.each(|index, word| {
+            if let Entry::At(host) = layout.entry(word) {
+                let index = index as u32;
+                memory::push(&mut used, Used { host, index })?;
+            }
+            Ok(())
+        })?;
+        used.sort_unstable_by_key(|block| block.host);
+        let twice = used
+            .windows(2)
+            .find(|pair| matches!(pair, [a, b] if b.host - a.host < layout.block_size()));
+        if let Some([_, block]) = twice {
+            let text = format!(
+                "'{}': two blocks stand in the same place; check the image first",
+                self.blocks.storage.name()
+            );
+            return Err(Error::new(ErrorKind::Corrupt, text).with_offset(block.host));
+        }
+        Ok(used)
+    }
+
+    /// Copies a block with its lead.
+    pub(crate) fn copy(&self, from: u64, to: u64) -> Result<()> {
+        let blocks = self.blocks;
+        let lead = blocks.layout().lead();
+        let len = lead + blocks.layout().block_size();
+        copy(&*blocks.storage, from - lead, to - lead, len)
+    }
+
+    /// Lets the table name the copies, durably.
+    fn rename(&self, moved: &mut Vec<Used>) -> Result<()> {
+        let layout = self.blocks.layout();
+        for block in moved.iter() {
+            let word = layout.word(block.host);
+            let word = word.ok_or_else(|| Error::corrupt("A block has no place in the table"))?;
+            self.set(u64::from(block.index), word)?;
+        }
+        moved.clear();
+        self.blocks.flush(self.blocks.durability)
+    }
+
+    /// Space for one block at the end, that is not named yet.
+    ///
+    /// # Errors
+    /// Of growing the file.
+    pub(crate) fn take_at_end(&self) -> Result<u64> {
+        Ok(self.blocks.take(1)?.host)
+    }
+
+    /// Lets new blocks go no further to the front than `end`.
+    ///
+    /// # Errors
+    /// Of growing the file.
+    pub(crate) fn reserve_up_to(&self, end: u64) -> Result<()> {
+        let end = self.end()?.max(end);
+        self.blocks.keeper.extend(&*self.blocks.storage, end)?;
+        self.set_end(end)
+    }
+
+    /// What is in use ends there from now on.
+    ///
+    /// # Errors
+    /// Of asking for the length of the file.
+    pub(crate) fn set_end(&self, end: u64) -> Result<()> {
+        let len = self.blocks.storage.len()?;
+        self.blocks.space.lock().set(end, len.max(end));
+        Ok(())
+    }
+
+    /// Moves what stands before `host` to the end, durably.
+    ///
+    /// # Errors
+    /// Of I/O; the image is whole.
+    pub(crate) fn move_away(&self, host: u64, control: &JobControl) -> Result<()> {
+        let mut moved = Vec::new();
+        for block in self.used()? {
+            if block.host >= host {
+                break;
+            }
+            control.checkpoint()?;
+            let place = self.take_at_end()?;
+            self.copy(block.host, place)?;
+            let index = block.index;
+            memory::push(&mut moved, Used { host: place, index })?;
+            if moved.len() == BATCH {
+                self.rename(&mut moved)?;
+            }
+        }
+        self.rename(&mut moved)?;
+        // Reads of what has moved away end before something else stands there.
+        self.blocks.users.wait();
+        Ok(())
+    }
+
+    /// The end of what is in use.
+    ///
+    /// # Errors
+    /// Of reading the table.
+    pub(crate) fn end(&self) -> Result<u64> {
+        self.blocks.used()
+    }
+
+    /// A table of `count` entries at `offset`, with what `convert` makes of each entry; it is not in force
+    /// yet.
+    ///
+    /// # Errors
+    /// Where there is no memory, or of reading the table.
+    pub(crate) fn other_table(
+        &self,
+        count: u64,
+        offset: u64,
+        convert: impl Fn(u64, u32) -> Result<u32>,
+    ) -> Result<Table> {
+        let order = self.blocks.state.read().table.order();
+        let mut table = Table::empty(count, offset, order)?;
+        self.blocks.each(|index, word| match index < count {
+            true => table.put(index, convert(index, word)?),
+            false => Ok(()),
+        })?;
+        Ok(table)
+    }
+
+    /// Writes a whole table to its place.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn write_table(&self, table: &Table) -> Result<()> {
+        table.write(|bytes, at| self.blocks.storage.write_at(bytes, at))
+    }
+
+    /// Lets another table, which is on disk, take the place of the one there was.
+    pub(crate) fn replace(&self, layout: K::Layout, table: Table) {
+        self.blocks.dirty.lock().clear();
+        let state = &mut *self.blocks.state.write();
+        state.layout = layout;
+        state.table = table;
+        state.generation += 1;
+    }
+}
+
+fn copy(storage: &dyn Storage, from: u64, to: u64, len: u64) -> Result<()> {
+    let mut bytes = memory::zeroed(len.min(PIECE) as usize)?;
+    let mut done = 0;
+    while done < len {
+        let piece = (len - done).min(PIECE);
+        let part = bytes.get_mut(..piece as usize).unwrap_or_default();
+        storage.read_at(part, from + done)?;
+        storage.write_at(part, to + done)?;
+        done += piece;
+    }
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! Changing guest bytes: in place where the block has its own, else space is taken, the data written and
+//! the entry set.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, Result};
+use crate::extent::StorageSlot;
+use crate::format::Below;
+use crate::memory;
+use crate::storage::{Step, ZeroFlags, steps};
+
+use super::space::Place;
+use super::{Blocks, Entry, Keeper, Layout};
+
+/// What lies below is copied in pieces of this size.
+const PIECE: u64 = 1 << 20;
+
+/// So many blocks are allocated by one write at once: the table of in-flight ranges is coarse.
+const MOST_BLOCKS: u64 = 64;
+
+impl<K: Keeper> Blocks<K> {
+    /// See [`crate::format::FormatWrite::write`].
+    ///
+    /// # Errors
+    /// Of I/O; the guest bytes outside the range are unchanged then.
+    pub(crate) fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
+        self.check_writable()?;
+        self.check_range(offset, buf.len() as u64)?;
+        let mut rest = buf;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let done = match self.write_in_place(rest, at)? {
+                0 => self.write_reserved(rest, at, below)?,
+                done => done,
+            };
+            rest = rest.get(done as usize..).unwrap_or_default();
+            at += done;
+        }
+        Ok(())
+    }
+
+    fn check_range(&self, offset: u64, len: u64) -> Result<()> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len() => Ok(()),
+            _ => Err(Error::invalid("The range does not lie in the image")),
+        }
+    }
+
+    /// Overwrites what the blocks have; returns how much, from the start of `buf`.
+    fn write_in_place(&self, buf: &[u8], offset: u64) -> Result<u64> {
+        let _io = self.users.enter();
+        if self.moving.load(Ordering::SeqCst) {
+            return Ok(0);
+        }
+        self.overwrite(buf, offset)
+    }
+
+    fn overwrite(&self, buf: &[u8], offset: u64) -> Result<u64> {
+        let (Entry::At(host), len) = self.run(offset, buf.len() as u64)? else {
+            return Ok(0);
+        };
+        let part = buf.get(..len as usize).unwrap_or(buf);
+        self.check_place(host)?;
+        steps::announce(&*self.storage, Step::WriteAio);
+        self.storage.write_at(part, host)?;
+        Ok(len)
+    }
+
+    /// Guest data is not written over the header and the table.
+    fn check_place(&self, host: u64) -> Result<()> {
+        if host >= self.layout().start() {
+            return Ok(());
+        }
+        let text = format!(
+            "'{}': a block stands where the metadata does; check the image first",
+            self.storage.name()
+        );
+        Err(Error::corrupt(text).with_offset(host))
+    }
+
+    /// Where a write to the whole range overwrites bytes in place, if that is known now.
+    pub(crate) fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+        if !self.writable || self.moving.load(Ordering::SeqCst) {
+            return None;
+        }
+        match self.run_now(offset, len)? {
+            (Entry::At(host), run) if run == len && host >= self.layout().start() => {
+                Some((StorageSlot::MAIN, host))
+            }
+            _ => None,
+        }
+    }
+
+    /// Writes the beginning of `buf` while nothing else remaps its blocks; returns how much.
+    fn write_reserved(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<u64> {
+        let block = self.layout().block_size();
+        let first = offset / block;
+        let most = first.saturating_add(MOST_BLOCKS).saturating_mul(block);
+        let end = (offset + buf.len() as u64).min(most);
+        let blocks = first..end.div_ceil(block);
+        let _mine = self.inflight.reserve(blocks.clone());
+        let _io = self.users.enter();
+        // The image may have shrunk meanwhile.
+        self.check_range(offset, end - offset)?;
+        let data = buf.get(..(end - offset) as usize).unwrap_or(buf);
+        // Another write may have allocated meanwhile.
+        let done = self.overwrite(data, offset)?;
+        if done > 0 {
+            return Ok(done);
+        }
+        let mut missing = 0;
+        for index in blocks {
+            if matches!(self.entry(index)?, Entry::At(_)) {
+                break;
+            }
+            missing += 1;
+        }
+        self.make_settable(first, missing)?;
+        let place = self.take(missing)?;
+        let end = end.min((first + place.count) * block);
+        let data = data.get(..(end - offset) as usize).unwrap_or(data);
+        if let Err(error) = self.write_new(first, place, data, offset, below) {
+            self.give_back(place);
+            return Err(error);
+        }
+        Ok(end - offset)
+    }
+
+    /// Writes new blocks from guest block `first` on, and lets the table name them.
+    fn write_new(
+        &self,
+        first: u64,
+        place: Place,
+        data: &[u8],
+        offset: u64,
+        below: &dyn Below,
+    ) -> Result<()> {
+        let layout = self.layout();
+        let block = layout.block_size();
+        let start = first * block;
+        let end = offset + data.len() as u64;
+        let host = |guest: u64| place.host + (guest - start);
+        let words = (0..place.count).map(|n| layout.word(place.host + n * block));
+        let words: Option<Vec<u32>> = words.collect();
+        let words = words.ok_or_else(|| Error::corrupt("A block has no place in the table"))?;
+        for n in 0..place.count {
+            self.keeper
+                .begin_block(&*self.storage, place.host + n * block)?;
+        }
+        let last = (first + place.count) * block;
+        for around in [start..offset, end..last] {
+            if !around.is_empty() {
+                let to = host(around.start);
+                self.fill(around, to, place.zeroed, below)?;
+            }
+        }
+        steps::announce(&*self.storage, Step::WriteAio);
+        self.storage.write_at(data, host(offset))?;
+        for (index, word) in (first..).zip(words) {
+            self.set(index, word);
+        }
+        Ok(())
+    }
+
+    /// Writes what guest bytes of one block read as now to where they will stand.
+    fn fill(&self, guest: Range<u64>, host: u64, zeroed: bool, below: &dyn Below) -> Result<()> {
+        let shown = guest.end.min(self.len());
+        let mut at = guest.start;
+        let (entry, _) = self.run(at, 1)?;
+        let copies = entry == Entry::Free && self.is_overlay();
+        while at < guest.end {
+            let to = host + (at - guest.start);
+            let piece = if copies && at < shown {
+                (shown - at).min(PIECE)
+            } else {
+                guest.end - at
+            };
+            if copies && at < shown && !below.is_zero_below(at, piece)? {
+                let mut bytes = memory::zeroed(piece as usize)?;
+                below.read_below(&mut bytes, at)?;
+                self.storage.write_at(&bytes, to)?;
+            } else if !zeroed {
+                self.storage.write_zeroes(to, piece, ZeroFlags::empty())?;
+            }
+            at += piece;
+        }
+        Ok(())
+    }
+
+    /// See [`crate::format::FormatWrite::write_zeroes`].
+    ///
+    /// # Errors
+    /// As [`Blocks::write`].
+    pub(crate) fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+        below: &dyn Below,
+    ) -> Result<()> {
+        self.check_writable()?;
+        self.check_range(offset, len)?;
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            at += self.zero_run(at, end, flags, below)?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes the beginning of a range; returns how much.
+    fn zero_run(&self, at: u64, end: u64, flags: ZeroFlags, below: &dyn Below) -> Result<u64> {
+        {
+            let _io = self.users.enter();
+            if !self.moving.load(Ordering::SeqCst) {
+                match self.run(at, end - at)? {
+                    (Entry::At(host), run) => {
+                        self.check_place(host)?;
+                        self.storage.write_zeroes(host, run, flags)?;
+                        return Ok(run);
+                    }
+                    (Entry::Zero, run) => return Ok(run),
+                    (Entry::Free, run) if !self.is_overlay() => return Ok(run),
+                    (Entry::Free, _) => {}
+                }
+            }
+        }
+        let block = self.layout().block_size();
+        let index = at / block;
+        let part = end.min((index + 1) * block) - at;
+        // To the end of the image counts as to the end of its last block.
+        let is_whole = at == index * block && (part == block || at + part == self.len());
+        {
+            let _mine = self.inflight.reserve(index..index + 1);
+            let _io = self.users.enter();
+            self.check_range(at, part)?;
+            match self.entry(index)? {
+                Entry::At(host) => {
+                    let host = host + at % block;
+                    self.check_place(host)?;
+                    self.storage.write_zeroes(host, part, flags)?;
+                    return Ok(part);
+                }
+                Entry::Zero => return Ok(part),
+                Entry::Free if below.is_zero_below(at, part)? => return Ok(part),
+                Entry::Free => {}
+            }
+            if let (true, Some(word)) = (is_whole, self.layout().zero_word()) {
+                self.make_settable(index, 1)?;
+                self.set(index, word);
+                return Ok(part);
+            }
+        }
+        if flags.contains(ZeroFlags::NO_FALLBACK) {
+            return Err(Error::unsupported("The range cannot be zeroed fast"));
+        }
+        let piece = part.min(PIECE);
+        self.write(&memory::zeroed(piece as usize)?, at, below)?;
+        Ok(piece)
+    }
+
+    /// See [`crate::format::FormatWrite::discard`]: blocks keep their places, which go back to the host where
+    /// that can make holes that read as zeroes.
+    ///
+    /// # Errors
+    /// As [`Blocks::write`].
+    pub(crate) fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.check_writable()?;
+        self.check_range(offset, len)?;
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let _io = self.users.enter();
+            // While blocks move, space stays as it is.
+            if self.moving.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            let (entry, run) = self.run(at, end - at)?;
+            if let Entry::At(host) = entry {
+                self.check_place(host)?;
+                let flags = ZeroFlags::MAY_UNMAP | ZeroFlags::NO_FALLBACK;
+                self.storage.write_zeroes(host, run, flags)?;
+            }
+            at += run;
+        }
+        Ok(())
+    }
+}

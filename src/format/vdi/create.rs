@@ -1,0 +1,229 @@
+//! New images: dynamic, or fixed with every block in its place.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::blocks::{BlockBulk, ByteOrder, Finish, LinearBulk, Table};
+use crate::format::driver::own_file;
+use crate::format::{
+    Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile, PrepareContext,
+};
+use crate::job::JobControl;
+use crate::memory;
+use crate::options::{OptionKind, OptionSpec, Values};
+use crate::storage::{Preallocation, Storage};
+
+use super::disk::{DATA_ALIGNMENT, Header, ImageType, VdiLayout};
+
+/// Bytes of a block of a new image.
+const BLOCK_SIZE: u32 = 1 << 20;
+
+/// The table is written in pieces of so many entries.
+const ENTRIES: u32 = 1 << 16;
+
+/// Options of creation.
+pub(super) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "size",
+        kind: OptionKind::Size,
+        help: "Virtual disk size",
+        default: None,
+        allowed: &[],
+    },
+    OptionSpec {
+        name: "static",
+        kind: OptionKind::Bool,
+        help: "VDI static (pre-allocated) image",
+        default: Some("off"),
+        allowed: &[],
+    },
+];
+
+/// Keys of the "Formatting" line.
+pub(super) const SUMMARY: &[(&str, Option<&str>)] = &[("size", None), ("static", Some("off"))];
+
+fn is_fixed(values: &Values) -> bool {
+    values.bool("static") == Some(true)
+}
+
+/// What a caller asks of the file; only a fixed image has space that could be allocated ahead.
+fn preallocation(values: &Values) -> Result<Preallocation> {
+    match values.str("preallocation") {
+        None | Some("off") => Ok(Preallocation::Off),
+        Some("falloc") => Ok(Preallocation::Falloc),
+        Some("full") => Ok(Preallocation::Full),
+        Some("metadata") => Err(Error::unsupported(
+            "Unsupported preallocation mode: metadata",
+        )),
+        Some(other) => Err(Error::invalid(format!("invalid parameter value: {other}"))),
+    }
+}
+
+/// See [`Outline`].
+pub(super) fn outline(values: &Values) -> Outline {
+    Outline {
+        preallocated: is_fixed(values),
+        ..Outline::default()
+    }
+}
+
+/// The header of a new image.
+fn header(params: &CreateParams<'_>) -> Result<Header> {
+    let most = Header::max_size(BLOCK_SIZE);
+    if params.size > most {
+        return Err(Error::unsupported(format!(
+            "Unsupported VDI image size (size is {:#x}, max supported is {most:#x})",
+            params.size
+        )));
+    }
+    let (image_type, blocks) = (
+        match is_fixed(params.values) {
+            true => ImageType::Fixed,
+            false => ImageType::Dynamic,
+        },
+        params.size.div_ceil(u64::from(BLOCK_SIZE)) as u32,
+    );
+    let mut header = Header::new(image_type, BLOCK_SIZE);
+    header.disk_size = params.size;
+    header.blocks = blocks;
+    header.data_offset = header.table_end().next_multiple_of(DATA_ALIGNMENT) as u32;
+    if image_type == ImageType::Fixed {
+        header.allocated = blocks;
+    }
+    Ok(header)
+}
+
+/// See [`crate::format::FormatDriver::measure`].
+pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) -> Result<Measured> {
+    preallocation(params.values)?;
+    let header = header(params)?;
+    let layout = VdiLayout::of(&header);
+    let data = match &mut contents.data_units {
+        Some(count) => count(u64::from(BLOCK_SIZE))?,
+        None => 0,
+    };
+    let whole = layout.end_of(u64::from(header.blocks));
+    Ok(Measured {
+        required: match header.image_type {
+            ImageType::Fixed => whole,
+            _ => layout.end_of(data),
+        },
+        fully_allocated: whole,
+        bitmaps: None,
+    })
+}
+
+/// Checks the options.
+pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
+    Ok(Box::new(NewVdi {
+        preallocation: preallocation(params.values)?,
+        header: header(params)?,
+        table: None,
+    }))
+}
+
+/// An image that is to be made.
+#[derive(Debug)]
+struct NewVdi {
+    header: Header,
+    preallocation: Preallocation,
+    table: Option<Table>,
+}
+
+impl NewImage for NewVdi {
+    fn files(&self) -> Vec<PlannedFile> {
+        let layout = VdiLayout::of(&self.header);
+        vec![PlannedFile::own(
+            layout.end_of(u64::from(self.header.allocated)),
+        )]
+    }
+
+    fn prepare(&mut self, _: &PrepareContext<'_>) -> Result<()> {
+        let header = &self.header;
+        let (count, offset) = (u64::from(header.blocks), u64::from(header.table_offset));
+        self.table = Some(Table::empty(count, offset, ByteOrder::Little)?);
+        Ok(())
+    }
+
+    fn start(
+        mut self: Box<Self>,
+        files: &[Arc<dyn Storage>],
+        control: &Arc<JobControl>,
+    ) -> Result<Box<dyn Bulk>> {
+        let storage = own_file(files)?;
+        let layout = VdiLayout::of(&self.header);
+        let table = self
+            .table
+            .take()
+            .ok_or_else(crate::format::driver::not_prepared)?;
+        let size = self.header.disk_size;
+        if self.header.image_type != ImageType::Fixed {
+            let finish = Finisher {
+                header: self.header,
+            };
+            let bulk = BlockBulk::new(storage, layout, table, size, false, finish)?;
+            return Ok(Box::new(bulk));
+        }
+        let place = (
+            u64::from(self.header.data_offset),
+            size,
+            layout.end_of(u64::from(self.header.blocks)) - u64::from(self.header.data_offset),
+        );
+        let header = self.header;
+        let finish = move |storage: &dyn Storage| {
+            write_fixed_table(storage, &header)?;
+            storage.write_at(&header.to_bytes(), 0)
+        };
+        let bulk = LinearBulk::new(
+            storage,
+            place,
+            self.preallocation,
+            control,
+            Box::new(finish),
+        )?;
+        Ok(Box::new(bulk))
+    }
+}
+
+/// Writes a table that names each block in its order.
+fn write_fixed_table(storage: &dyn Storage, header: &Header) -> Result<()> {
+    let mut first = 0;
+    while first < header.blocks {
+        let count = (header.blocks - first).min(ENTRIES);
+        let mut bytes = memory::zeroed(count as usize * 4)?;
+        for (place, index) in bytes.chunks_exact_mut(4).zip(first..) {
+            place.copy_from_slice(&index.to_le_bytes());
+        }
+        storage.write_at(
+            &bytes,
+            u64::from(header.table_offset) + u64::from(first) * 4,
+        )?;
+        first += count;
+    }
+    Ok(())
+}
+
+/// Ends a new dynamic image.
+#[derive(Debug)]
+struct Finisher {
+    header: Header,
+}
+
+impl Finish<VdiLayout> for Finisher {
+    fn begin_block(&self, _: &dyn Storage, _: &VdiLayout, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn end(&self, storage: &dyn Storage, _: &VdiLayout, end: u64) -> Result<()> {
+        if !storage.limits().fixed_len && storage.len()? < end {
+            storage.set_len(end, Preallocation::Off)?;
+        }
+        Ok(())
+    }
+
+    fn header(&self, storage: &dyn Storage, layout: &VdiLayout, end: u64) -> Result<()> {
+        let mut header = self.header.clone();
+        header.allocated = layout.blocks_up_to(end) as u32;
+        storage.write_at(&header.to_bytes(), 0)
+    }
+}

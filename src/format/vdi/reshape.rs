@@ -1,0 +1,203 @@
+//! Changing the virtual size.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Below;
+use crate::format::blocks::{Entry, Exclusive, Layout};
+use crate::job::JobControl;
+use crate::storage::{Preallocation, ZeroFlags, grow};
+
+use super::Vdi;
+use super::disk::{Header, Version};
+use super::records::Records;
+
+impl Vdi {
+    /// See [`crate::format::Resize::resize_above`].
+    pub(super) fn resize(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()> {
+        if !len.is_multiple_of(512) {
+            return Err(Error::invalid("The new size must be a multiple of 512"));
+        }
+        let header = self.blocks.keeper.header();
+        let most = Header::max_size(header.block_size);
+        if len > most {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!(
+                    "Unsupported VDI image size (size is {len:#x}, max supported is {most:#x})"
+                ),
+            )
+            .with_errno(libc::EFBIG));
+        }
+        let fills = matches!(preallocation, Preallocation::Falloc | Preallocation::Full);
+        if preallocation == Preallocation::Metadata || fills && !self.is_fixed() {
+            return Err(Error::unsupported(
+                "Only a fixed VDI image has space that can be allocated ahead",
+            ));
+        }
+        if len < self.blocks.len() {
+            if fills {
+                return Err(Error::invalid(
+                    "Preallocation can't be used for shrinking an image",
+                ));
+            }
+            return self.shrink(len, control);
+        }
+        if self.blocks.is_overlay() && len > self.blocks.len() {
+            // What is below must not show where the image grows.
+            let shown = below.len_below().min(len);
+            if shown > self.blocks.len() {
+                return Err(Error::unsupported(
+                    "The image cannot grow over a longer parent",
+                ));
+            }
+        }
+        self.grow(len, preallocation, control)
+    }
+
+    fn grow(&self, len: u64, preallocation: Preallocation, control: &JobControl) -> Result<()> {
+        let blocks = &self.blocks;
+        let alone = blocks.exclusive();
+        let block = blocks.layout().block_size();
+        let old = blocks.len();
+        let in_use = old.div_ceil(block);
+        let count = len.div_ceil(block);
+        self.zero_last_block(old, len)?;
+        // What a shrink that was interrupted left behind the end.
+        alone.free_from(in_use, control)?;
+        let header = blocks.keeper.header();
+        let room = (u64::from(header.data_offset) - u64::from(header.table_offset)) / 4;
+        if count > room {
+            self.move_data(&alone, count, control)?;
+        }
+        let header = blocks.keeper.header();
+        let layout = blocks.layout();
+        let count = count.max(u64::from(header.blocks));
+        let mut table =
+            alone.other_table(count, u64::from(header.table_offset), |_, word| Ok(word))?;
+        let mut end = alone.end()?;
+        if self.is_fixed() {
+            let first = layout.blocks_up_to(end);
+            let end_of_new = layout.end_of(first + (count - in_use));
+            let storage = &*blocks.storage;
+            if storage.limits().fixed_len {
+                if storage.len()? < end_of_new {
+                    return Err(Error::os(libc::ENOSPC));
+                }
+            } else {
+                grow(
+                    storage,
+                    end_of_new.max(storage.len()?),
+                    preallocation,
+                    control,
+                )?;
+            }
+            for (index, host) in (in_use..count).zip(first..) {
+                table.put(index, host as u32)?;
+            }
+            end = end_of_new;
+        }
+        alone.write_table(&table)?;
+        blocks.barrier()?;
+        let allocated = layout.blocks_up_to(end) as u32;
+        blocks.keeper.change(&*blocks.storage, |header| {
+            header.disk_size = len;
+            header.blocks = count as u32;
+            header.allocated = allocated;
+        })?;
+        blocks.barrier()?;
+        alone.replace(layout, table);
+        alone.set_end(end)?;
+        blocks.set_len(len);
+        Ok(())
+    }
+
+    /// Lets what is between the end of the image and that of its last block read as zeroes.
+    fn zero_last_block(&self, old: u64, len: u64) -> Result<()> {
+        let block = self.blocks.layout().block_size();
+        let end = old.next_multiple_of(block).min(len.max(old));
+        if old == end {
+            return Ok(());
+        }
+        if let (Entry::At(host), run) = self.blocks.run(old, end - old)? {
+            let flags = ZeroFlags::MAY_UNMAP;
+            self.blocks.storage.write_zeroes(host, run, flags)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the table room for `count` entries: the first blocks move behind the last one, and the table to
+    /// where they were. One write of the header lets all of that be so.
+    fn move_data(
+        &self,
+        alone: &Exclusive<'_, Records>,
+        count: u64,
+        control: &JobControl,
+    ) -> Result<()> {
+        let blocks = &self.blocks;
+        let header = blocks.keeper.header();
+        if header.version == Version::V0 {
+            return Err(Error::unsupported(
+                "A VDI image of the first version has no room for a larger block map; convert it",
+            ));
+        }
+        let layout = blocks.layout();
+        let units = (count * 4).div_ceil(layout.unit());
+        let new = layout.moved_by(units);
+        if u32::try_from(new.start()).is_err() {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "The block map would be too large",
+            ));
+        }
+        alone.reserve_up_to(new.start())?;
+        alone.move_away(new.start() + layout.lead(), control)?;
+        let end = alone.end()?;
+        let offset = layout.start();
+        let table =
+            alone.other_table(u64::from(header.blocks), offset, |index, word| match layout
+                .entry(word)
+            {
+                Entry::At(host) => new.word(host).ok_or_else(|| {
+                    Error::corrupt(format!("Block {index} stands where the block map goes"))
+                }),
+                _ => Ok(word),
+            })?;
+        alone.write_table(&table)?;
+        blocks.barrier()?;
+        blocks.keeper.change(&*blocks.storage, |header| {
+            header.table_offset = offset as u32;
+            header.data_offset = new.start() as u32;
+            header.allocated = new.blocks_up_to(end) as u32;
+        })?;
+        blocks.barrier()?;
+        alone.replace(new, table);
+        Ok(())
+    }
+
+    fn shrink(&self, len: u64, control: &JobControl) -> Result<()> {
+        let blocks = &self.blocks;
+        let alone = blocks.exclusive();
+        control.checkpoint()?;
+        // Damage is found before anything changes.
+        alone.end()?;
+        let layout = blocks.layout();
+        let count = len.div_ceil(layout.block_size());
+        let header = blocks.keeper.header();
+        blocks.flush(blocks.durability())?;
+        let table = alone.other_table(count, u64::from(header.table_offset), |_, word| Ok(word))?;
+        blocks.keeper.change(&*blocks.storage, |header| {
+            header.disk_size = len;
+            header.blocks = count as u32;
+        })?;
+        blocks.barrier()?;
+        blocks.set_len(len);
+        alone.replace(layout, table);
+        // From here on the size is the new one: what follows gives space back.
+        alone.pack(&JobControl::default())
+    }
+}
