@@ -69,6 +69,16 @@ impl Qcow2 {
         Ok(())
     }
 
+    /// What became of giving back what a change does not need any more, once the change counts durably. It
+    /// is no failure of the change: what is not given back leaks, and what is not written yet is tried
+    /// again when the image is flushed or closed, which reports it. Only a sync cannot be tried again.
+    pub(super) fn after_change(&self, given_back: Result<()>) -> Result<()> {
+        match given_back {
+            Err(error) if self.lost.load(Ordering::Acquire) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes out all metadata, then makes everything durable as far as asked.
     pub(super) fn flush_all(&self, durability: Durability) -> Result<()> {
         if self.read_only {

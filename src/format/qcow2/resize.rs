@@ -220,13 +220,17 @@ impl Qcow2 {
         // What another shrink left behind the former end goes too.
         let unlinked = self.unlink_range(len.next_multiple_of(cluster), self.mapped_end(), control);
         // What is cut off is gone: only once the header says so.
-        self.cut_data_file(len)?;
-        match unlinked {
-            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error.with_hint(
+        let cut = self.cut_data_file(len);
+        unlinked.and(cut).map_err(|error| match error.kind() {
+            ErrorKind::Cancelled => error.with_hint(
                 "The image has its new size; the next change of its size frees what lay behind.",
+            ),
+            _ => error.context(format!(
+                "Could not free what lies behind the new end of '{}'",
+                self.storage.name()
             )),
-            unlinked => unlinked.and_then(|_| self.trim()),
-        }
+        })?;
+        self.after_change(self.trim())
     }
 
     /// Where the L1 table ends, in guest bytes.

@@ -232,6 +232,6 @@ impl Qcow2 {
             self.meta.add_table(block);
         }
         self.meta.set_area(Area::RefcountTable, new.table());
-        self.drop_references(alloc, &freed)
+        self.after_change(self.drop_references(alloc, &freed))
     }
 }

@@ -45,11 +45,15 @@ impl Qcow2 {
         self.drain();
         let never = JobControl::default();
         let ended = self.lower_tree(&old_tables, self.ends_lowering(control, &never));
-        if ended.is_err() {
-            // The contents are the snapshot's; that error is the one to report.
+        let ended = ended.inspect_err(|_| {
+            // That error is the one to report.
             let _ = self.leave_uncounted();
-        }
-        ended.and_then(|()| self.flush_all(self.durability))
+        });
+        ended
+            .and_then(|()| self.flush_all(self.durability))
+            .map_err(|error| {
+                error.context("It is applied, but what the former contents held is not freed")
+            })
     }
 
     /// The virtual size that a snapshot records.

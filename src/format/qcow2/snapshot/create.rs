@@ -56,8 +56,8 @@ impl Qcow2 {
             }
         })?;
         self.guard_snapshots(&entries, place);
-        self.release_at_once(old)?;
-        self.flush_all(self.durability)?;
+        let freed = self.release_at_once(old);
+        self.after_change(freed.and_then(|()| self.flush_all(self.durability)))?;
         Ok(id)
     }
 

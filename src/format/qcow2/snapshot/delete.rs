@@ -2,7 +2,7 @@
 
 use bstr::BStr;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::SnapshotEntry;
 use crate::format::qcow2::state::Qcow2;
 use crate::job::JobControl;
@@ -41,11 +41,11 @@ impl Qcow2 {
         let ended = self
             .lower_tree(&tables, self.ends_lowering(control, &never))
             .and_then(|()| self.end_delete(&entry, old, begun, control));
-        if ended.is_err() {
-            // The snapshot is gone; that error is the one to report.
+        ended.map_err(|error| {
+            // That error is the one to report.
             let _ = self.leave_uncounted();
-        }
-        ended
+            error.context("It is deleted, but what it held alone is not freed")
+        })
     }
 
     /// Gives up the tables that named the snapshot, and sets the flags of what it shared.
@@ -77,6 +77,9 @@ impl Qcow2 {
     fn check_lowering(&self, clusters: &mut [u64]) -> Result<()> {
         clusters.sort_unstable();
         self.check_references(clusters, By::Lower)
-            .map_err(|error: Error| error.context("The snapshot's tables are damaged"))
+            .map_err(|error: Error| match error.kind() {
+                ErrorKind::Corrupt => error.context("The snapshot's tables are damaged"),
+                _ => error,
+            })
     }
 }
