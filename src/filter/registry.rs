@@ -1,6 +1,7 @@
 //! The filters that this build has. A new filter is one line here.
 
 use crate::filter::{FileNameFn, FilterDriver, blkdebug, compress, copy_on_read, tar, throttle};
+use crate::trace::Event;
 
 /// Every filter, sorted by name.
 static DRIVERS: &[&FilterDriver] = &[
@@ -10,6 +11,9 @@ static DRIVERS: &[&FilterDriver] = &[
     &tar::DRIVER,
     &throttle::DRIVER,
 ];
+
+/// The trace events of filters.
+pub static EVENTS: &[&Event] = &[&blkdebug::EVENT];
 
 /// Every filter of this build.
 pub fn drivers() -> &'static [&'static FilterDriver] {

@@ -1,5 +1,6 @@
 //! The trace events of all modules, and switching them by pattern.
 
+use crate::filter;
 use crate::format::registry;
 use crate::image;
 use crate::job;
@@ -9,11 +10,16 @@ use crate::trace::Event;
 /// All events of this build.
 pub fn events() -> impl Iterator<Item = &'static Event> {
     let drivers = registry::drivers().iter().map(|driver| driver.events);
-    [image::events::ALL, job::events::ALL, convert::EVENTS]
-        .into_iter()
-        .chain(drivers)
-        .flatten()
-        .copied()
+    [
+        image::events::ALL,
+        job::events::ALL,
+        convert::EVENTS,
+        filter::registry::EVENTS,
+    ]
+    .into_iter()
+    .chain(drivers)
+    .flatten()
+    .copied()
 }
 
 /// Switches the events whose names match `pattern` on or off; returns how many match. `*` stands for

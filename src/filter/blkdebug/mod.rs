@@ -16,6 +16,7 @@ use crate::filter::{FilterContext, FilterDriver, FilterName};
 use crate::format::ChildSpec;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{Permissions, Storage};
+use crate::trace::Event;
 use crate::value::{Map, Value};
 
 use rules::{Injection, Request, Rules, Transition};
@@ -38,6 +39,9 @@ pub static DRIVER: FilterDriver = FilterDriver {
     file_name: Some(file_name),
 };
 
+/// An event to which rules can refer has occurred.
+pub static EVENT: Event = Event::new("blkdebug_event");
+
 const fn spec(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
     OptionSpec {
         name,
@@ -48,7 +52,7 @@ const fn spec(name: &'static str, kind: OptionKind, help: &'static str) -> Optio
     }
 }
 
-const EVENT: &str = "Step that switches the rule on";
+const STEP: &str = "Step that switches the rule on";
 const STATE: &str = "State in which the rule counts, 0 for any";
 const IOTYPE: OptionSpec = OptionSpec {
     allowed: Request::NAMES,
@@ -58,7 +62,7 @@ const IOTYPE: OptionSpec = OptionSpec {
 /// Options of one rule that fails requests.
 const INJECT_ERROR: &[OptionSpec] = &[
     spec("errno", OptionKind::Num, "Error to fail with"),
-    spec("event", OptionKind::Str, EVENT),
+    spec("event", OptionKind::Str, STEP),
     spec(
         "immediately",
         OptionKind::Bool,
@@ -76,7 +80,7 @@ const INJECT_ERROR: &[OptionSpec] = &[
 
 /// Options of one rule that changes the state.
 const SET_STATE: &[OptionSpec] = &[
-    spec("event", OptionKind::Str, EVENT),
+    spec("event", OptionKind::Str, STEP),
     spec("new_state", OptionKind::Num, "State that follows"),
     spec("state", OptionKind::Num, STATE),
 ];
@@ -89,7 +93,7 @@ const OPEN: &[OptionSpec] = &[
         OptionKind::Num,
         "Error to fail with",
     ),
-    spec("inject-error.*.event", OptionKind::Str, EVENT),
+    spec("inject-error.*.event", OptionKind::Str, STEP),
     spec(
         "inject-error.*.immediately",
         OptionKind::Bool,
@@ -115,7 +119,7 @@ const OPEN: &[OptionSpec] = &[
     spec("max-write-zero", OptionKind::Size, "Longest zeroing"),
     spec("opt-discard", OptionKind::Size, "Unit of discards"),
     spec("opt-write-zero", OptionKind::Size, "Unit of zeroing"),
-    spec("set-state.*.event", OptionKind::Str, EVENT),
+    spec("set-state.*.event", OptionKind::Str, STEP),
     spec(
         "set-state.*.new_state",
         OptionKind::Num,

@@ -156,6 +156,7 @@ impl Engine {
 
     /// An event occurs.
     pub(super) fn occurs(&self, event: Step) {
+        super::EVENT.emit(|| format!("event={}", event.name()));
         let mut state = self.state.lock();
         let fits = |rule: u64, state: u64| rule == 0 || rule == state;
         let injections = self.rules.injections.iter().enumerate();
