@@ -23,6 +23,7 @@ mod examples;
 mod filters;
 mod header;
 mod info;
+mod injected;
 mod lengths;
 mod locks;
 mod map;

@@ -298,7 +298,8 @@ fn output(program: &Path, args: &[Vec<u8>], directory: &Path) -> Output {
         .unwrap_or_else(|error| panic!("{} must run: {error}", program.display()))
 }
 
-fn run(program: &Path, args: &[&str], directory: &Path) -> Ran {
+/// Runs a tool under the name `qemu-img`.
+pub fn run(program: &Path, args: &[&str], directory: &Path) -> Ran {
     let output = command(program, args, directory)
         .output()
         .unwrap_or_else(|error| panic!("{} must run: {error}", program.display()));

@@ -1,0 +1,477 @@
+//! An error at the n-th event of each kind that blkdebug knows, in the commands that change images: how
+//! they end beside QEMU's tool, and that nothing is lost.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+
+use crate::build;
+use crate::common::{Dir, Ran};
+use crate::pair::{ours, run, words};
+
+/// A command, with an error at some event in one of its files.
+struct Case {
+    /// `@FILE` stands for the file below blkdebug, `%FILE` for a qcow2 image over that, and
+    /// `^FILE` for the whole path: theirs takes a relative one wrongly beside a name with rules.
+    line: &'static str,
+    /// The images that it reads or changes.
+    files: &'static [&'static str],
+}
+
+const fn case(line: &'static str, files: &'static [&'static str]) -> Case {
+    Case { line, files }
+}
+
+/// How the requests behind an event fail: (errno, once).
+type Way = (i32, bool);
+const ONCE: Way = (libc::EIO, true);
+const FROM_THEN_ON: Way = (libc::ENOSPC, false);
+
+/// Up to this one the n-th event is tried with theirs too; later ones are hardly ever the same step there.
+const COMPARED: u32 = 2;
+
+/// The unit in which a change may have come to an end half way.
+const CLUSTER: usize = 4096;
+
+/// The images, none of which is changed; each run works on copies.
+fn seed() -> Dir {
+    let dir = Dir::new();
+    let make = |line: &str| {
+        dir.qemu_img_ok(&words(line));
+    };
+    let base = [
+        "write -P 1 0 64k",
+        "write -P 2 2100k 64k",
+        "write -P 3 4200k 64k",
+    ];
+    for name in ["base", "a", "b"] {
+        make(&format!(
+            "create -q -f qcow2 -o cluster_size=4k {name}.qcow2 6M"
+        ));
+        dir.qemu_io("qcow2", &format!("{name}.qcow2"), &base);
+    }
+    make("create -q -f qcow2 -o cluster_size=4k other.qcow2 6M");
+    dir.qemu_io(
+        "qcow2",
+        "other.qcow2",
+        &["write -P 9 32k 64k", "write -P 9 4300k 64k"],
+    );
+    for (name, below) in [("top", "base.qcow2"), ("over", "blkdebug:r.cfg:base.qcow2")] {
+        rules(dir.root(), "");
+        make(&format!(
+            "create -q -f qcow2 -o cluster_size=4k -b {below} -F qcow2 {name}.qcow2 6M"
+        ));
+        let top = [
+            "write -P 4 16k 17k",
+            "write -P 5 2200k 30k",
+            "write -z 4216k 8k",
+        ];
+        dir.qemu_io("qcow2", &format!("{name}.qcow2"), &top);
+    }
+    make("snapshot -c s a.qcow2");
+    dir.qemu_io(
+        "qcow2",
+        "a.qcow2",
+        &["write -P 6 32k 64k", "write -P 7 2110k 5k"],
+    );
+    make("create -q -f qcow2 -o cluster_size=4k new.qcow2 6M");
+    make("create -q -f raw src.raw 6M");
+    dir.qemu_io(
+        "raw",
+        "src.raw",
+        &[
+            "write -P 8 8k 100k",
+            "write -P 8 2M 64k",
+            "write -P 8 5M 300k",
+        ],
+    );
+    // Clusters that nothing names, and in one image also some that are named and not counted.
+    let mut bytes = std::fs::read(dir.path("b.qcow2")).expect("an image");
+    let word = |bytes: &[u8], at: usize| {
+        let word: [u8; 8] = bytes[at..at + 8].try_into().expect("eight bytes");
+        u64::from_be_bytes(word) as usize
+    };
+    let block = word(&bytes, word(&bytes, 48));
+    let used = bytes.len() / CLUSTER;
+    bytes.resize((used + 40) * CLUSTER, 0);
+    for leaked in [3, 17, 30] {
+        bytes[block + 2 * (used + leaked) + 1] = 1;
+    }
+    std::fs::write(dir.path("leak.qcow2"), &bytes).expect("an image");
+    for uncounted in [3, 9] {
+        bytes[block + 2 * (used - uncounted) + 1] = 0;
+    }
+    std::fs::write(dir.path("bad.qcow2"), &bytes).expect("an image");
+    dir
+}
+
+fn rules(directory: &Path, text: &str) {
+    std::fs::write(directory.join("r.cfg"), text).expect("a file of rules");
+}
+
+/// Rules that fail requests from the n-th event on, or the first one behind it.
+fn fails_at(event: &str, n: u32, (errno, once): (i32, bool)) -> String {
+    let mut text = String::new();
+    for state in 1..n {
+        text += &format!(
+            "[set-state]\nevent = \"{event}\"\nstate = \"{state}\"\nnew_state = \"{}\"\n",
+            state + 1
+        );
+    }
+    let once = if once { "on" } else { "off" };
+    text + &format!(
+        "[inject-error]\nevent = \"{event}\"\nstate = \"{n}\"\nerrno = \"{errno}\"\nonce = \"{once}\"\n"
+    )
+}
+
+/// What the guest sees of an image: its contents under no name, and those of its snapshots.
+type Contents = BTreeMap<String, Vec<u8>>;
+
+/// What is left of an image.
+#[derive(Clone)]
+struct State {
+    /// How the peer's check ends; 3 also where flags alone are wrong and the image says so.
+    checked: i32,
+    contents: Contents,
+}
+
+/// What was found of images, by their bytes and those of the files below.
+#[derive(Default)]
+struct Known(HashMap<u64, State>);
+
+impl Known {
+    fn state(&mut self, dir: &Path, file: &str, files: &[&str]) -> State {
+        let mut hasher = DefaultHasher::new();
+        file.hash(&mut hasher);
+        for name in files {
+            std::fs::read(dir.join(name))
+                .expect("an image")
+                .hash(&mut hasher);
+        }
+        let state = self.0.entry(hasher.finish());
+        state.or_insert_with(|| look(dir, file)).clone()
+    }
+}
+
+fn look(dir: &Path, file: &str) -> State {
+    if file.ends_with(".raw") {
+        let bytes = std::fs::read(dir.join(file)).expect("an image");
+        return State {
+            checked: 0,
+            contents: [(String::new(), bytes)].into(),
+        };
+    }
+    let check = |args: &[&str], file| run(Path::new("qemu-img"), &[args, &[file]].concat(), dir);
+    let mut checked = check(&["check"], file).code;
+    if checked == 2 {
+        // Flags that tell what is shared, in an image that says so: whoever writes to it repairs them.
+        std::fs::copy(dir.join(file), dir.join("flags")).expect("to copy an image");
+        let info = check(&["info", "--output=json"], "flags");
+        if info.out.contains("\"dirty-flag\": true")
+            && check(&["check", "-r", "leaks"], "flags").code == 0
+        {
+            checked = 3;
+        }
+        std::fs::remove_file(dir.join("flags")).expect("to remove a file");
+    }
+    let mut contents = Contents::new();
+    let listed = run(Path::new("qemu-img"), &["snapshot", "-l", file], dir);
+    let names = listed.out.lines().skip(2);
+    let names = names.filter_map(|line| line.split_whitespace().nth(1));
+    for name in std::iter::once("").chain(names) {
+        let wanted = format!("snapshot.name={name}");
+        let mut args = vec!["convert", "-O", "raw", file, "seen.raw"];
+        if !name.is_empty() {
+            args.splice(1..1, ["-l", &wanted]);
+        }
+        let read = ours(&args, dir);
+        assert_eq!(read.code, 0, "{file}: {read:?}");
+        let bytes = std::fs::read(dir.join("seen.raw")).expect("the contents");
+        std::fs::remove_file(dir.join("seen.raw")).expect("to remove a file");
+        contents.insert(name.to_owned(), bytes);
+    }
+    State { checked, contents }
+}
+
+/// What is wrong with an image after a run that changed it from `before` to `done`, or began to.
+fn judge(now: &State, before: &State, done: &State, ended_well: bool) -> Result<(), String> {
+    let clean = |state: &State| [0, 3, 2].iter().position(|code| *code == state.checked);
+    let worst = match ended_well {
+        // What a failure kept from being freed leaks.
+        true => clean(done).max(Some(1)),
+        false => clean(before).max(clean(done)).max(Some(1)),
+    };
+    if clean(now).is_none() || clean(now) > worst {
+        return Err(format!("the check ends with {}", now.checked));
+    }
+    if ended_well {
+        return match now.contents == done.contents {
+            true => Ok(()),
+            false => Err("it is not what it was to be".to_owned()),
+        };
+    }
+    for name in before.contents.keys() {
+        if done.contents.contains_key(name) && !now.contents.contains_key(name) {
+            return Err(format!("'{name}' is lost"));
+        }
+    }
+    for (name, bytes) in &now.contents {
+        let fits: Vec<&Vec<u8>> = [before, done]
+            .iter()
+            .filter_map(|state| state.contents.get(name))
+            .collect();
+        if !fits.iter().any(|fit| fit.len() == bytes.len()) {
+            return Err(format!("'{name}' is {} bytes long", bytes.len()));
+        }
+        for at in (0..bytes.len()).step_by(CLUSTER) {
+            let range = at..bytes.len().min(at + CLUSTER);
+            let part = &bytes[range.clone()];
+            if !fits.iter().any(|fit| fit.get(range.clone()) == Some(part)) {
+                return Err(format!("'{name}' is neither old nor new at {at}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The directories in which one command runs again and again.
+struct Bench<'a> {
+    case: &'a Case,
+    seed: &'a Dir,
+    theirs: Dir,
+    ours: Dir,
+    /// For theirs and ours.
+    args: (Vec<String>, Vec<String>),
+}
+
+impl<'a> Bench<'a> {
+    fn new(case: &'a Case, seed: &'a Dir) -> Self {
+        let (theirs, ours) = (Dir::new(), Dir::new());
+        let args = |dir: &Dir| -> Vec<String> {
+            let words = words(case.line).into_iter();
+            let name = |word: &str| match (word.get(..1), word.get(1..)) {
+                (Some("@"), Some(file)) => format!("blkdebug:r.cfg:{file}"),
+                (Some("^"), Some(file)) => dir.str(file),
+                (Some("%"), Some(file)) => format!(
+                    "json:{{'driver':'qcow2','file':{{'driver':'blkdebug','config':'r.cfg',\
+                     'image':{{'driver':'file','filename':'{file}'}}}}}}"
+                ),
+                _ => word.to_owned(),
+            };
+            words.map(name).collect()
+        };
+        Self {
+            case,
+            seed,
+            args: (args(&theirs), args(&ours)),
+            theirs,
+            ours,
+        }
+    }
+
+    fn run(&self, tool: &Path, (dir, args): (&Dir, &[String]), text: &str) -> Ran {
+        for file in self.case.files {
+            std::fs::copy(self.seed.path(file), dir.path(file)).expect("to copy an image");
+        }
+        let _ = std::fs::remove_file(dir.path("out.raw"));
+        rules(dir.root(), text);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let ran = run(tool, &args, dir.root());
+        rules(dir.root(), "");
+        ran
+    }
+
+    fn run_ours(&self, text: &str) -> Ran {
+        self.run(build::tool(), (&self.ours, &self.args.1), text)
+    }
+
+    fn run_theirs(&self, text: &str) -> Ran {
+        let tool = Path::new("qemu-img");
+        self.run(tool, (&self.theirs, &self.args.0), text)
+    }
+
+    /// How often each event occurs in ours.
+    fn events(&self) -> BTreeMap<String, u32> {
+        let switch = ["-T", "blkdebug_event"].map(str::to_owned);
+        let args = [&switch[..], &self.args.1].concat();
+        let traced = self.run(build::tool(), (&self.ours, &args), "");
+        assert_eq!(traced.code, 0, "{traced:?}");
+        let mut counts = BTreeMap::new();
+        for line in traced.err.lines() {
+            if let Some(event) = line.strip_prefix("blkdebug_event event=") {
+                *counts.entry(event.to_owned()).or_default() += 1;
+            }
+        }
+        // Stands for every request, before the first of which nothing is open.
+        counts.remove("none");
+        counts
+    }
+}
+
+/// How the exit codes of both go together; `clean` is how theirs ends without an error.
+fn agree(ours: &Ran, theirs: &Ran, clean: &Ran) -> bool {
+    match (theirs.code, ours.code) {
+        // What ends well was done: that is looked at.
+        (_, 0) => true,
+        // Theirs does not come to that event, or to a request behind it.
+        (0, 1) if theirs.err == clean.err => true,
+        // It keeps a failure at the end of use to itself, even where that loses data.
+        (0, 1) if theirs.err.contains("Failed to flush the ") => true,
+        // It was about to free something, ours at another step: it frees later, and in memory.
+        (0, 1) if theirs.err.contains("qcow2_free_clusters failed") => true,
+        (theirs, ours) => theirs == ours,
+    }
+}
+
+fn nothing_is_lost(cases: &[Case]) {
+    let seed = seed();
+    let mut wrong = Vec::new();
+    let mut runs = 0;
+    for case in cases {
+        let bench = Bench::new(case, &seed);
+        let mut known = Known::default();
+        let events = bench.events();
+        assert!(!events.is_empty(), "{}", case.line);
+        let (clean, clean_theirs) = (bench.run_ours(""), bench.run_theirs(""));
+        let codes = (clean.code, clean_theirs.code);
+        assert_eq!(codes, (0, 0), "{}: {clean:?} {clean_theirs:?}", case.line);
+        let mut states = |dir: &Dir| -> Vec<State> {
+            let files = case.files.iter();
+            files
+                .map(|file| known.state(dir.root(), file, case.files))
+                .collect()
+        };
+        let (before, done) = (states(&seed), states(&bench.ours));
+        for (event, count) in &events {
+            let mut places = vec![
+                (1, ONCE),
+                (1, FROM_THEN_ON),
+                (2, ONCE),
+                (*count, FROM_THEN_ON),
+            ];
+            places.retain(|(n, _)| n <= count);
+            places.dedup();
+            for (n, way) in places {
+                let text = fails_at(event, n, way);
+                let ran = bench.run_ours(&text);
+                runs += 1;
+                let now = states(&bench.ours);
+                let mut found = Vec::new();
+                let mut beside = None;
+                if n <= COMPARED && ran.code != 0 {
+                    let theirs = bench.run_theirs(&text);
+                    if !agree(&ran, &theirs, &clean_theirs) {
+                        found.push("the exit codes differ".to_owned());
+                    }
+                    beside = Some(theirs);
+                }
+                for (at, file) in case.files.iter().enumerate() {
+                    if let Err(text) = judge(&now[at], &before[at], &done[at], ran.code == 0) {
+                        found.push(format!("{file}: {text}"));
+                    }
+                }
+                if !found.is_empty() {
+                    wrong.push(format!(
+                        "`{}` {event} {n} {way:?}: {found:?}\n  {ran:?}\n  theirs: {beside:?}",
+                        case.line
+                    ));
+                }
+            }
+        }
+    }
+    let count = wrong.len();
+    wrong.truncate(15);
+    assert!(
+        count == 0,
+        "{count} of {runs} runs:\n{}",
+        wrong.join("\n\n")
+    );
+}
+
+const CHAIN: &[&str] = &["top.qcow2", "base.qcow2", "other.qcow2"];
+const OVER: &[&str] = &["over.qcow2", "base.qcow2"];
+
+#[test]
+fn an_error_at_any_event_of_a_commit_loses_nothing() {
+    nothing_is_lost(&[
+        case("commit -f qcow2 @top.qcow2", CHAIN),
+        case("commit -d -f qcow2 @top.qcow2", CHAIN),
+        case("commit over.qcow2", OVER),
+    ]);
+}
+
+#[test]
+fn an_error_at_any_event_of_a_rebase_loses_nothing() {
+    nothing_is_lost(&[
+        case("rebase -b ^other.qcow2 -F qcow2 %top.qcow2", CHAIN),
+        case("rebase -b '' %top.qcow2", CHAIN),
+        case("rebase -b %other.qcow2 -F qcow2 top.qcow2", CHAIN),
+    ]);
+}
+
+#[test]
+fn an_error_at_any_event_of_a_change_of_snapshots_loses_nothing() {
+    nothing_is_lost(&[
+        case("snapshot -f qcow2 -c n @a.qcow2", &["a.qcow2"]),
+        case("snapshot -f qcow2 -a s @a.qcow2", &["a.qcow2"]),
+        case("snapshot -f qcow2 -d s @a.qcow2", &["a.qcow2"]),
+    ]);
+}
+
+#[test]
+fn an_error_at_any_event_of_a_resize_or_an_amendment_loses_nothing() {
+    nothing_is_lost(&[
+        case("resize -f qcow2 @b.qcow2 600M", &["b.qcow2"]),
+        case(
+            "resize -f qcow2 --preallocation=metadata @b.qcow2 12M",
+            &["b.qcow2"],
+        ),
+        case(
+            "resize -f qcow2 --preallocation=full @b.qcow2 8M",
+            &["b.qcow2"],
+        ),
+        case("resize -f qcow2 --shrink @b.qcow2 1M", &["b.qcow2"]),
+        case("amend -f qcow2 -o compat=0.10 @b.qcow2", &["b.qcow2"]),
+        case("amend -f qcow2 -o refcount_bits=64 @b.qcow2", &["b.qcow2"]),
+        case("amend -f qcow2 -o lazy_refcounts=on @b.qcow2", &["b.qcow2"]),
+    ]);
+}
+
+#[test]
+fn an_error_at_any_event_of_a_repair_or_a_conversion_loses_nothing() {
+    nothing_is_lost(&[
+        case("check -f qcow2 -r leaks @leak.qcow2", &["leak.qcow2"]),
+        case("check -f qcow2 -r all @bad.qcow2", &["bad.qcow2"]),
+        case("convert -f qcow2 -O raw @a.qcow2 out.raw", &["a.qcow2"]),
+        case(
+            "convert -f qcow2 -l s -O raw @a.qcow2 out.raw",
+            &["a.qcow2"],
+        ),
+        case(
+            "convert -n -f raw -O qcow2 src.raw @new.qcow2",
+            &["new.qcow2", "src.raw"],
+        ),
+        case(
+            "convert -c -n -f raw -O qcow2 src.raw @new.qcow2",
+            &["new.qcow2", "src.raw"],
+        ),
+    ]);
+}
+
+#[test]
+fn what_cannot_be_freed_leaks_and_fails_nothing() {
+    let seed = seed();
+    for case in [
+        case("snapshot -f qcow2 -c n @a.qcow2", &["a.qcow2"]),
+        case("resize -f qcow2 --shrink @b.qcow2 1M", &["b.qcow2"]),
+        case("amend -f qcow2 -o refcount_bits=64 @b.qcow2", &["b.qcow2"]),
+    ] {
+        let bench = Bench::new(&case, &seed);
+        let text = fails_at("cluster_free", 1, ONCE);
+        let (ours, theirs) = (bench.run_ours(&text), bench.run_theirs(&text));
+        let codes = (ours.code, theirs.code);
+        assert_eq!(codes, (0, 0), "{}: {ours:?} {theirs:?}", case.line);
+        let left = look(bench.ours.root(), case.files[0]);
+        assert!([0, 3].contains(&left.checked), "{}", case.line);
+    }
+}
