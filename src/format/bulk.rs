@@ -1,33 +1,17 @@
-//! Writing of fresh images, and of compressed units into any image.
+//! Writing of fresh images.
 
 use std::fmt::Debug;
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::codec::Encoder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
+use crate::format::traits::Format;
+use crate::job::JobControl;
 use crate::memory::IoBuf;
+use crate::policy::OpenPolicy;
 use crate::storage::{Durability, Storage};
-
-/// Writing of compressed units into any image.
-pub trait Compress: Send + Sync {
-    /// Guest bytes per unit.
-    fn encode_unit(&self) -> u32;
-
-    /// Whether this is the only way to write to the image: its units are compressed, or it is of a kind
-    /// that takes each of them once.
-    fn is_required(&self) -> bool {
-        false
-    }
-
-    /// Writes one unit (or the shorter end of the image) compressed; stores it plain where
-    /// compression does not shrink it.
-    ///
-    /// # Errors
-    /// As [`FormatWrite::write`](crate::format::FormatWrite::write).
-    fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()>;
-}
 
 /// What a new image reads as before it is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,4 +127,27 @@ pub trait Bulk: Send + Sync + Debug {
     /// # Errors
     /// Of I/O.
     fn finish(&self, durability: Durability) -> Result<()>;
+
+    /// The finished image, open for writing, with what its writer knows of it: secrets are not asked for again.
+    /// Called once, after [`Bulk::finish`], where more than guest data goes into the image, such as bitmaps.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] where a new image of the format holds nothing else; of I/O.
+    fn open_finished(&self, context: &OpenNewContext<'_>) -> Result<Box<dyn Format>> {
+        let _ = context;
+        Err(Error::unsupported(
+            "A new image takes nothing but guest data",
+        ))
+    }
+}
+
+/// How a finished image is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenNewContext<'a> {
+    /// What barriers guarantee.
+    pub durability: Durability,
+    /// How much it may take.
+    pub policy: &'a OpenPolicy,
+    /// Ends what takes long when it is cancelled or late.
+    pub control: &'a Arc<JobControl>,
 }

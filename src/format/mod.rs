@@ -3,6 +3,7 @@
 pub(crate) mod blocks;
 pub mod bulk;
 pub mod capabilities;
+pub mod compress;
 pub(crate) mod decoded;
 pub mod driver;
 pub mod features;
@@ -22,10 +23,11 @@ pub mod traits;
 pub mod vdi;
 pub mod write;
 
-pub use bulk::{Blank, Bulk, Compress, Reserved};
+pub use bulk::{Blank, Bulk, OpenNewContext, Reserved};
 pub use capabilities::{
     Amend, AmendContext, BackingChange, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot, Snapshots,
 };
+pub use compress::Compress;
 pub use driver::{
     Contents, CreateParams, FormatDriver, MeasureFn, Measured, NewImage, NewParent, OpenContext,
     Outline, PlanFn, PlannedFile, PrepareContext, Probe, RecogniseFn, Signature,

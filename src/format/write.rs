@@ -1,7 +1,7 @@
 //! What a format offers that can be written.
 
 use crate::error::Result;
-use crate::format::bulk::Compress;
+use crate::format::compress::Compress;
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, ZeroFlags};
 

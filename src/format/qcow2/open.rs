@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
-use crate::format::OpenContext;
 use crate::format::inflight::InFlight;
+use crate::format::{OpenContext, OpenNewContext};
 use crate::job::JobControl;
 use crate::memory;
+use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Step, Storage};
 
 use super::alloc::Alloc;
@@ -36,6 +37,30 @@ const PIECE: u64 = 1 << 20;
 /// Entries of a table between two looks at whether opening was cancelled.
 const CHECKED: usize = 1 << 14;
 
+/// What an open image is made of.
+struct Parts {
+    storage: Arc<dyn Storage>,
+    data_file: Option<Arc<dyn Storage>>,
+    image: ImageHeader,
+    layout: Layout,
+    l1: L1,
+    cipher: Option<DataCipher>,
+    secret_id: Option<String>,
+    read_only: bool,
+    guarded: bool,
+    durability: Durability,
+    max_cache_bytes: u64,
+}
+
+/// What the maker of an image knows of it.
+pub(super) struct NewParts {
+    pub storage: Arc<dyn Storage>,
+    pub data_file: Option<Arc<dyn Storage>>,
+    /// The header as it was written.
+    pub image: ImageHeader,
+    pub cipher: Option<DataCipher>,
+}
+
 impl Qcow2 {
     /// Opens the image; see [`OpenContext`].
     pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Self> {
@@ -54,13 +79,78 @@ impl Qcow2 {
         super::open_options::check(ctx.options, layout.cluster_size())?;
         let cipher = crypt::cipher(&image, ctx)?;
         let data_file = data_file::open(&image, ctx)?;
-        let header = &image.header;
-        let l1 = load_l1(header, layout, ctx)?;
+        let l1 = load_l1(
+            &*ctx.storage,
+            &image.header,
+            layout,
+            (ctx.read_only, ctx.for_check),
+            ctx.control,
+        )?;
         warn(&image, ctx)?;
-        let durability = ctx.durability;
-        let qcow2 = Self {
+        let qcow2 = Self::assembled(Parts {
             storage: ctx.storage.clone(),
             data_file,
+            image,
+            layout,
+            l1,
+            cipher,
+            secret_id: ctx.options.str("encrypt.key-secret").map(str::to_owned),
+            read_only: ctx.read_only,
+            guarded: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
+            durability: ctx.durability,
+            max_cache_bytes: ctx.opener.policy().max_cache_bytes,
+        });
+        if qcow2.guarded {
+            let dirty = qcow2.is_marked_dirty();
+            qcow2.prepare_for_writing(ctx.control)?;
+            if dirty {
+                (ctx.warn)(
+                    "the image was not closed properly; its reference counts have been rebuilt"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(qcow2)
+    }
+
+    /// An image whose files were written just now, open for writing.
+    pub(super) fn of_new(new: NewParts, context: &OpenNewContext<'_>) -> Result<Self> {
+        let layout = Layout(new.image.header.validate(false)?);
+        let l1 = load_l1(
+            &*new.storage,
+            &new.image.header,
+            layout,
+            (false, false),
+            context.control,
+        )?;
+        let qcow2 = Self::assembled(Parts {
+            storage: new.storage,
+            data_file: new.data_file,
+            image: new.image,
+            layout,
+            l1,
+            cipher: new.cipher,
+            secret_id: None,
+            read_only: false,
+            guarded: true,
+            durability: context.durability,
+            max_cache_bytes: context.policy.max_cache_bytes,
+        });
+        qcow2.prepare_for_writing(context.control)?;
+        Ok(qcow2)
+    }
+
+    fn assembled(parts: Parts) -> Self {
+        let Parts {
+            image,
+            layout,
+            durability,
+            ..
+        } = parts;
+        let header = &image.header;
+        Self {
+            storage: parts.storage,
+            data_file: parts.data_file,
             layout,
             version: AtomicU32::new(header.version),
             has_data_file: image.has_data_file(),
@@ -72,20 +162,17 @@ impl Qcow2 {
                     && durability != Durability::None,
             ),
             refcount_order: AtomicU32::new(header.refcount_order),
-            cipher,
+            cipher: parts.cipher,
             encrypted: header.crypt != CryptMethod::None,
-            secret_id: ctx.options.str("encrypt.key-secret").map(str::to_owned),
-            read_only: ctx.read_only,
-            guarded: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
+            secret_id: parts.secret_id,
+            read_only: parts.read_only,
+            guarded: parts.guarded,
             durability,
             size: AtomicU64::new(header.size),
-            l1: RwLock::new(l1),
+            l1: RwLock::new(parts.l1),
             l1_dirty: Mutex::default(),
             l2_alloc: Mutex::default(),
-            cache: Cache::new(
-                layout.slice_bytes() as usize,
-                ctx.opener.policy().max_cache_bytes,
-            ),
+            cache: Cache::new(layout.slice_bytes() as usize, parts.max_cache_bytes),
             alloc: Mutex::default(),
             meta: MetaMap::default(),
             decoded: crate::format::decoded::DecodedUnits::default(),
@@ -103,18 +190,7 @@ impl Qcow2 {
             uncounted: AtomicBool::default(),
             lost: AtomicBool::default(),
             header: Mutex::new(image),
-        };
-        if qcow2.guarded {
-            let dirty = qcow2.is_marked_dirty();
-            qcow2.prepare_for_writing(ctx.control)?;
-            if dirty {
-                (ctx.warn)(
-                    "the image was not closed properly; its reference counts have been rebuilt"
-                        .to_owned(),
-                );
-            }
         }
-        Ok(qcow2)
     }
 
     fn is_marked_dirty(&self) -> bool {
@@ -321,19 +397,25 @@ fn warn(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<()> {
     Ok(())
 }
 
-fn load_l1(header: &Header, layout: Layout, ctx: &OpenContext<'_>) -> Result<L1> {
+fn load_l1(
+    storage: &dyn Storage,
+    header: &Header,
+    layout: Layout,
+    (read_only, for_check): (bool, bool),
+    control: &JobControl,
+) -> Result<L1> {
     let len = u64::from(header.l1_entries) * 8;
-    let file_len = ctx.storage.len()?.next_multiple_of(layout.cluster_size());
+    let file_len = storage.len()?.next_multiple_of(layout.cluster_size());
     // `validate` has bounded both numbers.
     let end = header.l1_offset.saturating_add(len);
-    let cut = end > file_len && !ctx.for_check;
-    if cut && (!ctx.read_only || end > MAX_OFFSET) {
+    let cut = end > file_len && !for_check;
+    if cut && (!read_only || end > MAX_OFFSET) {
         return Err(Error::corrupt("Active L1 table passes the end of the file").with_offset(40));
     }
     let mut entries = Vec::new();
     memory::reserve(&mut entries, (len / 8) as usize)?;
     let mut place = header.l1_offset;
-    read_table(&*ctx.storage, header.l1_offset, len, |entry| {
+    read_table(storage, header.l1_offset, len, |entry| {
         // What is not there is no table of zeroes: whoever needs it hears that it is not there.
         let missing = cut && place >= file_len;
         entries.push(AtomicU64::new(if missing {
@@ -343,7 +425,7 @@ fn load_l1(header: &Header, layout: Layout, ctx: &OpenContext<'_>) -> Result<L1>
         }));
         place += 8;
     })?;
-    ctx.control.checkpoint()?;
+    control.checkpoint()?;
     Ok(L1 {
         offset: header.l1_offset,
         entries: entries.into_boxed_slice(),

@@ -8,17 +8,16 @@ use bstr::{BStr, ByteSlice};
 
 use crate::driver_names::may_be_recorded;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::extent::StorageSlot;
 use crate::format::driver::own_file;
 use crate::format::{
     BackingRef, Bulk, CreateParams, FileRole, Format, FormatDriver, NewImage, NewParent,
-    OpenContext, Opener, PlannedFile, PrepareContext,
+    OpenNewContext, PlannedFile, PrepareContext,
 };
 use crate::image::{location_files, lock_for_creation, lock_for_writing};
 use crate::job::JobControl;
 use crate::location::Location;
-use crate::options::{OptionSpec, Options, Values};
-use crate::policy::{ImplicitRole, OpenPolicy};
+use crate::options::{OptionSpec, Values};
+use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
 use crate::size::round_up_sector;
 use crate::storage::driver::CreateContext;
@@ -363,8 +362,7 @@ impl Target {
     /// As [`Target::finish`], and changes the new image before it is kept.
     ///
     /// # Errors
-    /// Of I/O or of opening the image again, with `context` in front; of `change`. The files are
-    /// removed then.
+    /// Of I/O or of opening the image, with `context` in front; of `change`. The files are removed then.
     pub fn finish_and(
         self,
         request: &TargetRequest<'_>,
@@ -373,70 +371,16 @@ impl Target {
         change: impl FnOnce(&dyn Format) -> Result<()>,
     ) -> Result<()> {
         self.bulk.finish(durability).context(&context)?;
-        let mut options = Options::new();
-        // What it was encrypted with opens it again.
-        if let Some(key) = request.driver.secret_option
-            && let Some(id) = request.values.str(key)
-        {
-            options.set(key, id);
-        }
-        let options = Values::check(&options, request.driver.open_options)?;
-        let image = (request.driver.open)(OpenContext {
-            storage: self.storage.clone(),
-            read_only: false,
-            metadata_only: false,
-            probed: None,
-            for_check: false,
+        let open = OpenNewContext {
             durability,
-            options: &options,
-            secrets: request.secrets,
-            opener: &Reopener {
-                data: self.bulk.storage(StorageSlot::DATA).ok(),
-                policy: request.policy,
-            },
-            // There is nothing to say of what was made just now.
-            warn: &|_| (),
+            policy: request.policy,
             control: request.control,
-        })
-        .context(&context)?;
+        };
+        let image = self.bulk.open_finished(&open).context(&context)?;
         change(&*image)?;
         image.close().context(&context)?;
+        drop(image);
         self.keep();
         Ok(())
-    }
-}
-
-/// Opens the files of an image that was just made: it has them.
-struct Reopener<'a> {
-    data: Option<&'a Arc<dyn Storage>>,
-    policy: &'a OpenPolicy,
-}
-
-impl Opener for Reopener<'_> {
-    fn open_named(
-        &self,
-        role: ImplicitRole,
-        name: &BStr,
-        _writable: bool,
-    ) -> Result<Arc<dyn Storage>> {
-        match (role, self.data) {
-            (ImplicitRole::DataFile, Some(data)) => Ok(data.clone()),
-            _ => Err(Error::new(
-                ErrorKind::Internal,
-                format!("A new image does not open '{name}'"),
-            )),
-        }
-    }
-
-    fn child(&self, _name: &str, _writable: bool) -> Result<Option<Arc<dyn Storage>>> {
-        Ok(None)
-    }
-
-    fn has_child(&self, _name: &str) -> bool {
-        false
-    }
-
-    fn policy(&self) -> &OpenPolicy {
-        self.policy
     }
 }

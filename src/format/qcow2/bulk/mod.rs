@@ -22,7 +22,9 @@ use crate::format::luks::HeaderArea;
 use crate::format::qcow2::disk::{
     CryptoExtension, Extension, Geometry, ImageHeader, L2Entry, SubclusterBitmap,
 };
-use crate::format::{Blank, Bulk, Reserved};
+use crate::format::qcow2::open::NewParts;
+use crate::format::qcow2::state::Qcow2;
+use crate::format::{Blank, Bulk, Format, OpenNewContext, Reserved};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::secret::Secret;
@@ -557,6 +559,16 @@ impl Bulk for Qcow2Bulk {
         let header = state.header.to_bytes()?;
         out.write_at(&header, 0)?;
         out.sync(durability)
+    }
+
+    fn open_finished(&self, context: &OpenNewContext<'_>) -> Result<Box<dyn Format>> {
+        let new = NewParts {
+            storage: self.storage.clone(),
+            data_file: self.data.clone(),
+            image: self.state.lock().header.clone(),
+            cipher: self.cipher.clone(),
+        };
+        Ok(Box::new(Qcow2::of_new(new, context)?))
     }
 }
 

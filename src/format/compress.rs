@@ -1,0 +1,22 @@
+//! Writing of compressed units into any image.
+
+use crate::error::Result;
+
+/// Writing of compressed units, reached through [`crate::format::FormatWrite::compressor`].
+pub trait Compress: Send + Sync {
+    /// Guest bytes per unit.
+    fn encode_unit(&self) -> u32;
+
+    /// Whether this is the only way to write to the image: its units are compressed, or it is of a kind
+    /// that takes each of them once.
+    fn is_required(&self) -> bool {
+        false
+    }
+
+    /// Writes one unit (or the shorter end of the image) compressed; stores it plain where
+    /// compression does not shrink it.
+    ///
+    /// # Errors
+    /// As [`FormatWrite::write`](crate::format::FormatWrite::write).
+    fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()>;
+}
