@@ -11,9 +11,9 @@ use crate::capi::report::Content;
 use crate::format::RepairMode;
 use crate::ops;
 
-/// Flag of `platter_check_job_new()`: mend leaked clusters.
+/// Flag of `platter_check_job_new()`: repair leaked clusters.
 pub const PLATTER_CHECK_REPAIR_LEAKS: u32 = 1;
-/// Flag of `platter_check_job_new()`: mend all that can be mended.
+/// Flag of `platter_check_job_new()`: repair all that can be repaired.
 pub const PLATTER_CHECK_REPAIR_ALL: u32 = 2;
 
 /// Makes a job that checks the consistency of `image`, which was opened with

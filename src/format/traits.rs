@@ -245,7 +245,7 @@ pub trait Opener: Send + Sync {
     fn policy(&self) -> &OpenPolicy;
 }
 
-/// What `check` is to mend.
+/// What `check` is to repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum RepairMode {
     /// Nothing.
@@ -253,7 +253,7 @@ pub enum RepairMode {
     Report,
     /// Leaked clusters alone.
     Leaks,
-    /// All that can be mended.
+    /// All that can be repaired.
     All,
 }
 
@@ -266,9 +266,9 @@ pub struct CheckReport {
     pub corruptions: u64,
     /// Leaked clusters that remain.
     pub leaks: u64,
-    /// Corruptions mended.
+    /// Corruptions repaired.
     pub corruptions_fixed: u64,
-    /// Leaks mended.
+    /// Leaks repaired.
     pub leaks_fixed: u64,
     /// Offset of the end of the last used cluster.
     pub image_end_offset: Option<u64>,

@@ -25,7 +25,7 @@ pub struct CheckOutcome {
 
 /// Checks `image`, opened with `for_check`; each finding is a note of `job`.
 ///
-/// After a repair the image is checked once more: the report then has what was mended and what
+/// After a repair the image is checked once more: the report then has what was repaired and what
 /// the second check found. See [`CheckOutcome::refusal`] for a repair that was not done.
 ///
 /// # Errors

@@ -35,7 +35,7 @@ fn repaired(pair: &Pair, image: &str, mode: &str) {
     let (a, b) = (pair.theirs().str(image), pair.ours().str(image));
     assert_eq!(pair.ours().qemu_img(&["check", &b]).code, 0);
     if theirs.code == 1 {
-        // It cannot mend a refcount block that is not aligned.
+        // It cannot repair a refcount block that is not aligned.
         return;
     }
     assert_eq!(theirs.code, 0, "{line:?}: {theirs:?}");

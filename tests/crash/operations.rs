@@ -174,7 +174,7 @@ fn reopen(run: &mut Run<'_>) {
     run.image = Some(run.open(&run.storages(), Access::Write).unwrap());
 }
 
-/// A repair of an image in order finds nothing to mend but what is leaked.
+/// A repair of an image in order finds nothing to repair but what is leaked.
 fn repair(run: &mut Run<'_>) {
     close(run);
     run.image = Some(run.open(&run.storages(), Access::Repair).unwrap());

@@ -11,7 +11,7 @@ use crate::replay::Run;
 use crate::rig::{self, Access, FILES};
 use crate::states::{self, Crash};
 
-/// Repairs a state in both modes: nothing is left to mend, nothing else has changed, and the same
+/// Repairs a state in both modes: nothing is left to repair, nothing else has changed, and the same
 /// is true but for leaks wherever the repair is interrupted.
 ///
 /// The state is judged as one behind `count` events.

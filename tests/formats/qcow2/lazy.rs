@@ -1,4 +1,4 @@
-//! Lazy refcounts: the dirty bit stands while refcounts are late, and a crash is mended on opening.
+//! Lazy refcounts: the dirty bit stands while refcounts are late, and a crash is repaired on opening.
 
 use crate::common::Dir;
 use platter::storage::CacheMode;
@@ -45,13 +45,13 @@ fn a_crash_under_the_dirty_bit_is_mended_on_opening() {
         std::fs::copy(dir.path("image"), dir.path("crashed")).unwrap();
         image.close().unwrap();
         assert!(!dirty(&dir, "image") && dirty(&dir, "crashed"), "{options}");
-        let mended = open(&dir, "crashed");
+        let repaired = open(&dir, "crashed");
         let mut bytes = vec![0; 4 << 20];
-        mended.read_at(&mut bytes, 0).unwrap();
+        repaired.read_at(&mut bytes, 0).unwrap();
         assert!(bytes == model, "{options}");
-        mended.write_at(&[0xee; 9000], 3_500_000).unwrap();
+        repaired.write_at(&[0xee; 9000], 3_500_000).unwrap();
         model[3_500_000..3_509_000].fill(0xee);
-        mended.close().unwrap();
+        repaired.close().unwrap();
         std::fs::write(dir.path("model.raw"), &model).unwrap();
         let args = [
             "compare",

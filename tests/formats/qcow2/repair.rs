@@ -1,4 +1,4 @@
-//! `check -r all` of damaged qcow2 images: what is mended, that no crash and no failure of it makes
+//! `check -r all` of damaged qcow2 images: what is repaired, that no crash and no failure of it makes
 //! an image worse, and that QEMU finds clean what is said to be clean.
 
 use std::sync::{Arc, Mutex};
@@ -250,8 +250,8 @@ fn repaired(what: &str, bytes: Vec<u8>) -> (CheckReport, Vec<u8>, Vec<String>) {
         run(memory.clone(), RepairMode::All).unwrap_or_else(|error| panic!("{what}: {error}"));
     let after = memory.to_vec();
     let (again, _) = run(memory, RepairMode::All).unwrap();
-    let mended = (again.corruptions_fixed, again.leaks_fixed);
-    assert_eq!(mended, (0, 0), "{what}: {report:?} {again:?} {lines:#?}");
+    let repaired = (again.corruptions_fixed, again.leaks_fixed);
+    assert_eq!(repaired, (0, 0), "{what}: {report:?} {again:?} {lines:#?}");
     (report, after, lines)
 }
 
@@ -287,7 +287,7 @@ fn some_damages(dir: &Dir) -> Vec<(String, Vec<u8>, bool, Vec<u8>)> {
     all
 }
 
-/// A crash after any write of a repair leaves an image that a second repair mends as well.
+/// A crash after any write of a repair leaves an image that a second repair repairs as well.
 #[test]
 fn a_crash_makes_nothing_worse() {
     let dir = Dir::new();
@@ -314,7 +314,7 @@ fn a_crash_makes_nothing_worse() {
     });
 }
 
-/// Whichever call fails, the error is told, and a second repair mends as well.
+/// Whichever call fails, the error is told, and a second repair repairs as well.
 #[test]
 fn a_failure_makes_nothing_worse() {
     let dir = Dir::new();

@@ -91,7 +91,7 @@ impl Bitmaps {
     /// Counts the bitmap directory, the tables and their clusters.
     ///
     /// # Errors
-    /// Where they are damaged and not mended, or of I/O.
+    /// Where they are damaged and not repaired, or of I/O.
     pub fn count(&self, walker: &mut Walker<'_, '_>, header: &ImageHeader) -> Result<()> {
         let Some(extension) = header.consistent_bitmaps() else {
             return Ok(());

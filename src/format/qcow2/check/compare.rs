@@ -5,9 +5,9 @@ use crate::format::RepairMode;
 use crate::format::qcow2::disk::{Geometry, Header, L1Entry, L2Entry, L2Kind};
 use crate::memory::{self, IoBuf};
 
-use super::counts::Counts;
+use super::reference_counts::Counts;
 use super::report::Findings;
-use super::stored::StoredRefcounts;
+use super::stored_refcounts::StoredRefcounts;
 use super::walk::{Layout, Walker};
 
 /// Counts the refcount table and its blocks, and tells which entries are bad; whether they can be
@@ -92,19 +92,19 @@ pub(super) struct Structures {
 }
 
 impl Structures {
-    /// QEMU mends such structures by writing new ones only.
+    /// QEMU repairs such structures by writing new ones only.
     pub fn are_broken(self) -> bool {
         self.unusable || self.zeroes
     }
 
-    /// They cannot be mended where they are.
+    /// They cannot be repaired where they are.
     pub fn need_rebuild(self) -> bool {
         self.unusable || self.outside || self.shared || self.table_shared || self.missing
     }
 }
 
 /// Compares every cluster of the file; returns whether all refcounts are right. Wrong ones are
-/// counted, and planned to be mended, where `plan` is given; else they are only told.
+/// counted, and planned to be repaired, where `plan` is given; else they are only told.
 ///
 /// # Errors
 /// Of I/O, or cancelled.
@@ -204,7 +204,7 @@ pub(super) fn refcounts(
                 }
                 continue;
             };
-            if plan.mends(held > counted, block.is_some()) {
+            if plan.repairs(held > counted, block.is_some()) {
                 plan.refcounts.push((cluster, counted));
                 if held > counted {
                     findings.report.leaks_fixed += 1;
@@ -236,9 +236,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Whether a wrong refcount is mended: it lies in a block, and is raised, or no reference can
+    /// Whether a wrong refcount is repaired: it lies in a block, and is raised, or no reference can
     /// have been missed.
-    fn mends(&self, leak: bool, block: bool) -> bool {
+    fn repairs(&self, leak: bool, block: bool) -> bool {
         match self.repair {
             RepairMode::Report => false,
             RepairMode::Leaks => leak && !self.doubtful,
@@ -302,7 +302,7 @@ impl<'a> Flags<'a> {
         self.counts.get(self.geometry.cluster_of(place)) == 1
     }
 
-    fn mend(&mut self, place: u64, word: u64) {
+    fn repair(&mut self, place: u64, word: u64) {
         if word & L2Entry::COPIED == 0 {
             self.clear.push((place, word));
         } else {
@@ -311,7 +311,7 @@ impl<'a> Flags<'a> {
     }
 }
 
-/// Notes a wrong flag, in `flags` where it is to be mended; the first word of the finding.
+/// Notes a wrong flag, in `flags` where it is to be repaired; the first word of the finding.
 fn mend_flag(
     findings: &mut Findings<'_>,
     flags: Option<&mut Flags<'_>>,
@@ -319,7 +319,7 @@ fn mend_flag(
 ) -> &'static str {
     match flags {
         Some(flags) => {
-            flags.mend(place, word);
+            flags.repair(place, word);
             findings.report.corruptions_fixed += 1;
             "Repairing"
         }
@@ -342,7 +342,7 @@ impl Refcount for &mut StoredRefcounts<'_> {
     }
 }
 
-impl Refcount for super::counts::Reader<'_> {
+impl Refcount for super::reference_counts::Reader<'_> {
     fn of(&mut self, cluster: u64, _copied: bool) -> Result<u64> {
         Ok(self.get(cluster))
     }

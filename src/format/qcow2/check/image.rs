@@ -19,7 +19,7 @@ impl Check for Qcow2 {
             self.flush_all(self.durability)?;
         }
         if repair != RepairMode::Report {
-            // Even an image that is marked corrupt may be mended; nothing is cached of it.
+            // Even an image that is marked corrupt may be repaired; nothing is cached of it.
             if self.read_only || self.guarded {
                 return Err(Error::invalid(
                     "A repair needs an image that was opened for it, for writing",

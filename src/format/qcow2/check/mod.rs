@@ -5,15 +5,15 @@
 
 mod bitmaps;
 mod compare;
-mod counts;
 mod file;
 mod image;
-mod mend;
 mod rebuild;
+mod reference_counts;
 mod repair;
+mod repairs;
 mod report;
 mod snapshots;
-mod stored;
+mod stored_refcounts;
 mod walk;
 
 pub use rebuild::rebuild_refcounts;

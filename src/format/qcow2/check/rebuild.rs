@@ -11,11 +11,11 @@ use crate::memory;
 use crate::storage::{Durability, Storage, ZeroFlags};
 
 use super::bitmaps::Bitmaps;
-use super::counts::Counts;
 use super::file::RepairedFile;
+use super::reference_counts::Counts;
 use super::report::Findings;
 use super::snapshots::Snapshots;
-use super::stored::StoredRefcounts;
+use super::stored_refcounts::StoredRefcounts;
 use super::walk::Walker;
 use super::{compare, layout, references};
 
@@ -258,7 +258,7 @@ fn write_blocks(
 }
 
 /// A cluster with one reference may lack its COPIED flag: that costs a copy, not data.
-struct Lenient<'a>(super::counts::Reader<'a>);
+struct Lenient<'a>(super::reference_counts::Reader<'a>);
 
 impl compare::Refcount for Lenient<'_> {
     fn of(&mut self, cluster: u64, copied: bool) -> Result<u64> {

@@ -1,4 +1,4 @@
-//! One check, and what it mends, in an order that at no time makes the image worse.
+//! One check, and what it repairs, in an order that at no time makes the image worse.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use super::file::RepairedFile;
 use super::rebuild::replace_structures;
 use super::report::Findings;
 use super::snapshots::Snapshots;
-use super::stored::StoredRefcounts;
+use super::stored_refcounts::StoredRefcounts;
 use super::walk::{Layout, Walker};
 use super::{layout, references};
 
-/// Checks, and mends what `mode` says; `image` is the header as it is in the file at any time.
+/// Checks, and repairs what `mode` says; `image` is the header as it is in the file at any time.
 ///
 /// # Errors
 /// When the check cannot be carried out, with the errno of QEMU's message; or of I/O.
@@ -33,7 +33,7 @@ pub(super) fn check(
     match found {
         Outcome::Done(report) => Ok(report),
         Outcome::Rebuilt(before) => {
-            // The refcounts are new: what is left is to be mended with them.
+            // The refcounts are new: what is left is to be repaired with them.
             let Outcome::Done(report) = check_once(target, image, mode, false, job)? else {
                 return Ok(before);
             };
@@ -48,7 +48,7 @@ pub(super) fn check(
 
 enum Outcome {
     Done(CheckReport),
-    /// New refcount structures were written; the numbers of what was mended so far.
+    /// New refcount structures were written; the numbers of what was repaired so far.
     Rebuilt(CheckReport),
 }
 
@@ -102,7 +102,7 @@ fn check_once(
 }
 
 impl<'a> Run<'a> {
-    /// Walks all tables; a second time where the first finds entries that can be mended.
+    /// Walks all tables; a second time where the first finds entries that can be repaired.
     fn walk<'b>(&self, mut findings: Findings<'b>) -> Result<Walked<'a, 'b>> {
         let base = findings.report;
         if self.mode == RepairMode::All {
@@ -110,14 +110,14 @@ impl<'a> Run<'a> {
         }
         let mut walked = self.count(Walker::new(self.layout, findings))?;
         let walker = &mut walked.walker;
-        let mend = std::mem::take(&mut walker.mend);
+        let repair = std::mem::take(&mut walker.repairs);
         if self.mode != RepairMode::All {
             return Ok(walked);
         }
-        match mend.next(&walker.counts, &walker.tables, self.layout.geometry) {
-            Some(mend) if !walker.given_up() => {
+        match repair.next(&walker.counts, &walker.tables, self.layout.geometry) {
+            Some(repair) if !walker.given_up() => {
                 let mut walker = Walker::new(self.layout, walked.walker.findings.restart(base));
-                walker.mend = mend;
+                walker.repairs = repair;
                 self.count(walker)
             }
             _ => {
@@ -144,7 +144,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Compares refcounts and flags, and writes what is to be mended.
+    /// Compares refcounts and flags, and writes what is to be repaired.
     fn finish(
         self,
         walked: Walked<'_, '_>,
@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
                 return self.refuse(walker, stored, structures);
             }
         }
-        let words = std::mem::take(&mut walker.mend.words);
+        let words = std::mem::take(&mut walker.repairs.words);
         if may_rebuild
             && self.mode == RepairMode::All
             && (structures.need_rebuild() || self.snapshots.rewrite)
@@ -269,13 +269,13 @@ impl<'a> Run<'a> {
         let report = findings.report;
         let sound = report.corruptions == 0 && report.check_errors == 0;
         let mut flags = Flags::new(counts, tables, self.layout.geometry);
-        let mends = match self.mode {
+        let repairs = match self.mode {
             RepairMode::Report => false,
             RepairMode::Leaks => sound,
             RepairMode::All => true,
         };
-        let to = mends.then_some(&mut flags);
-        if sound && report.leaks == 0 && (clean || mends) {
+        let to = repairs.then_some(&mut flags);
+        if sound && report.leaks == 0 && (clean || repairs) {
             // What was counted is what the file will hold, and is at hand.
             compare::copied_flags(self.layout, findings, counts.reader(), l1, to)?;
         } else {
@@ -323,7 +323,7 @@ impl<'a> Run<'a> {
             }
             other => other?,
         }
-        // An entry that is mended may have named a cluster that the new refcounts hold: it goes
+        // An entry that is repaired may have named a cluster that the new refcounts hold: it goes
         // only now, and is a leak until the next walk.
         if !words.is_empty() {
             self.target

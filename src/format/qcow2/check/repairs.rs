@@ -1,18 +1,18 @@
-//! Which damaged table entries may be mended: those whose table is surely a table.
+//! Which damaged table entries may be repaired: those whose table is surely a table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format::qcow2::disk::Geometry;
 
-use super::counts::Counts;
+use super::reference_counts::Counts;
 
-/// What one walk may mend, or what a walk that only looks would like to.
+/// What one walk may repair, or what a walk that only looks would like to.
 ///
 /// Nothing else may stand in the clusters of a table that is changed, and none of its entries may
 /// point nowhere: else it may be guest data that a damaged entry takes for a table.
 #[derive(Debug, Default)]
-pub(super) struct Mend {
-    /// L2 tables, by offset, and L1 tables that have something to mend.
+pub(super) struct Repairs {
+    /// L2 tables, by offset, and L1 tables that have something to repair.
     wanted: BTreeSet<u64>,
     wanted_l1: BTreeSet<u64>,
     /// Those that may be changed.
@@ -27,7 +27,7 @@ pub(super) struct Mend {
     may: bool,
 }
 
-impl Mend {
+impl Repairs {
     /// The entries of an L2 table follow.
     pub fn begin_table(&mut self, table: u64) {
         (self.table, self.wish, self.insane) = (table, false, false);
@@ -42,7 +42,7 @@ impl Mend {
         self.may = false;
     }
 
-    /// An L2 table as it will be, where it was visited before and something in it is mended.
+    /// An L2 table as it will be, where it was visited before and something in it is repaired.
     pub fn overlaid(&self, at: u64, table: &[u8]) -> Option<Vec<u8>> {
         let mut words = self
             .words
@@ -59,7 +59,7 @@ impl Mend {
         Some(copy)
     }
 
-    /// Whether the entry at hand, which is damaged in a way that has one cure, is mended.
+    /// Whether the entry at hand, which is damaged in a way that has one cure, is repaired.
     pub fn l2(&mut self) -> bool {
         self.wish = true;
         self.may
@@ -71,7 +71,7 @@ impl Mend {
         self.allowed_l1.contains(&table)
     }
 
-    /// After a walk: what the next may mend, if anything.
+    /// After a walk: what the next may repair, if anything.
     pub fn next(self, counts: &Counts, tables: &Counts, geometry: Geometry) -> Option<Self> {
         let cluster = |table: &u64| geometry.cluster_of(*table);
         let allowed: BTreeSet<u64> = self

@@ -82,9 +82,9 @@ impl<'a> Findings<'a> {
         self.corruption(line);
     }
 
-    /// A damaged entry that is mended, or not; `line` gets the words before its kind.
-    pub fn mended_or_not(&mut self, mended: bool, line: impl FnOnce(&str) -> String) {
-        if mended {
+    /// A damaged entry that is repaired, or not; `line` gets the words before its kind.
+    pub fn repaired_or_not(&mut self, repaired: bool, line: impl FnOnce(&str) -> String) {
+        if repaired {
             self.report.corruptions_fixed += 1;
             self.note(|| line("Repairing"));
         } else {

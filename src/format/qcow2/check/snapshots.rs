@@ -13,7 +13,7 @@ use super::walk::{Role, Walker};
 /// The snapshots of an image.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
-    /// Its entries, complete where they are mended.
+    /// Its entries, complete where they are repaired.
     pub entries: Vec<SnapshotEntry>,
     /// Bytes of the table in the file.
     pub table_len: u64,
@@ -23,19 +23,19 @@ pub(super) struct Snapshots {
 
 impl Snapshots {
     /// Reads the table, with a finding for each entry that lacks what version 3 demands; those are
-    /// completed where `mend` says so.
+    /// completed where `repair` says so.
     ///
     /// # Errors
     /// Where there is no table at the offset, with the errno of QEMU's message; or of I/O.
     pub fn read(
         storage: &dyn Storage,
         header: &ImageHeader,
-        mend: bool,
+        repair: bool,
         findings: &mut Findings<'_>,
     ) -> Result<Self> {
         let fixed = &header.header;
         let found = match Self::read_as_is(storage, header) {
-            Err(_) if mend && fixed.snapshots == 0 => {
+            Err(_) if repair && fixed.snapshots == 0 => {
                 // QEMU does not check such an image at all.
                 findings.report.corruptions_fixed += 1;
                 findings.note(|| "Repairing snapshot table offset invalid".to_owned());
@@ -44,7 +44,7 @@ impl Snapshots {
                     ..Self::default()
                 })
             }
-            Err(_) if mend => Self::salvage(storage, header, findings),
+            Err(_) if repair => Self::salvage(storage, header, findings),
             Err((lines, error)) => {
                 for line in lines {
                     findings.note(|| line);
@@ -59,7 +59,7 @@ impl Snapshots {
                 continue;
             }
             let line = |what: &str| format!("{what} snapshot table entry {index} is incomplete");
-            if !mend {
+            if !repair {
                 findings.corruption(|| line("ERROR"));
                 continue;
             }

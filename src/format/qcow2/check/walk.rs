@@ -5,8 +5,8 @@ use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind, SubclusterB
 use crate::memory::IoBuf;
 use crate::storage::Storage;
 
-use super::counts::Counts;
-use super::mend::Mend;
+use super::reference_counts::Counts;
+use super::repairs::Repairs;
 use super::report::Findings;
 
 /// L1 tables are read in pieces of this many bytes.
@@ -123,8 +123,8 @@ pub(super) struct Walker<'a, 'b> {
     /// First and last clusters of regions past the end of the file that something refers to, the
     /// first ones of many.
     pub wild: Vec<(u64, u64)>,
-    /// Which entries are mended on the way.
-    pub mend: Mend,
+    /// Which entries are repaired on the way.
+    pub repairs: Repairs,
     max: u64,
     visited: u64,
     buffer: IoBuf,
@@ -140,7 +140,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             end: layout.clusters(),
             tables: Counts::default(),
             wild: Vec::new(),
-            mend: Mend::default(),
+            repairs: Repairs::default(),
             max: layout.geometry.refcount_width().max(),
             visited: 0,
             buffer: IoBuf::new(),
@@ -157,7 +157,7 @@ impl<'a, 'b> Walker<'a, 'b> {
         if end.saturating_sub(self.layout.file_len) >= geometry.cluster_size()
             && end > self.layout.file_len
         {
-            self.mend.insane = true;
+            self.repairs.insane = true;
             if self.wild.len() < MAX_WILD {
                 let last = geometry.cluster_of(end - 1);
                 self.wild.push((geometry.cluster_of(offset), last));
@@ -257,13 +257,13 @@ impl<'a, 'b> Walker<'a, 'b> {
         let aligned = self.layout.geometry.in_cluster(offset) == 0;
         if entry.has_reserved_bits() {
             let there = offset != 0 && aligned && offset < self.layout.file_len;
-            let mended = there && self.mend.l1(l1);
-            self.findings.mended_or_not(mended, |what| {
+            let repaired = there && self.repairs.l1(l1);
+            self.findings.repaired_or_not(repaired, |what| {
                 format!("{what} L1 entry with reserved bits set: {:x}", entry.0)
             });
-            if mended {
+            if repaired {
                 let word = entry.0 & !L1Entry::RESERVED_MASK;
-                self.mend.words.insert(place, word);
+                self.repairs.words.insert(place, word);
             }
         }
         self.refer(offset, self.layout.geometry.cluster_size());
@@ -283,9 +283,9 @@ impl<'a, 'b> Walker<'a, 'b> {
         let geometry = self.layout.geometry;
         let entry_size = geometry.l2_entry_size();
         let mut stats = Stats::default();
-        let overlaid = self.mend.overlaid(at, table);
+        let overlaid = self.repairs.overlaid(at, table);
         let table = overlaid.as_deref().unwrap_or(table);
-        self.mend.begin_table(at);
+        self.repairs.begin_table(at);
         let places = (at..).step_by(entry_size);
         for ((slot, index), place) in table.chunks_exact(entry_size).zip(0usize..).zip(places) {
             let Some((word, bitmap)) = slot.split_first_chunk::<8>() else {
@@ -299,11 +299,11 @@ impl<'a, 'b> Walker<'a, 'b> {
             if entry.0 != 0 || bitmap.0 != 0 {
                 let now = self.l2_entry(entry, bitmap, index, &mut stats);
                 if now != entry {
-                    self.mend.words.insert(place, now.0);
+                    self.repairs.words.insert(place, now.0);
                 }
             }
         }
-        self.mend.end_table();
+        self.repairs.end_table();
         if role == Role::Active {
             self.findings.report.allocated_clusters += stats.allocated;
             self.findings.report.compressed_clusters += stats.compressed;
@@ -322,11 +322,11 @@ impl<'a, 'b> Walker<'a, 'b> {
         let geometry = self.layout.geometry;
         let mut now = entry;
         if !entry.is_compressed() && entry.0 & L2Entry::RESERVED_MASK != 0 {
-            let mended = self.mend.l2();
-            self.findings.mended_or_not(mended, |what| {
+            let repaired = self.repairs.l2();
+            self.findings.repaired_or_not(repaired, |what| {
                 format!("{what} l2 entry with reserved bits set: {:x}", entry.0)
             });
-            if mended {
+            if repaired {
                 now.0 &= !L2Entry::RESERVED_MASK;
             }
         }
@@ -344,7 +344,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             L2Kind::Zero => return now,
             L2Kind::Unallocated => {
                 if geometry.extended_l2() && bitmap.any_allocated() {
-                    self.mend.insane = true;
+                    self.repairs.insane = true;
                     self.findings.lost(|| {
                         "ERROR: Unallocated cluster has non-zero subcluster allocation map"
                             .to_owned()
@@ -356,7 +356,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             L2Kind::Data(offset) => offset,
         };
         if bitmap.contradicts() {
-            self.mend.insane = true;
+            self.repairs.insane = true;
             self.findings.corruption(|| {
                 format!(
                     "ERROR offset={offset:x}: Allocated cluster has corrupted subcluster \
@@ -371,10 +371,10 @@ impl<'a, 'b> Walker<'a, 'b> {
                 entry.0 & L2Entry::ZERO == 0
             };
             // A cluster without data is not needed: zeroes are read without it.
-            let mended = !holds_data && self.mend.l2();
+            let repaired = !holds_data && self.repairs.l2();
             let what = if holds_data { "Data" } else { "Preallocated" };
             if holds_data {
-                self.mend.insane = true;
+                self.repairs.insane = true;
             }
             let line = |first: &str| {
                 format!(
@@ -382,7 +382,7 @@ impl<'a, 'b> Walker<'a, 'b> {
                      corrupted."
                 )
             };
-            if mended {
+            if repaired {
                 self.findings.report.corruptions_fixed += 1;
                 self.findings.note(|| line("Repairing"));
                 return L2Entry(if geometry.extended_l2() {
@@ -414,14 +414,14 @@ impl<'a, 'b> Walker<'a, 'b> {
     ) -> bool {
         let word = entry.0 & !L2Entry::COPIED;
         if entry.copied() {
-            let mended = self.mend.l2();
+            let repaired = self.repairs.l2();
             let line = |first: &str| {
                 format!(
                     "{first} coffset={offset:#x}: copied flag must never be set for compressed \
                      clusters"
                 )
             };
-            if mended {
+            if repaired {
                 self.findings.report.corruptions_fixed += 1;
                 self.findings.note(|| line("Repairing"));
                 now.0 = word;
@@ -430,14 +430,14 @@ impl<'a, 'b> Walker<'a, 'b> {
             }
         }
         if self.layout.data_file {
-            self.mend.insane = true;
+            self.repairs.insane = true;
             self.findings.lost(|| {
                 format!("ERROR compressed cluster {index} with data file, entry={word:#x}")
             });
             return false;
         }
         if bitmap.0 != 0 {
-            self.mend.insane = true;
+            self.repairs.insane = true;
             self.findings.lost(|| {
                 format!(
                     "ERROR compressed cluster {index} with non-zero subcluster allocation bitmap, \
