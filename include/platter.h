@@ -599,12 +599,12 @@
 #define PLATTER_BENCH_THREADS 4
 
 /**
- * Flag of `platter_check_job_new()`: mend leaked clusters.
+ * Flag of `platter_check_job_new()`: repair leaked clusters.
  */
 #define PLATTER_CHECK_REPAIR_LEAKS 1
 
 /**
- * Flag of `platter_check_job_new()`: mend all that can be mended.
+ * Flag of `platter_check_job_new()`: repair all that can be repaired.
  */
 #define PLATTER_CHECK_REPAIR_ALL 2
 

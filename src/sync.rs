@@ -8,6 +8,6 @@ pub(crate) use parking_lot::{Condvar, Mutex};
 
 /// Lets a while pass that is short beside any I/O, in which I/O that has ended is taken note of.
 pub(crate) fn pause() {
-    crate::settle::settle_all();
+    crate::reap::reap_all();
     std::thread::sleep(std::time::Duration::from_micros(50));
 }

@@ -311,7 +311,7 @@ pub unsafe extern "C" fn platter_queue_reap(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    // Not through the poison: what has ended is still to be had.
+    // Not through the poison: what has ended is still available.
     call_out(out, err, || {
         check_flags(flags, 0)?;
         let queue = &mut given(queue, "queue")?.queue;

@@ -10,7 +10,7 @@ use crate::memory::{self, IoBuf};
 
 use super::method::{DeflateLevel, Method, ZstdLevel};
 
-/// What zstd calls a lack of memory.
+/// What zstd calls it when memory runs out.
 const NO_MEMORY: &str = "Allocation error : not enough memory";
 
 /// A worker's compression state, kept between units. Tables are made when first used.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::ops::failure::with_reason;
+use crate::ops::error_text::with_reason;
 use crate::queue::{Buffer, Queue, QueueOptions, Request, Target};
 
 /// The most that the numbers of a request may be.

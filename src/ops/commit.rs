@@ -13,7 +13,7 @@ use crate::image::{Image, OpenOptions, location_id};
 use crate::job::Job;
 use crate::location::Location;
 use crate::memory::IoBuf;
-use crate::ops::failure::with_reason;
+use crate::ops::error_text::with_reason;
 use crate::ops::forecast::{self, Forecast, Run};
 use crate::ops::workers::{Pace, in_pieces};
 use crate::size::round_up_sector;

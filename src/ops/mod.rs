@@ -9,7 +9,7 @@ pub mod compare;
 pub mod convert;
 pub mod create;
 pub mod dd;
-mod failure;
+mod error_text;
 pub(crate) mod forecast;
 pub mod help;
 pub mod info;

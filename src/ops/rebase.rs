@@ -14,7 +14,7 @@ use crate::job::Job;
 use crate::location::Location;
 use crate::memory::IoBuf;
 use crate::ops::compare::side::Side;
-use crate::ops::failure::with_reason;
+use crate::ops::error_text::with_reason;
 use crate::ops::forecast::{self, Forecast, Run};
 use crate::ops::workers::{Pace, in_pieces};
 use crate::storage::{CacheMode, ZeroFlags};

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::image::{HostCall, Image};
 use crate::queue::{Buffer, Request};
-use crate::settle::{self, Settle};
+use crate::reap::{self, Reap};
 use crate::storage::HostFile;
 use crate::sys::event::Event;
 use crate::sys::uring::{Call, Ended, Keep, Ring};
@@ -36,8 +36,8 @@ impl Keep for Kept {
 #[derive(Debug)]
 pub(super) struct Shared(Mutex<Ring<Kept>>);
 
-impl Settle for Shared {
-    fn settle(&self) {
+impl Reap for Shared {
+    fn try_reap(&self) {
         // Who has it is looking.
         if let Some(mut ring) = self.0.try_lock() {
             let _ = ring.send();
@@ -89,7 +89,7 @@ impl Kernel {
             *self = match Ring::new(depth, event.as_fd()) {
                 Ok(ring) => {
                     let shared = Arc::new(Shared(Mutex::new(ring)));
-                    settle::add(&shared);
+                    reap::add(&shared);
                     Self::Ring(shared)
                 }
                 Err(_) => Self::None,

@@ -296,7 +296,7 @@ pub extern "C" fn platter_job_result(
 ) -> c_int {
     let out = out.map(|out| out.write(std::ptr::null_mut()));
     let mut failure = None;
-    // Not through the poison: the result of a job that ended badly is still to be had.
+    // Not through the poison: the result of a job that ended badly is still available.
     let status = guard::call(err.as_deref_mut(), || {
         check_flags(flags, PLATTER_JOB_WAIT)?;
         let job = given(job, "job")?;

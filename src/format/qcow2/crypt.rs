@@ -88,7 +88,7 @@ impl Qcow2 {
         }
     }
 
-    /// As [`Self::read_data`] where that needs not wait.
+    /// As [`Self::read_data`] where that does not block.
     pub(super) fn read_data_now(&self, buf: &mut [u8], host: u64, guest: u64) -> Result<bool> {
         let storage = self.data_storage();
         match self.cipher()? {

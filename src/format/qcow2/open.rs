@@ -343,7 +343,7 @@ impl Qcow2 {
         .with_offset(offset))
     }
 
-    /// Refcounts cannot be trusted after a crash under the dirty bit: counts them anew.
+    /// Refcounts cannot be trusted after a crash under the dirty bit: counts them again.
     fn rebuild_refcounts(&self, control: &Arc<JobControl>) -> Result<()> {
         let mut image = self.header.lock();
         super::check::rebuild_refcounts(&*self.storage, &mut image, self.durability, control)

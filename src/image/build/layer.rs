@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 
 use bstr::{BString, ByteSlice};
 
-use super::guard;
 use super::node::checked_options;
 use super::opener::LayerOpener;
 use super::trail::Trail;
@@ -193,7 +192,7 @@ fn open_over(
     options.policy.check_virtual_size(image.len())?;
     if probed && driver.is_transparent && options.writable {
         let name = image.location.display();
-        let warning = guard::probed_raw_warning(&name);
+        let warning = probed_raw_warning(&name);
         image.warnings.push(warning);
     }
     Ok(image)
@@ -236,4 +235,14 @@ fn check_backing(plan: &Plan, driver: &FormatDriver) -> Result<()> {
         return Err(Error::unsupported("Driver doesn't support backing files"));
     }
     Ok(())
+}
+
+/// What the user of a writable image learns when its raw format was guessed; three lines.
+fn probed_raw_warning(name: &str) -> String {
+    format!(
+        "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n\
+         \x20        Automatically detecting the format is dangerous for raw images, write operations \
+         on block 0 will be restricted.\n\
+         \x20        Specify the 'raw' format explicitly to remove the restrictions."
+    )
 }

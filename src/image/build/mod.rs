@@ -1,7 +1,6 @@
 //! Opens plans: a node, the nodes that are its children, and the chain of backing files, from the top.
 
 mod below;
-mod guard;
 mod layer;
 mod node;
 mod opener;

@@ -103,7 +103,7 @@ impl Image {
         })
     }
 
-    /// Whether the file is the disk itself, but for a header of its own.
+    /// Whether the file is the disk itself, except for a header of its own.
     fn is_plain(&self) -> bool {
         !self.driver.has_metadata
     }

@@ -9,7 +9,7 @@ mod strict;
 use crate::error::{Error, ErrorKind, Result, Stage};
 use crate::image::Image;
 use crate::job::Job;
-use crate::ops::failure;
+use crate::ops::error_text;
 
 /// How two images compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +74,13 @@ const SECTOR: u64 = crate::size::SECTOR;
 /// The error of looking up where `image` holds its data.
 fn status_failed(image: &Image, error: Error) -> Error {
     let line = format!("Sector allocation test failed for {}", image.filename());
-    failure::explain(line, error).with_stage(Stage::BlockStatus)
+    error_text::explain(line, error).with_stage(Stage::BlockStatus)
 }
 
 /// The error of reading `image`.
 fn read_failed(image: &Image, offset: u64, error: Error) -> Error {
     let name = image.filename();
-    failure::with_reason(
+    error_text::with_reason(
         format!("Error while reading offset {offset} of {name}"),
         error,
     )

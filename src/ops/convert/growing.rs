@@ -24,7 +24,7 @@ use super::sources::Sources;
 pub(super) fn fill_growing(
     request: &ConvertRequest,
     sources: &Sources,
-    target: create::Target,
+    target: create::UnfinishedImage,
     tally: &Tally,
     job: &mut Job,
 ) -> Result<u64> {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
 use crate::image::{Image, ReadsAs};
 use crate::ops::create::KeptFiles;
-use crate::ops::failure;
+use crate::ops::error_text;
 
 use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
@@ -244,7 +244,7 @@ impl Sources {
                     Some(warnings) => salvage(&part.image, piece, relative, at, warnings),
                     None => {
                         let bad = first_bad_sector(&part.image, piece, relative);
-                        return Err(failure::with_reason(
+                        return Err(error_text::with_reason(
                             format!("error while reading at byte {}", at + bad),
                             error,
                         ));

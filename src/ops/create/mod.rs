@@ -9,7 +9,7 @@ mod target;
 pub(crate) use backing::{location_beside, open_beside, parent_of};
 pub use format::TargetFormat;
 pub(crate) use overlap::{KeptFiles, Reason, Written};
-pub use target::{Planned, Target, TargetRequest, option_table, target};
+pub use target::{Planned, TargetRequest, UnfinishedImage, option_table, target};
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;

@@ -163,10 +163,10 @@ pub struct Planned<'a> {
     image: Box<dyn NewImage>,
 }
 
-/// A new image that is being filled. Dropped before [`Target::finish`] it removes the files that
+/// A new image that is being filled. Dropped before [`UnfinishedImage::finish`] it removes the files that
 /// it created; a file that was there before stays, empty.
 #[derive(Debug)]
-pub struct Target {
+pub struct UnfinishedImage {
     // Before the files, so that nothing writes to them when they go.
     bulk: Box<dyn Bulk>,
     files: Vec<Creation>,
@@ -178,7 +178,7 @@ pub struct Target {
 ///
 /// # Errors
 /// Of the checks and the creation; the message does not name the target in front, callers add it.
-pub fn target(request: &TargetRequest<'_>) -> Result<Target> {
+pub fn target(request: &TargetRequest<'_>) -> Result<UnfinishedImage> {
     request.plan()?.create(&KeptFiles::default(), None)
 }
 
@@ -202,8 +202,12 @@ impl Planned<'_> {
     /// then empties them and starts the image. `parent` is the backing file, where it was opened.
     ///
     /// # Errors
-    /// As [`target`]. Files are as they were, but for an error of I/O after the first change.
-    pub(crate) fn create(mut self, kept: &KeptFiles, parent: Option<NewParent>) -> Result<Target> {
+    /// As [`target`]. Files are as they were, except for an error of I/O after the first change.
+    pub(crate) fn create(
+        mut self,
+        kept: &KeptFiles,
+        parent: Option<NewParent>,
+    ) -> Result<UnfinishedImage> {
         let planned = self.image.files();
         let mut files = Vec::with_capacity(planned.len());
         for file in &planned {
@@ -224,7 +228,7 @@ impl Planned<'_> {
         let storage = own_file(&storages)?.clone();
         let bulk = self.image.start(&storages, self.request.control)?;
         lock_for_writing(&*storage, !self.request.driver.has_metadata)?;
-        Ok(Target {
+        Ok(UnfinishedImage {
             bulk,
             files,
             storage,
@@ -312,7 +316,7 @@ impl Planned<'_> {
     }
 }
 
-impl Target {
+impl UnfinishedImage {
     /// The writer.
     pub fn bulk(&self) -> &dyn Bulk {
         &*self.bulk
@@ -336,7 +340,7 @@ impl Target {
         self.finish_with(durability, || Ok(()))
     }
 
-    /// As [`Target::finish`]; the files are only kept where `last` succeeds too.
+    /// As [`UnfinishedImage::finish`]; the files are only kept where `last` succeeds too.
     ///
     /// # Errors
     /// Of I/O or of `last`; the files are removed then.
@@ -358,8 +362,8 @@ impl Target {
     }
 }
 
-impl Target {
-    /// As [`Target::finish`], and changes the new image before it is kept.
+impl UnfinishedImage {
+    /// As [`UnfinishedImage::finish`], and changes the new image before it is kept.
     ///
     /// # Errors
     /// Of I/O or of opening the image, with `context` in front; of `change`. The files are removed then.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::settle::settle_all;
+use crate::reap::reap_all;
 
 /// How often somebody who waits for what the kernel is at has it looked at whether that has ended.
 pub(super) const LOOK: Duration = Duration::from_micros(100);
@@ -62,7 +62,7 @@ impl Ranges {
             match others.next() {
                 None => break,
                 Some(other) if other.lent || others.any(|other| other.lent) => {
-                    MutexGuard::unlocked(&mut busy, settle_all);
+                    MutexGuard::unlocked(&mut busy, reap_all);
                     if busy.iter().any(|other| other.excludes(&mine)) {
                         self.freed.wait_for(&mut busy, LOOK);
                     }

@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::ranges::LOOK;
 use crate::error::{Error, Result};
-use crate::settle::settle_all;
+use crate::reap::reap_all;
 
 /// What is known of the syncs of a descriptor.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Syncs {
                 UnderWay::Nothing => break,
                 UnderWay::Call => self.ended.wait(&mut under_way),
                 UnderWay::Lent => {
-                    MutexGuard::unlocked(&mut under_way, settle_all);
+                    MutexGuard::unlocked(&mut under_way, reap_all);
                     if *under_way == UnderWay::Lent {
                         self.ended.wait_for(&mut under_way, LOOK);
                     }

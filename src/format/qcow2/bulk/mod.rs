@@ -44,7 +44,7 @@ pub struct BulkTarget {
     pub storage: Arc<dyn Storage>,
     /// The external data file.
     pub data: Option<Arc<dyn Storage>>,
-    /// The header but for the places of tables.
+    /// The header, except for the places of tables.
     pub header: ImageHeader,
     /// Anything but `Off` gives every guest cluster its place at once.
     pub preallocation: Preallocation,

@@ -22,7 +22,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Fails where counts are missing for a lack of memory.
+    /// Fails where counts are missing because memory ran out.
     ///
     /// # Errors
     /// `ENOMEM`.

@@ -219,7 +219,7 @@ impl<'a, 'b> Walker<'a, 'b> {
         Ok(())
     }
 
-    /// Fails where a reference could not be counted for a lack of memory.
+    /// Fails where a reference could not be counted because memory ran out.
     ///
     /// # Errors
     /// `ENOMEM`.
