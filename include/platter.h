@@ -430,11 +430,6 @@
 #define PLATTER_ANSWER_FD 2
 
 /**
- * Flag of writes: the data is durable when the call returns.
- */
-#define PLATTER_WRITE_FUA 1
-
-/**
  * Flag of `platter_image_write_zeroes()`: the range may be given back to the host.
  */
 #define PLATTER_ZERO_MAY_UNMAP 2
@@ -480,6 +475,11 @@
  * extent has none of the flags `DATA`, `ZERO` and `PRESENT`: do not skip it as if it were zero.
  */
 #define PLATTER_EXTENT_UNKNOWN 64
+
+/**
+ * Flag of writes: the data is durable when the call returns.
+ */
+#define PLATTER_WRITE_FUA 1
 
 /**
  * Flag of `platter_queue_new()`: no descriptor is wanted, which makes each request a little cheaper.

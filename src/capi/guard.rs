@@ -8,7 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::capi::error::platter_error;
+use crate::capi::error_object::platter_error;
+pub(super) use crate::capi::parameter::given;
 use crate::capi::status::PLATTER_OK;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -160,11 +161,6 @@ pub(super) unsafe fn free<T>(handle: *mut T) {
         let object = unsafe { Box::from_raw(handle) };
         get((), || drop(object));
     }
-}
-
-/// A parameter that must not be NULL.
-pub(super) fn given<T>(value: Option<T>, name: &str) -> Result<T> {
-    value.ok_or_else(|| Error::invalid(format!("Parameter '{name}' is NULL")))
 }
 
 /// Refuses bits of `flags` that are not in `known`.

@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 use crate::capi::error::platter_error;
+use crate::capi::extent::platter_extent;
 use crate::capi::guard::{UserData, call_out, check_flags, given, platter_free_fn};
 use crate::capi::image::{platter_image, shared_of};
-use crate::capi::io::platter_extent;
 use crate::capi::job::{Images, NewJob, platter_job};
 use crate::capi::report::Content;
 use crate::capi::text::c_string;

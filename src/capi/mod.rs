@@ -1,4 +1,4 @@
-//! The C ABI: the only room with exported symbols. It calls the public Rust API and nothing below.
+//! The C ABI: the only module with exported symbols. It calls the public Rust API and nothing below.
 //!
 //! Each file is one object of the header; the doc comments here are the header's documentation.
 //! Types carry their C names. Every export goes through `guard`, which turns NULL handles,
@@ -10,9 +10,12 @@
 )]
 
 mod guard;
+mod parameter;
 mod text;
 
 // The header has the functions in this order.
+pub mod error_object;
+
 pub mod error;
 pub mod status;
 pub mod string;
@@ -28,6 +31,7 @@ pub mod options;
 pub mod policy;
 pub mod secret;
 
+pub mod extent;
 pub mod image;
 pub mod io;
 pub mod queue;

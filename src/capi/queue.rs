@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capi::error::platter_error;
+use crate::capi::extent::{PLATTER_ZERO_MAY_UNMAP, PLATTER_ZERO_NO_FALLBACK};
 use crate::capi::guard::{self, Poison, call_out, caught, check_flags, given};
 use crate::capi::image::{Shared, platter_image, shared_of};
-use crate::capi::io::{
-    PLATTER_WRITE_FUA, PLATTER_ZERO_MAY_UNMAP, PLATTER_ZERO_NO_FALLBACK, check_buffer, iovec,
-    vector, zero_flags,
-};
+use crate::capi::io::{PLATTER_WRITE_FUA, check_buffer, iovec, vector, zero_flags};
 use crate::capi::status::{self, PLATTER_OK};
 use crate::error::{Error, Result};
 use crate::image::Image;

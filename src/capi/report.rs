@@ -9,8 +9,8 @@ use bstr::{BString, ByteSlice};
 use parking_lot::Mutex;
 
 use crate::capi::error::platter_error;
+use crate::capi::extent::{PLATTER_EXTENT_DIRTY, platter_extent};
 use crate::capi::guard::{self, Handle, Poison, call_ref, call_ref_out, check_flags};
-use crate::capi::io::{PLATTER_EXTENT_DIRTY, platter_extent};
 use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::inspect::{Finding, Reference};

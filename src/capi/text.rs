@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bstr::{BStr, ByteSlice};
 
-use crate::capi::guard::given;
+use crate::capi::parameter::given;
 use crate::error::{Error, Result};
 use crate::ops::convert::NamedFd;
 use crate::printable::{printable, printable_name};

@@ -1,0 +1,51 @@
+//! The object that tells why a call failed.
+
+use std::ffi::{CString, c_int};
+
+use crate::capi::status;
+use crate::capi::text::c_line;
+use crate::error::{Error, Stage};
+
+/// Why a call failed. The caller of the failing call owns it and frees it with
+/// `platter_error_free()`; nothing changes it, so any thread may read it.
+#[derive(Clone, Debug)]
+pub struct platter_error {
+    pub(super) status: c_int,
+    pub(super) errno: c_int,
+    pub(super) offset: Option<u64>,
+    pub(super) stage: u32,
+    pub(super) message: CString,
+    pub(super) hints: Vec<CString>,
+}
+
+impl platter_error {
+    pub(super) fn new(error: &Error) -> Self {
+        Self {
+            status: status::of_kind(error.kind()),
+            errno: error.errno(),
+            offset: error.offset(),
+            stage: of_stage(error.stage()),
+            message: c_line(error.to_string()),
+            hints: error.hints().iter().map(c_line).collect(),
+        }
+    }
+
+    pub(super) fn status(&self) -> c_int {
+        self.status
+    }
+}
+
+/// Stage of an error: not one that programs tell apart.
+pub const PLATTER_STAGE_OTHER: u32 = 0;
+/// Stage of an error: looking up where guest bytes live, in a comparison.
+pub const PLATTER_STAGE_BLOCK_STATUS: u32 = 1;
+/// Stage of an error: reading guest bytes, in a comparison.
+pub const PLATTER_STAGE_READ: u32 = 2;
+
+fn of_stage(stage: Option<Stage>) -> u32 {
+    match stage {
+        None => PLATTER_STAGE_OTHER,
+        Some(Stage::BlockStatus) => PLATTER_STAGE_BLOCK_STATUS,
+        Some(Stage::Read) => PLATTER_STAGE_READ,
+    }
+}
