@@ -17,7 +17,8 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 #[derive(Default)]
 pub struct Decoder {
     deflate: Option<Decompressor>,
-    inflate: Option<Decompress>,
+    /// For raw deflate, and for zlib.
+    inflate: [Option<Decompress>; 2],
     zstd: Option<DCtx<'static>>,
 }
 
@@ -40,7 +41,8 @@ impl Decoder {
     /// [`crate::ErrorKind::Corrupt`] where the stream is damaged or ends before `out` is full.
     pub fn decode(&mut self, method: Method, input: &[u8], out: &mut [u8]) -> Result<()> {
         let full = match method {
-            Method::Deflate => self.deflate(input, out) || self.inflate(input, out),
+            Method::Deflate => self.deflate(input, out) || self.inflate(input, out, false),
+            Method::Zlib => self.zlib(input, out) || self.inflate(input, out, true),
             Method::Zstd => self.zstd_frames(input, out) || self.zstd_stream(input, out),
         };
         if full {
@@ -60,10 +62,18 @@ impl Decoder {
             .is_ok_and(|len| len == out.len())
     }
 
+    fn zlib(&mut self, input: &[u8], out: &mut [u8]) -> bool {
+        let decoder = self.deflate.get_or_insert_with(Decompressor::new);
+        decoder
+            .zlib_decompress(input, out)
+            .is_ok_and(|len| len == out.len())
+    }
+
     /// The slow way, for streams without their end mark and for those longer than a unit.
-    fn inflate(&mut self, input: &[u8], out: &mut [u8]) -> bool {
-        let decoder = self.inflate.get_or_insert_with(|| Decompress::new(false));
-        decoder.reset(false);
+    fn inflate(&mut self, input: &[u8], out: &mut [u8], header: bool) -> bool {
+        let decoder = &mut self.inflate[usize::from(header)];
+        let decoder = decoder.get_or_insert_with(|| Decompress::new(header));
+        decoder.reset(header);
         loop {
             let (read, written) = (decoder.total_in(), decoder.total_out());
             let (Some(from), Some(to)) =
@@ -147,7 +157,7 @@ mod tests {
     use crate::codec::Encoder;
     use crate::memory::{self, IoBuf};
 
-    const METHODS: [Method; 2] = [Method::Deflate, Method::Zstd];
+    const METHODS: [Method; 3] = [Method::Deflate, Method::Zlib, Method::Zstd];
 
     fn text(len: usize) -> Vec<u8> {
         (0..len)

@@ -55,15 +55,20 @@ impl Encoder {
         };
         out.room(room)?;
         let len = match method {
-            Method::Deflate => self.deflate(unit, out)?,
+            Method::Deflate => self.deflate(unit, out, false)?,
+            Method::Zlib => self.deflate(unit, out, true)?,
             Method::Zstd => self.zstd(unit, out)?,
         };
         out.truncate(len.unwrap_or(0));
         Ok(len.is_some())
     }
 
-    fn deflate(&mut self, unit: &[u8], out: &mut [u8]) -> Result<Option<usize>> {
-        let level = self.deflate_level;
+    fn deflate(&mut self, unit: &[u8], out: &mut [u8], header: bool) -> Result<Option<usize>> {
+        let level = match header {
+            // What reads zlib streams compares them with those of zlib's default level.
+            true => DeflateLevel::Small,
+            false => self.deflate_level,
+        };
         if self.deflate.as_ref().is_none_or(|(has, _)| *has != level) {
             let number = CompressionLvl::new(level.number()).unwrap_or_default();
             // The crate knows no other way to tell that there is no memory.
@@ -72,7 +77,10 @@ impl Encoder {
         }
         let compressed = self.deflate.as_mut().map(|(_, compressor)| {
             // The only failure is a lack of room.
-            compressor.deflate_compress(unit, out).ok()
+            match header {
+                true => compressor.zlib_compress(unit, out).ok(),
+                false => compressor.deflate_compress(unit, out).ok(),
+            }
         });
         Ok(compressed.flatten())
     }

@@ -5,6 +5,8 @@
 pub enum Method {
     /// Raw deflate, without a header.
     Deflate,
+    /// Deflate within the header and the checksum of zlib.
+    Zlib,
     /// Zstandard.
     Zstd,
 }
@@ -14,6 +16,7 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::Deflate => "deflate",
+            Self::Zlib => "zlib",
             Self::Zstd => "zstd",
         }
     }
