@@ -10,6 +10,15 @@ use crate::storage::{Durability, Preallocation, ZeroFlags};
 /// All methods may be called from many threads at once. No lock is held across data I/O. A format that was
 /// opened read-only refuses the changes.
 pub trait FormatWrite: Send + Sync {
+    /// Makes what changes once before the first change of an open image, in formats that have that: what tells
+    /// the image from what it was before, which stays as it is from then on.
+    ///
+    /// # Errors
+    /// As [`FormatWrite::write`].
+    fn prepare(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes guest bytes; `below` supplies what a partly written new cluster lacks.
     ///
     /// # Errors

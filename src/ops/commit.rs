@@ -65,11 +65,19 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
         base.check_apart(top.layers().take(depth as usize))?;
     }
     let base = parent.open_backing_writable(&options)?;
+    if depth > 1 && base.format().parent_id().is_some() {
+        // The layers in between would no longer know their parent.
+        return Err(Error::unsupported(format!(
+            "'{}' is known to the layer above it by what it holds; commit one layer after the other",
+            base.filename()
+        )));
+    }
     for layer in
         std::iter::successors(top.backing(), |layer| layer.backing()).take(depth as usize - 1)
     {
         layer.hide_from_readers()?;
     }
+    name_again(&top, &base)?;
     let copied = copy_down(&top, &base, depth, job);
     // Writing to the base may have made it another one in the eyes of its overlay.
     let id = base.format().parent_id();
@@ -99,6 +107,23 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
     }
     top.close()?;
     job.finish()
+}
+
+/// Lets the base change what tells it from what it was before, where its format has that, and records it in
+/// the overlay: from then on either shows what it should, however the commit ends.
+fn name_again(top: &Image, base: &Image) -> Result<()> {
+    if base.format().parent_id().is_none() {
+        return Ok(());
+    }
+    if let Some(writer) = base.format().writer() {
+        writer.prepare()?;
+    }
+    match (base.format().parent_id(), top.format().backing_change()) {
+        (Some(id), Some(overlay)) => overlay
+            .set_parent_id(id)
+            .context(|| format!("Could not change '{}'", top.filename())),
+        _ => Ok(()),
+    }
 }
 
 /// The layer right above the base, and the base's depth.

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::extent::StorageSlot;
 use crate::image::Image;
 use crate::job::JobControl;
 
@@ -98,10 +97,7 @@ impl<F: FnMut(u64) -> Result<Run>> Forecast<F> {
 /// About how many guest bytes `layers` hold together: what their files take, where that is known.
 pub(crate) fn held_by<'a>(layers: impl Iterator<Item = &'a Image>) -> u64 {
     layers.fold(0u64, |sum, layer| {
-        let slots = [StorageSlot::MAIN, StorageSlot::DATA];
-        let files = slots
-            .into_iter()
-            .filter_map(|slot| layer.format().storage(slot).ok());
+        let files = layer.slots().into_iter().map(|(_, file)| file);
         let bytes = files.fold(0u64, |sum, file| {
             sum.saturating_add(file.allocated_size().unwrap_or(u64::MAX))
         });

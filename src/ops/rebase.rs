@@ -8,7 +8,7 @@ use crate::crew::Load;
 use crate::driver_names;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ExtentKind;
-use crate::format::{BackingRef, Compress};
+use crate::format::{BackingRef, Compress, ParentId};
 use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::Location;
@@ -105,12 +105,34 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
             error.context_if_bare(|| format!("Could not rebase '{}'", top.filename()))
         })?;
     }
-    let id = new.as_ref().and_then(|image| image.format().parent_id());
+    let id = match &new {
+        Some(new) => new.format().parent_id(),
+        None => id_by_name(&top, request, job),
+    };
     backing
         .set_backing(named.as_ref(), id)
         .map_err(|error| with_reason(change, error))?;
     top.close()?;
     job.finish()
+}
+
+/// The identity of a new backing file whose data does not count, where the format records it and the file is
+/// there.
+fn id_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Option<ParentId> {
+    let name = request.backing.as_ref()?;
+    top.format().parent_id()?;
+    let options = OpenOptions {
+        format: request.backing_format.clone(),
+        writable: false,
+        metadata_only: true,
+        force_share: true,
+        for_check: false,
+        deny_writers: false,
+        ..request.options.within(job)
+    };
+    let location = Location::parse_name(top.name_beside(name)).ok()?;
+    let image = Image::open(&location, &options).ok()?;
+    image.format().parent_id()
 }
 
 /// The new backing chain, where there is to be one and its data counts.
