@@ -206,6 +206,8 @@ pub struct PrepareContext<'a> {
 /// What a new image is to be.
 #[derive(Debug)]
 pub struct CreateParams<'a> {
+    /// The path of the image's own file, where it has one.
+    pub name: Option<&'a BStr>,
     /// Virtual size in bytes, already rounded up to 512.
     pub size: u64,
     /// Options, checked against [`FormatDriver::create_options`], protocol options left in.

@@ -63,6 +63,8 @@ impl ChildSpec {
     pub const BACKING: Self = Self::optional("backing", FileRole::Backing);
     /// The file of the guest data.
     pub const DATA_FILE: Self = Self::optional("data-file", FileRole::Data);
+    /// The files of the pieces of the guest data.
+    pub const EXTENTS: Self = Self::optional("extents.*", FileRole::Extent);
     /// The file of the header.
     pub const HEADER: Self = Self::optional("header", FileRole::Header);
 
@@ -127,6 +129,15 @@ impl<'a> FormatFile<'a> {
         Self {
             role: FileRole::Data,
             slot: Some(StorageSlot::DATA),
+            storage,
+        }
+    }
+
+    /// The file of a piece of the guest data, which extents name by `slot`.
+    pub fn extent(slot: StorageSlot, storage: &'a Arc<dyn Storage>) -> Self {
+        Self {
+            role: FileRole::Extent,
+            slot: Some(slot),
             storage,
         }
     }

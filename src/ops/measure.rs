@@ -69,6 +69,7 @@ pub fn measure(
     };
     let measured = measure(
         &CreateParams {
+            name: None,
             size,
             values: &values,
             backing: None,

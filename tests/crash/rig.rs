@@ -203,6 +203,7 @@ impl New<'_> {
         });
         let plan = driver.create.unwrap();
         let mut new = plan(&CreateParams {
+            name: None,
             size: self.len,
             values: &values,
             backing: backing.as_ref(),

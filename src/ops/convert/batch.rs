@@ -37,11 +37,21 @@ impl<'a, 'b> Batch<'a, 'b> {
         }
     }
 
+    /// Guest bytes as they are.
     pub fn push(&mut self, guest: u64, place: Place, bytes: &'b [u8]) -> Result<()> {
         // A cipher may number its sectors by the guest's offsets.
-        let follows = place.slot == self.start.slot
-            && place.host == self.start.host + self.len
-            && (!self.by_guest || guest == self.guest + self.len);
+        let follows = !self.by_guest || guest == self.guest + self.len;
+        self.add(guest, place, bytes, follows)
+    }
+
+    /// A unit in the form in which the image keeps it.
+    pub fn push_encoded(&mut self, guest: u64, place: Place, bytes: &'b [u8]) -> Result<()> {
+        self.add(guest, place, bytes, true)
+    }
+
+    fn add(&mut self, guest: u64, place: Place, bytes: &'b [u8], follows: bool) -> Result<()> {
+        let follows =
+            follows && place.slot == self.start.slot && place.host == self.start.host + self.len;
         if !follows || self.slices.len() == MAX_VECTORS {
             self.flush()?;
         }

@@ -159,7 +159,7 @@ impl Sink for BulkSink<'_> {
             match &piece.kind {
                 PieceKind::Zero => self.write_zero_bytes(piece, *place)?,
                 PieceKind::Encoded { at, len } => {
-                    batch.push(piece.offset, *place, prepared.buf.get(*at, *len))?;
+                    batch.push_encoded(piece.offset, *place, prepared.buf.get(*at, *len))?;
                 }
                 PieceKind::Data => {
                     while let Some(span) = next.filter(|span| span.offset < end) {

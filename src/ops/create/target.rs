@@ -135,6 +135,10 @@ impl<'a> TargetRequest<'a> {
             )
         })?;
         Ok(CreateParams {
+            name: self
+                .location
+                .path()
+                .map(|path| BStr::new(path.as_os_str().as_bytes())),
             size,
             values: self.values,
             backing: self.backing,
