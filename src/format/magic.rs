@@ -46,9 +46,6 @@ pub const FOREIGN: &[Foreign] = &[
     foreign("parallels", 10, parallels),
     foreign("qed", 20, |file| file.starts(b"QED\0")),
     foreign("vhdx", 30, |file| file.starts(b"vhdxfile")),
-    foreign("vmdk", 40, |file| {
-        file.starts(b"KDMV") || file.starts(b"COWD") || vmdk_descriptor(file.head)
-    }),
     with_footer(
         foreign("vpc", 50, |file| file.starts(b"conectix")),
         b"conectix",
@@ -83,22 +80,4 @@ fn bochs(file: &Probe<'_>) -> bool {
         && text(file.head, 32, 16) == Some(b"Redolog")
         && text(file.head, 48, 16) == Some(b"Growing")
         && matches!(le32(file.head, 64), Some(0x1_0000 | 0x2_0000))
-}
-
-/// A VMDK text descriptor: after comments and blank lines comes `version=1`, 2 or 3.
-fn vmdk_descriptor(bytes: &[u8]) -> bool {
-    let mut rest = bytes.get(..PROBE_BYTES).unwrap_or(bytes);
-    while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-        let line = &rest[..end];
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if matches!(line, b"version=1" | b"version=2" | b"version=3") {
-            return true;
-        }
-        let blank = !line.is_empty() && line.iter().all(|b| *b == b' ');
-        if !blank && line.first() != Some(&b'#') {
-            return false;
-        }
-        rest = &rest[end + 1..];
-    }
-    false
 }

@@ -21,6 +21,7 @@ pub mod raw;
 pub mod registry;
 pub mod traits;
 pub mod vdi;
+pub mod vmdk;
 pub mod write;
 
 pub use bulk::{Blank, Bulk, OpenNewContext, Reserved};

@@ -2,10 +2,16 @@
 
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
-use crate::format::{luks, qcow2, raw, vdi};
+use crate::format::{luks, qcow2, raw, vdi, vmdk};
 
 /// Every format, in the order in which lists show them.
-static DRIVERS: &[&FormatDriver] = &[&raw::DRIVER, &luks::DRIVER, &qcow2::DRIVER, &vdi::DRIVER];
+static DRIVERS: &[&FormatDriver] = &[
+    &raw::DRIVER,
+    &luks::DRIVER,
+    &qcow2::DRIVER,
+    &vdi::DRIVER,
+    &vmdk::DRIVER,
+];
 
 /// Every format of this build.
 pub fn drivers() -> &'static [&'static FormatDriver] {

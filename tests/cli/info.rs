@@ -289,3 +289,67 @@ fn names_from_images_neither_cut_a_report_nor_steer_the_terminal() {
         assert_eq!(json["snapshots"][0]["name"], format!("snap-a{hostile}b"));
     }
 }
+
+#[test]
+fn disks_of_many_files_are_described_and_mapped_as_the_peer_does() {
+    let pair = Pair::new();
+    let kinds = [
+        ("monolithicSparse", "5000M"),
+        ("monolithicFlat", "3M"),
+        ("twoGbMaxExtentSparse", "5000M"),
+        ("twoGbMaxExtentFlat", "3M"),
+        ("streamOptimized", "5000M"),
+    ];
+    let made: Vec<String> = kinds
+        .iter()
+        .map(|(kind, size)| format!("create -q -f vmdk -o subformat={kind} {kind}.vmdk {size}"))
+        .chain(["create -q -f vmdk -b monolithicSparse.vmdk -F vmdk over.vmdk".to_owned()])
+        .collect();
+    pair.qemu_and_copy(&made.iter().map(String::as_str).collect::<Vec<_>>());
+    for name in kinds.iter().map(|(kind, _)| *kind).chain(["over"]) {
+        for line in [
+            "info",
+            "info --output=json",
+            "map --output=json",
+            "check",
+            "check --output=json",
+        ] {
+            pair.same(&format!("{line} {name}.vmdk"));
+        }
+    }
+    pair.same("info --backing-chain over.vmdk");
+    pair.same("map monolithicFlat.vmdk");
+}
+
+#[test]
+fn new_disks_are_announced_and_refused_as_the_peer_does() {
+    let pair = Pair::with(&["create -q -f qcow2 q.qcow2 1M"]);
+    pair.qemu_and_copy(&["create -q -f vmdk base.vmdk 1M"]);
+    for options in [
+        "adapter_type=lsilogic",
+        "adapter_type=bogus",
+        "hwversion=9",
+        "compat6=on",
+        "compat6=on,hwversion=9",
+        "toolsversion=12",
+        "zeroed_grain=on",
+        "zeroed_grain=on,subformat=monolithicFlat",
+        "subformat=streamOptimized",
+        "subformat=bogus",
+        "subformat=twoGbMaxExtentFlat,adapter_type=buslogic",
+    ] {
+        pair.same(&format!("create -f vmdk -o {options} x.vmdk 10M"));
+    }
+    for line in [
+        "create -f vmdk -o help",
+        "create -f vmdk -b base.vmdk -F vmdk o.vmdk",
+        "create -f vmdk -b q.qcow2 -F qcow2 o.vmdk",
+        "create -f vmdk -b base.vmdk o.vmdk",
+        "create -f vmdk -o subformat=monolithicFlat -b base.vmdk -F vmdk o.vmdk",
+        "create -f vmdk -b gone.vmdk -F vmdk o.vmdk",
+        "amend -o compat6=on base.vmdk",
+        "snapshot -l base.vmdk",
+    ] {
+        pair.same(line);
+    }
+}

@@ -57,6 +57,20 @@ impl Pair {
         }
     }
 
+    /// Runs QEMU's tool in its directory and copies what is there then, where it makes random marks.
+    pub fn qemu_and_copy(&self, lines: &[&str]) {
+        for line in lines {
+            self.theirs.qemu_img_ok(&words(line));
+        }
+        // With the holes of the files.
+        let copied = Command::new("cp")
+            .args(["-a", "."])
+            .arg(self.ours.root())
+            .current_dir(self.theirs.root())
+            .status();
+        assert!(copied.expect("cp").success());
+    }
+
     /// Runs `qemu-io` on the image in both directories.
     pub fn qemu_io(&self, format: &str, image: &str, commands: &[&str]) {
         for dir in [&self.theirs, &self.ours] {

@@ -12,3 +12,4 @@ mod raw;
 #[path = "../crash/states.rs"]
 mod states;
 mod vdi;
+mod vmdk;

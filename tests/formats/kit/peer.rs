@@ -81,7 +81,7 @@ fn qemu_reads_what_was_written_here() {
                 options => Options::parse(options).expect("options"),
             },
             backing_file: sample.overlay.then(|| "base".into()),
-            backing_format: sample.overlay.then(|| "raw".to_owned()),
+            backing_format: sample.overlay.then(|| sample.base_format.to_owned()),
             backing_unsafe: false,
             secrets: secrets(),
             policy: OpenPolicy::permissive(),
@@ -122,7 +122,7 @@ fn what_qemu_wrote_is_read_here_and_written_on() {
             args.extend(["-o", &options]);
         }
         if sample.overlay {
-            args.extend(["-b", "base", "-F", "raw"]);
+            args.extend(["-b", "base", "-F", sample.base_format]);
         }
         args.extend(["image", &size]);
         qemu_img(&dir, sample, "create", &args);

@@ -22,7 +22,7 @@ fn inspection_lists_every_file_that_is_named() {
             expected.push(FILES[2].to_owned());
         }
         if sample.has_data_file() {
-            expected.push(FILES[1].to_owned());
+            expected.push(sample.second.unwrap_or(FILES[1]).to_owned());
         }
         expected.sort();
         assert_eq!(names, expected, "{}", sample.name);

@@ -15,6 +15,10 @@ pub struct Sample {
     pub opening: &'static str,
     /// It stands over a backing file.
     pub overlay: bool,
+    /// The format of the backing file.
+    pub base_format: &'static str,
+    /// The name that the image gives to its second file, where it is not an option that does.
+    pub second: Option<&'static str>,
     /// What was never written reads as zeroes, or as what is below. LUKS has no such promise: what is
     /// never written is decrypted too.
     pub zeroes_when_new: bool,
@@ -32,6 +36,8 @@ const fn sample(name: &'static str, format: &'static str, options: &'static str)
         options,
         opening: "",
         overlay: false,
+        base_format: "raw",
+        second: None,
         zeroes_when_new: true,
         size: (3 << 20) + 512,
     }
@@ -40,6 +46,23 @@ const fn sample(name: &'static str, format: &'static str, options: &'static str)
 const fn over_base(sample: Sample) -> Sample {
     Sample {
         overlay: true,
+        ..sample
+    }
+}
+
+/// Over a backing file of the same format.
+const fn over_its_like(sample: Sample) -> Sample {
+    Sample {
+        overlay: true,
+        base_format: sample.format,
+        ..sample
+    }
+}
+
+/// With another file beside its own, whose name follows from that.
+const fn with_second(second: &'static str, sample: Sample) -> Sample {
+    Sample {
+        second: Some(second),
         ..sample
     }
 }
@@ -86,6 +109,25 @@ pub const SAMPLES: &[Sample] = &[
             "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1",
         )),
     ),
+    sample("vmdk", "vmdk", ""),
+    over_its_like(sample("vmdk overlay", "vmdk", "adapter_type=lsilogic")),
+    over_its_like(sample("vmdk zeroed grains", "vmdk", "zeroed_grain=on")),
+    with_second(
+        "image-flat",
+        sample("vmdk flat", "vmdk", "subformat=monolithicFlat"),
+    ),
+    with_second(
+        "image-f001",
+        sample("vmdk flat parts", "vmdk", "subformat=twoGbMaxExtentFlat"),
+    ),
+    with_second(
+        "image-s001",
+        over_its_like(sample(
+            "vmdk sparse parts",
+            "vmdk",
+            "subformat=twoGbMaxExtentSparse",
+        )),
+    ),
     opened_with(
         "key-secret=s",
         Sample {
@@ -100,7 +142,7 @@ pub const SAMPLES: &[Sample] = &[
 impl Sample {
     /// Whether the image has a second file.
     pub fn has_data_file(&self) -> bool {
-        self.options.contains("DATA")
+        self.options.contains("DATA") || self.second.is_some()
     }
 
     /// Whether guest bytes are encrypted.

@@ -19,7 +19,10 @@ pub struct Shelf(pub Vec<Arc<dyn Storage>>);
 
 impl NamedStorages for Shelf {
     fn find(&self, name: &Path, _: &StorageOpen) -> Option<Result<Arc<dyn Storage>>> {
-        let at = FILES.iter().position(|known| Path::new(known) == name)?;
+        let known = FILES.iter().position(|known| Path::new(known) == name);
+        // Extents are named after the image.
+        let extent = name.to_str().is_some_and(|name| name.starts_with("image-"));
+        let at = known.or(extent.then_some(1))?;
         Some(Ok(self.0.get(at)?.clone()))
     }
 }
@@ -44,9 +47,25 @@ pub fn empty(sample: &Sample) -> Vec<u8> {
 
 /// The bytes of the backing file.
 pub fn base(sample: &Sample) -> Vec<u8> {
-    (0..base_len(sample))
+    let bytes: Vec<u8> = (0..base_len(sample))
         .map(|at| base_byte(sample, at))
-        .collect()
+        .collect();
+    if sample.base_format == "raw" {
+        return bytes;
+    }
+    let plain = Sample {
+        overlay: false,
+        options: "",
+        second: None,
+        size: base_len(sample),
+        ..*sample
+    };
+    let files = memory(&[Vec::new(), Vec::new(), Vec::new()]);
+    create(&plain, &files).expect("a backing file");
+    let image = open(&plain, &files, Access::Write).expect("the backing file opens");
+    image.write_at(&bytes, 0).expect("a write");
+    image.close().expect("a close");
+    self::bytes(&files).swap_remove(0)
 }
 
 /// Memory with these bytes for each file.
@@ -84,7 +103,7 @@ pub fn create(sample: &Sample, files: &[Arc<dyn Storage>]) -> Result<()> {
             options => Options::parse(options)?,
         },
         backing_file: sample.overlay.then(|| FILES[2].into()),
-        backing_format: sample.overlay.then(|| "raw".to_owned()),
+        backing_format: sample.overlay.then(|| sample.base_format.to_owned()),
         backing_unsafe: false,
         secrets: secrets(),
         policy: OpenPolicy::permissive(),

@@ -1,0 +1,282 @@
+//! Places for new grains: behind everything that there is. What was given a place keeps it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::size::SECTOR;
+use crate::storage::{Durability, Preallocation};
+
+use super::cache::Table;
+use super::disk::sparse_header::UNCLEAN_AT;
+use super::sparse::{Changes, Grain, Kind, Sparse, TablePlace};
+
+/// No table names a sector beyond.
+const MAX_SECTOR: u64 = u32::MAX as u64;
+
+impl Sparse {
+    /// Whether it can be written to: hosted, and not compressed.
+    pub(super) fn takes_writes(&self) -> bool {
+        matches!(self.kind, Kind::Hosted) && !self.compressed
+    }
+
+    /// Bytes that nothing holds yet, a multiple of a grain.
+    pub(super) fn reserve(&self, len: u64) -> Result<u64> {
+        let mut changes = self.changes.lock();
+        self.reserve_in(&mut changes, len)
+    }
+
+    fn reserve_in(&self, changes: &mut Changes, len: u64) -> Result<u64> {
+        if changes.next == 0 {
+            changes.next = self.storage.len()?.max(self.overhead);
+        }
+        let start = changes.next.next_multiple_of(self.grain);
+        let end = start.saturating_add(len.next_multiple_of(self.grain));
+        if end / SECTOR > MAX_SECTOR {
+            return Err(Error::new(
+                ErrorKind::NoSpace,
+                format!(
+                    "'{}' would grow past 2 TiB, beyond which no grain table points",
+                    self.storage.name()
+                ),
+            ));
+        }
+        changes.next = end;
+        self.note_len(end);
+        Ok(start)
+    }
+
+    /// The table, which is made where there is none.
+    pub(super) fn table_to_change(&self, index: u32) -> Result<Arc<Table>> {
+        loop {
+            if let Some(table) = self.table(index)? {
+                return Ok(table);
+            }
+            let changes = &mut *self.changes.lock();
+            let old = self.table_place(index)?;
+            if matches!(old, TablePlace::At(_)) {
+                continue;
+            }
+            let directory_len = self.directory.read().entries.len();
+            if index as usize >= directory_len {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("The extent has no grain table {index}"),
+                ));
+            }
+            let bytes = (self.per_table * self.word_len()).next_multiple_of(SECTOR);
+            let copies = 1 + u64::from(!self.directory.read().redundant.is_empty());
+            let start = self.reserve_in(changes, bytes * copies)?;
+            crate::memory::reserve(&mut changes.new_tables, 1)?;
+            let word = u64::from(old == TablePlace::Zero);
+            let words = crate::memory::filled(self.per_table as usize, word)?;
+            let table = Table::new(words.into_iter())?;
+            let Some(table) = self
+                .cache
+                .keep((self.id, index), table, self.cache.epoch())?
+            else {
+                continue;
+            };
+            table.mark_dirty();
+            let directory = &mut *self.directory.write();
+            let place = |sectors: u64| (start / SECTOR + sectors) as u32;
+            if let Some(entry) = directory.entries.get_mut(index as usize) {
+                *entry = place(0);
+            }
+            if let Some(entry) = directory.redundant.get_mut(index as usize) {
+                *entry = place(bytes / SECTOR);
+            }
+            changes.new_tables.push(index);
+            return Ok(table);
+        }
+    }
+
+    /// How many grains from the beginning of `entries` have no place yet, and whether each is zero.
+    pub(super) fn without_place(
+        &self,
+        table: &Table,
+        first: u64,
+        grains: Range<u64>,
+    ) -> Result<Vec<Grain>> {
+        let mut found = Vec::new();
+        for (n, grain) in grains.enumerate() {
+            let held = self.grain_of(table.get(first + n as u64), grain * self.grain)?;
+            if matches!(held, Grain::At(_)) {
+                break;
+            }
+            crate::memory::push(&mut found, held)?;
+        }
+        Ok(found)
+    }
+
+    /// Writes the tables that were changed, once the data that they name is there.
+    ///
+    /// # Errors
+    /// Of I/O; what was not written is written by the next call.
+    pub(super) fn flush(&self, durability: Durability) -> Result<()> {
+        // Tables that are made from here on wait for the next time, as what changes in them does.
+        let new = self.changes.lock().new_tables.len();
+        let dirty = self.cache.dirty(self.id)?;
+        if dirty.is_empty() && new == 0 {
+            return self.storage.sync(durability);
+        }
+        self.mark_unclean()?;
+        // Copied before the data is made durable: what is added meanwhile waits for the next time.
+        let mut copies = Vec::new();
+        for (index, table) in &dirty {
+            table.take_dirty();
+            let words = table.words();
+            let mut bytes = Vec::new();
+            crate::memory::reserve(&mut bytes, words.len() * 4)?;
+            bytes.extend(words.flat_map(|word| (word as u32).to_le_bytes()));
+            crate::memory::push(&mut copies, (*index, bytes))?;
+        }
+        let written = self.write_tables(&copies, new, durability);
+        if written.is_err() {
+            dirty.iter().for_each(|(_, table)| table.mark_dirty());
+        }
+        written
+    }
+
+    fn write_tables(
+        &self,
+        tables: &[(u32, Vec<u8>)],
+        new: usize,
+        durability: Durability,
+    ) -> Result<()> {
+        let end = self.changes.lock().next;
+        if !self.storage.limits().fixed_len && self.storage.len()? < end {
+            self.storage.set_len(end, Preallocation::Off)?;
+        }
+        self.storage.sync(durability)?;
+        for (index, bytes) in tables {
+            for place in self.copies(*index) {
+                self.storage.write_at(bytes, place)?;
+            }
+        }
+        if new > 0 {
+            self.storage.sync(durability)?;
+            self.write_directory(new)?;
+        }
+        self.storage.sync(durability)
+    }
+
+    /// Where a table stands, the redundant copy first.
+    pub(super) fn copies(&self, index: u32) -> impl Iterator<Item = u64> {
+        let directory = self.directory.read();
+        let of = |entries: &[u32]| {
+            let entry = entries.get(index as usize).copied().unwrap_or(0);
+            (entry > 1).then(|| u64::from(entry) * SECTOR)
+        };
+        [of(&directory.redundant), of(&directory.entries)]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Writes the entries of the first `new` tables that were made.
+    fn write_directory(&self, new: usize) -> Result<()> {
+        let made: Vec<u32> = self
+            .changes
+            .lock()
+            .new_tables
+            .iter()
+            .take(new)
+            .copied()
+            .collect();
+        for index in made {
+            let (entry, redundant, places) = {
+                let directory = self.directory.read();
+                let of = |entries: &[u32]| entries.get(index as usize).copied();
+                (
+                    of(&directory.entries),
+                    of(&directory.redundant),
+                    directory.places,
+                )
+            };
+            let at = u64::from(index) * 4;
+            for (entry, sector) in [(redundant, places.redundant), (entry, places.primary)] {
+                if let Some(entry) = entry {
+                    self.storage
+                        .write_at(&entry.to_le_bytes(), sector * SECTOR + at)?;
+                }
+            }
+        }
+        self.changes.lock().new_tables.drain(..new);
+        Ok(())
+    }
+
+    /// Lets the header say that the extent is open for writing.
+    fn mark_unclean(&self) -> Result<()> {
+        {
+            let changes = self.changes.lock();
+            if changes.marked || changes.was_unclean {
+                return Ok(());
+            }
+        }
+        self.storage.write_at(&[1], UNCLEAN_AT)?;
+        self.changes.lock().marked = true;
+        Ok(())
+    }
+
+    /// Lets the header say that it was closed, once all is written.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn mark_clean(&self, durability: Durability) -> Result<()> {
+        if !self.changes.lock().marked {
+            return Ok(());
+        }
+        self.storage.write_at(&[0], UNCLEAN_AT)?;
+        self.storage.sync(durability)?;
+        self.changes.lock().marked = false;
+        Ok(())
+    }
+
+    /// Gives up every grain.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn make_empty(&self, durability: Durability) -> Result<()> {
+        self.flush(durability)?;
+        self.mark_unclean()?;
+        self.storage.sync(durability)?;
+        let zeroes = crate::memory::zeroed((self.per_table * self.word_len()) as usize)?;
+        let count = self.directory.read().entries.len();
+        let mut end = self.overhead.max(self.directory_end());
+        for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
+            for place in self.copies(index) {
+                end = end.max(place + zeroes.len() as u64);
+                self.storage.write_at(&zeroes, place)?;
+            }
+        }
+        self.cache.clear();
+        self.storage.sync(durability)?;
+        let changes = &mut *self.changes.lock();
+        if !self.storage.limits().fixed_len && count > 0 {
+            let end = end.next_multiple_of(self.grain);
+            if end < self.storage.len()? {
+                self.storage.set_len(end, Preallocation::Off)?;
+            }
+            changes.next = end;
+            self.forget_len(end);
+        }
+        Ok(())
+    }
+
+    /// Where the directories end that were moved behind grains.
+    fn directory_end(&self) -> u64 {
+        let directory = self.directory.read();
+        let sector = directory.places.primary.max(directory.places.redundant);
+        let bytes = directory.entries.len() as u64 * 4;
+        sector.saturating_mul(SECTOR).saturating_add(bytes)
+    }
+
+    fn note_len(&self, len: u64) {
+        self.file_len.fetch_max(len, Ordering::AcqRel);
+    }
+
+    fn forget_len(&self, len: u64) {
+        self.file_len.store(len, Ordering::Release);
+    }
+}

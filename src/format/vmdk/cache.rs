@@ -1,0 +1,212 @@
+//! The grain tables in memory, of all extents of an image together. Entries are read without a lock; a
+//! table that was changed stays until it is written.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::error::Result;
+use crate::memory;
+
+/// So many tables are kept whatever the policy says.
+const LEAST: usize = 64;
+
+/// Which table: of which extent, and which of its tables.
+pub(super) type Key = (u32, u32);
+
+/// A grain table.
+#[derive(Debug)]
+pub(super) struct Table {
+    words: Vec<AtomicU64>,
+    dirty: AtomicBool,
+    used: AtomicBool,
+}
+
+impl Table {
+    /// Of these entries.
+    pub(super) fn new(words: impl ExactSizeIterator<Item = u64>) -> Result<Self> {
+        Ok(Self {
+            words: memory::collect(words.map(AtomicU64::new))?,
+            dirty: AtomicBool::new(false),
+            used: AtomicBool::new(true),
+        })
+    }
+
+    /// An entry; 0 past the end.
+    pub(super) fn get(&self, index: u64) -> u64 {
+        let word = usize::try_from(index)
+            .ok()
+            .and_then(|at| self.words.get(at));
+        word.map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Changes an entry, which is to be written.
+    pub(super) fn set(&self, index: u64, value: u64) {
+        if let Some(word) = usize::try_from(index)
+            .ok()
+            .and_then(|at| self.words.get(at))
+        {
+            word.store(value, Ordering::Release);
+            self.dirty.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether it was changed; it counts as written from now on.
+    pub(super) fn take_dirty(&self) -> bool {
+        self.dirty.swap(false, Ordering::AcqRel)
+    }
+
+    /// It could not be written.
+    pub(super) fn mark_dirty(&self) {
+        self.dirty.store(true, Ordering::Release);
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
+    /// All entries.
+    pub(super) fn words(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.words.iter().map(|word| word.load(Ordering::Acquire))
+    }
+}
+
+/// The tables of an image.
+#[derive(Debug)]
+pub(super) struct Cache {
+    state: RwLock<State>,
+    /// Words that may be kept.
+    room: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tables: HashMap<Key, Arc<Table>>,
+    words: usize,
+    /// How often tables were dropped.
+    drops: u64,
+}
+
+/// What was true when a table was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Epoch(u64);
+
+impl Cache {
+    /// Of at most so many bytes, unless more was changed and is not written yet.
+    pub(super) fn new(bytes: u64) -> Self {
+        Self {
+            state: RwLock::default(),
+            room: usize::try_from(bytes / 8).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The table, if it is in memory.
+    pub(super) fn get(&self, key: Key) -> Option<Arc<Table>> {
+        let state = self.state.read();
+        let table = state.tables.get(&key)?;
+        table.used.store(true, Ordering::Relaxed);
+        Some(table.clone())
+    }
+
+    /// To be asked before a table is read that is to be kept.
+    pub(super) fn epoch(&self) -> Epoch {
+        Epoch(self.state.read().drops)
+    }
+
+    /// Keeps a table that was read after `epoch`, and gives the one that is kept: another thread may have
+    /// been faster. None where it may be out of date and has to be read again.
+    pub(super) fn keep(&self, key: Key, table: Table, epoch: Epoch) -> Result<Option<Arc<Table>>> {
+        let state = &mut *self.state.write();
+        if let Some(known) = state.tables.get(&key) {
+            return Ok(Some(known.clone()));
+        }
+        if state.drops != epoch.0 {
+            return Ok(None);
+        }
+        state.tables.try_reserve(1).map_err(|_| memory::lack())?;
+        let words = table.words.len();
+        if state.words + words > self.room && state.tables.len() >= LEAST {
+            state.make_room();
+        }
+        state.words += words;
+        let table = Arc::new(table);
+        state.tables.insert(key, table.clone());
+        Ok(Some(table))
+    }
+
+    /// Whether so much was changed that it should be written.
+    pub(super) fn is_full(&self) -> bool {
+        let state = self.state.read();
+        state.words > self.room && state.tables.len() > LEAST
+    }
+
+    /// The tables that were changed, of one extent.
+    pub(super) fn dirty(&self, extent: u32) -> Result<Vec<(u32, Arc<Table>)>> {
+        let state = self.state.read();
+        let mut dirty = Vec::new();
+        for ((of, index), table) in &state.tables {
+            if *of == extent && table.is_dirty() {
+                memory::push(&mut dirty, (*index, table.clone()))?;
+            }
+        }
+        drop(state);
+        dirty.sort_unstable_by_key(|(index, _)| *index);
+        Ok(dirty)
+    }
+
+    /// Forgets everything, also what was changed.
+    pub(super) fn clear(&self) {
+        let state = &mut *self.state.write();
+        state.tables.clear();
+        state.words = 0;
+        state.drops += 1;
+    }
+}
+
+impl State {
+    /// Drops what nobody holds and what was not used since the last time; if there is none of that, all
+    /// that nobody holds.
+    fn make_room(&mut self) {
+        let before = self.tables.len();
+        let idle = |table: &Arc<Table>| Arc::strong_count(table) == 1 && !table.is_dirty();
+        self.tables
+            .retain(|_, table| !idle(table) || table.used.swap(false, Ordering::Relaxed));
+        if self.tables.len() == before {
+            self.tables.retain(|_, table| !idle(table));
+        }
+        self.words = self.tables.values().map(|table| table.words.len()).sum();
+        self.drops += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        Table::new(vec![0; 512].into_iter()).unwrap()
+    }
+
+    #[test]
+    fn what_is_held_or_changed_stays() {
+        let cache = Cache::new(0);
+        let epoch = cache.epoch();
+        for index in 0..LEAST as u32 {
+            cache.keep((0, index), table(), epoch).unwrap().unwrap();
+        }
+        let held = cache.get((0, 0)).unwrap();
+        cache.get((0, 1)).unwrap().set(3, 9);
+        cache.keep((1, 0), table(), epoch).unwrap().unwrap();
+        // The first round only forgets that they were used.
+        assert!(cache.get((0, 0)).is_some() && cache.get((0, 1)).is_some());
+        assert_eq!(cache.get((0, 1)).unwrap().get(3), 9);
+        assert!(cache.get((0, 2)).is_none());
+        assert!(cache.keep((2, 0), table(), epoch).unwrap().is_none());
+        assert_eq!(cache.dirty(0).unwrap().len(), 1);
+        assert!(cache.dirty(0).unwrap()[0].1.take_dirty());
+        assert!(cache.dirty(0).unwrap().is_empty());
+        drop(held);
+    }
+}

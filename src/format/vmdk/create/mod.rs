@@ -1,0 +1,10 @@
+//! New images.
+
+mod bulk;
+mod layout;
+mod plan;
+mod spec;
+mod tables;
+
+pub(super) use plan::plan;
+pub(super) use spec::{OPTIONS, SUMMARY, measure, outline};

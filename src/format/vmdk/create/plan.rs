@@ -1,0 +1,159 @@
+//! The plan of a new image: its files, and what its descriptor says.
+
+use std::sync::Arc;
+
+use bstr::{BString, ByteSlice};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::driver::{not_prepared, own_file};
+use crate::format::{
+    Bulk, CreateParams, FileRole, NewImage, ParentId, PlannedFile, PrepareContext,
+};
+use crate::job::JobControl;
+use crate::size::SECTOR;
+use crate::storage::Storage;
+
+use super::super::disk::descriptor::{NewDescriptor, random_cid};
+use super::bulk::{NewPart, VmdkBulk};
+use super::spec::Spec;
+
+/// The largest descriptor inside an extent.
+const MAX_INSIDE: usize = 20 * SECTOR as usize;
+
+/// See [`crate::format::FormatDriver::create`].
+pub(in super::super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
+    let spec = Spec::new(params)?;
+    if !spec.subformat.is_one_file() && params.name.is_none() {
+        return Err(Error::invalid(
+            "A disk of several files can only be made under the name of a file",
+        ));
+    }
+    let new = NewVmdk {
+        spec,
+        descriptor: None,
+    };
+    // Names that cannot be written are refused before anything is looked at.
+    new.descriptor(0, Some(0))?;
+    Ok(Box::new(new))
+}
+
+/// An image that is to be made.
+#[derive(Debug)]
+struct NewVmdk {
+    spec: Spec,
+    /// Its text, once the parent is known.
+    descriptor: Option<BString>,
+}
+
+impl NewVmdk {
+    fn descriptor(&self, cid: u32, parent_cid: Option<u32>) -> Result<BString> {
+        let spec = &self.spec;
+        let kind = spec.subformat.extent_type();
+        let parts = spec.parts().into_iter().enumerate();
+        let extents: Vec<_> = parts
+            .map(|(n, sectors)| (sectors, kind, spec.part_name(n)))
+            .collect();
+        let text = NewDescriptor {
+            cid,
+            parent: spec
+                .parent
+                .as_ref()
+                .map(|name| name.as_bstr())
+                .zip(parent_cid),
+            create_type: spec.subformat.name(),
+            extents: &extents,
+            hardware: &spec.hardware,
+            tools: &spec.tools,
+            adapter: &spec.adapter,
+            geometry: spec.geometry(),
+            long_cid: None,
+        }
+        .text()?;
+        if spec.subformat.is_one_file() && text.len() > MAX_INSIDE {
+            return Err(Error::invalid(format!(
+                "The descriptor would take {} bytes, and there is room for {MAX_INSIDE}: the names are too long",
+                text.len()
+            )));
+        }
+        Ok(text)
+    }
+}
+
+impl NewImage for NewVmdk {
+    fn files(&self) -> Vec<PlannedFile> {
+        let spec = &self.spec;
+        let least = |sectors: u64| match spec.subformat.is_flat() {
+            true => sectors.saturating_mul(SECTOR),
+            false => spec
+                .layout(sectors)
+                .map_or(0, |layout| layout.overhead.saturating_mul(SECTOR)),
+        };
+        if spec.subformat.is_one_file() {
+            return vec![PlannedFile::own(least(spec.sectors))];
+        }
+        let mut files = vec![PlannedFile::own(SECTOR)];
+        for (n, sectors) in spec.parts().into_iter().enumerate() {
+            let mut name = spec.directory.clone();
+            name.extend_from_slice(&spec.part_name(n));
+            files.push(PlannedFile {
+                role: FileRole::Extent,
+                name: Some(name),
+                len: least(sectors),
+            });
+        }
+        files
+    }
+
+    fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()> {
+        let parent_cid = match (
+            &self.spec.parent,
+            context.parent.and_then(|parent| parent.id),
+        ) {
+            (None, _) => None,
+            (Some(_), Some(ParentId::ContentId(cid))) => Some(cid),
+            (Some(name), _) => {
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!(
+                        "The content ID of '{name}' has to be recorded, for which the file has to be opened"
+                    ),
+                ));
+            }
+        };
+        let text = self.descriptor(random_cid(0)?, parent_cid)?;
+        self.descriptor = Some(text);
+        Ok(())
+    }
+
+    fn start(
+        self: Box<Self>,
+        files: &[Arc<dyn Storage>],
+        control: &Arc<JobControl>,
+    ) -> Result<Box<dyn Bulk>> {
+        let descriptor = self.descriptor.ok_or_else(not_prepared)?;
+        let own = own_file(files)?.clone();
+        let spec = self.spec;
+        let first = usize::from(!spec.subformat.is_one_file());
+        let files = files.get(first..).unwrap_or_default();
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for (n, (sectors, storage)) in spec.parts().into_iter().zip(files).enumerate() {
+            let slot = u16::try_from(n + first).map_err(|_| not_prepared())?;
+            let layout = match spec.subformat.is_flat() {
+                true => None,
+                false => Some(spec.layout(sectors).ok_or_else(not_prepared)?),
+            };
+            parts.push(NewPart::new(
+                start,
+                sectors * SECTOR,
+                slot,
+                storage,
+                layout,
+            )?);
+            start += sectors * SECTOR;
+        }
+        Ok(Box::new(VmdkBulk::new(
+            &spec, own, parts, descriptor, control,
+        )?))
+    }
+}

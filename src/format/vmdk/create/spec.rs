@@ -1,0 +1,390 @@
+//! The options of a new image.
+
+use bstr::{BStr, BString, ByteSlice};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::driver::preallocates;
+use crate::format::{Contents, CreateParams, Measured, Outline};
+use crate::options::{OptionKind, OptionSpec, Values};
+use crate::printable::printable;
+use crate::size::SECTOR;
+use crate::storage::Preallocation;
+
+use super::super::disk::ExtentType;
+use super::super::driver::NAME;
+use super::layout::SparseLayout;
+
+/// Sectors of each part of a disk in parts of 2 GiB.
+const PART: u64 = (2 << 30) / SECTOR;
+
+/// The most parts: slots are numbered.
+const MAX_PARTS: u64 = 65_000;
+
+const fn option(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
+    OptionSpec {
+        name,
+        kind,
+        help,
+        default: None,
+        allowed: &[],
+    }
+}
+
+/// Options of `create`.
+pub(in super::super) const OPTIONS: &[OptionSpec] = &[
+    option(
+        "adapter_type",
+        OptionKind::Str,
+        "Virtual adapter type, can be one of ide (default), lsilogic, buslogic or legacyESX",
+    ),
+    option(
+        "backing_file",
+        OptionKind::Name,
+        "File name of a base image",
+    ),
+    option("backing_fmt", OptionKind::Str, "Must be 'vmdk' if present"),
+    option("compat6", OptionKind::Bool, "VMDK version 6 image"),
+    option("hwversion", OptionKind::Str, "VMDK hardware version"),
+    option("size", OptionKind::Size, "Virtual disk size"),
+    option(
+        "subformat",
+        OptionKind::Str,
+        "VMDK flat extent format, can be one of {monolithicSparse (default) | monolithicFlat | \
+         twoGbMaxExtentSparse | twoGbMaxExtentFlat | streamOptimized} ",
+    ),
+    option(
+        "toolsversion",
+        OptionKind::Str,
+        "VMware guest tools version",
+    ),
+    option(
+        "zeroed_grain",
+        OptionKind::Bool,
+        "Enable efficient zero writes using the zeroed-grain GTE feature",
+    ),
+];
+
+/// Keys of the "Formatting" line.
+pub(in super::super) const SUMMARY: &[(&str, Option<&str>)] = &[
+    ("size", None),
+    ("adapter_type", None),
+    ("backing_file", None),
+    ("backing_fmt", None),
+    ("compat6", Some("off")),
+    ("hwversion", Some("undefined")),
+    ("toolsversion", None),
+    ("subformat", None),
+    ("zeroed_grain", None),
+];
+
+/// How a disk lies in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subformat {
+    MonolithicSparse,
+    MonolithicFlat,
+    TwoGbSparse,
+    TwoGbFlat,
+    StreamOptimized,
+    /// What a datastore of ESX holds.
+    Vmfs,
+}
+
+impl Subformat {
+    const ALL: [Self; 6] = [
+        Self::MonolithicSparse,
+        Self::MonolithicFlat,
+        Self::TwoGbSparse,
+        Self::TwoGbFlat,
+        Self::StreamOptimized,
+        Self::Vmfs,
+    ];
+
+    /// As it stands in the descriptor.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::MonolithicSparse => "monolithicSparse",
+            Self::MonolithicFlat => "monolithicFlat",
+            Self::TwoGbSparse => "twoGbMaxExtentSparse",
+            Self::TwoGbFlat => "twoGbMaxExtentFlat",
+            Self::StreamOptimized => "streamOptimized",
+            Self::Vmfs => "vmfs",
+        }
+    }
+
+    fn of(values: &Values) -> Result<Self> {
+        let Some(name) = values.str("subformat") else {
+            return Ok(Self::MonolithicSparse);
+        };
+        let mut all = Self::ALL.into_iter();
+        all.find(|known| known.name() == name)
+            .ok_or_else(|| unknown(name))
+    }
+
+    /// Whether files hold the guest bytes as they are.
+    pub(super) fn is_flat(self) -> bool {
+        matches!(self, Self::MonolithicFlat | Self::TwoGbFlat | Self::Vmfs)
+    }
+
+    /// Whether the descriptor stands in the only extent.
+    pub(super) fn is_one_file(self) -> bool {
+        matches!(self, Self::MonolithicSparse | Self::StreamOptimized)
+    }
+
+    /// Its extents in the words of the descriptor.
+    pub(super) fn extent_type(self) -> ExtentType {
+        match self {
+            Self::MonolithicFlat | Self::TwoGbFlat => ExtentType::Flat,
+            Self::Vmfs => ExtentType::Vmfs,
+            Self::MonolithicSparse | Self::TwoGbSparse | Self::StreamOptimized => {
+                ExtentType::Sparse
+            }
+        }
+    }
+
+    /// What stands before the extension of the name of part `n`, counted from 1.
+    fn suffix(self, n: u64) -> String {
+        match self {
+            Self::TwoGbSparse => format!("-s{n:03}"),
+            Self::TwoGbFlat => format!("-f{n:03}"),
+            _ => "-flat".to_owned(),
+        }
+    }
+}
+
+/// What a new image is to be.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    pub(super) subformat: Subformat,
+    /// Sectors of the guest.
+    pub(super) sectors: u64,
+    pub(super) adapter: String,
+    pub(super) hardware: String,
+    pub(super) tools: String,
+    pub(super) zeroed: bool,
+    pub(super) preallocation: Preallocation,
+    pub(super) parent: Option<BString>,
+    /// The name of the image's own file, and of the directory before it.
+    pub(super) name: BString,
+    pub(super) directory: BString,
+}
+
+impl Spec {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], [`ErrorKind::Unsupported`] or [`ErrorKind::Limit`].
+    pub(super) fn new(params: &CreateParams<'_>) -> Result<Self> {
+        let values = params.values;
+        let subformat = Subformat::of(values)?;
+        let adapter = values.str("adapter_type").unwrap_or("ide");
+        if !["ide", "buslogic", "lsilogic", "legacyESX"].contains(&adapter) {
+            return Err(unknown(adapter));
+        }
+        let compat6 = values.bool("compat6").unwrap_or(false);
+        let hardware = values
+            .str("hwversion")
+            .filter(|version| *version != "undefined");
+        let hardware = match (compat6, hardware) {
+            (true, Some(_)) => {
+                return Err(Error::invalid(
+                    "compat6 cannot be enabled with hwversion set",
+                ));
+            }
+            (true, None) => "6",
+            (false, version) => version.unwrap_or("4"),
+        };
+        let zeroed = values.bool("zeroed_grain").unwrap_or(false);
+        if subformat.is_flat() && params.backing.is_some() {
+            return Err(Error::invalid("Flat image can't have backing file"));
+        }
+        if subformat.is_flat() && zeroed {
+            return Err(Error::invalid("Flat image can't enable zeroed grain"));
+        }
+        let of_vmdk = |format: &BString| *format == NAME;
+        if params
+            .backing
+            .is_some_and(|backing| !backing.format.as_ref().is_some_and(of_vmdk))
+        {
+            return Err(Error::invalid("backing_file must be a vmdk image"));
+        }
+        let preallocation = preallocation(values)?;
+        if preallocation != Preallocation::Off && subformat == Subformat::StreamOptimized {
+            return Err(Error::unsupported(
+                "Compressed grains have no place before they are written: nothing can be preallocated",
+            ));
+        }
+        let (directory, name) = split_name(params.name);
+        let spec = Self {
+            subformat,
+            sectors: params.size / SECTOR,
+            adapter: adapter.to_owned(),
+            hardware: hardware.to_owned(),
+            tools: values
+                .str("toolsversion")
+                .unwrap_or("2147483647")
+                .to_owned(),
+            zeroed,
+            preallocation,
+            parent: params.backing.map(|backing| backing.name.clone()),
+            name,
+            directory,
+        };
+        spec.check_size()?;
+        Ok(spec)
+    }
+
+    fn check_size(&self) -> Result<()> {
+        let too_large = || {
+            Error::new(
+                ErrorKind::Limit,
+                format!("The image size is too large for file format '{NAME}'"),
+            )
+            .with_errno(libc::EFBIG)
+        };
+        if self.parts().len() as u64 > MAX_PARTS {
+            return Err(too_large());
+        }
+        if self.subformat.is_flat() {
+            return Ok(());
+        }
+        for sectors in self.parts() {
+            let layout = self.layout(sectors).ok_or_else(too_large)?;
+            let all = layout.overhead.checked_add(sectors);
+            let all = all.filter(|all| *all <= u64::from(u32::MAX));
+            if self.preallocation != Preallocation::Off && all.is_none() {
+                return Err(too_large());
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the tables of a sparse part of so many sectors lie.
+    pub(super) fn layout(&self, sectors: u64) -> Option<SparseLayout> {
+        SparseLayout::new(
+            sectors,
+            self.subformat.is_one_file(),
+            self.subformat != Subformat::StreamOptimized,
+        )
+    }
+
+    /// The sectors of each part.
+    pub(super) fn parts(&self) -> Vec<u64> {
+        match self.subformat {
+            Subformat::TwoGbSparse | Subformat::TwoGbFlat => {
+                let count = self.sectors.div_ceil(PART).clamp(1, MAX_PARTS + 1);
+                (0..count)
+                    .map(|n| self.sectors.saturating_sub(n * PART).min(PART))
+                    .collect()
+            }
+            _ => vec![self.sectors],
+        }
+    }
+
+    /// The name of part `n` as the descriptor has it.
+    pub(super) fn part_name(&self, n: usize) -> BString {
+        if self.subformat.is_one_file() {
+            return self.name.clone();
+        }
+        let suffix = self.subformat.suffix(n as u64 + 1);
+        let (stem, extension) = match self.name.rfind_byte(b'.') {
+            Some(dot) => self.name.split_at(dot),
+            None => (&self.name[..], &[][..]),
+        };
+        let mut name = BString::from(stem);
+        name.extend_from_slice(suffix.as_bytes());
+        name.extend_from_slice(extension);
+        name
+    }
+
+    /// Cylinders, heads, sectors, as the adapter has them.
+    pub(super) fn geometry(&self) -> (u64, u32, u32) {
+        let heads: u32 = if self.adapter == "ide" { 16 } else { 255 };
+        (self.sectors / (63 * u64::from(heads)), heads, 63)
+    }
+}
+
+fn unknown(value: &str) -> Error {
+    Error::invalid(format!("invalid parameter value: {}", printable(value)))
+}
+
+fn preallocation(values: &Values) -> Result<Preallocation> {
+    let name = values.str("preallocation").unwrap_or("off");
+    match Preallocation::from_name(name) {
+        Some(Preallocation::Metadata) => Err(Error::unsupported(
+            "Unsupported preallocation mode: metadata",
+        )),
+        Some(mode) => Ok(mode),
+        None => Err(unknown(name)),
+    }
+}
+
+/// The directory, its slash included, and the name in it.
+fn split_name(path: Option<&BStr>) -> (BString, BString) {
+    let Some(path) = path else {
+        return (BString::default(), "disk.vmdk".into());
+    };
+    let at = path.rfind_byte(b'/').map_or(0, |slash| slash + 1);
+    let (directory, name) = path.split_at(at);
+    (directory.into(), name.into())
+}
+
+/// See [`crate::format::FormatDriver::outline`].
+pub(in super::super) fn outline(values: &Values) -> Outline {
+    Outline {
+        preallocated: preallocates(values),
+        always_compressed: Subformat::of(values)
+            .is_ok_and(|kind| kind == Subformat::StreamOptimized),
+        ..Outline::default()
+    }
+}
+
+/// See [`crate::format::FormatDriver::measure`]: all files together. What compression leaves is not
+/// known: grains count as if they did not shrink.
+pub(in super::super) fn measure(
+    params: &CreateParams<'_>,
+    contents: &mut Contents<'_>,
+) -> Result<Measured> {
+    let spec = Spec::new(params)?;
+    let guest = spec.sectors.saturating_mul(SECTOR);
+    let descriptor = if spec.subformat.is_one_file() {
+        0
+    } else {
+        SECTOR
+    };
+    if spec.subformat.is_flat() {
+        return Ok(Measured {
+            required: guest + descriptor,
+            fully_allocated: guest + descriptor,
+            bitmaps: None,
+        });
+    }
+    let grain = SparseLayout::GRAIN * SECTOR;
+    let tables: u64 = spec
+        .parts()
+        .into_iter()
+        .filter_map(|sectors| spec.layout(sectors))
+        .map(|layout| layout.overhead * SECTOR)
+        .sum();
+    let units = match &mut contents.data_units {
+        Some(count) => count(grain)?,
+        None => 0,
+    };
+    // Marker and frame of what does not shrink; the end of the stream.
+    let (more, end) = match spec.subformat {
+        Subformat::StreamOptimized => (SECTOR, SECTOR),
+        _ => (0, 0),
+    };
+    let of = |grains: u64| {
+        grains
+            .saturating_mul(grain + more)
+            .saturating_add(tables + descriptor + end)
+    };
+    let fully_allocated = of(guest.div_ceil(grain));
+    let overlay = contents.data_units.is_some() && params.values.name("backing_file").is_some();
+    let whole = spec.preallocation != Preallocation::Off || overlay;
+    Ok(Measured {
+        required: if whole { fully_allocated } else { of(units) },
+        fully_allocated,
+        bitmaps: None,
+    })
+}

@@ -1,0 +1,43 @@
+//! Markers of streams: what stands before each compressed grain, and before each table.
+//! Specification: VMware Virtual Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents".
+
+use crate::bytes::{le32, le64, put};
+use crate::size::SECTOR;
+
+/// Bytes before the compressed data of a grain.
+pub(in crate::format::vmdk) const GRAIN_MARKER: usize = 12;
+
+/// The kinds of markers without a grain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::format::vmdk) enum Special {
+    /// Nothing follows.
+    EndOfStream = 0,
+    /// The footer follows.
+    Footer = 3,
+}
+
+/// The marker before a compressed grain: its first sector in the guest, and the bytes that follow.
+pub(in crate::format::vmdk) fn grain_marker(sector: u64, len: u32) -> [u8; GRAIN_MARKER] {
+    let mut bytes = [0; GRAIN_MARKER];
+    let _ = put(&mut bytes, 0, &sector.to_le_bytes());
+    let _ = put(&mut bytes, 8, &len.to_le_bytes());
+    bytes
+}
+
+/// The guest sector and the length of the data that a grain marker names.
+pub(in crate::format::vmdk) fn parse_grain(bytes: &[u8]) -> Option<(u64, u32)> {
+    Some((le64(bytes, 0)?, le32(bytes, 8)?))
+}
+
+/// A marker that says that so many sectors of a kind follow.
+pub(in crate::format::vmdk) fn special(kind: Special, sectors: u64) -> [u8; SECTOR as usize] {
+    let mut bytes = [0; SECTOR as usize];
+    let _ = put(&mut bytes, 0, &sectors.to_le_bytes());
+    let _ = put(&mut bytes, 12, &(kind as u32).to_le_bytes());
+    bytes
+}
+
+/// Whether the bytes are a marker of that kind.
+pub(in crate::format::vmdk) fn is_special(bytes: &[u8], kind: Special) -> bool {
+    le32(bytes, 8) == Some(0) && le32(bytes, 12) == Some(kind as u32)
+}

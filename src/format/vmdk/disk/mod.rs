@@ -1,0 +1,11 @@
+//! What stands on disk, one file for each structure.
+
+pub(super) mod cowd_header;
+pub(super) mod descriptor;
+pub(super) mod marker;
+pub(super) mod se_sparse;
+pub(super) mod sparse_header;
+
+pub(super) use cowd_header::CowdHeader;
+pub(super) use descriptor::{Access, Descriptor, ExtentLine, ExtentType};
+pub(super) use sparse_header::{Flags, SparseHeader, not_vmdk};

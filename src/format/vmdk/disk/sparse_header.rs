@@ -1,0 +1,276 @@
+//! The header of a hosted sparse extent, and the footer of a stream, which has the same form.
+//! Specification: VMware Virtual Disk Format 5.0, "Hosted Sparse Extents".
+
+use crate::bytes::{array, le16, le32, le64, put};
+use crate::error::{Error, ErrorKind, Result};
+use crate::size::SECTOR;
+
+/// How a hosted sparse extent begins.
+pub(in crate::format::vmdk) const MAGIC: [u8; 4] = *b"KDMV";
+
+/// Bytes of the header.
+pub(in crate::format::vmdk) const HEADER_LEN: usize = 512;
+
+/// Where the grain directory is only named by the footer.
+pub(in crate::format::vmdk) const GD_AT_END: u64 = u64::MAX;
+
+/// Offset of the byte that says that the extent was not closed.
+pub(in crate::format::vmdk) const UNCLEAN_AT: u64 = 72;
+
+/// The line ends that a transfer as text would have changed.
+const LINE_ENDS: [u8; 4] = *b"\n \r\n";
+
+/// The largest grain, in sectors: 1 GiB.
+const MAX_GRAIN: u64 = 0x20_0000;
+
+/// The most entries of a grain table; the specification has 512.
+const MAX_TABLE: u32 = 1 << 16;
+
+bitflags::bitflags! {
+    /// What a hosted sparse extent uses.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(in crate::format::vmdk) struct Flags: u32 {
+        /// The line ends in the header are to be compared.
+        const LINE_ENDS = 1;
+        /// There is a redundant grain directory.
+        const REDUNDANT = 1 << 1;
+        /// Entry 1 of a grain table stands for zeroes.
+        const ZEROED = 1 << 2;
+        /// Grains are compressed.
+        const COMPRESSED = 1 << 16;
+        /// Markers stand before grains and tables.
+        const MARKERS = 1 << 17;
+    }
+}
+
+impl Flags {
+    /// Those above this must be understood.
+    const MUST_KNOW: u32 = 0xffff_0000;
+}
+
+/// The header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::format::vmdk) struct SparseHeader {
+    pub(in crate::format::vmdk) version: u32,
+    pub(in crate::format::vmdk) flags: Flags,
+    /// Sectors of the guest.
+    pub(in crate::format::vmdk) capacity: u64,
+    /// Sectors of a grain.
+    pub(in crate::format::vmdk) grain: u64,
+    /// First sector of the embedded descriptor; 0 without one.
+    pub(in crate::format::vmdk) descriptor: u64,
+    /// Its sectors.
+    pub(in crate::format::vmdk) descriptor_len: u64,
+    /// Entries of a grain table.
+    pub(in crate::format::vmdk) table_entries: u32,
+    /// First sector of the redundant grain directory.
+    pub(in crate::format::vmdk) redundant: u64,
+    /// First sector of the grain directory.
+    pub(in crate::format::vmdk) directory: u64,
+    /// Sectors before the first grain.
+    pub(in crate::format::vmdk) overhead: u64,
+    /// Was not closed properly.
+    pub(in crate::format::vmdk) unclean: bool,
+    /// 0 none, 1 deflate.
+    pub(in crate::format::vmdk) compression: u16,
+}
+
+impl SparseHeader {
+    /// Reads the header, whose numbers are not judged yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotAnImage`], or [`ErrorKind::Corrupt`] where a transfer has changed it.
+    pub(in crate::format::vmdk) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let fields = || {
+            Some(Self {
+                version: le32(bytes, 4)?,
+                flags: Flags::from_bits_retain(le32(bytes, 8)?),
+                capacity: le64(bytes, 12)?,
+                grain: le64(bytes, 20)?,
+                descriptor: le64(bytes, 28)?,
+                descriptor_len: le64(bytes, 36)?,
+                table_entries: le32(bytes, 44)?,
+                redundant: le64(bytes, 48)?,
+                directory: le64(bytes, 56)?,
+                overhead: le64(bytes, 64)?,
+                unclean: *bytes.get(72)? != 0,
+                compression: le16(bytes, 77)?,
+            })
+        };
+        let header = fields().filter(|_| bytes.starts_with(&MAGIC));
+        let header = header.ok_or_else(not_vmdk)?;
+        if header.flags.contains(Flags::LINE_ENDS) && array(bytes, 73) != Some(LINE_ENDS) {
+            return Err(Error::corrupt(
+                "The file was changed by a transfer as text: its line ends are not those that were written",
+            )
+            .with_offset(73));
+        }
+        Ok(header)
+    }
+
+    /// The bytes of the header.
+    pub(in crate::format::vmdk) fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        for (at, field) in [
+            (0, &MAGIC[..]),
+            (4, &self.version.to_le_bytes()),
+            (8, &self.flags.bits().to_le_bytes()),
+            (12, &self.capacity.to_le_bytes()),
+            (20, &self.grain.to_le_bytes()),
+            (28, &self.descriptor.to_le_bytes()),
+            (36, &self.descriptor_len.to_le_bytes()),
+            (44, &self.table_entries.to_le_bytes()),
+            (48, &self.redundant.to_le_bytes()),
+            (56, &self.directory.to_le_bytes()),
+            (64, &self.overhead.to_le_bytes()),
+            (UNCLEAN_AT as usize, &[u8::from(self.unclean)]),
+            (73, &LINE_ENDS),
+            (77, &self.compression.to_le_bytes()),
+        ] {
+            // Every field lies in the header.
+            let _ = put(&mut bytes, at, field);
+        }
+        bytes
+    }
+
+    /// Refuses versions and features that are not known, and numbers that no extent has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] or [`ErrorKind::Corrupt`].
+    pub(in crate::format::vmdk) fn validate(&self) -> Result<()> {
+        if !(1..=3).contains(&self.version) {
+            return Err(Error::unsupported(format!(
+                "Unsupported VMDK version {}",
+                self.version
+            )));
+        }
+        let unknown = self.flags.bits() & Flags::MUST_KNOW & !Flags::all().bits();
+        if unknown != 0 {
+            return Err(Error::unsupported(format!(
+                "The extent uses features that are not known: flags {unknown:#x}"
+            )));
+        }
+        let compressed = self.flags.contains(Flags::COMPRESSED);
+        if compressed != self.flags.contains(Flags::MARKERS) {
+            return Err(Error::unsupported(
+                "Compressed grains without markers, or markers without compressed grains",
+            ));
+        }
+        if compressed && self.compression != 1 {
+            return Err(Error::unsupported(format!(
+                "Unsupported compression {}",
+                self.compression
+            )));
+        }
+        let corrupt = |what: String, at| Err(Error::corrupt(what).with_offset(at));
+        if !self.grain.is_power_of_two() || self.grain > MAX_GRAIN {
+            return corrupt(
+                format!(
+                    "Invalid granularity of {} sectors, image may be corrupt",
+                    self.grain
+                ),
+                20,
+            );
+        }
+        if self.table_entries == 0 || self.table_entries > MAX_TABLE {
+            return corrupt(
+                format!(
+                    "Grain tables of {} entries, image may be corrupt",
+                    self.table_entries
+                ),
+                44,
+            );
+        }
+        if self.capacity > i64::MAX as u64 / SECTOR {
+            return corrupt(format!("A capacity of {} sectors", self.capacity), 12);
+        }
+        Ok(())
+    }
+
+    /// Bytes of a grain.
+    pub(in crate::format::vmdk) fn grain_bytes(&self) -> u64 {
+        self.grain.saturating_mul(SECTOR)
+    }
+
+    /// Entries of the grain directory. The header is valid.
+    pub(in crate::format::vmdk) fn directory_entries(&self) -> u64 {
+        let span = self.grain.saturating_mul(u64::from(self.table_entries));
+        self.capacity.div_ceil(span.max(1))
+    }
+
+    /// Whether entry 1 stands for zeroes.
+    pub(in crate::format::vmdk) fn has_zeroed_grains(&self) -> bool {
+        self.version >= 2 && self.flags.contains(Flags::ZEROED)
+    }
+
+    /// Whether there is a redundant grain directory.
+    pub(in crate::format::vmdk) fn has_redundant(&self) -> bool {
+        self.flags.contains(Flags::REDUNDANT) && self.redundant != 0
+    }
+}
+
+/// The error of a file that is no VMDK.
+pub(in crate::format::vmdk) fn not_vmdk() -> Error {
+    Error::new(ErrorKind::NotAnImage, "Image not in VMDK format")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SparseHeader {
+        SparseHeader {
+            version: 1,
+            flags: Flags::LINE_ENDS | Flags::REDUNDANT,
+            capacity: 10_240_000,
+            grain: 128,
+            descriptor: 1,
+            descriptor_len: 20,
+            table_entries: 512,
+            redundant: 21,
+            directory: 651,
+            overhead: 1408,
+            unclean: false,
+            compression: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let header = header();
+        assert_eq!(
+            SparseHeader::from_bytes(&header.to_bytes()).unwrap(),
+            header
+        );
+        header.validate().unwrap();
+        assert_eq!(header.directory_entries(), 157);
+    }
+
+    #[test]
+    fn what_is_odd_is_refused() {
+        let mut bytes = header().to_bytes();
+        bytes[75] = b'\n';
+        assert_eq!(
+            SparseHeader::from_bytes(&bytes).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+        assert_eq!(
+            SparseHeader::from_bytes(&bytes[..70]).unwrap_err().kind(),
+            ErrorKind::NotAnImage
+        );
+        for change in [
+            |h: &mut SparseHeader| h.version = 4,
+            |h: &mut SparseHeader| h.grain = 0,
+            |h: &mut SparseHeader| h.grain = 3,
+            |h: &mut SparseHeader| h.grain = 1 << 40,
+            |h: &mut SparseHeader| h.table_entries = 0,
+            |h: &mut SparseHeader| h.capacity = u64::MAX,
+            |h: &mut SparseHeader| h.flags |= Flags::COMPRESSED,
+            |h: &mut SparseHeader| h.flags |= Flags::from_bits_retain(1 << 18),
+        ] {
+            let mut header = header();
+            change(&mut header);
+            header.validate().unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What `info` shows.
+
+use crate::format::{Format, FormatInfo};
+use crate::value::{Map, Value};
+
+use super::disk::ExtentType;
+use super::parts::{Part, PartKind};
+use super::state::Vmdk;
+
+/// The description, keys in QEMU's order.
+pub(super) fn info(image: &Vmdk) -> FormatInfo {
+    let stored = image.stored.lock();
+    let descriptor = &stored.descriptor;
+    let mut data = Map::new();
+    data.insert("cid".into(), u64::from(descriptor.cid).into());
+    data.insert("parent-cid".into(), u64::from(descriptor.parent_cid).into());
+    let kind = Value::String(descriptor.create_type.clone());
+    data.insert("create-type".into(), kind);
+    let extents = image.parts.iter().map(extent).collect();
+    data.insert("extents".into(), Value::Array(extents));
+    FormatInfo {
+        dirty: image.is_unclean().then_some(true),
+        cluster_size: image.cluster_size().map(u64::from),
+        specific: Some(Value::Object(data)),
+        ..FormatInfo::default()
+    }
+}
+
+fn extent(part: &Part) -> Value {
+    let mut data = Map::new();
+    let sparse = match &part.kind {
+        PartKind::Sparse(sparse) => Some(sparse),
+        PartKind::Flat { .. } | PartKind::Zero { .. } => None,
+    };
+    if sparse.is_some_and(|sparse| sparse.compressed) {
+        data.insert("compressed".into(), true.into());
+    }
+    data.insert("virtual-size".into(), part.len().into());
+    let name = part.storage().map(|file| file.name().to_owned());
+    data.insert("filename".into(), Value::String(name.unwrap_or_default()));
+    if let Some(sparse) = sparse {
+        data.insert("cluster-size".into(), sparse.grain.into());
+    }
+    let word = part.word.map_or("", ExtentType::word);
+    data.insert("format".into(), word.into());
+    Value::Object(data)
+}

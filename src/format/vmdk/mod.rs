@@ -1,0 +1,24 @@
+//! VMDK: the disks of VMware, in one file or many.
+//!
+//! Specification: VMware Virtual Disk Format 5.0; for what it leaves out libyal's "VMware Virtual Disk
+//! (VMDK) format".
+
+mod alloc;
+mod cache;
+mod check;
+mod create;
+mod disk;
+mod driver;
+mod info;
+mod inspect;
+mod open;
+mod overlay;
+mod parts;
+mod read;
+mod resize;
+mod source;
+mod sparse;
+mod state;
+mod write;
+
+pub use driver::DRIVER;

@@ -1,0 +1,359 @@
+//! Opening: the descriptor, then every extent that it names.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bstr::{BStr, ByteSlice};
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::extent::StorageSlot;
+use crate::format::OpenContext;
+use crate::format::decoded::DecodedUnits;
+use crate::format::inflight::InFlight;
+use crate::format::inspect::NameTraits;
+use crate::policy::ImplicitRole;
+use crate::printable::printable;
+use crate::size::SECTOR;
+use crate::storage::Storage;
+
+use super::cache::Cache;
+use super::disk::se_sparse::{self, ConstHeader};
+use super::disk::{Access, CowdHeader, ExtentLine, ExtentType, SparseHeader, cowd_header};
+use super::parts::{Part, PartKind};
+use super::source::{Source, hosted};
+use super::sparse::{Place, Sparse};
+use super::state::{Stored, Vmdk};
+
+/// The most extents with a file: slots are numbered.
+const MAX_EXTENTS: usize = u16::MAX as usize - 1;
+
+/// Disks that one file holds.
+const ONE_FILE: [&str; 2] = ["monolithicSparse", "streamOptimized"];
+
+/// Disks whose extents are in other files.
+const WITH_EXTENTS: [&str; 10] = [
+    "monolithicFlat",
+    "twoGbMaxExtentFlat",
+    "twoGbMaxExtentSparse",
+    "2GbMaxExtentFlat",
+    "2GbMaxExtentSparse",
+    "vmfs",
+    "vmfsThin",
+    "vmfsPreallocated",
+    "vmfsEagerZeroedThick",
+    "vmfsSparse",
+];
+
+/// Its extents are of one kind alone.
+const SE_SPARSE: &str = "seSparse";
+
+/// Refuses a disk of a type that is not known, by its name.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`].
+pub(super) fn check_type(found: &BStr, one_file: bool) -> Result<()> {
+    let is = |name: &str| found.eq_ignore_ascii_case(name.as_bytes());
+    let known = match one_file {
+        true => ONE_FILE.iter().any(|name| is(name)),
+        false => is(SE_SPARSE) || WITH_EXTENTS.iter().any(|name| is(name)),
+    };
+    match known {
+        true => Ok(()),
+        false => Err(Error::unsupported(format!(
+            "Unsupported image type '{}'",
+            printable(&found.to_str_lossy())
+        ))),
+    }
+}
+
+/// Opens the image; see [`OpenContext`].
+///
+/// # Errors
+/// Of [`Source::read`], and of opening the extents.
+pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
+    let policy = ctx.opener.policy();
+    let cache = Arc::new(Cache::new(policy.max_cache_bytes));
+    let source = Source::read(&*ctx.storage, policy)?;
+    let mut opening = Opening {
+        ctx,
+        cache,
+        parts: Vec::new(),
+        len: 0,
+        files: 0,
+        table_bytes: 0,
+    };
+    let stored = match source {
+        Source::Hosted {
+            header,
+            descriptor,
+            offset,
+        } => {
+            check_type(descriptor.create_type.as_bstr(), true)?;
+            let room = Some(header.descriptor_len.saturating_mul(SECTOR));
+            opening.own(header)?;
+            Stored {
+                descriptor,
+                offset,
+                room,
+            }
+        }
+        Source::Text(descriptor) => {
+            check_type(descriptor.create_type.as_bstr(), false)?;
+            for (n, line) in descriptor.extents.iter().enumerate() {
+                ctx.control.checkpoint()?;
+                opening.extent(n, line)?;
+            }
+            if descriptor.extents.is_empty() {
+                return Err(Error::corrupt("The descriptor names no extents"));
+            }
+            Stored {
+                descriptor,
+                offset: 0,
+                room: None,
+            }
+        }
+    };
+    if !ctx.read_only && stored.descriptor.change_tracking.is_some() {
+        (ctx.warn)(
+            "the image has a file that tracks its changes, and changes made now will be missing there"
+                .to_owned(),
+        );
+    }
+    let vmdk = Vmdk {
+        storage: ctx.storage.clone(),
+        len: AtomicU64::new(opening.len),
+        parts: opening.parts,
+        cache: opening.cache,
+        stored: Mutex::new(stored),
+        decoded: DecodedUnits::default(),
+        read_only: ctx.read_only,
+        durability: ctx.durability,
+        is_changed: AtomicBool::default(),
+        flushing: Mutex::default(),
+        inflight: InFlight::default(),
+    };
+    if !ctx.read_only && !ctx.for_check && vmdk.is_unclean() {
+        (ctx.warn)("the image was not closed properly; check it".to_owned());
+    }
+    Ok(vmdk)
+}
+
+struct Opening<'a> {
+    ctx: &'a OpenContext<'a>,
+    cache: Arc<Cache>,
+    parts: Vec<Part>,
+    /// Guest bytes so far.
+    len: u64,
+    /// Files beside the image's own so far.
+    files: u16,
+    table_bytes: u64,
+}
+
+impl Opening<'_> {
+    /// The image's own file as the one extent.
+    fn own(&mut self, header: SparseHeader) -> Result<()> {
+        self.check_hosted(&header)?;
+        self.count_tables(header.directory_entries().saturating_mul(8))?;
+        let storage = &self.ctx.storage;
+        let place = Place {
+            id: 0,
+            slot: StorageSlot::MAIN,
+            storage,
+            cache: &self.cache,
+            file_len: storage.len()?,
+        };
+        let sparse = Sparse::hosted(&place, &header)?;
+        let kind = PartKind::Sparse(Box::new(sparse));
+        self.push(None, 0, Access::ReadWrite, kind)
+    }
+
+    /// Refuses what cannot be opened in this way.
+    fn check_hosted(&self, header: &SparseHeader) -> Result<()> {
+        if !self.ctx.read_only && header.version >= 3 && header.compression == 0 {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                "VMDK version 3 must be read only",
+            ));
+        }
+        if header.compression != 0 {
+            self.ctx
+                .opener
+                .policy()
+                .check_decompressed(header.grain_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// All directories together are bounded.
+    fn count_tables(&mut self, bytes: u64) -> Result<()> {
+        self.table_bytes = self.table_bytes.saturating_add(bytes);
+        let policy = self.ctx.opener.policy();
+        policy.check_table("Grain directory", self.table_bytes)
+    }
+
+    fn push(
+        &mut self,
+        word: Option<ExtentType>,
+        line: usize,
+        access: Access,
+        kind: PartKind,
+    ) -> Result<()> {
+        let part = Part {
+            start: self.len,
+            word,
+            line,
+            read_only: access != Access::ReadWrite,
+            kind,
+        };
+        let end = self.len.checked_add(part.len());
+        let end = end.filter(|end| *end <= i64::MAX as u64);
+        self.len = end.ok_or_else(|| Error::corrupt("The extents are too large together"))?;
+        if part.len() > 0 {
+            crate::memory::push(&mut self.parts, part)?;
+        }
+        Ok(())
+    }
+
+    /// One extent of the descriptor.
+    fn extent(&mut self, n: usize, line: &ExtentLine) -> Result<()> {
+        if line.access == Access::None {
+            return Err(Error::unsupported(format!(
+                "The extent '{}' may not be accessed, as the descriptor says",
+                printable(&line.name.to_str_lossy())
+            )));
+        }
+        let len = line.sectors.saturating_mul(SECTOR);
+        if line.kind == ExtentType::Zero {
+            return self.push(Some(line.kind), n, line.access, PartKind::Zero { len });
+        }
+        let storage = self.file(line)?;
+        let slot = StorageSlot(self.files);
+        let kind = match line.kind {
+            ExtentType::Flat | ExtentType::Vmfs | ExtentType::Zero => {
+                self.flat(line, slot, storage)?
+            }
+            ExtentType::Sparse | ExtentType::VmfsSparse | ExtentType::SeSparse => {
+                let sparse = self.sparse(line, slot, &storage);
+                // In the words of the peer, which does not name the file.
+                let sparse = sparse?;
+                // An extent that is being grown has its new size first.
+                if sparse.len() < len {
+                    return Err(Error::corrupt(format!(
+                        "'{}' has {} sectors, and {} by its descriptor",
+                        storage.name(),
+                        sparse.len() / SECTOR,
+                        line.sectors
+                    )));
+                }
+                sparse.len.store(len, Ordering::Release);
+                PartKind::Sparse(Box::new(sparse))
+            }
+        };
+        self.push(Some(line.kind), n, line.access, kind)
+    }
+
+    /// The file of an extent: as the user describes it, else under the name that the descriptor gives.
+    fn file(&mut self, line: &ExtentLine) -> Result<Arc<dyn Storage>> {
+        if usize::from(self.files) >= MAX_EXTENTS {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("The image has more than {MAX_EXTENTS} extents"),
+            ));
+        }
+        let child = format!("extents.{}", self.files);
+        self.files += 1;
+        let writable = !self.ctx.read_only && line.access == Access::ReadWrite;
+        let opener = self.ctx.opener;
+        if let Some(file) = opener.child(&child, writable)? {
+            return Ok(file);
+        }
+        let shown = printable(&line.name.to_str_lossy()).to_string();
+        let traits = NameTraits::of(&line.name);
+        let elsewhere = || {
+            Error::new(
+                ErrorKind::Denied,
+                format!(
+                    "The extent '{shown}' is not a file beside the image; an extent elsewhere has to be described as '{child}'"
+                ),
+            )
+        };
+        if traits.absolute || traits.parent {
+            return Err(elsewhere());
+        }
+        let name = line.name.as_bstr();
+        let file = opener
+            .open_named(ImplicitRole::Extent, name, writable)
+            .context(|| format!("Could not open '{shown}'"))?;
+        match file.limits().fixed_len {
+            true => Err(elsewhere()),
+            false => Ok(file),
+        }
+    }
+
+    fn flat(
+        &self,
+        line: &ExtentLine,
+        slot: StorageSlot,
+        storage: Arc<dyn Storage>,
+    ) -> Result<PartKind> {
+        let (offset, len) = (line.offset * SECTOR, line.sectors * SECTOR);
+        let has = storage.len()?.next_multiple_of(SECTOR);
+        if !self.ctx.metadata_only && offset.saturating_add(len) > has {
+            return Err(Error::corrupt(format!(
+                "'{}' has {has} bytes, and {} by its descriptor",
+                storage.name(),
+                offset.saturating_add(len)
+            )));
+        }
+        Ok(PartKind::Flat {
+            slot,
+            storage,
+            offset,
+            len: AtomicU64::new(len),
+        })
+    }
+
+    fn sparse(
+        &mut self,
+        line: &ExtentLine,
+        slot: StorageSlot,
+        storage: &Arc<dyn Storage>,
+    ) -> Result<Sparse> {
+        let cache = self.cache.clone();
+        let place = Place {
+            id: u32::from(slot.0),
+            slot,
+            storage,
+            cache: &cache,
+            file_len: storage.len()?,
+        };
+        match line.kind {
+            ExtentType::SeSparse => {
+                if !self.ctx.read_only {
+                    return Err(Error::new(ErrorKind::ReadOnly, "Image is read-only"));
+                }
+                let mut bytes = [0; se_sparse::HEADER_LEN];
+                storage.read_at(&mut bytes, 0)?;
+                let header = ConstHeader::from_bytes(&bytes)?;
+                storage.read_at(&mut bytes, header.volatile)?;
+                se_sparse::check_volatile(&bytes)?;
+                self.count_tables(header.capacity.div_ceil(8 * se_sparse::TABLE_ENTRIES) * 8)?;
+                Sparse::se_sparse(&place, &header)
+            }
+            ExtentType::VmfsSparse => {
+                let mut bytes = [0; cowd_header::HEADER_LEN];
+                storage.read_at(&mut bytes, 0)?;
+                let header = CowdHeader::from_bytes(&bytes)?;
+                self.count_tables(u64::from(header.directory_entries) * 4)?;
+                Sparse::cowd(&place, &header)
+            }
+            _ => {
+                let header = hosted(&**storage)?;
+                self.check_hosted(&header)?;
+                self.count_tables(header.directory_entries().saturating_mul(8))?;
+                Sparse::hosted(&place, &header)
+            }
+        }
+    }
+}

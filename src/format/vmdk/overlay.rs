@@ -1,0 +1,82 @@
+//! Layers of a chain: naming another parent, and emptying this layer.
+
+use bstr::ByteSlice;
+
+use crate::error::{Error, Result};
+use crate::format::{BackingChange, BackingRef, ParentId};
+
+use super::disk::descriptor::NO_PARENT;
+use super::driver::NAME;
+use super::parts::PartKind;
+use super::state::Vmdk;
+
+impl BackingChange for Vmdk {
+    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+        self.prepare_write()?;
+        // What the guest sees above the new parent must be there before its name is.
+        self.flush_all(self.durability)?;
+        let mut stored = self.stored.lock();
+        let recorded = stored.descriptor.parent_cid;
+        let parent = match (backing, id) {
+            (None, _) => None,
+            (Some(backing), _) if backing.format.as_ref().is_none_or(|f| *f != NAME) => {
+                return Err(Error::invalid(format!(
+                    "The parent '{}' must be a vmdk image",
+                    backing.name
+                )));
+            }
+            (Some(backing), Some(ParentId::ContentId(cid))) => Some((backing.name.as_bstr(), cid)),
+            // The file was not opened: it may be the recorded parent under another name.
+            (Some(backing), None) if recorded != NO_PARENT => {
+                Some((backing.name.as_bstr(), recorded))
+            }
+            (Some(backing), _) => {
+                return Err(Error::invalid(format!(
+                    "The content ID of '{}' has to be recorded, and is not known",
+                    backing.name
+                )));
+            }
+        };
+        let new = stored.descriptor.with_parent(parent)?;
+        stored.replace(new, &*self.storage)?;
+        self.storage.sync(self.durability)
+    }
+
+    fn set_parent_id(&self, id: ParentId) -> Result<()> {
+        let ParentId::ContentId(cid) = id else {
+            return Err(Error::invalid(format!(
+                "The parent has the {id}, no content ID"
+            )));
+        };
+        let parent = {
+            let descriptor = &self.stored.lock().descriptor;
+            if descriptor.parent_cid == cid {
+                return Ok(());
+            }
+            descriptor.parent.clone()
+        };
+        let Some(parent) = parent else {
+            return Err(Error::corrupt("The descriptor does not name the parent"));
+        };
+        let format = Some(NAME.into());
+        self.set_backing(
+            Some(&BackingRef {
+                name: parent,
+                format,
+            }),
+            Some(id),
+        )
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        self.prepare_write()?;
+        let _all = self.inflight.reserve(0..u64::MAX);
+        let _one = self.flushing.lock();
+        for part in &self.parts {
+            if let PartKind::Sparse(sparse) = &part.kind {
+                sparse.make_empty(self.durability)?;
+            }
+        }
+        Ok(())
+    }
+}

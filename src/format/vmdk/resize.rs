@@ -1,0 +1,311 @@
+//! Another size: the last extent gets longer or shorter; tables that it lacks follow the grains.
+
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::ExtentKind;
+use crate::format::{Below, Format, FormatWrite, Resize};
+use crate::job::JobControl;
+use crate::memory;
+use crate::size::SECTOR;
+use crate::storage::{Durability, Preallocation, ZeroFlags, grow};
+
+use super::disk::SparseHeader;
+use super::disk::sparse_header::HEADER_LEN;
+use super::parts::{Part, PartKind};
+use super::sparse::{Grain, Places, Sparse};
+use super::state::Vmdk;
+
+/// Where disks in parts begin another part.
+const PART: u64 = 2 << 30;
+
+/// The most bytes of both directories that whoever opens an image takes.
+const MAX_DIRECTORIES: u64 = 32 << 20;
+
+impl Resize for Vmdk {
+    fn resize_above(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()> {
+        let old = self.len();
+        if len == old {
+            return Ok(());
+        }
+        let Some(part) = self.parts.last().filter(|_| len.is_multiple_of(SECTOR)) else {
+            return Err(Error::unsupported(
+                "A disk without an extent keeps its size",
+            ));
+        };
+        if len < old {
+            return self.shrink(part, len);
+        }
+        let new = len - part.start;
+        self.check_parts(new)?;
+        self.prepare_write()?;
+        match &part.kind {
+            PartKind::Zero { .. } => {
+                return Err(Error::unsupported(
+                    "A disk that ends in an extent of zeroes cannot be grown",
+                ));
+            }
+            PartKind::Flat {
+                storage,
+                offset,
+                len: part_len,
+                ..
+            } => {
+                // What is new has to read as zeroes.
+                let end = offset + part.len();
+                let has = storage.len()?;
+                if has > end && !storage.limits().fixed_len {
+                    storage.set_len(end, Preallocation::Off)?;
+                }
+                grow(&**storage, offset + new, preallocation, control)?;
+                storage.sync(self.durability)?;
+                self.record_len(part, new)?;
+                part_len.store(new, Ordering::Release);
+            }
+            PartKind::Sparse(sparse) => {
+                if preallocation != Preallocation::Off {
+                    return Err(Error::unsupported(
+                        "A sparse extent grows without preallocation",
+                    ));
+                }
+                self.flush_all(self.durability)?;
+                let change = sparse.lengthen(new)?;
+                self.len.store(len, Ordering::Release);
+                let done = self
+                    .hide_below(old..len, below)
+                    .and_then(|()| self.flush_all(self.durability))
+                    .and_then(|()| sparse.publish(&change, self.durability));
+                if let Err(error) = done {
+                    sparse.shorten(&change);
+                    self.len.store(old, Ordering::Release);
+                    return Err(error);
+                }
+                self.record_len(part, new)?;
+            }
+        }
+        self.len.store(len, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Vmdk {
+    /// Cuts off what lies behind `len`; only within the last extent.
+    fn shrink(&self, part: &Part, len: u64) -> Result<()> {
+        let Some(new) = len.checked_sub(part.start).filter(|new| *new > 0) else {
+            return Err(Error::unsupported(
+                "A disk cannot be made shorter than its last extent allows: extents are not removed",
+            ));
+        };
+        self.prepare_write()?;
+        self.flush_all(self.durability)?;
+        match &part.kind {
+            PartKind::Zero { .. } => {
+                return Err(Error::unsupported(
+                    "A disk that ends in an extent of zeroes keeps its size",
+                ));
+            }
+            PartKind::Flat {
+                storage,
+                offset,
+                len: part_len,
+                ..
+            } => {
+                self.record_len(part, new)?;
+                part_len.store(new, Ordering::Release);
+                self.len.store(len, Ordering::Release);
+                if !storage.limits().fixed_len {
+                    storage.set_len(offset + new, Preallocation::Off)?;
+                }
+            }
+            PartKind::Sparse(sparse) => {
+                // An extent may be longer than its line in the descriptor says, and not shorter.
+                self.record_len(part, new)?;
+                let old_len = sparse.len();
+                sparse.len.store(new, Ordering::Release);
+                self.len.store(len, Ordering::Release);
+                let change = Longer {
+                    old_len,
+                    moved: None,
+                };
+                sparse.publish(&change, self.durability)?;
+                sparse.give_up(new, old_len)?;
+            }
+        }
+        self.flush_all(self.durability)
+    }
+
+    /// A disk in parts would need further files.
+    fn check_parts(&self, new: u64) -> Result<()> {
+        let kind = self
+            .stored
+            .lock()
+            .descriptor
+            .create_type
+            .to_ascii_lowercase();
+        let in_parts = kind.windows(11).any(|word| word == b"gbmaxextent");
+        match in_parts && new > PART {
+            true => Err(Error::unsupported(
+                "The last part of the disk cannot have more than 2 GiB, and parts are not added",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn record_len(&self, part: &Part, len: u64) -> Result<()> {
+        let mut stored = self.stored.lock();
+        let new = stored.descriptor.with_sectors(part.line, len / SECTOR)?;
+        stored.replace(new, &*self.storage)?;
+        self.storage.sync(self.durability)
+    }
+
+    /// Zeroes what a longer parent would show in the new range.
+    fn hide_below(&self, range: std::ops::Range<u64>, below: &dyn Below) -> Result<()> {
+        let end = range.end.min(below.len_below());
+        let mut at = range.start;
+        while at < end {
+            let run = self.map(at, end - at)?;
+            if matches!(run.kind, ExtentKind::Unallocated { .. }) {
+                self.write_zeroes(at, run.len, ZeroFlags::empty(), below)?;
+            }
+            at += run.len;
+        }
+        Ok(())
+    }
+}
+
+/// What a longer extent has that is not on disk yet.
+struct Longer {
+    old_len: u64,
+    /// Where the directories are to be, if they had to move.
+    moved: Option<Places>,
+}
+
+impl Sparse {
+    /// Makes the extent longer in memory, where nothing on disk points yet.
+    fn lengthen(&self, new: u64) -> Result<Longer> {
+        let old_len = self.len();
+        let count = new.div_ceil(self.grain * self.per_table);
+        if count * 8 > MAX_DIRECTORIES {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "The grain directory would become too large",
+            ));
+        }
+        self.zero_tail(old_len)?;
+        let (old_count, copies) = {
+            let directory = self.directory.read();
+            let copies = 1 + u64::from(!directory.redundant.is_empty());
+            (directory.entries.len() as u64, copies)
+        };
+        let mut moved = None;
+        if count > old_count {
+            let bytes = (count * 4).next_multiple_of(SECTOR);
+            let primary = self.reserve(bytes * copies)? / SECTOR;
+            let directory = &mut *self.directory.write();
+            memory::resize(&mut directory.entries, count as usize, 0)?;
+            let redundant = match copies {
+                1 => directory.places.redundant,
+                _ => {
+                    memory::resize(&mut directory.redundant, count as usize, 0)?;
+                    primary + bytes / SECTOR
+                }
+            };
+            moved = Some(Places { primary, redundant });
+        }
+        // What an earlier shrink may have left behind the end.
+        self.give_up(old_len, old_count * self.per_table * self.grain)?;
+        self.len.store(new, Ordering::Release);
+        for index in old_count..count {
+            self.table_to_change(index as u32)?;
+        }
+        // They are named by the directory that moves.
+        self.changes
+            .lock()
+            .new_tables
+            .retain(|index| u64::from(*index) < old_count);
+        Ok(Longer { old_len, moved })
+    }
+
+    /// Takes their places from the grains between two guest offsets, but for one that begins before.
+    fn give_up(&self, from: u64, to: u64) -> Result<()> {
+        let mut at = from.next_multiple_of(self.grain);
+        while at < to {
+            let (index, first) = self.indices(at);
+            let span = self.per_table * self.grain;
+            let end = (at - at % span).saturating_add(span).min(to);
+            if let Some(table) = self.table(index)? {
+                for entry in first..first + (end - at).div_ceil(self.grain) {
+                    if table.get(entry) != 0 {
+                        table.set(entry, 0);
+                    }
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was made longer.
+    fn shorten(&self, change: &Longer) {
+        self.len.store(change.old_len, Ordering::Release);
+    }
+
+    /// The rest of the last grain was beyond the end.
+    fn zero_tail(&self, old_len: u64) -> Result<()> {
+        let tail = old_len.next_multiple_of(self.grain) - old_len;
+        if tail == 0 {
+            return Ok(());
+        }
+        if let Grain::At(place) = self.lookup(old_len - 1)? {
+            let offset = place + old_len % self.grain;
+            self.storage
+                .write_zeroes(offset, tail, ZeroFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    /// Lets the header name the new size, and the directories where they are to be.
+    fn publish(&self, change: &Longer, durability: Durability) -> Result<()> {
+        if let Some(places) = change.moved {
+            let directory = &mut *self.directory.write();
+            for (entries, sector) in [
+                (&directory.redundant, places.redundant),
+                (&directory.entries, places.primary),
+            ] {
+                let mut bytes = memory::zeroed(entries.len() * 4)?;
+                for (place, entry) in bytes.chunks_exact_mut(4).zip(entries) {
+                    place.copy_from_slice(&entry.to_le_bytes());
+                }
+                if !bytes.is_empty() {
+                    self.storage.write_at(&bytes, sector * SECTOR)?;
+                }
+            }
+            self.storage.sync(durability)?;
+            directory.places = places;
+        }
+        let mut bytes = [0; HEADER_LEN];
+        self.storage.read_at(&mut bytes, 0)?;
+        let places = self.directory.read().places;
+        let new = SparseHeader {
+            capacity: self.len() / SECTOR,
+            redundant: places.redundant,
+            directory: places.primary,
+            ..SparseHeader::from_bytes(&bytes)?
+        }
+        .to_bytes();
+        // Only what is known changes.
+        for range in [12..20, 48..64] {
+            if let (Some(to), Some(from)) = (bytes.get_mut(range.clone()), new.get(range)) {
+                to.copy_from_slice(from);
+            }
+        }
+        self.storage.write_at(&bytes, 0)?;
+        self.storage.sync(durability)
+    }
+}

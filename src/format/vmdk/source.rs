@@ -1,0 +1,177 @@
+//! What an image begins as: the file is a descriptor, or an extent with or without one inside.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{self, IoBuf};
+use crate::policy::OpenPolicy;
+use crate::size::SECTOR;
+use crate::storage::{Storage, read_exact_at};
+
+use super::disk::marker::{Special, is_special};
+use super::disk::sparse_header::{self, GD_AT_END, HEADER_LEN};
+use super::disk::{CowdHeader, Descriptor, SparseHeader, cowd_header, not_vmdk};
+
+/// The longest descriptor: that of a disk of 64 TiB in parts of 2 GiB has a third of this.
+const MAX_DESCRIPTOR: u64 = 4 << 20;
+
+/// What stands in the image's own file.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A text that names the extents.
+    Text(Descriptor),
+    /// A hosted extent with the descriptor in it, and where that stands.
+    Hosted {
+        header: SparseHeader,
+        descriptor: Descriptor,
+        offset: u64,
+    },
+}
+
+impl Source {
+    /// Reads the beginning of a file, and the descriptor wherever it is.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotAnImage`], [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`],
+    /// [`crate::ErrorKind::Limit`] by the policy, or of reading.
+    pub(super) fn read(storage: &dyn Storage, policy: &OpenPolicy) -> Result<Self> {
+        let mut head = [0; cowd_header::HEADER_LEN];
+        storage.read_at(&mut head, 0)?;
+        if head.starts_with(&cowd_header::MAGIC) {
+            CowdHeader::from_bytes(&head)?;
+            return Err(lone_extent());
+        }
+        if head.starts_with(&sparse_header::MAGIC) {
+            let header = hosted(storage)?;
+            if header.descriptor == 0 {
+                return Err(lone_extent());
+            }
+            let (descriptor, offset) =
+                embedded(storage, header.descriptor, header.descriptor_len, policy)?;
+            return Ok(Self::Hosted {
+                header,
+                descriptor,
+                offset,
+            });
+        }
+        let len = storage.len()?;
+        let text = read_text(storage, 0, len, policy)?;
+        Descriptor::parse(&text).map(Self::Text)
+    }
+}
+
+/// The text of a descriptor and its place, however damaged it and the header before it are; None where
+/// there is none, or a longer one than any is.
+///
+/// # Errors
+/// Of reading.
+pub(super) fn descriptor_text(
+    storage: &dyn Storage,
+    policy: &OpenPolicy,
+) -> Result<Option<(IoBuf, u64)>> {
+    let mut head = [0; HEADER_LEN];
+    storage.read_at(&mut head, 0)?;
+    let file_len = storage.len()?;
+    let (offset, len) = if head.starts_with(&sparse_header::MAGIC) {
+        let word = |at| crate::bytes::le64(&head, at).unwrap_or_default();
+        (
+            word(28).saturating_mul(SECTOR),
+            word(36).saturating_mul(SECTOR),
+        )
+    } else if head.starts_with(&cowd_header::MAGIC) {
+        (0, 0)
+    } else {
+        (0, file_len)
+    };
+    let len = len.min(file_len.saturating_sub(offset));
+    match read_text(storage, offset, len, policy) {
+        Ok(text) => Ok(Some((text, offset))),
+        Err(error) if matches!(error.kind(), ErrorKind::Limit | ErrorKind::NotAnImage) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The valid header of a hosted extent; where the grain directory is at the end, the footer.
+///
+/// # Errors
+/// As [`Source::read`].
+pub(super) fn hosted(storage: &dyn Storage) -> Result<SparseHeader> {
+    let mut bytes = [0; HEADER_LEN];
+    storage.read_at(&mut bytes, 0)?;
+    let header = SparseHeader::from_bytes(&bytes)?;
+    header.validate()?;
+    if header.directory != GD_AT_END {
+        return Ok(header);
+    }
+    // Marker of the footer, footer, end of stream.
+    let len = storage.len()?;
+    let start = len.checked_sub(3 * SECTOR).ok_or_else(no_footer)?;
+    let mut end = [0; 3 * SECTOR as usize];
+    read_exact_at(storage, &mut end, start)?;
+    let (marker, rest) = end.split_at(SECTOR as usize);
+    let (footer, last) = rest.split_at(SECTOR as usize);
+    if !is_special(marker, Special::Footer) || !is_special(last, Special::EndOfStream) {
+        return Err(no_footer().with_offset(start));
+    }
+    let footer = SparseHeader::from_bytes(footer).map_err(|_| no_footer().with_offset(start))?;
+    footer.validate()?;
+    let agree = |h: &SparseHeader| (h.version, h.flags, h.capacity, h.grain, h.table_entries);
+    if agree(&header) != agree(&footer) || footer.directory == GD_AT_END {
+        return Err(
+            Error::corrupt("Header and footer of the stream do not agree")
+                .with_offset(start + SECTOR),
+        );
+    }
+    Ok(SparseHeader {
+        descriptor: header.descriptor,
+        descriptor_len: header.descriptor_len,
+        ..footer
+    })
+}
+
+fn lone_extent() -> Error {
+    Error::invalid(
+        "The file is an extent of a disk and has no descriptor in it; open the descriptor that names it",
+    )
+}
+
+fn no_footer() -> Error {
+    Error::corrupt("The stream has no footer: the file was cut off, or is still being written")
+}
+
+fn embedded(
+    storage: &dyn Storage,
+    sector: u64,
+    sectors: u64,
+    policy: &OpenPolicy,
+) -> Result<(Descriptor, u64)> {
+    let outside = || {
+        Error::corrupt(format!(
+            "The descriptor is said to have {sectors} sectors from sector {sector} on"
+        ))
+        .with_offset(28)
+    };
+    let offset = sector.checked_mul(SECTOR).ok_or_else(outside)?;
+    let len = sectors.checked_mul(SECTOR).ok_or_else(outside)?;
+    let end = offset.checked_add(len).ok_or_else(outside)?;
+    if end > storage.len()? {
+        return Err(outside());
+    }
+    let text = read_text(storage, offset, len, policy)?;
+    // Extents of a disk of many have the room and nothing in it.
+    if text.first() == Some(&0) {
+        return Err(lone_extent());
+    }
+    Ok((Descriptor::parse(&text)?, offset))
+}
+
+fn read_text(storage: &dyn Storage, offset: u64, len: u64, policy: &OpenPolicy) -> Result<IoBuf> {
+    if len == 0 {
+        return Err(not_vmdk());
+    }
+    policy.check_table("Descriptor", len)?;
+    if len > MAX_DESCRIPTOR {
+        return Err(not_vmdk());
+    }
+    let mut text = memory::zeroed(len as usize)?;
+    storage.read_at(&mut text, offset)?;
+    Ok(text)
+}

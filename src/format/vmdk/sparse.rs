@@ -1,0 +1,507 @@
+//! A sparse extent: its grain directory and tables, whatever the kind, and where each grain is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::bytes::{le32, le64};
+use crate::error::{Error, Result};
+use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::memory;
+use crate::size::SECTOR;
+use crate::storage::{Storage, read_exact_at};
+
+use super::cache::{Cache, Table};
+use super::disk::cowd_header;
+use super::disk::se_sparse::{self, GrainEntry};
+use super::disk::{CowdHeader, SparseHeader};
+
+/// Neighbouring tables are read together up to so many bytes.
+const READ_AHEAD: u64 = 64 << 10;
+
+/// How the tables of an extent are built.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    /// "KDMV".
+    Hosted,
+    /// "COWD".
+    Cowd,
+    /// Space-efficient: where the first table and the first grain are, in bytes.
+    SeSparse { tables: u64, grains: u64 },
+}
+
+/// A sparse extent.
+#[derive(Debug)]
+pub(super) struct Sparse {
+    /// Its number among the extents, for the cache.
+    pub(super) id: u32,
+    pub(super) slot: StorageSlot,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) kind: Kind,
+    /// Bytes of a grain.
+    pub(super) grain: u64,
+    /// Entries of a table.
+    pub(super) per_table: u64,
+    /// Bytes of the guest.
+    pub(super) len: AtomicU64,
+    pub(super) compressed: bool,
+    /// Entry 1 stands for zeroes.
+    pub(super) zeroed: bool,
+    /// No grain begins before this offset.
+    pub(super) overhead: u64,
+    pub(super) directory: RwLock<Directory>,
+    pub(super) cache: Arc<Cache>,
+    /// What is known of the length of the file.
+    pub(super) file_len: AtomicU64,
+    /// What changes it.
+    pub(super) changes: Mutex<Changes>,
+}
+
+/// The grain directories, one entry for each table: its first sector, or one more than its number where
+/// tables are numbered; 0 where there is none.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    pub(super) entries: Vec<u32>,
+    /// The redundant one; empty where there is none.
+    pub(super) redundant: Vec<u32>,
+    /// The first sectors of both in the file.
+    pub(super) places: Places,
+}
+
+/// Where the directories of an extent stand that can be written to, in sectors.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Places {
+    pub(super) primary: u64,
+    pub(super) redundant: u64,
+}
+
+/// What an image that is written to knows of an extent.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Where the next grain goes; 0 until it was looked for.
+    pub(super) next: u64,
+    /// The header was made to say that the extent is not closed.
+    pub(super) marked: bool,
+    /// It said so before.
+    pub(super) was_unclean: bool,
+    /// Entries of the directory that are not on disk yet.
+    pub(super) new_tables: Vec<u32>,
+}
+
+/// What an extent holds of a grain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grain {
+    /// Nothing.
+    Absent,
+    /// Zeroes.
+    Zero,
+    /// It begins at that offset of the file.
+    At(u64),
+}
+
+/// A table of the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TablePlace {
+    /// There is none: nothing is held.
+    Absent,
+    /// There is none: zeroes are held.
+    Zero,
+    /// It begins at that offset of the file.
+    At(u64),
+}
+
+/// What [`Sparse::new`] begins with.
+pub(super) struct Place<'a> {
+    pub(super) id: u32,
+    pub(super) slot: StorageSlot,
+    pub(super) storage: &'a Arc<dyn Storage>,
+    pub(super) cache: &'a Arc<Cache>,
+    pub(super) file_len: u64,
+}
+
+impl Sparse {
+    /// A hosted extent whose header is valid.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`], or of reading the grain directory.
+    pub(super) fn hosted(place: &Place<'_>, header: &SparseHeader) -> Result<Self> {
+        let entries = header.directory_entries();
+        let entries_of = |sector: u64| {
+            let offset = sector.saturating_mul(SECTOR);
+            read_directory(&**place.storage, offset, entries)
+        };
+        let directory = Directory {
+            entries: entries_of(header.directory)?,
+            redundant: match header.has_redundant() {
+                true => entries_of(header.redundant)?,
+                false => Vec::new(),
+            },
+            places: Places {
+                primary: header.directory,
+                redundant: header.redundant,
+            },
+        };
+        let changes = Changes {
+            was_unclean: header.unclean,
+            ..Changes::default()
+        };
+        Ok(Self {
+            grain: header.grain_bytes(),
+            per_table: u64::from(header.table_entries),
+            len: AtomicU64::new(header.capacity.saturating_mul(SECTOR)),
+            compressed: header.flags.contains(super::disk::Flags::COMPRESSED),
+            zeroed: header.has_zeroed_grains(),
+            overhead: header.overhead.saturating_mul(SECTOR),
+            changes: Mutex::new(changes),
+            ..Self::plain(place, directory, Kind::Hosted)
+        })
+    }
+
+    /// An extent of ESX.
+    ///
+    /// # Errors
+    /// As [`Sparse::hosted`].
+    pub(super) fn cowd(place: &Place<'_>, header: &CowdHeader) -> Result<Self> {
+        let entries = u64::from(header.directory_entries);
+        let offset = u64::from(header.directory) * SECTOR;
+        let directory = Directory {
+            entries: read_directory(&**place.storage, offset, entries)?,
+            ..Directory::default()
+        };
+        Ok(Self {
+            grain: u64::from(header.grain) * SECTOR,
+            per_table: cowd_header::TABLE_ENTRIES,
+            len: AtomicU64::new(u64::from(header.capacity) * SECTOR),
+            overhead: offset,
+            ..Self::plain(place, directory, Kind::Cowd)
+        })
+    }
+
+    /// A space-efficient extent.
+    ///
+    /// # Errors
+    /// As [`Sparse::hosted`].
+    pub(super) fn se_sparse(place: &Place<'_>, header: &se_sparse::ConstHeader) -> Result<Self> {
+        let grain = 8 * SECTOR;
+        let per_table = se_sparse::TABLE_ENTRIES;
+        let len = header.capacity * SECTOR;
+        let count = usize::try_from(len.div_ceil(grain * per_table)).map_err(|_| memory::lack())?;
+        let mut bytes = memory::zeroed(count.saturating_mul(8))?;
+        read_exact_at(&**place.storage, &mut bytes, header.directory)?;
+        let mut entries = Vec::new();
+        memory::reserve(&mut entries, count)?;
+        for n in 0..count {
+            let damaged = |entry: u64| {
+                let offset = header.directory.saturating_add(n as u64 * 8);
+                Error::corrupt(format!(
+                    "Invalid entry {entry:#018x} of the grain directory"
+                ))
+                .with_offset(offset)
+            };
+            let entry = le64(&bytes, n * 8).unwrap_or_default();
+            let index = se_sparse::table_of(entry).map_err(damaged)?;
+            entries.push(match index.map(|index| index.checked_add(1)) {
+                None => 0,
+                Some(Some(index)) => index,
+                Some(None) => return Err(damaged(entry)),
+            });
+        }
+        let directory = Directory {
+            entries,
+            ..Directory::default()
+        };
+        let kind = Kind::SeSparse {
+            tables: header.tables,
+            grains: header.grains,
+        };
+        Ok(Self {
+            grain,
+            per_table,
+            len: AtomicU64::new(len),
+            overhead: header.grains,
+            ..Self::plain(place, directory, kind)
+        })
+    }
+
+    fn plain(place: &Place<'_>, directory: Directory, kind: Kind) -> Self {
+        Self {
+            id: place.id,
+            slot: place.slot,
+            storage: place.storage.clone(),
+            kind,
+            grain: SECTOR,
+            per_table: 1,
+            len: AtomicU64::new(0),
+            compressed: false,
+            zeroed: false,
+            overhead: 0,
+            directory: RwLock::new(directory),
+            cache: place.cache.clone(),
+            file_len: AtomicU64::new(place.file_len),
+            changes: Mutex::default(),
+        }
+    }
+
+    /// Bytes of the guest.
+    pub(super) fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Bytes of a word of a table on disk.
+    pub(super) fn word_len(&self) -> u64 {
+        match self.kind {
+            Kind::SeSparse { .. } => 8,
+            Kind::Hosted | Kind::Cowd => 4,
+        }
+    }
+
+    /// Where the table of a grain stands.
+    pub(super) fn table_place(&self, index: u32) -> Result<TablePlace> {
+        let entry = self.directory.read().entries.get(index as usize).copied();
+        let offset = match (entry, &self.kind) {
+            (None | Some(0), _) => return Ok(TablePlace::Absent),
+            (Some(1), _) if self.zeroed => return Ok(TablePlace::Zero),
+            (Some(entry), Kind::SeSparse { tables, .. }) => {
+                let bytes = self.per_table * 8;
+                tables.checked_add(u64::from(entry - 1).saturating_mul(bytes))
+            }
+            (Some(entry), _) => Some(u64::from(entry) * SECTOR),
+        };
+        offset
+            .map(TablePlace::At)
+            .ok_or_else(|| Error::corrupt(format!("Grain table {index} lies outside of any file")))
+    }
+
+    /// A grain table; None where there is none.
+    pub(super) fn table(&self, index: u32) -> Result<Option<Arc<Table>>> {
+        loop {
+            if let Some(table) = self.cache.get((self.id, index)) {
+                return Ok(Some(table));
+            }
+            let TablePlace::At(offset) = self.table_place(index)? else {
+                return Ok(None);
+            };
+            let epoch = self.cache.epoch();
+            let count = self.neighbours(index, offset);
+            let words = self.read_tables(offset, count)?;
+            let mut found = None;
+            for (n, words) in (0..count).zip(words.chunks_exact(self.per_table as usize)) {
+                let table = Table::new(words.iter().copied())?;
+                let kept = self.cache.keep((self.id, index + n as u32), table, epoch)?;
+                found = found.or(kept.filter(|_| n == 0));
+            }
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// How many tables from that one on stand in a row in the file.
+    fn neighbours(&self, index: u32, offset: u64) -> u64 {
+        let bytes = self.per_table * self.word_len();
+        let most = (READ_AHEAD / bytes).max(1);
+        let in_row = (1..most).take_while(|n| {
+            let place = index
+                .checked_add(*n as u32)
+                .map(|next| self.table_place(next));
+            matches!(place, Some(Ok(TablePlace::At(at))) if at == offset + n * bytes)
+        });
+        1 + in_row.count() as u64
+    }
+
+    /// The words of tables that stand in a row. Only the first has to lie in the file.
+    fn read_tables(&self, offset: u64, count: u64) -> Result<Vec<u64>> {
+        let word = self.word_len();
+        let one = self.per_table * word;
+        let end = offset.checked_add(one);
+        if end.is_none_or(|end| end > self.file_len_at_least(end)) {
+            return Err(Error::corrupt(format!(
+                "'{}' ends before the grain table at {offset}",
+                self.storage.name()
+            ))
+            .with_offset(offset));
+        }
+        let mut bytes = memory::zeroed((one * count) as usize)?;
+        self.storage.read_at(&mut bytes, offset)?;
+        let words = bytes.chunks_exact(word as usize);
+        memory::collect(words.map(|word| match word.len() {
+            8 => le64(word, 0).unwrap_or_default(),
+            _ => u64::from(le32(word, 0).unwrap_or_default()),
+        }))
+    }
+
+    /// The length of the file, looked up again where it was shorter than `end`.
+    fn file_len_at_least(&self, end: u64) -> u64 {
+        let known = self.file_len.load(Ordering::Acquire);
+        if known >= end {
+            return known;
+        }
+        let now = self.storage.len().unwrap_or(known);
+        self.file_len.fetch_max(now, Ordering::AcqRel).max(now)
+    }
+
+    /// What an entry for the grain at guest offset `guest` says.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] where it points to what is no grain.
+    pub(super) fn grain_of(&self, word: u64, guest: u64) -> Result<Grain> {
+        let offset = match &self.kind {
+            _ if word == 0 => return Ok(Grain::Absent),
+            Kind::SeSparse { grains, .. } => match se_sparse::grain_of(word) {
+                Ok(GrainEntry::Absent) => return Ok(Grain::Absent),
+                Ok(GrainEntry::Zero) => return Ok(Grain::Zero),
+                Ok(GrainEntry::Grain(number)) => number
+                    .checked_mul(self.grain)
+                    .and_then(|at| at.checked_add(*grains)),
+                Err(_) => None,
+            },
+            _ if word == 1 && self.zeroed => return Ok(Grain::Zero),
+            Kind::Hosted | Kind::Cowd => word.checked_mul(SECTOR),
+        };
+        let start = guest - guest % self.grain;
+        let needed = match self.compressed {
+            true => super::disk::marker::GRAIN_MARKER as u64,
+            false => self.len().saturating_sub(start).min(self.grain),
+        };
+        let fits = offset.is_some_and(|at| {
+            let end = at.saturating_add(needed);
+            at >= self.overhead && end <= self.file_len_at_least(end).next_multiple_of(SECTOR)
+        });
+        match offset.filter(|_| fits) {
+            Some(offset) => Ok(Grain::At(offset)),
+            None => Err(self.bad_entry(word, guest)),
+        }
+    }
+
+    fn bad_entry(&self, word: u64, guest: u64) -> Error {
+        let error = Error::corrupt(format!(
+            "'{}': the grain at offset {guest} of the extent is said to be at sector {word}, where none can be",
+            self.storage.name()
+        ));
+        match self.entry_offset(guest) {
+            Some(offset) => error.with_offset(offset),
+            None => error,
+        }
+    }
+
+    /// Where the entry of a grain stands in the file.
+    fn entry_offset(&self, guest: u64) -> Option<u64> {
+        let (index, entry) = self.indices(guest);
+        match self.table_place(index) {
+            Ok(TablePlace::At(table)) => table.checked_add(entry * self.word_len()),
+            _ => None,
+        }
+    }
+
+    /// The table of a guest offset, and the entry in it.
+    pub(super) fn indices(&self, guest: u64) -> (u32, u64) {
+        let grain = guest / self.grain;
+        // A directory of more entries is never read.
+        let table = u32::try_from(grain / self.per_table).unwrap_or(u32::MAX);
+        (table, grain % self.per_table)
+    }
+
+    /// What the extent holds of the grain at a guest offset.
+    pub(super) fn lookup(&self, guest: u64) -> Result<Grain> {
+        let (index, entry) = self.indices(guest);
+        match self.table(index)? {
+            Some(table) => self.grain_of(table.get(entry), guest),
+            None => Ok(self.without_table(index)?),
+        }
+    }
+
+    fn without_table(&self, index: u32) -> Result<Grain> {
+        Ok(match self.table_place(index)? {
+            TablePlace::Zero => Grain::Zero,
+            _ => Grain::Absent,
+        })
+    }
+
+    /// The longest run of one kind at `offset` of the extent, at most `len` bytes.
+    pub(super) fn map(&self, offset: u64, len: u64) -> Result<Extent> {
+        let end = offset.saturating_add(len);
+        let mut run: Option<Extent> = None;
+        let mut at = offset;
+        while at < end {
+            let (index, first) = self.indices(at);
+            let span = self.per_table * self.grain;
+            let table_end = (at - at % span).saturating_add(span).min(end);
+            let table = match self.table(index) {
+                Ok(table) => table,
+                Err(error) => return run.ok_or(error),
+            };
+            let Some(table) = table else {
+                let kind = kind_of(self.without_table(index)?, at, self);
+                if !extend(&mut run, kind, table_end - at) {
+                    break;
+                }
+                at = table_end;
+                continue;
+            };
+            let mut entry = first;
+            while at < table_end {
+                let next = (at - at % self.grain)
+                    .saturating_add(self.grain)
+                    .min(table_end);
+                let kind = match self.grain_of(table.get(entry), at) {
+                    Ok(grain) => kind_of(grain, at, self),
+                    Err(error) => return run.ok_or(error),
+                };
+                if !extend(&mut run, kind, next - at) {
+                    return run.ok_or_else(empty);
+                }
+                at = next;
+                entry += 1;
+            }
+        }
+        run.ok_or_else(empty)
+    }
+}
+
+fn empty() -> Error {
+    Error::new(crate::ErrorKind::Internal, "An empty run of grains")
+}
+
+fn kind_of(grain: Grain, at: u64, sparse: &Sparse) -> ExtentKind {
+    match grain {
+        Grain::Absent => ExtentKind::Unallocated { host_offset: None },
+        Grain::Zero => ExtentKind::Zero { host_offset: None },
+        Grain::At(_) if sparse.compressed => ExtentKind::Encoded { compressed: true },
+        Grain::At(offset) => ExtentKind::Data {
+            slot: sparse.slot,
+            host_offset: offset + at % sparse.grain,
+        },
+    }
+}
+
+/// Makes a run longer by what follows it; false where that is of another kind.
+fn extend(run: &mut Option<Extent>, kind: ExtentKind, len: u64) -> bool {
+    match run {
+        None => *run = Some(Extent { len, kind }),
+        Some(run) if run.kind.advanced(run.len) == kind => run.len += len,
+        Some(_) => return false,
+    }
+    true
+}
+
+/// The entries of a grain directory.
+fn read_directory(storage: &dyn Storage, offset: u64, entries: u64) -> Result<Vec<u32>> {
+    let len = usize::try_from(entries.saturating_mul(4)).map_err(|_| memory::lack())?;
+    if offset
+        .checked_add(len as u64)
+        .is_none_or(|end| end > i64::MAX as u64)
+    {
+        return Err(Error::corrupt(format!(
+            "The grain directory at {offset} lies outside of any file"
+        )));
+    }
+    // Before memory is taken for what is not there.
+    if len > 0 {
+        read_exact_at(storage, &mut [0], offset + len as u64 - 1)?;
+    }
+    let mut bytes = memory::zeroed(len)?;
+    read_exact_at(storage, &mut bytes, offset)?;
+    let words = bytes.chunks_exact(4);
+    memory::collect(words.map(|word| le32(word, 0).unwrap_or_default()))
+}

@@ -1,0 +1,420 @@
+//! Writing guest data: in place where the grain has its place, else to a new one that the tables name
+//! afterwards.
+
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::ExtentKind;
+use crate::format::{Below, Compress, Format, FormatWrite, Resize, ZeroBelow};
+use crate::memory::{self, IoBuf};
+use crate::storage::{Durability, Step, ZeroFlags, steps};
+
+use super::disk::descriptor::random_cid;
+use super::parts::{self, Part, PartKind};
+use super::sparse::{Grain, Sparse};
+use super::state::Vmdk;
+
+/// Zeroes that have to be stored are written in pieces of this many bytes.
+const ZERO_PIECE: u64 = 1 << 20;
+
+/// A sparse extent, and where it begins in the guest.
+struct Target<'a> {
+    image: &'a Vmdk,
+    sparse: &'a Sparse,
+    base: u64,
+}
+
+impl FormatWrite for Vmdk {
+    fn prepare(&self) -> Result<()> {
+        self.prepare_write()
+    }
+
+    fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
+        self.prepare_write()?;
+        let mut rest = buf;
+        self.in_parts(offset, buf.len() as u64, |part, within, len| {
+            let (piece, tail) = rest.split_at(len as usize);
+            rest = tail;
+            match &part.kind {
+                PartKind::Zero { .. } => Err(of_zeroes()),
+                PartKind::Flat {
+                    storage, offset, ..
+                } => {
+                    steps::announce(&**storage, Step::WriteAio);
+                    storage.write_at(piece, offset + within)
+                }
+                PartKind::Sparse(sparse) => self.target(sparse, part).write(piece, within, below),
+            }
+        })
+    }
+
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+        below: &dyn Below,
+    ) -> Result<()> {
+        self.prepare_write()?;
+        self.in_parts(offset, len, |part, within, len| match &part.kind {
+            PartKind::Zero { .. } => Ok(()),
+            PartKind::Flat {
+                storage, offset, ..
+            } => storage.write_zeroes(offset + within, len, flags),
+            PartKind::Sparse(sparse) => {
+                let end = within + len;
+                self.target(sparse, part).zero(within..end, flags, below)
+            }
+        })
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.prepare_write()?;
+        self.in_parts(offset, len, |part, within, len| match &part.kind {
+            PartKind::Zero { .. } => Ok(()),
+            PartKind::Flat {
+                storage, offset, ..
+            } => {
+                // What it reads as afterwards is known.
+                let flags = ZeroFlags::MAY_UNMAP | ZeroFlags::NO_FALLBACK;
+                storage.write_zeroes(offset + within, len, flags)
+            }
+            PartKind::Sparse(sparse) => sparse.discard(within, len),
+        })
+    }
+
+    fn flush(&self, durability: Durability) -> Result<()> {
+        self.flush_all(durability)
+    }
+
+    fn resizer(&self) -> Option<&dyn Resize> {
+        Some(self)
+    }
+
+    fn compressor(&self) -> Option<&dyn Compress> {
+        let sparse = |part: &Part| matches!(part.kind, PartKind::Sparse(_));
+        self.parts.iter().all(sparse).then_some(self)
+    }
+}
+
+/// Grains of an image that can be written to are never compressed: asked for that, it stores them plain.
+impl Compress for Vmdk {
+    fn encode_unit(&self) -> u32 {
+        self.cluster_size().unwrap_or(1)
+    }
+
+    fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let unit = u64::from(self.encode_unit());
+        let len = buf.len() as u64;
+        let whole = len == unit || offset.checked_add(len) == Some(self.len());
+        if !offset.is_multiple_of(unit) || !whole || len > unit {
+            return Err(Error::invalid(
+                "a compressed write must be one whole cluster",
+            ));
+        }
+        // What is written covers the grain up to the end of the image: nothing shows from below.
+        self.write(buf, offset, &ZeroBelow)
+    }
+}
+
+/// The error of a write to where the descriptor has nothing but zeroes.
+fn of_zeroes() -> Error {
+    Error::new(
+        ErrorKind::ReadOnly,
+        "The range lies in an extent of zeroes, which holds no data",
+    )
+}
+
+impl Vmdk {
+    fn target<'a>(&'a self, sparse: &'a Sparse, part: &Part) -> Target<'a> {
+        Target {
+            image: self,
+            sparse,
+            base: part.start,
+        }
+    }
+
+    /// Runs `change` on each extent of a range.
+    fn in_parts(
+        &self,
+        offset: u64,
+        len: u64,
+        mut change: impl FnMut(&Part, u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        let (mut at, end) = (offset, offset.saturating_add(len));
+        while at < end {
+            let (part, within) = parts::at(&self.parts, at)?;
+            if part.read_only {
+                return Err(Error::new(
+                    ErrorKind::ReadOnly,
+                    "The range lies in an extent that is read-only, as the descriptor says",
+                ));
+            }
+            let len = (part.len() - within).min(end - at);
+            change(part, within, len)?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// What must happen once before the first change: the disk gets another content ID.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`], or of I/O.
+    pub(super) fn prepare_write(&self) -> Result<()> {
+        if self.is_changed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if self.read_only {
+            return Err(Error::new(ErrorKind::ReadOnly, "Image is read-only"));
+        }
+        let mut stored = self.stored.lock();
+        if self.is_changed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let cid = random_cid(stored.descriptor.cid)?;
+        let new = stored.descriptor.with_cid(cid)?;
+        stored.replace(new, &*self.storage)?;
+        // No data may be there before it.
+        self.storage.sync(self.durability)?;
+        self.is_changed.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes everything that is held back, and makes it durable.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn flush_all(&self, durability: Durability) -> Result<()> {
+        let _one = self.flushing.lock();
+        for part in &self.parts {
+            match &part.kind {
+                PartKind::Flat { storage, .. } => storage.sync(durability)?,
+                PartKind::Sparse(sparse) => sparse.flush(durability)?,
+                PartKind::Zero { .. } => {}
+            }
+        }
+        self.storage.sync(durability)
+    }
+
+    /// Ends the use.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn end_use(&self) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.flush_all(self.durability)?;
+        for part in &self.parts {
+            if let PartKind::Sparse(sparse) = &part.kind {
+                sparse.mark_clean(self.durability)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes tables when too many wait.
+    fn relieve(&self) -> Result<()> {
+        if self.cache.is_full() {
+            self.flush_all(self.durability)?;
+        }
+        Ok(())
+    }
+}
+
+impl Target<'_> {
+    /// Writes guest bytes.
+    fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
+        let mut rest = buf;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let done = match self.write_in_place(rest, at)? {
+                0 => {
+                    self.image.relieve()?;
+                    self.write_new(rest, at, below)?
+                }
+                done => done,
+            };
+            rest = rest.get(done as usize..).unwrap_or_default();
+            at += done;
+        }
+        Ok(())
+    }
+
+    /// Overwrites grains that have their place; returns how many bytes from the start of `buf`.
+    fn write_in_place(&self, buf: &[u8], offset: u64) -> Result<u64> {
+        let run = self.sparse.map(offset, buf.len() as u64)?;
+        let ExtentKind::Data { host_offset, .. } = run.kind else {
+            return Ok(0);
+        };
+        let part = buf.get(..run.len as usize).unwrap_or(buf);
+        steps::announce(&*self.sparse.storage, Step::WriteAio);
+        self.sparse.storage.write_at(part, host_offset)?;
+        Ok(run.len)
+    }
+
+    /// The grains of a range that lie in the table of its beginning.
+    fn grains(&self, range: &Range<u64>) -> Range<u64> {
+        let grain = self.sparse.grain;
+        let first = range.start / grain;
+        let table_end = (first / self.sparse.per_table + 1) * self.sparse.per_table;
+        first..range.end.div_ceil(grain).min(table_end)
+    }
+
+    /// Holds grains against other changes.
+    fn hold(&self, grains: &Range<u64>) -> crate::format::inflight::Reservation<'_> {
+        let guest = |grain: u64| self.base + grain * self.sparse.grain;
+        self.image
+            .inflight
+            .reserve(guest(grains.start)..guest(grains.end))
+    }
+
+    /// Writes the beginning of `buf` to grains without a place; 0 where another write has given them one
+    /// meanwhile.
+    fn write_new(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<u64> {
+        let sparse = self.sparse;
+        let grains = self.grains(&(offset..offset + buf.len() as u64));
+        let _mine = self.hold(&grains);
+        let (index, entry) = sparse.indices(offset);
+        let table = sparse.table_to_change(index)?;
+        let held = sparse.without_place(&table, entry, grains.clone())?;
+        let (Some(first), Some(last)) = (held.first(), held.last()) else {
+            return Ok(0);
+        };
+        let count = held.len() as u64;
+        let start = grains.start * sparse.grain;
+        let whole = (start + count * sparse.grain).min(sparse.len());
+        let end = whole.min(offset + buf.len() as u64);
+        let data = buf.get(..(end - offset) as usize).unwrap_or(buf);
+        let head = self.around(*first, start..offset, below)?;
+        let tail = self.around(*last, end..whole, below)?;
+        let host = sparse.reserve(count * sparse.grain)?;
+        // What is new in a file reads as zeroes.
+        let fresh = sparse.storage.limits().grown_is_zero;
+        let needed = |around: &Around| !(fresh && around.is_zero);
+        let (head, tail) = (head.filter(needed), tail.filter(needed));
+        let mut bufs = Vec::with_capacity(3);
+        let mut from = host + (offset - start);
+        if let Some(head) = &head {
+            bufs.push(IoSlice::new(&head.bytes));
+            from = host;
+        }
+        bufs.push(IoSlice::new(data));
+        bufs.extend(tail.as_ref().map(|tail| IoSlice::new(&tail.bytes)));
+        steps::announce(&*sparse.storage, Step::WriteAio);
+        sparse.storage.write_vectored_at(&bufs, from)?;
+        for n in 0..count {
+            let sector = (host + n * sparse.grain) / crate::size::SECTOR;
+            table.set(entry + n, sector);
+        }
+        Ok(end - offset)
+    }
+
+    /// What stands beside written data in a new grain that held `old` before.
+    fn around(&self, old: Grain, range: Range<u64>, below: &dyn Below) -> Result<Option<Around>> {
+        let len = range.end.saturating_sub(range.start);
+        if len == 0 {
+            return Ok(None);
+        }
+        let mut bytes = memory::zeroed(len as usize)?;
+        let guest = self.base + range.start;
+        let is_zero = old == Grain::Zero || below.is_zero_below(guest, len)?;
+        if !is_zero {
+            steps::announce(&*self.sparse.storage, Step::CowRead);
+            below.read_below(&mut bytes, guest)?;
+        }
+        Ok(Some(Around { bytes, is_zero }))
+    }
+
+    /// Makes a range read as zeroes.
+    fn zero(&self, range: Range<u64>, flags: ZeroFlags, below: &dyn Below) -> Result<()> {
+        let sparse = self.sparse;
+        let mut at = range.start;
+        while at < range.end {
+            let run = sparse.map(at, range.end - at)?;
+            let mut len = run.len;
+            match run.kind {
+                ExtentKind::Data { host_offset, .. } => {
+                    sparse.storage.write_zeroes(host_offset, len, flags)?;
+                }
+                ExtentKind::Unallocated { .. } => len = self.hide(at..at + len, flags, below)?,
+                ExtentKind::Zero { .. } | ExtentKind::Encoded { .. } => {}
+            }
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Hides what lies below the beginning of a range that nothing holds; returns how many bytes.
+    fn hide(&self, range: Range<u64>, flags: ZeroFlags, below: &dyn Below) -> Result<u64> {
+        let sparse = self.sparse;
+        let guest = self.base + range.start;
+        let len = range.end - range.start;
+        if below.is_zero_below(guest, len)? {
+            return Ok(len);
+        }
+        let whole = range.start.is_multiple_of(sparse.grain)
+            && (len >= sparse.grain || range.end == sparse.len());
+        if whole && sparse.zeroed {
+            self.image.relieve()?;
+            let grains = self.grains(&range);
+            let _mine = self.hold(&grains);
+            let (index, entry) = sparse.indices(range.start);
+            let table = sparse.table_to_change(index)?;
+            let held = sparse.without_place(&table, entry, grains)?;
+            // The last grain may be covered in part.
+            let covered = |n: u64| {
+                let end = range.start + (n + 1) * sparse.grain;
+                end <= range.end || range.end == sparse.len()
+            };
+            let count = (0..held.len() as u64).take_while(|n| covered(*n)).count() as u64;
+            for n in 0..count {
+                table.set(entry + n, 1);
+            }
+            return Ok((count * sparse.grain).min(len));
+        }
+        if flags.contains(ZeroFlags::NO_FALLBACK) {
+            return Err(Error::unsupported(
+                "The image cannot hide its backing file without storing zeroes",
+            ));
+        }
+        // Up to the next grain that may be hidden.
+        let next = match sparse.zeroed {
+            true => (range.start / sparse.grain + 1) * sparse.grain - range.start,
+            false => ZERO_PIECE,
+        };
+        let len = len.min(next).min(ZERO_PIECE);
+        self.write(&memory::zeroed(len as usize)?, range.start, below)?;
+        Ok(len)
+    }
+}
+
+/// Bytes beside written data.
+struct Around {
+    bytes: IoBuf,
+    is_zero: bool,
+}
+
+impl Sparse {
+    /// Gives the room of whole grains back to the host: they keep their places and read as zeroes.
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        let end = offset + len;
+        let end = match end == self.len() {
+            true => end,
+            false => end - end % self.grain,
+        };
+        let mut at = offset.next_multiple_of(self.grain);
+        while at < end {
+            let run = self.map(at, end - at)?;
+            if let ExtentKind::Data { host_offset, .. } = run.kind {
+                let flags = ZeroFlags::MAY_UNMAP | ZeroFlags::NO_FALLBACK;
+                self.storage.write_zeroes(host_offset, run.len, flags)?;
+            }
+            at += run.len;
+        }
+        Ok(())
+    }
+}
