@@ -41,25 +41,45 @@ struct CopyOnRead {
     /// None where the child is no image: nothing is below it.
     image: Option<Arc<dyn ChildImage>>,
     /// Keeps copies apart from writes, which they would undo.
+    /// The depth of the last layer that is copied from.
+    bottom: Option<u32>,
     copying: RwLock<()>,
 }
 
 fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
     context.require_writable()?;
-    if let Some(name) = context.options.str("bottom") {
-        // Nodes have no names here.
-        return Err(Error::invalid(format!("Bottom node '{name}' not found")));
-    }
     let file = context.take(ChildSpec::FILE.name)?;
     Ok(Arc::new(CopyOnRead {
+    let bottom = context.options.str("bottom").map(|name| {
+        let depth = file.image.as_ref().and_then(|image| image.depth_of(name));
+        depth.ok_or_else(|| Error::invalid(format!("Bottom node '{name}' not found")))
+    });
         file: file.storage,
         image: file.image,
         copying: RwLock::default(),
+        bottom: bottom.transpose()?,
     }))
 }
 
 impl CopyOnRead {
     /// Copies what the image does not hold of a range up to it.
+    /// Copies what of a range a layer holds that is copied from.
+    fn copy_from_layers(&self, image: &dyn ChildImage, offset: u64, len: u64) -> Result<()> {
+        let Some(bottom) = self.bottom else {
+            return self.copy(image, offset, len);
+        };
+        let end = offset.saturating_add(len).min(self.file.len()?);
+        let mut at = offset;
+        while at < end {
+            let (depth, run) = image.holder(at, end - at)?;
+            if depth.is_some_and(|depth| depth <= bottom) {
+                self.copy(image, at, run)?;
+            }
+            at = at.saturating_add(run);
+        }
+        Ok(())
+    }
+
     fn copy(&self, image: &dyn ChildImage, offset: u64, len: u64) -> Result<()> {
         let unit = u64::from(image.layer_unit().max(1));
         let end = offset.saturating_add(len);

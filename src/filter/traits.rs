@@ -136,6 +136,16 @@ pub trait ChildImage: Send + Sync + Debug {
 
     /// The smallest range that the layer can hold by itself, in bytes.
     fn layer_unit(&self) -> u32;
+    /// The layer that decides what the beginning of the range reads as, 0 for the image's own, and for how
+    /// many of its bytes. None where no layer holds it. `len` is not 0.
+    ///
+    /// # Errors
+    /// Of looking the range up.
+    fn holder(&self, offset: u64, len: u64) -> Result<(Option<u32>, u64)>;
+
+    /// How far below the image's own layer the one stands which the user called so.
+    fn depth_of(&self, node_name: &str) -> Option<u32>;
+
 
     /// Whether its format has compressed clusters, be it that this image cannot.
     fn may_compress(&self) -> bool;

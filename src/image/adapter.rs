@@ -71,6 +71,18 @@ impl ChildImage for ImageStorage {
         Ok((held, extent.len))
     }
 
+    fn holder(&self, offset: u64, len: u64) -> Result<(Option<u32>, u64)> {
+        let found = self.image.map(offset, len)?;
+        let held = !matches!(found.extent.kind, ExtentKind::Unallocated { .. });
+        Ok((held.then_some(found.depth), found.extent.len))
+    }
+
+    fn depth_of(&self, node_name: &str) -> Option<u32> {
+        let mut layers = self.image.layers();
+        let at = layers.position(|layer| layer.node_name.as_deref() == Some(node_name));
+        at.and_then(|at| u32::try_from(at).ok())
+    }
+
     fn layer_unit(&self) -> u32 {
         self.image.format().layer_unit().unwrap_or(1)
     }

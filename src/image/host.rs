@@ -52,6 +52,7 @@ pub(super) fn open(
         plain: (!name.is_empty() && strong().next().is_none()).then_some(name),
         base,
         tree: names::ordered(tree),
+        name: None,
         kind: NodeKind::Host,
         storage,
     })

@@ -133,6 +133,8 @@ pub struct Image {
     below: Option<ChildPlan>,
     /// Another image names this one, not the user.
     named_by_image: bool,
+    /// What the user called this layer.
+    node_name: Option<node::NodeName>,
     warnings: Vec<String>,
     writable: bool,
     settings: Settings,

@@ -253,6 +253,7 @@ pub(super) fn filter_node(
         plain,
         tree: ordered(tree),
         kind: NodeKind::Filter(driver, children),
+        name: None,
         storage,
     }
 }

@@ -25,10 +25,15 @@ pub struct Node {
     /// The options that open it again.
     pub(super) tree: Map<String, Value>,
     /// What it is.
+    /// What the user called it.
+    pub(super) name: Option<NodeName>,
     pub(super) kind: NodeKind,
 }
 
 /// What a node is.
+/// What the user called a node; taken for as long as there is one of these.
+pub(super) type NodeName = Arc<str>;
+
 #[derive(Clone, Debug)]
 pub(super) enum NodeKind {
     /// A host storage.
@@ -76,6 +81,7 @@ impl Node {
             plain: Some(name),
             tree,
             kind: NodeKind::Host,
+            name: None,
             storage,
         }
     }

@@ -19,6 +19,9 @@ use crate::value::{Map, Value};
 /// The child below an overlay.
 const BACKING: &str = ChildSpec::BACKING.name;
 
+/// The longest name of a node.
+const MAX_NODE_NAME: usize = 31;
+
 /// One node to open: a driver over its children.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -118,6 +121,8 @@ pub(super) struct Common {
     no_flush: Option<bool>,
     /// `discard=ignore`.
     pub(super) ignore_discard: bool,
+    /// `node-name`.
+    pub(super) node_name: Option<String>,
     /// `detect-zeroes`.
     pub(super) detect_zeroes: DetectZeroes,
 }
@@ -293,7 +298,9 @@ impl Plan {
         };
         tree.shift_remove("driver");
         let mut plan = Self::new(location, format.as_deref())?;
+        let recorded = plan.common.node_name.take();
         plan.common = take_common(&mut tree)?;
+        plan.common.node_name = plan.common.node_name.or(recorded);
         plan.given.extend(tree);
         plan.take_children(plan.driver.children())?;
         Ok(plan)
@@ -479,7 +486,8 @@ fn take_common(tree: &mut Map<String, Value>) -> Result<Common> {
         Some(other) => Map::from_iter([("".to_owned(), other)]),
         None => Map::new(),
     };
-    let common = Common {
+    let mut common = Common {
+        node_name: None,
         direct: take_bool(&mut cache, "direct", "cache.direct")?,
         no_flush: take_bool(&mut cache, "no-flush", "cache.no-flush")?,
         read_only: take_bool(tree, "read-only", "read-only")?.unwrap_or(false),
@@ -497,10 +505,14 @@ fn take_common(tree: &mut Map<String, Value>) -> Result<Common> {
         },
     };
     take_bool(tree, "auto-read-only", "auto-read-only")?;
-    if let Some(name) = take_word(tree, "node-name") {
+    common.node_name = take_word(tree, "node-name");
+    if let Some(name) = &common.node_name {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(fits) {
             return Err(Error::invalid(format!("Invalid node-name: '{name}'")));
+        }
+        if name.len() > MAX_NODE_NAME {
+            return Err(Error::invalid("Node name too long"));
         }
     }
     if !cache.is_empty() {

@@ -96,6 +96,73 @@ fn what_is_read_through_copy_on_read_is_kept_where_qemu_keeps_it() {
 }
 
 #[test]
+fn nothing_below_the_bottom_is_copied() {
+    let dir = Dir::new();
+    images(&dir);
+    for line in [
+        "create -q -f qcow2 -o cluster_size=4k -b base.raw -F raw middle.qcow2 2M",
+        "create -q -f qcow2 -b middle.qcow2 -F qcow2 o.qcow2 2M",
+        "create -q -f qcow2 -b middle.qcow2 -F qcow2 t.qcow2 2M",
+    ] {
+        dir.qemu_img_ok(&line.split(' ').collect::<Vec<_>>());
+    }
+    dir.qemu_io(
+        "qcow2",
+        "middle.qcow2",
+        &["write -P 5 20k 4k", "write -P 6 300k 100k"],
+    );
+    let reads = [(0, 8 << 10), (100 << 10, 300 << 10), (500 << 10, 300 << 10)];
+    for bottom in ["middle", "top"] {
+        let options = |image: &str| {
+            let middle = dir.str("middle.qcow2");
+            format!(
+                "driver=copy-on-read,bottom={bottom},file.driver=qcow2,file.node-name=top,\
+                 file.file.driver=file,file.file.filename={},file.backing.driver=qcow2,\
+                 file.backing.node-name=middle,file.backing.file.driver=file,\
+                 file.backing.file.filename={middle}",
+                dir.str(image)
+            )
+        };
+        let location = Location::from_image_opts(&options("o.qcow2")).unwrap();
+        let how = OpenOptions {
+            writable: true,
+            policy: OpenPolicy::permissive(),
+            ..OpenOptions::default()
+        };
+        let held = |image: &str| {
+            let map = dir.qemu_img_ok(&["map", "--output=json", &dir.str(image)]);
+            let map: serde_json::Value = serde_json::from_str(&map).unwrap();
+            let runs = map.as_array().unwrap().iter();
+            let place = |run: &serde_json::Value| {
+                (
+                    run["start"].clone(),
+                    run["depth"].clone(),
+                    run["zero"].clone(),
+                )
+            };
+            runs.map(place).collect::<Vec<_>>()
+        };
+        let before = held("o.qcow2");
+        let image = Image::open(&location, &how).unwrap();
+        let mut args = vec!["--image-opts".to_owned(), options("t.qcow2")];
+        for (offset, len) in reads {
+            image.read_at(&mut vec![0; len], offset).unwrap();
+            args.extend(["-c".to_owned(), format!("read {offset} {len}")]);
+        }
+        image.close().unwrap();
+        if bottom == "top" {
+            // Theirs copies all of it then, against its own documentation.
+            assert_eq!(held("o.qcow2"), before);
+            continue;
+        }
+        let ran = crate::common::run_in(dir.root(), "qemu-io", &args);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_ne!(held("o.qcow2"), before);
+        assert_eq!(held("o.qcow2"), held("t.qcow2"));
+    }
+}
+
+#[test]
 fn copies_and_writes_of_many_threads_lose_no_write() {
     let dir = Dir::new();
     images(&dir);

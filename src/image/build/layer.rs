@@ -85,6 +85,11 @@ fn open_over(
     trail.step(file.identity(), name.as_bstr(), &options.policy)?;
     let force_share = options.force_share || plan.common.force_share;
     let bare = stands_alone(&plan);
+    let node_name = match bare {
+        // The node has it.
+        true => file.name.clone(),
+        false => trail.name(plan.common.node_name.as_deref())?,
+    };
     let (driver, probed) = choose_driver(&plan, &*storage, options)?;
     if file.shown().is_none() || !bare {
         options.policy.check_format(driver.name)?;
@@ -164,6 +169,7 @@ fn open_over(
         backing: Backing::None,
         below: plan.child(ChildSpec::BACKING.name).cloned(),
         named_by_image: start.named_by_image,
+        node_name,
         warnings: warnings.into_inner(),
         writable: options.writable,
         settings: Settings {

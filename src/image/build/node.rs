@@ -16,17 +16,22 @@ use crate::options::{OptionSpec, Values};
 impl Builder<'_> {
     /// Opens a node. Its files are not locked, except by images among its children.
     pub(super) fn node(&self, plan: &Plan, writable: bool) -> Result<Node> {
-        match &plan.driver {
+        let name = plan.common.node_name.as_deref();
+        self.trail.check_name(name)?;
+        let mut node = match &plan.driver {
             Driver::Host(file) => {
                 check_writable(plan, writable)?;
-                host::open(file, plan, writable, self.named_by_image, self.options)
+                host::open(file, plan, writable, self.named_by_image, self.options)?
             }
             Driver::Filter(driver) => {
                 check_writable(plan, writable)?;
-                self.filter(driver, plan, writable)
+                self.filter(driver, plan, writable)?
             }
-            Driver::Format(_) | Driver::Probed => self.image(plan, writable),
-        }
+            // Its layer has the name.
+            Driver::Format(_) | Driver::Probed => return self.image(plan, writable),
+        };
+        node.name = self.trail.name(name)?;
+        Ok(node)
     }
 
     /// An image that serves as a storage.
@@ -52,6 +57,7 @@ impl Builder<'_> {
             plain: None,
             tree,
             storage: image.clone(),
+            name: None,
             kind: NodeKind::Image(image),
         })
     }

@@ -1,8 +1,12 @@
 //! The images that are being opened, from the top: to find chains that refer to themselves.
 
+use std::sync::{Arc, Weak};
+
 use bstr::BStr;
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::node::NodeName;
 use crate::policy::OpenPolicy;
 use crate::storage::Identity;
 
@@ -11,7 +15,12 @@ use crate::storage::Identity;
 pub(super) struct Trail<'a> {
     ids: Vec<Option<Identity>>,
     above: Option<&'a Trail<'a>>,
+    names: NodeNames,
 }
+
+/// The names of the nodes that were opened together, each for as long as its node is there.
+#[derive(Clone, Debug, Default)]
+struct NodeNames(Arc<Mutex<Vec<Weak<str>>>>);
 
 impl<'a> Trail<'a> {
     /// An empty one inside `above`.
@@ -19,7 +28,36 @@ impl<'a> Trail<'a> {
         Self {
             ids: Vec::new(),
             above,
+            names: above.map_or_else(NodeNames::default, |above| above.names.clone()),
         }
+    }
+
+    /// Refuses a name that another node has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`].
+    pub(super) fn check_name(&self, name: Option<&str>) -> Result<()> {
+        let mut names = self.names.0.lock();
+        names.retain(|known| known.strong_count() > 0);
+        let mut known = names.iter().filter_map(Weak::upgrade);
+        match name {
+            Some(name) if known.any(|known| *known == *name) => Err(Error::invalid(format!(
+                "Duplicate nodes with node-name='{name}'"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives an open node its name.
+    ///
+    /// # Errors
+    /// As [`Trail::check_name`].
+    pub(super) fn name(&self, name: Option<&str>) -> Result<Option<NodeName>> {
+        self.check_name(name)?;
+        let name = name.map(NodeName::from);
+        let mut names = self.names.0.lock();
+        names.extend(name.iter().map(Arc::downgrade));
+        Ok(name)
     }
 
     /// Adds the file `name`.

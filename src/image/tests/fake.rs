@@ -108,6 +108,7 @@ impl Fake {
             backing: backing.map_or(Backing::None, Backing::Open),
             below: None,
             named_by_image: false,
+            node_name: None,
             warnings: Vec::new(),
             writable: true,
             settings: Settings {
