@@ -19,6 +19,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     contents: None,
     passes_compressed: false,
     open_options: &[],
+    weak_options: &[],
     open,
     parse_file_name: None,
     file_name: None,

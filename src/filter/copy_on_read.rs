@@ -23,10 +23,11 @@ pub static DRIVER: FilterDriver = FilterDriver {
     open_options: &[OptionSpec {
         name: "bottom",
         kind: OptionKind::Str,
-        help: "name of the last node that is not copied from",
+        help: "node name of the last layer that is copied from",
         default: None,
         allowed: &[],
     }],
+    weak_options: &[],
     open,
     parse_file_name: None,
     file_name: None,
@@ -40,29 +41,28 @@ struct CopyOnRead {
     file: Arc<dyn Storage>,
     /// None where the child is no image: nothing is below it.
     image: Option<Arc<dyn ChildImage>>,
-    /// Keeps copies apart from writes, which they would undo.
     /// The depth of the last layer that is copied from.
     bottom: Option<u32>,
+    /// Keeps copies apart from writes, which they would undo.
     copying: RwLock<()>,
 }
 
 fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
     context.require_writable()?;
     let file = context.take(ChildSpec::FILE.name)?;
-    Ok(Arc::new(CopyOnRead {
     let bottom = context.options.str("bottom").map(|name| {
         let depth = file.image.as_ref().and_then(|image| image.depth_of(name));
         depth.ok_or_else(|| Error::invalid(format!("Bottom node '{name}' not found")))
     });
+    Ok(Arc::new(CopyOnRead {
         file: file.storage,
         image: file.image,
-        copying: RwLock::default(),
         bottom: bottom.transpose()?,
+        copying: RwLock::default(),
     }))
 }
 
 impl CopyOnRead {
-    /// Copies what the image does not hold of a range up to it.
     /// Copies what of a range a layer holds that is copied from.
     fn copy_from_layers(&self, image: &dyn ChildImage, offset: u64, len: u64) -> Result<()> {
         let Some(bottom) = self.bottom else {
@@ -80,6 +80,7 @@ impl CopyOnRead {
         Ok(())
     }
 
+    /// Copies what the image does not hold of a range up to it.
     fn copy(&self, image: &dyn ChildImage, offset: u64, len: u64) -> Result<()> {
         let unit = u64::from(image.layer_unit().max(1));
         let end = offset.saturating_add(len);
@@ -120,7 +121,7 @@ impl Storage for CopyOnRead {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         if let Some(image) = &self.image {
-            self.copy(&**image, offset, buf.len() as u64)?;
+            self.copy_from_layers(&**image, offset, buf.len() as u64)?;
         }
         self.file.read_at(buf, offset)
     }

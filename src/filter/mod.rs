@@ -3,6 +3,7 @@
 mod blkdebug;
 mod compress;
 mod copy_on_read;
+mod preallocate;
 pub mod registry;
 mod tar;
 mod throttle;

@@ -1,6 +1,8 @@
 //! The filters that this build has. A new filter is one line here.
 
-use crate::filter::{FileNameFn, FilterDriver, blkdebug, compress, copy_on_read, tar, throttle};
+use crate::filter::{
+    FileNameFn, FilterDriver, blkdebug, compress, copy_on_read, preallocate, tar, throttle,
+};
 use crate::trace::Event;
 
 /// Every filter, sorted by name.
@@ -8,6 +10,7 @@ static DRIVERS: &[&FilterDriver] = &[
     &blkdebug::DRIVER,
     &compress::DRIVER,
     &copy_on_read::DRIVER,
+    &preallocate::DRIVER,
     &tar::DRIVER,
     &throttle::DRIVER,
 ];

@@ -27,6 +27,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
         default: None,
         allowed: &[],
     }],
+    weak_options: &[],
     open,
     parse_file_name: None,
     file_name: None,

@@ -32,6 +32,8 @@ pub struct FilterDriver {
     pub passes_compressed: bool,
     /// Options of opening beyond those that every node takes, sorted by name.
     pub open_options: &'static [OptionSpec],
+    /// Those of them that do not change what the filter shows, and are left out of its name.
+    pub weak_options: &'static [&'static str],
     /// Makes the filter over its open children.
     pub open: fn(FilterContext<'_>) -> Result<Arc<dyn Storage>>,
     /// The options that a file name of the form `name:…` stands for, where the filter has such names.
@@ -134,8 +136,6 @@ pub trait ChildImage: Send + Sync + Debug {
     /// Of looking the range up.
     fn is_held(&self, offset: u64, len: u64) -> Result<(bool, u64)>;
 
-    /// The smallest range that the layer can hold by itself, in bytes.
-    fn layer_unit(&self) -> u32;
     /// The layer that decides what the beginning of the range reads as, 0 for the image's own, and for how
     /// many of its bytes. None where no layer holds it. `len` is not 0.
     ///
@@ -146,6 +146,8 @@ pub trait ChildImage: Send + Sync + Debug {
     /// How far below the image's own layer the one stands which the user called so.
     fn depth_of(&self, node_name: &str) -> Option<u32>;
 
+    /// The smallest range that the layer can hold by itself, in bytes.
+    fn layer_unit(&self) -> u32;
 
     /// Whether its format has compressed clusters, be it that this image cannot.
     fn may_compress(&self) -> bool;

@@ -348,7 +348,10 @@ impl Image {
         self.closed = true;
         events::CLOSE.emit(|| format!("file={:?}", self.filename));
         let flushed = self.flush();
-        flushed.and(self.format.close()).map_err(|error| {
+        let closed = flushed.and(self.format.close());
+        let ended = self.children.iter().map(|child| child.node().finish());
+        let ended = ended.fold(Ok(()), Result::and);
+        closed.and(ended).map_err(|error| {
             error.context_if_bare(|| format!("Could not close '{}'", self.filename))
         })
     }

@@ -225,7 +225,8 @@ pub(super) fn filter_node(
     let options = flatten_values(&plan.given);
     let strong = |key: &str| {
         let mut specs = driver.open_options.iter();
-        specs.any(|spec| spec.matches(key))
+        let mut weak = driver.weak_options.iter();
+        specs.any(|spec| spec.matches(key)) && !weak.any(|name| key_matches(name, key))
     };
     tree.extend(options.into_iter().filter(|(key, _)| strong(key)));
     add_children(&mut tree, children.iter());
@@ -252,8 +253,8 @@ pub(super) fn filter_node(
         base: base.unwrap_or_default(),
         plain,
         tree: ordered(tree),
-        kind: NodeKind::Filter(driver, children),
         name: None,
+        kind: NodeKind::Filter(driver, children),
         storage,
     }
 }

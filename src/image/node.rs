@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
 
+use crate::error::Result;
 use crate::filter::{ChildImage, FilterDriver};
 use crate::format::FileRole;
 use crate::image::Image;
@@ -24,16 +25,16 @@ pub struct Node {
     pub(super) plain: Option<BString>,
     /// The options that open it again.
     pub(super) tree: Map<String, Value>,
-    /// What it is.
     /// What the user called it.
     pub(super) name: Option<NodeName>,
+    /// What it is.
     pub(super) kind: NodeKind,
 }
 
-/// What a node is.
 /// What the user called a node; taken for as long as there is one of these.
 pub(super) type NodeName = Arc<str>;
 
+/// What a node is.
 #[derive(Clone, Debug)]
 pub(super) enum NodeKind {
     /// A host storage.
@@ -80,8 +81,8 @@ impl Node {
             base: OsStr::from_bytes(&name).to_owned(),
             plain: Some(name),
             tree,
-            kind: NodeKind::Host,
             name: None,
+            kind: NodeKind::Host,
             storage,
         }
     }
@@ -89,6 +90,16 @@ impl Node {
     /// Its bytes.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
+    }
+
+    /// Ends the use of filters; images end it by themselves.
+    pub(super) fn finish(&self) -> Result<()> {
+        let Some((_, children)) = self.filter() else {
+            return Ok(());
+        };
+        let within = children.iter().map(|child| child.node.finish());
+        let ended = self.storage.finish();
+        within.fold(ended, Result::and)
     }
 
     /// The image that it is.

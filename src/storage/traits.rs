@@ -151,6 +151,14 @@ pub trait Storage: Send + Sync + Debug {
     /// The operating system's.
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent>;
 
+    /// Ends use: gives back what was reserved beyond what was written. Nothing is written afterwards.
+    ///
+    /// # Errors
+    /// The operating system's; the storage is longer than it was shown to be then.
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Who wants to know the steps that are taken on the storage; only what injects faults does, and
     /// that has no way past its methods: neither [`Storage::host`] nor [`Storage::try_read`].
     fn step_watcher(&self) -> Option<&dyn StepWatcher> {

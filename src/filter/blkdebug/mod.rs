@@ -34,6 +34,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     contents: None,
     passes_compressed: false,
     open_options: OPEN,
+    weak_options: &["take-child-perms.*", "unshare-child-perms.*"],
     open,
     parse_file_name: Some(parse_file_name),
     file_name: Some(file_name),
