@@ -2,6 +2,7 @@
 
 mod blkdebug;
 mod compress;
+mod copy_before_write;
 mod copy_on_read;
 mod preallocate;
 pub mod registry;

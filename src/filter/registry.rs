@@ -1,7 +1,8 @@
 //! The filters that this build has. A new filter is one line here.
 
 use crate::filter::{
-    FileNameFn, FilterDriver, blkdebug, compress, copy_on_read, preallocate, tar, throttle,
+    FileNameFn, FilterDriver, blkdebug, compress, copy_before_write, copy_on_read, preallocate,
+    tar, throttle,
 };
 use crate::trace::Event;
 
@@ -9,6 +10,7 @@ use crate::trace::Event;
 static DRIVERS: &[&FilterDriver] = &[
     &blkdebug::DRIVER,
     &compress::DRIVER,
+    &copy_before_write::DRIVER,
     &copy_on_read::DRIVER,
     &preallocate::DRIVER,
     &tar::DRIVER,

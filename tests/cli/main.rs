@@ -29,6 +29,7 @@ mod locks;
 mod map;
 mod measure;
 mod names;
+mod nodes;
 mod odd;
 mod progress;
 mod rebase;

@@ -1,0 +1,176 @@
+//! Names of nodes, and the filters that grow files ahead of writes and copy what writes replace.
+
+use crate::pair::{Loose, Pair, ours, words};
+
+fn images() -> Pair {
+    let pair = Pair::with(&[
+        "create -q -f qcow2 a.qcow2 1M",
+        "create -q -f raw b.raw 1M",
+        "create -q -f raw t.raw 1M",
+        "create -q -f qcow2 t.qcow2 1M",
+        "create -q -f qcow2 -u -b json:{'driver':'raw','node-name':'bb','file':{'driver':'file','filename':'b.raw'}} -F raw u.qcow2 1M",
+    ]);
+    pair.qemu_io("raw", "b.raw", &["write -P 1 0 1M"]);
+    pair.qemu_io("qcow2", "a.qcow2", &["write -P 2 0 300k"]);
+    pair
+}
+
+#[test]
+fn names_of_nodes_are_well_formed_and_taken_once() {
+    let pair = images();
+    let long = "abcdefghijklmnopqrstuvwxyz012345";
+    let mut lines = Vec::new();
+    for name in ["x", "1x", "", "a#b", "a.b-c_d", long, &long[..31]] {
+        lines.push(format!(
+            "info --image-opts driver=qcow2,node-name={name},file.filename=a.qcow2"
+        ));
+    }
+    for options in [
+        "driver=qcow2,node-name=x,file.node-name=x,file.filename=a.qcow2",
+        "driver=qcow2,node-name=x,file.driver=file,file.node-name=x,file.filename=a.qcow2",
+        "driver=qcow2,node-name=x,file.driver=file,file.node-name=y,file.filename=a.qcow2",
+        "driver=throttle,throttle-group=g,node-name=x,file.driver=qcow2,file.file.filename=a.qcow2,file.node-name=x",
+        "driver=raw,node-name=x,file.driver=qcow2,file.node-name=x,file.file.driver=file,file.file.filename=a.qcow2",
+        "driver=qcow2,node-name=bb,file.driver=file,file.filename=u.qcow2",
+        "driver=qcow2,file.driver=file,file.node-name=bb,file.filename=u.qcow2",
+        "driver=raw,file=x,node-name=x",
+    ] {
+        lines.push(format!(
+            "map --object throttle-group,id=g --image-opts {options}"
+        ));
+    }
+    lines.push("map u.qcow2".to_owned());
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    pair.all_same(&lines);
+}
+
+#[test]
+fn the_bottom_of_copies_is_found_by_its_name() {
+    let pair = images();
+    let above =
+        "driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=u.qcow2";
+    for (more, code) in [
+        ("bottom=bb", 0),
+        ("bottom=z", 1),
+        ("bottom=top,file.node-name=top", 0),
+    ] {
+        let ran = pair.same(&format!("resize --image-opts {above},{more} 1M"));
+        assert_eq!(ran.code, code, "{ran:?}");
+    }
+}
+
+#[test]
+fn a_file_grows_ahead_of_writes_and_ends_where_they_do() {
+    let pair = images();
+    let file = "{'driver':'file','filename':'b.raw'}";
+    let mut lines = Vec::new();
+    for options in [
+        "",
+        ",'prealloc-align':511",
+        ",'prealloc-align':4096",
+        ",'prealloc-align':0",
+        ",'prealloc-size':1000",
+        ",'prealloc-size':0",
+        ",'prealloc-align':'1M'",
+        ",'foo':1",
+    ] {
+        let filter = format!("{{'driver':'preallocate'{options},'file':{file}}}");
+        for image in [
+            filter.clone(),
+            format!("{{'driver':'raw','file':{filter}}}"),
+        ] {
+            for command in ["info", "info --output=json", "map", "compare -f raw b.raw"] {
+                lines.push(format!("{command} json:{image}"));
+            }
+        }
+    }
+    for line in [
+        "info json:{'driver':'preallocate'}",
+        "info -f preallocate b.raw",
+        "create -f preallocate x 1M",
+        "info preallocate:b.raw",
+    ] {
+        lines.push(line.to_owned());
+    }
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    pair.all_same(&lines);
+
+    let over =
+        "driver=qcow2,file.driver=preallocate,file.file.driver=file,file.file.filename=t.qcow2";
+    pair.same(&format!("convert -n --target-image-opts b.raw {over}"));
+    pair.same_image("t.qcow2", "qcow2");
+    pair.same(&format!("resize --image-opts {over} 3M"));
+    pair.same_but(
+        &format!("bench -q -w -c 30 -s 64k --image-opts {over}"),
+        Loose::Time,
+    );
+    pair.same_image("t.qcow2", "qcow2");
+    let len = |dir: &crate::common::Dir| std::fs::metadata(dir.path("t.qcow2")).unwrap().len();
+    // Nothing of what was reserved is left.
+    assert!(len(pair.ours()) <= len(pair.theirs()) + (1 << 20));
+    let raw = "json:{'driver':'raw','file':{'driver':'preallocate','file':{'driver':'file','filename':'b.raw'}}}";
+    pair.same(&format!("resize {raw} 1536k"));
+    pair.same(&format!("resize --shrink {raw} 700k"));
+    let bytes = |dir: &crate::common::Dir| std::fs::read(dir.path("b.raw")).unwrap();
+    assert_eq!(bytes(pair.ours()), bytes(pair.theirs()));
+}
+
+const BEFORE: &str = "driver=copy-before-write,file.driver=qcow2,file.file.driver=file,file.file.filename=a.qcow2,target.driver=raw,target.file.driver=file,target.file.filename=t.raw";
+
+#[test]
+fn what_a_write_replaces_is_in_the_target() {
+    let pair = images();
+    for command in ["info", "map", "check", "snapshot -l", "measure -O raw"] {
+        pair.same(&format!("{command} --image-opts {BEFORE}"));
+    }
+    for line in [
+        "amend -o compat=0.10 --image-opts @",
+        "snapshot -c x --image-opts @",
+        "commit --image-opts @",
+        "check -r all --image-opts @",
+        "resize --image-opts @,on-cbw-error=break-snapshot 1M",
+        "resize --image-opts @,cbw-timeout=5,min-cluster-size=4096 1M",
+        "resize --image-opts @,min-cluster-size=4095 1M",
+        "info -f snapshot-access b.raw",
+        "create -f copy-before-write x 1M",
+    ] {
+        let line = line.replace('@', BEFORE);
+        if line.starts_with("info -f snapshot-access") {
+            // It shows what only lives in a running machine.
+            let ran = ours(&words(&line), pair.ours().root());
+            assert_eq!(ran.code, 1, "{ran:?}");
+            continue;
+        }
+        pair.same_args(&words(&line), Loose::Exact);
+    }
+    let shrunk = pair.same(&format!("resize --image-opts {BEFORE} 512k"));
+    assert_eq!(shrunk.code, 1);
+    pair.same_but(
+        &format!("bench -q -w -c 3 -s 10k -S 90k --pattern 7 --image-opts {BEFORE}"),
+        Loose::Time,
+    );
+    let bytes = |dir: &crate::common::Dir| std::fs::read(dir.path("t.raw")).unwrap();
+    assert_eq!(bytes(pair.ours()), bytes(pair.theirs()));
+    assert_eq!(bytes(pair.ours())[100 << 10], 2);
+    pair.same_image("a.qcow2", "qcow2");
+    pair.same(&format!("convert -n --target-image-opts b.raw {BEFORE}"));
+    assert_eq!(bytes(pair.ours()).len(), 1 << 20);
+    pair.same_image("a.qcow2", "qcow2");
+}
+
+#[test]
+fn a_target_that_cannot_take_the_copy_breaks_the_write_or_the_backup() {
+    let pair = images();
+    let file =
+        "driver=copy-before-write,file.driver=raw,file.file.driver=file,file.file.filename=b.raw";
+    let target = "target.driver=raw,target.file.driver=blkdebug,target.file.image.driver=file,target.file.image.filename=t.raw,target.file.inject-error.0.event=none,target.file.inject-error.0.iotype=write,target.file.inject-error.0.errno=5";
+    for (more, code) in [("break-guest-write", 1), ("break-snapshot", 0)] {
+        let line = format!(
+            "bench -q -w -c 2 --pattern 9 --image-opts {file},{target},on-cbw-error={more}"
+        );
+        let ran = pair.same_but(&line, Loose::Time);
+        assert_eq!(ran.code, code, "{ran:?}");
+        let byte = std::fs::read(pair.ours().path("b.raw")).unwrap()[0];
+        assert_eq!(byte, if code == 0 { 9 } else { 1 });
+    }
+}
