@@ -197,6 +197,11 @@
 #define PLATTER_DRIVER_PROTOCOL 2
 
 /**
+ * Kind of driver: a filter, which stands on other nodes: `driver=throttle,file.driver=…`.
+ */
+#define PLATTER_DRIVER_FILTER 3
+
+/**
  * Feature: new images can be made.
  */
 #define PLATTER_FEATURE_CREATE 1
@@ -922,7 +927,7 @@ typedef void (*platter_log_fn)(uint32_t level,
 typedef void (*platter_free_fn)(void *user_data);
 
 /**
- * A format or protocol. The library owns it; it lives for ever.
+ * A format, protocol or filter. The library owns it; it lives for ever.
  */
 typedef struct platter_driver_info {
     /**
@@ -930,15 +935,15 @@ typedef struct platter_driver_info {
      */
     size_t size;
     /**
-     * The name: `qcow2`, `file`.
+     * The name: `qcow2`, `file`, `throttle`.
      */
     const char *name;
     /**
-     * `PLATTER_DRIVER_FORMAT` or `PLATTER_DRIVER_PROTOCOL`.
+     * `PLATTER_DRIVER_FORMAT`, `PLATTER_DRIVER_PROTOCOL` or `PLATTER_DRIVER_FILTER`.
      */
     uint32_t kind;
     /**
-     * Bits of `PLATTER_FEATURE_*`.
+     * Bits of `PLATTER_FEATURE_*`; 0 for a filter, with which images can what they can without it.
      */
     uint32_t features;
 } platter_driver_info;
@@ -1461,8 +1466,8 @@ int platter_control_set_deadline(const struct platter_control *control,
 void platter_control_free(struct platter_control *control);
 
 /**
- * The driver at `index`, counted from 0: formats by name, then protocols by name. `flags` must be
- * 0.
+ * The driver at `index`, counted from 0: formats by name, then protocols by name, then
+ * filters by name. `flags` must be 0.
  *
  * Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
  */

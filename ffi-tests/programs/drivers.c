@@ -1,4 +1,4 @@
-/* What formats and protocols there are, and their options: no program needs to read help text. */
+/* What formats, protocols and filters there are, and their options: no program needs to read help text. */
 #include "check.h"
 
 static const platter_option_info *find(const char *driver, uint32_t operation, const char *name)
@@ -14,18 +14,18 @@ static const platter_option_info *find(const char *driver, uint32_t operation, c
 
 int main(void)
 {
-    size_t formats = 0, protocols = 0;
+    size_t counts[PLATTER_DRIVER_FILTER + 1] = {0};
     const char *previous = "";
     uint32_t kind = 0;
     for (size_t i = 0;; i++) {
         const platter_driver_info *driver;
         if (platter_driver_describe(&driver, i, 0, NULL) != 0)
             break;
-        CHECK(driver->kind == PLATTER_DRIVER_FORMAT || driver->kind == PLATTER_DRIVER_PROTOCOL);
+        CHECK(driver->kind >= PLATTER_DRIVER_FORMAT && driver->kind <= PLATTER_DRIVER_FILTER);
         CHECK(driver->kind > kind || (driver->kind == kind && strcmp(previous, driver->name) < 0));
         kind = driver->kind;
         previous = driver->name;
-        *(driver->kind == PLATTER_DRIVER_FORMAT ? &formats : &protocols) += 1;
+        counts[driver->kind]++;
         const platter_driver_info *same;
         OK(platter_driver_find(&same, driver->name, driver->kind, 0, &err));
         CHECK(same == driver);
@@ -43,7 +43,8 @@ int main(void)
             }
         }
     }
-    CHECK(formats >= 2 && protocols >= 2);
+    CHECK(counts[PLATTER_DRIVER_FORMAT] >= 2 && counts[PLATTER_DRIVER_PROTOCOL] >= 2);
+    CHECK(counts[PLATTER_DRIVER_FILTER] >= 4);
 
     const platter_driver_info *qcow2;
     OK(platter_driver_find(&qcow2, "qcow2", PLATTER_DRIVER_FORMAT, 0, &err));
@@ -62,6 +63,19 @@ int main(void)
         values++;
     CHECK_U64(values, 3);
     CHECK(find("qcow2", PLATTER_OPERATION_CREATE, "no such option") == NULL);
+
+    const platter_driver_info *filter;
+    OK(platter_driver_find(&filter, "throttle", PLATTER_DRIVER_FILTER, 0, &err));
+    CHECK(filter->kind == PLATTER_DRIVER_FILTER && filter->features == 0);
+    option = find("throttle", PLATTER_OPERATION_OPEN, "throttle-group");
+    CHECK(option != NULL && option->kind == PLATTER_OPTION_STRING);
+    option = find("preallocate", PLATTER_OPERATION_OPEN, "prealloc-size");
+    CHECK(option != NULL && option->kind == PLATTER_OPTION_SIZE);
+    CHECK(strcmp(option->default_value, "128M") == 0);
+    FAILS(platter_driver_find(&filter, "throttle", PLATTER_DRIVER_FORMAT, 0, &err),
+          PLATTER_STATUS_NOT_FOUND, "throttle");
+    FAILS(platter_driver_find(&filter, "throttle", PLATTER_DRIVER_FILTER + 1, 0, &err),
+          PLATTER_STATUS_INVALID, "Unknown kind of driver");
 
     char *help;
     OK(platter_option_help(&help, "qcow2", PLATTER_OPERATION_CREATE, NULL, 0, &err));

@@ -1,4 +1,4 @@
-//! What formats and protocols there are, what each can do, and the options of each.
+//! What formats, protocols and filters there are, what each can do, and the options of each.
 
 use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
@@ -10,6 +10,7 @@ use crate::capi::open::{LOCATION_FLAGS, location};
 use crate::capi::text::{c_string, owned, utf8};
 use crate::driver_names::{canonical, unknown_driver};
 use crate::error::{Error, ErrorKind, Result};
+use crate::filter;
 use crate::format::{Features, registry};
 use crate::ops::help;
 use crate::options::{OptionKind, OptionSpec};
@@ -19,6 +20,8 @@ use crate::storage::{self, StorageFeatures};
 pub const PLATTER_DRIVER_FORMAT: u32 = 1;
 /// Kind of driver: a protocol, on which image files lie.
 pub const PLATTER_DRIVER_PROTOCOL: u32 = 2;
+/// Kind of driver: a filter, which stands on other nodes: `driver=throttle,file.driver=…`.
+pub const PLATTER_DRIVER_FILTER: u32 = 3;
 
 /// Feature: new images can be made.
 pub const PLATTER_FEATURE_CREATE: u32 = 1;
@@ -45,17 +48,17 @@ pub const PLATTER_FEATURE_MEASURE: u32 = 1024;
 /// Feature: encryption.
 pub const PLATTER_FEATURE_ENCRYPT: u32 = 2048;
 
-/// A format or protocol. The library owns it; it lives for ever.
+/// A format, protocol or filter. The library owns it; it lives for ever.
 #[repr(C)]
 #[derive(Debug)]
 pub struct platter_driver_info {
     /// Size of this struct in the library in use; later versions append members.
     pub size: usize,
-    /// The name: `qcow2`, `file`.
+    /// The name: `qcow2`, `file`, `throttle`.
     pub name: *const c_char,
-    /// `PLATTER_DRIVER_FORMAT` or `PLATTER_DRIVER_PROTOCOL`.
+    /// `PLATTER_DRIVER_FORMAT`, `PLATTER_DRIVER_PROTOCOL` or `PLATTER_DRIVER_FILTER`.
     pub kind: u32,
-    /// Bits of `PLATTER_FEATURE_*`.
+    /// Bits of `PLATTER_FEATURE_*`; 0 for a filter, with which images can what they can without it.
     pub features: u32,
 }
 
@@ -126,7 +129,11 @@ fn drivers() -> &'static [Entry] {
             let features = protocol_features(driver.features);
             entry(driver.name, PLATTER_DRIVER_PROTOCOL, features, tables)
         });
-        let mut drivers: Vec<_> = formats.chain(protocols).collect();
+        let filters = filter::registry::drivers().iter().map(|driver| {
+            let tables = [&[], driver.open_options, &[]];
+            entry(driver.name, PLATTER_DRIVER_FILTER, 0, tables)
+        });
+        let mut drivers: Vec<_> = formats.chain(protocols).chain(filters).collect();
         drivers.sort_by_key(|entry| (entry.info.kind, entry.name));
         drivers
     })
@@ -239,8 +246,8 @@ fn find(name: &str, kind: u32) -> Result<&'static Entry> {
         .ok_or_else(|| unknown_driver(name).with_kind(ErrorKind::NotFound))
 }
 
-/// The driver at `index`, counted from 0: formats by name, then protocols by name. `flags` must be
-/// 0.
+/// The driver at `index`, counted from 0: formats by name, then protocols by name, then
+/// filters by name. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -275,7 +282,7 @@ pub unsafe extern "C" fn platter_driver_find(
 ) -> c_int {
     call_out(out, err, || {
         check_flags(flags, 0)?;
-        if kind > PLATTER_DRIVER_PROTOCOL {
+        if kind > PLATTER_DRIVER_FILTER {
             return Err(Error::invalid(format!("Unknown kind of driver {kind}")));
         }
         // SAFETY: by the contract of this function.
