@@ -4,6 +4,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use parking_lot::Mutex;
 use zeroize::Zeroize;
 
 use crate::error::{Error, Result};
@@ -90,7 +91,7 @@ impl IoBuf {
         if self.capacity() >= len {
             return Ok(false);
         }
-        let mut memory = AlignedBuf::zeroed(len, 1).map_err(|error| Error::io(&error))?;
+        let mut memory = AlignedBuf::zeroed(len, 1).map_err(|_| lack())?;
         if let Some(start) = memory.get_mut(..self.len) {
             start.copy_from_slice(self);
         }
@@ -160,6 +161,29 @@ pub(crate) fn copied(bytes: &[u8]) -> Result<IoBuf> {
     Ok(copy)
 }
 
+/// The same bytes as a vector that takes no more than they do.
+///
+/// # Errors
+/// Where there is no memory.
+pub(crate) fn to_vec(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).map_err(|_| lack())?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}
+
+/// Before much is made of many small parts that are allocated one by one, such as the nodes of a tree or the
+/// text of a report: finds out whether there is memory for all of them, by having it for a moment.
+///
+/// # Errors
+/// Where there is no memory.
+pub(crate) fn headroom(bytes: u64) -> Result<()> {
+    keep_reserve();
+    let bytes = usize::try_from(bytes).map_err(|_| lack())?;
+    let mut all = Vec::<u8>::new();
+    all.try_reserve_exact(bytes).map_err(|_| lack())
+}
+
 /// `len` copies of a value.
 ///
 /// # Errors
@@ -221,8 +245,23 @@ pub(crate) fn bytes_of(words: impl ExactSizeIterator<Item = u64>) -> Result<IoBu
     Ok(bytes)
 }
 
+/// Memory with which to tell that there is none: many small parts may have used up the last of it.
+static RESERVE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+const RESERVE_BYTES: usize = 32 << 10;
+
+/// Keeps a little memory for the error that tells of a lack of it; before anything that can take much.
+pub(crate) fn keep_reserve() {
+    if let Some(mut reserve) = RESERVE.try_lock()
+        && reserve.capacity() == 0
+    {
+        // Without it that error may end the process, as any small allocation may.
+        let _ = reserve.try_reserve_exact(RESERVE_BYTES);
+    }
+}
+
 /// The error of an allocation that failed.
 pub(crate) fn lack() -> Error {
+    *RESERVE.lock() = Vec::new();
     Error::os(libc::ENOMEM)
 }
 
@@ -267,6 +306,9 @@ mod tests {
         bytes.resize(usize::MAX / 2).unwrap_err();
         bytes.resize(usize::MAX).unwrap_err();
         assert_eq!(*bytes, [1, 2]);
+        assert_eq!(to_vec(&[1, 2]).unwrap(), [1, 2]);
+        headroom(1 << 20).unwrap();
+        assert_eq!(headroom(u64::MAX / 2).unwrap_err().errno(), libc::ENOMEM);
         let mut bytes = vec![1, 2];
         resize(&mut bytes, usize::MAX / 2, 0).unwrap_err();
         assert_eq!(bytes, [1, 2]);

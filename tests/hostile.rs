@@ -155,12 +155,19 @@ impl Bench {
 
     /// Runs the tool for so long at most: what it did, its memory in KiB, and the signal that ended it.
     fn run_for(&self, seconds: &str, args: &[&str]) -> (Ran, u64, u64) {
+        self.run_within(None, seconds, args)
+    }
+
+    /// As [`Bench::run_for`], with so many KiB of memory at most.
+    fn run_within(&self, kib: Option<u64>, seconds: &str, args: &[&str]) -> (Ran, u64, u64) {
         let name = self.dir.path("qemu-img");
         if !name.exists() {
             std::os::unix::fs::symlink(build::tool(), &name).expect("a link to the tool");
         }
         let usage = self.dir.path("usage");
+        let limit = kib.map(|kib| ("LIMITED_DATA_KIB", kib.to_string()));
         let output = Command::new(build::limited())
+            .envs(limit)
             .arg(seconds)
             .arg(&usage)
             .arg(&name)
@@ -787,4 +794,130 @@ fn long_lists_of_names() {
     }
     file.set_len(table + count * length).expect("the image");
     bench.every_command("names.qcow2", MAX_KIB + 9 * ((count * length) >> 10));
+}
+
+/// An image of small tables with so many snapshots that share one L1 table.
+fn many_snapshots(count: u32) -> Vec<u8> {
+    let mut image = crafted(16, 1);
+    be(&mut image, 60, u64::from(count), 4);
+    let table = image.len() as u64;
+    be(&mut image, 64, table, 8);
+    for n in 1..=count {
+        let (id, name) = (n.to_string(), format!("n{n}"));
+        let mut entry = vec![0; 64];
+        be(&mut entry, 0, 3 << 16, 8);
+        be(&mut entry, 8, 1, 4);
+        be(&mut entry, 12, id.len() as u64, 2);
+        be(&mut entry, 14, name.len() as u64, 2);
+        be(&mut entry, 36, 24, 4);
+        be(&mut entry, 48, 8192 << 16, 8);
+        entry.extend(id.bytes().chain(name.bytes()));
+        entry.resize(entry.len().next_multiple_of(8), 0);
+        image.extend(entry);
+    }
+    image.resize(image.len().next_multiple_of(1 << 16), 0);
+    image
+}
+
+/// An image with so many bitmaps that share one table.
+fn many_bitmaps(count: u32) -> Vec<u8> {
+    let mut image = crafted(16, 1);
+    let mut directory = Vec::new();
+    for n in 0..count {
+        let name = format!("b{n}");
+        let mut entry = vec![0; 24];
+        be(&mut entry, 0, 6 << 16, 8);
+        be(&mut entry, 8, 1, 4);
+        entry[16..18].copy_from_slice(&[1, 16]);
+        be(&mut entry, 18, name.len() as u64, 2);
+        entry.extend(name.bytes());
+        entry.resize(entry.len().next_multiple_of(8), 0);
+        directory.extend(entry);
+    }
+    be(&mut image, 88, 1, 8);
+    be(&mut image, 104, 0x2385_2875, 4);
+    be(&mut image, 108, 24, 4);
+    be(&mut image, 112, u64::from(count), 4);
+    be(&mut image, 120, directory.len() as u64, 8);
+    be(&mut image, 128, 7 << 16, 8);
+    image.resize(7 << 16, 0);
+    image.extend(directory);
+    image.resize(image.len().next_multiple_of(1 << 16), 0);
+    image
+}
+
+/// An image whose header has as many extensions as there is room for.
+fn many_extensions() -> Vec<u8> {
+    let mut image = crafted(21, 1);
+    for at in (104..(2 << 20) - 64).step_by(8) {
+        be(&mut image, at, 0x1122_3344, 4);
+    }
+    image
+}
+
+/// The commands that look at all of an image's lists, and those that change them.
+const OF_LISTS: &str = "info w.qcow2
+    info --output=json w.qcow2
+    check w.qcow2
+    check -r all w.qcow2
+    map w.qcow2
+    snapshot -l w.qcow2
+    snapshot -c new w.qcow2
+    bitmap --add w.qcow2 new
+    bitmap --clear w.qcow2 b0
+    amend -o compat=0.10 w.qcow2
+    resize w.qcow2 +1M
+    resize w.qcow2 +4T
+    inspect w.qcow2";
+
+/// What follows an image may be more than there is: that is an error, and not the end of the process.
+#[test]
+fn a_lack_of_memory_is_one_line_and_never_an_abort() {
+    let bench = Bench::new();
+    let long = {
+        let mut image = crafted(16, 1);
+        let (count, table) = (60u64, image.len() as u64);
+        let length = (40 + 2 * 65535u64).next_multiple_of(8);
+        be(&mut image, 60, count, 4);
+        be(&mut image, 64, table, 8);
+        for _ in 0..count {
+            let mut entry = vec![0; length as usize];
+            entry[12..16].fill(0xff);
+            image.extend(entry);
+        }
+        image
+    };
+    let mut lacking = 0;
+    for (what, image) in [
+        ("snapshots", many_snapshots(30_000)),
+        ("bitmaps", many_bitmaps(30_000)),
+        ("extensions", many_extensions()),
+        ("long names", long),
+    ] {
+        for line in OF_LISTS.lines().map(str::trim) {
+            let args: Vec<&str> = line.split(' ').collect();
+            for kib in [900, 3000, 12_000] {
+                std::fs::write(bench.dir.path("w.qcow2"), &image).expect("the image");
+                let (ran, _, signal) = bench.run_within(Some(kib), SECONDS, &args);
+                let lacks = ran.err.contains("Cannot allocate memory");
+                lacking += u32::from(lacks);
+                let errors = ran
+                    .err
+                    .lines()
+                    .filter(|line| line.starts_with("qemu-img: "));
+                let errors = errors.filter(|line| !line.starts_with("qemu-img: ERROR "));
+                if signal != 0 || lacks && (ran.code == 0 || errors.count() != 1) {
+                    let start: String = ran.err.chars().take(300).collect();
+                    bench.problems.borrow_mut().push(format!(
+                        "{what}, {kib} KiB: {line}: code {}, signal {signal}: {start}",
+                        ran.code
+                    ));
+                }
+                if !lacks {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(lacking > 40, "only {lacking} commands lacked memory");
 }

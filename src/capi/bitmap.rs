@@ -28,7 +28,7 @@ pub extern "C" fn platter_bitmap_list(
         check_flags(flags, 0)?;
         let shared = shared_of(Some(image), "image")?;
         let report = bitmap::list(&shared)?;
-        Ok(platter_report::new(Inner::new(Content::Bitmaps(report))))
+        Inner::new(Content::Bitmaps(report)).map(platter_report::new)
     })
 }
 
@@ -60,7 +60,7 @@ pub unsafe extern "C" fn platter_bitmap_dirty(
         let name = unsafe { self::name(name, "name")? };
         let shared = shared_of(Some(image), "image")?;
         let report = bitmap::dirty(&shared, name, offset..offset.saturating_add(length))?;
-        Ok(platter_report::new(Inner::new(Content::Dirty(report))))
+        Inner::new(Content::Dirty(report)).map(platter_report::new)
     })
 }
 

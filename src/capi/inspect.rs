@@ -53,7 +53,7 @@ pub unsafe extern "C" fn platter_inspect(
         // SAFETY: by the contract of this function.
         let location = unsafe { self::location(location, "location", flags)? };
         let report = ops::inspect::inspect(&location, &merged(options, flags)?)?;
-        Ok(platter_report::new(Inner::new(Content::Inspect(report))))
+        Inner::new(Content::Inspect(report)).map(platter_report::new)
     })
 }
 
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn platter_inspect_fd(
         let options = merged(options, flags)?;
         let storage = borrowed_file(fd, name, &options)?;
         let report = ops::inspect::inspect_storage(Arc::new(storage), &options)?;
-        Ok(platter_report::new(Inner::new(Content::Inspect(report))))
+        Inner::new(Content::Inspect(report)).map(platter_report::new)
     })
 }
 
@@ -113,6 +113,6 @@ pub unsafe extern "C" fn platter_inspect_storage(
         let options = merged(options, flags)?;
         let storage = CallbackStorage::new(name, callbacks(*table, user_data)?, options.cache)?;
         let report = ops::inspect::inspect_storage(Arc::new(storage), &options)?;
-        Ok(platter_report::new(Inner::new(Content::Inspect(report))))
+        Inner::new(Content::Inspect(report)).map(platter_report::new)
     })
 }

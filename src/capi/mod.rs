@@ -37,6 +37,7 @@ pub mod io;
 pub mod queue;
 pub mod storage;
 
+mod footprint;
 pub mod job;
 pub mod report;
 

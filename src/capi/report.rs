@@ -10,11 +10,13 @@ use parking_lot::Mutex;
 
 use crate::capi::error::platter_error;
 use crate::capi::extent::{PLATTER_EXTENT_DIRTY, platter_extent};
+use crate::capi::footprint;
 use crate::capi::guard::{self, Handle, Poison, call_ref, call_ref_out, check_flags};
 use crate::capi::text::{c_string, utf8};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::inspect::{Finding, Reference};
 use crate::format::{BitmapInfo, SnapshotInfo};
+use crate::memory;
 use crate::ops::bench::BenchReport;
 use crate::ops::bitmap::{BitmapReport, DirtyReport};
 use crate::ops::check::CheckOutcome;
@@ -119,14 +121,18 @@ impl Content {
 }
 
 impl Inner {
-    pub(super) fn new(content: Content) -> Arc<Self> {
-        Arc::new(Self {
+    /// # Errors
+    /// Where there is no memory to show it.
+    pub(super) fn new(content: Content) -> Result<Arc<Self>> {
+        memory::headroom(footprint::shown(&content))
+            .context(|| "Could not make the report".to_owned())?;
+        Ok(Arc::new(Self {
             poison: Poison::default(),
             content,
             json: OnceLock::new(),
             text: OnceLock::new(),
             lent: Mutex::default(),
-        })
+        }))
     }
 
     fn lend(&self, text: BString) -> *const c_char {

@@ -3,10 +3,11 @@
 //
 // FAULT_DIR      the directory; calls on other files pass
 // FAULT_CALLS    letters of the classes that are counted: r(ead), w(rite), s(ync), a(llocation), l(ock);
-//                m(emory), of which at least 64 KiB are wanted: the errno is ENOMEM
+//                m(emory), of which at least FAULT_MUCH bytes are wanted: the errno is ENOMEM
 // FAULT_NTH      the number of the call that fails; the first is 0
 // FAULT_ERRNO    how it fails
 // FAULT_FOREVER  set: all later calls of the classes fail, too
+// FAULT_MUCH     64 KiB where it is not set
 // FAULT_STRUCK   a file that is created when the fault strikes
 // FAULT_SYNCS    a file to which the path of each file is added that is synced
 
@@ -58,13 +59,11 @@ static int strikes(int fd, char call)
            is_ours(fd, directory) && strikes_now();
 }
 
-enum { MUCH = 64 << 10 };
-
 static int strikes_memory(size_t bytes)
 {
-    if (bytes < MUCH)
+    const char *much = getenv("FAULT_MUCH"), *calls = getenv("FAULT_CALLS");
+    if (bytes < (much != NULL ? strtoul(much, NULL, 10) : 64 << 10))
         return 0;
-    const char *calls = getenv("FAULT_CALLS");
     return calls != NULL && strchr(calls, 'm') != NULL && strikes_now();
 }
 

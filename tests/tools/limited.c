@@ -1,5 +1,6 @@
 /* Runs a program under a limit on its time, and writes the largest memory that it used, in KiB, and
- * how it ended to a file: limited SECONDS FILE PROGRAM ARGUMENT... */
+ * how it ended to a file: limited SECONDS FILE PROGRAM ARGUMENT...
+ * LIMITED_DATA_KIB in the environment: the program gets no more memory than that. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,14 @@ int main(int argc, char **argv)
     if (child < 0)
         return 125;
     if (child == 0) {
+        const char *kib = getenv("LIMITED_DATA_KIB");
+
+        if (kib != NULL) {
+            struct rlimit limit = {0};
+
+            limit.rlim_cur = limit.rlim_max = (rlim_t)strtoul(kib, NULL, 10) << 10;
+            setrlimit(RLIMIT_DATA, &limit);
+        }
         execv(argv[3], argv + 3);
         _exit(127);
     }

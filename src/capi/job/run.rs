@@ -290,10 +290,13 @@ impl Runner {
             )
         });
         let (outcome, left) = match result {
-            Ok((content, None)) => (Ok(report::Inner::new(content)), None),
+            Ok((content, None)) => {
+                let report = report::Inner::new(content);
+                (report.map_err(|error| platter_error::new(&error)), None)
+            }
             Ok((content, Some(error))) => (
                 Err(platter_error::new(&error)),
-                Some(report::Inner::new(content)),
+                report::Inner::new(content).ok(),
             ),
             Err(error) => (Err(platter_error::new(&error)), None),
         };

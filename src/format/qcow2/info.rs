@@ -9,6 +9,7 @@ use crate::crypto::luks::Volume;
 use crate::error::Result;
 use crate::format::luks::{HeaderArea, header_info};
 use crate::format::{FormatInfo, SnapshotInfo};
+use crate::memory;
 use crate::storage::Storage;
 use crate::value::{Map, Value};
 
@@ -16,6 +17,9 @@ use super::disk::{
     Autoclear, BitmapFlags, Compatible, CryptMethod, ImageHeader, Incompatible, SnapshotEntry,
     read_bitmap_directory, read_damaged_snapshot_table,
 };
+
+/// Bytes that a bitmap takes in the description beside its name.
+const LISTED: u64 = 1 << 10;
 
 /// Collects the description; what lies past the end of the file is empty. Reads snapshot table, bitmap directory and encryption header.
 ///
@@ -32,23 +36,23 @@ pub fn info(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<FormatInf
         cluster_size: Some(1 << header.cluster_bits),
         encrypted: header.crypt != CryptMethod::None,
         dirty: Some(header.incompatible.contains(Incompatible::DIRTY)),
-        snapshots: snapshots.iter().map(snapshot).collect(),
+        snapshots: memory::collect(snapshots.into_iter().map(snapshot))?,
         bitmaps: bitmaps.as_ref().map_or(0, |list| list.len() as u64),
         specific: Some(specific(storage, image, bitmaps)?),
     })
 }
 
 /// What is listed of a snapshot.
-fn snapshot(entry: &SnapshotEntry) -> SnapshotInfo {
+fn snapshot(entry: SnapshotEntry) -> SnapshotInfo {
     SnapshotInfo {
-        id: entry.id.clone().into(),
-        name: entry.name.clone().into(),
         vm_state_size: entry.vm_state_size(),
         date_sec: u64::from(entry.date_sec),
         date_nsec: entry.date_nsec,
         vm_clock_nsec: entry.vm_clock_nsec,
         icount: entry.icount(),
         disk_size: entry.extra.disk_size,
+        id: entry.id.into(),
+        name: entry.name.into(),
     }
 }
 
@@ -104,6 +108,8 @@ fn bitmaps(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Option<Vec
     };
     let cluster = 1 << image.header.cluster_bits;
     let entries = read_bitmap_directory(&**storage, &extension, image.header.size, cluster)?;
+    let names: u64 = entries.iter().map(|entry| entry.name.len() as u64).sum();
+    memory::headroom(entries.len() as u64 * LISTED + names)?;
     let list = entries.iter().map(|entry| {
         let mut flags = Vec::new();
         if entry.flags.contains(BitmapFlags::IN_USE) {

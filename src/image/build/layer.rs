@@ -16,10 +16,12 @@ use crate::image::node::{Child, Node};
 use crate::image::plan::{ChildPlan, Driver, Plan};
 use crate::image::status::Sparse;
 use crate::image::{Backing, Image, OpenOptions, Settings, events, files, lock, names, write};
+use crate::memory;
 use crate::storage::Storage;
 
 /// Opens one layer; those below it stay closed. Errors do not name the location.
 pub(super) fn open(start: Start, options: &OpenOptions, trail: &mut Trail<'_>) -> Result<Image> {
+    memory::keep_reserve();
     let mut start = start;
     check_access(&start.plan, options)?;
     options.control.checkpoint()?;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use bstr::{BString, ByteSlice};
+use bstr::BString;
 
 use super::{ContentInfo, InfoReport, LayerInfo};
 use crate::format::SnapshotInfo;
@@ -146,11 +146,7 @@ impl LayerInfo {
             }
         }
         if !self.snapshots.is_empty() {
-            for row in human::snapshots(&self.snapshots).lines() {
-                out.extend_from_slice(indent.as_bytes());
-                out.extend_from_slice(row);
-                out.push(b'\n');
-            }
+            human::write_snapshots(out, &indent, &self.snapshots);
         }
         if let Some(specific) = &self.specific {
             let tree = human::tree(specific, depth + 1);

@@ -59,9 +59,17 @@ fn write_item(out: &mut BString, key: &str, item: &Value, depth: usize) {
 
 /// The table of internal snapshots with its heading, as `snapshot -l` and `info` print it.
 pub fn snapshots(list: &[SnapshotInfo]) -> BString {
-    let mut out = BString::from("Snapshot list:\n");
+    let mut out = BString::default();
+    write_snapshots(&mut out, "", list);
+    out
+}
+
+/// Appends [`snapshots`], each line behind `indent`.
+pub fn write_snapshots(out: &mut BString, indent: &str, list: &[SnapshotInfo]) {
+    let heading = format!("{indent}Snapshot list:\n{indent}");
+    out.extend_from_slice(heading.as_bytes());
     row(
-        &mut out,
+        out,
         [BStr::new("ID"), BStr::new("TAG")],
         ["VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"],
     );
@@ -69,8 +77,9 @@ pub fn snapshots(list: &[SnapshotInfo]) -> BString {
         let icount = snapshot
             .icount
             .map_or_else(|| "--".to_owned(), |n| n.to_string());
+        out.extend_from_slice(indent.as_bytes());
         row(
-            &mut out,
+            out,
             [
                 printable_name(&snapshot.id).as_bstr(),
                 printable_name(&snapshot.name).as_bstr(),
@@ -83,7 +92,6 @@ pub fn snapshots(list: &[SnapshotInfo]) -> BString {
             ],
         );
     }
-    out
 }
 
 fn row(out: &mut BString, [id, tag]: [&BStr; 2], [vm_size, date, clock, icount]: [&str; 4]) {

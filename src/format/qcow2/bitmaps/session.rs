@@ -10,9 +10,12 @@ use crate::error::{Error, Result};
 use crate::format::qcow2::disk::{BitmapEntry, BitmapFlags, Header, read_bitmap_directory};
 use crate::format::qcow2::snapshot::Place;
 use crate::format::qcow2::state::Qcow2;
+use crate::memory;
 
 use super::record::Record;
 
+/// Bytes that a change takes for each bitmap beside its name: as it was, as it is to be, and its entry.
+const CHANGED: u64 = 640;
 /// Where the flags stand in an entry of the bitmap directory.
 const FLAGS_AT: u64 = 12;
 
@@ -231,6 +234,9 @@ impl Qcow2 {
         header: impl Fn(&mut Header),
         change: impl FnOnce(&Session, &mut Vec<Next>) -> Result<()>,
     ) -> Result<()> {
+        let entries = session.known.iter();
+        let names: u64 = entries.map(|known| known.entry.name.len() as u64).sum();
+        memory::headroom(session.known.len() as u64 * CHANGED + 4 * names)?;
         let record = session.record.take();
         let mut next: Vec<Next> = session
             .known

@@ -223,13 +223,14 @@ fn read_directory(
     }
     let mut bytes = memory::zeroed(len as usize)?;
     layout.storage.read_at(&mut bytes, offset)?;
+    BitmapEntry::check_headroom(len)?;
     let mut entries = Vec::new();
     let mut rest: &[u8] = &bytes;
     while !rest.is_empty() {
         let Some((entry, len)) = BitmapEntry::from_bytes(rest) else {
             return Ok(None);
         };
-        entries.push(entry);
+        memory::push(&mut entries, entry)?;
         rest = rest.get(len..).unwrap_or_default();
     }
     Ok(Some(entries))

@@ -86,15 +86,7 @@ pub(super) fn replace_structures(
     let geometry = header.header.geometry()?;
     let layout = layout(target.storage, header, geometry)?;
     let mut walker = Walker::new(layout, Findings::new(None));
-    let old = Snapshots {
-        entries: snapshots.entries.clone(),
-        table_len: if snapshots.rewrite {
-            0
-        } else {
-            snapshots.table_len
-        },
-        rewrite: false,
-    };
+    let old = snapshots.copied()?;
     references(&mut walker, header, &old, &Bitmaps::AsTheyAre)?;
     let keep = keep || walker.given_up();
     let stored = StoredRefcounts::read(target.storage, &header.header, geometry)?;
@@ -126,7 +118,8 @@ fn write(
     let geometry = header.header.geometry()?;
     let cluster = geometry.cluster_size();
     let in_file = geometry.clusters_for(storage.len()?);
-    let snapshot_table = snapshots.map(Snapshots::to_bytes).unwrap_or_default();
+    let snapshot_table = snapshots.map(Snapshots::to_bytes).transpose()?;
+    let snapshot_table = snapshot_table.unwrap_or_default();
     let table_clusters = geometry.clusters_for(snapshot_table.len() as u64);
     let mut first = counts.highest().map_or(1, |last| last + 1).max(in_file);
     let mut place = Place::after(first + table_clusters, 0, 0, geometry)?;

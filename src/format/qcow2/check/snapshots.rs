@@ -5,6 +5,7 @@ use crate::format::qcow2::disk::{
     ImageHeader, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE, MAX_SNAPSHOTS, SalvagedSnapshots, SnapshotEntry,
     overhanging_snapshots, read_damaged_snapshot_table, salvage_snapshot_table,
 };
+use crate::memory;
 use crate::storage::Storage;
 
 use super::report::Findings;
@@ -35,6 +36,8 @@ impl Snapshots {
     ) -> Result<Self> {
         let fixed = &header.header;
         let found = match Self::read_as_is(storage, header) {
+            // That is no damage.
+            Err((_, error)) if error.os_errno() == Some(libc::ENOMEM) => Err(error),
             Err(_) if repair && fixed.snapshots == 0 => {
                 // QEMU does not check such an image at all.
                 findings.report.corruptions_fixed += 1;
@@ -123,6 +126,7 @@ impl Snapshots {
             Err(error) => {
                 let mut lines = vec![format!("ERROR failed to read the snapshot table: {error}")];
                 if error.kind() != crate::ErrorKind::Corrupt {
+                    // Of the disk or of memory.
                     return Err((lines, error));
                 }
                 if let Ok(over @ 1..) = overhanging_snapshots(storage, fixed) {
@@ -182,12 +186,37 @@ impl Snapshots {
     }
 
     /// The bytes of the table.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
+        memory::reserve(&mut bytes, self.bytes())?;
         for entry in &self.entries {
             entry.write_to(&mut bytes);
         }
-        bytes
+        Ok(bytes)
+    }
+
+    fn bytes(&self) -> usize {
+        self.entries.iter().map(SnapshotEntry::padded_len).sum()
+    }
+
+    /// The same entries as the table in the file is to be taken for.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn copied(&self) -> Result<Self> {
+        let records = self
+            .entries
+            .len()
+            .saturating_mul(size_of::<SnapshotEntry>());
+        memory::headroom((self.bytes() as u64).saturating_add(2 * records as u64))?;
+        Ok(Self {
+            entries: self.entries.clone(),
+            table_len: if self.rewrite { 0 } else { self.table_len },
+            rewrite: false,
+        })
     }
 }
 

@@ -9,6 +9,9 @@ use super::extension::BitmapsExtension;
 
 /// Bytes of a directory entry before its extra data.
 const FIXED_LEN: usize = 24;
+/// How many times its bytes a directory takes in memory, in two copies: a record of fields for each 32 bytes,
+/// and an allocation for a name.
+const IN_MEMORY: u64 = 10;
 /// The only type of bitmap.
 pub const DIRTY_BITMAP: u8 = 1;
 /// The longest name, in bytes.
@@ -56,12 +59,13 @@ impl BitmapEntry {
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`] where they do not fill it exactly or are not `count`.
     pub fn parse_directory(bytes: &[u8], count: u32) -> Result<Vec<Self>> {
+        Self::check_headroom(bytes.len() as u64)?;
         let mut entries = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {
             let (entry, len) =
                 Self::from_bytes(rest).ok_or_else(|| Error::corrupt("Broken bitmap directory"))?;
-            entries.push(entry);
+            memory::push(&mut entries, entry)?;
             rest = rest.get(len..).unwrap_or_default();
         }
         let less_or_more = match (entries.len() as u64).cmp(&u64::from(count)) {
@@ -72,6 +76,14 @@ impl BitmapEntry {
         Err(Error::corrupt(format!(
             "{less_or_more} bitmaps found than specified in header extension"
         )))
+    }
+
+    /// Whether there is memory for the entries of a directory of so many bytes.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn check_headroom(directory: u64) -> Result<()> {
+        memory::headroom(directory.saturating_mul(IN_MEMORY))
     }
 
     /// The entry at the start of `bytes`, and its length with padding; None where it is cut.

@@ -5,6 +5,7 @@ use bstr::BStr;
 
 use crate::bytes::{be32, be64};
 use crate::error::{Error, Result};
+use crate::memory;
 
 use super::features::{Autoclear, Compatible, Incompatible};
 
@@ -18,6 +19,9 @@ const CRYPTO: u32 = 0x0537_be77;
 /// The type of the data file's name.
 pub(in crate::format::qcow2) const DATA_FILE: u32 = 0x4441_5441;
 
+/// How often the extensions are held at the same time: as parsed, in use, and for a change of the header,
+/// with the bytes that it becomes.
+const COPIES: u64 = 4;
 /// Bytes of one entry of the feature name table.
 const FEATURE_NAME_LEN: usize = 48;
 /// The longest format name that is accepted is one byte less.
@@ -140,34 +144,36 @@ impl Extension {
                 break;
             }
             match Self::from_bytes(kind, data, cluster) {
-                Ok(extension) => found.push(extension),
+                Ok(extension) => memory::push(&mut found, extension)?,
                 Err(error) => bad(kind, error)?,
             }
             at = at.saturating_add(data.len().next_multiple_of(8));
         }
+        let records = found.len().saturating_mul(size_of::<Self>());
+        memory::headroom(COPIES * (records as u64).saturating_add(at as u64))?;
         Ok(found)
     }
 
     /// Takes those out that do not count: of each type that is known, the last extension does, as for
     /// QEMU. Those of other types are left as they are.
-    pub fn take_superseded(all: &mut Vec<Self>) -> Vec<Self> {
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn take_superseded(all: &mut Vec<Self>) -> Result<Vec<Self>> {
         // In one pass: a hostile header has room for a quarter of a million of them.
         let last = [BACKING_FORMAT, FEATURE_NAMES, BITMAPS, CRYPTO, DATA_FILE]
             .map(|kind| (kind, all.iter().rposition(|other| other.kind() == kind)));
+        let mut at = 0..;
+        let is_superseded = |extension: &mut Self| {
+            let at = at.next();
+            last.iter()
+                .any(|(kind, last)| *kind == extension.kind() && *last != at)
+        };
         let mut superseded = Vec::new();
-        let mut kept = Vec::new();
-        for (at, extension) in std::mem::take(all).into_iter().enumerate() {
-            let counts = last
-                .iter()
-                .all(|(kind, last)| *kind != extension.kind() || *last == Some(at));
-            if counts {
-                kept.push(extension);
-            } else {
-                superseded.push(extension);
-            }
+        for extension in all.extract_if(.., is_superseded) {
+            memory::push(&mut superseded, extension)?;
         }
-        *all = kept;
-        superseded
+        Ok(superseded)
     }
 
     /// Its type.
@@ -220,7 +226,7 @@ impl Extension {
                     data.len()
                 )));
             }
-            BACKING_FORMAT => Self::BackingFormat(data.to_vec()),
+            BACKING_FORMAT => Self::BackingFormat(memory::to_vec(data)?),
             FEATURE_NAMES => Self::FeatureNames(
                 data.chunks(FEATURE_NAME_LEN)
                     .filter_map(FeatureName::from_bytes)
@@ -228,10 +234,10 @@ impl Extension {
             ),
             BITMAPS => Self::Bitmaps(BitmapsExtension::from_bytes(data, cluster)?),
             CRYPTO => Self::Crypto(CryptoExtension::from_bytes(data, cluster)?),
-            DATA_FILE => Self::DataFile(data.to_vec()),
+            DATA_FILE => Self::DataFile(memory::to_vec(data)?),
             _ => Self::Unknown {
                 kind,
-                data: data.to_vec(),
+                data: memory::to_vec(data)?,
             },
         })
     }
@@ -441,7 +447,7 @@ mod tests {
             format(b"qcow2"),
             other(2),
         ];
-        let superseded = Extension::take_superseded(&mut all);
+        let superseded = Extension::take_superseded(&mut all).unwrap();
         assert_eq!(superseded, [format(b"raw"), format(b"qed")]);
         assert_eq!(all, [other(1), data_file, format(b"qcow2"), other(2)]);
     }

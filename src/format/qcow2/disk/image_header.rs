@@ -92,10 +92,10 @@ impl ImageHeader {
         } else {
             (Extension::parse_all(&area, cluster), None)
         };
-        let superseded = extensions
-            .as_mut()
-            .map(Extension::take_superseded)
-            .unwrap_or_default();
+        let superseded = match &mut extensions {
+            Ok(extensions) => Extension::take_superseded(extensions)?,
+            Err(_) => Vec::new(),
+        };
         check_features(&header, extensions.as_deref().unwrap_or_default())?;
         let extensions = extensions?;
         let image = Self {

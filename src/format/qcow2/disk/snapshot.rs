@@ -1,7 +1,7 @@
 //! The snapshot table (specification: "Snapshots").
 
 use crate::bytes::{be16, be32, be64};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 use crate::storage::Storage;
 
@@ -17,6 +17,11 @@ const KNOWN_EXTRA: u32 = 24;
 pub const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
 /// So few entries cannot be longer than that.
 const FEW: u32 = 256;
+/// Bytes that an entry takes in memory beside its names.
+const IN_MEMORY: u64 = 256;
+/// How often the bytes of a table are held beside the entries: by a list of their names, or by the next
+/// table.
+const COPIES: u64 = 2;
 /// The table is read in pieces of this many bytes.
 const CHUNK: usize = 64 << 10;
 
@@ -136,13 +141,13 @@ impl SnapshotEntry {
         let entry = Self {
             l1_offset,
             l1_entries,
-            id: id.to_vec(),
-            name: name.to_vec(),
+            id: memory::to_vec(id)?,
+            name: memory::to_vec(name)?,
             date_sec,
             date_nsec,
             vm_clock_nsec,
             vm_state_size_32,
-            extra: SnapshotExtra::from_bytes(extra),
+            extra: SnapshotExtra::from_bytes(extra)?,
         };
         Ok(Ok((entry, padded)))
     }
@@ -176,16 +181,14 @@ impl SnapshotEntry {
 }
 
 impl SnapshotExtra {
-    fn from_bytes(extra: &[u8]) -> Self {
-        Self {
+    fn from_bytes(extra: &[u8]) -> Result<Self> {
+        let rest = extra.get(extra.len().min(24) & !7..);
+        Ok(Self {
             vm_state_size: be64(extra, 0),
             disk_size: be64(extra, 8),
             icount: be64(extra, 16),
-            rest: extra
-                .get(extra.len().min(24) & !7..)
-                .unwrap_or_default()
-                .to_vec(),
-        }
+            rest: memory::to_vec(rest.unwrap_or_default())?,
+        })
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -255,6 +258,7 @@ pub fn salvage_snapshot_table(storage: &dyn Storage, header: &Header) -> Result<
     };
     header.snapshots = header.snapshots.min(limit);
     header.validate_snapshot_table()?;
+    memory::headroom(u64::from(header.snapshots) * IN_MEMORY)?;
     let file_len = storage.len()?;
     let start = header.snapshots_offset;
     let mut kept_len = 0;
@@ -276,13 +280,13 @@ pub fn salvage_snapshot_table(storage: &dyn Storage, header: &Header) -> Result<
             break;
         }
         if trim {
-            found.trimmed.push((index, extra_len));
+            memory::push(&mut found.trimmed, (index, extra_len))?;
         }
         if let Some(field) = bytes.get_mut(36..FIXED_LEN) {
             field.copy_from_slice(&kept.to_be_bytes());
         }
         let known = FIXED_LEN + kept as usize;
-        bytes.resize(known + texts as usize, 0);
+        memory::resize(&mut bytes, known + texts as usize, 0)?;
         let texts_at = FIXED_LEN as u64 + u64::from(extra_len);
         if let Some((extra, names)) = bytes
             .get_mut(FIXED_LEN..)
@@ -292,10 +296,11 @@ pub fn salvage_snapshot_table(storage: &dyn Storage, header: &Header) -> Result<
             storage.read_at(names, at.saturating_add(texts_at))?;
         }
         if let Ok((entry, _)) = SnapshotEntry::from_bytes(&bytes)? {
-            found.entries.push(entry);
+            memory::push(&mut found.entries, entry)?;
         }
         found.table_len += (texts_at + texts).next_multiple_of(8);
     }
+    memory::headroom(COPIES * kept_len)?;
     Ok(found)
 }
 
@@ -309,6 +314,7 @@ fn read_table(
     if header.snapshots > FEW {
         check_length(storage, header, file_len)?;
     }
+    memory::headroom(u64::from(header.snapshots) * IN_MEMORY)?;
     let mut found = Vec::new();
     let mut window = Vec::new();
     let mut at = 0usize;
@@ -318,12 +324,13 @@ fn read_table(
         let used = next - (window.len() - at) as u64 - start;
         loop {
             let rest = window.get(at..).unwrap_or_default();
-            match SnapshotEntry::from_bytes(rest).map_err(|error| {
-                Error::corrupt(format!("{error} {index}"))
-                    .with_hint("Repairing all removes this extra metadata")
+            match SnapshotEntry::from_bytes(rest).map_err(|error| match error.kind() {
+                ErrorKind::Corrupt => Error::corrupt(format!("{error} {index}"))
+                    .with_hint("Repairing all removes this extra metadata"),
+                _ => error,
             })? {
                 Ok((entry, len)) => {
-                    found.push(entry);
+                    memory::push(&mut found, entry)?;
                     at = at.saturating_add(len);
                     if at > window.len() {
                         // The padding of the last entry may lie past what was read.
@@ -354,6 +361,7 @@ fn read_table(
         }
     }
     let size = next - (window.len() - at) as u64 - start;
+    memory::headroom(COPIES * size)?;
     Ok((found, size))
 }
 

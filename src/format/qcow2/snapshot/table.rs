@@ -52,9 +52,11 @@ impl Qcow2 {
     /// The bytes of a table, whose entries get all fields that are known.
     fn table_bytes(&self, entries: &mut [SnapshotEntry]) -> Result<Vec<u8>> {
         let size = self.virtual_size();
+        entries.iter_mut().for_each(|entry| entry.complete(size));
         let mut bytes = Vec::new();
+        let len = entries.iter().map(SnapshotEntry::padded_len).sum();
+        memory::reserve(&mut bytes, len)?;
         for entry in entries {
-            entry.complete(size);
             entry.write_to(&mut bytes);
         }
         if bytes.len() as u64 > MAX_SNAPSHOT_TABLE {
