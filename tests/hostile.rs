@@ -921,3 +921,19 @@ fn a_lack_of_memory_is_one_line_and_never_an_abort() {
     }
     assert!(lacking > 40, "only {lacking} commands lacked memory");
 }
+
+/// The work of a change does not grow with the square of the number of bitmaps.
+#[test]
+fn a_change_among_many_bitmaps_is_soon_done() {
+    let bench = Bench::new();
+    let image = many_bitmaps(60_000);
+    for args in [
+        &["bitmap", "--clear", "w.qcow2", "b7"][..],
+        &["bitmap", "--remove", "w.qcow2", "b59999"],
+        &["bitmap", "--add", "w.qcow2", "new"],
+    ] {
+        std::fs::write(bench.dir.path("w.qcow2"), &image).expect("the image");
+        let (ran, _, signal) = bench.run_for("5", args);
+        assert_eq!((ran.code, signal), (0, 0), "{args:?}: {ran:?}");
+    }
+}

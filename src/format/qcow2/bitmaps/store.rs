@@ -1,6 +1,7 @@
 //! Storing bitmaps: bits, tables and the directory are written beside what is there, with refcounts
 //! that hold both, and take effect by one write of the header; only then are the old ones given up.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -91,9 +92,9 @@ impl Qcow2 {
             bitmap.entry.write_to(&mut directory);
             known.push(bitmap);
         }
+        let stay: HashSet<&[u8]> = next.iter().map(|next| &next.known.entry.name[..]).collect();
         for gone in &session.known {
-            let stays = |next: &Next| next.known.entry.name == gone.entry.name;
-            if !next.iter().any(stays) {
+            if !stay.contains(&gone.entry.name[..]) {
                 self.leave_bitmap(&gone.entry, moved)?;
             }
         }
