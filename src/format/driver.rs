@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::bulk::Bulk;
 use crate::format::features::Features;
 use crate::format::files::{ChildSpec, FileRole};
+use crate::format::in_order::InOrder;
 use crate::format::inspect::{InspectContext, Inspection};
 use crate::format::parent::{BackingRef, ParentId};
 use crate::format::traits::{Format, Opener};
@@ -110,6 +111,8 @@ pub struct Outline {
     pub bitmaps: bool,
     /// All of its guest data is compressed, whether that is asked for or not.
     pub always_compressed: bool,
+    /// It can be written from its first byte to its last; see [`NewImage::in_order`].
+    pub in_order: bool,
 }
 
 /// Whether the option `preallocation` asks for space ahead.
@@ -232,6 +235,14 @@ pub trait NewImage: Debug + Send {
     /// [`ErrorKind::NeedsSecret`], [`ErrorKind::Cancelled`], or whatever else speaks
     /// against the image; its files are as they were.
     fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()>;
+
+    /// Begins to write the image to where bytes go in order and no file is, instead of [`NewImage::start`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where [`Outline::in_order`] does not say that it can.
+    fn in_order(self: Box<Self>) -> Result<Box<dyn InOrder>> {
+        Err(Error::unsupported("The image cannot be written in order"))
+    }
 
     /// Begins to write the image into its files, which are empty. `control` ends what takes long when
     /// it is cancelled or late, and counts what is written ahead.

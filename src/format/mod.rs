@@ -9,6 +9,7 @@ pub mod driver;
 pub mod features;
 pub mod files;
 pub mod immediate;
+pub mod in_order;
 pub(crate) mod inflight;
 pub mod inspect;
 mod io_guard;
@@ -36,6 +37,7 @@ pub use driver::{
 pub use features::Features;
 pub use files::{ChildSpec, FileRole, FormatFile};
 pub use immediate::{FlushPlan, Immediate};
+pub use in_order::{InOrder, TakeBytes};
 pub use inspect::{InspectContext, Inspection};
 pub(crate) use io_guard::IoUsers;
 pub use io_guard::{IoGuard, LongIoGuard};

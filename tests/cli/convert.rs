@@ -1,6 +1,6 @@
 //! `convert`: options, targets, errors.
 
-use crate::pair::{Loose, Pair, ours, words};
+use crate::pair::{Loose, Pair, ours, ours_command, words};
 
 fn images() -> Pair {
     let pair = Pair::with(&[
@@ -531,5 +531,45 @@ fn a_chain_goes_into_a_new_directory_layer_by_layer() {
         assert!(ran.err.contains(reason), "{line}: {ran:?}");
         assert_eq!(ran.err.lines().count(), 1, "{line}: {ran:?}");
         assert!(!root.join("new").exists(), "{line}");
+    }
+}
+
+#[test]
+fn a_stream_of_vmdk_leaves_through_a_pipe_and_the_peer_reads_it() {
+    let pair = Pair::new();
+    let mut disk = vec![0; (70 << 20) + 512];
+    // In the first table, in the third, and in the short grain at the end.
+    disk[100_000..400_000].fill(1);
+    for (n, byte) in disk[65 << 20..66 << 20].iter_mut().enumerate() {
+        *byte = (n * n / 91) as u8;
+    }
+    disk[70 << 20..].fill(9);
+    pair.file("r.raw", &disk);
+    let root = pair.ours().root();
+    let line = "convert -f raw -O vmdk -o subformat=streamOptimized r.raw /dev/stdout";
+    let ran = ours_command(&words(line), root).output().expect("the tool");
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+    std::fs::write(root.join("s.vmdk"), &ran.stdout).expect("what came");
+    pair.ours()
+        .qemu_img_ok(&["compare", "-f", "vmdk", "-F", "raw", "s.vmdk", "r.raw"]);
+    let compared = ours(&words("compare -f vmdk -F raw s.vmdk r.raw"), root);
+    assert_eq!(compared.out, "Images are identical.\n", "{compared:?}");
+    // The directory stands behind everything else.
+    assert_eq!(ran.stdout[56..64], [0xff; 8]);
+    for (line, words_of) in [
+        (
+            "convert -f raw -O vmdk r.raw /dev/stdout",
+            "format 'vmdk' cannot be",
+        ),
+        (
+            "convert -f raw -O vmdk -o subformat=monolithicFlat r.raw /dev/stdout",
+            "format 'vmdk' cannot be",
+        ),
+    ] {
+        let refused = ours(&words(line), root);
+        assert!(
+            refused.code == 1 && refused.err.contains(words_of),
+            "{refused:?}"
+        );
     }
 }

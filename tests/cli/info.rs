@@ -306,6 +306,12 @@ fn disks_of_many_files_are_described_and_mapped_as_the_peer_does() {
         .chain(["create -q -f vmdk -b monolithicSparse.vmdk -F vmdk over.vmdk".to_owned()])
         .collect();
     pair.qemu_and_copy(&made.iter().map(String::as_str).collect::<Vec<_>>());
+    // A copy has the same holes where what is allocated is not zero.
+    for flat in ["monolithicFlat.vmdk", "twoGbMaxExtentFlat.vmdk"] {
+        pair.theirs()
+            .qemu_io("vmdk", flat, &["write -P 1 0 64k", "write -P 2 1M 4k"]);
+    }
+    pair.qemu_and_copy(&[]);
     for name in kinds.iter().map(|(kind, _)| *kind).chain(["over"]) {
         for line in [
             "info",

@@ -1,12 +1,14 @@
-//! A target that takes raw bytes in order: a pipe, a socket, a terminal or another device.
+//! A target that takes bytes in order: a pipe, a socket, a terminal or another device.
 
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::format::{FileRole, registry};
+use crate::format::{CreateParams, FileRole, FormatDriver, InOrder, PrepareContext, registry};
 use crate::job::{Job, JobControl};
 use crate::location::Node;
 use crate::memory::IoBuf;
 use crate::ops::create::Written;
+use crate::options::Values;
+use crate::size::round_up_sector;
 use crate::storage::stream::{Direction, Stream, is_stream};
 use crate::storage::{Durability, Identity, LockRequest, Permissions};
 
@@ -17,7 +19,7 @@ use super::report::Tally;
 use super::request::ConvertRequest;
 use super::run::run;
 use super::sink::{Sink, at_byte};
-use super::sizes::{MIN_STEP, Shape, Writers};
+use super::sizes::{MAX_LONG_TASK, MIN_STEP, Shape, Writers};
 use super::sources::Sources;
 
 /// The stream that a request writes to, if its target is one.
@@ -50,7 +52,7 @@ fn refuse_format(request: &ConvertRequest, shown: &str) -> Result<()> {
         .unwrap_or(registry::plain().name);
     let format = creatable(request, name)?;
     check_features(request, format, false)?;
-    if !is_raw(request) {
+    if !is_raw(request) && !is_in_order(request, format.driver) {
         return Err(Error::unsupported(format!(
             "'{shown}' is written in order, which the format '{name}' cannot be; write it to a file, or take the format 'raw'"
         )));
@@ -58,7 +60,13 @@ fn refuse_format(request: &ConvertRequest, shown: &str) -> Result<()> {
     Ok(())
 }
 
-/// Writes everything in order, zeroes included. Gives the length.
+/// Whether the options ask for an image that can be written in order.
+fn is_in_order(request: &ConvertRequest, driver: &FormatDriver) -> bool {
+    let values = Values::check(&request.target.options, driver.create_options);
+    values.is_ok_and(|values| (driver.outline)(&values).in_order)
+}
+
+/// Writes everything in order. Gives the length.
 pub(super) fn fill(
     request: &ConvertRequest,
     sources: Sources,
@@ -77,6 +85,9 @@ pub(super) fn fill(
         uses: Permissions::WRITE,
         denies: Permissions::empty(),
     })?;
+    if !is_raw(request) {
+        return fill_image(request, sources, stream, tally, job);
+    }
     let control = job.control().clone();
     let sink = StreamSink {
         stream,
@@ -94,6 +105,126 @@ pub(super) fn fill(
         stream.sync()?;
     }
     sources.finish()
+}
+
+/// Writes an image in order.
+fn fill_image(
+    request: &ConvertRequest,
+    sources: Sources,
+    stream: &Stream,
+    tally: &Tally,
+    job: &mut Job,
+) -> Result<u64> {
+    let name = request.target.format.as_deref().unwrap_or_default();
+    let driver = creatable(request, name)?.driver;
+    let target = &request.target;
+    if target.backing_name().is_some() {
+        return Err(Error::unsupported(
+            "An image that is written in order has no backing file",
+        ));
+    }
+    let len = sources.known_len().ok_or_else(|| {
+        Error::invalid(format!(
+            "The length of the input is not known before its end, and an image in the format '{name}' begins with it"
+        ))
+    })?;
+    let size = round_up_sector(len).ok_or_else(|| Error::os(libc::EFBIG))?;
+    target.policy.check_format(driver.name)?;
+    target.policy.check_virtual_size(size)?;
+    let values = Values::check(&target.options, driver.create_options)?;
+    let plan = driver
+        .create
+        .ok_or_else(|| Error::no_creation(driver.name))?;
+    let mut image = plan(&CreateParams {
+        name: None,
+        size,
+        values: &values,
+        backing: None,
+    })?;
+    let control = job.control().clone();
+    image.prepare(&PrepareContext {
+        secrets: &target.secrets,
+        parent: None,
+        control: &control,
+    })?;
+    let image = image.in_order()?;
+    let sink = ImageSink {
+        image: &*image,
+        stream,
+        tally,
+        control: &control,
+    };
+    image.begin(&mut |bytes| sink.take(bytes))?;
+    let request = &*request.compressing(true);
+    let unit = image.unit();
+    let shape = Shape {
+        encode_early: true,
+        longest_zeroes: MAX_LONG_TASK,
+        ..Shape::new(request, u64::from(unit), Some(unit))
+    };
+    let offload = Offload::default();
+    run(request, &sources, &offload, &sink, shape, Writers::One, job)?;
+    image.end(&mut |bytes| sink.take(bytes))?;
+    if target.cache.durability() == Durability::Synced {
+        stream.sync()?;
+    }
+    Ok(len)
+}
+
+/// An image on its way into a stream.
+struct ImageSink<'a> {
+    image: &'a dyn InOrder,
+    stream: &'a Stream,
+    tally: &'a Tally,
+    control: &'a JobControl,
+}
+
+impl ImageSink<'_> {
+    fn take(&self, bytes: &[u8]) -> Result<()> {
+        self.stream.write(bytes, &|| self.control.checkpoint())
+    }
+}
+
+impl Sink for ImageSink<'_> {
+    fn encode(
+        &self,
+        encoder: &mut Encoder,
+        offset: u64,
+        unit: &[u8],
+        out: &mut IoBuf,
+    ) -> Result<bool> {
+        self.image.encode(encoder, offset, unit, out)?;
+        Ok(true)
+    }
+
+    fn place(&self, _prepared: &mut Prepared) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, prepared: &Prepared) -> Result<()> {
+        for piece in &prepared.pieces {
+            match piece.kind {
+                // What is left out reads as zeroes.
+                PieceKind::Zero => Tally::add(&self.tally.zero, piece.len),
+                PieceKind::Encoded { at, len } => {
+                    Tally::add(&self.tally.units, 1);
+                    Tally::add(&self.tally.encoded, len as u64);
+                    Tally::add(&self.tally.data, piece.len);
+                    let bytes = prepared.buf.get(at, len);
+                    self.image
+                        .push(piece.offset, bytes, &mut |bytes| self.take(bytes))
+                        .context(at_byte(piece.offset))?;
+                }
+                PieceKind::Data | PieceKind::Offload { .. } => {
+                    return Err(Error::new(
+                        ErrorKind::Internal,
+                        "An image that is written in order takes encoded units alone",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 struct StreamSink<'a> {

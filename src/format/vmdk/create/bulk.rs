@@ -241,34 +241,6 @@ impl VmdkBulk {
         }
     }
 
-    fn header(&self, layout: &SparseLayout) -> SparseHeader {
-        let mut flags = Flags::LINE_ENDS;
-        let (version, compression) = match (self.subformat, self.zeroed) {
-            (Subformat::StreamOptimized, _) => {
-                flags |= Flags::COMPRESSED | Flags::MARKERS;
-                (3, 1)
-            }
-            (_, true) => (2, 0),
-            (_, false) => (1, 0),
-        };
-        flags.set(Flags::REDUNDANT, layout.redundant != 0);
-        flags.set(Flags::ZEROED, self.zeroed);
-        SparseHeader {
-            version,
-            flags,
-            capacity: layout.capacity,
-            grain: SparseLayout::GRAIN,
-            descriptor: layout.descriptor,
-            descriptor_len: layout.descriptor_len,
-            table_entries: SparseLayout::ENTRIES as u32,
-            redundant: layout.redundant,
-            directory: layout.directory,
-            overhead: layout.overhead,
-            unclean: false,
-            compression,
-        }
-    }
-
     /// Writes the tables of a part; its header is still to come.
     fn finish_part(&self, part: &NewPart) -> Result<()> {
         let Some(sparse) = &part.sparse else {
@@ -295,7 +267,12 @@ impl VmdkBulk {
     }
 
     /// What is smaller than a grain by the guest's end is compressed as it is.
-    fn encode_grain(scratch: &mut Encoder, guest: u64, unit: &[u8], out: &mut IoBuf) -> Result<()> {
+    pub(super) fn encode_grain(
+        scratch: &mut Encoder,
+        guest: u64,
+        unit: &[u8],
+        out: &mut IoBuf,
+    ) -> Result<()> {
         // What does not shrink takes a few bytes more than it has.
         let limit = unit.len() + unit.len() / 64 + 1024;
         if !scratch.encode(Method::Zlib, unit, limit, out)? {
@@ -493,7 +470,7 @@ impl Bulk for VmdkBulk {
                 part.storage.sync(durability)?;
             }
             if let Some(sparse) = &part.sparse {
-                let header = self.header(&sparse.layout);
+                let header = header_of(self.subformat, self.zeroed, &sparse.layout);
                 part.storage.write_at(&header.to_bytes(), 0)?;
             }
             if !is_own || !synced {
@@ -507,7 +484,36 @@ impl Bulk for VmdkBulk {
     }
 }
 
-fn too_large() -> Error {
+/// The header of an extent of a disk of that kind.
+pub(super) fn header_of(subformat: Subformat, zeroed: bool, layout: &SparseLayout) -> SparseHeader {
+    let mut flags = Flags::LINE_ENDS;
+    let (version, compression) = match (subformat, zeroed) {
+        (Subformat::StreamOptimized, _) => {
+            flags |= Flags::COMPRESSED | Flags::MARKERS;
+            (3, 1)
+        }
+        (_, true) => (2, 0),
+        (_, false) => (1, 0),
+    };
+    flags.set(Flags::REDUNDANT, layout.redundant != 0);
+    flags.set(Flags::ZEROED, zeroed);
+    SparseHeader {
+        version,
+        flags,
+        capacity: layout.capacity,
+        grain: SparseLayout::GRAIN,
+        descriptor: layout.descriptor,
+        descriptor_len: layout.descriptor_len,
+        table_entries: SparseLayout::ENTRIES as u32,
+        redundant: layout.redundant,
+        directory: layout.directory,
+        overhead: layout.overhead,
+        unclean: false,
+        compression,
+    }
+}
+
+pub(super) fn too_large() -> Error {
     Error::new(
         ErrorKind::Limit,
         "The extent would grow past 2 TiB, beyond which no grain table points",

@@ -4,6 +4,7 @@ mod bulk;
 mod layout;
 mod plan;
 mod spec;
+mod stream;
 mod tables;
 
 pub(super) use plan::plan;

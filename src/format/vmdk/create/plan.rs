@@ -7,15 +7,16 @@ use bstr::{BString, ByteSlice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::driver::{not_prepared, own_file};
 use crate::format::{
-    Bulk, CreateParams, FileRole, NewImage, ParentId, PlannedFile, PrepareContext,
+    Bulk, CreateParams, FileRole, InOrder, NewImage, ParentId, PlannedFile, PrepareContext,
 };
 use crate::job::JobControl;
 use crate::size::SECTOR;
 use crate::storage::Storage;
 
 use super::super::disk::descriptor::{NewDescriptor, random_cid};
-use super::bulk::{NewPart, VmdkBulk};
+use super::bulk::{NewPart, VmdkBulk, header_of};
 use super::spec::Spec;
+use super::stream::StreamInOrder;
 
 /// The largest descriptor inside an extent.
 const MAX_INSIDE: usize = 20 * SECTOR as usize;
@@ -123,6 +124,14 @@ impl NewImage for NewVmdk {
         let text = self.descriptor(random_cid(0)?, parent_cid)?;
         self.descriptor = Some(text);
         Ok(())
+    }
+
+    fn in_order(self: Box<Self>) -> Result<Box<dyn InOrder>> {
+        let spec = &self.spec;
+        let layout = spec.layout(spec.sectors).ok_or_else(not_prepared)?;
+        let header = header_of(spec.subformat, spec.zeroed, &layout);
+        let descriptor = self.descriptor.ok_or_else(not_prepared)?;
+        Ok(Box::new(StreamInOrder::new(header, descriptor)?))
     }
 
     fn start(

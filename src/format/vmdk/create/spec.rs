@@ -330,10 +330,11 @@ fn split_name(path: Option<&BStr>) -> (BString, BString) {
 
 /// See [`crate::format::FormatDriver::outline`].
 pub(in super::super) fn outline(values: &Values) -> Outline {
+    let stream = Subformat::of(values).is_ok_and(|kind| kind == Subformat::StreamOptimized);
     Outline {
         preallocated: preallocates(values),
-        always_compressed: Subformat::of(values)
-            .is_ok_and(|kind| kind == Subformat::StreamOptimized),
+        always_compressed: stream,
+        in_order: stream,
         ..Outline::default()
     }
 }

@@ -12,6 +12,10 @@ pub(in crate::format::vmdk) const GRAIN_MARKER: usize = 12;
 pub(in crate::format::vmdk) enum Special {
     /// Nothing follows.
     EndOfStream = 0,
+    /// A grain table follows.
+    Table = 1,
+    /// The grain directory follows.
+    Directory = 2,
     /// The footer follows.
     Footer = 3,
 }
