@@ -13,6 +13,7 @@ pub mod in_order;
 pub(crate) mod inflight;
 pub mod inspect;
 mod io_guard;
+pub(crate) mod limbo;
 pub mod luks;
 pub mod magic;
 pub mod parent;

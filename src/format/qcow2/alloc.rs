@@ -9,9 +9,9 @@ use crate::storage::{Step, ZeroFlags};
 
 use super::cache::Class;
 use super::events;
-use super::limbo::Freed;
 use super::overlap::Area;
 use super::state::Qcow2;
+use crate::format::limbo::Freed;
 
 /// The largest host offset that tables can name.
 const MAX_HOST: u64 = 1 << 56;

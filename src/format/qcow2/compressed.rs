@@ -10,9 +10,9 @@ use crate::storage::Step;
 
 use super::alloc::Alloc;
 use super::disk::{CompressedRef, L2Entry, SubclusterBitmap};
-use super::limbo::Freed;
 use super::map::Entry;
 use super::state::Qcow2;
+use crate::format::limbo::Freed;
 
 thread_local! {
     /// The thread's compression state, and room for the compressed bytes.

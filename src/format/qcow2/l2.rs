@@ -8,8 +8,8 @@ use crate::storage::{Step, ZeroFlags};
 
 use super::cache::{Class, Slice};
 use super::disk::L1Entry;
-use super::limbo::Freed;
 use super::state::Qcow2;
+use crate::format::limbo::Freed;
 
 impl Qcow2 {
     /// The slice that maps a guest offset, in a table that belongs to the active image alone, and

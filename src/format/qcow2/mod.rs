@@ -19,7 +19,6 @@ mod events;
 mod header_io;
 mod l2;
 mod layout;
-mod limbo;
 mod map;
 mod measure;
 mod open;

@@ -25,10 +25,10 @@ use super::disk::{
     RefcountTableEntry, read_snapshot_table,
 };
 use super::layout::Layout;
-use super::limbo::Limbo;
 use super::overlap::{Area, MetaMap};
 use super::snapshot::Views;
 use super::state::{L1, Qcow2};
+use crate::format::limbo::Limbo;
 
 /// No entry of a table names a larger offset.
 const MAX_OFFSET: u64 = 1 << 55;

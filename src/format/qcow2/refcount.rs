@@ -7,8 +7,8 @@ use super::alloc::Alloc;
 use super::cache::Class;
 use super::disk::RefcountTableEntry;
 use super::header_io::Hex;
-use super::limbo::Freed;
 use super::state::Qcow2;
+use crate::format::limbo::Freed;
 
 impl Qcow2 {
     /// The refcount of a host cluster.

@@ -9,10 +9,10 @@ use crate::memory;
 use crate::storage::{Durability, Preallocation, Step, ZeroFlags, fill};
 
 use super::disk::{L1Entry, L2Entry, MAX_L1_BYTES, SubclusterBitmap};
-use super::limbo::Freed;
 use super::map::Entry;
 use super::overlap::Area;
 use super::state::{L1, Qcow2};
+use crate::format::limbo::Freed;
 
 /// Guest clusters that nothing else remaps while the size changes.
 const ALL: std::ops::Range<u64> = 0..u64::MAX;

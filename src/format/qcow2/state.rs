@@ -21,9 +21,9 @@ use super::disk::{CompressionType, ImageHeader, L1Entry, RefcountWidth};
 use super::events;
 use super::header_io::Hex;
 use super::layout::Layout;
-use super::limbo::Limbo;
 use super::overlap::MetaMap;
 use super::snapshot::{View, Views};
+use crate::format::limbo::Limbo;
 
 /// L1 entries per unit of writing: one 512-byte sector.
 pub(super) const L1_UNIT: u64 = 64;

@@ -5,8 +5,8 @@ use crate::storage::{Durability, Preallocation};
 
 use super::alloc::Alloc;
 use super::cache::Class;
-use super::limbo::Freed;
 use super::state::Qcow2;
+use crate::format::limbo::Freed;
 
 impl Qcow2 {
     /// Frees refcount blocks that count nothing but themselves, and cuts the file behind the last

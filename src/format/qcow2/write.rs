@@ -14,9 +14,9 @@ use crate::storage::{Step, steps};
 
 use super::cache::Slice;
 use super::disk::{Geometry, L2Entry, L2Kind, SubclusterBitmap};
-use super::limbo::Freed;
 use super::map::Entry;
 use super::state::Qcow2;
+use crate::format::limbo::Freed;
 
 /// Zeroes around written data that are shorter than this go into the same request.
 const MERGE_ZEROES: u64 = 64 << 10;

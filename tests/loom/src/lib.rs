@@ -25,8 +25,6 @@ mod memory;
 mod parts {
     #[path = "cache.rs"]
     mod cache;
-    #[path = "limbo.rs"]
-    mod limbo;
     #[path = "../../../tests/loom/src/models.rs"]
     mod models;
 }
@@ -36,6 +34,9 @@ mod io_guard;
 #[path = "../../../src/format/inflight.rs"]
 #[allow(dead_code, reason = "the models use the core of each part")]
 mod inflight;
+#[path = "../../../src/format/limbo.rs"]
+#[allow(dead_code, reason = "the models use the core of each part")]
+mod limbo;
 /// What the parts import from the crate's formats.
 mod format {
     pub(crate) use crate::io_guard::IoUsers;

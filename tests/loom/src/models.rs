@@ -2,7 +2,7 @@
 
 use super::cache::{Cache, Class};
 use crate::inflight::InFlight;
-use super::limbo::{Freed, Limbo};
+use crate::limbo::{Freed, Limbo};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
 
 /// Every interleaving with so many preemptions at most.

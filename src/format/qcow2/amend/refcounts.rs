@@ -8,10 +8,10 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::limbo::Freed;
 use crate::format::qcow2::alloc::Alloc;
 use crate::format::qcow2::bulk::space::Layout as Place;
 use crate::format::qcow2::disk::{Geometry, RefcountTableEntry, RefcountWidth};
-use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::Qcow2;
 use crate::job::Job;

@@ -2,10 +2,10 @@
 //! file shows through, or data.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::limbo::Freed;
 use crate::format::qcow2::alloc::Alloc;
 use crate::format::qcow2::cache::Class;
 use crate::format::qcow2::disk::{L2Entry, L2Kind};
-use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::map::Entry;
 use crate::format::qcow2::state::Qcow2;
 use crate::job::Job;

@@ -3,11 +3,11 @@
 use bstr::BStr;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::limbo::Freed;
 use crate::format::qcow2::disk::{
     Header, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE, SnapshotEntry, read_damaged_snapshot_table,
     read_snapshot_table,
 };
-use crate::format::qcow2::limbo::Freed;
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::Qcow2;
 use crate::memory;

@@ -9,11 +9,11 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// References to a host cluster that are to be given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Freed {
+pub(crate) struct Freed {
     /// Index of the host cluster.
-    pub(super) cluster: u64,
+    pub(crate) cluster: u64,
     /// Give the space back to the host when it becomes free.
-    pub(super) punch: bool,
+    pub(crate) punch: bool,
 }
 
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ struct State {
 
 /// The waiting room of one image.
 #[derive(Debug, Default)]
-pub(super) struct Limbo {
+pub(crate) struct Limbo {
     users: IoUsers,
     state: Mutex<State>,
     waiting: AtomicUsize,
@@ -36,17 +36,17 @@ pub(super) struct Limbo {
 
 impl Limbo {
     /// Registers a use of whatever host clusters a mapping names from now on.
-    pub(super) fn enter(&self) -> IoGuard<'_> {
+    pub(crate) fn enter(&self) -> IoGuard<'_> {
         self.users.enter()
     }
 
     /// As [`Limbo::enter`], for a use that outlives the borrow.
-    pub(super) fn enter_long(&self) -> LongIoGuard {
+    pub(crate) fn enter_long(&self) -> LongIoGuard {
         self.users.enter_long()
     }
 
     /// Adds references that memory no longer holds; call it after the entry was replaced.
-    pub(super) fn queue(&self, freed: impl IntoIterator<Item = Freed>) {
+    pub(crate) fn queue(&self, freed: impl IntoIterator<Item = Freed>) {
         let mut state = self.state.lock();
         let before = state.fresh.len();
         state.fresh.extend(freed);
@@ -55,22 +55,22 @@ impl Limbo {
     }
 
     /// References queued so far; take them before the tables are copied for writing.
-    pub(super) fn take_fresh(&self) -> Vec<Freed> {
+    pub(crate) fn take_fresh(&self) -> Vec<Freed> {
         std::mem::take(&mut self.state.lock().fresh)
     }
 
     /// Returns references whose unlinking did not reach the disk.
-    pub(super) fn put_back(&self, freed: Vec<Freed>) {
+    pub(crate) fn put_back(&self, freed: Vec<Freed>) {
         self.state.lock().fresh.extend(freed);
     }
 
     /// The entries that named these are gone from the disk.
-    pub(super) fn unlinked(&self, freed: Vec<Freed>) {
+    pub(crate) fn unlinked(&self, freed: Vec<Freed>) {
         self.state.lock().unlinked.extend(freed);
     }
 
     /// References that nobody can use any more; only one thread may ask at a time.
-    pub(super) fn drained(&self) -> Vec<Freed> {
+    pub(crate) fn drained(&self) -> Vec<Freed> {
         let mut ready = Vec::new();
         let mut state = self.state.lock();
         for _ in 0..2 {
@@ -92,12 +92,12 @@ impl Limbo {
 
     /// Waits until every use has ended that began before now. Only one thread may ask at a time,
     /// and none that asks [`Limbo::drained`].
-    pub(super) fn wait_for_users(&self) {
+    pub(crate) fn wait_for_users(&self) {
         self.users.wait();
     }
 
     /// How many references wait.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 }
