@@ -194,6 +194,8 @@ pub struct NewParent {
     pub size: u64,
     /// What tells it from others, where its format has that.
     pub id: Option<ParentId>,
+    /// The identity of its disk, which the new image takes over, where its format has one.
+    pub disk_id: Option<uuid::Uuid>,
 }
 
 /// What [`NewImage::prepare`] gets.

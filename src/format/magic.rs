@@ -45,7 +45,6 @@ const fn with_footer(foreign: Foreign, footer: &'static [u8]) -> Foreign {
 pub const FOREIGN: &[Foreign] = &[
     foreign("parallels", 10, parallels),
     foreign("qed", 20, |file| file.starts(b"QED\0")),
-    foreign("vhdx", 30, |file| file.starts(b"vhdxfile")),
     with_footer(
         foreign("vpc", 50, |file| file.starts(b"conectix")),
         b"conectix",

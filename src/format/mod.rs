@@ -23,6 +23,7 @@ pub mod raw;
 pub mod registry;
 pub mod traits;
 pub mod vdi;
+pub mod vhdx;
 pub mod vmdk;
 pub mod write;
 

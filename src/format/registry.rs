@@ -2,7 +2,7 @@
 
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
-use crate::format::{luks, qcow2, raw, vdi, vmdk};
+use crate::format::{luks, qcow2, raw, vdi, vhdx, vmdk};
 
 /// Every format, in the order in which lists show them.
 static DRIVERS: &[&FormatDriver] = &[
@@ -11,6 +11,7 @@ static DRIVERS: &[&FormatDriver] = &[
     &qcow2::DRIVER,
     &vdi::DRIVER,
     &vmdk::DRIVER,
+    &vhdx::DRIVER,
 ];
 
 /// Every format of this build.

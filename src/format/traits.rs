@@ -104,6 +104,11 @@ pub trait Format: Send + Sync + Debug {
         None
     }
 
+    /// The identity of the disk, which all layers of a chain share, in formats that record it.
+    fn disk_id(&self) -> Option<uuid::Uuid> {
+        None
+    }
+
     /// Marks the end of use: flushes, clears the dirty bit. Called once, before drop.
     ///
     /// # Errors

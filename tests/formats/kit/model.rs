@@ -96,7 +96,7 @@ fn what_grows_reads_as_zeroes() {
         let mut model = shelf::empty(sample);
         let whole = vec![0xA5; sample.size as usize];
         image.write_at(&whole, 0).expect("a write");
-        let short = (sample.size / 3 / 512 * 512) as usize;
+        let short = (sample.size / 3 / sample.sector * sample.sector) as usize;
         let off = platter::storage::Preallocation::Off;
         for len in [short as u64, sample.size] {
             let done = image.format().resizer().unwrap().resize_above(

@@ -70,7 +70,7 @@ fn judge(dir: &Dir, sample: &Sample, model: &[u8]) {
 
 #[test]
 fn qemu_reads_what_was_written_here() {
-    for sample in SAMPLES {
+    for sample in SAMPLES.iter().filter(|sample| sample.known_to_peer) {
         let dir = directory(sample);
         let request = CreateRequest {
             location: Location::from_path(dir.path("image")),
@@ -113,7 +113,7 @@ fn qemu_reads_what_was_written_here() {
 
 #[test]
 fn what_qemu_wrote_is_read_here_and_written_on() {
-    for sample in SAMPLES {
+    for sample in SAMPLES.iter().filter(|sample| sample.known_to_peer) {
         let dir = directory(sample);
         let options = sample.options(&dir.str("data"));
         let size = sample.size.to_string();

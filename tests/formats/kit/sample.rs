@@ -13,17 +13,23 @@ pub struct Sample {
     pub options: &'static str,
     /// Options of opening.
     pub opening: &'static str,
+    /// Further options of an open to read, for an image whose writer may have crashed.
+    pub after_crash: &'static str,
     /// It stands over a backing file.
     pub overlay: bool,
     /// The format of the backing file.
     pub base_format: &'static str,
     /// The name that the image gives to its second file, where it is not an option that does.
     pub second: Option<&'static str>,
+    /// QEMU's tools know the variant.
+    pub known_to_peer: bool,
     /// What was never written reads as zeroes, or as what is below. LUKS has no such promise: what is
     /// never written is decrypted too.
     pub zeroes_when_new: bool,
     /// Virtual size in bytes.
     pub size: u64,
+    /// Virtual sizes are multiples of this.
+    pub sector: u64,
 }
 
 /// The passphrase of encrypted samples; its ID is `s`.
@@ -35,11 +41,14 @@ const fn sample(name: &'static str, format: &'static str, options: &'static str)
         format,
         options,
         opening: "",
+        after_crash: "",
         overlay: false,
         base_format: "raw",
         second: None,
+        known_to_peer: true,
         zeroes_when_new: true,
         size: (3 << 20) + 512,
+        sector: 512,
     }
 }
 
@@ -64,6 +73,14 @@ const fn with_second(second: &'static str, sample: Sample) -> Sample {
     Sample {
         second: Some(second),
         ..sample
+    }
+}
+
+/// One that may leave a log behind, which reading replays in memory.
+const fn vhdx(name: &'static str, options: &'static str) -> Sample {
+    Sample {
+        after_crash: "replay-log=on",
+        ..sample(name, "vhdx", options)
     }
 }
 
@@ -137,6 +154,22 @@ pub const SAMPLES: &[Sample] = &[
     ),
     sample("vdi", "vdi", ""),
     sample("vdi static", "vdi", "static=on"),
+    vhdx("vhdx", "block_size=1M"),
+    vhdx("vhdx not zero", "block_state_zero=off"),
+    vhdx("vhdx fixed", "subformat=fixed,block_size=1M"),
+    Sample {
+        size: (3 << 20) + 4096,
+        sector: 4096,
+        known_to_peer: false,
+        ..vhdx(
+            "vhdx large sectors",
+            "logical_sector_size=4096,block_size=2M",
+        )
+    },
+    Sample {
+        known_to_peer: false,
+        ..over_its_like(vhdx("vhdx overlay", "block_size=1M"))
+    },
 ];
 
 impl Sample {
@@ -148,6 +181,14 @@ impl Sample {
     /// Whether guest bytes are encrypted.
     pub fn encrypted(&self) -> bool {
         !self.opening.is_empty()
+    }
+
+    /// What opens the image `file` to be read, whatever its writer left behind.
+    pub fn reading_opts(&self, file: &str) -> String {
+        match self.after_crash {
+            "" => self.image_opts(file),
+            options => format!("{},{options}", self.image_opts(file)),
+        }
     }
 
     /// The options of creation, with `data` as the name of the second file.

@@ -45,7 +45,7 @@ pub fn empty(sample: &Sample) -> Vec<u8> {
     (0..sample.size).map(|at| base_byte(sample, at)).collect()
 }
 
-/// The bytes of the backing file.
+/// The file that is the backing file.
 pub fn base(sample: &Sample) -> Vec<u8> {
     let bytes: Vec<u8> = (0..base_len(sample))
         .map(|at| base_byte(sample, at))
@@ -153,8 +153,11 @@ pub fn open(sample: &Sample, files: &[Arc<dyn Storage>], access: Access) -> Resu
         storages: Some(Arc::new(Shelf(files.to_vec()))),
         ..OpenOptions::default()
     };
-    let location = Location::from_image_opts(&sample.image_opts(FILES[0]))?;
-    Image::open(&location, &options)
+    let image = match access {
+        Access::Write => sample.image_opts(FILES[0]),
+        Access::Read | Access::Check => sample.reading_opts(FILES[0]),
+    };
+    Image::open(&Location::from_image_opts(&image)?, &options)
 }
 
 /// All guest bytes.

@@ -1,0 +1,269 @@
+//! The consistency check: every entry of the table, and the copies of what stands in front.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::format::{Check, CheckReport, RepairMode};
+use crate::job::Job;
+use crate::memory;
+
+use super::disk::{BatEntry, BitmapState, MIB, REGION_TABLES, State};
+use super::log::LogArea;
+use super::open::{read_headers, read_region_tables};
+use super::state::{Vhdx, past_end};
+
+/// Entries between two looks at whether the check was cancelled.
+const CHECKED: u64 = 1 << 12;
+/// The most findings that are told one by one; all are counted.
+const MAX_NOTES: u64 = 100_000;
+
+impl Check for Vhdx {
+    fn repairs(&self) -> RepairMode {
+        RepairMode::All
+    }
+
+    fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
+        let mut walk = Walk {
+            vhdx: self,
+            report: CheckReport::default(),
+            repair: repair == RepairMode::All,
+            used: BTreeMap::new(),
+            notes: 0,
+            repairs: false,
+            job,
+        };
+        if repair != RepairMode::Report && self.replayed.swap(false, Ordering::AcqRel) {
+            walk.report.corruptions_fixed += 1;
+        }
+        walk.copies()?;
+        walk.areas();
+        walk.blocks()?;
+        if walk.repairs {
+            let (file, data) = (Uuid::new_v4(), Uuid::new_v4());
+            self.change_header(|header| {
+                header.file_write = file;
+                header.data_write = data;
+            })?;
+            self.write_metadata(self.durability)?;
+            self.end_log()?;
+        }
+        Ok(walk.report)
+    }
+}
+
+struct Walk<'a> {
+    vhdx: &'a Vhdx,
+    report: CheckReport,
+    /// All that can be repaired is.
+    repair: bool,
+    /// Ranges of the file that are in use: where each begins, and where it ends.
+    used: BTreeMap<u64, u64>,
+    notes: u64,
+    /// Something was repaired, in memory so far.
+    repairs: bool,
+    job: &'a mut Job,
+}
+
+impl Walk<'_> {
+    fn found(&mut self, repaired: bool, line: &str) {
+        let word = match repaired {
+            true => {
+                self.report.corruptions_fixed += 1;
+                self.repairs = true;
+                "Repairing"
+            }
+            false => {
+                self.report.corruptions += 1;
+                "ERROR"
+            }
+        };
+        self.notes += 1;
+        if self.notes <= MAX_NOTES {
+            self.job.note(format!("{word} {line}"));
+        }
+    }
+
+    /// Of the header and of the region table there are two copies each. One that is damaged costs nothing
+    /// yet, and a crash may leave one so.
+    fn copies(&mut self) -> Result<()> {
+        let vhdx = self.vhdx;
+        if read_headers(&*vhdx.storage)?.iter().any(Option::is_none) {
+            match self.repair {
+                true => {
+                    self.job
+                        .note("Repairing a damaged copy of the header".to_owned());
+                    vhdx.change_header(|_| {})?;
+                }
+                false => self
+                    .job
+                    .note("One copy of the header is damaged; the other one counts".to_owned()),
+            }
+        }
+        let tables = read_region_tables(&*vhdx.storage)?;
+        for (at, copy) in REGION_TABLES.into_iter().zip(&tables) {
+            let good = vhdx.regions.lock().to_bytes();
+            match copy {
+                Some(_) => {}
+                None if self.repair => {
+                    self.job
+                        .note("Repairing a damaged copy of the region table".to_owned());
+                    vhdx.storage.write_at(&good, at)?;
+                }
+                None => self.job.note(
+                    "One copy of the region table is damaged; the other one counts".to_owned(),
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    fn areas(&mut self) {
+        self.used.insert(0, MIB);
+        let log = LogArea::of(&self.vhdx.headers.lock().current);
+        self.used
+            .insert(log.offset, log.offset.saturating_add(log.len));
+        for (_, region) in self.vhdx.regions.lock().regions() {
+            self.used.insert(region.offset, region.end());
+        }
+    }
+
+    /// Whether nothing else uses a range, which is used from now on then.
+    fn claim(&mut self, start: u64, len: u64) -> bool {
+        let end = start.saturating_add(len);
+        let before = self.used.range(..end).next_back();
+        let free = before.is_none_or(|(_, used)| *used <= start);
+        if free {
+            self.used.insert(start, end);
+        }
+        free
+    }
+
+    fn blocks(&mut self) -> Result<()> {
+        let geometry = self.vhdx.geometry;
+        let size = self.vhdx.virtual_size();
+        self.job.control().set_total(size);
+        for block in 0..geometry.blocks(size) {
+            if block % geometry.chunk_blocks() == 0 && geometry.has_parent() {
+                self.bitmap(geometry.chunk(block))?;
+            }
+            self.block(block)?;
+            self.job.control().advance(geometry.block_size());
+            if block % CHECKED == 0 {
+                self.job.tick()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, block: u64) -> Result<()> {
+        let vhdx = self.vhdx;
+        let geometry = vhdx.geometry;
+        let place = geometry.entry(block);
+        let entry = vhdx.block_entry(block)?;
+        let blank = match geometry.has_parent() {
+            true => BatEntry::NOT_PRESENT,
+            false => BatEntry::ZERO,
+        };
+        let host = match entry.payload() {
+            Err(error) => {
+                self.found(self.repair, &format!("VHDX BAT entry {block}: {error}"));
+                return self.replace(place, blank);
+            }
+            Ok(State::Present(host) | State::Partial(host)) => host,
+            Ok(_) => return Ok(()),
+        };
+        let len = geometry
+            .block_size()
+            .min(vhdx.virtual_size() - geometry.start(block));
+        let file_len = vhdx.file_len.load(Ordering::Acquire);
+        if host.saturating_add(len) > file_len {
+            self.found(
+                self.repair,
+                &past_end(block, host, geometry.block_size(), file_len),
+            );
+            return self.replace(place, blank);
+        }
+        if let State::Partial(_) = entry.payload()? {
+            let chunk = geometry.bitmap_entry(geometry.chunk(block));
+            let bitmap = vhdx.bat.read().entry(&*vhdx.storage, chunk)?;
+            let known =
+                geometry.has_parent() && matches!(bitmap.bitmap(), Ok(BitmapState::Present(_)));
+            if !known {
+                // All of the block is read from it, as the only bytes that there are.
+                self.found(
+                    self.repair,
+                    &format!("VHDX BAT entry {block}: a block is partially present without a sector bitmap"),
+                );
+                self.replace(place, BatEntry::present(host))?;
+            }
+        }
+        if !self.claim(host, geometry.block_size()) {
+            self.found(
+                self.repair,
+                &format!("VHDX BAT entry {block}: the block at offset {host} overlaps with something else"),
+            );
+            if self.repair {
+                self.part(block, host, len)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bitmap(&mut self, chunk: u64) -> Result<()> {
+        let vhdx = self.vhdx;
+        let place = vhdx.geometry.bitmap_entry(chunk);
+        let entry = vhdx.bat.read().entry(&*vhdx.storage, place)?;
+        let file_len = vhdx.file_len.load(Ordering::Acquire);
+        let wrong = match entry.bitmap() {
+            Err(error) => Some(format!("VHDX BAT entry {place}: {error}")),
+            Ok(BitmapState::Present(host)) if host.saturating_add(MIB) > file_len => {
+                Some(past_end(place, host, MIB, file_len))
+            }
+            Ok(BitmapState::Present(host)) if !self.claim(host, MIB) => Some(format!(
+                "VHDX BAT entry {place}: the sector bitmap at offset {host} overlaps with something else"
+            )),
+            Ok(_) => None,
+        };
+        if let Some(line) = wrong {
+            // Which sectors are here cannot be told any more.
+            self.found(false, &line);
+        }
+        Ok(())
+    }
+
+    fn replace(&self, place: u64, entry: BatEntry) -> Result<()> {
+        match self.repair {
+            true => self.vhdx.set_entry(place, entry),
+            false => Ok(()),
+        }
+    }
+
+    /// Gives a block that shares its place a copy of its own.
+    fn part(&mut self, block: u64, host: u64, len: u64) -> Result<()> {
+        let vhdx = self.vhdx;
+        let file_len = vhdx.file_len.load(Ordering::Acquire).next_multiple_of(MIB);
+        let new = file_len;
+        vhdx.load_space_behind(new);
+        let new_host = vhdx.allocate(vhdx.geometry.block_size())?;
+        let mut buf = memory::zeroed(len.min(MIB) as usize)?;
+        let mut at = 0;
+        while at < len {
+            let step = (len - at).min(MIB) as usize;
+            let part = buf.get_mut(..step).unwrap_or_default();
+            vhdx.storage.read_at(part, host + at)?;
+            vhdx.storage.write_at(part, new_host + at)?;
+            at += step as u64;
+            self.job.tick()?;
+        }
+        let entry = vhdx.block_entry(block)?;
+        let moved = match entry.payload()? {
+            State::Partial(_) => BatEntry::partial(new_host),
+            _ => BatEntry::present(new_host),
+        };
+        self.claim(new_host, vhdx.geometry.block_size());
+        vhdx.set_entry(vhdx.geometry.entry(block), moved)
+    }
+}

@@ -1,0 +1,175 @@
+//! What a new image is to be: its options, checked, and what lies where.
+
+use bstr::ByteSlice;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::CreateParams;
+use crate::storage::Preallocation;
+
+use super::super::disk::{BatEntry, Geometry, MIB, Region};
+use super::super::parent;
+
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+const MIN_BLOCK: u64 = MIB;
+const MAX_BLOCK: u64 = 256 * MIB;
+
+/// Checked options.
+#[derive(Debug)]
+pub(super) struct Spec {
+    pub(super) geometry: Geometry,
+    pub(super) size: u64,
+    pub(super) physical_sector: u32,
+    pub(super) log_len: u32,
+    /// All blocks are allocated.
+    pub(super) fixed: bool,
+    /// The entry of a block in which nothing was written.
+    pub(super) blank: BatEntry,
+    /// The name of the parent.
+    pub(super) parent: Option<String>,
+    /// Of the blocks of a fixed disk.
+    pub(super) preallocation: Preallocation,
+}
+
+impl Spec {
+    pub(super) fn new(params: &CreateParams<'_>) -> Result<Self> {
+        let values = params.values;
+        let sector =
+            sector(values.num("logical_sector_size"), "logical_sector_size")?.unwrap_or(512);
+        let physical_sector = sector_or(values.num("physical_sector_size"), sector)?;
+        let size = params.size.checked_next_multiple_of(u64::from(sector));
+        let size = size
+            .filter(|size| *size <= Geometry::MAX_SIZE)
+            .ok_or_else(|| Error::new(ErrorKind::Limit, "Image size too large; max of 64TB"))?;
+        let fixed = match values.str("subformat") {
+            None | Some("dynamic") => false,
+            Some("fixed") => true,
+            Some(other) => return Err(not_accepted("subformat", other)),
+        };
+        let parent = match params.backing {
+            None => None,
+            Some(_) if fixed => {
+                return Err(Error::invalid("A fixed VHDX cannot have a backing file"));
+            }
+            Some(backing) => {
+                if backing
+                    .format
+                    .as_ref()
+                    .is_some_and(|format| *format != super::super::DRIVER.name)
+                {
+                    return Err(Error::unsupported(
+                        "The backing file of a VHDX has to be a VHDX",
+                    ));
+                }
+                Some(parent::to_record(backing.name.as_bstr())?)
+            }
+        };
+        let zero = values.bool("block_state_zero").unwrap_or(true) && parent.is_none();
+        Ok(Self {
+            geometry: Geometry::new(
+                block_size(values.num("block_size"), size)?,
+                sector,
+                parent.is_some(),
+            )?,
+            size,
+            physical_sector,
+            log_len: log_len(values.num("log_size"))?,
+            fixed,
+            blank: match zero {
+                true => BatEntry::ZERO,
+                false => BatEntry::NOT_PRESENT,
+            },
+            parent,
+            preallocation: match values.str("preallocation") {
+                None | Some("off") => Preallocation::Off,
+                Some("falloc") => Preallocation::Falloc,
+                Some("full") => Preallocation::Full,
+                Some("metadata") => {
+                    return Err(Error::unsupported(
+                        "Unsupported preallocation mode: metadata",
+                    ));
+                }
+                Some(other) => return Err(not_accepted("preallocation", other)),
+            },
+        })
+    }
+
+    /// Where the log is.
+    pub(super) fn log_offset(&self) -> u64 {
+        MIB
+    }
+
+    /// Where the metadata is.
+    pub(super) fn metadata(&self) -> Region {
+        Region {
+            offset: self.log_offset() + u64::from(self.log_len),
+            len: MIB as u32,
+        }
+    }
+
+    /// Where the block allocation table is.
+    pub(super) fn bat(&self) -> Region {
+        let len = (self.geometry.entries(self.size) * 8)
+            .next_multiple_of(MIB)
+            .max(MIB);
+        Region {
+            offset: self.metadata().end(),
+            len: len as u32,
+        }
+    }
+
+    /// Where blocks begin.
+    pub(super) fn data_start(&self) -> u64 {
+        self.bat().end()
+    }
+
+    /// The length of the file with every block in it.
+    pub(super) fn end_of_all(&self) -> u64 {
+        let geometry = &self.geometry;
+        let blocks = geometry.blocks(self.size);
+        let bitmaps = match geometry.has_parent() {
+            true => blocks.div_ceil(geometry.chunk_blocks()) * MIB,
+            false => 0,
+        };
+        self.data_start() + geometry.start(blocks) + bitmaps
+    }
+}
+
+fn not_accepted(parameter: &str, value: &str) -> Error {
+    Error::invalid(format!(
+        "Parameter '{parameter}' does not accept value '{value}'"
+    ))
+}
+
+fn sector(given: Option<u64>, name: &str) -> Result<Option<u32>> {
+    match given {
+        None => Ok(None),
+        Some(size @ (512 | 4096)) => Ok(Some(size as u32)),
+        Some(other) => Err(not_accepted(name, &other.to_string())),
+    }
+}
+
+fn sector_or(given: Option<u64>, default: u32) -> Result<u32> {
+    Ok(sector(given, "physical_sector_size")?.unwrap_or(default))
+}
+
+fn block_size(given: Option<u64>, size: u64) -> Result<u32> {
+    let bytes = match given.unwrap_or(0) {
+        0 if size > 32 * TIB => 64 * MIB,
+        0 if size > 100 * GIB => 32 * MIB,
+        0 if size > GIB => 16 * MIB,
+        0 => 8 * MIB,
+        given if !given.is_power_of_two() => {
+            return Err(Error::invalid("Block size must be a power of two"));
+        }
+        given => given.clamp(MIN_BLOCK, MAX_BLOCK),
+    };
+    Ok(bytes as u32)
+}
+
+fn log_len(given: Option<u64>) -> Result<u32> {
+    let bytes = given.unwrap_or(0).max(MIB);
+    let whole = bytes.checked_next_multiple_of(MIB);
+    let fits = whole.and_then(|bytes| u32::try_from(bytes).ok());
+    fits.ok_or_else(|| Error::invalid("Log size must be smaller than 4 GB"))
+}

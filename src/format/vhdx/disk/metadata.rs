@@ -1,0 +1,392 @@
+//! The metadata region (section 2.6): a table of items, and the items.
+
+use uuid::{Uuid, uuid};
+
+use crate::bytes::{array, le16, le32, le64};
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::storage::{Storage, read_exact_at};
+
+use super::locator::Locator;
+use super::region::Region;
+
+/// The length of the table, behind which items stand.
+const METADATA_TABLE_LEN: usize = 64 << 10;
+
+const SIGNATURE: &[u8; 8] = b"metadata";
+const HEADER_LEN: usize = 32;
+const ENTRY_LEN: usize = 32;
+const MAX_ENTRIES: usize = 2047;
+/// No item is longer.
+const MAX_ITEM: u32 = 1 << 20;
+
+const FILE_PARAMETERS: Uuid = uuid!("caa16737-fa36-4d43-b3b6-33f0aa44e76b");
+const DISK_SIZE: Uuid = uuid!("2fa54224-cd1b-4876-b211-5dbed83bf4b8");
+const DISK_ID: Uuid = uuid!("beca12ab-b2e6-4523-93ef-c309e000c746");
+const LOGICAL_SECTOR: Uuid = uuid!("8141bf1d-a96f-4709-ba47-f233a8faab5f");
+const PHYSICAL_SECTOR: Uuid = uuid!("cda348c7-445d-4471-9cc9-e9885251c556");
+const PARENT_LOCATOR: Uuid = uuid!("a8d35f2d-b30b-454d-abf7-d3d84834ab0c");
+
+const IS_DISK: u32 = 2;
+const IS_REQUIRED: u32 = 4;
+
+const LEAVE_ALLOCATED: u32 = 1;
+const HAS_PARENT: u32 = 2;
+
+/// What the items say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Items {
+    /// Bytes of a payload block.
+    pub(in super::super) block_size: u32,
+    /// Blocks stay allocated: a fixed disk.
+    pub(in super::super) leave_allocated: bool,
+    /// What is not in the file is in the parent.
+    pub(in super::super) has_parent: bool,
+    /// Bytes of the disk.
+    pub(in super::super) size: u64,
+    /// The identity of the disk; that of the parent is the same.
+    pub(in super::super) disk_id: Uuid,
+    /// Bytes of a sector of the disk.
+    pub(in super::super) logical_sector: u32,
+    /// Bytes of a physical sector, a hint for the guest.
+    pub(in super::super) physical_sector: u32,
+    /// Where the parent is.
+    pub(in super::super) locator: Option<Locator>,
+}
+
+/// An item of a region: where it is, relative to the region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Item {
+    id: Uuid,
+    /// Where it begins.
+    pub(in super::super) offset: u32,
+    /// Its length in bytes.
+    pub(in super::super) len: u32,
+    flags: u32,
+}
+
+/// The region: its items and where they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Metadata {
+    /// What they say.
+    pub(in super::super) items: Items,
+    /// The table, in its order.
+    table: Vec<Item>,
+}
+
+/// Bytes to be written, and where in the region.
+pub(in super::super) type Patch = (u64, Vec<u8>);
+
+impl Metadata {
+    /// Reads the region.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`] for an unknown item that is required,
+    /// [`crate::ErrorKind::Corrupt`], or of I/O.
+    pub(in super::super) fn read(storage: &dyn Storage, region: Region) -> Result<Self> {
+        let table = read_table(storage, region)?;
+        let read = |id: Uuid, what: &str, least: u32| -> Result<memory::IoBuf> {
+            let item = table.iter().find(|item| item.id == id);
+            let item = item.filter(|item| item.len >= least).ok_or_else(|| {
+                Error::corrupt(format!("The VHDX metadata has no {what}"))
+                    .with_offset(region.offset)
+            })?;
+            let mut bytes = memory::zeroed(item.len as usize)?;
+            read_exact_at(
+                storage,
+                &mut bytes,
+                region.offset.saturating_add(u64::from(item.offset)),
+            )?;
+            Ok(bytes)
+        };
+        let number = |id, what| read(id, what, 4).map(|bytes| le32(&bytes, 0).unwrap_or(0));
+        let parameters = read(FILE_PARAMETERS, "file parameters", 8)?;
+        let flags = le32(&parameters, 4).unwrap_or(0);
+        let has_parent = flags & HAS_PARENT != 0;
+        let id = read(DISK_ID, "disk identifier", 16)?;
+        let items = Items {
+            block_size: le32(&parameters, 0).unwrap_or(0),
+            leave_allocated: flags & LEAVE_ALLOCATED != 0,
+            has_parent,
+            size: le64(&read(DISK_SIZE, "disk size", 8)?, 0).unwrap_or(0),
+            disk_id: Uuid::from_bytes_le(array(&id, 0).unwrap_or_default()),
+            logical_sector: number(LOGICAL_SECTOR, "logical sector size")?,
+            physical_sector: number(PHYSICAL_SECTOR, "physical sector size")?,
+            locator: match has_parent {
+                true => Some(Locator::from_bytes(&read(
+                    PARENT_LOCATOR,
+                    "parent locator",
+                    20,
+                )?)?),
+                false => None,
+            },
+        };
+        Ok(Self { items, table })
+    }
+
+    /// Of a new image.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] for a name of the parent that is too long.
+    pub(in super::super) fn new(items: Items) -> Result<Self> {
+        let mut table = Vec::new();
+        let mut end = METADATA_TABLE_LEN as u32;
+        let locator = items.locator.as_ref().map(Locator::to_bytes).transpose()?;
+        let fixed = [
+            (FILE_PARAMETERS, 8, IS_REQUIRED),
+            (DISK_SIZE, 8, IS_REQUIRED | IS_DISK),
+            (DISK_ID, 16, IS_REQUIRED | IS_DISK),
+            (LOGICAL_SECTOR, 4, IS_REQUIRED | IS_DISK),
+            (PHYSICAL_SECTOR, 4, IS_REQUIRED | IS_DISK),
+        ];
+        let locator = locator.map(|bytes| (PARENT_LOCATOR, bytes.len() as u32, IS_REQUIRED));
+        for (id, len, flags) in fixed.into_iter().chain(locator) {
+            if len > MAX_ITEM - METADATA_TABLE_LEN as u32 - 4096 {
+                return Err(Error::invalid("Backing file name too long"));
+            }
+            table.push(Item {
+                id,
+                offset: end,
+                len,
+                flags,
+            });
+            end += len;
+        }
+        Ok(Self { items, table })
+    }
+
+    /// The bytes of the beginning of the region: the table, and what stands in the order of the table
+    /// behind it. Of a region that is made or changed here.
+    ///
+    /// # Errors
+    /// As [`Metadata::new`].
+    pub(in super::super) fn to_bytes(&self) -> Result<Vec<u8>> {
+        let items = &self.items;
+        let mut bytes = vec![0; METADATA_TABLE_LEN];
+        bytes[..8].copy_from_slice(SIGNATURE);
+        bytes[10..12].copy_from_slice(&(self.table.len() as u16).to_le_bytes());
+        for (place, item) in bytes[HEADER_LEN..]
+            .chunks_exact_mut(ENTRY_LEN)
+            .zip(&self.table)
+        {
+            place[..16].copy_from_slice(&item.id.to_bytes_le());
+            place[16..20].copy_from_slice(&item.offset.to_le_bytes());
+            place[20..24].copy_from_slice(&item.len.to_le_bytes());
+            place[24..28].copy_from_slice(&item.flags.to_le_bytes());
+        }
+        let leave = if items.leave_allocated {
+            LEAVE_ALLOCATED
+        } else {
+            0
+        };
+        let parent = if items.has_parent { HAS_PARENT } else { 0 };
+        bytes.extend_from_slice(&items.block_size.to_le_bytes());
+        bytes.extend_from_slice(&(leave | parent).to_le_bytes());
+        bytes.extend_from_slice(&items.size.to_le_bytes());
+        bytes.extend_from_slice(&items.disk_id.to_bytes_le());
+        bytes.extend_from_slice(&items.logical_sector.to_le_bytes());
+        bytes.extend_from_slice(&items.physical_sector.to_le_bytes());
+        if let Some(locator) = &items.locator {
+            bytes.extend_from_slice(&locator.to_bytes()?);
+        }
+        Ok(bytes)
+    }
+
+    /// The same items with another parent: what is to be written where, relative to a region of that
+    /// length. The new locator does not lie over anything that counts before.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] where there is no room, [`crate::ErrorKind::Unsupported`] for an image
+    /// without a parent.
+    pub(in super::super) fn with_locator(
+        &self,
+        region_len: u32,
+        locator: Locator,
+    ) -> Result<(Vec<Patch>, Self)> {
+        let index = self.table.iter().position(|item| item.id == PARENT_LOCATOR);
+        let index = index.filter(|_| self.items.has_parent).ok_or_else(|| {
+            Error::unsupported(
+                "Only a differencing VHDX can have a backing file; create one over it",
+            )
+        })?;
+        let bytes = locator.to_bytes()?;
+        let mut used: Vec<(u32, u32)> = self
+            .table
+            .iter()
+            .map(|item| (item.offset, item.len))
+            .collect();
+        used.sort_unstable();
+        let mut offset = METADATA_TABLE_LEN as u32;
+        for (start, len) in used {
+            if u64::from(start) >= u64::from(offset) + bytes.len() as u64 {
+                break;
+            }
+            offset = offset.max(start.saturating_add(len));
+        }
+        if u64::from(offset) + bytes.len() as u64 > u64::from(region_len) {
+            return Err(Error::invalid("Backing file name too long"));
+        }
+        let mut new = self.clone();
+        new.items.locator = Some(locator);
+        let place = (HEADER_LEN + index * ENTRY_LEN + 16) as u64;
+        let mut fields = offset.to_le_bytes().to_vec();
+        fields.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        if let Some(item) = new.table.get_mut(index) {
+            item.offset = offset;
+            item.len = bytes.len() as u32;
+        }
+        Ok((vec![(u64::from(offset), bytes), (place, fields)], new))
+    }
+
+    /// Where the size of the disk stands, relative to the region.
+    pub(in super::super) fn size_place(&self) -> Option<u32> {
+        self.place(DISK_SIZE).map(|item| item.offset)
+    }
+
+    /// Where the parent locator stands.
+    pub(in super::super) fn locator_place(&self) -> Option<Item> {
+        self.place(PARENT_LOCATOR)
+    }
+
+    fn place(&self, id: Uuid) -> Option<Item> {
+        self.table.iter().copied().find(|item| item.id == id)
+    }
+}
+
+fn read_table(storage: &dyn Storage, region: Region) -> Result<Vec<Item>> {
+    let bad = |what: &str| {
+        Error::corrupt(format!("The VHDX metadata table {what}")).with_offset(region.offset)
+    };
+    let mut bytes = memory::zeroed(METADATA_TABLE_LEN)?;
+    read_exact_at(storage, &mut bytes, region.offset)?;
+    if !bytes.starts_with(SIGNATURE) {
+        return Err(bad("has no signature"));
+    }
+    let count = usize::from(le16(&bytes, 10).unwrap_or(0));
+    if count > MAX_ENTRIES {
+        return Err(bad("has too many entries"));
+    }
+    let mut table = Vec::new();
+    let known = [
+        FILE_PARAMETERS,
+        DISK_SIZE,
+        DISK_ID,
+        LOGICAL_SECTOR,
+        PHYSICAL_SECTOR,
+        PARENT_LOCATOR,
+    ];
+    let entries = bytes
+        .get(HEADER_LEN..)
+        .unwrap_or_default()
+        .chunks_exact(ENTRY_LEN);
+    for entry in entries.take(count) {
+        let (Some(id), Some(offset), Some(len), Some(flags)) = (
+            array(entry, 0),
+            le32(entry, 16),
+            le32(entry, 20),
+            le32(entry, 24),
+        ) else {
+            return Err(bad("is cut off"));
+        };
+        let item = Item {
+            id: Uuid::from_bytes_le(id),
+            offset,
+            len,
+            flags,
+        };
+        let id = item.id;
+        let is_known = known.contains(&id);
+        if !is_known && flags & IS_REQUIRED != 0 {
+            return Err(Error::unsupported(format!(
+                "Unknown VHDX metadata item {id} that is required"
+            )));
+        }
+        if is_known && table.iter().any(|other: &Item| other.id == id) {
+            return Err(bad(&format!("has the item {id} twice")));
+        }
+        let behind_table = offset as usize >= METADATA_TABLE_LEN;
+        let inside = u64::from(offset) + u64::from(len) <= u64::from(region.len);
+        if (!behind_table && len > 0) || !inside || is_known && len > MAX_ITEM {
+            return Err(bad(&format!(
+                "places the item {id} at {offset}, {len} bytes long"
+            )));
+        }
+        table.push(item);
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    fn items() -> Items {
+        Items {
+            block_size: 1 << 20,
+            leave_allocated: false,
+            has_parent: true,
+            size: 5 << 20,
+            disk_id: Uuid::from_u128(5),
+            logical_sector: 512,
+            physical_sector: 4096,
+            locator: Some(Locator {
+                kind: super::super::VHDX_PARENT,
+                pairs: vec![("relative_path".into(), "base".into())],
+            }),
+        }
+    }
+
+    fn read(mut bytes: Vec<u8>) -> Result<Metadata> {
+        bytes.resize(1 << 20, 0);
+        let region = Region {
+            offset: 0,
+            len: 1 << 20,
+        };
+        Metadata::read(&MemoryStorage::with_bytes("m", bytes), region)
+    }
+
+    #[test]
+    fn items_are_read_as_they_were_written() {
+        let new = Metadata::new(items()).unwrap();
+        assert_eq!(read(new.to_bytes().unwrap()).unwrap(), new);
+        let alone = Items {
+            has_parent: false,
+            locator: None,
+            ..items()
+        };
+        let new = Metadata::new(alone).unwrap();
+        assert_eq!(read(new.to_bytes().unwrap()).unwrap(), new);
+    }
+
+    #[test]
+    fn what_is_missing_unknown_and_required_or_out_of_place_is_refused() {
+        let good = Metadata::new(items()).unwrap().to_bytes().unwrap();
+        for index in 0..6 {
+            let at = HEADER_LEN + index * ENTRY_LEN;
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            assert_eq!(
+                read(bytes).unwrap_err().kind(),
+                crate::ErrorKind::Unsupported
+            );
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            bytes[at + 24] = 0;
+            read(bytes).unwrap_err();
+            let mut bytes = good.clone();
+            bytes[at + 18] = 0;
+            read(bytes).unwrap_err();
+            let mut bytes = good.clone();
+            bytes[at + 23] = 0xff;
+            read(bytes).unwrap_err();
+        }
+        let mut bytes = good.clone();
+        bytes[10] = 0xff;
+        bytes[11] = 0xff;
+        read(bytes).unwrap_err();
+        let mut bytes = good;
+        bytes[0] = 0;
+        read(bytes).unwrap_err();
+    }
+}

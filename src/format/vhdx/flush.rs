@@ -1,0 +1,174 @@
+//! Writes metadata out: data first, then an entry of the log, then the pages themselves.
+
+use std::sync::atomic::Ordering;
+
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::extent::StorageSlot;
+use crate::format::FlushPlan;
+use crate::storage::Durability;
+
+use super::disk::DATA_SECTOR;
+use super::log::{LogWriter, NewPage};
+use super::state::Vhdx;
+
+/// Pages that may wait before a writer is made to write them out.
+const MOST_DIRTY: usize = 1024;
+/// Bytes of a page.
+const PAGE: u64 = DATA_SECTOR as u64;
+/// Blocks that may wait to be given back.
+const MOST_FREED: usize = 4096;
+
+impl Vhdx {
+    /// See [`crate::format::FormatWrite::flush`].
+    pub(super) fn flush_all(&self, durability: Durability) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.check_lost()?;
+        if self.dirty.len() == 0 && self.limbo.waiting() == 0 {
+            return self.sync(durability);
+        }
+        self.write_metadata(durability)?;
+        self.reclaim()
+    }
+
+    /// How [`Vhdx::flush_all`] would be carried out.
+    pub(super) fn way_to_flush(&self, durability: Durability) -> FlushPlan {
+        if self.read_only {
+            return FlushPlan::Nothing;
+        }
+        let clean = self.dirty.len() == 0 && self.limbo.waiting() == 0;
+        if !clean || self.lost.load(Ordering::Acquire) || self.log.try_lock().is_none() {
+            return FlushPlan::Call;
+        }
+        FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
+    }
+
+    pub(super) fn sync(&self, durability: Durability) -> Result<()> {
+        let synced = self.storage.sync(durability);
+        synced.inspect_err(|_| self.lost.store(true, Ordering::Release))
+    }
+
+    pub(super) fn check_lost(&self) -> Result<()> {
+        match self.lost.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Error::os(libc::EIO).context(format!(
+                "'{}': an earlier flush failed, and data may be lost",
+                self.storage.name()
+            ))),
+        }
+    }
+
+    /// Writes metadata out when too much of it waits. Call it with no reservation held.
+    pub(super) fn relieve(&self) -> Result<()> {
+        if self.dirty.len() < MOST_DIRTY && self.limbo.waiting() < MOST_FREED {
+            return Ok(());
+        }
+        self.check_lost()?;
+        self.write_metadata(self.durability)?;
+        self.reclaim()
+    }
+
+    /// Writes all pages that differ from the disk. What is in the log when this returns is as durable as
+    /// was asked for.
+    pub(super) fn write_metadata(&self, durability: Durability) -> Result<()> {
+        let mut log = self.log.lock();
+        // What is taken now was unlinked in pages that are written below.
+        let freed = self.limbo.take_fresh();
+        let mut pages = self.dirty.take_all();
+        // A bitmap says nothing before its block's entry does: it must not come later.
+        let bat = self.regions.lock().bat;
+        pages.sort_by_key(|page| (bat.offset..bat.end()).contains(&page.offset));
+        let most = log.most_pages().max(1);
+        while !pages.is_empty() {
+            let now = pages.get(..most.min(pages.len())).unwrap_or_default();
+            let copies: Vec<NewPage> = now
+                .iter()
+                .map(|page| (page.offset, page.to_bytes()))
+                .collect();
+            if let Err(error) = self.write_pages(&mut log, copies, durability) {
+                self.dirty.put_back(pages);
+                self.limbo.put_back(freed);
+                return Err(error);
+            }
+            pages.drain(..most.min(pages.len()));
+        }
+        self.limbo.unlinked(freed);
+        Ok(())
+    }
+
+    /// Writes pages through the log.
+    pub(super) fn write_pages(
+        &self,
+        log: &mut LogWriter,
+        pages: Vec<NewPage>,
+        durability: Durability,
+    ) -> Result<()> {
+        self.carry_out(log)?;
+        // The data of which the pages tell, and the pages of the entry before.
+        self.sync(durability)?;
+        log.write(
+            &*self.storage,
+            &pages,
+            self.file_len.load(Ordering::Acquire),
+        )?;
+        self.sync(durability)?;
+        if !log.active {
+            let guid = log.guid();
+            self.change_header(|header| header.log = guid)?;
+            self.sync(durability)?;
+            log.active = true;
+        }
+        log.pending = pages;
+        self.carry_out(log)
+    }
+
+    /// Writes the pages of the last entry to where they belong. While that fails, the entry has to stay.
+    fn carry_out(&self, log: &mut LogWriter) -> Result<()> {
+        for run in log
+            .pending
+            .chunk_by(|(first, _), (second, _)| first + PAGE == *second)
+        {
+            let bytes: Vec<&[u8]> = run.iter().map(|(_, page)| &page[..]).collect();
+            if let Some((offset, _)) = run.first() {
+                self.storage.write_at(&bytes.concat(), *offset)?;
+            }
+        }
+        log.pending.clear();
+        Ok(())
+    }
+
+    /// See [`crate::format::Format::close`].
+    pub(super) fn close_all(&self) -> Result<()> {
+        if self.check_writable().is_err() {
+            return Ok(());
+        }
+        self.flush_all(self.durability)?;
+        // Two rounds: giving back may need the epoch to move on once.
+        self.reclaim()?;
+        self.reclaim()?;
+        self.end_log()?;
+        // The log would tell of a longer file.
+        self.cut_file()
+    }
+
+    /// Nothing in the log counts any more: all of it is carried out.
+    pub(super) fn end_log(&self) -> Result<()> {
+        self.close_log(&mut self.log.lock())
+    }
+
+    /// As [`Vhdx::end_log`], by who holds the log.
+    pub(super) fn close_log(&self, log: &mut LogWriter) -> Result<()> {
+        if !log.active {
+            return Ok(());
+        }
+        self.carry_out(log)?;
+        self.sync(self.durability)?;
+        self.change_header(|header| header.log = Uuid::nil())?;
+        self.sync(self.durability)?;
+        log.end();
+        Ok(())
+    }
+}

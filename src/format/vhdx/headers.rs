@@ -1,0 +1,125 @@
+//! The two copies of the header of an open image: one always counts, also while the other is written.
+
+use std::sync::atomic::Ordering;
+
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Durability, Storage};
+
+use super::disk::{HEADERS, Header};
+use super::state::Vhdx;
+
+/// The header that counts.
+#[derive(Debug)]
+pub(super) struct Headers {
+    pub(super) current: Header,
+    /// Which of the copies it is.
+    which: usize,
+}
+
+impl Headers {
+    /// The header that counts, and which copy that is.
+    pub(super) fn new((which, current): (usize, Header)) -> Self {
+        Self { current, which }
+    }
+
+    /// Makes another header count: first the copy that does not, and once that is durable the other one.
+    /// What the header speaks of must be durable already.
+    pub(super) fn change(
+        &mut self,
+        storage: &dyn Storage,
+        durability: Durability,
+        change: impl Fn(&mut Header),
+    ) -> Result<()> {
+        let mut next = self.current.clone();
+        change(&mut next);
+        for round in 0..2 {
+            let sequence = self.current.sequence.checked_add(1);
+            next.sequence = sequence.ok_or_else(|| {
+                Error::new(ErrorKind::Limit, "The VHDX header was written too often")
+            })?;
+            let which = 1 - self.which.min(1);
+            storage.write_at(&next.to_bytes(), HEADERS[which])?;
+            if round == 0 {
+                storage.sync(durability)?;
+            }
+            self.which = which;
+            self.current = next.clone();
+        }
+        Ok(())
+    }
+}
+
+impl Vhdx {
+    /// Makes another header count; see [`Headers::change`].
+    pub(super) fn change_header(&self, change: impl Fn(&mut Header)) -> Result<()> {
+        let mut headers = self.headers.lock();
+        let changed = headers.change(&*self.storage, self.durability, change);
+        changed.inspect_err(|_| self.lost.store(true, Ordering::Release))
+    }
+
+    /// What must be done once, before the first change of the guest's data: the header tells others of it.
+    pub(super) fn prepare_write(&self) -> Result<()> {
+        self.check_writable()?;
+        if self.is_prepared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut done = self.prepared.lock();
+        if !*done {
+            let (file, data) = (Uuid::new_v4(), Uuid::new_v4());
+            self.change_header(|header| {
+                header.file_write = file;
+                header.data_write = data;
+            })?;
+            self.storage.sync(self.durability)?;
+            *done = true;
+            self.is_prepared.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn one_copy_counts_at_any_time() {
+        let storage = MemoryStorage::with_bytes("m", vec![0; 256 << 10]);
+        let header = Header {
+            sequence: 5,
+            file_write: Uuid::nil(),
+            data_write: Uuid::nil(),
+            log: Uuid::nil(),
+            log_version: 0,
+            version: 1,
+            log_len: 1 << 20,
+            log_offset: 1 << 20,
+        };
+        storage.write_at(&header.to_bytes(), HEADERS[1]).unwrap();
+        let mut headers = Headers::new((1, header));
+        headers
+            .change(&storage, Durability::Synced, |header| {
+                header.log = Uuid::from_u128(1)
+            })
+            .unwrap();
+        let copy = |at| {
+            let mut bytes = [0; Header::LEN];
+            storage.read_at(&mut bytes, at).unwrap();
+            Header::from_bytes(&bytes)
+        };
+        let copies = HEADERS.map(copy);
+        let sequences = copies.clone().map(|copy| copy.unwrap().sequence);
+        assert_eq!(sequences, [6, 7]);
+        assert_eq!(
+            Header::current(copies).unwrap(),
+            (1, headers.current.clone())
+        );
+        headers.current.sequence = u64::MAX;
+        headers
+            .change(&storage, Durability::Synced, |_| {})
+            .unwrap_err();
+    }
+}

@@ -1,0 +1,120 @@
+//! Writes entries. Each is a sequence of its own: when it is written, all that came before is carried out
+//! durably. None is longer than half the log, so that the one before stays whole until the next is: a
+//! crash never makes an older one count.
+
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::storage::Storage;
+
+use super::super::disk::{
+    DATA_SECTOR, DESCRIPTOR_LEN, Descriptor, ENTRY_HEADER_LEN, EntryHeader, data_sector,
+    descriptors_len, seal,
+};
+use super::scan::LogArea;
+
+const SECTOR: u64 = DATA_SECTOR as u64;
+/// The most pages of an entry: more do not make it faster.
+const MAX_PAGES: u64 = 1024;
+
+/// A page as it is to be, and where.
+pub(in super::super) type NewPage = (u64, Box<[u8; DATA_SECTOR]>);
+
+/// The log of an image that is open for writing.
+#[derive(Debug)]
+pub(in super::super) struct LogWriter {
+    area: LogArea,
+    /// The GUID of this session's entries.
+    log: Uuid,
+    /// Where the next entry begins.
+    at: u64,
+    sequence: u64,
+    /// The header names the log.
+    pub(in super::super) active: bool,
+    /// Pages of the last entry that are not carried out yet.
+    pub(in super::super) pending: Vec<NewPage>,
+}
+
+impl LogWriter {
+    /// A log whose entries of earlier sessions do not count any more.
+    pub(in super::super) fn new(area: LogArea) -> Self {
+        Self {
+            area,
+            log: Uuid::new_v4(),
+            at: 0,
+            sequence: 1,
+            active: false,
+            pending: Vec::new(),
+        }
+    }
+
+    /// The header does not name the log any more: what comes next is another session.
+    pub(in super::super) fn end(&mut self) {
+        self.log = Uuid::new_v4();
+        self.active = false;
+    }
+
+    /// The GUID of this session's entries.
+    pub(in super::super) fn guid(&self) -> Uuid {
+        self.log
+    }
+
+    /// The most pages that go into one entry.
+    pub(in super::super) fn most_pages(&self) -> usize {
+        let sectors = self.area.len / 2 / SECTOR;
+        let mut pages = sectors.saturating_sub(1).min(MAX_PAGES);
+        while pages > 0 && descriptors_len(pages) / SECTOR + pages > sectors {
+            pages -= 1;
+        }
+        pages as usize
+    }
+
+    /// Writes an entry of a file that has that length, durably. The caller makes the entry durable, too.
+    pub(in super::super) fn write(
+        &mut self,
+        storage: &dyn Storage,
+        pages: &[NewPage],
+        file_len: u64,
+    ) -> Result<()> {
+        let front = descriptors_len(pages.len() as u64);
+        let len = front + pages.len() as u64 * SECTOR;
+        if len > self.area.len / 2 {
+            return Err(Error::new(
+                crate::ErrorKind::Internal,
+                "An entry is too long for the VHDX log",
+            ));
+        }
+        let header = EntryHeader {
+            checksum: 0,
+            len: len as u32,
+            tail: self.at as u32,
+            sequence: self.sequence,
+            descriptors: pages.len() as u32,
+            log: self.log,
+            flushed: file_len,
+            last: file_len,
+        };
+        let mut bytes = memory::zeroed(len as usize)?;
+        let (descriptors, data) = bytes.split_at_mut(front as usize);
+        let (head, descriptors) = descriptors.split_at_mut(ENTRY_HEADER_LEN);
+        head.copy_from_slice(&header.to_bytes());
+        for ((place, sector), (offset, page)) in descriptors
+            .chunks_exact_mut(DESCRIPTOR_LEN)
+            .zip(data.chunks_exact_mut(DATA_SECTOR))
+            .zip(pages)
+        {
+            place.copy_from_slice(&Descriptor::of_page(page, *offset, self.sequence).to_bytes());
+            sector.copy_from_slice(&data_sector(page, self.sequence));
+        }
+        seal(&mut bytes);
+        let (front, back) = bytes.split_at((self.area.len - self.at).min(len) as usize);
+        storage.write_at(front, self.area.offset + self.at)?;
+        if !back.is_empty() {
+            storage.write_at(back, self.area.offset)?;
+        }
+        self.at = (self.at + len) % self.area.len;
+        self.sequence += 1;
+        Ok(())
+    }
+}

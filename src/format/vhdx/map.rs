@@ -1,0 +1,209 @@
+//! Where guest bytes are: a run is as long as one kind goes on, across blocks and tables.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::extent::{Extent, ExtentKind, StorageSlot};
+
+use super::disk::{BatEntry, BitmapState, DATA_SECTOR, State};
+use super::pages::{Bat, PAGE_WORDS, Page};
+use super::state::Vhdx;
+
+/// Bits of a bitmap in a page.
+const PAGE_BITS: u64 = PAGE_WORDS * 64;
+
+/// Where metadata comes from: read when it is not in memory, or only looked up there.
+trait Source {
+    /// The entry at a place of the table.
+    fn entry(&self, bat: &Bat, index: u64) -> Result<Option<BatEntry>>;
+    /// The page of a bitmap at an offset of the file.
+    fn page(&self, offset: u64) -> Result<Option<Arc<Page>>>;
+}
+
+struct Read<'a>(&'a Vhdx);
+
+impl Source for Read<'_> {
+    fn entry(&self, bat: &Bat, index: u64) -> Result<Option<BatEntry>> {
+        bat.entry(&*self.0.storage, index).map(Some)
+    }
+
+    fn page(&self, offset: u64) -> Result<Option<Arc<Page>>> {
+        self.0.bitmaps.page(&*self.0.storage, offset).map(Some)
+    }
+}
+
+struct InMemory<'a>(&'a Vhdx);
+
+impl Source for InMemory<'_> {
+    fn entry(&self, bat: &Bat, index: u64) -> Result<Option<BatEntry>> {
+        Ok(bat.entry_now(index))
+    }
+
+    fn page(&self, offset: u64) -> Result<Option<Arc<Page>>> {
+        Ok(self.0.bitmaps.page_now(offset))
+    }
+}
+
+impl Vhdx {
+    /// See [`crate::format::Format::map`].
+    pub(super) fn map_run(&self, offset: u64, len: u64) -> Result<Extent> {
+        let run = self.run(&Read(self), offset, len)?;
+        // What is read is never missing.
+        Ok(run.unwrap_or(Extent {
+            len,
+            kind: ExtentKind::Unallocated { host_offset: None },
+        }))
+    }
+
+    /// As [`Vhdx::map_run`] as far as metadata in memory goes; None where that is not even the first
+    /// piece.
+    pub(super) fn map_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+        self.run(&InMemory(self), offset, len)
+    }
+
+    fn run(&self, source: &impl Source, offset: u64, len: u64) -> Result<Option<Extent>> {
+        let bat = self.bat.read();
+        let mut run: Option<Extent> = None;
+        let mut done = 0;
+        while done < len {
+            let at = offset + done;
+            let piece = match self.piece(source, &bat, at, len - done) {
+                Ok(piece) => piece,
+                // Reported when someone comes there.
+                Err(_) if run.is_some() => break,
+                Err(error) => return Err(error),
+            };
+            let Some(piece) = piece else {
+                break;
+            };
+            match &mut run {
+                None => run = Some(piece),
+                Some(run) if run.kind.advanced(run.len) == piece.kind => run.len += piece.len,
+                Some(_) => break,
+            }
+            done += piece.len;
+        }
+        Ok(run)
+    }
+
+    /// The run at `offset` within its block.
+    fn piece(
+        &self,
+        source: &impl Source,
+        bat: &Bat,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<Extent>> {
+        let geometry = &self.geometry;
+        let block = geometry.block(offset);
+        let within = geometry.in_block(offset);
+        let len = len.min(geometry.block_size() - within);
+        let Some(entry) = source.entry(bat, geometry.entry(block))? else {
+            return Ok(None);
+        };
+        let data = |host: u64, len: u64| {
+            self.check_place(block, host, within + len)?;
+            Ok(ExtentKind::Data {
+                slot: StorageSlot::MAIN,
+                host_offset: host + within,
+            })
+        };
+        let (kind, len) = match self.state_of(block, entry)? {
+            State::NotPresent => (ExtentKind::Unallocated { host_offset: None }, len),
+            State::Undefined | State::Zero | State::Unmapped => {
+                (ExtentKind::Zero { host_offset: None }, len)
+            }
+            State::Present(host) => (data(host, len)?, len),
+            State::Partial(host) => {
+                let Some((here, len)) = self.bits(source, bat, offset, len)? else {
+                    return Ok(None);
+                };
+                let kind = match here {
+                    true => data(host, len)?,
+                    false => ExtentKind::Unallocated { host_offset: None },
+                };
+                (kind, len)
+            }
+        };
+        Ok(Some(Extent { len, kind }))
+    }
+
+    /// The state of a block; a part of one is nothing without a parent.
+    pub(super) fn state_of(&self, block: u64, entry: BatEntry) -> Result<State> {
+        match entry
+            .payload()
+            .map_err(|error| self.damaged(block, error))?
+        {
+            State::Partial(_) if !self.geometry.has_parent() => Err(self.damaged(
+                block,
+                "a block is partially present although there is no parent",
+            )),
+            state => Ok(state),
+        }
+    }
+
+    /// Whether the sector at `offset` is in this file, and for how many bytes that goes on.
+    fn bits(
+        &self,
+        source: &impl Source,
+        bat: &Bat,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<(bool, u64)>> {
+        let geometry = &self.geometry;
+        let block = geometry.block(offset);
+        let Some(entry) = source.entry(bat, geometry.bitmap_entry(geometry.chunk(block)))? else {
+            return Ok(None);
+        };
+        let bitmap = match entry.bitmap().map_err(|error| self.damaged(block, error))? {
+            BitmapState::Present(bitmap) => bitmap,
+            BitmapState::NotPresent => {
+                return Err(self.damaged(
+                    block,
+                    "a block is partially present without a sector bitmap",
+                ));
+            }
+        };
+        let sector = geometry.sector();
+        let first = geometry.bit(offset);
+        let count = (offset % sector + len).div_ceil(sector);
+        let mut here = None;
+        let mut at = first;
+        while at < first + count {
+            let page = bitmap.saturating_add(at / PAGE_BITS * DATA_SECTOR as u64);
+            let Some(page) = source.page(page)? else {
+                break;
+            };
+            let end = (first + count).min((at / PAGE_BITS + 1) * PAGE_BITS);
+            let wanted =
+                *here.get_or_insert_with(|| page.get(at % PAGE_BITS / 64) >> (at % 64) & 1 == 1);
+            let run = equal_bits(&page, at % PAGE_BITS, end - at, wanted);
+            at += run;
+            if at < end {
+                break;
+            }
+        }
+        let bytes = ((at - first) * sector).saturating_sub(offset % sector);
+        Ok(here.map(|here| (here, bytes.min(len))))
+    }
+}
+
+/// How many of `count` bits of a page, from `first` on, are as wanted.
+fn equal_bits(page: &Page, first: u64, count: u64, wanted: bool) -> u64 {
+    let mut done = 0;
+    while done < count {
+        let at = first + done;
+        let word = page.get(at / 64) >> (at % 64);
+        let equal = if wanted {
+            word.trailing_ones()
+        } else {
+            word.trailing_zeros()
+        };
+        let in_word = 64 - at % 64;
+        done += u64::from(equal).min(in_word);
+        if u64::from(equal) < in_word {
+            break;
+        }
+    }
+    done.min(count)
+}

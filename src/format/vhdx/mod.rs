@@ -1,0 +1,22 @@
+//! VHDX: the disks of Hyper-V, dynamic, fixed and differencing ([MS-VHDX]).
+
+mod chain;
+mod check;
+mod create;
+mod disk;
+mod driver;
+mod flush;
+mod headers;
+mod inspect;
+mod log;
+mod map;
+mod open;
+mod pages;
+mod parent;
+mod resize;
+mod space;
+mod state;
+mod write;
+mod zero;
+
+pub use driver::DRIVER;

@@ -1,0 +1,297 @@
+//! Metadata in memory, in pages of 4 KiB: the block allocation table, each page read when it is first
+//! needed, and the pages of sector bitmaps that were needed last.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::Result;
+use crate::memory;
+use crate::storage::{Storage, read_exact_at};
+
+use super::disk::{BatEntry, DATA_SECTOR, Region};
+
+/// Words of a page.
+pub(super) const PAGE_WORDS: u64 = (DATA_SECTOR / 8) as u64;
+
+/// A page. Its words change one by one.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// Where it stands in the file.
+    pub(super) offset: u64,
+    words: Box<[AtomicU64]>,
+}
+
+impl Page {
+    fn read(storage: &dyn Storage, offset: u64) -> Result<Self> {
+        let mut bytes = [0; DATA_SECTOR];
+        read_exact_at(storage, &mut bytes, offset)?;
+        let words = bytes.chunks_exact(8).map(|word| {
+            let word = word.first_chunk().copied().unwrap_or_default();
+            AtomicU64::new(u64::from_le_bytes(word))
+        });
+        Ok(Self {
+            offset,
+            words: memory::collect(words)?.into_boxed_slice(),
+        })
+    }
+
+    /// The same words at another place.
+    fn moved(&self, offset: u64) -> Result<Self> {
+        let words = self
+            .words
+            .iter()
+            .map(|word| AtomicU64::new(word.load(Ordering::Acquire)));
+        Ok(Self {
+            offset,
+            words: memory::collect(words)?.into_boxed_slice(),
+        })
+    }
+
+    /// A word; 0 past the end.
+    pub(super) fn get(&self, index: u64) -> u64 {
+        let word = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.words.get(index));
+        word.map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Replaces a word.
+    pub(super) fn set(&self, index: u64, value: u64) {
+        if let Some(word) = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.words.get(index))
+        {
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    /// Sets bits of a word, or clears them.
+    pub(super) fn set_bits(&self, index: u64, bits: u64, value: bool) {
+        if let Some(word) = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.words.get(index))
+        {
+            match value {
+                true => word.fetch_or(bits, Ordering::AcqRel),
+                false => word.fetch_and(!bits, Ordering::AcqRel),
+            };
+        }
+    }
+
+    /// As it is to stand on disk.
+    pub(super) fn to_bytes(&self) -> Box<[u8; DATA_SECTOR]> {
+        let mut bytes = Box::new([0; DATA_SECTOR]);
+        for (place, word) in bytes.chunks_exact_mut(8).zip(&self.words) {
+            place.copy_from_slice(&word.load(Ordering::Acquire).to_le_bytes());
+        }
+        bytes
+    }
+}
+
+/// Pages that differ from the disk, by their place.
+#[derive(Debug, Default)]
+pub(super) struct DirtyPages(Mutex<BTreeMap<u64, Arc<Page>>>);
+
+impl DirtyPages {
+    /// A page was changed. Call it after the change.
+    pub(super) fn touch(&self, page: &Arc<Page>) {
+        self.0.lock().insert(page.offset, page.clone());
+    }
+
+    /// Takes all pages; they are copied afterwards.
+    pub(super) fn take_all(&self) -> Vec<Arc<Page>> {
+        std::mem::take(&mut *self.0.lock()).into_values().collect()
+    }
+
+    /// Forgets the pages of a range of the file.
+    pub(super) fn forget(&self, range: Range<u64>) {
+        self.0.lock().retain(|offset, _| !range.contains(offset));
+    }
+
+    /// Returns pages that were not written.
+    pub(super) fn put_back(&self, pages: Vec<Arc<Page>>) {
+        let mut all = self.0.lock();
+        all.extend(pages.into_iter().map(|page| (page.offset, page)));
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+/// The block allocation table.
+#[derive(Debug)]
+pub(super) struct Bat {
+    /// Where it stands in the file.
+    offset: u64,
+    pages: Box<[OnceLock<Arc<Page>>]>,
+}
+
+impl Bat {
+    /// The table of so many entries in a region that is long enough.
+    pub(super) fn new(region: Region, entries: u64) -> Result<Self> {
+        let count = entries.div_ceil(PAGE_WORDS) as usize;
+        let pages = (0..count).map(|_| OnceLock::new());
+        Ok(Self {
+            offset: region.offset,
+            pages: memory::collect(pages)?.into_boxed_slice(),
+        })
+    }
+
+    /// The same table with that many entries, without reading anything.
+    pub(super) fn resized(&self, entries: u64) -> Result<Self> {
+        let region = Region {
+            offset: self.offset,
+            len: 0,
+        };
+        let new = Self::new(region, entries)?;
+        for (to, from) in new.pages.iter().zip(&self.pages) {
+            if let Some(page) = from.get() {
+                let _ = to.set(page.clone());
+            }
+        }
+        Ok(new)
+    }
+
+    /// The same table in another region: each page as it is in memory, else as it is on disk.
+    pub(super) fn moved(&self, storage: &dyn Storage, region: Region) -> Result<Self> {
+        let count = self.pages.len() as u64;
+        let new = Self::new(region, count * PAGE_WORDS)?;
+        for (number, to) in (0..count).zip(&new.pages) {
+            if let Some(page) = self.page(storage, number * PAGE_WORDS)? {
+                let offset = region.offset + number * DATA_SECTOR as u64;
+                let _ = to.set(Arc::new(page.moved(offset)?));
+            }
+        }
+        Ok(new)
+    }
+
+    /// Writes all of it that is in memory.
+    pub(super) fn write(&self, storage: &dyn Storage) -> Result<()> {
+        for page in self.pages.iter().filter_map(OnceLock::get) {
+            storage.write_at(&page.to_bytes()[..], page.offset)?;
+        }
+        Ok(())
+    }
+
+    /// The entry at a place.
+    pub(super) fn entry(&self, storage: &dyn Storage, index: u64) -> Result<BatEntry> {
+        let page = self.page(storage, index)?;
+        Ok(BatEntry(
+            page.map_or(0, |page| page.get(index % PAGE_WORDS)),
+        ))
+    }
+
+    /// As [`Bat::entry`], if it is in memory.
+    pub(super) fn entry_now(&self, index: u64) -> Option<BatEntry> {
+        let page = self.pages.get(usize::try_from(index / PAGE_WORDS).ok()?)?;
+        Some(BatEntry(page.get()?.get(index % PAGE_WORDS)))
+    }
+
+    /// The page of an entry; None past the end of the table.
+    pub(super) fn page(&self, storage: &dyn Storage, index: u64) -> Result<Option<&Arc<Page>>> {
+        let number = index / PAGE_WORDS;
+        let Some(place) = usize::try_from(number)
+            .ok()
+            .and_then(|at| self.pages.get(at))
+        else {
+            return Ok(None);
+        };
+        if place.get().is_none() {
+            let offset = self.offset.saturating_add(number * DATA_SECTOR as u64);
+            let page = Arc::new(Page::read(storage, offset)?);
+            // Whoever was faster may have changed the page already.
+            let _ = place.set(page);
+        }
+        Ok(place.get())
+    }
+}
+
+/// Pages of sector bitmaps.
+#[derive(Debug)]
+pub(super) struct BitmapPages {
+    pages: RwLock<HashMap<u64, Arc<Page>>>,
+    most: usize,
+}
+
+impl BitmapPages {
+    /// At most so many bytes, one page at least.
+    pub(super) fn new(max_bytes: u64) -> Self {
+        let most = usize::try_from(max_bytes / DATA_SECTOR as u64);
+        Self {
+            pages: RwLock::default(),
+            most: most.unwrap_or(usize::MAX).max(1),
+        }
+    }
+
+    /// The page at an offset of the file.
+    pub(super) fn page(&self, storage: &dyn Storage, offset: u64) -> Result<Arc<Page>> {
+        if let Some(page) = self.page_now(offset) {
+            return Ok(page);
+        }
+        let page = Arc::new(Page::read(storage, offset)?);
+        let mut pages = self.pages.write();
+        if pages.len() >= self.most {
+            // What anyone else holds stays: it is being used, or not written yet.
+            pages.retain(|_, page| Arc::strong_count(page) > 1);
+        }
+        Ok(pages.entry(offset).or_insert(page).clone())
+    }
+
+    /// As [`BitmapPages::page`], if it is in memory.
+    pub(super) fn page_now(&self, offset: u64) -> Option<Arc<Page>> {
+        self.pages.read().get(&offset).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    fn storage() -> MemoryStorage {
+        let bytes = (0..4 * PAGE_WORDS).flat_map(u64::to_le_bytes).collect();
+        MemoryStorage::with_bytes("m", bytes)
+    }
+
+    #[test]
+    fn a_table_is_read_page_by_page() {
+        let storage = storage();
+        let region = Region {
+            offset: 4096,
+            len: 1 << 20,
+        };
+        let bat = Bat::new(region, PAGE_WORDS + 1).unwrap();
+        assert_eq!(bat.entry_now(1), None);
+        assert_eq!(bat.entry(&storage, 1).unwrap().0, PAGE_WORDS + 1);
+        assert_eq!(bat.entry_now(2).unwrap().0, PAGE_WORDS + 2);
+        assert_eq!(bat.entry_now(PAGE_WORDS), None);
+        assert_eq!(bat.entry(&storage, PAGE_WORDS).unwrap().0, 2 * PAGE_WORDS);
+        assert_eq!(bat.entry(&storage, 9 * PAGE_WORDS).unwrap().0, 0);
+        let cut = Bat::new(
+            Region {
+                offset: 16384,
+                len: 1 << 20,
+            },
+            1,
+        )
+        .unwrap();
+        cut.entry(&storage, 0).unwrap_err();
+    }
+
+    #[test]
+    fn pages_of_bitmaps_that_are_in_use_are_not_dropped() {
+        let storage = storage();
+        let pages = BitmapPages::new(8192);
+        let held = pages.page(&storage, 0).unwrap();
+        pages.page(&storage, 4096).unwrap();
+        pages.page(&storage, 8192).unwrap();
+        assert!(pages.page_now(4096).is_none());
+        assert!(Arc::ptr_eq(&held, &pages.page(&storage, 0).unwrap()));
+    }
+}

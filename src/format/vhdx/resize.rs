@@ -1,0 +1,230 @@
+//! Another virtual size.
+
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Below;
+use crate::job::JobControl;
+use crate::storage::{Preallocation, ZeroFlags, grow};
+
+use super::disk::{BatEntry, DATA_SECTOR, Geometry, MIB, REGION_TABLES, Region};
+use super::log::NewPage;
+use super::state::Vhdx;
+
+/// Blocks between two looks at whether the operation was cancelled.
+const CHECKED: u64 = 1 << 14;
+
+impl Vhdx {
+    /// See [`crate::format::FormatWrite::resize_above`]. The caller holds `reshaping`.
+    pub(super) fn change_size(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()> {
+        let len = len.checked_next_multiple_of(self.geometry.sector());
+        let len = len
+            .filter(|len| *len <= Geometry::MAX_SIZE)
+            .ok_or_else(|| Error::new(ErrorKind::Limit, "Image size too large; max of 64TB"))?;
+        if preallocation == Preallocation::Metadata
+            || !self.fixed && preallocation != Preallocation::Off
+        {
+            return Err(Error::unsupported(
+                "Only the blocks of a fixed VHDX can be preallocated when it grows, and only with their data",
+            ));
+        }
+        let old = self.virtual_size();
+        let table = self.geometry.entries(len) * 8;
+        if table > self.max_table_bytes {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "Block allocation table too large for the open policy",
+            ));
+        }
+        self.prepare_write()?;
+        match len.cmp(&old) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => self.grow(old, len, preallocation, below, control),
+            std::cmp::Ordering::Less => self.shrink(old, len, control),
+        }
+    }
+
+    fn grow(
+        &self,
+        old: u64,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()> {
+        let geometry = &self.geometry;
+        let blocks = geometry.blocks(old)..geometry.blocks(len);
+        let entries = geometry.entries(len);
+        if entries * 8 > u64::from(self.regions.lock().bat.len) {
+            self.move_table(entries * 8)?;
+        }
+        {
+            let mut bat = self.bat.write();
+            *bat = bat.resized(entries)?;
+        }
+        // The end of the last block shows from now on.
+        let end = geometry.start(blocks.start).min(len);
+        if old < end {
+            let block = geometry.block(old);
+            let _mine = self.inflight.reserve(block..block + 1);
+            let _guard = self.limbo.enter();
+            self.zero_block(old..end, ZeroFlags::empty(), below)?;
+        }
+        if geometry.has_parent() {
+            let chunks = blocks.start.div_ceil(geometry.chunk_blocks())
+                ..blocks.end.div_ceil(geometry.chunk_blocks());
+            for chunk in chunks {
+                self.set_entry(geometry.bitmap_entry(chunk), BatEntry::NOT_PRESENT)?;
+            }
+        }
+        let mut host = match self.fixed {
+            true => Some(self.fixed_room(blocks.end - blocks.start, preallocation, control)?),
+            false => None,
+        };
+        for block in blocks {
+            if block % CHECKED == 0 {
+                control.checkpoint()?;
+                self.relieve()?;
+            }
+            let entry = match &mut host {
+                None => BatEntry::ZERO,
+                Some(host) => {
+                    let here = *host;
+                    *host += geometry.block_size();
+                    BatEntry::present(here)
+                }
+            };
+            self.set_entry(geometry.entry(block), entry)?;
+        }
+        self.write_metadata(self.durability)?;
+        self.record_size(len)
+    }
+
+    /// Room for new blocks of a fixed disk, in one run at the end of the file.
+    fn fixed_room(
+        &self,
+        blocks: u64,
+        preallocation: Preallocation,
+        control: &JobControl,
+    ) -> Result<u64> {
+        let len = self.geometry.start(blocks);
+        if preallocation == Preallocation::Off || blocks == 0 || self.storage.limits().fixed_len {
+            return self.allocate(len);
+        }
+        let start = self.file_len.load(Ordering::Acquire).next_multiple_of(MIB);
+        grow(&*self.storage, start + len, preallocation, control)?;
+        self.file_len.store(start + len, Ordering::Release);
+        self.load_space_behind(start + len);
+        Ok(start)
+    }
+
+    fn shrink(&self, old: u64, len: u64, control: &JobControl) -> Result<()> {
+        let geometry = &self.geometry;
+        let blocks = geometry.blocks(len)..geometry.blocks(old);
+        control.checkpoint()?;
+        self.flush_all(self.durability)?;
+        {
+            let _all = self.inflight.reserve(blocks.start..u64::MAX);
+            self.record_size(len)?;
+            for block in blocks {
+                let entry = self.block_entry(block)?;
+                if entry != BatEntry::NOT_PRESENT {
+                    self.set_entry(geometry.entry(block), BatEntry::NOT_PRESENT)?;
+                    self.give_up(entry);
+                }
+            }
+        }
+        self.flush_all(self.durability)?;
+        self.reclaim()?;
+        self.end_log()?;
+        // The log would tell of a longer file.
+        self.cut_file()?;
+        let mut bat = self.bat.write();
+        *bat = bat.resized(geometry.entries(len))?;
+        Ok(())
+    }
+
+    /// Makes the size durable.
+    fn record_size(&self, len: u64) -> Result<()> {
+        let place = self.metadata.lock().size_place();
+        let place = place.ok_or_else(|| Error::new(ErrorKind::Internal, "A VHDX has a size"))?;
+        self.patch_metadata(&[(u64::from(place), &len.to_le_bytes())])?;
+        self.metadata.lock().items.size = len;
+        self.size.store(len, Ordering::Release);
+        Ok(())
+    }
+
+    /// Replaces bytes of the metadata region, all of them or none.
+    pub(super) fn patch_metadata(&self, patches: &[(u64, &[u8])]) -> Result<()> {
+        let base = self.regions.lock().metadata.offset;
+        let mut pages: Vec<NewPage> = Vec::new();
+        for (offset, bytes) in patches {
+            for (at, byte) in (base + offset..).zip(*bytes) {
+                let start = at - at % DATA_SECTOR as u64;
+                if !pages.iter().any(|(place, _)| *place == start) {
+                    let mut page = Box::new([0; DATA_SECTOR]);
+                    self.storage.read_at(&mut page[..], start)?;
+                    pages.push((start, page));
+                }
+                let page = pages.iter_mut().find(|(place, _)| *place == start);
+                if let Some(place) = page.and_then(|(_, page)| page.get_mut((at - start) as usize))
+                {
+                    *place = *byte;
+                }
+            }
+        }
+        let mut log = self.log.lock();
+        if pages.len() > log.most_pages() {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "The VHDX log is too small for the change",
+            ));
+        }
+        self.write_pages(&mut log, pages, self.durability)
+    }
+
+    /// Moves the block allocation table to where there is room for so many bytes.
+    fn move_table(&self, bytes: u64) -> Result<()> {
+        let len = bytes.next_multiple_of(MIB);
+        let offset = self.allocate(len)?;
+        let region = Region {
+            offset,
+            len: len as u32,
+        };
+        // Entries of the log tell of the table where it was.
+        let mut log = self.log.lock();
+        self.close_log(&mut log)?;
+        let mut bat = self.bat.write();
+        let moved = bat.moved(&*self.storage, region)?;
+        moved.write(&*self.storage)?;
+        // With the table goes the data of which it tells.
+        self.sync(self.durability)?;
+        let mut regions = self.regions.lock();
+        let old = std::mem::replace(&mut regions.bat, region);
+        let bytes = regions.to_bytes();
+        for (round, at) in REGION_TABLES.into_iter().enumerate() {
+            let written = self
+                .storage
+                .write_at(&bytes, at)
+                .and_then(|()| self.sync(self.durability));
+            if let Err(error) = written {
+                if round == 0 {
+                    regions.bat = old;
+                }
+                self.lost.store(true, Ordering::Release);
+                return Err(error);
+            }
+        }
+        *bat = moved;
+        self.dirty.forget(old.offset..old.end());
+        drop(regions);
+        self.release(old.offset, u64::from(old.len));
+        Ok(())
+    }
+}
