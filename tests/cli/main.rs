@@ -46,3 +46,4 @@ mod throttle;
 mod trace;
 mod usage;
 mod vdi;
+mod vhdx;

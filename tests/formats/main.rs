@@ -12,4 +12,5 @@ mod raw;
 #[path = "../crash/states.rs"]
 mod states;
 mod vdi;
+mod vhdx;
 mod vmdk;

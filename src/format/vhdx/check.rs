@@ -1,6 +1,5 @@
 //! The consistency check: every entry of the table, and the copies of what stands in front.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
@@ -11,7 +10,7 @@ use crate::job::Job;
 use crate::memory;
 
 use super::disk::{BatEntry, BitmapState, MIB, REGION_TABLES, State};
-use super::log::LogArea;
+use super::occupied::Occupied;
 use super::open::{read_headers, read_region_tables};
 use super::state::{Vhdx, past_end};
 
@@ -30,7 +29,7 @@ impl Check for Vhdx {
             vhdx: self,
             report: CheckReport::default(),
             repair: repair == RepairMode::All,
-            used: BTreeMap::new(),
+            occupied: Occupied::new(self.file_len.load(Ordering::Acquire))?,
             notes: 0,
             repairs: false,
             job,
@@ -39,7 +38,9 @@ impl Check for Vhdx {
             walk.report.corruptions_fixed += 1;
         }
         walk.copies()?;
-        walk.areas();
+        for (offset, len) in self.areas() {
+            walk.occupied.claim(offset, len);
+        }
         walk.blocks()?;
         if walk.repairs {
             let (file, data) = (Uuid::new_v4(), Uuid::new_v4());
@@ -59,8 +60,8 @@ struct Walk<'a> {
     report: CheckReport,
     /// All that can be repaired is.
     repair: bool,
-    /// Ranges of the file that are in use: where each begins, and where it ends.
-    used: BTreeMap<u64, u64>,
+    /// What something uses of the file.
+    occupied: Occupied,
     notes: u64,
     /// Something was repaired, in memory so far.
     repairs: bool,
@@ -118,27 +119,6 @@ impl Walk<'_> {
             }
         }
         Ok(())
-    }
-
-    fn areas(&mut self) {
-        self.used.insert(0, MIB);
-        let log = LogArea::of(&self.vhdx.headers.lock().current);
-        self.used
-            .insert(log.offset, log.offset.saturating_add(log.len));
-        for (_, region) in self.vhdx.regions.lock().regions() {
-            self.used.insert(region.offset, region.end());
-        }
-    }
-
-    /// Whether nothing else uses a range, which is used from now on then.
-    fn claim(&mut self, start: u64, len: u64) -> bool {
-        let end = start.saturating_add(len);
-        let before = self.used.range(..end).next_back();
-        let free = before.is_none_or(|(_, used)| *used <= start);
-        if free {
-            self.used.insert(start, end);
-        }
-        free
     }
 
     fn blocks(&mut self) -> Result<()> {
@@ -200,7 +180,7 @@ impl Walk<'_> {
                 self.replace(place, BatEntry::present(host))?;
             }
         }
-        if !self.claim(host, geometry.block_size()) {
+        if !self.occupied.claim(host, geometry.block_size()) {
             self.found(
                 self.repair,
                 &format!("VHDX BAT entry {block}: the block at offset {host} overlaps with something else"),
@@ -222,7 +202,7 @@ impl Walk<'_> {
             Ok(BitmapState::Present(host)) if host.saturating_add(MIB) > file_len => {
                 Some(past_end(place, host, MIB, file_len))
             }
-            Ok(BitmapState::Present(host)) if !self.claim(host, MIB) => Some(format!(
+            Ok(BitmapState::Present(host)) if !self.occupied.claim(host, MIB) => Some(format!(
                 "VHDX BAT entry {place}: the sector bitmap at offset {host} overlaps with something else"
             )),
             Ok(_) => None,
@@ -263,7 +243,6 @@ impl Walk<'_> {
             State::Partial(_) => BatEntry::partial(new_host),
             _ => BatEntry::present(new_host),
         };
-        self.claim(new_host, vhdx.geometry.block_size());
         vhdx.set_entry(vhdx.geometry.entry(block), moved)
     }
 }

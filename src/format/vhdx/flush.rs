@@ -149,9 +149,8 @@ impl Vhdx {
         // Two rounds: giving back may need the epoch to move on once.
         self.reclaim()?;
         self.reclaim()?;
-        self.end_log()?;
-        // The log would tell of a longer file.
-        self.cut_file()
+        self.cut_file()?;
+        self.end_log()
     }
 
     /// Nothing in the log counts any more: all of it is carried out.

@@ -10,6 +10,7 @@ mod headers;
 mod inspect;
 mod log;
 mod map;
+mod occupied;
 mod open;
 mod pages;
 mod parent;

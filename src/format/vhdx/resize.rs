@@ -142,8 +142,6 @@ impl Vhdx {
         }
         self.flush_all(self.durability)?;
         self.reclaim()?;
-        self.end_log()?;
-        // The log would tell of a longer file.
         self.cut_file()?;
         let mut bat = self.bat.write();
         *bat = bat.resized(geometry.entries(len))?;

@@ -1,15 +1,16 @@
 //! The space of the file: what is free between blocks, and growth at the end.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::limbo::Freed;
-use crate::memory;
 use crate::storage::{Preallocation, ZeroFlags};
 
 use super::disk::{BatEntry, BitmapState, MIB};
 use super::log::LogArea;
+use super::occupied::Occupied;
 use super::state::Vhdx;
 
 /// The space of an image that is open for writing.
@@ -21,27 +22,18 @@ pub(super) struct Space {
     end: u64,
 }
 
-/// A range of the file that something uses: beginning, end, and what it is.
-type Used = (u64, u64, &'static str);
-
 impl Space {
-    /// What lies between the ranges in use, which are sorted and do not overlap, up to the end of the file.
-    fn between(used: &[Used], file_len: u64) -> Self {
-        let mut free = BTreeMap::new();
-        let mut at = 0;
-        for (start, end, _) in used {
-            if *start > at {
-                free.insert(at, start - at);
-            }
-            at = at.max(*end);
-        }
+    /// What nothing uses, and the length of the file.
+    fn new(free: &[Range<u64>], file_len: u64) -> Self {
+        let end = file_len.next_multiple_of(MIB);
+        // Of a MiB that the file has in part, nothing is given out.
         let whole = file_len - file_len % MIB;
-        if whole > at {
-            free.insert(at, whole - at);
-        }
+        let free = free
+            .iter()
+            .map(|run| (run.start, run.end.min(whole).saturating_sub(run.start)));
         Self {
-            free,
-            end: at.max(file_len.next_multiple_of(MIB)),
+            free: free.filter(|(_, len)| *len > 0).collect(),
+            end,
         }
     }
 
@@ -71,10 +63,15 @@ impl Space {
         self.free.insert(at, len);
     }
 
+    /// Where the free range at the end of the file begins.
+    fn tail(&self) -> Option<u64> {
+        let (at, len) = self.free.last_key_value()?;
+        (at + len == self.end).then_some(*at)
+    }
+
     /// Gives the free range at the end of the file up; where that ends then.
     fn cut(&mut self) -> Option<u64> {
-        let (at, len) = self.free.last_key_value()?;
-        let at = (at + len == self.end).then_some(*at)?;
+        let at = self.tail()?;
         self.free.remove(&at);
         self.end = at;
         Some(at)
@@ -82,71 +79,67 @@ impl Space {
 }
 
 impl Vhdx {
-    /// What the file is used for, sorted. All entries of the table are looked at.
+    /// What stands in the file beside the blocks.
+    pub(super) fn areas(&self) -> Vec<(u64, u64)> {
+        let log = LogArea::of(&self.headers.lock().current);
+        let regions = self.regions.lock();
+        let regions = regions
+            .regions()
+            .map(|(_, region)| (region.offset, u64::from(region.len)));
+        [(0, MIB), (log.offset, log.len)]
+            .into_iter()
+            .chain(regions)
+            .collect()
+    }
+
+    /// Finds out what is free, before anything is written. All entries of the table are looked at.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] for blocks that overlap or pass the end of the file, or of I/O.
-    pub(super) fn used(&self) -> Result<Vec<Used>> {
+    pub(super) fn load_space(&self) -> Result<()> {
         let geometry = self.geometry;
-        let mut used: Vec<Used> = vec![(0, MIB, "the headers")];
-        let log = LogArea::of(&self.headers.lock().current);
-        used.push((log.offset, log.offset + log.len, "the log"));
-        let regions = self.regions.lock().clone();
-        used.extend(
-            regions
-                .regions()
-                .map(|(name, region)| (region.offset, region.end(), name)),
-        );
-        used.retain(|(start, end, _)| start < end);
+        let file_len = self.file_len.load(Ordering::Acquire);
+        let mut occupied = Occupied::new(file_len)?;
+        for (offset, len) in self.areas() {
+            occupied.claim(offset, len);
+        }
+        let mut claim = |place: u64, host: u64, len: u64| match occupied.claim(host, len) {
+            true => Ok(()),
+            false => Err(self
+                .damaged(
+                    place,
+                    format!("the block at offset {host} overlaps with something else"),
+                )
+                .with_offset(host)),
+        };
         let bat = self.bat.read();
         let blocks = geometry.blocks(self.virtual_size());
         for block in 0..blocks {
             let entry = bat.entry(&*self.storage, geometry.entry(block))?;
             self.state_of(block, entry)?;
             if let Some(host) = entry.host() {
-                let len = geometry.block_size();
-                let used_len = len.min(self.virtual_size() - geometry.start(block));
-                self.check_place(block, host, used_len)?;
-                memory::push(&mut used, (host, host.saturating_add(len), "a block"))?;
+                let used = geometry
+                    .block_size()
+                    .min(self.virtual_size() - geometry.start(block));
+                self.check_place(block, host, used)?;
+                claim(block, host, geometry.block_size())?;
             }
         }
-        if geometry.has_parent() {
-            for chunk in 0..blocks.div_ceil(geometry.chunk_blocks()) {
-                let place = geometry.bitmap_entry(chunk);
-                let entry = bat.entry(&*self.storage, place)?;
-                match entry.bitmap().map_err(|error| self.damaged(place, error))? {
-                    BitmapState::NotPresent => {}
-                    BitmapState::Present(host) => {
-                        self.check_place(place, host, MIB)?;
-                        memory::push(
-                            &mut used,
-                            (host, host.saturating_add(MIB), "a sector bitmap"),
-                        )?;
-                    }
-                }
-            }
-        }
-        drop(bat);
-        used.sort_unstable();
-        for pair in used.windows(2) {
-            if let [(_, end, first), (start, _, second)] = pair
-                && end > start
+        let chunks = match geometry.has_parent() {
+            true => blocks.div_ceil(geometry.chunk_blocks()),
+            false => 0,
+        };
+        for chunk in 0..chunks {
+            let place = geometry.bitmap_entry(chunk);
+            let entry = bat.entry(&*self.storage, place)?;
+            if let BitmapState::Present(host) =
+                entry.bitmap().map_err(|error| self.damaged(place, error))?
             {
-                return Err(Error::corrupt(format!(
-                    "'{}': {second} at offset {start} overlaps with {first}",
-                    self.storage.name()
-                ))
-                .with_offset(*start));
+                self.check_place(place, host, MIB)?;
+                claim(place, host, MIB)?;
             }
         }
-        Ok(used)
-    }
-
-    /// Finds out what is free, before anything is written.
-    pub(super) fn load_space(&self) -> Result<()> {
-        let used = self.used()?;
-        let file_len = self.file_len.load(Ordering::Acquire);
-        *self.space.lock() = Space::between(&used, file_len);
+        *self.space.lock() = Space::new(&occupied.free(), file_len);
         Ok(())
     }
 
@@ -227,6 +220,12 @@ impl Vhdx {
         if self.storage.limits().fixed_len || self.fixed {
             return Ok(());
         }
+        // An entry of the log must not tell of a file that is longer than it is.
+        let mut log = self.log.lock();
+        if self.space.lock().tail().is_none() {
+            return Ok(());
+        }
+        self.close_log(&mut log)?;
         let mut space = self.space.lock();
         match space.cut() {
             None => Ok(()),
@@ -242,13 +241,12 @@ impl Vhdx {
 mod tests {
     use super::*;
 
+    fn mib(range: Range<u64>) -> Range<u64> {
+        range.start * MIB..range.end * MIB
+    }
+
     fn space() -> Space {
-        let used = [
-            (0, 3 * MIB, "a"),
-            (5 * MIB, 6 * MIB, "b"),
-            (10 * MIB, 12 * MIB, "c"),
-        ];
-        Space::between(&used, 14 * MIB + 5)
+        Space::new(&[mib(3..5), mib(6..10), mib(12..14)], 14 * MIB + 5)
     }
 
     #[test]
@@ -270,7 +268,7 @@ mod tests {
     fn what_is_free_at_the_end_can_be_cut_off() {
         let mut space = space();
         assert_eq!(space.cut(), None);
-        let mut space = Space::between(&[(0, 3 * MIB, "a")], 5 * MIB);
+        let mut space = Space::new(&[mib(3..5)], 5 * MIB);
         assert_eq!(space.cut(), Some(3 * MIB));
         assert_eq!(space.cut(), None);
         assert_eq!(space.end, 3 * MIB);

@@ -1,0 +1,109 @@
+//! Which MiB of the file something uses.
+
+use std::ops::Range;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
+
+use super::disk::MIB;
+
+/// The longest file that is looked at: four times what the largest disk takes.
+const MAX_FILE: u64 = 256 << 40;
+
+/// A bit for each MiB of a file.
+#[derive(Debug)]
+pub(super) struct Occupied {
+    words: Vec<u64>,
+    /// MiB that the file has, the last one perhaps in part.
+    units: u64,
+}
+
+impl Occupied {
+    /// Nothing of a file of that length.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] for a file that no disk explains.
+    pub(super) fn new(file_len: u64) -> Result<Self> {
+        if file_len > MAX_FILE {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("A file of {file_len} bytes is longer than any VHDX"),
+            ));
+        }
+        let units = file_len.div_ceil(MIB);
+        Ok(Self {
+            words: memory::filled(units.div_ceil(64) as usize, 0)?,
+            units,
+        })
+    }
+
+    /// Takes a range; false, and nothing changed, where a part of it is taken. What lies behind the end of
+    /// the file is nobody's.
+    pub(super) fn claim(&mut self, offset: u64, len: u64) -> bool {
+        let units = self.units_of(offset, len);
+        if units.clone().any(|unit| self.is_taken(unit)) {
+            return false;
+        }
+        for unit in units {
+            if let Some(word) = self.words.get_mut((unit / 64) as usize) {
+                *word |= 1 << (unit % 64);
+            }
+        }
+        true
+    }
+
+    fn units_of(&self, offset: u64, len: u64) -> Range<u64> {
+        let end = offset.saturating_add(len).div_ceil(MIB).min(self.units);
+        (offset / MIB).min(end)..end
+    }
+
+    fn is_taken(&self, unit: u64) -> bool {
+        let word = self.words.get((unit / 64) as usize);
+        word.is_some_and(|word| word >> (unit % 64) & 1 == 1)
+    }
+
+    /// The runs of whole MiB that nothing uses, in bytes.
+    pub(super) fn free(&self) -> Vec<Range<u64>> {
+        let mut runs = Vec::new();
+        let mut at = 0;
+        while at < self.units {
+            if at % 64 == 0 && self.words.get((at / 64) as usize) == Some(&u64::MAX) {
+                at += 64;
+                continue;
+            }
+            let start = at;
+            while at < self.units && !self.is_taken(at) {
+                at += 1;
+            }
+            if start < at {
+                runs.push(start * MIB..at * MIB);
+            } else {
+                at += 1;
+            }
+        }
+        runs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_taken_once_and_the_rest_is_free() {
+        let mut file = Occupied::new(200 * MIB + 1).unwrap();
+        assert!(file.claim(0, 3 * MIB));
+        assert!(file.claim(70 * MIB, 64 * MIB));
+        assert!(!file.claim(133 * MIB, MIB));
+        assert!(!file.claim(2 * MIB, 100 * MIB));
+        assert!(file.claim(198 * MIB, 256 * MIB));
+        let free: Vec<_> = file
+            .free()
+            .iter()
+            .map(|run| (run.start / MIB, run.end / MIB))
+            .collect();
+        assert_eq!(free, [(3, 70), (134, 198)]);
+        Occupied::new(u64::MAX).unwrap_err();
+        assert!(Occupied::new(0).unwrap().free().is_empty());
+    }
+}

@@ -1,0 +1,76 @@
+//! The commands on VHDX images: creation, refusals and checks print what QEMU's tool prints.
+
+use crate::common::Dir;
+use crate::pair::{Pair, ours, words};
+
+#[test]
+fn creation_prints_and_refuses_the_same() {
+    let pair = Pair::new();
+    pair.all_same(&[
+        "create -f vhdx a.vhdx 10M",
+        "create -f vhdx -o block_size=4M,log_size=3000000 a.vhdx 10M",
+        "create -f vhdx -o subformat=fixed,block_state_zero=off a.vhdx 3M",
+        "create -f vhdx -o block_size=3M a.vhdx 1G",
+        "create -f vhdx -o log_size=8G a.vhdx 1G",
+        "create -f vhdx a.vhdx 65T",
+        "create -f vhdx -o subformat=dense a.vhdx 1G",
+        "create -f vhdx a.vhdx",
+    ]);
+}
+
+#[test]
+fn information_is_the_same_for_images_of_either_side() {
+    for block_size in ["0", "1M", "64M", "512M"] {
+        let pair = Pair::new();
+        let line = format!("create -q -f vhdx -o block_size={block_size} a.vhdx 2G");
+        pair.qemu(&line);
+        pair.same("info a.vhdx");
+        pair.same("info --output=json a.vhdx");
+        pair.same("check a.vhdx");
+        pair.same("check --output=json a.vhdx");
+        let info = |dir: &Dir| {
+            let json = dir.qemu_img_ok(&words("info --output=json a.vhdx"));
+            let lines = json
+                .lines()
+                .filter(|line| line.contains("virtual-size\": 2147") || line.contains("cluster"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let theirs = info(pair.ours());
+        assert_eq!(ours(&words(&line), pair.ours().root()).code, 0);
+        assert_eq!(info(pair.ours()), theirs, "{block_size}");
+    }
+}
+
+#[test]
+fn conversions_to_and_from_vhdx_keep_every_byte() {
+    let dir = Dir::new();
+    let noise: Vec<u8> = (0..9_000_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let mut disk = vec![0; 40 << 20];
+    disk[1 << 20..][..noise.len()].copy_from_slice(&noise);
+    disk[30_000_000..30_000_512].fill(7);
+    std::fs::write(dir.path("a.raw"), &disk).expect("a disk");
+    for options in [
+        "subformat=dynamic",
+        "subformat=fixed",
+        "block_size=1M",
+        "block_size=256M",
+    ] {
+        let line = format!("convert -f raw -O vhdx -o {options} a.raw a.vhdx");
+        let ran = ours(&words(&line), dir.root());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        dir.qemu_img_ok(&words("compare -f raw -F vhdx a.raw a.vhdx"));
+        dir.qemu_img_ok(&words("check -f vhdx a.vhdx"));
+        let ran = ours(&words("convert -f vhdx -O raw a.vhdx b.raw"), dir.root());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(
+            std::fs::read(dir.path("b.raw")).expect("the copy") == disk,
+            "{options}"
+        );
+    }
+    dir.qemu_img_ok(&words("convert -f raw -O vhdx a.raw c.vhdx"));
+    let ran = ours(&words("convert -f vhdx -O raw c.vhdx b.raw"), dir.root());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(std::fs::read(dir.path("b.raw")).expect("the copy") == disk);
+}

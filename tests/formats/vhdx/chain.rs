@@ -1,0 +1,186 @@
+//! Differencing images and their parents.
+
+use platter::ops::commit::{CommitRequest, commit};
+use platter::ops::convert::{ConvertRequest, convert};
+use platter::ops::rebase::{RebaseRequest, rebase};
+use platter::storage::{CacheMode, Preallocation, ZeroFlags};
+use platter::{Image, Job, Location};
+
+use crate::common::Dir;
+use crate::random::Random;
+
+use super::{contents, contents_by_peer, create, open, options};
+
+const SIZE: u64 = 5 << 20;
+
+/// A chain of three with random data in each; what its top shows.
+fn chain(dir: &Dir) -> Vec<u8> {
+    let mut model = vec![0; SIZE as usize];
+    let mut random = Random(0x5eed);
+    let mut below = None;
+    for name in ["base.vhdx", "mid.vhdx", "top.vhdx"] {
+        create(dir, name, SIZE, "block_size=1M", below).expect("an image");
+        let image = open(&dir.path(name), true).expect("it opens");
+        for _ in 0..12 {
+            let at = random.below(SIZE as usize - 40_000);
+            let bytes = vec![random.next() as u8 | 1; 1 + random.below(40_000)];
+            image.write_at(&bytes, at as u64).expect("a write");
+            model[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+        let at = random.below(4 << 20);
+        image
+            .write_zeroes(at as u64, 70_000, ZeroFlags::empty())
+            .expect("zeroes");
+        model[at..at + 70_000].fill(0);
+        image.close().expect("a close");
+        below = Some(name);
+    }
+    model
+}
+
+fn shown(dir: &Dir, name: &str) -> Vec<u8> {
+    contents(&open(&dir.path(name), false).expect("it opens"))
+}
+
+#[test]
+fn a_chain_shows_what_its_layers_hold_and_flattens() {
+    let dir = Dir::new();
+    let model = chain(&dir);
+    assert!(shown(&dir, "top.vhdx") == model);
+    let source = Location::from_path(dir.path("top.vhdx"));
+    let mut request = ConvertRequest::new(source, Location::from_path(dir.path("flat.vhdx")));
+    request.source.options = options(false);
+    request.target.format = Some("vhdx".to_owned());
+    request.target.policy = options(false).policy;
+    convert(&request, &mut Job::new()).expect("a conversion");
+    assert!(contents_by_peer(&dir, "flat.vhdx") == model);
+}
+
+/// A conversion into an overlay stores what differs, sectors that are zero included.
+#[test]
+fn a_conversion_over_a_base_stores_zeroes_that_hide_data() {
+    let dir = Dir::new();
+    let model = chain(&dir);
+    let source = Location::from_path(dir.path("top.vhdx"));
+    let mut request = ConvertRequest::new(source, Location::from_path(dir.path("new.vhdx")));
+    request.source.options = options(false);
+    request.target.format = Some("vhdx".to_owned());
+    request.target.options.set("block_size", "4M");
+    request.target.backing_file = Some("base.vhdx".into());
+    request.target.backing_format = Some("vhdx".to_owned());
+    request.target.policy = options(false).policy;
+    convert(&request, &mut Job::new()).expect("a conversion");
+    assert!(shown(&dir, "new.vhdx") == model);
+}
+
+#[test]
+fn a_parent_that_was_written_to_is_refused() {
+    let dir = Dir::new();
+    chain(&dir);
+    let image = open(&dir.path("mid.vhdx"), true).expect("it opens");
+    image.write_at(&[1; 512], 0).expect("a write");
+    image.close().expect("a close");
+    let error = open(&dir.path("top.vhdx"), false).expect_err("a refusal");
+    assert!(error.to_string().contains("data write GUID"), "{error}");
+    // Whoever knows better says so.
+    let mut request = rebase_of(&dir, "top.vhdx", "mid.vhdx");
+    request.name_only = true;
+    rebase(&request, &mut Job::new()).expect("a new name");
+    open(&dir.path("top.vhdx"), false).expect("it opens");
+}
+
+fn rebase_of(dir: &Dir, name: &str, base: &str) -> RebaseRequest {
+    RebaseRequest {
+        location: Location::from_path(dir.path(name)),
+        options: options(false),
+        backing: Some(base.into()),
+        backing_format: Some("vhdx".to_owned()),
+        backing_cache: CacheMode::Writeback,
+        share_backing: false,
+        name_only: false,
+        compress: false,
+    }
+}
+
+#[test]
+fn a_commit_leaves_an_overlay_that_opens_and_shows_the_same() {
+    let dir = Dir::new();
+    let model = chain(&dir);
+    let request = CommitRequest {
+        location: Location::from_path(dir.path("top.vhdx")),
+        options: options(false),
+        base: None,
+        keep: false,
+    };
+    commit(&request, &mut Job::new()).expect("a commit");
+    assert!(shown(&dir, "mid.vhdx") == model);
+    assert!(shown(&dir, "top.vhdx") == model);
+    let image = open(&dir.path("top.vhdx"), true).expect("it opens");
+    image.write_at(&[3; 700], 100).expect("a write");
+    let mut model = model;
+    model[100..800].fill(3);
+    assert!(contents(&image) == model);
+    image.close().expect("a close");
+    assert!(shown(&dir, "top.vhdx") == model);
+}
+
+#[test]
+fn a_rebase_keeps_what_is_shown_and_finds_the_new_parent() {
+    let dir = Dir::new();
+    let model = chain(&dir);
+    let request = rebase_of(&dir, "top.vhdx", "base.vhdx");
+    rebase(&request, &mut Job::new()).expect("a rebase");
+    std::fs::remove_file(dir.path("mid.vhdx")).expect("a file");
+    assert!(shown(&dir, "top.vhdx") == model);
+    let image: Image = open(&dir.path("top.vhdx"), false).expect("it opens");
+    let base = image.backing().expect("a parent");
+    assert!(base.backing().is_none());
+}
+
+#[test]
+fn what_a_larger_overlay_has_beyond_its_parent_is_zero() {
+    let dir = Dir::new();
+    create(&dir, "base.vhdx", 2 << 20, "block_size=1M", None).expect("an image");
+    let image = open(&dir.path("base.vhdx"), true).expect("it opens");
+    image.write_at(&[9; 2 << 20], 0).expect("a write");
+    image.close().expect("a close");
+    let short = (1 << 20) + 512;
+    create(&dir, "over.vhdx", short, "block_size=1M", Some("base.vhdx")).expect("an image");
+    let image = open(&dir.path("over.vhdx"), true).expect("it opens");
+    image
+        .resize((5 << 20) + 512, Preallocation::Off)
+        .expect("a larger size");
+    image.write_at(&[4; 512], 5 << 20).expect("a write");
+    image.close().expect("a close");
+    let mut model = vec![0; (5 << 20) + 512];
+    model[..short as usize].fill(9);
+    model[5 << 20..].fill(4);
+    assert!(shown(&dir, "over.vhdx") == model);
+}
+
+#[test]
+fn what_cannot_be_a_parent_is_refused_before_anything_is_made() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&["create", "-q", "-f", "raw", "a.raw", "1M"]);
+    create(&dir, "a.vhdx", SIZE, "subformat=fixed", Some("a.vhdx")).expect_err("no such parent");
+    create(&dir, "base.vhdx", SIZE, "", None).expect("an image");
+    let error = create(
+        &dir,
+        "over.vhdx",
+        SIZE,
+        "subformat=fixed",
+        Some("base.vhdx"),
+    )
+    .expect_err("a refusal");
+    assert!(error.to_string().contains("A fixed VHDX cannot"), "{error}");
+    let error = create(
+        &dir,
+        "over.vhdx",
+        SIZE,
+        "backing_file=a.raw,backing_fmt=raw",
+        None,
+    )
+    .expect_err("a refusal");
+    assert!(error.to_string().contains("has to be a VHDX"), "{error}");
+    assert!(!dir.path("over.vhdx").exists());
+}

@@ -1,0 +1,111 @@
+//! VHDX beyond what every format promises: logs that were left over, parents, odd tables, damage.
+
+mod chain;
+mod check;
+mod foreign;
+mod log;
+mod tables;
+
+use std::path::Path;
+
+use platter::ops::create::{CreatePlan, CreateRequest};
+use platter::{Error, Image, Job, Location, OpenOptions, OpenPolicy, Options};
+
+use crate::common::Dir;
+
+/// Where the copies of the header are.
+const HEADERS: [usize; 2] = [64 << 10, 128 << 10];
+
+/// How images are opened here.
+fn options(writable: bool) -> OpenOptions {
+    OpenOptions {
+        format: Some("vhdx".to_owned()),
+        writable,
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    }
+}
+
+fn open(path: &Path, writable: bool) -> Result<Image, Error> {
+    Image::open(&Location::from_path(path), &options(writable))
+}
+
+/// Opens what an open to read refuses because of its log.
+fn open_replayed(path: &Path) -> Result<Image, Error> {
+    let text = format!("driver=vhdx,replay-log=on,file.filename={}", path.display());
+    let options = OpenOptions {
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    Image::open(&Location::from_image_opts(&text)?, &options)
+}
+
+/// Creates an image; `base` is the name of its parent.
+fn create(
+    dir: &Dir,
+    name: &str,
+    size: u64,
+    options: &str,
+    base: Option<&str>,
+) -> Result<(), Error> {
+    let request = CreateRequest {
+        location: Location::from_path(dir.path(name)),
+        format: "vhdx".to_owned(),
+        size: Some(size),
+        options: match options {
+            "" => Options::new(),
+            options => Options::parse(options)?,
+        },
+        backing_file: base.map(Into::into),
+        backing_format: base.map(|_| "vhdx".to_owned()),
+        backing_unsafe: false,
+        secrets: Default::default(),
+        policy: OpenPolicy::permissive(),
+        storages: None,
+    };
+    let mut job = Job::new();
+    CreatePlan::new(request, &mut job)?.run(&mut job)
+}
+
+fn contents(image: &Image) -> Vec<u8> {
+    let mut bytes = vec![0; image.len() as usize];
+    image.read_at(&mut bytes, 0).expect("a read");
+    bytes
+}
+
+/// What QEMU's tools read.
+fn contents_by_peer(dir: &Dir, name: &str) -> Vec<u8> {
+    dir.qemu_img_ok(&["convert", "-f", "vhdx", "-O", "raw", name, "peer.raw"]);
+    std::fs::read(dir.path("peer.raw")).expect("what QEMU read")
+}
+
+/// Puts the right checksum into a structure that was changed.
+fn seal(structure: &mut [u8]) {
+    structure[4..8].fill(0);
+    let crc = crc32c::crc32c(structure);
+    structure[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Where the block allocation table is.
+fn table(file: &[u8]) -> usize {
+    const ID: [u8; 4] = [0x66, 0x77, 0xc2, 0x2d];
+    let regions = &file[192 << 10..256 << 10];
+    let at = regions[16..]
+        .chunks(32)
+        .find(|entry| entry.starts_with(&ID));
+    let offset = at.expect("a table")[16..24]
+        .try_into()
+        .expect("eight bytes");
+    u64::from_le_bytes(offset) as usize
+}
+
+/// An entry of the table.
+fn entry(file: &[u8], index: usize) -> u64 {
+    let at = table(file) + index * 8;
+    u64::from_le_bytes(file[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn set_entry(file: &mut [u8], index: usize, value: u64) {
+    let at = table(file) + index * 8;
+    file[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
