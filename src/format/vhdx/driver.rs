@@ -7,7 +7,7 @@ use bstr::BString;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::{Extent, StorageSlot};
+use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     BackingChange, Below, Check, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver,
     FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, ParentId, ParentRef,
@@ -81,7 +81,29 @@ impl Format for Vhdx {
     }
 
     fn map(&self, offset: u64, len: u64) -> Result<Extent> {
+        let _guard = self.limbo.enter();
+        let extent = self.map_run(offset, len)?;
+        let ExtentKind::Data { host_offset, .. } = extent.kind else {
+            return Ok(extent);
+        };
+        // Blocks are large: the host knows best what of them was never written.
+        let run = self.storage.extent(host_offset, extent.len)?;
+        let host_offset = Some(host_offset);
+        Ok(Extent {
+            len: run.len.min(extent.len),
+            kind: match run.zero {
+                true => ExtentKind::Zero { host_offset },
+                false => extent.kind,
+            },
+        })
+    }
+
+    fn locate(&self, offset: u64, len: u64) -> Result<Extent> {
         self.map_run(offset, len)
+    }
+
+    fn has_fixed_places(&self) -> bool {
+        self.fixed
     }
 
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {

@@ -34,10 +34,8 @@ fn crashed(dir: &Dir) {
     ]);
     dir.qemu_io("vhdx", "a.vhdx", &["write -P 5 0 64k", "write -P 6 3M 64k"]);
     let mut file = std::fs::read(dir.path("a.vhdx")).expect("the image");
-    let entries = (LOG..LOG + (1 << 20)).step_by(4096);
-    let last = entries
-        .filter(|at| file[*at..].starts_with(b"loge"))
-        .next_back();
+    let mut entries = (LOG..LOG + (1 << 20)).step_by(4096);
+    let last = entries.rfind(|at| file[*at..].starts_with(b"loge"));
     let guid = file[last.expect("an entry") + 32..][..16].to_vec();
     for at in HEADERS {
         file[at + 48..at + 64].copy_from_slice(&guid);
@@ -127,10 +125,9 @@ fn a_log_of_a_longer_file_and_one_whose_entry_is_damaged_are_told_apart() {
     assert!(error.to_string().contains("it was cut off"), "{error}");
     // An entry with a wrong byte is none.
     let mut file = whole;
-    let entries = (LOG..LOG + (1 << 20)).step_by(4096);
+    let mut entries = (LOG..LOG + (1 << 20)).step_by(4096);
     let last = entries
-        .filter(|at| file[*at..].starts_with(b"loge"))
-        .next_back()
+        .rfind(|at| file[*at..].starts_with(b"loge"))
         .expect("an entry");
     file[last + 5000] ^= 1;
     std::fs::write(dir.path("a.vhdx"), &file).expect("the image");
