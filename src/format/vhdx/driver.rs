@@ -48,7 +48,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     amend_options: &[],
     open_options: open::OPTIONS,
     secret_option: None,
-    strong_options: &[],
+    strong_options: open::STRONG_OPTIONS,
     events: &[],
 };
 

@@ -126,7 +126,7 @@ impl Vhdx {
     }
 
     /// Writes the pages of the last entry to where they belong. While that fails, the entry has to stay.
-    fn carry_out(&self, log: &mut LogWriter) -> Result<()> {
+    pub(super) fn carry_out(&self, log: &mut LogWriter) -> Result<()> {
         for run in log
             .pending
             .chunk_by(|(first, _), (second, _)| first + PAGE == *second)

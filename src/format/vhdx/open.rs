@@ -36,6 +36,9 @@ pub(super) const OPTIONS: &[OptionSpec] = &[OptionSpec {
     allowed: &[],
 }];
 
+/// Without it, an image that was opened with it does not open.
+pub(super) const STRONG_OPTIONS: &[&str] = &[REPLAY_LOG];
+
 /// What the structures at the beginning of a file say.
 #[derive(Debug)]
 pub(super) struct Front {

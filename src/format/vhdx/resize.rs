@@ -160,6 +160,9 @@ impl Vhdx {
 
     /// Replaces bytes of the metadata region, all of them or none.
     pub(super) fn patch_metadata(&self, patches: &[(u64, &[u8])]) -> Result<()> {
+        let mut log = self.log.lock();
+        // What is read below must be what was written last.
+        self.carry_out(&mut log)?;
         let base = self.regions.lock().metadata.offset;
         let mut pages: Vec<NewPage> = Vec::new();
         for (offset, bytes) in patches {
@@ -177,7 +180,6 @@ impl Vhdx {
                 }
             }
         }
-        let mut log = self.log.lock();
         if pages.len() > log.most_pages() {
             return Err(Error::new(
                 ErrorKind::Limit,
