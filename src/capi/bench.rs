@@ -3,8 +3,8 @@
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
+use crate::capi::boundary::{OutValue, call_out, check_flags, given};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{OutValue, call_out, check_flags, given};
 use crate::capi::image::{platter_image, shared_of};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::report::Content;

@@ -3,8 +3,8 @@
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
+use crate::capi::boundary::{call_ref, call_ref_out, check_flags};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{call_ref, call_ref_out, check_flags};
 use crate::capi::image::{platter_image, shared_of};
 use crate::capi::report::{Content, Inner, platter_report};
 use crate::capi::text::name;

@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::capi::boundary::{self, Handle, Poison, call_out, call_ref, check_flags, given};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{self, Handle, Poison, call_out, call_ref, check_flags, given};
 use crate::error::Result;
 use crate::job::JobControl;
 
@@ -87,5 +87,5 @@ pub extern "C" fn platter_control_set_deadline(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_control_free(control: *mut platter_control) {
     // SAFETY: the caller owns the control, which came from `platter_control_new`.
-    unsafe { guard::free(control) }
+    unsafe { boundary::free(control) }
 }

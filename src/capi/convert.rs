@@ -5,10 +5,10 @@ use std::mem::MaybeUninit;
 
 use bstr::BStr;
 
-use crate::capi::error::platter_error;
-use crate::capi::guard::{
+use crate::capi::boundary::{
     self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
 };
+use crate::capi::error::platter_error;
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{
     LOCATION_FLAGS, PLATTER_OPEN_DENY_WRITERS, PLATTER_OPEN_FORCE_SHARE, cache_mode, location,
@@ -520,5 +520,5 @@ fn convert_job(request: &ConvertRequest, job: &mut crate::job::Job) -> Result<Co
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_convert_free(convert: *mut platter_convert) {
     // SAFETY: the caller owns it; it came from `platter_convert_new`.
-    unsafe { guard::free(convert) }
+    unsafe { boundary::free(convert) }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use bstr::BStr;
 
-use crate::capi::control::{self, platter_control};
-use crate::capi::error::platter_error;
-use crate::capi::guard::{
+use crate::capi::boundary::{
     self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
 };
+use crate::capi::control::{self, platter_control};
+use crate::capi::error::platter_error;
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{LOCATION_FLAGS, target};
 use crate::capi::options::platter_options;
@@ -244,5 +244,5 @@ pub extern "C" fn platter_create_job_new(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_create_free(create: *mut platter_create) {
     // SAFETY: the caller owns it; it came from `platter_create_new`.
-    unsafe { guard::free(create) }
+    unsafe { boundary::free(create) }
 }

@@ -5,10 +5,10 @@ use std::mem::MaybeUninit;
 
 use bstr::BStr;
 
-use crate::capi::error::platter_error;
-use crate::capi::guard::{
+use crate::capi::boundary::{
     self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
 };
+use crate::capi::error::platter_error;
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{
     LOCATION_FLAGS, PLATTER_OPEN_FORCE_SHARE, cache_mode, location, merged, platter_open_options,
@@ -358,5 +358,5 @@ fn dd_job(request: &DdRequest, job: &mut crate::job::Job) -> Result<Content> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_dd_free(dd: *mut platter_dd) {
     // SAFETY: the caller owns it; it came from `platter_dd_new`.
-    unsafe { guard::free(dd) }
+    unsafe { boundary::free(dd) }
 }

@@ -4,8 +4,8 @@ use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
+use crate::capi::boundary::{call_out, check_flags};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{call_out, check_flags};
 use crate::capi::open::{LOCATION_FLAGS, location};
 use crate::capi::text::{c_string, owned, utf8};
 use crate::driver_names::{canonical, unknown_driver};

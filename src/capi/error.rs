@@ -2,8 +2,8 @@
 
 use std::ffi::{c_char, c_int};
 
+use crate::capi::boundary;
 use crate::capi::error_object::PLATTER_STAGE_OTHER;
-use crate::capi::guard;
 
 pub use crate::capi::error_object::platter_error;
 
@@ -74,5 +74,5 @@ pub extern "C" fn platter_error_stage(error: Option<&platter_error>) -> u32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_error_free(error: *mut platter_error) {
     // SAFETY: the caller owns the error, which came from a failing call.
-    unsafe { guard::free(error) }
+    unsafe { boundary::free(error) }
 }

@@ -1,6 +1,6 @@
 //! Runs of guest bytes, and how ranges are zeroed: what images and the storages of programs share.
 
-use crate::capi::guard::OutValue;
+use crate::capi::boundary::OutValue;
 
 /// Flag of `platter_image_write_zeroes()`: the range may be given back to the host.
 pub const PLATTER_ZERO_MAY_UNMAP: u32 = 2;

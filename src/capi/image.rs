@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use bstr::BStr;
 
-use crate::capi::driver::features;
-use crate::capi::error::platter_error;
-use crate::capi::guard::{
+use crate::capi::boundary::{
     Handle, Poison, UserData, call, call_out, call_ref_out, caught, check_flags, get, given,
     platter_free_fn,
 };
+use crate::capi::driver::features;
+use crate::capi::error::platter_error;
 use crate::capi::open::{LOCATION_FLAGS, OPEN_FLAGS, location, merged, platter_open_options};
 use crate::capi::storage::{callbacks, platter_storage_ops};
 use crate::capi::text::{c_lines, c_string, optional_name};

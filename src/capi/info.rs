@@ -3,8 +3,8 @@
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
+use crate::capi::boundary::{call_out, check_flags};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{call_out, check_flags};
 use crate::capi::open::{
     LOCATION_FLAGS, PLATTER_OPEN_FORCE_SHARE, PLATTER_OPEN_METADATA_ONLY, location, merged,
     platter_open_options,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bstr::BStr;
 
+use crate::capi::boundary::{UserData, call_out, check_flags, given, platter_free_fn};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{UserData, call_out, check_flags, given, platter_free_fn};
 use crate::capi::image::borrowed_file;
 use crate::capi::open::{
     LOCATION_FLAGS, PLATTER_OPEN_FORCE_SHARE, location, merged, platter_open_options,

@@ -3,13 +3,13 @@
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 
+use crate::capi::boundary::{call_ref, call_ref_out, check_flags};
 use crate::capi::error::platter_error;
 use crate::capi::extent::{
     PLATTER_EXTENT_COMPRESSED, PLATTER_EXTENT_DATA, PLATTER_EXTENT_HOST_OFFSET,
     PLATTER_EXTENT_PRESENT, PLATTER_EXTENT_UNKNOWN, PLATTER_EXTENT_ZERO, PLATTER_ZERO_MAY_UNMAP,
     PLATTER_ZERO_NO_FALLBACK, platter_extent,
 };
-use crate::capi::guard::{call_ref, call_ref_out, check_flags};
 use crate::capi::image::platter_image;
 use crate::error::{Error, Result};
 use crate::image::{Image, WriteFlags};

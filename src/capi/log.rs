@@ -4,8 +4,8 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
+use crate::capi::boundary::{UserData, call, call_out, check_flags, get, platter_free_fn};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{UserData, call, call_out, check_flags, get, platter_free_fn};
 use crate::capi::text::{c_line, c_string, utf8};
 use crate::error::Error;
 use crate::log::Level;

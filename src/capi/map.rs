@@ -4,9 +4,9 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 
+use crate::capi::boundary::{UserData, call_out, check_flags, given, platter_free_fn};
 use crate::capi::error::platter_error;
 use crate::capi::extent::platter_extent;
-use crate::capi::guard::{UserData, call_out, check_flags, given, platter_free_fn};
 use crate::capi::image::{platter_image, shared_of};
 use crate::capi::job::{Images, NewJob, platter_job};
 use crate::capi::report::Content;

@@ -1,7 +1,7 @@
 //! The C ABI: the only module with exported symbols. It calls the public Rust API and nothing below.
 //!
 //! Each file is one object of the header; the doc comments here are the header's documentation.
-//! Types carry their C names. Every export goes through `guard`, which turns NULL handles,
+//! Types carry their C names. Every export goes through `boundary`, which turns NULL handles,
 //! failures and panics into a status.
 #![allow(
     unsafe_code,
@@ -9,7 +9,7 @@
     reason = "pointers from C; the types carry the names of the C header"
 )]
 
-mod guard;
+mod boundary;
 mod parameter;
 mod text;
 

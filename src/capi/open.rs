@@ -4,9 +4,9 @@ use std::ffi::{OsStr, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
+use crate::capi::boundary::{self, Handle, Poison, call_mut, call_out, check_flags, given};
 use crate::capi::control::{self, platter_control};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{self, Handle, Poison, call_mut, call_out, check_flags, given};
 use crate::capi::policy::platter_policy;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::{optional_utf8, os, utf8};
@@ -256,5 +256,5 @@ pub extern "C" fn platter_open_options_set_control(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_open_options_free(options: *mut platter_open_options) {
     // SAFETY: the caller owns the options, which came from `platter_open_options_new`.
-    unsafe { guard::free(options) }
+    unsafe { boundary::free(options) }
 }

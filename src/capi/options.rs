@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 use bstr::{BStr, BString};
 use parking_lot::Mutex;
 
+use crate::capi::boundary::{self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags};
 use crate::capi::text::{c_string, name, utf8};
 use crate::error::{Error, ErrorKind};
 use crate::options::Options;
@@ -184,7 +184,7 @@ pub unsafe extern "C" fn platter_options_get(
     options: Option<&platter_options>,
     key: *const c_char,
 ) -> *const c_char {
-    guard::get(std::ptr::null(), || {
+    boundary::get(std::ptr::null(), || {
         // SAFETY: by the contract of this function.
         let key = unsafe { utf8(key, "key") }.ok();
         options
@@ -222,5 +222,5 @@ pub extern "C" fn platter_options_key(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_options_free(options: *mut platter_options) {
     // SAFETY: the caller owns the bag, which came from `platter_options_new`.
-    unsafe { guard::free(options) }
+    unsafe { boundary::free(options) }
 }

@@ -6,10 +6,10 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::capi::error::platter_error;
-use crate::capi::guard::{
+use crate::capi::boundary::{
     self, Handle, Poison, UserData, call_mut, call_out, check_flags, given, platter_free_fn,
 };
+use crate::capi::error::platter_error;
 use crate::capi::text::{c_string, os, utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{
@@ -397,5 +397,5 @@ pub extern "C" fn platter_policy_set_limit(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_policy_free(policy: *mut platter_policy) {
     // SAFETY: the caller owns the policy, which came from `platter_policy_new`.
-    unsafe { guard::free(policy) }
+    unsafe { boundary::free(policy) }
 }

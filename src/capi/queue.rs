@@ -6,9 +6,9 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::capi::boundary::{self, Poison, call_out, caught, check_flags, given};
 use crate::capi::error::platter_error;
 use crate::capi::extent::{PLATTER_ZERO_MAY_UNMAP, PLATTER_ZERO_NO_FALLBACK};
-use crate::capi::guard::{self, Poison, call_out, caught, check_flags, given};
 use crate::capi::image::{Shared, platter_image, shared_of};
 use crate::capi::io::{PLATTER_WRITE_FUA, check_buffer, iovec, vector, zero_flags};
 use crate::capi::status::{self, PLATTER_OK};
@@ -338,7 +338,7 @@ pub unsafe extern "C" fn platter_queue_reap(
 /// Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_queue_outstanding(queue: Option<&mut platter_queue>) -> usize {
-    guard::get(0, || queue.map_or(0, |queue| queue.queue.outstanding()))
+    boundary::get(0, || queue.map_or(0, |queue| queue.queue.outstanding()))
 }
 
 /// Frees a queue. Requests that have not begun are not carried out; those that have are waited for,
@@ -352,7 +352,7 @@ pub extern "C" fn platter_queue_outstanding(queue: Option<&mut platter_queue>) -
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_queue_free(queue: *mut platter_queue) {
     // SAFETY: the caller owns the queue, which came from `platter_queue_new`.
-    unsafe { guard::free(queue) }
+    unsafe { boundary::free(queue) }
 }
 
 /// Submits what `request` makes; whatever goes wrong is a completion.
@@ -382,7 +382,7 @@ fn submit(
         image.poison().set();
     }
     if let Err(error) = submitted {
-        guard::get((), || queue.fail(token, error));
+        boundary::get((), || queue.fail(token, error));
     }
 }
 

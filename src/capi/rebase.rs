@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 
 use bstr::BStr;
 
+use crate::capi::boundary::{call_out, check_flags};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{call_out, check_flags};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{LOCATION_FLAGS, cache_mode, location, merged, platter_open_options};
 use crate::capi::report::Content;

@@ -8,10 +8,10 @@ use std::sync::{Arc, OnceLock};
 use bstr::{BString, ByteSlice};
 use parking_lot::Mutex;
 
+use crate::capi::boundary::{self, Handle, Poison, call_ref, call_ref_out, check_flags};
 use crate::capi::error::platter_error;
 use crate::capi::extent::{PLATTER_EXTENT_DIRTY, platter_extent};
 use crate::capi::footprint;
-use crate::capi::guard::{self, Handle, Poison, call_ref, call_ref_out, check_flags};
 use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::inspect::{Finding, Reference};
@@ -481,7 +481,7 @@ pub extern "C" fn platter_report_text_end(
         Ok(())
     });
     match end {
-        Some(error) => guard::report(err, &error),
+        Some(error) => boundary::report(err, &error),
         None => status,
     }
 }
@@ -639,7 +639,7 @@ pub extern "C" fn platter_report_warning(
     report: Option<&platter_report>,
     index: usize,
 ) -> *const c_char {
-    guard::get(std::ptr::null(), || {
+    boundary::get(std::ptr::null(), || {
         let Some(Content::Info(info)) = report.map(|report| &report.inner.content) else {
             return std::ptr::null();
         };
@@ -700,5 +700,5 @@ pub extern "C" fn platter_report_extent(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_report_free(report: *mut platter_report) {
     // SAFETY: the caller owns the report, which came from `platter_report::new`.
-    unsafe { guard::free(report) }
+    unsafe { boundary::free(report) }
 }

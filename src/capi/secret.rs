@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use bstr::BStr;
 
-use crate::capi::error::platter_error;
-use crate::capi::guard::{
+use crate::capi::boundary::{
     self, Handle, Poison, UserData, call_mut, call_out, check_flags, given, platter_free_fn,
 };
+use crate::capi::error::platter_error;
 use crate::capi::text::{c_string, name, utf8};
 use crate::error::{Error, Result};
 use crate::secret::{Secret, Secrets};
@@ -270,5 +270,5 @@ pub unsafe extern "C" fn platter_secret_answer_set(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_secrets_free(secrets: *mut platter_secrets) {
     // SAFETY: the caller owns them; they came from `platter_secrets_new`.
-    unsafe { guard::free(secrets) }
+    unsafe { boundary::free(secrets) }
 }

@@ -3,8 +3,8 @@
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
+use crate::capi::boundary::{call_out, check_flags};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{call_out, check_flags};
 use crate::capi::text::{c_string, owned, utf8};
 use crate::error::{Error, ErrorKind};
 use crate::size::{self, SizeError};

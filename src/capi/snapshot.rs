@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 
 use bstr::{BStr, ByteSlice};
 
+use crate::capi::boundary::{call_mut, call_out, call_ref_out, check_flags};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{call_mut, call_out, call_ref_out, check_flags};
 use crate::capi::image::{exclusive, platter_image, shared_of};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::report::{Content, Inner, platter_report};

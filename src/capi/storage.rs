@@ -3,10 +3,10 @@
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
+use crate::capi::boundary::UserData;
 use crate::capi::extent::{
     PLATTER_EXTENT_DATA, PLATTER_EXTENT_ZERO, PLATTER_ZERO_MAY_UNMAP, PLATTER_ZERO_NO_FALLBACK,
 };
-use crate::capi::guard::UserData;
 use crate::capi::status::kind_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;

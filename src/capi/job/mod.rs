@@ -7,11 +7,11 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::capi::error::platter_error;
-use crate::capi::guard::{
+use crate::capi::boundary::{
     self, Handle, OutValue, Poison, UserData, call_ref, call_ref_out, check_flags, given,
     platter_free_fn,
 };
+use crate::capi::error::platter_error;
 use crate::capi::image;
 use crate::capi::report::{Content, platter_report};
 use crate::error::{Error, ErrorKind, Result};
@@ -230,7 +230,7 @@ pub unsafe extern "C" fn platter_job_run(
     };
     match runner.execute(*work) {
         Ok(_) => status,
-        Err(error) => guard::report(err, &error),
+        Err(error) => boundary::report(err, &error),
     }
 }
 
@@ -297,7 +297,7 @@ pub extern "C" fn platter_job_result(
     let out = out.map(|out| out.write(std::ptr::null_mut()));
     let mut failure = None;
     // Not through the poison: the result of a job that ended badly is still available.
-    let status = guard::call(err.as_deref_mut(), || {
+    let status = boundary::call(err.as_deref_mut(), || {
         check_flags(flags, PLATTER_JOB_WAIT)?;
         let job = given(job, "job")?;
         match job.runner.outcome(flags & PLATTER_JOB_WAIT != 0)? {
@@ -311,7 +311,7 @@ pub extern "C" fn platter_job_result(
         Ok(())
     });
     match failure {
-        Some(error) => guard::report(err, &error),
+        Some(error) => boundary::report(err, &error),
         None => status,
     }
 }
@@ -356,7 +356,7 @@ pub extern "C" fn platter_job_progress(
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_warning(job: Option<&platter_job>, index: usize) -> *const c_char {
-    guard::get(std::ptr::null(), || {
+    boundary::get(std::ptr::null(), || {
         job.map_or(std::ptr::null(), |job| job.runner.channel().warning(index))
     })
 }
@@ -454,10 +454,10 @@ fn control(
 pub unsafe extern "C" fn platter_job_free(job: *mut platter_job) {
     // SAFETY: the caller owns the job, which came from `NewJob::into_handle`.
     if let Some(job) = unsafe { job.as_ref() } {
-        guard::get((), || job.runner.end());
+        boundary::get((), || job.runner.end());
     }
     // SAFETY: as above.
-    unsafe { guard::free(job) }
+    unsafe { boundary::free(job) }
 }
 
 /// The error of a job in the wrong state.

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::capi::boundary::{Poison, UserData, caught};
 use crate::capi::error::platter_error;
-use crate::capi::guard::{Poison, UserData, caught};
 use crate::capi::job::{
     Body, Images, PLATTER_MESSAGE_NOTE, PLATTER_MESSAGE_WARNING, busy, platter_message,
     platter_progress,

@@ -15,7 +15,7 @@ use crate::storage::{Durability, Storage, ZeroFlags, write_fresh};
 
 use super::{Layout, Table, main_slot};
 
-/// How far the growth of the file is told beforehand.
+/// How far the growth of the file is announced beforehand.
 const EXPECTED: u64 = 256 << 20;
 
 /// What a format writes of a new image itself.

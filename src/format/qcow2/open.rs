@@ -47,7 +47,7 @@ struct Parts {
     cipher: Option<DataCipher>,
     secret_id: Option<String>,
     read_only: bool,
-    guarded: bool,
+    protected: bool,
     durability: Durability,
     max_cache_bytes: u64,
 }
@@ -96,11 +96,11 @@ impl Qcow2 {
             cipher,
             secret_id: ctx.options.str("encrypt.key-secret").map(str::to_owned),
             read_only: ctx.read_only,
-            guarded: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
+            protected: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
             durability: ctx.durability,
             max_cache_bytes: ctx.opener.policy().max_cache_bytes,
         });
-        if qcow2.guarded {
+        if qcow2.protected {
             let dirty = qcow2.is_marked_dirty();
             qcow2.prepare_for_writing(ctx.control)?;
             if dirty {
@@ -132,7 +132,7 @@ impl Qcow2 {
             cipher: new.cipher,
             secret_id: None,
             read_only: false,
-            guarded: true,
+            protected: true,
             durability: context.durability,
             max_cache_bytes: context.policy.max_cache_bytes,
         });
@@ -166,7 +166,7 @@ impl Qcow2 {
             encrypted: header.crypt != CryptMethod::None,
             secret_id: parts.secret_id,
             read_only: parts.read_only,
-            guarded: parts.guarded,
+            protected: parts.protected,
             durability,
             size: AtomicU64::new(header.size),
             l1: RwLock::new(parts.l1),
@@ -207,7 +207,7 @@ impl Qcow2 {
         control.checkpoint()?;
         self.load_allocator()?;
         control.checkpoint()?;
-        self.guard_metadata(&header, control)?;
+        self.protect_metadata(&header, control)?;
         if dirty {
             self.mark_active(false, control)?;
             self.end_flags(true)?;
@@ -259,7 +259,7 @@ impl Qcow2 {
     }
 
     /// Notes where metadata stands, and refuses tables that are shared or out of place.
-    fn guard_metadata(&self, header: &Header, control: &JobControl) -> Result<()> {
+    fn protect_metadata(&self, header: &Header, control: &JobControl) -> Result<()> {
         self.meta.set_area(Area::Header, 0..1);
         let l1_len = u64::from(header.l1_entries) * 8;
         self.meta
@@ -294,11 +294,11 @@ impl Qcow2 {
             );
         }
         control.checkpoint()?;
-        self.guard_bitmaps()?;
-        self.guard_tables(control)
+        self.protect_bitmaps()?;
+        self.protect_tables(control)
     }
 
-    fn guard_tables(&self, control: &JobControl) -> Result<()> {
+    fn protect_tables(&self, control: &JobControl) -> Result<()> {
         let file_len = self.storage.len()?;
         let blocks = memory::collect(self.alloc.lock().table.iter().copied())?;
         let loaded = |entry: &AtomicU64| entry.load(std::sync::atomic::Ordering::Relaxed);
@@ -311,19 +311,19 @@ impl Qcow2 {
                 control.checkpoint()?;
             }
             let offset = RefcountTableEntry(entry).offset();
-            self.guard_table(offset, file_len, "refcount block", index)?;
+            self.protect_table(offset, file_len, "refcount block", index)?;
         }
         for (index, entry) in l1.entries.iter().enumerate() {
             if index % CHECKED == 0 {
                 control.checkpoint()?;
             }
             let entry = L1Entry(loaded(entry));
-            self.guard_table(entry.offset(), file_len, "L2 table", index)?;
+            self.protect_table(entry.offset(), file_len, "L2 table", index)?;
         }
         Ok(())
     }
 
-    fn guard_table(&self, offset: u64, file_len: u64, what: &str, index: usize) -> Result<()> {
+    fn protect_table(&self, offset: u64, file_len: u64, what: &str, index: usize) -> Result<()> {
         if offset == 0 || self.layout.in_cluster(offset) != 0 {
             // An unaligned table is reported where it is used.
             return Ok(());

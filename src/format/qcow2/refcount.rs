@@ -158,7 +158,7 @@ impl Qcow2 {
 
     /// How many host clusters of the file have a refcount that is not 0, counted up to `enough`.
     pub(super) fn count_clusters_in_use(&self, enough: u64) -> Result<u64> {
-        let table = if self.guarded {
+        let table = if self.protected {
             self.alloc.lock().table.clone()
         } else {
             self.read_refcount_table()?

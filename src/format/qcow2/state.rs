@@ -56,7 +56,7 @@ pub struct Qcow2 {
     pub(super) secret_id: Option<String>,
     pub(super) read_only: bool,
     /// Opened to write guest data: the allocator is loaded and knows where metadata stands.
-    pub(super) guarded: bool,
+    pub(super) protected: bool,
     pub(super) durability: Durability,
     pub(super) header: Mutex<ImageHeader>,
     pub(super) size: AtomicU64,
@@ -265,7 +265,7 @@ impl Qcow2 {
         if self.encrypted && self.cipher.is_none() {
             return Err(needs_secret());
         }
-        if !self.guarded {
+        if !self.protected {
             return Err(Error::invalid(format!(
                 "'{}' was opened for its metadata alone",
                 self.storage.name()

@@ -73,7 +73,7 @@ struct Raw {
     writable: bool,
     durability: Durability,
     /// For the first sector of a disk whose format was guessed.
-    guard: Option<FirstSector>,
+    first_sector: Option<FirstSector>,
 }
 
 /// What keeps a disk that was guessed to be raw from becoming an image when it is guessed next.
@@ -113,7 +113,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         window: size.is_some(),
         writable: !context.read_only && !storage.read_only(),
         durability: context.durability,
-        guard: context.probed.map(|recognise| FirstSector {
+        first_sector: context.probed.map(|recognise| FirstSector {
             recognise,
             writing: Mutex::default(),
         }),
@@ -132,9 +132,9 @@ impl Raw {
         self.start + offset
     }
 
-    /// Runs `write`; for a first sector under guard only if the sector will not look like an
+    /// Runs `write`; for the first sector of a disk whose format was guessed only if the sector will not look like an
     /// image of another format afterwards.
-    fn guarded(
+    fn checking_first_sector(
         &self,
         offset: u64,
         len: u64,
@@ -142,10 +142,14 @@ impl Raw {
         write: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let first = PROBE_BYTES as u64;
-        let Some(guard) = self.guard.as_ref().filter(|_| offset < first && len > 0) else {
+        let Some(sector) = self
+            .first_sector
+            .as_ref()
+            .filter(|_| offset < first && len > 0)
+        else {
             return write();
         };
-        let _held = guard.writing.lock();
+        let _held = sector.writing.lock();
         let mut head = [0; PROBE_BYTES];
         self.storage.read_at(&mut head, self.start)?;
         let end = offset.saturating_add(len).min(first);
@@ -154,7 +158,7 @@ impl Raw {
             head: &head,
             name: BStr::new(""),
         };
-        match (guard.recognise)(&probe) {
+        match (sector.recognise)(&probe) {
             Some(_) => Err(Error::os(libc::EPERM)),
             None => write(),
         }
@@ -252,7 +256,7 @@ impl Format for Raw {
 
 impl FormatWrite for Raw {
     fn write(&self, buf: &[u8], offset: u64, _below: &dyn Below) -> Result<()> {
-        self.guarded(
+        self.checking_first_sector(
             offset,
             buf.len() as u64,
             |head| head.copy_from_slice(&buf[..head.len()]),
@@ -270,7 +274,7 @@ impl FormatWrite for Raw {
         flags: ZeroFlags,
         _below: &dyn Below,
     ) -> Result<()> {
-        self.guarded(
+        self.checking_first_sector(
             offset,
             len,
             |head| head.fill(0),
@@ -347,8 +351,8 @@ impl Immediate for Raw {
     fn note_in_place_write(&self, _offset: u64, _len: u64) {}
 
     fn direct_range(&self, offset: u64, _len: u64) -> Option<(StorageSlot, u64)> {
-        let guarded = self.guard.is_some() && offset < PROBE_BYTES as u64;
-        (!guarded).then(|| (StorageSlot::MAIN, self.host(offset)))
+        let checked = self.first_sector.is_some() && offset < PROBE_BYTES as u64;
+        (!checked).then(|| (StorageSlot::MAIN, self.host(offset)))
     }
 
     fn flush_plan(&self, durability: Durability) -> FlushPlan {

@@ -170,7 +170,7 @@ impl Shared<'_> {
             }
             Task::Both => {
                 let [a, b] = buffers;
-                // Of two read errors the first image's is told, as when read one after the other.
+                // Of two read errors the first image's is reported, as when read one after the other.
                 let a = self.read(0, piece, a);
                 let b = self.read(1, piece, b);
                 let (a, b) = match (a, b) {

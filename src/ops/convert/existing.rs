@@ -120,7 +120,7 @@ fn look(
         force_share: true,
         ..options.clone()
     };
-    // What keeps it from being opened is told by the open for writing.
+    // What keeps it from being opened is reported by the open for writing.
     let Ok(image) = Image::open(&request.target.location, &options) else {
         return Ok(None);
     };

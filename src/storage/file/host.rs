@@ -122,7 +122,7 @@ impl HostFile for FileStorage {
         let syncs =
             self.sync_plan(Durability::Synced) == SyncPlan::DataSync || self.entry.is_unsynced();
         if syncs && self.kind == Kind::Regular && self.direct.is_none() {
-            // What goes wrong is told by the sync.
+            // What goes wrong is reported by the sync.
             let _ = sys::falloc::start_writeback(self.fd(), offset, len);
         }
     }

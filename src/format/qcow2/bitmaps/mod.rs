@@ -6,7 +6,7 @@
 //! leaves bitmaps that say that they miss something, never ones that are silently short.
 
 mod bits;
-mod guard;
+mod protect;
 mod record;
 mod session;
 mod store;

@@ -55,7 +55,7 @@ impl Qcow2 {
                 return Err(error);
             }
         };
-        self.guard_directory(place);
+        self.protect_directory(place);
         for place in &moved.fresh {
             self.meta
                 .add_bitmap(place.first..place.first + place.clusters);
@@ -276,7 +276,7 @@ impl Qcow2 {
     }
 
     /// Guards the directory against other writes.
-    fn guard_directory(&self, place: Place) {
+    fn protect_directory(&self, place: Place) {
         self.meta.set_area(
             Area::BitmapDirectory,
             place.first..place.first + place.clusters,

@@ -31,7 +31,7 @@ use crate::secret::Secret;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh, zero};
 
-/// How far the growth of the file is told beforehand.
+/// How far the growth of the file is announced beforehand.
 const EXPECTED: u64 = 256 << 20;
 
 use space::HostSpace;

@@ -83,7 +83,7 @@ pub(super) struct Structures {
     pub zeroes: bool,
     /// A cluster that is in use has no refcount block.
     pub missing: bool,
-    /// Corruptions among what was told of the structures.
+    /// Corruptions among what was reported of the structures.
     pub corruptions: u64,
     /// Refcounts that are too low, too high, and that cannot be read.
     pub errors: u64,
@@ -104,7 +104,7 @@ impl Structures {
 }
 
 /// Compares every cluster of the file; returns whether all refcounts are right. Wrong ones are
-/// counted, and planned to be repaired, where `plan` is given; else they are only told.
+/// counted, and planned to be repaired, where `plan` is given; else they are only reported.
 ///
 /// # Errors
 /// Of I/O, or cancelled.

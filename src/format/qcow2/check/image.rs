@@ -20,7 +20,7 @@ impl Check for Qcow2 {
         }
         if repair != RepairMode::Report {
             // Even an image that is marked corrupt may be repaired; nothing is cached of it.
-            if self.read_only || self.guarded {
+            if self.read_only || self.protected {
                 return Err(Error::invalid(
                     "A repair needs an image that was opened for it, for writing",
                 ));

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::format::CheckReport;
 use crate::job::Job;
 
-/// The most findings that are told one by one; all are counted.
+/// The most findings that are reported one by one; all are counted.
 const MAX_NOTES: u64 = 100_000;
 
 /// The numbers so far, and where the findings go.

@@ -197,7 +197,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             self.visit_bytes(found.len() as u64 * 8);
             let mut found = found;
             let place = |index: u32| offset + u64::from(index) * 8;
-            // Tables in a line are read at once, but told of one by one.
+            // Tables in a line are read at once, but reported one by one.
             while !found.is_empty() && !self.given_up() {
                 let batch = found.len().min(64);
                 let (now, later) = found.split_at(batch);

@@ -55,7 +55,7 @@ impl Qcow2 {
                 header.incompatible -= Incompatible::DIRTY;
             }
         })?;
-        self.guard_snapshots(&entries, place);
+        self.protect_snapshots(&entries, place);
         let freed = self.release_at_once(old);
         self.after_change(freed.and_then(|()| self.flush_all(self.durability)))?;
         Ok(id)

@@ -36,7 +36,7 @@ impl Qcow2 {
             }
         };
         self.switch_header(|header| Self::point(header, &entries, place))?;
-        self.guard_snapshots(&entries, place);
+        self.protect_snapshots(&entries, place);
         let never = JobControl::default();
         let ended = self
             .lower_tree(&tables, self.ends_lowering(control, &never))

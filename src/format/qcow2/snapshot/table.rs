@@ -89,7 +89,7 @@ impl Qcow2 {
             return Err(error);
         }
         self.switch_header(|header| Self::point(header, &entries, place))?;
-        self.guard_snapshots(&entries, place);
+        self.protect_snapshots(&entries, place);
         self.release_at_once(old)?;
         self.flush_all(self.durability)
     }
@@ -169,7 +169,7 @@ impl Qcow2 {
     }
 
     /// Guards the snapshot table and the L1 tables of the snapshots against other writes.
-    pub(super) fn guard_snapshots(&self, entries: &[SnapshotEntry], place: Place) {
+    pub(super) fn protect_snapshots(&self, entries: &[SnapshotEntry], place: Place) {
         let range = place.first..place.first + place.clusters;
         self.meta.set_area(Area::SnapshotTable, range);
         self.meta.clear_areas(Area::InactiveL1);

@@ -53,7 +53,7 @@ impl Qcow2 {
             cipher: self.cipher.clone(),
             secret_id: None,
             read_only: true,
-            guarded: false,
+            protected: false,
             durability: Durability::None,
             header: Mutex::new(image),
             size: AtomicU64::new(size),

@@ -8,7 +8,7 @@ use crate::format::qcow2::state::Qcow2;
 impl Qcow2 {
     /// Notes the tables and the bits of all bitmaps. Damaged ones are reported where they are
     /// used; that they claim more than the file has only ends the list.
-    pub(in crate::format::qcow2) fn guard_bitmaps(&self) -> Result<()> {
+    pub(in crate::format::qcow2) fn protect_bitmaps(&self) -> Result<()> {
         let Some(extension) = self.header.lock().consistent_bitmaps() else {
             return Ok(());
         };
@@ -30,12 +30,12 @@ impl Qcow2 {
                 break;
             };
             budget = left;
-            self.guard_bitmap(bitmap, clusters, file)?;
+            self.protect_bitmap(bitmap, clusters, file)?;
         }
         Ok(())
     }
 
-    fn guard_bitmap(&self, bitmap: &BitmapEntry, clusters: u64, file: u64) -> Result<()> {
+    fn protect_bitmap(&self, bitmap: &BitmapEntry, clusters: u64, file: u64) -> Result<()> {
         let bits = self.layout.cluster_bits();
         let first = bitmap.table_offset >> bits;
         self.meta.add_bitmap(first..first + clusters);
