@@ -6,9 +6,8 @@ use bstr::{BStr, BString};
 
 use crate::error::Result;
 use crate::format::parent::{BackingRef, ParentId};
-use crate::format::traits::Format;
 use crate::format::write::Below;
-use crate::job::{Job, JobControl};
+use crate::job::Job;
 use crate::options::Values;
 use crate::secret::Secrets;
 
@@ -21,39 +20,6 @@ pub struct NewSnapshot {
     pub date_sec: u32,
     /// Nanoseconds beyond them.
     pub date_nsec: u32,
-}
-
-/// Internal snapshots. The list stands in [`crate::format::FormatInfo`].
-pub trait Snapshots: Send + Sync {
-    /// Records the current guest contents; returns the new ID, the highest one plus 1. `control` ends it
-    /// up to the moment from which the snapshot is there.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or of I/O; nothing has
-    /// changed then but that clusters may be leaked.
-    fn create(&self, snapshot: &NewSnapshot, control: &JobControl) -> Result<BString>;
-
-    /// Makes the guest contents, and the virtual size, those of the snapshot of that ID. Ended by
-    /// `control` once they are, it leaves the counting of what was given up to whoever opens the image
-    /// for writing next.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::NotFound`], else as [`Snapshots::create`].
-    fn apply(&self, id: &BStr, control: &JobControl) -> Result<()>;
-
-    /// Drops the snapshot of that ID, unless a view of it is open ([`crate::ErrorKind::Busy`]). Ended by
-    /// `control` as [`Snapshots::apply`].
-    ///
-    /// # Errors
-    /// As [`Snapshots::apply`].
-    fn delete(&self, id: &BStr, control: &JobControl) -> Result<()>;
-
-    /// The guest contents of the snapshot of that ID, read-only. While the view lives, the snapshot is
-    /// not dropped through this image.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::NotFound`], or of reading its tables.
-    fn view(&self, id: &BStr) -> Result<Box<dyn Format>>;
 }
 
 /// A persistent dirty bitmap.

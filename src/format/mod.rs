@@ -29,7 +29,7 @@ pub mod write;
 
 pub use bulk::{Blank, Bulk, OpenNewContext, Reserved};
 pub use capabilities::{
-    Amend, AmendContext, BackingChange, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot, Snapshots,
+    Amend, AmendContext, BackingChange, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot,
 };
 pub use compress::Compress;
 pub use driver::{
@@ -47,6 +47,6 @@ pub use parent::{
     BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
 };
 pub use traits::{
-    Check, CheckReport, Format, FormatInfo, Opener, RepairMode, SnapshotInfo, SpaceCount,
+    Check, CheckReport, Format, FormatInfo, Opener, RepairMode, SnapshotInfo, Snapshots, SpaceCount,
 };
 pub use write::{Below, FormatWrite, Resize, ZeroBelow};

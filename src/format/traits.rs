@@ -7,14 +7,14 @@ use bstr::{BStr, BString};
 
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
-use crate::format::capabilities::{Amend, BackingChange, Bitmaps, Snapshots};
+use crate::format::capabilities::{Amend, BackingChange, Bitmaps, NewSnapshot};
 use crate::format::features::Features;
 use crate::format::files::{FileRole, FormatFile};
 use crate::format::immediate::Immediate;
 use crate::format::io_guard::IoGuard;
 use crate::format::parent::{ParentId, ParentRef};
 use crate::format::write::{FormatWrite, Resize};
-use crate::job::Job;
+use crate::job::{Job, JobControl};
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::Storage;
 use crate::value::Value;
@@ -221,6 +221,39 @@ pub struct SnapshotInfo {
     pub icount: Option<u64>,
     /// Virtual size at that time, if recorded.
     pub disk_size: Option<u64>,
+}
+
+/// Internal snapshots. The list stands in [`FormatInfo`].
+pub trait Snapshots: Send + Sync {
+    /// Records the current guest contents; returns the new ID, the highest one plus 1. `control` ends it
+    /// up to the moment from which the snapshot is there.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or of I/O; nothing has
+    /// changed then but that clusters may be leaked.
+    fn create(&self, snapshot: &NewSnapshot, control: &JobControl) -> Result<BString>;
+
+    /// Makes the guest contents, and the virtual size, those of the snapshot of that ID. Ended by
+    /// `control` once they are, it leaves the counting of what was given up to whoever opens the image
+    /// for writing next.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`], else as [`Snapshots::create`].
+    fn apply(&self, id: &BStr, control: &JobControl) -> Result<()>;
+
+    /// Drops the snapshot of that ID, unless a view of it is open ([`crate::ErrorKind::Busy`]). Ended by
+    /// `control` as [`Snapshots::apply`].
+    ///
+    /// # Errors
+    /// As [`Snapshots::apply`].
+    fn delete(&self, id: &BStr, control: &JobControl) -> Result<()>;
+
+    /// The guest contents of the snapshot of that ID, read-only. While the view lives, the snapshot is
+    /// not dropped through this image.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`], or of reading its tables.
+    fn view(&self, id: &BStr) -> Result<Box<dyn Format>>;
 }
 
 /// Opens the files that an image names. Implemented above the formats, where policy is applied.

@@ -379,7 +379,7 @@ impl Qcow2 {
     /// `limit` is where the image is to end.
     fn fill_target(
         &self,
-        target: &super::write::Target,
+        target: &super::write::ReservedRun,
         limit: u64,
         mode: Preallocation,
         control: &JobControl,

@@ -44,7 +44,7 @@ enum Source {
 
 /// A reserved run of host clusters for a run of guest clusters.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct ReservedRun {
     /// Guest offset of the first cluster.
     pub(super) guest: u64,
     pub(super) count: u64,
@@ -155,7 +155,7 @@ impl Qcow2 {
         };
         let target = match start {
             Start::InPlace => return Ok(0),
-            Start::Reserved(host) => Target {
+            Start::Reserved(host) => ReservedRun {
                 guest: first << bits,
                 count,
                 host,
@@ -243,11 +243,11 @@ impl Qcow2 {
     }
 
     /// Reserves host clusters for a run of guest clusters: as many as stand in a row.
-    pub(super) fn reserve_data(&self, guest: u64, count: u64) -> Result<Target> {
+    pub(super) fn reserve_data(&self, guest: u64, count: u64) -> Result<ReservedRun> {
         let bits = self.layout.cluster_bits();
         if let Some(data) = &self.data_file {
             // Guest data stands at its guest offset in the data file.
-            return Ok(Target {
+            return Ok(ReservedRun {
                 guest,
                 count,
                 host: guest,
@@ -256,7 +256,7 @@ impl Qcow2 {
             });
         }
         let run = self.alloc_run(count)?;
-        Ok(Target {
+        Ok(ReservedRun {
             guest,
             count: run.count,
             host: run.cluster << bits,
@@ -292,7 +292,7 @@ impl Qcow2 {
     /// clusters hold now.
     fn write_new(
         &self,
-        target: &Target,
+        target: &ReservedRun,
         entries: &[Entry],
         data: &[u8],
         offset: u64,
@@ -332,7 +332,7 @@ impl Qcow2 {
     }
 
     /// What goes into a range beside written data.
-    fn around(&self, range: Range<u64>, target: &Target, below: &dyn Below) -> Result<Around> {
+    fn around(&self, range: Range<u64>, target: &ReservedRun, below: &dyn Below) -> Result<Around> {
         let len = range.end - range.start;
         if len == 0 {
             return Ok(Around::Nothing);
@@ -358,7 +358,7 @@ impl Qcow2 {
         &self,
         slice: &Arc<Slice>,
         index: u64,
-        target: &Target,
+        target: &ReservedRun,
         entries: &[Entry],
         covered: Range<u64>,
     ) {

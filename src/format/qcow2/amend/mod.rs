@@ -27,7 +27,7 @@ use super::disk::{Autoclear, Compatible, CryptMethod, Extension, Incompatible};
 use super::state::Qcow2;
 
 pub use options::OPTIONS;
-use options::{Present, Target};
+use options::{Amended, Present};
 
 /// Guest clusters that nothing else remaps meanwhile.
 const ALL: std::ops::Range<u64> = 0..u64::MAX;
@@ -39,7 +39,7 @@ impl Amend for Qcow2 {
         let _one = self.reshaping.lock();
         let now = self.present()?;
         let keys = self.keyslot_place(context.values)?;
-        let target = Target::new(context.values, &now)?;
+        let target = Amended::new(context.values, &now)?;
         if target.version < now.version {
             self.check_downgrade(target.size)?;
         }
@@ -141,7 +141,7 @@ impl Qcow2 {
     }
 
     /// The changes that the header alone records.
-    fn amend_header(&self, target: &Target) -> Result<()> {
+    fn amend_header(&self, target: &Amended) -> Result<()> {
         if self.version() >= 3 {
             self.update_header(|header| {
                 header

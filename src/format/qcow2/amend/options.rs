@@ -70,7 +70,7 @@ pub const OPTIONS: &[OptionSpec] = &[
 
 /// What the image is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct Amended {
     /// 2 or 3.
     pub(super) version: u32,
     /// The width of refcounts.
@@ -97,7 +97,7 @@ pub(super) struct Present {
     pub(super) backing_format: Option<BString>,
 }
 
-impl Target {
+impl Amended {
     /// What the options make of the image.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ use tables::{Linear, Tables};
 
 /// What [`Qcow2Bulk::new`] starts with.
 #[derive(Debug)]
-pub struct BulkTarget {
+pub struct NewFiles {
     /// The empty image file.
     pub storage: Arc<dyn Storage>,
     /// The external data file.
@@ -137,8 +137,8 @@ impl Qcow2Bulk {
     ///
     /// # Errors
     /// [`ErrorKind::Limit`], or of I/O.
-    pub fn new(target: BulkTarget) -> Result<Self> {
-        let BulkTarget {
+    pub fn new(target: NewFiles) -> Result<Self> {
+        let NewFiles {
             storage,
             data,
             mut header,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::driver::{not_prepared, own_file, preallocates};
-use crate::format::qcow2::bulk::{BulkTarget, Draft, NewEncryption, Qcow2Bulk};
+use crate::format::qcow2::bulk::{Draft, NewEncryption, NewFiles, Qcow2Bulk};
 use crate::format::qcow2::data_file;
 use crate::format::qcow2::disk::{
     Autoclear, Compatible, CryptMethod, CryptoExtension, Extension, Header, ImageHeader,
@@ -141,7 +141,7 @@ impl NewImage for NewQcow2 {
         if let Some(data) = &data {
             data_file::prepare(&**data, self.size, self.spec.preallocation, control)?;
         }
-        let target = BulkTarget {
+        let target = NewFiles {
             storage: own_file(files)?.clone(),
             data,
             header: self.header,
