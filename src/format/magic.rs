@@ -45,10 +45,6 @@ const fn with_footer(foreign: Foreign, footer: &'static [u8]) -> Foreign {
 pub const FOREIGN: &[Foreign] = &[
     foreign("parallels", 10, parallels),
     foreign("qed", 20, |file| file.starts(b"QED\0")),
-    with_footer(
-        foreign("vpc", 50, |file| file.starts(b"conectix")),
-        b"conectix",
-    ),
     foreign("qcow", 80, |file| file.starts(b"QFI\xfb\0\0\0\x01")),
     foreign("bochs", 100, bochs),
     with_footer(

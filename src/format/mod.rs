@@ -25,6 +25,7 @@ pub mod traits;
 pub mod vdi;
 pub mod vhdx;
 pub mod vmdk;
+pub mod vpc;
 pub mod write;
 
 pub use bulk::{Blank, Bulk, OpenNewContext, Reserved};

@@ -2,7 +2,7 @@
 
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
-use crate::format::{luks, qcow2, raw, vdi, vhdx, vmdk};
+use crate::format::{luks, qcow2, raw, vdi, vhdx, vmdk, vpc};
 
 /// Every format, in the order in which lists show them.
 static DRIVERS: &[&FormatDriver] = &[
@@ -12,6 +12,7 @@ static DRIVERS: &[&FormatDriver] = &[
     &vdi::DRIVER,
     &vmdk::DRIVER,
     &vhdx::DRIVER,
+    &vpc::DRIVER,
 ];
 
 /// Every format of this build.

@@ -47,3 +47,4 @@ mod trace;
 mod usage;
 mod vdi;
 mod vhdx;
+mod vpc;

@@ -14,3 +14,4 @@ mod states;
 mod vdi;
 mod vhdx;
 mod vmdk;
+mod vpc;

@@ -20,6 +20,9 @@ const EXPECTED: u64 = 256 << 20;
 
 /// What a format writes of a new image itself.
 pub(crate) trait Finish<L>: Send + Sync + Debug {
+    /// Where the first block can begin.
+    fn first(&self, layout: &L) -> u64;
+
     /// Writes the lead of the block whose data stands at `host`.
     ///
     /// # Errors
@@ -47,6 +50,8 @@ pub(crate) struct BlockBulk<L, F> {
     layout: L,
     finish: F,
     size: u64,
+    /// What was asked for, where the format rounds that up.
+    asked: u64,
     is_overlay: bool,
     /// New space reads as zeroes.
     fresh: bool,
@@ -66,7 +71,8 @@ struct State {
 }
 
 impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
-    /// Starts the image in an empty file.
+    /// Starts the image in an empty file; the second of the sizes is what was asked for, where the format
+    /// rounds that up.
     ///
     /// # Errors
     /// Of I/O.
@@ -74,7 +80,7 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
         storage: &Arc<dyn Storage>,
         layout: L,
         table: Table,
-        size: u64,
+        (size, asked): (u64, u64),
         is_overlay: bool,
         finish: F,
     ) -> Result<Self> {
@@ -86,17 +92,18 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
         Ok(Self {
             storage: storage.clone(),
             layout,
-            finish,
             size,
+            asked,
             is_overlay,
             fresh,
             state: Mutex::new(State {
                 table,
-                end: layout.start(),
+                end: finish.first(&layout),
                 next_guest: 0,
                 expected: 0,
                 finished: false,
             }),
+            finish,
         })
     }
 
@@ -106,7 +113,7 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
             len > 0
                 && end <= self.size
                 && guest.is_multiple_of(unit)
-                && (end.is_multiple_of(unit) || end == self.size)
+                && (end.is_multiple_of(unit) || end == self.size || end == self.asked)
         });
         match end {
             Some(end) if guest >= state.next_guest && !state.finished => Ok(end),

@@ -14,6 +14,7 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -54,6 +55,11 @@ pub(crate) trait Layout: Copy + Send + Sync + Debug + 'static {
     /// The least offset at which a block, its lead included, can begin.
     fn start(&self) -> u64;
 
+    /// Whether metadata stands in a place of the file.
+    fn is_metadata(&self, place: Range<u64>) -> bool {
+        place.start < self.start()
+    }
+
     /// What the number in the table says; [`FREE`] is free.
     fn entry(&self, word: u32) -> Entry;
 
@@ -66,6 +72,11 @@ pub(crate) trait Layout: Copy + Send + Sync + Debug + 'static {
     /// Where the data of the first block goes that begins at `end` or behind.
     fn next(&self, end: u64) -> u64;
 
+    /// As [`Layout::next`], as close as the table can say: for gaps.
+    fn next_tight(&self, end: u64) -> u64 {
+        self.next(end)
+    }
+
     /// Whether the data of one block follows that of the block before.
     fn is_dense(&self) -> bool {
         self.next(self.next(self.start()) + self.block_size())
@@ -77,6 +88,11 @@ pub(crate) trait Layout: Copy + Send + Sync + Debug + 'static {
 pub(crate) trait Keeper: Send + Sync + Debug {
     /// How its blocks lie.
     type Layout: Layout;
+
+    /// Places of the file that no block may take, beyond what is before [`Layout::start`].
+    fn reserved(&self, _layout: &Self::Layout) -> Vec<Range<u64>> {
+        Vec::new()
+    }
 
     /// How far its records say that the file is in use, if they do.
     fn end_on_record(&self, layout: &Self::Layout) -> u64;

@@ -93,8 +93,9 @@ impl<K: Keeper> Exclusive<'_, K> {
         let blocks = self.blocks;
         blocks.flush(blocks.durability)?;
         let layout = blocks.layout();
-        let mut used = self.used()?;
         let mut end = blocks.used()?;
+        let mut used = self.used()?;
+        let reserved = blocks.keeper.reserved(&layout);
         let mut moved = Vec::new();
         let mut places = Vec::new();
         // Free places in ascending order, as long as something stands behind them.
@@ -103,9 +104,21 @@ impl<K: Keeper> Exclusive<'_, K> {
         'places: for at in 0..used.len() {
             let next = used.get(at).map_or(u64::MAX, |block| block.host);
             loop {
-                let place = layout.next(last);
-                if place + layout.block_size() > next - layout.lead() {
+                let room = next - layout.lead();
+                let mut place = layout.next(last);
+                if place + layout.block_size() > room {
+                    place = layout.next_tight(last);
+                }
+                let taken = place - layout.lead()..place + layout.block_size();
+                if taken.end > room {
                     break;
+                }
+                let in_way = reserved
+                    .iter()
+                    .find(|other| other.start < taken.end && taken.start < other.end);
+                if let Some(other) = in_way {
+                    last = other.end;
+                    continue;
                 }
                 if behind <= at {
                     break 'places;
@@ -132,11 +145,10 @@ impl<K: Keeper> Exclusive<'_, K> {
             }
         }
         self.rename(&mut moved)?;
-        let after = used
-            .iter()
-            .map(|block| block.host + layout.block_size())
-            .max();
-        let after = after.unwrap_or(layout.start());
+        let ends = used.iter().map(|block| block.host + layout.block_size());
+        let after = ends
+            .chain(reserved.iter().map(|other| other.end))
+            .fold(layout.start(), u64::max);
         if after < end {
             end = after;
         }
@@ -169,6 +181,19 @@ impl<K: Keeper> Exclusive<'_, K> {
             return Err(Error::new(ErrorKind::Corrupt, text).with_offset(block.host));
         }
         Ok(used)
+    }
+
+    /// Where the last block ends, or where the first could begin.
+    ///
+    /// # Errors
+    /// As [`Blocks::used`].
+    pub(crate) fn end_of_blocks(&self) -> Result<u64> {
+        let layout = self.blocks.layout();
+        let last = self
+            .used()?
+            .last()
+            .map(|block| block.host + layout.block_size());
+        Ok(last.unwrap_or(layout.start()))
     }
 
     /// Copies a block with its lead.

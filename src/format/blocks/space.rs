@@ -123,7 +123,8 @@ impl<K: Keeper> Blocks<K> {
             .max(layout.start());
         self.each(|index, word| {
             if let Entry::At(host) = layout.entry(word) {
-                if host >= file_len || host < layout.start() {
+                let block = host - layout.lead()..host + layout.block_size();
+                if host >= file_len || layout.is_metadata(block) {
                     let text = format!(
                         "'{}': block {index} stands outside of the data; check the image first",
                         self.storage.name()
@@ -137,8 +138,11 @@ impl<K: Keeper> Blocks<K> {
         Ok(end)
     }
 
-    /// Space behind what is in use, before anything was allocated through this image.
-    pub(super) fn used(&self) -> Result<u64> {
+    /// Where what is in use ends.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where a block stands outside of the data; of reading the table.
+    pub(crate) fn used(&self) -> Result<u64> {
         self.end_of_use(&mut self.space.lock())
     }
 }

@@ -23,6 +23,8 @@ const ENTRY: u64 = 4;
 pub(crate) enum ByteOrder {
     /// The least significant byte first.
     Little,
+    /// The most significant byte first.
+    Big,
 }
 
 impl ByteOrder {
@@ -31,12 +33,14 @@ impl ByteOrder {
         let (chunks, _) = bytes.as_chunks::<4>();
         chunks.iter().map(move |bytes| match self {
             Self::Little => u32::from_le_bytes(*bytes),
+            Self::Big => u32::from_be_bytes(*bytes),
         })
     }
 
     pub(crate) fn bytes(self, word: u32) -> [u8; 4] {
         match self {
             Self::Little => word.to_le_bytes(),
+            Self::Big => word.to_be_bytes(),
         }
     }
 }
@@ -274,7 +278,7 @@ mod tests {
 
     #[test]
     fn entries_are_free_until_set_and_unread_until_installed() {
-        let mut table = Table::on_disk(PAGE + 5, 512, ByteOrder::Little).unwrap();
+        let mut table = Table::on_disk(PAGE + 5, 512, ByteOrder::Big).unwrap();
         assert_eq!(table.get(PAGE), Err(1));
         assert_eq!(table.get(PAGE + 5), Ok(FREE));
         assert_eq!(table.place_of(1), 512 + PAGE * 4..512 + (PAGE + 5) * 4);
@@ -290,7 +294,7 @@ mod tests {
         let units = BTreeSet::from([0, PAGE / UNIT]);
         let runs = table.bytes_of(&units).unwrap();
         assert_eq!(runs.len(), 2);
-        assert_eq!(runs[0].1[28..32], [9, 0, 0, 0]);
+        assert_eq!(runs[0].1[28..32], [0, 0, 0, 9]);
         assert_eq!(runs[1].1.len(), 20);
     }
 }

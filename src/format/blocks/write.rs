@@ -61,15 +61,16 @@ impl<K: Keeper> Blocks<K> {
             return Ok(0);
         };
         let part = buf.get(..len as usize).unwrap_or(buf);
-        self.check_place(host)?;
+        self.check_place(host, len)?;
         steps::announce(&*self.storage, Step::WriteAio);
         self.storage.write_at(part, host)?;
         Ok(len)
     }
 
     /// Guest data is not written over the header and the table.
-    fn check_place(&self, host: u64) -> Result<()> {
-        if host >= self.layout().start() {
+    fn check_place(&self, host: u64, len: u64) -> Result<()> {
+        let layout = self.layout();
+        if !layout.is_metadata(host..host.saturating_add(len)) {
             return Ok(());
         }
         let text = format!(
@@ -85,7 +86,9 @@ impl<K: Keeper> Blocks<K> {
             return None;
         }
         match self.run_now(offset, len)? {
-            (Entry::At(host), run) if run == len && host >= self.layout().start() => {
+            (Entry::At(host), run)
+                if run == len && !self.layout().is_metadata(host..host + len) =>
+            {
                 Some((StorageSlot::MAIN, host))
             }
             _ => None,
@@ -216,7 +219,7 @@ impl<K: Keeper> Blocks<K> {
             if !self.moving.load(Ordering::SeqCst) {
                 match self.run(at, end - at)? {
                     (Entry::At(host), run) => {
-                        self.check_place(host)?;
+                        self.check_place(host, run)?;
                         self.storage.write_zeroes(host, run, flags)?;
                         return Ok(run);
                     }
@@ -238,7 +241,7 @@ impl<K: Keeper> Blocks<K> {
             match self.entry(index)? {
                 Entry::At(host) => {
                     let host = host + at % block;
-                    self.check_place(host)?;
+                    self.check_place(host, part)?;
                     self.storage.write_zeroes(host, part, flags)?;
                     return Ok(part);
                 }
@@ -278,7 +281,7 @@ impl<K: Keeper> Blocks<K> {
             }
             let (entry, run) = self.run(at, end - at)?;
             if let Entry::At(host) = entry {
-                self.check_place(host)?;
+                self.check_place(host, run)?;
                 let flags = ZeroFlags::MAY_UNMAP | ZeroFlags::NO_FALLBACK;
                 self.storage.write_zeroes(host, run, flags)?;
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::blocks::{BlockBulk, ByteOrder, Finish, LinearBulk, Table};
+use crate::format::blocks::{BlockBulk, ByteOrder, Finish, Layout, LinearBulk, Table};
 use crate::format::driver::own_file;
 use crate::format::{
     Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile, PrepareContext,
@@ -161,7 +161,7 @@ impl NewImage for NewVdi {
             let finish = Finisher {
                 header: self.header,
             };
-            let bulk = BlockBulk::new(storage, layout, table, size, false, finish)?;
+            let bulk = BlockBulk::new(storage, layout, table, (size, size), false, finish)?;
             return Ok(Box::new(bulk));
         }
         let place = (
@@ -210,6 +210,10 @@ struct Finisher {
 }
 
 impl Finish<VdiLayout> for Finisher {
+    fn first(&self, layout: &VdiLayout) -> u64 {
+        layout.start()
+    }
+
     fn begin_block(&self, _: &dyn Storage, _: &VdiLayout, _: u64) -> Result<()> {
         Ok(())
     }

@@ -170,6 +170,8 @@ pub const SAMPLES: &[Sample] = &[
         known_to_peer: false,
         ..over_its_like(vhdx("vhdx overlay", "block_size=1M"))
     },
+    sample("vpc", "vpc", "force_size=on"),
+    sample("vpc fixed", "vpc", "subformat=fixed,force_size=on"),
 ];
 
 impl Sample {

@@ -1,0 +1,228 @@
+//! The hard disk footer: "Hard Disk Footer Format" of the specification.
+
+use uuid::Uuid;
+
+use crate::bytes::{array, be16, be32, be64, put};
+use crate::error::{Error, Result};
+
+use super::Geometry;
+
+/// Bytes of a footer.
+pub(crate) const FOOTER_LEN: usize = 512;
+
+/// What a footer begins with.
+pub(crate) const COOKIE: &[u8; 8] = b"conectix";
+
+const CHECKSUM: usize = 0x40;
+
+/// Programs whose images are as large as their geometry says, not as their footer does.
+const BY_GEOMETRY: [&[u8; 4]; 2] = [b"vpc ", b"qemu"];
+
+/// How the guest data is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DiskType {
+    /// In a line, the footer behind it.
+    Fixed,
+    /// In blocks that are allocated when they are written.
+    Dynamic,
+    /// In blocks, of which some sectors are in the parent.
+    Differencing,
+}
+
+impl DiskType {
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            2 => Self::Fixed,
+            3 => Self::Dynamic,
+            4 => Self::Differencing,
+            _ => return None,
+        })
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            Self::Fixed => 2,
+            Self::Dynamic => 3,
+            Self::Differencing => 4,
+        }
+    }
+}
+
+/// A footer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub(crate) disk_type: DiskType,
+    /// Where the dynamic header stands; all ones in a fixed disk.
+    pub(crate) data_offset: u64,
+    /// The program that made the image.
+    pub(crate) creator: [u8; 4],
+    /// When it was made, in seconds since 2000.
+    pub(crate) timestamp: u32,
+    /// The size of the disk when it was made, and now.
+    pub(crate) original_size: u64,
+    pub(crate) current_size: u64,
+    pub(crate) geometry: Geometry,
+    pub(crate) uuid: Uuid,
+    /// The bytes, for what stands between the fields.
+    raw: Vec<u8>,
+}
+
+/// What `bytes` must have at `offset` so that they add up: the complement of the sum of all others.
+pub(super) fn checksum(bytes: &[u8], offset: usize) -> u32 {
+    let own = offset..offset + 4;
+    let sum = bytes
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !own.contains(at))
+        .fold(0_u32, |sum, (_, byte)| sum.wrapping_add(u32::from(*byte)));
+    !sum
+}
+
+impl Footer {
+    /// Reads a footer.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] where it is none, [`crate::ErrorKind::Corrupt`] or
+    /// [`crate::ErrorKind::Unsupported`].
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let none = || Error::invalid("invalid VPC image");
+        let raw = bytes.get(..FOOTER_LEN).ok_or_else(none)?;
+        if !raw.starts_with(COOKIE) {
+            return Err(none());
+        }
+        if be32(raw, CHECKSUM) != Some(checksum(raw, CHECKSUM)) {
+            return Err(Error::corrupt("Incorrect header checksum"));
+        }
+        let number = |at| be32(raw, at).ok_or_else(none);
+        let long = |at| be64(raw, at).ok_or_else(none);
+        let version = number(0xc)?;
+        if version >> 16 != 1 {
+            return Err(Error::unsupported(format!(
+                "Unsupported VPC image (version {}.{})",
+                version >> 16,
+                version & 0xffff
+            )));
+        }
+        let disk_type = number(0x3c)?;
+        Ok(Self {
+            disk_type: DiskType::from_number(disk_type).ok_or_else(|| {
+                Error::unsupported(format!("Unsupported VPC image (disk type {disk_type})"))
+            })?,
+            data_offset: long(0x10)?,
+            timestamp: number(0x18)?,
+            creator: array(raw, 0x1c).ok_or_else(none)?,
+            original_size: long(0x28)?,
+            current_size: long(0x30)?,
+            geometry: Geometry {
+                cylinders: be16(raw, 0x38).ok_or_else(none)?,
+                heads: *raw.get(0x3a).ok_or_else(none)?,
+                sectors: *raw.get(0x3b).ok_or_else(none)?,
+            },
+            uuid: array(raw, 0x44).map(Uuid::from_bytes).ok_or_else(none)?,
+            raw: raw.to_vec(),
+        })
+    }
+
+    /// The footer of a new disk.
+    pub(crate) fn new(disk_type: DiskType, size: u64, geometry: Geometry, timestamp: u32) -> Self {
+        let mut raw = vec![0; FOOTER_LEN];
+        for (at, bytes) in [
+            (0, &COOKIE[..]),
+            // A bit that is always set.
+            (8, &2_u32.to_be_bytes()),
+            (0xc, &0x0001_0000_u32.to_be_bytes()),
+            (0x20, &0x0001_0000_u32.to_be_bytes()),
+            (0x24, b"Wi2k"),
+        ] {
+            // The places lie within the footer.
+            let _ = put(&mut raw, at, bytes);
+        }
+        Self {
+            disk_type,
+            data_offset: match disk_type {
+                DiskType::Fixed => u64::MAX,
+                _ => FOOTER_LEN as u64,
+            },
+            creator: *b"plat",
+            timestamp,
+            original_size: size,
+            current_size: size,
+            geometry,
+            uuid: Uuid::new_v4(),
+            raw,
+        }
+    }
+
+    /// The bytes of the footer. What stands between the fields stays.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.raw.clone();
+        let geometry = [
+            &self.geometry.cylinders.to_be_bytes()[..],
+            &[self.geometry.heads, self.geometry.sectors],
+        ]
+        .concat();
+        for (at, value) in [
+            (0x10, &self.data_offset.to_be_bytes()[..]),
+            (0x18, &self.timestamp.to_be_bytes()),
+            (0x1c, &self.creator),
+            (0x28, &self.original_size.to_be_bytes()),
+            (0x30, &self.current_size.to_be_bytes()),
+            (0x38, &geometry),
+            (0x3c, &self.disk_type.number().to_be_bytes()),
+            (0x44, self.uuid.as_bytes()),
+        ] {
+            // The places lie within the footer.
+            let _ = put(&mut bytes, at, value);
+        }
+        let sum = checksum(&bytes, CHECKSUM);
+        let _ = put(&mut bytes, CHECKSUM, &sum.to_be_bytes());
+        bytes
+    }
+
+    /// The virtual size, by the geometry or by the footer's own number, or as the program that made the
+    /// image meant it.
+    pub(crate) fn size(&self, by_geometry: Option<bool>) -> u64 {
+        // Where the geometry says nothing, or all that it can, the number counts.
+        let usual = BY_GEOMETRY.contains(&&self.creator) && self.geometry.total() > 0;
+        if by_geometry.unwrap_or(usual) && self.geometry != Geometry::MAX {
+            self.geometry.total() * 512
+        } else {
+            self.current_size / 512 * 512
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_footer_is_read_as_it_was_written() {
+        let footer = Footer::new(DiskType::Dynamic, 10 << 20, Geometry::below(20480), 7);
+        let bytes = footer.to_bytes();
+        let mut read = Footer::from_bytes(&bytes).unwrap();
+        read.raw.clone_from(&footer.raw);
+        assert_eq!(read, footer);
+        for at in [0, 0x10, 0x44, 511] {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(Footer::from_bytes(&bad).is_err(), "{at}");
+        }
+        assert!(Footer::from_bytes(&bytes[..511]).is_err());
+    }
+
+    #[test]
+    fn the_size_is_what_the_program_that_made_the_image_meant() {
+        let mut footer = Footer::new(DiskType::Dynamic, 10 << 20, Geometry::below(20480), 7);
+        let by_geometry = footer.geometry.total() * 512;
+        assert_ne!(by_geometry, 10 << 20);
+        assert_eq!(footer.size(None), 10 << 20);
+        footer.creator = *b"vpc ";
+        assert_eq!(footer.size(None), by_geometry);
+        assert_eq!(footer.size(Some(false)), 10 << 20);
+        footer.geometry = Geometry::MAX;
+        assert_eq!(footer.size(None), 10 << 20);
+        footer.geometry = Geometry::below(0);
+        assert_eq!(footer.size(None), 10 << 20);
+    }
+}

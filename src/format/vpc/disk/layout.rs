@@ -1,0 +1,95 @@
+//! Where the blocks of a dynamic disk stand: each behind its bitmap of sectors.
+
+use std::ops::Range;
+
+use crate::format::blocks::{Entry, FREE, Layout};
+
+use super::DynamicHeader;
+
+/// Offsets of the table count sectors.
+const SECTOR: u64 = 512;
+
+/// The data of new blocks begins at a multiple of this.
+const ALIGNMENT: u64 = 4096;
+
+/// Bytes of the bitmap before a block: whole sectors.
+fn bitmap_len(block_size: u64) -> u64 {
+    (block_size / SECTOR).div_ceil(8).next_multiple_of(SECTOR)
+}
+
+/// Blocks at any sector, each with its bitmap in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VpcLayout {
+    block_size: u64,
+    bitmap: u64,
+    /// Where the headers end.
+    start: u64,
+    /// Where the table stands.
+    table: (u64, u64),
+}
+
+impl VpcLayout {
+    /// Of a disk whose headers end at `start`.
+    pub(crate) fn of(header: &DynamicHeader, start: u64) -> Self {
+        let block_size = u64::from(header.block_size);
+        Self {
+            block_size,
+            bitmap: bitmap_len(block_size),
+            start,
+            table: (
+                header.table_offset,
+                header
+                    .table_offset
+                    .saturating_add(header.table_len().next_multiple_of(SECTOR)),
+            ),
+        }
+    }
+
+    /// Where the table stands.
+    pub(crate) fn table(&self) -> Range<u64> {
+        self.table.0..self.table.1
+    }
+}
+
+impl Layout for VpcLayout {
+    fn block_size(&self) -> u64 {
+        self.block_size
+    }
+
+    fn lead(&self) -> u64 {
+        self.bitmap
+    }
+
+    fn start(&self) -> u64 {
+        self.start
+    }
+
+    fn is_metadata(&self, place: Range<u64>) -> bool {
+        place.start < self.start || place.start < self.table.1 && self.table.0 < place.end
+    }
+
+    fn entry(&self, word: u32) -> Entry {
+        match word {
+            FREE => Entry::Free,
+            sector => Entry::At(u64::from(sector) * SECTOR + self.bitmap),
+        }
+    }
+
+    fn word(&self, host: u64) -> Option<u32> {
+        let place = host.checked_sub(self.bitmap)?;
+        let sector = u32::try_from(place / SECTOR).ok()?;
+        (sector != FREE && place.is_multiple_of(SECTOR)).then_some(sector)
+    }
+
+    fn zero_word(&self) -> Option<u32> {
+        None
+    }
+
+    fn next(&self, end: u64) -> u64 {
+        end.saturating_add(self.bitmap).next_multiple_of(ALIGNMENT)
+    }
+
+    fn next_tight(&self, end: u64) -> u64 {
+        end.next_multiple_of(SECTOR).saturating_add(self.bitmap)
+    }
+}

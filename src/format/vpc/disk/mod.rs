@@ -1,0 +1,11 @@
+//! The structures of a VHD file.
+
+mod footer;
+mod geometry;
+mod header;
+mod layout;
+
+pub(super) use footer::{COOKIE, DiskType, FOOTER_LEN, Footer};
+pub(super) use geometry::Geometry;
+pub(super) use header::{DynamicHeader, HEADER_LEN};
+pub(super) use layout::VpcLayout;

@@ -1,0 +1,171 @@
+//! VHD, the disk images of Virtual PC, Hyper-V and Xen, which QEMU calls `vpc`.
+//! Specification: Virtual Hard Disk Image Format Specification 1.0.
+
+mod check;
+mod create;
+mod disk;
+mod dynamic;
+mod fixed;
+mod inspect;
+mod open;
+mod records;
+mod reshape;
+
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::blocks::{Blocks, ByteOrder, Parts, Table};
+use crate::format::{ChildSpec, Features, Format, FormatDriver, OpenContext, Signature};
+use crate::options::{OptionKind, OptionSpec};
+
+use disk::{COOKIE, DiskType, DynamicHeader, FOOTER_LEN, Footer, HEADER_LEN, VpcLayout};
+use dynamic::Dynamic;
+use fixed::Fixed;
+use records::Records;
+
+/// The largest disk: 2040 GiB.
+const MAX_SIZE: u64 = 2040 << 30;
+
+/// The VHD format.
+pub static DRIVER: FormatDriver = FormatDriver {
+    name: "vpc",
+    of_images: Features::WRITE
+        .union(Features::RESIZE)
+        .union(Features::CHECK)
+        .union(Features::REPAIR),
+    signature: Some(Signature {
+        rank: 50,
+        fits: |file| file.starts(COOKIE),
+        footer: Some(COOKIE),
+    }),
+    has_metadata: true,
+    is_transparent: false,
+    is_stream: false,
+    children: &[ChildSpec::FILE],
+    open,
+    inspect: inspect::inspect,
+    create: Some(create::plan),
+    outline: create::outline,
+    measure: Some(create::measure),
+    create_options: create::OPTIONS,
+    summary: create::SUMMARY,
+    amend_options: &[],
+    open_options: &[OptionSpec {
+        name: SIZE_CALC,
+        kind: OptionKind::Str,
+        help: "Force disk size calculation to use either CHS geometry, or use the disk current_size specified in the VHD footer. {chs, current_size}",
+        default: None,
+        allowed: &[],
+    }],
+    secret_option: None,
+    strong_options: &[SIZE_CALC],
+    events: &[],
+};
+
+const SIZE_CALC: &str = "force_size_calc";
+
+fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
+    let by_geometry = match context.options.str(SIZE_CALC) {
+        None => None,
+        Some("chs") => Some(true),
+        Some("current_size") => Some(false),
+        Some(other) => {
+            return Err(Error::invalid(format!(
+                "Invalid size calculation mode: '{other}'"
+            )));
+        }
+    };
+    let storage = context.storage;
+    let file_len = storage.len()?;
+    let found = open::find(&*storage, file_len)?;
+    let len = found.footer.size(by_geometry);
+    let writable = !context.read_only && !storage.read_only();
+    let Some(header) = found.header else {
+        if len > found.footer_at {
+            let text = format!(
+                "The file has {} bytes of a disk of {len} bytes",
+                found.footer_at
+            );
+            return Err(Error::corrupt(text).with_offset(file_len));
+        }
+        return Ok(Box::new(Fixed {
+            storage,
+            footer: Mutex::new(found.footer),
+            len: AtomicU64::new(len),
+            writable,
+            durability: context.durability,
+        }));
+    };
+    check_header(&found.footer, &header, len, file_len)?;
+    let layout = VpcLayout::of(&header, headers_end(&found.footer));
+    let entries = u64::from(header.entries);
+    let table = Table::on_disk(entries, header.table_offset, ByteOrder::Big)?;
+    Ok(Box::new(Dynamic::new(
+        Blocks::new(Parts {
+            storage,
+            layout,
+            table,
+            len,
+            is_overlay: false,
+            writable,
+            durability: context.durability,
+            keeper: Records::new(found.footer, &layout, found.damage, context.durability),
+        }),
+        header,
+    )))
+}
+
+/// Where the headers at the beginning of the file end.
+fn headers_end(footer: &Footer) -> u64 {
+    footer
+        .data_offset
+        .saturating_add(HEADER_LEN as u64)
+        .max(FOOTER_LEN as u64)
+}
+
+/// Whether the numbers of the headers fit each other and the file.
+fn check_header(footer: &Footer, header: &DynamicHeader, len: u64, file_len: u64) -> Result<()> {
+    if footer.disk_type == DiskType::Differencing && !header.parent.is_nil() {
+        return Err(Error::unsupported(
+            "Differencing VPC images are not supported",
+        ));
+    }
+    if len > MAX_SIZE {
+        return Err(Error::new(ErrorKind::Limit, "The disk is too large").with_errno(libc::EFBIG));
+    }
+    if u64::from(header.entries) * u64::from(header.block_size) < len {
+        return Err(Error::corrupt("Page table too small"));
+    }
+    let end = header.table_offset.checked_add(header.table_len());
+    if end.is_none_or(|end| end > file_len) {
+        return Err(
+            Error::corrupt("The file ends within the table of blocks").with_offset(file_len)
+        );
+    }
+    if header.table_offset < headers_end(footer) {
+        return Err(Error::corrupt("The table of blocks overlaps the headers")
+            .with_offset(header.table_offset));
+    }
+    Ok(())
+}
+
+/// Refuses a size that no footer can say.
+fn check_size(len: u64) -> Result<()> {
+    if !len.is_multiple_of(512) {
+        return Err(Error::invalid("The new size must be a multiple of 512"));
+    }
+    if len > MAX_SIZE {
+        return Err(too_large());
+    }
+    Ok(())
+}
+
+fn too_large() -> Error {
+    Error::new(
+        ErrorKind::Limit,
+        "The image size is too large for file format 'vpc'",
+    )
+    .with_errno(libc::EFBIG)
+}

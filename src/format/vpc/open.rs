@@ -1,0 +1,99 @@
+//! Finding the footer that counts, and the header behind it.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::magic::FOOTERS;
+use crate::storage::Storage;
+
+use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, Footer, HEADER_LEN};
+
+/// Which footers of a disk with blocks are missing, damaged or out of date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Damage {
+    /// Neither.
+    None,
+    /// The one at the end, which counts where the other is no good.
+    Last,
+    /// The one in front, that most programs read.
+    Front,
+}
+
+/// What the file is.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) footer: Footer,
+    /// The header of a disk with blocks.
+    pub(super) header: Option<DynamicHeader>,
+    /// Where the footer of a fixed disk stands.
+    pub(super) footer_at: u64,
+    pub(super) damage: Damage,
+}
+
+/// Reads the footers: the one at the end decides whether the disk is fixed; else that in front counts,
+/// if it is whole.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] where there is none, [`ErrorKind::Corrupt`], or of reading.
+pub(super) fn find(storage: &dyn Storage, file_len: u64) -> Result<Found> {
+    let front = footer_at(storage, file_len, 0)?;
+    let (mut last, mut last_at) = (Err(Error::invalid("invalid VPC image")), 0);
+    for back in FOOTERS {
+        let Some(at) = file_len.checked_sub(back) else {
+            continue;
+        };
+        let found = footer_at(storage, file_len, at)?;
+        let better = found.is_ok()
+            || last
+                .as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::Invalid);
+        if better {
+            (last, last_at) = (found, at);
+        }
+        if last.is_ok() {
+            break;
+        }
+    }
+    if let Ok(footer) = &last
+        && footer.disk_type == DiskType::Fixed
+    {
+        return Ok(Found {
+            footer: footer.clone(),
+            header: None,
+            footer_at: last_at,
+            damage: Damage::None,
+        });
+    }
+    let damage = match (&front, &last) {
+        (Ok(front), Ok(last)) if front == last => Damage::None,
+        (Ok(_), _) => Damage::Last,
+        (Err(_), _) => Damage::Front,
+    };
+    let footer = match (front, last) {
+        (Ok(front), _) => front,
+        (Err(_), Ok(last)) => last,
+        // What stands in front says more, unless there is nothing.
+        (Err(front), Err(last)) if front.kind() == ErrorKind::Invalid => return Err(last),
+        (Err(front), Err(_)) => return Err(front),
+    };
+    let mut bytes = vec![0; HEADER_LEN];
+    if footer.data_offset < file_len {
+        storage.read_at(&mut bytes, footer.data_offset)?;
+    }
+    Ok(Found {
+        header: Some(DynamicHeader::from_bytes(&bytes)?),
+        footer,
+        footer_at: 0,
+        damage,
+    })
+}
+
+/// The footer at an offset, or why there is none.
+///
+/// # Errors
+/// Of reading.
+fn footer_at(storage: &dyn Storage, file_len: u64, at: u64) -> Result<Result<Footer>> {
+    let mut bytes = vec![0; FOOTER_LEN];
+    if file_len.saturating_sub(at) >= FOOTERS[1] {
+        storage.read_at(&mut bytes, at)?;
+    }
+    Ok(Footer::from_bytes(&bytes))
+}

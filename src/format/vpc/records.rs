@@ -1,0 +1,131 @@
+//! The footers of an open dynamic disk: one at the beginning of the file, one at its end.
+
+use std::ops::Range;
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::format::blocks::{Keeper, Layout};
+use crate::memory;
+use crate::storage::{Durability, Preallocation, Storage};
+
+use super::disk::{FOOTER_LEN, Footer, VpcLayout};
+use super::open::Damage;
+
+/// The footer in memory.
+#[derive(Debug)]
+pub(super) struct Records {
+    footer: Mutex<Footer>,
+    lead: u64,
+    /// What is wrong with those on disk.
+    damage: Mutex<Damage>,
+    durability: Durability,
+}
+
+impl Records {
+    pub(super) fn new(
+        footer: Footer,
+        layout: &VpcLayout,
+        damage: Damage,
+        durability: Durability,
+    ) -> Self {
+        Self {
+            footer: Mutex::new(footer),
+            lead: layout.lead(),
+            damage: Mutex::new(damage),
+            durability,
+        }
+    }
+
+    pub(super) fn footer(&self) -> Footer {
+        self.footer.lock().clone()
+    }
+
+    pub(super) fn damage(&self) -> Damage {
+        *self.damage.lock()
+    }
+
+    /// Lets both be whole: the one at the end stands behind `end`, and nothing behind it.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn repair(&self, storage: &dyn Storage, end: u64) -> Result<()> {
+        let bytes = self.footer.lock().to_bytes();
+        let len = storage.len()?.next_multiple_of(FOOTER_LEN as u64);
+        let last = len.saturating_sub(FOOTER_LEN as u64).max(end);
+        storage.write_at(&bytes, last)?;
+        self.sync(storage)?;
+        storage.write_at(&bytes, 0)?;
+        *self.damage.lock() = Damage::None;
+        Ok(())
+    }
+
+    /// Changes the footers, the one that is read first in front. A failure leaves the memory as it was.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn change(
+        &self,
+        storage: &dyn Storage,
+        end: u64,
+        change: impl FnOnce(&mut Footer),
+    ) -> Result<()> {
+        let footer = &mut *self.footer.lock();
+        let mut new = footer.clone();
+        change(&mut new);
+        let bytes = new.to_bytes();
+        storage.write_at(&bytes, 0)?;
+        *footer = new;
+        self.sync(storage)?;
+        storage.write_at(&bytes, end)
+    }
+
+    fn sync(&self, storage: &dyn Storage) -> Result<()> {
+        match self.durability {
+            Durability::Synced => storage.sync(Durability::Synced),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Keeper for Records {
+    type Layout = VpcLayout;
+
+    fn end_on_record(&self, layout: &VpcLayout) -> u64 {
+        layout.table().end
+    }
+
+    fn reserved(&self, layout: &VpcLayout) -> Vec<Range<u64>> {
+        vec![layout.table()]
+    }
+
+    fn extend(&self, storage: &dyn Storage, end: u64) -> Result<()> {
+        // New blocks go where the footer is: the next one stands behind them first.
+        storage.write_at(&self.footer.lock().to_bytes(), end)
+    }
+
+    fn begin_block(&self, storage: &dyn Storage, host: u64) -> Result<()> {
+        write_bitmap(storage, self.lead, host)
+    }
+
+    fn record(&self, _: &dyn Storage, _: &VpcLayout, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn cut(&self, storage: &dyn Storage, _: &VpcLayout, end: u64) -> Result<()> {
+        storage.write_at(&self.footer.lock().to_bytes(), end)?;
+        self.sync(storage)?;
+        let end = end + FOOTER_LEN as u64;
+        if !storage.limits().fixed_len && storage.len()? > end {
+            storage.set_len(end, Preallocation::Off)?;
+        }
+        Ok(())
+    }
+}
+
+/// All sectors of the block whose data stands at `host` are its own.
+pub(super) fn write_bitmap(storage: &dyn Storage, lead: u64, host: u64) -> Result<()> {
+    let mut bytes = memory::zeroed(lead as usize)?;
+    bytes.fill(0xff);
+    storage.write_at(&bytes, host - lead)
+}

@@ -1,0 +1,319 @@
+//! VHD: which size counts, footers that are lost, disks of other products, damage.
+
+use std::sync::{Arc, Mutex};
+
+use crate::common::Dir;
+use platter::format::{CheckReport, RepairMode};
+use platter::job::Message;
+use platter::storage::memory::MemoryStorage;
+use platter::storage::{Preallocation, Storage};
+use platter::{Error, Image, Job, OpenOptions, OpenPolicy};
+
+fn options(writable: bool) -> OpenOptions {
+    OpenOptions {
+        format: Some("vpc".to_owned()),
+        writable,
+        for_check: writable,
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    }
+}
+
+fn open(storage: &Arc<dyn Storage>, writable: bool) -> Result<Image, Error> {
+    Image::open_storage(storage.clone(), &options(writable))
+}
+
+fn memory(bytes: &[u8]) -> Arc<dyn Storage> {
+    Arc::new(MemoryStorage::with_bytes("image.vhd", bytes.to_vec()))
+}
+
+fn bytes_of(storage: &Arc<dyn Storage>) -> Vec<u8> {
+    let mut bytes = vec![0; storage.len().expect("a length") as usize];
+    storage.read_at(&mut bytes, 0).expect("a read");
+    bytes
+}
+
+fn read(image: &Image) -> Vec<u8> {
+    let mut bytes = vec![0; image.len() as usize];
+    image.read_at(&mut bytes, 0).expect("a read");
+    bytes
+}
+
+/// One check: the report and the lines.
+fn check(image: &Image, mode: RepairMode) -> (CheckReport, Vec<String>) {
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = lines.clone();
+    let mut job = Job::new().on_message(Box::new(move |message| {
+        let (Message::Note(line) | Message::Warning(line)) = message;
+        sink.lock().unwrap().push(line.to_owned());
+    }));
+    let checker = image.format().checker().expect("a check");
+    let report = checker.check(mode, &mut job).expect("a check");
+    drop(job);
+    let lines = lines.lock().unwrap().clone();
+    (report, lines)
+}
+
+fn clean(image: &Image) {
+    let (report, lines) = check(image, RepairMode::Report);
+    assert_eq!(report, CheckReport::default(), "{lines:?}");
+}
+
+/// What QEMU's tool makes of these options, with blocks 0 and 2 of four in use; and what the guest sees.
+fn made(options: &str) -> (Vec<u8>, Vec<u8>) {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&["create", "-q", "-f", "vpc", "-o", options, "a.vhd", "7M"]);
+    dir.qemu_io("vpc", "a.vhd", &["write -P 3 4M 64k", "write -P 1 0 1M"]);
+    dir.qemu_img_ok(&["convert", "-f", "vpc", "-O", "raw", "a.vhd", "a.raw"]);
+    (
+        std::fs::read(dir.path("a.vhd")).expect("the image"),
+        std::fs::read(dir.path("a.raw")).expect("the disk"),
+    )
+}
+
+/// Lets the checksum at `sum` fit `bytes`.
+fn fix(bytes: &mut [u8], sum: usize) {
+    bytes[sum..sum + 4].fill(0);
+    let total: u32 = bytes.iter().map(|byte| u32::from(*byte)).sum();
+    bytes[sum..sum + 4].copy_from_slice(&(!total).to_be_bytes());
+}
+
+#[test]
+fn either_footer_will_do_and_the_first_write_makes_both_whole() {
+    let (whole, model) = made("force_size=on");
+    let end = whole.len() - 512;
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let cases: [Damage<'_>; 4] = [
+        &|bytes| bytes[0x50] ^= 1,
+        &|bytes| bytes[..512].fill(0),
+        &|bytes| bytes[end + 0x50] ^= 1,
+        &|bytes| bytes.truncate(end),
+    ];
+    for (n, damage) in cases.iter().enumerate() {
+        let mut bytes = whole.clone();
+        damage(&mut bytes);
+        let storage = memory(&bytes);
+        let image = open(&storage, false).expect("it opens");
+        assert_eq!(read(&image), model, "{n}");
+        drop(image);
+        let image = open(&storage, true).expect("it opens");
+        let (report, _) = check(&image, RepairMode::Report);
+        let expected = if n < 2 { (1, 0) } else { (0, 1) };
+        assert_eq!((report.corruptions, report.leaks), expected, "{n}");
+        image.write_at(&[1; 512], 0).expect("a write");
+        image.close().expect("a close");
+        let now = bytes_of(&storage);
+        assert_eq!(now[..512], now[now.len() - 512..], "{n}");
+        assert_eq!(now.len(), whole.len(), "{n}");
+        let image = open(&storage, true).expect("it opens again");
+        clean(&image);
+        assert_eq!(read(&image), model);
+    }
+    let mut bytes = whole.clone();
+    bytes[0x50] ^= 1;
+    bytes[end + 0x50] ^= 1;
+    let refused = open(&memory(&bytes), false).expect_err("a refusal");
+    assert!(
+        refused.to_string().ends_with("Incorrect header checksum"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn the_size_counts_that_the_program_meant() {
+    let (whole, _) = made("force_size=on");
+    let size_of = |creator: &[u8], cylinders: u16, options: &OpenOptions| {
+        let mut bytes = whole.clone();
+        bytes[0x1c..0x20].copy_from_slice(creator);
+        bytes[0x38..0x3c].copy_from_slice(&[0, cylinders as u8, 4, 17]);
+        let last = bytes.len() - 512;
+        let mut footer = bytes[..512].to_vec();
+        fix(&mut footer, 0x40);
+        bytes[..512].copy_from_slice(&footer);
+        bytes[last..].copy_from_slice(&footer);
+        Image::open_storage(memory(&bytes), options)
+            .expect("it opens")
+            .len()
+    };
+    let plain = options(false);
+    let by_geometry = 100 * 4 * 17 * 512;
+    for creator in [b"vpc ", b"qemu"] {
+        assert_eq!(size_of(creator, 100, &plain), by_geometry);
+        // A geometry without cylinders says nothing.
+        assert_eq!(size_of(creator, 0, &plain), 7 << 20);
+    }
+    for creator in [
+        b"win ", b"qem2", b"d2v\0", b"tap\0", b"vbox", b"????", b"plat",
+    ] {
+        assert_eq!(size_of(creator, 100, &plain), 7 << 20);
+    }
+}
+
+#[test]
+fn what_is_not_known_is_refused_by_name() {
+    let (whole, _) = made("force_size=on");
+    let cases: &[(usize, &[u8], &str)] = &[
+        (0xd, &[2], "Unsupported VPC image (version 2.0)"),
+        (0x3f, &[6], "Unsupported VPC image (disk type 6)"),
+        (0x17, &[7], "Invalid header magic"),
+        (0x220, &[0, 0x30, 0, 0], "Invalid block size 3145728"),
+        (0x220, &[0; 4], "Invalid block size 0"),
+        (0x21c, &[0, 0, 0, 1], "Page table too small"),
+        (
+            0x21c,
+            &[0x40, 0, 0, 0],
+            "Max Table Entries too large (1073741824)",
+        ),
+        (0x210, &[1], "The file ends within the table of blocks"),
+        (0x216, &[2], "The table of blocks overlaps the headers"),
+        (0x200, b"x", "Invalid header magic"),
+    ];
+    for (at, patch, line) in cases {
+        let mut bytes = whole.clone();
+        bytes[*at..at + patch.len()].copy_from_slice(patch);
+        if *at < 512 {
+            fix(&mut bytes[..512], 0x40);
+        } else {
+            fix(&mut bytes[512..1536], 0x24);
+        }
+        // The other footer must not stand in for this one.
+        let end = bytes.len() - 512;
+        bytes[end..].fill(0);
+        let error = open(&memory(&bytes), false).expect_err("a refusal");
+        assert!(error.to_string().ends_with(line), "{error}");
+    }
+    let error = open(&memory(&[0; 4096]), false).expect_err("a refusal");
+    assert!(error.to_string().ends_with("invalid VPC image"), "{error}");
+}
+
+#[test]
+fn disks_grow_and_shrink_without_gaps() {
+    for options in ["force_size=on", "subformat=fixed,force_size=on"] {
+        let (whole, mut model) = made(options);
+        let storage = memory(&whole);
+        let image = open(&storage, true).expect("it opens");
+        let resize = |len: u64| {
+            let resizer = image.format().resizer().expect("a resizer");
+            resizer
+                .resize(len, Preallocation::Off)
+                .expect("another size");
+        };
+        for len in [
+            9 << 20,
+            5_000_192,
+            5_000_704,
+            70 << 20,
+            1 << 20,
+            512,
+            3 << 20,
+        ] {
+            resize(len as u64);
+            model.resize(len, 0);
+            assert!(read(&image) == model, "{options}: {len}");
+            let at = len / 3;
+            image.write_at(&[7; 100], at as u64).expect("a write");
+            model[at..at + 100].fill(7);
+        }
+        image.close().expect("a close");
+        let bytes = bytes_of(&storage);
+        let dir = Dir::new();
+        std::fs::write(dir.path("a.vhd"), bytes).expect("a file");
+        dir.qemu_img_ok(&["convert", "-f", "vpc", "-O", "raw", "a.vhd", "a.raw"]);
+        let theirs = std::fs::read(dir.path("a.raw")).expect("the disk");
+        assert!(theirs == model, "{options}");
+        let image = open(&storage, true).expect("it opens again");
+        assert!(read(&image) == model);
+        if image.format().checker().is_some() {
+            clean(&image);
+        }
+    }
+}
+
+/// The entries of the table, in a disk that QEMU's tool made.
+const TABLE: usize = 1536;
+
+#[test]
+fn repair_gives_each_block_a_place_of_its_own() {
+    let (whole, model) = made("force_size=on");
+    let entry = |bytes: &[u8], n: usize| {
+        let at = TABLE + n * 4;
+        u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+    };
+    let set = |bytes: &mut Vec<u8>, n: usize, word: u32| {
+        bytes[TABLE + n * 4..TABLE + n * 4 + 4].copy_from_slice(&word.to_be_bytes());
+    };
+    let block = 2 << 20;
+    let twice = |bytes: &mut Vec<u8>, model: &mut Vec<u8>| {
+        let word = entry(bytes, 0);
+        set(bytes, 1, word);
+        model.copy_within(0..block, block);
+    };
+    let outside = |bytes: &mut Vec<u8>, _: &mut Vec<u8>| set(bytes, 1, 1 << 20);
+    let headers = |bytes: &mut Vec<u8>, _: &mut Vec<u8>| set(bytes, 1, 1);
+    let unused = |bytes: &mut Vec<u8>, model: &mut Vec<u8>| {
+        set(bytes, 2, u32::MAX);
+        model[2 * block..3 * block].fill(0);
+    };
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>, &mut Vec<u8>);
+    let cases: [(Damage<'_>, (u64, u64)); 4] = [
+        (&twice, (1, 0)),
+        (&outside, (1, 0)),
+        (&headers, (1, 0)),
+        (&unused, (0, 1)),
+    ];
+    for (n, (damage, counts)) in cases.into_iter().enumerate() {
+        let (mut bytes, mut model) = (whole.clone(), model.clone());
+        damage(&mut bytes, &mut model);
+        let storage = memory(&bytes);
+        let image = open(&storage, true).expect("it opens");
+        let (report, lines) = check(&image, RepairMode::Report);
+        assert_eq!((report.corruptions, report.leaks), counts, "{n}: {lines:?}");
+        let (report, _) = check(&image, RepairMode::All);
+        assert_eq!((report.corruptions, report.leaks), (0, 0), "{n}");
+        clean(&image);
+        assert!(read(&image) == model, "{n}");
+        image.close().expect("a close");
+        let again = open(&storage, true).expect("it opens again");
+        clean(&again);
+        assert!(read(&again) == model, "{n}");
+    }
+}
+
+#[test]
+fn data_stands_where_storage_likes_it_and_bitmaps_say_that_it_is_there() {
+    let dir = Dir::new();
+    let location = platter::Location::from_path(dir.path("a.vhd"));
+    let request = platter::ops::create::CreateRequest {
+        location: location.clone(),
+        format: "vpc".to_owned(),
+        size: Some(10 << 20),
+        options: platter::Options::new(),
+        backing_file: None,
+        backing_format: None,
+        backing_unsafe: false,
+        secrets: platter::secret::Secrets::new(),
+        policy: OpenPolicy::permissive(),
+        storages: None,
+    };
+    let mut job = Job::new();
+    platter::ops::create::CreatePlan::new(request, &mut job)
+        .and_then(|plan| plan.run(&mut job))
+        .expect("a new image");
+    let image = Image::open(&location, &options(true)).expect("it opens");
+    image.write_at(&[9; 512], 5 << 20).expect("a write");
+    image.write_at(&[9; 512], 0).expect("a write");
+    image.close().expect("a close");
+    let bytes = std::fs::read(dir.path("a.vhd")).expect("the image");
+    let mut blocks = 0;
+    for entry in bytes[TABLE..TABLE + 24].chunks_exact(4) {
+        let word = u32::from_be_bytes(entry.try_into().expect("four bytes"));
+        if word != u32::MAX {
+            let at = word as usize * 512;
+            assert_eq!(bytes[at..at + 512], [0xff; 512]);
+            assert_eq!((at + 512) % 4096, 0);
+            blocks += 1;
+        }
+    }
+    assert_eq!(blocks, 2);
+    assert_eq!(bytes[..512], bytes[bytes.len() - 512..]);
+}
