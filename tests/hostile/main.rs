@@ -1,10 +1,14 @@
-//! Damaged and malicious qcow2 images: every command ends soon, in little memory, with one clear
+//! Damaged and malicious images, of qcow2 here, of all formats in `samples.rs`: every command ends soon, in little memory, with one clear
 //! line and the right exit code.
 
-#[path = "cli/build.rs"]
+#[path = "../cli/build.rs"]
 mod build;
-#[path = "common/mod.rs"]
+#[path = "../common/mod.rs"]
 mod common;
+#[path = "../formats/kit/sample.rs"]
+#[allow(dead_code, reason = "images are made by the tool here")]
+mod sample;
+mod samples;
 
 use std::cell::RefCell;
 use std::io::Read;

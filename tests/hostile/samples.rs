@@ -1,0 +1,169 @@
+//! Images of every sample of the conformance kit with damaged structures: wherever a file of the format
+//! holds something other than guest data, numbers are replaced by those that are most likely to be
+//! trusted too far.
+
+use std::fs;
+
+use crate::sample::{PASSPHRASE, SAMPLES, Sample};
+use crate::{Bench, MAX_KIB, Sequence};
+
+/// Damaged images of each sample.
+const IMAGES: usize = 20;
+/// The guest data, which damage leaves alone.
+const DATA: u8 = 0x5a;
+/// Seconds for a command; a key derivation with a number of rounds from the header may take for ever.
+const SECONDS: &str = "20";
+const CRYPT_SECONDS: &str = "1";
+
+/// The bytes of a valid image of a sample.
+struct Image {
+    bytes: Vec<u8>,
+}
+
+impl Image {
+    fn new(bench: &Bench, sample: &Sample) -> Self {
+        let options = sample.options("second");
+        let secret = format!("secret,id=s,data={PASSPHRASE}");
+        let mut args = vec!["convert", "-f", "raw", "-O", sample.format];
+        if sample.encrypted() {
+            args.extend(["--object", &secret]);
+        }
+        if !options.is_empty() {
+            args.extend(["-o", &options]);
+        }
+        args.extend(["data.raw", "bad"]);
+        let (ran, ..) = bench.run_for(SECONDS, &args);
+        assert_eq!(ran.code, 0, "{}: {ran:?}", sample.name);
+        let bytes = fs::read(bench.dir.path("bad")).expect("the new image");
+        Self { bytes }
+    }
+
+    /// Places of 4 bytes that hold something other than data: those of the header, and all.
+    fn places(&self) -> [Vec<usize>; 2] {
+        let held = |at: &usize| {
+            let word = &self.bytes[*at..*at + 4];
+            word != [DATA; 4] && word != [0; 4]
+        };
+        let end = self.bytes.len() & !3;
+        let all = |end: usize| (0..end).step_by(4);
+        // Of the first ones also those that are zero: fields that are not used yet.
+        let first = all(end.min(192)).chain(all(end.min(4096)).filter(held));
+        [first.collect(), all(end).filter(held).collect()]
+    }
+
+    /// The image with a number or two replaced, or cut off.
+    fn damaged(&self, places: &[Vec<usize>; 2], sequence: &mut Sequence) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        if sequence.below(8) == 0 {
+            bytes.truncate(sequence.below(bytes.len()));
+            return bytes;
+        }
+        for _ in 0..1 + sequence.below(2) {
+            let among = &places[sequence.below(2)];
+            if among.is_empty() {
+                continue;
+            }
+            let at = among[sequence.below(among.len())];
+            let other = among[sequence.below(among.len())];
+            let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4"));
+            let (old, other) = (word(at), word(other));
+            let new = match sequence.below(10) {
+                0 => 0,
+                1 => u32::MAX,
+                2 => 0x7fff_ffff,
+                3 => 1 << sequence.below(32),
+                4 => (1u32 << sequence.below(32)).swap_bytes(),
+                5 => old.wrapping_add(1),
+                6 => old.swap_bytes().wrapping_sub(1).swap_bytes(),
+                7 => other,
+                8 => (bytes.len() as u32).swap_bytes(),
+                _ => old ^ 1 << sequence.below(32),
+            };
+            bytes[at..at + 4].copy_from_slice(&new.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+/// Runs what looks at an image; tells of all that is wrong with how that ends.
+fn try_all(bench: &Bench, sample: &Sample, what: &str) {
+    let secret = format!("secret,id=s,data={PASSPHRASE}");
+    let opts = sample.image_opts("bad");
+    let named: Vec<&str> = match sample.encrypted() {
+        true => vec!["--object", &secret, "--image-opts", &opts],
+        false => vec!["-f", sample.format, "bad"],
+    };
+    for (command, rest, codes) in [
+        ("info", &[][..], &[0, 1][..]),
+        ("check", &[], &[0, 1, 2, 3, 63]),
+        ("map", &[], &[0, 1]),
+        ("convert", &["-O", "qcow2", "out"], &[0, 1]),
+        ("inspect", &[], &[0, 1, 2]),
+    ] {
+        let mut args = vec![command];
+        match rest.split_last() {
+            // Options come before the source, the target behind it.
+            Some((target, options)) => {
+                args.extend(options);
+                args.extend(&named);
+                args.push(target);
+            }
+            None => args.extend(&named),
+        }
+        if command == "inspect" {
+            args = vec!["inspect", "-f", sample.format, "bad"];
+        }
+        let seconds = match sample.encrypted() {
+            true => CRYPT_SECONDS,
+            false => SECONDS,
+        };
+        let (ran, kib, signal) = bench.run_for(seconds, &args);
+        let _ = fs::remove_file(bench.dir.path("out"));
+        let ended = signal == 0 || signal == 9 && sample.encrypted();
+        let messages = ran.err.lines().filter(|line| {
+            line.starts_with("qemu-img: ")
+                && !line.contains("warning: ")
+                && !line.contains("ERROR ")
+        });
+        let count = messages.count();
+        let one = signal != 0 || command == "check" || command == "inspect" || {
+            count == usize::from(ran.code != 0)
+        };
+        let defect = ran.err.contains("panic") || ran.err.contains("Internal error");
+        let known = signal != 0 || codes.contains(&ran.code);
+        if !ended || !one || !known || defect || kib > MAX_KIB {
+            let mut problems = bench.problems.borrow_mut();
+            problems.push(format!(
+                "{}, {what}: {command}: {kib} KiB, signal {signal}, {ran:?}",
+                sample.name
+            ));
+        }
+    }
+}
+
+#[test]
+fn structures_of_every_format_with_numbers_that_lie() {
+    let bench = Bench::new();
+    let mut data = vec![0; 1 << 20];
+    for block in [0, 5, 6, 13] {
+        data[block << 16..(block + 1) << 16].fill(DATA);
+    }
+    fs::write(bench.dir.path("data.raw"), data).expect("the data");
+    for sample in SAMPLES {
+        let image = Image::new(&bench, sample);
+        let places = image.places();
+        let mut sequence = Sequence(sample.name.len() as u64);
+        let count = match sample.encrypted() {
+            true => IMAGES / 4,
+            false => IMAGES,
+        };
+        for n in 0..count {
+            let bytes = image.damaged(&places, &mut sequence);
+            fs::write(bench.dir.path("bad"), bytes).expect("the image");
+            try_all(&bench, sample, &format!("damage {n}"));
+        }
+        for name in ["bad", "second"] {
+            let _ = fs::remove_file(bench.dir.path(name));
+        }
+    }
+}
