@@ -33,6 +33,7 @@ pub(crate) use host::location_id;
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bstr::{BStr, BString};
 
@@ -140,7 +141,7 @@ pub struct Image {
     settings: Settings,
     units: UnitLock,
     sparse: status::Sparse,
-    closed: bool,
+    closed: AtomicBool,
 }
 
 /// How an open image behaves.
@@ -312,14 +313,14 @@ impl Image {
     ///
     /// # Errors
     /// As [`Image::flush`].
-    pub fn close(mut self) -> Result<()> {
+    pub fn close(self) -> Result<()> {
         self.finish()
     }
 
     /// Ends use of the image without writing anything: for an image whose state in memory cannot be
     /// trusted any more.
     pub fn abandon(mut self) {
-        self.closed = true;
+        *self.closed.get_mut() = true;
     }
 
     /// Shows the snapshot of that ID from now on instead of the current contents, read-only.
@@ -341,11 +342,10 @@ impl Image {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<()> {
-        if self.closed {
+    fn finish(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        self.closed = true;
         events::CLOSE.emit(|| format!("file={:?}", self.filename));
         let flushed = self.flush();
         let closed = flushed.and(self.format.close());

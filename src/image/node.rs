@@ -92,14 +92,16 @@ impl Node {
         &self.storage
     }
 
-    /// Ends the use of filters; images end it by themselves.
+    /// Ends its use, and that of the nodes that it stands on.
     pub(super) fn finish(&self) -> Result<()> {
-        let Some((_, children)) = self.filter() else {
-            return Ok(());
-        };
-        let within = children.iter().map(|child| child.node.finish());
-        let ended = self.storage.finish();
-        within.fold(ended, Result::and)
+        match &self.kind {
+            NodeKind::Host => Ok(()),
+            NodeKind::Image(image) => image.image().finish(),
+            NodeKind::Filter(_, children) => {
+                let within = children.iter().map(|child| child.node.finish());
+                within.fold(self.storage.finish(), Result::and)
+            }
+        }
     }
 
     /// The image that it is.

@@ -183,7 +183,7 @@ fn open_over(
         },
         units: UnitLock::default(),
         sparse: Sparse::default(),
-        closed: false,
+        closed: Default::default(),
         location,
     };
     names::set(&mut image, &plan, bare);

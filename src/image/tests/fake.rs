@@ -120,7 +120,7 @@ impl Fake {
             },
             units: UnitLock::default(),
             sparse: Sparse::default(),
-            closed: false,
+            closed: Default::default(),
         }
     }
 
