@@ -61,8 +61,13 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         force_share: false,
         ..request.options.within(job)
     };
-    let top = Image::open(&request.location, &options)?;
-    for warning in top.warnings() {
+    let opened = Image::open(&request.location, &options)?;
+    // Behind a filter stands the overlay: it has a backing file to change, and layers to look at.
+    let top = match opened.is_filter() {
+        true => opened.shown_through().unwrap_or(&opened),
+        false => &opened,
+    };
+    for warning in opened.warnings() {
         job.warn(warning.clone());
     }
     if let Some(name) = &request.backing_format
@@ -73,7 +78,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     if request.compress && top.compressor().is_none() {
         return Err(Error::no_compression());
     }
-    let new = open_new(&top, request, job)?;
+    let new = open_new(top, request, job)?;
     if let Some(new) = &new {
         top.check_apart(new.layers())?;
     }
@@ -91,7 +96,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     };
     job.tick()?;
     if !request.name_only {
-        let rebaser = Rebaser::new(&top, new.as_ref(), request.compress);
+        let rebaser = Rebaser::new(top, new.as_ref(), request.compress);
         in_pieces(
             rebaser.forecast(),
             PIECE.next_multiple_of(rebaser.buffer),
@@ -100,19 +105,19 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
             Buffers::default,
             |range, buffers, pace| rebaser.piece(range, buffers, pace),
         )
-        .and_then(|()| top.flush())
+        .and_then(|()| opened.flush())
         .map_err(|error| {
             error.context_if_bare(|| format!("Could not rebase '{}'", top.filename()))
         })?;
     }
     let id = match &new {
         Some(new) => new.format().parent_id(),
-        None => id_by_name(&top, request, job),
+        None => id_by_name(top, request, job),
     };
     backing
         .set_backing(named.as_ref(), id)
         .map_err(|error| with_reason(change, error))?;
-    top.close()?;
+    opened.close()?;
     job.finish()
 }
 

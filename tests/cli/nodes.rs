@@ -174,3 +174,32 @@ fn a_target_that_cannot_take_the_copy_breaks_the_write_or_the_backup() {
         assert_eq!(byte, if code == 0 { 9 } else { 1 });
     }
 }
+
+#[test]
+fn the_backing_file_changes_behind_a_filter() {
+    for (filter, code) in [
+        ("'driver':'throttle','throttle-group':'g'", 0),
+        ("'driver':'compress'", 0),
+        ("'driver':'copy-on-read'", 0),
+        ("'driver':'preallocate'", 0),
+        ("'driver':'raw'", 1),
+    ] {
+        let pair = Pair::with(&[
+            "create -q -f raw b.raw 1M",
+            "create -q -f raw c.raw 1M",
+            "create -q -f qcow2 -b b.raw -F raw t.qcow2 1M",
+        ]);
+        pair.qemu_io("raw", "b.raw", &["write -P 1 0 1M"]);
+        pair.qemu_io("qcow2", "t.qcow2", &["write -P 3 64k 64k"]);
+        let image = format!(
+            "json:{{{filter},'file':{{'driver':'qcow2','file':{{'driver':'file','filename':'t.qcow2'}}}}}}"
+        );
+        let group = ["rebase", "--object", "throttle-group,id=g"];
+        for more in [&["-u", "-b", "c.raw", "-F", "raw"][..], &["-b", ""]] {
+            let args = [&group[..], more, &[&image]].concat();
+            let ran = pair.same_args(&args, Loose::Exact);
+            assert_eq!(ran.code, code, "{ran:?}");
+            pair.same_image("t.qcow2", "qcow2");
+        }
+    }
+}
