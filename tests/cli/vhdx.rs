@@ -74,3 +74,38 @@ fn conversions_to_and_from_vhdx_keep_every_byte() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(std::fs::read(dir.path("b.raw")).expect("the copy") == disk);
 }
+
+#[test]
+fn a_chain_goes_to_another_format_and_back_layer_by_layer() {
+    let dir = Dir::new();
+    let run = |line: &str| {
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+    };
+    let mut disk = vec![0; 5 << 20];
+    disk[1 << 20..2 << 20].fill(3);
+    std::fs::write(dir.path("base.raw"), &disk).expect("a disk");
+    disk[1_500_000..1_500_512].fill(0);
+    disk[3 << 20..(3 << 20) + 512].fill(7);
+    std::fs::write(dir.path("top.raw"), &disk).expect("a disk");
+    run("convert -f raw -O vhdx base.raw base.vhdx");
+    run("convert -f raw -O vhdx -B base.vhdx -F vhdx top.raw top.vhdx");
+    run("convert -f vhdx -O raw top.vhdx flat.raw");
+    assert!(std::fs::read(dir.path("flat.raw")).expect("the copy") == disk);
+    run("convert --chain -O qcow2 top.vhdx out");
+    run("convert --chain -O vhdx out/top.qcow2 back");
+    dir.qemu_img_ok(&words("compare -f raw -F qcow2 base.raw out/base.qcow2"));
+    dir.qemu_img_ok(&words("compare -f raw -F qcow2 top.raw out/top.qcow2"));
+    run("compare -f raw -F vhdx top.raw back/top.vhdx");
+    run("compare -f raw -F vhdx base.raw back/base.vhdx");
+    run("check back/top.vhdx");
+    let ran = ours(&words("info --output=json back/top.vhdx"), dir.root());
+    assert!(
+        ran.out.contains("\"backing-filename\": \"base.vhdx\""),
+        "{ran:?}"
+    );
+    assert!(
+        ran.out.contains("\"backing-filename-format\": \"vhdx\""),
+        "{ran:?}"
+    );
+}

@@ -1,6 +1,7 @@
 //! Layers of a chain: emptying this one, and naming another parent.
 
 use bstr::ByteSlice;
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::format::{BackingChange, BackingRef, ParentId};
@@ -77,7 +78,9 @@ impl Vhdx {
             let region = self.regions.lock().metadata;
             self.metadata.lock().with_locator(region.len, locator)?
         };
-        self.prepare_write()?;
+        // The guest sees the same: layers above this one go on knowing it.
+        let file = Uuid::new_v4();
+        self.change_header(|header| header.file_write = file)?;
         self.flush_all(self.durability)?;
         let patches: Vec<(u64, &[u8])> = patches
             .iter()

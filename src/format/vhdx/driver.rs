@@ -201,6 +201,10 @@ impl FormatWrite for Vhdx {
         self.flush_all(durability)
     }
 
+    fn prepare(&self) -> Result<()> {
+        self.prepare_write()
+    }
+
     fn resizer(&self) -> Option<&dyn Resize> {
         Some(self)
     }

@@ -102,6 +102,18 @@ fn rebase_of(dir: &Dir, name: &str, base: &str) -> RebaseRequest {
     }
 }
 
+/// Another name or identity of its own parent is nothing that a layer above would see.
+#[test]
+fn a_layer_in_between_gets_another_parent_and_stays_known() {
+    let dir = Dir::new();
+    let model = chain(&dir);
+    std::fs::rename(dir.path("base.vhdx"), dir.path("moved.vhdx")).expect("another name");
+    let mut request = rebase_of(&dir, "mid.vhdx", "moved.vhdx");
+    request.name_only = true;
+    rebase(&request, &mut Job::new()).expect("a new name");
+    assert!(shown(&dir, "top.vhdx") == model);
+}
+
 #[test]
 fn a_commit_leaves_an_overlay_that_opens_and_shows_the_same() {
     let dir = Dir::new();
