@@ -66,7 +66,7 @@ impl Encoder {
     fn deflate(&mut self, unit: &[u8], out: &mut [u8], header: bool) -> Result<Option<usize>> {
         let level = match header {
             // What reads zlib streams compares them with those of zlib's default level.
-            true => DeflateLevel::Small,
+            true => DeflateLevel::Even,
             false => self.deflate_level,
         };
         if self.deflate.as_ref().is_none_or(|(has, _)| *has != level) {

@@ -28,12 +28,10 @@ impl Check for Vmdk {
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         let repairs = repair == RepairMode::All;
-        if repairs {
-            self.prepare_write()?;
-        }
         for part in &self.parts {
             if let PartKind::Sparse(sparse) = &part.kind {
                 let mut check = Checking {
+                    image: self,
                     sparse,
                     repairs,
                     report: &mut report,
@@ -55,6 +53,7 @@ impl Check for Vmdk {
 }
 
 struct Checking<'a> {
+    image: &'a Vmdk,
     sparse: &'a Sparse,
     repairs: bool,
     report: &'a mut CheckReport,
@@ -154,7 +153,8 @@ impl Checking<'_> {
                     sparse.takes_writes(),
                 );
                 if self.repairs && sparse.takes_writes() {
-                    // Nothing is left of it: below it there may be something.
+                    // Nothing is left of it, and something else may show now.
+                    self.image.prepare_write()?;
                     table.set(entry, 0);
                 }
                 Ok(())

@@ -12,7 +12,7 @@ use super::state::Vmdk;
 
 impl BackingChange for Vmdk {
     fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        self.prepare_write()?;
+        self.check_writable()?;
         // What the guest sees above the new parent must be there before its name is.
         self.flush_all(self.durability)?;
         let mut stored = self.stored.lock();
@@ -69,7 +69,7 @@ impl BackingChange for Vmdk {
     }
 
     fn make_empty(&self) -> Result<()> {
-        self.prepare_write()?;
+        self.check_writable()?;
         let _all = self.inflight.reserve(0..u64::MAX);
         let _one = self.flushing.lock();
         for part in &self.parts {

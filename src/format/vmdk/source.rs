@@ -10,8 +10,8 @@ use super::disk::marker::{Special, is_special};
 use super::disk::sparse_header::{self, GD_AT_END, HEADER_LEN};
 use super::disk::{CowdHeader, Descriptor, SparseHeader, cowd_header, not_vmdk};
 
-/// The longest descriptor: that of a disk of 64 TiB in parts of 2 GiB has a third of this.
-const MAX_DESCRIPTOR: u64 = 4 << 20;
+/// The longest descriptor: that of a disk of 64 TiB in parts of 2 GiB has three quarters of this.
+const MAX_DESCRIPTOR: u64 = 2 << 20;
 
 /// What stands in the image's own file.
 #[derive(Debug)]

@@ -159,6 +159,14 @@ impl Vmdk {
         Ok(())
     }
 
+    /// Refuses changes of an image that is open to be read only.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        match self.read_only {
+            true => Err(Error::new(ErrorKind::ReadOnly, "Image is read-only")),
+            false => Ok(()),
+        }
+    }
+
     /// What must happen once before the first change: the disk gets another content ID.
     ///
     /// # Errors
@@ -167,9 +175,7 @@ impl Vmdk {
         if self.is_changed.load(Ordering::Acquire) {
             return Ok(());
         }
-        if self.read_only {
-            return Err(Error::new(ErrorKind::ReadOnly, "Image is read-only"));
-        }
+        self.check_writable()?;
         let mut stored = self.stored.lock();
         if self.is_changed.load(Ordering::Acquire) {
             return Ok(());

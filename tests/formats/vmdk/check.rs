@@ -95,12 +95,17 @@ fn the_redundant_tables_follow_those_that_count() {
     let redundant = word(&bytes, word(&bytes, 48) as usize * 512) as usize * 512;
     bytes[redundant + 16 * 4] ^= 1;
     bytes[72] = 1;
+    let id = |image: Image| image.format().parent_id();
+    let before = id(open(&dir, "v.vmdk", false).expect("it opens"));
     std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
     let (found, _, notes) = checked(&dir, RepairMode::Report);
     assert_eq!(found, 1);
     assert!(notes[0].contains("the redundant copy of grain table 0 differs"));
     assert_eq!(checked(&dir, RepairMode::All).1, 1);
     assert_eq!(checked(&dir, RepairMode::Report).0, 0);
+    // The contents are the same: overlays still know their parent.
+    let repaired = open(&dir, "v.vmdk", false).expect("it opens");
+    assert_eq!(id(repaired), before);
     let bytes = std::fs::read(dir.path("v.vmdk")).expect("an image");
     assert_eq!(bytes[72], 0, "it counts as closed");
 }

@@ -15,8 +15,8 @@ pub(in crate::format::vmdk) const HEADER_LEN: usize = 2048;
 /// Entries of every grain table.
 pub(in crate::format::vmdk) const TABLE_ENTRIES: u64 = 4096;
 
-/// The largest grain, in sectors.
-const MAX_GRAIN: u32 = 0x20_0000;
+/// The largest grain, in sectors: 16 MiB, as of hosted extents.
+const MAX_GRAIN: u32 = 0x8000;
 
 /// The header; all numbers are sectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl CowdHeader {
             return Err(Error::corrupt(what).with_offset(16));
         }
         let span = u64::from(header.grain) * TABLE_ENTRIES;
-        if u64::from(header.directory_entries) * span < u64::from(header.capacity) {
+        if u64::from(header.directory_entries).saturating_mul(span) < u64::from(header.capacity) {
             let what = format!(
                 "A grain directory of {} entries is too short for {} sectors",
                 header.directory_entries, header.capacity

@@ -20,8 +20,11 @@ pub(in crate::format::vmdk) const UNCLEAN_AT: u64 = 72;
 /// The line ends that a transfer as text would have changed.
 const LINE_ENDS: [u8; 4] = *b"\n \r\n";
 
-/// The largest grain, in sectors: 1 GiB.
-const MAX_GRAIN: u64 = 0x20_0000;
+/// The largest grain, in sectors: 16 MiB. Products have 64 KiB; what copies a grain holds it in memory.
+const MAX_GRAIN: u64 = 0x8000;
+
+/// The same where grains are compressed: 2 MiB.
+const MAX_COMPRESSED: u64 = 0x1000;
 
 /// The most entries of a grain table; the specification has 512.
 const MAX_TABLE: u32 = 1 << 16;
@@ -163,7 +166,12 @@ impl SparseHeader {
             )));
         }
         let corrupt = |what: String, at| Err(Error::corrupt(what).with_offset(at));
-        if !self.grain.is_power_of_two() || self.grain > MAX_GRAIN {
+        let most = if compressed {
+            MAX_COMPRESSED
+        } else {
+            MAX_GRAIN
+        };
+        if !self.grain.is_power_of_two() || self.grain > most {
             return corrupt(
                 format!(
                     "Invalid granularity of {} sectors, image may be corrupt",
