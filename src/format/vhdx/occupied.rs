@@ -7,8 +7,8 @@ use crate::memory;
 
 use super::disk::MIB;
 
-/// The longest file that is looked at: four times what the largest disk takes.
-const MAX_FILE: u64 = 256 << 40;
+/// The longest file that is looked at: twice what the largest disk takes.
+const MAX_FILE: u64 = 128 << 40;
 
 /// A bit for each MiB of a file.
 #[derive(Debug)]

@@ -155,7 +155,7 @@ pub const SAMPLES: &[Sample] = &[
     sample("vdi", "vdi", ""),
     sample("vdi static", "vdi", "static=on"),
     vhdx("vhdx", "block_size=1M"),
-    vhdx("vhdx not zero", "block_state_zero=off"),
+    vhdx("vhdx not zero", "block_state_zero=off,block_size=1M"),
     vhdx("vhdx fixed", "subformat=fixed,block_size=1M"),
     Sample {
         size: (3 << 20) + 4096,

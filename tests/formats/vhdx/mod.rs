@@ -2,6 +2,7 @@
 
 mod chain;
 mod check;
+mod crash;
 mod foreign;
 mod log;
 mod tables;
