@@ -342,3 +342,33 @@ fn a_name_beside_the_overlay_comes_before_one_from_here() {
     pair.same_image("d/mid.q", "qcow2");
     pair.same_image("d/base", "raw");
 }
+
+/// A name that users have for a format is taken wherever one is named, and never recorded or shown.
+#[test]
+fn vhd_stands_for_vpc() {
+    let dir = crate::common::Dir::new();
+    for (line, shown) in [
+        ("create -f vhd a.vhd 4M", "fmt=vpc"),
+        ("info -f vhd a.vhd", "file format: vpc"),
+        (
+            "create -f qcow2 -b a.vhd -F vhd top.qcow2",
+            "backing_fmt=vpc",
+        ),
+        ("info top.qcow2", "backing file format: vpc"),
+        ("convert -f vhd -O raw a.vhd a.raw", ""),
+        ("rebase -u -b a.vhd -F vhd top.qcow2", ""),
+        (
+            "info --image-opts driver=vhd,file.filename=a.vhd",
+            "file format: vpc",
+        ),
+    ] {
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+        assert!(ran.out.contains(shown), "{line}: {ran:?}");
+    }
+    let theirs = dir.qemu_img(&["info", "top.qcow2"]);
+    assert!(
+        theirs.out.contains("backing file format: vpc"),
+        "{theirs:?}"
+    );
+}
