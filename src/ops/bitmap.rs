@@ -7,6 +7,7 @@ use bstr::{BStr, BString, ByteSlice};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{BitmapInfo, Bitmaps, Features};
 use crate::image::Image;
+use crate::job::JobControl;
 use crate::memory;
 use crate::ops::map::MAX_RUNS;
 use crate::ops::render::json;
@@ -83,7 +84,8 @@ fn apply(image: &Image, name: &BStr, change: &Change<'_>) -> Result<()> {
 fn merge(bitmaps: &dyn Bitmaps, name: &BStr, source: &dyn Bitmaps, from: &BStr) -> Result<()> {
     known(source, from)?;
     check_sizes(bitmaps.covered(), source.covered())?;
-    bitmaps.mark(name, &mut |mark| hand_over(source, from, mark))
+    let control = JobControl::default();
+    bitmaps.mark(name, &mut |mark| hand_over(source, from, &control, mark))
 }
 
 /// Refuses to merge between images that differ in size.
@@ -97,18 +99,23 @@ pub(super) fn check_sizes(target: u64, source: u64) -> Result<()> {
     )))
 }
 
-/// Makes a bitmap like one of another image, with the same bits.
+/// Makes a bitmap like one of another image, with the same bits; `control` ends that while they are read.
 ///
 /// # Errors
-/// As [`change`].
-pub(super) fn copy(target: &dyn Bitmaps, source: &dyn Bitmaps, bitmap: &BitmapInfo) -> Result<()> {
+/// As [`change`], and [`ErrorKind::Cancelled`].
+pub(super) fn copy(
+    target: &dyn Bitmaps,
+    source: &dyn Bitmaps,
+    bitmap: &BitmapInfo,
+    control: &JobControl,
+) -> Result<()> {
     let name = bitmap.name.as_bstr();
     let covered = target.covered();
     let mut unread = false;
     target
         .add_filled(name, bitmap.granularity, bitmap.enabled, &mut |mark| {
-            let read =
-                check_sizes(covered, source.covered()).and_then(|()| hand_over(source, name, mark));
+            let read = check_sizes(covered, source.covered())
+                .and_then(|()| hand_over(source, name, control, mark));
             unread = read.is_err();
             read
         })
@@ -119,8 +126,14 @@ pub(super) fn copy(target: &dyn Bitmaps, source: &dyn Bitmaps, bitmap: &BitmapIn
 }
 
 /// Hands the dirty ranges of a bitmap to `mark`.
-fn hand_over(bitmaps: &dyn Bitmaps, name: &BStr, mark: &mut dyn FnMut(u64, u64)) -> Result<()> {
+fn hand_over(
+    bitmaps: &dyn Bitmaps,
+    name: &BStr,
+    control: &JobControl,
+    mark: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
     bitmaps.visit_dirty(name, 0..bitmaps.covered(), &mut |offset, len| {
+        control.check()?;
         mark(offset, len);
         Ok(())
     })

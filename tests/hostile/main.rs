@@ -14,8 +14,10 @@ use std::cell::RefCell;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Dir, Ran};
+use platter::ops::convert::{ConvertRequest, convert};
 
 /// Far above what any of these may take, far below for ever.
 const SECONDS: &str = "20";
@@ -776,6 +778,20 @@ fn bitmaps_with_millions_of_runs() {
     write(&(7 * CLUSTER).to_be_bytes().repeat(64), 6 * CLUSTER);
     write(&vec![0x55; CLUSTER as usize], 7 * CLUSTER);
     bench.every_command("bits.qcow2", MAX_KIB);
+
+    // Copying them takes a minute, unless the work is ended before.
+    let target = platter::Location::from_path(bench.dir.path("copy.qcow2"));
+    let mut request = ConvertRequest::new(platter::Location::from_path(&path), target);
+    request.source.options.format = Some("qcow2".to_owned());
+    request.target.format = Some("qcow2".to_owned());
+    request.source.bitmaps = true;
+    let mut job = platter::Job::new();
+    job.control().set_deadline(Some(Duration::from_millis(300)));
+    let begin = Instant::now();
+    let error = convert(&request, &mut job).expect_err("the deadline");
+    assert_eq!(error.kind(), platter::ErrorKind::Cancelled, "{error:?}");
+    assert!(begin.elapsed() < Duration::from_secs(20), "{error:?}");
+    assert!(!bench.dir.path("copy.qcow2").exists());
 }
 
 /// Lists of names take what they say, a few times over, and formats limit them.

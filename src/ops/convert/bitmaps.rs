@@ -94,7 +94,7 @@ impl Chosen {
         if let (Some(source), Some(target)) = (source(sources), target) {
             for bitmap in &self.bitmaps {
                 job.tick()?;
-                bitmap::copy(target, source, bitmap)?;
+                bitmap::copy(target, source, bitmap, job.control())?;
             }
         }
         for name in &self.skipped {
