@@ -79,13 +79,9 @@ pub enum Mismatch {
 pub enum ParentId {
     /// The content ID of a VMDK.
     ContentId(u32),
-    /// The UUID of a VHD, and when the file was last changed, in seconds since 2000.
-    UuidAndTime {
-        /// The UUID.
-        uuid: uuid::Uuid,
-        /// The time.
-        time: u32,
-    },
+    /// The UUID of a VHD. Children also record when the file of the parent was last changed; a copy has
+    /// another time.
+    Uuid(uuid::Uuid),
     /// The data write GUID of a VHDX.
     DataWriteGuid(uuid::Uuid),
     /// The UUID of a VDI, and that of its last modification.
@@ -115,8 +111,7 @@ impl ParentId {
     fn likeness(self, found: Self) -> Likeness {
         match (self, found) {
             _ if self == found => Likeness::Same,
-            (Self::UuidAndTime { uuid: a, .. }, Self::UuidAndTime { uuid: b, .. })
-            | (
+            (
                 Self::UuidAndModification { uuid: a, .. },
                 Self::UuidAndModification { uuid: b, .. },
             ) if a == b => Likeness::Changed,
@@ -131,7 +126,7 @@ impl fmt::Display for ParentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ContentId(id) => write!(f, "content ID {id:08x}"),
-            Self::UuidAndTime { uuid, time } => write!(f, "UUID {uuid} of time {time}"),
+            Self::Uuid(uuid) => write!(f, "UUID {uuid}"),
             Self::DataWriteGuid(guid) => write!(f, "data write GUID {guid}"),
             Self::UuidAndModification { uuid, modification } => {
                 write!(f, "UUID {uuid} of modification {modification}")
@@ -272,10 +267,7 @@ mod tests {
     #[test]
     fn a_parent_that_was_changed_is_told_from_another_image() {
         let uuid = uuid::Uuid::from_u128;
-        let vhd = |id, time| ParentId::UuidAndTime {
-            uuid: uuid(id),
-            time,
-        };
+        let vhd = |id| ParentId::Uuid(uuid(id));
         let vdi = |id, modification| ParentId::UuidAndModification {
             uuid: uuid(id),
             modification: uuid(modification),
@@ -283,12 +275,11 @@ mod tests {
         let vhdx = |id| ParentId::DataWriteGuid(uuid(id));
         let (changed, other) = (Mismatch::Warn, Mismatch::Refuse);
         for (recorded, found, meaning) in [
-            (vhd(1, 5), vhd(1, 6), changed),
-            (vhd(1, 5), vhd(2, 5), other),
+            (vhd(1), vhd(2), other),
             (vdi(1, 5), vdi(1, 6), changed),
             (vdi(1, 5), vdi(2, 5), other),
             (vhdx(1), vhdx(2), changed),
-            (vhdx(1), vhd(1, 0), other),
+            (vhdx(1), vhd(1), other),
         ] {
             let parent = ParentRef {
                 names: Vec::new(),

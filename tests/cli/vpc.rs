@@ -50,9 +50,6 @@ fn creation_is_said_and_refused_alike() {
         "create -f vpc -o preallocation=falloc a.vhd 1M",
         "create -f vpc -o block_size=64k a.vhd 1M",
         "create -f vpc a.vhd",
-        "create -f vpc -o help",
-        "create -f vpc -o help a.vhd",
-        "create -f vpc -b x.vhd a.vhd 1M",
     ] {
         pair.same_but(line, Loose::DiskSize);
     }

@@ -423,3 +423,112 @@ fn new_images_have_their_data_on_a_border_that_storage_likes() {
         std::fs::remove_file(dir.path("a.vdi")).expect("the image");
     }
 }
+
+/// A parent and a child in a directory, and what the guest sees of the child.
+fn chain() -> (Dir, Vec<u8>) {
+    let dir = Dir::new();
+    let parent = Made::new(&[0, 1, 2, FREE]);
+    let mut bytes = parent.bytes();
+    bytes[0x188..0x198].fill(1);
+    bytes[0x198..0x1a8].fill(2);
+    std::fs::write(dir.path("parent.vdi"), &bytes).expect("the parent");
+    let child = Made {
+        image_type: 4,
+        ..Made::new(&[FREE, 0, DISCARDED, FREE])
+    };
+    let mut bytes = child.bytes();
+    bytes[0x188..0x198].fill(3);
+    bytes[0x1a8..0x1b8].fill(1);
+    bytes[0x1b8..0x1c8].fill(2);
+    std::fs::write(dir.path("child.vdi"), &bytes).expect("the child");
+    let mut model = vec![0; 4 * 4096];
+    model[..8192].fill(1);
+    (dir, model)
+}
+
+fn open_child(dir: &Dir, writable: bool) -> Result<Image, Error> {
+    let location = platter::Location::from_image_opts(&format!(
+        "driver=vdi,file.filename={},backing.driver=vdi,backing.file.filename={}",
+        dir.str("child.vdi"),
+        dir.str("parent.vdi")
+    ))?;
+    let options = OpenOptions {
+        format: None,
+        ..options(writable)
+    };
+    Image::open(&location, &options)
+}
+
+#[test]
+fn a_differencing_image_is_read_and_written_over_its_parent() {
+    let (dir, mut model) = chain();
+    let image = open_child(&dir, true).expect("the chain opens");
+    assert_eq!(read(&image), model);
+    image.write_at(&[9; 700], 300).expect("a write");
+    model[300..1000].fill(9);
+    image.write_at(&[8; 700], 2 * 4096 + 300).expect("a write");
+    model[2 * 4096 + 300..2 * 4096 + 1000].fill(8);
+    let flags = platter::storage::ZeroFlags::empty();
+    image.write_zeroes(2 * 4096, 4096, flags).expect("zeroes");
+    model[2 * 4096..3 * 4096].fill(0);
+    assert_eq!(read(&image), model);
+    image.close().expect("a close");
+    let image = open_child(&dir, true).expect("it opens again");
+    assert_eq!(read(&image), model);
+    clean(&image);
+    // What is below must not show where the image grew.
+    let resize = |len| {
+        let resizer = image.format().resizer().expect("a resizer");
+        let control = Default::default();
+        resizer.resize_above(len, Preallocation::Off, &image, &control)
+    };
+    resize(512).expect("a smaller size");
+    resize(4 * 4096).expect("a larger size");
+    model[512..].fill(0);
+    assert_eq!(read(&image), model);
+    let changer = image.format().backing_change().expect("it has a parent");
+    changer.make_empty().expect("an empty image");
+    model.fill(0);
+    model[..4096].fill(1);
+    model[4096..8192].fill(2);
+    model[8192..3 * 4096].fill(3);
+    assert_eq!(read(&image), model);
+    image.close().expect("a close");
+}
+
+#[test]
+fn a_parent_is_known_by_its_uuid() {
+    let (dir, _) = chain();
+    // Nothing says where it is.
+    let location = platter::Location::from_path(dir.path("child.vdi"));
+    let error = Image::open(&location, &options(false)).expect_err("a refusal");
+    assert!(
+        error
+            .to_string()
+            .contains("has a parent and no name for it"),
+        "{error}"
+    );
+    assert!(!error.hints().is_empty());
+    let metadata = OpenOptions {
+        metadata_only: true,
+        ..options(false)
+    };
+    Image::open(&location, &metadata).expect("it alone");
+    let set = |at: usize, byte: u8| {
+        let mut bytes = std::fs::read(dir.path("parent.vdi")).expect("the parent");
+        bytes[at] = byte;
+        std::fs::write(dir.path("parent.vdi"), bytes).expect("the parent");
+    };
+    set(0x198, 7);
+    let changed = open_child(&dir, false).expect("it opens");
+    assert_eq!(changed.warnings().len(), 1, "{:?}", changed.warnings());
+    drop(changed);
+    set(0x188, 7);
+    let error = open_child(&dir, false).expect_err("a refusal");
+    assert!(
+        error
+            .to_string()
+            .contains("is not the parent that was recorded"),
+        "{error}"
+    );
+}

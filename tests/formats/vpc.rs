@@ -317,3 +317,108 @@ fn data_stands_where_storage_likes_it_and_bitmaps_say_that_it_is_there() {
     assert_eq!(blocks, 2);
     assert_eq!(bytes[..512], bytes[bytes.len() - 512..]);
 }
+
+fn create(dir: &Dir, name: &str, size: Option<u64>, backing: Option<&str>) -> Result<(), Error> {
+    let request = platter::ops::create::CreateRequest {
+        location: platter::Location::from_path(dir.path(name)),
+        format: "vpc".to_owned(),
+        size,
+        options: platter::Options::new(),
+        backing_file: backing.map(Into::into),
+        backing_format: backing.map(|_| "vpc".to_owned()),
+        backing_unsafe: false,
+        secrets: platter::secret::Secrets::new(),
+        policy: OpenPolicy::permissive(),
+        storages: None,
+    };
+    let mut job = Job::new();
+    platter::ops::create::CreatePlan::new(request, &mut job)?.run(&mut job)
+}
+
+fn open_path(dir: &Dir, name: &str, writable: bool) -> Result<Image, Error> {
+    let location = platter::Location::from_path(dir.path(name));
+    Image::open(&location, &options(writable))
+}
+
+#[test]
+fn a_chain_of_differencing_disks_is_made_read_and_written() {
+    let dir = Dir::new();
+    create(&dir, "base.vhd", Some(5 << 20), None).expect("a base");
+    let base = open_path(&dir, "base.vhd", true).expect("it opens");
+    let mut model = vec![0; base.len() as usize];
+    let write = |image: &Image, model: &mut Vec<u8>, at: usize, len: usize, byte: u8| {
+        image
+            .write_at(&vec![byte; len], at as u64)
+            .expect("a write");
+        model[at..at + len].fill(byte);
+    };
+    write(&base, &mut model, 1_000_000, 2_000_000, 1);
+    base.close().expect("a close");
+    for (n, name) in ["a b.vhd", "d\u{e9}.vhd"].iter().enumerate() {
+        let parent = ["base.vhd", "a b.vhd"][n];
+        create(&dir, name, None, Some(parent)).expect("a child");
+        let image = open_path(&dir, name, true).expect("it opens");
+        assert!(read(&image) == model);
+        // Within sectors, over the border of blocks, and what is there already.
+        write(&image, &mut model, 1_000_100, 300, 3 + n as u8);
+        write(&image, &mut model, (2 << 20) - 700, 1500, 5 + n as u8);
+        write(&image, &mut model, 4_500_000 + n * 512, 1024, 7 + n as u8);
+        let flags = platter::storage::ZeroFlags::MAY_UNMAP;
+        image
+            .write_zeroes(1_200_007, 500_000, flags)
+            .expect("zeroes");
+        model[1_200_007..1_700_007].fill(0);
+        assert!(read(&image) == model);
+        image.close().expect("a close");
+        let image = open_path(&dir, name, true).expect("it opens again");
+        assert!(read(&image) == model);
+        clean(&image);
+    }
+    // Another disk in the place of the parent is refused.
+    std::fs::rename(dir.path("a b.vhd"), dir.path("kept")).expect("another name");
+    create(&dir, "a b.vhd", None, Some("base.vhd")).expect("another child");
+    let error = open_path(&dir, "d\u{e9}.vhd", false).expect_err("a refusal");
+    assert!(
+        error
+            .to_string()
+            .contains("is not the parent that was recorded"),
+        "{error}"
+    );
+    std::fs::rename(dir.path("kept"), dir.path("a b.vhd")).expect("the old name");
+    let image = open_path(&dir, "d\u{e9}.vhd", true).expect("it opens");
+    // A name that the parent gets later.
+    std::fs::copy(dir.path("a b.vhd"), dir.path("moved.vhd")).expect("a copy");
+    let changer = image.format().backing_change().expect("it has a parent");
+    let named = platter::format::BackingRef {
+        name: "moved.vhd".into(),
+        format: Some("vpc".into()),
+    };
+    let id = image
+        .backing()
+        .and_then(|parent| parent.format().parent_id());
+    changer.set_backing(Some(&named), id).expect("another name");
+    image.close().expect("a close");
+    std::fs::remove_file(dir.path("a b.vhd")).expect("the old parent");
+    let image = open_path(&dir, "d\u{e9}.vhd", true).expect("it opens");
+    assert!(read(&image) == model);
+    clean(&image);
+    let changer = image.format().backing_change().expect("it has a parent");
+    changer.make_empty().expect("an empty disk");
+    let parent = image.backing().expect("the parent");
+    assert!(read(&image) == read(parent));
+    // The names that came later stand where blocks were before them.
+    let (report, lines) = check(&image, RepairMode::Report);
+    assert_eq!(report.corruptions, 0, "{lines:?}");
+}
+
+#[test]
+fn a_parent_that_is_no_vhd_or_is_not_there_is_refused() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("plain"), vec![0; 1 << 20]).expect("a file");
+    let error = create(&dir, "a.vhd", None, Some("plain")).expect_err("a refusal");
+    assert!(!dir.path("a.vhd").exists(), "{error}");
+    create(&dir, "base.vhd", Some(1 << 20), None).expect("a base");
+    create(&dir, "a.vhd", None, Some("base.vhd")).expect("a child");
+    std::fs::remove_file(dir.path("base.vhd")).expect("the base");
+    assert!(open_path(&dir, "a.vhd", false).is_err());
+}

@@ -156,7 +156,7 @@ pub(crate) struct Blocks<K: Keeper> {
     pub(crate) keeper: K,
     state: RwLock<State<K::Layout>>,
     len: AtomicU64,
-    is_overlay: bool,
+    is_overlay: AtomicBool,
     writable: bool,
     durability: Durability,
     inflight: InFlight,
@@ -182,7 +182,7 @@ impl<K: Keeper> Blocks<K> {
                 generation: 0,
             }),
             len: AtomicU64::new(parts.len),
-            is_overlay: parts.is_overlay,
+            is_overlay: AtomicBool::new(parts.is_overlay),
             writable: parts.writable,
             durability: parts.durability,
             inflight: InFlight::default(),
@@ -217,7 +217,12 @@ impl<K: Keeper> Blocks<K> {
 
     /// Whether what the table does not hold is below.
     pub(crate) fn is_overlay(&self) -> bool {
-        self.is_overlay
+        self.is_overlay.load(Ordering::Acquire)
+    }
+
+    /// What the table does not hold is below from now on, or reads as zeroes.
+    pub(crate) fn set_overlay(&self, is_overlay: bool) {
+        self.is_overlay.store(is_overlay, Ordering::Release);
     }
 
     /// See [`crate::format::Format::begin_io`].

@@ -305,6 +305,11 @@ impl<K: Keeper> Exclusive<'_, K> {
         table.write(|bytes, at| self.blocks.storage.write_at(bytes, at))
     }
 
+    /// Lets the format's own structures stand elsewhere; the blocks and the table stay where they are.
+    pub(crate) fn replace_layout(&self, layout: K::Layout) {
+        self.blocks.state.write().layout = layout;
+    }
+
     /// Lets another table, which is on disk, take the place of the one there was.
     pub(crate) fn replace(&self, layout: K::Layout, table: Table) {
         self.blocks.dirty.lock().clear();

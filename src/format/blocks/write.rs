@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::Below;
+use crate::format::inflight::Reservation;
 use crate::memory;
 use crate::storage::{Step, ZeroFlags, steps};
 
@@ -40,7 +41,11 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    fn check_range(&self, offset: u64, len: u64) -> Result<()> {
+    /// Refuses a range that does not lie in the image.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`].
+    pub(crate) fn check_range(&self, offset: u64, len: u64) -> Result<()> {
         match offset.checked_add(len) {
             Some(end) if end <= self.len() => Ok(()),
             _ => Err(Error::invalid("The range does not lie in the image")),
@@ -68,7 +73,10 @@ impl<K: Keeper> Blocks<K> {
     }
 
     /// Guest data is not written over the header and the table.
-    fn check_place(&self, host: u64, len: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`].
+    pub(crate) fn check_place(&self, host: u64, len: u64) -> Result<()> {
         let layout = self.layout();
         if !layout.is_metadata(host..host.saturating_add(len)) {
             return Ok(());
@@ -128,6 +136,38 @@ impl<K: Keeper> Blocks<K> {
             return Err(error);
         }
         Ok(end - offset)
+    }
+
+    /// Keeps all other changes away from these blocks.
+    pub(crate) fn reserve(&self, blocks: Range<u64>) -> Reservation<'_> {
+        self.inflight.reserve(blocks)
+    }
+
+    /// Gives a block that has none a place, of which nothing but its lead is written; where its data will
+    /// stand. The caller has reserved it.
+    ///
+    /// # Errors
+    /// As [`Blocks::write`].
+    pub(crate) fn new_block(&self, index: u64) -> Result<u64> {
+        self.make_settable(index, 1)?;
+        let place = self.take(1)?;
+        let word = self.layout().word(place.host);
+        let begun = word
+            .ok_or_else(|| Error::corrupt("A block has no place in the table"))
+            .and_then(|word| {
+                self.keeper.begin_block(&*self.storage, place.host)?;
+                Ok(word)
+            });
+        match begun {
+            Ok(word) => {
+                self.set(index, word);
+                Ok(place.host)
+            }
+            Err(error) => {
+                self.give_back(place);
+                Err(error)
+            }
+        }
     }
 
     /// Writes new blocks from guest block `first` on, and lets the table name them.

@@ -6,6 +6,7 @@ mod check;
 mod create;
 mod disk;
 mod inspect;
+mod overlay;
 mod records;
 mod reshape;
 
@@ -19,9 +20,9 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::{Blocks, ByteOrder, Entry, Layout, Parts, Table};
 use crate::format::{
-    Below, Check, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile,
-    FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Resize,
-    Signature,
+    BackingChange, Below, Check, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver,
+    FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentId,
+    ParentRef, Resize, Signature,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -44,7 +45,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     has_metadata: true,
     is_transparent: false,
     is_stream: false,
-    children: &[ChildSpec::FILE],
+    children: &[ChildSpec::FILE, ChildSpec::BACKING],
     open,
     inspect: inspect::inspect,
     create: Some(create::plan),
@@ -73,11 +74,6 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let mut head = vec![0; HEAD_LEN];
     storage.read_at(&mut head, 0)?;
     let header = Header::from_bytes(&head)?;
-    if !header.link.is_nil() {
-        return Err(Error::unsupported(
-            "unsupported VDI image (non-NULL link UUID)",
-        ));
-    }
     let file_len = storage.len()?;
     if header.table_end() > file_len {
         return Err(Error::corrupt("The file ends within the block map").with_offset(file_len));
@@ -96,7 +92,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
             layout: VdiLayout::of(&header),
             table,
             len: virtual_size(&header),
-            is_overlay: false,
+            is_overlay: !header.link.is_nil(),
             writable,
             durability: context.durability,
             keeper: Records::new(header, context.durability),
@@ -201,7 +197,19 @@ impl Format for Vdi {
     }
 
     fn parent(&self) -> Option<ParentRef> {
-        None
+        self.parent_ref()
+    }
+
+    fn parent_id(&self) -> Option<ParentId> {
+        let header = self.blocks.keeper.header();
+        Some(ParentId::UuidAndModification {
+            uuid: header.image,
+            modification: header.modification,
+        })
+    }
+
+    fn backing_change(&self) -> Option<&dyn BackingChange> {
+        Some(self)
     }
 
     fn close(&self) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::job::JobControl;
 use crate::storage::{Preallocation, ZeroFlags, grow};
 
 use super::Vdi;
-use super::disk::{Header, Version};
+use super::disk::{DISCARDED, Header, Version};
 use super::records::Records;
 
 impl Vdi {
@@ -47,19 +47,37 @@ impl Vdi {
             }
             return self.shrink(len, control);
         }
-        if self.blocks.is_overlay() && len > self.blocks.len() {
-            // What is below must not show where the image grows.
-            let shown = below.len_below().min(len);
-            if shown > self.blocks.len() {
-                return Err(Error::unsupported(
-                    "The image cannot grow over a longer parent",
-                ));
-            }
+        let mut hidden = 0;
+        if self.blocks.is_overlay() {
+            hidden = below.len_below().min(len);
+            self.own_last_block(hidden, below)?;
         }
-        self.grow(len, preallocation, control)
+        self.grow(len, hidden, preallocation, control)
     }
 
-    fn grow(&self, len: u64, preallocation: Preallocation, control: &JobControl) -> Result<()> {
+    /// Gives the last block a place where the image ends within it and what is below does not: the rest of
+    /// it must not show when the image grows.
+    fn own_last_block(&self, hidden: u64, below: &dyn Below) -> Result<()> {
+        let end = self.blocks.len();
+        if hidden <= end || end.is_multiple_of(self.blocks.layout().block_size()) {
+            return Ok(());
+        }
+        if let (Entry::Free, _) = self.blocks.run(end - 1, 1)? {
+            let mut sector = [0; 512];
+            below.read_below(&mut sector, end - 512)?;
+            self.blocks.write(&sector, end - 512, below)?;
+        }
+        Ok(())
+    }
+
+    /// Grows the image; blocks before `hidden` read as zeroes although there is something below.
+    fn grow(
+        &self,
+        len: u64,
+        hidden: u64,
+        preallocation: Preallocation,
+        control: &JobControl,
+    ) -> Result<()> {
         let blocks = &self.blocks;
         let alone = blocks.exclusive();
         let block = blocks.layout().block_size();
@@ -79,6 +97,9 @@ impl Vdi {
         let count = count.max(u64::from(header.blocks));
         let mut table =
             alone.other_table(count, u64::from(header.table_offset), |_, word| Ok(word))?;
+        for index in in_use..hidden.div_ceil(block).min(count) {
+            table.put(index, DISCARDED)?;
+        }
         let mut end = alone.end()?;
         if self.is_fixed() {
             let first = layout.blocks_up_to(end);

@@ -3,19 +3,27 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bstr::ByteSlice;
+use uuid::Uuid;
+
 use crate::error::{Error, Result};
 use crate::format::blocks::{BlockBulk, ByteOrder, Finish, Layout, LinearBulk, Table};
 use crate::format::driver::{not_prepared, own_file};
 use crate::format::{
-    Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile, PrepareContext,
+    BackingRef, Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile,
+    PrepareContext,
 };
 use crate::job::JobControl;
+use crate::memory;
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::{Preallocation, Storage};
 
-use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, Footer, Geometry, HEADER_LEN, VpcLayout};
+use super::disk::{
+    DiskType, DynamicHeader, FOOTER_LEN, Footer, Geometry, HEADER_LEN, Locator, VpcLayout,
+};
+use super::parent::{self, NAME_SPACE};
 use super::records::write_bitmap;
-use super::{MAX_SIZE, too_large};
+use super::{DRIVER, MAX_SIZE, too_large};
 
 /// Guest bytes of a block of a new disk, as all programs make them.
 const BLOCK_SIZE: u32 = 2 << 20;
@@ -28,6 +36,20 @@ const EPOCH: u64 = 946_684_800;
 
 /// Options of creation.
 pub(super) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "backing_file",
+        kind: OptionKind::Name,
+        help: "File name of a parent, which is a VHD",
+        default: None,
+        allowed: &[],
+    },
+    OptionSpec {
+        name: "backing_fmt",
+        kind: OptionKind::Str,
+        help: "Image format of the parent: vpc",
+        default: None,
+        allowed: &[],
+    },
     OptionSpec {
         name: "force_size",
         kind: OptionKind::Bool,
@@ -52,8 +74,13 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
 ];
 
 /// Keys of the "Formatting" line.
-pub(super) const SUMMARY: &[(&str, Option<&str>)] =
-    &[("size", None), ("subformat", None), ("force_size", None)];
+pub(super) const SUMMARY: &[(&str, Option<&str>)] = &[
+    ("size", None),
+    ("backing_file", None),
+    ("backing_fmt", None),
+    ("subformat", None),
+    ("force_size", None),
+];
 
 /// What the options ask for.
 #[derive(Debug)]
@@ -63,6 +90,9 @@ struct Spec {
     size: u64,
     geometry: Geometry,
     preallocation: Preallocation,
+    /// The names of the parent, with their places.
+    names: Vec<(Locator, Vec<u8>)>,
+    backing: Option<BackingRef>,
 }
 
 impl Spec {
@@ -74,6 +104,21 @@ impl Spec {
                 return Err(Error::invalid(format!(
                     "Parameter 'subformat' does not accept value '{other}'"
                 )));
+            }
+        };
+        let disk_type = match (params.backing, disk_type) {
+            (None, disk_type) => disk_type,
+            (Some(_), DiskType::Fixed) => {
+                return Err(Error::unsupported("A fixed VPC image has no parent"));
+            }
+            (Some(backing), _) => {
+                let format = backing.format.as_ref();
+                if format.is_some_and(|format| format != DRIVER.name) {
+                    return Err(Error::unsupported(
+                        "The parent of a VPC image is a VPC image",
+                    ));
+                }
+                DiskType::Differencing
             }
         };
         let preallocation = match params.values.str("preallocation") {
@@ -93,20 +138,40 @@ impl Spec {
             return Err(too_large());
         }
         // A disk with the largest geometry is as large as its footer says.
+        let nearest = Geometry::at_least(params.size / 512);
         let geometry = match params.values.bool("force_size") {
             Some(true) => Geometry::MAX,
-            _ => Geometry::at_least(params.size / 512),
+            // A child is as large as its parent.
+            _ if params.backing.is_some() && nearest.total() * 512 != params.size => Geometry::MAX,
+            _ => nearest,
         };
         let size = match geometry {
             Geometry::MAX => params.size,
             geometry => geometry.total() * 512,
         };
-        Ok(Self {
+        let mut spec = Self {
             disk_type,
             size,
             geometry,
             preallocation,
-        })
+            names: Vec::new(),
+            backing: params.backing.cloned(),
+        };
+        if let Some(backing) = params.backing {
+            let offset = spec.layout().table().end;
+            spec.names = parent::names(backing, offset)?;
+        }
+        Ok(spec)
+    }
+
+    fn layout(&self) -> VpcLayout {
+        VpcLayout::of(&self.header(), FOOTER_LEN as u64)
+    }
+
+    /// Where the first block can begin.
+    fn first(&self) -> u64 {
+        let names = self.names.len() as u64 * u64::from(NAME_SPACE);
+        self.layout().table().end + names
     }
 
     fn header(&self) -> DynamicHeader {
@@ -120,11 +185,11 @@ impl Spec {
         if self.disk_type == DiskType::Fixed {
             return self.size + footer;
         }
-        let layout = VpcLayout::of(&self.header(), TABLE_OFFSET);
-        let first = layout.next(layout.table().end);
+        let layout = self.layout();
+        let first = layout.next(self.first());
         let next = layout.next(first + layout.block_size());
         match blocks {
-            0 => layout.table().end + footer,
+            0 => self.first() + footer,
             blocks => first + (blocks - 1) * (next - first) + layout.block_size() + footer,
         }
     }
@@ -158,6 +223,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
         spec: Spec::new(params)?,
         asked: params.size,
         table: None,
+        parent: Uuid::nil(),
     }))
 }
 
@@ -167,6 +233,7 @@ struct NewVpc {
     spec: Spec,
     asked: u64,
     table: Option<Table>,
+    parent: Uuid,
 }
 
 impl NewImage for NewVpc {
@@ -174,7 +241,11 @@ impl NewImage for NewVpc {
         vec![PlannedFile::own(self.spec.len_with(0))]
     }
 
-    fn prepare(&mut self, _: &PrepareContext<'_>) -> Result<()> {
+    fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()> {
+        if let Some(backing) = &self.spec.backing {
+            let id = context.parent.and_then(|parent| parent.id);
+            self.parent = parent::uuid_of(backing, id)?;
+        }
         let entries = u64::from(self.spec.header().entries);
         self.table = Some(Table::empty(entries, TABLE_OFFSET, ByteOrder::Big)?);
         Ok(())
@@ -204,12 +275,24 @@ impl NewImage for NewVpc {
             )?;
             return Ok(Box::new(bulk));
         }
-        let header = spec.header();
-        let layout = VpcLayout::of(&header, TABLE_OFFSET);
+        let mut header = spec.header();
+        let layout = spec.layout();
+        if let Some(backing) = &spec.backing {
+            let locators: Vec<Locator> = spec.names.iter().map(|(locator, _)| *locator).collect();
+            header.parent = self.parent;
+            header.set_locators(&locators, NAME_SPACE);
+            header.set_parent_name(backing.name.as_bstr());
+        }
         let table = self.table.ok_or_else(not_prepared)?;
-        let finish = Finisher { footer, header };
+        let is_overlay = spec.backing.is_some();
         let sizes = (spec.size, self.asked);
-        let bulk = BlockBulk::new(storage, layout, table, sizes, false, finish)?;
+        let finish = Finisher {
+            footer,
+            header,
+            first: spec.first(),
+            names: spec.names,
+        };
+        let bulk = BlockBulk::new(storage, layout, table, sizes, is_overlay, finish)?;
         Ok(Box::new(bulk))
     }
 }
@@ -219,15 +302,17 @@ impl NewImage for NewVpc {
 struct Finisher {
     footer: Footer,
     header: DynamicHeader,
+    first: u64,
+    names: Vec<(Locator, Vec<u8>)>,
 }
 
 impl Finish<VpcLayout> for Finisher {
-    fn first(&self, layout: &VpcLayout) -> u64 {
-        layout.table().end
+    fn first(&self, _: &VpcLayout) -> u64 {
+        self.first
     }
 
     fn begin_block(&self, storage: &dyn Storage, layout: &VpcLayout, host: u64) -> Result<()> {
-        write_bitmap(storage, layout.lead(), host)
+        write_bitmap(storage, (layout.lead(), 0xff), host)
     }
 
     fn end(&self, storage: &dyn Storage, layout: &VpcLayout, end: u64) -> Result<()> {
@@ -236,6 +321,13 @@ impl Finish<VpcLayout> for Finisher {
         let last = table.end.saturating_sub(FOOTER_LEN as u64).max(table.start);
         if last < table.end {
             storage.write_at(&[0xff; FOOTER_LEN], last)?;
+        }
+        for (locator, bytes) in &self.names {
+            let mut name = memory::zeroed(NAME_SPACE as usize)?;
+            if let Some(start) = name.get_mut(..bytes.len()) {
+                start.copy_from_slice(bytes);
+            }
+            storage.write_at(&name, locator.offset)?;
         }
         storage.write_at(&self.footer.to_bytes(), end)
     }

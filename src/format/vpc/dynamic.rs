@@ -10,13 +10,14 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, StorageSlot};
 use crate::format::blocks::{Blocks, Layout};
 use crate::format::{
-    Below, Check, FileRole, FlushPlan, Format, FormatFile, FormatInfo, FormatWrite, Immediate,
-    IoGuard, LongIoGuard, ParentRef, Resize,
+    BackingChange, Below, Check, FileRole, FlushPlan, Format, FormatFile, FormatInfo, FormatWrite,
+    Immediate, IoGuard, LongIoGuard, ParentId, ParentRef, Resize,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
 use super::DRIVER;
+use super::differencing::Differencing;
 use super::disk::DynamicHeader;
 use super::open::Damage;
 use super::records::Records;
@@ -28,11 +29,18 @@ pub(super) struct Dynamic {
     pub(super) header: Mutex<DynamicHeader>,
     /// Both footers are whole: it was seen to, or they were.
     is_whole: AtomicBool,
+    /// What a differencing disk has beyond that.
+    pub(super) own: Option<Differencing>,
 }
 
 impl Dynamic {
-    pub(super) fn new(blocks: Blocks<Records>, header: DynamicHeader) -> Self {
+    pub(super) fn new(
+        blocks: Blocks<Records>,
+        header: DynamicHeader,
+        parent: Option<ParentRef>,
+    ) -> Self {
         Self {
+            own: parent.map(Differencing::new),
             is_whole: AtomicBool::new(blocks.keeper.damage() == Damage::None),
             blocks,
             header: Mutex::new(header),
@@ -70,8 +78,18 @@ impl Format for Dynamic {
     }
 
     fn map(&self, offset: u64, len: u64) -> Result<Extent> {
+        if let Some(own) = &self.own {
+            return self.map_sectors(own, offset, len);
+        }
         let _io = self.blocks.begin_io();
         self.blocks.map(offset, len)
+    }
+
+    fn layer_unit(&self) -> Option<u32> {
+        match self.own {
+            Some(_) => Some(512),
+            None => self.cluster_size(),
+        }
     }
 
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
@@ -105,11 +123,19 @@ impl Format for Dynamic {
     }
 
     fn parent(&self) -> Option<ParentRef> {
-        None
+        self.own.as_ref().map(|own| own.parent.lock().clone())
+    }
+
+    fn parent_id(&self) -> Option<ParentId> {
+        Some(ParentId::Uuid(self.blocks.keeper.footer().uuid))
     }
 
     fn close(&self) -> Result<()> {
-        self.blocks.flush(self.blocks.durability())
+        self.flush(self.blocks.durability())
+    }
+
+    fn backing_change(&self) -> Option<&dyn BackingChange> {
+        self.own.is_some().then_some(self as &dyn BackingChange)
     }
 
     fn checker(&self) -> Option<&dyn Check> {
@@ -128,6 +154,9 @@ impl Format for Dynamic {
 impl FormatWrite for Dynamic {
     fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
         self.make_whole()?;
+        if let Some(own) = &self.own {
+            return self.write_sectors(own, buf, offset, below);
+        }
         self.blocks.write(buf, offset, below)
     }
 
@@ -139,16 +168,25 @@ impl FormatWrite for Dynamic {
         below: &dyn Below,
     ) -> Result<()> {
         self.make_whole()?;
+        if let Some(own) = &self.own {
+            return self.zero_sectors(own, offset, len, flags, below);
+        }
         self.blocks.write_zeroes(offset, len, flags, below)
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         self.make_whole()?;
+        if let Some(own) = &self.own {
+            return self.discard_sectors(own, offset, len);
+        }
         self.blocks.discard(offset, len)
     }
 
     fn flush(&self, durability: Durability) -> Result<()> {
-        self.blocks.flush(durability)
+        match &self.own {
+            Some(own) => self.flush_sectors(own, durability),
+            None => self.blocks.flush(durability),
+        }
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {
@@ -161,17 +199,21 @@ impl Resize for Dynamic {
         &self,
         len: u64,
         preallocation: Preallocation,
-        _: &dyn Below,
+        below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
         self.make_whole()?;
-        self.resize(len, preallocation, control)
+        self.resize(len, preallocation, below, control)
     }
 }
 
 impl Immediate for Dynamic {
     fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        Ok(self.blocks.map_now(offset, len))
+        match self.own {
+            // Bitmaps may have to be read.
+            Some(_) => Ok(None),
+            None => Ok(self.blocks.map_now(offset, len)),
+        }
     }
 
     fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64) -> Result<bool> {
@@ -188,7 +230,7 @@ impl Immediate for Dynamic {
     }
 
     fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        match self.is_whole.load(Ordering::Acquire) {
+        match self.is_whole.load(Ordering::Acquire) && self.own.is_none() {
             true => self.blocks.in_place_range(offset, len),
             false => None,
         }
@@ -201,7 +243,10 @@ impl Immediate for Dynamic {
     }
 
     fn flush_plan(&self, durability: Durability) -> FlushPlan {
-        self.blocks.flush_plan(durability)
+        match self.own {
+            Some(_) => FlushPlan::Call,
+            None => self.blocks.flush_plan(durability),
+        }
     }
 
     fn note_failed_flush(&self) {

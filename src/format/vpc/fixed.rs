@@ -11,7 +11,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::main_slot;
 use crate::format::{
     Below, FileRole, FlushPlan, Format, FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard,
-    LongIoGuard, ParentRef, Resize,
+    LongIoGuard, ParentId, ParentRef, Resize,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
@@ -118,6 +118,10 @@ impl Format for Fixed {
 
     fn parent(&self) -> Option<ParentRef> {
         None
+    }
+
+    fn parent_id(&self) -> Option<ParentId> {
+        Some(ParentId::Uuid(self.footer.lock().uuid))
     }
 
     fn close(&self) -> Result<()> {

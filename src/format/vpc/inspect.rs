@@ -2,12 +2,13 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::blocks::{ByteOrder, Entry, Layout};
-use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
 use crate::memory;
+use crate::policy::ImplicitRole;
 
-use super::disk::{DynamicHeader, FOOTER_LEN, VpcLayout};
+use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, VpcLayout, without_dot};
 use super::open::{Damage, Found, find};
-use super::{check_header, headers_end};
+use super::{check_header, parent};
 
 /// The table is read in pieces of this many bytes.
 const PIECE: u64 = 64 << 10;
@@ -36,6 +37,9 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
                 return Ok(found);
             }
             found.understood = true;
+            if disk.footer.disk_type == DiskType::Differencing {
+                list_parent(&mut found, ctx, header)?;
+            }
             judge_tables(&mut found, ctx, &disk, header)?;
         }
         None => {
@@ -57,6 +61,32 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         found.find(guard, Verdict::NotApplicable, "a VHD has none");
     }
     Ok(found)
+}
+
+/// Every name of the parent; without a name its UUID.
+fn list_parent(
+    found: &mut Inspection,
+    ctx: &InspectContext<'_>,
+    header: &DynamicHeader,
+) -> Result<()> {
+    let parent = parent::read(&*ctx.storage, header, ctx.file_len)?;
+    let mut names: Vec<Vec<u8>> = parent
+        .names
+        .iter()
+        .map(|name| without_dot(&name.here().unwrap_or_else(|| name.name.clone())).to_vec())
+        .collect();
+    if names.is_empty() {
+        names.push(header.parent.braced().to_string().into_bytes());
+    }
+    for name in names {
+        found.references.push(Reference {
+            role: ImplicitRole::ParentLocator,
+            name,
+            format: parent.format.clone(),
+            offset: 0,
+        });
+    }
+    Ok(())
 }
 
 /// The headers cannot be understood.
@@ -113,7 +143,7 @@ fn judge_tables(
         fits.map(|()| format!("the table of blocks takes {} bytes", header.table_len()))
             .map_err(|error| error.to_string()),
     );
-    let layout = VpcLayout::of(header, headers_end(&disk.footer));
+    let layout = VpcLayout::of(header, disk.footer.data_offset);
     let unit = layout.block_size() + layout.lead() + 4096;
     let most = layout
         .table()

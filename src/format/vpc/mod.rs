@@ -3,14 +3,18 @@
 
 mod check;
 mod create;
+mod differencing;
 mod disk;
 mod dynamic;
 mod fixed;
 mod inspect;
 mod open;
+mod parent;
 mod records;
 mod reshape;
+mod sectors;
 
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
@@ -20,7 +24,7 @@ use crate::format::blocks::{Blocks, ByteOrder, Parts, Table};
 use crate::format::{ChildSpec, Features, Format, FormatDriver, OpenContext, Signature};
 use crate::options::{OptionKind, OptionSpec};
 
-use disk::{COOKIE, DiskType, DynamicHeader, FOOTER_LEN, Footer, HEADER_LEN, VpcLayout};
+use disk::{COOKIE, DiskType, DynamicHeader, FOOTER_LEN, Footer, VpcLayout};
 use dynamic::Dynamic;
 use fixed::Fixed;
 use records::Records;
@@ -43,7 +47,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     has_metadata: true,
     is_transparent: false,
     is_stream: false,
-    children: &[ChildSpec::FILE],
+    children: &[ChildSpec::FILE, ChildSpec::BACKING],
     open,
     inspect: inspect::inspect,
     create: Some(create::plan),
@@ -99,7 +103,16 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         }));
     };
     check_header(&found.footer, &header, len, file_len)?;
-    let layout = VpcLayout::of(&header, headers_end(&found.footer));
+    let layout = VpcLayout::of(&header, found.footer.data_offset);
+    let is_overlay = found.footer.disk_type == DiskType::Differencing;
+    let (parent, names) = match is_overlay {
+        true => (
+            Some(parent::read(&*storage, &header, file_len)?),
+            name_places(&header),
+        ),
+        false => (None, Vec::new()),
+    };
+    let fill = if is_overlay { 0 } else { 0xff };
     let entries = u64::from(header.entries);
     let table = Table::on_disk(entries, header.table_offset, ByteOrder::Big)?;
     Ok(Box::new(Dynamic::new(
@@ -108,30 +121,33 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
             layout,
             table,
             len,
-            is_overlay: false,
+            is_overlay,
             writable,
             durability: context.durability,
-            keeper: Records::new(found.footer, &layout, found.damage, context.durability),
+            keeper: Records::new(
+                found.footer,
+                &layout,
+                (fill, names),
+                found.damage,
+                context.durability,
+            ),
         }),
         header,
+        parent,
     )))
 }
 
-/// Where the headers at the beginning of the file end.
-fn headers_end(footer: &Footer) -> u64 {
-    footer
-        .data_offset
-        .saturating_add(HEADER_LEN as u64)
-        .max(FOOTER_LEN as u64)
+/// Where the names of the parent stand.
+fn name_places(header: &DynamicHeader) -> Vec<Range<u64>> {
+    let places = header.locators().filter_map(|locator| {
+        let len = u64::from(locator.len).next_multiple_of(512);
+        Some(locator.offset..locator.offset.checked_add(len)?)
+    });
+    places.collect()
 }
 
 /// Whether the numbers of the headers fit each other and the file.
 fn check_header(footer: &Footer, header: &DynamicHeader, len: u64, file_len: u64) -> Result<()> {
-    if footer.disk_type == DiskType::Differencing && !header.parent.is_nil() {
-        return Err(Error::unsupported(
-            "Differencing VPC images are not supported",
-        ));
-    }
     if len > MAX_SIZE {
         return Err(Error::new(ErrorKind::Limit, "The disk is too large").with_errno(libc::EFBIG));
     }
@@ -144,7 +160,14 @@ fn check_header(footer: &Footer, header: &DynamicHeader, len: u64, file_len: u64
             Error::corrupt("The file ends within the table of blocks").with_offset(file_len)
         );
     }
-    if header.table_offset < headers_end(footer) {
+    let layout = VpcLayout::of(header, footer.data_offset);
+    let (table, place) = (layout.table(), layout.header());
+    let headers = [0..FOOTER_LEN as u64, place.clone()];
+    if place.start < FOOTER_LEN as u64
+        || headers
+            .iter()
+            .any(|other| other.start < table.end && table.start < other.end)
+    {
         return Err(Error::corrupt("The table of blocks overlaps the headers")
             .with_offset(header.table_offset));
     }

@@ -17,6 +17,10 @@ use super::open::Damage;
 pub(super) struct Records {
     footer: Mutex<Footer>,
     lead: u64,
+    /// What the bitmaps of new blocks are filled with.
+    fill: u8,
+    /// Where names of the parent stand.
+    names: Mutex<Vec<Range<u64>>>,
     /// What is wrong with those on disk.
     damage: Mutex<Damage>,
     durability: Durability,
@@ -26,12 +30,15 @@ impl Records {
     pub(super) fn new(
         footer: Footer,
         layout: &VpcLayout,
+        (fill, names): (u8, Vec<Range<u64>>),
         damage: Damage,
         durability: Durability,
     ) -> Self {
         Self {
             footer: Mutex::new(footer),
             lead: layout.lead(),
+            fill,
+            names: Mutex::new(names),
             damage: Mutex::new(damage),
             durability,
         }
@@ -39,6 +46,11 @@ impl Records {
 
     pub(super) fn footer(&self) -> Footer {
         self.footer.lock().clone()
+    }
+
+    /// The names of the parent stand elsewhere.
+    pub(super) fn set_names(&self, names: Vec<Range<u64>>) {
+        *self.names.lock() = names;
     }
 
     pub(super) fn damage(&self) -> Damage {
@@ -92,11 +104,14 @@ impl Keeper for Records {
     type Layout = VpcLayout;
 
     fn end_on_record(&self, layout: &VpcLayout) -> u64 {
-        layout.table().end
+        let reserved = self.reserved(layout).into_iter();
+        reserved.map(|place| place.end).max().unwrap_or(0)
     }
 
     fn reserved(&self, layout: &VpcLayout) -> Vec<Range<u64>> {
-        vec![layout.table()]
+        let mut places = vec![layout.header(), layout.table()];
+        places.extend(self.names.lock().iter().cloned());
+        places
     }
 
     fn extend(&self, storage: &dyn Storage, end: u64) -> Result<()> {
@@ -105,7 +120,7 @@ impl Keeper for Records {
     }
 
     fn begin_block(&self, storage: &dyn Storage, host: u64) -> Result<()> {
-        write_bitmap(storage, self.lead, host)
+        write_bitmap(storage, (self.lead, self.fill), host)
     }
 
     fn record(&self, _: &dyn Storage, _: &VpcLayout, _: u64) -> Result<()> {
@@ -123,9 +138,13 @@ impl Keeper for Records {
     }
 }
 
-/// All sectors of the block whose data stands at `host` are its own.
-pub(super) fn write_bitmap(storage: &dyn Storage, lead: u64, host: u64) -> Result<()> {
+/// All or none of the sectors of the block whose data stands at `host` are its own.
+pub(super) fn write_bitmap(
+    storage: &dyn Storage,
+    (lead, fill): (u64, u8),
+    host: u64,
+) -> Result<()> {
     let mut bytes = memory::zeroed(lead as usize)?;
-    bytes.fill(0xff);
+    bytes.fill(fill);
     storage.write_at(&bytes, host - lead)
 }

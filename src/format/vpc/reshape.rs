@@ -2,13 +2,16 @@
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{Entry, Exclusive, Layout};
+use crate::format::{Below, FormatWrite};
 use crate::job::JobControl;
+use crate::memory;
 use crate::storage::{Preallocation, ZeroFlags};
 
-use super::check_size;
-use super::disk::{FOOTER_LEN, Geometry, VpcLayout};
+use super::disk::{DynamicHeader, FOOTER_LEN, Geometry, HEADER_LEN, Locator, VpcLayout};
 use super::dynamic::Dynamic;
+use super::parent::NAME_SPACE;
 use super::records::Records;
+use super::{check_size, name_places};
 
 impl Dynamic {
     /// See [`crate::format::Resize::resize_above`].
@@ -16,6 +19,7 @@ impl Dynamic {
         &self,
         len: u64,
         preallocation: Preallocation,
+        below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
         check_size(len)?;
@@ -24,29 +28,24 @@ impl Dynamic {
                 "Only a fixed VPC image has space that can be allocated ahead",
             ));
         }
-        if len == self.blocks.len() {
+        let old = self.blocks.len();
+        if len == old {
             return Ok(());
+        }
+        self.flush(self.blocks.durability())?;
+        if len > old {
+            self.make_room(old, len, control)?;
+            self.hide_below(old, len, below)?;
         }
         let alone = self.blocks.exclusive();
         control.checkpoint()?;
         let blocks = &self.blocks;
         let storage = &*blocks.storage;
         let block = blocks.layout().block_size();
-        let old = blocks.len();
         let is_growth = len > old;
         // Damage is found before anything changes.
-        let mut end = alone.end()?;
+        let end = alone.end()?;
         let count = len.div_ceil(block);
-        if is_growth {
-            self.zero_last_block(old, len)?;
-            // What a shrink that was interrupted left behind the end.
-            alone.free_from(old.div_ceil(block), control)?;
-            if count > blocks.count() {
-                end = self.move_table(&alone, count, end)?;
-            }
-        } else {
-            blocks.flush(blocks.durability())?;
-        }
         // With the largest geometry this number is what all programs go by.
         blocks.keeper.change(storage, end, |footer| {
             footer.current_size = len;
@@ -58,6 +57,10 @@ impl Dynamic {
             return alone.set_end(end);
         }
         // From here on the size is the new one: what follows gives space back.
+        self.flush(blocks.durability())?;
+        if let Some(own) = &self.own {
+            own.sectors.clear();
+        }
         let forever = JobControl::default();
         alone.free_from(count, &forever)?;
         alone.pack(&forever)?;
@@ -69,6 +72,60 @@ impl Dynamic {
             return alone.pack(&forever);
         }
         Ok(())
+    }
+
+    /// Lets the table have an entry for each block of a larger disk, and nothing stand there yet.
+    fn make_room(&self, old: u64, len: u64, control: &JobControl) -> Result<()> {
+        let alone = self.blocks.exclusive();
+        let block = self.blocks.layout().block_size();
+        let end = alone.end()?;
+        self.zero_last_block(old, len)?;
+        // What a shrink that was interrupted left behind the end.
+        alone.free_from(old.div_ceil(block), control)?;
+        let count = len.div_ceil(block);
+        if count > self.blocks.count() {
+            self.move_table(&alone, count, end)?;
+        }
+        Ok(())
+    }
+
+    /// Writes another header, with names of the parent, to unused space at `offset`, and lets the footers name
+    /// it: one write of one sector.
+    pub(super) fn replace_header(
+        &self,
+        alone: &Exclusive<'_, Records>,
+        offset: u64,
+        names: Vec<(Locator, Vec<u8>)>,
+        change: impl FnOnce(&mut DynamicHeader),
+    ) -> Result<()> {
+        let blocks = &self.blocks;
+        let storage = &*blocks.storage;
+        let header = &mut *self.header.lock();
+        let mut new = header.clone();
+        change(&mut new);
+        let locators: Vec<Locator> = names.iter().map(|(locator, _)| *locator).collect();
+        new.set_locators(&locators, NAME_SPACE);
+        let mut at = offset;
+        for (locator, bytes) in &names {
+            let mut name = memory::zeroed(NAME_SPACE as usize)?;
+            if let Some(start) = name.get_mut(..bytes.len()) {
+                start.copy_from_slice(bytes);
+            }
+            storage.write_at(&name, locator.offset)?;
+            at = at.max(locator.offset + u64::from(NAME_SPACE));
+        }
+        storage.write_at(&new.to_bytes(), at)?;
+        let end = at + HEADER_LEN as u64;
+        alone.reserve_up_to(end)?;
+        blocks.barrier()?;
+        blocks
+            .keeper
+            .change(storage, end, |footer| footer.data_offset = at)?;
+        blocks.barrier()?;
+        *header = new;
+        blocks.keeper.set_names(name_places(header));
+        alone.replace_layout(blocks.layout().with_header_at(at));
+        alone.set_end(end)
     }
 
     /// Lets what is between the end of the disk and that of its last block read as zeroes.
@@ -95,7 +152,7 @@ impl Dynamic {
         let mut new = header.clone();
         new.table_offset = offset;
         new.entries = count as u32;
-        let layout = VpcLayout::of(&new, blocks.layout().start());
+        let layout = VpcLayout::of(&new, blocks.layout().header().start);
         let table = alone.other_table(count, offset, |_, word| Ok(word))?;
         let end = layout.table().end;
         alone.reserve_up_to(end)?;

@@ -171,6 +171,10 @@ pub const SAMPLES: &[Sample] = &[
         ..over_its_like(vhdx("vhdx overlay", "block_size=1M"))
     },
     sample("vpc", "vpc", "force_size=on"),
+    Sample {
+        known_to_peer: false,
+        ..over_its_like(sample("vpc differencing", "vpc", ""))
+    },
     sample("vpc fixed", "vpc", "subformat=fixed,force_size=on"),
 ];
 

@@ -1,17 +1,21 @@
 //! The dynamic disk header: "Dynamic Disk Header Format" of the specification.
 
+use bstr::BStr;
 use uuid::Uuid;
 
 use crate::bytes::{array, be32, be64, put};
 use crate::error::{Error, Result};
 
 use super::footer::checksum;
+use super::locator::{LOCATOR_LEN, LOCATORS, LOCATORS_AT, Locator};
 
 /// Bytes of the header.
 pub(crate) const HEADER_LEN: usize = 1024;
 
 const COOKIE: &[u8; 8] = b"cxsparse";
 const CHECKSUM: usize = 0x24;
+/// Where the name of the parent stands.
+const NAME_AT: usize = 0x40;
 
 /// Programs keep such tables in memory that a number of bytes fits 31 bits.
 const MOST_ENTRIES: u32 = i32::MAX as u32 / 4;
@@ -103,6 +107,41 @@ impl DynamicHeader {
         let sum = checksum(&bytes, CHECKSUM);
         let _ = put(&mut bytes, CHECKSUM, &sum.to_be_bytes());
         bytes
+    }
+
+    /// The names of the parent, for each kind of system.
+    pub(crate) fn locators(&self) -> impl Iterator<Item = Locator> {
+        let table = self.raw.get(LOCATORS_AT..).unwrap_or_default();
+        table
+            .chunks_exact(LOCATOR_LEN)
+            .take(LOCATORS)
+            .filter_map(Locator::from_bytes)
+    }
+
+    /// Names the parent by these alone; each has `space` bytes of the file.
+    pub(crate) fn set_locators(&mut self, locators: &[Locator], space: u32) {
+        let mut table = vec![0; LOCATORS * LOCATOR_LEN];
+        for (place, locator) in table.chunks_exact_mut(LOCATOR_LEN).zip(locators) {
+            place.copy_from_slice(&locator.to_bytes(space));
+        }
+        // The places lie within the header.
+        let _ = put(&mut self.raw, LOCATORS_AT, &table);
+    }
+
+    /// The name of the parent that is there for people: UTF-16, the most significant byte first.
+    pub(crate) fn parent_name(&self) -> &[u8] {
+        self.raw.get(NAME_AT..LOCATORS_AT).unwrap_or_default()
+    }
+
+    /// Sets that name, or none where it is too long.
+    pub(crate) fn set_parent_name(&mut self, name: &BStr) {
+        let units = name.to_string();
+        let mut bytes: Vec<u8> = units.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        if bytes.len() > LOCATORS_AT - NAME_AT {
+            bytes.clear();
+        }
+        bytes.resize(LOCATORS_AT - NAME_AT, 0);
+        let _ = put(&mut self.raw, NAME_AT, &bytes);
     }
 
     /// Bytes of the table.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::format::blocks::{Entry, FREE, Layout};
 
-use super::DynamicHeader;
+use super::{DynamicHeader, FOOTER_LEN, HEADER_LEN};
 
 /// Offsets of the table count sectors.
 const SECTOR: u64 = 512;
@@ -22,20 +22,20 @@ fn bitmap_len(block_size: u64) -> u64 {
 pub(crate) struct VpcLayout {
     block_size: u64,
     bitmap: u64,
-    /// Where the headers end.
-    start: u64,
+    /// Where the dynamic header stands.
+    header: (u64, u64),
     /// Where the table stands.
     table: (u64, u64),
 }
 
 impl VpcLayout {
-    /// Of a disk whose headers end at `start`.
-    pub(crate) fn of(header: &DynamicHeader, start: u64) -> Self {
+    /// Of a disk whose dynamic header stands at `at`.
+    pub(crate) fn of(header: &DynamicHeader, at: u64) -> Self {
         let block_size = u64::from(header.block_size);
         Self {
             block_size,
             bitmap: bitmap_len(block_size),
-            start,
+            header: (at, at.saturating_add(HEADER_LEN as u64)),
             table: (
                 header.table_offset,
                 header
@@ -43,6 +43,17 @@ impl VpcLayout {
                     .saturating_add(header.table_len().next_multiple_of(SECTOR)),
             ),
         }
+    }
+
+    /// The same with the dynamic header elsewhere.
+    pub(crate) fn with_header_at(self, at: u64) -> Self {
+        let header = (at, at.saturating_add(HEADER_LEN as u64));
+        Self { header, ..self }
+    }
+
+    /// Where the dynamic header stands.
+    pub(crate) fn header(&self) -> Range<u64> {
+        self.header.0..self.header.1
     }
 
     /// Where the table stands.
@@ -61,11 +72,12 @@ impl Layout for VpcLayout {
     }
 
     fn start(&self) -> u64 {
-        self.start
+        FOOTER_LEN as u64
     }
 
     fn is_metadata(&self, place: Range<u64>) -> bool {
-        place.start < self.start || place.start < self.table.1 && self.table.0 < place.end
+        let overlaps = |other: (u64, u64)| place.start < other.1 && other.0 < place.end;
+        place.start < FOOTER_LEN as u64 || overlaps(self.header) || overlaps(self.table)
     }
 
     fn entry(&self, word: u32) -> Entry {

@@ -1,0 +1,88 @@
+//! The parent of a differencing image, which it knows by the UUID alone.
+
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::format::{BackingChange, BackingRef, ExpectedParent, Mismatch, ParentId, ParentRef};
+use crate::job::JobControl;
+
+use super::disk::ImageType;
+use super::{DRIVER, Vdi};
+
+impl Vdi {
+    /// The parent that the header tells of.
+    pub(super) fn parent_ref(&self) -> Option<ParentRef> {
+        let header = self.blocks.keeper.header();
+        if header.link.is_nil() {
+            return None;
+        }
+        Some(ParentRef {
+            names: Vec::new(),
+            format: Some(DRIVER.name.into()),
+            expected: Some(ExpectedParent {
+                ids: vec![ParentId::UuidAndModification {
+                    uuid: header.link,
+                    modification: header.parent_modification,
+                }],
+                if_changed: Mismatch::Warn,
+                if_other: Mismatch::Refuse,
+            }),
+        })
+    }
+}
+
+impl BackingChange for Vdi {
+    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+        self.blocks.check_writable()?;
+        let (link, parent_modification) = match (backing, id) {
+            (None, _) => (Uuid::nil(), Uuid::nil()),
+            (Some(_), Some(ParentId::UuidAndModification { uuid, modification })) => {
+                (uuid, modification)
+            }
+            (Some(backing), _) => {
+                return Err(Error::unsupported(format!(
+                    "'{}' is no VDI: a differencing VDI image knows its parent by the UUID",
+                    backing.name
+                )));
+            }
+        };
+        if self.is_fixed() && !link.is_nil() {
+            return Err(Error::unsupported("A fixed VDI image has no parent"));
+        }
+        let image_type = match (link.is_nil(), self.is_fixed()) {
+            (_, true) => ImageType::Fixed,
+            (true, false) => ImageType::Dynamic,
+            (false, false) => ImageType::Differencing,
+        };
+        // What the guest sees above the new parent must be there before that is named.
+        self.blocks.flush(self.blocks.durability())?;
+        self.blocks.keeper.change(&*self.blocks.storage, |header| {
+            header.image_type = image_type;
+            header.link = link;
+            header.parent_modification = parent_modification;
+        })?;
+        self.blocks.set_overlay(!link.is_nil());
+        self.blocks.barrier()
+    }
+
+    fn set_parent_id(&self, id: ParentId) -> Result<()> {
+        self.blocks.check_writable()?;
+        let ParentId::UuidAndModification { uuid, modification } = id else {
+            return Ok(());
+        };
+        self.blocks.keeper.change(&*self.blocks.storage, |header| {
+            if header.link == uuid {
+                header.parent_modification = modification;
+            }
+        })?;
+        self.blocks.barrier()
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        self.note_change()?;
+        let alone = self.blocks.exclusive();
+        let forever = JobControl::default();
+        alone.free_from(0, &forever)?;
+        alone.pack(&forever)
+    }
+}

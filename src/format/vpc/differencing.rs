@@ -1,0 +1,329 @@
+//! What a differencing disk does otherwise: each sector of a block is its own or the parent's.
+//!
+//! The order on disk: data, a barrier, the bitmaps, a barrier, the entries of the table.
+
+use bstr::ByteSlice;
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::blocks::{Entry, Layout};
+use crate::format::{BackingChange, BackingRef, Below, ParentId, ParentRef};
+use crate::job::JobControl;
+use crate::memory;
+use crate::storage::{Durability, ZeroFlags};
+
+use super::dynamic::Dynamic;
+use super::parent;
+use super::sectors::{Bits, Sectors};
+
+const SECTOR: u64 = 512;
+
+/// What a differencing disk has beyond a dynamic one.
+#[derive(Debug)]
+pub(super) struct Differencing {
+    pub(super) parent: Mutex<ParentRef>,
+    pub(super) sectors: Sectors,
+    pass: Mutex<()>,
+}
+
+impl Differencing {
+    pub(super) fn new(parent: ParentRef) -> Self {
+        Self {
+            parent: Mutex::new(parent),
+            sectors: Sectors::default(),
+            pass: Mutex::default(),
+        }
+    }
+}
+
+/// A part of one block.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    index: u64,
+    /// Where it begins and ends in the block.
+    start: u64,
+    end: u64,
+}
+
+impl Dynamic {
+    /// The first part of a range, which lies in one block.
+    fn part(&self, offset: u64, len: u64) -> Part {
+        let block = self.blocks.layout().block_size();
+        let start = offset % block;
+        Part {
+            index: offset / block,
+            start,
+            end: (start + len).min(block),
+        }
+    }
+
+    /// The bitmap of a block whose data stands at `host`.
+    fn bits(&self, own: &Differencing, index: u64, host: u64) -> Result<std::sync::Arc<Bits>> {
+        let lead = self.blocks.layout().lead();
+        own.sectors
+            .get(&*self.blocks.storage, index, host - lead, lead)
+    }
+
+    /// See [`crate::format::Format::map`].
+    pub(super) fn map_sectors(&self, own: &Differencing, offset: u64, len: u64) -> Result<Extent> {
+        let _io = self.blocks.begin_io();
+        let (entry, run) = self.blocks.run(offset, len)?;
+        let Entry::At(host) = entry else {
+            return self.blocks.map(offset, run);
+        };
+        let part = self.part(offset, run);
+        let bits = self.bits(own, part.index, host - part.start)?;
+        let first = part.start / SECTOR;
+        let alike = bits.run(first..part.end.div_ceil(SECTOR));
+        let end = part.end.min((first + alike) * SECTOR);
+        let kind = match bits.has(first) {
+            true => ExtentKind::Data {
+                slot: StorageSlot::MAIN,
+                host_offset: host,
+            },
+            false => ExtentKind::Unallocated { host_offset: None },
+        };
+        Ok(Extent {
+            len: end - part.start,
+            kind,
+        })
+    }
+
+    /// See [`crate::format::FormatWrite::write`].
+    pub(super) fn write_sectors(
+        &self,
+        own: &Differencing,
+        buf: &[u8],
+        offset: u64,
+        below: &dyn Below,
+    ) -> Result<()> {
+        let mut rest = buf;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let part = self.part(at, rest.len() as u64);
+            let (data, tail) = rest.split_at((part.end - part.start) as usize);
+            self.write_part(own, data, part, below)?;
+            at += data.len() as u64;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn write_part(
+        &self,
+        own: &Differencing,
+        data: &[u8],
+        part: Part,
+        below: &dyn Below,
+    ) -> Result<()> {
+        let blocks = &self.blocks;
+        let block = blocks.layout().block_size();
+        let _mine = blocks.reserve(part.index..part.index + 1);
+        let _io = blocks.begin_io();
+        let guest = part.index * block;
+        blocks.check_range(guest + part.start, part.end - part.start)?;
+        let host = self.own_block(own, part.index)?;
+        let bits = self.bits(own, part.index, host)?;
+        let sectors = part.start / SECTOR..part.end.div_ceil(SECTOR);
+        // What a sector that is the parent's lacks comes with it.
+        let start = match bits.has(sectors.start) {
+            true => part.start,
+            false => sectors.start * SECTOR,
+        };
+        let end = match bits.has(sectors.end - 1) {
+            true => part.end,
+            false => sectors.end * SECTOR,
+        };
+        if (start, end) == (part.start, part.end) {
+            blocks.storage.write_at(data, host + start)?;
+        } else {
+            let mut bytes = memory::zeroed((end - start) as usize)?;
+            let (head, rest) = bytes.split_at_mut((part.start - start) as usize);
+            let (middle, tail) = rest.split_at_mut(data.len());
+            below.read_below(head, guest + start)?;
+            middle.copy_from_slice(data);
+            below.read_below(tail, guest + part.end)?;
+            blocks.storage.write_at(&bytes, host + start)?;
+        }
+        own.sectors.set(part.index, &bits, sectors);
+        Ok(())
+    }
+
+    /// Where the data of a block stands; one that the disk has not yet gets its place, without any sector.
+    /// The caller has reserved the block.
+    fn own_block(&self, own: &Differencing, index: u64) -> Result<u64> {
+        let layout = self.blocks.layout();
+        let (entry, _) = self.blocks.run(index * layout.block_size(), 1)?;
+        if let Entry::At(host) = entry {
+            self.blocks.check_place(host, layout.block_size())?;
+            return Ok(host);
+        }
+        own.sectors.begin(index, layout.lead())?;
+        self.blocks.new_block(index)
+    }
+
+    /// See [`crate::format::FormatWrite::write_zeroes`].
+    pub(super) fn zero_sectors(
+        &self,
+        own: &Differencing,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+        below: &dyn Below,
+    ) -> Result<()> {
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let part = self.part(at, end - at);
+            let done = self.zero_part(own, part, flags, below)?;
+            at += done;
+        }
+        Ok(())
+    }
+
+    /// Zeroes the beginning of a part; returns how much.
+    fn zero_part(
+        &self,
+        own: &Differencing,
+        part: Part,
+        flags: ZeroFlags,
+        below: &dyn Below,
+    ) -> Result<u64> {
+        let blocks = &self.blocks;
+        let guest = part.index * blocks.layout().block_size();
+        let len = part.end - part.start;
+        let (entry, _) = blocks.run(guest + part.start, 1)?;
+        if entry == Entry::Free && below.is_zero_below(guest + part.start, len)? {
+            return Ok(len);
+        }
+        let whole_end = part.end / SECTOR * SECTOR;
+        if !part.start.is_multiple_of(SECTOR) || whole_end <= part.start {
+            let end = part.end.min(part.start.next_multiple_of(SECTOR));
+            let end = if end == part.start { part.end } else { end };
+            let edge = Part { end, ..part };
+            let zeroes = [0; SECTOR as usize];
+            let zeroes = zeroes.get(..(end - part.start) as usize).unwrap_or(&zeroes);
+            self.write_part(own, zeroes, edge, below)?;
+            return Ok(end - part.start);
+        }
+        let _mine = blocks.reserve(part.index..part.index + 1);
+        let _io = blocks.begin_io();
+        blocks.check_range(guest + part.start, len)?;
+        let host = self.own_block(own, part.index)?;
+        let bits = self.bits(own, part.index, host)?;
+        let len = whole_end - part.start;
+        blocks.storage.write_zeroes(host + part.start, len, flags)?;
+        let sectors = part.start / SECTOR..whole_end / SECTOR;
+        own.sectors.set(part.index, &bits, sectors);
+        Ok(len)
+    }
+
+    /// See [`crate::format::FormatWrite::discard`]: sectors stay the disk's own, and become holes.
+    pub(super) fn discard_sectors(&self, own: &Differencing, offset: u64, len: u64) -> Result<()> {
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let part = self.part(at, end - at);
+            let _mine = self.blocks.reserve(part.index..part.index + 1);
+            let extent = self.map_sectors(own, at, part.end - part.start)?;
+            if let ExtentKind::Data { host_offset, .. } = extent.kind {
+                self.blocks.check_place(host_offset, extent.len)?;
+                let flags = ZeroFlags::MAY_UNMAP | ZeroFlags::NO_FALLBACK;
+                let storage = &self.blocks.storage;
+                storage.write_zeroes(host_offset, extent.len, flags)?;
+            }
+            at += extent.len;
+        }
+        Ok(())
+    }
+
+    /// Writes the bitmaps of what was written, then the table.
+    pub(super) fn flush_sectors(&self, own: &Differencing, durability: Durability) -> Result<()> {
+        if self.blocks.check_writable().is_ok() {
+            let _one = own.pass.lock();
+            let taken = own.sectors.take()?;
+            let written = self.write_bitmaps(&taken);
+            if written.is_err() {
+                own.sectors.put_back(&taken);
+            }
+            written?;
+        }
+        self.blocks.flush(durability)
+    }
+
+    fn write_bitmaps(&self, taken: &[(u64, memory::IoBuf)]) -> Result<()> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        self.blocks.barrier()?;
+        let layout = self.blocks.layout();
+        for (index, bytes) in taken {
+            let (entry, _) = self.blocks.run(index * layout.block_size(), 1)?;
+            if let Entry::At(host) = entry {
+                self.blocks.storage.write_at(bytes, host - layout.lead())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets nothing of the parent show between the old end and the new one: in memory alone the disk is
+    /// larger already.
+    pub(super) fn hide_below(&self, old: u64, len: u64, below: &dyn Below) -> Result<()> {
+        let Some(own) = &self.own else {
+            return Ok(());
+        };
+        let shown = below.len_below().min(len);
+        if shown <= old {
+            return Ok(());
+        }
+        self.blocks.set_len(len);
+        let hidden = self
+            .zero_sectors(own, old, shown - old, ZeroFlags::empty(), below)
+            .and_then(|()| self.flush_sectors(own, self.blocks.durability()));
+        self.blocks.set_len(old);
+        hidden
+    }
+}
+
+impl BackingChange for Dynamic {
+    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+        let (Some(own), Some(backing)) = (&self.own, backing) else {
+            return Err(Error::unsupported(
+                "A differencing VPC image keeps a parent, and a dynamic one has none; convert the image",
+            ));
+        };
+        let uuid = parent::uuid_of(backing, id)?;
+        self.make_whole()?;
+        self.flush_sectors(own, self.blocks.durability())?;
+        let alone = self.blocks.exclusive();
+        let offset = alone.end()?.next_multiple_of(SECTOR);
+        let names = parent::names(backing, offset)?;
+        self.replace_header(&alone, offset, names, |header| {
+            header.parent = uuid;
+            header.set_parent_name(backing.name.as_bstr());
+        })?;
+        let file_len = self.blocks.storage.len()?;
+        let header = self.header.lock().clone();
+        *own.parent.lock() = parent::read(&*self.blocks.storage, &header, file_len)?;
+        Ok(())
+    }
+
+    fn set_parent_id(&self, _: ParentId) -> Result<()> {
+        // The UUID of a VHD does not change with its contents.
+        Ok(())
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        let Some(own) = &self.own else {
+            return Err(Error::unsupported("A dynamic VPC image has no parent"));
+        };
+        self.make_whole()?;
+        self.flush_sectors(own, self.blocks.durability())?;
+        let alone = self.blocks.exclusive();
+        let forever = JobControl::default();
+        alone.free_from(0, &forever)?;
+        own.sectors.clear();
+        alone.pack(&forever)
+    }
+}

@@ -1,0 +1,168 @@
+//! The bitmaps of a differencing disk: which sectors of a block are its own, the first one in the most
+//! significant bit.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::Result;
+use crate::memory::{self, IoBuf};
+use crate::storage::Storage;
+
+/// The bitmap of one block.
+#[derive(Debug)]
+pub(super) struct Bits(Box<[AtomicU8]>);
+
+impl Bits {
+    fn of(bytes: &[u8]) -> Result<Self> {
+        let bytes = memory::collect(bytes.iter().copied().map(AtomicU8::new))?;
+        Ok(Self(bytes.into_boxed_slice()))
+    }
+
+    /// Whether the block has the sector.
+    pub(super) fn has(&self, sector: u64) -> bool {
+        let byte = self.0.get((sector / 8) as usize);
+        byte.is_some_and(|byte| byte.load(Ordering::Acquire) & (0x80 >> (sector % 8)) != 0)
+    }
+
+    /// How many sectors from the first of them on are like it.
+    pub(super) fn run(&self, sectors: Range<u64>) -> u64 {
+        let first = self.has(sectors.start);
+        let mut at = sectors.start + 1;
+        while at < sectors.end && self.has(at) == first {
+            at += 1;
+        }
+        at - sectors.start
+    }
+
+    fn set(&self, sectors: Range<u64>) {
+        for sector in sectors {
+            if let Some(byte) = self.0.get((sector / 8) as usize) {
+                byte.fetch_or(0x80 >> (sector % 8), Ordering::AcqRel);
+            }
+        }
+    }
+
+    fn bytes(&self) -> Result<IoBuf> {
+        let mut bytes = memory::zeroed(self.0.len())?;
+        for (to, from) in bytes.iter_mut().zip(&self.0) {
+            *to = from.load(Ordering::Acquire);
+        }
+        Ok(bytes)
+    }
+}
+
+/// So many bytes of bitmaps are kept.
+const MOST_BYTES: u64 = 8 << 20;
+
+/// The bitmaps that were used, by the index of their block. Locks: `known`, then `dirty`.
+#[derive(Debug, Default)]
+pub(super) struct Sectors {
+    known: RwLock<HashMap<u64, Arc<Bits>>>,
+    /// Blocks whose bitmaps the disk does not have.
+    dirty: Mutex<BTreeSet<u64>>,
+}
+
+impl Sectors {
+    /// The bitmap of block `index`, which is `len` bytes long and stands at `at`.
+    ///
+    /// # Errors
+    /// Of reading it.
+    pub(super) fn get(
+        &self,
+        storage: &dyn Storage,
+        index: u64,
+        at: u64,
+        len: u64,
+    ) -> Result<Arc<Bits>> {
+        if let Some(bits) = self.known.read().get(&index) {
+            return Ok(bits.clone());
+        }
+        let mut bytes = memory::zeroed(len as usize)?;
+        storage.read_at(&mut bytes, at)?;
+        let bits = Arc::new(Bits::of(&bytes)?);
+        let known = &mut *self.known.write();
+        self.make_room(known, len);
+        known.try_reserve(1).map_err(|_| memory::lack())?;
+        Ok(known.entry(index).or_insert(bits).clone())
+    }
+
+    /// Forgets bitmaps that nobody uses and that the disk has, where they are many.
+    fn make_room(&self, known: &mut HashMap<u64, Arc<Bits>>, len: u64) {
+        if known.len() as u64 * len < MOST_BYTES {
+            return;
+        }
+        let dirty = self.dirty.lock();
+        known.retain(|index, bits| Arc::strong_count(bits) > 1 || dirty.contains(index));
+    }
+
+    /// A new block has none of its sectors.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(super) fn begin(&self, index: u64, len: u64) -> Result<()> {
+        let bits = Arc::new(Bits::of(&memory::zeroed(len as usize)?)?);
+        let known = &mut *self.known.write();
+        self.make_room(known, len);
+        known.try_reserve(1).map_err(|_| memory::lack())?;
+        known.insert(index, bits);
+        Ok(())
+    }
+
+    /// The data of these sectors is in the file.
+    pub(super) fn set(&self, index: u64, bits: &Bits, sectors: Range<u64>) {
+        bits.set(sectors);
+        self.dirty.lock().insert(index);
+    }
+
+    /// Forgets all of them; what was changed must be on disk.
+    pub(super) fn clear(&self) {
+        let known = &mut *self.known.write();
+        self.dirty.lock().clear();
+        known.clear();
+    }
+
+    /// The changed bitmaps, as they are now.
+    ///
+    /// # Errors
+    /// Where there is no memory; nothing is taken then.
+    pub(super) fn take(&self) -> Result<Vec<(u64, IoBuf)>> {
+        let known = self.known.read();
+        let mut dirty = self.dirty.lock();
+        let mut taken = Vec::new();
+        for index in dirty.iter() {
+            if let Some(bits) = known.get(index) {
+                memory::push(&mut taken, (*index, bits.bytes()?))?;
+            }
+        }
+        dirty.clear();
+        Ok(taken)
+    }
+
+    /// Those of these blocks were not written after all.
+    pub(super) fn put_back(&self, taken: &[(u64, IoBuf)]) {
+        self.dirty
+            .lock()
+            .extend(taken.iter().map(|(index, _)| *index));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_sector_is_the_most_significant_bit() {
+        let bits = Bits::of(&[0b1100_0000, 0b0000_0001]).unwrap();
+        let set: Vec<u64> = (0..20).filter(|sector| bits.has(*sector)).collect();
+        assert_eq!(set, [0, 1, 15]);
+        assert_eq!(bits.run(0..16), 2);
+        assert_eq!(bits.run(2..16), 13);
+        bits.set(2..9);
+        assert_eq!(bits.run(0..16), 9);
+        assert_eq!(&bits.bytes().unwrap()[..], [0xff, 0b1000_0001]);
+    }
+}
