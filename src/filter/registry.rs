@@ -1,8 +1,7 @@
 //! The filters that this build has. A new filter is one line here.
 
 use crate::filter::{
-    FileNameFn, FilterDriver, blkdebug, compress, copy_before_write, copy_on_read, preallocate,
-    tar, throttle,
+    FileNameFn, FilterDriver, blkdebug, compress, copy_before_write, copy_on_read, preallocate, quorum, tar, throttle,
 };
 use crate::trace::Event;
 
@@ -13,6 +12,7 @@ static DRIVERS: &[&FilterDriver] = &[
     &copy_before_write::DRIVER,
     &copy_on_read::DRIVER,
     &preallocate::DRIVER,
+    &quorum::DRIVER,
     &tar::DRIVER,
     &throttle::DRIVER,
 ];

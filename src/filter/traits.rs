@@ -42,6 +42,19 @@ pub struct FilterDriver {
     pub file_name: Option<fn(&FilterName<'_>) -> Option<BString>>,
 }
 
+impl FilterDriver {
+    /// Whether its bytes are those of one child, or a part of them, and so have a place there.
+    pub fn stands_on_one_child(&self) -> bool {
+        self.shows.is_some() || self.contents.is_some()
+    }
+
+    /// Whether the snapshots of the image that shows through are its own: another child keeps something
+    /// that would not go back with them.
+    pub fn passes_snapshots(&self) -> bool {
+        self.shows.is_some() && self.children.len() == 1
+    }
+}
+
 /// The tree of options, `driver` included, of a file name that begins with the name of a filter and a colon.
 pub type FileNameFn = fn(&BStr) -> Result<Map<String, Value>>;
 
@@ -100,6 +113,15 @@ impl FilterContext<'_> {
                 format!("The child '{name}' of a filter is not open"),
             )
         })
+    }
+
+    /// Takes the children of a list, in their order.
+    pub fn take_list(&mut self, list: &str) -> Vec<FilterChild> {
+        let (of_list, others) = std::mem::take(&mut self.children).into_iter().partition(
+            |child| matches!(child.name.split_once('.'), Some((name, _)) if name == list),
+        );
+        self.children = others;
+        of_list
     }
 
     /// The refusal of a filter that has to write to what is open for reading alone.

@@ -54,6 +54,9 @@ pub struct ChildSpec {
     pub role: FileRole,
     /// Without it the node cannot be described.
     pub required: bool,
+    /// It is an image rather than a file: its contents show the format where none is named, and options
+    /// that name a file alone do not describe it.
+    pub is_image: bool,
 }
 
 impl ChildSpec {
@@ -74,6 +77,7 @@ impl ChildSpec {
             name,
             role: FileRole::Image,
             required: true,
+            is_image: false,
         }
     }
 
@@ -83,6 +87,7 @@ impl ChildSpec {
             name,
             role,
             required: false,
+            is_image: false,
         }
     }
 

@@ -252,7 +252,17 @@ impl Image {
     /// The image that users see: this one, or the one that shows through it where it is a plain disk or a
     /// filter over another image.
     pub fn shown(&self) -> &Image {
-        self.shown_through().map_or(self, Image::shown)
+        let file = self.children.first().map(Child::node);
+        let whole = file.is_some_and(Node::is_shown_whole);
+        let shown = self.shown_through().filter(|_| whole);
+        shown.map_or(self, Image::shown)
+    }
+
+    /// Whether offsets in the file of this layer are places where its bytes stand: not where a filter makes
+    /// them of several files.
+    pub(crate) fn has_places(&self) -> bool {
+        let file = self.children.first().map(Child::node);
+        !self.driver.is_transparent || file.is_none_or(Node::has_places)
     }
 
     /// The image that shows through this layer.

@@ -151,6 +151,24 @@ impl Node {
         }
     }
 
+    /// Whether that image with all that it keeps, such as snapshots, is what the node is.
+    pub(super) fn is_shown_whole(&self) -> bool {
+        let Some((driver, _)) = self.filter() else {
+            return true;
+        };
+        let shown = self.shown_child();
+        driver.passes_snapshots() && shown.is_some_and(|child| child.node.is_shown_whole())
+    }
+
+    /// Whether its offsets are places where its bytes stand.
+    pub(super) fn has_places(&self) -> bool {
+        let Some((driver, _)) = self.filter() else {
+            return true;
+        };
+        let shown = self.shown_child();
+        driver.stands_on_one_child() && shown.is_none_or(|child| child.node.has_places())
+    }
+
     /// The name of the node that holds the guest data which shows through it.
     pub(super) fn data_file_name(&self) -> BString {
         match &self.kind {
@@ -181,10 +199,8 @@ impl Node {
         match &self.kind {
             NodeKind::Host => false,
             NodeKind::Image(_) => true,
-            NodeKind::Filter(driver, children) => {
-                let shown = children
-                    .iter()
-                    .find(|child| Some(&*child.name) == driver.shows);
+            NodeKind::Filter(driver, _) => {
+                let shown = self.shown_child();
                 driver.passes_compressed && shown.is_some_and(|shown| shown.node.takes_compressed())
             }
         }

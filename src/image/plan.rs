@@ -200,14 +200,22 @@ impl Plan {
             }
             Some(driver) => driver,
         };
-        let child = driver
-            .children()
-            .first()
-            .map_or(ChildSpec::FILE.name, |spec| spec.name);
-        Ok(Self {
-            children: vec![(child.to_owned(), ChildPlan::Node(Box::new(file)))],
-            ..Self::bare(driver)
-        })
+        if let (Driver::Filter(filter), Driver::Filter(of_name)) = (&driver, &file.driver)
+            && filter.name == of_name.name
+        {
+            // The name says all of it already.
+            return Ok(file);
+        }
+        let mut plan = Self::bare(driver);
+        let specs = plan.driver.children();
+        let mut plain = specs.iter().filter(|spec| spec.list().is_none());
+        let own = plain.clone().find(|spec| spec.name == ChildSpec::FILE.name);
+        if let Some(spec) = own.or(plain.next_back()) {
+            let file = ChildPlan::Node(Box::new(file));
+            plan.children.push((spec.name.to_owned(), file));
+        }
+        plan.check_children()?;
+        Ok(plan)
     }
 
     /// The plan of a tree of options.
@@ -236,20 +244,21 @@ impl Plan {
             return Ok(plan);
         }
         plan.take_children(plan.driver.children())?;
-        for spec in plan.driver.children().iter().filter(|spec| spec.required) {
-            match plan.child(spec.name) {
+        plan.check_children()?;
+        Ok(plan)
+    }
+
+    /// Refuses a plan without a child that its driver requires.
+    fn check_children(&self) -> Result<()> {
+        for spec in self.driver.children().iter().filter(|spec| spec.required) {
+            match self.child(spec.name) {
                 Some(ChildPlan::Node(_)) => {}
                 Some(ChildPlan::Tree(tree)) if !tree.is_empty() => {}
-                _ if matches!(plan.driver, Driver::Probed) => return Err(no_driver()),
-                _ => {
-                    return Err(Error::invalid(format!(
-                        "A block device must be specified for \"{}\"",
-                        spec.name
-                    )));
-                }
+                _ if matches!(self.driver, Driver::Probed) => return Err(no_driver()),
+                _ => return Err(no_child(spec.name)),
             }
         }
-        Ok(plan)
+        Ok(())
     }
 
     /// The plan of a tree that stands where a file is expected: a protocol, or a format or filter again.
@@ -325,22 +334,20 @@ impl Plan {
                     .extend(child.map(|child| (spec.name.to_owned(), child)));
                 continue;
             };
-            let Some(Value::Object(items)) = self.given.get_mut(list) else {
+            let Some(value) = self.given.shift_remove(list) else {
                 continue;
             };
-            let mut numbers: Vec<u32> = items.keys().filter_map(|key| key.parse().ok()).collect();
-            numbers.sort_unstable();
-            for number in numbers {
-                let key = number.to_string();
-                let Some(value) = items.shift_remove(&key) else {
-                    continue;
-                };
-                if let Some(child) = ChildPlan::of_value(value)? {
-                    self.children.push((format!("{list}.{key}"), child));
+            let Value::Object(mut items) = value else {
+                return Err(no_list(list));
+            };
+            for number in 0..items.len() {
+                let value = items.shift_remove(&number.to_string());
+                let value = value.ok_or_else(|| no_list(list))?;
+                let name = format!("{list}.{number}");
+                match ChildPlan::of_value(value)? {
+                    None | Some(ChildPlan::Null) => return Err(no_child(&name)),
+                    Some(child) => self.children.push((name, child)),
                 }
-            }
-            if items.is_empty() {
-                self.given.shift_remove(list);
             }
         }
         Ok(())
@@ -413,6 +420,17 @@ impl ChildPlan {
         }
     }
 
+    /// The plan of it as what `spec` says; None where there shall be none.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub(super) fn plan(&self, spec: &ChildSpec) -> Result<Option<Plan>> {
+        match self {
+            Self::Tree(tree) if spec.is_image => Plan::of_tree(tree.clone(), None).map(Some),
+            _ => self.file(),
+        }
+    }
+
     /// The plan of it where a file is expected; None where there shall be none.
     ///
     /// # Errors
@@ -468,6 +486,14 @@ fn driver_named(name: &str) -> Result<Driver> {
         })),
         None => Err(unknown_driver(name)),
     }
+}
+
+fn no_child(name: &str) -> Error {
+    Error::invalid(format!("A block device must be specified for \"{name}\""))
+}
+
+fn no_list(name: &str) -> Error {
+    Error::invalid(format!("Option {name} is not a valid array"))
 }
 
 fn no_driver() -> Error {

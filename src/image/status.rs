@@ -129,6 +129,9 @@ impl<'a> Statuses<'a> {
             }
             ExtentKind::Encoded { compressed } => status.compressed = compressed,
         }
+        if !found.layer.has_places() {
+            status.offset = None;
+        }
         Ok(status)
     }
 

@@ -32,6 +32,7 @@ mod names;
 mod nodes;
 mod odd;
 mod progress;
+mod quorum;
 mod rebase;
 mod refused;
 mod repair;

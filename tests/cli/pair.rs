@@ -369,6 +369,7 @@ fn without_values(text: &str) -> String {
 fn without_advice(text: &str) -> String {
     text.split_inclusive('\n')
         .filter(|line| !line.starts_with("Valid parameters: "))
+        .filter(|line| !line.starts_with("The children of "))
         .filter(|line| !line.starts_with('\'') || !line.contains("cannot be read: "))
         .collect()
 }

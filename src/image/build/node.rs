@@ -76,13 +76,15 @@ impl Builder<'_> {
         };
         let mut children = Vec::new();
         for (name, child) in plan.children() {
-            let Some(inner) = child.file()? else {
+            let Some(spec) = driver.children.iter().find(|spec| spec.covers(name)) else {
                 continue;
             };
-            let spec = driver.children.iter().find(|spec| spec.covers(name));
+            let Some(inner) = child.plan(spec)? else {
+                continue;
+            };
             children.push(Child {
                 name: name.to_owned(),
-                role: spec.map_or(crate::format::FileRole::Image, |spec| spec.role),
+                role: spec.role,
                 node: within.node(&inner, writable)?,
             });
         }

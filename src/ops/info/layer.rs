@@ -93,8 +93,10 @@ fn node_info(node: &Node) -> Result<LayerInfo> {
         virtual_size: round_up(storage.len()?),
         actual_size: storage.allocated_size(),
         cluster_size: shown.and_then(|shown| shown.cluster_size),
-        snapshots: shown.map_or_else(Vec::new, |shown| shown.snapshots.clone()),
-        dirty: Some(false),
+        snapshots: shown
+            .filter(|_| driver.passes_snapshots())
+            .map_or_else(Vec::new, |shown| shown.snapshots.clone()),
+        dirty: driver.stands_on_one_child().then_some(false),
         children,
         ..LayerInfo::default()
     })
