@@ -84,6 +84,9 @@ impl Direct {
 
     /// Fills `buf`; returns the bytes read, fewer only at the end of the file.
     pub(super) fn read(&self, file: &FileStorage, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
         if self.fits(buf, at) {
             return self.read_aligned(file, buf, at);
         }
@@ -157,6 +160,9 @@ impl Direct {
     }
 
     pub(super) fn write(&self, file: &FileStorage, buf: &[u8], at: u64) -> io::Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
         let unit = u64::from(self.align.offset);
         let end = at + buf.len() as u64;
         if at.is_multiple_of(unit) && end.is_multiple_of(unit) {

@@ -101,17 +101,21 @@ fn vectors_of_any_shape() {
     for cache in MODES {
         let dir = tempfile::tempdir().unwrap();
         let file = new_file(&dir.path().join("f"), cache);
-        let parts: Vec<Vec<u8>> = (0..1500).map(|n| pattern(n, 1 + n as usize % 13)).collect();
+        // Also none at all.
+        let parts: Vec<Vec<u8>> = (0..1500).map(|n| pattern(n, n as usize % 13)).collect();
         let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        file.write_vectored_at(&slices, 4093).unwrap();
-        let whole = parts.concat();
-        assert_eq!(file.len().unwrap(), 4093 + whole.len() as u64);
-        let mut got = vec![vec![9; 1000]; 20];
-        let mut slices: Vec<_> = got.iter_mut().map(|part| IoSliceMut::new(part)).collect();
-        file.read_vectored_at(&mut slices, 4093).unwrap();
-        let mut want = whole;
+        let mut want = parts.concat();
+        let len = want.len() as u64;
         want.resize(20000, 0);
-        assert!(got.concat() == want, "{cache:?}");
+        for at in [4093, 4096] {
+            file.write_vectored_at(&slices, at).unwrap();
+            assert_eq!(file.len().unwrap(), at + len);
+            let mut got = vec![vec![9; 1000]; 20];
+            got.insert(0, Vec::new());
+            let mut slices: Vec<_> = got.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+            file.read_vectored_at(&mut slices, at).unwrap();
+            assert!(got.concat() == want, "{cache:?}");
+        }
     }
 }
 
