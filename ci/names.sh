@@ -5,9 +5,10 @@
 set -eu
 
 # Where names of drivers are the matter. Who means plain disks asks the registry for them;
-# the names of options may be those of drivers.
+# the names of options and of children may be those of drivers.
 allowed='
 src/driver_names.rs: all
+src/filter/blkverify.rs: raw
 src/format/qcow2: luks
 src/format/registry.rs: all
 src/image/names.rs: raw

@@ -1,6 +1,7 @@
 //! Filters: nodes that stand on other nodes and have no file of their own.
 
 mod blkdebug;
+mod blkverify;
 mod compress;
 mod copy_before_write;
 mod copy_on_read;
@@ -11,8 +12,9 @@ pub mod registry;
 mod tar;
 mod throttle;
 pub mod traits;
+mod units;
 
 pub use traits::{
     ChildImage, Content, ContentsFn, FileNameFn, FilterChild, FilterContext, FilterDriver,
-    FilterName,
+    FilterName, ParsedName,
 };

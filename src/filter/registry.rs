@@ -1,13 +1,14 @@
 //! The filters that this build has. A new filter is one line here.
 
 use crate::filter::{
-    FileNameFn, FilterDriver, blkdebug, compress, copy_before_write, copy_on_read, preallocate, quorum, tar, throttle,
+    FileNameFn, FilterDriver, blkdebug, blkverify, compress, copy_before_write, copy_on_read, preallocate, quorum, tar, throttle,
 };
 use crate::trace::Event;
 
 /// Every filter, sorted by name.
 static DRIVERS: &[&FilterDriver] = &[
     &blkdebug::DRIVER,
+    &blkverify::DRIVER,
     &compress::DRIVER,
     &copy_before_write::DRIVER,
     &copy_on_read::DRIVER,
@@ -30,8 +31,8 @@ pub fn by_name(name: &str) -> Option<&'static FilterDriver> {
     DRIVERS.iter().copied().find(|driver| driver.name == name)
 }
 
-/// What takes file names apart that begin with `name:`, where that is the name of a filter which has such
-/// names.
-pub fn for_file_name(name: &str) -> Option<FileNameFn> {
-    by_name(name)?.parse_file_name
+/// The filter that takes file names which begin with `name:`, and what takes them apart.
+pub fn for_file_name(name: &str) -> Option<(&'static FilterDriver, FileNameFn)> {
+    let driver = by_name(name)?;
+    Some((driver, driver.parse_file_name?))
 }

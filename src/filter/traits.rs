@@ -55,8 +55,17 @@ impl FilterDriver {
     }
 }
 
-/// The tree of options, `driver` included, of a file name that begins with the name of a filter and a colon.
-pub type FileNameFn = fn(&BStr) -> Result<Map<String, Value>>;
+/// Takes a file name apart that begins with the name of a filter and a colon.
+pub type FileNameFn = fn(&BStr) -> Result<ParsedName>;
+
+/// What such a file name says.
+#[derive(Debug)]
+pub struct ParsedName {
+    /// Options of the filter, nested.
+    pub options: Map<String, Value>,
+    /// The children, each with a name that is a location of its own.
+    pub children: Vec<(&'static str, BString)>,
+}
 
 /// Shows what a file holds in its order, and nothing where it is none of that kind.
 pub type ContentsFn =

@@ -19,6 +19,8 @@ pub enum FileRole {
     Extent,
     /// Holds what the image itself does not.
     Backing,
+    /// Gets a record of what is written to the image.
+    Log,
 }
 
 impl FileRole {
@@ -30,6 +32,7 @@ impl FileRole {
             Self::Header => "header",
             Self::Extent => "extent",
             Self::Backing => "backing file",
+            Self::Log => "log",
         }
     }
 }

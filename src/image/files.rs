@@ -36,9 +36,14 @@ impl ClosedFile {
             Node::Path(path) => paths.push(path.clone()),
             Node::Uri { protocol, uri } => match filter::registry::for_file_name(protocol) {
                 // What it does not take apart is not opened either.
-                Some(parse) => parse(uri.as_bstr())
-                    .iter()
-                    .for_each(|tree| paths_of(tree, &mut paths)),
+                Some((_, parse)) => {
+                    let parsed = parse(uri.as_bstr());
+                    for (_, name) in parsed.iter().flat_map(|parsed| &parsed.children) {
+                        let child = Location::parse_name(OsStr::from_bytes(name));
+                        let child = child.map(|child| Self::at(role, &child).paths);
+                        paths.extend(child.into_iter().flatten());
+                    }
+                }
                 None => paths.push(path_behind_protocol(uri)),
             },
             Node::Tree(tree) => paths_of(tree, &mut paths),
@@ -151,6 +156,26 @@ impl Image {
                         theirs.of
                     )));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to write to this layer where one file is two of those that change then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`].
+    pub(crate) fn check_files_apart(&self) -> Result<()> {
+        let mut files = self.written_files();
+        while let Some(one) = files.pop() {
+            if let Some(other) = files.iter().find(|other| other.id == one.id) {
+                return Err(Error::invalid(format!(
+                    "'{}' is the {} of '{}' and its {} too: writing to one would change the other",
+                    one.name,
+                    other.role.words(),
+                    one.of,
+                    one.role.words()
+                )));
             }
         }
         Ok(())

@@ -103,6 +103,8 @@ const ORDER: &[&str] = &[
     "read-pattern",
     "children",
     "test",
+    "log",
+    "log-sector-size",
     "throttle-group",
     "header",
     "backing",
@@ -123,6 +125,7 @@ const ORDER: &[&str] = &[
     "rewrite-corrupted",
     "vote-threshold",
     "raw",
+    "log-append",
     "size",
     "file",
     "key-secret",
@@ -245,9 +248,11 @@ pub(super) fn filter_node(
             children: &shown,
         })
     });
+    // Of several that hold the same, the first.
     let base = children
         .iter()
-        .find(|child| Some(child.name()) == driver.shows || driver.contents.is_some());
+        .find(|child| Some(child.name()) == driver.shows)
+        .or(children.first());
     let base = base.map(|child| child.node.base.clone());
     Node {
         base: base.unwrap_or_default(),

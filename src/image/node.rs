@@ -169,6 +169,18 @@ impl Node {
         driver.stands_on_one_child() && shown.is_none_or(|child| child.node.has_places())
     }
 
+    /// The warnings of opening the images in it.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        match &self.kind {
+            NodeKind::Host => Vec::new(),
+            NodeKind::Image(image) => image.image().warnings().to_vec(),
+            NodeKind::Filter(_, children) => {
+                let nodes = children.iter().map(Child::node);
+                nodes.flat_map(Self::warnings).collect()
+            }
+        }
+    }
+
     /// The name of the node that holds the guest data which shows through it.
     pub(super) fn data_file_name(&self) -> BString {
         match &self.kind {

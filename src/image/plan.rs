@@ -1,14 +1,14 @@
 //! What a location asks to open, taken apart: a driver, its options, and its children.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::driver_names::unknown_driver;
 use crate::error::{Error, Result};
-use crate::filter::{self, FilterDriver};
+use crate::filter::{self, FilterDriver, ParsedName};
 use crate::format::{ChildSpec, FileRole, FormatDriver, registry};
 use crate::location::tree::leaf_text;
 use crate::location::{Location, Node, path_behind_protocol, plain_path};
@@ -170,8 +170,9 @@ impl Plan {
             }
             Node::Path(path) => HostName::Path(path.clone()),
             Node::Uri { protocol, uri } => match filter::registry::for_file_name(protocol) {
-                Some(parse) => {
-                    return Self::over(Self::of_tree(parse(uri.as_bstr())?, None)?, format);
+                Some((driver, parse)) => {
+                    let filter = Self::of_filter_name(driver, parse(uri.as_bstr())?)?;
+                    return Self::over(filter, format);
                 }
                 None => HostName::Uri {
                     protocol: protocol.clone(),
@@ -184,6 +185,40 @@ impl Plan {
             _ => None,
         };
         Self::over(Self::host(HostFile { protocol, name }), format)
+    }
+
+    /// The plan of a filter by what a file name says.
+    fn of_filter_name(driver: &'static FilterDriver, name: ParsedName) -> Result<Self> {
+        let mut plan = Self {
+            given: name.options,
+            ..Self::bare(Driver::Filter(driver))
+        };
+        for (child, name) in name.children {
+            let location = Location::parse_name(OsStr::from_bytes(&name))?;
+            let inner = Self::new(&location, None)?;
+            let mut specs = driver.children.iter();
+            let image = specs.any(|spec| spec.is_image && spec.covers(child));
+            let inner = match image {
+                true => inner,
+                false => inner.without_format()?,
+            };
+            let inner = ChildPlan::Node(Box::new(inner));
+            plan.children.push((child.to_owned(), inner));
+        }
+        Ok(plan)
+    }
+
+    /// The same where a file is wanted: of a name alone, which says no format, the file.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub(super) fn without_format(self) -> Result<Self> {
+        let alone = match &self.driver {
+            Driver::Probed if self.given.is_empty() => self.child(ChildSpec::FILE.name),
+            _ => None,
+        };
+        let file = alone.map(ChildPlan::file).transpose()?.flatten();
+        Ok(file.unwrap_or(self))
     }
 
     /// The plan of the format of that name over a file, or of the file itself where the name is that of
@@ -256,6 +291,28 @@ impl Plan {
                 Some(ChildPlan::Tree(tree)) if !tree.is_empty() => {}
                 _ if matches!(self.driver, Driver::Probed) => return Err(no_driver()),
                 _ => return Err(no_child(spec.name)),
+            }
+        }
+        // An image knows the others of its own list; a filter has no others.
+        let Driver::Filter(driver) = self.driver else {
+            return Ok(());
+        };
+        for (spec, list) in driver
+            .children
+            .iter()
+            .filter_map(|spec| Some((spec, spec.list()?)))
+        {
+            let items = self.children().filter(|(name, _)| spec.covers(name));
+            for (number, (name, child)) in items.enumerate() {
+                if name != format!("{list}.{number}") {
+                    return Err(no_list(list));
+                }
+                if matches!(child, ChildPlan::Null) {
+                    return Err(no_child(name));
+                }
+            }
+            if self.given.contains_key(list) {
+                return Err(no_list(list));
             }
         }
         Ok(())
@@ -334,20 +391,21 @@ impl Plan {
                     .extend(child.map(|child| (spec.name.to_owned(), child)));
                 continue;
             };
-            let Some(value) = self.given.shift_remove(list) else {
+            let Some(Value::Object(items)) = self.given.get_mut(list) else {
                 continue;
             };
-            let Value::Object(mut items) = value else {
-                return Err(no_list(list));
-            };
-            for number in 0..items.len() {
-                let value = items.shift_remove(&number.to_string());
-                let value = value.ok_or_else(|| no_list(list))?;
-                let name = format!("{list}.{number}");
-                match ChildPlan::of_value(value)? {
-                    None | Some(ChildPlan::Null) => return Err(no_child(&name)),
-                    Some(child) => self.children.push((name, child)),
-                }
+            let mut numbers: Vec<u32> = items.keys().filter_map(|key| key.parse().ok()).collect();
+            numbers.sort_unstable();
+            for number in numbers {
+                let key = number.to_string();
+                let Some(value) = items.shift_remove(&key) else {
+                    continue;
+                };
+                let child = ChildPlan::of_value(value)?.unwrap_or(ChildPlan::Null);
+                self.children.push((format!("{list}.{key}"), child));
+            }
+            if items.is_empty() {
+                self.given.shift_remove(list);
             }
         }
         Ok(())

@@ -43,6 +43,21 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Those of a storage that passes its requests to two.
+    #[must_use]
+    pub fn both(self, other: Self) -> Self {
+        Self {
+            request_alignment: self.request_alignment.max(other.request_alignment),
+            memory_alignment: self.memory_alignment.max(other.memory_alignment),
+            fixed_len: self.fixed_len || other.fixed_len,
+            grown_is_zero: self.grown_is_zero && other.grown_is_zero,
+            writes_to_memory: self.writes_to_memory && other.writes_to_memory,
+            in_flight: self.in_flight.max(other.in_flight),
+        }
+    }
+}
+
 /// A byte store. All methods may be called from many threads at once; I/O is positional.
 ///
 /// No method has a default that weakens a guarantee. Offsets and lengths need no alignment, and

@@ -30,13 +30,14 @@ fn quorum(options: &str, children: &[String]) -> String {
 fn images() -> Pair {
     let pair = Pair::new();
     pair.file("s.raw", &[0; 512 << 10]);
-    for name in ["a", "b", "c", "d"] {
+    for name in ["a", "b", "c", "d", "e"] {
         pair.qemu(&format!("create -q -f raw {name}.raw 1M"));
         pair.qemu(&format!("create -q -f qcow2 {name}.qcow2 1M"));
         pair.qemu_io("raw", &format!("{name}.raw"), &["write -P 7 0 128k"]);
         pair.qemu_io("qcow2", &format!("{name}.qcow2"), &["write -P 7 0 128k"]);
     }
     pair.qemu_io("raw", "d.raw", &["write -P 9 4k 4k"]);
+    pair.qemu_io("raw", "e.raw", &["write -P 9 0 4k"]);
     pair
 }
 
@@ -153,7 +154,6 @@ fn every_command_that_reads_takes_it() {
             "compare @ a.raw",
             "convert -O raw @ out.raw",
             "convert -O qcow2 @ out.qcow2",
-            "rebase -u -b a.raw -F raw @",
             "commit @",
             "amend -o compat=0.10 @",
             "snapshot -c s @",
@@ -201,7 +201,7 @@ fn children_that_fail_or_differ_are_outvoted_until_too_few_are_left() {
         ),
         (
             "'vote-threshold':3,",
-            [raw("a.raw"), raw("b.raw"), raw("d.raw")],
+            [raw("a.raw"), raw("b.raw"), raw("e.raw")],
         ),
         (
             "'vote-threshold':3,'read-pattern':'fifo',",
@@ -227,6 +227,9 @@ fn children_that_fail_or_differ_are_outvoted_until_too_few_are_left() {
         let name = quorum(options, &children);
         same(&pair, "map --output=json @", &name);
         same(&pair, "convert -O raw @ out.raw", &name);
+        for dir in [pair.ours(), pair.theirs()] {
+            let _ = std::fs::remove_file(dir.root().join("out.raw"));
+        }
         let args = ["compare", &name, "a.raw"];
         let (theirs, ours) = (
             pair.theirs().qemu_img(&args),
@@ -319,9 +322,10 @@ fn an_image_lives_on_a_quorum_of_files() {
         "snapshot -a s @",
         "snapshot -d s @",
         "resize --shrink @ 1M",
-        "check @",
+        "check -q @",
         "compare @ a.raw",
     ] {
+        // Where clusters lie then is up to each tool.
         if line.starts_with("bench") || line.contains("shrink") {
             let args: Vec<&str> = words(line)
                 .into_iter()

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result, ResultExt};
-use crate::filter::{FilterContext, FilterDriver, FilterName};
+use crate::filter::{FilterContext, FilterDriver, FilterName, ParsedName};
 use crate::format::ChildSpec;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{Permissions, Storage};
@@ -207,20 +207,19 @@ fn permissions(values: &crate::options::Values, key: &str) -> Result<Permissions
 }
 
 /// `blkdebug:CONFIG:FILE`; CONFIG may be empty.
-fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
+fn parse_file_name(name: &BStr) -> Result<ParsedName> {
     let rest = name.strip_prefix(b"blkdebug:").unwrap_or(name);
     let (config, file) = rest
         .split_once_str(":")
         .ok_or_else(|| Error::invalid("blkdebug requires both config file and image path"))?;
-    let mut image = Map::new();
-    image.insert("filename".to_owned(), file.as_bstr().into());
-    let mut tree = Map::new();
-    tree.insert("driver".to_owned(), DRIVER.name.into());
+    let mut options = Map::new();
     if !config.is_empty() {
-        tree.insert("config".to_owned(), config.as_bstr().into());
+        options.insert("config".to_owned(), config.as_bstr().into());
     }
-    tree.insert("image".to_owned(), image.into());
-    Ok(tree)
+    Ok(ParsedName {
+        options,
+        children: vec![("image", file.into())],
+    })
 }
 
 fn file_name(name: &FilterName<'_>) -> Option<BString> {
@@ -249,18 +248,18 @@ mod tests {
 
     #[test]
     fn file_names_have_the_rules_and_the_image() {
-        let tree = |name: &str| parse_file_name(BStr::new(name)).map(Value::from);
-        let text = |name| tree(name).unwrap().to_string();
+        let parse = |name: &str| parse_file_name(BStr::new(name));
+        for (name, config, image) in [
+            ("blkdebug:c.cfg:a:b", Some("c.cfg"), "a:b"),
+            ("blkdebug::a", None, "a"),
+        ] {
+            let parsed = parse(name).unwrap();
+            let found = parsed.options.get("config").and_then(Value::as_str);
+            assert_eq!(found, config);
+            assert_eq!(parsed.children, [("image", image.into())]);
+        }
         assert_eq!(
-            text("blkdebug:c.cfg:a:b"),
-            r#"{"driver": "blkdebug", "config": "c.cfg", "image": {"filename": "a:b"}}"#
-        );
-        assert_eq!(
-            text("blkdebug::a"),
-            r#"{"driver": "blkdebug", "image": {"filename": "a"}}"#
-        );
-        assert_eq!(
-            tree("blkdebug:a").unwrap_err().to_string(),
+            parse("blkdebug:a").unwrap_err().to_string(),
             "blkdebug requires both config file and image path"
         );
     }

@@ -59,17 +59,6 @@ fn unmet(key: &str, value: u64) -> Error {
     Error::invalid(format!("Cannot meet constraints with {key} {value}"))
 }
 
-/// The part of a range that units lie in whole: what stands before it, itself, and what stands behind.
-pub(super) fn whole_units(offset: u64, len: u64, unit: u64) -> (u64, u64, u64) {
-    if unit <= 1 {
-        return (0, len, 0);
-    }
-    let end = offset + len;
-    let start = offset.next_multiple_of(unit).min(end);
-    let stop = (end - end % unit).max(start);
-    (start - offset, stop - start, end - stop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,11 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_cut_at_units() {
-        assert_eq!(whole_units(10, 100, 1), (0, 100, 0));
-        assert_eq!(whole_units(10, 100, 32), (22, 64, 14));
-        assert_eq!(whole_units(10, 10, 32), (10, 0, 0));
-        assert_eq!(whole_units(64, 64, 32), (0, 64, 0));
+    fn ranges_grow_to_the_alignment() {
         assert_eq!(
             shape("align=4k").unwrap().around(5000, 1).unwrap(),
             (4096, 8192)

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::rules::{Engine, Request, Rules};
-use super::shape::{Shape, whole_units};
+use super::shape::Shape;
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
+use crate::filter::units::whole_units;
 use crate::memory::filled;
 use crate::storage::forward::forward;
 use crate::storage::{

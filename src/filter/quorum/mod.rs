@@ -26,6 +26,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     // Each child would have to get them.
     passes_compressed: false,
     open_options: OPEN,
+    weak_options: &[],
     open,
     parse_file_name: None,
     file_name: None,

@@ -303,19 +303,10 @@ impl Storage for Quorum {
     }
 
     fn limits(&self) -> Limits {
-        let mut limits = self.storages().map(|storage| storage.limits());
-        let first = limits.next().unwrap_or_default();
-        let all = limits.fold(first, |all, one| Limits {
-            request_alignment: all.request_alignment.max(one.request_alignment),
-            memory_alignment: all.memory_alignment.max(one.memory_alignment),
-            fixed_len: all.fixed_len || one.fixed_len,
-            grown_is_zero: all.grown_is_zero && one.grown_is_zero,
-            writes_to_memory: false,
-            in_flight: all.in_flight.max(one.in_flight),
-        });
+        let limits = self.storages().map(|storage| storage.limits());
         Limits {
             writes_to_memory: false,
-            ..all
+            ..limits.reduce(Limits::both).unwrap_or_default()
         }
     }
 

@@ -157,6 +157,9 @@ fn open_over(
         write::check_writer(&*format)?;
     }
     let children = opener.into_children();
+    let nodes = children.iter().map(Child::node);
+    let mut all_warnings: Vec<_> = nodes.flat_map(Node::warnings).collect();
+    all_warnings.append(&mut warnings.into_inner());
     let mut image = Image {
         filename: BString::default(),
         base,
@@ -172,7 +175,7 @@ fn open_over(
         below: plan.child(ChildSpec::BACKING.name).cloned(),
         named_by_image: start.named_by_image,
         node_name,
-        warnings: warnings.into_inner(),
+        warnings: all_warnings,
         writable: options.writable,
         settings: Settings {
             cache,
@@ -199,7 +202,11 @@ fn open_over(
     });
     options.policy.check_virtual_size(image.len())?;
     if probed && driver.is_transparent && options.writable {
-        let name = image.location.display();
+        // That of an image within a node is only known now.
+        let name = match image.location.text().is_empty() {
+            true => image.filename.to_string().into(),
+            false => image.location.display(),
+        };
         let warning = probed_raw_warning(&name);
         image.warnings.push(warning);
     }

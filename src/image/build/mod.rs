@@ -134,6 +134,7 @@ fn open_chain(
         names::add_backing(&mut image);
         if layers.is_empty() {
             if writable {
+                image.check_files_apart()?;
                 image.check_apart(image.layers().skip(1))?;
             }
             return Ok(image);

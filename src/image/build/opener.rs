@@ -12,7 +12,7 @@ use super::Builder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, FormatDriver, Opener};
 use crate::image::node::{Child, Node};
-use crate::image::plan::{ChildPlan, Driver, Plan};
+use crate::image::plan::{ChildPlan, Plan};
 use crate::image::{OpenOptions, lock};
 use crate::location::{Location, resolve_name, resolve_plain_name};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
@@ -138,13 +138,8 @@ impl<'a> LayerOpener<'a> {
             Named::Storage(node) => Ok(node),
             Named::Location(location) => {
                 let plan = Plan::new(&location, None)?;
-                // A name alone is the file itself: its contents are not looked at.
-                let alone = match &plan.driver {
-                    Driver::Probed if plan.given.is_empty() => plan.child(ChildSpec::FILE.name),
-                    _ => None,
-                };
-                let file = alone.map(ChildPlan::file).transpose()?.flatten();
-                builder.node(&file.unwrap_or(plan), writable)
+                // The contents of what a name alone leads to are not looked at.
+                builder.node(&plan.without_format()?, writable)
             }
         }
     }

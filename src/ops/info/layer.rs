@@ -96,7 +96,10 @@ fn node_info(node: &Node) -> Result<LayerInfo> {
         snapshots: shown
             .filter(|_| driver.passes_snapshots())
             .map_or_else(Vec::new, |shown| shown.snapshots.clone()),
-        dirty: driver.stands_on_one_child().then_some(false),
+        dirty: match shown {
+            Some(shown) => shown.dirty.map(|_| false),
+            None => driver.stands_on_one_child().then_some(false),
+        },
         children,
         ..LayerInfo::default()
     })
