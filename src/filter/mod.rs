@@ -1,6 +1,7 @@
 //! Filters: nodes that stand on other nodes and have no file of their own.
 
 mod blkdebug;
+mod blklogwrites;
 mod blkverify;
 mod compress;
 mod copy_before_write;

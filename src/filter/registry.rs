@@ -1,13 +1,14 @@
 //! The filters that this build has. A new filter is one line here.
 
 use crate::filter::{
-    FileNameFn, FilterDriver, blkdebug, blkverify, compress, copy_before_write, copy_on_read, preallocate, quorum, tar, throttle,
+    FileNameFn, FilterDriver, blkdebug, blklogwrites, blkverify, compress, copy_before_write, copy_on_read, preallocate, quorum, tar, throttle,
 };
 use crate::trace::Event;
 
 /// Every filter, sorted by name.
 static DRIVERS: &[&FilterDriver] = &[
     &blkdebug::DRIVER,
+    &blklogwrites::DRIVER,
     &blkverify::DRIVER,
     &compress::DRIVER,
     &copy_before_write::DRIVER,

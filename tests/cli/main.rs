@@ -4,6 +4,7 @@
 mod bench;
 mod bitmap;
 mod blkdebug;
+mod blklogwrites;
 mod blkverify;
 mod build;
 #[path = "../common/mod.rs"]

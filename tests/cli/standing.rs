@@ -19,6 +19,10 @@ const SETUP: &[&str] = &[
 
 /// A source with its data file, over a backing file with its own.
 const SOURCE: &[&str] = &["src.qcow2", "src.data", "low.qcow2", "low.data"];
+/// A source whose writes would be logged, and the log.
+const LOGGED: &[&str] = &["second.raw", "writes.log"];
+/// Disks that hold the same bytes.
+const COPIES: &[&str] = &["second.raw", "copy.raw"];
 /// A second source.
 const SECOND: &[&str] = &["second.raw"];
 /// What a new image is to stand on, and what that stands on.
@@ -201,6 +205,36 @@ const CASES: &[Case] = &[
         &[SOURCE],
         Names::Some,
     ),
+    refused(
+        "convert -O qcow2 --image-opts driver=blklogwrites,file.filename=second.raw,log.filename=writes.log NAME",
+        &[LOGGED],
+        Names::All,
+    ),
+    refused(
+        "convert -O raw blkverify:second.raw:copy.raw NAME",
+        &[COPIES],
+        Names::Some,
+    ),
+    refused(
+        "convert -O raw --image-opts driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=second.raw,children.1.driver=file,children.1.filename=copy.raw NAME",
+        &[COPIES],
+        Names::All,
+    ),
+    refused(
+        "convert -n -f qcow2 --target-image-opts src.qcow2 driver=blklogwrites,file.filename=second.raw,log.filename=NAME",
+        &[SOURCE, SECOND],
+        Names::Paths,
+    ),
+    refused(
+        "convert -n -f qcow2 --target-image-opts src.qcow2 driver=blkverify,raw.filename=second.raw,test.driver=raw,test.file.filename=NAME",
+        &[SOURCE, SECOND],
+        Names::Paths,
+    ),
+    refused(
+        "convert -n -f qcow2 --target-image-opts src.qcow2 driver=quorum,vote-threshold=1,children.0.driver=raw,children.0.file.filename=second.raw,children.1.driver=raw,children.1.file.filename=NAME",
+        &[SOURCE, SECOND],
+        Names::Paths,
+    ),
     // What lies below an image is not the image, nor its data file.
     refused("rebase -q -b NAME -F raw src.qcow2", &[TOP], Names::Paths),
     refused(
@@ -275,6 +309,8 @@ fn images() -> Dir {
     }
     std::fs::write(dir.path("vol.luks"), [7; 64 << 10]).unwrap();
     std::fs::write(dir.path("second.raw"), [8; 64 << 10]).unwrap();
+    std::fs::write(dir.path("copy.raw"), [8; 64 << 10]).unwrap();
+    std::fs::write(dir.path("writes.log"), [9; 4 << 10]).unwrap();
     for (at, image) in ["ground.qcow2", "base.qcow2", "low.qcow2", "src.qcow2"]
         .into_iter()
         .enumerate()
@@ -282,7 +318,7 @@ fn images() -> Dir {
         let write = format!("write -P {} {}k 8k", at + 1, at * 16);
         dir.qemu_io("qcow2", image, &[&write]);
     }
-    for file in [SOURCE, SECOND, BELOW, VOLUME].concat() {
+    for file in [SOURCE, BELOW, VOLUME, LOGGED, &COPIES[1..]].concat() {
         std::fs::hard_link(dir.path(file), dir.path(&format!("hard.{file}"))).unwrap();
         symlink(file, dir.path(&format!("sym.{file}"))).unwrap();
     }
