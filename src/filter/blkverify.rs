@@ -68,13 +68,9 @@ fn parse_file_name(name: &BStr) -> Result<ParsedName> {
 }
 
 fn file_name(name: &FilterName<'_>) -> Option<BString> {
-    let child = |wanted| {
-        let mut children = name.children.iter();
-        children.find(|(child, _)| *child == wanted)?.1
-    };
     // The first colon would end the name of the copy.
-    let raw = child(RAW).filter(|raw| !raw.contains(&b':'))?;
-    Some(format_name(raw, child(TEST)?))
+    let raw = name.child(RAW).filter(|raw| !raw.contains(&b':'))?;
+    Some(format_name(raw, name.child(TEST)?))
 }
 
 fn format_name(raw: &BStr, test: &BStr) -> BString {

@@ -1,7 +1,8 @@
 //! The filters that this build has. A new filter is one line here.
 
 use crate::filter::{
-    FileNameFn, FilterDriver, blkdebug, blklogwrites, blkverify, compress, copy_before_write, copy_on_read, preallocate, quorum, tar, throttle,
+    FileNameFn, FilterDriver, blkdebug, blklogwrites, blkverify, compress, copy_before_write,
+    copy_on_read, preallocate, quorum, tar, throttle,
 };
 use crate::trace::Event;
 

@@ -91,6 +91,14 @@ pub struct FilterName<'a> {
     pub children: &'a [(&'a str, Option<&'a BStr>)],
 }
 
+impl FilterName<'_> {
+    /// The short file name of a child, where it has one.
+    pub fn child(&self, name: &str) -> Option<&BStr> {
+        let mut children = self.children.iter();
+        children.find(|(child, _)| *child == name)?.1
+    }
+}
+
 /// What opening a filter gets.
 pub struct FilterContext<'a> {
     /// The children that were described, in the order of [`FilterDriver::children`]; each that is

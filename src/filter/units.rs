@@ -1,5 +1,26 @@
 //! Ranges and the units that lie in them.
 
+use crate::error::Result;
+use crate::storage::Storage;
+
+/// Zero bytes are written in pieces of this.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Writes zero bytes, for what is less than a unit that can be zeroed otherwise.
+///
+/// # Errors
+/// As [`Storage::write_at`].
+pub(super) fn write_zero_bytes(storage: &dyn Storage, offset: u64, len: u64) -> Result<()> {
+    let (mut at, mut left) = (offset, len);
+    while left > 0 {
+        let piece = left.min(ZEROES.len() as u64);
+        storage.write_at(&ZEROES[..piece as usize], at)?;
+        at += piece;
+        left -= piece;
+    }
+    Ok(())
+}
+
 /// The part of a range that units lie in whole: what stands before it, itself, and what stands behind.
 /// The end of the range is a number of bytes.
 pub(super) fn whole_units(offset: u64, len: u64, unit: u64) -> (u64, u64, u64) {

@@ -230,8 +230,7 @@ fn file_name(name: &FilterName<'_>) -> Option<BString> {
         return None;
     }
     let config = config.map_or(Some(BStr::new("")), Value::as_name)?;
-    let (_, image) = name.children.iter().find(|(child, _)| *child == "image")?;
-    Some(format_name(config, (*image)?))
+    Some(format_name(config, name.child("image")?))
 }
 
 fn format_name(config: &BStr, image: &BStr) -> BString {

@@ -8,15 +8,12 @@ use super::rules::{Engine, Request, Rules};
 use super::shape::Shape;
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
-use crate::filter::units::whole_units;
+use crate::filter::units::{whole_units, write_zero_bytes};
 use crate::memory::filled;
 use crate::storage::forward::forward;
 use crate::storage::{
     Durability, HostFile, Identity, LockRequest, Permissions, Step, StepWatcher, Storage, ZeroFlags,
 };
-
-/// Zero bytes are written in pieces of this.
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A storage that fails by rules.
 #[derive(Debug)]
@@ -182,12 +179,7 @@ impl Storage for Debugged {
                 "Zeroing is not supported for such a range",
             ));
         }
-        let write = |offset, len| {
-            in_pieces(offset, len, ZEROES.len() as u64, |at, len| {
-                self.write_at(&ZEROES[..len as usize], at)
-            })
-        };
-        write(offset, head)?;
+        write_zero_bytes(self, offset, head)?;
         in_pieces(offset + head, middle, longest, |at, len| {
             self.engine.occurs(Step::PwritevZero);
             self.engine.check(Request::WriteZeroes, at, len)?;
@@ -195,7 +187,7 @@ impl Storage for Debugged {
             self.engine.occurs(Step::PwritevDone);
             Ok(())
         })?;
-        write(offset + head + middle, tail)
+        write_zero_bytes(self, offset + head + middle, tail)
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {

@@ -6,16 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::log::{Data, Log};
 use crate::error::{Error, ErrorKind, Result};
-use crate::filter::units::whole_units;
+use crate::filter::units::{whole_units, write_zero_bytes};
 use crate::format::inflight::{InFlight, Reservation};
 use crate::memory::{self, IoBuf};
 use crate::storage::forward::forward;
 use crate::storage::{
     Durability, HostFile, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
-
-/// Zeroes of less than a sector.
-static ZEROES: [u8; 4096] = [0; 4096];
 
 /// A storage whose changes are recorded.
 #[derive(Debug)]
@@ -59,17 +56,6 @@ impl Logged {
         self.changed.store(true, Ordering::Release);
         let recorded = self.log.record(offset, len, data);
         done.and(recorded)
-    }
-
-    /// Writes what is to be zero and fills no sector.
-    fn write_zero_bytes(&self, offset: u64, len: u64) -> Result<()> {
-        let mut done = 0;
-        while done < len {
-            let piece = (len - done).min(ZEROES.len() as u64);
-            self.write_at(&ZEROES[..piece as usize], offset + done)?;
-            done += piece;
-        }
-        Ok(())
     }
 
     /// The bytes of a sector that a change does not touch.
@@ -132,14 +118,14 @@ impl Storage for Logged {
                 "Zeroing is not supported for parts of a sector of the log",
             ));
         }
-        self.write_zero_bytes(offset, head)?;
+        write_zero_bytes(self, offset, head)?;
         if middle > 0 {
             let at = offset + head;
             let (_alone, ..) = self.alone(at, middle)?;
             let done = self.file.write_zeroes(at, middle, flags);
             self.record(done, at, middle, Data::Zeroes(middle))?;
         }
-        self.write_zero_bytes(offset + head + middle, tail)
+        write_zero_bytes(self, offset + head + middle, tail)
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
