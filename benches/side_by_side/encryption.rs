@@ -64,6 +64,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
                 ours: [&[p], argv].concat(),
                 theirs: vec![("", [&[q], argv].concat(), 0.8)],
                 output,
+                format: None,
                 equals: None,
                 over: false,
             },

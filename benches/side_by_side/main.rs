@@ -8,6 +8,7 @@
 mod chains;
 mod disk;
 mod encryption;
+mod formats;
 mod overlays;
 mod requests;
 mod rows;

@@ -68,6 +68,7 @@ fn converted(
                 target,
             )],
             output: Some(&out),
+            format: None,
             equals: Some(top),
             over: false,
         },

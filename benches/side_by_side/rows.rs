@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::run::{self, Cost};
-use crate::{Setup, chains, encryption, overlays, requests, table};
+use crate::{Setup, chains, encryption, formats, overlays, requests, table};
 
 /// One comparison: our command, one or more of theirs, and what is prepared and checked.
 pub struct Row<'a> {
@@ -15,6 +15,8 @@ pub struct Row<'a> {
     pub theirs: Vec<(&'a str, Vec<&'a str>, f64)>,
     /// Removed before each run; its size is noted.
     pub output: Option<&'a str>,
+    /// The format of the output, where it is not recognised from its beginning.
+    pub format: Option<&'a str>,
     /// What the output must be equal to; None for the disk, where it is one.
     pub equals: Option<&'a str>,
     /// The output stays: each run but the first goes over what the one before has made.
@@ -74,7 +76,9 @@ pub fn measure_row(setup: &Setup, row: &Row<'_>) -> Result<(), String> {
         {
             let disk = setup.disk.display().to_string();
             let equals = row.equals.unwrap_or(&disk);
-            run::quiet(&[&setup.qemu, "compare", "-q", equals, output])?;
+            let format = row.format.map_or(vec![], |format| vec!["-F", format]);
+            let compare = [setup.qemu.as_str(), "compare", "-q"];
+            run::quiet(&[&compare, format.as_slice(), &[equals, output]].concat())?;
         }
         // Their slow rows are worth no warming: ours has just read the same files.
         for (n, (_, argv, _)) in row.theirs.iter().enumerate() {
@@ -151,6 +155,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
             target,
         )],
         output: Some(to),
+        format: None,
         equals: None,
         over: false,
     };
@@ -175,6 +180,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
             ),
         ],
         output: Some(out_q),
+        format: None,
         equals: None,
         over: false,
     };
@@ -224,6 +230,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
             ours: vec![p, "compare", disk, copy],
             theirs: vec![("", vec![q, "compare", disk, copy], 0.7)],
             output: None,
+            format: None,
             equals: None,
             over: false,
         },
@@ -232,6 +239,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
             ours: vec![p, "compare", plain, disk],
             theirs: vec![("", vec![q, "compare", plain, disk], 0.7)],
             output: None,
+            format: None,
             equals: None,
             over: false,
         },
@@ -240,6 +248,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
             ours: vec![p, "compare", disk, zlib],
             theirs: vec![("", vec![q, "compare", disk, zlib], 0.4)],
             output: None,
+            format: None,
             equals: None,
             over: false,
         },
@@ -247,6 +256,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
     for row in &rows {
         measure_row(setup, row)?;
     }
+    formats::measure(setup, plain)?;
     encryption::measure(setup)?;
     overlays::measure(setup)?;
     tables(setup)?;
@@ -278,6 +288,7 @@ fn tables(setup: &Setup) -> Result<(), String> {
             ours: [&[p], create.as_slice()].concat(),
             theirs: vec![("", [&[q], create.as_slice()].concat(), 0.3)],
             output: Some(big),
+            format: None,
             equals: None,
             over: false,
         },
@@ -293,6 +304,7 @@ fn tables(setup: &Setup) -> Result<(), String> {
             ours: vec![p, "check", big],
             theirs: vec![("", vec![q, "check", big], 0.5)],
             output: None,
+            format: None,
             equals: None,
             over: false,
         },
@@ -390,28 +402,43 @@ fn sharing_rows(setup: &Setup, mount: &str) -> Result<(), String> {
         "| on XFS | Platter wall s | qemu-img wall s | ratio | space that Platter took, of the data |"
     );
     println!("|---|---:|---:|---:|---:|");
-    for format in ["raw", "qcow2"] {
-        let target = format!("{mount}/out");
+    for (name, format, options) in [
+        ("raw", "raw", vec![]),
+        ("qcow2", "qcow2", vec![]),
+        (
+            "fixed vpc",
+            "vpc",
+            vec!["-o", "subformat=fixed,force_size=on"],
+        ),
+        ("flat vmdk", "vmdk", vec!["-o", "subformat=monolithicFlat"]),
+    ] {
+        let target = format!("{mount}/out.{format}");
         let mut ours = Vec::new();
         let mut theirs = Vec::new();
         let mut took = 0.0f64;
         for _ in 0..setup.pairs {
             for (program, costs) in [(&setup.platter, &mut ours), (&setup.qemu, &mut theirs)] {
                 let before = free_bytes(mount)?;
-                let argv = [program.as_str(), "convert", "-O", format, &source, &target];
+                let argv = [
+                    &[program.as_str(), "convert", "-O", format],
+                    options.as_slice(),
+                    &[&source, &target],
+                ]
+                .concat();
                 costs.push(once(&argv, Some(&target), false)?.0);
                 run::quiet(&["sync", "-f", mount])?;
                 if *program == setup.platter {
-                    run::quiet(&[&setup.qemu, "compare", "-q", &source, &target])?;
+                    run::quiet(&[&setup.qemu, "compare", "-q", "-F", format, &source, &target])?;
                     took = took.max(before.saturating_sub(free_bytes(mount)?) as f64 / data as f64);
                 }
                 remove(&target)?;
+                remove(&format!("{mount}/out-flat.vmdk"))?;
                 run::quiet(&["sync", "-f", mount])?;
             }
         }
         let ratio = table::median(ours.iter().zip(&theirs).map(|(a, b)| a.wall / b.wall));
         println!(
-            "| raw to {format} | {:.3} | {:.3} | **{ratio:.2}** | {:.1} % |",
+            "| raw to {name} | {:.3} | {:.3} | **{ratio:.2}** | {:.1} % |",
             table::median(ours.iter().map(|c| c.wall)),
             table::median(theirs.iter().map(|c| c.wall)),
             took * 100.0,
