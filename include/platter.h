@@ -745,6 +745,11 @@
 #define PLATTER_CONVERT_CONFLICT_BITMAPS_OF_SEVERAL 11
 
 /**
+ * Conflict of a conversion: a profile with `PLATTER_CONVERT_TARGET_EXISTS` or a descriptor for the target.
+ */
+#define PLATTER_CONVERT_CONFLICT_PROFILE_OF_EXISTING 13
+
+/**
  * Conflict of a conversion: `PLATTER_CONVERT_CHAIN` with several sources, a descriptor, a snapshot, a
  * backing file or `PLATTER_CONVERT_TARGET_EXISTS`.
  */
@@ -1015,6 +1020,48 @@ typedef struct platter_implicit_file {
 typedef int (*platter_implicit_fn)(const struct platter_implicit_file *file,
                                    int *fd,
                                    void *user_data);
+
+/**
+ * A product, and what it wants of its images. The library owns it; it lives for ever.
+ */
+typedef struct platter_profile_info {
+    /**
+     * Size of this struct in the library in use; later versions append members.
+     */
+    size_t size;
+    /**
+     * The name: `azure`.
+     */
+    const char *name;
+    /**
+     * The product, for people.
+     */
+    const char *product;
+    /**
+     * The format of its images.
+     */
+    const char *format;
+    /**
+     * The options of creation that make them, as `key=value,…`; may be empty.
+     */
+    const char *options;
+    /**
+     * What people have to know beside, a sentence each, joined by newlines; may be empty.
+     */
+    const char *notes;
+    /**
+     * Virtual sizes are multiples of this many bytes.
+     */
+    uint64_t size_multiple;
+    /**
+     * The smallest virtual size in bytes.
+     */
+    uint64_t size_least;
+    /**
+     * The largest virtual size in bytes.
+     */
+    uint64_t size_most;
+} platter_profile_info;
 
 /**
  * Is asked for the secret `id`, which it gives with `platter_secret_answer_set()`; without that there
@@ -1862,6 +1909,18 @@ int platter_policy_set_limit(struct platter_policy *policy,
  * The policy is not used afterwards.
  */
 void platter_policy_free(struct platter_policy *policy);
+
+/**
+ * The profile at `index`, counted from 0 and sorted by name: a product with the format, the options and the
+ * sizes of the images that it takes, for `platter_convert_set_profile()` and `platter_inspect_for_profile()`.
+ * `flags` must be 0.
+ *
+ * Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
+ */
+int platter_profile_describe(const struct platter_profile_info **out,
+                             size_t index,
+                             uint32_t flags,
+                             struct platter_error **err);
 
 /**
  * Makes an empty set of secrets. The caller frees it with `platter_secrets_free()`. `flags` must
@@ -3056,6 +3115,21 @@ int platter_convert_set_target(struct platter_convert *convert,
                                struct platter_error **err);
 
 /**
+ * Makes the image one that a product takes: `profile` is the name of one of `platter_profile_describe()`,
+ * which decides on the format of the target, sets options where they are not set, and rounds the size up. An
+ * option that was set to another value is refused when the job runs. NULL stands for none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `profile` is NULL or NUL-terminated.
+ */
+int platter_convert_set_profile(struct platter_convert *convert,
+                                const char *profile,
+                                uint32_t flags,
+                                struct platter_error **err);
+
+/**
  * Sets the options of the new image, of which a copy is kept; they replace those set before. `flags`
  * must be 0.
  *
@@ -3489,6 +3563,26 @@ int platter_inspect(struct platter_report **out,
                     const struct platter_open_options *options,
                     uint32_t flags,
                     struct platter_error **err);
+
+/**
+ * As `platter_inspect()`, and whether a product would take the file: that of `profile`, one of
+ * `platter_profile_describe()`. Without a format in `options`, the file must be of the profile's.
+ *
+ * The report has, beside what `platter_inspect()` says, in entry 0 `profile` and `objection-count`, and after
+ * the names an entry for each thing that the product would refuse: `reason`, `remedy`. Any of them makes the
+ * exit code 2.
+ *
+ * Statuses: as `platter_inspect()`; INVALID for an unknown profile. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `location` and `profile` are NULL or NUL-terminated.
+ */
+int platter_inspect_for_profile(struct platter_report **out,
+                                const char *location,
+                                const char *profile,
+                                const struct platter_open_options *options,
+                                uint32_t flags,
+                                struct platter_error **err);
 
 /**
  * As `platter_inspect()`, for an open file: what is inspected is what the caller uses afterwards,

@@ -10,6 +10,7 @@
 #include "objects.h"
 #include "open.h"
 #include "print.h"
+#include "profiles.h"
 #include "progress.h"
 
 static const struct option_entry options[] = {
@@ -30,6 +31,8 @@ static const struct option_entry options[] = {
     {'t', "output-cache", "TGT_CACHE", "how the page cache is used for the target (unsafe)"},
     {OPT_TARGET_IMAGE_OPTS, "target-image-opts", NULL,
      "the target is a list such as driver=qcow2,file.filename=PATH;\nneeds -n, not together with -O"},
+    {OPT_PROFILE, "profile", "PROFILE",
+     "make the target what a product takes, instead of -O ('--profile help' lists them)"},
     {'c', NULL, NULL, "compress the target, where its format can be"},
     {'B', "backing", "BACKING_IMAGE",
      "make the target an overlay of BACKING_IMAGE, and leave out what that holds already"},
@@ -62,6 +65,7 @@ struct request {
     const char *snapshot;
     platter_convert *convert;
     const char *format; /* NULL until -O or its default */
+    const char *profile;
     const char *cache;
     const char *backing;
     const char *backing_format;
@@ -102,6 +106,8 @@ static const char *conflict_text(uint32_t conflict)
         return "Cannot use copy offloading in salvaging mode";
     case PLATTER_CONVERT_CONFLICT_OPTIONS_OF_EXISTING:
         return "-o has no effect when skipping image creation";
+    case PLATTER_CONVERT_CONFLICT_PROFILE_OF_EXISTING:
+        return "--profile has no effect when skipping image creation";
     case PLATTER_CONVERT_CONFLICT_CHAIN:
         return "--chain goes with one source, and not with -l, -B, -F or -n";
     case PLATTER_CONVERT_CONFLICT_ZERO_OF_NEW:
@@ -192,6 +198,9 @@ static bool parse(struct request *request)
         case 'c':
             request->flags |= PLATTER_CONVERT_COMPRESS;
             break;
+        case OPT_PROFILE:
+            request->profile = options_argument();
+            break;
         case OPT_CHAIN:
             request->flags |= PLATTER_CONVERT_CHAIN;
             break;
@@ -225,6 +234,21 @@ static bool parse(struct request *request)
         }
     }
     return true;
+}
+
+/* Lets the profile decide on the target; false after a message. */
+static bool set_profile(const struct request *request)
+{
+    platter_error *error = NULL;
+
+    if (request->profile != NULL && (request->format != NULL || request->target_image_opts)) {
+        print_error("--profile goes neither with -O nor with --target-image-opts");
+        return false;
+    }
+    if (platter_convert_set_profile(request->convert, request->profile, 0, &error) == PLATTER_OK)
+        return true;
+    print_platter_error(error);
+    return false;
 }
 
 /* Whether the options fit together; false after a message. */
@@ -329,9 +353,11 @@ static int checked_convert(struct request *request)
     char **names = options_operands();
     int code = 1;
 
-    if (!options_fit(request))
+    if (request->profile != NULL && strcmp(request->profile, "help") == 0)
+        return profiles_print() ? 0 : 1;
+    if (!set_profile(request) || !options_fit(request))
         return 1;
-    if (request->format == NULL && !request->target_image_opts)
+    if (request->format == NULL && request->profile == NULL && !request->target_image_opts)
         request->format = "raw";
     if (creation_help_asked())
         return creation_print_help(request->format, count > 0 ? names[count - 1] : NULL) ? 0 : 1;
@@ -373,7 +399,7 @@ const struct command command_convert = {
     .name = "convert",
     .summary = "Copy images into a new one, in another format if need be",
     .synopsis = "[-f SRC_FMT | --image-opts] [-T SRC_CACHE] [-l SNAPSHOT] [-U]\n"
-                "[-O TGT_FMT] [-o TGT_OPTS] [-t TGT_CACHE] [-c]\n"
+                "[-O TGT_FMT | --profile PROFILE] [-o TGT_OPTS] [-t TGT_CACHE] [-c]\n"
                 "[-B BACKING_IMAGE [-F BACKING_FMT] | --chain]\n"
                 "[-n [--target-is-zero] [--target-image-opts]]\n"
                 "[-S SPARSE_SIZE] [-r RATE] [-m NUM_COROUTINES] [-C] [-W]\n"

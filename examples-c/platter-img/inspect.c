@@ -1,8 +1,11 @@
 /* inspect: whether a file from elsewhere may be used as a disk image. */
+#include <string.h>
+
 #include "commands.h"
 #include "common.h"
 #include "open.h"
 #include "print.h"
+#include "profiles.h"
 
 enum { NOT_INSPECTED = 1 };
 
@@ -10,6 +13,8 @@ static const struct option_entry options[] = {
     OPTION_HELP,
     {'f', "format", "FMT", "the format that FILE must have; guessed if not given"},
     {'U', "force-share", NULL, "also when another process is writing to the file"},
+    {OPT_PROFILE, "profile", "PROFILE",
+     "tell as well what a product would refuse ('--profile help' lists them)"},
     {OPT_MAX_SIZE, "max-virtual-size", "SIZE", "the largest virtual size that passes"},
     OPTION_OUTPUT,
     OPTION_UNTRUSTED,
@@ -43,13 +48,18 @@ static int run(void)
 {
     struct common common = {0};
     const char *max_size = NULL;
+    const char *profile = NULL;
     const char *name = NULL;
+    int status = PLATTER_OK;
     platter_open_options *how = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
 
     for (int code; (code = options_next()) != -1;) {
         switch (code) {
+        case OPT_PROFILE:
+            profile = options_argument();
+            break;
         case OPT_MAX_SIZE:
             max_size = options_argument();
             break;
@@ -58,11 +68,16 @@ static int run(void)
             break;
         }
     }
+    if (profile != NULL && strcmp(profile, "help") == 0)
+        return profiles_print() ? 0 : NOT_INSPECTED;
     name = options_one_image();
     how = how_to_inspect(common.image.format, max_size);
     if (how == NULL)
         return NOT_INSPECTED;
-    if (platter_inspect(&report, name, how, open_flags(&common.image), &error) != PLATTER_OK)
+    status = profile != NULL ? platter_inspect_for_profile(&report, name, profile, how,
+                                                           open_flags(&common.image), &error)
+                             : platter_inspect(&report, name, how, open_flags(&common.image), &error);
+    if (status != PLATTER_OK)
         print_platter_error(error);
     platter_open_options_free(how);
     return report != NULL ? common_judge(report, common.json, false, NOT_INSPECTED) : NOT_INSPECTED;
@@ -71,7 +86,7 @@ static int run(void)
 const struct command command_inspect = {
     .name = "inspect",
     .summary = "Tell whether a file from elsewhere is safe to use as an image",
-    .synopsis = "[-f FMT] [-U] [--max-virtual-size SIZE] [--untrusted]\n"
+    .synopsis = "[-f FMT] [-U] [--profile PROFILE] [--max-virtual-size SIZE] [--untrusted]\n"
                 "[--output human|json] FILE",
     .options = options,
     .operands = "FILE\n   the file; nothing else is opened, whatever it names\n\n"

@@ -27,7 +27,8 @@ enum {
     OPT_DISABLE,
     OPT_MERGE,
     OPT_UNTRUSTED,
-    OPT_CHAIN
+    OPT_CHAIN,
+    OPT_PROFILE
 };
 
 /* One spelling of an option. Several entries with one code are aliases. */

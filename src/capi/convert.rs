@@ -20,7 +20,7 @@ use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::{duplicate_fd, optional_name, optional_utf8};
 use crate::error::{Error, Result};
-use crate::format::registry;
+use crate::format::{profiles, registry};
 use crate::location::Location;
 use crate::ops::convert::{Conflict, ConvertRequest, check, convert};
 
@@ -221,6 +221,30 @@ pub unsafe extern "C" fn platter_convert_set_target(
     })
 }
 
+/// Makes the image one that a product takes: `profile` is the name of one of `platter_profile_describe()`,
+/// which decides on the format of the target, sets options where they are not set, and rounds the size up. An
+/// option that was set to another value is refused when the job runs. NULL stands for none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `profile` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_convert_set_profile(
+    convert: Option<&mut platter_convert>,
+    profile: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let name = unsafe { optional_utf8(profile, "profile")? };
+        convert.request.target.profile = name.map(profiles::by_name).transpose()?;
+        Ok(())
+    })
+}
+
 /// Sets the options of the new image, of which a copy is kept; they replace those set before. `flags`
 /// must be 0.
 ///
@@ -385,6 +409,8 @@ pub const PLATTER_CONVERT_CONFLICT_BACKING_OF_SEVERAL: u32 = 9;
 pub const PLATTER_CONVERT_CONFLICT_SNAPSHOT_OF_SEVERAL: u32 = 10;
 /// Conflict of a conversion: `PLATTER_CONVERT_BITMAPS` with several sources.
 pub const PLATTER_CONVERT_CONFLICT_BITMAPS_OF_SEVERAL: u32 = 11;
+/// Conflict of a conversion: a profile with `PLATTER_CONVERT_TARGET_EXISTS` or a descriptor for the target.
+pub const PLATTER_CONVERT_CONFLICT_PROFILE_OF_EXISTING: u32 = 13;
 /// Conflict of a conversion: `PLATTER_CONVERT_CHAIN` with several sources, a descriptor, a snapshot, a
 /// backing file or `PLATTER_CONVERT_TARGET_EXISTS`.
 pub const PLATTER_CONVERT_CONFLICT_CHAIN: u32 = 12;
@@ -402,6 +428,7 @@ fn number(conflict: Conflict) -> u32 {
         Conflict::BackingOfSeveral => PLATTER_CONVERT_CONFLICT_BACKING_OF_SEVERAL,
         Conflict::SnapshotOfSeveral => PLATTER_CONVERT_CONFLICT_SNAPSHOT_OF_SEVERAL,
         Conflict::BitmapsOfSeveral => PLATTER_CONVERT_CONFLICT_BITMAPS_OF_SEVERAL,
+        Conflict::ProfileOfExisting => PLATTER_CONVERT_CONFLICT_PROFILE_OF_EXISTING,
         Conflict::WholeChain => PLATTER_CONVERT_CONFLICT_CHAIN,
     }
 }
@@ -500,7 +527,8 @@ fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
     if request.target.exists && params.target_is_name {
         request.target.location = Location::parse(request.target.location.text())?;
     }
-    if request.target.format.is_none() && !request.target.exists {
+    if request.target.format.is_none() && request.target.profile.is_none() && !request.target.exists
+    {
         return Err(Error::invalid("A new target needs a format"));
     }
     check(&request)?;

@@ -14,7 +14,8 @@ use crate::capi::open::{
 };
 use crate::capi::report::{Content, Inner, platter_report};
 use crate::capi::storage::{callbacks, platter_storage_ops};
-use crate::capi::text::optional_name;
+use crate::capi::text::{optional_name, utf8};
+use crate::format::profiles;
 use crate::ops;
 use crate::storage::CallbackStorage;
 
@@ -54,6 +55,38 @@ pub unsafe extern "C" fn platter_inspect(
         let location = unsafe { self::location(location, "location", flags)? };
         let report = ops::inspect::inspect(&location, &merged(options, flags)?)?;
         Inner::new(Content::Inspect(report)).map(platter_report::new)
+    })
+}
+
+/// As `platter_inspect()`, and whether a product would take the file: that of `profile`, one of
+/// `platter_profile_describe()`. Without a format in `options`, the file must be of the profile's.
+///
+/// The report has, beside what `platter_inspect()` says, in entry 0 `profile` and `objection-count`, and after
+/// the names an entry for each thing that the product would refuse: `reason`, `remedy`. Any of them makes the
+/// exit code 2.
+///
+/// Statuses: as `platter_inspect()`; INVALID for an unknown profile. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `location` and `profile` are NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_inspect_for_profile(
+    out: Option<&mut MaybeUninit<*mut platter_report>>,
+    location: *const c_char,
+    profile: *const c_char,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, PLATTER_OPEN_FORCE_SHARE | LOCATION_FLAGS)?;
+        // SAFETY: by the contract of this function.
+        let location = unsafe { self::location(location, "location", flags)? };
+        // SAFETY: by the contract of this function.
+        let profile = profiles::by_name(unsafe { utf8(profile, "profile")? })?;
+        let options = merged(options, flags)?;
+        let report = ops::inspect::inspect_for(&location, &options, profile)?;
+        Ok(platter_report::new(Inner::new(Content::Inspect(report))?))
     })
 }
 

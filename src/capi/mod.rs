@@ -29,6 +29,7 @@ pub mod driver;
 pub mod open;
 pub mod options;
 pub mod policy;
+pub mod profile;
 pub mod secret;
 
 pub mod extent;

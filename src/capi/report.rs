@@ -15,7 +15,7 @@ use crate::capi::footprint;
 use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::inspect::{Finding, Reference};
-use crate::format::{BitmapInfo, SnapshotInfo};
+use crate::format::{BitmapInfo, Objection, SnapshotInfo};
 use crate::memory;
 use crate::ops::bench::BenchReport;
 use crate::ops::bitmap::{BitmapReport, DirtyReport};
@@ -202,7 +202,9 @@ impl Inner {
             Content::Info(report) => report.layers.len(),
             Content::Map(report) => report.entries.len(),
             Content::Snapshots(report) => report.snapshots.len(),
-            Content::Inspect(report) => 1 + report.guards.len() + report.references.len(),
+            Content::Inspect(report) => {
+                1 + report.guards.len() + report.references.len() + report.objections().len()
+            }
             Content::Bitmaps(report) => report.bitmaps.len(),
             Content::Dirty(report) => report.ranges.len(),
             _ => 1,
@@ -319,11 +321,20 @@ fn inspect_fields(report: &InspectReport, index: usize) -> Map<String, Value> {
         file.insert("passed".into(), report.passed().into());
         file.insert("guard-count".into(), report.guards.len().into());
         file.insert("reference-count".into(), report.references.len().into());
+        if let Some((profile, objections)) = &report.profile {
+            file.insert("profile".into(), profile.name.into());
+            file.insert("objection-count".into(), objections.len().into());
+        }
         return file;
     };
     let guards = report.guards.iter().map(Finding::fields);
     let names = report.references.iter().map(Reference::fields);
-    guards.chain(names).nth(index).unwrap_or_default()
+    let objections = report.objections().iter().map(Objection::fields);
+    guards
+        .chain(names)
+        .chain(objections)
+        .nth(index)
+        .unwrap_or_default()
 }
 
 fn bitmap_fields(bitmap: &BitmapInfo) -> Vec<(&'static str, Value)> {

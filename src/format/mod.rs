@@ -18,6 +18,8 @@ pub mod luks;
 pub mod magic;
 pub mod parent;
 pub mod probe;
+pub mod profile;
+pub mod profiles;
 pub mod qcow2;
 pub mod raw;
 pub mod registry;
@@ -47,6 +49,7 @@ pub use io_guard::{IoGuard, LongIoGuard};
 pub use parent::{
     BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
 };
+pub use profile::{Objection, Profile};
 pub use traits::{
     Check, CheckReport, Format, FormatInfo, Opener, RepairMode, SnapshotInfo, Snapshots, SpaceCount,
 };

@@ -33,6 +33,7 @@ mod measure;
 mod names;
 mod nodes;
 mod odd;
+mod profiles;
 mod progress;
 mod quorum;
 mod rebase;

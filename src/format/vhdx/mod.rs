@@ -14,6 +14,7 @@ mod occupied;
 mod open;
 mod pages;
 mod parent;
+mod profile;
 mod resize;
 mod space;
 mod state;
@@ -21,3 +22,4 @@ mod write;
 mod zero;
 
 pub use driver::DRIVER;
+pub use profile::HYPERV;

@@ -14,6 +14,7 @@ mod inspect;
 mod open;
 mod overlay;
 mod parts;
+mod profile;
 mod read;
 mod resize;
 mod source;
@@ -22,3 +23,4 @@ mod state;
 mod write;
 
 pub use driver::DRIVER;
+pub use profile::{ESXI, ESXI_DATASTORE};

@@ -10,9 +10,12 @@ mod fixed;
 mod inspect;
 mod open;
 mod parent;
+mod profile;
 mod records;
 mod reshape;
 mod sectors;
+
+pub use profile::{AZURE, XEN};
 
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;

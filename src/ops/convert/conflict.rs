@@ -38,13 +38,15 @@ pub enum Conflict {
     SnapshotOfSeveral,
     /// Bitmaps are those of the only source.
     BitmapsOfSeveral,
+    /// A profile decides how a new image is made.
+    ProfileOfExisting,
     /// A whole chain is that of the only source, and becomes new images.
     WholeChain,
 }
 
 impl Conflict {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SparseSize,
         Self::Parallel,
         Self::SkipWithoutBitmaps,
@@ -56,6 +58,7 @@ impl Conflict {
         Self::BackingOfSeveral,
         Self::SnapshotOfSeveral,
         Self::BitmapsOfSeveral,
+        Self::ProfileOfExisting,
         Self::WholeChain,
     ];
 
@@ -106,6 +109,10 @@ impl Conflict {
             ),
             (source.bitmaps && several, Self::BitmapsOfSeveral),
             (
+                target.profile.is_some() && (target.exists || target.fd.is_some()),
+                Self::ProfileOfExisting,
+            ),
+            (
                 target.whole_chain
                     && (several
                         || source.fd.is_some()
@@ -148,6 +155,9 @@ impl Conflict {
             }
             Self::SnapshotOfSeveral => c"No support for concatenating multiple snapshot",
             Self::BitmapsOfSeveral => c"Copying bitmaps only possible with single source",
+            Self::ProfileOfExisting => {
+                c"A profile decides how a new image is made, and has no effect on a target that exists"
+            }
             Self::WholeChain => {
                 c"A whole chain is converted from one image into new images: no snapshot, backing file, descriptor or existing target goes with that"
             }

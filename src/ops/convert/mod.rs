@@ -19,6 +19,7 @@ mod order;
 mod piece;
 mod plan;
 mod prepare;
+mod profile;
 mod report;
 mod request;
 mod run;
@@ -62,6 +63,9 @@ use sources::Sources;
 /// One line that names the file.
 pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
     check(request)?;
+    if let Some(wanted) = request.target.profile {
+        return convert(&profile::applied(request, wanted)?, job);
+    }
     if request.target.whole_chain {
         return chain::convert(request, job);
     }

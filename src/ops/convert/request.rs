@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
+use crate::format::Profile;
 use crate::image::OpenOptions;
 use crate::location::Location;
 use crate::options::Options;
@@ -81,6 +82,8 @@ pub struct Target {
     pub fd: Option<NamedFd>,
     /// `-O`: the format; None with `exists` probes.
     pub format: Option<String>,
+    /// The product that is to take the image, which decides on its format, its options and its size.
+    pub profile: Option<&'static Profile>,
     /// `-o`: creation options.
     pub options: Options,
     /// `-t`. The default for convert is [`CacheMode::Unsafe`].
@@ -142,6 +145,7 @@ impl ConvertRequest {
                 location: target,
                 fd: None,
                 format: None,
+                profile: None,
                 options: Options::new(),
                 cache: CacheMode::Unsafe,
                 whole_chain: false,

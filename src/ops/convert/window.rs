@@ -14,6 +14,8 @@ pub struct Window {
     pub input_size: Option<u64>,
     /// The size of the output: what the input does not fill reads as zeroes.
     pub output_size: Option<u64>,
+    /// The size of the output is rounded up to a multiple of this.
+    pub output_multiple: Option<u64>,
 }
 
 /// The length of the output for so many bytes of input.
@@ -23,7 +25,13 @@ pub(super) fn output_len(data: u64, window: &Window) -> Result<u64> {
     {
         return Err(longer_than_output(size));
     }
-    round_up_sector(window.output_size.unwrap_or(data))
+    let size = round_up_sector(window.output_size.unwrap_or(data));
+    let rounded = size.and_then(|size| match window.output_multiple {
+        Some(multiple) => size.checked_next_multiple_of(multiple),
+        None => Some(size),
+    });
+    rounded
+        .filter(|size| *size <= i64::MAX as u64)
         .ok_or_else(|| Error::invalid("The image size is too large"))
 }
 

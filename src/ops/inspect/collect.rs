@@ -7,7 +7,9 @@ use super::judge::{Judged, judge};
 use super::signatures::{self, Signature};
 use crate::driver_names::{canonical, unknown_driver};
 use crate::error::{Result, ResultExt};
-use crate::format::{FormatDriver, InspectContext, Inspection, probe, registry};
+use crate::format::{
+    FormatDriver, InspectContext, Inspection, Objection, Profile, probe, registry,
+};
 use crate::image::{OpenOptions, lock_for_inspection, open_file};
 use crate::location::Location;
 use crate::policy::OpenPolicy;
@@ -22,8 +24,28 @@ const READ_BESIDE_TABLES: u64 = 16 << 20;
 /// # Errors
 /// Of opening and reading the file; an unknown format that is asked for.
 pub fn inspect(location: &Location, options: &OpenOptions) -> Result<InspectReport> {
+    inspect_at(location, options, None)
+}
+
+/// As [`inspect`], and whether a product would take the file.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_for(
+    location: &Location,
+    options: &OpenOptions,
+    profile: &'static Profile,
+) -> Result<InspectReport> {
+    inspect_at(location, options, Some(profile))
+}
+
+fn inspect_at(
+    location: &Location,
+    options: &OpenOptions,
+    profile: Option<&'static Profile>,
+) -> Result<InspectReport> {
     let (storage, format) = open_file(location, options)?;
-    inspect_open(storage, format.as_deref(), options)
+    inspect_open(storage, format.as_deref(), options, profile)
         .context(|| format!("Could not inspect '{}'", location.display()))
 }
 
@@ -33,7 +55,7 @@ pub fn inspect(location: &Location, options: &OpenOptions) -> Result<InspectRepo
 /// As [`inspect`].
 pub fn inspect_storage(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<InspectReport> {
     let name = storage.name().to_owned();
-    inspect_open(storage, options.format.as_deref(), options)
+    inspect_open(storage, options.format.as_deref(), options, None)
         .context(|| format!("Could not inspect '{name}'"))
 }
 
@@ -41,16 +63,20 @@ fn inspect_open(
     storage: Arc<dyn Storage>,
     named: Option<&str>,
     options: &OpenOptions,
+    profile: Option<&'static Profile>,
 ) -> Result<InspectReport> {
     let policy = &options.policy;
     let filename = storage.name().to_owned();
     let file_len = storage.len()?;
     let view = bounded(&storage, policy);
     let found = signatures::find(&*view, file_len)?;
-    let format = match named {
-        Some(name) => known(name)?,
-        None => guessed(&found),
+    let format = match (named, profile) {
+        (Some(name), _) => known(name)?,
+        // What the product takes for one may not begin like one.
+        (None, Some(profile)) => profile.driver.name.to_owned(),
+        (None, None) => guessed(&found),
     };
+    let named = named.or(profile.map(|profile| profile.driver.name));
     let driver = registry::by_name(&format);
     let has_metadata = driver.is_none_or(|driver| driver.has_metadata);
     lock_for_inspection(&*storage, has_metadata, options)?;
@@ -58,7 +84,18 @@ fn inspect_open(
     let view = bounded(&storage, policy);
     let file_len = storage.len()?;
     let found = signatures::find(&*view, file_len)?;
-    let inspection = inspect_format(driver, view, file_len, policy)?;
+    let inspection = inspect_format(driver, view.clone(), file_len, policy)?;
+    let profile = match profile {
+        None => None,
+        Some(profile) => {
+            let context = InspectContext {
+                storage: view,
+                file_len,
+                policy,
+            };
+            Some((profile, objections(profile, driver, &context, &inspection)?))
+        }
+    };
     let guards = judge(&Judged {
         format: &format,
         named: named.is_some(),
@@ -78,6 +115,7 @@ fn inspect_open(
         snapshots: inspection.snapshots,
         signatures: found.iter().map(|signature| signature.name).collect(),
         references: inspection.references,
+        profile,
         guards,
     })
 }
@@ -106,6 +144,22 @@ fn guessed(signatures: &[Signature]) -> String {
     first
         .map_or(registry::plain().name, |signature| signature.name)
         .to_owned()
+}
+
+fn objections(
+    profile: &Profile,
+    driver: Option<&FormatDriver>,
+    context: &InspectContext<'_>,
+    inspection: &Inspection,
+) -> Result<Vec<Objection>> {
+    let wanted = profile.driver.name;
+    if driver.is_none_or(|driver| driver.name != wanted) || inspection.virtual_size.is_none() {
+        return Ok(vec![Objection::new(
+            format!("The file is no image in the format '{wanted}'"),
+            format!("Convert it with the profile '{}'", profile.name),
+        )]);
+    }
+    profile.objections(context, inspection)
 }
 
 fn inspect_format(

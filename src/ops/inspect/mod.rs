@@ -9,8 +9,9 @@ mod signatures;
 use bstr::BString;
 
 use crate::format::inspect::{Finding, Reference};
+use crate::format::{Objection, Profile};
 
-pub use collect::{inspect, inspect_storage};
+pub use collect::{inspect, inspect_for, inspect_storage};
 
 /// What was found. Every guard has a verdict, whatever is wrong with the file.
 #[derive(Clone, Debug)]
@@ -35,17 +36,26 @@ pub struct InspectReport {
     pub signatures: Vec<&'static str>,
     /// Every file that the image names.
     pub references: Vec<Reference>,
+    /// The product that was asked about, and what it would refuse.
+    pub profile: Option<(&'static Profile, Vec<Objection>)>,
     /// One verdict per guard, in the order of [`crate::format::inspect::Guard::ALL`].
     pub guards: Vec<Finding>,
 }
 
 impl InspectReport {
-    /// Whether every guard lets the image pass.
+    /// Whether every guard lets the image pass, and the product that was asked about would take it.
     pub fn passed(&self) -> bool {
-        self.guards.iter().all(|found| found.verdict.is_good())
+        self.guards.iter().all(|found| found.verdict.is_good()) && self.objections().is_empty()
     }
 
-    /// 0 where every guard passes, else 2.
+    /// What the product that was asked about would refuse.
+    pub fn objections(&self) -> &[Objection] {
+        self.profile
+            .as_ref()
+            .map_or(&[], |(_, objections)| objections)
+    }
+
+    /// 0 where it has [passed](Self::passed), else 2.
     pub fn exit_code(&self) -> i32 {
         if self.passed() { 0 } else { 2 }
     }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bstr::{BStr, ByteSlice};
 
 use super::InspectReport;
+use crate::format::Objection;
 use crate::format::inspect::{Finding, Reference, Verdict};
 use crate::ops::render::json;
 use crate::printable::{printable, printable_bytes};
@@ -19,6 +20,11 @@ impl InspectReport {
         map.insert("references".into(), references.collect());
         let guards = self.guards.iter().map(|g| Value::Object(g.fields()));
         map.insert("guards".into(), guards.collect());
+        if let Some((profile, objections)) = &self.profile {
+            map.insert("profile".into(), profile.name.into());
+            let objections = objections.iter().map(|o| Value::Object(o.fields()));
+            map.insert("objections".into(), objections.collect());
+        }
         let verdict = if self.passed() { "pass" } else { "fail" };
         map.insert("verdict".into(), verdict.into());
         json::pretty(&Value::Object(map))
@@ -91,14 +97,39 @@ impl InspectReport {
                 printable(&found.reason)
             );
         }
+        if let Some((profile, objections)) = &self.profile {
+            let _ = writeln!(out, "{}:", profile.product);
+            if objections.is_empty() {
+                out.push_str("    takes it as far as can be seen\n");
+            }
+            for objection in objections {
+                let reason = printable(&objection.reason);
+                let _ = writeln!(
+                    out,
+                    "    refuses: {reason}\n    remedy: {}",
+                    objection.remedy
+                );
+            }
+        }
+        let objections = self.objections().len();
         let bad = self.guards.iter().filter(|g| !g.verdict.is_good()).count();
-        let _ = match bad {
-            0 => writeln!(out, "verdict: pass"),
-            1 => writeln!(out, "verdict: FAIL (1 guard)"),
-            _ => writeln!(out, "verdict: FAIL ({bad} guards)"),
+        let guards = count(bad, "guard");
+        let _ = match (bad, objections) {
+            (0, 0) => writeln!(out, "verdict: pass"),
+            (_, 0) => writeln!(out, "verdict: FAIL ({guards})"),
+            _ => writeln!(
+                out,
+                "verdict: FAIL ({guards}, {})",
+                count(objections, "objection")
+            ),
         };
         out
     }
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 /// A verdict in the margin: what is wrong stands out.
@@ -149,6 +180,16 @@ impl Reference {
             self.offset,
             self.traits().words()
         );
+    }
+}
+
+impl Objection {
+    /// With the keys of the JSON.
+    pub(crate) fn fields(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        map.insert("reason".into(), self.reason.as_str().into());
+        map.insert("remedy".into(), self.remedy.as_str().into());
+        map
     }
 }
 

@@ -38,6 +38,11 @@ pub(in super::super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewIma
     Ok(Box::new(new))
 }
 
+/// The beginning of a long content ID.
+fn random_words() -> Result<[u32; 3]> {
+    Ok([random_cid(0)?, random_cid(0)?, random_cid(0)?])
+}
+
 /// An image that is to be made.
 #[derive(Debug)]
 struct NewVmdk {
@@ -67,7 +72,11 @@ impl NewVmdk {
             tools: &spec.tools,
             adapter: &spec.adapter,
             geometry: spec.geometry(),
-            long_cid: None,
+            long_cid: spec
+                .subformat
+                .is_of_vmware()
+                .then(random_words)
+                .transpose()?,
         }
         .text()?;
         if spec.subformat.is_one_file() && text.len() > MAX_INSIDE {

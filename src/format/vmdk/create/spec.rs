@@ -130,6 +130,11 @@ impl Subformat {
         matches!(self, Self::MonolithicSparse | Self::StreamOptimized)
     }
 
+    /// Whether VMware's products are who reads it: hosts that import it, or a datastore.
+    pub(super) fn is_of_vmware(self) -> bool {
+        matches!(self, Self::StreamOptimized | Self::Vmfs)
+    }
+
     /// Its extents in the words of the descriptor.
     pub(super) fn extent_type(self) -> ExtentType {
         match self {

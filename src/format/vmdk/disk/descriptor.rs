@@ -144,6 +144,11 @@ impl Descriptor {
         self.text.as_bstr()
     }
 
+    /// What it says for a key.
+    pub(in crate::format::vmdk) fn value(&self, key: &str) -> Option<BString> {
+        value(&self.text, key)
+    }
+
     /// Whether the parent's content ID says that there is one.
     pub(in crate::format::vmdk) fn has_parent(&self) -> bool {
         self.parent_cid != NO_PARENT || self.parent.is_some()
@@ -233,7 +238,7 @@ pub(in crate::format::vmdk) struct NewDescriptor<'a> {
     pub(in crate::format::vmdk) adapter: &'a str,
     /// Cylinders, heads, sectors.
     pub(in crate::format::vmdk) geometry: (u64, u32, u32),
-    /// The long content ID, but for its end.
+    /// The lines that VMware's own tools write beside, with the beginning of a long content ID.
     pub(in crate::format::vmdk) long_cid: Option<[u32; 3]>,
 }
 
@@ -244,6 +249,9 @@ impl NewDescriptor<'_> {
     /// [`crate::ErrorKind::Invalid`] for a name that cannot be written.
     pub(in crate::format::vmdk) fn text(&self) -> Result<BString> {
         let mut text = String::from("# Disk DescriptorFile\nversion=1\n");
+        if self.long_cid.is_some() {
+            text.push_str("encoding=\"UTF-8\"\n");
+        }
         let name = |out: &mut BString, name: &BStr| {
             check_name(name)?;
             out.push(b'"');
@@ -295,6 +303,10 @@ impl NewDescriptor<'_> {
             out.extend_from_slice(format!("ddb.{key} = ").as_bytes());
             name(&mut out, BStr::new(value))?;
             out.push(b'\n');
+        }
+        if self.long_cid.is_some() {
+            // Open tools that the system of the guest looks after.
+            out.extend_from_slice(b"ddb.toolsInstallType = \"4\"\n");
         }
         Ok(out)
     }

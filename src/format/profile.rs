@@ -1,0 +1,104 @@
+//! What products want of the images that they take: a format alone does not say it.
+
+use crate::error::Result;
+use crate::format::driver::FormatDriver;
+use crate::format::inspect::{InspectContext, Inspection};
+use crate::size::human_size;
+
+/// A product, and what it wants.
+#[derive(Debug)]
+pub struct Profile {
+    /// The name used to ask for it: `azure`.
+    pub name: &'static str,
+    /// The product, for people.
+    pub product: &'static str,
+    /// The format of its images.
+    pub driver: &'static FormatDriver,
+    /// The options of creation that make them.
+    pub options: &'static [(&'static str, &'static str)],
+    /// The virtual sizes that it takes.
+    pub sizes: Sizes,
+    /// What people have to know beside, a sentence each.
+    pub notes: &'static [&'static str],
+    /// Finds what the product would refuse in an image of the format; sizes are looked at before.
+    pub check: CheckFn,
+}
+
+/// See [`Profile::check`].
+pub type CheckFn = fn(&InspectContext<'_>, &mut Vec<Objection>) -> Result<()>;
+
+/// Virtual sizes in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// They are multiples of this.
+    pub multiple: u64,
+    /// The smallest.
+    pub least: u64,
+    /// The largest.
+    pub most: u64,
+}
+
+/// What a product would refuse in an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    /// What it is.
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Objection {
+    /// From a reason and its remedy.
+    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+impl Profile {
+    /// Everything that the product would refuse in a file.
+    ///
+    /// # Errors
+    /// Of reading.
+    pub fn objections(
+        &self,
+        context: &InspectContext<'_>,
+        inspection: &Inspection,
+    ) -> Result<Vec<Objection>> {
+        let mut found = Vec::new();
+        if let Some(size) = inspection.virtual_size {
+            self.sizes.check(size, &mut found);
+        }
+        (self.check)(context, &mut found)?;
+        Ok(found)
+    }
+}
+
+impl Sizes {
+    fn check(&self, size: u64, found: &mut Vec<Objection>) {
+        if !size.is_multiple_of(self.multiple) {
+            found.push(Objection::new(
+                format!(
+                    "The virtual size of {size} bytes is no multiple of {}",
+                    human_size(self.multiple)
+                ),
+                format!(
+                    "Resize the image to {} bytes",
+                    size.next_multiple_of(self.multiple)
+                ),
+            ));
+        }
+        if size < self.least || size > self.most {
+            found.push(Objection::new(
+                format!("The virtual size is {}", human_size(size)),
+                format!(
+                    "It has to be between {} and {}",
+                    human_size(self.least),
+                    human_size(self.most)
+                ),
+            ));
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What products want of the images that they take: made for them, and judged when made elsewhere.
+
+use std::path::Path;
+
+use crate::common::{Dir, Ran};
+use crate::pair::{ours, words};
+
+fn disk() -> Dir {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&words("create -q -f qcow2 disk.qcow2 30M"));
+    dir.qemu_io(
+        "qcow2",
+        "disk.qcow2",
+        &["write -P 5 64k 200k", "write -P 7 9M 3M"],
+    );
+    dir
+}
+
+fn run(dir: &Dir, line: &str) -> Ran {
+    ours(&words(line), dir.root())
+}
+
+/// The reasons of a product, in a report that must list some or none.
+fn objections(dir: &Dir, line: &str) -> Vec<String> {
+    let ran = run(dir, line);
+    let json: serde_json::Value =
+        serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:?}"));
+    let found: Vec<String> = json["objections"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|objection| {
+            assert_ne!(objection["remedy"], "", "{json}");
+            objection["reason"].as_str().expect("a reason").to_owned()
+        })
+        .collect();
+    if !found.is_empty() {
+        assert_eq!((ran.code, &json["verdict"]), (2, &"fail".into()), "{json}");
+    }
+    found
+}
+
+#[test]
+fn help_lists_every_profile_with_what_it_needs() {
+    let dir = Dir::new();
+    for command in ["convert --profile help", "inspect --profile help"] {
+        let ran = run(&dir, command);
+        assert_eq!((ran.code, &*ran.err), (0, ""), "{command}");
+        for line in [
+            "esxi: VMware ESXi, import of a disk\n    format vmdk, options subformat=streamOptimized,adapter_type=lsilogic\n",
+            "esxi-datastore: ",
+        ] {
+            assert!(ran.out.contains(line), "{}", ran.out);
+        }
+    }
+    for line in [
+        "convert --profile no disk.qcow2 x",
+        "inspect --profile no x",
+    ] {
+        let ran = run(&dir, line);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.err.contains("no profile 'no'; there are "), "{ran:?}");
+    }
+}
+
+#[test]
+fn what_is_made_for_esxi_is_taken_by_it_and_holds_the_same() {
+    let dir = disk();
+    for (profile, file) in [("esxi", "a.vmdk"), ("esxi-datastore", "b.vmdk")] {
+        let ran = run(
+            &dir,
+            &format!("convert --profile {profile} disk.qcow2 {file}"),
+        );
+        assert_eq!((ran.code, &*ran.err), (0, ""), "{profile}");
+        let line = format!("inspect --profile {profile} --output=json {file}");
+        assert_eq!(objections(&dir, &line), Vec::<String>::new());
+        if profile == "esxi" {
+            // Of the datastore's two files QEMU's tools read the descriptor as well.
+            assert_eq!(run(&dir, &line).code, 0);
+        }
+        dir.qemu_img_ok(&words(&format!("compare disk.qcow2 {file}")));
+    }
+    let text = std::fs::read(dir.path("a.vmdk")).expect("an image");
+    let text = String::from_utf8_lossy(&text[512..4096]).into_owned();
+    for line in [
+        "# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID=",
+        "ddb.adapterType = \"lsilogic\"\n",
+        "ddb.geometry.heads = \"255\"\n",
+        "ddb.toolsInstallType = \"4\"\n",
+        "ddb.toolsVersion = \"2147483647\"\n",
+        "ddb.virtualHWVersion = \"4\"\n",
+    ] {
+        assert!(text.contains(line), "{line:?} in {text}");
+    }
+    let cid = text.split("CID=").nth(1).expect("a content ID")[..8].to_owned();
+    let long = text.split("longContentID = \"").nth(1).expect("a long one")[..32].to_owned();
+    assert!(long.ends_with(&cid), "{cid} {long}");
+    // The other product's.
+    let found = objections(&dir, "inspect --profile esxi --output=json b.vmdk");
+    assert!(found[0].contains("The type is vmfs"), "{found:?}");
+    let found = objections(
+        &dir,
+        "inspect --profile esxi-datastore --output=json a.vmdk",
+    );
+    assert!(found[0].contains("disk type"), "{found:?}");
+}
+
+#[test]
+fn what_is_made_for_hyperv_has_whole_physical_sectors() {
+    let dir = disk();
+    dir.qemu_img_ok(&words("resize -q disk.qcow2 31458816"));
+    let ran = run(&dir, "convert --profile hyperv disk.qcow2 a.vhdx");
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+    let line = "inspect --profile hyperv --output=json a.vhdx";
+    assert_eq!(objections(&dir, line), Vec::<String>::new());
+    assert_eq!(run(&dir, line).code, 0);
+    let info = dir.qemu_img_ok(&words("info a.vhdx"));
+    assert!(info.contains("(31461376 bytes)"), "{info}");
+    let compared = dir.qemu_img_ok(&words("compare disk.qcow2 a.vhdx"));
+    assert!(compared.contains("Images are identical."), "{compared}");
+    let mut bytes = std::fs::read(dir.path("a.vhdx")).expect("an image");
+    bytes[(64 << 10) + 8] ^= 1;
+    std::fs::write(dir.path("a.vhdx"), bytes).expect("an image");
+    let found = objections(&dir, line);
+    assert_eq!(found, ["One of the two headers is damaged"]);
+}
+
+#[test]
+fn what_is_made_for_azure_and_xen_has_a_size_that_counts() {
+    let dir = disk();
+    dir.qemu_img_ok(&words("resize -q disk.qcow2 31458816"));
+    for (profile, file, size) in [("azure", "a.vhd", 31 << 20), ("xen", "x.vhd", 32u64 << 20)] {
+        let ran = run(
+            &dir,
+            &format!("convert --profile {profile} disk.qcow2 {file}"),
+        );
+        assert_eq!((ran.code, &*ran.err), (0, ""), "{profile}");
+        let line = format!("inspect --profile {profile} --output=json {file}");
+        assert_eq!(objections(&dir, &line), Vec::<String>::new());
+        let info = dir.qemu_img_ok(&words(&format!("info -f vpc {file}")));
+        assert!(info.contains(&format!("({size} bytes)")), "{info}");
+        let compare = format!("compare -F vpc disk.qcow2 {file}");
+        let compared = dir.qemu_img_ok(&words(&compare));
+        assert!(compared.contains("Images are identical."), "{compared}");
+        if profile == "azure" {
+            let len = std::fs::metadata(dir.path(file)).expect("a file").len();
+            assert_eq!(len, size + 512);
+        }
+    }
+    // As QEMU's tools make them, the size follows the geometry, and dynamic ones are not taken.
+    for (options, reasons) in [
+        ("subformat=fixed", &["no multiple of 1 MiB"][..]),
+        (
+            "subformat=dynamic,force_size=on",
+            &["no multiple of", "a dynamic disk"],
+        ),
+    ] {
+        dir.qemu_img_ok(&words(&format!(
+            "convert -O vpc -o {options} disk.qcow2 q.vhd"
+        )));
+        let found = objections(&dir, "inspect --profile azure --output=json q.vhd");
+        assert_eq!(found.len(), reasons.len(), "{found:?}");
+        for (found, reason) in found.iter().zip(reasons) {
+            assert!(found.contains(reason), "{found}");
+        }
+    }
+}
+
+#[test]
+fn what_esxi_would_refuse_in_a_foreign_file_is_said_with_the_remedy() {
+    let dir = disk();
+    dir.qemu_img_ok(&words(
+        "convert -O vmdk -o subformat=streamOptimized disk.qcow2 ide.vmdk",
+    ));
+    let found = objections(&dir, "inspect --profile esxi --output=json ide.vmdk");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("The adapter is ide"), "{found:?}");
+    dir.qemu_img_ok(&words("convert -O vmdk disk.qcow2 sparse.vmdk"));
+    let found = objections(&dir, "inspect --profile esxi --output=json sparse.vmdk");
+    assert!(
+        found[0].contains("The type is monolithicSparse"),
+        "{found:?}"
+    );
+    let found = objections(&dir, "inspect --profile esxi --output=json disk.qcow2");
+    assert!(
+        found[0].contains("no image in the format 'vmdk'"),
+        "{found:?}"
+    );
+    // A stream whose grains are out of order: two entries of the first grain table change places.
+    let ran = run(&dir, "convert --profile esxi disk.qcow2 stream.vmdk");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let mut bytes = std::fs::read(dir.path("stream.vmdk")).expect("an image");
+    let word = |bytes: &[u8], at: usize| {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes")) as usize
+    };
+    let table = word(&bytes, word(&bytes, 56) * 512) * 512;
+    let (first, second) = (table + 4, table + 8);
+    let words = [word(&bytes, first) as u32, word(&bytes, second) as u32];
+    assert!(words[0] != 0 && words[0] < words[1]);
+    bytes[first..first + 4].copy_from_slice(&words[1].to_le_bytes());
+    bytes[second..second + 4].copy_from_slice(&words[0].to_le_bytes());
+    std::fs::write(dir.path("stream.vmdk"), bytes).expect("an image");
+    let found = objections(&dir, "inspect --profile esxi --output=json stream.vmdk");
+    assert!(found[0].contains("out of order"), "{found:?}");
+    let text = run(&dir, "inspect --profile esxi stream.vmdk").out;
+    assert!(
+        text.contains("    remedy: Convert it with the profile 'esxi'\n"),
+        "{text}"
+    );
+    assert!(text.ends_with("1 objection)\n"), "{text}");
+}
+
+#[test]
+fn what_a_profile_decides_cannot_be_decided_otherwise() {
+    let dir = disk();
+    for (line, reason) in [
+        (
+            "convert --profile esxi -O qcow2 disk.qcow2 x.vmdk",
+            "--profile",
+        ),
+        ("convert --profile esxi -n disk.qcow2 x.vmdk", "--profile"),
+        (
+            "convert --profile esxi -o adapter_type=ide disk.qcow2 x.vmdk",
+            "needs adapter_type=lsilogic, not ide",
+        ),
+    ] {
+        let ran = run(&dir, line);
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(ran.err.contains(reason), "{line}: {ran:?}");
+        assert!(!Path::new(&dir.path("x.vmdk")).exists(), "{line}");
+    }
+    let ran = run(
+        &dir,
+        "convert --profile esxi -o adapter_type=lsilogic,hwversion=6 disk.qcow2 x.vmdk",
+    );
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+}
