@@ -98,8 +98,12 @@ impl Node {
             NodeKind::Host => Ok(()),
             NodeKind::Image(image) => image.image().finish(),
             NodeKind::Filter(_, children) => {
+                let ended = self.storage.finish();
                 let within = children.iter().map(|child| child.node.finish());
-                within.fold(self.storage.finish(), Result::and)
+                let failures: Vec<_> = within.filter_map(Result::err).collect();
+                let enough = self.storage.does_without(failures.len());
+                let first = failures.into_iter().next().filter(|_| !enough);
+                ended.and(first.map_or(Ok(()), Err))
             }
         }
     }

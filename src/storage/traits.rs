@@ -174,6 +174,11 @@ pub trait Storage: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Whether it holds what was written although so many of the storages below it could not be ended.
+    fn does_without(&self, failed: usize) -> bool {
+        failed == 0
+    }
+
     /// Who wants to know the steps that are taken on the storage; only what injects faults does, and
     /// that has no way past its methods: neither [`Storage::host`] nor [`Storage::try_read`].
     fn step_watcher(&self) -> Option<&dyn StepWatcher> {

@@ -280,6 +280,10 @@ impl Storage for Quorum {
         self.on_all(|child| child.sync(durability))
     }
 
+    fn does_without(&self, failed: usize) -> bool {
+        self.children.len().saturating_sub(failed) >= self.threshold
+    }
+
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
         let mut all = StorageExtent {
             len,
