@@ -1,5 +1,6 @@
 //! Changes of the whole table: nothing else remaps meanwhile, and blocks move.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
@@ -183,17 +184,33 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(used)
     }
 
-    /// Where the last block ends, or where the first could begin.
+    /// The first place behind the last block, at a multiple of `alignment`, where `len` bytes find nothing else
+    /// than what stands at `ignored`.
     ///
     /// # Errors
     /// As [`Blocks::used`].
-    pub(crate) fn end_of_blocks(&self) -> Result<u64> {
+    pub(crate) fn place_behind(
+        &self,
+        len: u64,
+        alignment: u64,
+        ignored: Range<u64>,
+    ) -> Result<Range<u64>> {
         let layout = self.blocks.layout();
-        let last = self
-            .used()?
-            .last()
-            .map(|block| block.host + layout.block_size());
-        Ok(last.unwrap_or(layout.start()))
+        let last = self.used()?;
+        let last = last.last().map(|block| block.host + layout.block_size());
+        let mut reserved = self.blocks.keeper.reserved(&layout);
+        reserved.retain(|other| *other != ignored);
+        let at = |place: u64| place.next_multiple_of(alignment);
+        let mut place = at(last.unwrap_or(layout.start()));
+        let in_way = |place: u64| {
+            let end = place.saturating_add(len);
+            let mut others = reserved.iter();
+            others.find(|other| other.start < end && place < other.end)
+        };
+        while let Some(other) = in_way(place) {
+            place = at(other.end);
+        }
+        Ok(place..place.saturating_add(len))
     }
 
     /// Copies a block with its lead.

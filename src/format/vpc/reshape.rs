@@ -65,10 +65,11 @@ impl Dynamic {
         alone.free_from(count, &forever)?;
         alone.pack(&forever)?;
         // A table that was moved behind blocks which are no more goes with them.
-        let last = alone.end_of_blocks()?.next_multiple_of(FOOTER_LEN as u64);
         let table = blocks.layout().table();
-        if last + (table.end - table.start) <= table.start {
-            self.move_table(&alone, blocks.count(), last)?;
+        let len = table.end - table.start;
+        let place = alone.place_behind(len, FOOTER_LEN as u64, table.clone())?;
+        if place.end <= table.start {
+            self.move_table(&alone, blocks.count(), place.start)?;
             return alone.pack(&forever);
         }
         Ok(())
