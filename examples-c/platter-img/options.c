@@ -19,6 +19,22 @@ static char short_options[2 * MAX_ENTRIES + 2];
 static struct option long_options[MAX_ENTRIES + 1];
 static bool untrusted;
 
+/* Whether an option that qemu-img does not have is given. Only then it counts: else it would make
+ * abbreviations ambiguous that mean something to qemu-img. */
+static bool is_given_in_full(const char *name)
+{
+    const size_t length = strlen(name);
+
+    for (int i = 1; i < argument_count; i++) {
+        const char *word = arguments[i];
+
+        if (strncmp(word, "--", 2) == 0 && strncmp(word + 2, name, length) == 0 &&
+            (word[2 + length] == '\0' || word[2 + length] == '='))
+            return true;
+    }
+    return false;
+}
+
 static void build_tables(const struct option_entry *entries)
 {
     size_t letters = 0;
@@ -38,7 +54,7 @@ static void build_tables(const struct option_entry *entries)
             if (entry->argument != NULL)
                 short_options[letters++] = ':';
         }
-        if (entry->name != NULL) {
+        if (entry->name != NULL && (entry->code < OPT_OWN || is_given_in_full(entry->name))) {
             long_options[longs].name = entry->name;
             long_options[longs].has_arg = entry->argument != NULL ? required_argument : no_argument;
             long_options[longs].val = entry->code;

@@ -27,7 +27,9 @@ enum {
     OPT_DISABLE,
     OPT_MERGE,
     OPT_UNTRUSTED,
-    OPT_CHAIN,
+    /* Options that qemu-img does not have, and that are not abbreviated. */
+    OPT_OWN,
+    OPT_CHAIN = OPT_OWN,
     OPT_PROFILE
 };
 
