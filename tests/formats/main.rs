@@ -5,6 +5,7 @@
 mod common;
 mod kit;
 mod luks;
+mod products;
 mod qcow2;
 #[path = "../crash/random.rs"]
 mod random;

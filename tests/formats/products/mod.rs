@@ -1,0 +1,78 @@
+//! Images that other products have made.
+
+use std::path::Path;
+
+use platter::image::{Image, OpenOptions};
+use platter::ops::convert::{ConvertRequest, convert};
+use platter::ops::inspect::inspect;
+use platter::{Job, Location, OpenPolicy};
+
+use crate::common::Dir;
+
+/// Unpacks one into the directory.
+fn unpack(dir: &Dir, name: &str) {
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/products");
+    let packed = std::fs::File::open(packed.join(format!("{name}.zst"))).expect("test data");
+    let bytes = zstd::stream::decode_all(packed).expect("test data");
+    std::fs::write(dir.path(name), bytes).expect("a file");
+}
+
+#[test]
+fn what_they_hold_is_what_qemu_reads() {
+    let dir = Dir::new();
+    for name in ["ext2.vhd", "ext2.vmdk"] {
+        unpack(&dir, name);
+        let mut request = ConvertRequest::new(
+            Location::from_path(dir.path(name)),
+            Location::from_path(dir.path("ours.raw")),
+        );
+        request.source.options.policy = OpenPolicy::permissive();
+        request.target.format = Some("raw".to_owned());
+        convert(&request, &mut Job::new()).expect("a conversion");
+        dir.qemu_img_ok(&["convert", "-O", "raw", name, "theirs.raw"]);
+        let read = |name: &str| std::fs::read(dir.path(name)).expect("a disk");
+        assert!(read("ours.raw") == read("theirs.raw"), "{name}");
+        // The mark of the file system that the name promises.
+        assert_eq!(read("ours.raw")[1080..1082], [0x53, 0xef], "{name}");
+    }
+}
+
+#[test]
+fn a_disk_without_its_parent_tells_whose_it_is_and_is_not_read() {
+    let dir = Dir::new();
+    let name = "fat-differential.vhd";
+    unpack(&dir, name);
+    let location = Location::from_path(dir.path(name));
+    let report = inspect(&location, &OpenOptions::default()).expect("a report");
+    let names: Vec<_> = report
+        .references
+        .iter()
+        .map(|found| found.name_text())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "fat-parent.vhd",
+            r"C:\Projects\dfvfs\test_data\fat-parent.vhd"
+        ]
+    );
+    let verdicts = report
+        .guards
+        .iter()
+        .filter(|found| !found.verdict.is_good());
+    let failed: Vec<_> = verdicts.map(|found| found.guard.id()).collect();
+    assert_eq!(failed, ["no-backing-file", "plain-names"]);
+    let trusting = OpenOptions {
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let error = Image::open(&location, &trusting).expect_err("the parent is not here");
+    assert!(error.to_string().contains("fat-parent.vhd"), "{error}");
+    let alone = OpenOptions {
+        metadata_only: true,
+        backing: false,
+        ..trusting
+    };
+    let image = Image::open(&location, &alone).expect("metadata alone");
+    assert_eq!(image.len(), 4 << 20);
+}
