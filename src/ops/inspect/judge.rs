@@ -167,11 +167,12 @@ fn names_none(judged: &Judged<'_>, roles: &[ImplicitRole], what: &str) -> Ruling
 }
 
 fn backing_format(judged: &Judged<'_>) -> Ruling {
-    let backing = judged
-        .inspection
-        .references
-        .iter()
-        .find(|reference| reference.role == ImplicitRole::Backing);
+    let backing = judged.inspection.references.iter().find(|reference| {
+        matches!(
+            reference.role,
+            ImplicitRole::Backing | ImplicitRole::ParentLocator
+        )
+    });
     let Some(backing) = backing else {
         return doubt(judged).unwrap_or_else(|| not_applicable("the image names no backing file"));
     };
