@@ -230,6 +230,7 @@ programs!(
     snapshots,
     bitmaps,
     streams,
+    profiles,
     amend,
     reports,
     errors,

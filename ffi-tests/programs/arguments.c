@@ -141,6 +141,11 @@ static void options(void)
 static void drivers(void)
 {
     const platter_driver_info *driver = POISONED;
+    const platter_profile_info *profile = POISONED;
+    NO_NULL(platter_profile_describe(NULL, 0, 0, &err), "out");
+    NO_FLAG(platter_profile_describe(&profile, 0, BAD, &err));
+    CHECK(profile == NULL);
+    FAILS(platter_profile_describe(&profile, 100000, 0, &err), PLATTER_STATUS_NOT_FOUND, "100000");
     NO_NULL(platter_driver_describe(NULL, 0, 0, &err), "out");
     NO_FLAG(platter_driver_describe(&driver, 0, BAD, &err));
     CHECK(driver == NULL);
@@ -603,6 +608,12 @@ static void inspect(void)
     NO_FLAG(platter_inspect(&report, "a.raw", NULL, BAD, &err));
     FAILS(platter_inspect(&report, "a.raw", NULL, PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_INVALID,
           "flags");
+    NO_NULL(platter_inspect_for_profile(NULL, "a.raw", "azure", NULL, 0, &err), "out");
+    NO_NULL(platter_inspect_for_profile(&report, NULL, "azure", NULL, 0, &err), "location");
+    NO_NULL(platter_inspect_for_profile(&report, "a.raw", NULL, NULL, 0, &err), "profile");
+    NO_FLAG(platter_inspect_for_profile(&report, "a.raw", "azure", NULL, BAD, &err));
+    FAILS(platter_inspect_for_profile(&report, "a.raw", "no", NULL, 0, &err), PLATTER_STATUS_INVALID,
+          "no profile 'no'");
     NO_NULL(platter_inspect_fd(NULL, 0, NULL, NULL, 0, &err), "out");
     FAILS(platter_inspect_fd(&report, -1, NULL, NULL, 0, &err), PLATTER_STATUS_INVALID, "negative");
     FAILS(platter_inspect_fd(&report, 9999, NULL, NULL, 0, &err), PLATTER_STATUS_OS, "descriptor");
@@ -675,6 +686,10 @@ static void convert(void)
     NO_FLAG(platter_convert_set_target(convert, "c", "raw", BAD, &err));
     OK(platter_convert_set_target(convert, "c", NULL, 0, &err));
     FAILS(platter_convert_job_new(&job, convert, 0, &err), PLATTER_STATUS_INVALID, "format");
+    NO_NULL(platter_convert_set_profile(NULL, "azure", 0, &err), "convert");
+    NO_FLAG(platter_convert_set_profile(convert, "azure", BAD, &err));
+    FAILS(platter_convert_set_profile(convert, "no", 0, &err), PLATTER_STATUS_INVALID,
+          "no profile 'no'");
     NO_NULL(platter_convert_set_target_options(NULL, NULL, 0, &err), "convert");
     NO_NULL(platter_convert_set_target_options(convert, NULL, 0, &err), "options");
     NO_FLAG(platter_convert_set_target_options(convert, NULL, BAD, &err));
