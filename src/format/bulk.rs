@@ -13,6 +13,12 @@ use crate::memory::IoBuf;
 use crate::policy::OpenPolicy;
 use crate::storage::{Durability, Storage};
 
+/// The most bytes that an encoded unit of so many takes: what does not shrink gets longer by a frame and the
+/// padding of a sector.
+pub const fn most_encoded(unit: u64) -> u64 {
+    unit + unit / 32 + 2048
+}
+
 /// What a new image reads as before it is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blank {
@@ -90,7 +96,7 @@ pub trait Bulk: Send + Sync + Debug {
     fn blank(&self) -> Blank;
 
     /// Encodes the unit at `guest_offset` on the caller's thread into `out`; false where it does not
-    /// shrink.
+    /// shrink. A format that keeps such units encoded too takes [`most_encoded`] bytes at most.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`] where the format does not compress.

@@ -15,8 +15,8 @@ pub trait InOrder: Send + Sync + Debug {
     /// Guest bytes of a unit.
     fn unit(&self) -> u32;
 
-    /// Encodes the unit at `guest_offset`, or the shorter end of the image, on the caller's thread. Any thread,
-    /// any order.
+    /// Encodes the unit at `guest_offset`, or the shorter end of the image, on the caller's thread, into
+    /// [`most_encoded`](crate::format::bulk::most_encoded) bytes at most. Any thread, any order.
     ///
     /// # Errors
     /// Where there is no memory.

@@ -249,3 +249,37 @@ fn zeroes_stay_sparse_as_far_as_asked() {
     }
     check(&dir, "b.img");
 }
+
+#[test]
+fn formats_of_other_products_hold_what_shrinks_and_what_does_not() {
+    let dir = Dir::new();
+    disk(&dir.path("a.raw"));
+    for (format, options) in [
+        ("vmdk", ""),
+        ("vmdk", "subformat=streamOptimized"),
+        ("vmdk", "subformat=twoGbMaxExtentSparse"),
+        ("vmdk", "subformat=monolithicFlat"),
+        ("vhdx", ""),
+        ("vhdx", "subformat=fixed"),
+        ("vpc", "force_size=on"),
+        ("vpc", "force_size=on,subformat=fixed"),
+        ("vdi", ""),
+        ("vdi", "static=on"),
+    ] {
+        let name = format!("b.{format}");
+        for workers in [1, 4] {
+            let mut request = with_options(&dir, "a.raw", &name, format, options);
+            request.tuning.parallel = Some(workers);
+            run_ok(&request);
+            verify(&dir, "a.raw", &name, format);
+        }
+        let mut back = request(&dir, &name, "c.raw", "raw");
+        back.source.options.format = Some(format.to_owned());
+        run_ok(&back);
+        let ran = dir.qemu_img(&["compare", "-f", "raw", "-F", "raw", "a.raw", "c.raw"]);
+        assert!(
+            ran.out.contains("Images are identical."),
+            "{options}: {ran:?}"
+        );
+    }
+}

@@ -1,7 +1,7 @@
 //! The buffer of a range in work. Page-aligned: the kernel copies to such memory twice as fast as
 //! to an odd address, and direct I/O needs no other buffer.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sys::AlignedBuf;
 
 /// The alignment of every buffer.
@@ -22,10 +22,10 @@ impl Buffer {
         }
     }
 
-    /// `len` bytes at `at`, with whatever they hold. The range must lie in the buffer.
+    /// `len` bytes at `at`, with whatever they hold.
     ///
     /// # Errors
-    /// Where there is no memory for the buffer.
+    /// Where there is no memory for the buffer, or the range does not lie in it.
     pub fn room(&mut self, at: usize, len: usize) -> Result<&mut [u8]> {
         let bytes = match &mut self.bytes {
             Some(bytes) => bytes,
@@ -34,7 +34,13 @@ impl Buffer {
                 empty.insert(bytes.map_err(|error| Error::io(&error))?)
             }
         };
-        Ok(&mut bytes[at..at + len])
+        let range = at..at.saturating_add(len);
+        bytes.get_mut(range).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("{len} bytes at {at} of a buffer of {}", self.capacity),
+            )
+        })
     }
 
     /// The `len` bytes at `at`.

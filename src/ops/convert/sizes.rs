@@ -2,6 +2,7 @@
 
 use crate::crew::{Load, MEMORY};
 use crate::format::Bulk;
+use crate::format::bulk::most_encoded;
 use crate::image::Image;
 use crate::size::SECTOR;
 
@@ -64,6 +65,14 @@ impl Shape {
     /// Whether runs of zeroes are to be left out or marked.
     pub fn keeps_sparse(&self) -> bool {
         self.sparse > 0
+    }
+
+    /// Bytes of the buffer for a chunk: units that do not shrink may take more than they have.
+    pub fn buffer_len(&self) -> u64 {
+        match self.compress && self.encode_early {
+            true => self.chunk.div_ceil(self.encode_unit) * most_encoded(self.encode_unit),
+            false => self.chunk,
+        }
     }
 
     /// How many bytes of a run are to be moved.

@@ -51,7 +51,7 @@ impl Work<'_> {
         job: &mut Job,
     ) -> Result<()> {
         let planner = Planner::new(self.sources, self.offload, self.shape, range);
-        let size = self.shape.chunk as usize;
+        let size = self.shape.buffer_len() as usize;
         let buffers = std::iter::repeat_with(|| Buffer::new(size));
         let order = Order::new(buffers.take(self.buffers).collect(), self.writers);
         let control = job.control().clone();
