@@ -27,8 +27,9 @@ enum {
     OPT_DISABLE,
     OPT_MERGE,
     OPT_UNTRUSTED,
-    /* Options that qemu-img does not have, and that are not abbreviated. */
-    OPT_OWN,
+    /* Options that qemu-img does not have, and that are not abbreviated; behind those that a command has for
+     * itself. */
+    OPT_OWN = 1024,
     OPT_CHAIN = OPT_OWN,
     OPT_PROFILE
 };
