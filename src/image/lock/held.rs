@@ -147,9 +147,9 @@ mod tests {
     use crate::policy::OpenPolicy;
     use crate::storage::Permissions;
 
-    const NESTED: &str = r#"json:{"driver":"raw","file":{"driver":"raw","file":{"filename":"F"}}}"#;
+    const NESTED: &str = r#"json:{"driver":"raw","file":{"driver":"raw","file":{"filename":"@"}}}"#;
     const FILTERED: &str =
-        r#"json:{"driver":"blkdebug","image":{"driver":"raw","file":{"filename":"F"}}}"#;
+        r#"json:{"driver":"blkdebug","image":{"driver":"raw","file":{"filename":"@"}}}"#;
 
     fn open(name: &str, options: &OpenOptions) -> Image {
         let options = OpenOptions {
@@ -181,7 +181,7 @@ mod tests {
         };
         let locked = Some(ErrorKind::Locked);
         for name in [&path, NESTED, FILTERED] {
-            let name = name.replace('F', &path);
+            let name = name.replace('@', &path);
             let reader = OpenOptions::default();
             let image = open(&name, &reader);
             assert_eq!(refused(&path, uses(Permissions::WRITE)), None, "{name}");
