@@ -59,8 +59,8 @@ impl NewVolume {
     /// beginning of another file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] for a cipher that does not exist, [`ErrorKind::Limit`] for
-    /// a time that takes too many iterations, [`ErrorKind::Cancelled`] by `control`.
+    /// [`crate::ErrorKind::Unsupported`] for a cipher that does not exist, [`crate::ErrorKind::Limit`] for
+    /// a time that takes too many iterations, [`crate::ErrorKind::Cancelled`] by `control`.
     pub fn new(
         options: &CreateOptions,
         detached: bool,
