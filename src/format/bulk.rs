@@ -11,7 +11,7 @@ use crate::format::traits::Format;
 use crate::job::JobControl;
 use crate::memory::IoBuf;
 use crate::policy::OpenPolicy;
-use crate::storage::{Durability, Storage};
+use crate::storage::{Durability, Storage, ZeroFlags, write_fresh};
 
 /// The most bytes that an encoded unit of so many takes: what does not shrink gets longer by a frame and the
 /// padding of a sector.
@@ -61,23 +61,32 @@ pub trait Bulk: Send + Sync + Debug {
     fn takes_raw_writes(&self) -> bool;
 
     /// Writes the guest bytes at `guest_offset`, in `bufs` one after the other, to where they were
-    /// reserved. Any thread, any order.
+    /// reserved; as they are, unless the format says otherwise. Any thread, any order.
     ///
     /// # Errors
     /// Of I/O.
     fn write_data(
         &self,
-        place: (StorageSlot, u64),
-        guest_offset: u64,
+        (slot, host): (StorageSlot, u64),
+        _guest_offset: u64,
         bufs: &[IoSlice<'_>],
-    ) -> Result<()>;
+    ) -> Result<()> {
+        write_fresh(&**self.storage(slot)?, bufs, host)
+    }
 
     /// As [`Bulk::write_data`], `len` zeroes.
     ///
     /// # Errors
     /// As [`Bulk::write_data`].
-    fn write_zero_data(&self, place: (StorageSlot, u64), guest_offset: u64, len: u64)
-    -> Result<()>;
+    fn write_zero_data(
+        &self,
+        (slot, host): (StorageSlot, u64),
+        _guest_offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        self.storage(slot)?
+            .write_zeroes(host, len, ZeroFlags::empty())
+    }
 
     /// Guest bytes per encoded unit; None where the format does not compress.
     fn encode_unit(&self) -> Option<u32>;

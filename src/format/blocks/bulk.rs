@@ -1,7 +1,6 @@
 //! Writing of a fresh image with blocks: space from a cursor, the table in memory, the header last.
 
 use std::fmt::Debug;
-use std::io::IoSlice;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::{Blank, Bulk, Reserved};
 use crate::memory::IoBuf;
-use crate::storage::{Durability, Storage, ZeroFlags, write_fresh};
+use crate::storage::{Durability, Storage, ZeroFlags};
 
 use super::{Layout, Table, main_slot};
 
@@ -161,25 +160,6 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
 
     fn takes_raw_writes(&self) -> bool {
         true
-    }
-
-    fn write_data(
-        &self,
-        (slot, host): (StorageSlot, u64),
-        _guest_offset: u64,
-        bufs: &[IoSlice<'_>],
-    ) -> Result<()> {
-        write_fresh(&**self.storage(slot)?, bufs, host)
-    }
-
-    fn write_zero_data(
-        &self,
-        (slot, host): (StorageSlot, u64),
-        _guest_offset: u64,
-        len: u64,
-    ) -> Result<()> {
-        self.storage(slot)?
-            .write_zeroes(host, len, ZeroFlags::empty())
     }
 
     fn encode_unit(&self) -> Option<u32> {

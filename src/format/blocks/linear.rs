@@ -1,7 +1,6 @@
 //! Writing of a fresh image in which every guest byte has its place from the start.
 
 use std::fmt::Debug;
-use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::codec::Encoder;
@@ -10,7 +9,7 @@ use crate::extent::StorageSlot;
 use crate::format::{Blank, Bulk, Reserved};
 use crate::job::JobControl;
 use crate::memory::IoBuf;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
 
 use super::main_slot;
 
@@ -89,25 +88,6 @@ impl Bulk for LinearBulk {
 
     fn takes_raw_writes(&self) -> bool {
         true
-    }
-
-    fn write_data(
-        &self,
-        (slot, host): (StorageSlot, u64),
-        _guest_offset: u64,
-        bufs: &[IoSlice<'_>],
-    ) -> Result<()> {
-        write_fresh(&**self.storage(slot)?, bufs, host)
-    }
-
-    fn write_zero_data(
-        &self,
-        (slot, host): (StorageSlot, u64),
-        _guest_offset: u64,
-        len: u64,
-    ) -> Result<()> {
-        self.storage(slot)?
-            .write_zeroes(host, len, ZeroFlags::empty())
     }
 
     fn encode_unit(&self) -> Option<u32> {

@@ -6,6 +6,7 @@
 //! is missing or whose space counts as free.
 
 mod bulk;
+pub(crate) mod check;
 mod linear;
 mod pack;
 mod space;

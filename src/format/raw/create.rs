@@ -1,6 +1,5 @@
 //! New raw disks: every guest byte has its place already, so that only the length is to be set.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::codec::Encoder;
@@ -12,7 +11,7 @@ use crate::format::{Contents, Measured, Outline};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec, Values};
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh};
+use crate::storage::{Durability, Preallocation, Storage, grow};
 
 use super::{SECTOR, main_slot};
 
@@ -131,26 +130,6 @@ impl Bulk for RawBulk {
 
     fn takes_raw_writes(&self) -> bool {
         true
-    }
-
-    fn write_data(
-        &self,
-        (slot, host): (StorageSlot, u64),
-        _guest_offset: u64,
-        bufs: &[IoSlice<'_>],
-    ) -> Result<()> {
-        let storage = self.storage(slot)?;
-        write_fresh(&**storage, bufs, host)
-    }
-
-    fn write_zero_data(
-        &self,
-        (slot, host): (StorageSlot, u64),
-        _guest_offset: u64,
-        len: u64,
-    ) -> Result<()> {
-        let storage = self.storage(slot)?;
-        storage.write_zeroes(host, len, ZeroFlags::empty())
     }
 
     fn encode_unit(&self) -> Option<u32> {

@@ -1,6 +1,7 @@
 //! The consistency check, in QEMU's words where it has them.
 
 use crate::error::Result;
+use crate::format::blocks::check::{self, Repairable};
 use crate::format::blocks::{Entry, FREE, Layout};
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
@@ -11,7 +12,7 @@ use super::disk::DISCARDED;
 
 /// What is wrong with the block of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// There is nothing: it stands behind the end of the file.
     Missing,
     /// It stands further back than all blocks could.
@@ -22,7 +23,7 @@ enum Fault {
 
 /// What was found.
 #[derive(Debug, Default)]
-struct Findings {
+pub(super) struct Findings {
     faults: Vec<(u64, Fault)>,
     /// Blocks that have a place.
     used: u64,
@@ -33,14 +34,16 @@ struct Findings {
 }
 
 impl Findings {
-    /// Places that are counted as used and that nothing names.
-    fn leaks(&self) -> u64 {
-        self.recorded.saturating_sub(self.used)
-    }
-
     /// Whether new blocks would go where there are some.
     fn is_overwritten(&self) -> bool {
         self.recorded < self.places
+    }
+}
+
+impl check::Findings for Findings {
+    /// Places that are counted as used and that nothing names.
+    fn leaks(&self) -> u64 {
+        self.recorded.saturating_sub(self.used)
     }
 
     fn corruptions(&self) -> u64 {
@@ -54,37 +57,14 @@ impl Check for Vdi {
     }
 
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
-        let found = self.look(Some(job))?;
-        let mut report = CheckReport {
-            corruptions: found.corruptions(),
-            leaks: found.leaks(),
-            ..CheckReport::default()
-        };
-        let wanted = match repair {
-            RepairMode::Report => false,
-            RepairMode::Leaks => report.leaks > 0,
-            RepairMode::All => report.leaks > 0 || report.corruptions > 0,
-        };
-        if !wanted {
-            return Ok(report);
-        }
-        if repair == RepairMode::Leaks && report.corruptions > 0 {
-            report.repair_refused = true;
-            return Ok(report);
-        }
-        self.blocks.check_writable()?;
-        self.repair(&found, job.control())?;
-        let left = self.look(None)?;
-        report.corruptions_fixed = report.corruptions.saturating_sub(left.corruptions());
-        report.leaks_fixed = report.leaks.saturating_sub(left.leaks());
-        report.corruptions = left.corruptions();
-        report.leaks = left.leaks();
-        Ok(report)
+        check::check(self, repair, job)
     }
 }
 
-impl Vdi {
-    /// Goes through the table; tells what is wrong to `job`.
+impl Repairable for Vdi {
+    type Found = Findings;
+
+    /// Goes through the table.
     fn look(&self, mut job: Option<&mut Job>) -> Result<Findings> {
         let header = self.blocks.keeper.header();
         let layout = self.blocks.layout();
@@ -153,6 +133,7 @@ impl Vdi {
 
     /// Gives each block a place of its own, without gaps, and counts them.
     fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
+        self.blocks.check_writable()?;
         let alone = self.blocks.exclusive();
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;

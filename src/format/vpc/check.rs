@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
+use crate::format::blocks::check::{self, Repairable};
 use crate::format::blocks::{Entry, FREE, Keeper, Layout};
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
@@ -14,7 +15,7 @@ use super::open::Damage;
 
 /// What is wrong with the block of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// There is nothing, or no guest data: it does not stand within the data of the file.
     Outside,
     /// It overlaps another one.
@@ -23,7 +24,7 @@ enum Fault {
 
 /// What was found.
 #[derive(Debug, Default)]
-struct Findings {
+pub(super) struct Findings {
     faults: Vec<(u64, Fault)>,
     /// What is wrong with the footers.
     damage: Option<Damage>,
@@ -31,7 +32,7 @@ struct Findings {
     unused: u64,
 }
 
-impl Findings {
+impl check::Findings for Findings {
     fn corruptions(&self) -> u64 {
         self.faults.len() as u64 + u64::from(self.damage == Some(Damage::Front))
     }
@@ -48,37 +49,14 @@ impl Check for Dynamic {
     }
 
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
-        let found = self.look(Some(job))?;
-        let mut report = CheckReport {
-            corruptions: found.corruptions(),
-            leaks: found.leaks(),
-            ..CheckReport::default()
-        };
-        let wanted = match repair {
-            RepairMode::Report => false,
-            RepairMode::Leaks => report.leaks > 0,
-            RepairMode::All => report.leaks > 0 || report.corruptions > 0,
-        };
-        if !wanted {
-            return Ok(report);
-        }
-        if repair == RepairMode::Leaks && report.corruptions > 0 {
-            report.repair_refused = true;
-            return Ok(report);
-        }
-        self.blocks.check_writable()?;
-        self.repair(&found, job.control())?;
-        let left = self.look(None)?;
-        report.corruptions_fixed = report.corruptions.saturating_sub(left.corruptions());
-        report.leaks_fixed = report.leaks.saturating_sub(left.leaks());
-        report.corruptions = left.corruptions();
-        report.leaks = left.leaks();
-        Ok(report)
+        check::check(self, repair, job)
     }
 }
 
-impl Dynamic {
-    /// Goes through the table; tells what is wrong to `job`.
+impl Repairable for Dynamic {
+    type Found = Findings;
+
+    /// Goes through the table.
     fn look(&self, mut job: Option<&mut Job>) -> Result<Findings> {
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
@@ -143,6 +121,7 @@ impl Dynamic {
 
     /// Gives each block a place of its own, without gaps, and writes the footers.
     fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
+        self.blocks.check_writable()?;
         let alone = self.blocks.exclusive();
         let layout = self.blocks.layout();
         for (index, fault) in &found.faults {

@@ -1,6 +1,5 @@
 //! Fills a new image: blocks from a cursor, the block allocation table written as guest offsets pass it.
 
-use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::{Blank, Bulk, Reserved};
 use crate::memory::{self, IoBuf};
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, set_len_or_fit, write_fresh};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, set_len_or_fit};
 
 use super::super::disk::{BatEntry, MIB};
 use super::front::Front;
@@ -308,24 +307,6 @@ impl Bulk for VhdxBulk {
 
     fn takes_raw_writes(&self) -> bool {
         true
-    }
-
-    fn write_data(
-        &self,
-        (slot, host): (StorageSlot, u64),
-        _guest_offset: u64,
-        bufs: &[IoSlice<'_>],
-    ) -> Result<()> {
-        write_fresh(&**Bulk::storage(self, slot)?, bufs, host)
-    }
-
-    fn write_zero_data(
-        &self,
-        (slot, host): (StorageSlot, u64),
-        _guest_offset: u64,
-        len: u64,
-    ) -> Result<()> {
-        Bulk::storage(self, slot)?.write_zeroes(host, len, ZeroFlags::empty())
     }
 
     fn encode_unit(&self) -> Option<u32> {

@@ -14,7 +14,7 @@ use crate::format::{Blank, Bulk, Reserved};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::size::SECTOR;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh, zero};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, zero};
 
 use super::super::disk::marker::{GRAIN_MARKER, Special, grain_marker, special};
 use super::super::disk::{Flags, SparseHeader};
@@ -316,15 +316,6 @@ impl Bulk for VmdkBulk {
 
     fn takes_raw_writes(&self) -> bool {
         !self.is_stream()
-    }
-
-    fn write_data(
-        &self,
-        (slot, host): (StorageSlot, u64),
-        _guest_offset: u64,
-        bufs: &[IoSlice<'_>],
-    ) -> Result<()> {
-        write_fresh(&**self.storage(slot)?, bufs, host)
     }
 
     fn write_zero_data(
