@@ -1,11 +1,13 @@
 //! Images that another process holds.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 
+use crate::common::Dir;
 use crate::pair::{Loose, Pair};
 
 /// A `qemu-io` that holds an image until it is dropped.
@@ -212,6 +214,65 @@ fn keys_are_changed_alone() {
     pair.same(&change);
 }
 
+/// A tool that was stopped in the middle of a conversion: its locks stay until it is dropped.
+struct Stopped(Child);
+
+impl Stopped {
+    /// Starts `tool`, which makes `dir`/out at a low rate, until its target is open and written to.
+    fn converting(dir: &Dir, tool: impl Fn() -> Command) -> Self {
+        let out = dir.path("out");
+        // More than a creation leaves, after which QEMU's tool closes the file and opens it again.
+        let began = || out.metadata().is_ok_and(|m| m.blocks() * 512 > 1 << 19);
+        // One that ended before it was stopped, whatever its rate, begins again.
+        for _ in 0..20 {
+            let mut child = tool().spawn().expect("a tool that starts");
+            let ended = loop {
+                if child.try_wait().expect("the state of a tool").is_some() {
+                    break true;
+                }
+                if began() {
+                    break false;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            };
+            let mut stopped = Self(child);
+            if !ended && stopped.stop() {
+                return stopped;
+            }
+            drop(stopped);
+            std::fs::remove_file(&out).expect("a target to remove");
+        }
+        panic!("no conversion lasted long enough to be stopped");
+    }
+
+    /// Whether it was stopped before its end.
+    fn stop(&mut self) -> bool {
+        let pid = self.0.id().to_string();
+        let sent = Command::new("kill").args(["-STOP", &pid]).status();
+        assert!(sent.expect("kill").success());
+        let state = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a child");
+            let after_name = stat.rfind(')').expect("a name in brackets") + 2;
+            stat[after_name..].chars().next().expect("a state")
+        };
+        // The signal takes effect when the process runs next.
+        loop {
+            match state() {
+                'T' => return true,
+                'Z' => return false,
+                _ => std::thread::sleep(std::time::Duration::from_millis(1)),
+            }
+        }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// While a tool of ours or of theirs converts, others are let in or kept out alike.
 #[test]
 fn a_running_conversion_holds_its_files() {
@@ -237,20 +298,16 @@ fn a_running_conversion_holds_its_files() {
         let pair = Pair::with(&["create -q -f qcow2 a.qcow2 4M", "create -q free.raw 4M"]);
         pair.qemu_io("qcow2", "a.qcow2", &["write -P 1 0 4M"]);
         let args = ["convert", "-r", "16k", "-O", format, "a.qcow2", "out"];
-        let theirs = Command::new("qemu-img")
-            .args(args)
-            .current_dir(pair.theirs().root())
-            .spawn();
-        let ours = crate::pair::ours_command(&args, pair.ours().root()).spawn();
-        let mut children = [theirs, ours].map(|child| child.expect("a tool that starts"));
-        for (child, dir) in children.iter_mut().zip([pair.theirs(), pair.ours()]) {
-            let began = || dir.path("out").metadata().is_ok_and(|m| m.len() > 1 << 16);
-            while !began() {
-                let ended = child.try_wait().expect("the state of a tool");
-                assert!(ended.is_none(), "it ended too early: {ended:?}");
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
-        }
+        let theirs = || {
+            let mut command = Command::new("qemu-img");
+            command.args(args).current_dir(pair.theirs().root());
+            command
+        };
+        let ours = || crate::pair::ours_command(&args, pair.ours().root());
+        let holders = [
+            Stopped::converting(pair.theirs(), theirs),
+            Stopped::converting(pair.ours(), ours),
+        ];
         let mut wrong = Vec::new();
         for line in lines {
             let words = crate::pair::words(line);
@@ -263,10 +320,7 @@ fn a_running_conversion_holds_its_files() {
                 ));
             }
         }
-        for child in &mut children {
-            child.kill().expect("to end a tool");
-            child.wait().expect("its end");
-        }
+        drop(holders);
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 }
