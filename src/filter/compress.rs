@@ -5,11 +5,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::filter::{ChildImage, FilterContext, FilterDriver};
-use crate::format::{ChildSpec, Compress};
+use crate::filter::{FilterContext, FilterDriver};
+use crate::format::ChildSpec;
 use crate::memory::IoBuf;
 use crate::storage::forward::forward;
-use crate::storage::{HostFile, Storage, ZeroFlags};
+use crate::storage::{Compress, HostFile, Storage, ZeroFlags};
 
 /// The line of the registry.
 pub static DRIVER: FilterDriver = FilterDriver {
@@ -31,7 +31,6 @@ const LOCKS: usize = 64;
 #[derive(Debug)]
 struct CompressWrites {
     file: Arc<dyn Storage>,
-    image: Arc<dyn ChildImage>,
     unit: u64,
     /// Keeps what writes to one unit apart: a part of it is read, patched and written as a whole.
     units: [Mutex<()>; LOCKS],
@@ -39,29 +38,24 @@ struct CompressWrites {
 
 fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
     let file = context.take(ChildSpec::FILE.name)?;
-    let image = file.image.filter(|_| file.takes_compressed);
-    let image = image.filter(|image| image.may_compress());
-    let image = image.ok_or_else(|| {
-        Error::unsupported(format!(
+    if !file.may_compress {
+        return Err(Error::unsupported(format!(
             "Compression is not supported for underlying format: {}",
             file.storage.driver()
-        ))
-    })?;
-    let unit = image
-        .compressor()
-        .map_or(1, |compressor| compressor.encode_unit());
+        )));
+    }
+    let compressor = file.storage.compressor();
+    let unit = compressor.map_or(1, Compress::encode_unit);
     Ok(Arc::new(CompressWrites {
-        file: file.storage,
         unit: u64::from(unit.max(1)),
-        image,
+        file: file.storage,
         units: std::array::from_fn(|_| Mutex::new(())),
     }))
 }
 
 impl CompressWrites {
     fn compressor(&self) -> Result<&dyn Compress> {
-        let compressor = self.image.compressor();
-        compressor.ok_or_else(|| {
+        self.file.compressor().ok_or_else(|| {
             Error::unsupported(format!(
                 "'{}': this image cannot hold compressed clusters",
                 self.file.name()
@@ -80,6 +74,11 @@ impl Storage for CompressWrites {
         file: name, identity, read_only, read_at, read_vectored_at, try_read, len, set_len, sync, extent,
         limits, allocated_size, specific_info, lock
     );
+
+    fn compressor(&self) -> Option<&dyn Compress> {
+        // Each write is compressed anyway, and what is compressed twice is no image's unit.
+        None
+    }
 
     fn driver(&self) -> &'static str {
         DRIVER.name

@@ -10,7 +10,7 @@ use crate::format::ChildSpec;
 use crate::memory::IoBuf;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::forward::forward;
-use crate::storage::{HostFile, Storage, ZeroFlags};
+use crate::storage::{Compress, HostFile, Storage, ZeroFlags};
 use crate::zero::is_zero;
 
 /// The line of the registry.
@@ -19,7 +19,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     children: &[ChildSpec::FILE],
     shows: Some(ChildSpec::FILE.name),
     contents: None,
-    passes_compressed: false,
+    passes_compressed: true,
     open_options: &[OptionSpec {
         name: "bottom",
         kind: OptionKind::Str,
@@ -155,7 +155,30 @@ impl Storage for CopyOnRead {
         self.file.set_len(len, preallocation)
     }
 
+    fn compressor(&self) -> Option<&dyn Compress> {
+        self.file.compressor().map(|_| self as _)
+    }
+
     fn host(&self) -> Option<&dyn HostFile> {
         None
+    }
+}
+
+/// Compressed writes are kept apart from copies like any other.
+impl Compress for CopyOnRead {
+    fn encode_unit(&self) -> u32 {
+        self.file.compressor().map_or(1, Compress::encode_unit)
+    }
+
+    fn is_required(&self) -> bool {
+        let compressor = self.file.compressor();
+        compressor.is_some_and(Compress::is_required)
+    }
+
+    fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let compressor = self.file.compressor();
+        let compressor = compressor.ok_or_else(Error::no_compression)?;
+        let _no_copy = self.copying.read();
+        compressor.write_compressed(buf, offset)
     }
 }

@@ -9,7 +9,7 @@ use crate::format::ChildSpec;
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::forward::forward;
-use crate::storage::{HostFile, Storage, ZeroFlags};
+use crate::storage::{Compress, HostFile, Storage, ZeroFlags};
 use crate::throttle::ThrottleGroup;
 
 /// The filter.
@@ -18,8 +18,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     children: &[ChildSpec::FILE],
     shows: Some("file"),
     contents: None,
-    // They would pass by the limits.
-    passes_compressed: false,
+    passes_compressed: true,
     open_options: &[OptionSpec {
         name: "throttle-group",
         kind: OptionKind::Str,
@@ -107,8 +106,31 @@ impl Storage for Throttled {
         Vec::new()
     }
 
+    fn compressor(&self) -> Option<&dyn Compress> {
+        self.inner.compressor().map(|_| self as _)
+    }
+
     fn host(&self) -> Option<&dyn HostFile> {
         // Calls on the descriptor would pass by the limits.
         None
+    }
+}
+
+/// Compressed writes count with their bytes before compression.
+impl Compress for Throttled {
+    fn encode_unit(&self) -> u32 {
+        self.inner.compressor().map_or(1, Compress::encode_unit)
+    }
+
+    fn is_required(&self) -> bool {
+        let compressor = self.inner.compressor();
+        compressor.is_some_and(Compress::is_required)
+    }
+
+    fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let compressor = self.inner.compressor();
+        let compressor = compressor.ok_or_else(Error::no_compression)?;
+        self.admit(true, buf.len() as u64)?;
+        compressor.write_compressed(buf, offset)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bstr::{BStr, BString};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{ChildSpec, Compress};
+use crate::format::ChildSpec;
 use crate::job::JobControl;
 use crate::options::{OptionSpec, Values};
 use crate::policy::OpenPolicy;
@@ -28,7 +28,7 @@ pub struct FilterDriver {
     /// Tells what the bytes of the child hold, of which the filter shows one thing, which may be an image
     /// of any format. None for filters that show all of it.
     pub contents: Option<ContentsFn>,
-    /// Whether compressed writes may go past the filter to the image that shows through it.
+    /// Whether it passes compressed writes on ([`Storage::compressor`]) where its child takes them.
     pub passes_compressed: bool,
     /// Options of opening beyond those that every node takes, sorted by name.
     pub open_options: &'static [OptionSpec],
@@ -162,8 +162,8 @@ pub struct FilterChild {
     pub storage: Arc<dyn Storage>,
     /// The image that it is, or that shows through it.
     pub image: Option<Arc<dyn ChildImage>>,
-    /// Whether compressed writes to that image do not go past a filter that has to see them.
-    pub takes_compressed: bool,
+    /// Whether its driver has compressed writes, even if this node of it takes none.
+    pub may_compress: bool,
 }
 
 /// What a child that is an image can do beyond a byte store.
@@ -187,10 +187,4 @@ pub trait ChildImage: Send + Sync + Debug {
 
     /// The smallest range that the layer can hold by itself, in bytes.
     fn layer_unit(&self) -> u32;
-
-    /// Whether its format has compressed clusters, be it that this image cannot.
-    fn may_compress(&self) -> bool;
-
-    /// Writing of compressed clusters, where the image can.
-    fn compressor(&self) -> Option<&dyn Compress>;
 }

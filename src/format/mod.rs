@@ -3,7 +3,6 @@
 pub(crate) mod blocks;
 pub mod bulk;
 pub mod capabilities;
-pub mod compress;
 pub(crate) mod decoded;
 pub mod driver;
 pub mod features;
@@ -34,7 +33,6 @@ pub use bulk::{Blank, Bulk, OpenNewContext, Reserved};
 pub use capabilities::{
     Amend, AmendContext, BackingChange, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot,
 };
-pub use compress::Compress;
 pub use driver::{
     Contents, CreateParams, FormatDriver, MeasureFn, Measured, NewImage, NewParent, OpenContext,
     Outline, PlanFn, PlannedFile, PrepareContext, Probe, RecogniseFn, Signature,
@@ -54,3 +52,5 @@ pub use traits::{
     Check, CheckReport, Format, FormatInfo, Opener, RepairMode, SnapshotInfo, Snapshots, SpaceCount,
 };
 pub use write::{Below, FormatWrite, Resize, ZeroBelow};
+
+pub use crate::storage::Compress;

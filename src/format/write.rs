@@ -1,9 +1,8 @@
 //! What a format offers that can be written.
 
 use crate::error::Result;
-use crate::format::compress::Compress;
 use crate::job::JobControl;
-use crate::storage::{Durability, Preallocation, ZeroFlags};
+use crate::storage::{Compress, Durability, Preallocation, ZeroFlags};
 
 /// Changing the guest contents of an image, reached through [`crate::format::Format::writer`].
 ///

@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::extent::{ExtentKind, StorageExtent};
 use crate::filter::ChildImage;
-use crate::format::{Compress, Features};
 use crate::image::{Image, ReadsAs, TryRead};
 use crate::job::JobControl;
 use crate::storage::{
-    Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
+    Compress, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage,
+    ZeroFlags,
 };
 
 /// The guest bytes of an image as a storage.
@@ -85,14 +85,6 @@ impl ChildImage for ImageStorage {
 
     fn layer_unit(&self) -> u32 {
         self.image.format().layer_unit().unwrap_or(1)
-    }
-
-    fn may_compress(&self) -> bool {
-        self.image.driver().features().contains(Features::COMPRESS)
-    }
-
-    fn compressor(&self) -> Option<&dyn Compress> {
-        self.image.compressor()
     }
 }
 
@@ -192,6 +184,10 @@ impl Storage for ImageStorage {
             zero,
             allocated,
         })
+    }
+
+    fn compressor(&self) -> Option<&dyn Compress> {
+        self.image.compressor()
     }
 
     fn limits(&self) -> Limits {

@@ -8,7 +8,7 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::Result;
 use crate::filter::{ChildImage, FilterDriver};
-use crate::format::FileRole;
+use crate::format::{Features, FileRole};
 use crate::image::Image;
 use crate::image::adapter::ImageStorage;
 use crate::storage::{Identity, Storage};
@@ -209,16 +209,15 @@ impl Node {
         self.shown().map(|image| image.clone() as _)
     }
 
-    /// Whether compressed writes to the image that shows through it go past no filter that has to see
-    /// them.
-    pub(super) fn takes_compressed(&self) -> bool {
+    /// Whether its driver has compressed writes, even if this node of it takes none.
+    pub(super) fn may_compress(&self) -> bool {
         match &self.kind {
             NodeKind::Host => false,
-            NodeKind::Image(_) => true,
-            NodeKind::Filter(driver, _) => {
-                let shown = self.shown_child();
-                driver.passes_compressed && shown.is_some_and(|shown| shown.node.takes_compressed())
+            NodeKind::Image(image) => {
+                let features = image.image().driver().features();
+                features.contains(Features::COMPRESS)
             }
+            NodeKind::Filter(driver, _) => driver.passes_compressed,
         }
     }
 

@@ -177,9 +177,12 @@ impl Image {
         align::write(self, buf, offset)
     }
 
-    /// The format's way to write compressed clusters, where it has one.
+    /// The way to write compressed clusters, where there is one: the format's, or that of a filter in its place.
     pub fn compressor(&self) -> Option<&dyn Compress> {
-        self.format.writer()?.compressor()
+        match self.is_filter() {
+            true => self.storage.compressor(),
+            false => self.format.writer()?.compressor(),
+        }
     }
 
     /// The format's way to write, where the image is open for that.

@@ -104,6 +104,11 @@ macro_rules! forward {
             self.$inner.extent(offset, len)
         }
     };
+    (@compressor $inner:ident) => {
+        fn compressor(&self) -> Option<&dyn $crate::storage::Compress> {
+            self.$inner.compressor()
+        }
+    };
     (@limits $inner:ident) => {
         fn limits(&self) -> $crate::storage::Limits {
             self.$inner.limits()

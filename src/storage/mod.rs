@@ -2,6 +2,7 @@
 
 pub mod bounded;
 pub mod callbacks;
+pub mod compress;
 pub mod creation;
 pub mod crypt;
 pub mod data_cipher;
@@ -28,6 +29,7 @@ pub mod traits;
 
 pub use bounded::BoundedStorage;
 pub use callbacks::{CallbackStorage, StorageCallbacks};
+pub use compress::Compress;
 pub use creation::{Creation, NewStorage};
 pub use driver::{StorageDriver, StorageFeatures, StorageOpen};
 pub use file::{FileOpen, FileStorage, Locking};

@@ -7,6 +7,7 @@ use bstr::BStr;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
+use crate::storage::compress::Compress;
 use crate::storage::host::{HostFile, SyncPlan};
 use crate::storage::identity::Identity;
 use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
@@ -182,6 +183,12 @@ pub trait Storage: Send + Sync + Debug {
     /// Who wants to know the steps that are taken on the storage; only what injects faults does, and
     /// that has no way past its methods: neither [`Storage::host`] nor [`Storage::try_read`].
     fn step_watcher(&self) -> Option<&dyn StepWatcher> {
+        None
+    }
+
+    /// Writing of compressed units, where the bytes are those of an image that has it; only what has an image
+    /// below it does.
+    fn compressor(&self) -> Option<&dyn Compress> {
         None
     }
 

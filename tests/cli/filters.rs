@@ -214,3 +214,87 @@ fn a_filter_can_be_the_backing_file_of_an_image() {
     pair.same("commit top.qcow2");
     pair.same_image_loose_dates("alone.qcow2");
 }
+
+#[test]
+fn compressed_writes_go_through_the_filters_that_the_peer_lets_them_through() {
+    let qcow2 = "driver=qcow2,@file.driver=file,@file.filename=new.qcow2";
+    let beneath = |prefix: &str| {
+        let at = format!(",{prefix}");
+        format!("{prefix}{}", qcow2.replace(",@", &at))
+    };
+    let one = beneath("file.");
+    let two = beneath("file.file.");
+    let group = "throttle-group=g";
+    let pair = images();
+    // The options of the target, whether with -c and without it all is compressed.
+    for (target, asked, anyway) in [
+        (format!("driver=throttle,{group},{one}"), true, false),
+        (format!("driver=copy-on-read,{one}"), true, false),
+        (
+            format!("driver=copy-on-read,file.driver=throttle,file.{group},{two}"),
+            true,
+            false,
+        ),
+        (
+            format!("driver=compress,file.driver=throttle,file.{group},{two}"),
+            false,
+            true,
+        ),
+        (
+            format!("driver=compress,file.driver=copy-on-read,{two}"),
+            false,
+            true,
+        ),
+        (format!("driver=preallocate,{one}"), false, false),
+        (format!("driver=raw,{one}"), false, false),
+        (
+            format!("driver=blkdebug,{}", beneath("image.")),
+            false,
+            false,
+        ),
+    ] {
+        for (flag, compressed) in [("-c ", asked), ("", anyway)] {
+            pair.qemu("create -q -f qcow2 new.qcow2 1M");
+            let line = format!(
+                "convert --object throttle-group,id=g {flag}-n --target-image-opts alone.qcow2 {target}"
+            );
+            let ran = pair.same(&line);
+            let refused = !compressed && !flag.is_empty();
+            assert_eq!(ran.code, i32::from(refused), "{line}: {ran:?}");
+            pair.same_image("new.qcow2", "qcow2");
+            let checked = pair.same("check new.qcow2");
+            let all = checked.out.contains("100.00% compressed clusters");
+            assert_eq!(all, compressed, "{line}: {checked:?}");
+        }
+    }
+    for under in ["compress", "raw", "preallocate"] {
+        let target = format!("driver=compress,file.driver={under},{two}");
+        let line = format!("convert -n --target-image-opts alone.qcow2 {target}");
+        let ran = pair.same(&line);
+        assert_eq!(ran.code, 1, "{ran:?}");
+    }
+    // An image that takes no compressed clusters: the peer finds out at the first write.
+    let one = one.replace("new.qcow2", "d.qcow2");
+    let line = format!(
+        "convert --object throttle-group,id=g -c -n --target-image-opts alone.qcow2 driver=throttle,{group},{one}"
+    );
+    let ran = ours(&words(&line), pair.ours().root());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let two = two.replace("new.qcow2", "d.qcow2");
+    pair.same(&format!(
+        "info --object throttle-group,id=g --image-opts driver=compress,file.driver=throttle,file.{group},{two}"
+    ));
+}
+
+#[test]
+fn compressed_writes_count_against_the_limits_of_a_group() {
+    let pair = images();
+    let line = "convert --object throttle-group,id=g,limits.bps-write=200000 -c -n --target-image-opts alone.qcow2 driver=throttle,throttle-group=g,file.driver=qcow2,file.file.driver=file,file.file.filename=new.qcow2";
+    let began = std::time::Instant::now();
+    let ran = ours(&words(line), pair.ours().root());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    // Three clusters of one byte each, which are 192 KiB to the guest and next to nothing compressed.
+    assert!(began.elapsed().as_millis() > 400, "{:?}", began.elapsed());
+    pair.ours()
+        .qemu_img_ok(&["compare", "alone.qcow2", "new.qcow2"]);
+}

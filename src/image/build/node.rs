@@ -92,7 +92,7 @@ impl Builder<'_> {
             name: child.name.clone(),
             storage: child.node.storage.clone(),
             image: child.node.child_image(),
-            takes_compressed: child.node.takes_compressed(),
+            may_compress: child.node.may_compress(),
         });
         let storage = (driver.open)(FilterContext {
             children: given.collect(),

@@ -1,8 +1,9 @@
-//! Writing of compressed units into any image.
+//! Writing of compressed units, of images and of what passes it on to one.
 
 use crate::error::Result;
 
-/// Writing of compressed units, reached through [`crate::format::FormatWrite::compressor`].
+/// Writing of compressed units, reached through [`Storage::compressor`](crate::storage::Storage::compressor) and
+/// [`FormatWrite::compressor`](crate::format::FormatWrite::compressor).
 pub trait Compress: Send + Sync {
     /// Guest bytes per unit.
     fn encode_unit(&self) -> u32;
@@ -17,6 +18,6 @@ pub trait Compress: Send + Sync {
     /// compression does not shrink it.
     ///
     /// # Errors
-    /// As [`FormatWrite::write`](crate::format::FormatWrite::write).
+    /// As of a write of the same bytes.
     fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()>;
 }
