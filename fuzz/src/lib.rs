@@ -1,8 +1,12 @@
 //! What the fuzz targets share: the samples of the tests of formats, and what is done with an image.
 
+#[path = "../../tests/formats/vmdk/by_hand.rs"]
+pub mod by_hand;
 pub mod kit;
 #[path = "../../tests/crash/random.rs"]
 pub mod random;
+pub mod sparse;
+pub mod structures;
 
 use std::sync::Arc;
 

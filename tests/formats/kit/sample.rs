@@ -3,7 +3,7 @@
 use platter::secret::{Secret, Secrets};
 
 /// One kind of image.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Sample {
     /// For messages.
     pub name: &'static str,

@@ -1,5 +1,6 @@
 //! VMDK: the subformats of other products, streams, chains, and what a check repairs.
 
+mod by_hand;
 mod chain;
 mod check;
 mod foreign;
