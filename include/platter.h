@@ -1635,6 +1635,18 @@ int platter_open_options_set_secrets(struct platter_open_options *options,
                                      struct platter_error **err);
 
 /**
+ * Sets how hard compressed writes to the image try: 1 to 12 for zlib, 22 and less, also below 0, for zstd. A level
+ * that the compression of the image does not have is refused when it is opened; formats without
+ * compression take any. Without this call the level is the format's default. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_open_options_set_compression_level(struct platter_open_options *options,
+                                               int32_t level,
+                                               uint32_t flags,
+                                               struct platter_error **err);
+
+/**
  * Sets what ends an opening that takes long: the derivation of a key, the reading of large tables, the
  * repair of an image that was not closed. The opening then fails with CANCELLED and leaves the image as it
  * was. A job that is given these options ends with the control too. NULL stands for none. `flags` must

@@ -245,14 +245,30 @@ pub fn double_commas(value: impl AsRef<[u8]>) -> BString {
     value.as_ref().replace(",", ",,").into()
 }
 
+/// How hard compression tries, in the tables of all formats that compress.
+pub const COMPRESSION_LEVEL: &str = "compression_level";
+
+/// Options of creation that QEMU's formats do not have.
+const OWN: &[&str] = &[COMPRESSION_LEVEL];
+
+fn is_own(name: &str) -> bool {
+    OWN.contains(&name)
+}
+
 /// The lines of `-o help` for the options of all `tables`, sorted by name; a name that stands in
-/// more than one is listed once. Each line ends in a newline.
+/// more than one is listed once. Those that QEMU does not know stand behind the others, under a heading of
+/// their own. Each line ends in a newline.
 pub fn help_table(tables: &[&[OptionSpec]]) -> String {
     let mut specs: Vec<&OptionSpec> = tables.iter().flat_map(|table| table.iter()).collect();
-    specs.sort_by_key(|spec| spec.name);
+    specs.sort_by_key(|spec| (is_own(spec.name), spec.name));
     specs.dedup_by_key(|spec| spec.name);
     let mut text = String::new();
+    let mut headed = false;
     for spec in specs {
+        if is_own(spec.name) && !headed {
+            text.push_str("Further options:\n");
+            headed = true;
+        }
         let head = format!("{}=<{}>", spec.name, spec.kind.help_name());
         text.push_str(&format!("  {head:<22} - {}\n", spec.help));
     }

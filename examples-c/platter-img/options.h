@@ -31,7 +31,8 @@ enum {
      * itself. */
     OPT_OWN = 1024,
     OPT_CHAIN = OPT_OWN,
-    OPT_PROFILE
+    OPT_PROFILE,
+    OPT_COMPRESSION_LEVEL
 };
 
 /* One spelling of an option. Several entries with one code are aliases. */

@@ -224,6 +224,25 @@ pub extern "C" fn platter_open_options_set_secrets(
     })
 }
 
+/// Sets how hard compressed writes to the image try: 1 to 12 for zlib, 22 and less, also below 0, for zstd. A level
+/// that the compression of the image does not have is refused when it is opened; formats without
+/// compression take any. Without this call the level is the format's default. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_open_options_set_compression_level(
+    options: Option<&mut platter_open_options>,
+    level: i32,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        options.options.compression_level = Some(i64::from(level));
+        Ok(())
+    })
+}
+
 /// Sets what ends an opening that takes long: the derivation of a key, the reading of large tables, the
 /// repair of an image that was not closed. The opening then fails with CANCELLED and leaves the image as it
 /// was. A job that is given these options ends with the control too. NULL stands for none. `flags` must

@@ -154,7 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::codec::Encoder;
+    use crate::codec::{Compression, Encoder};
     use crate::memory::{self, IoBuf};
 
     const METHODS: [Method; 3] = [Method::Deflate, Method::Zlib, Method::Zstd];
@@ -172,13 +172,44 @@ mod tests {
             for len in [512usize, 4096, 65536, 2 << 20] {
                 let unit = text(len);
                 let mut packed = IoBuf::new();
-                assert!(encoder.encode(method, &unit, len, &mut packed).unwrap());
+                assert!(
+                    encoder
+                        .encode(Compression::new(method), &unit, len, &mut packed)
+                        .unwrap()
+                );
                 assert!(packed.len() < len);
                 packed.extend_from_slice(&[0x5a; 600]).unwrap();
                 let mut back = vec![1; len];
                 decoder.decode(method, &packed, &mut back).unwrap();
                 assert!(back == unit);
             }
+        }
+    }
+
+    #[test]
+    fn every_level_decodes_and_one_encoder_takes_them_in_turn() {
+        let unit = text(65536);
+        let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
+        for method in METHODS {
+            let levels = method.levels();
+            let first = *levels.start().max(&-7);
+            for level in (first..=*levels.end()).chain([*levels.start(), first]) {
+                let compression = Compression::at_level(method, Some(i64::from(level))).unwrap();
+                let mut packed = IoBuf::new();
+                let shrunk = encoder
+                    .encode(compression, &unit, 65536, &mut packed)
+                    .unwrap();
+                // The fastest levels of zstd look for next to nothing.
+                assert!(shrunk || level < -7, "{compression:?}");
+                if shrunk {
+                    let mut back = vec![1; 65536];
+                    decoder.decode(method, &packed, &mut back).unwrap();
+                    assert!(back == unit, "{compression:?}");
+                }
+            }
+            let above = i64::from(levels.end() + 1);
+            assert!(Compression::at_level(method, Some(above)).is_err());
+            assert!(Compression::at_level(method, Some(i64::MIN)).is_err());
         }
     }
 
@@ -193,10 +224,14 @@ mod tests {
         let mut out = memory::copied(&[7]).unwrap();
         for method in METHODS {
             let shrunk = Encoder::new()
-                .encode(method, &noise, 4096, &mut out)
+                .encode(Compression::new(method), &noise, 4096, &mut out)
                 .unwrap();
             assert!(!shrunk && out.is_empty());
-            assert!(!Encoder::new().encode(method, &noise, 0, &mut out).unwrap());
+            assert!(
+                !Encoder::new()
+                    .encode(Compression::new(method), &noise, 0, &mut out)
+                    .unwrap()
+            );
         }
     }
 
@@ -219,7 +254,7 @@ mod tests {
             let mut packed = IoBuf::new();
             assert!(
                 Encoder::new()
-                    .encode(method, &long, 8192, &mut packed)
+                    .encode(Compression::new(method), &long, 8192, &mut packed)
                     .unwrap()
             );
             decoder.decode(method, &packed, &mut back).unwrap();
@@ -253,7 +288,7 @@ mod tests {
             let mut packed = IoBuf::new();
             assert!(
                 Encoder::new()
-                    .encode(method, &unit, 2048, &mut packed)
+                    .encode(Compression::new(method), &unit, 2048, &mut packed)
                     .unwrap()
             );
             let mut back = vec![0; 4096];

@@ -8,7 +8,7 @@ use zstd::zstd_safe::{CCtx, CParameter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, IoBuf};
 
-use super::method::{DeflateLevel, Method, ZstdLevel};
+use super::method::{Compression, Method};
 
 /// What zstd calls it when memory runs out.
 const NO_MEMORY: &str = "Allocation error : not enough memory";
@@ -16,23 +16,18 @@ const NO_MEMORY: &str = "Allocation error : not enough memory";
 /// A worker's compression state, kept between units. Tables are made when first used.
 #[derive(Default)]
 pub struct Encoder {
-    deflate: Option<(DeflateLevel, Compressor)>,
-    zstd: Option<CCtx<'static>>,
-    zstd_level: ZstdLevel,
-    deflate_level: DeflateLevel,
+    deflate: Option<(i32, Compressor)>,
+    zstd: Option<(i32, CCtx<'static>)>,
 }
 
 impl fmt::Debug for Encoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Encoder")
-            .field("deflate_level", &self.deflate_level)
-            .field("zstd_level", &self.zstd_level)
-            .finish_non_exhaustive()
+        f.debug_struct("Encoder").finish_non_exhaustive()
     }
 }
 
 impl Encoder {
-    /// An encoder of the default levels.
+    /// An encoder.
     pub fn new() -> Self {
         Self::default()
     }
@@ -44,7 +39,7 @@ impl Encoder {
     /// [`ErrorKind::Internal`] when the compressor fails for another reason.
     pub fn encode(
         &mut self,
-        method: Method,
+        compression: Compression,
         unit: &[u8],
         limit: usize,
         out: &mut IoBuf,
@@ -54,23 +49,25 @@ impl Encoder {
             return Ok(false);
         };
         out.room(room)?;
-        let len = match method {
-            Method::Deflate => self.deflate(unit, out, false)?,
-            Method::Zlib => self.deflate(unit, out, true)?,
-            Method::Zstd => self.zstd(unit, out)?,
+        let level = compression.level();
+        let len = match compression.method() {
+            Method::Deflate => self.deflate(level, unit, out, false)?,
+            Method::Zlib => self.deflate(level, unit, out, true)?,
+            Method::Zstd => self.zstd(level, unit, out)?,
         };
         out.truncate(len.unwrap_or(0));
         Ok(len.is_some())
     }
 
-    fn deflate(&mut self, unit: &[u8], out: &mut [u8], header: bool) -> Result<Option<usize>> {
-        let level = match header {
-            // What reads zlib streams compares them with those of zlib's default level.
-            true => DeflateLevel::Even,
-            false => self.deflate_level,
-        };
+    fn deflate(
+        &mut self,
+        level: i32,
+        unit: &[u8],
+        out: &mut [u8],
+        header: bool,
+    ) -> Result<Option<usize>> {
         if self.deflate.as_ref().is_none_or(|(has, _)| *has != level) {
-            let number = CompressionLvl::new(level.number()).unwrap_or_default();
+            let number = CompressionLvl::new(level).unwrap_or_default();
             // The crate knows no other way to tell that there is no memory.
             let made = std::panic::catch_unwind(|| Compressor::new(number));
             self.deflate = Some((level, made.map_err(|_| memory::lack())?));
@@ -85,17 +82,20 @@ impl Encoder {
         Ok(compressed.flatten())
     }
 
-    fn zstd(&mut self, unit: &[u8], out: &mut [u8]) -> Result<Option<usize>> {
-        let context = match &mut self.zstd {
-            Some(context) => context,
+    fn zstd(&mut self, level: i32, unit: &[u8], out: &mut [u8]) -> Result<Option<usize>> {
+        let (has, context) = match &mut self.zstd {
+            Some(made) => made,
             empty => {
-                let mut context = CCtx::try_create().ok_or_else(memory::lack)?;
-                context
-                    .set_parameter(CParameter::CompressionLevel(self.zstd_level.0))
-                    .map_err(internal)?;
-                empty.insert(context)
+                let context = CCtx::try_create().ok_or_else(memory::lack)?;
+                empty.insert((zstd::zstd_safe::CLEVEL_DEFAULT, context))
             }
         };
+        if *has != level {
+            context
+                .set_parameter(CParameter::CompressionLevel(level))
+                .map_err(internal)?;
+            *has = level;
+        }
         match context.compress2(out, unit) {
             Ok(len) => Ok(Some(len)),
             Err(code) if zstd::zstd_safe::get_error_name(code) == NO_MEMORY => {

@@ -8,4 +8,4 @@ mod method;
 
 pub use decode::Decoder;
 pub use encode::Encoder;
-pub use method::{DeflateLevel, Method, ZstdLevel};
+pub use method::{Compression, Method};

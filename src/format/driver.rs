@@ -175,6 +175,8 @@ pub struct OpenContext<'a> {
     pub for_check: bool,
     /// What barriers guarantee.
     pub durability: Durability,
+    /// How hard compressed writes are to try; None for the format's default.
+    pub compression_level: Option<i64>,
     /// Options of the format, checked against [`FormatDriver::open_options`].
     pub options: &'a Values,
     /// The secrets that options name by ID.

@@ -69,6 +69,8 @@ pub struct OpenOptions {
     pub for_check: bool,
     /// Let no other process write meanwhile, also where the format is raw (convert's source).
     pub deny_writers: bool,
+    /// How hard compressed writes try, where the format has levels; None for its default.
+    pub compression_level: Option<i64>,
     /// The secrets that options such as `key-secret` name by ID.
     pub secrets: Secrets,
     /// Storages that the caller keeps: a path that is one of their names opens no file.
@@ -90,6 +92,7 @@ impl Default for OpenOptions {
             metadata_only: false,
             for_check: false,
             deny_writers: false,
+            compression_level: None,
             secrets: Secrets::default(),
             storages: None,
             policy: OpenPolicy::default(),

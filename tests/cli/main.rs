@@ -27,6 +27,7 @@ mod header;
 mod info;
 mod injected;
 mod lengths;
+mod levels;
 mod locks;
 mod map;
 mod measure;

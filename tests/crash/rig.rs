@@ -259,6 +259,7 @@ pub fn open(
     }
     let values = Values::check(&given, driver.open_options).unwrap();
     (driver.open)(OpenContext {
+        compression_level: None,
         storage: storages[0].clone(),
         read_only: access == Access::Check,
         metadata_only: false,

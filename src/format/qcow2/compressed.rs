@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::codec::Encoder;
+use crate::codec::{Compression, Encoder};
 use crate::error::{Error, Result};
 use crate::format::{Compress, ZeroBelow};
 use crate::memory::{self, IoBuf};
@@ -50,6 +50,8 @@ impl Qcow2 {
             )));
         }
         self.relieve()?;
+        let method = self.compression().method();
+        let compression = Compression::at_level(method, self.compression_level)?;
         let done = ENCODER.with_borrow_mut(|(encoder, out)| {
             let padded;
             let unit = if buf.len() as u64 == cluster {
@@ -60,7 +62,7 @@ impl Qcow2 {
                 padded = bytes;
                 &padded
             };
-            if !encoder.encode(self.compression().method(), unit, cluster as usize, out)? {
+            if !encoder.encode(compression, unit, cluster as usize, out)? {
                 return Ok(false);
             }
             self.store_compressed(out, offset)

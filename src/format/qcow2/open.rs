@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::codec::Compression;
 use crate::error::{Error, Result};
 use crate::format::inflight::InFlight;
 use crate::format::{OpenContext, OpenNewContext};
@@ -49,6 +50,7 @@ struct Parts {
     read_only: bool,
     protected: bool,
     durability: Durability,
+    compression_level: Option<i64>,
     max_cache_bytes: u64,
 }
 
@@ -77,6 +79,8 @@ impl Qcow2 {
         check_policy(&image.header, ctx)?;
         check_flags(&image.header, ctx)?;
         super::open_options::check(ctx.options, layout.cluster_size())?;
+        // Refused before the first write.
+        Compression::at_level(image.header.compression.method(), ctx.compression_level)?;
         let cipher = crypt::cipher(&image, ctx)?;
         let data_file = data_file::open(&image, ctx)?;
         let l1 = load_l1(
@@ -98,6 +102,7 @@ impl Qcow2 {
             read_only: ctx.read_only,
             protected: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
             durability: ctx.durability,
+            compression_level: ctx.compression_level,
             max_cache_bytes: ctx.opener.policy().max_cache_bytes,
         });
         if qcow2.protected {
@@ -134,6 +139,7 @@ impl Qcow2 {
             read_only: false,
             protected: true,
             durability: context.durability,
+            compression_level: None,
             max_cache_bytes: context.policy.max_cache_bytes,
         });
         qcow2.prepare_for_writing(context.control)?;
@@ -163,6 +169,7 @@ impl Qcow2 {
             ),
             refcount_order: AtomicU32::new(header.refcount_order),
             cipher: parts.cipher,
+            compression_level: parts.compression_level,
             encrypted: header.crypt != CryptMethod::None,
             secret_id: parts.secret_id,
             read_only: parts.read_only,

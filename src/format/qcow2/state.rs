@@ -58,6 +58,8 @@ pub struct Qcow2 {
     /// Opened to write guest data: the allocator is loaded and knows where metadata stands.
     pub(super) protected: bool,
     pub(super) durability: Durability,
+    /// How hard compressed writes try; None for the default.
+    pub(super) compression_level: Option<i64>,
     pub(super) header: Mutex<ImageHeader>,
     pub(super) size: AtomicU64,
     pub(super) l1: RwLock<L1>,

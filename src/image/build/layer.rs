@@ -147,6 +147,7 @@ fn open_over(
         probed: probed.then_some(probe::recognise),
         for_check: options.for_check,
         durability: cache.durability(),
+        compression_level: options.compression_level,
         options: &values,
         secrets: &options.secrets,
         opener: &opener,

@@ -17,7 +17,7 @@ use super::run::run;
 use super::sizes::{Shape, Writers, crew};
 use super::sources::Sources;
 use super::window::Window;
-use crate::codec::{Decoder, Encoder, Method};
+use crate::codec::{Compression, Decoder, Encoder, Method};
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::{Blank, Bulk, Reserved};
@@ -174,7 +174,12 @@ impl Bulk for Blocks {
         let mut padded = unit.to_vec();
         padded.resize(self.encode_unit.unwrap() as usize, 0);
         let mut packed = IoBuf::new();
-        let shrunk = scratch.encode(Method::Deflate, &padded, padded.len(), &mut packed)?;
+        let shrunk = scratch.encode(
+            Compression::new(Method::Deflate),
+            &padded,
+            padded.len(),
+            &mut packed,
+        )?;
         out.clear();
         if shrunk {
             out.extend_from_slice(&guest_offset.to_le_bytes())?;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::codec::{Encoder, Method};
+use crate::codec::{Compression, Encoder};
 use crate::crypto::luks::{CreateOptions, NewVolume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
@@ -46,6 +46,8 @@ pub struct NewFiles {
     pub data: Option<Arc<dyn Storage>>,
     /// The header, except for the places of tables.
     pub header: ImageHeader,
+    /// How clusters are compressed.
+    pub compression: Compression,
     /// Anything but `Off` gives every guest cluster its place at once.
     pub preallocation: Preallocation,
     /// Ends what takes long.
@@ -101,7 +103,7 @@ pub struct Qcow2Bulk {
     size: u64,
     has_backing: bool,
     version: u32,
-    compression: Method,
+    compression: Compression,
     preallocation: Preallocation,
     /// New space of the storages reads as zeroes.
     fresh: bool,
@@ -142,6 +144,7 @@ impl Qcow2Bulk {
             storage,
             data,
             mut header,
+            compression,
             preallocation,
             control,
             draft,
@@ -169,7 +172,7 @@ impl Qcow2Bulk {
             size,
             has_backing: header.backing_file.is_some(),
             version: header.header.version,
-            compression: header.header.compression.method(),
+            compression,
             preallocation,
             fresh,
             state: Mutex::new(State {

@@ -18,7 +18,7 @@ use crate::format::qcow2::disk::{
 use crate::format::qcow2::measure::least_len;
 use crate::format::{Bulk, CreateParams, FileRole, NewImage, Outline, PlannedFile, PrepareContext};
 use crate::job::JobControl;
-use crate::options::Values;
+use crate::options::{COMPRESSION_LEVEL, Values};
 use crate::storage::Storage;
 
 pub(super) use spec::plain_name;
@@ -50,6 +50,7 @@ pub const SUMMARY: &[(&str, Option<&str>)] = &[
     ("extended_l2", Some("off")),
     ("preallocation", None),
     ("compression_type", Some("zlib")),
+    (COMPRESSION_LEVEL, None),
     ("size", None),
     ("compat", None),
     ("backing_file", None),
@@ -145,6 +146,7 @@ impl NewImage for NewQcow2 {
             storage: own_file(files)?.clone(),
             data,
             header: self.header,
+            compression: self.spec.compression,
             preallocation: self.spec.preallocation,
             draft,
             control: control.clone(),
@@ -158,7 +160,7 @@ fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
     let mut autoclear = Autoclear::empty();
     incompatible.set(
         Incompatible::COMPRESSION,
-        spec.compression != Default::default(),
+        spec.compression_type != Default::default(),
     );
     incompatible.set(Incompatible::EXTENDED_L2, spec.geometry.extended_l2());
     incompatible.set(Incompatible::DATA_FILE, spec.data_file.is_some());
@@ -205,7 +207,7 @@ fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
             autoclear,
             refcount_order: spec.geometry.refcount_width().order(),
             header_len: V3_LEN,
-            compression: spec.compression,
+            compression: spec.compression_type,
             rest: Vec::new(),
         },
         extensions,

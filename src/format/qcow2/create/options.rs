@@ -1,6 +1,6 @@
 //! The option table of `create`.
 
-use crate::options::{OptionKind, OptionSpec};
+use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec};
 
 const fn option(
     name: &'static str,
@@ -47,6 +47,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Compatibility level (v2 [0.10] or v3 [1.1])",
         None,
         &["0.10", "1.1", "v2", "v3"],
+    ),
+    option(
+        COMPRESSION_LEVEL,
+        OptionKind::Num,
+        "How hard -c tries: 1 to 12 for zlib (default 2), 22 and less for zstd (default 3)",
+        None,
+        &[],
     ),
     option(
         "compression_type",

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use bstr::{BStr, BString, ByteSlice};
 
+use crate::codec::Compression;
 use crate::crypto::luks::CreateOptions;
 use crate::driver_names::unknown_protocol;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,7 +15,7 @@ use crate::format::qcow2::disk::{
     CompressionType, Extension, Geometry, MAX_L1_BYTES, RefcountWidth,
 };
 use crate::location::{Location, Node};
-use crate::options::Values;
+use crate::options::{COMPRESSION_LEVEL, Values};
 use crate::storage::Preallocation;
 use crate::storage::registry as protocols;
 
@@ -28,7 +29,9 @@ pub(in crate::format::qcow2) struct Spec {
     /// Refcounts may be written late.
     pub lazy_refcounts: bool,
     /// Of compressed clusters.
-    pub compression: CompressionType,
+    pub compression_type: CompressionType,
+    /// The same with its level, which is not recorded.
+    pub compression: Compression,
     /// As asked; data_file_raw makes it at least [`Preallocation::Metadata`].
     pub preallocation: Preallocation,
     /// The external data file's name.
@@ -90,11 +93,13 @@ impl Spec {
         let preallocation = values.str("preallocation").unwrap_or("off");
         let preallocation = Preallocation::from_name(preallocation)
             .ok_or_else(|| not_accepted("preallocation", preallocation))?;
-        let compression = match values.str("compression_type") {
+        let compression_type = match values.str("compression_type") {
             None => CompressionType::Zlib,
             Some(name) => CompressionType::from_name(name)
                 .ok_or_else(|| not_accepted("compression-type", name))?,
         };
+        let level = values.num(COMPRESSION_LEVEL).map(u64::cast_signed);
+        let compression = Compression::at_level(compression_type.method(), level)?;
         let encryption = encryption(values, measured)?;
         let flag = |key| values.bool(key).unwrap_or(false);
         let extended_l2 = flag("extended_l2");
@@ -127,7 +132,7 @@ impl Spec {
         if data_file.is_some() && version < 3 {
             return Err(needs_v3("External data files are"));
         }
-        if compression != CompressionType::Zlib && version < 3 {
+        if compression_type != CompressionType::Zlib && version < 3 {
             return Err(needs_v3("Non-zlib compression type is"));
         }
         let geometry = Geometry::new(cluster_bits, extended_l2, width.order())?;
@@ -143,6 +148,7 @@ impl Spec {
             version,
             geometry,
             lazy_refcounts,
+            compression_type,
             compression,
             preallocation: match preallocation {
                 // A raw data file must hold every guest byte at its own offset.

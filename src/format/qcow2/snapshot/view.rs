@@ -45,6 +45,7 @@ impl Qcow2 {
             layout: self.layout,
             version: self.version().into(),
             has_data_file: self.has_data_file,
+            compression_level: self.compression_level,
             raw_data_file: self.raw_data_file,
             has_backing: self.has_backing().into(),
             lazy: AtomicBool::default(),

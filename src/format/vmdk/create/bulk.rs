@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bstr::BString;
 use parking_lot::Mutex;
 
-use crate::codec::{Encoder, Method};
+use crate::codec::{Compression, Encoder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::{Blank, Bulk, Reserved};
@@ -163,6 +163,7 @@ pub(super) struct VmdkBulk {
     own: Arc<dyn Storage>,
     parts: Vec<NewPart>,
     subformat: Subformat,
+    compression: Compression,
     zeroed: bool,
     has_parent: bool,
     preallocated: bool,
@@ -190,7 +191,7 @@ impl VmdkBulk {
         if spec.subformat == Subformat::StreamOptimized {
             let zeroes = memory::zeroed(GRAIN as usize)?;
             let limit = zeroes.len();
-            Encoder::new().encode(Method::Zlib, &zeroes, limit, &mut encoded_zeroes)?;
+            Encoder::new().encode(spec.compression, &zeroes, limit, &mut encoded_zeroes)?;
         }
         if spec.preallocation != Preallocation::Off {
             control.expect(spec.sectors * SECTOR);
@@ -201,6 +202,7 @@ impl VmdkBulk {
         Ok(Self {
             own,
             subformat: spec.subformat,
+            compression: spec.compression,
             zeroed: spec.zeroed,
             has_parent: spec.parent.is_some(),
             preallocated: spec.preallocation != Preallocation::Off,
@@ -269,13 +271,14 @@ impl VmdkBulk {
     /// What is smaller than a grain by the guest's end is compressed as it is.
     pub(super) fn encode_grain(
         scratch: &mut Encoder,
+        compression: Compression,
         guest: u64,
         unit: &[u8],
         out: &mut IoBuf,
     ) -> Result<()> {
         // What does not shrink takes a few bytes more than it has.
         let limit = unit.len() + unit.len() / 64 + 1024;
-        if !scratch.encode(Method::Zlib, unit, limit, out)? {
+        if !scratch.encode(compression, unit, limit, out)? {
             return Err(Error::new(
                 ErrorKind::Internal,
                 "A grain does not fit its buffer",
@@ -379,7 +382,7 @@ impl Bulk for VmdkBulk {
             // Only streams hold compressed grains.
             return Ok(false);
         }
-        Self::encode_grain(scratch, guest_offset, unit, out)?;
+        Self::encode_grain(scratch, self.compression, guest_offset, unit, out)?;
         Ok(true)
     }
 

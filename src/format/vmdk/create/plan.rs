@@ -140,7 +140,9 @@ impl NewImage for NewVmdk {
         let layout = spec.layout(spec.sectors).ok_or_else(not_prepared)?;
         let header = header_of(spec.subformat, spec.zeroed, &layout);
         let descriptor = self.descriptor.ok_or_else(not_prepared)?;
-        Ok(Box::new(StreamInOrder::new(header, descriptor)?))
+        let compression = spec.compression;
+        let stream = StreamInOrder::new(header, descriptor, compression)?;
+        Ok(Box::new(stream))
     }
 
     fn start(

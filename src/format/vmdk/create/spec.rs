@@ -2,10 +2,11 @@
 
 use bstr::{BStr, BString, ByteSlice};
 
+use crate::codec::{Compression, Method};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::driver::preallocates;
 use crate::format::{Contents, CreateParams, Measured, Outline};
-use crate::options::{OptionKind, OptionSpec, Values};
+use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec, Values};
 use crate::printable::printable;
 use crate::size::SECTOR;
 use crate::storage::Preallocation;
@@ -44,6 +45,11 @@ pub(in super::super) const OPTIONS: &[OptionSpec] = &[
     ),
     option("backing_fmt", OptionKind::Str, "Must be 'vmdk' if present"),
     option("compat6", OptionKind::Bool, "VMDK version 6 image"),
+    option(
+        COMPRESSION_LEVEL,
+        OptionKind::Num,
+        "How hard streamOptimized compresses: 1 to 12 (default 5)",
+    ),
     option("hwversion", OptionKind::Str, "VMDK hardware version"),
     option("size", OptionKind::Size, "Virtual disk size"),
     option(
@@ -75,6 +81,7 @@ pub(in super::super) const SUMMARY: &[(&str, Option<&str>)] = &[
     ("toolsversion", None),
     ("subformat", None),
     ("zeroed_grain", None),
+    (COMPRESSION_LEVEL, None),
 ];
 
 /// How a disk lies in files.
@@ -159,6 +166,8 @@ impl Subformat {
 /// What a new image is to be.
 #[derive(Clone, Debug)]
 pub(super) struct Spec {
+    /// Of a stream's grains.
+    pub(super) compression: Compression,
     pub(super) subformat: Subformat,
     /// Sectors of the guest.
     pub(super) sectors: u64,
@@ -218,9 +227,16 @@ impl Spec {
                 "Compressed grains have no place before they are written: nothing can be preallocated",
             ));
         }
+        let level = values.num(COMPRESSION_LEVEL).map(u64::cast_signed);
+        if level.is_some() && subformat != Subformat::StreamOptimized {
+            return Err(Error::invalid(
+                "Only the subformat streamOptimized compresses: no other has a compression level",
+            ));
+        }
         let (directory, name) = split_name(params.name);
         let spec = Self {
             subformat,
+            compression: Compression::at_level(Method::Zlib, level)?,
             sectors: params.size / SECTOR,
             adapter: adapter.to_owned(),
             hardware: hardware.to_owned(),

@@ -4,7 +4,7 @@
 use bstr::BString;
 use parking_lot::Mutex;
 
-use crate::codec::Encoder;
+use crate::codec::{Compression, Encoder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{InOrder, TakeBytes};
 use crate::memory::{self, IoBuf};
@@ -24,6 +24,7 @@ const OVERHEAD: u64 = SparseLayout::GRAIN;
 pub(super) struct StreamInOrder {
     header: SparseHeader,
     descriptor: BString,
+    compression: Compression,
     state: Mutex<State>,
 }
 
@@ -43,7 +44,11 @@ impl StreamInOrder {
     ///
     /// # Errors
     /// Where there is no memory.
-    pub(super) fn new(header: SparseHeader, descriptor: BString) -> Result<Self> {
+    pub(super) fn new(
+        header: SparseHeader,
+        descriptor: BString,
+        compression: Compression,
+    ) -> Result<Self> {
         let tables = header.directory_entries();
         Ok(Self {
             header: SparseHeader {
@@ -53,6 +58,7 @@ impl StreamInOrder {
                 ..header
             },
             descriptor,
+            compression,
             state: Mutex::new(State {
                 next: OVERHEAD,
                 directory: memory::filled(tables as usize, 0)?,
@@ -110,7 +116,7 @@ impl InOrder for StreamInOrder {
         unit: &[u8],
         out: &mut IoBuf,
     ) -> Result<()> {
-        VmdkBulk::encode_grain(scratch, guest_offset, unit, out)
+        VmdkBulk::encode_grain(scratch, self.compression, guest_offset, unit, out)
     }
 
     fn begin(&self, take: &mut TakeBytes<'_>) -> Result<()> {
