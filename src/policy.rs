@@ -324,6 +324,29 @@ impl OpenPolicy {
             }
         }
     }
+
+    /// Asks whether files may be looked at to find one that an image knows by a mark; `file.name` is the mark.
+    /// What is found is asked about by its name. Never answers [`ImplicitAnswer::Deny`]: that is the
+    /// error. With [`ImplicitFiles::Below`] each directory is asked about,
+    /// by [`OpenPolicy::allows_directory`].
+    ///
+    /// # Errors
+    /// As [`OpenPolicy::check_implicit`].
+    pub(crate) fn check_search(&self, file: &ImplicitFile<'_>) -> Result<ImplicitAnswer> {
+        match &self.implicit_files {
+            ImplicitFiles::Below(_) => Ok(ImplicitAnswer::Open),
+            _ => self.check_implicit(file),
+        }
+    }
+
+    /// Whether files may be looked at in a directory, whose real path it is.
+    pub(crate) fn allows_directory(&self, real: &Path) -> bool {
+        match &self.implicit_files {
+            ImplicitFiles::Below(directories) => is_below(real, directories),
+            ImplicitFiles::Deny => false,
+            ImplicitFiles::Allow | ImplicitFiles::Ask(_) => true,
+        }
+    }
 }
 
 /// As [`OpenPolicy::check_virtual_size`], for a policy of which only the limit was kept.

@@ -45,7 +45,7 @@ pub use inspect::{InspectContext, Inspection};
 pub(crate) use io_guard::IoUsers;
 pub use io_guard::{IoGuard, LongIoGuard};
 pub use parent::{
-    BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
+    BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef, ParentSearch,
 };
 pub use profile::{Objection, Profile};
 pub use traits::{

@@ -65,6 +65,17 @@ pub struct ExpectedParent {
     pub if_other: Mismatch,
 }
 
+/// Where a parent is looked for that images know by its identity alone, and how it is recognised.
+#[derive(Clone, Copy, Debug)]
+pub struct ParentSearch {
+    /// The directory in which the product keeps children; parents are in it, or in the one that holds it.
+    pub children: &'static str,
+    /// How much of the beginning of a file tells its identity.
+    pub head_len: usize,
+    /// The identity of an image that begins so.
+    pub identify: fn(&[u8]) -> Option<ParentId>,
+}
+
 /// What it means that a parent is not the one that was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
@@ -118,6 +129,18 @@ impl ParentId {
             (Self::ContentId(_), Self::ContentId(_))
             | (Self::DataWriteGuid(_), Self::DataWriteGuid(_)) => Likeness::ChangedOrOther,
             _ => Likeness::Other,
+        }
+    }
+}
+
+impl ParentId {
+    /// What stands for a file that is known by this alone, where files are named.
+    pub fn mark(self) -> String {
+        match self {
+            Self::ContentId(id) => format!("{id:08x}"),
+            Self::Uuid(uuid)
+            | Self::DataWriteGuid(uuid)
+            | Self::UuidAndModification { uuid, .. } => uuid.braced().to_string(),
         }
     }
 }
@@ -195,6 +218,18 @@ impl ParentRef {
             ));
         }
         wanted.map_or(Ok(()), Err)
+    }
+
+    /// Whether an image with that identity is the parent, be it changed or not.
+    pub fn is_of(&self, found: ParentId) -> bool {
+        let ids = self.expected.iter().flat_map(|expected| &expected.ids);
+        ids.into_iter()
+            .any(|id| matches!(id.likeness(found), Likeness::Same | Likeness::Changed))
+    }
+
+    /// What the parent must be, in the first place.
+    pub fn expected_id(&self) -> Option<ParentId> {
+        self.expected.as_ref()?.ids.first().copied()
     }
 
     /// Whether the image has a parent and no name that would lead to it here.

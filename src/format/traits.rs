@@ -12,7 +12,7 @@ use crate::format::features::Features;
 use crate::format::files::{FileRole, FormatFile};
 use crate::format::immediate::Immediate;
 use crate::format::io_guard::IoGuard;
-use crate::format::parent::{ParentId, ParentRef};
+use crate::format::parent::{ParentId, ParentRef, ParentSearch};
 use crate::format::write::{FormatWrite, Resize};
 use crate::job::{Job, JobControl};
 use crate::policy::{ImplicitRole, OpenPolicy};
@@ -98,6 +98,11 @@ pub trait Format: Send + Sync + Debug {
 
     /// The backing file that the image names.
     fn parent(&self) -> Option<ParentRef>;
+
+    /// How the parent is found where the image has no name for it; None where it has to be named.
+    fn parent_search(&self) -> Option<&'static ParentSearch> {
+        None
+    }
 
     /// What images that have this one as their parent record of it, in formats that do.
     fn parent_id(&self) -> Option<ParentId> {

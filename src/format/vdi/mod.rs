@@ -22,7 +22,7 @@ use crate::format::blocks::{Blocks, ByteOrder, Entry, Layout, Parts, Table};
 use crate::format::{
     BackingChange, Below, Check, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver,
     FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentId,
-    ParentRef, Resize, Signature,
+    ParentRef, ParentSearch, Resize, Signature,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -200,12 +200,12 @@ impl Format for Vdi {
         self.parent_ref()
     }
 
+    fn parent_search(&self) -> Option<&'static ParentSearch> {
+        Some(&overlay::SEARCH)
+    }
+
     fn parent_id(&self) -> Option<ParentId> {
-        let header = self.blocks.keeper.header();
-        Some(ParentId::UuidAndModification {
-            uuid: header.image,
-            modification: header.modification,
-        })
+        Some(overlay::id_of(&self.blocks.keeper.header()))
     }
 
     fn backing_change(&self) -> Option<&dyn BackingChange> {

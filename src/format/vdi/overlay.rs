@@ -3,11 +3,28 @@
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::format::{BackingChange, BackingRef, ExpectedParent, Mismatch, ParentId, ParentRef};
+use crate::format::{
+    BackingChange, BackingRef, ExpectedParent, Mismatch, ParentId, ParentRef, ParentSearch,
+};
 use crate::job::JobControl;
 
-use super::disk::ImageType;
+use super::disk::{HEAD_LEN, Header, ImageType};
 use super::{DRIVER, Vdi};
+
+/// VirtualBox keeps the first image in the directory of the machine, and the others in one below.
+pub(super) static SEARCH: ParentSearch = ParentSearch {
+    children: "Snapshots",
+    head_len: HEAD_LEN,
+    identify: |head| Header::from_bytes(head).ok().map(|header| id_of(&header)),
+};
+
+/// What children record of their parent.
+pub(super) fn id_of(header: &Header) -> ParentId {
+    ParentId::UuidAndModification {
+        uuid: header.image,
+        modification: header.modification,
+    }
+}
 
 impl Vdi {
     /// The parent that the header tells of.

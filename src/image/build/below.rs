@@ -3,16 +3,17 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use bstr::ByteSlice;
+use bstr::{BStr, BString, ByteSlice};
 
-use super::opener::{Named, resolve};
+use super::opener::{Named, given, resolve};
+use super::search::{REMEDY, Search};
 use super::{Start, open_chain};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{BackingRef, Mismatch};
 use crate::image::plan::{ChildPlan, Plan, names_a_file};
 use crate::image::{Backing, Image, OpenOptions, lock};
 use crate::location::{Location, json_name};
-use crate::policy::ImplicitRole;
+use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole};
 use crate::value::{Map, Value};
 
 /// How the layers below one are opened: to be read only.
@@ -57,7 +58,7 @@ fn has_nameless_parent(image: &Image) -> bool {
     parent.is_some_and(|parent| parent.is_nameless())
 }
 
-/// The error of a parent that is not found by itself.
+/// The error of a parent that is not looked for either.
 fn nameless(image: &Image) -> Error {
     let named = image.backing_file();
     Error::new(
@@ -70,7 +71,7 @@ fn nameless(image: &Image) -> Error {
             None => format!("'{}' has a parent and no name for it", image.filename),
         },
     )
-    .with_hint("Give the file of the parent as 'backing' in the options of the image.")
+    .with_hint(REMEDY)
 }
 
 fn recorded(image: &Image) -> Option<BackingRef> {
@@ -147,26 +148,19 @@ impl Image {
         let format = named.as_ref().and_then(|named| named.format.as_ref());
         let format = format.map(|name| name.to_str_lossy().into_owned());
         let format = format.as_deref();
-        let Some(named) = named.filter(|_| !names_a_file(&tree)) else {
-            if tree.is_empty() {
-                return Err(nameless(self));
-            }
+        if names_a_file(&tree) {
             let location = Location::from_tree(json_name(&tree), tree.clone());
             let plan = Plan::of_backing(tree, None, format)?;
             return Ok(Start {
                 named_by_image: self.named_by_image,
                 ..Start::new(&location, plan)
             });
+        }
+        let found = match named {
+            Some(named) => self.named(ImplicitRole::Backing, named.name.as_bstr(), options)?,
+            None => self.look_for_parent(options)?,
         };
-        let role = ImplicitRole::Backing;
-        let (location, file) = match resolve(
-            role,
-            OsStr::from_bytes(&named.name),
-            self.filename.as_bstr(),
-            &self.base,
-            options.writable,
-            options,
-        )? {
+        let (location, file) = match found {
             Named::Location(location) => (location, None),
             Named::Storage(file) => (Location::from_path(&file.base), Some(file)),
         };
@@ -177,6 +171,55 @@ impl Image {
             file,
             named_by_image: true,
         })
+    }
+
+    /// What a name of the parent leads to.
+    fn named(&self, role: ImplicitRole, name: &BStr, options: &OpenOptions) -> Result<Named> {
+        resolve(
+            role,
+            OsStr::from_bytes(name),
+            self.filename.as_bstr(),
+            &self.base,
+            options.writable,
+            options,
+        )
+    }
+
+    /// The parent that the image knows by its identity alone.
+    fn look_for_parent(&self, options: &OpenOptions) -> Result<Named> {
+        let (parent, places) = match (self.format.parent(), self.format.parent_search()) {
+            (Some(parent), Some(places)) if parent.names.is_empty() => (parent, places),
+            _ => return Err(nameless(self)),
+        };
+        let id = parent.expected_id().ok_or_else(|| nameless(self))?;
+        let mark = BString::from(id.mark());
+        let policy = &options.policy;
+        let asked = ImplicitFile {
+            role: ImplicitRole::ParentLocator,
+            name: mark.as_bstr(),
+            named_by: self.filename.as_bstr(),
+            path: None,
+            writable: options.writable,
+        };
+        if let ImplicitAnswer::Fd(fd) = policy.check_search(&asked)? {
+            return given(
+                fd,
+                OsStr::from_bytes(&mark),
+                options.writable,
+                options.cache,
+            )
+            .map(Named::Storage);
+        }
+        let name = Search {
+            image: self.filename.as_bstr(),
+            base: &self.base,
+            parent: &parent,
+            id,
+            places,
+            policy,
+        }
+        .find()?;
+        self.named(ImplicitRole::ParentLocator, name.as_bstr(), options)
     }
 
     /// Opens the open layer below, and its own chain, once more and for writing; the policy is asked

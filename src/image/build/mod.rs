@@ -4,6 +4,7 @@ mod below;
 mod layer;
 mod node;
 mod opener;
+mod search;
 mod trail;
 
 use std::ffi::OsStr;

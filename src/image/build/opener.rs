@@ -2,6 +2,7 @@
 //! the image names, under the policy.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::image::plan::{ChildPlan, Plan};
 use crate::image::{OpenOptions, lock};
 use crate::location::{Location, resolve_name, resolve_plain_name};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
-use crate::storage::{Storage, file};
+use crate::storage::{CacheMode, Storage, file};
 
 /// The [`Opener`] of a layer that is being opened.
 pub(super) struct LayerOpener<'a> {
@@ -75,15 +76,7 @@ pub(super) fn resolve(
     match answer {
         ImplicitAnswer::Open => Ok(Named::Location(location)),
         ImplicitAnswer::Fd(fd) => {
-            let open = file::FileOpen {
-                writable,
-                cache: options.cache,
-                named_by_image: true,
-                ..file::FileOpen::default()
-            };
-            let shown = location.text().as_bytes();
-            let storage = file::open_fd(fd, shown, &open)?;
-            let mut node = Node::given(Arc::new(storage));
+            let mut node = given(fd, location.text(), writable, options.cache)?;
             node.base = full;
             Ok(Named::Storage(node))
         }
@@ -92,6 +85,21 @@ pub(super) fn resolve(
             format!("The open policy does not allow '{name}'"),
         )),
     }
+}
+
+/// The file that the policy has open for a name inside an image.
+///
+/// # Errors
+/// Of looking at the descriptor.
+pub(super) fn given(fd: OwnedFd, name: &OsStr, writable: bool, cache: CacheMode) -> Result<Node> {
+    let open = file::FileOpen {
+        writable,
+        cache,
+        named_by_image: true,
+        ..file::FileOpen::default()
+    };
+    let storage = file::open_fd(fd, name.as_bytes(), &open)?;
+    Ok(Node::given(Arc::new(storage)))
 }
 
 impl<'a> LayerOpener<'a> {

@@ -1,5 +1,7 @@
 //! VDI: geometries that no tool here makes, block maps that grow and shrink, damage.
 
+mod parents;
+
 use std::sync::{Arc, Mutex};
 
 use crate::common::Dir;
@@ -494,41 +496,4 @@ fn a_differencing_image_is_read_and_written_over_its_parent() {
     model[8192..3 * 4096].fill(3);
     assert_eq!(read(&image), model);
     image.close().expect("a close");
-}
-
-#[test]
-fn a_parent_is_known_by_its_uuid() {
-    let (dir, _) = chain();
-    // Nothing says where it is.
-    let location = platter::Location::from_path(dir.path("child.vdi"));
-    let error = Image::open(&location, &options(false)).expect_err("a refusal");
-    assert!(
-        error
-            .to_string()
-            .contains("has a parent and no name for it"),
-        "{error}"
-    );
-    assert!(!error.hints().is_empty());
-    let metadata = OpenOptions {
-        metadata_only: true,
-        ..options(false)
-    };
-    Image::open(&location, &metadata).expect("it alone");
-    let set = |at: usize, byte: u8| {
-        let mut bytes = std::fs::read(dir.path("parent.vdi")).expect("the parent");
-        bytes[at] = byte;
-        std::fs::write(dir.path("parent.vdi"), bytes).expect("the parent");
-    };
-    set(0x198, 7);
-    let changed = open_child(&dir, false).expect("it opens");
-    assert_eq!(changed.warnings().len(), 1, "{:?}", changed.warnings());
-    drop(changed);
-    set(0x188, 7);
-    let error = open_child(&dir, false).expect_err("a refusal");
-    assert!(
-        error
-            .to_string()
-            .contains("is not the parent that was recorded"),
-        "{error}"
-    );
 }
