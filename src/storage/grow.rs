@@ -8,9 +8,12 @@ use crate::storage::traits::Storage;
 
 /// Zeroes are written in pieces of this size.
 const PIECE: u64 = 1 << 20;
-/// So much is written before the host is told to write it out: the less waits in its memory, the sooner
-/// the sync at the end, or the removal of a file that was given up, is done.
+/// So much is written before the host is told to write it out.
 const BATCH: u64 = 8 << 20;
+/// Of so many batches the writing out is under way; what is more is waited for, and forgotten. A removal
+/// waits for all that is being written, and frees all that is in memory: of a file of 4 GiB that is a
+/// second, in a call that no signal ends.
+const BATCHES_UNDER_WAY: u64 = 2;
 /// Where the storage may have a faster way to zero, the pieces are longer.
 const ZERO_PIECE: u64 = 64 << 20;
 
@@ -64,8 +67,11 @@ pub fn fill(storage: &dyn Storage, start: u64, end: u64, control: &JobControl) -
         if at - written >= BATCH
             && let Some(host) = storage.host()
         {
-            host.hint_written(written, at - written);
-            written = at;
+            host.hint_written(written, BATCH);
+            if written - start >= BATCHES_UNDER_WAY * BATCH {
+                host.settle_written(written - BATCHES_UNDER_WAY * BATCH, BATCH)?;
+            }
+            written += BATCH;
         }
         let piece = (end - at).min(PIECE);
         storage

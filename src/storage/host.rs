@@ -74,6 +74,14 @@ pub trait HostFile: Any + Send + Sync + Debug {
     /// A hint: no more is written to the range for now, and a sync will cover it. The kernel may begin
     /// with that at once, so that the sync has less to wait for.
     fn hint_written(&self, offset: u64, len: u64);
+
+    /// Waits until a range that [`HostFile::hint_written`] named has been written, and lets the kernel
+    /// forget it: whoever writes much and reads none of it leaves little for a sync, or for the
+    /// removal of a file that is given up.
+    ///
+    /// # Errors
+    /// Of the writing, of which the kernel tells once: the file counts as one whose sync has failed.
+    fn settle_written(&self, offset: u64, len: u64) -> Result<()>;
 }
 
 /// What a file keeps up while the kernel is at its descriptor; dropped once the kernel is done, whatever

@@ -61,6 +61,22 @@ pub(crate) fn start_writeback(fd: BorrowedFd<'_>, at: u64, len: u64) -> io::Resu
     check(unsafe { libc::sync_file_range(fd.as_raw_fd(), at, len, flags) }).map(drop)
 }
 
+/// `sync_file_range(2)`: waits until the range, whose writing has begun, is written. As [`datasync`].
+pub(crate) fn wait_for_writeback(fd: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<()> {
+    let (at, len) = (offset(at)?, offset(len)?);
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE;
+    // SAFETY: takes no pointers.
+    retry(|| check(unsafe { libc::sync_file_range(fd.as_raw_fd(), at, len, flags) }).map(drop))
+}
+
+/// `posix_fadvise(2)`: the kernel need not keep the range in memory. A hint, so that there is no failure.
+pub(crate) fn forget(fd: BorrowedFd<'_>, at: u64, len: u64) {
+    if let (Ok(at), Ok(len)) = (offset(at), offset(len)) {
+        // SAFETY: takes no pointers.
+        unsafe { libc::posix_fadvise(fd.as_raw_fd(), at, len, libc::POSIX_FADV_DONTNEED) };
+    }
+}
+
 /// `fsync(2)`. As [`datasync`].
 pub(crate) fn sync(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes no pointers.

@@ -119,11 +119,34 @@ impl HostFile for FileStorage {
     }
 
     fn hint_written(&self, offset: u64, len: u64) {
-        let syncs =
-            self.sync_plan(Durability::Synced) == SyncPlan::DataSync || self.entry.is_unsynced();
-        if syncs && self.kind == Kind::Regular && self.direct.is_none() {
+        if self.writes_out() {
             // What goes wrong is reported by the sync.
             let _ = sys::falloc::start_writeback(self.fd(), offset, len);
         }
+    }
+
+    fn settle_written(&self, offset: u64, len: u64) -> Result<()> {
+        if !self.writes_out() {
+            return Ok(());
+        }
+        let Some(_turn) = self.syncs.enter(self.extents.generation())? else {
+            return Ok(());
+        };
+        match sys::falloc::wait_for_writeback(self.fd(), offset, len) {
+            Ok(()) => sys::falloc::forget(self.fd(), offset, len),
+            // A file system that has no such call writes out when it is synced.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::ESPIPE)) => {}
+            Err(error) => return Err(self.sync_failed(&error)),
+        }
+        Ok(())
+    }
+}
+
+impl FileStorage {
+    /// Whether it helps a later sync to write out early.
+    fn writes_out(&self) -> bool {
+        let syncs =
+            self.sync_plan(Durability::Synced) == SyncPlan::DataSync || self.entry.is_unsynced();
+        syncs && self.kind == Kind::Regular && self.direct.is_none()
     }
 }

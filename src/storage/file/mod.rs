@@ -154,13 +154,11 @@ impl FileStorage {
         };
         // Changes count when they are done: all of this number are in the kernel by now.
         let generation = self.extents.generation();
-        let failed = |error: std::io::Error| {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            self.syncs.fail(errno)
-        };
         match sys::falloc::datasync(self.fd()) {
             Ok(()) => {
-                self.entry.sync().map_err(failed)?;
+                self.entry
+                    .sync()
+                    .map_err(|error| self.sync_failed(&error))?;
                 self.syncs.succeeded(generation);
                 Ok(())
             }
@@ -170,8 +168,13 @@ impl FileStorage {
             {
                 Ok(())
             }
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(self.sync_failed(&error)),
         }
+    }
+
+    /// What was lost stays lost: later syncs fail too.
+    fn sync_failed(&self, error: &std::io::Error) -> Error {
+        self.syncs.fail(error.raw_os_error().unwrap_or(libc::EIO))
     }
 
     /// The end of a range; ranges that no file can hold are refused.
