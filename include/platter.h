@@ -837,7 +837,8 @@
 /**
  * Ends calls that take long, such as an opening that derives a key: cancelled from another thread
  * or a signal handler, or by a deadline. Calls heed it where it was set on their options
- * (`platter_open_options_set_control()`, `platter_create_set_control()`). A job has this by itself.
+ * (`platter_open_options_set_control()`, `platter_create_set_control()`), or on an image
+ * (`platter_image_set_control()`). A job has this by itself.
  */
 typedef struct platter_control platter_control;
 
@@ -1473,8 +1474,8 @@ int platter_size_format(char **out,
                         struct platter_error **err);
 
 /**
- * Makes a control. The caller frees it with `platter_control_free()`; options on which it was set,
- * and what was made with them, go on heeding it. `flags` must be 0.
+ * Makes a control. The caller frees it with `platter_control_free()`; options and images on which it was
+ * set, and what was made with those options, go on heeding it. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
@@ -2102,13 +2103,30 @@ int platter_image_open_storage(struct platter_image **out,
                                struct platter_error **err);
 
 /**
+ * Sets what ends calls with this handle that can take long, from now on: those on bitmaps, zeroing, discarding,
+ * `platter_image_extent()`, `platter_image_flush()` and `platter_image_close()`. They fail with CANCELLED then;
+ * each says what that leaves. Calls with a buffer of the program are not ended, and a sync that the kernel
+ * has begun ends by itself alone: where the program must not wait for it, use `platter_queue_flush()`. Jobs
+ * and queues on the image are ended by what they have themselves. The control may be freed; NULL stands for
+ * none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_image_set_control(const struct platter_image *image,
+                              const struct platter_control *control,
+                              uint32_t flags,
+                              struct platter_error **err);
+
+/**
  * Ends use of an image: writes out cached metadata, makes completed writes durable as the cache
  * mode says, releases locks. The handle is gone in every case, also where this reports a failure;
  * data may be lost then. Where jobs or queues still hold the image it is flushed now, and released
- * with the last of them. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
+ * with the last of them. Ended by the control of the image, it hands what was written to the file without
+ * a sync, and leaves the rest to whoever opens the image next, as after a crash: bitmaps that recorded
+ * are inconsistent. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
  * is closed.
  *
- * Statuses: OS, NO_SPACE, INVALID. Threads: one, once. Since 0.1.
+ * Statuses: OS, NO_SPACE, CANCELLED, INVALID. Threads: one, once. Since 0.1.
  *
  * # Safety
  * The image is not used afterwards.
@@ -2250,7 +2268,8 @@ int platter_image_writev(const struct platter_image *image,
  * Makes `len` guest bytes from `offset` read as zeroes. `flags` are bits of `PLATTER_WRITE_FUA`,
  * `PLATTER_ZERO_MAY_UNMAP` and `PLATTER_ZERO_NO_FALLBACK`.
  *
- * Statuses: as `platter_image_write()`, UNSUPPORTED. Threads: any, several at once. Since 0.1.
+ * Statuses: as `platter_image_write()`, UNSUPPORTED; CANCELLED by the control of the image, when a part may
+ * read as zeroes. Threads: any, several at once. Since 0.1.
  */
 int platter_image_write_zeroes(const struct platter_image *image,
                                uint64_t offset,
@@ -2262,7 +2281,8 @@ int platter_image_write_zeroes(const struct platter_image *image,
  * Gives `len` guest bytes from `offset` back. Whole clusters read afterwards as zeroes, or as the
  * format defines; parts of clusters at the ends are left alone. `flags` must be 0.
  *
- * Statuses: as `platter_image_write()`. Threads: any, several at once. Since 0.1.
+ * Statuses: as `platter_image_write()`; CANCELLED by the control of the image, when a part may be given
+ * back. Threads: any, several at once. Since 0.1.
  */
 int platter_image_discard(const struct platter_image *image,
                           uint64_t offset,
@@ -2273,7 +2293,8 @@ int platter_image_discard(const struct platter_image *image,
 /**
  * Makes all completed writes durable as the cache mode says. `flags` must be 0.
  *
- * Statuses: OS, NO_SPACE, INVALID; data may be lost then. Threads: any, several at once. Since 0.1.
+ * Statuses: OS, NO_SPACE, INVALID; data may be lost then. CANCELLED where the control of the image had ended its
+ * calls before. Threads: any, several at once. Since 0.1.
  */
 int platter_image_flush(const struct platter_image *image,
                         uint32_t flags,
@@ -2286,7 +2307,8 @@ int platter_image_flush(const struct platter_image *image,
  * reads as zeroes. See `PLATTER_EXTENT_UNKNOWN` for images opened without their backing file. `flags`
  * must be 0.
  *
- * Statuses: INVALID, OS, CORRUPT. Threads: any, several at once. Since 0.1.
+ * Statuses: INVALID, OS, CORRUPT, CANCELLED by the control of the image. Threads: any, several at once.
+ * Since 0.1.
  */
 int platter_image_extent(struct platter_extent *out,
                          const struct platter_image *image,
@@ -2874,8 +2896,8 @@ int platter_bitmap_list(struct platter_report **out,
  * more than 1,048,576, so ask for the parts of a large image in turn. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
  * must be 0.
  *
- * Statuses: NOT_FOUND, LIMIT, CORRUPT where the bitmap is inconsistent or damaged, OS, INVALID. Threads:
- * any. Since 0.1.
+ * Statuses: NOT_FOUND, LIMIT, CORRUPT where the bitmap is inconsistent or damaged, OS, INVALID, CANCELLED by
+ * the control of the image. Threads: any. Since 0.1.
  *
  * # Safety
  * `name` is NULL or NUL-terminated.
@@ -2894,7 +2916,7 @@ int platter_bitmap_dirty(struct platter_report **out,
  * the format's default. The change is on disk when the call returns. `flags` must be 0.
  *
  * Statuses: EXISTS, INVALID, LIMIT where it would be too large, UNSUPPORTED, READ_ONLY, NO_SPACE,
- * OS, CORRUPT. Threads: any. Since 0.1.
+ * OS, CORRUPT; CANCELLED by the control of the image. Nothing has changed then. Threads: any. Since 0.1.
  *
  * # Safety
  * `name` is NULL or NUL-terminated.
@@ -2909,7 +2931,8 @@ int platter_bitmap_add(const struct platter_image *image,
  * Removes a bitmap, also one that is inconsistent, from `image`, which must be writable. `flags` must
  * be 0.
  *
- * Statuses: NOT_FOUND, INVALID, READ_ONLY, NO_SPACE, OS, CORRUPT. Threads: any. Since 0.1.
+ * Statuses: NOT_FOUND, INVALID, READ_ONLY, NO_SPACE, OS, CORRUPT; CANCELLED by the control of the image.
+ * Nothing has changed then. Threads: any. Since 0.1.
  *
  * # Safety
  * `name` is NULL or NUL-terminated.

@@ -126,6 +126,17 @@ impl JobControl {
         });
     }
 
+    /// As [`JobControl::heed`], and no longer heeds any other; None heeds none.
+    pub fn heed_only(self: &Arc<Self>, other: Option<&Arc<Self>>) {
+        let other = other.filter(|other| !Arc::ptr_eq(self, other));
+        self.limit(|limits| limits.heeded = other.into_iter().cloned().collect());
+    }
+
+    /// Whether nothing can end the work: it was not cancelled, has no deadline and heeds no other control.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.limited.load(Ordering::Relaxed) && !self.is_cancelled()
+    }
+
     fn limit(&self, change: impl FnOnce(&mut Limits)) {
         let mut limits = self.limits.lock();
         change(&mut limits);
@@ -152,7 +163,7 @@ impl JobControl {
             )
             .with_errno(libc::ETIMEDOUT));
         }
-        // Controls are heeded by those that are made later, so the locks have an order.
+        // No control heeds one that heeds it, so the locks have an order.
         limits.heeded.iter().try_for_each(|other| other.check())
     }
 

@@ -280,6 +280,7 @@ static void policies(void)
     NO_NULL(platter_open_options_set_control(NULL, control, 0, &err), "options");
     NO_FLAG(platter_open_options_set_control(open, control, BAD, &err));
     OK(platter_open_options_set_control(open, NULL, 0, &err));
+    NO_NULL(platter_image_set_control(NULL, control, 0, &err), "image");
     platter_control_cancel(NULL);
     platter_control_free(control);
     platter_control_free(NULL);

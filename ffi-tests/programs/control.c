@@ -149,6 +149,50 @@ static void creations(void)
     platter_control_free(control);
 }
 
+/* Calls on an open image end by a control of the image; what was written before stays. */
+static void calls_on_an_image(void)
+{
+    unsigned char bytes[512], seen[512];
+    platter_extent extent;
+    platter_report *report;
+    platter_image *image;
+    bool inconsistent;
+    make_image("calls.qcow2", "qcow2", 1 << 20, NULL);
+    image = open_image("calls.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    OK(platter_control_new(&control, 0, &err));
+    FAILS(platter_image_set_control(image, control, 1u << 31, &err), PLATTER_STATUS_INVALID,
+          "unknown bits");
+    OK(platter_image_set_control(image, control, 0, &err));
+    OK(platter_bitmap_add(image, "b", 0, 0, &err));
+    fill_pattern(bytes, sizeof bytes, 1);
+    OK(platter_image_write(image, bytes, sizeof bytes, 0, 0, &err));
+    platter_control_cancel(control);
+    FAILS(platter_bitmap_add(image, "c", 0, 0, &err), PLATTER_STATUS_CANCELLED, "");
+    FAILS(platter_bitmap_clear(image, "b", 0, &err), PLATTER_STATUS_CANCELLED, "");
+    FAILS(platter_bitmap_merge(image, "b", NULL, "b", 0, &err), PLATTER_STATUS_CANCELLED, "");
+    FAILS(platter_bitmap_dirty(&report, image, "b", 0, UINT64_MAX, 0, &err),
+          PLATTER_STATUS_CANCELLED, "");
+    FAILS(platter_image_write_zeroes(image, 0, 512, 0, &err), PLATTER_STATUS_CANCELLED, "");
+    FAILS(platter_image_discard(image, 0, 1 << 20, 0, &err), PLATTER_STATUS_CANCELLED, "");
+    FAILS(platter_image_extent(&extent, image, 0, 1 << 20, 0, &err), PLATTER_STATUS_CANCELLED, "");
+    FAILS(platter_image_flush(image, 0, &err), PLATTER_STATUS_CANCELLED, "");
+    OK(platter_image_set_control(image, NULL, 0, &err));
+    OK(platter_image_flush(image, 0, &err));
+    OK(platter_image_write_zeroes(image, 4096, 512, 0, &err));
+    OK(platter_image_set_control(image, control, 0, &err));
+    platter_control_free(control);
+    FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_CANCELLED, "");
+
+    image = open_image("calls.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    OK(platter_image_read(image, seen, sizeof seen, 0, 0, &err));
+    CHECK(memcmp(seen, bytes, sizeof seen) == 0);
+    OK(platter_bitmap_list(&report, image, 0, &err));
+    OK(platter_report_bool(&inconsistent, report, 0, "inconsistent", &err));
+    CHECK(inconsistent);
+    platter_report_free(report);
+    OK(platter_image_close(image, 0, &err));
+}
+
 /* A limit that is lifted lets go what waits for it. */
 static void rates(void)
 {
@@ -278,6 +322,7 @@ int main(void)
     openings();
     jobs_that_open();
     creations();
+    calls_on_an_image();
     rates();
     progress();
     platter_secrets_free(secrets);

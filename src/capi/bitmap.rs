@@ -39,8 +39,8 @@ pub extern "C" fn platter_bitmap_list(
 /// more than 1,048,576, so ask for the parts of a large image in turn. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
 /// must be 0.
 ///
-/// Statuses: NOT_FOUND, LIMIT, CORRUPT where the bitmap is inconsistent or damaged, OS, INVALID. Threads:
-/// any. Since 0.1.
+/// Statuses: NOT_FOUND, LIMIT, CORRUPT where the bitmap is inconsistent or damaged, OS, INVALID, CANCELLED by
+/// the control of the image. Threads: any. Since 0.1.
 ///
 /// # Safety
 /// `name` is NULL or NUL-terminated.
@@ -59,7 +59,8 @@ pub unsafe extern "C" fn platter_bitmap_dirty(
         // SAFETY: by the contract of this function.
         let name = unsafe { self::name(name, "name")? };
         let shared = shared_of(Some(image), "image")?;
-        let report = bitmap::dirty(&shared, name, offset..offset.saturating_add(length))?;
+        let range = offset..offset.saturating_add(length);
+        let report = bitmap::dirty_under(image.control(), &shared, name, range)?;
         Inner::new(Content::Dirty(report)).map(platter_report::new)
     })
 }
@@ -79,7 +80,8 @@ unsafe fn change(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let name = unsafe { self::name(name, "name")? };
-        bitmap::change(&*shared_of(Some(image), "image")?, name, &change)
+        let shared = shared_of(Some(image), "image")?;
+        bitmap::change_under(image.control(), &shared, name, &change)
     })
 }
 
@@ -88,7 +90,7 @@ unsafe fn change(
 /// the format's default. The change is on disk when the call returns. `flags` must be 0.
 ///
 /// Statuses: EXISTS, INVALID, LIMIT where it would be too large, UNSUPPORTED, READ_ONLY, NO_SPACE,
-/// OS, CORRUPT. Threads: any. Since 0.1.
+/// OS, CORRUPT; CANCELLED by the control of the image. Nothing has changed then. Threads: any. Since 0.1.
 ///
 /// # Safety
 /// `name` is NULL or NUL-terminated.
@@ -108,7 +110,8 @@ pub unsafe extern "C" fn platter_bitmap_add(
 /// Removes a bitmap, also one that is inconsistent, from `image`, which must be writable. `flags` must
 /// be 0.
 ///
-/// Statuses: NOT_FOUND, INVALID, READ_ONLY, NO_SPACE, OS, CORRUPT. Threads: any. Since 0.1.
+/// Statuses: NOT_FOUND, INVALID, READ_ONLY, NO_SPACE, OS, CORRUPT; CANCELLED by the control of the image.
+/// Nothing has changed then. Threads: any. Since 0.1.
 ///
 /// # Safety
 /// `name` is NULL or NUL-terminated.
@@ -202,6 +205,7 @@ pub unsafe extern "C" fn platter_bitmap_merge(
         let shared = shared_of(Some(image), "image")?;
         let from = from.map(|from| shared_of(Some(from), "from")).transpose()?;
         let other = from.as_ref().map(|from| &***from);
-        bitmap::change(&shared, name, &Change::Merge(other, source))
+        let merge = Change::Merge(other, source);
+        bitmap::change_under(image.control(), &shared, name, &merge)
     })
 }

@@ -12,7 +12,8 @@ use crate::job::JobControl;
 
 /// Ends calls that take long, such as an opening that derives a key: cancelled from another thread
 /// or a signal handler, or by a deadline. Calls heed it where it was set on their options
-/// (`platter_open_options_set_control()`, `platter_create_set_control()`). A job has this by itself.
+/// (`platter_open_options_set_control()`, `platter_create_set_control()`), or on an image
+/// (`platter_image_set_control()`). A job has this by itself.
 #[derive(Debug, Default)]
 pub struct platter_control {
     poison: Poison,
@@ -32,8 +33,8 @@ pub(super) fn shared(control: Option<&platter_control>) -> Result<Arc<JobControl
     Ok(control.control.clone())
 }
 
-/// Makes a control. The caller frees it with `platter_control_free()`; options on which it was set,
-/// and what was made with them, go on heeding it. `flags` must be 0.
+/// Makes a control. The caller frees it with `platter_control_free()`; options and images on which it was
+/// set, and what was made with those options, go on heeding it. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use bstr::BStr;
 
 use crate::capi::boundary::{
-    Handle, Poison, UserData, call, call_out, call_ref_out, caught, check_flags, get, given,
-    platter_free_fn,
+    Handle, Poison, UserData, call, call_out, call_ref, call_ref_out, caught, check_flags, get,
+    given, platter_free_fn,
 };
+use crate::capi::control::{self, platter_control};
 use crate::capi::driver::features;
 use crate::capi::error::platter_error;
 use crate::capi::open::{LOCATION_FLAGS, OPEN_FLAGS, location, merged, platter_open_options};
@@ -19,6 +20,7 @@ use crate::capi::storage::{callbacks, platter_storage_ops};
 use crate::capi::text::{c_lines, c_string, optional_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, OpenOptions};
+use crate::job::JobControl;
 use crate::log::{Level, log};
 use crate::storage::{CallbackStorage, FileOpen, FileStorage, file};
 
@@ -27,6 +29,8 @@ use crate::storage::{CallbackStorage, FileOpen, FileStorage, file};
 #[derive(Debug)]
 pub struct platter_image {
     shared: Arc<Shared>,
+    /// What ends calls with this handle.
+    control: Arc<JobControl>,
 }
 
 /// What an image handle, the jobs and the queues on it share.
@@ -93,12 +97,18 @@ impl platter_image {
                 taken: false,
                 warnings,
             }),
+            control: Arc::default(),
         }))
     }
 
     /// For jobs and I/O on the image.
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// For calls that can take long.
+    pub(super) fn control(&self) -> &JobControl {
+        &self.control
     }
 }
 
@@ -221,13 +231,41 @@ fn opened(image: Image) -> *mut platter_image {
     platter_image::new(image)
 }
 
+/// Sets what ends calls with this handle that can take long, from now on: those on bitmaps, zeroing, discarding,
+/// `platter_image_extent()`, `platter_image_flush()` and `platter_image_close()`. They fail with CANCELLED then;
+/// each says what that leaves. Calls with a buffer of the program are not ended, and a sync that the kernel
+/// has begun ends by itself alone: where the program must not wait for it, use `platter_queue_flush()`. Jobs
+/// and queues on the image are ended by what they have themselves. The control may be freed; NULL stands for
+/// none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_image_set_control(
+    image: Option<&platter_image>,
+    control: Option<&platter_control>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(image, "image", err, |image| {
+        check_flags(flags, 0)?;
+        let control = match control {
+            Some(_) => Some(control::shared(control)?),
+            None => None,
+        };
+        image.control.heed_only(control.as_ref());
+        Ok(())
+    })
+}
+
 /// Ends use of an image: writes out cached metadata, makes completed writes durable as the cache
 /// mode says, releases locks. The handle is gone in every case, also where this reports a failure;
 /// data may be lost then. Where jobs or queues still hold the image it is flushed now, and released
-/// with the last of them. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
+/// with the last of them. Ended by the control of the image, it hands what was written to the file without
+/// a sync, and leaves the rest to whoever opens the image next, as after a crash: bitmaps that recorded
+/// are inconsistent. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
 /// is closed.
 ///
-/// Statuses: OS, NO_SPACE, INVALID. Threads: one, once. Since 0.1.
+/// Statuses: OS, NO_SPACE, CANCELLED, INVALID. Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The image is not used afterwards.
@@ -249,8 +287,10 @@ pub unsafe extern "C" fn platter_image_close(
         };
         let poisoned = handle.shared.poison.check();
         let closed = match Arc::try_unwrap(handle.shared) {
-            Ok(shared) => poisoned.and_then(|()| shared.into_image().close()),
-            Err(shared) => poisoned.and_then(|()| caught(Some(&shared.poison), || shared.flush())),
+            Ok(shared) => poisoned.and_then(|()| shared.into_image().close_under(&handle.control)),
+            Err(shared) => poisoned
+                .and_then(|()| handle.control.check())
+                .and_then(|()| caught(Some(&shared.poison), || shared.flush())),
         };
         closed.and_then(|()| check_flags(flags, 0))
     })

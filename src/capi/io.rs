@@ -144,7 +144,8 @@ pub unsafe extern "C" fn platter_image_writev(
 /// Makes `len` guest bytes from `offset` read as zeroes. `flags` are bits of `PLATTER_WRITE_FUA`,
 /// `PLATTER_ZERO_MAY_UNMAP` and `PLATTER_ZERO_NO_FALLBACK`.
 ///
-/// Statuses: as `platter_image_write()`, UNSUPPORTED. Threads: any, several at once. Since 0.1.
+/// Statuses: as `platter_image_write()`, UNSUPPORTED; CANCELLED by the control of the image, when a part may
+/// read as zeroes. Threads: any, several at once. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_image_write_zeroes(
     image: Option<&platter_image>,
@@ -158,7 +159,9 @@ pub extern "C" fn platter_image_write_zeroes(
             flags,
             PLATTER_WRITE_FUA | PLATTER_ZERO_MAY_UNMAP | PLATTER_ZERO_NO_FALLBACK,
         )?;
-        let zero = |image: &Image| image.write_zeroes(offset, len, zero_flags(flags));
+        let control = image.control();
+        let zero =
+            |image: &Image| image.write_zeroes_under(control, offset, len, zero_flags(flags));
         image.shared().change(write_flags(flags), zero)
     })
 }
@@ -166,7 +169,8 @@ pub extern "C" fn platter_image_write_zeroes(
 /// Gives `len` guest bytes from `offset` back. Whole clusters read afterwards as zeroes, or as the
 /// format defines; parts of clusters at the ends are left alone. `flags` must be 0.
 ///
-/// Statuses: as `platter_image_write()`. Threads: any, several at once. Since 0.1.
+/// Statuses: as `platter_image_write()`; CANCELLED by the control of the image, when a part may be given
+/// back. Threads: any, several at once. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_image_discard(
     image: Option<&platter_image>,
@@ -177,13 +181,15 @@ pub extern "C" fn platter_image_discard(
 ) -> c_int {
     call_ref(image, "image", err, |image| {
         check_flags(flags, 0)?;
-        image.shared().discard(offset, len)
+        let control = image.control();
+        image.shared().discard_under(control, offset, len)
     })
 }
 
 /// Makes all completed writes durable as the cache mode says. `flags` must be 0.
 ///
-/// Statuses: OS, NO_SPACE, INVALID; data may be lost then. Threads: any, several at once. Since 0.1.
+/// Statuses: OS, NO_SPACE, INVALID; data may be lost then. CANCELLED where the control of the image had ended its
+/// calls before. Threads: any, several at once. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_image_flush(
     image: Option<&platter_image>,
@@ -192,6 +198,7 @@ pub extern "C" fn platter_image_flush(
 ) -> c_int {
     call_ref(image, "image", err, |image| {
         check_flags(flags, 0)?;
+        image.control().check()?;
         image.shared().flush()
     })
 }
@@ -202,7 +209,8 @@ pub extern "C" fn platter_image_flush(
 /// reads as zeroes. See `PLATTER_EXTENT_UNKNOWN` for images opened without their backing file. `flags`
 /// must be 0.
 ///
-/// Statuses: INVALID, OS, CORRUPT. Threads: any, several at once. Since 0.1.
+/// Statuses: INVALID, OS, CORRUPT, CANCELLED by the control of the image. Threads: any, several at once.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_image_extent(
     out: Option<&mut MaybeUninit<platter_extent>>,
@@ -217,7 +225,8 @@ pub extern "C" fn platter_image_extent(
         if len == 0 {
             return Err(Error::invalid("Parameter 'len' is 0"));
         }
-        let status = image.shared().status(offset, len)?;
+        let control = image.control();
+        let status = image.shared().status_under(control, offset, len)?;
         Ok(MapEntry::new(offset, &status).into())
     })
 }

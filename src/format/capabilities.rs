@@ -7,7 +7,7 @@ use bstr::{BStr, BString};
 use crate::error::Result;
 use crate::format::parent::{BackingRef, ParentId};
 use crate::format::write::Below;
-use crate::job::Job;
+use crate::job::{Job, JobControl};
 use crate::options::Values;
 use crate::secret::Secrets;
 
@@ -39,7 +39,8 @@ pub struct BitmapInfo {
 pub type DirtyRanges<'a> = dyn FnMut(&mut dyn FnMut(u64, u64)) -> Result<()> + 'a;
 
 /// Persistent dirty bitmaps. Those that record hold every write of this open image, also what is
-/// not on disk yet; on disk they are in use until the image is closed.
+/// not on disk yet; on disk they are in use until the image is closed. What changes them is ended by `control`
+/// ([`crate::ErrorKind::Cancelled`]), and nothing has changed then.
 pub trait Bitmaps: Send + Sync {
     /// The guest bytes that the bitmaps stand for: the virtual size of the image.
     fn covered(&self) -> u64;
@@ -55,7 +56,7 @@ pub trait Bitmaps: Send + Sync {
     /// # Errors
     /// [`crate::ErrorKind::Exists`], [`crate::ErrorKind::Invalid`] for the name or the granularity,
     /// [`crate::ErrorKind::Limit`] where it would be too large, or of I/O; nothing has changed then.
-    fn add(&self, name: &BStr, granularity: Option<u64>) -> Result<()>;
+    fn add(&self, name: &BStr, granularity: Option<u64>, control: &JobControl) -> Result<()>;
 
     /// Adds a bitmap whose bits are those that the ranges touch, all in one step: it is never there
     /// without them. The ranges must not come from the same image.
@@ -68,25 +69,34 @@ pub trait Bitmaps: Send + Sync {
         granularity: u64,
         enabled: bool,
         ranges: &mut DirtyRanges<'_>,
+        control: &JobControl,
     ) -> Result<()>;
 
     /// Removes a bitmap, an inconsistent one too.
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`], or of I/O.
-    fn remove(&self, name: &BStr) -> Result<()>;
+    fn remove(&self, name: &BStr, control: &JobControl) -> Result<()>;
 
     /// Clears all bits.
     ///
     /// # Errors
     /// As [`Bitmaps::remove`]; an inconsistent bitmap is refused as [`crate::ErrorKind::Corrupt`].
-    fn clear(&self, name: &BStr) -> Result<()>;
+    fn clear(&self, name: &BStr, control: &JobControl) -> Result<()>;
 
     /// Starts or ends recording.
     ///
     /// # Errors
     /// As [`Bitmaps::clear`].
-    fn set_enabled(&self, name: &BStr, enabled: bool) -> Result<()>;
+    fn set_enabled(&self, name: &BStr, enabled: bool, control: &JobControl) -> Result<()>;
+
+    /// Stores what was recorded, before the image is closed; otherwise closing does that, and nothing ends it.
+    /// What is ended here leaves the bitmaps that record in use on disk, so that nobody takes them for
+    /// complete.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn finish(&self, control: &JobControl) -> Result<()>;
 
     /// Hands the dirty guest ranges (offset, length) within `range` to `visit`, in order, each as
     /// long as it is. `visit` must not call into the image.
@@ -97,6 +107,7 @@ pub trait Bitmaps: Send + Sync {
         &self,
         name: &BStr,
         range: Range<u64>,
+        control: &JobControl,
         visit: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()>;
 
@@ -104,7 +115,7 @@ pub trait Bitmaps: Send + Sync {
     ///
     /// # Errors
     /// As [`Bitmaps::clear`], or of `ranges`.
-    fn mark(&self, name: &BStr, ranges: &mut DirtyRanges<'_>) -> Result<()>;
+    fn mark(&self, name: &BStr, ranges: &mut DirtyRanges<'_>, control: &JobControl) -> Result<()>;
 }
 
 /// What changing the options of an image gets.

@@ -44,7 +44,7 @@ use crate::job::{Job, JobControl};
 use crate::location::Location;
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
-use crate::storage::{CacheMode, NamedStorages, Storage};
+use crate::storage::{CacheMode, Durability, NamedStorages, Storage};
 use crate::value::{Map, Value};
 
 use align::UnitLock;
@@ -327,7 +327,18 @@ impl Image {
     /// # Errors
     /// As [`Image::flush`].
     pub fn close(self) -> Result<()> {
-        self.finish()
+        self.finish(&JobControl::default())
+    }
+
+    /// As [`Image::close`]; `control` ends what takes long: the storing of bitmaps, and a sync that has not
+    /// begun. All completed writes are in the files then, as far as these take them, and what closing
+    /// tidies up is left to whoever opens the image next, as after a crash: bitmaps that recorded are
+    /// inconsistent.
+    ///
+    /// # Errors
+    /// As [`Image::flush`], and [`crate::ErrorKind::Cancelled`].
+    pub fn close_under(self, control: &JobControl) -> Result<()> {
+        self.finish(control)
     }
 
     /// Ends use of the image without writing anything: for an image whose state in memory cannot be
@@ -355,18 +366,38 @@ impl Image {
         Ok(())
     }
 
-    fn finish(&self) -> Result<()> {
+    fn finish(&self, control: &JobControl) -> Result<()> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         events::CLOSE.emit(|| format!("file={:?}", self.filename));
-        let flushed = self.flush();
-        let closed = flushed.and(self.format.close());
-        let ended = self.children.iter().map(|child| child.node().finish());
+        let closed = match self.finish_bitmaps(control) {
+            Err(error) if error.kind() == ErrorKind::Cancelled => {
+                self.flush_as(Durability::None).and(Err(error))
+            }
+            stored => {
+                let flushed = self.flush();
+                stored.and(flushed).and(self.format.close())
+            }
+        };
+        let ended = self
+            .children
+            .iter()
+            .map(|child| child.node().finish(control));
         let ended = ended.fold(Ok(()), Result::and);
         closed.and(ended).map_err(|error| {
             error.context_if_bare(|| format!("Could not close '{}'", self.filename))
         })
+    }
+
+    /// What may take long of closing.
+    fn finish_bitmaps(&self, control: &JobControl) -> Result<()> {
+        control.check()?;
+        match self.format.bitmaps() {
+            Some(bitmaps) if !control.is_idle() => bitmaps.finish(control),
+            _ => Ok(()),
+        }?;
+        control.check()
     }
 
     /// The error of what needs bytes that [`ReadsAs::Unknown`] stands for.
@@ -389,7 +420,7 @@ impl Image {
 impl Drop for Image {
     fn drop(&mut self) {
         // Whoever wants to know calls close.
-        let _ = self.finish();
+        let _ = self.finish(&JobControl::default());
     }
 }
 

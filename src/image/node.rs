@@ -11,6 +11,7 @@ use crate::filter::{ChildImage, FilterDriver};
 use crate::format::{Features, FileRole};
 use crate::image::Image;
 use crate::image::adapter::ImageStorage;
+use crate::job::JobControl;
 use crate::storage::{Identity, Storage};
 use crate::value::{Map, Value};
 
@@ -93,13 +94,13 @@ impl Node {
     }
 
     /// Ends its use, and that of the nodes that it stands on.
-    pub(super) fn finish(&self) -> Result<()> {
+    pub(super) fn finish(&self, control: &JobControl) -> Result<()> {
         match &self.kind {
             NodeKind::Host => Ok(()),
-            NodeKind::Image(image) => image.image().finish(),
+            NodeKind::Image(image) => image.image().finish(control),
             NodeKind::Filter(_, children) => {
                 let ended = self.storage.finish();
-                let within = children.iter().map(|child| child.node.finish());
+                let within = children.iter().map(|child| child.node.finish(control));
                 let failures: Vec<_> = within.filter_map(Result::err).collect();
                 let enough = self.storage.does_without(failures.len());
                 let first = failures.into_iter().next().filter(|_| !enough);

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::image::{ChainExtent, Image};
+use crate::job::JobControl;
 
 /// What is known of the bytes of a run before they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,9 +137,11 @@ impl<'a> Statuses<'a> {
     }
 
     /// As [`Statuses::at`], to the end of the run.
-    fn whole(&mut self, offset: u64, len: u64) -> Result<Status> {
+    fn whole(&mut self, offset: u64, len: u64, control: &JobControl) -> Result<Status> {
+        control.check()?;
         let mut run = self.at(offset, len)?;
         while run.len < len {
+            control.check()?;
             match self.at(offset.saturating_add(run.len), len - run.len) {
                 Ok(next) if run.continues_with(&next) => {
                     run.len = run.len.saturating_add(next.len);
@@ -209,7 +212,15 @@ impl Image {
     /// # Errors
     /// As [`Image::map`].
     pub fn status(&self, offset: u64, len: u64) -> Result<Status> {
-        self.statuses().whole(offset, len)
+        self.status_under(&JobControl::default(), offset, len)
+    }
+
+    /// As [`Image::status`]; `control` ends the look at tables without end.
+    ///
+    /// # Errors
+    /// As [`Image::map`], and [`crate::ErrorKind::Cancelled`].
+    pub fn status_under(&self, control: &JobControl, offset: u64, len: u64) -> Result<Status> {
+        self.statuses().whole(offset, len, control)
     }
 
     /// For many runs, one after the other.

@@ -8,7 +8,7 @@ use crate::image::plan::DetectZeroes;
 use crate::image::{Backing, Image, align};
 use crate::job::JobControl;
 use crate::policy::check_virtual_size;
-use crate::storage::{Preallocation, ZeroFlags};
+use crate::storage::{Durability, Preallocation, ZeroFlags};
 
 bitflags::bitflags! {
     /// Modifies a change of an image; see [`Image::change`].
@@ -18,6 +18,9 @@ bitflags::bitflags! {
         const FUA = 1;
     }
 }
+
+/// What takes long is done in pieces of about this size where it can be ended.
+const PIECE: u64 = 64 << 20;
 
 /// Refuses to open an image for writing whose format can only be read, in QEMU's words.
 ///
@@ -67,6 +70,20 @@ impl Image {
     /// # Errors
     /// As [`Image::write_at`].
     pub fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.write_zeroes_under(&JobControl::default(), offset, len, flags)
+    }
+
+    /// As [`Image::write_zeroes`]; `control` ends it between two pieces.
+    ///
+    /// # Errors
+    /// As [`Image::write_at`], and [`ErrorKind::Cancelled`]: a part may read as zeroes then.
+    pub fn write_zeroes_under(
+        &self,
+        control: &JobControl,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+    ) -> Result<()> {
         self.check_writable(offset, len)?;
         if len == 0 {
             return Ok(());
@@ -75,7 +92,9 @@ impl Image {
         if self.settings.ignore_discard {
             flags.remove(ZeroFlags::MAY_UNMAP);
         }
-        align::write_zeroes(self, offset, len, flags)?;
+        self.in_pieces(control, offset, len, |offset, len| {
+            align::write_zeroes(self, offset, len, flags)
+        })?;
         self.written()
     }
 
@@ -84,12 +103,48 @@ impl Image {
     /// # Errors
     /// As [`Image::write_at`].
     pub fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.discard_under(&JobControl::default(), offset, len)
+    }
+
+    /// As [`Image::discard`]; `control` ends it between two pieces.
+    ///
+    /// # Errors
+    /// As [`Image::write_at`], and [`ErrorKind::Cancelled`]: a part may be given back then.
+    pub fn discard_under(&self, control: &JobControl, offset: u64, len: u64) -> Result<()> {
         self.check_writable(offset, len)?;
         if len == 0 || self.settings.ignore_discard {
             return Ok(());
         }
-        self.writer()?.discard(offset, len)?;
+        let writer = self.writer()?;
+        self.in_pieces(control, offset, len, |offset, len| {
+            writer.discard(offset, len)
+        })?;
         self.written()
+    }
+
+    /// Does something to a range, which takes as long as that is, in pieces of whole clusters where `control`
+    /// can end it.
+    fn in_pieces(
+        &self,
+        control: &JobControl,
+        offset: u64,
+        len: u64,
+        mut change: impl FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        let end = offset.saturating_add(len);
+        let cluster = u64::from(self.format.cluster_size().unwrap_or(1)).max(1);
+        let unit = match control.is_idle() {
+            true => u64::MAX,
+            false => PIECE.next_multiple_of(cluster),
+        };
+        let mut at = offset;
+        while at < end {
+            control.check()?;
+            let next = (at / unit + 1).saturating_mul(unit).min(end);
+            change(at, next - at)?;
+            at = next;
+        }
+        Ok(())
     }
 
     /// Makes a change as `flags` say; `change` calls the methods that write.
@@ -157,8 +212,13 @@ impl Image {
     /// # Errors
     /// Of I/O; data may be lost then.
     pub fn flush(&self) -> Result<()> {
+        self.flush_as(self.settings.cache.durability())
+    }
+
+    /// Hands all completed writes to the files, and makes them as durable as asked.
+    pub(super) fn flush_as(&self, durability: Durability) -> Result<()> {
         if self.writable {
-            self.writer()?.flush(self.settings.cache.durability())?;
+            self.writer()?.flush(durability)?;
         }
         Ok(())
     }

@@ -51,28 +51,43 @@ impl Change<'_> {
 /// [`ErrorKind::Corrupt`] for an inconsistent bitmap, [`ErrorKind::Unsupported`] where the format has
 /// no bitmaps, [`ErrorKind::Limit`], or of I/O; nothing has changed then.
 pub fn change(image: &Image, name: impl AsRef<[u8]>, change: &Change<'_>) -> Result<()> {
+    change_under(&JobControl::default(), image, name, change)
+}
+
+/// As [`change`]; `control` ends it, and nothing has changed then.
+///
+/// # Errors
+/// As [`change`], and [`ErrorKind::Cancelled`].
+pub fn change_under(
+    control: &JobControl,
+    image: &Image,
+    name: impl AsRef<[u8]>,
+    change: &Change<'_>,
+) -> Result<()> {
     let name = BStr::new(&name);
-    apply(image, name, change)
+    control
+        .check()
+        .and_then(|()| apply(image, name, change, control))
         .context(|| format!("Operation {} on bitmap {name} failed", change.name()))
 }
 
-fn apply(image: &Image, name: &BStr, change: &Change<'_>) -> Result<()> {
+fn apply(image: &Image, name: &BStr, change: &Change<'_>, control: &JobControl) -> Result<()> {
     let Some(bitmaps) = image.bitmaps() else {
         return Err(unsupported(image, name, change));
     };
     match change {
-        Change::Add(granularity) => bitmaps.add(name, *granularity),
-        Change::Remove => bitmaps.remove(name),
-        Change::Clear => bitmaps.clear(name),
-        Change::Enable => bitmaps.set_enabled(name, true),
-        Change::Disable => bitmaps.set_enabled(name, false),
+        Change::Add(granularity) => bitmaps.add(name, *granularity, control),
+        Change::Remove => bitmaps.remove(name, control),
+        Change::Clear => bitmaps.clear(name, control),
+        Change::Enable => bitmaps.set_enabled(name, true, control),
+        Change::Disable => bitmaps.set_enabled(name, false, control),
         Change::Merge(other, from) => {
             known(bitmaps, name)?;
             let source = other
                 .unwrap_or(image)
                 .bitmaps()
                 .ok_or_else(|| not_found(from))?;
-            merge(bitmaps, name, source, from)
+            merge(bitmaps, name, source, from, control)
         }
     }
 }
@@ -81,11 +96,17 @@ fn apply(image: &Image, name: &BStr, change: &Change<'_>) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] where the images differ in size, or of the bitmaps.
-fn merge(bitmaps: &dyn Bitmaps, name: &BStr, source: &dyn Bitmaps, from: &BStr) -> Result<()> {
+fn merge(
+    bitmaps: &dyn Bitmaps,
+    name: &BStr,
+    source: &dyn Bitmaps,
+    from: &BStr,
+    control: &JobControl,
+) -> Result<()> {
     known(source, from)?;
     check_sizes(bitmaps.covered(), source.covered())?;
-    let control = JobControl::default();
-    bitmaps.mark(name, &mut |mark| hand_over(source, from, &control, mark))
+    let mut ranges = |mark: &mut dyn FnMut(u64, u64)| hand_over(source, from, control, mark);
+    bitmaps.mark(name, &mut ranges, control)
 }
 
 /// Refuses to merge between images that differ in size.
@@ -113,12 +134,18 @@ pub(super) fn copy(
     let covered = target.covered();
     let mut unread = false;
     target
-        .add_filled(name, bitmap.granularity, bitmap.enabled, &mut |mark| {
-            let read = check_sizes(covered, source.covered())
-                .and_then(|()| hand_over(source, name, control, mark));
-            unread = read.is_err();
-            read
-        })
+        .add_filled(
+            name,
+            bitmap.granularity,
+            bitmap.enabled,
+            &mut |mark| {
+                let read = check_sizes(covered, source.covered())
+                    .and_then(|()| hand_over(source, name, control, mark));
+                unread = read.is_err();
+                read
+            },
+            control,
+        )
         .context(|| {
             let what = if unread { "populate" } else { "create" };
             format!("Failed to {what} bitmap {name}")
@@ -132,8 +159,7 @@ fn hand_over(
     control: &JobControl,
     mark: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
-    bitmaps.visit_dirty(name, 0..bitmaps.covered(), &mut |offset, len| {
-        control.check()?;
+    bitmaps.visit_dirty(name, 0..bitmaps.covered(), control, &mut |offset, len| {
         mark(offset, len);
         Ok(())
     })
@@ -258,10 +284,23 @@ impl DirtyReport {
 /// [`ErrorKind::Limit`] where there are more than [`MAX_RUNS`] runs, [`ErrorKind::NotFound`],
 /// [`ErrorKind::Corrupt`] for an inconsistent bitmap, or of reading it.
 pub fn dirty(image: &Image, name: impl AsRef<[u8]>, range: Range<u64>) -> Result<DirtyReport> {
+    dirty_under(&JobControl::default(), image, name, range)
+}
+
+/// As [`dirty`]; `control` ends it.
+///
+/// # Errors
+/// As [`dirty`], and [`ErrorKind::Cancelled`].
+pub fn dirty_under(
+    control: &JobControl,
+    image: &Image,
+    name: impl AsRef<[u8]>,
+    range: Range<u64>,
+) -> Result<DirtyReport> {
     let name = BStr::new(&name);
     let bitmaps = image.bitmaps().ok_or_else(|| not_found(name))?;
     let mut ranges = Vec::new();
-    bitmaps.visit_dirty(name, range, &mut |offset, len| {
+    bitmaps.visit_dirty(name, range, control, &mut |offset, len| {
         if ranges.len() == MAX_RUNS {
             let text = format!(
                 "Bitmap '{name}' has more than {MAX_RUNS} dirty runs; ask for a shorter range"

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use bstr::BStr;
 use platter::format::{BitmapInfo, Format};
+use platter::job::JobControl;
 
 use crate::model::Possible;
 use crate::rig::SECTOR;
@@ -121,11 +122,16 @@ impl Tracked {
 fn dirty(image: &dyn Format, name: &str) -> Result<Vec<bool>, String> {
     let mut sectors = vec![false; image.len() as usize / SECTOR];
     let bitmaps = image.bitmaps().unwrap();
-    let visited = bitmaps.visit_dirty(BStr::new(name), 0..u64::MAX, &mut |offset, len| {
-        let end = (offset + len).div_ceil(SECTOR as u64) as usize;
-        sectors[offset as usize / SECTOR..end].fill(true);
-        Ok(())
-    });
+    let visited = bitmaps.visit_dirty(
+        BStr::new(name),
+        0..u64::MAX,
+        &JobControl::default(),
+        &mut |offset, len| {
+            let end = (offset + len).div_ceil(SECTOR as u64) as usize;
+            sectors[offset as usize / SECTOR..end].fill(true);
+            Ok(())
+        },
+    );
     visited.map_err(|error| format!("bitmap {name} cannot be read: {error:?}"))?;
     Ok(sectors)
 }

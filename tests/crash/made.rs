@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bstr::BStr;
 use platter::format::{BitmapInfo, RepairMode};
+use platter::job::JobControl;
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::create::{CreatePlan, CreateRequest};
 use platter::storage::memory::MemoryStorage;
@@ -134,10 +135,15 @@ fn bitmaps(image: &Image) -> Result<Vec<Held>> {
         .filter(|info| !info.inconsistent)
     {
         let mut runs = Vec::new();
-        bitmaps.visit_dirty(BStr::new(&info.name), 0..u64::MAX, &mut |offset, len| {
-            runs.push((offset, len));
-            Ok(())
-        })?;
+        bitmaps.visit_dirty(
+            BStr::new(&info.name),
+            0..u64::MAX,
+            &JobControl::default(),
+            &mut |offset, len| {
+                runs.push((offset, len));
+                Ok(())
+            },
+        )?;
         all.push((info, runs));
     }
     Ok(all)
@@ -269,7 +275,7 @@ fn source(tag: u64) -> Arc<dyn Storage> {
         image
             .bitmaps()
             .unwrap()
-            .add(BStr::new(name), Some(*granularity))
+            .add(BStr::new(name), Some(*granularity), &JobControl::default())
             .unwrap();
     }
     let mut random = Random(tag);
@@ -285,7 +291,7 @@ fn source(tag: u64) -> Arc<dyn Storage> {
         image
             .bitmaps()
             .unwrap()
-            .set_enabled(BStr::new("b"), false)
+            .set_enabled(BStr::new("b"), false, &JobControl::default())
             .unwrap();
     }
     image.close().unwrap();

@@ -388,7 +388,9 @@ fn bitmap(run: &mut Run<'_>) {
         let name = format!("b{}", run.new_tag());
         let granularity = 512 << run.random.below(8);
         let bitmaps = run.image().bitmaps().unwrap();
-        bitmaps.add(BStr::new(&name), Some(granularity)).unwrap();
+        bitmaps
+            .add(BStr::new(&name), Some(granularity), &JobControl::default())
+            .unwrap();
         let made = run.log.count();
         run.bitmaps.push(Tracked::new(name, granularity, made));
         return run.settle();
@@ -398,25 +400,40 @@ fn bitmap(run: &mut Run<'_>) {
     let bitmaps = run.image().bitmaps().unwrap();
     match action {
         0 | 1 => {
-            bitmaps.remove(BStr::new(&name)).unwrap();
+            bitmaps
+                .remove(BStr::new(&name), &JobControl::default())
+                .unwrap();
             run.bitmaps[pick].dropped = at;
         }
         2 => {
-            bitmaps.clear(BStr::new(&name)).unwrap();
+            bitmaps
+                .clear(BStr::new(&name), &JobControl::default())
+                .unwrap();
             run.bitmaps[pick].give_up(at, 0);
         }
         3 | 4 => {
             let enabled = !run.bitmaps[pick].enabled.current();
-            bitmaps.set_enabled(BStr::new(&name), enabled).unwrap();
+            bitmaps
+                .set_enabled(BStr::new(&name), enabled, &JobControl::default())
+                .unwrap();
             run.bitmaps[pick].enabled.set(at, enabled);
         }
         _ => {
-            let merged = bitmaps.mark(BStr::new(&name), &mut |mark| {
-                bitmaps.visit_dirty(BStr::new(&from), 0..u64::MAX, &mut |offset, len| {
-                    mark(offset, len);
-                    Ok(())
-                })
-            });
+            let merged = bitmaps.mark(
+                BStr::new(&name),
+                &mut |mark| {
+                    bitmaps.visit_dirty(
+                        BStr::new(&from),
+                        0..u64::MAX,
+                        &JobControl::default(),
+                        &mut |offset, len| {
+                            mark(offset, len);
+                            Ok(())
+                        },
+                    )
+                },
+                &JobControl::default(),
+            );
             merged.unwrap();
             let held = run.bitmaps[other].held();
             run.bitmaps[pick].merge(&held, flushes);

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::FlushPlan;
+use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Step};
 
 use super::cache::{Class, Taken};
@@ -327,14 +328,19 @@ impl Qcow2 {
         }
         self.check_lost()?;
         // Where they cannot be stored they stay in use on disk, and all else is ended in order.
-        let bitmaps = if self.broken.load(Ordering::Acquire) {
-            Ok(())
-        } else {
-            self.end_recording()
-        };
+        let bitmaps = self.finish_bitmaps(&JobControl::default());
         let metadata = self.end_metadata();
         // What failed first is why the rest did.
         bitmaps.and(metadata)
+    }
+
+    /// Stores what the bitmaps recorded.
+    pub(super) fn finish_bitmaps(&self, control: &JobControl) -> Result<()> {
+        if self.read_only || self.broken.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.check_lost()?;
+        self.end_recording(control)
     }
 
     fn end_metadata(&self) -> Result<()> {

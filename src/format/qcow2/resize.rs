@@ -63,7 +63,7 @@ impl Qcow2 {
             .and_then(|()| self.flush_all(self.durability))
             .and_then(|()| {
                 let _all = self.inflight.reserve(ALL);
-                self.store_size(len)
+                self.store_size(len, control)
             });
         if let Err(error) = prepared {
             self.size.store(old, Ordering::Release);
@@ -146,8 +146,8 @@ impl Qcow2 {
         self.check_bitmap_sizes(len)
     }
 
-    fn store_size(&self, len: u64) -> Result<()> {
-        if !self.resize_bitmaps(len)? {
+    fn store_size(&self, len: u64, control: &JobControl) -> Result<()> {
+        if !self.resize_bitmaps(len, control)? {
             self.update_header(|header| header.size = len)?;
             self.barrier()?;
         }
@@ -216,7 +216,7 @@ impl Qcow2 {
     fn shrink(&self, len: u64, control: &JobControl) -> Result<()> {
         control.checkpoint()?;
         let cluster = self.layout.cluster_size();
-        self.store_size(len)?;
+        self.store_size(len, control)?;
         // What another shrink left behind the former end goes too.
         let unlinked = self.unlink_range(len.next_multiple_of(cluster), self.mapped_end(), control);
         // What is cut off is gone: only once the header says so.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::common::{Dir, Random, bitmaps_of, dirty_ranges, set_bitmap_flags};
 use bstr::BStr;
 use platter::format::Bitmaps;
+use platter::job::JobControl;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Event, Fault, FaultyStorage, LoggingStorage};
 use platter::storage::{CacheMode, Preallocation, Storage, ZeroFlags};
@@ -43,10 +44,15 @@ fn bitmaps(image: &Image) -> &dyn Bitmaps {
 
 fn dirty(image: &Image, name: &str) -> platter::Result<Vec<(u64, u64)>> {
     let mut runs = Vec::new();
-    bitmaps(image).visit_dirty(BStr::new(name), 0..u64::MAX, &mut |offset, len| {
-        runs.push((offset, len));
-        Ok(())
-    })?;
+    bitmaps(image).visit_dirty(
+        BStr::new(name),
+        0..u64::MAX,
+        &JobControl::default(),
+        &mut |offset, len| {
+            runs.push((offset, len));
+            Ok(())
+        },
+    )?;
     Ok(runs)
 }
 
@@ -138,7 +144,7 @@ fn model(options: &str, mut size: u64, cluster: u64, seed: u64) {
             7 | 8 => {
                 let granularity = 512 << random.below(9);
                 match (
-                    list.add(BStr::new(&name), Some(granularity)),
+                    list.add(BStr::new(&name), Some(granularity), &JobControl::default()),
                     model.contains_key(&name),
                 ) {
                     (Ok(()), false) => {
@@ -150,34 +156,51 @@ fn model(options: &str, mut size: u64, cluster: u64, seed: u64) {
             }
             9 => {
                 let gone = model.remove(&name).is_some();
-                assert_eq!(list.remove(BStr::new(&name)).is_ok(), gone);
+                assert_eq!(
+                    list.remove(BStr::new(&name), &JobControl::default())
+                        .is_ok(),
+                    gone
+                );
             }
             10 => match model.get_mut(&name) {
                 Some(bits) => {
-                    list.clear(BStr::new(&name)).unwrap();
+                    list.clear(BStr::new(&name), &JobControl::default())
+                        .unwrap();
                     bits.bits.fill(false);
                 }
                 None => assert_eq!(
-                    list.clear(BStr::new(&name)).unwrap_err().kind(),
+                    list.clear(BStr::new(&name), &JobControl::default())
+                        .unwrap_err()
+                        .kind(),
                     ErrorKind::NotFound
                 ),
             },
             11 => {
                 if let Some(bits) = model.get_mut(&name) {
                     bits.enabled = random.below(2) == 0;
-                    list.set_enabled(BStr::new(&name), bits.enabled).unwrap();
+                    list.set_enabled(BStr::new(&name), bits.enabled, &JobControl::default())
+                        .unwrap();
                 }
             }
             12 => {
                 let from = format!("b{}", random.below(4));
                 if let (Some(source), true) = (model.get(&from).cloned(), model.contains_key(&name))
                 {
-                    list.mark(BStr::new(&name), &mut |mark| {
-                        list.visit_dirty(BStr::new(&from), 0..u64::MAX, &mut |offset, len| {
-                            mark(offset, len);
-                            Ok(())
-                        })
-                    })
+                    list.mark(
+                        BStr::new(&name),
+                        &mut |mark| {
+                            list.visit_dirty(
+                                BStr::new(&from),
+                                0..u64::MAX,
+                                &JobControl::default(),
+                                &mut |offset, len| {
+                                    mark(offset, len);
+                                    Ok(())
+                                },
+                            )
+                        },
+                        &JobControl::default(),
+                    )
                     .unwrap();
                     let runs = source.runs(size);
                     let target = model.get_mut(&name).unwrap();
@@ -289,10 +312,15 @@ fn reads_what_qemu_recorded() {
         }
         let mut part = Vec::new();
         bitmaps(&image)
-            .visit_dirty(BStr::new("512"), 4 << 20..5 << 20, &mut |offset, len| {
-                part.push((offset, len));
-                Ok(())
-            })
+            .visit_dirty(
+                BStr::new("512"),
+                4 << 20..5 << 20,
+                &JobControl::default(),
+                &mut |offset, len| {
+                    part.push((offset, len));
+                    Ok(())
+                },
+            )
             .unwrap();
         assert_eq!(part, [(4 << 20, 1 << 20)]);
     }
@@ -305,7 +333,9 @@ fn threads_record_side_by_side() {
     let size = 8u64 << 20;
     let storage = memory(new_image(&dir, "cluster_size=4k", size));
     let image = open_as(storage.clone(), true, CacheMode::Unsafe).unwrap();
-    bitmaps(&image).add(BStr::new("all"), Some(512)).unwrap();
+    bitmaps(&image)
+        .add(BStr::new("all"), Some(512), &JobControl::default())
+        .unwrap();
     std::thread::scope(|scope| {
         for n in 0..4u64 {
             let image = &image;
@@ -317,8 +347,12 @@ fn threads_record_side_by_side() {
         }
         for n in 0..20 {
             let name = format!("t{n}");
-            bitmaps(&image).add(BStr::new(&name), None).unwrap();
-            bitmaps(&image).remove(BStr::new(&name)).unwrap();
+            bitmaps(&image)
+                .add(BStr::new(&name), None, &JobControl::default())
+                .unwrap();
+            bitmaps(&image)
+                .remove(BStr::new(&name), &JobControl::default())
+                .unwrap();
         }
     });
     image.close().unwrap();
@@ -335,7 +369,9 @@ fn all_ones() {
     let size = (64 << 20) + 512;
     let storage = memory(new_image(&dir, "cluster_size=512", size));
     let image = open(storage.clone(), true).unwrap();
-    bitmaps(&image).add(BStr::new("b"), Some(512)).unwrap();
+    bitmaps(&image)
+        .add(BStr::new("b"), Some(512), &JobControl::default())
+        .unwrap();
     image.write_zeroes(0, size, ZeroFlags::MAY_UNMAP).unwrap();
     image.close().unwrap();
     std::fs::write(dir.path("image"), storage.to_vec()).unwrap();
@@ -376,9 +412,9 @@ fn inconsistent_bitmaps_stay_so() {
         .collect();
     assert_eq!(broken, [false, true]);
     for result in [
-        list.clear(BStr::new("bad")),
-        list.set_enabled(BStr::new("bad"), false),
-        list.mark(BStr::new("bad"), &mut |_| Ok(())),
+        list.clear(BStr::new("bad"), &JobControl::default()),
+        list.set_enabled(BStr::new("bad"), false, &JobControl::default()),
+        list.mark(BStr::new("bad"), &mut |_| Ok(()), &JobControl::default()),
         dirty(&image, "bad").map(drop),
         image
             .format()
@@ -398,7 +434,9 @@ fn inconsistent_bitmaps_stay_so() {
     assert_eq!(dirty_ranges(&dir, "new", "good"), [(0, 65536)]);
     assert_eq!(bitmaps_of(&dir, "new")[1].2, ["in-use", "auto"]);
     let image = open(storage.clone(), true).unwrap();
-    bitmaps(&image).remove(BStr::new("bad")).unwrap();
+    bitmaps(&image)
+        .remove(BStr::new("bad"), &JobControl::default())
+        .unwrap();
     image.close().unwrap();
     std::fs::write(dir.path("new"), storage.to_vec()).unwrap();
     assert_eq!(dir.qemu_img(&["check", "new"]).code, 0);
@@ -418,9 +456,13 @@ fn change(random: &mut Random, image: &Image, step: u64) -> platter::Result<()> 
     let len = (512 + random.below(20_000)).min(size - offset);
     let list = bitmaps(image);
     match step % 8 {
-        3 => list.add(BStr::new(&format!("more{step}")), Some(512)),
-        5 => list.set_enabled(BStr::new("other"), step % 16 == 5),
-        6 => list.clear(BStr::new("other")),
+        3 => list.add(
+            BStr::new(&format!("more{step}")),
+            Some(512),
+            &JobControl::default(),
+        ),
+        5 => list.set_enabled(BStr::new("other"), step % 16 == 5, &JobControl::default()),
+        6 => list.clear(BStr::new("other"), &JobControl::default()),
         7 => image.write_zeroes(offset, len, ZeroFlags::MAY_UNMAP),
         _ => image.write_at(&vec![step as u8 | 1; len as usize], offset),
     }
@@ -587,8 +629,8 @@ fn hostile_tables() {
         let list = bitmaps(&image);
         let _ = image.write_at(&[1; 512], 0);
         let _ = dirty(&image, "all");
-        let _ = list.clear(BStr::new("all"));
-        let _ = list.remove(BStr::new("all"));
+        let _ = list.clear(BStr::new("all"), &JobControl::default());
+        let _ = list.remove(BStr::new("all"), &JobControl::default());
         let _ = image.write_at(&[2; 70_000], 100);
         let _ = image.close();
         std::fs::write(dir.path("state"), storage.to_vec()).unwrap();
@@ -599,5 +641,70 @@ fn hostile_tables() {
             .unwrap_or_else(|e| panic!("{name}: {e}"));
         let first = bytes.iter().find(|byte| **byte != 0).copied();
         assert!(matches!(first, None | Some(1 | 2)), "{name}");
+    }
+}
+
+/// A change of a bitmap that is ended has changed nothing, and gives back what it allocated.
+#[test]
+fn a_change_that_is_cancelled_leaves_the_bitmap() {
+    let dir = Dir::new();
+    let storage = memory(new_image(&dir, "cluster_size=512", 8 << 20));
+    let image = open(storage.clone(), true).unwrap();
+    let control = Arc::new(JobControl::default());
+    let (kept, name) = (BStr::new("kept"), BStr::new("new"));
+    bitmaps(&image).add(kept, Some(512), &control).unwrap();
+    image.write_at(&[1; 512], 512).unwrap();
+    // Also while bits are written: the deadline of the control that is heeded passes meanwhile.
+    for late in [false, true] {
+        let control = Arc::new(JobControl::default());
+        let ending = Arc::new(JobControl::default());
+        control.heed(&ending);
+        let mut ranges = |mark: &mut dyn FnMut(u64, u64)| {
+            (0..8 << 20).step_by(1024).for_each(|at| mark(at, 512));
+            ending.cancel();
+            if late { Ok(()) } else { control.check() }
+        };
+        let list = bitmaps(&image);
+        for outcome in [
+            list.mark(kept, &mut ranges, &control),
+            list.add_filled(name, 512, true, &mut ranges, &control),
+            list.clear(kept, &control),
+            list.remove(kept, &control),
+            list.visit_dirty(kept, 0..u64::MAX, &control, &mut |_, _| Ok(())),
+        ] {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+        }
+        assert_eq!(dirty(&image, "kept").unwrap(), [(512, 512)]);
+        assert_eq!(list.list().unwrap().len(), 1);
+        control.heed_only(None);
+        control.check().unwrap();
+    }
+    image.close().unwrap();
+    std::fs::write(dir.path("image"), storage.to_vec()).unwrap();
+    assert_eq!(dirty_ranges(&dir, "image", "kept"), [(512, 512)]);
+    assert_eq!(dir.qemu_img(&["check", "image"]).code, 0);
+}
+
+/// What is written is in the file when a close is ended; a bitmap that recorded it is not trusted.
+#[test]
+fn a_close_that_is_cancelled_leaves_what_was_written() {
+    for options in ["compat=1.1", "lazy_refcounts=on"] {
+        let dir = Dir::new();
+        let storage = memory(new_image(&dir, options, 4 << 20));
+        let control = JobControl::default();
+        let image = open(storage.clone(), true).unwrap();
+        bitmaps(&image).add(BStr::new("b"), None, &control).unwrap();
+        image.write_at(&[7; 4096], 1 << 20).unwrap();
+        control.cancel();
+        let error = image.close_under(&control).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        let image = open(storage.clone(), true).unwrap();
+        assert!(bitmaps(&image).list().unwrap()[0].inconsistent);
+        let mut bytes = [0; 4096];
+        image.read_at(&mut bytes, 1 << 20).unwrap();
+        assert_eq!(bytes, [7; 4096]);
+        image.close().unwrap();
+        std::fs::write(dir.path("image"), storage.to_vec()).unwrap();
+        assert_eq!(dir.qemu_img(&["check", "image"]).code, 0);
     }
 }

@@ -22,6 +22,7 @@ use parking_lot::RwLockWriteGuard;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::capabilities::{BitmapInfo, Bitmaps, DirtyRanges};
+use crate::job::JobControl;
 
 use super::disk::{BitmapEntry, BitmapFlags, DIRTY_BITMAP, MAX_BITMAP_NAME};
 use super::state::Qcow2;
@@ -44,8 +45,8 @@ impl Bitmaps for Qcow2 {
         Ok(session.known.iter().map(describe).collect())
     }
 
-    fn add(&self, name: &BStr, granularity: Option<u64>) -> Result<()> {
-        self.change_list(|session, next, image| {
+    fn add(&self, name: &BStr, granularity: Option<u64>, control: &JobControl) -> Result<()> {
+        self.change_list(control, |session, next, image| {
             next.push(image.new_bitmap(session, name, granularity)?);
             Ok(())
         })
@@ -57,6 +58,7 @@ impl Bitmaps for Qcow2 {
         granularity: u64,
         enabled: bool,
         ranges: &mut DirtyRanges<'_>,
+        control: &JobControl,
     ) -> Result<()> {
         let session = &mut *self.changing_bitmaps()?;
         let mut new = self.new_bitmap(session, name, Some(granularity))?;
@@ -65,34 +67,41 @@ impl Bitmaps for Qcow2 {
         let marks = Arc::new(Record::new(self.virtual_size(), bits)?);
         ranges(&mut |offset, len| marks.set(offset..offset.saturating_add(len)))?;
         new.add.push(marks);
-        self.change_bitmaps(session, |_, next| {
+        self.change_bitmaps(session, control, |_, next| {
             next.push(new);
             Ok(())
         })
     }
 
-    fn remove(&self, name: &BStr) -> Result<()> {
-        self.change_list(|session, next, _| {
+    fn remove(&self, name: &BStr, control: &JobControl) -> Result<()> {
+        self.change_list(control, |session, next, _| {
             next.remove(find(session, name)?);
             Ok(())
         })
     }
 
-    fn clear(&self, name: &BStr) -> Result<()> {
-        self.change_one(name, |next, _| {
+    fn clear(&self, name: &BStr, control: &JobControl) -> Result<()> {
+        self.change_one(name, control, |next, _| {
             next.keep = false;
             next.add.clear();
         })
     }
 
-    fn set_enabled(&self, name: &BStr, enabled: bool) -> Result<()> {
-        self.change_one(name, |next, begun| next.set_enabled(enabled, begun))
+    fn set_enabled(&self, name: &BStr, enabled: bool, control: &JobControl) -> Result<()> {
+        self.change_one(name, control, |next, begun| {
+            next.set_enabled(enabled, begun)
+        })
+    }
+
+    fn finish(&self, control: &JobControl) -> Result<()> {
+        self.finish_bitmaps(control)
     }
 
     fn visit_dirty(
         &self,
         name: &BStr,
         range: Range<u64>,
+        control: &JobControl,
         visit: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         drop(self.loaded_bitmaps()?);
@@ -102,12 +111,13 @@ impl Bitmaps for Qcow2 {
             .get(find(&session, name)?)
             .ok_or_else(|| not_found(name))?;
         known.check_consistent()?;
-        self.visit_bitmap(&session, known, range, &mut |run| {
+        self.visit_bitmap(&session, known, range, control, &mut |run| {
+            control.check()?;
             visit(run.start, run.end - run.start)
         })
     }
 
-    fn mark(&self, name: &BStr, ranges: &mut DirtyRanges<'_>) -> Result<()> {
+    fn mark(&self, name: &BStr, ranges: &mut DirtyRanges<'_>, control: &JobControl) -> Result<()> {
         let (size, granularity) = {
             let session = self.loaded_bitmaps()?;
             let known = session.known.get(find(&session, name)?);
@@ -121,7 +131,7 @@ impl Bitmaps for Qcow2 {
         let marks = Arc::new(Record::new(size, granularity)?);
         ranges(&mut |offset, len| marks.set(offset..offset.saturating_add(len)))?;
         let session = &mut *self.changing_bitmaps()?;
-        self.change_bitmaps(session, |session, next| {
+        self.change_bitmaps(session, control, |session, next| {
             let next = checked(next, find(session, name)?, name)?;
             next.add.push(marks);
             Ok(())
@@ -149,15 +159,23 @@ impl Qcow2 {
 
     fn change_list(
         &self,
+        control: &JobControl,
         change: impl FnOnce(&Session, &mut Vec<Next>, &Self) -> Result<()>,
     ) -> Result<()> {
         let session = &mut *self.changing_bitmaps()?;
-        self.change_bitmaps(session, |session, next| change(session, next, self))
+        self.change_bitmaps(session, control, |session, next| {
+            change(session, next, self)
+        })
     }
 
     /// Changes a consistent bitmap; `change` learns whether guest data may be changing.
-    fn change_one(&self, name: &BStr, change: impl FnOnce(&mut Next, bool)) -> Result<()> {
-        self.change_list(|session, next, _| {
+    fn change_one(
+        &self,
+        name: &BStr,
+        control: &JobControl,
+        change: impl FnOnce(&mut Next, bool),
+    ) -> Result<()> {
+        self.change_list(control, |session, next, _| {
             let next = checked(next, find(session, name)?, name)?;
             change(next, session.begun);
             Ok(())

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{BitmapEntry, BitmapFlags, Header, read_bitmap_directory};
 use crate::format::qcow2::snapshot::Place;
 use crate::format::qcow2::state::Qcow2;
+use crate::job::JobControl;
 use crate::memory;
 
 use super::record::Record;
@@ -191,39 +192,55 @@ impl Qcow2 {
     }
 
     /// At the end of use: what was recorded is stored, and the bitmaps are not in use any more.
-    pub(in crate::format::qcow2) fn end_recording(&self) -> Result<()> {
+    /// Ended by `control`, it leaves those that record in use.
+    pub(in crate::format::qcow2) fn end_recording(&self, control: &JobControl) -> Result<()> {
         let session = &mut *self.recorder.session.write();
         session.begun = false;
         if !session.known.iter().any(|known| known.live) {
             return Ok(());
         }
-        self.change_bitmaps(session, |_, next| {
+        let ended = self.change_bitmaps(session, control, |_, next| {
             for next in next.iter_mut().filter(|next| next.known.live) {
                 next.known.live = false;
                 next.known.entry.flags -= BitmapFlags::IN_USE;
             }
             Ok(())
-        })
+        });
+        if let Err(error) = &ended
+            && error.kind() == ErrorKind::Cancelled
+        {
+            session
+                .known
+                .iter_mut()
+                .for_each(|known| known.live = false);
+        }
+        ended
     }
 
     /// Changes the list of bitmaps; what was recorded so far goes into the live ones.
     pub(super) fn change_bitmaps(
         &self,
         session: &mut Session,
+        control: &JobControl,
         change: impl FnOnce(&Session, &mut Vec<Next>) -> Result<()>,
     ) -> Result<()> {
-        self.replace_bitmaps(session, self.virtual_size(), |_| {}, change)?;
+        self.replace_bitmaps(session, self.virtual_size(), |_| {}, control, change)?;
         self.flush_all(self.durability)
     }
 
     /// Changes the virtual size together with the bitmaps; false where there are none.
-    pub(in crate::format::qcow2) fn resize_bitmaps(&self, size: u64) -> Result<bool> {
+    pub(in crate::format::qcow2) fn resize_bitmaps(
+        &self,
+        size: u64,
+        control: &JobControl,
+    ) -> Result<bool> {
         let session = &mut *self.recorder.session.write();
         self.load_bitmaps(session)?;
         if session.known.is_empty() {
             return Ok(false);
         }
-        self.replace_bitmaps(session, size, |header| header.size = size, |_, _| Ok(()))?;
+        let header = |header: &mut Header| header.size = size;
+        self.replace_bitmaps(session, size, header, control, |_, _| Ok(()))?;
         Ok(true)
     }
 
@@ -232,6 +249,7 @@ impl Qcow2 {
         session: &mut Session,
         size: u64,
         header: impl Fn(&mut Header),
+        control: &JobControl,
         change: impl FnOnce(&Session, &mut Vec<Next>) -> Result<()>,
     ) -> Result<()> {
         let entries = session.known.iter();
@@ -248,7 +266,7 @@ impl Qcow2 {
             })
             .collect();
         let changed = change(session, &mut next)
-            .and_then(|()| self.store_bitmaps(session, &next, size, header));
+            .and_then(|()| self.store_bitmaps(session, &next, size, header, control));
         match changed {
             Ok(()) => self.start_record(session, size),
             Err(error) => {
@@ -282,9 +300,10 @@ impl Qcow2 {
         session: &Session,
         known: &Known,
         range: Range<u64>,
+        control: &JobControl,
         visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
     ) -> Result<()> {
         let record = session.record.as_deref().filter(|_| known.live);
-        self.visit_stored(&known.entry, record, range, visit)
+        self.visit_stored(&known.entry, record, range, control, visit)
     }
 }

@@ -13,6 +13,7 @@ use crate::format::qcow2::disk::{
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::snapshot::{By, Place};
 use crate::format::qcow2::state::Qcow2;
+use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Durability;
 
@@ -36,16 +37,17 @@ impl Moved {
 
 impl Qcow2 {
     /// Makes `next` the bitmaps of the image, for a virtual size of `size`, together with a change
-    /// of header fields. After a failure everything is as it was.
+    /// of header fields. After a failure, or ended by `control`, everything is as it was.
     pub(super) fn store_bitmaps(
         &self,
         session: &mut Session,
         next: &[Next],
         size: u64,
         header: impl Fn(&mut Header),
+        control: &JobControl,
     ) -> Result<()> {
         let mut moved = Moved::default();
-        let stored = self.write_bitmaps(session, next, size, &header, &mut moved);
+        let stored = self.write_bitmaps(session, next, size, &header, &mut moved, control);
         let (known, place) = match stored {
             Ok(stored) => stored,
             Err(error) => {
@@ -81,14 +83,20 @@ impl Qcow2 {
         size: u64,
         header: &impl Fn(&mut Header),
         moved: &mut Moved,
+        control: &JobControl,
     ) -> Result<(Vec<Known>, Place)> {
         let mut known = Vec::with_capacity(next.len());
         let mut directory = Vec::new();
         for next in next {
-            let bitmap = self.write_bitmap(next, size, moved).map_err(|error| {
-                let name = next.known.entry.name_text();
-                error.context(format!("Failed to write bitmap '{name}' to file"))
-            })?;
+            let bitmap = self
+                .write_bitmap(next, size, moved, control)
+                .map_err(|error| {
+                    if error.kind() == ErrorKind::Cancelled {
+                        return error;
+                    }
+                    let name = next.known.entry.name_text();
+                    error.context(format!("Failed to write bitmap '{name}' to file"))
+                })?;
             bitmap.entry.write_to(&mut directory);
             known.push(bitmap);
         }
@@ -125,12 +133,19 @@ impl Qcow2 {
         change(&mut fits);
         fits.to_bytes()?;
         self.write_metadata(true, Durability::None)?;
+        control.check()?;
         self.switch_image_header(change)?;
         Ok((known, place))
     }
 
     /// Writes the bits that change and a table that names them.
-    fn write_bitmap(&self, next: &Next, size: u64, moved: &mut Moved) -> Result<Known> {
+    fn write_bitmap(
+        &self,
+        next: &Next,
+        size: u64,
+        moved: &mut Moved,
+        control: &JobControl,
+    ) -> Result<Known> {
         let mut known = next.known.clone();
         let granularity = known.entry.granularity_bits;
         let old_size = self.virtual_size();
@@ -156,6 +171,7 @@ impl Qcow2 {
         let mut table = Vec::new();
         memory::reserve(&mut table, count as usize)?;
         for index in 0..count {
+            control.check()?;
             let old = kept.get(index as usize).copied().unwrap_or_default();
             let start = index * span;
             let covered = start..start.saturating_add(span).min(size);

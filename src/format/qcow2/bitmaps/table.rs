@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{BitmapEntry, BitmapTableEntry};
 use crate::format::qcow2::open::read_table;
 use crate::format::qcow2::state::Qcow2;
+use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 
 use super::bits;
@@ -82,6 +83,7 @@ impl Qcow2 {
         bitmap: &BitmapEntry,
         record: Option<&Record>,
         range: Range<u64>,
+        control: &JobControl,
         visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
     ) -> Result<()> {
         let range = range.start..range.end.min(self.virtual_size());
@@ -103,6 +105,7 @@ impl Qcow2 {
         };
         let mut at = range.start;
         while at < range.end {
+            control.check()?;
             let start = at - at % span;
             let end = start.saturating_add(span).min(range.end);
             let entry = usize::try_from(at / span)
