@@ -1062,6 +1062,10 @@ typedef struct platter_profile_info {
      * The largest virtual size in bytes.
      */
     uint64_t size_most;
+    /**
+     * What the image is put into, `ova`; empty where the file is the image itself.
+     */
+    const char *package;
 } platter_profile_info;
 
 /**
@@ -3601,7 +3605,9 @@ int platter_inspect(struct platter_report **out,
 
 /**
  * As `platter_inspect()`, and whether a product would take the file: that of `profile`, one of
- * `platter_profile_describe()`. Without a format in `options`, the file must be of the profile's.
+ * `platter_profile_describe()`. Without a format in `options`, the file must be of the profile's. Where the
+ * product takes packages, what is said of the image is said of the first one in the file, which is read to its
+ * end.
  *
  * The report has, beside what `platter_inspect()` says, in entry 0 `profile` and `objection-count`, and after
  * the names an entry for each thing that the product would refuse: `reason`, `remedy`. Any of them makes the

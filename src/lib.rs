@@ -93,6 +93,7 @@
 //! assert!(!target.exists());
 //! ```
 
+mod archive;
 pub mod bytes;
 pub mod capi;
 pub mod codec;

@@ -29,6 +29,8 @@ bool profiles_print(void)
         printf("%s: %s\n    format %s", profile->name, profile->product, profile->format);
         if (*profile->options != '\0')
             printf(", options %s", profile->options);
+        if (*profile->package != '\0')
+            printf(", in a package %s", profile->package);
         printf("\n    sizes %" PRIu64 " to %" PRIu64 " bytes, multiples of %" PRIu64 "\n",
                profile->size_least, profile->size_most, profile->size_multiple);
         print_notes(profile->notes);

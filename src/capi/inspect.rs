@@ -59,7 +59,9 @@ pub unsafe extern "C" fn platter_inspect(
 }
 
 /// As `platter_inspect()`, and whether a product would take the file: that of `profile`, one of
-/// `platter_profile_describe()`. Without a format in `options`, the file must be of the profile's.
+/// `platter_profile_describe()`. Without a format in `options`, the file must be of the profile's. Where the
+/// product takes packages, what is said of the image is said of the first one in the file, which is read to its
+/// end.
 ///
 /// The report has, beside what `platter_inspect()` says, in entry 0 `profile` and `objection-count`, and after
 /// the names an entry for each thing that the product would refuse: `reason`, `remedy`. Any of them makes the

@@ -32,12 +32,14 @@ pub struct platter_profile_info {
     pub size_least: u64,
     /// The largest virtual size in bytes.
     pub size_most: u64,
+    /// What the image is put into, `ova`; empty where the file is the image itself.
+    pub package: *const c_char,
 }
 
 /// One profile with its strings.
 struct Entry {
     info: platter_profile_info,
-    _strings: [CString; 5],
+    _strings: [CString; 6],
 }
 
 // SAFETY: the pointers lead to strings that the entry owns and nothing changes.
@@ -59,9 +61,10 @@ fn entries() -> &'static [Entry] {
                 c_string(profile.driver.name),
                 c_string(options.collect::<Vec<_>>().join(",")),
                 c_string(profile.notes.join("\n")),
+                c_string(profile.package.map_or("", |package| package.name)),
             ];
-            let [name, product, format, options, notes] =
-                [0, 1, 2, 3, 4].map(|n: usize| strings[n].as_ptr());
+            let [name, product, format, options, notes, package] =
+                [0, 1, 2, 3, 4, 5].map(|n: usize| strings[n].as_ptr());
             Entry {
                 info: platter_profile_info {
                     size: size_of::<platter_profile_info>(),
@@ -73,6 +76,7 @@ fn entries() -> &'static [Entry] {
                     size_multiple: profile.sizes.multiple,
                     size_least: profile.sizes.least,
                     size_most: profile.sizes.most,
+                    package,
                 },
                 _strings: strings,
             }

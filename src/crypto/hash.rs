@@ -3,6 +3,7 @@
 use hmac::digest::{FixedOutput, OutputSizeUser, Update as _};
 use hmac::{EagerHash, Hmac, KeyInit};
 use sha2::Digest;
+use sha2::digest::DynDigest;
 use zeroize::Zeroize;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -30,6 +31,27 @@ pub enum Hash {
     Ripemd160,
     /// SM3.
     Sm3,
+}
+
+/// A digest that is being computed.
+pub struct Hasher(Box<dyn DynDigest + Send + Sync>);
+
+impl Hasher {
+    /// Takes further bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes.
+    pub fn finish(self) -> Box<[u8]> {
+        self.0.finalize()
+    }
+}
+
+impl std::fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hasher")
+    }
 }
 
 /// Runs `$body` with `$type` bound to the hash's Rust type.
@@ -128,6 +150,11 @@ impl Hash {
             }
             hasher.finalize().to_vec()
         })
+    }
+
+    /// Takes bytes piece by piece.
+    pub fn hasher(self) -> Hasher {
+        with_hash!(self, H => Hasher(Box::new(H::new())))
     }
 
     /// PBKDF2 with HMAC over this hash: fills `key`. `iterations` of 0 count as 1.

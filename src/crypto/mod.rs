@@ -10,7 +10,7 @@ mod modes;
 
 pub use afsplit::{merge as af_merge, split as af_split};
 pub use cipher::{Algorithm, CipherSpec, Mode, SectorCipher};
-pub use hash::Hash;
+pub use hash::{Hash, Hasher};
 pub use ivgen::IvGenerator;
 
 /// Bytes of the unit that every disk format encrypts by itself.

@@ -232,6 +232,11 @@ pub trait NewImage: Debug + Send {
     /// The files that the image takes, its own first, then in the order of their slots.
     fn files(&self) -> Vec<PlannedFile>;
 
+    /// Whether the end of its own file is that of the image, for which a file of fixed length is of no use.
+    fn ends_with_file(&self) -> bool {
+        false
+    }
+
     /// Does everything that can be done before a file is changed: finds the secrets, derives keys, looks
     /// at the parent.
     ///

@@ -15,6 +15,13 @@ pub trait InOrder: Send + Sync + Debug {
     /// Guest bytes of a unit.
     fn unit(&self) -> u32;
 
+    /// How often all of it is to be given, from [`InOrder::begin`] to [`InOrder::end`]: more than once where
+    /// what comes first depends on what follows. Bytes leave the last time alone, and each time the units
+    /// have to be the same.
+    fn passes(&self) -> u32 {
+        1
+    }
+
     /// Encodes the unit at `guest_offset`, or the shorter end of the image, on the caller's thread, into
     /// [`most_encoded`](crate::format::bulk::most_encoded) bytes at most. Any thread, any order.
     ///
@@ -28,7 +35,7 @@ pub trait InOrder: Send + Sync + Debug {
         out: &mut IoBuf,
     ) -> Result<()>;
 
-    /// Gives what stands before the first unit.
+    /// Gives what stands before the first unit, and begins anew where units were given already.
     ///
     /// # Errors
     /// Of `take`.

@@ -15,6 +15,7 @@ mod io_guard;
 pub(crate) mod limbo;
 pub mod luks;
 pub mod magic;
+pub mod package;
 pub mod parent;
 pub mod probe;
 pub mod profile;
@@ -44,6 +45,7 @@ pub use in_order::{InOrder, TakeBytes};
 pub use inspect::{InspectContext, Inspection};
 pub(crate) use io_guard::IoUsers;
 pub use io_guard::{IoGuard, LongIoGuard};
+pub use package::{Package, PackageContext};
 pub use parent::{
     BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef, ParentSearch,
 };

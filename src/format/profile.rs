@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::format::driver::FormatDriver;
 use crate::format::inspect::{InspectContext, Inspection};
+use crate::format::package::Package;
 use crate::size::human_size;
 
 /// A product, and what it wants.
@@ -16,6 +17,8 @@ pub struct Profile {
     pub driver: &'static FormatDriver,
     /// The options of creation that make them.
     pub options: &'static [(&'static str, &'static str)],
+    /// What it wants around the image, where that is not the file itself.
+    pub package: Option<&'static Package>,
     /// The virtual sizes that it takes.
     pub sizes: Sizes,
     /// What people have to know beside, a sentence each.

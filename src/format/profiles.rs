@@ -10,6 +10,7 @@ static PROFILES: &[&Profile] = &[
     &vmdk::ESXI,
     &vmdk::ESXI_DATASTORE,
     &vhdx::HYPERV,
+    &vmdk::OVA,
     &vpc::XEN,
 ];
 

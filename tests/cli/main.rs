@@ -34,6 +34,7 @@ mod measure;
 mod names;
 mod nodes;
 mod odd;
+mod ova;
 mod profiles;
 mod progress;
 mod quorum;

@@ -14,6 +14,7 @@ pub static HYPERV: Profile = Profile {
     product: "Microsoft Hyper-V",
     driver: &DRIVER,
     options: &[("subformat", "dynamic")],
+    package: None,
     sizes: Sizes {
         multiple: 4096,
         least: 3 << 20,

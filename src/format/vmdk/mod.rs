@@ -12,6 +12,7 @@ mod driver;
 mod info;
 mod inspect;
 mod open;
+mod ova;
 mod overlay;
 mod parts;
 mod profile;
@@ -23,4 +24,5 @@ mod state;
 mod write;
 
 pub use driver::DRIVER;
+pub use ova::OVA;
 pub use profile::{ESXI, ESXI_DATASTORE};

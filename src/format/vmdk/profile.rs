@@ -19,7 +19,7 @@ use super::sparse::{Grain, Place, Sparse};
 /// The largest disk of ESXi.
 const MOST: u64 = 62 << 40;
 
-const SIZES: Sizes = Sizes {
+pub(super) const SIZES: Sizes = Sizes {
     multiple: 512,
     least: 1 << 20,
     most: MOST,
@@ -34,6 +34,7 @@ pub static ESXI: Profile = Profile {
         ("subformat", "streamOptimized"),
         ("adapter_type", "lsilogic"),
     ],
+    package: None,
     sizes: SIZES,
     notes: &["For ovftool, the upload of a virtual machine, and vSphere's image service."],
     check: check_stream,
@@ -45,6 +46,7 @@ pub static ESXI_DATASTORE: Profile = Profile {
     product: "VMware ESXi, a datastore",
     driver: &DRIVER,
     options: &[("subformat", "vmfs"), ("adapter_type", "lsilogic")],
+    package: None,
     sizes: SIZES,
     notes: &[
         "Both files are copied to the datastore, the descriptor and the one with -flat in its name.",
@@ -52,7 +54,7 @@ pub static ESXI_DATASTORE: Profile = Profile {
     check: check_datastore,
 };
 
-fn check_stream(ctx: &InspectContext<'_>, found: &mut Vec<Objection>) -> Result<()> {
+pub(super) fn check_stream(ctx: &InspectContext<'_>, found: &mut Vec<Objection>) -> Result<()> {
     let again = "Convert it with the profile 'esxi'";
     match Source::read(&*ctx.storage, ctx.policy)? {
         Source::Text(descriptor) => {

@@ -14,6 +14,7 @@ pub static AZURE: Profile = Profile {
     product: "Microsoft Azure",
     driver: &DRIVER,
     options: &[("subformat", "fixed"), ("force_size", "on")],
+    package: None,
     sizes: Sizes {
         multiple: 1 << 20,
         least: 20 << 20,
@@ -31,6 +32,7 @@ pub static XEN: Profile = Profile {
     product: "XenServer and XCP-ng",
     driver: &DRIVER,
     options: &[("subformat", "dynamic"), ("force_size", "on")],
+    package: None,
     sizes: Sizes {
         multiple: 2 << 20,
         least: 2 << 20,

@@ -63,9 +63,13 @@ use sources::Sources;
 /// One line that names the file.
 pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
     check(request)?;
-    if let Some(wanted) = request.target.profile {
-        return convert(&profile::applied(request, wanted)?, job);
+    match request.target.profile {
+        Some(profile) => convert_checked(&profile::applied(request, profile)?, job),
+        None => convert_checked(request, job),
     }
+}
+
+fn convert_checked(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
     if request.target.whole_chain {
         return chain::convert(request, job);
     }

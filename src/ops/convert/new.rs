@@ -83,6 +83,7 @@ pub(super) fn fill_new(
         policy: &request.target.policy,
         storages: request.target.storages.as_deref(),
         control: &control,
+        package: request.target.package(),
     };
     let planned = create.plan().context(while_converting)?;
     let mut kept = sources.kept(request);

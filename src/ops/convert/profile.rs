@@ -13,7 +13,14 @@ use super::request::ConvertRequest;
 /// [`crate::ErrorKind::Invalid`] where the caller wants something else.
 pub(super) fn applied(request: &ConvertRequest, profile: &Profile) -> Result<ConvertRequest> {
     let mut request = request.clone();
-    request.target.profile = None;
+    if request.target.whole_chain
+        && let Some(package) = profile.package
+    {
+        return Err(Error::unsupported(format!(
+            "The profile '{}' puts one disk into a file ({}), and a whole chain is several",
+            profile.name, package.name
+        )));
+    }
     request.source.window.output_multiple = Some(profile.sizes.multiple);
     request.target.format = Some(profile.driver.name.to_owned());
     let options = &mut request.target.options;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
-use crate::format::Profile;
+use crate::format::{Package, Profile};
 use crate::image::OpenOptions;
 use crate::location::Location;
 use crate::options::Options;
@@ -176,6 +176,11 @@ impl ConvertRequest {
 }
 
 impl Target {
+    /// What the product wants around the image.
+    pub(super) fn package(&self) -> Option<&'static Package> {
+        self.profile.and_then(|profile| profile.package)
+    }
+
     /// The backing file, as a field or as an option.
     pub(super) fn backing_name(&self) -> Option<&BStr> {
         self.backing_file

@@ -2,6 +2,7 @@
 
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::format::package::plan_new;
 use crate::format::{CreateParams, FileRole, FormatDriver, InOrder, PrepareContext, registry};
 use crate::job::{Job, JobControl};
 use crate::location::Node;
@@ -132,15 +133,16 @@ fn fill_image(
     target.policy.check_format(driver.name)?;
     target.policy.check_virtual_size(size)?;
     let values = Values::check(&target.options, driver.create_options)?;
-    let plan = driver
-        .create
-        .ok_or_else(|| Error::no_creation(driver.name))?;
-    let mut image = plan(&CreateParams {
-        name: None,
-        size,
-        values: &values,
-        backing: None,
-    })?;
+    let mut image = plan_new(
+        driver,
+        target.package(),
+        &CreateParams {
+            name: None,
+            size,
+            values: &values,
+            backing: None,
+        },
+    )?;
     let control = job.control().clone();
     image.prepare(&PrepareContext {
         secrets: &target.secrets,
@@ -148,13 +150,13 @@ fn fill_image(
         control: &control,
     })?;
     let image = image.in_order()?;
-    let sink = ImageSink {
-        image: &*image,
-        stream,
-        tally,
-        control: &control,
-    };
-    image.begin(&mut |bytes| sink.take(bytes))?;
+    let passes = image.passes();
+    if passes > 1 && sources.is_stream() {
+        return Err(Error::unsupported(format!(
+            "'{}' has to begin with what only its end tells, for which the input is read twice, and it can be read but once: write to a file",
+            stream.name()
+        )));
+    }
     let request = &*request.compressing(true);
     let unit = image.unit();
     let shape = Shape {
@@ -163,8 +165,22 @@ fn fill_image(
         ..Shape::new(request, u64::from(unit), Some(unit))
     };
     let offload = Offload::default();
-    run(request, &sources, &offload, &sink, shape, Writers::One, job)?;
-    image.end(&mut |bytes| sink.take(bytes))?;
+    for pass in 1..=passes {
+        if passes > 1 {
+            control.begin_part(u64::from(pass - 1), 1, u64::from(passes));
+        }
+        // What is only tried out counts for nothing.
+        let unseen = Tally::default();
+        let sink = ImageSink {
+            image: &*image,
+            stream,
+            tally: if pass == passes { tally } else { &unseen },
+            control: &control,
+        };
+        image.begin(&mut |bytes| sink.take(bytes))?;
+        run(request, &sources, &offload, &sink, shape, Writers::One, job)?;
+        image.end(&mut |bytes| sink.take(bytes))?;
+    }
     if target.cache.durability() == Durability::Synced {
         stream.sync()?;
     }

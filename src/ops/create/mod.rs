@@ -224,6 +224,7 @@ impl CreatePlan {
             policy: &self.request.policy,
             storages: self.request.storages.as_deref(),
             control,
+            package: None,
         }
     }
 }

@@ -9,9 +9,10 @@ use bstr::{BStr, ByteSlice};
 use crate::driver_names::may_be_recorded;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::driver::own_file;
+use crate::format::package::plan_new;
 use crate::format::{
     BackingRef, Bulk, CreateParams, FileRole, Format, FormatDriver, NewImage, NewParent,
-    OpenNewContext, PlannedFile, PrepareContext,
+    OpenNewContext, Package, PlannedFile, PrepareContext,
 };
 use crate::image::{location_files, lock_for_creation, lock_for_writing};
 use crate::job::JobControl;
@@ -85,6 +86,8 @@ pub struct TargetRequest<'a> {
     pub storages: Option<&'a dyn NamedStorages>,
     /// Ends what takes long.
     pub control: &'a Arc<JobControl>,
+    /// What the image is put into, if that is not the file itself.
+    pub package: Option<&'static Package>,
 }
 
 impl<'a> TargetRequest<'a> {
@@ -98,11 +101,7 @@ impl<'a> TargetRequest<'a> {
         if let Some(backing) = self.backing {
             self.check_backing(backing)?;
         }
-        let plan = self
-            .driver
-            .create
-            .ok_or_else(|| Error::no_creation(self.driver.name))?;
-        let image = plan(&self.params()?)?;
+        let image = plan_new(self.driver, self.package, &self.params()?)?;
         // After the format's own limit, of which users know the words.
         self.policy.check_virtual_size(self.size)?;
         Ok(Planned {
@@ -285,6 +284,15 @@ impl Planned<'_> {
         let plain = !self.request.driver.has_metadata;
         for (plan, file) in both() {
             let storage = file.storage();
+            if plan.role == FileRole::Image
+                && self.image.ends_with_file()
+                && storage.limits().fixed_len
+            {
+                return Err(Error::unsupported(format!(
+                    "'{}' has a fixed length, and an archive ends where its file does: write it to a file",
+                    storage.name()
+                )));
+            }
             if plan.role == FileRole::Image
                 && !self.request.driver.is_transparent
                 && storage.limits().fixed_len

@@ -8,7 +8,7 @@ use super::signatures::{self, Signature};
 use crate::driver_names::{canonical, unknown_driver};
 use crate::error::{Result, ResultExt};
 use crate::format::{
-    FormatDriver, InspectContext, Inspection, Objection, Profile, probe, registry,
+    FormatDriver, InspectContext, Inspection, Objection, PackageContext, Profile, probe, registry,
 };
 use crate::image::{OpenOptions, lock_for_inspection, open_file};
 use crate::location::Location;
@@ -27,7 +27,8 @@ pub fn inspect(location: &Location, options: &OpenOptions) -> Result<InspectRepo
     inspect_at(location, options, None)
 }
 
-/// As [`inspect`], and whether a product would take the file.
+/// As [`inspect`], and whether a product would take the file. Where it takes packages, the image is the
+/// first one in the file, which is read as a whole.
 ///
 /// # Errors
 /// As [`inspect`].
@@ -81,19 +82,41 @@ fn inspect_open(
     let has_metadata = driver.is_none_or(|driver| driver.has_metadata);
     lock_for_inspection(&*storage, has_metadata, options)?;
     // What was seen before the lock may have changed since.
-    let view = bounded(&storage, policy);
     let file_len = storage.len()?;
-    let found = signatures::find(&*view, file_len)?;
-    let inspection = inspect_format(driver, view.clone(), file_len, policy)?;
+    let whole = PackageContext {
+        storage: &storage,
+        bounded: &|image| bounded(&image, policy),
+        policy,
+        control: &options.control,
+    };
+    let package = profile.and_then(|profile| profile.package);
+    let inside = match package {
+        Some(package) => (package.first_image)(&whole)?,
+        None => None,
+    };
+    let view = bounded(inside.as_ref().unwrap_or(&storage), policy);
+    let context = InspectContext {
+        file_len: view.len()?,
+        storage: view,
+        policy,
+    };
+    let found = signatures::find(&*context.storage, context.file_len)?;
+    let inspection = match driver {
+        Some(driver) => (driver.inspect)(&context)?,
+        // Every guard is then left open.
+        None => Inspection::default(),
+    };
     let profile = match profile {
         None => None,
         Some(profile) => {
-            let context = InspectContext {
-                storage: view,
-                file_len,
-                policy,
-            };
-            Some((profile, objections(profile, driver, &context, &inspection)?))
+            let mut found = Vec::new();
+            if let Some(package) = package {
+                (package.check)(&whole, &mut found)?;
+            }
+            if package.is_none() || inside.is_some() {
+                found.extend(objections(profile, driver, &context, &inspection)?);
+            }
+            Some((profile, found))
         }
     };
     let guards = judge(&Judged {
@@ -160,21 +183,4 @@ fn objections(
         )]);
     }
     profile.objections(context, inspection)
-}
-
-fn inspect_format(
-    driver: Option<&FormatDriver>,
-    storage: Arc<dyn Storage>,
-    file_len: u64,
-    policy: &OpenPolicy,
-) -> Result<Inspection> {
-    match driver {
-        Some(driver) => (driver.inspect)(&InspectContext {
-            storage,
-            file_len,
-            policy,
-        }),
-        // Every guard is then left open.
-        None => Ok(Inspection::default()),
-    }
 }

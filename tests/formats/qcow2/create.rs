@@ -45,6 +45,7 @@ fn make(
         policy: &OpenPolicy::permissive(),
         storages: None,
         control: &std::sync::Arc::default(),
+        package: None,
     };
     request.plan()?;
     let new = target(&request)?;

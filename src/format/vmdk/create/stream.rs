@@ -49,7 +49,7 @@ impl StreamInOrder {
         descriptor: BString,
         compression: Compression,
     ) -> Result<Self> {
-        let tables = header.directory_entries();
+        let state = State::new(header.directory_entries())?;
         Ok(Self {
             header: SparseHeader {
                 redundant: 0,
@@ -59,18 +59,22 @@ impl StreamInOrder {
             },
             descriptor,
             compression,
-            state: Mutex::new(State {
-                next: OVERHEAD,
-                directory: memory::filled(tables as usize, 0)?,
-                table: 0,
-                words: memory::filled(SparseLayout::ENTRIES as usize, 0)?,
-                touched: false,
-            }),
+            state: Mutex::new(state),
         })
     }
 }
 
 impl State {
+    fn new(tables: u64) -> Result<Self> {
+        Ok(Self {
+            next: OVERHEAD,
+            directory: memory::filled(tables as usize, 0)?,
+            table: 0,
+            words: memory::filled(SparseLayout::ENTRIES as usize, 0)?,
+            touched: false,
+        })
+    }
+
     fn give(&mut self, bytes: &[u8], take: &mut TakeBytes<'_>) -> Result<()> {
         take(bytes)?;
         self.next += bytes.len() as u64 / SECTOR;
@@ -120,6 +124,7 @@ impl InOrder for StreamInOrder {
     }
 
     fn begin(&self, take: &mut TakeBytes<'_>) -> Result<()> {
+        *self.state.lock() = State::new(self.header.directory_entries())?;
         let mut bytes = memory::copied(&self.header.to_bytes())?;
         bytes.extend_from_slice(&self.descriptor)?;
         bytes.resize((OVERHEAD * SECTOR) as usize)?;

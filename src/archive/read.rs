@@ -1,4 +1,4 @@
-//! The members of a tar archive: POSIX.1-2001 (pax), ustar, and GNU tar's long names.
+//! Reading: POSIX.1-2001 (pax), ustar, and GNU tar's long names.
 
 use std::ops::ControlFlow;
 
@@ -10,8 +10,7 @@ use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Storage;
 
-/// An archive is a row of blocks of this many bytes.
-const BLOCK: u64 = 512;
+use super::BLOCK;
 
 /// Where each header says that it is one.
 const MAGIC: std::ops::Range<usize> = 257..262;
@@ -21,7 +20,7 @@ const MAX_EXTENSION: u64 = 1 << 20;
 
 /// A file within an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub(crate) struct Member {
     /// Its name, as it stands there.
     pub name: BString,
     /// Where its bytes begin.
@@ -30,11 +29,13 @@ pub struct Member {
     pub len: u64,
     /// Its holes are left out: its bytes do not stand there one after the other.
     pub is_sparse: bool,
+    /// What extends its header is of the kind that POSIX.1-2001 brought.
+    pub has_extensions: bool,
 }
 
 impl Member {
     /// Whether it goes by that name; `./` in front means nothing.
-    pub(super) fn is_called(&self, name: &BStr) -> bool {
+    pub(crate) fn is_called(&self, name: &BStr) -> bool {
         let bare = |name: &'_ [u8]| name.strip_prefix(b"./").unwrap_or(name).to_owned();
         bare(&self.name) == bare(name)
     }
@@ -46,13 +47,14 @@ struct Extensions {
     name: Option<BString>,
     len: Option<u64>,
     is_sparse: bool,
+    are_posix: bool,
 }
 
 /// Whether the file begins like an archive.
 ///
 /// # Errors
 /// Of reading.
-pub(super) fn is_archive(file: &dyn Storage) -> Result<bool> {
+pub(crate) fn is_archive(file: &dyn Storage) -> Result<bool> {
     let len = file.len()?;
     let mut block = [0; BLOCK as usize];
     if len < BLOCK {
@@ -66,7 +68,7 @@ pub(super) fn is_archive(file: &dyn Storage) -> Result<bool> {
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] where a header is none, [`ErrorKind::Cancelled`], or of reading.
-pub(super) fn visit_members(
+pub(crate) fn visit_members(
     file: &dyn Storage,
     control: &JobControl,
     visit: &mut dyn FnMut(Member) -> ControlFlow<()>,
@@ -119,6 +121,7 @@ pub(super) fn visit_members(
                     offset,
                     len,
                     is_sparse: sparse,
+                    has_extensions: extensions.are_posix,
                 };
                 if visit(member).is_break() {
                     return Ok(());
@@ -167,6 +170,7 @@ impl Extensions {
             self.name = name.map(BString::from);
             return Ok(());
         }
+        self.are_posix = true;
         for extension in PaxExtensions::new(&bytes) {
             let extension =
                 extension.map_err(|_| damaged(file, at, "damaged extended attributes"))?;

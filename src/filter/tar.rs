@@ -1,13 +1,12 @@
 //! `tar`: a file within a tar archive, read where it lies. What it holds may be an image of any format.
 
-mod archive;
-
 use std::io::IoSliceMut;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bstr::BStr;
 
+use crate::archive::{self, Member};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::filter::{Content, FilterContext, FilterDriver};
@@ -17,8 +16,6 @@ use crate::options::{OptionKind, OptionSpec};
 use crate::printable::printable_bytes;
 use crate::storage::forward::forward;
 use crate::storage::{HostFile, Limits, Preallocation, Storage, ZeroFlags};
-
-use archive::Member;
 
 /// The line of the registry.
 pub static DRIVER: FilterDriver = FilterDriver {

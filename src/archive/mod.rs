@@ -1,0 +1,10 @@
+//! Tar archives: their members where they lie, and the blocks around those of a new one.
+
+mod read;
+mod write;
+
+pub(crate) use read::{Member, is_archive, visit_members};
+pub(crate) use write::{END, header, padded};
+
+/// An archive is a row of blocks of this many bytes.
+pub(crate) const BLOCK: u64 = 512;
