@@ -4,15 +4,23 @@
 # left out, loudly.
 set -eu
 
-packages='build-essential pkg-config qemu-utils e2fsprogs xfsprogs valgrind'
+cd "$(dirname "$0")/.."
+packages='build-essential pkg-config qemu-utils e2fsprogs xfsprogs valgrind bzip2 7zip vmdk-stream-converter
+    python3-venv python3-pip'
 missing=
 for pair in cc:build-essential g++:build-essential pkg-config:pkg-config qemu-img:qemu-utils \
-    qemu-io:qemu-utils mke2fs:e2fsprogs mkfs.xfs:xfsprogs valgrind:valgrind; do
+    qemu-io:qemu-utils mke2fs:e2fsprogs mkfs.xfs:xfsprogs valgrind:valgrind bzip2:bzip2 7zz:7zip; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
-[ -z "$missing" ] && exit 0
+# Debian's own: its modules are for no other.
+python=/usr/bin/python3
+for pair in ensurepip:python3-venv VMDKstream:vmdk-stream-converter; do
+    "$python" -c "import ${pair%%:*}" 2>/dev/null || missing="$missing ${pair##*:}"
+done
 
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+if [ -z "$missing" ]; then
+    :
+elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -q
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
@@ -25,5 +33,19 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         ;;
     esac
 else
-    echo "Missing:$missing. To install what the tests use: sudo apt-get install -y $packages" >&2
+    echo "Missing:$missing. To install what the tests use: sudo apt-get install -y" $packages >&2
 fi
+
+# Readers of other projects, in a directory of their own.
+[ -z "${PLATTER_SKIP_WITNESSES:-}" ] || exit 0
+witnesses=${CARGO_TARGET_DIR:-target}/witnesses
+cmp -s ci/witnesses.txt "$witnesses/installed.txt" || {
+    rm -rf "$witnesses"
+    mkdir -p "${witnesses%/*}"
+    if "$python" -m venv --system-site-packages "$witnesses" &&
+        "$witnesses/bin/pip" install -q --disable-pip-version-check -r ci/witnesses.txt; then
+        cp ci/witnesses.txt "$witnesses/installed.txt"
+    else
+        echo "The readers of ci/witnesses.txt cannot be installed" >&2
+    fi
+}

@@ -16,3 +16,4 @@ mod vdi;
 mod vhdx;
 mod vmdk;
 mod vpc;
+mod witnesses;

@@ -11,7 +11,7 @@ mod peer;
 mod references;
 mod sample;
 mod shelf;
-mod work;
+pub mod work;
 
 use platter::format::{Features, registry};
 

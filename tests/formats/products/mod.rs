@@ -10,7 +10,7 @@ use platter::{Job, Location, OpenPolicy};
 use crate::common::Dir;
 
 /// Unpacks one into the directory.
-fn unpack(dir: &Dir, name: &str) {
+pub fn unpack(dir: &Dir, name: &str) {
     let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/products");
     let packed = std::fs::File::open(packed.join(format!("{name}.zst"))).expect("test data");
     let bytes = zstd::stream::decode_all(packed).expect("test data");
