@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use platter::format::RepairMode;
+use platter::format::{NewParent, RepairMode};
 use platter::ops::amend::{AmendRequest, amend};
 use platter::ops::commit::{CommitRequest, commit};
 use platter::ops::rebase::{RebaseRequest, rebase};
@@ -25,7 +25,7 @@ struct Layer {
     len: usize,
     /// The name and format of what lies below.
     backing: Option<(&'static str, &'static str)>,
-    /// `raw`, or options of a qcow2 image.
+    /// `raw`, or options of a qcow2 image, or those of another format behind its name.
     options: &'static str,
 }
 
@@ -45,10 +45,18 @@ const fn layer(
 
 impl Layer {
     fn format(&self) -> &'static str {
-        if self.options == "raw" {
-            "raw"
-        } else {
-            "qcow2"
+        match self.options.split_once(' ') {
+            Some((format, _)) => format,
+            None if self.options == "raw" => "raw",
+            None => "qcow2",
+        }
+    }
+
+    /// The options of creation.
+    fn creation(&self) -> &'static str {
+        match self.options.split_once(' ') {
+            Some((_, options)) => options,
+            None => self.options.trim_start_matches("raw"),
         }
     }
 
@@ -66,12 +74,16 @@ const SMALL: &str = "cluster_size=4096";
 const LARGE: &str = "cluster_size=16384";
 const LUKS: &str = "cluster_size=4096,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1";
 
+const VHD: &str = "vpc force_size=on";
+
 /// What is done to the topmost layer.
 enum Task {
     /// Into the layer of that name, or the one below.
     Commit(Option<&'static str>),
     /// Onto the layer of that name and format, or none; copies are compressed or not.
     Rebase(Option<(&'static str, &'static str)>, bool),
+    /// Onto that layer, or none, whatever the guest sees then.
+    Rename(Option<(&'static str, &'static str)>),
     /// To so many sectors.
     Resize(usize),
     /// With these options.
@@ -153,6 +165,25 @@ const CHAINS: &[Chain] = &[
             layer("top", 700, Some(("old", "qcow2")), SMALL),
         ],
         task: Task::Rebase(None, false),
+    },
+    // Disks that lose their parent, or get one.
+    Chain {
+        layers: &[
+            layer("old", 300, None, VHD),
+            layer("top", 300, Some(("old", "vpc")), VHD),
+        ],
+        task: Task::Rebase(None, false),
+    },
+    Chain {
+        layers: &[
+            layer("old", 300, None, VHD),
+            layer("top", 300, Some(("old", "vpc")), VHD),
+        ],
+        task: Task::Rename(None),
+    },
+    Chain {
+        layers: &[layer("new", 300, None, VHD), layer("top", 300, None, VHD)],
+        task: Task::Rebase(Some(("new", "vpc")), false),
     },
     Chain {
         layers: &[
@@ -257,12 +288,23 @@ fn fill(layers: &[Layer], random: &mut Random) -> Vec<Vec<u8>> {
     for (n, layer) in layers.iter().enumerate() {
         let new = New {
             format: layer.format(),
-            options: layer.options.trim_start_matches("raw"),
+            options: layer.creation(),
             len: (layer.len * SECTOR) as u64,
             backing: layer.backing,
         };
         let file: [Arc<dyn Storage>; 1] = [files[n].1.clone()];
-        new.create(&file, Durability::None, |_| Ok(())).unwrap();
+        let mut below = layers.iter();
+        let below = below.find(|other| layer.backing.is_some_and(|(name, _)| name == other.name));
+        let parent = below.map(|below| {
+            let image = open(below, &options(named(), CacheMode::Unsafe)).unwrap();
+            NewParent {
+                size: image.len(),
+                id: image.format().parent_id(),
+                disk_id: image.format().disk_id(),
+            }
+        });
+        new.create_over(parent, &file, Durability::None, |_| Ok(()))
+            .unwrap();
         let options = OpenOptions {
             writable: true,
             ..options(named(), CacheMode::Unsafe)
@@ -282,6 +324,19 @@ fn fill(layers: &[Layer], random: &mut Random) -> Vec<Vec<u8>> {
         image.close().unwrap();
     }
     files.iter().map(|(_, file)| file.to_vec()).collect()
+}
+
+fn onto(location: Location, options: &OpenOptions, backing: Option<(&str, &str)>) -> RebaseRequest {
+    RebaseRequest {
+        location,
+        options: options.clone(),
+        backing: backing.map(|(name, _)| name.into()),
+        backing_format: backing.map(|(_, format)| format.to_owned()),
+        backing_cache: CacheMode::Writeback,
+        share_backing: false,
+        name_only: false,
+        compress: false,
+    }
 }
 
 fn carry_out(chain: &Chain, options: &OpenOptions) -> Result<()> {
@@ -306,19 +361,20 @@ fn carry_out(chain: &Chain, options: &OpenOptions) -> Result<()> {
             },
             &mut job,
         ),
-        Task::Rebase(backing, compress) => rebase(
-            &RebaseRequest {
-                location,
-                options: options.clone(),
-                backing: backing.map(|(name, _)| name.into()),
-                backing_format: backing.map(|(_, format)| format.to_owned()),
-                backing_cache: CacheMode::Writeback,
-                share_backing: false,
-                name_only: false,
+        Task::Rebase(backing, compress) => {
+            let request = RebaseRequest {
                 compress: *compress,
-            },
-            &mut job,
-        ),
+                ..onto(location, options, *backing)
+            };
+            rebase(&request, &mut job)
+        }
+        Task::Rename(backing) => {
+            let request = RebaseRequest {
+                name_only: true,
+                ..onto(location, options, *backing)
+            };
+            rebase(&request, &mut job)
+        }
         Task::Resize(sectors) => {
             let image = Image::open(&location, &writable)?;
             let request = ResizeRequest {
@@ -376,11 +432,7 @@ fn judge(chain: &Chain, bytes: &[Vec<u8>], shown: &Shown, done: bool) -> Result<
         ));
     }
     drop(top);
-    for layer in chain
-        .layers
-        .iter()
-        .filter(|layer| layer.format() == "qcow2")
-    {
+    for layer in chain.layers.iter().filter(|layer| layer.format() != "raw") {
         let image = open(layer)?;
         let (report, notes) = rig::check(image.format(), RepairMode::Report)
             .map_err(|error| format!("{}: {error:?}", layer.name))?;
@@ -428,6 +480,7 @@ pub fn run(cache: CacheMode) -> usize {
                 assert_eq!(after[..before.len()], before);
                 assert!(after[before.len()..].iter().all(|tag| *tag == Some(0)));
             }
+            Task::Rename(_) => assert_ne!(before, after),
             _ => assert_eq!(before, after),
         }
         let shown = Shown { before, after };

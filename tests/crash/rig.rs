@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use bstr::BStr;
 use platter::error::{Error, Result};
 use platter::format::{
-    BackingRef, Below, Bulk, CheckReport, CreateParams, Format, FormatDriver, OpenContext, Opener,
-    PrepareContext, RepairMode, registry,
+    BackingRef, Below, Bulk, CheckReport, CreateParams, Format, FormatDriver, NewParent,
+    OpenContext, Opener, PrepareContext, RepairMode, registry,
 };
 use platter::job::Message;
 use platter::options::Values;
@@ -191,6 +191,17 @@ impl New<'_> {
         durability: Durability,
         fill: impl FnOnce(&dyn Bulk) -> Result<()>,
     ) -> Result<()> {
+        self.create_over(None, storages, durability, fill)
+    }
+
+    /// The same over a parent that is known.
+    pub fn create_over(
+        &self,
+        parent: Option<NewParent>,
+        storages: &[Arc<dyn Storage>],
+        durability: Durability,
+        fill: impl FnOnce(&dyn Bulk) -> Result<()>,
+    ) -> Result<()> {
         let driver = registry::by_name(self.format).unwrap();
         let mut options = Options::new();
         if !self.options.is_empty() {
@@ -211,7 +222,7 @@ impl New<'_> {
         let control = Arc::<platter::job::JobControl>::default();
         new.prepare(&PrepareContext {
             secrets: &secrets(),
-            parent: None,
+            parent,
             control: &control,
         })?;
         let bulk = new.start(storages, &control)?;

@@ -411,6 +411,75 @@ fn a_chain_of_differencing_disks_is_made_read_and_written() {
     assert_eq!(report.corruptions, 0, "{lines:?}");
 }
 
+fn rebase(dir: &Dir, name: &str, backing: Option<&str>, name_only: bool) -> Result<(), Error> {
+    let request = platter::ops::rebase::RebaseRequest {
+        location: platter::Location::from_path(dir.path(name)),
+        options: options(false),
+        backing: backing.map(Into::into),
+        backing_format: backing.map(|_| "vpc".to_owned()),
+        backing_cache: platter::storage::CacheMode::Writeback,
+        share_backing: false,
+        name_only,
+        compress: false,
+    };
+    platter::ops::rebase::rebase(&request, &mut Job::new())
+}
+
+#[test]
+fn a_disk_loses_its_parent_and_gets_another_one() {
+    let dir = Dir::new();
+    for (name, byte) in [("base.vhd", 1), ("other.vhd", 2)] {
+        create(&dir, name, Some(9 << 20), None).expect("a base");
+        let base = open_path(&dir, name, true).expect("it opens");
+        base.write_at(&vec![byte; 3_000_000], 700_000)
+            .expect("a write");
+        base.close().expect("a close");
+    }
+    create(&dir, "a.vhd", None, Some("base.vhd")).expect("a child");
+    let image = open_path(&dir, "a.vhd", true).expect("it opens");
+    // Blocks of which it has a part, over data and over nothing.
+    for at in [1_000_100, 3_500_000, 7_000_000] {
+        image.write_at(&[9; 5000], at).expect("a write");
+    }
+    image.close().expect("a close");
+    let model = read(&open_path(&dir, "a.vhd", false).expect("it opens"));
+    let shows = |what: &str| {
+        let image = open_path(&dir, "a.vhd", true).expect("it opens");
+        assert!(read(&image) == model, "{what}");
+        let (report, lines) = check(&image, RepairMode::Report);
+        assert_eq!(report.corruptions, 0, "{what}: {lines:?}");
+        image.backing().is_some()
+    };
+    rebase(&dir, "a.vhd", None, false).expect("no parent");
+    assert!(!shows("without a parent"));
+    // For other programs too.
+    std::fs::write(dir.path("a.raw"), &model).expect("a file");
+    dir.qemu_img_ok(&["compare", "-f", "vpc", "-F", "raw", "a.vhd", "a.raw"]);
+    // What is written now counts for programs that look at bitmaps.
+    rebase(&dir, "a.vhd", None, false).expect("nothing to do");
+    rebase(&dir, "a.vhd", Some("other.vhd"), false).expect("another parent");
+    assert!(shows("over another parent"));
+    rebase(&dir, "a.vhd", Some("base.vhd"), false).expect("the first parent");
+    assert!(shows("over the first parent"));
+    // The name alone: what the parent showed is gone, and never more than that.
+    rebase(&dir, "a.vhd", None, true).expect("no parent");
+    let alone = open_path(&dir, "a.vhd", false).expect("it opens");
+    let bytes = read(&alone);
+    let mut pairs = bytes.iter().zip(&model);
+    assert!(pairs.all(|(here, before)| here == before || *here == 0));
+    assert!(bytes[1_000_100..1_005_100].iter().all(|byte| *byte == 9));
+    drop(alone);
+    rebase(&dir, "a.vhd", Some("base.vhd"), true).expect("the parent");
+    assert!(
+        open_path(&dir, "a.vhd", false)
+            .expect("it opens")
+            .backing()
+            .is_some()
+    );
+    let error = rebase(&dir, "a.vhd", Some("a.raw"), false).expect_err("a refusal");
+    assert!(!error.to_string().is_empty());
+}
+
 #[test]
 fn a_parent_that_is_no_vhd_or_is_not_there_is_refused() {
     let dir = Dir::new();

@@ -159,6 +159,14 @@ impl<K: Keeper> Exclusive<'_, K> {
         self.set_end(end)
     }
 
+    /// Refuses an image in which blocks share a place.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`], or of reading the table.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.used().map(drop)
+    }
+
     /// The blocks in use, by where they stand.
     fn used(&self) -> Result<Vec<Used>> {
         let layout = self.blocks.layout();

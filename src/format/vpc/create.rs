@@ -22,7 +22,7 @@ use super::disk::{
     DiskType, DynamicHeader, FOOTER_LEN, Footer, Geometry, HEADER_LEN, Locator, VpcLayout,
 };
 use super::parent::{self, NAME_SPACE};
-use super::records::write_bitmap;
+use super::records::{ALL_SECTORS, write_bitmap};
 use super::{DRIVER, MAX_SIZE, too_large};
 
 /// Guest bytes of a block of a new disk, as all programs make them.
@@ -312,7 +312,7 @@ impl Finish<VpcLayout> for Finisher {
     }
 
     fn begin_block(&self, storage: &dyn Storage, layout: &VpcLayout, host: u64) -> Result<()> {
-        write_bitmap(storage, (layout.lead(), 0xff), host)
+        write_bitmap(storage, (layout.lead(), ALL_SECTORS), host)
     }
 
     fn end(&self, storage: &dyn Storage, layout: &VpcLayout, end: u64) -> Result<()> {

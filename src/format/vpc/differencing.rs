@@ -2,19 +2,22 @@
 //!
 //! The order on disk: data, a barrier, the bitmaps, a barrier, the entries of the table.
 
-use bstr::ByteSlice;
+use bstr::{BStr, ByteSlice};
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::{Entry, Layout};
-use crate::format::{BackingChange, BackingRef, Below, ParentId, ParentRef};
+use crate::format::{BackingChange, BackingRef, Below, FormatWrite, ParentId, ParentRef};
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::{Durability, ZeroFlags};
 
+use super::disk::DiskType;
 use super::dynamic::Dynamic;
 use super::parent;
+use super::records::{ALL_SECTORS, write_bitmap};
 use super::sectors::{Bits, Sectors};
 
 const SECTOR: u64 = 512;
@@ -22,13 +25,13 @@ const SECTOR: u64 = 512;
 /// What a differencing disk has beyond a dynamic one.
 #[derive(Debug)]
 pub(super) struct Differencing {
-    pub(super) parent: Mutex<ParentRef>,
+    pub(super) parent: Mutex<Option<ParentRef>>,
     pub(super) sectors: Sectors,
     pass: Mutex<()>,
 }
 
 impl Differencing {
-    pub(super) fn new(parent: ParentRef) -> Self {
+    pub(super) fn new(parent: Option<ParentRef>) -> Self {
         Self {
             parent: Mutex::new(parent),
             sectors: Sectors::default(),
@@ -267,10 +270,60 @@ impl Dynamic {
         Ok(())
     }
 
+    /// Lets the bitmaps say of every block that the disk has all of it, as those of a dynamic disk do.
+    fn own_all_sectors(&self) -> Result<()> {
+        let layout = self.blocks.layout();
+        self.each_block(|_, host| {
+            let fill = (layout.lead(), ALL_SECTORS);
+            write_bitmap(&*self.blocks.storage, fill, host)
+        })
+    }
+
+    /// Lets the sectors that are the parent's be zeroes in the file, where nothing reads them yet.
+    fn empty_sectors_of_parent(&self, own: &Differencing) -> Result<()> {
+        let block = self.blocks.layout().block_size();
+        self.each_block(|index, host| {
+            let bits = self.bits(own, index, host)?;
+            let mut at = 0;
+            while at < block / SECTOR {
+                let run = bits.run(at..block / SECTOR);
+                if !bits.has(at) {
+                    self.blocks.storage.write_zeroes(
+                        host + at * SECTOR,
+                        run * SECTOR,
+                        ZeroFlags::MAY_UNMAP,
+                    )?;
+                }
+                at += run;
+            }
+            Ok(())
+        })
+    }
+
+    /// Visits the blocks in the file with their index and where their data stands, if it stands where it can.
+    fn each_block(&self, mut visit: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+        let layout = self.blocks.layout();
+        let file_len = self.blocks.storage.len()?;
+        self.blocks.each(|index, word| {
+            let Entry::At(host) = layout.entry(word) else {
+                return Ok(());
+            };
+            self.blocks
+                .check_place(host - layout.lead(), layout.lead() + layout.block_size())?;
+            if host >= file_len {
+                let text = format!(
+                    "Block {index} stands behind the end of the file; check the image first"
+                );
+                return Err(Error::corrupt(text).with_offset(host));
+            }
+            visit(index, host)
+        })
+    }
+
     /// Lets nothing of the parent show between the old end and the new one: in memory alone the disk is
     /// larger already.
     pub(super) fn hide_below(&self, old: u64, len: u64, below: &dyn Below) -> Result<()> {
-        let Some(own) = &self.own else {
+        let Some(own) = self.own() else {
             return Ok(());
         };
         let shown = below.len_below().min(len);
@@ -288,24 +341,48 @@ impl Dynamic {
 
 impl BackingChange for Dynamic {
     fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        let (Some(own), Some(backing)) = (&self.own, backing) else {
-            return Err(Error::unsupported(
-                "A differencing VPC image keeps a parent, and a dynamic one has none; convert the image",
-            ));
+        self.blocks.check_writable()?;
+        let uuid = match backing {
+            Some(backing) => parent::uuid_of(backing, id)?,
+            None => Uuid::nil(),
         };
-        let uuid = parent::uuid_of(backing, id)?;
+        let had_parent = self.own().is_some();
+        if backing.is_none() && !had_parent {
+            return Ok(());
+        }
         self.make_whole()?;
-        self.flush_sectors(own, self.blocks.durability())?;
+        self.flush(self.blocks.durability())?;
         let alone = self.blocks.exclusive();
         let offset = alone.end()?.next_multiple_of(SECTOR);
-        let names = parent::names(backing, offset)?;
-        self.replace_header(&alone, offset, names, |header| {
+        let names = match backing {
+            Some(backing) => parent::names(backing, offset)?,
+            None => Vec::new(),
+        };
+        if had_parent != backing.is_some() {
+            alone.check()?;
+            match self.own() {
+                Some(own) => self.empty_sectors_of_parent(own)?,
+                None => self.own_all_sectors()?,
+            }
+        }
+        let disk_type = match backing {
+            Some(_) => DiskType::Differencing,
+            None => DiskType::Dynamic,
+        };
+        self.replace_header(&alone, offset, (disk_type, names), |header| {
             header.parent = uuid;
-            header.set_parent_name(backing.name.as_bstr());
+            header.set_parent_name(backing.map_or(BStr::new(""), |backing| backing.name.as_bstr()));
         })?;
+        if backing.is_none() {
+            self.set_parent(None);
+            // Until here the parent showed wherever the bitmaps say so.
+            self.own_all_sectors()?;
+            return self.blocks.barrier();
+        }
         let file_len = self.blocks.storage.len()?;
         let header = self.header.lock().clone();
-        *own.parent.lock() = parent::read(&*self.blocks.storage, &header, file_len)?;
+        let parent = parent::read(&*self.blocks.storage, &header, file_len)?;
+        self.set_parent(Some(parent));
         Ok(())
     }
 
@@ -315,7 +392,7 @@ impl BackingChange for Dynamic {
     }
 
     fn make_empty(&self) -> Result<()> {
-        let Some(own) = &self.own else {
+        let Some(own) = self.own() else {
             return Err(Error::unsupported("A dynamic VPC image has no parent"));
         };
         self.make_whole()?;

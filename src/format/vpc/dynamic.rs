@@ -29,8 +29,8 @@ pub(super) struct Dynamic {
     pub(super) header: Mutex<DynamicHeader>,
     /// Both footers are whole: it was seen to, or they were.
     is_whole: AtomicBool,
-    /// What a differencing disk has beyond that.
-    pub(super) own: Option<Differencing>,
+    /// What counts while there is a parent.
+    differencing: Differencing,
 }
 
 impl Dynamic {
@@ -40,11 +40,25 @@ impl Dynamic {
         parent: Option<ParentRef>,
     ) -> Self {
         Self {
-            own: parent.map(Differencing::new),
+            differencing: Differencing::new(parent),
             is_whole: AtomicBool::new(blocks.keeper.damage() == Damage::None),
             blocks,
             header: Mutex::new(header),
         }
+    }
+
+    /// Which sectors are the disk's own; None where all are.
+    pub(super) fn own(&self) -> Option<&Differencing> {
+        self.blocks.is_overlay().then_some(&self.differencing)
+    }
+
+    /// The disk has that parent from now on, or none; nothing of what was known of sectors counts.
+    pub(super) fn set_parent(&self, parent: Option<ParentRef>) {
+        let is_overlay = parent.is_some();
+        self.differencing.sectors.clear();
+        *self.differencing.parent.lock() = parent;
+        self.blocks.keeper.set_differencing(is_overlay);
+        self.blocks.set_overlay(is_overlay);
     }
 
     /// Before the first change both footers are made whole.
@@ -78,7 +92,7 @@ impl Format for Dynamic {
     }
 
     fn map(&self, offset: u64, len: u64) -> Result<Extent> {
-        if let Some(own) = &self.own {
+        if let Some(own) = self.own() {
             return self.map_sectors(own, offset, len);
         }
         let _io = self.blocks.begin_io();
@@ -86,7 +100,7 @@ impl Format for Dynamic {
     }
 
     fn layer_unit(&self) -> Option<u32> {
-        match self.own {
+        match self.own() {
             Some(_) => Some(512),
             None => self.cluster_size(),
         }
@@ -123,7 +137,7 @@ impl Format for Dynamic {
     }
 
     fn parent(&self) -> Option<ParentRef> {
-        self.own.as_ref().map(|own| own.parent.lock().clone())
+        self.own()?.parent.lock().clone()
     }
 
     fn parent_id(&self) -> Option<ParentId> {
@@ -135,7 +149,7 @@ impl Format for Dynamic {
     }
 
     fn backing_change(&self) -> Option<&dyn BackingChange> {
-        self.own.is_some().then_some(self as &dyn BackingChange)
+        Some(self)
     }
 
     fn checker(&self) -> Option<&dyn Check> {
@@ -154,7 +168,7 @@ impl Format for Dynamic {
 impl FormatWrite for Dynamic {
     fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
         self.make_whole()?;
-        if let Some(own) = &self.own {
+        if let Some(own) = self.own() {
             return self.write_sectors(own, buf, offset, below);
         }
         self.blocks.write(buf, offset, below)
@@ -168,7 +182,7 @@ impl FormatWrite for Dynamic {
         below: &dyn Below,
     ) -> Result<()> {
         self.make_whole()?;
-        if let Some(own) = &self.own {
+        if let Some(own) = self.own() {
             return self.zero_sectors(own, offset, len, flags, below);
         }
         self.blocks.write_zeroes(offset, len, flags, below)
@@ -176,14 +190,14 @@ impl FormatWrite for Dynamic {
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         self.make_whole()?;
-        if let Some(own) = &self.own {
+        if let Some(own) = self.own() {
             return self.discard_sectors(own, offset, len);
         }
         self.blocks.discard(offset, len)
     }
 
     fn flush(&self, durability: Durability) -> Result<()> {
-        match &self.own {
+        match self.own() {
             Some(own) => self.flush_sectors(own, durability),
             None => self.blocks.flush(durability),
         }
@@ -209,7 +223,7 @@ impl Resize for Dynamic {
 
 impl Immediate for Dynamic {
     fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        match self.own {
+        match self.own() {
             // Bitmaps may have to be read.
             Some(_) => Ok(None),
             None => Ok(self.blocks.map_now(offset, len)),
@@ -230,7 +244,7 @@ impl Immediate for Dynamic {
     }
 
     fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        match self.is_whole.load(Ordering::Acquire) && self.own.is_none() {
+        match self.is_whole.load(Ordering::Acquire) && self.own().is_none() {
             true => self.blocks.in_place_range(offset, len),
             false => None,
         }
@@ -243,7 +257,7 @@ impl Immediate for Dynamic {
     }
 
     fn flush_plan(&self, durability: Durability) -> FlushPlan {
-        match self.own {
+        match self.own() {
             Some(_) => FlushPlan::Call,
             None => self.blocks.flush_plan(durability),
         }

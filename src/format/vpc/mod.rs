@@ -115,7 +115,6 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         ),
         false => (None, Vec::new()),
     };
-    let fill = if is_overlay { 0 } else { 0xff };
     let entries = u64::from(header.entries);
     let table = Table::on_disk(entries, header.table_offset, ByteOrder::Big)?;
     Ok(Box::new(Dynamic::new(
@@ -130,7 +129,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
             keeper: Records::new(
                 found.footer,
                 &layout,
-                (fill, names),
+                names,
                 found.damage,
                 context.durability,
             ),

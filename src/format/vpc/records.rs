@@ -1,6 +1,7 @@
 //! The footers of an open dynamic disk: one at the beginning of the file, one at its end.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -9,16 +10,19 @@ use crate::format::blocks::{Keeper, Layout};
 use crate::memory;
 use crate::storage::{Durability, Preallocation, Storage};
 
-use super::disk::{FOOTER_LEN, Footer, VpcLayout};
+use super::disk::{DiskType, FOOTER_LEN, Footer, VpcLayout};
 use super::open::Damage;
+
+/// What the bitmap of a block consists of that has all of its sectors.
+pub(super) const ALL_SECTORS: u8 = 0xff;
 
 /// The footer in memory.
 #[derive(Debug)]
 pub(super) struct Records {
     footer: Mutex<Footer>,
     lead: u64,
-    /// What the bitmaps of new blocks are filled with.
-    fill: u8,
+    /// New blocks have none of their sectors, else all.
+    is_differencing: AtomicBool,
     /// Where names of the parent stand.
     names: Mutex<Vec<Range<u64>>>,
     /// What is wrong with those on disk.
@@ -30,14 +34,14 @@ impl Records {
     pub(super) fn new(
         footer: Footer,
         layout: &VpcLayout,
-        (fill, names): (u8, Vec<Range<u64>>),
+        names: Vec<Range<u64>>,
         damage: Damage,
         durability: Durability,
     ) -> Self {
         Self {
+            is_differencing: AtomicBool::new(footer.disk_type == DiskType::Differencing),
             footer: Mutex::new(footer),
             lead: layout.lead(),
-            fill,
             names: Mutex::new(names),
             damage: Mutex::new(damage),
             durability,
@@ -51,6 +55,12 @@ impl Records {
     /// The names of the parent stand elsewhere.
     pub(super) fn set_names(&self, names: Vec<Range<u64>>) {
         *self.names.lock() = names;
+    }
+
+    /// Whether sectors of new blocks are the parent's until they are written.
+    pub(super) fn set_differencing(&self, is_differencing: bool) {
+        self.is_differencing
+            .store(is_differencing, Ordering::Release);
     }
 
     pub(super) fn damage(&self) -> Damage {
@@ -120,7 +130,11 @@ impl Keeper for Records {
     }
 
     fn begin_block(&self, storage: &dyn Storage, host: u64) -> Result<()> {
-        write_bitmap(storage, (self.lead, self.fill), host)
+        let fill = match self.is_differencing.load(Ordering::Acquire) {
+            true => 0,
+            false => ALL_SECTORS,
+        };
+        write_bitmap(storage, (self.lead, fill), host)
     }
 
     fn record(&self, _: &dyn Storage, _: &VpcLayout, _: u64) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::job::JobControl;
 use crate::memory;
 use crate::storage::{Preallocation, ZeroFlags};
 
-use super::disk::{DynamicHeader, FOOTER_LEN, Geometry, HEADER_LEN, Locator, VpcLayout};
+use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, Geometry, HEADER_LEN, Locator, VpcLayout};
 use super::dynamic::Dynamic;
 use super::parent::NAME_SPACE;
 use super::records::Records;
@@ -58,7 +58,7 @@ impl Dynamic {
         }
         // From here on the size is the new one: what follows gives space back.
         self.flush(blocks.durability())?;
-        if let Some(own) = &self.own {
+        if let Some(own) = self.own() {
             own.sectors.clear();
         }
         let forever = JobControl::default();
@@ -91,12 +91,12 @@ impl Dynamic {
     }
 
     /// Writes another header, with names of the parent, to unused space at `offset`, and lets the footers name
-    /// it: one write of one sector.
+    /// it and tell the type of the disk: one write of one sector.
     pub(super) fn replace_header(
         &self,
         alone: &Exclusive<'_, Records>,
         offset: u64,
-        names: Vec<(Locator, Vec<u8>)>,
+        (disk_type, names): (DiskType, Vec<(Locator, Vec<u8>)>),
         change: impl FnOnce(&mut DynamicHeader),
     ) -> Result<()> {
         let blocks = &self.blocks;
@@ -119,9 +119,10 @@ impl Dynamic {
         let end = at + HEADER_LEN as u64;
         alone.reserve_up_to(end)?;
         blocks.barrier()?;
-        blocks
-            .keeper
-            .change(storage, end, |footer| footer.data_offset = at)?;
+        blocks.keeper.change(storage, end, |footer| {
+            footer.data_offset = at;
+            footer.disk_type = disk_type;
+        })?;
         blocks.barrier()?;
         *header = new;
         blocks.keeper.set_names(name_places(header));
