@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{FilterContext, FilterDriver};
 use crate::format::ChildSpec;
 use crate::memory::IoBuf;
@@ -26,6 +26,20 @@ pub static DRIVER: FilterDriver = FilterDriver {
     contents: None,
     passes_compressed: false,
     open_options: &[
+        OptionSpec {
+            name: BITMAP_NAME,
+            kind: OptionKind::Name,
+            help: "dirty bitmap: only what it marks is copied",
+            default: None,
+            allowed: &[],
+        },
+        OptionSpec {
+            name: BITMAP_NODE,
+            kind: OptionKind::Str,
+            help: "node name of the image that has the bitmap",
+            default: None,
+            allowed: &[],
+        },
         OptionSpec {
             name: TIMEOUT,
             kind: OptionKind::Num,
@@ -55,6 +69,8 @@ pub static DRIVER: FilterDriver = FilterDriver {
 };
 
 const TARGET: &str = "target";
+const BITMAP_NAME: &str = "bitmap.name";
+const BITMAP_NODE: &str = "bitmap.node";
 const TIMEOUT: &str = "cbw-timeout";
 const CLUSTER: &str = "min-cluster-size";
 const ON_ERROR: &str = "on-cbw-error";
@@ -79,16 +95,18 @@ struct CopyBeforeWrite {
     breaks_snapshot: bool,
     /// A copy has failed and a write went on: the target is no backup any more.
     broken: AtomicBool,
-    copied: RwLock<Copied>,
+    copied: RwLock<Clusters>,
+    /// The only ones to copy; None for all.
+    marked: Option<Clusters>,
     /// Keeps copies of one cluster apart.
     copying: [Mutex<()>; LOCKS],
 }
 
-/// The clusters that are in the target. It grows with what was written alone.
+/// Some of the clusters. It grows with those alone.
 #[derive(Debug, Default)]
-struct Copied(BTreeMap<u64, [u64; (GROUP / 64) as usize]>);
+struct Clusters(BTreeMap<u64, [u64; (GROUP / 64) as usize]>);
 
-impl Copied {
+impl Clusters {
     fn contains(&self, cluster: u64) -> bool {
         let at = (cluster % GROUP) as usize;
         let group = self.0.get(&(cluster / GROUP));
@@ -121,17 +139,54 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
     let target = context.take(TARGET)?;
     let unit = target.image.as_ref().map_or(1, |image| image.layer_unit());
     let unit = u64::from(unit).min(MAX_CLUSTER);
-    let cluster = DEFAULT_CLUSTER.max(asked).max(unit);
+    let cluster = DEFAULT_CLUSTER.max(asked).max(unit).next_power_of_two();
+    let marked = marked(&context, file.len()?, cluster)?;
     Ok(Arc::new(CopyBeforeWrite {
         file,
         target: target.storage,
-        cluster: cluster.next_power_of_two(),
+        cluster,
         timeout: (seconds != 0).then(|| Duration::from_secs(seconds)),
         breaks_snapshot,
         broken: AtomicBool::new(false),
         copied: RwLock::default(),
+        marked,
         copying: std::array::from_fn(|_| Mutex::new(())),
     }))
+}
+
+/// The clusters that the bitmap marks which the options name; None without one.
+fn marked(context: &FilterContext<'_>, len: u64, cluster: u64) -> Result<Option<Clusters>> {
+    let missing = |option| Error::invalid(format!("Parameter '{option}' is missing"));
+    let options = context.options;
+    let (node, name) = match (options.str(BITMAP_NODE), options.name(BITMAP_NAME)) {
+        (Some(node), Some(name)) => (node, name),
+        (None, None) => return Ok(None),
+        (None, Some(_)) => return Err(missing(BITMAP_NODE)),
+        (Some(_), None) => return Err(missing(BITMAP_NAME)),
+    };
+    let image = context.nodes.image(node)?;
+    let bitmaps = image.as_ref().and_then(|image| image.bitmaps());
+    let Some(bitmaps) = bitmaps else {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("Dirty bitmap '{name}' not found"),
+        ));
+    };
+    let covered = bitmaps.covered();
+    if covered != len {
+        return Err(Error::invalid(format!(
+            "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap: Bitmaps \
+             are of different sizes (destination size is {len}, source size is {covered}) and can't \
+             be merged"
+        )));
+    }
+    let mut marked = Clusters::default();
+    bitmaps.visit_dirty(name, 0..len, context.control, &mut |offset, len| {
+        let end = offset.saturating_add(len).div_ceil(cluster);
+        (offset / cluster..end).for_each(|cluster| marked.insert(cluster));
+        Ok(())
+    })?;
+    Ok(Some(marked))
 }
 
 impl CopyBeforeWrite {
@@ -155,6 +210,10 @@ impl CopyBeforeWrite {
         let mut bounce = IoBuf::new();
         let clusters = offset / self.cluster..end.div_ceil(self.cluster);
         for cluster in clusters.filter(|_| end > offset) {
+            let marked = self.marked.as_ref();
+            if marked.is_some_and(|marked| !marked.contains(cluster)) {
+                continue;
+            }
             if self.copied.read().contains(cluster) {
                 continue;
             }
@@ -259,6 +318,7 @@ mod tests {
             breaks_snapshot,
             broken: AtomicBool::new(false),
             copied: RwLock::default(),
+            marked: None,
             copying: std::array::from_fn(|_| Mutex::new(())),
         };
         (file, storage)

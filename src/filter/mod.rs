@@ -17,5 +17,5 @@ mod units;
 
 pub use traits::{
     ChildImage, Content, ContentsFn, FileNameFn, FilterChild, FilterContext, FilterDriver,
-    FilterName, ParsedName,
+    FilterName, NamedNodes, ParsedName,
 };

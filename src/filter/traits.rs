@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bstr::{BStr, BString};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::ChildSpec;
+use crate::format::{Bitmaps, ChildSpec};
 use crate::job::JobControl;
 use crate::options::{OptionSpec, Values};
 use crate::policy::OpenPolicy;
@@ -108,6 +108,8 @@ pub struct FilterContext<'a> {
     pub writable: bool,
     /// Options of the filter, checked against [`FilterDriver::open_options`].
     pub options: &'a Values,
+    /// The nodes that options name: those that are open by now, the children among them.
+    pub nodes: &'a dyn NamedNodes,
     /// The secrets that options name by ID.
     pub secrets: &'a Secrets,
     /// The policy in force.
@@ -166,6 +168,15 @@ pub struct FilterChild {
     pub may_compress: bool,
 }
 
+/// The open nodes to which the user gave a name.
+pub trait NamedNodes {
+    /// The image of that name; None where the node is no image.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where no node has the name.
+    fn image(&self, node_name: &str) -> Result<Option<Arc<dyn ChildImage>>>;
+}
+
 /// What a child that is an image can do beyond a byte store.
 pub trait ChildImage: Send + Sync + Debug {
     /// Whether the image's own layer, and none below it, decides what the beginning of the range reads
@@ -184,6 +195,9 @@ pub trait ChildImage: Send + Sync + Debug {
 
     /// How far below the image's own layer the one stands which the user called so.
     fn depth_of(&self, node_name: &str) -> Option<u32>;
+
+    /// The persistent dirty bitmaps of the image's own layer, where its format has them.
+    fn bitmaps(&self) -> Option<&dyn Bitmaps>;
 
     /// The smallest range that the layer can hold by itself, in bytes.
     fn layer_unit(&self) -> u32;

@@ -2,6 +2,7 @@
 //! inside another.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::sync::Arc;
 
 use bstr::BStr;
 use parking_lot::Mutex;
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::extent::{ExtentKind, StorageExtent};
 use crate::filter::ChildImage;
+use crate::format::Bitmaps;
 use crate::image::{Image, ReadsAs, TryRead};
 use crate::job::JobControl;
 use crate::storage::{
@@ -19,16 +21,16 @@ use crate::storage::{
 /// The guest bytes of an image as a storage.
 #[derive(Debug)]
 pub struct ImageStorage {
-    image: Image,
+    image: Arc<Image>,
     /// Held while the length is compared and then set.
     growth: Mutex<()>,
 }
 
 impl ImageStorage {
     /// Over an open image, whose locks stay as they are.
-    pub fn new(image: Image) -> Self {
+    pub fn new(image: impl Into<Arc<Image>>) -> Self {
         Self {
-            image,
+            image: image.into(),
             growth: Mutex::new(()),
         }
     }
@@ -58,9 +60,8 @@ impl ImageStorage {
     }
 
     fn set_image_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
-        self.image
-            .resizer()?
-            .resize_above(len, preallocation, &self.image, &JobControl::default())
+        let resizer = self.image.resizer()?;
+        resizer.resize_above(len, preallocation, &*self.image, &JobControl::default())
     }
 }
 
@@ -79,8 +80,15 @@ impl ChildImage for ImageStorage {
 
     fn depth_of(&self, node_name: &str) -> Option<u32> {
         let mut layers = self.image.layers();
-        let at = layers.position(|layer| layer.node_name.as_deref() == Some(node_name));
+        let at = layers.position(|layer| {
+            let name = layer.node_name.as_ref().map(|name| name.as_str());
+            name == Some(node_name)
+        });
         at.and_then(|at| u32::try_from(at).ok())
+    }
+
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        self.image.bitmaps()
     }
 
     fn layer_unit(&self) -> u32 {

@@ -27,7 +27,7 @@ pub fn open_file(
         let format = match &plan.driver {
             Driver::Host(_) => Some(registry::plain().name.to_owned()),
             Driver::Format(driver) => Some(driver.name.to_owned()),
-            Driver::Probed | Driver::Filter(_) => None,
+            Driver::Probed | Driver::Filter(_) | Driver::Open(_) => None,
         };
         let file = file.unwrap_or(plan);
         match &file.driver {

@@ -53,6 +53,7 @@ pub(super) fn open(
         base,
         tree: names::ordered(tree),
         name: None,
+        shared: false,
         kind: NodeKind::Host,
         storage,
     })

@@ -138,7 +138,7 @@ pub struct Image {
     /// Another image names this one, not the user.
     named_by_image: bool,
     /// What the user called this layer.
-    node_name: Option<node::NodeName>,
+    node_name: Option<Arc<node::NodeName>>,
     warnings: Vec<String>,
     writable: bool,
     settings: Settings,

@@ -259,6 +259,7 @@ pub(super) fn filter_node(
         plain,
         tree: ordered(tree),
         name: None,
+        shared: false,
         kind: NodeKind::Filter(driver, children),
         storage,
     }

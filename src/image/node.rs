@@ -2,11 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use bstr::{BStr, BString, ByteSlice};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{ChildImage, FilterDriver};
 use crate::format::{Features, FileRole};
 use crate::image::Image;
@@ -27,13 +27,91 @@ pub struct Node {
     /// The options that open it again.
     pub(super) tree: Map<String, Value>,
     /// What the user called it.
-    pub(super) name: Option<NodeName>,
+    pub(super) name: Option<Arc<NodeName>>,
+    /// Another node stands on it too, and called it by its name.
+    pub(super) shared: bool,
     /// What it is.
     pub(super) kind: NodeKind,
 }
 
 /// What the user called a node; taken for as long as there is one of these.
-pub(super) type NodeName = Arc<str>;
+#[derive(Debug)]
+pub(super) struct NodeName {
+    name: String,
+    node: OnceLock<Called>,
+}
+
+/// An open node that has a name.
+#[derive(Debug)]
+enum Called {
+    Node(Node),
+    Image(Weak<Image>),
+}
+
+/// What a name leads to.
+#[derive(Debug)]
+pub(super) enum NamedNode {
+    /// A host storage or a filter.
+    Node(Node),
+    /// A layer with all that is below it.
+    Image(Arc<Image>),
+}
+
+impl NodeName {
+    /// A name whose node is not open yet.
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            node: OnceLock::new(),
+        }
+    }
+
+    /// The name.
+    pub(super) fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// The node, once it is open.
+    pub(super) fn node(&self) -> Option<NamedNode> {
+        match self.node.get()? {
+            Called::Node(node) => Some(NamedNode::Node(node.clone())),
+            Called::Image(image) => image.upgrade().map(NamedNode::Image),
+        }
+    }
+}
+
+impl NamedNode {
+    /// The image that it is.
+    pub(super) fn image(self) -> Option<Arc<dyn ChildImage>> {
+        match self {
+            Self::Node(_) => None,
+            Self::Image(image) => Some(Arc::new(ImageStorage::new(image))),
+        }
+    }
+
+    /// For another node to stand on too, which only reads it.
+    pub(super) fn share(self) -> Node {
+        match self {
+            Self::Node(node) => Node {
+                shared: true,
+                ..node
+            },
+            Self::Image(image) => Node::of_image(image),
+        }
+    }
+}
+
+impl Image {
+    /// The image for several that use it; its name leads to it from now on.
+    pub(super) fn into_shared(self) -> Arc<Self> {
+        let image = Arc::new(self);
+        if let Some(name) = &image.node_name {
+            // A filter in the place of a format has it already.
+            let _ = name.node.set(Called::Image(Arc::downgrade(&image)));
+        }
+        image
+    }
+}
 
 /// What a node is.
 #[derive(Clone, Debug)]
@@ -83,8 +161,50 @@ impl Node {
             plain: Some(name),
             tree,
             name: None,
+            shared: false,
             kind: NodeKind::Host,
             storage,
+        }
+    }
+
+    /// An image that serves as a storage.
+    pub(super) fn of_image(image: Arc<Image>) -> Self {
+        let (base, tree) = (image.base.clone(), image.tree.clone());
+        let image = Arc::new(ImageStorage::new(image));
+        Self {
+            base,
+            plain: None,
+            tree,
+            storage: image.clone(),
+            name: None,
+            shared: false,
+            kind: NodeKind::Image(image),
+        }
+    }
+
+    /// The node with the name that the user gave it, which leads to it from now on.
+    pub(super) fn called(self, name: Option<Arc<NodeName>>) -> Self {
+        if let Some(name) = &name {
+            // Without its name, which would keep itself.
+            let _ = name.node.set(Called::Node(self.clone()));
+        }
+        Self { name, ..self }
+    }
+
+    /// Refuses metadata in a node that another one writes to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`].
+    pub(super) fn check_metadata(&self) -> Result<()> {
+        match self.shared && !self.storage.read_only() {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::Locked,
+                format!(
+                    "'{}' is written to by another node, so its metadata cannot be read here",
+                    self.storage.name()
+                ),
+            )),
         }
     }
 
@@ -222,9 +342,9 @@ impl Node {
         }
     }
 
-    /// Whether locks on its files are those that images have taken.
+    /// Whether locks on its files are those that images, or the first that stands on it, have taken.
     pub(super) fn is_locked(&self) -> bool {
-        matches!(self.kind, NodeKind::Image(_))
+        self.shared || matches!(self.kind, NodeKind::Image(_))
     }
 
     /// The identity of the file whose bytes it shows.

@@ -46,6 +46,8 @@ pub(super) enum Driver {
     Filter(&'static FilterDriver),
     /// A protocol.
     Host(HostFile),
+    /// None: the node is open already, and has this name.
+    Open(BString),
 }
 
 /// A child that was described.
@@ -185,6 +187,17 @@ impl Plan {
             _ => None,
         };
         Self::over(Self::host(HostFile { protocol, name }), format)
+    }
+
+    /// The plan of a node that is open already: a filter, or else a host storage.
+    pub(super) fn of_open(filter: Option<&'static FilterDriver>) -> Self {
+        Self::bare(match filter {
+            Some(driver) => Driver::Filter(driver),
+            None => Driver::Host(HostFile {
+                protocol: None,
+                name: HostName::None,
+            }),
+        })
     }
 
     /// The plan of a filter by what a file name says.
@@ -375,7 +388,7 @@ impl Plan {
     /// Takes what the options say of children, as soon as it is known which there are.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for a child that is called by the name of a node.
+    /// [`crate::ErrorKind::Invalid`] for what describes no child.
     pub(super) fn take_children(&mut self, specs: &[ChildSpec]) -> Result<()> {
         for spec in specs {
             let Some(list) = spec.list() else {
@@ -454,7 +467,7 @@ impl Driver {
             Self::Probed => const { &[ChildSpec::FILE] },
             Self::Format(driver) => driver.children,
             Self::Filter(driver) => driver.children,
-            Self::Host(_) => &[],
+            Self::Host(_) | Self::Open(_) => &[],
         }
     }
 }
@@ -464,7 +477,10 @@ impl ChildPlan {
     fn of_value(value: Value) -> Result<Option<Self>> {
         match value {
             Value::Null => Ok(Some(Self::Null)),
-            Value::String(node) => Err(no_such_node(node.as_bstr())),
+            Value::String(node) => {
+                let plan = Plan::bare(Driver::Open(node));
+                Ok(Some(Self::Node(Box::new(plan))))
+            }
             Value::Object(tree) => Ok(Some(Self::Tree(tree))),
             Value::Bool(_) | Value::Number(_) | Value::Array(_) => Ok(None),
         }
@@ -558,7 +574,8 @@ fn no_driver() -> Error {
     Error::invalid("Must specify either driver or file")
 }
 
-fn no_such_node(name: &BStr) -> Error {
+/// The error of a name that no open node has.
+pub(super) fn no_such_node(name: &BStr) -> Error {
     Error::invalid(format!(
         "Cannot find device='{name}' nor node-name='{name}'"
     ))

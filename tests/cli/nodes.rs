@@ -203,3 +203,173 @@ fn the_backing_file_changes_behind_a_filter() {
         }
     }
 }
+
+#[test]
+fn a_node_is_a_child_of_several_by_its_name() {
+    let pair = images();
+    let qcow2 = "{'driver':'qcow2','node-name':'a','file':{'driver':'file','node-name':'f','filename':'a.qcow2'}}";
+    let raw = "{'driver':'raw','node-name':'b','file':{'driver':'file','node-name':'g','filename':'b.raw'}}";
+    let votes = |children: &str| {
+        format!("json:{{'driver':'quorum','vote-threshold':1,'children':[{children}]}}")
+    };
+    let mut images = Vec::new();
+    for children in [
+        format!("{qcow2},'a'"),
+        format!("'a',{qcow2}"),
+        format!("{qcow2},'f'"),
+        format!("{qcow2},{{'driver':'qcow2','file':'f'}}"),
+        format!("{qcow2},{{'driver':'qcow2','file':'a'}}"),
+        format!("{raw},{{'driver':'raw','size':512,'file':'b'}},{{'driver':'raw','file':'g'}}"),
+        format!(
+            "{raw},{{'driver':'qcow2','backing':'b','file':{{'driver':'file','filename':'u.qcow2'}}}}"
+        ),
+        format!(
+            "{raw},{{'driver':'qcow2','backing':'g','file':{{'driver':'file','filename':'u.qcow2'}}}}"
+        ),
+        format!("{raw},'h'"),
+        format!("{raw},''"),
+    ] {
+        images.push(votes(&children));
+    }
+    images.push(format!(
+        "json:{{'driver':'blkverify','raw':{raw},'test':'b'}}"
+    ));
+    images.push(format!(
+        "json:{{'driver':'blkverify','test':{raw},'raw':'b'}}"
+    ));
+    images.push("json:{'driver':'raw','node-name':'x','file':'x'}".to_owned());
+    let mut lines = Vec::new();
+    for image in &images {
+        for command in ["map", "map --output=json", "convert -O raw @ out.raw"] {
+            let line = match command.contains('@') {
+                true => command.replace('@', image),
+                false => format!("{command} {image}"),
+            };
+            lines.push(line);
+        }
+        // The peer leaves what it does not open for information out, and ends where that is read.
+        if !image.contains("'backing'") && !image.contains("'qcow2','file':'a'") {
+            lines.push(format!("info {image}"));
+        }
+    }
+    lines.push(
+        "map --image-opts driver=blkverify,raw.driver=file,raw.node-name=a,raw.filename=b.raw,test=a"
+            .to_owned(),
+    );
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    pair.all_same(&lines);
+}
+
+#[test]
+fn names_that_stand_in_images_lead_to_no_node() {
+    let pair = images();
+    let below = "json:{'driver':'quorum','vote-threshold':1,'children':[{'driver':'raw','node-name':'b','file':{'driver':'file','filename':'b.raw'}},'b']}";
+    pair.qemu(&format!(
+        "create -q -f qcow2 -u -b {below} -F quorum v.qcow2 1M"
+    ));
+    let given = ours(&["compare", below, "b.raw"], pair.ours().root());
+    assert_eq!(given.code, 0, "{given:?}");
+    let ran = ours(&["compare", "v.qcow2", "b.raw"], pair.ours().root());
+    assert!(
+        ran.code == 2 && ran.err.contains("node-name='b'"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn only_one_node_writes_to_a_shared_one() {
+    let pair = images();
+    let raw = "{'driver':'raw','node-name':'b','file':{'driver':'file','node-name':'g','filename':'b.raw'}}";
+    let qcow2 = "{'driver':'qcow2','file':{'driver':'file','node-name':'f','filename':'a.qcow2'}}";
+    let before = std::fs::read(pair.ours().path("b.raw")).unwrap();
+    for image in [
+        format!("{{'driver':'quorum','vote-threshold':1,'children':[{raw},'b']}}"),
+        format!(
+            "{{'driver':'quorum','vote-threshold':1,'children':[{raw},{{'driver':'raw','file':'g'}}]}}"
+        ),
+        format!(
+            "{{'driver':'quorum','vote-threshold':1,'children':[{qcow2},{{'driver':'qcow2','file':'f'}}]}}"
+        ),
+        format!("{{'driver':'copy-before-write','file':{raw},'target':'b'}}"),
+        format!(
+            "{{'driver':'copy-before-write','file':{raw},'target':{{'driver':'raw','file':'g'}}}}"
+        ),
+        format!(
+            "{{'driver':'copy-before-write','file':{qcow2},'target':{{'driver':'qcow2','backing':{{'driver':'qcow2','file':'f'}},'file':{{'driver':'file','filename':'t.qcow2'}}}}}}"
+        ),
+    ] {
+        let line = format!("bench -q -w -c 1 json:{image}");
+        let theirs = pair.theirs().qemu_img(&words(&line));
+        assert_eq!(theirs.code, 1, "{theirs:?}");
+        let ran = ours(&words(&line), pair.ours().root());
+        assert_eq!(ran.code, 1, "{image}: {ran:?}");
+        assert!(ran.err.contains("node"), "{ran:?}");
+        assert!(std::fs::read(pair.ours().path("b.raw")).unwrap() == before);
+    }
+}
+
+#[test]
+fn a_backup_stands_on_the_disk_that_it_is_a_backup_of() {
+    let pair = images();
+    for (name, format) in [("b.raw", "raw"), ("a.qcow2", "qcow2")] {
+        pair.qemu("create -q -f qcow2 t.qcow2 1M");
+        pair.qemu("create -q -f raw old.raw 1M");
+        pair.qemu(&format!("convert -n -f {format} -O raw {name} old.raw"));
+        let image = format!(
+            "json:{{'driver':'copy-before-write','file':{{'driver':'{format}','node-name':'a','file':{{'driver':'file','filename':'{name}'}}}},'target':{{'driver':'qcow2','backing':'a','file':{{'driver':'file','filename':'t.qcow2'}}}}}}"
+        );
+        let line = format!("bench -q -w -c 3 -s 10k -S 90k --pattern 7 {image}");
+        pair.same_but(&line, Loose::Time);
+        pair.same_image("t.qcow2", "qcow2");
+        // What the disk was is what the target shows above the disk.
+        let compared = pair.same(&format!(
+            "compare -F raw json:{{'driver':'qcow2','backing':{{'driver':'{format}','file':{{'driver':'file','filename':'{name}'}}}},'file':{{'driver':'file','filename':'t.qcow2'}}}} old.raw"
+        ));
+        assert_eq!(compared.code, 0, "{compared:?}");
+        // Not once more, and not the one that the image names.
+        pair.qemu("create -q -f qcow2 -u -b old.raw -F raw t.qcow2 1M");
+    }
+    let line = "commit json:{'driver':'qcow2','file':{'driver':'file','node-name':'a','filename':'t.qcow2'},'backing':'a'}";
+    let ran = ours(&words(line), pair.ours().root());
+    assert_eq!(ran.code, 1, "{ran:?}");
+}
+
+#[test]
+fn a_bitmap_says_what_is_copied_before_it_is_replaced() {
+    let pair = images();
+    pair.qemu("bitmap --add -g 4k a.qcow2 some");
+    pair.qemu("bitmap --add --disable a.qcow2 none");
+    pair.qemu("create -q -f qcow2 long.qcow2 2M");
+    pair.qemu("bitmap --add long.qcow2 some");
+    pair.qemu_io("qcow2", "a.qcow2", &["write -P 3 130k 10k"]);
+    pair.qemu("bitmap --disable a.qcow2 some");
+    let above = "driver=copy-before-write,file.driver=qcow2,file.node-name=n,file.file.driver=file,file.file.node-name=f,file.file.filename=a.qcow2";
+    let target = "target.driver=raw,target.file.driver=file,target.file.filename=t.raw";
+    for more in [
+        "bitmap.node=n,bitmap.name=gone",
+        "bitmap.node=z,bitmap.name=some",
+        "bitmap.node=f,bitmap.name=some",
+        "bitmap.node=n",
+        "bitmap.name=some",
+    ] {
+        let line = format!("resize --image-opts {above},{target},{more} 1M");
+        let ran = pair.same(&line);
+        assert_eq!(ran.code, 1, "{ran:?}");
+    }
+    let long = "target.driver=qcow2,target.node-name=l,target.file.driver=file,target.file.filename=long.qcow2";
+    pair.same(&format!(
+        "resize --image-opts {above},{long},bitmap.node=l,bitmap.name=some 1M"
+    ));
+    for (name, code) in [("none", 0), ("some", 9)] {
+        let line = format!(
+            "bench -q -w -c 8 -s 64k -S 64k --pattern 9 --image-opts {above},{target},bitmap.node=n,bitmap.name={name}"
+        );
+        pair.same_but(&line, Loose::Time);
+        let bytes = |dir: &crate::common::Dir| std::fs::read(dir.path("t.raw")).unwrap();
+        let copied = bytes(pair.ours());
+        assert!(copied == bytes(pair.theirs()), "{name}");
+        assert_eq!(copied[130 << 10], code, "{name}");
+        assert_eq!(copied[100 << 10], 0, "{name}");
+    }
+    pair.same_image("a.qcow2", "qcow2");
+}

@@ -7,10 +7,12 @@ use bstr::{BStr, BString, ByteSlice};
 
 use super::opener::{Named, given, resolve};
 use super::search::{REMEDY, Search};
-use super::{Start, open_chain};
+use super::trail::Trail;
+use super::{Builder, Start, open_chain};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{BackingRef, Mismatch};
-use crate::image::plan::{ChildPlan, Plan, names_a_file};
+use crate::image::node::NamedNode;
+use crate::image::plan::{ChildPlan, Driver, Plan, names_a_file};
 use crate::image::{Backing, Image, OpenOptions, lock};
 use crate::location::{Location, json_name};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole};
@@ -27,28 +29,91 @@ pub(super) fn of_layer(options: &OpenOptions) -> OpenOptions {
     }
 }
 
-/// The layer that follows one; without it, what there is in its place.
-pub(super) fn next(image: &Image, options: &OpenOptions) -> Result<(Option<Box<Start>>, Backing)> {
-    let named = recorded(image);
-    let tree = match &image.below {
-        Some(ChildPlan::Null) => return Ok((None, Backing::None)),
-        below => described(below.as_ref()),
-    };
-    if named.is_none() && tree.is_none() && !has_nameless_parent(image) {
-        return Ok((None, Backing::None));
-    }
-    if !options.backing || options.metadata_only {
-        return Ok((None, Backing::Closed));
-    }
-    let start = image.start_below(named, tree.cloned().unwrap_or_default(), options)?;
-    Ok((Some(Box::new(start)), Backing::None))
+/// What follows a layer.
+pub(super) enum Next {
+    /// A layer to open.
+    Layer(Box<Start>),
+    /// What there is in its place.
+    End(Backing),
 }
 
-/// The options that the user gave for what is below.
-fn described(below: Option<&ChildPlan>) -> Option<&Map<String, Value>> {
-    match below {
+/// What follows a layer that is the last one on the trail so far.
+pub(super) fn next(image: &mut Image, options: &OpenOptions, trail: &Trail<'_>) -> Result<Next> {
+    let named = recorded(image);
+    let closed = !options.backing || options.metadata_only;
+    let tree = match &image.below {
+        Some(ChildPlan::Null) => return Ok(Next::End(Backing::None)),
+        Some(ChildPlan::Node(plan)) => match &plan.driver {
+            Driver::Open(_) if closed => return Ok(Next::End(Backing::Closed)),
+            Driver::Open(name) => {
+                let builder = Builder {
+                    options,
+                    trail,
+                    force_share: options.force_share,
+                    named_by_image: image.named_by_image,
+                };
+                let node = builder.named(name.as_bstr())?;
+                return open_already(image, node, options, trail);
+            }
+            _ => return Err(Error::new(ErrorKind::Internal, "A plan below an image")),
+        },
         Some(ChildPlan::Tree(tree)) => Some(tree),
-        _ => None,
+        None => None,
+    };
+    if named.is_none() && tree.is_none() && !has_nameless_parent(image) {
+        return Ok(Next::End(Backing::None));
+    }
+    if closed {
+        return Ok(Next::End(Backing::Closed));
+    }
+    let start = image.start_below(named, tree.cloned().unwrap_or_default(), options)?;
+    Ok(Next::Layer(Box::new(start)))
+}
+
+/// Lets a layer stand on a node that is open already.
+fn open_already(
+    image: &mut Image,
+    node: NamedNode,
+    options: &OpenOptions,
+    trail: &Trail<'_>,
+) -> Result<Next> {
+    let below = match node {
+        NamedNode::Image(below) => below,
+        NamedNode::Node(_) => {
+            let node = node.share();
+            let location = Location::from_tree(node.filename(), node.tree().clone());
+            let mut start = Start::new(
+                &location,
+                Plan::of_open(node.filter().map(|(driver, _)| driver)),
+            );
+            start.file = Some(node);
+            return Ok(Next::Layer(Box::new(start)));
+        }
+    };
+    trail.check_room(below.layers().count(), below.filename(), &options.policy)?;
+    let parent = image.format.parent();
+    let checked = parent.map(|parent| parent.check(below.format.parent_id()));
+    if let Some(Err((meaning, reason))) = checked {
+        let line = format!("'{}' {reason}", below.filename);
+        match meaning {
+            Mismatch::Refuse => return Err(Error::invalid(line)),
+            Mismatch::Warn => image.warnings.push(line),
+        }
+    }
+    Ok(Next::End(Backing::Open(below)))
+}
+
+/// The options that the user gave for what is below, to open it once more.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] where that is a node that was open already.
+fn described(below: Option<&ChildPlan>) -> Result<Option<&Map<String, Value>>> {
+    match below {
+        Some(ChildPlan::Tree(tree)) => Ok(Some(tree)),
+        None | Some(ChildPlan::Null) => Ok(None),
+        Some(ChildPlan::Node(_)) => Err(Error::unsupported(
+            "The backing file was given as a node that is open already, and such a node is not opened again",
+        )),
     }
 }
 
@@ -90,10 +155,13 @@ pub(super) fn first_that_fits(
     let Some(parent) = above.format.parent() else {
         return first;
     };
-    let tree = described(above.below.as_ref()).cloned().unwrap_or_default();
-    let others = match names_a_file(&tree) {
-        true => Vec::new(),
-        false => parent.names_here().skip(1).collect(),
+    let (tree, others) = match &above.below {
+        Some(ChildPlan::Tree(tree)) if names_a_file(tree) => (Map::new(), Vec::new()),
+        Some(ChildPlan::Node(_)) => (Map::new(), Vec::new()),
+        below => {
+            let tree = described(below.as_ref())?.cloned().unwrap_or_default();
+            (tree, parent.names_here().skip(1).collect())
+        }
     };
     let others = others.into_iter().map(|name| {
         let named = BackingRef {
@@ -232,8 +300,8 @@ impl Image {
         let base = self
             .backing()
             .ok_or_else(|| Error::invalid("Image does not have a backing file"))?;
+        let tree = described(self.below.as_ref())?.cloned().unwrap_or_default();
         base.lock_files(lock::of_neighbour())?;
-        let tree = described(self.below.as_ref()).cloned().unwrap_or_default();
         let options = OpenOptions {
             writable: true,
             backing: true,
@@ -256,7 +324,7 @@ impl Image {
     /// # Errors
     /// As [`Image::open`], beginning with the name of the backing file.
     pub(crate) fn open_below_metadata(&self, options: &OpenOptions) -> Result<Option<Self>> {
-        match (&self.below, described(self.below.as_ref())) {
+        match (&self.below, described(self.below.as_ref())?) {
             (Some(ChildPlan::Null), _) => Ok(None),
             (_, Some(tree)) => self.open_metadata_with(tree.clone(), options).map(Some),
             (_, None) => self.open_backing_metadata(options),
@@ -378,17 +446,18 @@ mod tests {
                 expected: None,
             };
             let fake = Fake::new(CLUSTER, &[State::Unallocated], 0);
-            let image = fake.with_parent(parent).image(None);
+            let mut image = fake.with_parent(parent).image(None);
+            let trail = Trail::default();
             let mut options = OpenOptions {
                 policy: OpenPolicy::permissive(),
                 ..OpenOptions::default()
             };
-            let missing = next(&image, &options).unwrap_err();
+            let missing = next(&mut image, &options, &trail).err().unwrap();
             assert_eq!(missing.kind(), ErrorKind::NotFound);
             assert!(missing.to_string().starts_with(what), "{missing}");
             options.metadata_only = true;
-            let (start, backing) = next(&image, &options).unwrap();
-            assert!(start.is_none() && matches!(backing, Backing::Closed));
+            let end = next(&mut image, &options, &trail).unwrap();
+            assert!(matches!(end, Next::End(Backing::Closed)));
         }
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, FormatDriver, OpenContext, probe, registry};
 use crate::image::align::UnitLock;
 use crate::image::node::{Child, Node};
-use crate::image::plan::{ChildPlan, Driver, Plan};
+use crate::image::plan::{ChildPlan, Driver, Plan, no_such_node};
 use crate::image::status::Sparse;
 use crate::image::{Backing, Image, OpenOptions, Settings, events, files, lock, names, write};
 use crate::memory;
@@ -95,6 +95,9 @@ fn open_over(
     let (driver, probed) = choose_driver(&plan, &*storage, options)?;
     if file.shown().is_none() || !bare {
         options.policy.check_format(driver.name)?;
+    }
+    if driver.has_metadata {
+        file.check_metadata()?;
     }
     if !file.is_locked() {
         let request = lock::of_image(lock::Use {
@@ -227,6 +230,7 @@ fn choose_driver(
             ErrorKind::Denied,
             "The open policy does not allow the format to be guessed; name the format",
         )),
+        Driver::Open(ref name) => Err(no_such_node(name.as_bstr())),
         Driver::Probed => {
             let footers = options.policy.probe_footers;
             let driver = probe::probe(storage, footers)?;

@@ -18,6 +18,7 @@ use crate::image::{Backing, Image, OpenOptions, names};
 use crate::location::Location;
 use crate::storage::Storage;
 
+use below::Next;
 use trail::Trail;
 
 /// A layer that is about to be opened.
@@ -113,16 +114,16 @@ fn open_chain(
                 layer::open(start, &options, &mut trail)
             });
         }
-        let image = name_depth(opened, layers.len())?;
+        let mut image = name_depth(opened, layers.len())?;
         options = OpenOptions {
             force_share,
             ..below::of_layer(&options)
         };
-        let next = below::next(&image, &options);
+        let next = below::next(&mut image, &options, &trail);
         layers.push(image);
         match name_depth(next, layers.len())? {
-            (Some(next), _) => start = *next,
-            (None, last) => break last,
+            Next::Layer(next) => start = *next,
+            Next::End(last) => break last,
         }
     };
     // Each layer takes the one below it, and its warnings.
@@ -140,7 +141,7 @@ fn open_chain(
             }
             return Ok(image);
         }
-        below = Backing::Open(Arc::new(image));
+        below = Backing::Open(image.into_shared());
     }
     Err(Error::new(ErrorKind::Internal, "An empty chain"))
 }

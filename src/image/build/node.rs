@@ -1,13 +1,12 @@
 //! Opens a node that serves another as a child.
 
-use std::sync::Arc;
+use bstr::{BStr, ByteSlice};
 
 use super::{Builder, Start, open_chain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{FilterChild, FilterContext, FilterDriver};
-use crate::image::adapter::ImageStorage;
-use crate::image::node::{Child, Node, NodeKind};
-use crate::image::plan::{Driver, Plan};
+use crate::image::node::{Child, NamedNode, Node};
+use crate::image::plan::{Driver, Plan, no_such_node};
 use crate::image::{OpenOptions, host, names};
 use crate::location::Location;
 use crate::location::tree::flatten;
@@ -18,7 +17,7 @@ impl Builder<'_> {
     pub(super) fn node(&self, plan: &Plan, writable: bool) -> Result<Node> {
         let name = plan.common.node_name.as_deref();
         self.trail.check_name(name)?;
-        let mut node = match &plan.driver {
+        let node = match &plan.driver {
             Driver::Host(file) => {
                 check_writable(plan, writable)?;
                 host::open(file, plan, writable, self.named_by_image, self.options)?
@@ -28,10 +27,33 @@ impl Builder<'_> {
                 self.filter(driver, plan, writable)?
             }
             // Its layer has the name.
+            Driver::Open(name) => return self.open_node(name.as_bstr(), writable),
             Driver::Format(_) | Driver::Probed => return self.image(plan, writable),
         };
-        node.name = self.trail.name(name)?;
-        Ok(node)
+        Ok(node.called(self.trail.name(name)?))
+    }
+
+    /// A node that is open already, for another one to read.
+    fn open_node(&self, name: &BStr, writable: bool) -> Result<Node> {
+        let node = self.named(name)?.share();
+        match writable {
+            false => Ok(node),
+            true => Err(Error::new(
+                ErrorKind::Locked,
+                format!("'{name}' is a child of another node, so it cannot be written to here"),
+            )),
+        }
+    }
+
+    /// The open node of that name. Names that stand in images lead to none: a few of them could make a tree
+    /// that is too large to walk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where there is none.
+    pub(super) fn named(&self, name: &BStr) -> Result<NamedNode> {
+        let known = name.to_str().ok().and_then(|name| self.trail.named(name));
+        let known = known.filter(|_| !self.named_by_image);
+        known.ok_or_else(|| no_such_node(name))
     }
 
     /// An image that serves as a storage.
@@ -50,16 +72,7 @@ impl Builder<'_> {
         let mut start = Start::new(&Location::from_path(""), plan.clone());
         start.named_by_image = self.named_by_image;
         let image = open_chain(start, &options, None, Some(self.trail))?;
-        let (base, tree) = (image.base.clone(), image.tree.clone());
-        let image = Arc::new(ImageStorage::new(image));
-        Ok(Node {
-            base,
-            plain: None,
-            tree,
-            storage: image.clone(),
-            name: None,
-            kind: NodeKind::Image(image),
-        })
+        Ok(Node::of_image(image.into_shared()))
     }
 
     fn filter(&self, driver: &'static FilterDriver, plan: &Plan, writable: bool) -> Result<Node> {
@@ -98,6 +111,7 @@ impl Builder<'_> {
             children: given.collect(),
             writable,
             options: &values,
+            nodes: self.trail,
             secrets: &self.options.secrets,
             policy: &self.options.policy,
             control: &self.options.control,

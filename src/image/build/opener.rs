@@ -162,6 +162,9 @@ impl<'a> LayerOpener<'a> {
                 role.words()
             )));
         }
+        if role == FileRole::Header {
+            node.check_metadata()?;
+        }
         if !node.is_locked() {
             let metadata_only = self.builder.options.metadata_only;
             node.storage.lock(match role {

@@ -6,7 +6,8 @@ use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::node::NodeName;
+use crate::filter::{ChildImage, NamedNodes};
+use crate::image::node::{NamedNode, NodeName};
 use crate::policy::OpenPolicy;
 use crate::storage::Identity;
 
@@ -20,7 +21,7 @@ pub(super) struct Trail<'a> {
 
 /// The names of the nodes that were opened together, each for as long as its node is there.
 #[derive(Clone, Debug, Default)]
-struct NodeNames(Arc<Mutex<Vec<Weak<str>>>>);
+struct NodeNames(Arc<Mutex<Vec<Weak<NodeName>>>>);
 
 impl<'a> Trail<'a> {
     /// An empty one inside `above`.
@@ -41,23 +42,32 @@ impl<'a> Trail<'a> {
         names.retain(|known| known.strong_count() > 0);
         let mut known = names.iter().filter_map(Weak::upgrade);
         match name {
-            Some(name) if known.any(|known| *known == *name) => Err(Error::invalid(format!(
-                "Duplicate nodes with node-name='{name}'"
-            ))),
+            Some(name) if known.any(|known| known.as_str() == name) => Err(Error::invalid(
+                format!("Duplicate nodes with node-name='{name}'"),
+            )),
             _ => Ok(()),
         }
     }
 
-    /// Gives an open node its name.
+    /// Takes a name for a node.
     ///
     /// # Errors
     /// As [`Trail::check_name`].
-    pub(super) fn name(&self, name: Option<&str>) -> Result<Option<NodeName>> {
+    pub(super) fn name(&self, name: Option<&str>) -> Result<Option<Arc<NodeName>>> {
         self.check_name(name)?;
-        let name = name.map(NodeName::from);
+        let name = name.map(|name| Arc::new(NodeName::new(name)));
         let mut names = self.names.0.lock();
         names.extend(name.iter().map(Arc::downgrade));
         Ok(name)
+    }
+
+    /// The open node of that name.
+    pub(super) fn named(&self, name: &str) -> Option<NamedNode> {
+        let names = self.names.0.lock();
+        let mut known = names.iter().filter_map(Weak::upgrade);
+        let found = known.find(|known| known.as_str() == name);
+        drop(names);
+        found?.node()
     }
 
     /// Adds the file `name`.
@@ -76,15 +86,24 @@ impl<'a> Trail<'a> {
                 "Backing file '{name}' creates an infinite loop."
             )));
         }
-        let limit = policy.chain_limit();
-        if self.depth() >= limit as usize {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                format!("The backing chain has more than {limit} images at '{name}'"),
-            ));
-        }
+        self.check_room(1, name, policy)?;
         self.ids.push(id);
         Ok(())
+    }
+
+    /// Refuses `layers` more, of which the first is `name`, where the chain gets too long.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`].
+    pub(super) fn check_room(&self, layers: usize, name: &BStr, policy: &OpenPolicy) -> Result<()> {
+        let limit = policy.chain_limit();
+        match self.depth().saturating_add(layers) > limit as usize {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::Limit,
+                format!("The backing chain has more than {limit} images at '{name}'"),
+            )),
+        }
     }
 
     /// Whether the file is on the way.
@@ -101,5 +120,14 @@ impl<'a> Trail<'a> {
 
     fn ways(&self) -> impl Iterator<Item = &Trail<'a>> {
         std::iter::successors(Some(self), |way| way.above)
+    }
+}
+
+impl NamedNodes for Trail<'_> {
+    fn image(&self, node_name: &str) -> Result<Option<Arc<dyn ChildImage>>> {
+        match self.named(node_name) {
+            Some(node) => Ok(node.image()),
+            None => Err(Error::invalid(format!("Node '{node_name}' not found"))),
+        }
     }
 }
