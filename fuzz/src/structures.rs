@@ -289,11 +289,7 @@ impl Guest<'_> {
         let Some(len) = image.len().checked_add_signed(by) else {
             return;
         };
-        let done = image
-            .format()
-            .resizer()
-            .is_some_and(|resizer| resizer.resize(len, Preallocation::Off).is_ok());
-        if !done {
+        if image.resize(len, Preallocation::Off).is_err() {
             return;
         }
         match &mut self.model {

@@ -162,16 +162,19 @@ impl Sparse {
         self.storage.sync(durability)
     }
 
-    /// Where a table stands, the redundant copy first.
+    /// Where a table stands, the redundant copy first; where none can stand there is none.
     pub(super) fn copies(&self, index: u32) -> impl Iterator<Item = u64> {
-        let directory = self.directory.read();
-        let of = |entries: &[u32]| {
-            let entry = entries.get(index as usize).copied().unwrap_or(0);
-            (entry > 1).then(|| u64::from(entry) * SECTOR)
+        let both = {
+            let directory = self.directory.read();
+            let of = |entries: &[u32]| {
+                let entry = entries.get(index as usize).copied().unwrap_or(0);
+                (entry > 1).then(|| u64::from(entry) * SECTOR)
+            };
+            [of(&directory.redundant), of(&directory.entries)]
         };
-        [of(&directory.redundant), of(&directory.entries)]
-            .into_iter()
+        both.into_iter()
             .flatten()
+            .filter(|place| self.check_table_place(*place).is_ok())
     }
 
     /// Writes the entries of the first `new` tables that were made.

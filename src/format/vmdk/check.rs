@@ -13,9 +13,7 @@ use super::cache::Table;
 use super::parts::PartKind;
 use super::sparse::{Grain, Sparse, TablePlace};
 use super::state::Vmdk;
-
-/// The most grains of a file of which it is noted whether something names them.
-const MAX_NOTED: u64 = 1 << 28;
+use super::survey::{Named, Survey};
 
 impl Check for Vmdk {
     fn repairs(&self) -> RepairMode {
@@ -35,7 +33,7 @@ impl Check for Vmdk {
                     sparse,
                     repairs,
                     report: &mut report,
-                    named: Vec::new(),
+                    named: Named::new(sparse)?,
                 };
                 check.run(part.start, job)?;
             }
@@ -57,22 +55,31 @@ struct Checking<'a> {
     sparse: &'a Sparse,
     repairs: bool,
     report: &'a mut CheckReport,
-    /// One bit for each grain of the file: some entry names it.
-    named: Vec<u64>,
+    /// The grains that an entry was found to name.
+    named: Named,
 }
 
 impl Checking<'_> {
     fn run(&mut self, base: u64, job: &mut Job) -> Result<()> {
         let sparse = self.sparse;
-        let grains = sparse.storage.len()?.div_ceil(sparse.grain);
-        if grains <= MAX_NOTED && !sparse.compressed {
-            self.named = memory::filled(grains.div_ceil(64) as usize, 0)?;
-        }
         let span = sparse.per_table * sparse.grain;
         let tables = sparse.len().div_ceil(span);
         job.control().expect(tables);
-        for index in 0..u32::try_from(tables).unwrap_or(u32::MAX) {
-            self.table(index, base, job)?;
+        let tables = u32::try_from(tables).unwrap_or(u32::MAX);
+        let survey = Survey::of(sparse, tables)?;
+        for place in &survey.crossing {
+            let sector = place / SECTOR;
+            let text = format!("the cluster at sector {sector} of the file overlaps another one");
+            self.found(job, text, false);
+        }
+        for index in 0..tables {
+            match survey.overlaps(index) {
+                true => {
+                    let text = format!("grain table {index} overlaps another table or a cluster");
+                    self.found(job, text, false);
+                }
+                false => self.table(index, base, job)?,
+            }
             job.control().advance(1);
             job.tick()?;
         }
@@ -129,7 +136,7 @@ impl Checking<'_> {
         let sector = (base + guest) / SECTOR;
         match sparse.grain_of(table.get(entry), guest) {
             Ok(Grain::At(place)) => {
-                if self.is_named(place) {
+                if self.named.note(place) == Some(true) {
                     let text = format!(
                         "cluster offset for sector {sector} is that of another cluster too"
                     );
@@ -165,25 +172,6 @@ impl Checking<'_> {
 
     fn can_copy(&self) -> bool {
         self.sparse.takes_writes()
-    }
-
-    /// Notes a grain of the file; whether it was noted before. Those at odd offsets are left out.
-    fn is_named(&mut self, place: u64) -> bool {
-        let first = self.sparse.overhead % self.sparse.grain;
-        let Some(offset) = place.checked_sub(first) else {
-            return false;
-        };
-        if !offset.is_multiple_of(self.sparse.grain) {
-            return false;
-        }
-        let number = offset / self.sparse.grain;
-        let Some(word) = self.named.get_mut((number / 64) as usize) else {
-            return false;
-        };
-        let bit = 1 << (number % 64);
-        let before = *word & bit != 0;
-        *word |= bit;
-        before
     }
 
     /// Gives a grain that two entries name a copy of its own.

@@ -21,6 +21,7 @@ mod resize;
 mod source;
 mod sparse;
 mod state;
+mod survey;
 mod write;
 
 pub use driver::DRIVER;

@@ -1,5 +1,6 @@
 //! A sparse extent: its grain directory and tables, whatever the kind, and where each grain is.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,6 +49,9 @@ pub(super) struct Sparse {
     pub(super) compressed: bool,
     /// Entry 1 stands for zeroes.
     pub(super) zeroed: bool,
+    /// Where the header and the embedded descriptor of a hosted extent stand.
+    pub(super) head: Range<u64>,
+    pub(super) descriptor: Range<u64>,
     /// No grain begins before this offset.
     pub(super) overhead: u64,
     pub(super) directory: RwLock<Directory>,
@@ -152,6 +156,12 @@ impl Sparse {
             len: AtomicU64::new(header.capacity.saturating_mul(SECTOR)),
             compressed: header.flags.contains(super::disk::Flags::COMPRESSED),
             zeroed: header.has_zeroed_grains(),
+            head: 0..SECTOR,
+            descriptor: header.descriptor.saturating_mul(SECTOR)
+                ..header
+                    .descriptor
+                    .saturating_add(header.descriptor_len)
+                    .saturating_mul(SECTOR),
             overhead: header.overhead.saturating_mul(SECTOR),
             changes: Mutex::new(changes),
             ..Self::plain(place, directory, Kind::Hosted)
@@ -235,6 +245,8 @@ impl Sparse {
             len: AtomicU64::new(0),
             compressed: false,
             zeroed: false,
+            head: 0..0,
+            descriptor: 0..0,
             overhead: 0,
             directory: RwLock::new(directory),
             cache: place.cache.clone(),
@@ -305,23 +317,17 @@ impl Sparse {
             let place = index
                 .checked_add(*n as u32)
                 .map(|next| self.table_place(next));
-            matches!(place, Some(Ok(TablePlace::At(at))) if at == offset + n * bytes)
+            let follows = matches!(place, Some(Ok(TablePlace::At(at))) if at == offset + n * bytes);
+            follows && !self.is_taken(offset + n * bytes..offset + (n + 1) * bytes)
         });
         1 + in_row.count() as u64
     }
 
     /// The words of tables that stand in a row. Only the first has to lie in the file.
     fn read_tables(&self, offset: u64, count: u64) -> Result<Vec<u64>> {
+        self.check_table_place(offset)?;
         let word = self.word_len();
         let one = self.per_table * word;
-        let end = offset.checked_add(one);
-        if end.is_none_or(|end| end > self.file_len_at_least(end)) {
-            return Err(Error::corrupt(format!(
-                "'{}' ends before the grain table at {offset}",
-                self.storage.name()
-            ))
-            .with_offset(offset));
-        }
         let mut bytes = memory::zeroed((one * count) as usize)?;
         self.storage.read_at(&mut bytes, offset)?;
         let words = bytes.chunks_exact(word as usize);
@@ -329,6 +335,40 @@ impl Sparse {
             8 => le64(word, 0).unwrap_or_default(),
             _ => u64::from(le32(word, 0).unwrap_or_default()),
         }))
+    }
+
+    /// Whether a table can stand at an offset: in the file, and not where something else is.
+    pub(super) fn check_table_place(&self, offset: u64) -> Result<()> {
+        let what = match offset.checked_add(self.per_table * self.word_len()) {
+            Some(end) if self.is_taken(offset..end) => "stands in the place of other metadata",
+            Some(end) if end <= self.file_len_at_least(end) => return Ok(()),
+            _ => "stands behind the end of the file",
+        };
+        Err(Error::corrupt(format!(
+            "'{}': the grain table at {offset} {what}",
+            self.storage.name()
+        ))
+        .with_offset(offset))
+    }
+
+    /// Whether a part of the file holds the header, the descriptor or a grain directory.
+    fn is_taken(&self, range: Range<u64>) -> bool {
+        if !matches!(self.kind, Kind::Hosted) {
+            return false;
+        }
+        let directory = self.directory.read();
+        let places = [
+            (directory.places.primary, &directory.entries),
+            (directory.places.redundant, &directory.redundant),
+        ];
+        let directories = places.map(|(sector, entries)| {
+            let start = sector.saturating_mul(SECTOR);
+            start..start.saturating_add(entries.len() as u64 * 4)
+        });
+        [&self.head, &self.descriptor]
+            .into_iter()
+            .chain(&directories)
+            .any(|other| range.start < other.end && other.start < range.end)
     }
 
     /// The length of the file, looked up again where it was shorter than `end`.

@@ -109,3 +109,68 @@ fn the_redundant_tables_follow_those_that_count() {
     let bytes = std::fs::read(dir.path("v.vmdk")).expect("an image");
     assert_eq!(bytes[72], 0, "it counts as closed");
 }
+
+/// An image of two tables, the second of which stands behind the grains.
+fn image_of_two_tables(dir: &Dir) -> Vec<u8> {
+    dir.qemu_img_ok(&["create", "-q", "-f", "vmdk", "v.vmdk", "64M"]);
+    let image = open(dir, "v.vmdk", true).expect("it opens");
+    image.write_at(&[1; 200_000], 0).expect("a write");
+    image.write_at(&[2; 200_000], 40 << 20).expect("a write");
+    image.close().expect("an end");
+    std::fs::read(dir.path("v.vmdk")).expect("an image")
+}
+
+/// Entries of a table that stands in the place of something else mean nothing: to repair one would be to
+/// write over that.
+#[test]
+fn a_table_in_the_place_of_something_else_is_found_and_left_alone() {
+    let dir = Dir::new();
+    let whole = image_of_two_tables(&dir);
+    let [redundant, primary] = [48, 56].map(|field| word(&whole, field) as usize * 512);
+    let table = word(&whole, primary);
+    let grain = word(&whole, entry(&whole, 0));
+    for directory in [primary, redundant] {
+        // The descriptor, the directories, the other table, the first grain, the end of the file.
+        let ends = (whole.len() / 512) as u32;
+        let sectors = [redundant, primary].map(|at| (at / 512) as u32);
+        let others = [1, 20, sectors[0], sectors[1], table, grain, ends];
+        for sector in others {
+            let mut bytes = whole.clone();
+            bytes[directory + 4..directory + 8].copy_from_slice(&sector.to_le_bytes());
+            std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+            let what = format!("directory at {directory}, table at sector {sector}");
+            let (found, _, notes) = checked(&dir, RepairMode::Report);
+            assert!(found > 0, "{what}");
+            let (left, ..) = checked(&dir, RepairMode::All);
+            assert!(left > 0, "{what}: {notes:?}");
+            let after = std::fs::read(dir.path("v.vmdk")).expect("an image");
+            // The mark of an extent that is open is all that may change.
+            let changed = (0..bytes.len()).find(|at| *at != 72 && after[*at] != bytes[*at]);
+            assert_eq!((changed, after.len()), (None, bytes.len()), "{what}");
+        }
+    }
+}
+
+/// The grains of a product may stand at any sector, but not in each other.
+#[test]
+fn a_grain_that_overlaps_another_by_a_part_is_found() {
+    let dir = Dir::new();
+    let bytes = image_of_two_tables(&dir);
+    for (grain, found_as) in [(0, true), (4, false)] {
+        let at = entry(&bytes, grain);
+        // The last grain of a row has space behind it.
+        let place = match found_as {
+            true => word(&bytes, at) + 1,
+            false => (bytes.len() / 512) as u32 + 3,
+        };
+        let mut changed = bytes.clone();
+        changed[at..at + 4].copy_from_slice(&place.to_le_bytes());
+        if !found_as {
+            changed.resize(changed.len() + (131 << 9), 0);
+        }
+        std::fs::write(dir.path("v.vmdk"), &changed).expect("an image");
+        let (_, _, notes) = checked(&dir, RepairMode::Report);
+        let overlaps = notes.iter().any(|note| note.contains("overlaps another"));
+        assert_eq!(overlaps, found_as, "{notes:?}");
+    }
+}
