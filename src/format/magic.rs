@@ -2,7 +2,7 @@
 //! format must be refused by name, never taken for a raw disk. A format with a driver says in its own
 //! description how it is recognised.
 
-use crate::bytes::{le32, text};
+use crate::bytes::le32;
 use crate::format::{Probe, Signature};
 
 /// How many bytes at the beginning of a file decide.
@@ -46,14 +46,12 @@ pub const FOREIGN: &[Foreign] = &[
     foreign("parallels", 10, parallels),
     foreign("qed", 20, |file| file.starts(b"QED\0")),
     foreign("qcow", 80, |file| file.starts(b"QFI\xfb\0\0\0\x01")),
-    foreign("bochs", 100, bochs),
     with_footer(
         foreign("dmg", 110, |file| {
             file.name.len() > 4 && file.name.ends_with(b".dmg")
         }),
         b"koly",
     ),
-    foreign("cloop", 120, |file| file.starts(CLOOP_SCRIPT)),
 ];
 
 /// Contents that inspecting names and that probing takes for a plain disk, as QEMU's does.
@@ -61,18 +59,7 @@ pub const UNPROBED: &[Foreign] = &[foreign("luks2", u8::MAX, |file| {
     file.starts(b"LUKS\xba\xbe") && !file.at(6, &[0, 1])
 })];
 
-/// The shell script at the beginning of a compressed loop image, version 2.
-const CLOOP_SCRIPT: &[u8] =
-    b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n";
-
 fn parallels(file: &Probe<'_>) -> bool {
     (file.starts(b"WithoutFreeSpace") || file.starts(b"WithouFreSpacExt"))
         && le32(file.head, 16) == Some(2)
-}
-
-fn bochs(file: &Probe<'_>) -> bool {
-    text(file.head, 0, 32) == Some(b"Bochs Virtual HD Image")
-        && text(file.head, 32, 16) == Some(b"Redolog")
-        && text(file.head, 48, 16) == Some(b"Growing")
-        && matches!(le32(file.head, 64), Some(0x1_0000 | 0x2_0000))
 }

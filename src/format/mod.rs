@@ -1,8 +1,10 @@
 //! The guest side: image formats over storages.
 
 pub(crate) mod blocks;
+pub mod bochs;
 pub mod bulk;
 pub mod capabilities;
+pub mod cloop;
 pub(crate) mod decoded;
 pub mod driver;
 pub mod features;
@@ -24,6 +26,7 @@ pub mod qcow2;
 pub mod raw;
 pub mod registry;
 pub mod traits;
+pub(crate) mod unit_reader;
 pub mod vdi;
 pub mod vhdx;
 pub mod vmdk;

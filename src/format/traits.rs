@@ -69,6 +69,12 @@ pub trait Format: Send + Sync + Debug {
         false
     }
 
+    /// Reports show the image as QEMU's tools do, which know nothing of it but its bytes: all of it data
+    /// without a place, whatever [`Format::map`] finds, and no `dirty-flag`.
+    fn is_opaque(&self) -> bool {
+        false
+    }
+
     /// The storage behind a slot of an extent.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
 

@@ -130,6 +130,10 @@ impl<'a> Statuses<'a> {
             }
             ExtentKind::Encoded { compressed } => status.compressed = compressed,
         }
+        if found.layer.format.is_opaque() {
+            (status.present, status.zero, status.data) = (true, false, true);
+            (status.compressed, status.offset) = (false, None);
+        }
         if !found.layer.has_places() {
             status.offset = None;
         }

@@ -23,6 +23,8 @@ mod dd;
 mod drivers;
 mod examples;
 mod filters;
+#[path = "../formats/kit/given/mod.rs"]
+mod given;
 mod header;
 mod info;
 mod injected;
@@ -38,6 +40,7 @@ mod ova;
 mod profiles;
 mod progress;
 mod quorum;
+mod read_only;
 mod rebase;
 mod refused;
 mod repair;

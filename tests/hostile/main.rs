@@ -5,6 +5,9 @@
 mod build;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../formats/kit/given/mod.rs"]
+#[allow(dead_code, reason = "what QEMU's tools read is the matter elsewhere")]
+mod given;
 #[path = "../formats/kit/sample.rs"]
 #[allow(dead_code, reason = "images are made by the tool here")]
 mod sample;

@@ -4,6 +4,7 @@
 
 use std::fs;
 
+use crate::given::GIVEN;
 use crate::sample::{PASSPHRASE, SAMPLES, Sample};
 use crate::{Bench, MAX_KIB, Sequence};
 
@@ -89,10 +90,22 @@ impl Image {
 fn try_all(bench: &Bench, sample: &Sample, what: &str) {
     let secret = format!("secret,id=s,data={PASSPHRASE}");
     let opts = sample.image_opts("bad");
-    let named: Vec<&str> = match sample.encrypted() {
-        true => vec!["--object", &secret, "--image-opts", &opts],
-        false => vec!["-f", sample.format, "bad"],
-    };
+    match sample.encrypted() {
+        true => {
+            let named = ["--object", &secret, "--image-opts", &opts];
+            try_commands(bench, (sample.name, sample.format), &named, what);
+        }
+        false => try_plain(bench, (sample.name, sample.format), what),
+    }
+}
+
+/// As [`try_all`] for an image that takes no secret.
+fn try_plain(bench: &Bench, (name, format): (&str, &str), what: &str) {
+    try_commands(bench, (name, format), &["-f", format, "bad"], what);
+}
+
+fn try_commands(bench: &Bench, (name, format): (&str, &str), named: &[&str], what: &str) {
+    let encrypted = named.contains(&"--object");
     for (command, rest, codes) in [
         ("info", &[][..], &[0, 1][..]),
         ("check", &[], &[0, 1, 2, 3, 63]),
@@ -105,21 +118,21 @@ fn try_all(bench: &Bench, sample: &Sample, what: &str) {
             // Options come before the source, the target behind it.
             Some((target, options)) => {
                 args.extend(options);
-                args.extend(&named);
+                args.extend(named);
                 args.push(target);
             }
-            None => args.extend(&named),
+            None => args.extend(named),
         }
         if command == "inspect" {
-            args = vec!["inspect", "-f", sample.format, "bad"];
+            args = vec!["inspect", "-f", format, "bad"];
         }
-        let seconds = match sample.encrypted() {
+        let seconds = match encrypted {
             true => CRYPT_SECONDS,
             false => SECONDS,
         };
         let (ran, kib, signal) = bench.run_for(seconds, &args);
         let _ = fs::remove_file(bench.dir.path("out"));
-        let ended = signal == 0 || signal == 9 && sample.encrypted();
+        let ended = signal == 0 || signal == 9 && encrypted;
         let messages = ran.err.lines().filter(|line| {
             line.starts_with("qemu-img: ")
                 && !line.contains("warning: ")
@@ -134,8 +147,7 @@ fn try_all(bench: &Bench, sample: &Sample, what: &str) {
         if !ended || !one || !known || defect || kib > MAX_KIB {
             let mut problems = bench.problems.borrow_mut();
             problems.push(format!(
-                "{}, {what}: {command}: {kib} KiB, signal {signal}, {ran:?}",
-                sample.name
+                "{name}, {what}: {command}: {kib} KiB, signal {signal}, {ran:?}"
             ));
         }
     }
@@ -164,6 +176,23 @@ fn structures_of_every_format_with_numbers_that_lie() {
         }
         for name in ["bad", "second"] {
             let _ = fs::remove_file(bench.dir.path(name));
+        }
+    }
+}
+
+#[test]
+fn structures_of_formats_that_are_only_read_with_numbers_that_lie() {
+    let bench = Bench::new();
+    for given in GIVEN {
+        let image = Image {
+            bytes: given.make().1,
+        };
+        let places = image.places();
+        let mut sequence = Sequence(given.name.len() as u64);
+        for n in 0..IMAGES {
+            let bytes = image.damaged(&places, &mut sequence);
+            fs::write(bench.dir.path("bad"), bytes).expect("the image");
+            try_plain(&bench, (given.name, given.format), &format!("damage {n}"));
         }
     }
 }

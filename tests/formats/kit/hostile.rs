@@ -28,7 +28,7 @@ fn filled(sample: &Sample) -> Vec<Vec<u8>> {
 }
 
 /// Flips, overwrites or cuts off a little, mostly where the header and the first tables are.
-fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
+pub fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..1 + random.below(4) {
         if bytes.is_empty() {
             return;

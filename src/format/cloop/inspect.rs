@@ -1,0 +1,83 @@
+//! Inspecting an untrusted image: its header and its table.
+
+use crate::error::{ErrorKind, Result};
+use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+
+use super::disk::{HEADER_LEN, Header, Table};
+
+/// A file that is longer than its blocks by more than this hides something.
+const SLACK: u64 = 64 << 10;
+
+/// See [`crate::format::FormatDriver::inspect`].
+pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
+    let mut head = [0; HEADER_LEN];
+    ctx.storage.read_at(&mut head, 0)?;
+    let mut found = Inspection::default();
+    let header = match Header::from_bytes(&head) {
+        Ok(header) => header,
+        Err(error) => {
+            found.find(Guard::HeaderConsistent, Verdict::Fail, error.to_string());
+            return Ok(found);
+        }
+    };
+    found.understood = true;
+    found.virtual_size = Some(header.virtual_size());
+    let reason = "a cloop image of version 2";
+    found.find(Guard::KnownFeatures, Verdict::Pass, reason);
+    let block = u64::from(header.block_size);
+    found.judge(
+        Guard::DecompressedSize,
+        ctx.policy
+            .check_decompressed(block)
+            .map(|()| format!("a block decodes to {block} bytes"))
+            .map_err(|error| error.to_string()),
+    );
+    judge_table(&mut found, ctx, &header)?;
+    for guard in [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean] {
+        found.find(guard, Verdict::NotApplicable, "a cloop image has none");
+    }
+    Ok(found)
+}
+
+fn judge_table(found: &mut Inspection, ctx: &InspectContext<'_>, header: &Header) -> Result<()> {
+    let read = Table::read(&*ctx.storage, ctx.file_len, header, ctx.policy);
+    let table = match read {
+        Ok(table) => table,
+        Err(error) if error.kind() == ErrorKind::Limit => {
+            found.find(Guard::TableSizes, Verdict::Fail, error.to_string());
+            let reason = "the table of offsets is too large to be looked at";
+            found.find(Guard::HeaderConsistent, Verdict::Unknown, reason);
+            found.find(Guard::FileSize, Verdict::Unknown, reason);
+            return Ok(());
+        }
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            found.find(Guard::HeaderConsistent, Verdict::Fail, error.to_string());
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let reason = format!("the table of offsets takes {} bytes", header.table_len());
+    found.find(Guard::TableSizes, Verdict::Pass, reason);
+    let (end, len) = (table.end(), ctx.file_len);
+    let first = table.block(0).map_or(end, |(first, _)| first);
+    found.judge(
+        Guard::HeaderConsistent,
+        if first < HEADER_LEN as u64 + header.table_len() && header.blocks > 0 {
+            Err("the first block stands within the table of offsets".to_owned())
+        } else if end > len && header.blocks > 0 {
+            Err("the last block ends behind the end of the file".to_owned())
+        } else {
+            Ok("the blocks follow each other in the file".to_owned())
+        },
+    );
+    found.judge(
+        Guard::FileSize,
+        match len <= end.saturating_add(SLACK) {
+            true => Ok(format!("{len} bytes, and {end} with the last block")),
+            false => Err(format!(
+                "{len} bytes are more than the {end} that the blocks explain"
+            )),
+        },
+    );
+    Ok(())
+}

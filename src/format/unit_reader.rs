@@ -1,0 +1,115 @@
+//! Reading guest bytes that a file keeps in units, each encoded by itself.
+
+use std::cell::RefCell;
+
+use crate::codec::{Decoder, Method};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::decoded::DecodedUnits;
+use crate::memory::IoBuf;
+use crate::storage::{Step, Storage, steps};
+
+/// Where a unit is, in the guest and in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EncodedUnit {
+    /// Its first guest byte.
+    pub(crate) guest: u64,
+    /// Guest bytes, at most what the open policy lets a unit decode to.
+    pub(crate) len: u64,
+    /// Where its encoded bytes are in the file.
+    pub(crate) host: u64,
+    /// How many these are.
+    pub(crate) encoded: u64,
+    /// How they are encoded.
+    pub(crate) method: Method,
+}
+
+/// Reads units and keeps those of which only a part was wanted.
+#[derive(Debug, Default)]
+pub(crate) struct UnitReader {
+    decoded: DecodedUnits,
+}
+
+#[derive(Default)]
+struct Tools {
+    decoder: Decoder,
+    input: IoBuf,
+}
+
+thread_local! {
+    static TOOLS: RefCell<Tools> = RefCell::default();
+}
+
+impl UnitReader {
+    /// Fills `buf` with the guest bytes at `offset`, which lie in the unit. `file_len` is the length of
+    /// `storage`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where the unit does not decode to what it should hold.
+    pub(crate) fn read(
+        &self,
+        (storage, file_len): (&dyn Storage, u64),
+        unit: &EncodedUnit,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<()> {
+        if buf.len() as u64 == unit.len {
+            return decode(storage, file_len, unit, buf);
+        }
+        let bytes = self.decoded.get_or_decode(unit.guest, unit.len, |plain| {
+            decode(storage, file_len, unit, plain.room(unit.len as usize)?)
+        })?;
+        let from = offset.saturating_sub(unit.guest) as usize;
+        let part = bytes.get(from..from.saturating_add(buf.len()));
+        let part =
+            part.ok_or_else(|| Error::new(ErrorKind::Internal, "A read passes the end of a unit"))?;
+        buf.copy_from_slice(part);
+        Ok(())
+    }
+}
+
+fn decode(storage: &dyn Storage, file_len: u64, unit: &EncodedUnit, out: &mut [u8]) -> Result<()> {
+    // Before memory is taken for what is not there.
+    let end = unit.host.checked_add(unit.encoded);
+    if end.is_none_or(|end| end > file_len) {
+        return Err(damaged(storage, unit, "the file ends before it does"));
+    }
+    // What does not shrink is a little longer.
+    if unit.encoded > unit.len.saturating_mul(2).saturating_add(65536) {
+        return Err(damaged(storage, unit, "it is far longer than its contents"));
+    }
+    // Taken out while in use: the storage below may be an image with encoded units.
+    let mut tools = TOOLS.take();
+    let result = decode_with(&mut tools, storage, unit, out);
+    TOOLS.set(tools);
+    result
+}
+
+fn decode_with(
+    tools: &mut Tools,
+    storage: &dyn Storage,
+    unit: &EncodedUnit,
+    out: &mut [u8],
+) -> Result<()> {
+    let Tools { decoder, input } = tools;
+    steps::announce(storage, Step::ReadCompressed);
+    storage.read_at(input.room(unit.encoded as usize)?, unit.host)?;
+    let decoded = decoder.decode_exact(unit.method, input, out);
+    decoded.map_err(|_| {
+        let why = format!(
+            "it does not decode as {} to {} bytes",
+            unit.method.name(),
+            unit.len
+        );
+        damaged(storage, unit, &why)
+    })
+}
+
+fn damaged(storage: &dyn Storage, unit: &EncodedUnit, why: &str) -> Error {
+    let name = storage.name();
+    Error::corrupt(format!(
+        "'{name}' cannot be read: the compressed data of offset {} is damaged: {why}",
+        unit.guest
+    ))
+    .with_offset(unit.host)
+    .with_errno(libc::EIO)
+}

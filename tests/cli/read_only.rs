@@ -1,0 +1,121 @@
+//! Formats that are only read: what the tool prints and ends with, beside QEMU's.
+
+use crate::given::GIVEN;
+use crate::pair::{Loose, Pair, ours};
+
+#[test]
+fn what_is_printed_is_what_qemu_prints() {
+    for given in GIVEN.iter().filter(|given| given.known_to_peer) {
+        let pair = Pair::new();
+        let name = format!("a.{}", given.suffix);
+        pair.file(&name, &given.make().1);
+        let format = given.format;
+        for line in [
+            format!("info {name}"),
+            format!("info --output=json {name}"),
+            format!("info -f {format} {name}"),
+            format!("map {name}"),
+            format!("map --output=json {name}"),
+            format!("check {name}"),
+            format!("check -r all {name}"),
+            format!("measure -O qcow2 {name}"),
+            format!("measure -O raw {name}"),
+            format!("measure --size 1M -O {format}"),
+            format!("compare {name} {name}"),
+            format!("resize {name} +1M"),
+            format!("snapshot -l {name}"),
+            format!("snapshot -c s {name}"),
+            format!("commit {name}"),
+            format!("rebase -u -b '' {name}"),
+            format!("amend -o a=b {name}"),
+            format!("bitmap --add {name} b"),
+            format!("create -f {format} new 1M"),
+            format!("create -f {format} -o help"),
+            format!("convert -f raw -O {format} {name} new"),
+            format!("convert -O raw {name} new"),
+            format!("create -f qcow2 -b {name} -F {format} new"),
+            format!("info -f raw {name}"),
+        ] {
+            pair.all_same_but(&[&line], Loose::DiskSize);
+        }
+    }
+}
+
+/// The image of that name.
+fn given(name: &str) -> Vec<u8> {
+    let mut all = GIVEN.iter();
+    all.find(|given| given.name == name).expect(name).make().1
+}
+
+#[test]
+fn numbers_of_a_bochs_image_that_cannot_be_are_refused_alike() {
+    let pair = Pair::new();
+    let whole = given("bochs");
+    let cases: [(usize, &[u8]); 12] = [
+        (0, b"b"),
+        (32, b"r"),
+        (64, &[0, 0, 3, 0]),
+        (72, &[0, 0, 0, 0]),
+        (72, &[1, 0, 0x10, 0]),
+        (72, &[0xff; 16]),
+        (80, &[0, 1, 0, 0]),
+        (80, &[0, 0, 3, 0]),
+        (80, &[0, 0, 0, 1]),
+        (80, &[0, 2, 0, 0]),
+        (88, &[0xff; 8]),
+        (93, &[1]),
+    ];
+    for (n, (at, bytes)) in cases.into_iter().enumerate() {
+        let mut damaged = whole.clone();
+        damaged[at..at + bytes.len()].copy_from_slice(bytes);
+        let name = format!("{n}.bochs");
+        pair.file(&name, &damaged);
+        let ran = pair.same(&format!("info -f bochs {name}"));
+        assert_eq!(ran.code, 1, "{ran:?}");
+    }
+}
+
+#[test]
+fn numbers_of_a_cloop_image_that_cannot_be_are_refused_alike() {
+    let pair = Pair::new();
+    let whole = given("cloop");
+    let at = |n: usize| 136 + n * 8;
+    let word = |at: usize| u64::from_be_bytes(whole[at..at + 8].try_into().expect("8 bytes"));
+    let cases: [(usize, &[u8]); 10] = [
+        (128, &[0, 0, 0, 0]),
+        (128, &1000_u32.to_be_bytes()),
+        (128, &[4, 0, 2, 0]),
+        (128, &[0xff, 0xff, 0xfe, 0]),
+        (132, &[0xff; 4]),
+        (132, &[0x20, 0, 0, 0]),
+        (132, &[0x04, 0, 0, 0]),
+        (at(7), &[0; 8]),
+        (at(40), &[0xff; 8]),
+        (at(1), &(word(at(0)) + (1 << 27) + 1).to_be_bytes()),
+    ];
+    for (n, (at, bytes)) in cases.into_iter().enumerate() {
+        let mut damaged = whole.clone();
+        damaged[at..at + bytes.len()].copy_from_slice(bytes);
+        let name = format!("{n}.cloop");
+        pair.file(&name, &damaged);
+        let ran = pair.same(&format!("info {name}"));
+        assert_eq!(ran.code, 1, "{ran:?}");
+        pair.same(&format!("convert -O raw {name} out"));
+    }
+    // One that is read, up to a block that is damaged.
+    let mut damaged = whole.clone();
+    damaged[word(at(0)) as usize + 1000] ^= 1;
+    pair.file("damaged.cloop", &damaged);
+    let ran = ours(
+        &["convert", "-O", "raw", "damaged.cloop", "out"],
+        pair.ours().root(),
+    );
+    let lines: Vec<_> = ran.err.lines().collect();
+    assert_eq!((ran.code, lines.len()), (1, 2), "{ran:?}");
+    assert!(lines[0].ends_with(": Input/output error"), "{ran:?}");
+    assert!(
+        lines[1].starts_with("'damaged.cloop' cannot be read: "),
+        "{ran:?}"
+    );
+    assert!(!pair.ours().path("out").exists());
+}
