@@ -297,6 +297,21 @@
 #define PLATTER_OPTION_BOOL 4
 
 /**
+ * A node cannot be described without the child.
+ */
+#define PLATTER_CHILD_REQUIRED 1
+
+/**
+ * A list of children: `children.0`, `children.1`…
+ */
+#define PLATTER_CHILD_LIST 2
+
+/**
+ * The child is an image: its contents show its format where none is named.
+ */
+#define PLATTER_CHILD_IMAGE 4
+
+/**
  * Flag of calls that open: for writing; without it the image is read-only.
  */
 #define PLATTER_OPEN_WRITE 1
@@ -989,6 +1004,29 @@ typedef struct platter_option_info {
 } platter_option_info;
 
 /**
+ * A child that nodes of a driver can have: what options describe under its name, such as
+ * `file.driver=…`. The library owns it; it lives for ever.
+ */
+typedef struct platter_child_info {
+    /**
+     * Size of this struct in the library in use; later versions append members.
+     */
+    size_t size;
+    /**
+     * The name; that of a list without the numbers: `file`, `backing`, `children`.
+     */
+    const char *name;
+    /**
+     * Bits of `PLATTER_CHILD_*`.
+     */
+    uint32_t properties;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} platter_child_info;
+
+/**
  * A file that an image names. The library owns it; it lives until the callback returns.
  */
 typedef struct platter_implicit_file {
@@ -1558,6 +1596,22 @@ int platter_option_describe(const struct platter_option_info **out,
                             size_t index,
                             uint32_t flags,
                             struct platter_error **err);
+
+/**
+ * The child at `index`, counted from 0 and in the order of the driver, that nodes of `driver` can have.
+ * A protocol has none. `flags` must be 0.
+ *
+ * Statuses: NOT_FOUND for an unknown driver and past the last child, INVALID. Threads: any.
+ * Since 0.1.
+ *
+ * # Safety
+ * `driver` is NULL or NUL-terminated.
+ */
+int platter_child_describe(const struct platter_child_info **out,
+                           const char *driver,
+                           size_t index,
+                           uint32_t flags,
+                           struct platter_error **err);
 
 /**
  * The help that `-o help` prints: one line per option, with newlines, headed by its title. For

@@ -167,6 +167,13 @@ static void drivers(void)
           "bogus");
     FAILS(platter_option_describe(&option, "qcow2", create, 1000, 0, &err),
           PLATTER_STATUS_NOT_FOUND, "1000");
+    const platter_child_info *child = POISONED;
+    NO_NULL(platter_child_describe(NULL, "qcow2", 0, 0, &err), "out");
+    NO_NULL(platter_child_describe(&child, NULL, 0, 0, &err), "driver");
+    CHECK(child == NULL);
+    NO_FLAG(platter_child_describe(&child, "qcow2", 0, BAD, &err));
+    FAILS(platter_child_describe(&child, "bogus", 0, 0, &err), PLATTER_STATUS_NOT_FOUND, "bogus");
+    FAILS(platter_child_describe(&child, "qcow2", 1000, 0, &err), PLATTER_STATUS_NOT_FOUND, "1000");
     char *help = POISONED;
     NO_NULL(platter_option_help(NULL, "qcow2", create, NULL, 0, &err), "out");
     NO_NULL(platter_option_help(&help, NULL, create, NULL, 0, &err), "driver");

@@ -12,6 +12,17 @@ static const platter_option_info *find(const char *driver, uint32_t operation, c
     }
 }
 
+static const platter_child_info *child_of(const char *driver, const char *name)
+{
+    for (size_t i = 0;; i++) {
+        const platter_child_info *child;
+        if (platter_child_describe(&child, driver, i, 0, NULL) != 0)
+            return NULL;
+        if (strcmp(child->name, name) == 0)
+            return child;
+    }
+}
+
 int main(void)
 {
     size_t counts[PLATTER_DRIVER_FILTER + 1] = {0};
@@ -76,6 +87,19 @@ int main(void)
           PLATTER_STATUS_NOT_FOUND, "throttle");
     FAILS(platter_driver_find(&filter, "throttle", PLATTER_DRIVER_FILTER + 1, 0, &err),
           PLATTER_STATUS_INVALID, "Unknown kind of driver");
+
+    /* What a node can stand on. */
+    const platter_child_info *child = child_of("throttle", "file");
+    CHECK(child != NULL && child->properties == PLATTER_CHILD_REQUIRED);
+    child = child_of("quorum", "children");
+    CHECK(child != NULL && (child->properties & PLATTER_CHILD_LIST) != 0);
+    child = child_of("blkverify", "test");
+    CHECK(child != NULL && (child->properties & PLATTER_CHILD_REQUIRED) != 0);
+    CHECK((child->properties & PLATTER_CHILD_IMAGE) != 0);
+    child = child_of("qcow2", "backing");
+    CHECK(child != NULL && child->properties == 0);
+    CHECK(child_of("copy-before-write", "target") != NULL && child_of("raw", "backing") == NULL);
+    FAILS(platter_child_describe(&child, "file", 0, 0, &err), PLATTER_STATUS_NOT_FOUND, "no child");
 
     char *help;
     OK(platter_option_help(&help, "qcow2", PLATTER_OPERATION_CREATE, NULL, 0, &err));

@@ -103,6 +103,9 @@ int main(void)
     const platter_option_info *option;
     OK(platter_option_describe(&option, "raw", PLATTER_OPERATION_OPEN, 0, 0, &err));
     CHECK(option->size == sizeof *option);
+    const platter_child_info *child;
+    OK(platter_child_describe(&child, "raw", 0, 0, &err));
+    CHECK(child->size == sizeof *child);
     passed();
     return 0;
 }

@@ -11,7 +11,7 @@ use crate::capi::text::{c_string, owned, utf8};
 use crate::driver_names::{canonical, unknown_driver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter;
-use crate::format::{Features, registry};
+use crate::format::{ChildSpec, Features, registry};
 use crate::ops::help;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{self, StorageFeatures};
@@ -98,9 +98,32 @@ pub struct platter_option_info {
     pub reserved: u32,
 }
 
+/// A node cannot be described without the child.
+pub const PLATTER_CHILD_REQUIRED: u32 = 1;
+/// A list of children: `children.0`, `children.1`…
+pub const PLATTER_CHILD_LIST: u32 = 2;
+/// The child is an image: its contents show its format where none is named.
+pub const PLATTER_CHILD_IMAGE: u32 = 4;
+
+/// A child that nodes of a driver can have: what options describe under its name, such as
+/// `file.driver=…`. The library owns it; it lives for ever.
+#[repr(C)]
+#[derive(Debug)]
+pub struct platter_child_info {
+    /// Size of this struct in the library in use; later versions append members.
+    pub size: usize,
+    /// The name; that of a list without the numbers: `file`, `backing`, `children`.
+    pub name: *const c_char,
+    /// Bits of `PLATTER_CHILD_*`.
+    pub properties: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
 /// One driver with its strings and tables.
 struct Entry {
     info: platter_driver_info,
+    children: Vec<platter_child_info>,
     name: &'static str,
     options: [Vec<platter_option_info>; 3],
     _strings: Vec<CString>,
@@ -122,16 +145,23 @@ fn drivers() -> &'static [Entry] {
                 driver.amend_options,
             ];
             let features = features(driver.features());
-            entry(driver.name, PLATTER_DRIVER_FORMAT, features, tables)
+            let kind = PLATTER_DRIVER_FORMAT;
+            entry(driver.name, kind, features, driver.children, tables)
         });
         let protocols = storage::registry::drivers().iter().map(|driver| {
             let tables = [driver.create_options, driver.open_options, &[]];
             let features = protocol_features(driver.features);
-            entry(driver.name, PLATTER_DRIVER_PROTOCOL, features, tables)
+            entry(driver.name, PLATTER_DRIVER_PROTOCOL, features, &[], tables)
         });
         let filters = filter::registry::drivers().iter().map(|driver| {
             let tables = [&[], driver.open_options, &[]];
-            entry(driver.name, PLATTER_DRIVER_FILTER, 0, tables)
+            entry(
+                driver.name,
+                PLATTER_DRIVER_FILTER,
+                0,
+                driver.children,
+                tables,
+            )
         });
         let mut drivers: Vec<_> = formats.chain(protocols).chain(filters).collect();
         drivers.sort_by_key(|entry| (entry.info.kind, entry.name));
@@ -139,7 +169,13 @@ fn drivers() -> &'static [Entry] {
     })
 }
 
-fn entry(name: &'static str, kind: u32, features: u32, tables: [&[OptionSpec]; 3]) -> Entry {
+fn entry(
+    name: &'static str,
+    kind: u32,
+    features: u32,
+    children: &[ChildSpec],
+    tables: [&[OptionSpec]; 3],
+) -> Entry {
     let mut strings = Vec::new();
     let mut lists = Vec::new();
     let options = tables.map(|table| {
@@ -150,6 +186,10 @@ fn entry(name: &'static str, kind: u32, features: u32, tables: [&[OptionSpec]; 3
             .map(|spec| describe(spec, &mut strings, &mut lists))
             .collect()
     });
+    let children = children
+        .iter()
+        .map(|spec| describe_child(spec, &mut strings))
+        .collect();
     let info = platter_driver_info {
         size: size_of::<platter_driver_info>(),
         name: keep(name, &mut strings),
@@ -158,10 +198,26 @@ fn entry(name: &'static str, kind: u32, features: u32, tables: [&[OptionSpec]; 3
     };
     Entry {
         info,
+        children,
         name,
         options,
         _strings: strings,
         _lists: lists,
+    }
+}
+
+fn describe_child(spec: &ChildSpec, strings: &mut Vec<CString>) -> platter_child_info {
+    let properties = [
+        (spec.required, PLATTER_CHILD_REQUIRED),
+        (spec.list().is_some(), PLATTER_CHILD_LIST),
+        (spec.is_image, PLATTER_CHILD_IMAGE),
+    ];
+    let properties = properties.iter().filter(|(has, _)| *has);
+    platter_child_info {
+        size: size_of::<platter_child_info>(),
+        name: keep(spec.list().unwrap_or(spec.name), strings),
+        properties: properties.map(|(_, bit)| bit).sum(),
+        reserved: 0,
     }
 }
 
@@ -323,6 +379,36 @@ pub unsafe extern "C" fn platter_option_describe(
             Error::new(
                 ErrorKind::NotFound,
                 format!("Driver '{driver}' has no option at {index}"),
+            )
+        })
+    })
+}
+
+/// The child at `index`, counted from 0 and in the order of the driver, that nodes of `driver` can have.
+/// A protocol has none. `flags` must be 0.
+///
+/// Statuses: NOT_FOUND for an unknown driver and past the last child, INVALID. Threads: any.
+/// Since 0.1.
+///
+/// # Safety
+/// `driver` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_child_describe(
+    out: Option<&mut MaybeUninit<*const platter_child_info>>,
+    driver: *const c_char,
+    index: usize,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let driver = unsafe { utf8(driver, "driver")? };
+        let children = &find(driver, 0)?.children;
+        children.get(index).map(std::ptr::from_ref).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("Driver '{driver}' has no child at {index}"),
             )
         })
     })
