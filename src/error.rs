@@ -138,6 +138,14 @@ impl Error {
         Self::unsupported("Compression not supported for this file format")
     }
 
+    /// An encrypted image whose secret is not named by the option.
+    pub fn needs_secret(option: &str) -> Self {
+        Self::new(
+            ErrorKind::NeedsSecret,
+            format!("Parameter '{option}' is required for cipher"),
+        )
+    }
+
     /// A format whose images keep their size.
     pub fn no_resize() -> Self {
         Self::unsupported("Image format driver does not support resize")

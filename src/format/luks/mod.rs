@@ -91,11 +91,11 @@ struct Luks {
     writable: bool,
 }
 
+/// The option that names the secret.
+const KEY_SECRET: &str = "key-secret";
+
 fn needs_secret() -> Error {
-    Error::new(
-        ErrorKind::NeedsSecret,
-        "Parameter 'key-secret' is required for cipher",
-    )
+    Error::needs_secret(KEY_SECRET)
 }
 
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
@@ -108,7 +108,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let (header, plain) = if context.metadata_only {
         (Volume::read_header(&area)?, None)
     } else {
-        let id = context.options.str("key-secret").ok_or_else(needs_secret)?;
+        let id = context.options.str(KEY_SECRET).ok_or_else(needs_secret)?;
         let header = Volume::read_header(&area)?;
         check_place(&header, header_file.is_some())?;
         check_work(&header, context.opener.policy())?;

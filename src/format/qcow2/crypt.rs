@@ -3,7 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 
 use crate::crypto::luks::Volume;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::OpenContext;
 use crate::format::luks::{HeaderArea, check_work};
 use crate::storage::data_cipher::DataCipher;
@@ -12,18 +12,10 @@ use crate::storage::{Step, ZeroFlags, steps};
 use super::disk::{CryptMethod, ImageHeader};
 use super::state::Qcow2;
 
-/// The error of an encrypted image whose secret is not named.
-pub(super) fn needs_secret() -> Error {
-    Error::new(
-        ErrorKind::NeedsSecret,
-        "Parameter 'encrypt.key-secret' is required for cipher",
-    )
-}
-
 /// The cipher of the image's data: none where it is not encrypted, or only metadata is wanted.
 ///
 /// # Errors
-/// [`ErrorKind::NeedsSecret`], [`ErrorKind::WrongSecret`], [`ErrorKind::Invalid`] where the options
+/// [`crate::ErrorKind::NeedsSecret`], [`crate::ErrorKind::WrongSecret`], [`crate::ErrorKind::Invalid`] where the options
 /// name another encryption, or of the encryption header.
 pub(super) fn cipher(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<DataCipher>> {
     let found = match image.header.crypt {
@@ -56,7 +48,7 @@ pub(super) fn cipher(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Optio
     let id = ctx
         .options
         .str("encrypt.key-secret")
-        .ok_or_else(needs_secret)?;
+        .ok_or_else(|| Error::needs_secret("encrypt.key-secret"))?;
     let secret = ctx.secrets.get(id)?;
     match image.crypto() {
         Some(place) => {
@@ -73,7 +65,7 @@ impl Qcow2 {
     /// The cipher, where the image has one.
     fn cipher(&self) -> Result<Option<&DataCipher>> {
         match &self.cipher {
-            None if self.encrypted => Err(needs_secret()),
+            None if self.encrypted => Err(Error::needs_secret("encrypt.key-secret")),
             cipher => Ok(cipher.as_ref()),
         }
     }

@@ -1,6 +1,5 @@
 //! Changes of header fields, in place, so that everything else in the header cluster stays as it is.
 
-use std::fmt;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
@@ -16,18 +15,6 @@ const SECTOR: usize = 512;
 const FIRST: usize = 24;
 /// …to the refcount order.
 const END: usize = 100;
-
-/// A number in the hexadecimal form of C: 0 has no prefix.
-pub(super) struct Hex(pub(super) u64);
-
-impl fmt::Display for Hex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("0"),
-            value => write!(f, "{value:#x}"),
-        }
-    }
-}
 
 impl Qcow2 {
     /// Changes fields between the virtual size and the refcount order, and writes them at once.

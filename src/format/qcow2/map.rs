@@ -7,7 +7,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 
 use super::cache::Words;
 use super::disk::{L2Entry, L2Kind, SubclusterBitmap};
-use super::header_io::Hex;
+use super::hex::Hex;
 use super::layout::Layout;
 use super::state::Qcow2;
 

@@ -17,6 +17,7 @@ mod data_file;
 mod driver;
 mod events;
 mod header_io;
+mod hex;
 mod l2;
 mod layout;
 mod map;

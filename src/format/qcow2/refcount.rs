@@ -6,7 +6,7 @@ use crate::storage::Step;
 use super::alloc::Alloc;
 use super::cache::Class;
 use super::disk::RefcountTableEntry;
-use super::header_io::Hex;
+use super::hex::Hex;
 use super::state::Qcow2;
 use crate::format::limbo::Freed;
 

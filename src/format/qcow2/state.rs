@@ -16,10 +16,9 @@ use crate::storage::{Durability, Step, Storage, steps};
 use super::alloc::Alloc;
 use super::bitmaps::Recorder;
 use super::cache::{Cache, Class, Slice};
-use super::crypt::needs_secret;
 use super::disk::{CompressionType, ImageHeader, L1Entry, RefcountWidth};
 use super::events;
-use super::header_io::Hex;
+use super::hex::Hex;
 use super::layout::Layout;
 use super::overlap::MetaMap;
 use super::snapshot::{View, Views};
@@ -265,7 +264,7 @@ impl Qcow2 {
             ));
         }
         if self.encrypted && self.cipher.is_none() {
-            return Err(needs_secret());
+            return Err(Error::needs_secret("encrypt.key-secret"));
         }
         if !self.protected {
             return Err(Error::invalid(format!(

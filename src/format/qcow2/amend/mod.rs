@@ -110,7 +110,7 @@ impl Qcow2 {
             )),
             (CryptMethod::Luks, Some(place)) => {
                 let id = self.secret_id.clone();
-                let id = id.ok_or_else(super::crypt::needs_secret)?;
+                let id = id.ok_or_else(|| Error::needs_secret("encrypt.key-secret"))?;
                 Ok(Some((id, place.offset)))
             }
             _ => Err(Error::invalid(

@@ -239,7 +239,7 @@ fn encryption(values: &Values, measured: bool) -> Result<Option<Encryption>> {
     let secret = match values.str("encrypt.key-secret") {
         Some(id) => id.to_owned(),
         None if measured && luks.is_none() => String::new(),
-        None => return Err(crate::format::qcow2::crypt::needs_secret()),
+        None => return Err(Error::needs_secret("encrypt.key-secret")),
     };
     Ok(Some(Encryption { luks, secret }))
 }
