@@ -1,7 +1,7 @@
 //! The memory that it takes to show a report: asked for before the report is handed out, so that a lack
 //! of it is an error and not the end of the process.
 
-use crate::capi::report::Content;
+use crate::capi::content::Content;
 use crate::format::SnapshotInfo;
 use crate::ops::info::LayerInfo;
 use crate::value::Value;

@@ -24,6 +24,7 @@ pub mod version;
 pub mod log;
 pub mod size;
 
+mod content;
 pub mod control;
 pub mod driver;
 pub mod open;

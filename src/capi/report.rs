@@ -9,6 +9,7 @@ use bstr::{BString, ByteSlice};
 use parking_lot::Mutex;
 
 use crate::capi::boundary::{self, Handle, Poison, call_ref, call_ref_out, check_flags};
+pub(super) use crate::capi::content::Content;
 use crate::capi::error::platter_error;
 use crate::capi::extent::{PLATTER_EXTENT_DIRTY, platter_extent};
 use crate::capi::footprint;
@@ -18,15 +19,14 @@ use crate::format::inspect::{Finding, Reference};
 use crate::format::{BitmapInfo, Objection, SnapshotInfo};
 use crate::memory;
 use crate::ops::bench::BenchReport;
-use crate::ops::bitmap::{BitmapReport, DirtyReport};
+use crate::ops::bitmap::DirtyReport;
 use crate::ops::check::CheckOutcome;
 use crate::ops::compare::{CompareReport, Comparison};
 use crate::ops::convert::ConvertReport;
-use crate::ops::info::{InfoReport, LayerInfo};
+use crate::ops::info::LayerInfo;
 use crate::ops::inspect::InspectReport;
-use crate::ops::map::{MapEntry, MapReport};
+use crate::ops::map::MapEntry;
 use crate::ops::measure::MeasureReport;
-use crate::ops::snapshot::SnapshotReport;
 use crate::value::{Map, Value};
 
 /// Kind of report: what an image is.
@@ -75,29 +75,6 @@ pub(super) struct Inner {
     lent: Mutex<BTreeMap<BString, CString>>,
 }
 
-/// The report of each operation.
-#[derive(Debug)]
-pub(super) enum Content {
-    Info(InfoReport),
-    Check(CheckOutcome),
-    Map(MapReport),
-    Compare(CompareReport),
-    Convert(ConvertReport),
-    Measure(MeasureReport),
-    Snapshots(SnapshotReport),
-    Inspect(InspectReport),
-    Bench(BenchReport),
-    Bitmaps(BitmapReport),
-    Dirty(DirtyReport),
-    Create {
-        summary: BString,
-    },
-    /// An image was changed; its virtual size where that is what changed.
-    Done {
-        virtual_size: Option<u64>,
-    },
-}
-
 impl Handle for platter_report {
     fn poison(&self) -> &Poison {
         &self.inner.poison
@@ -107,16 +84,6 @@ impl Handle for platter_report {
 impl platter_report {
     pub(super) fn new(inner: Arc<Inner>) -> *mut Self {
         Box::into_raw(Box::new(Self { inner }))
-    }
-}
-
-impl Content {
-    /// Why the work counts as failed although there is a report of it.
-    pub(super) fn failure(&self) -> Option<Error> {
-        match self {
-            Self::Check(outcome) => outcome.refusal(),
-            _ => None,
-        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! Guest I/O that fits no alignment of the format: whole units are read, patched and written.
 
-use parking_lot::RwLock;
-
 use crate::error::Result;
 use crate::format::{Format, Immediate};
 use crate::image::Image;
@@ -10,11 +8,6 @@ use crate::storage::ZeroFlags;
 
 /// The most bytes that one step of a bounced request holds in memory.
 const STEP: u64 = 1 << 20;
-
-/// Keeps writes of parts of a unit apart from all other writes, which could change the rest of
-/// the unit between its reading and its writing.
-#[derive(Debug, Default)]
-pub(super) struct UnitLock(RwLock<()>);
 
 /// The whole units around a range, cut off at the end of the disk.
 fn around(format: &dyn Format, offset: u64, len: u64) -> Option<(u64, u64)> {
@@ -82,10 +75,10 @@ pub(super) fn write(image: &Image, buf: &[u8], offset: u64) -> Result<()> {
         return writer.write(buf, offset, image);
     }
     if around(format, offset, buf.len() as u64).is_none() {
-        let _shared = image.units.0.read();
+        let _shared = image.units.whole();
         return writer.write(buf, offset, image);
     }
-    let _alone = image.units.0.write();
+    let _alone = image.units.parts();
     for (i, part) in buf.chunks(STEP as usize).enumerate() {
         let at = offset + i as u64 * STEP;
         patch(image, at, part.len() as u64, |bytes| {
@@ -102,10 +95,10 @@ pub(super) fn write_zeroes(image: &Image, offset: u64, len: u64, flags: ZeroFlag
         return writer.write_zeroes(offset, len, flags, image);
     }
     if around(format, offset, len).is_none() {
-        let _shared = image.units.0.read();
+        let _shared = image.units.whole();
         return writer.write_zeroes(offset, len, flags, image);
     }
-    let _alone = image.units.0.write();
+    let _alone = image.units.parts();
     let unit = u64::from(format.request_alignment());
     let end = offset + len;
     let first = offset.next_multiple_of(unit).min(end);

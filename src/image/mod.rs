@@ -16,6 +16,7 @@ mod plan;
 mod read;
 mod ring;
 mod status;
+mod unit_lock;
 mod write;
 
 pub use adapter::ImageStorage;
@@ -47,8 +48,8 @@ use crate::secret::Secrets;
 use crate::storage::{CacheMode, Durability, NamedStorages, Storage};
 use crate::value::{Map, Value};
 
-use align::UnitLock;
 use plan::{ChildPlan, DetectZeroes};
+use unit_lock::UnitLock;
 
 /// How to open an image.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! Requests on an image that complete later, in any order: the asynchronous side of [`Image`].
+//! Requests on an image that complete later, in any order: the asynchronous side of [`Image`](crate::image::Image).
 //!
 //! A request whose bytes are in memory completes within the call that submits it: reads through
 //! cached metadata from the page cache, reads of zeroes, and writes to the page cache over bytes
@@ -7,6 +7,7 @@
 //! All else is done by a few threads, started when first needed.
 
 mod pool;
+mod request;
 mod ring;
 
 use std::collections::VecDeque;
@@ -16,12 +17,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, ResultExt};
-use crate::image::{HostCall, HostFlush, Image, TryRead};
+use crate::image::{HostCall, HostFlush, TryRead};
 use crate::memory;
-use crate::storage::ZeroFlags;
 use crate::sys::event::Event;
 
 pub use crate::sys::buffer::Buffer;
+pub use request::{Completion, Request, Target};
 
 use pool::{Job, Pool};
 use ring::{Kernel, Outcome};
@@ -37,24 +38,6 @@ const RETRY: Duration = Duration::from_millis(10);
 const LITTLE_WORK: u64 = 16 << 10;
 /// The same where the request is the only one: threads would have nothing else to do meanwhile.
 const LONE_WORK: u64 = 128 << 10;
-
-/// What a queue works on: an image, perhaps behind a handle that a panic marks as unusable.
-pub trait Target: Send + Sync + Debug {
-    /// The image.
-    fn image(&self) -> &Image;
-
-    /// A panic ran through a request on a thread of the queue: the image's state is unknown.
-    fn panicked(&self);
-}
-
-impl Target for Image {
-    fn image(&self) -> &Image {
-        self
-    }
-
-    /// The completion says so.
-    fn panicked(&self) {}
-}
 
 /// How a queue works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,61 +58,6 @@ impl Default for QueueOptions {
             ring: true,
         }
     }
-}
-
-/// What is to be done. A `durable` change is on the disk, as far as the image's cache mode asks
-/// for, when it completes.
-#[derive(Debug)]
-pub enum Request {
-    /// Fill the buffer with the guest bytes at the offset.
-    Read {
-        /// Where they go.
-        buffer: Buffer,
-        /// Guest offset.
-        offset: u64,
-    },
-    /// Write the buffer to the guest bytes at the offset.
-    Write {
-        /// What to write.
-        buffer: Buffer,
-        /// Guest offset.
-        offset: u64,
-        /// As above.
-        durable: bool,
-    },
-    /// As [`Image::write_zeroes`].
-    WriteZeroes {
-        /// Guest offset.
-        offset: u64,
-        /// Bytes.
-        len: u64,
-        /// How.
-        flags: ZeroFlags,
-        /// As above.
-        durable: bool,
-    },
-    /// As [`Image::discard`].
-    Discard {
-        /// Guest offset.
-        offset: u64,
-        /// Bytes.
-        len: u64,
-        /// As above.
-        durable: bool,
-    },
-    /// Make the writes durable that had completed when this was submitted.
-    Flush,
-}
-
-/// A request that has ended.
-#[derive(Debug)]
-pub struct Completion {
-    /// What [`Queue::submit`] was given.
-    pub token: u64,
-    /// Bytes read, written, zeroed or discarded: all of them, never fewer. 0 for a flush.
-    pub result: Result<u64>,
-    /// The buffer of the request.
-    pub buffer: Option<Buffer>,
 }
 
 /// A queue of one thread; an image may have many.

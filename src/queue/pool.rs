@@ -11,7 +11,7 @@ use crate::crew;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, WriteFlags};
 use crate::job::without_signals;
-use crate::queue::{Completion, Request, Target};
+use crate::queue::request::{Completion, Request, Target};
 use crate::sys::event::Event;
 
 /// A request on its way.

@@ -7,9 +7,10 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::image::{HostCall, Image};
-use crate::queue::{Buffer, Request};
+use crate::queue::request::Request;
 use crate::reap::{self, Reap};
 use crate::storage::HostFile;
+use crate::sys::buffer::Buffer;
 use crate::sys::event::Event;
 use crate::sys::uring::{Call, Ended, Keep, Ring};
 

@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::image::Image;
 use crate::storage::testing::GatheringStorage;
-use crate::storage::{CacheMode, MemoryStorage, Storage};
+use crate::storage::{CacheMode, MemoryStorage, Storage, ZeroFlags};
 use crate::{ErrorKind, OpenOptions, OpenPolicy};
 
 fn raw(bytes: Vec<u8>) -> Image {

@@ -21,6 +21,7 @@ mod named;
 pub mod null;
 pub mod registry;
 pub mod slice;
+mod step;
 pub mod steps;
 pub mod stream;
 #[doc(hidden)]
@@ -41,5 +42,5 @@ pub use modes::{CacheMode, Durability, LockRequest, Permissions, Preallocation, 
 pub use named::NamedStorages;
 pub use null::NullStorage;
 pub use slice::SliceStorage;
-pub use steps::{Step, StepWatcher};
+pub use step::{Step, StepWatcher};
 pub use traits::{Limits, Storage, read_exact_at, set_len_or_fit, write_fresh};

@@ -11,7 +11,7 @@ use crate::storage::compress::Compress;
 use crate::storage::host::{HostFile, SyncPlan};
 use crate::storage::identity::Identity;
 use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
-use crate::storage::steps::StepWatcher;
+use crate::storage::step::StepWatcher;
 
 /// Request limits of a storage, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,13 +7,13 @@ use bstr::{BStr, BString, ByteSlice};
 
 use super::opener::{Named, given, resolve};
 use super::search::{REMEDY, Search};
+use super::start::{Builder, Start};
 use super::trail::Trail;
-use super::{Builder, Start, open_chain};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BackingRef, Mismatch};
 use crate::image::node::NamedNode;
 use crate::image::plan::{ChildPlan, Driver, Plan, names_a_file};
-use crate::image::{Backing, Image, OpenOptions, lock};
+use crate::image::{Backing, Image, OpenOptions};
 use crate::location::{Location, json_name};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole};
 use crate::value::{Map, Value};
@@ -107,7 +107,7 @@ fn open_already(
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] where that is a node that was open already.
-fn described(below: Option<&ChildPlan>) -> Result<Option<&Map<String, Value>>> {
+pub(super) fn described(below: Option<&ChildPlan>) -> Result<Option<&Map<String, Value>>> {
     match below {
         Some(ChildPlan::Tree(tree)) => Ok(Some(tree)),
         None | Some(ChildPlan::Null) => Ok(None),
@@ -118,7 +118,7 @@ fn described(below: Option<&ChildPlan>) -> Result<Option<&Map<String, Value>>> {
 }
 
 /// Whether there is something below that the image has no name for which leads there from here.
-fn has_nameless_parent(image: &Image) -> bool {
+pub(super) fn has_nameless_parent(image: &Image) -> bool {
     let parent = image.format.parent();
     parent.is_some_and(|parent| parent.is_nameless())
 }
@@ -139,7 +139,7 @@ fn nameless(image: &Image) -> Error {
     .with_hint(REMEDY)
 }
 
-fn recorded(image: &Image) -> Option<BackingRef> {
+pub(super) fn recorded(image: &Image) -> Option<BackingRef> {
     let named = image.format.parent()?.first();
     named.filter(|named| !named.name.is_empty())
 }
@@ -207,7 +207,7 @@ pub(super) fn first_that_fits(
 impl Image {
     /// What is to be opened below: the file that the image names, with the user's options from
     /// `tree`, which may name another.
-    fn start_below(
+    pub(super) fn start_below(
         &self,
         named: Option<BackingRef>,
         tree: Map<String, Value>,
@@ -288,73 +288,6 @@ impl Image {
         }
         .find()?;
         self.named(ImplicitRole::ParentLocator, name.as_bstr(), options)
-    }
-
-    /// Opens the open layer below, and its own chain, once more and for writing; the policy is asked
-    /// again. The open one gives up the locks that would be in the way, and must not be read any
-    /// more once the new one is written to.
-    ///
-    /// # Errors
-    /// As [`Image::open`], beginning with the name of the backing file.
-    pub fn open_backing_writable(&self, options: &OpenOptions) -> Result<Self> {
-        let base = self
-            .backing()
-            .ok_or_else(|| Error::invalid("Image does not have a backing file"))?;
-        let tree = described(self.below.as_ref())?.cloned().unwrap_or_default();
-        base.lock_files(lock::of_neighbour())?;
-        let options = OpenOptions {
-            writable: true,
-            backing: true,
-            metadata_only: false,
-            force_share: false,
-            ..of_layer(options)
-        };
-        self.start_below(recorded(self), tree, &options)
-            .and_then(|start| open_chain(start, &options, Some(self), None))
-            .map_err(|error| match error.kind() {
-                // The file is open; it is the change of its locks that failed.
-                ErrorKind::Locked => error,
-                _ => error.context(format!("Could not open '{}'", base.location.display())),
-            })
-    }
-
-    /// Opens what an open of the image would open below it, alone and for its metadata, under the
-    /// policy of `options`. None where there is nothing below.
-    ///
-    /// # Errors
-    /// As [`Image::open`], beginning with the name of the backing file.
-    pub(crate) fn open_below_metadata(&self, options: &OpenOptions) -> Result<Option<Self>> {
-        match (&self.below, described(self.below.as_ref())?) {
-            (Some(ChildPlan::Null), _) => Ok(None),
-            (_, Some(tree)) => self.open_metadata_with(tree.clone(), options).map(Some),
-            (_, None) => self.open_backing_metadata(options),
-        }
-    }
-
-    fn open_metadata_with(&self, tree: Map<String, Value>, options: &OpenOptions) -> Result<Self> {
-        let options = OpenOptions {
-            metadata_only: true,
-            ..of_layer(options)
-        };
-        let name = match self.backing_file() {
-            Some(named) => named.full_name,
-            None => json_name(&tree),
-        };
-        self.start_below(recorded(self), tree, &options)
-            .and_then(|start| open_chain(start, &options, Some(self), None))
-            .context(|| format!("Could not open '{name}'"))
-    }
-
-    /// Opens the backing file that the image names, alone and for its metadata, under the policy
-    /// of `options`: the next step of `info` along a chain. None where it names none.
-    ///
-    /// # Errors
-    /// As [`Image::open`], beginning with the name of the backing file.
-    pub fn open_backing_metadata(&self, options: &OpenOptions) -> Result<Option<Self>> {
-        match self.backing_file() {
-            None if !has_nameless_parent(self) => Ok(None),
-            _ => self.open_metadata_with(Map::new(), options).map(Some),
-        }
     }
 }
 

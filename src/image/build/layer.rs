@@ -7,14 +7,14 @@ use bstr::{BString, ByteSlice};
 
 use super::node::checked_options;
 use super::opener::LayerOpener;
+use super::start::{Builder, Start};
 use super::trail::Trail;
-use super::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, FormatDriver, OpenContext, probe, registry};
-use crate::image::align::UnitLock;
 use crate::image::node::{Child, Node};
 use crate::image::plan::{ChildPlan, Driver, Plan, no_such_node};
 use crate::image::status::Sparse;
+use crate::image::unit_lock::UnitLock;
 use crate::image::{Backing, Image, OpenOptions, Settings, events, files, lock, names, write};
 use crate::memory;
 use crate::storage::Storage;

@@ -4,7 +4,9 @@ mod below;
 mod layer;
 mod node;
 mod opener;
+mod reopen;
 mod search;
+mod start;
 mod trail;
 
 use std::ffi::OsStr;
@@ -19,45 +21,8 @@ use crate::location::Location;
 use crate::storage::Storage;
 
 use below::Next;
+use start::Start;
 use trail::Trail;
-
-/// A layer that is about to be opened.
-#[derive(Debug)]
-struct Start {
-    /// Where it is, for messages.
-    location: Location,
-    /// What to open.
-    plan: Plan,
-    /// Its file, if that is open already.
-    file: Option<Node>,
-    /// An image names it, not the user.
-    named_by_image: bool,
-}
-
-impl Start {
-    /// At a location whose file is not open.
-    fn new(location: &Location, plan: Plan) -> Self {
-        Self {
-            location: location.clone(),
-            plan,
-            file: None,
-            named_by_image: false,
-        }
-    }
-}
-
-/// What stays the same while a node and its children are opened.
-#[derive(Clone, Copy, Debug)]
-struct Builder<'a> {
-    /// How the node is opened.
-    options: &'a OpenOptions,
-    /// The layers above it and, once its file is open, itself.
-    trail: &'a Trail<'a>,
-    /// Take no lock that excludes others.
-    force_share: bool,
-    /// The name of the node comes from an image.
-    named_by_image: bool,
-}
 
 impl Image {
     /// Opens the image at `location`.

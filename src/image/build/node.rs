@@ -2,7 +2,8 @@
 
 use bstr::{BStr, ByteSlice};
 
-use super::{Builder, Start, open_chain};
+use super::open_chain;
+use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{FilterChild, FilterContext, FilterDriver};
 use crate::image::node::{Child, NamedNode, Node};

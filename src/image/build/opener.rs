@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bstr::{BStr, ByteSlice};
 use parking_lot::Mutex;
 
-use super::Builder;
+use super::start::Builder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, FormatDriver, Opener};
 use crate::image::node::{Child, Node};

@@ -10,9 +10,9 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     Below, FileRole, Format, FormatFile, FormatInfo, FormatWrite, IoGuard, ParentId, ParentRef, raw,
 };
-use crate::image::align::UnitLock;
 use crate::image::plan::DetectZeroes;
 use crate::image::status::Sparse;
+use crate::image::unit_lock::UnitLock;
 use crate::image::{Backing, Image, Settings};
 use crate::location::Location;
 use crate::storage::memory::MemoryStorage;

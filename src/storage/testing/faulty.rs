@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
 use crate::storage::forward::forward;
-use crate::storage::steps::{Step, StepWatcher};
 use crate::storage::{Durability, HostFile, Preallocation, Storage, ZeroFlags};
+use crate::storage::{Step, StepWatcher};
 
 bitflags::bitflags! {
     /// Classes of calls.
