@@ -490,7 +490,7 @@
 #define PLATTER_EXTENT_DIRTY 32
 
 /**
- * Flag of an extent: nobody knows what it reads as, and a read of it is refused, for the backing file
+ * Flag of an extent: what it reads as is unknown, and a read of it is refused, because the backing file
  * that may hold it is not open (`PLATTER_OPEN_NO_BACKING`, `PLATTER_OPEN_METADATA_ONLY`). Such an
  * extent has none of the flags `DATA`, `ZERO` and `PRESENT`: do not skip it as if it were zero.
  */
@@ -513,8 +513,8 @@
 #define PLATTER_QUEUE_THREADS 2
 
 /**
- * Flag of a request: others follow at once, so the kernel need not be told of this one yet. It is
- * told with the next request without this flag, or in `platter_queue_reap()`.
+ * Flag of a request: others follow at once, so the kernel does not get this one yet. It is
+ * handed over with the next request without this flag, or in `platter_queue_reap()`.
  */
 #define PLATTER_REQUEST_MORE 256
 
@@ -791,7 +791,7 @@
 #define PLATTER_DD_SKIP 3
 
 /**
- * A number of a copy: the size of the input in bytes, of which no more is read; a stream that ends
+ * A number of a copy: the size of the input in bytes, and no more is read; a stream that ends
  * before is an error. The default is up to its end.
  */
 #define PLATTER_DD_INPUT_SIZE 4
@@ -1313,7 +1313,7 @@ typedef struct platter_bench {
      */
     uint64_t offset;
     /**
-     * From the offset of one request to that of the next, which begins anew at the end of the image.
+     * From the offset of one request to that of the next, which starts over at the end of the image.
      * 0 stands for `buffer_size`.
      */
     uint64_t step;
@@ -1672,7 +1672,7 @@ int platter_open_options_set_cache(struct platter_open_options *options,
                                    struct platter_error **err);
 
 /**
- * Sets the policy, of which a copy is kept. `flags` must be 0.
+ * Sets the policy; a copy is kept. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
  */
@@ -1866,7 +1866,7 @@ int platter_policy_allow_format(struct platter_policy *policy,
 
 /**
  * Allows `protocol`, by its driver's name (`file`, `host_device`…); once one is named, opening and
- * creating through every other fails with DENIED, whoever names the file. What the caller has open
+ * creating through every other fails with DENIED, no matter who names the file. What the caller has open
  * itself is not asked about: descriptors, also those that a callback of the policy returns, and
  * callback storages. `flags` must be 0.
  *
@@ -2180,7 +2180,7 @@ int platter_image_set_control(const struct platter_image *image,
  * mode says, releases locks. The handle is gone in every case, also where this reports a failure;
  * data may be lost then. Where jobs or queues still hold the image it is flushed now, and released
  * with the last of them. Ended by the control of the image, it hands what was written to the file without
- * a sync, and leaves the rest to whoever opens the image next, as after a crash: bitmaps that recorded
+ * a sync, and leaves the rest to the next opening of the image, as after a crash: bitmaps that recorded
  * are inconsistent. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
  * is closed.
  *
@@ -2409,7 +2409,7 @@ int platter_queue_fd(int *out,
  * Statuses of the completion: as `platter_image_read()`. Threads: one at a time. Since 0.1.
  *
  * # Safety
- * `buf` is writable for `len` bytes, and nobody else uses it, until the completion is reaped or the
+ * `buf` is writable for `len` bytes, and nothing else uses it, until the completion is reaped or the
  * queue freed.
  */
 void platter_queue_read(struct platter_queue *queue,
@@ -2427,7 +2427,7 @@ void platter_queue_read(struct platter_queue *queue,
  * Statuses of the completion: as `platter_image_write()`. Threads: one at a time. Since 0.1.
  *
  * # Safety
- * `buf` is readable for `len` bytes, and nobody writes to it, until the completion is reaped or the
+ * `buf` is readable for `len` bytes, and nothing writes to it, until the completion is reaped or the
  * queue freed.
  */
 void platter_queue_write(struct platter_queue *queue,
@@ -3223,7 +3223,7 @@ int platter_convert_set_profile(struct platter_convert *convert,
                                 struct platter_error **err);
 
 /**
- * Sets the options of the new image, of which a copy is kept; they replace those set before. `flags`
+ * Sets the options of the new image; a copy is kept, and they replace those set before. `flags`
  * must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
@@ -3368,7 +3368,7 @@ int platter_create_set_size(struct platter_create *create,
                             struct platter_error **err);
 
 /**
- * Sets the options, of which a copy is kept; they replace those set before. `flags` must be 0.
+ * Sets the options; a copy is kept, and they replace those set before. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
  */
@@ -3697,7 +3697,7 @@ int platter_inspect_fd(struct platter_report **out,
                        struct platter_error **err);
 
 /**
- * As `platter_inspect()`, for storage of the program, of which only `size` and `read` are called.
+ * As `platter_inspect()`, for storage of the program; only `size` and `read` are called.
  * `ops` is copied; `name` (may be NULL) stands for the storage in messages and in the report.
  * `free_fn` (may be NULL) is called once with `user_data` before this returns. `flags` must be 0.
  *
@@ -3874,9 +3874,9 @@ int platter_snapshot_create_job_new(struct platter_job **out,
 /**
  * Makes a job that gives `image`, which must be writable, the contents and the virtual size of the
  * internal snapshot of that ID, or else of that name. Its report lists the snapshots. Cancelled, or past
- * its deadline, the job leaves the image as it was, or with the snapshot's contents; then whoever opens
- * it for writing next counts its references anew. The job keeps the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must
- * be 0.
+ * its deadline, the job leaves the image as it was, or with the snapshot's contents; then the next open
+ * for writing counts its references again. The job keeps the image alive. `*out` belongs to the caller,
+ * who frees it with `platter_job_free()`. `flags` must be 0.
  *
  * Statuses: INVALID; of the job: NOT_FOUND, UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT. Threads:
  * any. Since 0.1.
@@ -3893,9 +3893,8 @@ int platter_snapshot_apply_job_new(struct platter_job **out,
 /**
  * Makes a job that deletes the first internal snapshot of that name from `image`, which must be
  * writable. Its report lists the snapshots that remain. Cancelled, or past its deadline, the job leaves the
- * image as it was, or without the snapshot; then whoever opens it for writing next counts its references
- * anew. The job keeps the image alive. `*out`
- * belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
+ * image as it was, or without the snapshot; then the next open for writing counts its references
+ * again. The job keeps the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
  *
  * Statuses: as `platter_snapshot_apply_job_new()`. Threads: any. Since 0.1.
  *

@@ -1,5 +1,5 @@
 //! The names of drivers and protocols that QEMU's tools know, whether or not this build has the
-//! driver: they may be recorded in images and printed, and are told from typing errors.
+//! driver: they may be recorded in images and printed, and are not taken for typing errors.
 
 use crate::error::Error;
 
@@ -66,7 +66,7 @@ pub fn canonical(name: &str) -> &str {
 /// Filters between parts of a machine that runs: a tool on images has nothing to put them between.
 const OF_RUNNING_MACHINES: [&str; 2] = ["replication", "snapshot-access"];
 
-/// Whether there is a driver of that name, be it elsewhere.
+/// Whether there is a driver of that name, here or elsewhere.
 pub fn is_known(name: &str) -> bool {
     let name = canonical(name);
     DRIVERS.iter().any(|(known, _)| *known == name)
@@ -78,7 +78,7 @@ pub fn may_be_recorded(name: &str) -> bool {
     is_known(name) && name != "iser"
 }
 
-/// Whether file names may begin with `scheme:`, be it that another build is needed for them.
+/// Whether file names may begin with `scheme:`, even if another build is needed for them.
 pub fn is_known_scheme(scheme: &str) -> bool {
     let mut drivers = DRIVERS.iter();
     drivers.any(|(_, schemes)| schemes.contains(&scheme))

@@ -349,7 +349,7 @@ impl OpenPolicy {
     }
 }
 
-/// As [`OpenPolicy::check_virtual_size`], for a policy of which only the limit was kept.
+/// As [`OpenPolicy::check_virtual_size`], for a policy from which only the limit was kept.
 ///
 /// # Errors
 /// [`ErrorKind::Limit`].

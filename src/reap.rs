@@ -1,4 +1,4 @@
-//! I/O that the kernel has completed counts as completed once its completion is reaped. Whoever waits for
+//! I/O that the kernel has completed counts as completed once its completion is reaped. A thread that waits for
 //! such I/O lets all rings of the process reap, for the thread that would do so may be the one that waits.
 
 use std::sync::{Arc, Weak};

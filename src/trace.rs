@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::log::{Level, log, wants_trace};
 
-/// Nobody has switched it yet: the environment decides when it is looked at first.
+/// Not switched yet: the environment decides when it is looked at first.
 const UNDECIDED: u8 = 0;
 const OFF: u8 = 1;
 const ON: u8 = 2;
@@ -50,7 +50,7 @@ impl Event {
     #[cold]
     fn decide(&self) -> bool {
         let state = if wants_trace() { ON } else { OFF };
-        // Whoever has switched it meanwhile is right.
+        // A switch that was made in the meantime wins.
         let _ = self
             .state
             .compare_exchange(UNDECIDED, state, Ordering::Relaxed, Ordering::Relaxed);

@@ -21,7 +21,7 @@ pub fn is_zero(buf: &[u8]) -> bool {
         && chunks.remainder().iter().all(|byte| *byte == 0)
 }
 
-/// Bytes that are looked at together when the data in a buffer is told from its zeroes.
+/// Bytes that are looked at together when the data in a buffer is separated from its zeroes.
 const BLOCK: usize = 4096;
 
 /// Where `buf` holds data: every other byte is zero. Zeroes between two runs are at least `gap` bytes.

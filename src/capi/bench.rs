@@ -31,7 +31,7 @@ pub struct platter_bench {
     pub buffer_size: u64,
     /// Guest offset of the first request: 0.
     pub offset: u64,
-    /// From the offset of one request to that of the next, which begins anew at the end of the image.
+    /// From the offset of one request to that of the next, which starts over at the end of the image.
     /// 0 stands for `buffer_size`.
     pub step: u64,
     /// A flush whenever the number of requests that are left is a multiple of this: 0, for none. Not

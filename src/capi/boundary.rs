@@ -263,7 +263,7 @@ pub type platter_free_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 // SAFETY: the header says that callbacks and their user data are used from the thread that runs
 // the job or the I/O, and never from two at once unless that callback's page says so.
 unsafe impl Send for UserData {}
-// SAFETY: as above; a shared reference gives out the pointer alone.
+// SAFETY: as above; a shared reference lets only the pointer out.
 unsafe impl Sync for UserData {}
 
 impl UserData {

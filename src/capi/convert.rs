@@ -245,7 +245,7 @@ pub unsafe extern "C" fn platter_convert_set_profile(
     })
 }
 
-/// Sets the options of the new image, of which a copy is kept; they replace those set before. `flags`
+/// Sets the options of the new image; a copy is kept, and they replace those set before. `flags`
 /// must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.

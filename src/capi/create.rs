@@ -95,7 +95,7 @@ pub extern "C" fn platter_create_set_size(
     })
 }
 
-/// Sets the options, of which a copy is kept; they replace those set before. `flags` must be 0.
+/// Sets the options; a copy is kept, and they replace those set before. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]

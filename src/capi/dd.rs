@@ -46,7 +46,7 @@ pub const PLATTER_DD_BLOCK_SIZE: u32 = 1;
 pub const PLATTER_DD_COUNT: u32 = 2;
 /// A number of a copy: blocks that are left out at the beginning of the input. The default is 0.
 pub const PLATTER_DD_SKIP: u32 = 3;
-/// A number of a copy: the size of the input in bytes, of which no more is read; a stream that ends
+/// A number of a copy: the size of the input in bytes, and no more is read; a stream that ends
 /// before is an error. The default is up to its end.
 pub const PLATTER_DD_INPUT_SIZE: u32 = 4;
 /// A number of a copy: the size of the output in bytes; what the input does not fill reads as zeroes,

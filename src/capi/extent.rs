@@ -19,7 +19,7 @@ pub const PLATTER_EXTENT_COMPRESSED: u32 = 8;
 pub const PLATTER_EXTENT_HOST_OFFSET: u32 = 16;
 /// Flag of a run in a report of dirty bytes: a bitmap has it as dirty.
 pub const PLATTER_EXTENT_DIRTY: u32 = 32;
-/// Flag of an extent: nobody knows what it reads as, and a read of it is refused, for the backing file
+/// Flag of an extent: what it reads as is unknown, and a read of it is refused, because the backing file
 /// that may hold it is not open (`PLATTER_OPEN_NO_BACKING`, `PLATTER_OPEN_METADATA_ONLY`). Such an
 /// extent has none of the flags `DATA`, `ZERO` and `PRESENT`: do not skip it as if it were zero.
 pub const PLATTER_EXTENT_UNKNOWN: u32 = 64;

@@ -9,7 +9,7 @@ use crate::value::Value;
 /// Bytes that one byte of a name takes in a buffer that grows: as it is, and at most where it is escaped.
 const PLAIN: u64 = 2;
 const ESCAPED: u64 = 12;
-/// The same for an entry of a list without its names.
+/// The same for an entry of a list, its names apart.
 const ENTRY: u64 = 2 << 10;
 /// For an entry of numbers.
 const NUMBERS: u64 = 512;

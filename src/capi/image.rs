@@ -261,7 +261,7 @@ pub extern "C" fn platter_image_set_control(
 /// mode says, releases locks. The handle is gone in every case, also where this reports a failure;
 /// data may be lost then. Where jobs or queues still hold the image it is flushed now, and released
 /// with the last of them. Ended by the control of the image, it hands what was written to the file without
-/// a sync, and leaves the rest to whoever opens the image next, as after a crash: bitmaps that recorded
+/// a sync, and leaves the rest to the next opening of the image, as after a crash: bitmaps that recorded
 /// are inconsistent. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
 /// is closed.
 ///

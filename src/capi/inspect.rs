@@ -120,7 +120,7 @@ pub unsafe extern "C" fn platter_inspect_fd(
     })
 }
 
-/// As `platter_inspect()`, for storage of the program, of which only `size` and `read` are called.
+/// As `platter_inspect()`, for storage of the program; only `size` and `read` are called.
 /// `ops` is copied; `name` (may be NULL) stands for the storage in messages and in the report.
 /// `free_fn` (may be NULL) is called once with `user_data` before this returns. `flags` must be 0.
 ///

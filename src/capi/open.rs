@@ -186,7 +186,7 @@ pub unsafe extern "C" fn platter_open_options_set_cache(
     })
 }
 
-/// Sets the policy, of which a copy is kept. `flags` must be 0.
+/// Sets the policy; a copy is kept. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]

@@ -155,7 +155,7 @@ pub unsafe extern "C" fn platter_policy_allow_format(
 }
 
 /// Allows `protocol`, by its driver's name (`file`, `host_device`…); once one is named, opening and
-/// creating through every other fails with DENIED, whoever names the file. What the caller has open
+/// creating through every other fails with DENIED, no matter who names the file. What the caller has open
 /// itself is not asked about: descriptors, also those that a callback of the policy returns, and
 /// callback storages. `flags` must be 0.
 ///

@@ -47,8 +47,8 @@ pub const PLATTER_QUEUE_NO_FD: u32 = 1;
 /// could.
 pub const PLATTER_QUEUE_THREADS: u32 = 2;
 
-/// Flag of a request: others follow at once, so the kernel need not be told of this one yet. It is
-/// told with the next request without this flag, or in `platter_queue_reap()`.
+/// Flag of a request: others follow at once, so the kernel does not get this one yet. It is
+/// handed over with the next request without this flag, or in `platter_queue_reap()`.
 pub const PLATTER_REQUEST_MORE: u32 = 0x100;
 
 /// The end of a request. The caller owns it.
@@ -134,7 +134,7 @@ pub extern "C" fn platter_queue_fd(
 /// Statuses of the completion: as `platter_image_read()`. Threads: one at a time. Since 0.1.
 ///
 /// # Safety
-/// `buf` is writable for `len` bytes, and nobody else uses it, until the completion is reaped or the
+/// `buf` is writable for `len` bytes, and nothing else uses it, until the completion is reaped or the
 /// queue freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_queue_read(
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn platter_queue_read(
 /// Statuses of the completion: as `platter_image_write()`. Threads: one at a time. Since 0.1.
 ///
 /// # Safety
-/// `buf` is readable for `len` bytes, and nobody writes to it, until the completion is reaped or the
+/// `buf` is readable for `len` bytes, and nothing writes to it, until the completion is reaped or the
 /// queue freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_queue_write(

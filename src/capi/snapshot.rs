@@ -118,9 +118,9 @@ pub unsafe extern "C" fn platter_snapshot_create_job_new(
 
 /// Makes a job that gives `image`, which must be writable, the contents and the virtual size of the
 /// internal snapshot of that ID, or else of that name. Its report lists the snapshots. Cancelled, or past
-/// its deadline, the job leaves the image as it was, or with the snapshot's contents; then whoever opens
-/// it for writing next counts its references anew. The job keeps the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must
-/// be 0.
+/// its deadline, the job leaves the image as it was, or with the snapshot's contents; then the next open
+/// for writing counts its references again. The job keeps the image alive. `*out` belongs to the caller,
+/// who frees it with `platter_job_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID; of the job: NOT_FOUND, UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT. Threads:
 /// any. Since 0.1.
@@ -150,9 +150,8 @@ pub unsafe extern "C" fn platter_snapshot_apply_job_new(
 
 /// Makes a job that deletes the first internal snapshot of that name from `image`, which must be
 /// writable. Its report lists the snapshots that remain. Cancelled, or past its deadline, the job leaves the
-/// image as it was, or without the snapshot; then whoever opens it for writing next counts its references
-/// anew. The job keeps the image alive. `*out`
-/// belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
+/// image as it was, or without the snapshot; then the next open for writing counts its references
+/// again. The job keeps the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
 ///
 /// Statuses: as `platter_snapshot_apply_job_new()`. Threads: any. Since 0.1.
 ///

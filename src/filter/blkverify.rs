@@ -83,7 +83,7 @@ struct Verified {
     name: BString,
     raw: Arc<dyn Storage>,
     test: Arc<dyn Storage>,
-    /// Two writes of one range reach both in the same order, and nobody compares between the two.
+    /// Two writes of one range reach both in the same order, and no comparison is made between the two.
     busy: InFlight,
 }
 

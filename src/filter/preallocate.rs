@@ -160,7 +160,7 @@ fn end_of(offset: u64, len: u64) -> Result<u64> {
 
 impl Drop for Preallocated {
     fn drop(&mut self) {
-        // Who ends the use in order is told of a failure by `finish`.
+        // A caller that ends the use in order learns of a failure from `finish`.
         let _ = self.give_back();
     }
 }

@@ -25,7 +25,7 @@ pub struct FilterDriver {
     /// The child that shows through: its block status, snapshots and cluster size are those of the
     /// filter. None where what the filter reads as is no child's alone.
     pub shows: Option<&'static str>,
-    /// Tells what the bytes of the child hold, of which the filter shows one thing, which may be an image
+    /// Says what the bytes of the child hold. The filter shows one thing in them, which may be an image
     /// of any format. None for filters that show all of it.
     pub contents: Option<ContentsFn>,
     /// Whether it passes compressed writes on ([`Storage::compressor`]) where its child takes them.

@@ -91,7 +91,7 @@ pub trait Bulk: Send + Sync + Debug {
     /// Guest bytes per encoded unit; None where the format does not compress.
     fn encode_unit(&self) -> Option<u32>;
 
-    /// The smallest run of zeroes worth leaving out, of which reservations are multiples, except at
+    /// The smallest run of zeroes worth leaving out. Reservations are multiples of it, except at
     /// the end: a subcluster, else a cluster. It is good for copying, 2 MiB at most: what is allocated
     /// in larger units is reserved in parts, and the writer sees to it that the parts of such a unit
     /// which are never reserved read as [`Blank::unreserved_is_zero`] says.

@@ -91,7 +91,7 @@ pub trait Bitmaps: Send + Sync {
     fn set_enabled(&self, name: &BStr, enabled: bool, control: &JobControl) -> Result<()>;
 
     /// Stores what was recorded, before the image is closed; otherwise closing does that, and nothing ends it.
-    /// What is ended here leaves the bitmaps that record in use on disk, so that nobody takes them for
+    /// What is ended here leaves the bitmaps that record in use on disk, so that they are not taken for
     /// complete.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ const MAX_UNITS: usize = 64;
 /// The most bytes that they take together; a unit that is larger by itself is the only one.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Decoded units by the place of their encoded bytes. Reads of whole units need no look: whoever
+/// Decoded units by the place of their encoded bytes. Reads of whole units need no look: a caller that
 /// reads those hardly comes back for a part.
 #[derive(Debug, Default)]
 pub(crate) struct DecodedUnits {

@@ -30,13 +30,13 @@ pub type InspectFn = fn(&InspectContext<'_>) -> Result<Inspection>;
 pub struct FormatDriver {
     /// The name used with `-f`.
     pub name: &'static str,
-    /// What its images can do, be it that some of them cannot: what open ones have accessors for. What the
+    /// What its images can do, even if some of them cannot: what open ones have accessors for. What the
     /// fields of this description say is not repeated; see [`FormatDriver::features`].
     pub of_images: Features,
     /// How its images are recognised, where they can be.
     pub signature: Option<Signature>,
-    /// The file holds metadata, of which all who have it open must agree; else it is the disk itself, apart
-    /// from a header that nobody changes in passing.
+    /// The file holds metadata, on which all that have it open must agree; else it is the disk itself, apart
+    /// from a header that no one changes in passing.
     pub has_metadata: bool,
     /// What lies below shows through: its block status, its cluster size, its name.
     pub is_transparent: bool,

@@ -1,4 +1,4 @@
-//! What a format offers to whoever must not block: the asynchronous queue.
+//! What a format offers to callers that must not block: the asynchronous queue.
 
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};

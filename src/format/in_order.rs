@@ -35,7 +35,7 @@ pub trait InOrder: Send + Sync + Debug {
         out: &mut IoBuf,
     ) -> Result<()>;
 
-    /// Gives what stands before the first unit, and begins anew where units were given already.
+    /// Gives what stands before the first unit, and starts over where units were given already.
     ///
     /// # Errors
     /// Of `take`.

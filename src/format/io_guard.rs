@@ -47,7 +47,7 @@ impl Drop for LongIoGuard {
     }
 }
 
-/// Counts the uses of host clusters, so that whoever moves or frees some can wait for those that began
+/// Counts the uses of host clusters, so that code that moves or frees some can wait for those that began
 /// before. Two counters, one for each parity of the epoch.
 #[derive(Debug, Default)]
 pub(crate) struct IoUsers {

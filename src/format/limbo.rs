@@ -69,7 +69,7 @@ impl Limbo {
         self.state.lock().unlinked.extend(freed);
     }
 
-    /// References that nobody can use any more; only one thread may ask at a time.
+    /// References that nothing can use any more; only one thread may ask at a time.
     pub(crate) fn drained(&self) -> Vec<Freed> {
         let mut ready = Vec::new();
         let mut state = self.state.lock();

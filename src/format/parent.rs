@@ -57,7 +57,7 @@ pub enum NameStyle {
 /// The identity that an image expects of its parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedParent {
-    /// What was recorded, of which any will do. At least one.
+    /// What was recorded. Any of it will do; there is at least one.
     pub ids: Vec<ParentId>,
     /// What it means that the parent was changed since: all or a part of its identity is another one.
     pub if_changed: Mismatch,
@@ -159,7 +159,7 @@ impl fmt::Display for ParentId {
 }
 
 impl ParentRef {
-    /// A parent with one name, of which nothing else is recorded.
+    /// A parent with one name and nothing else recorded.
     pub fn named(reference: BackingRef) -> Self {
         Self {
             names: vec![ParentName {
@@ -220,7 +220,7 @@ impl ParentRef {
         wanted.map_or(Ok(()), Err)
     }
 
-    /// Whether an image with that identity is the parent, be it changed or not.
+    /// Whether an image with that identity is the parent, changed or not.
     pub fn is_of(&self, found: ParentId) -> bool {
         let ids = self.expected.iter().flat_map(|expected| &expected.ids);
         ids.into_iter()

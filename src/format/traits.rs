@@ -245,7 +245,7 @@ pub trait Snapshots: Send + Sync {
     fn create(&self, snapshot: &NewSnapshot, control: &JobControl) -> Result<BString>;
 
     /// Makes the guest contents, and the virtual size, those of the snapshot of that ID. Ended by
-    /// `control` once they are, it leaves the counting of what was given up to whoever opens the image
+    /// `control` once they are, it leaves the counting of what was given up to the one that opens the image
     /// for writing next.
     ///
     /// # Errors
@@ -281,7 +281,7 @@ pub trait Opener: Send + Sync {
     ) -> Result<Arc<dyn Storage>>;
 
     /// Opens the child of that name as the user described it; None where nothing was said of it, or
-    /// that there shall be none.
+    /// that there is to be none.
     ///
     /// # Errors
     /// Of the open.

@@ -69,7 +69,7 @@ pub(crate) fn lock_for_writing(storage: &dyn Storage, plain: bool) -> Result<()>
     storage.lock(lock::of_new_image(!plain))
 }
 
-/// Takes the locks of a read-only look at metadata: nobody may change what was judged while it is
+/// Takes the locks of a read-only look at metadata: no one may change what was judged while it is
 /// being judged.
 ///
 /// # Errors

@@ -333,7 +333,7 @@ impl Image {
 
     /// As [`Image::close`]; `control` ends what takes long: the storing of bitmaps, and a sync that has not
     /// begun. All completed writes are in the files then, as far as these take them, and what closing
-    /// tidies up is left to whoever opens the image next, as after a crash: bitmaps that recorded are
+    /// tidies up is left to the next opening of the image, as after a crash: bitmaps that recorded are
     /// inconsistent.
     ///
     /// # Errors
@@ -420,7 +420,7 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // Whoever wants to know calls close.
+        // A caller that wants to know about failures calls close.
         let _ = self.finish(&JobControl::default());
     }
 }

@@ -53,7 +53,7 @@ pub(super) enum Driver {
 /// A child that was described.
 #[derive(Clone, Debug)]
 pub(super) enum ChildPlan {
-    /// There shall be none.
+    /// There is to be none.
     Null,
     /// Options for it, not taken apart yet.
     Tree(Map<String, Value>),
@@ -494,7 +494,7 @@ impl ChildPlan {
         }
     }
 
-    /// The plan of it as what `spec` says; None where there shall be none.
+    /// The plan of it as what `spec` says; None where there is to be none.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -505,7 +505,7 @@ impl ChildPlan {
         }
     }
 
-    /// The plan of it where a file is expected; None where there shall be none.
+    /// The plan of it where a file is expected; None where there is to be none.
     ///
     /// # Errors
     /// As [`Plan::new`].

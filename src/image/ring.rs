@@ -188,7 +188,7 @@ impl Image {
         synced
     }
 
-    /// Whether a change of the range may be made while nobody waits for it.
+    /// Whether a change of the range may be made while no one waits for it.
     fn changes_later(&self, offset: u64, len: u64) -> bool {
         self.writable
             && !self.settings.cache.write_through()

@@ -43,7 +43,7 @@ pub struct Status {
     pub zero: bool,
     /// It has data in the host file.
     pub data: bool,
-    /// Nobody knows what it reads as: the backing file that may hold it is not open.
+    /// What it reads as is unknown: the backing file that may hold it is not open.
     pub unknown: bool,
     /// The data is compressed.
     pub compressed: bool,

@@ -196,7 +196,7 @@ impl Image {
         self.written()
     }
 
-    /// Refuses to grow where nobody knows what would show through.
+    /// Refuses to grow where it is unknown what would show through.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] where the image grows and its backing file is not open.

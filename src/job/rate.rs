@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// The limit. Whoever takes bytes waits until all that was taken before is paid for, at the rate
+/// The limit. A caller that takes bytes waits until all that was taken before is paid for, at the rate
 /// that is in force while it waits; a time in which nothing is taken earns nothing.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
@@ -87,7 +87,7 @@ impl Rate {
 
     /// Lets those who wait look at what else has changed.
     pub(super) fn wake(&self) {
-        // Under the lock, so that nobody is between looking and waiting.
+        // Under the lock, so that no thread is between looking and waiting.
         let _state = self.state.lock();
         self.changed.notify_all();
     }

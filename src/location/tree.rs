@@ -77,7 +77,7 @@ fn mixed() -> Error {
     )
 }
 
-/// The first option of a tree, its keys joined by dots: to name one that nobody took.
+/// The first option of a tree, its keys joined by dots: to name one that was not taken.
 pub(crate) fn first_key(tree: &Map<String, Value>) -> Option<String> {
     let (key, value) = tree.iter().next()?;
     match value.as_object().and_then(first_key) {

@@ -27,7 +27,7 @@ pub struct BenchRequest {
     pub buffer_size: u64,
     /// Guest offset of the first.
     pub offset: u64,
-    /// From the offset of one to that of the next, which begins anew at the end of the image; 0
+    /// From the offset of one to that of the next, which starts over at the end of the image; 0
     /// stands for `buffer_size`.
     pub step: u64,
     /// Write instead of reading: this byte.

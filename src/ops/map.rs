@@ -25,7 +25,7 @@ pub struct MapEntry {
     pub zero: bool,
     /// The run has data in the host file.
     pub data: bool,
-    /// Nobody knows what the run reads as, for the backing file that may hold it is not open; the
+    /// What the run reads as is unknown, because the backing file that may hold it is not open; the
     /// JSON has no key for that.
     pub unknown: bool,
     /// The data is compressed.

@@ -118,7 +118,7 @@ impl Queue {
     }
 
     /// Begins a request; `token` comes back with its completion, which also tells of every error.
-    /// With `more`, others follow at once: the kernel is told of them together, at the latest by
+    /// With `more`, others follow at once: the kernel gets them together, at the latest with
     /// [`Queue::wait`].
     pub fn submit(&mut self, token: u64, request: Request, more: bool) {
         match request {
@@ -319,7 +319,7 @@ impl Queue {
             }
             return;
         }
-        // Cleared first: whoever signals from now on has something that is seen next time.
+        // Cleared first: what is signalled from now on is seen next time.
         self.event.clear();
         self.signalled = false;
         while let Some((token, outcome)) = self.kernel.next(self.target.image()) {

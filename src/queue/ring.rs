@@ -33,7 +33,7 @@ impl Keep for Kept {
     }
 }
 
-/// The ring of one queue. Its thread uses it, and whoever waits for what the kernel is at.
+/// The ring of one queue. Its thread uses it, and threads that wait for what the kernel is doing.
 #[derive(Debug)]
 pub(super) struct Shared(Mutex<Ring<Kept>>);
 

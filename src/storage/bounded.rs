@@ -1,4 +1,4 @@
-//! A read-only view that gives out a limited number of bytes: what a hostile file claims cannot make
+//! A read-only view that returns a limited number of bytes: what a hostile file claims cannot make
 //! its reader work for longer.
 
 use std::io::{IoSlice, IoSliceMut};

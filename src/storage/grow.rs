@@ -8,7 +8,7 @@ use crate::storage::traits::Storage;
 
 /// Zeroes are written in pieces of this size.
 const PIECE: u64 = 1 << 20;
-/// So much is written before the host is told to write it out.
+/// Bytes that are written before the host is asked to write them out.
 const BATCH: u64 = 8 << 20;
 /// Of so many batches the writing out is under way; what is more is waited for, and forgotten. A removal
 /// waits for all that is being written, and frees all that is in memory: of a file of 4 GiB that is a

@@ -49,7 +49,7 @@ impl HeldFile {
         file
     }
 
-    /// Nobody else changes who holds the file meanwhile.
+    /// No one else changes who holds the file in the meantime.
     pub(super) fn alone(&self) -> Holders<'_> {
         Holders(self.holders.lock())
     }

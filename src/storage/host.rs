@@ -68,7 +68,7 @@ pub trait HostFile: Any + Send + Sync + Debug {
     fn hint_write(&self, offset: u64, len: u64);
 
     /// A hint: everything up to `end` is about to be written, one piece after the other. It may make the
-    /// file so long; whoever gives it sets the length afterwards.
+    /// file that long; the caller sets the length afterwards.
     fn hint_growth(&self, end: u64);
 
     /// A hint: no more is written to the range for now, and a sync will cover it. The kernel may begin
@@ -76,11 +76,11 @@ pub trait HostFile: Any + Send + Sync + Debug {
     fn hint_written(&self, offset: u64, len: u64);
 
     /// Waits until a range that [`HostFile::hint_written`] named has been written, and lets the kernel
-    /// forget it: whoever writes much and reads none of it leaves little for a sync, or for the
+    /// forget it: a caller that writes much and reads none of it leaves little for a sync, or for the
     /// removal of a file that is given up.
     ///
     /// # Errors
-    /// Of the writing, of which the kernel tells once: the file counts as one whose sync has failed.
+    /// Of the writing, which the kernel reports once: the file counts as one whose sync has failed.
     fn settle_written(&self, offset: u64, len: u64) -> Result<()>;
 }
 

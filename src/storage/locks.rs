@@ -80,7 +80,7 @@ impl Locks {
                 ErrorKind::Locked => {
                     error.with_hint(format!("Is another process using the image [{name}]?"))
                 }
-                // Nobody is in the way.
+                // Nothing is in the way.
                 _ => error,
             })?;
         if let Some(holders) = &mut holders {

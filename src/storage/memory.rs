@@ -185,7 +185,7 @@ impl Storage for MemoryStorage {
     }
 
     fn lock(&self, _request: LockRequest) -> Result<()> {
-        // Nobody outside this process can reach it.
+        // Nothing outside this process can reach it.
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The steps of work on an image that fault injection knows by name: the events of QEMU's blkdebug, whose
 //! names its documentation lists.
 //!
-//! Whoever works on a storage says so before it takes the step. Only a storage that injects faults listens.
+//! Code that works on a storage says so before it takes the step. Only a storage that injects faults listens.
 
 macro_rules! steps {
     ($($step:ident $name:literal $what:literal)*) => {

@@ -95,7 +95,7 @@ impl Stream {
         Ok(stream)
     }
 
-    /// A pipe opened anew does not wait, without a change to the description that others share.
+    /// A pipe opened again does not wait, without a change to the description that others share.
     fn take_own_description(&mut self) {
         let mut how = OpenOptions::new();
         how.write(true).custom_flags(libc::O_NONBLOCK);
@@ -125,7 +125,7 @@ impl Stream {
         how.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
         let file = loop {
             match fd::open(path, &how) {
-                // Nobody reads the pipe yet.
+                // The pipe has no reader yet.
                 Err(error)
                     if direction == Direction::Write
                         && error.raw_os_error() == Some(libc::ENXIO)

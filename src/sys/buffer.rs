@@ -28,7 +28,7 @@ enum Owner {
 }
 
 // SAFETY: the memory is the value's own, or its lender has promised to leave it alone until the
-// value is gone; so whoever holds the value has it alone, on any thread.
+// value is gone; so the holder of the value has it alone, on any thread.
 unsafe impl Send for Buffer {}
 
 impl Buffer {
@@ -36,7 +36,7 @@ impl Buffer {
     ///
     /// # Safety
     /// Each piece is readable, and writable where the buffer is read into, for its length, and
-    /// nobody else uses it until the buffer is dropped. The lengths together fit a `u64`, each one
+    /// nothing else uses it until the buffer is dropped. The lengths together fit a `u64`, each one
     /// an `isize`.
     pub unsafe fn lent(pieces: &[iovec]) -> Self {
         let len = pieces.iter().map(|piece| piece.iov_len as u64).sum();
@@ -120,7 +120,7 @@ impl Buffer {
             Pieces::Many(pieces) => pieces.as_mut_slice(),
         };
         // SAFETY: IoSliceMut is ABI-compatible with iovec, and each piece is valid for writes and
-        // nobody else's while `self` is borrowed exclusively.
+        // used by nothing else while `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(pieces.as_mut_ptr().cast(), pieces.len()) }
     }
 }

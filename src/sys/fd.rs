@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::check;
 
-/// 0 to 2 are the program's standard streams, also while they are closed: whoever prints there must not
+/// 0 to 2 are the program's standard streams, even while they are closed: code that prints there must not
 /// write into an image.
 const FIRST: RawFd = 3;
 
@@ -36,7 +36,7 @@ pub(crate) fn duplicate_number(number: RawFd) -> io::Result<OwnedFd> {
 fn duplicate_from(number: RawFd, first: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: takes no pointers; a number that is not open is refused.
     let fd = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, first) })?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and owned by nothing else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -49,11 +49,11 @@ pub(crate) fn open(path: &Path, how: &OpenOptions) -> io::Result<OwnedFd> {
 pub(crate) fn event() -> io::Result<OwnedFd> {
     // SAFETY: a plain system call.
     let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and owned by nothing else.
     keep(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// For what makes its descriptor itself and does not give it away: makes it anew until it has a number
+/// For what makes its descriptor itself and does not give it away: makes it again until it has a number
 /// that may be kept.
 pub(crate) fn make<T: AsRawFd>(make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     make_from(make, FIRST)

@@ -40,7 +40,7 @@ pub(crate) fn held_by_other(fd: BorrowedFd<'_>, byte: u64) -> io::Result<bool> {
 /// and with it their locks: only then is a lock of one no obstacle to the other. Where that cannot be
 /// found out they are taken to.
 pub(crate) fn same_description(fd: BorrowedFd<'_>, other: RawFd) -> bool {
-    // A byte that nobody else has a reason to lock, and another one each time.
+    // A byte that nothing else has a reason to lock, and a different one each time.
     let mut random = [0; 8];
     if getrandom::fill(&mut random).is_err() {
         return true;

@@ -31,7 +31,7 @@ pub(crate) fn without_magic_links(path: &Path, flags: i32) -> io::Result<Option<
         super::check(fd as libc::c_int)
     });
     match opened {
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and owned by nothing else.
         Ok(fd) => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
         // A sandbox that does not know the call may refuse it.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(None),

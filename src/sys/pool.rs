@@ -84,7 +84,7 @@ pub(super) fn give(region: Region) {
             }
         }
     }
-    // SAFETY: the region was mapped with this length and nobody uses it any more.
+    // SAFETY: the region was mapped with this length and is not used any more.
     unsafe { libc::munmap(region.start.as_ptr().cast(), region.len) };
 }
 

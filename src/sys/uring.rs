@@ -56,7 +56,7 @@ pub(crate) struct Ring<T: Keep> {
     ring: IoUring,
     slots: Vec<Option<(Option<Buffer>, T)>>,
     free: Vec<usize>,
-    /// Requests that the kernel has not been told of.
+    /// Requests that were not handed to the kernel yet.
     unsent: usize,
     /// Requests that have ended and were not taken.
     done: VecDeque<Ended<T>>,
@@ -180,7 +180,7 @@ impl<T: Keep> Ring<T> {
             let waited = super::retry(|| self.ring.submit_and_wait(1));
             self.collect();
             if waited.is_err() && self.in_flight() > 0 {
-                // The kernel may still write there: memory that nobody frees is the lesser evil.
+                // The kernel may still write there: a leak is the lesser evil.
                 std::mem::forget(std::mem::take(&mut self.slots));
                 self.free.clear();
                 return;

@@ -40,7 +40,7 @@ pub fn required_header_len(cipher: &CipherSpec) -> u64 {
     (ALIGN_SECTORS + SLOTS as u64 * slot_sectors(cipher)) * SECTOR_LEN
 }
 
-/// A new volume with all its keys, of which nothing is written yet.
+/// A new volume with all its keys, before anything is written.
 pub struct NewVolume {
     header: Header,
     key: Zeroizing<Vec<u8>>,

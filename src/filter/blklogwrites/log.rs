@@ -42,7 +42,7 @@ struct End {
 }
 
 impl Log {
-    /// A log that begins anew.
+    /// A log that starts over.
     pub(super) fn new(storage: Arc<dyn Storage>, sector: u64, interval: u64) -> Self {
         Self {
             storage,

@@ -41,7 +41,7 @@ pub(super) struct Quorum {
     /// So many must agree.
     threshold: usize,
     reading: Reading,
-    /// Two writes of one range reach every child in the same order, and nobody votes between the first
+    /// Two writes of one range reach every child in the same order, and no vote is taken between the first
     /// child that gets a write and the last.
     busy: InFlight,
 }

@@ -312,7 +312,7 @@ impl Qcow2 {
         alloc.table_clusters = clusters;
         self.meta
             .set_area(Area::RefcountTable, cluster..cluster + clusters);
-        // Nothing on disk names the old table any more, and nobody reads it.
+        // Nothing on disk names the old table any more, and no one reads it.
         let freed: Vec<_> = (old..old + old_clusters)
             .map(|cluster| Freed {
                 cluster,

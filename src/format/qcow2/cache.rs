@@ -200,7 +200,7 @@ impl Cache {
         let slices: Vec<_> = (0..count)
             .map(|n| self.lookup_or_insert(class, offset + n * step))
             .collect();
-        // Held by nobody else from here on, so that what is read now is what counts. By rising
+        // Held by nothing else from here on, so that what is read now is what counts. By rising
         // offsets, so that no two wait for each other.
         let mut missing: Vec<_> = slices
             .iter()

@@ -40,7 +40,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Changes all that the header cluster holds and writes it anew, so that after a crash the old
+    /// Changes all that the header cluster holds and rewrites it, so that after a crash the old
     /// or the new header stands there: as far as can be, one write of one sector decides. On
     /// failure the old one counts in memory. No barrier is implied at the end.
     pub(super) fn replace_header(&self, change: impl FnOnce(&mut ImageHeader)) -> Result<()> {
@@ -60,7 +60,7 @@ impl Qcow2 {
             self.storage.read_at(there, 0)?;
         }
         let written = if old_end <= SECTOR && !tail.is_empty() {
-            // Nobody reads what stands behind the first sector until that says so.
+            // No one reads what stands behind the first sector until that says so.
             self.storage
                 .write_at(tail, SECTOR as u64)
                 .and_then(|()| self.barrier())
@@ -85,7 +85,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// After a failure to let the header name something else nobody knows which of both it names:
+    /// After a failure to let the header name something else, it is unknown which of the two it names:
     /// no more writes then.
     pub(super) fn settled(&self, switched: Result<()>) -> Result<()> {
         if switched.is_err() {

@@ -135,7 +135,7 @@ fn metadata_clusters(geometry: &Geometry, size: u64, extra: u64) -> Option<u64> 
     }
 }
 
-/// Bytes of an image of `size` guest bytes of which `data_clusters` clusters are written, and bytes
+/// Bytes of an image of `size` guest bytes with `data_clusters` clusters written, and bytes
 /// when all are. `extra` clusters hold something else, such as an encryption header.
 fn sizes(geometry: &Geometry, size: u64, data_clusters: u64, extra: u64) -> Result<(u64, u64)> {
     let bytes = |clusters: u64| clusters.checked_mul(geometry.cluster_size());

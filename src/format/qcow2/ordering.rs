@@ -139,7 +139,7 @@ impl Qcow2 {
     }
 
     /// Writes changes of refcounts and of COPIED flags. Under the dirty bit no order is kept, for
-    /// after a crash both are found anew; nothing else may change the tables meanwhile.
+    /// after a crash both are found again; nothing else may change the tables meanwhile.
     pub(super) fn write_flags(&self) -> Result<()> {
         let dirty = self.header.lock().header.incompatible & Incompatible::DIRTY;
         self.pass(true, dirty.is_empty(), Durability::None)

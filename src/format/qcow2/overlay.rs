@@ -90,7 +90,7 @@ impl Qcow2 {
         if self.storage.limits().fixed_len {
             return Ok(());
         }
-        // Nobody allocates meanwhile.
+        // Nothing allocates in the meantime.
         let alloc = self.alloc.lock();
         let per_block = self.counts().refcount_block_entries();
         let per_slice = self.counts().slice_refcounts();

@@ -137,7 +137,7 @@ impl Qcow2 {
         {
             let alloc = self.alloc.lock();
             for freed in freed.iter().filter(|freed| freed.punch) {
-                // Only the last reference; nobody can take another one before it is dropped.
+                // Only the last reference; no other can be taken before it is dropped.
                 if self.refcount(&alloc, freed.cluster)? == 1 {
                     last.push(freed.cluster);
                 }

@@ -239,7 +239,7 @@ impl Qcow2 {
         Ok(at.min(body.end))
     }
 
-    /// Returns where it stopped: at the end, or at a compressed cluster of which `range` has but
+    /// Returns where it stopped: at the end, or at a compressed cluster of which `range` has only
     /// a part.
     fn remap_slice(
         &self,

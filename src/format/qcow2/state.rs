@@ -67,7 +67,7 @@ pub struct Qcow2 {
     /// Held while an L2 table is allocated or copied.
     pub(super) l2_alloc: Mutex<()>,
     pub(super) cache: Cache,
-    /// Compressed clusters of which parts were read.
+    /// Compressed clusters that were read in part.
     pub(super) decoded: DecodedUnits,
     pub(super) alloc: Mutex<Alloc>,
     pub(super) meta: MetaMap,

@@ -235,7 +235,7 @@ fn choose_driver(
             let footers = options.policy.probe_footers;
             let driver = probe::probe(storage, footers)?;
             if driver.is_transparent && footers && options.writable {
-                // Whoever writes to its end could make it look like an image when it is guessed next.
+                // A guest that writes to its end could make it look like an image at the next guess.
                 return Err(Error::new(
                     ErrorKind::Denied,
                     "What looks like a plain disk is not opened for writing where the end of a file tells \

@@ -91,7 +91,7 @@ impl<'a> Trail<'a> {
         Ok(())
     }
 
-    /// Refuses `layers` more, of which the first is `name`, where the chain gets too long.
+    /// Refuses `layers` more, beginning with `name`, where the chain gets too long.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`].

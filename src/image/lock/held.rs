@@ -35,7 +35,7 @@ impl Image {
         self.claim(lock::of_key_change(), false)
     }
 
-    /// Nobody may read this layer any more, for one below it is about to change.
+    /// This layer may not be read any more, because one below it is about to change.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Locked`].

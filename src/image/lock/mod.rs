@@ -81,7 +81,7 @@ pub(super) fn of_plain_disk(resizes: bool) -> LockRequest {
     }
 }
 
-/// The locks of a plain disk whose keys change: meanwhile nobody reads or writes it.
+/// The locks of a plain disk whose keys change: in the meantime no one reads or writes it.
 pub(super) fn of_key_change() -> LockRequest {
     LockRequest {
         uses: Permissions::CONSISTENT_READ | Permissions::WRITE,

@@ -42,7 +42,7 @@ impl Files {
         }
     }
 
-    /// Where the run stands, if that can be told.
+    /// Where the run stands, if that is known.
     pub(crate) fn place(&self, found: &ChainExtent<'_>, guest_offset: u64) -> Option<Place> {
         let layer = self.layers.get(usize::try_from(found.depth).ok()?)?;
         match found.extent.kind {

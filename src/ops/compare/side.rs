@@ -6,7 +6,7 @@ use super::identity::{Files, Place};
 use crate::error::Result;
 use crate::image::{Image, ReadsAs};
 
-/// One of two images that are gone through side by side: each is asked anew only where its last
+/// One of two images that are gone through side by side: each is asked again only where its last
 /// answer is used up, however short the other's runs are.
 #[derive(Clone)]
 pub(crate) struct Side<'a> {

@@ -207,7 +207,7 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if !self.kept {
-            // The failure that led here is the one to be told.
+            // The failure that led here is the one to report.
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }

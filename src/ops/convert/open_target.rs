@@ -57,7 +57,7 @@ pub(super) fn check_features(
     Ok(())
 }
 
-/// What a new image is worth: nobody else has seen it yet.
+/// What a new image is worth: nothing else has seen it yet.
 pub(super) fn final_durability(request: &ConvertRequest) -> Durability {
     match request.target.cache.durability() {
         Durability::Ordered => Durability::None,

@@ -30,7 +30,7 @@ struct State {
     next: u64,
     /// Prepared out of turn.
     parked: BTreeMap<u64, Prepared>,
-    /// Placed, to be written by whoever is free.
+    /// Placed, to be written by the next free worker.
     placed: VecDeque<Prepared>,
     /// How many are writing.
     writing: usize,

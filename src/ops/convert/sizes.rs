@@ -41,7 +41,7 @@ pub(super) struct Shape {
     pub encode_unit: u64,
     /// Zeroes are left out in multiples of this.
     pub zero_unit: u64,
-    /// Guest ranges are classified in steps of this, a multiple of whichever of the two counts.
+    /// Guest ranges are classified in steps of this, a multiple of the one that counts.
     pub step: u64,
     /// The most guest bytes that are read at once, a multiple of the step.
     pub chunk: u64,

@@ -1,4 +1,4 @@
-//! A source that can only be read in order. Whoever claims a range reads its bytes while it is its
+//! A source that can only be read in order. The worker that claims a range reads its bytes while it is its
 //! turn; what comes after that runs in parallel as for any source.
 
 use std::sync::Arc;
@@ -103,7 +103,7 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
     refuse_format(&stream, named, request.source.snapshot.is_some())?;
     let mut window = request.source.window;
     if window.output_size.is_none() {
-        // Whoever knows the length of a stream may say so where an image's size is given.
+        // A caller that knows the length of a stream may say so where an image's size is given.
         let size = request.target.options.get("size");
         window.output_size = size.and_then(|size| crate::size::parse_size(&size.to_str_lossy()));
     }

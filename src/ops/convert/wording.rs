@@ -9,7 +9,7 @@ use crate::ops::create::Reason;
 pub struct Wording {
     /// What failed where an image of this format could not be made; stands behind its name.
     pub(in crate::ops) creating: fn(format: &str) -> String,
-    /// The error of a format that nobody knows.
+    /// The error of an unknown format.
     pub(in crate::ops) unknown_format: fn(format: &str) -> Error,
     /// Where the size is given that a stream does not tell.
     pub(in crate::ops) size: &'static str,

@@ -28,7 +28,7 @@ impl TargetFormat {
         }
     }
 
-    /// Whether there is a driver of that name, be it one that creates nothing.
+    /// Whether there is a driver of that name, including one that creates nothing.
     pub fn is_known(name: &str) -> bool {
         Self::find(name).is_some() || filters::by_name(name).is_some()
     }

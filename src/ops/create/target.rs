@@ -102,7 +102,7 @@ impl<'a> TargetRequest<'a> {
             self.check_backing(backing)?;
         }
         let image = plan_new(self.driver, self.package, &self.params()?)?;
-        // After the format's own limit, of which users know the words.
+        // After the format's own limit, whose words users know.
         self.policy.check_virtual_size(self.size)?;
         Ok(Planned {
             request: *self,

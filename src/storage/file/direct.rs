@@ -50,7 +50,7 @@ impl Direct {
         self.ranges.enter(self.down(start), self.up(end), false)
     }
 
-    /// As [`Self::enter`], for a change that ends when nobody waits for it; None where it would have to
+    /// As [`Self::enter`], for a change that ends when no one waits for it; None where it would have to
     /// wait for its turn.
     pub(super) fn lend(&self, start: u64, end: u64) -> Option<LentRange> {
         Ranges::lend(&self.ranges, self.down(start), self.up(end))

@@ -39,7 +39,7 @@ impl Entry {
             .is_none_or(|directory| directory.is_some())
     }
 
-    /// Makes the name durable. Whoever comes while another does it waits for that.
+    /// Makes the name durable. A caller that comes while another does it waits for that.
     pub(super) fn sync(&self) -> io::Result<()> {
         let mut unsynced = self.unsynced.lock();
         let Some(directory) = unsynced.as_ref() else {

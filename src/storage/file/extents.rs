@@ -86,7 +86,7 @@ impl ExtentCache {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// For a change that ends when nobody waits for it.
+    /// For a change that ends when no one waits for it.
     pub(super) fn changing(&self) -> Changing {
         Changing(self.generation.clone())
     }

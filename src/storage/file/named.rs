@@ -1,6 +1,6 @@
 //! What a name inside an image may lead to: a regular file or a block device.
 //!
-//! Whoever wrote the image chose the name, so it must not reach what the process itself is made of (its
+//! The author of the image chose the name, so it must not reach what the process itself is made of (its
 //! memory, environment, descriptors), nor anything that is changed by being opened or read.
 
 use std::fs::OpenOptions;

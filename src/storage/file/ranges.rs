@@ -23,7 +23,7 @@ struct Busy {
     start: u64,
     end: u64,
     exclusive: bool,
-    /// Its use ends when nobody waits for it.
+    /// Its use ends when no one waits for it.
     lent: bool,
 }
 

@@ -28,7 +28,7 @@ enum UnderWay {
     Nothing,
     /// A thread waits for it.
     Call,
-    /// Nobody may be waiting for it.
+    /// There may be no one waiting for it.
     Lent,
 }
 
@@ -163,7 +163,7 @@ mod tests {
             let later = scope.spawn(|| syncs.enter(4).map(|turn| turn.is_none()));
             syncs.succeeded(3);
             drop(turn);
-            // Whoever comes after the end syncs once more, which is right too.
+            // A caller that comes after the end syncs once more, which is right too.
             covered.join().unwrap().unwrap();
             assert!(!later.join().unwrap().unwrap());
         });

@@ -10,7 +10,7 @@ use crate::storage::forward::forward;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
-/// What discarded bytes read as: not zeroes, so that nobody relies on them.
+/// What discarded bytes read as: not zeroes, so that nothing relies on them.
 const JUNK: u8 = 0xd5;
 
 /// One change, or a barrier.

@@ -167,7 +167,7 @@ impl Qcow2 {
         })
     }
 
-    /// Writes the header cluster anew, with a barrier on both sides. After a failure nobody knows
+    /// Rewrites the header cluster, with a barrier on both sides. After a failure it is unknown
     /// which header counts: no more writes then.
     fn switch_whole_header(
         &self,

@@ -73,7 +73,7 @@ impl Qcow2 {
             let index = host >> self.layout.cluster_bits();
             let count = self.refcount(&self.alloc.lock(), index)?;
             if count == 1 {
-                // Nobody else can have it: its bytes may change.
+                // Nothing else can have it: its bytes may change.
                 self.check_data_place(host, cluster)?;
                 self.write_zero_data(cluster, host, guest)?;
                 return Ok((L2Entry(word.0 & !L2Entry::ZERO), freed));

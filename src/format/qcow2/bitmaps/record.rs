@@ -21,7 +21,7 @@ pub(super) struct Record {
     granularity_bits: u32,
     bits: u64,
     pages: Box<[OnceLock<Box<Page>>]>,
-    /// One bit per page of which all bits are set.
+    /// One bit per page whose bits are all set.
     full: Box<[AtomicU64]>,
 }
 

@@ -117,7 +117,7 @@ impl Qcow2 {
     }
 
     /// Before guest data changes for the first time: bitmaps that record are marked in use on disk,
-    /// so that after a crash nobody takes them for complete.
+    /// so that after a crash they are not taken for complete.
     pub(in crate::format::qcow2) fn begin_recording(&self) -> Result<()> {
         let session = &mut *self.recorder.session.write();
         self.load_bitmaps(session)?;

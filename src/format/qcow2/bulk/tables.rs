@@ -31,7 +31,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// For `l1_entries` L2 tables, none of which has a place yet.
+    /// For `l1_entries` L2 tables, without a place yet.
     ///
     /// # Errors
     /// Where there is no memory.

@@ -71,7 +71,7 @@ pub(super) fn refcount_structures(
 /// What is wrong with the refcount structures.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Structures {
-    /// They must be written anew.
+    /// They must be rewritten.
     pub unusable: bool,
     /// A block lies past the end of the file.
     pub outside: bool,

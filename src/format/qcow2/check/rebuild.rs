@@ -1,5 +1,5 @@
 //! New refcounts, counted, written beside the old ones, and switched to by the header; a snapshot
-//! table that is to be written anew goes with them.
+//! table that is to be rewritten goes with them.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub fn rebuild_refcounts(
 ) -> Result<()> {
     let geometry = header.header.validate(false)?;
     let layout = layout(storage, header, geometry)?;
-    // Nobody hears its findings, but it can be ended.
+    // Its findings are not reported, but it can be ended.
     let mut job = Job::heeding(control);
     let mut findings = Findings::new(Some(&mut job));
     let snapshots = Snapshots::read(storage, header, false, &mut findings)?;
@@ -73,7 +73,7 @@ pub fn rebuild_refcounts(
 
 /// As [`rebuild_refcounts`] for a repair: whatever else is wrong stays so. `keep` says that
 /// clusters that seem unreferenced are not to be given up. A table of `snapshots` that is to be
-/// written anew is named by the header from the same moment on.
+/// rewritten is named by the header from the same moment on.
 ///
 /// # Errors
 /// Of I/O, or [`crate::ErrorKind::Limit`]; the header then names the old structures.

@@ -220,7 +220,7 @@ impl<'a> Run<'a> {
         Ok(Outcome::Done(walker.findings.report))
     }
 
-    /// Leaks cannot be told from clusters whose references are lost: counts what is wrong, the flags
+    /// Leaks cannot be distinguished from clusters whose references are lost: counts what is wrong, the flags
     /// too, and changes nothing.
     fn refuse(
         self,

@@ -18,7 +18,7 @@ pub(super) struct Snapshots {
     pub entries: Vec<SnapshotEntry>,
     /// Bytes of the table in the file.
     pub table_len: u64,
-    /// The table in the file is damaged: it is to be written anew.
+    /// The table in the file is damaged: it has to be rewritten.
     pub rewrite: bool,
 }
 
@@ -71,7 +71,7 @@ impl Snapshots {
             found.rewrite = true;
         }
         if header.has_data_file() && fixed.snapshots > 0 {
-            // Their clusters cannot be told from those of the guest.
+            // Their clusters cannot be distinguished from those of the guest.
             let count = fixed.snapshots;
             findings.corruption(|| format!("ERROR {count} snapshots in image with data file"));
         }

@@ -23,7 +23,7 @@ pub struct ImageHeader {
     /// The extensions, in the order of the file.
     pub extensions: Vec<Extension>,
     /// Extensions of the file that do not count, for one of the same type follows. They go when the
-    /// header cluster is written anew.
+    /// header cluster is rewritten.
     pub superseded: Vec<Extension>,
     /// Why an extension of the file was left out, where a repair is to take it out.
     pub unusable: Option<String>,

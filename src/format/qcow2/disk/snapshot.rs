@@ -227,7 +227,7 @@ pub fn read_damaged_snapshot_table(
     read_table(storage, header, true)
 }
 
-/// A snapshot table of which more was read than it should hold.
+/// A snapshot table from which more was read than it should hold.
 #[derive(Debug, Default)]
 pub struct SalvagedSnapshots {
     /// The entries that there are, with the fields that are known of those with too much extra data.

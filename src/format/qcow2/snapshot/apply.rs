@@ -41,7 +41,7 @@ impl Qcow2 {
             }
         };
         self.switch_tables(&tables, place, size)?;
-        // Nothing on disk names the former tables, and soon nobody reads what they reach.
+        // Nothing on disk names the former tables, and soon no one reads what they reach.
         self.drain();
         let never = JobControl::default();
         let ended = self.lower_tree(&old_tables, self.ends_lowering(control, &never));

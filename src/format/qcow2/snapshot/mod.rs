@@ -120,14 +120,14 @@ impl Qcow2 {
     }
 
     /// Ends a change after which refcounts are too high and COPIED flags are missing: the dirty bit
-    /// stays, so that whoever opens the image for writing next finds both anew.
+    /// stays, so that the next open for writing finds both again.
     fn leave_uncounted(&self) -> Result<()> {
         self.uncounted.store(true, Ordering::Release);
         self.begin_flags().map(drop)
     }
 
-    /// Lets the header name something new, with a barrier on both sides. After a failure nobody
-    /// knows which of both it names: no more writes then.
+    /// Lets the header name something new, with a barrier on both sides. After a failure it is unknown
+    /// which of the two it names: no more writes then.
     fn switch_header(&self, change: impl FnOnce(&mut super::disk::Header)) -> Result<()> {
         self.barrier()?;
         self.settled(self.update_header(change).and_then(|()| self.barrier()))

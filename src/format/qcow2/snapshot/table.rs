@@ -1,4 +1,4 @@
-//! The snapshot table: read, and written anew elsewhere.
+//! The snapshot table: read, and rewritten elsewhere.
 
 use bstr::BStr;
 
@@ -76,7 +76,7 @@ impl Qcow2 {
         self.table_bytes(&mut entries).map(drop)
     }
 
-    /// Writes the table anew where an entry lacks fields that version 3 demands: without them it
+    /// Rewrites the table where an entry lacks fields that version 3 demands: without them it
     /// would take each new size of the image for its own.
     pub(in crate::format::qcow2) fn complete_snapshots(&self) -> Result<()> {
         let (mut entries, old) = self.snapshot_table()?;
@@ -145,7 +145,7 @@ impl Qcow2 {
         }));
     }
 
-    /// Gives back an area that durably nothing names any more, and that nobody reads.
+    /// Gives back an area that nothing on disk names any more and no one reads.
     pub(super) fn release_at_once(&self, place: Place) -> Result<()> {
         let clusters = place.first..place.first + place.clusters;
         let freed: Vec<_> = clusters
