@@ -1,7 +1,7 @@
 //! Where a run of guest bytes lives. Reading, converting, comparing and mapping are loops over it.
 
 /// Which of a format's storages holds the bytes of an extent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(PartialOrd, Ord, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StorageSlot(pub u16);
 
 impl StorageSlot {

@@ -1,6 +1,6 @@
 //! The job that maps an image.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -93,10 +93,11 @@ pub unsafe extern "C" fn platter_map_each_job_new(
             // All of it moves in, so that `free_fn` is called where the work ends.
             let user_data = user_data;
             let image = &images[0];
-            let names: Vec<CString> = ops::map::files(image).into_iter().map(c_string).collect();
+            let files = ops::map::files(image).into_iter();
+            let files: Vec<_> = files.map(|files| files.map(c_string)).collect();
             ops::map::visit(image, start, length, job, &mut |entry| {
-                let name = names.get(entry.depth as usize);
-                let name = name.map_or(ptr::null(), |name| name.as_ptr());
+                let files = files.get(entry.depth as usize);
+                let name = files.map_or(ptr::null(), |files| files.of(entry.slot).as_ptr());
                 let extent = platter_extent::from(*entry);
                 // SAFETY: the caller keeps both usable until `user_data` is dropped.
                 match unsafe { extent_fn(&extent, name, user_data.get()) } {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
 
+use crate::extent::StorageSlot;
 use crate::filter::{FilterDriver, FilterName};
 use crate::format::{ChildSpec, FileRole};
 use crate::image::node::{Child, Node, NodeKind};
@@ -82,6 +83,21 @@ impl Image {
             Some(node) if node.filter().is_some() => node.filename(),
             _ => storage.name().to_owned(),
         }
+    }
+
+    /// The files of the extents of this layer, by their slots in ascending order.
+    pub(crate) fn extent_names(&self) -> Vec<(StorageSlot, BString)> {
+        if let Some(shown) = self.shown_through() {
+            return shown.extent_names();
+        }
+        let mut names = Vec::new();
+        self.format.visit_files(&mut |file| {
+            if let (FileRole::Extent, Some(slot)) = (file.role, file.slot) {
+                names.push((slot, file.storage.name().to_owned()));
+            }
+        });
+        names.sort_unstable_by_key(|(slot, _)| *slot);
+        names
     }
 
     /// What tells the image's file from others: two images with the same are the same file. None

@@ -49,6 +49,8 @@ pub struct Status {
     pub compressed: bool,
     /// Where in the host file of its layer it stands.
     pub offset: Option<u64>,
+    /// The host file, where the layer has several; the image's own where there is no place.
+    pub slot: StorageSlot,
 }
 
 impl Status {
@@ -61,7 +63,7 @@ impl Status {
     pub fn continues_with(&self, next: &Self) -> bool {
         let follows = match (self.offset, next.offset) {
             (None, None) => true,
-            (Some(a), Some(b)) => a.checked_add(self.len) == Some(b),
+            (Some(a), Some(b)) => a.checked_add(self.len) == Some(b) && self.slot == next.slot,
             _ => false,
         };
         follows && self.depth == next.depth && self.flags() == next.flags()
@@ -113,10 +115,12 @@ impl<'a> Statuses<'a> {
             unknown: reads == ReadsAs::Unknown,
             compressed: false,
             offset: None,
+            slot: StorageSlot::MAIN,
         };
         match found.extent.kind {
             ExtentKind::Data { slot, host_offset } => {
                 status.offset = Some(host_offset);
+                status.slot = slot;
                 look_into_host(&found, slot, host_offset, &mut status)?;
             }
             ExtentKind::Zero { host_offset } => {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageSlot;
 use crate::image::{Image, Status};
 use crate::job::Job;
 use crate::memory;
@@ -32,6 +33,8 @@ pub struct MapEntry {
     pub compressed: bool,
     /// Offset of the data in the file of that layer.
     pub offset: Option<u64>,
+    /// Which of its files that is, where the layer has several.
+    pub slot: StorageSlot,
 }
 
 impl MapEntry {
@@ -47,6 +50,7 @@ impl MapEntry {
             unknown: status.unknown,
             compressed: status.compressed,
             offset: status.offset,
+            slot: status.slot,
         }
     }
 
@@ -61,6 +65,7 @@ impl MapEntry {
             unknown: false,
             compressed: false,
             offset: None,
+            slot: StorageSlot::MAIN,
         }
     }
 
@@ -74,6 +79,7 @@ impl MapEntry {
             unknown: self.unknown,
             compressed: self.compressed,
             offset: self.offset,
+            slot: self.slot,
         }
     }
 }
@@ -88,8 +94,37 @@ const STEP_CLUSTERS: u64 = 1 << 20;
 pub struct MapReport {
     /// Runs in guest order, equal neighbours merged.
     pub entries: Vec<MapEntry>,
-    /// Name of the file that holds the data of each layer, for the human form.
-    pub files: Vec<BString>,
+    /// The files that hold the data of each layer, for the human form.
+    pub files: Vec<LayerFiles<BString>>,
+}
+
+/// The names of the files that hold the data of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerFiles<T> {
+    data: T,
+    /// Those of extents, by their slots in ascending order.
+    extents: Vec<(StorageSlot, T)>,
+}
+
+impl<T> LayerFiles<T> {
+    /// The file behind a slot.
+    pub fn of(&self, slot: StorageSlot) -> &T {
+        let found = self.extents.binary_search_by_key(&slot, |(slot, _)| *slot);
+        let found = found.ok().and_then(|at| self.extents.get(at));
+        found.map_or(&self.data, |(_, name)| name)
+    }
+
+    /// The same with names of another type.
+    pub fn map<U>(self, mut change: impl FnMut(T) -> U) -> LayerFiles<U> {
+        LayerFiles {
+            data: change(self.data),
+            extents: self
+                .extents
+                .into_iter()
+                .map(|(slot, name)| (slot, change(name)))
+                .collect(),
+        }
+    }
 }
 
 /// Maps `len` bytes from `start`; None maps to the end.
@@ -167,13 +202,16 @@ fn too_many(image: &Image) -> Error {
     )
 }
 
-/// The file that holds the data of each layer: the external data file where there is one.
-pub fn files(image: &Image) -> Vec<BString> {
+/// The files that hold the data of each layer: its extents, the external data file, or else its own.
+pub fn files(image: &Image) -> Vec<LayerFiles<BString>> {
     let mut names = Vec::new();
     for layer in image.layers() {
         match layer.shown_through().filter(|_| layer.is_filter()) {
             Some(shown) => names.extend(files(shown)),
-            None => names.push(layer.data_file_name()),
+            None => names.push(LayerFiles {
+                data: layer.data_file_name(),
+                extents: layer.extent_names(),
+            }),
         }
     }
     names
@@ -232,7 +270,7 @@ impl MapReport {
             let file = usize::try_from(entry.depth)
                 .ok()
                 .and_then(|depth| self.files.get(depth))
-                .map_or(BStr::new(""), |name| name.as_bstr());
+                .map_or(BStr::new(""), |files| files.of(entry.slot).as_bstr());
             row(
                 &mut out,
                 &hex(entry.start),
@@ -274,6 +312,7 @@ mod tests {
             unknown: false,
             compressed: offset.is_none(),
             offset,
+            slot: StorageSlot::MAIN,
         }
     }
 
@@ -285,7 +324,10 @@ mod tests {
         });
         MapReport {
             entries: entries.collect(),
-            files: vec!["a.raw".into()],
+            files: vec![LayerFiles {
+                data: "a.raw".into(),
+                extents: vec![(StorageSlot(2), "b.raw".into())],
+            }],
         }
     }
 
@@ -296,6 +338,18 @@ mod tests {
         assert!(!run(512, Some(0)).continues_with(&status(512, Some(4096))));
         assert!(!run(512, Some(0)).continues_with(&status(512, None)));
         assert!(run(512, None).continues_with(&status(512, None)));
+        let elsewhere = Status {
+            slot: StorageSlot(2),
+            ..status(512, Some(512))
+        };
+        assert!(!run(512, Some(0)).continues_with(&elsewhere));
+        let report = report(&[status(512, Some(0)), elsewhere]);
+        assert!(
+            report
+                .text()
+                .0
+                .ends_with(b"0x200           0x200           0x200           b.raw\n")
+        );
     }
 
     #[test]
