@@ -175,6 +175,11 @@ impl Compress for CopyOnRead {
         compressor.is_some_and(Compress::is_required)
     }
 
+    fn is_ordered(&self) -> bool {
+        let compressor = self.file.compressor();
+        compressor.is_some_and(Compress::is_ordered)
+    }
+
     fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()> {
         let compressor = self.file.compressor();
         let compressor = compressor.ok_or_else(Error::no_compression)?;

@@ -127,6 +127,11 @@ impl Compress for Throttled {
         compressor.is_some_and(Compress::is_required)
     }
 
+    fn is_ordered(&self) -> bool {
+        let compressor = self.inner.compressor();
+        compressor.is_some_and(Compress::is_ordered)
+    }
+
     fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()> {
         let compressor = self.inner.compressor();
         let compressor = compressor.ok_or_else(Error::no_compression)?;

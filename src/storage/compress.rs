@@ -14,6 +14,11 @@ pub trait Compress: Send + Sync {
         false
     }
 
+    /// Whether units are to come in guest order: readers expect them so in the file.
+    fn is_ordered(&self) -> bool {
+        false
+    }
+
     /// Writes one unit (or the shorter end of the image) compressed; stores it plain where
     /// compression does not shrink it.
     ///

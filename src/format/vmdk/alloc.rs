@@ -9,6 +9,7 @@ use crate::size::SECTOR;
 use crate::storage::{Durability, Preallocation};
 
 use super::cache::Table;
+use super::disk::marker::{Special, special};
 use super::disk::sparse_header::UNCLEAN_AT;
 use super::sparse::{Changes, Grain, Kind, Sparse, TablePlace};
 
@@ -16,9 +17,30 @@ use super::sparse::{Changes, Grain, Kind, Sparse, TablePlace};
 const MAX_SECTOR: u64 = u32::MAX as u64;
 
 impl Sparse {
-    /// Whether it can be written to: hosted, and not compressed.
+    /// Whether it can be written to: hosted, and nothing that has to stand at the end of the file is there.
     pub(super) fn takes_writes(&self) -> bool {
-        matches!(self.kind, Kind::Hosted) && !self.compressed
+        let front = || self.directory.read().places.primary.saturating_mul(SECTOR) < self.overhead;
+        matches!(self.kind, Kind::Hosted) && (!self.compressed || front())
+    }
+
+    /// Sectors for a compressed grain, in place of the end of the stream.
+    pub(super) fn reserve_row(&self, len: u64) -> Result<u64> {
+        let mut changes = self.changes.lock();
+        self.reserve_from(&mut changes, len, SECTOR)
+    }
+
+    /// Where the next byte goes: behind everything.
+    fn end(&self) -> Result<u64> {
+        let len = self.storage.len()?;
+        let last = len.saturating_sub(SECTOR);
+        if self.compressed && last >= self.overhead {
+            let mut bytes = [0; SECTOR as usize];
+            self.storage.read_at(&mut bytes, last)?;
+            if bytes == special(Special::EndOfStream, 0) {
+                return Ok(last);
+            }
+        }
+        Ok(len.max(self.overhead))
     }
 
     /// Bytes that nothing holds yet, a multiple of a grain.
@@ -28,11 +50,15 @@ impl Sparse {
     }
 
     fn reserve_in(&self, changes: &mut Changes, len: u64) -> Result<u64> {
+        self.reserve_from(changes, len, self.grain)
+    }
+
+    fn reserve_from(&self, changes: &mut Changes, len: u64, unit: u64) -> Result<u64> {
         if changes.next == 0 {
-            changes.next = self.storage.len()?.max(self.overhead);
+            changes.next = self.end()?;
         }
-        let start = changes.next.next_multiple_of(self.grain);
-        let end = start.saturating_add(len.next_multiple_of(self.grain));
+        let start = changes.next.next_multiple_of(unit);
+        let end = start.saturating_add(len.next_multiple_of(unit));
         if end / SECTOR > MAX_SECTOR {
             return Err(Error::new(
                 ErrorKind::NoSpace,
@@ -67,7 +93,15 @@ impl Sparse {
             }
             let bytes = (self.per_table * self.word_len()).next_multiple_of(SECTOR);
             let copies = 1 + u64::from(!self.directory.read().redundant.is_empty());
-            let start = self.reserve_in(changes, bytes * copies)?;
+            let start = match self.compressed {
+                false => self.reserve_in(changes, bytes * copies)?,
+                true => {
+                    let marker = self.reserve_from(changes, SECTOR + bytes * copies, SECTOR)?;
+                    let bytes = special(Special::Table, bytes * copies / SECTOR);
+                    self.storage.write_at(&bytes, marker)?;
+                    marker + SECTOR
+                }
+            };
             crate::memory::reserve(&mut changes.new_tables, 1)?;
             let word = u64::from(old == TablePlace::Zero);
             let words = crate::memory::filled(self.per_table as usize, word)?;
@@ -229,6 +263,12 @@ impl Sparse {
     pub(super) fn mark_clean(&self, durability: Durability) -> Result<()> {
         if !self.changes.lock().marked {
             return Ok(());
+        }
+        let next = self.changes.lock().next;
+        if self.compressed && next > 0 {
+            self.storage
+                .write_at(&special(Special::EndOfStream, 0), next)?;
+            self.storage.sync(durability)?;
         }
         self.storage.write_at(&[0], UNCLEAN_AT)?;
         self.storage.sync(durability)?;

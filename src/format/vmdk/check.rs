@@ -171,7 +171,7 @@ impl Checking<'_> {
     }
 
     fn can_copy(&self) -> bool {
-        self.sparse.takes_writes()
+        self.sparse.takes_writes() && !self.sparse.compressed
     }
 
     /// Gives a grain that two entries name a copy of its own.

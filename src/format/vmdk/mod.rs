@@ -4,11 +4,13 @@
 //! (VMDK) format".
 
 mod alloc;
+mod append;
 mod cache;
 mod check;
 mod create;
 mod disk;
 mod driver;
+mod encode;
 mod info;
 mod inspect;
 mod open;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bstr::{BStr, ByteSlice};
 use parking_lot::Mutex;
 
+use crate::codec::{Compression, Method};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::format::OpenContext;
@@ -129,6 +130,7 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
         decoded: DecodedUnits::default(),
         read_only: ctx.read_only,
         durability: ctx.durability,
+        compression: Compression::at_level(Method::Zlib, ctx.compression_level)?,
         is_changed: AtomicBool::default(),
         flushing: Mutex::default(),
         inflight: InFlight::default(),

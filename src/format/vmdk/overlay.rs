@@ -77,6 +77,8 @@ impl BackingChange for Vmdk {
                 sparse.make_empty(self.durability)?;
             }
         }
+        // Other grains will stand in the places of those that are gone.
+        self.decoded.forget(0, u64::MAX);
         Ok(())
     }
 }

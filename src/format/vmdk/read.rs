@@ -33,12 +33,12 @@ thread_local! {
     static TOOLS: RefCell<Tools> = RefCell::default();
 }
 
-/// Decoded grains, by their place in the guest: `base` is where the extent begins there.
+/// Decoded grains, by their place: a grain that changes gets another one.
 #[derive(Clone, Copy)]
-pub(super) struct Kept<'a> {
-    pub(super) units: &'a DecodedUnits,
-    pub(super) base: u64,
-}
+pub(super) struct Kept<'a>(pub(super) &'a DecodedUnits);
+
+/// Places in a file are below: no table names a sector beyond.
+const PLACE_BITS: u32 = 42;
 
 impl Sparse {
     /// Reads a run of compressed grains.
@@ -141,18 +141,18 @@ impl Sparse {
     ) -> Result<()> {
         let within = offset % self.grain;
         let start = offset - within;
-        let key = kept.base.saturating_add(start);
-        if let Some(unit) = kept.units.get(key, self.grain) {
-            return copy_from(&unit, within, buf);
-        }
         let Grain::At(place) = self.lookup(start)? else {
             return Err(self.remapped(offset));
         };
+        let key = (u64::from(self.id) << PLACE_BITS) | place;
+        if let Some(unit) = kept.0.get(key, 1) {
+            return copy_from(&unit, within, buf);
+        }
         self.read_row(&mut tools.input, &[place])?;
         self.decode(tools, 0, (place, start), None)?;
         copy_from(&tools.plain, within, buf)?;
         let unit = std::mem::take(&mut tools.plain);
-        tools.plain = kept.units.keep(key, self.grain, unit).unwrap_or_default();
+        tools.plain = kept.0.keep(key, 1, unit).unwrap_or_default();
         Ok(())
     }
 

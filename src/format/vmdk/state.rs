@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bstr::BString;
 use parking_lot::Mutex;
 
+use crate::codec::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, StorageSlot};
 use crate::format::decoded::DecodedUnits;
@@ -36,6 +37,8 @@ pub(super) struct Vmdk {
     pub(super) decoded: DecodedUnits,
     pub(super) read_only: bool,
     pub(super) durability: Durability,
+    /// How grains of streams are compressed.
+    pub(super) compression: Compression,
     /// The content ID is no longer the one that was there when the image was opened.
     pub(super) is_changed: AtomicBool,
     /// Held by whoever writes tables.
@@ -172,18 +175,14 @@ impl Format for Vmdk {
                     format!("Guest offset {at} is not compressed"),
                 ));
             };
-            let kept = Kept {
-                units: &self.decoded,
-                base: part.start,
-            };
-            sparse.read_compressed(kept, piece, within)?;
+            sparse.read_compressed(Kept(&self.decoded), piece, within)?;
             (rest, at) = (tail, at + len);
         }
         Ok(())
     }
 
     fn begin_io(&self) -> IoGuard<'_> {
-        // A grain that has its place keeps it.
+        // The bytes at a place stay: a grain keeps its own, or gets another one and leaves the old as it is.
         IoGuard::UNGUARDED
     }
 
@@ -244,6 +243,14 @@ impl Format for Vmdk {
 }
 
 impl Vmdk {
+    /// Whether grains are compressed.
+    pub(super) fn is_stream(&self) -> bool {
+        self.parts.iter().any(|part| match &part.kind {
+            PartKind::Sparse(sparse) => sparse.compressed,
+            PartKind::Flat { .. } | PartKind::Zero { .. } => false,
+        })
+    }
+
     /// Whether an extent was not closed by whoever wrote to it before.
     pub(super) fn is_unclean(&self) -> bool {
         self.parts.iter().any(|part| match &part.kind {

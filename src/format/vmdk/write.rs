@@ -20,10 +20,10 @@ use super::state::Vmdk;
 const ZERO_PIECE: u64 = 1 << 20;
 
 /// A sparse extent, and where it begins in the guest.
-struct Target<'a> {
-    image: &'a Vmdk,
-    sparse: &'a Sparse,
-    base: u64,
+pub(super) struct Target<'a> {
+    pub(super) image: &'a Vmdk,
+    pub(super) sparse: &'a Sparse,
+    pub(super) base: u64,
 }
 
 impl FormatWrite for Vmdk {
@@ -90,7 +90,8 @@ impl FormatWrite for Vmdk {
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {
-        Some(self)
+        // Whoever reads a stream from its beginning meets its tables where they are.
+        (!self.is_stream()).then_some(self)
     }
 
     fn compressor(&self) -> Option<&dyn Compress> {
@@ -99,10 +100,18 @@ impl FormatWrite for Vmdk {
     }
 }
 
-/// Grains of an image that can be written to are never compressed: asked for that, it stores them plain.
+/// Grains of streams are compressed, and those of other images never: asked for that, they are stored plain.
 impl Compress for Vmdk {
     fn encode_unit(&self) -> u32 {
         self.cluster_size().unwrap_or(1)
+    }
+
+    fn is_required(&self) -> bool {
+        self.is_stream()
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.is_stream()
     }
 
     fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -223,7 +232,7 @@ impl Vmdk {
     }
 
     /// Writes tables when too many wait.
-    fn relieve(&self) -> Result<()> {
+    pub(super) fn relieve(&self) -> Result<()> {
         if self.cache.is_full() {
             self.flush_all(self.durability)?;
         }
@@ -237,6 +246,13 @@ impl Target<'_> {
         let mut rest = buf;
         let mut at = offset;
         while !rest.is_empty() {
+            if self.sparse.compressed {
+                self.image.relieve()?;
+                let done = self.append(rest, at, below)?;
+                rest = rest.get(done as usize..).unwrap_or_default();
+                at += done;
+                continue;
+            }
             let done = match self.write_in_place(rest, at)? {
                 0 => {
                     self.image.relieve()?;
@@ -271,7 +287,7 @@ impl Target<'_> {
     }
 
     /// Holds grains against other changes.
-    fn hold(&self, grains: &Range<u64>) -> crate::format::inflight::Reservation<'_> {
+    pub(super) fn hold(&self, grains: &Range<u64>) -> crate::format::inflight::Reservation<'_> {
         let guest = |grain: u64| self.base + grain * self.sparse.grain;
         self.image
             .inflight
@@ -347,7 +363,10 @@ impl Target<'_> {
                     sparse.storage.write_zeroes(host_offset, len, flags)?;
                 }
                 ExtentKind::Unallocated { .. } => len = self.hide(at..at + len, flags, below)?,
-                ExtentKind::Zero { .. } | ExtentKind::Encoded { .. } => {}
+                ExtentKind::Encoded { .. } => {
+                    len = self.store_zeroes(at..at + len, flags, below)?
+                }
+                ExtentKind::Zero { .. } => {}
             }
             at += len;
         }
@@ -382,17 +401,22 @@ impl Target<'_> {
             }
             return Ok((count * sparse.grain).min(len));
         }
-        if flags.contains(ZeroFlags::NO_FALLBACK) {
-            return Err(Error::unsupported(
-                "The image cannot hide its backing file without storing zeroes",
-            ));
-        }
         // Up to the next grain that may be hidden.
         let next = match sparse.zeroed {
             true => (range.start / sparse.grain + 1) * sparse.grain - range.start,
             false => ZERO_PIECE,
         };
-        let len = len.min(next).min(ZERO_PIECE);
+        self.store_zeroes(range.start..range.start + len.min(next), flags, below)
+    }
+
+    /// Writes zeroes to the beginning of a range as data; returns how many bytes.
+    fn store_zeroes(&self, range: Range<u64>, flags: ZeroFlags, below: &dyn Below) -> Result<u64> {
+        if flags.contains(ZeroFlags::NO_FALLBACK) {
+            return Err(Error::unsupported(
+                "The image cannot have zeroes here without storing them",
+            ));
+        }
+        let len = (range.end - range.start).min(ZERO_PIECE);
         self.write(&memory::zeroed(len as usize)?, range.start, below)?;
         Ok(len)
     }

@@ -92,7 +92,10 @@ pub(super) fn fill_existing(
         is_zero: request.target.is_zero,
     };
     let shape = Shape::for_existing(request, &image).reading_from(&sources);
-    let writers = Writers::of(request, image.format().request_alignment() > 1);
+    let writers = match image.compressor().is_some_and(Compress::is_ordered) {
+        true => Writers::One,
+        false => Writers::of(request, image.format().request_alignment() > 1),
+    };
     let offload = Offload::default();
     run(request, &sources, &offload, &sink, shape, writers, job)?;
     if let Some(bitmaps) = bitmaps {

@@ -98,13 +98,12 @@ fn what_grows_reads_as_zeroes() {
         image.write_at(&whole, 0).expect("a write");
         let short = (sample.size / 3 / sample.sector * sample.sector) as usize;
         let off = platter::storage::Preallocation::Off;
+        let Some(resizer) = image.format().resizer() else {
+            assert!(sample.is_stream, "{}", sample.name);
+            continue;
+        };
         for len in [short as u64, sample.size] {
-            let done = image.format().resizer().unwrap().resize_above(
-                len,
-                off,
-                &image,
-                &Default::default(),
-            );
+            let done = resizer.resize_above(len, off, &image, &Default::default());
             done.expect("another size");
         }
         model[..short].fill(0xA5);

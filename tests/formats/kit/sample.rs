@@ -26,6 +26,9 @@ pub struct Sample {
     /// What was never written reads as zeroes, or as what is below. LUKS has no such promise: what is
     /// never written is decrypted too.
     pub zeroes_when_new: bool,
+    /// Its data is compressed: the image keeps its size, how long the file gets is not known before, and QEMU's
+    /// tools write each unit once and as a whole.
+    pub is_stream: bool,
     /// Virtual size in bytes.
     pub size: u64,
     /// Virtual sizes are multiples of this.
@@ -47,6 +50,7 @@ const fn sample(name: &'static str, format: &'static str, options: &'static str)
         second: None,
         known_to_peer: true,
         zeroes_when_new: true,
+        is_stream: false,
         size: (3 << 20) + 512,
         sector: 512,
     }
@@ -72,6 +76,13 @@ const fn over_its_like(sample: Sample) -> Sample {
 const fn with_second(second: &'static str, sample: Sample) -> Sample {
     Sample {
         second: Some(second),
+        ..sample
+    }
+}
+
+const fn stream(sample: Sample) -> Sample {
+    Sample {
+        is_stream: true,
         ..sample
     }
 }
@@ -129,6 +140,12 @@ pub const SAMPLES: &[Sample] = &[
     sample("vmdk", "vmdk", ""),
     over_its_like(sample("vmdk overlay", "vmdk", "adapter_type=lsilogic")),
     over_its_like(sample("vmdk zeroed grains", "vmdk", "zeroed_grain=on")),
+    stream(sample("vmdk stream", "vmdk", "subformat=streamOptimized")),
+    stream(over_its_like(sample(
+        "vmdk stream overlay",
+        "vmdk",
+        "subformat=streamOptimized,zeroed_grain=on",
+    ))),
     with_second(
         "image-flat",
         sample("vmdk flat", "vmdk", "subformat=monolithicFlat"),

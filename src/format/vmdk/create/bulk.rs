@@ -18,6 +18,7 @@ use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, zero};
 
 use super::super::disk::marker::{GRAIN_MARKER, Special, grain_marker, special};
 use super::super::disk::{Flags, SparseHeader};
+use super::super::encode::encode_grain;
 use super::layout::SparseLayout;
 use super::spec::{Spec, Subformat};
 use super::tables::Tables;
@@ -267,36 +268,6 @@ impl VmdkBulk {
         }
         Ok(())
     }
-
-    /// What is smaller than a grain by the guest's end is compressed as it is.
-    pub(super) fn encode_grain(
-        scratch: &mut Encoder,
-        compression: Compression,
-        guest: u64,
-        unit: &[u8],
-        out: &mut IoBuf,
-    ) -> Result<()> {
-        // What does not shrink takes a few bytes more than it has.
-        let limit = unit.len() + unit.len() / 64 + 1024;
-        if !scratch.encode(compression, unit, limit, out)? {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                "A grain does not fit its buffer",
-            ));
-        }
-        let len = out.len();
-        let whole = (GRAIN_MARKER + len).next_multiple_of(SECTOR as usize);
-        out.resize(whole)?;
-        out.copy_within(..len, GRAIN_MARKER);
-        let marker = grain_marker(guest / SECTOR, len as u32);
-        for (to, from) in out.iter_mut().zip(marker) {
-            *to = from;
-        }
-        if let Some(padding) = out.get_mut(GRAIN_MARKER + len..) {
-            padding.fill(0);
-        }
-        Ok(())
-    }
 }
 
 impl Bulk for VmdkBulk {
@@ -382,7 +353,7 @@ impl Bulk for VmdkBulk {
             // Only streams hold compressed grains.
             return Ok(false);
         }
-        Self::encode_grain(scratch, self.compression, guest_offset, unit, out)?;
+        encode_grain(scratch, self.compression, guest_offset, unit, out)?;
         Ok(true)
     }
 

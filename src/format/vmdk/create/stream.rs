@@ -13,7 +13,8 @@ use crate::size::SECTOR;
 use super::super::disk::SparseHeader;
 use super::super::disk::marker::{Special, special};
 use super::super::disk::sparse_header::GD_AT_END;
-use super::bulk::{VmdkBulk, too_large};
+use super::super::encode::encode_grain;
+use super::bulk::too_large;
 use super::layout::SparseLayout;
 
 /// The first sector of the first grain.
@@ -120,7 +121,7 @@ impl InOrder for StreamInOrder {
         unit: &[u8],
         out: &mut IoBuf,
     ) -> Result<()> {
-        VmdkBulk::encode_grain(scratch, self.compression, guest_offset, unit, out)
+        encode_grain(scratch, self.compression, guest_offset, unit, out)
     }
 
     fn begin(&self, take: &mut TakeBytes<'_>) -> Result<()> {
