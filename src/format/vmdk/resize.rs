@@ -1,5 +1,6 @@
 //! Another size: the last extent gets longer or shorter; tables that it lacks follow the grains.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -8,7 +9,7 @@ use crate::format::{Below, Format, FormatWrite, Resize};
 use crate::job::JobControl;
 use crate::memory;
 use crate::size::SECTOR;
-use crate::storage::{Durability, Preallocation, ZeroFlags, grow};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, zero};
 
 use super::disk::SparseHeader;
 use super::disk::sparse_header::HEADER_LEN;
@@ -69,16 +70,21 @@ impl Resize for Vmdk {
                 part_len.store(new, Ordering::Release);
             }
             PartKind::Sparse(sparse) => {
-                if preallocation != Preallocation::Off {
+                if preallocation == Preallocation::Metadata {
                     return Err(Error::unsupported(
-                        "A sparse extent grows without preallocation",
+                        "Unsupported preallocation mode: metadata",
                     ));
                 }
                 self.flush_all(self.durability)?;
-                let change = sparse.lengthen(new)?;
+                let change = {
+                    // What is cut off again must not be a grain of somebody else.
+                    let _all = self.inflight.reserve(0..u64::MAX);
+                    sparse.lengthen(new, preallocation, control)?
+                };
                 self.len.store(len, Ordering::Release);
                 let done = self
-                    .hide_below(old..len, below)
+                    .give_places(sparse, &change)
+                    .and_then(|()| self.hide_below(old..len, below))
                     .and_then(|()| self.flush_all(self.durability))
                     .and_then(|()| sparse.publish(&change, self.durability));
                 if let Err(error) = done {
@@ -131,7 +137,9 @@ impl Vmdk {
                 self.len.store(len, Ordering::Release);
                 let change = Longer {
                     old_len,
+                    old_count: sparse.directory.read().entries.len(),
                     moved: None,
+                    room: None,
                 };
                 sparse.publish(&change, self.durability)?;
                 sparse.give_up(new, old_len)?;
@@ -164,8 +172,29 @@ impl Vmdk {
         self.storage.sync(self.durability)
     }
 
+    /// Gives grains the room that was made for them, where it was.
+    fn give_places(&self, sparse: &Sparse, change: &Longer) -> Result<()> {
+        let Some(room) = &change.room else {
+            return Ok(());
+        };
+        let mut sector = room.start / SECTOR;
+        let mut guest = change.old_len.next_multiple_of(sparse.grain);
+        while sector < room.end / SECTOR {
+            self.relieve()?;
+            let (index, first) = sparse.indices(guest);
+            let table = sparse.table_to_change(index)?;
+            let left = (room.end / SECTOR - sector) * SECTOR / sparse.grain;
+            for entry in first..sparse.per_table.min(first + left) {
+                table.set(entry, sector);
+                sector += sparse.grain / SECTOR;
+                guest += sparse.grain;
+            }
+        }
+        Ok(())
+    }
+
     /// Zeroes what a longer parent would show in the new range.
-    fn hide_below(&self, range: std::ops::Range<u64>, below: &dyn Below) -> Result<()> {
+    fn hide_below(&self, range: Range<u64>, below: &dyn Below) -> Result<()> {
         let end = range.end.min(below.len_below());
         let mut at = range.start;
         while at < end {
@@ -182,13 +211,23 @@ impl Vmdk {
 /// What a longer extent has that is not on disk yet.
 struct Longer {
     old_len: u64,
+    /// Tables that the directory on disk names.
+    old_count: usize,
     /// Where the directories are to be, if they had to move.
     moved: Option<Places>,
+    /// Zeroes in the file for all new grains, if they are to have their places at once.
+    room: Option<Range<u64>>,
 }
 
 impl Sparse {
-    /// Makes the extent longer in memory, where nothing on disk points yet.
-    fn lengthen(&self, new: u64) -> Result<Longer> {
+    /// Makes the extent longer in memory, where nothing on disk points yet: the file gets room for the tables
+    /// that it lacks, and with preallocation for the grains.
+    fn lengthen(
+        &self,
+        new: u64,
+        preallocation: Preallocation,
+        control: &JobControl,
+    ) -> Result<Longer> {
         let old_len = self.len();
         let count = new.div_ceil(self.grain * self.per_table);
         if count * 8 > MAX_DIRECTORIES {
@@ -197,39 +236,69 @@ impl Sparse {
                 "The grain directory would become too large",
             ));
         }
-        self.zero_tail(old_len)?;
         let (old_count, copies) = {
             let directory = self.directory.read();
             let copies = 1 + u64::from(!directory.redundant.is_empty());
             (directory.entries.len() as u64, copies)
         };
+        let more = count.saturating_sub(old_count);
+        let table = (self.per_table * self.word_len()).next_multiple_of(SECTOR);
+        let tables = more * table;
+        let directory = match more {
+            0 => 0,
+            _ => (count * 4).next_multiple_of(SECTOR),
+        };
+        let first = old_len.next_multiple_of(self.grain);
+        let grains = match preallocation {
+            Preallocation::Off => 0,
+            _ => new.saturating_sub(first).next_multiple_of(self.grain),
+        };
+        self.zero_tail(old_len)?;
+        // What an earlier shrink may have left behind the end.
+        self.give_up(old_len, old_count * self.per_table * self.grain)?;
+        let before = self.storage.len()?;
+        let metadata = ((directory + tables) * copies).next_multiple_of(self.grain);
+        let mut at = self.reserve(metadata + grains)?;
+        let room = at + metadata..at + metadata + grains;
+        let made = extend(&*self.storage, at..room.start, Preallocation::Off, control)
+            .and_then(|()| extend(&*self.storage, room.clone(), preallocation, control));
+        if let Err(error) = made {
+            // Nothing names what was added; the error to report is the first one.
+            let _ = self.cut(before);
+            return Err(error);
+        }
         let mut moved = None;
-        if count > old_count {
-            let bytes = (count * 4).next_multiple_of(SECTOR);
-            let primary = self.reserve(bytes * copies)? / SECTOR;
-            let directory = &mut *self.directory.write();
-            memory::resize(&mut directory.entries, count as usize, 0)?;
+        if more > 0 {
+            let mut take = |bytes: u64| {
+                at += bytes;
+                (at - bytes) / SECTOR
+            };
+            let held = &mut *self.directory.write();
+            let old = old_count as usize;
+            // Neither gets longer where there is no memory for both.
+            memory::reserve(&mut held.entries, count as usize - old)?;
+            memory::reserve(&mut held.redundant, count as usize - old)?;
+            let primary = take(directory);
+            let first_table = take(tables);
+            add_tables(&mut held.entries, count, first_table, table / SECTOR)?;
             let redundant = match copies {
-                1 => directory.places.redundant,
+                1 => held.places.redundant,
                 _ => {
-                    memory::resize(&mut directory.redundant, count as usize, 0)?;
-                    primary + bytes / SECTOR
+                    let redundant = take(directory);
+                    let first_table = take(tables);
+                    add_tables(&mut held.redundant, count, first_table, table / SECTOR)?;
+                    redundant
                 }
             };
             moved = Some(Places { primary, redundant });
         }
-        // What an earlier shrink may have left behind the end.
-        self.give_up(old_len, old_count * self.per_table * self.grain)?;
         self.len.store(new, Ordering::Release);
-        for index in old_count..count {
-            self.table_to_change(index as u32)?;
-        }
-        // They are named by the directory that moves.
-        self.changes
-            .lock()
-            .new_tables
-            .retain(|index| u64::from(*index) < old_count);
-        Ok(Longer { old_len, moved })
+        Ok(Longer {
+            old_len,
+            old_count: old_count as usize,
+            moved,
+            room: (grains > 0).then_some(room),
+        })
     }
 
     /// Takes their places from the grains between two guest offsets, but for one that begins before.
@@ -251,9 +320,25 @@ impl Sparse {
         Ok(())
     }
 
-    /// Forgets what was made longer.
+    /// Forgets what was made longer. The room in the file stays: tables that were written may name it.
     fn shorten(&self, change: &Longer) {
+        let longer = self.len();
+        // Whatever fails here, the header still has the old size.
+        let _ = self.give_up(change.old_len, longer);
         self.len.store(change.old_len, Ordering::Release);
+        let directory = &mut *self.directory.write();
+        directory.entries.truncate(change.old_count);
+        directory.redundant.truncate(change.old_count);
+    }
+
+    /// Ends the file where it ended before.
+    fn cut(&self, len: u64) -> Result<()> {
+        if !self.storage.limits().fixed_len {
+            self.storage.set_len(len, Preallocation::Off)?;
+        }
+        self.changes.lock().next = len.max(self.overhead);
+        self.file_len.store(len, Ordering::Release);
+        Ok(())
     }
 
     /// The rest of the last grain was beyond the end.
@@ -308,4 +393,40 @@ impl Sparse {
         self.storage.write_at(&bytes, 0)?;
         self.storage.sync(durability)
     }
+}
+
+/// Makes the range of a file read as zeroes, with the room asked for.
+fn extend(
+    storage: &dyn Storage,
+    range: Range<u64>,
+    preallocation: Preallocation,
+    control: &JobControl,
+) -> Result<()> {
+    let len = storage.len()?;
+    if range.is_empty() {
+        return Ok(());
+    }
+    if storage.limits().fixed_len || !storage.limits().grown_is_zero || len > range.start {
+        if !storage.limits().fixed_len && len < range.end {
+            grow(storage, range.end, preallocation, control)?;
+        }
+        return zero(storage, range.start, range.end, ZeroFlags::empty(), control);
+    }
+    if len < range.start {
+        storage.set_len(range.start, Preallocation::Off)?;
+    }
+    grow(storage, range.end, preallocation, control)
+}
+
+/// Adds tables that stand in a row, each of so many sectors, up to `count` of them.
+fn add_tables(entries: &mut Vec<u32>, count: u64, first: u64, sectors: u64) -> Result<()> {
+    let old = entries.len();
+    memory::resize(entries, count as usize, 0)?;
+    let mut sector = first;
+    for entry in entries.iter_mut().skip(old) {
+        // What is reserved ends where 32 bits do.
+        *entry = sector as u32;
+        sector += sectors;
+    }
+    Ok(())
 }
