@@ -111,6 +111,8 @@ pub struct Outline {
     pub bitmaps: bool,
     /// All of its guest data is compressed, whether that is asked for or not.
     pub always_compressed: bool,
+    /// An overlay records what tells its parent from others, for which the parent is opened.
+    pub records_parent: bool,
     /// It can be written from its first byte to its last; see [`NewImage::in_order`].
     pub in_order: bool,
 }

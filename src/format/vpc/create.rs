@@ -199,6 +199,7 @@ impl Spec {
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
         preallocated: values.str("subformat") == Some("fixed"),
+        records_parent: true,
         ..Outline::default()
     }
 }

@@ -22,16 +22,7 @@ pub(super) fn open(
     kept: &mut KeptFiles,
     job: &mut Job,
 ) -> Result<NewParent> {
-    let options = OpenOptions {
-        format: format.map(str::to_owned),
-        force_share: true,
-        metadata_only: true,
-        secrets: request.secrets.clone(),
-        policy: request.policy.clone(),
-        storages: request.storages.clone(),
-        control: job.control().clone(),
-        ..OpenOptions::default()
-    };
+    let options = options(request, format, job);
     let image = open_beside(&request.location, file, &options)
         .map_err(|error| error.with_hint(NOT_OPEN))?;
     for warning in image.warnings() {
@@ -44,6 +35,31 @@ pub(super) fn open(
     let parent = parent_of(&image);
     check_chain(image, kept, &options)?;
     Ok(parent)
+}
+
+/// What an image records of a backing file that need not be there, where it is.
+pub(super) fn identity(
+    request: &CreateRequest,
+    file: &BStr,
+    format: Option<&str>,
+    job: &Job,
+) -> Option<NewParent> {
+    open_beside(&request.location, file, &options(request, format, job))
+        .ok()
+        .map(|image| parent_of(&image))
+}
+
+fn options(request: &CreateRequest, format: Option<&str>, job: &Job) -> OpenOptions {
+    OpenOptions {
+        format: format.map(str::to_owned),
+        force_share: true,
+        metadata_only: true,
+        secrets: request.secrets.clone(),
+        policy: request.policy.clone(),
+        storages: request.storages.clone(),
+        control: job.control().clone(),
+        ..OpenOptions::default()
+    }
 }
 
 /// What a new image may have to know of its parent.

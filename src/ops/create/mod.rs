@@ -106,6 +106,7 @@ impl CreatePlan {
                 ));
             }
         }
+        let outline = (driver.outline)(&values);
         let mut kept = KeptFiles::default();
         let parent = match &backing.0 {
             Some(file) if !request.backing_unsafe => {
@@ -119,12 +120,15 @@ impl CreatePlan {
                 )?)
             }
             Some(_) if backing.1.is_none() => return Err(backing::without_format()),
+            Some(file) if outline.records_parent => {
+                backing::identity(&request, file.as_bstr(), backing.1.as_deref(), job)
+            }
             _ => None,
         };
-        let size_is_optional = (driver.outline)(&values).size_is_optional;
+        let of_parent = parent.filter(|_| !request.backing_unsafe);
         let size = asked
-            .or(parent.map(|parent| parent.size))
-            .or(size_is_optional.then_some(0))
+            .or(of_parent.map(|parent| parent.size))
+            .or(outline.size_is_optional.then_some(0))
             .ok_or_else(|| Error::invalid("Image creation needs a size parameter"))?;
         let shown = (
             backing.0.as_ref().map(|name| name.as_bstr()),

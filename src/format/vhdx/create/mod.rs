@@ -31,6 +31,7 @@ pub(super) fn outline(values: &Values) -> Outline {
             && values
                 .str("preallocation")
                 .is_some_and(|mode| mode != "off"),
+        records_parent: true,
         ..Outline::default()
     }
 }

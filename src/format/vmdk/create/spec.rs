@@ -356,6 +356,7 @@ pub(in super::super) fn outline(values: &Values) -> Outline {
         preallocated: preallocates(values),
         always_compressed: stream,
         in_order: stream,
+        records_parent: true,
         ..Outline::default()
     }
 }
