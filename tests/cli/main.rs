@@ -56,4 +56,5 @@ mod trace;
 mod usage;
 mod vdi;
 mod vhdx;
+mod vmdk;
 mod vpc;
