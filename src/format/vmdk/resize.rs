@@ -290,7 +290,11 @@ impl Sparse {
                     redundant
                 }
             };
-            moved = Some(Places { primary, redundant });
+            moved = Some(Places {
+                primary,
+                redundant,
+                count: count as usize,
+            });
         }
         self.len.store(new, Ordering::Release);
         Ok(Longer {

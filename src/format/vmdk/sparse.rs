@@ -78,6 +78,8 @@ pub(super) struct Directory {
 pub(super) struct Places {
     pub(super) primary: u64,
     pub(super) redundant: u64,
+    /// Entries of each there: in memory there may be more, of an extent that is being made longer.
+    pub(super) count: usize,
 }
 
 /// What an image that is written to knows of an extent.
@@ -144,6 +146,7 @@ impl Sparse {
             places: Places {
                 primary: header.directory,
                 redundant: header.redundant,
+                count: usize::try_from(entries).unwrap_or(usize::MAX),
             },
         };
         let changes = Changes {
@@ -363,7 +366,8 @@ impl Sparse {
         ];
         let directories = places.map(|(sector, entries)| {
             let start = sector.saturating_mul(SECTOR);
-            start..start.saturating_add(entries.len() as u64 * 4)
+            let count = entries.len().min(directory.places.count);
+            start..start.saturating_add(count as u64 * 4)
         });
         [&self.head, &self.descriptor]
             .into_iter()
