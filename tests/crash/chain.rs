@@ -66,7 +66,7 @@ impl Layer {
 
     /// The format, where the location does not tell it.
     fn format_to_name(&self) -> Option<String> {
-        (!self.is_encrypted()).then(|| self.format().to_owned())
+        (!self.is_encrypted() && self.format() != "vhdx").then(|| self.format().to_owned())
     }
 }
 
@@ -75,6 +75,7 @@ const LARGE: &str = "cluster_size=16384";
 const LUKS: &str = "cluster_size=4096,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1";
 
 const VHD: &str = "vpc force_size=on";
+const VHDX: &str = "vhdx block_size=1M";
 
 /// What is done to the topmost layer.
 enum Task {
@@ -187,6 +188,24 @@ const CHAINS: &[Chain] = &[
     },
     Chain {
         layers: &[
+            layer("old", 300, None, VHDX),
+            layer("top", 300, Some(("old", "vhdx")), VHDX),
+        ],
+        task: Task::Rebase(None, false),
+    },
+    Chain {
+        layers: &[
+            layer("old", 300, None, VHDX),
+            layer("top", 300, Some(("old", "vhdx")), VHDX),
+        ],
+        task: Task::Rename(None),
+    },
+    Chain {
+        layers: &[layer("new", 300, None, VHDX), layer("top", 300, None, VHDX)],
+        task: Task::Rebase(Some(("new", "vhdx")), false),
+    },
+    Chain {
+        layers: &[
             layer("base", 700, None, SMALL),
             layer("top", 300, Some(("base", "qcow2")), SMALL),
         ],
@@ -249,11 +268,13 @@ fn options(shelf: Shelf, cache: CacheMode) -> OpenOptions {
 }
 
 fn location(layer: &Layer) -> Location {
-    if !layer.is_encrypted() {
-        return Location::from_path(layer.name);
-    }
+    let driver = match layer.format() {
+        "vhdx" => r#""driver":"vhdx","replay-log":true"#,
+        _ if layer.is_encrypted() => r#""driver":"qcow2","encrypt.key-secret":"s""#,
+        _ => return Location::from_path(layer.name),
+    };
     let tree = format!(
-        r#"json:{{"driver":"qcow2","encrypt.key-secret":"s","file.driver":"file","file.filename":"{}"}}"#,
+        r#"json:{{{driver},"file.driver":"file","file.filename":"{}"}}"#,
         layer.name
     );
     Location::parse(&tree).unwrap()

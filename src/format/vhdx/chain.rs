@@ -1,12 +1,19 @@
 //! Layers of a chain: emptying this one, and naming another parent.
 
+use std::sync::atomic::Ordering;
+
 use bstr::ByteSlice;
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::ExtentKind;
 use crate::format::{BackingChange, BackingRef, ParentId};
+use crate::memory;
+use crate::storage::ZeroFlags;
 
-use super::disk::{BatEntry, Locator};
+use super::disk::{BatEntry, BitmapState, Locator, MIB, State};
+use super::log::NewPage;
+use super::pages::PAGE_WORDS;
 use super::parent;
 use super::state::Vhdx;
 
@@ -15,9 +22,10 @@ impl BackingChange for Vhdx {
         self.check_writable()?;
         let _one = self.reshaping.lock();
         let Some(backing) = backing else {
-            return Err(Error::unsupported(
-                "A differencing VHDX stays one: convert the chain instead, to have an image without a backing file",
-            ));
+            return match self.geometry().has_parent() {
+                true => self.lose_parent(),
+                false => Ok(()),
+            };
         };
         if backing
             .format
@@ -38,7 +46,10 @@ impl BackingChange for Vhdx {
             }
         };
         let locator = parent::locator(&parent::to_record(backing.name.as_bstr())?, linkage);
-        self.set_locator(locator)
+        match self.geometry().has_parent() {
+            true => self.set_locator(locator),
+            false => self.get_parent(locator),
+        }
     }
 
     fn set_parent_id(&self, id: ParentId) -> Result<()> {
@@ -54,14 +65,17 @@ impl BackingChange for Vhdx {
     }
 
     fn make_empty(&self) -> Result<()> {
+        if !self.geometry().has_parent() {
+            return Err(Error::unsupported("A dynamic VHDX has no backing file"));
+        }
         self.prepare_write()?;
         self.flush_all(self.durability)?;
         {
             let _all = self.inflight.reserve(0..u64::MAX);
-            for block in 0..self.geometry.blocks(self.virtual_size()) {
+            for block in 0..self.geometry().blocks(self.virtual_size()) {
                 let entry = self.block_entry(block)?;
                 if entry != BatEntry::NOT_PRESENT {
-                    self.set_entry(self.geometry.entry(block), BatEntry::NOT_PRESENT)?;
+                    self.set_entry(self.geometry().entry(block), BatEntry::NOT_PRESENT)?;
                     self.give_up(entry);
                 }
             }
@@ -71,23 +85,160 @@ impl BackingChange for Vhdx {
     }
 }
 
+/// A part of a block that becomes a whole one.
+struct Part {
+    /// The place of its entry in the table.
+    place: u64,
+    host: u64,
+}
+
 impl Vhdx {
     /// Records another locator. What the guest sees above the new parent is made durable before.
     fn set_locator(&self, locator: Locator) -> Result<()> {
-        let (patches, metadata) = {
-            let region = self.regions.lock().metadata;
-            self.metadata.lock().with_locator(region.len, locator)?
-        };
-        // The guest sees the same: layers above this one go on knowing it.
+        self.begin_change()?;
+        self.record_parent(Some(locator), Vec::new())
+    }
+
+    /// The guest sees the same: layers above this one go on knowing it.
+    fn begin_change(&self) -> Result<()> {
         let file = Uuid::new_v4();
         self.change_header(|header| header.file_write = file)?;
-        self.flush_all(self.durability)?;
+        self.flush_all(self.durability)
+    }
+
+    /// Makes another parent durable, or that there is none, together with pages of the file.
+    fn record_parent(&self, locator: Option<Locator>, pages: Vec<NewPage>) -> Result<()> {
+        let (patches, metadata) = {
+            let region = self.regions.lock().metadata;
+            self.metadata.lock().with_parent(region.len, locator)?
+        };
         let patches: Vec<(u64, &[u8])> = patches
             .iter()
             .map(|(at, bytes)| (*at, &bytes[..]))
             .collect();
-        self.patch_metadata(&patches)?;
+        self.patch_with(&patches, pages)?;
         *self.metadata.lock() = metadata;
         self.sync(self.durability)
+    }
+
+    /// Makes a dynamic disk a differencing one. The table gets its entries of bitmaps first, which mean nothing
+    /// without a parent.
+    fn get_parent(&self, locator: Locator) -> Result<()> {
+        if self.fixed {
+            return Err(Error::unsupported(
+                "A fixed VHDX has no backing file; convert it to a dynamic one",
+            ));
+        }
+        let size = self.virtual_size();
+        let old = self.geometry().entries(size);
+        let geometry = self.geometry().with_parent(true);
+        let entries = geometry.entries(size);
+        if entries * 8 > self.max_table_bytes {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "Block allocation table too large for the open policy",
+            ));
+        }
+        self.begin_change()?;
+        let _all = self.inflight.reserve(0..u64::MAX);
+        if entries * 8 > u64::from(self.regions.lock().bat.len) {
+            self.move_table(entries * 8)?;
+        }
+        {
+            let mut bat = self.bat.write();
+            *bat = bat.resized(entries)?;
+        }
+        let chunks = geometry.blocks(size).div_ceil(geometry.chunk_blocks());
+        let bitmaps = (0..chunks).map(|chunk| geometry.bitmap_entry(chunk));
+        for place in bitmaps.chain(old..entries) {
+            self.set_entry(place, BatEntry::NOT_PRESENT)?;
+        }
+        self.write_metadata(self.durability)?;
+        self.record_parent(Some(locator), Vec::new())?;
+        self.has_parent.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes a differencing disk a dynamic one. The sectors of the parent become zeroes in the file, where
+    /// nothing reads them yet; one entry of the log makes whole blocks of the parts, and forgets the parent.
+    fn lose_parent(&self) -> Result<()> {
+        self.begin_change()?;
+        let _all = self.inflight.reserve(0..u64::MAX);
+        let parts = self.empty_sectors_of_parent()?;
+        let mut pages: Vec<NewPage> = Vec::new();
+        let bat = self.bat.read();
+        for part in &parts {
+            let page = bat.page(&*self.storage, part.place)?;
+            let page = page.ok_or_else(|| self.damaged(part.place, "there is no entry"))?;
+            if pages
+                .last()
+                .is_none_or(|(offset, _)| *offset != page.offset)
+            {
+                memory::push(&mut pages, (page.offset, page.to_bytes()))?;
+            }
+            let at = (part.place % PAGE_WORDS * 8) as usize;
+            let bytes = pages
+                .last_mut()
+                .and_then(|(_, page)| page.get_mut(at..at + 8));
+            if let Some(bytes) = bytes {
+                bytes.copy_from_slice(&BatEntry::present(part.host).0.to_le_bytes());
+            }
+        }
+        drop(bat);
+        self.record_parent(None, pages)?;
+        self.has_parent.store(false, Ordering::Release);
+        // The table on disk says so already.
+        for part in parts {
+            self.set_entry(part.place, BatEntry::present(part.host))?;
+        }
+        self.give_bitmaps_back()
+    }
+
+    /// Lets what is the parent's be zeroes in parts of blocks; gives these parts.
+    fn empty_sectors_of_parent(&self) -> Result<Vec<Part>> {
+        let geometry = self.geometry();
+        let size = self.virtual_size();
+        let mut parts = Vec::new();
+        for block in 0..geometry.blocks(size) {
+            let entry = self.block_entry(block)?;
+            let State::Partial(host) = self.state_of(block, entry)? else {
+                continue;
+            };
+            let start = geometry.start(block);
+            let end = size.min(start + geometry.block_size());
+            let mut at = start;
+            while at < end {
+                let extent = self.map_run(at, end - at)?;
+                if let ExtentKind::Unallocated { .. } = extent.kind {
+                    let place = host + (at - start);
+                    let flags = ZeroFlags::MAY_UNMAP;
+                    self.storage.write_zeroes(place, extent.len, flags)?;
+                }
+                at += extent.len;
+            }
+            let place = geometry.entry(block);
+            memory::push(&mut parts, Part { place, host })?;
+        }
+        Ok(parts)
+    }
+
+    /// Frees the bitmaps, which mean nothing any more.
+    fn give_bitmaps_back(&self) -> Result<()> {
+        let geometry = self.geometry();
+        let blocks = geometry.blocks(self.virtual_size());
+        let mut freed = Vec::new();
+        for chunk in 0..blocks.div_ceil(geometry.chunk_blocks()) {
+            let place = geometry.bitmap_entry(chunk);
+            let entry = self.bat.read().entry(&*self.storage, place)?;
+            if let Ok(BitmapState::Present(host)) = entry.bitmap() {
+                memory::push(&mut freed, host)?;
+            }
+            self.set_entry(place, BatEntry::NOT_PRESENT)?;
+        }
+        self.write_metadata(self.durability)?;
+        for host in freed {
+            self.release(host, MIB);
+        }
+        Ok(())
     }
 }

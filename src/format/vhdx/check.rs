@@ -122,7 +122,7 @@ impl Walk<'_> {
     }
 
     fn blocks(&mut self) -> Result<()> {
-        let geometry = self.vhdx.geometry;
+        let geometry = self.vhdx.geometry();
         let size = self.vhdx.virtual_size();
         self.job.control().set_total(size);
         for block in 0..geometry.blocks(size) {
@@ -140,7 +140,7 @@ impl Walk<'_> {
 
     fn block(&mut self, block: u64) -> Result<()> {
         let vhdx = self.vhdx;
-        let geometry = vhdx.geometry;
+        let geometry = vhdx.geometry();
         let place = geometry.entry(block);
         let entry = vhdx.block_entry(block)?;
         let blank = match geometry.has_parent() {
@@ -194,7 +194,7 @@ impl Walk<'_> {
 
     fn bitmap(&mut self, chunk: u64) -> Result<()> {
         let vhdx = self.vhdx;
-        let place = vhdx.geometry.bitmap_entry(chunk);
+        let place = vhdx.geometry().bitmap_entry(chunk);
         let entry = vhdx.bat.read().entry(&*vhdx.storage, place)?;
         let file_len = vhdx.file_len.load(Ordering::Acquire);
         let wrong = match entry.bitmap() {
@@ -227,7 +227,7 @@ impl Walk<'_> {
         let file_len = vhdx.file_len.load(Ordering::Acquire).next_multiple_of(MIB);
         let new = file_len;
         vhdx.load_space_behind(new);
-        let new_host = vhdx.allocate(vhdx.geometry.block_size())?;
+        let new_host = vhdx.allocate(vhdx.geometry().block_size())?;
         let mut buf = memory::zeroed(len.min(MIB) as usize)?;
         let mut at = 0;
         while at < len {
@@ -243,6 +243,6 @@ impl Walk<'_> {
             State::Partial(_) => BatEntry::partial(new_host),
             _ => BatEntry::present(new_host),
         };
-        vhdx.set_entry(vhdx.geometry.entry(block), moved)
+        vhdx.set_entry(vhdx.geometry().entry(block), moved)
     }
 }

@@ -62,20 +62,20 @@ impl Format for Vhdx {
     }
 
     fn cluster_size(&self) -> Option<u32> {
-        Some(self.geometry.block_size() as u32)
+        Some(self.geometry().block_size() as u32)
     }
 
     fn layer_unit(&self) -> Option<u32> {
-        Some(match self.geometry.has_parent() {
-            true => self.geometry.sector() as u32,
-            false => self.geometry.block_size() as u32,
+        Some(match self.geometry().has_parent() {
+            true => self.geometry().sector() as u32,
+            false => self.geometry().block_size() as u32,
         })
     }
 
     fn request_alignment(&self) -> u32 {
         // In a part of a block, sectors are here or in the parent.
-        match self.geometry.has_parent() {
-            true => self.geometry.sector() as u32,
+        match self.geometry().has_parent() {
+            true => self.geometry().sector() as u32,
             false => 1,
         }
     }
@@ -134,7 +134,7 @@ impl Format for Vhdx {
 
     fn info(&self) -> Result<FormatInfo> {
         Ok(FormatInfo {
-            cluster_size: Some(self.geometry.block_size()),
+            cluster_size: Some(self.geometry().block_size()),
             ..FormatInfo::default()
         })
     }
@@ -168,9 +168,7 @@ impl Format for Vhdx {
     }
 
     fn backing_change(&self) -> Option<&dyn BackingChange> {
-        self.geometry
-            .has_parent()
-            .then_some(self as &dyn BackingChange)
+        Some(self)
     }
 
     fn immediate(&self) -> Option<&dyn Immediate> {

@@ -94,7 +94,7 @@ impl Vhdx {
         offset: u64,
         len: u64,
     ) -> Result<Option<Extent>> {
-        let geometry = &self.geometry;
+        let geometry = self.geometry();
         let block = geometry.block(offset);
         let within = geometry.in_block(offset);
         let len = len.min(geometry.block_size() - within);
@@ -134,7 +134,7 @@ impl Vhdx {
             .payload()
             .map_err(|error| self.damaged(block, error))?
         {
-            State::Partial(_) if !self.geometry.has_parent() => Err(self.damaged(
+            State::Partial(_) if !self.geometry().has_parent() => Err(self.damaged(
                 block,
                 "a block is partially present although there is no parent",
             )),
@@ -150,7 +150,7 @@ impl Vhdx {
         offset: u64,
         len: u64,
     ) -> Result<Option<(bool, u64)>> {
-        let geometry = &self.geometry;
+        let geometry = self.geometry();
         let block = geometry.block(offset);
         let Some(entry) = source.entry(bat, geometry.bitmap_entry(geometry.chunk(block)))? else {
             return Ok(None);

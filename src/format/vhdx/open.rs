@@ -188,7 +188,8 @@ impl Vhdx {
             parent::of_locator(locator)?;
         }
         let vhdx = Self {
-            geometry: front.geometry,
+            shape: front.geometry,
+            has_parent: AtomicBool::new(items.has_parent),
             fixed: items.leave_allocated && !items.has_parent,
             read_only: ctx.read_only,
             guarded: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,

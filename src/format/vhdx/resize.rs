@@ -5,14 +5,17 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Below;
 use crate::job::JobControl;
+use crate::memory;
 use crate::storage::{Preallocation, ZeroFlags, grow};
 
 use super::disk::{BatEntry, DATA_SECTOR, Geometry, MIB, REGION_TABLES, Region};
-use super::log::NewPage;
+use super::log::{LogArea, LogWriter, NewPage};
 use super::state::Vhdx;
 
 /// Blocks between two looks at whether the operation was cancelled.
 const CHECKED: u64 = 1 << 14;
+/// The most pages that change at once: they are in memory.
+const MOST_PAGES: u64 = 4096;
 
 impl Vhdx {
     /// See [`crate::format::FormatWrite::resize_above`]. The caller holds `reshaping`.
@@ -23,7 +26,7 @@ impl Vhdx {
         below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
-        let len = len.checked_next_multiple_of(self.geometry.sector());
+        let len = len.checked_next_multiple_of(self.geometry().sector());
         let len = len
             .filter(|len| *len <= Geometry::MAX_SIZE)
             .ok_or_else(|| Error::new(ErrorKind::Limit, "Image size too large; max of 64TB"))?;
@@ -35,7 +38,7 @@ impl Vhdx {
             ));
         }
         let old = self.virtual_size();
-        let table = self.geometry.entries(len) * 8;
+        let table = self.geometry().entries(len) * 8;
         if table > self.max_table_bytes {
             return Err(Error::new(
                 ErrorKind::Limit,
@@ -58,7 +61,7 @@ impl Vhdx {
         below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
-        let geometry = &self.geometry;
+        let geometry = self.geometry();
         let blocks = geometry.blocks(old)..geometry.blocks(len);
         let entries = geometry.entries(len);
         if entries * 8 > u64::from(self.regions.lock().bat.len) {
@@ -113,7 +116,7 @@ impl Vhdx {
         preallocation: Preallocation,
         control: &JobControl,
     ) -> Result<u64> {
-        let len = self.geometry.start(blocks);
+        let len = self.geometry().start(blocks);
         if preallocation == Preallocation::Off || blocks == 0 || self.storage.limits().fixed_len {
             return self.allocate(len);
         }
@@ -125,7 +128,7 @@ impl Vhdx {
     }
 
     fn shrink(&self, old: u64, len: u64, control: &JobControl) -> Result<()> {
-        let geometry = &self.geometry;
+        let geometry = self.geometry();
         let blocks = geometry.blocks(len)..geometry.blocks(old);
         control.checkpoint()?;
         self.flush_all(self.durability)?;
@@ -160,37 +163,85 @@ impl Vhdx {
 
     /// Replaces bytes of the metadata region, all of them or none.
     pub(super) fn patch_metadata(&self, patches: &[(u64, &[u8])]) -> Result<()> {
+        self.patch_with(patches, Vec::new())
+    }
+
+    /// The same together with whole pages of the file.
+    pub(super) fn patch_with(
+        &self,
+        patches: &[(u64, &[u8])],
+        mut pages: Vec<NewPage>,
+    ) -> Result<()> {
         let mut log = self.log.lock();
         // What is read below must be what was written last.
         self.carry_out(&mut log)?;
         let base = self.regions.lock().metadata.offset;
-        let mut pages: Vec<NewPage> = Vec::new();
         for (offset, bytes) in patches {
             for (at, byte) in (base + offset..).zip(*bytes) {
                 let start = at - at % DATA_SECTOR as u64;
-                if !pages.iter().any(|(place, _)| *place == start) {
-                    let mut page = Box::new([0; DATA_SECTOR]);
-                    self.storage.read_at(&mut page[..], start)?;
-                    pages.push((start, page));
-                }
-                let page = pages.iter_mut().find(|(place, _)| *place == start);
+                let known = pages.iter().rposition(|(place, _)| *place == start);
+                let known = match known {
+                    Some(known) => known,
+                    None => {
+                        let mut page = Box::new([0; DATA_SECTOR]);
+                        self.storage.read_at(&mut page[..], start)?;
+                        memory::push(&mut pages, (start, page))?;
+                        pages.len() - 1
+                    }
+                };
+                let page = pages.get_mut(known);
                 if let Some(place) = page.and_then(|(_, page)| page.get_mut((at - start) as usize))
                 {
                     *place = *byte;
                 }
             }
         }
-        if pages.len() > log.most_pages() {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                "The VHDX log is too small for the change",
-            ));
+        self.make_log_room(&mut log, pages.len() as u64)?;
+        let written = self.write_pages(&mut log, pages, self.durability);
+        if written.is_err() && !log.pending.is_empty() {
+            // The change counts from now on, and memory does not know it.
+            self.lost.store(true, Ordering::Release);
         }
-        self.write_pages(&mut log, pages, self.durability)
+        written
+    }
+
+    /// Lets an entry of the log have room for so many pages: a log that is too short moves to where there is
+    /// room for a longer one.
+    fn make_log_room(&self, log: &mut LogWriter, pages: u64) -> Result<()> {
+        if pages <= log.room() {
+            return Ok(());
+        }
+        let mut area = LogArea {
+            offset: 0,
+            len: MIB,
+        };
+        while area.room() < pages.min(MOST_PAGES) {
+            area.len += MIB;
+        }
+        let len = u32::try_from(area.len).ok().filter(|_| pages <= MOST_PAGES);
+        let len = len.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Limit,
+                "The change is larger than an entry of the VHDX log may be; convert the image",
+            )
+        })?;
+        area.offset = self.allocate(area.len)?;
+        self.close_log(log)?;
+        // The file is that long before the header says so.
+        self.sync(self.durability)?;
+        let old = LogArea::of(&self.headers.lock().current);
+        self.change_header(|header| {
+            header.log_offset = area.offset;
+            header.log_len = len;
+        })?;
+        self.sync(self.durability)?;
+        *log = LogWriter::new(area);
+        self.release(old.offset, old.len);
+        Ok(())
     }
 
     /// Moves the block allocation table to where there is room for so many bytes.
-    fn move_table(&self, bytes: u64) -> Result<()> {
+    pub(super) fn move_table(&self, bytes: u64) -> Result<()> {
         let len = bytes.next_multiple_of(MIB);
         let offset = self.allocate(len)?;
         let region = Region {

@@ -97,7 +97,7 @@ impl Vhdx {
     /// # Errors
     /// [`ErrorKind::Corrupt`] for blocks that overlap or pass the end of the file, or of I/O.
     pub(super) fn load_space(&self) -> Result<()> {
-        let geometry = self.geometry;
+        let geometry = self.geometry();
         let file_len = self.file_len.load(Ordering::Acquire);
         let mut occupied = Occupied::new(file_len)?;
         for (offset, len) in self.areas() {
@@ -202,7 +202,7 @@ impl Vhdx {
         let Some(_one) = self.reclaiming.try_lock() else {
             return Ok(());
         };
-        let len = self.geometry.block_size();
+        let len = self.geometry().block_size();
         for freed in self.limbo.drained() {
             let at = freed.cluster * MIB;
             let discarded = self.storage.discard(at, len);

@@ -26,7 +26,10 @@ use super::space::Space;
 pub(super) struct Vhdx {
     /// The file; one that is only read and whose log is live has that replayed in memory.
     pub(super) storage: Arc<dyn Storage>,
-    pub(super) geometry: Geometry,
+    /// How it was when it was opened; see [`Vhdx::geometry`].
+    pub(super) shape: Geometry,
+    /// What is not in the file is in a parent.
+    pub(super) has_parent: AtomicBool,
     /// Blocks stay allocated.
     pub(super) fixed: bool,
     pub(super) read_only: bool,
@@ -68,6 +71,12 @@ pub(super) struct Vhdx {
 }
 
 impl Vhdx {
+    /// How the disk is cut into blocks, and whether there may be a parent.
+    pub(super) fn geometry(&self) -> Geometry {
+        let has_parent = self.has_parent.load(Ordering::Acquire);
+        self.shape.with_parent(has_parent)
+    }
+
     /// The virtual size in bytes.
     pub(super) fn virtual_size(&self) -> u64 {
         self.size.load(Ordering::Acquire)

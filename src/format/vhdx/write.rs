@@ -34,7 +34,7 @@ impl Vhdx {
                 self.relieve()?;
                 let len = self.in_one_block(at, rest.len() as u64);
                 let part = rest.get(..len as usize).unwrap_or(rest);
-                let block = self.geometry.block(at);
+                let block = self.geometry().block(at);
                 let _mine = self.inflight.reserve(block..block + 1);
                 // The image may have shrunk meanwhile.
                 self.check_range(at, len)?;
@@ -50,7 +50,7 @@ impl Vhdx {
 
     /// How much of a range lies in its first block.
     pub(super) fn in_one_block(&self, offset: u64, len: u64) -> u64 {
-        len.min(self.geometry.block_size() - self.geometry.in_block(offset))
+        len.min(self.geometry().block_size() - self.geometry().in_block(offset))
     }
 
     /// Overwrites what is in the file; returns how much, from the start of `buf`.
@@ -83,7 +83,7 @@ impl Vhdx {
     pub(super) fn block_entry(&self, block: u64) -> Result<BatEntry> {
         self.bat
             .read()
-            .entry(&*self.storage, self.geometry.entry(block))
+            .entry(&*self.storage, self.geometry().entry(block))
     }
 
     /// Replaces an entry of the table in memory.
@@ -99,7 +99,7 @@ impl Vhdx {
 
     /// Writes a range within one block, whose reservation the caller holds.
     pub(super) fn write_block(&self, range: Range<u64>, content: Content<'_>) -> Result<()> {
-        let geometry = &self.geometry;
+        let geometry = self.geometry();
         let block = geometry.block(range.start);
         let place = geometry.entry(block);
         let within = geometry.in_block(range.start);
@@ -128,7 +128,7 @@ impl Vhdx {
 
     /// Whether a range within a block is all of it that the disk has.
     pub(super) fn is_whole(&self, range: &Range<u64>) -> bool {
-        let geometry = &self.geometry;
+        let geometry = self.geometry();
         let end = geometry
             .start(geometry.block(range.start) + 1)
             .min(self.virtual_size());
@@ -142,9 +142,9 @@ impl Vhdx {
         content: Content<'_>,
         publish: impl FnOnce(u64) -> Result<()>,
     ) -> Result<()> {
-        let len = self.geometry.block_size();
+        let len = self.geometry().block_size();
         let host = self.allocate(len)?;
-        let within = self.geometry.in_block(range.start);
+        let within = self.geometry().in_block(range.start);
         let written = self.put(host + within, range, content, true);
         written
             .and_then(|()| publish(host))
@@ -169,7 +169,7 @@ impl Vhdx {
 
     /// Sees to it that the chunk of a block has a bitmap.
     fn need_bitmap(&self, block: u64) -> Result<()> {
-        let place = self.geometry.bitmap_entry(self.geometry.chunk(block));
+        let place = self.geometry().bitmap_entry(self.geometry().chunk(block));
         let entry = self.bat.read().entry(&*self.storage, place)?;
         match entry.bitmap().map_err(|error| self.damaged(place, error))? {
             BitmapState::Present(_) => Ok(()),
@@ -189,7 +189,7 @@ impl Vhdx {
 
     /// Notes in the bitmap whether the sectors of a guest range within a block are in the file.
     pub(super) fn mark(&self, block: u64, range: &Range<u64>, here: bool) -> Result<()> {
-        let geometry = &self.geometry;
+        let geometry = self.geometry();
         let place = geometry.bitmap_entry(geometry.chunk(block));
         let entry = self.bat.read().entry(&*self.storage, place)?;
         let BitmapState::Present(bitmap) =

@@ -24,7 +24,7 @@ impl Vhdx {
         let mut at = offset;
         while at < end {
             let part = self.in_one_block(at, end - at);
-            let block = self.geometry.block(at);
+            let block = self.geometry().block(at);
             self.relieve()?;
             let _mine = self.inflight.reserve(block..block + 1);
             self.check_range(at, part)?;
@@ -42,7 +42,7 @@ impl Vhdx {
         flags: ZeroFlags,
         below: &dyn Below,
     ) -> Result<()> {
-        let geometry = &self.geometry;
+        let geometry = self.geometry();
         let block = geometry.block(range.start);
         let entry = self.block_entry(block)?;
         let state = self.state_of(block, entry)?;
@@ -75,7 +75,7 @@ impl Vhdx {
 
     /// A block becomes zeroes, and its place in the file free.
     fn drop_block(&self, block: u64, old: BatEntry) -> Result<()> {
-        self.set_entry(self.geometry.entry(block), BatEntry::ZERO)?;
+        self.set_entry(self.geometry().entry(block), BatEntry::ZERO)?;
         self.give_up(old);
         Ok(())
     }
@@ -94,7 +94,7 @@ impl Vhdx {
             let range = at..at + part;
             if self.is_whole(&range) {
                 self.relieve()?;
-                let block = self.geometry.block(at);
+                let block = self.geometry().block(at);
                 let _mine = self.inflight.reserve(block..block + 1);
                 self.check_range(at, part)?;
                 let entry = self.block_entry(block)?;

@@ -1,5 +1,6 @@
 //! Differencing images and their parents.
 
+use platter::format::RepairMode;
 use platter::ops::commit::{CommitRequest, commit};
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::rebase::{RebaseRequest, rebase};
@@ -87,6 +88,76 @@ fn a_parent_that_was_written_to_is_refused() {
     request.name_only = true;
     rebase(&request, &mut Job::new()).expect("a new name");
     open(&dir.path("top.vhdx"), false).expect("it opens");
+}
+
+/// Rebases onto another image, or none.
+fn onto(dir: &Dir, base: Option<&str>, name_only: bool) -> Result<(), platter::Error> {
+    let request = RebaseRequest {
+        backing: base.map(Into::into),
+        backing_format: base.map(|_| "vhdx".to_owned()),
+        name_only,
+        ..rebase_of(dir, "top.vhdx", "")
+    };
+    rebase(&request, &mut Job::new())
+}
+
+#[test]
+fn an_image_loses_its_parent_and_gets_another_one() {
+    let dir = Dir::new();
+    let model = chain(&dir);
+    let shows = |what: &str| {
+        let image = open(&dir.path("top.vhdx"), true).expect("it opens");
+        assert!(contents(&image) == model, "{what}");
+        let checker = image.format().checker().expect("a check");
+        let report = checker.check(RepairMode::Report, &mut Job::new());
+        assert_eq!(report.expect("a check").corruptions, 0, "{what}");
+        image.backing().is_some()
+    };
+    onto(&dir, None, false).expect("no parent");
+    assert!(!shows("without a parent"));
+    assert!(contents_by_peer(&dir, "top.vhdx") == model);
+    dir.qemu_img_ok(&["check", "-f", "vhdx", "top.vhdx"]);
+    onto(&dir, None, false).expect("nothing to do");
+    onto(&dir, Some("base.vhdx"), false).expect("a parent");
+    assert!(shows("over a parent"));
+    onto(&dir, Some("mid.vhdx"), false).expect("another parent");
+    assert!(shows("over another parent"));
+    let image = open(&dir.path("top.vhdx"), true).expect("it opens");
+    image
+        .format()
+        .backing_change()
+        .expect("it has a parent")
+        .make_empty()
+        .expect("an empty image");
+    image.write_at(&[7; 5000], 3_000_000).expect("a write");
+    image.close().expect("a close");
+    // The name alone: what the parent showed is gone, and what stands in it no more.
+    onto(&dir, None, true).expect("no parent");
+    let mut alone = vec![0; SIZE as usize];
+    alone[3_000_000..3_005_000].fill(7);
+    let shown = contents_by_peer(&dir, "top.vhdx");
+    let sectors = 3_000_000 / 512 * 512..(3_005_000_usize).next_multiple_of(512);
+    assert!(shown[..sectors.start].iter().all(|byte| *byte == 0));
+    assert!(shown[sectors.end..].iter().all(|byte| *byte == 0));
+    assert!(shown[3_000_000..3_005_000] == alone[3_000_000..3_005_000]);
+    onto(&dir, Some("base.vhdx"), true).expect("the name of a parent");
+    assert!(
+        open(&dir.path("top.vhdx"), false)
+            .expect("it opens")
+            .backing()
+            .is_some()
+    );
+}
+
+#[test]
+fn a_fixed_image_gets_no_parent() {
+    let dir = Dir::new();
+    create(&dir, "base.vhdx", SIZE, "block_size=1M", None).expect("an image");
+    create(&dir, "top.vhdx", SIZE, "subformat=fixed", None).expect("an image");
+    let error = onto(&dir, Some("base.vhdx"), true).expect_err("a refusal");
+    let hints = error.hints();
+    assert!(hints.iter().any(|hint| hint.contains("fixed")), "{hints:?}");
+    open(&dir.path("top.vhdx"), true).expect("it opens");
 }
 
 fn rebase_of(dir: &Dir, name: &str, base: &str) -> RebaseRequest {

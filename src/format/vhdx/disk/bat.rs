@@ -136,6 +136,11 @@ impl Geometry {
         })
     }
 
+    /// The same with a parent, or without.
+    pub(in super::super) fn with_parent(self, has_parent: bool) -> Self {
+        Self { has_parent, ..self }
+    }
+
     /// Bytes of a block.
     pub(in super::super) fn block_size(&self) -> u64 {
         1 << self.block_bits

@@ -15,6 +15,8 @@ const METADATA_TABLE_LEN: usize = 64 << 10;
 
 const SIGNATURE: &[u8; 8] = b"metadata";
 const HEADER_LEN: usize = 32;
+/// Where the table says how many entries it has.
+const COUNT_AT: usize = 10;
 const ENTRY_LEN: usize = 32;
 const MAX_ENTRIES: usize = 2047;
 /// No item is longer.
@@ -63,6 +65,31 @@ pub(in super::super) struct Item {
     /// Its length in bytes.
     pub(in super::super) len: u32,
     flags: u32,
+}
+
+impl Items {
+    /// The second word of the file parameters.
+    fn flags(&self) -> u32 {
+        let leave = if self.leave_allocated {
+            LEAVE_ALLOCATED
+        } else {
+            0
+        };
+        let parent = if self.has_parent { HAS_PARENT } else { 0 };
+        leave | parent
+    }
+}
+
+impl Item {
+    /// Its entry in the table.
+    fn to_bytes(self) -> [u8; ENTRY_LEN] {
+        let mut entry = [0; ENTRY_LEN];
+        entry[..16].copy_from_slice(&self.id.to_bytes_le());
+        entry[16..20].copy_from_slice(&self.offset.to_le_bytes());
+        entry[20..24].copy_from_slice(&self.len.to_le_bytes());
+        entry[24..28].copy_from_slice(&self.flags.to_le_bytes());
+        entry
+    }
 }
 
 /// The region: its items and where they are.
@@ -164,24 +191,15 @@ impl Metadata {
         let items = &self.items;
         let mut bytes = vec![0; METADATA_TABLE_LEN];
         bytes[..8].copy_from_slice(SIGNATURE);
-        bytes[10..12].copy_from_slice(&(self.table.len() as u16).to_le_bytes());
+        bytes[COUNT_AT..COUNT_AT + 2].copy_from_slice(&(self.table.len() as u16).to_le_bytes());
         for (place, item) in bytes[HEADER_LEN..]
             .chunks_exact_mut(ENTRY_LEN)
             .zip(&self.table)
         {
-            place[..16].copy_from_slice(&item.id.to_bytes_le());
-            place[16..20].copy_from_slice(&item.offset.to_le_bytes());
-            place[20..24].copy_from_slice(&item.len.to_le_bytes());
-            place[24..28].copy_from_slice(&item.flags.to_le_bytes());
+            place.copy_from_slice(&item.to_bytes());
         }
-        let leave = if items.leave_allocated {
-            LEAVE_ALLOCATED
-        } else {
-            0
-        };
-        let parent = if items.has_parent { HAS_PARENT } else { 0 };
         bytes.extend_from_slice(&items.block_size.to_le_bytes());
-        bytes.extend_from_slice(&(leave | parent).to_le_bytes());
+        bytes.extend_from_slice(&items.flags().to_le_bytes());
         bytes.extend_from_slice(&items.size.to_le_bytes());
         bytes.extend_from_slice(&items.disk_id.to_bytes_le());
         bytes.extend_from_slice(&items.logical_sector.to_le_bytes());
@@ -192,50 +210,85 @@ impl Metadata {
         Ok(bytes)
     }
 
-    /// The same items with another parent: what is to be written where, relative to a region of that
-    /// length. The new locator does not lie over anything that counts before.
+    /// The same items with another parent, or none: what is to be written where, relative to a region of
+    /// that length. The new locator does not lie over anything that counts before; the rest has to be
+    /// changed at once.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where there is no room, [`crate::ErrorKind::Unsupported`] for an image
-    /// without a parent.
-    pub(in super::super) fn with_locator(
+    /// [`crate::ErrorKind::Invalid`] where there is no room.
+    pub(in super::super) fn with_parent(
         &self,
         region_len: u32,
-        locator: Locator,
+        locator: Option<Locator>,
     ) -> Result<(Vec<Patch>, Self)> {
+        let mut new = self.clone();
+        let mut patches = Vec::new();
+        let bytes = locator.as_ref().map(Locator::to_bytes).transpose()?;
         let index = self.table.iter().position(|item| item.id == PARENT_LOCATOR);
-        let index = index.filter(|_| self.items.has_parent).ok_or_else(|| {
-            Error::unsupported(
-                "Only a differencing VHDX can have a backing file; create one over it",
-            )
-        })?;
-        let bytes = locator.to_bytes()?;
-        let mut used: Vec<(u32, u32)> = self
-            .table
-            .iter()
-            .map(|item| (item.offset, item.len))
-            .collect();
+        match (bytes, index) {
+            (None, None) => {}
+            (None, Some(index)) => {
+                new.table.swap_remove(index);
+            }
+            (Some(bytes), index) => {
+                let item = Item {
+                    id: PARENT_LOCATOR,
+                    offset: self.room_for(bytes.len() as u64, region_len)?,
+                    len: bytes.len() as u32,
+                    flags: IS_REQUIRED,
+                };
+                patches.push((u64::from(item.offset), bytes));
+                if index.is_none() && new.table.len() >= MAX_ENTRIES {
+                    return Err(Error::invalid("The VHDX metadata table is full"));
+                }
+                match index.and_then(|index| new.table.get_mut(index)) {
+                    Some(old) => *old = item,
+                    None => new.table.push(item),
+                }
+            }
+        }
+        let old = self.table.iter().map(Some).chain(std::iter::repeat(None));
+        let places = new.table.iter().map(Some).chain(std::iter::repeat(None));
+        let count = self.table.len().max(new.table.len());
+        for ((index, old), item) in (0..count).zip(old).zip(places) {
+            if old != item {
+                let entry = item.map_or([0; ENTRY_LEN], |item| item.to_bytes());
+                patches.push(((HEADER_LEN + index * ENTRY_LEN) as u64, entry.to_vec()));
+            }
+        }
+        patches.push((
+            COUNT_AT as u64,
+            (new.table.len() as u16).to_le_bytes().to_vec(),
+        ));
+        if self.items.has_parent != locator.is_some() {
+            new.items.has_parent = locator.is_some();
+            // A fixed disk has no parent, and one that had a parent is none.
+            new.items.leave_allocated = false;
+            let place = self.place(FILE_PARAMETERS);
+            let place = place.ok_or_else(|| Error::corrupt("A VHDX without file parameters"))?;
+            let flags = new.items.flags().to_le_bytes().to_vec();
+            patches.push((u64::from(place.offset) + 4, flags));
+        }
+        new.items.locator = locator;
+        Ok((patches, new))
+    }
+
+    /// Where an item of that length finds room behind the table.
+    fn room_for(&self, len: u64, region_len: u32) -> Result<u32> {
+        let items = self.table.iter().map(|item| (item.offset, item.len));
+        let mut used: Vec<(u32, u32)> = items.collect();
         used.sort_unstable();
         let mut offset = METADATA_TABLE_LEN as u32;
-        for (start, len) in used {
-            if u64::from(start) >= u64::from(offset) + bytes.len() as u64 {
+        for (start, used_len) in used {
+            if u64::from(start) >= u64::from(offset) + len {
                 break;
             }
-            offset = offset.max(start.saturating_add(len));
+            offset = offset.max(start.saturating_add(used_len));
         }
-        if u64::from(offset) + bytes.len() as u64 > u64::from(region_len) {
-            return Err(Error::invalid("Backing file name too long"));
+        match u64::from(offset) + len <= u64::from(region_len) {
+            true => Ok(offset),
+            false => Err(Error::invalid("Backing file name too long")),
         }
-        let mut new = self.clone();
-        new.items.locator = Some(locator);
-        let place = (HEADER_LEN + index * ENTRY_LEN + 16) as u64;
-        let mut fields = offset.to_le_bytes().to_vec();
-        fields.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        if let Some(item) = new.table.get_mut(index) {
-            item.offset = offset;
-            item.len = bytes.len() as u32;
-        }
-        Ok((vec![(u64::from(offset), bytes), (place, fields)], new))
     }
 
     /// Where the size of the disk stands, relative to the region.
@@ -262,7 +315,7 @@ fn read_table(storage: &dyn Storage, region: Region) -> Result<Vec<Item>> {
     if !bytes.starts_with(SIGNATURE) {
         return Err(bad("has no signature"));
     }
-    let count = usize::from(le16(&bytes, 10).unwrap_or(0));
+    let count = usize::from(le16(&bytes, COUNT_AT).unwrap_or(0));
     if count > MAX_ENTRIES {
         return Err(bad("has too many entries"));
     }
@@ -357,6 +410,35 @@ mod tests {
         };
         let new = Metadata::new(alone).unwrap();
         assert_eq!(read(new.to_bytes().unwrap()).unwrap(), new);
+    }
+
+    #[test]
+    fn a_parent_comes_and_goes_and_comes_back() {
+        let mut bytes = Metadata::new(items()).unwrap().to_bytes().unwrap();
+        bytes.resize(1 << 20, 0);
+        let mut metadata = read(bytes.clone()).unwrap();
+        let name = |name: &str| Locator {
+            kind: super::super::VHDX_PARENT,
+            pairs: vec![("relative_path".into(), name.into())],
+        };
+        for locator in [
+            Some(name("other")),
+            None,
+            None,
+            Some(name("a longer name")),
+            Some(name("b")),
+        ] {
+            let (patches, new) = metadata.with_parent(1 << 20, locator.clone()).unwrap();
+            for (at, patch) in patches {
+                bytes[at as usize..][..patch.len()].copy_from_slice(&patch);
+            }
+            metadata = read(bytes.clone()).unwrap();
+            assert_eq!(metadata, new);
+            assert_eq!(metadata.items.has_parent, locator.is_some());
+            assert_eq!(metadata.items.locator, locator);
+        }
+        let long = name(&"x".repeat(500_000));
+        metadata.with_parent(1 << 20, Some(long)).unwrap_err();
     }
 
     #[test]

@@ -15,11 +15,23 @@ use super::super::disk::{
 use super::scan::LogArea;
 
 const SECTOR: u64 = DATA_SECTOR as u64;
-/// The most pages of an entry: more do not make it faster.
+/// The most pages of an entry of a flush: more do not make it faster.
 const MAX_PAGES: u64 = 1024;
 
 /// A page as it is to be, and where.
 pub(in super::super) type NewPage = (u64, Box<[u8; DATA_SECTOR]>);
+
+impl LogArea {
+    /// The most pages of an entry of a log of that length.
+    pub(in super::super) fn room(&self) -> u64 {
+        let sectors = self.len / 2 / SECTOR;
+        let mut pages = sectors.saturating_sub(1);
+        while pages > 0 && descriptors_len(pages) / SECTOR + pages > sectors {
+            pages -= 1;
+        }
+        pages
+    }
+}
 
 /// The log of an image that is open for writing.
 #[derive(Debug)]
@@ -60,14 +72,14 @@ impl LogWriter {
         self.log
     }
 
-    /// The most pages that go into one entry.
+    /// The most pages that go into one entry of a flush.
     pub(in super::super) fn most_pages(&self) -> usize {
-        let sectors = self.area.len / 2 / SECTOR;
-        let mut pages = sectors.saturating_sub(1).min(MAX_PAGES);
-        while pages > 0 && descriptors_len(pages) / SECTOR + pages > sectors {
-            pages -= 1;
-        }
-        pages as usize
+        self.area.room().min(MAX_PAGES) as usize
+    }
+
+    /// The most pages that an entry has room for.
+    pub(in super::super) fn room(&self) -> u64 {
+        self.area.room()
     }
 
     /// Writes an entry of a file that has that length, durably. The caller makes the entry durable, too.
