@@ -420,6 +420,21 @@
 #define PLATTER_LIMIT_KEY_ITERATIONS 6
 
 /**
+ * Limit: the most memory for decompressing a file that is compressed as a whole, in bytes.
+ */
+#define PLATTER_LIMIT_DECODER_BYTES 7
+
+/**
+ * Limit: how many times as long as itself such a file may become, from 1 GiB on.
+ */
+#define PLATTER_LIMIT_EXPANSION 8
+
+/**
+ * Limit: the most bytes of the temporary file for what such a file holds, holes not counted.
+ */
+#define PLATTER_LIMIT_SPOOL_BYTES 9
+
+/**
  * Role of a file that an image names: it holds what the overlay does not.
  */
 #define PLATTER_ROLE_BACKING 1
@@ -1704,6 +1719,23 @@ int platter_open_options_set_compression_level(struct platter_open_options *opti
                                                int32_t level,
                                                uint32_t flags,
                                                struct platter_error **err);
+
+/**
+ * Opens what a compressed file holds: that at the location is one, of `kind` (`xz`, `gzip`, `bzip2`, `zstd`, `lz4`),
+ * or with `auto` of the kind that its beginning shows. NULL, the default, takes files as they are. What is
+ * opened so is read-only; a conversion of a plain disk reads it in one pass, everything else unpacks it
+ * into a temporary file without a name, in the directory that TMPDIR names (`/var/tmp`), for which the policy has
+ * `PLATTER_LIMIT_SPOOL_BYTES`. An unknown kind is refused when it is used. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `kind` is NULL or NUL-terminated.
+ */
+int platter_open_options_set_decompress(struct platter_open_options *options,
+                                        const char *kind,
+                                        uint32_t flags,
+                                        struct platter_error **err);
 
 /**
  * Sets what ends an opening that takes long: the derivation of a key, the reading of large tables, the

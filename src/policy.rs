@@ -145,12 +145,25 @@ pub struct OpenPolicy {
     pub max_cache_bytes: u64,
     /// The most bytes that one compressed unit (cluster, grain, chunk) may decode to.
     pub max_decompressed_bytes: u64,
+    /// The most memory for decompressing a file that is compressed as a whole: dictionaries, windows, and what
+    /// many threads work on.
+    pub max_decoder_bytes: u64,
+    /// How many times as long as itself such a file may become, from 1 GiB on.
+    pub max_expansion: u64,
+    /// The most bytes of a temporary file for what a compressed file holds, holes not counted.
+    pub max_spool_bytes: u64,
     /// The most iterations of key derivation that a key slot may ask for.
     pub max_key_iterations: u64,
 }
 
 /// About ten times what two seconds of benchmarking arrive at on a fast machine.
 const DEFAULT_KEY_ITERATIONS: u64 = 64_000_000;
+
+/// More than zeroes become by any of the compressions but bzip2.
+const DEFAULT_EXPANSION: u64 = 100_000;
+
+/// What a temporary file may well take.
+const DEFAULT_SPOOL: u64 = 64 << 30;
 
 /// The deepest chain that any policy allows: beyond it a chain is taken for a loop.
 pub const DEFAULT_CHAIN_DEPTH: u32 = 200;
@@ -169,6 +182,9 @@ impl Default for OpenPolicy {
             max_table_bytes: 32 << 20,
             max_cache_bytes: 16 << 20,
             max_decompressed_bytes: 64 << 20,
+            max_decoder_bytes: 256 << 20,
+            max_expansion: DEFAULT_EXPANSION,
+            max_spool_bytes: DEFAULT_SPOOL,
             max_key_iterations: DEFAULT_KEY_ITERATIONS,
         }
     }
@@ -186,6 +202,7 @@ impl OpenPolicy {
             probing: Probing::Always,
             implicit_files: ImplicitFiles::Allow,
             implicit_protocols: true,
+            max_expansion: u64::MAX,
             max_key_iterations: u64::MAX,
             ..Self::default()
         }

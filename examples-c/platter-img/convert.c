@@ -22,6 +22,10 @@ static const struct option_entry options[] = {
      "the sources are lists such as driver=qcow2,file.filename=PATH;\nnot together with -f"},
     {OPT_IMAGE_OPTS, "image-opts", NULL, NULL},
     {'f', "source-format", "SRC_FMT", "the format of the sources; guessed if not given"},
+    {OPT_DECOMPRESS, "decompress", "[=TYPE]",
+     "the sources are files compressed with xz, gzip, bzip2, zstd or lz4\n(auto: looks at their beginning)"},
+    {OPT_MAX_SPOOL, "max-spool", "SIZE",
+     "the most that a temporary file takes for what a compressed file holds (64G)"},
     {'T', "source-cache", "SRC_CACHE", "how the page cache is used for sources (writeback)"},
     {'l', "snapshot", "SNAPSHOT", "convert this internal snapshot, given by its ID or name"},
     {'O', "output-format", "TGT_FMT", "the format of the target (raw)"},
@@ -154,6 +158,12 @@ static bool parse(struct request *request)
             break;
         case 'T':
             request->source.cache = options_argument();
+            break;
+        case OPT_DECOMPRESS:
+            request->source.decompress = options_argument() != NULL ? options_argument() : "auto";
+            break;
+        case OPT_MAX_SPOOL:
+            request->source.max_spool = options_argument();
             break;
         case 'l':
             request->snapshot = options_argument();
@@ -399,6 +409,7 @@ const struct command command_convert = {
     .name = "convert",
     .summary = "Copy images into a new one, in another format if need be",
     .synopsis = "[-f SRC_FMT | --image-opts] [-T SRC_CACHE] [-l SNAPSHOT] [-U]\n"
+                "[--decompress[=TYPE] [--max-spool SIZE]]\n"
                 "[-O TGT_FMT | --profile PROFILE] [-o TGT_OPTS] [-t TGT_CACHE] [-c]\n"
                 "[-B BACKING_IMAGE [-F BACKING_FMT] | --chain]\n"
                 "[-n [--target-is-zero] [--target-image-opts]]\n"

@@ -26,10 +26,19 @@ platter_open_options *open_options(const struct open_request *request)
 
     if (policy == NULL)
         return NULL;
+    if (request->max_spool != NULL &&
+        platter_policy_set_limit(policy, PLATTER_LIMIT_SPOOL_BYTES,
+                                 options_size(request->max_spool, "size of the temporary file"), 0,
+                                 &error) != PLATTER_OK) {
+        print_platter_error(error);
+        platter_policy_free(policy);
+        return NULL;
+    }
     if (platter_open_options_new(&options, 0, &error) != PLATTER_OK ||
         platter_open_options_set_policy(options, policy, 0, &error) != PLATTER_OK ||
         platter_open_options_set_secrets(options, objects_secrets(), 0, &error) != PLATTER_OK ||
         platter_open_options_set_format(options, request->format, 0, &error) != PLATTER_OK ||
+        platter_open_options_set_decompress(options, request->decompress, 0, &error) != PLATTER_OK ||
         (request->cache != NULL &&
          platter_open_options_set_cache(options, request->cache, 0, &error) != PLATTER_OK)) {
         print_platter_error(error);

@@ -11,6 +11,8 @@ struct open_request {
     const char *cache;  /* NULL for the default */
     bool image_opts;    /* the name is a complete description */
     bool force_share;
+    const char *decompress; /* what its file is compressed with, or "auto"; NULL takes it as it is */
+    const char *max_spool;  /* the most bytes of a temporary file; NULL for the default */
 };
 
 /* The policy of the command line: what --untrusted denies; NULL after a message. */

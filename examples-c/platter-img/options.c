@@ -35,6 +35,14 @@ static bool is_given_in_full(const char *name)
     return false;
 }
 
+/* What getopt calls it; an argument that may be left out stands in brackets, with its '='. */
+static int argument_kind(const char *argument)
+{
+    if (argument == NULL)
+        return no_argument;
+    return *argument == '[' ? optional_argument : required_argument;
+}
+
 static void build_tables(const struct option_entry *entries)
 {
     size_t letters = 0;
@@ -56,7 +64,7 @@ static void build_tables(const struct option_entry *entries)
         }
         if (entry->name != NULL && (entry->code < OPT_OWN || is_given_in_full(entry->name))) {
             long_options[longs].name = entry->name;
-            long_options[longs].has_arg = entry->argument != NULL ? required_argument : no_argument;
+            long_options[longs].has_arg = argument_kind(entry->argument);
             long_options[longs].val = entry->code;
             longs++;
         }
@@ -211,7 +219,7 @@ static void print_entry(const struct option_entry *entry)
     else
         printf("  -%c", entry->code);
     if (entry->argument != NULL)
-        printf(" %s", entry->argument);
+        printf("%s%s", *entry->argument == '[' ? "" : " ", entry->argument);
     putchar('\n');
     print_lines("     ", entry->help);
 }

@@ -32,14 +32,16 @@ enum {
     OPT_OWN = 1024,
     OPT_CHAIN = OPT_OWN,
     OPT_PROFILE,
-    OPT_COMPRESSION_LEVEL
+    OPT_COMPRESSION_LEVEL,
+    OPT_DECOMPRESS,
+    OPT_MAX_SPOOL
 };
 
 /* One spelling of an option. Several entries with one code are aliases. */
 struct option_entry {
     int code;             /* the letter, or one of OPT_ */
     const char *name;     /* the long name, or NULL */
-    const char *argument; /* what the help calls its argument, or NULL if it takes none */
+    const char *argument; /* what the help calls its argument, or NULL if it takes none; [=ARG] if it may be left out */
     const char *help;     /* lines joined by '\n'; NULL keeps an alias out of the help */
 };
 
@@ -72,7 +74,7 @@ void options_begin(const struct command *command, int argc, char **argv);
  * option, and ends the process for these. */
 int options_next(void);
 
-/* The argument of the option that options_next found. */
+/* The argument of the option that options_next found; NULL where one was left out. */
 const char *options_argument(void);
 
 /* For a command with `in_order`: the argument that options_next will look at, or NULL; and the same

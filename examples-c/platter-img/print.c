@@ -134,6 +134,8 @@ static const struct {
      "Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it"},
     {"Some clusters may be leaked; a repair of the image frees them",
      "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix."},
+    {"Decompress it first, or raise the limit on the temporary file",
+     "Decompress it first, or raise the limit with --max-spool"},
     {"A rebase changes the backing file", "You can use 'qemu-img rebase' instead."},
     {"A larger width of its refcounts makes the image whole, and so does a copy where it cannot be "
      "opened for writing",

@@ -243,6 +243,31 @@ pub extern "C" fn platter_open_options_set_compression_level(
     })
 }
 
+/// Opens what a compressed file holds: that at the location is one, of `kind` (`xz`, `gzip`, `bzip2`, `zstd`, `lz4`),
+/// or with `auto` of the kind that its beginning shows. NULL, the default, takes files as they are. What is
+/// opened so is read-only; a conversion of a plain disk reads it in one pass, everything else unpacks it
+/// into a temporary file without a name, in the directory that TMPDIR names (`/var/tmp`), for which the policy has
+/// `PLATTER_LIMIT_SPOOL_BYTES`. An unknown kind is refused when it is used. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `kind` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_open_options_set_decompress(
+    options: Option<&mut platter_open_options>,
+    kind: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        options.options.decompress = unsafe { optional_utf8(kind, "kind")? }.map(str::to_owned);
+        Ok(())
+    })
+}
+
 /// Sets what ends an opening that takes long: the derivation of a key, the reading of large tables, the
 /// repair of an image that was not closed. The opening then fails with CANCELLED and leaves the image as it
 /// was. A job that is given these options ends with the control too. NULL stands for none. `flags` must

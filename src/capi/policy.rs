@@ -66,6 +66,12 @@ pub const PLATTER_LIMIT_CACHE_BYTES: u32 = 4;
 pub const PLATTER_LIMIT_DECOMPRESSED_BYTES: u32 = 5;
 /// Limit: iterations of key derivation that a key slot may ask for.
 pub const PLATTER_LIMIT_KEY_ITERATIONS: u32 = 6;
+/// Limit: the most memory for decompressing a file that is compressed as a whole, in bytes.
+pub const PLATTER_LIMIT_DECODER_BYTES: u32 = 7;
+/// Limit: how many times as long as itself such a file may become, from 1 GiB on.
+pub const PLATTER_LIMIT_EXPANSION: u32 = 8;
+/// Limit: the most bytes of the temporary file for what such a file holds, holes not counted.
+pub const PLATTER_LIMIT_SPOOL_BYTES: u32 = 9;
 
 /// Role of a file that an image names: it holds what the overlay does not.
 pub const PLATTER_ROLE_BACKING: u32 = 1;
@@ -381,6 +387,9 @@ pub extern "C" fn platter_policy_set_limit(
             PLATTER_LIMIT_TABLE_BYTES => policy.max_table_bytes = value,
             PLATTER_LIMIT_CACHE_BYTES => policy.max_cache_bytes = value,
             PLATTER_LIMIT_DECOMPRESSED_BYTES => policy.max_decompressed_bytes = value,
+            PLATTER_LIMIT_DECODER_BYTES => policy.max_decoder_bytes = value,
+            PLATTER_LIMIT_EXPANSION => policy.max_expansion = value,
+            PLATTER_LIMIT_SPOOL_BYTES => policy.max_spool_bytes = value,
             PLATTER_LIMIT_KEY_ITERATIONS => policy.max_key_iterations = value,
             _ => return Err(Error::invalid(format!("Unknown limit {limit}"))),
         }

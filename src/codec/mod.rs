@@ -1,7 +1,8 @@
-//! Compression of whole buffers: clusters and grains.
+//! Compression of whole buffers, clusters and grains, and of whole files ([`container`]).
 //!
 //! An [`Encoder`] and a [`Decoder`] belong to one worker each and keep their tables between units.
 
+pub mod container;
 mod decode;
 mod encode;
 mod method;

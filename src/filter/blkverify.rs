@@ -29,6 +29,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     ],
     shows: Some(RAW),
     contents: None,
+    holds_file: false,
     // The copy would not get them.
     passes_compressed: false,
     open_options: &[],

@@ -17,6 +17,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     children: &[ChildSpec::FILE],
     shows: Some(ChildSpec::FILE.name),
     contents: None,
+    holds_file: false,
     passes_compressed: false,
     open_options: &[],
     weak_options: &[],

@@ -24,6 +24,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     // Snapshots and whatever else goes past the bytes would change them uncopied.
     shows: None,
     contents: None,
+    holds_file: false,
     passes_compressed: false,
     open_options: &[
         OptionSpec {

@@ -19,6 +19,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     children: &[ChildSpec::FILE],
     shows: Some(ChildSpec::FILE.name),
     contents: None,
+    holds_file: false,
     passes_compressed: true,
     open_options: &[OptionSpec {
         name: "bottom",

@@ -6,6 +6,7 @@ mod blkverify;
 mod compress;
 mod copy_before_write;
 mod copy_on_read;
+pub mod decompress;
 mod differ;
 mod preallocate;
 mod quorum;

@@ -20,6 +20,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     children: &[ChildSpec::FILE],
     shows: Some(ChildSpec::FILE.name),
     contents: None,
+    holds_file: false,
     // They would grow the file by themselves.
     passes_compressed: false,
     open_options: &[

@@ -2,7 +2,7 @@
 
 use crate::filter::{
     FileNameFn, FilterDriver, blkdebug, blklogwrites, blkverify, compress, copy_before_write,
-    copy_on_read, preallocate, quorum, tar, throttle,
+    copy_on_read, decompress, preallocate, quorum, tar, throttle,
 };
 use crate::trace::Event;
 
@@ -14,6 +14,7 @@ static DRIVERS: &[&FilterDriver] = &[
     &compress::DRIVER,
     &copy_before_write::DRIVER,
     &copy_on_read::DRIVER,
+    &decompress::DRIVER,
     &preallocate::DRIVER,
     &quorum::DRIVER,
     &tar::DRIVER,

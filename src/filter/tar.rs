@@ -23,6 +23,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     children: &[ChildSpec::FILE],
     shows: None,
     contents: Some(contents),
+    holds_file: true,
     passes_compressed: false,
     open_options: &[OptionSpec {
         name: MEMBER,

@@ -18,6 +18,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     children: &[ChildSpec::FILE],
     shows: Some("file"),
     contents: None,
+    holds_file: false,
     passes_compressed: true,
     open_options: &[OptionSpec {
         name: "throttle-group",

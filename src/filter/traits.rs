@@ -28,6 +28,8 @@ pub struct FilterDriver {
     /// Says what the bytes of the child hold. The filter shows one thing in them, which may be an image
     /// of any format. None for filters that show all of it.
     pub contents: Option<ContentsFn>,
+    /// What it shows is a file by itself, which may be an image of any format: it is opened as one.
+    pub holds_file: bool,
     /// Whether it passes compressed writes on ([`Storage::compressor`]) where its child takes them.
     pub passes_compressed: bool,
     /// Options of opening beyond those that every node takes, sorted by name.

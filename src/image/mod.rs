@@ -72,6 +72,9 @@ pub struct OpenOptions {
     pub deny_writers: bool,
     /// How hard compressed writes try, where the format has levels; None for its default.
     pub compression_level: Option<i64>,
+    /// Open what a compressed file holds: the image's own file is one. The kind, or `auto`, as the option of the
+    /// filter `decompress` has it.
+    pub decompress: Option<String>,
     /// The secrets that options such as `key-secret` name by ID.
     pub secrets: Secrets,
     /// Storages that the caller keeps: a path that is one of their names opens no file.
@@ -94,6 +97,7 @@ impl Default for OpenOptions {
             for_check: false,
             deny_writers: false,
             compression_level: None,
+            decompress: None,
             secrets: Secrets::default(),
             storages: None,
             policy: OpenPolicy::default(),

@@ -8,7 +8,7 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::driver_names::unknown_driver;
 use crate::error::{Error, Result};
-use crate::filter::{self, FilterDriver, ParsedName};
+use crate::filter::{self, FilterDriver, ParsedName, decompress};
 use crate::format::{ChildSpec, FileRole, FormatDriver, registry};
 use crate::location::tree::leaf_text;
 use crate::location::{Location, Node, path_behind_protocol, plain_path};
@@ -166,7 +166,7 @@ impl Plan {
             Node::Tree(tree) => {
                 let plan = Self::of_tree(tree.clone(), format)?;
                 return match &plan.driver {
-                    Driver::Filter(driver) if driver.contents.is_some() => Self::over(plan, None),
+                    Driver::Filter(driver) if driver.holds_file => Self::over(plan, None),
                     _ => Ok(plan),
                 };
             }
@@ -198,6 +198,31 @@ impl Plan {
                 name: HostName::None,
             }),
         })
+    }
+
+    /// The same over what its file holds, which is compressed.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] for an unknown kind, and where there is no file.
+    pub(super) fn decompressing(mut self, kind: &str) -> Result<Self> {
+        decompress::kind_named(kind)?;
+        let file = ChildSpec::FILE.name;
+        let over = |child| Self {
+            given: Map::from_iter([(decompress::TYPE.to_owned(), kind.into())]),
+            children: vec![(file.to_owned(), child)],
+            ..Self::bare(Driver::Filter(&decompress::DRIVER))
+        };
+        if matches!(self.driver, Driver::Host(_)) {
+            let plan = over(ChildPlan::Node(Box::new(self)));
+            return Self::over(plan, None);
+        }
+        let mut children = self.children.iter_mut();
+        let Some((_, child)) = children.find(|(name, _)| name == file) else {
+            return Err(no_child(file));
+        };
+        let compressed = std::mem::replace(child, ChildPlan::Null);
+        *child = ChildPlan::Node(Box::new(over(compressed)));
+        Ok(self)
     }
 
     /// The plan of a filter by what a file name says.

@@ -20,6 +20,7 @@ mod convert;
 mod create;
 mod crypt;
 mod dd;
+mod decompress;
 mod drivers;
 mod examples;
 mod filters;

@@ -32,6 +32,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     }],
     shows: Some("image"),
     contents: None,
+    holds_file: false,
     passes_compressed: false,
     open_options: OPEN,
     weak_options: &["take-child-perms.*", "unshare-child-perms.*"],

@@ -27,6 +27,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     ],
     shows: Some(ChildSpec::FILE.name),
     contents: None,
+    holds_file: false,
     // They would not be recorded.
     passes_compressed: false,
     open_options: OPEN,

@@ -23,6 +23,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     }],
     shows: None,
     contents: None,
+    holds_file: false,
     // Each child would have to get them.
     passes_compressed: false,
     open_options: OPEN,

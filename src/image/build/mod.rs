@@ -31,6 +31,10 @@ impl Image {
     /// One line that begins with `Could not open '…'`.
     pub fn open(location: &Location, options: &OpenOptions) -> Result<Self> {
         Plan::new(location, options.format.as_deref())
+            .and_then(|plan| match &options.decompress {
+                Some(kind) => plan.decompressing(kind),
+                None => Ok(plan),
+            })
             .and_then(|plan| open_chain(Start::new(location, plan), options, None, None))
             .and_then(|image| image.kept_from_writers(options))
             .context(|| format!("Could not open '{}'", location.display()))
@@ -49,6 +53,11 @@ impl Image {
         }
         Plan::new(&location, options.format.as_deref())
             .and_then(|plan| {
+                if options.decompress.is_some() {
+                    return Err(Error::unsupported(
+                        "Only what is opened by a location can be decompressed",
+                    ));
+                }
                 let mut start = Start::new(&location, plan);
                 start.file = Some(Node::given(storage));
                 open_chain(start, options, None, None)

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
-use bstr::{BStr, ByteSlice};
+use bstr::{BStr, BString, ByteSlice};
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::codec::container::{Container, Unpacker, known_len};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::filter::decompress;
 use crate::format::magic::PROBE_BYTES;
 use crate::format::probe;
 use crate::format::{Probe, registry};
@@ -16,7 +18,7 @@ use crate::memory::{self, IoBuf};
 use crate::policy::OpenPolicy;
 use crate::size::round_up_sector;
 use crate::storage::stream::{Direction, Stream, is_stream};
-use crate::storage::{Identity, LockRequest, Permissions};
+use crate::storage::{Identity, LockRequest, Permissions, Storage};
 
 use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
@@ -38,9 +40,102 @@ pub(super) enum Fetched {
     End,
 }
 
+/// Where the bytes come from.
+struct Origin {
+    bytes: Bytes,
+    name: BString,
+    /// What tells the file from others, if it is one.
+    identity: Option<Identity>,
+    /// How many there are, where that is known before the end.
+    len: Option<u64>,
+}
+
+enum Bytes {
+    /// As they stand in a stream.
+    Plain(Stream),
+    /// Those that a compressed file or stream holds.
+    Packed(Mutex<Unpacker>),
+}
+
+impl Origin {
+    fn plain(stream: Stream) -> Self {
+        Self {
+            name: stream.name().to_owned(),
+            identity: Identity::of_fd(stream.fd()),
+            len: stream.remaining(),
+            bytes: Bytes::Plain(stream),
+        }
+    }
+
+    fn packed_stream(
+        stream: Stream,
+        kind: Option<Container>,
+        policy: &OpenPolicy,
+        control: &Arc<JobControl>,
+    ) -> Result<Self> {
+        let name = stream.name().to_owned();
+        let identity = Identity::of_fd(stream.fd());
+        let control = control.clone();
+        let source = move |buf: &mut [u8]| stream.read(buf, &|| control.checkpoint());
+        let unpacker = Unpacker::new(Box::new(source), kind, policy);
+        Ok(Self {
+            bytes: Bytes::Packed(Mutex::new(unpacker.context(|| format!("'{name}'"))?)),
+            name,
+            identity,
+            len: None,
+        })
+    }
+
+    fn packed_file(
+        file: &Arc<dyn Storage>,
+        kind: Option<Container>,
+        policy: &OpenPolicy,
+        control: &Arc<JobControl>,
+    ) -> Result<Self> {
+        let unpacker = decompress::unpacker(file, kind, policy, control)?;
+        let read_at = |buf: &mut [u8], at| file.read_at(buf, at);
+        let len = known_len(
+            unpacker.kind(),
+            &read_at,
+            file.len()?,
+            policy.max_table_bytes,
+        )?;
+        Ok(Self {
+            bytes: Bytes::Packed(Mutex::new(unpacker)),
+            name: file.name().to_owned(),
+            identity: file.identity(),
+            len,
+        })
+    }
+
+    /// Fills `buf`; fewer bytes only at the end.
+    fn read(&self, buf: &mut [u8], control: &JobControl) -> Result<usize> {
+        match &self.bytes {
+            Bytes::Plain(stream) => stream.read(buf, &|| control.checkpoint()),
+            Bytes::Packed(unpacker) => {
+                let mut unpacker = unpacker.lock();
+                unpacker.read(buf).context(|| format!("'{}'", self.name))
+            }
+        }
+    }
+
+    /// Whether its length is only what it says of itself, and its last bytes tell whether it is whole.
+    fn is_packed(&self) -> bool {
+        matches!(self.bytes, Bytes::Packed(_))
+    }
+}
+
+/// What the beginning of a stream shows.
+enum Start {
+    /// A plain disk.
+    Disk(StreamSource),
+    /// An image in the format of that name.
+    Image(&'static str, Origin),
+}
+
 /// The stream, and what was read of it but not taken yet.
 pub(super) struct StreamSource {
-    stream: Stream,
+    origin: Origin,
     window: Window,
     /// The bytes to copy, where they are known before the end.
     known: Option<u64>,
@@ -66,11 +161,45 @@ struct Pieces {
     spare: Vec<IoBuf>,
 }
 
-/// The stream that a request reads, if its source is one. Skips what is to be skipped.
+/// The stream that a request reads, if its source is one, also after it was decompressed. Skips what is to be
+/// skipped.
 pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<StreamSource>> {
     let control = job.control().clone();
-    let stream = match (&request.source.fd, request.source.images.as_slice()) {
-        (Some(named), _) => named.stream(Direction::Read)?,
+    let policy = &request.source.options.policy;
+    let kind = request.source.options.decompress.as_deref();
+    let kind = kind.map(decompress::kind_named).transpose()?;
+    let named = request.source.options.format.as_deref();
+    let mut window = request.source.window;
+    if window.output_size.is_none() {
+        // A caller that knows the length of a stream may say so where an image's size is given.
+        let size = request.target.options.get("size");
+        window.output_size = size.and_then(|size| crate::size::parse_size(&size.to_str_lossy()));
+    }
+    let Some(stream) = open_stream(request, &control)? else {
+        return match kind {
+            Some(kind) => open_packed_file(request, kind, window, &control),
+            None => Ok(None),
+        };
+    };
+    stream.lock(locks(request))?;
+    refuse_format(&stream, named, request.source.snapshot.is_some())?;
+    let origin = match kind {
+        Some(kind) => Origin::packed_stream(stream, kind, policy, &control)?,
+        None => Origin::plain(stream),
+    };
+    match StreamSource::start(origin, window, control, named, policy)? {
+        Start::Disk(source) => Ok(Some(source)),
+        Start::Image(name, origin) => Err(Error::unsupported(format!(
+            "'{}' looks like a {name} image, which cannot be read in order; save it to a file first, or name the format 'raw' to copy its bytes as they are",
+            origin.name
+        ))),
+    }
+}
+
+/// The descriptor, pipe or device that a request reads in order.
+fn open_stream(request: &ConvertRequest, control: &JobControl) -> Result<Option<Stream>> {
+    match (&request.source.fd, request.source.images.as_slice()) {
+        (Some(named), _) => named.stream(Direction::Read).map(Some),
         (None, sources) => {
             let is_one = |location: &&crate::location::Location| match location.node() {
                 Node::Path(path) => is_stream(path, request.source.devices),
@@ -88,33 +217,69 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
             let Node::Path(path) = location.node() else {
                 return Ok(None);
             };
-            Stream::open(path, Direction::Read, &|| control.checkpoint())?
+            Stream::open(path, Direction::Read, &|| control.checkpoint()).map(Some)
         }
-    };
+    }
+}
+
+fn locks(request: &ConvertRequest) -> LockRequest {
     let mut denies = Permissions::empty();
     if request.source.options.deny_writers && !request.source.options.force_share {
         denies = Permissions::WRITE | Permissions::RESIZE;
     }
-    stream.lock(LockRequest {
+    LockRequest {
         uses: Permissions::CONSISTENT_READ,
         denies,
-    })?;
-    let named = request.source.options.format.as_deref();
-    refuse_format(&stream, named, request.source.snapshot.is_some())?;
-    let mut window = request.source.window;
-    if window.output_size.is_none() {
-        // A caller that knows the length of a stream may say so where an image's size is given.
-        let size = request.target.options.get("size");
-        window.output_size = size.and_then(|size| crate::size::parse_size(&size.to_str_lossy()));
     }
-    StreamSource::start(
-        stream,
-        window,
-        control,
-        named,
-        &request.source.options.policy,
-    )
-    .map(Some)
+}
+
+/// A compressed file that holds a plain disk, which needs no temporary file: it is read in one pass. None where it
+/// holds an image, where more than its bytes is asked for, or where the target needs a length that the file
+/// does not tell.
+fn open_packed_file(
+    request: &ConvertRequest,
+    kind: Option<Container>,
+    window: Window,
+    control: &Arc<JobControl>,
+) -> Result<Option<StreamSource>> {
+    let options = &request.source.options;
+    let plain = registry::plain().name;
+    let asks_for_more = request.source.snapshot.is_some()
+        || request.source.bitmaps
+        || request.source.salvage
+        || options.policy.probe_footers
+        || (options.format.is_none() && !options.policy.allows_probing(false));
+    let [location] = request.source.images.as_slice() else {
+        return Ok(None);
+    };
+    if asks_for_more || options.format.as_deref().is_some_and(|name| name != plain) {
+        return Ok(None);
+    }
+    // Whatever is wrong is found again, and reported, by who opens the image.
+    let Ok((file, format)) = crate::image::open_file(location, options) else {
+        return Ok(None);
+    };
+    if format.as_deref().is_some_and(|name| name != plain) {
+        return Ok(None);
+    }
+    file.lock(locks(request))?;
+    let origin = Origin::packed_file(&file, kind, &options.policy, control)?;
+    if origin.len.is_none() && window.output_size.is_none() && needs_length(request) {
+        return Ok(None);
+    }
+    let format = options.format.as_deref();
+    match StreamSource::start(origin, window, control.clone(), format, &options.policy)? {
+        Start::Disk(source) => Ok(Some(source)),
+        Start::Image(..) => Ok(None),
+    }
+}
+
+/// Whether the target must know from the beginning how long it becomes.
+fn needs_length(request: &ConvertRequest) -> bool {
+    let target = &request.target;
+    let format = target.format.as_deref().unwrap_or(registry::plain().name);
+    let takes_any = registry::by_name(format).is_some_and(|driver| driver.is_stream);
+    target.exists || target.profile.is_some() || !takes_any || !target.options.is_empty()
 }
 
 fn refuse_format(stream: &Stream, format: Option<&str>, snapshot: bool) -> Result<()> {
@@ -132,25 +297,25 @@ fn refuse_format(stream: &Stream, format: Option<&str>, snapshot: bool) -> Resul
 impl StreamSource {
     /// What tells the file from others, if it is one, and its name.
     pub fn file(&self) -> Option<(Identity, &BStr)> {
-        Some((Identity::of_fd(self.stream.fd())?, self.stream.name()))
+        Some((self.origin.identity.clone()?, self.origin.name.as_bstr()))
     }
 
     fn start(
-        stream: Stream,
+        origin: Origin,
         window: Window,
         control: Arc<JobControl>,
         format: Option<&str>,
         policy: &OpenPolicy,
-    ) -> Result<Self> {
+    ) -> Result<Start> {
         if !policy.allows_format(registry::plain().name) {
             return Err(Error::new(
                 ErrorKind::Denied,
                 "The open policy does not allow the format 'raw'",
             ));
         }
-        let size = window.input_size.or_else(|| stream.remaining());
+        let size = window.input_size.or(origin.len);
         let cannot_skip =
-            || Error::invalid("cannot skip to specified offset").context(stream.name().to_string());
+            || Error::invalid("cannot skip to specified offset").context(origin.name.to_string());
         let known = match size {
             Some(size) => {
                 let left = size.checked_sub(window.skip).ok_or_else(cannot_skip)?;
@@ -160,24 +325,26 @@ impl StreamSource {
         };
         let wanted = size.map_or(PROBE_BYTES as u64, |size| size.min(PROBE_BYTES as u64));
         let mut ahead = memory::zeroed(wanted as usize)?;
-        let got = stream.read(&mut ahead, &|| control.checkpoint())?;
+        let got = origin.read(&mut ahead, &control)?;
         ahead.truncate(got);
-        if format.is_none() {
-            refuse_image(&stream, &ahead)?;
+        if format.is_none()
+            && let Some(name) = recognised(&ahead)
+        {
+            return Ok(Start::Image(name, origin));
         }
         let in_head = window.skip.min(got as u64);
         let mut skipped = in_head;
         let mut buf = IoBuf::new();
         while skipped < window.skip {
             let len = (window.skip - skipped).min(SKIP_CHUNK);
-            let got = stream.read(buf.room(len as usize)?, &|| control.checkpoint())?;
+            let got = origin.read(buf.room(len as usize)?, &control)?;
             if (got as u64) < len {
                 return Err(cannot_skip());
             }
             skipped += len;
         }
-        Ok(Self {
-            stream,
+        Ok(Start::Disk(Self {
+            origin,
             window,
             known,
             control,
@@ -188,7 +355,7 @@ impl StreamSource {
                 ..State::default()
             }),
             pieces: Mutex::default(),
-        })
+        }))
     }
 
     /// The length of the output, if that is known already.
@@ -224,8 +391,7 @@ impl StreamSource {
                     ErrorKind::Limit,
                     format!(
                         "'{}' is longer than the open policy allows ({})",
-                        self.stream.name(),
-                        self.max_size
+                        self.origin.name, self.max_size
                     ),
                 ));
             }
@@ -254,7 +420,7 @@ impl StreamSource {
         let (first, rest) = buf.split_at_mut(head);
         first.copy_from_slice(&ahead[..head]);
         state.used += head;
-        let got = self.stream.read(rest, &|| self.control.checkpoint())?;
+        let got = self.origin.read(rest, &self.control)?;
         Ok((head + got) as u64)
     }
 
@@ -266,7 +432,7 @@ impl StreamSource {
                 ErrorKind::Os,
                 format!(
                     "'{}' ended after {} of {} bytes",
-                    self.stream.name(),
+                    self.origin.name,
                     self.window.skip + state.taken + got,
                     self.window.skip + known
                 ),
@@ -328,6 +494,13 @@ impl StreamSource {
         {
             return Err(longer_than_output(size));
         }
+        // Only the end of a compressed file tells whether it is whole.
+        let whole = self.window.limit.is_none() && self.window.input_size.is_none();
+        if self.origin.is_packed() && whole && !state.ended && self.read(&mut state, &mut [0])? > 0
+        {
+            let text = format!("'{}' holds more bytes than it says", self.origin.name);
+            return Err(Error::corrupt(text));
+        }
         match self.output_len()? {
             Some(len) => Ok(len),
             None => output_len(state.taken, &self.window),
@@ -335,16 +508,10 @@ impl StreamSource {
     }
 }
 
-/// A stream that is an image was hardly meant to be copied as a disk.
-fn refuse_image(stream: &Stream, head: &[u8]) -> Result<()> {
-    match probe::recognise(&Probe {
+/// The format of the image that begins so; it was hardly meant to be copied as a disk.
+fn recognised(head: &[u8]) -> Option<&'static str> {
+    probe::recognise(&Probe {
         head,
         name: BStr::new(""),
-    }) {
-        None => Ok(()),
-        Some(name) => Err(Error::unsupported(format!(
-            "'{}' looks like a {name} image, which cannot be read in order; save it to a file first, or name the format 'raw' to copy its bytes as they are",
-            stream.name()
-        ))),
-    }
+    })
 }

@@ -1,6 +1,7 @@
 //! Every signature that a file bears, at its beginning and at its end: an image that two programs take
 //! for two things is an attack on one of them.
 
+use crate::codec::container::Container;
 use crate::error::Result;
 use crate::format::Probe;
 use crate::format::magic::{PROBE_BYTES, UNPROBED};
@@ -50,6 +51,9 @@ pub fn find(storage: &dyn Storage, file_len: u64) -> Result<Vec<Signature>> {
     let mut contents = Vec::new();
     if file_len > ISO_DESCRIPTOR && probe::begins(storage, ISO_DESCRIPTOR + 1, b"CD001")? {
         contents.push("iso9660");
+    }
+    if let Some(container) = Container::recognise(&head) {
+        contents.push(container.name());
     }
     if has_partitions(&head) {
         contents.push("mbr");
@@ -114,6 +118,7 @@ mod tests {
         );
         assert_eq!(names(b"LUKS\xba\xbe\0\x02".to_vec()), [("luks2", true)]);
         assert_eq!(names(b"LUKS\xba\xbe\0\x01".to_vec()), [("luks", true)]);
+        assert_eq!(names(vec![0x1f, 0x8b, 8, 0]), [("gzip", false)]);
         let mut dmg = vec![0; 600];
         dmg[88..92].copy_from_slice(b"koly");
         assert_eq!(names(dmg), [("dmg", true)]);

@@ -1,0 +1,97 @@
+//! Compressed files: what compression tools make of a whole file.
+//!
+//! An [`Unpacker`] reads one from its first byte to its last and gives what was packed, as the tool of its kind
+//! does: members that follow each other are one file, checksums are verified.
+
+mod input;
+mod length;
+mod unpack;
+
+pub use input::Source;
+pub use length::{ReadAt, known_len};
+pub use unpack::Unpacker;
+
+use crate::bytes::le32;
+
+/// So many bytes at the beginning of a file tell what it is.
+pub const HEAD: usize = 512;
+
+/// A kind of compressed file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Container {
+    /// Of xz.
+    Xz,
+    /// Of gzip, also in blocks (bgzip).
+    Gzip,
+    /// Of bzip2.
+    Bzip2,
+    /// Of zstd.
+    Zstd,
+    /// Of lz4: frames.
+    Lz4,
+}
+
+const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
+const GZIP: &[u8] = &[0x1f, 0x8b, 8];
+const BZIP2: &[u8] = b"BZh";
+const ZSTD: u32 = 0xfd2f_b528;
+const LZ4: u32 = 0x184d_2204;
+const LZ4_LEGACY: u32 = 0x184c_2102;
+/// The first of sixteen marks of frames that say nothing, in files of zstd and lz4.
+const SKIPPED: u32 = 0x184d_2a50;
+
+impl Container {
+    /// All kinds, by name.
+    pub const ALL: [Self; 5] = [Self::Bzip2, Self::Gzip, Self::Lz4, Self::Xz, Self::Zstd];
+
+    /// The name of its tool.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xz => "xz",
+            Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The kind of a file that begins so; [`HEAD`] bytes are enough.
+    pub fn recognise(head: &[u8]) -> Option<Self> {
+        if head.starts_with(XZ) {
+            return Some(Self::Xz);
+        }
+        if head.starts_with(GZIP) {
+            return Some(Self::Gzip);
+        }
+        if head.starts_with(BZIP2) && matches!(head.get(3), Some(b'1'..=b'9')) {
+            let next = head.get(4..10)?;
+            let block = [0x31, 0x41, 0x59, 0x26, 0x53, 0x59];
+            let end = [0x17, 0x72, 0x45, 0x38, 0x50, 0x90];
+            return (next == block || next == end).then_some(Self::Bzip2);
+        }
+        let mut at = 0usize;
+        loop {
+            match le32(head, at)? {
+                ZSTD => return Some(Self::Zstd),
+                LZ4 | LZ4_LEGACY => return Some(Self::Lz4),
+                mark if is_skipped(mark) => {
+                    let len = le32(head, at.checked_add(4)?)?;
+                    at = at.checked_add(8)?.checked_add(len as usize)?;
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+fn is_skipped(mark: u32) -> bool {
+    mark & !0xf == SKIPPED
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! Compressed files of every kind, whole, cut and damaged.
+
+use std::io::{Cursor, Read, Write};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::{ErrorKind, Result};
+use crate::policy::OpenPolicy;
+
+fn packed(kind: Container, bytes: &[u8]) -> Vec<u8> {
+    match kind {
+        Container::Xz => {
+            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
+            encoder.write_all(bytes).expect("memory");
+            encoder.finish().expect("memory")
+        }
+        Container::Gzip => {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).expect("memory");
+            encoder.finish().expect("memory")
+        }
+        Container::Bzip2 => {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(bytes).expect("memory");
+            encoder.finish().expect("memory")
+        }
+        Container::Zstd => {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("memory");
+            encoder.include_checksum(true).expect("an option");
+            encoder.write_all(bytes).expect("memory");
+            encoder.finish().expect("memory")
+        }
+        Container::Lz4 => {
+            let mut info = lz4_flex::frame::FrameInfo::new();
+            info.content_checksum = true;
+            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+            encoder.write_all(bytes).expect("memory");
+            encoder.finish().expect("memory")
+        }
+    }
+}
+
+fn unpacked_within(bytes: &[u8], kind: Option<Container>, policy: &OpenPolicy) -> Result<Vec<u8>> {
+    let mut cursor = Cursor::new(bytes.to_vec());
+    let source: Source = Box::new(move |buf| Ok(cursor.read(buf).expect("memory")));
+    let mut unpacker = Unpacker::new(source, kind, policy)?;
+    let mut all = Vec::new();
+    let mut buf = [0; 5000];
+    loop {
+        let len = unpacker.read(&mut buf)?;
+        all.extend_from_slice(&buf[..len]);
+        if len < buf.len() {
+            return Ok(all);
+        }
+    }
+}
+
+fn unpacked(bytes: &[u8], kind: Option<Container>) -> Result<Vec<u8>> {
+    unpacked_within(bytes, kind, &OpenPolicy::default())
+}
+
+fn text(len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|i| b"the quick brown fox "[(i * i / 7) % 20])
+        .collect()
+}
+
+#[test]
+fn every_kind_is_recognised_and_unpacked() {
+    for kind in Container::ALL {
+        for len in [0, 1, 4999, 5000, 300_000] {
+            let bytes = packed(kind, &text(len));
+            assert_eq!(Container::recognise(&bytes), Some(kind), "{len}");
+            assert!(unpacked(&bytes, None).expect("a whole file") == text(len));
+            assert!(unpacked(&bytes, Some(kind)).expect("a whole file") == text(len));
+        }
+        assert_eq!(Container::by_name(kind.name()), Some(kind));
+    }
+    assert_eq!(Container::recognise(b""), None);
+    assert_eq!(Container::recognise(b"BZh9 and text"), None);
+    let error = unpacked(b"no such thing", None).expect_err("text");
+    assert!(error.to_string().contains("xz"), "{error}");
+}
+
+#[test]
+fn members_that_follow_each_other_are_one_file() {
+    for kind in Container::ALL {
+        let mut bytes = packed(kind, &text(6000));
+        bytes.extend(packed(kind, b"more"));
+        let whole = unpacked(&bytes, None).expect("two members");
+        assert!(whole == [text(6000), b"more".to_vec()].concat(), "{kind:?}");
+    }
+}
+
+#[test]
+fn what_stands_behind_is_taken_as_by_the_tools() {
+    for kind in Container::ALL {
+        let mut bytes = packed(kind, b"bytes");
+        bytes.extend_from_slice(&[0; 16]);
+        let padded = unpacked(&bytes, None);
+        bytes.extend_from_slice(b"garbage");
+        let followed = unpacked(&bytes, None);
+        match kind {
+            Container::Gzip | Container::Bzip2 => {
+                assert_eq!(followed.expect("a member"), b"bytes");
+                assert_eq!(padded.expect("a member"), b"bytes");
+            }
+            Container::Xz => assert_eq!(padded.expect("a padded stream"), b"bytes"),
+            Container::Zstd | Container::Lz4 => assert!(padded.is_err()),
+        }
+        if !matches!(kind, Container::Gzip | Container::Bzip2) {
+            let error = unpacked(&bytes, None).expect_err("garbage");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        }
+    }
+}
+
+#[test]
+fn what_says_its_length_is_believed_without_unpacking() {
+    let len_of = |kind, bytes: &[u8]| {
+        let read_at = |buf: &mut [u8], at: u64| {
+            let from = bytes.get(at as usize..).unwrap_or_default();
+            let len = from.len().min(buf.len());
+            buf.fill(0);
+            buf[..len].copy_from_slice(&from[..len]);
+            Ok(())
+        };
+        known_len(kind, &read_at, bytes.len() as u64, 1 << 20).expect("memory")
+    };
+    let mut bytes = packed(Container::Xz, &text(300_000));
+    assert_eq!(len_of(Container::Xz, &bytes), Some(300_000));
+    bytes.extend_from_slice(&[0; 8]);
+    bytes.extend(packed(Container::Xz, b"more"));
+    assert_eq!(len_of(Container::Xz, &bytes), Some(300_004));
+    let mut bytes = Vec::new();
+    for len in [100, 300, 300_000] {
+        bytes.extend(zstd::bulk::compress(&text(len), 1).expect("memory"));
+    }
+    assert_eq!(len_of(Container::Zstd, &bytes), Some(300_400));
+    // What is written as it comes says nothing.
+    assert_eq!(
+        len_of(Container::Zstd, &packed(Container::Zstd, b"x")),
+        None
+    );
+    for kind in [Container::Xz, Container::Zstd] {
+        let bytes = zstd::bulk::compress(&text(5000), 1).expect("memory");
+        let bytes = if kind == Container::Xz {
+            packed(kind, &text(5000))
+        } else {
+            bytes
+        };
+        for len in 0..bytes.len() {
+            let found = len_of(kind, &bytes[..len]);
+            assert!(found.is_none() || len == 0, "{kind:?} {len}");
+        }
+    }
+}
+
+#[test]
+fn frames_that_say_nothing_are_passed_over() {
+    for kind in [Container::Zstd, Container::Lz4] {
+        let mut bytes = [
+            &0x184d_2a53_u32.to_le_bytes()[..],
+            &3_u32.to_le_bytes(),
+            b"abc",
+        ]
+        .concat();
+        bytes.extend(packed(kind, b"bytes"));
+        assert_eq!(Container::recognise(&bytes), Some(kind));
+        assert_eq!(unpacked(&bytes, None).expect("a frame"), b"bytes");
+    }
+}
+
+#[test]
+fn what_is_cut_anywhere_is_damaged() {
+    for kind in Container::ALL {
+        let bytes = packed(kind, &text(3000));
+        for len in 0..bytes.len() {
+            let error = unpacked(&bytes[..len], Some(kind));
+            let error = error.expect_err("a part of a file");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{kind:?} {len}: {error}");
+            assert!(
+                error.offset().is_some_and(|at| at <= len as u64),
+                "{error:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_changed_byte_is_noticed() {
+    for kind in Container::ALL {
+        let bytes = packed(kind, &text(3000));
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 0x10;
+            // Some bits mean nothing to the data: the time of gzip.
+            if let Ok(unpacked) = unpacked(&bytes, Some(kind)) {
+                assert!(
+                    unpacked == text(3000) || unpacked.is_empty(),
+                    "{kind:?} {at}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_policy_bounds_memory_and_growth() {
+    let policy = OpenPolicy {
+        max_decoder_bytes: 1 << 20,
+        ..OpenPolicy::default()
+    };
+    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 9);
+    encoder.write_all(b"bytes").expect("memory");
+    let xz = encoder.finish().expect("memory");
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("memory");
+    encoder.window_log(24).expect("an option");
+    encoder.write_all(&[0; 100]).expect("memory");
+    let zstd = encoder.finish().expect("memory");
+    for bytes in [xz, zstd] {
+        let error = unpacked_within(&bytes, None, &policy).expect_err("a large window");
+        assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+        assert!(unpacked(&bytes, None).is_ok());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_bytes_come_back(bytes in proptest::collection::vec(any::<u8>(), 0..20_000), zeroes in 0usize..50_000) {
+        let bytes = [bytes, vec![0; zeroes]].concat();
+        for kind in Container::ALL {
+            prop_assert!(unpacked(&packed(kind, &bytes), None).expect("a whole file") == bytes);
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        for kind in Container::ALL {
+            let _ = unpacked(&bytes, Some(kind));
+            let mut known = packed(kind, b"");
+            known.truncate(12);
+            known.extend_from_slice(&bytes);
+            let _ = unpacked(&known, Some(kind));
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! From the packed bytes to those that were packed, in order.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::mem;
+use std::sync::Arc;
+
+use bzip2::bufread::BzDecoder;
+use flate2::bufread::GzDecoder;
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{Error as LzmaError, MtStreamBuilder};
+use lz4_flex::frame::FrameDecoder;
+use zstd::stream::read::Decoder as ZstdDecoder;
+
+use super::input::{Input, Source, Told};
+use super::{Container, GZIP, LZ4, LZ4_LEGACY, is_skipped};
+use crate::bytes::le32;
+use crate::error::{Error, ErrorKind, Result};
+use crate::policy::OpenPolicy;
+
+/// Up to here anything may become of a file, however small it is.
+const FREE: u64 = 1 << 30;
+
+/// The shortest header of a frame of lz4.
+const LZ4_HEADER: usize = 7;
+
+/// Windows of zstd: the smallest and the largest that there are.
+const WINDOW_LOGS: std::ops::RangeInclusive<u32> = 10..=31;
+
+/// A compressed file that is read from its first byte to its last.
+pub struct Unpacker {
+    kind: Container,
+    state: State,
+    told: Arc<Told>,
+    /// Bytes that were given.
+    given: u64,
+    /// Members that have begun.
+    members: u64,
+    max_memory: u64,
+    max_expansion: u64,
+}
+
+enum State {
+    /// Between members.
+    Between(Input),
+    Xz(XzDecoder<Input>),
+    Gzip(Box<GzDecoder<Input>>),
+    Bzip2(BzDecoder<Input>),
+    Zstd(ZstdDecoder<'static, Input>),
+    Lz4(Box<FrameDecoder<Input>>, Lz4Kind),
+    Ended,
+}
+
+/// How a frame of lz4 ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lz4Kind {
+    /// By a mark.
+    Marked,
+    /// With the file: the old kind.
+    Open,
+}
+
+impl fmt::Debug for Unpacker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unpacker")
+            .field("kind", &self.kind)
+            .field("given", &self.given)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Unpacker {
+    /// Over a file; of the kind that its beginning shows where none is named. Takes no more memory, and gives
+    /// no more bytes for those of the file, than the policy allows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where it is of no kind that is known, or of reading.
+    pub fn new(source: Source, kind: Option<Container>, policy: &OpenPolicy) -> Result<Self> {
+        let mut input = Input::new(source)?;
+        let kind = match kind {
+            Some(kind) => kind,
+            None => {
+                let found = Container::recognise(input.peek(super::HEAD)?);
+                found.ok_or_else(|| {
+                    let names = Container::ALL.map(Container::name).join(", ");
+                    Error::invalid(format!("It is no file of any of {names}"))
+                })?
+            }
+        };
+        Ok(Self {
+            kind,
+            told: input.told().clone(),
+            state: State::Between(input),
+            given: 0,
+            members: 0,
+            max_memory: policy.max_decoder_bytes,
+            max_expansion: policy.max_expansion,
+        })
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Container {
+        self.kind
+    }
+
+    /// Fills `buf`; fewer bytes only at the end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] with the offset in the file where that is damaged or ends too early,
+    /// [`ErrorKind::Limit`] where the policy does not allow what it takes, or of reading. What was
+    /// refused once is refused again.
+    pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.step(rest)? {
+                Some(len) => done += len,
+                None => break,
+            }
+            self.check_expansion()?;
+        }
+        Ok(done)
+    }
+
+    /// Reads something, perhaps nothing; None at the end.
+    fn step(&mut self, buf: &mut [u8]) -> Result<Option<usize>> {
+        let read = match &mut self.state {
+            State::Between(_) => {
+                self.begin()?;
+                return Ok((!matches!(self.state, State::Ended)).then_some(0));
+            }
+            State::Xz(decoder) => decoder.read(buf),
+            State::Gzip(decoder) => decoder.read(buf),
+            State::Bzip2(decoder) => decoder.read(buf),
+            State::Zstd(decoder) => decoder.read(buf),
+            State::Lz4(decoder, _) => decoder.read(buf),
+            State::Ended => return Ok(None),
+        };
+        match read {
+            // Its decoder takes a frame without its mark for one that has ended.
+            Ok(0)
+                if matches!(self.state, State::Lz4(_, Lz4Kind::Marked)) && self.told.past_end() =>
+            {
+                Err(self.ends_early())
+            }
+            Ok(0) => {
+                self.state = match mem::replace(&mut self.state, State::Ended) {
+                    State::Gzip(decoder) => State::Between(decoder.into_inner()),
+                    State::Bzip2(decoder) => State::Between(decoder.into_inner()),
+                    State::Lz4(decoder, _) => State::Between(decoder.into_inner()),
+                    State::Xz(decoder) => State::Between(decoder.into_inner()),
+                    // Its decoder takes members together.
+                    _ => State::Ended,
+                };
+                Ok(Some(0))
+            }
+            Ok(len) => {
+                self.given += len as u64;
+                Ok(Some(len))
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Begins the next member, or ends.
+    fn begin(&mut self) -> Result<()> {
+        let State::Between(mut input) = mem::replace(&mut self.state, State::Ended) else {
+            return Ok(());
+        };
+        let first = self.members == 0;
+        self.members += 1;
+        if self.kind == Container::Xz && !first && !input.skip_zeroes()?.is_multiple_of(4) {
+            return Err(self.damaged("the padding behind a stream is not a multiple of four bytes"));
+        }
+        let head = input.peek(super::HEAD)?;
+        if head.is_empty() {
+            return match first {
+                true => Err(self.ends_early()),
+                false => Ok(()),
+            };
+        }
+        self.state = match self.kind {
+            Container::Xz => State::Xz(XzDecoder::new_stream(input, self.xz()?)),
+            Container::Zstd => State::Zstd(self.zstd(input)?),
+            // What stands behind the last member is ignored, as by the tools.
+            Container::Gzip if first || head.starts_with(GZIP) => {
+                State::Gzip(Box::new(GzDecoder::new(input)))
+            }
+            Container::Bzip2 if first || head.starts_with(super::BZIP2) => {
+                State::Bzip2(BzDecoder::new(input))
+            }
+            Container::Gzip | Container::Bzip2 => State::Ended,
+            Container::Lz4 => match le32(head, 0) {
+                Some(mark) if is_skipped(mark) => {
+                    let len = le32(head, 4).ok_or_else(|| self.ends_early())?;
+                    let whole = 8 + u64::from(len);
+                    if input.skip(whole)? < whole {
+                        return Err(self.ends_early());
+                    }
+                    State::Between(input)
+                }
+                // Its decoder takes a header that is cut for the end.
+                Some(LZ4) if head.len() < LZ4_HEADER => return Err(self.ends_early()),
+                Some(LZ4) => State::Lz4(Box::new(FrameDecoder::new(input)), Lz4Kind::Marked),
+                Some(LZ4_LEGACY) => State::Lz4(Box::new(FrameDecoder::new(input)), Lz4Kind::Open),
+                Some(_) => return Err(self.damaged("no frame is where one should be")),
+                None => return Err(self.ends_early()),
+            },
+        };
+        Ok(())
+    }
+
+    /// A decoder of many threads, where blocks say how long they are.
+    fn xz(&self) -> Result<liblzma::stream::Stream> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        MtStreamBuilder::new()
+            .threads(threads.min(16) as u32)
+            // Above this it works with one thread, above the other not at all.
+            .memlimit_threading(self.max_memory)
+            .memlimit_stop(self.max_memory)
+            .decoder()
+            .map_err(|error| self.failed(&error.into()))
+    }
+
+    fn zstd(&self, input: Input) -> Result<ZstdDecoder<'static, Input>> {
+        let made = ZstdDecoder::with_buffer(input).and_then(|mut decoder| {
+            // Half of the memory is for what goes in and comes out.
+            let log = (self.max_memory / 2).max(1).ilog2();
+            let log = log.clamp(*WINDOW_LOGS.start(), *WINDOW_LOGS.end());
+            decoder.window_log_max(log)?;
+            Ok(decoder)
+        });
+        made.map_err(|error| self.failed(&error))
+    }
+
+    fn check_expansion(&self) -> Result<()> {
+        let allowed = self.told.used().saturating_mul(self.max_expansion);
+        if self.given <= FREE || self.given <= allowed {
+            return Ok(());
+        }
+        let text = format!(
+            "The {} data becomes more than {} times as long, which the open policy does not allow",
+            self.kind.name(),
+            self.max_expansion
+        );
+        Err(Error::new(ErrorKind::Limit, text).with_offset(self.told.used()))
+    }
+
+    fn failed(&self, error: &io::Error) -> Error {
+        if let Some(failure) = self.told.failure() {
+            return failure;
+        }
+        let lzma = error.get_ref().and_then(|e| e.downcast_ref::<LzmaError>());
+        match (error.kind(), lzma) {
+            (_, Some(LzmaError::MemLimit)) => self.too_much_memory(),
+            (_, Some(LzmaError::Mem)) | (io::ErrorKind::OutOfMemory, _) => crate::memory::lack(),
+            (io::ErrorKind::UnexpectedEof, _) => self.ends_early(),
+            _ if error.to_string().contains("requires too much memory") => self.too_much_memory(),
+            _ => self.damaged(&error.to_string()),
+        }
+    }
+
+    fn too_much_memory(&self) -> Error {
+        let text = format!(
+            "The {} data takes more memory to decompress than the open policy allows ({} bytes)",
+            self.kind.name(),
+            self.max_memory
+        );
+        Error::new(ErrorKind::Limit, text).with_offset(self.told.used())
+    }
+
+    fn ends_early(&self) -> Error {
+        self.damaged("it ends too early")
+    }
+
+    fn damaged(&self, why: &str) -> Error {
+        let at = self.told.used();
+        let text = format!(
+            "The {} data is damaged near offset {at}: {why}",
+            self.kind.name()
+        );
+        Error::corrupt(text).with_offset(at)
+    }
+}

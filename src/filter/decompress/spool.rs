@@ -1,0 +1,161 @@
+//! A temporary file without a name: what is read from the beginning to the end is kept there.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use bstr::{BStr, BString};
+use parking_lot::Mutex;
+
+use crate::codec::container::Unpacker;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::extent::StorageExtent;
+use crate::memory::{self, IoBuf};
+use crate::policy::OpenPolicy;
+use crate::storage::file::{FileOpen, FileStorage, Locking, open_fd};
+use crate::storage::{CacheMode, Preallocation, Storage};
+use crate::zero::is_zero;
+
+/// So many bytes are unpacked at once.
+const STEP: usize = 1 << 20;
+
+/// Zeroes are left out in multiples of this.
+const GRAIN: usize = 64 << 10;
+
+/// Where temporary files go, unless the user says otherwise: there is more room than in `/tmp`.
+const DIRECTORY: &str = "/var/tmp";
+
+#[derive(Debug)]
+pub(super) struct Spool {
+    file: FileStorage,
+    directory: PathBuf,
+    max_bytes: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    buf: IoBuf,
+    /// Bytes that were written.
+    written: u64,
+}
+
+impl Spool {
+    /// An empty one, for what `name` holds.
+    ///
+    /// # Errors
+    /// Of making the file.
+    pub(super) fn new(name: &BStr, policy: &OpenPolicy) -> Result<Self> {
+        let directory = std::env::var_os("TMPDIR").filter(|value| !value.is_empty());
+        let directory = directory.map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
+        let file = nameless(&directory).map_err(|error| {
+            Error::io(&error)
+                .context(format!(
+                    "Could not make a temporary file in '{}' for what '{name}' holds",
+                    directory.display()
+                ))
+                .with_hint("The environment variable TMPDIR names another directory")
+        })?;
+        let how = FileOpen {
+            writable: true,
+            cache: CacheMode::Unsafe,
+            locking: Locking::Off,
+            driver: None,
+            named_by_image: false,
+        };
+        let shown = BString::from(format!("temporary file for '{name}'"));
+        Ok(Self {
+            file: open_fd(file.into(), shown, &how)?,
+            directory,
+            max_bytes: policy.max_spool_bytes,
+            state: Mutex::new(State {
+                buf: memory::zeroed(STEP)?,
+                written: 0,
+            }),
+        })
+    }
+
+    /// Takes the next bytes in at `offset`, which is the end: how many there were, and whether they were the
+    /// last.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] where the file would become larger than the policy allows; of unpacking and writing.
+    pub(super) fn take(&self, offset: u64, unpacker: &mut Unpacker) -> Result<(u64, bool)> {
+        let state = &mut *self.state.lock();
+        let len = unpacker.read(&mut state.buf)?;
+        let bytes = state.buf.get(..len).unwrap_or_default();
+        let mut at = offset;
+        for grain in bytes.chunks(GRAIN) {
+            if !is_zero(grain) {
+                state.written = state.written.saturating_add(grain.len() as u64);
+                if state.written > self.max_bytes {
+                    return Err(self.too_large());
+                }
+                self.file.write_at(grain, at).context(|| {
+                    format!("There is no more room in '{}'", self.directory.display())
+                })?;
+            }
+            at += grain.len() as u64;
+        }
+        let ended = len < STEP;
+        if ended && self.file.len()? < at {
+            self.file.set_len(at, Preallocation::Off)?;
+        }
+        Ok((len as u64, ended))
+    }
+
+    fn too_large(&self) -> Error {
+        Error::new(
+            ErrorKind::Limit,
+            format!(
+                "What it holds takes a temporary file larger than the open policy allows ({} bytes)",
+                self.max_bytes
+            ),
+        )
+        .with_hint("Decompress it first, or raise the limit on the temporary file")
+    }
+
+    pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_at(buf, offset)
+    }
+
+    pub(super) fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        if offset >= self.file.len()? {
+            // Zeroes that were left out so far.
+            return Ok(StorageExtent {
+                len,
+                zero: true,
+                allocated: false,
+            });
+        }
+        self.file.extent(offset, len)
+    }
+}
+
+/// A file that is gone as soon as it is closed.
+fn nameless(directory: &Path) -> std::io::Result<File> {
+    let mut how = OpenOptions::new();
+    how.read(true).write(true).mode(0o600);
+    let made = how
+        .clone()
+        .custom_flags(libc::O_TMPFILE | libc::O_EXCL)
+        .open(directory);
+    match made {
+        // Some file systems, and old kernels, know no files without names.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)
+            ) =>
+        {
+            let path = directory.join(format!(".platter-{}", uuid::Uuid::new_v4()));
+            let file = how
+                .create_new(true)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)?;
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        }
+        made => made,
+    }
+}

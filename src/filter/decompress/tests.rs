@@ -1,0 +1,80 @@
+//! The filter over files in memory.
+
+use std::io::Write;
+
+use super::*;
+use crate::filter::FilterChild;
+use crate::options::{Options, Values};
+use crate::secret::Secrets;
+use crate::storage::MemoryStorage;
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+fn filter(bytes: Vec<u8>, writable: bool, policy: &OpenPolicy) -> Result<Arc<dyn Storage>> {
+    let file: Arc<dyn Storage> = Arc::new(MemoryStorage::with_bytes("disk.gz", bytes));
+    let values = Values::check(&Options::new(), DRIVER.open_options)?;
+    open(FilterContext {
+        children: vec![FilterChild {
+            name: ChildSpec::FILE.name.to_owned(),
+            storage: file,
+            image: None,
+            may_compress: false,
+        }],
+        writable,
+        options: &values,
+        secrets: &Secrets::default(),
+        policy,
+        control: &Arc::default(),
+    })
+}
+
+fn disk() -> Vec<u8> {
+    let mut disk = vec![0; 5 << 20];
+    for (n, byte) in disk[1 << 20..][..70_000].iter_mut().enumerate() {
+        *byte = n as u8;
+    }
+    disk[5 << 19] = 7;
+    disk
+}
+
+#[test]
+fn any_range_is_read_in_any_order_and_zeroes_are_holes() {
+    let disk = disk();
+    let filter = filter(gzip(&disk), false, &OpenPolicy::default()).expect("a filter");
+    let mut buf = vec![1; 100_000];
+    for offset in [3 << 20, 0, (5 << 19) - 5, 1 << 20, (5 << 20) - 10, 6 << 20] {
+        filter.read_at(&mut buf, offset as u64).expect("a read");
+        let mut expected = disk.get(offset..).unwrap_or_default().to_vec();
+        expected.resize(100_000.max(expected.len()), 0);
+        assert!(buf == expected[..100_000], "{offset}");
+    }
+    assert_eq!(filter.len().expect("a length"), disk.len() as u64);
+    let first = filter.extent(0, 5 << 20).expect("an extent");
+    assert!(first.zero && first.len == 1 << 20, "{first:?}");
+    assert!(filter.read_only() && filter.write_at(&[1], 0).is_err());
+}
+
+#[test]
+fn it_is_never_open_for_writing_and_keeps_to_the_policy() {
+    let error = filter(gzip(b""), true, &OpenPolicy::default()).expect_err("for writing");
+    assert_eq!(error.kind(), ErrorKind::ReadOnly);
+    let error = filter(b"text".to_vec(), false, &OpenPolicy::default()).expect_err("no gzip");
+    assert!(error.to_string().starts_with("'disk.gz': "), "{error}");
+    let policy = OpenPolicy {
+        max_spool_bytes: 100_000,
+        ..OpenPolicy::default()
+    };
+    let filter = filter(gzip(&disk()), false, &policy).expect("a filter");
+    let error = filter.len().expect_err("more than the policy allows");
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert!(error.to_string().contains("(100000 bytes)"), "{error}");
+    assert!(!error.hints().is_empty());
+    let mut buf = [1; 10];
+    filter.read_at(&mut buf, 0).expect("what came before");
+    // It stays so.
+    assert!(filter.len().is_err());
+}

@@ -1,0 +1,272 @@
+//! Compressed files as sources: `convert --decompress`, and `driver=decompress` in every command that reads.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::build;
+use crate::common::{Dir, Ran};
+use crate::pair::ours;
+
+/// The tools, each with the ending of its files.
+const TOOLS: [(&str, &str); 5] = [
+    ("bzip2", "bz2"),
+    ("gzip", "gz"),
+    ("lz4", "lz4"),
+    ("xz", "xz"),
+    ("zstd", "zst"),
+];
+
+/// A disk with data, holes, and an odd tail.
+fn disk() -> Vec<u8> {
+    let mut disk = vec![0; 9 << 20];
+    let mut state = 1u32;
+    for byte in &mut disk[3 << 20..5 << 20] {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = b"0123456789abcdef"[(state >> 28) as usize];
+    }
+    disk[(9 << 20) - 1] = 7;
+    disk
+}
+
+/// Packs a file with the real tool.
+fn pack(dir: &Dir, tool: &str, arguments: &[&str], from: &str, to: &str) {
+    let out = Command::new(tool)
+        .args(arguments)
+        .arg("-c")
+        .arg(dir.path(from))
+        .output()
+        .unwrap_or_else(|error| panic!("{tool}: {error}"));
+    assert!(out.status.success(), "{tool}: {out:?}");
+    std::fs::write(dir.path(to), out.stdout).expect("a file");
+}
+
+fn images() -> Dir {
+    let dir = Dir::new();
+    std::fs::write(dir.path("raw"), disk()).expect("a file");
+    dir.qemu_img_ok(&["convert", "-O", "qcow2", "raw", "a.qcow2"]);
+    for (tool, ending) in TOOLS {
+        for name in ["raw", "a.qcow2"] {
+            pack(&dir, tool, &["-1"], name, &format!("{name}.{ending}"));
+        }
+    }
+    dir
+}
+
+fn run(dir: &Dir, line: &str) -> Ran {
+    let words: Vec<&str> = line.split(' ').collect();
+    ours(&words, dir.root())
+}
+
+fn done(dir: &Dir, line: &str) -> Ran {
+    let ran = run(dir, line);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{line}: {ran:?}");
+    ran
+}
+
+/// Runs it with the bytes of a file on a pipe.
+fn piped(dir: &Dir, line: &str, input: &Path) -> std::process::Output {
+    let mut cat = Command::new("cat")
+        .arg(input)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cat");
+    let out = Command::new(build::tool())
+        .args(line.split(' '))
+        .current_dir(dir.root())
+        .stdin(cat.stdout.take().expect("a pipe"))
+        .output();
+    let _ = cat.wait();
+    out.expect("the tool")
+}
+
+#[test]
+fn every_kind_becomes_every_format() {
+    let dir = images();
+    for (tool, ending) in TOOLS {
+        for name in ["raw", "a.qcow2"] {
+            for (option, format) in [
+                ("", "raw"),
+                ("=auto", "qcow2"),
+                (&*format!("={tool}"), "raw"),
+            ] {
+                let line = format!("convert --decompress{option} -O {format} {name}.{ending} out");
+                done(&dir, &line);
+                let same = dir.qemu_img(&["compare", "-f", "raw", "-F", format, "raw", "out"]);
+                assert_eq!(same.code, 0, "{line}: {same:?}");
+                std::fs::remove_file(dir.path("out")).expect("a file");
+            }
+        }
+    }
+    // Holes stay holes.
+    done(&dir, "convert --decompress raw.xz out");
+    use std::os::unix::fs::MetadataExt;
+    let blocks = std::fs::metadata(dir.path("out")).expect("a file").blocks();
+    assert!(blocks * 512 < 3 << 20, "{blocks} blocks");
+    // Blocks and frames by themselves.
+    pack(&dir, "xz", &["-1", "--block-size=1MiB"], "raw", "blocks.xz");
+    pack(&dir, "zstd", &["-1", "-B1M", "-T2"], "raw", "blocks.zst");
+    let twice = [
+        std::fs::read(dir.path("raw.zst")),
+        std::fs::read(dir.path("raw.zst")),
+    ];
+    let twice: Vec<u8> = twice
+        .into_iter()
+        .flat_map(|bytes| bytes.expect("a file"))
+        .collect();
+    std::fs::write(dir.path("twice.zst"), twice).expect("a file");
+    for name in ["blocks.xz", "blocks.zst"] {
+        done(&dir, &format!("convert --decompress {name} out"));
+        assert!(
+            std::fs::read(dir.path("out")).expect("a file") == disk(),
+            "{name}"
+        );
+    }
+    done(&dir, "convert --decompress -O qcow2 twice.zst out");
+    done(&dir, "convert -O raw out both");
+    assert!(std::fs::read(dir.path("both")).expect("a file") == [disk(), disk()].concat());
+}
+
+#[test]
+fn a_pipe_is_unpacked_as_it_comes() {
+    let dir = images();
+    for (_, ending) in TOOLS {
+        let line = "convert --decompress /dev/stdin out";
+        let out = piped(&dir, line, &dir.path(&format!("raw.{ending}")));
+        assert!(out.status.success(), "{ending}: {out:?}");
+        assert!(
+            std::fs::read(dir.path("out")).expect("a file") == disk(),
+            "{ending}"
+        );
+        std::fs::remove_file(dir.path("out")).expect("a file");
+    }
+    // What is no plain disk cannot be read in order.
+    let out = piped(
+        &dir,
+        "convert --decompress /dev/stdin out",
+        &dir.path("a.qcow2.xz"),
+    );
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        !out.status.success() && text.contains("looks like a qcow2 image"),
+        "{text}"
+    );
+    assert!(!dir.path("out").exists());
+}
+
+#[test]
+fn every_command_that_reads_takes_the_driver() {
+    let dir = images();
+    for (_, ending) in TOOLS {
+        let image =
+            format!("driver=qcow2,file.driver=decompress,file.file.filename=a.qcow2.{ending}");
+        let info = done(&dir, &format!("info --image-opts {image}"));
+        assert!(info.out.contains("virtual size: 9 MiB"), "{info:?}");
+        assert!(info.out.contains("file format: qcow2"), "{info:?}");
+        // Of what is found there when no format is named.
+        let guessed = format!("driver=decompress,file.filename=a.qcow2.{ending}");
+        let info = done(&dir, &format!("info --image-opts {guessed}"));
+        assert!(info.out.contains("file format: qcow2"), "{info:?}");
+        done(&dir, &format!("check --image-opts {image}"));
+        let map = done(&dir, &format!("map --output=json --image-opts {image}"));
+        let theirs = dir.qemu_img_ok(&["map", "--output=json", "a.qcow2"]);
+        assert_eq!(map.out.lines().count(), theirs.lines().count(), "{map:?}");
+        let json = format!("json:{{'driver':'decompress','file':'raw.{ending}'}}");
+        let json = json
+            .replace("'file':'", "'file':{'filename':'")
+            .replace("'}", "'}}");
+        let json = json.replace('\'', "\"");
+        let same = done(&dir, &format!("compare a.qcow2 {json}"));
+        assert!(same.out.contains("identical"), "{same:?}");
+        let measured = done(&dir, &format!("measure -O qcow2 {json}"));
+        let theirs = dir.qemu_img_ok(&["measure", "-O", "qcow2", "-f", "raw", "raw"]);
+        assert_eq!(measured.out, theirs);
+        done(&dir, &format!("dd if={json} of=part bs=1M skip=3 count=2"));
+        assert!(std::fs::read(dir.path("part")).expect("a file") == disk()[3 << 20..5 << 20]);
+        std::fs::remove_file(dir.path("part")).expect("a file");
+        let ran = run(&dir, &format!("resize --image-opts {guessed} +1M"));
+        assert!(
+            ran.code == 1 && ran.err.contains("can only be read"),
+            "{ran:?}"
+        );
+    }
+}
+
+#[test]
+fn without_the_option_a_compressed_file_is_a_plain_disk() {
+    let dir = images();
+    for (tool, ending) in TOOLS {
+        let ran = done(&dir, &format!("convert raw.{ending} out"));
+        assert_eq!(ran.out, "");
+        let packed = std::fs::read(dir.path(&format!("raw.{ending}"))).expect("a file");
+        let out = std::fs::read(dir.path("out")).expect("a file");
+        assert!(out.starts_with(&packed) && out.len() - packed.len() < 512);
+        let found = run(&dir, &format!("inspect raw.{ending}"));
+        assert!(found.out.contains(tool), "{found:?}");
+    }
+}
+
+#[test]
+fn what_is_damaged_or_cut_leaves_no_target() {
+    let dir = images();
+    for (tool, ending) in TOOLS {
+        let whole = std::fs::read(dir.path(&format!("raw.{ending}"))).expect("a file");
+        let mut damaged = whole.clone();
+        let middle = damaged.len() / 2;
+        for byte in &mut damaged[middle..middle + 64] {
+            *byte ^= 0x5a;
+        }
+        for (what, bytes) in [
+            ("damaged", &damaged[..]),
+            ("cut", &whole[..whole.len() - 3]),
+        ] {
+            std::fs::write(dir.path("bad"), bytes).expect("a file");
+            for format in ["raw", "qcow2"] {
+                let ran = run(&dir, &format!("convert --decompress -O {format} bad out"));
+                assert_eq!(ran.code, 1, "{tool} {what} {format}: {ran:?}");
+                let named = ran.err.contains("'bad'") && ran.err.contains("near offset");
+                assert!(
+                    named && ran.err.lines().count() == 1,
+                    "{tool} {what}: {ran:?}"
+                );
+                assert!(!dir.path("out").exists(), "{tool} {what} {format}");
+            }
+        }
+    }
+    let ran = run(&dir, "convert --decompress raw out");
+    assert!(
+        ran.code == 1 && ran.err.contains("no file of any of"),
+        "{ran:?}"
+    );
+    let ran = run(&dir, "convert --decompress=rar raw.xz out");
+    assert!(
+        ran.code == 1 && ran.err.contains("Unknown compression 'rar'"),
+        "{ran:?}"
+    );
+    let ran = run(&dir, "convert --decompress=gzip raw.xz out");
+    assert!(
+        ran.code == 1 && ran.err.contains("gzip data is damaged"),
+        "{ran:?}"
+    );
+    let ran = run(&dir, "convert --decompress missing.xz out");
+    assert!(ran.code == 1 && ran.err.contains("No such file"), "{ran:?}");
+}
+
+#[test]
+fn the_temporary_file_is_bounded() {
+    let dir = images();
+    let line = "convert --decompress --max-spool 1M -O qcow2 a.qcow2.gz out";
+    let ran = run(&dir, line);
+    assert!(
+        ran.code == 1 && ran.err.contains("(1048576 bytes)"),
+        "{ran:?}"
+    );
+    assert!(ran.err.contains("--max-spool"), "{ran:?}");
+    assert!(!dir.path("out").exists());
+    done(&dir, &line.replace("1M", "16M"));
+    // A plain disk needs none.
+    done(&dir, "convert --decompress --max-spool 0 raw.gz out");
+    done(
+        &dir,
+        "convert --decompress --max-spool 0 -O qcow2 raw.xz out",
+    );
+}
