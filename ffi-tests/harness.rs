@@ -230,6 +230,7 @@ programs!(
     snapshots,
     bitmaps,
     streams,
+    packed,
     profiles,
     amend,
     reports,

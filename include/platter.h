@@ -3317,6 +3317,22 @@ int platter_convert_set_backing(struct platter_convert *convert,
                                 struct platter_error **err);
 
 /**
+ * Has a checksum of the guest's bytes taken while they are copied, all of the virtual disk, zeroes included:
+ * `algorithm` is `sha256`, or NULL for none. The report has it as the string `sha256`, and as
+ * `container-sha256` that of a compressed file or stream that was read from its first byte to its last, once
+ * (see `platter_open_options_set_decompress()`). `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `algorithm` is NULL or NUL-terminated.
+ */
+int platter_convert_set_checksum(struct platter_convert *convert,
+                                 const char *algorithm,
+                                 uint32_t flags,
+                                 struct platter_error **err);
+
+/**
  * Sets a number of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`. Its
  * range is checked by `platter_convert_check()` and when the job is made. `flags` must be 0.
  *

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "creation.h"
@@ -45,6 +47,8 @@ static const struct option_entry options[] = {
      "TGT_IMAGE is a new directory: each layer of the source becomes an image in it,\n"
      "called as the layer is, over the one below"},
     {'n', NULL, NULL, "write into a target that exists"},
+    {OPT_CHECKSUM, "checksum", "sha256",
+     "print the digest of the bytes that the guest sees, taken while they are copied"},
     {OPT_TARGET_IS_ZERO, "target-is-zero", NULL, "the existing target reads as zeroes; needs -n"},
     {'S', "sparse-size", "SPARSE_SIZE",
      "leave runs of zeroes of this size unwritten (4k); a multiple of 512 up to 16M,\n"
@@ -148,6 +152,39 @@ static bool set_number(const struct request *request, uint32_t which, uint64_t v
     return false;
 }
 
+/* Has a checksum taken; false after a message. */
+static bool set_checksum(platter_convert *convert, const char *algorithm)
+{
+    platter_error *error = NULL;
+
+    if (platter_convert_set_checksum(convert, algorithm, 0, &error) == PLATTER_OK)
+        return true;
+    print_platter_error(error);
+    return false;
+}
+
+/* Whether a name is that of what stdout is, and not a file: the disk itself goes there. */
+static bool is_stdout(const char *name)
+{
+    struct stat target = {0};
+    struct stat out = {0};
+
+    return stat(name, &target) == 0 && fstat(STDOUT_FILENO, &out) == 0 &&
+           target.st_dev == out.st_dev && target.st_ino == out.st_ino;
+}
+
+/* Prints the checksums that were taken, on stderr where the disk goes to stdout. */
+static void print_checksums(const platter_report *report, const char *target)
+{
+    static const char *const keys[] = {"sha256", "container-sha256"};
+    FILE *out = is_stdout(target) ? stderr : stdout;
+    const char *value = NULL;
+
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (platter_report_string(&value, report, 0, keys[i], NULL) == PLATTER_OK)
+            fprintf(out, "%s: %s\n", keys[i], value);
+}
+
 /* Reads the options; false after a message. */
 static bool parse(struct request *request)
 {
@@ -161,6 +198,10 @@ static bool parse(struct request *request)
             break;
         case OPT_DECOMPRESS:
             request->source.decompress = options_argument() != NULL ? options_argument() : "auto";
+            break;
+        case OPT_CHECKSUM:
+            if (!set_checksum(request->convert, options_argument()))
+                return false;
             break;
         case OPT_MAX_SPOOL:
             request->source.max_spool = options_argument();
@@ -345,6 +386,8 @@ static int convert_images(const struct request *request, char **names, int count
 
     if (error != NULL)
         print_snapshot_error(error, request->snapshot);
+    if (done)
+        print_checksums(report, names[count - 1]);
     platter_report_free(report);
     return done ? 0 : 1;
 }
@@ -415,7 +458,7 @@ const struct command command_convert = {
                 "[-n [--target-is-zero] [--target-image-opts]]\n"
                 "[-S SPARSE_SIZE] [-r RATE] [-m NUM_COROUTINES] [-C] [-W]\n"
                 "[--salvage] [--bitmaps [--skip-broken-bitmaps]] [-p] [-q]\n"
-                "[--object OBJDEF] [--untrusted] SRC_IMAGE [SRC_IMAGE2 ...] TGT_IMAGE",
+                "[--checksum sha256] [--object OBJDEF] [--untrusted] SRC_IMAGE [SRC_IMAGE2 ...] TGT_IMAGE",
     .options = options,
     .operands = "SRC_IMAGE\n   the name of a source, or its description with --image-opts;\n"
                 "   several are put end to end\n"

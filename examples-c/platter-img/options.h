@@ -34,7 +34,8 @@ enum {
     OPT_PROFILE,
     OPT_COMPRESSION_LEVEL,
     OPT_DECOMPRESS,
-    OPT_MAX_SPOOL
+    OPT_MAX_SPOOL,
+    OPT_CHECKSUM
 };
 
 /* One spelling of an option. Several entries with one code are aliases. */

@@ -350,6 +350,39 @@ pub unsafe extern "C" fn platter_convert_set_backing(
     })
 }
 
+/// Has a checksum of the guest's bytes taken while they are copied, all of the virtual disk, zeroes included:
+/// `algorithm` is `sha256`, or NULL for none. The report has it as the string `sha256`, and as
+/// `container-sha256` that of a compressed file or stream that was read from its first byte to its last, once
+/// (see `platter_open_options_set_decompress()`). `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `algorithm` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_convert_set_checksum(
+    convert: Option<&mut platter_convert>,
+    algorithm: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let algorithm = unsafe { optional_utf8(algorithm, "algorithm")? };
+        convert.request.tuning.checksum = match algorithm {
+            None => false,
+            Some("sha256") => true,
+            Some(other) => {
+                return Err(Error::invalid(format!(
+                    "Unknown checksum '{other}'; there is sha256"
+                )));
+            }
+        };
+        Ok(())
+    })
+}
+
 /// A number of a conversion: runs of zeroes of at least this many bytes stay sparse; a multiple of 512
 /// up to 16 MiB, 0 allocates everything. The default is 4096.
 pub const PLATTER_CONVERT_SPARSE_SIZE: u32 = 1;

@@ -362,6 +362,11 @@ fn convert_fields(report: &ConvertReport) -> Vec<(&'static str, Value)> {
         .add("backed-bytes", report.backed_bytes)
         .add("compressed-units", report.compressed_units)
         .add("compressed-bytes", report.compressed_bytes)
+        .maybe("sha256", report.checksum.map(|sum| sum.to_string()))
+        .maybe(
+            "container-sha256",
+            report.container_checksum.map(|sum| sum.to_string()),
+        )
         .0
 }
 

@@ -179,7 +179,8 @@ fn every_command_that_reads_takes_the_driver() {
         assert!(same.out.contains("identical"), "{same:?}");
         let measured = done(&dir, &format!("measure -O qcow2 {json}"));
         let theirs = dir.qemu_img_ok(&["measure", "-O", "qcow2", "-f", "raw", "raw"]);
-        assert_eq!(measured.out, theirs);
+        // How much is required depends on the holes that are known.
+        assert_eq!(measured.out.lines().last(), theirs.lines().last());
         done(&dir, &format!("dd if={json} of=part bs=1M skip=3 count=2"));
         assert!(std::fs::read(dir.path("part")).expect("a file") == disk()[3 << 20..5 << 20]);
         std::fs::remove_file(dir.path("part")).expect("a file");

@@ -14,6 +14,7 @@ mod pair;
 mod amend;
 mod archive;
 mod check;
+mod checksum;
 mod commit;
 mod compare;
 mod convert;

@@ -310,7 +310,7 @@ fn listed(text: &str) -> BTreeSet<String> {
     text.lines()
         .filter(|line| line.starts_with("  -"))
         .flat_map(|line| {
-            line.split([' ', ','])
+            line.split([' ', ',', '['])
                 .filter(|word| word.starts_with('-'))
                 .map(str::to_owned)
                 .collect::<Vec<_>>()

@@ -49,6 +49,8 @@ enum State {
     Zstd(ZstdDecoder<'static, Input>),
     Lz4(Box<FrameDecoder<Input>>, Lz4Kind),
     Ended,
+    /// It was refused; what a decoder would give behind that is nothing to go by.
+    Refused,
 }
 
 /// How a frame of lz4 ends.
@@ -112,11 +114,15 @@ impl Unpacker {
     pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match self.step(rest)? {
-                Some(len) => done += len,
-                None => break,
+            let step = self.step(rest);
+            match step.and_then(|len| self.check_expansion().map(|()| len)) {
+                Ok(Some(len)) => done += len,
+                Ok(None) => break,
+                Err(error) => {
+                    self.state = State::Refused;
+                    return Err(error);
+                }
             }
-            self.check_expansion()?;
         }
         Ok(done)
     }
@@ -134,6 +140,7 @@ impl Unpacker {
             State::Zstd(decoder) => decoder.read(buf),
             State::Lz4(decoder, _) => decoder.read(buf),
             State::Ended => return Ok(None),
+            State::Refused => return Err(self.damaged("it was refused before")),
         };
         match read {
             // Its decoder takes a frame without its mark for one that has ended.
@@ -188,7 +195,10 @@ impl Unpacker {
             Container::Bzip2 if first || head.starts_with(super::BZIP2) => {
                 State::Bzip2(BzDecoder::new(input))
             }
-            Container::Gzip | Container::Bzip2 => State::Ended,
+            Container::Gzip | Container::Bzip2 => {
+                input.skip(u64::MAX)?;
+                State::Ended
+            }
             Container::Lz4 => match le32(head, 0) {
                 Some(mark) if is_skipped(mark) => {
                     let len = le32(head, 4).ok_or_else(|| self.ends_early())?;

@@ -64,7 +64,7 @@ pub fn kind_named(name: &str) -> Result<Option<Container>> {
     }
 }
 
-/// Reads a compressed file from its first byte to its last.
+/// Reads a compressed file from its first byte to its last; `seen` is shown its bytes in their order.
 ///
 /// # Errors
 /// As [`Unpacker::new`], with the name of the file.
@@ -73,6 +73,7 @@ pub fn unpacker(
     kind: Option<Container>,
     policy: &OpenPolicy,
     control: &Arc<JobControl>,
+    seen: impl Fn(&[u8]) + Send + 'static,
 ) -> Result<Unpacker> {
     let (file, control) = (file.clone(), control.clone());
     let name = file.name().to_owned();
@@ -83,6 +84,7 @@ pub fn unpacker(
         let len = usize::try_from(end - at).map_or(buf.len(), |left| left.min(buf.len()));
         let part = buf.get_mut(..len).unwrap_or_default();
         file.read_at(part, at)?;
+        seen(part);
         at += len as u64;
         Ok(len)
     };
@@ -95,9 +97,19 @@ struct Decompressed {
     spool: Spool,
     /// So many bytes are in the spool.
     ready: AtomicU64,
-    /// All bytes are.
-    filling: Mutex<Option<Unpacker>>,
+    filling: Mutex<Filling>,
     control: Arc<JobControl>,
+}
+
+/// How far the spool has come.
+#[derive(Debug)]
+enum Filling {
+    /// There may be more.
+    Going(Box<Unpacker>),
+    /// All bytes are there.
+    Done,
+    /// What comes next was refused, and is not looked at again.
+    Failed(ErrorKind, String),
 }
 
 fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
@@ -107,12 +119,12 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
         return Err(Error::new(ErrorKind::ReadOnly, text));
     }
     let kind = kind_named(context.options.str(TYPE).unwrap_or(AUTO))?;
-    let unpacker = unpacker(&file, kind, context.policy, context.control)?;
+    let unpacker = unpacker(&file, kind, context.policy, context.control, |_| ())?;
     Ok(Arc::new(Decompressed {
         spool: Spool::new(file.name(), context.policy)?,
         file,
         ready: AtomicU64::new(0),
-        filling: Mutex::new(Some(unpacker)),
+        filling: Mutex::new(Filling::Going(Box::new(unpacker))),
         control: context.control.clone(),
     }))
 }
@@ -127,17 +139,28 @@ impl Decompressed {
         let mut filling = self.filling.lock();
         loop {
             let ready = self.ready.load(Ordering::Acquire);
-            let Some(unpacker) = filling.as_mut().filter(|_| ready < end) else {
+            if ready >= end {
                 return Ok(ready);
+            }
+            let unpacker = match &mut *filling {
+                Filling::Going(unpacker) => unpacker,
+                Filling::Done => return Ok(ready),
+                Filling::Failed(kind, text) => return Err(Error::new(*kind, &**text)),
             };
             self.control.checkpoint()?;
-            let (len, ended) = self
-                .spool
-                .take(ready, unpacker)
-                .context(|| format!("'{}'", self.file.name()))?;
-            self.ready.store(ready + len, Ordering::Release);
-            if ended {
-                *filling = None;
+            let taken = self.spool.take(ready, unpacker);
+            match taken.context(|| format!("'{}'", self.file.name())) {
+                Ok((len, ended)) => {
+                    self.ready.store(ready + len, Ordering::Release);
+                    if ended {
+                        *filling = Filling::Done;
+                    }
+                }
+                Err(error) => {
+                    // The decoder has gone on; what it would give now belongs elsewhere.
+                    *filling = Filling::Failed(error.kind(), error.to_string());
+                    return Err(error);
+                }
             }
         }
     }

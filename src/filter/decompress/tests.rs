@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::*;
-use crate::filter::FilterChild;
+use crate::filter::{ChildImage, FilterChild, NamedNodes};
 use crate::options::{Options, Values};
 use crate::secret::Secrets;
 use crate::storage::MemoryStorage;
@@ -12,6 +12,14 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).expect("memory");
     encoder.finish().expect("memory")
+}
+
+struct NoNodes;
+
+impl NamedNodes for NoNodes {
+    fn image(&self, node_name: &str) -> Result<Option<Arc<dyn ChildImage>>> {
+        Err(Error::invalid(format!("No node '{node_name}'")))
+    }
 }
 
 fn filter(bytes: Vec<u8>, writable: bool, policy: &OpenPolicy) -> Result<Arc<dyn Storage>> {
@@ -26,6 +34,7 @@ fn filter(bytes: Vec<u8>, writable: bool, policy: &OpenPolicy) -> Result<Arc<dyn
         }],
         writable,
         options: &values,
+        nodes: &NoNodes,
         secrets: &Secrets::default(),
         policy,
         control: &Arc::default(),
@@ -75,6 +84,10 @@ fn it_is_never_open_for_writing_and_keeps_to_the_policy() {
     assert!(!error.hints().is_empty());
     let mut buf = [1; 10];
     filter.read_at(&mut buf, 0).expect("what came before");
-    // It stays so.
-    assert!(filter.len().is_err());
+    // It stays so, and nothing that comes later is taken for what was refused.
+    for _ in 0..2 {
+        let error = filter.len().expect_err("more than the policy allows");
+        assert_eq!(error.kind(), ErrorKind::Limit);
+        assert!(filter.read_at(&mut buf, (1 << 20) + 70_000).is_err());
+    }
 }

@@ -53,12 +53,7 @@ impl Checksum {
 
     /// Takes the bytes of a range that was prepared. What was not read for it, as the target's backing file
     /// holds it or the host copies it, is read now.
-    pub fn take(
-        &self,
-        prepared: &Prepared,
-        sources: &Sources,
-        control: &JobControl,
-    ) -> Result<()> {
+    pub fn take(&self, prepared: &Prepared, sources: &Sources, control: &JobControl) -> Result<()> {
         let hash = &mut *self.0.lock();
         let mut at = prepared.start;
         for plain in &prepared.plain {
@@ -95,14 +90,14 @@ fn gap(
 }
 
 fn zero(hash: &mut Sha256, len: u64, control: &JobControl) -> Result<()> {
-    let mut left = len;
-    while left > 0 {
-        if left.is_multiple_of(STEP as u64) {
+    let mut done = 0;
+    while done < len {
+        if done.is_multiple_of(STEP as u64) {
             control.checkpoint()?;
         }
-        let part = left.min(ZEROES.len() as u64);
+        let part = (len - done).min(ZEROES.len() as u64);
         hash.update(&ZEROES[..part as usize]);
-        left -= part;
+        done += part;
     }
     Ok(())
 }

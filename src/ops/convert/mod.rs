@@ -9,6 +9,7 @@ mod bitmaps;
 mod buffer;
 mod bulk_sink;
 mod chain;
+mod checksum;
 mod conflict;
 mod existing;
 mod growing;
@@ -33,6 +34,7 @@ mod window;
 mod wording;
 mod worker;
 
+pub use checksum::Sha256Sum;
 pub use conflict::Conflict;
 pub(crate) use conflict::check;
 pub use report::ConvertReport;
@@ -52,6 +54,7 @@ use crate::location::Location;
 use crate::trace::Event;
 
 use bitmaps::Chosen;
+use checksum::Checksum;
 use report::Tally;
 use sources::Sources;
 
@@ -80,10 +83,15 @@ fn convert_checked(request: &ConvertRequest, job: &mut Job) -> Result<ConvertRep
 /// Fills the target from sources that are open.
 fn fill(
     request: &ConvertRequest,
-    sources: Sources,
+    mut sources: Sources,
     bitmaps: Option<Chosen>,
     job: &mut Job,
 ) -> Result<ConvertReport> {
+    let checksum = request.tuning.checksum.then(Arc::<Checksum>::default);
+    if let Some(checksum) = &checksum {
+        sources.set_checksum(checksum.clone());
+    }
+    let container = sources.container_checksum();
     let bitmaps = bitmaps.as_ref();
     let tally = Tally::default();
     job.tick()?;
@@ -99,7 +107,11 @@ fn fill(
     };
     // The target is complete: a callback that cancels now comes too late.
     let _ = job.finish();
-    Ok(tally.report(virtual_size))
+    Ok(ConvertReport {
+        checksum: checksum.map(|checksum| checksum.sum()),
+        container_checksum: container.map(|checksum| checksum.sum()),
+        ..tally.report(virtual_size)
+    })
 }
 
 fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Option<Chosen>)> {

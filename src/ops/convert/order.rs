@@ -23,11 +23,19 @@ pub(super) struct Order {
     /// How many may write at once. File systems let one writer at a time into a file: the others
     /// had better read on than wait there.
     writers: usize,
+    /// Whether a checksum is taken of each range before it is placed.
+    sums: bool,
 }
 
 struct State {
     /// The turn that is placed next.
     next: u64,
+    /// The turn whose checksum is taken next.
+    next_sum: u64,
+    /// A worker is taking a checksum.
+    summing: bool,
+    /// Prepared, of which the checksum was not taken yet.
+    unsummed: BTreeMap<u64, Prepared>,
     /// Prepared out of turn.
     parked: BTreeMap<u64, Prepared>,
     /// Placed, to be written by the next free worker.
@@ -43,6 +51,8 @@ struct State {
 
 /// What a worker does next.
 pub(super) enum Step {
+    /// Take the checksum of what comes next, and hand it in by [`Order::summed`].
+    Sum(Prepared),
     /// Write what was placed.
     Write(Prepared),
     /// Prepare another range in this buffer.
@@ -54,11 +64,15 @@ pub(super) enum Step {
 }
 
 impl Order {
-    /// With one range in work at once per buffer, `writers` of them being written.
-    pub fn new(free: Vec<Buffer>, writers: usize) -> Self {
+    /// With one range in work at once per buffer, `writers` of them being written. With `sums` each goes through
+    /// [`Step::Sum`].
+    pub fn new(free: Vec<Buffer>, writers: usize, sums: bool) -> Self {
         Self {
             state: Mutex::new(State {
                 next: 0,
+                next_sum: 0,
+                summing: false,
+                unsummed: BTreeMap::new(),
                 parked: BTreeMap::new(),
                 placed: VecDeque::new(),
                 writing: 0,
@@ -68,6 +82,7 @@ impl Order {
             }),
             changed: Condvar::new(),
             writers: writers.max(1),
+            sums,
         }
     }
 
@@ -76,6 +91,13 @@ impl Order {
         let mut state = self.state.lock();
         if state.stopped {
             return Ok(Step::Done);
+        }
+        if !state.summing {
+            let next = state.next_sum;
+            if let Some(prepared) = state.unsummed.remove(&next) {
+                state.summing = true;
+                return Ok(Step::Sum(prepared));
+            }
         }
         // Under the lock: places are given one at a time, in guest order.
         while let Some(mut prepared) = {
@@ -111,9 +133,26 @@ impl Order {
         Ok(Step::Again)
     }
 
+    /// Hands in a range whose checksum was taken.
+    pub fn summed(&self, prepared: Prepared) {
+        let mut state = self.state.lock();
+        state.summing = false;
+        state.next_sum += 1;
+        state.parked.insert(prepared.turn, prepared);
+        self.changed.notify_all();
+    }
+
     /// Hands in a prepared range.
     pub fn park(&self, prepared: Prepared) {
         let mut state = self.state.lock();
+        if self.sums {
+            let in_turn = prepared.turn == state.next_sum;
+            state.unsummed.insert(prepared.turn, prepared);
+            if in_turn {
+                self.changed.notify_all();
+            }
+            return;
+        }
         let in_turn = prepared.turn == state.next;
         state.parked.insert(prepared.turn, prepared);
         if in_turn {

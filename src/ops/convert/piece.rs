@@ -81,15 +81,28 @@ impl Span {
     }
 }
 
+/// Guest bytes as they were read, all of them: `len` bytes at `at` of a buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plain {
+    pub offset: u64,
+    pub len: usize,
+    pub at: usize,
+}
+
 /// A task that is ready to be placed and written.
 pub(super) struct Prepared {
     pub turn: u64,
+    pub start: u64,
     pub len: u64,
     /// How many of its bytes had to be moved.
     pub moved: u64,
     pub buf: Buffer,
     /// How much of the buffer holds bytes of this task.
     pub used: usize,
+    /// Where a checksum is taken: what was read, in guest order, be it zeroes or not.
+    pub plain: Vec<Plain>,
+    /// The buffer of these bytes, where it is not that of the task.
+    pub kept: Option<Buffer>,
     /// In guest order.
     pub pieces: Vec<Piece>,
     /// In guest order; each lies within data.

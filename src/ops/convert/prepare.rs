@@ -10,7 +10,7 @@ use crate::ops::zero::is_zero;
 
 use super::buffer::Buffer;
 use super::offload::Offload;
-use super::piece::{Piece, PieceKind, Prepared, Span};
+use super::piece::{Piece, PieceKind, Plain, Prepared, Span};
 use super::plan::{Task, TaskKind};
 use super::runs::{Run, RunKind};
 use super::sink::Sink;
@@ -70,6 +70,9 @@ impl<'a> Preparer<'a> {
     pub fn prepare(&mut self, task: &Task, buf: Buffer) -> Result<Prepared> {
         let mut prepared = Prepared {
             turn: task.turn,
+            start: task.start,
+            plain: Vec::new(),
+            kept: None,
             len: task.len,
             moved: 0,
             buf,
@@ -225,6 +228,9 @@ impl<'a> Preparer<'a> {
                 }
             }
             Class::Read if self.shape.compress && self.shape.encode_early => {
+                if self.sources.checksum().is_some() {
+                    return self.encode_and_keep(offset, len as usize, runs, prepared);
+                }
                 let mut plain = std::mem::replace(&mut self.plain, Buffer::new(0));
                 let bytes = plain.room(0, len as usize)?;
                 self.read(bytes, offset, runs)?;
@@ -237,6 +243,10 @@ impl<'a> Preparer<'a> {
                 let at = prepared.used;
                 self.read(prepared.buf.room(at, len as usize)?, offset, runs)?;
                 prepared.used += len as usize;
+                if self.sources.checksum().is_some() {
+                    let len = len as usize;
+                    prepared.plain.push(Plain { offset, len, at });
+                }
                 if self.shape.compress {
                     self.split_units(at, offset, prepared);
                 } else {
@@ -244,6 +254,27 @@ impl<'a> Preparer<'a> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Reads and compresses a group; the bytes stay with the task until their checksum was taken.
+    fn encode_and_keep(
+        &mut self,
+        offset: u64,
+        len: usize,
+        runs: &[(u64, Run<'_>)],
+        prepared: &mut Prepared,
+    ) -> Result<()> {
+        let chunk = self.shape.chunk as usize;
+        let mut kept = prepared.kept.take().unwrap_or_else(|| Buffer::new(chunk));
+        let at = prepared.plain.iter().map(|plain| plain.len).sum();
+        let bytes = kept.room(at, len)?;
+        self.read(bytes, offset, runs)?;
+        let place = self.computing.map(Computing::enter);
+        self.encode(bytes, offset, prepared)?;
+        drop(place);
+        prepared.plain.push(Plain { offset, len, at });
+        prepared.kept = Some(kept);
         Ok(())
     }
 

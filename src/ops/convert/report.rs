@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::checksum::Sha256Sum;
+
 /// What a conversion did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConvertReport {
@@ -19,12 +21,18 @@ pub struct ConvertReport {
     pub compressed_units: u64,
     /// Bytes of the compressed units.
     pub compressed_bytes: u64,
+    /// The digest of the guest's bytes, where it was asked for.
+    pub checksum: Option<Sha256Sum>,
+    /// The same of the compressed file or stream, where it was read from its first byte to its last.
+    pub container_checksum: Option<Sha256Sum>,
 }
 
 impl ConvertReport {
     /// Adds what a further conversion did, whose target lies over the one before.
     pub(super) fn add(&mut self, other: &Self) {
         self.virtual_size = other.virtual_size;
+        self.checksum = other.checksum;
+        self.container_checksum = other.container_checksum;
         self.data_bytes += other.data_bytes;
         self.offloaded_bytes += other.offloaded_bytes;
         self.zero_bytes += other.zero_bytes;
@@ -60,6 +68,8 @@ impl Tally {
             backed_bytes: read(&self.backed),
             compressed_units: read(&self.units),
             compressed_bytes: read(&self.encoded),
+            checksum: None,
+            container_checksum: None,
         }
     }
 }

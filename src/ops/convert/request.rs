@@ -121,6 +121,8 @@ pub struct Tuning {
     pub out_of_order: bool,
     /// `-C`: copy inside the host where possible (tried anyway; kept for those who set it).
     pub copy_range: bool,
+    /// Take the digest of the guest's bytes by SHA-256, which is reported.
+    pub checksum: bool,
 }
 
 impl ConvertRequest {

@@ -10,6 +10,7 @@ use crate::image::{Image, ReadsAs};
 use crate::ops::create::KeptFiles;
 use crate::ops::error_text;
 
+use super::checksum::Checksum;
 use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
 use super::stream_source::{Fetched, StreamSource};
@@ -37,6 +38,8 @@ pub(super) struct Sources {
     stream: Option<StreamSource>,
     backed: Option<BackedBelow>,
     salvage: Option<Mutex<Vec<String>>>,
+    /// Of the guest's bytes, where it is asked for.
+    checksum: Option<Arc<Checksum>>,
 }
 
 struct Part {
@@ -76,6 +79,7 @@ impl Sources {
             stream: None,
             backed: None,
             salvage: salvage.then(Mutex::default),
+            checksum: None,
         })
     }
 
@@ -88,6 +92,7 @@ impl Sources {
             stream: Some(stream),
             backed: None,
             salvage: None,
+            checksum: None,
         })
     }
 
@@ -115,6 +120,21 @@ impl Sources {
             Some(stream) => stream.finish(),
             None => Ok(self.len.unwrap_or(0)),
         }
+    }
+
+    /// Has a checksum of all bytes taken.
+    pub fn set_checksum(&mut self, checksum: Arc<Checksum>) {
+        self.checksum = Some(checksum);
+    }
+
+    /// The checksum that is taken.
+    pub fn checksum(&self) -> Option<&Checksum> {
+        self.checksum.as_deref()
+    }
+
+    /// That of the compressed file that is read in order.
+    pub fn container_checksum(&self) -> Option<Arc<Checksum>> {
+        self.stream.as_ref()?.container_checksum()
     }
 
     /// Leaves out what the target's backing file holds.

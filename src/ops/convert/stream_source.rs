@@ -20,6 +20,7 @@ use crate::size::round_up_sector;
 use crate::storage::stream::{Direction, Stream, is_stream};
 use crate::storage::{Identity, LockRequest, Permissions, Storage};
 
+use super::checksum::Checksum;
 use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
 use super::window::{Window, longer_than_output, output_len};
@@ -48,13 +49,15 @@ struct Origin {
     identity: Option<Identity>,
     /// How many there are, where that is known before the end.
     len: Option<u64>,
+    /// Of the packed bytes, where it is asked for.
+    checksum: Option<Arc<Checksum>>,
 }
 
 enum Bytes {
     /// As they stand in a stream.
     Plain(Stream),
     /// Those that a compressed file or stream holds.
-    Packed(Mutex<Unpacker>),
+    Packed(Box<Mutex<Unpacker>>),
 }
 
 impl Origin {
@@ -63,6 +66,7 @@ impl Origin {
             name: stream.name().to_owned(),
             identity: Identity::of_fd(stream.fd()),
             len: stream.remaining(),
+            checksum: None,
             bytes: Bytes::Plain(stream),
         }
     }
@@ -72,17 +76,28 @@ impl Origin {
         kind: Option<Container>,
         policy: &OpenPolicy,
         control: &Arc<JobControl>,
+        checksum: Option<Arc<Checksum>>,
     ) -> Result<Self> {
         let name = stream.name().to_owned();
         let identity = Identity::of_fd(stream.fd());
         let control = control.clone();
-        let source = move |buf: &mut [u8]| stream.read(buf, &|| control.checkpoint());
+        let sum = checksum.clone();
+        let source = move |buf: &mut [u8]| {
+            let len = stream.read(buf, &|| control.checkpoint())?;
+            if let Some(sum) = &sum {
+                sum.update(buf.get(..len).unwrap_or_default());
+            }
+            Ok(len)
+        };
         let unpacker = Unpacker::new(Box::new(source), kind, policy);
         Ok(Self {
-            bytes: Bytes::Packed(Mutex::new(unpacker.context(|| format!("'{name}'"))?)),
+            bytes: Bytes::Packed(Box::new(Mutex::new(
+                unpacker.context(|| format!("'{name}'"))?,
+            ))),
             name,
             identity,
             len: None,
+            checksum,
         })
     }
 
@@ -91,8 +106,15 @@ impl Origin {
         kind: Option<Container>,
         policy: &OpenPolicy,
         control: &Arc<JobControl>,
+        checksum: Option<Arc<Checksum>>,
     ) -> Result<Self> {
-        let unpacker = decompress::unpacker(file, kind, policy, control)?;
+        let sum = checksum.clone();
+        let seen = move |bytes: &[u8]| {
+            if let Some(sum) = &sum {
+                sum.update(bytes);
+            }
+        };
+        let unpacker = decompress::unpacker(file, kind, policy, control, seen)?;
         let read_at = |buf: &mut [u8], at| file.read_at(buf, at);
         let len = known_len(
             unpacker.kind(),
@@ -101,10 +123,11 @@ impl Origin {
             policy.max_table_bytes,
         )?;
         Ok(Self {
-            bytes: Bytes::Packed(Mutex::new(unpacker)),
+            bytes: Bytes::Packed(Box::new(Mutex::new(unpacker))),
             name: file.name().to_owned(),
             identity: file.identity(),
             len,
+            checksum,
         })
     }
 
@@ -128,7 +151,7 @@ impl Origin {
 /// What the beginning of a stream shows.
 enum Start {
     /// A plain disk.
-    Disk(StreamSource),
+    Disk(Box<StreamSource>),
     /// An image in the format of that name.
     Image(&'static str, Origin),
 }
@@ -184,11 +207,11 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
     stream.lock(locks(request))?;
     refuse_format(&stream, named, request.source.snapshot.is_some())?;
     let origin = match kind {
-        Some(kind) => Origin::packed_stream(stream, kind, policy, &control)?,
+        Some(kind) => Origin::packed_stream(stream, kind, policy, &control, of_container(request))?,
         None => Origin::plain(stream),
     };
     match StreamSource::start(origin, window, control, named, policy)? {
-        Start::Disk(source) => Ok(Some(source)),
+        Start::Disk(source) => Ok(Some(*source)),
         Start::Image(name, origin) => Err(Error::unsupported(format!(
             "'{}' looks like a {name} image, which cannot be read in order; save it to a file first, or name the format 'raw' to copy its bytes as they are",
             origin.name
@@ -220,6 +243,13 @@ fn open_stream(request: &ConvertRequest, control: &JobControl) -> Result<Option<
             Stream::open(path, Direction::Read, &|| control.checkpoint()).map(Some)
         }
     }
+}
+
+/// Takes the checksum of what is decompressed, where one is asked for and all of it is read.
+fn of_container(request: &ConvertRequest) -> Option<Arc<Checksum>> {
+    let window = &request.source.window;
+    let whole = window.limit.is_none() && window.input_size.is_none();
+    (request.tuning.checksum && whole).then(Arc::default)
 }
 
 fn locks(request: &ConvertRequest) -> LockRequest {
@@ -263,13 +293,13 @@ fn open_packed_file(
         return Ok(None);
     }
     file.lock(locks(request))?;
-    let origin = Origin::packed_file(&file, kind, &options.policy, control)?;
+    let origin = Origin::packed_file(&file, kind, &options.policy, control, of_container(request))?;
     if origin.len.is_none() && window.output_size.is_none() && needs_length(request) {
         return Ok(None);
     }
     let format = options.format.as_deref();
     match StreamSource::start(origin, window, control.clone(), format, &options.policy)? {
-        Start::Disk(source) => Ok(Some(source)),
+        Start::Disk(source) => Ok(Some(*source)),
         Start::Image(..) => Ok(None),
     }
 }
@@ -295,6 +325,11 @@ fn refuse_format(stream: &Stream, format: Option<&str>, snapshot: bool) -> Resul
 }
 
 impl StreamSource {
+    /// The checksum of what is decompressed.
+    pub fn container_checksum(&self) -> Option<Arc<Checksum>> {
+        self.origin.checksum.clone()
+    }
+
     /// What tells the file from others, if it is one, and its name.
     pub fn file(&self) -> Option<(Identity, &BStr)> {
         Some((self.origin.identity.clone()?, self.origin.name.as_bstr()))
@@ -343,7 +378,7 @@ impl StreamSource {
             }
             skipped += len;
         }
-        Ok(Start::Disk(Self {
+        Ok(Start::Disk(Box::new(Self {
             origin,
             window,
             known,
@@ -355,7 +390,7 @@ impl StreamSource {
                 ..State::default()
             }),
             pieces: Mutex::default(),
-        }))
+        })))
     }
 
     /// The length of the output, if that is known already.

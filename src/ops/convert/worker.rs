@@ -53,7 +53,11 @@ impl Work<'_> {
         let planner = Planner::new(self.sources, self.offload, self.shape, range);
         let size = self.shape.buffer_len() as usize;
         let buffers = std::iter::repeat_with(|| Buffer::new(size));
-        let order = Order::new(buffers.take(self.buffers).collect(), self.writers);
+        let order = Order::new(
+            buffers.take(self.buffers).collect(),
+            self.writers,
+            self.sources.checksum().is_some(),
+        );
         let control = job.control().clone();
         ahead.update(&control);
         std::thread::scope(|scope| {
@@ -124,6 +128,14 @@ impl Work<'_> {
         match order.step(planner, self.sink)? {
             Step::Done => return Ok(false),
             Step::Again => {}
+            Step::Sum(mut prepared) => {
+                *turn = prepared.turn;
+                if let Some(checksum) = self.sources.checksum() {
+                    checksum.take(&prepared, self.sources, control)?;
+                }
+                prepared.kept = None;
+                order.summed(prepared);
+            }
             Step::Write(prepared) => {
                 *turn = prepared.turn;
                 RANGE.emit(|| format!("turn={} bytes={}", prepared.turn, prepared.len));

@@ -1,0 +1,179 @@
+//! `convert --checksum sha256`: the digest of what the guest sees, whatever is read and written.
+
+use std::process::{Command, Stdio};
+
+use crate::build;
+use crate::common::{Dir, Ran};
+use crate::pair::ours;
+
+fn sum(bytes: &[u8]) -> String {
+    use std::io::Write;
+    let mut tool = Command::new("sha256sum")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("sha256sum");
+    let mut input = tool.stdin.take().expect("a pipe");
+    input.write_all(bytes).expect("to write");
+    drop(input);
+    let out = tool.wait_with_output().expect("sha256sum").stdout;
+    String::from_utf8_lossy(&out)
+        .split(' ')
+        .next()
+        .expect("a sum")
+        .to_owned()
+}
+
+/// A disk with data, holes, and zeroes among the data.
+fn disk() -> Vec<u8> {
+    let mut disk = vec![0; 12 << 20];
+    let mut state = 3u32;
+    for byte in &mut disk[(2 << 20) + 512..6 << 20] {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (state >> 24) as u8;
+    }
+    disk[3 << 20..(3 << 20) + 100_000].fill(0);
+    disk[9 << 20..(9 << 20) + 300_000].fill(0x41);
+    disk
+}
+
+fn run(dir: &Dir, line: &str) -> Ran {
+    let words: Vec<&str> = line.split(' ').collect();
+    ours(&words, dir.root())
+}
+
+#[track_caller]
+fn sums(dir: &Dir, line: &str, expected: &str) {
+    let ran = run(dir, line);
+    assert_eq!(
+        (ran.code, &*ran.err, &*ran.out),
+        (0, "", &*format!("sha256: {expected}\n")),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_sum_is_that_of_the_disk_whatever_it_becomes() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("raw"), disk()).expect("a file");
+    let expected = sum(&disk());
+    dir.qemu_img_ok(&["convert", "-O", "qcow2", "raw", "a.qcow2"]);
+    dir.qemu_img_ok(&["convert", "-c", "-O", "qcow2", "raw", "c.qcow2"]);
+    for source in ["raw", "a.qcow2", "c.qcow2"] {
+        for target in [
+            "-O raw",
+            "-O qcow2",
+            "-c -O qcow2",
+            "-S 0 -O raw",
+            "-W -m 8 -O qcow2",
+            "-m 1 -O vmdk",
+            "-O vmdk -o subformat=streamOptimized",
+            "-C -O raw",
+        ] {
+            sums(
+                &dir,
+                &format!("convert --checksum sha256 {target} {source} out"),
+                &expected,
+            );
+            std::fs::remove_file(dir.path("out")).expect("a file");
+        }
+    }
+    dir.qemu_img_ok(&["create", "-f", "qcow2", "out", "12M"]);
+    sums(
+        &dir,
+        "convert --checksum sha256 -n -O qcow2 a.qcow2 out",
+        &expected,
+    );
+    sums(
+        &dir,
+        "convert --checksum sha256 -n -c -O qcow2 a.qcow2 out",
+        &expected,
+    );
+    let twice = sum(&[disk(), disk()].concat());
+    sums(
+        &dir,
+        "convert --checksum sha256 -O qcow2 a.qcow2 c.qcow2 both",
+        &twice,
+    );
+}
+
+#[test]
+fn what_the_backing_file_holds_is_part_of_it() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("base"), disk()).expect("a file");
+    dir.qemu_img_ok(&[
+        "create",
+        "-f",
+        "qcow2",
+        "-b",
+        "base",
+        "-F",
+        "raw",
+        "top.qcow2",
+    ]);
+    dir.qemu_io(
+        "qcow2",
+        "top.qcow2",
+        &["write -P 0x77 1M 300k", "write -z 4M 1M"],
+    );
+    let mut changed = disk();
+    changed[1 << 20..(1 << 20) + (300 << 10)].fill(0x77);
+    changed[4 << 20..5 << 20].fill(0);
+    let expected = sum(&changed);
+    for options in ["", "-c "] {
+        let line =
+            format!("convert --checksum sha256 {options}-O qcow2 -B base -F raw top.qcow2 out");
+        sums(&dir, &line, &expected);
+    }
+    sums(
+        &dir,
+        "convert --checksum sha256 --chain -O qcow2 top.qcow2 chain",
+        &expected,
+    );
+}
+
+#[test]
+fn a_disk_that_goes_to_stdout_keeps_its_sum_apart() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("raw"), disk()).expect("a file");
+    let out = Command::new(build::tool())
+        .args(["convert", "--checksum", "sha256", "raw", "/dev/stdout"])
+        .current_dir(dir.root())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .expect("the tool");
+    assert!(out.status.success(), "{:?}", out.status);
+    assert!(out.stdout == disk());
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(text, format!("sha256: {}\n", sum(&disk())));
+}
+
+#[test]
+fn of_a_compressed_file_both_sums_are_taken() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("raw"), disk()).expect("a file");
+    for (tool, name) in [("xz", "raw.xz"), ("gzip", "raw.gz")] {
+        let packed = Command::new(tool)
+            .args(["-1", "-c"])
+            .arg(dir.path("raw"))
+            .output();
+        let packed = packed.expect("the tool").stdout;
+        std::fs::write(dir.path(name), &packed).expect("a file");
+        let ran = run(
+            &dir,
+            &format!("convert --decompress --checksum sha256 {name} out"),
+        );
+        let expected = format!(
+            "sha256: {}\ncontainer-sha256: {}\n",
+            sum(&disk()),
+            sum(&packed)
+        );
+        assert_eq!((ran.code, &*ran.out), (0, &*expected), "{ran:?}");
+    }
+    let ran = run(&dir, "convert --checksum md4 raw out");
+    assert!(
+        ran.code == 1 && ran.err.contains("Unknown checksum 'md4'"),
+        "{ran:?}"
+    );
+}
