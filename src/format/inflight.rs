@@ -44,6 +44,11 @@ impl InFlight {
         }
         Reservation { table: self, id }
     }
+
+    /// Whether nothing is reserved.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state.lock().ranges.is_empty()
+    }
 }
 
 impl Drop for Reservation<'_> {

@@ -138,15 +138,17 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
     /// Gives one block its place.
     fn place(&self, state: &mut State, index: u64) -> Result<u64> {
         let host = self.layout.next(state.end);
-        let word = self.layout.word(host).ok_or_else(|| {
-            Error::new(ErrorKind::Limit, "The image would grow too large").with_errno(libc::EFBIG)
-        })?;
+        let word = self.layout.word(host).ok_or_else(too_large)?;
         self.finish
             .begin_block(&*self.storage, &self.layout, host)?;
         state.table.put(index, word)?;
         state.end = host + self.layout.block_size();
         Ok(host)
     }
+}
+
+fn too_large() -> Error {
+    Error::new(ErrorKind::Limit, "The image would grow too large").with_errno(libc::EFBIG)
 }
 
 impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
@@ -238,6 +240,11 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
     fn finish(&self, durability: Durability) -> Result<()> {
         let state = &mut *self.state.lock();
         state.finished = true;
+        let end = self.layout.next(state.end);
+        state.end = match state.table.place_parts(end).ok_or_else(too_large)? {
+            behind if behind > end => behind,
+            _ => state.end,
+        };
         self.finish.end(&*self.storage, &self.layout, state.end)?;
         state
             .table

@@ -11,6 +11,9 @@ pub(crate) trait Findings {
 
     /// How much space nothing names.
     fn leaks(&self) -> u64;
+
+    /// Adds what else the report is to say.
+    fn count(&self, _report: &mut CheckReport) {}
 }
 
 /// An image that can be looked at and repaired.
@@ -46,6 +49,7 @@ pub(crate) fn check(
         leaks: found.leaks(),
         ..CheckReport::default()
     };
+    found.count(&mut report);
     let wanted = match mode {
         RepairMode::Report => false,
         RepairMode::Leaks => report.leaks > 0,
@@ -64,5 +68,6 @@ pub(crate) fn check(
     report.leaks_fixed = report.leaks.saturating_sub(left.leaks());
     report.corruptions = left.corruptions();
     report.leaks = left.leaks();
+    left.count(&mut report);
     Ok(report)
 }

@@ -1,12 +1,15 @@
-//! What formats with one flat table of blocks share: an entry says where a block of guest bytes stands in
-//! the file, and new blocks go to its end.
+//! What formats with a table of blocks share: an entry says where a block of guest bytes stands in the file,
+//! and new blocks go to its end. The table is in one piece, or in parts that stand where a directory says.
 //!
 //! The order on disk: guest data and what the format keeps of the space in use, a barrier, then the entries
-//! that name the data. A crash leaves space that nothing names at most, and never an entry whose data
+//! that name the data; of new parts, another barrier, then their place in the directory. A crash leaves space that nothing names at most, and never an entry whose data
 //! is missing or whose space counts as free.
 
 mod bulk;
 pub(crate) mod check;
+mod coding;
+mod directory;
+mod grow;
 mod linear;
 mod pack;
 mod space;
@@ -29,10 +32,12 @@ use crate::memory;
 use crate::storage::{Durability, Storage, read_exact_at};
 
 pub(crate) use bulk::{BlockBulk, Finish};
+pub(crate) use coding::{BAD, ByteOrder, Coding, FREE, ZERO};
+pub(crate) use directory::Directory;
 pub(crate) use linear::LinearBulk;
 pub(crate) use pack::Exclusive;
 use space::Space;
-pub(crate) use table::{ByteOrder, FREE, Table};
+pub(crate) use table::Table;
 
 /// What an entry says of its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub(crate) enum Entry {
     Zero,
     /// Its data stands at this offset of the file.
     At(u64),
+    /// It means nothing: the image is damaged.
+    Bad,
 }
 
 /// How the blocks of an image lie.
@@ -64,11 +71,22 @@ pub(crate) trait Layout: Copy + Send + Sync + Debug + 'static {
     /// What the number in the table says; [`FREE`] is free.
     fn entry(&self, word: u32) -> Entry;
 
+    /// What a number that was read counts as in a file of that length: itself, or one that means nothing.
+    fn vet(&self, word: u32, _file_len: u64) -> u32 {
+        word
+    }
+
     /// The number for a block whose data stands at `host`; None where the table cannot say it.
     fn word(&self, host: u64) -> Option<u32>;
 
     /// The number for a block that reads as zeroes, where the format has one.
     fn zero_word(&self) -> Option<u32>;
+
+    /// Whether a block that is not in the table is shown as one that is not there where nothing is below, and not
+    /// as zeroes.
+    fn shows_free(&self) -> bool {
+        false
+    }
 
     /// Where the data of the first block goes that begins at `end` or behind.
     fn next(&self, end: u64) -> u64;
@@ -115,6 +133,14 @@ pub(crate) trait Keeper: Send + Sync + Debug {
     /// # Errors
     /// Of I/O.
     fn record(&self, storage: &dyn Storage, layout: &Self::Layout, end: u64) -> Result<()>;
+
+    /// All that was written is durable, and no change is under way.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn settle(&self, _storage: &dyn Storage) -> Result<()> {
+        Ok(())
+    }
 
     /// Ends the file at `end`, behind the last block, in an order that a crash does not harm.
     ///
@@ -243,6 +269,7 @@ impl<K: Keeper> Blocks<K> {
     pub(crate) fn run(&self, offset: u64, len: u64) -> Result<(Entry, u64)> {
         loop {
             let unread = match self.state.read().run(offset, len) {
+                Ok((Entry::Bad, _)) => return Err(self.bad_entry(offset)),
                 Ok(run) => return Ok(run),
                 Err(page) => page,
             };
@@ -252,7 +279,17 @@ impl<K: Keeper> Blocks<K> {
 
     /// As [`Blocks::run`] from memory alone.
     pub(crate) fn run_now(&self, offset: u64, len: u64) -> Option<(Entry, u64)> {
-        self.state.read().run(offset, len).ok()
+        let run = self.state.read().run(offset, len).ok();
+        run.filter(|(entry, _)| *entry != Entry::Bad)
+    }
+
+    /// The table says nothing of what stands at `offset`.
+    fn bad_entry(&self, offset: u64) -> Error {
+        let text = format!(
+            "'{}': the table names no place for the guest bytes at {offset}; check the image",
+            self.storage.name()
+        );
+        Error::corrupt(text)
     }
 
     /// See [`crate::format::Format::map`].
@@ -276,8 +313,10 @@ impl<K: Keeper> Blocks<K> {
                 slot: StorageSlot::MAIN,
                 host_offset,
             },
-            Entry::Free if self.is_overlay() => ExtentKind::Unallocated { host_offset: None },
-            Entry::Free | Entry::Zero => ExtentKind::Zero { host_offset: None },
+            Entry::Free if self.is_overlay() || self.layout().shows_free() => {
+                ExtentKind::Unallocated { host_offset: None }
+            }
+            Entry::Free | Entry::Zero | Entry::Bad => ExtentKind::Zero { host_offset: None },
         };
         Extent { len, kind }
     }
@@ -298,25 +337,34 @@ impl<K: Keeper> Blocks<K> {
     }
 
     /// Reads a page of the table.
-    fn load(&self, page: usize) -> Result<()> {
-        let (place, order, generation) = {
-            let state = self.state.read();
-            let place = state.table.place_of(page);
-            (place, state.table.order(), state.generation)
-        };
-        let mut bytes = memory::zeroed((place.end - place.start) as usize)?;
-        read_exact_at(&*self.storage, &mut bytes, place.start)?;
-        let words = order.words(&bytes);
+    fn load(&self, page: u64) -> Result<()> {
+        let (words, generation) = self.read_page(page)?;
         let state = &mut *self.state.write();
         if state.generation == generation {
-            state.table.install(page, words)?;
+            state.table.install(page, words.into_iter())?;
         }
         Ok(())
     }
 
+    /// What the disk has of a page, and of which generation.
+    fn read_page(&self, page: u64) -> Result<(Vec<u32>, u64)> {
+        let (layout, place, coding, generation) = {
+            let state = self.state.read();
+            let place = state.table.place_of(page).unwrap_or_default();
+            (state.layout, place, state.table.coding(), state.generation)
+        };
+        let file_len = self.storage.len()?;
+        let mut bytes = memory::zeroed((place.end - place.start) as usize)?;
+        read_exact_at(&*self.storage, &mut bytes, place.start)?;
+        let words = coding.words(&bytes);
+        let words = memory::collect(words.map(|word| layout.vet(word, file_len)))?;
+        Ok((words, generation))
+    }
+
     /// Sees to it that [`Blocks::set`] cannot fail for these entries.
     fn make_settable(&self, first: u64, count: u64) -> Result<()> {
-        for page in Table::pages_of(first, count) {
+        let pages = self.state.read().table.pages_of(first, count);
+        for page in pages {
             loop {
                 if self.state.read().table.is_settable(page) {
                     break;
@@ -332,8 +380,12 @@ impl<K: Keeper> Blocks<K> {
 
     /// Changes an entry; see [`Blocks::make_settable`].
     fn set(&self, index: u64, word: u32) {
-        self.state.read().table.set(index, word);
-        self.dirty.lock().insert(Table::unit_of(index));
+        let unit = {
+            let state = self.state.read();
+            state.table.set(index, word);
+            state.table.unit_of(index)
+        };
+        self.dirty.lock().insert(unit);
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {
@@ -395,12 +447,38 @@ impl<K: Keeper> Blocks<K> {
         self.check_lost()?;
         let _one = self.pass.lock();
         let units = std::mem::take(&mut *self.dirty.lock());
-        let written = self.write_units(&units);
-        if written.is_err() {
+        if let Err(error) = self.write_units(&units) {
             self.dirty.lock().extend(units);
+            return Err(error);
         }
-        written?;
-        self.sync(durability)
+        self.sync(durability)?;
+        match units.is_empty() {
+            true => self.settle(),
+            // More is about to be written, as a rule: the flush after the last write finds nothing to do.
+            false => Ok(()),
+        }
+    }
+
+    /// Lets the keeper know where all that was written is durable.
+    fn settle(&self) -> Result<()> {
+        // No space is taken meanwhile.
+        let _space = self.space.lock();
+        if self.inflight.is_idle() && self.dirty.lock().is_empty() {
+            self.keeper.settle(&*self.storage)?;
+        }
+        Ok(())
+    }
+
+    /// See [`crate::format::Format::close`].
+    ///
+    /// # Errors
+    /// As [`Blocks::flush`].
+    pub(crate) fn close(&self) -> Result<()> {
+        self.flush(self.durability)?;
+        match self.writable {
+            true => self.settle(),
+            false => Ok(()),
+        }
     }
 
     /// Writes entries: what they name, and the record of it, is on disk before.
@@ -408,10 +486,17 @@ impl<K: Keeper> Blocks<K> {
         if units.is_empty() {
             return Ok(());
         }
+        let mut new = Vec::new();
+        for part in self.state.read().table.parts_without_place(units)? {
+            memory::push(&mut new, (part, 0))?;
+        }
+        for (_, host) in &mut new {
+            *host = self.take_part()?;
+        }
         // Entries that are set from here on may name what no barrier covers yet.
         let (layout, runs) = {
             let state = self.state.read();
-            (state.layout, state.table.bytes_of(units)?)
+            (state.layout, state.table.bytes_of(units, &new)?)
         };
         let end = self.space.lock().end();
         if let Some(end) = end {
@@ -421,7 +506,42 @@ impl<K: Keeper> Blocks<K> {
         for (offset, bytes) in &runs {
             self.storage.write_at(bytes, *offset)?;
         }
+        self.link(&new)
+    }
+
+    /// Lets the directory name parts, which are written.
+    fn link(&self, new: &[(u64, u64)]) -> Result<()> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut numbers = Vec::new();
+        let runs = {
+            let state = self.state.read();
+            for (part, host) in new {
+                let number = state
+                    .table
+                    .directory()
+                    .and_then(|known| known.number(*host));
+                memory::push(&mut numbers, (*part, number.ok_or_else(no_place)?))?;
+            }
+            state.table.bytes_of_parts(&numbers)?
+        };
+        self.barrier()?;
+        for (offset, bytes) in &runs {
+            self.storage.write_at(bytes, *offset)?;
+        }
+        self.set_parts(&numbers);
         Ok(())
+    }
+
+    /// Lets parts have other numbers in memory.
+    fn set_parts(&self, numbers: &[(u64, u32)]) {
+        let state = &mut *self.state.write();
+        if let Some(directory) = state.table.directory_mut() {
+            for (part, number) in numbers {
+                directory.set(*part, *number);
+            }
+        }
     }
 
     /// How [`Blocks::flush`] would go.
@@ -448,22 +568,20 @@ impl<K: Keeper> Blocks<K> {
     /// # Errors
     /// Of reading the table, or of `visit`.
     pub(crate) fn each(&self, mut visit: impl FnMut(u64, u32) -> Result<()>) -> Result<()> {
-        let pages = Table::pages_of(0, self.count());
+        let pages = {
+            let table = &self.state.read().table;
+            table.pages_of(0, table.count())
+        };
         for page in pages {
-            let known = self.state.read().table.words_of(page)?;
+            let (known, first) = {
+                let table = &self.state.read().table;
+                (table.words_of(page)?, table.first_of(page))
+            };
             let words = match known {
                 Some(words) => words,
-                None => {
-                    let (place, order) = {
-                        let state = self.state.read();
-                        (state.table.place_of(page), state.table.order())
-                    };
-                    let mut bytes = memory::zeroed((place.end - place.start) as usize)?;
-                    read_exact_at(&*self.storage, &mut bytes, place.start)?;
-                    memory::collect(order.words(&bytes))?
-                }
+                None => self.read_page(page)?.0,
             };
-            for (index, word) in (Table::first_of(page)..).zip(words) {
+            for (index, word) in (first..).zip(words) {
                 if word != FREE {
                     visit(index, word)?;
                 }
@@ -471,11 +589,21 @@ impl<K: Keeper> Blocks<K> {
         }
         Ok(())
     }
+
+    /// Calls `look` with the directory of a table that is in parts.
+    pub(crate) fn with_directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> Option<T> {
+        self.state.read().table.directory().map(look)
+    }
+}
+
+/// No entry can name a place.
+fn no_place() -> Error {
+    Error::corrupt("A block has no place in the table")
 }
 
 impl<L: Layout> State<L> {
     /// The run at `offset`, or the page that must be read first.
-    fn run(&self, offset: u64, len: u64) -> std::result::Result<(Entry, u64), usize> {
+    fn run(&self, offset: u64, len: u64) -> std::result::Result<(Entry, u64), u64> {
         let block = self.layout.block_size();
         let (mut index, within) = (offset / block, offset % block);
         let first = self.layout.entry(self.table.get(index)?);

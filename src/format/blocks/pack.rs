@@ -11,7 +11,7 @@ use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Storage;
 
-use super::{Blocks, Entry, FREE, Keeper, Layout, Table};
+use super::{BAD, Blocks, Entry, FREE, Keeper, Layout, Table, no_place};
 
 /// Blocks that are copied before a barrier lets the table name the copies.
 const BATCH: usize = 64;
@@ -52,7 +52,7 @@ impl<K: Keeper> Blocks<K> {
 #[derive(Clone, Copy, Debug)]
 struct Used {
     host: u64,
-    index: u32,
+    index: u64,
 }
 
 impl<K: Keeper> Exclusive<'_, K> {
@@ -73,6 +73,138 @@ impl<K: Keeper> Exclusive<'_, K> {
             self.set(index, FREE)?;
         }
         self.blocks.flush(self.blocks.durability)
+    }
+
+    /// Lets all entries be free, durably. The parts of a table that is in parts have no place any more.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn free_all(&self, control: &JobControl) -> Result<()> {
+        let blocks = self.blocks;
+        let parts = blocks.with_directory(|known| known.words().len() as u64);
+        let Some(parts) = parts else {
+            return self.free_from(0, control);
+        };
+        blocks.flush(blocks.durability)?;
+        let free: Vec<_> = (0..parts).map(|part| (part, FREE)).collect();
+        self.write_parts(&free)?;
+        blocks.dirty.lock().clear();
+        let state = &mut *blocks.state.write();
+        state.table.forget();
+        state.generation += 1;
+        Ok(())
+    }
+
+    /// Lets the directory on disk have these numbers, durably.
+    fn write_parts(&self, numbers: &[(u64, u32)]) -> Result<()> {
+        let runs = self.blocks.state.read().table.bytes_of_parts(numbers)?;
+        for (offset, bytes) in runs {
+            self.blocks.storage.write_at(&bytes, offset)?;
+        }
+        self.blocks.barrier()
+    }
+
+    /// Lets no disk have a part of the table: its entries stay, and get another place with the next flush.
+    ///
+    /// # Errors
+    /// Of reading it.
+    pub(crate) fn detach_part(&self, part: u64) -> Result<()> {
+        let blocks = self.blocks;
+        let per_table = blocks.with_directory(|known| known.per_table).unwrap_or(0);
+        let entries = part * per_table..(part + 1) * per_table;
+        blocks.make_settable(entries.start, per_table)?;
+        // From here on a flush takes space for it.
+        blocks.set_parts(&[(part, FREE)]);
+        for index in entries {
+            let word = blocks.state.read().table.get(index).unwrap_or(FREE);
+            match word {
+                FREE => {}
+                BAD => blocks.set(index, FREE),
+                word => blocks.set(index, word),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a part of the table whose place nobody knows be one without blocks, durably.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn drop_part(&self, part: u64) -> Result<()> {
+        self.write_parts(&[(part, FREE)])?;
+        self.blocks.set_parts(&[(part, FREE)]);
+        Ok(())
+    }
+
+    /// Lets the parts of the table stand one behind the other in front of the blocks, durably.
+    ///
+    /// # Errors
+    /// Of I/O; the image is whole, and holds unused space.
+    pub(crate) fn gather_parts(&self, control: &JobControl) -> Result<()> {
+        let blocks = self.blocks;
+        blocks.flush(blocks.durability)?;
+        let known = blocks.with_directory(|known| {
+            let parts = (0..known.words().len() as u64).filter(|part| known.host(*part).is_some());
+            (parts.collect::<Vec<u64>>(), known.table_len(), known.own())
+        });
+        let Some((parts, len, own)) = known else {
+            return Ok(());
+        };
+        let start = blocks.layout().start();
+        let mut places = Vec::new();
+        let mut at = start;
+        for _ in &parts {
+            if at < own + len && own < at + len {
+                at = own + len;
+            }
+            memory::push(&mut places, at)?;
+            at += len;
+        }
+        let end = self.end()?.max(at);
+        self.reserve_up_to(end)?;
+        // Out of the way, and then to the front, where nothing stands any more.
+        for part in &parts {
+            control.checkpoint()?;
+            self.move_part(*part, None)?;
+        }
+        self.move_away(at, control)?;
+        for (part, place) in parts.iter().zip(places) {
+            control.checkpoint()?;
+            self.move_part(*part, Some(place))?;
+        }
+        Ok(())
+    }
+
+    /// Moves a part of the table to a place that nothing uses, or to the end, durably.
+    fn move_part(&self, part: u64, to: Option<u64>) -> Result<()> {
+        let blocks = self.blocks;
+        let from = blocks.with_directory(|known| (known.host(part), known.table_len()));
+        let Some((Some(from), len)) = from else {
+            return Ok(());
+        };
+        let to = match to {
+            Some(to) => to,
+            None => blocks.take_part()?,
+        };
+        copy(&*blocks.storage, from, to, len)?;
+        blocks.link(&[(part, to)])?;
+        blocks.barrier()
+    }
+
+    /// Lets the table have `count` entries; what the disk has in the directory for new parts is overwritten.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn grow_table(&self, count: u64) -> Result<()> {
+        let blocks = self.blocks;
+        let old = blocks.with_directory(|known| known.words().len() as u64);
+        blocks.state.write().table.grow(count)?;
+        let new = blocks.with_directory(|known| known.words().len() as u64);
+        if let (Some(old), Some(new)) = (old, new) {
+            let free: Vec<_> = (old..new).map(|part| (part, FREE)).collect();
+            self.write_parts(&free)?;
+        }
+        Ok(())
     }
 
     /// Changes one entry.
@@ -96,7 +228,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         let layout = blocks.layout();
         let mut end = blocks.used()?;
         let mut used = self.used()?;
-        let reserved = blocks.keeper.reserved(&layout);
+        let reserved = self.reserved();
         let mut moved = Vec::new();
         let mut places = Vec::new();
         // Free places in ascending order, as long as something stands behind them.
@@ -167,13 +299,22 @@ impl<K: Keeper> Exclusive<'_, K> {
         self.used().map(drop)
     }
 
+    /// Places of the file that no block may take.
+    fn reserved(&self) -> Vec<Range<u64>> {
+        let mut reserved = self.blocks.keeper.reserved(&self.blocks.layout());
+        let parts = self
+            .blocks
+            .with_directory(|known| known.places().collect::<Vec<_>>());
+        reserved.extend(parts.unwrap_or_default());
+        reserved
+    }
+
     /// The blocks in use, by where they stand.
     fn used(&self) -> Result<Vec<Used>> {
         let layout = self.blocks.layout();
         let mut used = Vec::new();
         self.blocks.each(|index, word| {
             if let Entry::At(host) = layout.entry(word) {
-                let index = index as u32;
                 memory::push(&mut used, Used { host, index })?;
             }
             Ok(())
@@ -206,7 +347,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         let layout = self.blocks.layout();
         let last = self.used()?;
         let last = last.last().map(|block| block.host + layout.block_size());
-        let mut reserved = self.blocks.keeper.reserved(&layout);
+        let mut reserved = self.reserved();
         reserved.retain(|other| *other != ignored);
         let at = |place: u64| place.next_multiple_of(alignment);
         let mut place = at(last.unwrap_or(layout.start()));
@@ -234,8 +375,8 @@ impl<K: Keeper> Exclusive<'_, K> {
         let layout = self.blocks.layout();
         for block in moved.iter() {
             let word = layout.word(block.host);
-            let word = word.ok_or_else(|| Error::corrupt("A block has no place in the table"))?;
-            self.set(u64::from(block.index), word)?;
+            let word = word.ok_or_else(no_place)?;
+            self.set(block.index, word)?;
         }
         moved.clear();
         self.blocks.flush(self.blocks.durability)
@@ -313,8 +454,8 @@ impl<K: Keeper> Exclusive<'_, K> {
         offset: u64,
         convert: impl Fn(u64, u32) -> Result<u32>,
     ) -> Result<Table> {
-        let order = self.blocks.state.read().table.order();
-        let mut table = Table::empty(count, offset, order)?;
+        let coding = self.blocks.state.read().table.coding();
+        let mut table = Table::empty(count, offset, coding)?;
         self.blocks.each(|index, word| match index < count {
             true => table.put(index, convert(index, word)?),
             false => Ok(()),

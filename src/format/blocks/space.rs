@@ -1,8 +1,9 @@
 //! The space of new blocks: behind everything in use, and what a failed write gave back.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::ZeroFlags;
 
-use super::{Blocks, Entry, Keeper, Layout};
+use super::{Blocks, Directory, Entry, FREE, Keeper, Layout, no_place};
 
 /// Where new blocks go.
 #[derive(Debug, Default)]
@@ -64,26 +65,55 @@ impl<K: Keeper> Blocks<K> {
             .checked_mul(block)
             .and_then(|len| host.checked_add(len))
             .ok_or_else(full)?;
-        if layout.word(new_end - block).is_none() {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                format!("'{}' has no room for more blocks", self.storage.name()),
-            )
-            .with_errno(libc::EFBIG));
+        layout.word(new_end - block).ok_or_else(|| self.no_room())?;
+        let place = self.claim(space, host, new_end)?;
+        Ok(Place { count, ..place })
+    }
+
+    /// Space for one part of the table, which reads as one without blocks.
+    pub(super) fn take_part(&self) -> Result<u64> {
+        let place = {
+            let space = &mut *self.space.lock();
+            let end = self.end_of_use(space)?;
+            let state = self.state.read();
+            let directory = state.table.directory().ok_or_else(no_place)?;
+            let host = state.layout.next(end);
+            let new_end = host.checked_add(directory.table_len()).ok_or_else(full)?;
+            directory.number(host).ok_or_else(|| self.no_room())?;
+            drop(state);
+            self.claim(space, host, new_end)?
+        };
+        if !place.zeroed {
+            let len = self.with_directory(Directory::table_len).unwrap_or(0);
+            self.storage
+                .write_zeroes(place.host, len, ZeroFlags::MAY_UNMAP)?;
         }
+        Ok(place.host)
+    }
+
+    /// Takes the space from `host` to `end`, behind all that is in use.
+    fn claim(&self, space: &mut Space, host: u64, end: u64) -> Result<Place> {
         let limits = self.storage.limits();
-        if limits.fixed_len && new_end > self.storage.len()? {
+        if limits.fixed_len && end > self.storage.len()? {
             return Err(full());
         }
-        self.keeper.extend(&*self.storage, new_end)?;
+        self.keeper.extend(&*self.storage, end)?;
         let zeroed = limits.grown_is_zero && host >= space.file_len;
-        space.file_len = space.file_len.max(new_end);
-        space.end = Some(new_end);
+        space.file_len = space.file_len.max(end);
+        space.end = Some(end);
         Ok(Place {
             host,
-            count,
+            count: 1,
             zeroed,
         })
+    }
+
+    fn no_room(&self) -> Error {
+        Error::new(
+            ErrorKind::Limit,
+            format!("'{}' has no room for more blocks", self.storage.name()),
+        )
+        .with_errno(libc::EFBIG)
     }
 
     /// Gives back space that nothing names.
@@ -121,19 +151,40 @@ impl<K: Keeper> Blocks<K> {
             .end_on_record(&layout)
             .min(file_len)
             .max(layout.start());
-        self.each(|index, word| {
-            if let Entry::At(host) = layout.entry(word) {
-                let block = host - layout.lead()..host + layout.block_size();
-                if host >= file_len || layout.is_metadata(block) {
+        let outside = |index, host| {
+            let text = format!(
+                "'{}': block {index} stands outside of the data; check the image first",
+                self.storage.name()
+            );
+            Err(Error::corrupt(text).with_offset(host))
+        };
+        self.with_directory(|directory| {
+            for (part, word) in (0_u64..).zip(directory.words()) {
+                if *word != FREE && directory.host(part).is_none() {
                     let text = format!(
-                        "'{}': block {index} stands outside of the data; check the image first",
+                        "'{}': part {part} of the table has no place; check the image first",
                         self.storage.name()
                     );
-                    return Err(Error::corrupt(text).with_offset(host));
+                    return Err(Error::corrupt(text));
                 }
-                end = end.max(host + layout.block_size());
+            }
+            for place in directory.places() {
+                end = end.max(place.end);
             }
             Ok(())
+        })
+        .transpose()?;
+        self.each(|index, word| match layout.entry(word) {
+            Entry::At(host) => {
+                let block = host - layout.lead()..host + layout.block_size();
+                if host >= file_len || layout.is_metadata(block) {
+                    return outside(index, host);
+                }
+                end = end.max(host + layout.block_size());
+                Ok(())
+            }
+            Entry::Bad => outside(index, 0),
+            Entry::Free | Entry::Zero => Ok(()),
         })?;
         Ok(end)
     }

@@ -7,43 +7,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::error::Result;
 use crate::memory::{self, IoBuf};
 
-/// The number of a block that is not in the table.
-pub(crate) const FREE: u32 = u32::MAX;
+use super::coding::{BAD, Coding, FREE};
+use super::directory::Directory;
 
-/// Entries of a page: 16 KiB.
+/// Entries of a page of a table that has as many: 16 KiB in memory.
 const PAGE: u64 = 4096;
 
-/// Entries that are written together: one sector of 512 bytes, which no crash tears.
-const UNIT: u64 = 128;
+/// Pages for which there is room together.
+const CHUNK: usize = 512;
 
-const ENTRY: u64 = 4;
-
-/// How numbers stand in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ByteOrder {
-    /// The least significant byte first.
-    Little,
-    /// The most significant byte first.
-    Big,
-}
-
-impl ByteOrder {
-    /// The numbers in the bytes.
-    pub(crate) fn words(self, bytes: &[u8]) -> impl ExactSizeIterator<Item = u32> {
-        let (chunks, _) = bytes.as_chunks::<4>();
-        chunks.iter().map(move |bytes| match self {
-            Self::Little => u32::from_le_bytes(*bytes),
-            Self::Big => u32::from_be_bytes(*bytes),
-        })
-    }
-
-    pub(crate) fn bytes(self, word: u32) -> [u8; 4] {
-        match self {
-            Self::Little => word.to_le_bytes(),
-            Self::Big => word.to_be_bytes(),
-        }
-    }
-}
+/// Entries are written together that stand in one sector, which no crash tears.
+const UNIT: u64 = 512;
 
 #[derive(Debug)]
 enum Page {
@@ -57,11 +31,17 @@ enum Page {
 /// The table of an image: memory grows with the pages that are used and hold anything.
 #[derive(Debug)]
 pub(crate) struct Table {
-    pages: Vec<Page>,
+    /// Pages for which there is no room are as [`Table::others`] says.
+    chunks: Vec<Option<Box<[Page]>>>,
+    others: Page,
     count: u64,
-    /// Where it stands in the file.
+    /// Where it stands in the file, or its directory does.
     offset: u64,
-    order: ByteOrder,
+    coding: Coding,
+    /// Entries of a page.
+    page: u64,
+    /// Where its parts stand, where it is in parts.
+    directory: Option<Directory>,
 }
 
 impl Table {
@@ -69,106 +49,225 @@ impl Table {
     ///
     /// # Errors
     /// Where there is no memory.
-    pub(crate) fn on_disk(count: u64, offset: u64, order: ByteOrder) -> Result<Self> {
-        Self::of(|| Page::Unread, count, offset, order)
+    pub(crate) fn on_disk(count: u64, offset: u64, coding: impl Into<Coding>) -> Result<Self> {
+        Self::of(Page::Unread, count, offset, coding.into(), None)
     }
 
     /// A new table without blocks.
     ///
     /// # Errors
     /// Where there is no memory.
-    pub(crate) fn empty(count: u64, offset: u64, order: ByteOrder) -> Result<Self> {
-        Self::of(|| Page::Free, count, offset, order)
+    pub(crate) fn empty(count: u64, offset: u64, coding: impl Into<Coding>) -> Result<Self> {
+        Self::of(Page::Free, count, offset, coding.into(), None)
     }
 
-    fn of(page: fn() -> Page, count: u64, offset: u64, order: ByteOrder) -> Result<Self> {
-        let mut pages = Vec::new();
-        let len = count.div_ceil(PAGE) as usize;
-        memory::reserve(&mut pages, len)?;
-        pages.resize_with(len, page);
-        Ok(Self {
-            pages,
-            count,
+    /// The table of `count` entries whose parts stand where the directory says, which stands at `offset`.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(crate) fn in_parts(
+        count: u64,
+        offset: u64,
+        coding: Coding,
+        directory: Directory,
+    ) -> Result<Self> {
+        Self::of(Page::Unread, count, offset, coding, Some(directory))
+    }
+
+    fn of(
+        others: Page,
+        count: u64,
+        offset: u64,
+        coding: Coding,
+        directory: Option<Directory>,
+    ) -> Result<Self> {
+        let page = directory
+            .as_ref()
+            .map_or(PAGE, |directory| PAGE.min(directory.per_table));
+        let mut table = Self {
+            chunks: Vec::new(),
+            others,
+            count: 0,
             offset,
-            order,
-        })
+            coding,
+            page,
+            directory,
+        };
+        table.grow(count)?;
+        Ok(table)
+    }
+
+    /// Lets the table have `count` entries. The new ones have no place on disk yet, where the table is in
+    /// parts.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(super) fn grow(&mut self, count: u64) -> Result<()> {
+        let chunks = count.div_ceil(self.page).div_ceil(CHUNK as u64) as usize;
+        let more = chunks.saturating_sub(self.chunks.len());
+        memory::reserve(&mut self.chunks, more)?;
+        if let Some(directory) = &mut self.directory {
+            directory.grow(count.div_ceil(directory.per_table))?;
+        }
+        self.chunks.extend((0..more).map(|_| None));
+        self.count = self.count.max(count);
+        Ok(())
     }
 
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    pub(super) fn order(&self) -> ByteOrder {
-        self.order
+    pub(super) fn coding(&self) -> Coding {
+        self.coding
+    }
+
+    /// Where the parts stand, where the table is in parts.
+    pub(crate) fn directory(&self) -> Option<&Directory> {
+        self.directory.as_ref()
+    }
+
+    pub(super) fn directory_mut(&mut self) -> Option<&mut Directory> {
+        self.directory.as_mut()
+    }
+
+    fn page(&self, page: u64) -> Option<&Page> {
+        match self.chunks.get(page as usize / CHUNK)? {
+            Some(chunk) => chunk.get(page as usize % CHUNK),
+            None => Some(&self.others),
+        }
+    }
+
+    /// As [`Table::page`], to be changed.
+    fn page_mut(&mut self, page: u64) -> Result<Option<&mut Page>> {
+        let Some(chunk) = self.chunks.get_mut(page as usize / CHUNK) else {
+            return Ok(None);
+        };
+        if chunk.is_none() {
+            let others = (0..CHUNK).map(|_| match self.others {
+                Page::Unread => Page::Unread,
+                _ => Page::Free,
+            });
+            *chunk = Some(memory::collect(others)?.into_boxed_slice());
+        }
+        Ok(chunk
+            .as_mut()
+            .and_then(|chunk| chunk.get_mut(page as usize % CHUNK)))
+    }
+
+    /// What the directory says of the part that an entry stands in: that it is not there, or that nobody
+    /// knows where.
+    fn no_part(&self, index: u64) -> Option<u32> {
+        let directory = self.directory.as_ref()?;
+        let word = directory.word(index / directory.per_table);
+        (word >= BAD).then_some(word)
     }
 
     /// The entry, free past the end; or the page that must be read first.
-    pub(crate) fn get(&self, index: u64) -> std::result::Result<u32, usize> {
+    pub(crate) fn get(&self, index: u64) -> std::result::Result<u32, u64> {
         if index >= self.count {
             return Ok(FREE);
         }
-        let page = (index / PAGE) as usize;
-        match self.pages.get(page) {
-            Some(Page::Unread) => Err(page),
+        let page = index / self.page;
+        match self.page(page) {
+            Some(Page::Unread) => self.no_part(index).ok_or(page),
             Some(Page::Words(words)) => Ok(words
-                .get((index % PAGE) as usize)
+                .get((index % self.page) as usize)
                 .map_or(FREE, |word| word.load(Ordering::Acquire))),
             Some(Page::Free) | None => Ok(FREE),
         }
     }
 
-    /// How many entries from `index` to the end of its page are free, where the whole page is known
-    /// to be. Past the end all are.
+    /// How many entries from `index` on are free, as far as that is known without looking at each. Past the
+    /// end all are.
     pub(super) fn free_from(&self, index: u64) -> Option<u64> {
-        match self.pages.get((index / PAGE) as usize) {
-            None => Some(u64::MAX >> 1),
-            Some(Page::Free) => Some(PAGE - index % PAGE),
-            Some(_) => None,
+        if index >= self.count {
+            return Some(u64::MAX >> 1);
         }
+        let page = index / self.page;
+        let is_free = match self.page(page)? {
+            Page::Words(_) => false,
+            Page::Free => true,
+            Page::Unread => self.no_part(index) == Some(FREE),
+        };
+        if !is_free {
+            return None;
+        }
+        // Where there is no room for pages yet, all of them are alike, as far as the part reaches.
+        let mut run = self.page;
+        if let (Some(None), Some(directory)) =
+            (self.chunks.get(page as usize / CHUNK), &self.directory)
+        {
+            run = (self.page * CHUNK as u64).min(directory.per_table);
+        }
+        Some(run - index % run)
     }
 
     /// The pages that entries stand in.
-    pub(super) fn pages_of(first: u64, count: u64) -> Range<usize> {
-        let end = first.saturating_add(count).div_ceil(PAGE);
-        (first / PAGE) as usize..end as usize
+    pub(super) fn pages_of(&self, first: u64, count: u64) -> Range<u64> {
+        first / self.page..first.saturating_add(count).div_ceil(self.page)
     }
 
     /// The first entry of a page.
-    pub(super) fn first_of(page: usize) -> u64 {
-        page as u64 * PAGE
+    pub(super) fn first_of(&self, page: u64) -> u64 {
+        page * self.page
     }
 
     /// The unit of writing that an entry stands in.
-    pub(super) fn unit_of(index: u64) -> u64 {
-        index / UNIT
+    pub(super) fn unit_of(&self, index: u64) -> u64 {
+        index / self.unit()
     }
 
-    fn entries_of(&self, page: usize) -> Range<u64> {
-        let first = Self::first_of(page).min(self.count);
-        first..(first + PAGE).min(self.count)
+    /// Entries that are written together.
+    fn unit(&self) -> u64 {
+        UNIT / self.coding.len()
     }
 
-    /// Where a page stands in the file.
-    pub(super) fn place_of(&self, page: usize) -> Range<u64> {
+    /// The entries on disk from `first` on, `count` at most: a part is there as a whole.
+    fn entries(&self, first: u64, count: u64) -> Range<u64> {
+        let end = match self.directory {
+            Some(_) => u64::MAX,
+            None => self.count,
+        };
+        first.min(end)..first.saturating_add(count).min(end)
+    }
+
+    fn entries_of(&self, page: u64) -> Range<u64> {
+        self.entries(self.first_of(page), self.page)
+    }
+
+    /// Where an entry stands in the file; None where its part has no place.
+    fn place_of_entry(&self, index: u64) -> Option<u64> {
+        let Some(directory) = &self.directory else {
+            return Some(self.offset + index * self.coding.len());
+        };
+        let host = directory.host(index / directory.per_table)?;
+        host.checked_add(index % directory.per_table * self.coding.len())
+    }
+
+    /// Where a page stands in the file; None where its part has no place.
+    pub(super) fn place_of(&self, page: u64) -> Option<Range<u64>> {
         let entries = self.entries_of(page);
-        self.offset + entries.start * ENTRY..self.offset + entries.end * ENTRY
+        let start = self.place_of_entry(entries.start)?;
+        Some(start..start + (entries.end - entries.start) * self.coding.len())
     }
 
-    pub(super) fn is_unread(&self, page: usize) -> bool {
-        matches!(self.pages.get(page), Some(Page::Unread))
+    /// Whether a page must be read before it can be changed.
+    pub(super) fn is_unread(&self, page: u64) -> bool {
+        matches!(self.page(page), Some(Page::Unread)) && self.place_of(page).is_some()
     }
 
-    pub(super) fn is_settable(&self, page: usize) -> bool {
-        matches!(self.pages.get(page), Some(Page::Words(_)))
+    pub(super) fn is_settable(&self, page: u64) -> bool {
+        matches!(self.page(page), Some(Page::Words(_)))
     }
 
     /// Takes in what the disk has of a page, unless it is known.
     pub(super) fn install(
         &mut self,
-        page: usize,
+        page: u64,
         words: impl ExactSizeIterator<Item = u32>,
     ) -> Result<()> {
-        let Some(place @ Page::Unread) = self.pages.get_mut(page) else {
+        let Some(place @ Page::Unread) = self.page_mut(page)? else {
             return Ok(());
         };
         let words = memory::collect(words.map(AtomicU32::new))?;
@@ -183,13 +282,16 @@ impl Table {
         Ok(())
     }
 
-    /// Gives a page that is known a place for each entry.
-    pub(super) fn make_settable(&mut self, page: usize) -> Result<()> {
+    /// Gives a page that is known, or is nowhere on disk, a place for each entry.
+    pub(super) fn make_settable(&mut self, page: u64) -> Result<()> {
         let entries = self.entries_of(page);
-        if let Some(place @ Page::Free) = self.pages.get_mut(page) {
-            let mut words = Vec::new();
-            memory::reserve(&mut words, (entries.end - entries.start) as usize)?;
-            words.extend(entries.map(|_| AtomicU32::new(FREE)));
+        if self.is_unread(page) || self.is_settable(page) {
+            return Ok(());
+        }
+        let mut words = Vec::new();
+        memory::reserve(&mut words, (entries.end - entries.start) as usize)?;
+        words.extend(entries.map(|_| AtomicU32::new(FREE)));
+        if let Some(place) = self.page_mut(page)? {
             *place = Page::Words(words.into_boxed_slice());
         }
         Ok(())
@@ -197,8 +299,8 @@ impl Table {
 
     /// Changes an entry of a page that is settable.
     pub(super) fn set(&self, index: u64, word: u32) {
-        if let Some(Page::Words(words)) = self.pages.get((index / PAGE) as usize)
-            && let Some(place) = words.get((index % PAGE) as usize)
+        if let Some(Page::Words(words)) = self.page(index / self.page)
+            && let Some(place) = words.get((index % self.page) as usize)
         {
             place.store(word, Ordering::Release);
         }
@@ -209,33 +311,61 @@ impl Table {
     /// # Errors
     /// Where there is no memory.
     pub(crate) fn put(&mut self, index: u64, word: u32) -> Result<()> {
-        self.make_settable((index / PAGE) as usize)?;
+        self.make_settable(index / self.page)?;
         self.set(index, word);
         Ok(())
     }
 
     /// The entries of a page; None where they are not in memory.
-    pub(super) fn words_of(&self, page: usize) -> Result<Option<Vec<u32>>> {
-        match self.pages.get(page) {
-            Some(Page::Unread) => Ok(None),
+    pub(super) fn words_of(&self, page: u64) -> Result<Option<Vec<u32>>> {
+        match self.page(page) {
+            Some(Page::Unread) if self.place_of(page).is_some() => Ok(None),
             Some(Page::Words(words)) => {
                 memory::collect(words.iter().map(|word| word.load(Ordering::Acquire))).map(Some)
             }
-            Some(Page::Free) | None => Ok(Some(Vec::new())),
+            Some(Page::Unread | Page::Free) | None => Ok(Some(Vec::new())),
         }
     }
 
-    /// The bytes of units of writing, neighbours together, each with its place in the file.
-    pub(super) fn bytes_of(&self, units: &BTreeSet<u64>) -> Result<Vec<(u64, IoBuf)>> {
+    /// The parts that units of writing stand in and that have no place.
+    pub(super) fn parts_without_place(&self, units: &BTreeSet<u64>) -> Result<Vec<u64>> {
+        let mut parts = Vec::new();
+        if let Some(directory) = &self.directory {
+            for unit in units {
+                let part = unit * self.unit() / directory.per_table;
+                if parts.last() != Some(&part) && directory.host(part).is_none() {
+                    memory::push(&mut parts, part)?;
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The bytes of units of writing, neighbours together, each with its place in the file; `new` says where
+    /// parts will stand that have no place.
+    pub(super) fn bytes_of(
+        &self,
+        units: &BTreeSet<u64>,
+        new: &[(u64, u64)],
+    ) -> Result<Vec<(u64, IoBuf)>> {
         let mut runs: Vec<(u64, IoBuf)> = Vec::new();
         for unit in units {
-            let entries = unit * UNIT..((unit + 1) * UNIT).min(self.count);
-            let offset = self.offset + entries.start * ENTRY;
-            let mut bytes = [0; (UNIT * ENTRY) as usize];
-            let len = entries.end.saturating_sub(entries.start) * ENTRY;
-            for (place, index) in bytes.chunks_exact_mut(ENTRY as usize).zip(entries) {
-                let word = self.get(index).unwrap_or(FREE);
-                place.copy_from_slice(&self.order.bytes(word));
+            let entries = self.entries(unit * self.unit(), self.unit());
+            let offset = self.place_of_entry(entries.start).or_else(|| {
+                let per_table = self.directory.as_ref()?.per_table;
+                let (part, within) = (entries.start / per_table, entries.start % per_table);
+                let at = new.binary_search_by_key(&part, |(part, _)| *part).ok()?;
+                new.get(at)
+                    .map(|(_, host)| host + within * self.coding.len())
+            });
+            let Some(offset) = offset else {
+                continue;
+            };
+            let mut bytes = [0; UNIT as usize];
+            let len = entries.end.saturating_sub(entries.start) * self.coding.len();
+            let places = bytes.chunks_exact_mut(self.coding.len() as usize);
+            for (place, index) in places.zip(entries) {
+                self.coding.put(self.get(index).unwrap_or(FREE), place);
             }
             let bytes = bytes.get(..len as usize).unwrap_or_default();
             match runs.last_mut() {
@@ -248,25 +378,113 @@ impl Table {
         Ok(runs)
     }
 
-    /// Writes the whole table, all of which must be known, and `FREE` for the rest of its last sector.
+    /// Gives each part that holds anything a place from `end` on, which is a multiple of the units in which the
+    /// directory counts; returns where they end. None where the directory cannot say that.
+    pub(super) fn place_parts(&mut self, mut end: u64) -> Option<u64> {
+        let pages = self.pages_of(0, self.count);
+        let Some(per_table) = self.directory.as_ref().map(|directory| directory.per_table) else {
+            return Some(end);
+        };
+        for page in pages {
+            let part = page * self.page / per_table;
+            if self.is_settable(page) && self.directory.as_ref()?.host(part).is_none() {
+                let directory = self.directory.as_mut()?;
+                let number = directory.number(end)?;
+                directory.set(part, number);
+                end = end.checked_add(directory.table_len())?;
+            }
+        }
+        Some(end)
+    }
+
+    /// Writes the whole table, all of which must be known, and the numbers of its parts behind them.
     ///
     /// # Errors
     /// Of I/O.
     pub(super) fn write(&self, mut out: impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
-        // Pages are gathered, so that large tables are written in large pieces.
-        const GATHER: usize = 1 << 20;
-        let mut bytes = IoBuf::new();
-        let mut at = self.offset;
-        for page in 0..self.pages.len() {
+        let mut gather = Gather::default();
+        let mut entry = [0; 8];
+        let len = self.coding.len() as usize;
+        for page in self.pages_of(0, self.count) {
+            let Some(place) = self.place_of(page) else {
+                continue;
+            };
+            gather.begin(place.start, &mut out)?;
             for index in self.entries_of(page) {
-                let word = self.get(index).unwrap_or(FREE);
-                bytes.extend_from_slice(&self.order.bytes(word))?;
+                self.coding.put(self.get(index).unwrap_or(FREE), &mut entry);
+                gather
+                    .bytes
+                    .extend_from_slice(entry.get(..len).unwrap_or_default())?;
             }
-            if bytes.len() >= GATHER || page + 1 == self.pages.len() {
-                out(&bytes, at)?;
-                at += bytes.len() as u64;
-                bytes.clear();
+        }
+        gather.end(&mut out)?;
+        if let Some(directory) = &self.directory {
+            gather.begin(self.offset, &mut out)?;
+            for word in directory.words() {
+                self.coding.put(*word, &mut entry);
+                gather
+                    .bytes
+                    .extend_from_slice(entry.get(..len).unwrap_or_default())?;
             }
+            gather.end(&mut out)?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of the numbers of parts, as they will be where `new` says otherwise: neighbours together,
+    /// each with its place in the file.
+    pub(super) fn bytes_of_parts(&self, new: &[(u64, u32)]) -> Result<Vec<(u64, IoBuf)>> {
+        let mut runs: Vec<(u64, IoBuf)> = Vec::new();
+        let mut entry = [0; 8];
+        for (part, word) in new {
+            let offset = self.offset + part * self.coding.len();
+            self.coding.put(*word, &mut entry);
+            let bytes = entry.get(..self.coding.len() as usize).unwrap_or_default();
+            match runs.last_mut() {
+                Some((at, run)) if *at + run.len() as u64 == offset => {
+                    run.extend_from_slice(bytes)?;
+                }
+                _ => memory::push(&mut runs, (offset, memory::copied(bytes)?))?,
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Forgets all entries: no part has a place any more.
+    pub(super) fn forget(&mut self) {
+        for chunk in &mut self.chunks {
+            *chunk = None;
+        }
+        if let Some(directory) = &mut self.directory {
+            directory.clear();
+        }
+    }
+}
+
+/// Bytes that are written in large pieces.
+#[derive(Default)]
+struct Gather {
+    at: u64,
+    bytes: IoBuf,
+}
+
+impl Gather {
+    const MOST: usize = 1 << 20;
+
+    /// What comes next stands at `at`.
+    fn begin(&mut self, at: u64, out: &mut impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
+        if self.bytes.len() >= Self::MOST || self.at + self.bytes.len() as u64 != at {
+            self.end(out)?;
+            self.at = at;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
+        if !self.bytes.is_empty() {
+            out(&self.bytes, self.at)?;
+            self.at += self.bytes.len() as u64;
+            self.bytes.clear();
         }
         Ok(())
     }
@@ -274,6 +492,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use super::super::coding::ByteOrder;
     use super::*;
 
     #[test]
@@ -281,7 +500,10 @@ mod tests {
         let mut table = Table::on_disk(PAGE + 5, 512, ByteOrder::Big).unwrap();
         assert_eq!(table.get(PAGE), Err(1));
         assert_eq!(table.get(PAGE + 5), Ok(FREE));
-        assert_eq!(table.place_of(1), 512 + PAGE * 4..512 + (PAGE + 5) * 4);
+        assert_eq!(
+            table.place_of(1),
+            Some(512 + PAGE * 4..512 + (PAGE + 5) * 4)
+        );
         table.install(1, [1, 2, 3, 4, FREE].into_iter()).unwrap();
         assert_eq!(table.get(PAGE + 3), Ok(4));
         table
@@ -291,10 +513,51 @@ mod tests {
         assert_eq!(table.free_from(7), Some(PAGE - 7));
         table.put(7, 9).unwrap();
         assert_eq!(table.get(7), Ok(9));
-        let units = BTreeSet::from([0, PAGE / UNIT]);
-        let runs = table.bytes_of(&units).unwrap();
+        let units = BTreeSet::from([0, table.unit_of(PAGE)]);
+        let runs = table.bytes_of(&units, &[]).unwrap();
         assert_eq!(runs.len(), 2);
         assert_eq!(runs[0].1[28..32], [0, 0, 0, 9]);
         assert_eq!(runs[1].1.len(), 20);
+    }
+
+    #[test]
+    fn parts_have_a_place_once_they_hold_anything() {
+        let coding = Coding::Offsets { bits: 12 };
+        let directory = Directory::new(4096, (4096, 512), 12, vec![FREE, 5, BAD]);
+        let mut table = Table::in_parts(3 * 512, 4096, coding, directory).unwrap();
+        assert_eq!(table.get(0), Ok(FREE));
+        assert_eq!(table.free_from(1), Some(511));
+        assert_eq!(table.get(512), Err(1));
+        assert_eq!(table.place_of(1), Some(5 << 12..6 << 12));
+        assert_eq!(table.get(1024), Ok(BAD));
+        table.make_settable(0).unwrap();
+        table.set(3, 7);
+        let units = BTreeSet::from([0]);
+        assert_eq!(table.parts_without_place(&units).unwrap(), [0]);
+        let runs = table.bytes_of(&units, &[(0, 9 << 12)]).unwrap();
+        assert_eq!(runs.len(), 1);
+        assert_eq!(runs[0].0, 9 << 12);
+        assert_eq!(runs[0].1[24..32], (7_u64 << 12).to_le_bytes());
+        table.grow(5 * 512).unwrap();
+        assert_eq!(table.get(4 * 512), Ok(FREE));
+    }
+
+    #[test]
+    fn a_new_table_in_parts_is_written_with_its_directory() {
+        let coding = Coding::Offsets { bits: 12 };
+        let directory = Directory::new(4096, (4096, 512), 12, Vec::new());
+        let mut table = Table::in_parts(512 * 1000, 4096, coding, directory).unwrap();
+        table.put(0, 7).unwrap();
+        table.put(512 * 900, 8).unwrap();
+        assert_eq!(table.place_parts(9 << 12), Some(11 << 12));
+        let mut file = vec![0; 11 << 12];
+        let write = |bytes: &[u8], at: u64| {
+            file[at as usize..][..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        };
+        table.write(write).unwrap();
+        let number = |at: usize| u64::from_le_bytes(*file[at..].first_chunk().unwrap());
+        assert_eq!((number(4096), number(4096 + 900 * 8)), (9 << 12, 10 << 12));
+        assert_eq!((number(9 << 12), number(10 << 12)), (7 << 12, 8 << 12));
     }
 }

@@ -12,7 +12,7 @@ use crate::memory;
 use crate::storage::{Step, ZeroFlags, steps};
 
 use super::space::Place;
-use super::{Blocks, Entry, Keeper, Layout};
+use super::{Blocks, Entry, Keeper, Layout, no_place};
 
 /// What lies below is copied in pieces of this size.
 const PIECE: u64 = 1 << 20;
@@ -77,8 +77,7 @@ impl<K: Keeper> Blocks<K> {
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
     pub(crate) fn check_place(&self, host: u64, len: u64) -> Result<()> {
-        let layout = self.layout();
-        if !layout.is_metadata(host..host.saturating_add(len)) {
+        if !self.is_metadata(host..host.saturating_add(len)) {
             return Ok(());
         }
         let text = format!(
@@ -88,15 +87,20 @@ impl<K: Keeper> Blocks<K> {
         Err(Error::corrupt(text).with_offset(host))
     }
 
+    fn is_metadata(&self, place: Range<u64>) -> bool {
+        let state = self.state.read();
+        let directory = state.table.directory();
+        directory.is_some_and(|directory| directory.is_in(&place))
+            || state.layout.is_metadata(place)
+    }
+
     /// Where a write to the whole range overwrites bytes in place, if that is known now.
     pub(crate) fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
         if !self.writable || self.moving.load(Ordering::SeqCst) {
             return None;
         }
         match self.run_now(offset, len)? {
-            (Entry::At(host), run)
-                if run == len && !self.layout().is_metadata(host..host + len) =>
-            {
+            (Entry::At(host), run) if run == len && !self.is_metadata(host..host + len) => {
                 Some((StorageSlot::MAIN, host))
             }
             _ => None,
@@ -152,12 +156,10 @@ impl<K: Keeper> Blocks<K> {
         self.make_settable(index, 1)?;
         let place = self.take(1)?;
         let word = self.layout().word(place.host);
-        let begun = word
-            .ok_or_else(|| Error::corrupt("A block has no place in the table"))
-            .and_then(|word| {
-                self.keeper.begin_block(&*self.storage, place.host)?;
-                Ok(word)
-            });
+        let begun = word.ok_or_else(no_place).and_then(|word| {
+            self.keeper.begin_block(&*self.storage, place.host)?;
+            Ok(word)
+        });
         match begun {
             Ok(word) => {
                 self.set(index, word);
@@ -186,7 +188,7 @@ impl<K: Keeper> Blocks<K> {
         let host = |guest: u64| place.host + (guest - start);
         let words = (0..place.count).map(|n| layout.word(place.host + n * block));
         let words: Option<Vec<u32>> = words.collect();
-        let words = words.ok_or_else(|| Error::corrupt("A block has no place in the table"))?;
+        let words = words.ok_or_else(no_place)?;
         for n in 0..place.count {
             self.keeper
                 .begin_block(&*self.storage, place.host + n * block)?;
@@ -265,7 +267,7 @@ impl<K: Keeper> Blocks<K> {
                     }
                     (Entry::Zero, run) => return Ok(run),
                     (Entry::Free, run) if !self.is_overlay() => return Ok(run),
-                    (Entry::Free, _) => {}
+                    (Entry::Free | Entry::Bad, _) => {}
                 }
             }
         }
@@ -287,9 +289,11 @@ impl<K: Keeper> Blocks<K> {
                 }
                 Entry::Zero => return Ok(part),
                 Entry::Free if below.is_zero_below(at, part)? => return Ok(part),
-                Entry::Free => {}
+                Entry::Free | Entry::Bad => {}
             }
             if let (true, Some(word)) = (is_whole, self.layout().zero_word()) {
+                // A damaged table is not written.
+                self.used()?;
                 self.make_settable(index, 1)?;
                 self.set(index, word);
                 return Ok(part);

@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Below;
 use crate::format::blocks::{Entry, Exclusive, Layout};
 use crate::job::JobControl;
-use crate::storage::{Preallocation, ZeroFlags, grow};
+use crate::storage::{Preallocation, grow};
 
 use super::Vdi;
 use super::disk::{DISCARDED, Header, Version};
@@ -50,24 +50,9 @@ impl Vdi {
         let mut hidden = 0;
         if self.blocks.is_overlay() {
             hidden = below.len_below().min(len);
-            self.own_last_block(hidden, below)?;
+            self.blocks.own_last_block(hidden, below)?;
         }
         self.grow(len, hidden, preallocation, control)
-    }
-
-    /// Gives the last block a place where the image ends within it and what is below does not: the rest of
-    /// it must not show when the image grows.
-    fn own_last_block(&self, hidden: u64, below: &dyn Below) -> Result<()> {
-        let end = self.blocks.len();
-        if hidden <= end || end.is_multiple_of(self.blocks.layout().block_size()) {
-            return Ok(());
-        }
-        if let (Entry::Free, _) = self.blocks.run(end - 1, 1)? {
-            let mut sector = [0; 512];
-            below.read_below(&mut sector, end - 512)?;
-            self.blocks.write(&sector, end - 512, below)?;
-        }
-        Ok(())
     }
 
     /// Grows the image; blocks before `hidden` read as zeroes although there is something below.
@@ -84,7 +69,7 @@ impl Vdi {
         let old = blocks.len();
         let in_use = old.div_ceil(block);
         let count = len.div_ceil(block);
-        self.zero_last_block(old, len)?;
+        blocks.zero_last_block(len)?;
         // What a shrink that was interrupted left behind the end.
         alone.free_from(in_use, control)?;
         let header = blocks.keeper.header();
@@ -134,20 +119,6 @@ impl Vdi {
         alone.replace(layout, table);
         alone.set_end(end)?;
         blocks.set_len(len);
-        Ok(())
-    }
-
-    /// Lets what is between the end of the image and that of its last block read as zeroes.
-    fn zero_last_block(&self, old: u64, len: u64) -> Result<()> {
-        let block = self.blocks.layout().block_size();
-        let end = old.next_multiple_of(block).min(len.max(old));
-        if old == end {
-            return Ok(());
-        }
-        if let (Entry::At(host), run) = self.blocks.run(old, end - old)? {
-            let flags = ZeroFlags::MAY_UNMAP;
-            self.blocks.storage.write_zeroes(host, run, flags)?;
-        }
         Ok(())
     }
 

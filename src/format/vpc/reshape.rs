@@ -1,11 +1,11 @@
 //! Changing the virtual size of a dynamic disk.
 
 use crate::error::{Error, Result};
-use crate::format::blocks::{Entry, Exclusive, Layout};
+use crate::format::blocks::{Exclusive, Layout};
 use crate::format::{Below, FormatWrite};
 use crate::job::JobControl;
 use crate::memory;
-use crate::storage::{Preallocation, ZeroFlags};
+use crate::storage::Preallocation;
 
 use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, Geometry, HEADER_LEN, Locator, VpcLayout};
 use super::dynamic::Dynamic;
@@ -80,7 +80,7 @@ impl Dynamic {
         let alone = self.blocks.exclusive();
         let block = self.blocks.layout().block_size();
         let end = alone.end()?;
-        self.zero_last_block(old, len)?;
+        self.blocks.zero_last_block(len)?;
         // What a shrink that was interrupted left behind the end.
         alone.free_from(old.div_ceil(block), control)?;
         let count = len.div_ceil(block);
@@ -128,20 +128,6 @@ impl Dynamic {
         blocks.keeper.set_names(name_places(header));
         alone.replace_layout(blocks.layout().with_header_at(at));
         alone.set_end(end)
-    }
-
-    /// Lets what is between the end of the disk and that of its last block read as zeroes.
-    fn zero_last_block(&self, old: u64, len: u64) -> Result<()> {
-        let block = self.blocks.layout().block_size();
-        let end = old.next_multiple_of(block).min(len);
-        if old == end {
-            return Ok(());
-        }
-        if let (Entry::At(host), run) = self.blocks.run(old, end - old)? {
-            let flags = ZeroFlags::MAY_UNMAP;
-            self.blocks.storage.write_zeroes(host, run, flags)?;
-        }
-        Ok(())
     }
 
     /// Writes a table of `count` entries to unused space at `offset` or behind, and lets the header name it,

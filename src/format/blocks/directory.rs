@@ -1,0 +1,155 @@
+//! The upper level of a table in two levels: where the tables of the lower one stand.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::memory;
+
+use super::coding::{BAD, FREE};
+
+/// Where tables of one size stand; numbers count units of `1 << bits` bytes.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    /// Entries of a table.
+    pub(super) per_table: u64,
+    /// Bytes of a table.
+    table_len: u64,
+    bits: u32,
+    /// Where it stands itself.
+    own: u64,
+    /// The number of each table; [`FREE`] where there is none.
+    words: Vec<u32>,
+    /// Where the directory itself stands, and each table.
+    places: BTreeSet<u64>,
+}
+
+impl Directory {
+    /// The directory that stands at `own` and is as long as a table, with these numbers.
+    pub(crate) fn new(
+        own: u64,
+        (table_len, per_table): (u64, u64),
+        bits: u32,
+        words: Vec<u32>,
+    ) -> Self {
+        let mut places = BTreeSet::from([own]);
+        let known = words.iter().filter(|word| **word < BAD);
+        places.extend(known.map(|word| u64::from(*word) << bits));
+        Self {
+            per_table,
+            table_len,
+            bits,
+            own,
+            words,
+            places,
+        }
+    }
+
+    /// Where it stands itself.
+    pub(super) fn own(&self) -> u64 {
+        self.own
+    }
+
+    /// The number of a table.
+    pub(super) fn word(&self, table: u64) -> u32 {
+        self.words.get(table as usize).copied().unwrap_or(FREE)
+    }
+
+    /// The numbers of all tables.
+    pub(crate) fn words(&self) -> &[u32] {
+        &self.words
+    }
+
+    /// Bytes of a table.
+    pub(super) fn table_len(&self) -> u64 {
+        self.table_len
+    }
+
+    /// Where a table stands, if there is one.
+    pub(crate) fn host(&self, table: u64) -> Option<u64> {
+        let word = self.word(table);
+        (word < BAD).then(|| u64::from(word) << self.bits)
+    }
+
+    /// The number of a table that stands at `host`; None where no entry can say it.
+    pub(super) fn number(&self, host: u64) -> Option<u32> {
+        u32::try_from(host >> self.bits)
+            .ok()
+            .filter(|word| *word < BAD)
+    }
+
+    /// Lets a table have another number.
+    pub(super) fn set(&mut self, table: u64, word: u32) {
+        let old = self.host(table);
+        if let Some(place) = self.words.get_mut(table as usize) {
+            *place = word;
+        }
+        if let Some(old) = old
+            && old != self.own
+            && !self
+                .words
+                .iter()
+                .any(|word| u64::from(*word) << self.bits == old)
+        {
+            self.places.remove(&old);
+        }
+        if let Some(host) = self.host(table) {
+            self.places.insert(host);
+        }
+    }
+
+    /// Lets there be `tables` of them; the further ones have no place.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(super) fn grow(&mut self, tables: u64) -> Result<()> {
+        let more = (tables as usize).saturating_sub(self.words.len());
+        memory::reserve(&mut self.words, more)?;
+        self.words.extend(std::iter::repeat_n(FREE, more));
+        Ok(())
+    }
+
+    /// Lets no table have a place.
+    pub(super) fn clear(&mut self) {
+        let own = self.own;
+        self.words.fill(FREE);
+        self.places.retain(|place| *place == own);
+    }
+
+    /// Whether the directory or a table stands in a place.
+    pub(super) fn is_in(&self, place: &Range<u64>) -> bool {
+        let first = place.start.saturating_sub(self.table_len - 1);
+        first < place.end && self.places.range(first..place.end).next().is_some()
+    }
+
+    /// Where the directory and the tables stand.
+    pub(super) fn places(&self) -> impl Iterator<Item = Range<u64>> {
+        let places = self.places.iter();
+        places.map(|start| *start..start.saturating_add(self.table_len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_keeps_its_place_whatever_a_table_names() {
+        let mut directory = Directory::new(4096, (4096, 512), 12, vec![1, 2, 2, BAD]);
+        assert!(directory.is_in(&(8191..8192)));
+        assert!(directory.is_in(&(12287..20000)));
+        assert!(!directory.is_in(&(0..4096)));
+        assert!(!directory.is_in(&(12288..20000)));
+        directory.set(0, FREE);
+        assert!(directory.is_in(&(4096..4097)));
+        directory.set(1, 7);
+        assert!(directory.is_in(&(8192..8193)));
+        directory.set(2, FREE);
+        assert!(!directory.is_in(&(8192..8193)));
+        assert!(directory.is_in(&(7 << 12..8 << 12)));
+        let places: Vec<_> = directory.places().map(|place| place.start).collect();
+        assert_eq!(places, [4096, 7 << 12]);
+        directory.clear();
+        assert_eq!(directory.places().count(), 1);
+    }
+}

@@ -1,0 +1,44 @@
+//! What growing has in common: the last block, of which the image shows a part alone.
+
+use crate::error::Result;
+use crate::format::Below;
+use crate::storage::ZeroFlags;
+
+use super::{Blocks, Entry, Keeper, Layout};
+
+impl<K: Keeper> Blocks<K> {
+    /// Gives the last block a place where the image ends within it and what is below, which reaches to `hidden`,
+    /// does not: the rest of it must not show when the image grows.
+    ///
+    /// # Errors
+    /// As [`Blocks::write`].
+    pub(crate) fn own_last_block(&self, hidden: u64, below: &dyn Below) -> Result<()> {
+        let end = self.len();
+        if end == 0 || hidden <= end || end.is_multiple_of(self.layout().block_size()) {
+            return Ok(());
+        }
+        if let (Entry::Free, _) = self.run(end - 1, 1)? {
+            let mut sector = [0; 512];
+            below.read_below(&mut sector, end - 512)?;
+            self.write(&sector, end - 512, below)?;
+        }
+        Ok(())
+    }
+
+    /// Lets what is between the end of the image and that of its last block read as zeroes, as far as `len`.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn zero_last_block(&self, len: u64) -> Result<()> {
+        let old = self.len();
+        let end = old.next_multiple_of(self.layout().block_size()).min(len);
+        if old >= end {
+            return Ok(());
+        }
+        if let (Entry::At(host), run) = self.run(old, end - old)? {
+            let flags = ZeroFlags::MAY_UNMAP;
+            self.storage.write_zeroes(host, run, flags)?;
+        }
+        Ok(())
+    }
+}
