@@ -44,7 +44,6 @@ const fn with_footer(foreign: Foreign, footer: &'static [u8]) -> Foreign {
 /// The formats.
 pub const FOREIGN: &[Foreign] = &[
     foreign("parallels", 10, parallels),
-    foreign("qed", 20, |file| file.starts(b"QED\0")),
     foreign("qcow", 80, |file| file.starts(b"QFI\xfb\0\0\0\x01")),
     with_footer(
         foreign("dmg", 110, |file| {

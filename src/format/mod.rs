@@ -23,6 +23,7 @@ pub mod probe;
 pub mod profile;
 pub mod profiles;
 pub mod qcow2;
+pub mod qed;
 pub mod raw;
 pub mod registry;
 pub mod traits;

@@ -140,11 +140,11 @@ mod tests {
             })
         };
         assert_eq!(head(b"\x55\xaa").unwrap().name, "raw");
-        let error = head(b"QED\0").unwrap_err();
+        let error = head(b"QFI\xfb\0\0\0\x01").unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
         assert_eq!(
             error.to_string(),
-            "The driver 'qed' is not part of this build"
+            "The driver 'qcow' is not part of this build"
         );
     }
 

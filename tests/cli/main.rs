@@ -41,6 +41,7 @@ mod odd;
 mod ova;
 mod profiles;
 mod progress;
+mod qed;
 mod quorum;
 mod read_only;
 mod rebase;

@@ -265,6 +265,8 @@ fn formats_of_other_products_hold_what_shrinks_and_what_does_not() {
         ("vpc", "force_size=on,subformat=fixed"),
         ("vdi", ""),
         ("vdi", "static=on"),
+        ("qed", ""),
+        ("qed", "cluster_size=4096,table_size=16"),
     ] {
         let name = format!("b.{format}");
         for workers in [1, 4] {

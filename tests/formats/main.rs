@@ -7,6 +7,7 @@ mod kit;
 mod luks;
 mod products;
 mod qcow2;
+mod qed;
 #[path = "../crash/random.rs"]
 mod random;
 mod raw;

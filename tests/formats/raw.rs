@@ -22,8 +22,12 @@ fn a_guessed_raw_disk_never_becomes_an_image_of_another_format() {
         assert_eq!(result.expect_err("a refusal").os_errno(), Some(libc::EPERM));
     };
     refused(image.write_at(b"QFI\xfb\0\0\0\x03", 0));
-    image.write_at(b"QEDx", 0).expect("harmless bytes");
+    image
+        .write_at(b"WithoutFreeSpace\x03\0\0\0", 0)
+        .expect("harmless bytes");
     // The signature comes together in pieces, and by zeroing.
+    refused(image.write_at(&[2], 16));
+    image.write_at(b"QEDx", 0).expect("harmless bytes");
     refused(image.write_zeroes(3, 1, ZeroFlags::empty()));
     refused(image.write_at(&[0], 3));
     image.write_at(b"QED\0", 512).expect("another sector");
@@ -35,14 +39,14 @@ fn a_guessed_raw_disk_never_becomes_an_image_of_another_format() {
     };
     let image = Image::open(&location, &named).expect("a raw disk");
     image
-        .write_at(b"QED\0", 0)
+        .write_at(b"QFI\xfb\0\0\0\x01", 0)
         .expect("a format that was named");
     image.close().expect("an end");
     let error = Image::open(&location, &options(false)).expect_err("an unknown format");
     assert!(
         error
             .to_string()
-            .ends_with("The driver 'qed' is not part of this build"),
+            .ends_with("The driver 'qcow' is not part of this build"),
         "{error}"
     );
 }

@@ -102,10 +102,15 @@ fn what_grows_reads_as_zeroes() {
             assert!(sample.is_stream, "{}", sample.name);
             continue;
         };
-        for len in [short as u64, sample.size] {
+        let (short, sizes) = match sample.shrinks {
+            true => (short, vec![short as u64, sample.size]),
+            false => (whole.len(), vec![sample.size + short as u64]),
+        };
+        for len in sizes {
             let done = resizer.resize_above(len, off, &image, &Default::default());
             done.expect("another size");
         }
+        model.resize(image.len() as usize, 0);
         model[..short].fill(0xA5);
         model[short..].fill(0);
         if !sample.zeroes_when_new {

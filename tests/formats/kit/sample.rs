@@ -33,6 +33,8 @@ pub struct Sample {
     pub size: u64,
     /// Virtual sizes are multiples of this.
     pub sector: u64,
+    /// Images can become smaller, not only larger.
+    pub shrinks: bool,
 }
 
 /// The passphrase of encrypted samples; its ID is `s`.
@@ -53,6 +55,7 @@ const fn sample(name: &'static str, format: &'static str, options: &'static str)
         is_stream: false,
         size: (3 << 20) + 512,
         sector: 512,
+        shrinks: true,
     }
 }
 
@@ -92,6 +95,13 @@ const fn vhdx(name: &'static str, options: &'static str) -> Sample {
     Sample {
         after_crash: "replay-log=on",
         ..sample(name, "vhdx", options)
+    }
+}
+
+const fn qed(name: &'static str, options: &'static str) -> Sample {
+    Sample {
+        shrinks: false,
+        ..sample(name, "qed", options)
     }
 }
 
@@ -193,6 +203,17 @@ pub const SAMPLES: &[Sample] = &[
         ..over_its_like(sample("vpc differencing", "vpc", ""))
     },
     sample("vpc fixed", "vpc", "subformat=fixed,force_size=on"),
+    qed("qed", ""),
+    over_base(qed("qed overlay", "")),
+    over_base(qed("qed small", "cluster_size=4096,table_size=2")),
+    // QEMU's tools cannot open what they make of this.
+    Sample {
+        known_to_peer: false,
+        ..qed(
+            "qed tables of one cluster",
+            "cluster_size=4096,table_size=1",
+        )
+    },
 ];
 
 impl Sample {

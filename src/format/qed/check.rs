@@ -1,0 +1,250 @@
+//! The consistency check: every cluster has one use, and lies in the file ("Consistency checking").
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::format::blocks::check::{self, Repairable};
+use crate::format::blocks::{Entry, FREE, Layout};
+use crate::format::{Check, CheckReport, RepairMode};
+use crate::job::{Job, JobControl};
+use crate::memory;
+use crate::size::SECTOR;
+
+use super::Qed;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Tables whose place nobody knows.
+    bad_tables: Vec<u64>,
+    /// Tables that stand where something else does, and in how many clusters they do.
+    shared_tables: Vec<u64>,
+    shared_clusters: u64,
+    /// Entries that name no cluster of the file.
+    bad: Vec<u64>,
+    /// Entries that name a cluster which is something else.
+    shared: Vec<u64>,
+    leaks: u64,
+    total: u64,
+    allocated: u64,
+    fragmented: u64,
+}
+
+impl check::Findings for Findings {
+    fn corruptions(&self) -> u64 {
+        let lists = [&self.bad_tables, &self.bad, &self.shared];
+        lists.iter().map(|list| list.len() as u64).sum::<u64>() + self.shared_clusters
+    }
+
+    fn leaks(&self) -> u64 {
+        self.leaks
+    }
+
+    fn count(&self, report: &mut CheckReport) {
+        report.total_clusters = Some(self.total);
+        report.allocated_clusters = self.allocated;
+        report.fragmented_clusters = self.fragmented;
+    }
+}
+
+/// Which clusters of the file have a use.
+#[derive(Debug, Default)]
+struct Uses {
+    chunks: HashMap<u64, Box<[u64]>>,
+    /// Clusters of the file, without a part of one at its end.
+    clusters: u64,
+    used: u64,
+}
+
+impl Uses {
+    /// Clusters of which is known together: 4 KiB.
+    const CHUNK: u64 = 1 << 15;
+
+    /// Gives a cluster a use; false where it has one.
+    fn claim(&mut self, cluster: u64) -> Result<bool> {
+        let number = cluster / Self::CHUNK;
+        if !self.chunks.contains_key(&number) {
+            let chunk = memory::filled((Self::CHUNK / 64) as usize, 0_u64)?;
+            self.chunks.try_reserve(1).map_err(|_| memory::lack())?;
+            self.chunks.insert(number, chunk.into_boxed_slice());
+        }
+        let within = cluster % Self::CHUNK;
+        let bits = self.chunks.get_mut(&number);
+        let Some(bits) = bits.and_then(|chunk| chunk.get_mut((within / 64) as usize)) else {
+            return Ok(true);
+        };
+        let bit = 1 << (within % 64);
+        let is_new = *bits & bit == 0;
+        *bits |= bit;
+        self.used += u64::from(is_new && cluster < self.clusters);
+        Ok(is_new)
+    }
+
+    /// As [`Uses::claim`], of many; how many of them have a use already.
+    fn claim_all(&mut self, clusters: Range<u64>) -> Result<u64> {
+        let mut shared = 0;
+        for cluster in clusters {
+            shared += u64::from(!self.claim(cluster)?);
+        }
+        Ok(shared)
+    }
+}
+
+impl Check for Qed {
+    fn repairs(&self) -> RepairMode {
+        RepairMode::All
+    }
+
+    fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
+        let report = check::check(self, repair, job)?;
+        if repair != RepairMode::Report && report.corruptions == 0 && report.leaks == 0 {
+            self.blocks.keeper.note_whole();
+        }
+        Ok(report)
+    }
+}
+
+impl Repairable for Qed {
+    type Found = Findings;
+
+    /// Goes through the tables.
+    fn look(&self, mut job: Option<&mut Job>) -> Result<Findings> {
+        let header = self.blocks.keeper.header();
+        let layout = self.blocks.layout();
+        let cluster = layout.block_size();
+        let file_len = self.blocks.storage.len()?.next_multiple_of(SECTOR);
+        let mut uses = Uses {
+            clusters: file_len / cluster,
+            ..Uses::default()
+        };
+        let mut found = Findings {
+            total: self.blocks.len().div_ceil(cluster),
+            ..Findings::default()
+        };
+        let tables = u64::from(header.table_size);
+        let table_at = |host: u64| host / cluster..host / cluster + tables;
+        uses.claim_all(0..u64::from(header.header_size).min(file_len / cluster))?;
+        found.shared_clusters += uses.claim_all(table_at(header.table_offset))?;
+        let hosts = self.blocks.with_directory(|known| {
+            let words = (0_u64..).zip(known.words());
+            let words = words.filter(|(_, word)| **word != FREE);
+            words.map(|(part, _)| (part, known.host(part))).collect()
+        });
+        let hosts: Vec<(u64, Option<u64>)> = hosts.unwrap_or_default();
+        let mut skipped = BTreeSet::new();
+        for (part, host) in hosts {
+            match host {
+                None => memory::push(&mut found.bad_tables, part)?,
+                Some(host) => {
+                    let shared = uses.claim_all(table_at(host))?;
+                    if shared > 0 {
+                        found.shared_clusters += shared;
+                        memory::push(&mut found.shared_tables, part)?;
+                        skipped.insert(part);
+                    }
+                }
+            }
+        }
+        let per_table = header.per_table();
+        // The table of the entry before, and where its cluster ends.
+        let mut before: Option<(u64, u64)> = None;
+        self.blocks.each(|index, word| {
+            let part = index / per_table;
+            let entry = layout.entry(word);
+            if skipped.contains(&part) || matches!(entry, Entry::Free | Entry::Zero) {
+                return Ok(());
+            }
+            found.allocated += 1;
+            let (host, end) = match entry {
+                Entry::At(host) => (host, host + cluster),
+                // Follows nothing, and nothing follows it.
+                _ => (u64::MAX, 1),
+            };
+            let breaks = before.is_some_and(|(table, end)| table == part && end != host);
+            found.fragmented += u64::from(breaks);
+            before = Some((part, end));
+            if entry == Entry::Bad {
+                memory::push(&mut found.bad, index)?;
+            } else if !uses.claim(host / cluster)? {
+                memory::push(&mut found.shared, index)?;
+            }
+            match job.as_deref_mut() {
+                Some(job) => job.tick(),
+                None => Ok(()),
+            }
+        })?;
+        found.leaks = uses.clusters.saturating_sub(uses.used);
+        Ok(found)
+    }
+
+    /// Clears entries that name nothing, gives everything a place of its own, and closes the gaps.
+    fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
+        self.note_change()?;
+        let blocks = &self.blocks;
+        let alone = blocks.exclusive();
+        blocks.keeper.note_damage();
+        blocks.keeper.begin(&*blocks.storage)?;
+        for part in &found.bad_tables {
+            alone.drop_part(*part)?;
+        }
+        for part in &found.shared_tables {
+            control.checkpoint()?;
+            alone.detach_part(*part)?;
+        }
+        for index in &found.bad {
+            alone.set(*index, FREE)?;
+        }
+        blocks.flush(blocks.durability())?;
+        let again;
+        let shared = match found.shared_tables.is_empty() {
+            true => &found.shared,
+            // What they name is named twice.
+            false => {
+                again = self.look(None)?.shared;
+                &again
+            }
+        };
+        let cluster = blocks.layout().block_size();
+        for index in shared {
+            control.checkpoint()?;
+            let (Entry::At(host), _) = blocks.run(index * cluster, 1)? else {
+                continue;
+            };
+            let new = alone.take_at_end()?;
+            alone.copy(host, new)?;
+            if let Some(word) = blocks.layout().word(new) {
+                alone.set(*index, word)?;
+            }
+        }
+        blocks.flush(blocks.durability())?;
+        alone.pack(control)?;
+        if self.look(None)?.leaks > 0 {
+            // Tables stand where they cannot be reached.
+            alone.gather_parts(control)?;
+            alone.pack(control)?;
+        }
+        Ok(())
+    }
+}
+
+impl Findings {
+    /// The first damage, for people.
+    pub(super) fn first(&self) -> Option<String> {
+        if let Some(part) = self.bad_tables.first() {
+            return Some(format!("the L1 entry {part} names no table in the file"));
+        }
+        if let Some(part) = self.shared_tables.first() {
+            return Some(format!(
+                "the L2 table {part} stands where something else does"
+            ));
+        }
+        if let Some(index) = self.bad.first() {
+            return Some(format!(
+                "the entry of cluster {index} names nothing in the file"
+            ));
+        }
+        let index = self.shared.first()?;
+        Some(format!("cluster {index} stands where something else does"))
+    }
+}

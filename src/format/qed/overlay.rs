@@ -1,0 +1,117 @@
+//! The backing file, which the header names.
+
+use crate::error::{Error, Result};
+use crate::format::{BackingChange, BackingRef, ParentId, ParentRef};
+use crate::job::JobControl;
+use crate::memory;
+
+use super::Qed;
+use super::disk::{FeatureBits, HEADER_LEN, Header};
+
+/// The longest name that QEMU's tools read.
+const MAX_NAME: usize = 1023;
+
+/// Where names are put: in turn, so that the old one is there until the header names the new one.
+const NAME_PLACES: [u32; 2] = [HEADER_LEN as u32, 2048];
+
+/// Puts a backing file into a header, whose name is to stand at `offset`.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] for a name that is too long.
+pub(super) fn record(header: &mut Header, backing: &BackingRef, offset: u32) -> Result<()> {
+    if backing.name.len() > MAX_NAME {
+        return Err(Error::invalid("Backing file name too long"));
+    }
+    let is_raw = backing
+        .format
+        .as_ref()
+        .is_some_and(|format| format == crate::format::registry::plain().name);
+    header.features |= FeatureBits::BACKING_FILE;
+    header.features.set(FeatureBits::BACKING_IS_RAW, is_raw);
+    header.name_offset = offset;
+    header.name_len = backing.name.len() as u32;
+    Ok(())
+}
+
+impl Qed {
+    /// The backing file that the header names; of its format nothing but that it is raw.
+    pub(super) fn parent_ref(&self) -> Option<ParentRef> {
+        let name = self.backing.lock().clone()?;
+        let header = self.blocks.keeper.header();
+        let is_raw = header.features.contains(FeatureBits::BACKING_IS_RAW);
+        Some(ParentRef::named(BackingRef {
+            name,
+            format: is_raw.then(|| crate::format::registry::plain().name.into()),
+        }))
+    }
+}
+
+impl BackingChange for Qed {
+    fn set_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+        self.blocks.check_writable()?;
+        let storage = &*self.blocks.storage;
+        let keeper = &self.blocks.keeper;
+        let old = keeper.header();
+        if old.compatible != 0 {
+            return Err(Error::unsupported(format!(
+                "'{}' has features that are not known ({:x}): something may stand where names do",
+                storage.name(),
+                old.compatible
+            )));
+        }
+        let mut new = old.clone();
+        let none = FeatureBits::BACKING_FILE | FeatureBits::BACKING_IS_RAW;
+        (new.name_offset, new.name_len) = (0, 0);
+        new.features.remove(none);
+        let old_name = match old.features.contains(FeatureBits::BACKING_FILE) {
+            true => {
+                u64::from(old.name_offset)..u64::from(old.name_offset) + u64::from(old.name_len)
+            }
+            false => 0..0,
+        };
+        if let Some(backing) = backing {
+            let len = backing.name.len() as u64;
+            let is_apart = |place: &&u32| {
+                let place = u64::from(**place);
+                place >= old_name.end || place + len <= old_name.start
+            };
+            let place = NAME_PLACES.iter().find(is_apart);
+            let place = place.ok_or_else(|| Error::invalid("Backing file name too long"))?;
+            record(&mut new, backing, *place)?;
+        }
+        // What the guest sees above the new backing file must be there before that is named.
+        self.blocks.flush(self.blocks.durability())?;
+        if let Some(backing) = backing {
+            storage.write_at(&backing.name, u64::from(new.name_offset))?;
+            self.blocks.barrier()?;
+        }
+        keeper.change(storage, |header| {
+            header.features.remove(none);
+            header.features |= new.features & none;
+            (header.name_offset, header.name_len) = (new.name_offset, new.name_len);
+            header.autoclear = 0;
+        })?;
+        *self.backing.lock() = backing.map(|backing| backing.name.clone());
+        self.blocks.set_overlay(backing.is_some());
+        self.blocks.barrier()?;
+        // The next name may go there.
+        if old_name.start >= HEADER_LEN as u64 {
+            let zeroes = memory::zeroed((old_name.end - old_name.start) as usize)?;
+            storage.write_at(&zeroes, old_name.start)?;
+        }
+        Ok(())
+    }
+
+    fn set_parent_id(&self, _id: ParentId) -> Result<()> {
+        Ok(())
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        self.note_change()?;
+        let alone = self.blocks.exclusive();
+        self.blocks.keeper.begin(&*self.blocks.storage)?;
+        let forever = JobControl::default();
+        alone.free_all(&forever)?;
+        alone.pack(&forever)
+    }
+}

@@ -1,0 +1,121 @@
+//! The header of an open image, which says whether changes are under way.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::format::blocks::{Keeper, Layout};
+use crate::storage::{Durability, Preallocation, Storage};
+
+use super::disk::{FeatureBits, Header, QedLayout};
+
+/// The header in memory; on disk it is the same.
+#[derive(Debug)]
+pub(super) struct Records {
+    header: Mutex<Header>,
+    durability: Durability,
+    /// The image is known to be whole, so that it can be marked as such.
+    is_whole: AtomicBool,
+}
+
+impl Records {
+    pub(super) fn new(header: Header, durability: Durability) -> Self {
+        Self {
+            is_whole: AtomicBool::new(!header.features.contains(FeatureBits::NEED_CHECK)),
+            header: Mutex::new(header),
+            durability,
+        }
+    }
+
+    /// As it is now.
+    pub(super) fn header(&self) -> Header {
+        self.header.lock().clone()
+    }
+
+    /// A check has found no damage.
+    pub(super) fn note_whole(&self) {
+        self.is_whole.store(true, Ordering::Release);
+    }
+
+    /// Damage was found: the image stays marked until there is none left.
+    pub(super) fn note_damage(&self) {
+        self.is_whole.store(false, Ordering::Release);
+    }
+
+    /// Changes the header, on disk too: it stands in one sector, which no crash tears. A failure leaves the
+    /// memory as it was. Returns whether there was anything to change.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn change(
+        &self,
+        storage: &dyn Storage,
+        change: impl FnOnce(&mut Header),
+    ) -> Result<bool> {
+        let header = &mut *self.header.lock();
+        let mut new = header.clone();
+        change(&mut new);
+        let differs = new != *header;
+        if differs {
+            storage.write_at(&new.to_bytes(), 0)?;
+            *header = new;
+        }
+        Ok(differs)
+    }
+
+    /// Space is about to be taken or moved: a crash may leave some that nothing names.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn begin(&self, storage: &dyn Storage) -> Result<()> {
+        let marked = self.change(storage, |header| {
+            header.features |= FeatureBits::NEED_CHECK;
+        })?;
+        match marked && self.durability == Durability::Synced {
+            true => storage.sync(Durability::Synced),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Keeper for Records {
+    type Layout = QedLayout;
+
+    fn end_on_record(&self, _layout: &QedLayout) -> u64 {
+        0
+    }
+
+    fn extend(&self, storage: &dyn Storage, end: u64) -> Result<()> {
+        self.begin(storage)?;
+        if storage.len()? < end {
+            storage.set_len(end, Preallocation::Off)?;
+        }
+        Ok(())
+    }
+
+    fn begin_block(&self, _storage: &dyn Storage, _host: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(&self, _storage: &dyn Storage, _layout: &QedLayout, _end: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn settle(&self, storage: &dyn Storage) -> Result<()> {
+        if self.is_whole.load(Ordering::Acquire) {
+            self.change(storage, |header| {
+                header.features.remove(FeatureBits::NEED_CHECK);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn cut(&self, storage: &dyn Storage, layout: &QedLayout, end: u64) -> Result<()> {
+        let end = end.max(layout.start());
+        if !storage.limits().fixed_len && storage.len()? > end {
+            storage.set_len(end, Preallocation::Off)?;
+        }
+        Ok(())
+    }
+}

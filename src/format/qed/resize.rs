@@ -1,0 +1,72 @@
+//! Growing. A smaller image is refused, as by QEMU.
+
+use crate::error::{Error, Result};
+use crate::format::Below;
+use crate::format::blocks::{Layout, ZERO};
+use crate::job::JobControl;
+use crate::storage::Preallocation;
+
+use super::Qed;
+
+/// So many entries are changed between two looks at whether to go on.
+const ENTRIES: u64 = 4096;
+
+impl Qed {
+    /// See [`crate::format::Resize::resize_above`].
+    pub(super) fn resize(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()> {
+        if preallocation != Preallocation::Off {
+            return Err(Error::unsupported(format!(
+                "Unsupported preallocation mode '{}'",
+                preallocation.name()
+            )));
+        }
+        let old = self.blocks.len();
+        if len < old {
+            return Err(Error::unsupported(
+                "Shrinking images is currently not supported",
+            ));
+        }
+        if !self.blocks.keeper.header().can_hold(len) {
+            return Err(Error::invalid("Invalid image size specified"));
+        }
+        let mut hidden = 0;
+        if self.blocks.is_overlay() {
+            hidden = below.len_below().min(len);
+            self.blocks.own_last_block(hidden, below)?;
+        }
+        self.grow(len, hidden, control)
+    }
+
+    /// Grows the image; clusters before `hidden` read as zeroes although there is something below.
+    fn grow(&self, len: u64, hidden: u64, control: &JobControl) -> Result<()> {
+        let blocks = &self.blocks;
+        let alone = blocks.exclusive();
+        let cluster = blocks.layout().block_size();
+        let in_use = blocks.len().div_ceil(cluster);
+        let count = len.div_ceil(cluster);
+        // Damage is found before anything changes.
+        alone.end()?;
+        blocks.zero_last_block(len)?;
+        alone.grow_table(count)?;
+        // What others may have left behind the end.
+        alone.free_from(in_use, control)?;
+        for index in in_use..hidden.div_ceil(cluster).min(count) {
+            if index.is_multiple_of(ENTRIES) {
+                control.checkpoint()?;
+            }
+            alone.set(index, ZERO)?;
+        }
+        blocks.flush(blocks.durability())?;
+        let storage = &*blocks.storage;
+        blocks.keeper.change(storage, |header| header.size = len)?;
+        blocks.barrier()?;
+        blocks.set_len(len);
+        Ok(())
+    }
+}
