@@ -614,6 +614,11 @@
 #define PLATTER_REPORT_INSPECT 15
 
 /**
+ * Flag of `platter_report_write()`: the JSON instead of the text.
+ */
+#define PLATTER_REPORT_WRITE_JSON 1
+
+/**
  * Flag of `platter_amend_job_new()`: overwrite a key slot that is in use, erase the last one.
  */
 #define PLATTER_AMEND_FORCE 1
@@ -1306,6 +1311,14 @@ typedef struct platter_message {
  */
 typedef void (*platter_message_fn)(const struct platter_message *message,
                                    void *user_data);
+
+/**
+ * Receives `length` bytes of a report, which live until the callback returns and end anywhere, also within a
+ * character. Non-zero ends the call with CANCELLED. It must not free the report.
+ */
+typedef int (*platter_report_write_fn)(const char *bytes,
+                                       size_t length,
+                                       void *user_data);
 
 /**
  * What `platter_bench_job_new()` is to send. The caller owns it; `platter_bench_defaults()` fills it.
@@ -2765,9 +2778,10 @@ uint32_t platter_report_kind(const struct platter_report *report);
 /**
  * The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
  * prints, key for key; for snapshots the list in info; for an inspection one object. It is UTF-8: in
- * names, what is not is replaced. `*out` lives as long as the report. `flags` must be 0.
+ * names, what is not is replaced. `*out` lives as long as the report. Names in an image can make it some hundred MiB
+ * long: `platter_report_write()` takes little memory. `flags` must be 0.
  *
- * Statuses: INVALID. Threads: any. Since 0.1.
+ * Statuses: OS where there is no memory for it, INVALID. Threads: any. Since 0.1.
  */
 int platter_report_json(const char **out,
                         const struct platter_report *report,
@@ -2780,7 +2794,7 @@ int platter_report_json(const char **out,
  * as `\u{1b}`. The JSON is UTF-8: it replaces what is not. `*out` lives as long as the report. Where the human form cannot show everything this
  * still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
  *
- * Statuses: INVALID. Threads: any. Since 0.1.
+ * Statuses: OS where there is no memory for it, INVALID. Threads: any. Since 0.1.
  */
 int platter_report_text(const char **out,
                         const struct platter_report *report,
@@ -2920,6 +2934,23 @@ int platter_report_extent(struct platter_extent *out,
  * The report is not used afterwards.
  */
 void platter_report_free(struct platter_report *report);
+
+/**
+ * Hands a report to `write_fn` piece by piece, in order and on the calling thread: the same bytes as those of
+ * `platter_report_text()`, or of `platter_report_json()` with the flag `PLATTER_REPORT_WRITE_JSON`, in
+ * little memory however long they are. How the text ends is for `platter_report_text_end()` to say. `flags`
+ * is 0 or that one.
+ *
+ * Statuses: CANCELLED, OS where there is no memory, INVALID. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `write_fn` and `user_data` are usable until the call returns.
+ */
+int platter_report_write(const struct platter_report *report,
+                         platter_report_write_fn write_fn,
+                         void *user_data,
+                         uint32_t flags,
+                         struct platter_error **err);
 
 /**
  * Makes a job that changes the options of `image`, which is open for writing. `options` are those that

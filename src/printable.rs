@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::io;
 
 use bstr::ByteSlice;
 
@@ -39,6 +40,26 @@ pub fn printable_name(name: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
+/// Writes [`printable_name`], which can be long, without gathering it; returns its length.
+///
+/// # Errors
+/// Of the writer.
+pub fn write_name<W: io::Write + ?Sized>(out: &mut W, name: &[u8]) -> io::Result<usize> {
+    let mut plain = 0;
+    let mut len = 0;
+    for (start, end, c) in name.char_indices().filter(|(_, _, c)| steers(*c)) {
+        let before = name.get(plain..start).unwrap_or_default();
+        out.write_all(before)?;
+        let escaped = c.escape_unicode();
+        write!(out, "{escaped}")?;
+        len += before.len() + escaped.len();
+        plain = end;
+    }
+    let rest = name.get(plain..).unwrap_or_default();
+    out.write_all(rest)?;
+    Ok(len + rest.len())
+}
+
 /// As [`printable`], of a name in text: each byte that is not UTF-8 is escaped, too.
 pub fn printable_bytes(name: &[u8]) -> String {
     let mut out = String::with_capacity(name.len());
@@ -68,6 +89,11 @@ mod tests {
             b"b\xe9d\\u{a}\xff\\u{1b}"
         );
         assert!(matches!(printable_name(b"b\xe9d"), Cow::Borrowed(_)));
+        for name in [&b"b\xe9d\n\xff\x1b"[..], b"\0\0x", b"", b"plain"] {
+            let mut out = Vec::new();
+            let len = write_name(&mut out, name).unwrap();
+            assert_eq!((len, &out[..]), (out.len(), &*printable_name(name)));
+        }
     }
 
     #[test]

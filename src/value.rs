@@ -143,7 +143,7 @@ impl fmt::Display for Value {
 ///
 /// # Errors
 /// Of the writer.
-pub fn json_string(out: &mut impl Write, text: &[u8]) -> fmt::Result {
+pub fn json_string(out: &mut (impl Write + ?Sized), text: &[u8]) -> fmt::Result {
     out.write_char('"')?;
     let mut rest = text;
     while !rest.is_empty() {

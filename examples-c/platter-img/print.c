@@ -205,18 +205,21 @@ void print_warning(const char *text)
     print_advice(text);
 }
 
+static int print_piece(const char *bytes, size_t length, void *unused)
+{
+    (void)unused;
+    print_bytes(bytes, length);
+    return 0;
+}
+
 bool print_report(const platter_report *report, bool json)
 {
-    const char *text = NULL;
     platter_error *error = NULL;
-    const int status = json ? platter_report_json(&text, report, 0, &error)
-                            : platter_report_text(&text, report, 0, &error);
+    const uint32_t flags = json ? PLATTER_REPORT_WRITE_JSON : 0;
 
-    if (status == PLATTER_OK) {
-        print_bytes(text, strlen(text));
-        if (json || platter_report_text_end(report, 0, &error) == PLATTER_OK)
-            return true;
-    }
+    if (platter_report_write(report, print_piece, NULL, flags, &error) == PLATTER_OK &&
+        (json || platter_report_text_end(report, 0, &error) == PLATTER_OK))
+        return true;
     print_platter_error(error);
     return false;
 }

@@ -22,6 +22,12 @@ static void count_free(void *user_data)
     frees++;
 }
 
+static int takes_all(const char *bytes, size_t length, void *user_data)
+{
+    (void)bytes, (void)length, (void)user_data;
+    return 0;
+}
+
 static void log_line(uint32_t level, const char *line, void *user_data)
 {
     (void)level, (void)line, (void)user_data;
@@ -559,6 +565,9 @@ static void jobs(void)
     NO_NULL(platter_report_text(NULL, report, 0, &err), "out");
     NO_NULL(platter_report_text(&text, NULL, 0, &err), "report");
     NO_FLAG(platter_report_text(&text, report, BAD, &err));
+    NO_NULL(platter_report_write(NULL, takes_all, NULL, 0, &err), "report");
+    NO_NULL(platter_report_write(report, NULL, NULL, 0, &err), "write_fn");
+    NO_FLAG(platter_report_write(report, takes_all, NULL, BAD, &err));
     NO_NULL(platter_report_text_end(NULL, 0, &err), "report");
     NO_FLAG(platter_report_text_end(report, BAD, &err));
     NO_NULL(platter_report_exit_code(NULL, report, &err), "out");

@@ -15,6 +15,38 @@ static const char *string(const platter_report *report, size_t index, const char
     return value;
 }
 
+struct pieces {
+    const char *whole;
+    size_t length;
+};
+
+/* Each piece is what follows in the whole. */
+static int follows(const char *bytes, size_t length, void *user_data)
+{
+    struct pieces *pieces = user_data;
+    CHECK(length > 0 && strncmp(pieces->whole + pieces->length, bytes, length) == 0);
+    pieces->length += length;
+    return 0;
+}
+
+static int takes_none(const char *bytes, size_t length, void *user_data)
+{
+    (void)bytes, (void)length, (void)user_data;
+    return 1;
+}
+
+/* A report in pieces is the report. */
+static void check_pieces(const platter_report *report)
+{
+    struct pieces text = {0}, json = {0};
+    OK(platter_report_text(&text.whole, report, 0, &err));
+    OK(platter_report_write(report, follows, &text, 0, &err));
+    CHECK_U64(text.length, strlen(text.whole));
+    OK(platter_report_json(&json.whole, report, 0, &err));
+    OK(platter_report_write(report, follows, &json, PLATTER_REPORT_WRITE_JSON, &err));
+    CHECK_U64(json.length, strlen(json.whole));
+}
+
 int main(void)
 {
     make_image("base.raw", "raw", 1 << 20, NULL);
@@ -64,6 +96,8 @@ int main(void)
     int code = 7;
     OK(platter_report_exit_code(&code, report, &err));
     CHECK(code == 0);
+    check_pieces(report);
+    FAILS(platter_report_write(report, takes_none, NULL, 0, &err), PLATTER_STATUS_CANCELLED, "");
     platter_report_free(report);
 
     /* The chain. */
@@ -79,6 +113,7 @@ int main(void)
           "cluster-size");
     OK(platter_report_json(&json, report, 0, &err));
     CHECK(json[0] == '[');
+    check_pieces(report);
     platter_report_free(report);
     FAILS(platter_image_describe(&report, "top.qcow2", NULL, PLATTER_INFO_CHAIN, &err), PLATTER_STATUS_DENIED,
           "");
@@ -97,6 +132,7 @@ int main(void)
     OK(platter_report_json(&json, report, 0, &err));
     CHECK(strstr(json, "\"check-errors\": 0") != NULL);
     CHECK(number(report, 0, "image-end-offset") >= 65536);
+    check_pieces(report);
     platter_report_free(report);
 
     platter_open_options_free(options);

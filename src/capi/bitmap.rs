@@ -28,7 +28,7 @@ pub extern "C" fn platter_bitmap_list(
         check_flags(flags, 0)?;
         let shared = shared_of(Some(image), "image")?;
         let report = bitmap::list(&shared)?;
-        Inner::new(Content::Bitmaps(report)).map(platter_report::new)
+        Ok(platter_report::new(Inner::new(Content::Bitmaps(report))))
     })
 }
 
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn platter_bitmap_dirty(
         let shared = shared_of(Some(image), "image")?;
         let range = offset..offset.saturating_add(length);
         let report = bitmap::dirty_under(image.control(), &shared, name, range)?;
-        Inner::new(Content::Dirty(report)).map(platter_report::new)
+        Ok(platter_report::new(Inner::new(Content::Dirty(report))))
     })
 }
 

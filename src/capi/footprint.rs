@@ -1,5 +1,5 @@
-//! The memory that it takes to show a report: asked for before the report is handed out, so that a lack
-//! of it is an error and not the end of the process.
+//! The memory that the whole text of a report takes: asked for before it is made, so that a lack of it is an
+//! error and not the end of the process.
 
 use crate::capi::content::Content;
 use crate::format::SnapshotInfo;

@@ -41,6 +41,6 @@ pub unsafe extern "C" fn platter_image_describe(
         let location = unsafe { self::location(location, "location", flags)? };
         let options = merged(options, flags | PLATTER_OPEN_METADATA_ONLY)?;
         let report = ops::info::info(&location, &options, flags & PLATTER_INFO_CHAIN != 0)?;
-        Inner::new(Content::Info(report)).map(platter_report::new)
+        Ok(platter_report::new(Inner::new(Content::Info(report))))
     })
 }

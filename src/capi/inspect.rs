@@ -54,7 +54,7 @@ pub unsafe extern "C" fn platter_inspect(
         // SAFETY: by the contract of this function.
         let location = unsafe { self::location(location, "location", flags)? };
         let report = ops::inspect::inspect(&location, &merged(options, flags)?)?;
-        Inner::new(Content::Inspect(report)).map(platter_report::new)
+        Ok(platter_report::new(Inner::new(Content::Inspect(report))))
     })
 }
 
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn platter_inspect_for_profile(
         let profile = profiles::by_name(unsafe { utf8(profile, "profile")? })?;
         let options = merged(options, flags)?;
         let report = ops::inspect::inspect_for(&location, &options, profile)?;
-        Ok(platter_report::new(Inner::new(Content::Inspect(report))?))
+        Ok(platter_report::new(Inner::new(Content::Inspect(report))))
     })
 }
 
@@ -116,7 +116,7 @@ pub unsafe extern "C" fn platter_inspect_fd(
         let options = merged(options, flags)?;
         let storage = borrowed_file(fd, name, &options)?;
         let report = ops::inspect::inspect_storage(Arc::new(storage), &options)?;
-        Inner::new(Content::Inspect(report)).map(platter_report::new)
+        Ok(platter_report::new(Inner::new(Content::Inspect(report))))
     })
 }
 
@@ -148,6 +148,6 @@ pub unsafe extern "C" fn platter_inspect_storage(
         let options = merged(options, flags)?;
         let storage = CallbackStorage::new(name, callbacks(*table, user_data)?, options.cache)?;
         let report = ops::inspect::inspect_storage(Arc::new(storage), &options)?;
-        Inner::new(Content::Inspect(report)).map(platter_report::new)
+        Ok(platter_report::new(Inner::new(Content::Inspect(report))))
     })
 }

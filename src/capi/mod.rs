@@ -42,6 +42,7 @@ pub mod storage;
 mod footprint;
 pub mod job;
 pub mod report;
+pub mod report_write;
 
 pub mod amend;
 pub mod bench;

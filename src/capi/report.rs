@@ -85,21 +85,32 @@ impl platter_report {
     pub(super) fn new(inner: Arc<Inner>) -> *mut Self {
         Box::into_raw(Box::new(Self { inner }))
     }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
 }
 
 impl Inner {
-    /// # Errors
-    /// Where there is no memory to show it.
-    pub(super) fn new(content: Content) -> Result<Arc<Self>> {
-        memory::headroom(footprint::shown(&content))
-            .context(|| "Could not make the report".to_owned())?;
-        Ok(Arc::new(Self {
+    pub(super) fn new(content: Content) -> Arc<Self> {
+        Arc::new(Self {
             poison: Poison::default(),
             content,
             json: OnceLock::new(),
             text: OnceLock::new(),
             lent: Mutex::default(),
-        }))
+        })
+    }
+
+    pub(super) fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Where there is no memory for a text of the whole report, that is an error and not the end of the
+    /// process.
+    fn check_memory(&self) -> Result<()> {
+        memory::headroom(footprint::shown(&self.content))
+            .context(|| "Could not make the report".to_owned())
     }
 
     fn lend(&self, text: BString) -> *const c_char {
@@ -110,8 +121,13 @@ impl Inner {
             .as_ptr()
     }
 
-    fn json(&self) -> &CString {
-        self.json.get_or_init(|| {
+    /// # Errors
+    /// Where there is no memory for it.
+    pub(super) fn json(&self) -> Result<&CString> {
+        if self.json.get().is_none() {
+            self.check_memory()?;
+        }
+        Ok(self.json.get_or_init(|| {
             c_string(match &self.content {
                 Content::Info(report) => report.json(),
                 Content::Check(report) => report.json(),
@@ -134,11 +150,16 @@ impl Inner {
                     crate::ops::render::json::pretty(&Value::Object(object))
                 }
             })
-        })
+        }))
     }
 
-    fn text(&self) -> &(CString, Option<platter_error>) {
-        self.text.get_or_init(|| {
+    /// # Errors
+    /// Where there is no memory for it.
+    pub(super) fn text(&self) -> Result<&(CString, Option<platter_error>)> {
+        if self.text.get().is_none() {
+            self.check_memory()?;
+        }
+        Ok(self.text.get_or_init(|| {
             let (text, end): (BString, _) = match &self.content {
                 Content::Info(report) => (report.text(), Ok(())),
                 Content::Check(report) => (report.text().into(), Ok(())),
@@ -149,7 +170,7 @@ impl Inner {
                 Content::Inspect(report) => (report.text().into(), Ok(())),
                 Content::Bench(report) => (report.text().into(), Ok(())),
                 Content::Bitmaps(report) => (report.text(), Ok(())),
-                Content::Dirty(report) => (report.text().into(), Ok(())),
+                Content::Dirty(report) => (report.text(), Ok(())),
                 Content::Convert(_) | Content::Done { .. } => (BString::default(), Ok(())),
                 Content::Create { summary } => {
                     let mut line = summary.clone();
@@ -161,7 +182,15 @@ impl Inner {
                 c_string(text),
                 end.err().map(|error| platter_error::new(&error)),
             )
-        })
+        }))
+    }
+
+    /// How the text ends, for which a text that cannot end early need not be made.
+    fn text_end(&self) -> Result<Option<platter_error>> {
+        match self.content {
+            Content::Map(_) => Ok(self.text()?.1.clone()),
+            _ => Ok(None),
+        }
     }
 
     fn count(&self) -> usize {
@@ -412,9 +441,10 @@ pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
 
 /// The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
 /// prints, key for key; for snapshots the list in info; for an inspection one object. It is UTF-8: in
-/// names, what is not is replaced. `*out` lives as long as the report. `flags` must be 0.
+/// names, what is not is replaced. `*out` lives as long as the report. Names in an image can make it some hundred MiB
+/// long: `platter_report_write()` takes little memory. `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: any. Since 0.1.
+/// Statuses: OS where there is no memory for it, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_report_json(
     out: Option<&mut MaybeUninit<*const c_char>>,
@@ -424,7 +454,7 @@ pub extern "C" fn platter_report_json(
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
         check_flags(flags, 0)?;
-        Ok(report.inner.json().as_ptr())
+        Ok(report.inner.json()?.as_ptr())
     })
 }
 
@@ -433,7 +463,7 @@ pub extern "C" fn platter_report_json(
 /// as `\u{1b}`. The JSON is UTF-8: it replaces what is not. `*out` lives as long as the report. Where the human form cannot show everything this
 /// still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: any. Since 0.1.
+/// Statuses: OS where there is no memory for it, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_report_text(
     out: Option<&mut MaybeUninit<*const c_char>>,
@@ -443,7 +473,7 @@ pub extern "C" fn platter_report_text(
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
         check_flags(flags, 0)?;
-        Ok(report.inner.text().0.as_ptr())
+        Ok(report.inner.text()?.0.as_ptr())
     })
 }
 
@@ -460,7 +490,7 @@ pub extern "C" fn platter_report_text_end(
     let mut end = None;
     let status = call_ref(report, "report", err.as_deref_mut(), |report| {
         check_flags(flags, 0)?;
-        end = report.inner.text().1.clone();
+        end = report.inner.text_end()?;
         Ok(())
     });
     match end {

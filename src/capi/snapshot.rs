@@ -56,7 +56,7 @@ pub extern "C" fn platter_snapshot_list(
         check_flags(flags, 0)?;
         let shared = shared_of(Some(image), "image")?;
         let report = snapshot::list(&shared)?;
-        Inner::new(Content::Snapshots(report)).map(platter_report::new)
+        Ok(platter_report::new(Inner::new(Content::Snapshots(report))))
     })
 }
 

@@ -1,5 +1,7 @@
 //! `bitmap`: the persistent dirty bitmaps of an image.
 
+use std::fmt;
+use std::io;
 use std::ops::Range;
 
 use bstr::{BStr, BString, ByteSlice};
@@ -10,8 +12,9 @@ use crate::image::Image;
 use crate::job::JobControl;
 use crate::memory;
 use crate::ops::map::MAX_RUNS;
-use crate::ops::render::json;
-use crate::printable::printable_name;
+use crate::ops::render::human;
+use crate::ops::render::json::{self, Members};
+use crate::printable::write_name;
 use crate::value::{Map, Value};
 
 /// A change of one bitmap.
@@ -207,31 +210,46 @@ pub struct BitmapReport {
 impl BitmapReport {
     /// The list that `info --output=json` has.
     pub fn json(&self) -> String {
-        let list = self.bitmaps.iter().map(|bitmap| {
+        json::text(|out| self.write_json(out))
+    }
+
+    /// Writes [`BitmapReport::json`] without the newline, in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
+        json::write_list(out, &self.bitmaps, 0, |out, bitmap, depth| {
             let flags = [(bitmap.inconsistent, "in-use"), (bitmap.enabled, "auto")];
             let flags = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name);
-            Map::from_iter([
+            let object = Map::from_iter([
                 ("flags".to_owned(), flags.collect::<Value>()),
                 ("name".to_owned(), bitmap.name.as_bstr().into()),
                 ("granularity".to_owned(), bitmap.granularity.into()),
-            ])
-        });
-        json::pretty(&list.collect())
+            ]);
+            json::write_value(out, &Value::Object(object), depth)
+        })
     }
 
     /// A line for each: name, granularity, and what it does.
     pub fn text(&self) -> BString {
-        let mut out = BString::default();
+        human::text(|out| self.write_text(out))
+    }
+
+    /// Writes [`BitmapReport::text`], in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_text<W: io::Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         for bitmap in &self.bitmaps {
             let state = match (bitmap.inconsistent, bitmap.enabled) {
                 (true, _) => "inconsistent",
                 (false, true) => "enabled",
                 (false, false) => "disabled",
             };
-            out.extend_from_slice(&printable_name(&bitmap.name));
-            out.extend_from_slice(format!(" {} {state}\n", bitmap.granularity).as_bytes());
+            write_name(out, &bitmap.name)?;
+            writeln!(out, " {} {state}", bitmap.granularity)?;
         }
-        out
+        Ok(())
     }
 }
 
@@ -256,25 +274,34 @@ pub struct DirtyReport {
 impl DirtyReport {
     /// A list of objects with `start` and `length`.
     pub fn json(&self) -> String {
-        let object = |(start, length): &(u64, u64)| {
-            format!("    {{\n        \"start\": {start},\n        \"length\": {length}\n    }}")
-        };
-        let mut list = String::from("[\n");
-        for (index, range) in self.ranges.iter().enumerate() {
-            list.push_str(if index > 0 { ",\n" } else { "" });
-            list.push_str(&object(range));
-        }
-        list + if self.ranges.is_empty() {
-            "]\n"
-        } else {
-            "\n]\n"
-        }
+        json::text(|out| self.write_json(out))
+    }
+
+    /// Writes [`DirtyReport::json`] without the newline, in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
+        json::write_list(out, &self.ranges, 0, |out, (start, length), depth| {
+            let mut object = Members::begin(out, depth)?;
+            object.value("start", &(*start).into())?;
+            object.value("length", &(*length).into())?;
+            object.end()
+        })
     }
 
     /// A line for each: offset and length.
-    pub fn text(&self) -> String {
-        let line = |(start, length): &(u64, u64)| format!("{start:#x} {length:#x}\n");
-        self.ranges.iter().map(line).collect()
+    pub fn text(&self) -> BString {
+        human::text(|out| self.write_text(out))
+    }
+
+    /// Writes [`DirtyReport::text`], in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_text<W: io::Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
+        let mut ranges = self.ranges.iter();
+        ranges.try_for_each(|(start, length)| writeln!(out, "{start:#x} {length:#x}"))
     }
 }
 

@@ -1,5 +1,7 @@
 //! `snapshot`: the internal snapshots of an image.
 
+use std::fmt;
+use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bstr::{BStr, BString, ByteSlice};
@@ -21,16 +23,31 @@ pub struct SnapshotReport {
 impl SnapshotReport {
     /// The table that `qemu-img snapshot -l` prints; empty where there is no snapshot.
     pub fn text(&self) -> BString {
+        human::text(|out| self.write_text(out))
+    }
+
+    /// Writes [`SnapshotReport::text`], in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_text<W: io::Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         if self.snapshots.is_empty() {
-            return BString::default();
+            return Ok(());
         }
-        human::snapshots(&self.snapshots)
+        human::write_snapshots(out, "", &self.snapshots)
     }
 
     /// The list that `info --output=json` has.
     pub fn json(&self) -> String {
-        let list = self.snapshots.iter().map(super::info::snapshot_value);
-        json::pretty(&list.collect())
+        json::text(|out| self.write_json(out))
+    }
+
+    /// Writes [`SnapshotReport::json`] without the newline, in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
+        super::info::write_snapshots(out, &self.snapshots, 0)
     }
 }
 

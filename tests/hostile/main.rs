@@ -816,7 +816,22 @@ fn long_lists_of_names() {
             .expect("the image");
     }
     file.set_len(table + count * length).expect("the image");
-    bench.every_command("names.qcow2", MAX_KIB + 9 * ((count * length) >> 10));
+    let names = (count * length) >> 10;
+    bench.every_command("names.qcow2", MAX_KIB + 9 * names);
+    // What they are shown as is never in memory as a whole: escaped it is six times as long.
+    for args in [
+        &["info"][..],
+        &["info", "--output=json"],
+        &["snapshot", "-l"],
+    ] {
+        let (ran, kib, _) = bench.run_for(SECONDS, &[args, &["names.qcow2"]].concat());
+        assert_eq!(ran.code, 0, "{args:?}");
+        assert!(ran.out.len() as u64 > (3 * names) << 10, "{args:?}");
+        assert!(
+            kib < names * 2 + (12 << 10),
+            "{args:?}: {kib} KiB for {names} KiB of names"
+        );
+    }
 }
 
 /// An image of small tables with so many snapshots that share one L1 table.

@@ -290,13 +290,10 @@ impl Runner {
             )
         });
         let (outcome, left) = match result {
-            Ok((content, None)) => {
-                let report = report::Inner::new(content);
-                (report.map_err(|error| platter_error::new(&error)), None)
-            }
+            Ok((content, None)) => (Ok(report::Inner::new(content)), None),
             Ok((content, Some(error))) => (
                 Err(platter_error::new(&error)),
-                report::Inner::new(content).ok(),
+                Some(report::Inner::new(content)),
             ),
             Err(error) => (Err(platter_error::new(&error)), None),
         };

@@ -10,7 +10,7 @@ use bstr::BString;
 use crate::value::Value;
 
 pub use collect::info;
-pub(super) use render::snapshot_value;
+pub(super) use render::write_snapshots;
 
 /// The report of `info` on an image or its chain.
 #[derive(Clone, Debug)]

@@ -1,105 +1,135 @@
 //! The JSON and the text of `info`.
 
-use std::io::Write;
+use std::fmt;
+use std::io::{self, Write};
 
 use bstr::BString;
 
 use super::{ContentInfo, InfoReport, LayerInfo};
 use crate::format::SnapshotInfo;
+use crate::ops::render::json::Members;
 use crate::ops::render::{human, json};
-use crate::printable::{printable_bytes, printable_name};
+use crate::printable::{printable_bytes, write_name};
 use crate::size::human_size;
-use crate::value::{Map, Value};
+use crate::value::{Map, Value, json_string};
 
 impl InfoReport {
     /// The JSON that `qemu-img info --output=json` prints, with its final newline.
     pub fn json(&self) -> String {
-        let mut layers = self.layers.iter().map(LayerInfo::value);
-        let value = if self.chain {
-            Value::Array(layers.collect())
-        } else {
-            layers.next().unwrap_or_default()
-        };
-        json::pretty(&value)
+        json::text(|out| self.write_json(out))
+    }
+
+    /// Writes [`InfoReport::json`] without the newline, in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
+        match self.layers.first() {
+            _ if self.chain => json::write_list(out, &self.layers, 0, |out, layer, depth| {
+                layer.write_json(out, depth)
+            }),
+            Some(layer) => layer.write_json(out, 0),
+            None => json::write_value(out, &Value::Null, 0),
+        }
     }
 
     /// The text that `qemu-img info` prints.
     pub fn text(&self) -> BString {
-        let mut out = BString::default();
+        human::text(|out| self.write_text(out))
+    }
+
+    /// Writes [`InfoReport::text`], in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_text<W: Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         for (i, layer) in self.layers.iter().enumerate() {
             if i > 0 {
-                out.push(b'\n');
+                out.write_all(b"\n")?;
             }
-            layer.write_text(&mut out, "/", 0);
+            layer.write_text(out, "/", 0)?;
         }
-        out
+        Ok(())
     }
 }
 
 impl LayerInfo {
     /// The JSON object, keys in QEMU's order.
-    fn value(&self) -> Value {
-        let mut map = Map::new();
-        let mut put = |key: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                map.insert(key.to_owned(), value);
-            }
-        };
-        let text = |text: &Option<BString>| text.clone().map(Value::String);
-        let children = self
-            .children
-            .iter()
-            .map(|(name, child)| {
-                Map::from_iter([
-                    ("name".to_owned(), Value::from(name.as_str())),
-                    ("info".to_owned(), child.value()),
-                ])
-                .into()
+    fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W, depth: usize) -> fmt::Result {
+        let mut object = Members::begin(out, depth)?;
+        object.with("children", |out, depth| {
+            json::write_list(out, &self.children, depth, |out, (name, child), depth| {
+                let mut object = Members::begin(out, depth)?;
+                object.value("name", &Value::from(name.as_str()))?;
+                object.with("info", |out, depth| child.write_json(out, depth))?;
+                object.end()
             })
-            .collect();
-        put("children", Some(Value::Array(children)));
-        put("backing-filename-format", text(&self.backing_format));
-        let snapshots: Vec<Value> = self.snapshots.iter().map(snapshot_value).collect();
-        put(
-            "snapshots",
-            (!snapshots.is_empty()).then_some(Value::Array(snapshots)),
-        );
-        put("virtual-size", Some(self.virtual_size.into()));
-        put("filename", Some(self.filename.clone().into()));
-        put("cluster-size", self.cluster_size.map(Value::from));
-        put("format", Some(self.format.clone().into()));
-        put("actual-size", self.actual_size.map(Value::from));
-        put(
-            "format-specific",
-            self.specific
-                .as_ref()
-                .zip(self.specific_type)
-                .map(|(data, kind)| {
-                    Value::Object(Map::from_iter([
-                        ("type".to_owned(), kind.into()),
-                        ("data".to_owned(), data.clone()),
-                    ]))
-                }),
-        );
-        put("encrypted", self.encrypted.then_some(Value::Bool(true)));
-        put("full-backing-filename", text(&self.full_backing_filename));
-        put("backing-filename", text(&self.backing_filename));
-        put("dirty-flag", self.dirty.map(Value::Bool));
-        let contents: Vec<Value> = self.contents.iter().map(ContentInfo::value).collect();
-        put(
-            "contents",
-            (!contents.is_empty()).then_some(Value::Array(contents)),
-        );
-        Value::Object(map)
+        })?;
+        text(
+            &mut object,
+            "backing-filename-format",
+            self.backing_format.as_ref(),
+        )?;
+        if !self.snapshots.is_empty() {
+            object.with("snapshots", |out, depth| {
+                write_snapshots(out, &self.snapshots, depth)
+            })?;
+        }
+        object.value("virtual-size", &self.virtual_size.into())?;
+        text(&mut object, "filename", Some(&self.filename))?;
+        if let Some(size) = self.cluster_size {
+            object.value("cluster-size", &size.into())?;
+        }
+        object.value("format", &Value::from(self.format.as_str()))?;
+        if let Some(size) = self.actual_size {
+            object.value("actual-size", &size.into())?;
+        }
+        if let Some((data, kind)) = self.specific.as_ref().zip(self.specific_type) {
+            object.with("format-specific", |out, depth| {
+                let mut object = Members::begin(out, depth)?;
+                object.value("type", &kind.into())?;
+                object.value("data", data)?;
+                object.end()
+            })?;
+        }
+        if self.encrypted {
+            object.value("encrypted", &Value::Bool(true))?;
+        }
+        text(
+            &mut object,
+            "full-backing-filename",
+            self.full_backing_filename.as_ref(),
+        )?;
+        text(
+            &mut object,
+            "backing-filename",
+            self.backing_filename.as_ref(),
+        )?;
+        if let Some(dirty) = self.dirty {
+            object.value("dirty-flag", &Value::Bool(dirty))?;
+        }
+        if !self.contents.is_empty() {
+            object.with("contents", |out, depth| {
+                json::write_list(out, &self.contents, depth, |out, content, depth| {
+                    json::write_value(out, &content.value(), depth)
+                })
+            })?;
+        }
+        object.end()
     }
 
     /// The lines of one node at `depth`; `path` is its place in the tree of nodes, ending in a slash.
-    fn write_text(&self, out: &mut BString, path: &str, depth: usize) {
+    fn write_text<W: Write + ?Sized>(
+        &self,
+        out: &mut W,
+        path: &str,
+        depth: usize,
+    ) -> io::Result<()> {
         let indent = "    ".repeat(depth);
-        let line = |out: &mut BString, key: &str, value: &[u8]| {
-            out.extend_from_slice(format!("{indent}{key}: ").as_bytes());
-            out.extend_from_slice(&printable_name(value));
-            out.push(b'\n');
+        let line = |out: &mut W, key: &str, value: &[u8]| {
+            write!(out, "{indent}{key}: ")?;
+            write_name(out, value)?;
+            out.write_all(b"\n")
         };
         // A child without children is a file or another end of the tree.
         let protocol = depth > 0 && self.children.is_empty();
@@ -108,26 +138,26 @@ impl LayerInfo {
         } else {
             ["image", "file format", "virtual size"]
         };
-        line(out, name, &self.filename);
-        line(out, driver, self.format.as_bytes());
+        line(out, name, &self.filename)?;
+        line(out, driver, self.format.as_bytes())?;
         let size = format!(
             "{} ({} bytes)",
             human_size(self.virtual_size),
             self.virtual_size
         );
-        line(out, length, size.as_bytes());
+        line(out, length, size.as_bytes())?;
         let disk = self
             .actual_size
             .map_or_else(|| "unavailable".to_owned(), human_size);
-        line(out, "disk size", disk.as_bytes());
+        line(out, "disk size", disk.as_bytes())?;
         if self.encrypted {
-            line(out, "encrypted", b"yes");
+            line(out, "encrypted", b"yes")?;
         }
         if let Some(size) = self.cluster_size {
-            line(out, "cluster_size", size.to_string().as_bytes());
+            line(out, "cluster_size", size.to_string().as_bytes())?;
         }
         if self.dirty == Some(true) {
-            line(out, "cleanly shut down", b"no");
+            line(out, "cleanly shut down", b"no")?;
         }
         if let Some(backing) = &self.backing_filename {
             let mut shown = backing.clone();
@@ -140,35 +170,71 @@ impl LayerInfo {
                 Some(_) => {}
                 None => shown.extend_from_slice(b" (cannot determine actual path)"),
             }
-            line(out, "backing file", &shown);
+            line(out, "backing file", &shown)?;
             if let Some(format) = &self.backing_format {
-                line(out, "backing file format", format);
+                line(out, "backing file format", format)?;
             }
         }
         if !self.snapshots.is_empty() {
-            human::write_snapshots(out, &indent, &self.snapshots);
+            human::write_snapshots(out, &indent, &self.snapshots)?;
         }
-        if let Some(specific) = &self.specific {
-            let tree = human::tree(specific, depth + 1);
-            if !tree.is_empty() {
-                // Writing to memory cannot fail.
-                let _ = writeln!(&mut **out, "{indent}Format specific information:");
-                out.extend_from_slice(&tree);
-            }
+        if let Some(specific) = &self.specific
+            && human::has_members(specific)
+        {
+            writeln!(out, "{indent}Format specific information:")?;
+            human::write_tree(out, specific, depth + 1)?;
         }
         if !self.contents.is_empty() {
-            let _ = writeln!(&mut **out, "{indent}Contents:");
+            writeln!(out, "{indent}Contents:")?;
         }
         for content in &self.contents {
             let size = format!("{} ({} bytes)", human_size(content.len), content.len);
             let name = printable_bytes(&content.name);
-            let _ = writeln!(&mut **out, "{indent}    {name}: {size}");
+            writeln!(out, "{indent}    {name}: {size}")?;
         }
         for (name, child) in &self.children {
-            let _ = writeln!(&mut **out, "{indent}Child node '{path}{name}':");
-            child.write_text(out, &format!("{path}{name}/"), depth + 1);
+            writeln!(out, "{indent}Child node '{path}{name}':")?;
+            child.write_text(out, &format!("{path}{name}/"), depth + 1)?;
         }
+        Ok(())
     }
+}
+
+/// Writes a member where there is one.
+fn text<W: fmt::Write + ?Sized>(
+    object: &mut Members<'_, W>,
+    key: &str,
+    text: Option<&BString>,
+) -> fmt::Result {
+    text.map_or(Ok(()), |text| {
+        object.with(key, |out, _| json_string(out, text))
+    })
+}
+
+/// Writes the list of snapshots as `info --output=json` has it.
+///
+/// # Errors
+/// Of the writer.
+pub(in crate::ops) fn write_snapshots<W: fmt::Write + ?Sized>(
+    out: &mut W,
+    snapshots: &[SnapshotInfo],
+    depth: usize,
+) -> fmt::Result {
+    const NANO: u64 = 1_000_000_000;
+    json::write_list(out, snapshots, depth, |out, snapshot, depth| {
+        let mut object = Members::begin(out, depth)?;
+        if let Some(icount) = snapshot.icount {
+            object.value("icount", &icount.into())?;
+        }
+        object.value("vm-clock-nsec", &(snapshot.vm_clock_nsec % NANO).into())?;
+        text(&mut object, "name", Some(&snapshot.name))?;
+        object.value("date-sec", &snapshot.date_sec.into())?;
+        object.value("date-nsec", &snapshot.date_nsec.into())?;
+        object.value("vm-clock-sec", &(snapshot.vm_clock_nsec / NANO).into())?;
+        text(&mut object, "id", Some(&snapshot.id))?;
+        object.value("vm-state-size", &snapshot.vm_state_size.into())?;
+        object.end()
+    })
 }
 
 impl ContentInfo {
@@ -180,26 +246,6 @@ impl ContentInfo {
         ])
         .into()
     }
-}
-
-pub(in crate::ops) fn snapshot_value(snapshot: &SnapshotInfo) -> Value {
-    let mut map = Map::new();
-    if let Some(icount) = snapshot.icount {
-        map.insert("icount".to_owned(), icount.into());
-    }
-    const NANO: u64 = 1_000_000_000;
-    for (key, value) in [
-        ("vm-clock-nsec", (snapshot.vm_clock_nsec % NANO).into()),
-        ("name", Value::from(snapshot.name.clone())),
-        ("date-sec", snapshot.date_sec.into()),
-        ("date-nsec", snapshot.date_nsec.into()),
-        ("vm-clock-sec", (snapshot.vm_clock_nsec / NANO).into()),
-        ("id", snapshot.id.clone().into()),
-        ("vm-state-size", snapshot.vm_state_size.into()),
-    ] {
-        map.insert(key.to_owned(), value);
-    }
-    Value::Object(map)
 }
 
 #[cfg(test)]

@@ -1,110 +1,125 @@
 //! QEMU's human forms: the tree of "Format specific information" and the table of snapshots.
 
-use std::io::Write;
+use std::io::{self, Write};
 
-use bstr::{BStr, BString, ByteSlice};
+use bstr::BString;
 
 use crate::format::SnapshotInfo;
-use crate::printable::printable_name;
+use crate::printable::write_name;
 use crate::size::human_size;
 use crate::sys::time::local_time;
 use crate::value::Value;
 
 /// The members of an object, one line per scalar, nested by four blanks from `depth` on. Dashes of
 /// keys become blanks.
-pub fn tree(value: &Value, depth: usize) -> BString {
-    let mut out = BString::default();
-    write_members(&mut out, value, depth);
-    out
-}
-
-fn write_members(out: &mut BString, value: &Value, depth: usize) {
+///
+/// # Errors
+/// Of the writer, as all here.
+pub fn write_tree<W: Write + ?Sized>(out: &mut W, value: &Value, depth: usize) -> io::Result<()> {
     match value {
         Value::Object(map) => {
             for (key, item) in map {
-                write_item(out, &key.replace('-', " "), item, depth);
+                write_item(out, &key.replace('-', " "), item, depth)?;
             }
         }
         Value::Array(items) => {
             for (i, item) in items.iter().enumerate() {
-                write_item(out, &format!("[{i}]"), item, depth);
+                write_item(out, &format!("[{i}]"), item, depth)?;
             }
         }
         _ => {}
     }
+    Ok(())
 }
 
-fn write_item(out: &mut BString, key: &str, item: &Value, depth: usize) {
-    for _ in 0..depth {
-        out.extend_from_slice(b"    ");
+/// Whether [`write_tree`] has anything to write.
+pub fn has_members(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => !map.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        _ => false,
     }
-    out.extend_from_slice(key.as_bytes());
-    out.push(b':');
+}
+
+fn write_item<W: Write + ?Sized>(
+    out: &mut W,
+    key: &str,
+    item: &Value,
+    depth: usize,
+) -> io::Result<()> {
+    for _ in 0..depth {
+        out.write_all(b"    ")?;
+    }
+    out.write_all(key.as_bytes())?;
+    out.write_all(b":")?;
     match item {
         Value::Object(_) | Value::Array(_) => {
-            out.push(b'\n');
-            write_members(out, item, depth + 1);
+            out.write_all(b"\n")?;
+            write_tree(out, item, depth + 1)
         }
         Value::String(text) => {
-            out.push(b' ');
-            out.extend_from_slice(&printable_name(text));
-            out.push(b'\n');
+            out.write_all(b" ")?;
+            write_name(out, text)?;
+            out.write_all(b"\n")
         }
-        scalar => {
-            // Writing to memory cannot fail.
-            let _ = writeln!(&mut **out, " {scalar}");
-        }
+        scalar => writeln!(out, " {scalar}"),
     }
 }
 
-/// The table of internal snapshots with its heading, as `snapshot -l` and `info` print it.
-pub fn snapshots(list: &[SnapshotInfo]) -> BString {
-    let mut out = BString::default();
-    write_snapshots(&mut out, "", list);
-    out
+/// What is written, as one text.
+pub fn text(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> BString {
+    let mut out = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = write(&mut out);
+    out.into()
 }
 
-/// Appends [`snapshots`], each line behind `indent`.
-pub fn write_snapshots(out: &mut BString, indent: &str, list: &[SnapshotInfo]) {
-    let heading = format!("{indent}Snapshot list:\n{indent}");
-    out.extend_from_slice(heading.as_bytes());
+/// The table of internal snapshots with its heading, as `snapshot -l` and `info` print it; each line behind
+/// `indent`.
+///
+/// # Errors
+/// As [`write_tree`].
+pub fn write_snapshots<W: Write + ?Sized>(
+    out: &mut W,
+    indent: &str,
+    list: &[SnapshotInfo],
+) -> io::Result<()> {
+    write!(out, "{indent}Snapshot list:\n{indent}")?;
     row(
         out,
-        [BStr::new("ID"), BStr::new("TAG")],
+        [b"ID", b"TAG"],
         ["VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"],
-    );
+    )?;
     for snapshot in list {
         let icount = snapshot
             .icount
             .map_or_else(|| "--".to_owned(), |n| n.to_string());
-        out.extend_from_slice(indent.as_bytes());
+        out.write_all(indent.as_bytes())?;
         row(
             out,
-            [
-                printable_name(&snapshot.id).as_bstr(),
-                printable_name(&snapshot.name).as_bstr(),
-            ],
+            [&snapshot.id, &snapshot.name],
             [
                 &human_size(snapshot.vm_state_size),
                 &date(snapshot.date_sec),
                 &clock(snapshot.vm_clock_nsec),
                 &icount,
             ],
-        );
+        )?;
     }
+    Ok(())
 }
 
-fn row(out: &mut BString, [id, tag]: [&BStr; 2], [vm_size, date, clock, icount]: [&str; 4]) {
+fn row<W: Write + ?Sized>(
+    out: &mut W,
+    [id, tag]: [&[u8]; 2],
+    [vm_size, date, clock, icount]: [&str; 4],
+) -> io::Result<()> {
     // Columns count bytes, not characters, as printf does.
     for (name, width) in [(id, 7usize), (tag, 16)] {
-        out.extend_from_slice(name);
-        let pad = width.saturating_sub(name.len()) + 1;
-        out.extend(std::iter::repeat_n(b' ', pad));
+        let pad = width.saturating_sub(write_name(out, name)?) + 1;
+        write!(out, "{:pad$}", "")?;
     }
-    let _ = writeln!(
-        &mut **out,
-        "{vm_size:>8} {date:>19} {clock:>15} {icount:>10}"
-    );
+    writeln!(out, "{vm_size:>8} {date:>19} {clock:>15} {icount:>10}")
 }
 
 fn date(seconds: u64) -> String {
@@ -141,7 +156,7 @@ mod tests {
             "format": "",
         });
         assert_eq!(
-            tree(&value.into(), 1),
+            text(|out| write_tree(out, &value.into(), 1)),
             "    compat: 1.1\n    lazy refcounts: false\n    bitmaps:\n        [0]:\n            \
              flags:\n                [0]: auto\n            granularity: 65536\n        [1]:\n            \
              flags:\n    format: \n"
@@ -157,7 +172,7 @@ mod tests {
             icount: Some(42),
             ..SnapshotInfo::default()
         }];
-        let text = snapshots(&list);
+        let text = text(|out| write_snapshots(out, "", &list));
         assert!(text.starts_with(
             b"Snapshot list:\nID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT\n\
              1       a name beyond its column      0 B "

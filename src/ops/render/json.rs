@@ -1,58 +1,126 @@
 //! QEMU's JSON style: four blanks per level, `"key": value`, everything beyond ASCII escaped.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use crate::value::{Value, json_string};
 
 /// `value` over several lines, with a final newline. Keys keep their order.
 pub fn pretty(value: &Value) -> String {
+    text(|out| write_value(out, value, 0))
+}
+
+/// What is written, as one text with a final newline.
+pub fn text(write: impl FnOnce(&mut String) -> fmt::Result) -> String {
     let mut out = String::new();
-    write_value(&mut out, value, 0);
+    // Writing to a String cannot fail.
+    let _ = write(&mut out);
     out.push('\n');
     out
 }
 
-fn write_value(out: &mut String, value: &Value, depth: usize) {
+/// Writes `value`, its inner lines behind `depth` levels of blanks.
+///
+/// # Errors
+/// Of the writer, as all here.
+pub fn write_value<W: Write + ?Sized>(out: &mut W, value: &Value, depth: usize) -> fmt::Result {
     match value {
-        Value::Array(items) => {
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                separate(out, i, depth + 1);
-                write_value(out, item, depth + 1);
-            }
-            new_line(out, depth);
-            out.push(']');
-        }
+        Value::Array(items) => write_list(out, items, depth, write_value),
         Value::Object(map) => {
-            out.push('{');
-            for (i, (key, item)) in map.iter().enumerate() {
-                separate(out, i, depth + 1);
-                // Writing to a String cannot fail.
-                let _ = json_string(out, key.as_bytes());
-                out.push_str(": ");
-                write_value(out, item, depth + 1);
+            let mut members = Members::begin(out, depth)?;
+            for (key, item) in map {
+                members.value(key, item)?;
             }
-            new_line(out, depth);
-            out.push('}');
+            members.end()
         }
-        scalar => {
-            let _ = write!(out, "{scalar}");
-        }
+        scalar => write!(out, "{scalar}"),
     }
 }
 
-fn separate(out: &mut String, index: usize, depth: usize) {
+/// Writes a list of whatever `each` writes, one item after the other, so that a long one is never in memory as a
+/// whole.
+///
+/// # Errors
+/// As [`write_value`].
+pub fn write_list<W: Write + ?Sized, T>(
+    out: &mut W,
+    items: impl IntoIterator<Item = T>,
+    depth: usize,
+    mut each: impl FnMut(&mut W, T, usize) -> fmt::Result,
+) -> fmt::Result {
+    out.write_char('[')?;
+    for (index, item) in items.into_iter().enumerate() {
+        separate(out, index, depth + 1)?;
+        each(out, item, depth + 1)?;
+    }
+    new_line(out, depth)?;
+    out.write_char(']')
+}
+
+/// An object that is written member by member.
+pub struct Members<'a, W: Write + ?Sized> {
+    out: &'a mut W,
+    depth: usize,
+    count: usize,
+}
+
+impl<'a, W: Write + ?Sized> Members<'a, W> {
+    /// Begins the object.
+    ///
+    /// # Errors
+    /// As [`write_value`].
+    pub fn begin(out: &'a mut W, depth: usize) -> Result<Self, fmt::Error> {
+        out.write_char('{')?;
+        Ok(Self {
+            out,
+            depth,
+            count: 0,
+        })
+    }
+
+    /// Writes a member.
+    ///
+    /// # Errors
+    /// As [`write_value`].
+    pub fn value(&mut self, key: &str, value: &Value) -> fmt::Result {
+        self.with(key, |out, depth| write_value(out, value, depth))
+    }
+
+    /// Writes a member whose value `write` writes.
+    ///
+    /// # Errors
+    /// As [`write_value`].
+    pub fn with(
+        &mut self,
+        key: &str,
+        write: impl FnOnce(&mut W, usize) -> fmt::Result,
+    ) -> fmt::Result {
+        separate(self.out, self.count, self.depth + 1)?;
+        self.count += 1;
+        json_string(self.out, key.as_bytes())?;
+        self.out.write_str(": ")?;
+        write(self.out, self.depth + 1)
+    }
+
+    /// Ends the object.
+    ///
+    /// # Errors
+    /// As [`write_value`].
+    pub fn end(self) -> fmt::Result {
+        new_line(self.out, self.depth)?;
+        self.out.write_char('}')
+    }
+}
+
+fn separate<W: Write + ?Sized>(out: &mut W, index: usize, depth: usize) -> fmt::Result {
     if index > 0 {
-        out.push(',');
+        out.write_char(',')?;
     }
-    new_line(out, depth);
+    new_line(out, depth)
 }
 
-fn new_line(out: &mut String, depth: usize) {
-    out.push('\n');
-    for _ in 0..depth {
-        out.push_str("    ");
-    }
+fn new_line<W: Write + ?Sized>(out: &mut W, depth: usize) -> fmt::Result {
+    out.write_char('\n')?;
+    (0..depth).try_for_each(|_| out.write_str("    "))
 }
 
 #[cfg(test)]
