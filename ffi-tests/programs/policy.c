@@ -205,7 +205,7 @@ int main(void)
     CHECK_STR(platter_image_format(image), "raw");
     OK(platter_image_close(image, 0, &err));
     OK(platter_policy_set_probe_footers(policy, true, 0, &err));
-    FAILS(try_open(&image, "disk.img", 0, &err), PLATTER_STATUS_UNSUPPORTED, "dmg");
+    FAILS(try_open(&image, "disk.img", 0, &err), PLATTER_STATUS_CORRUPT, "property list");
     OK(try_open(&image, "base.qcow2", PLATTER_OPEN_WRITE, &err));
     OK(platter_image_close(image, 0, &err));
     CHECK(truncate("disk.img", 4096) == 0);

@@ -45,21 +45,14 @@ impl Decoder {
             Method::Zlib => self.zlib(input, out) || self.inflate(input, out, true),
             Method::Zstd => self.zstd_frames(input, out) || self.zstd_stream(input, out),
         };
-        outcome(method, full)
-    }
-
-    /// As [`Decoder::decode`] for a stream that ends with `out`: what is longer, or lacks its end, is
-    /// damaged.
-    ///
-    /// # Errors
-    /// As [`Decoder::decode`].
-    pub fn decode_exact(&mut self, method: Method, input: &[u8], out: &mut [u8]) -> Result<()> {
-        let is_exact = match method {
-            Method::Deflate => self.deflate(input, out),
-            Method::Zlib => self.zlib(input, out),
-            Method::Zstd => self.zstd_frames(input, out),
-        };
-        outcome(method, is_exact)
+        if full {
+            Ok(())
+        } else {
+            Err(Error::corrupt(format!(
+                "Compressed data does not decode as {}",
+                method.name()
+            )))
+        }
     }
 
     fn deflate(&mut self, input: &[u8], out: &mut [u8]) -> bool {
@@ -152,16 +145,6 @@ impl Decoder {
         let _ = context.reset(zstd_safe::ResetDirective::SessionOnly);
         full
     }
-}
-
-fn outcome(method: Method, is_good: bool) -> Result<()> {
-    if is_good {
-        return Ok(());
-    }
-    Err(Error::corrupt(format!(
-        "Compressed data does not decode as {}",
-        method.name()
-    )))
 }
 
 #[cfg(test)]
@@ -276,12 +259,9 @@ mod tests {
             );
             decoder.decode(method, &packed, &mut back).unwrap();
             assert!(back[..] == long[..4096]);
-            decoder
-                .decode_exact(method, &packed, &mut back)
-                .unwrap_err();
             // And the state is clean afterwards.
             let mut all = vec![0; 8192];
-            decoder.decode_exact(method, &packed, &mut all).unwrap();
+            decoder.decode(method, &packed, &mut all).unwrap();
             assert!(all == long);
         }
     }

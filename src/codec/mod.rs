@@ -2,11 +2,14 @@
 //!
 //! An [`Encoder`] and a [`Decoder`] belong to one worker each and keep their tables between units.
 
+mod adc;
 pub mod container;
 mod decode;
 mod encode;
 mod method;
+mod unpack;
 
 pub use decode::Decoder;
 pub use encode::Encoder;
 pub use method::{Compression, Method};
+pub use unpack::{Packing, Unpacker};

@@ -31,26 +31,10 @@ const fn foreign(name: &'static str, rank: u8, fits: fn(&Probe<'_>) -> bool) -> 
     }
 }
 
-const fn with_footer(foreign: Foreign, footer: &'static [u8]) -> Foreign {
-    Foreign {
-        name: foreign.name,
-        signature: Signature {
-            footer: Some(footer),
-            ..foreign.signature
-        },
-    }
-}
-
 /// The formats.
 pub const FOREIGN: &[Foreign] = &[
     foreign("parallels", 10, parallels),
     foreign("qcow", 80, |file| file.starts(b"QFI\xfb\0\0\0\x01")),
-    with_footer(
-        foreign("dmg", 110, |file| {
-            file.name.len() > 4 && file.name.ends_with(b".dmg")
-        }),
-        b"koly",
-    ),
 ];
 
 /// Contents that inspecting names and that probing takes for a plain disk, as QEMU's does.

@@ -1,30 +1,65 @@
 //! Guesses the format of a file from its first bytes and its name.
 
+use bstr::BStr;
+
 use crate::driver_names::unknown_driver;
 use crate::error::Result;
 use crate::format::magic::{FOOTERS, FOREIGN, PROBE_BYTES};
-use crate::format::{FormatDriver, Probe, Signature, registry};
+use crate::format::{FormatDriver, Probe, Signature, footer, registry};
 use crate::storage::Storage;
 
-/// The driver for what `storage` holds: raw where no signature is found. The end of the file counts as well
-/// where `footers` says so and nothing stands at its beginning.
+/// What a file was guessed to hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Guess {
+    /// The driver; that of plain disks where no signature is found.
+    pub driver: &'static FormatDriver,
+    /// The format that the name of the file stands for, but whose footer is not at its end.
+    pub misnamed: Option<&'static str>,
+}
+
+/// The driver for what `storage` holds. The end of the file counts as well where `footers` says so and
+/// nothing stands at its beginning, and where the name alone speaks for a format.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] where the signature is that of a format without a driver
 /// here, or of reading the sectors.
-pub fn probe(storage: &dyn Storage, footers: bool) -> Result<&'static FormatDriver> {
+pub fn probe(storage: &dyn Storage, footers: bool) -> Result<Guess> {
     let mut head = [0; PROBE_BYTES];
     storage.read_at(&mut head, 0)?;
     let probe = Probe {
         head: &head,
         name: storage.name(),
     };
-    match recognise(&probe) {
-        None if footers => {
-            let found = at_end(storage, storage.len()?)?;
-            of_name(found.first().copied())
+    let mut misnamed = None;
+    let mut found = None;
+    for (name, signature) in recognised(&probe) {
+        if is_confirmed(storage, &probe, &signature)? {
+            found = Some(name);
+            break;
         }
-        found => of_name(found),
+        misnamed = misnamed.or(Some(name));
+    }
+    if found.is_none() && footers {
+        found = at_end(storage, storage.len()?)?.first().copied();
+    }
+    Ok(Guess {
+        driver: of_name(found)?,
+        misnamed: misnamed.filter(|_| found.is_none()),
+    })
+}
+
+/// Whether more than the name speaks for a format, where its files have something at their end.
+fn is_confirmed(storage: &dyn Storage, probe: &Probe<'_>, signature: &Signature) -> Result<bool> {
+    let nameless = Probe {
+        head: probe.head,
+        name: BStr::new(b""),
+    };
+    match signature.footer {
+        Some(footer) if !(signature.fits)(&nameless) => {
+            let found = footer::find(storage, storage.len()?, footer)?;
+            Ok(found.is_some())
+        }
+        _ => Ok(true),
     }
 }
 
@@ -62,12 +97,17 @@ pub fn recognise_all(probe: &Probe<'_>) -> Vec<&'static str> {
         head: &padded,
         name: probe.name,
     };
+    let found = recognised(&probe).into_iter();
+    found.map(|(name, _)| name).collect()
+}
+
+/// As [`recognise_all`], for a head of that length, with the signatures.
+fn recognised(probe: &Probe<'_>) -> Vec<(&'static str, Signature)> {
     let mut found: Vec<_> = signatures()
-        .filter(|(_, signature)| (signature.fits)(&probe))
-        .map(|(name, signature)| (signature.rank, name))
+        .filter(|(_, signature)| (signature.fits)(probe))
         .collect();
-    found.sort_unstable();
-    found.into_iter().map(|(_, name)| name).collect()
+    found.sort_unstable_by_key(|(_, signature)| signature.rank);
+    found
 }
 
 /// Every format whose footer stands at the end of a file of `file_len` bytes, the one that wins first.
@@ -156,15 +196,12 @@ mod tests {
             bytes[4096..4096 + foot.len()].copy_from_slice(foot);
             MemoryStorage::with_bytes("disk", bytes)
         };
-        let name = |storage: &MemoryStorage, footers| probe(storage, footers).map(|d| d.name);
+        let name =
+            |storage: &MemoryStorage, footers| probe(storage, footers).map(|d| d.driver.name);
         for odd in [0, 1] {
             let image = disk(b"", b"koly", odd);
             assert_eq!(name(&image, false).unwrap(), "raw");
-            let refused = name(&image, true).unwrap_err();
-            assert_eq!(
-                refused.to_string(),
-                "The driver 'dmg' is not part of this build"
-            );
+            assert_eq!(name(&image, true).unwrap(), "dmg");
         }
         let both = disk(b"QFI\xfb\0\0\0\x03", b"koly", 0);
         assert_eq!(name(&both, true).unwrap(), "qcow2");
@@ -174,6 +211,19 @@ mod tests {
         ] {
             assert_eq!(name(&none, true).unwrap(), "raw");
         }
+    }
+
+    #[test]
+    fn a_name_alone_does_not_make_a_format_that_has_a_footer() {
+        let guess = |bytes: Vec<u8>| probe(&MemoryStorage::with_bytes("x.dmg", bytes), false);
+        let mut bytes = vec![0; 4096 + 700];
+        let found = guess(bytes.clone()).unwrap();
+        assert_eq!((found.driver.name, found.misnamed), ("raw", Some("dmg")));
+        bytes[4200..4204].copy_from_slice(b"koly");
+        let found = guess(bytes.clone()).unwrap();
+        assert_eq!((found.driver.name, found.misnamed), ("dmg", None));
+        bytes[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+        assert_eq!(guess(bytes).unwrap().driver.name, "qcow2");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
-use crate::format::{bochs, cloop, luks, qcow2, qed, raw, vdi, vhdx, vmdk, vpc};
+use crate::format::{bochs, cloop, dmg, luks, qcow2, qed, raw, vdi, vhdx, vmdk, vpc};
 
 /// Every format, in the order in which lists show them.
 static DRIVERS: &[&FormatDriver] = &[
@@ -16,6 +16,7 @@ static DRIVERS: &[&FormatDriver] = &[
     &qed::DRIVER,
     &bochs::DRIVER,
     &cloop::DRIVER,
+    &dmg::DRIVER,
 ];
 
 /// Every format of this build.

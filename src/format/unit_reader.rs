@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::codec::{Decoder, Method};
+use crate::codec::{Packing, Unpacker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::decoded::DecodedUnits;
 use crate::memory::IoBuf;
@@ -20,7 +20,7 @@ pub(crate) struct EncodedUnit {
     /// How many these are.
     pub(crate) encoded: u64,
     /// How they are encoded.
-    pub(crate) method: Method,
+    pub(crate) packing: Packing,
 }
 
 /// Reads units and keeps those of which only a part was wanted.
@@ -31,7 +31,7 @@ pub(crate) struct UnitReader {
 
 #[derive(Default)]
 struct Tools {
-    decoder: Decoder,
+    unpacker: Unpacker,
     input: IoBuf,
 }
 
@@ -90,14 +90,14 @@ fn decode_with(
     unit: &EncodedUnit,
     out: &mut [u8],
 ) -> Result<()> {
-    let Tools { decoder, input } = tools;
+    let Tools { unpacker, input } = tools;
     steps::announce(storage, Step::ReadCompressed);
     storage.read_at(input.room(unit.encoded as usize)?, unit.host)?;
-    let decoded = decoder.decode_exact(unit.method, input, out);
+    let decoded = unpacker.unpack(unit.packing, input, out);
     decoded.map_err(|_| {
         let why = format!(
             "it does not decode as {} to {} bytes",
-            unit.method.name(),
+            unit.packing.name(),
             unit.len
         );
         damaged(storage, unit, &why)

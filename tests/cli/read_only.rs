@@ -7,7 +7,7 @@ use crate::pair::{Loose, Pair, ours};
 fn what_is_printed_is_what_qemu_prints() {
     for given in GIVEN.iter().filter(|given| given.known_to_peer) {
         let pair = Pair::new();
-        let name = format!("a.{}", given.suffix);
+        let name = format!("a.{}", given.format);
         pair.file(&name, &given.make().1);
         let format = given.format;
         for line in [
@@ -118,4 +118,32 @@ fn numbers_of_a_cloop_image_that_cannot_be_are_refused_alike() {
         "{ran:?}"
     );
     assert!(!pair.ours().path("out").exists());
+}
+
+#[test]
+fn a_dmg_without_its_trailer_is_a_plain_disk_and_says_so() {
+    let pair = Pair::new();
+    pair.file("plain.dmg", &[7; 4096]);
+    // Theirs refuses it.
+    pair.same("info -f dmg plain.dmg");
+    let dir = pair.ours();
+    let ran = ours(&["info", "plain.dmg"], dir.root());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("file format: raw\n"), "{ran:?}");
+    assert!(
+        ran.err
+            .contains("warning: 'plain.dmg' is named like a dmg image"),
+        "{ran:?}"
+    );
+    let ran = ours(&["resize", "plain.dmg", "8k"], dir.root());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    pair.same("info -f raw plain.dmg");
+    let whole = given("dmg");
+    pair.file("image.dmg", &whole);
+    pair.file("renamed.img", &whole);
+    pair.same("info image.dmg");
+    pair.same("info renamed.img");
+    pair.same("info -f dmg renamed.img");
+    pair.file("empty.dmg", b"");
+    pair.same("info -f dmg empty.dmg");
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bstr::BString;
 
-use crate::codec::Method;
+use crate::codec::Packing;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::unit_reader::{EncodedUnit, UnitReader};
@@ -90,7 +90,7 @@ impl Cloop {
             len,
             host,
             encoded: end - host,
-            method: Method::Zlib,
+            packing: Packing::Zlib,
         })
     }
 }

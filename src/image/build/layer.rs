@@ -92,7 +92,7 @@ fn open_over(
         true => file.name.clone(),
         false => trail.name(plan.common.node_name.as_deref())?,
     };
-    let (driver, probed) = choose_driver(&plan, &*storage, options)?;
+    let (driver, probed, misnamed) = choose_driver(&plan, &*storage, options)?;
     if file.shown().is_none() || !bare {
         options.policy.check_format(driver.name)?;
     }
@@ -164,6 +164,11 @@ fn open_over(
     let nodes = children.iter().map(Child::node);
     let mut all_warnings: Vec<_> = nodes.flat_map(Node::warnings).collect();
     all_warnings.append(&mut warnings.into_inner());
+    all_warnings.extend(misnamed.map(|format| {
+        format!(
+            "'{name}' is named like a {format} image but does not end like one, and is taken for a plain disk"
+        )
+    }));
     let mut image = Image {
         filename: BString::default(),
         base,
@@ -217,15 +222,15 @@ fn open_over(
     Ok(image)
 }
 
-/// The format's driver, and whether it was guessed.
+/// The format's driver, whether it was guessed, and the other format that the name stands for.
 fn choose_driver(
     plan: &Plan,
     storage: &dyn Storage,
     options: &OpenOptions,
-) -> Result<(&'static FormatDriver, bool)> {
+) -> Result<(&'static FormatDriver, bool, Option<&'static str>)> {
     match plan.driver {
-        Driver::Host(_) | Driver::Filter(_) => Ok((registry::plain(), false)),
-        Driver::Format(driver) => Ok((driver, false)),
+        Driver::Host(_) | Driver::Filter(_) => Ok((registry::plain(), false, None)),
+        Driver::Format(driver) => Ok((driver, false, None)),
         Driver::Probed if !options.policy.allows_probing(options.writable) => Err(Error::new(
             ErrorKind::Denied,
             "The open policy does not allow the format to be guessed; name the format",
@@ -233,8 +238,10 @@ fn choose_driver(
         Driver::Open(ref name) => Err(no_such_node(name.as_bstr())),
         Driver::Probed => {
             let footers = options.policy.probe_footers;
-            let driver = probe::probe(storage, footers)?;
-            if driver.is_transparent && footers && options.writable {
+            let guess = probe::probe(storage, footers)?;
+            let driver = guess.driver;
+            let ends_count = footers || guess.misnamed.is_some();
+            if driver.is_transparent && ends_count && options.writable {
                 // A guest that writes to its end could make it look like an image at the next guess.
                 return Err(Error::new(
                     ErrorKind::Denied,
@@ -242,7 +249,7 @@ fn choose_driver(
                      its format; name the format",
                 ));
             }
-            Ok((driver, true))
+            Ok((driver, true, guess.misnamed))
         }
     }
 }

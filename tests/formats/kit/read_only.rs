@@ -66,7 +66,7 @@ fn conversion_gives_the_disk_and_so_does_that_of_qemu() {
     for given in GIVEN {
         let dir = Dir::new();
         let (guest, bytes) = given.make();
-        let name = format!("image.{}", given.suffix);
+        let name = format!("image.{}", given.format);
         std::fs::write(dir.path(&name), bytes).expect("the image");
         let mut request = ConvertRequest::new(
             Location::from_path(dir.path(&name)),

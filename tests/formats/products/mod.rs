@@ -38,6 +38,29 @@ fn what_they_hold_is_what_qemu_reads() {
 }
 
 #[test]
+fn dmg_images_in_every_compression_are_read() {
+    let dir = Dir::new();
+    for packing in ["adc", "bzip2", "lzfse", "lzma"] {
+        let name = format!("hfsplus-{packing}.dmg");
+        unpack(&dir, &name);
+        let options = OpenOptions {
+            policy: OpenPolicy::permissive(),
+            ..OpenOptions::default()
+        };
+        let location = Location::from_path(dir.path(&name));
+        let image = Image::open(&location, &options).expect(&name);
+        assert_eq!((image.format_name(), image.len()), ("dmg", 3836 * 512));
+        assert!(image.warnings().is_empty(), "{name}");
+        let mut disk = vec![0; 3836 * 512];
+        image.read_at(&mut disk, 0).expect(&name);
+        // The marks of both partition tables and of the file system.
+        assert_eq!(disk[512..520], *b"EFI PART", "{name}");
+        assert_eq!(disk[3835 * 512..][..8], *b"EFI PART", "{name}");
+        assert_eq!(disk[40 * 512 + 1024..][..2], *b"H+", "{name}");
+    }
+}
+
+#[test]
 fn a_disk_without_its_parent_tells_whose_it_is_and_is_not_read() {
     let dir = Dir::new();
     let name = "fat-differential.vhd";

@@ -2,85 +2,142 @@
 
 mod bochs;
 mod cloop;
+mod dmg;
+
+use dmg::Layout;
 
 /// One kind of image.
 #[derive(Debug)]
 pub struct Given {
     /// For messages.
     pub name: &'static str,
-    /// The driver.
+    /// The driver, and what the names of its files end in.
     pub format: &'static str,
-    /// What the names of its files end in.
-    pub suffix: &'static str,
     /// QEMU's tools read it.
     pub known_to_peer: bool,
     /// Virtual size in bytes.
     pub size: usize,
-    /// Writes the image of a disk of that size.
-    pub write: fn(&[u8]) -> Vec<u8>,
+    /// How the image is written.
+    writer: Writer,
+}
+
+#[derive(Debug)]
+enum Writer {
+    Bochs {
+        version: u32,
+        extent: usize,
+        bitmap: usize,
+    },
+    Cloop {
+        block: usize,
+    },
+    Dmg(Layout),
 }
 
 /// Every kind.
 pub const GIVEN: &[Given] = &[
+    bochs("bochs", (3 << 20) + 512, [0x2_0000, 1 << 16, 16]),
+    bochs("bochs version 1", 3 << 20, [0x1_0000, 1 << 13, 513]),
+    bochs("bochs of large extents", 9 << 20, [0x2_0000, 8 << 20, 2048]),
+    cloop("cloop", 40 << 16, 1 << 16),
+    cloop("cloop of odd blocks", 300 * 13 * 512, 13 * 512),
+    cloop("cloop of large blocks", 6 << 20, 3 << 20),
+    dmg("dmg", 5, dmg::zlib),
+    unknown_to_peer(dmg("dmg of bzip2", 6, dmg::bzip2)),
+    unknown_to_peer(dmg("dmg of LZFSE", 7, dmg::lzfse)),
+    unknown_to_peer(dmg("dmg of LZMA", 8, dmg::xz)),
+    unknown_to_peer(dmg("dmg of ADC", 4, dmg::adc)),
     Given {
-        name: "bochs",
-        format: "bochs",
-        suffix: "bochs",
-        known_to_peer: true,
-        size: (3 << 20) + 512,
-        write: |guest| bochs::write(guest, 0x2_0000, 1 << 16, 16),
+        writer: Writer::Dmg(Layout {
+            chunk: 3 << 20,
+            fork: true,
+            ..zlib()
+        }),
+        size: 7 << 20,
+        ..dmg("dmg with a resource fork", 5, dmg::zlib)
     },
-    Given {
-        name: "bochs version 1",
-        format: "bochs",
-        suffix: "bochs",
-        known_to_peer: true,
-        size: 3 << 20,
-        write: |guest| bochs::write(guest, 0x1_0000, 1 << 13, 513),
-    },
-    Given {
-        name: "bochs of large extents",
-        format: "bochs",
-        suffix: "bochs",
-        known_to_peer: true,
-        size: 9 << 20,
-        write: |guest| bochs::write(guest, 0x2_0000, 8 << 20, 2048),
-    },
-    Given {
-        name: "cloop",
-        format: "cloop",
-        suffix: "cloop",
-        known_to_peer: true,
-        size: 40 << 16,
-        write: |guest| cloop::write(guest, 1 << 16),
-    },
-    Given {
-        name: "cloop of odd blocks",
-        format: "cloop",
-        suffix: "cloop",
-        known_to_peer: true,
-        size: 300 * 13 * 512,
-        write: |guest| cloop::write(guest, 13 * 512),
-    },
-    Given {
-        name: "cloop of large blocks",
-        format: "cloop",
-        suffix: "cloop",
-        known_to_peer: true,
-        size: 6 << 20,
-        write: |guest| cloop::write(guest, 3 << 20),
-    },
+    unknown_to_peer(Given {
+        writer: Writer::Dmg(Layout {
+            mixed: true,
+            ..zlib()
+        }),
+        ..dmg("dmg of mixed tables", 5, dmg::zlib)
+    }),
 ];
+
+const fn bochs(name: &'static str, size: usize, numbers: [usize; 3]) -> Given {
+    let [version, extent, bitmap] = numbers;
+    Given {
+        name,
+        format: "bochs",
+        known_to_peer: true,
+        size,
+        writer: Writer::Bochs {
+            version: version as u32,
+            extent,
+            bitmap,
+        },
+    }
+}
+
+const fn cloop(name: &'static str, size: usize, block: usize) -> Given {
+    Given {
+        name,
+        format: "cloop",
+        known_to_peer: true,
+        size,
+        writer: Writer::Cloop { block },
+    }
+}
+
+const fn dmg(name: &'static str, kind: u32, pack: dmg::Pack) -> Given {
+    Given {
+        name,
+        format: "dmg",
+        known_to_peer: true,
+        size: 2_000_896,
+        writer: Writer::Dmg(Layout {
+            kind: 0x8000_0000 | kind,
+            pack,
+            ..zlib()
+        }),
+    }
+}
+
+const fn zlib() -> Layout {
+    Layout {
+        kind: 0x8000_0005,
+        pack: dmg::zlib,
+        chunk: 100 << 9,
+        fork: false,
+        mixed: false,
+    }
+}
+
+/// A kind that QEMU's tools do not read.
+const fn unknown_to_peer(given: Given) -> Given {
+    Given {
+        known_to_peer: false,
+        ..given
+    }
+}
 
 impl Given {
     /// A disk with holes, text and noise, and the image of it.
     pub fn make(&self) -> (Vec<u8>, Vec<u8>) {
         let guest = disk(self.size);
-        let image = (self.write)(&guest);
+        let image = match &self.writer {
+            Writer::Bochs {
+                version,
+                extent,
+                bitmap,
+            } => bochs::write(&guest, *version, *extent, *bitmap),
+            Writer::Cloop { block } => cloop::write(&guest, *block),
+            Writer::Dmg(layout) => dmg::write(&guest, layout),
+        };
         (guest, image)
     }
 }
-
 /// Guest bytes: of each five pieces two are zeroes, two compress and one does not.
 pub fn disk(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];

@@ -1,0 +1,101 @@
+//! Inspecting an untrusted image: its trailer and its tables.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+
+use super::disk::{Chunk, Coding, Trailer};
+use super::open::{read_runs, read_trailer};
+use super::runs::Runs;
+
+/// The only version of the trailer that is known.
+const VERSION: u32 = 4;
+
+/// A file that is longer than its chunks and tables by more than this hides something.
+const SLACK: u64 = 64 << 10;
+
+/// See [`crate::format::FormatDriver::inspect`].
+pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
+    let mut found = Inspection::default();
+    let trailer = match read_trailer(&*ctx.storage, ctx.file_len) {
+        Ok(trailer) => trailer,
+        Err(error) => return found.without(error),
+    };
+    let runs = match read_runs(&*ctx.storage, &trailer, ctx.policy) {
+        Ok(runs) => runs,
+        Err(error) => return found.without(error),
+    };
+    found.understood = true;
+    found.virtual_size = Some(trailer.len);
+    found.judge(Guard::KnownFeatures, known(&trailer, &runs));
+    let table = trailer.fork.1.max(trailer.plist.1);
+    let reason = format!("the tables of chunks take {table} bytes");
+    found.find(Guard::TableSizes, Verdict::Pass, reason);
+    let packed = |chunk: &&Chunk| matches!(chunk.coding, Coding::Packed(_));
+    let largest = runs.chunks().iter().filter(packed).map(|chunk| chunk.len);
+    let reason = format!("a chunk decodes to {} bytes", largest.max().unwrap_or(0));
+    found.find(Guard::DecompressedSize, Verdict::Pass, reason);
+    judge_chunks(&mut found, ctx, &trailer, &runs);
+    for guard in [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean] {
+        found.find(guard, Verdict::NotApplicable, "a dmg image has none");
+    }
+    Ok(found)
+}
+
+impl Inspection {
+    /// What is left to say of an image that cannot be opened.
+    fn without(mut self, error: Error) -> Result<Self> {
+        let guard = match error.kind() {
+            ErrorKind::Corrupt => Guard::HeaderConsistent,
+            ErrorKind::Limit => Guard::TableSizes,
+            ErrorKind::Unsupported => Guard::KnownFeatures,
+            _ => return Err(error),
+        };
+        self.find(guard, Verdict::Fail, error.to_string());
+        Ok(self)
+    }
+}
+
+fn known(trailer: &Trailer, runs: &Runs) -> std::result::Result<String, String> {
+    let unknown = runs.chunks().iter().find_map(|chunk| match chunk.coding {
+        Coding::Unknown(kind) => Some(kind),
+        _ => None,
+    });
+    match unknown {
+        Some(kind) => Err(format!("chunks are of the unknown type {kind:x}")),
+        None if trailer.version != VERSION => {
+            Err(format!("the trailer is of version {}", trailer.version))
+        }
+        None => Ok("a dmg image whose chunks are all of known types".to_owned()),
+    }
+}
+
+fn judge_chunks(found: &mut Inspection, ctx: &InspectContext<'_>, trailer: &Trailer, runs: &Runs) {
+    let held = |chunk: &&Chunk| chunk.coding != Coding::Zero && chunk.held > 0;
+    let ends = runs.chunks().iter().filter(held);
+    let end = ends
+        .map(|chunk| chunk.host.saturating_add(chunk.held))
+        .max();
+    let end = end.unwrap_or(0);
+    found.judge(
+        Guard::HeaderConsistent,
+        if end > ctx.file_len {
+            Err("a chunk ends behind the end of the file".to_owned())
+        } else if !runs.cover(trailer.len) {
+            Err("the tables do not describe all sectors of the disk".to_owned())
+        } else {
+            Ok("the chunks lie in the file and describe the whole disk".to_owned())
+        },
+    );
+    let tables = [trailer.fork, trailer.plist].map(|(at, len)| at.saturating_add(len));
+    let explained = tables.into_iter().fold(end, u64::max);
+    let len = ctx.file_len;
+    found.judge(
+        Guard::FileSize,
+        match len <= explained.saturating_add(SLACK) {
+            true => Ok(format!("{len} bytes, and {explained} with all tables")),
+            false => Err(format!(
+                "{len} bytes are more than the {explained} that chunks and tables explain"
+            )),
+        },
+    );
+}

@@ -1,0 +1,56 @@
+//! Opening: the trailer, and the tables that it names.
+
+use crate::error::{Error, Result};
+use crate::format::footer;
+use crate::memory;
+use crate::policy::OpenPolicy;
+use crate::storage::Storage;
+
+use super::disk::{MAGIC, TRAILER_LEN, TableReader, Trailer, tables_of_fork, tables_of_plist};
+use super::runs::Runs;
+
+/// The trailer of the image.
+///
+/// # Errors
+/// [`crate::ErrorKind::Corrupt`] where there is none, else of [`Trailer::from_bytes`].
+pub(super) fn read_trailer(storage: &dyn Storage, file_len: u64) -> Result<Trailer> {
+    if file_len == 0 {
+        return Err(Error::corrupt("dmg file must be at least 512 bytes long"));
+    }
+    let Some(at) = footer::find(storage, file_len, MAGIC)? else {
+        return Err(Error::corrupt("Could not locate UDIF trailer in dmg file"));
+    };
+    let mut bytes = [0; TRAILER_LEN];
+    storage.read_at(&mut bytes, at)?;
+    Trailer::from_bytes(&bytes, at)
+}
+
+/// The chunks of the image.
+///
+/// # Errors
+/// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`] by the policy, or of reading.
+pub(super) fn read_runs(
+    storage: &dyn Storage,
+    trailer: &Trailer,
+    policy: &OpenPolicy,
+) -> Result<Runs> {
+    let mut tables = TableReader::new(policy, trailer.data_at);
+    let (name, (at, len)) = match trailer.fork.1 {
+        0 => ("Property list", trailer.plist),
+        _ => ("Resource fork", trailer.fork),
+    };
+    if len == 0 {
+        return Err(Error::corrupt(
+            "The image has neither a property list nor a resource fork that tells where its data is",
+        ));
+    }
+    policy.check_table(name, len)?;
+    let mut bytes = memory::zeroed(usize::try_from(len).map_err(|_| memory::lack())?)?;
+    storage.read_at(&mut bytes, at)?;
+    match trailer.fork.1 {
+        0 => tables_of_plist(&bytes, &mut tables)?,
+        _ => tables_of_fork(&bytes, &mut tables)?,
+    }
+    drop(bytes);
+    Runs::new(tables.into_chunks())
+}
