@@ -15,7 +15,7 @@ use crate::capi::status::{self, PLATTER_OK};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::log::{Level, log};
-use crate::queue::{Buffer, Completion, Queue, QueueOptions, Request, Target};
+use crate::queue::{Buffer, Completion, Queue, QueueOptions, QueueTarget, Request};
 
 /// Requests on an image that complete later, in any order. A queue belongs to one thread at a time;
 /// an image may have many. It keeps its image alive.
@@ -31,7 +31,7 @@ pub struct platter_queue {
     image: Arc<Shared>,
 }
 
-impl Target for Shared {
+impl QueueTarget for Shared {
     fn image(&self) -> &Image {
         self
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::ops::error_text::with_reason;
-use crate::queue::{Buffer, Queue, QueueOptions, Request, Target};
+use crate::queue::{Buffer, Queue, QueueOptions, QueueTarget, Request};
 
 /// The most that the numbers of a request may be.
 pub const MAX_NUMBER: u64 = i32::MAX as u64;
@@ -138,7 +138,7 @@ impl BenchRequest {
 /// buffers would take too much memory, [`crate::ErrorKind::Cancelled`], or of the first request that
 /// fails.
 pub fn bench(
-    target: Arc<dyn Target>,
+    target: Arc<dyn QueueTarget>,
     request: &BenchRequest,
     job: &mut Job,
 ) -> Result<BenchReport> {
@@ -189,7 +189,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(target: Arc<dyn Target>, request: BenchRequest, depth: u64) -> Result<Self> {
+    fn new(target: Arc<dyn QueueTarget>, request: BenchRequest, depth: u64) -> Result<Self> {
         let len = target.image().len();
         let options = QueueOptions {
             depth: u32::try_from(depth).map_or(crate::queue::MAX_DEPTH, |depth| {

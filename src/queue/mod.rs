@@ -22,7 +22,7 @@ use crate::memory;
 use crate::sys::event::Event;
 
 pub use crate::sys::buffer::Buffer;
-pub use request::{Completion, Request, Target};
+pub use request::{Completion, QueueTarget, Request};
 
 use pool::{Job, Pool};
 use ring::{Kernel, Outcome};
@@ -68,7 +68,7 @@ pub struct Queue {
     kernel: Kernel,
     pool: Option<Pool>,
     ready: VecDeque<Completion>,
-    target: Arc<dyn Target>,
+    target: Arc<dyn QueueTarget>,
     options: QueueOptions,
     event: Arc<Event>,
     /// The event may be readable.
@@ -84,7 +84,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for a depth out of range, or of making the event.
-    pub fn new(target: Arc<dyn Target>, options: QueueOptions) -> Result<Self> {
+    pub fn new(target: Arc<dyn QueueTarget>, options: QueueOptions) -> Result<Self> {
         if !(1..=MAX_DEPTH).contains(&options.depth) {
             return Err(Error::invalid(format!(
                 "The depth of a queue must be between 1 and {MAX_DEPTH}, not {}",

@@ -11,7 +11,7 @@ use crate::crew;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, WriteFlags};
 use crate::job::without_signals;
-use crate::queue::request::{Completion, Request, Target};
+use crate::queue::request::{Completion, QueueTarget, Request};
 use crate::sys::event::Event;
 
 /// A request on its way.
@@ -34,7 +34,7 @@ struct State {
 
 #[derive(Debug)]
 struct Shared {
-    target: Arc<dyn Target>,
+    target: Arc<dyn QueueTarget>,
     event: Arc<Event>,
     state: Mutex<State>,
     wake: Condvar,
@@ -50,7 +50,7 @@ pub(super) struct Pool {
 
 impl Pool {
     /// No thread yet; as many as serve `depth` requests at most.
-    pub(super) fn new(target: Arc<dyn Target>, event: Arc<Event>, depth: u32) -> Self {
+    pub(super) fn new(target: Arc<dyn QueueTarget>, event: Arc<Event>, depth: u32) -> Self {
         let room = depth as usize;
         let limit = crew::serving(target.image().requests_in_flight(), depth);
         let (mut jobs, mut done) = (VecDeque::new(), VecDeque::new());
@@ -170,7 +170,7 @@ impl Shared {
 }
 
 /// Runs a job; a panic becomes its error.
-fn carry_out(target: &dyn Target, job: Job) -> Completion {
+fn carry_out(target: &dyn QueueTarget, job: Job) -> Completion {
     let Job { token, mut request } = job;
     let result = catch_unwind(AssertUnwindSafe(|| perform(target.image(), &mut request)));
     let result = result.unwrap_or_else(|payload| {

@@ -8,7 +8,7 @@ use crate::storage::ZeroFlags;
 use crate::sys::buffer::Buffer;
 
 /// What a queue works on: an image, perhaps behind a handle that a panic marks as unusable.
-pub trait Target: Send + Sync + Debug {
+pub trait QueueTarget: Send + Sync + Debug {
     /// The image.
     fn image(&self) -> &Image;
 
@@ -16,7 +16,7 @@ pub trait Target: Send + Sync + Debug {
     fn panicked(&self);
 }
 
-impl Target for Image {
+impl QueueTarget for Image {
     fn image(&self) -> &Image {
         self
     }

@@ -158,7 +158,7 @@ struct Panics {
     seen: AtomicBool,
 }
 
-impl Target for Panics {
+impl QueueTarget for Panics {
     fn image(&self) -> &Image {
         let thread = std::thread::current();
         assert!(thread.name() != Some("platter-queue-1"), "of a test");

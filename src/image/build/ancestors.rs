@@ -13,9 +13,9 @@ use crate::storage::Identity;
 
 /// The layers of a chain so far, and the chain inside which this one is opened.
 #[derive(Debug, Default)]
-pub(super) struct Trail<'a> {
+pub(super) struct Ancestors<'a> {
     ids: Vec<Option<Identity>>,
-    above: Option<&'a Trail<'a>>,
+    above: Option<&'a Ancestors<'a>>,
     names: NodeNames,
 }
 
@@ -23,9 +23,9 @@ pub(super) struct Trail<'a> {
 #[derive(Clone, Debug, Default)]
 struct NodeNames(Arc<Mutex<Vec<Weak<NodeName>>>>);
 
-impl<'a> Trail<'a> {
+impl<'a> Ancestors<'a> {
     /// An empty one inside `above`.
-    pub(super) fn inside(above: Option<&'a Trail<'a>>) -> Self {
+    pub(super) fn inside(above: Option<&'a Ancestors<'a>>) -> Self {
         Self {
             ids: Vec::new(),
             above,
@@ -52,7 +52,7 @@ impl<'a> Trail<'a> {
     /// Takes a name for a node.
     ///
     /// # Errors
-    /// As [`Trail::check_name`].
+    /// As [`Ancestors::check_name`].
     pub(super) fn name(&self, name: Option<&str>) -> Result<Option<Arc<NodeName>>> {
         self.check_name(name)?;
         let name = name.map(|name| Arc::new(NodeName::new(name)));
@@ -118,12 +118,12 @@ impl<'a> Trail<'a> {
         self.ways().map(|way| way.ids.len()).sum()
     }
 
-    fn ways(&self) -> impl Iterator<Item = &Trail<'a>> {
+    fn ways(&self) -> impl Iterator<Item = &Ancestors<'a>> {
         std::iter::successors(Some(self), |way| way.above)
     }
 }
 
-impl NamedNodes for Trail<'_> {
+impl NamedNodes for Ancestors<'_> {
     fn image(&self, node_name: &str) -> Result<Option<Arc<dyn ChildImage>>> {
         match self.named(node_name) {
             Some(node) => Ok(node.image()),

@@ -5,10 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use bstr::{BStr, BString, ByteSlice};
 
+use super::ancestors::Ancestors;
 use super::opener::{Named, given, resolve};
 use super::search::{REMEDY, Search};
 use super::start::{Builder, Start};
-use super::trail::Trail;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BackingRef, Mismatch};
 use crate::image::node::NamedNode;
@@ -37,8 +37,12 @@ pub(super) enum Next {
     End(Backing),
 }
 
-/// What follows a layer that is the last one on the trail so far.
-pub(super) fn next(image: &mut Image, options: &OpenOptions, trail: &Trail<'_>) -> Result<Next> {
+/// What follows a layer that is the last one opened so far.
+pub(super) fn next(
+    image: &mut Image,
+    options: &OpenOptions,
+    ancestors: &Ancestors<'_>,
+) -> Result<Next> {
     let named = recorded(image);
     let closed = !options.backing || options.metadata_only;
     let tree = match &image.below {
@@ -48,12 +52,12 @@ pub(super) fn next(image: &mut Image, options: &OpenOptions, trail: &Trail<'_>) 
             Driver::Open(name) => {
                 let builder = Builder {
                     options,
-                    trail,
+                    ancestors,
                     force_share: options.force_share,
                     named_by_image: image.named_by_image,
                 };
                 let node = builder.named(name.as_bstr())?;
-                return open_already(image, node, options, trail);
+                return open_already(image, node, options, ancestors);
             }
             _ => return Err(Error::new(ErrorKind::Internal, "A plan below an image")),
         },
@@ -75,7 +79,7 @@ fn open_already(
     image: &mut Image,
     node: NamedNode,
     options: &OpenOptions,
-    trail: &Trail<'_>,
+    ancestors: &Ancestors<'_>,
 ) -> Result<Next> {
     let below = match node {
         NamedNode::Image(below) => below,
@@ -90,7 +94,7 @@ fn open_already(
             return Ok(Next::Layer(Box::new(start)));
         }
     };
-    trail.check_room(below.layers().count(), below.filename(), &options.policy)?;
+    ancestors.check_room(below.layers().count(), below.filename(), &options.policy)?;
     let parent = image.format.parent();
     let checked = parent.map(|parent| parent.check(below.format.parent_id()));
     if let Some(Err((meaning, reason))) = checked {
@@ -380,16 +384,16 @@ mod tests {
             };
             let fake = Fake::new(CLUSTER, &[State::Unallocated], 0);
             let mut image = fake.with_parent(parent).image(None);
-            let trail = Trail::default();
+            let ancestors = Ancestors::default();
             let mut options = OpenOptions {
                 policy: OpenPolicy::permissive(),
                 ..OpenOptions::default()
             };
-            let missing = next(&mut image, &options, &trail).err().unwrap();
+            let missing = next(&mut image, &options, &ancestors).err().unwrap();
             assert_eq!(missing.kind(), ErrorKind::NotFound);
             assert!(missing.to_string().starts_with(what), "{missing}");
             options.metadata_only = true;
-            let end = next(&mut image, &options, &trail).unwrap();
+            let end = next(&mut image, &options, &ancestors).unwrap();
             assert!(matches!(end, Next::End(Backing::Closed)));
         }
     }

@@ -5,10 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use bstr::{BString, ByteSlice};
 
+use super::ancestors::Ancestors;
 use super::node::checked_options;
 use super::opener::LayerOpener;
 use super::start::{Builder, Start};
-use super::trail::Trail;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, FormatDriver, OpenContext, probe, registry};
 use crate::image::node::{Child, Node};
@@ -20,7 +20,11 @@ use crate::memory;
 use crate::storage::Storage;
 
 /// Opens one layer; those below it stay closed. Errors do not name the location.
-pub(super) fn open(start: Start, options: &OpenOptions, trail: &mut Trail<'_>) -> Result<Image> {
+pub(super) fn open(
+    start: Start,
+    options: &OpenOptions,
+    ancestors: &mut Ancestors<'_>,
+) -> Result<Image> {
     memory::keep_reserve();
     let mut start = start;
     check_access(&start.plan, options)?;
@@ -30,14 +34,14 @@ pub(super) fn open(start: Start, options: &OpenOptions, trail: &mut Trail<'_>) -
         None => {
             let builder = Builder {
                 options,
-                trail,
+                ancestors,
                 force_share: options.force_share || start.plan.common.force_share,
                 named_by_image: start.named_by_image,
             };
             open_file(&start.plan, &builder)?
         }
     };
-    open_over(start, file, options, trail)
+    open_over(start, file, options, ancestors)
 }
 
 fn check_access(plan: &Plan, options: &OpenOptions) -> Result<()> {
@@ -77,20 +81,20 @@ fn open_over(
     start: Start,
     file: Node,
     options: &OpenOptions,
-    trail: &mut Trail<'_>,
+    ancestors: &mut Ancestors<'_>,
 ) -> Result<Image> {
     let Start {
         location, mut plan, ..
     } = start;
     let storage = file.storage.clone();
     let name = BString::from(file.base.as_bytes());
-    trail.step(file.identity(), name.as_bstr(), &options.policy)?;
+    ancestors.step(file.identity(), name.as_bstr(), &options.policy)?;
     let force_share = options.force_share || plan.common.force_share;
     let bare = stands_alone(&plan);
     let node_name = match bare {
         // The node has it.
         true => file.name.clone(),
-        false => trail.name(plan.common.node_name.as_deref())?,
+        false => ancestors.name(plan.common.node_name.as_deref())?,
     };
     let (driver, probed, misnamed) = choose_driver(&plan, &*storage, options)?;
     if file.shown().is_none() || !bare {
@@ -130,7 +134,7 @@ fn open_over(
     let opener = LayerOpener::new(
         Builder {
             options,
-            trail,
+            ancestors,
             force_share,
             named_by_image: start.named_by_image,
         },

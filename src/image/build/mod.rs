@@ -1,5 +1,6 @@
 //! Opens plans: a node, the nodes that are its children, and the chain of backing files, from the top.
 
+mod ancestors;
 mod below;
 mod layer;
 mod node;
@@ -7,7 +8,6 @@ mod opener;
 mod reopen;
 mod search;
 mod start;
-mod trail;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -20,9 +20,9 @@ use crate::image::{Backing, Image, OpenOptions, names};
 use crate::location::Location;
 use crate::storage::Storage;
 
+use ancestors::Ancestors;
 use below::Next;
 use start::Start;
-use trail::Trail;
 
 impl Image {
     /// Opens the image at `location`.
@@ -73,19 +73,19 @@ fn open_chain(
     first: Start,
     options: &OpenOptions,
     over: Option<&Image>,
-    above: Option<&Trail<'_>>,
+    above: Option<&Ancestors<'_>>,
 ) -> Result<Image> {
-    let mut trail = Trail::inside(above);
+    let mut ancestors = Ancestors::inside(above);
     let writable = options.writable;
     let mut layers: Vec<Image> = Vec::new();
     let mut options = options.clone();
     let mut start = first;
     let last = loop {
         let force_share = options.force_share || start.plan.common.force_share;
-        let mut opened = layer::open(start, &options, &mut trail);
+        let mut opened = layer::open(start, &options, &mut ancestors);
         if let Some(over) = layers.last().or(over) {
             opened = below::first_that_fits(over, opened, &options, |start| {
-                layer::open(start, &options, &mut trail)
+                layer::open(start, &options, &mut ancestors)
             });
         }
         let mut image = name_depth(opened, layers.len())?;
@@ -93,7 +93,7 @@ fn open_chain(
             force_share,
             ..below::of_layer(&options)
         };
-        let next = below::next(&mut image, &options, &trail);
+        let next = below::next(&mut image, &options, &ancestors);
         layers.push(image);
         match name_depth(next, layers.len())? {
             Next::Layer(next) => start = *next,

@@ -17,7 +17,7 @@ impl Builder<'_> {
     /// Opens a node. Its files are not locked, except by images among its children.
     pub(super) fn node(&self, plan: &Plan, writable: bool) -> Result<Node> {
         let name = plan.common.node_name.as_deref();
-        self.trail.check_name(name)?;
+        self.ancestors.check_name(name)?;
         let node = match &plan.driver {
             Driver::Host(file) => {
                 check_writable(plan, writable)?;
@@ -31,7 +31,7 @@ impl Builder<'_> {
             Driver::Open(name) => return self.open_node(name.as_bstr(), writable),
             Driver::Format(_) | Driver::Probed => return self.image(plan, writable),
         };
-        Ok(node.called(self.trail.name(name)?))
+        Ok(node.called(self.ancestors.name(name)?))
     }
 
     /// A node that is open already, for another one to read.
@@ -52,7 +52,10 @@ impl Builder<'_> {
     /// # Errors
     /// [`ErrorKind::Invalid`] where there is none.
     pub(super) fn named(&self, name: &BStr) -> Result<NamedNode> {
-        let known = name.to_str().ok().and_then(|name| self.trail.named(name));
+        let known = name
+            .to_str()
+            .ok()
+            .and_then(|name| self.ancestors.named(name));
         let known = known.filter(|_| !self.named_by_image);
         known.ok_or_else(|| no_such_node(name))
     }
@@ -72,7 +75,7 @@ impl Builder<'_> {
         // Its name is only known once it is open.
         let mut start = Start::new(&Location::from_path(""), plan.clone());
         start.named_by_image = self.named_by_image;
-        let image = open_chain(start, &options, None, Some(self.trail))?;
+        let image = open_chain(start, &options, None, Some(self.ancestors))?;
         Ok(Node::of_image(image.into_shared()))
     }
 
@@ -112,7 +115,7 @@ impl Builder<'_> {
             children: given.collect(),
             writable,
             options: &values,
-            nodes: self.trail,
+            nodes: self.ancestors,
             secrets: &self.options.secrets,
             policy: &self.options.policy,
             control: &self.options.control,

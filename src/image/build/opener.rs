@@ -155,7 +155,7 @@ impl<'a> LayerOpener<'a> {
     /// Makes an open node a child of the layer.
     fn adopt(&self, spec: &ChildSpec, node: Node, writable: bool) -> Result<Arc<dyn Storage>> {
         let role = spec.role;
-        if self.builder.trail.contains(node.identity().as_ref()) {
+        if self.builder.ancestors.contains(node.identity().as_ref()) {
             return Err(Error::invalid(format!(
                 "'{}' is the {} of itself",
                 self.named_by(),

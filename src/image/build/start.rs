@@ -1,6 +1,6 @@
 //! What opening starts from.
 
-use super::trail::Trail;
+use super::ancestors::Ancestors;
 use crate::image::OpenOptions;
 use crate::image::node::Node;
 use crate::image::plan::Plan;
@@ -37,7 +37,7 @@ pub(super) struct Builder<'a> {
     /// How the node is opened.
     pub(super) options: &'a OpenOptions,
     /// The layers above it and, once its file is open, itself.
-    pub(super) trail: &'a Trail<'a>,
+    pub(super) ancestors: &'a Ancestors<'a>,
     /// Take no lock that excludes others.
     pub(super) force_share: bool,
     /// The name of the node comes from an image.
