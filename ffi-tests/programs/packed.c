@@ -132,5 +132,6 @@ int main(void)
     opens();
     converts();
     levels();
+    passed();
     return 0;
 }
