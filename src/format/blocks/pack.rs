@@ -56,11 +56,12 @@ struct Used {
 }
 
 impl<K: Keeper> Exclusive<'_, K> {
-    /// Lets entries be free from `first` on, durably, in the table as it is.
+    /// Lets entries be free from `first` on, durably, in the table as it is; whether there were any that were
+    /// not.
     ///
     /// # Errors
     /// Of I/O.
-    pub(crate) fn free_from(&self, first: u64, control: &JobControl) -> Result<()> {
+    pub(crate) fn free_from(&self, first: u64, control: &JobControl) -> Result<bool> {
         let mut freed = Vec::new();
         self.blocks.each(|index, _| {
             if index >= first {
@@ -68,11 +69,13 @@ impl<K: Keeper> Exclusive<'_, K> {
             }
             Ok(())
         })?;
+        let any = !freed.is_empty();
         for index in freed {
             control.checkpoint()?;
             self.set(index, FREE)?;
         }
-        self.blocks.flush(self.blocks.durability)
+        self.blocks.flush(self.blocks.durability)?;
+        Ok(any)
     }
 
     /// Lets all entries be free, durably. The parts of a table that is in parts have no place any more.
@@ -83,7 +86,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         let blocks = self.blocks;
         let parts = blocks.with_directory(|known| known.words().len() as u64);
         let Some(parts) = parts else {
-            return self.free_from(0, control);
+            return self.free_from(0, control).map(drop);
         };
         blocks.flush(blocks.durability)?;
         let free: Vec<_> = (0..parts).map(|part| (part, FREE)).collect();

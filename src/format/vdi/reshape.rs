@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Below;
 use crate::format::blocks::{Entry, Exclusive, Layout};
 use crate::job::JobControl;
-use crate::storage::{Preallocation, grow};
+use crate::storage::{Preallocation, ZeroFlags, grow, zero};
 
 use super::Vdi;
 use super::disk::{DISCARDED, Header, Version};
@@ -71,7 +71,9 @@ impl Vdi {
         let count = len.div_ceil(block);
         blocks.zero_last_block(len)?;
         // What a shrink that was interrupted left behind the end.
-        alone.free_from(in_use, control)?;
+        if alone.free_from(in_use, control)? {
+            alone.pack(control)?;
+        }
         let header = blocks.keeper.header();
         let room = (u64::from(header.data_offset) - u64::from(header.table_offset)) / 4;
         if count > room {
@@ -90,18 +92,17 @@ impl Vdi {
             let first = layout.blocks_up_to(end);
             let end_of_new = layout.end_of(first + (count - in_use));
             let storage = &*blocks.storage;
+            let old_len = storage.len()?;
             if storage.limits().fixed_len {
-                if storage.len()? < end_of_new {
+                if old_len < end_of_new {
                     return Err(Error::os(libc::ENOSPC));
                 }
             } else {
-                grow(
-                    storage,
-                    end_of_new.max(storage.len()?),
-                    preallocation,
-                    control,
-                )?;
+                grow(storage, end_of_new.max(old_len), preallocation, control)?;
             }
+            // Bytes behind the blocks are nobody's, and the new blocks show them.
+            let stale = layout.end_of(first)..end_of_new.min(old_len);
+            zero(storage, stale.start, stale.end, ZeroFlags::empty(), control)?;
             for (index, host) in (in_use..count).zip(first..) {
                 table.put(index, host as u32)?;
             }

@@ -79,10 +79,14 @@ impl Dynamic {
     fn make_room(&self, old: u64, len: u64, control: &JobControl) -> Result<()> {
         let alone = self.blocks.exclusive();
         let block = self.blocks.layout().block_size();
-        let end = alone.end()?;
+        // Damage is found before anything changes.
+        alone.end()?;
         self.blocks.zero_last_block(len)?;
         // What a shrink that was interrupted left behind the end.
-        alone.free_from(old.div_ceil(block), control)?;
+        if alone.free_from(old.div_ceil(block), control)? {
+            alone.pack(control)?;
+        }
+        let end = alone.end()?;
         let count = len.div_ceil(block);
         if count > self.blocks.count() {
             self.move_table(&alone, count, end)?;

@@ -247,6 +247,46 @@ fn what_is_cut_off_leaves_no_gap_and_never_comes_back() {
 }
 
 #[test]
+fn blocks_that_stand_behind_the_end_never_show_when_the_image_grows() {
+    for image_type in [1, 2] {
+        // As an interrupted shrink leaves it: the map and the file are as long as before.
+        for size in [0, 512, 4096] {
+            let made = Made {
+                image_type,
+                size,
+                ..Made::new(&[0, 1, 2, 3])
+            };
+            let storage = made.storage();
+            let image = open(&storage, true).expect("it opens");
+            clean(&image);
+            resize(&image, 6 * 4096).expect("a larger size");
+            let mut model = made.model();
+            model.resize(6 * 4096, 0);
+            assert!(read(&image) == model, "type {image_type}, {size} bytes");
+            image.close().expect("a close");
+            clean(&open(&storage, true).expect("it opens again"));
+        }
+        // As something else left it: bytes behind the last block.
+        let made = Made {
+            image_type,
+            ..Made::new(&[0, 1])
+        };
+        let mut bytes = made.bytes();
+        bytes.resize(bytes.len() + 3 * 4096, 0xee);
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::with_bytes("image.vdi", bytes));
+        let image = open(&storage, true).expect("it opens");
+        resize(&image, 4 * 4096).expect("a larger size");
+        image.write_at(&[9], 3 * 4096 + 7).expect("a write");
+        let mut model = made.model();
+        model.resize(4 * 4096, 0);
+        model[3 * 4096 + 7] = 9;
+        assert!(read(&image) == model, "type {image_type}");
+        image.close().expect("a close");
+        clean(&open(&storage, true).expect("it opens again"));
+    }
+}
+
+#[test]
 fn repair_gives_each_block_a_place_and_counts_them() {
     let made = |map: &[u32], allocated| Made {
         allocated,
