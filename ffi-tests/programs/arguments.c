@@ -281,6 +281,11 @@ static void policies(void)
     NO_FLAG(platter_open_options_set_cache(open, "none", BAD, &err));
     FAILS(platter_open_options_set_cache(open, "x", 0, &err), PLATTER_STATUS_INVALID,
           "Invalid cache option: x");
+    NO_NULL(platter_open_options_set_compression_level(NULL, 1, 0, &err), "options");
+    NO_FLAG(platter_open_options_set_compression_level(open, 1, BAD, &err));
+    NO_NULL(platter_open_options_set_decompress(NULL, "auto", 0, &err), "options");
+    NO_FLAG(platter_open_options_set_decompress(open, "auto", BAD, &err));
+    OK(platter_open_options_set_decompress(open, NULL, 0, &err));
     NO_NULL(platter_open_options_set_policy(NULL, policy, 0, &err), "options");
     NO_NULL(platter_open_options_set_policy(open, NULL, 0, &err), "policy");
     NO_FLAG(platter_open_options_set_policy(open, policy, BAD, &err));
@@ -718,6 +723,10 @@ static void convert(void)
     NO_FLAG(platter_convert_set_target_policy(convert, NULL, BAD, &err));
     NO_NULL(platter_convert_set_backing(NULL, NULL, NULL, 0, &err), "convert");
     NO_FLAG(platter_convert_set_backing(convert, NULL, NULL, BAD, &err));
+    NO_NULL(platter_convert_set_checksum(NULL, "sha256", 0, &err), "convert");
+    NO_FLAG(platter_convert_set_checksum(convert, "sha256", BAD, &err));
+    FAILS(platter_convert_set_checksum(convert, "md5", 0, &err), PLATTER_STATUS_INVALID, "md5");
+    OK(platter_convert_set_checksum(convert, NULL, 0, &err));
     NO_NULL(platter_convert_set_number(NULL, PLATTER_CONVERT_PARALLEL, 1, 0, &err), "convert");
     NO_FLAG(platter_convert_set_number(convert, PLATTER_CONVERT_PARALLEL, 1, BAD, &err));
     FAILS(platter_convert_set_number(convert, 99, 1, 0, &err), PLATTER_STATUS_INVALID, "99");
