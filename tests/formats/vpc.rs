@@ -491,3 +491,70 @@ fn a_parent_that_is_no_vhd_or_is_not_there_is_refused() {
     std::fs::remove_file(dir.path("base.vhd")).expect("the base");
     assert!(open_path(&dir, "a.vhd", false).is_err());
 }
+
+/// Where the first name of the parent is recorded in the header.
+const LOCATOR: usize = 512 + 0x240;
+
+fn number(bytes: &[u8], at: usize) -> usize {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
+}
+
+/// A disk over a parent, of which the first block is in use as a whole.
+fn child(dir: &Dir) -> Vec<u8> {
+    create(dir, "base.vhd", Some(5 << 20), None).expect("a base");
+    create(dir, "a.vhd", None, Some("base.vhd")).expect("a child");
+    let image = open_path(dir, "a.vhd", true).expect("it opens");
+    image.write_at(&vec![7; 2 << 20], 0).expect("a write");
+    image.close().expect("a close");
+    std::fs::read(dir.path("a.vhd")).expect("the image")
+}
+
+#[test]
+fn a_name_of_the_parent_in_the_place_of_other_metadata_is_refused() {
+    let dir = Dir::new();
+    let whole = child(&dir);
+    let name = number(&whole, LOCATOR + 20) as u32;
+    let cases = [
+        (512 + 0x14, name, "The table of blocks"),
+        (LOCATOR + 20, 0, "The footer"),
+        (LOCATOR + 20, 1024, "The header"),
+        (LOCATOR + 20, TABLE as u32, "The table of blocks"),
+    ];
+    for (at, value, what) in cases {
+        let mut bytes = whole.clone();
+        bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
+        fix(&mut bytes[512..1536], 0x24);
+        std::fs::write(dir.path("a.vhd"), &bytes).expect("a file");
+        for writable in [false, true] {
+            let error = open_path(&dir, "a.vhd", writable).expect_err("a refusal");
+            let line = format!("{what} overlaps a name of the parent");
+            assert!(error.to_string().contains(&line), "{error}");
+        }
+    }
+}
+
+#[test]
+fn repair_moves_a_block_that_reaches_over_a_name_of_the_parent() {
+    let dir = Dir::new();
+    let mut bytes = child(&dir);
+    let (len, old) = (number(&bytes, LOCATOR + 8), number(&bytes, LOCATOR + 20));
+    let place = number(&bytes, TABLE) * 512 + 512 + 8192;
+    bytes.copy_within(old..old + len, place);
+    bytes[LOCATOR + 20..LOCATOR + 24].copy_from_slice(&(place as u32).to_be_bytes());
+    fix(&mut bytes[512..1536], 0x24);
+    std::fs::write(dir.path("a.vhd"), &bytes).expect("a file");
+    let image = open_path(&dir, "a.vhd", true).expect("it opens");
+    let model = read(&image);
+    let (report, lines) = check(&image, RepairMode::Report);
+    assert_eq!(report.corruptions, 1, "{lines:?}");
+    let (report, lines) = check(&image, RepairMode::All);
+    assert_eq!(report.corruptions, 0, "{lines:?}");
+    image.write_at(&[9; 65536], 0).expect("a write");
+    image.close().expect("a close");
+    let now = std::fs::read(dir.path("a.vhd")).expect("the image");
+    assert!(now[place..place + len] == bytes[place..place + len]);
+    let image = open_path(&dir, "a.vhd", true).expect("it opens again");
+    assert!(read(&image)[65536..] == model[65536..]);
+    let (report, lines) = check(&image, RepairMode::Report);
+    assert_eq!(report.corruptions, 0, "{lines:?}");
+}

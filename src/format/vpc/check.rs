@@ -18,7 +18,7 @@ use super::open::Damage;
 pub(super) enum Fault {
     /// There is nothing, or no guest data: it does not stand within the data of the file.
     Outside,
-    /// It overlaps another one.
+    /// It overlaps another one, or a name of the parent.
     Overlaps,
 }
 
@@ -91,6 +91,7 @@ impl Repairable for Dynamic {
         used.sort_unstable();
         let mut spaces: Vec<Range<u64>> = self.blocks.keeper.reserved(&layout);
         spaces.push(0..layout.start());
+        spaces.retain(|space| !space.is_empty());
         spaces.sort_unstable_by_key(|range| range.start);
         let mut spaces = spaces.into_iter().peekable();
         let mut end = 0;
@@ -100,12 +101,14 @@ impl Repairable for Dynamic {
                 found.unused += room(&layout, end, space.start);
                 end = end.max(space.end);
             }
-            if start < end {
+            let block_end = host + layout.block_size();
+            let reaches_over = spaces.peek().is_some_and(|space| space.start < block_end);
+            if start < end || reaches_over {
                 note(format!("ERROR: block {index} overlaps another one"));
                 memory::push(&mut found.faults, (u64::from(index), Fault::Overlaps))?;
             }
             found.unused += room(&layout, end, start);
-            end = end.max(host + layout.block_size());
+            end = end.max(block_end);
         }
         for space in spaces {
             found.unused += room(&layout, end, space.start);

@@ -109,10 +109,13 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let layout = VpcLayout::of(&header, found.footer.data_offset);
     let is_overlay = found.footer.disk_type == DiskType::Differencing;
     let (parent, names) = match is_overlay {
-        true => (
-            Some(parent::read(&*storage, &header, file_len)?),
-            name_places(&header),
-        ),
+        true => {
+            check_names(&layout, &header, file_len)?;
+            let mut names = name_places(&header);
+            // One that is not in the file takes none of it.
+            names.retain(|name| name.start < file_len);
+            (Some(parent::read(&*storage, &header, file_len)?), names)
+        }
         false => (None, Vec::new()),
     };
     let entries = u64::from(header.entries);
@@ -172,6 +175,27 @@ fn check_header(footer: &Footer, header: &DynamicHeader, len: u64, file_len: u64
     {
         return Err(Error::corrupt("The table of blocks overlaps the headers")
             .with_offset(header.table_offset));
+    }
+    Ok(())
+}
+
+/// Refuses names of the parent that stand where other metadata does: the next change of one would be the end
+/// of the other, and nothing says which of them is right.
+fn check_names(layout: &VpcLayout, header: &DynamicHeader, file_len: u64) -> Result<()> {
+    let others = [
+        (0..FOOTER_LEN as u64, "The footer"),
+        (layout.header(), "The header"),
+        (layout.table(), "The table of blocks"),
+    ];
+    let known = header.locators().filter(|it| it.platform.is_some());
+    for name in known.filter(|it| it.len > 0 && it.offset < file_len) {
+        let end = name.offset.saturating_add(u64::from(name.len));
+        let mut others = others.iter();
+        let meets = others.find(|(other, _)| name.offset < other.end && other.start < end);
+        if let Some((_, what)) = meets {
+            let text = format!("{what} overlaps a name of the parent");
+            return Err(Error::corrupt(text).with_offset(name.offset));
+        }
     }
     Ok(())
 }
