@@ -203,6 +203,32 @@ fn damage_is_counted_and_repaired() {
 }
 
 #[test]
+fn a_repair_leaves_nothing_behind_the_end_of_the_disk() {
+    // The entry of cluster 7 is behind the end, and cluster 8 is nobody's.
+    let made = Made {
+        size: ((ENTRIES + 2) * CLUSTER) as u64,
+        clusters: 10,
+        entries: Made::new()
+            .entries
+            .into_iter()
+            .chain([(at(3, 9), cluster(9))])
+            .collect(),
+        ..Made::new()
+    };
+    let storage = made.storage();
+    let image = open_to_check(&storage);
+    let guest = read(&image);
+    assert_ne!(check(&image, RepairMode::Report).leaks, 0);
+    let report = check(&image, RepairMode::All);
+    assert_eq!((report.leaks, report.corruptions), (0, 0), "{report:?}");
+    image.close().expect("a close");
+    let image = open_to_check(&storage);
+    clean(&image);
+    assert!(read(&image) == guest);
+    assert_eq!(storage.len().expect("a length"), cluster(7));
+}
+
+#[test]
 fn a_damaged_table_is_neither_read_through_nor_written() {
     for (entries, place) in [
         ([(at(2, 0), cluster(4) + 512)], 0),

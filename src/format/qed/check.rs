@@ -195,6 +195,9 @@ impl Repairable for Qed {
         for index in &found.bad {
             alone.set(*index, FREE)?;
         }
+        let cluster = blocks.layout().block_size();
+        // Clusters behind the end of the disk are nobody's.
+        alone.free_from(blocks.len().div_ceil(cluster), control)?;
         blocks.flush(blocks.durability())?;
         let again;
         let shared = match found.shared_tables.is_empty() {
@@ -205,7 +208,6 @@ impl Repairable for Qed {
                 &again
             }
         };
-        let cluster = blocks.layout().block_size();
         for index in shared {
             control.checkpoint()?;
             let (Entry::At(host), _) = blocks.run(index * cluster, 1)? else {
