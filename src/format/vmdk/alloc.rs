@@ -57,9 +57,13 @@ impl Sparse {
         if changes.next == 0 {
             changes.next = self.end()?;
         }
-        let start = changes.next.next_multiple_of(unit);
-        let end = start.saturating_add(len.next_multiple_of(unit));
-        if end / SECTOR > MAX_SECTOR {
+        let start = changes.next.checked_next_multiple_of(unit);
+        let len = len.checked_next_multiple_of(unit);
+        let place = start.zip(len).and_then(|(start, len)| {
+            let end = start.checked_add(len)?;
+            (end / SECTOR <= MAX_SECTOR).then_some((start, end))
+        });
+        let Some((start, end)) = place else {
             return Err(Error::new(
                 ErrorKind::NoSpace,
                 format!(
@@ -67,7 +71,7 @@ impl Sparse {
                     self.storage.name()
                 ),
             ));
-        }
+        };
         changes.next = end;
         self.note_len(end);
         Ok(start)
@@ -297,7 +301,8 @@ impl Sparse {
         self.storage.sync(durability)?;
         let changes = &mut *self.changes.lock();
         if !self.storage.limits().fixed_len && count > 0 {
-            let end = end.next_multiple_of(self.grain);
+            // A header may say that its metadata ends anywhere.
+            let end = end.checked_next_multiple_of(self.grain).unwrap_or(end);
             if end < self.storage.len()? {
                 self.storage.set_len(end, Preallocation::Off)?;
             }

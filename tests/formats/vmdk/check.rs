@@ -2,7 +2,7 @@
 
 use platter::format::RepairMode;
 use platter::ops::check::check;
-use platter::{Image, Job, Location, OpenOptions, OpenPolicy};
+use platter::{ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy};
 
 use super::{contents, open};
 use crate::common::Dir;
@@ -111,6 +111,21 @@ fn the_redundant_tables_follow_those_that_count() {
 }
 
 /// An image of two tables, the second of which stands behind the grains.
+#[test]
+fn metadata_that_ends_past_all_places_leaves_no_room_for_grains() {
+    let dir = Dir::new();
+    let whole = image_of(&dir);
+    for sectors in [1 << 32, u64::MAX / 512, u64::MAX] {
+        let mut bytes = whole.clone();
+        bytes[64..72].copy_from_slice(&u64::to_le_bytes(sectors));
+        std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+        let image = open(&dir, "v.vmdk", true).expect("it opens");
+        let error = image.write_at(&[3; 512], 5 << 20).expect_err("no room");
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        let _ = image.close();
+    }
+}
+
 fn image_of_two_tables(dir: &Dir) -> Vec<u8> {
     dir.qemu_img_ok(&["create", "-q", "-f", "vmdk", "v.vmdk", "64M"]);
     let image = open(dir, "v.vmdk", true).expect("it opens");
