@@ -19,6 +19,7 @@ mod io_guard;
 pub(crate) mod limbo;
 pub mod luks;
 pub mod magic;
+pub mod objection;
 pub mod package;
 pub mod parent;
 pub mod probe;
@@ -51,11 +52,12 @@ pub use in_order::{InOrder, TakeBytes};
 pub use inspect::{InspectContext, Inspection};
 pub(crate) use io_guard::IoUsers;
 pub use io_guard::{IoGuard, LongIoGuard};
+pub use objection::Objection;
 pub use package::{Package, PackageContext};
 pub use parent::{
     BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef, ParentSearch,
 };
-pub use profile::{Objection, Profile};
+pub use profile::Profile;
 pub use traits::{
     Check, CheckReport, Format, FormatInfo, Opener, RepairMode, SnapshotInfo, Snapshots, SpaceCount,
 };

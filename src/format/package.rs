@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::driver::{CreateParams, FormatDriver, NewImage};
-use crate::format::profile::Objection;
+use crate::format::objection::Objection;
 use crate::job::JobControl;
 use crate::policy::OpenPolicy;
 use crate::storage::Storage;

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::format::driver::FormatDriver;
 use crate::format::inspect::{InspectContext, Inspection};
+use crate::format::objection::Objection;
 use crate::format::package::Package;
 use crate::size::human_size;
 
@@ -39,25 +40,6 @@ pub struct Sizes {
     pub least: u64,
     /// The largest.
     pub most: u64,
-}
-
-/// What a product would refuse in an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Objection {
-    /// What it is.
-    pub reason: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-impl Objection {
-    /// From a reason and its remedy.
-    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            remedy: remedy.into(),
-        }
-    }
 }
 
 impl Profile {

@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 use crate::format::InspectContext;
-use crate::format::profile::{Objection, Profile, Sizes};
+use crate::format::objection::Objection;
+use crate::format::profile::{Profile, Sizes};
 
 use super::disk::Header;
 use super::driver::DRIVER;

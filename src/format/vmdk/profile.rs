@@ -7,7 +7,8 @@ use bstr::{BStr, ByteSlice};
 use crate::error::Result;
 use crate::extent::StorageSlot;
 use crate::format::InspectContext;
-use crate::format::profile::{Objection, Profile, Sizes};
+use crate::format::objection::Objection;
+use crate::format::profile::{Profile, Sizes};
 use crate::printable::printable_bytes;
 
 use super::cache::Cache;

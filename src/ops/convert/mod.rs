@@ -21,6 +21,7 @@ mod piece;
 mod plan;
 mod prepare;
 mod profile;
+mod range_checksum;
 mod report;
 mod request;
 mod run;

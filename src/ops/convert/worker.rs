@@ -12,6 +12,7 @@ use super::order::{Order, Step};
 use super::piece::PieceKind;
 use super::plan::Planner;
 use super::prepare::Preparer;
+use super::range_checksum;
 use super::sink::Sink;
 use super::sizes::Shape;
 use super::sources::Sources;
@@ -131,7 +132,7 @@ impl Work<'_> {
             Step::Sum(mut prepared) => {
                 *turn = prepared.turn;
                 if let Some(checksum) = self.sources.checksum() {
-                    checksum.take(&prepared, self.sources, control)?;
+                    range_checksum::take(checksum, &prepared, self.sources, control)?;
                 }
                 prepared.kept = None;
                 order.summed(prepared);
