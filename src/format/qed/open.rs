@@ -1,7 +1,6 @@
 //! Opening an image, and repairing one that was not closed.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use bstr::BString;
 use parking_lot::Mutex;
@@ -14,9 +13,9 @@ use crate::memory;
 use crate::policy::OpenPolicy;
 use crate::storage::{Durability, Storage, read_exact_at};
 
-use super::Qed;
 use super::disk::{FeatureBits, HEADER_LEN, Header, QedLayout};
 use super::records::Records;
+use super::{Qed, QedFormat};
 
 /// The longest name of a backing file that is read.
 const MAX_NAME: u32 = 4096;
@@ -62,20 +61,21 @@ pub(super) fn build(
         header.coding(),
         read_directory(&**storage, &header, policy)?,
     )?;
-    Ok(Qed {
-        blocks: Blocks::new(Parts {
-            storage: storage.clone(),
-            layout: QedLayout::of(&header),
-            table,
-            len: header.size,
-            is_overlay: backing.is_some(),
-            writable,
-            durability,
-            keeper: Records::new(header, durability),
-        }),
-        is_noted: AtomicBool::new(false),
+    let is_overlay = backing.is_some();
+    let own = QedFormat {
         backing: Mutex::new(backing),
-    })
+    };
+    let blocks = Blocks::new(Parts {
+        storage: storage.clone(),
+        layout: QedLayout::of(&header),
+        table,
+        len: header.size,
+        is_overlay,
+        writable,
+        durability,
+        keeper: Records::new(header, durability),
+    });
+    Ok(Qed::new(blocks, own, false))
 }
 
 /// The name of the backing file, if there is one.

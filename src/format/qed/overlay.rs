@@ -36,7 +36,7 @@ pub(super) fn record(header: &mut Header, backing: &BackingRef, offset: u32) -> 
 impl Qed {
     /// The backing file that the header names; of its format nothing but that it is raw.
     pub(super) fn parent_ref(&self) -> Option<ParentRef> {
-        let name = self.backing.lock().clone()?;
+        let name = self.own.backing.lock().clone()?;
         let header = self.blocks.keeper.header();
         let is_raw = header.features.contains(FeatureBits::BACKING_IS_RAW);
         Some(ParentRef::named(BackingRef {
@@ -91,7 +91,7 @@ impl BackingChange for Qed {
             (header.name_offset, header.name_len) = (new.name_offset, new.name_len);
             header.autoclear = 0;
         })?;
-        *self.backing.lock() = backing.map(|backing| backing.name.clone());
+        *self.own.backing.lock() = backing.map(|backing| backing.name.clone());
         self.blocks.set_overlay(backing.is_some());
         self.blocks.barrier()?;
         // The next name may go there.

@@ -1,8 +1,8 @@
 //! Growing. A smaller image is refused, as by QEMU.
 
 use crate::error::{Error, Result};
-use crate::format::Below;
 use crate::format::blocks::{Layout, ZERO};
+use crate::format::{Below, Resize};
 use crate::job::JobControl;
 use crate::storage::Preallocation;
 
@@ -11,15 +11,15 @@ use super::Qed;
 /// So many entries are changed between two looks at whether to go on.
 const ENTRIES: u64 = 4096;
 
-impl Qed {
-    /// See [`crate::format::Resize::resize_above`].
-    pub(super) fn resize(
+impl Resize for Qed {
+    fn resize_above(
         &self,
         len: u64,
         preallocation: Preallocation,
         below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
+        self.note_change()?;
         if preallocation != Preallocation::Off {
             return Err(Error::unsupported(format!(
                 "Unsupported preallocation mode '{}'",
@@ -42,7 +42,9 @@ impl Qed {
         }
         self.grow(len, hidden, control)
     }
+}
 
+impl Qed {
     /// Grows the image; clusters before `hidden` read as zeroes although there is something below.
     fn grow(&self, len: u64, hidden: u64, control: &JobControl) -> Result<()> {
         let blocks = &self.blocks;

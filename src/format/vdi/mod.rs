@@ -10,22 +10,13 @@ mod overlay;
 mod records;
 mod reshape;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use bstr::BString;
-
 use crate::bytes::le32;
 use crate::error::{Error, Result};
-use crate::extent::{Extent, ExtentKind, StorageSlot};
-use crate::format::blocks::{Blocks, ByteOrder, Entry, Layout, Parts, Table};
+use crate::format::blocks::{BlockFormat, BlockImage, Blocks, ByteOrder, Parts, Table};
 use crate::format::{
-    BackingChange, Below, Check, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver,
-    FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentId,
+    BackingChange, Check, ChildSpec, Features, Format, FormatDriver, OpenContext, ParentId,
     ParentRef, ParentSearch, Resize, Signature,
 };
-use crate::job::JobControl;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
 use disk::{HEAD_LEN, Header, ImageType, SIGNATURE, SIGNATURE_AT, VdiLayout};
 use records::Records;
@@ -61,12 +52,13 @@ pub static DRIVER: FormatDriver = FormatDriver {
 };
 
 /// An open image.
+type Vdi = BlockImage<VdiFormat>;
+
+/// What is kept of an open image beside its blocks.
 #[derive(Debug)]
-struct Vdi {
-    blocks: Blocks<Records>,
-    image_type: ImageType,
-    /// The header says that the contents have changed since it was opened.
-    is_noted: AtomicBool,
+struct VdiFormat {
+    /// Every block has its place.
+    is_fixed: bool,
 }
 
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
@@ -84,20 +76,20 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         ByteOrder::Little,
     )?;
     let writable = !context.read_only && !storage.read_only();
-    Ok(Box::new(Vdi {
-        image_type: header.image_type,
-        is_noted: AtomicBool::new(false),
-        blocks: Blocks::new(Parts {
-            storage,
-            layout: VdiLayout::of(&header),
-            table,
-            len: virtual_size(&header),
-            is_overlay: !header.link.is_nil(),
-            writable,
-            durability: context.durability,
-            keeper: Records::new(header, context.durability),
-        }),
-    }))
+    let own = VdiFormat {
+        is_fixed: header.image_type == ImageType::Fixed,
+    };
+    let blocks = Blocks::new(Parts {
+        storage,
+        layout: VdiLayout::of(&header),
+        table,
+        len: virtual_size(&header),
+        is_overlay: !header.link.is_nil(),
+        writable,
+        durability: context.durability,
+        keeper: Records::new(header, context.durability),
+    });
+    Ok(Box::new(Vdi::new(blocks, own, false)))
 }
 
 /// The virtual size: whole sectors, as far as there are blocks.
@@ -106,209 +98,42 @@ fn virtual_size(header: &Header) -> u64 {
     header.disk_size.next_multiple_of(512).min(room)
 }
 
-impl Vdi {
-    fn is_fixed(&self) -> bool {
-        self.image_type == ImageType::Fixed
-    }
+impl BlockFormat for VdiFormat {
+    type Keeper = Records;
 
-    /// Says in the header that the contents change, the first time that they do.
-    fn note_change(&self) -> Result<()> {
-        self.blocks.check_writable()?;
-        if !self.is_noted.load(Ordering::Acquire) {
-            self.blocks.keeper.note_change(&*self.blocks.storage)?;
-            self.is_noted.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-}
-
-impl Format for Vdi {
-    fn driver(&self) -> &'static str {
+    fn driver() -> &'static str {
         DRIVER.name
     }
 
-    fn len(&self) -> u64 {
-        self.blocks.len()
+    fn note_first_change(image: &Vdi) -> Result<()> {
+        image.blocks.keeper.note_change(&*image.blocks.storage)
     }
 
-    fn cluster_size(&self) -> Option<u32> {
-        u32::try_from(self.blocks.layout().block_size()).ok()
+    fn has_fixed_places(image: &Vdi) -> bool {
+        image.own.is_fixed
     }
 
-    fn request_alignment(&self) -> u32 {
-        1
+    fn parent(image: &Vdi) -> Option<ParentRef> {
+        image.parent_ref()
     }
 
-    fn map(&self, offset: u64, len: u64) -> Result<Extent> {
-        let _io = self.blocks.begin_io();
-        let (entry, len) = self.blocks.run(offset, len)?;
-        // In a fixed image the host knows best what was never written.
-        if let (Entry::At(host), true) = (entry, self.is_fixed()) {
-            let run = self.blocks.storage.extent(host, len)?;
-            if run.zero {
-                return Ok(Extent {
-                    len: run.len.min(len),
-                    kind: ExtentKind::Zero {
-                        host_offset: Some(host),
-                    },
-                });
-            }
-            return self.blocks.map(offset, run.len.min(len));
-        }
-        self.blocks.map(offset, len)
-    }
-
-    fn locate(&self, offset: u64, len: u64) -> Result<Extent> {
-        self.blocks.map(offset, len)
-    }
-
-    fn has_fixed_places(&self) -> bool {
-        self.is_fixed()
-    }
-
-    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
-        self.blocks.storage(slot)
-    }
-
-    fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
-        visit(FormatFile::own(&self.blocks.storage));
-    }
-
-    fn closed_files(&self) -> Vec<(FileRole, BString)> {
-        Vec::new()
-    }
-
-    fn read_encoded(&self, _buf: &mut [u8], _offset: u64) -> Result<()> {
-        Err(Error::new(
-            crate::ErrorKind::Internal,
-            "Nothing is encoded in a VDI image",
-        ))
-    }
-
-    fn begin_io(&self) -> IoGuard<'_> {
-        self.blocks.begin_io()
-    }
-
-    fn info(&self) -> Result<FormatInfo> {
-        Ok(FormatInfo {
-            cluster_size: Some(self.blocks.layout().block_size()),
-            ..FormatInfo::default()
-        })
-    }
-
-    fn parent(&self) -> Option<ParentRef> {
-        self.parent_ref()
-    }
-
-    fn parent_search(&self) -> Option<&'static ParentSearch> {
+    fn parent_search() -> Option<&'static ParentSearch> {
         Some(&overlay::SEARCH)
     }
 
-    fn parent_id(&self) -> Option<ParentId> {
-        Some(overlay::id_of(&self.blocks.keeper.header()))
+    fn parent_id(image: &Vdi) -> Option<ParentId> {
+        Some(overlay::id_of(&image.blocks.keeper.header()))
     }
 
-    fn backing_change(&self) -> Option<&dyn BackingChange> {
-        Some(self)
+    fn checker(image: &Vdi) -> Option<&dyn Check> {
+        Some(image)
     }
 
-    fn close(&self) -> Result<()> {
-        self.blocks.flush(self.blocks.durability())
+    fn resizer(image: &Vdi) -> Option<&dyn Resize> {
+        Some(image)
     }
 
-    fn checker(&self) -> Option<&dyn Check> {
-        Some(self)
-    }
-
-    fn writer(&self) -> Option<&dyn FormatWrite> {
-        Some(self)
-    }
-
-    fn immediate(&self) -> Option<&dyn Immediate> {
-        Some(self)
-    }
-}
-
-impl FormatWrite for Vdi {
-    fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
-        self.note_change()?;
-        self.blocks.write(buf, offset, below)
-    }
-
-    fn write_zeroes(
-        &self,
-        offset: u64,
-        len: u64,
-        flags: ZeroFlags,
-        below: &dyn Below,
-    ) -> Result<()> {
-        self.note_change()?;
-        self.blocks.write_zeroes(offset, len, flags, below)
-    }
-
-    fn discard(&self, offset: u64, len: u64) -> Result<()> {
-        self.note_change()?;
-        self.blocks.discard(offset, len)
-    }
-
-    fn flush(&self, durability: Durability) -> Result<()> {
-        self.blocks.flush(durability)
-    }
-
-    fn resizer(&self) -> Option<&dyn Resize> {
-        Some(self)
-    }
-}
-
-impl Resize for Vdi {
-    fn resize_above(
-        &self,
-        len: u64,
-        preallocation: Preallocation,
-        below: &dyn Below,
-        control: &JobControl,
-    ) -> Result<()> {
-        self.note_change()?;
-        self.resize(len, preallocation, below, control)
-    }
-}
-
-impl Immediate for Vdi {
-    fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        Ok(self.blocks.map_now(offset, len))
-    }
-
-    fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64) -> Result<bool> {
-        // Nothing is encoded.
-        Ok(false)
-    }
-
-    fn begin_long_io(&self) -> LongIoGuard {
-        self.blocks.begin_long_io()
-    }
-
-    fn overwrites_memory(&self, offset: u64, len: u64) -> bool {
-        self.in_place_range(offset, len).is_some() && self.blocks.storage.limits().writes_to_memory
-    }
-
-    fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        match self.is_noted.load(Ordering::Acquire) {
-            true => self.blocks.in_place_range(offset, len),
-            false => None,
-        }
-    }
-
-    fn note_in_place_write(&self, _offset: u64, _len: u64) {}
-
-    fn direct_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        self.in_place_range(offset, len)
-    }
-
-    fn flush_plan(&self, durability: Durability) -> FlushPlan {
-        self.blocks.flush_plan(durability)
-    }
-
-    fn note_failed_flush(&self) {
-        self.blocks.note_failed_flush();
+    fn backing_change(image: &Vdi) -> Option<&dyn BackingChange> {
+        Some(image)
     }
 }

@@ -63,10 +63,10 @@ impl BackingChange for Vdi {
                 )));
             }
         };
-        if self.is_fixed() && !link.is_nil() {
+        if self.own.is_fixed && !link.is_nil() {
             return Err(Error::unsupported("A fixed VDI image has no parent"));
         }
-        let image_type = match (link.is_nil(), self.is_fixed()) {
+        let image_type = match (link.is_nil(), self.own.is_fixed) {
             (_, true) => ImageType::Fixed,
             (true, false) => ImageType::Dynamic,
             (false, false) => ImageType::Differencing,

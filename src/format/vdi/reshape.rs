@@ -1,8 +1,8 @@
 //! Changing the virtual size.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Below;
 use crate::format::blocks::{Entry, Exclusive, Layout};
+use crate::format::{Below, Resize};
 use crate::job::JobControl;
 use crate::storage::{Preallocation, ZeroFlags, grow, zero};
 
@@ -10,15 +10,15 @@ use super::Vdi;
 use super::disk::{DISCARDED, Header, Version};
 use super::records::Records;
 
-impl Vdi {
-    /// See [`crate::format::Resize::resize_above`].
-    pub(super) fn resize(
+impl Resize for Vdi {
+    fn resize_above(
         &self,
         len: u64,
         preallocation: Preallocation,
         below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
+        self.note_change()?;
         if !len.is_multiple_of(512) {
             return Err(Error::invalid("The new size must be a multiple of 512"));
         }
@@ -34,7 +34,7 @@ impl Vdi {
             .with_errno(libc::EFBIG));
         }
         let fills = matches!(preallocation, Preallocation::Falloc | Preallocation::Full);
-        if preallocation == Preallocation::Metadata || fills && !self.is_fixed() {
+        if preallocation == Preallocation::Metadata || fills && !self.own.is_fixed {
             return Err(Error::unsupported(
                 "Only a fixed VDI image has space that can be allocated ahead",
             ));
@@ -54,7 +54,9 @@ impl Vdi {
         }
         self.grow(len, hidden, preallocation, control)
     }
+}
 
+impl Vdi {
     /// Grows the image; blocks before `hidden` read as zeroes although there is something below.
     fn grow(
         &self,
@@ -88,7 +90,7 @@ impl Vdi {
             table.put(index, DISCARDED)?;
         }
         let mut end = alone.end()?;
-        if self.is_fixed() {
+        if self.own.is_fixed {
             let first = layout.blocks_up_to(end);
             let end_of_new = layout.end_of(first + (count - in_use));
             let storage = &*blocks.storage;

@@ -134,7 +134,7 @@ impl Repairable for Dynamic {
             }
         }
         self.blocks.flush(self.blocks.durability())?;
-        self.make_whole()?;
+        self.note_change()?;
         for (index, fault) in &found.faults {
             control.checkpoint()?;
             let offset = index * layout.block_size();

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
-use crate::format::blocks::{Entry, Layout};
+use crate::format::blocks::{BlockParts, Entry, Layout};
 use crate::format::{BackingChange, BackingRef, Below, FormatWrite, ParentId, ParentRef};
 use crate::job::JobControl;
 use crate::memory;
@@ -68,8 +68,7 @@ impl Dynamic {
             .get(&*self.blocks.storage, index, host - lead, lead)
     }
 
-    /// See [`crate::format::Format::map`].
-    pub(super) fn map_sectors(&self, own: &Differencing, offset: u64, len: u64) -> Result<Extent> {
+    fn map_sectors(&self, own: &Differencing, offset: u64, len: u64) -> Result<Extent> {
         let _io = self.blocks.begin_io();
         let (entry, run) = self.blocks.run(offset, len)?;
         let Entry::At(host) = entry else {
@@ -91,26 +90,6 @@ impl Dynamic {
             len: end - part.start,
             kind,
         })
-    }
-
-    /// See [`crate::format::FormatWrite::write`].
-    pub(super) fn write_sectors(
-        &self,
-        own: &Differencing,
-        buf: &[u8],
-        offset: u64,
-        below: &dyn Below,
-    ) -> Result<()> {
-        let mut rest = buf;
-        let mut at = offset;
-        while !rest.is_empty() {
-            let part = self.part(at, rest.len() as u64);
-            let (data, tail) = rest.split_at((part.end - part.start) as usize);
-            self.write_part(own, data, part, below)?;
-            at += data.len() as u64;
-            rest = tail;
-        }
-        Ok(())
     }
 
     fn write_part(
@@ -166,8 +145,7 @@ impl Dynamic {
         self.blocks.new_block(index)
     }
 
-    /// See [`crate::format::FormatWrite::write_zeroes`].
-    pub(super) fn zero_sectors(
+    fn zero_sectors(
         &self,
         own: &Differencing,
         offset: u64,
@@ -222,27 +200,8 @@ impl Dynamic {
         Ok(len)
     }
 
-    /// See [`crate::format::FormatWrite::discard`]: sectors stay the disk's own, and become holes.
-    pub(super) fn discard_sectors(&self, own: &Differencing, offset: u64, len: u64) -> Result<()> {
-        let end = offset + len;
-        let mut at = offset;
-        while at < end {
-            let part = self.part(at, end - at);
-            let _mine = self.blocks.reserve(part.index..part.index + 1);
-            let extent = self.map_sectors(own, at, part.end - part.start)?;
-            if let ExtentKind::Data { host_offset, .. } = extent.kind {
-                self.blocks.check_place(host_offset, extent.len)?;
-                let flags = ZeroFlags::MAY_UNMAP | ZeroFlags::NO_FALLBACK;
-                let storage = &self.blocks.storage;
-                storage.write_zeroes(host_offset, extent.len, flags)?;
-            }
-            at += extent.len;
-        }
-        Ok(())
-    }
-
     /// Writes the bitmaps of what was written, then the table.
-    pub(super) fn flush_sectors(&self, own: &Differencing, durability: Durability) -> Result<()> {
+    fn flush_sectors(&self, own: &Differencing, durability: Durability) -> Result<()> {
         if self.blocks.check_writable().is_ok() {
             let _one = own.pass.lock();
             let taken = own.sectors.take()?;
@@ -323,7 +282,7 @@ impl Dynamic {
     /// Lets nothing of the parent show between the old end and the new one: in memory alone the disk is
     /// larger already.
     pub(super) fn hide_below(&self, old: u64, len: u64, below: &dyn Below) -> Result<()> {
-        let Some(own) = self.own() else {
+        let Some(own) = self.sectors() else {
             return Ok(());
         };
         let shown = below.len_below().min(len);
@@ -339,6 +298,60 @@ impl Dynamic {
     }
 }
 
+impl BlockParts for Dynamic {
+    fn map(&self, offset: u64, len: u64) -> Result<Extent> {
+        self.map_sectors(&self.own.differencing, offset, len)
+    }
+
+    fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
+        let own = &self.own.differencing;
+        let mut rest = buf;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let part = self.part(at, rest.len() as u64);
+            let (data, tail) = rest.split_at((part.end - part.start) as usize);
+            self.write_part(own, data, part, below)?;
+            at += data.len() as u64;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        flags: ZeroFlags,
+        below: &dyn Below,
+    ) -> Result<()> {
+        self.zero_sectors(&self.own.differencing, offset, len, flags, below)
+    }
+
+    /// Sectors stay the disk's own, and become holes.
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        let own = &self.own.differencing;
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let part = self.part(at, end - at);
+            let _mine = self.blocks.reserve(part.index..part.index + 1);
+            let extent = self.map_sectors(own, at, part.end - part.start)?;
+            if let ExtentKind::Data { host_offset, .. } = extent.kind {
+                self.blocks.check_place(host_offset, extent.len)?;
+                let flags = ZeroFlags::MAY_UNMAP | ZeroFlags::NO_FALLBACK;
+                let storage = &self.blocks.storage;
+                storage.write_zeroes(host_offset, extent.len, flags)?;
+            }
+            at += extent.len;
+        }
+        Ok(())
+    }
+
+    fn flush(&self, durability: Durability) -> Result<()> {
+        self.flush_sectors(&self.own.differencing, durability)
+    }
+}
+
 impl BackingChange for Dynamic {
     fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
         self.blocks.check_writable()?;
@@ -346,12 +359,12 @@ impl BackingChange for Dynamic {
             Some(backing) => parent::uuid_of(backing, id)?,
             None => Uuid::nil(),
         };
-        let had_parent = self.own().is_some();
+        let had_parent = self.sectors().is_some();
         if backing.is_none() && !had_parent {
             return Ok(());
         }
-        self.make_whole()?;
-        self.flush(self.blocks.durability())?;
+        self.note_change()?;
+        FormatWrite::flush(self, self.blocks.durability())?;
         let alone = self.blocks.exclusive();
         let offset = alone.end()?.next_multiple_of(SECTOR);
         let names = match backing {
@@ -360,7 +373,7 @@ impl BackingChange for Dynamic {
         };
         if had_parent != backing.is_some() {
             alone.check()?;
-            match self.own() {
+            match self.sectors() {
                 Some(own) => self.empty_sectors_of_parent(own)?,
                 None => self.own_all_sectors()?,
             }
@@ -380,7 +393,7 @@ impl BackingChange for Dynamic {
             return self.blocks.barrier();
         }
         let file_len = self.blocks.storage.len()?;
-        let header = self.header.lock().clone();
+        let header = self.own.header.lock().clone();
         let parent = parent::read(&*self.blocks.storage, &header, file_len)?;
         self.set_parent(Some(parent));
         Ok(())
@@ -392,10 +405,10 @@ impl BackingChange for Dynamic {
     }
 
     fn make_empty(&self) -> Result<()> {
-        let Some(own) = self.own() else {
+        let Some(own) = self.sectors() else {
             return Err(Error::unsupported("A dynamic VPC image has no parent"));
         };
-        self.make_whole()?;
+        self.note_change()?;
         self.flush_sectors(own, self.blocks.durability())?;
         let alone = self.blocks.exclusive();
         let forever = JobControl::default();

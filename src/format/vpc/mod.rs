@@ -120,7 +120,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     };
     let entries = u64::from(header.entries);
     let table = Table::on_disk(entries, header.table_offset, ByteOrder::Big)?;
-    Ok(Box::new(Dynamic::new(
+    Ok(Box::new(Dynamic::with_header(
         Blocks::new(Parts {
             storage,
             layout,

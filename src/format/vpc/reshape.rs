@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{Exclusive, Layout};
-use crate::format::{Below, FormatWrite};
+use crate::format::{Below, FormatWrite, Resize};
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Preallocation;
@@ -13,15 +13,15 @@ use super::parent::NAME_SPACE;
 use super::records::Records;
 use super::{check_size, name_places};
 
-impl Dynamic {
-    /// See [`crate::format::Resize::resize_above`].
-    pub(super) fn resize(
+impl Resize for Dynamic {
+    fn resize_above(
         &self,
         len: u64,
         preallocation: Preallocation,
         below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
+        self.note_change()?;
         check_size(len)?;
         if preallocation != Preallocation::Off {
             return Err(Error::unsupported(
@@ -58,7 +58,7 @@ impl Dynamic {
         }
         // From here on the size is the new one: what follows gives space back.
         self.flush(blocks.durability())?;
-        if let Some(own) = self.own() {
+        if let Some(own) = self.sectors() {
             own.sectors.clear();
         }
         let forever = JobControl::default();
@@ -74,7 +74,9 @@ impl Dynamic {
         }
         Ok(())
     }
+}
 
+impl Dynamic {
     /// Lets the table have an entry for each block of a larger disk, and nothing stand there yet.
     fn make_room(&self, old: u64, len: u64, control: &JobControl) -> Result<()> {
         let alone = self.blocks.exclusive();
@@ -105,7 +107,7 @@ impl Dynamic {
     ) -> Result<()> {
         let blocks = &self.blocks;
         let storage = &*blocks.storage;
-        let header = &mut *self.header.lock();
+        let header = &mut *self.own.header.lock();
         let mut new = header.clone();
         change(&mut new);
         let locators: Vec<Locator> = names.iter().map(|(locator, _)| *locator).collect();
@@ -140,7 +142,7 @@ impl Dynamic {
         let blocks = &self.blocks;
         let storage = &*blocks.storage;
         let offset = offset.next_multiple_of(FOOTER_LEN as u64);
-        let header = &mut *self.header.lock();
+        let header = &mut *self.own.header.lock();
         let mut new = header.clone();
         new.table_offset = offset;
         new.entries = count as u32;
