@@ -127,6 +127,7 @@ mod sys;
 pub mod throttle;
 pub mod trace;
 pub mod value;
+mod xml;
 pub mod zero;
 
 pub use bstr;

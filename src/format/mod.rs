@@ -25,6 +25,7 @@ pub mod parent;
 pub mod probe;
 pub mod profile;
 pub mod profiles;
+pub(crate) mod property_list;
 pub mod qcow2;
 pub mod qed;
 pub mod raw;

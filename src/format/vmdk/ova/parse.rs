@@ -1,9 +1,8 @@
 //! The description of a machine that somebody else wrote.
 
-use roxmltree::{Document, Node, ParsingOptions};
+use roxmltree::Node;
 
-/// So many elements, attributes and texts a description has at most.
-const MAX_NODES: u32 = 100_000;
+use crate::xml::{self, Preamble};
 
 /// What the name spaces of all versions begin with.
 const ANY_VERSION: &str = "http://schemas.dmtf.org/ovf/envelope/";
@@ -57,13 +56,7 @@ impl Description {
     /// # Errors
     /// Why it is none, in words.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let options = ParsingOptions {
-            allow_dtd: false,
-            nodes_limit: MAX_NODES,
-            ..ParsingOptions::default()
-        };
-        let document =
-            Document::parse_with_options(text, options).map_err(|error| error.to_string())?;
+        let document = xml::parse(text, Preamble::Bare)?;
         let root = document.root_element();
         let name_space = root.tag_name().namespace().unwrap_or_default();
         if root.tag_name().name() != "Envelope" || !name_space.starts_with(ANY_VERSION) {
