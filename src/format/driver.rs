@@ -73,6 +73,35 @@ pub struct FormatDriver {
 }
 
 impl FormatDriver {
+    /// A format that is only read, from one file; other fields can be set over these.
+    pub(crate) const fn read_only(
+        name: &'static str,
+        open: fn(OpenContext<'_>) -> Result<Box<dyn Format>>,
+        inspect: InspectFn,
+    ) -> Self {
+        Self {
+            name,
+            of_images: Features::empty(),
+            signature: None,
+            has_metadata: true,
+            is_transparent: false,
+            is_stream: false,
+            children: &[ChildSpec::FILE],
+            open,
+            inspect,
+            create: None,
+            outline: |_| Outline::default(),
+            measure: None,
+            create_options: &[],
+            summary: &[],
+            amend_options: &[],
+            open_options: &[],
+            secret_option: None,
+            strong_options: &[],
+            events: &[],
+        }
+    }
+
     /// What it can do.
     pub fn features(&self) -> Features {
         let mut features = self.of_images;

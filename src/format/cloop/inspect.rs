@@ -1,24 +1,17 @@
 //! Inspecting an untrusted image: its header and its table.
 
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
 
 use super::disk::{HEADER_LEN, Header, Table};
-
-/// A file that is longer than its blocks by more than this hides something.
-const SLACK: u64 = 64 << 10;
 
 /// See [`crate::format::FormatDriver::inspect`].
 pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let mut head = [0; HEADER_LEN];
     ctx.storage.read_at(&mut head, 0)?;
     let mut found = Inspection::default();
-    let header = match Header::from_bytes(&head) {
-        Ok(header) => header,
-        Err(error) => {
-            found.find(Guard::HeaderConsistent, Verdict::Fail, error.to_string());
-            return Ok(found);
-        }
+    let Some(header) = found.taken(Header::from_bytes(&head))? else {
+        return Ok(found);
     };
     found.understood = true;
     found.virtual_size = Some(header.virtual_size());
@@ -33,28 +26,15 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
             .map_err(|error| error.to_string()),
     );
     judge_table(&mut found, ctx, &header)?;
-    for guard in [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean] {
-        found.find(guard, Verdict::NotApplicable, "a cloop image has none");
-    }
+    let none = [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean];
+    found.has_none("cloop", &none);
     Ok(found)
 }
 
 fn judge_table(found: &mut Inspection, ctx: &InspectContext<'_>, header: &Header) -> Result<()> {
     let read = Table::read(&*ctx.storage, ctx.file_len, header, ctx.policy);
-    let table = match read {
-        Ok(table) => table,
-        Err(error) if error.kind() == ErrorKind::Limit => {
-            found.find(Guard::TableSizes, Verdict::Fail, error.to_string());
-            let reason = "the table of offsets is too large to be looked at";
-            found.find(Guard::HeaderConsistent, Verdict::Unknown, reason);
-            found.find(Guard::FileSize, Verdict::Unknown, reason);
-            return Ok(());
-        }
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            found.find(Guard::HeaderConsistent, Verdict::Fail, error.to_string());
-            return Ok(());
-        }
-        Err(error) => return Err(error),
+    let Some(table) = found.taken(read)? else {
+        return Ok(());
     };
     let reason = format!("the table of offsets takes {} bytes", header.table_len());
     found.find(Guard::TableSizes, Verdict::Pass, reason);
@@ -70,14 +50,6 @@ fn judge_table(found: &mut Inspection, ctx: &InspectContext<'_>, header: &Header
             Ok("the blocks follow each other in the file".to_owned())
         },
     );
-    found.judge(
-        Guard::FileSize,
-        match len <= end.saturating_add(SLACK) {
-            true => Ok(format!("{len} bytes, and {end} with the last block")),
-            false => Err(format!(
-                "{len} bytes are more than the {end} that the blocks explain"
-            )),
-        },
-    );
+    found.explain_length(len, end, "the blocks");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Inspecting an untrusted image: its trailer and its tables.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
 
 use super::disk::{Chunk, Coding, Trailer};
@@ -10,19 +10,16 @@ use super::runs::Runs;
 /// The only version of the trailer that is known.
 const VERSION: u32 = 4;
 
-/// A file that is longer than its chunks and tables by more than this hides something.
-const SLACK: u64 = 64 << 10;
-
 /// See [`crate::format::FormatDriver::inspect`].
 pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let mut found = Inspection::default();
-    let trailer = match read_trailer(&*ctx.storage, ctx.file_len) {
-        Ok(trailer) => trailer,
-        Err(error) => return found.without(error),
+    let trailer = read_trailer(&*ctx.storage, ctx.file_len);
+    let Some(trailer) = found.taken(trailer)? else {
+        return Ok(found);
     };
-    let runs = match read_runs(&*ctx.storage, &trailer, ctx.policy) {
-        Ok(runs) => runs,
-        Err(error) => return found.without(error),
+    let runs = read_runs(&*ctx.storage, &trailer, ctx.policy);
+    let Some(runs) = found.taken(runs)? else {
+        return Ok(found);
     };
     found.understood = true;
     found.virtual_size = Some(trailer.len);
@@ -35,24 +32,9 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let reason = format!("a chunk decodes to {} bytes", largest.max().unwrap_or(0));
     found.find(Guard::DecompressedSize, Verdict::Pass, reason);
     judge_chunks(&mut found, ctx, &trailer, &runs);
-    for guard in [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean] {
-        found.find(guard, Verdict::NotApplicable, "a dmg image has none");
-    }
+    let none = [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean];
+    found.has_none("dmg", &none);
     Ok(found)
-}
-
-impl Inspection {
-    /// What is left to say of an image that cannot be opened.
-    fn without(mut self, error: Error) -> Result<Self> {
-        let guard = match error.kind() {
-            ErrorKind::Corrupt => Guard::HeaderConsistent,
-            ErrorKind::Limit => Guard::TableSizes,
-            ErrorKind::Unsupported => Guard::KnownFeatures,
-            _ => return Err(error),
-        };
-        self.find(guard, Verdict::Fail, error.to_string());
-        Ok(self)
-    }
 }
 
 fn known(trailer: &Trailer, runs: &Runs) -> std::result::Result<String, String> {
@@ -88,14 +70,5 @@ fn judge_chunks(found: &mut Inspection, ctx: &InspectContext<'_>, trailer: &Trai
     );
     let tables = [trailer.fork, trailer.plist].map(|(at, len)| at.saturating_add(len));
     let explained = tables.into_iter().fold(end, u64::max);
-    let len = ctx.file_len;
-    found.judge(
-        Guard::FileSize,
-        match len <= explained.saturating_add(SLACK) {
-            true => Ok(format!("{len} bytes, and {explained} with all tables")),
-            false => Err(format!(
-                "{len} bytes are more than the {explained} that chunks and tables explain"
-            )),
-        },
-    );
+    found.explain_length(ctx.file_len, explained, "chunks and tables");
 }

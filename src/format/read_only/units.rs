@@ -6,7 +6,9 @@ use crate::codec::{Packing, Unpacker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::decoded::DecodedUnits;
 use crate::memory::IoBuf;
-use crate::storage::{Step, Storage, steps};
+use crate::storage::{Step, steps};
+
+use super::source::Source;
 
 /// Where a unit is, in the guest and in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,23 +42,22 @@ thread_local! {
 }
 
 impl UnitReader {
-    /// Fills `buf` with the guest bytes at `offset`, which lie in the unit. `file_len` is the length of
-    /// `storage`.
+    /// Fills `buf` with the guest bytes at `offset`, which lie in the unit.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] where the unit does not decode to what it should hold.
     pub(crate) fn read(
         &self,
-        (storage, file_len): (&dyn Storage, u64),
+        source: &Source,
         unit: &EncodedUnit,
         buf: &mut [u8],
         offset: u64,
     ) -> Result<()> {
         if buf.len() as u64 == unit.len {
-            return decode(storage, file_len, unit, buf);
+            return decode(source, unit, buf);
         }
         let bytes = self.decoded.get_or_decode(unit.guest, unit.len, |plain| {
-            decode(storage, file_len, unit, plain.room(unit.len as usize)?)
+            decode(source, unit, plain.room(unit.len as usize)?)
         })?;
         let from = offset.saturating_sub(unit.guest) as usize;
         let part = bytes.get(from..from.saturating_add(buf.len()));
@@ -67,31 +68,32 @@ impl UnitReader {
     }
 }
 
-fn decode(storage: &dyn Storage, file_len: u64, unit: &EncodedUnit, out: &mut [u8]) -> Result<()> {
+fn decode(source: &Source, unit: &EncodedUnit, out: &mut [u8]) -> Result<()> {
     // Before memory is taken for what is not there.
     let end = unit.host.checked_add(unit.encoded);
-    if end.is_none_or(|end| end > file_len) {
-        return Err(damaged(storage, unit, "the file ends before it does"));
+    if end.is_none_or(|end| end > source.len) {
+        return Err(damaged(source, unit, "the file ends before it does"));
     }
     // What does not shrink is a little longer.
     if unit.encoded > unit.len.saturating_mul(2).saturating_add(65536) {
-        return Err(damaged(storage, unit, "it is far longer than its contents"));
+        return Err(damaged(source, unit, "it is far longer than its contents"));
     }
     // Taken out while in use: the storage below may be an image with encoded units.
     let mut tools = TOOLS.take();
-    let result = decode_with(&mut tools, storage, unit, out);
+    let result = decode_with(&mut tools, source, unit, out);
     TOOLS.set(tools);
     result
 }
 
 fn decode_with(
     tools: &mut Tools,
-    storage: &dyn Storage,
+    source: &Source,
     unit: &EncodedUnit,
     out: &mut [u8],
 ) -> Result<()> {
     let Tools { unpacker, input } = tools;
-    steps::announce(storage, Step::ReadCompressed);
+    steps::announce(&*source.storage, Step::ReadCompressed);
+    let storage = &source.storage;
     storage.read_at(input.room(unit.encoded as usize)?, unit.host)?;
     let decoded = unpacker.unpack(unit.packing, input, out);
     decoded.map_err(|_| {
@@ -100,16 +102,14 @@ fn decode_with(
             unit.packing.name(),
             unit.len
         );
-        damaged(storage, unit, &why)
+        damaged(source, unit, &why)
     })
 }
 
-fn damaged(storage: &dyn Storage, unit: &EncodedUnit, why: &str) -> Error {
-    let name = storage.name();
-    Error::corrupt(format!(
-        "'{name}' cannot be read: the compressed data of offset {} is damaged: {why}",
+fn damaged(source: &Source, unit: &EncodedUnit, why: &str) -> Error {
+    let why = format!(
+        "the compressed data of offset {} is damaged: {why}",
         unit.guest
-    ))
-    .with_offset(unit.host)
-    .with_errno(libc::EIO)
+    );
+    source.damaged(&why).with_offset(unit.host)
 }

@@ -1,0 +1,57 @@
+//! Inspecting images whose formats are only read.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::inspect::{Guard, Inspection, Verdict};
+
+/// A file that is longer than its contents explain by more than this hides something.
+const SLACK: u64 = 64 << 10;
+
+impl Inspection {
+    /// The verdict for what could not be taken in: the header, or a table.
+    ///
+    /// # Errors
+    /// The error itself where it says nothing of the image.
+    pub(crate) fn refuse(&mut self, error: Error) -> Result<()> {
+        let guard = match error.kind() {
+            ErrorKind::Corrupt => Guard::HeaderConsistent,
+            ErrorKind::Limit => Guard::TableSizes,
+            ErrorKind::Unsupported => Guard::KnownFeatures,
+            _ => return Err(error),
+        };
+        self.find(guard, Verdict::Fail, error.to_string());
+        Ok(())
+    }
+
+    /// As [`Inspection::refuse`], of a result: None where it is an error.
+    ///
+    /// # Errors
+    /// As of [`Inspection::refuse`].
+    pub(crate) fn taken<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(found) => Ok(Some(found)),
+            Err(error) => self.refuse(error).map(|()| None),
+        }
+    }
+
+    /// Judges the length of the file by where the last thing ends that is known to be in it: with, or of,
+    /// `what`.
+    pub(crate) fn explain_length(&mut self, file_len: u64, end: u64, what: &str) {
+        self.judge(
+            Guard::FileSize,
+            match file_len <= end.saturating_add(SLACK) {
+                true => Ok(format!("{file_len} bytes, and {end} with {what}")),
+                false => Err(format!(
+                    "{file_len} bytes are more than the {end} that {what} explain"
+                )),
+            },
+        );
+    }
+
+    /// The format has nothing that those guards look at.
+    pub(crate) fn has_none(&mut self, format: &str, guards: &[Guard]) {
+        for guard in guards {
+            let reason = format!("a {format} image has none");
+            self.find(*guard, Verdict::NotApplicable, reason);
+        }
+    }
+}

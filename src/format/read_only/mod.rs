@@ -1,0 +1,185 @@
+//! The frame of formats that are only read: a driver says what each piece of the guest is, the frame makes
+//! an image of that.
+
+mod inspect;
+mod source;
+mod units;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bstr::BString;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::{FileRole, Format, FormatDriver, FormatFile, FormatInfo, IoGuard, ParentRef};
+use crate::storage::Storage;
+
+pub(crate) use source::Source;
+pub(crate) use units::EncodedUnit;
+use units::UnitReader;
+
+/// How a piece of the guest is held.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// It is zeroes.
+    Zero,
+    /// As it is, at this offset of the source.
+    Plain(u64),
+    /// In a unit that is encoded by itself, and may be larger than the piece.
+    Unit(EncodedUnit),
+    /// It is not; the error is for whoever reads it.
+    Lost(Error),
+}
+
+/// The longest run of guest bytes that are held in one way.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) held: Held,
+    /// Its end in the guest.
+    pub(crate) end: u64,
+}
+
+/// What a driver knows of an image.
+pub(crate) trait Contents: Send + Sync + Debug {
+    /// The virtual size in bytes.
+    fn len(&self) -> u64;
+
+    /// The piece that begins at `offset`, which lies within the virtual size. No more than what is before
+    /// `end` is wanted; the piece may be longer.
+    ///
+    /// # Errors
+    /// Of reading what says where the piece is.
+    fn piece(&self, source: &Source, offset: u64, end: u64) -> Result<Piece>;
+}
+
+/// An open image.
+#[derive(Debug)]
+pub(crate) struct ReadOnly<C> {
+    driver: &'static FormatDriver,
+    /// The image's own file.
+    file: Arc<dyn Storage>,
+    source: Source,
+    contents: C,
+    units: UnitReader,
+}
+
+impl<C: Contents> ReadOnly<C> {
+    /// An image in one file, the source of all its pieces.
+    pub(crate) fn new(driver: &'static FormatDriver, source: Source, contents: C) -> Self {
+        Self {
+            driver,
+            file: source.storage.clone(),
+            source,
+            contents,
+            units: UnitReader::default(),
+        }
+    }
+
+    fn kind(&self, held: &Held) -> ExtentKind {
+        match held {
+            Held::Zero => ExtentKind::Zero { host_offset: None },
+            Held::Plain(host_offset) => ExtentKind::Data {
+                slot: StorageSlot::MAIN,
+                host_offset: *host_offset,
+            },
+            // What is lost is refused when it is read.
+            Held::Unit(_) | Held::Lost(_) => ExtentKind::Encoded { compressed: true },
+        }
+    }
+}
+
+impl<C: Contents> Format for ReadOnly<C> {
+    fn driver(&self) -> &'static str {
+        self.driver.name
+    }
+
+    fn len(&self) -> u64 {
+        self.contents.len()
+    }
+
+    fn cluster_size(&self) -> Option<u32> {
+        None
+    }
+
+    fn request_alignment(&self) -> u32 {
+        1
+    }
+
+    fn map(&self, offset: u64, len: u64) -> Result<Extent> {
+        let stop = offset.saturating_add(len);
+        let first = self.contents.piece(&self.source, offset, stop)?;
+        let kind = self.kind(&first.held);
+        let mut end = first.end.min(stop);
+        while end < stop {
+            match self.contents.piece(&self.source, end, stop) {
+                Ok(next) if self.kind(&next.held) == kind.advanced(end - offset) => {
+                    end = next.end.min(stop);
+                }
+                // An error is met when its piece is asked for itself.
+                _ => break,
+            }
+        }
+        Ok(Extent {
+            len: end - offset,
+            kind,
+        })
+    }
+
+    fn is_opaque(&self) -> bool {
+        true
+    }
+
+    fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
+        match slot {
+            StorageSlot::MAIN => Ok(&self.file),
+            _ => Err(Error::new(ErrorKind::Internal, "The image has one file")),
+        }
+    }
+
+    fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
+        visit(FormatFile::own(&self.file));
+    }
+
+    fn closed_files(&self) -> Vec<(FileRole, BString)> {
+        Vec::new()
+    }
+
+    fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let stop = offset.saturating_add(buf.len() as u64);
+        let mut rest = buf;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let piece = self.contents.piece(&self.source, at, stop)?;
+            let len = piece.end.min(stop).saturating_sub(at);
+            if len == 0 {
+                return Err(Error::new(ErrorKind::Internal, "A piece is empty"));
+            }
+            let (part, tail) = rest.split_at_mut(len as usize);
+            match piece.held {
+                Held::Zero => part.fill(0),
+                Held::Plain(host) => self.source.storage.read_at(part, host)?,
+                Held::Unit(unit) => self.units.read(&self.source, &unit, part, at)?,
+                Held::Lost(error) => return Err(error),
+            }
+            (rest, at) = (tail, at + len);
+        }
+        Ok(())
+    }
+
+    fn begin_io(&self) -> IoGuard<'_> {
+        IoGuard::UNGUARDED
+    }
+
+    fn info(&self) -> Result<FormatInfo> {
+        Ok(FormatInfo::default())
+    }
+
+    fn parent(&self) -> Option<ParentRef> {
+        None
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}

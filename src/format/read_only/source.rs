@@ -1,0 +1,30 @@
+//! What the guest bytes of an image are read from.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::storage::Storage;
+
+/// A storage and its length.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) len: u64,
+}
+
+impl Source {
+    /// The storage with the length that it has.
+    ///
+    /// # Errors
+    /// Of asking for the length.
+    pub(crate) fn new(storage: Arc<dyn Storage>) -> Result<Self> {
+        let len = storage.len()?;
+        Ok(Self { storage, len })
+    }
+
+    /// The error of a read that meets damage.
+    pub(crate) fn damaged(&self, why: &str) -> Error {
+        let name = self.storage.name();
+        Error::corrupt(format!("'{name}' cannot be read: {why}")).with_errno(libc::EIO)
+    }
+}
