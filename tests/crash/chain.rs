@@ -25,7 +25,7 @@ struct Layer {
     len: usize,
     /// The name and format of what lies below.
     backing: Option<(&'static str, &'static str)>,
-    /// `raw`, or options of a qcow2 image, or those of another format behind its name.
+    /// `raw`, or options of a qcow2 image, or those of another format behind its name and a space.
     options: &'static str,
 }
 
@@ -76,6 +76,8 @@ const LUKS: &str = "cluster_size=4096,encrypt.format=luks,encrypt.key-secret=s,e
 
 const VHD: &str = "vpc force_size=on";
 const VHDX: &str = "vhdx block_size=1M";
+const VMDK: &str = "vmdk ";
+const STREAM: &str = "vmdk subformat=streamOptimized";
 
 /// What is done to the topmost layer.
 enum Task {
@@ -208,6 +210,42 @@ const CHAINS: &[Chain] = &[
         layers: &[
             layer("base", 700, None, SMALL),
             layer("top", 300, Some(("base", "qcow2")), SMALL),
+        ],
+        task: Task::Resize(650),
+    },
+    Chain {
+        layers: &[
+            layer("base", 700, None, VMDK),
+            layer("top", 700, Some(("base", "vmdk")), VMDK),
+        ],
+        task: Task::Commit(None),
+    },
+    Chain {
+        layers: &[
+            layer("old", 700, None, VMDK),
+            layer("new", 500, None, VMDK),
+            layer("top", 700, Some(("old", "vmdk")), VMDK),
+        ],
+        task: Task::Rebase(Some(("new", "vmdk")), false),
+    },
+    Chain {
+        layers: &[
+            layer("old", 700, None, VMDK),
+            layer("top", 700, Some(("old", "vmdk")), VMDK),
+        ],
+        task: Task::Rebase(None, false),
+    },
+    Chain {
+        layers: &[
+            layer("old", 700, None, VMDK),
+            layer("top", 700, Some(("old", "vmdk")), STREAM),
+        ],
+        task: Task::Rebase(None, false),
+    },
+    Chain {
+        layers: &[
+            layer("base", 700, None, VMDK),
+            layer("top", 300, Some(("base", "vmdk")), VMDK),
         ],
         task: Task::Resize(650),
     },
@@ -430,18 +468,39 @@ struct Shown {
 }
 
 fn judge(chain: &Chain, bytes: &[Vec<u8>], shown: &Shown, done: bool) -> Result<(), String> {
-    let shelf = || {
-        let files = chain.layers.iter().zip(bytes);
-        let file = |(layer, bytes): (&Layer, &Vec<u8>)| {
-            let file = MemoryStorage::with_bytes(layer.name, bytes.clone());
-            (layer.name, Arc::new(file) as Arc<dyn Storage>)
-        };
-        Shelf(files.map(file).collect())
+    let files = chain.layers.iter().zip(bytes);
+    let file = |(layer, bytes): (&Layer, &Vec<u8>)| {
+        let file = MemoryStorage::with_bytes(layer.name, bytes.clone());
+        (layer.name, Arc::new(file) as Arc<dyn Storage>)
     };
-    let options = || options(shelf(), CacheMode::Writeback);
+    let files: Vec<_> = files.map(file).collect();
+    let options = || options(Shelf(files.clone()), CacheMode::Writeback);
     let open = |layer: &Layer| {
         open(layer, &options()).map_err(|error| format!("{}: {error:?}", layer.name))
     };
+    if let Err(text) = open(chain.top()) {
+        // Base and overlay are two files: between the change of the one and its record in the other the chain
+        // is refused, which naming the base again cures.
+        let base = chain
+            .top()
+            .backing
+            .filter(|_| matches!(chain.task, Task::Commit(_)));
+        if base.is_none() || done || !text.contains("was changed since") {
+            return Err(text);
+        }
+        let again = RebaseRequest {
+            name_only: true,
+            ..onto(
+                location(chain.top()),
+                &OpenOptions {
+                    format: chain.top().format_to_name(),
+                    ..options()
+                },
+                base,
+            )
+        };
+        rebase(&again, &mut Job::new()).map_err(|error| format!("named again: {error:?}"))?;
+    }
     let top = open(chain.top())?;
     let tags = contents(&top).map_err(|error| format!("cannot be read: {error:?}"))?;
     let before = !done && tags == shown.before;
@@ -498,11 +557,11 @@ pub fn run(cache: CacheMode) -> usize {
         let after = show();
         match chain.task {
             Task::Resize(_) | Task::Amend(_) => {
-                assert_eq!(after[..before.len()], before);
+                assert!(after[..before.len()] == before, "chain {n}");
                 assert!(after[before.len()..].iter().all(|tag| *tag == Some(0)));
             }
-            Task::Rename(_) => assert_ne!(before, after),
-            _ => assert_eq!(before, after),
+            Task::Rename(_) => assert!(before != after, "chain {n}"),
+            _ => assert!(before == after, "chain {n}"),
         }
         let shown = Shown { before, after };
         let end = log.count();

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use platter::format::{Format, RepairMode, registry};
+use platter::format::{Format, RepairMode};
 use platter::storage::testing::Log;
 use platter::storage::{Durability, Storage};
 
+use crate::configs::Config;
 use crate::random::Random;
 use crate::replay;
-use crate::rig::{self, Access, Base, Config, FILES, SECTOR};
+use crate::rig::{self, Access, FILES, SECTOR};
 use crate::states;
 
 /// Damaged images per configuration.
@@ -77,14 +78,13 @@ fn open(
     files: &[Arc<dyn Storage>],
     access: Access,
 ) -> platter::Result<Box<dyn Format>> {
-    let driver = registry::by_name("qcow2").unwrap();
-    rig::open(driver, config.options, files, Durability::Synced, access)
+    rig::open(config, files, Durability::Synced, access)
 }
 
 /// What each sector holds, where it can be read.
 fn sectors(config: &Config, image: &dyn Format) -> Vec<Option<[u8; SECTOR]>> {
     let mut buf = [0; SECTOR];
-    let below = Base(config.overlay);
+    let below = config.below();
     let mut read = |offset| {
         rig::read(image, &mut buf, offset, &below)
             .ok()

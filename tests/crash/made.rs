@@ -7,72 +7,121 @@ use platter::format::{BitmapInfo, RepairMode};
 use platter::job::JobControl;
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::create::{CreatePlan, CreateRequest};
-use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::Log;
 use platter::storage::{CacheMode, Durability, Storage, ZeroFlags};
-use platter::{ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy, Options, Result};
+use platter::{ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy, Result};
 
+use crate::configs::{Config, encrypted, kind, qcow2, with_second};
 use crate::random::Random;
-use crate::rig::{self, FILES, New, SECTOR, SIZE, Shelf};
+use crate::rig::{self, FILES, SECTOR, Shelf};
 use crate::states::{self, Crash};
 
-/// Options of images that `create` makes.
-const CREATED: &[&str] = &[
-    "cluster_size=4096",
-    "cluster_size=4096,preallocation=metadata",
-    "cluster_size=4096,preallocation=falloc",
-    "cluster_size=4096,preallocation=full",
-    "cluster_size=16384,extended_l2=on,preallocation=metadata",
-    "compat=0.10,preallocation=full",
-    "cluster_size=4096,data_file=data,data_file_raw=on,preallocation=metadata",
-    "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1,preallocation=metadata",
+const LUKS: &str = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1";
+
+/// Images that `create` makes.
+const CREATED: &[Config] = &[
+    qcow2("", "cluster_size=4096"),
+    qcow2("", "cluster_size=4096,preallocation=metadata"),
+    qcow2("", "cluster_size=4096,preallocation=falloc"),
+    qcow2("", "cluster_size=4096,preallocation=full"),
+    qcow2(
+        "",
+        "cluster_size=16384,extended_l2=on,preallocation=metadata",
+    ),
+    qcow2("", "compat=0.10,preallocation=full"),
+    with_second(qcow2(
+        "",
+        "cluster_size=4096,data_file=data,data_file_raw=on,preallocation=metadata",
+    )),
+    encrypted(qcow2(
+        "",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1,preallocation=metadata",
+    )),
+    kind("", "vmdk", ""),
+    kind("", "vmdk", "subformat=streamOptimized"),
+    with_second(kind("", "vmdk", "subformat=monolithicFlat")),
+    with_second(kind("", "vmdk", "subformat=twoGbMaxExtentSparse")),
+    with_second(kind("", "vmdk", "subformat=twoGbMaxExtentFlat")),
 ];
 
 /// How a conversion goes.
 struct How {
     /// Of the target.
-    options: &'static str,
+    target: Config,
     compress: bool,
     bitmaps: bool,
     /// Into an image that exists, full of other data.
     existing: bool,
 }
 
-const fn how(options: &'static str, compress: bool, bitmaps: bool, existing: bool) -> How {
+const fn how(target: Config) -> How {
     How {
-        options,
-        compress,
-        bitmaps,
-        existing,
+        target,
+        compress: false,
+        bitmaps: false,
+        existing: false,
     }
 }
 
+const fn compressing(how: How) -> How {
+    How {
+        compress: true,
+        ..how
+    }
+}
+
+const fn with_bitmaps(how: How) -> How {
+    How {
+        bitmaps: true,
+        ..how
+    }
+}
+
+const fn existing(how: How) -> How {
+    How {
+        existing: true,
+        ..how
+    }
+}
+
+const SMALL: How = how(qcow2("", "cluster_size=4096"));
+
 const CONVERTED: &[How] = &[
-    how("cluster_size=4096", false, false, false),
-    how(
-        "cluster_size=4096,compression_type=zstd",
-        true,
-        false,
-        false,
-    ),
-    how("cluster_size=4096", false, true, false),
-    how("cluster_size=512", true, true, false),
-    how("cluster_size=4096,data_file=data", false, true, false),
-    how(
+    SMALL,
+    compressing(how(qcow2("", "cluster_size=4096,compression_type=zstd"))),
+    with_bitmaps(SMALL),
+    with_bitmaps(compressing(how(qcow2("", "cluster_size=512")))),
+    with_bitmaps(how(with_second(qcow2(
+        "",
+        "cluster_size=4096,data_file=data",
+    )))),
+    how(qcow2(
+        "",
         "cluster_size=16384,extended_l2=on,preallocation=metadata",
-        false,
-        false,
-        false,
-    ),
-    how("cluster_size=4096,preallocation=full", false, true, false),
-    how(
-        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1",
-        false,
-        false,
-        false,
-    ),
-    how("cluster_size=4096", false, false, true),
-    how("cluster_size=4096", true, true, true),
+    )),
+    with_bitmaps(how(qcow2("", "cluster_size=4096,preallocation=full"))),
+    how(encrypted(qcow2("", LUKS))),
+    existing(SMALL),
+    existing(with_bitmaps(compressing(SMALL))),
+    how(kind("", "vmdk", "")),
+    how(kind("", "vmdk", "subformat=streamOptimized")),
+    how(with_second(kind("", "vmdk", "subformat=monolithicFlat"))),
+    how(with_second(kind(
+        "",
+        "vmdk",
+        "subformat=twoGbMaxExtentSparse",
+    ))),
+    how(with_second(kind(
+        "",
+        "vmdk",
+        "subformat=twoGbMaxExtentFlat",
+    ))),
+    existing(how(kind("", "vmdk", ""))),
+    existing(how(with_second(kind(
+        "",
+        "vmdk",
+        "subformat=twoGbMaxExtentSparse",
+    )))),
 ];
 
 /// A bitmap, and the ranges that are dirty.
@@ -84,37 +133,35 @@ fn named(files: &Files) -> Option<Arc<dyn platter::storage::NamedStorages>> {
     Some(Arc::new(Shelf(files.clone())))
 }
 
-/// Empty files for an image with these options, in a log.
-fn logged(log: &Arc<Log>, options: &str, bytes: Vec<Vec<u8>>) -> Files {
-    let count = 1 + usize::from(options.contains("data_file"));
+/// Files for an image of a kind, in a log.
+fn logged(log: &Arc<Log>, config: &Config, bytes: Vec<Vec<u8>>) -> Files {
     let bytes = bytes.into_iter().chain(std::iter::repeat_with(Vec::new));
-    let files = FILES[..count].iter().zip(bytes);
+    let files = FILES[..config.files()].iter().zip(bytes);
     let file = |(name, bytes): (&&'static str, Vec<u8>)| {
         (*name, log.file(*name, bytes) as Arc<dyn Storage>)
     };
     files.map(file).collect()
 }
 
-fn location(options: &str) -> Location {
-    if options.contains("encrypt") {
-        let tree = r#"json:{"driver":"qcow2","encrypt.key-secret":"s","file.driver":"file","file.filename":"image"}"#;
-        return Location::parse(tree).unwrap();
-    }
-    Location::from_path("image")
+/// How an image is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum To {
+    Read,
+    Write,
+    Check,
 }
 
-fn open(files: &Files, options: &str, name: Option<&str>, check: bool) -> Result<Image> {
-    let encrypted = options.contains("encrypt");
+fn open(files: &Files, config: &Config, name: &str, to: To) -> Result<Image> {
     let open = OpenOptions {
-        format: (!encrypted).then(|| "qcow2".to_owned()),
-        for_check: check,
+        writable: to == To::Write,
+        for_check: to == To::Check,
         storages: named(files),
         policy: OpenPolicy::permissive(),
         secrets: rig::secrets(),
         ..OpenOptions::default()
     };
-    let at = name.map_or_else(|| location(options), Location::from_path);
-    Image::open(&at, &open)
+    let at = config.image_opts(name, to != To::Write);
+    Image::open(&Location::from_image_opts(&at)?, &open)
 }
 
 fn contents(image: &Image) -> Result<Vec<Option<u64>>> {
@@ -150,24 +197,24 @@ fn bitmaps(image: &Image) -> Result<Vec<Held>> {
 }
 
 /// What a target is to be in the end.
-struct Goal {
-    options: &'static str,
+struct Goal<'a> {
+    target: &'a Config,
     sectors: Vec<Option<u64>>,
     /// What the sectors held before, where it was an image already.
     before: Option<Vec<Option<u64>>>,
     bitmaps: Vec<Held>,
 }
 
-impl Goal {
+impl Goal<'_> {
     /// Checks every state that the making of the target may leave; returns their number.
     fn replay(&self, log: &Log, durability: Durability) -> usize {
         let end = log.count();
-        let mut random = Random(self.options.len() as u64);
+        let mut random = Random(self.target.options.len() as u64);
         states::each(log, durability, &mut random, 1, |crash| {
             if let Err(text) = self.judge(&crash, crash.count == end) {
                 panic!(
-                    "{}: {} of the first {} events of {end}: {text}",
-                    self.options, crash.what, crash.count
+                    "{} {}: {} of the first {} events of {end}: {text}",
+                    self.target.format, self.target.options, crash.what, crash.count
                 );
             }
         })
@@ -175,7 +222,7 @@ impl Goal {
 
     fn judge(&self, crash: &Crash, done: bool) -> std::result::Result<(), String> {
         let files: Files = FILES.into_iter().zip(rig::memory(&crash.files)).collect();
-        let image = match open(&files, self.options, None, true) {
+        let image = match open(&files, self.target, FILES[0], To::Check) {
             Ok(image) => image,
             Err(error) => {
                 let refused = error.kind() == ErrorKind::NotAnImage;
@@ -216,14 +263,14 @@ impl Goal {
     }
 }
 
-fn create(options: &'static str) -> usize {
+fn create(target: &Config) -> usize {
     let log = Log::new();
-    let files = logged(&log, options, Vec::new());
+    let files = logged(&log, target, Vec::new());
     let request = CreateRequest {
-        location: Location::from_path("image"),
-        format: "qcow2".to_owned(),
-        size: Some(SIZE),
-        options: Options::parse(options).unwrap(),
+        location: Location::from_path(FILES[0]),
+        format: target.format.to_owned(),
+        size: Some(target.size),
+        options: target.creation(),
         backing_file: None,
         backing_format: None,
         backing_unsafe: false,
@@ -235,14 +282,14 @@ fn create(options: &'static str) -> usize {
     let plan = CreatePlan::new(request, &mut job).unwrap();
     plan.run(&mut job).unwrap();
     let goal = Goal {
-        options,
-        sectors: vec![Some(0); SIZE as usize / SECTOR],
+        target,
+        sectors: vec![Some(0); target.sectors()],
         before: None,
         bitmaps: Vec::new(),
     };
-    if options.contains("encrypt") {
+    if target.has("encrypt") {
         // What was never written decrypts to anything.
-        let found = contents(&open(&files, options, None, false).unwrap()).unwrap();
+        let found = contents(&open(&files, target, FILES[0], To::Read).unwrap()).unwrap();
         let goal = Goal {
             sectors: found,
             ..goal
@@ -252,65 +299,55 @@ fn create(options: &'static str) -> usize {
     goal.replay(&log, Durability::Synced)
 }
 
-/// An image with data, zeroes and bitmaps.
-fn source(tag: u64) -> Arc<dyn Storage> {
-    let file: Arc<dyn Storage> = Arc::new(MemoryStorage::new("image"));
-    let new = New {
-        format: "qcow2",
-        options: "cluster_size=4096",
-        len: SIZE,
-        backing: None,
-    };
-    new.create(std::slice::from_ref(&file), Durability::None, |_| Ok(()))
-        .unwrap();
-    let options = OpenOptions {
-        format: Some("qcow2".to_owned()),
-        writable: true,
-        policy: OpenPolicy::permissive(),
-        ..OpenOptions::default()
-    };
-    let image = Image::open_storage(file.clone(), &options).unwrap();
+/// An image with data, zeroes, and bitmaps where it has such.
+fn source(config: &Config, tag: u64) -> Files {
+    let files: Files = FILES.into_iter().zip(rig::empty_files(config)).collect();
+    let storages: Vec<_> = files.iter().map(|(_, file)| file.clone()).collect();
+    let new = config.new_image();
+    new.create(&storages, Durability::None, |_| Ok(())).unwrap();
+    let image = open(&files, config, FILES[0], To::Write).unwrap();
     let names = [("a", 512), ("b", 4096)];
-    for (name, granularity) in names.iter().take(tag as usize % 3) {
-        image
-            .bitmaps()
-            .unwrap()
-            .add(BStr::new(name), Some(*granularity), &JobControl::default())
-            .unwrap();
+    if let Some(bitmaps) = image.bitmaps() {
+        for (name, granularity) in names.iter().take(tag as usize % 3) {
+            bitmaps
+                .add(BStr::new(name), Some(*granularity), &JobControl::default())
+                .unwrap();
+        }
     }
     let mut random = Random(tag);
     for n in 0..24 {
-        let start = random.below(SIZE as usize / SECTOR - 24);
+        let start = random.below(config.sectors() - 24);
         let bytes = rig::sector_of(tag << 32 | n).repeat(1 + random.below(24));
         image.write_at(&bytes, (start * SECTOR) as u64).unwrap();
     }
     image
         .write_zeroes(96 << 10, 64 << 10, ZeroFlags::empty())
         .unwrap();
-    if tag % 3 == 2 {
-        image
-            .bitmaps()
-            .unwrap()
+    if let Some(bitmaps) = image.bitmaps().filter(|_| tag % 3 == 2) {
+        bitmaps
             .set_enabled(BStr::new("b"), false, &JobControl::default())
             .unwrap();
     }
     image.close().unwrap();
-    file
+    files
 }
 
 fn convert_to(how: &How, cache: CacheMode) -> usize {
-    let from: Files = vec![("source", source(5))];
+    let target = &how.target;
+    let made = source(&SMALL.target, 5);
+    let from: Files = vec![("source", made[0].1.clone())];
     let log = Log::new();
     let old = how.existing.then(|| {
-        let file = source(3);
-        rig::bytes_of(&[file])
+        let files = source(target, 3);
+        let files: Vec<_> = files.into_iter().map(|(_, file)| file).collect();
+        rig::bytes_of(&files)
     });
-    let options = how.options;
-    let files = logged(&log, options, old.clone().unwrap_or_default());
-    let read = open(&from, "", Some("source"), false).unwrap();
-    let before = old.map(|_| contents(&open(&files, options, None, false).unwrap()).unwrap());
+    let files = logged(&log, target, old.clone().unwrap_or_default());
+    let read = open(&from, &SMALL.target, "source", To::Read).unwrap();
+    let image = || open(&files, target, FILES[0], To::Read).unwrap();
+    let before = old.map(|_| contents(&image()).unwrap());
     let goal = Goal {
-        options,
+        target,
         sectors: contents(&read).unwrap(),
         before,
         bitmaps: bitmaps(&read).unwrap(),
@@ -322,9 +359,9 @@ fn convert_to(how: &How, cache: CacheMode) -> usize {
     request.source.options.storages = named(&from);
     request.source.options.policy = OpenPolicy::permissive();
     request.source.options.format = Some("qcow2".to_owned());
-    request.target.format = Some("qcow2".to_owned());
+    request.target.format = Some(target.format.to_owned());
     if !how.existing {
-        request.target.options = Options::parse(options).unwrap();
+        request.target.options = target.creation();
     }
     request.target.exists = how.existing;
     request.target.cache = cache;
@@ -350,7 +387,7 @@ fn convert_to(how: &How, cache: CacheMode) -> usize {
 pub fn run(cache: CacheMode) -> usize {
     let created: usize = match cache {
         CacheMode::Unsafe => 0,
-        _ => CREATED.iter().map(|options| create(options)).sum(),
+        _ => CREATED.iter().map(create).sum(),
     };
     let converted: usize = CONVERTED.iter().map(|how| convert_to(how, cache)).sum();
     created + converted

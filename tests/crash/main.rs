@@ -2,10 +2,11 @@
 //! the log and random subsets between barriers, each opened and checked. Clusters may be leaked;
 //! nothing may be corrupt, and what was flushed must be there.
 //!
-//! `tests/formats/qcow2/crash.rs` has the same judged by QEMU's tools, on fewer states.
+//! A format has its lines in `configs.rs`, `made.rs` and `chain.rs`. `tests/formats/qcow2/crash.rs` has the same judged by QEMU's tools, on fewer states.
 
 mod bitmaps;
 mod chain;
+mod configs;
 mod damaged;
 mod fresh;
 mod made;
@@ -22,57 +23,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use model::SECTORS;
+use configs::{CONFIGS, LUKS};
 use platter::storage::{CacheMode, Durability, Preallocation};
-use rig::Config;
-
-const fn config(name: &'static str, options: &'static str, overlay: bool) -> Config {
-    Config {
-        name,
-        options,
-        overlay,
-    }
-}
-
-const CONFIGS: &[Config] = &[
-    config("v3", "cluster_size=4096", false),
-    config("overlay", "cluster_size=4096", true),
-    config("small", "cluster_size=512,refcount_bits=64", true),
-    config("narrow", "cluster_size=1024,refcount_bits=1", false),
-    config("v2", "cluster_size=4096,compat=0.10", true),
-    config("extended", "cluster_size=16384,extended_l2=on", true),
-    config("default", "", true),
-    config("lazy", "cluster_size=4096,lazy_refcounts=on", false),
-    config(
-        "lazy extended",
-        "cluster_size=16384,extended_l2=on,lazy_refcounts=on",
-        true,
-    ),
-    config(
-        "extended data",
-        "cluster_size=16384,extended_l2=on,lazy_refcounts=on,data_file=data",
-        true,
-    ),
-    config("zstd", "cluster_size=4096,compression_type=zstd", true),
-    config("data", "cluster_size=4096,data_file=data", true),
-    config(
-        "raw data",
-        "cluster_size=4096,data_file=data,data_file_raw=on",
-        false,
-    ),
-    config(
-        "aes",
-        "cluster_size=4096,encrypt.format=aes,encrypt.key-secret=s",
-        true,
-    ),
-];
-
-/// Keys take a while to derive: fewer states.
-const LUKS: Config = config(
-    "luks",
-    "cluster_size=4096,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1",
-    true,
-);
 
 /// A number from the environment.
 fn given(name: &str) -> Option<u64> {
@@ -184,16 +136,16 @@ fn a_crash_leaves_a_whole_image_encrypted_with_luks() {
 /// What a shrink cut off never comes back, wherever growing again is interrupted.
 #[test]
 fn grown_sectors_are_zeroes_at_any_instant() {
-    for config in CONFIGS {
+    for config in CONFIGS.iter().filter(|config| config.shrinks) {
         let states = replay::sequence(
             config,
             Durability::Synced,
             &[
-                |run| operations::write_to(run, 500..SECTORS),
+                |run| operations::write_to(run, 500..run.config.sectors()),
                 operations::flush,
                 |run| operations::resize_to(run, 701, Preallocation::Off),
                 operations::flush,
-                |run| operations::resize_to(run, SECTORS, Preallocation::Off),
+                |run| operations::resize_to(run, run.config.sectors(), Preallocation::Off),
                 operations::flush,
             ],
         );
@@ -204,7 +156,7 @@ fn grown_sectors_are_zeroes_at_any_instant() {
 /// Growing within a cluster keeps what that cluster holds.
 #[test]
 fn the_last_cluster_stays_when_its_image_grows_a_little() {
-    for config in CONFIGS {
+    for config in CONFIGS.iter().filter(|config| config.shrinks) {
         let states = replay::sequence(
             config,
             Durability::Synced,

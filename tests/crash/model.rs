@@ -1,14 +1,11 @@
 //! What an image may hold after a crash.
 
-use crate::rig::{SECTOR, SIZE, base_tag};
+use crate::configs::Config;
+use crate::rig::base_tag;
 use crate::states::STALE;
 
 /// What a sector of stale bytes reads as.
 const STALE_TAG: u64 = u64::from_ne_bytes([STALE; 8]);
-/// Sectors of the image at first.
-pub const SECTORS: usize = SIZE as usize / SECTOR;
-/// Sectors that the image has at most.
-pub const MAX_SECTORS: usize = SECTORS + SECTORS / 4;
 
 /// The values that something has had, by the number of events at which they became possible.
 #[derive(Clone, Debug)]
@@ -70,33 +67,28 @@ impl<T> Possible<T> {
 pub struct History {
     sectors: Vec<Possible<u64>>,
     len: Possible<usize>,
-    /// Over a base whose sectors hold their tags.
-    overlay: bool,
+    /// Sectors of the base, which hold their tags.
+    base: usize,
 }
 
 impl History {
-    /// An empty image, over a base or not.
-    pub fn new(overlay: bool) -> Self {
-        let below = |sector| {
-            if overlay && sector < SECTORS {
-                base_tag(sector)
-            } else {
-                0
-            }
-        };
+    /// An empty image.
+    pub fn new(config: &Config) -> Self {
+        let base = if config.overlay { config.sectors() } else { 0 };
+        let below = |sector| if sector < base { base_tag(sector) } else { 0 };
+        let sectors = (0..config.max_sectors()).map(|s| Possible::new(below(s)));
         Self {
-            sectors: (0..MAX_SECTORS).map(|s| Possible::new(below(s))).collect(),
-            len: Possible::new(SECTORS),
-            overlay,
+            sectors: sectors.collect(),
+            len: Possible::new(config.sectors()),
+            base,
         }
     }
 
     /// What shows where the image holds nothing.
     pub fn below(&self, sector: usize) -> u64 {
-        if self.overlay && sector < SECTORS {
-            base_tag(sector)
-        } else {
-            0
+        match sector < self.base {
+            true => base_tag(sector),
+            false => 0,
         }
     }
 

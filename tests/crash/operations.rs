@@ -7,10 +7,9 @@ use platter::format::{AmendContext, BackingRef, NewSnapshot, RepairMode, registr
 use platter::job::JobControl;
 use platter::options::Values;
 use platter::storage::{Preallocation, Storage, ZeroFlags};
-use platter::{Job, Options};
+use platter::{ErrorKind, Job, Options};
 
 use crate::bitmaps::Tracked;
-use crate::model::{MAX_SECTORS, SECTORS};
 use crate::replay::{Run, Taken};
 use crate::rig::{self, Access, SECTOR};
 
@@ -186,6 +185,9 @@ fn repair(run: &mut Run<'_>) {
 
 /// Creates, applies or deletes a snapshot.
 fn snapshot(run: &mut Run<'_>) {
+    if run.image().snapshots().is_none() {
+        return write(run);
+    }
     let at = run.log.count();
     let live: Vec<usize> = (0..run.snapshots.len())
         .filter(|n| run.snapshots[*n].dropped == usize::MAX)
@@ -265,11 +267,14 @@ fn apply_snapshot(run: &mut Run<'_>, at: usize, pick: usize) -> platter::Result<
 }
 
 fn resize(run: &mut Run<'_>) {
-    if run.is_old() && has_snapshots(run) {
+    if run.is_old() && has_snapshots(run) || run.image().resizer().is_none() {
         return write(run);
     }
     let old = run.history.len();
-    let new = SECTORS / 2 + run.random.below(MAX_SECTORS - SECTORS / 2);
+    let new = match other_len(run) {
+        new if new < old && !run.config.shrinks => return write(run),
+        new => new,
+    };
     let mode = match run.random.below(4) {
         0 if new > old => Preallocation::Metadata,
         1 if new > old => Preallocation::Falloc,
@@ -285,10 +290,22 @@ pub fn resize_to(run: &mut Run<'_>, new: usize, mode: Preallocation) {
     let len = (new * SECTOR) as u64;
     let image = run.image();
     let resizer = image.resizer().expect("a format that can be resized");
-    resizer
-        .resize_above(len, mode, &run.below(), &Default::default())
-        .unwrap();
-    note_size(run, at, new);
+    match resizer.resize_above(len, mode, &run.below(), &Default::default()) {
+        // Not every format has every kind of preallocation.
+        Err(error) if mode != Preallocation::Off && error.kind() == ErrorKind::Unsupported => {
+            assert_eq!(image.len() as usize, run.history.len() * SECTOR);
+        }
+        done => {
+            done.unwrap();
+            note_size(run, at, new);
+        }
+    }
+}
+
+/// Another number of sectors.
+fn other_len(run: &mut Run<'_>) -> usize {
+    let least = run.config.sectors() / 2;
+    least + run.random.below(run.config.max_sectors() - least)
 }
 
 /// An operation that began at event `at` has made the image so many sectors long.
@@ -320,6 +337,9 @@ fn has_snapshots(run: &Run<'_>) -> bool {
 
 /// Changes an option, or finds that refused.
 fn amend(run: &mut Run<'_>) {
+    if run.image().amender().is_none() {
+        return write(run);
+    }
     let old = run.is_old();
     let snapshots = has_snapshots(run);
     let bitmaps = run.bitmaps.iter().any(Tracked::is_live);
@@ -342,14 +362,14 @@ fn amend(run: &mut Run<'_>) {
         4 if run.config.has("data_file_raw") => ("data_file_raw=off".to_owned(), false),
         4 => ("lazy_refcounts=off".to_owned(), false),
         _ => {
-            let new = SECTORS / 2 + run.random.below(MAX_SECTORS - SECTORS / 2);
+            let new = other_len(run);
             size = Some(new);
             let options = format!("size={}", new * SECTOR);
             (options, old && snapshots)
         }
     };
     let at = run.log.count();
-    let driver = registry::by_name("qcow2").unwrap();
+    let driver = registry::by_name(run.config.format).unwrap();
     let parsed = Options::parse(&options).unwrap();
     let values = Values::check(&parsed, driver.amend_options).unwrap();
     let context = AmendContext {
@@ -373,7 +393,7 @@ fn amend(run: &mut Run<'_>) {
 /// Makes a bitmap or changes one.
 fn bitmap(run: &mut Run<'_>) {
     if run.image().bitmaps().is_none() {
-        assert!(run.is_old());
+        assert!(run.is_old() || run.config.format != "qcow2");
         return write(run);
     }
     let at = run.log.count();
@@ -453,11 +473,13 @@ fn change_layer(run: &mut Run<'_>) {
         return;
     };
     if run.config.overlay {
+        let (format, id) = run.config.base;
+        let is_named = id.is_some() || n.is_multiple_of(2);
         let backing = BackingRef {
             name: format!("base {n}").into(),
-            format: n.is_multiple_of(2).then(|| "raw".into()),
+            format: is_named.then(|| format.into()),
         };
-        overlay.set_backing(Some(&backing), None).unwrap();
+        overlay.set_backing(Some(&backing), id).unwrap();
         assert_eq!(image.parent().unwrap().first(), Some(backing));
     }
     let at = run.log.count();

@@ -4,15 +4,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bstr::BStr;
-use platter::format::{Format, FormatWrite, RepairMode, registry};
+use platter::format::{Format, FormatWrite, RepairMode};
 use platter::storage::testing::{Log, LoggingStorage};
 use platter::storage::{Durability, Storage};
 use platter::value::Value;
 
 use crate::bitmaps::{self, Tracked};
+use crate::configs::Config;
 use crate::model::History;
 use crate::random::Random;
-use crate::rig::{self, Access, Base, Config, FILES, SECTOR};
+use crate::rig::{self, Access, Base, FILES, SECTOR};
 use crate::states::{self, Crash};
 use crate::{operations::Operation, repair};
 
@@ -80,7 +81,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             config,
             durability,
-            history: History::new(config.overlay),
+            history: History::new(config),
             files: files.map(|(name, bytes)| log.file(*name, bytes)).collect(),
             log,
             random: Random(seed.wrapping_mul(0x1234_5678_9ABC_DEF1) ^ config.name.len() as u64),
@@ -119,7 +120,7 @@ impl<'a> Run<'a> {
 
     /// What lies below the image.
     pub fn below(&self) -> Base {
-        Base(self.config.overlay)
+        self.config.below()
     }
 
     /// A number that no sector has held.
@@ -134,8 +135,7 @@ impl<'a> Run<'a> {
         files: &[Arc<dyn Storage>],
         access: Access,
     ) -> platter::Result<Box<dyn Format>> {
-        let driver = registry::by_name("qcow2").unwrap();
-        rig::open(driver, self.config.options, files, self.durability, access)
+        rig::open(self.config, files, self.durability, access)
     }
 
     /// Takes what the sectors read as now for what was decided.
@@ -201,7 +201,7 @@ impl<'a> Run<'a> {
         let mut random = Random(self.random.next());
         states::each(&log, self.durability, &mut random, step, |crash| {
             if let Err(text) = crash.judge(|count| self.check(&crash, count)) {
-                let name = format!("crash-{}-{}.qcow2", self.config.name, crash.count);
+                let name = format!("crash-{}-{}", self.config.name, crash.count);
                 let path = std::env::temp_dir().join(name);
                 let _ = std::fs::write(&path, &crash.files[0]);
                 panic!(
@@ -386,6 +386,8 @@ fn only_a_missing_flag_is_harmless() {
 fn the_base_reads_as_its_tags() {
     use platter::format::Below;
     let mut buf = [0; SECTOR];
-    Base(true).read_below(&mut buf, 3 * SECTOR as u64).unwrap();
+    Base(8 << 9)
+        .read_below(&mut buf, 3 * SECTOR as u64)
+        .unwrap();
     assert_eq!(rig::tag_of(&buf), Some(rig::base_tag(3)));
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use bstr::BStr;
 use platter::error::{Error, Result};
 use platter::format::{
-    BackingRef, Below, Bulk, CheckReport, CreateParams, Format, FormatDriver, NewParent,
-    OpenContext, Opener, PrepareContext, RepairMode, registry,
+    BackingRef, Below, Bulk, CheckReport, CreateParams, Format, NewParent, OpenContext, Opener,
+    PrepareContext, RepairMode, registry,
 };
 use platter::job::Message;
 use platter::options::Values;
@@ -17,30 +17,15 @@ use platter::storage::memory::MemoryStorage;
 use platter::storage::{Durability, NamedStorages, Storage, StorageOpen};
 use platter::{Job, Options};
 
-/// One kind of image.
-pub struct Config {
-    pub name: &'static str,
-    pub options: &'static str,
-    /// It names a backing file whose bytes are [`Base`].
-    pub overlay: bool,
-}
+use crate::configs::Config;
 
-impl Config {
-    /// Whether an option of creation is given.
-    pub fn has(&self, option: &str) -> bool {
-        self.options.contains(option)
-    }
-}
-
-/// Guest bytes of an image at first.
-pub const SIZE: u64 = 512 << 10;
 /// A sector of the model.
 pub const SECTOR: usize = 512;
-/// The names of an image's own files: itself, and its data file if it has one.
+/// The names of an image's own files: itself, and its data file or first extent if it has one.
 pub const FILES: [&str; 2] = ["image", "data"];
 
-/// The bytes below an overlay: each sector holds its own tag.
-pub struct Base(pub bool);
+/// The bytes below an overlay: each sector holds its own tag, up to this offset.
+pub struct Base(pub u64);
 
 /// The tag of a sector below an overlay.
 pub fn base_tag(sector: usize) -> u64 {
@@ -69,8 +54,7 @@ impl Below for Base {
     fn read_below(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         for (i, byte) in buf.iter_mut().enumerate() {
             let at = offset as usize + i;
-            let inside = self.0 && (at as u64) < SIZE;
-            *byte = if inside {
+            *byte = if (at as u64) < self.0 {
                 base_tag(at / SECTOR).to_le_bytes()[at % 8]
             } else {
                 0
@@ -80,11 +64,11 @@ impl Below for Base {
     }
 
     fn is_zero_below(&self, offset: u64, _len: u64) -> Result<bool> {
-        Ok(!self.0 || offset >= SIZE)
+        Ok(offset >= self.0)
     }
 
     fn len_below(&self) -> u64 {
-        if self.0 { SIZE } else { 0 }
+        self.0
     }
 }
 
@@ -94,6 +78,9 @@ pub struct Shelf(pub Vec<(&'static str, Arc<dyn Storage>)>);
 
 impl NamedStorages for Shelf {
     fn find(&self, name: &Path, _: &StorageOpen) -> Option<Result<Arc<dyn Storage>>> {
+        // Extents are named after the image.
+        let extent = name.to_str().is_some_and(|name| name.starts_with("image-"));
+        let name = if extent { Path::new(FILES[1]) } else { name };
         let found = self.0.iter().find(|(known, _)| Path::new(known) == name);
         found.map(|(_, storage)| Ok(storage.clone()))
     }
@@ -108,7 +95,9 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn find(&self, name: &BStr) -> Result<Arc<dyn Storage>> {
-        let at = FILES.iter().position(|file| *file == name);
+        let known = FILES.iter().position(|file| *file == name);
+        // Extents are named after the image.
+        let at = known.or(name.starts_with(b"image-").then_some(1));
         let file = at.and_then(|at| self.files.get(at));
         file.cloned()
             .ok_or_else(|| Error::invalid(format!("'{name}' is not there")))
@@ -149,9 +138,9 @@ pub fn secrets() -> Secrets {
     secrets
 }
 
-/// Empty files for an image with these options.
-pub fn empty_files(options: &str) -> Vec<Arc<dyn Storage>> {
-    let count = 1 + usize::from(options.contains("data_file"));
+/// Empty files for an image.
+pub fn empty_files(config: &Config) -> Vec<Arc<dyn Storage>> {
+    let count = config.files();
     let memory = |name: &&str| Arc::new(MemoryStorage::new(*name)) as Arc<dyn Storage>;
     FILES[..count].iter().map(memory).collect()
 }
@@ -214,7 +203,7 @@ impl New<'_> {
         });
         let plan = driver.create.unwrap();
         let mut new = plan(&CreateParams {
-            name: None,
+            name: Some(FILES[0].into()),
             size: self.len,
             values: &values,
             backing: backing.as_ref(),
@@ -233,14 +222,10 @@ impl New<'_> {
 
 /// The bytes of the files of a new image.
 pub fn new_image(config: &Config) -> Vec<Vec<u8>> {
-    let files = empty_files(config.options);
-    let new = New {
-        format: "qcow2",
-        options: config.options,
-        len: SIZE,
-        backing: config.overlay.then_some(("base", "raw")),
-    };
-    new.create(&files, Durability::None, |_| Ok(())).unwrap();
+    let files = empty_files(config);
+    let create = config.new_image();
+    let create = create.create_over(config.parent(), &files, Durability::None, |_| Ok(()));
+    create.unwrap();
     bytes_of(&files)
 }
 
@@ -254,20 +239,22 @@ pub enum Access {
     Repair,
 }
 
-/// Opens an image that was created with `options`.
+/// Opens an image of a kind.
 pub fn open(
-    driver: &FormatDriver,
-    options: &str,
+    config: &Config,
     storages: &[Arc<dyn Storage>],
     durability: Durability,
     access: Access,
 ) -> Result<Box<dyn Format>> {
-    let mut given = Options::new();
-    match driver.name {
-        "luks" => given.set("key-secret", "s"),
-        _ if options.contains("encrypt") => given.set("encrypt.key-secret", "s"),
-        _ => {}
-    }
+    let driver = registry::by_name(config.format).unwrap();
+    let given = match access {
+        Access::Check => [config.opening, config.after_crash].join(","),
+        Access::Write | Access::Repair => config.opening.to_owned(),
+    };
+    let given = match given.trim_matches(',') {
+        "" => Options::new(),
+        given => Options::parse(given).unwrap(),
+    };
     let values = Values::check(&given, driver.open_options).unwrap();
     (driver.open)(OpenContext {
         compression_level: None,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use bstr::{BStr, BString, ByteSlice};
 use encoding_rs::Encoding;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::printable::printable;
 use crate::size::SECTOR;
 
@@ -95,7 +95,7 @@ impl Descriptor {
     /// Reads the text, up to its first zero byte.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] or [`crate::ErrorKind::Unsupported`].
+    /// [`ErrorKind::NotAnImage`], [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`].
     pub(in crate::format::vmdk) fn parse(bytes: &[u8]) -> Result<Self> {
         let end = bytes.find_byte(0).unwrap_or(bytes.len());
         let text = bytes.get(..end).unwrap_or_default();
@@ -110,7 +110,18 @@ impl Descriptor {
                 ))
             }),
         };
-        let version = value(text, "version").ok_or_else(|| missing("version"))?;
+        let Some(version) = value(text, "version") else {
+            // Of a text that has none of the keys nobody said that it is a descriptor.
+            let is_one = ["CID", "createType"]
+                .iter()
+                .any(|key| value(text, key).is_some());
+            let kind = if is_one {
+                ErrorKind::Corrupt
+            } else {
+                ErrorKind::NotAnImage
+            };
+            return Err(missing("version").with_kind(kind));
+        };
         let version: Option<u32> = version.to_str().ok().and_then(|word| word.parse().ok());
         if version.is_none_or(|version| !VERSIONS.contains(&version)) {
             return Err(Error::unsupported("Unsupported version of the descriptor"));
