@@ -19,6 +19,7 @@ mod io_guard;
 pub(crate) mod limbo;
 pub mod luks;
 pub mod magic;
+pub(crate) mod notes;
 pub mod objection;
 pub mod package;
 pub mod parent;

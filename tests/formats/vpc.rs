@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use crate::common::Dir;
 use platter::format::{CheckReport, RepairMode};
 use platter::job::Message;
+use platter::ops::inspect::inspect_storage;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::{Preallocation, Storage};
 use platter::{Error, Image, Job, OpenOptions, OpenPolicy};
@@ -543,8 +544,20 @@ fn repair_moves_a_block_that_reaches_over_a_name_of_the_parent() {
     bytes[LOCATOR + 20..LOCATOR + 24].copy_from_slice(&(place as u32).to_be_bytes());
     fix(&mut bytes[512..1536], 0x24);
     std::fs::write(dir.path("a.vhd"), &bytes).expect("a file");
+    let verdict = inspect_storage(memory(&bytes), &options(false)).expect("it can be read");
+    let found = format!("{verdict:?}");
+    assert!(
+        found.contains("block 0 stands over a name of the parent"),
+        "{found}"
+    );
     let image = open_path(&dir, "a.vhd", true).expect("it opens");
     let model = read(&image);
+    // Neither the name nor a bitmap over it is written.
+    for at in [0, 1 << 20, 4 << 20] {
+        let error = image.write_at(&[9; 512], at).expect_err("a refusal");
+        let line = format!("{:#}", error);
+        assert!(line.contains("check the image first"), "{line}");
+    }
     let (report, lines) = check(&image, RepairMode::Report);
     assert_eq!(report.corruptions, 1, "{lines:?}");
     let (report, lines) = check(&image, RepairMode::All);

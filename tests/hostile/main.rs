@@ -201,15 +201,20 @@ impl Bench {
     /// Runs every command on a copy of a crafted image, each for a second: they may take for ever, but
     /// not all memory.
     fn every_command(&self, image: &str, most_kib: u64) {
+        self.commands((EVERY_COMMAND, "1"), image, most_kib);
+    }
+
+    /// These commands, each for so many seconds.
+    fn commands(&self, (commands, seconds): (&str, &str), image: &str, most_kib: u64) {
         let line = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        for line in EVERY_COMMAND.lines().map(str::trim).map(line) {
+        for line in commands.lines().map(str::trim).map(line) {
             let copy = Command::new("cp")
                 .args(["--sparse=always", image, "w.qcow2"])
                 .current_dir(self.dir.root())
                 .status();
             assert!(copy.expect("cp").success());
             let args: Vec<&str> = line.iter().map(String::as_str).collect();
-            let (ran, kib, signal) = self.run_for("1", &args);
+            let (ran, kib, signal) = self.run_for(seconds, &args);
             let out = self.dir.path("o.qcow2");
             let _ = std::fs::remove_file(out);
             let bad = kib > most_kib || ![0, 9].contains(&signal) || ran.err.contains("panic");
@@ -738,6 +743,54 @@ fn errors_without_end() {
     let image = with_tables(40, |_| 1 << 63 | 0x50200);
     std::fs::write(bench.dir.path("errors.qcow2"), image).expect("the image");
     bench.every_command("errors.qcow2", MAX_KIB);
+}
+
+/// What looks at a table of blocks without changing it, and what frees its entries.
+const OF_BLOCKS: &str = "info w.qcow2
+    check w.qcow2
+    map --output=json w.qcow2
+    inspect w.qcow2";
+
+#[test]
+fn tables_of_blocks_without_end_that_all_are_nowhere() {
+    const ENTRIES: u32 = 1 << 24;
+    let bench = Bench::new();
+    let change = |name: &str, changes: &[(usize, &[u8])], sum: Option<usize>, len: u64| {
+        let path = bench.dir.path(name);
+        let mut bytes = std::fs::read(&path).expect("the image");
+        bytes.truncate(1536);
+        for (at, new) in changes {
+            bytes[*at..*at + new.len()].copy_from_slice(new);
+        }
+        if let Some(at) = sum {
+            bytes[at..at + 4].fill(0);
+            let header = &bytes[512..1536];
+            let sum = !header.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+            bytes[at..at + 4].copy_from_slice(&sum.to_be_bytes());
+        }
+        std::fs::write(&path, bytes).expect("the image");
+        let file = std::fs::File::options().write(true).open(&path);
+        file.and_then(|file| file.set_len(len))
+            .expect("a sparse file");
+    };
+    // Every entry is 0: over the footer of a VHD, and the same block of a VDI.
+    bench
+        .dir
+        .qemu_img_ok(&["create", "-q", "-f", "vpc", "vpc.qcow2", "1M"]);
+    let entries = ENTRIES.to_be_bytes();
+    let block = (64_u32 << 10).to_be_bytes();
+    let changes = [(512 + 0x1c, &entries[..]), (512 + 0x20, &block)];
+    change("vpc.qcow2", &changes, Some(512 + 0x24), 65 << 20);
+    let freeing = format!("{OF_BLOCKS}\n    check -r all w.qcow2\n    resize w.qcow2 +1M");
+    bench.commands((&freeing, SECONDS), "vpc.qcow2", MAX_KIB);
+    bench
+        .dir
+        .qemu_img_ok(&["create", "-q", "-f", "vdi", "vdi.qcow2", "1M"]);
+    let entries = ENTRIES.to_le_bytes();
+    let data = (80_u32 << 20).to_le_bytes();
+    let changes = [(0x180, &entries[..]), (0x158, &data)];
+    change("vdi.qcow2", &changes, None, 81 << 20);
+    bench.commands((OF_BLOCKS, SECONDS), "vdi.qcow2", MAX_KIB);
 }
 
 #[test]

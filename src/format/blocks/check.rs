@@ -1,8 +1,11 @@
 //! The course of a consistency check: look, repair what is asked for, look again.
 
+use std::collections::HashMap;
+
 use crate::error::Result;
 use crate::format::{CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
+use crate::memory;
 
 /// What a look at an image has found.
 pub(crate) trait Findings {
@@ -70,4 +73,49 @@ pub(crate) fn check(
     report.leaks = left.leaks();
     left.count(&mut report);
     Ok(report)
+}
+
+/// Which places of a file have a use, by number; memory grows with what was marked.
+#[derive(Debug, Default)]
+pub(crate) struct Marks(HashMap<u64, Box<[u64]>>);
+
+impl Marks {
+    /// Places of which is known together: 4 KiB.
+    const CHUNK: u64 = 1 << 15;
+
+    /// Marks a place; false where it was marked.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(crate) fn mark(&mut self, place: u64) -> Result<bool> {
+        let number = place / Self::CHUNK;
+        if !self.0.contains_key(&number) {
+            let chunk = memory::filled((Self::CHUNK / 64) as usize, 0_u64)?;
+            self.0.try_reserve(1).map_err(|_| memory::lack())?;
+            self.0.insert(number, chunk.into_boxed_slice());
+        }
+        let within = place % Self::CHUNK;
+        let chunk = self.0.get_mut(&number);
+        let Some(bits) = chunk.and_then(|chunk| chunk.get_mut((within / 64) as usize)) else {
+            return Ok(true);
+        };
+        let bit = 1 << (within % 64);
+        let is_new = *bits & bit == 0;
+        *bits |= bit;
+        Ok(is_new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_new_once() {
+        let mut marks = Marks::default();
+        for place in [0, 63, 64, Marks::CHUNK, u64::MAX] {
+            assert!(marks.mark(place).unwrap());
+            assert!(!marks.mark(place).unwrap());
+        }
+    }
 }

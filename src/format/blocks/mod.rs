@@ -65,11 +65,6 @@ pub(crate) trait Layout: Copy + Send + Sync + Debug + 'static {
     /// The least offset at which a block, its lead included, can begin.
     fn start(&self) -> u64;
 
-    /// Whether metadata stands in a place of the file.
-    fn is_metadata(&self, place: Range<u64>) -> bool {
-        place.start < self.start()
-    }
-
     /// What the number in the table says; [`FREE`] is free.
     fn entry(&self, word: u32) -> Entry;
 
@@ -110,7 +105,8 @@ pub(crate) trait Keeper: Send + Sync + Debug {
     /// How its blocks lie.
     type Layout: Layout;
 
-    /// Places of the file that no block may take, beyond what is before [`Layout::start`].
+    /// Places of the file where something else stands than blocks and the table in parts, beyond what is before
+    /// [`Layout::start`]. They are asked for again when the layout changes.
     fn reserved(&self, _layout: &Self::Layout) -> Vec<Range<u64>> {
         Vec::new()
     }
@@ -155,6 +151,8 @@ pub(crate) trait Keeper: Send + Sync + Debug {
 #[derive(Debug)]
 struct State<L> {
     layout: L,
+    /// See [`Keeper::reserved`].
+    reserved: Vec<Range<u64>>,
     table: Table,
     /// Grows when another table takes its place.
     generation: u64,
@@ -204,12 +202,13 @@ impl<K: Keeper> Blocks<K> {
     pub(crate) fn new(parts: Parts<K>) -> Self {
         Self {
             storage: parts.storage,
-            keeper: parts.keeper,
             state: RwLock::new(State {
+                reserved: parts.keeper.reserved(&parts.layout),
                 layout: parts.layout,
                 table: parts.table,
                 generation: 0,
             }),
+            keeper: parts.keeper,
             len: AtomicU64::new(parts.len),
             is_overlay: AtomicBool::new(parts.is_overlay),
             writable: parts.writable,
@@ -604,6 +603,15 @@ fn no_place() -> Error {
 }
 
 impl<L: Layout> State<L> {
+    /// Whether something else than a block stands in a place of the file.
+    fn is_metadata(&self, place: &Range<u64>) -> bool {
+        let meets = |other: &Range<u64>| place.start < other.end && other.start < place.end;
+        let directory = self.table.directory();
+        place.start < self.layout.start()
+            || self.reserved.iter().any(meets)
+            || directory.is_some_and(|directory| directory.is_in(place))
+    }
+
     /// The run at `offset`, or the page that must be read first.
     fn run(&self, offset: u64, len: u64) -> std::result::Result<(Entry, u64), u64> {
         let block = self.layout.block_size();

@@ -62,20 +62,85 @@ impl<K: Keeper> Exclusive<'_, K> {
     /// # Errors
     /// Of I/O.
     pub(crate) fn free_from(&self, first: u64, control: &JobControl) -> Result<bool> {
-        let mut freed = Vec::new();
-        self.blocks.each(|index, _| {
-            if index >= first {
-                memory::push(&mut freed, index)?;
-            }
-            Ok(())
+        let any = self.rewrite(control, |index, word| match index < first {
+            true => word,
+            false => FREE,
         })?;
-        let any = !freed.is_empty();
-        for index in freed {
-            control.checkpoint()?;
-            self.set(index, FREE)?;
-        }
         self.blocks.flush(self.blocks.durability)?;
         Ok(any)
+    }
+
+    /// Lets entries that are not free be what `convert` makes of them: free, or zero. What is not in memory is
+    /// changed on disk at once, so that memory does not grow with the table; the rest by the next flush.
+    /// Whether there was anything to change.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn rewrite(
+        &self,
+        control: &JobControl,
+        convert: impl Fn(u64, u32) -> u32,
+    ) -> Result<bool> {
+        let blocks = self.blocks;
+        let pages = {
+            let table = &blocks.state.read().table;
+            table.pages_of(0, table.count())
+        };
+        let mut any = false;
+        for page in pages {
+            control.checkpoint()?;
+            let (known, first) = {
+                let table = &blocks.state.read().table;
+                (table.words_of(page)?, table.first_of(page))
+            };
+            let is_known = known.is_some();
+            let mut words = match known {
+                Some(words) => words,
+                None => blocks.read_page(page)?.0,
+            };
+            let mut changed = Vec::new();
+            for (index, word) in (first..).zip(&mut words) {
+                let new = match *word {
+                    FREE => FREE,
+                    word => convert(index, word),
+                };
+                if new != *word {
+                    *word = new;
+                    memory::push(&mut changed, (index, new))?;
+                }
+            }
+            any |= !changed.is_empty();
+            if is_known {
+                for (index, word) in changed {
+                    self.set(index, word)?;
+                }
+            } else if !changed.is_empty() {
+                self.write_page(page, &words, &changed)?;
+            }
+        }
+        Ok(any)
+    }
+
+    /// Writes a page that was not in memory.
+    fn write_page(&self, page: u64, words: &[u32], changed: &[(u64, u32)]) -> Result<()> {
+        let blocks = self.blocks;
+        let (place, coding) = {
+            let table = &blocks.state.read().table;
+            (table.place_of(page).ok_or_else(no_place)?, table.coding())
+        };
+        let mut bytes = memory::zeroed((place.end - place.start) as usize)?;
+        let entries = bytes.chunks_exact_mut(coding.len() as usize);
+        for (entry, word) in entries.zip(words) {
+            coding.put(*word, entry);
+        }
+        blocks.storage.write_at(&bytes, place.start)?;
+        // A reader may have had the page in hand, or brought it in meanwhile.
+        let state = &mut *blocks.state.write();
+        state.generation += 1;
+        for (index, word) in changed {
+            state.table.set(*index, *word);
+        }
+        Ok(())
     }
 
     /// Lets all entries be free, durably. The parts of a table that is in parts have no place any more.
@@ -294,6 +359,14 @@ impl<K: Keeper> Exclusive<'_, K> {
         self.set_end(end)
     }
 
+    /// Lets blocks count that stand where something else does: they are about to get a place of their own.
+    ///
+    /// # Errors
+    /// As [`Blocks::used`] otherwise.
+    pub(crate) fn find_end_despite_overlaps(&self) -> Result<()> {
+        self.blocks.find_end_despite_overlaps()
+    }
+
     /// Refuses an image in which blocks share a place.
     ///
     /// # Errors
@@ -304,7 +377,7 @@ impl<K: Keeper> Exclusive<'_, K> {
 
     /// Places of the file that no block may take.
     fn reserved(&self) -> Vec<Range<u64>> {
-        let mut reserved = self.blocks.keeper.reserved(&self.blocks.layout());
+        let mut reserved = self.blocks.state.read().reserved.clone();
         let parts = self
             .blocks
             .with_directory(|known| known.places().collect::<Vec<_>>());
@@ -476,14 +549,19 @@ impl<K: Keeper> Exclusive<'_, K> {
 
     /// Lets the format's own structures stand elsewhere; the blocks and the table stay where they are.
     pub(crate) fn replace_layout(&self, layout: K::Layout) {
-        self.blocks.state.write().layout = layout;
+        let reserved = self.blocks.keeper.reserved(&layout);
+        let state = &mut *self.blocks.state.write();
+        state.layout = layout;
+        state.reserved = reserved;
     }
 
     /// Lets another table, which is on disk, take the place of the one there was.
     pub(crate) fn replace(&self, layout: K::Layout, table: Table) {
         self.blocks.dirty.lock().clear();
+        let reserved = self.blocks.keeper.reserved(&layout);
         let state = &mut *self.blocks.state.write();
         state.layout = layout;
+        state.reserved = reserved;
         state.table = table;
         state.generation += 1;
     }

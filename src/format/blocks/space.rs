@@ -40,6 +40,15 @@ impl Space {
     }
 }
 
+/// What it means that a block stands where something else does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overlaps {
+    /// The image is damaged.
+    Refused,
+    /// The block counts.
+    Counted,
+}
+
 /// The end of a storage that cannot grow was reached.
 fn full() -> Error {
     Error::os(libc::ENOSPC)
@@ -137,13 +146,25 @@ impl<K: Keeper> Blocks<K> {
             return Ok(end);
         }
         let file_len = self.storage.len()?;
-        let end = self.find_end(file_len)?;
+        let end = self.find_end(file_len, Overlaps::Refused)?;
         space.set(end, file_len);
         Ok(end)
     }
 
+    /// Lets blocks count that stand where something else does, before they get a place of their own.
+    ///
+    /// # Errors
+    /// As [`Blocks::used`] otherwise.
+    pub(super) fn find_end_despite_overlaps(&self) -> Result<()> {
+        let space = &mut *self.space.lock();
+        let file_len = self.storage.len()?;
+        let end = self.find_end(file_len, Overlaps::Counted)?;
+        space.set(end.max(space.end.unwrap_or(0)), file_len);
+        Ok(())
+    }
+
     /// As [`Blocks::end_of_use`], by the table alone.
-    fn find_end(&self, file_len: u64) -> Result<u64> {
+    fn find_end(&self, file_len: u64, overlaps: Overlaps) -> Result<u64> {
         let layout = self.layout();
         // A record that says more than the file holds is wrong: there is nothing.
         let mut end = self
@@ -177,7 +198,7 @@ impl<K: Keeper> Blocks<K> {
         self.each(|index, word| match layout.entry(word) {
             Entry::At(host) => {
                 let block = host - layout.lead()..host + layout.block_size();
-                if host >= file_len || layout.is_metadata(block) {
+                if host >= file_len || overlaps == Overlaps::Refused && self.is_metadata(block) {
                     return outside(index, host);
                 }
                 end = end.max(host + layout.block_size());

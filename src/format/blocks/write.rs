@@ -87,11 +87,9 @@ impl<K: Keeper> Blocks<K> {
         Err(Error::corrupt(text).with_offset(host))
     }
 
-    fn is_metadata(&self, place: Range<u64>) -> bool {
-        let state = self.state.read();
-        let directory = state.table.directory();
-        directory.is_some_and(|directory| directory.is_in(&place))
-            || state.layout.is_metadata(place)
+    /// Whether something else than a block stands in a place of the file.
+    pub(crate) fn is_metadata(&self, place: Range<u64>) -> bool {
+        self.state.read().is_metadata(&place)
     }
 
     /// Where a write to the whole range overwrites bytes in place, if that is known now.

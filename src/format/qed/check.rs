@@ -1,10 +1,10 @@
 //! The consistency check: every cluster has one use, and lies in the file ("Consistency checking").
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::format::blocks::check::{self, Repairable};
+use crate::format::blocks::check::{self, Marks, Repairable};
 use crate::format::blocks::{Entry, FREE, Layout};
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
@@ -21,10 +21,12 @@ pub(super) struct Findings {
     /// Tables that stand where something else does, and in how many clusters they do.
     shared_tables: Vec<u64>,
     shared_clusters: u64,
-    /// Entries that name no cluster of the file.
-    bad: Vec<u64>,
-    /// Entries that name a cluster which is something else.
-    shared: Vec<u64>,
+    /// Entries that name no cluster of the file, and the first of them.
+    bad: u64,
+    first_bad: Option<u64>,
+    /// Entries that name a cluster which is something else, and the first of them.
+    shared: u64,
+    first_shared: Option<u64>,
     leaks: u64,
     total: u64,
     allocated: u64,
@@ -33,8 +35,7 @@ pub(super) struct Findings {
 
 impl check::Findings for Findings {
     fn corruptions(&self) -> u64 {
-        let lists = [&self.bad_tables, &self.bad, &self.shared];
-        lists.iter().map(|list| list.len() as u64).sum::<u64>() + self.shared_clusters
+        self.bad_tables.len() as u64 + self.bad + self.shared + self.shared_clusters
     }
 
     fn leaks(&self) -> u64 {
@@ -51,32 +52,16 @@ impl check::Findings for Findings {
 /// Which clusters of the file have a use.
 #[derive(Debug, Default)]
 struct Uses {
-    chunks: HashMap<u64, Box<[u64]>>,
+    marks: Marks,
     /// Clusters of the file, without a part of one at its end.
     clusters: u64,
     used: u64,
 }
 
 impl Uses {
-    /// Clusters of which is known together: 4 KiB.
-    const CHUNK: u64 = 1 << 15;
-
     /// Gives a cluster a use; false where it has one.
     fn claim(&mut self, cluster: u64) -> Result<bool> {
-        let number = cluster / Self::CHUNK;
-        if !self.chunks.contains_key(&number) {
-            let chunk = memory::filled((Self::CHUNK / 64) as usize, 0_u64)?;
-            self.chunks.try_reserve(1).map_err(|_| memory::lack())?;
-            self.chunks.insert(number, chunk.into_boxed_slice());
-        }
-        let within = cluster % Self::CHUNK;
-        let bits = self.chunks.get_mut(&number);
-        let Some(bits) = bits.and_then(|chunk| chunk.get_mut((within / 64) as usize)) else {
-            return Ok(true);
-        };
-        let bit = 1 << (within % 64);
-        let is_new = *bits & bit == 0;
-        *bits |= bit;
+        let is_new = self.marks.mark(cluster)?;
         self.used += u64::from(is_new && cluster < self.clusters);
         Ok(is_new)
     }
@@ -108,8 +93,68 @@ impl Check for Qed {
 impl Repairable for Qed {
     type Found = Findings;
 
-    /// Goes through the tables.
-    fn look(&self, mut job: Option<&mut Job>) -> Result<Findings> {
+    fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
+        self.survey(job, |_| Ok(()))
+    }
+
+    /// Clears entries that name nothing, gives everything a place of its own, and closes the gaps.
+    fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
+        self.note_change()?;
+        let blocks = &self.blocks;
+        let alone = blocks.exclusive();
+        blocks.keeper.note_damage();
+        blocks.keeper.begin(&*blocks.storage)?;
+        for part in &found.bad_tables {
+            alone.drop_part(*part)?;
+        }
+        for part in &found.shared_tables {
+            control.checkpoint()?;
+            alone.detach_part(*part)?;
+        }
+        if found.bad > 0 {
+            let layout = blocks.layout();
+            alone.rewrite(control, |_, word| match layout.entry(word) {
+                Entry::Bad => FREE,
+                _ => word,
+            })?;
+        }
+        alone.find_end_despite_overlaps()?;
+        let cluster = blocks.layout().block_size();
+        // Clusters behind the end of the disk are nobody's.
+        alone.free_from(blocks.len().div_ceil(cluster), control)?;
+        blocks.flush(blocks.durability())?;
+        // What tables that were shared name is known now.
+        let mut shared = Vec::new();
+        self.survey(None, |index| memory::push(&mut shared, index))?;
+        for index in shared {
+            control.checkpoint()?;
+            let (Entry::At(host), _) = blocks.run(index * cluster, 1)? else {
+                continue;
+            };
+            let new = alone.take_at_end()?;
+            alone.copy(host, new)?;
+            if let Some(word) = blocks.layout().word(new) {
+                alone.set(index, word)?;
+            }
+        }
+        blocks.flush(blocks.durability())?;
+        alone.pack(control)?;
+        if self.look(None)?.leaks > 0 {
+            // Tables stand where they cannot be reached.
+            alone.gather_parts(control)?;
+            alone.pack(control)?;
+        }
+        Ok(())
+    }
+}
+
+impl Qed {
+    /// Goes through the tables; calls `shared` with each entry that names a cluster which is something else.
+    fn survey(
+        &self,
+        mut job: Option<&mut Job>,
+        mut shared: impl FnMut(u64) -> Result<()>,
+    ) -> Result<Findings> {
         let header = self.blocks.keeper.header();
         let layout = self.blocks.layout();
         let cluster = layout.block_size();
@@ -165,9 +210,12 @@ impl Repairable for Qed {
             found.fragmented += u64::from(breaks);
             before = Some((part, end));
             if entry == Entry::Bad {
-                memory::push(&mut found.bad, index)?;
+                found.bad += 1;
+                found.first_bad.get_or_insert(index);
             } else if !uses.claim(host / cluster)? {
-                memory::push(&mut found.shared, index)?;
+                found.shared += 1;
+                found.first_shared.get_or_insert(index);
+                shared(index)?;
             }
             match job.as_deref_mut() {
                 Some(job) => job.tick(),
@@ -176,57 +224,6 @@ impl Repairable for Qed {
         })?;
         found.leaks = uses.clusters.saturating_sub(uses.used);
         Ok(found)
-    }
-
-    /// Clears entries that name nothing, gives everything a place of its own, and closes the gaps.
-    fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
-        self.note_change()?;
-        let blocks = &self.blocks;
-        let alone = blocks.exclusive();
-        blocks.keeper.note_damage();
-        blocks.keeper.begin(&*blocks.storage)?;
-        for part in &found.bad_tables {
-            alone.drop_part(*part)?;
-        }
-        for part in &found.shared_tables {
-            control.checkpoint()?;
-            alone.detach_part(*part)?;
-        }
-        for index in &found.bad {
-            alone.set(*index, FREE)?;
-        }
-        let cluster = blocks.layout().block_size();
-        // Clusters behind the end of the disk are nobody's.
-        alone.free_from(blocks.len().div_ceil(cluster), control)?;
-        blocks.flush(blocks.durability())?;
-        let again;
-        let shared = match found.shared_tables.is_empty() {
-            true => &found.shared,
-            // What they name is named twice.
-            false => {
-                again = self.look(None)?.shared;
-                &again
-            }
-        };
-        for index in shared {
-            control.checkpoint()?;
-            let (Entry::At(host), _) = blocks.run(index * cluster, 1)? else {
-                continue;
-            };
-            let new = alone.take_at_end()?;
-            alone.copy(host, new)?;
-            if let Some(word) = blocks.layout().word(new) {
-                alone.set(*index, word)?;
-            }
-        }
-        blocks.flush(blocks.durability())?;
-        alone.pack(control)?;
-        if self.look(None)?.leaks > 0 {
-            // Tables stand where they cannot be reached.
-            alone.gather_parts(control)?;
-            alone.pack(control)?;
-        }
-        Ok(())
     }
 }
 
@@ -241,12 +238,12 @@ impl Findings {
                 "the L2 table {part} stands where something else does"
             ));
         }
-        if let Some(index) = self.bad.first() {
+        if let Some(index) = self.first_bad {
             return Some(format!(
                 "the entry of cluster {index} names nothing in the file"
             ));
         }
-        let index = self.shared.first()?;
+        let index = self.first_shared?;
         Some(format!("cluster {index} stands where something else does"))
     }
 }

@@ -1,18 +1,18 @@
 //! The consistency check, in QEMU's words where it has them.
 
 use crate::error::Result;
-use crate::format::blocks::check::{self, Repairable};
+use crate::format::blocks::check::{self, Marks, Repairable};
 use crate::format::blocks::{Entry, FREE, Layout};
+use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
-use crate::memory;
 
 use super::Vdi;
 use super::disk::DISCARDED;
 
 /// What is wrong with the block of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+enum Fault {
     /// There is nothing: it stands behind the end of the file.
     Missing,
     /// It stands further back than all blocks could.
@@ -24,7 +24,7 @@ pub(super) enum Fault {
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    faults: Vec<(u64, Fault)>,
+    faults: u64,
     /// Blocks that have a place.
     used: u64,
     /// One more than the highest place.
@@ -47,7 +47,7 @@ impl check::Findings for Findings {
     }
 
     fn corruptions(&self) -> u64 {
-        self.faults.len() as u64 + u64::from(self.is_overwritten())
+        self.faults + u64::from(self.is_overwritten())
     }
 }
 
@@ -65,12 +65,13 @@ impl Repairable for Vdi {
     type Found = Findings;
 
     /// Goes through the table.
-    fn look(&self, mut job: Option<&mut Job>) -> Result<Findings> {
+    fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
         let header = self.blocks.keeper.header();
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
         let count = header.blocks;
-        let mut seen = memory::filled((count as usize).div_ceil(64), 0_u64)?;
+        let mut marks = Marks::default();
+        let mut notes = Notes::new(job);
         let mut found = Findings {
             recorded: u64::from(header.allocated),
             ..Findings::default()
@@ -79,54 +80,45 @@ impl Repairable for Vdi {
             let Entry::At(host) = layout.entry(word) else {
                 return Ok(());
             };
-            let bit = 1 << (word % 64);
-            let fault = match seen.get_mut((word / 64) as usize) {
-                Some(bits) if word < count => {
-                    found.used += 1;
-                    let twice = *bits & bit != 0;
-                    *bits |= bit;
-                    match (twice, host >= file_len) {
-                        (true, _) => Some(Fault::Twice),
-                        (false, true) => Some(Fault::Missing),
-                        (false, false) => None,
-                    }
+            let fault = if word >= count {
+                Some(Fault::TooLarge)
+            } else {
+                found.used += 1;
+                match (marks.mark(u64::from(word))?, host >= file_len) {
+                    (false, _) => Some(Fault::Twice),
+                    (true, true) => Some(Fault::Missing),
+                    (true, false) => None,
                 }
-                _ => Some(Fault::TooLarge),
             };
-            if fault.is_none() {
+            let Some(fault) = fault else {
                 found.places = found.places.max(u64::from(word) + 1);
-            }
-            if let Some(fault) = fault {
-                memory::push(&mut found.faults, (index, fault))?;
-                let line = match fault {
-                    Fault::TooLarge => format!("ERROR: block index {index} too large, is {word}"),
-                    Fault::Twice => format!("ERROR: block index {word} also used by {word}"),
-                    Fault::Missing => {
-                        format!("ERROR: block index {index} is {word}, behind the end of the file")
-                    }
-                };
-                if let Some(job) = job.as_deref_mut() {
-                    job.note(line);
+                return notes.tick();
+            };
+            found.faults += 1;
+            notes.tell(|| match fault {
+                Fault::TooLarge => format!("ERROR: block index {index} too large, is {word}"),
+                Fault::Twice => format!("ERROR: block index {word} also used by {word}"),
+                Fault::Missing => {
+                    format!("ERROR: block index {index} is {word}, behind the end of the file")
                 }
-            }
-            match job.as_deref_mut() {
-                Some(job) => job.tick(),
-                None => Ok(()),
-            }
+            });
+            notes.tick()
         })?;
-        if let Some(job) = job {
-            if found.used != found.recorded {
-                job.note(format!(
+        if found.used != found.recorded {
+            notes.tell(|| {
+                format!(
                     "ERROR: allocated blocks mismatch, is {}, should be {}",
                     found.used, found.recorded
-                ));
-            } else if found.is_overwritten() {
-                job.note(format!(
+                )
+            });
+        } else if found.is_overwritten() {
+            notes.tell(|| {
+                format!(
                     "ERROR: {} blocks are allocated, but one has the index {}",
                     found.recorded,
                     found.places - 1
-                ));
-            }
+                )
+            });
         }
         Ok(found)
     }
@@ -137,35 +129,33 @@ impl Repairable for Vdi {
         let alone = self.blocks.exclusive();
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
-        // A block that is not there reads as zeroes, and goes on to.
-        let nothing = match self.blocks.is_overlay() {
-            true => DISCARDED,
-            false => FREE,
-        };
-        for (index, fault) in &found.faults {
-            control.checkpoint()?;
-            let offset = index * layout.block_size();
-            let (Entry::At(host), _) = self.blocks.run(offset, 1)? else {
-                continue;
+        if found.faults > 0 {
+            // A block that is not there reads as zeroes, and goes on to.
+            let nothing = match self.blocks.is_overlay() {
+                true => DISCARDED,
+                false => FREE,
             };
-            if host >= file_len || *fault == Fault::Missing {
-                alone.set(*index, nothing)?;
-            }
-        }
-        self.blocks.flush(self.blocks.durability())?;
-        for (index, fault) in &found.faults {
-            control.checkpoint()?;
-            let offset = index * layout.block_size();
-            let (Entry::At(host), _) = self.blocks.run(offset, 1)? else {
-                continue;
-            };
-            if *fault == Fault::Twice {
+            alone.rewrite(control, |_, word| match layout.entry(word) {
+                Entry::At(host) if host >= file_len => nothing,
+                _ => word,
+            })?;
+            self.blocks.flush(self.blocks.durability())?;
+            let mut marks = Marks::default();
+            self.blocks.each(|index, word| {
+                let Entry::At(host) = layout.entry(word) else {
+                    return Ok(());
+                };
+                control.checkpoint()?;
+                if marks.mark(u64::from(word))? {
+                    return Ok(());
+                }
                 let new = alone.take_at_end()?;
                 alone.copy(host, new)?;
-                if let Some(word) = layout.word(new) {
-                    alone.set(*index, word)?;
+                match layout.word(new) {
+                    Some(word) => alone.set(index, word),
+                    None => Ok(()),
                 }
-            }
+            })?;
         }
         self.blocks.flush(self.blocks.durability())?;
         alone.pack(control)

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 use crate::error::Result;
+use crate::format::notes::NoteCount;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::Job;
 use crate::memory;
@@ -16,8 +17,6 @@ use super::state::{Vhdx, past_end};
 
 /// Entries between two looks at whether the check was cancelled.
 const CHECKED: u64 = 1 << 12;
-/// The most findings that are told one by one; all are counted.
-const MAX_NOTES: u64 = 100_000;
 
 impl Check for Vhdx {
     fn repairs(&self) -> RepairMode {
@@ -30,7 +29,7 @@ impl Check for Vhdx {
             report: CheckReport::default(),
             repair: repair == RepairMode::All,
             occupied: Occupied::new(self.file_len.load(Ordering::Acquire))?,
-            notes: 0,
+            notes: NoteCount::default(),
             repairs: false,
             job,
         };
@@ -62,7 +61,7 @@ struct Walk<'a> {
     repair: bool,
     /// What something uses of the file.
     occupied: Occupied,
-    notes: u64,
+    notes: NoteCount,
     /// Something was repaired, in memory so far.
     repairs: bool,
     job: &'a mut Job,
@@ -81,9 +80,8 @@ impl Walk<'_> {
                 "ERROR"
             }
         };
-        self.notes += 1;
-        if self.notes <= MAX_NOTES {
-            self.job.note(format!("{word} {line}"));
+        if let Some(line) = self.notes.next(|| format!("{word} {line}")) {
+            self.job.note(line);
         }
     }
 

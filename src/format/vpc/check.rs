@@ -5,27 +5,22 @@ use std::ops::Range;
 use crate::error::Result;
 use crate::format::blocks::check::{self, Repairable};
 use crate::format::blocks::{Entry, FREE, Keeper, Layout};
+use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::memory;
 
-use super::disk::FOOTER_LEN;
+use super::disk::{FOOTER_LEN, VpcLayout};
 use super::dynamic::Dynamic;
 use super::open::Damage;
-
-/// What is wrong with the block of one entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// There is nothing, or no guest data: it does not stand within the data of the file.
-    Outside,
-    /// It overlaps another one, or a name of the parent.
-    Overlaps,
-}
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    faults: Vec<(u64, Fault)>,
+    /// Blocks that do not stand within the data of the file: there is nothing, or no guest data.
+    outside: u64,
+    /// Blocks that overlap another one, or a name of the parent.
+    overlapping: Vec<u32>,
     /// What is wrong with the footers.
     damage: Option<Damage>,
     /// Blocks that there is unused space for between used ones.
@@ -34,7 +29,8 @@ pub(super) struct Findings {
 
 impl check::Findings for Findings {
     fn corruptions(&self) -> u64 {
-        self.faults.len() as u64 + u64::from(self.damage == Some(Damage::Front))
+        let blocks = self.outside + self.overlapping.len() as u64;
+        blocks + u64::from(self.damage == Some(Damage::Front))
     }
 
     /// Without the footer at the end nothing is lost: the other one counts.
@@ -57,36 +53,36 @@ impl Repairable for Dynamic {
     type Found = Findings;
 
     /// Goes through the table.
-    fn look(&self, mut job: Option<&mut Job>) -> Result<Findings> {
+    fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
+        let mut notes = Notes::new(job);
         let mut found = Findings {
             damage: Some(self.blocks.keeper.damage()),
             ..Findings::default()
         };
-        let mut note = |line: String| {
-            if let Some(job) = job.as_deref_mut() {
-                job.note(line);
-            }
-        };
         match found.damage {
-            Some(Damage::Front) => note("ERROR: the footer at the beginning is damaged".to_owned()),
+            Some(Damage::Front) => {
+                notes.tell(|| "ERROR: the footer at the beginning is damaged".to_owned());
+            }
             Some(Damage::Last) => {
-                note("The footer at the end is missing, damaged or out of date".to_owned());
+                notes
+                    .tell(|| "The footer at the end is missing, damaged or out of date".to_owned());
             }
             _ => {}
         }
-        let mut used: Vec<(u64, u32)> = Vec::new();
+        // The numbers of the table with the blocks: as many as there are blocks in the file.
+        let mut used: Vec<(u32, u32)> = Vec::new();
         self.blocks.each(|index, word| {
-            let Entry::At(host) = layout.entry(word) else {
-                return Ok(());
-            };
-            let place = host - layout.lead()..host + layout.block_size();
-            if host >= file_len || layout.is_metadata(place) {
-                note(format!("ERROR: block {index} stands outside of the data"));
-                return memory::push(&mut found.faults, (index, Fault::Outside));
+            match layout.entry(word) {
+                Entry::At(host) if is_outside(&layout, host, file_len) => {
+                    found.outside += 1;
+                    notes.tell(|| format!("ERROR: block {index} stands outside of the data"));
+                }
+                Entry::At(_) => memory::push(&mut used, (word, index as u32))?,
+                _ => {}
             }
-            memory::push(&mut used, (host, index as u32))
+            notes.tick()
         })?;
         used.sort_unstable();
         let mut spaces: Vec<Range<u64>> = self.blocks.keeper.reserved(&layout);
@@ -95,7 +91,10 @@ impl Repairable for Dynamic {
         spaces.sort_unstable_by_key(|range| range.start);
         let mut spaces = spaces.into_iter().peekable();
         let mut end = 0;
-        for (host, index) in used {
+        for (word, index) in used {
+            let Entry::At(host) = layout.entry(word) else {
+                continue;
+            };
             let start = host - layout.lead();
             while let Some(space) = spaces.next_if(|space| space.start <= start) {
                 found.unused += room(&layout, end, space.start);
@@ -104,8 +103,8 @@ impl Repairable for Dynamic {
             let block_end = host + layout.block_size();
             let reaches_over = spaces.peek().is_some_and(|space| space.start < block_end);
             if start < end || reaches_over {
-                note(format!("ERROR: block {index} overlaps another one"));
-                memory::push(&mut found.faults, (u64::from(index), Fault::Overlaps))?;
+                notes.tell(|| format!("ERROR: block {index} overlaps another one"));
+                memory::push(&mut found.overlapping, index)?;
             }
             found.unused += room(&layout, end, start);
             end = end.max(block_end);
@@ -117,7 +116,7 @@ impl Repairable for Dynamic {
         let last = file_len.saturating_sub(FOOTER_LEN as u64);
         found.unused += room(&layout, end, last);
         if found.unused > 0 {
-            note(format!("Leaked space of {} blocks", found.unused));
+            notes.tell(|| format!("Leaked space of {} blocks", found.unused));
         }
         Ok(found)
     }
@@ -127,31 +126,37 @@ impl Repairable for Dynamic {
         self.blocks.check_writable()?;
         let alone = self.blocks.exclusive();
         let layout = self.blocks.layout();
-        for (index, fault) in &found.faults {
-            control.checkpoint()?;
-            if *fault == Fault::Outside {
-                alone.set(*index, FREE)?;
-            }
+        if found.outside > 0 {
+            let file_len = self.blocks.storage.len()?;
+            alone.rewrite(control, |_, word| match layout.entry(word) {
+                Entry::At(host) if is_outside(&layout, host, file_len) => FREE,
+                _ => word,
+            })?;
         }
         self.blocks.flush(self.blocks.durability())?;
+        alone.find_end_despite_overlaps()?;
         self.note_change()?;
-        for (index, fault) in &found.faults {
+        for index in &found.overlapping {
             control.checkpoint()?;
-            let offset = index * layout.block_size();
-            let (Entry::At(host), _) = self.blocks.run(offset, 1)? else {
+            let index = u64::from(*index);
+            let (Entry::At(host), _) = self.blocks.run(index * layout.block_size(), 1)? else {
                 continue;
             };
-            if *fault == Fault::Overlaps {
-                let new = alone.take_at_end()?;
-                alone.copy(host, new)?;
-                if let Some(word) = layout.word(new) {
-                    alone.set(*index, word)?;
-                }
+            let new = alone.take_at_end()?;
+            alone.copy(host, new)?;
+            if let Some(word) = layout.word(new) {
+                alone.set(index, word)?;
             }
         }
         self.blocks.flush(self.blocks.durability())?;
         alone.pack(control)
     }
+}
+
+/// Whether there is nothing where a block stands, or no guest data.
+fn is_outside(layout: &VpcLayout, host: u64, file_len: u64) -> bool {
+    let place = host - layout.lead()..host + layout.block_size();
+    host >= file_len || layout.is_headers(&place)
 }
 
 /// How many blocks there is space for.

@@ -138,7 +138,9 @@ impl Dynamic {
         let layout = self.blocks.layout();
         let (entry, _) = self.blocks.run(index * layout.block_size(), 1)?;
         if let Entry::At(host) = entry {
-            self.blocks.check_place(host, layout.block_size())?;
+            // The bitmap is written too.
+            let len = layout.lead() + layout.block_size();
+            self.blocks.check_place(host - layout.lead(), len)?;
             return Ok(host);
         }
         own.sectors.begin(index, layout.lead())?;

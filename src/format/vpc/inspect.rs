@@ -1,5 +1,7 @@
 //! Inspecting an untrusted disk: its footers, its header, and the table of blocks in pieces.
 
+use std::ops::Range;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::blocks::{ByteOrder, Entry, Layout};
 use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
@@ -8,7 +10,7 @@ use crate::policy::ImplicitRole;
 
 use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, VpcLayout, without_dot};
 use super::open::{Damage, Found, find};
-use super::{check_header, parent};
+use super::{check_header, check_names, name_places, parent};
 
 /// The table is read in pieces of this many bytes.
 const PIECE: u64 = 64 << 10;
@@ -36,10 +38,15 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
                 refuse(&mut found, &error);
                 return Ok(found);
             }
-            found.understood = true;
             if disk.footer.disk_type == DiskType::Differencing {
+                let layout = VpcLayout::of(header, disk.footer.data_offset);
+                if let Err(error) = check_names(&layout, header, ctx.file_len) {
+                    refuse(&mut found, &error);
+                    return Ok(found);
+                }
                 list_parent(&mut found, ctx, header)?;
             }
+            found.understood = true;
             judge_tables(&mut found, ctx, &disk, header)?;
         }
         None => {
@@ -166,7 +173,10 @@ fn judge_tables(
         return Ok(());
     }
     let wrong = match disk.damage {
-        Damage::None => misplaced(ctx, header, &layout)?,
+        Damage::None => {
+            let is_overlay = disk.footer.disk_type == DiskType::Differencing;
+            misplaced(ctx, header, &layout, is_overlay)?
+        }
         _ => Some("a footer is missing or damaged".to_owned()),
     };
     found.judge(
@@ -184,7 +194,13 @@ fn misplaced(
     ctx: &InspectContext<'_>,
     header: &DynamicHeader,
     layout: &VpcLayout,
+    is_overlay: bool,
 ) -> Result<Option<String>> {
+    let names = name_places(header);
+    let stands_over_name = |place: &Range<u64>| {
+        let mut names = names.iter();
+        names.any(|name| name.start < place.end && place.start < name.end)
+    };
     let mut used = Vec::new();
     let end = header.table_offset + header.table_len();
     let mut at = header.table_offset;
@@ -196,8 +212,12 @@ fn misplaced(
         for word in ByteOrder::Big.words(&bytes) {
             if let Entry::At(host) = layout.entry(word) {
                 let place = host - layout.lead()..host + layout.block_size();
-                if host >= ctx.file_len || layout.is_metadata(place) {
+                if host >= ctx.file_len || layout.is_headers(&place) {
                     return Ok(Some(format!("block {index} stands outside of the data")));
+                }
+                if is_overlay && stands_over_name(&place) {
+                    let what = format!("block {index} stands over a name of the parent");
+                    return Ok(Some(what));
                 }
                 memory::push(&mut used, (word, index))?;
             }

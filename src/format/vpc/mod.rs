@@ -118,7 +118,8 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         }
         false => (None, Vec::new()),
     };
-    let entries = u64::from(header.entries);
+    // Entries beyond the largest disk mean nothing.
+    let entries = u64::from(header.entries).min(MAX_SIZE / u64::from(header.block_size));
     let table = Table::on_disk(entries, header.table_offset, ByteOrder::Big)?;
     Ok(Box::new(Dynamic::with_header(
         Blocks::new(Parts {
@@ -144,7 +145,8 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
 
 /// Where the names of the parent stand.
 fn name_places(header: &DynamicHeader) -> Vec<Range<u64>> {
-    let places = header.locators().filter_map(|locator| {
+    let known = header.locators().filter(|locator| locator.len > 0);
+    let places = known.filter_map(|locator| {
         let len = u64::from(locator.len).next_multiple_of(512);
         Some(locator.offset..locator.offset.checked_add(len)?)
     });

@@ -2,10 +2,8 @@
 
 use crate::error::Result;
 use crate::format::CheckReport;
+use crate::format::notes::NoteCount;
 use crate::job::Job;
-
-/// The most findings that are reported one by one; all are counted.
-const MAX_NOTES: u64 = 100_000;
 
 /// The numbers so far, and where the findings go.
 pub(super) struct Findings<'a> {
@@ -13,7 +11,7 @@ pub(super) struct Findings<'a> {
     /// What is unreferenced may be what a damaged entry meant: nothing is given up then.
     pub doubtful: bool,
     job: Option<&'a mut Job>,
-    notes: u64,
+    notes: NoteCount,
     /// Lines that are held back until it is known whether the walk counts.
     held: Option<Vec<String>>,
 }
@@ -25,7 +23,7 @@ impl<'a> Findings<'a> {
             report: CheckReport::default(),
             doubtful: false,
             job,
-            notes: 0,
+            notes: NoteCount::default(),
             held: None,
         }
     }
@@ -55,14 +53,9 @@ impl<'a> Findings<'a> {
 
     /// Tells a line.
     pub fn note(&mut self, line: impl FnOnce() -> String) {
-        self.notes += 1;
         let Some(job) = &mut self.job else { return };
-        let line = match self.notes.cmp(&(MAX_NOTES + 1)) {
-            std::cmp::Ordering::Less => line(),
-            std::cmp::Ordering::Equal => {
-                "Further findings are counted, but not told one by one".to_owned()
-            }
-            std::cmp::Ordering::Greater => return,
+        let Some(line) = self.notes.next(line) else {
+            return;
         };
         match &mut self.held {
             Some(held) => held.push(line),

@@ -60,6 +60,12 @@ impl VpcLayout {
     pub(crate) fn table(&self) -> Range<u64> {
         self.table.0..self.table.1
     }
+
+    /// Whether the footer, the dynamic header or the table stands in a place.
+    pub(crate) fn is_headers(&self, place: &Range<u64>) -> bool {
+        let meets = |other: (u64, u64)| place.start < other.1 && other.0 < place.end;
+        place.start < FOOTER_LEN as u64 || meets(self.header) || meets(self.table)
+    }
 }
 
 impl Layout for VpcLayout {
@@ -73,11 +79,6 @@ impl Layout for VpcLayout {
 
     fn start(&self) -> u64 {
         FOOTER_LEN as u64
-    }
-
-    fn is_metadata(&self, place: Range<u64>) -> bool {
-        let overlaps = |other: (u64, u64)| place.start < other.1 && other.0 < place.end;
-        place.start < FOOTER_LEN as u64 || overlaps(self.header) || overlaps(self.table)
     }
 
     fn entry(&self, word: u32) -> Entry {

@@ -1,0 +1,74 @@
+//! What a check tells of its findings: one line each, as many as anybody reads.
+
+use std::cmp::Ordering;
+
+use crate::error::Result;
+use crate::job::Job;
+
+/// The most findings that are told one by one; all are counted.
+const MOST: u64 = 100_000;
+
+/// How many findings there were.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NoteCount(u64);
+
+impl NoteCount {
+    /// The line for one more finding; None where there were too many.
+    pub(crate) fn next(&mut self, line: impl FnOnce() -> String) -> Option<String> {
+        self.0 += 1;
+        match self.0.cmp(&(MOST + 1)) {
+            Ordering::Less => Some(line()),
+            Ordering::Equal => {
+                Some("Further findings are counted, but not told one by one".to_owned())
+            }
+            Ordering::Greater => None,
+        }
+    }
+}
+
+/// Lines for the job of a check, if there is one.
+pub(crate) struct Notes<'a> {
+    job: Option<&'a mut Job>,
+    count: NoteCount,
+}
+
+impl<'a> Notes<'a> {
+    pub(crate) fn new(job: Option<&'a mut Job>) -> Self {
+        let count = NoteCount::default();
+        Self { job, count }
+    }
+
+    /// Tells of a finding.
+    pub(crate) fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(job) = self.job.as_deref_mut()
+            && let Some(line) = self.count.next(line)
+        {
+            job.note(line);
+        }
+    }
+
+    /// See [`Job::tick`].
+    ///
+    /// # Errors
+    /// As [`Job::tick`].
+    pub(crate) fn tick(&mut self) -> Result<()> {
+        match self.job.as_deref_mut() {
+            Some(job) => job.tick(),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_reads_is_counted() {
+        let mut count = NoteCount::default();
+        let told = (0..MOST + 7).filter_map(|n| count.next(|| n.to_string()));
+        let told: Vec<String> = told.collect();
+        assert_eq!(told.len() as u64, MOST + 1);
+        assert!(told.last().unwrap().starts_with("Further findings"));
+    }
+}
