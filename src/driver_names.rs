@@ -172,13 +172,13 @@ mod tests {
             ),
             (unknown_driver("fat"), "Unknown driver 'fat'"),
             (
-                unknown_format("vvfat"),
-                "The driver 'vvfat' is not part of this build",
+                unknown_format("nfs"),
+                "The driver 'nfs' is not part of this build",
             ),
             (unknown_format("qcow3"), "Unknown file format 'qcow3'"),
             (
-                unknown_protocol("fat"),
-                "The protocol 'fat' is not part of this build",
+                unknown_protocol("rbd"),
+                "The protocol 'rbd' is not part of this build",
             ),
             (unknown_protocol("vvfat"), "Unknown protocol 'vvfat'"),
         ] {

@@ -203,12 +203,14 @@ impl Image {
                 }
             } else if let Some((_, children)) = node.filter() {
                 self.add_nodes(children, depth, files);
-            } else if let Some(id) = node.storage().identity() {
-                files.push(StandingFile {
-                    id,
-                    role: child.role(),
-                    name: node.storage().name().to_owned(),
-                    of: self.filename.clone(),
+            } else {
+                node.storage().visit_identities(&mut |id| {
+                    files.push(StandingFile {
+                        id,
+                        role: child.role(),
+                        name: node.storage().name().to_owned(),
+                        of: self.filename.clone(),
+                    });
                 });
             }
         }

@@ -110,6 +110,8 @@ impl Image {
 /// The order in which the trees that stand in names show their keys: that of QEMU's, which programs may
 /// compare.
 const ORDER: &[&str] = &[
+    "fat-type",
+    "dir",
     "opt-write-zero",
     "set-state.*.event",
     "inject-error.*.once",
@@ -143,6 +145,9 @@ const ORDER: &[&str] = &[
     "raw",
     "log-append",
     "size",
+    "floppy",
+    "label",
+    "rw",
     "file",
     "key-secret",
 ];

@@ -12,7 +12,7 @@ use crate::format::{Features, FileRole};
 use crate::image::Image;
 use crate::image::adapter::ImageStorage;
 use crate::job::JobControl;
-use crate::storage::{Identity, Storage};
+use crate::storage::{Identity, Storage, StorageFeatures, registry as protocols};
 use crate::value::{Map, Value};
 
 /// An open node: a host storage, a filter, or an image that serves as a storage.
@@ -216,7 +216,7 @@ impl Node {
     /// Ends its use, and that of the nodes that it stands on.
     pub(super) fn finish(&self, control: &JobControl) -> Result<()> {
         match &self.kind {
-            NodeKind::Host => Ok(()),
+            NodeKind::Host => self.storage.finish(),
             NodeKind::Image(image) => image.image().finish(control),
             NodeKind::Filter(_, children) => {
                 let ended = self.storage.finish();
@@ -267,6 +267,12 @@ impl Node {
         }
     }
 
+    /// Whether options say what it opens, rather than a name.
+    pub(crate) fn is_named_by_options(&self) -> bool {
+        let is_host = matches!(self.kind, NodeKind::Host);
+        is_host && self.plain.is_none() && self.base.is_empty() && self.tree.len() > 1
+    }
+
     /// The image that shows through it.
     pub fn shown(&self) -> Option<&Arc<ImageStorage>> {
         match &self.kind {
@@ -287,6 +293,10 @@ impl Node {
 
     /// Whether its offsets are places where its bytes stand.
     pub(super) fn has_places(&self) -> bool {
+        if matches!(self.kind, NodeKind::Host) {
+            let driver = protocols::find(self.storage.driver());
+            return driver.is_none_or(|driver| driver.features.contains(StorageFeatures::PLACES));
+        }
         let Some((driver, _)) = self.filter() else {
             return true;
         };
@@ -297,7 +307,7 @@ impl Node {
     /// The warnings of opening the images in it.
     pub(super) fn warnings(&self) -> Vec<String> {
         match &self.kind {
-            NodeKind::Host => Vec::new(),
+            NodeKind::Host => self.storage.warnings(),
             NodeKind::Image(image) => image.image().warnings().to_vec(),
             NodeKind::Filter(_, children) => {
                 let nodes = children.iter().map(Child::node);

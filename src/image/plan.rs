@@ -176,10 +176,15 @@ impl Plan {
                     let filter = Self::of_filter_name(driver, parse(uri.as_bstr())?)?;
                     return Self::over(filter, format);
                 }
-                None => HostName::Uri {
-                    protocol: protocol.clone(),
-                    uri: uri.clone(),
-                },
+                None => {
+                    if let Some(plan) = Self::of_protocol_name(protocol, uri.as_bstr())? {
+                        return Self::over(plan, format);
+                    }
+                    HostName::Uri {
+                        protocol: protocol.clone(),
+                        uri: uri.clone(),
+                    }
+                }
             },
         };
         let protocol = match &name {
@@ -225,6 +230,29 @@ impl Plan {
         Ok(self)
     }
 
+    /// The plan of a file name that stands for options; None where the protocol takes the name itself.
+    ///
+    /// # Errors
+    /// Of the protocol, for a name that it does not know.
+    fn of_protocol_name(scheme: &str, name: &BStr) -> Result<Option<Self>> {
+        let driver = protocols::for_scheme(scheme);
+        driver.map_or(Ok(None), |driver| Self::parsed(driver, name))
+    }
+
+    fn parsed(driver: &'static StorageDriver, name: &BStr) -> Result<Option<Self>> {
+        let Some(parse) = driver.parse_file_name else {
+            return Ok(None);
+        };
+        let host = HostFile {
+            protocol: Some(driver.name.to_owned()),
+            name: HostName::None,
+        };
+        Ok(Some(Self {
+            given: parse(name)?,
+            ..Self::host(host)
+        }))
+    }
+
     /// The plan of a filter by what a file name says.
     fn of_filter_name(driver: &'static FilterDriver, name: ParsedName) -> Result<Self> {
         let mut plan = Self {
@@ -265,6 +293,13 @@ impl Plan {
         let driver = match format.map(driver_named).transpose()? {
             None => Driver::Probed,
             Some(Driver::Host(HostFile { protocol, .. })) => {
+                let named = protocol.as_deref().and_then(protocols::find);
+                if let (Some(named), Driver::Host(host)) = (named, &file.driver)
+                    && !matches!(host.name, HostName::None)
+                    && let Some(plan) = Self::parsed(named, host.name.base().as_bytes().into())?
+                {
+                    return Ok(plan);
+                }
                 let driver = match file.driver {
                     Driver::Host(host) => Driver::Host(HostFile { protocol, ..host }),
                     other => other,

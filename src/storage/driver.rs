@@ -14,6 +14,7 @@ use crate::secret::Secrets;
 use crate::storage::creation::{Creation, NewStorage};
 use crate::storage::modes::CacheMode;
 use crate::storage::traits::Storage;
+use crate::value::{Map, Value};
 
 bitflags::bitflags! {
     /// What a protocol can do.
@@ -29,6 +30,8 @@ bitflags::bitflags! {
         const LOCKS = 1 << 3;
         /// Tells data from holes.
         const EXTENTS = 1 << 4;
+        /// Its offsets are places where its bytes stand, rather than made when they are read.
+        const PLACES = 1 << 5;
     }
 }
 
@@ -89,6 +92,8 @@ pub struct CreateContext<'a> {
     pub control: &'a Arc<JobControl>,
 }
 
+/// Takes a whole file name apart.
+pub type ParseNameFn = fn(&BStr) -> Result<Map<String, Value>>;
 /// Opens a storage of one protocol.
 pub type OpenFn = fn(&OpenContext<'_>) -> Result<Arc<dyn Storage>>;
 /// Claims a storage of one protocol for an operation that is to fill it; makes it where it is missing
@@ -116,6 +121,8 @@ pub struct StorageDriver {
     pub open_options: &'static [OptionSpec],
     /// Options of creation, sorted by name.
     pub create_options: &'static [OptionSpec],
+    /// The options that a whole file name, scheme included, stands for; without it the name is the target.
+    pub parse_file_name: Option<ParseNameFn>,
     /// Opens; called by [`StorageDriver::open_storage`].
     pub open: OpenFn,
     /// Begins to create, where the protocol can; called by [`StorageDriver::claim`].

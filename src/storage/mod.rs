@@ -27,6 +27,7 @@ pub mod stream;
 #[doc(hidden)]
 pub mod testing;
 pub mod traits;
+mod vvfat;
 
 pub use bounded::BoundedStorage;
 pub use callbacks::{CallbackStorage, StorageCallbacks};

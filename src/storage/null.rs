@@ -30,11 +30,12 @@ pub static CO: StorageDriver = DRIVER;
 const DRIVER: StorageDriver = StorageDriver {
     name: "null-co",
     schemes: &["null-co"],
-    features: StorageFeatures::WRITE,
+    features: StorageFeatures::WRITE.union(StorageFeatures::PLACES),
     is_local: false,
     info_type: None,
     open_options: OPEN,
     create_options: &[],
+    parse_file_name: None,
     open: |context| NullStorage::open("null-co", context),
     create: None,
 };

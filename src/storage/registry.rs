@@ -1,10 +1,16 @@
 //! The protocols that this build has. A new protocol is one line here.
 
 use crate::storage::driver::StorageDriver;
-use crate::storage::{file, null};
+use crate::storage::{file, null, vvfat};
 
 /// Every protocol, sorted by name.
-static DRIVERS: &[&StorageDriver] = &[&file::FILE, &file::HOST_DEVICE, &null::AIO, &null::CO];
+static DRIVERS: &[&StorageDriver] = &[
+    &file::FILE,
+    &file::HOST_DEVICE,
+    &null::AIO,
+    &null::CO,
+    &vvfat::DRIVER,
+];
 
 /// Every protocol of this build.
 pub fn drivers() -> &'static [&'static StorageDriver] {

@@ -74,6 +74,19 @@ pub trait Storage: Send + Sync + Debug {
     /// cannot be known.
     fn identity(&self) -> Option<Identity>;
 
+    /// Calls `visit` with what tells each file that it stands on from others: its own identity, and those
+    /// of files that it shows as one.
+    fn visit_identities(&self, visit: &mut dyn FnMut(Identity)) {
+        if let Some(own) = self.identity() {
+            visit(own);
+        }
+    }
+
+    /// What whoever opened it should know, one line each.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether writes are refused.
     fn read_only(&self) -> bool;
 

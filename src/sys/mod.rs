@@ -6,6 +6,7 @@ pub(crate) mod blkdev;
 pub(crate) mod buffer;
 pub(crate) mod copy;
 pub(crate) mod dio;
+pub(crate) mod directory;
 pub(crate) mod event;
 pub(crate) mod falloc;
 pub(crate) mod fd;

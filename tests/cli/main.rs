@@ -61,3 +61,4 @@ mod vdi;
 mod vhdx;
 mod vmdk;
 mod vpc;
+mod vvfat;

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::format::ChildSpec;
 use crate::image::{Child, Image, Node};
 use crate::size::round_up_sector;
-use crate::storage::{Storage, registry};
+use crate::storage::{Storage, StorageFeatures, registry};
 use crate::value::{Map, Value};
 
 /// The report of one layer.
@@ -82,7 +82,14 @@ fn node_info(node: &Node) -> Result<LayerInfo> {
     }
     let storage = &**node.storage();
     let Some((driver, children)) = node.filter() else {
-        return file_info(storage);
+        let info = file_info(storage)?;
+        return Ok(match node.is_named_by_options() {
+            true => LayerInfo {
+                filename: node.filename(),
+                ..info
+            },
+            false => info,
+        });
     };
     let children = children_info(children)?;
     let mut shown = children.iter();
@@ -125,7 +132,9 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
         actual_size: storage.allocated_size(),
         // QEMU shows it for what lies on the host, but not for remote storages.
         dirty: driver
-            .is_some_and(|driver| driver.is_local)
+            .is_some_and(|driver| {
+                driver.is_local && driver.features.contains(StorageFeatures::PLACES)
+            })
             .then_some(false),
         specific_type: kind,
         specific: kind.map(|_| Value::Object(specific)),

@@ -23,6 +23,7 @@ pub static FILE: StorageDriver = StorageDriver {
     info_type: Some("file"),
     open_options: OPEN,
     create_options: FILE_CREATE,
+    parse_file_name: None,
     open: |context| open_file("file", context),
     create: Some(create_file),
 };
@@ -36,6 +37,7 @@ pub static HOST_DEVICE: StorageDriver = StorageDriver {
     info_type: Some("file"),
     open_options: OPEN,
     create_options: DEVICE_CREATE,
+    parse_file_name: None,
     open: |context| open_file("host_device", context),
     create: Some(create_device),
 };

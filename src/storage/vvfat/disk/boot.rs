@@ -1,0 +1,182 @@
+//! What stands in front of the table: partition table, boot sector and the sectors of FAT32 beside it.
+
+use super::{FIRST_CLUSTER, FatType, SECTOR};
+
+/// Identifies the volume in its boot sector, and the disk in its partition table.
+const SERIAL: u32 = 0xfabe_1afd;
+const DISK: [u8; 4] = [0xfa, 0xfd, 0x1a, 0xbe];
+
+/// Where FAT32 keeps its second copy of the first sectors.
+const BACKUP: u64 = 6;
+
+/// Where FAT32 keeps the number of free clusters.
+const INFO: u64 = 1;
+
+/// Where the parts of a volume are; sectors count from its first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Volume {
+    pub(in super::super) fat: FatType,
+    /// Sectors of the disk in front of it.
+    pub(in super::super) hidden: u32,
+    pub(in super::super) sectors: u32,
+    pub(in super::super) heads: u16,
+    pub(in super::super) sectors_per_track: u16,
+    pub(in super::super) sectors_per_cluster: u8,
+    pub(in super::super) reserved: u16,
+    /// Copies of the table.
+    pub(in super::super) tables: u8,
+    pub(in super::super) sectors_per_table: u32,
+    /// Entries of a root directory that stands in front of the clusters.
+    pub(in super::super) root_entries: u16,
+    /// The first cluster of a root directory that has clusters.
+    pub(in super::super) root_cluster: u32,
+}
+
+impl Volume {
+    pub(in super::super) fn cluster_bytes(&self) -> u64 {
+        u64::from(self.sectors_per_cluster) * SECTOR
+    }
+
+    /// The first sector of the root directory in front of the clusters.
+    pub(in super::super) fn root_start(&self) -> u64 {
+        let tables = u64::from(self.tables) * u64::from(self.sectors_per_table);
+        u64::from(self.reserved) + tables
+    }
+
+    pub(in super::super) fn root_sectors(&self) -> u64 {
+        (u64::from(self.root_entries) * 32).div_ceil(SECTOR)
+    }
+
+    /// The first sector of the first cluster.
+    pub(in super::super) fn data_start(&self) -> u64 {
+        self.root_start() + self.root_sectors()
+    }
+
+    pub(in super::super) fn clusters(&self) -> u32 {
+        let sectors = u64::from(self.sectors).saturating_sub(self.data_start());
+        (sectors / u64::from(self.sectors_per_cluster.max(1))) as u32
+    }
+
+    /// Where a cluster begins, in bytes of the disk.
+    pub(in super::super) fn cluster_offset(&self, cluster: u32) -> u64 {
+        let sector = u64::from(self.hidden) + self.data_start();
+        let number = u64::from(cluster.saturating_sub(FIRST_CLUSTER));
+        sector * SECTOR + number * self.cluster_bytes()
+    }
+
+    fn media(&self) -> u8 {
+        if self.hidden == 0 { 0xf0 } else { 0xf8 }
+    }
+
+    /// The first two entries of the table.
+    pub(in super::super) fn first_entries(&self) -> [u32; 2] {
+        let end = self.fat.end_of_chain();
+        [end & !0xff | u32::from(self.media()), end]
+    }
+
+    /// A sector in front of the table, by its number.
+    pub(in super::super) fn reserved_sector(
+        &self,
+        number: u64,
+        label: Option<&[u8; 11]>,
+        used: u32,
+    ) -> [u8; SECTOR as usize] {
+        let is_32 = self.fat == FatType::Fat32;
+        match number {
+            0 => self.boot_sector(label),
+            BACKUP if is_32 => self.boot_sector(label),
+            INFO if is_32 => self.info_sector(used),
+            number if is_32 && number == BACKUP + INFO => self.info_sector(used),
+            _ => [0; SECTOR as usize],
+        }
+    }
+
+    /// Section "Boot Sector and BPB".
+    fn boot_sector(&self, label: Option<&[u8; 11]>) -> [u8; SECTOR as usize] {
+        let mut sector = [0; SECTOR as usize];
+        let mut put = |at: usize, bytes: &[u8]| sector[at..at + bytes.len()].copy_from_slice(bytes);
+        let is_32 = self.fat == FatType::Fat32;
+        // The number of sectors has two fields, of which one holds it.
+        let small = u16::try_from(self.sectors).unwrap_or(0);
+        let large = if small == 0 { self.sectors } else { 0 };
+        put(0, &[0xeb, if is_32 { 0x58 } else { 0x3c }, 0x90]);
+        put(3, b"MSWIN4.1");
+        put(11, &(SECTOR as u16).to_le_bytes());
+        put(13, &[self.sectors_per_cluster]);
+        put(14, &self.reserved.to_le_bytes());
+        put(16, &[self.tables]);
+        put(17, &self.root_entries.to_le_bytes());
+        put(19, &small.to_le_bytes());
+        put(21, &[self.media()]);
+        put(24, &self.sectors_per_track.to_le_bytes());
+        put(26, &self.heads.to_le_bytes());
+        put(28, &self.hidden.to_le_bytes());
+        put(32, &large.to_le_bytes());
+        let drive = if self.hidden == 0 { 0 } else { 0x80 };
+        let rest = if is_32 {
+            put(36, &self.sectors_per_table.to_le_bytes());
+            put(44, &self.root_cluster.to_le_bytes());
+            put(48, &(INFO as u16).to_le_bytes());
+            put(50, &(BACKUP as u16).to_le_bytes());
+            64
+        } else {
+            put(22, &(self.sectors_per_table as u16).to_le_bytes());
+            36
+        };
+        put(rest, &[drive, 0, 0x29]);
+        put(rest + 3, &SERIAL.to_le_bytes());
+        put(rest + 7, label.unwrap_or(b"NO NAME    "));
+        put(rest + 18, self.fat.name().as_bytes());
+        put(rest + 23, b"   ");
+        put(510, &[0x55, 0xaa]);
+        sector
+    }
+
+    /// Section "FAT32 FSInfo Sector Structure and Backup Boot Sector".
+    fn info_sector(&self, used: u32) -> [u8; SECTOR as usize] {
+        let mut sector = [0; SECTOR as usize];
+        let mut put = |at: usize, bytes: &[u8]| sector[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, b"RRaA");
+        put(484, b"rrAa");
+        put(488, &self.clusters().saturating_sub(used).to_le_bytes());
+        put(492, &used.saturating_add(FIRST_CLUSTER).to_le_bytes());
+        put(510, &[0x55, 0xaa]);
+        sector
+    }
+
+    /// The first sector of a hard disk: one partition, that of the volume.
+    pub(in super::super) fn partition_table(&self) -> [u8; SECTOR as usize] {
+        let mut sector = [0; SECTOR as usize];
+        let last = u64::from(self.hidden) + u64::from(self.sectors) - 1;
+        let (first, within) = self.address(u64::from(self.hidden));
+        let (end, end_within) = self.address(last);
+        let kind = match (self.fat, within && end_within) {
+            (FatType::Fat12, _) => 0x01,
+            (FatType::Fat16, true) => 0x06,
+            (FatType::Fat16, false) => 0x0e,
+            (FatType::Fat32, true) => 0x0b,
+            (FatType::Fat32, false) => 0x0c,
+        };
+        sector[440..444].copy_from_slice(&DISK);
+        sector[446] = 0x80;
+        sector[447..450].copy_from_slice(&first);
+        sector[450] = kind;
+        sector[451..454].copy_from_slice(&end);
+        sector[454..458].copy_from_slice(&self.hidden.to_le_bytes());
+        sector[458..462].copy_from_slice(&self.sectors.to_le_bytes());
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        sector
+    }
+
+    /// Head, sector and cylinder of a sector of the disk, and whether it has such an address.
+    fn address(&self, sector: u64) -> ([u8; 3], bool) {
+        let (heads, per_track) = (u64::from(self.heads), u64::from(self.sectors_per_track));
+        let (track, sector) = (sector / per_track, sector % per_track + 1);
+        let (cylinder, head) = (track / heads, track % heads);
+        if cylinder > 1023 {
+            return ([0xfe, 0xff, 0xff], false);
+        }
+        let high = (cylinder >> 2 & 0xc0) as u8;
+        ([head as u8, sector as u8 | high, cylinder as u8], true)
+    }
+}
