@@ -3,6 +3,7 @@
 #[path = "../../tests/formats/vmdk/by_hand.rs"]
 pub mod by_hand;
 pub mod kit;
+pub mod parallels;
 #[path = "../../tests/crash/random.rs"]
 pub mod random;
 pub mod sparse;

@@ -2,7 +2,6 @@
 //! format must be refused by name, never taken for a raw disk. A format with a driver says in its own
 //! description how it is recognised.
 
-use crate::bytes::le32;
 use crate::format::{Probe, Signature};
 
 /// How many bytes at the beginning of a file decide.
@@ -32,17 +31,11 @@ const fn foreign(name: &'static str, rank: u8, fits: fn(&Probe<'_>) -> bool) -> 
 }
 
 /// The formats.
-pub const FOREIGN: &[Foreign] = &[
-    foreign("parallels", 10, parallels),
-    foreign("qcow", 80, |file| file.starts(b"QFI\xfb\0\0\0\x01")),
-];
+pub const FOREIGN: &[Foreign] = &[foreign("qcow", 80, |file| {
+    file.starts(b"QFI\xfb\0\0\0\x01")
+})];
 
 /// Contents that inspecting names and that probing takes for a plain disk, as QEMU's does.
 pub const UNPROBED: &[Foreign] = &[foreign("luks2", u8::MAX, |file| {
     file.starts(b"LUKS\xba\xbe") && !file.at(6, &[0, 1])
 })];
-
-fn parallels(file: &Probe<'_>) -> bool {
-    (file.starts(b"WithoutFreeSpace") || file.starts(b"WithouFreSpacExt"))
-        && le32(file.head, 16) == Some(2)
-}

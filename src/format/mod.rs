@@ -22,6 +22,7 @@ pub mod magic;
 pub(crate) mod notes;
 pub mod objection;
 pub mod package;
+pub mod parallels;
 pub mod parent;
 pub mod probe;
 pub mod profile;

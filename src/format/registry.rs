@@ -2,7 +2,7 @@
 
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
-use crate::format::{bochs, cloop, dmg, luks, qcow2, qed, raw, vdi, vhdx, vmdk, vpc};
+use crate::format::{bochs, cloop, dmg, luks, parallels, qcow2, qed, raw, vdi, vhdx, vmdk, vpc};
 
 /// Every format, in the order in which lists show them.
 static DRIVERS: &[&FormatDriver] = &[
@@ -14,6 +14,7 @@ static DRIVERS: &[&FormatDriver] = &[
     &vhdx::DRIVER,
     &vpc::DRIVER,
     &qed::DRIVER,
+    &parallels::DRIVER,
     &bochs::DRIVER,
     &cloop::DRIVER,
     &dmg::DRIVER,

@@ -75,6 +75,11 @@ pub trait Format: Send + Sync + Debug {
         false
     }
 
+    /// Reports show no `dirty-flag`, not even that of the file, as those of QEMU's tools.
+    fn hides_dirty(&self) -> bool {
+        self.is_opaque()
+    }
+
     /// The storage behind a slot of an extent.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
 

@@ -39,6 +39,7 @@ mod names;
 mod nodes;
 mod odd;
 mod ova;
+mod parallels;
 mod profiles;
 mod progress;
 mod qed;

@@ -266,6 +266,7 @@ fn formats_of_other_products_hold_what_shrinks_and_what_does_not() {
         ("vdi", ""),
         ("vdi", "static=on"),
         ("qed", ""),
+        ("parallels", ""),
         ("qed", "cluster_size=4096,table_size=16"),
     ] {
         let name = format!("b.{format}");

@@ -5,6 +5,7 @@
 mod common;
 mod kit;
 mod luks;
+mod parallels;
 mod products;
 mod qcow2;
 mod qed;

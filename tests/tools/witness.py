@@ -86,6 +86,13 @@ def dissect_vdi(names):
     yield from dissect(stream, 4096)
 
 
+def dissect_hds(names):
+    from dissect.hypervisor.disk.hdd import HDS
+
+    with open(names[0], "rb") as file:
+        yield from dissect(HDS(file))
+
+
 def seven_zip(kind, names):
     # It finds parents by itself.
     ran = subprocess.run(["7zz", "e", "-so", "-t" + kind, names[0]], capture_output=True)

@@ -34,6 +34,8 @@ impl ByteOrder {
 pub(crate) enum Coding {
     /// 32 bits, the same number.
     Words(ByteOrder),
+    /// 32 bits, the least significant byte first, and one more than the number. 0 is free.
+    FromOne,
     /// An offset of 64 bits, in bytes; the number counts units of `1 << bits` bytes. 0 is free, 1 is zero.
     Offsets {
         /// See above.
@@ -51,7 +53,7 @@ impl Coding {
     /// Bytes of an entry.
     pub(crate) fn len(self) -> u64 {
         match self {
-            Self::Words(_) => 4,
+            Self::Words(_) | Self::FromOne => 4,
             Self::Offsets { .. } => 8,
         }
     }
@@ -67,6 +69,10 @@ impl Coding {
         match self {
             Self::Words(ByteOrder::Little) => u32::from_le_bytes(low),
             Self::Words(ByteOrder::Big) => u32::from_be_bytes(low),
+            Self::FromOne => match u32::from_le_bytes(low) {
+                0 => FREE,
+                count => (count - 1).min(BAD),
+            },
             Self::Offsets { bits } => {
                 let wide = bytes.first_chunk().copied().unwrap_or_default();
                 match u64::from_le_bytes(wide) {
@@ -84,6 +90,12 @@ impl Coding {
         let wide = match self {
             Self::Words(ByteOrder::Little) => u64::from(word),
             Self::Words(ByteOrder::Big) => u64::from(word.swap_bytes()),
+            Self::FromOne => match word {
+                FREE => 0,
+                // Further back than anything: it says nothing still.
+                BAD => u64::from(u32::MAX),
+                word => u64::from(word) + 1,
+            },
             Self::Offsets { bits } => match word {
                 FREE => 0,
                 ZERO => 1,
@@ -123,6 +135,16 @@ mod tests {
                 assert_eq!(u64::from_le_bytes(bytes), offset);
             }
             assert_eq!(coding.words(&bytes).next(), Some(word));
+        }
+    }
+
+    #[test]
+    fn what_is_counted_from_one_has_no_place_at_zero() {
+        for (count, word) in [(0, FREE), (1, 0), (77, 76), (u32::MAX, BAD), (BAD, BAD - 1)] {
+            let mut bytes = [0xee; 4];
+            Coding::FromOne.put(word, &mut bytes);
+            assert_eq!(u32::from_le_bytes(bytes), count);
+            assert_eq!(Coding::FromOne.words(&bytes).next(), Some(word));
         }
     }
 

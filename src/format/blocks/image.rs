@@ -51,6 +51,11 @@ pub(crate) trait BlockFormat: Send + Sync + Debug + Sized + 'static {
         })
     }
 
+    /// See [`Format::hides_dirty`].
+    fn hides_dirty() -> bool {
+        false
+    }
+
     /// See [`Format::parent`].
     fn parent(_: &BlockImage<Self>) -> Option<ParentRef> {
         None
@@ -247,6 +252,10 @@ impl<F: BlockFormat> Format for BlockImage<F> {
 
     fn info(&self) -> Result<FormatInfo> {
         F::info(self)
+    }
+
+    fn hides_dirty(&self) -> bool {
+        F::hides_dirty()
     }
 
     fn parent(&self) -> Option<ParentRef> {

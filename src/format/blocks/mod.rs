@@ -397,6 +397,11 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
+    /// Whether the image is open for writing.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// What barriers guarantee.
     pub(crate) fn durability(&self) -> Durability {
         self.durability

@@ -294,7 +294,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         let blocks = self.blocks;
         blocks.flush(blocks.durability)?;
         let layout = blocks.layout();
-        let mut end = blocks.used()?;
+        blocks.used()?;
         let mut used = self.used()?;
         let reserved = self.reserved();
         let mut moved = Vec::new();
@@ -346,13 +346,28 @@ impl<K: Keeper> Exclusive<'_, K> {
             }
         }
         self.rename(&mut moved)?;
+        self.cut_behind(&used)
+    }
+
+    /// Cuts the file behind the last block; nothing moves.
+    ///
+    /// # Errors
+    /// As [`Exclusive::pack`].
+    pub(crate) fn cut(&self) -> Result<()> {
+        self.blocks.flush(self.blocks.durability)?;
+        self.blocks.used()?;
+        self.cut_behind(&self.used()?)
+    }
+
+    fn cut_behind(&self, used: &[Used]) -> Result<()> {
+        let blocks = self.blocks;
+        let layout = blocks.layout();
         let ends = used.iter().map(|block| block.host + layout.block_size());
-        let after = ends
+        let reserved = self.reserved();
+        let end = ends
             .chain(reserved.iter().map(|other| other.end))
-            .fold(layout.start(), u64::max);
-        if after < end {
-            end = after;
-        }
+            .fold(layout.start(), u64::max)
+            .min(blocks.used()?);
         // Reads of what has moved away end before it is cut off.
         blocks.users.wait();
         blocks.keeper.cut(&*blocks.storage, &layout, end)?;

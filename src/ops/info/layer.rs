@@ -31,7 +31,7 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
     }
     let file = children.last().map(|(_, file)| file);
     let dirty = details.dirty.or(file.and_then(|file| file.dirty));
-    let dirty = dirty.filter(|_| !image.format().is_opaque());
+    let dirty = dirty.filter(|_| !image.format().hides_dirty());
     // An image shows through a raw layer over it.
     let shown = file.filter(|_| image.shown_through().is_some());
     let cluster_size = details.cluster_size;

@@ -203,6 +203,8 @@ pub const SAMPLES: &[Sample] = &[
         ..over_its_like(sample("vpc differencing", "vpc", ""))
     },
     sample("vpc fixed", "vpc", "subformat=fixed,force_size=on"),
+    sample("parallels", "parallels", ""),
+    sample("parallels small", "parallels", "cluster_size=31k"),
     qed("qed", ""),
     over_base(qed("qed overlay", "")),
     over_base(qed("qed small", "cluster_size=4096,table_size=2")),

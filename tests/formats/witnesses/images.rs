@@ -26,6 +26,8 @@ const VHDX: &[&str] = &["libvhdi", "dissect_vhdx", "7-Zip VHDX"];
 const VDI: &[&str] = &["dissect_vdi", "7-Zip VDI"];
 const VMDK: &[&str] = &["libvmdk", "dissect_vmdk", "7-Zip VMDK"];
 
+const HDS: &[&str] = &["dissect_hds"];
+
 const fn kind(
     format: &'static str,
     options: &'static str,
@@ -55,6 +57,8 @@ const KINDS: &[Kind] = &[
     ours_alone(kind("vhdx", "logical_sector_size=4096", VHDX)),
     kind("vdi", "", VDI),
     kind("vdi", "static=on", VDI),
+    kind("parallels", "", HDS),
+    kind("parallels", "cluster_size=64k", HDS),
     kind("vmdk", "subformat=monolithicSparse", VMDK),
     kind("vmdk", "zeroed_grain=on", VMDK),
     kind("vmdk", "compat6=on", VMDK),

@@ -1,0 +1,236 @@
+//! The consistency check, in QEMU's words.
+
+use std::sync::atomic::Ordering;
+
+use crate::error::Result;
+use crate::format::blocks::check::{self, Repairable};
+use crate::format::blocks::{Entry, FREE, Keeper, Layout};
+use crate::format::{Check, CheckReport, RepairMode};
+use crate::job::{Job, JobControl};
+use crate::memory;
+use crate::size::SECTOR;
+
+use super::Parallels;
+
+/// Stands for an entry where a cluster is one of the format extension.
+const OF_EXTENSION: u64 = u64::MAX;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    was_open: bool,
+    lacks_start: bool,
+    lacks_extension: bool,
+    /// Entries that name no cluster of the file.
+    outside: Vec<u64>,
+    /// Entries of clusters that the file does not hold to the end.
+    cut_off: u64,
+    /// Entries that name what another one does.
+    shared: Vec<u64>,
+    /// Clusters, and bytes, behind the last one that is in use.
+    leaks: u64,
+    total: u64,
+    allocated: u64,
+    fragmented: u64,
+    end: u64,
+}
+
+impl check::Findings for Findings {
+    fn corruptions(&self) -> u64 {
+        let flags = [self.was_open, self.lacks_start, self.lacks_extension];
+        let flags = flags.into_iter().map(u64::from).sum::<u64>();
+        flags + self.cut_off + (self.outside.len() + self.shared.len()) as u64
+    }
+
+    fn leaks(&self) -> u64 {
+        self.leaks
+    }
+
+    fn count(&self, report: &mut CheckReport) {
+        report.total_clusters = Some(self.total);
+        report.allocated_clusters = self.allocated;
+        report.fragmented_clusters = self.fragmented;
+        report.image_end_offset = Some(self.end);
+    }
+}
+
+/// Tells people what is wrong, or is being repaired.
+struct Teller<'a> {
+    job: Option<&'a mut Job>,
+    repair: RepairMode,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, text: String, is_repaired: bool) {
+        if let Some(job) = self.job.as_deref_mut() {
+            let what = if is_repaired { "Repairing" } else { "ERROR" };
+            job.note(format!("{what} {text}"));
+        }
+    }
+
+    fn damage(&mut self, text: String) {
+        self.tell(text, self.repair == RepairMode::All);
+    }
+
+    fn leak(&mut self, text: String, is_damaged: bool) {
+        let is_repaired = match self.repair {
+            RepairMode::Report => false,
+            RepairMode::Leaks => !is_damaged,
+            RepairMode::All => true,
+        };
+        self.tell(text, is_repaired);
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        match self.job.as_deref_mut() {
+            Some(job) => job.tick(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Check for Parallels {
+    fn repairs(&self) -> RepairMode {
+        RepairMode::All
+    }
+
+    fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
+        // What is repaired is said in other words.
+        self.walk(repair, Some(job))?;
+        let mut quiet = Job::heeding(job.control());
+        check::check(self, repair, &mut quiet)
+    }
+}
+
+impl Parallels {
+    /// Goes through the table; tells what is wrong, or is being repaired, to `job`.
+    fn walk(&self, repair: RepairMode, job: Option<&mut Job>) -> Result<Findings> {
+        let mut teller = Teller { job, repair };
+        let blocks = &self.blocks;
+        let layout = blocks.layout();
+        let cluster = layout.block_size();
+        let file_len = blocks.storage.len()?;
+        let mut found = Findings {
+            was_open: self.own.was_open.load(Ordering::Acquire),
+            lacks_start: !self.own.has_start.load(Ordering::Acquire),
+            lacks_extension: self.own.lacks_extension.load(Ordering::Acquire),
+            total: blocks.count(),
+            end: layout.start(),
+            ..Findings::default()
+        };
+        if found.was_open {
+            teller.damage("image was not closed correctly".to_owned());
+        }
+        if found.lacks_start {
+            teller.damage("data_off field has incorrect value".to_owned());
+        }
+        if found.lacks_extension {
+            teller.damage("format extension is damaged".to_owned());
+        }
+        // The entry before, and where its cluster ends.
+        let mut before: Option<(u64, u64)> = None;
+        let mut hosts = Vec::new();
+        blocks.each(|index, word| {
+            teller.tick()?;
+            found.allocated += 1;
+            let Entry::At(host) = layout.entry(word) else {
+                teller.damage(format!("cluster {index} is outside image"));
+                before = None;
+                return memory::push(&mut found.outside, index);
+            };
+            if host + cluster > file_len.next_multiple_of(SECTOR) {
+                teller.damage(format!("cluster {index} is outside image"));
+                found.cut_off += 1;
+            }
+            let breaks = before.is_some_and(|(last, end)| last + 1 == index && end != host);
+            found.fragmented += u64::from(breaks);
+            before = Some((index, host + cluster));
+            found.end = found.end.max(host + cluster);
+            memory::push(&mut hosts, (host, index))
+        })?;
+        let on_record = blocks.keeper.end_on_record(&layout).min(file_len);
+        found.end = found.end.max(on_record);
+        for place in blocks.keeper.extension() {
+            memory::push(&mut hosts, (place.start, OF_EXTENSION))?;
+        }
+        hosts.sort_unstable();
+        for pair in hosts.windows(2) {
+            if let [(host, first), (next, second)] = pair
+                && next - host < cluster
+            {
+                match *second {
+                    OF_EXTENSION if *first == OF_EXTENSION => {}
+                    OF_EXTENSION => memory::push(&mut found.shared, *first)?,
+                    index => memory::push(&mut found.shared, index)?,
+                }
+            }
+        }
+        found.shared.sort_unstable();
+        found.shared.dedup();
+        if file_len > found.end {
+            let bytes = file_len - found.end;
+            found.leaks = bytes.div_ceil(cluster);
+            let is_damaged = check::Findings::corruptions(&found) > 0;
+            teller.leak(
+                format!("space leaked at the end of the image {bytes}"),
+                is_damaged,
+            );
+        }
+        for index in &found.shared {
+            teller.damage(format!("duplicate offset in BAT entry {index}"));
+        }
+        Ok(found)
+    }
+}
+
+impl Repairable for Parallels {
+    type Found = Findings;
+
+    fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
+        self.walk(RepairMode::Report, job)
+    }
+
+    /// Clears entries that name nothing, lets the file hold all clusters, gives each one a place of its own, and
+    /// cuts off what is behind.
+    fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
+        let blocks = &self.blocks;
+        blocks.check_writable()?;
+        match found.outside.is_empty() && !found.lacks_extension {
+            // What the guest sees stays, and what the format extension says of it with it.
+            true => blocks.keeper.begin(&*blocks.storage, false)?,
+            false => self.note_change()?,
+        }
+        self.own.lacks_extension.store(false, Ordering::Release);
+        let alone = blocks.exclusive();
+        if found.lacks_start {
+            let start = blocks.layout().start();
+            blocks.keeper.change(&*blocks.storage, |header| {
+                // It follows from numbers of 32 bits; a start that is too far back was never there.
+                let _ = header.set_start(start);
+            })?;
+            self.own.has_start.store(true, Ordering::Release);
+        }
+        for index in &found.outside {
+            alone.set(*index, FREE)?;
+        }
+        blocks.flush(blocks.durability())?;
+        if found.cut_off > 0 {
+            blocks.keeper.extend(&*blocks.storage, found.end)?;
+        }
+        let cluster = blocks.layout().block_size();
+        for index in &found.shared {
+            control.checkpoint()?;
+            let (Entry::At(host), _) = blocks.run(index * cluster, 1)? else {
+                continue;
+            };
+            let new = alone.take_at_end()?;
+            alone.copy(host, new)?;
+            if let Some(word) = blocks.layout().word(new) {
+                alone.set(*index, word)?;
+            }
+        }
+        alone.cut()?;
+        self.own.was_open.store(false, Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! Parallels images: a header, a table of clusters, clusters.
+
+mod check;
+mod create;
+mod disk;
+mod extension;
+mod inspect;
+mod open;
+mod records;
+mod resize;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{ErrorKind, Result};
+use crate::format::blocks::{BlockFormat, BlockImage};
+use crate::format::{Check, ChildSpec, Features, FormatDriver, FormatInfo, Resize, Signature};
+
+use disk::Closing;
+use records::Records;
+
+/// The Parallels format.
+pub static DRIVER: FormatDriver = FormatDriver {
+    name: "parallels",
+    of_images: Features::WRITE
+        .union(Features::RESIZE)
+        .union(Features::CHECK)
+        .union(Features::REPAIR),
+    signature: Some(Signature {
+        rank: 10,
+        fits: disk::fits,
+        footer: None,
+    }),
+    has_metadata: true,
+    is_transparent: false,
+    is_stream: false,
+    children: &[ChildSpec::FILE],
+    open: open::open,
+    inspect: inspect::inspect,
+    create: Some(create::plan),
+    outline: create::outline,
+    measure: Some(create::measure),
+    create_options: create::OPTIONS,
+    summary: create::SUMMARY,
+    amend_options: &[],
+    open_options: open::OPTIONS,
+    secret_option: None,
+    strong_options: &[],
+    events: &[],
+};
+
+/// An open image.
+type Parallels = BlockImage<ParallelsFormat>;
+
+/// What is kept of an open image beside its blocks.
+#[derive(Debug)]
+struct ParallelsFormat {
+    /// The header says where the clusters begin, and that is true.
+    has_start: AtomicBool,
+    /// The header names a format extension that cannot be read.
+    lacks_extension: AtomicBool,
+    /// It was not closed by whoever had it open before.
+    was_open: AtomicBool,
+    /// The format extension, if there is one, was up to date.
+    was_current: bool,
+    /// Dirty bitmaps of it, as far as they can be trusted.
+    bitmaps: u64,
+}
+
+impl BlockFormat for ParallelsFormat {
+    type Keeper = Records;
+
+    fn driver() -> &'static str {
+        DRIVER.name
+    }
+
+    /// Says in the header that the image is open and its contents change.
+    fn note_first_change(image: &Parallels) -> Result<()> {
+        image.blocks.keeper.begin(&*image.blocks.storage, true)
+    }
+
+    fn info(image: &Parallels) -> Result<FormatInfo> {
+        Ok(FormatInfo {
+            dirty: Some(image.own.was_open.load(Ordering::Acquire)),
+            bitmaps: image.own.bitmaps,
+            ..FormatInfo::default()
+        })
+    }
+
+    fn hides_dirty() -> bool {
+        true
+    }
+
+    fn close(image: &Parallels) -> Result<()> {
+        let keeper = &image.blocks.keeper;
+        let was_open = image.own.was_open.load(Ordering::Acquire);
+        if !image.blocks.is_writable() || keeper.header().closing() != Closing::Open || was_open {
+            return Ok(());
+        }
+        if keeper.has_dropped() {
+            match image.blocks.exclusive().cut() {
+                // What the format extension took stays in the file, unused.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                done => done?,
+            }
+        }
+        let is_current = image.own.was_current && !image.is_noted();
+        keeper.end(&*image.blocks.storage, is_current)
+    }
+
+    fn checker(image: &Parallels) -> Option<&dyn Check> {
+        Some(image)
+    }
+
+    fn resizer(image: &Parallels) -> Option<&dyn Resize> {
+        Some(image)
+    }
+}

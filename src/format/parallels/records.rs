@@ -1,0 +1,207 @@
+//! The header of an open image, which says that it is open.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::format::blocks::{Keeper, Layout};
+use crate::storage::{Durability, Preallocation, Storage};
+
+use super::disk::{Closing, Header, ParallelsLayout};
+use super::extension::Extension;
+
+/// Space that is taken ahead of need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead {
+    pub(super) bytes: u64,
+    pub(super) mode: Preallocation,
+}
+
+/// The format extension of an open image.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Where it stands, and what belongs to it.
+    places: Vec<Range<u64>>,
+    /// It was there, and is not any more.
+    dropped: bool,
+    /// It outlasts changes, and what is not understood of it may stand anywhere here.
+    rest: Option<Range<u64>>,
+}
+
+impl Kept {
+    /// As it was read; `data` is where its clusters may stand.
+    pub(super) fn of(found: Extension, data: Range<u64>) -> Self {
+        Self {
+            places: found.places,
+            dropped: false,
+            rest: found.outlasts.then_some(data),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Range<u64>> {
+        self.places.iter().chain(&self.rest)
+    }
+}
+
+/// The header in memory; on disk it is the same.
+#[derive(Debug)]
+pub(super) struct Records {
+    header: Mutex<Header>,
+    durability: Durability,
+    extension: Mutex<Kept>,
+    ahead: Option<Ahead>,
+    /// What is in use ends here, where space was taken ahead.
+    used: AtomicU64,
+}
+
+impl Records {
+    pub(super) fn new(
+        header: Header,
+        durability: Durability,
+        extension: Kept,
+        ahead: Option<Ahead>,
+    ) -> Self {
+        Self {
+            header: Mutex::new(header),
+            durability,
+            extension: Mutex::new(extension),
+            ahead,
+            used: AtomicU64::new(0),
+        }
+    }
+
+    /// Where the format extension stands, and what is known to belong to it.
+    pub(super) fn extension(&self) -> Vec<Range<u64>> {
+        self.extension.lock().places.clone()
+    }
+
+    /// Whether there is a format extension that outlasts changes.
+    pub(super) fn outlasts(&self) -> bool {
+        self.extension.lock().rest.is_some()
+    }
+
+    /// Whether there was a format extension that the image has lost since it was opened.
+    pub(super) fn has_dropped(&self) -> bool {
+        self.extension.lock().dropped
+    }
+
+    /// As it is now.
+    pub(super) fn header(&self) -> Header {
+        self.header.lock().clone()
+    }
+
+    /// Changes the header, on disk too: it stands in one sector, which no crash tears. A failure leaves the
+    /// memory as it was.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn change(
+        &self,
+        storage: &dyn Storage,
+        change: impl FnOnce(&mut Header),
+    ) -> Result<()> {
+        let header = &mut *self.header.lock();
+        let mut new = header.clone();
+        change(&mut new);
+        if new != *header {
+            storage.write_at(&new.to_bytes(), 0)?;
+            *header = new;
+        }
+        Ok(())
+    }
+
+    /// The image is open, on disk too. Where the contents are about to change, the format extension is dropped
+    /// with the same write, unless it is to outlast that.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn begin(&self, storage: &dyn Storage, contents_change: bool) -> Result<()> {
+        let kept = &mut *self.extension.lock();
+        let drops = contents_change && kept.rest.is_none();
+        let mut had_one = false;
+        self.change(storage, |header| {
+            had_one = header.extension != 0;
+            header.set_closing(Closing::Open);
+            if drops {
+                header.extension = 0;
+            }
+        })?;
+        if drops && had_one {
+            *kept = Kept {
+                dropped: true,
+                ..Kept::default()
+            };
+        }
+        match self.durability {
+            Durability::Synced => storage.sync(Durability::Synced),
+            _ => Ok(()),
+        }
+    }
+
+    /// The image is closed; all that was written is durable. What was taken ahead goes back. A format extension
+    /// that is not up to date is marked so.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn end(&self, storage: &dyn Storage, is_current: bool) -> Result<()> {
+        let used = self.used.load(Ordering::Acquire);
+        if used > 0 && !storage.limits().fixed_len && storage.len()? > used {
+            storage.set_len(used, Preallocation::Off)?;
+        }
+        self.change(storage, |header| {
+            header.set_closing(match is_current || header.extension == 0 {
+                true => Closing::Whole,
+                false => Closing::WithoutExtension,
+            });
+        })?;
+        match self.durability {
+            Durability::Synced => storage.sync(Durability::Synced),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Keeper for Records {
+    type Layout = ParallelsLayout;
+
+    fn reserved(&self, _layout: &ParallelsLayout) -> Vec<Range<u64>> {
+        self.extension.lock().all().cloned().collect()
+    }
+
+    fn end_on_record(&self, _layout: &ParallelsLayout) -> u64 {
+        let kept = self.extension.lock();
+        kept.all().map(|place| place.end).max().unwrap_or(0)
+    }
+
+    fn extend(&self, storage: &dyn Storage, end: u64) -> Result<()> {
+        if storage.len()? < end {
+            match self.ahead {
+                None => storage.set_len(end, Preallocation::Off)?,
+                Some(ahead) => storage.set_len(end.saturating_add(ahead.bytes), ahead.mode)?,
+            }
+        }
+        if self.ahead.is_some() {
+            self.used.fetch_max(end, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    fn begin_block(&self, _storage: &dyn Storage, _host: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(&self, _storage: &dyn Storage, _layout: &ParallelsLayout, _end: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn cut(&self, storage: &dyn Storage, layout: &ParallelsLayout, end: u64) -> Result<()> {
+        let end = end.max(layout.start());
+        self.used.store(0, Ordering::Release);
+        if !storage.limits().fixed_len && storage.len()? > end {
+            storage.set_len(end, Preallocation::Off)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! Changing the virtual size.
+
+use crate::error::{Error, Result};
+use crate::format::blocks::Layout;
+use crate::format::{Below, Resize};
+use crate::job::JobControl;
+use crate::size::SECTOR;
+use crate::storage::{Preallocation, ZeroFlags};
+
+use super::Parallels;
+use super::disk::{HEADER_LEN, ParallelsLayout};
+
+impl Resize for Parallels {
+    fn resize_above(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        _below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()> {
+        if preallocation != Preallocation::Off {
+            return Err(Error::unsupported(
+                "A Parallels image has no space that can be allocated ahead",
+            ));
+        }
+        let header = self.blocks.keeper.header();
+        if !len.is_multiple_of(SECTOR) || !header.can_hold(len / SECTOR) {
+            return Err(Error::invalid("Invalid image size specified"));
+        }
+        if self.blocks.keeper.outlasts() {
+            return Err(Error::unsupported(
+                "The format extension of the image is for its size",
+            ));
+        }
+        self.note_change()?;
+        match len < self.blocks.len() {
+            true => self.shrink(len, control),
+            false => self.grow(len, control),
+        }
+    }
+}
+
+impl Parallels {
+    fn grow(&self, len: u64, control: &JobControl) -> Result<()> {
+        let blocks = &self.blocks;
+        let alone = blocks.exclusive();
+        // Damage is found before anything changes.
+        alone.end()?;
+        blocks.zero_last_block(len)?;
+        let cluster = blocks.layout().block_size();
+        // What a shrink that was interrupted left behind the end.
+        alone.free_from(blocks.len().div_ceil(cluster), control)?;
+        let header = blocks.keeper.header();
+        let mut new = header.clone();
+        let count = len.div_ceil(cluster).max(u64::from(header.entries));
+        new.entries = count as u32;
+        new.sectors = len / SECTOR;
+        let mut start = blocks.layout().start();
+        if count > new.room(start) {
+            start += (new.table_end() - start).next_multiple_of(cluster);
+            alone.reserve_up_to(start)?;
+            alone.move_away(start, control)?;
+        }
+        new.set_start(start)
+            .ok_or_else(|| Error::invalid("Invalid image size specified"))?;
+        let table = alone.other_table(count, HEADER_LEN as u64, |_, word| Ok(word))?;
+        let zeroes = header.table_end()..start;
+        blocks
+            .storage
+            .write_zeroes(zeroes.start, zeroes.end - zeroes.start, ZeroFlags::empty())?;
+        blocks.barrier()?;
+        blocks
+            .keeper
+            .change(&*blocks.storage, |header| *header = new.clone())?;
+        blocks.barrier()?;
+        alone.replace(ParallelsLayout::of(&new, start), table);
+        blocks.set_len(len);
+        Ok(())
+    }
+
+    fn shrink(&self, len: u64, control: &JobControl) -> Result<()> {
+        let blocks = &self.blocks;
+        let alone = blocks.exclusive();
+        control.checkpoint()?;
+        // Damage is found before anything changes.
+        alone.end()?;
+        let layout = blocks.layout();
+        let count = len.div_ceil(layout.block_size());
+        blocks.flush(blocks.durability())?;
+        let table = alone.other_table(count, HEADER_LEN as u64, |_, word| Ok(word))?;
+        blocks.keeper.change(&*blocks.storage, |header| {
+            header.sectors = len / SECTOR;
+            header.entries = count as u32;
+            // The room for the table stays.
+            let _ = header.set_start(layout.start());
+        })?;
+        blocks.barrier()?;
+        blocks.set_len(len);
+        alone.replace(layout, table);
+        // From here on the size is the new one: what follows gives space back.
+        alone.pack(&JobControl::default())
+    }
+}
