@@ -3,11 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use crate::common::Dir;
+use crate::random::Random;
+use crate::states;
 use platter::format::{CheckReport, RepairMode};
 use platter::job::Message;
 use platter::ops::inspect::inspect_storage;
 use platter::storage::memory::MemoryStorage;
-use platter::storage::{Preallocation, Storage};
+use platter::storage::testing::Log;
+use platter::storage::{Durability, Preallocation, Storage};
 use platter::{Error, Image, Job, OpenOptions, OpenPolicy};
 
 fn options(writable: bool) -> OpenOptions {
@@ -570,4 +573,127 @@ fn repair_moves_a_block_that_reaches_over_a_name_of_the_parent() {
     assert!(read(&image)[65536..] == model[65536..]);
     let (report, lines) = check(&image, RepairMode::Report);
     assert_eq!(report.corruptions, 0, "{lines:?}");
+}
+
+/// What a program sees that goes by this footer, and by the bitmaps of dynamic disks too; None where it is
+/// damaged.
+fn seen_elsewhere(file: &[u8], footer: &[u8], base: &[u8]) -> Option<(bool, Vec<u8>)> {
+    let mut whole = footer.to_vec();
+    fix(&mut whole, 0x40);
+    if !footer.starts_with(b"conectix") || whole != footer {
+        return None;
+    }
+    let is_child = number(footer, 0x3c) == 4;
+    let header = &file[number(footer, 0x14)..];
+    let (table, block) = (number(header, 0x14), number(header, 0x20));
+    let mut seen = match is_child {
+        true => base.to_vec(),
+        false => vec![0; base.len()],
+    };
+    for (index, place) in seen.chunks_mut(block).enumerate() {
+        let at = number(file, table + index * 4);
+        if at == u32::MAX as usize {
+            continue;
+        }
+        let bitmap = &file[at * 512..][..512];
+        let data = &file[at * 512 + 512..];
+        for (n, sector) in place.chunks_mut(512).enumerate() {
+            if bitmap[n / 8] & (0x80 >> (n % 8)) != 0 {
+                sector.copy_from_slice(&data[n * 512..][..sector.len()]);
+            }
+        }
+    }
+    Some((is_child, seen))
+}
+
+#[test]
+fn a_disk_that_loses_its_parent_is_the_old_one_or_the_new_one_for_every_reader() {
+    let dir = Dir::new();
+    create(&dir, "base.vhd", Some(5 << 20), None).expect("a base");
+    let base = open_path(&dir, "base.vhd", true).expect("it opens");
+    base.write_at(&vec![1; 4 << 20], 0).expect("a write");
+    base.close().expect("a close");
+    let below = read(&open_path(&dir, "base.vhd", false).expect("it opens"));
+    create(&dir, "a.vhd", None, Some("base.vhd")).expect("a child");
+    let image = open_path(&dir, "a.vhd", true).expect("it opens");
+    for at in [1_000_100, 3_500_000] {
+        image.write_at(&[9; 5000], at).expect("a write");
+    }
+    image.close().expect("a close");
+    let old = read(&open_path(&dir, "a.vhd", false).expect("it opens"));
+    let bytes = std::fs::read(dir.path("a.vhd")).expect("the image");
+    let log = Log::new();
+    let file: Arc<dyn Storage> = log.file(dir.str("a.vhd"), bytes);
+    let image = Image::open_storage(file, &options(true)).expect("it opens");
+    let change = image.format().backing_change().expect("a change");
+    change.set_backing(None, None).expect("no parent");
+    image.close().expect("a close");
+    let last = log.count();
+    let mut new = None;
+    let mut states_of = [0, 0];
+    let mut random = Random(0x7e5d);
+    // The last state comes first: it tells what the new disk is.
+    for pass in 0..2 {
+        states::each(&log, Durability::Synced, &mut random, 1, |crash| {
+            let file = &crash.files[0];
+            let at = format!("{} of {}", crash.what, crash.count);
+            let end = &file[file.len() / 512 * 512 - 512..];
+            let footers = [&file[..512], end];
+            let seen = footers.map(|footer| seen_elsewhere(file, footer, &below));
+            if pass == 0 {
+                if crash.count == last
+                    && let Some((false, seen)) = &seen[0]
+                {
+                    new = Some(seen.clone());
+                }
+                return;
+            }
+            let new = new.as_ref().expect("the new disk");
+            assert!(seen[0].is_some(), "{at}");
+            for (is_child, seen) in seen.iter().flatten() {
+                assert!(
+                    seen == if *is_child { &old } else { new },
+                    "{at}: {is_child}"
+                );
+            }
+            let is_child = seen[0].as_ref().is_some_and(|(is_child, _)| *is_child);
+            states_of[usize::from(is_child)] += 1;
+            if is_child {
+                return;
+            }
+            // What is written then is there for those who look at bitmaps.
+            let disk = memory(file);
+            let image = open(&disk, true).expect("it opens");
+            assert!(read(&image) == *new, "{at}");
+            let mut model = new.clone();
+            for place in [1_000_500, 1_500_000, 3_600_000] {
+                image.write_at(&[5; 3000], place).expect("a write");
+                model[place as usize..][..3000].fill(5);
+            }
+            image.close().expect("a close");
+            let file = bytes_of(&disk);
+            let (_, seen) = seen_elsewhere(&file, &file[..512], &below).expect("a footer");
+            assert!(seen == model, "{at}: after a write");
+        });
+    }
+    assert!(states_of.iter().all(|count| *count > 2), "{states_of:?}");
+}
+
+#[test]
+fn what_is_written_in_place_is_there_for_those_who_look_at_bitmaps() {
+    let (mut bytes, mut model) = made("subformat=dynamic");
+    let bitmap = number(&bytes, TABLE) * 512;
+    // As if the last two thirds of the first block had never been written.
+    bytes[bitmap + 170..bitmap + 512].fill(0);
+    let storage = memory(&bytes);
+    let image = open(&storage, true).expect("it opens");
+    for at in [1 << 20, (1 << 20) + 300] {
+        image.write_at(&[7; 700], at).expect("a write");
+        model[at as usize..][..700].fill(7);
+    }
+    image.close().expect("a close");
+    let file = bytes_of(&storage);
+    let below = vec![0; model.len()];
+    let (is_child, seen) = seen_elsewhere(&file, &file[..512], &below).expect("a footer");
+    assert!(!is_child && seen == model);
 }

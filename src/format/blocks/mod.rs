@@ -126,6 +126,20 @@ pub(crate) trait Keeper: Send + Sync + Debug {
     /// Of I/O.
     fn begin_block(&self, storage: &dyn Storage, host: u64) -> Result<()>;
 
+    /// Sees to it that the lead of a block says that guest data is written to it in place; its data stands at
+    /// `host`.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn touch_block(&self, _storage: &dyn Storage, _index: u64, _host: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether [`Keeper::touch_block`] would have nothing to do.
+    fn is_touched(&self, _index: u64) -> bool {
+        true
+    }
+
     /// Writes what must be on disk before entries name blocks up to `end`.
     ///
     /// # Errors

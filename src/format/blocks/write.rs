@@ -67,9 +67,26 @@ impl<K: Keeper> Blocks<K> {
         };
         let part = buf.get(..len as usize).unwrap_or(buf);
         self.check_place(host, len)?;
+        self.touch(offset, len, host)?;
         steps::announce(&*self.storage, Step::WriteAio);
         self.storage.write_at(part, host)?;
         Ok(len)
+    }
+
+    /// See [`Keeper::touch_block`], of all blocks of a run.
+    fn touch(&self, offset: u64, len: u64, host: u64) -> Result<()> {
+        let layout = self.layout();
+        let block = layout.block_size();
+        for index in offset / block..(offset + len).div_ceil(block) {
+            if self.keeper.is_touched(index) {
+                continue;
+            }
+            let host = (host + index * block).saturating_sub(offset);
+            let lead = layout.lead();
+            self.check_place(host.saturating_sub(lead), lead + block)?;
+            self.keeper.touch_block(&*self.storage, index, host)?;
+        }
+        Ok(())
     }
 
     /// Guest data is not written over the header and the table.
@@ -99,7 +116,10 @@ impl<K: Keeper> Blocks<K> {
         }
         match self.run_now(offset, len)? {
             (Entry::At(host), run) if run == len && !self.is_metadata(host..host + len) => {
-                Some((StorageSlot::MAIN, host))
+                let block = self.layout().block_size();
+                let mut blocks = offset / block..(offset + len).div_ceil(block);
+                let touched = blocks.all(|index| self.keeper.is_touched(index));
+                touched.then_some((StorageSlot::MAIN, host))
             }
             _ => None,
         }

@@ -12,6 +12,7 @@ use crate::storage::{Durability, Preallocation, Storage};
 
 use super::disk::{DiskType, FOOTER_LEN, Footer, VpcLayout};
 use super::open::Damage;
+use super::sectors::FullBitmaps;
 
 /// What the bitmap of a block consists of that has all of its sectors.
 pub(super) const ALL_SECTORS: u8 = 0xff;
@@ -28,6 +29,7 @@ pub(super) struct Records {
     /// What is wrong with those on disk.
     damage: Mutex<Damage>,
     durability: Durability,
+    full: FullBitmaps,
 }
 
 impl Records {
@@ -45,6 +47,7 @@ impl Records {
             names: Mutex::new(names),
             damage: Mutex::new(damage),
             durability,
+            full: FullBitmaps::default(),
         }
     }
 
@@ -59,6 +62,7 @@ impl Records {
 
     /// Whether sectors of new blocks are the parent's until they are written.
     pub(super) fn set_differencing(&self, is_differencing: bool) {
+        self.full.forget();
         self.is_differencing
             .store(is_differencing, Ordering::Release);
     }
@@ -135,6 +139,22 @@ impl Keeper for Records {
             false => ALL_SECTORS,
         };
         write_bitmap(storage, (self.lead, fill), host)
+    }
+
+    /// In a dynamic disk bitmaps are not looked at here; other programs do, and one may say of a sector that it
+    /// was never written: as products leave them, and a disk that has lost its parent just before a crash.
+    fn touch_block(&self, storage: &dyn Storage, index: u64, host: u64) -> Result<()> {
+        let mut bytes = memory::zeroed(self.lead as usize)?;
+        let at = host.saturating_sub(self.lead);
+        storage.read_at(&mut bytes, at)?;
+        if bytes.iter().any(|byte| *byte != ALL_SECTORS) {
+            write_bitmap(storage, (self.lead, ALL_SECTORS), host)?;
+        }
+        self.full.note(index)
+    }
+
+    fn is_touched(&self, index: u64) -> bool {
+        self.full.has(index)
     }
 
     fn record(&self, _: &dyn Storage, _: &VpcLayout, _: u64) -> Result<()> {

@@ -112,18 +112,18 @@ impl Dynamic {
         change(&mut new);
         let locators: Vec<Locator> = names.iter().map(|(locator, _)| *locator).collect();
         new.set_locators(&locators, NAME_SPACE);
-        let mut at = offset;
+        let at = offset + names.len() as u64 * u64::from(NAME_SPACE);
+        let end = at + HEADER_LEN as u64;
+        // Names go where the footer at the end is: it stands behind them first.
+        alone.reserve_up_to(end)?;
         for (locator, bytes) in &names {
             let mut name = memory::zeroed(NAME_SPACE as usize)?;
             if let Some(start) = name.get_mut(..bytes.len()) {
                 start.copy_from_slice(bytes);
             }
             storage.write_at(&name, locator.offset)?;
-            at = at.max(locator.offset + u64::from(NAME_SPACE));
         }
         storage.write_at(&new.to_bytes(), at)?;
-        let end = at + HEADER_LEN as u64;
-        alone.reserve_up_to(end)?;
         blocks.barrier()?;
         blocks.keeper.change(storage, end, |footer| {
             footer.data_offset = at;

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -150,9 +150,65 @@ impl Sectors {
     }
 }
 
+/// Of so many blocks of a dynamic disk is known at once that their bitmaps are full.
+const SLOTS: usize = 1 << 15;
+
+/// Blocks whose bitmaps say that all of their sectors are there, the last one of each slot.
+#[derive(Debug, Default)]
+pub(super) struct FullBitmaps(OnceLock<Box<[AtomicU32]>>);
+
+impl FullBitmaps {
+    /// Whether the bitmap of a block is known to be full.
+    pub(super) fn has(&self, index: u64) -> bool {
+        let slots = self.0.get();
+        let slot = slots.and_then(|slots| slots.get(index as usize % SLOTS));
+        slot.is_some_and(|slot| u64::from(slot.load(Ordering::Acquire)) == index + 1)
+    }
+
+    /// That of a block is full.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(super) fn note(&self, index: u64) -> Result<()> {
+        if self.0.get().is_none() {
+            let slots = memory::collect((0..SLOTS).map(|_| AtomicU32::new(0)))?;
+            // Whoever was first has the same.
+            let _ = self.0.set(slots.into_boxed_slice());
+        }
+        let slots = self.0.get();
+        if let Some(slot) = slots.and_then(|slots| slots.get(index as usize % SLOTS)) {
+            slot.store(index as u32 + 1, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Nothing is known any more.
+    pub(super) fn forget(&self) {
+        for slot in self.0.get().into_iter().flatten() {
+            slot.store(0, Ordering::Release);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_of_a_block_is_not_known_of_another_in_its_slot() {
+        let full = FullBitmaps::default();
+        full.forget();
+        assert!(!full.has(0));
+        full.note(0).unwrap();
+        full.note(7).unwrap();
+        assert!(full.has(0) && full.has(7) && !full.has(1));
+        let other = 7 + SLOTS as u64;
+        assert!(!full.has(other));
+        full.note(other).unwrap();
+        assert!(full.has(other) && !full.has(7));
+        full.forget();
+        assert!(!full.has(0) && !full.has(other));
+    }
 
     #[test]
     fn the_first_sector_is_the_most_significant_bit() {
