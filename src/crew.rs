@@ -49,7 +49,7 @@ pub(crate) fn serving(in_flight: u32, depth: u32) -> usize {
 }
 
 /// How many threads compute at once.
-fn processors() -> usize {
+pub(crate) fn processors() -> usize {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     all.min(MAX_COMPUTING)
 }

@@ -22,13 +22,27 @@ pub(crate) struct DecodedUnits {
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     units: Vec<Unit>,
+    /// The most bytes that are kept, except for a unit that is larger by itself.
+    max_bytes: usize,
     /// Those that [`DecodedUnits::get_or_decode`] is about to have.
     pending: Vec<(u64, u64)>,
     bytes: usize,
     clock: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            units: Vec::new(),
+            max_bytes: MAX_BYTES,
+            pending: Vec::new(),
+            bytes: 0,
+            clock: 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -40,6 +54,17 @@ struct Unit {
 }
 
 impl DecodedUnits {
+    /// For units that are larger than usual: so many bytes of them are kept.
+    pub(crate) fn of_bytes(max_bytes: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                max_bytes,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
     /// The unit whose encoded bytes are the `len` bytes at `offset`, if it is kept.
     pub(crate) fn get(&self, offset: u64, len: u64) -> Option<Arc<IoBuf>> {
         self.state.lock().get(offset, len)
@@ -120,7 +145,7 @@ impl State {
         if self.units.iter().any(known) {
             return None;
         }
-        while self.units.len() >= MAX_UNITS || self.bytes + size > MAX_BYTES {
+        while self.units.len() >= MAX_UNITS || self.bytes + size > self.max_bytes {
             let Some(oldest) = (0..self.units.len()).min_by_key(|&at| self.units[at].used) else {
                 break;
             };

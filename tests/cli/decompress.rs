@@ -271,3 +271,50 @@ fn the_temporary_file_is_bounded() {
         "convert --decompress --max-spool 0 -O qcow2 raw.xz out",
     );
 }
+
+#[test]
+fn parts_are_read_without_a_temporary_file() {
+    let dir = images();
+    pack(
+        &dir,
+        "xz",
+        &["-1", "--block-size=300KiB"],
+        "a.qcow2",
+        "blocks.xz",
+    );
+    // Frames that say how long they are, as tools for random access write them.
+    let image = std::fs::read(dir.path("a.qcow2")).expect("a file");
+    for (tool, ending, arguments) in [
+        ("zstd", "zst", &["-1"][..]),
+        ("lz4", "lz4", &["-1", "--content-size"]),
+    ] {
+        let mut frames = Vec::new();
+        for part in image.chunks(700_001) {
+            std::fs::write(dir.path("part"), part).expect("a file");
+            pack(&dir, tool, arguments, "part", "part.packed");
+            frames.extend(std::fs::read(dir.path("part.packed")).expect("a file"));
+        }
+        std::fs::write(dir.path(&format!("blocks.{ending}")), frames).expect("a file");
+    }
+    for ending in ["xz", "zst", "lz4"] {
+        let line = format!("convert --decompress --max-spool 0 -O raw blocks.{ending} out");
+        done(&dir, &line);
+        assert!(
+            std::fs::read(dir.path("out")).expect("a file") == disk(),
+            "{ending}"
+        );
+        let image =
+            format!("driver=qcow2,file.driver=decompress,file.file.filename=blocks.{ending}");
+        done(&dir, &format!("check --image-opts {image}"));
+    }
+    // A part that is damaged is named, and only where it is read.
+    let mut bad = std::fs::read(dir.path("blocks.xz")).expect("a file");
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    std::fs::write(dir.path("bad.xz"), bad).expect("a file");
+    let ran = run(&dir, "convert --decompress --max-spool 0 bad.xz never");
+    let is_named =
+        ran.err.contains("'bad.xz'") && ran.err.contains("xz data is damaged near offset");
+    assert!(ran.code == 1 && is_named, "{ran:?}");
+    assert!(!dir.path("never").exists());
+}

@@ -3,15 +3,25 @@
 //! An [`Unpacker`] reads one from its first byte to its last and gives what was packed, as the tool of its kind
 //! does: members that follow each other are one file, checksums are verified.
 
+mod fault;
+mod index;
 mod input;
 mod length;
+mod member;
+mod part;
 mod unpack;
+mod xz_index;
+mod zstd_table;
 
+pub use index::Index;
 pub use input::Source;
 pub use length::{ReadAt, known_len};
 pub use unpack::Unpacker;
 
 use crate::bytes::le32;
+
+/// Up to here anything may become of a file, however small it is.
+const FREE: u64 = 1 << 30;
 
 /// So many bytes at the beginning of a file tell what it is.
 pub const HEAD: usize = 512;
@@ -91,6 +101,11 @@ impl Container {
 
 fn is_skipped(mark: u32) -> bool {
     mark & !0xf == SKIPPED
+}
+
+/// The checksum that lz4 uses.
+fn sum32(bytes: &[u8]) -> u32 {
+    twox_hash::XxHash32::oneshot(0, bytes)
 }
 
 #[cfg(test)]

@@ -120,14 +120,7 @@ fn what_stands_behind_is_taken_as_by_the_tools() {
 #[test]
 fn what_says_its_length_is_believed_without_unpacking() {
     let len_of = |kind, bytes: &[u8]| {
-        let read_at = |buf: &mut [u8], at: u64| {
-            let from = bytes.get(at as usize..).unwrap_or_default();
-            let len = from.len().min(buf.len());
-            buf.fill(0);
-            buf[..len].copy_from_slice(&from[..len]);
-            Ok(())
-        };
-        known_len(kind, &read_at, bytes.len() as u64, 1 << 20).expect("memory")
+        known_len(kind, &read_from(bytes), bytes.len() as u64, 1 << 20).expect("memory")
     };
     let mut bytes = packed(Container::Xz, &text(300_000));
     assert_eq!(len_of(Container::Xz, &bytes), Some(300_000));
@@ -246,6 +239,209 @@ proptest! {
             known.truncate(12);
             known.extend_from_slice(&bytes);
             let _ = unpacked(&known, Some(kind));
+        }
+    }
+}
+
+fn read_from(bytes: &[u8]) -> impl Fn(&mut [u8], u64) -> Result<()> + '_ {
+    |buf, at| {
+        let from = bytes.get(at as usize..).unwrap_or_default();
+        let len = from.len().min(buf.len());
+        buf.fill(0);
+        buf[..len].copy_from_slice(&from[..len]);
+        Ok(())
+    }
+}
+
+fn index_within(bytes: &[u8], policy: &OpenPolicy) -> Result<Option<Index>> {
+    let kind = Container::recognise(bytes).expect("a kind");
+    Index::of(kind, &read_from(bytes), bytes.len() as u64, policy)
+}
+
+/// What the parts hold, each unpacked by itself, the last one first.
+fn by_parts(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
+    let Some(index) = index_within(bytes, &OpenPolicy::default())? else {
+        return Ok(None);
+    };
+    let mut all = vec![0; index.plain_len() as usize];
+    let mut out = crate::memory::IoBuf::new();
+    for part in (0..index.parts()).rev() {
+        index.unpack(part, &read_from(bytes), &mut out)?;
+        let (at, len) = index.range_of(part).expect("a part");
+        assert_eq!((out.len() as u64, index.part_at(at)), (len, Some(part)));
+        assert_eq!(index.part_at(at + len - 1), Some(part));
+        all[at as usize..][..out.len()].copy_from_slice(&out);
+    }
+    assert_eq!(index.part_at(index.plain_len()), None);
+    Ok(Some(all))
+}
+
+fn zstd_frame(bytes: &[u8], says_len: bool) -> Vec<u8> {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("memory");
+    encoder.include_checksum(true).expect("an option");
+    if says_len {
+        let len = Some(bytes.len() as u64);
+        encoder.set_pledged_src_size(len).expect("an option");
+    }
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+/// With a table at the end.
+fn seekable(parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut table = Vec::new();
+    for part in parts {
+        let frame = zstd_frame(part, false);
+        table.extend((frame.len() as u32).to_le_bytes());
+        table.extend((part.len() as u32).to_le_bytes());
+        bytes.extend(frame);
+    }
+    bytes.extend(0x184d_2a5e_u32.to_le_bytes());
+    bytes.extend((table.len() as u32 + 9).to_le_bytes());
+    bytes.extend(table);
+    bytes.extend((parts.len() as u32).to_le_bytes());
+    bytes.push(0);
+    bytes.extend(0x8f92_eab1_u32.to_le_bytes());
+    bytes
+}
+
+fn bgzf(bytes: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for block in bytes.chunks(0xff00).chain([&[][..]]) {
+        let mut encoder =
+            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(block).expect("memory");
+        let packed = encoder.finish().expect("memory");
+        all.extend([
+            0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 6, 0, b'B', b'C', 2, 0,
+        ]);
+        all.extend((packed.len() as u16 + 25).to_le_bytes());
+        all.extend(packed);
+        all.extend(libdeflater::crc32(block).to_le_bytes());
+        all.extend((block.len() as u32).to_le_bytes());
+    }
+    all
+}
+
+fn lz4_frame(bytes: &[u8]) -> Vec<u8> {
+    let info = lz4_flex::frame::FrameInfo::new()
+        .content_size(Some(bytes.len() as u64))
+        .content_checksum(true);
+    let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+/// Files that tell which part of them holds what, of three parts of this length each.
+fn with_parts(len: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let text = text(3 * len);
+    let parts: Vec<&[u8]> = text.chunks(len).collect();
+    let joined =
+        |pack: &dyn Fn(&[u8]) -> Vec<u8>| parts.iter().flat_map(|part| pack(part)).collect();
+    let mut padded: Vec<u8> = joined(&|part| packed(Container::Xz, part));
+    padded.extend([0; 8]);
+    vec![
+        ("xz", padded),
+        ("zstd", joined(&|part| zstd_frame(part, true))),
+        ("seekable zstd", seekable(&parts)),
+        ("bgzf", bgzf(&text)),
+        ("lz4", joined(&lz4_frame)),
+    ]
+}
+
+#[test]
+fn parts_by_themselves_hold_what_the_whole_holds() {
+    for len in [1, 700, 900_000] {
+        for (name, bytes) in with_parts(len) {
+            let all = by_parts(&bytes).expect("whole parts");
+            assert!(all.expect("an index") == text(3 * len), "{name} {len}");
+            assert!(unpacked(&bytes, None).expect("a whole file") == text(3 * len));
+            let kind = Container::recognise(&bytes).expect("a kind");
+            let known = known_len(kind, &read_from(&bytes), bytes.len() as u64, 1 << 20);
+            assert_eq!(known.expect("memory"), Some(3 * len as u64), "{name}");
+        }
+    }
+    // Garbage behind members of gzip is ignored; behind others it is not.
+    for (name, mut bytes) in with_parts(700) {
+        bytes.extend(b"garbage");
+        let all = by_parts(&bytes).expect("whole parts");
+        assert_eq!(all.is_some(), name == "bgzf", "{name}");
+    }
+    // What tells nothing has no index.
+    for kind in [
+        Container::Gzip,
+        Container::Bzip2,
+        Container::Zstd,
+        Container::Lz4,
+    ] {
+        assert!(
+            by_parts(&packed(kind, &text(700)))
+                .expect("memory")
+                .is_none()
+        );
+    }
+}
+
+#[test]
+fn an_index_keeps_to_the_policy() {
+    let small = OpenPolicy {
+        max_decoder_bytes: 1 << 20,
+        ..OpenPolicy::default()
+    };
+    let no_table = OpenPolicy {
+        max_table_bytes: 64,
+        ..OpenPolicy::default()
+    };
+    for (name, bytes) in with_parts(900_000) {
+        let is_bgzf = name == "bgzf";
+        let found = index_within(&bytes, &small).expect("memory");
+        assert_eq!(found.is_some(), is_bgzf, "{name}");
+        assert!(
+            index_within(&bytes, &no_table).expect("memory").is_none(),
+            "{name}"
+        );
+    }
+    // A table that claims more than there is.
+    let mut bytes = seekable(&[&text(5000), &text(5000)]);
+    let at = bytes.len() - 9;
+    for count in [0, 1, 3, u32::MAX] {
+        bytes[at..at + 4].copy_from_slice(&count.to_le_bytes());
+        assert!(by_parts(&bytes).expect("memory").is_none(), "{count}");
+    }
+    let mut bytes = seekable(&[&text(5000), &text(5000)]);
+    let at = bytes.len() - 9 - 12;
+    for (plain, wrong) in [(0u32, false), (4999, true), (5001, true), (u32::MAX, false)] {
+        bytes[at..at + 4].copy_from_slice(&plain.to_le_bytes());
+        match by_parts(&bytes) {
+            Ok(None) => assert!(!wrong, "{plain}"),
+            Ok(Some(_)) => panic!("{plain} was believed"),
+            Err(error) => assert!(wrong && error.kind() == ErrorKind::Corrupt, "{error}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn damaged_parts_never_hold_other_bytes_than_the_whole(
+        which in 0usize..5,
+        at in any::<proptest::sample::Index>(),
+        with in 1u8..,
+        cut in any::<proptest::sample::Index>(),
+        cuts in any::<bool>(),
+    ) {
+        let (_, mut bytes) = with_parts(700).swap_remove(which);
+        let at = at.index(bytes.len());
+        bytes[at] ^= with;
+        if cuts {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let (Some(_), Ok(whole)) = (Container::recognise(&bytes), unpacked(&bytes, None))
+            && let Ok(Some(parts)) = by_parts(&bytes)
+        {
+            prop_assert!(parts == whole);
         }
     }
 }

@@ -8,18 +8,15 @@ use std::sync::Arc;
 use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
-use liblzma::stream::{Error as LzmaError, MtStreamBuilder};
+use liblzma::stream::MtStreamBuilder;
 use lz4_flex::frame::FrameDecoder;
 use zstd::stream::read::Decoder as ZstdDecoder;
 
 use super::input::{Input, Source, Told};
-use super::{Container, GZIP, LZ4, LZ4_LEGACY, is_skipped};
+use super::{Container, FREE, GZIP, LZ4, LZ4_LEGACY, fault, is_skipped};
 use crate::bytes::le32;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::policy::OpenPolicy;
-
-/// Up to here anything may become of a file, however small it is.
-const FREE: u64 = 1 << 30;
 
 /// The shortest header of a frame of lz4.
 const LZ4_HEADER: usize = 7;
@@ -247,47 +244,25 @@ impl Unpacker {
         if self.given <= FREE || self.given <= allowed {
             return Ok(());
         }
-        let text = format!(
-            "The {} data becomes more than {} times as long, which the open policy does not allow",
-            self.kind.name(),
-            self.max_expansion
-        );
-        Err(Error::new(ErrorKind::Limit, text).with_offset(self.told.used()))
+        Err(fault::too_long(
+            self.kind,
+            self.told.used(),
+            self.max_expansion,
+        ))
     }
 
     fn failed(&self, error: &io::Error) -> Error {
         if let Some(failure) = self.told.failure() {
             return failure;
         }
-        let lzma = error.get_ref().and_then(|e| e.downcast_ref::<LzmaError>());
-        match (error.kind(), lzma) {
-            (_, Some(LzmaError::MemLimit)) => self.too_much_memory(),
-            (_, Some(LzmaError::Mem)) | (io::ErrorKind::OutOfMemory, _) => crate::memory::lack(),
-            (io::ErrorKind::UnexpectedEof, _) => self.ends_early(),
-            _ if error.to_string().contains("requires too much memory") => self.too_much_memory(),
-            _ => self.damaged(&error.to_string()),
-        }
-    }
-
-    fn too_much_memory(&self) -> Error {
-        let text = format!(
-            "The {} data takes more memory to decompress than the open policy allows ({} bytes)",
-            self.kind.name(),
-            self.max_memory
-        );
-        Error::new(ErrorKind::Limit, text).with_offset(self.told.used())
+        fault::of_decoder(self.kind, self.told.used(), self.max_memory, error)
     }
 
     fn ends_early(&self) -> Error {
-        self.damaged("it ends too early")
+        fault::ends_early(self.kind, self.told.used())
     }
 
     fn damaged(&self, why: &str) -> Error {
-        let at = self.told.used();
-        let text = format!(
-            "The {} data is damaged near offset {at}: {why}",
-            self.kind.name()
-        );
-        Error::corrupt(text).with_offset(at)
+        fault::damaged(self.kind, self.told.used(), why)
     }
 }

@@ -1,27 +1,27 @@
 //! `decompress`: what a compressed file holds, which may be an image of any format.
 //!
-//! It is unpacked as far as it is asked for, from the beginning on, into a temporary file without a name.
+//! Where the file tells which part of it holds what, the parts are unpacked that somebody asks for. Else all is
+//! unpacked from the beginning on, as far as somebody asks for it, into a temporary file without a name.
 
+mod indexed;
 mod spool;
+mod spooled;
 
-use std::io::IoSliceMut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use bstr::BStr;
 
-use crate::codec::container::{Container, Unpacker};
+use crate::codec::container::{Container, Index, Unpacker};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::extent::StorageExtent;
 use crate::filter::{FilterContext, FilterDriver};
 use crate::format::ChildSpec;
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
 use crate::policy::OpenPolicy;
-use crate::storage::forward::forward;
-use crate::storage::{Durability, HostFile, Limits, Preallocation, Storage, ZeroFlags};
+use crate::storage::Storage;
 
-use spool::Spool;
+use indexed::Indexed;
+use spooled::Spooled;
 
 /// The line of the registry.
 pub static DRIVER: FilterDriver = FilterDriver {
@@ -46,6 +46,9 @@ pub static DRIVER: FilterDriver = FilterDriver {
 
 /// The option that names the compression.
 pub const TYPE: &str = "type";
+
+/// Zeroes are holes in multiples of this.
+const GRAIN: usize = 64 << 10;
 
 /// The compression is the one that the beginning of the file shows.
 const AUTO: &str = "auto";
@@ -91,167 +94,28 @@ pub fn unpacker(
     Unpacker::new(Box::new(source), kind, policy).context(|| format!("'{name}'"))
 }
 
-#[derive(Debug)]
-struct Decompressed {
-    file: Arc<dyn Storage>,
-    spool: Spool,
-    /// So many bytes are in the spool.
-    ready: AtomicU64,
-    filling: Mutex<Filling>,
-    control: Arc<JobControl>,
-}
-
-/// How far the spool has come.
-#[derive(Debug)]
-enum Filling {
-    /// There may be more.
-    Going(Box<Unpacker>),
-    /// All bytes are there.
-    Done,
-    /// What comes next was refused, and is not looked at again.
-    Failed(ErrorKind, String),
-}
-
 fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
     let file = context.take(ChildSpec::FILE.name)?.storage;
     if context.writable {
-        let text = format!("'{}': what is compressed can only be read", file.name());
-        return Err(Error::new(ErrorKind::ReadOnly, text));
+        return Err(refused(file.name()));
     }
     let kind = kind_named(context.options.str(TYPE).unwrap_or(AUTO))?;
-    let unpacker = unpacker(&file, kind, context.policy, context.control, |_| ())?;
-    Ok(Arc::new(Decompressed {
-        spool: Spool::new(file.name(), context.policy)?,
-        file,
-        ready: AtomicU64::new(0),
-        filling: Mutex::new(Filling::Going(Box::new(unpacker))),
-        control: context.control.clone(),
-    }))
+    let (policy, control) = (context.policy, context.control);
+    let unpacker = unpacker(&file, kind, policy, control, |_| ())?;
+    let read_at = |buf: &mut [u8], at| {
+        control.checkpoint()?;
+        file.read_at(buf, at)
+    };
+    let index = Index::of(unpacker.kind(), &read_at, file.len()?, policy);
+    Ok(match index.context(|| format!("'{}'", file.name()))? {
+        Some(index) => Arc::new(Indexed::new(file, index, policy, control)),
+        None => Arc::new(Spooled::new(file, unpacker, policy, control)?),
+    })
 }
 
-impl Decompressed {
-    /// Unpacks up to this offset, or to the end; gives how many bytes there are so far.
-    fn fill(&self, end: u64) -> Result<u64> {
-        let ready = self.ready.load(Ordering::Acquire);
-        if ready >= end {
-            return Ok(ready);
-        }
-        let mut filling = self.filling.lock();
-        loop {
-            let ready = self.ready.load(Ordering::Acquire);
-            if ready >= end {
-                return Ok(ready);
-            }
-            let unpacker = match &mut *filling {
-                Filling::Going(unpacker) => unpacker,
-                Filling::Done => return Ok(ready),
-                Filling::Failed(kind, text) => return Err(Error::new(*kind, &**text)),
-            };
-            self.control.checkpoint()?;
-            let taken = self.spool.take(ready, unpacker);
-            match taken.context(|| format!("'{}'", self.file.name())) {
-                Ok((len, ended)) => {
-                    self.ready.store(ready + len, Ordering::Release);
-                    if ended {
-                        *filling = Filling::Done;
-                    }
-                }
-                Err(error) => {
-                    // The decoder has gone on; what it would give now belongs elsewhere.
-                    *filling = Filling::Failed(error.kind(), error.to_string());
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    /// How many bytes of a range are those of the file, and not past its end.
-    fn inside(&self, offset: u64, len: u64) -> Result<u64> {
-        let ready = self.fill(offset.saturating_add(len))?;
-        Ok(ready.saturating_sub(offset).min(len))
-    }
-
-    fn refused(&self) -> Error {
-        let text = format!("'{}': what is compressed can only be read", self.name());
-        Error::new(ErrorKind::ReadOnly, text)
-    }
-}
-
-impl Storage for Decompressed {
-    forward!(file: name, identity, allocated_size, lock);
-
-    fn driver(&self) -> &'static str {
-        DRIVER.name
-    }
-
-    fn read_only(&self) -> bool {
-        true
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let inside = self.inside(offset, buf.len() as u64)?;
-        let (inside, outside) = buf.split_at_mut(inside as usize);
-        outside.fill(0);
-        match inside.is_empty() {
-            true => Ok(()),
-            false => self.spool.read(inside, offset),
-        }
-    }
-
-    fn try_read(&self, _: &mut [IoSliceMut<'_>], _: u64) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
-        Err(self.refused())
-    }
-
-    fn write_zeroes(&self, _: u64, _: u64, _: ZeroFlags) -> Result<()> {
-        Err(self.refused())
-    }
-
-    fn discard(&self, _: u64, _: u64) -> Result<()> {
-        Err(self.refused())
-    }
-
-    fn len(&self) -> Result<u64> {
-        self.fill(u64::MAX)
-    }
-
-    fn set_len(&self, _: u64, _: Preallocation) -> Result<()> {
-        Err(self.refused())
-    }
-
-    fn sync(&self, _: Durability) -> Result<()> {
-        Ok(())
-    }
-
-    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
-        match self.inside(offset, len)? {
-            0 => Ok(StorageExtent {
-                len,
-                zero: true,
-                allocated: false,
-            }),
-            inside => self.spool.extent(offset, inside),
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        Limits {
-            fixed_len: true,
-            ..Limits::default()
-        }
-    }
-
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
-    fn host(&self) -> Option<&dyn HostFile> {
-        // Its bytes stand nowhere on the host.
-        None
-    }
+fn refused(name: &BStr) -> Error {
+    let text = format!("'{name}': what is compressed can only be read");
+    Error::new(ErrorKind::ReadOnly, text)
 }
 
 #[cfg(test)]

@@ -16,11 +16,10 @@ use crate::storage::file::{FileOpen, FileStorage, Locking, open_fd};
 use crate::storage::{CacheMode, Preallocation, Storage};
 use crate::zero::is_zero;
 
+use super::GRAIN;
+
 /// So many bytes are unpacked at once.
 const STEP: usize = 1 << 20;
-
-/// Zeroes are left out in multiples of this.
-const GRAIN: usize = 64 << 10;
 
 /// Where temporary files go, unless the user says otherwise: there is more room than in `/tmp`.
 const DIRECTORY: &str = "/var/tmp";

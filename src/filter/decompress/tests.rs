@@ -91,3 +91,50 @@ fn it_is_never_open_for_writing_and_keeps_to_the_policy() {
         assert!(filter.read_at(&mut buf, (1 << 20) + 70_000).is_err());
     }
 }
+
+#[test]
+fn parts_are_read_in_any_order_by_many_and_zeroes_are_holes() {
+    let disk = disk();
+    let mut bytes = Vec::new();
+    for part in disk.chunks(700_000) {
+        let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+        encoder.write_all(part).expect("memory");
+        bytes.extend(encoder.finish().expect("memory"));
+    }
+    // Hardly room for one part beside another, and none for a temporary file.
+    let policy = OpenPolicy {
+        max_decoder_bytes: 6 << 20,
+        max_spool_bytes: 0,
+        ..OpenPolicy::default()
+    };
+    let filter = filter(bytes, false, &policy).expect("a filter");
+    assert_eq!(filter.len().expect("a length"), disk.len() as u64);
+    let read = |from: usize, step: usize| {
+        let mut buf = vec![1; step];
+        for offset in (from..6 << 20).step_by(step) {
+            filter.read_at(&mut buf, offset as u64).expect("a read");
+            let mut expected = disk.get(offset..).unwrap_or_default().to_vec();
+            expected.resize(step.max(expected.len()), 0);
+            assert!(buf == expected[..step], "{offset}");
+        }
+    };
+    std::thread::scope(|scope| {
+        for (from, step) in [
+            (0, 100_000),
+            (1 << 20, 1_000_000),
+            (3 << 20, 70_001),
+            (0, 2 << 20),
+        ] {
+            scope.spawn(move || read(from, step));
+        }
+    });
+    let mut at = 0;
+    while at < 5 << 20 {
+        let found = filter.extent(at, (5 << 20) - at).expect("an extent");
+        let range = &disk[at as usize..][..found.len as usize];
+        assert_eq!(found.zero, range.iter().all(|byte| *byte == 0), "{at}");
+        at += found.len;
+    }
+    assert!(filter.extent(5 << 20, 10).expect("an extent").zero);
+    assert!(filter.read_only() && filter.write_at(&[1], 0).is_err());
+}

@@ -1,0 +1,303 @@
+//! Members that say where they end: frames of zstd and lz4, blocks of bgzf. They are found by their headers,
+//! without decompressing, and can be unpacked by themselves.
+
+use super::length::ReadAt;
+use super::{Container, is_skipped};
+use crate::bytes::{array, le16, le32, le64};
+use crate::error::Result;
+
+/// Fills the buffer with the bytes that stand so far behind the beginning of the member; gives how many there are
+/// before the end of the file.
+pub(super) type Look<'a> = dyn FnMut(u64, &mut [u8]) -> Result<usize> + 'a;
+
+/// A member, as its headers describe it; unpacking tells whether that is true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    /// The bytes that it takes in the file.
+    pub(super) packed: u64,
+    pub(super) plain: Plain,
+}
+
+/// How many bytes a member holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plain {
+    Exactly(u64),
+    AtMost(u64),
+}
+
+impl Plain {
+    /// Never more than this.
+    pub(super) fn most(self) -> u64 {
+        match self {
+            Self::Exactly(len) | Self::AtMost(len) => len,
+        }
+    }
+
+    /// The number, where it is known.
+    pub(super) fn exactly(self) -> Option<u64> {
+        match self {
+            Self::Exactly(len) => Some(len),
+            Self::AtMost(_) => None,
+        }
+    }
+}
+
+/// Which members are looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// The most bytes that one takes or holds.
+    pub(super) limit: u64,
+    /// It has to say how much it holds.
+    pub(super) exact: bool,
+}
+
+/// The member that begins here. None where it does not tell where it ends, is cut or damaged, or is none that is
+/// wanted.
+///
+/// # Errors
+/// Of looking.
+pub(super) fn find(kind: Container, look: &mut Look<'_>, wanted: Wanted) -> Result<Option<Member>> {
+    let found = match kind {
+        Container::Zstd => zstd(look, wanted)?,
+        Container::Gzip => bgzf(look)?,
+        Container::Lz4 => lz4(look, wanted)?,
+        Container::Xz | Container::Bzip2 => None,
+    };
+    let limit = wanted.limit;
+    Ok(found.filter(|member| member.packed <= limit && member.plain.most() <= limit))
+}
+
+/// Shows every member of a file of `len` bytes, with its offset; false where the file is not made of such members
+/// alone, or where `show` gives that.
+///
+/// # Errors
+/// Of reading, and of `show`.
+pub(super) fn for_each(
+    kind: Container,
+    read_at: &ReadAt<'_>,
+    len: u64,
+    wanted: Wanted,
+    show: &mut dyn FnMut(u64, Member) -> Result<bool>,
+) -> Result<bool> {
+    let mut at = 0u64;
+    while at < len {
+        let mut look = |from: u64, buf: &mut [u8]| {
+            let from = at.saturating_add(from);
+            let got = len.saturating_sub(from).min(buf.len() as u64) as usize;
+            read_at(buf.get_mut(..got).unwrap_or_default(), from)?;
+            Ok(got)
+        };
+        let found = find(kind, &mut look, wanted)?;
+        let Some(member) = found.filter(|member| member.packed <= len - at) else {
+            // What stands behind the last member of gzip is ignored, as by its tool.
+            let mut head = [0; super::GZIP.len()];
+            return Ok(kind == Container::Gzip
+                && at > 0
+                && (look(0, &mut head)? < head.len() || head != super::GZIP));
+        };
+        if !show(at, member)? {
+            return Ok(false);
+        }
+        at += member.packed;
+    }
+    Ok(len > 0)
+}
+
+/// The largest block of zstd.
+const ZSTD_BLOCK: u64 = 128 << 10;
+
+fn zstd(look: &mut Look<'_>, wanted: Wanted) -> Result<Option<Member>> {
+    let mut head = [0; 18];
+    let got = look(0, &mut head)?;
+    let head = head.get(..got).unwrap_or_default();
+    if let Some(member) = skipped(head) {
+        return Ok(Some(member));
+    }
+    let Some((header, plain, checksum)) = zstd_header(head) else {
+        return Ok(None);
+    };
+    let Wanted { limit, exact } = wanted;
+    if plain.map_or(exact, |plain| plain > limit) {
+        return Ok(None);
+    }
+    let (mut packed, mut most) = (header, 0u64);
+    loop {
+        let mut word = [0; 4];
+        if look(packed, &mut word[..3])? < 3 {
+            return Ok(None);
+        }
+        let word = u32::from_le_bytes(word);
+        let size = u64::from(word >> 3);
+        let (size, held) = match (word >> 1) & 3 {
+            0 => (size, size),
+            1 => (1, size),
+            2 => (size, ZSTD_BLOCK),
+            _ => return Ok(None),
+        };
+        packed += 3 + size;
+        most += held;
+        if packed > limit || (plain.is_none() && most > limit) {
+            return Ok(None);
+        }
+        if word & 1 == 1 {
+            break;
+        }
+    }
+    Ok(Some(Member {
+        packed: packed + checksum,
+        plain: plain.map_or(Plain::AtMost(most), Plain::Exactly),
+    }))
+}
+
+/// The length of a frame's header, of what the frame holds, and of its checksum. None for what is no frame, and
+/// for one that wants a dictionary.
+fn zstd_header(head: &[u8]) -> Option<(u64, Option<u64>, u64)> {
+    if le32(head, 0)? != super::ZSTD {
+        return None;
+    }
+    let flags = *head.get(4)?;
+    let single = flags & 0x20 != 0;
+    if flags & 3 != 0 {
+        return None;
+    }
+    let at = 5 + usize::from(!single);
+    let (size, plain) = match flags >> 6 {
+        0 if !single => (0, None),
+        0 => (1, Some(u64::from(*head.get(at)?))),
+        1 => (2, Some(u64::from(le16(head, at)?) + 256)),
+        2 => (4, Some(u64::from(le32(head, at)?))),
+        _ => (8, Some(le64(head, at)?)),
+    };
+    let checksum = if flags & 4 != 0 { 4 } else { 0 };
+    Some(((at + size) as u64, plain, checksum))
+}
+
+/// A frame that says nothing.
+fn skipped(head: &[u8]) -> Option<Member> {
+    let mark = le32(head, 0).filter(|mark| is_skipped(*mark));
+    mark.and_then(|_| le32(head, 4)).map(|len| Member {
+        packed: 8 + u64::from(len),
+        plain: Plain::Exactly(0),
+    })
+}
+
+/// The most bytes of the extra field that are looked through: there are six as a rule.
+const BGZF_EXTRA: usize = 256;
+
+/// A member of gzip whose extra field tells its length.
+fn bgzf(look: &mut Look<'_>) -> Result<Option<Member>> {
+    let mut head = [0; 12 + BGZF_EXTRA];
+    let got = look(0, &mut head[..18])?;
+    let first = head.get(..got).unwrap_or_default();
+    let Some(packed) = (match le16(first, 10) {
+        // By far the most.
+        Some(0..=6) | None => bgzf_len(first),
+        Some(extra) => {
+            let len = (12 + usize::from(extra)).min(head.len());
+            let got = look(0, &mut head[..len])?;
+            bgzf_len(head.get(..got).unwrap_or_default())
+        }
+    }) else {
+        return Ok(None);
+    };
+    let mut size = [0; 4];
+    if look(packed - 4, &mut size)? < 4 {
+        return Ok(None);
+    }
+    Ok(Some(Member {
+        packed,
+        plain: Plain::Exactly(u64::from(u32::from_le_bytes(size))),
+    }))
+}
+
+/// The length that the header of a block says.
+fn bgzf_len(head: &[u8]) -> Option<u64> {
+    if !head.starts_with(super::GZIP) || head.get(3)? & 4 == 0 {
+        return None;
+    }
+    let extra = usize::from(le16(head, 10)?);
+    let mut fields = head.get(12..12 + extra)?;
+    while let Some([first, second]) = array::<2>(fields, 0) {
+        let len = usize::from(le16(fields, 2)?);
+        if [first, second] == *b"BC" && len == 2 {
+            let size = u64::from(le16(fields, 4)?) + 1;
+            // A header and a trailer at least.
+            return (size >= 12 + extra as u64 + 8).then_some(size);
+        }
+        fields = fields.get(4 + len..)?;
+    }
+    None
+}
+
+/// A frame that says how much it holds.
+fn lz4(look: &mut Look<'_>, wanted: Wanted) -> Result<Option<Member>> {
+    let mut head = [0; 19];
+    let got = look(0, &mut head)?;
+    let head = head.get(..got).unwrap_or_default();
+    if let Some(member) = skipped(head) {
+        return Ok(Some(member));
+    }
+    let Some(frame) = Lz4Frame::of(head) else {
+        return Ok(None);
+    };
+    let limit = wanted.limit;
+    let Some(plain) = frame.plain.filter(|plain| *plain <= limit) else {
+        return Ok(None);
+    };
+    let mut packed = frame.header as u64;
+    loop {
+        let mut word = [0; 4];
+        if look(packed, &mut word)? < 4 {
+            return Ok(None);
+        }
+        packed += 4;
+        let size = u32::from_le_bytes(word);
+        if size == 0 {
+            break;
+        }
+        packed += u64::from(size & !LZ4_PLAIN) + if frame.sums_blocks { 4 } else { 0 };
+        if packed > limit {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Member {
+        packed: packed + if frame.sums_content { 4 } else { 0 },
+        plain: Plain::Exactly(plain),
+    }))
+}
+
+/// The bit in the length of a block of lz4 that is stored as it is.
+pub(super) const LZ4_PLAIN: u32 = 1 << 31;
+
+/// What the header of a frame of lz4 says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lz4Frame {
+    /// Its length.
+    pub(super) header: usize,
+    pub(super) sums_blocks: bool,
+    pub(super) sums_content: bool,
+    /// The bytes that the frame holds.
+    pub(super) plain: Option<u64>,
+}
+
+impl Lz4Frame {
+    /// None for what is no frame, and for one that wants a dictionary.
+    pub(super) fn of(head: &[u8]) -> Option<Self> {
+        let flags = *head.get(4)?;
+        if le32(head, 0)? != super::LZ4 || flags & 0b1100_0011 != 0b0100_0000 {
+            return None;
+        }
+        let has_size = flags & 8 != 0;
+        let header = if has_size { 15 } else { 7 };
+        let described = head.get(4..header - 1)?;
+        if super::sum32(described).to_le_bytes()[1] != *head.get(header - 1)? {
+            return None;
+        }
+        Some(Self {
+            header,
+            sums_blocks: flags & 0x10 != 0,
+            sums_content: flags & 4 != 0,
+            plain: if has_size { le64(head, 6) } else { None },
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Unpacking a stretch of the file by itself.
+
+use std::io::{self, Read};
+
+use libdeflater::Decompressor;
+use liblzma::stream::{Action, Status, Stream};
+use lz4_flex::frame::FrameDecoder;
+
+use super::member::{self, Member, Plain, Wanted};
+use super::{Container, is_skipped};
+use crate::bytes::le32;
+
+/// Fills `out` with what whole members hold; gives how much it was. All of `packed` is used.
+///
+/// # Errors
+/// That of the decoder, also where they hold more than there is room for.
+pub(super) fn unpack_members(kind: Container, packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
+    match kind {
+        Container::Zstd => zstd::bulk::Decompressor::new()?.decompress_to_buffer(packed, out),
+        Container::Gzip => bgzf(packed, out),
+        Container::Lz4 => lz4(packed, out),
+        Container::Xz | Container::Bzip2 => Err(io::Error::other("it has no such members")),
+    }
+}
+
+fn bgzf(mut packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
+    let mut decoder = Decompressor::new();
+    let mut done = 0usize;
+    while !packed.is_empty() {
+        let (len, plain) = next(Container::Gzip, packed)?;
+        let (this, rest) = packed.split_at(len);
+        let room = out.get_mut(done..done.saturating_add(plain));
+        let room = room.ok_or_else(too_long)?;
+        match decoder.gzip_decompress(this, room) {
+            Ok(got) if got == plain => done += got,
+            _ => return Err(io::Error::other("a block does not hold what it says")),
+        }
+        packed = rest;
+    }
+    Ok(done)
+}
+
+fn lz4(mut packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0usize;
+    while !packed.is_empty() {
+        let (len, plain) = next(Container::Lz4, packed)?;
+        let (this, rest) = packed.split_at(len);
+        let room = out.get_mut(done..done.saturating_add(plain));
+        let room = room.ok_or_else(too_long)?;
+        if !le32(this, 0).is_some_and(is_skipped) {
+            let mut decoder = FrameDecoder::new(this);
+            decoder.read_exact(room)?;
+            // The end holds the checksum.
+            if decoder.read(&mut [0])? > 0 {
+                return Err(too_long());
+            }
+        }
+        done += plain;
+        packed = rest;
+    }
+    Ok(done)
+}
+
+/// How long the member is that comes next, and what it holds.
+fn next(kind: Container, packed: &[u8]) -> io::Result<(usize, usize)> {
+    let mut look = |at: u64, buf: &mut [u8]| {
+        let from = packed.get(at as usize..).unwrap_or_default();
+        let len = from.len().min(buf.len());
+        let (buf, _) = buf.split_at_mut(len);
+        buf.copy_from_slice(from.get(..len).unwrap_or_default());
+        Ok(len)
+    };
+    let wanted = Wanted {
+        limit: usize::MAX as u64 >> 1,
+        exact: true,
+    };
+    let found = member::find(kind, &mut look, wanted).map_err(io::Error::other)?;
+    match found {
+        Some(Member {
+            packed: len,
+            plain: Plain::Exactly(plain),
+        }) if len <= packed.len() as u64 => Ok((len as usize, plain as usize)),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn too_long() -> io::Error {
+    io::Error::other("it holds more than it says")
+}
+
+/// Fills `out` with what a stream of xz holds: exactly that much. `memory` is what the decoder may take.
+///
+/// # Errors
+/// That of the decoder.
+pub(super) fn unpack_xz(stream: &[u8], out: &mut [u8], memory: u64) -> io::Result<()> {
+    let mut decoder = Stream::new_stream_decoder(memory, 0)?;
+    loop {
+        let (read, written) = (decoder.total_in(), decoder.total_out());
+        let from = stream.get(read as usize..).unwrap_or_default();
+        let to = out.get_mut(written as usize..).unwrap_or_default();
+        match decoder.process(from, to, Action::Run)? {
+            Status::StreamEnd if decoder.total_out() == out.len() as u64 => return Ok(()),
+            Status::StreamEnd => return Err(io::ErrorKind::UnexpectedEof.into()),
+            _ if (read, written) == (decoder.total_in(), decoder.total_out()) => {
+                return Err(too_long());
+            }
+            _ => {}
+        }
+    }
+}

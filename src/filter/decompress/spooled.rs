@@ -1,0 +1,177 @@
+//! A compressed file that is unpacked from its beginning on and kept in a temporary file.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::spool::Spool;
+use super::{DRIVER, refused};
+use crate::codec::container::Unpacker;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::extent::StorageExtent;
+use crate::job::JobControl;
+use crate::policy::OpenPolicy;
+use crate::storage::forward::forward;
+use crate::storage::{Durability, HostFile, Limits, Preallocation, Storage, ZeroFlags};
+
+#[derive(Debug)]
+pub(super) struct Spooled {
+    file: Arc<dyn Storage>,
+    spool: Spool,
+    /// So many bytes are in the spool.
+    ready: AtomicU64,
+    filling: Mutex<Filling>,
+    control: Arc<JobControl>,
+}
+
+/// How far the spool has come.
+#[derive(Debug)]
+enum Filling {
+    /// There may be more.
+    Going(Box<Unpacker>),
+    /// All bytes are there.
+    Done,
+    /// What comes next was refused, and is not looked at again.
+    Failed(ErrorKind, String),
+}
+
+impl Spooled {
+    /// What `unpacker` gives of the file.
+    ///
+    /// # Errors
+    /// Of making the temporary file.
+    pub(super) fn new(
+        file: Arc<dyn Storage>,
+        unpacker: Unpacker,
+        policy: &OpenPolicy,
+        control: &Arc<JobControl>,
+    ) -> Result<Self> {
+        Ok(Self {
+            spool: Spool::new(file.name(), policy)?,
+            file,
+            ready: AtomicU64::new(0),
+            filling: Mutex::new(Filling::Going(Box::new(unpacker))),
+            control: control.clone(),
+        })
+    }
+
+    /// Unpacks up to this offset, or to the end; gives how many bytes there are so far.
+    fn fill(&self, end: u64) -> Result<u64> {
+        let ready = self.ready.load(Ordering::Acquire);
+        if ready >= end {
+            return Ok(ready);
+        }
+        let mut filling = self.filling.lock();
+        loop {
+            let ready = self.ready.load(Ordering::Acquire);
+            if ready >= end {
+                return Ok(ready);
+            }
+            let unpacker = match &mut *filling {
+                Filling::Going(unpacker) => unpacker,
+                Filling::Done => return Ok(ready),
+                Filling::Failed(kind, text) => return Err(Error::new(*kind, &**text)),
+            };
+            self.control.checkpoint()?;
+            let taken = self.spool.take(ready, unpacker);
+            match taken.context(|| format!("'{}'", self.file.name())) {
+                Ok((len, ended)) => {
+                    self.ready.store(ready + len, Ordering::Release);
+                    if ended {
+                        *filling = Filling::Done;
+                    }
+                }
+                Err(error) => {
+                    // The decoder has gone on; what it would give now belongs elsewhere.
+                    *filling = Filling::Failed(error.kind(), error.to_string());
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// How many bytes of a range are those of the file, and not past its end.
+    fn inside(&self, offset: u64, len: u64) -> Result<u64> {
+        let ready = self.fill(offset.saturating_add(len))?;
+        Ok(ready.saturating_sub(offset).min(len))
+    }
+}
+
+impl Storage for Spooled {
+    forward!(file: name, identity, allocated_size, lock);
+
+    fn driver(&self) -> &'static str {
+        DRIVER.name
+    }
+
+    fn read_only(&self) -> bool {
+        true
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let inside = self.inside(offset, buf.len() as u64)?;
+        let (inside, outside) = buf.split_at_mut(inside as usize);
+        outside.fill(0);
+        match inside.is_empty() {
+            true => Ok(()),
+            false => self.spool.read(inside, offset),
+        }
+    }
+
+    fn try_read(&self, _: &mut [IoSliceMut<'_>], _: u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
+        Err(refused(self.name()))
+    }
+
+    fn write_zeroes(&self, _: u64, _: u64, _: ZeroFlags) -> Result<()> {
+        Err(refused(self.name()))
+    }
+
+    fn discard(&self, _: u64, _: u64) -> Result<()> {
+        Err(refused(self.name()))
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.fill(u64::MAX)
+    }
+
+    fn set_len(&self, _: u64, _: Preallocation) -> Result<()> {
+        Err(refused(self.name()))
+    }
+
+    fn sync(&self, _: Durability) -> Result<()> {
+        Ok(())
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        match self.inside(offset, len)? {
+            0 => Ok(StorageExtent {
+                len,
+                zero: true,
+                allocated: false,
+            }),
+            inside => self.spool.extent(offset, inside),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            fixed_len: true,
+            ..Limits::default()
+        }
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        // Its bytes stand nowhere on the host.
+        None
+    }
+}
