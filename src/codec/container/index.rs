@@ -51,7 +51,7 @@ impl Index {
             kind,
             parts: Vec::new(),
             len: 0,
-            max_part: (policy.max_decoder_bytes / 8).min(u64::from(u32::MAX >> 1)),
+            max_part: super::max_part(policy.max_decoder_bytes),
             max_memory: policy.max_decoder_bytes,
         };
         let max_parts = policy.max_table_bytes / size_of::<Part>() as u64;

@@ -67,13 +67,18 @@ impl Input {
         &self.told
     }
 
-    /// The bytes that come next: `wanted` of them, at most a buffer full, or all that there are.
+    /// The bytes that come next: `wanted` of them and perhaps more, or all that there are. The buffer becomes as
+    /// long as that takes.
     pub(super) fn peek(&mut self, wanted: usize) -> Result<&[u8]> {
         while self.end - self.at < wanted && !self.ended {
             self.buf.copy_within(self.at..self.end, 0);
             self.end -= self.at;
             self.at = 0;
-            let room = self.buf.get_mut(self.end..).unwrap_or_default();
+            if self.buf.len() < wanted {
+                self.buf.resize(wanted.next_multiple_of(BUFFER))?;
+            }
+            let to = wanted.max(self.end + BUFFER).min(self.buf.len());
+            let room = self.buf.get_mut(self.end..to).unwrap_or_default();
             let len = room.len();
             let got = (self.source)(room)?.min(len);
             self.ended = got < len;

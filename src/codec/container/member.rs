@@ -274,16 +274,24 @@ pub(super) const LZ4_PLAIN: u32 = 1 << 31;
 pub(super) struct Lz4Frame {
     /// Its length.
     pub(super) header: usize,
+    /// Blocks do not refer to those before them.
+    pub(super) independent: bool,
     pub(super) sums_blocks: bool,
     pub(super) sums_content: bool,
     /// The bytes that the frame holds.
     pub(super) plain: Option<u64>,
+    /// The most that one block holds.
+    pub(super) block: usize,
 }
 
 impl Lz4Frame {
     /// None for what is no frame, and for one that wants a dictionary.
     pub(super) fn of(head: &[u8]) -> Option<Self> {
         let flags = *head.get(4)?;
+        let block = match *head.get(5)? {
+            size @ (0x40 | 0x50 | 0x60 | 0x70) => 1usize << (8 + 2 * (size >> 4)),
+            _ => return None,
+        };
         if le32(head, 0)? != super::LZ4 || flags & 0b1100_0011 != 0b0100_0000 {
             return None;
         }
@@ -295,6 +303,8 @@ impl Lz4Frame {
         }
         Some(Self {
             header,
+            independent: flags & 0x20 != 0,
+            block,
             sums_blocks: flags & 0x10 != 0,
             sums_content: flags & 4 != 0,
             plain: if has_size { le64(head, 6) } else { None },

@@ -3,11 +3,15 @@
 //! An [`Unpacker`] reads one from its first byte to its last and gives what was packed, as the tool of its kind
 //! does: members that follow each other are one file, checksums are verified.
 
+mod bzip2_blocks;
 mod fault;
 mod index;
 mod input;
 mod length;
+mod lz4_blocks;
 mod member;
+mod members_ahead;
+mod parallel;
 mod part;
 mod unpack;
 mod xz_index;
@@ -101,6 +105,11 @@ impl Container {
 
 fn is_skipped(mark: u32) -> bool {
     mark & !0xf == SKIPPED
+}
+
+/// The most bytes of a part that is unpacked by itself, with several in memory.
+fn max_part(max_memory: u64) -> u64 {
+    (max_memory / 8).min(u64::from(u32::MAX >> 1))
 }
 
 /// The checksum that lz4 uses.

@@ -211,7 +211,8 @@ fn the_policy_bounds_memory_and_growth() {
     let xz = encoder.finish().expect("memory");
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("memory");
     encoder.window_log(24).expect("an option");
-    encoder.write_all(&[0; 100]).expect("memory");
+    // More than is unpacked at once, without a window.
+    encoder.write_all(&[0; 300_000]).expect("memory");
     let zstd = encoder.finish().expect("memory");
     for bytes in [xz, zstd] {
         let error = unpacked_within(&bytes, None, &policy).expect_err("a large window");
@@ -417,6 +418,79 @@ fn an_index_keeps_to_the_policy() {
             Ok(None) => assert!(!wrong, "{plain}"),
             Ok(Some(_)) => panic!("{plain} was believed"),
             Err(error) => assert!(wrong && error.kind() == ErrorKind::Corrupt, "{error}"),
+        }
+    }
+}
+
+/// Files of many blocks and members that say nothing of what they hold.
+fn with_blocks(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let mut frames = Vec::new();
+    for part in bytes.chunks(900_000) {
+        let frame = zstd_frame(part, false);
+        frames.extend(0x184d_2a50_u32.to_le_bytes());
+        frames.extend(4_u32.to_le_bytes());
+        frames.extend((frame.len() as u32).to_le_bytes());
+        frames.extend(frame);
+    }
+    let lz4 = |sums: bool| {
+        let info = lz4_flex::frame::FrameInfo::new()
+            .block_size(lz4_flex::frame::BlockSize::Max64KB)
+            .block_mode(lz4_flex::frame::BlockMode::Independent)
+            .block_checksums(sums)
+            .content_checksum(!sums);
+        let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+        encoder.write_all(bytes).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    vec![
+        ("zstd", frames),
+        ("lz4", [lz4(true), lz4(false)].concat()),
+        ("bzip2", packed(Container::Bzip2, bytes).repeat(2)),
+    ]
+}
+
+/// Hardly packed, packed well, and a long run of one byte.
+fn mixed() -> Vec<u8> {
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let mut bytes: Vec<u8> = (0..400_000).map(|_| noise()).collect();
+    bytes.extend(text(700_000));
+    bytes.resize(8 << 20, 0);
+    bytes.extend(text(300_000));
+    bytes
+}
+
+#[test]
+fn blocks_that_many_threads_unpack_keep_their_order() {
+    let bytes = mixed();
+    let little = OpenPolicy {
+        max_decoder_bytes: 8 << 20,
+        ..OpenPolicy::default()
+    };
+    for (name, packed) in with_blocks(&bytes) {
+        let times = if name == "zstd" { 1 } else { 2 };
+        for policy in [&OpenPolicy::default(), &little] {
+            let whole = unpacked_within(&packed, None, policy).expect("a whole file");
+            assert!(whole == bytes.repeat(times), "{name}");
+        }
+        for cut in [packed.len() - 1, packed.len() - 9, packed.len() / 3] {
+            let error = unpacked(&packed[..cut], None).expect_err("a part of a file");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{name} {cut}: {error}");
+            assert!(
+                error.offset().is_some_and(|at| at <= cut as u64),
+                "{error:?}"
+            );
+        }
+        for at in (50..packed.len()).step_by(packed.len() / 4) {
+            let mut packed = packed.clone();
+            packed[at] ^= 4;
+            match unpacked(&packed, None) {
+                Ok(whole) => assert!(whole == bytes.repeat(times), "{name} {at}"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}"),
+            }
         }
     }
 }

@@ -12,7 +12,11 @@ use liblzma::stream::MtStreamBuilder;
 use lz4_flex::frame::FrameDecoder;
 use zstd::stream::read::Decoder as ZstdDecoder;
 
+use super::bzip2_blocks::Bzip2Blocks;
 use super::input::{Input, Source, Told};
+use super::lz4_blocks::Lz4Blocks;
+use super::members_ahead;
+use super::parallel::Ready;
 use super::{Container, FREE, GZIP, LZ4, LZ4_LEGACY, fault, is_skipped};
 use crate::bytes::le32;
 use crate::error::{Error, Result};
@@ -40,11 +44,15 @@ pub struct Unpacker {
 enum State {
     /// Between members.
     Between(Input),
+    /// Behind members that were unpacked already.
+    Ahead(Input, Ready),
     Xz(XzDecoder<Input>),
     Gzip(Box<GzDecoder<Input>>),
     Bzip2(BzDecoder<Input>),
+    Bzip2Blocks(Input, Box<Bzip2Blocks>),
     Zstd(ZstdDecoder<'static, Input>),
     Lz4(Box<FrameDecoder<Input>>, Lz4Kind),
+    Lz4Blocks(Input, Box<Lz4Blocks>),
     Ended,
     /// It was refused; what a decoder would give behind that is nothing to go by.
     Refused,
@@ -131,6 +139,9 @@ impl Unpacker {
                 self.begin()?;
                 return Ok((!matches!(self.state, State::Ended)).then_some(0));
             }
+            State::Ahead(_, ready) => Ok(ready.read(buf)),
+            State::Bzip2Blocks(input, blocks) => Ok(blocks.read(input, buf)?),
+            State::Lz4Blocks(input, blocks) => Ok(blocks.read(input, buf)?),
             State::Xz(decoder) => decoder.read(buf),
             State::Gzip(decoder) => decoder.read(buf),
             State::Bzip2(decoder) => decoder.read(buf),
@@ -152,8 +163,11 @@ impl Unpacker {
                     State::Bzip2(decoder) => State::Between(decoder.into_inner()),
                     State::Lz4(decoder, _) => State::Between(decoder.into_inner()),
                     State::Xz(decoder) => State::Between(decoder.into_inner()),
-                    // Its decoder takes members together.
-                    _ => State::Ended,
+                    State::Zstd(decoder) => State::Between(decoder.finish()),
+                    State::Ahead(input, _)
+                    | State::Bzip2Blocks(input, _)
+                    | State::Lz4Blocks(input, _) => State::Between(input),
+                    other => other,
                 };
                 Ok(Some(0))
             }
@@ -182,6 +196,24 @@ impl Unpacker {
                 false => Ok(()),
             };
         }
+        let max_memory = self.max_memory;
+        if let Some(ready) = members_ahead::unpack(self.kind, &mut input, max_memory)? {
+            self.state = State::Ahead(input, ready);
+            return Ok(());
+        }
+        if self.kind == Container::Bzip2
+            && let Some(blocks) = Bzip2Blocks::begin(&mut input, max_memory)?
+        {
+            self.state = State::Bzip2Blocks(input, Box::new(blocks));
+            return Ok(());
+        }
+        if self.kind == Container::Lz4
+            && let Some(blocks) = Lz4Blocks::begin(&mut input, max_memory)?
+        {
+            self.state = State::Lz4Blocks(input, Box::new(blocks));
+            return Ok(());
+        }
+        let head = input.peek(super::HEAD)?;
         self.state = match self.kind {
             Container::Xz => State::Xz(XzDecoder::new_stream(input, self.xz()?)),
             Container::Zstd => State::Zstd(self.zstd(input)?),
@@ -234,7 +266,7 @@ impl Unpacker {
             let log = (self.max_memory / 2).max(1).ilog2();
             let log = log.clamp(*WINDOW_LOGS.start(), *WINDOW_LOGS.end());
             decoder.window_log_max(log)?;
-            Ok(decoder)
+            Ok(decoder.single_frame())
         });
         made.map_err(|error| self.failed(&error))
     }

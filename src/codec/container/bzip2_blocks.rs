@@ -1,0 +1,396 @@
+//! A stream of bzip2, whose blocks are unpacked several at once. They begin at any bit, with a mark of 48 bits,
+//! and nothing says how long they are: the next mark is looked for. Those bits may stand within a block too, by
+//! chance; then what is before them does not decode, and is taken together with what follows.
+
+use std::io::{BufRead, Cursor, Read};
+
+use bzip2::bufread::BzDecoder;
+use bzip2::{Decompress, Status};
+
+use super::input::Input;
+use super::parallel::{self, Ready};
+use super::{Container, fault};
+use crate::crew;
+use crate::error::{Error, Result};
+use crate::memory::{self, IoBuf};
+
+/// The marks: of a block, and of the end of a stream.
+const BLOCK: u64 = 0x3141_5926_5359;
+const END: u64 = 0x1772_4538_5090;
+
+/// Bits of a mark, and of the checksum behind it.
+const MARK: usize = 48;
+const SUM: usize = 32;
+
+/// No block takes as many bytes in the file: 900000 symbols of 20 bits, and tables.
+const MAX_PACKED: usize = 3 << 20;
+
+/// What a block holds is kept in memory up to this. Runs of one byte make it longer, up to 46 MiB; that is read as
+/// it comes, by one thread.
+const MAX_KEPT: usize = 4 << 20;
+
+/// About the memory that a block takes: packed, unpacked, and that of the decoder.
+const EACH: u64 = (9 << 20) as u64;
+
+/// A stream behind its header.
+pub(super) struct Bzip2Blocks {
+    level: u8,
+    /// Where it goes on within the first byte of the input.
+    bit: usize,
+    /// The checksum of all blocks so far.
+    sum: u32,
+    ready: Ready,
+    /// A block that is too long to be kept.
+    long: Option<BzDecoder<Cursor<IoBuf>>>,
+    max_jobs: usize,
+}
+
+/// From one mark to another, in bits of the input.
+#[derive(Clone, Copy)]
+struct Job {
+    from: usize,
+    to: usize,
+}
+
+/// What became of one.
+enum Done {
+    Bytes(IoBuf),
+    /// It holds too much.
+    Long,
+    /// It does not decode.
+    Bad,
+}
+
+impl Bzip2Blocks {
+    /// The stream that begins here, behind whose header the input is then. None where there is none; nothing was
+    /// taken of the input.
+    ///
+    /// # Errors
+    /// Of reading.
+    pub(super) fn begin(input: &mut Input, max_memory: u64) -> Result<Option<Self>> {
+        let head = input.peek(10)?;
+        let mark = bits(head, 32, MARK);
+        let level = head.get(3).copied().unwrap_or(0);
+        if !head.starts_with(super::BZIP2)
+            || !level.is_ascii_digit()
+            || level == b'0'
+            || !matches!(mark, Some(BLOCK | END))
+        {
+            return Ok(None);
+        }
+        input.consume(4);
+        let affordable = usize::try_from(max_memory / 2 / EACH).unwrap_or(usize::MAX);
+        Ok(Some(Self {
+            level,
+            bit: 0,
+            sum: 0,
+            ready: Ready::default(),
+            long: None,
+            max_jobs: (2 * crew::processors()).min(affordable).max(1),
+        }))
+    }
+
+    /// Gives bytes; 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`], or of reading.
+    pub(super) fn read(&mut self, input: &mut Input, buf: &mut [u8]) -> Result<usize> {
+        loop {
+            let len = self.ready.read(buf);
+            if len > 0 {
+                return Ok(len);
+            }
+            if let Some(decoder) = &mut self.long {
+                let len = decoder.read(buf);
+                let len = len.map_err(|_| damaged(input, "a block does not decode"))?;
+                if len > 0 || buf.is_empty() {
+                    return Ok(len);
+                }
+                self.long = None;
+            }
+            if !self.unpack(input)? {
+                return Ok(0);
+            }
+        }
+    }
+
+    /// Unpacks the blocks that come next; false at the end.
+    fn unpack(&mut self, input: &mut Input) -> Result<bool> {
+        match bits(input.peek(16)?, self.bit, MARK) {
+            Some(BLOCK) => {}
+            Some(END) => return self.end(input).map(|()| false),
+            Some(_) => return Err(damaged(input, "no block is where one should be")),
+            None => return Err(fault::ends_early(Container::Bzip2, input.told().used())),
+        }
+        let jobs = self.find(input)?;
+        let Some(last) = jobs.last() else {
+            return Err(match input.peek(MAX_PACKED)?.len() < MAX_PACKED {
+                true => fault::ends_early(Container::Bzip2, input.told().used()),
+                false => damaged(input, "a block does not end"),
+            });
+        };
+        let packed = input.peek(last.to.div_ceil(8))?;
+        let level = self.level;
+        let results = parallel::each(&jobs, |job| unpack_block(level, packed, *job))?;
+        let mut end = None;
+        for (job, result) in jobs.iter().zip(results) {
+            match result {
+                Some(Ok(Done::Bytes(out))) => self.ready.push(out)?,
+                Some(Ok(Done::Long)) if end.is_none() => {
+                    let stream = stream_of(level, packed, *job)?;
+                    self.long = Some(BzDecoder::new(Cursor::new(stream)));
+                }
+                Some(Err(error)) if end.is_none() => return Err(error),
+                _ => break,
+            }
+            self.sum = self.sum.rotate_left(1) ^ sum_of(packed, job.from);
+            end = Some(job.to);
+            if self.long.is_some() {
+                break;
+            }
+        }
+        let end = match end {
+            Some(end) => end,
+            None => self.unpack_joined(input, &jobs)?,
+        };
+        input.consume(end / 8);
+        self.bit = end % 8;
+        Ok(true)
+    }
+
+    /// Unpacks the first block where the mark behind it is none; gives its end.
+    fn unpack_joined(&mut self, input: &mut Input, jobs: &[Job]) -> Result<usize> {
+        let first = jobs.first().map_or(0, |job| job.from);
+        let packed = input.peek(first / 8 + MAX_PACKED)?;
+        let mut at = jobs.first().map_or(0, |job| job.to);
+        while let Some(to) = find_mark(packed, at + 1) {
+            at = to;
+            let job = Job { from: first, to };
+            match unpack_block(self.level, packed, job)? {
+                Done::Bytes(out) => self.ready.push(out)?,
+                Done::Long => {
+                    let stream = stream_of(self.level, packed, job)?;
+                    self.long = Some(BzDecoder::new(Cursor::new(stream)));
+                }
+                Done::Bad => continue,
+            }
+            self.sum = self.sum.rotate_left(1) ^ sum_of(packed, first);
+            return Ok(to);
+        }
+        Err(damaged(input, "a block does not decode"))
+    }
+
+    /// The blocks that come next and end.
+    fn find(&self, input: &mut Input) -> Result<Vec<Job>> {
+        let mut jobs = Vec::new();
+        let mut from = self.bit;
+        while jobs.len() < self.max_jobs {
+            let Some(to) = next_mark(input, from)? else {
+                break;
+            };
+            memory::push(&mut jobs, Job { from, to })?;
+            from = to;
+            if bits(input.peek(to / 8 + 8)?, to, MARK) == Some(END) {
+                break;
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Passes over the end of the stream, and compares its checksum.
+    fn end(&mut self, input: &mut Input) -> Result<()> {
+        let len = (self.bit + MARK + SUM).div_ceil(8);
+        let sum = bits(input.peek(len)?, self.bit + MARK, SUM);
+        let Some(sum) = sum else {
+            return Err(fault::ends_early(Container::Bzip2, input.told().used()));
+        };
+        if sum != u64::from(self.sum) {
+            return Err(damaged(input, "the checksum of a stream is another"));
+        }
+        input.consume(len);
+        Ok(())
+    }
+}
+
+/// The first mark behind the one at this bit; None where there is none within the length of a block.
+fn next_mark(input: &mut Input, from: usize) -> Result<Option<usize>> {
+    let limit = from / 8 + MAX_PACKED;
+    let mut at = from + MARK;
+    loop {
+        let wanted = (at / 8 + STEP).min(limit);
+        let here = input.peek(wanted)?;
+        let here = here.get(..wanted).unwrap_or(here);
+        if let Some(found) = find_mark(here, at) {
+            return Ok(Some(found));
+        }
+        if here.len() < wanted || wanted == limit {
+            return Ok(None);
+        }
+        // One may stand across the border.
+        at = (here.len() * 8).saturating_sub(MARK - 1).max(at);
+    }
+}
+
+/// So many bytes are looked through at once.
+const STEP: usize = 256 << 10;
+
+/// The first mark of any kind at or behind this bit.
+fn find_mark(bytes: &[u8], from: usize) -> Option<usize> {
+    const MASK: u64 = (1 << MARK) - 1;
+    let first = from / 8;
+    let mut window = 0u64;
+    for (n, byte) in bytes.get(first..)?.iter().enumerate() {
+        window = window << 8 | u64::from(*byte);
+        for shift in (0..8).rev() {
+            let here = (window >> shift) & MASK;
+            if here != BLOCK && here != END {
+                continue;
+            }
+            let end = (first + n + 1) * 8 - shift;
+            // The window begins empty.
+            if let Some(at) = end.checked_sub(MARK).filter(|at| *at >= from) {
+                return Some(at);
+            }
+        }
+    }
+    None
+}
+
+/// So many bits, at most 48, from there on.
+fn bits(bytes: &[u8], from: usize, count: usize) -> Option<u64> {
+    let mut number = 0u64;
+    let end = from + count;
+    for byte in bytes.get(from / 8..end.div_ceil(8))? {
+        number = number << 8 | u64::from(*byte);
+    }
+    let behind = end.next_multiple_of(8) - end;
+    Some((number >> behind) & ((1 << count) - 1))
+}
+
+/// The checksum of the block whose mark is at this bit.
+fn sum_of(bytes: &[u8], from: usize) -> u32 {
+    bits(bytes, from + MARK, SUM).unwrap_or(0) as u32
+}
+
+/// A stream of its own for one block.
+fn stream_of(level: u8, bytes: &[u8], job: Job) -> Result<IoBuf> {
+    let Job { from, to } = job;
+    let len = (to - from).div_ceil(8);
+    let mut stream = memory::zeroed(4 + len + 11)?;
+    stream.clear();
+    stream.extend_from_slice(super::BZIP2)?;
+    stream.extend_from_slice(&[level])?;
+    let block = stream.room(4 + len)?.get_mut(4..).unwrap_or_default();
+    let packed = bytes.get(from / 8..).unwrap_or_default();
+    let shift = from % 8;
+    for (n, byte) in block.iter_mut().enumerate() {
+        let high = packed.get(n).copied().unwrap_or(0);
+        let low = packed.get(n + 1).copied().unwrap_or(0);
+        *byte = (u16::from_be_bytes([high, low]) << shift >> 8) as u8;
+    }
+    // Behind the last bit of the block: the mark of the end, and the checksum of the only block.
+    let end = u128::from(END) << SUM | u128::from(sum_of(bytes, from));
+    let used = (to - from) % 8;
+    let last = if used == 0 { None } else { block.last_mut() };
+    let mut tail = end << (128 - MARK - SUM);
+    if let Some(last) = last {
+        *last = *last & !(0xff >> used) | (tail >> (120 + used)) as u8;
+        tail <<= 8 - used;
+    }
+    stream.extend_from_slice(&tail.to_be_bytes()[..11])?;
+    Ok(stream)
+}
+
+/// # Errors
+/// Where there is no memory.
+fn unpack_block(level: u8, packed: &[u8], job: Job) -> Result<Done> {
+    let stream = stream_of(level, packed, job)?;
+    let mut decoder = Decompress::new(false);
+    let mut out = memory::zeroed(usize::from(level - b'0') * 100_000 + 1024)?;
+    loop {
+        let (read, written) = (decoder.total_in(), decoder.total_out());
+        let from = stream.get(read as usize..).unwrap_or_default();
+        let to = out.get_mut(written as usize..).unwrap_or_default();
+        let is_full = to.is_empty();
+        match decoder.decompress(from, to) {
+            Ok(Status::StreamEnd) => {
+                out.truncate(decoder.total_out() as usize);
+                return Ok(Done::Bytes(out));
+            }
+            Ok(_) if (read, written) != (decoder.total_in(), decoder.total_out()) => {}
+            Ok(_) if is_full && out.len() < MAX_KEPT => out.resize(MAX_KEPT)?,
+            Ok(_) if is_full => return Ok(Done::Long),
+            _ => return Ok(Done::Bad),
+        }
+    }
+}
+
+fn damaged(input: &Input, why: &str) -> Error {
+    fault::damaged(Container::Bzip2, input.told().used(), why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_found_at_every_bit() {
+        for bit in 0..70 {
+            let mut bytes = vec![0x55; 30];
+            for n in 0..MARK {
+                let at = bit + n;
+                let one = END >> (MARK - 1 - n) & 1 != 0;
+                bytes[at / 8] &= !(0x80 >> (at % 8));
+                bytes[at / 8] |= u8::from(one) << (7 - at % 8);
+            }
+            assert_eq!(bits(&bytes, bit, MARK), Some(END));
+            assert_eq!(find_mark(&bytes, 0), Some(bit));
+            assert_eq!(find_mark(&bytes, bit), Some(bit));
+            assert_eq!(find_mark(&bytes, bit + 1), None);
+            assert_eq!(find_mark(&bytes[..(bit + MARK).div_ceil(8) - 1], 0), None);
+        }
+    }
+
+    #[test]
+    fn a_mark_within_a_block_is_no_border() {
+        let text: Vec<u8> = (0..50_000_u32).map(|n| (n * n / 7) as u8).collect();
+        let mut packed = Vec::new();
+        let mut encoder = bzip2::bufread::BzEncoder::new(&text[..], bzip2::Compression::fast());
+        encoder.read_to_end(&mut packed).expect("memory");
+        let mut bytes = packed.clone();
+        bytes.drain(..4);
+        let source: super::super::Source = Box::new(move |buf| {
+            let len = buf.len().min(bytes.len());
+            buf[..len].copy_from_slice(&bytes[..len]);
+            bytes.drain(..len);
+            Ok(len)
+        });
+        let mut input = Input::new(source).expect("memory");
+        let mut blocks = Bzip2Blocks {
+            level: packed[3],
+            bit: 0,
+            sum: 0,
+            ready: Ready::default(),
+            long: None,
+            max_jobs: 4,
+        };
+        // As if a mark were found in the middle.
+        let jobs = [
+            Job { from: 0, to: 4001 },
+            Job {
+                from: 4001,
+                to: 9000,
+            },
+        ];
+        let here = input.peek(packed.len()).expect("memory").to_vec();
+        assert!(matches!(
+            unpack_block(packed[3], &here, jobs[0]),
+            Ok(Done::Bad)
+        ));
+        let end = blocks.unpack_joined(&mut input, &jobs).expect("a block");
+        assert_eq!(bits(&here, end, MARK), Some(END));
+        let mut out = vec![0; text.len()];
+        assert_eq!(blocks.ready.read(&mut out), text.len());
+        assert!(out == text);
+    }
+}
