@@ -1736,9 +1736,10 @@ int platter_open_options_set_compression_level(struct platter_open_options *opti
 /**
  * Opens what a compressed file holds: that at the location is one, of `kind` (`xz`, `gzip`, `bzip2`, `zstd`, `lz4`),
  * or with `auto` of the kind that its beginning shows. NULL, the default, takes files as they are. What is
- * opened so is read-only; a conversion of a plain disk reads it in one pass, everything else unpacks it
- * into a temporary file without a name, in the directory that TMPDIR names (`/var/tmp`), for which the policy has
- * `PLATTER_LIMIT_SPOOL_BYTES`. An unknown kind is refused when it is used. `flags` must be 0.
+ * opened so is read-only; a conversion of a plain disk reads it in one pass. Everything else unpacks parts of the file as
+ * they are read, where it tells which part holds what, and keeps the last ones within `PLATTER_LIMIT_DECODER_BYTES`;
+ * else it unpacks the file into a temporary file without a name, in the directory that TMPDIR names (`/var/tmp`), for
+ * which the policy has `PLATTER_LIMIT_SPOOL_BYTES`. An unknown kind is refused when it is used. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
  *

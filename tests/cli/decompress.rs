@@ -139,18 +139,59 @@ fn a_pipe_is_unpacked_as_it_comes() {
         );
         std::fs::remove_file(dir.path("out")).expect("a file");
     }
-    // What is no plain disk cannot be read in order.
-    let out = piped(
-        &dir,
+    // What is no plain disk is kept in a temporary file, whether its format is named or not; so is a disk for a
+    // target that needs its length.
+    for line in [
         "convert --decompress /dev/stdin out",
-        &dir.path("a.qcow2.xz"),
-    );
-    let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(
-        !out.status.success() && text.contains("looks like a qcow2 image"),
-        "{text}"
-    );
-    assert!(!dir.path("out").exists());
+        "convert --decompress -f qcow2 -O qcow2 -c /dev/stdin out",
+        "convert --decompress --salvage /dev/stdin out",
+    ] {
+        let out = piped(&dir, line, &dir.path("a.qcow2.xz"));
+        assert!(
+            out.status.success() && out.stderr.is_empty(),
+            "{line}: {out:?}"
+        );
+        dir.qemu_img_ok(&["compare", "-f", "raw", "raw", "out"]);
+        std::fs::remove_file(dir.path("out")).expect("a file");
+    }
+    let line = "convert --decompress -O qcow2 /dev/stdin out";
+    let out = piped(&dir, line, &dir.path("raw.gz"));
+    assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+    dir.qemu_img_ok(&["compare", "-f", "raw", "raw", "out"]);
+    std::fs::remove_file(dir.path("out")).expect("a file");
+    // Within bounds, and nothing is left where it is no image of that format, or damaged.
+    for (line, input, expected) in [
+        (
+            "convert --decompress --max-spool 1M /dev/stdin out",
+            "a.qcow2.gz",
+            "(1048576 bytes)",
+        ),
+        (
+            "convert --decompress -f qcow2 /dev/stdin out",
+            "raw.gz",
+            "not in qcow2 format",
+        ),
+        (
+            "convert --decompress -f qcow2 /dev/stdin out",
+            "cut.gz",
+            "near offset",
+        ),
+        (
+            "convert -f qcow2 /dev/stdin out",
+            "a.qcow2",
+            "read in order",
+        ),
+    ] {
+        if input == "cut.gz" {
+            let whole = std::fs::read(dir.path("a.qcow2.gz")).expect("a file");
+            std::fs::write(dir.path(input), &whole[..whole.len() - 3]).expect("a file");
+        }
+        let out = piped(&dir, line, &dir.path(input));
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        let is_refused = !out.status.success() && text.contains(expected);
+        assert!(is_refused && text.lines().count() <= 2, "{line}: {text}");
+        assert!(!dir.path("out").exists());
+    }
 }
 
 #[test]

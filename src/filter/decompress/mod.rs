@@ -113,6 +113,21 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
     })
 }
 
+/// What a compressed stream of that name holds, in any order: `unpacker` gives what follows the bytes of `head`.
+///
+/// # Errors
+/// Of making the temporary file.
+pub fn spooled(
+    name: &BStr,
+    unpacker: Unpacker,
+    head: &[u8],
+    policy: &OpenPolicy,
+    control: &Arc<JobControl>,
+) -> Result<Arc<dyn Storage>> {
+    let spooled = Spooled::of_stream(name, unpacker, head, policy, control)?;
+    Ok(Arc::new(spooled))
+}
+
 fn refused(name: &BStr) -> Error {
     let text = format!("'{name}': what is compressed can only be read");
     Error::new(ErrorKind::ReadOnly, text)

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bstr::{BStr, BString};
 use parking_lot::Mutex;
@@ -26,7 +27,7 @@ const DIRECTORY: &str = "/var/tmp";
 
 #[derive(Debug)]
 pub(super) struct Spool {
-    file: FileStorage,
+    file: Arc<FileStorage>,
     directory: PathBuf,
     max_bytes: u64,
     state: Mutex<State>,
@@ -40,11 +41,11 @@ struct State {
 }
 
 impl Spool {
-    /// An empty one, for what `name` holds.
+    /// An empty one, for what `name` holds; `shown` is the name of the file in messages.
     ///
     /// # Errors
     /// Of making the file.
-    pub(super) fn new(name: &BStr, policy: &OpenPolicy) -> Result<Self> {
+    pub(super) fn new(name: &BStr, shown: BString, policy: &OpenPolicy) -> Result<Self> {
         let directory = std::env::var_os("TMPDIR").filter(|value| !value.is_empty());
         let directory = directory.map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
         let file = nameless(&directory).map_err(|error| {
@@ -62,9 +63,8 @@ impl Spool {
             driver: None,
             named_by_image: false,
         };
-        let shown = BString::from(format!("temporary file for '{name}'"));
         Ok(Self {
-            file: open_fd(file.into(), shown, &how)?,
+            file: Arc::new(open_fd(file.into(), shown, &how)?),
             directory,
             max_bytes: policy.max_spool_bytes,
             state: Mutex::new(State {
@@ -83,11 +83,28 @@ impl Spool {
         let state = &mut *self.state.lock();
         let len = unpacker.read(&mut state.buf)?;
         let bytes = state.buf.get(..len).unwrap_or_default();
-        let mut at = offset;
+        self.put(bytes, offset, &mut state.written)?;
+        let at = offset + len as u64;
+        let ended = len < STEP;
+        if ended && self.file.len()? < at {
+            self.file.set_len(at, Preallocation::Off)?;
+        }
+        Ok((len as u64, ended))
+    }
+
+    /// Takes bytes in that were unpacked already.
+    ///
+    /// # Errors
+    /// As [`Spool::take`].
+    pub(super) fn begin(&self, bytes: &[u8]) -> Result<()> {
+        self.put(bytes, 0, &mut self.state.lock().written)
+    }
+
+    fn put(&self, bytes: &[u8], mut at: u64, written: &mut u64) -> Result<()> {
         for grain in bytes.chunks(GRAIN) {
             if !is_zero(grain) {
-                state.written = state.written.saturating_add(grain.len() as u64);
-                if state.written > self.max_bytes {
+                *written = written.saturating_add(grain.len() as u64);
+                if *written > self.max_bytes {
                     return Err(self.too_large());
                 }
                 self.file.write_at(grain, at).context(|| {
@@ -96,11 +113,12 @@ impl Spool {
             }
             at += grain.len() as u64;
         }
-        let ended = len < STEP;
-        if ended && self.file.len()? < at {
-            self.file.set_len(at, Preallocation::Off)?;
-        }
-        Ok((len as u64, ended))
+        Ok(())
+    }
+
+    /// The file itself.
+    pub(super) fn file(&self) -> &Arc<FileStorage> {
+        &self.file
     }
 
     fn too_large(&self) -> Error {

@@ -4,6 +4,7 @@ use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bstr::{BStr, BString};
 use parking_lot::Mutex;
 
 use super::spool::Spool;
@@ -48,13 +49,47 @@ impl Spooled {
         policy: &OpenPolicy,
         control: &Arc<JobControl>,
     ) -> Result<Self> {
-        Ok(Self {
-            spool: Spool::new(file.name(), policy)?,
+        let shown = BString::from(format!("temporary file for '{}'", file.name()));
+        let spool = Spool::new(file.name(), shown, policy)?;
+        Ok(Self::over((file, spool), 0, unpacker, control))
+    }
+
+    /// What `unpacker` gives of a stream of that name, behind the bytes of `head`.
+    ///
+    /// # Errors
+    /// Of making and writing the temporary file.
+    pub(super) fn of_stream(
+        name: &BStr,
+        unpacker: Unpacker,
+        head: &[u8],
+        policy: &OpenPolicy,
+        control: &Arc<JobControl>,
+    ) -> Result<Self> {
+        let spool = Spool::new(name, name.to_owned(), policy)?;
+        spool.begin(head)?;
+        // There is no other file.
+        let file = spool.file().clone();
+        Ok(Self::over(
+            (file, spool),
+            head.len() as u64,
+            unpacker,
+            control,
+        ))
+    }
+
+    fn over(
+        (file, spool): (Arc<dyn Storage>, Spool),
+        ready: u64,
+        unpacker: Unpacker,
+        control: &Arc<JobControl>,
+    ) -> Self {
+        Self {
+            spool,
             file,
-            ready: AtomicU64::new(0),
+            ready: AtomicU64::new(ready),
             filling: Mutex::new(Filling::Going(Box::new(unpacker))),
             control: control.clone(),
-        })
+        }
     }
 
     /// Unpacks up to this offset, or to the end; gives how many bytes there are so far.

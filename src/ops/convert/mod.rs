@@ -49,7 +49,7 @@ pub(in crate::ops) static EVENTS: &[&Event] = &[&worker::RANGE];
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::image::Image;
+use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::Location;
 use crate::trace::Event;
@@ -58,6 +58,7 @@ use bitmaps::Chosen;
 use checksum::Checksum;
 use report::Tally;
 use sources::Sources;
+use stream_source::Opened;
 
 /// Runs the conversion. A target that it created is removed when it fails or is cancelled.
 ///
@@ -116,13 +117,24 @@ fn fill(
 }
 
 fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Option<Chosen>)> {
-    if let Some(stream) = stream_source::open(request, job)? {
-        let bitmaps = bitmaps::choose(request, None)?;
-        return Ok((Sources::from_stream(stream)?, bitmaps));
-    }
     let mut images = Vec::with_capacity(request.source.images.len());
-    for location in &request.source.images {
-        images.push(open_source(location, request, job)?);
+    match stream_source::open(request, job)? {
+        Opened::Stream(stream) => {
+            let bitmaps = bitmaps::choose(request, None)?;
+            return Ok((Sources::from_stream(*stream)?, bitmaps));
+        }
+        Opened::Kept(storage) => {
+            let options = OpenOptions {
+                decompress: None,
+                ..request.source.options.within(job)
+            };
+            images.push(opened(Image::open_storage(storage, &options)?, job));
+        }
+        Opened::Images => {
+            for location in &request.source.images {
+                images.push(open_source(location, request, job)?);
+            }
+        }
     }
     let bitmaps = bitmaps::choose(request, images.first())?;
     if let Some(snapshot) = &request.source.snapshot
@@ -137,10 +149,15 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
 
 fn open_source(location: &Location, request: &ConvertRequest, job: &mut Job) -> Result<Image> {
     let image = Image::open(location, &request.source.options.within(job))?;
+    Ok(opened(image, job))
+}
+
+/// Passes the warnings of opening on.
+fn opened(image: Image, job: &mut Job) -> Image {
     for warning in image.warnings() {
         job.warn(warning.clone());
     }
-    Ok(image)
+    image
 }
 
 #[cfg(test)]

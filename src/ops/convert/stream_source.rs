@@ -142,6 +142,18 @@ impl Origin {
         }
     }
 
+    /// What a compressed one holds, behind the bytes of `head`, in any order.
+    fn keep(self, head: &[u8], policy: &OpenPolicy, control: &Arc<JobControl>) -> Result<Opened> {
+        let name = self.name.as_bstr();
+        match self.bytes {
+            Bytes::Packed(unpacker) => {
+                let unpacker = unpacker.into_inner();
+                decompress::spooled(name, unpacker, head, policy, control).map(Opened::Kept)
+            }
+            Bytes::Plain(_) => Ok(Opened::Images),
+        }
+    }
+
     /// Whether its length is only what it says of itself, and its last bytes tell whether it is whole.
     fn is_packed(&self) -> bool {
         matches!(self.bytes, Bytes::Packed(_))
@@ -152,8 +164,18 @@ impl Origin {
 enum Start {
     /// A plain disk.
     Disk(Box<StreamSource>),
-    /// An image in the format of that name.
-    Image(&'static str, Origin),
+    /// An image in the format of that name, and what was read of it.
+    Image(&'static str, Origin, IoBuf),
+}
+
+/// What a request has for a source.
+pub(super) enum Opened {
+    /// What is read in order.
+    Stream(Box<StreamSource>),
+    /// What a compressed stream holds, to be opened as an image.
+    Kept(Arc<dyn Storage>),
+    /// Images that lie somewhere.
+    Images,
 }
 
 /// The stream, and what was read of it but not taken yet.
@@ -184,14 +206,13 @@ struct Pieces {
     spare: Vec<IoBuf>,
 }
 
-/// The stream that a request reads, if its source is one, also after it was decompressed. Skips what is to be
+/// The source of a request: a stream, also one that was decompressed, or something else. Skips what is to be
 /// skipped.
-pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<StreamSource>> {
+pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Opened> {
     let control = job.control().clone();
-    let policy = &request.source.options.policy;
-    let kind = request.source.options.decompress.as_deref();
+    let options = &request.source.options;
+    let kind = options.decompress.as_deref();
     let kind = kind.map(decompress::kind_named).transpose()?;
-    let named = request.source.options.format.as_deref();
     let mut window = request.source.window;
     if window.output_size.is_none() {
         // A caller that knows the length of a stream may say so where an image's size is given.
@@ -201,18 +222,24 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
     let Some(stream) = open_stream(request, &control)? else {
         return match kind {
             Some(kind) => open_packed_file(request, kind, window, &control),
-            None => Ok(None),
+            None => Ok(Opened::Images),
         };
     };
     stream.lock(locks(request))?;
+    if let Some(kind) = kind {
+        return open_packed_stream(request, stream, kind, window, control);
+    }
+    let named = options.format.as_deref();
     refuse_format(&stream, named, request.source.snapshot.is_some())?;
-    let origin = match kind {
-        Some(kind) => Origin::packed_stream(stream, kind, policy, &control, of_container(request))?,
-        None => Origin::plain(stream),
-    };
-    match StreamSource::start(origin, window, control, named, policy)? {
-        Start::Disk(source) => Ok(Some(*source)),
-        Start::Image(name, origin) => Err(Error::unsupported(format!(
+    match StreamSource::start(
+        Origin::plain(stream),
+        window,
+        control,
+        named,
+        &options.policy,
+    )? {
+        Start::Disk(source) => Ok(Opened::Stream(source)),
+        Start::Image(name, origin, _) => Err(Error::unsupported(format!(
             "'{}' looks like a {name} image, which cannot be read in order; save it to a file first, or name the format 'raw' to copy its bytes as they are",
             origin.name
         ))),
@@ -263,7 +290,40 @@ fn locks(request: &ConvertRequest) -> LockRequest {
     }
 }
 
-/// A compressed file that holds a plain disk, which needs no temporary file: it is read in one pass. None where it
+/// Whether more is asked for than the bytes of a plain disk in their order.
+fn asks_for_more(request: &ConvertRequest) -> bool {
+    let source = &request.source;
+    let format = source.options.format.as_deref();
+    source.snapshot.is_some()
+        || source.bitmaps
+        || source.salvage
+        || source.options.policy.probe_footers
+        || format.is_some_and(|name| name != registry::plain().name)
+}
+
+/// A compressed stream that holds a plain disk is read in one pass. Where it holds an image, where more than its
+/// bytes is asked for, or where the target needs a length, what it holds is kept.
+fn open_packed_stream(
+    request: &ConvertRequest,
+    stream: Stream,
+    kind: Option<Container>,
+    window: Window,
+    control: Arc<JobControl>,
+) -> Result<Opened> {
+    let options = &request.source.options;
+    let (policy, format) = (&options.policy, options.format.as_deref());
+    let sum = of_container(request);
+    let origin = Origin::packed_stream(stream, kind, policy, &control, sum)?;
+    if asks_for_more(request) || (window.output_size.is_none() && needs_length(request)) {
+        return origin.keep(&[], policy, &control);
+    }
+    match StreamSource::start(origin, window, control.clone(), format, policy)? {
+        Start::Disk(source) => Ok(Opened::Stream(source)),
+        Start::Image(_, origin, head) => origin.keep(&head, policy, &control),
+    }
+}
+
+/// A compressed file that holds a plain disk, which needs no temporary file: it is read in one pass. Images where it
 /// holds an image, where more than its bytes is asked for, or where the target needs a length that the file
 /// does not tell.
 fn open_packed_file(
@@ -271,36 +331,32 @@ fn open_packed_file(
     kind: Option<Container>,
     window: Window,
     control: &Arc<JobControl>,
-) -> Result<Option<StreamSource>> {
+) -> Result<Opened> {
     let options = &request.source.options;
     let plain = registry::plain().name;
-    let asks_for_more = request.source.snapshot.is_some()
-        || request.source.bitmaps
-        || request.source.salvage
-        || options.policy.probe_footers
-        || (options.format.is_none() && !options.policy.allows_probing(false));
+    let may_probe = options.format.is_some() || options.policy.allows_probing(false);
     let [location] = request.source.images.as_slice() else {
-        return Ok(None);
+        return Ok(Opened::Images);
     };
-    if asks_for_more || options.format.as_deref().is_some_and(|name| name != plain) {
-        return Ok(None);
+    if asks_for_more(request) || !may_probe {
+        return Ok(Opened::Images);
     }
     // Whatever is wrong is found again, and reported, by who opens the image.
     let Ok((file, format)) = crate::image::open_file(location, options) else {
-        return Ok(None);
+        return Ok(Opened::Images);
     };
     if format.as_deref().is_some_and(|name| name != plain) {
-        return Ok(None);
+        return Ok(Opened::Images);
     }
     file.lock(locks(request))?;
     let origin = Origin::packed_file(&file, kind, &options.policy, control, of_container(request))?;
     if origin.len.is_none() && window.output_size.is_none() && needs_length(request) {
-        return Ok(None);
+        return Ok(Opened::Images);
     }
     let format = options.format.as_deref();
     match StreamSource::start(origin, window, control.clone(), format, &options.policy)? {
-        Start::Disk(source) => Ok(Some(*source)),
-        Start::Image(..) => Ok(None),
+        Start::Disk(source) => Ok(Opened::Stream(source)),
+        Start::Image(..) => Ok(Opened::Images),
     }
 }
 
@@ -365,7 +421,7 @@ impl StreamSource {
         if format.is_none()
             && let Some(name) = recognised(&ahead)
         {
-            return Ok(Start::Image(name, origin));
+            return Ok(Start::Image(name, origin, ahead));
         }
         let in_head = window.skip.min(got as u64);
         let mut skipped = in_head;
