@@ -11,7 +11,6 @@ use super::cache::Class;
 use super::events;
 use super::overlap::Area;
 use super::state::Qcow2;
-use crate::format::limbo::Freed;
 
 /// The largest host offset that tables can name.
 const MAX_HOST: u64 = 1 << 56;
@@ -313,12 +312,6 @@ impl Qcow2 {
         self.meta
             .set_area(Area::RefcountTable, cluster..cluster + clusters);
         // Nothing on disk names the old table any more, and no one reads it.
-        let freed: Vec<_> = (old..old + old_clusters)
-            .map(|cluster| Freed {
-                cluster,
-                punch: false,
-            })
-            .collect();
-        self.drop_references(alloc, &freed)
+        self.drop_references(alloc, old..old + old_clusters)
     }
 }

@@ -12,7 +12,6 @@ use super::alloc::Alloc;
 use super::disk::{CompressedRef, L2Entry, SubclusterBitmap};
 use super::map::Entry;
 use super::state::Qcow2;
-use crate::format::limbo::Freed;
 
 thread_local! {
     /// The thread's compression state, and room for the compressed bytes.
@@ -158,15 +157,9 @@ impl Qcow2 {
     /// Takes back the references of [`Qcow2::alloc_packed`].
     fn drop_packed(&self, host: u64, len: u64) {
         let (first, last) = CompressedRef { offset: host, len }.clusters(&self.layout);
-        let freed: Vec<_> = (first..=last)
-            .map(|cluster| Freed {
-                cluster,
-                punch: false,
-            })
-            .collect();
         let alloc = &mut *self.alloc.lock();
         alloc.packed = None;
         // A failure leaks the clusters; the caller reports its own error.
-        let _ = self.drop_references(alloc, &freed);
+        let _ = self.drop_references(alloc, first..=last);
     }
 }

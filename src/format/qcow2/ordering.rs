@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::FlushPlan;
 use crate::job::JobControl;
+use crate::memory::{self, IoBuf};
 use crate::storage::{Durability, Preallocation, Step};
 
 use super::cache::{Class, Taken};
@@ -151,7 +152,13 @@ impl Qcow2 {
         // An amendment may have ended the writing of refcounts under the dirty bit meanwhile.
         let refcounts = refcounts || !self.lazy();
         let freed = self.limbo.take_fresh();
-        let l1 = self.take_l1();
+        let l1 = match self.take_l1() {
+            Ok(l1) => l1,
+            Err(error) => {
+                self.limbo.put_back(freed);
+                return Err(error);
+            }
+        };
         let l2 = self.cache.take_dirty(Class::L2);
         let result = self
             .write_steps(refcounts, ordered, &l1, &l2)
@@ -181,7 +188,7 @@ impl Qcow2 {
     fn write_steps(&self, refcounts: bool, ordered: bool, l1: &L1Copy, l2: &[Taken]) -> Result<()> {
         let links = ordered && !(l1.units.is_empty() && l2.is_empty());
         let table = if refcounts {
-            let table = self.take_refcount_table();
+            let table = self.take_refcount_table()?;
             if let Err(error) = self.write_refcounts() {
                 self.alloc.lock().table_dirty.extend(table.units);
                 return Err(error);
@@ -255,22 +262,24 @@ impl Qcow2 {
         }
     }
 
-    fn take_refcount_table(&self) -> TableCopy {
+    fn take_refcount_table(&self) -> Result<TableCopy> {
         let alloc = &mut *self.alloc.lock();
-        let units = std::mem::take(&mut alloc.table_dirty);
-        let parts = units
-            .iter()
-            .map(|unit| {
-                let entries = alloc.table.iter().skip((unit * L1_UNIT) as usize);
-                let bytes = entries.take(L1_UNIT as usize).flat_map(|e| e.to_be_bytes());
-                (unit * L1_UNIT * 8, bytes.collect())
-            })
-            .collect();
-        TableCopy {
-            offset: alloc.table_offset,
-            units,
-            parts,
+        let mut parts = Vec::new();
+        memory::reserve(&mut parts, alloc.table_dirty.len())?;
+        for unit in &alloc.table_dirty {
+            let first = (unit * L1_UNIT) as usize;
+            let end = (first + L1_UNIT as usize).min(alloc.table.len());
+            let entries = alloc.table.get(first..end).unwrap_or_default();
+            parts.push((
+                unit * L1_UNIT * 8,
+                memory::bytes_of(entries.iter().copied())?,
+            ));
         }
+        Ok(TableCopy {
+            offset: alloc.table_offset,
+            units: std::mem::take(&mut alloc.table_dirty),
+            parts,
+        })
     }
 
     /// Writes entries of the refcount table, under the allocator's lock, because the table may
@@ -290,21 +299,28 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn take_l1(&self) -> L1Copy {
+    fn take_l1(&self) -> Result<L1Copy> {
         let units = std::mem::take(&mut *self.l1_dirty.lock());
+        match self.copy_l1(&units) {
+            Ok(parts) => Ok(L1Copy { units, parts }),
+            Err(error) => {
+                self.l1_dirty.lock().extend(units);
+                Err(error)
+            }
+        }
+    }
+
+    fn copy_l1(&self, units: &BTreeSet<u64>) -> Result<Vec<(u64, IoBuf)>> {
         let l1 = self.l1.read();
-        let parts = units
-            .iter()
-            .map(|unit| {
-                let first = unit * L1_UNIT;
-                let end = (first + L1_UNIT).min(l1.entries.len() as u64);
-                let bytes = (first..end)
-                    .flat_map(|index| l1.get(index).to_bytes())
-                    .collect();
-                (l1.offset + first * 8, bytes)
-            })
-            .collect();
-        L1Copy { units, parts }
+        let mut parts = Vec::new();
+        memory::reserve(&mut parts, units.len())?;
+        for unit in units {
+            let first = (unit * L1_UNIT) as usize;
+            let end = (first + L1_UNIT as usize).min(l1.entries.len());
+            let words = (first..end).map(|index| l1.get(index as u64).0);
+            parts.push((l1.offset + first as u64 * 8, memory::bytes_of(words)?));
+        }
+        Ok(parts)
     }
 
     fn write_l1(&self, l1: &L1Copy) -> Result<()> {
@@ -385,7 +401,7 @@ impl Qcow2 {
 /// L1 entries to write, as of one instant.
 struct L1Copy {
     units: BTreeSet<u64>,
-    parts: Vec<(u64, Vec<u8>)>,
+    parts: Vec<(u64, IoBuf)>,
 }
 
 /// Entries of the refcount table to write, as of one instant.
@@ -394,5 +410,5 @@ struct TableCopy {
     offset: u64,
     units: BTreeSet<u64>,
     /// Offsets within the table, and bytes.
-    parts: Vec<(u64, Vec<u8>)>,
+    parts: Vec<(u64, IoBuf)>,
 }

@@ -67,25 +67,27 @@ impl Qcow2 {
     }
 
     /// Takes one reference away from each cluster; what reaches 0 may be allocated again.
-    pub(super) fn drop_references(&self, alloc: &mut Alloc, freed: &[Freed]) -> Result<()> {
-        if !freed.is_empty() {
+    pub(super) fn drop_references(
+        &self,
+        alloc: &mut Alloc,
+        clusters: impl IntoIterator<Item = u64>,
+    ) -> Result<()> {
+        let mut clusters = clusters.into_iter().peekable();
+        if clusters.peek().is_some() {
             self.announce(Step::ClusterFree);
         }
-        for freed in freed {
-            let count = self.refcount(alloc, freed.cluster)?;
+        for cluster in clusters {
+            let count = self.refcount(alloc, cluster)?;
             let Some(left) = count.checked_sub(1) else {
                 return Err(self.corruption(
-                    format!(
-                        "Refcount of cluster {:#x} is 0 although it was referenced",
-                        freed.cluster
-                    ),
-                    freed.cluster << self.layout.cluster_bits(),
+                    format!("Refcount of cluster {cluster:#x} is 0 although it was referenced"),
+                    cluster << self.layout.cluster_bits(),
                 ));
             };
-            self.set_refcounts(alloc, freed.cluster, 1, left)?;
+            self.set_refcounts(alloc, cluster, 1, left)?;
             if left == 0 {
-                alloc.became_free(freed.cluster, self.layout.cluster_bits());
-                self.meta.remove_table(freed.cluster);
+                alloc.became_free(cluster, self.layout.cluster_bits());
+                self.meta.remove_table(cluster);
             }
         }
         Ok(())
@@ -93,14 +95,9 @@ impl Qcow2 {
 
     /// Gives back clusters that were allocated but never named by any table.
     pub(super) fn free_unused(&self, cluster: u64, count: u64) {
-        let freed: Vec<_> = (cluster..cluster + count)
-            .map(|cluster| Freed {
-                cluster,
-                punch: false,
-            })
-            .collect();
+        let clusters = cluster..cluster + count;
         // A failure leaks the clusters, which harms nothing; the caller reports its own error.
-        let _ = self.drop_references(&mut self.alloc.lock(), &freed);
+        let _ = self.drop_references(&mut self.alloc.lock(), clusters);
     }
 
     /// Gives back references whose unlinking is on disk and that no I/O uses any more.
@@ -128,7 +125,8 @@ impl Qcow2 {
             return Ok(());
         }
         self.punch(&freed)?;
-        self.drop_references(&mut self.alloc.lock(), &freed)
+        let clusters = freed.iter().map(|freed| freed.cluster);
+        self.drop_references(&mut self.alloc.lock(), clusters)
     }
 
     /// Returns the space of clusters that are about to become free to the host.

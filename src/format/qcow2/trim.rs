@@ -21,7 +21,8 @@ impl Qcow2 {
         self.write_metadata(true, Durability::None)?;
         if !counted_elsewhere.is_empty() {
             self.barrier()?;
-            self.drop_references(&mut self.alloc.lock(), &counted_elsewhere)?;
+            let clusters = counted_elsewhere.iter().map(|freed| freed.cluster);
+            self.drop_references(&mut self.alloc.lock(), clusters)?;
             self.write_metadata(true, Durability::None)?;
         }
         self.barrier()?;

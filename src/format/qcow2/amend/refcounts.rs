@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::limbo::Freed;
 use crate::format::qcow2::alloc::Alloc;
 use crate::format::qcow2::bulk::space::Layout as Place;
 use crate::format::qcow2::disk::{Geometry, RefcountTableEntry, RefcountWidth};
@@ -177,13 +176,11 @@ impl Qcow2 {
                 }
             }
             self.storage.write_at(&block, place * cluster)?;
-            table.push(place * cluster);
+            memory::push(&mut table, place * cluster)?;
         }
         let clusters = new.place.reftable_clusters;
-        table.resize(
-            (clusters * new.geometry.table_entries_per_cluster()) as usize,
-            0,
-        );
+        let entries = clusters * new.geometry.table_entries_per_cluster();
+        memory::resize(&mut table, entries as usize, 0)?;
         let bytes = memory::bytes_of(table.iter().copied())?;
         self.storage.write_at(&bytes, new.start * cluster)?;
         Ok(table)
@@ -207,23 +204,18 @@ impl Qcow2 {
         let old_table = alloc.table_offset >> bits;
         let blocks = alloc.table.iter();
         let blocks = blocks.map(|entry| RefcountTableEntry(*entry).offset() >> bits);
-        let freed: Vec<Freed> = (old_table..old_table + alloc.table_clusters)
-            .chain(blocks.filter(|cluster| *cluster != 0))
-            .map(|cluster| Freed {
-                cluster,
-                punch: false,
-            })
-            .collect();
-        for freed in &freed {
+        let blocks = blocks.filter(|cluster| *cluster != 0);
+        let freed = old_table..old_table + alloc.table_clusters;
+        for cluster in freed.clone().chain(blocks) {
             // No slice of the old width may be found again.
-            let cluster = self.layout.cluster_size();
-            self.cache.invalidate(freed.cluster << bits, cluster);
-            self.meta.remove_table(freed.cluster);
+            let len = self.layout.cluster_size();
+            self.cache.invalidate(cluster << bits, len);
+            self.meta.remove_table(cluster);
         }
         let clusters = new.place.end - new.start;
         self.cache.invalidate(new.start << bits, clusters << bits);
         self.refcount_order.store(order, Ordering::Release);
-        alloc.table = table;
+        let old = std::mem::replace(&mut alloc.table, table);
         alloc.table_dirty.clear();
         alloc.table_offset = new.start << bits;
         alloc.table_clusters = new.place.reftable_clusters;
@@ -232,6 +224,9 @@ impl Qcow2 {
             self.meta.add_table(block);
         }
         self.meta.set_area(Area::RefcountTable, new.table());
-        self.after_change(self.drop_references(alloc, &freed))
+        let blocks = old.iter();
+        let blocks = blocks.map(|entry| RefcountTableEntry(*entry).offset() >> bits);
+        let freed = freed.chain(blocks.filter(|cluster| *cluster != 0));
+        self.after_change(self.drop_references(alloc, freed))
     }
 }

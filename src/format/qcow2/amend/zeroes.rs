@@ -124,11 +124,8 @@ impl Qcow2 {
 
     /// Gives back the references of a cluster that no table names.
     fn take_back(&self, alloc: &mut Alloc, host: u64, references: u64) {
-        let freed = Freed {
-            cluster: host >> self.layout.cluster_bits(),
-            punch: false,
-        };
+        let cluster = host >> self.layout.cluster_bits();
         // A failure leaks the cluster, which harms nothing; the caller reports its own error.
-        let _ = self.drop_references(alloc, &vec![freed; references as usize]);
+        let _ = self.drop_references(alloc, (0..references).map(|_| cluster));
     }
 }

@@ -148,13 +148,7 @@ impl Qcow2 {
     /// Gives back an area that nothing on disk names any more and no one reads.
     pub(super) fn release_at_once(&self, place: Place) -> Result<()> {
         let clusters = place.first..place.first + place.clusters;
-        let freed: Vec<_> = clusters
-            .map(|cluster| Freed {
-                cluster,
-                punch: false,
-            })
-            .collect();
-        self.drop_references(&mut self.alloc.lock(), &freed)
+        self.drop_references(&mut self.alloc.lock(), clusters)
     }
 
     /// Gives back an area that was never named.
