@@ -10,6 +10,7 @@ mod disk;
 mod encryption;
 mod formats;
 mod overlays;
+mod packed;
 mod requests;
 mod rows;
 mod run;

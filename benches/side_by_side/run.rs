@@ -90,7 +90,7 @@ pub fn timed(argv: &[&str]) -> Result<Cost, String> {
     })
 }
 
-/// State, and user and system time in ticks of 10 ms.
+/// State, and user and system time in ticks of 10 ms, with that of processes that it has waited for.
 fn stat(pid: u32) -> Result<(char, u64), String> {
     let path = format!("/proc/{pid}/stat");
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
@@ -98,8 +98,9 @@ fn stat(pid: u32) -> Result<(char, u64), String> {
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     let number = |at: usize| fields.get(at).and_then(|f| f.parse::<u64>().ok());
     let state = fields.first().and_then(|f| f.chars().next());
-    match (state, number(11), number(12)) {
-        (Some(state), Some(user), Some(system)) => Ok((state, user + system)),
+    let ticks: Option<u64> = (11..15).map(number).sum();
+    match (state, ticks) {
+        (Some(state), Some(ticks)) => Ok((state, ticks)),
         _ => Err(format!("{path}: cannot be understood")),
     }
 }
