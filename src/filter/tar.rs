@@ -14,8 +14,8 @@ use crate::format::ChildSpec;
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
 use crate::printable::printable_bytes;
-use crate::storage::forward::forward;
-use crate::storage::{HostFile, Limits, Preallocation, Storage, ZeroFlags};
+use crate::storage::forward::{forward, read_only};
+use crate::storage::{HostFile, Limits, Storage};
 
 /// The line of the registry.
 pub static DRIVER: FilterDriver = FilterDriver {
@@ -145,13 +145,10 @@ impl TarMember {
 
 impl Storage for TarMember {
     forward!(archive: name, identity, sync, allocated_size, lock);
+    read_only!(refused);
 
     fn driver(&self) -> &'static str {
         DRIVER.name
-    }
-
-    fn read_only(&self) -> bool {
-        true
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
@@ -171,24 +168,8 @@ impl Storage for TarMember {
         }
     }
 
-    fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
-        Err(self.refused())
-    }
-
-    fn write_zeroes(&self, _: u64, _: u64, _: ZeroFlags) -> Result<()> {
-        Err(self.refused())
-    }
-
-    fn discard(&self, _: u64, _: u64) -> Result<()> {
-        Err(self.refused())
-    }
-
     fn len(&self) -> Result<u64> {
         Ok(self.len)
-    }
-
-    fn set_len(&self, _: u64, _: Preallocation) -> Result<()> {
-        Err(self.refused())
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {

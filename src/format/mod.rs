@@ -8,6 +8,7 @@ pub mod cloop;
 pub(crate) mod decoded;
 pub mod dmg;
 pub mod driver;
+pub(crate) mod encrcdsa;
 pub mod features;
 pub mod files;
 pub(crate) mod footer;

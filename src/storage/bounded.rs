@@ -1,13 +1,13 @@
 //! A read-only view that returns a limited number of bytes: what a hostile file claims cannot make
 //! its reader work for longer.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::forward::forward;
-use crate::storage::{Durability, HostFile, Preallocation, Storage, ZeroFlags};
+use crate::storage::forward::{forward, read_only};
+use crate::storage::{Durability, HostFile, Storage};
 
 /// Another storage, to be read up to a number of bytes and never written.
 #[derive(Debug)]
@@ -54,10 +54,7 @@ impl Storage for BoundedStorage {
     forward!(
         inner: name, driver, identity, len, extent, limits, allocated_size, specific_info, step_watcher, lock,
     );
-
-    fn read_only(&self) -> bool {
-        true
-    }
+    read_only!(refused);
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.charge(buf.len())?;
@@ -74,26 +71,6 @@ impl Storage for BoundedStorage {
         Ok(false)
     }
 
-    fn write_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
-        Err(self.refused())
-    }
-
-    fn write_vectored_at(&self, _bufs: &[IoSlice<'_>], _offset: u64) -> Result<()> {
-        Err(self.refused())
-    }
-
-    fn set_len(&self, _len: u64, _preallocation: Preallocation) -> Result<()> {
-        Err(self.refused())
-    }
-
-    fn write_zeroes(&self, _offset: u64, _len: u64, _flags: ZeroFlags) -> Result<()> {
-        Err(self.refused())
-    }
-
-    fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
-        Err(self.refused())
-    }
-
     fn sync(&self, _durability: Durability) -> Result<()> {
         // Nothing was written.
         Ok(())
@@ -108,7 +85,7 @@ impl Storage for BoundedStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::MemoryStorage;
+    use crate::storage::{MemoryStorage, Preallocation};
 
     #[test]
     fn the_budget_is_shared_by_all_reads_and_nothing_is_written() {

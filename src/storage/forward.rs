@@ -141,4 +141,35 @@ macro_rules! forward {
     };
 }
 
-pub(crate) use forward;
+/// The methods of [`crate::storage::Storage`] that would change something, of a storage that is only read:
+/// each gives the error that the named method makes.
+macro_rules! read_only {
+    ($refused:ident) => {
+        fn read_only(&self) -> bool {
+            true
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> $crate::Result<()> {
+            Err(self.$refused())
+        }
+
+        fn write_zeroes(
+            &self,
+            _: u64,
+            _: u64,
+            _: $crate::storage::ZeroFlags,
+        ) -> $crate::Result<()> {
+            Err(self.$refused())
+        }
+
+        fn discard(&self, _: u64, _: u64) -> $crate::Result<()> {
+            Err(self.$refused())
+        }
+
+        fn set_len(&self, _: u64, _: $crate::storage::Preallocation) -> $crate::Result<()> {
+            Err(self.$refused())
+        }
+    };
+}
+
+pub(crate) use {forward, read_only};

@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod dmg;
 mod kit;
 mod luks;
 mod parallels;

@@ -3,25 +3,38 @@
 //!
 //! See `docs/formats/dmg.md`.
 
+mod check;
 mod disk;
 mod inspect;
 mod open;
 mod runs;
 
-use crate::error::Result;
-use crate::format::read_only::{Contents, EncodedUnit, Held, Piece, ReadOnly, Source};
-use crate::format::{Format, FormatDriver, OpenContext, Signature};
+use crc32fast::Hasher;
 
-use disk::{Chunk, Coding, MAGIC};
+use crate::codec::Packing;
+use crate::error::Result;
+use crate::format::encrcdsa;
+use crate::format::read_only::{Contents, EncodedUnit, Held, Piece, ReadOnly, Source, Verify};
+use crate::format::{Features, Format, FormatDriver, OpenContext, Signature};
+use crate::size::SECTOR;
+
+use disk::{Checksum, Chunk, Coding, MAGIC, Table, Tables, Trailer};
 use runs::Runs;
 
 /// The DMG format.
 pub static DRIVER: FormatDriver = FormatDriver {
+    of_images: Features::CHECK,
     signature: Some(Signature {
         rank: 110,
-        fits: |file| file.name.len() > 4 && file.name.ends_with(b".dmg"),
+        fits: |file| {
+            file.starts(encrcdsa::HEADER_MAGIC)
+                || file.name.len() > 4 && file.name.ends_with(b".dmg")
+        },
         footer: Some(MAGIC),
     }),
+    open_options: encrcdsa::OPEN_OPTIONS,
+    secret_option: Some(encrcdsa::KEY_SECRET),
+    strong_options: &[encrcdsa::KEY_SECRET],
     ..FormatDriver::read_only("dmg", open, inspect::inspect)
 };
 
@@ -29,14 +42,74 @@ pub static DRIVER: FormatDriver = FormatDriver {
 #[derive(Debug)]
 struct Dmg {
     len: u64,
+    /// The data fork.
+    data: (u64, u64),
+    data_sum: Checksum,
+    master: Checksum,
+    /// What the former should be, where all tables have checksums.
+    master_found: Option<u32>,
+    tables: Vec<Table>,
     runs: Runs,
 }
 
+impl Dmg {
+    fn new(trailer: &Trailer, tables: Tables) -> Result<Self> {
+        let Tables { list, chunks } = tables;
+        Ok(Self {
+            len: trailer.len,
+            data: trailer.data,
+            data_sum: trailer.data_sum,
+            master: trailer.master,
+            master_found: master(&list),
+            tables: list,
+            runs: Runs::new(chunks)?,
+        })
+    }
+}
+
+/// The checksum of the checksums of the tables.
+fn master(tables: &[Table]) -> Option<u32> {
+    let mut all = Hasher::new();
+    for table in tables {
+        match table.sum {
+            Checksum::Crc32(sum) => all.update(&sum.to_be_bytes()),
+            Checksum::None | Checksum::Other(_) => return None,
+        }
+    }
+    Some(all.finalize())
+}
+
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
-    let source = Source::new(context.storage)?;
-    let trailer = open::read_trailer(&*source.storage, source.len)?;
-    let runs = open::read_runs(&*source.storage, &trailer, context.opener.policy())?;
-    let unknown = runs.chunks().iter().find_map(|chunk| match chunk.coding {
+    let file = context.storage.clone();
+    let Some(plain) = encrcdsa::open(&context)? else {
+        let source = Source::new(file)?;
+        let trailer = open::read_trailer(&*source.storage, source.len)?;
+        return Ok(Box::new(with_trailer(&context, source, &trailer)?));
+    };
+    let source = Source::new(plain)?;
+    match open::find_trailer(&*source.storage, source.len)? {
+        Some(trailer) => {
+            let image = with_trailer(&context, source, &trailer)?;
+            Ok(Box::new(image.encrypted_in(file)))
+        }
+        None => {
+            let disk = Whole(source.len.next_multiple_of(SECTOR));
+            let image = ReadOnly::new(&DRIVER, source, disk);
+            Ok(Box::new(image.encrypted_in(file)))
+        }
+    }
+}
+
+/// The image whose trailer that is.
+fn with_trailer(
+    context: &OpenContext<'_>,
+    source: Source,
+    trailer: &Trailer,
+) -> Result<ReadOnly<Dmg>> {
+    let tables = open::read_tables(&*source.storage, trailer, context.opener.policy())?;
+    let contents = Dmg::new(trailer, tables)?;
+    let mut unknown = contents.runs.chunks().iter();
+    let unknown = unknown.find_map(|chunk| match chunk.coding {
         Coding::Unknown(kind) => Some(kind),
         _ => None,
     });
@@ -45,11 +118,24 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
             "Image contains chunks of unknown type {kind:x}, accessing them will result in I/O errors"
         ));
     }
-    let contents = Dmg {
-        len: trailer.len,
-        runs,
-    };
-    Ok(Box::new(ReadOnly::new(&DRIVER, source, contents)))
+    Ok(ReadOnly::new(&DRIVER, source, contents))
+}
+
+/// A disk that is encrypted as it is: its length.
+#[derive(Debug)]
+struct Whole(u64);
+
+impl Contents for Whole {
+    fn len(&self) -> u64 {
+        self.0
+    }
+
+    fn piece(&self, _: &Source, offset: u64, _: u64) -> Result<Piece> {
+        Ok(Piece {
+            held: Held::Plain(offset),
+            end: self.0,
+        })
+    }
 }
 
 impl Contents for Dmg {
@@ -69,21 +155,29 @@ impl Contents for Dmg {
         };
         let mut end = run.end;
         let held = match chunk.coding {
-            Coding::Zero => Held::Zero,
+            Coding::Zero | Coding::Free => Held::Zero,
             Coding::Raw => match raw(source, chunk, offset, &mut end) {
                 Some(held) => held,
                 None => lost("its chunk lies behind the end of the file"),
             },
-            Coding::Packed(packing) => Held::Unit(EncodedUnit {
-                guest: chunk.guest,
-                len: chunk.len,
-                host: chunk.host,
-                encoded: chunk.held,
-                packing,
-            }),
+            Coding::Packed(packing) => Held::Unit(unit(chunk, packing)),
             Coding::Unknown(kind) => lost(&format!("its chunk is of the unknown type {kind:x}")),
         };
         Ok(Piece { held, end })
+    }
+
+    fn verifier(&self) -> Option<&dyn Verify> {
+        Some(self)
+    }
+}
+
+fn unit(chunk: &Chunk, packing: Packing) -> EncodedUnit {
+    EncodedUnit {
+        guest: chunk.guest,
+        len: chunk.len,
+        host: chunk.host,
+        encoded: chunk.held,
+        packing,
     }
 }
 

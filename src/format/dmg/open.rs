@@ -6,35 +6,45 @@ use crate::memory;
 use crate::policy::OpenPolicy;
 use crate::storage::Storage;
 
-use super::disk::{MAGIC, TRAILER_LEN, TableReader, Trailer, tables_of_fork, tables_of_plist};
-use super::runs::Runs;
+use super::disk::{
+    MAGIC, TRAILER_LEN, TableReader, Tables, Trailer, tables_of_fork, tables_of_plist,
+};
 
-/// The trailer of the image.
+/// The trailer of the image, where it has one.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] where there is none, else of [`Trailer::from_bytes`].
+/// Of [`Trailer::from_bytes`], or of reading.
+pub(super) fn find_trailer(storage: &dyn Storage, file_len: u64) -> Result<Option<Trailer>> {
+    let Some(at) = footer::find(storage, file_len, MAGIC)? else {
+        return Ok(None);
+    };
+    let mut bytes = [0; TRAILER_LEN];
+    storage.read_at(&mut bytes, at)?;
+    Trailer::from_bytes(&bytes, at).map(Some)
+}
+
+/// As [`find_trailer`], for what is nothing without one.
+///
+/// # Errors
+/// [`crate::ErrorKind::Corrupt`] where there is none, else of [`find_trailer`].
 pub(super) fn read_trailer(storage: &dyn Storage, file_len: u64) -> Result<Trailer> {
     if file_len == 0 {
         return Err(Error::corrupt("dmg file must be at least 512 bytes long"));
     }
-    let Some(at) = footer::find(storage, file_len, MAGIC)? else {
-        return Err(Error::corrupt("Could not locate UDIF trailer in dmg file"));
-    };
-    let mut bytes = [0; TRAILER_LEN];
-    storage.read_at(&mut bytes, at)?;
-    Trailer::from_bytes(&bytes, at)
+    find_trailer(storage, file_len)?
+        .ok_or_else(|| Error::corrupt("Could not locate UDIF trailer in dmg file"))
 }
 
-/// The chunks of the image.
+/// The tables of the image.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`] by the policy, or of reading.
-pub(super) fn read_runs(
+pub(super) fn read_tables(
     storage: &dyn Storage,
     trailer: &Trailer,
     policy: &OpenPolicy,
-) -> Result<Runs> {
-    let mut tables = TableReader::new(policy, trailer.data_at);
+) -> Result<Tables> {
+    let mut tables = TableReader::new(policy, trailer.data.0);
     let (name, (at, len)) = match trailer.fork.1 {
         0 => ("Property list", trailer.plist),
         _ => ("Resource fork", trailer.fork),
@@ -52,5 +62,5 @@ pub(super) fn read_runs(
         _ => tables_of_fork(&bytes, &mut tables)?,
     }
     drop(bytes);
-    Runs::new(tables.into_chunks())
+    Ok(tables.into_tables())
 }

@@ -12,12 +12,16 @@ use bstr::BString;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
-use crate::format::{FileRole, Format, FormatDriver, FormatFile, FormatInfo, IoGuard, ParentRef};
+use crate::format::{
+    Check, CheckReport, FileRole, Format, FormatDriver, FormatFile, FormatInfo, IoGuard, ParentRef,
+    RepairMode,
+};
+use crate::job::Job;
 use crate::storage::Storage;
 
 pub(crate) use source::Source;
-pub(crate) use units::EncodedUnit;
 use units::UnitReader;
+pub(crate) use units::{EncodedUnit, decode};
 
 /// How a piece of the guest is held.
 #[derive(Debug)]
@@ -51,6 +55,20 @@ pub(crate) trait Contents: Send + Sync + Debug {
     /// # Errors
     /// Of reading what says where the piece is.
     fn piece(&self, source: &Source, offset: u64, end: u64) -> Result<Piece>;
+
+    /// Verifying, where images say something that can be verified.
+    fn verifier(&self) -> Option<&dyn Verify> {
+        None
+    }
+}
+
+/// The check of an image that is only read, whose format gives it something to compare with.
+pub(crate) trait Verify: Send + Sync {
+    /// Goes through the image; each finding is a note of `job`.
+    ///
+    /// # Errors
+    /// When the check cannot be carried out.
+    fn verify(&self, source: &Source, job: &mut Job) -> Result<CheckReport>;
 }
 
 /// An open image.
@@ -60,6 +78,8 @@ pub(crate) struct ReadOnly<C> {
     /// The image's own file.
     file: Arc<dyn Storage>,
     source: Source,
+    /// The source is what the encrypted file decrypts to.
+    encrypted: bool,
     contents: C,
     units: UnitReader,
 }
@@ -71,14 +91,25 @@ impl<C: Contents> ReadOnly<C> {
             driver,
             file: source.storage.clone(),
             source,
+            encrypted: false,
             contents,
             units: UnitReader::default(),
+        }
+    }
+
+    /// The image is in an encrypted file; the source is what that decrypts to.
+    pub(crate) fn encrypted_in(self, file: Arc<dyn Storage>) -> Self {
+        Self {
+            file,
+            encrypted: true,
+            ..self
         }
     }
 
     fn kind(&self, held: &Held) -> ExtentKind {
         match held {
             Held::Zero => ExtentKind::Zero { host_offset: None },
+            Held::Plain(_) if self.encrypted => ExtentKind::Encoded { compressed: false },
             Held::Plain(host_offset) => ExtentKind::Data {
                 slot: StorageSlot::MAIN,
                 host_offset: *host_offset,
@@ -172,7 +203,10 @@ impl<C: Contents> Format for ReadOnly<C> {
     }
 
     fn info(&self) -> Result<FormatInfo> {
-        Ok(FormatInfo::default())
+        Ok(FormatInfo {
+            encrypted: self.encrypted,
+            ..FormatInfo::default()
+        })
     }
 
     fn parent(&self) -> Option<ParentRef> {
@@ -181,5 +215,22 @@ impl<C: Contents> Format for ReadOnly<C> {
 
     fn close(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn checker(&self) -> Option<&dyn Check> {
+        self.contents.verifier().map(|_| self as &dyn Check)
+    }
+}
+
+impl<C: Contents> Check for ReadOnly<C> {
+    fn repairs(&self) -> RepairMode {
+        RepairMode::Report
+    }
+
+    fn check(&self, _: RepairMode, job: &mut Job) -> Result<CheckReport> {
+        match self.contents.verifier() {
+            Some(verifier) => verifier.verify(&self.source, job),
+            None => Ok(CheckReport::default()),
+        }
     }
 }

@@ -68,7 +68,11 @@ impl UnitReader {
     }
 }
 
-fn decode(source: &Source, unit: &EncodedUnit, out: &mut [u8]) -> Result<()> {
+/// Decodes a whole unit into `out`, which has its length.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] where it does not decode to what it should hold.
+pub(crate) fn decode(source: &Source, unit: &EncodedUnit, out: &mut [u8]) -> Result<()> {
     // Before memory is taken for what is not there.
     let end = unit.host.checked_add(unit.encoded);
     if end.is_none_or(|end| end > source.len) {

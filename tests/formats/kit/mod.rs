@@ -3,8 +3,8 @@
 
 mod crash;
 mod faults;
-mod given;
-mod hostile;
+pub mod given;
+pub mod hostile;
 mod measure;
 mod model;
 mod parallel;
@@ -12,7 +12,7 @@ mod peer;
 mod read_only;
 mod references;
 mod sample;
-mod shelf;
+pub mod shelf;
 pub mod work;
 
 use platter::format::{Features, registry};

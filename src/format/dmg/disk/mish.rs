@@ -1,11 +1,15 @@
 //! Block tables ("mish"): the chunks of a range of sectors.
 
+use std::ops::Range;
+
 use crate::bytes::{be32, be64};
 use crate::codec::Packing;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::policy::OpenPolicy;
 use crate::size::SECTOR;
+
+use super::checksum::Checksum;
 
 const MAGIC: &[u8] = b"mish";
 const ENTRIES_AT: usize = 204;
@@ -19,6 +23,8 @@ const END: u32 = 0xffff_ffff;
 pub(in super::super) enum Coding {
     /// They are zeroes.
     Zero,
+    /// They were never written to: zeroes that no checksum counts.
+    Free,
     /// As they are.
     Raw,
     /// Compressed.
@@ -30,8 +36,8 @@ pub(in super::super) enum Coding {
 impl Coding {
     fn of(kind: u32) -> Self {
         match kind {
-            // The latter was never written to, and is not worth a copy.
-            0 | 2 => Self::Zero,
+            0 => Self::Zero,
+            2 => Self::Free,
             1 => Self::Raw,
             0x8000_0004 => Self::Packed(Packing::Adc),
             0x8000_0005 => Self::Packed(Packing::Zlib),
@@ -64,13 +70,33 @@ impl Chunk {
     }
 }
 
+/// What is said of the chunks of a table together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Table {
+    /// Its first sector.
+    pub(in super::super) first: u64,
+    /// Its chunks, as they are numbered in all tables.
+    pub(in super::super) chunks: Range<usize>,
+    /// Of what they decode to.
+    pub(in super::super) sum: Checksum,
+}
+
+/// All tables of an image.
+#[derive(Debug, Default)]
+pub(in super::super) struct Tables {
+    /// In the order in which they stand.
+    pub(in super::super) list: Vec<Table>,
+    /// Their chunks, in that order.
+    pub(in super::super) chunks: Vec<Chunk>,
+}
+
 /// Takes the chunks out of block tables.
 pub(in super::super) struct TableReader<'a> {
     policy: &'a OpenPolicy,
     data_at: u64,
     /// Bytes of the tables so far.
     bytes: u64,
-    chunks: Vec<Chunk>,
+    tables: Tables,
 }
 
 impl<'a> TableReader<'a> {
@@ -80,13 +106,13 @@ impl<'a> TableReader<'a> {
             policy,
             data_at,
             bytes: 0,
-            chunks: Vec::new(),
+            tables: Tables::default(),
         }
     }
 
-    /// The chunks, in the order of the tables.
-    pub(in super::super) fn into_chunks(self) -> Vec<Chunk> {
-        self.chunks
+    /// What was taken out.
+    pub(in super::super) fn into_tables(self) -> Tables {
+        self.tables
     }
 
     /// Adds the chunks of a table; other resources are passed over.
@@ -103,7 +129,9 @@ impl<'a> TableReader<'a> {
         self.policy.check_table("Block tables", self.bytes)?;
         let (first, data_at) = (long(8), long(24));
         let entries = table.get(ENTRIES_AT..).unwrap_or_default();
-        memory::reserve(&mut self.chunks, entries.len() / ENTRY_LEN)?;
+        let Tables { list, chunks } = &mut self.tables;
+        let before = chunks.len();
+        memory::reserve(chunks, entries.len() / ENTRY_LEN)?;
         // The number of entries that stands before them is not to be relied on.
         for (index, entry) in entries.chunks_exact(ENTRY_LEN).enumerate() {
             let kind = be32(entry, 0).unwrap_or_default();
@@ -124,7 +152,7 @@ impl<'a> TableReader<'a> {
             let host = [self.data_at, data_at, long(24)];
             let host = host.into_iter().try_fold(0_u64, u64::checked_add);
             memory::push(
-                &mut self.chunks,
+                chunks,
                 Chunk {
                     guest,
                     len,
@@ -135,6 +163,13 @@ impl<'a> TableReader<'a> {
                 },
             )?;
         }
-        Ok(())
+        memory::push(
+            list,
+            Table {
+                first,
+                chunks: before..chunks.len(),
+                sum: Checksum::from_bytes(table, 64),
+            },
+        )
     }
 }

@@ -4,6 +4,8 @@ use crate::bytes::{be32, be64};
 use crate::error::{Error, Result};
 use crate::size::SECTOR;
 
+use super::checksum::Checksum;
+
 /// Bytes of the trailer.
 pub(in super::super) const TRAILER_LEN: usize = 512;
 
@@ -14,8 +16,12 @@ pub(in super::super) const MAGIC: &[u8; 4] = b"koly";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Trailer {
     pub(in super::super) version: u32,
-    /// Where the data of chunks begins.
-    pub(in super::super) data_at: u64,
+    /// The data fork: where the data of chunks is.
+    pub(in super::super) data: (u64, u64),
+    /// Of the data fork, as it is in the file.
+    pub(in super::super) data_sum: Checksum,
+    /// Of the checksums of all tables.
+    pub(in super::super) master: Checksum,
     /// The resource fork.
     pub(in super::super) fork: (u64, u64),
     /// The property list.
@@ -42,7 +48,9 @@ impl Trailer {
         };
         let trailer = Self {
             version: short(4),
-            data_at: long(24),
+            data: (long(24), long(32)),
+            data_sum: Checksum::from_bytes(bytes, 80),
+            master: Checksum::from_bytes(bytes, 352),
             fork: (long(40), long(48)),
             plist: (long(216), long(224)),
             segments: short(60),

@@ -55,6 +55,13 @@ pub fn write(guest: &[u8], layout: &Layout) -> Vec<u8> {
     trailer[7] = 4;
     trailer[10] = 2;
     trailer[15] = 1;
+    let data = crc32(&image[BEFORE..at as usize]);
+    trailer[80..92].copy_from_slice(&checksum(data));
+    let sums: Vec<u8> = tables
+        .iter()
+        .flat_map(|table| table[72..76].to_vec())
+        .collect();
+    trailer[352..364].copy_from_slice(&checksum(crc32(&sums)));
     for (place, number) in [
         (24, BEFORE as u64),
         (32, at - BEFORE as u64),
@@ -70,8 +77,21 @@ pub fn write(guest: &[u8], layout: &Layout) -> Vec<u8> {
     image
 }
 
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+/// The kind, the bits and the value of a CRC-32.
+fn checksum(value: u32) -> [u8; 12] {
+    let words = [2, 32, value].map(u32::to_be_bytes);
+    words.concat().try_into().expect("three words")
+}
+
 fn table(image: &mut Vec<u8>, start: usize, bytes: &[u8], layout: &Layout) -> Vec<u8> {
     let mut entries = Vec::new();
+    let mut summed = Vec::new();
     let mut entry = |kind: u32, sector: usize, sectors: usize, at: usize, len: usize| {
         entries.extend(kind.to_be_bytes());
         entries.extend([0; 4]);
@@ -95,6 +115,9 @@ fn table(image: &mut Vec<u8>, start: usize, bytes: &[u8], layout: &Layout) -> Ve
             }
         };
         entry(kind, sector, chunk.len() / SECTOR, at, held.len());
+        if kind != 2 {
+            summed.extend(chunk);
+        }
         image.extend(held);
     }
     entry(
@@ -108,6 +131,8 @@ fn table(image: &mut Vec<u8>, start: usize, bytes: &[u8], layout: &Layout) -> Ve
     for number in [start / SECTOR, bytes.len() / SECTOR, 0] {
         table.extend((number as u64).to_be_bytes());
     }
+    table.resize(64, 0);
+    table.extend(checksum(crc32(&summed)));
     table.resize(200, 0);
     table.extend((entries.len() as u32 / 40).to_be_bytes());
     table.extend(entries);

@@ -122,6 +122,13 @@ const fn unknown_to_peer(given: Given) -> Given {
     }
 }
 
+/// The kind of that name.
+#[allow(dead_code, reason = "not every binary that has the kinds asks for one")]
+pub fn by_name(name: &str) -> &'static Given {
+    let mut all = GIVEN.iter();
+    all.find(|given| given.name == name).expect(name)
+}
+
 impl Given {
     /// A disk with holes, text and noise, and the image of it.
     pub fn make(&self) -> (Vec<u8>, Vec<u8>) {

@@ -1,0 +1,57 @@
+//! Inspecting encrypted images: what stands around the encrypted data, without unlocking anything.
+
+use crate::error::Result;
+use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+
+use super::disk::Volume;
+use super::read;
+
+/// What can be said of an image that is encrypted; None where it is not.
+///
+/// # Errors
+/// Of reading.
+pub(crate) fn inspect(ctx: &InspectContext<'_>, format: &str) -> Result<Option<Inspection>> {
+    let mut found = Inspection {
+        encrypted: true,
+        ..Inspection::default()
+    };
+    let volume = match read(&*ctx.storage, ctx.file_len) {
+        Ok(None) => return Ok(None),
+        Ok(Some(volume)) => Ok(volume),
+        Err(error) => Err(error),
+    };
+    if let Some(volume) = found.taken(volume)? {
+        found.understood = true;
+        judge(&mut found, ctx, &volume, format);
+    }
+    Ok(Some(found))
+}
+
+fn judge(found: &mut Inspection, ctx: &InspectContext<'_>, volume: &Volume, format: &str) {
+    let reason = format!("encryption of version {}", volume.version);
+    found.find(Guard::KnownFeatures, Verdict::Pass, reason);
+    let most = volume.locks.iter().map(|lock| lock.iterations).max();
+    let most = u64::from(most.unwrap_or_default());
+    found.judge(
+        Guard::KeyDerivation,
+        ctx.policy
+            .check_key_iterations(most)
+            .map(|()| format!("{most} iterations at most"))
+            .map_err(|error| error.to_string()),
+    );
+    let (at, len) = volume.data;
+    let placed = volume.check_place(ctx.file_len);
+    found.judge(
+        Guard::HeaderConsistent,
+        placed
+            .map(|()| format!("{len} encrypted bytes stand at {at}"))
+            .map_err(|error| error.to_string()),
+    );
+    let end = at.saturating_add(len);
+    found.explain_length(ctx.file_len, end, "the encrypted data");
+    for guard in [Guard::TableSizes, Guard::DecompressedSize] {
+        let reason = "what the encrypted data holds is not known without its key";
+        found.find(guard, Verdict::Unknown, reason);
+    }
+    found.has_none(format, &[Guard::SnapshotCount, Guard::Clean]);
+}

@@ -1,0 +1,412 @@
+//! What is odd about dmg images: checksums, and encryption around anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aes::cipher::array::Array;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::{Aes128, Aes256};
+use des::TdesEde3;
+use hmac::{Hmac, Mac};
+use platter::format::RepairMode;
+use platter::job::{JobControl, Message};
+use platter::ops::check::{CheckOutcome, check};
+use platter::ops::inspect::inspect_storage;
+use platter::secret::{Secret, Secrets};
+use platter::storage::memory::MemoryStorage;
+use platter::storage::{NamedStorages, Storage};
+use platter::{ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy, Result};
+use sha1::Sha1;
+
+use crate::common::Dir;
+use crate::kit::given::{self, GIVEN};
+use crate::kit::hostile::damage;
+use crate::kit::shelf::{Shelf, contents};
+use crate::products::unpack;
+use crate::random::Random;
+
+const PASS: &str = "correct horse";
+
+/// How an image is encrypted.
+#[derive(Clone, Copy, Debug)]
+struct Lock {
+    version: u32,
+    /// Bytes of the key of the data.
+    key: usize,
+    block: usize,
+    /// The keys are wrapped by AES rather than by Triple DES.
+    by_aes: bool,
+    iterations: u32,
+}
+
+const LOCKS: [Lock; 5] = [
+    lock(2, 16, 512, false),
+    lock(2, 32, 4096, false),
+    lock(2, 32, 512, true),
+    lock(1, 16, 4096, false),
+    lock(1, 16, 512, false),
+];
+
+const fn lock(version: u32, key: usize, block: usize, by_aes: bool) -> Lock {
+    Lock {
+        version,
+        key,
+        block,
+        by_aes,
+        iterations: 100,
+    }
+}
+
+fn bytes(seed: u8, len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|n| (n as u8).wrapping_mul(37) ^ seed)
+        .collect()
+}
+
+/// CBC, filled up to whole blocks where that is asked for.
+fn chained<C: BlockCipherEncrypt + KeyInit>(
+    key: &[u8],
+    iv: &[u8],
+    plain: &[u8],
+    is_filled: bool,
+) -> Vec<u8> {
+    let cipher = C::new_from_slice(key).expect("a key of its length");
+    let mut last = Array::<u8, C::BlockSize>::default();
+    last.iter_mut().zip(iv).for_each(|(to, from)| *to = *from);
+    let mut plain = plain.to_vec();
+    if is_filled {
+        let fill = last.len() - plain.len() % last.len();
+        plain.extend(vec![fill as u8; fill]);
+    }
+    let mut out = Vec::new();
+    for block in plain.chunks(last.len()) {
+        last.iter_mut()
+            .zip(block)
+            .for_each(|(to, from)| *to ^= from);
+        cipher.encrypt_block(&mut last);
+        out.extend(&last);
+    }
+    out
+}
+
+fn encrypted_blocks(plain: &[u8], lock: Lock, key: &[u8], iv_key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (n, block) in plain.chunks(lock.block).enumerate() {
+        let mut block = block.to_vec();
+        block.resize(lock.block, 0);
+        let mut mac = Hmac::<Sha1>::new_from_slice(iv_key).expect("any length");
+        mac.update(&(n as u32).to_be_bytes());
+        let iv = mac.finalize().into_bytes();
+        out.extend(match key.len() {
+            16 => chained::<Aes128>(key, &iv[..16], &block, false),
+            _ => chained::<Aes256>(key, &iv[..16], &block, false),
+        });
+    }
+    out
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+fn put(to: &mut [u8], at: usize, bytes: &[u8]) {
+    to[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+/// The encrypted file of what it should decrypt to.
+fn encrypt(plain: &[u8], lock: Lock) -> Vec<u8> {
+    let (key, iv_key, salt) = (bytes(1, lock.key), bytes(2, 20), bytes(3, 20));
+    let mut derived = [0; 32];
+    let derived = match lock.by_aes {
+        true => &mut derived[..16],
+        false => &mut derived[..24],
+    };
+    pbkdf2::pbkdf2_hmac::<Sha1>(PASS.as_bytes(), &salt, lock.iterations, derived);
+    let data = encrypted_blocks(plain, lock, &key, &iv_key);
+    let key_bits = lock.key as u32 * 8;
+    if lock.version == 1 {
+        let wrap = |key: &[u8]| {
+            let iv = bytes(4, 8);
+            let mut inner = iv.clone();
+            let plain = [&[0; 4], key].concat();
+            inner.extend(chained::<TdesEde3>(derived, &iv, &plain, true));
+            inner.reverse();
+            let iv = [0x4a, 0xdd, 0xa2, 0x2c, 0x79, 0xe8, 0x21, 0x05];
+            chained::<TdesEde3>(derived, &iv, &inner, true)
+        };
+        let (key, iv_key) = (wrap(&key), wrap(&iv_key));
+        let mut footer = vec![0; 1276];
+        let block = lock.block as u32;
+        let numbers = [block, 17, 7, 6, 192, 8, 103, 0, lock.iterations, 20];
+        put(&mut footer, 16, &words(&numbers));
+        put(&mut footer, 56, &salt);
+        put(&mut footer, 88, &words(&[16, 5, 0x8000_0001, key_bits]));
+        put(&mut footer, 136, &words(&[key.len() as u32]));
+        put(&mut footer, 140, &key);
+        put(&mut footer, 396, &words(&[91, 160]));
+        put(&mut footer, 436, &words(&[iv_key.len() as u32]));
+        put(&mut footer, 440, &iv_key);
+        put(&mut footer, 1256, &(plain.len() as u64).to_be_bytes());
+        put(&mut footer, 1264, &words(&[1]));
+        put(&mut footer, 1268, b"cdsaencr");
+        return [data, footer].concat();
+    }
+    let (iv, keys) = (bytes(4, 8), [&key, &iv_key, &b"CKIE\0"[..]].concat());
+    let (wrapped, method, bits) = match lock.by_aes {
+        true => (
+            chained::<Aes128>(derived, &iv, &keys, true),
+            0x8000_0001,
+            128,
+        ),
+        false => (chained::<TdesEde3>(derived, &iv, &keys, true), 17, 192),
+    };
+    let at = 8192;
+    let mut file = vec![0; at];
+    put(&mut file, 0, b"encrcdsa");
+    put(
+        &mut file,
+        8,
+        &words(&[2, 16, 5, 0x8000_0001, key_bits, 91, 160]),
+    );
+    put(&mut file, 52, &words(&[lock.block as u32]));
+    put(&mut file, 56, &(plain.len() as u64).to_be_bytes());
+    put(&mut file, 64, &(at as u64).to_be_bytes());
+    // One for a certificate comes first.
+    put(
+        &mut file,
+        72,
+        &words(&[2, 2, 0, 200, 0, 564, 1, 0, 1000, 0, 616]),
+    );
+    let mut of_pass = vec![0; 616];
+    put(&mut of_pass, 0, &words(&[103, 0, lock.iterations, 20]));
+    put(&mut of_pass, 16, &salt);
+    put(&mut of_pass, 48, &words(&[8]));
+    put(&mut of_pass, 52, &iv);
+    put(
+        &mut of_pass,
+        84,
+        &words(&[bits, method, 7, 6, wrapped.len() as u32]),
+    );
+    put(&mut of_pass, 104, &wrapped);
+    put(&mut file, 1000, &of_pass);
+    file.extend(data);
+    file
+}
+
+fn shelf(bytes: &[u8]) -> Arc<dyn NamedStorages> {
+    let file: Arc<dyn Storage> = Arc::new(MemoryStorage::with_bytes("image", bytes.to_vec()));
+    Arc::new(Shelf(vec![file]))
+}
+
+fn options(bytes: &[u8], pass: &str) -> OpenOptions {
+    let mut secrets = Secrets::new();
+    secrets.add("s", Secret::new(pass)).expect("a new ID");
+    OpenOptions {
+        policy: OpenPolicy::permissive(),
+        storages: Some(shelf(bytes)),
+        secrets,
+        ..OpenOptions::default()
+    }
+}
+
+fn open(bytes: &[u8], options: &OpenOptions) -> Result<Image> {
+    assert!(bytes.len() > 512);
+    let name = "driver=dmg,key-secret=s,file.filename=image";
+    Image::open(&Location::from_image_opts(name)?, options)
+}
+
+#[test]
+fn what_is_encrypted_is_read_with_its_passphrase() {
+    let image = given::by_name("dmg").make();
+    let disk = bytes(9, 300 * 512);
+    for (guest, plain) in [(&image.0, &image.1), (&disk, &disk)] {
+        for lock in LOCKS {
+            let file = encrypt(plain, lock);
+            let image = open(&file, &options(&file, PASS)).expect("the passphrase fits");
+            assert_eq!(image.len(), guest.len() as u64, "{lock:?}");
+            assert!(contents(&image).expect("it is read") == *guest, "{lock:?}");
+            assert!(image.info().expect("information").encrypted, "{lock:?}");
+            let mut random = Random(lock.block as u64);
+            for _ in 0..30 {
+                let from = random.below(guest.len());
+                let len = (1 + random.below(9000)).min(guest.len() - from);
+                let mut buf = vec![0; len];
+                image.read_at(&mut buf, from as u64).expect("a read");
+                assert!(buf == guest[from..from + len], "{lock:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_its_passphrase_an_image_is_not_opened() {
+    let plain = bytes(9, 300 * 512);
+    for lock in LOCKS {
+        let file = encrypt(&plain, lock);
+        let error = open(&file, &options(&file, "wrong")).expect_err("another passphrase");
+        assert_eq!(error.kind(), ErrorKind::WrongSecret, "{error}");
+        let named = Location::from_image_opts("driver=dmg,file.filename=image").expect("a name");
+        let error = Image::open(&named, &options(&file, PASS)).expect_err("no passphrase");
+        assert_eq!(error.kind(), ErrorKind::NeedsSecret, "{error}");
+    }
+}
+
+#[test]
+fn deriving_a_key_ends_when_it_is_late_and_is_bounded_by_the_policy() {
+    let slow = Lock {
+        iterations: u32::MAX,
+        ..LOCKS[0]
+    };
+    let mut file = encrypt(&bytes(9, 512), LOCKS[0]);
+    put(&mut file, 1008, &words(&[slow.iterations]));
+    let control = Arc::new(JobControl::default());
+    control.set_deadline(Some(Duration::from_millis(30)));
+    let late = OpenOptions {
+        control,
+        ..options(&file, PASS)
+    };
+    let error = open(&file, &late).expect_err("no time");
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    let careful = OpenOptions {
+        policy: OpenPolicy::strict(),
+        ..options(&file, PASS)
+    };
+    let error = open(&file, &careful).expect_err("too many iterations");
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+}
+
+#[test]
+fn inspection_tells_that_an_image_is_encrypted_and_unlocks_nothing() {
+    for lock in LOCKS {
+        let file = encrypt(&given::by_name("dmg").make().1, lock);
+        let options = OpenOptions {
+            format: Some("dmg".to_owned()),
+            ..OpenOptions::default()
+        };
+        let file = Arc::new(MemoryStorage::with_bytes("image", file));
+        let report = inspect_storage(file, &options).expect("memory can be read");
+        assert!(report.encrypted && report.virtual_size.is_none());
+        let bad = |id: &str| {
+            report
+                .guards
+                .iter()
+                .any(|found| found.guard.id() == id && !found.verdict.is_good())
+        };
+        assert!(!bad("known-features") && !bad("key-derivation") && !bad("header-consistent"));
+        assert!(bad("table-sizes"));
+    }
+}
+
+#[test]
+fn damaged_encryption_is_refused_or_read_and_never_a_panic() {
+    for lock in LOCKS {
+        let whole = encrypt(
+            &given::by_name("dmg").make().1[..40_000],
+            Lock {
+                iterations: 1,
+                ..lock
+            },
+        );
+        let mut random = Random(lock.block as u64 + u64::from(lock.version));
+        for _ in 0..200 {
+            let mut file = whole.clone();
+            let (from, len) = match lock.version {
+                1 => (file.len() - 1276, 1276),
+                _ => (0, 1616),
+            };
+            let mut part = file[from..from + len].to_vec();
+            damage(&mut random, &mut part);
+            part.resize(len, 0);
+            put(&mut file, from, &part);
+            let limits = OpenPolicy {
+                max_key_iterations: 5000,
+                ..OpenPolicy::permissive()
+            };
+            let options = OpenOptions {
+                policy: limits,
+                ..options(&file, PASS)
+            };
+            if let Ok(image) = open(&file, &options) {
+                let _ = contents(&image);
+            }
+        }
+    }
+}
+
+fn checked(bytes: &[u8]) -> (CheckOutcome, Vec<String>) {
+    let lines = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let notes = lines.clone();
+    let mut job = Job::new().on_message(Box::new(move |message| {
+        let (Message::Note(line) | Message::Warning(line)) = message;
+        notes.lock().expect("no panic").push(line.to_owned());
+    }));
+    let image = open(bytes, &options(bytes, PASS)).expect("it opens");
+    let outcome = check(&image, RepairMode::Report, &mut job).expect("a check");
+    let lines = lines.lock().expect("no panic").clone();
+    (outcome, lines)
+}
+
+#[test]
+fn checksums_of_whole_images_fit() {
+    for given in GIVEN.iter().filter(|given| given.format == "dmg") {
+        let (outcome, lines) = checked(&given.make().1);
+        assert_eq!(
+            (outcome.exit_code(), lines),
+            (0, Vec::new()),
+            "{}",
+            given.name
+        );
+    }
+    let dir = Dir::new();
+    for packing in ["adc", "bzip2", "lzfse", "lzma"] {
+        let name = format!("hfsplus-{packing}.dmg");
+        unpack(&dir, &name);
+        let bytes = std::fs::read(dir.path(&name)).expect("an image");
+        let (outcome, lines) = checked(&bytes);
+        assert_eq!((outcome.exit_code(), lines), (0, Vec::new()), "{name}");
+    }
+    let file = encrypt(&given::by_name("dmg").make().1, LOCKS[0]);
+    assert_eq!(checked(&file).0.exit_code(), 0);
+}
+
+#[test]
+fn what_changed_is_found_by_its_checksum() {
+    let given = given::by_name("dmg of mixed tables");
+    let whole = given.make().1;
+    let text = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        let (outcome, lines) = checked(&bytes);
+        assert_eq!(outcome.exit_code(), 2, "{lines:?}");
+        lines.join("\n")
+    };
+    let trailer = whole.len() - 512;
+    assert!(text(trailer + 88).contains("checksum of the data fork"));
+    assert!(text(trailer + 360).contains("checksum of all tables"));
+    // Noise is kept as it is: every byte of it counts, in the file and in the table.
+    let noise = whole[1000..].chunks(4096).position(|piece| {
+        let mut seen = [false; 256];
+        piece
+            .iter()
+            .for_each(|byte| seen[usize::from(*byte)] = true);
+        seen.iter().filter(|seen| **seen).count() > 250
+    });
+    let lines = text(1000 + noise.expect("noise") * 4096 + 2000);
+    assert!(lines.contains("checksum of the data fork"), "{lines}");
+    assert!(lines.lines().count() >= 2, "{lines}");
+    let file = Arc::new(MemoryStorage::with_bytes("image", {
+        let mut bytes = whole.clone();
+        bytes[trailer + 360] ^= 1;
+        bytes
+    }));
+    let options = OpenOptions {
+        format: Some("dmg".to_owned()),
+        ..OpenOptions::default()
+    };
+    let report = inspect_storage(file, &options).expect("memory can be read");
+    let verdict = report
+        .guards
+        .iter()
+        .find(|found| found.guard.id() == "header-consistent");
+    assert!(!verdict.expect("a verdict").verdict.is_good());
+}
