@@ -34,6 +34,7 @@ pub mod qed;
 pub mod raw;
 pub(crate) mod read_only;
 pub mod registry;
+pub mod sparseimage;
 pub mod traits;
 pub mod vdi;
 pub mod vhdx;

@@ -2,7 +2,9 @@
 
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
-use crate::format::{bochs, cloop, dmg, luks, parallels, qcow2, qed, raw, vdi, vhdx, vmdk, vpc};
+use crate::format::{
+    bochs, cloop, dmg, luks, parallels, qcow2, qed, raw, sparseimage, vdi, vhdx, vmdk, vpc,
+};
 
 /// Every format, in the order in which lists show them.
 static DRIVERS: &[&FormatDriver] = &[
@@ -18,6 +20,7 @@ static DRIVERS: &[&FormatDriver] = &[
     &bochs::DRIVER,
     &cloop::DRIVER,
     &dmg::DRIVER,
+    &sparseimage::DRIVER,
 ];
 
 /// Every format of this build.

@@ -219,7 +219,8 @@ fn open(bytes: &[u8], options: &OpenOptions) -> Result<Image> {
 fn what_is_encrypted_is_read_with_its_passphrase() {
     let image = given::by_name("dmg").make();
     let disk = bytes(9, 300 * 512);
-    for (guest, plain) in [(&image.0, &image.1), (&disk, &disk)] {
+    let sparse = given::by_name("sparseimage").make();
+    for (guest, plain) in [&image, &(disk.clone(), disk), &sparse].map(|it| (&it.0, &it.1)) {
         for lock in LOCKS {
             let file = encrypt(plain, lock);
             let image = open(&file, &options(&file, PASS)).expect("the passphrase fits");

@@ -15,6 +15,7 @@ use crate::codec::Packing;
 use crate::error::Result;
 use crate::format::encrcdsa;
 use crate::format::read_only::{Contents, EncodedUnit, Held, Piece, ReadOnly, Source, Verify};
+use crate::format::sparseimage;
 use crate::format::{Features, Format, FormatDriver, OpenContext, Signature};
 use crate::size::SECTOR;
 
@@ -90,6 +91,11 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     match open::find_trailer(&*source.storage, source.len)? {
         Some(trailer) => {
             let image = with_trailer(&context, source, &trailer)?;
+            Ok(Box::new(image.encrypted_in(file)))
+        }
+        None if sparseimage::is_one(&source)? => {
+            let bands = sparseimage::Bands::read(&source, context.opener.policy())?;
+            let image = ReadOnly::new(&DRIVER, source, bands);
             Ok(Box::new(image.encrypted_in(file)))
         }
         None => {

@@ -3,6 +3,7 @@
 mod bochs;
 mod cloop;
 mod dmg;
+mod sparseimage;
 
 use dmg::Layout;
 
@@ -32,6 +33,9 @@ enum Writer {
         block: usize,
     },
     Dmg(Layout),
+    SparseImage {
+        band: usize,
+    },
 }
 
 /// Every kind.
@@ -63,7 +67,19 @@ pub const GIVEN: &[Given] = &[
         }),
         ..dmg("dmg of mixed tables", 5, dmg::zlib)
     }),
+    sparseimage("sparseimage", (5 << 20) + 512, 1 << 20),
+    sparseimage("sparseimage of several nodes", 12 << 20, 4096),
 ];
+
+const fn sparseimage(name: &'static str, size: usize, band: usize) -> Given {
+    Given {
+        name,
+        format: "sparseimage",
+        known_to_peer: false,
+        size,
+        writer: Writer::SparseImage { band },
+    }
+}
 
 const fn bochs(name: &'static str, size: usize, numbers: [usize; 3]) -> Given {
     let [version, extent, bitmap] = numbers;
@@ -141,6 +157,7 @@ impl Given {
             } => bochs::write(&guest, *version, *extent, *bitmap),
             Writer::Cloop { block } => cloop::write(&guest, *block),
             Writer::Dmg(layout) => dmg::write(&guest, layout),
+            Writer::SparseImage { band } => sparseimage::write(&guest, *band),
         };
         (guest, image)
     }
