@@ -1,5 +1,6 @@
 //! The names of drivers and protocols that QEMU's tools know, whether or not this build has the
-//! driver: they may be recorded in images and printed, and are not taken for typing errors.
+//! driver, and of the formats that are known here alone: they may be recorded in images and printed, and are
+//! not taken for typing errors.
 
 use crate::error::Error;
 
@@ -18,6 +19,7 @@ const DRIVERS: &[Known] = &[
     ("copy-before-write", &[]),
     ("copy-on-read", &[]),
     ("dmg", &[]),
+    ("ewf", &[]),
     ("file", &["file"]),
     ("ftp", &["ftp"]),
     ("ftps", &["ftps"]),
@@ -44,6 +46,7 @@ const DRIVERS: &[Known] = &[
     ("rbd", &["rbd"]),
     ("replication", &[]),
     ("snapshot-access", &[]),
+    ("sparseimage", &[]),
     ("ssh", &["ssh"]),
     ("throttle", &[]),
     ("vdi", &[]),

@@ -7,6 +7,7 @@ use libdeflater::Decompressor;
 use liblzma::stream::{Action, Stream};
 use lzfse_rust::LzfseRingDecoder;
 
+use crate::bytes::le32;
 use crate::error::{Error, Result};
 
 use super::adc;
@@ -27,6 +28,8 @@ pub enum Packing {
     Lzfse,
     /// Apple Data Compression.
     Adc,
+    /// Not at all: the bytes as they are, and their Adler-32 behind them.
+    Stored,
 }
 
 impl Packing {
@@ -38,6 +41,7 @@ impl Packing {
             Self::Xz => "xz",
             Self::Lzfse => "LZFSE",
             Self::Adc => "ADC",
+            Self::Stored => "bytes with a checksum",
         }
     }
 }
@@ -68,6 +72,7 @@ impl Unpacker {
             Packing::Xz => xz(input, out),
             Packing::Lzfse => self.lzfse(input, out),
             Packing::Adc => adc::decode(input, out),
+            Packing::Stored => stored(input, out),
         };
         match is_whole {
             true => Ok(()),
@@ -91,6 +96,14 @@ impl Unpacker {
         // What is longer than its unit finds no more room.
         decoder.decode(&mut from, &mut to).is_ok() && to.is_empty()
     }
+}
+
+fn stored(input: &[u8], out: &mut [u8]) -> bool {
+    let Some((bytes, behind)) = input.split_at_checked(out.len()) else {
+        return false;
+    };
+    out.copy_from_slice(bytes);
+    le32(behind, 0) == Some(libdeflater::adler32(bytes))
 }
 
 fn bzip2(input: &[u8], out: &mut [u8]) -> bool {
@@ -164,6 +177,10 @@ mod tests {
             Packing::Lzfse => {
                 lzfse_rust::encode_bytes(unit, &mut packed).unwrap();
             }
+            Packing::Stored => {
+                packed.extend(unit);
+                packed.extend(libdeflater::adler32(unit).to_le_bytes());
+            }
             Packing::Adc => {
                 for part in unit.chunks(128) {
                     packed.push(0x80 | (part.len() as u8 - 1));
@@ -183,6 +200,7 @@ mod tests {
             Packing::Xz,
             Packing::Lzfse,
             Packing::Adc,
+            Packing::Stored,
         ] {
             for len in [512, 70_000, 1 << 20] {
                 let unit = text(len);
@@ -225,6 +243,7 @@ mod tests {
             Packing::Xz,
             Packing::Lzfse,
             Packing::Adc,
+            Packing::Stored,
         ] {
             let packed = pack(packing, &unit);
             for _ in 0..300 {

@@ -9,6 +9,7 @@ pub(crate) mod decoded;
 pub mod dmg;
 pub mod driver;
 pub(crate) mod encrcdsa;
+pub mod ewf;
 pub mod features;
 pub mod files;
 pub(crate) mod footer;

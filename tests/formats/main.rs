@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod dmg;
+mod ewf;
 mod kit;
 mod luks;
 mod parallels;

@@ -13,7 +13,7 @@ impl Inspection {
     /// The error itself where it says nothing of the image.
     pub(crate) fn refuse(&mut self, error: Error) -> Result<()> {
         let guard = match error.kind() {
-            ErrorKind::Corrupt => Guard::HeaderConsistent,
+            ErrorKind::Corrupt | ErrorKind::NotAnImage => Guard::HeaderConsistent,
             ErrorKind::Limit => Guard::TableSizes,
             ErrorKind::Unsupported => Guard::KnownFeatures,
             _ => return Err(error),
@@ -50,7 +50,7 @@ impl Inspection {
     /// The format has nothing that those guards look at.
     pub(crate) fn has_none(&mut self, format: &str, guards: &[Guard]) {
         for guard in guards {
-            let reason = format!("a {format} image has none");
+            let reason = format!("{format} images have none");
             self.find(*guard, Verdict::NotApplicable, reason);
         }
     }

@@ -2,6 +2,7 @@
 //! an image of that.
 
 mod inspect;
+mod joined;
 mod source;
 mod units;
 
@@ -19,6 +20,7 @@ use crate::format::{
 use crate::job::Job;
 use crate::storage::Storage;
 
+pub(crate) use joined::Joined;
 pub(crate) use source::Source;
 use units::UnitReader;
 pub(crate) use units::{EncodedUnit, decode};
@@ -77,7 +79,13 @@ pub(crate) struct ReadOnly<C> {
     driver: &'static FormatDriver,
     /// The image's own file.
     file: Arc<dyn Storage>,
+    /// The files that it has beside.
+    others: Vec<Arc<dyn Storage>>,
+    /// The names of those that are not open.
+    closed: Vec<(FileRole, BString)>,
     source: Source,
+    /// The source is the image's own file, so that what is kept as it is stands there.
+    is_own: bool,
     /// The source is what the encrypted file decrypts to.
     encrypted: bool,
     contents: C,
@@ -90,7 +98,10 @@ impl<C: Contents> ReadOnly<C> {
         Self {
             driver,
             file: source.storage.clone(),
+            others: Vec::new(),
+            closed: Vec::new(),
             source,
+            is_own: true,
             encrypted: false,
             contents,
             units: UnitReader::default(),
@@ -101,7 +112,25 @@ impl<C: Contents> ReadOnly<C> {
     pub(crate) fn encrypted_in(self, file: Arc<dyn Storage>) -> Self {
         Self {
             file,
+            is_own: false,
             encrypted: true,
+            ..self
+        }
+    }
+
+    /// The source stands for several files: the image's own, and others; `closed` names those that were not
+    /// opened.
+    pub(crate) fn in_files(
+        self,
+        file: Arc<dyn Storage>,
+        others: Vec<Arc<dyn Storage>>,
+        closed: Vec<(FileRole, BString)>,
+    ) -> Self {
+        Self {
+            file,
+            others,
+            closed,
+            is_own: false,
             ..self
         }
     }
@@ -109,7 +138,7 @@ impl<C: Contents> ReadOnly<C> {
     fn kind(&self, held: &Held) -> ExtentKind {
         match held {
             Held::Zero => ExtentKind::Zero { host_offset: None },
-            Held::Plain(_) if self.encrypted => ExtentKind::Encoded { compressed: false },
+            Held::Plain(_) if !self.is_own => ExtentKind::Encoded { compressed: false },
             Held::Plain(host_offset) => ExtentKind::Data {
                 slot: StorageSlot::MAIN,
                 host_offset: *host_offset,
@@ -170,10 +199,17 @@ impl<C: Contents> Format for ReadOnly<C> {
 
     fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
         visit(FormatFile::own(&self.file));
+        for storage in &self.others {
+            visit(FormatFile {
+                role: FileRole::Extent,
+                slot: None,
+                storage,
+            });
+        }
     }
 
     fn closed_files(&self) -> Vec<(FileRole, BString)> {
-        Vec::new()
+        self.closed.clone()
     }
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {

@@ -3,6 +3,7 @@
 mod bochs;
 mod cloop;
 mod dmg;
+mod ewf;
 mod sparseimage;
 
 use dmg::Layout;
@@ -33,6 +34,7 @@ enum Writer {
         block: usize,
     },
     Dmg(Layout),
+    Ewf(ewf::Layout),
     SparseImage {
         band: usize,
     },
@@ -69,7 +71,37 @@ pub const GIVEN: &[Given] = &[
     }),
     sparseimage("sparseimage", (5 << 20) + 512, 1 << 20),
     sparseimage("sparseimage of several nodes", 12 << 20, 4096),
+    ewf("ewf", EWF),
+    ewf(
+        "ewf with a base, from the copies of its tables",
+        ewf::Layout {
+            chunk: 63,
+            table: 17,
+            based: true,
+            second_only: true,
+            ..EWF
+        },
+    ),
+    ewf("ewf of SMART", ewf::Layout { smart: true, ..EWF }),
 ];
+
+const EWF: ewf::Layout = ewf::Layout {
+    chunk: 64,
+    table: 40,
+    based: false,
+    second_only: false,
+    smart: false,
+};
+
+const fn ewf(name: &'static str, layout: ewf::Layout) -> Given {
+    Given {
+        name,
+        format: "ewf",
+        known_to_peer: false,
+        size: 3_000_832,
+        writer: Writer::Ewf(layout),
+    }
+}
 
 const fn sparseimage(name: &'static str, size: usize, band: usize) -> Given {
     Given {
@@ -157,6 +189,7 @@ impl Given {
             } => bochs::write(&guest, *version, *extent, *bitmap),
             Writer::Cloop { block } => cloop::write(&guest, *block),
             Writer::Dmg(layout) => dmg::write(&guest, layout),
+            Writer::Ewf(layout) => ewf::write(&guest, layout),
             Writer::SparseImage { band } => sparseimage::write(&guest, *band),
         };
         (guest, image)
