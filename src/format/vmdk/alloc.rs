@@ -202,17 +202,55 @@ impl Sparse {
 
     /// Where a table stands, the redundant copy first; where none can stand there is none.
     pub(super) fn copies(&self, index: u32) -> impl Iterator<Item = u64> {
-        let both = {
-            let directory = self.directory.read();
-            let of = |entries: &[u32]| {
-                let entry = entries.get(index as usize).copied().unwrap_or(0);
-                (entry > 1).then(|| u64::from(entry) * SECTOR)
-            };
-            [of(&directory.redundant), of(&directory.entries)]
+        self.copy_places(index).into_iter().flatten()
+    }
+
+    /// Where the redundant copy of a table stands, and the one that counts; None where none can.
+    pub(super) fn copy_places(&self, index: u32) -> [Option<u64>; 2] {
+        self.named_places(index)
+            .map(|place| place.filter(|place| self.check_table_place(*place).is_ok()))
+    }
+
+    /// What both directories say of a table, the redundant one first.
+    pub(super) fn named_places(&self, index: u32) -> [Option<u64>; 2] {
+        let primary = match self.table_place(index) {
+            Ok(TablePlace::At(place)) => Some(place),
+            _ => None,
         };
-        both.into_iter()
-            .flatten()
-            .filter(|place| self.check_table_place(*place).is_ok())
+        let directory = self.directory.read();
+        let redundant = directory.redundant.get(index as usize);
+        let redundant = redundant.filter(|entry| **entry > 1);
+        [redundant.map(|entry| u64::from(*entry) * SECTOR), primary]
+    }
+
+    /// Gives a table another place, in the redundant directory or the one that counts (1), and `words` for its
+    /// contents: it is written with the next flush.
+    pub(super) fn place_again(&self, index: u32, copy: usize, words: &[u32]) -> Result<()> {
+        let bytes = (self.per_table * self.word_len()).next_multiple_of(SECTOR);
+        let changes = &mut *self.changes.lock();
+        crate::memory::reserve(&mut changes.new_tables, 1)?;
+        let table = match self.cache.get((self.id, index)) {
+            Some(table) => table,
+            None => {
+                let table = Table::new(words.iter().map(|word| u64::from(*word)))?;
+                let kept = self
+                    .cache
+                    .keep((self.id, index), table, self.cache.epoch())?;
+                kept.ok_or_else(|| Error::new(ErrorKind::Busy, "The grain tables are in use"))?
+            }
+        };
+        let place = self.reserve_in(changes, bytes)?;
+        let directory = &mut *self.directory.write();
+        let entries = match copy {
+            0 => &mut directory.redundant,
+            _ => &mut directory.entries,
+        };
+        if let Some(entry) = entries.get_mut(index as usize) {
+            *entry = (place / SECTOR) as u32;
+        }
+        changes.new_tables.push(index);
+        table.mark_dirty();
+        Ok(())
     }
 
     /// Writes the entries of the first `new` tables that were made.

@@ -1,7 +1,6 @@
 //! The consistency check: every entry of every table, and what has one cure is repaired.
 
-use std::sync::Arc;
-
+use crate::bytes::le32;
 use crate::error::{ErrorKind, Result};
 use crate::format::{Check, CheckReport, Format, RepairMode};
 use crate::job::Job;
@@ -11,7 +10,7 @@ use crate::storage::Durability;
 
 use super::cache::Table;
 use super::parts::PartKind;
-use super::sparse::{Grain, Sparse, TablePlace};
+use super::sparse::{Grain, Sparse};
 use super::state::Vmdk;
 use super::survey::{Named, Survey};
 
@@ -73,12 +72,8 @@ impl Checking<'_> {
             self.found(job, text, false);
         }
         for index in 0..tables {
-            match survey.overlaps(index) {
-                true => {
-                    let text = format!("grain table {index} overlaps another table or a cluster");
-                    self.found(job, text, false);
-                }
-                false => self.table(index, base, job)?,
+            if self.places(index, &survey, job)? {
+                self.table(index, base, &survey, job)?;
             }
             job.control().advance(1);
             job.tick()?;
@@ -99,29 +94,224 @@ impl Checking<'_> {
         }
     }
 
-    fn table(&mut self, index: u32, base: u64, job: &mut Job) -> Result<()> {
+    /// Looks at where a table and its redundant copy stand; whether its entries can be looked at. Where one of
+    /// both is damaged and the other is not, that is what there is of the table.
+    fn places(&mut self, index: u32, survey: &Survey, job: &mut Job) -> Result<bool> {
+        let sparse = self.sparse;
+        let has_copies = !sparse.directory.read().redundant.is_empty();
+        let named = sparse.named_places(index);
+        let overlaps = survey.overlaps(index);
+        let mut whole = [false; 2];
+        for ((whole, place), overlaps) in whole
+            .iter_mut()
+            .zip(sparse.copy_places(index))
+            .zip(overlaps)
+        {
+            *whole = place.is_some() && !overlaps;
+        }
+        // A table that is named twice is no copy of itself.
+        let is_one = named[0] == named[1];
+        whole[0] &= !is_one;
+        match (whole, named) {
+            // There is none, or there are both.
+            ([_, false], [_, None]) if !has_copies || named[0].is_none() => return Ok(true),
+            ([true, true], _) => return Ok(true),
+            ([_, true], _) if !has_copies => return Ok(true),
+            ([_, _], [Some(_), None]) => {
+                // Directories are written one after the other: an image that was not closed may have the one alone.
+                if !sparse.changes.lock().was_unclean {
+                    let text = format!("the redundant directory alone names a grain table {index}");
+                    self.found(job, text, false);
+                }
+                return Ok(true);
+            }
+            _ => {}
+        }
+        let what = |copy: usize| -> String {
+            let table = match copy {
+                0 => format!("the redundant copy of grain table {index}"),
+                _ => format!("grain table {index}"),
+            };
+            match named
+                .get(copy)
+                .copied()
+                .flatten()
+                .filter(|_| copy == 1 || !is_one)
+            {
+                None => format!("grain table {index} has no redundant copy"),
+                Some(_) if overlaps.get(copy) == Some(&true) => {
+                    format!("{table} overlaps another table or a cluster")
+                }
+                Some(place) => match sparse.check_table_place(place) {
+                    Err(error) => error.message().to_owned(),
+                    Ok(()) => table,
+                },
+            }
+        };
+        let (damaged, other) = match whole {
+            [true, false] => (1, named[0]),
+            [false, true] => (0, named[1]),
+            _ => {
+                self.found(job, what(1), false);
+                if has_copies {
+                    self.found(job, what(0), false);
+                }
+                return Ok(false);
+            }
+        };
+        let words = match other {
+            Some(place) => self.words_at(place)?,
+            None => Vec::new(),
+        };
+        // Of a table that does not count, nothing but its own entries is known.
+        let cure = self.can_copy() && (damaged == 0 || self.are_sound(index, &words, survey));
+        self.found(job, what(damaged), cure);
+        if cure && self.repairs {
+            if damaged == 1 {
+                self.image.prepare_write()?;
+            }
+            sparse.place_again(index, damaged, &words)?;
+            sparse.flush(self.image.durability)?;
+        }
+        Ok(damaged == 0 || cure && self.repairs)
+    }
+
+    /// The words of a table in the file.
+    fn words_at(&self, place: u64) -> Result<Vec<u32>> {
+        let sparse = self.sparse;
+        let mut bytes = memory::zeroed((sparse.per_table * sparse.word_len()) as usize)?;
+        sparse.storage.read_at(&mut bytes, place)?;
+        let words = bytes.chunks_exact(4);
+        memory::collect(words.map(|word| le32(word, 0).unwrap_or_default()))
+    }
+
+    /// Whether every entry of a table names what may be a grain and is nobody else's.
+    fn are_sound(&self, index: u32, words: &[u32], survey: &Survey) -> bool {
+        let sparse = self.sparse;
+        let start = u64::from(index) * sparse.per_table * sparse.grain;
+        let guests = (start..sparse.len()).step_by(sparse.grain as usize);
+        let mut entries = words.iter().zip(guests);
+        entries.all(|(word, guest)| self.is_sound(*word, guest, survey))
+    }
+
+    fn is_sound(&self, word: u32, guest: u64, survey: &Survey) -> bool {
+        match self.sparse.grain_of(u64::from(word), guest) {
+            Ok(Grain::At(place)) => survey.is_free(place, self.sparse),
+            Ok(Grain::Absent | Grain::Zero) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn table(&mut self, index: u32, base: u64, survey: &Survey, job: &mut Job) -> Result<()> {
         let sparse = self.sparse;
         let table = match sparse.table(index) {
             Ok(Some(table)) => table,
             Ok(None) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                // The redundant copy may be good, and may be the damaged one's source.
                 self.found(job, error.to_string(), false);
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
+        let copy = match sparse.copy_places(index) {
+            [Some(copy), primary] if Some(copy) != primary && !survey.overlaps(index)[0] => {
+                Some(self.words_at(copy)?)
+            }
+            _ => None,
+        };
         let span = sparse.per_table * sparse.grain;
         let start = u64::from(index) * span;
         let mut guest = start;
+        // Entries that differ, and of these such that either may be right.
+        let (mut differ, mut plausible) = (false, false);
         for entry in 0..sparse.per_table {
             if guest >= sparse.len() {
                 break;
             }
+            let other = copy.as_ref().and_then(|words| words.get(entry as usize));
+            let other = other
+                .copied()
+                .filter(|word| u64::from(*word) != table.get(entry));
+            match other {
+                Some(word) if self.take(&table, entry, guest, word, base, survey, job)? => {
+                    self.named.note(u64::from(word) * SECTOR);
+                    guest += sparse.grain;
+                    continue;
+                }
+                Some(word) => {
+                    let sound = self.is_sound(word, guest, survey);
+                    let held = sparse.grain_of(table.get(entry), guest).is_ok();
+                    plausible |= sound && held;
+                    differ = true;
+                }
+                None => {}
+            }
             self.entry(&table, entry, guest, base, job)?;
             guest += sparse.grain;
         }
-        self.redundant(index, &table, job)
+        if differ {
+            // What was being written when the image was left may be in the one and not in the other.
+            let unclean = sparse.changes.lock().was_unclean;
+            let cure = sparse.takes_writes() && (unclean || !plausible);
+            let text = match cure || !sparse.takes_writes() {
+                true => format!("the redundant copy of grain table {index} differs"),
+                false => format!(
+                    "the redundant copy of grain table {index} differs, and nothing tells which of both is right"
+                ),
+            };
+            self.found(job, text, cure);
+            if cure && self.repairs {
+                table.mark_dirty();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an entry from the redundant copy of its table where that alone can be right: what counts points
+    /// nowhere or to a grain of another entry. Whether it did or would.
+    #[expect(clippy::too_many_arguments, reason = "an entry and its place")]
+    fn take(
+        &mut self,
+        table: &Table,
+        entry: u64,
+        guest: u64,
+        word: u32,
+        base: u64,
+        survey: &Survey,
+        job: &mut Job,
+    ) -> Result<bool> {
+        let sparse = self.sparse;
+        let sector = (base + guest) / SECTOR;
+        let what = match sparse.grain_of(table.get(entry), guest) {
+            Ok(Grain::At(place)) if survey.named.is_shared(place) => {
+                "is that of another cluster too"
+            }
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Corrupt => self.points(table.get(entry)),
+            Err(error) => return Err(error),
+        };
+        let holds = word != 0 && self.is_sound(word, guest, survey);
+        if !holds || !self.can_copy() {
+            return Ok(false);
+        }
+        self.found(
+            job,
+            format!("cluster offset for sector {sector} {what}"),
+            true,
+        );
+        if self.repairs {
+            self.image.prepare_write()?;
+            table.set(entry, u64::from(word));
+        }
+        Ok(true)
+    }
+
+    /// What is wrong with an entry that points to what is no grain.
+    fn points(&self, word: u64) -> &'static str {
+        match word.saturating_mul(SECTOR) < self.sparse.overhead {
+            true => "points into metadata",
+            false => "points after EOF",
+        }
     }
 
     fn entry(
@@ -149,11 +339,7 @@ impl Checking<'_> {
             }
             Ok(Grain::Absent | Grain::Zero) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                let place = table.get(entry).saturating_mul(SECTOR);
-                let what = match place < sparse.overhead {
-                    true => "points into metadata",
-                    false => "points after EOF",
-                };
+                let what = self.points(table.get(entry));
                 self.found(
                     job,
                     format!("cluster offset for sector {sector} {what}"),
@@ -182,35 +368,6 @@ impl Checking<'_> {
         let host = sparse.reserve(sparse.grain)?;
         sparse.storage.write_at(&bytes, host)?;
         table.set(entry, host / SECTOR);
-        Ok(())
-    }
-
-    /// Compares the redundant table with the one that counts.
-    fn redundant(&mut self, index: u32, table: &Arc<Table>, job: &mut Job) -> Result<()> {
-        let sparse = self.sparse;
-        if sparse.directory.read().redundant.is_empty() {
-            return Ok(());
-        }
-        let places: Vec<u64> = sparse.copies(index).collect();
-        let TablePlace::At(primary) = sparse.table_place(index)? else {
-            return Ok(());
-        };
-        let Some(copy) = places.iter().find(|place| **place != primary) else {
-            let text = format!("grain table {index} has no redundant copy");
-            self.found(job, text, false);
-            return Ok(());
-        };
-        let mut bytes = memory::zeroed((sparse.per_table * sparse.word_len()) as usize)?;
-        sparse.storage.read_at(&mut bytes, *copy)?;
-        let words = table.words().flat_map(|word| (word as u32).to_le_bytes());
-        if words.eq(bytes.iter().copied()) {
-            return Ok(());
-        }
-        let text = format!("the redundant copy of grain table {index} differs");
-        self.found(job, text, sparse.takes_writes());
-        if self.repairs {
-            table.mark_dirty();
-        }
         Ok(())
     }
 }

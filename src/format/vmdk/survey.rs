@@ -1,6 +1,7 @@
 //! What the tables of an extent name, as a whole: tables and grains that stand in each other's place.
 //!
 //! No entry of such a table means anything, so that none may be repaired: that would write over what stands there.
+//! Where the other copy of the table is whole, that takes its place.
 
 use crate::error::{ErrorKind, Result};
 use crate::memory;
@@ -8,16 +9,23 @@ use crate::memory;
 use super::sparse::{Grain, Sparse};
 
 /// The most grains of a file of which it is noted whether something names them.
-const MAX_GRAINS: u64 = 1 << 28;
+const MAX_GRAINS: u64 = 1 << 27;
 
 /// The most tables, and grains that do not stand side by side with the others, that are compared.
 const MAX_COMPARED: usize = 1 << 20;
 
+/// Which table: its number, and 0 for the redundant one or 1 for the one that counts.
+type At = (u32, usize);
+
 /// What was found of one extent.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// One bit for each table that overlaps another table or a grain.
-    overlapping: Vec<u64>,
+    /// One bit for each table that overlaps another table or a grain: redundant ones, and those that count.
+    overlapping: [Vec<u64>; 2],
+    /// The grains that entries of the tables that count name.
+    pub(super) named: Named,
+    /// Where tables stand, in ascending order.
+    tables: Vec<u64>,
     /// Where grains stand that overlap others by a part.
     pub(super) crossing: Vec<u64>,
 }
@@ -28,17 +36,24 @@ impl Survey {
     /// # Errors
     /// Of I/O, or a lack of memory.
     pub(super) fn of(sparse: &Sparse, tables: u32) -> Result<Self> {
+        let none = || memory::filled(tables.div_ceil(64) as usize, 0);
         let mut survey = Self {
-            overlapping: memory::filled(tables.div_ceil(64) as usize, 0)?,
+            overlapping: [none()?, none()?],
+            named: Named::new(sparse)?,
+            tables: Vec::new(),
             crossing: Vec::new(),
         };
         let bytes = sparse.per_table * sparse.word_len();
-        let mut places: Vec<(u64, u32)> = Vec::new();
+        let mut places: Vec<(u64, At)> = Vec::new();
         for index in 0..tables {
-            for place in sparse.copies(index) {
-                // A directory that names one table twice for the same grains has no redundant copy.
-                if places.last() != Some(&(place, index)) && places.len() < MAX_COMPARED {
-                    memory::push(&mut places, (place, index))?;
+            let copies = sparse.copy_places(index);
+            for (copy, place) in copies.iter().enumerate() {
+                // A table that both directories name has no redundant copy.
+                let same = copy == 0 && copies[1] == *place;
+                if let Some(place) = place.filter(|_| !same)
+                    && places.len() < MAX_COMPARED
+                {
+                    memory::push(&mut places, (place, (index, copy)))?;
                 }
             }
         }
@@ -51,30 +66,42 @@ impl Survey {
                 survey.mark(*other);
             }
         }
+        survey.tables = memory::collect(places.iter().map(|(place, _)| *place))?;
         if !sparse.compressed {
             survey.grains(sparse, tables, &places)?;
         }
         Ok(survey)
     }
 
-    fn mark(&mut self, index: u32) {
-        if let Some(word) = self.overlapping.get_mut(index as usize / 64) {
+    /// Whether a place may hold a grain that nothing names so far.
+    pub(super) fn is_free(&self, place: u64, sparse: &Sparse) -> bool {
+        let bytes = sparse.per_table * sparse.word_len();
+        let after = self.tables.partition_point(|table| table + bytes <= place);
+        let table = self.tables.get(after);
+        self.named.is_free(place) && table.is_none_or(|table| *table >= place + sparse.grain)
+    }
+
+    fn mark(&mut self, (index, copy): At) {
+        let words = self.overlapping.get_mut(copy);
+        if let Some(word) = words.and_then(|words| words.get_mut(index as usize / 64)) {
             *word |= 1 << (index % 64);
         }
     }
 
-    /// Whether a table overlaps something.
-    pub(super) fn overlaps(&self, index: u32) -> bool {
-        let word = self.overlapping.get(index as usize / 64);
-        word.is_some_and(|word| word & 1 << (index % 64) != 0)
+    /// Whether the redundant table, and the one that counts, overlap something.
+    pub(super) fn overlaps(&self, index: u32) -> [bool; 2] {
+        let set = |words: &Vec<u64>| {
+            let word = words.get(index as usize / 64);
+            word.is_some_and(|word| word & 1 << (index % 64) != 0)
+        };
+        [set(&self.overlapping[0]), set(&self.overlapping[1])]
     }
 
-    fn grains(&mut self, sparse: &Sparse, tables: u32, places: &[(u64, u32)]) -> Result<()> {
+    fn grains(&mut self, sparse: &Sparse, tables: u32, places: &[(u64, At)]) -> Result<()> {
         let bytes = sparse.per_table * sparse.word_len();
-        let mut named = Named::new(sparse)?;
         let mut odd: Vec<u64> = Vec::new();
         for index in 0..tables {
-            if self.overlaps(index) {
+            if self.overlaps(index)[1] {
                 continue;
             }
             let table = match sparse.table(index) {
@@ -93,13 +120,13 @@ impl Survey {
                     continue;
                 };
                 let after = places.partition_point(|(table, _)| table + bytes <= place);
-                for (at, index) in places.get(after..).unwrap_or_default() {
+                for (at, table) in places.get(after..).unwrap_or_default() {
                     if *at >= place + sparse.grain {
                         break;
                     }
-                    self.mark(*index);
+                    self.mark(*table);
                 }
-                if named.note(place).is_none() && odd.len() < MAX_COMPARED {
+                if self.named.note(place).is_none() && odd.len() < MAX_COMPARED {
                     memory::push(&mut odd, place)?;
                 }
             }
@@ -108,7 +135,7 @@ impl Survey {
         odd.dedup();
         for (n, place) in odd.iter().enumerate() {
             let next = odd.get(n + 1);
-            if next.is_some_and(|next| next - place < sparse.grain) || named.crosses(*place) {
+            if next.is_some_and(|next| next - place < sparse.grain) || self.named.crosses(*place) {
                 memory::push(&mut self.crossing, *place)?;
             }
         }
@@ -123,37 +150,59 @@ pub(super) struct Named {
     /// Where the first one may stand.
     first: u64,
     bits: Vec<u64>,
+    /// Those that were noted more than once.
+    shared: Vec<u64>,
 }
 
 impl Named {
     /// None yet; of a compressed extent or a very large one nothing is noted.
     pub(super) fn new(sparse: &Sparse) -> Result<Self> {
         let count = sparse.storage.len()?.div_ceil(sparse.grain);
-        let bits = match count <= MAX_GRAINS && !sparse.compressed {
-            true => memory::filled(count.div_ceil(64) as usize, 0)?,
-            false => Vec::new(),
+        let words = match count <= MAX_GRAINS && !sparse.compressed {
+            true => count.div_ceil(64) as usize,
+            false => 0,
         };
         Ok(Self {
             grain: sparse.grain,
             first: sparse.overhead % sparse.grain,
-            bits,
+            bits: memory::filled(words, 0)?,
+            shared: memory::filled(words, 0)?,
         })
     }
 
     /// Notes a grain; whether it was noted before. None where it stands askew, and is not noted.
     pub(super) fn note(&mut self, place: u64) -> Option<bool> {
-        let offset = place.checked_sub(self.first)?;
-        if !offset.is_multiple_of(self.grain) {
-            return None;
-        }
-        let number = offset / self.grain;
-        let Some(word) = self.bits.get_mut((number / 64) as usize) else {
+        let (word, bit) = self.bit(place)?;
+        let Some(noted) = self.bits.get_mut(word) else {
             return Some(false);
         };
-        let bit = 1 << (number % 64);
-        let before = *word & bit != 0;
-        *word |= bit;
+        let before = *noted & bit != 0;
+        *noted |= bit;
+        if let Some(shared) = self.shared.get_mut(word).filter(|_| before) {
+            *shared |= bit;
+        }
         Some(before)
+    }
+
+    /// Whether a grain was noted more than once.
+    pub(super) fn is_shared(&self, place: u64) -> bool {
+        let at = self.bit(place);
+        at.is_some_and(|(word, bit)| self.shared.get(word).is_some_and(|found| found & bit != 0))
+    }
+
+    /// Whether a grain stands where others do, and nothing was noted there.
+    fn is_free(&self, place: u64) -> bool {
+        let at = self.bit(place);
+        at.is_some_and(|(word, bit)| self.bits.get(word).is_some_and(|found| found & bit == 0))
+    }
+
+    /// The word and the bit of a grain; None where it stands askew.
+    fn bit(&self, place: u64) -> Option<(usize, u64)> {
+        let offset = place.checked_sub(self.first)?;
+        let number = offset / self.grain;
+        offset
+            .is_multiple_of(self.grain)
+            .then_some(((number / 64) as usize, 1 << (number % 64)))
     }
 
     /// Whether a grain that stands askew overlaps one that was noted.

@@ -68,7 +68,7 @@ fn what_points_nowhere_is_cleared_and_what_is_shared_is_parted() {
     bytes[third..third + 4].copy_from_slice(&copied);
     std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
     let (found, _, notes) = checked(&dir, RepairMode::Report);
-    // Two entries, and the copy of the table that does not have them.
+    // Two entries, the first of which the copy of the table does not have.
     assert_eq!(found, 3, "{notes:?}");
     assert!(
         notes[0].contains("cluster offset for sector 256 points after EOF"),
@@ -80,12 +80,78 @@ fn what_points_nowhere_is_cleared_and_what_is_shared_is_parted() {
     let image = open(&dir, "v.vmdk", true).expect("it opens");
     let guest = contents(&image);
     assert!(guest[..65536].iter().all(|byte| *byte == 1));
-    assert!(guest[17 << 16..18 << 16].iter().all(|byte| *byte == 1));
+    // The copy of the table has the grain that was lost.
+    assert!(guest[17 << 16..18 << 16].iter().all(|byte| *byte == 2));
+    image.close().expect("an end");
+    dir.qemu_img_ok(&["check", "v.vmdk"]);
+}
+
+/// Both tables say that two entries have one grain.
+#[test]
+fn a_grain_of_two_entries_is_parted() {
+    let dir = Dir::new();
+    let mut bytes = image_of(&dir);
+    let redundant = word(&bytes, word(&bytes, 48) as usize * 512) as usize * 512;
+    let first = entry(&bytes, 0);
+    let copied: [u8; 4] = bytes[first..first + 4].try_into().expect("4 bytes");
+    for table in [first, redundant] {
+        bytes[table + 17 * 4..table + 18 * 4].copy_from_slice(&copied);
+    }
+    std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+    let (left, fixed, notes) = checked(&dir, RepairMode::All);
+    assert_eq!((left, fixed), (0, 1), "{notes:?}");
+    let image = open(&dir, "v.vmdk", true).expect("it opens");
     // Each has its own copy now.
     image.write_at(&[7], 0).expect("a write");
     assert_eq!(contents(&image)[17 << 16], 1);
     image.close().expect("an end");
     dir.qemu_img_ok(&["check", "v.vmdk"]);
+}
+
+/// What was lost of the tables that count is in the others: entries that point nowhere, into metadata or to
+/// the grain of another entry, whichever of the two comes first.
+#[test]
+fn entries_are_taken_from_the_redundant_table_where_it_alone_can_be_right() {
+    let dir = Dir::new();
+    let whole = image_of_two_tables(&dir);
+    let image = open(&dir, "v.vmdk", false).expect("it opens");
+    let before = contents(&image);
+    drop(image);
+    let second = word(&whole, entry(&whole, 1));
+    for damage in [u32::MAX, 1 << 20, 3, second] {
+        let mut bytes = whole.clone();
+        let at = entry(&whole, 0);
+        bytes[at..at + 4].copy_from_slice(&damage.to_le_bytes());
+        std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+        assert_eq!(checked(&dir, RepairMode::Report).0, 1, "{damage}");
+        let (left, fixed, notes) = checked(&dir, RepairMode::All);
+        assert_eq!((left, fixed), (0, 1), "{damage}: {notes:?}");
+        let image = open(&dir, "v.vmdk", false).expect("it opens");
+        assert!(contents(&image) == before, "{damage}");
+        dir.qemu_img_ok(&["check", "v.vmdk"]);
+    }
+}
+
+#[test]
+fn tables_that_differ_and_may_both_be_right_are_left_alone() {
+    let dir = Dir::new();
+    let whole = image_of_two_tables(&dir);
+    // A grain that the one table has and the other has not.
+    let redundant = word(&whole, word(&whole, 48) as usize * 512) as usize * 512;
+    for table in [entry(&whole, 0), redundant] {
+        let mut bytes = whole.clone();
+        bytes[table..table + 4].fill(0);
+        std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+        let (left, fixed, notes) = checked(&dir, RepairMode::All);
+        assert_eq!((left, fixed), (1, 0), "{notes:?}");
+        assert!(notes[0].contains("nothing tells which of both is right"));
+        assert!(std::fs::read(dir.path("v.vmdk")).expect("an image") == bytes);
+        // An image that was not closed was being written: what counts is what was flushed.
+        bytes[72] = 1;
+        std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+        let (left, fixed, notes) = checked(&dir, RepairMode::All);
+        assert_eq!((left, fixed), (0, 1), "{notes:?}");
+    }
 }
 
 #[test]
@@ -110,7 +176,6 @@ fn the_redundant_tables_follow_those_that_count() {
     assert_eq!(bytes[72], 0, "it counts as closed");
 }
 
-/// An image of two tables, the second of which stands behind the grains.
 #[test]
 fn metadata_that_ends_past_all_places_leaves_no_room_for_grains() {
     let dir = Dir::new();
@@ -126,6 +191,7 @@ fn metadata_that_ends_past_all_places_leaves_no_room_for_grains() {
     }
 }
 
+/// An image of two tables.
 fn image_of_two_tables(dir: &Dir) -> Vec<u8> {
     dir.qemu_img_ok(&["create", "-q", "-f", "vmdk", "v.vmdk", "64M"]);
     let image = open(dir, "v.vmdk", true).expect("it opens");
@@ -136,32 +202,55 @@ fn image_of_two_tables(dir: &Dir) -> Vec<u8> {
 }
 
 /// Entries of a table that stands in the place of something else mean nothing: to repair one would be to
-/// write over that.
+/// write over that. Where the other copy is whole, the table is made again from that, in a new place; where
+/// neither is, both are left alone.
 #[test]
-fn a_table_in_the_place_of_something_else_is_found_and_left_alone() {
+fn a_table_in_the_place_of_something_else_is_made_from_its_copy_or_left_alone() {
     let dir = Dir::new();
     let whole = image_of_two_tables(&dir);
+    let image = open(&dir, "v.vmdk", false).expect("it opens");
+    let before = contents(&image);
+    drop(image);
     let [redundant, primary] = [48, 56].map(|field| word(&whole, field) as usize * 512);
     let table = word(&whole, primary);
     let grain = word(&whole, entry(&whole, 0));
-    for directory in [primary, redundant] {
-        // The descriptor, the directories, the other table, the first grain, the end of the file.
-        let ends = (whole.len() / 512) as u32;
-        let sectors = [redundant, primary].map(|at| (at / 512) as u32);
-        let others = [1, 20, sectors[0], sectors[1], table, grain, ends];
-        for sector in others {
-            let mut bytes = whole.clone();
+    // The descriptor, the directories, the other table, the first grain, the end of the file.
+    let ends = (whole.len() / 512) as u32;
+    let sectors = [redundant, primary].map(|at| (at / 512) as u32);
+    let others = [1, 20, sectors[0], sectors[1], table, grain, ends];
+    let damaged = |directories: &[usize], sector: u32| {
+        let mut bytes = whole.clone();
+        for directory in directories {
             bytes[directory + 4..directory + 8].copy_from_slice(&sector.to_le_bytes());
-            std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+        }
+        std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+        bytes
+    };
+    for sector in others {
+        for directory in [primary, redundant] {
+            damaged(&[directory], sector);
             let what = format!("directory at {directory}, table at sector {sector}");
             let (found, _, notes) = checked(&dir, RepairMode::Report);
             assert!(found > 0, "{what}");
-            let (left, ..) = checked(&dir, RepairMode::All);
-            assert!(left > 0, "{what}: {notes:?}");
-            let after = std::fs::read(dir.path("v.vmdk")).expect("an image");
+            let (left, fixed, _) = checked(&dir, RepairMode::All);
+            assert_eq!((left, fixed), (0, found), "{what}: {notes:?}");
+            assert_eq!(checked(&dir, RepairMode::Report).0, 0, "{what}");
+            let image = open(&dir, "v.vmdk", false).expect("it opens");
+            assert!(contents(&image) == before, "{what}");
+            dir.qemu_img_ok(&["check", "v.vmdk"]);
+        }
+        let bytes = damaged(&[primary, redundant], sector);
+        let (left, _, notes) = checked(&dir, RepairMode::All);
+        assert!(left > 0, "sector {sector}: {notes:?}");
+        let after = std::fs::read(dir.path("v.vmdk")).expect("an image");
+        if sector != table {
             // The mark of an extent that is open is all that may change.
             let changed = (0..bytes.len()).find(|at| *at != 72 && after[*at] != bytes[*at]);
-            assert_eq!((changed, after.len()), (None, bytes.len()), "{what}");
+            assert_eq!(
+                (changed, after.len()),
+                (None, bytes.len()),
+                "sector {sector}"
+            );
         }
     }
 }
