@@ -112,7 +112,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     }
     let id = match &new {
         Some(new) => new.format().parent_id(),
-        None => id_by_name(top, request, job),
+        None => id_by_name(top, request, job)?,
     };
     backing
         .set_backing(named.as_ref(), id)
@@ -122,10 +122,15 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
 }
 
 /// The identity of a new backing file whose data does not count, where the format records it and the file is
-/// there.
-fn id_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Option<ParentId> {
-    let name = request.backing.as_ref()?;
-    top.format().parent_id()?;
+/// there. One that cannot be looked at is not taken for one that is missing: what is recorded of the old
+/// parent would be said of another file.
+fn id_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<ParentId>> {
+    let Some(name) = &request.backing else {
+        return Ok(None);
+    };
+    if top.format().parent_id().is_none() {
+        return Ok(None);
+    }
     let options = OpenOptions {
         format: request.backing_format.clone(),
         writable: false,
@@ -135,9 +140,25 @@ fn id_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Option<ParentI
         deny_writers: false,
         ..request.options.within(job)
     };
-    let location = Location::parse_name(top.name_beside(name)).ok()?;
-    let image = Image::open(&location, &options).ok()?;
-    image.format().parent_id()
+    let Ok(location) = Location::parse_name(top.name_beside(name)) else {
+        return Ok(None);
+    };
+    match Image::open(&location, &options) {
+        Ok(image) => Ok(image.format().parent_id()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(not_opened(name, error)),
+    }
+}
+
+/// The error of a new backing file that could not be opened.
+fn not_opened(name: &BString, error: Error) -> Error {
+    let message = format!("Could not open new backing file '{name}'");
+    if error.cause().is_some() {
+        // In the place of "Could not open '…'".
+        error.with_message(message)
+    } else {
+        error.context(message)
+    }
 }
 
 /// The new backing chain, where there is to be one and its data counts.
@@ -158,15 +179,7 @@ fn open_new(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<Im
     };
     let opened = Location::parse_name(top.name_beside(name))
         .and_then(|location| Image::open(&location, &options));
-    opened.map(Some).map_err(|error| {
-        let message = format!("Could not open new backing file '{name}'");
-        if error.cause().is_some() {
-            // In the place of "Could not open '…'".
-            error.with_message(message)
-        } else {
-            error.context(message)
-        }
-    })
+    opened.map(Some).map_err(|error| not_opened(name, error))
 }
 
 #[derive(Default)]

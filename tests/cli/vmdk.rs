@@ -202,6 +202,28 @@ fn an_empty_disk_opens() {
     done(pair.ours(), "convert -O raw z.vmdk z.raw");
 }
 
+/// A parent by name alone may be missing; one that is there and cannot be read is not taken for that.
+#[test]
+fn the_name_of_a_parent_that_cannot_be_read_is_not_recorded() {
+    let pair = images();
+    let dir = pair.ours();
+    let before = std::fs::read(dir.path("t.vmdk")).expect("an overlay");
+    std::fs::write(dir.path("odd.vmdk"), [7; 4096]).expect("a file");
+    let ran = ours(&words("rebase -u -b odd.vmdk -F vmdk t.vmdk"), dir.root());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.err
+            .starts_with("qemu-img: Could not open new backing file 'odd.vmdk': "),
+        "{ran:?}"
+    );
+    assert!(std::fs::read(dir.path("t.vmdk")).expect("an overlay") == before);
+    let ran = ours(
+        &words("rebase -u -b missing.vmdk -F vmdk t.vmdk"),
+        dir.root(),
+    );
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
 #[test]
 fn a_map_names_the_extent_that_holds_each_run() {
     let pair = images();
