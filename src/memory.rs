@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use zeroize::Zeroize;
@@ -184,6 +185,16 @@ pub(crate) fn headroom(bytes: u64) -> Result<()> {
     all.try_reserve_exact(bytes).map_err(|_| lack())
 }
 
+/// A value that is shared, one of as many as a file names. The allocator has memory for it and for what little
+/// comes with it.
+///
+/// # Errors
+/// Where there is no memory.
+pub(crate) fn shared<T>(value: T) -> Result<Arc<T>> {
+    headroom(size_of::<T>() as u64 + BESIDE)?;
+    Ok(Arc::new(value))
+}
+
 /// `len` copies of a value.
 ///
 /// # Errors
@@ -248,6 +259,9 @@ pub(crate) fn bytes_of(words: impl ExactSizeIterator<Item = u64>) -> Result<IoBu
 /// Memory with which to tell that there is none: many small parts may have used up the last of it.
 static RESERVE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 const RESERVE_BYTES: usize = 32 << 10;
+
+/// For what is allocated beside a value that is shared.
+const BESIDE: u64 = 4 << 10;
 
 /// Keeps a little memory for the error that tells of a lack of it; before anything that can take much.
 pub(crate) fn keep_reserve() {

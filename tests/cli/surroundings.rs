@@ -238,24 +238,93 @@ fn a_limit_on_memory_ends_a_command_with_an_error_and_not_by_an_abort() {
     ] {
         dir.qemu_img_ok(&line.split(' ').collect::<Vec<_>>());
     }
-    for line in [
-        "resize big.qcow2 +4T",
-        "resize small.qcow2 +64G",
-        "resize --shrink large.qcow2 1G",
-        "check small.qcow2",
-        "snapshot -c s small.qcow2",
-        "snapshot -a s small.qcow2",
-        "bitmap --add -g 512 small.qcow2 b",
-        "convert -O qcow2 small.qcow2 o.qcow2",
-        "create -f qcow2 -o cluster_size=512 new.qcow2 64G",
-        "create -f qcow2 -o preallocation=metadata new.qcow2 1T",
-        "measure -O qcow2 --size 1P",
-        "inspect large.qcow2",
-    ] {
-        for kib in [1024, 2048, 4096] {
+    all_without_an_abort(
+        &dir,
+        &[
+            "resize big.qcow2 +4T",
+            "resize small.qcow2 +64G",
+            "resize --shrink large.qcow2 1G",
+            "check small.qcow2",
+            "snapshot -c s small.qcow2",
+            "snapshot -a s small.qcow2",
+            "bitmap --add -g 512 small.qcow2 b",
+            "convert -O qcow2 small.qcow2 o.qcow2",
+            "create -f qcow2 -o cluster_size=512 new.qcow2 64G",
+            "create -f qcow2 -o preallocation=metadata new.qcow2 1T",
+            "measure -O qcow2 --size 1P",
+            "inspect large.qcow2",
+        ],
+    );
+}
+
+/// Runs the lines in little memory: none may be aborted, and some have to lack it.
+fn all_without_an_abort(dir: &Dir, lines: &[&str]) {
+    let mut lacking = 0;
+    for line in lines {
+        for kib in [700, 1024, 2048, 4096] {
             let ran = under_shell(dir.root(), &format!("ulimit -d {kib}; exec \"$P\" {line}"));
-            let aborted = ran.err.contains("memory allocation of") || !(0..=2).contains(&ran.code);
+            let known = (0..=3).contains(&ran.code) || ran.code == 63;
+            let aborted = ran.err.contains("memory allocation of") || !known;
             assert!(!aborted, "{line}, {kib} KiB: {ran:?}");
+            lacking += usize::from(ran.err.contains("Cannot allocate memory"));
         }
     }
+    assert!(lacking > 0, "none of {lines:?} lacked memory");
+}
+
+/// The tables of the other formats, and what is made of them.
+#[test]
+fn a_limit_on_memory_ends_commands_on_other_formats_with_an_error() {
+    let dir = Dir::new();
+    for line in [
+        "create -q -f vdi big.vdi 8T",
+        "create -q -f vhdx -o block_size=1M big.vhdx 8T",
+        "create -q -f vpc big.vpc 1T",
+        "create -q -f vmdk big.vmdk 1T",
+        "create -q -f vmdk -o subformat=twoGbMaxExtentSparse split.vmdk 200G",
+        "create -q -f qcow2 empty.qcow2 1T",
+    ] {
+        dir.qemu_img_ok(&line.split(' ').collect::<Vec<_>>());
+    }
+    for name in ["big.vdi", "big.vhdx", "big.vpc", "big.vmdk"] {
+        let format = &name[4..];
+        dir.qemu_io(format, name, &["write -P 1 1G 4M", "write -P 2 500G 64k"]);
+    }
+    let mut lines = Vec::new();
+    for name in ["big.vdi", "big.vhdx", "big.vpc", "big.vmdk", "split.vmdk"] {
+        for command in [
+            "check",
+            "check -r all",
+            "map",
+            "info",
+            "inspect",
+            "measure -O qcow2",
+        ] {
+            lines.push(format!("{command} {name}"));
+        }
+        lines.push(format!("compare {name} {name}"));
+        lines.push(format!("convert -O qcow2 {name} o.qcow2"));
+    }
+    for rest in [
+        "resize big.vdi +8T",
+        "resize big.vhdx +8T",
+        "resize big.vpc +512G",
+        "resize big.vmdk +1T",
+        "create -f vdi new 16T",
+        "create -f vhdx -o block_size=1M new 16T",
+        "create -f vpc new 2000G",
+        "create -f vmdk new 2T",
+        "create -f vmdk -o subformat=twoGbMaxExtentSparse new 500G",
+        "create -f vmdk -o subformat=streamOptimized new 2T",
+        "convert -O vdi empty.qcow2 o",
+        "convert -O vhdx empty.qcow2 o",
+        "convert -O vpc empty.qcow2 o",
+        "convert -O vmdk empty.qcow2 o",
+        "convert -O vmdk -o subformat=streamOptimized empty.qcow2 o",
+        "dd -O vdi if=big.vmdk of=o bs=1M count=8",
+    ] {
+        lines.push(rest.to_owned());
+    }
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    all_without_an_abort(&dir, &lines);
 }

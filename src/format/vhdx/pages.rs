@@ -165,7 +165,7 @@ impl Bat {
         for (number, to) in (0..count).zip(&new.pages) {
             if let Some(page) = self.page(storage, number * PAGE_WORDS)? {
                 let offset = region.offset + number * DATA_SECTOR as u64;
-                let _ = to.set(Arc::new(page.moved(offset)?));
+                let _ = to.set(memory::shared(page.moved(offset)?)?);
             }
         }
         Ok(new)
@@ -204,7 +204,7 @@ impl Bat {
         };
         if place.get().is_none() {
             let offset = self.offset.saturating_add(number * DATA_SECTOR as u64);
-            let page = Arc::new(Page::read(storage, offset)?);
+            let page = memory::shared(Page::read(storage, offset)?)?;
             // Whoever was faster may have changed the page already.
             let _ = place.set(page);
         }
@@ -234,7 +234,7 @@ impl BitmapPages {
         if let Some(page) = self.page_now(offset) {
             return Ok(page);
         }
-        let page = Arc::new(Page::read(storage, offset)?);
+        let page = memory::shared(Page::read(storage, offset)?)?;
         let mut pages = self.pages.write();
         if pages.len() >= self.most {
             // What anyone else holds stays: it is being used, or not written yet.

@@ -130,8 +130,8 @@ impl Cache {
         if state.words + words > self.room && state.tables.len() >= LEAST {
             state.make_room();
         }
+        let table = memory::shared(table)?;
         state.words += words;
-        let table = Arc::new(table);
         state.tables.insert(key, table.clone());
         Ok(Some(table))
     }

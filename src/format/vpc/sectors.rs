@@ -83,7 +83,7 @@ impl Sectors {
         }
         let mut bytes = memory::zeroed(len as usize)?;
         storage.read_at(&mut bytes, at)?;
-        let bits = Arc::new(Bits::of(&bytes)?);
+        let bits = memory::shared(Bits::of(&bytes)?)?;
         let known = &mut *self.known.write();
         self.make_room(known, len);
         known.try_reserve(1).map_err(|_| memory::lack())?;
@@ -104,7 +104,7 @@ impl Sectors {
     /// # Errors
     /// Where there is no memory.
     pub(super) fn begin(&self, index: u64, len: u64) -> Result<()> {
-        let bits = Arc::new(Bits::of(&memory::zeroed(len as usize)?)?);
+        let bits = memory::shared(Bits::of(&memory::zeroed(len as usize)?)?)?;
         let known = &mut *self.known.write();
         self.make_room(known, len);
         known.try_reserve(1).map_err(|_| memory::lack())?;

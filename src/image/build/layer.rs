@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use bstr::{BString, ByteSlice};
 
 use super::ancestors::Ancestors;
-use super::node::checked_options;
+use super::node::{NODE, checked_options};
 use super::opener::LayerOpener;
 use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,7 +25,7 @@ pub(super) fn open(
     options: &OpenOptions,
     ancestors: &mut Ancestors<'_>,
 ) -> Result<Image> {
-    memory::keep_reserve();
+    memory::headroom(NODE)?;
     let mut start = start;
     check_access(&start.plan, options)?;
     options.control.checkpoint()?;

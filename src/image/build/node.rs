@@ -11,11 +11,17 @@ use crate::image::plan::{Driver, Plan, no_such_node};
 use crate::image::{OpenOptions, host, names};
 use crate::location::Location;
 use crate::location::tree::flatten;
+use crate::memory;
 use crate::options::{OptionSpec, Values};
+
+/// More than the many small parts take of which a node, or a layer over it, is made.
+pub(super) const NODE: u64 = 64 << 10;
 
 impl Builder<'_> {
     /// Opens a node. Its files are not locked, except by images among its children.
     pub(super) fn node(&self, plan: &Plan, writable: bool) -> Result<Node> {
+        // An image may name any number of them.
+        memory::headroom(NODE)?;
         let name = plan.common.node_name.as_deref();
         self.ancestors.check_name(name)?;
         let node = match &plan.driver {

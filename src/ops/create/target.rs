@@ -17,6 +17,7 @@ use crate::format::{
 use crate::image::{location_files, lock_for_creation, lock_for_writing};
 use crate::job::JobControl;
 use crate::location::Location;
+use crate::memory;
 use crate::options::{OptionSpec, Values};
 use crate::policy::OpenPolicy;
 use crate::secret::Secrets;
@@ -28,6 +29,9 @@ use crate::storage::{
 };
 
 use super::overlap::{KeptFiles, Written};
+
+/// More than what a file takes in memory that is made together with others.
+const FILE: u64 = 16 << 10;
 
 /// The options that `create` takes for this format at this location: those of the format and
 /// those of the protocol, sorted by name.
@@ -248,6 +252,8 @@ impl Planned<'_> {
     }
 
     fn claim(&self, file: &PlannedFile) -> Result<Creation> {
+        // An image may have any number of files.
+        memory::headroom(FILE)?;
         let location = self.location(file);
         let open = StorageOpen {
             writable: true,

@@ -253,7 +253,7 @@ impl VmdkBulk {
         let state = &mut *sparse.state.lock();
         state.tables.flush(out)?;
         for directory in sparse.layout.directories() {
-            let bytes = sparse.layout.directory_bytes(directory);
+            let bytes = sparse.layout.directory_bytes(directory)?;
             if !bytes.is_empty() {
                 out.write_at(&bytes, directory * SECTOR)?;
             }

@@ -1,5 +1,7 @@
 //! Where the parts of a new sparse extent lie: header, descriptor, redundant tables, tables, grains.
 
+use crate::error::Result;
+use crate::memory::{self, IoBuf};
 use crate::size::SECTOR;
 
 /// Sectors of a room for the descriptor.
@@ -75,11 +77,17 @@ impl SparseLayout {
     }
 
     /// Bytes of a directory, which are those of the file.
-    pub(super) fn directory_bytes(&self, directory: u64) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(super) fn directory_bytes(&self, directory: u64) -> Result<IoBuf> {
         let first = self.first_table(directory);
-        (0..self.tables)
-            .flat_map(|n| ((first + n * Self::TABLE) as u32).to_le_bytes())
-            .collect()
+        let len = usize::try_from(self.tables * 4).map_err(|_| memory::lack())?;
+        let mut bytes = memory::zeroed(len)?;
+        for (n, place) in (0..self.tables).zip(bytes.chunks_exact_mut(4)) {
+            place.copy_from_slice(&((first + n * Self::TABLE) as u32).to_le_bytes());
+        }
+        Ok(bytes)
     }
 }
 
@@ -94,7 +102,10 @@ mod tests {
             (layout.redundant, layout.directory, layout.overhead),
             (21, 651, 1408)
         );
-        assert_eq!(layout.directory_bytes(21)[..4], 23u32.to_le_bytes());
+        assert_eq!(
+            layout.directory_bytes(21).unwrap()[..4],
+            23u32.to_le_bytes()
+        );
         let small = SparseLayout::new(0, false, false).unwrap();
         assert_eq!((small.directory, small.overhead), (1, 128));
         assert!(SparseLayout::new(u64::MAX / 512, true, true).is_none());

@@ -10,6 +10,7 @@ use crate::format::{
     Bulk, CreateParams, FileRole, InOrder, NewImage, ParentId, PlannedFile, PrepareContext,
 };
 use crate::job::JobControl;
+use crate::memory;
 use crate::size::SECTOR;
 use crate::storage::Storage;
 
@@ -17,6 +18,9 @@ use super::super::disk::descriptor::{NewDescriptor, random_cid};
 use super::bulk::{NewPart, VmdkBulk, header_of};
 use super::spec::Spec;
 use super::stream::StreamInOrder;
+
+/// More than what a part takes in memory, except for its name: its line, and where that is made.
+const PER_PART: u64 = 512;
 
 /// The largest descriptor inside an extent.
 const MAX_INSIDE: usize = 20 * SECTOR as usize;
@@ -55,7 +59,11 @@ impl NewVmdk {
     fn descriptor(&self, cid: u32, parent_cid: Option<u32>) -> Result<BString> {
         let spec = &self.spec;
         let kind = spec.subformat.extent_type();
-        let parts = spec.parts().into_iter().enumerate();
+        let parts = spec.parts();
+        memory::headroom(
+            (parts.len() as u64).saturating_mul(PER_PART + 4 * spec.name.len() as u64),
+        )?;
+        let parts = parts.into_iter().enumerate();
         let extents: Vec<_> = parts
             .map(|(n, sectors)| (sectors, kind, spec.part_name(n)))
             .collect();

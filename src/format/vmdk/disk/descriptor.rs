@@ -8,6 +8,7 @@ use bstr::{BStr, BString, ByteSlice};
 use encoding_rs::Encoding;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 use crate::printable::printable;
 use crate::size::SECTOR;
 
@@ -16,6 +17,9 @@ pub(in crate::format::vmdk) const NO_PARENT: u32 = u32::MAX;
 
 /// The long content ID is to be looked at instead.
 const USE_LONG: u32 = u32::MAX - 1;
+
+/// The most that is made in memory of a byte of the text: lines of an extent have 16 bytes at least.
+const IN_MEMORY: u64 = 16;
 
 /// The versions of the text.
 const VERSIONS: std::ops::RangeInclusive<u32> = 1..=3;
@@ -99,6 +103,7 @@ impl Descriptor {
     pub(in crate::format::vmdk) fn parse(bytes: &[u8]) -> Result<Self> {
         let end = bytes.find_byte(0).unwrap_or(bytes.len());
         let text = bytes.get(..end).unwrap_or_default();
+        memory::headroom(text.len() as u64 * IN_MEMORY)?;
         let encoding = value(text, "encoding").and_then(|label| Encoding::for_label(&label));
         let number = |key| match value(text, key) {
             None => Err(missing(key)),
