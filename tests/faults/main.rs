@@ -14,6 +14,7 @@ mod random;
 #[allow(dead_code, reason = "only kills leave a part of the next event")]
 mod states;
 mod table;
+mod vmdk;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -93,6 +94,7 @@ fn error_of(text: &str) -> String {
         "Leaked cluster ",
         "Rebuilding refcount structure",
         "Repairing ",
+        "Repairing: ",
     ];
     text.split_inclusive('\n')
         .filter(|line| !others.iter().any(|start| line.starts_with(start)))
@@ -319,12 +321,10 @@ impl<'a> Rig<'a> {
     }
 
     fn judge_images(&self, done: bool) -> Result<(), String> {
-        for image in self
-            .case
-            .touches
-            .iter()
-            .filter(|name| name.contains("qcow2"))
-        {
+        // Extents are looked at with the disk that they belong to.
+        let checked =
+            |name: &&&str| name.contains("qcow2") || name.ends_with(".vmdk") && !name.contains('-');
+        for image in self.case.touches.iter().filter(checked) {
             let path = format!("w/{image}");
             let opts = table::opened_with(image, &path);
             let opened = match &opts {
@@ -423,6 +423,13 @@ fn commands_that_read() {
 #[test]
 fn commands_that_change_an_image() {
     run(table::CHANGE, FAULTS);
+}
+
+#[test]
+fn commands_on_vmdk_images() {
+    run(vmdk::MAKE, FAULTS);
+    run(vmdk::READ, FAULTS);
+    run(vmdk::CHANGE, FAULTS);
 }
 
 /// The files that a command syncs, in their order, below its directory.

@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt;
 
 use crate::common::Dir;
+use crate::vmdk;
 
 /// What the guest may find in an image after a failed command.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub struct Case {
     pub damaged: bool,
 }
 
-const fn case(line: &'static str, touches: &'static [&'static str], content: Content) -> Case {
+pub const fn case(line: &'static str, touches: &'static [&'static str], content: Content) -> Case {
     Case {
         line,
         touches,
@@ -41,7 +42,7 @@ const fn case(line: &'static str, touches: &'static [&'static str], content: Con
     }
 }
 
-const fn make(line: &'static str) -> Case {
+pub const fn make(line: &'static str) -> Case {
     case(line, &[], Content::Same)
 }
 
@@ -414,6 +415,7 @@ pub const MEMORY: &[Case] = &[
 
 /// Makes the images that the command lines name, those that are named.
 pub fn images(dir: &Dir, line: &str) {
+    vmdk::images(dir, line);
     let over = |name: &str, below: &[&str]| {
         line.contains(name) || below.iter().any(|name| line.contains(name))
     };

@@ -22,7 +22,8 @@ struct Image {
 }
 
 impl Image {
-    fn new(bench: &Bench, sample: &Sample) -> Self {
+    /// Its own file, and its second one where the name of that follows from its own.
+    fn new(bench: &Bench, sample: &Sample) -> Vec<(String, Self)> {
         let options = sample.options("second");
         let secret = format!("secret,id=s,data={PASSPHRASE}");
         let mut args = vec!["convert", "-f", "raw", "-O", sample.format];
@@ -35,8 +36,13 @@ impl Image {
         args.extend(["data.raw", "bad"]);
         let (ran, ..) = bench.run_for(SECONDS, &args);
         assert_eq!(ran.code, 0, "{}: {ran:?}", sample.name);
-        let bytes = fs::read(bench.dir.path("bad")).expect("the new image");
-        Self { bytes }
+        let second = sample.second.map(|name| name.replace("image", "bad"));
+        let names = std::iter::once("bad".to_owned()).chain(second);
+        let read = |name: String| {
+            let bytes = fs::read(bench.dir.path(&name)).expect("the new image");
+            (name, Self { bytes })
+        };
+        names.map(read).collect()
     }
 
     /// Places of 4 bytes that hold something other than data: those of the header, and all.
@@ -112,8 +118,13 @@ fn try_commands(bench: &Bench, (name, format): (&str, &str), named: &[&str], wha
         ("map", &[], &[0, 1]),
         ("convert", &["-O", "qcow2", "out"], &[0, 1]),
         ("inspect", &[], &[0, 1, 2]),
+        // The last one: it changes the image.
+        ("repair", &[], &[0, 1, 2, 3, 63]),
     ] {
-        let mut args = vec![command];
+        let mut args = match command {
+            "repair" => vec!["check", "-q", "-r", "all"],
+            command => vec![command],
+        };
         match rest.split_last() {
             // Options come before the source, the target behind it.
             Some((target, options)) => {
@@ -139,7 +150,7 @@ fn try_commands(bench: &Bench, (name, format): (&str, &str), named: &[&str], wha
                 && !line.contains("ERROR ")
         });
         let count = messages.count();
-        let one = signal != 0 || command == "check" || command == "inspect" || {
+        let one = signal != 0 || ["check", "inspect", "repair"].contains(&command) || {
             count == usize::from(ran.code != 0)
         };
         let defect = ran.err.contains("panic") || ran.err.contains("Internal error");
@@ -162,19 +173,29 @@ fn structures_of_every_format_with_numbers_that_lie() {
     }
     fs::write(bench.dir.path("data.raw"), data).expect("the data");
     for sample in SAMPLES {
-        let image = Image::new(&bench, sample);
-        let places = image.places();
+        let files = Image::new(&bench, sample);
         let mut sequence = Sequence(sample.name.len() as u64);
         let count = match sample.encrypted() {
             true => IMAGES / 4,
             false => IMAGES,
         };
-        for n in 0..count {
-            let bytes = image.damaged(&places, &mut sequence);
-            fs::write(bench.dir.path("bad"), bytes).expect("the image");
-            try_all(&bench, sample, &format!("damage {n}"));
+        for (file, image) in &files {
+            let places = image.places();
+            for n in 0..count {
+                let bytes = image.damaged(&places, &mut sequence);
+                fs::write(bench.dir.path(file), bytes).expect("the image");
+                try_all(&bench, sample, &format!("damage {n} of {file}"));
+                // A repair may have changed all of them.
+                for (file, image) in &files {
+                    fs::write(bench.dir.path(file), &image.bytes).expect("the image");
+                }
+            }
         }
-        for name in ["bad", "second"] {
+        for name in files
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .chain(["second"])
+        {
             let _ = fs::remove_file(bench.dir.path(name));
         }
     }
