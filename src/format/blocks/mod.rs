@@ -106,7 +106,7 @@ pub(crate) trait Keeper: Send + Sync + Debug {
     type Layout: Layout;
 
     /// Places of the file where something else stands than blocks and the table in parts, beyond what is before
-    /// [`Layout::start`]. They are asked for again when the layout changes.
+    /// [`Layout::start`]. They are asked for again when the layout changes, and by [`Blocks::renew_reserved`].
     fn reserved(&self, _layout: &Self::Layout) -> Vec<Range<u64>> {
         Vec::new()
     }
@@ -409,6 +409,12 @@ impl<K: Keeper> Blocks<K> {
         } else {
             Err(Error::os(libc::EROFS))
         }
+    }
+
+    /// Asks again for what [`Keeper::reserved`] says.
+    pub(crate) fn renew_reserved(&self) {
+        let state = &mut *self.state.write();
+        state.reserved = self.keeper.reserved(&state.layout);
     }
 
     /// Whether the image is open for writing.

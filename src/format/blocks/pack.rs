@@ -346,27 +346,27 @@ impl<K: Keeper> Exclusive<'_, K> {
             }
         }
         self.rename(&mut moved)?;
-        self.cut_behind(&used)
+        self.cut_behind(&used, 0)
     }
 
-    /// Cuts the file behind the last block; nothing moves.
+    /// Cuts the file behind the last block, and not before `least`; nothing moves.
     ///
     /// # Errors
     /// As [`Exclusive::pack`].
-    pub(crate) fn cut(&self) -> Result<()> {
+    pub(crate) fn cut(&self, least: u64) -> Result<()> {
         self.blocks.flush(self.blocks.durability)?;
         self.blocks.used()?;
-        self.cut_behind(&self.used()?)
+        self.cut_behind(&self.used()?, least)
     }
 
-    fn cut_behind(&self, used: &[Used]) -> Result<()> {
+    fn cut_behind(&self, used: &[Used], least: u64) -> Result<()> {
         let blocks = self.blocks;
         let layout = blocks.layout();
         let ends = used.iter().map(|block| block.host + layout.block_size());
         let reserved = self.reserved();
         let end = ends
             .chain(reserved.iter().map(|other| other.end))
-            .fold(layout.start(), u64::max)
+            .fold(layout.start().max(least), u64::max)
             .min(blocks.used()?);
         // Reads of what has moved away end before it is cut off.
         blocks.users.wait();

@@ -217,6 +217,9 @@ impl Repairable for Parallels {
         if found.cut_off > 0 {
             blocks.keeper.extend(&*blocks.storage, found.end)?;
         }
+        if !found.shared.is_empty() {
+            alone.find_end_despite_overlaps()?;
+        }
         let cluster = blocks.layout().block_size();
         for index in &found.shared {
             control.checkpoint()?;
@@ -229,7 +232,7 @@ impl Repairable for Parallels {
                 alone.set(*index, word)?;
             }
         }
-        alone.cut()?;
+        alone.cut(blocks.keeper.end_of_rest())?;
         self.own.was_open.store(false, Ordering::Release);
         Ok(())
     }

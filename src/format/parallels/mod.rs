@@ -75,7 +75,9 @@ impl BlockFormat for ParallelsFormat {
 
     /// Says in the header that the image is open and its contents change.
     fn note_first_change(image: &Parallels) -> Result<()> {
-        image.blocks.keeper.begin(&*image.blocks.storage, true)
+        image.blocks.keeper.begin(&*image.blocks.storage, true)?;
+        image.blocks.renew_reserved();
+        Ok(())
     }
 
     fn info(image: &Parallels) -> Result<FormatInfo> {
@@ -97,7 +99,7 @@ impl BlockFormat for ParallelsFormat {
             return Ok(());
         }
         if keeper.has_dropped() {
-            match image.blocks.exclusive().cut() {
+            match image.blocks.exclusive().cut(0) {
                 // What the format extension took stays in the file, unused.
                 Err(error) if error.kind() == ErrorKind::Corrupt => {}
                 done => done?,

@@ -39,10 +39,6 @@ impl Kept {
             rest: found.outlasts.then_some(data),
         }
     }
-
-    fn all(&self) -> impl Iterator<Item = &Range<u64>> {
-        self.places.iter().chain(&self.rest)
-    }
 }
 
 /// The header in memory; on disk it is the same.
@@ -80,6 +76,12 @@ impl Records {
     /// Whether there is a format extension that outlasts changes.
     pub(super) fn outlasts(&self) -> bool {
         self.extension.lock().rest.is_some()
+    }
+
+    /// Where what is not understood of the format extension may end.
+    pub(super) fn end_of_rest(&self) -> u64 {
+        let kept = self.extension.lock();
+        kept.rest.as_ref().map_or(0, |rest| rest.end)
     }
 
     /// Whether there was a format extension that the image has lost since it was opened.
@@ -167,12 +169,13 @@ impl Keeper for Records {
     type Layout = ParallelsLayout;
 
     fn reserved(&self, _layout: &ParallelsLayout) -> Vec<Range<u64>> {
-        self.extension.lock().all().cloned().collect()
+        self.extension()
     }
 
     fn end_on_record(&self, _layout: &ParallelsLayout) -> u64 {
         let kept = self.extension.lock();
-        kept.all().map(|place| place.end).max().unwrap_or(0)
+        let all = kept.places.iter().chain(&kept.rest);
+        all.map(|place| place.end).max().unwrap_or(0)
     }
 
     fn extend(&self, storage: &dyn Storage, end: u64) -> Result<()> {
