@@ -60,6 +60,8 @@ pub struct ChildSpec {
     /// It is an image rather than a file: its contents show the format where none is named, and options
     /// that name a file alone do not describe it.
     pub is_image: bool,
+    /// Where the user names a directory, the name of the file in it that is meant.
+    pub in_directory: Option<&'static str>,
 }
 
 impl ChildSpec {
@@ -81,6 +83,7 @@ impl ChildSpec {
             role: FileRole::Image,
             required: true,
             is_image: false,
+            in_directory: None,
         }
     }
 
@@ -91,6 +94,15 @@ impl ChildSpec {
             role,
             required: false,
             is_image: false,
+            in_directory: None,
+        }
+    }
+
+    /// The same, which may be in a directory that is named instead.
+    pub const fn in_directory(self, name: &'static str) -> Self {
+        Self {
+            in_directory: Some(name),
+            ..self
         }
     }
 

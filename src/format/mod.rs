@@ -10,6 +10,7 @@ pub mod dmg;
 pub mod driver;
 pub(crate) mod encrcdsa;
 pub mod ewf;
+pub(crate) mod extents;
 pub mod features;
 pub mod files;
 pub(crate) mod footer;

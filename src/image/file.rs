@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result, ResultExt};
 use crate::format::{ChildSpec, FileRole, registry};
 use crate::image::plan::{Driver, Plan};
-use crate::image::{OpenOptions, host, lock};
+use crate::image::{OpenOptions, directory, host, lock};
 use crate::location::Location;
 use crate::storage::{LockRequest, Storage};
 
@@ -29,7 +29,10 @@ pub fn open_file(
             Driver::Format(driver) => Some(driver.name.to_owned()),
             Driver::Probed | Driver::Filter(_) | Driver::Open(_) => None,
         };
-        let file = file.unwrap_or(plan);
+        let file = match file {
+            Some(file) => directory::entered(file, &plan.driver),
+            None => plan,
+        };
         match &file.driver {
             Driver::Host(host) => {
                 let node = host::open(host, &file, false, false, options)?;

@@ -3,6 +3,7 @@
 mod adapter;
 mod align;
 mod build;
+mod directory;
 pub mod events;
 mod file;
 mod files;

@@ -1,5 +1,6 @@
 //! Parallels images: a header, a table of clusters, clusters.
 
+mod bundle;
 mod check;
 mod create;
 mod disk;
@@ -13,7 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{ErrorKind, Result};
 use crate::format::blocks::{BlockFormat, BlockImage};
-use crate::format::{Check, ChildSpec, Features, FormatDriver, FormatInfo, Resize, Signature};
+use crate::format::{
+    Check, ChildSpec, Features, Format, FormatDriver, FormatInfo, InspectContext, Inspection,
+    OpenContext, Resize, Signature,
+};
 
 use disk::Closing;
 use records::Records;
@@ -27,15 +31,18 @@ pub static DRIVER: FormatDriver = FormatDriver {
         .union(Features::REPAIR),
     signature: Some(Signature {
         rank: 10,
-        fits: disk::fits,
+        fits: |file| disk::fits(file) || bundle::fits(file),
         footer: None,
     }),
     has_metadata: true,
     is_transparent: false,
     is_stream: false,
-    children: &[ChildSpec::FILE],
-    open: open::open,
-    inspect: inspect::inspect,
+    children: &[
+        ChildSpec::FILE.in_directory(bundle::DESCRIPTOR),
+        ChildSpec::EXTENTS,
+    ],
+    open,
+    inspect,
     create: Some(create::plan),
     outline: create::outline,
     measure: Some(create::measure),
@@ -47,6 +54,20 @@ pub static DRIVER: FormatDriver = FormatDriver {
     strong_options: &[],
     events: &[],
 };
+
+fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
+    match bundle::is_one(&*context.storage)? {
+        true => bundle::open(&context),
+        false => open::open(context),
+    }
+}
+
+fn inspect(context: &InspectContext<'_>) -> Result<Inspection> {
+    match bundle::is_one(&*context.storage)? {
+        true => bundle::inspect(context),
+        false => inspect::inspect(context),
+    }
+}
 
 /// An open image.
 type Parallels = BlockImage<ParallelsFormat>;

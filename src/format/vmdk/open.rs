@@ -7,13 +7,12 @@ use bstr::{BStr, ByteSlice};
 use parking_lot::Mutex;
 
 use crate::codec::{Compression, Method};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::OpenContext;
 use crate::format::decoded::DecodedUnits;
+use crate::format::extents::open_extent;
 use crate::format::inflight::InFlight;
-use crate::format::inspect::NameTraits;
-use crate::policy::ImplicitRole;
 use crate::printable::printable;
 use crate::size::SECTOR;
 use crate::storage::Storage;
@@ -263,34 +262,10 @@ impl Opening<'_> {
                 format!("The image has more than {MAX_EXTENTS} extents"),
             ));
         }
-        let child = format!("extents.{}", self.files);
+        let number = self.files;
         self.files += 1;
         let writable = !self.ctx.read_only && line.access == Access::ReadWrite;
-        let opener = self.ctx.opener;
-        if let Some(file) = opener.child(&child, writable)? {
-            return Ok(file);
-        }
-        let shown = printable(&line.name.to_str_lossy()).to_string();
-        let traits = NameTraits::of(&line.name);
-        let elsewhere = || {
-            Error::new(
-                ErrorKind::Denied,
-                format!(
-                    "The extent '{shown}' is not a file beside the image; an extent elsewhere has to be described as '{child}'"
-                ),
-            )
-        };
-        if traits.absolute || traits.parent {
-            return Err(elsewhere());
-        }
-        let name = line.name.as_bstr();
-        let file = opener
-            .open_named(ImplicitRole::Extent, name, writable)
-            .context(|| format!("Could not open '{shown}'"))?;
-        match file.limits().fixed_len {
-            true => Err(elsewhere()),
-            false => Ok(file),
-        }
+        open_extent(self.ctx.opener, number, line.name.as_bstr(), writable)
     }
 
     fn flat(

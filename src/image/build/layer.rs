@@ -15,7 +15,9 @@ use crate::image::node::{Child, Node};
 use crate::image::plan::{ChildPlan, Driver, Plan, no_such_node};
 use crate::image::status::Sparse;
 use crate::image::unit_lock::UnitLock;
-use crate::image::{Backing, Image, OpenOptions, Settings, events, files, lock, names, write};
+use crate::image::{
+    Backing, Image, OpenOptions, Settings, directory, events, files, lock, names, write,
+};
 use crate::memory;
 use crate::storage::Storage;
 
@@ -68,6 +70,11 @@ fn open_file(plan: &Plan, builder: &Builder<'_>) -> Result<Node> {
     let child = plan.child(ChildSpec::FILE.name);
     let file = child.map(ChildPlan::file).transpose()?.flatten();
     let file = file.ok_or_else(|| Error::new(ErrorKind::Internal, "A format has a file"))?;
+    let file = match builder.named_by_image {
+        true => file,
+        // What an image names is what the policy was asked about.
+        false => directory::entered(file, &plan.driver),
+    };
     builder.node(&file, writable)
 }
 
