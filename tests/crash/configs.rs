@@ -3,6 +3,8 @@
 use platter::Options;
 use platter::format::{NewParent, ParentId};
 
+use uuid::Uuid;
+
 use crate::rig::{Base, New, SECTOR};
 
 /// One kind of image.
@@ -149,7 +151,24 @@ pub const fn encrypted(config: Config) -> Config {
     }
 }
 
+/// Whose log is replayed in memory after a crash.
+pub const fn replayed(config: Config) -> Config {
+    Config {
+        after_crash: "replay-log=on",
+        ..config
+    }
+}
+
+/// That cannot become smaller.
+pub const fn growing(config: Config) -> Config {
+    Config {
+        shrinks: false,
+        ..config
+    }
+}
+
 const CID: ParentId = ParentId::ContentId(0x1234_5678);
+const DATA_WRITE: ParentId = ParentId::DataWriteGuid(Uuid::from_u128(0x8765_4321));
 
 /// Those whose changes are interrupted.
 pub const CONFIGS: &[Config] = &[
@@ -194,6 +213,19 @@ pub const CONFIGS: &[Config] = &[
             kind("vmdk stream", "vmdk", "subformat=streamOptimized"),
         )
     },
+    kind("vdi", "vdi", ""),
+    kind("vpc", "vpc", "force_size=on"),
+    replayed(kind("vhdx", "vhdx", "block_size=1M")),
+    replayed(over_its_like(
+        DATA_WRITE,
+        kind("vhdx overlay", "vhdx", "block_size=1M"),
+    )),
+    growing(kind("qed", "qed", "cluster_size=4096,table_size=1")),
+    growing(over_base(kind(
+        "qed overlay",
+        "qed",
+        "cluster_size=4096,table_size=2",
+    ))),
 ];
 
 /// Keys take a while to derive: fewer states.

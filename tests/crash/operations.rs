@@ -483,9 +483,15 @@ fn change_layer(run: &mut Run<'_>) {
         assert_eq!(image.parent().unwrap().first(), Some(backing));
     }
     let at = run.log.count();
+    let overlay = run.image().backing_change().unwrap();
+    match overlay.make_empty() {
+        // There is nothing below that would show.
+        Err(error) if error.kind() == ErrorKind::Unsupported && !run.config.overlay => {
+            return write(run);
+        }
+        emptied => emptied.unwrap(),
+    }
     for s in 0..run.history.len() {
         run.history.set(at, s, run.history.below(s));
     }
-    let overlay = run.image().backing_change().unwrap();
-    overlay.make_empty().unwrap();
 }

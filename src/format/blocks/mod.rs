@@ -93,6 +93,12 @@ pub(crate) trait Layout: Copy + Send + Sync + Debug + 'static {
         self.next(end)
     }
 
+    /// How many places for blocks there are up to `end`, where the table counts places, and one that is further
+    /// back than there are entries means nothing.
+    fn places(&self, _end: u64) -> Option<u64> {
+        None
+    }
+
     /// Whether the data of one block follows that of the block before.
     fn is_dense(&self) -> bool {
         self.next(self.next(self.start()) + self.block_size())

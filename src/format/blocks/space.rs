@@ -1,8 +1,10 @@
 //! The space of new blocks: behind everything in use, and what a failed write gave back.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 use crate::storage::ZeroFlags;
 
+use super::check::Marks;
 use super::{Blocks, Directory, Entry, FREE, Keeper, Layout, no_place};
 
 /// Where new blocks go.
@@ -39,6 +41,9 @@ impl Space {
         };
     }
 }
+
+/// The most places that are kept of those that a crash has left.
+const MOST_UNNAMED: usize = 1 << 16;
 
 /// What it means that a block stands where something else does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,9 +151,41 @@ impl<K: Keeper> Blocks<K> {
             return Ok(end);
         }
         let file_len = self.storage.len()?;
-        let end = self.find_end(file_len, Overlaps::Refused)?;
+        let (end, named) = self.find_end(file_len, Overlaps::Refused)?;
+        let spare = match self.layout().places(end) {
+            Some(places) if places > named => self.unnamed_places(places, file_len)?,
+            _ => Vec::new(),
+        };
         space.set(end, file_len);
+        space.spare = spare;
         Ok(end)
+    }
+
+    /// Places that no block has: a crash has left them, and they are needed, as there are no more places than
+    /// blocks. Nothing was taken yet.
+    fn unnamed_places(&self, places: u64, file_len: u64) -> Result<Vec<u64>> {
+        let layout = self.layout();
+        let mut marks = Marks::default();
+        self.each(|_, word| match layout.entry(word) {
+            Entry::At(_) => marks.mark(u64::from(word)).map(drop),
+            _ => Ok(()),
+        })?;
+        let mut unnamed = Vec::new();
+        for place in 0..places {
+            let Entry::At(host) = layout.entry(place as u32) else {
+                continue;
+            };
+            let is_in_file = host.saturating_add(layout.block_size()) <= file_len;
+            if unnamed.len() == MOST_UNNAMED || !is_in_file {
+                break;
+            }
+            if marks.mark(place)? {
+                memory::push(&mut unnamed, host)?;
+            }
+        }
+        // The first one is taken first.
+        unnamed.reverse();
+        Ok(unnamed)
     }
 
     /// Lets blocks count that stand where something else does, before they get a place of their own.
@@ -158,14 +195,15 @@ impl<K: Keeper> Blocks<K> {
     pub(super) fn find_end_despite_overlaps(&self) -> Result<()> {
         let space = &mut *self.space.lock();
         let file_len = self.storage.len()?;
-        let end = self.find_end(file_len, Overlaps::Counted)?;
+        let (end, _) = self.find_end(file_len, Overlaps::Counted)?;
         space.set(end.max(space.end.unwrap_or(0)), file_len);
         Ok(())
     }
 
-    /// As [`Blocks::end_of_use`], by the table alone.
-    fn find_end(&self, file_len: u64, overlaps: Overlaps) -> Result<u64> {
+    /// As [`Blocks::end_of_use`], by the table alone; and how many blocks have a place.
+    fn find_end(&self, file_len: u64, overlaps: Overlaps) -> Result<(u64, u64)> {
         let layout = self.layout();
+        let mut named = 0;
         // A record that says more than the file holds is wrong: there is nothing.
         let mut end = self
             .keeper
@@ -202,12 +240,13 @@ impl<K: Keeper> Blocks<K> {
                     return outside(index, host);
                 }
                 end = end.max(host + layout.block_size());
+                named += 1;
                 Ok(())
             }
             Entry::Bad => outside(index, 0),
             Entry::Free | Entry::Zero => Ok(()),
         })?;
-        Ok(end)
+        Ok((end, named))
     }
 
     /// Where what is in use ends.

@@ -53,6 +53,10 @@ impl VdiLayout {
 }
 
 impl Layout for VdiLayout {
+    fn places(&self, end: u64) -> Option<u64> {
+        Some(self.blocks_up_to(end))
+    }
+
     fn block_size(&self) -> u64 {
         self.block_size
     }
