@@ -46,6 +46,7 @@ const DRIVERS: &[Known] = &[
     ("rbd", &["rbd"]),
     ("replication", &[]),
     ("snapshot-access", &[]),
+    ("sparsebundle", &[]),
     ("sparseimage", &[]),
     ("ssh", &["ssh"]),
     ("throttle", &[]),

@@ -36,6 +36,7 @@ pub mod qed;
 pub mod raw;
 pub(crate) mod read_only;
 pub mod registry;
+pub mod sparsebundle;
 pub mod sparseimage;
 pub mod traits;
 pub mod vdi;
@@ -66,7 +67,8 @@ pub use parent::{
 };
 pub use profile::Profile;
 pub use traits::{
-    Check, CheckReport, Format, FormatInfo, Opener, RepairMode, SnapshotInfo, Snapshots, SpaceCount,
+    Check, CheckReport, FilesBelow, Format, FormatInfo, Opener, RepairMode, SnapshotInfo,
+    Snapshots, SpaceCount,
 };
 pub use write::{Below, FormatWrite, Resize, ZeroBelow};
 

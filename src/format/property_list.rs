@@ -67,6 +67,14 @@ impl<'a> Value<'a> {
         items.filter(Node::is_element).map(Value)
     }
 
+    /// A string, or the digits of a number.
+    pub(crate) fn text(self) -> Option<&'a str> {
+        let is_text = ["string", "integer"]
+            .iter()
+            .any(|name| self.0.has_tag_name(*name));
+        is_text.then(|| self.0.text().unwrap_or_default())
+    }
+
     /// Bytes; None where the value is something else.
     ///
     /// # Errors
@@ -108,6 +116,8 @@ mod tests {
             let lists: Vec<_> = list.every("list").collect();
             assert!(lists.len() == 1 && lists[0].get("Data").is_none());
             assert!(list.every("name").all(|name| name.items().next().is_none()));
+            let texts = ["size", "name", "list"].map(|key| list.every(key).next().unwrap().text());
+            assert_eq!(texts, [Some(" 12 "), Some("a&b"), None]);
             let items: Vec<_> = lists[0].items().collect();
             let data = items[0].get("Data").unwrap().data().unwrap();
             assert_eq!(data.as_deref(), Some(&[0, 1, 2, 3][..]));

@@ -3,7 +3,8 @@
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
 use crate::format::{
-    bochs, cloop, dmg, ewf, luks, parallels, qcow2, qed, raw, sparseimage, vdi, vhdx, vmdk, vpc,
+    bochs, cloop, dmg, ewf, luks, parallels, qcow2, qed, raw, sparsebundle, sparseimage, vdi, vhdx,
+    vmdk, vpc,
 };
 
 /// Every format, in the order in which lists show them.
@@ -21,6 +22,7 @@ static DRIVERS: &[&FormatDriver] = &[
     &cloop::DRIVER,
     &dmg::DRIVER,
     &sparseimage::DRIVER,
+    &sparsebundle::DRIVER,
     &ewf::DRIVER,
 ];
 

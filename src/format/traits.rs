@@ -272,6 +272,16 @@ pub trait Snapshots: Send + Sync {
     fn view(&self, id: &BStr) -> Result<Box<dyn Format>>;
 }
 
+/// The files of a directory beside an image, which it names one by one. Implemented above the formats, where
+/// policy is applied.
+pub trait FilesBelow: Send + Sync + Debug {
+    /// The file of that name, open for reading; None where there is none.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Denied`] by policy, or of the open.
+    fn open(&self, name: &BStr) -> Result<Option<Arc<dyn Storage>>>;
+}
+
 /// Opens the files that an image names. Implemented above the formats, where policy is applied.
 pub trait Opener: Send + Sync {
     /// Opens a file that an image names; `name` is relative to the image that names it.
@@ -284,6 +294,13 @@ pub trait Opener: Send + Sync {
         name: &BStr,
         writable: bool,
     ) -> Result<Arc<dyn Storage>>;
+
+    /// The files of a directory, whose name is relative to the image; they are opened when they are wanted,
+    /// and are not locked.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`] where there is no such directory.
+    fn files_below(&self, role: ImplicitRole, directory: &BStr) -> Result<Arc<dyn FilesBelow>>;
 
     /// Opens the child of that name as the user described it; None where nothing was said of it, or
     /// that there is to be none.

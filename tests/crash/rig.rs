@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use bstr::BStr;
 use platter::error::{Error, Result};
 use platter::format::{
-    BackingRef, Below, Bulk, CheckReport, CreateParams, Format, NewParent, OpenContext, Opener,
-    PrepareContext, RepairMode, registry,
+    BackingRef, Below, Bulk, CheckReport, CreateParams, FilesBelow, Format, NewParent, OpenContext,
+    Opener, PrepareContext, RepairMode, registry,
 };
 use platter::job::Message;
 use platter::options::Values;
@@ -107,6 +107,10 @@ impl Files<'_> {
 impl Opener for Files<'_> {
     fn open_named(&self, _: ImplicitRole, name: &BStr, _: bool) -> Result<Arc<dyn Storage>> {
         self.find(name)
+    }
+
+    fn files_below(&self, _: ImplicitRole, _: &BStr) -> Result<Arc<dyn FilesBelow>> {
+        Err(Error::invalid("There are no directories"))
     }
 
     fn child(&self, _: &str, _: bool) -> Result<Option<Arc<dyn Storage>>> {

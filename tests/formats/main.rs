@@ -15,6 +15,7 @@ mod qed;
 #[path = "../crash/random.rs"]
 mod random;
 mod raw;
+mod sparsebundle;
 #[path = "../crash/states.rs"]
 mod states;
 mod vdi;

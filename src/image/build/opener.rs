@@ -2,19 +2,21 @@
 //! the image names, under the policy.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
-use bstr::{BStr, ByteSlice};
+use bstr::{BStr, BString, ByteSlice};
 use parking_lot::Mutex;
 
 use super::start::Builder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{ChildSpec, FileRole, FormatDriver, Opener};
+use crate::format::{ChildSpec, FileRole, FilesBelow, FormatDriver, Opener};
 use crate::image::node::{Child, Node};
-use crate::image::plan::{ChildPlan, Plan};
-use crate::image::{OpenOptions, lock};
+use crate::image::plan::{ChildPlan, Driver, Plan};
+use crate::image::{OpenOptions, host, lock};
 use crate::location::{Location, resolve_name, resolve_plain_name};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
 use crate::storage::{CacheMode, Storage, file};
@@ -208,6 +210,24 @@ impl Opener for LayerOpener<'_> {
         self.adopt(spec, node, writable)
     }
 
+    fn files_below(&self, role: ImplicitRole, directory: &BStr) -> Result<Arc<dyn FilesBelow>> {
+        let options = self.builder.options;
+        let path = resolve_plain_name(&self.base, OsStr::from_bytes(directory));
+        // What the caller keeps under names has no directories.
+        if options.storages.is_none() && !Path::new(&path).is_dir() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("'{}' lacks the directory '{directory}'", self.named_by()),
+            ));
+        }
+        Ok(Arc::new(Below {
+            role,
+            directory: directory.to_owned(),
+            base: self.base.clone(),
+            options: options.clone(),
+        }))
+    }
+
     fn child(&self, name: &str, writable: bool) -> Result<Option<Arc<dyn Storage>>> {
         let Some(child) = self.plan.child(name) else {
             return Ok(None);
@@ -229,5 +249,61 @@ impl Opener for LayerOpener<'_> {
 
     fn policy(&self) -> &OpenPolicy {
         &self.builder.options.policy
+    }
+}
+
+/// The files of a directory.
+struct Below {
+    role: ImplicitRole,
+    directory: BString,
+    /// The image's file name.
+    base: OsString,
+    options: OpenOptions,
+}
+
+impl fmt::Debug for Below {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Below")
+            .field("directory", &self.directory)
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Below {
+    fn opened(&self, name: &BStr) -> Result<Arc<dyn Storage>> {
+        let mut full = self.directory.clone();
+        full.push(b'/');
+        full.extend_from_slice(name);
+        let named = resolve(
+            self.role,
+            OsStr::from_bytes(&full),
+            self.base.as_bytes().as_bstr(),
+            &self.base,
+            false,
+            &self.options,
+        )?;
+        let location = match named {
+            Named::Storage(node) => return Ok(node.storage),
+            Named::Location(location) => location,
+        };
+        let plan = Plan::new(&location, None)?.without_format()?;
+        match &plan.driver {
+            Driver::Host(file) => {
+                let node = host::open(file, &plan, false, true, &self.options)?;
+                Ok(node.storage)
+            }
+            _ => Err(Error::new(ErrorKind::Internal, "A file is no plain file")),
+        }
+    }
+}
+
+impl FilesBelow for Below {
+    fn open(&self, name: &BStr) -> Result<Option<Arc<dyn Storage>>> {
+        match self.opened(name) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }

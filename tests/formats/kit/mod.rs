@@ -48,6 +48,14 @@ fn every_format_has_samples() {
         // Where none can be made, tests make some.
         let is_there = match driver.create {
             Some(_) => SAMPLES.iter().any(|sample| sample.format == driver.name),
+            // The kit has its images in memory: those that are directories have tests of their own.
+            None if driver
+                .children
+                .iter()
+                .any(|child| child.in_directory.is_some()) =>
+            {
+                true
+            }
             None => GIVEN.iter().any(|given| given.format == driver.name),
         };
         assert!(is_there, "{} has no sample", driver.name);

@@ -1,0 +1,149 @@
+//! The files of bands, as one storage.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+
+use bstr::BStr;
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageExtent;
+use crate::format::FilesBelow;
+use crate::memory;
+use crate::storage::forward::{forward, read_only};
+use crate::storage::{Durability, HostFile, Limits, Storage};
+
+/// The most bands that are open at a time.
+const MAX_OPEN: usize = 32;
+
+/// A band that was looked for, and its length; None where there is no file.
+#[derive(Clone, Debug)]
+struct Band {
+    number: u64,
+    file: Option<(Arc<dyn Storage>, u64)>,
+}
+
+/// The bands of a bundle, opened when they are wanted.
+#[derive(Debug)]
+pub(super) struct Bands {
+    /// The bundle's list, whose name they go by.
+    info: Arc<dyn Storage>,
+    files: Arc<dyn FilesBelow>,
+    band: u64,
+    len: u64,
+    /// Those that were used last, the last one at the end.
+    known: Mutex<Vec<Band>>,
+}
+
+impl Bands {
+    pub(super) fn new(
+        info: Arc<dyn Storage>,
+        files: Arc<dyn FilesBelow>,
+        band: u64,
+        len: u64,
+    ) -> Self {
+        Self {
+            info,
+            files,
+            band,
+            len,
+            known: Mutex::default(),
+        }
+    }
+
+    /// How many bytes of a band there are; the rest reads as zeroes.
+    pub(super) fn held(&self, number: u64) -> Result<u64> {
+        let file = self.file(number)?;
+        Ok(file.map_or(0, |(_, len)| len.min(self.band)))
+    }
+
+    fn file(&self, number: u64) -> Result<Option<(Arc<dyn Storage>, u64)>> {
+        {
+            let mut known = self.known.lock();
+            if let Some(at) = known.iter().position(|band| band.number == number) {
+                let band = known.remove(at);
+                known.push(band.clone());
+                return Ok(band.file);
+            }
+        }
+        let name = format!("{number:x}");
+        let file = self.files.open(BStr::new(&name))?;
+        let file = match file {
+            Some(file) => {
+                let len = file.len()?;
+                Some((file, len))
+            }
+            None => None,
+        };
+        let mut known = self.known.lock();
+        if known.len() >= MAX_OPEN {
+            known.remove(0);
+        }
+        let band = Band {
+            number,
+            file: file.clone(),
+        };
+        memory::push(&mut known, band)?;
+        Ok(file)
+    }
+
+    fn refused(&self) -> Error {
+        let text = format!("'{}' is read-only", self.info.name());
+        Error::new(ErrorKind::ReadOnly, text)
+    }
+}
+
+impl Storage for Bands {
+    forward!(info: name, driver, identity, allocated_size, specific_info, step_watcher, lock);
+    read_only!(refused);
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let mut rest = buf;
+        let mut at = offset;
+        while !rest.is_empty() && at < self.len {
+            let within = at % self.band;
+            let len = (self.band - within).min(rest.len() as u64);
+            let (part, tail) = rest.split_at_mut(len as usize);
+            match self.file(at / self.band)? {
+                Some((file, _)) => file.read_at(part, within)?,
+                None => part.fill(0),
+            }
+            (rest, at) = (tail, at + len);
+        }
+        rest.fill(0);
+        Ok(())
+    }
+
+    fn try_read(&self, _: &mut [IoSliceMut<'_>], _: u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.len)
+    }
+
+    fn sync(&self, _: Durability) -> Result<()> {
+        Ok(())
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        let inside = self.len.saturating_sub(offset);
+        Ok(StorageExtent {
+            len: if inside == 0 { len } else { len.min(inside) },
+            zero: inside == 0,
+            allocated: inside != 0,
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            fixed_len: true,
+            ..self.info.limits()
+        }
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        // The bytes are those of other files.
+        None
+    }
+}

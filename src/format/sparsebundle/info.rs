@@ -1,0 +1,56 @@
+//! `Info.plist`: what a sparse bundle says of its disk.
+
+use crate::error::{Error, Result};
+use crate::format::property_list::PropertyList;
+use crate::memory;
+use crate::storage::Storage;
+
+/// The longest list that is read.
+const MAX_LEN: u64 = 64 << 10;
+
+const TYPE: &str = "com.apple.diskimage.sparsebundle";
+const VERSION: u64 = 1;
+
+/// What it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Info {
+    /// Guest bytes of a band.
+    pub(super) band: u64,
+    /// The virtual size in bytes.
+    pub(super) len: u64,
+}
+
+impl Info {
+    /// From the file.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`], or of reading.
+    pub(super) fn read(storage: &dyn Storage, file_len: u64) -> Result<Self> {
+        if file_len > MAX_LEN {
+            return Err(Error::corrupt(
+                "The property list of a sparse bundle is too long",
+            ));
+        }
+        let mut bytes = memory::zeroed(file_len as usize)?;
+        storage.read_at(&mut bytes, 0)?;
+        let list = PropertyList::parse(&bytes)?;
+        let text = |key| list.every(key).find_map(|value| value.text());
+        let number = |key| text(key).and_then(|text| text.trim().parse::<u64>().ok());
+        if text("diskimage-bundle-type") != Some(TYPE) {
+            return Err(Error::corrupt("Image not in sparsebundle format"));
+        }
+        let version = number("bundle-backingstore-version");
+        if version != Some(VERSION) {
+            return Err(Error::unsupported(
+                "The sparse bundle is of a version that is not known",
+            ));
+        }
+        let lacks = |what: &str| Error::corrupt(format!("The sparse bundle does not say {what}"));
+        let band = number("band-size").filter(|band| *band > 0);
+        let len = number("size").filter(|len| *len <= i64::MAX as u64);
+        Ok(Self {
+            band: band.ok_or_else(|| lacks("how long its bands are"))?,
+            len: len.ok_or_else(|| lacks("how large its disk is"))?,
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! Inspecting an untrusted bundle: its list.
+
+use crate::error::Result;
+use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::policy::ImplicitRole;
+
+use super::info::Info;
+use super::{BANDS, TOKEN};
+
+/// See [`crate::format::FormatDriver::inspect`].
+pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
+    let mut found = Inspection::default();
+    let info = Info::read(&*ctx.storage, ctx.file_len);
+    let Some(info) = found.taken(info)? else {
+        return Ok(found);
+    };
+    found.understood = true;
+    found.virtual_size = Some(info.len);
+    let reason = "a sparse bundle of version 1";
+    found.find(Guard::KnownFeatures, Verdict::Pass, reason);
+    let reason = format!("its bands have {} bytes each", info.band);
+    found.find(Guard::HeaderConsistent, Verdict::Pass, reason);
+    let reason = "the list is no longer than lists may be";
+    found.find(Guard::FileSize, Verdict::Pass, reason);
+    for name in [TOKEN, BANDS] {
+        found.references.push(Reference {
+            role: ImplicitRole::Extent,
+            name: name.into(),
+            format: None,
+            offset: 0,
+        });
+    }
+    let none = [
+        Guard::TableSizes,
+        Guard::KeyDerivation,
+        Guard::DecompressedSize,
+        Guard::SnapshotCount,
+        Guard::Clean,
+    ];
+    found.has_none("sparsebundle", &none);
+    Ok(found)
+}

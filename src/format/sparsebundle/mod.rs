@@ -1,0 +1,110 @@
+//! Sparse bundles of macOS (UDSB): a directory with a file for each band of the disk that was written. Only
+//! read.
+//!
+//! See `docs/formats/sparsebundle.md`.
+
+mod bands;
+mod info;
+mod inspect;
+
+use std::sync::Arc;
+
+use bstr::BStr;
+
+use crate::error::{Error, Result, ResultExt};
+use crate::format::encrcdsa;
+use crate::format::read_only::{Contents, Held, Piece, ReadOnly, Source};
+use crate::format::{ChildSpec, Format, FormatDriver, OpenContext, Signature};
+use crate::policy::ImplicitRole;
+
+use bands::Bands;
+use info::Info;
+
+/// The file that stands for the directory.
+const INFO: &str = "Info.plist";
+
+/// The file with the keys of an encrypted bundle; else it is empty.
+const TOKEN: &str = "token";
+
+/// The directory of the bands, each named by its number in hexadecimal digits.
+const BANDS: &str = "bands";
+
+/// What stands in the list of a bundle before much else.
+const KEY: &[u8] = b"<key>band-size</key>";
+
+/// The format.
+pub static DRIVER: FormatDriver = FormatDriver {
+    signature: Some(Signature {
+        rank: 150,
+        fits: |file| {
+            let mut windows = file.head.windows(KEY.len());
+            file.name.ends_with(INFO.as_bytes()) && windows.any(|window| window == KEY)
+        },
+        footer: None,
+    }),
+    children: &[ChildSpec::FILE.in_directory(INFO), ChildSpec::EXTENTS],
+    ..FormatDriver::read_only("sparsebundle", open, inspect::inspect)
+};
+
+/// What is known of an image.
+#[derive(Debug)]
+struct Bundle {
+    info: Info,
+    bands: Arc<Bands>,
+}
+
+fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
+    let file = context.storage.clone();
+    let info = Info::read(&*file, file.len()?)?;
+    if !context.metadata_only {
+        check_plain(&context)?;
+    }
+    let files = context
+        .opener
+        .files_below(ImplicitRole::Extent, BStr::new(BANDS))?;
+    let bands = Bands::new(file.clone(), files, info.band, info.len);
+    let bands = Arc::new(bands);
+    let source = Source::new(bands.clone())?;
+    let image = ReadOnly::new(&DRIVER, source, Bundle { info, bands });
+    Ok(Box::new(image.in_files(file, Vec::new(), Vec::new())))
+}
+
+/// Refuses a bundle whose bands are encrypted.
+fn check_plain(context: &OpenContext<'_>) -> Result<()> {
+    let token = context
+        .opener
+        .open_named(ImplicitRole::Extent, BStr::new(TOKEN), false)
+        .context(|| {
+            format!("Could not open '{TOKEN}', which tells whether the bundle is encrypted")
+        })?;
+    let mut magic = [0; encrcdsa::HEADER_MAGIC.len()];
+    token.read_at(&mut magic, 0)?;
+    match magic == *encrcdsa::HEADER_MAGIC {
+        true => Err(Error::unsupported("Encrypted sparse bundles are not read")),
+        false => Ok(()),
+    }
+}
+
+impl Contents for Bundle {
+    fn len(&self) -> u64 {
+        self.info.len
+    }
+
+    /// Within its band.
+    fn piece(&self, _: &Source, offset: u64, _: u64) -> Result<Piece> {
+        let number = offset / self.info.band;
+        let start = number * self.info.band;
+        let end = start.saturating_add(self.info.band).min(self.info.len);
+        let held = start.saturating_add(self.bands.held(number)?).min(end);
+        Ok(match offset < held {
+            true => Piece {
+                held: Held::Plain(offset),
+                end: held,
+            },
+            false => Piece {
+                held: Held::Zero,
+                end,
+            },
+        })
+    }
+}
