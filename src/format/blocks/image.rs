@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bstr::BString;
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
@@ -141,6 +142,8 @@ pub(crate) struct BlockImage<F: BlockFormat> {
     pub(crate) own: F,
     /// The file holds what it has to before a change.
     is_noted: AtomicBool,
+    /// Held while that is written: first changes may come from several threads.
+    noting: Mutex<()>,
 }
 
 impl<F: BlockFormat> BlockImage<F> {
@@ -150,6 +153,7 @@ impl<F: BlockFormat> BlockImage<F> {
             blocks,
             own,
             is_noted: AtomicBool::new(is_noted),
+            noting: Mutex::new(()),
         }
     }
 
@@ -164,6 +168,10 @@ impl<F: BlockFormat> BlockImage<F> {
     /// [`ErrorKind::ReadOnly`] where the image is not writable, or of I/O.
     pub(crate) fn note_change(&self) -> Result<()> {
         self.blocks.check_writable()?;
+        if self.is_noted() {
+            return Ok(());
+        }
+        let _noting = self.noting.lock();
         if !self.is_noted() {
             F::note_first_change(self)?;
             self.is_noted.store(true, Ordering::Release);
