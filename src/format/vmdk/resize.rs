@@ -45,6 +45,7 @@ impl Resize for Vmdk {
         }
         let new = len - part.start;
         self.check_parts(new)?;
+        self.check_record(part, new)?;
         self.prepare_write()?;
         match &part.kind {
             PartKind::Zero { .. } => {
@@ -108,6 +109,7 @@ impl Vmdk {
                 "A disk cannot be made shorter than its last extent allows: extents are not removed",
             ));
         };
+        self.check_record(part, new)?;
         self.prepare_write()?;
         self.flush_all(self.durability)?;
         match &part.kind {
@@ -163,6 +165,12 @@ impl Vmdk {
             )),
             false => Ok(()),
         }
+    }
+
+    /// Whether the descriptor can say a length.
+    fn check_record(&self, part: &Part, len: u64) -> Result<()> {
+        let stored = self.stored.lock();
+        stored.check_room(&stored.descriptor.with_sectors(part.line, len / SECTOR)?)
     }
 
     fn record_len(&self, part: &Part, len: u64) -> Result<()> {

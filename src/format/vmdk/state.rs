@@ -56,21 +56,28 @@ pub(super) struct Stored {
 }
 
 impl Stored {
+    /// Whether another text has room.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] where there is no room for another descriptor.
+    pub(super) fn check_room(&self, new: &Descriptor) -> Result<()> {
+        let len = new.text().len();
+        match self.room.filter(|room| len as u64 > *room) {
+            None => Ok(()),
+            Some(room) => Err(Error::new(
+                ErrorKind::Limit,
+                format!("The descriptor would take {len} bytes, and there is room for {room}"),
+            )),
+        }
+    }
+
     /// Writes another text in place of the one that is there.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`] where there is no room for it, or of I/O.
     pub(super) fn replace(&mut self, new: Descriptor, storage: &dyn Storage) -> Result<()> {
+        self.check_room(&new)?;
         let (old_text, text) = (self.descriptor.text(), new.text());
-        if let Some(room) = self.room.filter(|room| text.len() as u64 > *room) {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                format!(
-                    "The descriptor would take {} bytes, and there is room for {room}",
-                    text.len()
-                ),
-            ));
-        }
         let (longer, shorter) = (
             text.len().max(old_text.len()),
             text.len().min(old_text.len()),

@@ -1,5 +1,6 @@
 //! Growing: within the tables that there are, and past them.
 
+use platter::ErrorKind;
 use platter::storage::Preallocation;
 
 use super::{contents, open};
@@ -84,4 +85,26 @@ fn what_a_longer_parent_holds_does_not_show_in_what_is_new() {
         assert!(guest[..1 << 20].iter().all(|byte| *byte == 8), "{options}");
         assert!(guest[1 << 20..].iter().all(|byte| *byte == 0), "{options}");
     }
+}
+
+#[test]
+fn a_size_that_the_descriptor_has_no_room_for_changes_nothing() {
+    let dir = Dir::new();
+    // 8192 sectors are one digit shorter than 16384.
+    dir.qemu_img_ok(&["create", "-q", "-f", "vmdk", "v.vmdk", "4M"]);
+    let mut bytes = std::fs::read(dir.path("v.vmdk")).expect("an image");
+    let descriptor = 512..512 * 21;
+    let text = &mut bytes[descriptor];
+    let end = text.iter().position(|byte| *byte == 0).expect("padding");
+    text[end..].fill(b'#');
+    *text.last_mut().expect("a descriptor") = b'\n';
+    std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+    let image = open(&dir, "v.vmdk", true).expect("it opens");
+    let error = image
+        .resize(8 << 20, Preallocation::Off)
+        .expect_err("no room");
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    assert_eq!(image.len(), 4 << 20);
+    image.close().expect("an end");
+    assert!(std::fs::read(dir.path("v.vmdk")).expect("an image") == bytes);
 }
