@@ -316,3 +316,115 @@ fn a_loop_device_is_the_file_that_it_shows() {
         assert!(std::fs::read(&file).unwrap() == before);
     }
 }
+
+/// A file system over a file, unmounted when dropped.
+struct Mount {
+    at: PathBuf,
+    _device: Loop,
+}
+
+impl Mount {
+    /// An XFS whose files can share blocks.
+    fn xfs(dir: &Dir) -> Self {
+        let backing = dir.path("disk");
+        let file = std::fs::File::create(&backing).unwrap();
+        file.set_len(400 << 20).unwrap();
+        let device = Loop::over(&backing, &[]);
+        let at = dir.path("mount");
+        std::fs::create_dir(&at).unwrap();
+        let made = Command::new("mkfs.xfs")
+            .args(["-q", "-m", "reflink=1"])
+            .arg(&device.0)
+            .status()
+            .expect("mkfs.xfs must be installed for this test");
+        assert!(made.success());
+        let mounted = Command::new("mount")
+            .args(["-t", "xfs"])
+            .args([&device.0, &at])
+            .status()
+            .unwrap();
+        assert!(mounted.success());
+        Self {
+            at,
+            _device: device,
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.at).status();
+    }
+}
+
+/// How many bytes of a file are in blocks that it shares with others.
+fn shared(path: &Path) -> u64 {
+    let output = Command::new("xfs_io")
+        .args(["-r", "-c", "fsync", "-c", "fiemap -v"])
+        .arg(path)
+        .output()
+        .expect("xfs_io must be installed for this test");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    // Each extent has its length in sectors before its flags.
+    let extents = text.lines().filter_map(|line| {
+        let (rest, flags) = line.trim_end().rsplit_once("0x")?;
+        let flags = u32::from_str_radix(flags, 16).ok()?;
+        let sectors: u64 = rest.split_whitespace().last()?.parse().ok()?;
+        const SHARED: u32 = 0x2000;
+        (flags & SHARED != 0).then_some(sectors * 512)
+    });
+    extents.sum()
+}
+
+#[test]
+#[ignore = "needs root, a loop device and XFS"]
+fn flat_images_share_the_blocks_of_a_raw_disk_where_the_file_system_can() {
+    const DISK: u64 = 32 << 20;
+    let dir = Dir::new();
+    let mount = Mount::xfs(&dir);
+    let source = mount.at.join("source");
+    let bytes: Vec<u8> = (0..DISK).map(|at| (at / 512 % 251) as u8 + 1).collect();
+    std::fs::write(&source, &bytes).unwrap();
+    for (format, options, target, data) in [
+        ("raw", "", "copy.raw", "copy.raw"),
+        (
+            "vpc",
+            "subformat=fixed,force_size=on",
+            "disk.vhd",
+            "disk.vhd",
+        ),
+        (
+            "vmdk",
+            "subformat=monolithicFlat",
+            "flat.vmdk",
+            "flat-flat.vmdk",
+        ),
+        (
+            "vmdk",
+            "subformat=twoGbMaxExtentFlat",
+            "part.vmdk",
+            "part-f001.vmdk",
+        ),
+    ] {
+        let [path, data] = [target, data].map(|name| mount.at.join(name));
+        let mut request =
+            ConvertRequest::new(Location::from_path(&source), Location::from_path(&path));
+        request.source.options.format = Some("raw".to_owned());
+        request.source.options.policy = OpenPolicy::permissive();
+        request.target.format = Some(format.to_owned());
+        if !options.is_empty() {
+            request.target.options = Options::parse(options).unwrap();
+        }
+        request.target.policy = OpenPolicy::permissive();
+        convert(&request, &mut Job::default()).unwrap();
+        let shared = shared(&data);
+        // What the file is recognized by at its ends may have been written.
+        assert!(
+            shared >= DISK - (64 << 10),
+            "{target}: {shared} bytes are shared"
+        );
+        let written = std::fs::read(&data).unwrap();
+        assert!(written[..DISK as usize] == bytes, "{target}");
+    }
+}

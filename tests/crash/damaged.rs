@@ -26,8 +26,33 @@ fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
         .fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// Where the tables of an image stand, and the bytes in use there.
-fn areas(bytes: &[u8]) -> Vec<(&'static str, usize, usize)> {
+/// What a table is, where it stands, and the bytes in use there.
+type Area = (&'static str, usize, usize);
+
+/// Where the tables of an image stand.
+fn areas(config: &Config, bytes: &[u8]) -> Vec<Area> {
+    match config.format {
+        "qcow2" => areas_of_qcow2(bytes),
+        "vmdk" => areas_of_vmdk(bytes),
+        other => panic!("the tables of {other} are not known"),
+    }
+}
+
+fn areas_of_vmdk(bytes: &[u8]) -> Vec<Area> {
+    let sector = |at: usize| {
+        let word = bytes[at..at + 4].try_into().unwrap();
+        u32::from_le_bytes(word) as usize * SECTOR
+    };
+    let (redundant, primary) = (sector(48), sector(56));
+    vec![
+        ("grain directory", primary, 8),
+        ("grain table", sector(primary), 32),
+        ("redundant directory", redundant, 8),
+        ("redundant table", sector(redundant), 32),
+    ]
+}
+
+fn areas_of_qcow2(bytes: &[u8]) -> Vec<Area> {
     let place = |at| number(bytes, at, 8) as usize & 0x00ff_ffff_ffff_fe00;
     let cluster = 1 << number(bytes, 20, 4);
     let (l1, entries) = (place(40), number(bytes, 36, 4) as usize);
@@ -56,8 +81,8 @@ fn areas(bytes: &[u8]) -> Vec<(&'static str, usize, usize)> {
 }
 
 /// Flips a bit, or replaces a word by another of the same table.
-fn damage(bytes: &mut [u8], random: &mut Random) -> &'static str {
-    let areas = areas(bytes);
+fn damage(config: &Config, bytes: &mut [u8], random: &mut Random) -> &'static str {
+    let areas = areas(config, bytes);
     let kinds: BTreeSet<_> = areas.iter().map(|(kind, ..)| *kind).collect();
     let kind = *kinds.iter().nth(random.below(kinds.len())).unwrap();
     let of_kind: Vec<_> = areas.iter().filter(|(name, ..)| *name == kind).collect();
@@ -118,7 +143,7 @@ pub fn run(config: &Config, kinds: &mut BTreeSet<&'static str>) -> usize {
     for n in 0..IMAGES {
         let mut random = Random(n as u64);
         let mut bytes = images[n % 2].clone();
-        let what = damage(&mut bytes[0], &mut random);
+        let what = damage(config, &mut bytes[0], &mut random);
         let name = format!("{}, damage {n} to a {what}", config.name);
         let Ok(image) = open(config, &rig::memory(&bytes), Access::Check) else {
             continue;

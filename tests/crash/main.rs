@@ -186,10 +186,18 @@ fn a_crash_leaves_a_whole_chain() {
 #[test]
 fn an_interrupted_repair_of_damage_can_be_carried_on() {
     let mut kinds = BTreeSet::new();
-    let configs = CONFIGS[..3].iter();
+    let names = [
+        "v3",
+        "overlay",
+        "small",
+        "vmdk",
+        "vmdk overlay",
+        "vmdk zeroed",
+    ];
+    let configs = CONFIGS.iter().filter(|one| names.contains(&one.name));
     let states: usize = configs.map(|one| damaged::run(one, &mut kinds)).sum();
     println!("{states} states of {kinds:?}");
-    assert_eq!(kinds.len(), 6, "not all tables were repaired");
+    assert_eq!(kinds.len(), 10, "not all tables were repaired");
     assert!(states >= 1000, "only {states} states were checked");
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{BlockBulk, ByteOrder, Finish, Layout, LinearBulk, Table};
-use crate::format::driver::own_file;
+use crate::format::driver::{own_file, preallocates};
 use crate::format::{
     Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile, PrepareContext,
 };
@@ -62,7 +62,7 @@ fn preallocation(values: &Values) -> Result<Preallocation> {
 /// See [`Outline`].
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
-        preallocated: is_fixed(values),
+        preallocated: is_fixed(values) && preallocates(values),
         ..Outline::default()
     }
 }

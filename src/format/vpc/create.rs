@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{BlockBulk, ByteOrder, Finish, Layout, LinearBulk, Table};
-use crate::format::driver::{not_prepared, own_file};
+use crate::format::driver::{not_prepared, own_file, preallocates};
 use crate::format::{
     BackingRef, Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile,
     PrepareContext,
@@ -198,7 +198,7 @@ impl Spec {
 /// See [`Outline`].
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
-        preallocated: values.str("subformat") == Some("fixed"),
+        preallocated: values.str("subformat") == Some("fixed") && preallocates(values),
         records_parent: true,
         ..Outline::default()
     }

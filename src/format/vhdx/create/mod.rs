@@ -10,7 +10,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::format::driver::own_file;
+use crate::format::driver::{own_file, preallocates};
 use crate::format::{
     Bulk, Contents, CreateParams, Measured, NewImage, Outline, ParentId, PlannedFile,
     PrepareContext,
@@ -27,10 +27,7 @@ pub(super) use options::{OPTIONS, SUMMARY};
 
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
-        preallocated: values.str("subformat") == Some("fixed")
-            && values
-                .str("preallocation")
-                .is_some_and(|mode| mode != "off"),
+        preallocated: values.str("subformat") == Some("fixed") && preallocates(values),
         records_parent: true,
         ..Outline::default()
     }
