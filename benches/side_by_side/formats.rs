@@ -28,6 +28,7 @@ const KINDS: &[Kind] = &[
     kind("vhdx", "vhdx", &[], [0.6, 0.6]),
     kind("parallels", "parallels", &[], [0.8, 0.8]),
     kind("qed", "qed", &[], [0.8, 0.8]),
+    kind("qcow", "qcow", &[], [0.8, 0.8]),
     kind("monolithicSparse", "vmdk", &[], [0.4, 0.5]),
     kind(
         "streamOptimized",

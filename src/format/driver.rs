@@ -152,6 +152,21 @@ pub(crate) fn preallocates(values: &Values) -> bool {
     mode.is_some_and(|mode| mode != Preallocation::Off.name())
 }
 
+/// The check of the option `preallocation` where its words are known and have no effect: the format has no
+/// space that could be allocated ahead.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] and [`ErrorKind::Invalid`], in QEMU's words.
+pub(crate) fn check_no_preallocation(values: &Values) -> Result<()> {
+    match values.str("preallocation") {
+        None | Some("off" | "falloc" | "full") => Ok(()),
+        Some("metadata") => Err(Error::unsupported(
+            "Unsupported preallocation mode: metadata",
+        )),
+        Some(other) => Err(Error::invalid(format!("invalid parameter value: {other}"))),
+    }
+}
+
 /// See [`Outline`].
 pub type OutlineFn = fn(&Values) -> Outline;
 

@@ -1,5 +1,4 @@
-//! Recognises the image formats that have no driver here by their first bytes: an image of such a
-//! format must be refused by name, never taken for a raw disk. A format with a driver says in its own
+//! How much of a file recognises what it holds, and contents without a driver. A format says in its own
 //! description how it is recognised.
 
 use crate::format::{Probe, Signature};
@@ -10,7 +9,7 @@ pub const PROBE_BYTES: usize = 512;
 /// Where a footer begins, counted from the end of the file: VHD's had a byte less once.
 pub const FOOTERS: [u64; 2] = [512, 511];
 
-/// A format without a driver here.
+/// Contents without a driver here.
 #[derive(Debug)]
 pub struct Foreign {
     /// Its name.
@@ -29,11 +28,6 @@ const fn foreign(name: &'static str, rank: u8, fits: fn(&Probe<'_>) -> bool) -> 
         },
     }
 }
-
-/// The formats.
-pub const FOREIGN: &[Foreign] = &[foreign("qcow", 80, |file| {
-    file.starts(b"QFI\xfb\0\0\0\x01")
-})];
 
 /// Contents that inspecting names and that probing takes for a plain disk, as QEMU's does.
 pub const UNPROBED: &[Foreign] = &[foreign("luks2", u8::MAX, |file| {

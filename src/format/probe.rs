@@ -4,7 +4,7 @@ use bstr::BStr;
 
 use crate::driver_names::unknown_driver;
 use crate::error::Result;
-use crate::format::magic::{FOOTERS, FOREIGN, PROBE_BYTES};
+use crate::format::magic::{FOOTERS, PROBE_BYTES};
 use crate::format::{FormatDriver, Probe, Signature, footer, registry};
 use crate::storage::Storage;
 
@@ -75,11 +75,7 @@ fn of_name(name: Option<&'static str>) -> Result<&'static FormatDriver> {
     let Some(name) = name else {
         return Ok(registry::plain());
     };
-    registry::by_name(name).ok_or_else(|| {
-        unknown_driver(name).with_hint(format!(
-            "The file looks like a {name} image, a format that is not supported; name the format 'raw' to take it for a plain disk."
-        ))
-    })
+    registry::by_name(name).ok_or_else(|| unknown_driver(name))
 }
 
 /// The name of the format whose signature stands in the first [`PROBE_BYTES`], or None: raw.
@@ -144,19 +140,15 @@ pub fn begins(storage: &dyn Storage, offset: u64, magic: &[u8]) -> Result<bool> 
     Ok(bytes == magic)
 }
 
-/// Whether images of that format are recognised, with a driver here or without.
+/// Whether images of that format are recognised.
 pub fn is_recognised(format: &str) -> bool {
     signatures().any(|(name, _)| name == format)
 }
 
-/// The signatures of all formats, with a driver here or without.
+/// The signatures of all formats.
 pub fn signatures() -> impl Iterator<Item = (&'static str, Signature)> {
     let drivers = registry::drivers().iter();
-    let ours = drivers.filter_map(|driver| Some((driver.name, driver.signature?)));
-    let foreign = FOREIGN
-        .iter()
-        .map(|foreign| (foreign.name, foreign.signature));
-    ours.chain(foreign)
+    drivers.filter_map(|driver| Some((driver.name, driver.signature?)))
 }
 
 #[cfg(test)]
@@ -169,23 +161,6 @@ mod tests {
             head,
             name: "disk.img".into(),
         })
-    }
-
-    #[test]
-    fn a_format_without_driver_is_named_and_never_taken_for_raw() {
-        let head = |head| {
-            of_head(&Probe {
-                head,
-                name: "x".into(),
-            })
-        };
-        assert_eq!(head(b"\x55\xaa").unwrap().name, "raw");
-        let error = head(b"QFI\xfb\0\0\0\x01").unwrap_err();
-        assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
-        assert_eq!(
-            error.to_string(),
-            "The driver 'qcow' is not part of this build"
-        );
     }
 
     #[test]

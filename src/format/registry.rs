@@ -3,8 +3,8 @@
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
 use crate::format::{
-    bochs, cloop, dmg, ewf, luks, parallels, qcow2, qed, raw, sparsebundle, sparseimage, vdi, vhdx,
-    vmdk, vpc,
+    bochs, cloop, dmg, ewf, luks, parallels, qcow, qcow2, qed, raw, sparsebundle, sparseimage, vdi,
+    vhdx, vmdk, vpc,
 };
 
 /// Every format, in the order in which lists show them.
@@ -18,6 +18,7 @@ static DRIVERS: &[&FormatDriver] = &[
     &vpc::DRIVER,
     &qed::DRIVER,
     &parallels::DRIVER,
+    &qcow::DRIVER,
     &bochs::DRIVER,
     &cloop::DRIVER,
     &dmg::DRIVER,

@@ -42,6 +42,7 @@ mod ova;
 mod parallels;
 mod profiles;
 mod progress;
+mod qcow;
 mod qed;
 mod quorum;
 mod read_only;

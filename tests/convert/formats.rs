@@ -268,6 +268,7 @@ fn formats_of_other_products_hold_what_shrinks_and_what_does_not() {
         ("qed", ""),
         ("parallels", ""),
         ("qed", "cluster_size=4096,table_size=16"),
+        ("qcow", ""),
     ] {
         let name = format!("b.{format}");
         for workers in [1, 4] {

@@ -10,6 +10,7 @@ mod kit;
 mod luks;
 mod parallels;
 mod products;
+mod qcow;
 mod qcow2;
 mod qed;
 #[path = "../crash/random.rs"]

@@ -51,6 +51,23 @@ def libvmdk(names):
     yield from parts(handles[0], handles[0].get_media_size())
 
 
+def libqcow(names):
+    import pyqcow
+
+    file = pyqcow.file()
+    file.open(names[0])
+    yield from parts(file, file.get_media_size())
+
+
+def libqcow_aes(names):
+    import pyqcow
+
+    file = pyqcow.file()
+    file.set_password("correct horse")
+    file.open(names[0])
+    yield from parts(file, file.get_media_size())
+
+
 def dissect(stream, at_once=PART):
     yield from parts(stream, stream.size, at_once)
 

@@ -104,6 +104,14 @@ impl Marks {
         *bits |= bit;
         Ok(is_new)
     }
+
+    /// Whether a place is marked.
+    pub(crate) fn has(&self, place: u64) -> bool {
+        let chunk = self.0.get(&(place / Self::CHUNK));
+        let within = place % Self::CHUNK;
+        let bits = chunk.and_then(|chunk| chunk.get((within / 64) as usize));
+        bits.is_some_and(|bits| bits & 1 << (within % 64) != 0)
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The consistency check: every cluster has one use, and lies in the file ("Consistency checking").
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 use crate::error::Result;
-use crate::format::blocks::check::{self, Marks, Repairable};
+use crate::format::blocks::check::{self, Repairable};
 use crate::format::blocks::{Entry, FREE, Layout};
+use crate::format::uses::Uses;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::memory;
@@ -46,33 +46,6 @@ impl check::Findings for Findings {
         report.total_clusters = Some(self.total);
         report.allocated_clusters = self.allocated;
         report.fragmented_clusters = self.fragmented;
-    }
-}
-
-/// Which clusters of the file have a use.
-#[derive(Debug, Default)]
-struct Uses {
-    marks: Marks,
-    /// Clusters of the file, without a part of one at its end.
-    clusters: u64,
-    used: u64,
-}
-
-impl Uses {
-    /// Gives a cluster a use; false where it has one.
-    fn claim(&mut self, cluster: u64) -> Result<bool> {
-        let is_new = self.marks.mark(cluster)?;
-        self.used += u64::from(is_new && cluster < self.clusters);
-        Ok(is_new)
-    }
-
-    /// As [`Uses::claim`], of many; how many of them have a use already.
-    fn claim_all(&mut self, clusters: Range<u64>) -> Result<u64> {
-        let mut shared = 0;
-        for cluster in clusters {
-            shared += u64::from(!self.claim(cluster)?);
-        }
-        Ok(shared)
     }
 }
 
@@ -159,10 +132,7 @@ impl Qed {
         let layout = self.blocks.layout();
         let cluster = layout.block_size();
         let file_len = self.blocks.storage.len()?.next_multiple_of(SECTOR);
-        let mut uses = Uses {
-            clusters: file_len / cluster,
-            ..Uses::default()
-        };
+        let mut uses = Uses::of(file_len / cluster);
         let mut found = Findings {
             total: self.blocks.len().div_ceil(cluster),
             ..Findings::default()
@@ -222,7 +192,7 @@ impl Qed {
                 None => Ok(()),
             }
         })?;
-        found.leaks = uses.clusters.saturating_sub(uses.used);
+        found.leaks = uses.unused();
         Ok(found)
     }
 }

@@ -8,10 +8,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::size::SECTOR;
 use crate::storage::{Durability, Preallocation};
 
-use super::cache::Table;
 use super::disk::marker::{Special, special};
 use super::disk::sparse_header::UNCLEAN_AT;
 use super::sparse::{Changes, Grain, Kind, Sparse, TablePlace};
+use crate::format::table_cache::Table;
 
 /// No table names a sector beyond.
 const MAX_SECTOR: u64 = u32::MAX as u64;

@@ -8,11 +8,11 @@ use crate::memory;
 use crate::size::SECTOR;
 use crate::storage::Durability;
 
-use super::cache::Table;
 use super::parts::PartKind;
 use super::sparse::{Grain, Sparse};
 use super::state::Vmdk;
 use super::survey::{Named, Survey};
+use crate::format::table_cache::Table;
 
 impl Check for Vmdk {
     fn repairs(&self) -> RepairMode {

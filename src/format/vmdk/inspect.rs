@@ -11,7 +11,6 @@ use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdi
 use crate::policy::ImplicitRole;
 use crate::size::SECTOR;
 
-use super::cache::Cache;
 use super::disk::descriptor::{Named, named_files};
 use super::disk::sparse_header::{GD_AT_END, HEADER_LEN};
 use super::disk::{Descriptor, SparseHeader};
@@ -19,6 +18,7 @@ use super::driver::NAME;
 use super::open::check_type;
 use super::source::{Source, descriptor_text};
 use super::sparse::{Place, Sparse, TablePlace};
+use crate::format::table_cache::Cache;
 
 /// The longest name that any program takes.
 const MAX_NAME: usize = 4096;

@@ -5,7 +5,6 @@
 
 mod alloc;
 mod append;
-mod cache;
 mod check;
 mod create;
 mod disk;

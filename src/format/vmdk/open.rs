@@ -17,13 +17,13 @@ use crate::printable::printable;
 use crate::size::SECTOR;
 use crate::storage::Storage;
 
-use super::cache::Cache;
 use super::disk::se_sparse::{self, ConstHeader};
 use super::disk::{Access, CowdHeader, ExtentLine, ExtentType, SparseHeader, cowd_header};
 use super::parts::{Part, PartKind};
 use super::source::{Source, hosted};
 use super::sparse::{Place, Sparse};
 use super::state::{Stored, Vmdk};
+use crate::format::table_cache::Cache;
 
 /// The most extents with a file: slots are numbered.
 const MAX_EXTENTS: usize = u16::MAX as usize - 1;

@@ -11,11 +11,11 @@ use crate::format::objection::Objection;
 use crate::format::profile::{Profile, Sizes};
 use crate::printable::printable_bytes;
 
-use super::cache::Cache;
 use super::disk::{Descriptor, ExtentType, Flags, SparseHeader};
 use super::driver::DRIVER;
 use super::source::Source;
 use super::sparse::{Grain, Place, Sparse};
+use crate::format::table_cache::Cache;
 
 /// The largest disk of ESXi.
 const MOST: u64 = 62 << 40;

@@ -13,10 +13,10 @@ use crate::memory;
 use crate::size::SECTOR;
 use crate::storage::{Storage, read_exact_at};
 
-use super::cache::{Cache, Table};
 use super::disk::cowd_header;
 use super::disk::se_sparse::{self, GrainEntry};
 use super::disk::{CowdHeader, SparseHeader};
+use crate::format::table_cache::{Cache, Table};
 
 /// Neighbouring tables are read together up to so many bytes.
 const READ_AHEAD: u64 = 64 << 10;

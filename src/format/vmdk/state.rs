@@ -18,11 +18,11 @@ use crate::format::{
 use crate::memory;
 use crate::storage::{Durability, Preallocation, Storage};
 
-use super::cache::Cache;
 use super::disk::Descriptor;
 use super::driver::NAME;
 use super::parts::{self, Part, PartKind};
 use super::read::Kept;
+use crate::format::table_cache::Cache;
 
 /// An open image.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ mod parallel;
 mod peer;
 mod read_only;
 mod references;
-mod sample;
+pub mod sample;
 pub mod shelf;
 pub mod work;
 

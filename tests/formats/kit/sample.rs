@@ -26,9 +26,11 @@ pub struct Sample {
     /// What was never written reads as zeroes, or as what is below. LUKS has no such promise: what is
     /// never written is decrypted too.
     pub zeroes_when_new: bool,
-    /// Its data is compressed: the image keeps its size, how long the file gets is not known before, and QEMU's
-    /// tools write each unit once and as a whole.
+    /// Its data is compressed: how long the file gets is not known before, and QEMU's tools write each unit
+    /// once and as a whole.
     pub is_stream: bool,
+    /// The virtual size cannot be changed.
+    pub keeps_size: bool,
     /// Virtual size in bytes.
     pub size: u64,
     /// Virtual sizes are multiples of this.
@@ -53,6 +55,7 @@ const fn sample(name: &'static str, format: &'static str, options: &'static str)
         known_to_peer: true,
         zeroes_when_new: true,
         is_stream: false,
+        keeps_size: false,
         size: (3 << 20) + 512,
         sector: 512,
         shrinks: true,
@@ -86,6 +89,7 @@ const fn with_second(second: &'static str, sample: Sample) -> Sample {
 const fn stream(sample: Sample) -> Sample {
     Sample {
         is_stream: true,
+        keeps_size: true,
         ..sample
     }
 }
@@ -102,6 +106,13 @@ const fn qed(name: &'static str, options: &'static str) -> Sample {
     Sample {
         shrinks: false,
         ..sample(name, "qed", options)
+    }
+}
+
+const fn qcow(name: &'static str, options: &'static str) -> Sample {
+    Sample {
+        keeps_size: true,
+        ..sample(name, "qcow", options)
     }
 }
 
@@ -216,6 +227,19 @@ pub const SAMPLES: &[Sample] = &[
             "cluster_size=4096,table_size=1",
         )
     },
+    qcow("qcow", ""),
+    over_base(qcow("qcow overlay", "")),
+    opened_with(
+        "encrypt.key-secret=s",
+        qcow("qcow aes", "encrypt.format=aes,encrypt.key-secret=s"),
+    ),
+    opened_with(
+        "encrypt.key-secret=s",
+        over_base(qcow(
+            "qcow aes overlay",
+            "encrypt.format=aes,encrypt.key-secret=s",
+        )),
+    ),
 ];
 
 impl Sample {

@@ -1,4 +1,4 @@
-//! The grain tables in memory, of all extents of an image together. Entries are read without a lock; a
+//! The lower tables of an image in memory, of all its extents together. Entries are read without a lock; a
 //! table that was changed stays until it is written.
 
 use std::collections::HashMap;
@@ -14,11 +14,11 @@ use crate::memory;
 const LEAST: usize = 64;
 
 /// Which table: of which extent, and which of its tables.
-pub(super) type Key = (u32, u32);
+pub(crate) type Key = (u32, u32);
 
-/// A grain table.
+/// A table.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     words: Vec<AtomicU64>,
     dirty: AtomicBool,
     used: AtomicBool,
@@ -26,7 +26,7 @@ pub(super) struct Table {
 
 impl Table {
     /// Of these entries.
-    pub(super) fn new(words: impl ExactSizeIterator<Item = u64>) -> Result<Self> {
+    pub(crate) fn new(words: impl ExactSizeIterator<Item = u64>) -> Result<Self> {
         Ok(Self {
             words: memory::collect(words.map(AtomicU64::new))?,
             dirty: AtomicBool::new(false),
@@ -35,7 +35,7 @@ impl Table {
     }
 
     /// An entry; 0 past the end.
-    pub(super) fn get(&self, index: u64) -> u64 {
+    pub(crate) fn get(&self, index: u64) -> u64 {
         let word = usize::try_from(index)
             .ok()
             .and_then(|at| self.words.get(at));
@@ -43,7 +43,7 @@ impl Table {
     }
 
     /// Changes an entry, which is to be written.
-    pub(super) fn set(&self, index: u64, value: u64) {
+    pub(crate) fn set(&self, index: u64, value: u64) {
         if let Some(word) = usize::try_from(index)
             .ok()
             .and_then(|at| self.words.get(at))
@@ -54,12 +54,12 @@ impl Table {
     }
 
     /// Whether it was changed; it counts as written from now on.
-    pub(super) fn take_dirty(&self) -> bool {
+    pub(crate) fn take_dirty(&self) -> bool {
         self.dirty.swap(false, Ordering::AcqRel)
     }
 
     /// It could not be written.
-    pub(super) fn mark_dirty(&self) {
+    pub(crate) fn mark_dirty(&self) {
         self.dirty.store(true, Ordering::Release);
     }
 
@@ -68,14 +68,14 @@ impl Table {
     }
 
     /// All entries.
-    pub(super) fn words(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+    pub(crate) fn words(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
         self.words.iter().map(|word| word.load(Ordering::Acquire))
     }
 }
 
 /// The tables of an image.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     state: RwLock<State>,
     /// Words that may be kept.
     room: usize,
@@ -91,11 +91,11 @@ struct State {
 
 /// What was true when a table was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Epoch(u64);
+pub(crate) struct Epoch(u64);
 
 impl Cache {
     /// Of at most so many bytes, unless more was changed and is not written yet.
-    pub(super) fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         Self {
             state: RwLock::default(),
             room: usize::try_from(bytes / 8).unwrap_or(usize::MAX),
@@ -103,7 +103,7 @@ impl Cache {
     }
 
     /// The table, if it is in memory.
-    pub(super) fn get(&self, key: Key) -> Option<Arc<Table>> {
+    pub(crate) fn get(&self, key: Key) -> Option<Arc<Table>> {
         let state = self.state.read();
         let table = state.tables.get(&key)?;
         table.used.store(true, Ordering::Relaxed);
@@ -111,13 +111,13 @@ impl Cache {
     }
 
     /// To be asked before a table is read that is to be kept.
-    pub(super) fn epoch(&self) -> Epoch {
+    pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.state.read().drops)
     }
 
     /// Keeps a table that was read after `epoch`, and gives the one that is kept: another thread may have
     /// been faster. None where it may be out of date and has to be read again.
-    pub(super) fn keep(&self, key: Key, table: Table, epoch: Epoch) -> Result<Option<Arc<Table>>> {
+    pub(crate) fn keep(&self, key: Key, table: Table, epoch: Epoch) -> Result<Option<Arc<Table>>> {
         let state = &mut *self.state.write();
         if let Some(known) = state.tables.get(&key) {
             return Ok(Some(known.clone()));
@@ -137,13 +137,13 @@ impl Cache {
     }
 
     /// Whether so much was changed that it should be written.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let state = self.state.read();
         state.words > self.room && state.tables.len() > LEAST
     }
 
     /// The tables that were changed, of one extent.
-    pub(super) fn dirty(&self, extent: u32) -> Result<Vec<(u32, Arc<Table>)>> {
+    pub(crate) fn dirty(&self, extent: u32) -> Result<Vec<(u32, Arc<Table>)>> {
         let state = self.state.read();
         let mut dirty = Vec::new();
         for ((of, index), table) in &state.tables {
@@ -157,7 +157,7 @@ impl Cache {
     }
 
     /// Forgets everything, also what was changed.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let state = &mut *self.state.write();
         state.tables.clear();
         state.words = 0;

@@ -1,0 +1,361 @@
+//! The consistency check: entries name places in the file, and only what is compressed shares its place.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use crate::error::Result;
+use crate::format::blocks::check::{self, Repairable};
+use crate::format::uses::Uses;
+use crate::format::{Check, CheckReport, RepairMode};
+use crate::job::{Job, JobControl};
+use crate::memory;
+use crate::size::SECTOR;
+
+use super::Qcow;
+use super::disk::{Place, word_of, word_of_packed};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Tables whose place is none.
+    bad_tables: Vec<u32>,
+    /// Tables that stand where something else does.
+    shared_tables: Vec<u32>,
+    /// Entries that name no place in the file, and the first cluster that has one.
+    bad: u64,
+    first_bad: Option<u64>,
+    /// Clusters that stand where something else does, and the first of them.
+    shared: u64,
+    first_shared: Option<u64>,
+    leaks: u64,
+    total: u64,
+    allocated: u64,
+    compressed: u64,
+    fragmented: u64,
+}
+
+impl check::Findings for Findings {
+    fn corruptions(&self) -> u64 {
+        let tables = self.bad_tables.len() + self.shared_tables.len();
+        tables as u64 + self.bad + self.shared
+    }
+
+    fn leaks(&self) -> u64 {
+        self.leaks
+    }
+
+    fn count(&self, report: &mut CheckReport) {
+        report.total_clusters = Some(self.total);
+        report.allocated_clusters = self.allocated;
+        report.compressed_clusters = self.compressed;
+        report.fragmented_clusters = self.fragmented;
+    }
+}
+
+impl Findings {
+    /// The first damage, for people.
+    pub(super) fn first(&self) -> Option<String> {
+        if let Some(index) = self.bad_tables.first() {
+            return Some(format!("the L1 entry {index} names no table in the file"));
+        }
+        if let Some(index) = self.shared_tables.first() {
+            return Some(format!(
+                "the L2 table {index} stands where something else does"
+            ));
+        }
+        if let Some(number) = self.first_bad {
+            return Some(format!(
+                "the entry of cluster {number} names nothing in the file"
+            ));
+        }
+        let number = self.first_shared?;
+        Some(format!("cluster {number} stands where something else does"))
+    }
+}
+
+/// What stands where. Compressed clusters may share a place: nothing is ever written over them.
+struct Survey {
+    /// Bytes of the units in which the first two count.
+    unit: u64,
+    /// Tables, clusters that stand as they are, and the header.
+    solid: Uses,
+    packed: Uses,
+    /// Anything, by host clusters.
+    any: Uses,
+    cluster: u64,
+}
+
+impl Survey {
+    fn units(&self, place: &Range<u64>) -> Range<u64> {
+        place.start / self.unit..place.end.div_ceil(self.unit)
+    }
+
+    /// Gives a place that nothing else may have; false where something has.
+    fn claim(&mut self, place: Range<u64>) -> Result<bool> {
+        let mut is_alone = true;
+        for unit in self.units(&place) {
+            is_alone &= self.solid.claim(unit)? && !self.packed.has(unit);
+        }
+        self.mark(place)?;
+        Ok(is_alone)
+    }
+
+    /// Gives a place to compressed bytes; false where something stands there that is not compressed.
+    fn claim_packed(&mut self, place: Range<u64>) -> Result<bool> {
+        let mut is_alone = true;
+        for unit in self.units(&place) {
+            is_alone &= !self.solid.has(unit);
+            self.packed.claim(unit)?;
+        }
+        self.mark(place)?;
+        Ok(is_alone)
+    }
+
+    fn mark(&mut self, place: Range<u64>) -> Result<()> {
+        let clusters = place.start / self.cluster..place.end.div_ceil(self.cluster);
+        self.any.claim_all(clusters).map(|_| ())
+    }
+}
+
+impl Check for Qcow {
+    fn repairs(&self) -> RepairMode {
+        RepairMode::All
+    }
+
+    fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
+        check::check(self, repair, job)
+    }
+}
+
+impl Repairable for Qcow {
+    type Found = Findings;
+
+    fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
+        self.survey(job, |_| Ok(()))
+    }
+
+    /// Clears entries that name nothing, gives everything a place of its own, and closes the gaps.
+    fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
+        self.begin_change()?;
+        let _all = self.inflight.reserve(0..u64::MAX);
+        self.flush_all(self.durability)?;
+        if !self.storage.limits().fixed_len {
+            // What names places behind the end of the file is about to be cleared.
+            let end = self.storage.len()?.max(self.l1_end);
+            self.space.lock().set(end);
+        }
+        for index in &found.bad_tables {
+            self.put_l1(*index, 0)?;
+        }
+        for index in &found.shared_tables {
+            control.checkpoint()?;
+            let words = self.read_table(*index, self.table_host(*index))?;
+            let bytes = memory::bytes_of(words.into_iter())?;
+            let host = self.reserve(self.geometry.table_len())?;
+            self.storage.write_at(&bytes, host)?;
+            self.barrier()?;
+            self.put_l1(*index, host)?;
+        }
+        self.forget_tables()?;
+        self.clear_bad(control)?;
+        self.flush_all(self.durability)?;
+        // What tables that were shared name is known now.
+        let mut shared = Vec::new();
+        self.survey(None, |number| memory::push(&mut shared, number))?;
+        for number in shared {
+            control.checkpoint()?;
+            self.change_entry(number, |place| match place {
+                Place::Absent => Ok(None),
+                Place::Plain(host) => {
+                    let new = self.reserve(self.geometry.cluster())?;
+                    self.copy(host, new, self.geometry.cluster())?;
+                    Ok(word_of(new))
+                }
+                Place::Packed { host, len } => {
+                    let new = self.reserve_packed(len)?;
+                    self.copy(host, new, len)?;
+                    Ok(word_of_packed(new, len, self.geometry))
+                }
+            })?;
+        }
+        self.flush_all(self.durability)?;
+        self.pack(control)
+    }
+}
+
+impl Qcow {
+    /// Goes through the tables; calls `shared` with each cluster that stands where something else does.
+    fn survey(
+        &self,
+        mut job: Option<&mut Job>,
+        mut shared: impl FnMut(u64) -> Result<()>,
+    ) -> Result<Findings> {
+        let geometry = self.geometry;
+        let (cluster, table_len) = (geometry.cluster(), geometry.table_len());
+        let unit = cluster.min(table_len);
+        let file_len = self.storage.len()?;
+        let mut survey = Survey {
+            unit,
+            solid: Uses::of(file_len / unit),
+            packed: Uses::of(file_len / unit),
+            any: Uses::of(file_len / cluster),
+            cluster,
+        };
+        let mut found = Findings {
+            total: self.len.div_ceil(cluster),
+            ..Findings::default()
+        };
+        let mut end = self.l1_end;
+        survey.claim(0..self.l1_end)?;
+        // QEMU's tools write the table in whole sectors.
+        let written = (self.l1_end - self.l1_offset).next_multiple_of(SECTOR);
+        survey.mark(self.l1_offset..self.l1_offset + written)?;
+        if let Some(name) = self.header.lock().name_place() {
+            end = end.max(name.end);
+            survey.mark(name)?;
+        }
+        let mut skipped = BTreeSet::new();
+        for index in 0..self.l1.len() as u32 {
+            let host = self.table_host(index);
+            if host == 0 {
+                continue;
+            }
+            if !self.is_table_place(host) {
+                memory::push(&mut found.bad_tables, index)?;
+                skipped.insert(index);
+            } else if !survey.claim(host..host + table_len)? {
+                memory::push(&mut found.shared_tables, index)?;
+                skipped.insert(index);
+            } else {
+                end = end.max(host + table_len);
+            }
+        }
+        // Where the cluster before ends.
+        let mut before = None;
+        self.each_entry(|number, index, word| {
+            if skipped.contains(&index) {
+                return Ok(());
+            }
+            found.allocated += 1;
+            let (mut at, mut is_alone) = (None, true);
+            match self.vetted(word) {
+                None => {
+                    found.bad += 1;
+                    found.first_bad.get_or_insert(number);
+                }
+                Some(Place::Absent) => found.allocated -= 1,
+                Some(Place::Plain(host)) => {
+                    at = Some(host..host + cluster);
+                    is_alone = survey.claim(host..host + cluster)?;
+                }
+                Some(Place::Packed { host, len }) => {
+                    at = Some(host..host + len);
+                    found.compressed += 1;
+                    is_alone = survey.claim_packed(host..host + len)?;
+                }
+            }
+            if !is_alone {
+                found.shared += 1;
+                found.first_shared.get_or_insert(number);
+                shared(number)?;
+            }
+            if let Some(at) = at {
+                end = end.max(at.end);
+                // What is compressed is followed by the rest of a sector.
+                let follows = before.is_none_or(|before: u64| {
+                    before == at.start || before.next_multiple_of(SECTOR) == at.start
+                });
+                found.fragmented += u64::from(!follows);
+                before = Some(at.end);
+            }
+            match job.as_deref_mut() {
+                Some(job) => job.tick(),
+                None => Ok(()),
+            }
+        })?;
+        found.leaks = match self.storage.limits().fixed_len {
+            false => survey.any.unused(),
+            // Behind the last use there is no file, only the device.
+            true => {
+                let behind = (file_len / cluster).saturating_sub(end.div_ceil(cluster));
+                survey.any.unused().saturating_sub(behind)
+            }
+        };
+        Ok(found)
+    }
+
+    /// Calls `visit` with the number of each cluster, its table and its entry, where a table that can be
+    /// read has one; tables are not kept.
+    pub(super) fn each_entry(
+        &self,
+        mut visit: impl FnMut(u64, u32, u64) -> Result<()>,
+    ) -> Result<()> {
+        for index in 0..self.l1.len() as u32 {
+            let host = self.table_host(index);
+            if host == 0 {
+                continue;
+            }
+            let first = u64::from(index) * self.geometry.per_table();
+            let words = match self.cache.get((0, index)) {
+                Some(table) => memory::collect(table.words())?,
+                None if self.is_table_place(host) => self.read_table(index, host)?,
+                None => continue,
+            };
+            for (number, word) in (first..).zip(words) {
+                if word != 0 {
+                    visit(number, index, word)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Clears the entries that name no place in the file.
+    fn clear_bad(&self, control: &JobControl) -> Result<()> {
+        self.each_entry(|number, _, word| {
+            if self.vetted(word).is_some() {
+                return Ok(());
+            }
+            control.checkpoint()?;
+            self.change_entry(number, |_| Ok(Some(0)))
+        })
+    }
+
+    /// Gives the entry of a cluster the word that `change` makes of its place, if it makes one.
+    pub(super) fn change_entry(
+        &self,
+        number: u64,
+        change: impl FnOnce(Place) -> Result<Option<u64>>,
+    ) -> Result<()> {
+        self.relieve()?;
+        let (index, entry) = self
+            .geometry
+            .indices(number.saturating_mul(self.geometry.cluster()));
+        let Some(table) = self.table(index)? else {
+            return Ok(());
+        };
+        let place = self.vetted(table.get(entry)).unwrap_or(Place::Absent);
+        if let Some(word) = change(place)? {
+            self.set(&table, entry, word);
+        }
+        Ok(())
+    }
+
+    /// Lets the upper table name another place, on disk too.
+    pub(super) fn put_l1(&self, index: u32, host: u64) -> Result<()> {
+        let at = self.l1_offset + u64::from(index) * 8;
+        self.storage.write_at(&host.to_be_bytes(), at)?;
+        if let Some(entry) = self.l1.get(index as usize) {
+            entry.store(host, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Copies bytes of the file; what is behind its end reads as zeroes.
+    pub(super) fn copy(&self, from: u64, to: u64, len: u64) -> Result<()> {
+        let mut bytes = memory::zeroed(len as usize)?;
+        self.storage.read_at(&mut bytes, from)?;
+        self.storage.write_at(&bytes, to)
+    }
+}

@@ -1,0 +1,76 @@
+//! An entry of a table of the lower level ("Cluster block reference – version 1" of libqcow's documentation).
+
+use super::header::Geometry;
+
+/// The cluster is compressed.
+const COMPRESSED: u64 = 1 << 63;
+
+/// Where the bytes of a cluster are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::format::qcow) enum Place {
+    /// Nowhere in this file.
+    Absent,
+    /// As they are, at that offset of the file.
+    Plain(u64),
+    /// Compressed, in `len` bytes at `host`.
+    Packed { host: u64, len: u64 },
+}
+
+/// What an entry says. Whether the file has such a place is another question.
+pub(in crate::format::qcow) fn place_of(word: u64, geometry: Geometry) -> Place {
+    if word == 0 {
+        return Place::Absent;
+    }
+    if word & COMPRESSED == 0 {
+        return Place::Plain(word);
+    }
+    let bits = 63 - geometry.cluster_bits;
+    let place = word & !COMPRESSED;
+    Place::Packed {
+        host: place & ((1 << bits) - 1),
+        len: place >> bits,
+    }
+}
+
+/// The entry of a cluster that stands at `host` as it is; None where none can say that.
+pub(in crate::format::qcow) fn word_of(host: u64) -> Option<u64> {
+    (host < COMPRESSED && host != 0).then_some(host)
+}
+
+/// The entry of a cluster that is compressed, in `len` bytes at `host`; None where none can say that.
+pub(in crate::format::qcow) fn word_of_packed(
+    host: u64,
+    len: u64,
+    geometry: Geometry,
+) -> Option<u64> {
+    let bits = 63 - geometry.cluster_bits;
+    let fits = host < 1 << bits && (1..geometry.cluster()).contains(&len);
+    fits.then_some(COMPRESSED | len << bits | host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_say_where_clusters_are() {
+        let geometry = Geometry {
+            cluster_bits: 12,
+            l2_bits: 9,
+        };
+        assert_eq!(place_of(0, geometry), Place::Absent);
+        assert_eq!(place_of(0x2000, geometry), Place::Plain(0x2000));
+        // As QEMU's tools write it: 22 bytes at 0x2000.
+        let word = 0x80b0_0000_0000_2000;
+        let place = Place::Packed {
+            host: 0x2000,
+            len: 22,
+        };
+        assert_eq!(place_of(word, geometry), place);
+        assert_eq!(word_of_packed(0x2000, 22, geometry), Some(word));
+        assert_eq!(word_of_packed(0x2000, 4096, geometry), None);
+        assert_eq!(word_of_packed(1 << 51, 22, geometry), None);
+        assert_eq!(word_of(0x2000), Some(0x2000));
+        assert_eq!(word_of(1 << 63), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! Inspecting an untrusted image: its header, its name, and its tables in pieces.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Format;
+use crate::format::blocks::check::{Findings, Repairable};
+use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::policy::ImplicitRole;
+use crate::storage::Durability;
+
+use super::Qcow;
+use super::disk::{Crypt, HEADER_LEN, Header};
+use super::open::{How, build};
+
+/// A file that is longer than its clusters explain by more than this hides something.
+const SLACK: u64 = 64 << 20;
+
+/// See [`crate::format::FormatDriver::inspect`].
+pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
+    let mut head = [0; HEADER_LEN];
+    ctx.storage.read_at(&mut head, 0)?;
+    let mut found = Inspection::default();
+    let image = Header::from_bytes(&head).and_then(|header| {
+        found.virtual_size = Some(header.guest_size());
+        found.cluster_size = Some(header.geometry().cluster());
+        found.encrypted = header.crypt != Crypt::None;
+        let words = |error: Error| error.to_string();
+        let bytes = header.tables() * 8;
+        let tables = ctx.policy.check_table("L1 table", bytes);
+        found.judge(
+            Guard::TableSizes,
+            tables
+                .map(|()| format!("the L1 table takes {bytes} bytes"))
+                .map_err(words),
+        );
+        let cluster = header.geometry().cluster();
+        let unit = ctx.policy.check_decompressed(cluster);
+        found.judge(
+            Guard::DecompressedSize,
+            unit.map(|()| format!("{cluster} bytes at most"))
+                .map_err(words),
+        );
+        let how = How {
+            read_only: true,
+            durability: Durability::None,
+            compression_level: None,
+            cipher: None,
+        };
+        build(&ctx.storage, header.clone(), ctx.policy, how).map(|image| (header, image))
+    });
+    let (header, image) = match image {
+        Ok(image) => image,
+        Err(error) if error.kind() == ErrorKind::Os => return Err(error),
+        Err(error) => {
+            let (bad, other) = match error.kind() {
+                ErrorKind::Unsupported => (Guard::KnownFeatures, Guard::HeaderConsistent),
+                _ => (Guard::HeaderConsistent, Guard::KnownFeatures),
+            };
+            found.find(bad, Verdict::Fail, error.to_string());
+            found.find(other, Verdict::Unknown, "the header cannot be understood");
+            return Ok(found);
+        }
+    };
+    found.understood = true;
+    if let Some(parent) = image.parent() {
+        for name in &parent.names {
+            found.references.push(Reference {
+                role: ImplicitRole::Backing,
+                name: name.name.to_vec(),
+                format: None,
+                offset: header.name_offset,
+            });
+        }
+    }
+    found.find(
+        Guard::KnownFeatures,
+        Verdict::Pass,
+        "an image of the first version",
+    );
+    judge_tables(&mut found, ctx, &image)?;
+    for guard in [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean] {
+        found.find(guard, Verdict::NotApplicable, "a qcow image has none");
+    }
+    Ok(found)
+}
+
+fn judge_tables(found: &mut Inspection, ctx: &InspectContext<'_>, image: &Qcow) -> Result<()> {
+    let looked = match image.look(None) {
+        Ok(looked) => looked,
+        Err(error) if error.kind() == ErrorKind::Os => return Err(error),
+        Err(error) => {
+            found.find(Guard::HeaderConsistent, Verdict::Fail, error.to_string());
+            found.find(Guard::FileSize, Verdict::Unknown, error.to_string());
+            return Ok(());
+        }
+    };
+    found.judge(
+        Guard::HeaderConsistent,
+        match looked.first() {
+            None => Ok("every cluster has a place in the file".to_owned()),
+            Some(damage) => Err(damage),
+        },
+    );
+    let unused = looked.leaks() * image.geometry.cluster();
+    let text = format!("{unused} of {} bytes have no use", ctx.file_len);
+    found.judge(
+        Guard::FileSize,
+        match unused <= SLACK {
+            true => Ok(text),
+            false => Err(text),
+        },
+    );
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! The backing file, which the header names, and emptying an image that has one.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{BackingChange, BackingRef, ParentId};
+use crate::memory;
+use crate::size::SECTOR;
+use crate::storage::{Preallocation, ZeroFlags};
+
+use super::Qcow;
+use super::disk::{HEADER_LEN, Header, MAX_NAME};
+
+/// Where names of backing files are put: behind the header.
+pub(super) const NAME_START: u64 = HEADER_LEN as u64;
+
+/// The name of a backing file as a header can hold it.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] for a name that is too long.
+pub(super) fn check_name(backing: &BackingRef) -> Result<()> {
+    match backing.name.len() <= MAX_NAME {
+        true => Ok(()),
+        false => Err(Error::invalid("Backing file name too long")),
+    }
+}
+
+impl Qcow {
+    /// Whether there is room for a name behind the header, where it can be put without a moment at which the
+    /// old one is gone: in the same sector, or beside the old one.
+    fn check_room(&self, header: &Header, len: u64) -> Result<()> {
+        let place = NAME_START..NAME_START + len;
+        let is_apart = |old: Range<u64>| place.end <= old.start || old.end <= place.start;
+        let is_safe = place.end <= SECTOR || header.name_place().is_none_or(is_apart);
+        if place.end <= header.l1_offset && is_safe {
+            return Ok(());
+        }
+        let room = match header.name_place() {
+            None => header.l1_offset,
+            Some(_) => header.l1_offset.min(SECTOR),
+        };
+        Err(Error::new(
+            ErrorKind::Limit,
+            format!(
+                "'{}' has room for a backing file name of {} bytes, and this one has {len}; \
+                 use a shorter one, or make a new overlay",
+                self.storage.name(),
+                room - NAME_START
+            ),
+        ))
+    }
+}
+
+impl BackingChange for Qcow {
+    fn set_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+        self.begin_change()?;
+        let mut new = self.header.lock().clone();
+        (new.name_offset, new.name_len, new.mtime) = (0, 0, 0);
+        if let Some(backing) = backing {
+            check_name(backing)?;
+            let len = backing.name.len();
+            self.check_room(&self.header.lock(), len as u64)?;
+            (new.name_offset, new.name_len) = (NAME_START, len as u32);
+        }
+        // What the guest sees above the new backing file must be there before that is named.
+        self.flush_all(self.durability)?;
+        let mut bytes = memory::copied(&new.to_bytes())?;
+        if let Some(backing) = backing {
+            bytes.extend_from_slice(&backing.name)?;
+        }
+        if bytes.len() as u64 > SECTOR {
+            let name = bytes.get(HEADER_LEN..).unwrap_or_default();
+            self.storage.write_at(name, NAME_START)?;
+            self.barrier()?;
+            bytes.truncate(HEADER_LEN);
+        }
+        // In one sector, which no crash tears.
+        self.storage.write_at(&bytes, 0)?;
+        *self.header.lock() = new;
+        *self.backing.lock() = backing.map(|backing| backing.name.clone());
+        self.is_overlay.store(backing.is_some(), Ordering::Release);
+        self.barrier()
+    }
+
+    fn set_parent_id(&self, _id: ParentId) -> Result<()> {
+        Ok(())
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        self.begin_change()?;
+        let _all = self.inflight.reserve(0..u64::MAX);
+        self.flush_all(self.durability)?;
+        let _one = self.flushing.lock();
+        let len = self.l1_end - self.l1_offset;
+        self.storage
+            .write_zeroes(self.l1_offset, len, ZeroFlags::empty())?;
+        for entry in &self.l1 {
+            entry.store(0, Ordering::Release);
+        }
+        self.cache.clear();
+        if let Some(tables) = &mut *self.tables.write() {
+            tables.clear();
+        }
+        self.barrier()?;
+        // No I/O under way knows of the places any more that others will take.
+        self.users.wait();
+        self.decoded.forget(0, u64::MAX);
+        let name = self.header.lock().name_place();
+        let end = name.map_or(0, |name| name.end).max(self.l1_end);
+        self.space.lock().set(end);
+        if !self.storage.limits().fixed_len && end < self.storage.len()? {
+            self.storage.set_len(end, Preallocation::Off)?;
+        }
+        self.file_len.store(end, Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! Places for what is new, behind everything that there is, and writing the tables that name it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageSlot;
+use crate::format::FlushPlan;
+use crate::format::table_cache::Table;
+use crate::memory;
+use crate::size::SECTOR;
+use crate::storage::{Durability, Preallocation};
+
+use super::Qcow;
+use super::disk::{Place, word_of};
+
+/// Where the next bytes go.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    /// Everything is before; None until it was looked for.
+    next: Option<u64>,
+    /// Tables whose place is not in the upper table on disk yet.
+    new_tables: Vec<u32>,
+}
+
+impl Space {
+    /// Everything is before `next`.
+    pub(super) fn set(&mut self, next: u64) {
+        self.next = Some(next);
+    }
+}
+
+impl Qcow {
+    /// Refuses changes of an image that is open to be read only.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        match self.read_only {
+            true => Err(Error::os(libc::EROFS)),
+            false => Ok(()),
+        }
+    }
+
+    /// What precedes each change.
+    pub(super) fn begin_change(&self) -> Result<()> {
+        self.check_writable()?;
+        let known = self.tables.read().is_some();
+        match known {
+            true => Ok(()),
+            false => self.find_tables(),
+        }
+    }
+
+    /// Learns where the lower tables stand, so that no guest data is written over one.
+    fn find_tables(&self) -> Result<()> {
+        let mut places = Vec::new();
+        for entry in &self.l1 {
+            let host = entry.load(Ordering::Acquire);
+            if host != 0 {
+                memory::push(&mut places, host)?;
+            }
+        }
+        places.sort_unstable();
+        let tables = &mut *self.tables.write();
+        tables.get_or_insert(places);
+        Ok(())
+    }
+
+    /// Whether metadata stands in a place of the file.
+    pub(super) fn is_metadata(&self, place: &Range<u64>) -> bool {
+        if place.start < self.l1_end {
+            return true;
+        }
+        let tables = self.tables.read();
+        let Some(tables) = &*tables else {
+            return true;
+        };
+        let least = place.start.saturating_sub(self.geometry.table_len() - 1);
+        let first = tables.partition_point(|host| *host < least);
+        let in_table = tables.get(first).is_some_and(|host| *host < place.end);
+
+        let in_name = || {
+            let name = self.header.lock().name_place();
+            name.is_some_and(|name| name.start < place.end && place.start < name.end)
+        };
+        in_table || in_name()
+    }
+
+    /// Guest data is not written over metadata.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`].
+    pub(super) fn check_place(&self, host: u64, len: u64) -> Result<()> {
+        if !self.is_metadata(&(host..host.saturating_add(len))) {
+            return Ok(());
+        }
+        let text = format!(
+            "'{}': a cluster stands where the metadata does; check the image first",
+            self.storage.name()
+        );
+        Err(Error::corrupt(text).with_offset(host))
+    }
+
+    pub(super) fn no_room(&self) -> Error {
+        Error::new(
+            ErrorKind::Limit,
+            format!("'{}' has no room for more clusters", self.storage.name()),
+        )
+        .with_errno(libc::EFBIG)
+    }
+
+    /// Bytes for clusters that stand as they are.
+    pub(super) fn reserve(&self, len: u64) -> Result<u64> {
+        let host = self.reserve_in(&mut self.space.lock(), len, self.geometry.cluster())?;
+        word_of(host).ok_or_else(|| self.no_room())
+    }
+
+    /// Bytes for something that stands at a sector.
+    pub(super) fn reserve_packed(&self, len: u64) -> Result<u64> {
+        self.reserve_in(&mut self.space.lock(), len, SECTOR)
+    }
+
+    fn reserve_in(&self, space: &mut Space, len: u64, unit: u64) -> Result<u64> {
+        let next = match space.next {
+            Some(next) => next,
+            None => self.end_of_use()?,
+        };
+        let start = next.checked_next_multiple_of(unit);
+        let place = start.and_then(|start| {
+            let end = start.checked_add(len)?;
+            (end <= i64::MAX as u64).then_some((start, end))
+        });
+        let (start, end) = place.ok_or_else(|| self.no_room())?;
+        if self.storage.limits().fixed_len && end > self.storage.len()? {
+            return Err(Error::os(libc::ENOSPC));
+        }
+        space.next = Some(end);
+        self.file_len.fetch_max(end, Ordering::AcqRel);
+        Ok(start)
+    }
+
+    /// Everything is before: the end of the file, or where that says nothing, of what is named. All tables are
+    /// looked through once: what names a place behind the end must not find other data there later.
+    fn end_of_use(&self) -> Result<u64> {
+        let len = self.storage.len()?;
+        let mut end = self.l1_end;
+        if let Some(name) = self.header.lock().name_place() {
+            end = end.max(name.end);
+        }
+        for index in 0..self.l1.len() as u32 {
+            match self.table_host(index) {
+                0 => {}
+                host if self.is_table_place(host) => {
+                    end = end.max(host + self.geometry.table_len());
+                }
+                host => return Err(self.bad_table(index, host)),
+            }
+        }
+        self.each_entry(|number, _, word| {
+            let place = self.place(word, number.saturating_mul(self.geometry.cluster()))?;
+            end = end.max(match place {
+                Place::Absent => 0,
+                Place::Plain(host) => host + self.geometry.cluster(),
+                Place::Packed { host, len } => host + len,
+            });
+            Ok(())
+        })?;
+        match self.storage.limits().fixed_len {
+            true => Ok(end),
+            false => Ok(len.max(end)),
+        }
+    }
+
+    /// Whether new space reads as zeroes.
+    pub(super) fn is_fresh(&self) -> bool {
+        let limits = self.storage.limits();
+        limits.grown_is_zero && !limits.fixed_len && !self.encrypted
+    }
+
+    /// The table, which is made where there is none.
+    pub(super) fn table_to_change(&self, index: u32) -> Result<Arc<Table>> {
+        loop {
+            if let Some(table) = self.table(index)? {
+                return Ok(table);
+            }
+            let space = &mut *self.space.lock();
+            let Some(entry) = self.l1.get(index as usize) else {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("The image has no L2 table {index}"),
+                ));
+            };
+            if entry.load(Ordering::Acquire) != 0 {
+                continue;
+            }
+            let table = self.empty_table()?;
+            memory::reserve(&mut space.new_tables, 1)?;
+            let places = &mut *self.tables.write();
+            if let Some(places) = places {
+                memory::reserve(places, 1)?;
+            }
+            let len = self.geometry.table_len();
+            let host = self.reserve_in(space, len, self.geometry.cluster())?;
+            let epoch = self.cache.epoch();
+            let Some(table) = self.cache.keep((0, index), table, epoch)? else {
+                continue;
+            };
+            table.mark_dirty();
+            if let Some(places) = places {
+                // What is new stands behind all others, but for a damaged entry that names more.
+                let at = places.partition_point(|other| *other < host);
+                places.insert(at, host);
+            }
+            entry.store(host, Ordering::Release);
+            space.new_tables.push(index);
+            self.is_dirty.store(true, Ordering::Release);
+            return Ok(table);
+        }
+    }
+
+    /// Changes an entry of a table.
+    pub(super) fn set(&self, table: &Table, entry: u64, word: u64) {
+        table.set(entry, word);
+        self.is_dirty.store(true, Ordering::Release);
+    }
+
+    fn empty_table(&self) -> Result<Table> {
+        let words = memory::filled(self.geometry.per_table() as usize, 0)?;
+        Table::new(words.into_iter())
+    }
+
+    /// Writes tables when too many wait.
+    pub(super) fn relieve(&self) -> Result<()> {
+        match self.cache.is_full() {
+            true => self.flush_all(self.durability),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes all that was written durable.
+    fn sync(&self, durability: Durability) -> Result<()> {
+        let result = self.storage.sync(durability);
+        if result.is_err() {
+            // The kernel may have dropped what it could not write: no later sync makes up for it.
+            self.lost.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// What was written before reaches the disk before what is written after.
+    pub(super) fn barrier(&self) -> Result<()> {
+        match self.durability {
+            Durability::Synced => self.sync(Durability::Synced),
+            _ => Ok(()),
+        }
+    }
+
+    /// See [`crate::format::FormatWrite::flush`].
+    pub(super) fn flush_all(&self, durability: Durability) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        if self.lost.load(Ordering::Acquire) {
+            let text = format!(
+                "'{}': an earlier flush failed; written data may be lost",
+                self.storage.name()
+            );
+            return Err(Error::new(ErrorKind::Os, text).with_errno(libc::EIO));
+        }
+        let _one = self.flushing.lock();
+        // What changes from here on waits for the next time.
+        let was_dirty = self.is_dirty.swap(false, Ordering::AcqRel);
+        let written = self.write_tables().and_then(|()| self.sync(durability));
+        if written.is_err() && was_dirty {
+            self.is_dirty.store(true, Ordering::Release);
+        }
+        written
+    }
+
+    /// How a flush would go.
+    pub(super) fn flush_plan_now(&self, durability: Durability) -> FlushPlan {
+        if self.read_only {
+            return FlushPlan::Nothing;
+        }
+        let idle = self.flushing.try_lock().is_some();
+        if !idle || self.lost.load(Ordering::Acquire) || self.is_dirty.load(Ordering::Acquire) {
+            return FlushPlan::Call;
+        }
+        FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
+    }
+
+    /// Writes the tables that were changed, once the data that they name is there.
+    fn write_tables(&self) -> Result<()> {
+        let new = self.space.lock().new_tables.len();
+        let dirty = self.cache.dirty(0)?;
+        if dirty.is_empty() && new == 0 {
+            return Ok(());
+        }
+        // Copied before the data is made durable: what is added meanwhile waits for the next time.
+        let mut copies = Vec::new();
+        let copied = dirty.iter().try_for_each(|(index, table)| {
+            table.take_dirty();
+            let bytes = memory::bytes_of(table.words())?;
+            memory::push(&mut copies, (*index, bytes))
+        });
+        let written = copied.and_then(|()| {
+            let next = self.space.lock().next.unwrap_or(0);
+            if !self.storage.limits().fixed_len && self.storage.len()? < next {
+                self.storage.set_len(next, Preallocation::Off)?;
+            }
+            self.barrier()?;
+            for (index, bytes) in &copies {
+                self.storage.write_at(bytes, self.table_host(*index))?;
+            }
+            self.write_l1(new)
+        });
+        if written.is_err() {
+            dirty.iter().for_each(|(_, table)| table.mark_dirty());
+        }
+        written
+    }
+
+    /// Lets the upper table name the first `new` of the tables that were made, which are written.
+    fn write_l1(&self, new: usize) -> Result<()> {
+        if new == 0 {
+            return Ok(());
+        }
+        self.barrier()?;
+        let made = {
+            let space = self.space.lock();
+            let made = space.new_tables.get(..new).unwrap_or_default();
+            memory::collect(made.iter().copied())?
+        };
+        for index in made {
+            let entry = self.table_host(index).to_be_bytes();
+            self.storage
+                .write_at(&entry, self.l1_offset + u64::from(index) * 8)?;
+        }
+        self.space.lock().new_tables.drain(..new);
+        Ok(())
+    }
+}
