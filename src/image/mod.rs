@@ -347,6 +347,13 @@ impl Image {
         self.finish(control)
     }
 
+    /// Says that the operation which wrote has not succeeded: storages that carry writes on later leave it.
+    pub(crate) fn abandon_writes(&self) {
+        for child in &self.children {
+            child.node().abandon_writes();
+        }
+    }
+
     /// Ends use of the image without writing anything: for an image whose state in memory cannot be
     /// trusted any more.
     pub fn abandon(mut self) {

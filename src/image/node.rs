@@ -229,6 +229,20 @@ impl Node {
         }
     }
 
+    /// Keeps what was written from being carried on: see [`Storage::abandon`].
+    pub(super) fn abandon_writes(&self) {
+        self.storage.abandon();
+        match &self.kind {
+            NodeKind::Host => {}
+            NodeKind::Image(image) => image.image().abandon_writes(),
+            NodeKind::Filter(_, children) => {
+                for child in children {
+                    child.node.abandon_writes();
+                }
+            }
+        }
+    }
+
     /// The image that it is.
     pub fn image(&self) -> Option<&Image> {
         match &self.kind {

@@ -78,7 +78,7 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
         layer.hide_from_readers()?;
     }
     name_again(&top, &base)?;
-    let copied = copy_down(&top, &base, depth, job);
+    let copied = copy_down(&top, &base, depth, job).inspect_err(|_| base.abandon_writes());
     // Writing to the base may have made it another one in the eyes of its overlay.
     let id = base.format().parent_id();
     copied.and_then(|()| base.close()).map_err(|error| {

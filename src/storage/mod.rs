@@ -21,6 +21,7 @@ mod named;
 pub mod null;
 pub mod registry;
 pub mod slice;
+pub(crate) mod spool;
 mod step;
 pub mod steps;
 pub mod stream;

@@ -188,6 +188,10 @@ pub trait Storage: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Keeps what was written from being carried on, where the storage does that later: the operation that wrote
+    /// it has not succeeded.
+    fn abandon(&self) {}
+
     /// Whether it holds what was written although so many of the storages below it could not be ended.
     fn does_without(&self, failed: usize) -> bool {
         failed == 0

@@ -18,6 +18,8 @@ pub(crate) struct Status {
     pub(crate) identity: (u64, u64),
     /// Last change of the contents: seconds and nanoseconds.
     pub(crate) modified: (i64, u32),
+    /// Owner and group.
+    pub(crate) owner: (u32, u32),
 }
 
 impl Status {
@@ -41,6 +43,7 @@ fn status(stat: &libc::stat) -> Status {
             stat.st_mtime,
             u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
         ),
+        owner: (stat.st_uid, stat.st_gid),
     }
 }
 
@@ -97,6 +100,90 @@ pub(crate) fn open_at(
 /// Opens a directory in the directory.
 pub(crate) fn open_directory_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     open_at(directory, name, libc::O_RDONLY | libc::O_DIRECTORY, 0)
+}
+
+/// Makes a directory in the directory.
+pub(crate) fn make_at(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    mode: libc::mode_t,
+) -> io::Result<()> {
+    let name = CString::new(name)?;
+    // SAFETY: the call reads the name, which lives through it.
+    check(unsafe { libc::mkdirat(directory.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
+}
+
+/// Removes a name from the directory: that of an empty directory, or of anything else.
+pub(crate) fn remove_at(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    is_directory: bool,
+) -> io::Result<()> {
+    let name = CString::new(name)?;
+    let flags = if is_directory { libc::AT_REMOVEDIR } else { 0 };
+    // SAFETY: the call reads the name, which lives through it.
+    check(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), flags) }).map(drop)
+}
+
+/// Renames from one directory to another. Without `replace`, what has the name there is in
+/// the way (`EEXIST`).
+pub(crate) fn rename_at(
+    from: (BorrowedFd<'_>, &[u8]),
+    to: (BorrowedFd<'_>, &[u8]),
+    replace: bool,
+) -> io::Result<()> {
+    let (old, new) = (CString::new(from.1)?, CString::new(to.1)?);
+    let (from, to) = (from.0.as_raw_fd(), to.0.as_raw_fd());
+    if replace {
+        // SAFETY: the call reads both names, which live through it.
+        return check(unsafe { libc::renameat(from, old.as_ptr(), to, new.as_ptr()) }).map(drop);
+    }
+    // SAFETY: the call reads both names, which live through it.
+    let renamed = check(unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            from,
+            old.as_ptr(),
+            to,
+            new.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        ) as libc::c_int
+    });
+    match renamed {
+        // The file system does not know the flag.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)
+            ) =>
+        {
+            // SAFETY: `to` is open for as long as the caller's borrow lasts.
+            let there = stat_at(unsafe { BorrowedFd::borrow_raw(to) }, new.as_bytes());
+            match there {
+                Ok(_) => Err(io::Error::from_raw_os_error(libc::EEXIST)),
+                Err(_) => {
+                    // SAFETY: the call reads both names, which live through it.
+                    check(unsafe { libc::renameat(from, old.as_ptr(), to, new.as_ptr()) }).map(drop)
+                }
+            }
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Gives an open file an owner and permission bits.
+pub(crate) fn set_owner_and_mode(
+    fd: BorrowedFd<'_>,
+    owner: Option<(u32, u32)>,
+    mode: libc::mode_t,
+) -> io::Result<()> {
+    if let Some((user, group)) = owner {
+        // Before the mode, which may lose bits by it. Who may not give files away keeps them.
+        // SAFETY: a plain system call.
+        let _ = check(unsafe { libc::fchown(fd.as_raw_fd(), user, group) });
+    }
+    // SAFETY: a plain system call.
+    check(unsafe { libc::fchmod(fd.as_raw_fd(), mode & 0o7777) }).map(drop)
 }
 
 /// Calls `visit` with each name in a directory, except for `.` and `..`; in no order.

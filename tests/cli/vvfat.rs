@@ -380,3 +380,145 @@ fn maps_know_what_is_empty_and_no_place() {
     assert!(data < 64 << 10, "{json}");
     assert!(runs.iter().all(|run| run.get("offset").is_none()), "{json}");
 }
+
+/// Runs an mtools program on the volume of a disk.
+#[track_caller]
+fn mtool(dir: &Dir, program: &str, image: &str, args: &[&str]) {
+    let ran = std::process::Command::new(program)
+        .args(["-i", image])
+        .args(args)
+        .current_dir(dir.root())
+        .env("LC_ALL", "C.UTF-8")
+        .output()
+        .expect("mtools must be installed (ci/setup.sh)");
+    assert!(ran.status.success(), "{program} {args:?}: {ran:?}");
+}
+
+#[test]
+fn what_mtools_change_on_the_disk_reaches_the_directory() {
+    for (name, start) in [
+        ("16:", PARTITION),
+        ("12:", PARTITION),
+        ("32:", PARTITION),
+        ("floppy:", 0),
+    ] {
+        let dir = Dir::new();
+        std::fs::create_dir_all(dir.path("d/sub/inner")).unwrap();
+        let file = |name: &str, content: &[u8]| std::fs::write(dir.path(name), content).unwrap();
+        file("d/kept.txt", b"kept");
+        file("d/a name to change", &[7; 20_000]);
+        file("d/gone", b"gone");
+        file("d/replaced", b"old contents");
+        file("d/sub/inner/deep", b"deep");
+        file("new", &[9; 30_000]);
+        std::fs::set_permissions(dir.path("d/replaced"), PermissionsExt::from_mode(0o640)).unwrap();
+        let inode =
+            |name: &str| std::os::unix::fs::MetadataExt::ino(&dir.path(name).metadata().unwrap());
+        let (kept, changed) = (inode("d/kept.txt"), inode("d/a name to change"));
+        ran(&format!("convert -O raw fat:{name}d disk.raw"), &dir);
+        let image = format!("disk.raw@@{start}");
+        mtool(&dir, "mdel", &image, &["::gone"]);
+        mtool(
+            &dir,
+            "mren",
+            &image,
+            &["::a name to change", "::änderung.text"],
+        );
+        mtool(&dir, "mcopy", &image, &["-o", "new", "::replaced"]);
+        mtool(&dir, "mmd", &image, &["::made"]);
+        mtool(&dir, "mcopy", &image, &["new", "::made/a new file.bin"]);
+        mtool(&dir, "mdeltree", &image, &["::sub/inner"]);
+        let line = format!("convert -n -O raw disk.raw fat:{name}rw:d");
+        let done = ran(&line, &dir);
+        assert_eq!((&*done.out, &*done.err), ("", ""), "{name}");
+        same_by_mtools(&dir, "disk.raw", start, "d");
+        let names: Vec<_> = contents(&dir.path("d")).into_keys().collect();
+        let wanted = [
+            "kept.txt",
+            "made",
+            "made/a new file.bin",
+            "replaced",
+            "sub",
+            "änderung.text",
+        ];
+        assert_eq!(names, wanted);
+        assert_eq!(
+            (inode("d/kept.txt"), inode("d/änderung.text")),
+            (kept, changed)
+        );
+        let mode = dir
+            .path("d/replaced")
+            .metadata()
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o640);
+        // Once more: nothing is to be done, and nothing is.
+        let before = inode("d/replaced");
+        ran(&line, &dir);
+        assert_eq!(inode("d/replaced"), before);
+    }
+}
+
+#[test]
+fn a_damaged_file_system_leaves_the_directory_as_it_was() {
+    let pair = small_directory();
+    let dir = pair.ours();
+    ran("convert -O raw fat:floppy:d good.raw", dir);
+    let there = contents(&dir.path("d"));
+    let good = std::fs::read(dir.path("good.raw")).unwrap();
+    let root = 19 * 512;
+    let entry = |name: &[u8]| good.windows(11).position(|w| w == name).unwrap();
+    let hello = entry(b"HELLO   TXT");
+    assert!(hello > root);
+    // Table, boot sector, clusters of another file, a name that leads outside.
+    let changes: [(usize, &[u8], &str); 5] = [
+        (512, &[0; 512], "is not consistent"),
+        (13, &[0], "is not consistent"),
+        (
+            hello + 26,
+            &good[entry(b"SUB        ") + 26..][..2],
+            "belongs to something else",
+        ),
+        (hello + 28, &[0xff; 4], "longer than its clusters"),
+        (hello, b"../../X TXT", "the host can have none of that name"),
+    ];
+    for (at, bytes, text) in changes {
+        let mut bad = good.clone();
+        bad[at..at + bytes.len()].copy_from_slice(bytes);
+        std::fs::write(dir.path("bad.raw"), bad).unwrap();
+        let refused = run("convert -n -O raw bad.raw fat:floppy:rw:d", dir);
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.err.contains(text), "{text}: {refused:?}");
+        assert_eq!(contents(&dir.path("d")), there, "{text}");
+    }
+    // A conversion that fails carries over nothing of what it wrote.
+    std::fs::create_dir(dir.path("other")).unwrap();
+    std::fs::write(dir.path("other/large"), vec![1; 2 << 20]).unwrap();
+    ran("convert -O raw fat:floppy:other other.raw", dir);
+    let options = "driver=raw,file.driver=blkdebug,file.image.filename=other.raw,\
+                   file.inject-error.0.event=none,file.inject-error.0.iotype=read,\
+                   file.inject-error.0.sector=4000";
+    let line = format!("convert -n --image-opts {options} -O raw fat:floppy:rw:d");
+    let failed = run(&line, dir);
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert_eq!(contents(&dir.path("d")), there);
+}
+
+#[test]
+fn an_overlay_stands_on_a_directory_and_is_not_committed_into_it() {
+    let dir = Dir::new();
+    std::fs::create_dir(dir.path("d")).unwrap();
+    std::fs::write(dir.path("d/old"), "old").unwrap();
+    std::fs::create_dir(dir.path("other")).unwrap();
+    std::fs::write(dir.path("other/new"), "new").unwrap();
+    ran("create -q -f qcow2 -b fat:floppy:d -F raw over.qcow2", &dir);
+    ran("convert -O raw fat:floppy:other other.raw", &dir);
+    ran("convert -n -f raw -O qcow2 other.raw over.qcow2", &dir);
+    // The disk is read-only without `rw`.
+    let refused = run("commit over.qcow2", &dir);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(dir.path("d/old").exists());
+    ran("convert -O raw over.qcow2 flat.raw", &dir);
+    ran("compare -f raw -F raw flat.raw other.raw", &dir);
+}

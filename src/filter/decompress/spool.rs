@@ -1,8 +1,6 @@
 //! A temporary file without a name: what is read from the beginning to the end is kept there.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bstr::{BStr, BString};
@@ -13,17 +11,14 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::memory::{self, IoBuf};
 use crate::policy::OpenPolicy;
-use crate::storage::file::{FileOpen, FileStorage, Locking, open_fd};
-use crate::storage::{CacheMode, Preallocation, Storage};
+use crate::storage::file::FileStorage;
+use crate::storage::{Preallocation, Storage, spool};
 use crate::zero::is_zero;
 
 use super::GRAIN;
 
 /// So many bytes are unpacked at once.
 const STEP: usize = 1 << 20;
-
-/// Where temporary files go, unless the user says otherwise: there is more room than in `/tmp`.
-const DIRECTORY: &str = "/var/tmp";
 
 #[derive(Debug)]
 pub(super) struct Spool {
@@ -46,25 +41,9 @@ impl Spool {
     /// # Errors
     /// Of making the file.
     pub(super) fn new(name: &BStr, shown: BString, policy: &OpenPolicy) -> Result<Self> {
-        let directory = std::env::var_os("TMPDIR").filter(|value| !value.is_empty());
-        let directory = directory.map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
-        let file = nameless(&directory).map_err(|error| {
-            Error::io(&error)
-                .context(format!(
-                    "Could not make a temporary file in '{}' for what '{name}' holds",
-                    directory.display()
-                ))
-                .with_hint("The environment variable TMPDIR names another directory")
-        })?;
-        let how = FileOpen {
-            writable: true,
-            cache: CacheMode::Unsafe,
-            locking: Locking::Off,
-            driver: None,
-            named_by_image: false,
-        };
+        let (file, directory) = spool::open(name, shown)?;
         Ok(Self {
-            file: Arc::new(open_fd(file.into(), shown, &how)?),
+            file: Arc::new(file),
             directory,
             max_bytes: policy.max_spool_bytes,
             state: Mutex::new(State {
@@ -146,33 +125,5 @@ impl Spool {
             });
         }
         self.file.extent(offset, len)
-    }
-}
-
-/// A file that is gone as soon as it is closed.
-fn nameless(directory: &Path) -> std::io::Result<File> {
-    let mut how = OpenOptions::new();
-    how.read(true).write(true).mode(0o600);
-    let made = how
-        .clone()
-        .custom_flags(libc::O_TMPFILE | libc::O_EXCL)
-        .open(directory);
-    match made {
-        // Some file systems, and old kernels, know no files without names.
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)
-            ) =>
-        {
-            let path = directory.join(format!(".platter-{}", uuid::Uuid::new_v4()));
-            let file = how
-                .create_new(true)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&path)?;
-            std::fs::remove_file(&path)?;
-            Ok(file)
-        }
-        made => made,
     }
 }

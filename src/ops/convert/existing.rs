@@ -97,10 +97,12 @@ pub(super) fn fill_existing(
         false => Writers::of(request, image.format().request_alignment() > 1),
     };
     let offload = Offload::default();
-    run(request, &sources, &offload, &sink, shape, writers, job)?;
-    if let Some(bitmaps) = bitmaps {
-        bitmaps.copy(image.bitmaps(), &sources, job)?;
-    }
+    run(request, &sources, &offload, &sink, shape, writers, job)
+        .and_then(|()| match bitmaps {
+            Some(bitmaps) => bitmaps.copy(image.bitmaps(), &sources, job),
+            None => Ok(()),
+        })
+        .inspect_err(|_| image.abandon_writes())?;
     let len = image.len();
     image
         .close()

@@ -1,9 +1,10 @@
 //! The files of the directory, a few of them open at a time.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use bstr::BString;
+use bstr::{BString, ByteSlice};
 use parking_lot::Mutex;
 
 use super::tree::{Mark, Tree};
@@ -42,6 +43,8 @@ pub(super) struct Files {
     pub(super) shown: BString,
     /// What was read last stands last.
     open: Mutex<Vec<(u32, Arc<OwnedFd>)>>,
+    /// Where files stand that were renamed since the disk was opened.
+    moved: Mutex<HashMap<u32, BString>>,
 }
 
 impl Files {
@@ -50,6 +53,7 @@ impl Files {
             root,
             shown,
             open: Mutex::default(),
+            moved: Mutex::default(),
         }
     }
 
@@ -85,7 +89,14 @@ impl Files {
     }
 
     fn open(&self, tree: &Tree, number: u32) -> Result<Arc<OwnedFd>> {
-        let opened = open_file(self.root.as_fd(), &tree.path(number));
+        let moved = self.moved.lock().get(&number).cloned();
+        let opened = match &moved {
+            Some(path) => {
+                let names: Vec<&[u8]> = path.split_str("/").collect();
+                open_file(self.root.as_fd(), &names)
+            }
+            None => open_file(self.root.as_fd(), &tree.path(number)),
+        };
         let file = match opened {
             Ok(file) => Arc::new(file),
             Err(error) => {
@@ -110,8 +121,13 @@ impl Files {
         Ok(file)
     }
 
+    /// A file has that path from now on.
+    pub(super) fn moved(&self, number: u32, path: BString) {
+        self.moved.lock().insert(number, path);
+    }
+
     /// Closes a file.
-    pub(super) fn forget(&self, number: u32) {
+    fn forget(&self, number: u32) {
         self.open.lock().retain(|(of, _)| *of != number);
     }
 

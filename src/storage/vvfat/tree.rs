@@ -154,6 +154,7 @@ impl Tree {
         Entry {
             name: node.short,
             attributes,
+            small: (false, false),
             modified: node.mark.modified.0,
             cluster: if self.clusters(number) == 0 {
                 0

@@ -180,3 +180,62 @@ impl Volume {
         ([head as u8, sector as u8 | high, cylinder as u8], true)
     }
 }
+
+impl Volume {
+    /// The volume that a boot sector describes, behind `hidden` sectors of the disk and at most `room` sectors
+    /// long; None where it describes none.
+    pub(in super::super) fn from_bytes(
+        sector: &[u8; SECTOR as usize],
+        hidden: u32,
+        room: u64,
+    ) -> Option<Self> {
+        let pair = |at: usize| u16::from_le_bytes([sector[at], sector[at + 1]]);
+        let number = |at: usize| u32::from(pair(at)) | u32::from(pair(at + 2)) << 16;
+        let [small, small_table] = [pair(19), pair(22)];
+        let is_32 = small_table == 0;
+        let sectors = match small {
+            0 => number(32),
+            small => u32::from(small),
+        };
+        let volume = Self {
+            fat: FatType::Fat32,
+            hidden,
+            sectors,
+            heads: pair(26),
+            sectors_per_track: pair(24),
+            sectors_per_cluster: sector[13],
+            reserved: pair(14),
+            tables: sector[16],
+            sectors_per_table: match is_32 {
+                true => number(36),
+                false => u32::from(small_table),
+            },
+            root_entries: pair(17),
+            root_cluster: if is_32 { number(44) } else { 0 },
+        };
+        // Only one table of several may be in use with FAT32; who does that is not understood.
+        let understood = matches!(sector[0], 0xeb | 0xe9)
+            && sector[510..] == [0x55, 0xaa]
+            && u64::from(pair(11)) == SECTOR
+            && volume.sectors_per_cluster.is_power_of_two()
+            && volume.reserved != 0
+            && (1..=2).contains(&volume.tables)
+            && u64::from(sectors) <= room
+            && volume.data_start() < u64::from(sectors)
+            && (!is_32 || volume.root_entries == 0 && volume.root_cluster != 0)
+            && (!is_32 || pair(40) & 0x80 == 0)
+            && (is_32 || volume.root_entries != 0);
+        if !understood {
+            return None;
+        }
+        let clusters = volume.clusters();
+        let fat = match is_32 {
+            true => FatType::Fat32,
+            false => FatType::of_clusters(clusters),
+        };
+        let fits = fat.table_sectors(u64::from(clusters)) <= u64::from(volume.sectors_per_table)
+            && (is_32 || fat != FatType::Fat32)
+            && clusters < fat.bad_cluster() - FIRST_CLUSTER;
+        fits.then_some(Self { fat, ..volume })
+    }
+}

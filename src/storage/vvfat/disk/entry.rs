@@ -17,11 +17,21 @@ pub(in super::super) const ARCHIVE: u8 = 0x20;
 pub(in super::super) const DOT: ShortName = *b".          ";
 pub(in super::super) const DOT_DOT: ShortName = *b"..         ";
 
+/// The first byte of an entry after which there are none, and of one that was deleted.
+pub(in super::super) const END: u8 = 0;
+pub(in super::super) const DELETED: u8 = 0xe5;
+
+/// Windows NT's note that the letters of the name, or of its extension, are small.
+const SMALL_NAME: u8 = 0x08;
+const SMALL_EXTENSION: u8 = 0x10;
+
 /// What an entry with a short name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Entry {
     pub(in super::super) name: ShortName,
     pub(in super::super) attributes: u8,
+    /// The letters of the name, and of its extension, are small.
+    pub(in super::super) small: (bool, bool),
     /// When it was written, in seconds since 1970.
     pub(in super::super) modified: i64,
     pub(in super::super) cluster: u32,
@@ -45,5 +55,24 @@ impl Entry {
         put(26, &(self.cluster as u16).to_le_bytes());
         put(28, &self.size.to_le_bytes());
         bytes
+    }
+
+    /// `wide`: the cluster has 32 bits. The time of writing is left out.
+    pub(in super::super) fn from_bytes(bytes: &[u8; LEN], wide: bool) -> Self {
+        let pair = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let high = if wide { u32::from(pair(20)) << 16 } else { 0 };
+        let mut name = [0; 11];
+        name.copy_from_slice(&bytes[..11]);
+        Self {
+            name,
+            attributes: bytes[11],
+            small: (
+                bytes[12] & SMALL_NAME != 0,
+                bytes[12] & SMALL_EXTENSION != 0,
+            ),
+            modified: 0,
+            cluster: high | u32::from(pair(26)),
+            size: u32::from(pair(28)) | u32::from(pair(30)) << 16,
+        }
     }
 }

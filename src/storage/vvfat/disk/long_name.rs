@@ -43,3 +43,80 @@ pub(in super::super) fn piece(units: &[u16], number: usize, sum: u8) -> [u8; LEN
     }
     bytes
 }
+
+/// Puts the pieces of a long name together as they are met.
+#[derive(Debug, Default)]
+pub(in super::super) struct Pieces {
+    units: Vec<u16>,
+    /// The number of the piece that was met last; 0 where there is no name.
+    number: u8,
+    sum: u8,
+}
+
+impl Pieces {
+    /// Takes the next entry. One that does not belong to those before begins anew.
+    pub(in super::super) fn take(&mut self, bytes: &[u8; LEN]) {
+        let number = bytes[0] & !LAST;
+        let (is_last, sum) = (bytes[0] & LAST != 0, bytes[13]);
+        let fits = match is_last {
+            true => (1..=MAX.div_ceil(PIECE) as u8).contains(&number),
+            false => number != 0 && number + 1 == self.number && sum == self.sum,
+        };
+        if !fits {
+            return self.clear();
+        }
+        if is_last {
+            self.units.clear();
+        }
+        (self.number, self.sum) = (number, sum);
+        let mut piece = PLACES
+            .map(|at| u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+            .to_vec();
+        if is_last && let Some(end) = piece.iter().position(|unit| *unit == 0) {
+            piece.truncate(end);
+        }
+        self.units.splice(0..0, piece);
+    }
+
+    pub(in super::super) fn clear(&mut self) {
+        self.number = 0;
+    }
+
+    /// The name, where it is whole and that of the entry with this short name.
+    pub(in super::super) fn finish(&mut self, short: &ShortName) -> Option<&[u16]> {
+        let whole = self.number == 1 && self.sum == checksum(short);
+        self.clear();
+        (whole && !self.units.is_empty() && self.units.len() <= MAX).then_some(&self.units)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_every_length_come_back_from_their_pieces() {
+        let short = *b"NAME~1  TXT";
+        let sum = checksum(&short);
+        for len in 1..=MAX {
+            let units: Vec<u16> = (0..len as u16).map(|n| 0x3041 + n).collect();
+            let count = len.div_ceil(PIECE);
+            let mut pieces = Pieces::default();
+            for number in (1..=count).rev() {
+                pieces.take(&piece(&units, number, sum));
+            }
+            assert_eq!(pieces.finish(&short), Some(&units[..]), "{len}");
+            assert_eq!(pieces.finish(&short), None);
+            // Without one of them, or with another short name, there is no name.
+            let without = 1 + len % count;
+            for number in (1..=count).rev().filter(|number| *number != without) {
+                pieces.take(&piece(&units, number, sum));
+            }
+            assert_eq!(pieces.finish(&short), None, "{len}");
+            for number in (1..=count).rev() {
+                pieces.take(&piece(&units, number, sum));
+            }
+            assert_eq!(pieces.finish(b"OTHER   TXT"), None);
+        }
+    }
+}

@@ -64,4 +64,9 @@ impl FatType {
             Self::Fat32 => 0x0fff_ffff,
         }
     }
+
+    /// The entry of a cluster that cannot be used.
+    pub(super) fn bad_cluster(self) -> u32 {
+        self.end_of_chain() - 8
+    }
 }
