@@ -42,11 +42,9 @@ fn a_guessed_raw_disk_never_becomes_an_image_of_another_format() {
         .write_at(b"QFI\xfb\0\0\0\x01", 0)
         .expect("a format that was named");
     image.close().expect("an end");
-    let error = Image::open(&location, &options(false)).expect_err("an unknown format");
+    let error = Image::open(&location, &options(false)).expect_err("a damaged qcow image");
     assert!(
-        error
-            .to_string()
-            .ends_with("The driver 'qcow' is not part of this build"),
+        error.to_string().contains("Image size is too small"),
         "{error}"
     );
 }

@@ -575,6 +575,39 @@ fn repair_moves_a_block_that_reaches_over_a_name_of_the_parent() {
     assert_eq!(report.corruptions, 0, "{lines:?}");
 }
 
+#[test]
+fn a_child_that_is_cut_off_within_its_names_is_refused_and_else_repaired() {
+    let dir = Dir::new();
+    let whole = child(&dir);
+    let base = std::fs::read(dir.path("base.vhd")).expect("the base");
+    let mut refused = 0;
+    for len in (2048..8192).step_by(512) {
+        std::fs::write(dir.path("a.vhd"), &whole[..len]).expect("a file");
+        std::fs::write(dir.path("base.vhd"), &base).expect("a file");
+        let image = match open_path(&dir, "a.vhd", true) {
+            Ok(image) => image,
+            Err(error) => {
+                refused += 1;
+                let line = format!("{error:#}");
+                assert!(len < whole.len() && line.contains("past the end"), "{line}");
+                continue;
+            }
+        };
+        let (report, lines) = check(&image, RepairMode::All);
+        image.close().expect("a close");
+        if report.corruptions > 0 {
+            continue;
+        }
+        let image = open_path(&dir, "a.vhd", true).expect("it opens again");
+        image.write_at(&[5; 1], 0).expect("a write");
+        image.close().expect("a close");
+        let image = open_path(&dir, "a.vhd", true).expect("it opens again");
+        let (report, now) = check(&image, RepairMode::Report);
+        assert_eq!(report, CheckReport::default(), "{len}: {lines:?} {now:?}");
+    }
+    assert!(refused > 0, "no name was cut off");
+}
+
 /// What a program sees that goes by this footer, and by the bitmaps of dynamic disks too; None where it is
 /// damaged.
 fn seen_elsewhere(file: &[u8], footer: &[u8], base: &[u8]) -> Option<(bool, Vec<u8>)> {

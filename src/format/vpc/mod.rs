@@ -112,6 +112,12 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         true => {
             check_names(&layout, &header, file_len)?;
             let mut names = name_places(&header);
+            let lost = names.iter().find(|name| name.end > file_len);
+            if let Some(name) = lost.filter(|_| writable || context.for_check) {
+                // What is written there would become a name.
+                let text = "A name of the parent reaches past the end of the file";
+                return Err(Error::corrupt(text).with_offset(name.start));
+            }
             // One that is not in the file takes none of it.
             names.retain(|name| name.start < file_len);
             (Some(parent::read(&*storage, &header, file_len)?), names)

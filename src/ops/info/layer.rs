@@ -4,6 +4,7 @@ use super::LayerInfo;
 use crate::error::Result;
 use crate::format::ChildSpec;
 use crate::image::{Child, Image, Node};
+use crate::memory;
 use crate::size::round_up_sector;
 use crate::storage::{Storage, StorageFeatures, registry};
 use crate::value::{Map, Value};
@@ -64,8 +65,12 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
     })
 }
 
+/// What the report of a child takes at most, with what is printed of it.
+const CHILD: u64 = 4 << 10;
+
 /// The reports of children by their names, the one that was opened last first.
 fn children_info(children: &[Child]) -> Result<Vec<(String, LayerInfo)>> {
+    memory::headroom(children.len() as u64 * CHILD)?;
     let children = children.iter().rev();
     children
         .map(|child| Ok((child.name().to_owned(), node_info(child.node())?)))
