@@ -2,6 +2,7 @@
 //! and not the end of the process.
 
 use std::fmt;
+use std::hint::black_box;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -181,8 +182,28 @@ pub(crate) fn to_vec(bytes: &[u8]) -> Result<Vec<u8>> {
 pub(crate) fn headroom(bytes: u64) -> Result<()> {
     keep_reserve();
     let bytes = usize::try_from(bytes).map_err(|_| lack())?;
-    let mut all = Vec::<u8>::new();
-    all.try_reserve_exact(bytes).map_err(|_| lack())
+    drop(black_box(room_for(bytes)?));
+    // Small parts come from the heap, which can end before the memory for one large block does.
+    let count = bytes.div_ceil(SMALL).min(MOST_SMALL);
+    let mut parts = Vec::new();
+    reserve(&mut parts, count)?;
+    for _ in 0..count {
+        parts.push(room_for(bytes.min(SMALL))?);
+    }
+    black_box(&parts);
+    Ok(())
+}
+
+/// What comes from the heap, whatever the allocator does with large blocks.
+const SMALL: usize = 32 << 10;
+
+/// So many small parts tell enough.
+const MOST_SMALL: usize = 512;
+
+fn room_for(bytes: usize) -> Result<Vec<u8>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(bytes).map_err(|_| lack())?;
+    Ok(room)
 }
 
 /// A value that is shared, one of as many as a file names. The allocator has memory for it and for what little

@@ -103,7 +103,7 @@ impl Walk<'_> {
         }
         let tables = read_region_tables(&*vhdx.storage)?;
         for (at, copy) in REGION_TABLES.into_iter().zip(&tables) {
-            let good = vhdx.regions.lock().to_bytes();
+            let good = vhdx.regions.lock().to_bytes()?;
             match copy {
                 Some(_) => {}
                 None if self.repair => {

@@ -258,7 +258,13 @@ impl Vhdx {
         self.sync(self.durability)?;
         let mut regions = self.regions.lock();
         let old = std::mem::replace(&mut regions.bat, region);
-        let bytes = regions.to_bytes();
+        let bytes = match regions.to_bytes() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                regions.bat = old;
+                return Err(error);
+            }
+        };
         for (round, at) in REGION_TABLES.into_iter().enumerate() {
             let written = self
                 .storage

@@ -18,6 +18,7 @@ use crate::image::node::Node;
 use crate::image::plan::Plan;
 use crate::image::{Backing, Image, OpenOptions, names};
 use crate::location::Location;
+use crate::memory;
 use crate::storage::Storage;
 
 use ancestors::Ancestors;
@@ -94,7 +95,7 @@ fn open_chain(
             ..below::of_layer(&options)
         };
         let next = below::next(&mut image, &options, &ancestors);
-        layers.push(image);
+        memory::push(&mut layers, image)?;
         match name_depth(next, layers.len())? {
             Next::Layer(next) => start = *next,
             Next::End(last) => break last,

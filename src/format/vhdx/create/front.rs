@@ -57,7 +57,7 @@ impl Front {
     /// Writes all of it; what says that the file is a VHDX comes last.
     pub(super) fn write(&self, storage: &dyn Storage, durability: Durability) -> Result<()> {
         storage.write_at(&self.metadata, self.regions.metadata.offset)?;
-        let table = self.regions.to_bytes();
+        let table = self.regions.to_bytes()?;
         for at in REGION_TABLES {
             storage.write_at(&table, at)?;
         }

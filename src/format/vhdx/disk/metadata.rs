@@ -189,7 +189,7 @@ impl Metadata {
     /// As [`Metadata::new`].
     pub(in super::super) fn to_bytes(&self) -> Result<Vec<u8>> {
         let items = &self.items;
-        let mut bytes = vec![0; METADATA_TABLE_LEN];
+        let mut bytes = memory::filled(METADATA_TABLE_LEN, 0)?;
         bytes[..8].copy_from_slice(SIGNATURE);
         bytes[COUNT_AT..COUNT_AT + 2].copy_from_slice(&(self.table.len() as u16).to_le_bytes());
         for (place, item) in bytes[HEADER_LEN..]
@@ -310,7 +310,7 @@ fn read_table(storage: &dyn Storage, region: Region) -> Result<Vec<Item>> {
     let bad = |what: &str| {
         Error::corrupt(format!("The VHDX metadata table {what}")).with_offset(region.offset)
     };
-    let mut bytes = memory::zeroed(METADATA_TABLE_LEN)?;
+    let mut bytes = memory::filled(METADATA_TABLE_LEN, 0)?;
     read_exact_at(storage, &mut bytes, region.offset)?;
     if !bytes.starts_with(SIGNATURE) {
         return Err(bad("has no signature"));

@@ -4,6 +4,7 @@ use uuid::{Uuid, uuid};
 
 use crate::bytes::{array, le32, le64};
 use crate::error::{Error, Result};
+use crate::memory;
 
 use super::{MIB, checksum};
 
@@ -117,10 +118,14 @@ impl RegionTable {
     }
 
     /// As it stands on disk.
-    pub(in super::super) fn to_bytes(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(in super::super) fn to_bytes(&self) -> Result<Vec<u8>> {
         let known = [(BAT, self.bat, 1u32), (METADATA, self.metadata, 1)];
         let others = self.others.iter().map(|other| (other.id, other.region, 0));
-        let mut bytes = Vec::with_capacity(REGION_TABLE_LEN);
+        let mut bytes = Vec::new();
+        memory::reserve(&mut bytes, REGION_TABLE_LEN)?;
         bytes.extend_from_slice(SIGNATURE);
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&(2 + self.others.len() as u32).to_le_bytes());
@@ -133,7 +138,7 @@ impl RegionTable {
         }
         bytes.resize(REGION_TABLE_LEN, 0);
         checksum::seal(&mut bytes);
-        bytes
+        Ok(bytes)
     }
 
     /// Every region with its name for messages.
@@ -171,7 +176,7 @@ mod tests {
 
     /// The entry at `index` with another ID and other flags.
     fn with(index: usize, id: Uuid, flags: u32) -> Vec<u8> {
-        let mut bytes = table().to_bytes();
+        let mut bytes = table().to_bytes().unwrap();
         let at = HEADER_LEN + index * ENTRY_LEN;
         bytes[at..at + 16].copy_from_slice(&id.to_bytes_le());
         bytes[at + 16..at + 24].copy_from_slice(&(9u64 << 20).to_le_bytes());
@@ -183,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_table_is_read_as_it_was_written() {
-        let bytes = table().to_bytes();
+        let bytes = table().to_bytes().unwrap();
         assert!(RegionTable::is_valid(&bytes));
         assert_eq!(RegionTable::from_bytes(&bytes).unwrap(), table());
     }
@@ -193,7 +198,10 @@ mod tests {
         let id = Uuid::from_u128(9);
         let read = RegionTable::from_bytes(&with(2, id, 0)).unwrap();
         assert_eq!(read.others.len(), 1);
-        assert_eq!(RegionTable::from_bytes(&read.to_bytes()).unwrap(), read);
+        assert_eq!(
+            RegionTable::from_bytes(&read.to_bytes().unwrap()).unwrap(),
+            read
+        );
         let error = RegionTable::from_bytes(&with(2, id, 1)).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
     }
@@ -203,7 +211,7 @@ mod tests {
         RegionTable::from_bytes(&with(0, Uuid::from_u128(9), 0)).unwrap_err();
         RegionTable::from_bytes(&with(1, Uuid::from_u128(9), 0)).unwrap_err();
         RegionTable::from_bytes(&with(2, BAT, 1)).unwrap_err();
-        let mut bytes = table().to_bytes();
+        let mut bytes = table().to_bytes().unwrap();
         bytes[HEADER_LEN + 17] = 1;
         RegionTable::from_bytes(&bytes).unwrap_err();
         bytes[8..12].copy_from_slice(&3000u32.to_le_bytes());
