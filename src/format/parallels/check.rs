@@ -9,6 +9,7 @@ use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::memory;
 use crate::size::SECTOR;
+use crate::storage::Preallocation;
 
 use super::Parallels;
 
@@ -204,6 +205,10 @@ impl Repairable for Parallels {
         let alone = blocks.exclusive();
         if found.lacks_start {
             let start = blocks.layout().start();
+            // A start behind the end of the file would be wrong again.
+            if blocks.storage.len()? < start {
+                blocks.storage.set_len(start, Preallocation::Off)?;
+            }
             blocks.keeper.change(&*blocks.storage, |header| {
                 // It follows from numbers of 32 bits; a start that is too far back was never there.
                 let _ = header.set_start(start);
