@@ -8,7 +8,7 @@ use crate::job::JobControl;
 use crate::memory;
 use crate::storage::{Preallocation, ZeroFlags, grow};
 
-use super::disk::{BatEntry, DATA_SECTOR, Geometry, MIB, REGION_TABLES, Region};
+use super::disk::{BatEntry, DATA_SECTOR, Geometry, MIB, REGION_TABLES, Region, State};
 use super::log::{LogArea, LogWriter, NewPage};
 use super::state::Vhdx;
 
@@ -77,6 +77,7 @@ impl Vhdx {
             let block = geometry.block(old);
             let _mine = self.inflight.reserve(block..block + 1);
             let _guard = self.limbo.enter();
+            self.hold_block_to(end)?;
             self.zero_block(old..end, ZeroFlags::empty(), below)?;
         }
         if geometry.has_parent() {
@@ -107,6 +108,28 @@ impl Vhdx {
         }
         self.write_metadata(self.durability)?;
         self.record_size(len)
+    }
+
+    /// Lets the file hold the block of the last byte before `end`, if it has a place, up to there: the file may
+    /// end where the disk did.
+    fn hold_block_to(&self, end: u64) -> Result<()> {
+        let geometry = self.geometry();
+        let block = geometry.block(end - 1);
+        let (State::Present(host) | State::Partial(host)) =
+            self.state_of(block, self.block_entry(block)?)?
+        else {
+            return Ok(());
+        };
+        let host_end = host + geometry.in_block(end - 1) + 1;
+        if host_end <= self.file_len.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if self.storage.limits().fixed_len {
+            return Err(Error::os(libc::ENOSPC));
+        }
+        self.storage.set_len(host_end, Preallocation::Off)?;
+        self.file_len.fetch_max(host_end, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Room for new blocks of a fixed disk, in one run at the end of the file.

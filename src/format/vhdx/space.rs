@@ -23,9 +23,9 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// What nothing uses, and the length of the file.
-    fn new(free: &[Range<u64>], file_len: u64) -> Self {
-        let end = file_len.next_multiple_of(MIB);
+    /// What nothing uses, the length of the file, and where the last block ends: the file may end within it.
+    fn new(free: &[Range<u64>], file_len: u64, last: u64) -> Self {
+        let end = file_len.max(last).next_multiple_of(MIB);
         // Of a MiB that the file has in part, nothing is given out.
         let whole = file_len - file_len % MIB;
         let free = free
@@ -113,6 +113,7 @@ impl Vhdx {
                 .with_offset(host)),
         };
         let bat = self.bat.read();
+        let mut last = 0;
         let blocks = geometry.blocks(self.virtual_size());
         for block in 0..blocks {
             let entry = bat.entry(&*self.storage, geometry.entry(block))?;
@@ -123,6 +124,7 @@ impl Vhdx {
                     .min(self.virtual_size() - geometry.start(block));
                 self.check_place(block, host, used)?;
                 claim(block, host, geometry.block_size())?;
+                last = last.max(host + geometry.block_size());
             }
         }
         let chunks = match geometry.has_parent() {
@@ -139,7 +141,7 @@ impl Vhdx {
                 claim(place, host, MIB)?;
             }
         }
-        *self.space.lock() = Space::new(&occupied.free(), file_len);
+        *self.space.lock() = Space::new(&occupied.free(), file_len, last);
         Ok(())
     }
 
@@ -246,7 +248,7 @@ mod tests {
     }
 
     fn space() -> Space {
-        Space::new(&[mib(3..5), mib(6..10), mib(12..14)], 14 * MIB + 5)
+        Space::new(&[mib(3..5), mib(6..10), mib(12..14)], 14 * MIB + 5, 0)
     }
 
     #[test]
@@ -268,7 +270,7 @@ mod tests {
     fn what_is_free_at_the_end_can_be_cut_off() {
         let mut space = space();
         assert_eq!(space.cut(), None);
-        let mut space = Space::new(&[mib(3..5)], 5 * MIB);
+        let mut space = Space::new(&[mib(3..5)], 5 * MIB, 0);
         assert_eq!(space.cut(), Some(3 * MIB));
         assert_eq!(space.cut(), None);
         assert_eq!(space.end, 3 * MIB);

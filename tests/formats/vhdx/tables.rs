@@ -95,3 +95,40 @@ fn a_table_that_is_too_short_for_a_larger_disk_moves() {
     image.read_at(&mut bytes, 5 << 20).expect("a read");
     assert_eq!(bytes, [0; 4096]);
 }
+
+/// Copies that leave out what is zero at the end of a file end within its last block.
+#[test]
+fn a_file_that_ends_within_its_last_block_keeps_the_place_of_all_of_it() {
+    let dir = Dir::new();
+    create(&dir, "a.vhdx", 5 << 20, "block_size=32M", None).expect("an image");
+    let image = open(&dir.path("a.vhdx"), true).expect("it opens");
+    image.write_at(&[1; 4096], 0).expect("a write");
+    image.close().expect("a close");
+    let whole = std::fs::read(dir.path("a.vhdx")).expect("the image");
+    let block = whole.len() - (32 << 20);
+    std::fs::write(dir.path("a.vhdx"), &whole[..block + (5 << 20)]).expect("the image");
+
+    let image = open(&dir.path("a.vhdx"), true).expect("it opens");
+    image
+        .resize(80 << 20, Preallocation::Off)
+        .expect("a larger size");
+    for (byte, at) in [(2, 20 << 20), (3, 40 << 20), (4, 31 << 20), (5, 70 << 20)] {
+        image.write_at(&[byte; 4096], at).expect("a write");
+    }
+    let mut model = vec![0; 80 << 20];
+    for (byte, at) in [
+        (1, 0),
+        (2, 20 << 20),
+        (3, 40 << 20),
+        (4, 31 << 20),
+        (5, 70 << 20),
+    ] {
+        model[at..at + 4096].fill(byte);
+    }
+    let mut bytes = vec![9; 80 << 20];
+    image.read_at(&mut bytes, 0).expect("a read");
+    assert!(bytes == model);
+    image.close().expect("a close");
+    dir.qemu_img_ok(&["check", "-f", "vhdx", "a.vhdx"]);
+    assert!(contents_by_peer(&dir, "a.vhdx") == model);
+}
