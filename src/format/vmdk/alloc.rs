@@ -253,6 +253,17 @@ impl Sparse {
         Ok(())
     }
 
+    /// Lets the redundant directory name no copy of a table.
+    pub(super) fn drop_copy(&self, index: u32) -> Result<()> {
+        let changes = &mut *self.changes.lock();
+        crate::memory::push(&mut changes.new_tables, index)?;
+        let directory = &mut *self.directory.write();
+        if let Some(entry) = directory.redundant.get_mut(index as usize) {
+            *entry = 0;
+        }
+        Ok(())
+    }
+
     /// Writes the entries of the first `new` tables that were made.
     fn write_directory(&self, new: usize) -> Result<()> {
         let made: Vec<u32> = self

@@ -119,9 +119,15 @@ impl Checking<'_> {
             ([_, true], _) if !has_copies => return Ok(true),
             ([_, _], [Some(_), None]) => {
                 // Directories are written one after the other: an image that was not closed may have the one alone.
-                if !sparse.changes.lock().was_unclean {
+                // That does not count, and once the image is closed it is damage.
+                let was_unclean = sparse.changes.lock().was_unclean;
+                if !was_unclean || self.repairs {
                     let text = format!("the redundant directory alone names a grain table {index}");
-                    self.found(job, text, false);
+                    self.found(job, text, was_unclean);
+                }
+                if was_unclean && self.repairs {
+                    sparse.drop_copy(index)?;
+                    sparse.flush(self.image.durability)?;
                 }
                 return Ok(true);
             }

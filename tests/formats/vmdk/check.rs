@@ -201,6 +201,26 @@ fn image_of_two_tables(dir: &Dir) -> Vec<u8> {
     std::fs::read(dir.path("v.vmdk")).expect("an image")
 }
 
+#[test]
+fn what_a_crash_left_in_the_redundant_directory_alone_goes_with_the_repair() {
+    let dir = Dir::new();
+    let mut bytes = image_of_two_tables(&dir);
+    let primary = word(&bytes, 56) as usize * 512;
+    bytes[primary + 4..primary + 8].fill(0);
+    std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+    let (found, _, notes) = checked(&dir, RepairMode::Report);
+    assert_eq!(found, 1, "{notes:?}");
+    // It was not closed.
+    bytes[72] = 1;
+    std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+    assert_eq!(checked(&dir, RepairMode::Report).0, 0);
+    let (left, fixed, notes) = checked(&dir, RepairMode::All);
+    assert_eq!((left, fixed), (0, 1), "{notes:?}");
+    assert_eq!(checked(&dir, RepairMode::Report), (0, 0, Vec::new()));
+    let bytes = std::fs::read(dir.path("v.vmdk")).expect("an image");
+    assert_eq!(bytes[72], 0, "it counts as closed");
+}
+
 /// Entries of a table that stands in the place of something else mean nothing: to repair one would be to
 /// write over that. Where the other copy is whole, the table is made again from that, in a new place; where
 /// neither is, both are left alone.
