@@ -132,6 +132,7 @@ impl Sparse {
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`], or of reading the grain directory.
     pub(super) fn hosted(place: &Place<'_>, header: &SparseHeader) -> Result<Self> {
+        header.check_directories()?;
         let entries = header.directory_entries();
         let entries_of = |sector: u64| {
             let offset = sector.saturating_mul(SECTOR);

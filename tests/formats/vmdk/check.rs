@@ -191,6 +191,33 @@ fn metadata_that_ends_past_all_places_leaves_no_room_for_grains() {
     }
 }
 
+#[test]
+fn a_directory_in_the_place_of_the_header_or_the_descriptor_is_refused() {
+    let dir = Dir::new();
+    let whole = image_of(&dir);
+    let header = (0_u64, "header");
+    let descriptor = [(1, "descriptor"), (20, "descriptor")];
+    // A redundant directory at 0 is none.
+    let cases = [
+        (48, descriptor.to_vec()),
+        (56, [&[header], &descriptor[..]].concat()),
+    ];
+    for (field, places) in cases {
+        for (sector, what) in places {
+            let mut bytes = whole.clone();
+            bytes[field..field + 8].copy_from_slice(&sector.to_le_bytes());
+            std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+            for writable in [false, true] {
+                let error = open(&dir, "v.vmdk", writable).expect_err("a refusal");
+                assert!(
+                    error.to_string().ends_with(what),
+                    "{field} {sector}: {error}"
+                );
+            }
+        }
+    }
+}
+
 /// An image of two tables.
 fn image_of_two_tables(dir: &Dir) -> Vec<u8> {
     dir.qemu_img_ok(&["create", "-q", "-f", "vmdk", "v.vmdk", "64M"]);

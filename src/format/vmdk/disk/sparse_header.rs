@@ -206,6 +206,37 @@ impl SparseHeader {
         self.capacity.div_ceil(span.max(1))
     }
 
+    /// Refuses grain directories in the place of the header or the descriptor: to write an entry would be the end of
+    /// the image.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`].
+    pub(in crate::format::vmdk) fn check_directories(&self) -> Result<()> {
+        let place = |sector: u64, bytes: u64| {
+            let start = sector.saturating_mul(SECTOR);
+            start..start.saturating_add(bytes)
+        };
+        let others = [
+            (place(0, SECTOR), "header"),
+            (
+                place(self.descriptor, self.descriptor_len.saturating_mul(SECTOR)),
+                "descriptor",
+            ),
+        ];
+        let redundant = self.has_redundant().then_some(self.redundant);
+        for sector in [Some(self.directory), redundant].into_iter().flatten() {
+            let directory = place(sector, self.directory_entries().saturating_mul(4));
+            let mut others = others.iter();
+            let meets = others
+                .find(|(other, _)| directory.start < other.end && other.start < directory.end);
+            if let Some((_, what)) = meets {
+                let text = format!("a grain directory stands in the place of the {what}");
+                return Err(Error::corrupt(text).with_offset(directory.start));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether entry 1 stands for zeroes.
     pub(in crate::format::vmdk) fn has_zeroed_grains(&self) -> bool {
         self.version >= 2 && self.flags.contains(Flags::ZEROED)
