@@ -81,7 +81,7 @@ impl Unpacker {
     /// no more bytes for those of the file, than the policy allows.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where it is of no kind that is known, or of reading.
+    /// [`crate::ErrorKind::Invalid`] where it is of no kind that is known, or of reading.
     pub fn new(source: Source, kind: Option<Container>, policy: &OpenPolicy) -> Result<Self> {
         let mut input = Input::new(source)?;
         let kind = match kind {
@@ -113,8 +113,8 @@ impl Unpacker {
     /// Fills `buf`; fewer bytes only at the end.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] with the offset in the file where that is damaged or ends too early,
-    /// [`ErrorKind::Limit`] where the policy does not allow what it takes, or of reading. What was
+    /// [`crate::ErrorKind::Corrupt`] with the offset in the file where that is damaged or ends too early,
+    /// [`crate::ErrorKind::Limit`] where the policy does not allow what it takes, or of reading. What was
     /// refused once is refused again.
     pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         let mut done = 0;
