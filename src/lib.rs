@@ -52,7 +52,7 @@
 //!     backing_file: None,
 //!     backing_format: None,
 //!     backing_unsafe: false,
-//!     secrets: Default::default(),
+//!     objects: Default::default(),
 //!     policy: OpenPolicy::strict(),
 //!     storages: None,
 //! };
@@ -109,6 +109,7 @@ pub mod job;
 pub mod location;
 pub mod log;
 pub mod memory;
+pub mod object;
 pub mod ops;
 pub mod options;
 pub mod policy;

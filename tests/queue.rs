@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use common::{Dir, Random};
 use platter::job::JobControl;
+use platter::object::Objects;
 use platter::queue::{Buffer, Queue, QueueOptions, Request};
-use platter::secret::{Secret, Secrets};
+use platter::secret::Secret;
 use platter::storage::{CacheMode, CallbackStorage, Storage, ZeroFlags};
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 
@@ -320,12 +321,12 @@ fn clash(image: Image, dir: &Dir, ring: bool) {
 }
 
 fn options(cache: CacheMode, writable: bool) -> OpenOptions {
-    let mut secrets = Secrets::new();
-    secrets.add("s", Secret::new("x")).unwrap();
+    let mut objects = Objects::new();
+    objects.add_secret("s", Secret::new("x")).unwrap();
     OpenOptions {
         writable,
         cache,
-        secrets,
+        objects,
         policy: OpenPolicy::permissive(),
         ..OpenOptions::default()
     }

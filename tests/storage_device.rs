@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::Dir;
+use platter::object::Objects;
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::create::{CreatePlan, CreateRequest};
-use platter::secret::{Secret, Secrets};
+use platter::secret::Secret;
 use platter::storage::file::{self, FileCreate, FileOpen, FileStorage};
 use platter::storage::{
     CacheMode, Durability, NewStorage, Preallocation, Storage, ZeroFlags, set_len_or_fit,
@@ -108,8 +109,8 @@ fn made_on(
     options: &str,
     size: u64,
 ) -> [Option<String>; 2] {
-    let mut secrets = Secrets::default();
-    secrets.add("s", Secret::new("password")).unwrap();
+    let mut objects = Objects::default();
+    objects.add_secret("s", Secret::new("password")).unwrap();
     let options = match options {
         "" => Options::new(),
         text => Options::parse(text).unwrap(),
@@ -122,7 +123,7 @@ fn made_on(
         backing_file: None,
         backing_format: None,
         backing_unsafe: false,
-        secrets: secrets.clone(),
+        objects: objects.clone(),
         policy: OpenPolicy::permissive(),
         storages: None,
     };
@@ -138,7 +139,7 @@ fn made_on(
     request.source.options.policy = OpenPolicy::permissive();
     request.target.format = Some(format.to_owned());
     request.target.options = options;
-    request.target.secrets = secrets;
+    request.target.objects = objects;
     request.target.policy = OpenPolicy::permissive();
     let converted = convert(&request, &mut Job::default()).map(drop);
     [created, converted].map(|done| done.err().map(|error| error.to_string()))

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use platter::format::RepairMode;
 use platter::storage::Storage;
 use platter::{Image, Location, OpenOptions, OpenPolicy};
-use platter_fuzz::kit::sample::{SAMPLES, Sample, secrets};
+use platter_fuzz::kit::sample::{SAMPLES, Sample, objects};
 use platter_fuzz::kit::shelf::{self, Access, Shelf};
 use platter_fuzz::kit::work::Change;
 use platter_fuzz::random::Random;
@@ -92,7 +92,7 @@ fn open(
     let options = OpenOptions {
         writable,
         for_check,
-        secrets: secrets(),
+        objects: objects(),
         policy: OpenPolicy {
             implicit_files: OpenPolicy::permissive().implicit_files,
             ..policy()

@@ -9,7 +9,7 @@ use platter::format::RepairMode;
 use platter::storage::{Preallocation, Storage};
 use platter::{Image, Location, OpenOptions, OpenPolicy, Result};
 
-use crate::kit::sample::{SAMPLES, Sample, secrets};
+use crate::kit::sample::{SAMPLES, Sample, objects};
 use crate::kit::shelf::{self, Access, FILES, Shelf};
 use crate::kit::work::{Change, same};
 use crate::sparse::{Pages, SparseStorage};
@@ -177,7 +177,7 @@ impl Base {
         let options = OpenOptions {
             writable: access != Access::Read,
             for_check: access == Access::Check,
-            secrets: secrets(),
+            objects: objects(),
             policy: OpenPolicy {
                 implicit_files: OpenPolicy::permissive().implicit_files,
                 ..policy()

@@ -320,7 +320,7 @@ pub extern "C" fn platter_convert_set_secrets(
 ) -> c_int {
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
-        convert.request.target.secrets = secret::copied(secrets)?;
+        convert.request.target.objects = secret::copied(secrets)?;
         Ok(())
     })
 }

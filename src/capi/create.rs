@@ -69,7 +69,7 @@ pub unsafe extern "C" fn platter_create_new(
                 backing_file: None,
                 backing_format: None,
                 backing_unsafe: false,
-                secrets: Default::default(),
+                objects: Default::default(),
                 policy: OpenPolicy::default(),
                 storages: None,
             },
@@ -177,7 +177,7 @@ pub extern "C" fn platter_create_set_secrets(
 ) -> c_int {
     call_mut(create, "create", err, |create| {
         check_flags(flags, 0)?;
-        create.request.secrets = secret::copied(secrets)?;
+        create.request.objects = secret::copied(secrets)?;
         Ok(())
     })
 }

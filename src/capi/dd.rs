@@ -268,7 +268,7 @@ pub extern "C" fn platter_dd_set_secrets(
 ) -> c_int {
     call_mut(dd, "dd", err, |dd| {
         check_flags(flags, 0)?;
-        dd.request.secrets = secret::copied(secrets)?;
+        dd.request.objects = secret::copied(secrets)?;
         Ok(())
     })
 }

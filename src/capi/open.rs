@@ -219,7 +219,7 @@ pub extern "C" fn platter_open_options_set_secrets(
 ) -> c_int {
     call_mut(options, "options", err, |options| {
         check_flags(flags, 0)?;
-        options.options.secrets = secret::copied(secrets)?;
+        options.options.objects = secret::copied(secrets)?;
         Ok(())
     })
 }

@@ -13,14 +13,15 @@ use crate::capi::boundary::{
 use crate::capi::error::platter_error;
 use crate::capi::text::{c_string, name, utf8};
 use crate::error::{Error, Result};
-use crate::secret::{Secret, Secrets};
+use crate::object::Objects;
+use crate::secret::Secret;
 use crate::throttle::ThrottleLimits;
 
 /// Secrets by ID. What uses them copies them; every copy is wiped when it is freed.
 #[derive(Debug, Default)]
 pub struct platter_secrets {
     poison: Poison,
-    secrets: Secrets,
+    objects: Objects,
 }
 
 impl Handle for platter_secrets {
@@ -30,12 +31,12 @@ impl Handle for platter_secrets {
 }
 
 /// The secrets of a parameter; none where it is NULL.
-pub(super) fn copied(secrets: Option<&platter_secrets>) -> Result<Secrets> {
+pub(super) fn copied(secrets: Option<&platter_secrets>) -> Result<Objects> {
     let Some(secrets) = secrets else {
-        return Ok(Secrets::default());
+        return Ok(Objects::default());
     };
     secrets.poison.check()?;
-    Ok(secrets.secrets.clone())
+    Ok(secrets.objects.clone())
 }
 
 /// The bytes of a parameter.
@@ -91,7 +92,7 @@ pub unsafe extern "C" fn platter_secrets_add(
         let id = unsafe { utf8(id, "id")? };
         // SAFETY: by the contract of this function.
         let bytes = unsafe { bytes(data, len)? };
-        secrets.secrets.add(id, Secret::new(bytes))
+        secrets.objects.add_secret(id, Secret::new(bytes))
     })
 }
 
@@ -120,7 +121,7 @@ pub unsafe extern "C" fn platter_secrets_define(
         let id = unsafe { utf8(id, "id")? };
         // SAFETY: by the contract of this function.
         let properties = unsafe { pairs(properties)? };
-        secrets.secrets.define(id, &properties)
+        secrets.objects.define_secret(id, &properties)
     })
 }
 
@@ -178,7 +179,7 @@ pub unsafe extern "C" fn platter_secrets_add_throttle_group(
         // SAFETY: by the contract of this function.
         let properties = unsafe { pairs(properties)? };
         let limits = ThrottleLimits::parse(properties)?;
-        secrets.secrets.add_throttle_group(id, limits)
+        secrets.objects.add_throttle_group(id, limits)
     })
 }
 
@@ -227,7 +228,7 @@ pub unsafe extern "C" fn platter_secrets_set_callback(
     call_mut(secrets, "secrets", err, |secrets| {
         check_flags(flags, 0)?;
         let ask = given(secret_fn, "secret_fn")?;
-        secrets.secrets.set_ask(Arc::new(move |id| {
+        secrets.objects.set_ask_secret(Arc::new(move |id| {
             let id = c_string(id);
             let mut answer = platter_secret_answer::default();
             // SAFETY: the caller keeps both usable until `user_data` is dropped.

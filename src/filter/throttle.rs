@@ -39,7 +39,7 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
         .str("throttle-group")
         .ok_or_else(|| Error::invalid("Please specify a throttle group"))?;
     Ok(Arc::new(Throttled {
-        group: context.secrets.throttle_group(group)?,
+        group: context.objects.throttle_group(group)?,
         inner: context.take("file")?.storage,
         control: context.control.clone(),
     }))

@@ -9,9 +9,9 @@ use bstr::{BStr, BString};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Bitmaps, ChildSpec};
 use crate::job::JobControl;
+use crate::object::Objects;
 use crate::options::{OptionSpec, Values};
 use crate::policy::OpenPolicy;
-use crate::secret::Secrets;
 use crate::storage::Storage;
 use crate::value::{Map, Value};
 
@@ -112,8 +112,8 @@ pub struct FilterContext<'a> {
     pub options: &'a Values,
     /// The nodes that options name: those that are open by now, the children among them.
     pub nodes: &'a dyn NamedNodes,
-    /// The secrets that options name by ID.
-    pub secrets: &'a Secrets,
+    /// The secrets and other objects that options name by ID.
+    pub objects: &'a Objects,
     /// The policy in force.
     pub policy: &'a OpenPolicy,
     /// Ends what takes long when it is cancelled or late.

@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::format::parent::{BackingRef, ParentId};
 use crate::format::write::Below;
 use crate::job::{Job, JobControl};
+use crate::object::Objects;
 use crate::options::Values;
-use crate::secret::Secrets;
 
 /// What a new internal snapshot records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,8 +122,8 @@ pub trait Bitmaps: Send + Sync {
 pub struct AmendContext<'a> {
     /// Options, checked against [`crate::format::FormatDriver::amend_options`].
     pub values: &'a Values,
-    /// The secrets that options name by ID.
-    pub secrets: &'a Secrets,
+    /// The secrets and other objects that options name by ID.
+    pub objects: &'a Objects,
     /// Do what may lose data.
     pub force: bool,
     /// What lies below the image, which must not show where that grows.

@@ -14,8 +14,8 @@ use crate::format::inspect::{InspectContext, Inspection};
 use crate::format::parent::{BackingRef, ParentId};
 use crate::format::traits::{Format, Opener};
 use crate::job::JobControl;
+use crate::object::Objects;
 use crate::options::{OptionSpec, Values};
-use crate::secret::Secrets;
 use crate::storage::{Durability, Preallocation, Storage};
 use crate::trace::Event;
 
@@ -225,8 +225,8 @@ pub struct OpenContext<'a> {
     pub compression_level: Option<i64>,
     /// Options of the format, checked against [`FormatDriver::open_options`].
     pub options: &'a Values,
-    /// The secrets that options name by ID.
-    pub secrets: &'a Secrets,
+    /// The secrets and other objects that options name by ID.
+    pub objects: &'a Objects,
     /// Opens further files under the policy.
     pub opener: &'a dyn Opener,
     /// Takes what users should know of the image although it opens: one or more lines.
@@ -248,8 +248,8 @@ pub struct NewParent {
 
 /// What [`NewImage::prepare`] gets.
 pub struct PrepareContext<'a> {
-    /// The secrets that options name by ID.
-    pub secrets: &'a Secrets,
+    /// The secrets and other objects that options name by ID.
+    pub objects: &'a Objects,
     /// The parent, if the image is to have one that was opened.
     pub parent: Option<NewParent>,
     /// Ends what takes long when it is cancelled or late.

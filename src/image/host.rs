@@ -91,7 +91,7 @@ fn open_storage(
         },
         options: &driver.check_options(&flatten(given))?,
         how: *how,
-        secrets: &options.secrets,
+        objects: &options.objects,
         policy: &options.policy,
         control: &options.control,
     })

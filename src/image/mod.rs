@@ -44,8 +44,8 @@ use crate::extent::Extent;
 use crate::format::{Bitmaps, Format, FormatDriver, FormatInfo};
 use crate::job::{Job, JobControl};
 use crate::location::Location;
+use crate::object::Objects;
 use crate::policy::OpenPolicy;
-use crate::secret::Secrets;
 use crate::storage::{CacheMode, Durability, NamedStorages, Storage};
 use crate::value::{Map, Value};
 
@@ -77,7 +77,7 @@ pub struct OpenOptions {
     /// filter `decompress` has it.
     pub decompress: Option<String>,
     /// The secrets that options such as `key-secret` name by ID.
-    pub secrets: Secrets,
+    pub objects: Objects,
     /// Storages that the caller keeps: a path that is one of their names opens no file.
     pub storages: Option<Arc<dyn NamedStorages>>,
     /// What opening may do.
@@ -99,7 +99,7 @@ impl Default for OpenOptions {
             deny_writers: false,
             compression_level: None,
             decompress: None,
-            secrets: Secrets::default(),
+            objects: Objects::default(),
             storages: None,
             policy: OpenPolicy::default(),
             control: Arc::default(),

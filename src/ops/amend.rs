@@ -4,14 +4,14 @@ use crate::error::{Error, Result};
 use crate::format::{Amend, AmendContext};
 use crate::image::Image;
 use crate::job::Job;
+use crate::object::Objects;
 use crate::options::{Options, Values};
-use crate::secret::Secrets;
 
 /// A change of options, checked against what the image's format can change.
 #[derive(Clone, Debug)]
 pub struct AmendRequest {
     values: Values,
-    secrets: Secrets,
+    objects: Objects,
     force: bool,
 }
 
@@ -22,7 +22,7 @@ impl AmendRequest {
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`] where the format changes no options,
     /// [`crate::ErrorKind::Invalid`] for an unknown key or a value of the wrong type.
-    pub fn new(image: &Image, options: &Options, secrets: &Secrets, force: bool) -> Result<Self> {
+    pub fn new(image: &Image, options: &Options, objects: &Objects, force: bool) -> Result<Self> {
         amender(image)?;
         let driver = image.driver();
         let known = |key: &str| driver.amend_options.iter().any(|spec| spec.name == key);
@@ -37,7 +37,7 @@ impl AmendRequest {
         })?;
         Ok(Self {
             values,
-            secrets: secrets.clone(),
+            objects: objects.clone(),
             force,
         })
     }
@@ -59,7 +59,7 @@ pub fn amend(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()>
 fn change(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()> {
     let context = AmendContext {
         values: &request.values,
-        secrets: &request.secrets,
+        objects: &request.objects,
         force: request.force,
         below: image,
     };

@@ -8,9 +8,9 @@ use bstr::BStr;
 
 use crate::error::{Error, Result};
 use crate::job::JobControl;
+use crate::object::Objects;
 use crate::options::{OptionSpec, OptionValue, Options, Values};
 use crate::policy::OpenPolicy;
-use crate::secret::Secrets;
 use crate::storage::creation::{Creation, NewStorage};
 use crate::storage::modes::CacheMode;
 use crate::storage::traits::Storage;
@@ -66,8 +66,8 @@ pub struct OpenContext<'a> {
     pub options: &'a Values,
     /// How to open it.
     pub how: StorageOpen,
-    /// The secrets that options name by ID.
-    pub secrets: &'a Secrets,
+    /// The secrets and other objects that options name by ID.
+    pub objects: &'a Objects,
     /// What opening may do and how much it may take.
     pub policy: &'a OpenPolicy,
     /// Ends what takes long, such as a connection, when it is cancelled or late. A driver that keeps
@@ -84,8 +84,8 @@ pub struct CreateContext<'a> {
     pub options: &'a Values,
     /// Page cache use and flush guarantees.
     pub cache: CacheMode,
-    /// The secrets that options name by ID.
-    pub secrets: &'a Secrets,
+    /// The secrets and other objects that options name by ID.
+    pub objects: &'a Objects,
     /// What creating may do.
     pub policy: &'a OpenPolicy,
     /// Ends what takes long when it is cancelled or late.

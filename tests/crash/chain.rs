@@ -298,7 +298,7 @@ const CHAINS: &[Chain] = &[
 fn options(shelf: Shelf, cache: CacheMode) -> OpenOptions {
     OpenOptions {
         cache,
-        secrets: rig::secrets(),
+        objects: rig::objects(),
         storages: Some(Arc::new(shelf)),
         policy: OpenPolicy::permissive(),
         ..OpenOptions::default()
@@ -447,7 +447,7 @@ fn carry_out(chain: &Chain, options: &OpenOptions) -> Result<()> {
         Task::Amend(changes) => {
             let image = Image::open(&location, &writable)?;
             let changes = Options::parse(changes)?;
-            let request = AmendRequest::new(&image, &changes, &rig::secrets(), false)?;
+            let request = AmendRequest::new(&image, &changes, &rig::objects(), false)?;
             amend(&image, &request, &mut job)?;
             image.close()
         }

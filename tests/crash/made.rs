@@ -157,7 +157,7 @@ fn open(files: &Files, config: &Config, name: &str, to: To) -> Result<Image> {
         for_check: to == To::Check,
         storages: named(files),
         policy: OpenPolicy::permissive(),
-        secrets: rig::secrets(),
+        objects: rig::objects(),
         ..OpenOptions::default()
     };
     let at = config.image_opts(name, to != To::Write);
@@ -274,7 +274,7 @@ fn create(target: &Config) -> usize {
         backing_file: None,
         backing_format: None,
         backing_unsafe: false,
-        secrets: rig::secrets(),
+        objects: rig::objects(),
         policy: OpenPolicy::permissive(),
         storages: named(&files),
     };
@@ -368,7 +368,7 @@ fn convert_to(how: &How, cache: CacheMode) -> usize {
     request.target.compress = how.compress;
     request.source.bitmaps = how.bitmaps;
     request.tuning.parallel = Some(1);
-    request.target.secrets = rig::secrets();
+    request.target.objects = rig::objects();
     request.target.policy = OpenPolicy::permissive();
     request.target.storages = named(&files);
     convert(&request, &mut Job::new()).unwrap();

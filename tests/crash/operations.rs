@@ -374,7 +374,7 @@ fn amend(run: &mut Run<'_>) {
     let values = Values::check(&parsed, driver.amend_options).unwrap();
     let context = AmendContext {
         values: &values,
-        secrets: &rig::secrets(),
+        objects: &rig::objects(),
         force: false,
         below: &run.below(),
     };

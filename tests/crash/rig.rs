@@ -10,9 +10,10 @@ use platter::format::{
     Opener, PrepareContext, RepairMode, registry,
 };
 use platter::job::Message;
+use platter::object::Objects;
 use platter::options::Values;
 use platter::policy::{ImplicitRole, OpenPolicy};
-use platter::secret::{Secret, Secrets};
+use platter::secret::Secret;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::{Durability, NamedStorages, Storage, StorageOpen};
 use platter::{Job, Options};
@@ -136,10 +137,12 @@ fn files(files: &[Arc<dyn Storage>]) -> Files<'_> {
 }
 
 /// The secret `s` of encrypted images.
-pub fn secrets() -> Secrets {
-    let mut secrets = Secrets::new();
-    secrets.add("s", Secret::new("correct horse")).unwrap();
-    secrets
+pub fn objects() -> Objects {
+    let mut objects = Objects::new();
+    objects
+        .add_secret("s", Secret::new("correct horse"))
+        .unwrap();
+    objects
 }
 
 /// Empty files for an image.
@@ -214,7 +217,7 @@ impl New<'_> {
         })?;
         let control = Arc::<platter::job::JobControl>::default();
         new.prepare(&PrepareContext {
-            secrets: &secrets(),
+            objects: &objects(),
             parent,
             control: &control,
         })?;
@@ -269,7 +272,7 @@ pub fn open(
         for_check: access != Access::Write,
         durability,
         options: &values,
-        secrets: &secrets(),
+        objects: &objects(),
         opener: &files(storages),
         warn: &|_| (),
         control: &Arc::default(),

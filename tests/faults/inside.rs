@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 
 use platter::format::RepairMode;
 use platter::job::Message;
+use platter::object::Objects;
 use platter::ops::{bitmap, check, snapshot};
-use platter::secret::{Secret, Secrets};
+use platter::secret::Secret;
 use platter::{Error, ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy};
 
 use super::interpose::{Armed, Strike};
@@ -68,12 +69,14 @@ impl At<'_> {
         }
     }
 
-    pub fn secrets(&self) -> Secrets {
-        let mut secrets = Secrets::new();
+    pub fn objects(&self) -> Objects {
+        let mut objects = Objects::new();
         for (id, passphrase) in [("s", "x"), ("n", "y")] {
-            secrets.add(id, Secret::new(passphrase)).expect("a new ID");
+            objects
+                .add_secret(id, Secret::new(passphrase))
+                .expect("a new ID");
         }
-        secrets
+        objects
     }
 
     pub fn options(&self, name: &str) -> OpenOptions {
@@ -84,7 +87,7 @@ impl At<'_> {
         };
         OpenOptions {
             format,
-            secrets: self.secrets(),
+            objects: self.objects(),
             policy: OpenPolicy::permissive(),
             ..OpenOptions::default()
         }

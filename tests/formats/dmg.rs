@@ -10,9 +10,10 @@ use des::TdesEde3;
 use hmac::{Hmac, Mac};
 use platter::format::RepairMode;
 use platter::job::{JobControl, Message};
+use platter::object::Objects;
 use platter::ops::check::{CheckOutcome, check};
 use platter::ops::inspect::inspect_storage;
-use platter::secret::{Secret, Secrets};
+use platter::secret::Secret;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::{NamedStorages, Storage};
 use platter::{ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy, Result};
@@ -199,12 +200,14 @@ fn shelf(bytes: &[u8]) -> Arc<dyn NamedStorages> {
 }
 
 fn options(bytes: &[u8], pass: &str) -> OpenOptions {
-    let mut secrets = Secrets::new();
-    secrets.add("s", Secret::new(pass)).expect("a new ID");
+    let mut objects = Objects::new();
+    objects
+        .add_secret("s", Secret::new(pass))
+        .expect("a new ID");
     OpenOptions {
         policy: OpenPolicy::permissive(),
         storages: Some(shelf(bytes)),
-        secrets,
+        objects,
         ..OpenOptions::default()
     }
 }

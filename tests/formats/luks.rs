@@ -2,8 +2,9 @@
 
 use crate::common::Dir;
 use platter::image::OpenOptions;
+use platter::object::Objects;
 use platter::ops::convert::{ConvertRequest, convert};
-use platter::secret::{Secret, Secrets};
+use platter::secret::Secret;
 use platter::{ErrorKind, Image, Job, Location, OpenPolicy, Options};
 
 const PASS: &str = "correct horse";
@@ -27,10 +28,10 @@ const VARIANTS: &[&str] = &[
     "hash-alg=md5",
 ];
 
-fn secrets(pass: &str) -> Secrets {
-    let mut secrets = Secrets::new();
-    secrets.add("s", Secret::new(pass)).unwrap();
-    secrets
+fn objects(pass: &str) -> Objects {
+    let mut objects = Objects::new();
+    objects.add_secret("s", Secret::new(pass)).unwrap();
+    objects
 }
 
 fn image_opts(dir: &Dir, name: &str) -> Location {
@@ -40,7 +41,7 @@ fn image_opts(dir: &Dir, name: &str) -> Location {
 
 fn open(dir: &Dir, name: &str, pass: &str) -> platter::Result<Image> {
     let options = OpenOptions {
-        secrets: secrets(pass),
+        objects: objects(pass),
         policy: OpenPolicy::permissive(),
         ..OpenOptions::default()
     };
@@ -104,7 +105,7 @@ fn what_platter_encrypts_qemu_reads() {
         request.target.format = Some("luks".into());
         let options = format!("key-secret=s,iter-time=10,{variant}");
         request.target.options = Options::parse(options.trim_end_matches(',')).unwrap();
-        request.target.secrets = secrets(PASS);
+        request.target.objects = objects(PASS);
         convert(&request, &mut Job::new()).unwrap_or_else(|e| panic!("{variant}: {e:?}"));
         let object = format!("secret,id=s,data={PASS}");
         dir.qemu_img_ok(&[
@@ -135,7 +136,7 @@ fn writes_of_any_alignment_keep_their_neighbours() {
     ]);
     let options = OpenOptions {
         writable: true,
-        secrets: secrets(PASS),
+        objects: objects(PASS),
         policy: OpenPolicy::permissive(),
         ..OpenOptions::default()
     };
@@ -214,12 +215,12 @@ fn a_key_slot_whose_passphrase_is_no_text_opens_and_can_be_erased() {
     let idle = platter::job::JobControl::default();
     Volume::amend(&Area(file), &change, PASS.as_bytes(), &idle).unwrap();
 
-    let mut both = secrets(PASS);
-    both.add("b", Secret::new(BINARY)).unwrap();
+    let mut both = objects(PASS);
+    both.add_secret("b", Secret::new(BINARY)).unwrap();
     let opened_by = |id: &str| {
         let path = dir.str("l.luks");
         let options = OpenOptions {
-            secrets: both.clone(),
+            objects: both.clone(),
             writable: true,
             policy: OpenPolicy::permissive(),
             ..OpenOptions::default()

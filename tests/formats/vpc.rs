@@ -295,7 +295,7 @@ fn data_stands_where_storage_likes_it_and_bitmaps_say_that_it_is_there() {
         backing_file: None,
         backing_format: None,
         backing_unsafe: false,
-        secrets: platter::secret::Secrets::new(),
+        objects: platter::object::Objects::new(),
         policy: OpenPolicy::permissive(),
         storages: None,
     };
@@ -331,7 +331,7 @@ fn create(dir: &Dir, name: &str, size: Option<u64>, backing: Option<&str>) -> Re
         backing_file: backing.map(Into::into),
         backing_format: backing.map(|_| "vpc".to_owned()),
         backing_unsafe: false,
-        secrets: platter::secret::Secrets::new(),
+        objects: platter::object::Objects::new(),
         policy: OpenPolicy::permissive(),
         storages: None,
     };

@@ -29,7 +29,7 @@ impl Case<'_> {
             backing_file: self.backing.map(Into::into),
             backing_format: self.backing_format.map(str::to_owned),
             backing_unsafe: self.unsafe_backing,
-            secrets: platter::secret::Secrets::default(),
+            objects: platter::object::Objects::default(),
             policy: OpenPolicy::permissive(),
             storages: None,
         }

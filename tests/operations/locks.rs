@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::common::Dir;
+use platter::object::Objects;
 use platter::ops::create::{CreatePlan, CreateRequest};
-use platter::secret::Secrets;
 use platter::storage::file::{self, FileOpen, FileStorage, Locking};
 use platter::storage::{LockRequest, Permissions, Storage};
 use platter::{Job, Location, OpenPolicy, Options};
@@ -22,7 +22,7 @@ fn create(path: &Path, format: &str) -> platter::Result<()> {
         backing_file: None,
         backing_format: None,
         backing_unsafe: false,
-        secrets: Secrets::default(),
+        objects: Objects::default(),
         policy: OpenPolicy::permissive(),
         storages: None,
     };

@@ -3,8 +3,9 @@
 use crate::common;
 use crate::common::Dir;
 use platter::image::Status;
+use platter::object::Objects;
 use platter::ops::map::{MapEntry, map, visit};
-use platter::secret::{Secret, Secrets};
+use platter::secret::Secret;
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy};
 
 fn open(path: &str, format: Option<&str>) -> Image {
@@ -251,10 +252,12 @@ fn images_whose_data_is_hard_to_find_have_one_block_status() {
     ]);
     dir.qemu_img_ok(&["snapshot", "-c", "one", &disk]);
     dir.qemu_io("qcow2", &disk, &["write -P 5 6M 300k", "write -z 0 64k"]);
-    let mut secrets = Secrets::new();
-    secrets.add("s", Secret::new("correct horse")).unwrap();
+    let mut objects = Objects::new();
+    objects
+        .add_secret("s", Secret::new("correct horse"))
+        .unwrap();
     let options = OpenOptions {
-        secrets,
+        objects,
         policy: OpenPolicy::permissive(),
         ..OpenOptions::default()
     };

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex};
 
 use crate::build;
 use crate::common::{Dir, Ran};
+use platter::object::Objects;
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::create::{CreatePlan, CreateRequest};
 use platter::ops::inspect::inspect;
 use platter::ops::resize::{NewSize, ResizeRequest, resize};
 use platter::policy::{ImplicitAnswer, ImplicitFiles, ImplicitRole, Probing};
-use platter::secret::{Secret, Secrets};
+use platter::secret::Secret;
 use platter::storage::Preallocation;
 use platter::{ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
@@ -474,10 +475,10 @@ fn unlocking_takes_no_more_work_than_allowed() {
         let driver = name.rsplit_once('.').expect("a suffix").1;
         let text = format!("driver={driver},{key}=s,file.filename={}", dir.str(name));
         let location = Location::from_image_opts(&text).expect("a location");
-        let mut secrets = Secrets::default();
-        secrets.add("s", Secret::new("x")).expect("a secret");
+        let mut objects = Objects::default();
+        objects.add_secret("s", Secret::new("x")).expect("a secret");
         let how = OpenOptions {
-            secrets,
+            objects,
             ..options(None, false, OpenPolicy::strict())
         };
         refused(
@@ -504,7 +505,7 @@ fn the_virtual_size_is_checked_before_anything_is_written() {
             backing_file: None,
             backing_format: None,
             backing_unsafe: false,
-            secrets: Secrets::default(),
+            objects: Objects::default(),
             policy: policy.clone(),
             storages: None,
         };

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use super::*;
 use crate::filter::{ChildImage, FilterChild, NamedNodes};
+use crate::object::Objects;
 use crate::options::{Options, Values};
-use crate::secret::Secrets;
 use crate::storage::MemoryStorage;
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -35,7 +35,7 @@ fn filter(bytes: Vec<u8>, writable: bool, policy: &OpenPolicy) -> Result<Arc<dyn
         writable,
         options: &values,
         nodes: &NoNodes,
-        secrets: &Secrets::default(),
+        objects: &Objects::default(),
         policy,
         control: &Arc::default(),
     })

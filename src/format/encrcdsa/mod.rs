@@ -79,6 +79,6 @@ fn keys(context: &OpenContext<'_>, volume: &Volume) -> Result<unlock::Keys> {
     }
     let id = context.options.str(KEY_SECRET);
     let id = id.ok_or_else(|| Error::needs_secret(KEY_SECRET))?;
-    let secret = context.secrets.get(id)?;
+    let secret = context.objects.secret(id)?;
     unlock::unlock(volume, secret.bytes(), context.control)
 }

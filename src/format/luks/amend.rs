@@ -6,8 +6,9 @@ use crate::crypto::luks::{AmendState, HeaderIo, KeyslotChange, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Amend, AmendContext};
 use crate::job::{Job, JobControl};
+use crate::object::Objects;
 use crate::options::{OptionKind, OptionSpec, Values};
-use crate::secret::{Secret, Secrets};
+use crate::secret::Secret;
 
 use super::create::OPTION_ITER_TIME;
 use super::{HeaderArea, Luks};
@@ -82,7 +83,7 @@ pub(crate) fn change_keyslots(
     area: &dyn HeaderIo,
     values: &Values,
     prefix: &str,
-    secrets: &Secrets,
+    objects: &Objects,
     unlocked_by: &str,
     force: bool,
     control: &JobControl,
@@ -100,8 +101,8 @@ pub(crate) fn change_keyslots(
     let filling = state == AmendState::Active;
     // What must not be given is refused whether or not it exists.
     let secret = |name: &str, wanted: bool| match values.str(&format!("{prefix}{name}")) {
-        Some(id) if wanted && filling => secrets.text(id).map(Some),
-        Some(id) if wanted => secrets.get(id).map(Some),
+        Some(id) if wanted && filling => objects.secret_text(id).map(Some),
+        Some(id) if wanted => objects.secret(id).map(Some),
         Some(_) => Ok(Some(Secret::new(Vec::new()))),
         None => Ok(None),
     };
@@ -121,7 +122,7 @@ pub(crate) fn change_keyslots(
         iter_time: number("iter-time")?.map(Duration::from_millis),
         force,
     };
-    let unlocked_by = secrets.get(unlocked_by)?;
+    let unlocked_by = objects.secret(unlocked_by)?;
     Volume::amend(area, &change, unlocked_by.bytes(), control)
 }
 
@@ -140,7 +141,7 @@ impl Amend for Luks {
             &area,
             context.values,
             "",
-            context.secrets,
+            context.objects,
             unlocked_by,
             context.force,
             job.control(),

@@ -224,7 +224,7 @@ impl NewImage for NewLuks {
     }
 
     fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()> {
-        let passphrase = context.secrets.text(&self.secret)?;
+        let passphrase = context.objects.secret_text(&self.secret)?;
         let volume = NewVolume::new(
             &self.options,
             self.detached,

@@ -112,7 +112,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         let header = Volume::read_header(&area)?;
         check_place(&header, header_file.is_some())?;
         check_work(&header, context.opener.policy())?;
-        let volume = Volume::unlock(&area, context.secrets.get(id)?.bytes(), context.control)?;
+        let volume = Volume::unlock(&area, context.objects.secret(id)?.bytes(), context.control)?;
         secret_id = Some(id.to_owned());
         let payload = volume.header().payload_offset();
         let crypt = CryptStorage::new(storage.clone(), payload, volume.cipher_handle());

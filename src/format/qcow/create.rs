@@ -238,7 +238,7 @@ impl NewImage for NewQcow {
 
     fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()> {
         if let Some(id) = &self.spec.secret {
-            let secret = context.secrets.text(id)?;
+            let secret = context.objects.secret_text(id)?;
             self.cipher = Some(DataCipher::aes(secret.bytes())?);
         }
         Ok(())

@@ -97,7 +97,7 @@ fn cipher(header: &Header, context: &OpenContext<'_>) -> Result<Option<DataCiphe
         .options
         .str("encrypt.key-secret")
         .ok_or_else(|| Error::needs_secret("encrypt.key-secret"))?;
-    DataCipher::aes(context.secrets.get(id)?.bytes()).map(Some)
+    DataCipher::aes(context.objects.secret(id)?.bytes()).map(Some)
 }
 
 /// How an image is used.

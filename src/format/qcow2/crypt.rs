@@ -49,7 +49,7 @@ pub(super) fn cipher(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Optio
         .options
         .str("encrypt.key-secret")
         .ok_or_else(|| Error::needs_secret("encrypt.key-secret"))?;
-    let secret = ctx.secrets.get(id)?;
+    let secret = ctx.objects.secret(id)?;
     match image.crypto() {
         Some(place) => {
             let area = HeaderArea::new(ctx.storage.clone(), place.offset);

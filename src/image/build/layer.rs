@@ -163,7 +163,7 @@ fn open_over(
         durability: cache.durability(),
         compression_level: options.compression_level,
         options: &values,
-        secrets: &options.secrets,
+        objects: &options.objects,
         opener: &opener,
         warn: &|text| warnings.borrow_mut().push(text),
         control: &options.control,

@@ -122,7 +122,7 @@ impl Builder<'_> {
             writable,
             options: &values,
             nodes: self.ancestors,
-            secrets: &self.options.secrets,
+            objects: &self.options.objects,
             policy: &self.options.policy,
             control: &self.options.control,
         })?;

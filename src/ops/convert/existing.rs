@@ -46,7 +46,7 @@ pub(super) fn fill_existing(
         format: request.target.format.clone(),
         writable: true,
         cache: request.target.cache,
-        secrets: request.target.secrets.clone(),
+        objects: request.target.objects.clone(),
         policy: request.target.policy.clone(),
         storages: request.target.storages.clone(),
         control: job.control().clone(),

@@ -79,7 +79,7 @@ pub(super) fn fill_new(
         values: &values,
         backing: backing.as_ref(),
         cache: request.target.cache,
-        secrets: &request.target.secrets,
+        objects: &request.target.objects,
         policy: &request.target.policy,
         storages: request.target.storages.as_deref(),
         control: &control,

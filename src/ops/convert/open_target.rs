@@ -74,7 +74,7 @@ pub(super) fn open_backing(
     let options = OpenOptions {
         format: request.target.backing_format(),
         policy: request.target.policy.clone(),
-        secrets: request.target.secrets.clone(),
+        objects: request.target.objects.clone(),
         storages: request.target.storages.clone(),
         control: job.control().clone(),
         ..OpenOptions::default()

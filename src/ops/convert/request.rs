@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 use crate::format::{Package, Profile};
 use crate::image::OpenOptions;
 use crate::location::Location;
+use crate::object::Objects;
 use crate::options::Options;
 use crate::policy::OpenPolicy;
-use crate::secret::Secrets;
 use crate::storage::stream::{Direction, Stream};
 use crate::storage::{CacheMode, NamedStorages};
 use crate::sys::fd;
@@ -101,8 +101,8 @@ pub struct Target {
     pub backing_format: Option<String>,
     /// `-c`.
     pub compress: bool,
-    /// The secrets that its options name by ID.
-    pub secrets: Secrets,
+    /// The objects that its options name by ID.
+    pub objects: Objects,
     /// What opening it and its backing file may do.
     pub policy: OpenPolicy,
     /// Storages under names of the caller's own, asked for the target and what it names before the
@@ -156,7 +156,7 @@ impl ConvertRequest {
                 backing_file: None,
                 backing_format: None,
                 compress: false,
-                secrets: Secrets::default(),
+                objects: Objects::default(),
                 policy: OpenPolicy::default(),
                 storages: None,
             },

@@ -145,7 +145,7 @@ fn fill_image(
     )?;
     let control = job.control().clone();
     image.prepare(&PrepareContext {
-        secrets: &target.secrets,
+        objects: &target.objects,
         parent: None,
         control: &control,
     })?;

@@ -54,7 +54,7 @@ fn options(request: &CreateRequest, format: Option<&str>, job: &Job) -> OpenOpti
         format: format.map(str::to_owned),
         force_share: true,
         metadata_only: true,
-        secrets: request.secrets.clone(),
+        objects: request.objects.clone(),
         policy: request.policy.clone(),
         storages: request.storages.clone(),
         control: job.control().clone(),

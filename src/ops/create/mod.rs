@@ -21,9 +21,9 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{BackingRef, FormatDriver, NewParent};
 use crate::job::{Job, JobControl};
 use crate::location::Location;
+use crate::object::Objects;
 use crate::options::{Options, Values};
 use crate::policy::OpenPolicy;
-use crate::secret::Secrets;
 use crate::storage::{CacheMode, Durability, NamedStorages};
 
 /// What to create. Backing file and format may come as fields or as options; the fields win.
@@ -43,8 +43,8 @@ pub struct CreateRequest {
     pub backing_format: Option<String>,
     /// `-u`: the backing file need not exist.
     pub backing_unsafe: bool,
-    /// The secrets that options name by ID.
-    pub secrets: Secrets,
+    /// The secrets and other objects that options name by ID.
+    pub objects: Objects,
     /// What opening the backing file may do.
     pub policy: OpenPolicy,
     /// Storages under names of the caller's own, asked for every file before the protocols.
@@ -224,7 +224,7 @@ impl CreatePlan {
             values: &self.values,
             backing,
             cache: CacheMode::Writeback,
-            secrets: &self.request.secrets,
+            objects: &self.request.objects,
             policy: &self.request.policy,
             storages: self.request.storages.as_deref(),
             control,

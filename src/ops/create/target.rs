@@ -18,9 +18,9 @@ use crate::image::{location_files, lock_for_creation, lock_for_writing};
 use crate::job::JobControl;
 use crate::location::Location;
 use crate::memory;
+use crate::object::Objects;
 use crate::options::{OptionSpec, Values};
 use crate::policy::OpenPolicy;
-use crate::secret::Secrets;
 use crate::size::round_up_sector;
 use crate::storage::driver::CreateContext;
 use crate::storage::location::for_create;
@@ -82,8 +82,8 @@ pub struct TargetRequest<'a> {
     pub backing: Option<&'a BackingRef>,
     /// How the target's storage is opened.
     pub cache: CacheMode,
-    /// The secrets that options name by ID.
-    pub secrets: &'a Secrets,
+    /// The secrets and other objects that options name by ID.
+    pub objects: &'a Objects,
     /// What creating further files (a data file) may do.
     pub policy: &'a OpenPolicy,
     /// Asked for each file that is created, before the protocols.
@@ -222,7 +222,7 @@ impl Planned<'_> {
         }
         self.check(&planned, &files, kept)?;
         self.image.prepare(&PrepareContext {
-            secrets: self.request.secrets,
+            objects: self.request.objects,
             parent,
             control: self.request.control,
         })?;
@@ -269,7 +269,7 @@ impl Planned<'_> {
             target,
             options: self.request.values,
             cache: self.request.cache,
-            secrets: self.request.secrets,
+            objects: self.request.objects,
             policy: self.request.policy,
             control: self.request.control,
         })

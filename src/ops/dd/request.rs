@@ -7,10 +7,10 @@ use crate::error::{Error, Result};
 use crate::format::registry;
 use crate::image::OpenOptions;
 use crate::location::Location;
+use crate::object::Objects;
 use crate::ops::convert::{ConvertRequest, NamedFd, Window, Wording};
 use crate::ops::create::Reason;
 use crate::policy::OpenPolicy;
-use crate::secret::Secrets;
 use crate::storage::CacheMode;
 
 /// The largest block.
@@ -65,8 +65,8 @@ pub struct DdRequest {
     pub input_size: Option<u64>,
     /// `osize=`: the size of the output in bytes; what the input does not fill reads as zeroes.
     pub output_size: Option<u64>,
-    /// The secrets that options name by ID.
-    pub secrets: Secrets,
+    /// The secrets and other objects that options name by ID.
+    pub objects: Objects,
     /// What opening an output that exists may do.
     pub policy: OpenPolicy,
 }
@@ -87,7 +87,7 @@ impl DdRequest {
             skip: 0,
             input_size: None,
             output_size: None,
-            secrets: Secrets::default(),
+            objects: Objects::default(),
             policy: OpenPolicy::default(),
         }
     }
@@ -107,7 +107,7 @@ impl DdRequest {
         request.target.format = Some(self.output_format.clone());
         request.target.cache = self.output_cache;
         request.target.exists = self.output_exists;
-        request.target.secrets = self.secrets.clone();
+        request.target.objects = self.objects.clone();
         request.target.policy = self.policy.clone();
         request.source.fd = source_fd;
         request.source.devices = true;

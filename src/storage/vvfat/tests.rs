@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::DRIVER;
 use crate::error::{ErrorKind, Result};
 use crate::job::JobControl;
+use crate::object::Objects;
 use crate::options::Options;
 use crate::policy::OpenPolicy;
-use crate::secret::Secrets;
 use crate::storage::driver::{OpenContext, StorageOpen, StorageTarget};
 use crate::storage::{Durability, LockRequest, Permissions, Storage, ZeroFlags};
 
@@ -40,7 +40,7 @@ fn open_with(directory: &Path, options: &str, policy: &OpenPolicy) -> Result<Arc
             writable,
             ..StorageOpen::default()
         },
-        secrets: &Secrets::default(),
+        objects: &Objects::default(),
         policy,
         control: &Arc::new(JobControl::default()),
     })

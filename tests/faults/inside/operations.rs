@@ -99,7 +99,7 @@ fn create_over(
         backing_file: backing.map(Into::into),
         backing_format: backing.map(|_| "qcow2".to_owned()),
         backing_unsafe: false,
-        secrets: at.secrets(),
+        objects: at.objects(),
         policy: OpenPolicy::permissive(),
     };
     let mut job = Job::new();
@@ -162,12 +162,12 @@ fn converted(
     let target = Location::from_path(at.path(target));
     let mut request = ConvertRequest::new(at.location(source), target);
     request.source.options.format = at.options(source).format;
-    request.source.options.secrets = at.secrets();
+    request.source.options.objects = at.objects();
     request.source.options.policy = OpenPolicy::permissive();
     request.target.format = Some(format.to_owned());
     request.target.options = options(text);
     request.tuning.parallel = Some(1);
-    request.target.secrets = at.secrets();
+    request.target.objects = at.objects();
     request.target.policy = OpenPolicy::permissive();
     change(&mut request);
     convert(&request, &mut Job::new()).map(|report| format!("{report:?}"))
@@ -597,7 +597,7 @@ fn resized(at: &At<'_>, name: &str, size: u64, preallocation: &str) -> Result<St
 
 fn amended(at: &At<'_>, name: &str, text: &str, force: bool) -> Result<String> {
     at.with(name, true, |image| {
-        let request = AmendRequest::new(image, &options(text), &at.secrets(), force)?;
+        let request = AmendRequest::new(image, &options(text), &at.objects(), force)?;
         amend(image, &request, &mut Job::new())?;
         Ok(String::new())
     })

@@ -5,7 +5,7 @@ use platter::ops::create::TargetFormat;
 use platter::ops::measure::{MeasureSource, measure};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
-use super::sample::{SAMPLES, secrets};
+use super::sample::{SAMPLES, objects};
 use crate::common::Dir;
 
 #[test]
@@ -41,7 +41,7 @@ fn what_was_measured_is_what_is_written() {
         request.target.format = Some(sample.format.to_owned());
         request.target.options = options;
         request.target.policy = OpenPolicy::permissive();
-        request.target.secrets = secrets();
+        request.target.objects = objects();
         // Everything is data: how zeroes are found is the conversion's affair.
         request.tuning.sparse_size = Some(0);
         convert(&request, &mut Job::new())

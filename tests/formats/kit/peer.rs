@@ -3,7 +3,7 @@
 use platter::ops::create::{CreatePlan, CreateRequest};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
-use super::sample::{PASSPHRASE, SAMPLES, Sample, secrets};
+use super::sample::{PASSPHRASE, SAMPLES, Sample, objects};
 use super::shelf;
 use super::work::{Change, same};
 use crate::common::Dir;
@@ -19,7 +19,7 @@ fn directory(sample: &Sample) -> Dir {
 fn open(dir: &Dir, sample: &Sample, writable: bool) -> Image {
     let options = OpenOptions {
         writable,
-        secrets: secrets(),
+        objects: objects(),
         policy: OpenPolicy::permissive(),
         ..OpenOptions::default()
     };
@@ -83,7 +83,7 @@ fn qemu_reads_what_was_written_here() {
             backing_file: sample.overlay.then(|| "base".into()),
             backing_format: sample.overlay.then(|| sample.base_format.to_owned()),
             backing_unsafe: false,
-            secrets: secrets(),
+            objects: objects(),
             policy: OpenPolicy::permissive(),
             storages: None,
         };

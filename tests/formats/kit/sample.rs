@@ -1,6 +1,7 @@
 //! The table of samples: each format of the registry with the options that make it another format.
 
-use platter::secret::{Secret, Secrets};
+use platter::object::Objects;
+use platter::secret::Secret;
 
 /// One kind of image.
 #[derive(Clone, Copy, Debug)]
@@ -277,10 +278,10 @@ impl Sample {
 }
 
 /// The secret of encrypted samples.
-pub fn secrets() -> Secrets {
-    let mut secrets = Secrets::new();
-    secrets
-        .add("s", Secret::new(PASSPHRASE))
+pub fn objects() -> Objects {
+    let mut objects = Objects::new();
+    objects
+        .add_secret("s", Secret::new(PASSPHRASE))
         .expect("an ID that is not taken");
-    secrets
+    objects
 }

@@ -8,7 +8,7 @@ use platter::storage::memory::MemoryStorage;
 use platter::storage::{CacheMode, NamedStorages, Storage, StorageOpen};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options, Result};
 
-use super::sample::{Sample, secrets};
+use super::sample::{Sample, objects};
 
 /// The names of the files of a sample: the image, its data file, its backing file.
 pub const FILES: [&str; 3] = ["image", "data", "base"];
@@ -105,7 +105,7 @@ pub fn create(sample: &Sample, files: &[Arc<dyn Storage>]) -> Result<()> {
         backing_file: sample.overlay.then(|| FILES[2].into()),
         backing_format: sample.overlay.then(|| sample.base_format.to_owned()),
         backing_unsafe: false,
-        secrets: secrets(),
+        objects: objects(),
         policy: OpenPolicy::permissive(),
         storages: Some(Arc::new(Shelf(files.to_vec()))),
     };
@@ -148,7 +148,7 @@ pub fn open(sample: &Sample, files: &[Arc<dyn Storage>], access: Access) -> Resu
         writable: access == Access::Write,
         for_check: access == Access::Check,
         cache: CacheMode::Writeback,
-        secrets: secrets(),
+        objects: objects(),
         policy: OpenPolicy::permissive(),
         storages: Some(Arc::new(Shelf(files.to_vec()))),
         ..OpenOptions::default()

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::common::Dir;
 use platter::format::RepairMode;
 use platter::job::Job;
+use platter::object::Objects;
 use platter::ops::amend::{AmendRequest, amend};
 use platter::ops::check::check;
 use platter::ops::snapshot;
-use platter::secret::Secrets;
 use platter::storage::Storage;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Fault, FaultyStorage, LoggingStorage};
@@ -28,7 +28,7 @@ fn open(storage: Arc<dyn Storage>, writable: bool, for_check: bool) -> platter::
 
 fn change(image: &Image, options: &str, job: &mut Job) -> platter::Result<()> {
     let options = Options::parse(options)?;
-    let request = AmendRequest::new(image, &options, &Secrets::default(), false)?;
+    let request = AmendRequest::new(image, &options, &Objects::default(), false)?;
     amend(image, &request, job)
 }
 

@@ -9,8 +9,8 @@ use crate::common::Dir;
 use bstr::BStr;
 use platter::extent::StorageExtent;
 use platter::job::Job;
+use platter::object::Objects;
 use platter::ops::amend::{AmendRequest, amend};
-use platter::secret::Secrets;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Fault, FaultyStorage};
 use platter::storage::{
@@ -174,7 +174,7 @@ fn read(image: &Image, offset: u64, len: usize) -> Vec<u8> {
 
 fn change(image: &Image, options: &str) -> Result<()> {
     let options = Options::parse(options)?;
-    let request = AmendRequest::new(image, &options, &Secrets::default(), false)?;
+    let request = AmendRequest::new(image, &options, &Objects::default(), false)?;
     amend(image, &request, &mut Job::new())
 }
 

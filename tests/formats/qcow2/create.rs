@@ -7,9 +7,9 @@ use platter::codec::Encoder;
 use platter::error::Result;
 use platter::format::qcow2::DRIVER;
 use platter::format::{BackingRef, Bulk};
+use platter::object::Objects;
 use platter::ops::create::{TargetRequest, option_table, target};
 use platter::options::{Options, Values};
-use platter::secret::Secrets;
 use platter::storage::{CacheMode, Durability};
 use platter::{Location, OpenPolicy};
 use serde_json::Value;
@@ -41,7 +41,7 @@ fn make(
         values: &values,
         backing: backing.as_ref(),
         cache: CacheMode::Writeback,
-        secrets: &Secrets::default(),
+        objects: &Objects::default(),
         policy: &OpenPolicy::permissive(),
         storages: None,
         control: &std::sync::Arc::default(),

@@ -3,9 +3,10 @@
 
 use crate::common::Dir;
 use platter::image::OpenOptions;
+use platter::object::Objects;
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::create::{CreatePlan, CreateRequest};
-use platter::secret::{Secret, Secrets};
+use platter::secret::Secret;
 use platter::storage::ZeroFlags;
 use platter::{Image, Job, Location, OpenPolicy, Options};
 
@@ -15,10 +16,10 @@ const PLAIN: &str = "driver=raw,file.filename=plain.raw";
 const AES: &str = "encrypt.format=aes,encrypt.key-secret=s";
 const LUKS: &str = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
 
-fn secrets() -> Secrets {
-    let mut secrets = Secrets::new();
-    secrets.add("s", Secret::new(PASS)).unwrap();
-    secrets
+fn objects() -> Objects {
+    let mut objects = Objects::new();
+    objects.add_secret("s", Secret::new(PASS)).unwrap();
+    objects
 }
 
 /// 3 MiB and a half sector more than a cluster's part, with text, zeroes and noise.
@@ -38,7 +39,7 @@ fn image_opts(name: &str) -> String {
 fn open(dir: &Dir, name: &str, writable: bool) -> Image {
     let options = OpenOptions {
         writable,
-        secrets: secrets(),
+        objects: objects(),
         policy: OpenPolicy::permissive(),
         ..OpenOptions::default()
     };
@@ -56,7 +57,7 @@ fn convert_ours(dir: &Dir, options: &str, name: &str, backing: Option<&str>) {
     request.target.policy = OpenPolicy::permissive();
     request.target.format = Some("qcow2".into());
     request.target.options = Options::parse(options).unwrap();
-    request.target.secrets = secrets();
+    request.target.objects = objects();
     if let Some(backing) = backing {
         request.target.backing_file = Some(dir.str(backing).into());
         request.target.backing_format = Some("raw".into());
@@ -224,7 +225,7 @@ fn random_writes_leave_what_an_array_holds() {
                 backing_file: has_backing.then(|| dir.str("base.raw").into()),
                 backing_format: has_backing.then(|| "raw".into()),
                 backing_unsafe: false,
-                secrets: secrets(),
+                objects: objects(),
                 policy: OpenPolicy::permissive(),
                 storages: None,
             };

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::common::Dir;
 use platter::format::RepairMode;
+use platter::object::Objects;
 use platter::ops::amend::{AmendRequest, amend};
 use platter::ops::check::check;
 use platter::ops::create::{CreatePlan, CreateRequest};
-use platter::secret::Secrets;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::slice::SliceStorage;
 use platter::storage::testing::{Calls, Fault, FaultyStorage, LoggingStorage};
@@ -283,7 +283,7 @@ fn a_crash_while_an_overlay_grows_does_not_show_the_base() {
             let image = open_storage(log.clone(), true);
             if by_amend {
                 let size = Options::parse(&format!("size={NEW}")).unwrap();
-                let request = AmendRequest::new(&image, &size, &Secrets::default(), false).unwrap();
+                let request = AmendRequest::new(&image, &size, &Objects::default(), false).unwrap();
                 amend(&image, &request, &mut Job::new()).unwrap();
             } else {
                 image.resize(NEW as u64, Preallocation::Off).unwrap();
@@ -362,7 +362,7 @@ fn a_failed_growth_leaks_nothing() {
 fn grow(image: &Image, size: u64, mode: Preallocation, by_amend: bool) {
     if by_amend {
         let size = Options::parse(&format!("size={size}")).unwrap();
-        let request = AmendRequest::new(image, &size, &Secrets::default(), false).unwrap();
+        let request = AmendRequest::new(image, &size, &Objects::default(), false).unwrap();
         amend(image, &request, &mut Job::new()).unwrap();
     } else {
         image.resize(size, mode).unwrap();
@@ -488,7 +488,7 @@ fn a_device_that_is_smaller_than_the_image_is_no_data_file() {
             backing_file: None,
             backing_format: None,
             backing_unsafe: false,
-            secrets: Secrets::default(),
+            objects: Objects::default(),
             policy: OpenPolicy::permissive(),
             storages: Some(storages.clone()),
         };
@@ -534,7 +534,7 @@ fn a_device_that_is_smaller_than_the_image_is_no_data_file() {
             assert_eq!(error.to_string(), "Cannot grow device files");
         }
         let size = Options::parse("size=3M").unwrap();
-        let request = AmendRequest::new(&image, &size, &Secrets::default(), false).unwrap();
+        let request = AmendRequest::new(&image, &size, &Objects::default(), false).unwrap();
         assert!(amend(&image, &request, &mut Job::new()).is_err());
         assert_eq!(image.len(), model.len() as u64);
         image.resize(LEN, Preallocation::Off).unwrap();

@@ -8,9 +8,9 @@ use crate::common::Dir;
 use platter::extent::ExtentKind;
 use platter::format::{NewSnapshot, RepairMode};
 use platter::job::{JobControl, Message};
+use platter::object::Objects;
 use platter::ops;
 use platter::ops::amend::{AmendRequest, amend};
-use platter::secret::Secrets;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Fault, FaultyStorage, LoggingStorage};
 use platter::storage::{CacheMode, Storage};
@@ -314,7 +314,7 @@ fn a_snapshot_that_is_read_stays() {
     let view = snapshots.view("1".into()).unwrap();
     let downgrade = || {
         let compat = Options::parse("compat=0.10").unwrap();
-        let request = AmendRequest::new(&image, &compat, &Secrets::default(), false).unwrap();
+        let request = AmendRequest::new(&image, &compat, &Objects::default(), false).unwrap();
         amend(&image, &request, &mut Job::new())
     };
     assert_eq!(

@@ -60,7 +60,7 @@ fn create(
         backing_file: base.map(Into::into),
         backing_format: base.map(|_| "vhdx".to_owned()),
         backing_unsafe: false,
-        secrets: Default::default(),
+        objects: Default::default(),
         policy: OpenPolicy::permissive(),
         storages: None,
     };

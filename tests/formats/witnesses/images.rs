@@ -7,7 +7,7 @@ use platter::ops::convert::{NamedFd, convert};
 
 use super::{Questions, contents, conversion, converted, left_out, open, scribble, script};
 use crate::common::Dir;
-use crate::kit::sample::secrets;
+use crate::kit::sample::objects;
 use crate::products;
 use crate::random::Random;
 
@@ -181,7 +181,7 @@ fn compressed_and_encrypted_clusters_read_the_same() {
         let name = format!("{reader}-{}.qcow", options.len());
         let mut request = conversion(&dir, ("raw", "r.raw"), ("qcow", &name), options);
         request.target.compress = compress;
-        request.target.secrets = secrets();
+        request.target.objects = objects();
         convert(&request, &mut Job::new()).expect("a conversion");
         questions.ask(options, &[reader], &[&name], "r.raw");
     }

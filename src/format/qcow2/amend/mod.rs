@@ -58,7 +58,7 @@ impl Amend for Qcow2 {
                 &area,
                 context.values,
                 "encrypt.",
-                context.secrets,
+                context.objects,
                 &id,
                 force,
                 job.control(),

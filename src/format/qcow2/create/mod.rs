@@ -120,7 +120,7 @@ impl NewImage for NewQcow2 {
         let encryption = match &self.spec.encryption {
             None => None,
             Some(Encryption { luks, secret }) => {
-                let secret = context.secrets.text(secret)?;
+                let secret = context.objects.secret_text(secret)?;
                 Some(match luks {
                     None => NewEncryption::aes(&secret)?,
                     Some(options) => NewEncryption::luks(options, &secret, context.control)?,

@@ -1,0 +1,206 @@
+//! What options name by ID: secrets, and groups of limits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bstr::BStr;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::secret::{Secret, decode};
+use crate::throttle::{ThrottleGroup, ThrottleLimits};
+
+/// Gives the secret of an ID when it is needed; None where there is none.
+pub type AskSecret = Arc<dyn Fn(&str) -> Result<Option<Secret>> + Send + Sync>;
+
+/// What options name by ID. Objects of all types share the IDs; a copy shares the objects.
+#[derive(Clone, Default)]
+pub struct Objects {
+    secrets: BTreeMap<String, Secret>,
+    groups: BTreeMap<String, Arc<ThrottleGroup>>,
+    ask_secret: Option<AskSecret>,
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects")
+            .field("secrets", &self.secrets)
+            .field("groups", &self.groups)
+            .field("asks_secrets", &self.ask_secret.is_some())
+            .finish()
+    }
+}
+
+impl Objects {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a secret.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] when the ID is taken.
+    pub fn add_secret(&mut self, id: &str, secret: Secret) -> Result<()> {
+        self.check_free(id)?;
+        self.secrets.insert(id.to_owned(), secret);
+        Ok(())
+    }
+
+    /// Adds a group of limits. Every copy shares it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] when the ID is taken.
+    pub fn add_throttle_group(&mut self, id: &str, limits: ThrottleLimits) -> Result<()> {
+        self.check_free(id)?;
+        self.groups
+            .insert(id.to_owned(), ThrottleGroup::new(limits));
+        Ok(())
+    }
+
+    /// The group of limits of that ID.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where there is none.
+    pub fn throttle_group(&self, id: &str) -> Result<Arc<ThrottleGroup>> {
+        let group = self.groups.get(id).cloned();
+        group.ok_or_else(|| Error::invalid(format!("Throttle group '{id}' does not exist")))
+    }
+
+    fn check_free(&self, id: &str) -> Result<()> {
+        if !self.secrets.contains_key(id) && !self.groups.contains_key(id) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Exists,
+            format!("attempt to add duplicate property '{id}' to object (type 'container')"),
+        ))
+    }
+
+    /// Sets who is asked for a secret that was not added, each time that it is needed.
+    pub fn set_ask_secret(&mut self, ask: AskSecret) {
+        self.ask_secret = Some(ask);
+    }
+
+    /// The secret of that ID.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NeedsSecret`], or of who was asked.
+    pub fn secret(&self, id: &str) -> Result<Secret> {
+        let found = match (self.secrets.get(id), &self.ask_secret) {
+            (Some(secret), _) => Some(secret.clone()),
+            (None, Some(ask)) => ask(id)?,
+            (None, None) => None,
+        };
+        found.ok_or_else(|| Error::new(ErrorKind::NeedsSecret, format!("No secret with id '{id}'")))
+    }
+
+    /// The secret of that ID, which is to become a passphrase: other tools can only give text.
+    ///
+    /// # Errors
+    /// As [`Objects::secret`]; [`ErrorKind::Invalid`] for bytes that are no text in UTF-8.
+    pub fn secret_text(&self, id: &str) -> Result<Secret> {
+        let secret = self.secret(id)?;
+        match std::str::from_utf8(secret.bytes()) {
+            Ok(text) if !text.contains('\0') => Ok(secret),
+            _ => Err(Error::invalid(format!(
+                "Data from secret {id} is not valid UTF-8"
+            ))),
+        }
+    }
+
+    /// Adds the secret that the properties describe: `data` or `file`, `format` (raw or base64), and
+    /// `keyid` with `iv` where the data is encrypted under another secret.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] when the ID is taken; [`ErrorKind::Invalid`], or of reading the file.
+    pub fn define_secret(&mut self, id: &str, properties: &BTreeMap<&str, &BStr>) -> Result<()> {
+        let secret = decode(properties, &|id| self.secret(id))?;
+        self.add_secret(id, secret)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn properties<'a>(pairs: &[(&'a str, &'a str)]) -> BTreeMap<&'a str, &'a BStr> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(key, value)| (*key, BStr::new(*value)))
+            .collect()
+    }
+
+    #[test]
+    fn data_file_and_base64() {
+        let mut objects = Objects::new();
+        objects
+            .define_secret("a", &properties(&[("data", "letmein")]))
+            .unwrap();
+        assert_eq!(objects.secret("a").unwrap().bytes(), b"letmein");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        std::fs::write(&path, "bGV0bWVpbg==\n").unwrap();
+        let file = properties(&[("file", path.to_str().unwrap()), ("format", "base64")]);
+        objects.define_secret("b", &file).unwrap();
+        assert_eq!(objects.secret("b").unwrap().bytes(), b"letmein");
+        assert_eq!(
+            objects.define_secret("b", &file).unwrap_err().kind(),
+            ErrorKind::Exists
+        );
+        assert!(objects.define_secret("c", &properties(&[])).is_err());
+        assert_eq!(
+            objects.secret("c").unwrap_err().kind(),
+            ErrorKind::NeedsSecret
+        );
+        assert!(!format!("{objects:?}").contains("letmein"));
+    }
+
+    #[test]
+    fn who_knows_is_asked_for_what_was_not_added() {
+        let mut objects = Objects::new();
+        objects.add_secret("a", Secret::new("known")).unwrap();
+        objects.set_ask_secret(Arc::new(|id| match id {
+            "b" => Ok(Some(Secret::new("asked"))),
+            "c" => Err(Error::invalid("not now")),
+            _ => Ok(None),
+        }));
+        assert_eq!(objects.secret("a").unwrap().bytes(), b"known");
+        assert_eq!(objects.secret("b").unwrap().bytes(), b"asked");
+        assert_eq!(objects.secret("c").unwrap_err().to_string(), "not now");
+        assert_eq!(
+            objects.secret("d").unwrap_err().kind(),
+            ErrorKind::NeedsSecret
+        );
+    }
+
+    #[test]
+    fn encrypted_data_opens_with_its_key() {
+        use aes::cipher::{BlockModeEncrypt, KeyIvInit, block_padding::Pkcs7};
+        use base64::Engine;
+        use base64::engine::general_purpose::STANDARD;
+        let key = [7u8; 32];
+        let iv = [9u8; 16];
+        let mut buf = *b"letmein.........";
+        let text = cbc::Encryptor::<aes::Aes256>::new_from_slices(&key, &iv)
+            .unwrap()
+            .encrypt_padded::<Pkcs7>(&mut buf, 7)
+            .unwrap();
+        let mut objects = Objects::new();
+        objects
+            .define_secret(
+                "master",
+                &properties(&[("data", &STANDARD.encode(key)), ("format", "base64")]),
+            )
+            .unwrap();
+        let (data, iv) = (STANDARD.encode(text), STANDARD.encode(iv));
+        let wrapped = properties(&[
+            ("data", &data),
+            ("format", "base64"),
+            ("keyid", "master"),
+            ("iv", &iv),
+        ]);
+        objects.define_secret("s", &wrapped).unwrap();
+        assert_eq!(objects.secret("s").unwrap().bytes(), b"letmein");
+    }
+}
