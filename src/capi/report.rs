@@ -199,7 +199,7 @@ impl Inner {
             Content::Map(report) => report.entries.len(),
             Content::Snapshots(report) => report.snapshots.len(),
             Content::Inspect(report) => {
-                1 + report.guards.len() + report.references.len() + report.objections().len()
+                1 + report.requirements.len() + report.references.len() + report.objections().len()
             }
             Content::Bitmaps(report) => report.bitmaps.len(),
             Content::Dirty(report) => report.ranges.len(),
@@ -315,7 +315,7 @@ fn inspect_fields(report: &InspectReport, index: usize) -> Map<String, Value> {
         let mut file = report.fields();
         file.insert("signatures".into(), report.signatures.join(",").into());
         file.insert("passed".into(), report.passed().into());
-        file.insert("guard-count".into(), report.guards.len().into());
+        file.insert("guard-count".into(), report.requirements.len().into());
         file.insert("reference-count".into(), report.references.len().into());
         if let Some((profile, objections)) = &report.profile {
             file.insert("profile".into(), profile.name.into());
@@ -323,10 +323,10 @@ fn inspect_fields(report: &InspectReport, index: usize) -> Map<String, Value> {
         }
         return file;
     };
-    let guards = report.guards.iter().map(Finding::fields);
+    let requirements = report.requirements.iter().map(Finding::fields);
     let names = report.references.iter().map(Reference::fields);
     let objections = report.objections().iter().map(Objection::fields);
-    guards
+    requirements
         .chain(names)
         .chain(objections)
         .nth(index)

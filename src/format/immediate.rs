@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
-use crate::format::io_guard::LongIoGuard;
+use crate::format::io_users::LongIoGuard;
 use crate::storage::{Durability, SyncPlan};
 
 /// Requests that do not block, and what the kernel can do of a request by itself; reached through

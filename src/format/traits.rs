@@ -11,7 +11,7 @@ use crate::format::capabilities::{Amend, BackingChange, Bitmaps, NewSnapshot};
 use crate::format::features::Features;
 use crate::format::files::{FileRole, FormatFile};
 use crate::format::immediate::Immediate;
-use crate::format::io_guard::IoGuard;
+use crate::format::io_users::IoGuard;
 use crate::format::parent::{ParentId, ParentRef, ParentSearch};
 use crate::format::write::{FormatWrite, Resize};
 use crate::job::{Job, JobControl};

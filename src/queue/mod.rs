@@ -25,7 +25,7 @@ pub use crate::sys::buffer::Buffer;
 pub use request::{Completion, QueueTarget, Request};
 
 use pool::{Job, Pool};
-use ring::{Kernel, Outcome};
+use ring::{LazyRing, Outcome};
 
 /// The most requests that a queue may be made for.
 pub const MAX_DEPTH: u32 = 1 << 16;
@@ -65,7 +65,7 @@ impl Default for QueueOptions {
 /// Dropping it drops requests that have not begun and waits for the others.
 #[derive(Debug)]
 pub struct Queue {
-    kernel: Kernel,
+    kernel: LazyRing,
     pool: Option<Pool>,
     ready: VecDeque<Completion>,
     target: Arc<dyn QueueTarget>,
@@ -99,7 +99,7 @@ impl Queue {
             .try_reserve(options.depth as usize)
             .map_err(|_| memory::lack())?;
         Ok(Self {
-            kernel: Kernel::new(options.ring),
+            kernel: LazyRing::new(options.ring),
             pool: None,
             ready,
             target,

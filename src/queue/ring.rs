@@ -49,7 +49,7 @@ impl Reap for Shared {
 
 /// The kernel's side of a queue.
 #[derive(Debug)]
-pub(super) enum Kernel {
+pub(super) enum LazyRing {
     /// Not asked for yet.
     Unknown,
     /// It takes requests.
@@ -71,7 +71,7 @@ pub(super) enum Outcome {
     Again(Request),
 }
 
-impl Kernel {
+impl LazyRing {
     /// A ring is made when the first request could use it.
     pub(super) fn new(wanted: bool) -> Self {
         if wanted { Self::Unknown } else { Self::None }

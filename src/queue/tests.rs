@@ -199,9 +199,9 @@ fn file_queue(image: &std::path::Path, format: &str, cache: CacheMode) -> Queue 
 /// All went to the kernel, where it takes requests at all.
 fn assert_by_kernel(queue: &Queue) {
     match queue.kernel {
-        Kernel::Ring(_) => assert!(queue.pool.is_none()),
-        Kernel::None => assert!(queue.pool.is_some()),
-        Kernel::Unknown => panic!("nobody asked the kernel"),
+        LazyRing::Ring(_) => assert!(queue.pool.is_none()),
+        LazyRing::None => assert!(queue.pool.is_some()),
+        LazyRing::Unknown => panic!("nobody asked the kernel"),
     }
 }
 

@@ -292,9 +292,9 @@ fn inspection_tells_that_an_image_is_encrypted_and_unlocks_nothing() {
         assert!(report.encrypted && report.virtual_size.is_none());
         let bad = |id: &str| {
             report
-                .guards
+                .requirements
                 .iter()
-                .any(|found| found.guard.id() == id && !found.verdict.is_good())
+                .any(|found| found.requirement.id() == id && !found.verdict.is_good())
         };
         assert!(!bad("known-features") && !bad("key-derivation") && !bad("header-consistent"));
         assert!(bad("table-sizes"));
@@ -409,8 +409,8 @@ fn what_changed_is_found_by_its_checksum() {
     };
     let report = inspect_storage(file, &options).expect("memory can be read");
     let verdict = report
-        .guards
+        .requirements
         .iter()
-        .find(|found| found.guard.id() == "header-consistent");
+        .find(|found| found.requirement.id() == "header-consistent");
     assert!(!verdict.expect("a verdict").verdict.is_good());
 }

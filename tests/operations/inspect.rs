@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::build;
 use crate::common::{Dir, Ran};
-use platter::format::inspect::{Guard, Verdict};
+use platter::format::inspect::{Requirement, Verdict};
 use platter::ops::inspect::{InspectReport, inspect, inspect_storage};
 use platter::policy::{ImplicitAnswer, ImplicitFiles};
 use platter::storage::{CacheMode, CallbackStorage, MemoryStorage, Storage, StorageCallbacks};
@@ -34,23 +34,29 @@ fn of_file(path: &Path, format: Option<&str>) -> InspectReport {
     inspect(&Location::from_path(path), &options(format)).expect("the file can be read")
 }
 
-/// The guards that do not pass.
+/// The requirements that do not pass.
 fn bad(report: &InspectReport) -> Vec<&'static str> {
     let bad = report
-        .guards
+        .requirements
         .iter()
         .filter(|found| !found.verdict.is_good());
-    bad.map(|found| found.guard.id()).collect()
+    bad.map(|found| found.requirement.id()).collect()
 }
 
-fn reason(report: &InspectReport, guard: Guard) -> &str {
-    let found = report.guards.iter().find(|found| found.guard == guard);
-    &found.expect("every guard has a verdict").reason
+fn reason(report: &InspectReport, requirement: Requirement) -> &str {
+    let found = report
+        .requirements
+        .iter()
+        .find(|found| found.requirement == requirement);
+    &found.expect("every requirement has a verdict").reason
 }
 
-fn verdict(report: &InspectReport, guard: Guard) -> Verdict {
-    let found = report.guards.iter().find(|found| found.guard == guard);
-    found.expect("every guard has a verdict").verdict
+fn verdict(report: &InspectReport, requirement: Requirement) -> Verdict {
+    let found = report
+        .requirements
+        .iter()
+        .find(|found| found.requirement == requirement);
+    found.expect("every requirement has a verdict").verdict
 }
 
 fn be(bytes: &mut [u8], offset: usize, value: u64, width: usize) {
@@ -194,7 +200,7 @@ fn good_images_pass_every_guard() {
             assert_eq!(report.format, format);
             assert!(report.passed(), "{name}: {}", report.text());
             assert!(report.references.is_empty());
-            assert_eq!(report.guards.len(), Guard::ALL.len());
+            assert_eq!(report.requirements.len(), Requirement::ALL.len());
         }
         let info = dir.qemu_img_ok(&["info", "--output=json", "-f", format, name]);
         let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
@@ -241,7 +247,7 @@ fn every_reference_is_listed_with_its_place_and_its_kind() {
             );
             assert_eq!(found.traits().words(), words);
             assert_eq!(found.traits().is_plain(), plain);
-            assert_eq!(verdict(&report, Guard::NoBackingFile), Verdict::Fail);
+            assert_eq!(verdict(&report, Requirement::NoBackingFile), Verdict::Fail);
             let understood = value == 0;
             let expected = match (plain, understood) {
                 (false, _) => Verdict::Fail,
@@ -249,7 +255,7 @@ fn every_reference_is_listed_with_its_place_and_its_kind() {
                 // There may be more names.
                 (true, false) => Verdict::Unknown,
             };
-            assert_eq!(verdict(&report, Guard::PlainNames), expected);
+            assert_eq!(verdict(&report, Requirement::PlainNames), expected);
             assert_eq!(report.exit_code(), 2);
             be(&mut bytes, 4, 3, 4);
             be(&mut bytes, 72, 0, 8);
@@ -284,13 +290,13 @@ fn data_files_and_formats_that_are_not_recorded() {
     // The name alone, and the bit alone.
     be(&mut bytes, 72, 0, 8);
     assert_eq!(
-        verdict(&of_bytes(&bytes, None), Guard::NoDataFile),
+        verdict(&of_bytes(&bytes, None), Requirement::NoDataFile),
         Verdict::Fail
     );
     let mut bytes = header(&[], b"");
     be(&mut bytes, 72, 4, 8);
     assert_eq!(
-        verdict(&of_bytes(&bytes, None), Guard::NoDataFile),
+        verdict(&of_bytes(&bytes, None), Requirement::NoDataFile),
         Verdict::Fail
     );
     // A second data file, behind a first one.
@@ -328,7 +334,7 @@ fn what_is_not_one_format_alone() {
     let report = of_bytes(&disk, Some("raw"));
     assert_eq!(bad(&report), ["format-matches", "single-format"]);
     assert_eq!(
-        reason(&report, Guard::FormatMatches),
+        reason(&report, Requirement::FormatMatches),
         "the contents look like qcow2, not raw"
     );
     // Another format than the one that was asked for.
@@ -379,7 +385,7 @@ fn formats_without_a_driver_never_pass() {
             let supported = platter::format::registry::by_name(format).is_some();
             assert_eq!(bad(&report).contains(&"format-allowed"), !supported);
             if !supported {
-                assert_eq!(verdict(&report, Guard::NoExtents), Verdict::Unknown);
+                assert_eq!(verdict(&report, Requirement::NoExtents), Verdict::Unknown);
             }
         }
         assert!(bad(&of_bytes(bytes, Some("raw"))).contains(&"single-format"));
@@ -393,10 +399,13 @@ fn formats_without_a_driver_never_pass() {
     );
 }
 
-/// The guards that pass or do not apply.
-fn good(report: &InspectReport) -> Vec<Guard> {
-    let good = report.guards.iter().filter(|found| found.verdict.is_good());
-    good.map(|found| found.guard).collect()
+/// The requirements that pass or do not apply.
+fn good(report: &InspectReport) -> Vec<Requirement> {
+    let good = report
+        .requirements
+        .iter()
+        .filter(|found| found.verdict.is_good());
+    good.map(|found| found.requirement).collect()
 }
 
 #[test]
@@ -426,48 +435,57 @@ fn of_contents_that_cannot_be_understood_nothing_is_known() {
         ("half a header", &luks[..300], "luks"),
     ] {
         let report = of_bytes(bytes, Some(format));
-        for guard in good(&report) {
+        for requirement in good(&report) {
             // These are about the signatures and the name of the format alone.
             assert!(
                 matches!(
-                    guard,
-                    Guard::FormatMatches | Guard::SingleFormat | Guard::FormatAllowed
+                    requirement,
+                    Requirement::FormatMatches
+                        | Requirement::SingleFormat
+                        | Requirement::FormatAllowed
                 ),
-                "{what} as {format}: {guard:?}"
+                "{what} as {format}: {requirement:?}"
             );
         }
-        for guard in [
-            Guard::NoBackingFile,
-            Guard::NoDataFile,
-            Guard::NoExtents,
-            Guard::BackingFormat,
-            Guard::PlainNames,
+        for requirement in [
+            Requirement::NoBackingFile,
+            Requirement::NoDataFile,
+            Requirement::NoExtents,
+            Requirement::BackingFormat,
+            Requirement::PlainNames,
         ] {
             assert_eq!(
-                verdict(&report, guard),
+                verdict(&report, requirement),
                 Verdict::Unknown,
-                "{what} as {format}: {guard:?}"
+                "{what} as {format}: {requirement:?}"
             );
         }
         // As raw it is a disk, whatever stands in it.
         let raw = of_bytes(bytes, Some("raw"));
-        assert_eq!(verdict(&raw, Guard::NoBackingFile), Verdict::Pass, "{what}");
+        assert_eq!(
+            verdict(&raw, Requirement::NoBackingFile),
+            Verdict::Pass,
+            "{what}"
+        );
     }
     let named = header(&[], b"base.qcow2");
     let mut later = named.clone();
     be(&mut later, 4, 4, 4);
     let report = of_bytes(&later, Some("qcow2"));
-    assert_eq!(verdict(&report, Guard::NoBackingFile), Verdict::Fail);
-    assert_eq!(verdict(&report, Guard::PlainNames), Verdict::Unknown);
+    assert_eq!(verdict(&report, Requirement::NoBackingFile), Verdict::Fail);
+    assert_eq!(verdict(&report, Requirement::PlainNames), Verdict::Unknown);
 }
 
 #[test]
 fn extensions_that_are_repeated_are_not_consistent() {
     let twice = header(&[(DATA_FILE, b"one"), (DATA_FILE, b"two")], b"");
     let report = of_bytes(&twice, Some("qcow2"));
-    assert_eq!(verdict(&report, Guard::HeaderConsistent), Verdict::Fail);
     assert_eq!(
-        reason(&report, Guard::HeaderConsistent),
+        verdict(&report, Requirement::HeaderConsistent),
+        Verdict::Fail
+    );
+    assert_eq!(
+        reason(&report, Requirement::HeaderConsistent),
         "the header extension for the data file name is repeated"
     );
     let names: Vec<_> = report
@@ -484,7 +502,7 @@ fn a_second_version_of_luks_is_recognised() {
     bytes[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
     let report = of_bytes(&bytes, Some("luks"));
     assert_eq!(
-        reason(&report, Guard::KnownFeatures),
+        reason(&report, Requirement::KnownFeatures),
         "LUKS version 2 is not supported"
     );
     assert!(!report.passed() && report.signatures == ["luks2"]);
@@ -592,9 +610,9 @@ fn headers_that_lie() {
         let mut bytes = good.clone();
         be(&mut bytes, field, value, width);
         let report = of_bytes(&bytes, Some("qcow2"));
-        for guard in expected {
+        for requirement in expected {
             assert!(
-                bad(&report).contains(guard),
+                bad(&report).contains(requirement),
                 "{field} = {value:#x}: {}",
                 report.text()
             );
@@ -846,7 +864,7 @@ fn truncated_images_of_every_length() {
         let lengths = (0..1024).chain((1024..bytes.len().min(300_000)).step_by(1777));
         for length in lengths {
             let report = of_bytes(&bytes[..length], Some(format_of(name)));
-            assert_eq!(report.guards.len(), Guard::ALL.len());
+            assert_eq!(report.requirements.len(), Requirement::ALL.len());
             let raw = format_of(name) == "raw";
             assert!(
                 raw || length >= 512 || !report.passed(),
@@ -863,7 +881,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2048)) {
         for format in [None, Some("raw"), Some("qcow2"), Some("luks"), Some("vmdk")] {
             let report = of_bytes(&bytes, format);
-            prop_assert_eq!(report.guards.len(), Guard::ALL.len());
+            prop_assert_eq!(report.requirements.len(), Requirement::ALL.len());
             prop_assert!(!report.text().is_empty() && !report.json().is_empty());
         }
     }
@@ -879,7 +897,7 @@ proptest! {
             bytes[*offset] ^= 1 << bit;
         }
         let report = of_bytes(&bytes, Some("qcow2"));
-        prop_assert_eq!(report.guards.len(), Guard::ALL.len());
+        prop_assert_eq!(report.requirements.len(), Requirement::ALL.len());
         prop_assert!(!report.text().is_empty() && !report.json().is_empty());
     }
 }

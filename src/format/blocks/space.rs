@@ -20,7 +20,7 @@ pub(super) struct Space {
 
 /// Space for new blocks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct NewBlocks {
     /// Where the data of the first one goes; the others follow.
     pub(super) host: u64,
     pub(super) count: u64,
@@ -61,12 +61,12 @@ fn full() -> Error {
 
 impl<K: Keeper> Blocks<K> {
     /// Space for up to `count` blocks: as many as stand in a line.
-    pub(super) fn take(&self, count: u64) -> Result<Place> {
+    pub(super) fn take(&self, count: u64) -> Result<NewBlocks> {
         let space = &mut *self.space.lock();
         let layout = self.layout();
         let end = self.end_of_use(space)?;
         if let Some(host) = space.spare.pop() {
-            return Ok(Place {
+            return Ok(NewBlocks {
                 host,
                 count: 1,
                 zeroed: false,
@@ -81,7 +81,7 @@ impl<K: Keeper> Blocks<K> {
             .ok_or_else(full)?;
         layout.word(new_end - block).ok_or_else(|| self.no_room())?;
         let place = self.claim(space, host, new_end)?;
-        Ok(Place { count, ..place })
+        Ok(NewBlocks { count, ..place })
     }
 
     /// Space for one part of the table, which reads as one without blocks.
@@ -106,7 +106,7 @@ impl<K: Keeper> Blocks<K> {
     }
 
     /// Takes the space from `host` to `end`, behind all that is in use.
-    fn claim(&self, space: &mut Space, host: u64, end: u64) -> Result<Place> {
+    fn claim(&self, space: &mut Space, host: u64, end: u64) -> Result<NewBlocks> {
         let limits = self.storage.limits();
         if limits.fixed_len && end > self.storage.len()? {
             return Err(full());
@@ -115,7 +115,7 @@ impl<K: Keeper> Blocks<K> {
         let zeroed = limits.grown_is_zero && host >= space.file_len;
         space.file_len = space.file_len.max(end);
         space.end = Some(end);
-        Ok(Place {
+        Ok(NewBlocks {
             host,
             count: 1,
             zeroed,
@@ -131,7 +131,7 @@ impl<K: Keeper> Blocks<K> {
     }
 
     /// Gives back space that nothing names.
-    pub(super) fn give_back(&self, place: Place) {
+    pub(super) fn give_back(&self, place: NewBlocks) {
         let space = &mut *self.space.lock();
         let layout = self.layout();
         let block = layout.block_size();

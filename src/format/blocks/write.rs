@@ -11,7 +11,7 @@ use crate::format::inflight::Reservation;
 use crate::memory;
 use crate::storage::{Step, ZeroFlags, steps};
 
-use super::space::Place;
+use super::space::NewBlocks;
 use super::{Blocks, Entry, Keeper, Layout, no_place};
 
 /// What lies below is copied in pieces of this size.
@@ -194,7 +194,7 @@ impl<K: Keeper> Blocks<K> {
     fn write_new(
         &self,
         first: u64,
-        place: Place,
+        place: NewBlocks,
         data: &[u8],
         offset: u64,
         below: &dyn Below,

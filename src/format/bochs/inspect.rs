@@ -1,7 +1,7 @@
 //! Inspecting an untrusted image: its header and its catalog.
 
 use crate::error::Result;
-use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 use crate::memory;
 
 use super::disk::{Catalog, HEADER_LEN, Header};
@@ -17,13 +17,13 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     found.understood = true;
     found.virtual_size = Some(header.len);
     let reason = "a disk of Bochs that grows";
-    found.find(Guard::KnownFeatures, Verdict::Pass, reason);
+    found.find(Requirement::KnownFeatures, Verdict::Pass, reason);
     judge_catalog(&mut found, ctx, &header)?;
     let none = [
-        Guard::KeyDerivation,
-        Guard::DecompressedSize,
-        Guard::SnapshotCount,
-        Guard::Clean,
+        Requirement::KeyDerivation,
+        Requirement::DecompressedSize,
+        Requirement::SnapshotCount,
+        Requirement::Clean,
     ];
     found.has_none("bochs", &none);
     Ok(found)
@@ -35,7 +35,7 @@ fn judge_catalog(found: &mut Inspection, ctx: &InspectContext<'_>, header: &Head
         return Ok(());
     };
     let reason = format!("the catalog takes {} bytes", u64::from(header.catalog) * 4);
-    found.find(Guard::TableSizes, Verdict::Pass, reason);
+    found.find(Requirement::TableSizes, Verdict::Pass, reason);
     let len = ctx.file_len;
     let extents = header.len.div_ceil(header.extent);
     let mut end = header.catalog_end();
@@ -54,7 +54,7 @@ fn judge_catalog(found: &mut Inspection, ctx: &InspectContext<'_>, header: &Head
         wrong.get_or_insert("two extents stand at the same place".to_owned());
     }
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         match wrong {
             None => Ok("every extent has a place of its own in the file".to_owned()),
             Some(reason) => Err(reason),

@@ -1,7 +1,7 @@
 //! Inspecting an untrusted image: its header and its table.
 
 use crate::error::Result;
-use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 
 use super::disk::{HEADER_LEN, Header, Table};
 
@@ -16,17 +16,21 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     found.understood = true;
     found.virtual_size = Some(header.virtual_size());
     let reason = "a cloop image of version 2";
-    found.find(Guard::KnownFeatures, Verdict::Pass, reason);
+    found.find(Requirement::KnownFeatures, Verdict::Pass, reason);
     let block = u64::from(header.block_size);
     found.judge(
-        Guard::DecompressedSize,
+        Requirement::DecompressedSize,
         ctx.policy
             .check_decompressed(block)
             .map(|()| format!("a block decodes to {block} bytes"))
             .map_err(|error| error.to_string()),
     );
     judge_table(&mut found, ctx, &header)?;
-    let none = [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean];
+    let none = [
+        Requirement::KeyDerivation,
+        Requirement::SnapshotCount,
+        Requirement::Clean,
+    ];
     found.has_none("cloop", &none);
     Ok(found)
 }
@@ -37,11 +41,11 @@ fn judge_table(found: &mut Inspection, ctx: &InspectContext<'_>, header: &Header
         return Ok(());
     };
     let reason = format!("the table of offsets takes {} bytes", header.table_len());
-    found.find(Guard::TableSizes, Verdict::Pass, reason);
+    found.find(Requirement::TableSizes, Verdict::Pass, reason);
     let (end, len) = (table.end(), ctx.file_len);
     let first = table.block(0).map_or(end, |(first, _)| first);
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         if first < HEADER_LEN as u64 + header.table_len() && header.blocks > 0 {
             Err("the first block stands within the table of offsets".to_owned())
         } else if end > len && header.blocks > 0 {

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::format::encrcdsa;
-use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 
 use super::Dmg;
 use super::disk::{Checksum, Chunk, Coding, Trailer};
@@ -30,16 +30,20 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let runs = &image.runs;
     found.understood = true;
     found.virtual_size = Some(trailer.len);
-    found.judge(Guard::KnownFeatures, known(&trailer, runs));
+    found.judge(Requirement::KnownFeatures, known(&trailer, runs));
     let table = trailer.fork.1.max(trailer.plist.1);
     let reason = format!("the tables of chunks take {table} bytes");
-    found.find(Guard::TableSizes, Verdict::Pass, reason);
+    found.find(Requirement::TableSizes, Verdict::Pass, reason);
     let packed = |chunk: &&Chunk| matches!(chunk.coding, Coding::Packed(_));
     let largest = runs.chunks().iter().filter(packed).map(|chunk| chunk.len);
     let reason = format!("a chunk decodes to {} bytes", largest.max().unwrap_or(0));
-    found.find(Guard::DecompressedSize, Verdict::Pass, reason);
+    found.find(Requirement::DecompressedSize, Verdict::Pass, reason);
     judge_chunks(&mut found, ctx, &trailer, &image);
-    let none = [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean];
+    let none = [
+        Requirement::KeyDerivation,
+        Requirement::SnapshotCount,
+        Requirement::Clean,
+    ];
     found.has_none("dmg", &none);
     Ok(found)
 }
@@ -68,7 +72,7 @@ fn judge_chunks(found: &mut Inspection, ctx: &InspectContext<'_>, trailer: &Trai
         .max();
     let end = end.unwrap_or(0);
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         if end > ctx.file_len {
             Err("a chunk ends behind the end of the file".to_owned())
         } else if !runs.cover(trailer.len) {

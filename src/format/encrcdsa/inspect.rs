@@ -1,7 +1,7 @@
 //! Inspecting encrypted images: what stands around the encrypted data, without unlocking anything.
 
 use crate::error::Result;
-use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 
 use super::disk::Volume;
 use super::read;
@@ -29,11 +29,11 @@ pub(crate) fn inspect(ctx: &InspectContext<'_>, format: &str) -> Result<Option<I
 
 fn judge(found: &mut Inspection, ctx: &InspectContext<'_>, volume: &Volume, format: &str) {
     let reason = format!("encryption of version {}", volume.version);
-    found.find(Guard::KnownFeatures, Verdict::Pass, reason);
+    found.find(Requirement::KnownFeatures, Verdict::Pass, reason);
     let most = volume.locks.iter().map(|lock| lock.iterations).max();
     let most = u64::from(most.unwrap_or_default());
     found.judge(
-        Guard::KeyDerivation,
+        Requirement::KeyDerivation,
         ctx.policy
             .check_key_iterations(most)
             .map(|()| format!("{most} iterations at most"))
@@ -42,16 +42,16 @@ fn judge(found: &mut Inspection, ctx: &InspectContext<'_>, volume: &Volume, form
     let (at, len) = volume.data;
     let placed = volume.check_place(ctx.file_len);
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         placed
             .map(|()| format!("{len} encrypted bytes stand at {at}"))
             .map_err(|error| error.to_string()),
     );
     let end = at.saturating_add(len);
     found.explain_length(ctx.file_len, end, "the encrypted data");
-    for guard in [Guard::TableSizes, Guard::DecompressedSize] {
+    for requirement in [Requirement::TableSizes, Requirement::DecompressedSize] {
         let reason = "what the encrypted data holds is not known without its key";
-        found.find(guard, Verdict::Unknown, reason);
+        found.find(requirement, Verdict::Unknown, reason);
     }
-    found.has_none(format, &[Guard::SnapshotCount, Guard::Clean]);
+    found.has_none(format, &[Requirement::SnapshotCount, Requirement::Clean]);
 }

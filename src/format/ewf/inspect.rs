@@ -1,7 +1,7 @@
 //! Inspecting an untrusted image: the sections of its first segment.
 
 use crate::error::Result;
-use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
 use crate::format::read_only::Source;
 use crate::job::JobControl;
 use crate::policy::ImplicitRole;
@@ -28,23 +28,23 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     };
     let Some(volume) = sections.volume else {
         let reason = "no section of the image describes the disk";
-        found.find(Guard::HeaderConsistent, Verdict::Fail, reason);
+        found.find(Requirement::HeaderConsistent, Verdict::Fail, reason);
         return Ok(found);
     };
     found.understood = true;
     found.virtual_size = Some(volume.len);
     let reason = "an EWF image of the first version";
-    found.find(Guard::KnownFeatures, Verdict::Pass, reason);
+    found.find(Requirement::KnownFeatures, Verdict::Pass, reason);
     found.judge(
-        Guard::DecompressedSize,
+        Requirement::DecompressedSize,
         ctx.policy
             .check_decompressed(volume.chunk)
             .map(|()| format!("a chunk decodes to {} bytes", volume.chunk))
             .map_err(|error| error.to_string()),
     );
     let reason = "a table of chunks is read at a time";
-    found.find(Guard::TableSizes, Verdict::Pass, reason);
-    found.judge(Guard::HeaderConsistent, fits(&sections, &volume, end));
+    found.find(Requirement::TableSizes, Verdict::Pass, reason);
+    found.judge(Requirement::HeaderConsistent, fits(&sections, &volume, end));
     found.explain_length(ctx.file_len, sections.ended, "the sections");
     if end == End::Next
         && let Some(name) = names::segment(ctx.storage.name(), 2)
@@ -56,7 +56,11 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
             offset: 0,
         });
     }
-    let none = [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean];
+    let none = [
+        Requirement::KeyDerivation,
+        Requirement::SnapshotCount,
+        Requirement::Clean,
+    ];
     found.has_none("EWF", &none);
     Ok(found)
 }

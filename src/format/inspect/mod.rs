@@ -1,8 +1,8 @@
 //! What inspecting an untrusted image finds: the vocabulary between a format, which knows its own
 //! references and tables, and the operation, which judges.
 
-mod guards;
 mod name;
+mod requirements;
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use bstr::BString;
 use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::Storage;
 
-pub use guards::{Finding, Guard, Verdict};
 pub use name::NameTraits;
+pub use requirements::{Finding, Requirement, Verdict};
 
 /// What a format gets to inspect an image. It reads the storage and opens nothing.
 pub struct InspectContext<'a> {
@@ -65,15 +65,15 @@ pub struct Inspection {
     /// Whether the contents were understood as the format, so that nothing that they name or ask for
     /// was missed.
     pub understood: bool,
-    /// The verdicts on the guards that only the format can judge; see [`Guard::OF_FORMAT`].
+    /// The verdicts on the requirements that only the format can judge; see [`Requirement::OF_FORMAT`].
     pub findings: Vec<Finding>,
 }
 
 impl Inspection {
     /// Adds a verdict.
-    pub fn find(&mut self, guard: Guard, verdict: Verdict, reason: impl Into<String>) {
+    pub fn find(&mut self, requirement: Requirement, verdict: Verdict, reason: impl Into<String>) {
         self.findings.push(Finding {
-            guard,
+            requirement,
             verdict,
             reason: reason.into(),
         });
@@ -91,10 +91,10 @@ impl Inspection {
     }
 
     /// Adds a pass, or a failure with its reason.
-    pub fn judge(&mut self, guard: Guard, result: Result<String, String>) {
+    pub fn judge(&mut self, requirement: Requirement, result: Result<String, String>) {
         match result {
-            Ok(reason) => self.find(guard, Verdict::Pass, reason),
-            Err(reason) => self.find(guard, Verdict::Fail, reason),
+            Ok(reason) => self.find(requirement, Verdict::Pass, reason),
+            Err(reason) => self.find(requirement, Verdict::Fail, reason),
         }
     }
 }

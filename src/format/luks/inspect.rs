@@ -2,13 +2,13 @@
 
 use crate::crypto::luks::Header;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 use crate::policy::OpenPolicy;
 
 /// Bytes of a header without its key material.
 const HEADER_LEN: usize = 592;
 
-/// The reason of guards that only the header could answer.
+/// The reason of requirements that only the header could answer.
 const UNREAD: &str = "the LUKS header cannot be read";
 
 /// See [`crate::format::FormatDriver::inspect`].
@@ -28,16 +28,24 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
                 "the payload begins at {end}, past the end of the file"
             )),
         };
-        found.judge(Guard::HeaderConsistent, fits);
+        found.judge(Requirement::HeaderConsistent, fits);
     }
-    found.find(Guard::FileSize, Verdict::Pass, "the file holds the disk");
-    for guard in [
-        Guard::TableSizes,
-        Guard::DecompressedSize,
-        Guard::SnapshotCount,
-        Guard::Clean,
+    found.find(
+        Requirement::FileSize,
+        Verdict::Pass,
+        "the file holds the disk",
+    );
+    for requirement in [
+        Requirement::TableSizes,
+        Requirement::DecompressedSize,
+        Requirement::SnapshotCount,
+        Requirement::Clean,
     ] {
-        found.find(guard, Verdict::NotApplicable, "a LUKS volume has none");
+        found.find(
+            requirement,
+            Verdict::NotApplicable,
+            "a LUKS volume has none",
+        );
     }
     if header.is_none() {
         found.doubt(UNREAD);
@@ -63,9 +71,9 @@ pub(crate) fn judge_header(
     };
     match parsed {
         Ok(header) => {
-            found.find(Guard::KnownFeatures, Verdict::Pass, "LUKS version 1");
+            found.find(Requirement::KnownFeatures, Verdict::Pass, "LUKS version 1");
             found.judge(
-                Guard::KeyDerivation,
+                Requirement::KeyDerivation,
                 check_work(&header, ctx.policy)
                     .map(|most| format!("{most} iterations at most"))
                     .map_err(|error| error.to_string()),
@@ -74,13 +82,13 @@ pub(crate) fn judge_header(
         }
         Err(error) => {
             let text = error.to_string();
-            found.find(Guard::KeyDerivation, Verdict::Unknown, UNREAD);
+            found.find(Requirement::KeyDerivation, Verdict::Unknown, UNREAD);
             if error.kind() == ErrorKind::Unsupported {
-                found.find(Guard::KnownFeatures, Verdict::Fail, text);
-                found.find(Guard::HeaderConsistent, Verdict::Unknown, UNREAD);
+                found.find(Requirement::KnownFeatures, Verdict::Fail, text);
+                found.find(Requirement::HeaderConsistent, Verdict::Unknown, UNREAD);
             } else {
-                found.find(Guard::KnownFeatures, Verdict::Unknown, UNREAD);
-                found.find(Guard::HeaderConsistent, Verdict::Fail, text);
+                found.find(Requirement::KnownFeatures, Verdict::Unknown, UNREAD);
+                found.find(Requirement::HeaderConsistent, Verdict::Fail, text);
             }
             Ok(None)
         }

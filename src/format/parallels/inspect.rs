@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, Result};
 use crate::format::blocks::check::{Findings, Repairable};
-use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 use crate::storage::Durability;
 
 use super::disk::Closing;
@@ -20,7 +20,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         let bytes = u64::from(header.entries) * 4;
         let fits = ctx.policy.check_table("BAT", bytes);
         found.judge(
-            Guard::TableSizes,
+            Requirement::TableSizes,
             match &fits {
                 Ok(()) => Ok(format!("the BAT takes {bytes} bytes")),
                 Err(error) => Err(error.to_string()),
@@ -40,8 +40,10 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         Err(error) if error.kind() == ErrorKind::Os => return Err(error),
         Err(error) => {
             let (bad, other) = match error.kind() {
-                ErrorKind::Unsupported => (Guard::KnownFeatures, Guard::HeaderConsistent),
-                _ => (Guard::HeaderConsistent, Guard::KnownFeatures),
+                ErrorKind::Unsupported => {
+                    (Requirement::KnownFeatures, Requirement::HeaderConsistent)
+                }
+                _ => (Requirement::HeaderConsistent, Requirement::KnownFeatures),
             };
             found.find(bad, Verdict::Fail, error.to_string());
             found.find(other, Verdict::Unknown, "the header cannot be understood");
@@ -49,9 +51,13 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         }
     };
     found.understood = true;
-    found.find(Guard::KnownFeatures, Verdict::Pass, "a Parallels image");
+    found.find(
+        Requirement::KnownFeatures,
+        Verdict::Pass,
+        "a Parallels image",
+    );
     found.judge(
-        Guard::Clean,
+        Requirement::Clean,
         match header.closing() {
             Closing::Open => Err("the image was not closed".to_owned()),
             _ => Ok("the image was closed".to_owned()),
@@ -61,7 +67,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     // That it was not closed is said above.
     let damage = looked.corruptions() - u64::from(header.closing() == Closing::Open);
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         match damage {
             0 => Ok("every cluster has a place of its own in the file".to_owned()),
             count => Err(format!(
@@ -72,15 +78,19 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let unused = looked.leaks().saturating_mul(header.cluster_size());
     let text = format!("{unused} of {} bytes have no use", ctx.file_len);
     found.judge(
-        Guard::FileSize,
+        Requirement::FileSize,
         if unused <= SLACK { Ok(text) } else { Err(text) },
     );
-    for guard in [
-        Guard::KeyDerivation,
-        Guard::DecompressedSize,
-        Guard::SnapshotCount,
+    for requirement in [
+        Requirement::KeyDerivation,
+        Requirement::DecompressedSize,
+        Requirement::SnapshotCount,
     ] {
-        found.find(guard, Verdict::NotApplicable, "a Parallels image has none");
+        found.find(
+            requirement,
+            Verdict::NotApplicable,
+            "a Parallels image has none",
+        );
     }
     Ok(found)
 }

@@ -13,7 +13,7 @@ use crate::memory;
 use crate::size::SECTOR;
 
 use super::Qcow;
-use super::disk::{Place, word_of, word_of_packed};
+use super::disk::{ClusterPlace, word_of, word_of_packed};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -166,13 +166,13 @@ impl Repairable for Qcow {
         for number in shared {
             control.checkpoint()?;
             self.change_entry(number, |place| match place {
-                Place::Absent => Ok(None),
-                Place::Plain(host) => {
+                ClusterPlace::Absent => Ok(None),
+                ClusterPlace::Plain(host) => {
                     let new = self.reserve(self.geometry.cluster())?;
                     self.copy(host, new, self.geometry.cluster())?;
                     Ok(word_of(new))
                 }
-                Place::Packed { host, len } => {
+                ClusterPlace::Packed { host, len } => {
                     let new = self.reserve_packed(len)?;
                     self.copy(host, new, len)?;
                     Ok(word_of_packed(new, len, self.geometry))
@@ -244,12 +244,12 @@ impl Qcow {
                     found.bad += 1;
                     found.first_bad.get_or_insert(number);
                 }
-                Some(Place::Absent) => found.allocated -= 1,
-                Some(Place::Plain(host)) => {
+                Some(ClusterPlace::Absent) => found.allocated -= 1,
+                Some(ClusterPlace::Plain(host)) => {
                     at = Some(host..host + cluster);
                     is_alone = survey.claim(host..host + cluster)?;
                 }
-                Some(Place::Packed { host, len }) => {
+                Some(ClusterPlace::Packed { host, len }) => {
                     at = Some(host..host + len);
                     found.compressed += 1;
                     is_alone = survey.claim_packed(host..host + len)?;
@@ -326,7 +326,7 @@ impl Qcow {
     pub(super) fn change_entry(
         &self,
         number: u64,
-        change: impl FnOnce(Place) -> Result<Option<u64>>,
+        change: impl FnOnce(ClusterPlace) -> Result<Option<u64>>,
     ) -> Result<()> {
         self.relieve()?;
         let (index, entry) = self
@@ -335,7 +335,9 @@ impl Qcow {
         let Some(table) = self.table(index)? else {
             return Ok(());
         };
-        let place = self.vetted(table.get(entry)).unwrap_or(Place::Absent);
+        let place = self
+            .vetted(table.get(entry))
+            .unwrap_or(ClusterPlace::Absent);
         if let Some(word) = change(place)? {
             self.set(&table, entry, word);
         }

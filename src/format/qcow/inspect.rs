@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::format::blocks::check::{Findings, Repairable};
-use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
 use crate::policy::ImplicitRole;
 use crate::storage::Durability;
 
@@ -27,7 +27,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         let bytes = header.tables() * 8;
         let tables = ctx.policy.check_table("L1 table", bytes);
         found.judge(
-            Guard::TableSizes,
+            Requirement::TableSizes,
             tables
                 .map(|()| format!("the L1 table takes {bytes} bytes"))
                 .map_err(words),
@@ -35,7 +35,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         let cluster = header.geometry().cluster();
         let unit = ctx.policy.check_decompressed(cluster);
         found.judge(
-            Guard::DecompressedSize,
+            Requirement::DecompressedSize,
             unit.map(|()| format!("{cluster} bytes at most"))
                 .map_err(words),
         );
@@ -52,8 +52,10 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         Err(error) if error.kind() == ErrorKind::Os => return Err(error),
         Err(error) => {
             let (bad, other) = match error.kind() {
-                ErrorKind::Unsupported => (Guard::KnownFeatures, Guard::HeaderConsistent),
-                _ => (Guard::HeaderConsistent, Guard::KnownFeatures),
+                ErrorKind::Unsupported => {
+                    (Requirement::KnownFeatures, Requirement::HeaderConsistent)
+                }
+                _ => (Requirement::HeaderConsistent, Requirement::KnownFeatures),
             };
             found.find(bad, Verdict::Fail, error.to_string());
             found.find(other, Verdict::Unknown, "the header cannot be understood");
@@ -72,13 +74,17 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         }
     }
     found.find(
-        Guard::KnownFeatures,
+        Requirement::KnownFeatures,
         Verdict::Pass,
         "an image of the first version",
     );
     judge_tables(&mut found, ctx, &image)?;
-    for guard in [Guard::KeyDerivation, Guard::SnapshotCount, Guard::Clean] {
-        found.find(guard, Verdict::NotApplicable, "a qcow image has none");
+    for requirement in [
+        Requirement::KeyDerivation,
+        Requirement::SnapshotCount,
+        Requirement::Clean,
+    ] {
+        found.find(requirement, Verdict::NotApplicable, "a qcow image has none");
     }
     Ok(found)
 }
@@ -88,13 +94,17 @@ fn judge_tables(found: &mut Inspection, ctx: &InspectContext<'_>, image: &Qcow) 
         Ok(looked) => looked,
         Err(error) if error.kind() == ErrorKind::Os => return Err(error),
         Err(error) => {
-            found.find(Guard::HeaderConsistent, Verdict::Fail, error.to_string());
-            found.find(Guard::FileSize, Verdict::Unknown, error.to_string());
+            found.find(
+                Requirement::HeaderConsistent,
+                Verdict::Fail,
+                error.to_string(),
+            );
+            found.find(Requirement::FileSize, Verdict::Unknown, error.to_string());
             return Ok(());
         }
     };
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         match looked.first() {
             None => Ok("every cluster has a place in the file".to_owned()),
             Some(damage) => Err(damage),
@@ -103,7 +113,7 @@ fn judge_tables(found: &mut Inspection, ctx: &InspectContext<'_>, image: &Qcow) 
     let unused = looked.leaks() * image.geometry.cluster();
     let text = format!("{unused} of {} bytes have no use", ctx.file_len);
     found.judge(
-        Guard::FileSize,
+        Requirement::FileSize,
         match unused <= SLACK {
             true => Ok(text),
             false => Err(text),

@@ -12,7 +12,7 @@ use crate::size::SECTOR;
 use crate::storage::read_exact_at;
 
 use super::Qcow;
-use super::disk::{Place, place_of};
+use super::disk::{ClusterPlace, place_of};
 
 impl Qcow {
     /// Whether what no table holds is below.
@@ -83,17 +83,17 @@ impl Qcow {
     }
 
     /// What an entry says, where the file has such a place.
-    pub(super) fn vetted(&self, word: u64) -> Option<Place> {
+    pub(super) fn vetted(&self, word: u64) -> Option<ClusterPlace> {
         let place = place_of(word, self.geometry);
         let fits = match place {
-            Place::Absent => true,
+            ClusterPlace::Absent => true,
             // A file may end within its last cluster.
-            Place::Plain(host) => {
+            ClusterPlace::Plain(host) => {
                 host >= self.l1_end
                     && host.is_multiple_of(self.geometry.cluster())
                     && host < self.file_len_at_least(host.saturating_add(1))
             }
-            Place::Packed { host, len } => {
+            ClusterPlace::Packed { host, len } => {
                 let end = host.saturating_add(len);
                 len > 0 && host >= self.l1_end && end <= self.file_len_at_least(end)
             }
@@ -105,7 +105,7 @@ impl Qcow {
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] where the file has no such place.
-    pub(super) fn place(&self, word: u64, guest: u64) -> Result<Place> {
+    pub(super) fn place(&self, word: u64, guest: u64) -> Result<ClusterPlace> {
         self.vetted(word).ok_or_else(|| {
             let cluster = guest - guest % self.geometry.cluster();
             Error::corrupt(format!(
@@ -117,11 +117,11 @@ impl Qcow {
     }
 
     /// Where the cluster at a guest offset is.
-    pub(super) fn lookup(&self, guest: u64) -> Result<Place> {
+    pub(super) fn lookup(&self, guest: u64) -> Result<ClusterPlace> {
         let (index, entry) = self.geometry.indices(guest);
         match self.table(index)? {
             Some(table) => self.place(table.get(entry), guest),
-            None => Ok(Place::Absent),
+            None => Ok(ClusterPlace::Absent),
         }
     }
 
@@ -163,7 +163,11 @@ impl Qcow {
                 Err(error) => return run.map(Some).ok_or(error),
             };
             let Some(table) = table else {
-                if !extend(&mut run, self.kind(Place::Absent, at), table_end - at) {
+                if !extend(
+                    &mut run,
+                    self.kind(ClusterPlace::Absent, at),
+                    table_end - at,
+                ) {
                     break;
                 }
                 at = table_end;
@@ -185,11 +189,11 @@ impl Qcow {
         Ok(run)
     }
 
-    fn kind(&self, place: Place, guest: u64) -> ExtentKind {
+    fn kind(&self, place: ClusterPlace, guest: u64) -> ExtentKind {
         match place {
-            Place::Absent => ExtentKind::Unallocated { host_offset: None },
-            Place::Packed { .. } => ExtentKind::Encoded { compressed: true },
-            Place::Plain(host) => ExtentKind::Data {
+            ClusterPlace::Absent => ExtentKind::Unallocated { host_offset: None },
+            ClusterPlace::Packed { .. } => ExtentKind::Encoded { compressed: true },
+            ClusterPlace::Plain(host) => ExtentKind::Data {
                 slot: StorageSlot::MAIN,
                 host_offset: host + guest % self.geometry.cluster(),
             },

@@ -11,7 +11,7 @@ use crate::size::SECTOR;
 use crate::storage::Preallocation;
 
 use super::Qcow;
-use super::disk::{Place, word_of, word_of_packed};
+use super::disk::{ClusterPlace, word_of, word_of_packed};
 
 /// What can move.
 #[derive(Clone, Copy, Debug)]
@@ -110,14 +110,14 @@ impl Qcow {
         }
         self.each_entry(|number, _, word| {
             let thing = match self.vetted(word) {
-                Some(Place::Plain(host)) => {
+                Some(ClusterPlace::Plain(host)) => {
                     (host..host + self.geometry.cluster(), Owner::Cluster(number))
                 }
-                Some(Place::Packed { host, len }) => (
+                Some(ClusterPlace::Packed { host, len }) => (
                     host..(host + len).next_multiple_of(SECTOR),
                     Owner::Packed(number),
                 ),
-                Some(Place::Absent) | None => return Ok(()),
+                Some(ClusterPlace::Absent) | None => return Ok(()),
             };
             memory::push(&mut things, thing)
         })?;
@@ -150,7 +150,7 @@ impl Qcow {
             }
             Owner::Packed(number) => {
                 self.change_entry(number, |old| match old {
-                    Place::Packed { host: from, len } => {
+                    ClusterPlace::Packed { host: from, len } => {
                         self.copy(from, host, len)?;
                         Ok(word_of_packed(host, len, self.geometry))
                     }

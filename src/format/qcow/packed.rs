@@ -10,7 +10,7 @@ use crate::memory::{self, IoBuf};
 use crate::storage::{Step, steps};
 
 use super::Qcow;
-use super::disk::{Place, word_of_packed};
+use super::disk::{ClusterPlace, word_of_packed};
 
 thread_local! {
     /// The thread's decompression state, and room for one compressed and one plain cluster.
@@ -40,7 +40,7 @@ impl Qcow {
             match run.kind {
                 ExtentKind::Data { host_offset, .. } => self.read_data(part, host_offset, at)?,
                 ExtentKind::Encoded { .. } => match self.lookup(at)? {
-                    Place::Packed { host, len } => self.unpack((host, len), part, at)?,
+                    ClusterPlace::Packed { host, len } => self.unpack((host, len), part, at)?,
                     _ => return Err(self.remapped(at)),
                 },
                 _ => return Err(self.remapped(at)),

@@ -13,7 +13,7 @@ use crate::size::SECTOR;
 use crate::storage::{Durability, Preallocation};
 
 use super::Qcow;
-use super::disk::{Place, word_of};
+use super::disk::{ClusterPlace, word_of};
 
 /// Where the next bytes go.
 #[derive(Debug, Default)]
@@ -158,9 +158,9 @@ impl Qcow {
         self.each_entry(|number, _, word| {
             let place = self.place(word, number.saturating_mul(self.geometry.cluster()))?;
             end = end.max(match place {
-                Place::Absent => 0,
-                Place::Plain(host) => host + self.geometry.cluster(),
-                Place::Packed { host, len } => host + len,
+                ClusterPlace::Absent => 0,
+                ClusterPlace::Plain(host) => host + self.geometry.cluster(),
+                ClusterPlace::Packed { host, len } => host + len,
             });
             Ok(())
         })?;

@@ -12,7 +12,7 @@ use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Step, ZeroFlags, steps};
 
 use super::Qcow;
-use super::disk::{Place, word_of};
+use super::disk::{ClusterPlace, word_of};
 
 /// Zeroes that have to be stored are written in pieces of this many bytes.
 const ZERO_PIECE: u64 = 1 << 20;
@@ -111,13 +111,13 @@ impl Qcow {
 
     /// Where clusters are, as many from the beginning of a range as have no place in which they could be
     /// overwritten.
-    fn without_place(&self, table: &Table, clusters: Range<u64>) -> Result<Vec<Place>> {
+    fn without_place(&self, table: &Table, clusters: Range<u64>) -> Result<Vec<ClusterPlace>> {
         let mut found = Vec::new();
         for number in clusters {
             let guest = number * self.geometry.cluster();
             let (_, entry) = self.geometry.indices(guest);
             let place = self.place(table.get(entry), guest)?;
-            if matches!(place, Place::Plain(_)) {
+            if matches!(place, ClusterPlace::Plain(_)) {
                 break;
             }
             memory::push(&mut found, place)?;
@@ -167,7 +167,12 @@ impl Qcow {
     }
 
     /// What stands beside written data in the cluster that was at `old` before.
-    fn around(&self, old: Place, range: Range<u64>, below: &dyn Below) -> Result<Option<Around>> {
+    fn around(
+        &self,
+        old: ClusterPlace,
+        range: Range<u64>,
+        below: &dyn Below,
+    ) -> Result<Option<Around>> {
         let len = range.end.saturating_sub(range.start);
         if len == 0 {
             return Ok(None);
@@ -175,8 +180,10 @@ impl Qcow {
         let mut bytes = memory::zeroed(len as usize)?;
         let mut is_zero = false;
         match old {
-            Place::Packed { host, len } => self.unpack((host, len), &mut bytes, range.start)?,
-            Place::Plain(_) | Place::Absent => {
+            ClusterPlace::Packed { host, len } => {
+                self.unpack((host, len), &mut bytes, range.start)?
+            }
+            ClusterPlace::Plain(_) | ClusterPlace::Absent => {
                 is_zero = !self.is_overlay() || below.is_zero_below(range.start, len)?;
                 if !is_zero {
                     steps::announce(&*self.storage, Step::CowRead);
@@ -250,7 +257,7 @@ impl Qcow {
             return Ok(false);
         };
         let place = self.place(table.get(entry), range.start)?;
-        let is_packed = matches!(place, Place::Packed { .. });
+        let is_packed = matches!(place, ClusterPlace::Packed { .. });
         if is_packed {
             self.set(&table, entry, 0);
         }

@@ -13,7 +13,7 @@ use super::state::Qcow2;
 
 /// A run within one slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct SliceRun {
     pub(super) kind: ExtentKind,
     pub(super) len: u64,
     /// The host clusters of data belong to this image alone: they may be written in place.
@@ -163,9 +163,9 @@ impl Qcow2 {
     }
 
     /// The longest run at `offset` that one slice shows; without a table, up to the next table.
-    pub(super) fn piece(&self, offset: u64, end: u64) -> Result<Piece> {
+    pub(super) fn piece(&self, offset: u64, end: u64) -> Result<SliceRun> {
         let Some(table) = self.l2_table(offset)? else {
-            return Ok(Piece {
+            return Ok(SliceRun {
                 kind: ExtentKind::Unallocated { host_offset: None },
                 len: self.next_table(offset, end) - offset,
                 owned: false,
@@ -177,7 +177,7 @@ impl Qcow2 {
     }
 
     /// As [`Self::piece`]; None where the slice would have to be waited for.
-    fn piece_now(&self, offset: u64, end: u64) -> Result<Option<Piece>> {
+    fn piece_now(&self, offset: u64, end: u64) -> Result<Option<SliceRun>> {
         let Some(table) = self.l2_table(offset)? else {
             return self.piece(offset, end).map(Some);
         };
@@ -225,17 +225,17 @@ impl Qcow2 {
         index: u64,
         offset: u64,
         end: u64,
-    ) -> Result<Piece, (Fault, u64)> {
+    ) -> Result<SliceRun, (Fault, u64)> {
         if let Some(empty) = self.empty_entries(words, index) {
             let start = offset - self.layout.in_cluster(offset);
             let len = start.saturating_add(empty * self.layout.cluster_size()) - offset;
-            return Ok(Piece {
+            return Ok(SliceRun {
                 kind: ExtentKind::Unallocated { host_offset: None },
                 len: len.min(end - offset),
                 owned: false,
             });
         }
-        let mut piece: Option<Piece> = None;
+        let mut piece: Option<SliceRun> = None;
         let mut at = offset;
         for index in index..self.layout.slice_entries() {
             let entry = Entry::load(words, &self.layout, index);
@@ -266,7 +266,7 @@ impl Qcow2 {
     }
 
     /// The run within one cluster at `at`, which ends at `cluster_end`.
-    fn piece_of(&self, entry: Entry, at: u64, cluster_end: u64) -> Result<Piece, Fault> {
+    fn piece_of(&self, entry: Entry, at: u64, cluster_end: u64) -> Result<SliceRun, Fault> {
         let kind = self.kind_of(entry)?;
         let rest = cluster_end - at;
         let within = self.layout.in_cluster(at);
@@ -281,7 +281,7 @@ impl Qcow2 {
                 L2Kind::Data(host) => self.data(host + within),
                 L2Kind::Compressed(_) => ExtentKind::Encoded { compressed: true },
             };
-            return Ok(Piece {
+            return Ok(SliceRun {
                 kind,
                 len: rest,
                 owned: owned && matches!(kind, ExtentKind::Data { .. }),
@@ -303,7 +303,7 @@ impl Qcow2 {
             (host, false, true) => ExtentKind::Zero { host_offset: host },
             (host, _, _) => ExtentKind::Unallocated { host_offset: host },
         };
-        Ok(Piece {
+        Ok(SliceRun {
             kind,
             len: len.min(rest),
             owned: owned && matches!(kind, ExtentKind::Data { .. }),
@@ -375,8 +375,8 @@ impl Qcow2 {
 }
 
 /// Cuts the run at the end of what was asked for.
-fn finish(piece: Option<Piece>, len: u64) -> Piece {
-    let mut piece = piece.unwrap_or(Piece {
+fn finish(piece: Option<SliceRun>, len: u64) -> SliceRun {
+    let mut piece = piece.unwrap_or(SliceRun {
         kind: ExtentKind::Unallocated { host_offset: None },
         len,
         owned: false,

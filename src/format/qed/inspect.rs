@@ -3,7 +3,7 @@
 use crate::error::{ErrorKind, Result};
 use crate::format::Format;
 use crate::format::blocks::check::{Findings, Repairable};
-use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
 use crate::policy::ImplicitRole;
 use crate::storage::Durability;
 
@@ -25,7 +25,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         found.cluster_size = Some(u64::from(header.cluster_size));
         let bytes = header.clusters().div_ceil(header.per_table()) * 8;
         found.judge(
-            Guard::TableSizes,
+            Requirement::TableSizes,
             ctx.policy
                 .check_table("L1 table", bytes)
                 .map(|()| format!("the L1 table takes {bytes} bytes"))
@@ -39,8 +39,10 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         Err(error) if error.kind() == ErrorKind::Os => return Err(error),
         Err(error) => {
             let (bad, other) = match error.kind() {
-                ErrorKind::Unsupported => (Guard::KnownFeatures, Guard::HeaderConsistent),
-                _ => (Guard::HeaderConsistent, Guard::KnownFeatures),
+                ErrorKind::Unsupported => {
+                    (Requirement::KnownFeatures, Requirement::HeaderConsistent)
+                }
+                _ => (Requirement::HeaderConsistent, Requirement::KnownFeatures),
             };
             found.find(bad, Verdict::Fail, error.to_string());
             found.find(other, Verdict::Unknown, "the header cannot be understood");
@@ -58,19 +60,19 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
             });
         }
     }
-    found.find(Guard::KnownFeatures, Verdict::Pass, "a QED image");
+    found.find(Requirement::KnownFeatures, Verdict::Pass, "a QED image");
     let clean = match header.features.contains(FeatureBits::NEED_CHECK) {
         false => Ok("the image was closed".to_owned()),
         true => Err("the image was not closed".to_owned()),
     };
-    found.judge(Guard::Clean, clean);
+    found.judge(Requirement::Clean, clean);
     judge_tables(&mut found, ctx, &header, &image)?;
-    for guard in [
-        Guard::KeyDerivation,
-        Guard::DecompressedSize,
-        Guard::SnapshotCount,
+    for requirement in [
+        Requirement::KeyDerivation,
+        Requirement::DecompressedSize,
+        Requirement::SnapshotCount,
     ] {
-        found.find(guard, Verdict::NotApplicable, "a QED image has none");
+        found.find(requirement, Verdict::NotApplicable, "a QED image has none");
     }
     Ok(found)
 }
@@ -85,13 +87,17 @@ fn judge_tables(
         Ok(looked) => looked,
         Err(error) if error.kind() == ErrorKind::Os => return Err(error),
         Err(error) => {
-            found.find(Guard::HeaderConsistent, Verdict::Fail, error.to_string());
-            found.find(Guard::FileSize, Verdict::Unknown, error.to_string());
+            found.find(
+                Requirement::HeaderConsistent,
+                Verdict::Fail,
+                error.to_string(),
+            );
+            found.find(Requirement::FileSize, Verdict::Unknown, error.to_string());
             return Ok(());
         }
     };
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         match looked.corruptions() {
             0 => Ok("every cluster has one use and a place in the file".to_owned()),
             count => Err(looked.first().unwrap_or_else(|| {
@@ -101,7 +107,7 @@ fn judge_tables(
     );
     let unused = looked.leaks() * u64::from(header.cluster_size);
     found.judge(
-        Guard::FileSize,
+        Requirement::FileSize,
         match unused <= SLACK {
             true => Ok(format!("{unused} of {} bytes have no use", ctx.file_len)),
             false => Err(format!("{unused} of {} bytes have no use", ctx.file_len)),

@@ -1,7 +1,7 @@
 //! Inspecting a raw disk: there is nothing in it but the disk.
 
 use crate::error::Result;
-use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 
 /// See [`crate::format::FormatDriver::inspect`].
 pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
@@ -10,10 +10,16 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         understood: true,
         ..Inspection::default()
     };
-    for guard in Guard::OF_FORMAT {
-        match guard {
-            Guard::FileSize => found.find(*guard, Verdict::Pass, "the file is the disk"),
-            _ => found.find(*guard, Verdict::NotApplicable, "a raw disk has no metadata"),
+    for requirement in Requirement::OF_FORMAT {
+        match requirement {
+            Requirement::FileSize => {
+                found.find(*requirement, Verdict::Pass, "the file is the disk")
+            }
+            _ => found.find(
+                *requirement,
+                Verdict::NotApplicable,
+                "a raw disk has no metadata",
+            ),
         }
     }
     Ok(found)

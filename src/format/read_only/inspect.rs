@@ -1,7 +1,7 @@
 //! Inspecting images whose formats are only read.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::inspect::{Guard, Inspection, Verdict};
+use crate::format::inspect::{Inspection, Requirement, Verdict};
 
 /// A file that is longer than its contents explain by more than this hides something.
 const SLACK: u64 = 64 << 10;
@@ -12,13 +12,13 @@ impl Inspection {
     /// # Errors
     /// The error itself where it says nothing of the image.
     pub(crate) fn refuse(&mut self, error: Error) -> Result<()> {
-        let guard = match error.kind() {
-            ErrorKind::Corrupt | ErrorKind::NotAnImage => Guard::HeaderConsistent,
-            ErrorKind::Limit => Guard::TableSizes,
-            ErrorKind::Unsupported => Guard::KnownFeatures,
+        let requirement = match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::NotAnImage => Requirement::HeaderConsistent,
+            ErrorKind::Limit => Requirement::TableSizes,
+            ErrorKind::Unsupported => Requirement::KnownFeatures,
             _ => return Err(error),
         };
-        self.find(guard, Verdict::Fail, error.to_string());
+        self.find(requirement, Verdict::Fail, error.to_string());
         Ok(())
     }
 
@@ -37,7 +37,7 @@ impl Inspection {
     /// `what`.
     pub(crate) fn explain_length(&mut self, file_len: u64, end: u64, what: &str) {
         self.judge(
-            Guard::FileSize,
+            Requirement::FileSize,
             match file_len <= end.saturating_add(SLACK) {
                 true => Ok(format!("{file_len} bytes, and {end} with {what}")),
                 false => Err(format!(
@@ -47,11 +47,11 @@ impl Inspection {
         );
     }
 
-    /// The format has nothing that those guards look at.
-    pub(crate) fn has_none(&mut self, format: &str, guards: &[Guard]) {
-        for guard in guards {
+    /// The format has nothing that those requirements look at.
+    pub(crate) fn has_none(&mut self, format: &str, requirements: &[Requirement]) {
+        for requirement in requirements {
             let reason = format!("{format} images have none");
-            self.find(*guard, Verdict::NotApplicable, reason);
+            self.find(*requirement, Verdict::NotApplicable, reason);
         }
     }
 }

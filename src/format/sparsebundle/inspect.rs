@@ -1,7 +1,7 @@
 //! Inspecting an untrusted bundle: its list.
 
 use crate::error::Result;
-use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
 use crate::policy::ImplicitRole;
 
 use super::info::Info;
@@ -17,11 +17,11 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     found.understood = true;
     found.virtual_size = Some(info.len);
     let reason = "a sparse bundle of version 1";
-    found.find(Guard::KnownFeatures, Verdict::Pass, reason);
+    found.find(Requirement::KnownFeatures, Verdict::Pass, reason);
     let reason = format!("its bands have {} bytes each", info.band);
-    found.find(Guard::HeaderConsistent, Verdict::Pass, reason);
+    found.find(Requirement::HeaderConsistent, Verdict::Pass, reason);
     let reason = "the list is no longer than lists may be";
-    found.find(Guard::FileSize, Verdict::Pass, reason);
+    found.find(Requirement::FileSize, Verdict::Pass, reason);
     for name in [TOKEN, BANDS] {
         found.references.push(Reference {
             role: ImplicitRole::Extent,
@@ -31,11 +31,11 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         });
     }
     let none = [
-        Guard::TableSizes,
-        Guard::KeyDerivation,
-        Guard::DecompressedSize,
-        Guard::SnapshotCount,
-        Guard::Clean,
+        Requirement::TableSizes,
+        Requirement::KeyDerivation,
+        Requirement::DecompressedSize,
+        Requirement::SnapshotCount,
+        Requirement::Clean,
     ];
     found.has_none("sparsebundle", &none);
     Ok(found)

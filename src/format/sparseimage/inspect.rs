@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::format::encrcdsa;
-use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 use crate::format::read_only::Source;
 
 use super::Bands;
@@ -23,11 +23,11 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     found.understood = true;
     found.virtual_size = Some(image.header.len);
     let reason = "a sparse image of version 3";
-    found.find(Guard::KnownFeatures, Verdict::Pass, reason);
+    found.find(Requirement::KnownFeatures, Verdict::Pass, reason);
     let reason = format!("the list of bands takes {} bytes", image.places.len() * 8);
-    found.find(Guard::TableSizes, Verdict::Pass, reason);
+    found.find(Requirement::TableSizes, Verdict::Pass, reason);
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         match image.end > ctx.file_len {
             true => Err("a band ends behind the end of the file".to_owned()),
             false => Ok("every band has a place of its own in the file".to_owned()),
@@ -37,10 +37,10 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let spare = image.end.saturating_add(image.header.band);
     found.explain_length(ctx.file_len, spare, "the bands");
     let none = [
-        Guard::KeyDerivation,
-        Guard::DecompressedSize,
-        Guard::SnapshotCount,
-        Guard::Clean,
+        Requirement::KeyDerivation,
+        Requirement::DecompressedSize,
+        Requirement::SnapshotCount,
+        Requirement::Clean,
     ];
     found.has_none("sparse", &none);
     Ok(found)

@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, Result};
 use crate::format::blocks::{ByteOrder, Entry, Layout};
-use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
 use crate::memory;
 use crate::policy::ImplicitRole;
 
@@ -25,8 +25,10 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         Ok(header) => header,
         Err(error) => {
             let (bad, other) = match error.kind() {
-                ErrorKind::Unsupported => (Guard::KnownFeatures, Guard::HeaderConsistent),
-                _ => (Guard::HeaderConsistent, Guard::KnownFeatures),
+                ErrorKind::Unsupported => {
+                    (Requirement::KnownFeatures, Requirement::HeaderConsistent)
+                }
+                _ => (Requirement::HeaderConsistent, Requirement::KnownFeatures),
             };
             found.find(bad, Verdict::Fail, error.to_string());
             found.find(other, Verdict::Unknown, "the header cannot be understood");
@@ -45,18 +47,18 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         });
     }
     found.find(
-        Guard::KnownFeatures,
+        Requirement::KnownFeatures,
         Verdict::Pass,
         format!("a VDI image of the type {:?}", header.image_type),
     );
     judge_tables(&mut found, ctx, &header)?;
-    for guard in [
-        Guard::KeyDerivation,
-        Guard::DecompressedSize,
-        Guard::SnapshotCount,
-        Guard::Clean,
+    for requirement in [
+        Requirement::KeyDerivation,
+        Requirement::DecompressedSize,
+        Requirement::SnapshotCount,
+        Requirement::Clean,
     ] {
-        found.find(guard, Verdict::NotApplicable, "a VDI image has none");
+        found.find(requirement, Verdict::NotApplicable, "a VDI image has none");
     }
     Ok(found)
 }
@@ -66,20 +68,20 @@ fn judge_tables(found: &mut Inspection, ctx: &InspectContext<'_>, header: &Heade
     let fits = ctx.policy.check_table("block map", table);
     let is_loadable = fits.is_ok();
     found.judge(
-        Guard::TableSizes,
+        Requirement::TableSizes,
         fits.map(|()| format!("the block map takes {table} bytes"))
             .map_err(|error| error.to_string()),
     );
     if header.table_end() > ctx.file_len {
         let reason = "the file ends within the block map";
-        found.find(Guard::HeaderConsistent, Verdict::Fail, reason);
-        found.find(Guard::FileSize, Verdict::Unknown, reason);
+        found.find(Requirement::HeaderConsistent, Verdict::Fail, reason);
+        found.find(Requirement::FileSize, Verdict::Unknown, reason);
         return Ok(());
     }
     if !is_loadable {
         let reason = "the block map is too large to be looked at";
-        found.find(Guard::HeaderConsistent, Verdict::Unknown, reason);
-        found.find(Guard::FileSize, Verdict::Unknown, reason);
+        found.find(Requirement::HeaderConsistent, Verdict::Unknown, reason);
+        found.find(Requirement::FileSize, Verdict::Unknown, reason);
         return Ok(());
     }
     let layout = VdiLayout::of(header);
@@ -113,14 +115,14 @@ fn judge_tables(found: &mut Inspection, ctx: &InspectContext<'_>, header: &Heade
         at += len;
     }
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         match wrong {
             None => Ok("every block has a place of its own in the file".to_owned()),
             Some(reason) => Err(reason),
         },
     );
     found.judge(
-        Guard::FileSize,
+        Requirement::FileSize,
         match ctx.file_len <= most.saturating_add(SLACK) {
             true => Ok(format!(
                 "{} bytes, and {most} at most with all blocks",

@@ -2,7 +2,7 @@
 //! listed even where the rest cannot be understood.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
 use crate::policy::ImplicitRole;
 
 use super::disk::{Header, Metadata, RegionTable};
@@ -12,12 +12,12 @@ use super::parent;
 /// See [`crate::format::FormatDriver::inspect`].
 pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let mut found = Inspection::default();
-    for guard in [
-        Guard::KeyDerivation,
-        Guard::DecompressedSize,
-        Guard::SnapshotCount,
+    for requirement in [
+        Requirement::KeyDerivation,
+        Requirement::DecompressedSize,
+        Requirement::SnapshotCount,
     ] {
-        found.find(guard, Verdict::NotApplicable, "a VHDX has none");
+        found.find(requirement, Verdict::NotApplicable, "a VHDX has none");
     }
     list_names(&mut found, ctx)?;
     let header = match header(ctx) {
@@ -28,7 +28,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         false => Ok("the log is empty".to_owned()),
         true => Err("the log has to be replayed before the image can be read".to_owned()),
     };
-    found.judge(Guard::Clean, clean);
+    found.judge(Requirement::Clean, clean);
     match Front::read(&*ctx.storage, header) {
         Ok(front) => {
             judge(&mut found, ctx, &front);
@@ -76,11 +76,11 @@ fn list_names(found: &mut Inspection, ctx: &InspectContext<'_>) -> Result<()> {
 
 fn judge(found: &mut Inspection, ctx: &InspectContext<'_>, front: &Front) {
     found.understood = true;
-    found.find(Guard::KnownFeatures, Verdict::Pass, "VHDX version 1");
+    found.find(Requirement::KnownFeatures, Verdict::Pass, "VHDX version 1");
     let locator = front.metadata.items.locator.as_ref();
     let parent = locator.map(parent::of_locator).transpose();
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         match parent {
             Ok(_) => Ok("the parts of the file lie inside it and apart from each other".to_owned()),
             Err(error) => Err(error.to_string()),
@@ -89,13 +89,13 @@ fn judge(found: &mut Inspection, ctx: &InspectContext<'_>, front: &Front) {
     let size = front.metadata.items.size;
     let table = front.geometry.entries(size) * 8;
     found.judge(
-        Guard::TableSizes,
+        Requirement::TableSizes,
         match ctx.policy.check_table("Block allocation table", table) {
             Ok(()) => Ok(format!("a block allocation table of {table} bytes")),
             Err(error) => Err(error.to_string()),
         },
     );
-    found.judge(Guard::FileSize, file_size(ctx.file_len, front));
+    found.judge(Requirement::FileSize, file_size(ctx.file_len, front));
 }
 
 /// Every block can be in the file once, with a bitmap for each chunk, beside the regions and what was
@@ -131,13 +131,22 @@ fn doubtful(mut found: Inspection, error: Error) -> Result<Inspection> {
     let unread = "the VHDX cannot be understood";
     found.doubt(unread);
     let (bad, other) = match error.kind() {
-        ErrorKind::Unsupported => (Guard::KnownFeatures, Guard::HeaderConsistent),
-        _ => (Guard::HeaderConsistent, Guard::KnownFeatures),
+        ErrorKind::Unsupported => (Requirement::KnownFeatures, Requirement::HeaderConsistent),
+        _ => (Requirement::HeaderConsistent, Requirement::KnownFeatures),
     };
     found.find(bad, Verdict::Fail, error.to_string());
-    for guard in [other, Guard::TableSizes, Guard::FileSize, Guard::Clean] {
-        if !found.findings.iter().any(|finding| finding.guard == guard) {
-            found.find(guard, Verdict::Unknown, unread);
+    for requirement in [
+        other,
+        Requirement::TableSizes,
+        Requirement::FileSize,
+        Requirement::Clean,
+    ] {
+        if !found
+            .findings
+            .iter()
+            .any(|finding| finding.requirement == requirement)
+        {
+            found.find(requirement, Verdict::Unknown, unread);
         }
     }
     Ok(found)

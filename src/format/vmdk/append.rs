@@ -13,14 +13,14 @@ use crate::storage::{Step, steps};
 use super::encode::encode_grain;
 use super::read::Kept;
 use super::sparse::Grain;
-use super::write::Target;
+use super::write::ExtentWriter;
 
 thread_local! {
     /// The thread's compression state, and room for a grain.
     static ENCODER: RefCell<(Encoder, IoBuf)> = RefCell::default();
 }
 
-impl Target<'_> {
+impl ExtentWriter<'_> {
     /// Writes the beginning of `buf`, up to the end of the grain; returns how many bytes.
     pub(super) fn append(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<u64> {
         let sparse = self.sparse;

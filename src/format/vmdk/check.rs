@@ -11,7 +11,7 @@ use crate::storage::Durability;
 use super::parts::PartKind;
 use super::sparse::{Grain, Sparse};
 use super::state::Vmdk;
-use super::survey::{Named, Survey};
+use super::survey::{NamedGrains, Survey};
 use crate::format::table_cache::Table;
 
 impl Check for Vmdk {
@@ -32,7 +32,7 @@ impl Check for Vmdk {
                     sparse,
                     repairs,
                     report: &mut report,
-                    named: Named::new(sparse)?,
+                    named: NamedGrains::new(sparse)?,
                 };
                 check.run(part.start, job)?;
             }
@@ -55,7 +55,7 @@ struct Checking<'a> {
     repairs: bool,
     report: &'a mut CheckReport,
     /// The grains that an entry was found to name.
-    named: Named,
+    named: NamedGrains,
 }
 
 impl Checking<'_> {

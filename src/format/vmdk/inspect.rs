@@ -7,17 +7,17 @@ use bstr::{BStr, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
-use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
 use crate::policy::ImplicitRole;
 use crate::size::SECTOR;
 
-use super::disk::descriptor::{Named, named_files};
+use super::disk::descriptor::{NamedRole, named_files};
 use super::disk::sparse_header::{GD_AT_END, HEADER_LEN};
 use super::disk::{Descriptor, SparseHeader};
 use super::driver::NAME;
 use super::open::check_type;
 use super::source::{Source, descriptor_text};
-use super::sparse::{Place, Sparse, TablePlace};
+use super::sparse::{Sparse, SparseInput, TablePlace};
 use crate::format::table_cache::Cache;
 
 /// The longest name that any program takes.
@@ -26,8 +26,8 @@ const MAX_NAME: usize = 4096;
 /// See [`crate::format::FormatDriver::inspect`].
 pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let mut found = Inspection::default();
-    for guard in [Guard::KeyDerivation, Guard::SnapshotCount] {
-        found.find(guard, Verdict::NotApplicable, "a VMDK has none");
+    for requirement in [Requirement::KeyDerivation, Requirement::SnapshotCount] {
+        found.find(requirement, Verdict::NotApplicable, "a VMDK has none");
     }
     list_names(&mut found, ctx)?;
     let source = Source::read(&*ctx.storage, ctx.policy).and_then(|source| {
@@ -46,10 +46,12 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
             found.virtual_size = claimed_size(ctx);
             found.doubt(unread);
             let (bad, other) = match error.kind() {
-                ErrorKind::Unsupported => (Guard::KnownFeatures, Guard::HeaderConsistent),
-                ErrorKind::Limit => (Guard::TableSizes, Guard::HeaderConsistent),
+                ErrorKind::Unsupported => {
+                    (Requirement::KnownFeatures, Requirement::HeaderConsistent)
+                }
+                ErrorKind::Limit => (Requirement::TableSizes, Requirement::HeaderConsistent),
                 ErrorKind::Os => return Err(error),
-                _ => (Guard::HeaderConsistent, Guard::KnownFeatures),
+                _ => (Requirement::HeaderConsistent, Requirement::KnownFeatures),
             };
             found.find(bad, Verdict::Fail, error.to_string());
             found.find(other, Verdict::Unknown, unread);
@@ -67,14 +69,14 @@ fn list_names(found: &mut Inspection, ctx: &InspectContext<'_>) -> Result<()> {
     };
     let inside = offset > 0;
     let names = named_files(&text);
-    let extents = names.iter().filter(|file| file.role == Named::Extent);
+    let extents = names.iter().filter(|file| file.role == NamedRole::Extent);
     // In an extent the one line of an extent names the file itself.
     let itself = inside && extents.count() == 1;
     for file in names {
         let role = match file.role {
-            Named::Extent if itself && file.is_sparse => continue,
-            Named::Extent | Named::ChangeTracking => ImplicitRole::Extent,
-            Named::Parent => ImplicitRole::Backing,
+            NamedRole::Extent if itself && file.is_sparse => continue,
+            NamedRole::Extent | NamedRole::ChangeTracking => ImplicitRole::Extent,
+            NamedRole::Parent => ImplicitRole::Backing,
         };
         let name = file.name.get(..MAX_NAME).unwrap_or(&file.name);
         crate::memory::push(
@@ -104,23 +106,27 @@ fn judge_text(found: &mut Inspection, descriptor: &Descriptor) {
     found.virtual_size = sectors.and_then(|sectors| sectors.checked_mul(SECTOR));
     let kind = BStr::new(&descriptor.create_type);
     found.find(
-        Guard::KnownFeatures,
+        Requirement::KnownFeatures,
         Verdict::Pass,
         format!("a descriptor of the type {kind}"),
     );
     let elsewhere = "what the extents hold is in other files, which are not opened";
     found.find(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         Verdict::Pass,
         "every line is understood",
     );
     found.find(
-        Guard::FileSize,
+        Requirement::FileSize,
         Verdict::Pass,
         "the file is a descriptor alone",
     );
-    for guard in [Guard::TableSizes, Guard::DecompressedSize, Guard::Clean] {
-        found.find(guard, Verdict::NotApplicable, elsewhere);
+    for requirement in [
+        Requirement::TableSizes,
+        Requirement::DecompressedSize,
+        Requirement::Clean,
+    ] {
+        found.find(requirement, Verdict::NotApplicable, elsewhere);
     }
 }
 
@@ -133,7 +139,7 @@ fn judge_hosted(
     found.virtual_size = Some(guest);
     found.cluster_size = Some(header.grain_bytes());
     let version = format!("version {} of a sparse extent", header.version);
-    found.find(Guard::KnownFeatures, Verdict::Pass, version);
+    found.find(Requirement::KnownFeatures, Verdict::Pass, version);
     let compressed = header.compression != 0;
     let decoded = match compressed {
         true => Some(ctx.policy.check_decompressed(header.grain_bytes())),
@@ -142,10 +148,14 @@ fn judge_hosted(
     match decoded {
         None => {
             let reason = "nothing is compressed";
-            found.find(Guard::DecompressedSize, Verdict::NotApplicable, reason);
+            found.find(
+                Requirement::DecompressedSize,
+                Verdict::NotApplicable,
+                reason,
+            );
         }
         Some(checked) => found.judge(
-            Guard::DecompressedSize,
+            Requirement::DecompressedSize,
             checked
                 .map(|()| format!("{} bytes a grain", header.grain_bytes()))
                 .map_err(|error| error.to_string()),
@@ -155,12 +165,12 @@ fn judge_hosted(
         false => Ok("the extent was closed properly".to_owned()),
         true => Err("the extent was not closed properly".to_owned()),
     };
-    found.judge(Guard::Clean, closed);
+    found.judge(Requirement::Clean, closed);
     let table_bytes = header.directory_entries().saturating_mul(8);
     let tables = ctx.policy.check_table("Grain directory", table_bytes);
     let small = tables.is_ok();
     found.judge(
-        Guard::TableSizes,
+        Requirement::TableSizes,
         tables
             .map(|()| format!("{table_bytes} bytes of grain directories"))
             .map_err(|error| error.to_string()),
@@ -177,20 +187,24 @@ fn judge_hosted(
             ctx.file_len
         )),
     };
-    found.judge(Guard::FileSize, size);
+    found.judge(Requirement::FileSize, size);
     if !small {
         let reason = "the grain directory is too large to be looked at";
-        found.find(Guard::HeaderConsistent, Verdict::Unknown, reason);
+        found.find(Requirement::HeaderConsistent, Verdict::Unknown, reason);
         return Ok(());
     }
     match check_tables(ctx, header) {
         Ok(()) => found.find(
-            Guard::HeaderConsistent,
+            Requirement::HeaderConsistent,
             Verdict::Pass,
             "the grain tables lie inside the file",
         ),
         Err(error) if error.kind() == ErrorKind::Os => return Err(error),
-        Err(error) => found.find(Guard::HeaderConsistent, Verdict::Fail, error.to_string()),
+        Err(error) => found.find(
+            Requirement::HeaderConsistent,
+            Verdict::Fail,
+            error.to_string(),
+        ),
     }
     Ok(())
 }
@@ -200,7 +214,7 @@ fn check_tables(ctx: &InspectContext<'_>, header: &SparseHeader) -> Result<()> {
         return Err(Error::corrupt("the grain directory is not in the file"));
     }
     let sparse = Sparse::hosted(
-        &Place {
+        &SparseInput {
             id: 0,
             slot: StorageSlot::MAIN,
             storage: &ctx.storage,

@@ -21,7 +21,7 @@ use super::disk::se_sparse::{self, ConstHeader};
 use super::disk::{Access, CowdHeader, ExtentLine, ExtentType, SparseHeader, cowd_header};
 use super::parts::{Part, PartKind};
 use super::source::{Source, hosted};
-use super::sparse::{Place, Sparse};
+use super::sparse::{Sparse, SparseInput};
 use super::state::{Stored, Vmdk};
 use crate::format::table_cache::Cache;
 
@@ -157,7 +157,7 @@ impl Opening<'_> {
         self.check_hosted(&header)?;
         self.count_tables(header.directory_entries().saturating_mul(8))?;
         let storage = &self.ctx.storage;
-        let place = Place {
+        let place = SparseInput {
             id: 0,
             slot: StorageSlot::MAIN,
             storage,
@@ -298,7 +298,7 @@ impl Opening<'_> {
         storage: &Arc<dyn Storage>,
     ) -> Result<Sparse> {
         let cache = self.cache.clone();
-        let place = Place {
+        let place = SparseInput {
             id: u32::from(slot.0),
             slot,
             storage,

@@ -14,7 +14,7 @@ use crate::printable::printable_bytes;
 use super::disk::{Descriptor, ExtentType, Flags, SparseHeader};
 use super::driver::DRIVER;
 use super::source::Source;
-use super::sparse::{Grain, Place, Sparse};
+use super::sparse::{Grain, Sparse, SparseInput};
 use crate::format::table_cache::Cache;
 
 /// The largest disk of ESXi.
@@ -185,7 +185,7 @@ fn check_text(descriptor: &Descriptor, found: &mut Vec<Objection>) {
 
 /// The guest offsets of two grains of which the later one comes first in the file.
 fn first_inversion(ctx: &InspectContext<'_>, header: &SparseHeader) -> Result<Option<(u64, u64)>> {
-    let place = Place {
+    let place = SparseInput {
         id: 0,
         slot: StorageSlot::MAIN,
         storage: &ctx.storage,

@@ -118,7 +118,7 @@ pub(super) enum TablePlace {
 }
 
 /// What [`Sparse::new`] begins with.
-pub(super) struct Place<'a> {
+pub(super) struct SparseInput<'a> {
     pub(super) id: u32,
     pub(super) slot: StorageSlot,
     pub(super) storage: &'a Arc<dyn Storage>,
@@ -131,7 +131,7 @@ impl Sparse {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`], or of reading the grain directory.
-    pub(super) fn hosted(place: &Place<'_>, header: &SparseHeader) -> Result<Self> {
+    pub(super) fn hosted(place: &SparseInput<'_>, header: &SparseHeader) -> Result<Self> {
         header.check_directories()?;
         let entries = header.directory_entries();
         let entries_of = |sector: u64| {
@@ -176,7 +176,7 @@ impl Sparse {
     ///
     /// # Errors
     /// As [`Sparse::hosted`].
-    pub(super) fn cowd(place: &Place<'_>, header: &CowdHeader) -> Result<Self> {
+    pub(super) fn cowd(place: &SparseInput<'_>, header: &CowdHeader) -> Result<Self> {
         let entries = u64::from(header.directory_entries);
         let offset = u64::from(header.directory) * SECTOR;
         let directory = Directory {
@@ -196,7 +196,10 @@ impl Sparse {
     ///
     /// # Errors
     /// As [`Sparse::hosted`].
-    pub(super) fn se_sparse(place: &Place<'_>, header: &se_sparse::ConstHeader) -> Result<Self> {
+    pub(super) fn se_sparse(
+        place: &SparseInput<'_>,
+        header: &se_sparse::ConstHeader,
+    ) -> Result<Self> {
         let grain = 8 * SECTOR;
         let per_table = se_sparse::TABLE_ENTRIES;
         let len = header.capacity * SECTOR;
@@ -238,7 +241,7 @@ impl Sparse {
         })
     }
 
-    fn plain(place: &Place<'_>, directory: Directory, kind: Kind) -> Self {
+    fn plain(place: &SparseInput<'_>, directory: Directory, kind: Kind) -> Self {
         Self {
             id: place.id,
             slot: place.slot,

@@ -23,7 +23,7 @@ pub(super) struct Survey {
     /// One bit for each table that overlaps another table or a grain: redundant ones, and those that count.
     overlapping: [Vec<u64>; 2],
     /// The grains that entries of the tables that count name.
-    pub(super) named: Named,
+    pub(super) named: NamedGrains,
     /// Where tables stand, in ascending order.
     tables: Vec<u64>,
     /// Where grains stand that overlap others by a part.
@@ -39,7 +39,7 @@ impl Survey {
         let none = || memory::filled(tables.div_ceil(64) as usize, 0);
         let mut survey = Self {
             overlapping: [none()?, none()?],
-            named: Named::new(sparse)?,
+            named: NamedGrains::new(sparse)?,
             tables: Vec::new(),
             crossing: Vec::new(),
         };
@@ -145,7 +145,7 @@ impl Survey {
 
 /// The grains of a file that something names: those that stand where grains are written here, side by side.
 #[derive(Debug, Default)]
-pub(super) struct Named {
+pub(super) struct NamedGrains {
     grain: u64,
     /// Where the first one may stand.
     first: u64,
@@ -154,7 +154,7 @@ pub(super) struct Named {
     shared: Vec<u64>,
 }
 
-impl Named {
+impl NamedGrains {
     /// None yet; of a compressed extent or a very large one nothing is noted.
     pub(super) fn new(sparse: &Sparse) -> Result<Self> {
         let count = sparse.storage.len()?.div_ceil(sparse.grain);

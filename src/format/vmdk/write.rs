@@ -20,7 +20,7 @@ use super::state::Vmdk;
 const ZERO_PIECE: u64 = 1 << 20;
 
 /// A sparse extent, and where it begins in the guest.
-pub(super) struct Target<'a> {
+pub(super) struct ExtentWriter<'a> {
     pub(super) image: &'a Vmdk,
     pub(super) sparse: &'a Sparse,
     pub(super) base: u64,
@@ -137,8 +137,8 @@ fn of_zeroes() -> Error {
 }
 
 impl Vmdk {
-    fn target<'a>(&'a self, sparse: &'a Sparse, part: &Part) -> Target<'a> {
-        Target {
+    fn target<'a>(&'a self, sparse: &'a Sparse, part: &Part) -> ExtentWriter<'a> {
+        ExtentWriter {
             image: self,
             sparse,
             base: part.start,
@@ -240,7 +240,7 @@ impl Vmdk {
     }
 }
 
-impl Target<'_> {
+impl ExtentWriter<'_> {
     /// Writes guest bytes.
     fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
         let mut rest = buf;

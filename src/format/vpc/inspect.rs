@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::blocks::{ByteOrder, Entry, Layout};
-use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
 use crate::memory;
 use crate::policy::ImplicitRole;
 
@@ -55,17 +55,17 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         }
     }
     found.find(
-        Guard::KnownFeatures,
+        Requirement::KnownFeatures,
         Verdict::Pass,
         format!("a VHD of the type {:?}", disk.footer.disk_type),
     );
-    for guard in [
-        Guard::KeyDerivation,
-        Guard::DecompressedSize,
-        Guard::SnapshotCount,
-        Guard::Clean,
+    for requirement in [
+        Requirement::KeyDerivation,
+        Requirement::DecompressedSize,
+        Requirement::SnapshotCount,
+        Requirement::Clean,
     ] {
-        found.find(guard, Verdict::NotApplicable, "a VHD has none");
+        found.find(requirement, Verdict::NotApplicable, "a VHD has none");
     }
     Ok(found)
 }
@@ -99,8 +99,8 @@ fn list_parent(
 /// The headers cannot be understood.
 fn refuse(found: &mut Inspection, error: &Error) {
     let (bad, other) = match error.kind() {
-        ErrorKind::Unsupported => (Guard::KnownFeatures, Guard::HeaderConsistent),
-        _ => (Guard::HeaderConsistent, Guard::KnownFeatures),
+        ErrorKind::Unsupported => (Requirement::KnownFeatures, Requirement::HeaderConsistent),
+        _ => (Requirement::HeaderConsistent, Requirement::KnownFeatures),
     };
     found.find(bad, Verdict::Fail, error.to_string());
     found.find(other, Verdict::Unknown, "the headers cannot be understood");
@@ -109,12 +109,12 @@ fn refuse(found: &mut Inspection, error: &Error) {
 fn judge_fixed(found: &mut Inspection, disk: &Found) {
     let len = disk.footer.size(None);
     found.find(
-        Guard::TableSizes,
+        Requirement::TableSizes,
         Verdict::NotApplicable,
         "there is no table",
     );
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         match len <= disk.footer_at {
             true => Ok("the disk ends where its footer begins or before".to_owned()),
             false => Err(format!(
@@ -124,7 +124,7 @@ fn judge_fixed(found: &mut Inspection, disk: &Found) {
         },
     );
     found.judge(
-        Guard::FileSize,
+        Requirement::FileSize,
         match disk.footer_at.saturating_sub(len) <= SLACK {
             true => Ok("the file is the disk and its footer".to_owned()),
             false => Err(format!(
@@ -146,7 +146,7 @@ fn judge_tables(
         .check_table("table of blocks", header.table_len());
     let is_loadable = fits.is_ok();
     found.judge(
-        Guard::TableSizes,
+        Requirement::TableSizes,
         fits.map(|()| format!("the table of blocks takes {} bytes", header.table_len()))
             .map_err(|error| error.to_string()),
     );
@@ -158,7 +158,7 @@ fn judge_tables(
         .saturating_add(u64::from(header.entries).saturating_mul(unit))
         .saturating_add(FOOTER_LEN as u64 + SLACK);
     found.judge(
-        Guard::FileSize,
+        Requirement::FileSize,
         match ctx.file_len <= most {
             true => Ok(format!("{} bytes", ctx.file_len)),
             false => Err(format!(
@@ -169,7 +169,7 @@ fn judge_tables(
     );
     if !is_loadable {
         let reason = "the table of blocks is too large to be looked at";
-        found.find(Guard::HeaderConsistent, Verdict::Unknown, reason);
+        found.find(Requirement::HeaderConsistent, Verdict::Unknown, reason);
         return Ok(());
     }
     let wrong = match disk.damage {
@@ -180,7 +180,7 @@ fn judge_tables(
         _ => Some("a footer is missing or damaged".to_owned()),
     };
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         match wrong {
             None => Ok("every block has a place of its own in the file".to_owned()),
             Some(reason) => Err(reason),

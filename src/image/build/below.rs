@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use bstr::{BStr, BString, ByteSlice};
 
 use super::ancestors::Ancestors;
-use super::opener::{Named, given, resolve};
+use super::opener::{ResolvedName, given, resolve};
 use super::search::{REMEDY, Search};
 use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
@@ -233,8 +233,8 @@ impl Image {
             None => self.look_for_parent(options)?,
         };
         let (location, file) = match found {
-            Named::Location(location) => (location, None),
-            Named::Storage(file) => (Location::from_path(&file.base), Some(file)),
+            ResolvedName::Location(location) => (location, None),
+            ResolvedName::Storage(file) => (Location::from_path(&file.base), Some(file)),
         };
         let plan = Plan::of_backing(tree, Some(&location), format)?;
         Ok(Start {
@@ -246,7 +246,12 @@ impl Image {
     }
 
     /// What a name of the parent leads to.
-    fn named(&self, role: ImplicitRole, name: &BStr, options: &OpenOptions) -> Result<Named> {
+    fn named(
+        &self,
+        role: ImplicitRole,
+        name: &BStr,
+        options: &OpenOptions,
+    ) -> Result<ResolvedName> {
         resolve(
             role,
             OsStr::from_bytes(name),
@@ -258,7 +263,7 @@ impl Image {
     }
 
     /// The parent that the image knows by its identity alone.
-    fn look_for_parent(&self, options: &OpenOptions) -> Result<Named> {
+    fn look_for_parent(&self, options: &OpenOptions) -> Result<ResolvedName> {
         let (parent, places) = match (self.format.parent(), self.format.parent_search()) {
             (Some(parent), Some(places)) if parent.names.is_empty() => (parent, places),
             _ => return Err(nameless(self)),
@@ -280,7 +285,7 @@ impl Image {
                 options.writable,
                 options.cache,
             )
-            .map(Named::Storage);
+            .map(ResolvedName::Storage);
         }
         let name = Search {
             image: self.filename.as_bstr(),

@@ -34,7 +34,7 @@ pub(super) struct LayerOpener<'a> {
 }
 
 /// What a name inside an image leads to.
-pub(super) enum Named {
+pub(super) enum ResolvedName {
     /// A location to open.
     Location(Location),
     /// An open file.
@@ -52,7 +52,7 @@ pub(super) fn resolve(
     base: &OsStr,
     writable: bool,
     options: &OpenOptions,
-) -> Result<Named> {
+) -> Result<ResolvedName> {
     let policy = &options.policy;
     // A data file is named as seen from the working directory, other files as seen from the image.
     let base = match role {
@@ -76,11 +76,11 @@ pub(super) fn resolve(
         writable,
     })?;
     match answer {
-        ImplicitAnswer::Open => Ok(Named::Location(location)),
+        ImplicitAnswer::Open => Ok(ResolvedName::Location(location)),
         ImplicitAnswer::Fd(fd) => {
             let mut node = given(fd, location.text(), writable, options.cache)?;
             node.base = full;
-            Ok(Named::Storage(node))
+            Ok(ResolvedName::Storage(node))
         }
         ImplicitAnswer::Deny => Err(Error::new(
             ErrorKind::Denied,
@@ -145,8 +145,8 @@ impl<'a> LayerOpener<'a> {
             writable,
             builder.options,
         )? {
-            Named::Storage(node) => Ok(node),
-            Named::Location(location) => {
+            ResolvedName::Storage(node) => Ok(node),
+            ResolvedName::Location(location) => {
                 let plan = Plan::new(&location, None)?;
                 // The contents of what a name alone leads to are not looked at.
                 builder.node(&plan.without_format()?, writable)
@@ -284,8 +284,8 @@ impl Below {
             &self.options,
         )?;
         let location = match named {
-            Named::Storage(node) => return Ok(node.storage),
-            Named::Location(location) => location,
+            ResolvedName::Storage(node) => return Ok(node.storage),
+            ResolvedName::Location(location) => location,
         };
         let plan = Plan::new(&location, None)?.without_format()?;
         match &plan.driver {

@@ -7,9 +7,9 @@ use crate::storage::LockRequest;
 
 /// More than the locks of an open plain disk, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Claim<'a>(&'a Image);
+pub(crate) struct StrongerLocks<'a>(&'a Image);
 
-impl Drop for Claim<'_> {
+impl Drop for StrongerLocks<'_> {
     fn drop(&mut self) {
         // Dropping a lock fails only where taking it would have.
         let _ = self.0.lock_disk(lock::of_plain_disk(false), true);
@@ -22,7 +22,7 @@ impl Image {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Locked`], as if the image could not be opened.
-    pub(crate) fn claim_size(&self) -> Result<Option<Claim<'_>>> {
+    pub(crate) fn claim_size(&self) -> Result<Option<StrongerLocks<'_>>> {
         self.claim(lock::of_plain_disk(true), true)
             .context(|| format!("Could not open '{}'", self.location.display()))
     }
@@ -31,7 +31,7 @@ impl Image {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Locked`].
-    pub(crate) fn claim_keys(&self) -> Result<Option<Claim<'_>>> {
+    pub(crate) fn claim_keys(&self) -> Result<Option<StrongerLocks<'_>>> {
         self.claim(lock::of_key_change(), false)
     }
 
@@ -79,14 +79,14 @@ impl Image {
         })
     }
 
-    fn claim(&self, request: LockRequest, header_too: bool) -> Result<Option<Claim<'_>>> {
+    fn claim(&self, request: LockRequest, header_too: bool) -> Result<Option<StrongerLocks<'_>>> {
         if !self.is_plain() {
             return Ok(None);
         }
         // Made first: it gives back what a failure leaves half taken.
-        let claim = Claim(self);
+        let stronger = StrongerLocks(self);
         self.lock_disk(request, header_too)?;
-        Ok(Some(claim))
+        Ok(Some(stronger))
     }
 
     /// Changes the locks of the files of a plain disk, down to those of a plain disk that serves as its file:

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::pieces::{Piece, Pieces, Task};
+use super::pieces::{GuestPiece, Pieces, Task};
 use super::{SECTOR, read_failed, status_failed};
 use crate::crew::Load;
 use crate::error::{Error, Result};
@@ -133,7 +133,7 @@ impl Shared<'_> {
     }
 
     /// The next piece that needs a look.
-    fn take(&self) -> Option<Piece> {
+    fn take(&self) -> Option<GuestPiece> {
         let mut pieces = self.pieces.lock();
         match pieces.next() {
             Ok(piece) => piece.filter(|piece| piece.start < self.first.load(Ordering::Relaxed)),
@@ -154,7 +154,11 @@ impl Shared<'_> {
     }
 
     /// Compares one piece; the error is the event and its offset.
-    fn compare(&self, piece: &Piece, buffers: &mut [IoBuf; 2]) -> Result<(), (u64, Result<u64>)> {
+    fn compare(
+        &self,
+        piece: &GuestPiece,
+        buffers: &mut [IoBuf; 2],
+    ) -> Result<(), (u64, Result<u64>)> {
         let differs = |at: usize| {
             let offset = piece.start + at as u64;
             Err((offset, Ok(offset)))
@@ -189,7 +193,7 @@ impl Shared<'_> {
     fn read<'b>(
         &self,
         side: usize,
-        piece: &Piece,
+        piece: &GuestPiece,
         buffer: &'b mut IoBuf,
     ) -> Result<&'b [u8], (u64, Result<u64>)> {
         let image = self.images[side];

@@ -20,7 +20,7 @@ struct Layer {
 
 /// A place whose bytes are the same for everyone who reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum BytesAt {
     /// Bytes of a file as they are.
     Host(Arc<Identity>, u64),
     /// Guest bytes that the image in the file encodes.
@@ -43,14 +43,14 @@ impl Files {
     }
 
     /// Where the run stands, if that is known.
-    pub(crate) fn place(&self, found: &ChainExtent<'_>, guest_offset: u64) -> Option<Place> {
+    pub(crate) fn place(&self, found: &ChainExtent<'_>, guest_offset: u64) -> Option<BytesAt> {
         let layer = self.layers.get(usize::try_from(found.depth).ok()?)?;
         match found.extent.kind {
             ExtentKind::Data { slot, host_offset } => {
                 let (_, file) = layer.slots.iter().find(|(known, _)| *known == slot)?;
-                Some(Place::Host(file.clone()?, host_offset))
+                Some(BytesAt::Host(file.clone()?, host_offset))
             }
-            ExtentKind::Encoded { .. } => Some(Place::Guest(
+            ExtentKind::Encoded { .. } => Some(BytesAt::Guest(
                 layer.own.clone()?,
                 found.layer.format().driver(),
                 guest_offset,

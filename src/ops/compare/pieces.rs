@@ -17,13 +17,13 @@ pub(super) enum Task {
 
 /// A range of guest bytes and what to do with it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
+pub(super) struct GuestPiece {
     pub start: u64,
     pub len: u64,
     pub task: Task,
 }
 
-impl Piece {
+impl GuestPiece {
     /// How many of its bytes are read.
     pub fn moved(&self) -> u64 {
         match self.task {
@@ -61,7 +61,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// The next piece; None at the end.
-    pub(super) fn next(&mut self) -> Result<Option<Piece>, LookupFailed> {
+    pub(super) fn next(&mut self) -> Result<Option<GuestPiece>, LookupFailed> {
         let start = self.at;
         let border = (start / self.longest + 1) * self.longest;
         let mut task = None;
@@ -87,7 +87,7 @@ impl<'a> Pieces<'a> {
                 break;
             }
         }
-        Ok(task.map(|task| Piece {
+        Ok(task.map(|task| GuestPiece {
             start,
             len: self.at - start,
             task,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::identity::{Files, Place};
+use super::identity::{BytesAt, Files};
 use crate::error::Result;
 use crate::image::{Image, ReadsAs};
 
@@ -16,7 +16,7 @@ pub(crate) struct Side<'a> {
     start: u64,
     end: u64,
     zero: bool,
-    place: Option<Place>,
+    place: Option<BytesAt>,
 }
 
 impl<'a> Side<'a> {
@@ -62,12 +62,12 @@ impl<'a> Side<'a> {
     }
 
     /// The place of `at`, which the run covers.
-    pub(crate) fn place_at(&self, at: u64) -> Option<Place> {
+    pub(crate) fn place_at(&self, at: u64) -> Option<BytesAt> {
         let skip = at - self.start;
         self.place.clone().map(|place| match place {
-            Place::Host(file, offset) => Place::Host(file, offset.saturating_add(skip)),
-            Place::Guest(file, driver, offset) => {
-                Place::Guest(file, driver, offset.saturating_add(skip))
+            BytesAt::Host(file, offset) => BytesAt::Host(file, offset.saturating_add(skip)),
+            BytesAt::Guest(file, driver, offset) => {
+                BytesAt::Guest(file, driver, offset.saturating_add(skip))
             }
         })
     }

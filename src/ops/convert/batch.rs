@@ -6,7 +6,7 @@ use crate::error::{Result, ResultExt};
 use crate::extent::StorageSlot;
 use crate::format::Bulk;
 
-use super::piece::Place;
+use super::piece::TargetPlace;
 use super::sink::at_byte;
 
 /// The most buffers in one system call.
@@ -17,7 +17,7 @@ pub(super) struct Batch<'a, 'b> {
     bulk: &'a dyn Bulk,
     slices: Vec<&'b [u8]>,
     guest: u64,
-    start: Place,
+    start: TargetPlace,
     len: u64,
     by_guest: bool,
 }
@@ -28,7 +28,7 @@ impl<'a, 'b> Batch<'a, 'b> {
             bulk,
             slices: Vec::new(),
             guest: 0,
-            start: Place {
+            start: TargetPlace {
                 slot: StorageSlot::MAIN,
                 host: 0,
             },
@@ -38,18 +38,24 @@ impl<'a, 'b> Batch<'a, 'b> {
     }
 
     /// Guest bytes as they are.
-    pub fn push(&mut self, guest: u64, place: Place, bytes: &'b [u8]) -> Result<()> {
+    pub fn push(&mut self, guest: u64, place: TargetPlace, bytes: &'b [u8]) -> Result<()> {
         // A cipher may number its sectors by the guest's offsets.
         let follows = !self.by_guest || guest == self.guest + self.len;
         self.add(guest, place, bytes, follows)
     }
 
     /// A unit in the form in which the image keeps it.
-    pub fn push_encoded(&mut self, guest: u64, place: Place, bytes: &'b [u8]) -> Result<()> {
+    pub fn push_encoded(&mut self, guest: u64, place: TargetPlace, bytes: &'b [u8]) -> Result<()> {
         self.add(guest, place, bytes, true)
     }
 
-    fn add(&mut self, guest: u64, place: Place, bytes: &'b [u8], follows: bool) -> Result<()> {
+    fn add(
+        &mut self,
+        guest: u64,
+        place: TargetPlace,
+        bytes: &'b [u8],
+        follows: bool,
+    ) -> Result<()> {
         let follows =
             follows && place.slot == self.start.slot && place.host == self.start.host + self.len;
         if !follows || self.slices.len() == MAX_VECTORS {

@@ -10,7 +10,7 @@ use crate::storage::{CopyOutcome, Storage};
 
 use super::batch::Batch;
 use super::offload::Offload;
-use super::piece::{Piece, PieceKind, Place, Prepared};
+use super::piece::{Piece, PieceKind, Prepared, TargetPlace};
 use super::report::Tally;
 use super::sink::{Sink, at_byte};
 use super::sources::Sources;
@@ -33,7 +33,7 @@ pub(super) struct BulkSink<'a> {
 impl BulkSink<'_> {
     /// Reserves for one piece, which falls into as many as the target has runs for it; none where it
     /// takes no space.
-    fn place_piece(&self, mut piece: Piece, placed: &mut Vec<(Piece, Place)>) -> Result<()> {
+    fn place_piece(&self, mut piece: Piece, placed: &mut Vec<(Piece, TargetPlace)>) -> Result<()> {
         match &piece.kind {
             PieceKind::Zero => {
                 Tally::add(&self.tally.zero, piece.len);
@@ -48,7 +48,7 @@ impl BulkSink<'_> {
                 let len = u32::try_from(*len)
                     .map_err(|_| Error::new(ErrorKind::Internal, "A unit is too large"))?;
                 let (slot, host) = self.bulk.reserve_encoded(piece.offset, len)?;
-                placed.push((piece, Place { slot, host }));
+                placed.push((piece, TargetPlace { slot, host }));
                 return Ok(());
             }
             PieceKind::Data => Tally::add(&self.tally.data, piece.len),
@@ -63,7 +63,7 @@ impl BulkSink<'_> {
                 ));
             }
             let rest = piece.split_off(run.len);
-            let place = Place {
+            let place = TargetPlace {
                 slot: run.slot,
                 host: run.offset,
             };
@@ -92,7 +92,7 @@ impl BulkSink<'_> {
         piece: &Piece,
         from: &dyn Storage,
         from_offset: u64,
-        place: Place,
+        place: TargetPlace,
     ) -> Result<()> {
         let target = self.bulk.storage(place.slot)?;
         let outcome = self
@@ -120,7 +120,7 @@ impl BulkSink<'_> {
         Ok(())
     }
 
-    fn write_zero_bytes(&self, piece: &Piece, place: Place) -> Result<()> {
+    fn write_zero_bytes(&self, piece: &Piece, place: TargetPlace) -> Result<()> {
         self.bulk
             .write_zero_data((place.slot, place.host), piece.offset, piece.len)
             .context(at_byte(piece.offset))
@@ -164,7 +164,7 @@ impl Sink for BulkSink<'_> {
                 PieceKind::Data => {
                     while let Some(span) = next.filter(|span| span.offset < end) {
                         let len = span.len.min((end - span.offset) as usize);
-                        let place = Place {
+                        let place = TargetPlace {
                             slot: place.slot,
                             host: place.host + (span.offset - piece.offset),
                         };

@@ -12,7 +12,7 @@ use crate::storage::Preallocation;
 use super::batch::Batch;
 use super::offload::Offload;
 use super::open_target::final_durability;
-use super::piece::{PieceKind, Place, Prepared};
+use super::piece::{PieceKind, Prepared, TargetPlace};
 use super::report::Tally;
 use super::request::ConvertRequest;
 use super::run::run;
@@ -79,7 +79,7 @@ impl Sink for GrowingSink<'_> {
     }
 
     fn write(&self, prepared: &Prepared) -> Result<()> {
-        let place = |host| Place {
+        let place = |host| TargetPlace {
             slot: StorageSlot::MAIN,
             host,
         };

@@ -39,7 +39,7 @@ pub use checksum::Sha256Sum;
 pub use conflict::Conflict;
 pub(crate) use conflict::check;
 pub use report::ConvertReport;
-pub use request::{ConvertRequest, NamedFd, Source, Target, Tuning};
+pub use request::{ConvertRequest, ConvertSource, ConvertTarget, NamedFd, Tuning};
 pub use window::Window;
 pub use wording::Wording;
 

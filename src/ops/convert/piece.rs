@@ -57,7 +57,7 @@ impl Piece {
 
 /// Where a piece that takes space begins in the target.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct TargetPlace {
     pub slot: StorageSlot,
     pub host: u64,
 }
@@ -109,7 +109,7 @@ pub(super) struct Prepared {
     pub spans: Vec<Span>,
     /// The pieces that take space, and where each begins in the target; they move here when the turn
     /// comes.
-    pub placed: Vec<(Piece, Place)>,
+    pub placed: Vec<(Piece, TargetPlace)>,
 }
 
 impl Prepared {

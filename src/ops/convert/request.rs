@@ -41,9 +41,9 @@ impl NamedFd {
 #[derive(Clone, Debug)]
 pub struct ConvertRequest {
     /// What is read.
-    pub source: Source,
+    pub source: ConvertSource,
     /// What is written.
-    pub target: Target,
+    pub target: ConvertTarget,
     /// How the work is done.
     pub tuning: Tuning,
     /// What some errors are called.
@@ -52,7 +52,7 @@ pub struct ConvertRequest {
 
 /// What a conversion reads.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct ConvertSource {
     /// The images, concatenated in this order.
     pub images: Vec<Location>,
     /// How each of them is opened.
@@ -75,7 +75,7 @@ pub struct Source {
 
 /// What a conversion writes.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct ConvertTarget {
     /// Where.
     pub location: Location,
     /// Write raw bytes to this descriptor, in order, instead of to the location.
@@ -129,7 +129,7 @@ impl ConvertRequest {
     /// From `source` to `target` with every default of `qemu-img convert`.
     pub fn new(source: Location, target: Location) -> Self {
         Self {
-            source: Source {
+            source: ConvertSource {
                 images: vec![source],
                 options: OpenOptions {
                     deny_writers: true,
@@ -143,7 +143,7 @@ impl ConvertRequest {
                 bitmaps: false,
                 skip_broken_bitmaps: false,
             },
-            target: Target {
+            target: ConvertTarget {
                 location: target,
                 fd: None,
                 format: None,
@@ -177,7 +177,7 @@ impl ConvertRequest {
     }
 }
 
-impl Target {
+impl ConvertTarget {
     /// What the product wants around the image.
     pub(super) fn package(&self) -> Option<&'static Package> {
         self.profile.and_then(|profile| profile.package)

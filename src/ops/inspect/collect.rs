@@ -103,7 +103,7 @@ fn inspect_open(
     let found = signatures::find(&*context.storage, context.file_len)?;
     let inspection = match driver {
         Some(driver) => (driver.inspect)(&context)?,
-        // Every guard is then left open.
+        // Every requirement is then left open.
         None => Inspection::default(),
     };
     let profile = match profile {
@@ -119,7 +119,7 @@ fn inspect_open(
             Some((profile, found))
         }
     };
-    let guards = judge(&Judged {
+    let requirements = judge(&Judged {
         format: &format,
         named: named.is_some(),
         driver,
@@ -139,7 +139,7 @@ fn inspect_open(
         signatures: found.iter().map(|signature| signature.name).collect(),
         references: inspection.references,
         profile,
-        guards,
+        requirements,
     })
 }
 

@@ -1,10 +1,10 @@
-//! The verdict on every guard: what the format found, and what holds for every format.
+//! The verdict on every requirement: what the format found, and what holds for every format.
 
 use bstr::ByteSlice;
 
 use super::signatures::Signature;
 use crate::format::FormatDriver;
-use crate::format::inspect::{Finding, Guard, Inspection, Reference, Verdict};
+use crate::format::inspect::{Finding, Inspection, Reference, Requirement, Verdict};
 use crate::ops::create::TargetFormat;
 use crate::policy::{ImplicitRole, OpenPolicy};
 
@@ -37,14 +37,14 @@ fn not_applicable(reason: impl Into<String>) -> Ruling {
     (Verdict::NotApplicable, reason.into())
 }
 
-/// One finding per guard.
+/// One finding per requirement.
 pub(super) fn judge(judged: &Judged<'_>) -> Vec<Finding> {
-    Guard::ALL
+    Requirement::ALL
         .iter()
-        .map(|guard| {
-            let (verdict, reason) = rule(judged, *guard);
+        .map(|requirement| {
+            let (verdict, reason) = rule(judged, *requirement);
             Finding {
-                guard: *guard,
+                requirement: *requirement,
                 verdict,
                 reason,
             }
@@ -52,26 +52,26 @@ pub(super) fn judge(judged: &Judged<'_>) -> Vec<Finding> {
         .collect()
 }
 
-fn rule(judged: &Judged<'_>, guard: Guard) -> Ruling {
-    match guard {
-        Guard::FormatMatches => format_matches(judged),
-        Guard::SingleFormat => single_format(judged),
-        Guard::FormatAllowed => format_allowed(judged),
-        Guard::NoBackingFile => names_none(
+fn rule(judged: &Judged<'_>, requirement: Requirement) -> Ruling {
+    match requirement {
+        Requirement::FormatMatches => format_matches(judged),
+        Requirement::SingleFormat => single_format(judged),
+        Requirement::FormatAllowed => format_allowed(judged),
+        Requirement::NoBackingFile => names_none(
             judged,
             &[ImplicitRole::Backing, ImplicitRole::ParentLocator],
             "backing file",
         ),
-        Guard::NoDataFile => names_none(judged, &[ImplicitRole::DataFile], "data file"),
-        Guard::NoExtents => names_none(judged, &[ImplicitRole::Extent], "extent"),
-        Guard::BackingFormat => backing_format(judged),
-        Guard::PlainNames => plain_names(judged),
-        Guard::VirtualSize => virtual_size(judged),
+        Requirement::NoDataFile => names_none(judged, &[ImplicitRole::DataFile], "data file"),
+        Requirement::NoExtents => names_none(judged, &[ImplicitRole::Extent], "extent"),
+        Requirement::BackingFormat => backing_format(judged),
+        Requirement::PlainNames => plain_names(judged),
+        Requirement::VirtualSize => virtual_size(judged),
         of_format => judged
             .inspection
             .findings
             .iter()
-            .find(|found| found.guard == of_format)
+            .find(|found| found.requirement == of_format)
             .map_or_else(
                 || doubt(judged).unwrap_or_else(|| unknown("the format says nothing about it")),
                 |found| (found.verdict, found.reason.clone()),

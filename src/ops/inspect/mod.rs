@@ -13,7 +13,7 @@ use crate::format::{Objection, Profile};
 
 pub use collect::{inspect, inspect_for, inspect_storage};
 
-/// What was found. Every guard has a verdict, whatever is wrong with the file.
+/// What was found. Every requirement has a verdict, whatever is wrong with the file.
 #[derive(Clone, Debug)]
 pub struct InspectReport {
     /// The name of the file.
@@ -38,14 +38,17 @@ pub struct InspectReport {
     pub references: Vec<Reference>,
     /// The product that was asked about, and what it would refuse.
     pub profile: Option<(&'static Profile, Vec<Objection>)>,
-    /// One verdict per guard, in the order of [`crate::format::inspect::Guard::ALL`].
-    pub guards: Vec<Finding>,
+    /// One verdict per requirement, in the order of [`crate::format::inspect::Requirement::ALL`].
+    pub requirements: Vec<Finding>,
 }
 
 impl InspectReport {
-    /// Whether every guard lets the image pass, and the product that was asked about would take it.
+    /// Whether every requirement lets the image pass, and the product that was asked about would take it.
     pub fn passed(&self) -> bool {
-        self.guards.iter().all(|found| found.verdict.is_good()) && self.objections().is_empty()
+        self.requirements
+            .iter()
+            .all(|found| found.verdict.is_good())
+            && self.objections().is_empty()
     }
 
     /// What the product that was asked about would refuse.

@@ -18,8 +18,8 @@ impl InspectReport {
         let mut map = self.fields();
         let references = self.references.iter().map(|r| Value::Object(r.fields()));
         map.insert("references".into(), references.collect());
-        let guards = self.guards.iter().map(|g| Value::Object(g.fields()));
-        map.insert("guards".into(), guards.collect());
+        let requirements = self.requirements.iter().map(|g| Value::Object(g.fields()));
+        map.insert("guards".into(), requirements.collect());
         if let Some((profile, objections)) = &self.profile {
             map.insert("profile".into(), profile.name.into());
             let objections = objections.iter().map(|o| Value::Object(o.fields()));
@@ -54,7 +54,7 @@ impl InspectReport {
         map
     }
 
-    /// The report for people, a line per guard. What comes out of the file cannot steer a terminal.
+    /// The report for people, a line per requirement. What comes out of the file cannot steer a terminal.
     pub fn text(&self) -> String {
         let mut out = String::new();
         let size = |bytes: u64| format!("{} ({bytes} bytes)", human_size(bytes));
@@ -88,12 +88,12 @@ impl InspectReport {
             }
         }
         out.push_str("guards:\n");
-        for found in &self.guards {
+        for found in &self.requirements {
             let _ = writeln!(
                 out,
                 "    {:<7}  {:<17}  {}",
                 shown(found.verdict),
-                found.guard.id(),
+                found.requirement.id(),
                 printable(&found.reason)
             );
         }
@@ -112,14 +112,18 @@ impl InspectReport {
             }
         }
         let objections = self.objections().len();
-        let bad = self.guards.iter().filter(|g| !g.verdict.is_good()).count();
-        let guards = count(bad, "guard");
+        let bad = self
+            .requirements
+            .iter()
+            .filter(|g| !g.verdict.is_good())
+            .count();
+        let requirements = count(bad, "guard");
         let _ = match (bad, objections) {
             (0, 0) => writeln!(out, "verdict: pass"),
-            (_, 0) => writeln!(out, "verdict: FAIL ({guards})"),
+            (_, 0) => writeln!(out, "verdict: FAIL ({requirements})"),
             _ => writeln!(
                 out,
-                "verdict: FAIL ({guards}, {})",
+                "verdict: FAIL ({requirements}, {})",
                 count(objections, "objection")
             ),
         };
@@ -197,7 +201,7 @@ impl Finding {
     /// With the keys of the JSON.
     pub(crate) fn fields(&self) -> Map<String, Value> {
         let mut map = Map::new();
-        map.insert("id".into(), self.guard.id().into());
+        map.insert("id".into(), self.requirement.id().into());
         map.insert("verdict".into(), self.verdict.id().into());
         map.insert("reason".into(), self.reason.as_str().into());
         map

@@ -104,7 +104,7 @@ fn inspection_finds_nothing_against_them() {
         };
         let report = inspect_storage(file, &options).expect("memory can be read");
         let bad: Vec<_> = report
-            .guards
+            .requirements
             .iter()
             .filter(|found| !found.verdict.is_good())
             .collect();

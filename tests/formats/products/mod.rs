@@ -80,10 +80,10 @@ fn a_disk_without_its_parent_tells_whose_it_is_and_is_not_read() {
         ]
     );
     let verdicts = report
-        .guards
+        .requirements
         .iter()
         .filter(|found| !found.verdict.is_good());
-    let failed: Vec<_> = verdicts.map(|found| found.guard.id()).collect();
+    let failed: Vec<_> = verdicts.map(|found| found.requirement.id()).collect();
     assert_eq!(failed, ["no-backing-file", "plain-names"]);
     let trusting = OpenOptions {
         policy: OpenPolicy::permissive(),

@@ -28,9 +28,9 @@ mod parts {
     #[path = "../../../tests/loom/src/models.rs"]
     mod models;
 }
-#[path = "../../../src/format/io_guard.rs"]
+#[path = "../../../src/format/io_users.rs"]
 #[allow(dead_code, reason = "the models use the core of each part")]
-mod io_guard;
+mod io_users;
 #[path = "../../../src/format/inflight.rs"]
 #[allow(dead_code, reason = "the models use the core of each part")]
 mod inflight;
@@ -39,6 +39,6 @@ mod inflight;
 mod limbo;
 /// What the parts import from the crate's formats.
 mod format {
-    pub(crate) use crate::io_guard::IoUsers;
-    pub use crate::io_guard::{IoGuard, LongIoGuard};
+    pub(crate) use crate::io_users::IoUsers;
+    pub use crate::io_users::{IoGuard, LongIoGuard};
 }

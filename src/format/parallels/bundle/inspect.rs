@@ -1,7 +1,7 @@
 //! Inspecting a descriptor: every file that it names is listed, none is opened.
 
 use crate::error::{ErrorKind, Result};
-use crate::format::inspect::{Guard, InspectContext, Inspection, Reference, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
 use crate::memory;
 use crate::policy::ImplicitRole;
 
@@ -20,9 +20,11 @@ pub(in super::super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> 
         Err(error) => {
             let (bad, other) = match error.kind() {
                 ErrorKind::Os => return Err(error),
-                ErrorKind::Unsupported => (Guard::KnownFeatures, Guard::HeaderConsistent),
-                ErrorKind::Limit => (Guard::TableSizes, Guard::HeaderConsistent),
-                _ => (Guard::HeaderConsistent, Guard::KnownFeatures),
+                ErrorKind::Unsupported => {
+                    (Requirement::KnownFeatures, Requirement::HeaderConsistent)
+                }
+                ErrorKind::Limit => (Requirement::TableSizes, Requirement::HeaderConsistent),
+                _ => (Requirement::HeaderConsistent, Requirement::KnownFeatures),
             };
             found.find(bad, Verdict::Fail, error.to_string());
             found.find(
@@ -54,32 +56,32 @@ pub(in super::super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> 
         }
     }
     found.find(
-        Guard::KnownFeatures,
+        Requirement::KnownFeatures,
         Verdict::Pass,
         "the descriptor of a Parallels disk",
     );
     found.judge(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         match wrong {
             None => Ok("every part of the disk has an image of each snapshot".to_owned()),
             Some(reason) => Err(reason),
         },
     );
     found.judge(
-        Guard::FileSize,
+        Requirement::FileSize,
         Ok(format!("{} bytes of text", ctx.file_len)),
     );
     found.judge(
-        Guard::SnapshotCount,
+        Requirement::SnapshotCount,
         Ok(format!("{} snapshots", descriptor.snapshots())),
     );
-    for guard in [
-        Guard::TableSizes,
-        Guard::KeyDerivation,
-        Guard::DecompressedSize,
-        Guard::Clean,
+    for requirement in [
+        Requirement::TableSizes,
+        Requirement::KeyDerivation,
+        Requirement::DecompressedSize,
+        Requirement::Clean,
     ] {
-        found.find(guard, Verdict::NotApplicable, "a descriptor has none");
+        found.find(requirement, Verdict::NotApplicable, "a descriptor has none");
     }
     Ok(found)
 }

@@ -7,7 +7,7 @@ const COMPRESSED: u64 = 1 << 63;
 
 /// Where the bytes of a cluster are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::format::qcow) enum Place {
+pub(in crate::format::qcow) enum ClusterPlace {
     /// Nowhere in this file.
     Absent,
     /// As they are, at that offset of the file.
@@ -17,16 +17,16 @@ pub(in crate::format::qcow) enum Place {
 }
 
 /// What an entry says. Whether the file has such a place is another question.
-pub(in crate::format::qcow) fn place_of(word: u64, geometry: Geometry) -> Place {
+pub(in crate::format::qcow) fn place_of(word: u64, geometry: Geometry) -> ClusterPlace {
     if word == 0 {
-        return Place::Absent;
+        return ClusterPlace::Absent;
     }
     if word & COMPRESSED == 0 {
-        return Place::Plain(word);
+        return ClusterPlace::Plain(word);
     }
     let bits = 63 - geometry.cluster_bits;
     let place = word & !COMPRESSED;
-    Place::Packed {
+    ClusterPlace::Packed {
         host: place & ((1 << bits) - 1),
         len: place >> bits,
     }
@@ -58,11 +58,11 @@ mod tests {
             cluster_bits: 12,
             l2_bits: 9,
         };
-        assert_eq!(place_of(0, geometry), Place::Absent);
-        assert_eq!(place_of(0x2000, geometry), Place::Plain(0x2000));
+        assert_eq!(place_of(0, geometry), ClusterPlace::Absent);
+        assert_eq!(place_of(0x2000, geometry), ClusterPlace::Plain(0x2000));
         // As QEMU's tools write it: 22 bytes at 0x2000.
         let word = 0x80b0_0000_0000_2000;
-        let place = Place::Packed {
+        let place = ClusterPlace::Packed {
             host: 0x2000,
             len: 22,
         };

@@ -3,5 +3,5 @@
 mod entry;
 mod header;
 
-pub(super) use entry::{Place, place_of, word_of, word_of_packed};
+pub(super) use entry::{ClusterPlace, place_of, word_of, word_of_packed};
 pub(super) use header::{Crypt, Geometry, HEADER_LEN, Header, MAGIC, MAX_NAME, most_tables};

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::alloc::Alloc;
-use crate::format::qcow2::bulk::space::Layout as Place;
+use crate::format::qcow2::bulk::space::TableLayout;
 use crate::format::qcow2::disk::{Geometry, RefcountTableEntry, RefcountWidth};
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::Qcow2;
@@ -24,7 +24,7 @@ struct New {
     geometry: Geometry,
     /// First cluster of the table; the blocks follow it.
     start: u64,
-    place: Place,
+    place: TableLayout,
 }
 
 impl New {
@@ -64,7 +64,7 @@ impl Qcow2 {
         let new = New {
             geometry,
             start,
-            place: Place::after(start, 0, 0, geometry)?,
+            place: TableLayout::after(start, 0, 0, geometry)?,
         };
         let written = self
             .write_structures(alloc, &new, job)

@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{BitmapEntry, BitmapFlags, Header, read_bitmap_directory};
-use crate::format::qcow2::snapshot::Place;
+use crate::format::qcow2::snapshot::TablePlace;
 use crate::format::qcow2::state::Qcow2;
 use crate::job::JobControl;
 use crate::memory;
@@ -79,7 +79,7 @@ pub(super) struct Session {
     /// In the order of the directory.
     pub(super) known: Vec<Known>,
     /// The directory.
-    pub(super) place: Place,
+    pub(super) place: TablePlace,
     /// What was written since the live bitmaps were stored, in their finest granularity.
     pub(super) record: Option<Arc<Record>>,
     /// Guest data may change: bitmaps that record are in use on disk.
@@ -106,7 +106,7 @@ impl Qcow2 {
                 .into_iter()
                 .map(|entry| Known { entry, live: false })
                 .collect();
-            loaded.place = Place {
+            loaded.place = TablePlace {
                 offset: extension.directory_offset,
                 first: extension.directory_offset >> self.layout.cluster_bits(),
                 clusters: self.layout.clusters_for(extension.directory_size),

@@ -11,7 +11,7 @@ use crate::format::qcow2::disk::{
     MAX_BITMAP_DIRECTORY, MAX_BITMAPS,
 };
 use crate::format::qcow2::overlap::Area;
-use crate::format::qcow2::snapshot::{By, Place};
+use crate::format::qcow2::snapshot::{By, TablePlace};
 use crate::format::qcow2::state::Qcow2;
 use crate::job::JobControl;
 use crate::memory;
@@ -25,7 +25,7 @@ use super::table::add_record;
 /// What a change allocated, and what it leaves behind.
 #[derive(Default)]
 struct Moved {
-    fresh: Vec<Place>,
+    fresh: Vec<TablePlace>,
     left: Vec<u64>,
 }
 
@@ -64,10 +64,10 @@ impl Qcow2 {
         }
         self.release(session.place);
         for cluster in moved.left {
-            self.release(Place {
+            self.release(TablePlace {
                 first: cluster,
                 clusters: 1,
-                ..Place::default()
+                ..TablePlace::default()
             });
         }
         session.known = known;
@@ -84,7 +84,7 @@ impl Qcow2 {
         header: &impl Fn(&mut Header),
         moved: &mut Moved,
         control: &JobControl,
-    ) -> Result<(Vec<Known>, Place)> {
+    ) -> Result<(Vec<Known>, TablePlace)> {
         let mut known = Vec::with_capacity(next.len());
         let mut directory = Vec::new();
         for next in next {
@@ -292,7 +292,7 @@ impl Qcow2 {
     }
 
     /// Guards the directory against other writes.
-    fn protect_directory(&self, place: Place) {
+    fn protect_directory(&self, place: TablePlace) {
         self.meta.set_area(
             Area::BitmapDirectory,
             place.first..place.first + place.clusters,

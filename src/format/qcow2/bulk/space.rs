@@ -120,7 +120,7 @@ impl HostSpace {
     /// # Errors
     /// As [`HostSpace::take`].
     pub fn finish(&mut self, l1_clusters: u64, out: &dyn Storage) -> Result<TablePlace> {
-        let layout = Layout::after(
+        let layout = TableLayout::after(
             self.next,
             l1_clusters,
             self.written.len() as u64,
@@ -185,7 +185,7 @@ impl HostSpace {
 
 /// The clusters that the tables behind the data take, counted so that they count themselves.
 #[derive(Debug)]
-pub(in crate::format::qcow2) struct Layout {
+pub(in crate::format::qcow2) struct TableLayout {
     /// Clusters of the refcount table.
     pub reftable_clusters: u64,
     /// Refcount blocks beyond those written already.
@@ -194,7 +194,7 @@ pub(in crate::format::qcow2) struct Layout {
     pub end: u64,
 }
 
-impl Layout {
+impl TableLayout {
     /// The tables that start at cluster `next`, for a file whose first `written` refcount blocks
     /// are elsewhere already; an L1 table of `l1_clusters` comes last.
     ///
@@ -250,7 +250,7 @@ mod tests {
         ) {
             let geometry = Geometry::new(bits, false, order).unwrap();
             let written = (next - 1) / geometry.refcount_block_entries();
-            let layout = Layout::after(next, l1, written, geometry).unwrap();
+            let layout = TableLayout::after(next, l1, written, geometry).unwrap();
             prop_assert_eq!(layout.end, next + l1 + layout.blocks + layout.reftable_clusters);
             let entries = geometry.refcount_block_entries();
             prop_assert!((written + layout.blocks) * entries >= layout.end);

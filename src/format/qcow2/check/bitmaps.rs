@@ -11,7 +11,7 @@ use crate::memory::{self, IoBuf};
 use crate::storage::{Durability, Storage};
 
 use super::report::Findings;
-use super::walk::{Layout, Walker};
+use super::walk::{CheckedFile, Walker};
 
 /// Bitmap tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
@@ -20,7 +20,7 @@ const AUTOCLEAR_AT: u64 = 88;
 
 /// What a repair does to the bitmaps.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) enum Bitmaps {
+pub(super) enum BitmapRepair {
     /// Nothing: they are sound, or not looked at.
     #[default]
     AsTheyAre,
@@ -30,13 +30,13 @@ pub(super) enum Bitmaps {
     DropAll,
 }
 
-impl Bitmaps {
+impl BitmapRepair {
     /// Looks for bitmaps that cannot be used, and tells that they go.
     ///
     /// # Errors
     /// Of I/O.
     pub fn survey(
-        layout: Layout<'_>,
+        layout: CheckedFile<'_>,
         header: &ImageHeader,
         findings: &mut Findings<'_>,
     ) -> Result<Self> {
@@ -213,7 +213,7 @@ fn replace_extension(
 
 /// The entries of the directory; None where it is not one.
 fn read_directory(
-    layout: Layout<'_>,
+    layout: CheckedFile<'_>,
     extension: &BitmapsExtension,
 ) -> Result<Option<Vec<BitmapEntry>>> {
     let (offset, len) = (extension.directory_offset, extension.directory_size);
@@ -238,7 +238,7 @@ fn read_directory(
 
 /// Calls `visit` with each entry of a bitmap's table that lies in the file.
 fn for_table(
-    layout: Layout<'_>,
+    layout: CheckedFile<'_>,
     bitmap: &BitmapEntry,
     mut visit: impl FnMut(&[BitmapTableEntry]) -> Result<bool>,
 ) -> Result<()> {
@@ -266,12 +266,12 @@ fn for_table(
     Ok(())
 }
 
-fn is_damaged(entry: BitmapTableEntry, layout: Layout<'_>) -> bool {
+fn is_damaged(entry: BitmapTableEntry, layout: CheckedFile<'_>) -> bool {
     entry.has_reserved_bits() || layout.geometry.in_cluster(entry.offset()) != 0
 }
 
 /// Whether a bitmap's table and all that it names lie in the file.
-fn table_is_sound(layout: Layout<'_>, bitmap: &BitmapEntry) -> Result<bool> {
+fn table_is_sound(layout: CheckedFile<'_>, bitmap: &BitmapEntry) -> Result<bool> {
     let cluster = layout.geometry.cluster_size();
     let end = layout.file_len.next_multiple_of(cluster);
     let len = u64::from(bitmap.table_entries) * 8;

@@ -8,7 +8,7 @@ use crate::memory::{self, IoBuf};
 use super::reference_counts::Counts;
 use super::report::Findings;
 use super::stored_refcounts::StoredRefcounts;
-use super::walk::{Layout, Walker};
+use super::walk::{CheckedFile, Walker};
 
 /// Counts the refcount table and its blocks, and tells which entries are bad; whether they can be
 /// used as they are.
@@ -112,7 +112,7 @@ pub(super) fn refcounts(
     walker: &mut Walker<'_, '_>,
     stored: &mut StoredRefcounts<'_>,
     structures: &mut Structures,
-    mut plan: Option<&mut Plan>,
+    mut plan: Option<&mut RepairPlan>,
 ) -> Result<bool> {
     let geometry = walker.layout.geometry;
     let clusters = walker.end;
@@ -227,7 +227,7 @@ pub(super) fn refcounts(
 
 /// What a repair is to change.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct RepairPlan {
     pub(super) repair: RepairMode,
     /// Clusters and the refcounts that they are to have, in ascending order.
     pub(super) refcounts: Vec<(u64, u64)>,
@@ -235,7 +235,7 @@ pub(super) struct Plan {
     pub(super) doubtful: bool,
 }
 
-impl Plan {
+impl RepairPlan {
     /// Whether a wrong refcount is repaired: it lies in a block, and is raised, or no reference can
     /// have been missed.
     fn repairs(&self, leak: bool, block: bool) -> bool {
@@ -257,7 +257,7 @@ impl Plan {
 }
 
 /// The refcounts that the file will have.
-pub(super) struct Planned<'p, 's, 'a>(pub &'p Plan, pub &'s mut StoredRefcounts<'a>);
+pub(super) struct Planned<'p, 's, 'a>(pub &'p RepairPlan, pub &'s mut StoredRefcounts<'a>);
 
 impl Refcount for Planned<'_, '_, '_> {
     fn of(&mut self, cluster: u64, _copied: bool) -> Result<u64> {
@@ -353,7 +353,7 @@ impl Refcount for super::reference_counts::Reader<'_> {
 /// # Errors
 /// Of I/O, or cancelled.
 pub(super) fn copied_flags(
-    layout: Layout<'_>,
+    layout: CheckedFile<'_>,
     findings: &mut Findings<'_>,
     mut refcount: impl Refcount,
     (l1_offset, l1_entries): (u64, u32),

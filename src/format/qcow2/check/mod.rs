@@ -24,9 +24,9 @@ use crate::format::{CheckReport, RepairMode};
 use crate::job::Job;
 use crate::storage::{Durability, Storage};
 
-use bitmaps::Bitmaps;
+use bitmaps::BitmapRepair;
 use snapshots::Snapshots;
-use walk::{Layout, Role, Walker};
+use walk::{CheckedFile, Role, Walker};
 
 /// Checks the image; each finding is a note of `job`. Nothing is written.
 ///
@@ -47,8 +47,8 @@ fn layout<'a>(
     storage: &'a dyn Storage,
     header: &ImageHeader,
     geometry: Geometry,
-) -> Result<Layout<'a>> {
-    Ok(Layout {
+) -> Result<CheckedFile<'a>> {
+    Ok(CheckedFile {
         storage,
         geometry,
         data_file: header.has_data_file(),
@@ -61,7 +61,7 @@ fn references(
     walker: &mut Walker<'_, '_>,
     header: &ImageHeader,
     snapshots: &Snapshots,
-    bitmaps: &Bitmaps,
+    bitmaps: &BitmapRepair,
 ) -> Result<()> {
     let geometry = walker.layout.geometry;
     walker.refer(0, geometry.cluster_size());

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::qcow2::bulk::space::Layout as Place;
+use crate::format::qcow2::bulk::space::TableLayout;
 use crate::format::qcow2::disk::{Geometry, ImageHeader, MAX_SNAPSHOT_TABLE};
 use crate::job::{Job, JobControl};
 use crate::memory;
 use crate::storage::{Durability, Storage, ZeroFlags};
 
-use super::bitmaps::Bitmaps;
+use super::bitmaps::BitmapRepair;
 use super::file::RepairedFile;
 use super::reference_counts::Counts;
 use super::report::Findings;
@@ -47,7 +47,7 @@ pub fn rebuild_refcounts(
     // Entries that lack later fields do not make references wrong.
     findings.report.corruptions = 0;
     let mut walker = Walker::new(layout, findings);
-    references(&mut walker, header, &snapshots, &Bitmaps::AsTheyAre)?;
+    references(&mut walker, header, &snapshots, &BitmapRepair::AsTheyAre)?;
     let given_up = walker.given_up();
     let Walker {
         counts,
@@ -87,7 +87,7 @@ pub(super) fn replace_structures(
     let layout = layout(target.storage, header, geometry)?;
     let mut walker = Walker::new(layout, Findings::new(None));
     let old = snapshots.copied()?;
-    references(&mut walker, header, &old, &Bitmaps::AsTheyAre)?;
+    references(&mut walker, header, &old, &BitmapRepair::AsTheyAre)?;
     let keep = keep || walker.given_up();
     let stored = StoredRefcounts::read(target.storage, &header.header, geometry)?;
     let snapshots = snapshots.rewrite.then_some(snapshots);
@@ -122,7 +122,7 @@ fn write(
     let snapshot_table = snapshot_table.unwrap_or_default();
     let table_clusters = geometry.clusters_for(snapshot_table.len() as u64);
     let mut first = counts.highest().map_or(1, |last| last + 1).max(in_file);
-    let mut place = Place::after(first + table_clusters, 0, 0, geometry)?;
+    let mut place = TableLayout::after(first + table_clusters, 0, 0, geometry)?;
     if let Some(snapshots) = snapshots {
         // Where the damaged table is read, past the end of the file too, its salvage must find the
         // same if it is interrupted.
@@ -131,7 +131,7 @@ fn write(
         let end = geometry.clusters_for(at.saturating_add(len));
         if geometry.cluster_of(at) < place.end && end > first {
             first = end;
-            place = Place::after(first + table_clusters, 0, 0, geometry)?;
+            place = TableLayout::after(first + table_clusters, 0, 0, geometry)?;
         }
     }
     let start = first + table_clusters;
@@ -228,7 +228,7 @@ fn write_blocks(
     storage: &dyn Storage,
     wanted: &mut Wanted<'_>,
     start: u64,
-    place: &Place,
+    place: &TableLayout,
     geometry: Geometry,
 ) -> Result<()> {
     let cluster = geometry.cluster_size();

@@ -9,14 +9,14 @@ use crate::job::Job;
 use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
 
-use super::bitmaps::Bitmaps;
-use super::compare::{self, Flags, Plan, Planned, Structures};
+use super::bitmaps::BitmapRepair;
+use super::compare::{self, Flags, Planned, RepairPlan, Structures};
 use super::file::RepairedFile;
 use super::rebuild::replace_structures;
 use super::report::Findings;
 use super::snapshots::Snapshots;
 use super::stored_refcounts::StoredRefcounts;
-use super::walk::{Layout, Walker};
+use super::walk::{CheckedFile, Walker};
 use super::{layout, references};
 
 /// Checks, and repairs what `mode` says; `image` is the header as it is in the file at any time.
@@ -63,10 +63,10 @@ struct Walked<'a, 'b> {
 struct Run<'a> {
     target: RepairedFile<'a>,
     header: ImageHeader,
-    layout: Layout<'a>,
+    layout: CheckedFile<'a>,
     mode: RepairMode,
     snapshots: Snapshots,
-    bitmaps: Bitmaps,
+    bitmaps: BitmapRepair,
 }
 
 fn check_once(
@@ -85,9 +85,9 @@ fn check_once(
     let all = mode == RepairMode::All;
     let snapshots = Snapshots::read(target.storage, image, all, &mut findings)?;
     let bitmaps = if all {
-        Bitmaps::survey(layout, image, &mut findings)?
+        BitmapRepair::survey(layout, image, &mut findings)?
     } else {
-        Bitmaps::AsTheyAre
+        BitmapRepair::AsTheyAre
     };
     let run = Run {
         target,
@@ -157,12 +157,12 @@ impl<'a> Run<'a> {
             mut structures,
         } = walked;
         let given_up = walker.given_up();
-        let mut plan = Plan {
+        let mut plan = RepairPlan {
             repair: self.mode,
             doubtful: given_up
                 || walker.findings.doubtful
                 || walker.findings.report.check_errors > 0,
-            ..Plan::default()
+            ..RepairPlan::default()
         };
         let report_only = self.mode == RepairMode::Report;
         let mut clean = true;
@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
         &self,
         walker: &mut Walker<'_, '_>,
         stored: &mut StoredRefcounts<'_>,
-        plan: &Plan,
+        plan: &RepairPlan,
         clean: bool,
     ) -> Result<Vec<(u64, u64)>> {
         let header = &self.header.header;
@@ -362,7 +362,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// Writes the planned refcounts that are higher than they were, or the others.
-    fn set_all(mut self, plan: &Plan, raise: bool) -> Result<()> {
+    fn set_all(mut self, plan: &RepairPlan, raise: bool) -> Result<()> {
         for (cluster, count) in &plan.refcounts {
             self.set(*cluster, *count, raise)?;
         }

@@ -31,7 +31,7 @@ pub(super) enum Role {
 
 /// Where the tables are and what the file is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Layout<'a> {
+pub(super) struct CheckedFile<'a> {
     pub storage: &'a dyn Storage,
     pub geometry: Geometry,
     /// Guest data is in another file.
@@ -40,7 +40,7 @@ pub(super) struct Layout<'a> {
     pub file_len: u64,
 }
 
-impl Layout<'_> {
+impl CheckedFile<'_> {
     /// Clusters of the file, a last one that is cut included.
     pub fn clusters(&self) -> u64 {
         self.geometry.clusters_for(self.file_len)
@@ -113,7 +113,7 @@ impl Layout<'_> {
 
 /// Walks tables and counts what they refer to.
 pub(super) struct Walker<'a, 'b> {
-    pub layout: Layout<'a>,
+    pub layout: CheckedFile<'a>,
     pub counts: Counts,
     pub findings: Findings<'b>,
     /// Clusters that are compared: those of the file, and one that is referred to just past it.
@@ -132,7 +132,7 @@ pub(super) struct Walker<'a, 'b> {
 
 impl<'a, 'b> Walker<'a, 'b> {
     /// Nothing counted yet.
-    pub fn new(layout: Layout<'a>, findings: Findings<'b>) -> Self {
+    pub fn new(layout: CheckedFile<'a>, findings: Findings<'b>) -> Self {
         Self {
             layout,
             counts: Counts::default(),

@@ -7,7 +7,7 @@ mod numbers;
 mod tables;
 
 use crate::error::{ErrorKind, Result};
-use crate::format::inspect::{Guard, InspectContext, Inspection, Verdict};
+use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 use crate::format::luks;
 use crate::memory;
 use crate::storage::BoundedStorage;
@@ -43,13 +43,13 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
             let unread = "the header cannot be understood";
             found.doubt(unread);
             let (bad, other) = if error.kind() == ErrorKind::Unsupported {
-                (Guard::KnownFeatures, Guard::HeaderConsistent)
+                (Requirement::KnownFeatures, Requirement::HeaderConsistent)
             } else {
-                (Guard::HeaderConsistent, Guard::KnownFeatures)
+                (Requirement::HeaderConsistent, Requirement::KnownFeatures)
             };
             found.find(bad, Verdict::Fail, error.to_string());
-            for guard in [other, Guard::FileSize, Guard::KeyDerivation] {
-                found.find(guard, Verdict::Unknown, unread);
+            for requirement in [other, Requirement::FileSize, Requirement::KeyDerivation] {
+                found.find(requirement, Verdict::Unknown, unread);
             }
         }
     }
@@ -70,7 +70,7 @@ fn read_head(ctx: &InspectContext<'_>) -> Result<Vec<u8>> {
 fn not_qcow2() -> Inspection {
     let mut found = Inspection::default();
     found.find(
-        Guard::HeaderConsistent,
+        Requirement::HeaderConsistent,
         Verdict::Fail,
         "Image is not in qcow2 format",
     );
@@ -88,7 +88,7 @@ fn judge_image(
         // The header of the encryption has features of its own.
         Some(place) if luks::judge_header(found, ctx, place.offset)?.is_none() => {
             found.find(
-                Guard::FileSize,
+                Requirement::FileSize,
                 Verdict::Unknown,
                 "the encryption header cannot be read",
             );
@@ -97,42 +97,42 @@ fn judge_image(
         Some(_) => {}
         None => {
             let version = format!("qcow2 version {}", header.version);
-            found.find(Guard::KnownFeatures, Verdict::Pass, version);
+            found.find(Requirement::KnownFeatures, Verdict::Pass, version);
             let reason = "no key is derived";
-            found.find(Guard::KeyDerivation, Verdict::NotApplicable, reason);
+            found.find(Requirement::KeyDerivation, Verdict::NotApplicable, reason);
         }
     }
     let snapshots = match read_snapshots(ctx, image) {
         Ok(snapshots) => snapshots,
         Err(error) => {
             found.find(
-                Guard::HeaderConsistent,
+                Requirement::HeaderConsistent,
                 verdict_of(&error),
                 error.to_string(),
             );
             let unread = "the snapshot table cannot be read";
-            found.find(Guard::FileSize, Verdict::Unknown, unread);
+            found.find(Requirement::FileSize, Verdict::Unknown, unread);
             return Ok(());
         }
     };
     let size = check_file_size(ctx.file_len, image, &snapshots.0);
-    found.judge(Guard::FileSize, size);
+    found.judge(Requirement::FileSize, size);
     if let Some(extension) = image.superseded.first() {
         let reason = format!(
             "the header extension for the {} is repeated",
             extension.what()
         );
-        found.find(Guard::HeaderConsistent, Verdict::Fail, reason);
+        found.find(Requirement::HeaderConsistent, Verdict::Fail, reason);
         return Ok(());
     }
     match check_tables(ctx, image, &snapshots) {
         Ok(()) => found.find(
-            Guard::HeaderConsistent,
+            Requirement::HeaderConsistent,
             Verdict::Pass,
             "tables lie inside the file and apart from each other",
         ),
         Err(error) => found.find(
-            Guard::HeaderConsistent,
+            Requirement::HeaderConsistent,
             verdict_of(&error),
             error.to_string(),
         ),

@@ -1,7 +1,7 @@
 //! The numbers of a header as they stand there, whatever they are.
 
 use crate::bytes::{be32, be64};
-use crate::format::inspect::{Guard, Inspection, Verdict};
+use crate::format::inspect::{Inspection, Requirement, Verdict};
 use crate::policy::OpenPolicy;
 use crate::size::human_size;
 
@@ -54,20 +54,20 @@ impl Numbers {
     pub(super) fn judge(&self, found: &mut Inspection, policy: &OpenPolicy) {
         let Some(cluster) = self.cluster_size() else {
             let reason = format!("the cluster size is 2^{}", self.cluster_bits);
-            for guard in [Guard::TableSizes, Guard::DecompressedSize] {
-                found.find(guard, Verdict::Unknown, reason.clone());
+            for requirement in [Requirement::TableSizes, Requirement::DecompressedSize] {
+                found.find(requirement, Verdict::Unknown, reason.clone());
             }
             self.judge_rest(found);
             return;
         };
         found.judge(
-            Guard::DecompressedSize,
+            Requirement::DecompressedSize,
             match policy.check_decompressed(cluster) {
                 Ok(()) => Ok(format!("{cluster} bytes at most")),
                 Err(error) => Err(error.to_string()),
             },
         );
-        found.judge(Guard::TableSizes, self.check_tables(cluster, policy));
+        found.judge(Requirement::TableSizes, self.check_tables(cluster, policy));
         self.judge_rest(found);
     }
 
@@ -93,7 +93,7 @@ impl Numbers {
         let count = self.snapshots;
         let most = super::MAX_PLAUSIBLE_SNAPSHOTS;
         found.judge(
-            Guard::SnapshotCount,
+            Requirement::SnapshotCount,
             if count <= most {
                 Ok(format!("{count} snapshots"))
             } else {
@@ -103,7 +103,7 @@ impl Numbers {
         let corrupt = self.incompatible.contains(Incompatible::CORRUPT);
         let dirty = self.incompatible.contains(Incompatible::DIRTY);
         found.judge(
-            Guard::Clean,
+            Requirement::Clean,
             match (corrupt, dirty) {
                 (true, _) => Err("the image is marked corrupt".to_owned()),
                 (false, true) => Err("the image was not closed properly".to_owned()),

@@ -12,7 +12,7 @@ use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Durability;
 
-use super::table::{Place, position};
+use super::table::{TablePlace, position};
 
 impl Qcow2 {
     /// See [`crate::format::Snapshots::apply`]; nothing else remaps meanwhile.
@@ -83,7 +83,7 @@ impl Qcow2 {
         tables: &mut Vec<u64>,
         size: u64,
         control: &JobControl,
-    ) -> Result<Place> {
+    ) -> Result<TablePlace> {
         for word in tables.iter_mut() {
             control.checkpoint()?;
             let entry = L1Entry(*word);
@@ -105,7 +105,7 @@ impl Qcow2 {
     }
 
     /// The header names the new L1 table from here on.
-    fn switch_tables(&self, tables: &[u64], place: Place, size: u64) -> Result<()> {
+    fn switch_tables(&self, tables: &[u64], place: TablePlace, size: u64) -> Result<()> {
         let bits = self.layout.cluster_bits();
         let _one = self.pass.lock();
         let mut l1 = self.l1.write();
@@ -115,7 +115,7 @@ impl Qcow2 {
             header.l1_entries = tables.len() as u32;
             header.size = size;
         })?;
-        let old = Place {
+        let old = TablePlace {
             offset: l1.offset,
             first: l1.offset >> bits,
             clusters: self.layout.clusters_for(l1.entries.len() as u64 * 8),

@@ -12,7 +12,7 @@ use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Durability;
 
-use super::table::Place;
+use super::table::TablePlace;
 
 impl Qcow2 {
     /// See [`crate::format::Snapshots::create`]; nothing else remaps meanwhile.
@@ -95,7 +95,13 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn new_entry(&self, new: &NewSnapshot, id: &BStr, l1: Place, entries: u32) -> SnapshotEntry {
+    fn new_entry(
+        &self,
+        new: &NewSnapshot,
+        id: &BStr,
+        l1: TablePlace,
+        entries: u32,
+    ) -> SnapshotEntry {
         SnapshotEntry {
             l1_offset: l1.offset,
             l1_entries: entries,

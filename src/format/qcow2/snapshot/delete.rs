@@ -8,7 +8,7 @@ use crate::format::qcow2::state::Qcow2;
 use crate::job::JobControl;
 use crate::storage::Durability;
 
-use super::table::{Place, position};
+use super::table::{TablePlace, position};
 use super::tree::By;
 
 impl Qcow2 {
@@ -52,13 +52,13 @@ impl Qcow2 {
     fn end_delete(
         &self,
         entry: &SnapshotEntry,
-        old: Place,
+        old: TablePlace,
         begun: bool,
         control: &JobControl,
     ) -> Result<()> {
         let never = JobControl::default();
         self.release_at_once(old)?;
-        self.release_at_once(Place {
+        self.release_at_once(TablePlace {
             offset: entry.l1_offset,
             first: entry.l1_offset >> self.layout.cluster_bits(),
             clusters: self.layout.clusters_for(u64::from(entry.l1_entries) * 8),

@@ -12,7 +12,7 @@ mod tree;
 mod view;
 mod views;
 
-pub(super) use table::Place;
+pub(super) use table::TablePlace;
 pub(super) use tree::By;
 pub(super) use views::{View, Views};
 

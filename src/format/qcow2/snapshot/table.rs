@@ -21,7 +21,7 @@ const PIECE: u64 = 1 << 20;
 
 /// Where a table of whole clusters stands.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::format::qcow2) struct Place {
+pub(in crate::format::qcow2) struct TablePlace {
     pub(in crate::format::qcow2) offset: u64,
     pub(in crate::format::qcow2) first: u64,
     pub(in crate::format::qcow2) clusters: u64,
@@ -29,7 +29,9 @@ pub(in crate::format::qcow2) struct Place {
 
 impl Qcow2 {
     /// All snapshots, and the clusters of their table.
-    pub(in crate::format::qcow2) fn snapshot_table(&self) -> Result<(Vec<SnapshotEntry>, Place)> {
+    pub(in crate::format::qcow2) fn snapshot_table(
+        &self,
+    ) -> Result<(Vec<SnapshotEntry>, TablePlace)> {
         let header = self.header.lock().header.clone();
         // To read a snapshot that is there it does not matter which others are not.
         let (entries, len) = if self.read_only {
@@ -38,10 +40,10 @@ impl Qcow2 {
             read_snapshot_table(&*self.storage, &header)?
         };
         if entries.is_empty() {
-            return Ok((entries, Place::default()));
+            return Ok((entries, TablePlace::default()));
         }
         let first = header.snapshots_offset >> self.layout.cluster_bits();
-        let place = Place {
+        let place = TablePlace {
             offset: header.snapshots_offset,
             first,
             clusters: self.layout.clusters_for(len),
@@ -66,7 +68,7 @@ impl Qcow2 {
     }
 
     /// Writes a table where nothing was.
-    pub(super) fn write_snapshot_table(&self, entries: &mut [SnapshotEntry]) -> Result<Place> {
+    pub(super) fn write_snapshot_table(&self, entries: &mut [SnapshotEntry]) -> Result<TablePlace> {
         self.write_area(self.table_bytes(entries)?)
     }
 
@@ -95,10 +97,13 @@ impl Qcow2 {
     }
 
     /// Writes bytes to newly allocated clusters, whose rest becomes zero.
-    pub(in crate::format::qcow2) fn write_area(&self, bytes: impl AsRef<[u8]>) -> Result<Place> {
+    pub(in crate::format::qcow2) fn write_area(
+        &self,
+        bytes: impl AsRef<[u8]>,
+    ) -> Result<TablePlace> {
         let bytes = bytes.as_ref();
         if bytes.is_empty() {
-            return Ok(Place::default());
+            return Ok(TablePlace::default());
         }
         let cluster = self.layout.cluster_size();
         let clusters = self.layout.clusters_for(bytes.len() as u64);
@@ -119,7 +124,7 @@ impl Qcow2 {
             self.free_unused(first, clusters);
             return Err(error);
         }
-        Ok(Place {
+        Ok(TablePlace {
             offset,
             first,
             clusters,
@@ -137,7 +142,7 @@ impl Qcow2 {
     }
 
     /// Gives up an area that no header on disk names any more.
-    pub(in crate::format::qcow2) fn release(&self, place: Place) {
+    pub(in crate::format::qcow2) fn release(&self, place: TablePlace) {
         let clusters = place.first..place.first + place.clusters;
         self.limbo.queue(clusters.map(|cluster| Freed {
             cluster,
@@ -146,24 +151,24 @@ impl Qcow2 {
     }
 
     /// Gives back an area that nothing on disk names any more and no one reads.
-    pub(super) fn release_at_once(&self, place: Place) -> Result<()> {
+    pub(super) fn release_at_once(&self, place: TablePlace) -> Result<()> {
         let clusters = place.first..place.first + place.clusters;
         self.drop_references(&mut self.alloc.lock(), clusters)
     }
 
     /// Gives back an area that was never named.
-    pub(in crate::format::qcow2) fn forget(&self, place: Place) {
+    pub(in crate::format::qcow2) fn forget(&self, place: TablePlace) {
         self.free_unused(place.first, place.clusters);
     }
 
     /// Names the snapshot table in a header.
-    pub(super) fn point(header: &mut Header, entries: &[SnapshotEntry], place: Place) {
+    pub(super) fn point(header: &mut Header, entries: &[SnapshotEntry], place: TablePlace) {
         header.snapshots = entries.len() as u32;
         header.snapshots_offset = place.offset;
     }
 
     /// Guards the snapshot table and the L1 tables of the snapshots against other writes.
-    pub(super) fn protect_snapshots(&self, entries: &[SnapshotEntry], place: Place) {
+    pub(super) fn protect_snapshots(&self, entries: &[SnapshotEntry], place: TablePlace) {
         let range = place.first..place.first + place.clusters;
         self.meta.set_area(Area::SnapshotTable, range);
         self.meta.clear_areas(Area::InactiveL1);

@@ -330,7 +330,7 @@ impl NewDescriptor<'_> {
 
 /// What a file that a descriptor names is to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::format::vmdk) enum Named {
+pub(in crate::format::vmdk) enum NamedRole {
     Extent,
     Parent,
     ChangeTracking,
@@ -339,7 +339,7 @@ pub(in crate::format::vmdk) enum Named {
 /// A file that a descriptor names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::format::vmdk) struct NamedFile {
-    pub(in crate::format::vmdk) role: Named,
+    pub(in crate::format::vmdk) role: NamedRole,
     /// The name as it is stored.
     pub(in crate::format::vmdk) name: BString,
     /// Where it stands in the text.
@@ -355,8 +355,8 @@ pub(in crate::format::vmdk) fn named_files(text: &[u8]) -> Vec<NamedFile> {
     let text = text.get(..end).unwrap_or_default();
     let mut files = Vec::new();
     for (role, key) in [
-        (Named::Parent, "parentFileNameHint"),
-        (Named::ChangeTracking, "changeTrackPath"),
+        (NamedRole::Parent, "parentFileNameHint"),
+        (NamedRole::ChangeTracking, "changeTrackPath"),
     ] {
         if let (Some(name), Some(at)) = (value(text, key), place(text, key))
             && !name.is_empty()
@@ -386,7 +386,7 @@ pub(in crate::format::vmdk) fn named_files(text: &[u8]) -> Vec<NamedFile> {
             .next()
             .unwrap_or_default();
         files.push(NamedFile {
-            role: Named::Extent,
+            role: NamedRole::Extent,
             name: name.into(),
             at: at + start + 1,
             is_sparse: kind.eq_ignore_ascii_case(b"SPARSE"),

@@ -1,6 +1,6 @@
-//! The guards that an image from elsewhere must pass.
+//! The requirements that an image from elsewhere must pass.
 
-/// How a guard ended.
+/// How a requirement ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing speaks against the image.
@@ -24,15 +24,15 @@ impl Verdict {
         }
     }
 
-    /// Whether the image may be used as far as this guard goes.
+    /// Whether the image may be used as far as this requirement goes.
     pub fn is_good(self) -> bool {
         matches!(self, Self::Pass | Self::NotApplicable)
     }
 }
 
-/// One guard. Reports list them in this order.
+/// One requirement. Reports list them in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Guard {
+pub enum Requirement {
     /// The contents are of the format that the caller named.
     FormatMatches,
     /// The contents are of one format alone.
@@ -69,8 +69,8 @@ pub enum Guard {
     Clean,
 }
 
-impl Guard {
-    /// Every guard, in the order of reports.
+impl Requirement {
+    /// Every requirement, in the order of reports.
     pub const ALL: &'static [Self] = &[
         Self::FormatMatches,
         Self::SingleFormat,
@@ -127,11 +127,11 @@ impl Guard {
     }
 }
 
-/// The verdict on one guard.
+/// The verdict on one requirement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The guard.
-    pub guard: Guard,
+    /// The requirement.
+    pub requirement: Requirement,
     /// How it ended.
     pub verdict: Verdict,
     /// One line that says why.
@@ -144,8 +144,12 @@ mod tests {
 
     #[test]
     fn the_list_is_complete_and_in_order() {
-        assert!(Guard::ALL.windows(2).all(|pair| pair[0] < pair[1]));
-        assert_eq!(Guard::ALL.len(), Guard::Clean as usize + 1);
-        assert!(Guard::OF_FORMAT.iter().all(|g| Guard::ALL.contains(g)));
+        assert!(Requirement::ALL.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(Requirement::ALL.len(), Requirement::Clean as usize + 1);
+        assert!(
+            Requirement::OF_FORMAT
+                .iter()
+                .all(|g| Requirement::ALL.contains(g))
+        );
     }
 }
