@@ -109,6 +109,7 @@ pub mod job;
 pub mod location;
 pub mod log;
 pub mod memory;
+pub mod nbd;
 pub mod object;
 pub mod ops;
 pub mod options;
