@@ -1,11 +1,12 @@
 //! Virtual-machine disk images: create, open, read, write, convert, inspect and check them.
 //!
 //! The crate is built in layers, and imports run one way only:
-//! `capi → ops → queue → image → filter → format → storage → sys`; everything may use the vocabulary
+//! `capi → ops → queue → image → filter → format → storage → net → sys`; everything may use the vocabulary
 //! ([`error`], [`size`], [`value`], [`options`], [`location`], [`policy`], [`job`], [`extent`]).
 //! Names of files, snapshots and bitmaps are bytes there: [`bstr`] strings.
 //!
 //! * [`storage`] is the host side: byte stores such as a file, a block device or memory.
+//! * [`net`] is below it: streams of bytes to peers.
 //! * [`mod@format`] is the guest side: one module per image format.
 //! * [`filter`] is between them: nodes over other nodes, without a file of their own.
 //! * [`image`] is an open image: a format over its child nodes over a backing chain.
@@ -110,6 +111,7 @@ pub mod location;
 pub mod log;
 pub mod memory;
 pub mod nbd;
+pub mod net;
 pub mod object;
 pub mod ops;
 pub mod options;

@@ -16,6 +16,7 @@ pub(crate) mod loop_device;
 pub(crate) mod open;
 mod pool;
 pub(crate) mod reopen;
+pub(crate) mod resolve;
 pub(crate) mod rw;
 pub(crate) mod seek;
 pub mod signal;

@@ -1,6 +1,6 @@
 //! Descriptors that are read and written in order: pipes, sockets, terminals.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -17,17 +17,37 @@ pub(crate) enum Ready {
 
 /// Waits until the descriptor is ready or has failed; false when the time is over or a signal came.
 pub(crate) fn wait(fd: BorrowedFd<'_>, ready: Ready, at_most: Duration) -> io::Result<bool> {
-    let mut poll = libc::pollfd {
+    let mut one = [poller(fd, ready)];
+    poll(&mut one, at_most)
+}
+
+/// As [`wait`] for the first of several; gives the index of one that is ready or has failed.
+pub(crate) fn wait_any(
+    fds: &[BorrowedFd<'_>],
+    ready: Ready,
+    at_most: Duration,
+) -> io::Result<Option<usize>> {
+    let mut all: Vec<_> = fds.iter().map(|fd| poller(*fd, ready)).collect();
+    poll(&mut all, at_most)?;
+    Ok(all.iter().position(|one| one.revents != 0))
+}
+
+fn poller(fd: BorrowedFd<'_>, ready: Ready) -> libc::pollfd {
+    libc::pollfd {
         fd: fd.as_raw_fd(),
         events: match ready {
             Ready::Read => libc::POLLIN,
             Ready::Write => libc::POLLOUT,
         },
         revents: 0,
-    };
+    }
+}
+
+fn poll(pollers: &mut [libc::pollfd], at_most: Duration) -> io::Result<bool> {
     let millis = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: one structure, valid during the call.
-    match check(unsafe { libc::poll(&raw mut poll, 1, millis) }) {
+    let count = pollers.len() as libc::nfds_t;
+    // SAFETY: `count` structures, valid during the call.
+    match check(unsafe { libc::poll(pollers.as_mut_ptr(), count, millis) }) {
         Ok(count) => Ok(count > 0),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
         Err(error) => Err(error),
@@ -59,6 +79,53 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     retry(|| {
         // SAFETY: `buf` is valid for reads of its length during the call.
         let n = unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags) };
+        check_len(n as i64).map(|n| n as usize)
+    })
+}
+
+/// As [`read`] from a socket, without waiting for data.
+pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    retry(|| {
+        // SAFETY: `buf` is valid for writes of its length during the call.
+        let n = unsafe {
+            let data = buf.as_mut_ptr().cast();
+            libc::recv(fd.as_raw_fd(), data, buf.len(), libc::MSG_DONTWAIT)
+        };
+        check_len(n as i64).map(|n| n as usize)
+    })
+}
+
+/// As [`send`], from several buffers; takes at most the first 1024 of them.
+pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let count = bufs.len().min(libc::UIO_MAXIOV as usize);
+    // SAFETY: a message without anything is valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = bufs.as_ptr().cast_mut().cast();
+    message.msg_iovlen = count as _;
+    retry(|| {
+        // SAFETY: `IoSlice` has the layout of an iovec; the call only reads them and their bytes.
+        let n = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) };
+        check_len(n as i64).map(|n| n as usize)
+    })
+}
+
+/// Sends bytes of a file to a socket inside of the kernel; may be short, 0 is the end of the file. Waits for
+/// room where the socket does.
+pub(crate) fn send_file(
+    socket: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: u64,
+    len: usize,
+) -> io::Result<usize> {
+    let _quiet = Quiet::new();
+    let mut offset = super::offset(offset)?;
+    retry(|| {
+        // SAFETY: `offset` is valid during the call.
+        let n = unsafe {
+            let (socket, file) = (socket.as_raw_fd(), file.as_raw_fd());
+            libc::sendfile(socket, file, &raw mut offset, len)
+        };
         check_len(n as i64).map(|n| n as usize)
     })
 }

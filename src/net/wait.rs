@@ -1,0 +1,132 @@
+//! How long a call waits for a peer.
+
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::job::JobControl;
+use crate::sys::stream::{Ready, wait, wait_any};
+
+/// The longest time that a wait goes without a look at the control: whatever cancels can only store a flag.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What ends a call that waits for a peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait<'a> {
+    control: Option<&'a JobControl>,
+    deadline: Option<Instant>,
+}
+
+impl<'a> Wait<'a> {
+    /// Until the work of `control` ends.
+    pub fn new(control: &'a JobControl) -> Self {
+        Self {
+            control: Some(control),
+            deadline: None,
+        }
+    }
+
+    /// Until the peer ends the connection or another thread shuts it down, without a look at anything.
+    pub const fn forever() -> Self {
+        Self {
+            control: None,
+            deadline: None,
+        }
+    }
+
+    /// In addition until `deadline` at the latest; None changes nothing.
+    #[must_use]
+    pub fn until(self, deadline: Option<Instant>) -> Self {
+        Self {
+            deadline: [self.deadline, deadline].into_iter().flatten().min(),
+            ..self
+        }
+    }
+
+    /// In addition `time` from now at the latest.
+    #[must_use]
+    pub fn at_most(self, time: Duration) -> Self {
+        // Past the range of the clock is never.
+        self.until(Instant::now().checked_add(time))
+    }
+
+    /// The share of the time that one of `count` attempts may take.
+    pub(super) fn share(self, count: usize) -> Self {
+        let Some(deadline) = self.deadline else {
+            return self;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let count = u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+        self.at_most(left / count)
+    }
+
+    /// Fails where the wait is over.
+    ///
+    /// # Errors
+    /// As [`JobControl::check`]; with the errno `ETIMEDOUT` where the deadline of this wait has passed.
+    pub fn check(&self) -> Result<()> {
+        if let Some(control) = self.control {
+            control.check()?;
+        }
+        match self.deadline {
+            Some(at) if at <= Instant::now() => Err(Error::os(libc::ETIMEDOUT)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How long may be waited until the next [`Wait::check`].
+    fn step(&self) -> Duration {
+        let look = self.control.map_or(Duration::MAX, |_| LOOK);
+        match self.deadline {
+            None => look,
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now());
+                // The kernel counts in milliseconds: rounded up, so that a rest is not waited for in
+                // a busy loop.
+                look.min(left.saturating_add(Duration::from_micros(999)))
+            }
+        }
+    }
+
+    /// Waits until the descriptor is ready, or failed.
+    pub(crate) fn ready(&self, fd: BorrowedFd<'_>, ready: Ready) -> Result<()> {
+        loop {
+            self.check()?;
+            if wait(fd, ready, self.step()).map_err(|error| Error::io(&error))? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until one of them is ready, or failed; gives its index.
+    pub(crate) fn any_ready(&self, fds: &[BorrowedFd<'_>], ready: Ready) -> Result<usize> {
+        loop {
+            self.check()?;
+            let first = wait_any(fds, ready, self.step()).map_err(|error| Error::io(&error))?;
+            if let Some(index) = first {
+                return Ok(index);
+            }
+        }
+    }
+
+    /// Waits `time` where nothing tells when to go on.
+    pub(super) fn nap(&self, time: Duration) -> Result<()> {
+        self.check()?;
+        std::thread::sleep(time.min(self.step()));
+        self.check()
+    }
+
+    /// Waits for a message of another thread; None where it ended without one.
+    pub(super) fn message<T>(&self, from: &std::sync::mpsc::Receiver<T>) -> Result<Option<T>> {
+        use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
+        loop {
+            self.check()?;
+            // Not the longest time that there is: std adds it to the clock.
+            match from.recv_timeout(self.step().min(Duration::from_secs(3600))) {
+                Ok(message) => return Ok(Some(message)),
+                Err(Timeout) => {}
+                Err(Disconnected) => return Ok(None),
+            }
+        }
+    }
+}
