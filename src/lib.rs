@@ -11,6 +11,7 @@
 //! * [`filter`] is between them: nodes over other nodes, without a file of their own.
 //! * [`image`] is an open image: a format over its child nodes over a backing chain.
 //! * [`queue`] submits requests on an image that complete later.
+//! * [`serve`] offers images to clients that speak NBD.
 //! * [`ops`] holds one module per operation; [`capi`] is the C ABI over the public Rust API.
 //!
 //! # Reading
@@ -120,6 +121,7 @@ pub mod printable;
 pub mod queue;
 mod reap;
 pub mod secret;
+pub mod serve;
 pub mod size;
 pub mod storage;
 mod sync;

@@ -1,0 +1,216 @@
+//! What a server offers under one name: an image, or a window of it.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bstr::{BStr, BString, ByteSlice};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Bitmaps;
+use crate::image::Image;
+use crate::nbd::limits::MAX_STRING;
+use crate::queue::QueueTarget;
+
+/// How an image is offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExportOptions {
+    /// What clients ask for; empty for the export that those get who ask for none.
+    pub name: BString,
+    /// What a list of exports says about it.
+    pub description: BString,
+    /// Whether clients may write.
+    pub writable: bool,
+    /// Where in the image it begins.
+    pub offset: u64,
+    /// How long it is; None for the rest of the image.
+    pub len: Option<u64>,
+    /// The persistent dirty bitmaps that clients may read, of the image or its backing chain.
+    pub bitmaps: Vec<BString>,
+    /// Whether clients may ask which layer of the chain holds what.
+    pub allocation_depth: bool,
+}
+
+/// An image, or a window of it, under a name.
+pub struct Export {
+    target: Arc<dyn QueueTarget>,
+    options: ExportOptions,
+    len: u64,
+    /// The layer of the chain that holds each of the bitmaps.
+    layers: Vec<u32>,
+    /// A panic ran through a request: the image's state is unknown.
+    unusable: AtomicBool,
+}
+
+impl Export {
+    /// Offers the image of `target`, which it keeps.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a name that the protocol cannot carry and a window outside the image,
+    /// [`ErrorKind::ReadOnly`] where clients shall write to an image that is open read-only,
+    /// [`ErrorKind::NotFound`] where no layer has a bitmap of that name, [`ErrorKind::Corrupt`] where it is
+    /// inconsistent.
+    pub fn new(target: Arc<dyn QueueTarget>, options: ExportOptions) -> Result<Self> {
+        let image = target.image();
+        for (what, text) in [
+            ("name", &options.name),
+            ("description", &options.description),
+        ] {
+            check_string(what, text.as_bstr())?;
+        }
+        let whole = image.len();
+        if options.offset > whole {
+            return Err(Error::invalid(format!(
+                "Offset ({}) cannot be greater than size of the containing file ({whole})",
+                options.offset
+            )));
+        }
+        let rest = whole - options.offset;
+        let len = options.len.unwrap_or(rest);
+        if len > rest {
+            return Err(Error::invalid(format!(
+                "The window of {len} bytes at offset {} does not lie in '{}', which has {whole} bytes",
+                options.offset,
+                image.filename()
+            )));
+        }
+        if options.writable && !image.writable() {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!(
+                    "'{}' is open read-only and cannot be offered for writing",
+                    image.filename()
+                ),
+            ));
+        }
+        let layers = options.bitmaps.iter().map(|name| {
+            check_string("name of a bitmap", name.as_bstr())?;
+            layer_of(image, BStr::new(name))
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Self {
+            target,
+            len,
+            layers,
+            options,
+            unusable: AtomicBool::new(false),
+        })
+    }
+
+    /// What clients ask for.
+    pub fn name(&self) -> &BStr {
+        self.options.name.as_bstr()
+    }
+
+    /// How it is offered.
+    pub fn options(&self) -> &ExportOptions {
+        &self.options
+    }
+
+    /// Its size in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether its size is 0.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether clients may write.
+    pub fn writable(&self) -> bool {
+        self.options.writable
+    }
+
+    /// Whether the range lies in the export.
+    pub(super) fn holds(&self, offset: u64, len: u64) -> bool {
+        offset.checked_add(len).is_some_and(|end| end <= self.len)
+    }
+
+    /// The place in the image of a place in the export, which lies in it.
+    pub(super) fn place(&self, offset: u64) -> u64 {
+        self.options.offset.saturating_add(offset)
+    }
+
+    pub(super) fn image(&self) -> &Image {
+        self.target.image()
+    }
+
+    /// The layer that holds the bitmap of that index, and its name.
+    pub(super) fn bitmap(&self, index: usize) -> Result<(&dyn Bitmaps, &BStr)> {
+        let lost = || Error::new(ErrorKind::NotFound, "The bitmap is not there any more");
+        let name = self.options.bitmaps.get(index).ok_or_else(lost)?;
+        let depth = self.layers.get(index).copied().ok_or_else(lost)?;
+        let layer = layers(self.image()).nth(depth as usize).ok_or_else(lost)?;
+        Ok((layer.bitmaps().ok_or_else(lost)?, name.as_bstr()))
+    }
+
+    /// Does something with the image; a panic becomes an error, and the export is of no use afterwards.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&Image) -> Result<T>) -> Result<T> {
+        let panicked = || Error::new(ErrorKind::Internal, "Internal error: a request panicked");
+        if self.unusable.load(Ordering::Acquire) {
+            return Err(panicked());
+        }
+        catch_unwind(AssertUnwindSafe(|| work(self.image()))).unwrap_or_else(|payload| {
+            self.unusable.store(true, Ordering::Release);
+            self.target.panicked();
+            // Dropping a payload can panic in turn; leaking that one is the lesser evil.
+            if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                std::mem::forget(second);
+            }
+            Err(panicked())
+        })
+    }
+}
+
+impl fmt::Debug for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Export")
+            .field("options", &self.options)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The layers of a chain, the image itself first.
+fn layers(image: &Image) -> impl Iterator<Item = &Image> {
+    std::iter::successors(Some(image), |layer| layer.backing().map(AsRef::as_ref))
+}
+
+/// The first layer with a bitmap of that name.
+fn layer_of(image: &Image, name: &BStr) -> Result<u32> {
+    for (layer, depth) in layers(image).zip(0..) {
+        let Some(bitmaps) = layer.bitmaps() else {
+            continue;
+        };
+        let found = bitmaps.list()?.into_iter().find(|info| info.name == name);
+        match found {
+            Some(info) if info.inconsistent => {
+                return Err(Error::corrupt(format!(
+                    "Bitmap '{name}' is inconsistent and cannot be used"
+                )));
+            }
+            Some(_) => return Ok(depth),
+            None => {}
+        }
+    }
+    Err(Error::new(
+        ErrorKind::NotFound,
+        format!("Bitmap '{name}' is not found"),
+    ))
+}
+
+/// Refuses a text that the protocol cannot carry.
+fn check_string(what: &str, text: &BStr) -> Result<()> {
+    let refused = if text.len() > MAX_STRING {
+        format!("is longer than {MAX_STRING} bytes")
+    } else if text.contains(&0) {
+        "holds a NUL byte".to_owned()
+    } else if text.to_str().is_err() {
+        "is not UTF-8".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!("The {what} of an export {refused}")))
+}

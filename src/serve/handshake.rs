@@ -1,0 +1,353 @@
+//! The talk before the first request: which export, and how ("Newstyle negotiation" of the specification).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bstr::{BStr, BString};
+
+use crate::error::Result;
+use crate::nbd::export::{BlockSizes, Info, InfoCode, InfoRequest, Listed};
+use crate::nbd::flags::{ClientFlags, HandshakeFlags, TransmissionFlags};
+use crate::nbd::greeting::{NewstyleExport, PADDING, Style};
+use crate::nbd::limits::{MAX_OPTION, MAX_STRING, PORTABLE_PAYLOAD};
+use crate::nbd::meta::{MetaContext, MetaQuery};
+use crate::nbd::option::{OptionCode, OptionHeader, OptionReply, ReplyCode};
+use crate::nbd::reply::Headers;
+use crate::nbd::violation;
+use crate::net::{Stream, Wait};
+use crate::serve::export::Export;
+use crate::serve::input::Input;
+use crate::serve::server::Offer;
+use crate::serve::status::Context;
+
+/// Options that one client may send: each is a little work.
+const MAX_OPTIONS: usize = 10_000;
+
+/// What was agreed on.
+#[derive(Debug)]
+pub(super) struct Agreed {
+    pub(super) export: Arc<Export>,
+    pub(super) headers: Headers,
+    pub(super) contexts: Vec<Context>,
+}
+
+/// What an option leads to.
+enum Step {
+    Next,
+    /// Requests follow.
+    Begin(Arc<Export>),
+    /// The client leaves.
+    End,
+}
+
+/// The side of the server.
+pub(super) struct Handshake<'a> {
+    stream: &'a Stream,
+    input: &'a mut Input,
+    offer: &'a Offer,
+    deadline: Option<Instant>,
+    headers: Headers,
+    /// The contexts that were chosen, and for which export.
+    chosen: Option<(BString, Vec<Context>)>,
+    no_zeroes: bool,
+}
+
+impl<'a> Handshake<'a> {
+    pub(super) fn new(
+        stream: &'a Stream,
+        input: &'a mut Input,
+        offer: &'a Offer,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self {
+            stream,
+            input,
+            offer,
+            deadline,
+            headers: Headers::Simple,
+            chosen: None,
+            no_zeroes: false,
+        }
+    }
+
+    /// Agrees with the client; None where it leaves without requests.
+    ///
+    /// # Errors
+    /// Of the connection, of the deadline, and where the client does not keep to the protocol.
+    pub(super) fn run(mut self) -> Result<Option<Agreed>> {
+        let ours = HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES;
+        self.send(&[&Style::New.to_bytes(), &ours.to_bytes()])?;
+        let mut flags = [0; 4];
+        if !self.message(&mut flags)? {
+            return Ok(None);
+        }
+        let flags = ClientFlags::from_bytes(flags);
+        let known = ClientFlags::FIXED_NEWSTYLE | ClientFlags::NO_ZEROES;
+        if !known.contains(flags) {
+            return Err(violation(format!(
+                "The client sent flags that are not known: {:#x}",
+                flags.bits()
+            )));
+        }
+        self.no_zeroes = flags.contains(ClientFlags::NO_ZEROES);
+        let fixed = flags.contains(ClientFlags::FIXED_NEWSTYLE);
+        for _ in 0..MAX_OPTIONS {
+            let mut header = [0; OptionHeader::LEN];
+            if !self.message(&mut header)? {
+                return Ok(None);
+            }
+            let header = OptionHeader::from_bytes(&header)?;
+            if !fixed && header.option != OptionCode::EXPORT_NAME {
+                return Err(violation(format!(
+                    "The client sent option {}, which takes fixed newstyle",
+                    header.option
+                )));
+            }
+            match self.option(header)? {
+                Step::Next => {}
+                Step::End => return Ok(None),
+                Step::Begin(export) => {
+                    let chosen = self.chosen.take();
+                    let chosen = chosen.filter(|(name, _)| name == export.name());
+                    return Ok(Some(Agreed {
+                        export,
+                        headers: self.headers,
+                        contexts: chosen.map_or_else(Vec::new, |(_, contexts)| contexts),
+                    }));
+                }
+            }
+        }
+        Err(violation("The client sends options without end"))
+    }
+
+    fn option(&mut self, header: OptionHeader) -> Result<Step> {
+        let OptionHeader { option, len } = header;
+        if len > MAX_OPTION {
+            if option == OptionCode::EXPORT_NAME {
+                return Err(violation(
+                    "The client asked for an export with too long a name",
+                ));
+            }
+            let wait = self.wait();
+            self.input.skip(u64::from(len), wait)?;
+            return self.refuse(option, ReplyCode::ERR_TOO_BIG, "The option is too long");
+        }
+        let mut data = crate::memory::zeroed(len as usize)?;
+        let wait = self.wait();
+        self.input.rest(&mut data, wait)?;
+        if option == OptionCode::EXPORT_NAME {
+            return self.export_name(BStr::new(&*data));
+        }
+        if option == OptionCode::ABORT {
+            // Who leaves may not wait for the answer.
+            let _ = self.reply(option, ReplyCode::ACK, &[]);
+            return Ok(Step::End);
+        }
+        if self.offer.is_ending() {
+            return self.refuse(option, ReplyCode::ERR_SHUTDOWN, "The server ends");
+        }
+        match option {
+            OptionCode::LIST if data.is_empty() => self.list(),
+            OptionCode::INFO | OptionCode::GO => self.info(option, &data),
+            OptionCode::STRUCTURED_REPLY if data.is_empty() => match self.headers {
+                Headers::Extended => self.refuse(
+                    option,
+                    ReplyCode::ERR_EXT_HEADER_REQD,
+                    "Extended headers are agreed on already",
+                ),
+                _ => self.agree(option, Headers::Structured),
+            },
+            OptionCode::EXTENDED_HEADERS if data.is_empty() => {
+                self.agree(option, Headers::Extended)
+            }
+            OptionCode::LIST_META_CONTEXT | OptionCode::SET_META_CONTEXT => {
+                self.contexts(option, &data)
+            }
+            OptionCode::STARTTLS if data.is_empty() => {
+                self.refuse(option, ReplyCode::ERR_POLICY, "TLS is not configured")
+            }
+            OptionCode::LIST
+            | OptionCode::STRUCTURED_REPLY
+            | OptionCode::EXTENDED_HEADERS
+            | OptionCode::STARTTLS => {
+                self.refuse(option, ReplyCode::ERR_INVALID, "The option takes no data")
+            }
+            _ => self.refuse(option, ReplyCode::ERR_UNSUP, "The option is not known"),
+        }
+    }
+
+    /// The old way to take an export, which can only be refused by ending the connection.
+    fn export_name(&mut self, name: &BStr) -> Result<Step> {
+        let export = self.offer.export(name).filter(|_| !self.offer.is_ending());
+        let Some(export) = export else {
+            return Err(violation(
+                "The client asked for an export that is not there",
+            ));
+        };
+        let reply = NewstyleExport {
+            size: export.len(),
+            flags: self.flags(&export),
+        };
+        let padding = [0; PADDING];
+        let padding = if self.no_zeroes { &[][..] } else { &padding };
+        self.send(&[&reply.to_bytes(), padding])?;
+        Ok(Step::Begin(export))
+    }
+
+    fn list(&mut self) -> Result<Step> {
+        for export in self.offer.exports() {
+            let listed = Listed {
+                name: export.name().to_owned(),
+                description: export.options().description.clone(),
+            };
+            self.reply(OptionCode::LIST, ReplyCode::SERVER, &listed.to_bytes())?;
+        }
+        self.acknowledge(OptionCode::LIST)
+    }
+
+    fn info(&mut self, option: OptionCode, data: &[u8]) -> Result<Step> {
+        let request = match InfoRequest::from_bytes(data) {
+            Ok(request) => request,
+            Err(error) => return self.refuse(option, ReplyCode::ERR_INVALID, error.message()),
+        };
+        let Some(export) = self.offer.export(BStr::new(&request.name)) else {
+            return self.no_export(option, BStr::new(&request.name));
+        };
+        let wants = |code| request.wanted.contains(&code);
+        let mut replies = vec![Info::Export {
+            size: export.len(),
+            flags: self.flags(&export),
+        }];
+        if wants(InfoCode::NAME) {
+            replies.push(Info::Name(export.name().to_owned()));
+        }
+        if wants(InfoCode::DESCRIPTION) && !export.options().description.is_empty() {
+            replies.push(Info::Description(export.options().description.clone()));
+        }
+        if wants(InfoCode::BLOCK_SIZE) {
+            replies.push(Info::BlockSizes(BlockSizes {
+                minimum: 1,
+                preferred: 4096,
+                maximum: PORTABLE_PAYLOAD,
+            }));
+        }
+        for reply in replies {
+            self.reply(option, ReplyCode::INFO, &reply.to_bytes())?;
+        }
+        self.acknowledge(option)?;
+        Ok(match option {
+            OptionCode::GO => Step::Begin(export),
+            _ => Step::Next,
+        })
+    }
+
+    fn contexts(&mut self, option: OptionCode, data: &[u8]) -> Result<Step> {
+        let listing = option == OptionCode::LIST_META_CONTEXT;
+        if !listing {
+            // Also a request that fails ends what was chosen before.
+            self.chosen = None;
+        }
+        if self.headers == Headers::Simple && !listing {
+            return self.refuse(
+                option,
+                ReplyCode::ERR_INVALID,
+                "Metadata contexts take structured replies",
+            );
+        }
+        let query = match MetaQuery::from_bytes(data) {
+            Ok(query) => query,
+            Err(error) => return self.refuse(option, ReplyCode::ERR_INVALID, error.message()),
+        };
+        let Some(export) = self.offer.export(BStr::new(&query.export)) else {
+            return self.no_export(option, BStr::new(&query.export));
+        };
+        let all = listing && query.queries.is_empty();
+        let contexts = Context::all(&export).filter(|context| {
+            let mut queries = query.queries.iter();
+            all || queries.any(|query| context.matches(&export, BStr::new(query), listing))
+        });
+        let contexts: Vec<Context> = contexts.collect();
+        for context in &contexts {
+            let reply = MetaContext {
+                // There is nothing yet that a number could be used for.
+                id: if listing { 0 } else { context.id() },
+                name: context.name(&export),
+            };
+            self.reply(option, ReplyCode::META_CONTEXT, &reply.to_bytes())?;
+        }
+        if !listing {
+            self.chosen = Some((export.name().to_owned(), contexts));
+        }
+        self.acknowledge(option)
+    }
+
+    fn agree(&mut self, option: OptionCode, headers: Headers) -> Result<Step> {
+        self.headers = headers;
+        self.acknowledge(option)
+    }
+
+    fn flags(&self, export: &Export) -> TransmissionFlags {
+        let mut flags = TransmissionFlags::HAS_FLAGS
+            | TransmissionFlags::SEND_FLUSH
+            | TransmissionFlags::SEND_FUA
+            | TransmissionFlags::CAN_MULTI_CONN
+            | TransmissionFlags::SEND_CACHE;
+        match export.writable() {
+            true => {
+                flags |= TransmissionFlags::SEND_TRIM
+                    | TransmissionFlags::SEND_WRITE_ZEROES
+                    | TransmissionFlags::SEND_FAST_ZERO;
+            }
+            false => flags |= TransmissionFlags::READ_ONLY,
+        }
+        flags.set(TransmissionFlags::SEND_DF, self.headers != Headers::Simple);
+        flags.set(
+            TransmissionFlags::BLOCK_STATUS_PAYLOAD,
+            self.headers == Headers::Extended,
+        );
+        flags
+    }
+
+    fn no_export(&mut self, option: OptionCode, name: &BStr) -> Result<Step> {
+        self.refuse(
+            option,
+            ReplyCode::ERR_UNKNOWN,
+            &format!("export '{name}' not present"),
+        )
+    }
+
+    fn acknowledge(&mut self, option: OptionCode) -> Result<Step> {
+        self.reply(option, ReplyCode::ACK, &[])?;
+        Ok(Step::Next)
+    }
+
+    fn refuse(&mut self, option: OptionCode, code: ReplyCode, message: &str) -> Result<Step> {
+        let message = message.as_bytes();
+        let cut = message.len().min(MAX_STRING);
+        self.reply(option, code, message.get(..cut).unwrap_or_default())?;
+        Ok(Step::Next)
+    }
+
+    fn reply(&mut self, option: OptionCode, code: ReplyCode, data: &[u8]) -> Result<()> {
+        let len = u32::try_from(data.len()).map_err(|_| violation("A reply is too long"))?;
+        let header = OptionReply { option, code, len };
+        self.send(&[&header.to_bytes(), data])
+    }
+
+    fn send(&mut self, parts: &[&[u8]]) -> Result<()> {
+        let mut parts: Vec<_> = parts
+            .iter()
+            .map(|part| std::io::IoSlice::new(part))
+            .collect();
+        self.stream.write_all_vectored(&mut parts, self.wait())
+    }
+
+    fn message(&mut self, buf: &mut [u8]) -> Result<bool> {
+        let wait = self.wait();
+        self.input.message(buf, wait)
+    }
+
+    fn wait(&self) -> Wait<'static> {
+        Wait::forever().until(self.deadline)
+    }
+}

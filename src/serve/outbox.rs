@@ -1,0 +1,357 @@
+//! Replies on their way to a client, in order and many to a system call.
+//!
+//! One thread writes at a time: whoever comes meanwhile leaves its reply in the queue, and the one that
+//! writes takes it along. A shared worker never waits for a client: what the connection does not take at once
+//! is left to a thread of the connection.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+use crate::job::without_signals;
+use crate::net::{Stream, Wait};
+use crate::serve::budget::Held;
+use crate::sys;
+
+/// The longest beginning of a packet: a header, and the message of an error.
+pub(super) const HEAD: usize = 128;
+/// So many packets go into one call at most.
+const MOST: usize = 64;
+
+/// Bytes for a client that must stay together.
+#[derive(Debug)]
+pub(super) struct Packet {
+    head: [u8; HEAD],
+    head_len: usize,
+    body: Option<(Arc<Held>, Range<usize>)>,
+    /// What is given back when the packet was sent, or never will be.
+    _charge: Option<Charge>,
+}
+
+impl Packet {
+    pub(super) fn new(parts: &[&[u8]]) -> Self {
+        let mut packet = Self {
+            head: [0; HEAD],
+            head_len: 0,
+            body: None,
+            _charge: None,
+        };
+        for part in parts {
+            let end = packet.head_len + part.len();
+            if let Some(place) = packet.head.get_mut(packet.head_len..end) {
+                place.copy_from_slice(part);
+                packet.head_len = end;
+            }
+        }
+        packet
+    }
+
+    pub(super) fn with_body(mut self, held: Arc<Held>, range: Range<usize>) -> Self {
+        self.body = Some((held, range));
+        self
+    }
+
+    pub(super) fn charged(mut self, charge: Option<Charge>) -> Self {
+        self._charge = charge;
+        self
+    }
+
+    fn parts(&self) -> [&[u8]; 2] {
+        let head = self.head.get(..self.head_len).unwrap_or_default();
+        let body = self.body.as_ref().and_then(|(held, range)| {
+            let bytes: &[u8] = held.buffer();
+            bytes.get(range.clone())
+        });
+        [head, body.unwrap_or_default()]
+    }
+
+    fn len(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
+    }
+}
+
+/// How much of a client is under way.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    state: Mutex<(usize, u64)>,
+    changed: Condvar,
+}
+
+/// A part of the load, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    load: Arc<Load>,
+    bytes: u64,
+}
+
+impl Load {
+    /// Waits until there are fewer requests than `most` and no more bytes than `most_bytes` with these.
+    pub(super) fn charge(self: &Arc<Self>, bytes: u64, most: usize, most_bytes: u64) -> Charge {
+        let mut state = self.state.lock();
+        while state.0 >= most || state.0 > 0 && state.1.saturating_add(bytes) > most_bytes {
+            self.changed.wait(&mut state);
+        }
+        state.0 += 1;
+        state.1 += bytes;
+        Charge {
+            load: self.clone(),
+            bytes,
+        }
+    }
+
+    /// Whether a charge would not have to wait.
+    pub(super) fn has_room(&self, bytes: u64, most: usize, most_bytes: u64) -> bool {
+        let state = self.state.lock();
+        state.0 == 0 || state.0 < most && state.1.saturating_add(bytes) <= most_bytes
+    }
+
+    /// Requests under way, and their bytes.
+    pub(super) fn now(&self) -> (usize, u64) {
+        *self.state.lock()
+    }
+
+    /// Waits until nothing is under way, or the deadline has passed.
+    pub(super) fn wait_for_rest(&self, deadline: Option<Instant>) {
+        let mut state = self.state.lock();
+        while state.0 > 0 {
+            match deadline {
+                None => self.changed.wait(&mut state),
+                Some(at) if self.changed.wait_until(&mut state, at).timed_out() => return,
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let mut state = self.load.state.lock();
+        state.0 -= 1;
+        state.1 -= self.bytes;
+        drop(state);
+        self.load.changed.notify_all();
+    }
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// A thread of the connection, which may wait for the client.
+    Connection,
+    /// A thread that others need.
+    Worker,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Packet>,
+    /// So many bytes of the first packet are sent.
+    sent: usize,
+    /// Somebody writes, or the thread of the outbox is about to.
+    busy: bool,
+    /// The thread is to write.
+    wanted: bool,
+    failed: bool,
+    closed: bool,
+    thread: Option<JoinHandle<()>>,
+    /// When the client last took something.
+    taken: Option<Instant>,
+}
+
+/// The replies to one client.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    stream: Arc<Stream>,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+impl Outbox {
+    pub(super) fn new(stream: Arc<Stream>) -> Arc<Self> {
+        Arc::new(Self {
+            stream,
+            state: Mutex::default(),
+            wake: Condvar::new(),
+        })
+    }
+
+    /// Sends packets one behind the other, or leaves them to the one that writes now. To a client that is
+    /// gone nothing is sent; its connection's thread finds that out by itself.
+    pub(super) fn send(self: &Arc<Self>, packets: impl IntoIterator<Item = Packet>, by: Sender) {
+        let mut state = self.state.lock();
+        if state.failed {
+            return;
+        }
+        state.queue.extend(packets);
+        if std::mem::replace(&mut state.busy, true) {
+            return;
+        }
+        drop(state);
+        self.write(by);
+    }
+
+    /// Writes until nothing is left. `busy` is this thread's.
+    fn write(self: &Arc<Self>, by: Sender) {
+        let mut packets: Vec<Packet> = Vec::new();
+        let mut state = self.state.lock();
+        loop {
+            if state.failed {
+                state.queue.clear();
+            }
+            if state.queue.is_empty() {
+                state.busy = false;
+                return;
+            }
+            let count = state.queue.len().min(MOST);
+            packets.extend(state.queue.drain(..count));
+            let sent = std::mem::take(&mut state.sent);
+            drop(state);
+            let total: usize = packets.iter().map(Packet::len).sum();
+            let written = self.write_some(&packets, sent, by);
+            let mut now = sent;
+            if let Ok(written) = written {
+                now = sent.saturating_add(written);
+            }
+            // What is sent is let go before the lock is taken.
+            let mut first = 0;
+            while let Some(len) = packets
+                .get(first)
+                .map(Packet::len)
+                .filter(|len| now >= *len)
+            {
+                now -= len;
+                first += 1;
+            }
+            packets.drain(..first);
+            state = self.state.lock();
+            state.taken = Some(Instant::now());
+            match written {
+                Err(_) => {
+                    state.failed = true;
+                    packets.clear();
+                    // The thread that reads must not wait for a client that cannot be answered.
+                    self.stream.shutdown();
+                }
+                Ok(written) if sent.saturating_add(written) < total => {
+                    for packet in packets.drain(..).rev() {
+                        state.queue.push_front(packet);
+                    }
+                    state.sent = now;
+                    if by == Sender::Worker {
+                        return self.leave_to_thread(state);
+                    }
+                }
+                Ok(_) => packets.clear(),
+            }
+        }
+    }
+
+    /// Writes all of the packets but the first `sent` bytes; less only where a worker would have to wait.
+    fn write_some(&self, packets: &[Packet], mut sent: usize, by: Sender) -> Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MOST * 2];
+        let mut count = 0;
+        let mut total = 0;
+        for part in packets.iter().flat_map(Packet::parts) {
+            let skip = sent.min(part.len());
+            sent -= skip;
+            let part = part.get(skip..).unwrap_or_default();
+            if let Some(slice) = slices.get_mut(count).filter(|_| !part.is_empty()) {
+                *slice = IoSlice::new(part);
+                count += 1;
+                total += part.len();
+            }
+        }
+        let slices = slices.get_mut(..count).unwrap_or_default();
+        match by {
+            Sender::Connection => {
+                self.stream.write_all_vectored(slices, Wait::forever())?;
+                Ok(total)
+            }
+            Sender::Worker => match self.stream.descriptor() {
+                Some(fd) => match sys::stream::send_vectored(fd, slices) {
+                    // A pipe is none of those that can be asked not to block.
+                    Err(error)
+                        if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOTSOCK)) =>
+                    {
+                        Ok(0)
+                    }
+                    sent => sent.map_err(|error| Error::io(&error)),
+                },
+                // What is encrypted cannot be sent by halves.
+                None => Ok(0),
+            },
+        }
+    }
+
+    /// Lets the thread of the outbox write what is left.
+    fn leave_to_thread(self: &Arc<Self>, mut state: parking_lot::MutexGuard<'_, State>) {
+        state.wanted = true;
+        if state.thread.is_none() && !state.closed {
+            let outbox = self.clone();
+            let spawned = without_signals(|| {
+                std::thread::Builder::new()
+                    .name("platter-serve-out".to_owned())
+                    .stack_size(128 << 10)
+                    .spawn(move || outbox.serve())
+            });
+            match spawned {
+                Ok(thread) => state.thread = Some(thread),
+                Err(_) => {
+                    // A client that cannot be answered is better off with another connection.
+                    state.failed = true;
+                    state.queue.clear();
+                    state.busy = false;
+                    self.stream.shutdown();
+                }
+            }
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The life of the thread.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            let mut state = self.state.lock();
+            while !state.wanted && !state.closed {
+                self.wake.wait(&mut state);
+            }
+            if !std::mem::take(&mut state.wanted) {
+                return;
+            }
+            drop(state);
+            self.write(Sender::Connection);
+        }
+    }
+
+    /// Whether the client can be answered no longer.
+    pub(super) fn has_failed(&self) -> bool {
+        self.state.lock().failed
+    }
+
+    /// When the client last took something, where replies wait for it.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        state.taken.filter(|_| state.busy)
+    }
+
+    /// Ends the thread; everything was sent, or the connection has failed.
+    pub(super) fn close(&self) {
+        let thread = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.thread.take()
+        };
+        self.wake.notify_one();
+        if let Some(thread) = thread {
+            // It does nothing that panics.
+            let _ = thread.join();
+        }
+    }
+}
