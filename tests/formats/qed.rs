@@ -229,6 +229,25 @@ fn a_repair_leaves_nothing_behind_the_end_of_the_disk() {
 }
 
 #[test]
+fn growth_gives_back_what_stands_behind_the_end_of_the_disk() {
+    // Cluster 7 is behind the end.
+    let made = Made {
+        size: ((ENTRIES + 2) * CLUSTER) as u64,
+        ..Made::new()
+    };
+    let storage = made.storage();
+    let image = open_alone(&storage);
+    let mut guest = read(&image);
+    let len = ((ENTRIES + 8) * CLUSTER) as u64;
+    image.resize(len, Preallocation::Off).expect("a resize");
+    guest.resize(len as usize, 0);
+    assert!(read(&image) == guest);
+    image.close().expect("a close");
+    clean(&open_to_check(&storage));
+    assert_eq!(storage.len().expect("a length"), cluster(7));
+}
+
+#[test]
 fn a_damaged_table_is_neither_read_through_nor_written() {
     for (entries, place) in [
         ([(at(2, 0), cluster(4) + 512)], 0),

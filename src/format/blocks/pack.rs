@@ -70,6 +70,18 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(any)
     }
 
+    /// Frees what a shrink that was interrupted, or another program, left behind the end of the disk, from entry
+    /// `first` on, before the disk grows over it; the room goes back to the host.
+    ///
+    /// # Errors
+    /// As [`Exclusive::pack`].
+    pub(crate) fn clear_behind(&self, first: u64, control: &JobControl) -> Result<()> {
+        match self.free_from(first, control)? {
+            true => self.pack(control),
+            false => Ok(()),
+        }
+    }
+
     /// Lets entries that are not free be what `convert` makes of them: free, or zero. What is not in memory is
     /// changed on disk at once, so that memory does not grow with the table; the rest by the next flush.
     /// Whether there was anything to change.

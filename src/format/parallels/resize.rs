@@ -48,8 +48,7 @@ impl Parallels {
         alone.end()?;
         blocks.zero_last_block(len)?;
         let cluster = blocks.layout().block_size();
-        // What a shrink that was interrupted left behind the end.
-        alone.free_from(blocks.len().div_ceil(cluster), control)?;
+        alone.clear_behind(blocks.len().div_ceil(cluster), control)?;
         let header = blocks.keeper.header();
         let mut new = header.clone();
         let count = len.div_ceil(cluster).max(u64::from(header.entries));

@@ -56,8 +56,7 @@ impl Qed {
         alone.end()?;
         blocks.zero_last_block(len)?;
         alone.grow_table(count)?;
-        // What others may have left behind the end.
-        alone.free_from(in_use, control)?;
+        alone.clear_behind(in_use, control)?;
         for index in in_use..hidden.div_ceil(cluster).min(count) {
             if index.is_multiple_of(ENTRIES) {
                 control.checkpoint()?;

@@ -72,10 +72,7 @@ impl Vdi {
         let in_use = old.div_ceil(block);
         let count = len.div_ceil(block);
         blocks.zero_last_block(len)?;
-        // What a shrink that was interrupted left behind the end.
-        if alone.free_from(in_use, control)? {
-            alone.pack(control)?;
-        }
+        alone.clear_behind(in_use, control)?;
         let header = blocks.keeper.header();
         let room = (u64::from(header.data_offset) - u64::from(header.table_offset)) / 4;
         if count > room {

@@ -84,10 +84,7 @@ impl Dynamic {
         // Damage is found before anything changes.
         alone.end()?;
         self.blocks.zero_last_block(len)?;
-        // What a shrink that was interrupted left behind the end.
-        if alone.free_from(old.div_ceil(block), control)? {
-            alone.pack(control)?;
-        }
+        alone.clear_behind(old.div_ceil(block), control)?;
         let end = alone.end()?;
         let count = len.div_ceil(block);
         if count > self.blocks.count() {
