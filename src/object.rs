@@ -1,4 +1,4 @@
-//! What options name by ID: secrets, and groups of limits.
+//! What options name by ID: secrets, groups of limits, credentials of TLS, and who is authorised by them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bstr::BStr;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::net::tls::{Authorization, Endpoint, TlsCredentials};
 use crate::secret::{Secret, decode};
 use crate::throttle::{ThrottleGroup, ThrottleLimits};
 
@@ -18,6 +19,8 @@ pub type AskSecret = Arc<dyn Fn(&str) -> Result<Option<Secret>> + Send + Sync>;
 pub struct Objects {
     secrets: BTreeMap<String, Secret>,
     groups: BTreeMap<String, Arc<ThrottleGroup>>,
+    tls: BTreeMap<String, TlsCredentials>,
+    authorizations: BTreeMap<String, Arc<Authorization>>,
     ask_secret: Option<AskSecret>,
 }
 
@@ -26,6 +29,8 @@ impl fmt::Debug for Objects {
         f.debug_struct("Objects")
             .field("secrets", &self.secrets)
             .field("groups", &self.groups)
+            .field("tls", &self.tls)
+            .field("authorizations", &self.authorizations)
             .field("asks_secrets", &self.ask_secret.is_some())
             .finish()
     }
@@ -67,8 +72,72 @@ impl Objects {
         group.ok_or_else(|| Error::invalid(format!("Throttle group '{id}' does not exist")))
     }
 
+    /// Adds credentials of TLS. Every copy shares them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] when the ID is taken.
+    pub fn add_tls(&mut self, id: &str, credentials: TlsCredentials) -> Result<()> {
+        self.check_free(id)?;
+        self.tls.insert(id.to_owned(), credentials);
+        Ok(())
+    }
+
+    /// Adds certificates by the properties of an object: see [`TlsCredentials::x509`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] when the ID is taken; of making them.
+    pub fn define_tls_x509(&mut self, id: &str, properties: &BTreeMap<&str, &BStr>) -> Result<()> {
+        self.check_free(id)?;
+        let credentials = TlsCredentials::x509(properties, &|id| self.secret(id))?;
+        self.add_tls(id, credentials)
+    }
+
+    /// The credentials of TLS of that ID, which must be for that end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where there are none.
+    pub fn tls(&self, id: &str, endpoint: Endpoint) -> Result<TlsCredentials> {
+        let Some(credentials) = self.tls.get(id) else {
+            let message = if self.is_taken(id) {
+                format!("Object with id '{id}' is not TLS credentials")
+            } else {
+                format!("No TLS credentials with id '{id}'")
+            };
+            return Err(Error::invalid(message));
+        };
+        credentials.expect(endpoint)?;
+        Ok(credentials.clone())
+    }
+
+    /// Adds who is authorised. Every copy shares it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] when the ID is taken.
+    pub fn add_authorization(&mut self, id: &str, authorization: Authorization) -> Result<()> {
+        self.check_free(id)?;
+        let authorization = Arc::new(authorization);
+        self.authorizations.insert(id.to_owned(), authorization);
+        Ok(())
+    }
+
+    /// Who is authorised by that ID.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where there is none.
+    pub fn authorization(&self, id: &str) -> Result<Arc<Authorization>> {
+        let found = self.authorizations.get(id).cloned();
+        found.ok_or_else(|| Error::invalid(format!("No authorization object with id '{id}'")))
+    }
+
+    fn is_taken(&self, id: &str) -> bool {
+        self.secrets.contains_key(id)
+            || self.groups.contains_key(id)
+            || self.tls.contains_key(id)
+            || self.authorizations.contains_key(id)
+    }
+
     fn check_free(&self, id: &str) -> Result<()> {
-        if !self.secrets.contains_key(id) && !self.groups.contains_key(id) {
+        if !self.is_taken(id) {
             return Ok(());
         }
         Err(Error::new(

@@ -9,10 +9,12 @@ pub mod listen;
 mod resolve;
 mod socket;
 pub mod stream;
+pub mod tls;
 pub mod wait;
 
 pub use address::{Address, Family};
 pub use connect::connect;
 pub use listen::Listener;
 pub use stream::Stream;
+pub use tls::TlsCredentials;
 pub use wait::Wait;

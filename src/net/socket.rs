@@ -8,7 +8,7 @@ use socket2::SockRef;
 
 use super::wait::Wait;
 use crate::error::{Error, Result};
-use crate::sys::stream::{Ready, read, receive, send_file, send_vectored, write};
+use crate::sys::stream::{Ready, read, receive, send, send_file, send_vectored, write};
 use crate::sys::{attr, fd};
 
 /// What a pipe takes without waiting once it has room for anything.
@@ -117,6 +117,15 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// What is taken at once; gives how many bytes.
+    pub(super) fn try_write(&self, buf: &[u8]) -> usize {
+        match self {
+            Self::One(socket) => send(socket.as_fd(), buf).unwrap_or(0),
+            // They would block.
+            Self::Two { .. } => 0,
+        }
     }
 
     /// Bytes of a file, without a copy in this process; gives how many, fewer where the file ends.

@@ -8,6 +8,7 @@ use socket2::SockRef;
 
 use super::address::Address;
 use super::socket::{Socket, is_socket};
+use super::tls::{Authorization, Channel, TlsCredentials};
 use super::wait::Wait;
 use crate::error::{Error, Result};
 
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 /// error of a write nothing may be written any more, for the peer may have got a part.
 #[derive(Debug)]
 pub struct Stream {
+    tls: Option<Channel>,
     socket: Socket,
     peer: Address,
 }
@@ -25,8 +27,11 @@ impl Stream {
     /// # Errors
     /// Of the system.
     pub fn new(socket: OwnedFd, peer: Address) -> Result<Self> {
-        let socket = Socket::new(socket)?;
-        Ok(Self { socket, peer })
+        Ok(Self {
+            tls: None,
+            socket: Socket::new(socket)?,
+            peer,
+        })
     }
 
     /// Over a connected socket that someone else opened.
@@ -48,6 +53,7 @@ impl Stream {
     /// Of the system.
     pub fn from_two(input: OwnedFd, output: OwnedFd, name: &str) -> Result<Self> {
         Ok(Self {
+            tls: None,
             socket: Socket::from_two(input, output)?,
             peer: Address::unix(name),
         })
@@ -65,12 +71,67 @@ impl Stream {
         Ok((end(one)?, end(other)?))
     }
 
+    /// The same stream with TLS from its next byte on, as the client of a server that must be `host`: a name or
+    /// a number. None is one without a name, such as a local socket: then it need only have a certificate of
+    /// the right authority.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Denied`] where one end does not accept the other; of the peer, of the wait, or of
+    /// the system.
+    pub fn with_tls_client(
+        mut self,
+        credentials: &TlsCredentials,
+        host: Option<&str>,
+        wait: Wait<'_>,
+    ) -> Result<Self> {
+        self.refuse_second_tls()?;
+        self.tls = Some(credentials.connect(&self.socket, host, wait)?);
+        Ok(self)
+    }
+
+    /// As [`Stream::with_tls_client`], as the server; `authorization` says which of the clients that proved who
+    /// they are may come in.
+    ///
+    /// # Errors
+    /// As [`Stream::with_tls_client`].
+    pub fn with_tls_server(
+        mut self,
+        credentials: &TlsCredentials,
+        authorization: Option<&Authorization>,
+        wait: Wait<'_>,
+    ) -> Result<Self> {
+        self.refuse_second_tls()?;
+        self.tls = Some(credentials.accept(&self.socket, authorization, wait)?);
+        Ok(self)
+    }
+
+    fn refuse_second_tls(&self) -> Result<()> {
+        match self.tls {
+            Some(_) => Err(Error::invalid("The stream has TLS already")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the stream has TLS.
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Who the peer proved to be, with TLS: the distinguished name of its certificate, or the name of its
+    /// key.
+    pub fn identity(&self) -> Option<&str> {
+        self.tls.as_ref().and_then(Channel::identity)
+    }
+
     /// Some bytes; 0 is the end.
     ///
     /// # Errors
-    /// Of the wait, or of the system.
+    /// Of the wait, or of the system; with TLS also where the end was not announced.
     pub fn read(&self, buf: &mut [u8], wait: Wait<'_>) -> Result<usize> {
-        self.socket.read(buf, wait)
+        match &self.tls {
+            None => self.socket.read(buf, wait),
+            Some(tls) => tls.read(&self.socket, buf, wait),
+        }
     }
 
     /// As many bytes as `buf` has.
@@ -113,7 +174,10 @@ impl Stream {
     /// # Errors
     /// Of the wait, or of the system.
     pub fn write_all_vectored(&self, bufs: &mut [IoSlice<'_>], wait: Wait<'_>) -> Result<()> {
-        self.socket.write_all(bufs, wait)
+        match &self.tls {
+            None => self.socket.write_all(bufs, wait),
+            Some(tls) => tls.write_all(&self.socket, bufs, wait),
+        }
     }
 
     /// Sends `len` bytes of a file from `offset` on, without a copy in this process; gives how many, fewer
@@ -128,17 +192,30 @@ impl Stream {
         len: u64,
         wait: Wait<'_>,
     ) -> Result<u64> {
+        if self.tls.is_some() {
+            return Err(Error::os(libc::EINVAL));
+        }
         self.socket.send_file(file, offset, len, wait)
     }
 
     /// Where bytes go to as they are; None where they are changed on the way.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.socket.output())
+        match self.tls {
+            None => Some(self.socket.output()),
+            Some(_) => None,
+        }
     }
 
     /// Ends the connection from any thread: whoever waits on it sees its end at once.
     pub fn shutdown(&self) {
+        self.say_goodbye();
         self.socket.shutdown();
+    }
+
+    fn say_goodbye(&self) {
+        if let Some(tls) = &self.tls {
+            tls.close(&self.socket);
+        }
     }
 
     /// Lets the kernel hold `bytes` in each direction, as far as its limits allow.
@@ -157,6 +234,12 @@ impl Stream {
     /// Who is at the other end.
     pub fn peer(&self) -> &Address {
         &self.peer
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.say_goodbye();
     }
 }
 

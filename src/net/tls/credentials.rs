@@ -1,0 +1,282 @@
+//! What one end proves itself by, and what it asks of the other.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bstr::{BStr, ByteSlice};
+
+use super::authorization::Authorization;
+use super::channel::Channel;
+use super::key::private_key;
+use super::pem::Text;
+use super::priority::Priority;
+use super::session::Session;
+use super::x509::{Material, Own, X509};
+use crate::error::{Error, Result};
+use crate::net::socket::Socket;
+use crate::net::wait::Wait;
+use crate::secret::Secret;
+
+/// Which end of a connection credentials are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// The one that connects.
+    Client,
+    /// The one that is connected to.
+    Server,
+}
+
+/// Credentials of one end. A copy shares them.
+#[derive(Clone, Debug)]
+pub struct TlsCredentials {
+    endpoint: Endpoint,
+    kind: Arc<Kind>,
+}
+
+impl PartialEq for TlsCredentials {
+    /// Whether both are copies of one.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.kind, &other.kind)
+    }
+}
+
+impl Eq for TlsCredentials {}
+
+#[derive(Debug)]
+enum Kind {
+    X509(X509),
+}
+
+/// Gives the secret of an ID.
+pub type FindSecret<'a> = &'a dyn Fn(&str) -> Result<Secret>;
+
+impl TlsCredentials {
+    /// Certificates, from the properties of an object: `dir` with the files `ca-cert.pem`, `ca-crl.pem`,
+    /// `server-cert.pem` and `server-key.pem`, or `client-cert.pem` and `client-key.pem`; or in its place
+    /// the same as text, `ca-cert`, `ca-crl`, `cert` and `key`; `endpoint` (`client` or `server`),
+    /// `verify-peer`, `priority`, `passwordid` (the secret that opens an encrypted key) and `sanity-check`.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`], of reading the files, or of `secret`.
+    pub fn x509(properties: &BTreeMap<&str, &BStr>, secret: FindSecret<'_>) -> Result<Self> {
+        let known = [
+            "dir",
+            "endpoint",
+            "verify-peer",
+            "priority",
+            "passwordid",
+            "sanity-check",
+            "ca-cert",
+            "ca-crl",
+            "cert",
+            "key",
+        ];
+        let of = Properties::new(properties, &known)?;
+        let endpoint = of.endpoint()?;
+        let verify_peer = of.flag("verify-peer")?;
+        let sanity_check = of.flag("sanity-check")?;
+        let priority = of.priority()?;
+        let passphrase = match of.text("passwordid")? {
+            Some(id) => Some(secret(id)?),
+            None => None,
+        };
+        let files = Files::of(&of, endpoint)?;
+        let own = match (files.cert, files.key) {
+            (Some(cert), Some(key)) => Some(Own {
+                chain: cert.certificates("certificate")?,
+                key: private_key(&key, passphrase.as_ref())?,
+                chain_name: cert.name,
+                key_name: key.name,
+            }),
+            _ => None,
+        };
+        let material = Material {
+            endpoint,
+            verify_peer,
+            priority,
+            sanity_check,
+            authorities: (
+                files.ca_cert.certificates("CA certificate list")?,
+                files.ca_cert.name,
+            ),
+            revoked: files.ca_crl.map_or(Ok(Vec::new()), |crl| crl.revoked())?,
+            own,
+        };
+        Ok(Self {
+            endpoint,
+            kind: Arc::new(Kind::X509(X509::new(material)?)),
+        })
+    }
+
+    /// Which end they are for.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint
+    }
+
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] where they are for the other end.
+    pub fn expect(&self, endpoint: Endpoint) -> Result<()> {
+        if self.endpoint == endpoint {
+            return Ok(());
+        }
+        let end = match endpoint {
+            Endpoint::Client => "client",
+            Endpoint::Server => "server",
+        };
+        Err(Error::invalid(format!(
+            "Expected TLS credentials for a {end} endpoint"
+        )))
+    }
+
+    /// A session with a server.
+    pub(super) fn client_session(&self, host: Option<&str>) -> Result<Box<dyn Session>> {
+        match &*self.kind {
+            Kind::X509(x509) => x509.connect(host),
+        }
+    }
+
+    /// A session with a client.
+    pub(super) fn server_session(&self) -> Result<Box<dyn Session>> {
+        match &*self.kind {
+            Kind::X509(x509) => x509.accept(),
+        }
+    }
+
+    pub(in crate::net) fn connect(
+        &self,
+        socket: &Socket,
+        host: Option<&str>,
+        wait: Wait<'_>,
+    ) -> Result<Channel> {
+        Channel::new(socket, self.client_session(host)?, wait)
+    }
+
+    pub(in crate::net) fn accept(
+        &self,
+        socket: &Socket,
+        authorization: Option<&Authorization>,
+        wait: Wait<'_>,
+    ) -> Result<Channel> {
+        let channel = Channel::new(socket, self.server_session()?, wait)?;
+        if let Some(authorization) = authorization
+            && let Err(error) = authorization.check(channel.identity())
+        {
+            channel.close(socket);
+            return Err(error);
+        }
+        Ok(channel)
+    }
+}
+
+/// The texts of credentials.
+struct Files {
+    ca_cert: Text,
+    ca_crl: Option<Text>,
+    cert: Option<Text>,
+    key: Option<Text>,
+}
+
+impl Files {
+    fn of(properties: &Properties<'_>, endpoint: Endpoint) -> Result<Self> {
+        let given = |key| properties.get(key).map(|value| Text::given(key, value));
+        let missing = |key| Error::invalid(format!("Parameter '{key}' is missing"));
+        if let Some(ca_cert) = given("ca-cert") {
+            if properties.get("dir").is_some() {
+                return Err(Error::invalid("'dir' and 'ca-cert' are mutually exclusive"));
+            }
+            let (cert, key) = (given("cert"), given("key"));
+            match (&cert, &key) {
+                (Some(_), None) => return Err(missing("key")),
+                (None, Some(_)) => return Err(missing("cert")),
+                (None, None) if endpoint == Endpoint::Server => return Err(missing("cert")),
+                _ => {}
+            }
+            return Ok(Self {
+                ca_cert,
+                ca_crl: given("ca-crl"),
+                cert,
+                key,
+            });
+        }
+        if let Some(key) = ["ca-crl", "cert", "key"]
+            .into_iter()
+            .find(|key| properties.get(key).is_some())
+        {
+            return Err(Error::invalid(format!("'{key}' needs 'ca-cert'")));
+        }
+        let dir = properties.dir()?;
+        let ca_cert = Text::file(dir, "ca-cert.pem")?;
+        let (cert, key) = match endpoint {
+            Endpoint::Server => (
+                Some(Text::file(dir, "server-cert.pem")?),
+                Some(Text::file(dir, "server-key.pem")?),
+            ),
+            Endpoint::Client => (
+                Text::file_if_any(dir, "client-cert.pem")?,
+                Text::file_if_any(dir, "client-key.pem")?,
+            ),
+        };
+        Ok(Self {
+            ca_cert,
+            ca_crl: Text::file_if_any(dir, "ca-crl.pem")?,
+            cert,
+            key,
+        })
+    }
+}
+
+/// Properties of an object, each of which is known.
+pub(super) struct Properties<'a>(&'a BTreeMap<&'a str, &'a BStr>);
+
+impl<'a> Properties<'a> {
+    pub(super) fn new(given: &'a BTreeMap<&'a str, &'a BStr>, known: &[&str]) -> Result<Self> {
+        match given.keys().find(|key| !known.contains(key)) {
+            Some(key) => Err(Error::invalid(format!("Parameter '{key}' is unexpected"))),
+            None => Ok(Self(given)),
+        }
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'a BStr> {
+        self.0.get(key).copied()
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
+        let text = self.get(key).map(|value| value.to_str()).transpose();
+        text.map_err(|_| Error::invalid(format!("Parameter '{key}' is not UTF-8")))
+    }
+
+    /// On unless it says otherwise.
+    pub(super) fn flag(&self, key: &str) -> Result<bool> {
+        match self.get(key).map(|value| value.as_bytes()) {
+            None | Some(b"on" | b"yes" | b"true" | b"y") => Ok(true),
+            Some(b"off" | b"no" | b"false" | b"n") => Ok(false),
+            Some(_) => Err(Error::invalid(format!(
+                "Parameter '{key}' expects 'on' or 'off'"
+            ))),
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> Result<Endpoint> {
+        match self.get("endpoint").map(|value| value.as_bytes()) {
+            None | Some(b"client") => Ok(Endpoint::Client),
+            Some(b"server") => Ok(Endpoint::Server),
+            Some(other) => Err(Error::invalid(format!(
+                "Parameter 'endpoint' does not accept value '{}'",
+                BStr::new(other)
+            ))),
+        }
+    }
+
+    pub(super) fn priority(&self) -> Result<Priority> {
+        let text = self.text("priority")?;
+        text.map_or(Ok(Priority::default()), Priority::parse)
+    }
+
+    pub(super) fn dir(&self) -> Result<&'a Path> {
+        let missing = || Error::invalid("Missing 'dir' property value");
+        let dir = self.get("dir").ok_or_else(missing)?;
+        use std::os::unix::ffi::OsStrExt;
+        Ok(Path::new(std::ffi::OsStr::from_bytes(dir)))
+    }
+}

@@ -1,0 +1,5 @@
+//! Both ends in one process, by hand and over sockets, with certificates that `openssl` makes.
+
+mod pki;
+mod sessions;
+mod sockets;
