@@ -169,6 +169,23 @@ const CHAINS: &[Chain] = &[
         ],
         task: Task::Rebase(None, false),
     },
+    // Another name, in the second sector of the header; in a cluster with space for two headers, and for one.
+    Chain {
+        layers: &[
+            layer("old", 300, None, SMALL),
+            layer("another", 300, None, SMALL),
+            layer("top", 300, Some(("old", "qcow2")), SMALL),
+        ],
+        task: Task::Rebase(Some(("another", "qcow2")), false),
+    },
+    Chain {
+        layers: &[
+            layer("old", 100, None, SMALL),
+            layer("another", 100, None, SMALL),
+            layer("top", 100, Some(("old", "qcow2")), "cluster_size=1024"),
+        ],
+        task: Task::Rebase(Some(("another", "qcow2")), false),
+    },
     // Disks that lose their parent, or get one.
     Chain {
         layers: &[

@@ -3,13 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
-use crate::memory;
 
 use super::disk::{Header, ImageHeader, Incompatible};
+use super::header_change;
 use super::state::Qcow2;
-
-/// The header's sector: extensions and names are padded to whole ones.
-const SECTOR: usize = 512;
 
 /// The fields that change during use stand together: from the virtual size on…
 const FIRST: usize = 24;
@@ -40,49 +37,13 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Changes all that the header cluster holds and rewrites it, so that after a crash the old
-    /// or the new header stands there: as far as can be, one write of one sector decides. On
-    /// failure the old one counts in memory. No barrier is implied at the end.
+    /// Changes all that the header cluster holds and rewrites it; see [`header_change::replace`]. No barrier is
+    /// implied at the end.
     pub(super) fn replace_header(&self, change: impl FnOnce(&mut ImageHeader)) -> Result<()> {
         let mut image = self.header.lock();
         let mut new = image.clone();
         change(&mut new);
-        let mut bytes = new.to_bytes()?;
-        let new_end = bytes.len();
-        let old_end = image.len_in_file();
-        let cluster = self.layout.cluster_size() as usize;
-        let end = new_end.max(old_end).min(cluster).next_multiple_of(SECTOR);
-        bytes.resize(end.min(cluster), 0);
-        let (head, tail) = bytes.split_at(SECTOR.min(bytes.len()));
-        let mut old = memory::zeroed(bytes.len())?;
-        let there = self.storage.len()?.min(old.len() as u64) as usize;
-        if let Some(there) = old.get_mut(..there) {
-            self.storage.read_at(there, 0)?;
-        }
-        let written = if old_end <= SECTOR && !tail.is_empty() {
-            // No one reads what stands behind the first sector until that says so.
-            self.storage
-                .write_at(tail, SECTOR as u64)
-                .and_then(|()| self.barrier())
-                .and_then(|()| self.storage.write_at(head, 0))
-        } else if new_end <= SECTOR {
-            // What is left of the old one behind the first sector is read no more.
-            self.storage.write_at(head, 0)
-        } else {
-            self.storage.write_at(&bytes, 0)
-        };
-        if let Err(error) = written {
-            // Part of it may have been written: the old parts belong together.
-            let _ = self.storage.write_at(&old, 0);
-            return Err(error);
-        }
-        *image = new;
-        drop(image);
-        if new_end <= SECTOR && !tail.is_empty() {
-            self.barrier()?;
-            self.storage.write_at(tail, SECTOR as u64)?;
-        }
-        Ok(())
+        header_change::replace(&*self.storage, &mut image, new, &|| self.barrier())
     }
 
     /// After a failure to let the header name something else, it is unknown which of the two it names:

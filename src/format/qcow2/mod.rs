@@ -16,6 +16,7 @@ mod crypt;
 mod data_file;
 mod driver;
 mod events;
+mod header_change;
 mod header_io;
 mod hex;
 mod l2;

@@ -7,6 +7,7 @@ use crate::format::qcow2::disk::{
     Autoclear, BitmapEntry, BitmapTableEntry, BitmapsExtension, Extension, ImageHeader,
     read_bitmap_directory,
 };
+use crate::format::qcow2::header_change;
 use crate::memory::{self, IoBuf};
 use crate::storage::{Durability, Storage};
 
@@ -150,7 +151,7 @@ impl BitmapRepair {
             bytes.resize(bytes.len().max(extension.directory_size as usize), 0);
             storage.write_at(&bytes, extension.directory_offset)?;
         }
-        replace_extension(storage, image, new)?;
+        replace_extension(storage, image, new, durability)?;
         storage.sync(durability)?;
         if new.is_some() {
             write_autoclear(storage, image, on)?;
@@ -191,8 +192,8 @@ fn replace_extension(
     storage: &dyn Storage,
     image: &mut ImageHeader,
     new: Option<BitmapsExtension>,
+    durability: Durability,
 ) -> Result<()> {
-    let old_len = image.len_in_file().min(1 << image.header.cluster_bits);
     let mut changed = image.clone();
     changed
         .extensions
@@ -204,11 +205,7 @@ fn replace_extension(
             (Extension::Bitmaps(_), None) => false,
             _ => true,
         });
-    let mut bytes = changed.to_bytes()?;
-    bytes.resize(bytes.len().max(old_len), 0);
-    storage.write_at(&bytes, 0)?;
-    *image = changed;
-    Ok(())
+    header_change::replace(storage, image, changed, &|| storage.sync(durability))
 }
 
 /// The entries of the directory; None where it is not one.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::Qcow2;
-use crate::format::qcow2::disk::{Autoclear, Incompatible};
+use crate::format::qcow2::disk::{Autoclear, Extension, Incompatible};
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::Job;
 
@@ -79,7 +79,8 @@ impl Qcow2 {
     fn tell_superseded(&self, repair: RepairMode, job: &mut Job) -> Result<u64> {
         let superseded = self.header.lock().superseded.clone();
         let all = repair == RepairMode::All;
-        for extension in &superseded {
+        let told = |extension: &&Extension| !matches!(extension, Extension::Padding(_));
+        for extension in superseded.iter().filter(told) {
             let what = extension.what();
             job.note(if all {
                 format!("Repairing header extension that is repeated later: {what}")
@@ -95,6 +96,6 @@ impl Qcow2 {
         }
         self.replace_header(|_| ())?;
         self.barrier()?;
-        Ok(superseded.len() as u64)
+        Ok(superseded.iter().filter(told).count() as u64)
     }
 }

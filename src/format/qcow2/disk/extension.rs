@@ -18,6 +18,8 @@ const BITMAPS: u32 = 0x2385_2875;
 const CRYPTO: u32 = 0x0537_be77;
 /// The type of the data file's name.
 pub(in crate::format::qcow2) const DATA_FILE: u32 = 0x4441_5441;
+/// The type of what keeps extensions away from the header; it says nothing to anyone.
+const PADDING: u32 = 0x5061_6464;
 
 /// How often the extensions are held at the same time: as parsed, in use, and for a change of the header,
 /// with the bytes that it becomes.
@@ -44,6 +46,8 @@ pub enum Extension {
     Crypto(CryptoExtension),
     /// The name of the external data file.
     DataFile(Vec<u8>),
+    /// So many bytes without a meaning.
+    Padding(usize),
     /// One that this program does not know, kept as it is.
     Unknown {
         /// Its type.
@@ -98,6 +102,9 @@ pub struct CryptoExtension {
 }
 
 impl Extension {
+    /// Bytes in front of what one holds.
+    pub const HEAD_LEN: usize = 8;
+
     /// All extensions of an area that starts after the header and ends at the backing file's name
     /// or the cluster's end; `cluster` is the cluster size.
     ///
@@ -155,7 +162,7 @@ impl Extension {
     }
 
     /// Takes those out that do not count: of each type that is known, the last extension does, as for
-    /// QEMU. Those of other types are left as they are.
+    /// QEMU, and padding never. Those of other types are left as they are.
     ///
     /// # Errors
     /// Where there is no memory.
@@ -166,8 +173,10 @@ impl Extension {
         let mut at = 0..;
         let is_superseded = |extension: &mut Self| {
             let at = at.next();
-            last.iter()
-                .any(|(kind, last)| *kind == extension.kind() && *last != at)
+            matches!(extension, Self::Padding(_))
+                || last
+                    .iter()
+                    .any(|(kind, last)| *kind == extension.kind() && *last != at)
         };
         let mut superseded = Vec::new();
         for extension in all.extract_if(.., is_superseded) {
@@ -184,6 +193,7 @@ impl Extension {
             Self::Bitmaps(_) => BITMAPS,
             Self::Crypto(_) => CRYPTO,
             Self::DataFile(_) => DATA_FILE,
+            Self::Padding(_) => PADDING,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -196,6 +206,7 @@ impl Extension {
             Self::Bitmaps(_) => "bitmaps",
             Self::Crypto(_) => "encryption header",
             Self::DataFile(_) => "data file name",
+            Self::Padding(_) => "padding",
             Self::Unknown { .. } => "unknown extension",
         }
     }
@@ -235,6 +246,7 @@ impl Extension {
             BITMAPS => Self::Bitmaps(BitmapsExtension::from_bytes(data, cluster)?),
             CRYPTO => Self::Crypto(CryptoExtension::from_bytes(data, cluster)?),
             DATA_FILE => Self::DataFile(memory::to_vec(data)?),
+            PADDING => Self::Padding(data.len()),
             _ => Self::Unknown {
                 kind,
                 data: memory::to_vec(data)?,
@@ -249,6 +261,7 @@ impl Extension {
             Self::FeatureNames(names) => names.iter().flat_map(FeatureName::to_bytes).collect(),
             Self::Bitmaps(bitmaps) => bitmaps.to_bytes(),
             Self::Crypto(crypto) => crypto.to_bytes(),
+            Self::Padding(len) => vec![0; *len],
             Self::Unknown { data, .. } => data.clone(),
         };
         out.extend_from_slice(&self.kind().to_be_bytes());

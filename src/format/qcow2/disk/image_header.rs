@@ -6,6 +6,7 @@ use bstr::BString;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::memory;
+use crate::size::SECTOR;
 use crate::storage::Storage;
 
 use super::extension::{BitmapsExtension, CryptoExtension, Extension, FeatureKind};
@@ -141,11 +142,30 @@ impl ImageHeader {
     /// [`ErrorKind::Limit`] where they do not fit into one cluster.
     pub fn to_bytes(&mut self) -> Result<Vec<u8>> {
         self.superseded.clear();
+        self.serialize()
+    }
+
+    /// This header with its extensions and its name at `at` or a little behind; None where they do not fit
+    /// there.
+    pub fn displaced(&self, at: usize) -> Option<(Self, Vec<u8>)> {
+        let mut moved = self.clone();
+        let start = moved.header.to_bytes().len() + Extension::HEAD_LEN;
+        let padding = at.checked_sub(start)?.next_multiple_of(8);
+        // The first sector is to tell that they stand elsewhere.
+        if start as u64 > SECTOR {
+            return None;
+        }
+        moved.superseded = vec![Extension::Padding(padding)];
+        let bytes = moved.serialize().ok()?;
+        Some((moved, bytes))
+    }
+
+    fn serialize(&mut self) -> Result<Vec<u8>> {
         self.unusable = None;
         self.header.backing_offset = 0;
         self.header.backing_len = 0;
         let mut out = self.header.to_bytes();
-        for extension in &self.extensions {
+        for extension in self.superseded.iter().chain(&self.extensions) {
             extension.write_to(&mut out);
         }
         Extension::write_end(&mut out);

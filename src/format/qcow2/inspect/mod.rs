@@ -12,7 +12,7 @@ use crate::format::luks;
 use crate::memory;
 use crate::storage::BoundedStorage;
 
-use super::disk::{ImageHeader, MAGIC, SnapshotEntry, read_snapshot_table};
+use super::disk::{Extension, ImageHeader, MAGIC, SnapshotEntry, read_snapshot_table};
 use numbers::Numbers;
 
 /// The most snapshots that pass: a check walks the tables of every one.
@@ -117,7 +117,8 @@ fn judge_image(
     };
     let size = check_file_size(ctx.file_len, image, &snapshots.0);
     found.judge(Requirement::FileSize, size);
-    if let Some(extension) = image.superseded.first() {
+    let repeated = |extension: &&Extension| !matches!(extension, Extension::Padding(_));
+    if let Some(extension) = image.superseded.iter().find(repeated) {
         let reason = format!(
             "the header extension for the {} is repeated",
             extension.what()
