@@ -7,6 +7,7 @@ use bstr::BStr;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
+use crate::size::SECTOR;
 use crate::storage::compress::Compress;
 use crate::storage::host::{HostFile, SyncPlan};
 use crate::storage::identity::Identity;
@@ -269,6 +270,12 @@ pub fn set_len_or_fit(storage: &dyn Storage, len: u64, preallocation: Preallocat
         return storage.set_len(storage.len()?, preallocation);
     }
     storage.set_len(len, preallocation)
+}
+
+/// Cuts what is to stand at the beginning of a file behind its first sector. A disk writes one sector whole or not
+/// at all: what lies behind it is to be there before it says so.
+pub fn first_sector(bytes: &[u8]) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.len().min(SECTOR as usize))
 }
 
 /// Writes to a range that holds nothing yet.

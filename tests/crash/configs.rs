@@ -151,6 +151,14 @@ pub const fn encrypted(config: Config) -> Config {
     }
 }
 
+/// Of so many MiB: two units of the format.
+const fn of_size(mib: u64, config: Config) -> Config {
+    Config {
+        size: mib << 20,
+        ..config
+    }
+}
+
 /// Whose log is replayed in memory after a crash.
 pub const fn replayed(config: Config) -> Config {
     Config {
@@ -262,6 +270,12 @@ pub const FRESH: &[Config] = &[
     kind("vmdk", "vmdk", ""),
     kind("vmdk zeroed", "vmdk", "zeroed_grain=on"),
     kind("vmdk stream", "vmdk", "subformat=streamOptimized"),
+    of_size(2, kind("vdi", "vdi", "")),
+    of_size(4, kind("vpc", "vpc", "force_size=on")),
+    of_size(2, kind("vhdx", "vhdx", "block_size=1M")),
+    kind("qed", "qed", "cluster_size=4096,table_size=1"),
+    kind("qcow", "qcow", ""),
+    of_size(2, kind("parallels", "parallels", "")),
     with_second(kind("vmdk flat", "vmdk", "subformat=monolithicFlat")),
     with_second(kind("vmdk parts", "vmdk", "subformat=twoGbMaxExtentSparse")),
     with_second(kind(

@@ -73,9 +73,15 @@ fn one(config: &Config, durability: Durability) -> usize {
         let image = match open(&crash.files) {
             Ok(image) => image,
             Err(error) => {
-                let kind = error.kind();
-                let refused =
-                    kind == ErrorKind::NotAnImage || format == "luks" && kind == ErrorKind::Corrupt;
+                let refused = matches!(
+                    (format, error.kind()),
+                    (_, ErrorKind::NotAnImage)
+                        | ("luks" | "vhdx", ErrorKind::Corrupt)
+                        | (
+                            "vdi" | "vpc" | "qed" | "qcow" | "parallels",
+                            ErrorKind::Invalid
+                        )
+                );
                 let expected = refused && crash.count < end;
                 assert!(expected, "{}: {error:?}", what());
                 return;
@@ -90,7 +96,13 @@ fn one(config: &Config, durability: Durability) -> usize {
         if image.checker().is_some() {
             let (report, notes) = rig::check(&*image, RepairMode::Report).unwrap();
             let wrong = report.corruptions + report.check_errors;
-            assert_eq!(wrong, 0, "{}: {report:?} {notes:?}", what());
+            // A disk of which one of the two footers is there is whole, and to be repaired.
+            let lacks_footer = format == "vpc" && crash.count < end && wrong == 1;
+            assert!(
+                wrong == 0 || lacks_footer,
+                "{}: {report:?} {notes:?}",
+                what()
+            );
         }
     })
 }

@@ -249,6 +249,10 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
         state
             .table
             .write(|bytes, at| self.storage.write_at(bytes, at))?;
+        if durability == Durability::Synced {
+            // No header must reach the disk before what it points to.
+            self.storage.sync(durability)?;
+        }
         self.finish
             .header(&*self.storage, &self.layout, state.end)?;
         self.storage.sync(durability)

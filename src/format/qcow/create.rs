@@ -21,7 +21,7 @@ use crate::memory::{self, IoBuf};
 use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec, Values};
 use crate::size::SECTOR;
 use crate::storage::data_cipher::DataCipher;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, write_fresh};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, first_sector, write_fresh};
 
 use super::disk::{Crypt, Geometry, HEADER_LEN, Header, most_tables, word_of, word_of_packed};
 use super::overlay::{NAME_START, check_name};
@@ -528,16 +528,20 @@ impl Bulk for QcowBulk {
         if !out.limits().fixed_len && out.len()? < state.next {
             out.set_len(state.next, Preallocation::Off)?;
         }
-        if durability == Durability::Synced {
-            // No header must reach the disk before what it points to.
-            out.sync(durability)?;
-        }
         let mut bytes = memory::zeroed(HEADER_LEN)?;
         bytes.copy_from_slice(&self.spec.header.to_bytes());
         if let Some(backing) = &self.backing {
             bytes.extend_from_slice(&backing.name)?;
         }
-        out.write_at(&bytes, 0)?;
+        let (first, rest) = first_sector(&bytes);
+        if !rest.is_empty() {
+            out.write_at(rest, SECTOR)?;
+        }
+        if durability == Durability::Synced {
+            // No header must reach the disk before what it points to.
+            out.sync(durability)?;
+        }
+        out.write_at(first, 0)?;
         out.sync(durability)
     }
 }

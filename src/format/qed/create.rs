@@ -213,13 +213,13 @@ impl Finish<QedLayout> for Finisher {
             let first = self.first(layout);
             storage.write_zeroes(0, first, ZeroFlags::MAY_UNMAP)?;
         }
-        Ok(())
+        match &self.backing {
+            Some(backing) => storage.write_at(&backing.name, u64::from(self.header.name_offset)),
+            None => Ok(()),
+        }
     }
 
     fn header(&self, storage: &dyn Storage, _: &QedLayout, _: u64) -> Result<()> {
-        if let Some(backing) = &self.backing {
-            storage.write_at(&backing.name, u64::from(self.header.name_offset))?;
-        }
         storage.write_at(&self.header.to_bytes(), 0)
     }
 }

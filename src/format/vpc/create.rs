@@ -316,7 +316,7 @@ impl Finish<VpcLayout> for Finisher {
         write_bitmap(storage, (layout.lead(), ALL_SECTORS), host)
     }
 
-    fn end(&self, storage: &dyn Storage, layout: &VpcLayout, end: u64) -> Result<()> {
+    fn end(&self, storage: &dyn Storage, layout: &VpcLayout, _: u64) -> Result<()> {
         // The table ends with a whole sector, and entries that nothing uses are free too.
         let table = layout.table();
         let last = table.end.saturating_sub(FOOTER_LEN as u64).max(table.start);
@@ -330,11 +330,12 @@ impl Finish<VpcLayout> for Finisher {
             }
             storage.write_at(&name, locator.offset)?;
         }
-        storage.write_at(&self.footer.to_bytes(), end)
+        storage.write_at(&self.header.to_bytes(), FOOTER_LEN as u64)
     }
 
-    fn header(&self, storage: &dyn Storage, _: &VpcLayout, _: u64) -> Result<()> {
-        storage.write_at(&self.header.to_bytes(), FOOTER_LEN as u64)?;
+    fn header(&self, storage: &dyn Storage, _: &VpcLayout, end: u64) -> Result<()> {
+        // Either of the two makes it an image.
+        storage.write_at(&self.footer.to_bytes(), end)?;
         storage.write_at(&self.footer.to_bytes(), 0)
     }
 }

@@ -28,8 +28,11 @@ use crate::format::{Blank, Bulk, Format, OpenNewContext, Reserved};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::secret::Secret;
+use crate::size::SECTOR;
 use crate::storage::data_cipher::DataCipher;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, write_fresh, zero};
+use crate::storage::{
+    Durability, Preallocation, Storage, ZeroFlags, first_sector, grow, write_fresh, zero,
+};
 
 /// How far the growth of the file is announced beforehand.
 const EXPECTED: u64 = 256 << 20;
@@ -555,12 +558,16 @@ impl Bulk for Qcow2Bulk {
         if let Some(data) = &self.data {
             data.sync(durability)?;
         }
+        let header = state.header.to_bytes()?;
+        let (first, rest) = first_sector(&header);
+        if !rest.is_empty() {
+            out.write_at(rest, SECTOR)?;
+        }
         if durability == Durability::Synced {
             // The header must not reach the disk before what it points to.
             out.sync(durability)?;
         }
-        let header = state.header.to_bytes()?;
-        out.write_at(&header, 0)?;
+        out.write_at(first, 0)?;
         out.sync(durability)
     }
 

@@ -14,7 +14,7 @@ use crate::format::{Blank, Bulk, Reserved};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::size::SECTOR;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, zero};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, first_sector, grow, zero};
 
 use super::super::disk::marker::{GRAIN_MARKER, Special, grain_marker, special};
 use super::super::disk::{Flags, SparseHeader};
@@ -443,7 +443,15 @@ impl Bulk for VmdkBulk {
             }
         }
         if !self.subformat.is_one_file() {
-            self.own.write_at(&self.descriptor, 0)?;
+            // A text without its end could name fewer extents.
+            let (first, rest) = first_sector(&self.descriptor);
+            if !rest.is_empty() {
+                self.own.write_at(rest, SECTOR)?;
+                if synced {
+                    self.own.sync(durability)?;
+                }
+            }
+            self.own.write_at(first, 0)?;
         }
         self.own.sync(durability)
     }
