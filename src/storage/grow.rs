@@ -17,8 +17,11 @@ const BATCHES_UNDER_WAY: u64 = 2;
 /// Where the storage may have a faster way to zero, the pieces are longer.
 const ZERO_PIECE: u64 = 64 << 20;
 
-/// As [`Storage::set_len`]; where the new part is to be filled, `control` ends that and counts it.
-/// A failure leaves the length as it was.
+/// Space is reserved in steps of this size: a file system may take long for more, in a call that no signal ends.
+const RESERVE_STEP: u64 = 256 << 20;
+
+/// As [`Storage::set_len`]; where space is to be reserved or filled, `control` ends that, and counts what is
+/// filled. A failure leaves the length as it was.
 ///
 /// # Errors
 /// As [`Storage::set_len`], and [`crate::ErrorKind::Cancelled`].
@@ -29,29 +32,45 @@ pub fn grow(
     control: &JobControl,
 ) -> Result<()> {
     let old = storage.len()?;
-    if preallocation != Preallocation::Full || len <= old || storage.limits().fixed_len {
+    let takes_space = matches!(preallocation, Preallocation::Falloc | Preallocation::Full);
+    if !takes_space || len <= old || storage.limits().fixed_len {
         return storage.set_len(len, preallocation);
     }
-    control.expect(len - old);
-    // A full disk is found before any time is spent.
-    storage
-        .set_len(len, Preallocation::Falloc)
-        .map_err(|error| match error.os_errno() {
-            Some(libc::ENOSPC) => {
-                Error::os(libc::ENOSPC).context("Could not write zeros for preallocation")
-            }
-            _ => error,
-        })?;
-    let filled = fill(storage, old, len, control).and_then(|()| {
-        storage
-            .sync(Durability::Synced)
-            .context(|| "Could not sync the preallocated file".into())
-    });
-    if filled.is_err() {
+    let grown = match preallocation {
+        Preallocation::Full => reserve_and_fill(storage, old, len, control),
+        _ => reserve(storage, old, len, control),
+    };
+    if grown.is_err() {
         // The error to report is the first one.
         let _ = storage.set_len(old, Preallocation::Off);
     }
-    filled
+    grown
+}
+
+fn reserve_and_fill(storage: &dyn Storage, old: u64, len: u64, control: &JobControl) -> Result<()> {
+    control.expect(len - old);
+    // A full disk is found before any time is spent.
+    reserve(storage, old, len, control).map_err(|error| match error.os_errno() {
+        Some(libc::ENOSPC) => {
+            Error::os(libc::ENOSPC).context("Could not write zeros for preallocation")
+        }
+        _ => error,
+    })?;
+    fill(storage, old, len, control)?;
+    storage
+        .sync(Durability::Synced)
+        .context(|| "Could not sync the preallocated file".into())
+}
+
+/// Makes the storage longer, with space, step by step.
+fn reserve(storage: &dyn Storage, old: u64, len: u64, control: &JobControl) -> Result<()> {
+    let mut end = old;
+    while end < len {
+        control.check()?;
+        end = len.min(end.saturating_add(RESERVE_STEP));
+        storage.set_len(end, Preallocation::Falloc)?;
+    }
+    Ok(())
 }
 
 /// Writes zeroes to `start..end`, piece by piece.
@@ -108,8 +127,95 @@ pub fn zero(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::MemoryStorage;
+    use crate::storage::forward::forward;
+    use crate::storage::{HostFile, MemoryStorage};
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc;
     use std::time::Duration;
+
+    /// A file of which nothing but the length is kept; each step of its growth is told and waited for.
+    #[derive(Debug)]
+    struct Steps {
+        inner: MemoryStorage,
+        len: AtomicU64,
+        steps: AtomicU64,
+        begun: mpsc::SyncSender<u64>,
+    }
+
+    impl Storage for Steps {
+        forward!(
+            inner: name,
+            driver,
+            identity,
+            read_only,
+            read_at,
+            read_vectored_at,
+            try_read,
+            write_at,
+            write_vectored_at,
+            write_zeroes,
+            discard,
+            sync,
+            extent,
+            compressor,
+            allocated_size,
+            specific_info,
+            step_watcher,
+            lock,
+            limits,
+        );
+
+        fn len(&self) -> Result<u64> {
+            Ok(self.len.load(Ordering::SeqCst))
+        }
+
+        fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+            self.len.store(len, Ordering::SeqCst);
+            if preallocation == Preallocation::Falloc {
+                self.steps.fetch_add(1, Ordering::SeqCst);
+                self.begun.send(len).unwrap();
+            }
+            Ok(())
+        }
+
+        fn host(&self) -> Option<&dyn HostFile> {
+            None
+        }
+    }
+
+    #[test]
+    fn another_thread_ends_a_growth_between_two_steps_of_it() {
+        for mode in [Preallocation::Falloc, Preallocation::Full] {
+            // Each step hands its number over before it ends: the control is cancelled within the third.
+            let (begun, told) = mpsc::sync_channel(0);
+            let storage = Steps {
+                inner: MemoryStorage::new("m"),
+                len: AtomicU64::new(100),
+                steps: AtomicU64::new(0),
+                begun,
+            };
+            let control = &JobControl::default();
+            let ended = std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    for end in told {
+                        if end >= 3 * RESERVE_STEP {
+                            control.cancel();
+                        }
+                    }
+                });
+                let ended = grow(&storage, 1 << 50, mode, control);
+                let Steps {
+                    len, steps, begun, ..
+                } = storage;
+                drop(begun);
+                (ended, len.into_inner(), steps.into_inner())
+            });
+            assert_eq!(ended.0.unwrap_err().kind(), crate::ErrorKind::Cancelled);
+            assert_eq!(ended.1, 100);
+            // The next step may begin before the cancel is there.
+            assert!((3..=4).contains(&ended.2), "{} steps", ended.2);
+        }
+    }
 
     #[test]
     fn a_growth_that_is_cancelled_leaves_the_length() {
