@@ -166,7 +166,7 @@ impl<K: Keeper> Exclusive<'_, K> {
             return self.free_from(0, control).map(drop);
         };
         blocks.flush(blocks.durability)?;
-        let free: Vec<_> = (0..parts).map(|part| (part, FREE)).collect();
+        let free = no_places(0..parts)?;
         self.write_parts(&free)?;
         blocks.dirty.lock().clear();
         let state = &mut *blocks.state.write();
@@ -225,9 +225,13 @@ impl<K: Keeper> Exclusive<'_, K> {
         blocks.flush(blocks.durability)?;
         let known = blocks.with_directory(|known| {
             let parts = (0..known.words().len() as u64).filter(|part| known.host(*part).is_some());
-            (parts.collect::<Vec<u64>>(), known.table_len(), known.own())
+            let mut held = Vec::new();
+            for part in parts {
+                memory::push(&mut held, part)?;
+            }
+            Ok((held, known.table_len(), known.own()))
         });
-        let Some((parts, len, own)) = known else {
+        let Some((parts, len, own)) = known.transpose()? else {
             return Ok(());
         };
         let start = blocks.layout().start();
@@ -281,7 +285,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         blocks.state.write().table.grow(count)?;
         let new = blocks.with_directory(|known| known.words().len() as u64);
         if let (Some(old), Some(new)) = (old, new) {
-            let free: Vec<_> = (old..new).map(|part| (part, FREE)).collect();
+            let free = no_places(old..new)?;
             self.write_parts(&free)?;
         }
         Ok(())
@@ -308,7 +312,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         let layout = blocks.layout();
         blocks.used()?;
         let mut used = self.used()?;
-        let reserved = self.reserved();
+        let reserved = self.reserved()?;
         let mut moved = Vec::new();
         let mut places = Vec::new();
         // Free places in ascending order, as long as something stands behind them.
@@ -375,7 +379,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         let blocks = self.blocks;
         let layout = blocks.layout();
         let ends = used.iter().map(|block| block.host + layout.block_size());
-        let reserved = self.reserved();
+        let reserved = self.reserved()?;
         let end = ends
             .chain(reserved.iter().map(|other| other.end))
             .fold(layout.start().max(least), u64::max)
@@ -403,13 +407,14 @@ impl<K: Keeper> Exclusive<'_, K> {
     }
 
     /// Places of the file that no block may take.
-    fn reserved(&self) -> Vec<Range<u64>> {
-        let mut reserved = self.blocks.state.read().reserved.clone();
-        let parts = self
-            .blocks
-            .with_directory(|known| known.places().collect::<Vec<_>>());
-        reserved.extend(parts.unwrap_or_default());
-        reserved
+    fn reserved(&self) -> Result<Vec<Range<u64>>> {
+        let state = self.blocks.state.read();
+        let mut reserved = state.reserved.clone();
+        let parts = state.table.directory().into_iter();
+        for place in parts.flat_map(|known| known.places()) {
+            memory::push(&mut reserved, place)?;
+        }
+        Ok(reserved)
     }
 
     /// The blocks in use, by where they stand.
@@ -450,7 +455,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         let layout = self.blocks.layout();
         let last = self.used()?;
         let last = last.last().map(|block| block.host + layout.block_size());
-        let mut reserved = self.reserved();
+        let mut reserved = self.reserved()?;
         reserved.retain(|other| *other != ignored);
         let at = |place: u64| place.next_multiple_of(alignment);
         let mut place = at(last.unwrap_or(layout.start()));
@@ -592,6 +597,15 @@ impl<K: Keeper> Exclusive<'_, K> {
         state.table = table;
         state.generation += 1;
     }
+}
+
+/// The entries of these parts of the table, which have no place.
+fn no_places(parts: Range<u64>) -> Result<Vec<(u64, u32)>> {
+    let mut entries = Vec::new();
+    for part in parts {
+        memory::push(&mut entries, (part, FREE))?;
+    }
+    Ok(entries)
 }
 
 fn copy(storage: &dyn Storage, from: u64, to: u64, len: u64) -> Result<()> {

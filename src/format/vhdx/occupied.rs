@@ -63,7 +63,10 @@ impl Occupied {
     }
 
     /// The runs of whole MiB that nothing uses, in bytes.
-    pub(super) fn free(&self) -> Vec<Range<u64>> {
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(super) fn free(&self) -> Result<Vec<Range<u64>>> {
         let mut runs = Vec::new();
         let mut at = 0;
         while at < self.units {
@@ -76,12 +79,12 @@ impl Occupied {
                 at += 1;
             }
             if start < at {
-                runs.push(start * MIB..at * MIB);
+                memory::push(&mut runs, start * MIB..at * MIB)?;
             } else {
                 at += 1;
             }
         }
-        runs
+        Ok(runs)
     }
 }
 
@@ -99,11 +102,12 @@ mod tests {
         assert!(file.claim(198 * MIB, 256 * MIB));
         let free: Vec<_> = file
             .free()
+            .unwrap()
             .iter()
             .map(|run| (run.start / MIB, run.end / MIB))
             .collect();
         assert_eq!(free, [(3, 70), (134, 198)]);
         Occupied::new(u64::MAX).unwrap_err();
-        assert!(Occupied::new(0).unwrap().free().is_empty());
+        assert!(Occupied::new(0).unwrap().free().unwrap().is_empty());
     }
 }

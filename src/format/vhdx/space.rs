@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::limbo::Freed;
+use crate::memory;
 use crate::storage::{Preallocation, ZeroFlags};
 
 use super::disk::{BatEntry, BitmapState, MIB};
@@ -21,6 +22,9 @@ pub(super) struct Space {
     /// Behind it the file grows.
     end: u64,
 }
+
+/// Bytes of memory that a free range takes.
+const FREE_RUN: u64 = 48;
 
 impl Space {
     /// What nothing uses, the length of the file, and where the last block ends: the file may end within it.
@@ -141,7 +145,9 @@ impl Vhdx {
                 claim(place, host, MIB)?;
             }
         }
-        *self.space.lock() = Space::new(&occupied.free(), file_len, last);
+        let free = occupied.free()?;
+        memory::headroom(free.len() as u64 * FREE_RUN)?;
+        *self.space.lock() = Space::new(&free, file_len, last);
         Ok(())
     }
 

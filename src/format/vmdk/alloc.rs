@@ -266,15 +266,9 @@ impl Sparse {
 
     /// Writes the entries of the first `new` tables that were made.
     fn write_directory(&self, new: usize) -> Result<()> {
-        let made: Vec<u32> = self
-            .changes
-            .lock()
-            .new_tables
-            .iter()
-            .take(new)
-            .copied()
-            .collect();
-        for index in made {
+        // They stay in the list until all are written; what is added meanwhile stands behind them.
+        let made = |n: usize| self.changes.lock().new_tables.get(n).copied();
+        for index in (0..new).map_while(made) {
             let (entry, redundant, places) = {
                 let directory = self.directory.read();
                 let of = |entries: &[u32]| entries.get(index as usize).copied();

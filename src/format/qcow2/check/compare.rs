@@ -205,7 +205,7 @@ pub(super) fn refcounts(
                 continue;
             };
             if plan.repairs(held > counted, block.is_some()) {
-                plan.refcounts.push((cluster, counted));
+                memory::push(&mut plan.refcounts, (cluster, counted))?;
                 if held > counted {
                     findings.report.leaks_fixed += 1;
                 } else {
@@ -302,24 +302,24 @@ impl<'a> Flags<'a> {
         self.counts.get(self.geometry.cluster_of(place)) == 1
     }
 
-    fn repair(&mut self, place: u64, word: u64) {
-        if word & L2Entry::COPIED == 0 {
-            self.clear.push((place, word));
-        } else {
-            self.set.push((place, word));
-        }
+    fn repair(&mut self, place: u64, word: u64) -> Result<()> {
+        let flags = match word & L2Entry::COPIED {
+            0 => &mut self.clear,
+            _ => &mut self.set,
+        };
+        memory::push(flags, (place, word))
     }
 }
 
 /// Notes a wrong flag, in `flags` where it is to be repaired; the first word of the finding.
-fn mend_flag(
+fn repair_flag(
     findings: &mut Findings<'_>,
     flags: Option<&mut Flags<'_>>,
     (place, word): (u64, u64),
-) -> &'static str {
-    match flags {
+) -> Result<&'static str> {
+    Ok(match flags {
         Some(flags) => {
-            flags.repair(place, word);
+            flags.repair(place, word)?;
             findings.report.corruptions_fixed += 1;
             "Repairing"
         }
@@ -327,7 +327,7 @@ fn mend_flag(
             findings.report.corruptions += 1;
             "ERROR"
         }
-    }
+    })
 }
 
 /// The refcount that a COPIED flag is held against.
@@ -380,7 +380,7 @@ pub(super) fn copied_flags(
             if (count == 1) != l1.copied() {
                 let place = (l1_offset + u64::from(index) * 8, l1.0 ^ L1Entry::COPIED);
                 let own = flags.as_deref_mut().filter(|flags| flags.owns_l1(place.0));
-                let what = mend_flag(findings, own, place);
+                let what = repair_flag(findings, own, place)?;
                 findings.note(|| {
                     format!(
                         "{what} OFLAG_COPIED L2 cluster: l1_index={index} l1_entry={:x} \
@@ -417,7 +417,7 @@ pub(super) fn copied_flags(
                 if (count == 1) != entry.copied() {
                     let place = (at, entry.0 ^ L2Entry::COPIED);
                     let own = flags.as_deref_mut().filter(|flags| flags.owns(l1.offset()));
-                    let what = mend_flag(findings, own, place);
+                    let what = repair_flag(findings, own, place)?;
                     findings.note(|| {
                         format!(
                             "{what} OFLAG_COPIED data cluster: l2_entry={:x} refcount={count}",
