@@ -13,6 +13,7 @@ mod read_only;
 mod references;
 pub mod sample;
 pub mod shelf;
+mod status;
 pub mod work;
 
 use platter::format::{Features, registry};
