@@ -237,6 +237,7 @@ programs!(
     errors,
     logging,
     secrets,
+    server,
     lifetimes,
     panics,
     signals,

@@ -534,6 +534,22 @@
 #define PLATTER_REQUEST_MORE 256
 
 /**
+ * Flag of `platter_export_new()`: clients may write. The image must be open for writing.
+ */
+#define PLATTER_EXPORT_WRITE 1
+
+/**
+ * Flag of `platter_export_new()`: clients may ask which layer of the chain holds what
+ * (`qemu:allocation-depth`).
+ */
+#define PLATTER_EXPORT_ALLOCATION_DEPTH 2
+
+/**
+ * Length of a window for `platter_export_set_window()`: up to the end of the image.
+ */
+#define PLATTER_EXPORT_REST UINT64_MAX
+
+/**
  * Kind of message: a finding of a check, or another line of the job's normal output.
  */
 #define PLATTER_MESSAGE_NOTE 1
@@ -899,6 +915,11 @@ typedef struct platter_dd platter_dd;
 typedef struct platter_error platter_error;
 
 /**
+ * An image, or a window of it, as a server offers it. What uses it copies it; it keeps its image alive.
+ */
+typedef struct platter_export platter_export;
+
+/**
  * An open image. Functions that take it as `const` may be called from several threads at once. Jobs
  * and queues that use it keep it alive.
  */
@@ -953,6 +974,13 @@ typedef struct platter_secret_answer platter_secret_answer;
  * Secrets by ID. What uses them copies them; every copy is wiped when it is freed.
  */
 typedef struct platter_secrets platter_secrets;
+
+/**
+ * A server that offers images to clients that speak the NBD protocol, which QEMU, libnbd, nbdkit and the
+ * kernel do. Threads of the library, which block all signals, do its work: each client has one, and all of
+ * them share a few more.
+ */
+typedef struct platter_server platter_server;
 
 /**
  * Receives a line of the log, without newline; `level` is a `PLATTER_LOG_*`. Called from any
@@ -1258,6 +1286,70 @@ typedef struct platter_completion {
      */
     uint64_t reserved[2];
 } platter_completion;
+
+/**
+ * What a server spends on its clients. `platter_server_limits_defaults()` fills it in; the caller owns it.
+ */
+typedef struct platter_server_limits {
+    /**
+     * Clients that are there at once; more wait to be taken until one leaves.
+     */
+    uint64_t clients;
+    /**
+     * Bytes that are on their way between clients and images, of all clients together.
+     */
+    uint64_t memory;
+    /**
+     * Milliseconds that a client may take to say what it wants; 0 is for ever.
+     */
+    uint64_t handshake_ms;
+    /**
+     * 0.
+     */
+    uint64_t reserved[5];
+} platter_server_limits;
+
+/**
+ * What a server has done so far. The caller owns it.
+ */
+typedef struct platter_server_statistics {
+    /**
+     * Clients that are there.
+     */
+    uint64_t clients;
+    /**
+     * Clients that ever were.
+     */
+    uint64_t accepted;
+    /**
+     * Requests that were read.
+     */
+    uint64_t requests;
+    /**
+     * Requests that were answered by an error.
+     */
+    uint64_t failures;
+    /**
+     * Bytes that clients asked to read.
+     */
+    uint64_t bytes_read;
+    /**
+     * Bytes that clients sent to be written.
+     */
+    uint64_t bytes_written;
+    /**
+     * Bytes that are on their way now.
+     */
+    uint64_t memory;
+    /**
+     * The most that ever were.
+     */
+    uint64_t most_memory;
+    /**
+     * 0.
+     */
+    uint64_t reserved[8];
+} platter_server_statistics;
 
 /**
  * How far a job has come.
@@ -1750,6 +1842,31 @@ int platter_open_options_set_decompress(struct platter_open_options *options,
                                         const char *kind,
                                         uint32_t flags,
                                         struct platter_error **err);
+
+/**
+ * Sets whether discards reach the host: 0 leaves the space where it is, anything else gives it back, whatever
+ * the location says. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_open_options_set_discard(struct platter_open_options *options,
+                                     int discard,
+                                     uint32_t flags,
+                                     struct platter_error **err);
+
+/**
+ * Sets whether writes are looked through for zeroes, which then take no space as far as the format can: `off`,
+ * `on`, or `unmap`, which lets them become holes; NULL for what the location says. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `mode` is NULL or NUL-terminated.
+ */
+int platter_open_options_set_detect_zeroes(struct platter_open_options *options,
+                                           const char *mode,
+                                           uint32_t flags,
+                                           struct platter_error **err);
 
 /**
  * Sets what ends an opening that takes long: the derivation of a key, the reading of large tables, the
@@ -2588,6 +2705,240 @@ size_t platter_queue_outstanding(struct platter_queue *queue);
  * The queue is not used afterwards.
  */
 void platter_queue_free(struct platter_queue *queue);
+
+/**
+ * Describes an export of `image`: all of it, under the empty name, which those clients get that ask for none.
+ * `flags` are bits of `PLATTER_EXPORT_*`. `*out` belongs to the caller, who frees it with
+ * `platter_export_free()`.
+ *
+ * Statuses: INVALID, READ_ONLY. Threads: any. Since 0.1.
+ */
+int platter_export_new(struct platter_export **out,
+                       const struct platter_image *image,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * Sets the name that clients ask for: UTF-8, up to 4096 bytes. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_export_set_name(struct platter_export *export_,
+                            const char *name,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * Sets what a list of exports says about it: UTF-8, up to 4096 bytes; NULL for nothing. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `description` is NULL or NUL-terminated.
+ */
+int platter_export_set_description(struct platter_export *export_,
+                                   const char *description,
+                                   uint32_t flags,
+                                   struct platter_error **err);
+
+/**
+ * Offers `len` bytes of the image from `offset` on instead of all of it; `PLATTER_EXPORT_REST` reaches to its
+ * end. `flags` must be 0.
+ *
+ * Statuses: INVALID where the window does not lie in the image. Threads: one at a time. Since 0.1.
+ */
+int platter_export_set_window(struct platter_export *export_,
+                              uint64_t offset,
+                              uint64_t len,
+                              uint32_t flags,
+                              struct platter_error **err);
+
+/**
+ * Lets clients read a persistent dirty bitmap of the image, or of the first layer of its chain that has one
+ * of that name (`qemu:dirty-bitmap:NAME`). May be called for several. `flags` must be 0.
+ *
+ * Statuses: NOT_FOUND, CORRUPT where it is inconsistent, INVALID, OS. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_export_add_bitmap(struct platter_export *export_,
+                              const char *name,
+                              uint32_t flags,
+                              struct platter_error **err);
+
+/**
+ * The size of the export in bytes; 0 for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+uint64_t platter_export_size(const struct platter_export *export_);
+
+/**
+ * Frees a description; servers that took it go on. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The description is not used afterwards.
+ */
+void platter_export_free(struct platter_export *export_);
+
+/**
+ * Fills in the limits that a server has by default: 256 clients, 256 MiB, ten seconds.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_server_limits_defaults(struct platter_server_limits *out,
+                                   struct platter_error **err);
+
+/**
+ * Makes a server that offers nothing yet, to nobody. `limits` may be NULL for the defaults; it is copied.
+ * `flags` must be 0. `*out` belongs to the caller, who frees it with `platter_server_free()`.
+ *
+ * Statuses: INVALID, OS. Threads: any. Since 0.1.
+ */
+int platter_server_new(struct platter_server **out,
+                       const struct platter_server_limits *limits,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * Offers an export from now on. The description is copied; the server keeps the image alive until it is
+ * stopped. A program that uses the image meanwhile sees what clients write, and clients what it writes.
+ * `flags` must be 0.
+ *
+ * Statuses: EXISTS where there is one of that name, INVALID. Threads: any. Since 0.1.
+ */
+int platter_server_add_export(const struct platter_server *server,
+                              const struct platter_export *export_,
+                              uint32_t flags,
+                              struct platter_error **err);
+
+/**
+ * Has clients begin TLS before anything else, by the credentials that `secrets` hold under the ID
+ * `credentials`, which must be those of a server; `authorization` is the ID of the object there that says which
+ * clients may come in, or NULL for all that the credentials let in. May be called once, before clients come.
+ * `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `credentials` and `authorization` are NULL or NUL-terminated.
+ */
+int platter_server_set_tls(const struct platter_server *server,
+                           const struct platter_secrets *secrets,
+                           const char *credentials,
+                           const char *authorization,
+                           uint32_t flags,
+                           struct platter_error **err);
+
+/**
+ * Takes clients at `address` from now on, on a thread of its own: `unix:PATH`, `inet:HOST:PORT` (an IPv6
+ * address in brackets; an empty host is every address of this machine, port 0 is one that is free),
+ * `vsock:CID:PORT`, or `fd:NUMBER`, a socket that listens already and is duplicated. A socket file that is
+ * there is replaced, and removed when the server ends. May be called for several addresses. What was bound
+ * is `platter_server_address()`. `flags` must be 0.
+ *
+ * Statuses: INVALID, OS. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `address` is NULL or NUL-terminated.
+ */
+int platter_server_listen(const struct platter_server *server,
+                          const char *address,
+                          uint32_t flags,
+                          struct platter_error **err);
+
+/**
+ * Serves a client that is connected already, on a thread of its own: `input` and `output` are one socket, or
+ * two descriptors such as the standard streams. Both are duplicated. `flags` must be 0.
+ *
+ * Statuses: INVALID, OS. Threads: any. Since 0.1.
+ */
+int platter_server_serve_fds(const struct platter_server *server,
+                             int input,
+                             int output,
+                             uint32_t flags,
+                             struct platter_error **err);
+
+/**
+ * The address of that index, from 0, at which the server takes clients, with the numbers that the system
+ * chose: a path, `HOST:PORT` or `CID:PORT`. NULL past the last one, and for NULL. Lives as long as the server.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_server_address(const struct platter_server *server,
+                                   size_t index);
+
+/**
+ * An eventfd (non-blocking, close-on-exec) that is readable when clients came or left since the last
+ * `platter_server_get_statistics()`, which resets it: do not read or write it. It belongs to the server and
+ * is closed with it. `flags` must be 0.
+ *
+ * Statuses: INVALID; `*out` is -1 then. Threads: any. Since 0.1.
+ */
+int platter_server_fd(int *out,
+                      const struct platter_server *server,
+                      uint32_t flags,
+                      struct platter_error **err);
+
+/**
+ * What the server has done so far. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_server_get_statistics(struct platter_server_statistics *out,
+                                  const struct platter_server *server,
+                                  uint32_t flags,
+                                  struct platter_error **err);
+
+/**
+ * Why a request of a client failed, a client was left or could not be taken, the last time that happened, as
+ * an error of its own, which the caller frees with `platter_error_free()`. NULL where all went well, and for
+ * NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+struct platter_error *platter_server_last_error(const struct platter_server *server);
+
+/**
+ * Ends a server gently and waits for that: no client is taken any more, requests that come are refused as the
+ * protocol has it, those under way are carried out and answered. Clients are left when they have nothing
+ * under way, or after `timeout_ms` milliseconds; a negative time is for ever. Afterwards the server is as
+ * after `platter_server_stop()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_server_drain(const struct platter_server *server,
+                         int64_t timeout_ms,
+                         uint32_t flags,
+                         struct platter_error **err);
+
+/**
+ * Ends a server and waits for that: its clients are left at once, what they asked for and is under way is
+ * carried out but not answered, and the images are let go: what was not flushed is made durable by
+ * `platter_image_close()`. The server takes nothing any more, and is of use for its statistics alone.
+ * `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_server_stop(const struct platter_server *server,
+                        uint32_t flags,
+                        struct platter_error **err);
+
+/**
+ * Stops a server as `platter_server_stop()` does, and frees it. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The server is not used afterwards.
+ */
+void platter_server_free(struct platter_server *server);
 
 /**
  * Sets the callback for progress. `free_fn` (may be NULL) is called once with `user_data`: when the

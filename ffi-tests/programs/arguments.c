@@ -286,6 +286,13 @@ static void policies(void)
     NO_NULL(platter_open_options_set_decompress(NULL, "auto", 0, &err), "options");
     NO_FLAG(platter_open_options_set_decompress(open, "auto", BAD, &err));
     OK(platter_open_options_set_decompress(open, NULL, 0, &err));
+    NO_NULL(platter_open_options_set_discard(NULL, 1, 0, &err), "options");
+    NO_FLAG(platter_open_options_set_discard(open, 1, BAD, &err));
+    OK(platter_open_options_set_discard(open, 1, 0, &err));
+    NO_NULL(platter_open_options_set_detect_zeroes(NULL, "on", 0, &err), "options");
+    NO_FLAG(platter_open_options_set_detect_zeroes(open, "on", BAD, &err));
+    FAILS(platter_open_options_set_detect_zeroes(open, "some", 0, &err), PLATTER_STATUS_INVALID, "some");
+    OK(platter_open_options_set_detect_zeroes(open, NULL, 0, &err));
     NO_NULL(platter_open_options_set_policy(NULL, policy, 0, &err), "options");
     NO_NULL(platter_open_options_set_policy(open, NULL, 0, &err), "policy");
     NO_FLAG(platter_open_options_set_policy(open, policy, BAD, &err));
@@ -906,6 +913,86 @@ static void queues(void)
     OK(platter_image_close(image, 0, &err));
 }
 
+static void servers(void)
+{
+    platter_image *image = open_image("a.raw", "raw", 0);
+    platter_export *export = POISONED;
+    platter_server *server = POISONED;
+    platter_server_limits limits;
+    platter_server_statistics now;
+    int fd = 7;
+
+    NO_NULL(platter_export_new(NULL, image, 0, &err), "out");
+    NO_NULL(platter_export_new(&export, NULL, 0, &err), "image");
+    CHECK(export == NULL);
+    NO_FLAG(platter_export_new(&export, image, BAD, &err));
+    FAILS(platter_export_new(&export, image, PLATTER_EXPORT_WRITE, &err), PLATTER_STATUS_READ_ONLY,
+          "read-only");
+    OK(platter_export_new(&export, image, 0, &err));
+    NO_NULL(platter_export_set_name(NULL, "a", 0, &err), "export");
+    NO_NULL(platter_export_set_name(export, NULL, 0, &err), "name");
+    NO_FLAG(platter_export_set_name(export, "a", BAD, &err));
+    FAILS(platter_export_set_name(export, "\xff", 0, &err), PLATTER_STATUS_INVALID, "UTF-8");
+    NO_NULL(platter_export_set_description(NULL, "a", 0, &err), "export");
+    NO_FLAG(platter_export_set_description(export, "a", BAD, &err));
+    OK(platter_export_set_description(export, NULL, 0, &err));
+    NO_NULL(platter_export_set_window(NULL, 0, 0, 0, &err), "export");
+    NO_FLAG(platter_export_set_window(export, 0, 0, BAD, &err));
+    FAILS(platter_export_set_window(export, UINT64_MAX, 1, 0, &err), PLATTER_STATUS_INVALID,
+          "greater than");
+    OK(platter_export_set_window(export, 0, PLATTER_EXPORT_REST, 0, &err));
+    NO_NULL(platter_export_add_bitmap(NULL, "a", 0, &err), "export");
+    NO_NULL(platter_export_add_bitmap(export, NULL, 0, &err), "name");
+    NO_FLAG(platter_export_add_bitmap(export, "a", BAD, &err));
+    FAILS(platter_export_add_bitmap(export, "a", 0, &err), PLATTER_STATUS_NOT_FOUND, "not found");
+    CHECK_U64(platter_export_size(NULL), 0);
+
+    NO_NULL(platter_server_limits_defaults(NULL, &err), "out");
+    OK(platter_server_limits_defaults(&limits, &err));
+    NO_NULL(platter_server_new(NULL, NULL, 0, &err), "out");
+    NO_FLAG(platter_server_new(&server, NULL, BAD, &err));
+    limits.reserved[4] = 1;
+    FAILS(platter_server_new(&server, &limits, 0, &err), PLATTER_STATUS_INVALID, "reserved");
+    limits.reserved[4] = 0;
+    limits.clients = 0;
+    FAILS(platter_server_new(&server, &limits, 0, &err), PLATTER_STATUS_INVALID, "one client");
+    CHECK(server == NULL);
+    OK(platter_server_new(&server, NULL, 0, &err));
+    NO_NULL(platter_server_add_export(NULL, export, 0, &err), "server");
+    NO_NULL(platter_server_add_export(server, NULL, 0, &err), "export");
+    NO_FLAG(platter_server_add_export(server, export, BAD, &err));
+    NO_NULL(platter_server_listen(NULL, "unix:s", 0, &err), "server");
+    NO_NULL(platter_server_listen(server, NULL, 0, &err), "address");
+    NO_FLAG(platter_server_listen(server, "unix:s", BAD, &err));
+    NO_NULL(platter_server_serve_fds(NULL, 0, 1, 0, &err), "server");
+    NO_FLAG(platter_server_serve_fds(server, 0, 1, BAD, &err));
+    FAILS(platter_server_serve_fds(server, -1, 1, 0, &err), PLATTER_STATUS_INVALID, "negative");
+    NO_NULL(platter_server_set_tls(NULL, NULL, "a", NULL, 0, &err), "server");
+    NO_NULL(platter_server_set_tls(server, NULL, NULL, NULL, 0, &err), "credentials");
+    NO_FLAG(platter_server_set_tls(server, NULL, "a", NULL, BAD, &err));
+    FAILS(platter_server_set_tls(server, NULL, "a", NULL, 0, &err), PLATTER_STATUS_INVALID,
+          "No TLS credentials");
+    CHECK(platter_server_address(NULL, 0) == NULL);
+    CHECK(platter_server_address(server, 0) == NULL);
+    NO_NULL(platter_server_fd(NULL, server, 0, &err), "out");
+    NO_NULL(platter_server_fd(&fd, NULL, 0, &err), "server");
+    CHECK(fd == -1);
+    NO_FLAG(platter_server_fd(&fd, server, BAD, &err));
+    NO_NULL(platter_server_get_statistics(NULL, server, 0, &err), "out");
+    NO_NULL(platter_server_get_statistics(&now, NULL, 0, &err), "server");
+    NO_FLAG(platter_server_get_statistics(&now, server, BAD, &err));
+    CHECK(platter_server_last_error(NULL) == NULL);
+    NO_NULL(platter_server_drain(NULL, 0, 0, &err), "server");
+    NO_FLAG(platter_server_drain(server, 0, BAD, &err));
+    NO_NULL(platter_server_stop(NULL, 0, &err), "server");
+    NO_FLAG(platter_server_stop(server, BAD, &err));
+    platter_server_free(NULL);
+    platter_server_free(server);
+    platter_export_free(NULL);
+    platter_export_free(export);
+    OK(platter_image_close(image, 0, &err));
+}
+
 int main(void)
 {
     basics();
@@ -918,6 +1005,7 @@ int main(void)
     amendment();
     jobs();
     queues();
+    servers();
     create();
     convert();
     copies();

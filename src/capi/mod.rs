@@ -37,6 +37,7 @@ pub mod extent;
 pub mod image;
 pub mod io;
 pub mod queue;
+pub mod server;
 pub mod storage;
 
 mod footprint;

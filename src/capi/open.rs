@@ -11,7 +11,7 @@ use crate::capi::policy::platter_policy;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::{optional_utf8, os, utf8};
 use crate::error::{Error, Result};
-use crate::image::OpenOptions;
+use crate::image::{DetectZeroes, OpenOptions};
 use crate::location::Location;
 use crate::storage::CacheMode;
 
@@ -265,6 +265,47 @@ pub unsafe extern "C" fn platter_open_options_set_decompress(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         options.options.decompress = unsafe { optional_utf8(kind, "kind")? }.map(str::to_owned);
+        Ok(())
+    })
+}
+
+/// Sets whether discards reach the host: 0 leaves the space where it is, anything else gives it back, whatever
+/// the location says. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_open_options_set_discard(
+    options: Option<&mut platter_open_options>,
+    discard: c_int,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        options.options.discard = Some(discard != 0);
+        Ok(())
+    })
+}
+
+/// Sets whether writes are looked through for zeroes, which then take no space as far as the format can: `off`,
+/// `on`, or `unmap`, which lets them become holes; NULL for what the location says. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `mode` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_open_options_set_detect_zeroes(
+    options: Option<&mut platter_open_options>,
+    mode: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let mode = unsafe { optional_utf8(mode, "mode")? };
+        options.options.detect_zeroes = mode.map(DetectZeroes::from_name).transpose()?;
         Ok(())
     })
 }

@@ -1,8 +1,11 @@
 //! Looking up guest ranges through the chain.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::image::{ChainExtent, Image, ReadsAs};
+use crate::storage::Storage;
 
 /// How far the layers are first asked for what they hold. A layer that holds nothing for far longer than
 /// the layers below it hold one thing is not asked for all of that again and again.
@@ -81,6 +84,35 @@ impl Image {
                 }
             }
         }
+    }
+
+    /// Where the range stands in a host file as it is, if that place keeps its meaning even while the kernel
+    /// takes its time to send it: nobody can give it to other guest bytes meanwhile.
+    ///
+    /// # Errors
+    /// Of the formats.
+    pub(crate) fn lasting_place(
+        &self,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<(Arc<dyn Storage>, u64)>> {
+        let found = self.map(offset, len)?;
+        let layer = found.layer;
+        let ExtentKind::Data { slot, host_offset } = found.extent.kind else {
+            return Ok(None);
+        };
+        let stays = !layer.writable || layer.format.has_fixed_places();
+        if found.extent.len < len || !stays || layer.settings.cache.direct() {
+            return Ok(None);
+        }
+        let storage = layer.format.storage(slot)?;
+        // What ends before the disk does is filled up by reads alone.
+        let inside = host_offset
+            .checked_add(len)
+            .zip(storage.len().ok())
+            .is_some_and(|(end, len)| end <= len);
+        let plain = inside && storage.host().is_some();
+        Ok(plain.then(|| (storage.clone(), host_offset)))
     }
 
     /// Whether the range is known to read as zeroes, without reading data. Parts past the end do.

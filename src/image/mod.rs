@@ -49,7 +49,9 @@ use crate::policy::OpenPolicy;
 use crate::storage::{CacheMode, Durability, NamedStorages, Storage};
 use crate::value::{Map, Value};
 
-use plan::{ChildPlan, DetectZeroes};
+pub use plan::DetectZeroes;
+
+use plan::ChildPlan;
 use unit_lock::UnitLock;
 
 /// How to open an image.
@@ -76,6 +78,10 @@ pub struct OpenOptions {
     /// Open what a compressed file holds: the image's own file is one. The kind, or `auto`, as the option of the
     /// filter `decompress` has it.
     pub decompress: Option<String>,
+    /// Whether discards reach the host; None for what the location says, else they do.
+    pub discard: Option<bool>,
+    /// Whether writes are looked through for zeroes; None for what the location says, else they are not.
+    pub detect_zeroes: Option<DetectZeroes>,
     /// The secrets that options such as `key-secret` name by ID.
     pub objects: Objects,
     /// Storages that the caller keeps: a path that is one of their names opens no file.
@@ -99,6 +105,8 @@ impl Default for OpenOptions {
             deny_writers: false,
             compression_level: None,
             decompress: None,
+            discard: None,
+            detect_zeroes: None,
             objects: Objects::default(),
             storages: None,
             policy: OpenPolicy::default(),

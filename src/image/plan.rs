@@ -131,7 +131,7 @@ pub(super) struct Common {
 
 /// Whether written zeroes are looked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum DetectZeroes {
+pub enum DetectZeroes {
     /// No.
     #[default]
     Off,
@@ -139,6 +139,21 @@ pub(super) enum DetectZeroes {
     On,
     /// They may become holes.
     Unmap,
+}
+
+impl DetectZeroes {
+    /// The one of that name: `off`, `on` or `unmap`.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] where there is none.
+    pub fn from_name(name: &str) -> Result<Self> {
+        Ok(match name {
+            "off" => Self::Off,
+            "on" => Self::On,
+            "unmap" => Self::Unmap,
+            other => return Err(Error::invalid(format!("invalid parameter value: {other}"))),
+        })
+    }
 }
 
 impl Common {
@@ -659,10 +674,8 @@ fn take_common(tree: &mut Map<String, Value>) -> Result<Common> {
             Some(_) => return Err(Error::invalid("Invalid discard option")),
         },
         detect_zeroes: match take_word(tree, "detect-zeroes").as_deref() {
-            None | Some("off") => DetectZeroes::Off,
-            Some("on") => DetectZeroes::On,
-            Some("unmap") => DetectZeroes::Unmap,
-            Some(other) => return Err(Error::invalid(format!("invalid parameter value: {other}"))),
+            None => DetectZeroes::Off,
+            Some(name) => DetectZeroes::from_name(name)?,
         },
     };
     take_bool(tree, "auto-read-only", "auto-read-only")?;

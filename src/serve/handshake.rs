@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bstr::{BStr, BString};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::nbd::export::{BlockSizes, Info, InfoCode, InfoRequest, Listed};
 use crate::nbd::flags::{ClientFlags, HandshakeFlags, TransmissionFlags};
 use crate::nbd::greeting::{NewstyleExport, PADDING, Style};
@@ -17,15 +17,32 @@ use crate::nbd::violation;
 use crate::net::{Stream, Wait};
 use crate::serve::export::Export;
 use crate::serve::input::Input;
-use crate::serve::server::Offer;
+use crate::serve::server::{Offer, Shared};
 use crate::serve::status::Context;
 
 /// Options that one client may send: each is a little work.
 const MAX_OPTIONS: usize = 10_000;
 
+/// A client's stream, and what was read of it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) stream: Arc<Stream>,
+    pub(super) input: Input,
+}
+
+impl Link {
+    fn new(stream: Arc<Stream>) -> Self {
+        Self {
+            input: Input::new(stream.clone()),
+            stream,
+        }
+    }
+}
+
 /// What was agreed on.
 #[derive(Debug)]
 pub(super) struct Agreed {
+    pub(super) link: Link,
     pub(super) export: Arc<Export>,
     pub(super) headers: Headers,
     pub(super) contexts: Vec<Context>,
@@ -36,15 +53,19 @@ enum Step {
     Next,
     /// Requests follow.
     Begin(Arc<Export>),
+    /// TLS begins.
+    Tls,
     /// The client leaves.
     End,
 }
 
 /// The side of the server.
 pub(super) struct Handshake<'a> {
-    stream: &'a Stream,
-    input: &'a mut Input,
+    shared: &'a Shared,
     offer: &'a Offer,
+    /// The client among those who are there.
+    id: u64,
+    link: Link,
     deadline: Option<Instant>,
     headers: Headers,
     /// The contexts that were chosen, and for which export.
@@ -54,15 +75,16 @@ pub(super) struct Handshake<'a> {
 
 impl<'a> Handshake<'a> {
     pub(super) fn new(
-        stream: &'a Stream,
-        input: &'a mut Input,
-        offer: &'a Offer,
+        shared: &'a Shared,
+        id: u64,
+        stream: Arc<Stream>,
         deadline: Option<Instant>,
     ) -> Self {
         Self {
-            stream,
-            input,
-            offer,
+            shared,
+            offer: &shared.offer,
+            id,
+            link: Link::new(stream),
             deadline,
             headers: Headers::Simple,
             chosen: None,
@@ -106,10 +128,19 @@ impl<'a> Handshake<'a> {
             match self.option(header)? {
                 Step::Next => {}
                 Step::End => return Ok(None),
+                Step::Tls => {
+                    let Link { stream, input } = self.link;
+                    drop(input);
+                    self.link = Link::new(under_tls(self.shared, self.id, stream, self.deadline)?);
+                    // What was agreed on before is void.
+                    self.headers = Headers::Simple;
+                    self.chosen = None;
+                }
                 Step::Begin(export) => {
                     let chosen = self.chosen.take();
                     let chosen = chosen.filter(|(name, _)| name == export.name());
                     return Ok(Some(Agreed {
+                        link: self.link,
                         export,
                         headers: self.headers,
                         contexts: chosen.map_or_else(Vec::new, |(_, contexts)| contexts),
@@ -129,13 +160,17 @@ impl<'a> Handshake<'a> {
                 ));
             }
             let wait = self.wait();
-            self.input.skip(u64::from(len), wait)?;
+            self.link.input.skip(u64::from(len), wait)?;
             return self.refuse(option, ReplyCode::ERR_TOO_BIG, "The option is too long");
         }
         let mut data = crate::memory::zeroed(len as usize)?;
         let wait = self.wait();
-        self.input.rest(&mut data, wait)?;
+        self.link.input.rest(&mut data, wait)?;
+        let plain = self.offer.tls().is_some() && !self.link.stream.has_tls();
         if option == OptionCode::EXPORT_NAME {
+            if plain {
+                return Err(violation("The client asked for an export without TLS"));
+            }
             return self.export_name(BStr::new(&*data));
         }
         if option == OptionCode::ABORT {
@@ -145,6 +180,13 @@ impl<'a> Handshake<'a> {
         }
         if self.offer.is_ending() {
             return self.refuse(option, ReplyCode::ERR_SHUTDOWN, "The server ends");
+        }
+        if plain && option != OptionCode::STARTTLS {
+            return self.refuse(
+                option,
+                ReplyCode::ERR_TLS_REQD,
+                "The server takes TLS alone",
+            );
         }
         match option {
             OptionCode::LIST if data.is_empty() => self.list(),
@@ -163,9 +205,7 @@ impl<'a> Handshake<'a> {
             OptionCode::LIST_META_CONTEXT | OptionCode::SET_META_CONTEXT => {
                 self.contexts(option, &data)
             }
-            OptionCode::STARTTLS if data.is_empty() => {
-                self.refuse(option, ReplyCode::ERR_POLICY, "TLS is not configured")
-            }
+            OptionCode::STARTTLS if data.is_empty() => self.start_tls(),
             OptionCode::LIST
             | OptionCode::STRUCTURED_REPLY
             | OptionCode::EXTENDED_HEADERS
@@ -174,6 +214,22 @@ impl<'a> Handshake<'a> {
             }
             _ => self.refuse(option, ReplyCode::ERR_UNSUP, "The option is not known"),
         }
+    }
+
+    fn start_tls(&mut self) -> Result<Step> {
+        let option = OptionCode::STARTTLS;
+        if self.offer.tls().is_none() {
+            return self.refuse(option, ReplyCode::ERR_POLICY, "TLS is not configured");
+        }
+        if self.link.stream.has_tls() {
+            return self.refuse(option, ReplyCode::ERR_INVALID, "TLS has begun already");
+        }
+        // What was sent before must not count as sent under TLS.
+        if self.link.input.buffered() > 0 {
+            return Err(violation("The client went on before TLS had begun"));
+        }
+        self.acknowledge(option)?;
+        Ok(Step::Tls)
     }
 
     /// The old way to take an export, which can only be refused by ending the connection.
@@ -339,15 +395,33 @@ impl<'a> Handshake<'a> {
             .iter()
             .map(|part| std::io::IoSlice::new(part))
             .collect();
-        self.stream.write_all_vectored(&mut parts, self.wait())
+        self.link.stream.write_all_vectored(&mut parts, self.wait())
     }
 
     fn message(&mut self, buf: &mut [u8]) -> Result<bool> {
         let wait = self.wait();
-        self.input.message(buf, wait)
+        self.link.input.message(buf, wait)
     }
 
     fn wait(&self) -> Wait<'static> {
         Wait::forever().until(self.deadline)
     }
+}
+
+/// The same stream under TLS, which its client begins now.
+fn under_tls(
+    shared: &Shared,
+    id: u64,
+    stream: Arc<Stream>,
+    deadline: Option<Instant>,
+) -> Result<Arc<Stream>> {
+    let lost = || Error::new(ErrorKind::Internal, "The stream of a client is in use");
+    let tls = shared.offer.tls().ok_or_else(lost)?;
+    shared.set_stream(id, None)?;
+    let stream = Arc::into_inner(stream).ok_or_else(lost)?;
+    let wait = Wait::new(shared.ending()).until(deadline);
+    let stream = stream.with_tls_server(&tls.credentials, tls.authorization.as_deref(), wait)?;
+    let stream = Arc::new(stream);
+    shared.set_stream(id, Some(stream.clone()))?;
+    Ok(stream)
 }

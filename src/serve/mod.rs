@@ -7,6 +7,7 @@ mod budget;
 mod export;
 mod handshake;
 mod input;
+mod listen;
 mod outbox;
 mod replies;
 mod server;
@@ -16,7 +17,8 @@ mod transmission;
 mod workers;
 
 pub use export::{Export, ExportOptions};
-pub use server::{Limits, Server, Statistics};
+pub use listen::address_from_text;
+pub use server::{Limits, Server, Statistics, Tls};
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::job::without_signals;
 use crate::net::{Stream, Wait};
 use crate::serve::budget::Held;
+use crate::storage::Storage;
 use crate::sys;
 
 /// The longest beginning of a packet: a header, and the message of an error.
@@ -24,12 +25,21 @@ pub(super) const HEAD: usize = 128;
 /// So many packets go into one call at most.
 const MOST: usize = 64;
 
+/// What follows the beginning of a packet.
+#[derive(Debug)]
+enum Body {
+    None,
+    Memory(Arc<Held>, Range<usize>),
+    /// Bytes of a host file, from an offset on, which the kernel sends by itself.
+    File(Arc<dyn Storage>, u64, usize),
+}
+
 /// Bytes for a client that must stay together.
 #[derive(Debug)]
 pub(super) struct Packet {
     head: [u8; HEAD],
     head_len: usize,
-    body: Option<(Arc<Held>, Range<usize>)>,
+    body: Body,
     /// What is given back when the packet was sent, or never will be.
     _charge: Option<Charge>,
 }
@@ -39,7 +49,7 @@ impl Packet {
         let mut packet = Self {
             head: [0; HEAD],
             head_len: 0,
-            body: None,
+            body: Body::None,
             _charge: None,
         };
         for part in parts {
@@ -53,7 +63,13 @@ impl Packet {
     }
 
     pub(super) fn with_body(mut self, held: Arc<Held>, range: Range<usize>) -> Self {
-        self.body = Some((held, range));
+        self.body = Body::Memory(held, range);
+        self
+    }
+
+    /// With bytes of a host file whose place lasts.
+    pub(super) fn with_file(mut self, storage: Arc<dyn Storage>, offset: u64, len: usize) -> Self {
+        self.body = Body::File(storage, offset, len);
         self
     }
 
@@ -64,15 +80,23 @@ impl Packet {
 
     fn parts(&self) -> [&[u8]; 2] {
         let head = self.head.get(..self.head_len).unwrap_or_default();
-        let body = self.body.as_ref().and_then(|(held, range)| {
-            let bytes: &[u8] = held.buffer();
-            bytes.get(range.clone())
-        });
+        let body = match &self.body {
+            Body::Memory(held, range) => {
+                let bytes: &[u8] = held.buffer();
+                bytes.get(range.clone())
+            }
+            Body::None | Body::File(..) => None,
+        };
         [head, body.unwrap_or_default()]
     }
 
     fn len(&self) -> usize {
-        self.parts().iter().map(|part| part.len()).sum()
+        let memory: usize = self.parts().iter().map(|part| part.len()).sum();
+        memory
+            + match self.body {
+                Body::File(_, _, len) => len,
+                Body::None | Body::Memory(..) => 0,
+            }
     }
 }
 
@@ -192,6 +216,8 @@ impl Outbox {
         if std::mem::replace(&mut state.busy, true) {
             return;
         }
+        // From now on the client has something to take.
+        state.taken = Some(Instant::now());
         drop(state);
         self.write(by);
     }
@@ -208,7 +234,10 @@ impl Outbox {
                 state.busy = false;
                 return;
             }
-            let count = state.queue.len().min(MOST);
+            // A file ends what one call takes.
+            let file = |packet: &Packet| matches!(packet.body, Body::File(..));
+            let count = state.queue.iter().take(MOST).position(file);
+            let count = count.map_or(state.queue.len().min(MOST), |at| at + 1);
             packets.extend(state.queue.drain(..count));
             let sent = std::mem::take(&mut state.sent);
             drop(state);
@@ -268,6 +297,40 @@ impl Outbox {
             }
         }
         let slices = slices.get_mut(..count).unwrap_or_default();
+        if count > 0 {
+            let written = self.write_slices(slices, total, by)?;
+            if written < total {
+                return Ok(written);
+            }
+        }
+        let Some(Body::File(storage, offset, len)) = packets.last().map(|packet| &packet.body)
+        else {
+            return Ok(total);
+        };
+        // The file may have to be read, and a worker does not wait for that with a client.
+        if by == Sender::Worker {
+            return Ok(total);
+        }
+        let host = storage.host().ok_or_else(|| Error::os(libc::EIO))?;
+        while sent < *len {
+            let (at, left) = (offset + sent as u64, (len - sent) as u64);
+            match self
+                .stream
+                .send_file(host.fd(), at, left, Wait::forever())?
+            {
+                // The header has promised more than the file has by now.
+                0 => return Err(Error::os(libc::EIO)),
+                n => {
+                    sent += n as usize;
+                    total += n as usize;
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    /// Writes all of the buffers; less only where a worker would have to wait.
+    fn write_slices(&self, slices: &mut [IoSlice<'_>], total: usize, by: Sender) -> Result<usize> {
         match by {
             Sender::Connection => {
                 self.stream.write_all_vectored(slices, Wait::forever())?;
@@ -287,6 +350,11 @@ impl Outbox {
                 None => Ok(0),
             },
         }
+    }
+
+    /// Whether packets may have bytes of files.
+    pub(super) fn sends_files(&self) -> bool {
+        self.stream.descriptor().is_some()
     }
 
     /// Lets the thread of the outbox write what is left.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,9 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::crew;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::job::without_signals;
+use crate::job::{JobControl, without_signals};
 use crate::log::{Level, log};
+use crate::net::tls::{Authorization, Endpoint, TlsCredentials};
 use crate::net::{Address, Listener, Stream, Wait};
 use crate::serve::budget::Budget;
 use crate::serve::export::Export;
@@ -47,6 +48,15 @@ impl Default for Limits {
     }
 }
 
+/// Clients must begin TLS before anything else.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The server's certificates or keys.
+    pub credentials: TlsCredentials,
+    /// Which of the clients that proved who they are may come in; None lets in all.
+    pub authorization: Option<Arc<Authorization>>,
+}
+
 /// What a server has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -72,12 +82,17 @@ pub struct Statistics {
 #[derive(Debug, Default)]
 pub(super) struct Offer {
     exports: RwLock<BTreeMap<BString, Arc<Export>>>,
+    tls: OnceLock<Tls>,
     ending: AtomicBool,
 }
 
 impl Offer {
     pub(super) fn export(&self, name: &BStr) -> Option<Arc<Export>> {
         self.exports.read().get(name).cloned()
+    }
+
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.get()
     }
 
     pub(super) fn exports(&self) -> Vec<Arc<Export>> {
@@ -118,7 +133,8 @@ impl Counters {
 
 #[derive(Debug)]
 struct Client {
-    stream: Arc<Stream>,
+    /// None while TLS begins.
+    stream: Option<Arc<Stream>>,
     connection: Option<Arc<Connection>>,
 }
 
@@ -137,9 +153,12 @@ pub(super) struct Shared {
     pub(super) workers: Workers,
     pub(super) counters: Counters,
     limits: Limits,
+    last_error: Mutex<Option<Arc<Error>>>,
     clients: Mutex<Clients>,
     changed: Condvar,
     event: Event,
+    /// Ends the taking of clients.
+    taking: JobControl,
 }
 
 /// A server. Dropping it stops it.
@@ -170,9 +189,11 @@ impl Server {
                 workers: Workers::new(),
                 counters: Counters::default(),
                 limits,
+                last_error: Mutex::default(),
                 clients: Mutex::default(),
                 changed: Condvar::new(),
                 event,
+                taking: JobControl::default(),
             }),
             listeners: Mutex::default(),
         })
@@ -196,6 +217,16 @@ impl Server {
         self.shared.workers.allow(workers);
         exports.insert(name, Arc::new(export));
         Ok(())
+    }
+
+    /// Has clients begin TLS before anything else.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for credentials of a client, and where this was said before.
+    pub fn set_tls(&self, tls: Tls) -> Result<()> {
+        tls.credentials.expect(Endpoint::Server)?;
+        let set = self.shared.offer.tls.set(tls);
+        set.map_err(|_| Error::invalid("The server has TLS already"))
     }
 
     /// Takes clients at an address, on a thread of its own. Returns the addresses with the numbers that the
@@ -262,6 +293,11 @@ impl Server {
         }
     }
 
+    /// Why a request failed, a client was left or could not be taken, the last time that happened.
+    pub fn last_error(&self) -> Option<Arc<Error>> {
+        self.shared.last_error.lock().clone()
+    }
+
     /// Ends gently: no client is taken any more, requests that come are refused as the protocol has it, those
     /// under way are carried out and answered. Clients that are still there at the deadline, or have nothing
     /// under way, are left.
@@ -288,7 +324,9 @@ impl Server {
         let mut clients = self.shared.clients.lock();
         clients.stopped = true;
         for client in clients.present.values() {
-            client.stream.shutdown();
+            if let Some(stream) = &client.stream {
+                stream.shutdown();
+            }
         }
         while !clients.present.is_empty() {
             self.shared.changed.wait(&mut clients);
@@ -300,6 +338,7 @@ impl Server {
 
     fn end_listeners(&self) {
         let listeners = std::mem::take(&mut *self.listeners.lock());
+        self.shared.taking.cancel();
         for (listener, _) in &listeners {
             listener.shutdown();
         }
@@ -340,15 +379,13 @@ impl Shared {
                 return;
             }
             let begun = listener
-                .accept(Wait::forever())
+                .accept(Wait::new(&self.taking))
                 .and_then(|stream| self.begin(stream));
             if let Err(error) = begun {
                 if self.offer.is_ending() {
                     return;
                 }
-                log(Level::Error, || {
-                    format!("A client could not be taken: {error}")
-                });
+                self.note(Level::Error, error.context("A client could not be taken"));
             }
         }
     }
@@ -364,7 +401,7 @@ impl Shared {
             clients.accepted += 1;
             let id = clients.accepted;
             let client = Client {
-                stream: stream.clone(),
+                stream: Some(stream.clone()),
                 connection: None,
             };
             clients.present.insert(id, client);
@@ -373,15 +410,21 @@ impl Shared {
         self.event.signal();
         let shared = self.clone();
         let begun = spawn("platter-serve-client", STACK, move || {
-            let served = catch_unwind(AssertUnwindSafe(|| session::serve(&shared, id, &stream)));
-            stream.shutdown();
             let peer = stream.peer().to_string();
-            // Gone before the server hears of it, so that it is closed when the server has stopped.
-            drop(stream);
+            let served = catch_unwind(AssertUnwindSafe(|| session::serve(&shared, id, stream)));
             match served {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => log(Level::Warning, || format!("Client {peer}: {error}")),
-                Err(_) => log(Level::Error, || format!("Client {peer}: internal error")),
+                Ok(Err(error)) => {
+                    let error = error.context(format!("Client {peer} was left"));
+                    shared.note(Level::Warning, error);
+                }
+                Err(_) => {
+                    let error = Error::new(ErrorKind::Internal, "Internal error: a panic");
+                    shared.note(
+                        Level::Error,
+                        error.context(format!("Client {peer} was left")),
+                    );
+                }
             }
             shared.leave(id);
         });
@@ -389,10 +432,42 @@ impl Shared {
     }
 
     fn leave(&self, id: u64) {
-        let gone = self.clients.lock().present.remove(&id);
+        let gone = {
+            let mut clients = self.clients.lock();
+            let client = clients.present.get_mut(&id);
+            client.map(|client| (client.stream.take(), client.connection.take()))
+        };
+        // Before anyone hears of it: who stops the server may close the image then.
         drop(gone);
+        self.clients.lock().present.remove(&id);
         self.event.signal();
         self.changed.notify_all();
+    }
+
+    /// Tells the log and whoever asks of something that went wrong.
+    pub(super) fn note(&self, level: Level, error: Error) {
+        log(level, || error.to_string());
+        *self.last_error.lock() = Some(Arc::new(error));
+    }
+
+    /// Gives the stream of a client to its thread alone, or takes one in its place.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] once the server was stopped.
+    pub(super) fn set_stream(&self, id: u64, stream: Option<Arc<Stream>>) -> Result<()> {
+        let mut clients = self.clients.lock();
+        if clients.stopped {
+            return Err(Error::cancelled());
+        }
+        if let Some(client) = clients.present.get_mut(&id) {
+            client.stream = stream;
+        }
+        Ok(())
+    }
+
+    /// What ends the wait for a client that has no stream to be shut down.
+    pub(super) fn ending(&self) -> &JobControl {
+        &self.taking
     }
 
     /// From now on the client has requests under way.
@@ -414,14 +489,17 @@ impl Shared {
             let connection = client.connection.as_ref();
             connection.map_or(0, |connection| connection.load.now().1)
         };
-        if let Some(client) = idle.max_by_key(held) {
+        if let Some(stream) = idle
+            .max_by_key(held)
+            .and_then(|client| client.stream.as_ref())
+        {
             log(Level::Warning, || {
                 format!(
                     "Client {} takes no replies while others wait for memory: it is left",
-                    client.stream.peer()
+                    stream.peer()
                 )
             });
-            client.stream.shutdown();
+            stream.shutdown();
         }
     }
 }

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use crate::error::Result;
 use crate::net::Stream;
-use crate::serve::handshake::Handshake;
-use crate::serve::input::Input;
+use crate::serve::handshake::{Handshake, Link};
 use crate::serve::outbox::{Load, Outbox};
 use crate::serve::replies::Replies;
 use crate::serve::server::Shared;
@@ -19,13 +18,13 @@ const SOCKET_BUFFERS: usize = 2 << 20;
 ///
 /// # Errors
 /// Of the connection, and where the client does not keep to the protocol.
-pub(super) fn serve(shared: &Arc<Shared>, id: u64, stream: &Arc<Stream>) -> Result<()> {
+pub(super) fn serve(shared: &Arc<Shared>, id: u64, stream: Arc<Stream>) -> Result<()> {
     let time = shared.limits().handshake;
     let deadline = time.and_then(|time| Instant::now().checked_add(time));
-    let mut input = Input::new(stream.clone());
-    let Some(agreed) = Handshake::new(stream, &mut input, &shared.offer, deadline).run()? else {
+    let Some(agreed) = Handshake::new(shared, id, stream, deadline).run()? else {
         return Ok(());
     };
+    let Link { stream, mut input } = agreed.link;
     // Not before it is known that the client wants something.
     stream.set_buffers(SOCKET_BUFFERS);
     let connection = Arc::new(Connection {
@@ -33,7 +32,7 @@ pub(super) fn serve(shared: &Arc<Shared>, id: u64, stream: &Arc<Stream>) -> Resu
         export: agreed.export,
         replies: Replies(agreed.headers),
         contexts: agreed.contexts,
-        outbox: Outbox::new(stream.clone()),
+        outbox: Outbox::new(stream),
         load: Arc::new(Load::default()),
     });
     shared.begin_transmission(id, &connection);

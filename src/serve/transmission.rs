@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ReadsAs, TryRead, WriteFlags};
+use crate::log::Level;
 use crate::memory;
 use crate::nbd::chunk::{StatusExtent, StatusHead};
 use crate::nbd::flags::CommandFlags;
@@ -23,7 +24,7 @@ use crate::serve::outbox::{Charge, Load, Outbox, Packet, Sender};
 use crate::serve::replies::Replies;
 use crate::serve::server::Shared;
 use crate::serve::status::{self, Context};
-use crate::storage::ZeroFlags;
+use crate::storage::{Storage, ZeroFlags};
 
 /// Requests of one client that are carried out at once.
 const MOST_REQUESTS: usize = 128;
@@ -37,6 +38,8 @@ const SMALL: u64 = 16 << 10;
 const BATCH: usize = 64 << 10;
 /// Reads from this size on are answered by holes where the image has zeroes.
 const WORTH_A_LOOK: u64 = 32 << 10;
+/// Data from this size on is sent by the kernel where it can.
+const WORTH_SENDING: u64 = 64 << 10;
 /// Runs that one piece of a read is answered by at most; what lies behind them counts as data.
 const MOST_RUNS: usize = 32;
 /// A hole that is shorter is sent as data.
@@ -169,21 +172,19 @@ impl<'a> Reader<'a> {
 
     fn refuse(&mut self, request: &Request, errno: i32) -> Result<()> {
         self.connection.shared.counters.failure();
+        // Also who asks for nothing but nonsense, and takes no answers, is bounded.
+        let charge = self.charge(0);
         let packet = self.connection.replies.error(request, errno, true);
-        self.send([packet])
+        self.send([packet.charged(Some(charge))])
     }
 
     fn read(&mut self, request: Request) -> Result<()> {
         self.connection.shared.counters.read(request.len);
         let replies = self.connection.replies;
         if request.len == 0 {
-            return match replies.in_chunks() {
-                true => self.send([replies.done(&request)]),
-                false => {
-                    let head = replies.data(&request, request.offset, 0, true);
-                    self.send([replies.packet(head)])
-                }
-            };
+            let charge = self.charge(0);
+            // Without data, a simple reply is what ends a reply.
+            return self.send([replies.done(&request).charged(Some(charge))]);
         }
         if request.len <= SMALL && self.read_small(&request)? {
             return Ok(());
@@ -265,6 +266,18 @@ impl<'a> Reader<'a> {
     ) -> Result<()> {
         let data = runs.iter().filter(|run| !run.zero).map(|run| run.len);
         let data: u64 = data.sum();
+        if let [run] = &runs[..]
+            && let Some((storage, at)) = self.connection.sendable(offset, run)
+        {
+            let replies = self.connection.replies;
+            let charge = self.charge(data);
+            let head = replies.data(&request, offset, data, several.is_none());
+            let packet = replies.packet(head).with_file(storage, at, data as usize);
+            self.send([packet.charged(Some(charge))])?;
+            let connection = self.connection;
+            connection.finish_piece(&request, several.as_deref(), Sender::Connection);
+            return Ok(());
+        }
         let work = self.work();
         let charge = self.charge(data);
         let mut piece = ReadPiece {
@@ -375,8 +388,7 @@ impl<'a> Reader<'a> {
             let runs = match runs {
                 Ok(runs) => runs,
                 Err(error) => {
-                    connection.note_failure(&error);
-                    let packet = connection.replies.error(&request, errno(&error), true);
+                    let packet = connection.failed(&request, error, true);
                     return self.send([packet]);
                 }
             };
@@ -426,10 +438,7 @@ impl<'a> Reader<'a> {
         self.connection.shared.workers.run(Box::new(move || {
             let packet = match work(&connection, &request) {
                 Ok(()) => connection.replies.done(&request),
-                Err(error) => {
-                    connection.note_failure(&error);
-                    connection.replies.error(&request, errno(&error), true)
-                }
+                Err(error) => connection.failed(&request, error, true),
             };
             let packet = packet.charged(Some(charge));
             connection.outbox.send([packet], Sender::Worker);
@@ -582,6 +591,25 @@ impl Connection {
         }
     }
 
+    /// Where the kernel can send a run from by itself, without a wait for the disk as far as that can be seen.
+    fn sendable(&self, offset: u64, run: &Run) -> Option<(Arc<dyn Storage>, u64)> {
+        if run.zero || run.len < WORTH_SENDING || !self.outbox.sends_files() {
+            return None;
+        }
+        let place = self.export.place(offset);
+        let (storage, at) = self
+            .export
+            .with(|image| image.lasting_place(place, run.len))
+            .ok()??;
+        let mut byte = [0];
+        let mut is_here = |at| {
+            let mut bufs = [IoSliceMut::new(&mut byte)];
+            storage.try_read(&mut bufs, at).is_ok_and(|read| read)
+        };
+        let here = is_here(at) && is_here(at + run.len - 1);
+        here.then_some((storage, at))
+    }
+
     /// The runs of a piece of a read; None where they are not to be had.
     fn runs(&self, offset: u64, len: u64) -> Option<Vec<Run>> {
         let place = self.export.place(offset);
@@ -621,9 +649,7 @@ impl Connection {
         let packets = match read {
             Ok(_) => piece.into_packets(self.replies),
             Err(error) => {
-                self.note_failure(&error);
-                let alone = several.is_none();
-                let packet = self.replies.error(&request, errno(&error), alone);
+                let packet = self.failed(&request, error, several.is_none());
                 vec![packet.charged(Some(piece.charge))]
             }
         };
@@ -653,21 +679,21 @@ impl Connection {
         }
         Some(match failed {
             None => self.replies.done(&write.request),
-            Some(error) => {
-                self.note_failure(&error);
-                self.replies.error(&write.request, errno(&error), true)
-            }
+            Some(error) => self.failed(&write.request, error, true),
         })
     }
 
-    fn note_failure(&self, error: &Error) {
+    /// The reply of a request that has failed.
+    fn failed(&self, request: &Request, error: Error, last: bool) -> Packet {
         self.shared.counters.failure();
-        crate::log::log(crate::log::Level::Error, || {
-            format!(
-                "A request for export '{}' failed: {error}",
-                self.export.name()
-            )
-        });
+        let packet = self.replies.error(request, errno(&error), last);
+        // That zeroes cannot be written fast is an answer like any other.
+        if error.kind() != ErrorKind::Unsupported {
+            let name = self.export.name();
+            let message = format!("Request {} of export '{name}' failed", request.command);
+            self.shared.note(Level::Error, error.context(message));
+        }
+        packet
     }
 }
 

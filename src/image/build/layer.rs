@@ -199,8 +199,10 @@ fn open_over(
         writable: options.writable,
         settings: Settings {
             cache,
-            ignore_discard: plan.common.ignore_discard,
-            detect_zeroes: plan.common.detect_zeroes,
+            ignore_discard: options
+                .discard
+                .map_or(plan.common.ignore_discard, |discard| !discard),
+            detect_zeroes: options.detect_zeroes.unwrap_or(plan.common.detect_zeroes),
             max_len: options.policy.max_virtual_size,
             force_share,
         },

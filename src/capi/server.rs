@@ -1,0 +1,580 @@
+//! Servers: images for clients that speak NBD.
+
+use std::ffi::{CString, c_char, c_int};
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::capi::boundary::{
+    self, Handle, OutValue, Poison, call_mut, call_out, call_ref, call_ref_out, check_flags, given,
+};
+use crate::capi::error::platter_error;
+use crate::capi::image::{Shared, platter_image, shared_of};
+use crate::capi::secret::{self, platter_secrets};
+use crate::capi::status::PLATTER_OK;
+use crate::capi::text::{c_string, name, optional_name, optional_utf8, utf8};
+use crate::error::{Error, Result};
+use crate::net::Stream;
+use crate::net::tls::Endpoint;
+use crate::serve::{Export, ExportOptions, Limits, Server, Tls, address_from_text};
+use crate::storage::file;
+
+/// Flag of `platter_export_new()`: clients may write. The image must be open for writing.
+pub const PLATTER_EXPORT_WRITE: u32 = 1;
+/// Flag of `platter_export_new()`: clients may ask which layer of the chain holds what
+/// (`qemu:allocation-depth`).
+pub const PLATTER_EXPORT_ALLOCATION_DEPTH: u32 = 2;
+
+/// Length of a window for `platter_export_set_window()`: up to the end of the image.
+pub const PLATTER_EXPORT_REST: u64 = u64::MAX;
+
+/// An image, or a window of it, as a server offers it. What uses it copies it; it keeps its image alive.
+#[derive(Debug)]
+pub struct platter_export {
+    poison: Poison,
+    image: Arc<Shared>,
+    options: ExportOptions,
+}
+
+impl Handle for platter_export {
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+/// A server that offers images to clients that speak the NBD protocol, which QEMU, libnbd, nbdkit and the
+/// kernel do. Threads of the library, which block all signals, do its work: each client has one, and all of
+/// them share a few more.
+#[derive(Debug)]
+pub struct platter_server {
+    poison: Poison,
+    server: Server,
+    /// Where it listens; only ever appended to, so that the strings lent out stay where they are.
+    addresses: Mutex<Vec<CString>>,
+}
+
+impl Handle for platter_server {
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+/// What a server spends on its clients. `platter_server_limits_defaults()` fills it in; the caller owns it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct platter_server_limits {
+    /// Clients that are there at once; more wait to be taken until one leaves.
+    pub clients: u64,
+    /// Bytes that are on their way between clients and images, of all clients together.
+    pub memory: u64,
+    /// Milliseconds that a client may take to say what it wants; 0 is for ever.
+    pub handshake_ms: u64,
+    /// 0.
+    pub reserved: [u64; 5],
+}
+
+impl OutValue for platter_server_limits {
+    fn empty() -> Self {
+        Self::default()
+    }
+}
+
+/// What a server has done so far. The caller owns it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct platter_server_statistics {
+    /// Clients that are there.
+    pub clients: u64,
+    /// Clients that ever were.
+    pub accepted: u64,
+    /// Requests that were read.
+    pub requests: u64,
+    /// Requests that were answered by an error.
+    pub failures: u64,
+    /// Bytes that clients asked to read.
+    pub bytes_read: u64,
+    /// Bytes that clients sent to be written.
+    pub bytes_written: u64,
+    /// Bytes that are on their way now.
+    pub memory: u64,
+    /// The most that ever were.
+    pub most_memory: u64,
+    /// 0.
+    pub reserved: [u64; 8],
+}
+
+impl OutValue for platter_server_statistics {
+    fn empty() -> Self {
+        Self::default()
+    }
+}
+
+/// Describes an export of `image`: all of it, under the empty name, which those clients get that ask for none.
+/// `flags` are bits of `PLATTER_EXPORT_*`. `*out` belongs to the caller, who frees it with
+/// `platter_export_free()`.
+///
+/// Statuses: INVALID, READ_ONLY. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_export_new(
+    out: Option<&mut MaybeUninit<*mut platter_export>>,
+    image: Option<&platter_image>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(
+            flags,
+            PLATTER_EXPORT_WRITE | PLATTER_EXPORT_ALLOCATION_DEPTH,
+        )?;
+        let image = shared_of(image, "image")?;
+        let options = ExportOptions {
+            writable: flags & PLATTER_EXPORT_WRITE != 0,
+            allocation_depth: flags & PLATTER_EXPORT_ALLOCATION_DEPTH != 0,
+            ..ExportOptions::default()
+        };
+        checked(platter_export {
+            poison: Poison::default(),
+            image,
+            options,
+        })
+    })
+}
+
+/// The export where a server would take it.
+fn checked(export: platter_export) -> Result<*mut platter_export> {
+    Export::new(export.image.clone(), export.options.clone())?;
+    Ok(Box::into_raw(Box::new(export)))
+}
+
+/// Changes a description, unless no server would take it then.
+fn change(
+    export: Option<&mut platter_export>,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+    flags: u32,
+    change: impl FnOnce(&mut ExportOptions) -> Result<()>,
+) -> c_int {
+    call_mut(export, "export", err, |export| {
+        check_flags(flags, 0)?;
+        let mut options = export.options.clone();
+        change(&mut options)?;
+        Export::new(export.image.clone(), options.clone())?;
+        export.options = options;
+        Ok(())
+    })
+}
+
+/// Sets the name that clients ask for: UTF-8, up to 4096 bytes. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_export_set_name(
+    export: Option<&mut platter_export>,
+    name: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    change(export, err, flags, |options| {
+        // SAFETY: by the contract of this function.
+        options.name = unsafe { self::name(name, "name")? }.to_owned();
+        Ok(())
+    })
+}
+
+/// Sets what a list of exports says about it: UTF-8, up to 4096 bytes; NULL for nothing. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `description` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_export_set_description(
+    export: Option<&mut platter_export>,
+    description: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    change(export, err, flags, |options| {
+        // SAFETY: by the contract of this function.
+        let text = unsafe { optional_name(description) };
+        options.description = text.unwrap_or_default().to_owned();
+        Ok(())
+    })
+}
+
+/// Offers `len` bytes of the image from `offset` on instead of all of it; `PLATTER_EXPORT_REST` reaches to its
+/// end. `flags` must be 0.
+///
+/// Statuses: INVALID where the window does not lie in the image. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_export_set_window(
+    export: Option<&mut platter_export>,
+    offset: u64,
+    len: u64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    change(export, err, flags, |options| {
+        options.offset = offset;
+        options.len = (len != PLATTER_EXPORT_REST).then_some(len);
+        Ok(())
+    })
+}
+
+/// Lets clients read a persistent dirty bitmap of the image, or of the first layer of its chain that has one
+/// of that name (`qemu:dirty-bitmap:NAME`). May be called for several. `flags` must be 0.
+///
+/// Statuses: NOT_FOUND, CORRUPT where it is inconsistent, INVALID, OS. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_export_add_bitmap(
+    export: Option<&mut platter_export>,
+    name: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    change(export, err, flags, |options| {
+        // SAFETY: by the contract of this function.
+        let name = unsafe { self::name(name, "name")? }.to_owned();
+        if !options.bitmaps.contains(&name) {
+            options.bitmaps.push(name);
+        }
+        Ok(())
+    })
+}
+
+/// The size of the export in bytes; 0 for NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_export_size(export: Option<&platter_export>) -> u64 {
+    boundary::get(0, || {
+        let export = export.map(|export| Export::new(export.image.clone(), export.options.clone()));
+        export.and_then(Result::ok).map_or(0, |export| export.len())
+    })
+}
+
+/// Frees a description; servers that took it go on. NULL does nothing.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// The description is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_export_free(export: *mut platter_export) {
+    // SAFETY: the caller owns it, and it came from `platter_export_new`.
+    unsafe { boundary::free(export) }
+}
+
+/// Fills in the limits that a server has by default: 256 clients, 256 MiB, ten seconds.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_limits_defaults(
+    out: Option<&mut MaybeUninit<platter_server_limits>>,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        let limits = Limits::default();
+        let handshake = limits.handshake.map_or(0, |time| time.as_millis());
+        Ok(platter_server_limits {
+            clients: limits.clients as u64,
+            memory: limits.memory,
+            handshake_ms: u64::try_from(handshake).unwrap_or(u64::MAX),
+            ..platter_server_limits::default()
+        })
+    })
+}
+
+/// Makes a server that offers nothing yet, to nobody. `limits` may be NULL for the defaults; it is copied.
+/// `flags` must be 0. `*out` belongs to the caller, who frees it with `platter_server_free()`.
+///
+/// Statuses: INVALID, OS. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_new(
+    out: Option<&mut MaybeUninit<*mut platter_server>>,
+    limits: Option<&platter_server_limits>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, 0)?;
+        let limits = limits.map(self::limits).transpose()?;
+        Ok(Box::into_raw(Box::new(platter_server {
+            poison: Poison::default(),
+            server: Server::new(limits.unwrap_or_default())?,
+            addresses: Mutex::default(),
+        })))
+    })
+}
+
+fn limits(from: &platter_server_limits) -> Result<Limits> {
+    if from.reserved != [0; 5] {
+        return Err(Error::invalid(
+            "Parameter 'limits' has reserved members that are not 0",
+        ));
+    }
+    Ok(Limits {
+        clients: usize::try_from(from.clients).unwrap_or(usize::MAX),
+        memory: from.memory,
+        handshake: (from.handshake_ms > 0).then(|| Duration::from_millis(from.handshake_ms)),
+    })
+}
+
+/// Offers an export from now on. The description is copied; the server keeps the image alive until it is
+/// stopped. A program that uses the image meanwhile sees what clients write, and clients what it writes.
+/// `flags` must be 0.
+///
+/// Statuses: EXISTS where there is one of that name, INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_add_export(
+    server: Option<&platter_server>,
+    export: Option<&platter_export>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        let export = given(export, "export")?;
+        export.poison.check()?;
+        export.image.poison().check()?;
+        let export = Export::new(export.image.clone(), export.options.clone())?;
+        server.server.add_export(export)
+    })
+}
+
+/// Has clients begin TLS before anything else, by the credentials that `secrets` hold under the ID
+/// `credentials`, which must be those of a server; `authorization` is the ID of the object there that says which
+/// clients may come in, or NULL for all that the credentials let in. May be called once, before clients come.
+/// `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `credentials` and `authorization` are NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_server_set_tls(
+    server: Option<&platter_server>,
+    secrets: Option<&platter_secrets>,
+    credentials: *const c_char,
+    authorization: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let credentials = unsafe { utf8(credentials, "credentials")? };
+        // SAFETY: by the contract of this function.
+        let authorization = unsafe { optional_utf8(authorization, "authorization")? };
+        let objects = secret::copied(secrets)?;
+        server.server.set_tls(Tls {
+            credentials: objects.tls(credentials, Endpoint::Server)?,
+            authorization: authorization
+                .map(|id| objects.authorization(id))
+                .transpose()?,
+        })
+    })
+}
+
+/// Takes clients at `address` from now on, on a thread of its own: `unix:PATH`, `inet:HOST:PORT` (an IPv6
+/// address in brackets; an empty host is every address of this machine, port 0 is one that is free),
+/// `vsock:CID:PORT`, or `fd:NUMBER`, a socket that listens already and is duplicated. A socket file that is
+/// there is replaced, and removed when the server ends. May be called for several addresses. What was bound
+/// is `platter_server_address()`. `flags` must be 0.
+///
+/// Statuses: INVALID, OS. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `address` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_server_listen(
+    server: Option<&platter_server>,
+    address: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let text = unsafe { name(address, "address")? };
+        let bound = server.server.listen(&address_from_text(text)?)?;
+        let bound = bound.iter().map(|address| c_string(address.to_string()));
+        server.addresses.lock().extend(bound);
+        Ok(())
+    })
+}
+
+/// Serves a client that is connected already, on a thread of its own: `input` and `output` are one socket, or
+/// two descriptors such as the standard streams. Both are duplicated. `flags` must be 0.
+///
+/// Statuses: INVALID, OS. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_serve_fds(
+    server: Option<&platter_server>,
+    input: c_int,
+    output: c_int,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        if input < 0 || output < 0 {
+            return Err(Error::invalid("A descriptor is negative"));
+        }
+        let stream = match input == output {
+            true => Stream::from_socket(file::duplicate(input)?)?,
+            false => Stream::from_two(
+                file::duplicate(input)?,
+                file::duplicate(output)?,
+                "a pair of descriptors",
+            )?,
+        };
+        server.server.serve(stream)
+    })
+}
+
+/// The address of that index, from 0, at which the server takes clients, with the numbers that the system
+/// chose: a path, `HOST:PORT` or `CID:PORT`. NULL past the last one, and for NULL. Lives as long as the server.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_address(
+    server: Option<&platter_server>,
+    index: usize,
+) -> *const c_char {
+    boundary::get(std::ptr::null(), || {
+        let addresses = server.map(|server| server.addresses.lock());
+        let address = addresses.as_ref().and_then(|all| all.get(index));
+        address.map_or(std::ptr::null(), |address| address.as_ptr())
+    })
+}
+
+/// An eventfd (non-blocking, close-on-exec) that is readable when clients came or left since the last
+/// `platter_server_get_statistics()`, which resets it: do not read or write it. It belongs to the server and
+/// is closed with it. `flags` must be 0.
+///
+/// Statuses: INVALID; `*out` is -1 then. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_fd(
+    out: Option<&mut MaybeUninit<c_int>>,
+    server: Option<&platter_server>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    // 0 is a descriptor that somebody might close.
+    let mut fd = MaybeUninit::new(-1);
+    let place = out.is_some().then_some(&mut fd);
+    let status = call_ref_out(place, server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        Ok(server.server.event().as_raw_fd())
+    });
+    if let Some(out) = out {
+        // SAFETY: initialised above, and left so by the call.
+        let fd = unsafe { fd.assume_init() };
+        out.write(if status == PLATTER_OK { fd } else { -1 });
+    }
+    status
+}
+
+/// What the server has done so far. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_get_statistics(
+    out: Option<&mut MaybeUninit<platter_server_statistics>>,
+    server: Option<&platter_server>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        let now = server.server.statistics();
+        Ok(platter_server_statistics {
+            clients: now.clients,
+            accepted: now.accepted,
+            requests: now.requests,
+            failures: now.failures,
+            bytes_read: now.bytes_read,
+            bytes_written: now.bytes_written,
+            memory: now.memory,
+            most_memory: now.most_memory,
+            reserved: [0; 8],
+        })
+    })
+}
+
+/// Why a request of a client failed, a client was left or could not be taken, the last time that happened, as
+/// an error of its own, which the caller frees with `platter_error_free()`. NULL where all went well, and for
+/// NULL.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_last_error(server: Option<&platter_server>) -> *mut platter_error {
+    boundary::get(std::ptr::null_mut(), || {
+        let error = server.and_then(|server| server.server.last_error());
+        error.map_or(std::ptr::null_mut(), |error| {
+            Box::into_raw(Box::new(platter_error::new(&error)))
+        })
+    })
+}
+
+/// Ends a server gently and waits for that: no client is taken any more, requests that come are refused as the
+/// protocol has it, those under way are carried out and answered. Clients are left when they have nothing
+/// under way, or after `timeout_ms` milliseconds; a negative time is for ever. Afterwards the server is as
+/// after `platter_server_stop()`. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_drain(
+    server: Option<&platter_server>,
+    timeout_ms: i64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        let time = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
+        let deadline = time.and_then(|time| Instant::now().checked_add(time));
+        server.server.drain(deadline);
+        Ok(())
+    })
+}
+
+/// Ends a server and waits for that: its clients are left at once, what they asked for and is under way is
+/// carried out but not answered, and the images are let go: what was not flushed is made durable by
+/// `platter_image_close()`. The server takes nothing any more, and is of use for its statistics alone.
+/// `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_stop(
+    server: Option<&platter_server>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        server.server.stop();
+        Ok(())
+    })
+}
+
+/// Stops a server as `platter_server_stop()` does, and frees it. NULL does nothing.
+///
+/// Since 0.1.
+///
+/// # Safety
+/// The server is not used afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_server_free(server: *mut platter_server) {
+    // SAFETY: the caller owns the server, which came from `platter_server_new`.
+    unsafe { boundary::free(server) }
+}
