@@ -19,6 +19,7 @@ extern const struct command command_map;
 extern const struct command command_measure;
 extern const struct command command_rebase;
 extern const struct command command_resize;
+extern const struct command command_serve;
 extern const struct command command_snapshot;
 
 #endif

@@ -6,6 +6,7 @@
 #include "commands.h"
 #include "descriptors.h"
 #include "print.h"
+#include "serving.h"
 #include "signals.h"
 #include "trace.h"
 
@@ -28,6 +29,7 @@ static const struct command *const commands[] = {
     &command_measure,
     &command_rebase,
     &command_resize,
+    &command_serve,
     &command_snapshot,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
@@ -129,6 +131,8 @@ int main(int argc, char **argv)
     signals_start();
     if (argc > 0)
         print_set_program(argv[0]);
+    if (strcmp(print_program(), "qemu-nbd") == 0 || strcmp(print_program(), "platter-nbd") == 0)
+        print_exit(nbd_main(argc, argv), 1);
     at = standard_options(argc, argv);
     if (at >= argc) {
         print_usage_error("Not enough arguments");

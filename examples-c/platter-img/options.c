@@ -81,7 +81,7 @@ void options_begin(const struct command *command, int argc, char **argv)
         print_exit(1, 1);
     }
     /* getopt's own messages begin with argv[0]. */
-    snprintf(name, length, "%s %s", print_invoked(), command->name);
+    snprintf(name, length, *command->name != '\0' ? "%s %s" : "%s", print_invoked(), command->name);
     argv[0] = name;
     current = command;
     argument_count = argc;
@@ -226,7 +226,8 @@ static void print_entry(const struct option_entry *entry)
 
 void options_print_help(const struct command *command)
 {
-    printf("%s.  Usage:\n\n  %s %s ", command->summary, print_program(), command->name);
+    printf("%s.  Usage:\n\n  %s %s%s", command->summary, print_program(), command->name,
+           *command->name != '\0' ? " " : "");
     for (const char *c = command->synopsis; *c != '\0'; c++) {
         putchar(*c);
         if (*c == '\n')

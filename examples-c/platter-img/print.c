@@ -10,6 +10,7 @@
 static const char *invoked = "platter-img";
 static const char *program = "platter-img";
 static const char *running;
+static const char *hint_format;
 static bool had_error;
 static int write_errno; /* of the first failure to write to stdout */
 static bool output_optional;
@@ -35,6 +36,11 @@ const char *print_program(void)
 void print_set_command(const char *command)
 {
     running = command;
+}
+
+void print_set_hint(const char *format)
+{
+    hint_format = format;
 }
 
 void print_start(void)
@@ -118,7 +124,11 @@ void print_usage_error(const char *format, ...)
 
 void print_try_help(void)
 {
-    if (running != NULL)
+    if (hint_format != NULL) {
+        begin_message();
+        fprintf(stderr, hint_format, invoked);
+        fputc('\n', stderr);
+    } else if (running != NULL)
         fprintf(stderr, "Try '%s %s --help' for more info\n", invoked, running);
     else
         fprintf(stderr, "Try '%s --help' for more info\n", invoked);

@@ -20,6 +20,9 @@ const char *print_program(void);
 /* The command that runs, for the line that leads to its help; NULL before it is known. */
 void print_set_command(const char *command);
 
+/* How the line that leads to the help reads instead, after the program's name: with one %s for its path. */
+void print_set_hint(const char *format);
+
 /* "PROGRAM: message" */
 void print_error(const char *format, ...) PRINTF_LIKE(1, 2);
 /* As print_error, then the line that leads to the help. */

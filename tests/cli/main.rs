@@ -51,6 +51,7 @@ mod refused;
 mod repair;
 mod resize;
 mod samples;
+mod serve;
 mod signals;
 mod snapshot;
 mod standing;

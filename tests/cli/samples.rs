@@ -54,3 +54,31 @@ fn a_conversion_with_progress() {
     let output = run("/nonexistent/x", "raw");
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn an_image_for_clients() {
+    let dir = images();
+    let mut served = Command::new(build::sample("serve-image"))
+        .args(["a.qcow2", "s.sock"])
+        .current_dir(dir.root())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the sample runs");
+    while !dir.path("s.sock").exists() {
+        let ended = served.try_wait().expect("the sample");
+        assert!(ended.is_none(), "{ended:?}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let uri = format!("nbd+unix:///?socket={}", dir.str("s.sock"));
+    // One client from its beginning to its end.
+    let ran = crate::common::run_in(
+        dir.root(),
+        "qemu-io",
+        &["-r", "-f", "raw", "-c", "read -P 0x5a 0 512", &uri],
+    );
+    assert!(ran.code == 0 && !ran.out.contains("failed"), "{ran:?}");
+    let output = served.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("bytes read"), "{said}");
+}

@@ -1,0 +1,369 @@
+#include "serving.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "objects.h"
+#include "overlay.h"
+#include "print.h"
+
+/* How long the end waits for requests that are under way. */
+enum { DRAIN_MS = 5000 };
+
+/* The first descriptor that a service manager hands over. */
+enum { FIRST_FD = 3 };
+
+/* The end of the pipe to the parent that waits with --fork; -1 without. */
+static int parent = -1;
+
+/* An error of the library, after words of the tool in the place of `instead`, if that is its beginning; frees
+ * it. */
+static void print_after(const char *words, const char *instead, platter_error *error)
+{
+    const char *hint = NULL;
+    const char *message = platter_error_message(error);
+    const size_t length = strlen(instead);
+
+    if (strncmp(message, instead, length) == 0)
+        message += length;
+    print_error("%s: %s", words, message);
+    for (size_t i = 0; (hint = platter_error_hint(error, i)) != NULL; i++)
+        print_advice(hint);
+    platter_error_free(error);
+}
+
+/* The sockets that a service manager handed over; -1 after a message. */
+static int activation(const struct serving *serving)
+{
+    const char *pid = getenv("LISTEN_PID");
+    const char *count = getenv("LISTEN_FDS");
+    char *end = NULL;
+    long number = 0;
+
+    if (pid == NULL || count == NULL || strtol(pid, &end, 10) != (long)getpid() || *end != '\0')
+        return 0;
+    number = strtol(count, &end, 10);
+    if (end == count || *end != '\0' || number <= 0)
+        return 0;
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDS");
+    if (number > 1 && serving->drop_in) {
+        print_error("%s does not support socket activation with LISTEN_FDS > 1", print_program());
+        return -1;
+    }
+    if (serving->socket != NULL) {
+        print_error("Unix socket can't be set when using socket activation");
+        return -1;
+    }
+    if (serving->host != NULL) {
+        print_error("The interface can't be set when using socket activation");
+        return -1;
+    }
+    if (serving->port != NULL) {
+        print_error("TCP port number can't be set when using socket activation");
+        return -1;
+    }
+    return number > 1024 ? 1024 : (int)number;
+}
+
+/* Forks, and in the parent waits until the child serves; false after a message. */
+static bool go_to_background(void)
+{
+    int ends[2];
+    char ready = 0;
+    pid_t child;
+
+    if (pipe2(ends, O_CLOEXEC) != 0 || (child = fork()) < 0) {
+        print_error("Could not start a process: %s", strerror(errno));
+        return false;
+    }
+    if (child == 0) {
+        close(ends[0]);
+        parent = ends[1];
+        setsid();
+        return true;
+    }
+    close(ends[1]);
+    while (read(ends[0], &ready, 1) < 0 && errno == EINTR)
+        ;
+    /* A child that cannot serve has said why. */
+    _exit(ready == 1 ? 0 : 1);
+}
+
+/* Tells the parent that clients are taken now. */
+static void leave_parent(void)
+{
+    const char ready = 1;
+    const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (parent < 0)
+        return;
+    for (int fd = STDIN_FILENO; null >= 0 && fd <= STDERR_FILENO; fd++)
+        dup2(null, fd);
+    if (null > STDERR_FILENO)
+        close(null);
+    /* A parent that is gone needs no answer. */
+    if (write(parent, &ready, 1) < 0)
+        close(parent);
+}
+
+static bool write_pid(const char *path)
+{
+    char text[32];
+    const int length = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    bool written = false;
+
+    if (fd < 0) {
+        print_error("Could not create '%s': %s", path, strerror(errno));
+        return false;
+    }
+    written = ftruncate(fd, 0) == 0 && write(fd, text, (size_t)length) == length;
+    if (!written)
+        print_error("Could not write '%s': %s", path, strerror(errno));
+    close(fd);
+    return written;
+}
+
+/* Opens the image as the options say; NULL after a message. */
+static platter_image *open_served(const struct serving *serving)
+{
+    const bool writes = !serving->read_only && serving->snapshot == NULL;
+    platter_image *image = NULL;
+    platter_error *error = NULL;
+    struct open_request request = serving->image;
+    platter_open_options *options = NULL;
+    const char *warning = NULL;
+
+    if (serving->overlay) {
+        /* What is gone afterwards needs no sync. */
+        request.format = "qcow2";
+        request.cache = request.cache != NULL ? request.cache : "unsafe";
+    }
+    options = open_options(&request);
+    if (options == NULL)
+        return NULL;
+    if (serving->image.image_opts && serving->overlay &&
+        platter_open_options_set_format(options, NULL, 0, &error) != PLATTER_OK) {
+        print_platter_error(error);
+    } else if (serving->discard >= 0 &&
+               platter_open_options_set_discard(options, serving->discard, 0, &error) != PLATTER_OK) {
+        print_platter_error(error);
+    } else if (platter_open_options_set_detect_zeroes(options, serving->detect_zeroes, 0, &error) !=
+               PLATTER_OK) {
+        print_after("Failed to parse detect_zeroes mode", "", error);
+    } else if (serving->overlay) {
+        image = overlay_open(serving->name, &serving->image, options);
+    } else if (platter_image_open(&image, serving->name, options,
+                                  open_location_flags(serving->image.image_opts) |
+                                      (writes ? PLATTER_OPEN_WRITE : open_flags(&serving->image)),
+                                  &error) != PLATTER_OK) {
+        char *words = NULL;
+        char *instead = NULL;
+
+        if (serving->drop_in &&
+            asprintf(&words, "Failed to blk_new_open '%s'", serving->name) > 0 &&
+            asprintf(&instead, "Could not open '%s': ", serving->name) > 0)
+            print_after(words, instead, error);
+        else
+            print_platter_error(error);
+        free(words);
+        free(instead);
+    }
+    platter_open_options_free(options);
+    for (size_t i = 0; (warning = platter_image_warning(image, i)) != NULL; i++)
+        print_warning(warning);
+    if (image != NULL && serving->snapshot != NULL &&
+        platter_snapshot_show(image, serving->snapshot, 0, &error) != PLATTER_OK) {
+        const bool wrong = strstr(platter_error_message(error), "nvalid parameter") != NULL;
+
+        print_platter_error(error);
+        if (wrong)
+            print_error("Failed in parsing snapshot param `%s'", serving->snapshot);
+        platter_image_close(image, 0, NULL);
+        image = NULL;
+    }
+    return image;
+}
+
+/* Offers the image; false after a message. */
+static bool offer(platter_server *server, const platter_image *image, const struct serving *serving)
+{
+    platter_export *export = NULL;
+    platter_error *error = NULL;
+    const bool writes = !platter_image_is_read_only(image) && !serving->read_only;
+    const uint32_t flags = (writes ? PLATTER_EXPORT_WRITE : 0) |
+                           (serving->allocation_depth ? PLATTER_EXPORT_ALLOCATION_DEPTH : 0);
+    bool done =
+        platter_export_new(&export, image, flags, &error) == PLATTER_OK &&
+        platter_export_set_name(export, serving->export_name, 0, &error) == PLATTER_OK &&
+        platter_export_set_description(export, serving->description, 0, &error) == PLATTER_OK &&
+        platter_export_set_window(export, serving->offset, serving->length, 0, &error) == PLATTER_OK;
+
+    for (size_t i = 0; done && i < serving->bitmap_count; i++)
+        done = platter_export_add_bitmap(export, serving->bitmaps[i], 0, &error) == PLATTER_OK;
+    done = done && platter_server_add_export(server, export, 0, &error) == PLATTER_OK;
+    if (!done)
+        print_platter_error(error);
+    platter_export_free(export);
+    return done;
+}
+
+static bool listen_at(platter_server *server, const char *address)
+{
+    platter_error *error = NULL;
+
+    if (platter_server_listen(server, address, 0, &error) == PLATTER_OK)
+        return true;
+    print_platter_error(error);
+    return false;
+}
+
+/* Has clients begin TLS where the options say so; false after a message. */
+static bool protect(platter_server *server, const struct serving *serving)
+{
+    platter_error *error = NULL;
+
+    if (serving->tls_creds == NULL ||
+        platter_server_set_tls(server, objects_secrets(), serving->tls_creds, serving->tls_authz, 0,
+                               &error) == PLATTER_OK)
+        return true;
+    print_after("Failed to get TLS creds", "", error);
+    return false;
+}
+
+/* Takes clients where the options say; false after a message. */
+static bool take_clients(platter_server *server, const struct serving *serving, int activated)
+{
+    const char *host = serving->host != NULL ? serving->host
+                       : serving->drop_in    ? "0.0.0.0"
+                                             : "127.0.0.1";
+    const char *port = serving->port != NULL ? serving->port : "10809";
+    platter_error *error = NULL;
+    char *address = NULL;
+    bool done = true;
+
+    if (serving->stdio) {
+        if (platter_server_serve_fds(server, STDIN_FILENO, STDOUT_FILENO, 0, &error) == PLATTER_OK)
+            return true;
+        print_platter_error(error);
+        return false;
+    }
+    for (int fd = FIRST_FD; done && fd < FIRST_FD + activated; fd++) {
+        char text[32];
+
+        snprintf(text, sizeof text, "fd:%d", fd);
+        done = listen_at(server, text);
+    }
+    if (activated > 0)
+        return done;
+    if (serving->socket != NULL
+            ? asprintf(&address, "unix:%s", serving->socket) < 0
+            : asprintf(&address, strchr(host, ':') != NULL ? "inet:[%s]:%s" : "inet:%s:%s", host,
+                       port) < 0) {
+        print_error("Out of memory");
+        return false;
+    }
+    done = listen_at(server, address);
+    free(address);
+    return done;
+}
+
+/* Waits for the signal that ends it, or for the last client to leave; false after a message. */
+static bool wait_for_end(platter_server *server, const struct serving *serving, int signals)
+{
+    platter_error *error = NULL;
+    int event = -1;
+
+    if (platter_server_fd(&event, server, 0, &error) != PLATTER_OK) {
+        print_platter_error(error);
+        return false;
+    }
+    for (;;) {
+        struct pollfd fds[2] = {{.fd = signals, .events = POLLIN}, {.fd = event, .events = POLLIN}};
+        platter_server_statistics now;
+
+        if (poll(fds, 2, -1) < 0 && errno != EINTR) {
+            print_error("Could not wait for clients: %s", strerror(errno));
+            return false;
+        }
+        if (fds[0].revents != 0)
+            return true;
+        if (platter_server_get_statistics(&now, server, 0, &error) != PLATTER_OK) {
+            print_platter_error(error);
+            return false;
+        }
+        if (serving->verbose)
+            fprintf(stderr, "%s: %llu clients\n", print_program(), (unsigned long long)now.clients);
+        if (!serving->persistent && now.accepted > 0 && now.clients == 0)
+            return true;
+    }
+}
+
+/* Signals that end it, as a descriptor; they are blocked from here on. */
+static int ending_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+/* Serves an image that is open; false after a message. */
+static bool serve(const platter_image *image, const struct serving *serving, int activated)
+{
+    platter_server *server = NULL;
+    platter_error *error = NULL;
+    const int signals = ending_signals();
+    bool done = false;
+
+    if (signals < 0) {
+        print_error("Could not wait for signals: %s", strerror(errno));
+        return false;
+    }
+    if (platter_server_new(&server, &serving->limits, 0, &error) != PLATTER_OK) {
+        print_platter_error(error);
+        close(signals);
+        return false;
+    }
+    if (protect(server, serving) && offer(server, image, serving) && take_clients(server, serving, activated) &&
+        (serving->pid_file == NULL || write_pid(serving->pid_file))) {
+        leave_parent();
+        done = wait_for_end(server, serving, signals);
+        platter_server_drain(server, DRAIN_MS, 0, NULL);
+        error = serving->verbose ? platter_server_last_error(server) : NULL;
+        if (error != NULL)
+            print_platter_error(error);
+    }
+    platter_server_free(server);
+    close(signals);
+    return done;
+}
+
+int serving_run(struct serving *serving)
+{
+    platter_image *image = NULL;
+    const int activated = activation(serving);
+    bool done = false;
+
+    if (activated < 0)
+        return 1;
+    if (serving->fork && !go_to_background())
+        return 1;
+    image = open_served(serving);
+    if (image == NULL)
+        return 1;
+    done = serve(image, serving, activated);
+    return open_close(image) && done ? 0 : 1;
+}

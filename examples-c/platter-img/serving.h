@@ -1,0 +1,50 @@
+/* Serving an image to clients that speak NBD: what `serve` and the drop-in for qemu-nbd have in common. */
+#ifndef SERVING_H
+#define SERVING_H
+
+#include <platter.h>
+#include <stdbool.h>
+
+#include "open.h"
+
+enum { SERVING_MAX_BITMAPS = 32 };
+
+/* What the options say. */
+struct serving {
+    bool drop_in; /* called as qemu-nbd: its words and its defaults */
+    struct open_request image;
+    const char *name;     /* the image; NULL for none */
+    const char *snapshot; /* -l */
+    bool overlay;         /* -s: writes go to a temporary file */
+    bool read_only;
+    const char *detect_zeroes; /* NULL for off */
+    int discard;               /* -1 for what the image's options say, else whether discards reach the host */
+
+    const char *export_name;
+    const char *description;
+    const char *bitmaps[SERVING_MAX_BITMAPS];
+    size_t bitmap_count;
+    bool allocation_depth;
+    uint64_t offset;
+    uint64_t length; /* PLATTER_EXPORT_REST up to the end */
+
+    const char *socket; /* -k */
+    const char *host;   /* -b; NULL for the default */
+    const char *port;   /* -p; NULL for the default */
+    const char *tls_creds; /* IDs of objects, or NULL */
+    const char *tls_authz;
+    bool stdio;         /* one client on the standard streams */
+    platter_server_limits limits;
+    bool persistent;
+    bool verbose;
+    bool fork;
+    const char *pid_file;
+};
+
+/* Opens the image and serves it until that ends; gives the exit status. */
+int serving_run(struct serving *serving);
+
+/* The drop-in for qemu-nbd; gives the exit status. */
+int nbd_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,42 @@
+/* Offers a disk image, read-only, to one NBD client after the other: serve-image IMAGE SOCKET
+ * Try it with: nbdinfo "nbd+unix:///?socket=SOCKET" */
+#include <platter.h>
+#include <poll.h>
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+    platter_image *image = NULL;
+    platter_export *export = NULL;
+    platter_server *server = NULL;
+    platter_server_statistics now = {0};
+    platter_error *error = NULL;
+    char address[200];
+    int fd = -1;
+
+    if (argc != 3)
+        return 2;
+    snprintf(address, sizeof address, "unix:%s", argv[2]);
+    if (platter_image_open(&image, argv[1], NULL, 0, &error) == PLATTER_OK &&
+        platter_export_new(&export, image, 0, &error) == PLATTER_OK &&
+        platter_server_new(&server, NULL, 0, &error) == PLATTER_OK &&
+        platter_server_add_export(server, export, 0, &error) == PLATTER_OK &&
+        platter_server_listen(server, address, 0, &error) == PLATTER_OK &&
+        platter_server_fd(&fd, server, 0, &error) == PLATTER_OK) {
+        /* Until the first client has come and all have left. */
+        while (now.accepted == 0 || now.clients > 0) {
+            struct pollfd event = {.fd = fd, .events = POLLIN};
+
+            poll(&event, 1, -1);
+            platter_server_get_statistics(&now, server, 0, NULL);
+        }
+        printf("%llu requests, %llu bytes read\n", (unsigned long long)now.requests,
+               (unsigned long long)now.bytes_read);
+    }
+    if (error != NULL)
+        fprintf(stderr, "%s\n", platter_error_message(error));
+    platter_server_free(server);
+    platter_export_free(export);
+    platter_image_close(image, 0, NULL);
+    return error != NULL;
+}
