@@ -11,7 +11,7 @@ use platter::ops::inspect::inspect_storage;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::Log;
 use platter::storage::{Durability, Preallocation, Storage};
-use platter::{Error, Image, Job, OpenOptions, OpenPolicy};
+use platter::{Error, ErrorKind, Image, Job, OpenOptions, OpenPolicy};
 
 fn options(writable: bool) -> OpenOptions {
     OpenOptions {
@@ -87,7 +87,12 @@ fn either_footer_will_do_and_the_first_write_makes_both_whole() {
     let (whole, model) = made("force_size=on");
     let end = whole.len() - 512;
     type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
-    let cases: [Damage<'_>; 4] = [
+    let of_a_fixed_disk: Damage<'_> = &|bytes| {
+        bytes[0x3f] = 2;
+        fix(&mut bytes[..512], 0x40);
+    };
+    let cases: [Damage<'_>; 5] = [
+        of_a_fixed_disk,
         &|bytes| bytes[0x50] ^= 1,
         &|bytes| bytes[..512].fill(0),
         &|bytes| bytes[end + 0x50] ^= 1,
@@ -102,7 +107,7 @@ fn either_footer_will_do_and_the_first_write_makes_both_whole() {
         drop(image);
         let image = open(&storage, true).expect("it opens");
         let (report, _) = check(&image, RepairMode::Report);
-        let expected = if n < 2 { (1, 0) } else { (0, 1) };
+        let expected = if n < 3 { (1, 0) } else { (0, 1) };
         assert_eq!((report.corruptions, report.leaks), expected, "{n}");
         image.write_at(&[1; 512], 0).expect("a write");
         image.close().expect("a close");
@@ -113,6 +118,11 @@ fn either_footer_will_do_and_the_first_write_makes_both_whole() {
         clean(&image);
         assert_eq!(read(&image), model);
     }
+    let mut bytes = whole.clone();
+    of_a_fixed_disk(&mut bytes);
+    bytes[end + 0x50] ^= 1;
+    let refused = open(&memory(&bytes), false).expect_err("a refusal");
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
     let mut bytes = whole.clone();
     bytes[0x50] ^= 1;
     bytes[end + 0x50] ^= 1;

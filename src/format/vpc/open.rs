@@ -34,7 +34,13 @@ pub(super) struct Found {
 /// # Errors
 /// [`ErrorKind::Invalid`] where there is none, [`ErrorKind::Corrupt`], or of reading.
 pub(super) fn find(storage: &dyn Storage, file_len: u64) -> Result<Found> {
-    let front = footer_at(storage, file_len, 0)?;
+    // That of a fixed disk has no copy in front of the data.
+    let front = footer_at(storage, file_len, 0)?.and_then(|footer| match footer.disk_type {
+        DiskType::Fixed => Err(Error::corrupt(
+            "The footer at the beginning is that of a fixed disk",
+        )),
+        _ => Ok(footer),
+    });
     let (mut last, mut last_at) = (Err(Error::invalid("invalid VPC image")), 0);
     for back in FOOTERS {
         let Some(at) = file_len.checked_sub(back) else {
