@@ -229,6 +229,23 @@ fn a_repair_leaves_nothing_behind_the_end_of_the_disk() {
 }
 
 #[test]
+fn a_table_without_clusters_that_stands_where_another_does_is_unlinked() {
+    let mut made = Made::with(&[(at(1, 2), cluster(3))]);
+    made.entries.retain(|(place, _)| *place < at(3, 0));
+    made.clusters = 6;
+    let storage = made.storage();
+    let image = open_to_check(&storage);
+    let guest = read(&image);
+    assert_ne!(check(&image, RepairMode::Report).corruptions, 0);
+    let report = check(&image, RepairMode::All);
+    assert_eq!((report.leaks, report.corruptions), (0, 0), "{report:?}");
+    image.close().expect("a close");
+    let image = open_to_check(&storage);
+    clean(&image);
+    assert!(read(&image) == guest);
+}
+
+#[test]
 fn growth_gives_back_what_stands_behind_the_end_of_the_disk() {
     // Cluster 7 is behind the end.
     let made = Made {

@@ -195,15 +195,23 @@ impl<K: Keeper> Exclusive<'_, K> {
         blocks.make_settable(entries.start, per_table)?;
         // From here on a flush takes space for it.
         blocks.set_parts(&[(part, FREE)]);
+        let mut is_empty = true;
         for index in entries {
             let word = blocks.state.read().table.get(index).unwrap_or(FREE);
             match word {
                 FREE => {}
                 BAD => blocks.set(index, FREE),
-                word => blocks.set(index, word),
+                word => {
+                    is_empty = false;
+                    blocks.set(index, word);
+                }
             }
         }
-        Ok(())
+        // No flush writes a part without blocks, so that the directory would name the old place for ever.
+        match is_empty {
+            true => self.drop_part(part),
+            false => Ok(()),
+        }
     }
 
     /// Lets a part of the table whose place nobody knows be one without blocks, durably.
