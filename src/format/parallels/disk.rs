@@ -1,7 +1,7 @@
 //! The header of a Parallels image ("Header" of the specification) and where its clusters stand.
 
 use crate::bytes::{le32, le64, put};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::blocks::{BAD, Coding, Entry, FREE, Layout};
 use crate::format::driver::Probe;
 use crate::size::SECTOR;
@@ -69,14 +69,17 @@ impl Header {
     /// Reads the header from the beginning of a file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where it is none, [`crate::ErrorKind::Corrupt`] or
+    /// [`ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Corrupt`] or
     /// [`crate::ErrorKind::Unsupported`], in QEMU's words.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let number = |at| le32(bytes, at).unwrap_or(0);
         let long = |at| le64(bytes, at).unwrap_or(0);
         let extended = bytes.starts_with(MAGIC_EXTENDED);
         if !(extended || bytes.starts_with(MAGIC)) || number(16) != VERSION {
-            return Err(Error::invalid("Image not in Parallels format"));
+            return Err(Error::new(
+                ErrorKind::NotAnImage,
+                "Image not in Parallels format",
+            ));
         }
         let header = Self {
             extended,

@@ -1,7 +1,7 @@
 //! The header of a QED file ("Header" of the specification) and where its clusters stand.
 
 use crate::bytes::{le32, le64, put};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::blocks::{BAD, Coding, Entry, FREE, Layout, ZERO};
 use crate::size::SECTOR;
 
@@ -53,14 +53,14 @@ impl Header {
     /// Reads the header; what a short file lacks counts as zeroes.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where it is none, [`crate::ErrorKind::Unsupported`] for features.
+    /// [`ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Unsupported`] for features.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut head = [0; HEADER_LEN];
         for (to, from) in head.iter_mut().zip(bytes) {
             *to = *from;
         }
         if !head.starts_with(MAGIC) {
-            return Err(Error::invalid("Image not in QED format"));
+            return Err(Error::new(ErrorKind::NotAnImage, "Image not in QED format"));
         }
         let number = |at| le32(&head, at).unwrap_or(0);
         let long = |at| le64(&head, at).unwrap_or(0);

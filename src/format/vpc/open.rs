@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::magic::FOOTERS;
 use crate::storage::Storage;
 
-use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, Footer, HEADER_LEN};
+use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, Footer, HEADER_LEN, not_an_image};
 
 /// Which footers of a disk with blocks are missing, damaged or out of date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) struct Found {
 /// if it is whole.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] where there is none, [`ErrorKind::Corrupt`], or of reading.
+/// [`ErrorKind::NotAnImage`] where there is none, [`ErrorKind::Corrupt`], or of reading.
 pub(super) fn find(storage: &dyn Storage, file_len: u64) -> Result<Found> {
     // That of a fixed disk has no copy in front of the data.
     let front = footer_at(storage, file_len, 0)?.and_then(|footer| match footer.disk_type {
@@ -41,7 +41,7 @@ pub(super) fn find(storage: &dyn Storage, file_len: u64) -> Result<Found> {
         )),
         _ => Ok(footer),
     });
-    let (mut last, mut last_at) = (Err(Error::invalid("invalid VPC image")), 0);
+    let (mut last, mut last_at) = (Err(not_an_image()), 0);
     for back in FOOTERS {
         let Some(at) = file_len.checked_sub(back) else {
             continue;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::bytes::{be32, be64, put};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::size::SECTOR;
 
 /// What a file begins with, the version included.
@@ -50,7 +50,7 @@ impl Header {
     /// Reads the header; what a short file lacks counts as zeroes.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where it is none, [`crate::ErrorKind::Unsupported`] for another version,
+    /// [`ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Unsupported`] for another version,
     /// [`crate::ErrorKind::Corrupt`] for numbers that mean nothing; in QEMU's words.
     pub(in crate::format::qcow) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut head = [0; HEADER_LEN];
@@ -60,7 +60,10 @@ impl Header {
         let number = |at| be32(&head, at).unwrap_or(0);
         let long = |at| be64(&head, at).unwrap_or(0);
         if !head.starts_with(MAGIC.first_chunk::<4>().unwrap_or(&[0; 4])) {
-            return Err(Error::invalid("Image not in qcow format"));
+            return Err(Error::new(
+                ErrorKind::NotAnImage,
+                "Image not in qcow format",
+            ));
         }
         match number(4) {
             1 => {}

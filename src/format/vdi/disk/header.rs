@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use crate::bytes::{array, le32, le64, put};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of the file that hold the header of either version.
 pub(crate) const HEAD_LEN: usize = 512;
@@ -157,7 +157,7 @@ impl Header {
     /// Reads the header from the first [`HEAD_LEN`] bytes.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where it is none, [`crate::ErrorKind::Unsupported`] or
+    /// [`ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Unsupported`] or
     /// [`crate::ErrorKind::Corrupt`].
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let short = || Error::corrupt("The file ends within the VDI header");
@@ -165,9 +165,10 @@ impl Header {
         let uuid = |at| array(bytes, at).map(Uuid::from_bytes_le).ok_or_else(short);
         let signature = number(SIGNATURE_AT)?;
         if signature != SIGNATURE {
-            return Err(Error::invalid(format!(
-                "Image not in VDI format (bad signature {signature:08x})"
-            )));
+            return Err(Error::new(
+                ErrorKind::NotAnImage,
+                format!("Image not in VDI format (bad signature {signature:08x})"),
+            ));
         }
         let (version, fields) = match number(0x44)? {
             0x0001_0001 => (Version::V1, &V1),

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::bytes::{array, be16, be32, be64, put};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 use super::Geometry;
 
@@ -78,14 +78,19 @@ pub(super) fn checksum(bytes: &[u8], offset: usize) -> u32 {
     !sum
 }
 
+/// Nothing there is a footer.
+pub(crate) fn not_an_image() -> Error {
+    Error::new(ErrorKind::NotAnImage, "invalid VPC image")
+}
+
 impl Footer {
     /// Reads a footer.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where it is none, [`crate::ErrorKind::Corrupt`] or
+    /// [`crate::ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Corrupt`] or
     /// [`crate::ErrorKind::Unsupported`].
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let none = || Error::invalid("invalid VPC image");
+        let none = not_an_image;
         let raw = bytes.get(..FOOTER_LEN).ok_or_else(none)?;
         if !raw.starts_with(COOKIE) {
             return Err(none());

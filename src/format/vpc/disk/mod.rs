@@ -6,7 +6,7 @@ mod header;
 mod layout;
 mod locator;
 
-pub(super) use footer::{COOKIE, DiskType, FOOTER_LEN, Footer};
+pub(super) use footer::{COOKIE, DiskType, FOOTER_LEN, Footer, not_an_image};
 pub(super) use geometry::Geometry;
 pub(super) use header::{DynamicHeader, HEADER_LEN};
 pub(super) use layout::VpcLayout;
