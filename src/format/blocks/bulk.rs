@@ -40,6 +40,14 @@ pub(crate) trait Finish<L>: Send + Sync + Debug {
     /// # Errors
     /// Of I/O.
     fn header(&self, storage: &dyn Storage, layout: &L, end: u64) -> Result<()>;
+
+    /// Writes what repeats the header, which is durable by now.
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn repeat(&self, _storage: &dyn Storage, _layout: &L, _end: u64) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A new image that is being filled.
@@ -255,6 +263,9 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
         }
         self.finish
             .header(&*self.storage, &self.layout, state.end)?;
+        self.storage.sync(durability)?;
+        self.finish
+            .repeat(&*self.storage, &self.layout, state.end)?;
         self.storage.sync(durability)
     }
 }

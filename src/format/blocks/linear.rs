@@ -13,7 +13,7 @@ use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
 
 use super::main_slot;
 
-/// Writes what makes the file an image.
+/// Writes to the file.
 pub(crate) type FinishFn = dyn Fn(&dyn Storage) -> Result<()> + Send + Sync;
 
 /// A new image whose guest bytes stand in a line.
@@ -23,7 +23,10 @@ pub(crate) struct LinearBulk {
     base: u64,
     size: u64,
     fresh: bool,
-    finish: Box<FinishFn>,
+    /// Writes what belongs to the image beside guest data and header.
+    end: Box<FinishFn>,
+    /// Writes what makes the file an image.
+    header: Box<FinishFn>,
 }
 
 impl Debug for LinearBulk {
@@ -38,7 +41,8 @@ impl Debug for LinearBulk {
 
 impl LinearBulk {
     /// Starts the image in an empty file, which gets its room as `preallocation` says; `room` is the length
-    /// of the guest bytes with what follows them up to the end of the last block.
+    /// of the guest bytes with what follows them up to the end of the last block. The last of the functions
+    /// writes the header, the one before all else that is no guest data.
     ///
     /// # Errors
     /// Of I/O, and [`ErrorKind::Cancelled`].
@@ -47,7 +51,7 @@ impl LinearBulk {
         (base, size, room): (u64, u64, u64),
         preallocation: Preallocation,
         control: &JobControl,
-        finish: Box<FinishFn>,
+        (end, header): (Box<FinishFn>, Box<FinishFn>),
     ) -> Result<Self> {
         let limits = storage.limits();
         let fresh = limits.grown_is_zero && storage.is_empty()?;
@@ -55,24 +59,25 @@ impl LinearBulk {
             // A device: what was there must not pass for the header.
             storage.write_zeroes(0, base.max(512), ZeroFlags::empty())?;
         }
-        let end = base
+        let last = base
             .checked_add(room)
             .ok_or_else(|| Error::new(ErrorKind::Limit, "The image would grow too large"))?;
         if limits.fixed_len {
-            if storage.len()? < end {
+            if storage.len()? < last {
                 return Err(Error::os(libc::ENOSPC));
             }
         } else {
             let early = base.max(storage.len()?);
             storage.set_len(early, Preallocation::Off)?;
-            grow(&**storage, end, preallocation, control)?;
+            grow(&**storage, last, preallocation, control)?;
         }
         Ok(Self {
             storage: storage.clone(),
             base,
             size,
             fresh,
-            finish,
+            end,
+            header,
         })
     }
 }
@@ -143,7 +148,12 @@ impl Bulk for LinearBulk {
     }
 
     fn finish(&self, durability: Durability) -> Result<()> {
-        (self.finish)(&*self.storage)?;
+        (self.end)(&*self.storage)?;
+        if durability == Durability::Synced {
+            // With the header it is an image, and a complete one.
+            self.storage.sync(durability)?;
+        }
+        (self.header)(&*self.storage)?;
         self.storage.sync(durability)
     }
 }

@@ -169,17 +169,16 @@ impl NewImage for NewVdi {
             size,
             layout.end_of(u64::from(self.header.blocks)) - u64::from(self.header.data_offset),
         );
-        let header = self.header;
-        let finish = move |storage: &dyn Storage| {
-            write_fixed_table(storage, &header)?;
-            storage.write_at(&header.to_bytes(), 0)
-        };
+        let header = self.header.to_bytes();
+        let table = self.header;
+        let end = move |storage: &dyn Storage| write_fixed_table(storage, &table);
+        let header = move |storage: &dyn Storage| storage.write_at(&header, 0);
         let bulk = LinearBulk::new(
             storage,
             place,
             self.preallocation,
             control,
-            Box::new(finish),
+            (Box::new(end), Box::new(header)),
         )?;
         Ok(Box::new(bulk))
     }

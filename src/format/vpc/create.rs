@@ -265,14 +265,15 @@ impl NewImage for NewVpc {
         let footer = Footer::new(spec.disk_type, spec.size, spec.geometry, now);
         if spec.disk_type == DiskType::Fixed {
             let at = spec.size;
-            let finish = move |storage: &dyn Storage| storage.write_at(&footer.to_bytes(), at);
+            let end = |_: &dyn Storage| Ok(());
+            let header = move |storage: &dyn Storage| storage.write_at(&footer.to_bytes(), at);
             let place = (0, spec.size, spec.size);
             let bulk = LinearBulk::new(
                 storage,
                 place,
                 spec.preallocation,
                 control,
-                Box::new(finish),
+                (Box::new(end), Box::new(header)),
             )?;
             return Ok(Box::new(bulk));
         }
@@ -316,7 +317,7 @@ impl Finish<VpcLayout> for Finisher {
         write_bitmap(storage, (layout.lead(), ALL_SECTORS), host)
     }
 
-    fn end(&self, storage: &dyn Storage, layout: &VpcLayout, _: u64) -> Result<()> {
+    fn end(&self, storage: &dyn Storage, layout: &VpcLayout, end: u64) -> Result<()> {
         // The table ends with a whole sector, and entries that nothing uses are free too.
         let table = layout.table();
         let last = table.end.saturating_sub(FOOTER_LEN as u64).max(table.start);
@@ -330,12 +331,18 @@ impl Finish<VpcLayout> for Finisher {
             }
             storage.write_at(&name, locator.offset)?;
         }
+        if !storage.limits().fixed_len && storage.len()? < end {
+            storage.set_len(end, Preallocation::Off)?;
+        }
         storage.write_at(&self.header.to_bytes(), FOOTER_LEN as u64)
     }
 
-    fn header(&self, storage: &dyn Storage, _: &VpcLayout, end: u64) -> Result<()> {
-        // Either of the two makes it an image.
-        storage.write_at(&self.footer.to_bytes(), end)?;
+    fn header(&self, storage: &dyn Storage, _: &VpcLayout, _: u64) -> Result<()> {
         storage.write_at(&self.footer.to_bytes(), 0)
+    }
+
+    /// Other programs read the one at the end first, or alone.
+    fn repeat(&self, storage: &dyn Storage, _: &VpcLayout, end: u64) -> Result<()> {
+        storage.write_at(&self.footer.to_bytes(), end)
     }
 }
