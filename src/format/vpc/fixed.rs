@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bstr::BString;
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::main_slot;
 use crate::format::{
@@ -14,7 +14,7 @@ use crate::format::{
     LongIoGuard, ParentId, ParentRef, Resize,
 };
 use crate::job::JobControl;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, fill, zero};
 
 use super::disk::{FOOTER_LEN, Footer, Geometry};
 use super::{DRIVER, check_size};
@@ -173,8 +173,8 @@ impl FormatWrite for Fixed {
 }
 
 impl Resize for Fixed {
-    /// The footer is written behind the new end before what was there last is given up: at every instant one
-    /// of them ends the file.
+    /// At every instant a footer ends the file: one with the old size stands behind the new space until that
+    /// is ready, and one write of one sector makes the size the new one. What is behind the new end goes last.
     fn resize_above(
         &self,
         len: u64,
@@ -208,28 +208,67 @@ impl Resize for Fixed {
         if storage.limits().fixed_len && end != file_len {
             return Err(Error::unsupported("Cannot resize device files"));
         }
-        if len > old {
-            grow(storage, end, preallocation, control)?;
-            let moved = storage
-                .write_at(&new.to_bytes(), len)
-                .and_then(|()| self.barrier());
-            if let Err(error) = moved {
-                // The footer that counts is where it was.
+        control.checkpoint()?;
+        let last = last_footer(file_len);
+        if len > last {
+            let made = storage
+                .write_at(&footer.to_bytes(), len)
+                .and_then(|()| self.barrier())
+                .and_then(|()| make_space(storage, file_len, len, preallocation, control));
+            if let Err(error) = made {
+                // The footer where it was is as good as the other one.
                 let _ = storage.set_len(file_len, Preallocation::Off);
                 return Err(error);
             }
-            // What was behind the old end is the guest's now.
-            storage.write_zeroes(old, (file_len - old).min(len - old), ZeroFlags::empty())?;
-        } else {
-            control.checkpoint()?;
-            storage.write_at(&new.to_bytes(), len)?;
-            self.barrier()?;
-            storage.set_len(end, Preallocation::Off)?;
         }
-        self.barrier()?;
+        if len > old {
+            // What was behind the old end is the guest's now.
+            storage.write_zeroes(old, file_len.min(len) - old, ZeroFlags::empty())?;
+            self.barrier()?;
+        }
+        storage.write_at(&new.to_bytes(), last.max(len))?;
         *footer = new;
         self.len.store(len, Ordering::Release);
+        self.barrier()?;
+        if len < last {
+            storage.write_at(&footer.to_bytes(), len)?;
+            self.barrier()?;
+            storage.set_len(end, Preallocation::Off)?;
+            self.barrier()?;
+        }
         Ok(())
+    }
+}
+
+/// Where the footer stands in a file of that length; one of 511 bytes is a whole one, too.
+fn last_footer(file_len: u64) -> u64 {
+    let len = FOOTER_LEN as u64;
+    file_len.saturating_sub(len - 1) / len * len
+}
+
+/// Lets `start..end`, where nothing was written yet, be zeroes with the room asked for.
+fn make_space(
+    storage: &dyn Storage,
+    start: u64,
+    end: u64,
+    preallocation: Preallocation,
+    control: &JobControl,
+) -> Result<()> {
+    if start >= end {
+        return Ok(());
+    }
+    let is_full = preallocation == Preallocation::Full;
+    if preallocation != Preallocation::Off || !storage.limits().grown_is_zero {
+        control.expect(end - start);
+        // Of what is to be full, too: a full disk is found before any time is spent.
+        zero(storage, start, end, ZeroFlags::empty(), control).context(|| match is_full {
+            true => "Could not write zeros for preallocation".into(),
+            false => "Could not preallocate new data".into(),
+        })?;
+    }
+    match is_full {
+        true => fill(storage, start, end, control),
+        false => Ok(()),
     }
 }
 
