@@ -149,7 +149,7 @@ impl Repairable for Dynamic {
             }
         }
         self.blocks.flush(self.blocks.durability())?;
-        alone.pack(control)
+        self.gather(&alone, control)
     }
 }
 

@@ -416,6 +416,6 @@ impl BackingChange for Dynamic {
         let forever = JobControl::default();
         alone.free_from(0, &forever)?;
         own.sectors.clear();
-        alone.pack(&forever)
+        self.gather(&alone, &forever)
     }
 }

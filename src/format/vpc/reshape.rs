@@ -63,16 +63,7 @@ impl Resize for Dynamic {
         }
         let forever = JobControl::default();
         alone.free_from(count, &forever)?;
-        alone.pack(&forever)?;
-        // A table that was moved behind blocks which are no more goes with them.
-        let table = blocks.layout().table();
-        let len = table.end - table.start;
-        let place = alone.place_behind(len, FOOTER_LEN as u64, table.clone())?;
-        if place.end <= table.start {
-            self.move_table(&alone, blocks.count(), place.start)?;
-            return alone.pack(&forever);
-        }
-        Ok(())
+        self.gather(&alone, &forever)
     }
 }
 
@@ -93,6 +84,60 @@ impl Dynamic {
         Ok(())
     }
 
+    /// Moves blocks from the end of the file into unused space; a table, a header or names of the parent that
+    /// stand behind blocks which are no more follow them.
+    pub(super) fn gather(
+        &self,
+        alone: &Exclusive<'_, Records>,
+        control: &JobControl,
+    ) -> Result<()> {
+        alone.pack(control)?;
+        let table = self.blocks.layout().table();
+        let len = table.end - table.start;
+        let place = alone.place_behind(len, FOOTER_LEN as u64, table.clone())?;
+        if place.end <= table.start {
+            self.move_table(alone, self.blocks.count(), place.start)?;
+            alone.pack(control)?;
+        }
+        if self.move_header_down(alone)? {
+            alone.pack(control)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the header and the names of the parent stand behind the last block where one of them leaves room
+    /// for another block; whether they have moved.
+    fn move_header_down(&self, alone: &Exclusive<'_, Records>) -> Result<bool> {
+        let layout = self.blocks.layout();
+        let header = self.own.header.lock().clone();
+        let count = header.locators().count() as u64;
+        let len = count * u64::from(NAME_SPACE) + HEADER_LEN as u64;
+        let place = alone.place_behind(len, FOOTER_LEN as u64, 0..0)?;
+        let unit = layout.lead() + layout.block_size();
+        let least = place.start.saturating_add(unit).max(place.end);
+        let mut stand = name_places(&header);
+        stand.push(layout.header());
+        if stand.iter().all(|old| old.start < least) {
+            return Ok(false);
+        }
+        let file_len = self.blocks.storage.len()?;
+        let mut names = Vec::new();
+        for (locator, n) in header.locators().zip(0..) {
+            let end = locator.offset.saturating_add(u64::from(locator.len));
+            if locator.platform.is_none() || locator.len > NAME_SPACE || end > file_len {
+                // What is not understood stays where it is.
+                return Ok(false);
+            }
+            let mut bytes = memory::zeroed(locator.len as usize)?;
+            self.blocks.storage.read_at(&mut bytes, locator.offset)?;
+            let offset = place.start + n * u64::from(NAME_SPACE);
+            names.push((Locator { offset, ..locator }, bytes.to_vec()));
+        }
+        let disk_type = self.blocks.keeper.footer().disk_type;
+        self.replace_header(alone, place.start, (disk_type, names), |_| ())?;
+        Ok(true)
+    }
+
     /// Writes another header, with names of the parent, to unused space at `offset`, and lets the footers name
     /// it and tell the type of the disk: one write of one sector.
     pub(super) fn replace_header(
@@ -110,7 +155,7 @@ impl Dynamic {
         let locators: Vec<Locator> = names.iter().map(|(locator, _)| *locator).collect();
         new.set_locators(&locators, NAME_SPACE);
         let at = offset + names.len() as u64 * u64::from(NAME_SPACE);
-        let end = at + HEADER_LEN as u64;
+        let end = alone.end()?.max(at + HEADER_LEN as u64);
         // Names go where the footer at the end is: it stands behind them first.
         alone.reserve_up_to(end)?;
         for (locator, bytes) in &names {
