@@ -116,7 +116,9 @@ fn name_again(top: &Image, base: &Image) -> Result<()> {
         return Ok(());
     }
     if let Some(writer) = base.format().writer() {
-        writer.prepare()?;
+        writer
+            .prepare()
+            .context(|| format!("Could not change '{}'", base.filename()))?;
     }
     match (base.format().parent_id(), top.format().backing_change()) {
         (Some(id), Some(overlay)) => overlay
