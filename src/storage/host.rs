@@ -3,9 +3,11 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::storage::modes::{Durability, ZeroFlags};
+use crate::storage::traits::Storage;
 
 /// An open file or device whose descriptor holds the bytes of a storage as they are, at the same
 /// offsets; see [`crate::storage::Storage::host`].
@@ -63,6 +65,17 @@ pub trait HostFile: Any + Send + Sync + Debug {
         target_offset: u64,
         len: u64,
     ) -> Result<CopyOutcome>;
+
+    /// Whether [`HostFile::succeed`] can be tried: the file was opened by its name, which is its only one.
+    fn can_be_succeeded(&self) -> bool;
+
+    /// Lets another file with these bytes take the place of this one under its name, durably where this one is
+    /// made so: the name leads to the old bytes or to the new ones at every instant. It has the same owner
+    /// and permissions and holds the same locks. Whoever has the old file open keeps that.
+    ///
+    /// # Errors
+    /// Of making the file; the name leads to the old one then.
+    fn succeed(&self, bytes: &[u8]) -> Result<Arc<dyn Storage>>;
 
     /// A hint: the whole range, which holds nothing yet, is about to be written. It reads as before.
     fn hint_write(&self, offset: u64, len: u64);

@@ -61,6 +61,16 @@ impl Locks {
         }
     }
 
+    /// What is locked of the file.
+    pub(super) fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    /// What is held.
+    pub(super) fn held(&self) -> LockRequest {
+        *self.held.lock()
+    }
+
     /// Takes what `wanted` has and is not held, tests for conflicts, then drops what it has not.
     /// On a conflict the locks are as before.
     pub(super) fn change(

@@ -77,6 +77,15 @@ const LUKS: &str = "cluster_size=4096,encrypt.format=luks,encrypt.key-secret=s,e
 const VHD: &str = "vpc force_size=on";
 const VHDX: &str = "vhdx block_size=1M";
 const VMDK: &str = "vmdk ";
+/// Whose descriptor takes several sectors.
+const LONG: &str = concat!(
+    "vmdk toolsversion=",
+    "1000000000200000000030000000004000000000500000000060000000007000000000800000000090000000000",
+    "1000000000200000000030000000004000000000500000000060000000007000000000800000000090000000000",
+    "1000000000200000000030000000004000000000500000000060000000007000000000800000000090000000000",
+    "1000000000200000000030000000004000000000500000000060000000007000000000800000000090000000000",
+    "1000000000200000000030000000004000000000500000000060000000007000000000800000000090000000000",
+);
 const STREAM: &str = "vmdk subformat=streamOptimized";
 
 /// What is done to the topmost layer.
@@ -251,6 +260,25 @@ const CHAINS: &[Chain] = &[
             layer("top", 700, Some(("old", "vmdk")), VMDK),
         ],
         task: Task::Rebase(None, false),
+    },
+    // Lines come and go in a descriptor that a crash can tear.
+    Chain {
+        layers: &[
+            layer("old", 300, None, VMDK),
+            layer("top", 300, Some(("old", "vmdk")), LONG),
+        ],
+        task: Task::Rebase(None, false),
+    },
+    Chain {
+        layers: &[layer("new", 300, None, VMDK), layer("top", 300, None, LONG)],
+        task: Task::Rebase(Some(("new", "vmdk")), false),
+    },
+    Chain {
+        layers: &[
+            layer("base", 300, None, LONG),
+            layer("top", 300, Some(("base", "vmdk")), LONG),
+        ],
+        task: Task::Commit(None),
     },
     Chain {
         layers: &[

@@ -22,6 +22,7 @@ mod resize;
 mod source;
 mod sparse;
 mod state;
+mod stored;
 mod survey;
 mod write;
 

@@ -22,7 +22,8 @@ use super::disk::{Access, CowdHeader, ExtentLine, ExtentType, SparseHeader, cowd
 use super::parts::{Part, PartKind};
 use super::source::{Source, hosted};
 use super::sparse::{Sparse, SparseInput};
-use super::state::{Stored, Vmdk};
+use super::state::Vmdk;
+use super::stored::Stored;
 use crate::format::table_cache::Cache;
 
 /// The most extents with a file: slots are numbered.
@@ -93,6 +94,7 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
             let room = Some(header.descriptor_len.saturating_mul(SECTOR));
             opening.own(header)?;
             Stored {
+                file: ctx.storage.clone(),
                 descriptor,
                 offset,
                 room,
@@ -108,6 +110,7 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
                 return Err(Error::corrupt("The descriptor names no extents"));
             }
             Stored {
+                file: ctx.storage.clone(),
                 descriptor,
                 offset: 0,
                 room: None,

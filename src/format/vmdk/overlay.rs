@@ -38,8 +38,7 @@ impl BackingChange for Vmdk {
             }
         };
         let new = stored.descriptor.with_parent(parent)?;
-        stored.replace(new, &*self.storage)?;
-        self.storage.sync(self.durability)
+        stored.replace(new, self.durability)
     }
 
     fn set_parent_id(&self, id: ParentId) -> Result<()> {

@@ -167,17 +167,16 @@ impl Vmdk {
         }
     }
 
-    /// Whether the descriptor can say a length.
+    /// Refuses a length that the descriptor cannot say, or not safely.
     fn check_record(&self, part: &Part, len: u64) -> Result<()> {
         let stored = self.stored.lock();
-        stored.check_room(&stored.descriptor.with_sectors(part.line, len / SECTOR)?)
+        stored.check(&stored.descriptor.with_sectors(part.line, len / SECTOR)?)
     }
 
     fn record_len(&self, part: &Part, len: u64) -> Result<()> {
         let mut stored = self.stored.lock();
         let new = stored.descriptor.with_sectors(part.line, len / SECTOR)?;
-        stored.replace(new, &*self.storage)?;
-        self.storage.sync(self.durability)
+        stored.replace(new, self.durability)
     }
 
     /// Gives grains the room that was made for them, where it was.

@@ -15,13 +15,12 @@ use crate::format::{
     BackingChange, Check, ExpectedParent, FileRole, Format, FormatFile, FormatInfo, FormatWrite,
     IoGuard, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
 };
-use crate::memory;
-use crate::storage::{Durability, Preallocation, Storage};
+use crate::storage::{Durability, Storage};
 
-use super::disk::Descriptor;
 use super::driver::NAME;
 use super::parts::{self, Part, PartKind};
 use super::read::Kept;
+use super::stored::Stored;
 use crate::format::table_cache::Cache;
 
 /// An open image.
@@ -44,66 +43,6 @@ pub(super) struct Vmdk {
     /// Held by whoever writes tables.
     pub(super) flushing: Mutex<()>,
     pub(super) inflight: InFlight,
-}
-
-/// The descriptor and its place in the image's own file.
-#[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) descriptor: Descriptor,
-    pub(super) offset: u64,
-    /// Bytes that it may have; None where the file holds nothing else.
-    pub(super) room: Option<u64>,
-}
-
-impl Stored {
-    /// Whether another text has room.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Limit`] where there is no room for another descriptor.
-    pub(super) fn check_room(&self, new: &Descriptor) -> Result<()> {
-        let len = new.text().len();
-        match self.room.filter(|room| len as u64 > *room) {
-            None => Ok(()),
-            Some(room) => Err(Error::new(
-                ErrorKind::Limit,
-                format!("The descriptor would take {len} bytes, and there is room for {room}"),
-            )),
-        }
-    }
-
-    /// Writes another text in place of the one that is there.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Limit`] where there is no room for it, or of I/O.
-    pub(super) fn replace(&mut self, new: Descriptor, storage: &dyn Storage) -> Result<()> {
-        self.check_room(&new)?;
-        let (old_text, text) = (self.descriptor.text(), new.text());
-        let (longer, shorter) = (
-            text.len().max(old_text.len()),
-            text.len().min(old_text.len()),
-        );
-        let differ = |n: &usize| text.get(*n) != old_text.get(*n);
-        if let Some(first) = (0..longer).find(differ) {
-            let last = match text.len() == old_text.len() {
-                true => (0..longer).rev().find(differ).unwrap_or(first),
-                false => longer - 1,
-            };
-            let mut bytes = memory::zeroed(last + 1 - first)?;
-            let changed = text
-                .get(first..text.len().min(last + 1))
-                .unwrap_or_default();
-            for (to, from) in bytes.iter_mut().zip(changed) {
-                *to = *from;
-            }
-            storage.write_at(&bytes, self.offset + first as u64)?;
-            let whole = self.room.is_none() && !storage.limits().fixed_len;
-            if whole && text.len() == shorter && storage.len()? == longer as u64 {
-                storage.set_len(text.len() as u64, Preallocation::Off)?;
-            }
-        }
-        self.descriptor = new;
-        Ok(())
-    }
 }
 
 impl Format for Vmdk {

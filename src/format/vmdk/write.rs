@@ -191,9 +191,8 @@ impl Vmdk {
         }
         let cid = random_cid(stored.descriptor.cid)?;
         let new = stored.descriptor.with_cid(cid)?;
-        stored.replace(new, &*self.storage)?;
         // No data may be there before it.
-        self.storage.sync(self.durability)?;
+        stored.replace(new, self.durability)?;
         self.is_changed.store(true, Ordering::Release);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What the kernel does on the descriptor at the bidding of others: leases, syncs, copies, hints.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::extents::Changing;
@@ -9,7 +10,7 @@ use super::syncs::{LentTurn, Syncs};
 use super::{FileStorage, Kind};
 use crate::error::Result;
 use crate::storage::{
-    CacheMode, CopyOutcome, Durability, HostFile, Lease, SpaceCall, SyncPlan, ZeroFlags,
+    CacheMode, CopyOutcome, Durability, HostFile, Lease, SpaceCall, Storage, SyncPlan, ZeroFlags,
 };
 use crate::sys;
 
@@ -30,6 +31,14 @@ impl Lease for LentTurn {}
 impl HostFile for FileStorage {
     fn fd(&self) -> BorrowedFd<'_> {
         Self::fd(self)
+    }
+
+    fn can_be_succeeded(&self) -> bool {
+        self.only_path().is_some()
+    }
+
+    fn succeed(&self, bytes: &[u8]) -> Result<Arc<dyn Storage>> {
+        self.make_successor(bytes)
     }
 
     // Within the file: what makes it longer needs the lock on its length, which only a call can hold.

@@ -14,6 +14,7 @@ mod opening;
 mod ranges;
 mod reserve;
 mod resize;
+mod successor;
 mod syncs;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,8 @@ enum Kind {
 pub struct FileStorage {
     fd: OwnedFd,
     name: BString,
+    /// The name is the path that it was opened by.
+    is_named: bool,
     identity: Option<Identity>,
     kind: Kind,
     /// The kernel makes the contents up, and gives more than the length says.

@@ -65,7 +65,7 @@ pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
     }
     if options.named_by_image {
         let fd = named::open_named(path, options.writable, options.cache)?;
-        return wrap(fd, name, options);
+        return by_name(fd, name, options);
     }
     let mut how = OpenOptions::new();
     how.read(true).write(options.writable);
@@ -74,7 +74,14 @@ pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
         Some(libc::EINVAL) if options.cache.direct() => no_direct(name.as_bstr()),
         _ => could_not_open(name.as_bstr(), &error),
     })?;
-    wrap(fd, name, options)
+    by_name(fd, name, options)
+}
+
+/// As [`wrap`], of a file that was opened by the path `name`.
+fn by_name(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<FileStorage> {
+    let mut storage = wrap(fd, name, options)?;
+    storage.is_named = true;
+    Ok(storage)
 }
 
 /// Opens an open descriptor; `name` stands for it in messages. Byte locks and the direct I/O flag
@@ -157,6 +164,7 @@ pub(super) fn wrap(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<Fil
     let reach = reach(fd.as_fd(), options.locking).map_err(failed)?;
     Ok(FileStorage {
         name,
+        is_named: false,
         kind,
         identity: Identity::of_open(fd.as_fd(), &stat),
         made_up,

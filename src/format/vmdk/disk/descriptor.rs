@@ -155,6 +155,24 @@ impl Descriptor {
         })
     }
 
+    /// Whether it says the same of the disk, whatever the text looks like.
+    pub(in crate::format::vmdk) fn says_as(&self, other: &Self) -> bool {
+        let same = |(a, b): (&ExtentLine, &ExtentLine)| {
+            let b = ExtentLine {
+                at: a.at,
+                ..b.clone()
+            };
+            *a == b
+        };
+        self.cid == other.cid
+            && self.parent_cid == other.parent_cid
+            && self.create_type == other.create_type
+            && self.parent == other.parent
+            && self.change_tracking == other.change_tracking
+            && self.extents.len() == other.extents.len()
+            && self.extents.iter().zip(&other.extents).all(same)
+    }
+
     /// The text.
     pub(in crate::format::vmdk) fn text(&self) -> &BStr {
         self.text.as_bstr()

@@ -17,6 +17,9 @@ pub(in crate::format::vmdk) const GD_AT_END: u64 = u64::MAX;
 /// Offset of the byte that says that the extent was not closed.
 pub(in crate::format::vmdk) const UNCLEAN_AT: u64 = 72;
 
+/// Offset of the sector and the length of the descriptor, a long number each.
+pub(in crate::format::vmdk) const DESCRIPTOR_AT: u64 = 28;
+
 /// The line ends that a transfer as text would have changed.
 const LINE_ENDS: [u8; 4] = *b"\n \r\n";
 
