@@ -151,7 +151,7 @@ pub const fn encrypted(config: Config) -> Config {
     }
 }
 
-/// Of so many MiB: two units of the format.
+/// Of so many MiB: several units of the format.
 const fn of_size(mib: u64, config: Config) -> Config {
     Config {
         size: mib << 20,
@@ -177,6 +177,8 @@ pub const fn growing(config: Config) -> Config {
 
 const CID: ParentId = ParentId::ContentId(0x1234_5678);
 const DATA_WRITE: ParentId = ParentId::DataWriteGuid(Uuid::from_u128(0x8765_4321));
+
+const VHD_UUID: ParentId = ParentId::Uuid(Uuid::from_u128(0x1357_2468));
 
 /// Those whose changes are interrupted.
 pub const CONFIGS: &[Config] = &[
@@ -223,7 +225,10 @@ pub const CONFIGS: &[Config] = &[
     },
     kind("vdi", "vdi", ""),
     kind("vpc", "vpc", "force_size=on"),
+    over_its_like(VHD_UUID, kind("vpc overlay", "vpc", "force_size=on")),
+    kind("vdi static", "vdi", "static=on"),
     replayed(kind("vhdx", "vhdx", "block_size=1M")),
+    replayed(kind("vhdx fixed", "vhdx", "subformat=fixed,block_size=1M")),
     replayed(over_its_like(
         DATA_WRITE,
         kind("vhdx overlay", "vhdx", "block_size=1M"),
@@ -235,6 +240,10 @@ pub const CONFIGS: &[Config] = &[
         "cluster_size=4096,table_size=2",
     ))),
 ];
+
+/// Nothing but a footer at the end: where a file system lets the file become longer and loses what was written
+/// there, there is no image. So no power cuts.
+pub const FIXED_VHD: Config = kind("vpc fixed", "vpc", "subformat=fixed,force_size=on");
 
 /// Keys take a while to derive: fewer states.
 pub const LUKS: Config = encrypted(over_base(qcow2(
@@ -283,4 +292,16 @@ pub const FRESH: &[Config] = &[
         "vmdk",
         "subformat=twoGbMaxExtentFlat",
     )),
+    over_its_like(CID, kind("vmdk overlay", "vmdk", "")),
+    kind("vdi static", "vdi", "static=on"),
+    kind("vpc fixed", "vpc", "subformat=fixed,force_size=on"),
+    of_size(
+        5,
+        over_its_like(VHD_UUID, kind("vpc overlay", "vpc", "force_size=on")),
+    ),
+    kind("vhdx fixed", "vhdx", "subformat=fixed,block_size=1M"),
+    of_size(
+        5,
+        over_its_like(DATA_WRITE, kind("vhdx overlay", "vhdx", "block_size=1M")),
+    ),
 ];

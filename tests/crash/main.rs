@@ -23,7 +23,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use configs::{CONFIGS, LUKS};
+use configs::{CONFIGS, FIXED_VHD, LUKS};
 use platter::storage::{CacheMode, Durability, Preallocation};
 
 /// A number from the environment.
@@ -131,6 +131,14 @@ fn a_crash_leaves_a_whole_image_encrypted_with_luks() {
         + replay::run(&LUKS, Durability::Ordered, 0, 4);
     println!("{states} states");
     assert!(states >= 200, "only {states} states were checked");
+}
+
+#[test]
+fn a_kill_leaves_a_whole_fixed_vhd() {
+    let states: usize = (0..4)
+        .map(|seed| replay::run(&FIXED_VHD, Durability::Ordered, seed, 1))
+        .sum();
+    assert!(states >= 100, "only {states} states were checked");
 }
 
 /// What a shrink cut off never comes back, wherever growing again is interrupted.

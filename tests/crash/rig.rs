@@ -308,7 +308,7 @@ pub fn read_tags(format: &dyn Format, below: &Base) -> Result<Vec<Option<u64>>> 
     Ok(bytes.chunks_exact(SECTOR).map(tag_of).collect())
 }
 
-/// Checks an image; the report and the findings.
+/// Checks an image; the report and the findings. One without a check has none.
 pub fn check(format: &dyn Format, mode: RepairMode) -> Result<(CheckReport, Vec<String>)> {
     let notes = Arc::new(Mutex::new(Vec::new()));
     let sink = notes.clone();
@@ -317,7 +317,10 @@ pub fn check(format: &dyn Format, mode: RepairMode) -> Result<(CheckReport, Vec<
             sink.lock().unwrap().push(line.clone());
         }
     }));
-    let report = format.checker().unwrap().check(mode, &mut job)?;
+    let checked = format
+        .checker()
+        .map(|checker| checker.check(mode, &mut job));
+    let report = checked.transpose()?.unwrap_or_default();
     drop(job);
     let notes = std::mem::take(&mut *notes.lock().unwrap());
     Ok((report, notes))

@@ -82,7 +82,7 @@ impl At<'_> {
     pub fn options(&self, name: &str) -> OpenOptions {
         let format = match name.rsplit('.').next() {
             _ if table::opened_with(name, name).is_some() => None,
-            Some("raw") => Some("raw".to_owned()),
+            Some(format @ ("raw" | "vmdk")) => Some(format.to_owned()),
             _ => Some("qcow2".to_owned()),
         };
         OpenOptions {
@@ -232,8 +232,13 @@ impl<'a> Rig<'a> {
     }
 
     fn shown(&self) -> platter::Result<Vec<Shown>> {
-        let names = self.operation.touches.iter();
-        names.map(|name| show(&self.at(), name)).collect()
+        self.images().map(|name| show(&self.at(), name)).collect()
+    }
+
+    /// What is touched, without the extents of disks in parts.
+    fn images(&self) -> impl Iterator<Item = &'static str> {
+        let touches = self.operation.touches.iter().copied();
+        touches.filter(|name| !name.contains("-s0"))
     }
 
     /// What the images show that were not there at first.
@@ -241,7 +246,7 @@ impl<'a> Rig<'a> {
         let files = files_of(&self.root).into_keys();
         let new = files.filter(|name| !self.pristine.contains_key(name));
         // A header or data file by itself shows nothing.
-        let images = new.filter(|name| !name.contains("part"));
+        let images = new.filter(|name| !name.contains("part") && !name.contains("-s0"));
         images
             .map(|name| show(&self.at(), &name).map(|shown| (name, shown)))
             .collect()
@@ -322,7 +327,7 @@ impl<'a> Rig<'a> {
     }
 
     fn judge_new(&self) -> Result<(), String> {
-        for name in self.made.keys().filter(|name| name.ends_with(".qcow2")) {
+        for name in self.made.keys().filter(|name| is_checked(name)) {
             self.check(name)?;
         }
         match self.new_ones() {
@@ -334,12 +339,12 @@ impl<'a> Rig<'a> {
 
     fn judge_images(&self, done: bool) -> Result<(), String> {
         for name in self.operation.touches {
-            if name.ends_with(".qcow2") && !self.operation.damaged {
+            if is_checked(name) && !self.operation.damaged {
                 self.check(name)?;
             }
         }
         let shown = self.shown().map_err(|error| format!("{error:?}"))?;
-        for (n, name) in self.operation.touches.iter().enumerate() {
+        for (n, name) in self.images().enumerate() {
             let [now, before, after] = [&shown[n], &self.before[n], &self.after[n]];
             let right = match self.operation.content {
                 _ if done => now == after,
@@ -383,6 +388,15 @@ impl<'a> Rig<'a> {
         let checked = check::check(&image, RepairMode::Report, &mut job);
         let report = checked.map_err(failed)?.report;
         drop(job);
+        let info = image.format().info().map_err(failed)?;
+        if info.dirty == Some(true) && report.check_errors == 0 {
+            // Of two copies of a table one may be the older one until the image is closed.
+            let notes = notes.lock().unwrap();
+            let is_copy = |line: &String| line.starts_with("ERROR: the redundant copy ");
+            if notes.iter().all(is_copy) {
+                return Ok(());
+            }
+        }
         let notes = notes.lock().unwrap();
         let harmless = notes.iter().filter(|line| only_costs_a_copy(line));
         let harmless = harmless.count() as u64;
@@ -416,6 +430,11 @@ impl<'a> Rig<'a> {
         self.judge_new()?;
         self.judge_images(true)
     }
+}
+
+/// Whether an image of that name has a check.
+fn is_checked(name: &str) -> bool {
+    name.ends_with(".qcow2") || crate::vmdk::is_image(name)
 }
 
 /// Where an image is neither what it was nor what it was to become.
@@ -496,6 +515,11 @@ fn operations_that_convert() {
 #[test]
 fn operations_that_read() {
     run(operations::READ);
+}
+
+#[test]
+fn operations_on_vmdk_images() {
+    run(operations::VMDK);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 
 use crate::common::Dir;
-use crate::vmdk;
+use crate::{blocks, vmdk};
 
 /// What the guest may find in an image after a failed command.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -416,6 +416,7 @@ pub const MEMORY: &[Case] = &[
 /// Makes the images that the command lines name, those that are named.
 pub fn images(dir: &Dir, line: &str) {
     vmdk::images(dir, line);
+    blocks::images(dir, line);
     let over = |name: &str, below: &[&str]| {
         line.contains(name) || below.iter().any(|name| line.contains(name))
     };
@@ -501,7 +502,7 @@ pub fn opened_with(name: &str, path: &str) -> Option<String> {
         "crypt.qcow2" | "new-crypt.qcow2" => Some(format!(
             "driver=qcow2,encrypt.key-secret=s,file.filename={path}"
         )),
-        _ => None,
+        _ => blocks::opened_with(name, path),
     }
 }
 

@@ -47,6 +47,7 @@ pub const READ: &[Case] = &[
 const DISK: &[&str] = &["disk.vmdk"];
 const CHILD: &[&str] = &["child.vmdk"];
 const PARTS: &[&str] = &["parts.vmdk", "parts-s001.vmdk"];
+const LONG: &[&str] = &["long.vmdk", "long-s001.vmdk"];
 const FLAT: &[&str] = &["flat.vmdk", "flat-flat.vmdk"];
 
 pub const CHANGE: &[Case] = &[
@@ -80,6 +81,18 @@ pub const CHANGE: &[Case] = &[
         Content::Either,
     ),
     case("rebase -u -b '' child.vmdk", CHILD, Content::Either),
+    // The new descriptor is another file.
+    case("rebase -b '' long.vmdk", LONG, Content::Same),
+    case(
+        "rebase -u -b other.vmdk -F vmdk long.vmdk",
+        LONG,
+        Content::Either,
+    ),
+    case(
+        "commit -q child.vmdk",
+        &["child.vmdk", "parent.vmdk"],
+        Content::Same,
+    ),
     case("convert -n -O vmdk plain.raw disk.vmdk", DISK, Content::Any),
     case(
         "convert -n -O vmdk plain.raw parts.vmdk",
@@ -97,6 +110,11 @@ pub const CHANGE: &[Case] = &[
         )
     },
 ];
+
+/// Whether a name is that of an image, not of an extent of one.
+pub fn is_image(name: &str) -> bool {
+    name.ends_with(".vmdk") && !name.contains('-')
+}
 
 /// Makes the images that a line names.
 pub fn images(dir: &Dir, line: &str) {
@@ -125,11 +143,18 @@ pub fn images(dir: &Dir, line: &str) {
         dir.qemu_img_ok(&[&convert[..], &options, &["stream.vmdk"]].concat());
         std::fs::remove_file(dir.path("source.raw")).expect("to remove a file");
     }
-    if uses("child.vmdk") || uses("parent.vmdk") {
+    if uses("child.vmdk") || uses("parent.vmdk") || uses("long.vmdk") {
         create("parent.vmdk 1M");
         dir.qemu_io("vmdk", "parent.vmdk", &["write -P 3 0 500k"]);
         create("-b parent.vmdk -F vmdk child.vmdk");
         dir.qemu_io("vmdk", "child.vmdk", &["write -P 4 100k 50k"]);
+    }
+    if uses("long.vmdk") {
+        // A descriptor of several sectors.
+        let tools = "7".repeat(500);
+        let options = format!("subformat=twoGbMaxExtentSparse,toolsversion={tools}");
+        create(&format!("-o {options} -b parent.vmdk -F vmdk long.vmdk"));
+        dir.qemu_io("vmdk", "long.vmdk", &["write -P 4 100k 50k"]);
     }
     if uses("other.vmdk") {
         create("other.vmdk 1M");

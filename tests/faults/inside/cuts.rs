@@ -14,7 +14,7 @@ use platter::{Error, ErrorKind, OpenOptions};
 
 use super::super::{Files, files_of};
 use super::operations::{self, DURABLE};
-use super::{Operation, Rig, contents, difference};
+use super::{Operation, Rig, contents, difference, is_checked};
 use crate::interpose::{Change, Watch, Watching};
 use crate::random::Random;
 use crate::states::{self, Crash};
@@ -181,7 +181,7 @@ impl Rig<'_> {
             return self.judge_images(true);
         }
         for name in files.keys().filter(|name| self.made.contains_key(*name)) {
-            if name.ends_with(".qcow2") {
+            if is_checked(name) {
                 self.judge_begun(name)?;
             }
         }
@@ -211,7 +211,7 @@ impl Rig<'_> {
     /// What is changed shows what it did, or what it is to show.
     fn judge_changed(&self) -> Result<(), String> {
         for name in self.operation.touches {
-            if name.ends_with(".qcow2") && !self.operation.damaged {
+            if is_checked(name) && !self.operation.damaged {
                 self.check(name)?;
             }
         }
@@ -293,4 +293,10 @@ fn a_power_cut_leaves_a_chain_that_shows_the_same() {
 fn a_power_cut_leaves_an_image_as_it_was_or_as_it_is_to_be() {
     let states = run(operations::CHANGE);
     assert!(states > 300, "only {states} states");
+}
+
+#[test]
+fn a_power_cut_leaves_a_vmdk_as_it_was_or_as_it_is_to_be() {
+    let states = run(operations::VMDK);
+    assert!(states > 60, "only {states} states");
 }

@@ -530,7 +530,7 @@ fn rebased(
         location: at.location(name),
         options: at.options(name),
         backing: backing.map(Into::into),
-        backing_format: backing.map(|_| "qcow2".to_owned()),
+        backing_format: backing.and(at.options(name).format),
         backing_cache: CacheMode::Writeback,
         share_backing: false,
         name_only: false,
@@ -581,6 +581,43 @@ pub const CHAIN: &[Operation] = &[
     }),
     same("rebase -c -b '' tip.qcow2", &["tip.qcow2"], |at| {
         rebased(at, "tip.qcow2", None, |request| request.compress = true)
+    }),
+];
+
+const VMDK_DISK: &[&str] = &["disk.vmdk"];
+const VMDK_CHILD: &[&str] = &["child.vmdk"];
+const VMDK_LONG: &[&str] = &["long.vmdk", "long-s001.vmdk"];
+
+/// Of disks of VMware.
+pub const VMDK: &[Operation] = &[
+    plain("create vmdk", |at| create(at, "new.vmdk", "vmdk", "")),
+    plain("create vmdk in parts", |at| {
+        create(at, "new.vmdk", "vmdk", "subformat=twoGbMaxExtentSparse")
+    }),
+    plain("convert -t writeback plain.raw to vmdk", |at| {
+        durably(at, ["plain.raw", "new.vmdk", "vmdk"], "", |_| {})
+    }),
+    plain("convert -t writeback plain.raw to a stream", |at| {
+        let names = ["plain.raw", "new.vmdk", "vmdk"];
+        durably(at, names, "subformat=streamOptimized", |_| {})
+    }),
+    either("resize disk.vmdk 3M", VMDK_DISK, |at| {
+        resized(at, "disk.vmdk", 3 << 20, "off")
+    }),
+    either("resize disk.vmdk 65M", VMDK_DISK, |at| {
+        resized(at, "disk.vmdk", 65 << 20, "off")
+    }),
+    either("resize disk.vmdk 300k", VMDK_DISK, |at| {
+        resized(at, "disk.vmdk", 300 << 10, "off")
+    }),
+    same("rebase child.vmdk other.vmdk", VMDK_CHILD, |at| {
+        rebased(at, "child.vmdk", Some("other.vmdk"), |_| {})
+    }),
+    same("rebase -b '' child.vmdk", VMDK_CHILD, |at| {
+        rebased(at, "child.vmdk", None, |_| {})
+    }),
+    same("rebase -b '' long.vmdk", VMDK_LONG, |at| {
+        rebased(at, "long.vmdk", None, |_| {})
     }),
 ];
 
