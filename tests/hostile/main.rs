@@ -12,6 +12,7 @@ mod given;
 #[allow(dead_code, reason = "images are made by the tool here")]
 mod sample;
 mod samples;
+mod seal;
 
 use std::cell::RefCell;
 use std::io::Read;

@@ -6,6 +6,7 @@ use std::fs;
 
 use crate::given::GIVEN;
 use crate::sample::{PASSPHRASE, SAMPLES, Sample};
+use crate::seal::seal;
 use crate::{Bench, MAX_KIB, Sequence};
 
 /// Damaged images of each sample.
@@ -58,8 +59,8 @@ impl Image {
         [first.collect(), all(end).filter(held).collect()]
     }
 
-    /// The image with a number or two replaced, or cut off.
-    fn damaged(&self, places: &[Vec<usize>; 2], sequence: &mut Sequence) -> Vec<u8> {
+    /// The image with a number or two replaced, or cut off; of most the checksums are right again.
+    fn damaged(&self, format: &str, places: &[Vec<usize>; 2], sequence: &mut Sequence) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         if sequence.below(8) == 0 {
             bytes.truncate(sequence.below(bytes.len()));
@@ -87,6 +88,9 @@ impl Image {
                 _ => old ^ 1 << sequence.below(32),
             };
             bytes[at..at + 4].copy_from_slice(&new.to_le_bytes());
+        }
+        if sequence.below(8) != 0 {
+            seal(format, &mut bytes);
         }
         bytes
     }
@@ -182,7 +186,7 @@ fn structures_of_every_format_with_numbers_that_lie() {
         for (file, image) in &files {
             let places = image.places();
             for n in 0..count {
-                let bytes = image.damaged(&places, &mut sequence);
+                let bytes = image.damaged(sample.format, &places, &mut sequence);
                 fs::write(bench.dir.path(file), bytes).expect("the image");
                 try_all(&bench, sample, &format!("damage {n} of {file}"));
                 // A repair may have changed all of them.
@@ -211,9 +215,56 @@ fn structures_of_formats_that_are_only_read_with_numbers_that_lie() {
         let places = image.places();
         let mut sequence = Sequence(given.name.len() as u64);
         for n in 0..IMAGES {
-            let bytes = image.damaged(&places, &mut sequence);
+            let bytes = image.damaged(given.format, &places, &mut sequence);
             fs::write(bench.dir.path("bad"), bytes).expect("the image");
             try_plain(&bench, (given.name, given.format), &format!("damage {n}"));
         }
+    }
+}
+
+/// A log that waits to be replayed, with numbers that lie.
+#[test]
+fn logs_with_numbers_that_lie() {
+    let bench = Bench::new();
+    let path = bench.dir.path("bad");
+    bench.dir.qemu_img_ok(&[
+        "create",
+        "-q",
+        "-f",
+        "vhdx",
+        "-o",
+        "block_size=1M",
+        "bad",
+        "9M",
+    ]);
+    let open = platter::OpenOptions {
+        writable: true,
+        format: Some("vhdx".to_owned()),
+        ..platter::OpenOptions::default()
+    };
+    let live = {
+        let image = platter::Image::open(&platter::Location::from_path(&path), &open);
+        let image = image.expect("the image");
+        for at in [0, 3 << 20, 5 << 20] {
+            image.write_at(&[DATA; 4096], at).expect("to write");
+            image.flush().expect("to flush");
+        }
+        // Until it is closed, the header names the log.
+        fs::read(&path).expect("the image")
+    };
+    let image = Image { bytes: live };
+    let mut places = image.places();
+    places[0] = (1 << 20..2 << 20)
+        .step_by(4)
+        .filter(|at| image.bytes[*at..*at + 4] != [0; 4])
+        .collect();
+    assert!(!places[0].is_empty(), "there is no log");
+    let mut sequence = Sequence(77);
+    for n in 0..3 * IMAGES {
+        let bytes = image.damaged("vhdx", &places, &mut sequence);
+        fs::write(&path, bytes).expect("the image");
+        let opts = "driver=vhdx,replay-log=on,file.filename=bad";
+        let named = ["--image-opts", opts];
+        try_commands(&bench, ("a log", "vhdx"), &named, &format!("damage {n}"));
     }
 }
