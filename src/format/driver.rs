@@ -152,19 +152,29 @@ pub(crate) fn preallocates(values: &Values) -> bool {
     mode.is_some_and(|mode| mode != Preallocation::Off.name())
 }
 
-/// The check of the option `preallocation` where its words are known and have no effect: the format has no
-/// space that could be allocated ahead.
+/// What the option `preallocation` asks of the file of a format whose tables need no space ahead.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] and [`ErrorKind::Invalid`], in QEMU's words.
-pub(crate) fn check_no_preallocation(values: &Values) -> Result<()> {
+pub(crate) fn file_preallocation(values: &Values) -> Result<Preallocation> {
     match values.str("preallocation") {
-        None | Some("off" | "falloc" | "full") => Ok(()),
+        None | Some("off") => Ok(Preallocation::Off),
+        Some("falloc") => Ok(Preallocation::Falloc),
+        Some("full") => Ok(Preallocation::Full),
         Some("metadata") => Err(Error::unsupported(
             "Unsupported preallocation mode: metadata",
         )),
         Some(other) => Err(Error::invalid(format!("invalid parameter value: {other}"))),
     }
+}
+
+/// The check of the option `preallocation` where its words are known and have no effect: the format has no
+/// space that could be allocated ahead.
+///
+/// # Errors
+/// As [`file_preallocation`].
+pub(crate) fn check_no_preallocation(values: &Values) -> Result<()> {
+    file_preallocation(values).map(drop)
 }
 
 /// See [`Outline`].

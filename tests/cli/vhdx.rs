@@ -15,6 +15,8 @@ fn creation_prints_and_refuses_the_same() {
         "create -f vhdx a.vhdx 65T",
         "create -f vhdx -o subformat=dense a.vhdx 1G",
         "create -f vhdx a.vhdx",
+        "create -f vhdx -o log_size=0 a.vhdx 1M",
+        "create -f vhdx -o preallocation=bogus a.vhdx 1M",
     ]);
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{BlockBulk, ByteOrder, Finish, Layout, LinearBulk, Table};
-use crate::format::driver::{own_file, preallocates};
+use crate::format::driver::{file_preallocation, own_file, preallocates};
 use crate::format::{
     Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile, PrepareContext,
 };
@@ -46,19 +46,6 @@ fn is_fixed(values: &Values) -> bool {
     values.bool("static") == Some(true)
 }
 
-/// What a caller asks of the file; only a fixed image has space that could be allocated ahead.
-fn preallocation(values: &Values) -> Result<Preallocation> {
-    match values.str("preallocation") {
-        None | Some("off") => Ok(Preallocation::Off),
-        Some("falloc") => Ok(Preallocation::Falloc),
-        Some("full") => Ok(Preallocation::Full),
-        Some("metadata") => Err(Error::unsupported(
-            "Unsupported preallocation mode: metadata",
-        )),
-        Some(other) => Err(Error::invalid(format!("invalid parameter value: {other}"))),
-    }
-}
-
 /// See [`Outline`].
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
@@ -95,7 +82,7 @@ fn header(params: &CreateParams<'_>) -> Result<Header> {
 
 /// See [`crate::format::FormatDriver::measure`].
 pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) -> Result<Measured> {
-    preallocation(params.values)?;
+    file_preallocation(params.values)?;
     let header = header(params)?;
     let layout = VdiLayout::of(&header);
     let data = match &mut contents.data_units {
@@ -116,7 +103,8 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
 /// Checks the options.
 pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     Ok(Box::new(NewVdi {
-        preallocation: preallocation(params.values)?,
+        // Only a fixed image has space that could be allocated ahead.
+        preallocation: file_preallocation(params.values)?,
         header: header(params)?,
         table: None,
     }))

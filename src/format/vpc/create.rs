@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{BlockBulk, ByteOrder, Finish, Layout, LinearBulk, Table};
-use crate::format::driver::{not_prepared, own_file, preallocates};
+use crate::format::driver::{file_preallocation, not_prepared, own_file, preallocates};
 use crate::format::{
     BackingRef, Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile,
     PrepareContext,
@@ -121,19 +121,7 @@ impl Spec {
                 DiskType::Differencing
             }
         };
-        let preallocation = match params.values.str("preallocation") {
-            None | Some("off") => Preallocation::Off,
-            Some("falloc") => Preallocation::Falloc,
-            Some("full") => Preallocation::Full,
-            Some("metadata") => {
-                return Err(Error::unsupported(
-                    "Unsupported preallocation mode: metadata",
-                ));
-            }
-            Some(other) => {
-                return Err(Error::invalid(format!("invalid parameter value: {other}")));
-            }
-        };
+        let preallocation = file_preallocation(params.values)?;
         if params.size > MAX_SIZE {
             return Err(too_large());
         }

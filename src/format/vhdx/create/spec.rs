@@ -4,6 +4,7 @@ use bstr::ByteSlice;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::CreateParams;
+use crate::format::driver::file_preallocation;
 use crate::storage::Preallocation;
 
 use super::super::disk::{BatEntry, Geometry, MIB, Region};
@@ -80,17 +81,7 @@ impl Spec {
                 false => BatEntry::NOT_PRESENT,
             },
             parent,
-            preallocation: match values.str("preallocation") {
-                None | Some("off") => Preallocation::Off,
-                Some("falloc") => Preallocation::Falloc,
-                Some("full") => Preallocation::Full,
-                Some("metadata") => {
-                    return Err(Error::unsupported(
-                        "Unsupported preallocation mode: metadata",
-                    ));
-                }
-                Some(other) => return Err(not_accepted("preallocation", other)),
-            },
+            preallocation: file_preallocation(values)?,
         })
     }
 
@@ -168,6 +159,9 @@ fn block_size(given: Option<u64>, size: u64) -> Result<u32> {
 }
 
 fn log_len(given: Option<u64>) -> Result<u32> {
+    if given == Some(0) {
+        return Err(Error::invalid("Log size must be a multiple of 1 MB"));
+    }
     let bytes = given.unwrap_or(0).max(MIB);
     let whole = bytes.checked_next_multiple_of(MIB);
     let fits = whole.and_then(|bytes| u32::try_from(bytes).ok());
