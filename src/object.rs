@@ -92,6 +92,16 @@ impl Objects {
         self.add_tls(id, credentials)
     }
 
+    /// Adds keys of TLS by the properties of an object: see [`TlsCredentials::psk`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] when the ID is taken; of making them.
+    pub fn define_tls_psk(&mut self, id: &str, properties: &BTreeMap<&str, &BStr>) -> Result<()> {
+        self.check_free(id)?;
+        let credentials = TlsCredentials::psk(properties)?;
+        self.add_tls(id, credentials)
+    }
+
     /// The credentials of TLS of that ID, which must be for that end.
     ///
     /// # Errors

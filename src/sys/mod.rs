@@ -1,4 +1,5 @@
-//! Safe wrappers around the system calls that std does not offer. One small file per subject.
+//! Safe wrappers around the system calls that std does not offer, and around the one library of the system
+//! that is loaded when it is needed. One small file per subject.
 
 pub(crate) mod aligned;
 pub(crate) mod attr;
@@ -14,6 +15,7 @@ pub(crate) mod limit;
 pub(crate) mod lock;
 pub(crate) mod loop_device;
 pub(crate) mod open;
+pub(crate) mod openssl;
 mod pool;
 pub(crate) mod reopen;
 pub(crate) mod resolve;

@@ -11,6 +11,7 @@ use super::channel::Channel;
 use super::key::private_key;
 use super::pem::Text;
 use super::priority::Priority;
+use super::psk::Psk;
 use super::session::Session;
 use super::x509::{Material, Own, X509};
 use crate::error::{Error, Result};
@@ -46,6 +47,7 @@ impl Eq for TlsCredentials {}
 #[derive(Debug)]
 enum Kind {
     X509(X509),
+    Psk(Psk),
 }
 
 /// Gives the secret of an ID.
@@ -109,6 +111,47 @@ impl TlsCredentials {
         })
     }
 
+    /// Keys that both ends know, from the properties of an object: `dir` with the file `keys.psk`, or in its
+    /// place its text, `keys`: lines of a name, a colon, and the key in hexadecimal digits; `endpoint` (`client`
+    /// or `server`), `username` (whose key a client has; `qemu` where it is not given), `priority`, and
+    /// `verify-peer`, which is always so: who has a key is known by it.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`], of reading the file; [`crate::ErrorKind::Unsupported`] where the system has
+    /// no library for them.
+    pub fn psk(properties: &BTreeMap<&str, &BStr>) -> Result<Self> {
+        let known = [
+            "dir",
+            "endpoint",
+            "verify-peer",
+            "priority",
+            "username",
+            "keys",
+        ];
+        let of = Properties::new(properties, &known)?;
+        let endpoint = of.endpoint()?;
+        of.flag("verify-peer")?;
+        let priority = of.priority()?;
+        let user = match (endpoint, of.text("username")?) {
+            (Endpoint::Server, Some(_)) => {
+                let message = "username should not be set when endpoint=server";
+                return Err(Error::invalid(message));
+            }
+            (_, user) => user.unwrap_or("qemu"),
+        };
+        let text = match of.get("keys") {
+            Some(_) if of.get("dir").is_some() => {
+                return Err(Error::invalid("'dir' and 'keys' are mutually exclusive"));
+            }
+            Some(keys) => Text::given("keys", keys),
+            None => Text::file(of.dir()?, "keys.psk")?,
+        };
+        Ok(Self {
+            endpoint,
+            kind: Arc::new(Kind::Psk(Psk::new(endpoint, &text, user, priority)?)),
+        })
+    }
+
     /// Which end they are for.
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint
@@ -133,6 +176,7 @@ impl TlsCredentials {
     pub(super) fn client_session(&self, host: Option<&str>) -> Result<Box<dyn Session>> {
         match &*self.kind {
             Kind::X509(x509) => x509.connect(host),
+            Kind::Psk(psk) => psk.session(),
         }
     }
 
@@ -140,6 +184,7 @@ impl TlsCredentials {
     pub(super) fn server_session(&self) -> Result<Box<dyn Session>> {
         match &*self.kind {
             Kind::X509(x509) => x509.accept(),
+            Kind::Psk(psk) => psk.session(),
         }
     }
 

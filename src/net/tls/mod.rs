@@ -11,6 +11,7 @@ mod key;
 mod name;
 mod pem;
 mod priority;
+mod psk;
 mod session;
 mod verify;
 mod x509;

@@ -5,11 +5,11 @@ use crate::error::{ErrorKind, Result};
 use crate::net::TlsCredentials;
 use crate::net::tls::session::{Plain, Session};
 
-type Ends = [Box<dyn Session>; 2];
+pub(super) type Ends = [Box<dyn Session>; 2];
 
 /// Moves bytes between two sessions until neither has any, `step` at a time; what a session says of a wrong
 /// peer ends it.
-fn talk(ends: &mut Ends, step: usize) -> Result<()> {
+pub(super) fn talk(ends: &mut Ends, step: usize) -> Result<()> {
     let mut ways = [Vec::new(), Vec::new()];
     loop {
         let mut idle = true;
