@@ -9,10 +9,10 @@
 
 /* The objects defined so far. */
 static struct object *objects;
-/* Those of them that options refer to: secrets and throttle groups; NULL if none is. */
+/* Those of them that options refer to, such as secrets; NULL if none is. */
 static platter_secrets *secrets;
 
-/* The types that may be defined; those that are neither secret nor throttle-group have no effect on any option of this tool yet. */
+/* The types that may be defined. */
 static const char *const types[] = {
     "authz-list",     "authz-list-file", "authz-simple",   "main-loop",
     "pr-manager-helper", "secret",       "secret_keyring", "thread-context",
@@ -26,6 +26,39 @@ static bool is_one_of(const char *text, const char *const *list, size_t count)
         if (strcmp(text, list[i]) == 0)
             return true;
     return false;
+}
+
+/* How the library takes an object, and what "help" says of it. */
+struct kind {
+    const char *type;
+    int (*add)(platter_secrets *, const char *, const char *const *, uint32_t, platter_error **);
+    const char *needs; /* a property that must be there, or NULL */
+    const char *properties;
+};
+
+/* Those of the types that options refer to; the others have no effect on any option of this tool. */
+static const struct kind kinds[] = {
+    {"authz-list", platter_secrets_add_authorization, NULL,
+     "  policy=<QAuthZListPolicy>\n  rules=<QAuthZListRule>\n"},
+    {"authz-simple", platter_secrets_add_authorization, "identity", "  identity=<string>\n"},
+    {"secret", platter_secrets_define, NULL,
+     "  data=<string>\n  file=<string>\n  format=<QCryptoSecretFormat>\n  iv=<string>\n  keyid=<string>\n"},
+    {"throttle-group", platter_secrets_add_throttle_group, NULL, NULL},
+    {"tls-creds-psk", platter_secrets_add_tls_psk, NULL,
+     "  dir=<string>\n  endpoint=<QCryptoTLSCredsEndpoint>\n  priority=<string>\n"
+     "  username=<string>\n  verify-peer=<bool>\n"},
+    {"tls-creds-x509", platter_secrets_add_tls_x509, NULL,
+     "  dir=<string>\n  endpoint=<QCryptoTLSCredsEndpoint>\n  passwordid=<string>\n"
+     "  priority=<string>\n  sanity-check=<bool>\n  verify-peer=<bool>\n"},
+};
+
+/* The kind of a type, or NULL. */
+static const struct kind *kind_of(const char *type)
+{
+    for (size_t i = 0; type != NULL && i < sizeof kinds / sizeof kinds[0]; i++)
+        if (strcmp(kinds[i].type, type) == 0)
+            return &kinds[i];
+    return NULL;
 }
 
 static bool is_secret(const struct object *object)
@@ -48,13 +81,10 @@ static bool is_identifier(const char *text)
 
 static void list(const char *type)
 {
-    if (type != NULL && strcmp(type, "secret") == 0) {
-        puts("secret options:");
-        puts("  data=<string>");
-        puts("  file=<string>");
-        puts("  format=<raw|base64>");
-        puts("  iv=<string>");
-        puts("  keyid=<string>");
+    const struct kind *kind = kind_of(type);
+
+    if (kind != NULL && kind->properties != NULL) {
+        printf("%s options:\n%s", type, kind->properties);
         return;
     }
     if (type != NULL && strcmp(type, "throttle-group") == 0) {
@@ -93,9 +123,8 @@ static bool have_secrets(platter_error **error)
 }
 
 /* Gives an object to the library; false after a message. */
-static bool keep(const struct object *object)
+static bool keep(const struct object *object, const struct kind *kind)
 {
-    const bool secret = is_secret(object);
     const char *id = object_get(object, "id");
     platter_error *error = NULL;
     const char **properties = NULL;
@@ -117,9 +146,7 @@ static bool keep(const struct object *object)
         properties[count++] = p->value;
     }
     kept = have_secrets(&error) &&
-           (secret ? platter_secrets_define(secrets, id, properties, 0, &error)
-                   : platter_secrets_add_throttle_group(secrets, id, properties, 0, &error)) ==
-               PLATTER_OK;
+           kind->add(secrets, id, properties, 0, &error) == PLATTER_OK;
     if (!kept)
         print_platter_error(error);
     free(properties);
@@ -144,6 +171,7 @@ static bool is_valid(const struct object *object)
 {
     const char *type = object_get(object, "qom-type");
     const char *id = object_get(object, "id");
+    const struct kind *kind = kind_of(type);
 
     if (type == NULL) {
         print_error("Parameter 'qom-type' is missing");
@@ -170,9 +198,15 @@ static bool is_valid(const struct object *object)
             return false;
         }
     }
-    if (is_secret(object))
-        return has_secret_keys(object) && keep(object);
-    return strcmp(type, "throttle-group") != 0 || keep(object);
+    if (is_secret(object) && !has_secret_keys(object))
+        return false;
+    if (kind == NULL)
+        return true;
+    if (kind->needs != NULL && object_get(object, kind->needs) == NULL) {
+        print_error("Parameter '%s' is missing", kind->needs);
+        return false;
+    }
+    return keep(object, kind);
 }
 
 const platter_secrets *objects_secrets(void)

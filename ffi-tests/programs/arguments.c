@@ -213,6 +213,18 @@ static void secrets(void)
     NO_NULL(platter_secrets_add_throttle_group(secrets, NULL, properties, 0, &err), "id");
     NO_NULL(platter_secrets_add_throttle_group(secrets, "g", NULL, 0, &err), "properties");
     NO_FLAG(platter_secrets_add_throttle_group(secrets, "g", properties, BAD, &err));
+    NO_NULL(platter_secrets_add_tls_x509(NULL, "t", properties, 0, &err), "secrets");
+    NO_NULL(platter_secrets_add_tls_x509(secrets, NULL, properties, 0, &err), "id");
+    NO_NULL(platter_secrets_add_tls_x509(secrets, "t", NULL, 0, &err), "properties");
+    NO_FLAG(platter_secrets_add_tls_x509(secrets, "t", properties, BAD, &err));
+    NO_NULL(platter_secrets_add_tls_psk(NULL, "t", properties, 0, &err), "secrets");
+    NO_NULL(platter_secrets_add_tls_psk(secrets, NULL, properties, 0, &err), "id");
+    NO_NULL(platter_secrets_add_tls_psk(secrets, "t", NULL, 0, &err), "properties");
+    NO_FLAG(platter_secrets_add_tls_psk(secrets, "t", properties, BAD, &err));
+    NO_NULL(platter_secrets_add_authorization(NULL, "t", properties, 0, &err), "secrets");
+    NO_NULL(platter_secrets_add_authorization(secrets, NULL, properties, 0, &err), "id");
+    NO_NULL(platter_secrets_add_authorization(secrets, "t", NULL, 0, &err), "properties");
+    NO_FLAG(platter_secrets_add_authorization(secrets, "t", properties, BAD, &err));
     OK(platter_open_options_new(&options, 0, &err));
     NO_NULL(platter_open_options_set_secrets(NULL, secrets, 0, &err), "options");
     NO_FLAG(platter_open_options_set_secrets(options, secrets, BAD, &err));

@@ -71,6 +71,33 @@ int main(void)
     FAILS(platter_secrets_add_throttle_group(secrets, "other", unsuited, 0, &err),
           PLATTER_STATUS_INVALID, "'data'");
 
+    const char *keys[] = {"keys", "qemu:00ff", NULL};
+    const char *no_text[] = {"ca-cert", "none", NULL};
+    const char *nowhere[] = {"dir", "/nonexistent", NULL};
+    const char *identity[] = {"identity", "CN=client", NULL};
+    const char *rules[] = {"policy", "allow", "rules.0.match", "CN=*", "rules.0.policy", "deny",
+                           "rules.0.format", "glob", NULL};
+    FAILS(platter_secrets_add_tls_x509(secrets, "tls", no_text, 0, &err), PLATTER_STATUS_INVALID,
+          "Unable to import CA certificate list ca-cert");
+    FAILS(platter_secrets_add_tls_x509(secrets, "tls", nowhere, 0, &err), PLATTER_STATUS_NOT_FOUND,
+          "Unable to access credentials /nonexistent/ca-cert.pem");
+    FAILS(platter_secrets_add_tls_x509(secrets, "disk", no_text, 0, &err), PLATTER_STATUS_EXISTS,
+          "disk");
+    platter_error *lack = NULL;
+    const int made = platter_secrets_add_tls_psk(secrets, "tls", keys, 0, &lack);
+    if (made == PLATTER_STATUS_UNSUPPORTED) {
+        CHECK(strstr(platter_error_message(lack), "libssl.so.3") != NULL);
+        platter_error_free(lack);
+    } else {
+        CHECK(made == PLATTER_OK);
+        FAILS(platter_secrets_add_tls_psk(secrets, "tls", keys, 0, &err), PLATTER_STATUS_EXISTS,
+              "tls");
+    }
+    OK(platter_secrets_add_authorization(secrets, "one", identity, 0, &err));
+    OK(platter_secrets_add_authorization(secrets, "many", rules, 0, &err));
+    FAILS(platter_secrets_add_authorization(secrets, "one", rules, 0, &err), PLATTER_STATUS_EXISTS,
+          "one");
+
     const char *coded[] = {"data", "a2XDvwE=", "format", "base64", NULL};
     const char *neither[] = {"format", "raw", NULL};
     const char *unknown[] = {"data", "hunter22", "colour", "red", NULL};

@@ -1,4 +1,4 @@
-//! Secrets: passphrases and keys that options name by ID.
+//! Secrets and other objects that options name by ID: passphrases, keys, limits, certificates.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_void};
@@ -13,6 +13,7 @@ use crate::capi::boundary::{
 use crate::capi::error::platter_error;
 use crate::capi::text::{c_string, name, utf8};
 use crate::error::{Error, Result};
+use crate::net::tls::Authorization;
 use crate::object::Objects;
 use crate::secret::Secret;
 use crate::throttle::ThrottleLimits;
@@ -180,6 +181,103 @@ pub unsafe extern "C" fn platter_secrets_add_throttle_group(
         let properties = unsafe { pairs(properties)? };
         let limits = ThrottleLimits::parse(properties)?;
         secrets.objects.add_throttle_group(id, limits)
+    })
+}
+
+/// Adds the credentials of TLS `id`: certificates, which an option such as `tls-creds` names. `properties` is an
+/// array of keys and values in turn that ends with NULL. `endpoint` is `client` (the default) or `server`. `dir` is a
+/// directory with `ca-cert.pem`, `ca-crl.pem` where there is one, and `server-cert.pem` with `server-key.pem`, or
+/// `client-cert.pem` with `client-key.pem` where there are both. In its place `ca-cert`, `ca-crl`, `cert` and `key`
+/// are the same as text in PEM. `passwordid` names the secret of this set that opens a key which is encrypted
+/// by PKCS #8. `verify-peer` (`on`, the default, or `off`): a client believes only a server whose certificate is of
+/// the authority and for the name that was asked for, a server wants a certificate of its clients. `sanity-check`
+/// (`on` or `off`): refuse at once what every peer would refuse. `priority` chooses versions of TLS, as in
+/// `NORMAL:-VERS-TLS1.3`. All is read at once and copied; the copies of keys are wiped when they are freed. `flags`
+/// must be 0.
+///
+/// Statuses: INVALID, EXISTS, LIMIT, NEEDS_SECRET, WRONG_SECRET, NOT_FOUND, UNSUPPORTED, OS. Threads: one at a time.
+/// Since 0.1.
+///
+/// # Safety
+/// `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
+/// number, behind which stands NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_secrets_add_tls_x509(
+    secrets: Option<&mut platter_secrets>,
+    id: *const c_char,
+    properties: *const *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(secrets, "secrets", err, |secrets| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let id = unsafe { utf8(id, "id")? };
+        // SAFETY: by the contract of this function.
+        let properties = unsafe { pairs(properties)? };
+        secrets.objects.define_tls_x509(id, &properties)
+    })
+}
+
+/// Adds the credentials of TLS `id`: keys that both ends know. `properties` is an array of keys and values in turn
+/// that ends with NULL. `endpoint` is `client` (the default) or `server`. `dir` is a directory with `keys.psk`; in
+/// its place `keys` is the text of it: lines of a name, a colon, and the key in hexadecimal digits. `username` says
+/// whose key a client has, `qemu` where it is not given. `priority` chooses versions of TLS. Needs libssl.so.3, which
+/// is loaded by this call. All is read at once and copied; the copies of keys are wiped when they are freed. `flags`
+/// must be 0.
+///
+/// Statuses: INVALID, EXISTS, LIMIT, NOT_FOUND, UNSUPPORTED (also where that library is missing), OS. Threads: one at
+/// a time. Since 0.1.
+///
+/// # Safety
+/// `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
+/// number, behind which stands NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_secrets_add_tls_psk(
+    secrets: Option<&mut platter_secrets>,
+    id: *const c_char,
+    properties: *const *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(secrets, "secrets", err, |secrets| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let id = unsafe { utf8(id, "id")? };
+        // SAFETY: by the contract of this function.
+        let properties = unsafe { pairs(properties)? };
+        secrets.objects.define_tls_psk(id, &properties)
+    })
+}
+
+/// Adds the rules `id`, which say what clients with TLS may come in, by the name that they proved to have: the
+/// distinguished name of their certificate, such as `C=DE,O=Example,CN=client`, or the name of their key.
+/// `properties` is an array of keys and values in turn that ends with NULL: `identity`, the one name that is let in;
+/// or `policy` (`deny`, the default, or `allow`) with rules from `rules.0` on, of which the first that fits
+/// decides: `rules.N.match`, `rules.N.policy` and `rules.N.format`, which is `exact`, the default, or `glob`. `flags`
+/// must be 0.
+///
+/// Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
+/// number, behind which stands NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_secrets_add_authorization(
+    secrets: Option<&mut platter_secrets>,
+    id: *const c_char,
+    properties: *const *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(secrets, "secrets", err, |secrets| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let id = unsafe { utf8(id, "id")? };
+        // SAFETY: by the contract of this function.
+        let properties = unsafe { pairs(properties)? };
+        let authorization = Authorization::parse(&properties)?;
+        secrets.objects.add_authorization(id, authorization)
     })
 }
 

@@ -58,6 +58,7 @@ mod standing;
 mod strange;
 mod surroundings;
 mod throttle;
+mod tls;
 mod trace;
 mod usage;
 mod vdi;
