@@ -72,8 +72,8 @@ impl Stream {
     }
 
     /// The same stream with TLS from its next byte on, as the client of a server that must be `host`: a name or
-    /// a number. None is one without a name, such as a local socket: then it need only have a certificate of
-    /// the right authority.
+    /// a number. None is one without a name, such as a local socket: only keys that both ends know, and credentials
+    /// that check nobody, do without.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Denied`] where one end does not accept the other; of the peer, of the wait, or of

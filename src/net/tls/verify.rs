@@ -16,8 +16,6 @@ use super::name::common_name;
 pub(super) enum Check {
     /// Who signed its certificate, and the name in it.
     Name(Arc<WebPkiServerVerifier>),
-    /// Who signed its certificate.
-    Chain(Arc<WebPkiServerVerifier>),
     /// Nothing: whoever answers is believed.
     Nothing,
 }
@@ -73,14 +71,13 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let (inner, name) = match &self.check {
-            Check::Name(inner) => (inner, true),
-            Check::Chain(inner) => (inner, false),
+        let inner = match &self.check {
+            Check::Name(inner) => inner,
             Check::Nothing => return Ok(ServerCertVerified::assertion()),
         };
         match inner.verify_server_cert(cert, intermediates, host, ocsp_response, now) {
             // The name is looked at last, when everything else is as it should be.
-            Err(error) if is_name_error(&error) && (!name || is_old_name(cert, host)) => {
+            Err(error) if is_name_error(&error) && is_old_name(cert, host) => {
                 Ok(ServerCertVerified::assertion())
             }
             other => other,

@@ -47,10 +47,7 @@ pub(super) struct Own {
 #[derive(Debug)]
 pub(super) enum X509 {
     Client {
-        /// Checks the name of the server.
-        named: Arc<ClientConfig>,
-        /// For peers that have no name.
-        nameless: Arc<ClientConfig>,
+        config: Arc<ClientConfig>,
         /// Whether servers are checked at all.
         verified: bool,
     },
@@ -71,22 +68,20 @@ impl X509 {
         }
     }
 
-    /// A session with a server; None for one without a name that could be checked.
+    /// A session with the server of that name.
     pub(super) fn connect(&self, host: Option<&str>) -> Result<Box<dyn Session>> {
-        let Self::Client {
-            named,
-            nameless,
-            verified,
-        } = self
-        else {
+        let Self::Client { config, verified } = self else {
             return Err(Error::invalid(
                 "Expected TLS credentials for a client endpoint",
             ));
         };
-        let (config, name) = match host {
+        let name = match host {
             // A number of an interface is no part of the address.
-            Some(host) => (named, host.split('%').next().unwrap_or_default()),
-            None => (nameless, "localhost"),
+            Some(host) => host.split('%').next().unwrap_or_default(),
+            None if *verified => {
+                return Err(untrusted("No hostname for certificate validation"));
+            }
+            None => "localhost",
         };
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| untrusted(certificate(&CertificateError::NotValidForName, host)))?;
@@ -195,26 +190,19 @@ fn client(
     roots: Arc<RootCertStore>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<X509> {
-    let verifier = if material.verify_peer {
+    let check = if material.verify_peer {
         let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
             .with_crls(material.revoked.iter().cloned())
             .allow_unknown_revocation_status()
             .enforce_revocation_expiration()
             .build()
             .map_err(|error| Error::invalid(format!("Unable to import CRL: {error}")))?;
-        Some(inner)
+        Check::Name(inner)
     } else {
-        None
+        Check::Nothing
     };
-    let checks = match verifier {
-        Some(inner) => [Check::Name(inner.clone()), Check::Chain(inner)],
-        None => [Check::Nothing, Check::Nothing],
-    };
-    let [named, nameless] = checks;
-    let config = |check, has_name| client_config(&material, provider, check, has_name);
     Ok(X509::Client {
-        named: config(named, true)?,
-        nameless: config(nameless, false)?,
+        config: client_config(&material, provider, check)?,
         verified: material.verify_peer,
     })
 }
@@ -223,7 +211,6 @@ fn client_config(
     material: &Material,
     provider: &Arc<CryptoProvider>,
     check: Check,
-    has_name: bool,
 ) -> Result<Arc<ClientConfig>> {
     let algorithms = provider.signature_verification_algorithms;
     let verifier: Arc<dyn ServerCertVerifier> = Arc::new(Verifier { check, algorithms });
@@ -238,7 +225,6 @@ fn client_config(
             .map_err(|error| not_loaded(own, &error))?,
         None => builder.with_no_client_auth(),
     };
-    config.enable_sni = has_name;
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }

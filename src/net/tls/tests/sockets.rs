@@ -17,7 +17,9 @@ fn pair() -> (Stream, Stream) {
     let (near, far) = Stream::pair().unwrap();
     std::thread::scope(|scope| {
         let far = scope.spawn(|| far.with_tls_server(&server, None, FOREVER).unwrap());
-        let near = near.with_tls_client(&client, None, FOREVER).unwrap();
+        let near = near
+            .with_tls_client(&client, Some("localhost"), FOREVER)
+            .unwrap();
         (near, far.join().unwrap())
     })
 }
@@ -59,7 +61,9 @@ fn an_end_that_nobody_announced_is_an_error() {
     let cutter = crate::sys::fd::duplicate(near.descriptor().unwrap()).unwrap();
     std::thread::scope(|scope| {
         let far = scope.spawn(|| far.with_tls_server(&server, None, FOREVER).unwrap());
-        let near = near.with_tls_client(&client, None, FOREVER).unwrap();
+        let near = near
+            .with_tls_client(&client, Some("localhost"), FOREVER)
+            .unwrap();
         let far = far.join().unwrap();
         let cutter = std::os::unix::net::UnixStream::from(cutter);
         cutter.shutdown(std::net::Shutdown::Both).unwrap();
@@ -84,7 +88,9 @@ fn whoever_is_not_authorised_is_sent_away() {
         let authorization = Authorization::of(name);
         std::thread::scope(|scope| {
             let far = scope.spawn(|| far.with_tls_server(&server, Some(&authorization), FOREVER));
-            let near = near.with_tls_client(&client, None, FOREVER).unwrap();
+            let near = near
+                .with_tls_client(&client, Some("localhost"), FOREVER)
+                .unwrap();
             let far = far.join().unwrap();
             assert_eq!(far.is_ok(), fits);
             if let Err(error) = far {
