@@ -32,7 +32,7 @@ found() {
                         sub(/::.*/, "", name)
                         gsub(/[^a-z0-9_-]/, "", name)
                         if (index(file, "/format/" name ".rs") || index(file, "/format/" name "/")) continue
-                        if (index(file, "/storage/" name) || file ~ /\/storage\/(file|null)/) continue
+                        if (index(file, "/storage/" name) || index(file, "src/" name "/") || file ~ /\/storage\/(file|null)/) continue
                         # Not formats: volumes of LUKS, and what secrets and magic numbers are made of.
                         if (file ~ /\/(crypto|magic\.rs|secret\.rs)/ || file ~ /\/storage\/(crypt|data_cipher)\.rs/) continue
                         print file ": " name

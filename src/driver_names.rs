@@ -31,7 +31,7 @@ const DRIVERS: &[Known] = &[
     ("iscsi", &["iscsi"]),
     ("iser", &["iser"]),
     ("luks", &[]),
-    ("nbd", &["nbd", "nbd+tcp", "nbd+unix"]),
+    ("nbd", &["nbd", "nbd+tcp", "nbd+unix", "nbd+vsock"]),
     ("nfs", &["nfs"]),
     ("null-aio", &["null-aio"]),
     ("null-co", &["null-co"]),

@@ -10,10 +10,11 @@ use crate::image::node::{Node, NodeKind};
 use crate::image::plan::{HostFile, HostName, Plan};
 use crate::image::{OpenOptions, names};
 use crate::location::Location;
-use crate::location::tree::flatten;
+use crate::location::tree::{flatten, flatten_values};
+use crate::options::key_matches;
 use crate::storage::driver::{OpenContext, StorageOpen, StorageTarget};
 use crate::storage::location::{driver_of_name, driver_of_path, driver_of_scheme};
-use crate::storage::{Identity, Storage, file};
+use crate::storage::{Identity, Storage, file, registry};
 use crate::value::{Map, Value};
 
 /// Opens the storage of a plan.
@@ -36,20 +37,24 @@ pub(super) fn open(
         Some(storage) => storage?,
         None => open_storage(host, &plan.given, &how, options)?,
     };
+    let driver = registry::find(storage.driver());
     let base = host.name.base();
     let name = BString::from(base.as_bytes());
-    // `locking` says how to open, not what.
-    let strong = || plan.given.iter().filter(|(key, _)| *key != "locking");
+    let weak = driver.map_or(&[][..], |driver| driver.weak_options);
+    let mut given = flatten_values(&plan.given);
+    given.retain(|key, _| !weak.iter().any(|name| key_matches(name, key)));
+    let plain = match driver.and_then(|driver| driver.file_name) {
+        Some(short) => short(&given),
+        None => (!name.is_empty() && given.is_empty()).then(|| name.clone()),
+    };
     let mut tree = Map::new();
     tree.insert("driver".to_owned(), storage.driver().into());
-    for (key, value) in strong() {
-        tree.insert(key.clone(), value.clone());
-    }
+    tree.extend(given);
     if !name.is_empty() {
-        tree.insert("filename".to_owned(), name.clone().into());
+        tree.insert("filename".to_owned(), name.into());
     }
     Ok(Node {
-        plain: (!name.is_empty() && strong().next().is_none()).then_some(name),
+        plain,
         base,
         tree: names::ordered(tree),
         name: None,

@@ -122,6 +122,7 @@ impl<'a> Statuses<'a> {
                 status.offset = Some(host_offset);
                 status.slot = slot;
                 look_into_host(&found, slot, host_offset, &mut status)?;
+                look_for_nothing(&found, slot, host_offset, &mut status)?;
             }
             ExtentKind::Zero { host_offset } => {
                 status.offset = host_offset;
@@ -262,6 +263,33 @@ impl Image {
             })
         })
     }
+}
+
+/// Marks data of which its server says that it is neither there nor zero: what a plain disk shows of a
+/// bitmap. It is read all the same.
+fn look_for_nothing(
+    found: &ChainExtent<'_>,
+    slot: StorageSlot,
+    host_offset: u64,
+    status: &mut Status,
+) -> Result<()> {
+    if !found.layer.driver.is_transparent || status.zero {
+        return Ok(());
+    }
+    let Ok(file) = found.layer.format.storage(slot) else {
+        return Ok(());
+    };
+    if file.host().is_some() || file.step_watcher().is_some() {
+        return Ok(());
+    }
+    let host = file.extent(host_offset, status.len)?;
+    if !host.zero {
+        status.len = status.len.min(host.len);
+        if !host.allocated {
+            (status.present, status.data, status.offset) = (false, false, None);
+        }
+    }
+    Ok(())
 }
 
 /// Marks data that lies in a hole of the host file as zero.

@@ -48,8 +48,13 @@ impl Style {
         match (taker.u64(), taker.u64()) {
             (Some(INIT_MAGIC), Some(OPTION_MAGIC)) => Ok(Self::New),
             (Some(INIT_MAGIC), Some(OLDSTYLE_MAGIC)) => Ok(Self::Old),
-            (Some(INIT_MAGIC), _) => Err(violation("Bad server magic received")),
-            _ => Err(violation("Bad initial magic received: it is no NBD server")),
+            (Some(INIT_MAGIC), Some(magic)) => Err(violation(format!(
+                "Bad server magic received: {magic:#018x}"
+            ))),
+            (magic, _) => Err(violation(format!(
+                "Bad initial magic received: {:#018x}",
+                magic.unwrap_or_default()
+            ))),
         }
     }
 }

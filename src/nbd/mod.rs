@@ -16,6 +16,7 @@ pub mod meta;
 pub mod option;
 pub mod reply;
 pub mod request;
+pub mod uri;
 
 #[cfg(test)]
 mod tests;

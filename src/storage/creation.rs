@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::modes::{Preallocation, ZeroFlags};
-use crate::storage::traits::Storage;
+use crate::storage::traits::{Limits, Storage};
 
 /// What a protocol has open for an operation that is to fill it. Opening it has changed nothing,
 /// except that it exists now.
@@ -109,8 +109,18 @@ impl Drop for Creation {
 }
 
 /// The refusal of what is longer than a storage of fixed length.
-pub(crate) fn cannot_grow() -> Error {
-    Error::new(ErrorKind::NoSpace, "Cannot grow device files")
+pub(crate) fn cannot_grow(limits: &Limits) -> Error {
+    Error::new(
+        ErrorKind::NoSpace,
+        format!("Cannot grow {}", limits.fixed_kind),
+    )
+}
+
+/// The error of a target that would have to be there, of a protocol that makes none.
+pub(crate) fn no_new_images(driver: &str, error: Error) -> Error {
+    error.context(format!(
+        "Protocol driver '{driver}' does not support creating new images, so an existing image must be selected as the target; however, opening the given target as an existing image failed"
+    ))
 }
 
 /// A storage that the caller has.
@@ -123,8 +133,9 @@ impl NewStorage for Given {
     }
 
     fn check_room(&self, len: u64) -> Result<()> {
-        if self.0.limits().fixed_len && self.0.len()? < len {
-            return Err(cannot_grow());
+        let limits = self.0.limits();
+        if limits.fixed_len && self.0.len()? < len {
+            return Err(cannot_grow(&limits));
         }
         Ok(())
     }

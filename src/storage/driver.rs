@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use bstr::BStr;
+use bstr::{BStr, BString};
 
 use crate::error::{Error, Result};
 use crate::job::JobControl;
@@ -94,6 +94,8 @@ pub struct CreateContext<'a> {
 
 /// Takes a whole file name apart.
 pub type ParseNameFn = fn(&BStr) -> Result<Map<String, Value>>;
+/// Puts options together to a file name; None where none holds them all.
+pub type ShortNameFn = fn(&Map<String, Value>) -> Option<BString>;
 /// Opens a storage of one protocol.
 pub type OpenFn = fn(&OpenContext<'_>) -> Result<Arc<dyn Storage>>;
 /// Claims a storage of one protocol for an operation that is to fill it; makes it where it is missing
@@ -119,10 +121,14 @@ pub struct StorageDriver {
     pub info_type: Option<&'static str>,
     /// Options of opening beyond those that every node has, sorted by name.
     pub open_options: &'static [OptionSpec],
+    /// Those of them that say how something is opened and not what: they stand in no name.
+    pub weak_options: &'static [&'static str],
     /// Options of creation, sorted by name.
     pub create_options: &'static [OptionSpec],
     /// The options that a whole file name, scheme included, stands for; without it the name is the target.
     pub parse_file_name: Option<ParseNameFn>,
+    /// The name that options stand for, where a short one says all; without it that is the target alone.
+    pub file_name: Option<ShortNameFn>,
     /// Opens; called by [`StorageDriver::open_storage`].
     pub open: OpenFn,
     /// Begins to create, where the protocol can; called by [`StorageDriver::claim`].

@@ -18,6 +18,7 @@ mod locks;
 pub mod memory;
 pub mod modes;
 mod named;
+mod nbd;
 pub mod null;
 pub mod registry;
 pub mod slice;

@@ -34,8 +34,10 @@ const DRIVER: StorageDriver = StorageDriver {
     is_local: false,
     info_type: None,
     open_options: OPEN,
+    weak_options: &[],
     create_options: &[],
     parse_file_name: None,
+    file_name: None,
     open: |context| NullStorage::open("null-co", context),
     create: None,
 };

@@ -24,6 +24,8 @@ pub struct Limits {
     /// A device: the length cannot change, so that "empty" does not exist either, and what was
     /// never written is not known to read as zeroes.
     pub fixed_len: bool,
+    /// What such storages are called in messages, in the plural.
+    pub fixed_kind: &'static str,
     /// What [`Storage::set_len`] adds at the end reads as zeroes.
     pub grown_is_zero: bool,
     /// A write is a copy to memory of this machine, such as the page cache, that hardly ever blocks.
@@ -38,6 +40,7 @@ impl Default for Limits {
             request_alignment: 1,
             memory_alignment: 1,
             fixed_len: false,
+            fixed_kind: "device files",
             grown_is_zero: false,
             writes_to_memory: false,
             in_flight: 1,
@@ -53,6 +56,10 @@ impl Limits {
             request_alignment: self.request_alignment.max(other.request_alignment),
             memory_alignment: self.memory_alignment.max(other.memory_alignment),
             fixed_len: self.fixed_len || other.fixed_len,
+            fixed_kind: match self.fixed_len {
+                true => self.fixed_kind,
+                false => other.fixed_kind,
+            },
             grown_is_zero: self.grown_is_zero && other.grown_is_zero,
             writes_to_memory: self.writes_to_memory && other.writes_to_memory,
             in_flight: self.in_flight.max(other.in_flight),
@@ -265,9 +272,18 @@ pub fn read_exact_at(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> Resu
 /// # Errors
 /// As [`Storage::set_len`].
 pub fn set_len_or_fit(storage: &dyn Storage, len: u64, preallocation: Preallocation) -> Result<()> {
-    if storage.limits().fixed_len && storage.len()? >= len {
+    let limits = storage.limits();
+    if limits.fixed_len {
+        let own = storage.len()?;
         // With its own length, a device changes nothing but still refuses to preallocate.
-        return storage.set_len(storage.len()?, preallocation);
+        storage.set_len(own, preallocation)?;
+        return match own < len {
+            true => Err(Error::unsupported(format!(
+                "Cannot grow {}",
+                limits.fixed_kind
+            ))),
+            false => Ok(()),
+        };
     }
     storage.set_len(len, preallocation)
 }

@@ -36,6 +36,7 @@ mod locks;
 mod map;
 mod measure;
 mod names;
+mod nbd;
 mod nodes;
 mod odd;
 mod ova;

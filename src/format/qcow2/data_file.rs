@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, OpenContext};
 use crate::job::JobControl;
 use crate::policy::ImplicitRole;
-use crate::storage::{Preallocation, Storage, ZeroFlags, grow, zero};
+use crate::storage::{Limits, Preallocation, Storage, ZeroFlags, grow, zero};
 
 use super::disk::{Autoclear, ImageHeader};
 use super::state::Qcow2;
@@ -78,7 +78,7 @@ pub(super) fn prepare(
         return grow(data, size, without_metadata(preallocation), control);
     }
     if data.len()? < size {
-        return Err(cannot_grow().context("Could not resize image"));
+        return Err(cannot_grow(&data.limits()).context("Could not resize image"));
     }
     match preallocation {
         Preallocation::Off | Preallocation::Metadata => Ok(()),
@@ -89,8 +89,8 @@ pub(super) fn prepare(
     }
 }
 
-fn cannot_grow() -> Error {
-    Error::unsupported("Cannot grow device files")
+fn cannot_grow(limits: &Limits) -> Error {
+    Error::unsupported(format!("Cannot grow {}", limits.fixed_kind))
 }
 
 /// A plain file has no metadata that could be preallocated.
@@ -105,7 +105,9 @@ impl Qcow2 {
     /// Refuses a size that the data file cannot hold.
     pub(super) fn check_data_file(&self, size: u64) -> Result<()> {
         match &self.data_file {
-            Some(data) if data.limits().fixed_len && data.len()? < size => Err(cannot_grow()),
+            Some(data) if data.limits().fixed_len && data.len()? < size => {
+                Err(cannot_grow(&data.limits()))
+            }
             _ => Ok(()),
         }
     }

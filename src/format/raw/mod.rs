@@ -316,8 +316,12 @@ impl Resize for Raw {
             .checked_add(len)
             .ok_or_else(|| Error::invalid("New image size must be positive"))?;
         let len = round_up(len)?;
-        if self.storage.limits().fixed_len && end != self.storage.len()? {
-            return Err(Error::unsupported("Cannot resize device files"));
+        let limits = self.storage.limits();
+        if limits.fixed_len && end != self.storage.len()? {
+            return Err(Error::unsupported(format!(
+                "Cannot resize {}",
+                limits.fixed_kind
+            )));
         }
         // The rest of the last sector is not in the file: it reads as zeroes.
         grow(&*self.storage, end, preallocation, control)?;

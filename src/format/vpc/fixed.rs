@@ -205,8 +205,12 @@ impl Resize for Fixed {
         let storage = &*self.storage;
         let file_len = storage.len()?;
         let end = len + FOOTER_LEN as u64;
-        if storage.limits().fixed_len && end != file_len {
-            return Err(Error::unsupported("Cannot resize device files"));
+        let limits = storage.limits();
+        if limits.fixed_len && end != file_len {
+            return Err(Error::unsupported(format!(
+                "Cannot resize {}",
+                limits.fixed_kind
+            )));
         }
         control.checkpoint()?;
         let last = last_footer(file_len);

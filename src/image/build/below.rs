@@ -14,7 +14,7 @@ use crate::format::{BackingRef, Mismatch};
 use crate::image::node::NamedNode;
 use crate::image::plan::{ChildPlan, Driver, Plan, names_a_file};
 use crate::image::{Backing, Image, OpenOptions};
-use crate::location::{Location, json_name};
+use crate::location::{Location, json_name, protocol_of};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole};
 use crate::value::{Map, Value};
 
@@ -252,6 +252,17 @@ impl Image {
         name: &BStr,
         options: &OpenOptions,
     ) -> Result<ResolvedName> {
+        let relative = !name.starts_with(b"/") && protocol_of(OsStr::from_bytes(name)).is_none();
+        if relative && self.base.is_empty() {
+            // The working directory is not where the image is.
+            return Err(Error::invalid(format!(
+                "Cannot generate a base directory for {}",
+                match self.storage.limits() {
+                    limits if limits.fixed_len => limits.fixed_kind.to_owned(),
+                    _ => format!("the relative name '{name}' in '{}'", self.filename),
+                }
+            )));
+        }
         resolve(
             role,
             OsStr::from_bytes(name),

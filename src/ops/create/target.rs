@@ -25,7 +25,8 @@ use crate::size::round_up_sector;
 use crate::storage::driver::CreateContext;
 use crate::storage::location::for_create;
 use crate::storage::{
-    CacheMode, Creation, Durability, NamedStorages, Storage, StorageDriver, StorageOpen,
+    CacheMode, Creation, Durability, NamedStorages, Preallocation, Storage, StorageDriver,
+    StorageOpen,
 };
 
 use super::overlap::{KeptFiles, Written};
@@ -309,6 +310,14 @@ impl Planned<'_> {
                     ErrorKind::NotAnImage,
                     format!("Image is not in {} format", self.request.driver.name),
                 ));
+            }
+            if plan.role == FileRole::Image && self.request.driver.is_transparent {
+                let asked = self.request.values.str("preallocation");
+                let asked = asked.and_then(Preallocation::from_name).unwrap_or_default();
+                if storage.limits().fixed_len && asked != Preallocation::Off {
+                    // It refuses that in its own words.
+                    storage.set_len(storage.len()?, asked)?;
+                }
             }
             file.check_room(plan.len)
                 .map_err(|error| self.no_room(plan, storage.name(), error))?;

@@ -15,7 +15,7 @@ use super::open::{self, FileOpen, wrap};
 use super::opening::open_raw;
 use super::{FileStorage, Kind, Locking};
 use crate::error::{Error, Result, ResultExt};
-use crate::storage::creation::{NewStorage, cannot_grow};
+use crate::storage::creation::{NewStorage, cannot_grow, no_new_images};
 use crate::storage::modes::CacheMode;
 use crate::storage::traits::Storage;
 use crate::sys::{attr, seek};
@@ -130,9 +130,9 @@ pub fn claim(path: &Path, options: &FileCreate) -> Result<NewFile> {
 /// # Errors
 /// Where there is no device.
 pub fn claim_device(path: &Path, options: &FileCreate) -> Result<NewFile> {
-    let file = open::open(path, &options.open(Some("host_device"))).context(|| {
-        "Protocol driver 'host_device' does not support creating new images, so an existing image must be selected as the target; however, opening the given target as an existing image failed".to_owned()
-    })?;
+    const DRIVER: &str = "host_device";
+    let file = open::open(path, &options.open(Some(DRIVER)))
+        .map_err(|error| no_new_images(DRIVER, error))?;
     Ok(NewFile::new(file, None, options))
 }
 
@@ -144,7 +144,7 @@ impl NewStorage for NewFile {
     fn check_room(&self, len: u64) -> Result<()> {
         if self.file.kind != Kind::Regular {
             return match self.file.len()? < len {
-                true => Err(cannot_grow()),
+                true => Err(cannot_grow(&self.file.limits())),
                 false => Ok(()),
             };
         }

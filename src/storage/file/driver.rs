@@ -22,8 +22,10 @@ pub static FILE: StorageDriver = StorageDriver {
     is_local: true,
     info_type: Some("file"),
     open_options: OPEN,
+    weak_options: &["locking"],
     create_options: FILE_CREATE,
     parse_file_name: None,
+    file_name: None,
     open: |context| open_file("file", context),
     create: Some(create_file),
 };
@@ -36,8 +38,10 @@ pub static HOST_DEVICE: StorageDriver = StorageDriver {
     is_local: true,
     info_type: Some("file"),
     open_options: OPEN,
+    weak_options: &["locking"],
     create_options: DEVICE_CREATE,
     parse_file_name: None,
+    file_name: None,
     open: |context| open_file("host_device", context),
     create: Some(create_device),
 };

@@ -31,8 +31,10 @@ pub static DRIVER: StorageDriver = StorageDriver {
     is_local: true,
     info_type: None,
     open_options: settings::OPTIONS,
+    weak_options: &[],
     create_options: &[],
     parse_file_name: Some(settings::parse_file_name),
     open: storage::open,
+    file_name: None,
     create: None,
 };

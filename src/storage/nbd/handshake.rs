@@ -1,0 +1,330 @@
+//! The handshake: from a fresh stream to an export that takes requests.
+
+use bstr::{BStr, BString, ByteSlice};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{self, IoBuf};
+use crate::nbd::export::{BlockSizes, Info, InfoCode, InfoRequest};
+use crate::nbd::flags::{ClientFlags, HandshakeFlags, TransmissionFlags};
+use crate::nbd::greeting::{NewstyleExport, OldstyleExport, PADDING, Style};
+use crate::nbd::limits::{MAX_EXPORT, MAX_OPTION};
+use crate::nbd::meta::{MetaContext, MetaQuery};
+use crate::nbd::option::{OptionCode, OptionHeader, OptionReply, ReplyCode};
+use crate::nbd::reply::Headers;
+use crate::nbd::violation;
+use crate::net::{Stream, Wait};
+
+/// The most replies to one option.
+const MAX_REPLIES: usize = 1000;
+
+/// What was agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Export {
+    /// The size in bytes.
+    pub(super) size: u64,
+    /// What it can do.
+    pub(super) flags: TransmissionFlags,
+    /// The block sizes, where the server told them.
+    pub(super) sizes: Option<BlockSizes>,
+    /// Which headers replies have.
+    pub(super) headers: Headers,
+    /// The number of the metadata context, where the server has it.
+    pub(super) context: Option<u32>,
+}
+
+impl Export {
+    fn new(size: u64, flags: TransmissionFlags, headers: Headers) -> Result<Self> {
+        if size > MAX_EXPORT {
+            return Err(violation(format!("The export is too large: {size} bytes")));
+        }
+        let flags = match flags.contains(TransmissionFlags::HAS_FLAGS) {
+            true => flags,
+            false => TransmissionFlags::empty(),
+        };
+        Ok(Self {
+            size,
+            flags,
+            sizes: None,
+            headers,
+            context: None,
+        })
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// The export.
+    pub(super) export: &'a BStr,
+    /// The metadata context.
+    pub(super) context: &'a BStr,
+}
+
+/// A stream in the phase of options.
+struct Options<'a> {
+    stream: &'a Stream,
+    wait: Wait<'a>,
+}
+
+/// Agrees with the server on an export.
+///
+/// # Errors
+/// What the server says against it; of the stream.
+pub(super) fn negotiate(stream: &Stream, wanted: &Wanted<'_>, wait: Wait<'_>) -> Result<Export> {
+    let Some(options) = greet(stream, wait)? else {
+        return oldstyle(stream, wanted, wait);
+    };
+    let (options, flags) = options;
+    let no_zeroes = flags.contains(HandshakeFlags::NO_ZEROES);
+    if !flags.contains(HandshakeFlags::FIXED_NEWSTYLE) {
+        return options.export_name(wanted, no_zeroes);
+    }
+    let headers = options.headers()?;
+    let context = match headers {
+        Headers::Simple => None,
+        _ => options.choose_context(wanted)?,
+    };
+    let agreed = match options.go(wanted, headers)? {
+        Some(export) => export,
+        None => Export {
+            headers,
+            ..options.export_name(wanted, no_zeroes)?
+        },
+    };
+    Ok(Export { context, ..agreed })
+}
+
+/// The first bytes of both; None of a server of the oldstyle.
+fn greet<'a>(stream: &'a Stream, wait: Wait<'a>) -> Result<Option<(Options<'a>, HandshakeFlags)>> {
+    let mut bytes = [0; Style::LEN];
+    stream.read_exact(&mut bytes, wait)?;
+    if Style::from_bytes(&bytes)? == Style::Old {
+        return Ok(None);
+    }
+    let mut bytes = [0; 2];
+    stream.read_exact(&mut bytes, wait)?;
+    let flags = HandshakeFlags::from_bytes(bytes);
+    let mut answer = ClientFlags::empty();
+    answer.set(
+        ClientFlags::FIXED_NEWSTYLE,
+        flags.contains(HandshakeFlags::FIXED_NEWSTYLE),
+    );
+    answer.set(
+        ClientFlags::NO_ZEROES,
+        flags.contains(HandshakeFlags::NO_ZEROES),
+    );
+    stream.write_all(&answer.to_bytes(), wait)?;
+    Ok(Some((Options { stream, wait }, flags)))
+}
+
+fn oldstyle(stream: &Stream, wanted: &Wanted<'_>, wait: Wait<'_>) -> Result<Export> {
+    if !wanted.export.is_empty() {
+        return Err(Error::invalid(
+            "Server does not support non-empty export names",
+        ));
+    }
+    let mut bytes = [0; OldstyleExport::LEN];
+    stream.read_exact(&mut bytes, wait)?;
+    stream.read_exact(&mut [0; PADDING], wait)?;
+    let export = OldstyleExport::from_bytes(&bytes);
+    Export::new(export.size, export.flags, Headers::Simple)
+}
+
+impl Options<'_> {
+    fn send(&self, option: OptionCode, data: &[u8]) -> Result<()> {
+        let len = u32::try_from(data.len()).ok();
+        let len = len.filter(|len| *len <= MAX_OPTION);
+        let len = len.ok_or_else(|| Error::invalid("The names are too long for the server"))?;
+        let header = OptionHeader { option, len }.to_bytes();
+        self.stream.write_all(&[&header, data].concat(), self.wait)
+    }
+
+    /// One reply, with its data.
+    fn reply(&self, option: OptionCode) -> Result<(ReplyCode, IoBuf)> {
+        let mut bytes = [0; OptionReply::LEN];
+        self.stream.read_exact(&mut bytes, self.wait)?;
+        let reply = OptionReply::from_bytes(&bytes)?;
+        if reply.option != option {
+            return Err(violation(format!(
+                "Unexpected option type {} (expected {option})",
+                reply.option
+            )));
+        }
+        if reply.len > MAX_OPTION {
+            return Err(violation(format!(
+                "The reply to option {option} is {} bytes long",
+                reply.len
+            )));
+        }
+        let mut data = memory::zeroed(reply.len as usize)?;
+        self.stream.read_exact(&mut data, self.wait)?;
+        Ok((reply.code, data))
+    }
+
+    /// Sends an option without data; whether the server takes it.
+    fn ask(&self, option: OptionCode) -> Result<bool> {
+        self.send(option, &[])?;
+        match self.reply(option)? {
+            (ReplyCode::ACK, data) if data.is_empty() => Ok(true),
+            (code, data) => self.refused(option, code, &data).map(|()| false),
+        }
+    }
+
+    /// Passes over a refusal that leaves another way.
+    fn refused(&self, option: OptionCode, code: ReplyCode, data: &[u8]) -> Result<()> {
+        match code {
+            ReplyCode::ERR_UNSUP
+            | ReplyCode::ERR_POLICY
+            | ReplyCode::ERR_INVALID
+            | ReplyCode::ERR_PLATFORM
+            | ReplyCode::ERR_TOO_BIG => Ok(()),
+            _ => Err(self.refusal(option, code, data)),
+        }
+    }
+
+    /// The error of a refusal; ends the session in good order.
+    fn refusal(&self, option: OptionCode, code: ReplyCode, data: &[u8]) -> Error {
+        if !code.is_error() {
+            return violation(format!("The server answered option {option} with {code}"));
+        }
+        // The refusal is the error to report.
+        let _ = self.send(OptionCode::ABORT, &[]);
+        refusal(option, code, data.as_bstr())
+    }
+
+    /// Agrees on the headers of replies: the best that the server has.
+    fn headers(&self) -> Result<Headers> {
+        if self.ask(OptionCode::EXTENDED_HEADERS)? {
+            return Ok(Headers::Extended);
+        }
+        Ok(match self.ask(OptionCode::STRUCTURED_REPLY)? {
+            true => Headers::Structured,
+            false => Headers::Simple,
+        })
+    }
+
+    /// Chooses the metadata context; its number, where the server has it.
+    fn choose_context(&self, wanted: &Wanted<'_>) -> Result<Option<u32>> {
+        const OPTION: OptionCode = OptionCode::SET_META_CONTEXT;
+        let query = MetaQuery {
+            export: wanted.export.to_owned(),
+            queries: vec![wanted.context.to_owned()],
+        };
+        self.send(OPTION, &query.to_bytes())?;
+        let mut chosen = None;
+        for _ in 0..MAX_REPLIES {
+            let (code, data) = self.reply(OPTION)?;
+            match code {
+                ReplyCode::ACK => return Ok(chosen),
+                ReplyCode::META_CONTEXT => {
+                    let context = MetaContext::from_bytes(&data)?;
+                    if context.name != wanted.context || chosen.is_some() {
+                        return Err(violation(format!(
+                            "The server chose the metadata context '{}', which was not asked for",
+                            context.name
+                        )));
+                    }
+                    chosen = Some(context.id);
+                }
+                // What it has against the export it says again.
+                ReplyCode::ERR_UNKNOWN => return Ok(None),
+                code => return self.refused(OPTION, code, &data).map(|()| None),
+            }
+        }
+        Err(violation("The server sends metadata contexts without end"))
+    }
+
+    /// Takes the export; None where the server does not know how.
+    fn go(&self, wanted: &Wanted<'_>, headers: Headers) -> Result<Option<Export>> {
+        const OPTION: OptionCode = OptionCode::GO;
+        let request = InfoRequest {
+            name: wanted.export.to_owned(),
+            wanted: vec![InfoCode::BLOCK_SIZE],
+        };
+        self.send(OPTION, &request.to_bytes())?;
+        let (mut export, mut sizes) = (None, None);
+        for _ in 0..MAX_REPLIES {
+            let (code, data) = self.reply(OPTION)?;
+            match code {
+                ReplyCode::INFO => match Info::from_bytes(&data)? {
+                    Info::Export { size, flags } => {
+                        export = Some(Export::new(size, flags, headers)?);
+                    }
+                    Info::BlockSizes(found) => sizes = Some(found),
+                    _ => {}
+                },
+                ReplyCode::ACK => {
+                    let export = export.ok_or_else(|| {
+                        violation("The server did not tell the size of the export")
+                    })?;
+                    return Ok(Some(Export { sizes, ..export }));
+                }
+                ReplyCode::ERR_UNSUP => return Ok(None),
+                code => return Err(self.refusal(OPTION, code, &data)),
+            }
+        }
+        Err(violation("The server describes the export without end"))
+    }
+
+    /// Takes the export as servers before [`OptionCode::GO`] have it: what is not there ends the session.
+    fn export_name(&self, wanted: &Wanted<'_>, no_zeroes: bool) -> Result<Export> {
+        self.send(OptionCode::EXPORT_NAME, wanted.export)?;
+        let mut bytes = [0; NewstyleExport::LEN];
+        if !self.stream.read_exact_or_end(&mut bytes, self.wait)? {
+            return Err(unavailable());
+        }
+        if !no_zeroes {
+            self.stream.read_exact(&mut [0; PADDING], self.wait)?;
+        }
+        let export = NewstyleExport::from_bytes(&bytes);
+        Export::new(export.size, export.flags, Headers::Simple)
+    }
+}
+
+fn unavailable() -> Error {
+    Error::new(ErrorKind::NotFound, "Requested export not available")
+}
+
+/// A refusal in words, with those of the server behind them.
+fn refusal(option: OptionCode, code: ReplyCode, message: &BStr) -> Error {
+    let name: BString = match option.name() {
+        Some(name) => format!("{} ({})", option.0, name.to_lowercase()).into(),
+        None => option.0.to_string().into(),
+    };
+    let error = match code {
+        ReplyCode::ERR_UNSUP => Error::unsupported(format!("Unsupported option type {name}")),
+        ReplyCode::ERR_POLICY => Error::new(
+            ErrorKind::Denied,
+            format!("Denied by server for option {name}"),
+        ),
+        ReplyCode::ERR_INVALID => Error::invalid(format!("Invalid parameters for option {name}")),
+        ReplyCode::ERR_PLATFORM => {
+            Error::unsupported(format!("Server lacks support for option {name}"))
+        }
+        ReplyCode::ERR_TLS_REQD => Error::new(
+            ErrorKind::Denied,
+            format!("Server requires TLS for option {name}"),
+        )
+        .with_hint("Did you forget a valid tls-creds?"),
+        ReplyCode::ERR_UNKNOWN => unavailable(),
+        ReplyCode::ERR_SHUTDOWN => Error::new(
+            ErrorKind::Os,
+            format!("Server shutting down before option {name}"),
+        )
+        .with_errno(libc::ESHUTDOWN),
+        ReplyCode::ERR_BLOCK_SIZE_REQD => {
+            Error::unsupported(format!("Server requires INFO_BLOCK_SIZE for option {name}"))
+        }
+        _ => Error::new(
+            ErrorKind::Os,
+            format!("Unknown error code when asking for option {name}"),
+        ),
+    };
+    match message.is_empty() {
+        true => error,
+        false => error.with_hint(format!(
+            "server reported: {}",
+            crate::printable::printable(&message.to_str_lossy())
+        )),
+    }
+}

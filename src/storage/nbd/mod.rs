@@ -1,0 +1,59 @@
+//! Exports of NBD servers (`nbd://HOST/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`).
+//!
+//! Requests are synchronous, and many threads share a connection: each sends its request and waits for its own
+//! reply. There is no thread that reads: one of those that wait does, and hands the right to read on to the one
+//! whose reply has come, which takes the data straight into its own buffer.
+
+mod align;
+mod connection;
+mod creation;
+mod handshake;
+mod input;
+mod op;
+mod options;
+mod pool;
+mod shared;
+mod status;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+use crate::options::{OptionKind, OptionSpec};
+use crate::storage::driver::{StorageDriver, StorageFeatures};
+
+/// The protocol.
+pub static DRIVER: StorageDriver = StorageDriver {
+    name: "nbd",
+    schemes: options::SCHEMES,
+    features: StorageFeatures::WRITE
+        .union(StorageFeatures::CREATE)
+        .union(StorageFeatures::EXTENTS)
+        .union(StorageFeatures::PLACES),
+    is_local: false,
+    info_type: None,
+    open_options: options::OPTIONS,
+    weak_options: options::WEAK,
+    create_options: CREATE,
+    parse_file_name: Some(options::parse_file_name),
+    file_name: Some(options::file_name),
+    open: storage::open,
+    create: Some(creation::claim),
+};
+
+/// An export is taken as it is: these are judged, and change nothing.
+const CREATE: &[OptionSpec] = &[
+    OptionSpec {
+        name: "preallocation",
+        kind: OptionKind::Str,
+        help: "Preallocation mode (allowed values: off)",
+        default: None,
+        allowed: &["off"],
+    },
+    OptionSpec {
+        name: "size",
+        kind: OptionKind::Size,
+        help: "Virtual disk size",
+        default: None,
+        allowed: &[],
+    },
+];

@@ -1,0 +1,344 @@
+//! Several connections with one export, which are made when there is use for them, and made again when they
+//! are lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bstr::{BString, ByteSlice};
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+use crate::nbd::flags::TransmissionFlags;
+use crate::net::{Stream, Wait, connect};
+
+use super::connection::Connection;
+use super::handshake::{Export, Wanted, negotiate};
+use super::op::Op;
+use super::options::Settings;
+
+/// How long after a failed attempt to connect the next one follows.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest such time.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
+/// What the kernel may hold of a connection.
+const KERNEL_BUFFER: usize = 2 << 20;
+/// The shortest and the longest time that a further connection may take.
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
+const MOST_PATIENCE: Duration = Duration::from_secs(5);
+/// When the server's machine is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The connections.
+#[derive(Debug)]
+pub(super) struct Pool {
+    settings: Settings,
+    name: BString,
+    /// How long a further connection may take to be made.
+    patience: Duration,
+    /// What was agreed on at first, and is to be found again.
+    pub(super) export: Export,
+    lanes: Vec<Lane>,
+    /// The lanes that may be used.
+    open: AtomicUsize,
+    growing: Mutex<()>,
+    /// The server takes no more connections.
+    full: AtomicBool,
+    /// Writes that the server has replied to.
+    written: AtomicU64,
+    /// How many of them a flush has covered.
+    flushed: AtomicU64,
+    /// A connection was lost after writes that no flush covered.
+    lost: AtomicBool,
+}
+
+/// The place of one connection.
+#[derive(Debug, Default)]
+struct Lane {
+    load: AtomicUsize,
+    line: Mutex<Line>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    connection: Option<Arc<Connection>>,
+    /// Since when there is none.
+    lost: Option<Instant>,
+}
+
+/// A request on a lane.
+struct Loaded<'a>(&'a Lane);
+
+impl<'a> Loaded<'a> {
+    fn new(lane: &'a Lane) -> Self {
+        lane.load.fetch_add(1, Ordering::Relaxed);
+        Self(lane)
+    }
+}
+
+impl Drop for Loaded<'_> {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Connects, and agrees on the export.
+fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connection> {
+    let stream: Stream = connect(&settings.address, wait)?;
+    stream.set_buffers(KERNEL_BUFFER);
+    if settings.keep_alive {
+        // A hint: the connection is good without.
+        let _ = stream.set_keepalive(SILENCE);
+    }
+    let wanted = Wanted {
+        export: settings.export.as_bstr(),
+        context: settings.context.as_bstr(),
+    };
+    let export = negotiate(&stream, &wanted, wait)?;
+    Ok(Connection::new(stream, export))
+}
+
+/// Tries again until the time is over; the last error counts.
+fn establish_within(
+    settings: &Settings,
+    control: &JobControl,
+    deadline: Option<Instant>,
+) -> Result<Connection> {
+    let mut pause = PAUSE;
+    loop {
+        let wait = Wait::new(control).until(deadline);
+        let error = match establish(settings, wait) {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        control.check()?;
+        let again = Instant::now() + pause;
+        if deadline.is_none_or(|deadline| again >= deadline) {
+            return Err(error);
+        }
+        while Instant::now() < again {
+            control.check()?;
+            std::thread::sleep(PAUSE.min(again.saturating_duration_since(Instant::now())));
+        }
+        pause = (pause * 2).min(LONG_PAUSE);
+    }
+}
+
+fn after(time: Duration) -> Option<Instant> {
+    match time.is_zero() {
+        true => None,
+        // Past the range of the clock is a long time.
+        false => Instant::now().checked_add(time),
+    }
+}
+
+impl Pool {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Of the network, or what the server says.
+    pub(super) fn open(settings: &Settings, name: BString, control: &JobControl) -> Result<Self> {
+        let begun = Instant::now();
+        let first = establish_within(settings, control, after(settings.open_timeout))?;
+        let export = first.export;
+        if settings.context_asked && export.context.is_none() {
+            return Err(Error::invalid(format!(
+                "requested x-dirty-bitmap {} not found",
+                settings.context
+            )));
+        }
+        let several = export.flags.contains(TransmissionFlags::CAN_MULTI_CONN);
+        let most = if several { settings.connections } else { 1 };
+        let mut lanes: Vec<Lane> = Vec::new();
+        lanes.resize_with(most, Lane::default);
+        if let Some(lane) = lanes.first_mut() {
+            lane.line.get_mut().connection = Some(Arc::new(first));
+        }
+        Ok(Self {
+            settings: settings.clone(),
+            name,
+            // Ten times what one took: a server that takes no more may leave them waiting.
+            patience: (begun.elapsed() * 10).clamp(LEAST_PATIENCE, MOST_PATIENCE),
+            export,
+            lanes,
+            open: AtomicUsize::new(1),
+            growing: Mutex::new(()),
+            full: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+        })
+    }
+
+    /// Sends the requests and takes their replies; gives the first error of the server.
+    ///
+    /// # Errors
+    /// Of the server, or of the connection.
+    pub(super) fn run(&self, ops: &mut [Op<'_, '_>], control: &JobControl) -> Result<()> {
+        let lane = self.lane(control)?;
+        let _loaded = Loaded::new(lane);
+        loop {
+            let connection = self.connection(lane, control)?;
+            let Err(error) = connection.exchange(ops, control) else {
+                let mut ops = ops.iter_mut();
+                return ops.find_map(|op| op.error.take()).map_or(Ok(()), Err);
+            };
+            control.check()?;
+            self.note_loss(lane, &connection);
+            match connection.ended() {
+                None => return Err(error),
+                Some(false) if self.settings.reconnect_delay.is_zero() => {
+                    return Err(self.about(error));
+                }
+                // Another's work was cancelled, or the connection may come back.
+                Some(_) => {}
+            }
+            for op in ops.iter_mut() {
+                op.reset();
+            }
+        }
+    }
+
+    /// Whether further storages may use it: requests succeed, or wait for a connection to come back.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.lost.load(Ordering::Acquire)
+            && self.lanes.first().is_some_and(|lane| {
+                let line = lane.line.try_lock();
+                // Whoever holds it makes a connection.
+                line.is_none_or(|line| {
+                    let connection = line.connection.as_ref();
+                    connection.is_some_and(|connection| connection.ended() != Some(false))
+                })
+            })
+    }
+
+    /// Notes that so many writes have been replied to.
+    pub(super) fn note_writes(&self, count: usize) {
+        self.written.fetch_add(count as u64, Ordering::Release);
+    }
+
+    /// Has what was written made durable by `flush`.
+    ///
+    /// # Errors
+    /// Of it; also where a connection was lost that the flush does not cover.
+    pub(super) fn flushing(&self, flush: impl FnOnce() -> Result<()>) -> Result<()> {
+        let before = self.written.load(Ordering::Acquire);
+        flush()?;
+        if self.lost.load(Ordering::Acquire) {
+            return Err(Error::new(
+                ErrorKind::Os,
+                format!(
+                    "The connection to '{}' was lost after writes that were not flushed: whether the server has kept all of them is not known",
+                    self.name
+                ),
+            )
+            .with_errno(libc::EIO));
+        }
+        self.flushed.fetch_max(before, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn about(&self, error: Error) -> Error {
+        error.context(format!("Connection to '{}'", self.name))
+    }
+
+    /// The lane with the least to do; one more is opened where all have something.
+    fn lane(&self, control: &JobControl) -> Result<&Lane> {
+        let open = self.open.load(Ordering::Acquire);
+        let load = |lane: &&Lane| lane.load.load(Ordering::Relaxed);
+        let least = self.lanes.iter().take(open).min_by_key(load);
+        let least =
+            least.ok_or_else(|| Error::new(ErrorKind::Internal, "There is no connection"))?;
+        let more = open < self.lanes.len() && !self.full.load(Ordering::Relaxed);
+        if load(&least) == 0 || !more {
+            return Ok(least);
+        }
+        let Some(_growing) = self.growing.try_lock() else {
+            return Ok(least);
+        };
+        let open = self.open.load(Ordering::Acquire);
+        let Some(lane) = self.lanes.get(open) else {
+            return Ok(least);
+        };
+        match self.again(Wait::new(control).at_most(self.patience)) {
+            Ok(connection) => {
+                lane.line.lock().connection = Some(connection);
+                self.open.store(open + 1, Ordering::Release);
+                Ok(lane)
+            }
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            // Those that there are do.
+            Err(_) => {
+                self.full.store(true, Ordering::Relaxed);
+                Ok(least)
+            }
+        }
+    }
+
+    /// A connection with the same export.
+    fn again(&self, wait: Wait<'_>) -> Result<Arc<Connection>> {
+        let connection = establish(&self.settings, wait)?;
+        self.check_same(&connection)?;
+        Ok(Arc::new(connection))
+    }
+
+    fn check_same(&self, connection: &Connection) -> Result<()> {
+        let (was, is) = (&self.export, &connection.export);
+        let same = was.size == is.size
+            && was.flags == is.flags
+            && was.sizes == is.sizes
+            && was.context.is_some() == is.context.is_some();
+        match same {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Os,
+                format!("The export of '{}' is not what it was before", self.name),
+            )
+            .with_errno(libc::ESTALE)),
+        }
+    }
+
+    /// The connection of a lane; one that was lost is made again, for as long as the delay allows.
+    fn connection(&self, lane: &Lane, control: &JobControl) -> Result<Arc<Connection>> {
+        control.check()?;
+        let mut line = lane.line.lock();
+        if let Some(connection) = &line.connection {
+            match connection.ended() {
+                None => return Ok(connection.clone()),
+                // What was cancelled says nothing of the server.
+                Some(true) => line.lost = None,
+                Some(false) if self.settings.reconnect_delay.is_zero() => {
+                    return Ok(connection.clone());
+                }
+                Some(false) => {}
+            }
+        }
+        let lost = *line.lost.get_or_insert_with(Instant::now);
+        let delay = self.settings.reconnect_delay;
+        // When the time is over, each request tries once.
+        let deadline = lost.checked_add(delay).max(after(PAUSE));
+        let deadline = deadline.filter(|_| !delay.is_zero());
+        let made = establish_within(&self.settings, control, deadline);
+        let made = made.and_then(|made| self.check_same(&made).map(|()| made));
+        let made = Arc::new(made.map_err(|error| self.about(error))?);
+        *line = Line {
+            connection: Some(made.clone()),
+            lost: None,
+        };
+        Ok(made)
+    }
+
+    /// Takes note that a connection has ended.
+    fn note_loss(&self, lane: &Lane, connection: &Arc<Connection>) {
+        let mut line = lane.line.lock();
+        let current = line.connection.as_ref();
+        if current.is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            line.lost.get_or_insert_with(Instant::now);
+        }
+        let flushed = self.flushed.load(Ordering::Acquire);
+        if connection.ended() == Some(false) && self.written.load(Ordering::Acquire) > flushed {
+            self.lost.store(true, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What all storages of one export in this process share: connections, for a server may take few, and what is
+//! known of holes, which a write through any of them changes.
+
+use std::sync::{Arc, Weak};
+
+use bstr::BString;
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::job::JobControl;
+
+use super::options::Settings;
+use super::pool::Pool;
+use super::status::StatusCache;
+
+static SHARED: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+/// An export that is in use.
+#[derive(Debug)]
+pub(super) struct Shared {
+    settings: Settings,
+    /// Its connections.
+    pub(super) pool: Pool,
+    /// What is known of holes and zeroes.
+    pub(super) status: StatusCache,
+    /// Held while a part of a block is changed.
+    pub(super) partial: Mutex<()>,
+}
+
+impl Shared {
+    /// That of an export; connects where it is not in use. How long is waited for connections is what the first
+    /// one asked for.
+    ///
+    /// # Errors
+    /// Of the connection.
+    pub(super) fn open(
+        settings: &Settings,
+        name: &BString,
+        control: &JobControl,
+    ) -> Result<Arc<Self>> {
+        if let Some(known) = find(&mut SHARED.lock(), settings) {
+            return Ok(known);
+        }
+        let fresh = Arc::new(Self {
+            settings: settings.clone(),
+            pool: Pool::open(settings, name.clone(), control)?,
+            status: StatusCache::default(),
+            partial: Mutex::new(()),
+        });
+        let mut all = SHARED.lock();
+        // Another thread may have been faster.
+        if let Some(known) = find(&mut all, settings) {
+            return Ok(known);
+        }
+        all.push(Arc::downgrade(&fresh));
+        Ok(fresh)
+    }
+}
+
+fn find(all: &mut Vec<Weak<Shared>>, settings: &Settings) -> Option<Arc<Shared>> {
+    all.retain(|one| one.strong_count() > 0);
+    all.iter()
+        .filter_map(Weak::upgrade)
+        .find(|one| one.settings.same_export(settings) && one.pool.is_usable())
+}

@@ -1,0 +1,556 @@
+//! The client against servers that keep to a script.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bstr::BString;
+
+use super::options::{OPTIONS, Settings};
+use super::storage::NbdStorage;
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+use crate::nbd::chunk::{OffsetData, StatusExtent, StatusHead};
+use crate::nbd::export::{Info, InfoRequest};
+use crate::nbd::flags::{ChunkFlags, HandshakeFlags, StateFlags, TransmissionFlags};
+use crate::nbd::greeting::Style;
+use crate::nbd::meta::{ALLOCATION, MetaContext};
+use crate::nbd::option::{OptionCode, OptionHeader, OptionReply, ReplyCode};
+use crate::nbd::reply::{Chunk, ChunkType, SimpleReply};
+use crate::nbd::request::{Command, Request};
+use crate::options::{Options, Values};
+use crate::storage::{CacheMode, Durability, Storage, ZeroFlags};
+
+const SIZE: u64 = 1 << 20;
+
+/// What a server offers.
+#[derive(Clone, Copy)]
+struct Offer {
+    size: u64,
+    structured: bool,
+    flags: TransmissionFlags,
+}
+
+impl Default for Offer {
+    fn default() -> Self {
+        Self {
+            size: SIZE,
+            structured: true,
+            flags: TransmissionFlags::HAS_FLAGS
+                | TransmissionFlags::SEND_FLUSH
+                | TransmissionFlags::SEND_WRITE_ZEROES,
+        }
+    }
+}
+
+/// One connection as its server sees it.
+struct Peer(UnixStream);
+
+impl Peer {
+    fn read<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        self.0.read_exact(&mut bytes).ok().map(|()| bytes)
+    }
+
+    fn send(&mut self, parts: &[&[u8]]) {
+        // A client that has had enough may be gone.
+        let _ = self.0.write_all(&parts.concat());
+    }
+
+    fn handshake(&mut self, offer: Offer) -> Option<()> {
+        let flags = HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES;
+        self.send(&[&Style::New.to_bytes(), &flags.to_bytes()]);
+        self.read::<4>()?;
+        loop {
+            let header = OptionHeader::from_bytes(&self.read()?).unwrap();
+            let mut data = vec![0; header.len as usize];
+            self.0.read_exact(&mut data).ok()?;
+            let mut reply = |code, data: &[u8]| {
+                let reply = OptionReply {
+                    option: header.option,
+                    code,
+                    len: data.len() as u32,
+                };
+                let _ = self.0.write_all(&[&reply.to_bytes(), data].concat());
+            };
+            match header.option {
+                OptionCode::STRUCTURED_REPLY if offer.structured => reply(ReplyCode::ACK, b""),
+                OptionCode::SET_META_CONTEXT => {
+                    let context = MetaContext {
+                        id: 7,
+                        name: ALLOCATION.into(),
+                    };
+                    reply(ReplyCode::META_CONTEXT, &context.to_bytes());
+                    reply(ReplyCode::ACK, b"");
+                }
+                OptionCode::GO => {
+                    InfoRequest::from_bytes(&data).unwrap();
+                    let info = Info::Export {
+                        size: offer.size,
+                        flags: offer.flags,
+                    };
+                    reply(ReplyCode::INFO, &info.to_bytes());
+                    reply(ReplyCode::ACK, b"");
+                    return Some(());
+                }
+                _ => reply(ReplyCode::ERR_UNSUP, b""),
+            }
+        }
+    }
+
+    fn request(&mut self) -> Option<(Request, Vec<u8>)> {
+        let request = Request::from_compact(&self.read()?).unwrap();
+        let mut data = Vec::new();
+        if request.command == Command::WRITE {
+            data.resize(request.len as usize, 0);
+            self.0.read_exact(&mut data).ok()?;
+        }
+        (request.command != Command::DISC).then_some((request, data))
+    }
+
+    fn simple(&mut self, request: &Request, error: u32, data: &[u8]) {
+        let cookie = request.cookie;
+        self.send(&[&SimpleReply { error, cookie }.to_bytes(), data]);
+    }
+
+    fn chunk(&mut self, request: &Request, kind: ChunkType, last: bool, payload: &[u8]) {
+        let mut flags = ChunkFlags::empty();
+        flags.set(ChunkFlags::DONE, last);
+        let chunk = Chunk {
+            flags,
+            kind,
+            cookie: request.cookie,
+            len: payload.len() as u64,
+        };
+        self.send(&[&chunk.to_compact().unwrap(), payload]);
+    }
+
+    fn data(&mut self, request: &Request, offset: u64, last: bool, data: &[u8]) {
+        let head = OffsetData { offset }.to_bytes();
+        let payload = [&head, data].concat();
+        self.chunk(request, ChunkType::OFFSET_DATA, last, &payload);
+    }
+
+    fn status(&mut self, request: &Request, extents: &[(u64, StateFlags)]) {
+        let head = StatusHead {
+            context: 7,
+            count: 0,
+        };
+        let mut payload = head.to_compact().to_vec();
+        for (len, flags) in extents {
+            let extent = StatusExtent {
+                len: *len,
+                flags: flags.bits(),
+            };
+            payload.extend(extent.to_compact().unwrap());
+        }
+        self.chunk(request, ChunkType::BLOCK_STATUS, true, &payload);
+    }
+}
+
+/// What stands at an offset, as the servers here have it.
+fn content(offset: u64, len: u64) -> Vec<u8> {
+    (offset..offset + len).map(|at| (at / 512) as u8).collect()
+}
+
+/// A server on a socket of its own.
+struct Fake {
+    dir: tempfile::TempDir,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    /// Serves one connection after the other, each by the next of the scripts.
+    fn new(scripts: Vec<(Offer, fn(&mut Peer))>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        let thread = std::thread::spawn(move || {
+            for (offer, script) in scripts {
+                let Ok((stream, _)) = listener.accept() else {
+                    return;
+                };
+                let mut peer = Peer(stream);
+                if peer.handshake(offer).is_some() {
+                    script(&mut peer);
+                }
+            }
+        });
+        Self {
+            dir,
+            thread: Some(thread),
+        }
+    }
+
+    fn one(offer: Offer, script: fn(&mut Peer)) -> Self {
+        Self::new(vec![(offer, script)])
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    fn open(&self, more: &str, control: &Arc<JobControl>) -> Result<NbdStorage> {
+        let list = format!("path={}{more}", self.path().display());
+        let values = Values::check(&Options::parse(&list)?, OPTIONS)?;
+        let given = crate::value::Map::from_iter([(
+            "path".to_owned(),
+            BString::from(self.path().as_os_str().as_encoded_bytes()).into(),
+        )]);
+        let cache = CacheMode::Writeback;
+        NbdStorage::open(&Settings::of(&values)?, &given, true, cache, control)
+    }
+
+    fn opened(&self) -> NbdStorage {
+        self.open("", &Arc::default()).unwrap()
+    }
+
+    fn end(mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// Serves whatever comes, with structured replies.
+fn serve(peer: &mut Peer) {
+    while let Some((request, _)) = peer.request() {
+        match request.command {
+            Command::READ => {
+                let data = content(request.offset, request.len);
+                peer.data(&request, request.offset, true, &data);
+            }
+            Command::BLOCK_STATUS => peer.status(&request, &[(SIZE, StateFlags::empty())]),
+            _ => peer.simple(&request, 0, b""),
+        }
+    }
+}
+
+#[track_caller]
+fn broken(result: Result<()>, says: &str) -> Error {
+    let error = result.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(says), "{text}");
+    assert!(text.contains("nbd+unix://?socket="), "{text}");
+    error
+}
+
+#[test]
+fn replies_in_any_order_come_to_those_who_wait_for_them() {
+    let fake = Fake::one(Offer::default(), |peer| {
+        while let Some(first) = peer.request() {
+            let mut all = vec![first];
+            // Those that are there by now, the last one first, and in pieces that mix.
+            peer.0
+                .set_read_timeout(Some(Duration::from_millis(20)))
+                .unwrap();
+            while all.len() < 8 {
+                let Some(next) = peer.request() else { break };
+                all.push(next);
+            }
+            peer.0.set_read_timeout(None).unwrap();
+            for last in [false, true] {
+                for (request, _) in all.iter().rev() {
+                    let half = request.len / 2;
+                    let at = request.offset + if last { 0 } else { half };
+                    peer.data(request, at, last, &content(at, half));
+                }
+            }
+        }
+    });
+    let storage = fake.opened();
+    std::thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let storage = &storage;
+            scope.spawn(move || {
+                for step in 0..10 {
+                    let offset = (thread * 10 + step) * 4096;
+                    let mut buf = [0xee; 4096];
+                    storage.read_at(&mut buf, offset).unwrap();
+                    assert_eq!(buf.to_vec(), content(offset, 4096));
+                }
+            });
+        }
+    });
+    drop(storage);
+    fake.end();
+}
+
+#[test]
+fn servers_that_break_the_protocol_are_told_in_one_line() {
+    type Script = fn(&mut Peer);
+    let scripts: [(&str, bool, Script); 8] = [
+        ("not made", true, |peer| {
+            let (mut request, _) = peer.request().unwrap();
+            request.cookie ^= 1 << 40;
+            peer.simple(&request, 0, b"");
+        }),
+        ("sent no reply", true, |peer| {
+            peer.request();
+            peer.send(&[&[0x11; 200]]);
+        }),
+        ("ended before it was complete", true, |peer| {
+            let (request, _) = peer.request().unwrap();
+            peer.data(&request, request.offset, true, &[0; 100]);
+        }),
+        ("the same bytes twice", true, |peer| {
+            let (request, _) = peer.request().unwrap();
+            peer.data(&request, request.offset, false, &[0; 512]);
+            peer.data(&request, request.offset + 511, true, &[0; 513]);
+        }),
+        ("not asked for", true, |peer| {
+            let (request, _) = peer.request().unwrap();
+            peer.data(&request, request.offset + 1000, true, &[0; 512]);
+        }),
+        ("are the most", true, |peer| {
+            let (request, _) = peer.request().unwrap();
+            peer.chunk(&request, ChunkType::ERROR, true, &vec![0; 1 << 20]);
+        }),
+        ("kind that was not agreed on", false, |peer| {
+            let (request, _) = peer.request().unwrap();
+            peer.data(&request, request.offset, true, &[0; 1024]);
+        }),
+        ("Unexpected end-of-file", true, |peer| {
+            peer.request();
+        }),
+    ];
+    for (says, structured, script) in scripts {
+        let offer = Offer {
+            structured,
+            ..Offer::default()
+        };
+        let fake = Fake::one(offer, script);
+        let storage = fake.opened();
+        broken(storage.read_at(&mut [0; 1024], 4096), says);
+        // What is broken stays so.
+        broken(storage.read_at(&mut [0; 1024], 0), says);
+        fake.end();
+    }
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_a_server_that_stalls_and_later_requests_connect_again() {
+    static STALLED: AtomicUsize = AtomicUsize::new(0);
+    let fake = Fake::new(vec![
+        (Offer::default(), |peer| {
+            while peer.request().is_some() {
+                STALLED.fetch_add(1, Ordering::SeqCst);
+            }
+        }),
+        (Offer::default(), serve),
+    ]);
+    let control = Arc::new(JobControl::default());
+    let storage = fake.open("", &control).unwrap();
+    let other = fake.opened();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let one = scope.spawn(|| storage.read_at(&mut [0; 512], 0));
+        let two = scope.spawn(|| storage.read_at(&mut [0; 512], 512));
+        while STALLED.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+        control.cancel();
+        for thread in [one, two] {
+            let error = thread.join().unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Cancelled);
+        }
+    });
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    // Another's work goes on.
+    let mut buf = [0; 512];
+    other.read_at(&mut buf, 1024).unwrap();
+    assert_eq!(buf.to_vec(), content(1024, 512));
+    drop((storage, other));
+    fake.end();
+}
+
+#[test]
+fn requests_outlive_a_lost_connection_where_a_delay_allows_it() {
+    fn three(peer: &mut Peer) {
+        for _ in 0..3 {
+            let (request, _) = peer.request().unwrap();
+            let data = content(request.offset, request.len);
+            peer.data(&request, request.offset, true, &data);
+        }
+        peer.request();
+    }
+    let fake = Fake::new(vec![
+        (Offer::default(), three),
+        (Offer::default(), three),
+        (Offer::default(), serve),
+    ]);
+    let storage = fake.open(",reconnect-delay=20", &Arc::default()).unwrap();
+    for step in 0..9 {
+        let mut buf = [0; 4096];
+        storage.read_at(&mut buf, step * 4096).unwrap();
+        assert_eq!(buf.to_vec(), content(step * 4096, 4096));
+    }
+    storage.sync(Durability::Synced).unwrap();
+    drop(storage);
+    fake.end();
+}
+
+#[test]
+fn an_export_that_is_another_after_a_reconnection_is_refused() {
+    let other = Offer {
+        size: SIZE * 2,
+        ..Offer::default()
+    };
+    let fake = Fake::new(vec![
+        (Offer::default(), |peer| drop(peer.request())),
+        (other, serve),
+        (other, serve),
+        (other, serve),
+    ]);
+    let storage = fake.open(",reconnect-delay=1", &Arc::default()).unwrap();
+    let error = broken(
+        storage.read_at(&mut [0; 512], 0),
+        "is not what it was before",
+    );
+    assert_eq!(error.errno(), libc::ESTALE);
+}
+
+#[test]
+fn a_flush_tells_of_writes_that_may_have_been_lost_with_a_connection() {
+    let fake = Fake::new(vec![
+        (Offer::default(), |peer| {
+            let (request, _) = peer.request().unwrap();
+            peer.simple(&request, 0, b"");
+            peer.request();
+        }),
+        (Offer::default(), serve),
+    ]);
+    let storage = fake.open(",reconnect-delay=20", &Arc::default()).unwrap();
+    storage.write_at(&[1; 512], 0).unwrap();
+    storage.write_at(&[2; 512], 512).unwrap();
+    for _ in 0..2 {
+        let error = storage.sync(Durability::Synced).unwrap_err();
+        assert_eq!(error.errno(), libc::EIO);
+    }
+    drop(storage);
+    fake.end();
+}
+
+#[test]
+fn errors_of_the_server_are_those_of_the_request_alone() {
+    let fake = Fake::one(Offer::default(), |peer| {
+        while let Some((request, _)) = peer.request() {
+            match request.offset {
+                0 => peer.simple(&request, 28, b""),
+                512 => peer.chunk(&request, ChunkType::ERROR, true, b"\0\0\0\x05\0\x02no"),
+                offset => {
+                    let data = content(offset, request.len);
+                    peer.data(&request, offset, true, &data);
+                }
+            }
+        }
+    });
+    let storage = fake.opened();
+    let full = storage.write_at(&[1; 512], 0).unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::NoSpace);
+    let error = storage.read_at(&mut [0; 512], 512).unwrap_err();
+    assert_eq!(error.errno(), libc::EIO);
+    assert_eq!(error.hints(), ["server reported: no"]);
+    storage.read_at(&mut [0; 512], 1024).unwrap();
+    // Past the end there is nothing to ask for.
+    let mut past = [7; 512];
+    storage.read_at(&mut past, SIZE).unwrap();
+    assert_eq!(past, [0; 512]);
+    assert!(storage.write_at(&[0; 512], SIZE).is_err());
+    drop(storage);
+    fake.end();
+}
+
+#[test]
+fn block_status_is_asked_once_and_again_after_a_write() {
+    let fake = Fake::one(Offer::default(), |peer| {
+        let mut asked = 0;
+        while let Some((request, _)) = peer.request() {
+            if request.command != Command::BLOCK_STATUS {
+                peer.simple(&request, 0, b"");
+                continue;
+            }
+            asked += 1;
+            let zero = StateFlags::HOLE | StateFlags::ZERO;
+            match request.offset {
+                // Less than was asked for.
+                0 => peer.status(&request, &[(4096, zero), (4096, StateFlags::empty())]),
+                _ => peer.status(&request, &[(SIZE * 4, StateFlags::ZERO)]),
+            }
+        }
+        assert_eq!(asked, 3);
+    });
+    let storage = fake.opened();
+    for _ in 0..3 {
+        let hole = storage.extent(0, SIZE).unwrap();
+        assert_eq!((hole.len, hole.zero, hole.allocated), (4096, true, false));
+        let data = storage.extent(5000, SIZE).unwrap();
+        assert_eq!((data.len, data.zero, data.allocated), (3192, false, true));
+        let rest = storage.extent(8192, SIZE).unwrap();
+        assert_eq!((rest.len, rest.zero), (SIZE - 8192, true));
+        assert!(rest.allocated);
+    }
+    storage.write_zeroes(0, 512, ZeroFlags::empty()).unwrap();
+    assert_eq!(storage.extent(0, 10).unwrap().len, 10);
+    drop(storage);
+    fake.end();
+}
+
+#[test]
+fn extents_of_no_length_end_the_connection() {
+    let fake = Fake::one(Offer::default(), |peer| {
+        let (request, _) = peer.request().unwrap();
+        peer.status(&request, &[(0, StateFlags::empty())]);
+    });
+    let storage = fake.opened();
+    broken(storage.extent(0, SIZE).map(drop), "of no length");
+    fake.end();
+}
+
+#[test]
+fn two_storages_of_one_export_share_its_connections() {
+    // One connection is served, and one alone.
+    let fake = Fake::one(Offer::default(), serve);
+    let (one, two) = (fake.opened(), fake.opened());
+    assert_eq!(one.identity(), two.identity());
+    one.write_at(&[0; 512], 0).unwrap();
+    two.read_at(&mut [0; 512], 0).unwrap();
+    drop(one);
+    two.read_at(&mut [0; 512], 0).unwrap();
+    drop(two);
+    fake.end();
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+    #[test]
+    fn garbage_is_an_error_and_nothing_else(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400),
+        style in 0..3u8,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let greeting = match style {
+                0 => Vec::new(),
+                1 => Style::New.to_bytes().to_vec(),
+                _ => Style::Old.to_bytes().to_vec(),
+            };
+            let _ = stream.write_all(&[greeting, bytes].concat());
+        });
+        let list = format!("path={}/s", dir.path().display());
+        let values = Values::check(&Options::parse(&list).unwrap(), OPTIONS).unwrap();
+        let settings = Settings::of(&values).unwrap();
+        let given = crate::value::Map::new();
+        let opened = NbdStorage::open(
+            &settings, &given, false, CacheMode::Writeback, &Arc::default(),
+        );
+        if let Ok(storage) = opened {
+            let _ = storage.read_at(&mut [0; 512], 0);
+            let _ = storage.extent(0, 512);
+        }
+        server.join().unwrap();
+    }
+}

@@ -1,0 +1,368 @@
+//! Exports of NBD servers, against QEMU's tool and the servers of others.
+
+mod server;
+
+use std::time::{Duration, Instant};
+
+use crate::common::{Dir, Ran, Random};
+use crate::pair::{ours, ours_command, words};
+use server::{Server, nbdkit_is_missing};
+
+fn run(line: &str, dir: &Dir) -> Ran {
+    ours(&words(line), dir.root())
+}
+
+#[track_caller]
+fn ran(line: &str, dir: &Dir) -> Ran {
+    let ran = run(line, dir);
+    assert_eq!(ran.code, 0, "{line}: {ran:?}");
+    ran
+}
+
+/// Runs a command line with both tools, which must say the same.
+#[track_caller]
+fn same(line: &str, dir: &Dir) -> Ran {
+    let theirs = dir.qemu_img(&words(line));
+    let ours = run(line, dir);
+    let plain = |text: &str| text.replace("qemu-img", "platter-img");
+    assert_eq!(plain(&theirs.out), plain(&ours.out), "{line}");
+    assert_eq!(plain(&theirs.err), plain(&ours.err), "{line}");
+    assert_eq!(theirs.code, ours.code, "{line}");
+    ours
+}
+
+/// A disk of 8 MiB with data and holes.
+fn disk(dir: &Dir, name: &str) {
+    let mut random = Random(7);
+    let mut bytes = vec![0; 8 << 20];
+    for piece in bytes.chunks_mut(256 << 10).step_by(3) {
+        for word in piece.chunks_exact_mut(8) {
+            word.copy_from_slice(&random.next().to_le_bytes());
+        }
+    }
+    std::fs::write(dir.path(name), bytes).unwrap();
+    let ran = crate::common::run_in(dir.root(), "fallocate", &["-d", name]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+fn bytes(dir: &Dir, name: &str) -> Vec<u8> {
+    std::fs::read(dir.path(name)).unwrap()
+}
+
+#[test]
+fn names_and_reports_are_those_of_the_peer() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&words("create -q -f qcow2 a.qcow2 8M"));
+    let server = Server::qemu_nbd(&dir, "s", &["-f", "qcow2", "-x", "e", "-e", "8", "a.qcow2"]);
+    let socket = server.socket();
+    for name in [
+        format!("nbd+unix:///e?socket={socket}"),
+        format!("nbd:unix:{socket}:exportname=e"),
+    ] {
+        for command in [
+            "info",
+            "info --output=json",
+            "map --output=json",
+            "check",
+            "measure -O qcow2",
+        ] {
+            same(&format!("{command} {name}"), &dir);
+        }
+    }
+    for options in [
+        "driver=nbd,server.type=unix,server.path=S,export=e",
+        "driver=nbd,path=S,export=e,reconnect-delay=1",
+        "driver=raw,offset=512,file.driver=nbd,file.path=S,file.export=e",
+        "driver=nbd,path=S,export=e,host=h",
+        "driver=nbd,path=S,export=e,bogus=1",
+        "driver=nbd,export=e",
+        "driver=nbd,server.path=S,export=e",
+        "driver=nbd,server.type=unix,server.path=S,path=S",
+        "driver=nbd,server.type=inet,server.host=h",
+        "driver=nbd,server.type=x",
+    ] {
+        let options = options.replace('S', &socket);
+        same(&format!("info --image-opts {options}"), &dir);
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_is_told_in_the_peers_words() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&words("create -q -f raw a.raw 1M"));
+    let server = Server::qemu_nbd(&dir, "s", &["-f", "raw", "-x", "e", "-e", "8", "a.raw"]);
+    let socket = server.socket();
+    for name in [
+        "nbd:",
+        "nbd://",
+        "nbd:x",
+        "nbd:a:b",
+        "nbd://h:x/",
+        "nbd://h:70000/",
+        "nbd+foo://",
+        "nbd://127.0.0.1:1/x",
+        "nbd:127.0.0.1:1",
+        "nbd://[::1]:1/x",
+        "nbd:unix:none.sock",
+        "nbd+unix:///e?socket=none.sock",
+        "nbd+unix://h/e?socket=none.sock",
+        "nbd+unix:///e?socket=none.sock&x=1",
+    ] {
+        same(&format!("info {name}"), &dir);
+    }
+    same(&format!("info nbd+unix:///other?socket={socket}"), &dir);
+}
+
+#[test]
+fn exports_are_targets_as_they_are() {
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    dir.qemu_img_ok(&words("create -q -f raw b.raw 8M"));
+    dir.qemu_img_ok(&words("create -q -f raw large.raw 9M"));
+    dir.qemu_img_ok(&words("create -q -f raw small.raw 7M"));
+    let server = Server::qemu_nbd(&dir, "s", &["-f", "raw", "-e", "8", "b.raw"]);
+    let url = server.url("");
+    for line in [
+        "create -f raw U 8M",
+        "create -f raw U 4M",
+        "create -f raw U 9M",
+        "create -f raw U",
+        "create -f raw -o preallocation=full U 8M",
+        "create -f raw -o help U",
+        "create -f raw nbd://127.0.0.1:1/ 1M",
+        "resize -f raw U 8M",
+        "resize -f raw U 9M",
+        "resize -f raw --shrink U 4M",
+        "convert -f raw -O raw large.raw U",
+        "convert -f raw -n -O raw large.raw U",
+        "convert -f raw -O raw small.raw U",
+        "convert -f raw -n -O raw a.raw U",
+        "compare -f raw -F raw a.raw U",
+        "dd -f raw -O raw bs=1M if=a.raw of=U",
+        "dd -f raw -O raw bs=1M if=U of=c.raw",
+    ] {
+        same(&line.replace('U', &url), &dir);
+    }
+    for line in [
+        "create -f qcow2 U 1M",
+        "convert -f raw -c -O qcow2 a.raw U",
+        "check U",
+        "compare -F raw U a.raw",
+    ] {
+        let line = line.replace('U', &url);
+        ran(&line, &dir);
+        if line.starts_with("ch") {
+            same(&line, &dir);
+        }
+    }
+    drop(server);
+    assert!(bytes(&dir, "b.raw").starts_with(b"QFI\xfb"));
+    let server = Server::qemu_nbd(&dir, "r", &["-r", "-f", "raw", "-e", "8", "b.raw"]);
+    let url = server.url("");
+    for line in [
+        "create -f raw U 1M",
+        "convert -f raw -n -O raw small.raw U",
+        "resize -f raw U 1M",
+    ] {
+        same(&line.replace('U', &url), &dir);
+    }
+}
+
+#[test]
+fn every_kind_of_server_gives_the_bytes_and_takes_them() {
+    if nbdkit_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    let kinds: [(&str, &[&str]); 7] = [
+        ("plain", &[]),
+        ("simple replies", &["--no-sr"]),
+        ("newstyle that is not fixed", &["--mask-handshake=0"]),
+        ("oldstyle", &["-o"]),
+        (
+            "late",
+            &["--filter=delay", "delay-read=2ms", "delay-extents=2ms"],
+        ),
+        (
+            "no zeroes and no trim",
+            &["--filter=nozero", "--filter=noextents"],
+        ),
+        (
+            "large and small blocks",
+            &[
+                "--filter=blocksize-policy",
+                "blocksize-minimum=4096",
+                "blocksize-maximum=64K",
+                "blocksize-error-policy=error",
+            ],
+        ),
+    ];
+    for (n, (kind, args)) in kinds.into_iter().enumerate() {
+        let target = format!("t{n}.raw");
+        std::fs::write(dir.path(&target), vec![0xaa; 8 << 20]).unwrap();
+        let (filters, settings): (Vec<&str>, Vec<&str>) =
+            args.iter().partition(|arg| arg.starts_with('-'));
+        let with = |file: &str| {
+            let file = file.to_owned();
+            let plugin = ["file".to_owned(), file];
+            let parts = filters.iter().map(ToString::to_string).chain(plugin);
+            let parts = parts.chain(settings.iter().map(ToString::to_string));
+            parts.collect::<Vec<_>>()
+        };
+        let source = Server::nbdkit(&dir, &format!("s{n}"), &with("a.raw"));
+        let sink = Server::nbdkit(&dir, &format!("t{n}"), &with(&target));
+        ran(
+            &format!("convert -f raw -O raw {} out.raw", source.url("")),
+            &dir,
+        );
+        assert!(bytes(&dir, "out.raw") == bytes(&dir, "a.raw"), "{kind}");
+        ran(
+            &format!("compare -f raw -F raw a.raw {}", source.url("")),
+            &dir,
+        );
+        // nbdkit offers in the oldstyle what it then refuses: QEMU's tools cannot write there either.
+        let writes = kind != "oldstyle";
+        if writes {
+            ran(
+                &format!("convert -f raw -n -O raw a.raw {}", sink.url("")),
+                &dir,
+            );
+        }
+        ran(
+            &format!(
+                "dd -f raw -O raw bs=999 count=3 if={} of=d.raw",
+                source.url("")
+            ),
+            &dir,
+        );
+        let copied = &bytes(&dir, "d.raw")[..2997];
+        assert!(copied == &bytes(&dir, "a.raw")[..2997], "{kind}");
+        drop((source, sink));
+        assert!(
+            !writes || bytes(&dir, &target) == bytes(&dir, "a.raw"),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn overlays_stand_on_exports_and_are_committed_to_them() {
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    // One client at a time: the tool must do with one connection.
+    let server = Server::qemu_nbd(&dir, "s", &["-f", "raw", "a.raw"]);
+    let url = server.url("");
+    ran(&format!("create -f qcow2 -b {url} -F raw o.qcow2"), &dir);
+    dir.qemu_io("qcow2", "o.qcow2", &["write -P 9 1M 300k"]);
+    same("info --backing-chain o.qcow2", &dir);
+    same("map --output=json o.qcow2", &dir);
+    ran("convert -O raw o.qcow2 whole.raw", &dir);
+    ran("commit o.qcow2", &dir);
+    dir.qemu_img_ok(&words("create -q -f qcow2 b.qcow2 8M"));
+    ran("rebase -b b.qcow2 -F qcow2 o.qcow2", &dir);
+    dir.qemu_img_ok(&words("compare -f qcow2 -F raw o.qcow2 whole.raw"));
+    drop(server);
+    assert!(bytes(&dir, "a.raw") == bytes(&dir, "whole.raw"));
+}
+
+#[test]
+fn an_image_on_a_server_leads_to_no_file_of_the_working_directory() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&words("create -q -f raw secret.raw 4M"));
+    dir.qemu_img_ok(&words("create -q -f qcow2 -b secret.raw -F raw o.qcow2"));
+    let server = Server::qemu_nbd(&dir, "s", &["-r", "-f", "raw", "-e", "8", "o.qcow2"]);
+    let out = run(&format!("convert -O raw {} out.raw", server.url("")), &dir);
+    assert_eq!(out.code, 1);
+    let says = "Cannot generate a base directory for NBD nodes";
+    assert!(out.err.contains(says), "{out:?}");
+}
+
+#[test]
+fn bitmaps_and_depths_are_shown_as_block_status() {
+    let dir = Dir::new();
+    for line in [
+        "create -q -f qcow2 a.qcow2 4M",
+        "bitmap --add -g 65536 a.qcow2 b0",
+    ] {
+        dir.qemu_img_ok(&words(line));
+    }
+    dir.qemu_io("qcow2", "a.qcow2", &["write 1M 128k"]);
+    let args = [
+        "-r", "-f", "qcow2", "-B", "b0", "-A", "-x", "e", "-e", "8", "a.qcow2",
+    ];
+    let server = Server::qemu_nbd(&dir, "s", &args);
+    for context in [
+        "qemu:dirty-bitmap:b0",
+        "qemu:allocation-depth",
+        "base:allocation",
+    ] {
+        let socket = server.socket();
+        let line = format!(
+            "map --output=json --image-opts driver=nbd,path={socket},export=e,x-dirty-bitmap={context}"
+        );
+        same(&line, &dir);
+    }
+}
+
+#[test]
+fn a_server_that_is_late_is_waited_for_and_one_that_comes_back_is_used_again() {
+    if nbdkit_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    let socket = dir.str("s.sock");
+    let options = format!(
+        "driver=raw,file.driver=nbd,file.path={socket},file.open-timeout=20,file.reconnect-delay=20"
+    );
+    let slow = [
+        "--filter=delay".to_owned(),
+        "file".to_owned(),
+        "a.raw".to_owned(),
+        "delay-read=100ms".to_owned(),
+    ];
+    let late = ours_command(&["info", "--image-opts", &options], dir.root())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let server = Server::nbdkit(&dir, "s", &slow);
+    let status = late.wait_with_output().unwrap().status;
+    assert!(status.success());
+    let args = ["convert", "--image-opts", "-O", "raw", &options, "out.raw"];
+    let mut copy = ours_command(&args, dir.root()).spawn().unwrap();
+    // In the middle of the work: as soon as something was written.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let written = || std::fs::metadata(dir.path("out.raw")).is_ok_and(|meta| meta.len() > 0);
+    while !written() && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    drop(server);
+    let _server = Server::nbdkit(&dir, "s", &["file".to_owned(), "a.raw".to_owned()]);
+    assert!(copy.wait().unwrap().success());
+    assert!(bytes(&dir, "out.raw") == bytes(&dir, "a.raw"));
+}
+
+#[test]
+fn what_goes_wrong_at_the_server_is_told() {
+    if nbdkit_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    let failing = [
+        "--filter=error",
+        "file",
+        "a.raw",
+        "error-pread=EIO",
+        "error-pread-rate=100%",
+    ];
+    let server = Server::nbdkit(&dir, "s", &failing.map(str::to_owned));
+    let out = run(
+        &format!("convert -f raw -O raw {} out.raw", server.url("")),
+        &dir,
+    );
+    assert_eq!(out.code, 1);
+    assert!(out.err.contains("Input/output error"), "{out:?}");
+    assert!(!dir.path("out.raw").exists());
+}
