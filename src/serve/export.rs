@@ -174,7 +174,7 @@ impl fmt::Debug for Export {
 }
 
 /// The layers of a chain, the image itself first.
-fn layers(image: &Image) -> impl Iterator<Item = &Image> {
+pub(super) fn layers(image: &Image) -> impl Iterator<Item = &Image> {
     std::iter::successors(Some(image), |layer| layer.backing().map(AsRef::as_ref))
 }
 

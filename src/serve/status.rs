@@ -9,7 +9,7 @@ use crate::memory;
 use crate::nbd::chunk::StatusExtent;
 use crate::nbd::flags::StateFlags;
 use crate::nbd::meta::{self, Query};
-use crate::serve::export::Export;
+use crate::serve::export::{Export, layers};
 
 /// Runs that one answer has at most for each context.
 const MAX_RUNS: usize = 8 << 10;
@@ -145,7 +145,14 @@ fn by_status(
         }
         let flags = match context {
             Context::Depth if status.present => u64::from(status.depth) + 1,
-            Context::Depth => 0,
+            Context::Depth => {
+                // A backing file that ends before counts as what holds the rest, with QEMU too.
+                let layer = layers(export.image()).nth(status.depth as usize);
+                match layer.and_then(|layer| layer.backing()) {
+                    Some(_) => u64::from(status.depth) + 2,
+                    None => 0,
+                }
+            }
             _ => {
                 // What is not known is not said to be zero.
                 let data = status.data || status.unknown;
