@@ -27,6 +27,9 @@ use crate::storage::{CacheMode, Durability, Storage, ZeroFlags};
 
 const SIZE: u64 = 1 << 20;
 
+/// What a server does on a connection.
+type Script = fn(&mut Peer);
+
 /// What a server offers.
 #[derive(Clone, Copy)]
 struct Offer {
@@ -165,7 +168,7 @@ struct Fake {
 
 impl Fake {
     /// Serves one connection after the other, each by the next of the scripts.
-    fn new(scripts: Vec<(Offer, fn(&mut Peer))>) -> Self {
+    fn new(scripts: Vec<(Offer, Script)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
         let thread = std::thread::spawn(move || {
@@ -185,7 +188,7 @@ impl Fake {
         }
     }
 
-    fn one(offer: Offer, script: fn(&mut Peer)) -> Self {
+    fn one(offer: Offer, script: Script) -> Self {
         Self::new(vec![(offer, script)])
     }
 
@@ -279,7 +282,6 @@ fn replies_in_any_order_come_to_those_who_wait_for_them() {
 
 #[test]
 fn servers_that_break_the_protocol_are_told_in_one_line() {
-    type Script = fn(&mut Peer);
     let scripts: [(&str, bool, Script); 8] = [
         ("not made", true, |peer| {
             let (mut request, _) = peer.request().unwrap();
