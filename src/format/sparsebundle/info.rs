@@ -1,6 +1,6 @@
 //! `Info.plist`: what a sparse bundle says of its disk.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::property_list::PropertyList;
 use crate::memory;
 use crate::storage::Storage;
@@ -24,7 +24,7 @@ impl Info {
     /// From the file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`], or of reading.
+    /// [`ErrorKind::NotAnImage`], [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`], or of reading.
     pub(super) fn read(storage: &dyn Storage, file_len: u64) -> Result<Self> {
         if file_len > MAX_LEN {
             return Err(Error::corrupt(
@@ -37,7 +37,10 @@ impl Info {
         let text = |key| list.every(key).find_map(|value| value.text());
         let number = |key| text(key).and_then(|text| text.trim().parse::<u64>().ok());
         if text("diskimage-bundle-type") != Some(TYPE) {
-            return Err(Error::corrupt("Image not in sparsebundle format"));
+            return Err(Error::new(
+                ErrorKind::NotAnImage,
+                "Image not in sparsebundle format",
+            ));
         }
         let version = number("bundle-backingstore-version");
         if version != Some(VERSION) {

@@ -1,7 +1,7 @@
 //! The nodes of a sparse image: a header, and further ones where there are more bands than it has room for.
 
 use crate::bytes::{be32, be64};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::size::SECTOR;
 
 /// Bytes of a node; the bands that it names stand behind it.
@@ -38,11 +38,14 @@ impl Header {
     /// From the first node.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] or [`crate::ErrorKind::Corrupt`].
+    /// [`ErrorKind::NotAnImage`], [`ErrorKind::Unsupported`] or [`ErrorKind::Corrupt`].
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let word = |at| be32(bytes, at).unwrap_or_default();
         if !bytes.starts_with(MAGIC) {
-            return Err(Error::corrupt("Image not in sparseimage format"));
+            return Err(Error::new(
+                ErrorKind::NotAnImage,
+                "Image not in sparseimage format",
+            ));
         }
         if word(4) != VERSION {
             return Err(Error::unsupported(format!(

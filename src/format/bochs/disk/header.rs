@@ -1,7 +1,7 @@
 //! The header of a growing redo log, versions 1 and 2.
 
 use crate::bytes::{le32, le64, text};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::printable::printable;
 use crate::size::SECTOR;
 
@@ -51,8 +51,8 @@ impl Header {
     /// From the first [`HEADER_LEN`] bytes of the file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] for other kinds of redo logs, else
-    /// [`crate::ErrorKind::Corrupt`].
+    /// [`ErrorKind::Unsupported`] for other kinds of redo logs, [`ErrorKind::NotAnImage`] for other files, else
+    /// [`ErrorKind::Corrupt`].
     pub(in super::super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if !is_growing(bytes) {
             return Err(other(bytes));
@@ -125,7 +125,7 @@ fn other(head: &[u8]) -> Error {
         );
         return Error::unsupported("Image not in Bochs format").with_hint(hint);
     }
-    Error::corrupt("Image not in Bochs format")
+    Error::new(ErrorKind::NotAnImage, "Image not in Bochs format")
 }
 
 #[cfg(test)]
