@@ -86,6 +86,8 @@ const LONG: &str = concat!(
     "1000000000200000000030000000004000000000500000000060000000007000000000800000000090000000000",
     "1000000000200000000030000000004000000000500000000060000000007000000000800000000090000000000",
 );
+const QED: &str = "qed cluster_size=4096,table_size=1";
+const QCOW: &str = "qcow ";
 const STREAM: &str = "vmdk subformat=streamOptimized";
 
 /// What is done to the topmost layer.
@@ -293,6 +295,64 @@ const CHAINS: &[Chain] = &[
             layer("top", 300, Some(("base", "vmdk")), VMDK),
         ],
         task: Task::Resize(650),
+    },
+    Chain {
+        layers: &[
+            layer("base", 700, None, QED),
+            layer("top", 700, Some(("base", "qed")), QED),
+        ],
+        task: Task::Commit(None),
+    },
+    Chain {
+        layers: &[
+            layer("old", 700, None, QED),
+            layer("new", 500, None, QED),
+            layer("top", 700, Some(("old", "qed")), QED),
+        ],
+        task: Task::Rebase(Some(("new", "qed")), false),
+    },
+    Chain {
+        layers: &[
+            layer("old", 700, None, QED),
+            layer("top", 700, Some(("old", "qed")), QED),
+        ],
+        task: Task::Rebase(None, false),
+    },
+    Chain {
+        layers: &[
+            layer("base", 700, None, QCOW),
+            layer("top", 700, Some(("base", "qcow")), QCOW),
+        ],
+        task: Task::Commit(None),
+    },
+    Chain {
+        layers: &[
+            layer("old", 700, None, QCOW),
+            layer("new", 500, None, QCOW),
+            layer("top", 700, Some(("old", "qcow")), QCOW),
+        ],
+        task: Task::Rebase(Some(("new", "qcow")), false),
+    },
+    Chain {
+        layers: &[
+            layer("old", 700, None, QCOW),
+            layer("top", 700, Some(("old", "qcow")), QCOW),
+        ],
+        task: Task::Rebase(None, false),
+    },
+    Chain {
+        layers: &[
+            layer("base", 700, None, QED),
+            layer("top", 300, Some(("base", "qed")), QED),
+        ],
+        task: Task::Resize(650),
+    },
+    Chain {
+        layers: &[
+            layer("base", 300, None, QED),
+            layer("top", 700, Some(("base", "qed")), QED),
+        ],
+        task: Task::Commit(None),
     },
     // An encrypted overlay.
     Chain {

@@ -62,6 +62,11 @@ impl Config {
         given
     }
 
+    /// The image keeps the format of its backing file, not the name alone.
+    pub fn keeps_base_format(&self) -> bool {
+        self.format != "qcow"
+    }
+
     /// How many files it has.
     pub fn files(&self) -> usize {
         1 + usize::from(self.second)
@@ -239,6 +244,16 @@ pub const CONFIGS: &[Config] = &[
         "qed",
         "cluster_size=4096,table_size=2",
     ))),
+    growing(kind("qcow", "qcow", "")),
+    growing(over_base(kind("qcow overlay", "qcow", ""))),
+    growing(encrypted(kind(
+        "qcow aes",
+        "qcow",
+        "encrypt.format=aes,encrypt.key-secret=s",
+    ))),
+    kind("parallels", "parallels", "cluster_size=4096"),
+    // Clusters that are no power of two, and end within a sector of the file.
+    kind("parallels odd", "parallels", "cluster_size=31k"),
 ];
 
 /// Nothing but a footer at the end: where a file system lets the file become longer and loses what was written

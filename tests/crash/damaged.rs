@@ -34,15 +34,50 @@ fn areas(config: &Config, bytes: &[u8]) -> Vec<Area> {
     match config.format {
         "qcow2" => areas_of_qcow2(bytes),
         "vmdk" => areas_of_vmdk(bytes),
+        "qed" => areas_of_qed(bytes),
+        "qcow" => areas_of_qcow(bytes),
+        "parallels" => vec![("BAT", 64, word(bytes, 32) as usize * 4)],
         other => panic!("the tables of {other} are not known"),
     }
 }
 
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+/// The upper table of an image whose tables hold offsets in eight bytes each, and those that it names.
+fn areas_in_levels(
+    (kinds, l1, entries): ([&'static str; 2], usize, usize),
+    table: usize,
+    place: impl Fn(usize) -> usize,
+) -> Vec<Area> {
+    let lower = (0..entries).map(|n| place(l1 + n * 8));
+    let lower = lower.filter(|at| *at != 0).map(|at| (kinds[1], at, table));
+    std::iter::once((kinds[0], l1, entries * 8))
+        .chain(lower)
+        .collect()
+}
+
+fn areas_of_qed(bytes: &[u8]) -> Vec<Area> {
+    let place = |at: usize| word(bytes, at) as usize;
+    let table = place(4) * place(8);
+    let covered = table / 8 * place(4);
+    let entries = place(48).div_ceil(covered);
+    areas_in_levels((["QED L1", "QED L2"], place(40), entries), table, place)
+}
+
+fn areas_of_qcow(bytes: &[u8]) -> Vec<Area> {
+    let table = 8 << bytes[33];
+    let covered = (table / 8) << bytes[32];
+    let entries = (number(bytes, 24, 8) as usize).div_ceil(covered);
+    let l1 = number(bytes, 40, 8) as usize;
+    areas_in_levels((["qcow L1", "qcow L2"], l1, entries), table, |at| {
+        number(bytes, at, 8) as usize
+    })
+}
+
 fn areas_of_vmdk(bytes: &[u8]) -> Vec<Area> {
-    let sector = |at: usize| {
-        let word = bytes[at..at + 4].try_into().unwrap();
-        u32::from_le_bytes(word) as usize * SECTOR
-    };
+    let sector = |at: usize| word(bytes, at) as usize * SECTOR;
     let (redundant, primary) = (sector(48), sector(56));
     vec![
         ("grain directory", primary, 8),

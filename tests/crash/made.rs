@@ -42,6 +42,9 @@ const CREATED: &[Config] = &[
     with_second(kind("", "vmdk", "subformat=monolithicFlat")),
     with_second(kind("", "vmdk", "subformat=twoGbMaxExtentSparse")),
     with_second(kind("", "vmdk", "subformat=twoGbMaxExtentFlat")),
+    kind("", "qed", "cluster_size=4096"),
+    kind("", "qcow", ""),
+    kind("", "parallels", "cluster_size=4096"),
 ];
 
 /// How a conversion goes.
@@ -122,6 +125,14 @@ const CONVERTED: &[How] = &[
         "vmdk",
         "subformat=twoGbMaxExtentSparse",
     )))),
+    how(kind("", "qed", "cluster_size=4096")),
+    existing(how(kind("", "qed", "cluster_size=4096"))),
+    how(kind("", "qcow", "")),
+    compressing(how(kind("", "qcow", ""))),
+    existing(how(kind("", "qcow", ""))),
+    existing(compressing(how(kind("", "qcow", "")))),
+    how(kind("", "parallels", "cluster_size=4096")),
+    existing(how(kind("", "parallels", "cluster_size=4096"))),
 ];
 
 /// A bitmap, and the ranges that are dirty.

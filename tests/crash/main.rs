@@ -201,11 +201,16 @@ fn an_interrupted_repair_of_damage_can_be_carried_on() {
         "vmdk",
         "vmdk overlay",
         "vmdk zeroed",
+        "qed",
+        "qed overlay",
+        "qcow",
+        "qcow overlay",
+        "parallels",
     ];
     let configs = CONFIGS.iter().filter(|one| names.contains(&one.name));
     let states: usize = configs.map(|one| damaged::run(one, &mut kinds)).sum();
     println!("{states} states of {kinds:?}");
-    assert_eq!(kinds.len(), 10, "not all tables were repaired");
+    assert_eq!(kinds.len(), 15, "not all tables were repaired");
     assert!(states >= 1000, "only {states} states were checked");
 }
 

@@ -474,7 +474,8 @@ fn change_layer(run: &mut Run<'_>) {
     };
     if run.config.overlay {
         let (format, id) = run.config.base;
-        let is_named = id.is_some() || n.is_multiple_of(2);
+        let may_be_named = run.config.keeps_base_format();
+        let is_named = id.is_some() || may_be_named && n.is_multiple_of(2);
         let backing = BackingRef {
             name: format!("base {n}").into(),
             format: is_named.then(|| format.into()),
