@@ -13,7 +13,7 @@ src/format/qcow2: luks
 src/format/registry.rs: all
 src/image/names.rs: raw
 '
-formats='raw|luks|qcow2|qcow|vmdk|vhdx|vpc|vdi|qed|parallels|bochs|cloop|dmg|sparseimage|sparsebundle|ewf'
+formats='raw|luks|qcow2|qcow|vmdk|vhdx|vpc|vdi|qed|parallels|bochs|cloop|dmg|sparseimage|sparsebundle|ewf|asif'
 protocols='host_device|host_cdrom|null-co|null-aio|nbd|http|https|ftp|ftps|ssh|iscsi|nfs|rbd|gluster|nvme|vvfat'
 
 found() {

@@ -9,6 +9,7 @@ type Known = (&'static str, &'static [&'static str]);
 
 /// The drivers, sorted by name.
 const DRIVERS: &[Known] = &[
+    ("asif", &[]),
     ("blkdebug", &["blkdebug"]),
     ("blklogwrites", &[]),
     ("blkreplay", &[]),

@@ -1,5 +1,6 @@
 //! The guest side: image formats over storages.
 
+pub mod asif;
 pub(crate) mod blocks;
 pub mod bochs;
 pub mod bulk;

@@ -3,8 +3,8 @@
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
 use crate::format::{
-    bochs, cloop, dmg, ewf, luks, parallels, qcow, qcow2, qed, raw, sparsebundle, sparseimage, vdi,
-    vhdx, vmdk, vpc,
+    asif, bochs, cloop, dmg, ewf, luks, parallels, qcow, qcow2, qed, raw, sparsebundle,
+    sparseimage, vdi, vhdx, vmdk, vpc,
 };
 
 /// Every format, in the order in which lists show them.
@@ -25,6 +25,7 @@ static DRIVERS: &[&FormatDriver] = &[
     &sparseimage::DRIVER,
     &sparsebundle::DRIVER,
     &ewf::DRIVER,
+    &asif::DRIVER,
 ];
 
 /// Every format of this build.

@@ -1,5 +1,6 @@
 //! Formats that are only read: images of them are written by the test, from the guest's bytes.
 
+mod asif;
 mod bochs;
 mod cloop;
 mod dmg;
@@ -25,6 +26,7 @@ pub struct Given {
 
 #[derive(Debug)]
 enum Writer {
+    Asif(asif::Layout),
     Bochs {
         version: u32,
         extent: usize,
@@ -83,6 +85,18 @@ pub const GIVEN: &[Given] = &[
         },
     ),
     ewf("ewf of SMART", ewf::Layout { smart: true, ..EWF }),
+    asif("asif", ASIF),
+    asif(
+        "asif of the second directory",
+        asif::Layout { live: 1, ..ASIF },
+    ),
+    asif(
+        "asif of sectors",
+        asif::Layout {
+            partly: true,
+            ..ASIF
+        },
+    ),
 ];
 
 const EWF: ewf::Layout = ewf::Layout {
@@ -92,6 +106,21 @@ const EWF: ewf::Layout = ewf::Layout {
     second_only: false,
     smart: false,
 };
+
+const ASIF: asif::Layout = asif::Layout {
+    live: 0,
+    partly: false,
+};
+
+const fn asif(name: &'static str, layout: asif::Layout) -> Given {
+    Given {
+        name,
+        format: "asif",
+        known_to_peer: false,
+        size: (4 << 20) + 512,
+        writer: Writer::Asif(layout),
+    }
+}
 
 const fn ewf(name: &'static str, layout: ewf::Layout) -> Given {
     Given {
@@ -182,6 +211,7 @@ impl Given {
     pub fn make(&self) -> (Vec<u8>, Vec<u8>) {
         let guest = disk(self.size);
         let image = match &self.writer {
+            Writer::Asif(layout) => asif::write(&guest, layout),
             Writer::Bochs {
                 version,
                 extent,

@@ -1,0 +1,133 @@
+//! The header, in the first sector.
+
+use crate::bytes::{array, be32, be64};
+use crate::error::{Error, ErrorKind, Result};
+use crate::size::SECTOR;
+
+use super::{CHUNK, COVERED};
+
+/// Bytes of the header.
+pub(in super::super) const HEADER_LEN: usize = 512;
+
+/// What it begins with.
+pub(in super::super) const MAGIC: &[u8; 4] = b"shdw";
+
+/// The only version that is known.
+const VERSION: u32 = 1;
+
+/// What the header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Header {
+    /// Where the two copies of the directory are.
+    pub(in super::super) directories: [u64; 2],
+    /// The virtual size in bytes.
+    pub(in super::super) len: u64,
+    /// What that can grow to.
+    pub(in super::super) max_len: u64,
+}
+
+impl Header {
+    /// From the first sector of a file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotAnImage`], [`ErrorKind::Unsupported`] where a field has a value that is not known, or
+    /// [`ErrorKind::Corrupt`].
+    pub(in super::super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let word = |at| be32(bytes, at).unwrap_or_default();
+        let long = |at| be64(bytes, at).unwrap_or_default();
+        let short = |at| array(bytes, at).map_or(0, u16::from_be_bytes);
+        if !bytes.starts_with(MAGIC) {
+            return Err(Error::new(
+                ErrorKind::NotAnImage,
+                "Image not in asif format",
+            ));
+        }
+        for (what, found, known) in [
+            ("version", word(4), VERSION),
+            ("header size", word(8), HEADER_LEN as u32),
+            ("set of flags", word(12), 0),
+            ("chunk size", word(64), CHUNK as u32),
+            ("sector size", u32::from(short(68)), SECTOR as u32),
+            // One file has one, or does not count.
+            ("number of segments", u32::from(short(70)).max(1), 1),
+        ] {
+            if found != known {
+                return Err(Error::unsupported(format!(
+                    "The image has a {what} that is not known ({found})"
+                )));
+            }
+        }
+        let bytes_of = |sectors: u64| sectors.checked_mul(SECTOR);
+        let len = bytes_of(long(48)).filter(|len| *len <= i64::MAX as u64);
+        let len = len.ok_or_else(|| Error::corrupt("The disk is too large").with_offset(48))?;
+        let most = bytes_of(long(56)).filter(|most| *most >= len);
+        let most = most.ok_or_else(|| {
+            Error::corrupt("The disk is larger than the image lets it be").with_offset(56)
+        })?;
+        Ok(Self {
+            directories: [long(16), long(24)],
+            len,
+            max_len: most,
+        })
+    }
+
+    /// How many tables the disk has.
+    pub(in super::super) fn tables(&self) -> u64 {
+        self.len.div_ceil(COVERED)
+    }
+
+    /// How many a directory has room for.
+    pub(in super::super) fn max_tables(&self) -> u64 {
+        self.max_len.div_ceil(COVERED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first sector of an image of 500 GB that Apple's tool made, as it was published.
+    fn published() -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_LEN];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, b"shdw\0\0\0\x01\0\0\x02\0");
+        put(16, &0x200_u64.to_be_bytes());
+        put(24, &0x4_1400_u64.to_be_bytes());
+        put(48, &0x3a38_6030_u64.to_be_bytes());
+        put(56, &(1_u64 << 43).to_be_bytes());
+        put(64, &[0, 0x10, 0, 0, 2, 0]);
+        bytes
+    }
+
+    #[test]
+    fn a_directory_takes_the_room_that_the_copies_leave() {
+        let header = Header::from_bytes(&published()).unwrap();
+        assert_eq!(header.tables(), 4);
+        let len = (header.max_tables() + 1) * 8;
+        let [first, second] = header.directories;
+        assert_eq!(first + len.next_multiple_of(SECTOR), second);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for (at, byte, kind) in [
+            (3, b'x', ErrorKind::NotAnImage),
+            (7, 2, ErrorKind::Unsupported),
+            (10, 4, ErrorKind::Unsupported),
+            (15, 1, ErrorKind::Unsupported),
+            (65, 0x20, ErrorKind::Unsupported),
+            (68, 16, ErrorKind::Unsupported),
+            (71, 2, ErrorKind::Unsupported),
+            (48, 1, ErrorKind::Corrupt),
+            (58, 0, ErrorKind::Corrupt),
+        ] {
+            let mut bytes = published();
+            bytes[at] = byte;
+            if at == 58 {
+                bytes[56..64].fill(0);
+            }
+            let error = Header::from_bytes(&bytes).unwrap_err();
+            assert_eq!(error.kind(), kind, "{at}: {error}");
+        }
+    }
+}

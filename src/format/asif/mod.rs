@@ -1,0 +1,227 @@
+//! ASIF, the sparse images of macOS 26 and later: a directory of tables of chunks. Only read.
+//!
+//! See `docs/formats/asif.md`.
+
+mod disk;
+mod inspect;
+
+use std::sync::Arc;
+
+use crate::bytes::{be64, le64};
+use crate::error::{Error, Result};
+use crate::format::read_only::{Contents, Held, Piece, ReadOnly, Source};
+use crate::format::table_cache::{Cache, Key, Table};
+use crate::format::{Format, FormatDriver, OpenContext, Signature};
+use crate::memory::{self, IoBuf};
+use crate::size::SECTOR;
+
+use disk::{
+    CHUNK, COVERED, Directory, Entry, GROUP, GROUP_LEN, HEADER_LEN, Header, MAGIC, STATES_LEN,
+    State, chunk_of_bitmap,
+};
+
+/// The format.
+pub static DRIVER: FormatDriver = FormatDriver {
+    signature: Some(Signature {
+        rank: 160,
+        fits: |file| file.starts(MAGIC),
+        footer: None,
+    }),
+    ..FormatDriver::read_only("asif", open, inspect::inspect)
+};
+
+/// What is known of an image.
+#[derive(Debug)]
+struct Asif {
+    header: Header,
+    directory: Directory,
+    /// Groups of entries, and the states of the sectors of chunks.
+    cache: Cache,
+}
+
+fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
+    let source = Source::new(context.storage)?;
+    let policy = context.opener.policy();
+    let header = read_header(&source)?;
+    let file = (&*source.storage, source.len);
+    let contents = Asif {
+        header,
+        directory: Directory::read(file, &header, header.tables(), policy)?,
+        cache: Cache::new(policy.max_cache_bytes),
+    };
+    Ok(Box::new(ReadOnly::new(&DRIVER, source, contents)))
+}
+
+fn read_header(source: &Source) -> Result<Header> {
+    let mut head = [0; HEADER_LEN];
+    source.storage.read_at(&mut head, 0)?;
+    Header::from_bytes(&head)
+}
+
+/// Reads a piece of a table from its place within a chunk.
+///
+/// # Errors
+/// [`crate::ErrorKind::Corrupt`] where the file ends before that place does, or of reading.
+fn read_piece(source: &Source, (chunk, within): (u64, u64), len: u64) -> Result<IoBuf> {
+    let start = chunk.checked_mul(CHUNK);
+    let start = start.and_then(|start| start.checked_add(within));
+    let fits = |start: &u64| {
+        let end = start.checked_add(len);
+        end.is_some_and(|end| end <= source.len)
+    };
+    let start = start.filter(fits).ok_or_else(|| {
+        source.damaged(&format!(
+            "it ends before chunk {chunk}, where a table is, does"
+        ))
+    })?;
+    let mut bytes = memory::zeroed(len as usize)?;
+    source.storage.read_at(&mut bytes, start)?;
+    Ok(bytes)
+}
+
+/// The entries of a group in the table of that chunk, and that of its bitmap.
+fn read_group(source: &Source, table: u64, group: u64) -> Result<Table> {
+    let bytes = read_piece(source, (table, group * GROUP_LEN), GROUP_LEN)?;
+    let words = bytes.chunks_exact(8);
+    Table::new(words.map(|word| be64(word, 0).unwrap_or_default()))
+}
+
+/// The states of the sectors of a chunk of the disk.
+fn read_states(source: &Source, bitmap: u64, chunk: u64) -> Result<Table> {
+    let bytes = read_piece(source, (bitmap, chunk % GROUP * STATES_LEN), STATES_LEN)?;
+    let words = bytes.chunks_exact(8);
+    Table::new(words.map(|word| le64(word, 0).unwrap_or_default()))
+}
+
+impl Asif {
+    fn cached(&self, key: Key, read: impl Fn() -> Result<Table>) -> Result<Arc<Table>> {
+        loop {
+            if let Some(table) = self.cache.get(key) {
+                return Ok(table);
+            }
+            let epoch = self.cache.epoch();
+            if let Some(table) = self.cache.keep(key, read()?, epoch)? {
+                return Ok(table);
+            }
+        }
+    }
+
+    /// What is held of a chunk of the disk that is there in part, from `offset` on, which lies in it.
+    fn part(
+        &self,
+        source: &Source,
+        bitmap: u64,
+        (host, offset, end): (u64, u64, u64),
+    ) -> Result<Piece> {
+        let lost = |reason: &str| {
+            let why = format!("the bitmap of the group of offset {offset} {reason}");
+            Held::Lost(source.damaged(&why))
+        };
+        let bitmap = match chunk_of_bitmap(bitmap) {
+            Ok(Some(bitmap)) => bitmap,
+            Ok(None) => {
+                return Ok(Piece {
+                    held: lost("is not there"),
+                    end,
+                });
+            }
+            Err(reason) => {
+                return Ok(Piece {
+                    held: lost(reason),
+                    end,
+                });
+            }
+        };
+        let chunk = offset / CHUNK;
+        // Groups come under the first key 0.
+        let key = ((chunk >> 32) as u32 + 1, chunk as u32);
+        let states = self.cached(key, || read_states(source, bitmap, chunk))?;
+        let state_at = |offset: u64| {
+            let sector = offset % CHUNK / SECTOR;
+            State::of(states.get(sector / 32), sector)
+        };
+        let state = state_at(offset);
+        let mut run_end = (offset - offset % SECTOR).saturating_add(SECTOR);
+        while run_end < end && state_at(run_end) == state {
+            run_end += SECTOR;
+        }
+        let end = run_end.min(end);
+        let held = match state {
+            State::Hole => Held::Zero,
+            State::Written => plain(source, (host, offset, end)),
+            State::Unknown => lost("holds a state of a sector that is not known"),
+        };
+        Ok(Piece { held, end })
+    }
+}
+
+/// The guest bytes from `offset` to `end`, in a chunk that begins at `host` of the file.
+fn plain(source: &Source, (host, offset, end): (u64, u64, u64)) -> Held {
+    let start = host.checked_add(offset % CHUNK);
+    let fits = |start: &u64| {
+        let host_end = start.checked_add(end - offset);
+        host_end.is_some_and(|host_end| host_end <= source.len)
+    };
+    match start.filter(fits) {
+        Some(start) => Held::Plain(start),
+        None => {
+            let why = format!("it ends before the chunk of offset {offset} does");
+            Held::Lost(source.damaged(&why))
+        }
+    }
+}
+
+impl Contents for Asif {
+    fn len(&self) -> u64 {
+        self.header.len
+    }
+
+    fn piece(&self, source: &Source, offset: u64, stop: u64) -> Result<Piece> {
+        let len = self.header.len;
+        let (table, within) = (offset / COVERED, offset % COVERED);
+        let Some(host) = self.directory.table(table) else {
+            let end = (offset - within).saturating_add(COVERED).min(len);
+            return Ok(Piece {
+                held: Held::Zero,
+                end,
+            });
+        };
+        let group = within / (GROUP * CHUNK);
+        let number = u32::try_from(offset / (GROUP * CHUNK)).unwrap_or(u32::MAX);
+        let entries = self.cached((0, number), || read_group(source, host, group))?;
+        let mut index = within / CHUNK % GROUP;
+        let mut end = (offset - offset % CHUNK).saturating_add(CHUNK).min(len);
+        let word = entries.get(index);
+        let entry = match Entry::of(word) {
+            Ok(entry) => entry,
+            Err(reason) => {
+                let why =
+                    format!("the entry {word:#018x} of the chunk of offset {offset} {reason}");
+                let error = Error::unsupported(format!("'{}': {why}", source.storage.name()));
+                let held = Held::Lost(error.with_errno(libc::EIO));
+                return Ok(Piece { held, end });
+            }
+        };
+        // No overflow: the file would have to be that long.
+        let host = |chunk: u64| chunk.saturating_mul(CHUNK);
+        match entry {
+            Entry::Hole => {
+                while end < stop.min(len) && index + 1 < GROUP && entries.get(index + 1) == 0 {
+                    index += 1;
+                    end = end.saturating_add(CHUNK).min(len);
+                }
+                Ok(Piece {
+                    held: Held::Zero,
+                    end,
+                })
+            }
+            Entry::Whole(chunk) => Ok(Piece {
+                held: plain(source, (host(chunk), offset, end)),
+                end,
+            }),
+            Entry::Partly(chunk) => {
+                self.part(source, entries.get(GROUP), (host(chunk), offset, end))
+            }
+        }
+    }
+}
