@@ -1,6 +1,7 @@
 //! Opens the files that stand beside the file of a layer: those that the user described, and those that
 //! the image names, under the policy.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -29,8 +30,16 @@ pub(super) struct LayerOpener<'a> {
     plan: &'a Plan,
     /// The image's file name.
     base: OsString,
-    /// What is open by now, the image's own file first.
-    children: Mutex<Vec<Child>>,
+    /// What is open by now.
+    children: Mutex<Adopted>,
+}
+
+/// The open children of a layer.
+struct Adopted {
+    /// The image's own file first.
+    children: Vec<Child>,
+    /// How many of them each list has, by its name.
+    listed: HashMap<&'static str, usize>,
 }
 
 /// What a name inside an image leads to.
@@ -117,13 +126,16 @@ impl<'a> LayerOpener<'a> {
             driver,
             plan,
             base: file.node.base.clone(),
-            children: Mutex::new(vec![file]),
+            children: Mutex::new(Adopted {
+                children: vec![file],
+                listed: HashMap::new(),
+            }),
         }
     }
 
     /// What was opened.
     pub(super) fn into_children(self) -> Vec<Child> {
-        self.children.into_inner()
+        self.children.into_inner().children
     }
 
     fn named_by(&self) -> &BStr {
@@ -175,15 +187,17 @@ impl<'a> LayerOpener<'a> {
             })?;
         }
         let storage = node.storage.clone();
-        let mut children = self.children.lock();
+        let adopted = &mut *self.children.lock();
         let name = match spec.list() {
             None => spec.name.to_owned(),
             Some(list) => {
-                let known = children.iter().filter(|child| spec.covers(&child.name));
-                format!("{list}.{}", known.count())
+                let count = adopted.listed.entry(list).or_default();
+                let name = format!("{list}.{count}");
+                *count += 1;
+                name
             }
         };
-        children.push(Child { name, role, node });
+        adopted.children.push(Child { name, role, node });
         Ok(storage)
     }
 
