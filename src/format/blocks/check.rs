@@ -1,6 +1,7 @@
 //! The course of a consistency check: look, repair what is asked for, look again.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::error::Result;
 use crate::format::{CheckReport, RepairMode};
@@ -75,12 +76,23 @@ pub(crate) fn check(
     Ok(report)
 }
 
-/// Which places of a file have a use, by number; memory grows with what was marked.
+/// Which places of a file have a use, by number; memory grows with what was marked, however far apart it is.
 #[derive(Debug, Default)]
-pub(crate) struct Marks(HashMap<u64, Box<[u64]>>);
+pub(crate) struct Marks {
+    chunks: HashMap<u64, Chunk>,
+}
+
+/// Places of which is known together.
+#[derive(Debug)]
+enum Chunk {
+    /// These, in order.
+    Few(Vec<u16>),
+    /// A bit for each.
+    Many(Box<[u64]>),
+}
 
 impl Marks {
-    /// Places of which is known together: 4 KiB.
+    /// Places of a chunk, for which bits take 4 KiB.
     const CHUNK: u64 = 1 << 15;
 
     /// Marks a place; false where it was marked.
@@ -88,29 +100,111 @@ impl Marks {
     /// # Errors
     /// Where there is no memory.
     pub(crate) fn mark(&mut self, place: u64) -> Result<bool> {
-        let number = place / Self::CHUNK;
-        if !self.0.contains_key(&number) {
-            let chunk = memory::filled((Self::CHUNK / 64) as usize, 0_u64)?;
-            self.0.try_reserve(1).map_err(|_| memory::lack())?;
-            self.0.insert(number, chunk.into_boxed_slice());
+        let (number, within) = (place / Self::CHUNK, (place % Self::CHUNK) as u16);
+        match self.chunks.get_mut(&number) {
+            Some(chunk) => chunk.mark(within),
+            None => {
+                let mut few = Vec::new();
+                memory::push(&mut few, within)?;
+                self.chunks.try_reserve(1).map_err(|_| memory::lack())?;
+                self.chunks.insert(number, Chunk::Few(few));
+                Ok(true)
+            }
         }
-        let within = place % Self::CHUNK;
-        let chunk = self.0.get_mut(&number);
-        let Some(bits) = chunk.and_then(|chunk| chunk.get_mut((within / 64) as usize)) else {
-            return Ok(true);
-        };
-        let bit = 1 << (within % 64);
-        let is_new = *bits & bit == 0;
-        *bits |= bit;
-        Ok(is_new)
     }
 
     /// Whether a place is marked.
     pub(crate) fn has(&self, place: u64) -> bool {
-        let chunk = self.0.get(&(place / Self::CHUNK));
-        let within = place % Self::CHUNK;
-        let bits = chunk.and_then(|chunk| chunk.get((within / 64) as usize));
-        bits.is_some_and(|bits| bits & 1 << (within % 64) != 0)
+        let within = (place % Self::CHUNK) as u16;
+        let chunk = self.chunks.get(&(place / Self::CHUNK));
+        chunk.is_some_and(|chunk| chunk.has_any(within, within))
+    }
+
+    /// Whether a place of these is marked.
+    pub(crate) fn has_any(&self, places: Range<u64>) -> bool {
+        let Some(last) = places
+            .end
+            .checked_sub(1)
+            .filter(|last| *last >= places.start)
+        else {
+            return false;
+        };
+        let numbers = places.start / Self::CHUNK..=last / Self::CHUNK;
+        let is_marked = |number: u64, chunk: &Chunk| {
+            let start = number * Self::CHUNK;
+            let first = places.start.saturating_sub(start);
+            let last = (last - start).min(Self::CHUNK - 1);
+            chunk.has_any(first as u16, last as u16)
+        };
+        if numbers.end() - numbers.start() < self.chunks.len() as u64 {
+            let mut numbers = numbers;
+            return numbers.any(|number| {
+                let chunk = self.chunks.get(&number);
+                chunk.is_some_and(|chunk| is_marked(number, chunk))
+            });
+        }
+        let mut chunks = self.chunks.iter();
+        chunks.any(|(number, chunk)| numbers.contains(number) && is_marked(*number, chunk))
+    }
+}
+
+impl Chunk {
+    /// More places than this take more than their bits.
+    const FEW: usize = (Marks::CHUNK / 16) as usize;
+
+    fn mark(&mut self, place: u16) -> Result<bool> {
+        match self {
+            Self::Few(places) => {
+                let Err(at) = places.binary_search(&place) else {
+                    return Ok(false);
+                };
+                if places.len() < Self::FEW {
+                    memory::reserve(places, 1)?;
+                    places.insert(at, place);
+                    return Ok(true);
+                }
+                let mut bits = memory::filled((Marks::CHUNK / 64) as usize, 0_u64)?;
+                for place in places.iter().chain([&place]) {
+                    if let Some(word) = bits.get_mut(usize::from(place / 64)) {
+                        *word |= 1 << (place % 64);
+                    }
+                }
+                *self = Self::Many(bits.into_boxed_slice());
+                Ok(true)
+            }
+            Self::Many(bits) => {
+                let Some(word) = bits.get_mut(usize::from(place / 64)) else {
+                    return Ok(true);
+                };
+                let bit = 1 << (place % 64);
+                let is_new = *word & bit == 0;
+                *word |= bit;
+                Ok(is_new)
+            }
+        }
+    }
+
+    /// Whether a place from `first` to `last` is marked.
+    fn has_any(&self, first: u16, last: u16) -> bool {
+        match self {
+            Self::Few(places) => {
+                let at = places.partition_point(|place| *place < first);
+                places.get(at).is_some_and(|place| *place <= last)
+            }
+            Self::Many(bits) => {
+                let words = usize::from(first / 64)..=usize::from(last / 64);
+                words.into_iter().any(|at| {
+                    let mut word = bits.get(at).copied().unwrap_or_default();
+                    if at == usize::from(first / 64) {
+                        word &= u64::MAX << (first % 64);
+                    }
+                    if at == usize::from(last / 64) {
+                        word &= u64::MAX >> (63 - last % 64);
+                    }
+                    word != 0
+                })
+            }
+        }
     }
 }
 
@@ -124,6 +218,29 @@ mod tests {
         for place in [0, 63, 64, Marks::CHUNK, u64::MAX] {
             assert!(marks.mark(place).unwrap());
             assert!(!marks.mark(place).unwrap());
+        }
+    }
+
+    #[test]
+    fn ranges_are_looked_through_whether_few_or_many_are_marked() {
+        for step in [3, 5000] {
+            let mut marks = Marks::default();
+            let all: Vec<u64> = (0..4 * Marks::CHUNK).step_by(step).collect();
+            for place in &all {
+                assert!(marks.mark(*place).unwrap());
+            }
+            assert!(all.iter().all(|place| marks.has(*place)));
+            for start in (0..5 * Marks::CHUNK).step_by(997) {
+                for len in [0, 1, 2, 63, 64, 65, 4999, 5000, Marks::CHUNK + 1] {
+                    let at = all.partition_point(|place| *place < start);
+                    let is_marked = all.get(at).is_some_and(|place| *place < start + len);
+                    assert_eq!(
+                        marks.has_any(start..start + len),
+                        is_marked,
+                        "{start} {len}"
+                    );
+                }
+            }
         }
     }
 }

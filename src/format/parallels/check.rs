@@ -2,8 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use bstr::BStr;
+
 use crate::error::Result;
-use crate::format::blocks::check::{self, Repairable};
+use crate::format::blocks::check::{self, Marks, Repairable};
 use crate::format::blocks::{Entry, FREE, Keeper, Layout};
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
@@ -13,9 +15,6 @@ use crate::storage::Preallocation;
 
 use super::Parallels;
 
-/// Stands for an entry where a cluster is one of the format extension.
-const OF_EXTENSION: u64 = u64::MAX;
-
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -23,11 +22,11 @@ pub(super) struct Findings {
     lacks_start: bool,
     lacks_extension: bool,
     /// Entries that name no cluster of the file.
-    outside: Vec<u64>,
+    outside: u64,
     /// Entries of clusters that the file does not hold to the end.
     cut_off: u64,
-    /// Entries that name what another one does.
-    shared: Vec<u64>,
+    /// Entries of clusters that stand where one of an entry before does, or the format extension.
+    shared: u64,
     /// Clusters, and bytes, behind the last one that is in use.
     leaks: u64,
     total: u64,
@@ -40,7 +39,7 @@ impl check::Findings for Findings {
     fn corruptions(&self) -> u64 {
         let flags = [self.was_open, self.lacks_start, self.lacks_extension];
         let flags = flags.into_iter().map(u64::from).sum::<u64>();
-        flags + self.cut_off + (self.outside.len() + self.shared.len()) as u64
+        flags + self.cut_off + self.outside + self.shared
     }
 
     fn leaks(&self) -> u64 {
@@ -59,13 +58,18 @@ impl check::Findings for Findings {
 struct Teller<'a> {
     job: Option<&'a mut Job>,
     repair: RepairMode,
+    /// The file, where it is one of several.
+    file: Option<&'a BStr>,
 }
 
 impl Teller<'_> {
     fn tell(&mut self, text: String, is_repaired: bool) {
         if let Some(job) = self.job.as_deref_mut() {
             let what = if is_repaired { "Repairing" } else { "ERROR" };
-            job.note(format!("{what} {text}"));
+            job.note(match self.file {
+                Some(file) => format!("{what} '{file}': {text}"),
+                None => format!("{what} {text}"),
+            });
         }
     }
 
@@ -97,7 +101,7 @@ impl Check for Parallels {
 
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
         // What is repaired is said in other words.
-        self.walk(repair, Some(job))?;
+        self.walk(repair, Some(job), None)?;
         let mut quiet = Job::heeding(job.control());
         check::check(self, repair, &mut quiet)
     }
@@ -105,8 +109,13 @@ impl Check for Parallels {
 
 impl Parallels {
     /// Goes through the table; tells what is wrong, or is being repaired, to `job`.
-    fn walk(&self, repair: RepairMode, job: Option<&mut Job>) -> Result<Findings> {
-        let mut teller = Teller { job, repair };
+    fn walk(
+        &self,
+        repair: RepairMode,
+        job: Option<&mut Job>,
+        file: Option<&BStr>,
+    ) -> Result<Findings> {
+        let mut teller = Teller { job, repair, file };
         let blocks = &self.blocks;
         let layout = blocks.layout();
         let cluster = layout.block_size();
@@ -130,14 +139,14 @@ impl Parallels {
         }
         // The entry before, and where its cluster ends.
         let mut before: Option<(u64, u64)> = None;
-        let mut hosts = Vec::new();
         blocks.each(|index, word| {
             teller.tick()?;
             found.allocated += 1;
             let Entry::At(host) = layout.entry(word) else {
                 teller.damage(format!("cluster {index} is outside image"));
                 before = None;
-                return memory::push(&mut found.outside, index);
+                found.outside += 1;
+                return Ok(());
             };
             if host + cluster > file_len.next_multiple_of(SECTOR) {
                 teller.damage(format!("cluster {index} is outside image"));
@@ -147,27 +156,10 @@ impl Parallels {
             found.fragmented += u64::from(breaks);
             before = Some((index, host + cluster));
             found.end = found.end.max(host + cluster);
-            memory::push(&mut hosts, (host, index))
+            Ok(())
         })?;
         let on_record = blocks.keeper.end_on_record(&layout).min(file_len);
         found.end = found.end.max(on_record);
-        for place in blocks.keeper.extension() {
-            memory::push(&mut hosts, (place.start, OF_EXTENSION))?;
-        }
-        hosts.sort_unstable();
-        for pair in hosts.windows(2) {
-            if let [(host, first), (next, second)] = pair
-                && next - host < cluster
-            {
-                match *second {
-                    OF_EXTENSION if *first == OF_EXTENSION => {}
-                    OF_EXTENSION => memory::push(&mut found.shared, *first)?,
-                    index => memory::push(&mut found.shared, index)?,
-                }
-            }
-        }
-        found.shared.sort_unstable();
-        found.shared.dedup();
         if file_len > found.end {
             let bytes = file_len - found.end;
             found.leaks = bytes.div_ceil(cluster);
@@ -177,10 +169,49 @@ impl Parallels {
                 is_damaged,
             );
         }
-        for index in &found.shared {
+        self.each_shared(|index| {
+            found.shared += 1;
             teller.damage(format!("duplicate offset in BAT entry {index}"));
-        }
+            teller.tick()
+        })?;
         Ok(found)
+    }
+
+    /// Adds what is wrong with the image, one of several of a disk, to a report.
+    ///
+    /// # Errors
+    /// Of reading.
+    pub(super) fn add_to(&self, report: &mut CheckReport, job: &mut Job) -> Result<()> {
+        let file = self.blocks.storage.name();
+        let found = self.walk(RepairMode::Report, Some(job), Some(file))?;
+        report.corruptions += check::Findings::corruptions(&found);
+        report.leaks += found.leaks;
+        report.total_clusters = Some(report.total_clusters.unwrap_or_default() + found.total);
+        report.allocated_clusters += found.allocated;
+        report.fragmented_clusters += found.fragmented;
+        Ok(())
+    }
+
+    /// Visits each entry whose cluster stands where that of an entry before does, or the format extension.
+    fn each_shared(&self, mut visit: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let layout = self.blocks.layout();
+        let cluster = layout.block_size() / SECTOR;
+        // Where clusters begin, in sectors: all have the same length.
+        let mut starts = Marks::default();
+        for place in self.blocks.keeper.extension() {
+            starts.mark(place.start / SECTOR)?;
+        }
+        self.blocks.each(|index, word| {
+            let Entry::At(host) = layout.entry(word) else {
+                return Ok(());
+            };
+            let start = host / SECTOR;
+            let first = (start + 1).saturating_sub(cluster);
+            match starts.has_any(first..start.saturating_add(cluster)) {
+                true => visit(index),
+                false => starts.mark(start).map(drop),
+            }
+        })
     }
 }
 
@@ -188,7 +219,7 @@ impl Repairable for Parallels {
     type Found = Findings;
 
     fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
-        self.walk(RepairMode::Report, job)
+        self.walk(RepairMode::Report, job, None)
     }
 
     /// Clears entries that name nothing, lets the file hold all clusters, gives each one a place of its own, and
@@ -196,7 +227,7 @@ impl Repairable for Parallels {
     fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
         let blocks = &self.blocks;
         blocks.check_writable()?;
-        match found.outside.is_empty() && !found.lacks_extension {
+        match found.outside == 0 && !found.lacks_extension {
             // What the guest sees stays, and what the format extension says of it with it.
             true => blocks.keeper.begin(&*blocks.storage, false)?,
             false => self.note_change()?,
@@ -215,18 +246,24 @@ impl Repairable for Parallels {
             })?;
             self.own.has_start.store(true, Ordering::Release);
         }
-        for index in &found.outside {
-            alone.set(*index, FREE)?;
+        if found.outside > 0 {
+            let layout = blocks.layout();
+            alone.rewrite(control, |_, word| match layout.entry(word) {
+                Entry::At(_) => word,
+                _ => FREE,
+            })?;
         }
         blocks.flush(blocks.durability())?;
         if found.cut_off > 0 {
             blocks.keeper.extend(&*blocks.storage, found.end)?;
         }
-        if !found.shared.is_empty() {
+        let mut shared = Vec::new();
+        if found.shared > 0 {
             alone.find_end_despite_overlaps()?;
+            self.each_shared(|index| memory::push(&mut shared, index))?;
         }
         let cluster = blocks.layout().block_size();
-        for index in &found.shared {
+        for index in shared {
             control.checkpoint()?;
             let (Entry::At(host), _) = blocks.run(index * cluster, 1)? else {
                 continue;
@@ -234,7 +271,7 @@ impl Repairable for Parallels {
             let new = alone.take_at_end()?;
             alone.copy(host, new)?;
             if let Some(word) = blocks.layout().word(new) {
-                alone.set(*index, word)?;
+                alone.set(index, word)?;
             }
         }
         alone.cut(blocks.keeper.end_of_rest())?;

@@ -13,7 +13,11 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::{Entry, Layout};
 use crate::format::extents::open_extent;
 use crate::format::magic::PROBE_BYTES;
-use crate::format::{FileRole, Format, FormatFile, FormatInfo, IoGuard, OpenContext, ParentRef};
+use crate::format::{
+    Check, CheckReport, FileRole, Format, FormatFile, FormatInfo, IoGuard, OpenContext, ParentRef,
+    RepairMode,
+};
+use crate::job::Job;
 use crate::memory;
 use crate::storage::{Durability, Storage};
 
@@ -147,7 +151,7 @@ fn open_image(
     let header = read_header(&**storage)?;
     let how = Use {
         writable: false,
-        for_check: false,
+        for_check: context.for_check,
         durability: Durability::None,
         ahead: None,
     };
@@ -263,5 +267,26 @@ impl Format for Bundle {
 
     fn close(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn checker(&self) -> Option<&dyn Check> {
+        Some(self)
+    }
+}
+
+/// Of all files with a table; what they count is added up.
+impl Check for Bundle {
+    fn repairs(&self) -> RepairMode {
+        RepairMode::Report
+    }
+
+    fn check(&self, _: RepairMode, job: &mut Job) -> Result<CheckReport> {
+        let mut report = CheckReport::default();
+        for layer in self.parts.iter().flat_map(|part| &part.layers) {
+            if let Held::Clusters(image) = &layer.held {
+                image.add_to(&mut report, job)?;
+            }
+        }
+        Ok(report)
     }
 }
