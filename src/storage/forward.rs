@@ -142,8 +142,38 @@ macro_rules! forward {
 }
 
 /// The methods of [`crate::storage::Storage`] that would change something, of a storage that is only read:
-/// each gives the error that the named method makes.
+/// each gives the error that the named method makes. `made` adds what holds where the bytes are in no one
+/// file of the host, because they are decoded or come from several; `solid` besides, where nothing is known of
+/// holes among them.
 macro_rules! read_only {
+    ($refused:ident, made, solid) => {
+        $crate::storage::forward::read_only!($refused, made);
+
+        fn extent(&self, offset: u64, len: u64) -> $crate::Result<$crate::extent::StorageExtent> {
+            let inside = self.len()?.saturating_sub(offset);
+            Ok($crate::extent::StorageExtent {
+                len: if inside == 0 { len } else { len.min(inside) },
+                zero: inside == 0,
+                allocated: inside != 0,
+            })
+        }
+    };
+    ($refused:ident, made) => {
+        $crate::storage::forward::read_only!($refused);
+
+        fn try_read(&self, _: &mut [::std::io::IoSliceMut<'_>], _: u64) -> $crate::Result<bool> {
+            Ok(false)
+        }
+
+        fn sync(&self, _: $crate::storage::Durability) -> $crate::Result<()> {
+            // Nothing was written.
+            Ok(())
+        }
+
+        fn host(&self) -> Option<&dyn $crate::storage::HostFile> {
+            None
+        }
+    };
     ($refused:ident) => {
         fn read_only(&self) -> bool {
             true

@@ -1,22 +1,21 @@
 //! A compressed file that tells which part of it holds what: parts are unpacked when somebody asks for them.
 
-use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::thread;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{DRIVER, refused};
+use super::DRIVER;
 use crate::codec::container::Index;
 use crate::crew;
-use crate::error::{Result, ResultExt};
+use crate::error::{Error, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::format::decoded::DecodedUnits;
 use crate::job::JobControl;
 use crate::memory::IoBuf;
 use crate::policy::OpenPolicy;
-use crate::storage::forward::forward;
-use crate::storage::{Durability, HostFile, Limits, Preallocation, Storage, ZeroFlags};
+use crate::storage::forward::{forward, read_only};
+use crate::storage::{Limits, Storage};
 use crate::zero::is_zero;
 
 use super::GRAIN;
@@ -107,15 +106,18 @@ impl Indexed {
     }
 }
 
+impl Indexed {
+    fn refused(&self) -> Error {
+        super::refused(self.name())
+    }
+}
+
 impl Storage for Indexed {
     forward!(file: name, identity, allocated_size, lock);
+    read_only!(refused, made);
 
     fn driver(&self) -> &'static str {
         DRIVER.name
-    }
-
-    fn read_only(&self) -> bool {
-        true
     }
 
     fn read_at(&self, mut buf: &mut [u8], mut offset: u64) -> Result<()> {
@@ -134,32 +136,8 @@ impl Storage for Indexed {
         Ok(())
     }
 
-    fn try_read(&self, _: &mut [IoSliceMut<'_>], _: u64) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
-        Err(refused(self.name()))
-    }
-
-    fn write_zeroes(&self, _: u64, _: u64, _: ZeroFlags) -> Result<()> {
-        Err(refused(self.name()))
-    }
-
-    fn discard(&self, _: u64, _: u64) -> Result<()> {
-        Err(refused(self.name()))
-    }
-
     fn len(&self) -> Result<u64> {
         Ok(self.index.plain_len())
-    }
-
-    fn set_len(&self, _: u64, _: Preallocation) -> Result<()> {
-        Err(refused(self.name()))
-    }
-
-    fn sync(&self, _: Durability) -> Result<()> {
-        Ok(())
     }
 
     /// Zeroes are holes, as in the temporary file.
@@ -198,11 +176,6 @@ impl Storage for Indexed {
 
     fn specific_info(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
-    }
-
-    fn host(&self) -> Option<&dyn HostFile> {
-        // Its bytes stand nowhere on the host.
-        None
     }
 }
 

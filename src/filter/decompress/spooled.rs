@@ -1,21 +1,20 @@
 //! A compressed file that is unpacked from its beginning on and kept in a temporary file.
 
-use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bstr::{BStr, BString};
 use parking_lot::Mutex;
 
+use super::DRIVER;
 use super::spool::Spool;
-use super::{DRIVER, refused};
 use crate::codec::container::Unpacker;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::policy::OpenPolicy;
-use crate::storage::forward::forward;
-use crate::storage::{Durability, HostFile, Limits, Preallocation, Storage, ZeroFlags};
+use crate::storage::forward::{forward, read_only};
+use crate::storage::{Limits, Storage};
 
 #[derive(Debug)]
 pub(super) struct Spooled {
@@ -134,15 +133,18 @@ impl Spooled {
     }
 }
 
+impl Spooled {
+    fn refused(&self) -> Error {
+        super::refused(self.name())
+    }
+}
+
 impl Storage for Spooled {
     forward!(file: name, identity, allocated_size, lock);
+    read_only!(refused, made);
 
     fn driver(&self) -> &'static str {
         DRIVER.name
-    }
-
-    fn read_only(&self) -> bool {
-        true
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
@@ -155,32 +157,8 @@ impl Storage for Spooled {
         }
     }
 
-    fn try_read(&self, _: &mut [IoSliceMut<'_>], _: u64) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
-        Err(refused(self.name()))
-    }
-
-    fn write_zeroes(&self, _: u64, _: u64, _: ZeroFlags) -> Result<()> {
-        Err(refused(self.name()))
-    }
-
-    fn discard(&self, _: u64, _: u64) -> Result<()> {
-        Err(refused(self.name()))
-    }
-
     fn len(&self) -> Result<u64> {
         self.fill(u64::MAX)
-    }
-
-    fn set_len(&self, _: u64, _: Preallocation) -> Result<()> {
-        Err(refused(self.name()))
-    }
-
-    fn sync(&self, _: Durability) -> Result<()> {
-        Ok(())
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
@@ -203,10 +181,5 @@ impl Storage for Spooled {
 
     fn specific_info(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
-    }
-
-    fn host(&self) -> Option<&dyn HostFile> {
-        // Its bytes stand nowhere on the host.
-        None
     }
 }

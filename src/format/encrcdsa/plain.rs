@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::io::IoSliceMut;
 use std::sync::Arc;
 
 use aes::cipher::array::Array;
@@ -15,10 +14,9 @@ use hmac::{Hmac, Mac};
 use sha1::Sha1;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::StorageExtent;
 use crate::memory::IoBuf;
 use crate::storage::forward::{forward, read_only};
-use crate::storage::{Durability, HostFile, Limits, Storage};
+use crate::storage::{Limits, Storage};
 
 use super::unlock::Keys;
 
@@ -124,7 +122,7 @@ impl fmt::Debug for Plain {
 
 impl Storage for Plain {
     forward!(file: name, driver, identity, allocated_size, specific_info, step_watcher, lock);
-    read_only!(refused);
+    read_only!(refused, made, solid);
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let known = self.len.saturating_sub(offset).min(buf.len() as u64) as usize;
@@ -160,26 +158,8 @@ impl Storage for Plain {
         Ok(())
     }
 
-    fn try_read(&self, _: &mut [IoSliceMut<'_>], _: u64) -> Result<bool> {
-        Ok(false)
-    }
-
     fn len(&self) -> Result<u64> {
         Ok(self.len)
-    }
-
-    fn sync(&self, _: Durability) -> Result<()> {
-        Ok(())
-    }
-
-    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
-        // A hole below decrypts to noise, so only what lies past the end is known to be zero.
-        let inside = self.len.saturating_sub(offset);
-        Ok(StorageExtent {
-            len: if inside == 0 { len } else { len.min(inside) },
-            zero: inside == 0,
-            allocated: inside != 0,
-        })
     }
 
     fn limits(&self) -> Limits {
@@ -187,10 +167,5 @@ impl Storage for Plain {
             fixed_len: true,
             ..self.file.limits()
         }
-    }
-
-    fn host(&self) -> Option<&dyn HostFile> {
-        // The bytes behind the descriptor are not the bytes of this storage.
-        None
     }
 }

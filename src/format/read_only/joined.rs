@@ -1,13 +1,11 @@
 //! Several files as one, one after the other.
 
-use std::io::IoSliceMut;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::StorageExtent;
 use crate::memory;
+use crate::storage::Storage;
 use crate::storage::forward::{forward, read_only};
-use crate::storage::{Durability, HostFile, Storage};
 
 /// The files. It goes by the name of the first one.
 #[derive(Debug)]
@@ -61,7 +59,7 @@ impl Joined {
 
 impl Storage for Joined {
     forward!(first: name, driver, identity, specific_info, step_watcher, lock, limits);
-    read_only!(refused);
+    read_only!(refused, made, solid);
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut index = self.parts.partition_point(|(_, end)| *end <= offset);
@@ -84,35 +82,13 @@ impl Storage for Joined {
         Ok(())
     }
 
-    fn try_read(&self, _: &mut [IoSliceMut<'_>], _: u64) -> Result<bool> {
-        Ok(false)
-    }
-
     fn len(&self) -> Result<u64> {
         Ok(self.end())
-    }
-
-    fn sync(&self, _: Durability) -> Result<()> {
-        Ok(())
     }
 
     fn allocated_size(&self) -> Option<u64> {
         let sizes = self.parts.iter().map(|(part, _)| part.allocated_size());
         sizes.sum()
-    }
-
-    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
-        let inside = self.end().saturating_sub(offset);
-        Ok(StorageExtent {
-            len: if inside == 0 { len } else { len.min(inside) },
-            zero: inside == 0,
-            allocated: inside != 0,
-        })
-    }
-
-    fn host(&self) -> Option<&dyn HostFile> {
-        // The bytes are those of several files.
-        None
     }
 }
 

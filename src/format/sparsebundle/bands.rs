@@ -1,17 +1,15 @@
 //! The files of bands, as one storage.
 
-use std::io::IoSliceMut;
 use std::sync::Arc;
 
 use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::StorageExtent;
 use crate::format::FilesBelow;
 use crate::memory;
 use crate::storage::forward::{forward, read_only};
-use crate::storage::{Durability, HostFile, Limits, Storage};
+use crate::storage::{Limits, Storage};
 
 /// The most bands that are open at a time.
 const MAX_OPEN: usize = 32;
@@ -95,7 +93,7 @@ impl Bands {
 
 impl Storage for Bands {
     forward!(info: name, driver, identity, allocated_size, specific_info, step_watcher, lock);
-    read_only!(refused);
+    read_only!(refused, made, solid);
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut rest = buf;
@@ -114,25 +112,8 @@ impl Storage for Bands {
         Ok(())
     }
 
-    fn try_read(&self, _: &mut [IoSliceMut<'_>], _: u64) -> Result<bool> {
-        Ok(false)
-    }
-
     fn len(&self) -> Result<u64> {
         Ok(self.len)
-    }
-
-    fn sync(&self, _: Durability) -> Result<()> {
-        Ok(())
-    }
-
-    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
-        let inside = self.len.saturating_sub(offset);
-        Ok(StorageExtent {
-            len: if inside == 0 { len } else { len.min(inside) },
-            zero: inside == 0,
-            allocated: inside != 0,
-        })
     }
 
     fn limits(&self) -> Limits {
@@ -140,10 +121,5 @@ impl Storage for Bands {
             fixed_len: true,
             ..self.info.limits()
         }
-    }
-
-    fn host(&self) -> Option<&dyn HostFile> {
-        // The bytes are those of other files.
-        None
     }
 }
