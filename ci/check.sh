@@ -31,7 +31,7 @@ fi
 
 witnesses=${CARGO_TARGET_DIR:-target}/witnesses
 if [ -n "${PLATTER_SKIP_WITNESSES:-}" ] || ! have 7zz ||
-    ! "$witnesses/bin/python" -c 'import VMDKstream, pyvhdi, pyvmdk, dissect.hypervisor' 2>/dev/null; then
+    ! "$witnesses/bin/python" -c 'import VMDKstream, pyewf, pyphdi, pyvhdi, pyvmdk, dissect.hypervisor' 2>/dev/null; then
     skip 'every test that asks readers of other projects'
     export PLATTER_SKIP_WITNESSES=1
 fi

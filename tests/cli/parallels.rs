@@ -1,5 +1,11 @@
 //! Parallels images: what the tool prints and ends with, beside QEMU's.
 
+#[path = "../common/bundle.rs"]
+#[allow(dead_code, reason = "tests of formats use more of it")]
+mod bundle;
+
+use bundle::{MIXED, Made};
+
 use crate::pair::{Loose, Pair, ours, words};
 
 /// Images that QEMU's tool made, the same in both directories.
@@ -163,5 +169,68 @@ fn images_are_converted_and_resized() {
         run(&format!("resize {shrink}-f raw a.raw {size}"));
         here.qemu_img_ok(&["compare", "small.hdd", "a.raw"]);
         here.qemu_img_ok(&["check", "small.hdd"]);
+    }
+}
+
+#[test]
+fn a_bundle_is_a_disk_to_every_command_that_reads() {
+    let made = Made::new(MIXED);
+    let root = made.dir.root();
+    let run = |line: &str| ours(&words(line), root);
+    std::fs::write(made.dir.path("model.raw"), &made.model).expect("a model");
+    let info = run("info disk.hdd");
+    assert_eq!(info.code, 0, "{info:?}");
+    for line in [
+        "file format: parallels",
+        "virtual size: 4 MiB (4194304 bytes)",
+    ] {
+        assert!(info.out.contains(line), "{info:?}");
+    }
+    let map = run("map --output=json disk.hdd");
+    assert_eq!(map.code, 0, "{map:?}");
+    let map: Vec<serde_json::Value> = serde_json::from_str(&map.out).expect("JSON");
+    let at = |key: &str, at: usize| map[at][key].as_u64();
+    let ends = |n: usize| Some(at("start", n)? + at("length", n)?);
+    assert!(
+        (1..map.len()).all(|n| at("start", n) == ends(n - 1)),
+        "{map:?}"
+    );
+    assert_eq!(ends(map.len() - 1), Some(4 << 20));
+    for line in [
+        "check disk.hdd",
+        "compare disk.hdd model.raw",
+        "convert -O qcow2 disk.hdd new.qcow2",
+        "compare disk.hdd new.qcow2",
+        "measure -O qcow2 disk.hdd",
+        "inspect disk.hdd",
+    ] {
+        let ran = run(line);
+        let code = if line.starts_with("inspect") {
+            ran.code & !2
+        } else {
+            ran.code
+        };
+        assert_eq!(code, 0, "{line}: {ran:?}");
+    }
+    let seen = made
+        .dir
+        .qemu_img(&words("compare -f qcow2 -F raw new.qcow2 model.raw"));
+    assert_eq!(seen.code, 0, "{seen:?}");
+}
+
+#[test]
+fn whoever_would_write_to_a_bundle_is_told_that_it_is_read_only() {
+    let made = Made::new(MIXED);
+    let root = made.dir.root();
+    std::fs::write(made.dir.path("model.raw"), &made.model).expect("a model");
+    for line in [
+        "resize disk.hdd 8M",
+        "check -r all disk.hdd",
+        "convert -n -f raw -O parallels model.raw disk.hdd",
+    ] {
+        let ran = ours(&words(line), root);
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(ran.err.contains("read-only"), "{line}: {ran:?}");
+        assert_eq!(ran.err.lines().count(), 1, "{line}: {ran:?}");
     }
 }

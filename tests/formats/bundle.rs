@@ -1,114 +1,19 @@
-//! Parallels bundles: directories of several files and snapshots, made by hand over images of QEMU's tools.
+//! Parallels bundles.
 
-use std::fmt::Write;
-
+use platter::format::RepairMode;
 use platter::image::{Image, OpenOptions};
+use platter::ops::check::check;
 use platter::ops::inspect::{InspectReport, inspect};
-use platter::{Error, ErrorKind, Location, OpenPolicy};
+use platter::{Error, ErrorKind, Job, Location, OpenPolicy};
 
-use crate::common::Dir;
+#[path = "../common/bundle.rs"]
+pub mod made;
 
-const TOP: &str = "{5fbaabe3-6958-40ff-92a7-860e329aab41}";
-const ROOT: &str = "{11111111-1111-1111-1111-111111111111}";
-const MIDDLE: &str = "{22222222-2222-2222-2222-222222222222}";
-/// A snapshot that is no part of what the guest sees.
-const ASIDE: &str = "{33333333-3333-3333-3333-333333333333}";
-const NONE: &str = "{00000000-0000-0000-0000-000000000000}";
+use made::{MIXED, Made, NONE, ROOT, TOP};
 
 const MIB: usize = 1 << 20;
 
-/// A disk of 4 MiB in two parts, the first of 3 MiB, with two snapshots; the last one of the second part is
-/// plain.
-struct Made {
-    dir: Dir,
-    /// What the guest sees.
-    model: Vec<u8>,
-}
-
 impl Made {
-    fn new() -> Self {
-        let dir = Dir::new();
-        std::fs::create_dir(dir.path("disk.hdd")).expect("a directory");
-        let mut model = vec![0; 4 * MIB];
-        // Each covers what the one before has written in part.
-        for (n, name) in ["root", "middle", "top"].iter().enumerate() {
-            for (part, len, start) in [(0, "3M", 0), (1, "1M", 3 * MIB)] {
-                let name = format!("disk.hdd/{name}.{part}.hds");
-                if (n, part) == (0, 1) {
-                    std::fs::write(dir.path(&name), vec![7; MIB]).expect("a file");
-                    model[3 * MIB..].fill(7);
-                    continue;
-                }
-                dir.qemu_img_ok(&[
-                    "create",
-                    "-q",
-                    "-f",
-                    "parallels",
-                    "-o",
-                    "cluster_size=64k",
-                    &name,
-                    len,
-                ]);
-                let cluster = 64 << 10;
-                for at in (n * cluster..MIB).step_by((n + 2) * cluster) {
-                    let byte = (n * 16 + part + 1) as u8;
-                    let line = format!("write -P {byte} {at} 64k");
-                    dir.qemu_io("parallels", &name, &[&line]);
-                    model[start + at..][..cluster].fill(byte);
-                }
-            }
-        }
-        let made = Self { dir, model };
-        made.describe(&made.descriptor());
-        made
-    }
-
-    fn describe(&self, text: &str) {
-        std::fs::write(self.dir.path("disk.hdd/DiskDescriptor.xml"), text).expect("a file");
-    }
-
-    fn descriptor(&self) -> String {
-        let mut text = "<?xml version='1.0' encoding='UTF-8'?>\n\
-            <Parallels_disk_image Version=\"1.0\">\n\
-            <Disk_Parameters><Disk_size>8192</Disk_size><Cylinders>16</Cylinders><Heads>16</Heads>\
-            <Sectors>32</Sectors><Padding>0</Padding></Disk_Parameters>\n<StorageData>"
-            .to_owned();
-        for (part, start, end) in [(1, 6144, 8192), (0, 0, 6144)] {
-            write!(
-                text,
-                "<Storage><Start>{start}</Start><End>{end}</End><Blocksize>128</Blocksize>"
-            )
-            .expect("text");
-            for (id, name) in [
-                (ROOT, "root"),
-                (TOP, "top"),
-                (MIDDLE, "middle"),
-                (ASIDE, "aside"),
-            ] {
-                let kind = if (name, part) == ("root", 1) {
-                    "Plain"
-                } else {
-                    "Compressed"
-                };
-                write!(
-                    text,
-                    "<Image><GUID>{id}</GUID><Type>{kind}</Type><File>{name}.{part}.hds</File></Image>"
-                )
-                .expect("text");
-            }
-            text += "</Storage>";
-        }
-        text += "</StorageData>\n<Snapshots>";
-        for (id, parent) in [(TOP, MIDDLE), (MIDDLE, ROOT), (ROOT, NONE), (ASIDE, ROOT)] {
-            write!(
-                text,
-                "<Shot><GUID>{id}</GUID><ParentGUID>{parent}</ParentGUID></Shot>"
-            )
-            .expect("text");
-        }
-        text + "</Snapshots>\n</Parallels_disk_image>\n"
-    }
-
     fn open_as(&self, name: &str, format: Option<&str>, writable: bool) -> Result<Image, Error> {
         let options = OpenOptions {
             format: format.map(str::to_owned),
@@ -143,7 +48,7 @@ fn contents(image: &Image) -> Vec<u8> {
 
 #[test]
 fn a_directory_shows_the_top_of_its_snapshots_in_all_its_parts() {
-    let made = Made::new();
+    let made = Made::new(MIXED);
     for (name, format) in [
         ("disk.hdd", None),
         ("disk.hdd", Some("parallels")),
@@ -174,7 +79,7 @@ fn a_directory_shows_the_top_of_its_snapshots_in_all_its_parts() {
 
 #[test]
 fn a_snapshot_that_is_named_as_the_top_is_what_the_guest_sees() {
-    let made = Made::new();
+    let made = Made::new(MIXED);
     let named = format!("<Snapshots><TopGUID>{ROOT}</TopGUID>");
     made.describe(&made.descriptor().replace("<Snapshots>", &named));
     let image = made.open_as("disk.hdd", None, false).expect("it opens");
@@ -185,7 +90,7 @@ fn a_snapshot_that_is_named_as_the_top_is_what_the_guest_sees() {
 
 #[test]
 fn what_the_descriptor_names_is_a_file_beside_it_or_nothing() {
-    let made = Made::new();
+    let made = Made::new(MIXED);
     for name in ["/etc/passwd", "../top.0.hds", "top.0", "", "middle.1.hds"] {
         made.describe(&made.descriptor().replace("top.0.hds", name));
         let error = made.refused(false);
@@ -217,7 +122,7 @@ fn what_the_descriptor_names_is_a_file_beside_it_or_nothing() {
 
 #[test]
 fn inspecting_lists_every_file_and_opens_none() {
-    let made = Made::new();
+    let made = Made::new(MIXED);
     let report = made.inspected();
     assert_eq!(report.format, "parallels");
     let names: Vec<_> = report.references.iter().map(|it| it.name_text()).collect();
@@ -227,4 +132,43 @@ fn inspecting_lists_every_file_and_opens_none() {
     assert!(!made.inspected().passed());
     made.describe("<Parallels_disk_image><");
     assert!(!made.inspected().passed());
+}
+
+#[test]
+fn a_check_goes_through_all_files_and_names_the_one_with_damage() {
+    let made = Made::new(MIXED);
+    let checked = || {
+        let path = made.dir.path("disk.hdd");
+        let options = OpenOptions {
+            for_check: true,
+            policy: OpenPolicy::permissive(),
+            ..OpenOptions::default()
+        };
+        let image = Image::open(&Location::from_path(path), &options).expect("it opens");
+        let notes = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let sink = notes.clone();
+        let mut job = Job::new().on_message(Box::new(move |message| {
+            if let platter::job::Message::Note(line) = message {
+                sink.lock().expect("the notes").push(line.clone());
+            }
+        }));
+        let outcome = check(&image, RepairMode::Report, &mut job).expect("a check");
+        let code = outcome.exit_code();
+        drop(job);
+        let notes = std::mem::take(&mut *notes.lock().expect("the notes"));
+        (code, notes)
+    };
+    assert_eq!(checked(), (0, Vec::new()));
+    // An entry that leads out of its file, of a snapshot in the middle.
+    let name = made.dir.path("disk.hdd/middle.0.hds");
+    let mut bytes = std::fs::read(&name).expect("an image");
+    bytes[64..68].copy_from_slice(&0x1000_u32.to_le_bytes());
+    std::fs::write(&name, bytes).expect("an image");
+    let (code, notes) = checked();
+    assert_eq!(code, 2);
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].ends_with("middle.0.hds': cluster 0 is outside image"),
+        "{notes:?}"
+    );
 }

@@ -110,6 +110,37 @@ def dissect_hds(names):
         yield from dissect(HDS(file))
 
 
+def dissect_hdd(names):
+    from dissect.hypervisor.disk.hdd import HDD
+
+    # In larger parts it mixes up what lies in several files.
+    yield from dissect(HDD(Path(names[0])).open(), 4096)
+
+
+def dissect_asif(names):
+    from dissect.hypervisor.disk.asif import ASIF
+
+    with open(names[0], "rb") as file:
+        yield from dissect(ASIF(file).open())
+
+
+def libphdi(names):
+    import pyphdi
+
+    handle = pyphdi.handle()
+    handle.open(names[0] + "/DiskDescriptor.xml")
+    handle.open_extent_data_files()
+    yield from parts(handle, handle.get_media_size())
+
+
+def libewf(names):
+    import pyewf
+
+    handle = pyewf.handle()
+    handle.open(names)
+    yield from parts(handle, handle.get_media_size())
+
+
 def seven_zip(kind, names):
     # It finds parents by itself.
     ran = subprocess.run(["7zz", "e", "-so", "-t" + kind, names[0]], capture_output=True)

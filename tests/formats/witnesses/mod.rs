@@ -2,6 +2,7 @@
 //! and this library agree byte for byte. `ci/setup.sh` installs them; `tests/tools/witness.py` calls
 //! them.
 
+mod bundles;
 mod chains;
 mod images;
 
