@@ -18,7 +18,7 @@ use platter::{Error, ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy};
 
 use super::interpose::{Armed, Strike};
 use super::table::{self, Content};
-use super::{FAULTS, Fault, Files, KNOWN, files_of, is_dirty, only_costs_a_copy};
+use super::{FAULTS, Fault, Files, KNOWN, files_of, is_dirty, loses_nothing};
 use crate::common::Dir;
 
 /// What is done, and what it may leave when a call of it fails.
@@ -398,7 +398,7 @@ impl<'a> Rig<'a> {
             }
         }
         let notes = notes.lock().unwrap();
-        let harmless = notes.iter().filter(|line| only_costs_a_copy(line));
+        let harmless = notes.iter().filter(|line| loses_nothing(line));
         let harmless = harmless.count() as u64;
         if report.corruptions != harmless || report.check_errors != 0 {
             let errors = notes.iter().filter(|line| line.starts_with("ERROR"));

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 
 use crate::common::Dir;
-use crate::{blocks, vmdk};
+use crate::{blocks, parallels, qcow, qed, vmdk};
 
 /// What the guest may find in an image after a failed command.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -417,6 +417,9 @@ pub const MEMORY: &[Case] = &[
 pub fn images(dir: &Dir, line: &str) {
     vmdk::images(dir, line);
     blocks::images(dir, line);
+    qed::images(dir, line);
+    qcow::images(dir, line);
+    parallels::images(dir, line);
     let over = |name: &str, below: &[&str]| {
         line.contains(name) || below.iter().any(|name| line.contains(name))
     };
