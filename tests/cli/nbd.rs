@@ -1,6 +1,7 @@
 //! Exports of NBD servers, against QEMU's tool and the servers of others.
 
 mod server;
+mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -12,6 +12,7 @@ use crate::nbd::meta::{MetaContext, MetaQuery};
 use crate::nbd::option::{OptionCode, OptionHeader, OptionReply, ReplyCode};
 use crate::nbd::reply::Headers;
 use crate::nbd::violation;
+use crate::net::tls::TlsCredentials;
 use crate::net::{Stream, Wait};
 
 /// The most replies to one option.
@@ -58,6 +59,10 @@ pub(super) struct Wanted<'a> {
     pub(super) export: &'a BStr,
     /// The metadata context.
     pub(super) context: &'a BStr,
+    /// What the connection is to be encrypted with.
+    pub(super) tls: Option<&'a TlsCredentials>,
+    /// Whose certificate the server is to have, if it has a name.
+    pub(super) tls_host: Option<&'a str>,
 }
 
 /// A stream in the phase of options.
@@ -69,12 +74,42 @@ struct Options<'a> {
 /// Agrees with the server on an export.
 ///
 /// # Errors
-/// What the server says against it; of the stream.
-pub(super) fn negotiate(stream: &Stream, wanted: &Wanted<'_>, wait: Wait<'_>) -> Result<Export> {
-    let Some(options) = greet(stream, wait)? else {
+/// What the server says against it; of the stream, or of TLS.
+pub(super) fn negotiate(
+    stream: Stream,
+    wanted: &Wanted<'_>,
+    wait: Wait<'_>,
+) -> Result<(Stream, Export)> {
+    let greeted = greet(&stream, wait)?;
+    let stream = match wanted.tls {
+        None => stream,
+        Some(credentials) => {
+            let fixed = |flags: &HandshakeFlags| flags.contains(HandshakeFlags::FIXED_NEWSTYLE);
+            if !greeted.as_ref().is_some_and(fixed) {
+                return Err(Error::invalid("Server does not support STARTTLS"));
+            }
+            let options = Options {
+                stream: &stream,
+                wait,
+            };
+            options.start_tls()?;
+            stream.with_tls_client(credentials, wanted.tls_host, wait)?
+        }
+    };
+    let export = agree(&stream, greeted, wanted, wait)?;
+    Ok((stream, export))
+}
+
+fn agree(
+    stream: &Stream,
+    greeted: Option<HandshakeFlags>,
+    wanted: &Wanted<'_>,
+    wait: Wait<'_>,
+) -> Result<Export> {
+    let Some(flags) = greeted else {
         return oldstyle(stream, wanted, wait);
     };
-    let (options, flags) = options;
+    let options = Options { stream, wait };
     let no_zeroes = flags.contains(HandshakeFlags::NO_ZEROES);
     if !flags.contains(HandshakeFlags::FIXED_NEWSTYLE) {
         return options.export_name(wanted, no_zeroes);
@@ -95,7 +130,7 @@ pub(super) fn negotiate(stream: &Stream, wanted: &Wanted<'_>, wait: Wait<'_>) ->
 }
 
 /// The first bytes of both; None of a server of the oldstyle.
-fn greet<'a>(stream: &'a Stream, wait: Wait<'a>) -> Result<Option<(Options<'a>, HandshakeFlags)>> {
+fn greet(stream: &Stream, wait: Wait<'_>) -> Result<Option<HandshakeFlags>> {
     let mut bytes = [0; Style::LEN];
     stream.read_exact(&mut bytes, wait)?;
     if Style::from_bytes(&bytes)? == Style::Old {
@@ -114,7 +149,7 @@ fn greet<'a>(stream: &'a Stream, wait: Wait<'a>) -> Result<Option<(Options<'a>, 
         flags.contains(HandshakeFlags::NO_ZEROES),
     );
     stream.write_all(&answer.to_bytes(), wait)?;
-    Ok(Some((Options { stream, wait }, flags)))
+    Ok(Some(flags))
 }
 
 fn oldstyle(stream: &Stream, wanted: &Wanted<'_>, wait: Wait<'_>) -> Result<Export> {
@@ -167,6 +202,16 @@ impl Options<'_> {
         match self.reply(option)? {
             (ReplyCode::ACK, data) if data.is_empty() => Ok(true),
             (code, data) => self.refused(option, code, &data).map(|()| false),
+        }
+    }
+
+    /// Has the server expect TLS next.
+    fn start_tls(&self) -> Result<()> {
+        const OPTION: OptionCode = OptionCode::STARTTLS;
+        self.send(OPTION, &[])?;
+        match self.reply(OPTION)? {
+            (ReplyCode::ACK, data) if data.is_empty() => Ok(()),
+            (code, data) => Err(self.refusal(OPTION, code, &data)),
         }
     }
 

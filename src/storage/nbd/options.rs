@@ -11,7 +11,9 @@ use crate::nbd::limits::DEFAULT_PORT;
 use crate::nbd::meta::ALLOCATION;
 use crate::nbd::uri::{Place, Uri};
 use crate::net::address::Names;
+use crate::net::tls::{Endpoint, TlsCredentials};
 use crate::net::{Address, Family};
+use crate::object::Objects;
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::value::{Map, Value};
 
@@ -112,6 +114,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "The last port to try; of servers alone",
     ),
     spec("server.type", OptionKind::Str, "inet, unix, vsock or fd"),
+    spec("tls-creds", OptionKind::Str, "ID of the TLS credentials"),
+    spec(
+        "tls-hostname",
+        OptionKind::Str,
+        "Name that the server's certificate is to have",
+    ),
     OptionSpec {
         default: Some(ALLOCATION),
         ..spec(
@@ -131,8 +139,13 @@ pub(super) const WEAK: &[&str] = &[
     "x-dirty-bitmap",
 ];
 
-/// Options that stand in no short name, although they change nothing of it.
-const UNSEEN: &[&str] = &["server.numeric", "server.keep-alive"];
+/// Options that no short name holds, and which keep none from being shown.
+const UNSEEN: &[&str] = &[
+    "server.numeric",
+    "server.keep-alive",
+    "tls-creds",
+    "tls-hostname",
+];
 
 /// What is wanted.
 #[derive(Clone, Debug)]
@@ -151,6 +164,10 @@ pub(super) struct Settings {
     pub(super) reconnect_delay: Duration,
     /// The most connections.
     pub(super) connections: usize,
+    /// What the connection is encrypted with.
+    pub(super) tls: Option<TlsCredentials>,
+    /// Whose certificate the server is to have; None where it has no name, which keys alone do without.
+    pub(super) tls_host: Option<String>,
     /// The server's machine is asked now and then whether it is there.
     pub(super) keep_alive: bool,
 }
@@ -160,7 +177,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
-    pub(super) fn of(options: &Values) -> Result<Self> {
+    pub(super) fn of(options: &Values, objects: &Objects) -> Result<Self> {
         let export = options.name("export").unwrap_or_default();
         if !is_string(export) {
             return Err(Error::invalid("export name too long to send to server"));
@@ -177,9 +194,18 @@ impl Settings {
                 "Parameter 'connections' expects a number from 1 to {MAX_CONNECTIONS}"
             )));
         }
+        let address = address(options)?;
+        let tls = options.str("tls-creds");
+        let tls = tls
+            .map(|id| objects.tls(id, Endpoint::Client))
+            .transpose()?;
+        let tls_host = options.str("tls-hostname").or(address.host());
+        let tls_host = tls_host.map(str::to_owned);
         let seconds = |key| Duration::from_secs(options.num(key).unwrap_or(0));
         Ok(Self {
-            address: address(options)?,
+            address,
+            tls,
+            tls_host,
             export: export.to_owned(),
             context: context.unwrap_or(ALLOCATION.into()).to_owned(),
             context_asked: context.is_some(),
@@ -199,6 +225,8 @@ impl Settings {
             && self.address == other.address
             && self.export == other.export
             && self.context == other.context
+            && self.tls == other.tls
+            && self.tls_host == other.tls_host
     }
 }
 
@@ -415,7 +443,7 @@ mod tests {
 
     fn of_name(name: &str) -> Result<Settings> {
         let options = flatten(&parse_file_name(name.into())?);
-        Settings::of(&Values::check(&options, OPTIONS)?)
+        Settings::of(&Values::check(&options, OPTIONS)?, &Objects::new())
     }
 
     #[test]
@@ -485,7 +513,8 @@ mod tests {
             ),
         ] {
             let options = crate::Options::parse(list).unwrap();
-            let error = Settings::of(&Values::check(&options, OPTIONS).unwrap()).unwrap_err();
+            let error = Settings::of(&Values::check(&options, OPTIONS).unwrap(), &Objects::new())
+                .unwrap_err();
             assert_eq!(error.to_string(), text, "{list}");
         }
     }

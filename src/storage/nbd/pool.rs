@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::nbd::flags::TransmissionFlags;
-use crate::net::{Stream, Wait, connect};
+use crate::net::{Wait, connect};
 
 use super::connection::Connection;
 use super::handshake::{Export, Wanted, negotiate};
@@ -85,7 +85,7 @@ impl Drop for Loaded<'_> {
 
 /// Connects, and agrees on the export.
 fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connection> {
-    let stream: Stream = connect(&settings.address, wait)?;
+    let stream = connect(&settings.address, wait)?;
     stream.set_buffers(KERNEL_BUFFER);
     if settings.keep_alive {
         // A hint: the connection is good without.
@@ -94,8 +94,10 @@ fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connection> {
     let wanted = Wanted {
         export: settings.export.as_bstr(),
         context: settings.context.as_bstr(),
+        tls: settings.tls.as_ref(),
+        tls_host: settings.tls_host.as_deref(),
     };
-    let export = negotiate(&stream, &wanted, wait)?;
+    let (stream, export) = negotiate(stream, &wanted, wait)?;
     Ok(Connection::new(stream, export))
 }
 

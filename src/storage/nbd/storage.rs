@@ -82,7 +82,7 @@ pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
         }
         values = Values::check(&crate::location::tree::flatten(&given), OPTIONS)?;
     }
-    let settings = Settings::of(&values)?;
+    let settings = Settings::of(&values, context.objects)?;
     let how = context.how;
     NbdStorage::open(&settings, &given, how.writable, how.cache, context.control)
         .map(|storage| Arc::new(storage) as _)

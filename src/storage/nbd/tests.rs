@@ -22,6 +22,7 @@ use crate::nbd::meta::{ALLOCATION, MetaContext};
 use crate::nbd::option::{OptionCode, OptionHeader, OptionReply, ReplyCode};
 use crate::nbd::reply::{Chunk, ChunkType, SimpleReply};
 use crate::nbd::request::{Command, Request};
+use crate::object::Objects;
 use crate::options::{Options, Values};
 use crate::storage::{CacheMode, Durability, Storage, ZeroFlags};
 
@@ -204,7 +205,13 @@ impl Fake {
             BString::from(self.path().as_os_str().as_encoded_bytes()).into(),
         )]);
         let cache = CacheMode::Writeback;
-        NbdStorage::open(&Settings::of(&values)?, &given, true, cache, control)
+        NbdStorage::open(
+            &Settings::of(&values, &Objects::new())?,
+            &given,
+            true,
+            cache,
+            control,
+        )
     }
 
     fn opened(&self) -> NbdStorage {
@@ -544,7 +551,7 @@ proptest::proptest! {
         });
         let list = format!("path={}/s", dir.path().display());
         let values = Values::check(&Options::parse(&list).unwrap(), OPTIONS).unwrap();
-        let settings = Settings::of(&values).unwrap();
+        let settings = Settings::of(&values, &Objects::new()).unwrap();
         let given = crate::value::Map::new();
         let opened = NbdStorage::open(
             &settings, &given, false, CacheMode::Writeback, &Arc::default(),
