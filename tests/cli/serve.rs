@@ -5,6 +5,7 @@ mod access;
 mod command_line;
 mod life;
 mod status;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -20,7 +20,7 @@ done
 "#;
 
 /// The files of a directory as objects have it; None where there is no `openssl`.
-fn certificates() -> Option<tempfile::TempDir> {
+pub(crate) fn certificates() -> Option<tempfile::TempDir> {
     if Command::new("openssl").arg("version").output().is_err() {
         eprintln!("SKIPPED: tests of TLS need the command openssl");
         return None;
