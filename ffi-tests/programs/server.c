@@ -173,5 +173,6 @@ int main(void)
 {
     a_client_reads_and_writes();
     clients_come_to_addresses();
+    passed();
     return 0;
 }
