@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bstr::BStr;
@@ -25,6 +26,8 @@ const SCARCE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<Socket>,
+    /// Nothing is taken any more: a local socket would not say so.
+    is_shut: AtomicBool,
     /// The file of a local socket, which goes away with it.
     _file: Option<SocketFile>,
 }
@@ -64,6 +67,7 @@ impl Listener {
         };
         Ok(Self {
             sockets,
+            is_shut: AtomicBool::new(false),
             _file: file,
         })
     }
@@ -87,6 +91,7 @@ impl Listener {
         }
         Ok(Self {
             sockets: kept,
+            is_shut: AtomicBool::new(false),
             _file: None,
         })
     }
@@ -119,6 +124,9 @@ impl Listener {
                     }
                     return Stream::new(socket.into(), Address::of(&peer));
                 }
+                Err(_) if self.is_shut.load(Ordering::Acquire) => {
+                    return Err(Error::os(libc::EINVAL));
+                }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
                         wait.nap(SCARCE)?;
@@ -142,6 +150,7 @@ impl Listener {
 
     /// Takes no connection any more, from any thread: whoever waits for one sees it at once.
     pub fn shutdown(&self) {
+        self.is_shut.store(true, Ordering::Release);
         for socket in &self.sockets {
             // Fails only where that was done before.
             let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Both);

@@ -110,10 +110,18 @@ fn a_wait_for_connections_ends_by_deadline_cancel_and_shutdown() {
         control.cancel();
         let error = waiting.join().unwrap().unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Cancelled);
-        let waiting = scope.spawn(|| listener.accept(FOREVER));
-        listener.shutdown();
-        waiting.join().unwrap().unwrap_err();
     });
+    let dir = tempfile::tempdir().unwrap();
+    let local = Address::unix(dir.path().join("s").as_os_str().as_bytes());
+    let local = Listener::bind(&local, 5, FOREVER).unwrap();
+    for listener in [&listener, &local] {
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| listener.accept(FOREVER));
+            listener.shutdown();
+            let error = waiting.join().unwrap().unwrap_err();
+            assert_eq!(error.errno(), libc::EINVAL);
+        });
+    }
 }
 
 #[test]
