@@ -83,7 +83,7 @@ in_callback {
     if (/;$/) { in_callback = 0; members[type] = members[type] ".fi\n" }
     next
 }
-/^typedef |^struct / { in_type = /\{$/ || !/;$/; comment = ""; next }
+/^typedef / || /^struct / && !/\(/ { in_type = /\{$/ || !/;$/; comment = ""; next }
 in_type { if (/^\}/ || /;$/ && !/^ /) in_type = 0; if (/^ .*\);$/) in_type = 0; next }
 /^[a-z].*platter_[a-z0-9_]*\(/ { prototype = ""; in_function = 1 }
 in_function {
