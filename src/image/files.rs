@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bstr::{BString, ByteSlice};
+use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
@@ -15,6 +15,7 @@ use crate::image::node::Child;
 use crate::image::plan::{ChildPlan, Plan};
 use crate::image::{Image, OpenOptions};
 use crate::location::{Location, Node, path_behind_protocol};
+use crate::memory;
 use crate::storage::{Identity, Storage};
 use crate::value::{Map, Value};
 
@@ -114,20 +115,26 @@ enum Depth {
 impl Image {
     /// Every file that this image and the open part of its chain stand on, those of images that serve
     /// as files included, and of an image that is open for its metadata alone also the closed ones.
-    pub(crate) fn standing_files(&self) -> Vec<StandingFile> {
+    ///
+    /// # Errors
+    /// Where there is no memory for them.
+    pub(crate) fn standing_files(&self) -> Result<Vec<StandingFile>> {
         let mut files = Vec::new();
         for layer in self.layers() {
-            layer.own_files(Depth::Chains, &mut files);
+            layer.own_files(Depth::Chains, &mut files)?;
         }
-        files
+        Ok(files)
     }
 
     /// The files that change when this image is written to: those of its own layer, down to the images
     /// that serve as its files.
-    pub(crate) fn written_files(&self) -> Vec<StandingFile> {
+    ///
+    /// # Errors
+    /// Where there is no memory for them.
+    pub(crate) fn written_files(&self) -> Result<Vec<StandingFile>> {
         let mut files = Vec::new();
-        self.own_files(Depth::Layers, &mut files);
-        files
+        self.own_files(Depth::Layers, &mut files)?;
+        Ok(files)
     }
 
     /// This image, its backing image, and so on as far as they are open.
@@ -141,10 +148,10 @@ impl Image {
     /// # Errors
     /// [`ErrorKind::Invalid`].
     pub(crate) fn check_apart<'a>(&self, others: impl Iterator<Item = &'a Self>) -> Result<()> {
-        let own = self.written_files();
+        let own = self.written_files()?;
         for other in others {
             let mut files = Vec::new();
-            other.own_files(Depth::Chains, &mut files);
+            other.own_files(Depth::Chains, &mut files)?;
             for theirs in files {
                 if let Some(mine) = own.iter().find(|mine| mine.id == theirs.id) {
                     return Err(Error::invalid(format!(
@@ -166,7 +173,7 @@ impl Image {
     /// # Errors
     /// [`ErrorKind::Invalid`].
     pub(crate) fn check_files_apart(&self) -> Result<()> {
-        let mut files = self.written_files();
+        let mut files = self.written_files()?;
         while let Some(one) = files.pop() {
             if let Some(other) = files.iter().find(|other| other.id == one.id) {
                 return Err(Error::invalid(format!(
@@ -181,39 +188,64 @@ impl Image {
         Ok(())
     }
 
-    fn own_files(&self, depth: Depth, files: &mut Vec<StandingFile>) {
-        self.add_nodes(&self.children, depth, files);
+    fn own_files(&self, depth: Depth, files: &mut Vec<StandingFile>) -> Result<()> {
+        self.add_nodes(&self.children, depth, files)?;
         for closed in &self.closed_files {
-            files.extend(closed.ids().map(|id| StandingFile {
-                id,
-                role: closed.role,
-                name: closed.name.clone(),
-                of: self.filename.clone(),
-            }));
+            for id in closed.ids() {
+                self.add_file(id, closed.role, closed.name.as_bstr(), files)?;
+            }
         }
+        Ok(())
     }
 
-    fn add_nodes(&self, nodes: &[Child], depth: Depth, files: &mut Vec<StandingFile>) {
+    fn add_nodes(
+        &self,
+        nodes: &[Child],
+        depth: Depth,
+        files: &mut Vec<StandingFile>,
+    ) -> Result<()> {
         for child in nodes {
             let node = child.node();
             if let Some(image) = node.image() {
                 match depth {
-                    Depth::Chains => files.extend(image.standing_files()),
-                    Depth::Layers => image.own_files(depth, files),
+                    Depth::Chains => {
+                        for layer in image.layers() {
+                            layer.own_files(depth, files)?;
+                        }
+                    }
+                    Depth::Layers => image.own_files(depth, files)?,
                 }
             } else if let Some((_, children)) = node.filter() {
-                self.add_nodes(children, depth, files);
+                self.add_nodes(children, depth, files)?;
             } else {
-                node.storage().visit_identities(&mut |id| {
-                    files.push(StandingFile {
-                        id,
-                        role: child.role(),
-                        name: node.storage().name().to_owned(),
-                        of: self.filename.clone(),
-                    });
+                let storage = node.storage();
+                let mut added = Ok(());
+                storage.visit_identities(&mut |id| {
+                    if added.is_ok() {
+                        added = self.add_file(id, child.role(), storage.name(), files);
+                    }
                 });
+                added?;
             }
         }
+        Ok(())
+    }
+
+    fn add_file(
+        &self,
+        id: Identity,
+        role: FileRole,
+        name: &BStr,
+        files: &mut Vec<StandingFile>,
+    ) -> Result<()> {
+        memory::headroom((name.len() + self.filename.len()) as u64)?;
+        let file = StandingFile {
+            id,
+            role,
+            name: name.to_owned(),
+            of: self.filename.clone(),
+        };
+        memory::push(files, file)
     }
 
     /// Shows every open file of this layer, its own first.

@@ -35,7 +35,7 @@ pub(super) fn fill_existing(
         true => error.context(format!("Could not open '{shown}'")),
         false => error,
     };
-    let kept = sources.kept(request);
+    let kept = sources.kept(request)?;
     let written = written_at(&request.target.location);
     kept.check(&written).map_err(could_not_open)?;
     // The target may know better what it stands on, and then this name is not opened.
@@ -55,7 +55,7 @@ pub(super) fn fill_existing(
     let mut named = look(request, &options, &sources, bitmaps, job)?;
     let image = Image::open(&request.target.location, &options)?;
     // Its data file too, which only the open has found.
-    kept.check(&written_by(&image)).map_err(could_not_open)?;
+    kept.check(&written_by(&image)?).map_err(could_not_open)?;
     for warning in image.warnings() {
         job.warn(warning.clone());
     }
@@ -71,8 +71,8 @@ pub(super) fn fill_existing(
                     named => named.insert(open_named(request, name, job)?),
                 };
                 let mut kept = KeptFiles::default();
-                kept.add(Reason::Backing, named);
-                kept.check(&written_by(&image)).map_err(could_not_open)?;
+                kept.add(Reason::Backing, named)?;
+                kept.check(&written_by(&image)?).map_err(could_not_open)?;
                 job.warn(format!(
                     "'{}' records no backing file: only what differs from '{name}' is written, so \
                      it must hold a copy of that",

@@ -86,7 +86,7 @@ pub(super) fn fill_new(
         package: request.target.package(),
     };
     let planned = create.plan().context(while_converting)?;
-    let mut kept = sources.kept(request);
+    let mut kept = sources.kept(request)?;
     kept.check(&planned.written())
         .map_err(|error| match request.wording.names_target {
             true => error.context(while_converting()),
@@ -96,7 +96,7 @@ pub(super) fn fill_new(
     let mut parent = None;
     if let Some(backing) = &backing {
         let below = open_backing(request, backing, job)?;
-        kept.add(Reason::Backing, &below);
+        kept.add(Reason::Backing, &below)?;
         backing_end = below.len();
         parent = Some(create::parent_of(&below));
         sources.set_backed(BackedBelow {

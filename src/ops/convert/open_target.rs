@@ -8,6 +8,7 @@ use crate::format::{BackingRef, Features, FileRole};
 use crate::image::{Image, OpenOptions, location_files};
 use crate::job::Job;
 use crate::location::Location;
+use crate::memory;
 use crate::ops::create::{self, TargetFormat, Written};
 use crate::storage::Durability;
 
@@ -109,13 +110,14 @@ pub(super) fn written_at(target: &Location) -> Vec<Written> {
 }
 
 /// The files that writing to an open image changes.
-pub(super) fn written_by(image: &Image) -> Vec<Written> {
-    let files = image.written_files().into_iter();
-    files
-        .map(|file| Written {
-            id: file.id,
-            role: file.role,
-            name: file.name,
-        })
-        .collect()
+///
+/// # Errors
+/// Where there is no memory for them.
+pub(super) fn written_by(image: &Image) -> Result<Vec<Written>> {
+    let files = image.written_files()?.into_iter();
+    memory::collect(files.map(|file| Written {
+        id: file.id,
+        role: file.role,
+        name: file.name,
+    }))
 }

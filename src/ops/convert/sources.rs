@@ -143,16 +143,19 @@ impl Sources {
     }
 
     /// The files that are read, which the conversion must not change.
-    pub fn kept(&self, request: &ConvertRequest) -> KeptFiles {
+    ///
+    /// # Errors
+    /// Where there is no memory for them.
+    pub fn kept(&self, request: &ConvertRequest) -> Result<KeptFiles> {
         let reason = request.wording.source;
         let mut kept = KeptFiles::default();
         for part in &self.parts {
-            kept.add(reason, &part.image);
+            kept.add(reason, &part.image)?;
         }
         if let Some((id, name)) = self.stream.as_ref().and_then(StreamSource::file) {
             kept.add_file(reason, id, name);
         }
-        kept
+        Ok(kept)
     }
 
     /// The images, with every layer of their chains.

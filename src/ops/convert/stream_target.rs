@@ -76,7 +76,7 @@ pub(super) fn fill(
     job: &mut Job,
 ) -> Result<u64> {
     if let Some(id) = Identity::of_fd(stream.fd()) {
-        sources.kept(request).check(&[Written {
+        sources.kept(request)?.check(&[Written {
             id,
             role: FileRole::Image,
             name: stream.name().to_owned(),

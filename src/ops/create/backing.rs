@@ -89,7 +89,7 @@ const NOT_OPEN: &str = "Could not open backing image.";
 fn check_chain(image: Image, kept: &mut KeptFiles, options: &OpenOptions) -> Result<()> {
     let mut image = image;
     for _ in 0..options.policy.chain_limit() {
-        kept.add(Reason::Backing, &image);
+        kept.add(Reason::Backing, &image)?;
         match image.open_below_metadata(options) {
             Ok(Some(next)) => image = next,
             Ok(None) => return Ok(()),

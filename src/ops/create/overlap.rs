@@ -6,6 +6,7 @@ use bstr::{BStr, BString};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FileRole;
 use crate::image::{Image, StandingFile};
+use crate::memory;
 use crate::storage::Identity;
 
 /// Why a file has to stay as it is.
@@ -35,9 +36,14 @@ pub(crate) struct Written {
 
 impl KeptFiles {
     /// Adds all files of an image and of its open chain.
-    pub(crate) fn add(&mut self, reason: Reason, image: &Image) {
-        let files = image.standing_files().into_iter();
-        self.0.extend(files.map(|file| (reason, file)));
+    ///
+    /// # Errors
+    /// Where there is no memory for them.
+    pub(crate) fn add(&mut self, reason: Reason, image: &Image) -> Result<()> {
+        for file in image.standing_files()? {
+            memory::push(&mut self.0, (reason, file))?;
+        }
+        Ok(())
     }
 
     /// Adds a file that is read and is no image.
