@@ -53,6 +53,17 @@ pub struct OptionSpec {
     pub allowed: &'static [&'static str],
 }
 
+/// An option without a default, for the tables of drivers.
+pub(crate) const fn option(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
+    OptionSpec {
+        name,
+        kind,
+        help,
+        default: None,
+        allowed: &[],
+    }
+}
+
 impl OptionSpec {
     /// Whether a key is that of the option.
     pub fn matches(&self, key: &str) -> bool {
@@ -500,7 +511,7 @@ mod tests {
     fn names_are_bytes_and_words_are_not() {
         let options = Options::parse(b"data_file=b\xe9,,d,compat=\xff").unwrap();
         assert_eq!(options.get("data_file"), Some(BStr::new(b"b\xe9,d")));
-        let file = spec("data_file", OptionKind::Name, "Name of a file");
+        let file = option("data_file", OptionKind::Name, "Name of a file");
         let value = parse_value(&file, options.get("data_file").unwrap()).unwrap();
         assert_eq!(value, OptionValue::Name(b"b\xe9,d".into()));
         for kind in [
@@ -509,26 +520,16 @@ mod tests {
             OptionKind::Size,
             OptionKind::Bool,
         ] {
-            assert!(parse_value(&spec("compat", kind, ""), BStr::new(b"\xff")).is_err());
+            assert!(parse_value(&option("compat", kind, ""), BStr::new(b"\xff")).is_err());
         }
         assert_eq!(double_commas(b"\xe9,x"), b"\xe9,,x".as_bstr());
     }
 
     const TABLE: &[OptionSpec] = &[
-        spec("data_file_raw", OptionKind::Bool, "Stays raw"),
-        spec("refcount_bits", OptionKind::Num, "Width"),
-        spec("size", OptionKind::Size, "Virtual disk size"),
+        option("data_file_raw", OptionKind::Bool, "Stays raw"),
+        option("refcount_bits", OptionKind::Num, "Width"),
+        option("size", OptionKind::Size, "Virtual disk size"),
     ];
-
-    const fn spec(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
-        OptionSpec {
-            name,
-            kind,
-            help,
-            default: None,
-            allowed: &[],
-        }
-    }
 
     #[test]
     fn values_are_checked_by_type() {
@@ -570,7 +571,7 @@ mod tests {
 
     #[test]
     fn an_option_of_a_list_is_matched_at_every_place() {
-        let host = spec("server.*.host", OptionKind::Str, "");
+        let host = option("server.*.host", OptionKind::Str, "");
         for key in ["server.0.host", "server.17.host"] {
             assert!(host.matches(key), "{key}");
         }
@@ -591,9 +592,9 @@ mod tests {
     #[test]
     fn lists_come_in_order_and_without_gaps() {
         let table = [
-            spec("server.*.host", OptionKind::Str, ""),
-            spec("server.*.port", OptionKind::Num, ""),
-            spec("server.type", OptionKind::Str, ""),
+            option("server.*.host", OptionKind::Str, ""),
+            option("server.*.port", OptionKind::Num, ""),
+            option("server.type", OptionKind::Str, ""),
         ];
         let check = |list| Values::check(&Options::parse(list).unwrap(), &table);
         let values =
@@ -612,7 +613,7 @@ mod tests {
 
     #[test]
     fn help_lines_stand_in_columns_and_overflow() {
-        let more = [spec("backing_fmt", OptionKind::Str, "Image format")];
+        let more = [option("backing_fmt", OptionKind::Str, "Image format")];
         assert_eq!(
             help_table(&[TABLE, &more, TABLE]),
             "  backing_fmt=<str>      - Image format\n\

@@ -14,7 +14,7 @@ use bstr::{BStr, BString, ByteSlice};
 use crate::error::{Error, Result, ResultExt};
 use crate::filter::{FilterContext, FilterDriver, FilterName, ParsedName};
 use crate::format::ChildSpec;
-use crate::options::{OptionKind, OptionSpec};
+use crate::options::{OptionKind, OptionSpec, option};
 use crate::storage::{Permissions, Storage};
 use crate::trace::Event;
 use crate::value::{Map, Value};
@@ -44,59 +44,49 @@ pub static DRIVER: FilterDriver = FilterDriver {
 /// An event to which rules can refer has occurred.
 pub static EVENT: Event = Event::new("blkdebug_event");
 
-const fn spec(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind,
-        help,
-        default: None,
-        allowed: &[],
-    }
-}
-
 const STEP: &str = "Step that switches the rule on";
 const STATE: &str = "State in which the rule counts, 0 for any";
 const IOTYPE: OptionSpec = OptionSpec {
     allowed: Request::NAMES,
-    ..spec("iotype", OptionKind::Str, "Kind of request that fails")
+    ..option("iotype", OptionKind::Str, "Kind of request that fails")
 };
 
 /// Options of one rule that fails requests.
 const INJECT_ERROR: &[OptionSpec] = &[
-    spec("errno", OptionKind::Num, "Error to fail with"),
-    spec("event", OptionKind::Str, STEP),
-    spec(
+    option("errno", OptionKind::Num, "Error to fail with"),
+    option("event", OptionKind::Str, STEP),
+    option(
         "immediately",
         OptionKind::Bool,
         "Fail before the request waits",
     ),
     IOTYPE,
-    spec("once", OptionKind::Bool, "Fail one request alone"),
-    spec(
+    option("once", OptionKind::Bool, "Fail one request alone"),
+    option(
         "sector",
         OptionKind::Num,
         "Sector that the request must touch",
     ),
-    spec("state", OptionKind::Num, STATE),
+    option("state", OptionKind::Num, STATE),
 ];
 
 /// Options of one rule that changes the state.
 const SET_STATE: &[OptionSpec] = &[
-    spec("event", OptionKind::Str, STEP),
-    spec("new_state", OptionKind::Num, "State that follows"),
-    spec("state", OptionKind::Num, STATE),
+    option("event", OptionKind::Str, STEP),
+    option("new_state", OptionKind::Num, "State that follows"),
+    option("state", OptionKind::Num, STATE),
 ];
 
 const OPEN: &[OptionSpec] = &[
-    spec("align", OptionKind::Size, "Alignment of requests"),
-    spec("config", OptionKind::Name, "File of rules"),
-    spec(
+    option("align", OptionKind::Size, "Alignment of requests"),
+    option("config", OptionKind::Name, "File of rules"),
+    option(
         "inject-error.*.errno",
         OptionKind::Num,
         "Error to fail with",
     ),
-    spec("inject-error.*.event", OptionKind::Str, STEP),
-    spec(
+    option("inject-error.*.event", OptionKind::Str, STEP),
+    option(
         "inject-error.*.immediately",
         OptionKind::Bool,
         "Fail before the request waits",
@@ -105,35 +95,35 @@ const OPEN: &[OptionSpec] = &[
         name: "inject-error.*.iotype",
         ..IOTYPE
     },
-    spec(
+    option(
         "inject-error.*.once",
         OptionKind::Bool,
         "Fail one request alone",
     ),
-    spec(
+    option(
         "inject-error.*.sector",
         OptionKind::Num,
         "Sector that the request must touch",
     ),
-    spec("inject-error.*.state", OptionKind::Num, STATE),
-    spec("max-discard", OptionKind::Size, "Longest discard"),
-    spec("max-transfer", OptionKind::Size, "Longest read or write"),
-    spec("max-write-zero", OptionKind::Size, "Longest zeroing"),
-    spec("opt-discard", OptionKind::Size, "Unit of discards"),
-    spec("opt-write-zero", OptionKind::Size, "Unit of zeroing"),
-    spec("set-state.*.event", OptionKind::Str, STEP),
-    spec(
+    option("inject-error.*.state", OptionKind::Num, STATE),
+    option("max-discard", OptionKind::Size, "Longest discard"),
+    option("max-transfer", OptionKind::Size, "Longest read or write"),
+    option("max-write-zero", OptionKind::Size, "Longest zeroing"),
+    option("opt-discard", OptionKind::Size, "Unit of discards"),
+    option("opt-write-zero", OptionKind::Size, "Unit of zeroing"),
+    option("set-state.*.event", OptionKind::Str, STEP),
+    option(
         "set-state.*.new_state",
         OptionKind::Num,
         "State that follows",
     ),
-    spec("set-state.*.state", OptionKind::Num, STATE),
-    spec(
+    option("set-state.*.state", OptionKind::Num, STATE),
+    option(
         "take-child-perms.*",
         OptionKind::Str,
         "Permission to take on the child",
     ),
-    spec(
+    option(
         "unshare-child-perms.*",
         OptionKind::Str,
         "Permission to deny others on the child",

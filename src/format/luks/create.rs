@@ -15,22 +15,12 @@ use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareCon
 use crate::format::{Contents, Measured, Outline};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
-use crate::options::{OptionKind, OptionSpec, Values};
+use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::storage::crypt::CryptStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, set_len_or_fit};
 
 /// Magic and version.
 const MAGIC_LEN: usize = 8;
-
-const fn option(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind,
-        help,
-        default: None,
-        allowed: &[],
-    }
-}
 
 /// The help of `iter-time`, which `amend` has too.
 pub(crate) const OPTION_ITER_TIME: &str = "Time to spend in PBKDF in milliseconds";

@@ -18,7 +18,7 @@ use crate::format::{
 };
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
-use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec, Values};
+use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec, Values, option};
 use crate::size::SECTOR;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, first_sector, write_fresh};
@@ -33,16 +33,6 @@ const OVERLAY_BITS: (u8, u8) = (9, 12);
 
 /// How far the growth of the file is announced beforehand.
 const EXPECTED: u64 = 256 << 20;
-
-const fn option(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind,
-        help,
-        default: None,
-        allowed: &[],
-    }
-}
 
 /// Options of creation.
 pub(super) const OPTIONS: &[OptionSpec] = &[

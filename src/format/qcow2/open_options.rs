@@ -1,17 +1,7 @@
 //! Options of opening a qcow2 image.
 
 use crate::error::{Error, Result};
-use crate::options::{OptionKind, OptionSpec, Values};
-
-const fn option(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind,
-        help,
-        default: None,
-        allowed: &[],
-    }
-}
+use crate::options::{OptionKind, OptionSpec, Values, option};
 
 const IGNORED: &str = "Accepted and without effect: the open policy sizes the metadata cache";
 const BUILT_IN: &str = "Accepted and without effect: the driver has one way of doing this";

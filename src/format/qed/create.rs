@@ -10,7 +10,7 @@ use crate::format::{
     PrepareContext,
 };
 use crate::job::JobControl;
-use crate::options::{OptionKind, OptionSpec, Values};
+use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::storage::{Preallocation, Storage, ZeroFlags};
 
 use super::disk::{
@@ -20,16 +20,6 @@ use super::overlay::record;
 
 const CLUSTER_SIZE: u64 = 1 << 16;
 const TABLE_SIZE: u64 = 4;
-
-const fn option(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind,
-        help,
-        default: None,
-        allowed: &[],
-    }
-}
 
 /// Options of creation.
 pub(super) const OPTIONS: &[OptionSpec] = &[

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{FileCreate, FileOpen, Locking, claim, claim_device, open};
 use crate::error::{Error, Result};
 use crate::location::path_behind_protocol;
-use crate::options::{OptionKind, OptionSpec};
+use crate::options::{OptionKind, OptionSpec, option};
 use crate::storage::creation::NewStorage;
 use crate::storage::driver::{
     CreateContext, OpenContext, StorageDriver, StorageFeatures, StorageTarget,
@@ -46,32 +46,22 @@ pub static HOST_DEVICE: StorageDriver = StorageDriver {
     create: Some(create_device),
 };
 
-const fn spec(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind,
-        help,
-        default: None,
-        allowed: &[],
-    }
-}
-
-const SIZE: OptionSpec = spec("size", OptionKind::Size, "Virtual disk size");
+const SIZE: OptionSpec = option("size", OptionKind::Size, "Virtual disk size");
 
 const FILE_CREATE: &[OptionSpec] = &[
-    spec(
+    option(
         "extent_size_hint",
         OptionKind::Size,
         "Extent size hint for the image file, 0 to disable",
     ),
-    spec(
+    option(
         "nocow",
         OptionKind::Bool,
         "Turn off copy-on-write (valid only on btrfs)",
     ),
     OptionSpec {
         allowed: &["off", "falloc", "full"],
-        ..spec(
+        ..option(
             "preallocation",
             OptionKind::Str,
             "Preallocation mode (allowed values: off, falloc, full)",
@@ -83,7 +73,7 @@ const FILE_CREATE: &[OptionSpec] = &[
 const DEVICE_CREATE: &[OptionSpec] = &[
     OptionSpec {
         allowed: &["off"],
-        ..spec(
+        ..option(
             "preallocation",
             OptionKind::Str,
             "Preallocation mode (allowed values: off)",
@@ -93,11 +83,11 @@ const DEVICE_CREATE: &[OptionSpec] = &[
 ];
 
 const OPEN: &[OptionSpec] = &[
-    spec("filename", OptionKind::Name, "File name of the image"),
+    option("filename", OptionKind::Name, "File name of the image"),
     OptionSpec {
         allowed: &["auto", "on", "off"],
         default: Some("auto"),
-        ..spec("locking", OptionKind::Str, "File locking mode")
+        ..option("locking", OptionKind::Str, "File locking mode")
     },
 ];
 

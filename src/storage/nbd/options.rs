@@ -14,7 +14,7 @@ use crate::net::address::Names;
 use crate::net::tls::{Endpoint, TlsCredentials};
 use crate::net::{Address, Family};
 use crate::object::Objects;
-use crate::options::{OptionKind, OptionSpec, Values};
+use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::value::{Map, Value};
 
 /// What file names begin with, before the colon.
@@ -25,104 +25,94 @@ const DEFAULT_CONNECTIONS: u64 = 4;
 /// The most connections.
 const MAX_CONNECTIONS: u64 = 16;
 
-const fn spec(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind,
-        help,
-        default: None,
-        allowed: &[],
-    }
-}
-
 pub(super) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         default: Some("4"),
-        ..spec(
+        ..option(
             "connections",
             OptionKind::Num,
             "Connections, where the server allows several (1 to 16)",
         )
     },
-    spec("export", OptionKind::Name, "Name of the export"),
-    spec("filename", OptionKind::Name, "URI of the export"),
-    spec("host", OptionKind::Str, "Host of the server"),
+    option("export", OptionKind::Name, "Name of the export"),
+    option("filename", OptionKind::Name, "URI of the export"),
+    option("host", OptionKind::Str, "Host of the server"),
     OptionSpec {
         default: Some("0"),
-        ..spec(
+        ..option(
             "open-timeout",
             OptionKind::Num,
             "Seconds for which connecting is tried again",
         )
     },
-    spec("path", OptionKind::Name, "Path of the server's unix socket"),
-    spec("port", OptionKind::Str, "Port of the server"),
+    option("path", OptionKind::Name, "Path of the server's unix socket"),
+    option("port", OptionKind::Str, "Port of the server"),
     OptionSpec {
         default: Some("0"),
-        ..spec(
+        ..option(
             "reconnect-delay",
             OptionKind::Num,
             "Seconds for which requests wait for a lost connection to come back",
         )
     },
-    spec(
+    option(
         "server.abstract",
         OptionKind::Bool,
         "The unix socket is in the abstract namespace",
     ),
-    spec(
+    option(
         "server.cid",
         OptionKind::Str,
         "Number of the virtual machine",
     ),
-    spec("server.host", OptionKind::Str, "Host of the server"),
-    spec(
+    option("server.host", OptionKind::Str, "Host of the server"),
+    option(
         "server.ipv4",
         OptionKind::Bool,
         "Use version 4 of the internet protocol",
     ),
-    spec(
+    option(
         "server.ipv6",
         OptionKind::Bool,
         "Use version 6 of the internet protocol",
     ),
-    spec(
+    option(
         "server.keep-alive",
         OptionKind::Bool,
         "Ask a silent server whether it is there",
     ),
-    spec(
+    option(
         "server.numeric",
         OptionKind::Bool,
         "The host is a number, not a name",
     ),
-    spec(
+    option(
         "server.path",
         OptionKind::Name,
         "Path of the server's unix socket",
     ),
-    spec("server.port", OptionKind::Str, "Port of the server"),
-    spec("server.str", OptionKind::Str, "Number of an open socket"),
-    spec(
+    option("server.port", OptionKind::Str, "Port of the server"),
+    option("server.str", OptionKind::Str, "Number of an open socket"),
+    option(
         "server.tight",
         OptionKind::Bool,
         "An abstract name ends where it ends",
     ),
-    spec(
+    option(
         "server.to",
         OptionKind::Num,
         "The last port to try; of servers alone",
     ),
-    spec("server.type", OptionKind::Str, "inet, unix, vsock or fd"),
-    spec("tls-creds", OptionKind::Str, "ID of the TLS credentials"),
-    spec(
+    option("server.type", OptionKind::Str, "inet, unix, vsock or fd"),
+    option("tls-creds", OptionKind::Str, "ID of the TLS credentials"),
+    option(
         "tls-hostname",
         OptionKind::Str,
         "Name that the server's certificate is to have",
     ),
     OptionSpec {
         default: Some(ALLOCATION),
-        ..spec(
+        ..option(
             "x-dirty-bitmap",
             OptionKind::Name,
             "Metadata context that is shown as block status",

@@ -1,16 +1,6 @@
 //! The options of creation.
 
-use crate::options::{OptionKind, OptionSpec};
-
-const fn option(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind,
-        help,
-        default: None,
-        allowed: &[],
-    }
-}
+use crate::options::{OptionKind, OptionSpec, option};
 
 /// The options, sorted by name.
 pub(in super::super) const OPTIONS: &[OptionSpec] = &[

@@ -6,7 +6,7 @@ use crate::codec::{Compression, Method};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::driver::preallocates;
 use crate::format::{Contents, CreateParams, Measured, Outline};
-use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec, Values};
+use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec, Values, option};
 use crate::printable::printable;
 use crate::size::SECTOR;
 use crate::storage::Preallocation;
@@ -20,16 +20,6 @@ const PART: u64 = (2 << 30) / SECTOR;
 
 /// The most parts: slots are numbered.
 const MAX_PARTS: u64 = 65_000;
-
-const fn option(name: &'static str, kind: OptionKind, help: &'static str) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind,
-        help,
-        default: None,
-        allowed: &[],
-    }
-}
 
 /// Options of `create`.
 pub(in super::super) const OPTIONS: &[OptionSpec] = &[
