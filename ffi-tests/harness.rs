@@ -238,6 +238,7 @@ programs!(
     logging,
     secrets,
     server,
+    workflow,
     lifetimes,
     panics,
     signals,

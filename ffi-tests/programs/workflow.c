@@ -1,0 +1,249 @@
+/* A backup through this interface alone: a base behind TLS, an overlay over it that a server offers with a dirty
+ * bitmap, a client that writes, one that copies what is dirty, and a commit into the base. */
+#include "check.h"
+
+#define SIZE ((uint64_t)4 << 20)
+#define CLUSTER ((uint64_t)65536)
+
+static unsigned char bytes[SIZE], found[SIZE], expected[SIZE];
+
+static platter_secrets *secrets;
+static platter_policy *policy;
+
+#ifdef SLOW_RUN
+/* Keys that both ends know: valgrind takes digests of the assembler behind certificates for undefined bytes. */
+static void make_credentials(void)
+{
+    const char *server[] = {"keys", "client:00112233445566778899aabbccddeeff", "endpoint", "server", NULL};
+    const char *client[] = {"keys", "client:00112233445566778899aabbccddeeff", "username", "client", NULL};
+    const char *rule[] = {"identity", "client", NULL};
+    OK(platter_secrets_add_tls_psk(secrets, "server", server, 0, &err));
+    OK(platter_secrets_add_tls_psk(secrets, "client", client, 0, &err));
+    OK(platter_secrets_add_authorization(secrets, "backup", rule, 0, &err));
+}
+#else
+/* An authority, and certificates of it for both ends. */
+static const char *const certificates =
+    "set -e\n"
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -keyout ca.key \\\n"
+    "  -out ca-cert.pem -subj /CN=Authority -addext basicConstraints=critical,CA:TRUE \\\n"
+    "  -addext keyUsage=critical,keyCertSign,cRLSign\n"
+    "for end in server client; do\n"
+    "  openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $end-key.pem -out $end.csr \\\n"
+    "    -subj /CN=$end\n"
+    "  printf 'basicConstraints=critical,CA:FALSE\\nextendedKeyUsage=%sAuth\\nsubjectAltName=DNS:localhost\\n' \\\n"
+    "    $end > $end.ext\n"
+    "  openssl x509 -req -in $end.csr -CA ca-cert.pem -CAkey ca.key -CAcreateserial -days 30 \\\n"
+    "    -extfile $end.ext -out $end-cert.pem\n"
+    "done\n";
+
+static void make_credentials(void)
+{
+    const char *server[] = {"dir", ".", "endpoint", "server", NULL};
+    const char *client[] = {"dir", ".", NULL};
+    const char *rule[] = {"identity", "CN=client", NULL};
+    FILE *script = fopen("certificates.sh", "w");
+    CHECK(script != NULL && fputs(certificates, script) >= 0 && fclose(script) == 0);
+    CHECK(system("sh certificates.sh > /dev/null 2>&1") == 0);
+    OK(platter_secrets_add_tls_x509(secrets, "server", server, 0, &err));
+    OK(platter_secrets_add_tls_x509(secrets, "client", client, 0, &err));
+    OK(platter_secrets_add_authorization(secrets, "backup", rule, 0, &err));
+}
+#endif
+
+static platter_open_options *opening(void)
+{
+    platter_open_options *options;
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_policy(options, policy, 0, &err));
+    OK(platter_open_options_set_secrets(options, secrets, 0, &err));
+    return options;
+}
+
+static platter_image *opened(const char *location, uint32_t flags)
+{
+    platter_open_options *options = opening();
+    platter_image *image;
+    OK(platter_image_open(&image, location, options, flags, &err));
+    platter_open_options_free(options);
+    return image;
+}
+
+static void run(platter_job *job)
+{
+    OK(platter_job_run(job, 0, &err));
+    platter_job_free(job);
+}
+
+static platter_server *serving(const platter_image *image, const char *name, const char *bitmap)
+{
+    platter_server *server;
+    platter_export *export;
+    OK(platter_server_new(&server, NULL, 0, &err));
+    OK(platter_export_new(&export, image, PLATTER_EXPORT_WRITE, &err));
+    OK(platter_export_set_name(export, name, 0, &err));
+    if (bitmap != NULL)
+        OK(platter_export_add_bitmap(export, bitmap, 0, &err));
+    OK(platter_server_add_export(server, export, 0, &err));
+    platter_export_free(export);
+    return server;
+}
+
+/* Where the base is: what the overlay records as its backing file. */
+static void name_base(char *name, size_t room, const platter_server *server)
+{
+    const char *port = strrchr(platter_server_address(server, 0), ':') + 1;
+    const int len = snprintf(name, room,
+                             "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"export\":\"base\","
+                             "\"server\":{\"type\":\"inet\",\"host\":\"127.0.0.1\",\"port\":\"%s\"},"
+                             "\"tls-creds\":\"client\",\"tls-hostname\":\"localhost\"}}",
+                             port);
+    CHECK(len > 0 && (size_t)len < room);
+}
+
+static void make_overlay(const char *path, const char *base)
+{
+    platter_create *create;
+    platter_job *job;
+    OK(platter_create_new(&create, path, "qcow2", 0, &err));
+    OK(platter_create_set_backing(create, base, "raw", 0, &err));
+    OK(platter_create_set_policy(create, policy, 0, &err));
+    OK(platter_create_set_secrets(create, secrets, 0, &err));
+    OK(platter_create_job_new(&job, create, 0, &err));
+    platter_create_free(create);
+    run(job);
+}
+
+/* All of an export into a new raw image. */
+static void copy_whole(const char *from, const char *to)
+{
+    platter_open_options *options = opening();
+    platter_convert *convert;
+    platter_job *job;
+    OK(platter_convert_new(&convert, 0, &err));
+    OK(platter_convert_set_source_options(convert, options, 0, &err));
+    OK(platter_convert_add_source(convert, from, 0, &err));
+    OK(platter_convert_set_target(convert, to, "raw", 0, &err));
+    OK(platter_convert_job_new(&job, convert, 0, &err));
+    platter_convert_free(convert);
+    platter_open_options_free(options);
+    run(job);
+}
+
+static void write_as_client(const char *export, uint64_t offset, size_t len, unsigned char value)
+{
+    platter_image *client = opened(export, PLATTER_OPEN_WRITE);
+    memset(bytes, value, len);
+    memset(expected + offset, value, len);
+    OK(platter_image_write(client, bytes, len, offset, 0, &err));
+    OK(platter_image_flush(client, 0, &err));
+    OK(platter_image_close(client, 0, &err));
+}
+
+/* Copies what the bitmap of the export has as dirty; how much that was. */
+static uint64_t copy_dirty(const char *export, const char *dirty_bytes, const char *to)
+{
+    /* Of a bitmap, the client tells what is clean as data. */
+    platter_image *bitmap = opened(dirty_bytes, PLATTER_LOCATION_IMAGE_OPTS);
+    platter_image *source = opened(export, 0);
+    platter_image *target = opened(to, PLATTER_OPEN_WRITE);
+    uint64_t copied = 0;
+    platter_extent run;
+    for (uint64_t at = 0; at < SIZE; at += run.length) {
+        OK(platter_image_extent(&run, bitmap, at, SIZE - at, 0, &err));
+        CHECK(run.length > 0);
+        if ((run.flags & PLATTER_EXTENT_DATA) == 0) {
+            OK(platter_image_read(source, bytes, run.length, at, 0, &err));
+            OK(platter_image_write(target, bytes, run.length, at, 0, &err));
+            copied += run.length;
+        }
+    }
+    OK(platter_image_close(target, 0, &err));
+    OK(platter_image_close(source, 0, &err));
+    OK(platter_image_close(bitmap, 0, &err));
+    return copied;
+}
+
+static void holds_what_was_written(const char *location, uint32_t flags)
+{
+    platter_image *image = opened(location, flags);
+    uint64_t size;
+    OK(platter_image_size(&size, image, &err));
+    CHECK_U64(size, SIZE);
+    OK(platter_image_read(image, found, sizeof found, 0, 0, &err));
+    CHECK(memcmp(found, expected, sizeof found) == 0);
+    OK(platter_image_close(image, 0, &err));
+}
+
+int main(void)
+{
+    static const char export[] = "nbd+unix:///disk?socket=disk.sock";
+    char base_name[512];
+    platter_job *job;
+    OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
+    OK(platter_secrets_new(&secrets, 0, &err));
+    make_credentials();
+
+    /* The base lies with a server that wants TLS and knows its clients. */
+    make_image("base.qcow2", "qcow2", SIZE, NULL);
+    platter_image *base = open_image("base.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    fill_pattern(expected, SIZE / 2, 0);
+    OK(platter_image_write(base, expected, SIZE / 2, 0, 0, &err));
+    platter_server *archive = serving(base, "base", NULL);
+    OK(platter_server_set_tls(archive, secrets, "server", "backup", 0, &err));
+    OK(platter_server_listen(archive, "inet:127.0.0.1:0", 0, &err));
+    name_base(base_name, sizeof base_name, archive);
+
+    /* Over it a local image, which notes what changes from the full backup on. */
+    make_overlay("disk.qcow2", base_name);
+    platter_image *disk = opened("disk.qcow2", PLATTER_OPEN_WRITE);
+    OK(platter_bitmap_add(disk, "monday", CLUSTER, 0, &err));
+    platter_server *server = serving(disk, "disk", "monday");
+    OK(platter_server_listen(server, "unix:disk.sock", 0, &err));
+    copy_whole(export, "backup.raw");
+    holds_what_was_written("backup.raw", 0);
+
+    write_as_client(export, 3 * CLUSTER, CLUSTER, 1);
+    write_as_client(export, 5 * CLUSTER + 100, 1000, 2);
+    write_as_client(export, SIZE - 512, 512, 3);
+
+    /* From now on another bitmap has what the next backup takes. */
+    OK(platter_bitmap_add(disk, "tuesday", CLUSTER, 0, &err));
+    OK(platter_bitmap_disable(disk, "monday", 0, &err));
+    CHECK_U64(copy_dirty(export,
+                         "driver=raw,file.driver=nbd,file.path=disk.sock,file.export=disk,"
+                         "file.x-dirty-bitmap=qemu:dirty-bitmap:monday",
+                         "backup.raw"),
+              3 * CLUSTER);
+    holds_what_was_written("backup.raw", 0);
+    write_as_client(export, 9 * CLUSTER, 1, 4);
+    holds_what_was_written(export, 0);
+    OK(platter_server_drain(server, -1, 0, &err));
+    platter_server_free(server);
+    platter_report *dirty;
+    size_t count;
+    OK(platter_bitmap_dirty(&dirty, disk, "tuesday", 0, UINT64_MAX, 0, &err));
+    OK(platter_report_count(&count, dirty, &err));
+    CHECK_U64(count, 1);
+    platter_report_free(dirty);
+    OK(platter_image_close(disk, 0, &err));
+
+    /* What was written goes into the base, through TLS. */
+    platter_open_options *options = opening();
+    OK(platter_commit_job_new(&job, "disk.qcow2", NULL, options, 0, &err));
+    platter_open_options_free(options);
+    run(job);
+    holds_what_was_written("disk.qcow2", 0);
+    holds_what_was_written(base_name, 0);
+    OK(platter_server_drain(archive, -1, 0, &err));
+    platter_server_free(archive);
+    OK(platter_image_read(base, found, sizeof found, 0, 0, &err));
+    CHECK(memcmp(found, expected, sizeof found) == 0);
+    OK(platter_image_close(base, 0, &err));
+    holds_what_was_written("base.qcow2", 0);
+
+    platter_policy_free(policy);
+    platter_secrets_free(secrets);
+    passed();
+    return 0;
+}
