@@ -14,8 +14,8 @@ use crate::format::Bitmaps;
 use crate::image::{Image, ReadsAs, TryRead};
 use crate::job::JobControl;
 use crate::storage::{
-    Compress, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage,
-    ZeroFlags,
+    Compress, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, ReadRange,
+    Storage, ZeroFlags,
 };
 
 /// The guest bytes of an image as a storage.
@@ -121,6 +121,18 @@ impl Storage for ImageStorage {
             return Ok(());
         }
         self.image.read_at(held, offset)
+    }
+
+    fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        let mut held: Vec<ReadRange<'_>> = Vec::with_capacity(ranges.len());
+        for (offset, buf) in ranges {
+            let (inside, beyond) = buf.split_at_mut(self.inside(*offset, buf.len()));
+            beyond.fill(0);
+            if !inside.is_empty() {
+                held.push((*offset, inside));
+            }
+        }
+        self.image.read_many_at(&mut held)
     }
 
     fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {

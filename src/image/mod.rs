@@ -15,6 +15,7 @@ mod node;
 mod nonblocking;
 mod plan;
 mod read;
+mod reads;
 mod ring;
 mod status;
 mod unit_lock;

@@ -5,8 +5,9 @@ use std::io::IoSliceMut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ExtentKind;
 use crate::format::Below;
+use crate::image::reads::Reads;
 use crate::image::{Backing, Image, align};
-use crate::storage::{Step, steps};
+use crate::storage::{ReadRange, Step, steps};
 
 /// So often a read looks again where the mapping changes under it.
 const MAX_REMAPS: u32 = 100;
@@ -51,14 +52,68 @@ impl Image {
         Ok(())
     }
 
+    /// As [`Image::read_at`] for several ranges, which are asked for at once of storages that like many requests.
+    ///
+    /// # Errors
+    /// As [`Image::read_at`]; the other buffers are undefined then.
+    pub fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        for (offset, buf) in &*ranges {
+            self.check_range(*offset, buf.len() as u64)?;
+        }
+        self.read_ranges(ranges.iter_mut().map(|(offset, buf)| (*offset, &mut **buf)))
+    }
+
     /// Reads a range that is known to lie in this layer.
     pub(super) fn read_layer(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.read_ranges(std::iter::once((offset, buf)))
+    }
+
+    fn read_ranges<'b>(&self, ranges: impl ExactSizeIterator<Item = ReadRange<'b>>) -> Result<()> {
         // Until the I/O is done, the host clusters that the mapping names keep their contents.
         let _held = self.format.begin_io();
+        let mut reads = Reads::new(self.backing().map(AsRef::as_ref), ranges.len() == 1);
+        for (offset, buf) in ranges {
+            self.read_range(buf, offset, &mut reads)?;
+        }
+        let below = reads.finish()?;
+        if below.is_empty() {
+            return Ok(());
+        }
+        self.read_ranges_below(below)
+    }
+
+    /// What the layer does not hold, from those below.
+    fn read_ranges_below(&self, ranges: Vec<ReadRange<'_>>) -> Result<()> {
+        let Some(base) = self.backing() else {
+            return Err(self.backing_closed());
+        };
+        let mut held = Vec::with_capacity(ranges.len());
+        for (offset, buf) in ranges {
+            let (inside, beyond) = base.split_inside(buf, offset);
+            beyond.fill(0);
+            if !inside.is_empty() {
+                held.push((offset, inside));
+            }
+        }
+        base.read_ranges(held.into_iter())
+    }
+
+    /// The parts of a buffer that are filled from inside, and from behind the end.
+    fn split_inside<'b>(&self, buf: &'b mut [u8], offset: u64) -> (&'b mut [u8], &'b mut [u8]) {
+        let left = self.len().saturating_sub(offset);
+        let len = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
+        buf.split_at_mut(len)
+    }
+
+    fn read_range<'a, 'b>(
+        &'a self,
+        mut rest: &'b mut [u8],
+        mut at: u64,
+        reads: &mut Reads<'a, 'b>,
+    ) -> Result<()> {
         let mut remapped = 0;
-        let mut done = 0;
-        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let at = offset + done as u64;
+        let total = rest.len();
+        while !rest.is_empty() {
             let extent = self.format.locate(at, rest.len() as u64)?;
             let len = usize::try_from(extent.len).map_or(rest.len(), |len| len.min(rest.len()));
             if len == 0 {
@@ -67,27 +122,32 @@ impl Image {
                     format!("'{}' has an empty extent at {at}", self.filename),
                 ));
             }
-            let (part, _) = rest.split_at_mut(len);
+            let whole = len == total;
+            if matches!(extent.kind, ExtentKind::Encoded { .. }) {
+                let part = rest.get_mut(..len).unwrap_or_default();
+                match align::read_encoded(&*self.format, part, at) {
+                    Err(error) if error.kind() == ErrorKind::Busy && remapped < MAX_REMAPS => {
+                        // This layer does not hold it any more: what does, now?
+                        remapped += 1;
+                        continue;
+                    }
+                    read => read?,
+                }
+            }
+            let (part, behind) = std::mem::take(&mut rest).split_at_mut(len);
             match extent.kind {
                 ExtentKind::Data { slot, host_offset } => {
                     let storage = self.format.storage(slot)?;
-                    steps::announce(&**storage, Step::ReadAio);
-                    storage.read_at(part, host_offset)?;
+                    reads.take(storage, (host_offset, part), whole)?;
                 }
                 ExtentKind::Zero { .. } => part.fill(0),
-                ExtentKind::Unallocated { .. } => self.read_below(part, at)?,
-                ExtentKind::Encoded { .. } => {
-                    match align::read_encoded(&*self.format, part, at) {
-                        Err(error) if error.kind() == ErrorKind::Busy && remapped < MAX_REMAPS => {
-                            // This layer does not hold it any more: what does, now?
-                            remapped += 1;
-                            continue;
-                        }
-                        read => read?,
-                    }
+                ExtentKind::Unallocated { .. } if reads.takes_below(whole) => {
+                    reads.below.push((at, part));
                 }
+                ExtentKind::Unallocated { .. } => self.read_below(part, at)?,
+                ExtentKind::Encoded { .. } => {}
             }
-            done += len;
+            (rest, at) = (behind, at + len as u64);
         }
         Ok(())
     }
@@ -104,9 +164,7 @@ impl Below for Image {
             }
             Backing::Closed => return Err(self.backing_closed()),
         };
-        let left = base.len().saturating_sub(offset);
-        let len = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
-        let (held, beyond) = buf.split_at_mut(len);
+        let (held, beyond) = base.split_inside(buf, offset);
         beyond.fill(0);
         if held.is_empty() {
             return Ok(());

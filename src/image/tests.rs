@@ -21,10 +21,15 @@ const D: State = State::Data;
 const E: State = State::Encoded;
 
 fn chain() -> Image {
+    chain_of(|layer| layer)
+}
+
+fn chain_of(change: impl Fn(Fake) -> Fake) -> Image {
     // The lowest layer is shorter than the middle one and ends inside a cluster.
-    let base = Fake::new(2 * CLUSTER + 512, &[D, U, D], 0x10).image(None);
-    let middle = Fake::new(4 * CLUSTER, &[U, U, U, E], 0x20).image(Some(base.into()));
-    Fake::new(6 * CLUSTER, &[U, Z, U, U, U, D], 0x40).image(Some(middle.into()))
+    let base = Fake::new(2 * CLUSTER + 512, &[D, U, D], 0x10);
+    let base = change(base).image(None);
+    let middle = change(Fake::new(4 * CLUSTER, &[U, U, U, E], 0x20)).image(Some(base.into()));
+    change(Fake::new(6 * CLUSTER, &[U, Z, U, U, U, D], 0x40)).image(Some(middle.into()))
 }
 
 /// What the chain reads as, by rule.
@@ -69,6 +74,36 @@ fn vectored_reads_equal_plain_ones() {
         image.read_vectored_at(&mut slices, offset).unwrap();
         let all = bufs.concat();
         assert!(all == expected()[offset as usize..][..all.len()]);
+    }
+}
+
+#[test]
+fn ranges_that_are_read_together_equal_those_read_alone() {
+    for image in [chain(), chain_of(Fake::on_many)] {
+        let mut whole = vec![0xff; image.len() as usize];
+        image.read_at(&mut whole, 0).unwrap();
+        assert!(whole == expected());
+        let places = [
+            (0, 5000),
+            (8190, 20),
+            (12000, 9000),
+            (20480, 4096),
+            (4000, 0),
+        ];
+        let mut bufs: Vec<_> = places.map(|(_, len)| vec![0xee; len]).into();
+        let mut ranges: Vec<_> = places
+            .iter()
+            .zip(&mut bufs)
+            .map(|(at, buf)| (at.0, &mut **buf))
+            .collect();
+        image.read_many_at(&mut ranges).unwrap();
+        for ((offset, len), buf) in places.iter().zip(&bufs) {
+            assert!(buf == &expected()[*offset as usize..][..*len], "{offset}");
+        }
+        let (mut inside, mut outside) = ([0; 4], [0; 4]);
+        let ranges = &mut [(0, &mut inside[..]), (image.len() - 3, &mut outside[..])];
+        let error = image.read_many_at(ranges).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
     }
 }
 

@@ -46,4 +46,6 @@ pub use named::NamedStorages;
 pub use null::NullStorage;
 pub use slice::SliceStorage;
 pub use step::{Step, StepWatcher};
-pub use traits::{Limits, Storage, first_sector, read_exact_at, set_len_or_fit, write_fresh};
+pub use traits::{
+    Limits, ReadRange, Storage, first_sector, read_exact_at, set_len_or_fit, write_fresh,
+};

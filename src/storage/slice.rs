@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
 use crate::storage::forward::forward;
-use crate::storage::{HostFile, Limits, Preallocation, Storage, ZeroFlags};
+use crate::storage::{HostFile, Limits, Preallocation, ReadRange, Storage, ZeroFlags};
 
 /// The bytes of another storage from an offset on.
 #[derive(Debug)]
@@ -81,6 +81,21 @@ impl Storage for SliceStorage {
         for buf in bufs {
             self.read_at(buf, at)?;
             at = at.saturating_add(buf.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        let inside = |range: &ReadRange<'_>| self.below(range.0, range.1.len() as u64).is_some();
+        if ranges.iter().all(inside) {
+            let mut below: Vec<ReadRange<'_>> = ranges
+                .iter_mut()
+                .map(|(offset, buf)| (self.start + *offset, &mut **buf))
+                .collect();
+            return self.inner.read_many_at(&mut below);
+        }
+        for (offset, buf) in ranges {
+            self.read_at(buf, *offset)?;
         }
         Ok(())
     }

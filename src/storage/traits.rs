@@ -67,6 +67,9 @@ impl Limits {
     }
 }
 
+/// An offset, and the buffer to fill from there.
+pub type ReadRange<'a> = (u64, &'a mut [u8]);
+
 /// A byte store. All methods may be called from many threads at once; I/O is positional.
 ///
 /// No method has a default that weakens a guarantee. Offsets and lengths need no alignment, and
@@ -113,6 +116,18 @@ pub trait Storage: Send + Sync + Debug {
         for buf in bufs {
             self.read_at(buf, at)?;
             at = at.saturating_add(buf.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Fills each buffer from its offset, as [`Storage::read_at`] does one after the other. A storage that waits for
+    /// each request sends several at once.
+    ///
+    /// # Errors
+    /// As [`Storage::read_at`]; the other buffers are undefined then.
+    fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        for (offset, buf) in ranges {
+            self.read_at(buf, *offset)?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::image::unit_lock::UnitLock;
 use crate::image::{Backing, Image, Settings};
 use crate::location::Location;
 use crate::storage::memory::MemoryStorage;
+use crate::storage::testing::GatheringStorage;
 use crate::storage::{CacheMode, Durability, Storage, ZeroFlags};
 
 pub(in crate::image) const CLUSTER: u64 = 4096;
@@ -71,6 +72,12 @@ impl Fake {
     /// All I/O must come in units of this many bytes; anything else fails.
     pub(in crate::image) fn with_unit(mut self, unit: u32) -> Self {
         self.unit = unit;
+        self
+    }
+
+    /// Stands on a storage that likes many requests at once.
+    pub(in crate::image) fn on_many(mut self) -> Self {
+        self.storage = Arc::new(GatheringStorage::new(self.storage, 8));
         self
     }
 

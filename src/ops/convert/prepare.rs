@@ -1,12 +1,11 @@
 //! Turns a range of the sources into pieces: mapped, read, tested for zeroes, compressed.
 
-use std::ops::Range;
-
 use crate::codec::Encoder;
 use crate::crew::Computing;
 use crate::error::Result;
 use crate::memory::IoBuf;
 use crate::ops::zero::is_zero;
+use crate::storage::ReadRange;
 
 use super::buffer::Buffer;
 use super::offload::Offload;
@@ -28,6 +27,14 @@ enum Class {
     Zero,
     Offload,
     Read,
+}
+
+/// Neighbouring steps that are treated alike.
+#[derive(Clone, Copy)]
+struct Group {
+    class: Class,
+    offset: u64,
+    len: usize,
 }
 
 /// A worker's tools for preparing.
@@ -118,18 +125,45 @@ impl<'a> Preparer<'a> {
             return Ok(());
         }
         self.classify(task, &runs);
-        let classes = std::mem::take(&mut self.classes);
-        let mut first = 0;
-        while first < classes.len() {
-            let class = classes[first];
-            let count = classes[first..].iter().take_while(|c| **c == class).count();
-            let offset = task.start + first as u64 * self.shape.step;
-            let end = (offset + count as u64 * self.shape.step).min(task.start + task.len);
-            self.group(class, offset, end - offset, &runs, prepared)?;
-            first += count;
+        let groups = self.groups(task);
+        let early = self.shape.compress && self.shape.encode_early;
+        let mut bytes = match early {
+            true if self.sources.checksum().is_some() => Buffer::new(self.shape.chunk as usize),
+            true => std::mem::replace(&mut self.plain, Buffer::new(0)),
+            false => std::mem::replace(&mut prepared.buf, Buffer::new(0)),
+        };
+        self.read(&mut bytes, &groups, &runs)?;
+        if early {
+            self.encode_groups(&groups, &bytes, prepared)?;
+            match self.sources.checksum().is_some() {
+                true => prepared.kept = Some(bytes),
+                false => self.plain = bytes,
+            }
+            return Ok(());
         }
-        self.classes = classes;
+        prepared.buf = bytes;
+        for group in &groups {
+            self.group(group, &runs, prepared);
+        }
         Ok(())
+    }
+
+    /// Neighbouring steps that are treated alike.
+    fn groups(&self, task: &Task) -> Vec<Group> {
+        let step = self.shape.step;
+        let end = task.start + task.len;
+        let mut groups = Vec::new();
+        let mut offset = task.start;
+        for alike in self.classes.chunk_by(|a, b| a == b) {
+            let to = (offset + alike.len() as u64 * step).min(end);
+            groups.push(Group {
+                class: alike[0],
+                offset,
+                len: (to - offset) as usize,
+            });
+            offset = to;
+        }
+        groups
     }
 
     /// The runs of the task's range, in order.
@@ -196,21 +230,16 @@ impl<'a> Preparer<'a> {
         fits.then_some((from, to))
     }
 
-    fn group(
-        &mut self,
-        class: Class,
-        offset: u64,
-        len: u64,
-        runs: &[(u64, Run<'_>)],
-        prepared: &mut Prepared,
-    ) -> Result<()> {
+    /// What becomes of a group; where it is read, its bytes are the next in the buffer.
+    fn group(&self, group: &Group, runs: &[(u64, Run<'_>)], prepared: &mut Prepared) {
+        let Group { class, offset, len } = *group;
         match class {
             Class::Untouched | Class::Backed => {}
-            Class::Zero => push_zero(prepared, offset, len),
+            Class::Zero => push_zero(prepared, offset, len as u64),
             Class::Offload => {
                 for (start, run) in runs {
                     let from = offset.max(*start);
-                    let to = (offset + len).min(start + run.len);
+                    let to = (offset + len as u64).min(start + run.len);
                     if let RunKind::Data {
                         plain: Some((storage, host_offset)),
                     } = run.kind
@@ -227,24 +256,10 @@ impl<'a> Preparer<'a> {
                     }
                 }
             }
-            Class::Read if self.shape.compress && self.shape.encode_early => {
-                if self.sources.checksum().is_some() {
-                    return self.encode_and_keep(offset, len as usize, runs, prepared);
-                }
-                let mut plain = std::mem::replace(&mut self.plain, Buffer::new(0));
-                let bytes = plain.room(0, len as usize)?;
-                self.read(bytes, offset, runs)?;
-                let place = self.computing.map(Computing::enter);
-                self.encode(bytes, offset, prepared)?;
-                drop(place);
-                self.plain = plain;
-            }
             Class::Read => {
                 let at = prepared.used;
-                self.read(prepared.buf.room(at, len as usize)?, offset, runs)?;
-                prepared.used += len as usize;
+                prepared.used += len;
                 if self.sources.checksum().is_some() {
-                    let len = len as usize;
                     prepared.plain.push(Plain { offset, len, at });
                 }
                 if self.shape.compress {
@@ -254,59 +269,51 @@ impl<'a> Preparer<'a> {
                 }
             }
         }
-        Ok(())
     }
 
-    /// Reads and compresses a group; the bytes stay with the task until their checksum was taken.
-    fn encode_and_keep(
+    /// Compresses what was read; where a checksum is taken, the bytes stay with the task until then.
+    fn encode_groups(
         &mut self,
-        offset: u64,
-        len: usize,
-        runs: &[(u64, Run<'_>)],
+        groups: &[Group],
+        bytes: &Buffer,
         prepared: &mut Prepared,
     ) -> Result<()> {
-        let chunk = self.shape.chunk as usize;
-        let mut kept = prepared.kept.take().unwrap_or_else(|| Buffer::new(chunk));
-        let at = prepared.plain.iter().map(|plain| plain.len).sum();
-        let bytes = kept.room(at, len)?;
-        self.read(bytes, offset, runs)?;
-        let place = self.computing.map(Computing::enter);
-        self.encode(bytes, offset, prepared)?;
-        drop(place);
-        prepared.plain.push(Plain { offset, len, at });
-        prepared.kept = Some(kept);
+        let mut at = 0;
+        for Group { class, offset, len } in groups.iter().copied() {
+            match class {
+                Class::Zero => push_zero(prepared, offset, len as u64),
+                Class::Read => {
+                    let place = self.computing.map(Computing::enter);
+                    self.encode(bytes.get(at, len), offset, prepared)?;
+                    drop(place);
+                    if self.sources.checksum().is_some() {
+                        prepared.plain.push(Plain { offset, len, at });
+                    }
+                    at += len;
+                }
+                // Nothing that is compressed is copied as it is.
+                Class::Untouched | Class::Backed | Class::Offload => {}
+            }
+        }
         Ok(())
     }
 
-    /// Fills `buf` with guest bytes; runs of zeroes are not read.
-    fn read(&self, buf: &mut [u8], offset: u64, runs: &[(u64, Run<'_>)]) -> Result<()> {
-        let end = offset + buf.len() as u64;
-        // Neighbouring runs that must be read are read at once.
-        let mut pending = offset..offset;
-        for (start, run) in runs {
-            let (from, to) = ((*start).max(offset), (start + run.len).min(end));
-            if from >= to {
-                continue;
-            }
-            if matches!(run.kind, RunKind::Zero) {
-                buf[(from - offset) as usize..(to - offset) as usize].fill(0);
-                continue;
-            }
-            if from > pending.end {
-                self.read_range(buf, offset, &pending)?;
-                pending.start = from;
-            }
-            pending.end = to;
-        }
-        self.read_range(buf, offset, &pending)
-    }
-
-    fn read_range(&self, buf: &mut [u8], offset: u64, range: &Range<u64>) -> Result<()> {
-        if range.is_empty() {
+    /// Fills `buffer` with the guest bytes of the groups that are read, one behind the other: all that must be read
+    /// for them is asked for at once, and runs of zeroes are not read.
+    fn read(&self, buffer: &mut Buffer, groups: &[Group], runs: &[(u64, Run<'_>)]) -> Result<()> {
+        let read = || groups.iter().filter(|group| group.class == Class::Read);
+        let total = read().map(|group| group.len).sum();
+        if total == 0 {
             return Ok(());
         }
-        let part = &mut buf[(range.start - offset) as usize..(range.end - offset) as usize];
-        self.sources.read(part, range.start)
+        let mut rest = buffer.room(0, total)?;
+        let mut ranges = Vec::new();
+        for group in read() {
+            let (bytes, behind) = rest.split_at_mut(group.len);
+            cut(bytes, group.offset, runs, &mut ranges);
+            rest = behind;
+        }
+        self.sources.read_many(&mut ranges)
     }
 
     /// Compresses whole units; units of zeroes are left out, units that do not shrink stay plain.
@@ -403,6 +410,35 @@ impl<'a> Preparer<'a> {
         if end > done {
             push_zero(prepared, done, end - done);
         }
+    }
+}
+
+/// Cuts the guest bytes at `offset` into what must be read, where neighbouring runs are one, and runs of zeroes,
+/// which are filled.
+fn cut<'b>(
+    mut buf: &'b mut [u8],
+    offset: u64,
+    runs: &[(u64, Run<'_>)],
+    ranges: &mut Vec<ReadRange<'b>>,
+) {
+    let end = offset + buf.len() as u64;
+    let is_zero = |run: &Run<'_>| matches!(run.kind, RunKind::Zero);
+    let mut at = offset;
+    for alike in runs.chunk_by(|a, b| is_zero(&a.1) == is_zero(&b.1)) {
+        let [(_, first), ..] = alike else { continue };
+        let to = alike
+            .last()
+            .map_or(at, |(start, run)| start + run.len)
+            .min(end);
+        if to <= at {
+            continue;
+        }
+        let (part, behind) = buf.split_at_mut((to - at) as usize);
+        match is_zero(first) {
+            true => part.fill(0),
+            false => ranges.push((at, part)),
+        }
+        (buf, at) = (behind, to);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::extent::ExtentKind;
 use crate::image::{Image, ReadsAs};
 use crate::ops::create::KeptFiles;
 use crate::ops::error_text;
+use crate::storage::ReadRange;
 
 use super::checksum::Checksum;
 use super::request::ConvertRequest;
@@ -243,6 +244,42 @@ impl Sources {
             (ReadsAs::Data | ReadsAs::Unknown, _) => RunKind::Data { plain: None },
         };
         Ok(Run { len, kind })
+    }
+
+    /// Fills each buffer with the guest bytes at its offset.
+    pub fn read_many(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        if ranges.len() > 1 && self.read_together(ranges) {
+            return Ok(());
+        }
+        for (offset, buf) in ranges {
+            self.read(buf, *offset)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for all ranges at once; false where they are to be read one by one, if only to learn which one fails.
+    fn read_together(&self, ranges: &mut [ReadRange<'_>]) -> bool {
+        let [(first, _), ..] = ranges else {
+            return true;
+        };
+        if self.stream.is_some() || *first >= self.data_end {
+            return false;
+        }
+        let Ok((part, _)) = self.part_at(*first) else {
+            return false;
+        };
+        let mut inside = Vec::with_capacity(ranges.len());
+        for (offset, buf) in ranges {
+            let relative = offset.checked_sub(part.start);
+            let end = relative.and_then(|relative| relative.checked_add(buf.len() as u64));
+            match relative.zip(end) {
+                Some((relative, end)) if end <= part.len => {
+                    inside.push((part.skip + relative, &mut **buf));
+                }
+                _ => return false,
+            }
+        }
+        part.image.read_many_at(&mut inside).is_ok()
     }
 
     /// Fills `buf` with the guest bytes at `offset`.

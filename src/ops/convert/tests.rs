@@ -325,6 +325,38 @@ fn as_many_requests_are_in_flight_as_the_storages_like() {
     }
 }
 
+#[test]
+fn the_parts_of_a_chunk_are_asked_for_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("source");
+    let mut bytes = vec![0; 4 << 20];
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    for (n, part) in bytes.chunks_mut(64 << 10).enumerate().step_by(4) {
+        part.fill(n as u8 + 1);
+        file.write_all_at(part, n as u64 * (64 << 10)).unwrap();
+    }
+    let options = OpenOptions {
+        format: Some("raw".to_owned()),
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    for compress in [false, true] {
+        let inner = Arc::new(file::open(&path, &FileOpen::default()).unwrap());
+        let storage = Arc::new(GatheringStorage::new(inner, 2));
+        let image = Image::open_storage(storage.clone(), &options).unwrap();
+        let sources = Sources::new(vec![image.into()], &Window::default(), false).unwrap();
+        let mut target = Blocks::new(64 << 10, 0, 1 << 40, bytes.len() as u64);
+        target.encode_unit = Some(64 << 10);
+        fill_from(&target, sources, |request| {
+            request.target.compress = compress;
+        });
+        let chunk = if compress { 2 } else { 4 };
+        assert_eq!(storage.together(), chunk);
+        check(&target, &bytes);
+    }
+}
+
 fn check(target: &Blocks, bytes: &[u8]) {
     let mut read = vec![0x5a; bytes.len()];
     target.read(&mut read, 0);

@@ -67,19 +67,19 @@ struct Line {
     lost: Option<Instant>,
 }
 
-/// A request on a lane.
-struct Loaded<'a>(&'a Lane);
+/// Requests on a lane.
+struct Loaded<'a>(&'a Lane, usize);
 
 impl<'a> Loaded<'a> {
-    fn new(lane: &'a Lane) -> Self {
-        lane.load.fetch_add(1, Ordering::Relaxed);
-        Self(lane)
+    fn new(lane: &'a Lane, requests: usize) -> Self {
+        lane.load.fetch_add(requests, Ordering::Relaxed);
+        Self(lane, requests)
     }
 }
 
 impl Drop for Loaded<'_> {
     fn drop(&mut self) {
-        self.0.load.fetch_sub(1, Ordering::Relaxed);
+        self.0.load.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
@@ -179,7 +179,7 @@ impl Pool {
     /// Of the server, or of the connection.
     pub(super) fn run(&self, ops: &mut [Op<'_, '_>], control: &JobControl) -> Result<()> {
         let lane = self.lane(control)?;
-        let _loaded = Loaded::new(lane);
+        let _loaded = Loaded::new(lane, ops.len());
         loop {
             let connection = self.connection(lane, control)?;
             let Err(error) = connection.exchange(ops, control) else {

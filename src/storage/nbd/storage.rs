@@ -20,7 +20,7 @@ use crate::net::address::Names;
 use crate::options::Values;
 use crate::storage::driver::{OpenContext, StorageTarget};
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
-use crate::storage::{HostFile, Identity, Limits, Storage};
+use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
 use crate::value::{Map, Value};
 
 use super::align::{Parts, around, in_pieces};
@@ -30,8 +30,9 @@ use super::options::{OPTIONS, Settings, file_name, parse_file_name};
 use super::shared::Shared;
 use super::status::Run;
 
-/// Requests that wait for the server at once; each holds a buffer of the caller's.
-const IN_FLIGHT: u32 = 16;
+/// Requests that wait for the server at once; each holds a buffer of the caller's. As many as servers work on over
+/// the usual number of connections, within the memory of an operation.
+const IN_FLIGHT: u32 = 32;
 /// The most zero bytes that are sent at once.
 const ZEROES: usize = 1 << 20;
 /// The longest trim.
@@ -437,6 +438,27 @@ impl Storage for NbdStorage {
             at = at.saturating_add(buf.len() as u64);
         }
         Ok(())
+    }
+
+    fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        let mut ops = Vec::with_capacity(MAX_OPS.min(ranges.len()));
+        for (offset, buf) in ranges {
+            let len = buf.len() as u64;
+            let inside = self.inside(*offset, len) == len;
+            if !inside || len == 0 || len > self.most() || !self.is_whole(*offset, len) {
+                self.read_at(buf, *offset)?;
+                continue;
+            }
+            ops.push(read(*offset, buf));
+            if ops.len() == MAX_OPS {
+                self.run(&mut ops)?;
+                ops.clear();
+            }
+        }
+        match ops.is_empty() {
+            true => Ok(()),
+            false => self.run(&mut ops),
+        }
     }
 
     fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {

@@ -288,6 +288,49 @@ fn replies_in_any_order_come_to_those_who_wait_for_them() {
 }
 
 #[test]
+fn ranges_of_one_call_are_asked_for_before_the_first_reply() {
+    let fake = Fake::one(Offer::default(), |peer| {
+        let all: Vec<_> = (0..8).map_while(|_| peer.request()).collect();
+        for (request, _) in all.iter().rev() {
+            peer.data(
+                request,
+                request.offset,
+                true,
+                &content(request.offset, request.len),
+            );
+        }
+        serve(peer);
+    });
+    let storage = fake.opened();
+    let mut bufs = vec![[0xee; 4096]; 8];
+    let places = bufs.iter_mut().enumerate();
+    let mut ranges: Vec<_> = places
+        .map(|(n, buf)| (n as u64 * 8192, &mut buf[..]))
+        .collect();
+    storage.read_many_at(&mut ranges).unwrap();
+    for (n, buf) in bufs.iter().enumerate() {
+        assert_eq!(buf.to_vec(), content(n as u64 * 8192, 4096));
+    }
+    // Those that fit no block, pass the end or are empty, among others.
+    let (mut odd, mut past, mut whole) = ([0xee; 700], [0xee; 1024], [0xee; 512]);
+    let ranges = &mut [
+        (100, &mut odd[..]),
+        (SIZE - 512, &mut past[..]),
+        (7, &mut []),
+        (512, &mut whole[..]),
+    ];
+    storage.read_many_at(ranges).unwrap();
+    assert_eq!(odd.to_vec(), content(100, 700));
+    assert_eq!(
+        past.to_vec(),
+        [content(SIZE - 512, 512), vec![0; 512]].concat()
+    );
+    assert_eq!(whole.to_vec(), content(512, 512));
+    drop(storage);
+    fake.end();
+}
+
+#[test]
 fn servers_that_break_the_protocol_are_told_in_one_line() {
     let scripts: [(&str, bool, Script); 8] = [
         ("not made", true, |peer| {

@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
 use crate::storage::forward::forward;
-use crate::storage::{HostFile, Limits, Storage};
+use crate::storage::{HostFile, Limits, ReadRange, Storage};
 
 /// How long a read waits for the others before it goes on alone: what waits in vain fails the test.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,6 +27,8 @@ struct State {
     armed: bool,
     now: u32,
     most: u32,
+    /// The most ranges of one call.
+    together: usize,
 }
 
 impl GatheringStorage {
@@ -48,6 +50,11 @@ impl GatheringStorage {
     /// The most reads that were there at once.
     pub fn most(&self) -> u32 {
         self.state.lock().most
+    }
+
+    /// The most ranges that were asked for in one call.
+    pub fn together(&self) -> usize {
+        self.state.lock().together
     }
 
     fn gather(&self) {
@@ -84,6 +91,15 @@ impl Storage for GatheringStorage {
     fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
         self.gather();
         self.inner.read_vectored_at(bufs, offset)
+    }
+
+    fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        {
+            let mut state = self.state.lock();
+            state.together = state.together.max(ranges.len());
+        }
+        self.gather();
+        self.inner.read_many_at(ranges)
     }
 
     fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
