@@ -86,6 +86,20 @@ const LONG: &str = concat!(
     "1000000000200000000030000000004000000000500000000060000000007000000000800000000090000000000",
     "1000000000200000000030000000004000000000500000000060000000007000000000800000000090000000000",
 );
+/// Names of 400 and 430 bytes.
+const LONG_OLD: &str = concat!(
+    "old/012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345",
+    "old/012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345",
+    "old/012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345",
+    "old/012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345",
+);
+const LONG_NEW: &str = concat!(
+    "another/012345678901234567890123456789012345678901234567890123456789012345678901234567",
+    "another/012345678901234567890123456789012345678901234567890123456789012345678901234567",
+    "another/012345678901234567890123456789012345678901234567890123456789012345678901234567",
+    "another/012345678901234567890123456789012345678901234567890123456789012345678901234567",
+    "another/012345678901234567890123456789012345678901234567890123456789012345678901234567",
+);
 const QED: &str = "qed cluster_size=4096,table_size=1";
 const QCOW: &str = "qcow ";
 const STREAM: &str = "vmdk subformat=streamOptimized";
@@ -196,6 +210,29 @@ const CHAINS: &[Chain] = &[
             layer("top", 100, Some(("old", "qcow2")), "cluster_size=1024"),
         ],
         task: Task::Rebase(Some(("another", "qcow2")), false),
+    },
+    // In a cluster that has space for two only without the names of features, at changing places; in the older
+    // version there are none.
+    Chain {
+        layers: &[
+            layer(LONG_OLD, 100, None, SMALL),
+            layer(LONG_NEW, 100, None, SMALL),
+            layer("top", 100, Some((LONG_OLD, "qcow2")), "cluster_size=1024"),
+        ],
+        task: Task::Rebase(Some((LONG_NEW, "qcow2")), false),
+    },
+    Chain {
+        layers: &[
+            layer(LONG_OLD, 100, None, SMALL),
+            layer(LONG_NEW, 100, None, SMALL),
+            layer(
+                "top",
+                100,
+                Some((LONG_OLD, "qcow2")),
+                "cluster_size=1024,compat=0.10",
+            ),
+        ],
+        task: Task::Rebase(Some((LONG_NEW, "qcow2")), false),
     },
     // Disks that lose their parent, or get one.
     Chain {

@@ -1,92 +1,199 @@
 //! Another header over the one that stands in the header cluster, so that after a crash one of the two stands
-//! there. A disk writes a sector whole or not at all, and of more than that any part: so the first sector
-//! decides, and what lies behind it is durable, where nothing counts yet, before it is named.
+//! there. A disk writes a sector whole or not at all, and of more than that any part: so one sector decides, and
+//! what stands elsewhere is durable, where nothing counts yet, before that sector is written.
 
-use std::ops::Range;
+use std::collections::VecDeque;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 use crate::storage::Storage;
 
-use super::disk::{Extension, ImageHeader};
+use super::disk::{Extension, ImageHeader, Placement};
 
 const SECTOR: usize = crate::size::SECTOR as usize;
+
+/// So much of the header cluster is read at first.
+const HEAD: usize = 4096;
 
 /// Writes `new` over `image`, which becomes what the file then holds; `barrier` keeps what was written before it
 /// from coming after what is written behind it. On failure `image` counts, as it was or without the names of
 /// features. No barrier is implied at the end.
 ///
-/// Where both are longer than a sector, the new one stands behind the old one first: padding, which every reader
-/// skips, leads to it. In a cluster that has no space for that, the old one does without the names of features
-/// meanwhile, which brings it down to a sector. Where neither helps, in clusters of up to 2 KiB or so whose
-/// names fill them, the cluster is one write: the block of a disk is larger than that.
+/// Where no single sector turns the old header into the new one, there are steps between: the new one stands
+/// behind the old one first, and padding, which every reader skips, leads to it; or, where the cluster has no space
+/// for that, one of them does without the names of features, which have no meaning for any reader, or has its
+/// backing file's name somewhere else. In a cluster of 1 or 2 KiB the new one may have to stay so.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Limit`] where the new one does not fit into the cluster, or of I/O.
+/// As [`check`], before anything is written, or of I/O.
 pub(super) fn replace(
     storage: &dyn Storage,
     image: &mut ImageHeader,
-    mut new: ImageHeader,
+    new: ImageHeader,
     barrier: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
-    let cluster = 1usize << new.header.cluster_bits;
-    let bytes = new.to_bytes()?;
-    let old_end = image.len_in_file().min(cluster);
-    let end = bytes
-        .len()
-        .max(old_end)
-        .next_multiple_of(SECTOR)
-        .min(cluster);
-    let mut there = memory::zeroed(end)?;
-    storage.read_at(&mut there, 0)?;
-    let tail = SECTOR.min(bytes.len())..bytes.len();
-    let stays = there.get(tail.clone()) == bytes.get(tail.clone());
-    let mut used = old_end;
+    let way = find_way(storage, image, new)?;
     let mut change = Change {
         storage,
         barrier,
-        image,
         begun: false,
     };
-    if stays {
-        change.switch(new, &bytes, 0..0)?;
-    } else if old_end <= SECTOR {
-        change.switch(new, &bytes, tail)?;
-    } else if let Some((moved, moved_bytes)) = new.displaced(end) {
-        used = moved_bytes.len();
-        change.switch(moved, &moved_bytes, end..used)?;
-        // The new one counts by now: where this fails, it stays where it is.
-        if change.switch(new, &bytes, tail).is_err() {
-            return Ok(());
+    let mut new_counts = false;
+    for step in way.steps {
+        match change.carry_out(&step) {
+            Ok(()) => *image = step.to.image,
+            // Where this fails, it stays as it is.
+            Err(_) if new_counts => return Ok(()),
+            Err(error) => return Err(error),
         }
-    } else if let Some((short, short_bytes)) = without_feature_names(change.image) {
-        change.switch(short, &short_bytes, 0..0)?;
-        change.switch(new, &bytes, tail)?;
-    } else {
-        change.switch_at_once(new, &bytes, &there)?;
+        new_counts = step.is_new;
     }
     // What is left of the old one counts no more; it may stay.
-    let _ = change.wipe(bytes.len()..used);
+    let _ = change.wipe(image, way.reach);
     Ok(())
 }
 
-/// The header without what has no meaning for any reader, where a sector holds that.
-fn without_feature_names(image: &ImageHeader) -> Option<(ImageHeader, Vec<u8>)> {
+/// Refuses what [`replace`] would refuse.
+///
+/// # Errors
+/// [`ErrorKind::Limit`] where the new header does not fit into the cluster, or not beside what the old one needs
+/// meanwhile; or of I/O.
+pub(super) fn check(storage: &dyn Storage, image: &ImageHeader, new: ImageHeader) -> Result<()> {
+    find_way(storage, image, new).map(drop)
+}
+
+/// A change from one placement to the next.
+struct Step {
+    to: Placement,
+    /// The sector that decides.
+    decider: usize,
+    /// It says what the new header says.
+    is_new: bool,
+}
+
+/// How one header becomes the other.
+struct Way {
+    steps: Vec<Step>,
+    /// Where the bytes end that count before it, after it or meanwhile.
+    reach: usize,
+}
+
+/// The fewest steps to the new header as it is written best, or else to another placement of it.
+fn find_way(storage: &dyn Storage, image: &ImageHeader, new: ImageHeader) -> Result<Way> {
+    let len = new.clone().to_bytes()?.len();
+    let found = read_placement(storage, image)?;
+    let mut reach = found.end();
+    let behind = len.max(reach).next_multiple_of(SECTOR);
+    // The best ones first.
+    let mut places = placements(image, &new, behind);
+    let from = places.len();
+    places.push((found, false));
+    let mut came_from = vec![None; from];
+    let mut reached = VecDeque::from([from]);
+    while let Some(at) = reached.pop_front() {
+        let next = places.iter().zip(&mut came_from).enumerate();
+        for (to, ((place, _), unknown)) in next.filter(|(_, (_, way))| way.is_none()) {
+            let decider = places.get(at).and_then(|(at, _)| at.decider(place));
+            if let Some(decider) = decider {
+                *unknown = Some((at, decider));
+                reached.push_back(to);
+            }
+        }
+    }
+    let is_end = |(place, way): (&(Placement, bool), &Option<_>)| place.1 && way.is_some();
+    let Some(mut at) = places.iter().zip(&came_from).position(is_end) else {
+        return Err(Error::new(
+            ErrorKind::Limit,
+            "A crash could lose the image header while it is changed, because its cluster has no space for two; \
+             use a shorter backing file name, or convert the image to one with larger clusters",
+        )
+        .with_errno(libc::ENOSPC));
+    };
+    let mut places: Vec<_> = places.into_iter().map(Some).collect();
+    let mut steps = Vec::new();
+    while let Some(Some((before, decider))) = came_from.get(at).copied() {
+        let Some((to, is_new)) = places.get_mut(at).and_then(Option::take) else {
+            break;
+        };
+        reach = reach.max(to.end());
+        steps.push(Step {
+            to,
+            decider,
+            is_new,
+        });
+        at = before;
+    }
+    steps.reverse();
+    Ok(Way { steps, reach })
+}
+
+/// Ways to write the new header, and to write the old one meanwhile; true for the new one.
+fn placements(old: &ImageHeader, new: &ImageHeader, behind: usize) -> Vec<(Placement, bool)> {
+    let old_name = old.name_range().start;
+    let same_name = (old.backing_file == new.backing_file).then_some(old_name);
+    let mut all = Vec::new();
+    let mut add = |image: &ImageHeader, behind: Option<usize>, name: Option<usize>, is_new| {
+        let place = Placement::at(image.clone(), behind, name);
+        all.extend(place.map(|place| (place, is_new)));
+    };
+    let short = without_feature_names(new);
+    for new in [Some(new), short.as_ref()].into_iter().flatten() {
+        add(new, None, None, true);
+        add(new, Some(behind), None, true);
+        if new.backing_file.is_some() {
+            if same_name.is_some() {
+                add(new, None, same_name, true);
+            }
+            add(new, None, at_end(new), true);
+        }
+    }
+    if let Some(old) = without_feature_names(old) {
+        if old.backing_file.is_some() {
+            add(&old, None, Some(old_name), false);
+            add(&old, None, at_end(&old), false);
+        }
+        add(&old, None, None, false);
+    }
+    all
+}
+
+/// Where the name stands at the very end of the cluster.
+fn at_end(image: &ImageHeader) -> Option<usize> {
+    let name = image.backing_file.as_ref()?;
+    (1usize << image.header.cluster_bits).checked_sub(name.len())
+}
+
+/// The header without what has no meaning for any reader, where it has that.
+fn without_feature_names(image: &ImageHeader) -> Option<ImageHeader> {
+    let is_names = |extension: &Extension| matches!(extension, Extension::FeatureNames(_));
+    if !image.extensions.iter().any(is_names) {
+        return None;
+    }
     let mut short = image.clone();
-    short
-        .extensions
-        .retain(|extension| !matches!(extension, Extension::FeatureNames(_)));
-    let bytes = short.to_bytes().ok()?;
-    (bytes.len() <= SECTOR).then_some((short, bytes))
+    short.extensions.retain(|extension| !is_names(extension));
+    Some(short)
+}
+
+/// Where the parts of the header stand.
+fn read_placement(storage: &dyn Storage, image: &ImageHeader) -> Result<Placement> {
+    let cluster = 1usize << image.header.cluster_bits;
+    let mut len = HEAD.max(image.name_range().end).min(cluster);
+    loop {
+        let mut head = memory::zeroed(len)?;
+        storage.read_at(&mut head, 0)?;
+        let found = Placement::found(image, &head)?;
+        if found.end() < len || len == cluster {
+            return Ok(found);
+        }
+        len = len.saturating_mul(2).min(cluster);
+    }
 }
 
 /// A change under way.
 struct Change<'a> {
     storage: &'a dyn Storage,
     barrier: &'a dyn Fn() -> Result<()>,
-    /// The header that counts.
-    image: &'a mut ImageHeader,
-    /// The first sector was written, and there was no barrier since.
+    /// A sector that decides was written, and there was no barrier since.
     begun: bool,
 }
 
@@ -96,67 +203,94 @@ impl Change<'_> {
         (self.barrier)()
     }
 
-    /// Lets another header count: of its bytes those at `tail`, where none counts now, and then those of the first
-    /// sector. Others that it has are there.
-    fn switch(&mut self, to: ImageHeader, bytes: &[u8], tail: Range<usize>) -> Result<()> {
+    /// Lets another header count: what it has elsewhere is written first, where nothing counts now.
+    fn carry_out(&mut self, step: &Step) -> Result<()> {
         if self.begun {
             self.barrier()?;
         }
-        if let Some(rest) = bytes.get(tail.clone()).filter(|rest| !rest.is_empty()) {
-            self.storage.write_at(rest, tail.start as u64)?;
+        let decides = step.decider * SECTOR..(step.decider + 1) * SECTOR;
+        let mut staged = false;
+        for part in &step.to.parts {
+            let mut there = memory::zeroed(part.bytes.len())?;
+            self.storage.read_at(&mut there, part.at as u64)?;
+            let old = memory::copied(&there)?;
+            for (n, (to, from)) in there.iter_mut().zip(&part.bytes).enumerate() {
+                if !decides.contains(&(part.at + n)) {
+                    *to = *from;
+                }
+            }
+            staged |= self.write_changes(&old, &there, part.at)?;
+        }
+        if staged {
             self.barrier()?;
         }
-        let mut first = [0; SECTOR];
-        for (to, from) in first.iter_mut().zip(bytes) {
-            *to = *from;
-        }
         let mut old = [0; SECTOR];
-        self.storage.read_at(&mut old, 0)?;
-        self.decide(to, &first, &old)
-    }
-
-    /// As [`Change::switch`] with one write, where the cluster has no space for another way.
-    fn switch_at_once(&mut self, to: ImageHeader, bytes: &[u8], old: &[u8]) -> Result<()> {
-        let mut all = memory::copied(bytes)?;
-        all.resize(old.len())?;
-        self.decide(to, &all, old)
-    }
-
-    /// Writes what decides, over `old`.
-    fn decide(&mut self, to: ImageHeader, bytes: &[u8], old: &[u8]) -> Result<()> {
-        if let Err(error) = self.storage.write_at(bytes, 0) {
+        self.storage.read_at(&mut old, decides.start as u64)?;
+        let mut sector = [0; SECTOR];
+        for part in &step.to.parts {
+            for (n, to) in sector.iter_mut().enumerate() {
+                let at = (decides.start + n).checked_sub(part.at);
+                if let Some(from) = at.and_then(|at| part.bytes.get(at)) {
+                    *to = *from;
+                }
+            }
+        }
+        if let Err(error) = self.storage.write_at(&sector, decides.start as u64) {
             // Part of it may have been written: the old parts belong together.
-            let _ = self.storage.write_at(old, 0);
+            let _ = self.storage.write_at(&old, decides.start as u64);
             return Err(error);
         }
-        *self.image = to;
         self.begun = true;
         Ok(())
     }
 
-    /// Writes zeroes where nothing counts, behind the first sector.
-    fn wipe(&mut self, range: Range<usize>) -> Result<()> {
-        let start = range.start.max(SECTOR);
-        let Some(len) = range.end.checked_sub(start).filter(|len| *len > 0) else {
+    /// Writes from the first byte that differs to the last; whether there is any.
+    fn write_changes(&self, old: &[u8], new: &[u8], at: usize) -> Result<bool> {
+        let differs = |(old, new): (&u8, &u8)| old != new;
+        let pairs = || old.iter().zip(new);
+        let (Some(first), Some(last)) = (pairs().position(differs), pairs().rposition(differs))
+        else {
+            return Ok(false);
+        };
+        let changes = new.get(first..=last).unwrap_or_default();
+        self.storage.write_at(changes, (at + first) as u64)?;
+        Ok(true)
+    }
+
+    /// Writes zeroes where nothing counts, between the first sector and `end`.
+    fn wipe(&mut self, image: &ImageHeader, end: usize) -> Result<()> {
+        let Some(len) = end.checked_sub(SECTOR) else {
             return Ok(());
         };
-        let mut bytes = memory::zeroed(len)?;
-        self.storage.read_at(&mut bytes, start as u64)?;
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Ok(());
+        let parts = read_placement(self.storage, image)?.parts;
+        let mut old = memory::zeroed(len)?;
+        self.storage.read_at(&mut old, SECTOR as u64)?;
+        let mut new = memory::zeroed(len)?;
+        for part in &parts {
+            let from = part.bytes.get(SECTOR.saturating_sub(part.at)..);
+            let to = new.get_mut(part.at.saturating_sub(SECTOR)..);
+            for (to, from) in to.into_iter().flatten().zip(from.into_iter().flatten()) {
+                *to = *from;
+            }
         }
-        self.barrier()?;
-        self.storage.write_at(&memory::zeroed(len)?, start as u64)
+        if *old != *new {
+            self.barrier()?;
+            self.write_changes(&old, &new, SECTOR)?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::format::qcow2::disk::{
         Autoclear, BitmapsExtension, Compatible, CompressionType, CryptMethod, Header, Incompatible,
     };
     use crate::storage::Durability;
+    use crate::storage::memory::MemoryStorage;
     use crate::storage::testing::{Event, Log};
 
     fn header(version: u32, cluster_bits: u32) -> ImageHeader {
@@ -193,7 +327,14 @@ mod tests {
     /// and something unknown, of these lengths.
     fn with(mut to: ImageHeader, names: bool, lens: [usize; 4]) -> ImageHeader {
         let [bitmaps, data, backing, unknown] = lens;
-        let text = |len: usize| vec![b'a' + (len % 26) as u8; len];
+        let text = |len: usize| -> Vec<u8> {
+            format!("{len}/")
+                .into_bytes()
+                .into_iter()
+                .cycle()
+                .take(len)
+                .collect()
+        };
         let mut all = Vec::new();
         if data > 0 {
             all.push(Extension::DataFile(text(data)));
@@ -273,6 +414,41 @@ mod tests {
         (file.to_vec(), states)
     }
 
+    /// Changes between headers of which no two fit into a cluster; the number of states, and of changes that are
+    /// refused, which change nothing.
+    fn go_through_tight(
+        version: u32,
+        bits: u32,
+        shapes: &[(bool, [usize; 4])],
+    ) -> (usize, Vec<(usize, usize)>) {
+        let (mut states, mut refused) = (0, Vec::new());
+        for (n, from) in shapes.iter().enumerate() {
+            for (m, to) in shapes.iter().enumerate().filter(|(m, _)| *m != n) {
+                let mut old = with(header(version, bits), from.0, from.1);
+                let new = with(header(version, bits), to.0, to.1);
+                let mut file = vec![0; 1 << bits];
+                let bytes = old.to_bytes().unwrap();
+                file[..bytes.len()].copy_from_slice(&bytes);
+                let storage = MemoryStorage::with_bytes("image", file.clone());
+                if let Err(error) = check(&storage, &old, new.clone()) {
+                    assert_eq!(error.kind(), ErrorKind::Limit);
+                    let mut image = old.clone();
+                    let done = replace(&storage, &mut image, new, &|| Ok(()));
+                    assert_eq!(done.unwrap_err().kind(), ErrorKind::Limit);
+                    assert_eq!((&image, storage.to_vec()), (&old, file));
+                    refused.push((n, m));
+                    continue;
+                }
+                let (there, some) = crash(&file, &old, &new);
+                // From wherever the name stands now, on and back.
+                let found = ImageHeader::from_bytes(&there, there.len() as u64).unwrap();
+                let (_, more) = crash(&there, &found, &old);
+                states += some + more;
+            }
+        }
+        (states, refused)
+    }
+
     fn go_through(version: u32, bits: u32, shapes: &[(bool, [usize; 4])]) -> usize {
         let mut states = 0;
         for (n, from) in shapes.iter().enumerate() {
@@ -332,17 +508,49 @@ mod tests {
     }
 
     #[test]
+    fn headers_of_which_no_two_fit_into_a_small_cluster_are_changed_safely_or_refused() {
+        let names =
+            |lens: &[usize]| -> Vec<_> { lens.iter().map(|len| (true, [0, 0, *len, 0])).collect() };
+        let (states, refused) = go_through_tight(3, 10, &names(&[0, 3, 300, 350, 399, 433]));
+        assert!(states > 200, "{states}");
+        assert_eq!(refused, []);
+        let (states, refused) = go_through_tight(3, 11, &names(&[3, 500, 700, 999, 1023]));
+        assert!(states > 100, "{states}");
+        // The longest one stands in the middle, and none moves past itself.
+        assert_eq!(refused, [(3, 4), (4, 2), (4, 3)]);
+        // Without names of features, and with bitmaps beside a long name.
+        let plain = |lens: &[usize]| -> Vec<_> {
+            lens.iter().map(|len| (false, [0, 0, *len, 0])).collect()
+        };
+        let (states, refused) = go_through_tight(2, 10, &plain(&[3, 450, 470, 600, 930]));
+        assert!(states > 50, "{states}");
+        // More than a cluster together.
+        let pairs = [(1, 3), (1, 4), (2, 3), (2, 4), (3, 4)];
+        let both = pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
+        assert_eq!(BTreeSet::from_iter(refused), BTreeSet::from_iter(both));
+        let shapes = [
+            (true, [0, 0, 400, 0]),
+            (true, [1, 0, 400, 0]),
+            (true, [2, 0, 400, 0]),
+        ];
+        let (states, refused) = go_through_tight(3, 10, &shapes);
+        assert!(states > 20, "{states}");
+        assert_eq!(refused, []);
+    }
+
+    #[test]
     fn a_header_behind_padding_is_put_in_order_by_the_next_change() {
         let mut old = with(header(3, 16), true, [2, 0, 700, 0]);
         old.to_bytes().unwrap();
-        let (moved, bytes) = old.displaced(2048).unwrap();
-        let mut file = vec![0; 1 << 16];
-        file[..SECTOR].copy_from_slice(&bytes[..SECTOR]);
+        let moved = Placement::at(old.clone(), Some(2048), None).unwrap();
         // What the padding covers may hold anything.
-        file[SECTOR..2048].fill(0xa5);
-        file[2048..bytes.len()].copy_from_slice(&bytes[2048..]);
+        let mut file = vec![0xa5; 2048];
+        file.resize(1 << 16, 0);
+        for part in &moved.parts {
+            file[part.at..part.at + part.bytes.len()].copy_from_slice(&part.bytes);
+        }
         let found = ImageHeader::from_bytes(&file, 1 << 16).unwrap();
-        assert_eq!(found.superseded, moved.superseded);
+        assert_eq!(found.superseded, moved.image.superseded);
         assert_eq!(meaning(&found), meaning(&old));
         let new = with(header(3, 16), true, [2, 0, 701, 0]);
         let (there, _) = crash(&file, &found, &new);

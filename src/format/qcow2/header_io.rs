@@ -46,6 +46,14 @@ impl Qcow2 {
         header_change::replace(&*self.storage, &mut image, new, &|| self.barrier())
     }
 
+    /// Refuses a change of the header cluster that [`Qcow2::replace_header`] would refuse.
+    pub(super) fn check_replacement(&self, change: impl FnOnce(&mut ImageHeader)) -> Result<()> {
+        let image = self.header.lock();
+        let mut new = image.clone();
+        change(&mut new);
+        header_change::check(&*self.storage, &image, new)
+    }
+
     /// After a failure to let the header name something else, it is unknown which of the two it names:
     /// no more writes then.
     pub(super) fn settled(&self, switched: Result<()>) -> Result<()> {

@@ -169,18 +169,11 @@ impl Qcow2 {
 
     /// Rewrites the header cluster, with a barrier on both sides. After a failure it is unknown
     /// which header counts: no more writes then.
-    fn switch_whole_header(
-        &self,
-        change: impl FnOnce(&mut super::disk::ImageHeader),
-    ) -> Result<()> {
+    fn switch_whole_header(&self, change: impl Fn(&mut super::disk::ImageHeader)) -> Result<()> {
         self.barrier()?;
         // What does not fit is found before anything is written.
-        let mut new = self.header.lock().clone();
-        change(&mut new);
-        new.to_bytes()?;
-        let switched = self
-            .replace_header(|image| *image = new)
-            .and_then(|()| self.barrier());
+        self.check_replacement(&change)?;
+        let switched = self.replace_header(change).and_then(|()| self.barrier());
         if switched.is_err() {
             self.give_up_writing();
         }

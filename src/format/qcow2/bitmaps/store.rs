@@ -129,9 +129,7 @@ impl Qcow2 {
             name_bitmaps(image, extension);
             header(&mut image.header);
         };
-        let mut fits = self.header.lock().clone();
-        change(&mut fits);
-        fits.to_bytes()?;
+        self.check_replacement(change)?;
         self.write_metadata(true, Durability::None)?;
         control.check()?;
         self.switch_image_header(change)?;

@@ -1,6 +1,8 @@
 //! Header extensions (specification: "Header extensions", "String header extensions",
 //! "Feature name table", "Bitmaps extension", "Full disk encryption header pointer").
 
+use std::ops::Range;
+
 use bstr::BStr;
 
 use crate::bytes::{be32, be64};
@@ -159,6 +161,30 @@ impl Extension {
         let records = found.len().saturating_mul(size_of::<Self>());
         memory::headroom(COPIES * (records as u64).saturating_add(at as u64))?;
         Ok(found)
+    }
+
+    /// How long the list is that an area begins with, and the mark that ends it.
+    pub fn area_len(area: &[u8]) -> usize {
+        let mut at = 0usize;
+        while let (Some(kind), Some(len)) = (be32(area, at), be32(area, at.saturating_add(4))) {
+            at = at.saturating_add(Self::HEAD_LEN);
+            if kind == END {
+                break;
+            }
+            at = at.saturating_add((len as usize).next_multiple_of(8));
+        }
+        at.min(area.len())
+    }
+
+    /// The bytes without a meaning that an area begins with, behind their head.
+    pub fn leading_padding(area: &[u8]) -> Range<usize> {
+        match (be32(area, 0), be32(area, 4)) {
+            (Some(PADDING), Some(len)) => {
+                let end = Self::HEAD_LEN.saturating_add((len as usize).next_multiple_of(8));
+                Self::HEAD_LEN..end.min(area.len())
+            }
+            _ => 0..0,
+        }
     }
 
     /// Takes those out that do not count: of each type that is known, the last extension does, as for

@@ -1,12 +1,12 @@
 //! The header cluster as a whole: header, extensions, backing file name.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use bstr::BString;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::memory;
-use crate::size::SECTOR;
 use crate::storage::Storage;
 
 use super::extension::{BitmapsExtension, CryptoExtension, Extension, FeatureKind};
@@ -142,25 +142,17 @@ impl ImageHeader {
     /// [`ErrorKind::Limit`] where they do not fit into one cluster.
     pub fn to_bytes(&mut self) -> Result<Vec<u8>> {
         self.superseded.clear();
-        self.serialize()
+        let (mut out, name) = self.serialize(None)?;
+        out.extend_from_slice(&name);
+        Ok(out)
     }
 
-    /// This header with its extensions and its name at `at` or a little behind; None where they do not fit
-    /// there.
-    pub fn displaced(&self, at: usize) -> Option<(Self, Vec<u8>)> {
-        let mut moved = self.clone();
-        let start = moved.header.to_bytes().len() + Extension::HEAD_LEN;
-        let padding = at.checked_sub(start)?.next_multiple_of(8);
-        // The first sector is to tell that they stand elsewhere.
-        if start as u64 > SECTOR {
-            return None;
-        }
-        moved.superseded = vec![Extension::Padding(padding)];
-        let bytes = moved.serialize().ok()?;
-        Some((moved, bytes))
-    }
-
-    fn serialize(&mut self) -> Result<Vec<u8>> {
+    /// The bytes of header and extensions, and those of the name, which is to stand at `name_at` or right behind
+    /// them.
+    ///
+    /// # Errors
+    /// As [`ImageHeader::to_bytes`].
+    pub(super) fn serialize(&mut self, name_at: Option<usize>) -> Result<(Vec<u8>, Vec<u8>)> {
         self.unusable = None;
         self.header.backing_offset = 0;
         self.header.backing_len = 0;
@@ -169,16 +161,18 @@ impl ImageHeader {
             extension.write_to(&mut out);
         }
         Extension::write_end(&mut out);
-        if let Some(name) = &self.backing_file {
-            self.header.backing_offset = out.len() as u64;
+        let name = self.backing_file.clone().unwrap_or_default();
+        let at = name_at.unwrap_or(out.len());
+        if self.backing_file.is_some() {
+            self.header.backing_offset = at as u64;
             self.header.backing_len = name.len() as u32;
-            out.extend_from_slice(name);
             let fixed = self.header.to_bytes();
             for (to, from) in out.iter_mut().zip(&fixed) {
                 *to = *from;
             }
         }
-        if out.len() as u64 > 1 << self.header.cluster_bits {
+        let end = at.saturating_add(name.len()) as u64;
+        if at < out.len() || end > 1 << self.header.cluster_bits {
             return Err(Error::new(
                 ErrorKind::Limit,
                 "The image header does not fit into one cluster; use a shorter backing file name \
@@ -186,22 +180,15 @@ impl ImageHeader {
             )
             .with_errno(libc::ENOSPC));
         }
-        Ok(out)
+        Ok((out, name))
     }
 
-    /// How far header, extensions and backing file name reach in the file.
-    pub fn len_in_file(&self) -> usize {
-        let mut superseded = Vec::new();
-        for extension in &self.superseded {
-            extension.write_to(&mut superseded);
-        }
-        let name_end = self
-            .header
-            .backing_offset
-            .saturating_add(u64::from(self.header.backing_len));
-        let rest = self.clone().to_bytes().map_or(0, |bytes| bytes.len());
-        rest.saturating_add(superseded.len())
-            .max(usize::try_from(name_end).unwrap_or(usize::MAX))
+    /// Where the backing file's name stands in the file; empty where there is none.
+    pub fn name_range(&self) -> Range<usize> {
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        let start = self.header.backing_offset;
+        let end = start.saturating_add(u64::from(self.header.backing_len));
+        place(start)..place(end)
     }
 
     /// The format recorded for the backing file; an empty name is none.

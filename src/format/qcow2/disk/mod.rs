@@ -11,6 +11,7 @@ mod header;
 mod image_header;
 mod l1_entry;
 mod l2_entry;
+mod placement;
 mod refcount;
 mod snapshot;
 mod subcluster;
@@ -31,6 +32,7 @@ pub use header::{CryptMethod, Header, MAGIC, MAX_SNAPSHOTS, V2_LEN, V3_LEN, V3_M
 pub use image_header::ImageHeader;
 pub use l1_entry::L1Entry;
 pub use l2_entry::{CompressedRef, L2Entry, L2Kind};
+pub use placement::Placement;
 pub use refcount::{RefcountTableEntry, RefcountWidth};
 pub use snapshot::{
     MAX_SNAPSHOT_TABLE, SalvagedSnapshots, SnapshotEntry, SnapshotExtra, overhanging_snapshots,
