@@ -43,6 +43,9 @@ fi
 if ! have openssl; then
     skip 'tests of TLS (need openssl)'
 fi
+if [ "$(id -u)" != 0 ] || ! [ -c /dev/fuse ]; then
+    skip 'tests of mounted images (need root and FUSE)'
+fi
 
 # The C tests link the shared object and the installed tree.
 make --no-print-directory all

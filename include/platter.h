@@ -545,6 +545,22 @@
 #define PLATTER_EXPORT_ALLOCATION_DEPTH 2
 
 /**
+ * Flag of `platter_server_mount()`: writes past the end of the image make it longer.
+ */
+#define PLATTER_MOUNT_GROWABLE 1
+
+/**
+ * Flag of `platter_server_mount()`: other users may use it too, as the permissions of the file allow them. Where
+ * the system does not let this user have them in, that is an error.
+ */
+#define PLATTER_MOUNT_OTHERS 2
+
+/**
+ * Flag of `platter_server_mount()`: as `PLATTER_MOUNT_OTHERS` where the system allows it, else without.
+ */
+#define PLATTER_MOUNT_OTHERS_IF_ALLOWED 4
+
+/**
  * Length of a window for `platter_export_set_window()`: up to the end of the image.
  */
 #define PLATTER_EXPORT_REST UINT64_MAX
@@ -2930,6 +2946,27 @@ int platter_server_serve_fds(const struct platter_server *server,
                              int output,
                              uint32_t flags,
                              struct platter_error **err);
+
+/**
+ * Offers an export as a file of this machine, by FUSE: it lies over the file `mountpoint`, whatever that holds,
+ * until the server ends or somebody unmounts it. It counts as one client that came, and left when it is
+ * unmounted. The name of the export is not used; the image is kept alive as by `platter_server_add_export()`.
+ * `flags` are bits of `PLATTER_MOUNT_*`. With `PLATTER_MOUNT_GROWABLE` nothing else may use the image
+ * meanwhile, as with `platter_resize_job_new()`. The file belongs to the user who runs the program, who alone
+ * may use it without a flag. May be called several times.
+ *
+ * Statuses: INVALID for a mount point that is no file, and where what is growable is not all of an image that is
+ * offered for writing; UNSUPPORTED where the image cannot grow or the system has no FUSE; OS. Threads: any.
+ * Since 0.1.
+ *
+ * # Safety
+ * `mountpoint` is NULL or NUL-terminated.
+ */
+int platter_server_mount(const struct platter_server *server,
+                         const struct platter_export *export_,
+                         const char *mountpoint,
+                         uint32_t flags,
+                         struct platter_error **err);
 
 /**
  * The address of that index, from 0, at which the server takes clients, with the numbers that the system

@@ -22,7 +22,10 @@ enum {
     OPT_MEMORY,
     OPT_ONCE,
     OPT_TLS_CREDS,
-    OPT_TLS_AUTHZ
+    OPT_TLS_AUTHZ,
+    OPT_FUSE,
+    OPT_GROWABLE,
+    OPT_ALLOW_OTHER
 };
 
 /* What both have. */
@@ -64,6 +67,12 @@ static const struct option_entry serve_options[] = {
     {OPT_SIZE, "size", "SIZE", "how long the export is (up to the end of the image)"},
     {OPT_MEMORY, "memory", "SIZE", "what is under way for all clients takes so much memory at most (256M)"},
     {OPT_STDIO, "stdio", NULL, "serve one client on the standard streams"},
+    {OPT_FUSE, "fuse", "MOUNTPOINT",
+     "offer the image as a file instead, which lies over this one; it ends when that is unmounted"},
+    {'w', "writable", NULL, "let writes in; without it what --fuse offers can be read only"},
+    {OPT_GROWABLE, "growable", NULL, "let writes past the end of the file make the image longer"},
+    {OPT_ALLOW_OTHER, "allow-other", "MODE",
+     "whether other users may use the file: on, off, or auto for where they can (auto)"},
     OPTION_END,
 };
 
@@ -86,6 +95,7 @@ static void init(struct serving *serving, bool drop_in)
         .export_name = "",
         .length = PLATTER_EXPORT_REST,
         .persistent = !drop_in,
+        .others = PLATTER_MOUNT_OTHERS_IF_ALLOWED,
     };
     platter_server_limits_defaults(&serving->limits, NULL);
     if (drop_in)
@@ -186,6 +196,21 @@ static bool read_discard(struct serving *serving, bool *given, const char *mode)
     return true;
 }
 
+static bool read_others(struct serving *serving, const char *mode)
+{
+    if (strcmp(mode, "on") == 0) {
+        serving->others = PLATTER_MOUNT_OTHERS;
+    } else if (strcmp(mode, "off") == 0) {
+        serving->others = 0;
+    } else if (strcmp(mode, "auto") == 0) {
+        serving->others = PLATTER_MOUNT_OTHERS_IF_ALLOWED;
+    } else {
+        print_error("Invalid mode of --allow-other '%s'", mode);
+        return false;
+    }
+    return true;
+}
+
 static bool add_bitmap(struct serving *serving, const char *name)
 {
     if (serving->bitmap_count == SERVING_MAX_BITMAPS) {
@@ -221,10 +246,40 @@ static bool is_valid(const struct serving *serving)
     return true;
 }
 
+/* What --fuse says about the other options; false after a message. */
+static bool is_mountable(struct serving *serving, bool writable, bool given_others)
+{
+    const bool clients = serving->socket != NULL || serving->host != NULL || serving->port != NULL ||
+                         serving->stdio || serving->tls_creds != NULL;
+
+    if (serving->mountpoint == NULL) {
+        if (!serving->growable && !given_others)
+            return true;
+        print_error("--growable and --allow-other are not permitted without --fuse");
+        return false;
+    }
+    if (clients) {
+        print_error("--fuse and the options that take clients are mutually exclusive");
+        return false;
+    }
+    if (writable && serving->read_only) {
+        print_error("--writable and --read-only are mutually exclusive");
+        return false;
+    }
+    if (serving->growable && !writable) {
+        print_error("--growable is not permitted without --writable");
+        return false;
+    }
+    if (!writable && !serving->overlay)
+        serving->read_only = true;
+    serving->persistent = false;
+    return true;
+}
+
 /* Reads the options; false after a message. */
 static bool parse(struct serving *serving)
 {
-    bool aio = false, discard = false;
+    bool aio = false, discard = false, writable = false, others = false;
 
     for (int code; (code = options_next()) != -1;) {
         const char *argument = options_argument();
@@ -259,6 +314,13 @@ static bool parse(struct serving *serving)
             serving->stdio = true;
             serving->persistent = false;
             break;
+        case OPT_FUSE: serving->mountpoint = argument; break;
+        case 'w': writable = true; break;
+        case OPT_GROWABLE: serving->growable = true; break;
+        case OPT_ALLOW_OTHER:
+            others = true;
+            valid = read_others(serving, argument);
+            break;
         case OPT_TLS_CREDS: serving->tls_creds = argument; break;
         case OPT_TLS_AUTHZ: serving->tls_authz = argument; break;
         case OPT_FORK: serving->fork = true; break;
@@ -288,7 +350,7 @@ static bool parse(struct serving *serving)
         if (!valid)
             return false;
     }
-    return is_valid(serving);
+    return is_valid(serving) && is_mountable(serving, writable, others);
 }
 
 static int run(void)
@@ -304,8 +366,8 @@ static int run(void)
 
 const struct command command_serve = {
     .name = "serve",
-    .summary = "Offer an image to clients that speak NBD",
-    .synopsis = "[-k PATH | -b IFACE -p PORT | --stdio] [-f FMT | --image-opts] [-r] [-s]\n"
+    .summary = "Offer an image to clients that speak NBD, or as a file",
+    .synopsis = "[-k PATH | -b IFACE -p PORT | --stdio | --fuse MOUNTPOINT] [-f FMT | --image-opts] [-r] [-s]\n"
                 "[-l SNAPSHOT_PARAM] [-x NAME] [-D TEXT] [-B NAME]... [-A] [-o OFFSET] [--size SIZE]\n"
                 "[-e NUM] [--once] [--fork] [--pid-file PATH] [--object OBJDEF]... IMAGE",
     .options = serve_options,

@@ -193,9 +193,10 @@ static platter_image *open_served(const struct serving *serving)
     return image;
 }
 
-/* Offers the image; false after a message. */
+/* Offers the image, to clients or as a file; false after a message. */
 static bool offer(platter_server *server, const platter_image *image, const struct serving *serving)
 {
+    const uint32_t how = (serving->growable ? PLATTER_MOUNT_GROWABLE : 0) | serving->others;
     platter_export *export = NULL;
     platter_error *error = NULL;
     const bool writes = !platter_image_is_read_only(image) && !serving->read_only;
@@ -209,7 +210,10 @@ static bool offer(platter_server *server, const platter_image *image, const stru
 
     for (size_t i = 0; done && i < serving->bitmap_count; i++)
         done = platter_export_add_bitmap(export, serving->bitmaps[i], 0, &error) == PLATTER_OK;
-    done = done && platter_server_add_export(server, export, 0, &error) == PLATTER_OK;
+    if (serving->mountpoint != NULL)
+        done = done && platter_server_mount(server, export, serving->mountpoint, how, &error) == PLATTER_OK;
+    else
+        done = done && platter_server_add_export(server, export, 0, &error) == PLATTER_OK;
     if (!done)
         print_platter_error(error);
     platter_export_free(export);
@@ -250,6 +254,8 @@ static bool take_clients(platter_server *server, const struct serving *serving, 
     char *address = NULL;
     bool done = true;
 
+    if (serving->mountpoint != NULL)
+        return true;
     if (serving->stdio) {
         if (platter_server_serve_fds(server, STDIN_FILENO, STDOUT_FILENO, 0, &error) == PLATTER_OK)
             return true;

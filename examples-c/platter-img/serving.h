@@ -1,4 +1,4 @@
-/* Serving an image to clients that speak NBD: what `serve` and the drop-in for qemu-nbd have in common. */
+/* Serving an image to clients that speak NBD, or as a file: what `serve` and the drop-in for qemu-nbd have in common. */
 #ifndef SERVING_H
 #define SERVING_H
 
@@ -33,6 +33,9 @@ struct serving {
     const char *port;   /* -p; NULL for the default */
     const char *tls_creds; /* IDs of objects, or NULL */
     const char *tls_authz;
+    const char *mountpoint; /* --fuse; NULL without */
+    bool growable;
+    uint32_t others;    /* of PLATTER_MOUNT_* */
     bool stdio;         /* one client on the standard streams */
     platter_server_limits limits;
     bool persistent;

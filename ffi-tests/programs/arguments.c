@@ -973,6 +973,17 @@ static void servers(void)
     NO_NULL(platter_server_add_export(NULL, export, 0, &err), "server");
     NO_NULL(platter_server_add_export(server, NULL, 0, &err), "export");
     NO_FLAG(platter_server_add_export(server, export, BAD, &err));
+    NO_NULL(platter_server_mount(NULL, export, "m", 0, &err), "server");
+    NO_NULL(platter_server_mount(server, NULL, "m", 0, &err), "export");
+    NO_NULL(platter_server_mount(server, export, NULL, 0, &err), "mountpoint");
+    NO_FLAG(platter_server_mount(server, export, "m", BAD, &err));
+    FAILS(platter_server_mount(server, export, "m", PLATTER_MOUNT_OTHERS | PLATTER_MOUNT_OTHERS_IF_ALLOWED,
+                               &err),
+          PLATTER_STATUS_INVALID, "Only one");
+    FAILS(platter_server_mount(server, export, "m", PLATTER_MOUNT_GROWABLE, &err), PLATTER_STATUS_INVALID,
+          "growable");
+    FAILS(platter_server_mount(server, export, ".", 0, &err), PLATTER_STATUS_INVALID, "not a regular file");
+    FAILS(platter_server_mount(server, export, "not/there", 0, &err), PLATTER_STATUS_NOT_FOUND, "not/there");
     NO_NULL(platter_server_listen(NULL, "unix:s", 0, &err), "server");
     NO_NULL(platter_server_listen(server, NULL, 0, &err), "address");
     NO_FLAG(platter_server_listen(server, "unix:s", BAD, &err));

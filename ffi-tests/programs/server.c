@@ -169,10 +169,46 @@ static void clients_come_to_addresses(void)
     CHECK(stat("s.sock", &found) != 0);
 }
 
+/* Where this user can mount, else the status says why not. */
+static void an_image_is_a_file(void)
+{
+    unsigned char byte;
+    platter_export *export;
+    platter_server *server;
+    platter_error *err;
+    platter_image *image = open_image("a.qcow2", "qcow2", 0);
+    const int made = open("m", O_CREAT | O_WRONLY, 0600);
+    CHECK(made >= 0 && close(made) == 0);
+    OK(platter_server_new(&server, NULL, 0, &err));
+    OK(platter_export_new(&export, image, 0, &err));
+    const int status =
+        platter_server_mount(server, export, "m", PLATTER_MOUNT_OTHERS_IF_ALLOWED, &err);
+    if (status == PLATTER_OK) {
+        const int fd = open("m", O_RDONLY);
+        CHECK(fd >= 0);
+        CHECK_U64(clients(server), 1);
+        CHECK_U64((uint64_t)lseek(fd, 0, SEEK_END), SIZE);
+        CHECK(pread(fd, &byte, 1, 8192) == 1);
+        /* A file that is open does not hold up the end. */
+        OK(platter_server_drain(server, 1000, 0, &err));
+        CHECK(pread(fd, &byte, 1, 500000) < 0);
+        close(fd);
+    } else {
+        CHECK(status == PLATTER_STATUS_OS || status == PLATTER_STATUS_UNSUPPORTED ||
+              status == PLATTER_STATUS_NOT_FOUND || status == PLATTER_STATUS_DENIED);
+        platter_error_free(err);
+    }
+    CHECK_U64(clients(server), 0);
+    platter_export_free(export);
+    platter_server_free(server);
+    OK(platter_image_close(image, 0, &err));
+}
+
 int main(void)
 {
     a_client_reads_and_writes();
     clients_come_to_addresses();
+    an_image_is_a_file();
     passed();
     return 0;
 }

@@ -1,4 +1,4 @@
-//! Servers: images for clients that speak NBD.
+//! Servers: images for clients that speak NBD, and for programs of this machine.
 
 use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
@@ -15,11 +15,13 @@ use crate::capi::error::platter_error;
 use crate::capi::image::{Shared, platter_image, shared_of};
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::status::PLATTER_OK;
-use crate::capi::text::{c_string, name, optional_name, optional_utf8, utf8};
+use crate::capi::text::{c_string, name, optional_name, optional_utf8, os, utf8};
 use crate::error::{Error, Result};
 use crate::net::Stream;
 use crate::net::tls::Endpoint;
-use crate::serve::{Export, ExportOptions, Limits, Server, Tls, address_from_text};
+use crate::serve::{
+    Export, ExportOptions, Limits, MountOptions, Others, Server, Tls, address_from_text,
+};
 use crate::storage::file;
 
 /// Flag of `platter_export_new()`: clients may write. The image must be open for writing.
@@ -27,6 +29,14 @@ pub const PLATTER_EXPORT_WRITE: u32 = 1;
 /// Flag of `platter_export_new()`: clients may ask which layer of the chain holds what
 /// (`qemu:allocation-depth`).
 pub const PLATTER_EXPORT_ALLOCATION_DEPTH: u32 = 2;
+
+/// Flag of `platter_server_mount()`: writes past the end of the image make it longer.
+pub const PLATTER_MOUNT_GROWABLE: u32 = 1;
+/// Flag of `platter_server_mount()`: other users may use it too, as the permissions of the file allow them. Where
+/// the system does not let this user have them in, that is an error.
+pub const PLATTER_MOUNT_OTHERS: u32 = 2;
+/// Flag of `platter_server_mount()`: as `PLATTER_MOUNT_OTHERS` where the system allows it, else without.
+pub const PLATTER_MOUNT_OTHERS_IF_ALLOWED: u32 = 4;
 
 /// Length of a window for `platter_export_set_window()`: up to the end of the image.
 pub const PLATTER_EXPORT_REST: u64 = u64::MAX;
@@ -342,12 +352,16 @@ pub extern "C" fn platter_server_add_export(
 ) -> c_int {
     call_ref(server, "server", err, |server| {
         check_flags(flags, 0)?;
-        let export = given(export, "export")?;
-        export.poison.check()?;
-        export.image.poison().check()?;
-        let export = Export::new(export.image.clone(), export.options.clone())?;
-        server.server.add_export(export)
+        server.server.add_export(usable(export)?)
     })
+}
+
+/// What a description says, unless a panic ran through it or its image.
+fn usable(export: Option<&platter_export>) -> Result<Export> {
+    let export = given(export, "export")?;
+    export.poison.check()?;
+    export.image.poison().check()?;
+    Export::new(export.image.clone(), export.options.clone())
 }
 
 /// Has clients begin TLS before anything else, by the credentials that `secrets` hold under the ID
@@ -438,6 +452,51 @@ pub extern "C" fn platter_server_serve_fds(
             )?,
         };
         server.server.serve(stream)
+    })
+}
+
+/// Offers an export as a file of this machine, by FUSE: it lies over the file `mountpoint`, whatever that holds,
+/// until the server ends or somebody unmounts it. It counts as one client that came, and left when it is
+/// unmounted. The name of the export is not used; the image is kept alive as by `platter_server_add_export()`.
+/// `flags` are bits of `PLATTER_MOUNT_*`. With `PLATTER_MOUNT_GROWABLE` nothing else may use the image
+/// meanwhile, as with `platter_resize_job_new()`. The file belongs to the user who runs the program, who alone
+/// may use it without a flag. May be called several times.
+///
+/// Statuses: INVALID for a mount point that is no file, and where what is growable is not all of an image that is
+/// offered for writing; UNSUPPORTED where the image cannot grow or the system has no FUSE; OS. Threads: any.
+/// Since 0.1.
+///
+/// # Safety
+/// `mountpoint` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_server_mount(
+    server: Option<&platter_server>,
+    export: Option<&platter_export>,
+    mountpoint: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(server, "server", err, |server| {
+        let both = PLATTER_MOUNT_OTHERS | PLATTER_MOUNT_OTHERS_IF_ALLOWED;
+        check_flags(flags, PLATTER_MOUNT_GROWABLE | both)?;
+        let others = match flags & both {
+            0 => Others::Off,
+            PLATTER_MOUNT_OTHERS => Others::On,
+            PLATTER_MOUNT_OTHERS_IF_ALLOWED => Others::Auto,
+            _ => {
+                return Err(Error::invalid(
+                    "Only one of the flags for others can be given",
+                ));
+            }
+        };
+        let options = MountOptions {
+            growable: flags & PLATTER_MOUNT_GROWABLE != 0,
+            others,
+        };
+        let export = usable(export)?;
+        // SAFETY: by the contract of this function.
+        let mountpoint = unsafe { os(mountpoint, "mountpoint")? };
+        server.server.mount(export, mountpoint.as_ref(), options)
     })
 }
 

@@ -1,10 +1,13 @@
-//! An NBD server: images for anyone who speaks the protocol.
+//! Images for other programs: an NBD server for anyone who speaks the protocol, and mounts for this machine.
 //!
 //! A [`Server`] offers any number of [`Export`]s to any number of clients. Each client has a thread that reads
 //! its requests, which answers by itself what does not block; a few threads that all clients share do the rest.
+//! What is mounted ([`Server::mount`]) is a file of this machine, with threads of its own.
 
 mod budget;
+mod door;
 mod export;
+mod fuse;
 mod handshake;
 mod input;
 mod listen;
@@ -17,6 +20,7 @@ mod transmission;
 mod workers;
 
 pub use export::{Export, ExportOptions};
+pub use fuse::{MountOptions, Others};
 pub use listen::address_from_text;
 pub use server::{Limits, Server, Statistics, Tls};
 

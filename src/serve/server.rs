@@ -18,6 +18,7 @@ use crate::log::{Level, log};
 use crate::net::tls::{Authorization, Endpoint, TlsCredentials};
 use crate::net::{Address, Listener, Stream, Wait};
 use crate::serve::budget::Budget;
+use crate::serve::door::Door;
 use crate::serve::export::Export;
 use crate::serve::session;
 use crate::serve::transmission::Connection;
@@ -164,8 +165,9 @@ pub(super) struct Shared {
 /// A server. Dropping it stops it.
 #[derive(Debug)]
 pub struct Server {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     listeners: Mutex<Vec<(Arc<Listener>, JoinHandle<()>)>>,
+    doors: Mutex<Vec<Box<dyn Door>>>,
 }
 
 impl Server {
@@ -196,7 +198,23 @@ impl Server {
                 taking: JobControl::default(),
             }),
             listeners: Mutex::default(),
+            doors: Mutex::default(),
         })
+    }
+
+    /// Ends `door` with the server.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] once the server was stopped; the door is ended then.
+    pub(super) fn keep(&self, door: Box<dyn Door>) -> Result<()> {
+        let mut doors = self.doors.lock();
+        if self.shared.offer.is_ending() {
+            drop(doors);
+            door.end(None);
+            return Err(stopped());
+        }
+        doors.push(door);
+        Ok(())
     }
 
     /// Offers an export from now on.
@@ -251,7 +269,7 @@ impl Server {
         let listener = Arc::new(listener);
         let mut listeners = self.listeners.lock();
         if self.shared.clients.lock().stopped || self.shared.offer.is_ending() {
-            return Err(Error::invalid("The server was stopped"));
+            return Err(stopped());
         }
         let (shared, own) = (self.shared.clone(), listener.clone());
         let thread = spawn("platter-serve-accept", 128 << 10, move || {
@@ -313,6 +331,7 @@ impl Server {
         for connection in connections {
             connection.load.wait_for_rest(deadline);
         }
+        self.end_doors(Some(deadline));
         self.stop();
     }
 
@@ -321,6 +340,7 @@ impl Server {
     pub fn stop(&self) {
         self.shared.offer.ending.store(true, Ordering::Release);
         self.end_listeners();
+        self.end_doors(None);
         let mut clients = self.shared.clients.lock();
         clients.stopped = true;
         for client in clients.present.values() {
@@ -334,6 +354,14 @@ impl Server {
         drop(clients);
         self.shared.workers.stop();
         self.shared.offer.exports.write().clear();
+    }
+
+    /// Ends what came by [`Server::keep`]: gently up to a deadline, or at once.
+    fn end_doors(&self, gently: Option<Option<Instant>>) {
+        let doors = std::mem::take(&mut *self.doors.lock());
+        for door in doors {
+            door.end(gently);
+        }
     }
 
     fn end_listeners(&self) {
@@ -390,24 +418,28 @@ impl Shared {
         }
     }
 
+    /// Counts a client, which [`Shared::leave`] ends.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] once the server was stopped.
+    pub(super) fn enter(&self, stream: Option<Arc<Stream>>) -> Result<u64> {
+        let mut clients = self.clients.lock();
+        if clients.stopped || self.offer.is_ending() {
+            return Err(stopped());
+        }
+        clients.accepted += 1;
+        let id = clients.accepted;
+        let connection = None;
+        clients.present.insert(id, Client { stream, connection });
+        drop(clients);
+        self.event.signal();
+        Ok(id)
+    }
+
     /// Begins to serve a client.
     fn begin(self: &Arc<Self>, stream: Stream) -> Result<()> {
         let stream = Arc::new(stream);
-        let id = {
-            let mut clients = self.clients.lock();
-            if clients.stopped || self.offer.is_ending() {
-                return Err(Error::invalid("The server was stopped"));
-            }
-            clients.accepted += 1;
-            let id = clients.accepted;
-            let client = Client {
-                stream: Some(stream.clone()),
-                connection: None,
-            };
-            clients.present.insert(id, client);
-            id
-        };
-        self.event.signal();
+        let id = self.enter(Some(stream.clone()))?;
         let shared = self.clone();
         let begun = spawn("platter-serve-client", STACK, move || {
             let peer = stream.peer().to_string();
@@ -431,7 +463,7 @@ impl Shared {
         begun.map(drop).inspect_err(|_| self.leave(id))
     }
 
-    fn leave(&self, id: u64) {
+    pub(super) fn leave(&self, id: u64) {
         let gone = {
             let mut clients = self.clients.lock();
             let client = clients.present.get_mut(&id);
@@ -504,8 +536,16 @@ impl Shared {
     }
 }
 
+fn stopped() -> Error {
+    Error::invalid("The server was stopped")
+}
+
 /// A thread that signals of the process do not reach.
-fn spawn(name: &str, stack: usize, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+pub(super) fn spawn(
+    name: &str,
+    stack: usize,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
     let builder = std::thread::Builder::new()
         .name(name.to_owned())
         .stack_size(stack);

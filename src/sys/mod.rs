@@ -14,6 +14,7 @@ pub(crate) mod fd;
 pub(crate) mod limit;
 pub(crate) mod lock;
 pub(crate) mod loop_device;
+pub(crate) mod mount;
 pub(crate) mod open;
 pub(crate) mod openssl;
 mod pool;

@@ -3,6 +3,7 @@
 
 mod access;
 mod command_line;
+mod fuse;
 mod life;
 mod status;
 mod tls;
