@@ -3,7 +3,7 @@
 use std::io::IoSliceMut;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::ExtentKind;
+use crate::extent::{ExtentKind, StorageSlot};
 use crate::format::Below;
 use crate::image::reads::Reads;
 use crate::image::{Backing, Image, align};
@@ -134,6 +134,9 @@ impl Image {
                     read => read?,
                 }
             }
+            if matches!(extent.kind, ExtentKind::Unallocated { .. }) {
+                self.announce_below();
+            }
             let (part, behind) = std::mem::take(&mut rest).split_at_mut(len);
             match extent.kind {
                 ExtentKind::Data { slot, host_offset } => {
@@ -150,6 +153,17 @@ impl Image {
             (rest, at) = (behind, at + len as u64);
         }
         Ok(())
+    }
+}
+
+impl Image {
+    /// Announces a read of what lies below, where anything does, to the storage of this layer.
+    fn announce_below(&self) {
+        if let (Backing::Open(_), Ok(storage)) =
+            (&self.backing, self.format.storage(StorageSlot::MAIN))
+        {
+            steps::announce(&**storage, Step::ReadBackingAio);
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::inflight::InFlight;
 use crate::format::{FlushPlan, IoGuard, IoUsers, LongIoGuard};
 use crate::memory;
-use crate::storage::{Durability, Storage, read_exact_at};
+use crate::storage::{Durability, Step, Storage, read_exact_at, steps};
 
 pub(crate) use bulk::{BlockBulk, Finish};
 pub(crate) use coding::{BAD, ByteOrder, Coding, FREE, ZERO};
@@ -367,8 +367,16 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
+    /// Announces a step of a table that is in parts: of others none has a name.
+    fn announce_parts(&self, step: Step) {
+        if self.state.read().table.directory().is_some() {
+            steps::announce(&*self.storage, step);
+        }
+    }
+
     /// What the disk has of a page, and of which generation.
     fn read_page(&self, page: u64) -> Result<(Vec<u32>, u64)> {
+        self.announce_parts(Step::L2Load);
         let (layout, place, coding, generation) = {
             let state = self.state.read();
             let place = state.table.place_of(page).unwrap_or_default();
@@ -536,6 +544,7 @@ impl<K: Keeper> Blocks<K> {
         }
         self.barrier()?;
         for (offset, bytes) in &runs {
+            self.announce_parts(Step::L2Update);
             self.storage.write_at(bytes, *offset)?;
         }
         self.link(&new)
@@ -547,22 +556,23 @@ impl<K: Keeper> Blocks<K> {
             return Ok(());
         }
         let mut numbers = Vec::new();
-        let runs = {
-            let state = self.state.read();
-            for (part, host) in new {
-                let number = state
-                    .table
-                    .directory()
-                    .and_then(|known| known.number(*host));
-                memory::push(&mut numbers, (*part, number.ok_or_else(no_place)?))?;
-            }
-            state.table.bytes_of_parts(&numbers)?
-        };
+        for (part, host) in new {
+            let number = self.with_directory(|known| known.number(*host)).flatten();
+            memory::push(&mut numbers, (*part, number.ok_or_else(no_place)?))?;
+        }
         self.barrier()?;
+        self.write_parts(&numbers)?;
+        self.set_parts(&numbers);
+        Ok(())
+    }
+
+    /// Lets the directory on disk have these numbers.
+    fn write_parts(&self, numbers: &[(u64, u32)]) -> Result<()> {
+        let runs = self.state.read().table.bytes_of_parts(numbers)?;
         for (offset, bytes) in &runs {
+            steps::announce(&*self.storage, Step::L1Update);
             self.storage.write_at(bytes, *offset)?;
         }
-        self.set_parts(&numbers);
         Ok(())
     }
 

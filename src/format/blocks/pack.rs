@@ -177,10 +177,7 @@ impl<K: Keeper> Exclusive<'_, K> {
 
     /// Lets the directory on disk have these numbers, durably.
     fn write_parts(&self, numbers: &[(u64, u32)]) -> Result<()> {
-        let runs = self.blocks.state.read().table.bytes_of_parts(numbers)?;
-        for (offset, bytes) in runs {
-            self.blocks.storage.write_at(&bytes, offset)?;
-        }
+        self.blocks.write_parts(numbers)?;
         self.blocks.barrier()
     }
 

@@ -241,7 +241,9 @@ impl<K: Keeper> Blocks<K> {
             };
             if copies && at < shown && !below.is_zero_below(at, piece)? {
                 let mut bytes = memory::zeroed(piece as usize)?;
+                steps::announce(&*self.storage, Step::ReadBackingAio);
                 below.read_below(&mut bytes, at)?;
+                steps::announce(&*self.storage, Step::CowWrite);
                 self.storage.write_at(&bytes, to)?;
             } else if !zeroed {
                 self.storage.write_zeroes(to, piece, ZeroFlags::empty())?;

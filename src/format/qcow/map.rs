@@ -9,7 +9,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::table_cache::Table;
 use crate::memory;
 use crate::size::SECTOR;
-use crate::storage::read_exact_at;
+use crate::storage::{Step, read_exact_at, steps};
 
 use super::Qcow;
 use super::disk::{ClusterPlace, place_of};
@@ -59,6 +59,7 @@ impl Qcow {
             return Err(self.bad_table(index, host));
         }
         let mut bytes = memory::zeroed(self.geometry.table_len() as usize)?;
+        steps::announce(&*self.storage, Step::L2Load);
         read_exact_at(&*self.storage, &mut bytes, host)?;
         memory::collect(bytes.chunks_exact(8).map(|word| be64(word, 0).unwrap_or(0)))
     }

@@ -10,7 +10,7 @@ use crate::format::FlushPlan;
 use crate::format::table_cache::Table;
 use crate::memory;
 use crate::size::SECTOR;
-use crate::storage::{Durability, Preallocation};
+use crate::storage::{Durability, Preallocation, Step, steps};
 
 use super::Qcow;
 use super::disk::{ClusterPlace, word_of};
@@ -120,6 +120,7 @@ impl Qcow {
     }
 
     fn reserve_in(&self, space: &mut Space, len: u64, unit: u64) -> Result<u64> {
+        steps::announce(&*self.storage, Step::ClusterAlloc);
         let next = match space.next {
             Some(next) => next,
             None => self.end_of_use()?,
@@ -309,6 +310,7 @@ impl Qcow {
             }
             self.barrier()?;
             for (index, bytes) in &copies {
+                steps::announce(&*self.storage, Step::L2Update);
                 self.storage.write_at(bytes, self.table_host(*index))?;
             }
             self.write_l1(new)
@@ -332,6 +334,7 @@ impl Qcow {
         };
         for index in made {
             let entry = self.table_host(index).to_be_bytes();
+            steps::announce(&*self.storage, Step::L1Update);
             self.storage
                 .write_at(&entry, self.l1_offset + u64::from(index) * 8)?;
         }
