@@ -12,6 +12,7 @@ src/filter/blkverify.rs: raw
 src/format/qcow2: luks
 src/format/registry.rs: all
 src/image/names.rs: raw
+src/storage/http: https
 '
 formats='raw|luks|qcow2|qcow|vmdk|vhdx|vpc|vdi|qed|parallels|bochs|cloop|dmg|sparseimage|sparsebundle|ewf|asif'
 protocols='host_device|host_cdrom|null-co|null-aio|nbd|http|https|ftp|ftps|ssh|iscsi|nfs|rbd|gluster|nvme|vvfat'
@@ -57,6 +58,7 @@ $file: all
     esac
     case $file: in
     src/format/qcow2/*) [ "$name" != luks ] || continue ;;
+    src/storage/http/*) [ "$name" != https ] || continue ;;
     esac
     echo "$line"
 done)

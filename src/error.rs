@@ -126,10 +126,17 @@ impl Error {
         Self::new(ErrorKind::Corrupt, message)
     }
 
-    /// A format or protocol that makes no new images.
+    /// A format that makes no new images.
     pub fn no_creation(driver: &str) -> Self {
         Self::unsupported(format!(
             "Format driver '{driver}' does not support image creation"
+        ))
+    }
+
+    /// A protocol that makes nothing that could hold an image.
+    pub fn no_protocol_creation(driver: &str) -> Self {
+        Self::unsupported(format!(
+            "Protocol driver '{driver}' does not support image creation"
         ))
     }
 

@@ -4,6 +4,7 @@ use bstr::{BStr, BString, ByteSlice};
 
 use super::is_string;
 use super::limits::DEFAULT_PORT;
+use crate::net::url::decoded;
 
 /// Where the server of a URI is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,24 +140,6 @@ fn tcp(authority: &[u8]) -> Option<Place> {
 fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     plain.then(|| digits.to_str().ok()?.parse().ok()).flatten()
-}
-
-/// The bytes that a part of a URI stands for.
-fn decoded(text: &[u8]) -> Option<BString> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.iter();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
-                let high = digit(rest.next())?;
-                let low = digit(rest.next())?;
-                u8::try_from(high << 4 | low).ok()?
-            }
-            other => *other,
-        });
-    }
-    Some(bytes.into())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod resolve;
 mod socket;
 pub mod stream;
 pub mod tls;
+pub mod url;
 pub mod wait;
 
 pub use address::{Address, Family};
@@ -17,4 +18,5 @@ pub use connect::connect;
 pub use listen::Listener;
 pub use stream::Stream;
 pub use tls::TlsCredentials;
+pub use url::Url;
 pub use wait::Wait;

@@ -194,7 +194,8 @@ impl StorageDriver {
     /// create, or `Could not create 'X': …`.
     pub fn claim(&self, context: &CreateContext<'_>) -> Result<Creation> {
         context.policy.check_protocol(self.name)?;
-        let create = self.create.ok_or_else(|| Error::no_creation(self.name))?;
+        let create = self.create;
+        let create = create.ok_or_else(|| Error::no_protocol_creation(self.name))?;
         create(context).map(Creation::new)
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod forward;
 mod grow;
 mod holders;
 mod host;
+mod http;
 mod identity;
 pub mod location;
 mod locks;

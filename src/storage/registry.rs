@@ -1,12 +1,14 @@
 //! The protocols that this build has. A new protocol is one line here.
 
 use crate::storage::driver::StorageDriver;
-use crate::storage::{file, nbd, null, vvfat};
+use crate::storage::{file, http, nbd, null, vvfat};
 
 /// Every protocol, sorted by name.
 static DRIVERS: &[&StorageDriver] = &[
     &file::FILE,
     &file::HOST_DEVICE,
+    &http::HTTP,
+    &http::HTTPS,
     &nbd::DRIVER,
     &null::AIO,
     &null::CO,

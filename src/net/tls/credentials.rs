@@ -13,7 +13,7 @@ use super::pem::Text;
 use super::priority::Priority;
 use super::psk::Psk;
 use super::session::Session;
-use super::x509::{Material, Own, X509};
+use super::x509::{Material, Own, X509, system_authorities};
 use crate::error::{Error, Result};
 use crate::net::socket::Socket;
 use crate::net::wait::Wait;
@@ -107,6 +107,31 @@ impl TlsCredentials {
         };
         Ok(Self {
             endpoint,
+            kind: Arc::new(Kind::X509(X509::new(material)?)),
+        })
+    }
+
+    /// A client without a certificate that trusts whom this machine trusts, or whom `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR` name; without `verify_peer` it believes whoever answers.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] where no authority is found.
+    pub fn system(verify_peer: bool) -> Result<Self> {
+        let authorities = match verify_peer {
+            true => system_authorities()?,
+            false => Vec::new(),
+        };
+        let material = Material {
+            endpoint: Endpoint::Client,
+            verify_peer,
+            priority: Priority::default(),
+            sanity_check: false,
+            authorities: (authorities, "of this machine".to_owned()),
+            revoked: Vec::new(),
+            own: None,
+        };
+        Ok(Self {
+            endpoint: Endpoint::Client,
             kind: Arc::new(Kind::X509(X509::new(material)?)),
         })
     }

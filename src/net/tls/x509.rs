@@ -125,6 +125,25 @@ fn roots(material: &Material) -> Result<Arc<RootCertStore>> {
     Ok(Arc::new(roots))
 }
 
+/// Whom this machine trusts. Certificates that are damaged, or of a kind that is not known, vouch for nobody.
+pub(super) fn system_authorities() -> Result<Vec<CertificateDer<'static>>> {
+    let mut found = rustls_native_certs::load_native_certs();
+    let mut known = RootCertStore::empty();
+    found
+        .certs
+        .retain(|authority| known.add(authority.clone()).is_ok());
+    if !found.certs.is_empty() {
+        return Ok(found.certs);
+    }
+    let reason = match found.errors.first() {
+        Some(error) => format!(": {error}"),
+        None => String::new(),
+    };
+    let message = format!("No certificates of authorities were found on this machine{reason}");
+    Err(Error::invalid(message)
+        .with_hint("The environment variable SSL_CERT_FILE names a file of them"))
+}
+
 /// Fails early where every peer would refuse the certificate.
 fn check_own(
     material: &Material,

@@ -62,7 +62,7 @@ pub(super) fn creating_protocol(
         return Err(Error::no_creation(driver.name));
     }
     if protocol.create.is_none() {
-        return Err(Error::no_creation(protocol.name));
+        return Err(Error::no_protocol_creation(protocol.name));
     }
     Ok(protocol)
 }

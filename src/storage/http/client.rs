@@ -1,0 +1,287 @@
+//! A few connections to servers, which are kept while they are of use.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+use crate::net::{Stream, TlsCredentials, Url, Wait, connect};
+
+use super::body::Body;
+use super::connection::Connection;
+use super::head::{Head, Request};
+use super::options::Settings;
+use super::proxy::Proxy;
+
+/// What the kernel may hold of a connection.
+const KERNEL_BUFFER: usize = 2 << 20;
+/// How long a wait for a free connection goes without a look at the control.
+const LOOK: Duration = Duration::from_millis(50);
+/// What programs are known by.
+const AGENT: &str = concat!("platter/", env!("CARGO_PKG_VERSION"));
+
+/// The connections.
+#[derive(Debug)]
+pub(super) struct Client {
+    settings: Settings,
+    /// Whom servers are checked by; made when it is first needed.
+    trust: Mutex<Option<TlsCredentials>>,
+    lanes: Mutex<Lanes>,
+    freed: Condvar,
+}
+
+#[derive(Debug)]
+struct Lanes {
+    /// How many more requests may be made.
+    free: usize,
+    /// Connections that are not in use, and whom they lead to.
+    idle: Vec<(String, Connection)>,
+}
+
+/// The right to make a request.
+#[derive(Debug)]
+pub(super) struct Lane<'a>(&'a Client);
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        self.0.lanes.lock().free += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+/// What a server answers, whose body is still to come.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) connection: Connection,
+    pub(super) head: Head,
+    pub(super) body: Body,
+}
+
+/// How a request asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking {
+    /// The first byte and the one behind the last.
+    pub(super) range: Option<(u64, u64)>,
+    /// What a cache in between has is not wanted.
+    pub(super) afresh: bool,
+}
+
+/// Whom a URL leads to.
+pub(super) fn origin(url: &Url) -> String {
+    format!("{}://{}:{}", url.scheme, url.host, port(url))
+}
+
+fn port(url: &Url) -> u16 {
+    let own = if url.scheme == "https" { 443 } else { 80 };
+    url.port.unwrap_or(own)
+}
+
+impl Client {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            trust: Mutex::new(settings.tls.clone()),
+            lanes: Mutex::new(Lanes {
+                free: settings.connections,
+                idle: Vec::new(),
+            }),
+            freed: Condvar::new(),
+            settings,
+        }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Waits for the right to make a request.
+    ///
+    /// # Errors
+    /// Of the control.
+    pub(super) fn lane(&self, control: &JobControl) -> Result<Lane<'_>> {
+        let mut lanes = self.lanes.lock();
+        while lanes.free == 0 {
+            control.check()?;
+            self.freed.wait_for(&mut lanes, LOOK);
+        }
+        lanes.free -= 1;
+        Ok(Lane(self))
+    }
+
+    /// The right to make a request, where nobody must be waited for.
+    pub(super) fn try_lane(&self) -> Option<Lane<'_>> {
+        let mut lanes = self.lanes.lock();
+        lanes.free = lanes.free.checked_sub(1)?;
+        Some(Lane(self))
+    }
+
+    /// The wait for one step of a server.
+    pub(super) fn wait<'a>(&self, control: &'a JobControl) -> Wait<'a> {
+        let wait = Wait::new(control);
+        match self.settings.timeout {
+            Some(timeout) => wait.at_most(timeout),
+            None => wait,
+        }
+    }
+
+    /// Makes a request, and takes the head of the answer.
+    ///
+    /// # Errors
+    /// Of the connection, or of what the server sends.
+    pub(super) fn ask(&self, url: &Url, asking: Asking, control: &JobControl) -> Result<Answer> {
+        let whom = origin(url);
+        let proxy = self.settings.proxies.find(url)?;
+        let request = self.request(url, asking, proxy.as_ref())?;
+        loop {
+            let (mut connection, old) = match self.take_idle(&whom) {
+                Some(connection) => (connection, true),
+                None => (
+                    self.connect(url, proxy.as_ref(), self.wait(control))?,
+                    false,
+                ),
+            };
+            match connection.exchange(&request, self.wait(control)) {
+                Ok(head) => {
+                    return Ok(Answer {
+                        body: Body::new(head.framing),
+                        connection,
+                        head,
+                    });
+                }
+                // The server has ended it meanwhile, which it may.
+                Err(error) if old && ended(&error) => {}
+                Err(error) => return Err(self.silent(error, control)),
+            }
+        }
+    }
+
+    /// Keeps the connection of an answer whose body was read for the next request, where that may be.
+    pub(super) fn give_back(&self, url: &Url, mut answer: Answer, control: &JobControl) {
+        let wait = Wait::new(control).until(Instant::now().checked_add(LOOK));
+        if answer.head.keep && answer.connection.drain(&mut answer.body, wait) {
+            let mut lanes = self.lanes.lock();
+            if lanes.idle.len() >= self.settings.connections {
+                lanes.idle.remove(0);
+            }
+            lanes.idle.push((origin(url), answer.connection));
+        }
+    }
+
+    /// A deadline that has passed in words, unless it is that of the work.
+    pub(super) fn silent(&self, error: Error, control: &JobControl) -> Error {
+        if let Err(over) = control.check() {
+            return over;
+        }
+        match (error.errno(), self.settings.timeout) {
+            (libc::ETIMEDOUT, Some(timeout)) if error.kind() == ErrorKind::Os => error
+                .with_message(format!(
+                    "The server has not answered within {} seconds",
+                    timeout.as_secs()
+                )),
+            _ => error,
+        }
+    }
+
+    fn take_idle(&self, whom: &str) -> Option<Connection> {
+        let mut lanes = self.lanes.lock();
+        let found = lanes.idle.iter().rposition(|(known, _)| known == whom)?;
+        Some(lanes.idle.remove(found).1)
+    }
+
+    fn connect(&self, url: &Url, proxy: Option<&Proxy>, wait: Wait<'_>) -> Result<Connection> {
+        let stream = match proxy {
+            Some(proxy) => connect(&proxy.address, wait)?,
+            None => connect(&url.address(port(url)), wait)?,
+        };
+        stream.set_buffers(KERNEL_BUFFER);
+        if url.scheme != "https" {
+            return Connection::new(stream);
+        }
+        let stream = match proxy {
+            Some(proxy) => tunnel(stream, url, proxy, wait)?,
+            None => stream,
+        };
+        let trust = self.trust()?;
+        Connection::new(stream.with_tls_client(&trust, Some(&url.host), wait)?)
+    }
+
+    fn trust(&self) -> Result<TlsCredentials> {
+        let mut trust = self.trust.lock();
+        if let Some(known) = &*trust {
+            return Ok(known.clone());
+        }
+        let made = TlsCredentials::system(self.settings.verify)?;
+        *trust = Some(made.clone());
+        Ok(made)
+    }
+
+    fn request(
+        &self,
+        url: &Url,
+        asking: Asking,
+        proxy: Option<&Proxy>,
+    ) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+        let proxy = proxy.filter(|_| url.scheme != "https");
+        let whole;
+        let target = match proxy {
+            None => url.target.as_str(),
+            Some(_) => {
+                whole = format!("{}://{}{}", url.scheme, url.place(), url.target);
+                &whole
+            }
+        };
+        let mut request = Request::new("GET", target)?;
+        request.header("Host", url.place().as_bytes())?;
+        request.header("User-Agent", AGENT.as_bytes())?;
+        request.header("Accept", b"*/*")?;
+        // Ranges of what is packed would not be ranges of the image.
+        request.header("Accept-Encoding", b"identity")?;
+        if let Some((start, end)) = asking.range {
+            let range = format!("bytes={start}-{}", end.saturating_sub(1));
+            request.header("Range", range.as_bytes())?;
+        }
+        if asking.afresh {
+            request.header("Cache-Control", b"no-cache")?;
+        }
+        if let Some(login) = proxy.and_then(|proxy| proxy.login.as_ref()) {
+            request.header("Proxy-Authorization", login.bytes())?;
+        }
+        if origin(url) == origin(&self.settings.url) {
+            for (name, value) in self.settings.headers.iter() {
+                request.header(name, value)?;
+            }
+        }
+        Ok(request.finish())
+    }
+}
+
+/// A stream to the server of `url` through a proxy.
+fn tunnel(stream: Stream, url: &Url, proxy: &Proxy, wait: Wait<'_>) -> Result<Stream> {
+    let host = match url.host.contains(':') {
+        true => format!("[{}]", url.host),
+        false => url.host.clone(),
+    };
+    let place = format!("{host}:{}", port(url));
+    let mut request = Request::new("CONNECT", &place)?;
+    request.header("Host", place.as_bytes())?;
+    request.header("User-Agent", AGENT.as_bytes())?;
+    if let Some(login) = &proxy.login {
+        request.header("Proxy-Authorization", login.bytes())?;
+    }
+    let mut connection = Connection::new(stream)?;
+    let head = connection.exchange(&request.finish(), wait)?;
+    match head.status {
+        200..=299 => connection.into_stream(),
+        status => Err(Error::new(
+            ErrorKind::Denied,
+            format!("The proxy {} returned error: {status}", proxy.address),
+        )),
+    }
+}
+
+fn ended(error: &Error) -> bool {
+    matches!(
+        error.errno(),
+        libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED
+    )
+}

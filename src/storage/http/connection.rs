@@ -1,0 +1,179 @@
+//! One connection: a request goes out, and its answer comes back.
+
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::net::{Stream, Wait};
+
+use super::body::Body;
+use super::head::{Head, MAX_HEAD, violation};
+
+/// Bytes that are read at once where a head or the length of a chunk is to come.
+const INPUT: usize = 16 << 10;
+/// The most heads before the one that counts.
+const MAX_PRELIMINARY: usize = 16;
+
+/// A connection on which no answer is still to come.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: Stream,
+    input: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// It has answered before: that it has ended meanwhile says nothing of the server.
+    pub(super) used: bool,
+}
+
+/// What a body gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// That many bytes.
+    Bytes(usize),
+    /// Nothing any more.
+    End,
+}
+
+/// The connection has ended where more was to come.
+pub(super) fn cut() -> Error {
+    Error::os(libc::ECONNRESET).with_message("The server ended the connection too early")
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream) -> Result<Self> {
+        Ok(Self {
+            stream,
+            input: memory::filled(INPUT, 0)?,
+            start: 0,
+            end: 0,
+            used: false,
+        })
+    }
+
+    /// The stream, on which nothing was sent that was not read.
+    ///
+    /// # Errors
+    /// [`violation`].
+    pub(super) fn into_stream(self) -> Result<Stream> {
+        match self.start == self.end {
+            true => Ok(self.stream),
+            false => Err(violation("The proxy sent more than it was asked for")),
+        }
+    }
+
+    /// Sends a request and takes the head of the answer.
+    ///
+    /// # Errors
+    /// Of the connection, or [`violation`].
+    pub(super) fn exchange(&mut self, request: &[u8], wait: Wait<'_>) -> Result<Head> {
+        if self.start != self.end {
+            return Err(violation("The server sent what was not asked for"));
+        }
+        // A server may answer and end before it has read all.
+        let sent = self.stream.write_all(request, wait);
+        for _ in 0..MAX_PRELIMINARY {
+            let head = match (self.head(wait), &sent) {
+                (Err(error), Ok(())) => return Err(error),
+                (Err(_), Err(_)) => break,
+                (Ok(head), _) => head,
+            };
+            if !(100..=199).contains(&head.status) || head.status == 101 {
+                self.used = true;
+                return Ok(head);
+            }
+        }
+        sent?;
+        Err(violation("The server's answer never begins"))
+    }
+
+    fn head(&mut self, wait: Wait<'_>) -> Result<Head> {
+        loop {
+            let waiting = self.input.get(self.start..self.end).unwrap_or_default();
+            if let Some((head, len)) = Head::parse(waiting)? {
+                self.start += len;
+                return Ok(head);
+            }
+            if self.start > 0 {
+                self.input.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.end - self.start);
+            }
+            if self.end == self.input.len() {
+                let more = (self.input.len() * 2).min(MAX_HEAD);
+                memory::resize(&mut self.input, more, 0)?;
+            }
+            let room = self.input.get_mut(self.end..).unwrap_or_default();
+            match self.stream.read(room, wait)? {
+                0 => return Err(cut()),
+                n => self.end += n,
+            }
+        }
+    }
+
+    /// Some bytes of a body.
+    ///
+    /// # Errors
+    /// Of the connection, or [`violation`].
+    pub(super) fn read(
+        &mut self,
+        body: &mut Body,
+        buf: &mut [u8],
+        wait: Wait<'_>,
+    ) -> Result<Piece> {
+        loop {
+            if body.has_ended() {
+                return Ok(Piece::End);
+            }
+            if buf.is_empty() {
+                return Ok(Piece::Bytes(0));
+            }
+            let waiting = self.input.get(self.start..self.end).unwrap_or_default();
+            let direct = usize::try_from(body.direct()).unwrap_or(usize::MAX);
+            if direct > 0 {
+                let most = direct.min(buf.len());
+                let n = match waiting.is_empty() {
+                    true => {
+                        let room = buf.get_mut(..most).unwrap_or_default();
+                        self.stream.read(room, wait)?
+                    }
+                    false => {
+                        let n = most.min(waiting.len());
+                        buf[..n].copy_from_slice(&waiting[..n]);
+                        self.start += n;
+                        n
+                    }
+                };
+                if n > 0 {
+                    body.took(n as u64);
+                    return Ok(Piece::Bytes(n));
+                }
+                return match body {
+                    Body::Close => {
+                        *body = Body::Ended;
+                        Ok(Piece::End)
+                    }
+                    _ => Err(cut()),
+                };
+            }
+            if waiting.is_empty() {
+                self.start = 0;
+                self.end = self.stream.read(&mut self.input, wait)?;
+                if self.end == 0 {
+                    return Err(cut());
+                }
+                continue;
+            }
+            self.start += body.skip(waiting)?;
+        }
+    }
+
+    /// Reads what is left of a body, where that is little; whether the connection can be used again.
+    pub(super) fn drain(&mut self, body: &mut Body, wait: Wait<'_>) -> bool {
+        let mut scrap = [0; 4096];
+        for _ in 0..16 {
+            match self.read(body, &mut scrap, wait) {
+                Ok(Piece::End) => return true,
+                Ok(Piece::Bytes(_)) => {}
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+}

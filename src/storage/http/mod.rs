@@ -1,0 +1,58 @@
+//! What HTTP servers keep (`http://HOST/PATH`, `https://HOST/PATH`), to be read.
+//!
+//! Requests are synchronous and are made by the threads that read: each takes one of a few connections. A thread that
+//! waits for what another one reads reads ahead meanwhile, where the reading is sequential. There are no threads of
+//! the driver's own.
+
+mod body;
+mod cache;
+mod client;
+mod connection;
+mod head;
+mod options;
+mod proxy;
+mod source;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod whole;
+
+use crate::storage::driver::{StorageDriver, StorageFeatures};
+
+const fn driver(
+    name: &'static str,
+    schemes: &'static [&'static str],
+    open: crate::storage::driver::OpenFn,
+    parse: crate::storage::driver::ParseNameFn,
+) -> StorageDriver {
+    StorageDriver {
+        name,
+        schemes,
+        features: StorageFeatures::PLACES,
+        is_local: false,
+        info_type: None,
+        open_options: options::OPTIONS,
+        weak_options: options::WEAK,
+        create_options: &[],
+        parse_file_name: Some(parse),
+        file_name: Some(options::file_name),
+        open,
+        create: None,
+    }
+}
+
+/// The protocol without encryption.
+pub static HTTP: StorageDriver = driver(
+    "http",
+    &["http"],
+    |context| storage::open("http", context),
+    |name| options::parse_file_name("http", name),
+);
+
+/// The protocol over TLS.
+pub static HTTPS: StorageDriver = driver(
+    "https",
+    &["https"],
+    |context| storage::open("https", context),
+    |name| options::parse_file_name("https", name),
+);

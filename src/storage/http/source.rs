@@ -1,0 +1,671 @@
+//! An image on a server: where it really is, whether it is still the same, and what is done when a request fails.
+
+use std::time::{Duration, Instant};
+
+use bstr::{BStr, BString, ByteSlice};
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+use crate::memory::{self, IoBuf};
+use crate::net::Url;
+use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
+
+use super::client::{Answer, Asking, Client, origin};
+use super::connection::{Piece, cut};
+use super::head::{Framing, Head, violation};
+
+/// The most servers that send on to another one.
+const MAX_HOPS: usize = 10;
+/// How long after a failed request the next one follows.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest such time.
+const LONG_PAUSE: Duration = Duration::from_secs(2);
+/// How often a server that does not have the image is asked again, which it had before.
+const MAX_MISSING: u32 = 3;
+/// How often a server is asked again that has not given anything yet.
+const MAX_OPENING: u32 = 3;
+/// Bytes a second below which an answer is too slow.
+const LEAST_RATE: u64 = 16 << 10;
+/// The first request is for so many bytes: what tells the format of most images.
+pub(super) const FIRST: u64 = 64 << 10;
+
+/// Where bytes go to.
+pub(super) trait Sink {
+    /// The place for the next ones. Not empty while any are to come.
+    fn room(&mut self) -> Result<&mut [u8]>;
+    /// Takes note that so many of them came.
+    fn came(&mut self, len: usize) -> Result<()>;
+}
+
+/// One buffer.
+#[derive(Debug)]
+pub(super) struct Buffer<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl<'a> Buffer<'a> {
+    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+}
+
+impl Sink for Buffer<'_> {
+    fn room(&mut self) -> Result<&mut [u8]> {
+        Ok(self.bytes.get_mut(self.at..).unwrap_or_default())
+    }
+
+    fn came(&mut self, len: usize) -> Result<()> {
+        self.at += len;
+        Ok(())
+    }
+}
+
+/// What is known of the image: it must not change.
+#[derive(Clone, Debug)]
+struct Known {
+    len: u64,
+    etag: Option<Vec<u8>>,
+    modified: Option<Vec<u8>>,
+    /// Whose answer told that.
+    origin: String,
+}
+
+/// What may be done after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing.
+    Nothing,
+    /// The request is made again.
+    Again,
+    /// The image is looked for again, from its own URL on.
+    Elsewhere,
+}
+
+#[derive(Debug)]
+struct Failure {
+    error: Error,
+    next: Next,
+    /// When the server wants to be asked again.
+    after: Option<Duration>,
+}
+
+impl From<Error> for Failure {
+    /// Of a connection, or of what the server sends.
+    fn from(error: Error) -> Self {
+        let next = match (error.kind(), error.errno()) {
+            (ErrorKind::Cancelled | ErrorKind::Denied | ErrorKind::Limit, _)
+            | (_, libc::ENOMEM | libc::ESTALE) => Next::Nothing,
+            _ => Next::Again,
+        };
+        Self {
+            error,
+            next,
+            after: None,
+        }
+    }
+}
+
+/// The image.
+#[derive(Debug)]
+pub(super) struct Source {
+    client: Client,
+    name: BString,
+    policy: OpenPolicy,
+    /// An image has named it.
+    named_by_image: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where the URL has led to, so that it need not be asked each time.
+    found: Option<Url>,
+    known: Option<Known>,
+}
+
+/// What the server has said at first.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// How long the image is, and its beginning.
+    Ranges(u64, IoBuf),
+    /// It gives nothing but all.
+    Whole,
+}
+
+fn status_error(status: u16) -> Error {
+    let error = Error::new(
+        match status {
+            401 | 403 | 407 => ErrorKind::Denied,
+            404 | 410 => ErrorKind::NotFound,
+            _ => ErrorKind::Os,
+        },
+        format!("The requested URL returned error: {status}"),
+    );
+    match status {
+        401 => error.with_hint(
+            "The server wants to know who asks: give a user and a secret with the password",
+        ),
+        _ => error,
+    }
+}
+
+/// The error of a server that knows no ranges.
+fn no_ranges() -> Error {
+    Error::unsupported("Server does not support 'range' (byte ranges).").with_hint(
+        "With the option 'spool', all that the server sends is taken into a temporary file first",
+    )
+}
+
+impl Source {
+    pub(super) fn new(
+        client: Client,
+        name: BString,
+        policy: OpenPolicy,
+        named_by_image: bool,
+    ) -> Self {
+        Self {
+            client,
+            name,
+            policy,
+            named_by_image,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn name(&self) -> &BStr {
+        self.name.as_bstr()
+    }
+
+    pub(super) fn policy(&self) -> &OpenPolicy {
+        &self.policy
+    }
+
+    /// Asks for the beginning of the image, and learns how long it is.
+    ///
+    /// # Errors
+    /// Of the server.
+    pub(super) fn open(&self, control: &JobControl) -> Result<Opened> {
+        self.opening(control, || self.try_open(control))
+    }
+
+    /// Makes an attempt again where the server may only have been busy.
+    fn opening<T>(
+        &self,
+        control: &JobControl,
+        attempt: impl Fn() -> Result<T, Failure>,
+    ) -> Result<T> {
+        let mut tries = Tries::new(self.client.settings().retry.min(LONG_PAUSE));
+        for _ in 0..MAX_OPENING {
+            let failure = match attempt() {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            control.check()?;
+            if failure.next == Next::Nothing || !tries.wait(failure.after, control)? {
+                return Err(failure.error);
+            }
+            self.state.lock().found = None;
+        }
+        attempt().map_err(|failure| failure.error)
+    }
+
+    fn try_open(&self, control: &JobControl) -> Result<Opened, Failure> {
+        let asking = Asking {
+            range: Some((0, FIRST)),
+            afresh: false,
+        };
+        let _lane = self.client.lane(control)?;
+        let (url, mut answer) = self.follow(asking, control).map_err(at_first)?;
+        let range = answer.head.range;
+        let (end, len) = match answer.head.status {
+            206 => {
+                let range = range.ok_or_else(|| {
+                    violation("The server does not tell which part of the image it sends")
+                })?;
+                let len = range
+                    .whole
+                    .ok_or_else(|| violation("The server does not tell how long the image is"))?;
+                match range.part {
+                    Some((0, end)) if end <= FIRST => (end, len),
+                    _ => return Err(other_range(&answer.head, 0).into()),
+                }
+            }
+            // An image without a byte has no range.
+            416 if range.is_some_and(|range| range.whole == Some(0)) => (0, 0),
+            200 if answer.body.has_ended() => (0, 0),
+            200 if self.client.settings().spool => {
+                self.state.lock().found = Some(url);
+                return Ok(Opened::Whole);
+            }
+            200 => {
+                return Err(Failure {
+                    error: no_ranges(),
+                    next: Next::Nothing,
+                    after: None,
+                });
+            }
+            status => return Err(refused(status, &answer.head, true)),
+        };
+        check_body(&answer, end)?;
+        let mut first = memory::zeroed(usize::try_from(end).unwrap_or(0))?;
+        self.body(&mut answer, &mut Buffer::new(&mut first), end, control)?;
+        self.keep(&url, &answer.head, len);
+        self.client.give_back(&url, answer, control);
+        Ok(Opened::Ranges(len, first))
+    }
+
+    fn keep(&self, url: &Url, head: &Head, len: u64) {
+        let mut state = self.state.lock();
+        state.known = Some(Known {
+            len,
+            etag: head.etag.clone(),
+            modified: head.modified.clone(),
+            origin: origin(url),
+        });
+        state.found = Some(url.clone());
+    }
+
+    /// Asks for all of the image at once, and hands the answer to `take`: its body and how long the server says
+    /// that it is.
+    ///
+    /// # Errors
+    /// Of the server, or of `take`.
+    pub(super) fn whole<T>(
+        &self,
+        control: &JobControl,
+        take: impl Fn(&mut dyn FnMut(&mut [u8]) -> Result<usize>, Option<u64>) -> Result<T>,
+    ) -> Result<T> {
+        self.opening(control, || {
+            let asking = Asking {
+                range: None,
+                afresh: false,
+            };
+            let _lane = self.client.lane(control)?;
+            let (_, mut answer) = self.follow(asking, control)?;
+            if answer.head.status != 200 {
+                return Err(refused(answer.head.status, &answer.head, true));
+            }
+            if answer.head.coded {
+                return Err(violation("The server sends the image in another coding").into());
+            }
+            let len = match answer.head.framing {
+                Framing::Length(len) => Some(len),
+                Framing::Chunked => None,
+                Framing::Close => {
+                    let message =
+                        "The server tells neither ranges nor the end of the image: a part could not be told from all";
+                    return Err(Failure {
+                        next: Next::Nothing,
+                        ..violation(message).into()
+                    });
+                }
+            };
+            let mut read = |buf: &mut [u8]| {
+                let wait = self.client.wait(control);
+                match answer.connection.read(&mut answer.body, buf, wait) {
+                    Ok(Piece::Bytes(n)) => Ok(n),
+                    Ok(Piece::End) => Ok(0),
+                    Err(error) => Err(self.client.silent(error, control)),
+                }
+            };
+            Ok(take(&mut read, len)?)
+        })
+    }
+
+    /// Reads a range of the image, which must be inside.
+    ///
+    /// # Errors
+    /// Of the server, when trying again does not help.
+    pub(super) fn read(
+        &self,
+        (start, end): (u64, u64),
+        sink: &mut dyn Sink,
+        control: &JobControl,
+    ) -> Result<()> {
+        let mut at = start;
+        let mut tries = Tries::new(self.client.settings().retry);
+        let mut missing = 0;
+        let mut afresh = false;
+        while at < end {
+            let before = at;
+            let Err(failure) = self.attempt(&mut at, end, afresh, sink, control) else {
+                continue;
+            };
+            control.check()?;
+            if at > before {
+                tries = Tries::new(self.client.settings().retry);
+            }
+            let error = failure.error;
+            missing += u32::from(failure.next == Next::Elsewhere);
+            afresh |= failure.next == Next::Elsewhere;
+            let over = failure.next == Next::Nothing || missing > MAX_MISSING;
+            if over || !tries.wait(failure.after, control)? {
+                return Err(match error.kind() {
+                    ErrorKind::Cancelled => error,
+                    _ => error.context(format!("Could not read '{}' at offset {at}", self.name)),
+                });
+            }
+            // Another server may have it.
+            self.state.lock().found = None;
+        }
+        Ok(())
+    }
+
+    /// One request, for what is left of a range.
+    fn attempt(
+        &self,
+        at: &mut u64,
+        end: u64,
+        afresh: bool,
+        sink: &mut dyn Sink,
+        control: &JobControl,
+    ) -> Result<(), Failure> {
+        let asking = Asking {
+            range: Some((*at, end)),
+            afresh,
+        };
+        let (url, mut answer) = self.follow(asking, control)?;
+        let known = self.state.lock().known.clone();
+        let known = known
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "Nothing is known of the image"))?;
+        let (status, range) = (answer.head.status, answer.head.range);
+        let until = match (status, range) {
+            (206, Some(range)) => {
+                check_same(&known, range.whole, &answer.head, &url)?;
+                match range.part {
+                    Some((from, until)) if from == *at && until <= end => until,
+                    _ => return Err(other_range(&answer.head, *at).into()),
+                }
+            }
+            (206, None) => return Err(other_range(&answer.head, *at).into()),
+            // All is what was asked for.
+            (200, _) if (*at, end) == (0, known.len) => {
+                let len = match answer.head.framing {
+                    Framing::Length(len) => Some(len),
+                    _ => None,
+                };
+                check_same(&known, len, &answer.head, &url)?;
+                end
+            }
+            (200, _) => {
+                let len = match answer.head.framing {
+                    Framing::Length(len) => Some(len),
+                    _ => None,
+                };
+                check_same(&known, len, &answer.head, &url)?;
+                return Err(Failure {
+                    error: no_ranges(),
+                    next: Next::Elsewhere,
+                    after: None,
+                });
+            }
+            (416, _) => {
+                let whole = range.and_then(|range| range.whole);
+                if whole.is_some_and(|whole| whole != known.len) {
+                    check_same(&known, whole, &answer.head, &url)?;
+                }
+                return Err(Failure {
+                    error: status_error(416).context(format!(
+                        "{} for the bytes {}-{end}",
+                        url.without_query(),
+                        *at
+                    )),
+                    next: Next::Elsewhere,
+                    after: None,
+                });
+            }
+            (status, _) => return Err(refused(status, &answer.head, false)),
+        };
+        check_body(&answer, until - *at)?;
+        let from = *at;
+        let mut counted = Counted { sink, at };
+        self.body(&mut answer, &mut counted, until - from, control)?;
+        self.state.lock().found = Some(url.clone());
+        self.client.give_back(&url, answer, control);
+        Ok(())
+    }
+
+    /// Takes a body of which `len` bytes are wanted.
+    fn body(
+        &self,
+        answer: &mut Answer,
+        sink: &mut dyn Sink,
+        len: u64,
+        control: &JobControl,
+    ) -> Result<()> {
+        // One that gives a byte now and then would never end.
+        let timeout = self.client.settings().timeout;
+        let slow = timeout.map(|timeout| timeout + Duration::from_secs(len / LEAST_RATE));
+        let over = slow.and_then(|slow| Instant::now().checked_add(slow));
+        let mut left = len;
+        while left > 0 {
+            let room = sink.room()?;
+            let most = room.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let room = room.get_mut(..most).unwrap_or_default();
+            let wait = self.client.wait(control).until(over);
+            let read = answer.connection.read(&mut answer.body, room, wait);
+            let n = match read.map_err(|error| self.client.silent(error, control))? {
+                Piece::Bytes(0) => {
+                    return Err(Error::new(
+                        ErrorKind::Internal,
+                        "There is no room for what comes",
+                    ));
+                }
+                Piece::Bytes(n) => n,
+                Piece::End => return Err(cut()),
+            };
+            left = left.saturating_sub(n as u64);
+            sink.came(n)?;
+        }
+        Ok(())
+    }
+
+    /// Asks where the image was found, and follows wherever that leads.
+    fn follow(&self, asking: Asking, control: &JobControl) -> Result<(Url, Answer), Failure> {
+        let own = &self.client.settings().url;
+        let found = self.state.lock().found.clone();
+        let is_own = found.is_none();
+        let mut url = found.unwrap_or_else(|| own.clone());
+        for _ in 0..=MAX_HOPS {
+            let answer = self.client.ask(&url, asking, control)?;
+            if !matches!(answer.head.status, 301 | 302 | 303 | 307 | 308) {
+                // A place that was found once may have moved, or be open for a while alone.
+                if !is_own && answer.head.status >= 400 && answer.head.status != 416 {
+                    let mut failure = refused(answer.head.status, &answer.head, false);
+                    if failure.next == Next::Nothing {
+                        failure.next = Next::Elsewhere;
+                    }
+                    return Err(failure);
+                }
+                return Ok((url, answer));
+            }
+            let location = answer.head.location.clone();
+            let location = location.ok_or_else(|| violation("The server sends on to nowhere"))?;
+            let next = url.join(location.as_bstr()).map_err(|error| Failure {
+                error: error.context("The server sends on to what is no URL"),
+                next: Next::Nothing,
+                after: None,
+            })?;
+            self.check_hop(&url, &next)?;
+            self.client.give_back(&url, answer, control);
+            url = next;
+        }
+        Err(Failure {
+            error: violation(format!("Maximum ({MAX_HOPS}) redirects followed")),
+            next: Next::Nothing,
+            after: None,
+        })
+    }
+
+    /// Whether one server may send on to another one.
+    fn check_hop(&self, from: &Url, to: &Url) -> Result<(), Failure> {
+        let denied = |message: String| Failure::from(Error::new(ErrorKind::Denied, message));
+        let shown = to.without_query();
+        if to.scheme != "http" && to.scheme != "https" {
+            return Err(denied(format!(
+                "The server sends on to '{shown}', which is no URL of HTTP"
+            )));
+        }
+        if from.scheme == "https" && to.scheme == "http" {
+            return Err(denied(format!(
+                "The server sends on to '{shown}', which is not encrypted"
+            )));
+        }
+        self.policy.check_protocol(&to.scheme)?;
+        if self.named_by_image && origin(from) != origin(to) {
+            let answer = self.policy.check_implicit(&ImplicitFile {
+                role: ImplicitRole::Backing,
+                name: shown.as_bytes().as_bstr(),
+                named_by: self.name(),
+                path: None,
+                writable: false,
+            })?;
+            if !matches!(answer, ImplicitAnswer::Open) {
+                return Err(denied(format!("The open policy does not allow '{shown}'")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts what goes by.
+struct Counted<'a, 'b> {
+    sink: &'a mut dyn Sink,
+    at: &'b mut u64,
+}
+
+impl Sink for Counted<'_, '_> {
+    fn room(&mut self) -> Result<&mut [u8]> {
+        self.sink.room()
+    }
+
+    fn came(&mut self, len: usize) -> Result<()> {
+        self.sink.came(len)?;
+        *self.at += len as u64;
+        Ok(())
+    }
+}
+
+/// What is not there when it is first asked for is not waited for.
+fn at_first(failure: Failure) -> Failure {
+    let errno = failure.error.errno();
+    let absent = matches!(
+        errno,
+        libc::ECONNREFUSED
+            | libc::EINVAL
+            | libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::ETIMEDOUT
+    );
+    match absent {
+        true => Failure {
+            next: Next::Nothing,
+            ..failure
+        },
+        false => failure,
+    }
+}
+
+/// A status that gives nothing.
+fn refused(status: u16, head: &Head, first: bool) -> Failure {
+    let next = match status {
+        408 | 425 | 429 | 500 | 502..=504 => Next::Again,
+        403 | 404 | 410 if !first => Next::Elsewhere,
+        _ => Next::Nothing,
+    };
+    Failure {
+        error: status_error(status),
+        next,
+        after: head.retry_after,
+    }
+}
+
+fn other_range(head: &Head, at: u64) -> Error {
+    let given = match head.range.and_then(|range| range.part) {
+        Some((from, until)) => format!("the bytes {from}-{until}"),
+        None => "no range".to_owned(),
+    };
+    violation(format!(
+        "The server sent {given} where those from {at} on were asked for"
+    ))
+}
+
+/// Whether a body can be what was asked for.
+fn check_body(answer: &Answer, len: u64) -> Result<()> {
+    if answer.head.coded {
+        return Err(violation("The server sends the image in another coding"));
+    }
+    match answer.head.framing {
+        Framing::Length(told) if answer.head.status != 416 && told != len => Err(violation(
+            format!("The server sends {told} bytes where it says that they are {len}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an answer is of the same image.
+fn check_same(known: &Known, len: Option<u64>, head: &Head, url: &Url) -> Result<()> {
+    let differs = |was: &Option<Vec<u8>>, is: &Option<Vec<u8>>| match (was, is) {
+        (Some(was), Some(is)) => was != is,
+        _ => false,
+    };
+    let modified = differs(&known.modified, &head.modified);
+    let etag = differs(&known.etag, &head.etag);
+    // Servers of the same files have tags of their own.
+    let elsewhere = known.origin != origin(url);
+    let same_time = known.modified.is_some() && known.modified == head.modified;
+    let changed =
+        len.is_some_and(|len| len != known.len) || modified || (etag && !(elsewhere && same_time));
+    match changed {
+        false => Ok(()),
+        true => Err(Error::new(
+            ErrorKind::Os,
+            "The image on the server is not what it was before",
+        )
+        .with_errno(libc::ESTALE)),
+    }
+}
+
+/// When a request is made again.
+#[derive(Debug)]
+struct Tries {
+    until: Option<Instant>,
+    pause: Duration,
+}
+
+impl Tries {
+    fn new(time: Duration) -> Self {
+        Self {
+            until: Instant::now().checked_add(time),
+            pause: PAUSE,
+        }
+    }
+
+    /// Waits; false where the time is over before.
+    fn wait(&mut self, wanted: Option<Duration>, control: &JobControl) -> Result<bool> {
+        let pause = self.pause.max(wanted.unwrap_or_default());
+        let again = Instant::now().checked_add(pause);
+        let (Some(again), Some(until)) = (again, self.until) else {
+            return Ok(false);
+        };
+        if again >= until {
+            return Ok(false);
+        }
+        loop {
+            control.check()?;
+            let left = again.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+        self.pause = (self.pause * 2).min(LONG_PAUSE);
+        Ok(true)
+    }
+}
