@@ -113,6 +113,7 @@ pub mod log;
 pub mod memory;
 pub mod nbd;
 pub mod net;
+mod newest;
 pub mod object;
 pub mod ops;
 pub mod options;

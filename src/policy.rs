@@ -356,6 +356,27 @@ impl OpenPolicy {
         }
     }
 
+    /// Asks whether a file may be made that an image is to name. With [`ImplicitFiles::Below`] its directory is
+    /// asked about. Never answers [`ImplicitAnswer::Deny`]: that is the error.
+    ///
+    /// # Errors
+    /// As [`OpenPolicy::check_implicit`].
+    pub(crate) fn check_creation(&self, file: &ImplicitFile<'_>) -> Result<ImplicitAnswer> {
+        let ImplicitFiles::Below(directories) = &self.implicit_files else {
+            return self.check_implicit(file);
+        };
+        let parent = file.path.and_then(Path::parent);
+        let parent = parent.map(|parent| match parent == Path::new("") {
+            true => Path::new("."),
+            false => parent,
+        });
+        let real = parent.and_then(|parent| parent.canonicalize().ok());
+        match real.is_some_and(|real| is_below(&real, directories)) {
+            true => Ok(ImplicitAnswer::Open),
+            false => Err(denied(file, "")),
+        }
+    }
+
     /// Whether files may be looked at in a directory, whose real path it is.
     pub(crate) fn allows_directory(&self, real: &Path) -> bool {
         match &self.implicit_files {

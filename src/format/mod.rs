@@ -74,6 +74,6 @@ pub use traits::{
     Check, CheckReport, FilesBelow, Format, FormatInfo, Opener, RepairMode, SnapshotInfo,
     Snapshots, SpaceCount,
 };
-pub use write::{Below, FormatWrite, Resize, ZeroBelow};
+pub use write::{AddedFiles, Below, FormatWrite, Resize, ResizeFiles, ZeroBelow};
 
 pub use crate::storage::Compress;

@@ -1,8 +1,13 @@
 //! What a format offers that can be written.
 
+use std::cell::Cell;
+use std::sync::Arc;
+
+use bstr::BString;
+
 use crate::error::Result;
 use crate::job::JobControl;
-use crate::storage::{Compress, Durability, Preallocation, ZeroFlags};
+use crate::storage::{Compress, Durability, Preallocation, Storage, ZeroFlags};
 
 /// Changing the guest contents of an image, reached through [`crate::format::Format::writer`].
 ///
@@ -72,6 +77,74 @@ pub trait Resize: Send + Sync {
     /// [`crate::ErrorKind::Unsupported`] where this image cannot, [`crate::ErrorKind::Cancelled`].
     fn resize_above(
         &self,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()>;
+
+    /// Changes of the size that take further files, or leave some unused; where the format has them.
+    fn files(&self) -> Option<&dyn ResizeFiles> {
+        None
+    }
+}
+
+/// Files that were made for an image.
+#[derive(Debug)]
+pub struct AddedFiles<'a> {
+    files: &'a [Arc<dyn Storage>],
+    named: Cell<bool>,
+}
+
+impl<'a> AddedFiles<'a> {
+    /// The image does not name them yet.
+    pub fn new(files: &'a [Arc<dyn Storage>]) -> Self {
+        Self {
+            files,
+            named: Cell::new(false),
+        }
+    }
+
+    /// The files.
+    pub fn files(&self) -> &'a [Arc<dyn Storage>] {
+        self.files
+    }
+
+    /// From now on the image names them, or nobody can tell, and they stay whatever comes; or it certainly
+    /// does not.
+    pub fn set_named(&self, named: bool) {
+        self.named.set(named);
+    }
+
+    /// Whether the image may name them.
+    pub fn are_named(&self) -> bool {
+        self.named.get()
+    }
+}
+
+/// Another size of an image whose guest data lies in several files. Who calls it makes files and removes them.
+pub trait ResizeFiles: Send + Sync {
+    /// The files that the image has to get for that size, in their order, by the names that it will give them.
+    ///
+    /// # Errors
+    /// As [`Resize::resize_above`]; nothing has changed.
+    fn to_add(&self, len: u64) -> Result<Vec<BString>>;
+
+    /// The files that the image does without at that size, each with the name that it gives it. They can be
+    /// removed once it has the size.
+    ///
+    /// # Errors
+    /// As [`ResizeFiles::to_add`].
+    fn to_drop(&self, len: u64) -> Result<Vec<(BString, Arc<dyn Storage>)>>;
+
+    /// As [`Resize::resize_above`], with the files of [`ResizeFiles::to_add`], which are empty. They are named
+    /// last, once everything in them is durable.
+    ///
+    /// # Errors
+    /// As [`Resize::resize_above`].
+    fn resize_with(
+        &self,
+        added: &AddedFiles<'_>,
         len: u64,
         preallocation: Preallocation,
         below: &dyn Below,

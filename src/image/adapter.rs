@@ -60,8 +60,8 @@ impl ImageStorage {
     }
 
     fn set_image_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
-        let resizer = self.image.resizer()?;
-        resizer.resize_above(len, preallocation, &*self.image, &JobControl::default())
+        self.image
+            .set_size(len, preallocation, &JobControl::default())
     }
 }
 

@@ -16,6 +16,7 @@ mod nonblocking;
 mod plan;
 mod read;
 mod reads;
+mod resize;
 mod ring;
 mod status;
 mod unit_lock;
@@ -45,6 +46,7 @@ use crate::extent::Extent;
 use crate::format::{Bitmaps, Format, FormatDriver, FormatInfo};
 use crate::job::{Job, JobControl};
 use crate::location::Location;
+use crate::newest::Newest;
 use crate::object::Objects;
 use crate::policy::OpenPolicy;
 use crate::storage::{CacheMode, Durability, NamedStorages, Storage};
@@ -144,7 +146,9 @@ pub struct Image {
     current: Option<Box<dyn Format>>,
     storage: Arc<dyn Storage>,
     /// The nodes that it stands on, its own file first, in the order in which they were opened.
-    children: Vec<Child>,
+    children: Newest<Vec<Child>>,
+    /// Makes further files of it, where its format has them.
+    more_files: Option<Box<build::MoreFiles>>,
     /// Further files of the image that were not opened.
     closed_files: Vec<files::ClosedFile>,
     backing: Backing,
@@ -358,7 +362,7 @@ impl Image {
 
     /// Says that the operation which wrote has not succeeded: storages that carry writes on later leave it.
     pub(crate) fn abandon_writes(&self) {
-        for child in &self.children {
+        for child in self.children.iter() {
             child.node().abandon_writes();
         }
     }

@@ -5,10 +5,9 @@ use std::io::IoSlice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Compress, Format, FormatWrite, Resize};
 use crate::image::plan::DetectZeroes;
-use crate::image::{Backing, Image, align};
+use crate::image::{Image, align};
 use crate::job::JobControl;
-use crate::policy::check_virtual_size;
-use crate::storage::{Durability, Preallocation, ZeroFlags};
+use crate::storage::{Durability, ZeroFlags};
 
 bitflags::bitflags! {
     /// Modifies a change of an image; see [`Image::change`].
@@ -163,50 +162,6 @@ impl Image {
         Ok(done)
     }
 
-    /// Changes the virtual size, a multiple of 512 except of raw, which rounds up. What is new reads as
-    /// zeroes, also where a backing file is longer. Nothing else may use the image meanwhile.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Unsupported`] where the format cannot,
-    /// [`crate::ErrorKind::Limit`] by the policy of the open, [`crate::ErrorKind::Locked`] where
-    /// another process keeps the size, or of I/O.
-    pub fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
-        self.resize_under(&JobControl::default(), len, preallocation)
-    }
-
-    /// As [`Image::resize`]; `control` ends the filling of new space, and counts it, and
-    /// the freeing of what a shrink cuts off.
-    ///
-    /// # Errors
-    /// As [`Image::resize`], and [`crate::ErrorKind::Cancelled`]: the size is as it was, except that of a
-    /// shrink that had begun to free what lay behind its new end.
-    pub fn resize_under(
-        &self,
-        control: &JobControl,
-        len: u64,
-        preallocation: Preallocation,
-    ) -> Result<()> {
-        self.check_writable(0, 0)?;
-        check_virtual_size(len, self.settings.max_len)?;
-        self.check_growth(len)?;
-        let claim = self.claim_size()?;
-        self.resizer()?
-            .resize_above(len, preallocation, self, control)?;
-        drop(claim);
-        self.written()
-    }
-
-    /// Refuses to grow where it is unknown what would show through.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] where the image grows and its backing file is not open.
-    pub(crate) fn check_growth(&self, len: u64) -> Result<()> {
-        match &self.backing {
-            Backing::Closed if len > self.len() => Err(self.backing_closed()),
-            _ => Ok(()),
-        }
-    }
-
     /// Makes all completed writes durable as the cache mode says.
     ///
     /// # Errors
@@ -268,7 +223,7 @@ impl Image {
         )
     }
 
-    fn check_writable(&self, offset: u64, len: u64) -> Result<()> {
+    pub(super) fn check_writable(&self, offset: u64, len: u64) -> Result<()> {
         if !self.writable {
             return Err(self.read_only());
         }
@@ -276,7 +231,7 @@ impl Image {
     }
 
     /// In the write-through modes a change is durable before the call returns.
-    fn written(&self) -> Result<()> {
+    pub(super) fn written(&self) -> Result<()> {
         if self.settings.cache.write_through() {
             self.flush()
         } else {

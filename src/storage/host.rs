@@ -77,6 +77,13 @@ pub trait HostFile: Any + Send + Sync + Debug {
     /// Of making the file; the name leads to the old one then.
     fn succeed(&self, bytes: &[u8]) -> Result<Arc<dyn Storage>>;
 
+    /// Removes the file of an image that does without it. It stays where it was not opened by its name, has
+    /// others, or another file has taken its place; false then.
+    ///
+    /// # Errors
+    /// Of the host; the file is there then.
+    fn remove(&self) -> Result<bool>;
+
     /// A hint: the whole range, which holds nothing yet, is about to be written. It reads as before.
     fn hint_write(&self, offset: u64, len: u64);
 

@@ -456,3 +456,43 @@ fn a_disk_that_grows_keeps_its_tables_while_their_directory_moves() {
         assert!(!seen.contains("verification failed"), "{options}: {seen}");
     }
 }
+
+#[test]
+fn a_disk_in_parts_gets_parts_and_loses_them() {
+    for (kind, letter) in [("Sparse", 's'), ("Flat", 'f')] {
+        let dir = Dir::new();
+        done(
+            &dir,
+            &format!("create -q -f vmdk -o subformat=twoGbMaxExtent{kind} p.vmdk 1M"),
+        );
+        let part = |n: u32| dir.path(&format!("p-{letter}00{n}.vmdk"));
+        assert_eq!(done(&dir, "resize p.vmdk 5G"), "Image resized.\n");
+        assert!(part(3).is_file() && !part(4).exists());
+        dir.qemu_io("vmdk", "p.vmdk", &["write -P 7 4G 1M"]);
+        for info in ["info p.vmdk", "info --output=json p.vmdk"] {
+            assert_eq!(done(&dir, info), dir.qemu_img_ok(&words(info)));
+        }
+        let ran = ours(&words("resize p.vmdk 3G"), dir.root());
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(part(3).is_file());
+        assert_eq!(done(&dir, "resize --shrink p.vmdk 3G"), "Image resized.\n");
+        assert!(part(2).is_file() && !part(3).exists());
+        for info in ["info p.vmdk", "info --output=json p.vmdk"] {
+            assert_eq!(done(&dir, info), dir.qemu_img_ok(&words(info)));
+        }
+        std::fs::write(part(3), "in the way").expect("a file");
+        let ran = ours(&words("resize p.vmdk 5G"), dir.root());
+        let error = format!("qemu-img: Could not create 'p-{letter}003.vmdk': File exists\n");
+        assert_eq!((ran.code, ran.err), (1, error));
+        assert_eq!(std::fs::read(part(3)).expect("a file"), b"in the way");
+        std::fs::remove_file(part(3)).expect("to remove it");
+        done(&dir, "resize -q --preallocation=falloc p.vmdk 3500M");
+        done(
+            &dir,
+            "resize -q --image-opts driver=vmdk,file.filename=p.vmdk 5G",
+        );
+        let reads = ["read -P 0 2G 4k", "read -P 0 4G 1M"];
+        let seen = dir.qemu_io("vmdk", "p.vmdk", &reads);
+        assert!(!seen.contains("verification failed"), "{kind}: {seen}");
+    }
+}

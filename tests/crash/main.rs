@@ -12,6 +12,7 @@ mod fresh;
 mod made;
 mod model;
 mod operations;
+mod parts;
 mod random;
 mod repair;
 mod replay;
@@ -131,6 +132,16 @@ fn a_crash_leaves_a_whole_image_encrypted_with_luks() {
         + replay::run(&LUKS, Durability::Ordered, 0, 4);
     println!("{states} states");
     assert!(states >= 200, "only {states} states were checked");
+}
+
+#[test]
+fn a_crash_while_parts_come_and_go_leaves_the_disk_of_before_or_after() {
+    let mut states = 0;
+    for durability in [Durability::Synced, Durability::Ordered] {
+        states += parts::run(durability);
+    }
+    println!("{states} states");
+    assert!(states >= 100, "only {states} states were checked");
 }
 
 #[test]

@@ -48,6 +48,7 @@ const DISK: &[&str] = &["disk.vmdk"];
 const CHILD: &[&str] = &["child.vmdk"];
 const PARTS: &[&str] = &["parts.vmdk", "parts-s001.vmdk"];
 const LONG: &[&str] = &["long.vmdk", "long-s001.vmdk"];
+const TWO: &[&str] = &["two.vmdk", "two-s001.vmdk", "two-s002.vmdk"];
 const FLAT: &[&str] = &["flat.vmdk", "flat-flat.vmdk"];
 
 pub const CHANGE: &[Case] = &[
@@ -62,6 +63,12 @@ pub const CHANGE: &[Case] = &[
     case("resize -q child.vmdk 2M", CHILD, Content::Either),
     case("resize -q parts.vmdk 3M", PARTS, Content::Either),
     case("resize -q --shrink parts.vmdk 300k", PARTS, Content::Either),
+    case("resize -q parts.vmdk 3G", PARTS, Content::Either),
+    case("resize -q parts.vmdk 2049M", PARTS, Content::Either),
+    // The new descriptor is another file.
+    case("resize -q long.vmdk 3G", LONG, Content::Either),
+    case("resize -q --shrink two.vmdk 300k", TWO, Content::Either),
+    case("resize -q --shrink two.vmdk 2G", TWO, Content::Either),
     case("resize -q flat.vmdk 3M", FLAT, Content::Either),
     case(
         "resize -q --preallocation=falloc flat.vmdk 3M",
@@ -133,6 +140,11 @@ pub fn images(dir: &Dir, line: &str) {
             create(&format!("{options} {name} 1M"));
             dir.qemu_io("vmdk", name, &["write -P 1 0 300k", "write -P 2 700k 100k"]);
         }
+    }
+    if uses("two.vmdk") {
+        create("-o subformat=twoGbMaxExtentSparse two.vmdk 3G");
+        let commands = ["write -P 1 0 300k", "write -P 2 2047M 2M"];
+        dir.qemu_io("vmdk", "two.vmdk", &commands);
     }
     if uses("stream.vmdk") {
         dir.qemu_img_ok(&["create", "-q", "-f", "raw", "source.raw", "1M"]);

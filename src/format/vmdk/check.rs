@@ -25,7 +25,7 @@ impl Check for Vmdk {
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         let repairs = repair == RepairMode::All;
-        for part in &self.parts {
+        for part in self.parts.iter() {
             if let PartKind::Sparse(sparse) = &part.kind {
                 let mut check = Checking {
                     image: self,
@@ -39,7 +39,7 @@ impl Check for Vmdk {
         }
         if repairs {
             self.flush_all(self.durability)?;
-            for part in &self.parts {
+            for part in self.parts.iter() {
                 if let PartKind::Sparse(sparse) = &part.kind {
                     sparse.repair_mark(self.durability)?;
                 }

@@ -16,7 +16,7 @@ pub(super) fn info(image: &Vmdk) -> FormatInfo {
     data.insert("parent-cid".into(), u64::from(descriptor.parent_cid).into());
     let kind = Value::String(descriptor.create_type.clone());
     data.insert("create-type".into(), kind);
-    let extents = image.parts.iter().map(extent).collect();
+    let extents = image.parts.iter().map(|part| extent(part)).collect();
     data.insert("extents".into(), Value::Array(extents));
     FormatInfo {
         dirty: image.is_unclean().then_some(true),

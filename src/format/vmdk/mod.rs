@@ -8,6 +8,7 @@ mod append;
 mod check;
 mod create;
 mod disk;
+mod division;
 mod driver;
 mod encode;
 mod info;

@@ -13,6 +13,7 @@ use crate::format::OpenContext;
 use crate::format::decoded::DecodedUnits;
 use crate::format::extents::open_extent;
 use crate::format::inflight::InFlight;
+use crate::newest::Newest;
 use crate::printable::printable;
 use crate::size::SECTOR;
 use crate::storage::Storage;
@@ -27,7 +28,7 @@ use super::stored::Stored;
 use crate::format::table_cache::Cache;
 
 /// The most extents with a file: slots are numbered.
-const MAX_EXTENTS: usize = u16::MAX as usize - 1;
+pub(super) const MAX_EXTENTS: usize = u16::MAX as usize - 1;
 
 /// Disks that one file holds.
 const ONE_FILE: [&str; 2] = ["monolithicSparse", "streamOptimized"];
@@ -98,6 +99,7 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
                 descriptor,
                 offset,
                 room,
+                has_begun: false,
             }
         }
         Source::Text(descriptor) => {
@@ -114,6 +116,7 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
                 descriptor,
                 offset: 0,
                 room: None,
+                has_begun: false,
             }
         }
     };
@@ -126,7 +129,8 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
     let vmdk = Vmdk {
         storage: ctx.storage.clone(),
         len: AtomicU64::new(opening.len),
-        parts: opening.parts,
+        parts: Newest::new(opening.parts),
+        slots: Mutex::new(opening.files),
         cache: opening.cache,
         stored: Mutex::new(stored),
         decoded: DecodedUnits::default(),
@@ -146,7 +150,7 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
 struct Opening<'a> {
     ctx: &'a OpenContext<'a>,
     cache: Arc<Cache>,
-    parts: Vec<Part>,
+    parts: Vec<Arc<Part>>,
     /// Guest bytes so far.
     len: u64,
     /// Files beside the image's own so far.
@@ -214,7 +218,7 @@ impl Opening<'_> {
         let end = end.filter(|end| *end <= i64::MAX as u64);
         self.len = end.ok_or_else(|| Error::corrupt("The extents are too large together"))?;
         if part.len() > 0 {
-            crate::memory::push(&mut self.parts, part)?;
+            crate::memory::push(&mut self.parts, crate::memory::shared(part)?)?;
         }
         Ok(())
     }

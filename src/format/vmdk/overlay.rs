@@ -71,7 +71,7 @@ impl BackingChange for Vmdk {
         self.check_writable()?;
         let _all = self.inflight.reserve(0..u64::MAX);
         let _one = self.flushing.lock();
-        for part in &self.parts {
+        for part in self.parts.iter() {
             if let PartKind::Sparse(sparse) = &part.kind {
                 sparse.make_empty(self.durability)?;
             }

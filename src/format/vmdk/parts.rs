@@ -107,10 +107,10 @@ impl Part {
 ///
 /// # Errors
 /// [`crate::ErrorKind::Internal`] past the last one.
-pub(super) fn at(parts: &[Part], offset: u64) -> Result<(&Part, u64)> {
+pub(super) fn at(parts: &[Arc<Part>], offset: u64) -> Result<(&Part, u64)> {
     let index = parts.partition_point(|part| part.start <= offset);
     let part = index.checked_sub(1).and_then(|index| parts.get(index));
-    part.map(|part| (part, offset - part.start))
+    part.map(|part| (&**part, offset - part.start))
         .filter(|(part, within)| *within < part.len())
         .ok_or_else(|| {
             Error::new(

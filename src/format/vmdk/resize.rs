@@ -1,24 +1,32 @@
-//! Another size: the last extent gets longer or shorter; tables that it lacks follow the grains.
+//! Another size: the last extent gets longer or shorter, and parts come or go behind it; tables that it lacks
+//! follow the grains.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bstr::BString;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::ExtentKind;
-use crate::format::{Below, Format, FormatWrite, Resize};
+use crate::extent::{ExtentKind, StorageSlot};
+use crate::format::{AddedFiles, Below, Format, FormatWrite, Resize, ResizeFiles};
 use crate::job::JobControl;
 use crate::memory;
 use crate::size::SECTOR;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, zero};
 
+use super::create::make_part;
 use super::disk::SparseHeader;
 use super::disk::sparse_header::HEADER_LEN;
+use super::division::Division;
+use super::open::MAX_EXTENTS;
 use super::parts::{Part, PartKind};
-use super::sparse::{Grain, Places, Sparse};
+use super::source::hosted;
+use super::sparse::{Grain, Places, Sparse, SparseInput};
 use super::state::Vmdk;
 
-/// Where disks in parts begin another part.
-const PART: u64 = 2 << 30;
+/// Guest bytes of a grain table of a part that is added.
+const TABLE: u64 = 32 << 20;
 
 /// The most bytes of both directories that whoever opens an image takes.
 const MAX_DIRECTORIES: u64 = 32 << 20;
@@ -31,151 +39,374 @@ impl Resize for Vmdk {
         below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
+        self.resize_with(&AddedFiles::new(&[]), len, preallocation, below, control)
+    }
+
+    fn files(&self) -> Option<&dyn ResizeFiles> {
+        Some(self)
+    }
+}
+
+impl ResizeFiles for Vmdk {
+    fn to_add(&self, len: u64) -> Result<Vec<BString>> {
+        let more = self.division(len)?.more.into_iter();
+        memory::collect(more.map(|(_, name)| name))
+    }
+
+    fn to_drop(&self, len: u64) -> Result<Vec<(BString, Arc<dyn Storage>)>> {
+        let kept = self.division(len)?.kept;
+        let stored = self.stored.lock();
+        let mut files = Vec::new();
+        for part in self.parts.iter().skip(kept) {
+            let line = stored.descriptor.extents.get(part.line);
+            if let (Some(line), Some(storage)) = (line, part.storage())
+                && part.is_whole_file()
+            {
+                memory::push(&mut files, (line.name.clone(), storage.clone()))?;
+            }
+        }
+        Ok(files)
+    }
+
+    fn resize_with(
+        &self,
+        added: &AddedFiles<'_>,
+        len: u64,
+        preallocation: Preallocation,
+        below: &dyn Below,
+        control: &JobControl,
+    ) -> Result<()> {
         let old = self.len();
         if len == old {
             return Ok(());
         }
-        let Some(part) = self.parts.last().filter(|_| len.is_multiple_of(SECTOR)) else {
-            return Err(Error::unsupported(
-                "A disk without an extent keeps its size",
-            ));
-        };
+        let division = self.division(len)?;
         if len < old {
-            return self.shrink(part, len);
+            return self.shrink(&division, len);
         }
-        let new = len - part.start;
-        self.check_parts(new)?;
-        self.check_record(part, new)?;
+        if division.more.len() != added.files().len() {
+            return Err(Error::unsupported(
+                "The disk needs further files for that size",
+            ));
+        }
+        let Some(part) = self.parts.last() else {
+            return Ok(());
+        };
+        check_growth(part, preallocation)?;
+        self.check_tables(part, &division)?;
+        self.check_record(&division)?;
         self.prepare_write()?;
-        match &part.kind {
-            PartKind::Zero { .. } => {
-                return Err(Error::unsupported(
-                    "A disk that ends in an extent of zeroes cannot be grown",
-                ));
+        self.flush_all(self.durability)?;
+        let grow = Growth {
+            preallocation,
+            below,
+            control,
+        };
+        let earlier = match added.files().is_empty() {
+            true => None,
+            false => {
+                let parts = self.with_parts(part, &division, added.files(), &grow)?;
+                Some(self.parts.replace(parts)?)
             }
+        };
+        let grown = self.grow_last(part, &division, old..len, &grow, added);
+        if grown.is_err() {
+            self.len.store(old, Ordering::Release);
+            if let Some(earlier) = earlier {
+                self.parts.restore(earlier);
+            }
+        }
+        grown
+    }
+}
+
+/// How a disk grows.
+struct Growth<'a> {
+    preallocation: Preallocation,
+    below: &'a dyn Below,
+    control: &'a JobControl,
+}
+
+/// What the last part was before it was made longer.
+enum Before {
+    /// It has its size still.
+    Same,
+    Flat(u64),
+    Sparse(Longer),
+}
+
+/// Refuses what the last part cannot be.
+fn check_growth(part: &Part, preallocation: Preallocation) -> Result<()> {
+    match &part.kind {
+        PartKind::Zero { .. } => Err(Error::unsupported(
+            "A disk that ends in an extent of zeroes cannot be grown",
+        )),
+        PartKind::Sparse(_) if preallocation == Preallocation::Metadata => Err(Error::unsupported(
+            "Unsupported preallocation mode: metadata",
+        )),
+        PartKind::Sparse(_) | PartKind::Flat { .. } => Ok(()),
+    }
+}
+
+impl Vmdk {
+    /// Cuts off what lies behind the parts that stay.
+    fn shrink(&self, division: &Division, len: u64) -> Result<()> {
+        let Some(part) = division
+            .kept
+            .checked_sub(1)
+            .and_then(|at| self.parts.get(at))
+        else {
+            return Ok(());
+        };
+        let (old, new) = (part.len(), division.last);
+        if new < old && matches!(part.kind, PartKind::Zero { .. }) {
+            return Err(Error::unsupported(
+                "A disk that ends in an extent of zeroes keeps its size",
+            ));
+        }
+        self.check_record(division)?;
+        self.prepare_write()?;
+        self.flush_all(self.durability)?;
+        let earlier = match division.is_cut {
+            true => {
+                let stay = self.parts.iter().take(division.kept);
+                let stay = memory::collect(stay.cloned())?;
+                Some(self.parts.replace(stay)?)
+            }
+            false => None,
+        };
+        // An extent may be longer than its line in the descriptor says, and not shorter.
+        if let Err(error) = self.record(division) {
+            if let Some(earlier) = earlier {
+                self.parts.restore(earlier);
+            }
+            return Err(error);
+        }
+        self.len.store(len, Ordering::Release);
+        match &part.kind {
             PartKind::Flat {
                 storage,
                 offset,
                 len: part_len,
                 ..
+            } if new < old => {
+                part_len.store(new, Ordering::Release);
+                if !storage.limits().fixed_len {
+                    storage.set_len(offset + new, Preallocation::Off)?;
+                }
+            }
+            PartKind::Sparse(sparse) if new < old => {
+                sparse.len.store(new, Ordering::Release);
+                sparse.publish(None, self.durability)?;
+                sparse.give_up(new, old)?;
+            }
+            PartKind::Flat { .. } | PartKind::Sparse(_) | PartKind::Zero { .. } => {}
+        }
+        self.flush_all(self.durability)
+    }
+
+    /// The directories of all parts together must not be more than whoever opens the disk takes.
+    fn check_tables(&self, last: &Part, division: &Division) -> Result<()> {
+        let PartKind::Sparse(sparse) = &last.kind else {
+            return Ok(());
+        };
+        let held = |part: &Arc<Part>| match &part.kind {
+            PartKind::Sparse(sparse) => sparse.directory.read().entries.len() as u64,
+            PartKind::Flat { .. } | PartKind::Zero { .. } => 0,
+        };
+        let held: u64 = self.parts.iter().map(held).sum();
+        let longer = division.last.div_ceil(sparse.grain * sparse.per_table);
+        let longer = longer.saturating_sub(sparse.directory.read().entries.len() as u64);
+        let more = division.more.iter();
+        let more: u64 = more.map(|(bytes, _)| bytes.div_ceil(TABLE)).sum();
+        match (held + longer + more).saturating_mul(8) > MAX_DIRECTORIES {
+            true => Err(Error::new(
+                ErrorKind::Limit,
+                "The grain directory would become too large",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// The parts with those that are added, which are made in their files.
+    fn with_parts(
+        &self,
+        last: &Part,
+        division: &Division,
+        added: &[Arc<dyn Storage>],
+        grow: &Growth<'_>,
+    ) -> Result<Vec<Arc<Part>>> {
+        let mut parts = Vec::new();
+        memory::reserve(&mut parts, self.parts.len() + added.len())?;
+        parts.extend(self.parts.iter().cloned());
+        let zeroed = match &last.kind {
+            PartKind::Sparse(sparse) => Some(sparse.zeroed),
+            PartKind::Flat { .. } | PartKind::Zero { .. } => None,
+        };
+        let mut start = last.start + division.last;
+        for (n, ((bytes, _), storage)) in division.more.iter().zip(added).enumerate() {
+            grow.control.checkpoint()?;
+            let (mode, control) = (grow.preallocation, grow.control);
+            let sectors = bytes / SECTOR;
+            make_part(storage, sectors, zeroed, mode, control, self.durability)?;
+            let slot = self.next_slot()?;
+            let kind = match zeroed {
+                None => PartKind::Flat {
+                    slot,
+                    storage: storage.clone(),
+                    offset: 0,
+                    len: AtomicU64::new(*bytes),
+                },
+                Some(_) => {
+                    let place = SparseInput {
+                        id: u32::from(slot.0),
+                        slot,
+                        storage,
+                        cache: &self.cache,
+                        file_len: storage.len()?,
+                    };
+                    let sparse = Sparse::hosted(&place, &hosted(&**storage)?)?;
+                    PartKind::Sparse(Box::new(sparse))
+                }
+            };
+            parts.push(memory::shared(Part {
+                start,
+                word: last.word,
+                line: last.line + 1 + n,
+                read_only: false,
+                kind,
+            })?);
+            start += bytes;
+        }
+        Ok(parts)
+    }
+
+    /// A slot for another file. None is used twice, for requests may know the one that was there before.
+    fn next_slot(&self) -> Result<StorageSlot> {
+        let slots = &mut *self.slots.lock();
+        let next = slots
+            .checked_add(1)
+            .filter(|next| usize::from(*next) <= MAX_EXTENTS);
+        *slots = next.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Limit,
+                "The image had too many extents since it was opened; open it again",
+            )
+        })?;
+        Ok(StorageSlot(*slots))
+    }
+
+    /// Makes the last part longer, fills what is new, and lets the descriptor name it all.
+    fn grow_last(
+        &self,
+        part: &Part,
+        division: &Division,
+        range: Range<u64>,
+        grow: &Growth<'_>,
+        added: &AddedFiles<'_>,
+    ) -> Result<()> {
+        let before = self.lengthen(part, division.last, grow)?;
+        self.len.store(range.end, Ordering::Release);
+        let placed = match (&part.kind, &before) {
+            (PartKind::Sparse(sparse), Before::Sparse(change)) => self.give_places(sparse, change),
+            _ => Ok(()),
+        };
+        let done = placed
+            .and_then(|()| self.hide_below(range, grow.below))
+            .and_then(|()| self.flush_all(self.durability))
+            .and_then(|()| match (&part.kind, &before) {
+                (PartKind::Sparse(sparse), Before::Sparse(change)) => {
+                    sparse.publish(change.moved, self.durability)
+                }
+                _ => Ok(()),
+            });
+        let (done, is_old) = match done {
+            Ok(()) => self.record_with(division, added),
+            Err(error) => (Err(error), true),
+        };
+        if done.is_err() {
+            self.take_back(part, &before, is_old);
+        }
+        done
+    }
+
+    /// Gives the last part the size that it had; on disk as well where the descriptor is the old one.
+    fn take_back(&self, part: &Part, before: &Before, is_old: bool) {
+        match (&part.kind, before) {
+            (PartKind::Sparse(sparse), Before::Sparse(change)) => {
+                sparse.shorten(change);
+                if is_old {
+                    // Programs that go by the header see the old size too. The error to report is the first.
+                    let _ = sparse.publish(None, self.durability);
+                }
+            }
+            (PartKind::Flat { len, .. }, Before::Flat(old)) => len.store(*old, Ordering::Release),
+            _ => {}
+        }
+    }
+
+    fn lengthen(&self, part: &Part, new: u64, grow_as: &Growth<'_>) -> Result<Before> {
+        let Growth {
+            preallocation,
+            control,
+            ..
+        } = *grow_as;
+        let old = part.len();
+        if new == old {
+            return Ok(Before::Same);
+        }
+        match &part.kind {
+            PartKind::Zero { .. } => Ok(Before::Same),
+            PartKind::Flat {
+                storage,
+                offset,
+                len,
+                ..
             } => {
                 // What is new has to read as zeroes.
-                let end = offset + part.len();
+                let end = offset + old;
                 let has = storage.len()?;
                 if has > end && !storage.limits().fixed_len {
                     storage.set_len(end, Preallocation::Off)?;
                 }
                 grow(&**storage, offset + new, preallocation, control)?;
                 storage.sync(self.durability)?;
-                self.record_len(part, new)?;
-                part_len.store(new, Ordering::Release);
+                len.store(new, Ordering::Release);
+                Ok(Before::Flat(old))
             }
             PartKind::Sparse(sparse) => {
-                if preallocation == Preallocation::Metadata {
-                    return Err(Error::unsupported(
-                        "Unsupported preallocation mode: metadata",
-                    ));
-                }
-                self.flush_all(self.durability)?;
-                let change = {
-                    // What is cut off again must not be a grain of somebody else.
-                    let _all = self.inflight.reserve(0..u64::MAX);
-                    sparse.lengthen(new, preallocation, control)?
-                };
-                self.len.store(len, Ordering::Release);
-                let done = self
-                    .give_places(sparse, &change)
-                    .and_then(|()| self.hide_below(old..len, below))
-                    .and_then(|()| self.flush_all(self.durability))
-                    .and_then(|()| sparse.publish(&change, self.durability));
-                if let Err(error) = done {
-                    sparse.shorten(&change);
-                    self.len.store(old, Ordering::Release);
-                    return Err(error);
-                }
-                self.record_len(part, new)?;
+                // What is cut off again must not be a grain of somebody else.
+                let _all = self.inflight.reserve(0..u64::MAX);
+                let change = sparse.lengthen(new, preallocation, control)?;
+                Ok(Before::Sparse(change))
             }
-        }
-        self.len.store(len, Ordering::Release);
-        Ok(())
-    }
-}
-
-impl Vmdk {
-    /// Cuts off what lies behind `len`; only within the last extent.
-    fn shrink(&self, part: &Part, len: u64) -> Result<()> {
-        let Some(new) = len.checked_sub(part.start).filter(|new| *new > 0) else {
-            return Err(Error::unsupported(
-                "A disk cannot be made shorter than its last extent allows: extents are not removed",
-            ));
-        };
-        self.check_record(part, new)?;
-        self.prepare_write()?;
-        self.flush_all(self.durability)?;
-        match &part.kind {
-            PartKind::Zero { .. } => {
-                return Err(Error::unsupported(
-                    "A disk that ends in an extent of zeroes keeps its size",
-                ));
-            }
-            PartKind::Flat {
-                storage,
-                offset,
-                len: part_len,
-                ..
-            } => {
-                self.record_len(part, new)?;
-                part_len.store(new, Ordering::Release);
-                self.len.store(len, Ordering::Release);
-                if !storage.limits().fixed_len {
-                    storage.set_len(offset + new, Preallocation::Off)?;
-                }
-            }
-            PartKind::Sparse(sparse) => {
-                // An extent may be longer than its line in the descriptor says, and not shorter.
-                self.record_len(part, new)?;
-                let old_len = sparse.len();
-                sparse.len.store(new, Ordering::Release);
-                self.len.store(len, Ordering::Release);
-                let change = Longer {
-                    old_len,
-                    old_count: sparse.directory.read().entries.len(),
-                    moved: None,
-                    room: None,
-                };
-                sparse.publish(&change, self.durability)?;
-                sparse.give_up(new, old_len)?;
-            }
-        }
-        self.flush_all(self.durability)
-    }
-
-    /// A disk in parts would need further files.
-    fn check_parts(&self, new: u64) -> Result<()> {
-        let kind = self
-            .stored
-            .lock()
-            .descriptor
-            .create_type
-            .to_ascii_lowercase();
-        let in_parts = kind.windows(11).any(|word| word == b"gbmaxextent");
-        match in_parts && new > PART {
-            true => Err(Error::unsupported(
-                "The last part of the disk cannot have more than 2 GiB, and parts are not added",
-            )),
-            false => Ok(()),
         }
     }
 
-    /// Refuses a length that the descriptor cannot say, or not safely.
-    fn check_record(&self, part: &Part, len: u64) -> Result<()> {
+    /// Refuses a division that the descriptor cannot say, or not safely.
+    fn check_record(&self, division: &Division) -> Result<()> {
         let stored = self.stored.lock();
-        stored.check(&stored.descriptor.with_sectors(part.line, len / SECTOR)?)
+        stored.check(&division.described(&stored.descriptor)?)
     }
 
-    fn record_len(&self, part: &Part, len: u64) -> Result<()> {
-        let mut stored = self.stored.lock();
-        let new = stored.descriptor.with_sectors(part.line, len / SECTOR)?;
+    /// As [`Vmdk::record`]. The flag tells whether the old descriptor certainly is in its place after a failure:
+    /// then nothing names what was added.
+    fn record_with(&self, division: &Division, added: &AddedFiles<'_>) -> (Result<()>, bool) {
+        added.set_named(true);
+        let recorded = self.record(division);
+        if recorded.is_ok() {
+            return (recorded, false);
+        }
+        let stored = &mut *self.stored.lock();
+        let new = division.described(&stored.descriptor);
+        let is_old = new.is_ok_and(|new| stored.take_back(&new, self.durability));
+        added.set_named(!is_old);
+        (recorded, is_old)
+    }
+
+    fn record(&self, division: &Division) -> Result<()> {
+        let stored = &mut *self.stored.lock();
+        let new = division.described(&stored.descriptor)?;
         stored.replace(new, self.durability)
     }
 
@@ -367,8 +598,8 @@ impl Sparse {
     }
 
     /// Lets the header name the new size, and the directories where they are to be.
-    fn publish(&self, change: &Longer, durability: Durability) -> Result<()> {
-        if let Some(places) = change.moved {
+    fn publish(&self, moved: Option<Places>, durability: Durability) -> Result<()> {
+        if let Some(places) = moved {
             let directory = &mut *self.directory.write();
             for (entries, sector) in [
                 (&directory.redundant, places.redundant),

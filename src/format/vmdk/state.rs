@@ -15,6 +15,7 @@ use crate::format::{
     BackingChange, Check, ExpectedParent, FileRole, Format, FormatFile, FormatInfo, FormatWrite,
     IoGuard, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
 };
+use crate::newest::Newest;
 use crate::storage::{Durability, Storage};
 
 use super::driver::NAME;
@@ -30,7 +31,9 @@ pub(super) struct Vmdk {
     /// Virtual size.
     pub(super) len: AtomicU64,
     /// The extents in guest order; none is empty.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Newest<Vec<Arc<Part>>>,
+    /// The last slot that a file has got.
+    pub(super) slots: Mutex<u16>,
     pub(super) stored: Mutex<Stored>,
     pub(super) cache: Arc<Cache>,
     pub(super) decoded: DecodedUnits,
@@ -75,7 +78,7 @@ impl Format for Vmdk {
     }
 
     fn has_fixed_places(&self) -> bool {
-        let sparse = |part: &Part| matches!(part.kind, PartKind::Sparse(_));
+        let sparse = |part: &Arc<Part>| matches!(part.kind, PartKind::Sparse(_));
         !self.parts.iter().any(sparse)
     }
 
@@ -95,7 +98,7 @@ impl Format for Vmdk {
 
     fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
         visit(FormatFile::own(&self.storage));
-        for part in &self.parts {
+        for part in self.parts.iter() {
             if let (Some(slot), Some(storage)) = (part.slot(), part.storage())
                 && slot != StorageSlot::MAIN
             {
@@ -182,7 +185,7 @@ impl Format for Vmdk {
     }
 
     fn backing_change(&self) -> Option<&dyn BackingChange> {
-        let flat = |part: &Part| matches!(part.kind, PartKind::Flat { .. });
+        let flat = |part: &Arc<Part>| matches!(part.kind, PartKind::Flat { .. });
         self.writer()?;
         (!self.parts.iter().any(flat)).then_some(self)
     }

@@ -28,6 +28,8 @@ pub(super) struct Stored {
     pub(super) offset: u64,
     /// Bytes that it may have; None where the file holds nothing else.
     pub(super) room: Option<u64>,
+    /// The last change has written something.
+    pub(super) has_begun: bool,
 }
 
 /// How another text takes the place of the one that is there.
@@ -55,10 +57,12 @@ impl Stored {
     /// # Errors
     /// As [`Stored::check`], or of I/O.
     pub(super) fn replace(&mut self, new: Descriptor, durability: Durability) -> Result<()> {
+        self.has_begun = false;
         match self.way(&new)? {
             Way::Sectors(order) => {
                 for sector in order {
                     self.write_sector(&new, sector)?;
+                    self.has_begun = true;
                     self.file.sync(durability)?;
                 }
                 self.cut(&new)?;
@@ -71,6 +75,29 @@ impl Stored {
         }
         self.descriptor = new;
         self.file.sync(durability)
+    }
+
+    /// After [`Stored::replace`] has failed: whether the file certainly holds the old text, which is written
+    /// again where it may not.
+    pub(super) fn take_back(&self, new: &Descriptor, durability: Durability) -> bool {
+        match self.way(new) {
+            Ok(Way::Sectors(order)) => {
+                let mut back = order.iter().rev();
+                let back = back.try_for_each(|sector| self.write_sector(&self.descriptor, *sector));
+                let back = back.and_then(|()| self.file.sync(durability));
+                back.is_ok() || !self.has_begun && self.holds_old().unwrap_or(false)
+            }
+            // The name leads to the old file still.
+            Ok(Way::Successor) => self.file.host().is_some_and(|host| host.can_be_succeeded()),
+            Ok(Way::Aside(_)) | Err(_) => false,
+        }
+    }
+
+    fn holds_old(&self) -> Result<bool> {
+        let text = self.descriptor.text();
+        let mut bytes = memory::zeroed(text.len())?;
+        self.file.read_at(&mut bytes, self.offset)?;
+        Ok(*bytes == **text)
     }
 
     fn way(&self, new: &Descriptor) -> Result<Way> {

@@ -3,6 +3,7 @@
 
 use std::io::IoSlice;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -95,7 +96,7 @@ impl FormatWrite for Vmdk {
     }
 
     fn compressor(&self) -> Option<&dyn Compress> {
-        let sparse = |part: &Part| matches!(part.kind, PartKind::Sparse(_));
+        let sparse = |part: &Arc<Part>| matches!(part.kind, PartKind::Sparse(_));
         self.parts.iter().all(sparse).then_some(self)
     }
 }
@@ -203,7 +204,7 @@ impl Vmdk {
     /// Of I/O.
     pub(super) fn flush_all(&self, durability: Durability) -> Result<()> {
         let _one = self.flushing.lock();
-        for part in &self.parts {
+        for part in self.parts.iter() {
             match &part.kind {
                 PartKind::Flat { storage, .. } => storage.sync(durability)?,
                 PartKind::Sparse(sparse) => sparse.flush(durability)?,
@@ -222,7 +223,7 @@ impl Vmdk {
             return Ok(());
         }
         self.flush_all(self.durability)?;
-        for part in &self.parts {
+        for part in self.parts.iter() {
             if let PartKind::Sparse(sparse) = &part.kind {
                 sparse.mark_clean(self.durability)?;
             }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use bstr::{BString, ByteSlice};
 
 use super::ancestors::Ancestors;
+use super::more_files::MoreFiles;
 use super::node::{NODE, checked_options};
 use super::opener::LayerOpener;
 use super::start::{Builder, Start};
@@ -19,6 +20,7 @@ use crate::image::{
     Backing, Image, OpenOptions, Settings, directory, events, files, lock, names, write,
 };
 use crate::memory;
+use crate::newest::Newest;
 use crate::storage::Storage;
 
 /// Opens one layer; those below it stay closed. Errors do not name the location.
@@ -171,6 +173,14 @@ fn open_over(
     if options.writable {
         write::check_writer(&*format)?;
     }
+    let pieces = options.writable && driver.children.contains(&ChildSpec::EXTENTS);
+    let more_files = pieces.then(|| {
+        Box::new(MoreFiles {
+            base: base.clone(),
+            options: options.clone(),
+            force_share,
+        })
+    });
     let children = opener.into_children();
     let nodes = children.iter().map(Child::node);
     let mut all_warnings: Vec<_> = nodes.flat_map(Node::warnings).collect();
@@ -189,7 +199,8 @@ fn open_over(
         format,
         current: None,
         storage,
-        children,
+        children: Newest::new(children),
+        more_files,
         closed_files: Vec::new(),
         backing: Backing::None,
         below: plan.child(ChildSpec::BACKING.name).cloned(),

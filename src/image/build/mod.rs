@@ -3,6 +3,7 @@
 mod ancestors;
 mod below;
 mod layer;
+mod more_files;
 mod node;
 mod opener;
 mod reopen;
@@ -20,6 +21,8 @@ use crate::image::{Backing, Image, OpenOptions, names};
 use crate::location::Location;
 use crate::memory;
 use crate::storage::Storage;
+
+pub(super) use more_files::{MoreFile, MoreFiles};
 
 use ancestors::Ancestors;
 use below::Next;

@@ -15,6 +15,7 @@ use crate::image::status::Sparse;
 use crate::image::unit_lock::UnitLock;
 use crate::image::{Backing, Image, Settings};
 use crate::location::Location;
+use crate::newest::Newest;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::testing::GatheringStorage;
 use crate::storage::{CacheMode, Durability, Storage, ZeroFlags};
@@ -101,7 +102,8 @@ impl Fake {
 
     pub(in crate::image) fn image(self, backing: Option<Arc<Image>>) -> Image {
         Image {
-            children: Vec::new(),
+            children: Newest::new(Vec::new()),
+            more_files: None,
             closed_files: Vec::new(),
             location: Location::from_path("fake"),
             filename: "fake".into(),

@@ -1,6 +1,6 @@
 //! Creating files: an existing one keeps its mode, its links and its identity.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bstr::BString;
+use bstr::{BStr, BString};
 
 use super::entry::Entry;
 use super::open::{self, FileOpen, wrap};
@@ -101,28 +101,70 @@ pub fn claim(path: &Path, options: &FileCreate) -> Result<NewFile> {
     if u32::try_from(options.extent_size_hint).is_err() {
         return Err(Error::invalid("Extent size hint is too large"));
     }
-    let failed = |error: io::Error| Error::io(&error).context(format!("Could not create '{name}'"));
-    let (fd, new) = open_or_create(path, options.cache).map_err(failed)?;
+    let (fd, new) =
+        open_or_create(path, options.cache).map_err(|error| could_not_create(path, &error))?;
     if !new {
         let file = wrap(fd, name, &options.open(Some("file")))?;
         return Ok(NewFile::new(file, None, options));
     }
+    made(fd, path, options)
+}
+
+fn could_not_create(path: &Path, error: &io::Error) -> Error {
+    let name = BStr::new(path.as_os_str().as_bytes());
+    Error::io(error).context(format!("Could not create '{name}'"))
+}
+
+/// A file that was made just now.
+fn made(fd: OwnedFd, path: &Path, options: &FileCreate) -> Result<NewFile> {
+    let name = BString::from(path.as_os_str().as_bytes());
     // A second descriptor, for the first one goes with a failure.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let held = match fd.try_clone() {
         Ok(held) => held,
         Err(error) => {
             let _ = remove_same(fd.as_fd(), &path);
-            return Err(failed(error));
+            return Err(could_not_create(&path, &error));
         }
     };
-    match wrap(fd, name, &options.open(Some("file"))) {
+    match open::by_name(fd, name, &options.open(Some("file"))) {
         Ok(file) => Ok(NewFile::new(file, Some(path), options)),
         Err(error) => {
             let _ = remove_same(held.as_fd(), &path);
             Err(error)
         }
     }
+}
+
+/// Makes a file at `path`, where none must be, with the owner and the permissions of another one. No lock is
+/// taken.
+///
+/// # Errors
+/// `Could not create 'X': …`, and nothing is left behind.
+pub fn make_like(
+    path: &Path,
+    model: Option<BorrowedFd<'_>>,
+    options: &FileCreate,
+) -> Result<NewFile> {
+    let failed = |error: io::Error| could_not_create(path, &error);
+    let model = match model {
+        Some(fd) => Some(File::from(fd.try_clone_to_owned().map_err(failed)?)),
+        None => None,
+    };
+    let like = model.map(|file| file.metadata()).transpose();
+    let like = like.map_err(failed)?;
+    let mut how = OpenOptions::new();
+    how.read(true).write(true).create_new(true).mode(0o600);
+    let fd = open_raw(path, &how, options.cache).map_err(failed)?;
+    let new = made(fd, path, options)?;
+    if let Some(like) = like
+        && let Err(error) = new.file.take_after(&like)
+    {
+        // The error to report is the first one.
+        let _ = new.remove();
+        return Err(failed(error));
+    }
+    Ok(new)
 }
 
 /// Opens the device at `path` to be filled. It is as it was until [`NewStorage::empty`].

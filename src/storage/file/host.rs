@@ -41,6 +41,10 @@ impl HostFile for FileStorage {
         self.make_successor(bytes)
     }
 
+    fn remove(&self) -> Result<bool> {
+        self.remove_name()
+    }
+
     // Within the file: what makes it longer needs the lock on its length, which only a call can hold.
     fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>> {
         let end = self.writable_end(offset, len).ok()?;

@@ -20,7 +20,7 @@ mod syncs;
 mod tests;
 mod zero;
 
-pub use create::{FileCreate, NewFile, claim, claim_device};
+pub use create::{FileCreate, NewFile, claim, claim_device, make_like};
 pub use driver::{FILE, HOST_DEVICE};
 pub(crate) use entry::sync_name;
 pub use open::{FileOpen, Locking, duplicate, open, open_fd};

@@ -78,7 +78,7 @@ pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
 }
 
 /// As [`wrap`], of a file that was opened by the path `name`.
-fn by_name(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<FileStorage> {
+pub(super) fn by_name(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<FileStorage> {
     let mut storage = wrap(fd, name, options)?;
     storage.is_named = true;
     Ok(storage)

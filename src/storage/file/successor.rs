@@ -1,7 +1,8 @@
-//! Another file in the place of an open one: whatever happens, the name leads to the old bytes or to the new.
+//! What happens to the name of an open file: another file takes its place, at every instant the old one or the
+//! new one, or it goes.
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -50,6 +51,20 @@ impl FileStorage {
         })
     }
 
+    /// See [`crate::storage::HostFile::remove`].
+    pub(super) fn remove_name(&self) -> Result<bool> {
+        let name = Path::new(OsStr::from_bytes(&self.name));
+        let is_link = name.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+        let Some(path) = self.only_path().filter(|_| !is_link) else {
+            return Ok(false);
+        };
+        let failed = |error: &io::Error| {
+            Error::io(error).context(format!("Could not remove '{}'", self.name))
+        };
+        fs::remove_file(path).map_err(|error| failed(&error))?;
+        Ok(true)
+    }
+
     /// See [`crate::storage::HostFile::succeed`].
     pub(super) fn make_successor(&self, bytes: &[u8]) -> Result<Arc<dyn Storage>> {
         self.check_writable()?;
@@ -70,6 +85,17 @@ impl FileStorage {
             sync_name(&path).map_err(|error| failed(Error::io(&error)))?;
         }
         Ok(Arc::new(new))
+    }
+
+    /// Gives a file that was made just now the owner and the permissions of another one.
+    pub(super) fn take_after(&self, other: &Metadata) -> io::Result<()> {
+        let file = File::from(self.fd().try_clone_to_owned()?);
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
+            fchown(&file, Some(other.uid()), Some(other.gid()))?;
+        }
+        // After the owner: giving a file away takes bits.
+        file.set_permissions(Permissions::from_mode(other.mode() & MODE))
     }
 
     /// A new file beside this one, open like it.
@@ -111,14 +137,9 @@ impl FileStorage {
     fn take_place(&self, new: &Self, bytes: &[u8], (from, to): (&Path, &Path)) -> Result<()> {
         let os = |error: io::Error| Error::io(&error);
         let old = to.symlink_metadata().map_err(os)?;
-        let made = from.symlink_metadata().map_err(os)?;
-        if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
-            fchown(new.fd(), Some(old.uid()), Some(old.gid()))
-                .map_err(os)
-                .context(|| "the new file cannot get its owner".into())?;
-        }
-        // After the owner: giving a file away takes bits.
-        fs::set_permissions(from, Permissions::from_mode(old.mode() & MODE)).map_err(os)?;
+        new.take_after(&old)
+            .map_err(os)
+            .context(|| "the new file cannot get its owner and permissions".into())?;
         new.write_at(bytes, 0)?;
         new.set_len(bytes.len() as u64, crate::storage::Preallocation::Off)?;
         new.sync(Durability::Synced)?;

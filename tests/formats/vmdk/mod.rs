@@ -5,6 +5,7 @@ mod chain;
 mod check;
 mod foreign;
 mod made;
+mod parts;
 mod size;
 
 use platter::ops::convert::{ConvertRequest, convert};

@@ -144,6 +144,31 @@ impl NewPart {
         Ok(sector * SECTOR)
     }
 
+    /// Writes the tables; the header is still to come.
+    fn finish(&self, is_stream: bool) -> Result<()> {
+        let Some(sparse) = &self.sparse else {
+            return Ok(());
+        };
+        let out = &*self.storage;
+        let state = &mut *sparse.state.lock();
+        state.tables.flush(out)?;
+        for directory in sparse.layout.directories() {
+            let bytes = sparse.layout.directory_bytes(directory)?;
+            if !bytes.is_empty() {
+                out.write_at(&bytes, directory * SECTOR)?;
+            }
+        }
+        let mut end = state.next * SECTOR;
+        if is_stream {
+            out.write_at(&special(Special::EndOfStream, 0), end)?;
+            end += SECTOR;
+        }
+        if !out.limits().fixed_len && out.len()? != end {
+            out.set_len(end, Preallocation::Off)?;
+        }
+        Ok(())
+    }
+
     /// Gives a compressed grain of so many bytes its place.
     fn place_encoded(&self, within: u64, len: u64) -> Result<u64> {
         let sparse = self.sparse.as_ref().ok_or_else(Error::no_compression)?;
@@ -242,31 +267,6 @@ impl VmdkBulk {
                 format!("Guest range {guest} + {len} of a new image is out of order"),
             )),
         }
-    }
-
-    /// Writes the tables of a part; its header is still to come.
-    fn finish_part(&self, part: &NewPart) -> Result<()> {
-        let Some(sparse) = &part.sparse else {
-            return Ok(());
-        };
-        let out = &*part.storage;
-        let state = &mut *sparse.state.lock();
-        state.tables.flush(out)?;
-        for directory in sparse.layout.directories() {
-            let bytes = sparse.layout.directory_bytes(directory)?;
-            if !bytes.is_empty() {
-                out.write_at(&bytes, directory * SECTOR)?;
-            }
-        }
-        let mut end = state.next * SECTOR;
-        if self.is_stream() {
-            out.write_at(&special(Special::EndOfStream, 0), end)?;
-            end += SECTOR;
-        }
-        if !out.limits().fixed_len && out.len()? != end {
-            out.set_len(end, Preallocation::Off)?;
-        }
-        Ok(())
     }
 }
 
@@ -422,7 +422,7 @@ impl Bulk for VmdkBulk {
 
     fn finish(&self, durability: Durability) -> Result<()> {
         for part in &self.parts {
-            self.finish_part(part)?;
+            part.finish(self.is_stream())?;
         }
         let synced = durability == Durability::Synced;
         for part in &self.parts {
@@ -455,6 +455,35 @@ impl Bulk for VmdkBulk {
         }
         self.own.sync(durability)
     }
+}
+
+/// Makes an empty file a part of a disk in parts, durably: flat, or sparse with zeroed grains or without.
+///
+/// # Errors
+/// Of I/O.
+pub(in super::super) fn make_part(
+    storage: &Arc<dyn Storage>,
+    sectors: u64,
+    sparse: Option<bool>,
+    preallocation: Preallocation,
+    control: &JobControl,
+    durability: Durability,
+) -> Result<()> {
+    let layout = match sparse {
+        None => None,
+        Some(_) => Some(SparseLayout::new(sectors, false, true).ok_or_else(too_large)?),
+    };
+    let part = NewPart::new(0, sectors.saturating_mul(SECTOR), 0, storage, layout)?;
+    part.begin(preallocation, control)?;
+    part.finish(false)?;
+    // No header must reach the disk before what it points to.
+    storage.sync(durability)?;
+    if let Some((layout, zeroed)) = layout.zip(sparse) {
+        let header = header_of(Subformat::TwoGbSparse, zeroed, &layout);
+        storage.write_at(&header.to_bytes(), 0)?;
+        storage.sync(durability)?;
+    }
+    Ok(())
 }
 
 /// The header of an extent of a disk of that kind.

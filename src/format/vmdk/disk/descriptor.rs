@@ -259,6 +259,58 @@ impl Descriptor {
     }
 }
 
+impl Descriptor {
+    /// As this, with another number of sectors of the extent on line `last`, behind which there are these
+    /// extents (sectors, kind, name) and no others.
+    ///
+    /// # Errors
+    /// As [`Descriptor::with_sectors`]; [`crate::ErrorKind::Invalid`] for a name that cannot be written.
+    pub(in crate::format::vmdk) fn with_end(
+        &self,
+        last: usize,
+        sectors: u64,
+        more: &[(u64, ExtentType, BString)],
+    ) -> Result<Self> {
+        let new = self.with_sectors(last, sectors)?;
+        let mut text = new.text;
+        let end_of = |text: &BString, at: usize| {
+            let rest = text.get(at..).unwrap_or_default();
+            at + rest.find_byte(b'\n').map_or(rest.len(), |end| end + 1)
+        };
+        for line in new.extents.iter().skip(last + 1).rev() {
+            let end = end_of(&text, line.at);
+            text.drain(line.at..end);
+        }
+        let Some(line) = new.extents.get(last).filter(|_| !more.is_empty()) else {
+            return Self::parse(&text);
+        };
+        let encoding = value(&text, "encoding").and_then(|label| Encoding::for_label(&label));
+        let at = end_of(&text, line.at);
+        let before = text.get(line.at..at).unwrap_or_default();
+        let end: &[u8] = match before.ends_with(b"\r\n") {
+            true => b"\r\n",
+            false => b"\n",
+        };
+        let mut lines = Vec::new();
+        if !before.ends_with(b"\n") {
+            lines.extend_from_slice(end);
+        }
+        for (sectors, kind, name) in more {
+            check_name(name.as_bstr())?;
+            lines.extend_from_slice(format!("RW {sectors} {} \"", kind.word()).as_bytes());
+            lines.extend_from_slice(&encode(name.as_bstr(), encoding));
+            lines.extend_from_slice(match kind {
+                ExtentType::Flat => b"\" 0",
+                _ => b"\"",
+            });
+            lines.extend_from_slice(end);
+        }
+        memory::headroom(lines.len() as u64 * IN_MEMORY)?;
+        text.splice(at..at, lines);
+        Self::parse(&text)
+    }
+}
+
 /// What a new descriptor says.
 #[derive(Clone, Debug)]
 pub(in crate::format::vmdk) struct NewDescriptor<'a> {
