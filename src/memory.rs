@@ -163,6 +163,22 @@ pub(crate) fn copied(bytes: &[u8]) -> Result<IoBuf> {
     Ok(copy)
 }
 
+/// Parts one behind the other.
+///
+/// # Errors
+/// Where there is no memory.
+pub(crate) fn joined<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<IoBuf> {
+    let len = parts
+        .clone()
+        .fold(0usize, |len, part| len.saturating_add(part.len()));
+    let mut all = IoBuf::new();
+    all.make_room(len)?;
+    for part in parts {
+        all.extend_from_slice(part)?;
+    }
+    Ok(all)
+}
+
 /// The same bytes as a vector that takes no more than they do.
 ///
 /// # Errors

@@ -45,13 +45,30 @@ impl Limbo {
         self.users.enter_long()
     }
 
-    /// Adds references that memory no longer holds; call it after the entry was replaced.
+    /// Adds references that memory no longer holds; call it after the entry was replaced. Without memory for
+    /// more of them their clusters are leaked, for what they were given up for has happened.
     pub(crate) fn queue(&self, freed: impl IntoIterator<Item = Freed>) {
         let mut state = self.state.lock();
-        let before = state.fresh.len();
-        state.fresh.extend(freed);
-        let added = state.fresh.len() - before;
+        let mut added = 0;
+        for freed in freed {
+            if state.fresh.try_reserve(1).is_err() {
+                break;
+            }
+            state.fresh.push(freed);
+            added += 1;
+        }
         self.waiting.fetch_add(added, Ordering::Relaxed);
+    }
+
+    /// Adds references to others that wait; leaks them, as [`Limbo::queue`] does.
+    fn add(&self, to: &mut Vec<Freed>, mut more: Vec<Freed>) {
+        if to.is_empty() {
+            *to = more;
+        } else if to.try_reserve(more.len()).is_ok() {
+            to.append(&mut more);
+        } else {
+            self.waiting.fetch_sub(more.len(), Ordering::Relaxed);
+        }
     }
 
     /// References queued so far; take them before the tables are copied for writing.
@@ -61,12 +78,12 @@ impl Limbo {
 
     /// Returns references whose unlinking did not reach the disk.
     pub(crate) fn put_back(&self, freed: Vec<Freed>) {
-        self.state.lock().fresh.extend(freed);
+        self.add(&mut self.state.lock().fresh, freed);
     }
 
     /// The entries that named these are gone from the disk.
     pub(crate) fn unlinked(&self, freed: Vec<Freed>) {
-        self.state.lock().unlinked.extend(freed);
+        self.add(&mut self.state.lock().unlinked, freed);
     }
 
     /// References that nothing can use any more; only one thread may ask at a time.
@@ -78,7 +95,7 @@ impl Limbo {
                 if !self.users.is_drained() {
                     break;
                 }
-                ready.append(&mut state.draining);
+                self.add(&mut ready, std::mem::take(&mut state.draining));
             }
             if state.unlinked.is_empty() {
                 break;

@@ -238,10 +238,9 @@ impl Qcow2 {
                 [one] => self.storage.write_at(&one.bytes, offset)?,
                 many => {
                     for part in many.chunks(256) {
-                        let bytes: Vec<&[u8]> = part.iter().map(|t| &t.bytes[..]).collect();
-                        let bytes = bytes.concat();
+                        let parts = part.iter().map(|taken| &taken.bytes[..]);
                         let at = part.first().map_or(offset, |t| t.slice.offset());
-                        self.storage.write_at(&bytes, at)?;
+                        self.storage.write_at(&memory::joined(parts)?, at)?;
                     }
                 }
             }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::FlushPlan;
+use crate::memory;
 use crate::storage::Durability;
 
 use super::disk::DATA_SECTOR;
@@ -75,13 +76,17 @@ impl Vhdx {
     /// was asked for.
     pub(super) fn write_metadata(&self, durability: Durability) -> Result<()> {
         let mut log = self.log.lock();
+        // The copies that are written, and the list of all pages.
+        let most = log.most_pages().max(1);
+        let waiting = self.dirty.len();
+        let copies = (waiting.min(most) as u64).saturating_mul(PAGE + 64);
+        memory::headroom(copies.saturating_add(waiting as u64 * 16))?;
         // What is taken now was unlinked in pages that are written below.
         let freed = self.limbo.take_fresh();
         let mut pages = self.dirty.take_all();
         // A bitmap says nothing before its block's entry does: it must not come later.
         let bat = self.regions.lock().bat;
         pages.sort_by_key(|page| (bat.offset..bat.end()).contains(&page.offset));
-        let most = log.most_pages().max(1);
         while !pages.is_empty() {
             let now = pages.get(..most.min(pages.len())).unwrap_or_default();
             let copies: Vec<NewPage> = now
@@ -131,9 +136,9 @@ impl Vhdx {
             .pending
             .chunk_by(|(first, _), (second, _)| first + PAGE == *second)
         {
-            let bytes: Vec<&[u8]> = run.iter().map(|(_, page)| &page[..]).collect();
+            let parts = run.iter().map(|(_, page)| &page[..]);
             if let Some((offset, _)) = run.first() {
-                self.storage.write_at(&bytes.concat(), *offset)?;
+                self.storage.write_at(&memory::joined(parts)?, *offset)?;
             }
         }
         log.pending.clear();
