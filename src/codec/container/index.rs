@@ -2,9 +2,9 @@
 
 use super::Container;
 use super::fault;
-use super::length::ReadAt;
 use super::member::{self, Member, Plain, Wanted};
 use super::part;
+use super::read_at::ReadAt;
 use super::xz_index::{self, Block};
 use super::zstd_table;
 use crate::error::Result;

@@ -2,12 +2,10 @@
 
 use super::Container;
 use super::member::{self, Wanted};
+use super::read_at::ReadAt;
 use super::xz_index;
 use super::zstd_table;
 use crate::error::Result;
-
-/// Reads bytes of the file; past its end there are zeroes.
-pub type ReadAt<'a> = dyn Fn(&mut [u8], u64) -> Result<()> + 'a;
 
 /// How many bytes a file of `len` bytes holds. None where it does not say, or contradicts itself; whoever
 /// unpacks it finds out whether it is true. Tables larger than `max_table` are not looked at.

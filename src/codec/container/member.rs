@@ -1,7 +1,7 @@
 //! Members that say where they end: frames of zstd and lz4, blocks of bgzf. They are found by their headers,
 //! without decompressing, and can be unpacked by themselves.
 
-use super::length::ReadAt;
+use super::read_at::ReadAt;
 use super::{Container, is_skipped};
 use crate::bytes::{array, le16, le32, le64};
 use crate::error::Result;

@@ -13,13 +13,15 @@ mod member;
 mod members_ahead;
 mod parallel;
 mod part;
+mod read_at;
 mod unpack;
 mod xz_index;
 mod zstd_table;
 
 pub use index::Index;
 pub use input::Source;
-pub use length::{ReadAt, known_len};
+pub use length::known_len;
+pub use read_at::ReadAt;
 pub use unpack::Unpacker;
 
 use crate::bytes::le32;

@@ -3,7 +3,7 @@
 use libdeflater::crc32;
 
 use super::XZ;
-use super::length::ReadAt;
+use super::read_at::ReadAt;
 use crate::bytes::le32;
 use crate::error::Result;
 use crate::memory::{self, IoBuf};

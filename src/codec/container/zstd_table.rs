@@ -1,7 +1,7 @@
 //! The table of a seekable file of zstd: a frame at its end that decoders pass over, and which tells the lengths of
 //! all frames before it.
 
-use super::length::ReadAt;
+use super::read_at::ReadAt;
 use crate::bytes::le32;
 use crate::error::Result;
 use crate::memory;
