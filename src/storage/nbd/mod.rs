@@ -9,6 +9,7 @@ mod connection;
 mod creation;
 mod handshake;
 mod input;
+mod journal;
 mod op;
 mod options;
 mod pool;

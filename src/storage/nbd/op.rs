@@ -25,6 +25,32 @@ pub(super) enum Payload<'a> {
     Many(&'a [IoSlice<'a>]),
 }
 
+impl Payload<'_> {
+    /// Its bytes.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(data) => data.len(),
+            Self::Many(parts) => parts.iter().map(|part| part.len()).sum(),
+        }
+    }
+
+    /// Copies it to the beginning of `out`.
+    pub(super) fn copy_to(&self, out: &mut [u8]) {
+        let mut rest = out;
+        let mut put = |data: &[u8]| {
+            let (now, then) = std::mem::take(&mut rest).split_at_mut(data.len());
+            now.copy_from_slice(data);
+            rest = then;
+        };
+        match self {
+            Self::None => {}
+            Self::One(data) => put(data),
+            Self::Many(parts) => parts.iter().for_each(|part| put(part)),
+        }
+    }
+}
+
 /// Where the data of a reply goes.
 #[derive(Debug)]
 pub(super) enum Sink<'a, 'b> {

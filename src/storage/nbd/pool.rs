@@ -11,10 +11,12 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::nbd::flags::TransmissionFlags;
+use crate::nbd::request::Command;
 use crate::net::{Wait, connect};
 
 use super::connection::Connection;
 use super::handshake::{Export, Wanted, negotiate};
+use super::journal::{Journal, Kept, MAX_BYTES};
 use super::op::Op;
 use super::options::Settings;
 
@@ -45,6 +47,8 @@ pub(super) struct Pool {
     growing: Mutex<()>,
     /// The server takes no more connections.
     full: AtomicBool,
+    /// What a server that comes back gets again, where it is waited for.
+    journal: Option<Journal>,
     /// Writes that the server has replied to.
     written: AtomicU64,
     /// How many of them a flush has covered.
@@ -150,6 +154,9 @@ impl Pool {
                 settings.context
             )));
         }
+        // A server that knows no flush has nothing that it could lose.
+        let keeps = !settings.reconnect_delay.is_zero()
+            && export.flags.contains(TransmissionFlags::SEND_FLUSH);
         let several = export.flags.contains(TransmissionFlags::CAN_MULTI_CONN);
         let most = if several { settings.connections } else { 1 };
         let mut lanes: Vec<Lane> = Vec::new();
@@ -167,6 +174,7 @@ impl Pool {
             open: AtomicUsize::new(1),
             growing: Mutex::new(()),
             full: AtomicBool::new(false),
+            journal: keeps.then(Journal::default),
             written: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
             lost: AtomicBool::new(false),
@@ -178,23 +186,87 @@ impl Pool {
     /// # Errors
     /// Of the server, or of the connection.
     pub(super) fn run(&self, ops: &mut [Op<'_, '_>], control: &JobControl) -> Result<()> {
+        self.carry_out(ops, None, control)
+    }
+
+    /// As [`Pool::run`] for requests that change the export; `durable` where their replies say that nothing of them
+    /// can be lost.
+    ///
+    /// # Errors
+    /// As [`Pool::run`].
+    pub(super) fn change(
+        &self,
+        ops: &mut [Op<'_, '_>],
+        durable: bool,
+        control: &JobControl,
+    ) -> Result<()> {
+        let kept = match self.journal.as_ref().filter(|_| !durable) {
+            None => None,
+            Some(journal) => loop {
+                match journal.keep(ops)? {
+                    None => self.flush(control)?,
+                    kept => break kept,
+                }
+            },
+        };
+        self.carry_out(ops, kept, control)?;
+        if !durable {
+            self.written.fetch_add(ops.len() as u64, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// How many bytes of changes may be sent in one call.
+    pub(super) fn most_bytes(&self) -> usize {
+        match self.journal {
+            Some(_) => usize::try_from(MAX_BYTES / 2).unwrap_or(usize::MAX),
+            None => usize::MAX,
+        }
+    }
+
+    fn carry_out(
+        &self,
+        ops: &mut [Op<'_, '_>],
+        mut kept: Option<Kept<'_>>,
+        control: &JobControl,
+    ) -> Result<()> {
         let lane = self.lane(control)?;
         let _loaded = Loaded::new(lane, ops.len());
+        let mut lost: Option<Instant> = None;
         loop {
             let connection = self.connection(lane, control)?;
-            let Err(error) = connection.exchange(ops, control) else {
+            let done = {
+                let journal = self.journal.as_ref();
+                let _gate = journal.map(|journal| journal.enter(control)).transpose()?;
+                let done = connection.exchange(ops, control);
+                if done.is_ok()
+                    && let Some(kept) = kept.take()
+                {
+                    kept.record(ops);
+                }
+                done
+            };
+            let Err(error) = done else {
                 let mut ops = ops.iter_mut();
                 return ops.find_map(|op| op.error.take()).map_or(Ok(()), Err);
             };
             control.check()?;
             self.note_loss(lane, &connection);
+            let delay = self.settings.reconnect_delay;
             match connection.ended() {
                 None => return Err(error),
-                Some(false) if self.settings.reconnect_delay.is_zero() => {
-                    return Err(self.about(error));
+                Some(false) => {
+                    let again = lost.is_some();
+                    // A server that every time ends the connection over this request is not waited for any longer.
+                    if lost.get_or_insert_with(Instant::now).elapsed() >= delay {
+                        return Err(self.about(error));
+                    }
+                    if again {
+                        std::thread::sleep(PAUSE);
+                    }
                 }
-                // Another's work was cancelled, or the connection may come back.
-                Some(_) => {}
+                // Another's work was cancelled.
+                Some(true) => {}
             }
             for op in ops.iter_mut() {
                 op.reset();
@@ -204,29 +276,36 @@ impl Pool {
 
     /// Whether further storages may use it: requests succeed, or wait for a connection to come back.
     pub(super) fn is_usable(&self) -> bool {
-        !self.lost.load(Ordering::Acquire)
-            && self.lanes.first().is_some_and(|lane| {
-                let line = lane.line.try_lock();
-                // Whoever holds it makes a connection.
-                line.is_none_or(|line| {
-                    let connection = line.connection.as_ref();
-                    connection.is_some_and(|connection| connection.ended() != Some(false))
+        // One that waits for its server has changes to make again before anybody sees the export.
+        self.journal.is_some()
+            || !self.lost.load(Ordering::Acquire)
+                && self.lanes.first().is_some_and(|lane| {
+                    let line = lane.line.try_lock();
+                    // Whoever holds it makes a connection.
+                    line.is_none_or(|line| {
+                        let connection = line.connection.as_ref();
+                        connection.is_some_and(|connection| connection.ended() != Some(false))
+                    })
                 })
-            })
     }
 
-    /// Notes that so many writes have been replied to.
-    pub(super) fn note_writes(&self, count: usize) {
-        self.written.fetch_add(count as u64, Ordering::Release);
-    }
-
-    /// Has what was written made durable by `flush`.
+    /// Makes what was written durable.
     ///
     /// # Errors
-    /// Of it; also where a connection was lost that the flush does not cover.
-    pub(super) fn flushing(&self, flush: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Of the server; also where a connection was lost that the flush does not cover.
+    pub(super) fn flush(&self, control: &JobControl) -> Result<()> {
         let before = self.written.load(Ordering::Acquire);
-        flush()?;
+        let marked = self
+            .journal
+            .as_ref()
+            .map(|journal| (journal, journal.mark()));
+        // A server that knows no flush has nothing that it could lose.
+        if self.export.flags.contains(TransmissionFlags::SEND_FLUSH) {
+            self.run(&mut [Op::new(Command::FLUSH, 0, 0)], control)?;
+        }
+        if let Some((journal, mark)) = marked {
+            journal.flushed(mark);
+        }
         if self.lost.load(Ordering::Acquire) {
             return Err(Error::new(
                 ErrorKind::Os,
@@ -263,7 +342,9 @@ impl Pool {
         let Some(lane) = self.lanes.get(open) else {
             return Ok(least);
         };
-        match self.again(Wait::new(control).at_most(self.patience)) {
+        let made = self.again(Wait::new(control).at_most(self.patience));
+        let made = made.and_then(|made| self.make_again(&made, control).map(|()| made));
+        match made {
             Ok(connection) => {
                 lane.line.lock().connection = Some(connection);
                 self.open.store(open + 1, Ordering::Release);
@@ -321,14 +402,38 @@ impl Pool {
         // When the time is over, each request tries once.
         let deadline = lost.checked_add(delay).max(after(PAUSE));
         let deadline = deadline.filter(|_| !delay.is_zero());
-        let made = establish_within(&self.settings, control, deadline);
-        let made = made.and_then(|made| self.check_same(&made).map(|()| made));
-        let made = Arc::new(made.map_err(|error| self.about(error))?);
+        let made = Arc::new(
+            self.return_within(control, deadline)
+                .map_err(|e| self.about(e))?,
+        );
         *line = Line {
             connection: Some(made.clone()),
             lost: None,
         };
         Ok(made)
+    }
+
+    /// A connection with a server that has all that was written.
+    fn return_within(&self, control: &JobControl, deadline: Option<Instant>) -> Result<Connection> {
+        loop {
+            let made = establish_within(&self.settings, control, deadline)?;
+            self.check_same(&made)?;
+            let Err(error) = self.make_again(&made, control) else {
+                return Ok(made);
+            };
+            control.check()?;
+            let late = deadline.is_none_or(|deadline| Instant::now() + PAUSE >= deadline);
+            if late || made.ended() != Some(false) {
+                return Err(error);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Makes the changes again that a server may have lost, before it is asked for anything else.
+    fn make_again(&self, connection: &Connection, control: &JobControl) -> Result<()> {
+        let journal = self.journal.as_ref();
+        journal.map_or(Ok(()), |journal| journal.make_again(connection, control))
     }
 
     /// Takes note that a connection has ended.
@@ -339,7 +444,11 @@ impl Pool {
             line.lost.get_or_insert_with(Instant::now);
         }
         let flushed = self.flushed.load(Ordering::Acquire);
-        if connection.ended() == Some(false) && self.written.load(Ordering::Acquire) > flushed {
+        let kept = self.journal.is_some();
+        if !kept
+            && connection.ended() == Some(false)
+            && self.written.load(Ordering::Acquire) > flushed
+        {
             self.lost.store(true, Ordering::Release);
         }
     }

@@ -246,8 +246,12 @@ impl NbdStorage {
         if buf.len() <= most {
             return self.change(&mut [self.write(offset, buf)]);
         }
+        let batch = most.saturating_mul(MAX_OPS);
+        let batch = batch
+            .min(self.shared.pool.most_bytes() / most * most)
+            .max(most);
         let mut at = offset;
-        for batch in buf.chunks(most.saturating_mul(MAX_OPS)) {
+        for batch in buf.chunks(batch) {
             let mut ops: Vec<_> = Vec::with_capacity(MAX_OPS);
             for part in batch.chunks(most) {
                 ops.push(self.write(at, part));
@@ -277,12 +281,9 @@ impl NbdStorage {
             }
         };
         forget(ops);
-        let done = self.run(ops);
+        let done = self.shared.pool.change(ops, fua, &self.control);
         forget(ops);
         done?;
-        if !fua {
-            self.shared.pool.note_writes(ops.len());
-        }
         match through && !fua {
             true => self.flush(),
             false => Ok(()),
@@ -290,13 +291,7 @@ impl NbdStorage {
     }
 
     fn flush(&self) -> Result<()> {
-        self.shared
-            .pool
-            .flushing(|| match self.can(TransmissionFlags::SEND_FLUSH) {
-                true => self.run(&mut [Op::new(Command::FLUSH, 0, 0)]),
-                // A server that knows no flush has nothing that it could lose.
-                false => Ok(()),
-            })
+        self.shared.pool.flush(&self.control)
     }
 
     /// Changes a part of a block, by what `change` does to its bytes.

@@ -463,25 +463,107 @@ fn an_export_that_is_another_after_a_reconnection_is_refused() {
     assert_eq!(error.errno(), libc::ESTALE);
 }
 
+/// Takes a change, which must be the one that is expected, and says that it was done.
+#[track_caller]
+fn done(peer: &mut Peer, command: Command, offset: u64, data: &[u8]) {
+    let (request, bytes) = peer.request().unwrap();
+    assert_eq!((request.command, request.offset), (command, offset));
+    assert!(bytes == data);
+    peer.simple(&request, 0, b"");
+}
+
 #[test]
-fn a_flush_tells_of_writes_that_may_have_been_lost_with_a_connection() {
+fn what_was_written_and_not_flushed_is_written_again_before_anything_else() {
     let fake = Fake::new(vec![
         (Offer::default(), |peer| {
-            let (request, _) = peer.request().unwrap();
-            peer.simple(&request, 0, b"");
+            done(peer, Command::WRITE, 4096, &[9; 512]);
+            done(peer, Command::FLUSH, 0, &[]);
+            done(peer, Command::WRITE, 0, &[1; 1024]);
+            done(peer, Command::WRITE, 512, &[2; 512]);
+            done(peer, Command::WRITE_ZEROES, 0, &[]);
             peer.request();
         }),
-        (Offer::default(), serve),
+        // It is lost again in the middle of that.
+        (Offer::default(), |peer| {
+            done(peer, Command::WRITE, 0, &[1; 1024]);
+            peer.request();
+        }),
+        (Offer::default(), |peer| {
+            done(peer, Command::WRITE, 0, &[1; 1024]);
+            done(peer, Command::WRITE, 512, &[2; 512]);
+            done(peer, Command::WRITE_ZEROES, 0, &[]);
+            serve(peer);
+        }),
+    ]);
+    let storage = fake.open(",reconnect-delay=20", &Arc::default()).unwrap();
+    storage.write_at(&[9; 512], 4096).unwrap();
+    storage.sync(Durability::Synced).unwrap();
+    storage.write_at(&[1; 1024], 0).unwrap();
+    storage.write_at(&[2; 512], 512).unwrap();
+    storage.write_zeroes(0, 512, ZeroFlags::empty()).unwrap();
+    let mut buf = [0; 512];
+    storage.read_at(&mut buf, 8192).unwrap();
+    assert_eq!(buf.to_vec(), content(8192, 512));
+    storage.sync(Durability::Synced).unwrap();
+    drop(storage);
+    fake.end();
+}
+
+#[test]
+fn a_server_that_does_not_take_again_what_it_had_is_not_used() {
+    let fake = Fake::new(vec![
+        (Offer::default(), |peer| {
+            done(peer, Command::WRITE, 0, &[1; 512]);
+            peer.request();
+        }),
+        (Offer::default(), |peer| {
+            let (request, _) = peer.request().unwrap();
+            peer.simple(&request, 28, b"");
+            assert!(peer.request().is_none());
+        }),
+        (Offer::default(), |peer| {
+            done(peer, Command::WRITE, 0, &[1; 512]);
+            serve(peer);
+        }),
     ]);
     let storage = fake.open(",reconnect-delay=20", &Arc::default()).unwrap();
     storage.write_at(&[1; 512], 0).unwrap();
-    storage.write_at(&[2; 512], 512).unwrap();
-    for _ in 0..2 {
-        let error = storage.sync(Durability::Synced).unwrap_err();
-        assert_eq!(error.errno(), libc::EIO);
-    }
+    let error = broken(storage.read_at(&mut [0; 512], 4096), "No space left");
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    storage.read_at(&mut [0; 512], 4096).unwrap();
+    storage.sync(Durability::Synced).unwrap();
     drop(storage);
     fake.end();
+}
+
+#[test]
+fn a_flush_makes_room_for_more_than_is_kept() {
+    let offer = Offer {
+        size: 1 << 30,
+        ..Offer::default()
+    };
+    let fake = Fake::one(offer, |peer| {
+        let mut unflushed = 0;
+        while let Some((request, data)) = peer.request() {
+            unflushed = match request.command {
+                Command::FLUSH => 0,
+                _ => unflushed + data.len(),
+            };
+            assert!(unflushed <= 64 << 20);
+            peer.simple(&request, 0, b"");
+        }
+    });
+    let storage = fake.open(",reconnect-delay=20", &Arc::default()).unwrap();
+    storage.write_at(&vec![1; 100 << 20], 0).unwrap();
+    drop(storage);
+    fake.end();
+}
+
+#[test]
+fn a_request_that_ends_every_connection_is_given_up() {
+    let fake = Fake::new(vec![(Offer::default(), |peer| drop(peer.request())); 200]);
+    let storage = fake.open(",reconnect-delay=1", &Arc::default()).unwrap();
+    broken(storage.read_at(&mut [0; 512], 0), "Unexpected end-of-file");
 }
 
 #[test]
