@@ -37,8 +37,8 @@ if [ -n "${PLATTER_SKIP_WITNESSES:-}" ] || ! have 7zz ||
 fi
 
 # These tests leave themselves out, where nobody sees it.
-if ! have nbdkit || ! have nbdinfo || ! have nbdcopy; then
-    skip 'tests of NBD against nbdkit and the tools of libnbd'
+if ! have nbdkit || ! have nbdinfo || ! have nbdcopy || ! have nbd-server; then
+    skip 'tests of NBD against nbdkit, nbd-server and the tools of libnbd'
 fi
 if ! have openssl; then
     skip 'tests of TLS (need openssl)'

@@ -3,6 +3,7 @@
 mod server;
 mod tls;
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::common::{Dir, Ran, Random};
@@ -324,7 +325,7 @@ fn a_server_that_is_late_is_waited_for_and_one_that_comes_back_is_used_again() {
         "delay-read=100ms".to_owned(),
     ];
     let late = ours_command(&["info", "--image-opts", &options], dir.root())
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let server = Server::nbdkit(&dir, "s", &slow);
@@ -366,4 +367,139 @@ fn what_goes_wrong_at_the_server_is_told() {
     assert_eq!(out.code, 1);
     assert!(out.err.contains("Input/output error"), "{out:?}");
     assert!(!dir.path("out.raw").exists());
+}
+
+/// Runs a command, whose export is served by a late nbdkit; once the file of the server has changed, the server is
+/// killed and another one takes its place.
+#[track_caller]
+fn with_a_restart(line: &str, file: &str, dir: &Dir) {
+    let late = |delay: &str| {
+        let mut args: Vec<_> = ["--filter=delay", "file", file].map(str::to_owned).into();
+        for what in ["delay-write", "delay-zero", "delay-read"] {
+            args.push(format!("{what}={delay}"));
+        }
+        args
+    };
+    let server = Server::nbdkit(dir, "restarted", &late("20ms"));
+    let before = bytes(dir, file);
+    let mut command = ours_command(&words(line), dir.root());
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while bytes(dir, file) == before && Instant::now() < deadline {
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    drop(server);
+    let _server = Server::nbdkit(dir, "restarted", &late("0ms"));
+    assert!(child.wait().unwrap().success(), "{line}");
+}
+
+#[test]
+fn a_server_may_be_killed_in_the_middle_of_every_command_that_writes() {
+    if nbdkit_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    std::fs::write(dir.path("t.raw"), vec![0xaa; 8 << 20]).unwrap();
+    let export = |format: &str| {
+        format!(
+            "driver={format},file.driver=nbd,file.path={},file.reconnect-delay=30",
+            dir.str("restarted.sock")
+        )
+    };
+    let raw = export("raw");
+    with_a_restart(
+        &format!("convert -n -f raw --target-image-opts a.raw {raw}"),
+        "t.raw",
+        &dir,
+    );
+    assert!(bytes(&dir, "t.raw") == bytes(&dir, "a.raw"));
+    // An image of the format on the export, of which each command changes something.
+    dir.qemu_img_ok(&words("create -q -f qcow2 t.qcow2 8M"));
+    let len = 16 << 20;
+    std::fs::File::options()
+        .write(true)
+        .open(dir.path("t.qcow2"))
+        .and_then(|file| file.set_len(len))
+        .unwrap();
+    let qcow2 = export("qcow2");
+    for line in [
+        "convert -n -f raw --target-image-opts a.raw T",
+        "snapshot -c s --image-opts T",
+        "bitmap --add --image-opts T b",
+        "amend --image-opts -o lazy_refcounts=on T",
+        "bitmap --remove --image-opts T b",
+        "snapshot -a s --image-opts T",
+    ] {
+        with_a_restart(&line.replace('T', &qcow2), "t.qcow2", &dir);
+        dir.qemu_img_ok(&words("check -q t.qcow2"));
+        dir.qemu_img_ok(&words("compare -q -f raw -F qcow2 a.raw t.qcow2"));
+    }
+    dir.qemu_img_ok(&words("create -q -f qcow2 -b t.raw -F raw o.qcow2"));
+    dir.qemu_io("qcow2", "o.qcow2", &["write -P 9 1M 3M"]);
+    let below = format!("backing.{}", raw.replace(",file.", ",backing.file."));
+    with_a_restart(
+        &format!("commit --image-opts driver=qcow2,file.filename=o.qcow2,{below}"),
+        "t.raw",
+        &dir,
+    );
+    let committed = bytes(&dir, "t.raw");
+    assert!(committed[1 << 20..4 << 20].iter().all(|byte| *byte == 9));
+    assert!(committed[4 << 20..] == bytes(&dir, "a.raw")[4 << 20..]);
+}
+
+#[test]
+fn other_servers_give_and_take_the_same_bytes() {
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    for (n, kind) in ["nbd-server", "qemu-storage-daemon"]
+        .into_iter()
+        .enumerate()
+    {
+        if server::is_missing(kind) {
+            continue;
+        }
+        let file = format!("t{n}.raw");
+        std::fs::write(dir.path(&file), vec![0xaa; 8 << 20]).unwrap();
+        let server = match n {
+            0 => Server::nbd_server(&dir, &file),
+            _ => Server::qemu_storage_daemon(&dir, &file),
+        };
+        let url = server.url("e");
+        for line in [
+            "convert -f raw -n -O raw a.raw U",
+            "compare -f raw -F raw a.raw U",
+            "convert -f raw -O qcow2 U out.qcow2",
+            "compare -f raw -F qcow2 U out.qcow2",
+            "info -f raw U",
+            "map -f raw U",
+            "measure -f raw -O qcow2 U",
+            "dd -f raw -O raw bs=64k count=3 skip=2 if=U of=d.raw",
+            "bench -f raw -c 100 U",
+        ] {
+            ran(&line.replace('U', &url), &dir);
+        }
+        if !nbdkit_is_missing() {
+            // That of libnbd sees what ours has written.
+            let copied = crate::common::run_in(dir.root(), "nbdcopy", &[&url, "copy.raw"]);
+            assert_eq!(copied.code, 0, "{copied:?}");
+            assert!(bytes(&dir, "copy.raw") == bytes(&dir, "a.raw"), "{kind}");
+        }
+        for line in [
+            "create -f qcow2 U 4M",
+            "snapshot -c s U",
+            "check U",
+            "resize U 5M",
+            "bitmap --add U b",
+            "amend -o compat=1.1 U",
+        ] {
+            ran(&line.replace('U', &url), &dir);
+        }
+        drop(server);
+        let check = format!("check -q -f qcow2 {file}");
+        dir.qemu_img_ok(&words(&check));
+    }
 }

@@ -1,5 +1,6 @@
 //! Servers for the length of a test, on sockets in its directory.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,19 +9,31 @@ use crate::common::Dir;
 
 /// A server; ended when it is dropped.
 pub struct Server {
-    child: Child,
+    process: Process,
     socket: String,
+}
+
+enum Process {
+    Child(Child),
+    /// Not ours to wait for.
+    Daemon(u32),
 }
 
 /// Whether tests with nbdkit have to be left out.
 pub fn nbdkit_is_missing() -> bool {
-    let missing = Command::new("nbdkit")
+    is_missing("nbdkit")
+}
+
+/// Whether tests with this server have to be left out.
+pub fn is_missing(program: &str) -> bool {
+    let missing = Command::new(program)
         .arg("--version")
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .status()
         .is_err();
     if missing {
-        eprintln!("LEFT OUT: nbdkit is not installed (ci/setup.sh)");
+        eprintln!("LEFT OUT: {program} is not installed (ci/setup.sh)");
     }
     missing
 }
@@ -48,6 +61,51 @@ impl Server {
         Self::start(command, dir, socket, &pid)
     }
 
+    /// That of the nbd project, with a file as the export `e`.
+    pub fn nbd_server(dir: &Dir, file: &str) -> Self {
+        let (socket, pid) = (dir.str("nbd-server.sock"), dir.str("nbd-server.pid"));
+        let file = dir.str(file);
+        let size = std::fs::metadata(&file).unwrap().len();
+        let config = format!(
+            "[generic]\nunixsock = {socket}\nallowlist = true\n[e]\nexportname = {file}\nfilesize = {size}\nflush = true\nfua = true\n"
+        );
+        let path = dir.str("nbd-server.conf");
+        std::fs::write(&path, config).unwrap();
+        // It goes into the background by itself; in the foreground it would serve one client alone.
+        let started = crate::common::run_in(dir.root(), "nbd-server", &["-C", &path, "-p", &pid]);
+        assert_eq!(started.code, 0, "{started:?}");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let daemon = loop {
+            let text = std::fs::read_to_string(&pid).unwrap_or_default();
+            match text.trim().parse() {
+                Ok(number) if UnixStream::connect(&socket).is_ok() => break number,
+                _ => assert!(Instant::now() < deadline, "nbd-server does not listen"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        Self {
+            process: Process::Daemon(daemon),
+            socket,
+        }
+    }
+
+    /// QEMU's daemon, with a file as the export `e`.
+    pub fn qemu_storage_daemon(dir: &Dir, file: &str) -> Self {
+        let (socket, pid) = (dir.str("daemon.sock"), dir.str("daemon.pid"));
+        let mut command = Command::new("qemu-storage-daemon");
+        command.args([
+            "--blockdev",
+            &format!("driver=file,node-name=f,filename={file},discard=unmap"),
+            "--nbd-server",
+            &format!("addr.type=unix,addr.path={socket}"),
+            "--export",
+            "type=nbd,id=x,node-name=f,name=e,writable=on",
+            "--pidfile",
+            &pid,
+        ]);
+        Self::start(command, dir, socket, &pid)
+    }
+
     /// The file with its process number is written when it listens.
     fn start(mut command: Command, dir: &Dir, socket: String, pid: &str) -> Self {
         let _ = std::fs::remove_file(pid);
@@ -64,7 +122,10 @@ impl Server {
             assert!(Instant::now() < deadline, "{command:?} does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Self { child, socket }
+        Self {
+            process: Process::Child(child),
+            socket,
+        }
     }
 
     /// Where it listens.
@@ -80,7 +141,19 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        match &mut self.process {
+            Process::Child(child) => {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            Process::Daemon(pid) => {
+                let _ = Command::new("kill").arg(pid.to_string()).status();
+                let there = Path::new("/proc").join(pid.to_string());
+                let deadline = Instant::now() + Duration::from_secs(10);
+                while there.exists() && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
     }
 }
