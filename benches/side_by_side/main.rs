@@ -9,6 +9,7 @@ mod chains;
 mod disk;
 mod encryption;
 mod formats;
+mod nbd;
 mod overlays;
 mod packed;
 mod requests;

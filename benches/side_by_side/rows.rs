@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::run::{self, Cost};
-use crate::{Setup, chains, encryption, formats, overlays, packed, requests, table};
+use crate::{Setup, chains, encryption, formats, nbd, overlays, packed, requests, table};
 
 /// One comparison: our command, one or more of theirs, and what is prepared and checked.
 pub struct Row<'a> {
@@ -259,6 +259,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
     formats::measure(setup, plain)?;
     packed::measure(setup, plain)?;
     encryption::measure(setup)?;
+    nbd::measure(setup)?;
     overlays::measure(setup)?;
     tables(setup)?;
     chains::measure(setup)?;

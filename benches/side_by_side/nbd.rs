@@ -1,0 +1,181 @@
+//! Exports of NBD servers on unix sockets: both directions against QEMU's tool and nbdcopy, and our server against
+//! QEMU's.
+
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::rows::{Row, measure_row, remove, wanted};
+use crate::{Setup, run};
+
+/// The largest ratio to nbdcopy that is good enough.
+const AGAINST_NBDCOPY: f64 = 0.8;
+
+/// A server, ended when it is dropped.
+struct Server {
+    child: Child,
+    socket: String,
+}
+
+impl Server {
+    /// Starts `argv`, which is to listen at `socket`, and waits until it does.
+    fn start(argv: &[&str], socket: String) -> Result<Self, String> {
+        let (program, args) = argv.split_first().ok_or("nothing to run")?;
+        remove(&socket)?;
+        let child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|e| format!("{program}: {e}"))?;
+        let mut server = Self { child, socket };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(&server.socket).is_err() {
+            let ended = server.child.try_wait().map_err(|e| e.to_string())?;
+            if ended.is_some() || Instant::now() > deadline {
+                return Err(format!("{} does not listen", argv.join(" ")));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(server)
+    }
+
+    fn url(&self) -> String {
+        format!("nbd+unix:///?socket={}", self.socket)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = remove(&self.socket);
+    }
+}
+
+fn row<'a>(
+    name: &'a str,
+    ours: Vec<&'a str>,
+    theirs: Vec<(&'a str, Vec<&'a str>, f64)>,
+) -> Row<'a> {
+    Row {
+        name,
+        ours,
+        theirs,
+        output: None,
+        format: None,
+        equals: None,
+        over: false,
+    }
+}
+
+/// Measures the client, then the server.
+pub fn measure(setup: &Setup) -> Result<(), String> {
+    let here = |program: &&str| run::quiet(&[*program, "--version"]).is_ok();
+    if !["nbdkit", "nbdcopy"].iter().all(here) {
+        println!("\nLEFT OUT: the rows of NBD need nbdkit and nbdcopy");
+        return Ok(());
+    }
+    for (kind, late) in [("memory", false), ("a file", false), ("a late file", true)] {
+        client(setup, kind, late)?;
+    }
+    server(setup)
+}
+
+/// To and from nbdkit.
+fn client(setup: &Setup, kind: &str, late: bool) -> Result<(), String> {
+    let names = [format!("nbd to raw, {kind}"), format!("raw to nbd, {kind}")];
+    if !names.iter().any(|name| wanted(setup, name)) {
+        return Ok(());
+    }
+    let disk = setup.disk.display().to_string();
+    let (socket, export, out) = (
+        setup.path("bench.sock"),
+        setup.path("export.raw"),
+        setup.path("out.raw"),
+    );
+    let size = std::fs::metadata(&setup.disk)
+        .map_err(|e| format!("{disk}: {e}"))?
+        .len();
+    let size = size.to_string();
+    let mut argv = vec!["nbdkit", "-f", "-U", &socket];
+    match kind {
+        "memory" => argv.extend(["memory", &size]),
+        _ => {
+            run::quiet(&["cp", "--sparse=always", "--reflink=never", &disk, &export])?;
+            if late {
+                argv.push("--filter=delay");
+            }
+            argv.extend(["file", &export]);
+            if late {
+                argv.extend([
+                    "delay-read=5ms",
+                    "delay-write=5ms",
+                    "delay-zero=5ms",
+                    "delay-trim=5ms",
+                    "delay-extents=5ms",
+                ]);
+            }
+        }
+    }
+    let server = Server::start(&argv, socket.clone())?;
+    let url = server.url();
+    let (p, q, url) = (setup.platter.as_str(), setup.qemu.as_str(), url.as_str());
+    run::quiet(&["nbdcopy", &disk, url])?;
+    let against_qemu = if late { 0.3 } else { 0.8 };
+    let theirs = |qemu: Vec<&'static str>, from, to| {
+        let qemu = [
+            &[q, "convert"],
+            qemu.as_slice(),
+            &["-f", "raw", "-O", "raw", from, to],
+        ]
+        .concat();
+        vec![
+            ("", qemu, against_qemu),
+            ("nbdcopy", vec!["nbdcopy", from, to], AGAINST_NBDCOPY),
+        ]
+    };
+    let ours = vec![p, "convert", "-f", "raw", "-O", "raw", url, &out];
+    measure_row(
+        setup,
+        &Row {
+            output: Some(&out),
+            ..row(&names[0], ours, theirs(vec![], url, &out))
+        },
+    )?;
+    let ours = vec![p, "convert", "-n", "-f", "raw", "-O", "raw", &disk, url];
+    measure_row(setup, &row(&names[1], ours, theirs(vec!["-n"], &disk, url)))?;
+    run::quiet(&[q, "compare", "-q", "-f", "raw", "-F", "raw", &disk, url])?;
+    drop(server);
+    remove(&export)
+}
+
+/// nbdcopy from our server and from QEMU's.
+fn server(setup: &Setup) -> Result<(), String> {
+    let disk = setup.disk.display().to_string();
+    let made = |name: &str| format!("{}.{name}.qcow2", disk.trim_end_matches(".raw"));
+    let (plain, zlib) = (made("plain"), made("zlib"));
+    for (name, format, image, target) in [
+        ("serve qcow2", "qcow2", &plain, 1.0 / 1.5),
+        ("serve zlib", "qcow2", &zlib, 1.0 / 2.0),
+        ("serve raw", "raw", &disk, 1.0 / 1.2),
+    ] {
+        if !wanted(setup, name) {
+            continue;
+        }
+        let (ours, theirs) = (setup.path("ours.sock"), setup.path("theirs.sock"));
+        let common = ["-r", "-f", format, image.as_str()];
+        let platter = [setup.platter.as_str(), "serve", "-e", "0", "-k", &ours];
+        let ours = Server::start(&[&platter, common.as_slice()].concat(), ours.clone())?;
+        let qemu = ["qemu-nbd", "-t", "-e", "0", "-k", &theirs];
+        let theirs = Server::start(&[&qemu, common.as_slice()].concat(), theirs.clone())?;
+        let (ours, theirs) = (ours.url(), theirs.url());
+        let theirs = vec![(
+            "qemu-nbd",
+            vec!["nbdcopy", theirs.as_str(), "null:"],
+            target,
+        )];
+        measure_row(setup, &row(name, vec!["nbdcopy", &ours, "null:"], theirs))?;
+    }
+    Ok(())
+}
