@@ -340,6 +340,11 @@ impl Image {
             .unwrap_or(1)
     }
 
+    /// Whether a request to the layer's file waits for a device or a server, so that several are better under way.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.storage.limits().in_flight > 1
+    }
+
     /// Ends use of the image: flushes, clears the dirty bit, releases locks. Dropping an image
     /// does the same but cannot report a failure.
     ///

@@ -66,7 +66,7 @@ impl<'a, 'b> Reads<'a, 'b> {
         let Some(base) = self.base.filter(|_| !(self.single && whole)) else {
             return false;
         };
-        let asked = || base.requests_in_flight() > 1;
+        let asked = || base.layers().any(Image::is_waited_for);
         self.below.len() < MOST && *self.many_below.get_or_insert_with(asked)
     }
 

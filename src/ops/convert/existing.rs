@@ -94,7 +94,10 @@ pub(super) fn fill_existing(
     let shape = Shape::for_existing(request, &image).reading_from(&sources);
     let writers = match image.compressor().is_some_and(Compress::is_ordered) {
         true => Writers::One,
-        false => Writers::of(request, image.format().request_alignment() > 1),
+        false => Writers::of(
+            request,
+            image.is_waited_for() || image.format().request_alignment() > 1,
+        ),
     };
     let offload = Offload::default();
     run(request, &sources, &offload, &sink, shape, writers, job)

@@ -41,7 +41,7 @@ pub(super) fn fill_growing(
         ..Shape::new(request, u64::from(target.bulk().zero_unit()), None)
     };
     let offload = Offload::default();
-    let writers = Writers::of(request, false);
+    let writers = Writers::of(request, storage.limits().in_flight > 1);
     run(request, sources, &offload, &sink, shape, writers, job)?;
     let len = sources.finish()?;
     let ended = match fixed {

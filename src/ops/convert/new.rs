@@ -121,9 +121,10 @@ pub(super) fn fill_new(
         backing_end,
         unreserved_is_zero: bulk.blank().unreserved_is_zero,
     };
-    let shape = Shape::for_new(request, bulk, backing_end).reading_from(&sources);
-    // Encryption takes the time of all processors.
-    let writers = Writers::of(request, !bulk.takes_raw_writes());
+    let shape = Shape::for_new(request, bulk, backing_end);
+    // Encryption takes the time of all processors, and a server is waited for.
+    let writers = Writers::of(request, shape.in_flight > 1 || !bulk.takes_raw_writes());
+    let shape = shape.reading_from(&sources);
     run(request, &sources, &offload, &sink, shape, writers, job)?;
     match bitmaps {
         None => target
