@@ -2969,6 +2969,25 @@ int platter_server_mount(const struct platter_server *server,
                          struct platter_error **err);
 
 /**
+ * Offers an export as a virtio block device for virtual machines: their front ends, which speak vhost-user, come
+ * to the local socket `path`, one at a time, and each counts as a client. A socket that is there is replaced, and
+ * removed when the server ends. The device has `queues` queues, 1 to 64, and the first 20 bytes of the name of
+ * the export as its serial number. What of the export is less than a sector of 512 bytes at its end is not offered.
+ * The front end shares the memory of its machine and must be trusted; the machine need not be. `flags` must be 0.
+ *
+ * Statuses: INVALID, OS. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `path` is NULL or NUL-terminated.
+ */
+int platter_server_listen_vhost_user(const struct platter_server *server,
+                                     const struct platter_export *export_,
+                                     const char *path,
+                                     uint32_t queues,
+                                     uint32_t flags,
+                                     struct platter_error **err);
+
+/**
  * The address of that index, from 0, at which the server takes clients, with the numbers that the system
  * chose: a path, `HOST:PORT` or `CID:PORT`. NULL past the last one, and for NULL. Lives as long as the server.
  *

@@ -25,7 +25,9 @@ enum {
     OPT_TLS_AUTHZ,
     OPT_FUSE,
     OPT_GROWABLE,
-    OPT_ALLOW_OTHER
+    OPT_ALLOW_OTHER,
+    OPT_VHOST_USER,
+    OPT_QUEUES
 };
 
 /* What both have. */
@@ -69,7 +71,11 @@ static const struct option_entry serve_options[] = {
     {OPT_STDIO, "stdio", NULL, "serve one client on the standard streams"},
     {OPT_FUSE, "fuse", "MOUNTPOINT",
      "offer the image as a file instead, which lies over this one; it ends when that is unmounted"},
-    {'w', "writable", NULL, "let writes in; without it what --fuse offers can be read only"},
+    {OPT_VHOST_USER, "vhost-user", "SOCKET",
+     "offer the image as a block device instead, to virtual machines that come to this local socket"},
+    {OPT_QUEUES, "queues", "N", "how many queues the device has (1)"},
+    {'w', "writable", NULL,
+     "let writes in; without it what --fuse and --vhost-user offer can be read only"},
     {OPT_GROWABLE, "growable", NULL, "let writes past the end of the file make the image longer"},
     {OPT_ALLOW_OTHER, "allow-other", "MODE",
      "whether other users may use the file: on, off, or auto for where they can (auto)"},
@@ -95,6 +101,7 @@ static void init(struct serving *serving, bool drop_in)
         .export_name = "",
         .length = PLATTER_EXPORT_REST,
         .persistent = !drop_in,
+        .queues = 1,
         .others = PLATTER_MOUNT_OTHERS_IF_ALLOWED,
     };
     platter_server_limits_defaults(&serving->limits, NULL);
@@ -196,6 +203,19 @@ static bool read_discard(struct serving *serving, bool *given, const char *mode)
     return true;
 }
 
+static bool read_queues(struct serving *serving, bool *given, const char *text)
+{
+    uint64_t number = 0;
+
+    *given = true;
+    if (!read_number(&number, text) || number == 0 || number > 64) {
+        print_error("Invalid number of queues '%s': it must be 1 to 64", text);
+        return false;
+    }
+    serving->queues = (uint32_t)number;
+    return true;
+}
+
 static bool read_others(struct serving *serving, const char *mode)
 {
     if (strcmp(mode, "on") == 0) {
@@ -246,24 +266,28 @@ static bool is_valid(const struct serving *serving)
     return true;
 }
 
-/* What --fuse says about the other options; false after a message. */
-static bool is_mountable(struct serving *serving, bool writable, bool given_others)
+/* What --fuse and --vhost-user say about the other options; false after a message. */
+static bool fits(struct serving *serving, bool writable, bool given_others, bool given_queues)
 {
     const bool clients = serving->socket != NULL || serving->host != NULL || serving->port != NULL ||
                          serving->stdio || serving->tls_creds != NULL;
 
-    if (serving->mountpoint == NULL) {
-        if (!serving->growable && !given_others)
-            return true;
+    if (serving->mountpoint == NULL && (serving->growable || given_others)) {
         print_error("--growable and --allow-other are not permitted without --fuse");
         return false;
     }
-    if (clients) {
-        print_error("--fuse and the options that take clients are mutually exclusive");
+    if (serving->device == NULL && given_queues) {
+        print_error("--queues is not permitted without --vhost-user");
         return false;
     }
     if (writable && serving->read_only) {
         print_error("--writable and --read-only are mutually exclusive");
+        return false;
+    }
+    if (serving->mountpoint == NULL && serving->device == NULL)
+        return true;
+    if (clients || (serving->mountpoint != NULL && serving->device != NULL)) {
+        print_error("--fuse, --vhost-user and the options that take clients are mutually exclusive");
         return false;
     }
     if (serving->growable && !writable) {
@@ -272,14 +296,15 @@ static bool is_mountable(struct serving *serving, bool writable, bool given_othe
     }
     if (!writable && !serving->overlay)
         serving->read_only = true;
-    serving->persistent = false;
+    if (serving->mountpoint != NULL)
+        serving->persistent = false;
     return true;
 }
 
 /* Reads the options; false after a message. */
 static bool parse(struct serving *serving)
 {
-    bool aio = false, discard = false, writable = false, others = false;
+    bool aio = false, discard = false, writable = false, others = false, queues = false;
 
     for (int code; (code = options_next()) != -1;) {
         const char *argument = options_argument();
@@ -315,6 +340,8 @@ static bool parse(struct serving *serving)
             serving->persistent = false;
             break;
         case OPT_FUSE: serving->mountpoint = argument; break;
+        case OPT_VHOST_USER: serving->device = argument; break;
+        case OPT_QUEUES: valid = read_queues(serving, &queues, argument); break;
         case 'w': writable = true; break;
         case OPT_GROWABLE: serving->growable = true; break;
         case OPT_ALLOW_OTHER:
@@ -350,7 +377,7 @@ static bool parse(struct serving *serving)
         if (!valid)
             return false;
     }
-    return is_valid(serving) && is_mountable(serving, writable, others);
+    return is_valid(serving) && fits(serving, writable, others, queues);
 }
 
 static int run(void)
@@ -366,9 +393,10 @@ static int run(void)
 
 const struct command command_serve = {
     .name = "serve",
-    .summary = "Offer an image to clients that speak NBD, or as a file",
-    .synopsis = "[-k PATH | -b IFACE -p PORT | --stdio | --fuse MOUNTPOINT] [-f FMT | --image-opts] [-r] [-s]\n"
-                "[-l SNAPSHOT_PARAM] [-x NAME] [-D TEXT] [-B NAME]... [-A] [-o OFFSET] [--size SIZE]\n"
+    .summary = "Offer an image to clients that speak NBD, as a file, or as a device",
+    .synopsis = "[-k PATH | -b IFACE -p PORT | --stdio | --fuse MOUNTPOINT | --vhost-user SOCKET]\n"
+                "[-f FMT | --image-opts] [-r] [-s] [-l SNAPSHOT_PARAM]\n"
+                "[-x NAME] [-D TEXT] [-B NAME]... [-A] [-o OFFSET] [--size SIZE]\n"
                 "[-e NUM] [--once] [--fork] [--pid-file PATH] [--object OBJDEF]... IMAGE",
     .options = serve_options,
     .operands = "IMAGE\n   the image to serve",

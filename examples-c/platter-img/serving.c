@@ -193,7 +193,7 @@ static platter_image *open_served(const struct serving *serving)
     return image;
 }
 
-/* Offers the image, to clients or as a file; false after a message. */
+/* Offers the image, to clients, as a file or as a device; false after a message. */
 static bool offer(platter_server *server, const platter_image *image, const struct serving *serving)
 {
     const uint32_t how = (serving->growable ? PLATTER_MOUNT_GROWABLE : 0) | serving->others;
@@ -212,6 +212,9 @@ static bool offer(platter_server *server, const platter_image *image, const stru
         done = platter_export_add_bitmap(export, serving->bitmaps[i], 0, &error) == PLATTER_OK;
     if (serving->mountpoint != NULL)
         done = done && platter_server_mount(server, export, serving->mountpoint, how, &error) == PLATTER_OK;
+    else if (serving->device != NULL)
+        done = done && platter_server_listen_vhost_user(server, export, serving->device,
+                                                        serving->queues, 0, &error) == PLATTER_OK;
     else
         done = done && platter_server_add_export(server, export, 0, &error) == PLATTER_OK;
     if (!done)
@@ -254,7 +257,7 @@ static bool take_clients(platter_server *server, const struct serving *serving, 
     char *address = NULL;
     bool done = true;
 
-    if (serving->mountpoint != NULL)
+    if (serving->mountpoint != NULL || serving->device != NULL)
         return true;
     if (serving->stdio) {
         if (platter_server_serve_fds(server, STDIN_FILENO, STDOUT_FILENO, 0, &error) == PLATTER_OK)

@@ -1,4 +1,4 @@
-/* Serving an image to clients that speak NBD, or as a file: what `serve` and the drop-in for qemu-nbd have in common. */
+/* Serving an image to clients that speak NBD, as a file, or as a device: what `serve` and the drop-in for qemu-nbd have in common. */
 #ifndef SERVING_H
 #define SERVING_H
 
@@ -35,6 +35,8 @@ struct serving {
     const char *tls_authz;
     const char *mountpoint; /* --fuse; NULL without */
     bool growable;
+    const char *device; /* --vhost-user; NULL without */
+    uint32_t queues;
     uint32_t others;    /* of PLATTER_MOUNT_* */
     bool stdio;         /* one client on the standard streams */
     platter_server_limits limits;

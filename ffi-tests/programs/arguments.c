@@ -973,6 +973,16 @@ static void servers(void)
     NO_NULL(platter_server_add_export(NULL, export, 0, &err), "server");
     NO_NULL(platter_server_add_export(server, NULL, 0, &err), "export");
     NO_FLAG(platter_server_add_export(server, export, BAD, &err));
+    NO_NULL(platter_server_listen_vhost_user(NULL, export, "v", 1, 0, &err), "server");
+    NO_NULL(platter_server_listen_vhost_user(server, NULL, "v", 1, 0, &err), "export");
+    NO_NULL(platter_server_listen_vhost_user(server, export, NULL, 1, 0, &err), "path");
+    NO_FLAG(platter_server_listen_vhost_user(server, export, "v", 1, BAD, &err));
+    FAILS(platter_server_listen_vhost_user(server, export, "v", 0, 0, &err), PLATTER_STATUS_INVALID,
+          "1 to 64 queues");
+    FAILS(platter_server_listen_vhost_user(server, export, "v", 65536, 0, &err), PLATTER_STATUS_INVALID,
+          "1 to 64 queues");
+    FAILS(platter_server_listen_vhost_user(server, export, "not/there", 1, 0, &err),
+          PLATTER_STATUS_NOT_FOUND, "not/there");
     NO_NULL(platter_server_mount(NULL, export, "m", 0, &err), "server");
     NO_NULL(platter_server_mount(server, NULL, "m", 0, &err), "export");
     NO_NULL(platter_server_mount(server, export, NULL, 0, &err), "mountpoint");

@@ -204,11 +204,36 @@ static void an_image_is_a_file(void)
     OK(platter_image_close(image, 0, &err));
 }
 
+static void an_image_is_a_device(void)
+{
+    struct stat found;
+    struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "v.sock"};
+    platter_export *export;
+    platter_server *server;
+    platter_image *image = open_image("a.qcow2", "qcow2", 0);
+    OK(platter_server_new(&server, NULL, 0, &err));
+    OK(platter_export_new(&export, image, 0, &err));
+    OK(platter_server_listen_vhost_user(server, export, "v.sock", 2, 0, &err));
+    platter_export_free(export);
+    const int front = socket(AF_UNIX, SOCK_STREAM, 0);
+    CHECK(connect(front, (struct sockaddr *)&name, sizeof name) == 0);
+    wait_for_event(server);
+    CHECK_U64(clients(server), 1);
+    /* A front end that stays does not hold up the end. */
+    OK(platter_server_drain(server, 1000, 0, &err));
+    CHECK_U64(clients(server), 0);
+    close(front);
+    platter_server_free(server);
+    CHECK(stat("v.sock", &found) != 0);
+    OK(platter_image_close(image, 0, &err));
+}
+
 int main(void)
 {
     a_client_reads_and_writes();
     clients_come_to_addresses();
     an_image_is_a_file();
+    an_image_is_a_device();
     passed();
     return 0;
 }

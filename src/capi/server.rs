@@ -500,6 +500,37 @@ pub unsafe extern "C" fn platter_server_mount(
     })
 }
 
+/// Offers an export as a virtio block device for virtual machines: their front ends, which speak vhost-user, come
+/// to the local socket `path`, one at a time, and each counts as a client. A socket that is there is replaced, and
+/// removed when the server ends. The device has `queues` queues, 1 to 64, and the first 20 bytes of the name of
+/// the export as its serial number. What of the export is less than a sector of 512 bytes at its end is not offered.
+/// The front end shares the memory of its machine and must be trusted; the machine need not be. `flags` must be 0.
+///
+/// Statuses: INVALID, OS. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_server_listen_vhost_user(
+    server: Option<&platter_server>,
+    export: Option<&platter_export>,
+    path: *const c_char,
+    queues: u32,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        let export = usable(export)?;
+        // SAFETY: by the contract of this function.
+        let path = unsafe { os(path, "path")? };
+        let queues = u16::try_from(queues).unwrap_or(u16::MAX);
+        server
+            .server
+            .listen_vhost_user(export, path.as_ref(), queues)
+    })
+}
+
 /// The address of that index, from 0, at which the server takes clients, with the numbers that the system
 /// chose: a path, `HOST:PORT` or `CID:PORT`. NULL past the last one, and for NULL. Lives as long as the server.
 ///

@@ -2,7 +2,8 @@
 //!
 //! A [`Server`] offers any number of [`Export`]s to any number of clients. Each client has a thread that reads
 //! its requests, which answers by itself what does not block; a few threads that all clients share do the rest.
-//! What is mounted ([`Server::mount`]) is a file of this machine, with threads of its own.
+//! What is mounted ([`Server::mount`]) is a file of this machine, with threads of its own; virtual machines have
+//! images as block devices ([`Server::listen_vhost_user`]).
 
 mod budget;
 mod door;
@@ -17,6 +18,7 @@ mod server;
 mod session;
 mod status;
 mod transmission;
+mod vhost_user;
 mod workers;
 
 pub use export::{Export, ExportOptions};

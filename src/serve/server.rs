@@ -17,7 +17,7 @@ use crate::job::{JobControl, without_signals};
 use crate::log::{Level, log};
 use crate::net::tls::{Authorization, Endpoint, TlsCredentials};
 use crate::net::{Address, Listener, Stream, Wait};
-use crate::serve::budget::Budget;
+use crate::serve::budget::{Budget, Held};
 use crate::serve::door::Door;
 use crate::serve::export::Export;
 use crate::serve::session;
@@ -27,6 +27,9 @@ use crate::sys::event::Event;
 
 /// Memory of the stack of a client's thread.
 const STACK: usize = 512 << 10;
+
+/// How long one waits for memory before the client that holds most and takes nothing is left.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a server spends on its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -506,6 +509,19 @@ impl Shared {
     pub(super) fn begin_transmission(&self, id: u64, connection: &Arc<Connection>) {
         if let Some(client) = self.clients.lock().present.get_mut(&id) {
             client.connection = Some(connection.clone());
+        }
+    }
+
+    /// Memory for the bytes of a request, which waits until there is some.
+    ///
+    /// # Errors
+    /// Where the system has none.
+    pub(super) fn lend(&self, len: usize) -> Result<Held> {
+        loop {
+            if let Some(held) = self.budget.take(len, Instant::now() + PATIENCE)? {
+                return Ok(held);
+            }
+            self.end_idle_holder(PATIENCE);
         }
     }
 

@@ -7,6 +7,7 @@ mod fuse;
 mod life;
 mod status;
 mod tls;
+mod vhost_user;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo, InitFlags,
@@ -14,7 +14,6 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, WriteFlags};
 use crate::log::Level;
-use crate::serve::budget::Held;
 use crate::serve::export::Export;
 use crate::serve::server::Shared;
 use crate::storage::{Preallocation, ZeroFlags};
@@ -23,8 +22,6 @@ use crate::storage::{Preallocation, ZeroFlags};
 const REQUEST: u32 = 1 << 20;
 /// Requests that the kernel sends ahead of what programs wait for.
 const AHEAD: u16 = 64;
-/// How long one who waits for memory waits before the log hears of it.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Runs that are looked up for one answer of `lseek`.
 const MAX_LOOKUPS: usize = 64 << 10;
 /// Sizes of images are multiples of this.
@@ -164,17 +161,6 @@ impl ImageFile {
     /// How long the kernel may keep what `stat` says.
     fn lifetime(&self) -> Duration {
         Duration::from_secs(u64::from(self.constant))
-    }
-
-    /// Memory for the bytes of a request.
-    fn buffer(&self, len: usize) -> Result<Held> {
-        loop {
-            let held = self.shared.budget.take(len, Instant::now() + PATIENCE)?;
-            if let Some(held) = held {
-                return Ok(held);
-            }
-            self.shared.end_idle_holder(PATIENCE);
-        }
     }
 
     /// Makes the image so long at least, with nobody else in it.
@@ -452,7 +438,7 @@ impl Filesystem for ImageFile {
         let read = self.with("read from", |export| {
             let left = self.len(export).saturating_sub(offset);
             let len = left.min(u64::from(size.min(REQUEST)));
-            let mut held = self.buffer(len as usize)?;
+            let mut held = self.shared.lend(len as usize)?;
             let at = export.place(offset);
             export.with(|image| image.read_at(held.buffer_mut(), at))?;
             self.shared.counters.read(len);

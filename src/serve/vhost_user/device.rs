@@ -1,0 +1,229 @@
+//! The device as the protocol sees it: what it offers, and the queues that its requests come from.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost_user_backend::{VhostUserBackend, VringMutex, VringT};
+use virtio_queue::QueueOwnedT;
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vmm_sys_util::epoll::EventSet;
+
+use crate::serve::export::Export;
+use crate::serve::outbox::Load;
+use crate::serve::server::Shared;
+use crate::sys::event::Event;
+
+use super::layout::{self, SECTOR, feature};
+use super::request::carry_out;
+
+/// Entries of a queue.
+const QUEUE: usize = 1024;
+/// Requests of one queue that are under way at once.
+const MOST_REQUESTS: usize = 256;
+/// The longest answer to a question for the configuration.
+const MOST_CONFIG: usize = 256;
+
+/// A block device for one front end.
+pub(super) struct Device {
+    shared: Arc<Shared>,
+    export: Arc<Export>,
+    memory: GuestMemoryAtomic<GuestMemoryMmap>,
+    /// What is under way, by queue.
+    loads: Vec<Arc<Load>>,
+    accepted: AtomicU64,
+    ending: AtomicBool,
+    /// Ends the threads of the queues.
+    end: Event,
+}
+
+impl Device {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        export: Arc<Export>,
+        queues: usize,
+        memory: GuestMemoryAtomic<GuestMemoryMmap>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            shared,
+            export,
+            memory,
+            loads: (0..queues).map(|_| Arc::default()).collect(),
+            accepted: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
+            end: Event::new()?,
+        })
+    }
+
+    /// What the threads of the queues wait for beside their queues: its descriptor and its number.
+    pub(super) fn end_event(&self) -> (i32, u64) {
+        (self.end.as_fd().as_raw_fd(), self.loads.len() as u64 + 1)
+    }
+
+    /// Ends the threads of the queues.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.end.signal();
+    }
+
+    /// Waits for what is under way.
+    pub(super) fn rest(&self, deadline: Option<std::time::Instant>) {
+        for load in &self.loads {
+            load.wait_for_rest(deadline);
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire) || self.shared.offer.is_ending()
+    }
+
+    /// Takes the requests that wait in a queue.
+    fn take(&self, vring: &VringMutex, load: &Arc<Load>) -> io::Result<()> {
+        loop {
+            vring.disable_notification().map_err(io::Error::other)?;
+            let mut taken = 0;
+            // What is not taken any more stays in the queue, for the next server.
+            while !self.is_ending() {
+                // Counted before it is taken: who waits for the queue to rest misses none.
+                let charge = load.charge(0, MOST_REQUESTS, u64::MAX);
+                let memory = self.memory.memory();
+                let chain = {
+                    let mut state = vring.get_mut();
+                    let queue = state.get_queue_mut();
+                    let mut waiting = queue.iter(memory).map_err(io::Error::other)?;
+                    waiting.next()
+                };
+                let Some(chain) = chain else { break };
+                taken += 1;
+                // Without the feature, the guest does not know that a write may be lost.
+                let durable = self.accepted.load(Ordering::Relaxed) & feature::FLUSH == 0;
+                let (shared, export, vring) =
+                    (self.shared.clone(), self.export.clone(), vring.clone());
+                self.shared.workers.run(Box::new(move || {
+                    let written = carry_out(&shared, &export, durable, &chain);
+                    let told = {
+                        let mut state = vring.get_mut();
+                        let head = chain.head_index();
+                        let added = state.add_used(head, written);
+                        added.and_then(|()| state.needs_notification())
+                    };
+                    // A guest without a place for answers gets none.
+                    if told.unwrap_or(true) {
+                        let _ = vring.signal_used_queue();
+                    }
+                    drop(charge);
+                }));
+            }
+            let more = vring.enable_notification().map_err(io::Error::other)?;
+            if !more || taken == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("export", &self.export)
+            .finish_non_exhaustive()
+    }
+}
+
+impl VhostUserBackend for Device {
+    type Bitmap = ();
+    type Vring = VringMutex;
+
+    fn num_queues(&self) -> usize {
+        self.loads.len()
+    }
+
+    fn max_queue_size(&self) -> usize {
+        QUEUE
+    }
+
+    fn features(&self) -> u64 {
+        let kind = match self.export.writable() {
+            true => feature::DISCARD | feature::WRITE_ZEROES,
+            false => feature::RO,
+        };
+        let queues = match self.loads.len() {
+            1 => 0,
+            _ => feature::MQ,
+        };
+        kind | queues
+            | feature::SEG_MAX
+            | feature::BLK_SIZE
+            | feature::FLUSH
+            | feature::TOPOLOGY
+            | feature::INDIRECT_DESC
+            | feature::EVENT_IDX
+            | feature::PROTOCOL_FEATURES
+            | feature::VERSION_1
+    }
+
+    fn acked_features(&self, features: u64) {
+        self.accepted.store(features, Ordering::Relaxed);
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {
+        // The queues keep it by themselves.
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        let (offset, size) = (offset as usize, size as usize);
+        let queues = u16::try_from(self.loads.len()).unwrap_or(u16::MAX);
+        let sectors = self.export.len() / SECTOR;
+        let mut config = layout::config(sectors, queues, self.export.writable());
+        // Members that came later are 0.
+        config.resize(MOST_CONFIG, 0);
+        let end = offset.saturating_add(size);
+        config.get(offset..end).unwrap_or_default().to_vec()
+    }
+
+    fn update_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
+        // It is the one that it was made with.
+        Ok(())
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        (0..self.loads.len()).map(|queue| 1 << queue).collect()
+    }
+
+    fn stop_vring(&self, queue: u32) -> io::Result<()> {
+        if let Some(load) = self.loads.get(queue as usize) {
+            load.wait_for_rest(None);
+        }
+        Ok(())
+    }
+
+    fn handle_event(
+        &self,
+        event: u16,
+        _events: EventSet,
+        vrings: &[VringMutex],
+        thread: usize,
+    ) -> io::Result<()> {
+        if usize::from(event) > self.loads.len() {
+            return Err(io::Error::other("the device ends"));
+        }
+        let (Some(vring), Some(load)) = (vrings.first(), self.loads.get(thread)) else {
+            return Ok(());
+        };
+        if vring.get_ref().is_enabled() {
+            // A queue that is not what it should be stands still.
+            let _ = self.take(vring, load);
+        }
+        Ok(())
+    }
+}

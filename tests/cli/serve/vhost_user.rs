@@ -1,0 +1,586 @@
+//! An image as the block device of a virtual machine, whose driver is here: what it asks is done as through QEMU's
+//! server, and what a hostile one asks does no harm.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{Ordering, fence};
+
+use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{images, until};
+use crate::common::{Dir, Random};
+
+const MEMORY: usize = 32 << 20;
+const ENTRIES: u16 = 128;
+/// The rings of a queue.
+const RINGS: u64 = 64 << 10;
+const AVAIL: u64 = 0x4000;
+const USED: u64 = 0x8000;
+/// Where the buffers of requests are.
+const BUFFERS: u64 = 1 << 20;
+const BUFFER: u64 = 256 << 10;
+
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+
+const RO: u64 = 1 << 5;
+const FLUSH: u64 = 1 << 9;
+const DISCARD: u64 = 1 << 13;
+const ZEROES: u64 = 1 << 14;
+const INDIRECT_DESC: u64 = 1 << 28;
+const VERSION_1: u64 = 1 << 32;
+const PROTOCOL: u64 = 1 << 30;
+
+const IN: u32 = 0;
+const OUT: u32 = 1;
+const SYNC: u32 = 4;
+const ID: u32 = 8;
+const TRIM: u32 = 11;
+const ZERO: u32 = 13;
+
+const OK: u8 = 0;
+const FAILED: u8 = 1;
+const UNKNOWN: u8 = 2;
+
+/// A server with a device at a socket; it ends with this.
+struct Served {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Served {
+    fn ours(dir: &Dir, args: &[&str]) -> Self {
+        let mut command = Command::new(crate::build::tool());
+        command
+            .args(["serve", "--vhost-user", "v.sock", "--queues", "2"])
+            .args(args);
+        Self::start(dir, command)
+    }
+
+    fn theirs(dir: &Dir, format: &str, file: &str) -> Self {
+        let mut command = Command::new("qemu-storage-daemon");
+        let socket = dir.path("v.sock");
+        command
+            .arg("--blockdev")
+            .arg(format!("file,node-name=f,filename={file},discard=unmap"))
+            .arg("--blockdev")
+            .arg(format!("{format},node-name=n,file=f,discard=unmap"))
+            .arg("--export")
+            .arg(format!(
+                "vhost-user-blk,id=e,node-name=n,writable=on,num-queues=2,addr.type=unix,addr.path={}",
+                socket.display()
+            ));
+        Self::start(dir, command)
+    }
+
+    fn start(dir: &Dir, mut command: Command) -> Self {
+        let socket = dir.path("v.sock");
+        let _ = fs::remove_file(&socket);
+        let child = command
+            .current_dir(dir.root())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("a server");
+        let mut served = Self { child, socket };
+        until("the socket", || {
+            let ended = served.child.try_wait().expect("to look at the server");
+            assert!(ended.is_none(), "the server ended: {ended:?}");
+            served.socket.exists()
+        });
+        served
+    }
+
+    /// Ends it by a signal, as users do.
+    fn end(mut self) {
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        assert!(sent.expect("kill").success());
+        let status = self.child.wait().expect("the end of the server");
+        assert!(status.success(), "{status:?}");
+        assert!(!self.socket.exists(), "the socket stays");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// What the driver has said to a queue.
+struct Queue {
+    kick: EventFd,
+    _call: EventFd,
+    avail: u16,
+    /// The next descriptor.
+    next: u16,
+}
+
+/// A machine with its driver.
+struct Guest {
+    frontend: Frontend,
+    memory: GuestMemoryMmap,
+    queues: Vec<Queue>,
+    offered: u64,
+}
+
+impl Guest {
+    fn new(dir: &Dir, served: &Served) -> Self {
+        let file = fs::File::create_new(dir.path("memory"))
+            .or_else(|_| {
+                fs::remove_file(dir.path("memory"))?;
+                fs::File::create_new(dir.path("memory"))
+            })
+            .expect("memory");
+        file.set_len(MEMORY as u64).expect("memory");
+        drop(file);
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(dir.path("memory"))
+            .expect("memory");
+        let ranges = [(GuestAddress(0), MEMORY, Some(FileOffset::new(file, 0)))];
+        let memory = GuestMemoryMmap::from_ranges_with_files(ranges).expect("memory");
+
+        let mut frontend = Frontend::connect(&served.socket, 2).expect("a connection");
+        frontend.set_owner().expect("to own it");
+        let offered = frontend.get_features().expect("features");
+        let wanted = FLUSH | DISCARD | ZEROES | RO | INDIRECT_DESC | VERSION_1 | PROTOCOL;
+        let protocol = frontend.get_protocol_features().expect("features");
+        let ours = VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::MQ;
+        frontend
+            .set_protocol_features(protocol & ours)
+            .expect("to set features");
+        frontend
+            .set_features(offered & wanted)
+            .expect("to set features");
+        let region = memory.iter().next().expect("a region");
+        let region = VhostUserMemoryRegionInfo::from_guest_region(region).expect("a region");
+        frontend.set_mem_table(&[region]).expect("to share memory");
+        let mut guest = Self {
+            frontend,
+            memory,
+            queues: Vec::new(),
+            offered,
+        };
+        for index in 0..2 {
+            guest.start(index, region.userspace_addr);
+        }
+        guest
+    }
+
+    fn start(&mut self, index: usize, base: u64) {
+        let rings = index as u64 * RINGS;
+        let (kick, call) = (
+            EventFd::new(0).expect("an event"),
+            EventFd::new(0).expect("an event"),
+        );
+        let data = VringConfigData {
+            queue_max_size: ENTRIES,
+            queue_size: ENTRIES,
+            flags: 0,
+            desc_table_addr: base + rings,
+            avail_ring_addr: base + rings + AVAIL,
+            used_ring_addr: base + rings + USED,
+            log_addr: None,
+        };
+        let frontend = &mut self.frontend;
+        frontend.set_vring_num(index, ENTRIES).expect("a size");
+        frontend.set_vring_base(index, 0).expect("a base");
+        frontend.set_vring_addr(index, &data).expect("addresses");
+        frontend.set_vring_call(index, &call).expect("a call");
+        frontend.set_vring_kick(index, &kick).expect("a kick");
+        frontend
+            .set_vring_enable(index, true)
+            .expect("to enable it");
+        self.queues.push(Queue {
+            kick,
+            _call: call,
+            avail: 0,
+            next: 0,
+        });
+    }
+
+    fn config(&mut self) -> Vec<u8> {
+        let flags = VhostUserConfigFlags::WRITABLE;
+        let config = self.frontend.get_config(0, 60, flags, &[0; 60]);
+        config.expect("the configuration").1
+    }
+
+    fn descriptor(&self, at: u64, (addr, len, flags, next): (u64, u32, u16, u16)) {
+        let mut bytes = addr.to_le_bytes().to_vec();
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend(next.to_le_bytes());
+        self.memory
+            .write_slice(&bytes, GuestAddress(at))
+            .expect("a descriptor");
+    }
+
+    /// Puts a chain into a queue, without a kick; each piece is an address, a length and whether the device
+    /// writes it.
+    fn put(&mut self, index: usize, pieces: &[(u64, u32, bool)]) {
+        let head = self.queues[index].next;
+        for (number, (addr, len, write)) in pieces.iter().enumerate() {
+            let at = self.queues[index].next;
+            let next = (at + 1) % ENTRIES;
+            let last = number + 1 == pieces.len();
+            let flags = if *write { WRITE } else { 0 } | if last { 0 } else { NEXT };
+            let place = index as u64 * RINGS + u64::from(at) * 16;
+            self.descriptor(place, (*addr, *len, flags, next));
+            self.queues[index].next = next;
+        }
+        self.put_head(index, head);
+    }
+
+    fn put_head(&mut self, index: usize, head: u16) {
+        let queue = &mut self.queues[index];
+        let slot = u64::from(queue.avail % ENTRIES);
+        let ring = index as u64 * RINGS + AVAIL;
+        queue.avail = queue.avail.wrapping_add(1);
+        let write = |bytes: [u8; 2], at| {
+            let done = self.memory.write_slice(&bytes, GuestAddress(at));
+            done.expect("the ring");
+        };
+        write(head.to_le_bytes(), ring + 4 + slot * 2);
+        fence(Ordering::SeqCst);
+        write(queue.avail.to_le_bytes(), ring + 2);
+        fence(Ordering::SeqCst);
+    }
+
+    fn kick(&self, index: usize) {
+        self.queues[index].kick.write(1).expect("a kick");
+    }
+
+    /// Waits for the answers to all that was put into a queue.
+    fn wait(&mut self, index: usize) {
+        let ring = index as u64 * RINGS + USED;
+        let wanted = self.queues[index].avail;
+        until("the device", || {
+            let mut used = [0; 2];
+            let read = self.memory.read_slice(&mut used, GuestAddress(ring + 2));
+            read.expect("the ring");
+            u16::from_le_bytes(used) == wanted
+        });
+        fence(Ordering::SeqCst);
+    }
+
+    /// Prepares a request in buffer `number`, and puts it into a queue.
+    fn request(&mut self, index: usize, number: u64, kind: u32, sector: u64, data: &[u8]) {
+        let at = BUFFERS + number * BUFFER;
+        let mut head = kind.to_le_bytes().to_vec();
+        head.extend([0; 4]);
+        head.extend(sector.to_le_bytes());
+        let write = |bytes: &[u8], at| {
+            let done = self.memory.write_slice(bytes, GuestAddress(at));
+            done.expect("a buffer");
+        };
+        write(&head, at);
+        write(&[0xff], at + 16);
+        write(data, at + 512);
+        let reads = kind == IN || kind == ID;
+        let len = data.len() as u32;
+        let mut pieces = vec![(at, 16, false)];
+        if len > 1024 {
+            pieces.push((at + 512, 1000, reads));
+            pieces.push((at + 1512, len - 1000, reads));
+        } else if len > 0 {
+            pieces.push((at + 512, len, reads));
+        }
+        pieces.push((at + 16, 1, true));
+        self.put(index, &pieces);
+    }
+
+    fn status(&self, number: u64) -> u8 {
+        let mut status = [0];
+        let at = BUFFERS + number * BUFFER + 16;
+        let read = self.memory.read_slice(&mut status, GuestAddress(at));
+        read.expect("a status");
+        status[0]
+    }
+
+    fn data(&self, number: u64, len: usize) -> Vec<u8> {
+        let mut data = vec![0; len];
+        let at = BUFFERS + number * BUFFER + 512;
+        let read = self.memory.read_slice(&mut data, GuestAddress(at));
+        read.expect("data");
+        data
+    }
+
+    /// One request, and its status.
+    fn ask(&mut self, kind: u32, sector: u64, data: &[u8]) -> u8 {
+        self.request(0, 0, kind, sector, data);
+        self.kick(0);
+        self.wait(0);
+        self.status(0)
+    }
+
+    fn read(&mut self, sector: u64, len: usize) -> Vec<u8> {
+        assert_eq!(self.ask(IN, sector, &vec![0; len]), OK);
+        self.data(0, len)
+    }
+}
+
+fn segment(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
+    let mut bytes = sector.to_le_bytes().to_vec();
+    bytes.extend(sectors.to_le_bytes());
+    bytes.extend(flags.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_guest_sees_the_same_through_qemus_server() {
+    let dir = Dir::new();
+    for (format, file) in [("raw", "a.raw"), ("qcow2", "b.qcow2"), ("qcow2", "f.qcow2")] {
+        let results = [true, false].map(|ours| {
+            images(&dir);
+            let served = match ours {
+                true => Served::ours(&dir, &["-w", "-f", format, file]),
+                false => Served::theirs(&dir, format, file),
+            };
+            let mut guest = Guest::new(&dir, &served);
+            let wanted = FLUSH | DISCARD | ZEROES | INDIRECT_DESC | VERSION_1;
+            assert_eq!(guest.offered & (wanted | RO), wanted);
+            let config = guest.config();
+            assert_eq!(config[..8], ((24u64 << 20) / 512).to_le_bytes());
+            assert_eq!(config[20..24], 512u32.to_le_bytes());
+            assert_eq!(config[34..36], [2, 0]);
+            let mut answers = vec![
+                guest.ask(OUT, 3, &[7; 3072]),
+                guest.ask(OUT, (24 << 11) - 1, &[8; 512]),
+                guest.ask(OUT, 24 << 11, &[8; 512]),
+                guest.ask(OUT, u64::MAX / 512, &[8; 512]),
+                guest.ask(OUT, 0, &[8; 500]),
+                guest.ask(IN, (24 << 11) - 1, &[0; 1024]),
+                guest.ask(TRIM, 0, &segment(20 << 11, 2048, 0)),
+                guest.ask(ZERO, 0, &segment(2 << 11, 100, 1)),
+                guest.ask(ZERO, 0, &segment(1 << 11, 100, 0)),
+                guest.ask(ZERO, 0, &segment(24 << 11, 1, 0)),
+                guest.ask(ZERO, 0, &segment(0, 1, 2)),
+                guest.ask(TRIM, 0, &segment(0, 1, 1)),
+                guest.ask(99, 0, &[0; 512]),
+                guest.ask(SYNC, 0, &[]),
+                guest.ask(ID, 0, &[0; 20]),
+            ];
+            for sector in [0, 1 << 11, 2 << 11, 5 << 11, 20 << 11] {
+                answers.extend(guest.read(sector, 64 << 10));
+            }
+            drop(guest);
+            match ours {
+                true => served.end(),
+                false => drop(served),
+            }
+            dir.qemu_img_ok(&["convert", "-f", format, "-O", "raw", file, "after.raw"]);
+            (answers, fs::read(dir.path("after.raw")).expect("the bytes"))
+        });
+        assert_eq!(results[0].0[..15], results[1].0[..15], "{file}");
+        assert!(results[0] == results[1], "{file}");
+        if format == "qcow2" {
+            dir.qemu_img_ok(&["check", "-f", "qcow2", file]);
+        }
+    }
+}
+
+#[test]
+fn many_requests_on_two_queues_equal_a_model() {
+    let dir = Dir::new();
+    images(&dir);
+    let mut model = fs::read(dir.path("a.raw")).expect("the bytes");
+    let served = Served::ours(&dir, &["-w", "-f", "qcow2", "b.qcow2"]);
+    let mut guest = Guest::new(&dir, &served);
+    let mut random = Random(7);
+    for round in 0..40u8 {
+        // Sixteen at once, each in a stripe of its own.
+        let mut reads = Vec::new();
+        for number in 0..16u64 {
+            let sector = number * 3000 + random.below(2000);
+            let len = (1 + random.below(200) as usize) * 512;
+            let place = sector as usize * 512..sector as usize * 512 + len;
+            let queue = (number % 2) as usize;
+            match random.below(4) {
+                0 => {
+                    reads.push((number, model[place].to_vec()));
+                    guest.request(queue, number, IN, sector, &vec![0; len]);
+                }
+                1 => {
+                    model[place].fill(0);
+                    let sectors = (len / 512) as u32;
+                    let bytes = segment(sector, sectors, u32::from(round % 2));
+                    guest.request(queue, number, ZERO, 0, &bytes);
+                }
+                _ => {
+                    model[place].fill(round + 1);
+                    guest.request(queue, number, OUT, sector, &vec![round + 1; len]);
+                }
+            }
+        }
+        guest.kick(0);
+        guest.kick(1);
+        guest.wait(0);
+        guest.wait(1);
+        for number in 0..16 {
+            assert_eq!(guest.status(number), OK);
+        }
+        for (number, wanted) in reads {
+            assert!(guest.data(number, wanted.len()) == wanted);
+        }
+    }
+    assert_eq!(guest.ask(SYNC, 0, &[]), OK);
+    drop(guest);
+    // Another machine comes, and what it leaves under way is carried out.
+    let mut guest = Guest::new(&dir, &served);
+    assert!(guest.read(0, 128 << 10) == model[..128 << 10]);
+    for number in 0..8 {
+        guest.request(1, number, OUT, number * 512, &vec![0xee; 128 << 10]);
+        model[number as usize * 512 * 512..][..128 << 10].fill(0xee);
+    }
+    guest.kick(1);
+    // The ring rests when this returns.
+    guest.wait(1);
+    guest.frontend.get_vring_base(1).expect("to stop the queue");
+    served.end();
+    drop(guest);
+    dir.qemu_img_ok(&["convert", "-O", "raw", "b.qcow2", "after.raw"]);
+    assert!(fs::read(dir.path("after.raw")).expect("the bytes") == model);
+    dir.qemu_img_ok(&["check", "-f", "qcow2", "b.qcow2"]);
+}
+
+#[test]
+fn a_hostile_guest_harms_nobody() {
+    let dir = Dir::new();
+    images(&dir);
+    let served = Served::ours(&dir, &["-f", "qcow2", "b.qcow2"]);
+    let mut guest = Guest::new(&dir, &served);
+    assert_eq!(guest.offered & (RO | DISCARD | ZEROES), RO);
+    for kind in [OUT, TRIM, ZERO] {
+        assert_eq!(guest.ask(kind, 0, &segment(0, 1, 0).repeat(32)), FAILED);
+    }
+    assert_eq!(guest.ask(99, 0, &[0; 512]), UNKNOWN);
+    assert_eq!(guest.ask(ID, 0, &[]), OK);
+
+    let outside = MEMORY as u64;
+    let chains: [&[(u64, u32, bool)]; 8] = [
+        // No status, no head, a short head.
+        &[(BUFFERS, 16, false)],
+        &[(BUFFERS + 16, 1, true)],
+        &[(BUFFERS, 15, false), (BUFFERS + 16, 1, true)],
+        &[(BUFFERS, 0, false), (BUFFERS + 16, 0, true)],
+        // Places that are no memory.
+        &[(outside, 16, false), (BUFFERS + 16, 1, true)],
+        &[
+            (BUFFERS, 16, false),
+            (outside - 1, 512, true),
+            (BUFFERS + 16, 1, true),
+        ],
+        &[
+            (BUFFERS, 16, false),
+            (u64::MAX - 1, 512, true),
+            (BUFFERS + 16, 1, true),
+        ],
+        &[
+            (BUFFERS, 16, false),
+            (BUFFERS + 512, u32::MAX, true),
+            (BUFFERS + 16, 1, true),
+        ],
+    ];
+    for chain in chains {
+        guest.put(0, chain);
+        guest.kick(0);
+        guest.wait(0);
+    }
+    // Chains without an end, and tables within tables.
+    let first = guest.queues[0].next;
+    guest.descriptor(u64::from(first) * 16, (BUFFERS, 16, NEXT, first));
+    guest.put_head(0, first);
+    guest.kick(0);
+    guest.wait(0);
+    for (addr, len, flags) in [
+        (BUFFERS, 17, 0),
+        (outside, 4096, 0),
+        (0, 16 * 128, 0),
+        (BUFFERS, !15u32, 0),
+        (0, 0, 0),
+    ] {
+        let place = u64::from(first) * 16;
+        guest.descriptor(place, (addr, len, INDIRECT | flags, 0));
+        guest.put_head(0, first);
+        guest.kick(0);
+        guest.wait(0);
+    }
+    // A table as it should be.
+    let table = BUFFERS + 15 * BUFFER;
+    guest.request(0, 0, IN, 5 << 11, &[0; 512]);
+    guest.kick(0);
+    guest.wait(0);
+    guest.descriptor(table, (BUFFERS, 16, NEXT, 1));
+    guest.descriptor(table + 16, (BUFFERS + 512, 512, NEXT | WRITE, 2));
+    guest.descriptor(table + 32, (BUFFERS + 16, 1, WRITE, 0));
+    guest.descriptor(u64::from(first) * 16, (table, 48, INDIRECT, 0));
+    guest.put_head(0, first);
+    guest.kick(0);
+    guest.wait(0);
+    assert_eq!((guest.status(0), guest.data(0, 512)), (OK, vec![2; 512]));
+
+    // A descriptor that the table does not have, and an index that runs away.
+    guest.put_head(0, 60_000);
+    guest.kick(0);
+    let ring = GuestAddress(AVAIL + 2);
+    let far = guest.queues[0].avail.wrapping_add(30_000);
+    guest
+        .memory
+        .write_slice(&far.to_le_bytes(), ring)
+        .expect("the ring");
+    guest.kick(0);
+    // The other queue and the next machine are served as ever.
+    guest.request(1, 3, IN, 5 << 11, &[0; 512]);
+    guest.kick(1);
+    guest.wait(1);
+    assert_eq!((guest.status(3), guest.data(3, 512)), (OK, vec![2; 512]));
+    drop(guest);
+    let mut guest = Guest::new(&dir, &served);
+    assert_eq!(guest.read(5 << 11, 512), vec![2; 512]);
+    served.end();
+}
+
+#[test]
+fn command_lines_that_make_no_sense_are_refused() {
+    let dir = Dir::new();
+    images(&dir);
+    let tool = crate::build::tool().to_string_lossy().into_owned();
+    for (args, says) in [
+        (&["--vhost-user", "v", "-k", "s"][..], "mutually exclusive"),
+        (&["--vhost-user", "v", "--fuse", "m"], "mutually exclusive"),
+        (
+            &["--vhost-user", "v", "--queues", "0"],
+            "it must be 1 to 64",
+        ),
+        (
+            &["--vhost-user", "v", "--queues", "65"],
+            "it must be 1 to 64",
+        ),
+        (&["--queues", "2"], "without --vhost-user"),
+        (
+            &["--vhost-user", "x/v"],
+            "Failed to bind socket to x/v: No such file",
+        ),
+        (
+            &["--vhost-user", "a.raw"],
+            "Failed to bind socket to a.raw: Address already in use",
+        ),
+    ] {
+        let all = [&["serve", "-f", "qcow2"][..], args, &["b.qcow2"]].concat();
+        let refused = crate::common::run_in(dir.root(), &tool, &all);
+        assert_eq!(refused.code, 1, "{args:?}: {refused:?}");
+        assert!(refused.err.contains(says), "{args:?}: {refused:?}");
+    }
+}
