@@ -28,6 +28,7 @@ mod filters;
 #[path = "../formats/kit/given/mod.rs"]
 mod given;
 mod header;
+mod http;
 mod info;
 mod injected;
 mod lengths;

@@ -1,0 +1,136 @@
+//! nginx on the loopback interface for the length of a test.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::common::Dir;
+
+/// A server of what is in a directory; ended when it is dropped.
+pub struct Server {
+    child: Child,
+    plain: u16,
+    tls: u16,
+    own: u16,
+    log: std::path::PathBuf,
+}
+
+/// Whether tests with nginx have to be left out.
+pub fn nginx_is_missing() -> bool {
+    let missing = Command::new("nginx")
+        .arg("-v")
+        .stderr(Stdio::null())
+        .status()
+        .is_err();
+    if missing {
+        eprintln!("SKIPPED: tests of HTTP need nginx (package nginx-light, ci/setup.sh)");
+    }
+    missing
+}
+
+fn free_ports() -> [u16; 3] {
+    let listeners = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+impl Server {
+    /// Over the files of `dir`, with the certificates of `made`.
+    pub fn new(dir: &Dir, made: &Path) -> Self {
+        // Another process may take a port before nginx does.
+        let started = (0..5).find_map(|_| Self::try_new(dir, made));
+        started.expect("nginx does not listen")
+    }
+
+    fn try_new(dir: &Dir, made: &Path) -> Option<Self> {
+        let [plain, tls, own] = free_ports();
+        let root = dir.root().display();
+        let made = made.display();
+        let state = dir.path("nginx");
+        let _ = std::fs::remove_dir_all(&state);
+        std::fs::create_dir(&state).unwrap();
+        let at = state.display();
+        // joe:s3cret
+        let password = "joe:{PLAIN}s3cret\n";
+        std::fs::write(state.join("users"), password).unwrap();
+        let text = format!(
+            r#"daemon off; master_process off; worker_processes 1; pid {at}/pid; error_log {at}/error.log info;
+events {{ worker_connections 256; }}
+http {{
+  access_log {at}/access.log; default_type application/octet-stream; sendfile on;
+  client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
+  ssl_certificate {made}/server-cert.pem; ssl_certificate_key {made}/server-key.pem;
+  map $http_cookie $has_key {{ default 0; "~key=42" 1; }}
+  server {{ listen 127.0.0.1:{plain}; root {root};
+    location /auth/ {{ alias {root}/; auth_basic r; auth_basic_user_file {at}/users; }}
+    location /norange/ {{ alias {root}/; max_ranges 0; }}
+    location /cookie/ {{ alias {root}/; if ($has_key = 0) {{ return 403; }} }}
+    location /redir/ {{ rewrite ^/redir/(.*)$ http://127.0.0.1:{plain}/$1 redirect; }}
+    location /down/ {{ return 503; }}
+    location /gone/ {{ return 410; }} }}
+  server {{ listen 127.0.0.1:{tls} ssl; root {root};
+    location /redir/ {{ rewrite ^/redir/(.*)$ http://127.0.0.1:{plain}/$1 redirect; }} }}
+  server {{ listen 127.0.0.1:{own} ssl; root {root}; ssl_client_certificate {made}/ca.pem; ssl_verify_client on; }}
+}}
+"#
+        );
+        let config = state.join("nginx.conf");
+        std::fs::write(&config, text).unwrap();
+        let mut child = Command::new("nginx")
+            .args(["-p", &at.to_string(), "-c", config.to_str().unwrap()])
+            .args(["-e", &format!("{at}/error.log")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // Written when it listens.
+        while std::fs::metadata(state.join("pid")).map_or(0, |meta| meta.len()) == 0 {
+            if child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            assert!(Instant::now() < deadline, "nginx does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Some(Self {
+            child,
+            plain,
+            tls,
+            own,
+            log: state.join("access.log"),
+        })
+    }
+
+    /// The URL of a file.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.plain)
+    }
+
+    /// That of one over TLS.
+    pub fn tls(&self, path: &str) -> String {
+        format!("https://localhost:{}/{path}", self.tls)
+    }
+
+    /// That of one over TLS, for clients with a certificate.
+    pub fn own(&self, path: &str) -> String {
+        format!("https://localhost:{}/{path}", self.own)
+    }
+
+    /// What was asked for so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Ends it as if the machine were switched off.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
