@@ -12,6 +12,7 @@ use bstr::{BString, ByteSlice};
 
 use crate::error::{Error, Result, ResultExt};
 use crate::options::split_list;
+use crate::printable::without_passwords;
 use crate::value::{Map, Value};
 
 /// Where an image is, as one tree.
@@ -113,9 +114,15 @@ impl Location {
         }
     }
 
-    /// The text for messages, as the user gave it.
+    /// The text for messages, as the user gave it, without passwords.
     pub fn display(&self) -> std::borrow::Cow<'_, str> {
-        self.text.to_string_lossy()
+        let whole = self.text.as_bytes();
+        match (&self.node, without_passwords(whole)) {
+            (Node::Uri { .. } | Node::Tree(_), std::borrow::Cow::Owned(shown)) => {
+                shown.to_str_lossy().into_owned().into()
+            }
+            _ => self.text.to_string_lossy(),
+        }
     }
 
     /// The text as the user gave it.

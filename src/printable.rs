@@ -40,6 +40,31 @@ pub fn printable_name(name: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
+/// A name without the passwords that stand in URLs, whether it is one or holds some, as lists of options do.
+pub fn without_passwords(name: &[u8]) -> Cow<'_, [u8]> {
+    let mut out = Vec::new();
+    let mut kept = 0;
+    for at in name.find_iter("://") {
+        let start = at + 3;
+        let rest = name.get(start..).unwrap_or_default();
+        let end = rest.find_byteset("/?#,\"' ").unwrap_or(rest.len());
+        let authority = rest.get(..end).unwrap_or_default();
+        let Some((login, _)) = authority.rsplit_once_str("@") else {
+            continue;
+        };
+        let Some((user, _)) = login.split_once_str(":") else {
+            continue;
+        };
+        out.extend_from_slice(name.get(kept..start + user.len()).unwrap_or_default());
+        kept = start + login.len();
+    }
+    if kept == 0 {
+        return Cow::Borrowed(name);
+    }
+    out.extend_from_slice(name.get(kept..).unwrap_or_default());
+    Cow::Owned(out)
+}
+
 /// Writes [`printable_name`], which can be long, without gathering it; returns its length.
 ///
 /// # Errors
@@ -81,6 +106,32 @@ fn steers(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_in_urls_are_left_out() {
+        for (name, shown) in [
+            ("http://joe:pw@h/x?a=b:c@d", "http://joe@h/x?a=b:c@d"),
+            ("ftp://joe:p@w@h", "ftp://joe@h"),
+            ("http://:pw@h/", "http://@h/"),
+            (
+                "driver=raw,file.url=http://joe:pw@h/,file.timeout=1,backing.url=https://a:b@c",
+                "driver=raw,file.url=http://joe@h/,file.timeout=1,backing.url=https://a@c",
+            ),
+            (
+                "json:{\"url\":\"http://a:b@c\"}",
+                "json:{\"url\":\"http://a@c\"}",
+            ),
+            ("http://joe@h/", "http://joe@h/"),
+            ("http://h:80/a@b", "http://h:80/a@b"),
+            ("a:b@c", "a:b@c"),
+        ] {
+            assert_eq!(
+                without_passwords(name.as_bytes()),
+                shown.as_bytes(),
+                "{name}"
+            );
+        }
+    }
 
     #[test]
     fn bytes_of_a_name_that_are_no_utf8_stay() {

@@ -11,8 +11,8 @@ use crate::image::plan::{HostFile, HostName, Plan};
 use crate::image::{OpenOptions, names};
 use crate::location::Location;
 use crate::location::tree::{flatten, flatten_values};
-use crate::net::url::without_password;
 use crate::options::key_matches;
+use crate::printable::without_passwords;
 use crate::storage::driver::{OpenContext, StorageOpen, StorageTarget};
 use crate::storage::location::{driver_of_name, driver_of_path, driver_of_scheme};
 use crate::storage::{Identity, Storage, file, registry};
@@ -45,7 +45,7 @@ pub(super) fn open(
     let mut given = flatten_values(&plan.given);
     given.retain(|key, _| !weak.iter().any(|name| key_matches(name, key)));
     if let Some(Value::String(url)) = given.get_mut("url") {
-        *url = without_password(url.as_bstr());
+        *url = without_passwords(url).into_owned().into();
     }
     let plain = match driver.and_then(|driver| driver.file_name) {
         Some(short) => short(&given),

@@ -218,6 +218,17 @@ fn who_asks_is_told_by_secrets_and_shown_nowhere() {
     let info = site.ran(&format!("info -f raw {url}"));
     assert!(info.contains("image: http://joe@127.0.0.1"), "{info}");
     assert!(!info.contains("s3cret"), "{info}");
+    let missing = url.replace("a.raw", "none");
+    for line in [
+        format!("info {missing}"),
+        format!("info --image-opts driver=http,url={missing}"),
+        format!("create -f raw {missing} 1M"),
+    ] {
+        let ran = site.run(&line);
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(ran.err.contains("http://joe@127.0.0.1"), "{line}: {ran:?}");
+        assert!(!ran.err.contains("s3cret"), "{line}: {ran:?}");
+    }
 }
 
 #[test]

@@ -10,16 +10,16 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::net::Url;
 use crate::net::tls::{Endpoint, TlsCredentials};
-use crate::net::url::without_password;
 use crate::object::Objects;
 use crate::options::{OptionKind, OptionSpec, Values, option};
+use crate::printable::without_passwords;
 use crate::secret::Secret;
 use crate::size::SECTOR;
 use crate::value::{Map, Value};
 
 use super::proxy::Proxies;
 
-const DEFAULT_CONNECTIONS: u64 = 4;
+const DEFAULT_CONNECTIONS: u64 = 8;
 const MAX_CONNECTIONS: u64 = 16;
 /// The most that is read ahead with one request.
 const DEFAULT_READ_AHEAD: u64 = 4 << 20;
@@ -35,7 +35,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "ID of the secret with a token that opens the image",
     ),
     OptionSpec {
-        default: Some("4"),
+        default: Some("8"),
         ..option("connections", OptionKind::Num, "Connections (1 to 16)")
     },
     option("cookie", OptionKind::Str, "Cookies, as they are sent"),
@@ -226,7 +226,7 @@ fn check_scheme(scheme: &str, text: &BStr) -> Result<()> {
     }
     Err(Error::invalid(format!(
         "{scheme} curl driver cannot handle the URL '{}' (does not start with '{begin}')",
-        without_password(text)
+        without_passwords(text).as_bstr()
     )))
 }
 
@@ -333,5 +333,6 @@ pub(super) fn parse_file_name(scheme: &str, name: &BStr) -> Result<Map<String, V
 pub(super) fn file_name(given: &Map<String, Value>) -> Option<BString> {
     let only = given.iter().all(|(key, _)| key == "url");
     let url = given.get("url").filter(|_| only)?;
-    url.as_name().map(|url| without_password(url.as_bstr()))
+    url.as_name()
+        .map(|url| without_passwords(url).into_owned().into())
 }

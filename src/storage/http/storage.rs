@@ -6,7 +6,7 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
-use crate::net::url::without_password;
+use crate::printable::without_passwords;
 use crate::storage::driver::{OpenContext, StorageTarget};
 use crate::storage::file::FileStorage;
 use crate::storage::forward::read_only;
@@ -64,10 +64,10 @@ pub(super) fn open(driver: &'static str, context: &OpenContext<'_>) -> Result<Ar
         ));
     }
     let text = values.name("url").unwrap_or_default();
-    let name = without_password(text);
+    let name = BString::from(without_passwords(text).into_owned());
     // Whatever way an answer takes, what was asked for is the image.
     let place = format!("{}{}", origin(&settings.url), settings.url.target);
-    let in_flight = u32::try_from(2 * settings.connections).unwrap_or(u32::MAX);
+    let in_flight = u32::try_from(settings.connections).unwrap_or(u32::MAX);
     let read_ahead = settings.read_ahead;
     let source = Source::new(
         Client::new(settings),
