@@ -12,10 +12,10 @@ use crate::format::limbo::Limbo;
 use crate::storage::{Durability, Storage};
 
 use super::disk::{Geometry, Metadata, RegionTable};
+use super::free::Space;
 use super::headers::Headers;
 use super::log::LogWriter;
 use super::pages::{Bat, BitmapPages, DirtyPages};
-use super::space::Space;
 
 /// An open image.
 ///

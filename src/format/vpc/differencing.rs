@@ -3,42 +3,23 @@
 //! The order on disk: data, a barrier, the bitmaps, a barrier, the entries of the table.
 
 use bstr::{BStr, ByteSlice};
-use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::{BlockParts, Entry, Layout};
-use crate::format::{BackingChange, BackingRef, Below, FormatWrite, ParentId, ParentRef};
+use crate::format::{BackingChange, BackingRef, Below, FormatWrite, ParentId};
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::{Durability, ZeroFlags};
 
 use super::disk::DiskType;
-use super::dynamic::Dynamic;
+use super::dynamic::{Differencing, Dynamic};
 use super::parent;
 use super::records::{ALL_SECTORS, write_bitmap};
-use super::sectors::{Bits, Sectors};
+use super::sectors::Bits;
 
 const SECTOR: u64 = 512;
-
-/// What a differencing disk has beyond a dynamic one.
-#[derive(Debug)]
-pub(super) struct Differencing {
-    pub(super) parent: Mutex<Option<ParentRef>>,
-    pub(super) sectors: Sectors,
-    pass: Mutex<()>,
-}
-
-impl Differencing {
-    pub(super) fn new(parent: Option<ParentRef>) -> Self {
-        Self {
-            parent: Mutex::new(parent),
-            sectors: Sectors::default(),
-            pass: Mutex::default(),
-        }
-    }
-}
 
 /// A part of one block.
 #[derive(Clone, Copy, Debug)]

@@ -7,10 +7,10 @@ use crate::format::blocks::{BlockFormat, BlockImage, BlockParts, Blocks};
 use crate::format::{BackingChange, Check, ParentId, ParentRef, Resize};
 
 use super::DRIVER;
-use super::differencing::Differencing;
 use super::disk::DynamicHeader;
 use super::open::Damage;
 use super::records::Records;
+use super::sectors::Sectors;
 
 /// An open dynamic disk.
 pub(super) type Dynamic = BlockImage<DynamicFormat>;
@@ -21,6 +21,25 @@ pub(super) struct DynamicFormat {
     pub(super) header: Mutex<DynamicHeader>,
     /// What counts while there is a parent.
     pub(super) differencing: Differencing,
+}
+
+/// What a differencing disk has beyond a dynamic one.
+#[derive(Debug)]
+pub(super) struct Differencing {
+    pub(super) parent: Mutex<Option<ParentRef>>,
+    pub(super) sectors: Sectors,
+    /// Held by who writes bitmaps out.
+    pub(super) pass: Mutex<()>,
+}
+
+impl Differencing {
+    fn new(parent: Option<ParentRef>) -> Self {
+        Self {
+            parent: Mutex::new(parent),
+            sectors: Sectors::default(),
+            pass: Mutex::default(),
+        }
+    }
 }
 
 impl Dynamic {
