@@ -1,5 +1,5 @@
-//! Safe wrappers around the system calls that std does not offer, and around the one library of the system
-//! that is loaded when it is needed. One small file per subject.
+//! Safe wrappers around the system calls that std does not offer, and around the libraries of the system
+//! that are loaded when they are needed. One small file per subject.
 
 pub(crate) mod aligned;
 pub(crate) mod attr;
@@ -11,6 +11,7 @@ pub(crate) mod directory;
 pub(crate) mod event;
 pub(crate) mod falloc;
 pub(crate) mod fd;
+mod library;
 pub(crate) mod limit;
 pub(crate) mod lock;
 pub(crate) mod loop_device;

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::library::{Library, functions};
 use crate::secret::Secret;
 
 /// The only version whose interface is known here.
@@ -39,36 +40,6 @@ type Bio = c_void;
 type ClientCallback =
     unsafe extern "C" fn(*mut Ssl, *const c_char, *mut c_char, c_uint, *mut u8, c_uint) -> c_uint;
 type ServerCallback = unsafe extern "C" fn(*mut Ssl, *const c_char, *mut u8, c_uint) -> c_uint;
-
-macro_rules! functions {
-    ($($name:ident: ($($arg:ty),*) $(-> $ret:ty)?;)*) => {
-        /// The functions that are used, under their own names.
-        #[allow(non_snake_case, reason = "the names of the library")]
-        struct Functions {
-            $($name: unsafe extern "C" fn($($arg),*) $(-> $ret)?,)*
-        }
-
-        impl Functions {
-            /// # Safety
-            /// `library` is what `dlopen` gave for the version that the signatures are of.
-            unsafe fn load(library: *mut c_void) -> Result<Self, String> {
-                Ok(Self {
-                    $($name: {
-                        let found = symbol(library, concat!(stringify!($name), "\0"))?;
-                        // SAFETY: the function of that name has this signature in this version, by the
-                        // library's manual.
-                        unsafe {
-                            std::mem::transmute::<
-                                *mut c_void,
-                                unsafe extern "C" fn($($arg),*) $(-> $ret)?,
-                            >(found)
-                        }
-                    },)*
-                })
-            }
-        }
-    };
-}
 
 functions! {
     TLS_method: () -> *const c_void;
@@ -108,30 +79,18 @@ functions! {
     ERR_reason_error_string: (c_ulong) -> *const c_char;
 }
 
-fn symbol(library: *mut c_void, name: &str) -> Result<*mut c_void, String> {
-    // SAFETY: the name ends with a zero; the library is open. What it depends on is searched too.
-    let found = unsafe { libc::dlsym(library, name.as_ptr().cast()) };
-    if found.is_null() {
-        let name = name.trim_end_matches('\0');
-        return Err(format!("{} has no function {name}", NAME.to_string_lossy()));
-    }
-    Ok(found)
-}
-
-/// Loaded once and never unloaded: the library leaves threads' data behind.
+/// Loaded once and never unloaded.
 fn functions() -> Result<&'static Functions, String> {
     static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
     let loaded = FUNCTIONS.get_or_init(|| {
-        // SAFETY: a NUL-terminated name. The initialisers of the library are OpenSSL's own.
-        let library = unsafe { libc::dlopen(NAME.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-        if library.is_null() {
-            return Err(format!(
+        let library = Library::load(NAME).ok_or_else(|| {
+            format!(
                 "TLS with pre-shared keys needs {}, which cannot be loaded",
                 NAME.to_string_lossy()
-            ));
-        }
+            )
+        })?;
         // SAFETY: opened just now, by the name of its version.
-        unsafe { Functions::load(library) }
+        unsafe { Functions::load(&library) }
     });
     loaded.as_ref().map_err(Clone::clone)
 }

@@ -1,0 +1,64 @@
+//! Libraries of the system that are loaded when they are first needed.
+
+use std::ffi::{CStr, c_void};
+
+/// A library that stays loaded: some leave threads' data behind.
+pub(super) struct Library {
+    handle: *mut c_void,
+    name: &'static CStr,
+}
+
+impl Library {
+    /// The library of that file name; None where it cannot be loaded.
+    pub(super) fn load(name: &'static CStr) -> Option<Self> {
+        // SAFETY: a NUL-terminated name. The initialisers of the library are its own matter.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        (!handle.is_null()).then_some(Self { handle, name })
+    }
+
+    /// The place of a function, whose name ends with a zero.
+    pub(super) fn symbol(&self, name: &str) -> Result<*mut c_void, String> {
+        debug_assert!(name.ends_with('\0'));
+        // SAFETY: the name ends with a zero; the library is open. What it depends on is searched too.
+        let found = unsafe { libc::dlsym(self.handle, name.as_ptr().cast()) };
+        if found.is_null() {
+            let (library, name) = (self.name.to_string_lossy(), name.trim_end_matches('\0'));
+            return Err(format!("{library} has no function {name}"));
+        }
+        Ok(found)
+    }
+}
+
+/// Makes `struct Functions` with the functions of a library that are used, under their own names, and
+/// `Functions::load`, which finds them.
+macro_rules! functions {
+    ($($name:ident: ($($arg:ty),*) $(-> $ret:ty)?;)*) => {
+        /// The functions that are used, under their own names.
+        #[allow(non_snake_case, reason = "the names of the library")]
+        struct Functions {
+            $($name: unsafe extern "C" fn($($arg),*) $(-> $ret)?,)*
+        }
+
+        impl Functions {
+            /// # Safety
+            /// `library` is of the version that the signatures are of.
+            unsafe fn load(library: &$crate::sys::library::Library) -> Result<Self, String> {
+                Ok(Self {
+                    $($name: {
+                        let found = library.symbol(concat!(stringify!($name), "\0"))?;
+                        // SAFETY: the function of that name has this signature in this version, by the
+                        // library's manual.
+                        unsafe {
+                            std::mem::transmute::<
+                                *mut ::std::ffi::c_void,
+                                unsafe extern "C" fn($($arg),*) $(-> $ret)?,
+                            >(found)
+                        }
+                    },)*
+                })
+            }
+        }
+    };
+}
+
+pub(super) use functions;
