@@ -40,6 +40,9 @@ fi
 if ! have nbdkit || ! have nbdinfo || ! have nbdcopy || ! have nbd-server; then
     skip 'tests of NBD against nbdkit, nbd-server and the tools of libnbd'
 fi
+if [ ! -x /usr/sbin/sshd ] || [ "$(id -u)" != 0 ]; then
+    skip 'tests of ssh (need root, openssh-server and libssh-4)'
+fi
 if ! have openssl; then
     skip 'tests of TLS (need openssl)'
 fi

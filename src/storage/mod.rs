@@ -24,6 +24,7 @@ pub mod null;
 pub mod registry;
 pub mod slice;
 pub(crate) mod spool;
+mod ssh;
 mod step;
 pub mod steps;
 pub mod stream;

@@ -1,7 +1,7 @@
 //! The protocols that this build has. A new protocol is one line here.
 
 use crate::storage::driver::StorageDriver;
-use crate::storage::{file, http, nbd, null, vvfat};
+use crate::storage::{file, http, nbd, null, ssh, vvfat};
 
 /// Every protocol, sorted by name.
 static DRIVERS: &[&StorageDriver] = &[
@@ -12,6 +12,7 @@ static DRIVERS: &[&StorageDriver] = &[
     &nbd::DRIVER,
     &null::AIO,
     &null::CO,
+    &ssh::DRIVER,
     &vvfat::DRIVER,
 ];
 

@@ -12,6 +12,7 @@ pub(crate) mod event;
 pub(crate) mod falloc;
 pub(crate) mod fd;
 mod library;
+pub(crate) mod libssh;
 pub(crate) mod limit;
 pub(crate) mod lock;
 pub(crate) mod loop_device;
@@ -27,6 +28,7 @@ pub mod signal;
 pub(crate) mod stream;
 pub(crate) mod time;
 pub(crate) mod uring;
+pub(crate) mod user;
 
 pub(crate) use aligned::AlignedBuf;
 

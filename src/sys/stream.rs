@@ -32,6 +32,21 @@ pub(crate) fn wait_any(
     Ok(all.iter().position(|one| one.revents != 0))
 }
 
+/// Waits until the first descriptor has data, or room where that is wanted too, or the second one has data;
+/// also returns when either has failed, when the time is over, or when a signal came.
+pub(crate) fn wait_or_wake(
+    fd: BorrowedFd<'_>,
+    room: bool,
+    wake: BorrowedFd<'_>,
+    at_most: Duration,
+) -> io::Result<()> {
+    let mut both = [poller(fd, Ready::Read), poller(wake, Ready::Read)];
+    if room {
+        both[0].events |= libc::POLLOUT;
+    }
+    poll(&mut both, at_most).map(|_| ())
+}
+
 fn poller(fd: BorrowedFd<'_>, ready: Ready) -> libc::pollfd {
     libc::pollfd {
         fd: fd.as_raw_fd(),

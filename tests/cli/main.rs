@@ -56,6 +56,7 @@ mod samples;
 mod serve;
 mod signals;
 mod snapshot;
+mod ssh;
 mod standing;
 mod strange;
 mod surroundings;

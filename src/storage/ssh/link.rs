@@ -1,0 +1,533 @@
+//! One connection, shared by all threads that have requests.
+//!
+//! The library under it is not made for several threads, so that one thread has the connection to itself. The
+//! others hand it requests, wake it by an eventfd, and wait for all of their replies at once.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{JobControl, without_signals};
+use crate::memory;
+use crate::sys::event::Event;
+use crate::sys::stream::wait_or_wake;
+
+use super::sftp::{Extensions, Packets, Reply, Request, ServerLimits, hello, set_id, violation};
+
+/// Requests that the server has at once; the place of one is a part of its number.
+const PLACES: usize = 64;
+const PLACE_BITS: u32 = PLACES.trailing_zeros();
+/// Bytes that wait to be sent, beyond which no further request is taken up.
+const MAX_UNSENT: usize = 4 << 20;
+/// What is received at once.
+const RECEIVED: usize = 1 << 20;
+/// Reads of the connection between two looks at what is to be sent.
+const READS: usize = 32;
+/// The longest time that whoever waits goes without a look at the control.
+const LOOK: Duration = Duration::from_millis(50);
+/// The longest time that the thread sleeps.
+const SLEEP: Duration = Duration::from_secs(1);
+/// How long the server is given to take what was sent when the connection is ended.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Both ways of a connection, without blocking.
+pub(super) trait Pipe {
+    /// What has come; 0 where that is nothing at the moment, None at the end.
+    fn read(&mut self, buf: &mut [u8]) -> Result<Option<usize>>;
+    /// How many of the bytes were taken.
+    fn write(&mut self, buf: &[u8]) -> Result<usize>;
+    /// Whether the socket must have room before more can be taken.
+    fn wants_write(&self) -> bool;
+    /// What is waited on.
+    fn socket(&self) -> BorrowedFd<'_>;
+}
+
+/// Waits on behalf of what makes the connection.
+#[derive(Debug)]
+pub(super) struct Waiter<'a>(&'a Shared);
+
+impl Waiter<'_> {
+    /// Waits a moment for the socket to have data, or room where that is wanted.
+    ///
+    /// # Errors
+    /// Nobody waits for the connection any more.
+    pub(super) fn wait(&self, socket: BorrowedFd<'_>, room: bool) -> Result<()> {
+        if self.0.state.lock().stop {
+            return Err(Error::cancelled());
+        }
+        wait_or_wake(socket, room, self.0.wake.as_fd(), LOOK).map_err(|error| Error::io(&error))
+    }
+}
+
+/// Makes a connection, on the thread that has it from then on.
+pub(super) type Connect = Box<dyn FnOnce(&Waiter<'_>) -> Result<Box<dyn Pipe>> + Send>;
+
+/// A connection that takes requests; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Link {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// What the server has beyond the protocol.
+    pub(super) extensions: Extensions,
+    /// How much data one request may have.
+    pub(super) limits: ServerLimits,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// The phase has changed.
+    changed: Condvar,
+    /// Wakes the thread.
+    wake: Event,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    queue: VecDeque<Job>,
+    /// Nobody uses the connection any more.
+    stop: bool,
+    /// The thread has given the connection up and does nothing more.
+    gone: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Opening,
+    Ready(Extensions),
+    Broken(Broken),
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug)]
+struct Broken {
+    kind: ErrorKind,
+    errno: i32,
+    text: String,
+    hints: Vec<String>,
+}
+
+impl Broken {
+    fn of(error: &Error) -> Self {
+        Self {
+            kind: error.kind(),
+            errno: error.errno(),
+            text: error.to_string(),
+            hints: error.hints().to_vec(),
+        }
+    }
+
+    fn error(&self) -> Error {
+        let error = Error::new(self.kind, self.text.clone()).with_errno(self.errno);
+        self.hints.iter().cloned().fold(error, Error::with_hint)
+    }
+}
+
+/// A request on its way.
+#[derive(Debug)]
+struct Job {
+    packet: Vec<u8>,
+    /// The most data of its reply.
+    most: usize,
+    batch: Arc<Batch>,
+    index: usize,
+}
+
+/// Requests of one thread, which waits for all of their replies.
+#[derive(Debug)]
+struct Batch {
+    replies: Mutex<Replies>,
+    done: Condvar,
+    /// Nobody waits any more.
+    abandoned: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Replies {
+    replies: Vec<Option<Reply>>,
+    missing: usize,
+    broken: Option<Broken>,
+}
+
+impl Batch {
+    fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self {
+            replies: Mutex::new(Replies {
+                replies: std::iter::repeat_with(|| None).take(count).collect(),
+                missing: count,
+                broken: None,
+            }),
+            done: Condvar::new(),
+            abandoned: AtomicBool::new(false),
+        })
+    }
+
+    fn put(&self, index: usize, reply: Reply) {
+        let mut replies = self.replies.lock();
+        if let Some(place) = replies.replies.get_mut(index) {
+            *place = Some(reply);
+            replies.missing = replies.missing.saturating_sub(1);
+        }
+        if replies.missing == 0 {
+            self.done.notify_one();
+        }
+    }
+
+    fn fail(&self, broken: &Broken) {
+        self.replies.lock().broken.get_or_insert(broken.clone());
+        self.done.notify_one();
+    }
+
+    fn wait(&self, control: &JobControl) -> Result<Vec<Reply>> {
+        let mut replies = self.replies.lock();
+        loop {
+            if replies.missing == 0 {
+                let all = std::mem::take(&mut replies.replies);
+                return Ok(all.into_iter().flatten().collect());
+            }
+            if let Some(broken) = &replies.broken {
+                return Err(broken.error());
+            }
+            self.done.wait_for(&mut replies, LOOK);
+            if let Err(error) = control.check() {
+                self.abandoned.store(true, Ordering::Release);
+                return Err(error);
+            }
+        }
+    }
+}
+
+impl Link {
+    /// Makes a connection and greets the server.
+    ///
+    /// # Errors
+    /// Of the connection, of the server, or where `control` ends the wait.
+    pub(super) fn open(connect: Connect, control: &JobControl) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                phase: Phase::Opening,
+                queue: VecDeque::new(),
+                stop: false,
+                gone: false,
+            }),
+            changed: Condvar::new(),
+            wake: Event::new().map_err(|error| Error::io(&error))?,
+        });
+        let own = shared.clone();
+        let thread = std::thread::Builder::new().name("ssh".to_owned());
+        let thread = without_signals(|| thread.spawn(move || run(&own, connect)))
+            .map_err(|error| Error::io(&error))?;
+        let mut link = Self {
+            shared,
+            thread: Some(thread),
+            extensions: Extensions::default(),
+            limits: ServerLimits::default(),
+        };
+        link.extensions = link.await_ready(control)?;
+        if link.extensions.limits
+            && let [Reply::Extended(bytes)] = &*link.run(&[Request::Limits], control)?
+        {
+            link.limits = ServerLimits::from_reply(bytes).unwrap_or_default();
+        }
+        Ok(link)
+    }
+
+    fn await_ready(&self, control: &JobControl) -> Result<Extensions> {
+        let mut state = self.shared.state.lock();
+        loop {
+            match &state.phase {
+                Phase::Opening => {}
+                Phase::Ready(extensions) => return Ok(*extensions),
+                Phase::Broken(broken) => return Err(broken.error()),
+            }
+            self.shared.changed.wait_for(&mut state, LOOK);
+            control.check()?;
+        }
+    }
+
+    /// Whether the connection has ended by itself.
+    pub(super) fn is_lost(&self) -> bool {
+        match &self.shared.state.lock().phase {
+            Phase::Broken(broken) => broken.errno != libc::EPROTO,
+            _ => false,
+        }
+    }
+
+    /// Sends the requests and gives their replies, in the same order.
+    ///
+    /// # Errors
+    /// The connection has ended, or `control` ended the wait; some of the requests may have been carried out.
+    pub(super) fn run(&self, requests: &[Request<'_>], control: &JobControl) -> Result<Vec<Reply>> {
+        control.check()?;
+        let batch = Batch::new(requests.len());
+        self.post(requests, &batch)?;
+        batch.wait(control)
+    }
+
+    /// Sends a request whose reply nobody needs.
+    pub(super) fn tell(&self, request: Request<'_>) {
+        // A connection that has ended needs to be told nothing.
+        let _ = self.post(&[request], &Batch::new(1));
+    }
+
+    fn post(&self, requests: &[Request<'_>], batch: &Arc<Batch>) -> Result<()> {
+        let mut jobs = Vec::with_capacity(requests.len());
+        for (index, request) in requests.iter().enumerate() {
+            jobs.push(Job {
+                packet: request.to_packet()?,
+                most: request.most(),
+                batch: batch.clone(),
+                index,
+            });
+        }
+        let mut state = self.shared.state.lock();
+        if let Phase::Broken(broken) = &state.phase {
+            return Err(broken.error());
+        }
+        state.queue.extend(jobs);
+        drop(state);
+        self.shared.wake.signal();
+        Ok(())
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.stop = true;
+        self.shared.wake.signal();
+        // A process that ends while the library is at work would take its memory away from under it. An agent
+        // that does not answer is waited for no longer than a server.
+        let end = Instant::now() + 2 * FAREWELL;
+        while !state.gone && !self.shared.changed.wait_until(&mut state, end).timed_out() {}
+        let gone = state.gone;
+        drop(state);
+        if let Some(thread) = self.thread.take().filter(|_| gone) {
+            // A panic of it has told itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The life of a connection.
+fn run(shared: &Shared, connect: Connect) {
+    let mut engine = None;
+    let ended = Engine::begin(shared, connect).and_then(|begun| engine.insert(begun).serve());
+    let error = match ended {
+        Ok(()) => Error::new(ErrorKind::Os, "The connection was ended").with_errno(libc::EPIPE),
+        Err(error) => error,
+    };
+    let broken = Broken::of(&error);
+    let mut state = shared.state.lock();
+    state.phase = Phase::Broken(broken.clone());
+    let queue = std::mem::take(&mut state.queue);
+    drop(state);
+    shared.changed.notify_all();
+    for job in queue {
+        job.batch.fail(&broken);
+    }
+    for place in engine.iter().flat_map(|engine| &engine.places) {
+        if let Some(sent) = &place.sent {
+            sent.batch.fail(&broken);
+        }
+    }
+    drop(engine);
+    shared.state.lock().gone = true;
+    shared.changed.notify_all();
+}
+
+/// What the thread has.
+struct Engine<'a> {
+    shared: &'a Shared,
+    pipe: Box<dyn Pipe>,
+    packets: Packets,
+    places: [Place; PLACES],
+    /// Packets that go out, the first of them from `out_at` on.
+    out: VecDeque<Vec<u8>>,
+    out_at: usize,
+    out_bytes: usize,
+}
+
+/// The place of a request that the server has.
+#[derive(Default)]
+struct Place {
+    /// Tells it from earlier ones in the same place.
+    serial: u32,
+    sent: Option<Sent>,
+}
+
+struct Sent {
+    most: usize,
+    batch: Arc<Batch>,
+    index: usize,
+}
+
+impl<'a> Engine<'a> {
+    fn begin(shared: &'a Shared, connect: Connect) -> Result<Self> {
+        let waiter = Waiter(shared);
+        let pipe = connect(&waiter)?;
+        let mut engine = Self {
+            shared,
+            pipe,
+            packets: Packets::default(),
+            places: std::array::from_fn(|_| Place::default()),
+            out: VecDeque::new(),
+            out_at: 0,
+            out_bytes: 0,
+        };
+        engine.push(hello().to_vec());
+        let mut extensions = None;
+        let mut buf = memory::zeroed(super::sftp::MAX_PACKET)?;
+        while extensions.is_none() {
+            shared.wake.clear();
+            engine.send()?;
+            let len = engine.receive_some(&mut buf)?;
+            let bytes = buf.get(..len).unwrap_or_default();
+            engine.packets.feed(bytes, |packet| {
+                if extensions.is_some() {
+                    return Err(violation("The server replies to what was not asked"));
+                }
+                extensions = Some(Extensions::from_packet(packet)?);
+                Ok(())
+            })?;
+            if len == 0 {
+                waiter.wait(engine.pipe.socket(), engine.pipe.wants_write())?;
+            }
+        }
+        let mut state = shared.state.lock();
+        state.phase = Phase::Ready(extensions.unwrap_or_default());
+        drop(state);
+        shared.changed.notify_all();
+        Ok(engine)
+    }
+
+    /// Carries requests to the server and replies back until nobody uses the connection any more.
+    fn serve(&mut self) -> Result<()> {
+        let mut buf = memory::zeroed(RECEIVED)?;
+        let mut end = None;
+        loop {
+            self.shared.wake.clear();
+            if self.take_up() {
+                let end = *end.get_or_insert_with(|| Instant::now() + FAREWELL);
+                if self.out.is_empty() || Instant::now() >= end {
+                    return Ok(());
+                }
+            }
+            let sent = self.send()?;
+            let received = self.receive(&mut buf)?;
+            if !sent && !received {
+                let (socket, room) = (self.pipe.socket(), self.pipe.wants_write());
+                wait_or_wake(socket, room, self.shared.wake.as_fd(), SLEEP)
+                    .map_err(|error| Error::io(&error))?;
+            }
+        }
+    }
+
+    /// Takes up requests while there are places; true where the connection is to end.
+    fn take_up(&mut self) -> bool {
+        let mut state = self.shared.state.lock();
+        let mut free = 0;
+        while self.out_bytes < MAX_UNSENT {
+            let mut places = self.places.iter_mut().enumerate().skip(free);
+            let Some((at, place)) = places.find(|(_, place)| place.sent.is_none()) else {
+                break;
+            };
+            let Some(mut job) = state.queue.pop_front() else {
+                break;
+            };
+            free = at;
+            if job.batch.abandoned.load(Ordering::Acquire) {
+                continue;
+            }
+            place.serial = place.serial.wrapping_add(1);
+            set_id(&mut job.packet, id(place.serial, at));
+            place.sent = Some(Sent {
+                most: job.most,
+                batch: job.batch,
+                index: job.index,
+            });
+            self.out_bytes += job.packet.len();
+            self.out.push_back(job.packet);
+        }
+        state.stop && state.queue.is_empty()
+    }
+
+    fn push(&mut self, packet: Vec<u8>) {
+        self.out_bytes += packet.len();
+        self.out.push_back(packet);
+    }
+
+    /// Sends as much as goes out; whether that was anything.
+    fn send(&mut self) -> Result<bool> {
+        let mut any = false;
+        while let Some(packet) = self.out.front() {
+            let rest = packet.get(self.out_at..).unwrap_or_default();
+            let count = self.pipe.write(rest)?.min(rest.len());
+            if count == 0 {
+                break;
+            }
+            any = true;
+            self.out_bytes = self.out_bytes.saturating_sub(count);
+            self.out_at += count;
+            if self.out_at >= packet.len() {
+                self.out.pop_front();
+                self.out_at = 0;
+            }
+        }
+        Ok(any)
+    }
+
+    fn receive_some(&mut self, buf: &mut [u8]) -> Result<usize> {
+        self.pipe.read(buf)?.ok_or_else(|| {
+            Error::new(ErrorKind::Os, "The server ended the connection")
+                .with_errno(libc::ECONNRESET)
+        })
+    }
+
+    /// Receives what there is, within bounds; whether that was anything.
+    fn receive(&mut self, buf: &mut [u8]) -> Result<bool> {
+        let mut any = false;
+        for _ in 0..READS {
+            let len = self.receive_some(buf)?;
+            if len == 0 {
+                break;
+            }
+            any = true;
+            let bytes = buf.get(..len).unwrap_or_default();
+            let places = &mut self.places;
+            self.packets.feed(bytes, |packet| {
+                let number = Reply::id(packet)?;
+                let at = number as usize % PLACES;
+                let place = places.get_mut(at);
+                let place = place.filter(|place| id(place.serial, at) == number);
+                let sent = place.and_then(|place| place.sent.take());
+                let unknown = || violation("The server replies to what was not asked");
+                let sent = sent.ok_or_else(unknown)?;
+                match Reply::from_packet(packet, sent.most) {
+                    Ok(reply) => {
+                        sent.batch.put(sent.index, reply);
+                        Ok(())
+                    }
+                    Err(error) => {
+                        sent.batch.fail(&Broken::of(&error));
+                        Err(error)
+                    }
+                }
+            })?;
+        }
+        Ok(any)
+    }
+}
+
+/// The number of a request.
+fn id(serial: u32, place: usize) -> u32 {
+    // A place is less than PLACES.
+    (serial << PLACE_BITS) | place as u32
+}

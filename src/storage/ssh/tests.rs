@@ -1,0 +1,314 @@
+//! The client against servers that keep to a script.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+use crate::object::Objects;
+use crate::options::{Options, Values};
+use crate::storage::{CacheMode, Durability, Preallocation, Storage, ZeroFlags};
+
+use super::link::{Connect, Link, Pipe};
+use super::options::{OPTIONS, Settings};
+use super::sftp::OpenFlags;
+use super::storage::{Dial, Opened, SshStorage};
+
+/// A socket in the place of the library.
+struct Socket(UnixStream);
+
+impl Pipe for Socket {
+    fn read(&mut self, buf: &mut [u8]) -> Result<Option<usize>> {
+        match self.0.read(buf) {
+            Ok(0) => Ok(None),
+            Ok(len) => Ok(Some(len)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(Some(0)),
+            Err(error) => Err(Error::io(&error)),
+        }
+    }
+
+    fn write(&mut self, buf: &[u8]) -> Result<usize> {
+        match self.0.write(buf) {
+            Ok(len) => Ok(len),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(Error::io(&error)),
+        }
+    }
+
+    fn wants_write(&self) -> bool {
+        true
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What the server answers to a packet; None ends the connection.
+type Answer = dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync;
+
+fn packet(kind: u8, id: &[u8], rest: &[u8]) -> Vec<u8> {
+    let len = 1 + id.len() as u32 + rest.len() as u32;
+    [&len.to_be_bytes(), &[kind][..], id, rest].concat()
+}
+
+fn string(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
+}
+
+fn status(id: &[u8], code: u32) -> Vec<u8> {
+    packet(101, id, &code.to_be_bytes())
+}
+
+/// A server of one file, that hides its extensions.
+fn serve(file: &Mutex<Vec<u8>>, most: usize, request: &[u8]) -> Vec<u8> {
+    let (kind, rest) = request.split_first().unwrap();
+    if *kind == 1 {
+        return packet(2, &3u32.to_be_bytes(), &[]);
+    }
+    let (id, rest) = rest.split_at(4);
+    let number = |at: usize| u64::from_be_bytes(rest[at..at + 8].try_into().unwrap());
+    let mut file = file.lock();
+    match kind {
+        3 => packet(102, id, &string(b"h")),
+        5 => {
+            let start = (number(5) as usize).min(file.len());
+            let asked = u32::from_be_bytes(rest[13..17].try_into().unwrap()) as usize;
+            match (file.len() - start).min(asked).min(most) {
+                0 => status(id, 1),
+                len => packet(103, id, &string(&file[start..start + len])),
+            }
+        }
+        6 => {
+            let (start, data) = (number(5) as usize, &rest[17..]);
+            let len = file.len().max(start + data.len());
+            file.resize(len, 0);
+            file[start..start + data.len()].copy_from_slice(data);
+            status(id, 0)
+        }
+        8 => {
+            let size = (file.len() as u64).to_be_bytes();
+            packet(105, id, &[&1u32.to_be_bytes(), &size[..]].concat())
+        }
+        10 => {
+            file.resize(number(9) as usize, 0);
+            status(id, 0)
+        }
+        _ => status(id, 8),
+    }
+}
+
+fn dial(answer: Arc<Answer>) -> Dial {
+    Arc::new(move |control: &JobControl| {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let answer = answer.clone();
+        std::thread::spawn(move || {
+            let mut len = [0; 4];
+            while far.read_exact(&mut len).is_ok() {
+                let mut request = vec![0; u32::from_be_bytes(len) as usize];
+                if far.read_exact(&mut request).is_err() {
+                    return;
+                }
+                let Some(reply) = answer(&request) else {
+                    return;
+                };
+                // A client that has had enough may be gone.
+                let _ = far.write_all(&reply);
+            }
+        });
+        let make: Connect = Box::new(move |_| Ok(Box::new(Socket(near))));
+        Link::open(make, control)
+    })
+}
+
+fn open(dial: &Dial, writable: bool, control: &Arc<JobControl>) -> Result<SshStorage> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let list = format!("host=h,user=u,path=/{number}");
+    let options = Values::check(&Options::parse(&list)?, OPTIONS)?;
+    let settings = Settings::of(&options, &Objects::new())?;
+    let mut flags = OpenFlags::READ;
+    flags.set(OpenFlags::WRITE, writable);
+    let link = dial(control)?;
+    let opened = Opened::open(link, "/p".into(), flags, control).map_err(|(error, _)| error)?;
+    let how = (writable, CacheMode::Writeback);
+    let dial = dial.clone();
+    Ok(SshStorage::new(
+        "ssh://h/p".into(),
+        &settings,
+        dial,
+        opened,
+        how,
+        control,
+    ))
+}
+
+fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n % 251) as u8).collect()
+}
+
+#[test]
+fn reads_and_writes_of_any_length_come_together_from_short_replies() {
+    let file = Arc::new(Mutex::new(bytes(300_000)));
+    let own = file.clone();
+    let dial = dial(Arc::new(move |request| Some(serve(&own, 10_000, request))));
+    let storage = open(&dial, true, &Arc::default()).unwrap();
+    assert_eq!(storage.len().unwrap(), 300_000);
+    let mut buf = vec![1; 300_010];
+    storage.read_at(&mut buf, 0).unwrap();
+    assert!(buf[..300_000] == bytes(300_000) && buf[300_000..] == [0; 10]);
+    storage.write_at(&bytes(100_000), 299_000).unwrap();
+    assert_eq!(storage.len().unwrap(), 399_000);
+    let mut buf = vec![0; 1000];
+    storage.read_at(&mut buf, 299_000).unwrap();
+    assert_eq!(buf, bytes(1000));
+    storage
+        .write_zeroes(398_000, 10_000, ZeroFlags::empty())
+        .unwrap();
+    assert_eq!(file.lock().len(), 408_000);
+    assert!(file.lock()[398_000..].iter().all(|byte| *byte == 0));
+    storage.set_len(5, Preallocation::Off).unwrap();
+    assert_eq!(*file.lock(), bytes(5));
+    // The server cannot sync, which is told at the beginning.
+    storage.sync(Durability::Synced).unwrap();
+    assert!(storage.warnings()[0].contains("does not support fsync"));
+}
+
+#[test]
+fn many_threads_share_a_connection() {
+    let file = Arc::new(Mutex::new(vec![0; 1 << 20]));
+    let own = file.clone();
+    let dial = dial(Arc::new(move |request| Some(serve(&own, 1 << 20, request))));
+    let storage = open(&dial, true, &Arc::default()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..16u64 {
+            let storage = &storage;
+            scope.spawn(move || {
+                let own = vec![thread as u8 + 1; 65_536];
+                storage.write_at(&own, thread * 65_536).unwrap();
+                let mut buf = vec![0; 65_536];
+                storage.read_at(&mut buf, thread * 65_536).unwrap();
+                assert!(buf == own);
+            });
+        }
+    });
+    assert!(
+        file.lock()
+            .chunks(65_536)
+            .zip(1..)
+            .all(|(part, n)| part.iter().all(|b| *b == n))
+    );
+}
+
+#[test]
+fn a_read_goes_on_over_a_new_connection_and_a_write_does_not() {
+    let file = Arc::new(Mutex::new(bytes(100_000)));
+    let reads = Arc::new(AtomicUsize::new(0));
+    let (own, count) = (file.clone(), reads.clone());
+    let dial = dial(Arc::new(move |request| {
+        let is_data = matches!(request[0], 5 | 6);
+        match is_data && count.fetch_add(1, Ordering::Relaxed) == 1 {
+            true => None,
+            false => Some(serve(&own, 1 << 20, request)),
+        }
+    }));
+    let storage = open(&dial, false, &Arc::default()).unwrap();
+    let mut buf = vec![0; 100_000];
+    storage.read_at(&mut buf, 0).unwrap();
+    assert!(buf == bytes(100_000));
+    drop(storage);
+    reads.store(0, Ordering::Relaxed);
+    let storage = open(&dial, true, &Arc::default()).unwrap();
+    let error = storage.write_at(&buf, 0).unwrap_err();
+    assert!(
+        error.to_string().starts_with("Connection to 'ssh://h/p': "),
+        "{error}"
+    );
+    drop(storage);
+    // A file that has changed meanwhile is not read on.
+    reads.store(0, Ordering::Relaxed);
+    let storage = open(&dial, false, &Arc::default()).unwrap();
+    file.lock().push(0);
+    let error = storage.read_at(&mut buf, 0).unwrap_err();
+    assert_eq!(error.errno(), libc::ESTALE, "{error}");
+}
+
+#[test]
+fn servers_that_break_the_protocol_are_left_with_one_line() {
+    type Break = fn(&[u8], Vec<u8>) -> Vec<u8>;
+    let breaks: [(&str, Break); 7] = [
+        ("a packet of 4294967295 bytes", |_, _| vec![0xff; 8]),
+        ("what was not asked", |request, _| {
+            status(&[9; 4], u32::from(request[0]))
+        }),
+        ("cut off", |request, _| {
+            packet(103, &request[1..5], b"\0\0\xff\xffab")
+        }),
+        ("bytes of data where", |request, _| {
+            packet(103, &request[1..5], &string(&vec![0; 200_000]))
+        }),
+        ("a packet of the type 77", |request, _| {
+            packet(77, &request[1..5], &[])
+        }),
+        ("of another kind", |request, _| {
+            packet(102, &request[1..5], &string(b"h"))
+        }),
+        ("what was not asked", |_, reply| {
+            [reply.clone(), reply].concat()
+        }),
+    ];
+    for (text, broken) in breaks {
+        let file = Mutex::new(bytes(10));
+        let dial = dial(Arc::new(move |request| {
+            let reply = serve(&file, 100, request);
+            Some(match request[0] {
+                5 => broken(request, reply),
+                _ => reply,
+            })
+        }));
+        let storage = open(&dial, false, &Arc::default()).unwrap();
+        // What comes twice is seen by the next request at the latest.
+        let error = (0..1000).find_map(|_| storage.read_at(&mut [0; 10], 0).err());
+        let error = error.unwrap();
+        assert!(error.to_string().contains(text), "{text}: {error}");
+        assert_eq!(error.errno(), libc::EPROTO, "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_ends_too_early_is_an_error() {
+    let file = Arc::new(Mutex::new(bytes(10)));
+    let own = file.clone();
+    let dial = dial(Arc::new(move |request| Some(serve(&own, 100, request))));
+    let storage = open(&dial, false, &Arc::default()).unwrap();
+    file.lock().truncate(5);
+    let error = storage.read_at(&mut [0; 10], 0).unwrap_err();
+    assert!(
+        error.to_string().contains("ends before offset 5"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_deadline_holds_wherever_a_server_stalls() {
+    for silent in [1, 3, 5, 8] {
+        let file = Mutex::new(bytes(10));
+        let dial = dial(Arc::new(move |request| match request[0] == silent {
+            true => Some(Vec::new()),
+            false => Some(serve(&file, 100, request)),
+        }));
+        let control = Arc::new(JobControl::default());
+        control.set_deadline(Some(Duration::from_millis(60)));
+        let late = open(&dial, false, &control)
+            .and_then(|storage| storage.read_at(&mut [0; 10], 0))
+            .unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Cancelled, "{silent}: {late}");
+    }
+}
