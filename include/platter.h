@@ -1326,6 +1326,36 @@ typedef struct platter_server_limits {
 } platter_server_limits;
 
 /**
+ * An export of a server. The caller owns it.
+ */
+typedef struct platter_offered {
+    /**
+     * Its size in bytes.
+     */
+    uint64_t size;
+    /**
+     * Where in the image it begins.
+     */
+    uint64_t offset;
+    /**
+     * Clients that have chosen it.
+     */
+    uint64_t clients;
+    /**
+     * Dirty bitmaps that clients may read.
+     */
+    uint64_t bitmaps;
+    /**
+     * Bits of `PLATTER_EXPORT_*`.
+     */
+    uint32_t flags;
+    /**
+     * 0.
+     */
+    uint32_t reserved[7];
+} platter_offered;
+
+/**
  * What a server has done so far. The caller owns it.
  */
 typedef struct platter_server_statistics {
@@ -2897,6 +2927,50 @@ int platter_server_new(struct platter_server **out,
  */
 int platter_server_add_export(const struct platter_server *server,
                               const struct platter_export *export_,
+                              uint32_t flags,
+                              struct platter_error **err);
+
+/**
+ * Offers the export `name` no longer (NULL or the empty string is the one without a name): requests of its
+ * clients are refused from now on, those under way are carried out and answered, for which this waits up to
+ * `timeout_ms` milliseconds (-1 is for ever, except for clients that take nothing for a minute); then its clients
+ * are left and the image is let go, as by `platter_server_stop()`. Other exports go on. `flags` must be 0.
+ *
+ * Statuses: NOT_FOUND where there is none of that name, INVALID. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_server_remove_export(const struct platter_server *server,
+                                 const char *name,
+                                 int64_t timeout_ms,
+                                 uint32_t flags,
+                                 struct platter_error **err);
+
+/**
+ * The name of the export of that index, from 0, in the order of their names, as a string of the caller, who frees
+ * it with `platter_free()`. `flags` must be 0.
+ *
+ * Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
+ */
+int platter_server_export_name(char **out,
+                               const struct platter_server *server,
+                               size_t index,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
+ * How the export `name` is offered and who uses it; NULL or the empty string is the one without a name. `flags`
+ * must be 0.
+ *
+ * Statuses: NOT_FOUND where there is none of that name, INVALID. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_server_get_export(struct platter_offered *out,
+                              const struct platter_server *server,
+                              const char *name,
                               uint32_t flags,
                               struct platter_error **err);
 

@@ -930,6 +930,8 @@ static void servers(void)
     platter_image *image = open_image("a.raw", "raw", 0);
     platter_export *export = POISONED;
     platter_server *server = POISONED;
+    platter_offered offered;
+    char *text;
     platter_server_limits limits;
     platter_server_statistics now;
     int fd = 7;
@@ -994,6 +996,19 @@ static void servers(void)
           "growable");
     FAILS(platter_server_mount(server, export, ".", 0, &err), PLATTER_STATUS_INVALID, "not a regular file");
     FAILS(platter_server_mount(server, export, "not/there", 0, &err), PLATTER_STATUS_NOT_FOUND, "not/there");
+    NO_NULL(platter_server_remove_export(NULL, "", 0, 0, &err), "server");
+    NO_FLAG(platter_server_remove_export(server, "", 0, BAD, &err));
+    FAILS(platter_server_remove_export(server, NULL, 0, 0, &err), PLATTER_STATUS_NOT_FOUND,
+          "no export ''");
+    NO_NULL(platter_server_export_name(NULL, server, 0, 0, &err), "out");
+    NO_NULL(platter_server_export_name(&text, NULL, 0, 0, &err), "server");
+    NO_FLAG(platter_server_export_name(&text, server, 0, BAD, &err));
+    FAILS(platter_server_export_name(&text, server, 0, 0, &err), PLATTER_STATUS_NOT_FOUND, "index 0");
+    CHECK(text == NULL);
+    NO_NULL(platter_server_get_export(NULL, server, "", 0, &err), "out");
+    NO_NULL(platter_server_get_export(&offered, NULL, "", 0, &err), "server");
+    NO_FLAG(platter_server_get_export(&offered, server, "", BAD, &err));
+    FAILS(platter_server_get_export(&offered, server, "a", 0, &err), PLATTER_STATUS_NOT_FOUND, "'a'");
     NO_NULL(platter_server_listen(NULL, "unix:s", 0, &err), "server");
     NO_NULL(platter_server_listen(server, NULL, 0, &err), "address");
     NO_FLAG(platter_server_listen(server, "unix:s", BAD, &err));

@@ -47,6 +47,14 @@ AT(platter_extent, depth, 24);
 AT(platter_extent, flags, 28);
 AT(platter_extent, reserved, 32);
 
+SIZE(platter_offered, 64);
+AT(platter_offered, size, 0);
+AT(platter_offered, offset, 8);
+AT(platter_offered, clients, 16);
+AT(platter_offered, bitmaps, 24);
+AT(platter_offered, flags, 32);
+AT(platter_offered, reserved, 36);
+
 SIZE(platter_completion, 40);
 AT(platter_completion, user_data, 0);
 AT(platter_completion, bytes, 8);

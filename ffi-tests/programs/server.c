@@ -228,9 +228,61 @@ static void an_image_is_a_device(void)
     OK(platter_image_close(image, 0, &err));
 }
 
+/* An export goes away under its client, and another image takes its name. */
+static void exports_come_and_go(void)
+{
+    unsigned char byte;
+    int ends[2];
+    char *text;
+    platter_offered offered;
+    platter_export *export;
+    platter_image *image = open_image("a.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    platter_server *server = serving(image, "disk", PLATTER_EXPORT_WRITE);
+    OK(platter_export_new(&export, image, PLATTER_EXPORT_ALLOCATION_DEPTH, &err));
+    OK(platter_export_set_name(export, "a window", 0, &err));
+    OK(platter_export_set_window(export, 512, 1024, 0, &err));
+    OK(platter_server_add_export(server, export, 0, &err));
+    OK(platter_server_export_name(&text, server, 0, 0, &err));
+    CHECK_STR(text, "a window");
+    platter_free(text);
+    OK(platter_server_export_name(&text, server, 1, 0, &err));
+    CHECK_STR(text, "disk");
+    platter_free(text);
+    FAILS(platter_server_export_name(&text, server, 2, 0, &err), PLATTER_STATUS_NOT_FOUND, "index 2");
+    OK(platter_server_get_export(&offered, server, "a window", 0, &err));
+    CHECK(offered.size == 1024 && offered.offset == 512 && offered.clients == 0);
+    CHECK(offered.flags == PLATTER_EXPORT_ALLOCATION_DEPTH && offered.bitmaps == 0);
+
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    OK(platter_server_serve_fds(server, ends[1], ends[1], 0, &err));
+    close(ends[1]);
+    CHECK_U64(handshake(ends[0], "disk"), SIZE);
+    CHECK(request(ends[0], 1, 0, "x", 1) == 0);
+    OK(platter_server_get_export(&offered, server, "disk", 0, &err));
+    CHECK(offered.clients == 1 && offered.flags == PLATTER_EXPORT_WRITE);
+    OK(platter_server_remove_export(server, "a window", -1, 0, &err));
+    CHECK(request(ends[0], 1, 0, "y", 1) == 0);
+    OK(platter_server_remove_export(server, "disk", -1, 0, &err));
+    CHECK(read(ends[0], &byte, 1) == 0);
+    close(ends[0]);
+    FAILS(platter_server_get_export(&offered, server, "disk", 0, &err), PLATTER_STATUS_NOT_FOUND,
+          "no export 'disk'");
+    /* The image is let go: it can be opened for writing again. */
+    platter_export_free(export);
+    OK(platter_image_close(image, 0, &err));
+    image = open_image("a.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    OK(platter_export_new(&export, image, 0, &err));
+    OK(platter_server_add_export(server, export, 0, &err));
+    OK(platter_server_remove_export(server, NULL, 0, 0, &err));
+    platter_export_free(export);
+    platter_server_free(server);
+    OK(platter_image_close(image, 0, &err));
+}
+
 int main(void)
 {
     a_client_reads_and_writes();
+    exports_come_and_go();
     clients_come_to_addresses();
     an_image_is_a_file();
     an_image_is_a_device();

@@ -15,8 +15,8 @@ use crate::capi::error::platter_error;
 use crate::capi::image::{Shared, platter_image, shared_of};
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::status::PLATTER_OK;
-use crate::capi::text::{c_string, name, optional_name, optional_utf8, os, utf8};
-use crate::error::{Error, Result};
+use crate::capi::text::{c_string, name, optional_name, optional_utf8, os, owned, utf8};
+use crate::error::{Error, ErrorKind, Result};
 use crate::net::Stream;
 use crate::net::tls::Endpoint;
 use crate::serve::{
@@ -117,6 +117,30 @@ pub struct platter_server_statistics {
 }
 
 impl OutValue for platter_server_statistics {
+    fn empty() -> Self {
+        Self::default()
+    }
+}
+
+/// An export of a server. The caller owns it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct platter_offered {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Where in the image it begins.
+    pub offset: u64,
+    /// Clients that have chosen it.
+    pub clients: u64,
+    /// Dirty bitmaps that clients may read.
+    pub bitmaps: u64,
+    /// Bits of `PLATTER_EXPORT_*`.
+    pub flags: u32,
+    /// 0.
+    pub reserved: [u32; 7],
+}
+
+impl OutValue for platter_offered {
     fn empty() -> Self {
         Self::default()
     }
@@ -362,6 +386,96 @@ fn usable(export: Option<&platter_export>) -> Result<Export> {
     export.poison.check()?;
     export.image.poison().check()?;
     Export::new(export.image.clone(), export.options.clone())
+}
+
+/// Offers the export `name` no longer (NULL or the empty string is the one without a name): requests of its
+/// clients are refused from now on, those under way are carried out and answered, for which this waits up to
+/// `timeout_ms` milliseconds (-1 is for ever, except for clients that take nothing for a minute); then its clients
+/// are left and the image is let go, as by `platter_server_stop()`. Other exports go on. `flags` must be 0.
+///
+/// Statuses: NOT_FOUND where there is none of that name, INVALID. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_server_remove_export(
+    server: Option<&platter_server>,
+    name: *const c_char,
+    timeout_ms: i64,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref(server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let name = unsafe { optional_name(name) }.unwrap_or_default();
+        server.server.remove_export(name, deadline(timeout_ms))
+    })
+}
+
+/// The name of the export of that index, from 0, in the order of their names, as a string of the caller, who frees
+/// it with `platter_free()`. `flags` must be 0.
+///
+/// Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_server_export_name(
+    out: Option<&mut MaybeUninit<*mut c_char>>,
+    server: Option<&platter_server>,
+    index: usize,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        let name = server.server.exports().into_iter().nth(index);
+        let name = name.ok_or_else(|| {
+            let message = format!("There is no export with the index {index}");
+            Error::new(ErrorKind::NotFound, message)
+        })?;
+        Ok(owned(&c_string(name)))
+    })
+}
+
+/// How the export `name` is offered and who uses it; NULL or the empty string is the one without a name. `flags`
+/// must be 0.
+///
+/// Statuses: NOT_FOUND where there is none of that name, INVALID. Threads: any. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_server_get_export(
+    out: Option<&mut MaybeUninit<platter_offered>>,
+    server: Option<&platter_server>,
+    name: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, server, "server", err, |server| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let name = unsafe { optional_name(name) }.unwrap_or_default();
+        let offered = server.server.export(name)?;
+        let bit = |is, bit| if is { bit } else { 0 };
+        Ok(platter_offered {
+            size: offered.len,
+            offset: offered.options.offset,
+            clients: offered.clients,
+            bitmaps: offered.options.bitmaps.len() as u64,
+            flags: bit(offered.options.writable, PLATTER_EXPORT_WRITE)
+                | bit(
+                    offered.options.allocation_depth,
+                    PLATTER_EXPORT_ALLOCATION_DEPTH,
+                ),
+            ..platter_offered::default()
+        })
+    })
+}
+
+/// When a time that is given in milliseconds is over; None for one that is less than 0.
+fn deadline(timeout_ms: i64) -> Option<Instant> {
+    let time = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
+    time.and_then(|time| Instant::now().checked_add(time))
 }
 
 /// Has clients begin TLS before anything else, by the credentials that `secrets` hold under the ID
@@ -631,9 +745,7 @@ pub extern "C" fn platter_server_drain(
 ) -> c_int {
     call_ref(server, "server", err, |server| {
         check_flags(flags, 0)?;
-        let time = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
-        let deadline = time.and_then(|time| Instant::now().checked_add(time));
-        server.server.drain(deadline);
+        server.server.drain(deadline(timeout_ms));
         Ok(())
     })
 }

@@ -2,7 +2,8 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -19,7 +20,15 @@ const MOST_OF_FILE: u64 = 16 << 20;
 
 /// One or two descriptors that bytes come from and go to.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(super) struct Socket {
+    ends: Ends,
+    made: Instant,
+    /// When bytes were last taken, in milliseconds since then.
+    taken: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Ends {
     /// Both ways, without blocking.
     One(OwnedFd),
     /// Pipes and the like, which may block: they are used when they are ready.
@@ -43,7 +52,7 @@ impl Socket {
         let io = |error: std::io::Error| Error::io(&error);
         let socket = fd::keep(socket).map_err(io)?;
         SockRef::from(&socket).set_nonblocking(true).map_err(io)?;
-        Ok(Self::One(socket))
+        Ok(Self::of(Ends::One(socket)))
     }
 
     /// Over descriptors of any kind.
@@ -51,22 +60,41 @@ impl Socket {
         let io = |error: std::io::Error| Error::io(&error);
         let input = fd::keep(input).map_err(io)?;
         let output = fd::keep(output).map_err(io)?;
-        Ok(Self::Two { input, output })
+        Ok(Self::of(Ends::Two { input, output }))
+    }
+
+    fn of(ends: Ends) -> Self {
+        Self {
+            ends,
+            made: Instant::now(),
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    fn note_taken(&self) {
+        let millis = u64::try_from(self.made.elapsed().as_millis());
+        self.taken
+            .store(millis.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When bytes were last taken; at first, when it was made.
+    pub(super) fn last_taken(&self) -> Instant {
+        self.made + Duration::from_millis(self.taken.load(Ordering::Relaxed))
     }
 
     /// What is waited on for data.
     pub(super) fn input(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::One(socket) => socket.as_fd(),
-            Self::Two { input, .. } => input.as_fd(),
+        match &self.ends {
+            Ends::One(socket) => socket.as_fd(),
+            Ends::Two { input, .. } => input.as_fd(),
         }
     }
 
     /// What is waited on for room.
     pub(super) fn output(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::One(socket) => socket.as_fd(),
-            Self::Two { output, .. } => output.as_fd(),
+        match &self.ends {
+            Ends::One(socket) => socket.as_fd(),
+            Ends::Two { output, .. } => output.as_fd(),
         }
     }
 
@@ -77,9 +105,9 @@ impl Socket {
         }
         loop {
             wait.check()?;
-            let outcome = match self {
-                Self::One(socket) => receive(socket.as_fd(), buf),
-                Self::Two { input, .. } => {
+            let outcome = match &self.ends {
+                Ends::One(socket) => receive(socket.as_fd(), buf),
+                Ends::Two { input, .. } => {
                     wait.ready(input.as_fd(), Ready::Read)?;
                     read(input.as_fd(), buf)
                 }
@@ -100,16 +128,19 @@ impl Socket {
         IoSlice::advance_slices(&mut bufs, 0);
         while !bufs.is_empty() {
             wait.check()?;
-            let outcome = match self {
-                Self::One(socket) => send_vectored(socket.as_fd(), bufs),
-                Self::Two { output, .. } => {
+            let outcome = match &self.ends {
+                Ends::One(socket) => send_vectored(socket.as_fd(), bufs),
+                Ends::Two { output, .. } => {
                     wait.ready(output.as_fd(), Ready::Write)?;
                     let first = &bufs[0];
                     write(output.as_fd(), &first[..first.len().min(PIPE_BUF)])
                 }
             };
             match outcome {
-                Ok(n) => IoSlice::advance_slices(&mut bufs, n),
+                Ok(n) => {
+                    self.note_taken();
+                    IoSlice::advance_slices(&mut bufs, n);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     wait.ready(self.output(), Ready::Write)?;
                 }
@@ -121,10 +152,25 @@ impl Socket {
 
     /// What is taken at once; gives how many bytes.
     pub(super) fn try_write(&self, buf: &[u8]) -> usize {
-        match self {
-            Self::One(socket) => send(socket.as_fd(), buf).unwrap_or(0),
+        match &self.ends {
+            Ends::One(socket) => send(socket.as_fd(), buf).unwrap_or(0),
             // They would block.
-            Self::Two { .. } => 0,
+            Ends::Two { .. } => 0,
+        }
+    }
+
+    /// As [`Socket::try_write`], of several buffers in order.
+    pub(super) fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> Result<usize> {
+        let Ends::One(socket) = &self.ends else {
+            return Ok(0);
+        };
+        match send_vectored(socket.as_fd(), bufs) {
+            Ok(n) => {
+                self.note_taken();
+                Ok(n)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(Error::io(&error)),
         }
     }
 
@@ -140,9 +186,9 @@ impl Socket {
         while done < len {
             wait.check()?;
             // A descriptor that blocks has a bounded step, so that a cancel is seen.
-            let most = match self {
-                Self::One(_) => MOST_OF_FILE,
-                Self::Two { output, .. } => {
+            let most = match &self.ends {
+                Ends::One(_) => MOST_OF_FILE,
+                Ends::Two { output, .. } => {
                     wait.ready(output.as_fd(), Ready::Write)?;
                     PIPE_BUF as u64
                 }
@@ -150,7 +196,10 @@ impl Socket {
             let step = (len - done).min(most) as usize;
             match send_file(self.output(), file, offset + done, step) {
                 Ok(0) => break,
-                Ok(n) => done += n as u64,
+                Ok(n) => {
+                    self.note_taken();
+                    done += n as u64;
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     wait.ready(self.output(), Ready::Write)?;
                 }
@@ -171,7 +220,7 @@ impl Socket {
 
     /// Lets the kernel hold `bytes` in each direction, as far as it allows.
     pub(super) fn set_buffers(&self, bytes: usize) {
-        if let Self::One(socket) = self {
+        if let Ends::One(socket) = &self.ends {
             let socket = SockRef::from(socket);
             // A wish; the limits of the system hold.
             let _ = socket.set_send_buffer_size(bytes);
@@ -181,7 +230,7 @@ impl Socket {
 
     /// How long the peer's machine may be silent before the kernel asks whether it is there.
     pub(super) fn set_keepalive(&self, silence: Duration) -> Result<()> {
-        if let Self::One(socket) = self {
+        if let Ends::One(socket) = &self.ends {
             let how = socket2::TcpKeepalive::new().with_time(silence);
             let set = SockRef::from(socket).set_tcp_keepalive(&how);
             set.map_err(|error| Error::io(&error))?;

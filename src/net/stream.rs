@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -180,6 +180,24 @@ impl Stream {
         }
     }
 
+    /// What the kernel takes of all buffers, in order, without a wait; gives how many bytes. None are taken
+    /// where that cannot be known before: with TLS, and of what is not a socket.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> Result<usize> {
+        match &self.tls {
+            None => self.socket.try_write_vectored(bufs),
+            // What is encrypted cannot be sent by halves.
+            Some(_) => Ok(0),
+        }
+    }
+
+    /// When bytes were last taken, by the kernel or from it; at first, when the stream was made.
+    pub fn last_taken(&self) -> Instant {
+        self.socket.last_taken()
+    }
+
     /// Sends `len` bytes of a file from `offset` on, without a copy in this process; gives how many, fewer
     /// where the file ends. Only for streams that have a [`Stream::descriptor`].
     ///
@@ -252,7 +270,6 @@ fn ended() -> Error {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::time::Instant;
 
     use crate::error::ErrorKind;
     use crate::job::JobControl;

@@ -41,6 +41,8 @@ pub struct Export {
     layers: Vec<u32>,
     /// A panic ran through a request: the image's state is unknown.
     unusable: AtomicBool,
+    /// No server offers it any more.
+    withdrawn: AtomicBool,
 }
 
 impl Export {
@@ -95,6 +97,7 @@ impl Export {
             layers,
             options,
             unusable: AtomicBool::new(false),
+            withdrawn: AtomicBool::new(false),
         })
     }
 
@@ -121,6 +124,15 @@ impl Export {
     /// Whether clients may write.
     pub fn writable(&self) -> bool {
         self.options.writable
+    }
+
+    /// Takes it away from its clients, requests of whom are refused from now on.
+    pub(super) fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
     }
 
     /// Whether the range lies in the export.

@@ -17,7 +17,8 @@ use crate::nbd::violation;
 use crate::net::{Stream, Wait};
 use crate::serve::export::Export;
 use crate::serve::input::Input;
-use crate::serve::server::{Offer, Shared};
+use crate::serve::offer::Offer;
+use crate::serve::shared::Shared;
 use crate::serve::status::Context;
 
 /// Options that one client may send: each is a little work.
@@ -234,7 +235,10 @@ impl<'a> Handshake<'a> {
 
     /// The old way to take an export, which can only be refused by ending the connection.
     fn export_name(&mut self, name: &BStr) -> Result<Step> {
-        let export = self.offer.export(name).filter(|_| !self.offer.is_ending());
+        let export = self
+            .offer
+            .export(name)
+            .filter(|export| !self.offer.is_ending() && self.shared.choose(self.id, export));
         let Some(export) = export else {
             return Err(violation(
                 "The client asked for an export that is not there",
@@ -251,11 +255,12 @@ impl<'a> Handshake<'a> {
     }
 
     fn list(&mut self) -> Result<Step> {
-        for export in self.offer.exports() {
-            let listed = Listed {
-                name: export.name().to_owned(),
-                description: export.options().description.clone(),
-            };
+        // Nothing holds an export while a client is waited for, unless it has chosen it.
+        let listed = self.offer.exports().into_iter().map(|export| Listed {
+            name: export.name().to_owned(),
+            description: export.options().description.clone(),
+        });
+        for listed in listed.collect::<Vec<_>>() {
             self.reply(OptionCode::LIST, ReplyCode::SERVER, &listed.to_bytes())?;
         }
         self.acknowledge(OptionCode::LIST)
@@ -266,7 +271,10 @@ impl<'a> Handshake<'a> {
             Ok(request) => request,
             Err(error) => return self.refuse(option, ReplyCode::ERR_INVALID, error.message()),
         };
-        let Some(export) = self.offer.export(BStr::new(&request.name)) else {
+        let takes = option == OptionCode::GO;
+        let export = self.offer.export(BStr::new(&request.name));
+        let export = export.filter(|export| !takes || self.shared.choose(self.id, export));
+        let Some(export) = export else {
             return self.no_export(option, BStr::new(&request.name));
         };
         let wants = |code| request.wanted.contains(&code);
@@ -287,14 +295,12 @@ impl<'a> Handshake<'a> {
                 maximum: PORTABLE_PAYLOAD,
             }));
         }
+        let export = takes.then_some(export);
         for reply in replies {
             self.reply(option, ReplyCode::INFO, &reply.to_bytes())?;
         }
         self.acknowledge(option)?;
-        Ok(match option {
-            OptionCode::GO => Step::Begin(export),
-            _ => Step::Next,
-        })
+        Ok(export.map_or(Step::Next, Step::Begin))
     }
 
     fn contexts(&mut self, option: OptionCode, data: &[u8]) -> Result<Step> {
@@ -323,16 +329,18 @@ impl<'a> Handshake<'a> {
             all || queries.any(|query| context.matches(&export, BStr::new(query), listing))
         });
         let contexts: Vec<Context> = contexts.collect();
-        for context in &contexts {
-            let reply = MetaContext {
-                // There is nothing yet that a number could be used for.
-                id: if listing { 0 } else { context.id() },
-                name: context.name(&export),
-            };
-            self.reply(option, ReplyCode::META_CONTEXT, &reply.to_bytes())?;
-        }
+        let replies = contexts.iter().map(|context| MetaContext {
+            // There is nothing yet that a number could be used for.
+            id: if listing { 0 } else { context.id() },
+            name: context.name(&export),
+        });
+        let replies: Vec<_> = replies.collect();
         if !listing {
             self.chosen = Some((export.name().to_owned(), contexts));
+        }
+        drop(export);
+        for reply in replies {
+            self.reply(option, ReplyCode::META_CONTEXT, &reply.to_bytes())?;
         }
         self.acknowledge(option)
     }
@@ -419,7 +427,7 @@ fn under_tls(
     let tls = shared.offer.tls().ok_or_else(lost)?;
     shared.set_stream(id, None)?;
     let stream = Arc::into_inner(stream).ok_or_else(lost)?;
-    let wait = Wait::new(shared.ending()).until(deadline);
+    let wait = Wait::new(&shared.taking).until(deadline);
     let stream = stream.with_tls_server(&tls.credentials, tls.authorization.as_deref(), wait)?;
     let stream = Arc::new(stream);
     shared.set_stream(id, Some(stream.clone()))?;

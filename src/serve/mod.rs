@@ -12,10 +12,12 @@ mod fuse;
 mod handshake;
 mod input;
 mod listen;
+mod offer;
 mod outbox;
 mod replies;
 mod server;
 mod session;
+mod shared;
 mod status;
 mod transmission;
 mod vhost_user;
@@ -24,7 +26,9 @@ mod workers;
 pub use export::{Export, ExportOptions};
 pub use fuse::{MountOptions, Others};
 pub use listen::address_from_text;
-pub use server::{Limits, Server, Statistics, Tls};
+pub use offer::Tls;
+pub use server::{Offered, Server, Statistics};
+pub use shared::Limits;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -18,7 +18,6 @@ use crate::job::without_signals;
 use crate::net::{Stream, Wait};
 use crate::serve::budget::Held;
 use crate::storage::Storage;
-use crate::sys;
 
 /// The longest beginning of a packet: a header, and the message of an error.
 pub(super) const HEAD: usize = 128;
@@ -103,14 +102,45 @@ impl Packet {
 /// How much of a client is under way.
 #[derive(Debug, Default)]
 pub(super) struct Load {
-    state: Mutex<(usize, u64)>,
+    state: Mutex<UnderWay>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// Requests that are not answered.
+    requests: usize,
+    /// Those of them that are only to be told that the server, or the export, is ending.
+    refused: usize,
+    bytes: u64,
+}
+
+impl UnderWay {
+    fn has_room(&self, bytes: u64, most: usize, most_bytes: u64) -> bool {
+        self.requests == 0 || self.requests < most && self.bytes.saturating_add(bytes) <= most_bytes
+    }
+
+    fn awaited(&self, what: Awaited) -> usize {
+        match what {
+            Awaited::All => self.requests,
+            Awaited::CarriedOut => self.requests.saturating_sub(self.refused),
+        }
+    }
+}
+
+/// Which replies are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    All,
+    /// Without end a client may ask and be refused.
+    CarriedOut,
 }
 
 /// A part of the load, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Charge {
     load: Arc<Load>,
+    refused: usize,
     bytes: u64,
 }
 
@@ -118,36 +148,94 @@ impl Load {
     /// Waits until there are fewer requests than `most` and no more bytes than `most_bytes` with these.
     pub(super) fn charge(self: &Arc<Self>, bytes: u64, most: usize, most_bytes: u64) -> Charge {
         let mut state = self.state.lock();
-        while state.0 >= most || state.0 > 0 && state.1.saturating_add(bytes) > most_bytes {
+        while !state.has_room(bytes, most, most_bytes) {
             self.changed.wait(&mut state);
         }
-        state.0 += 1;
-        state.1 += bytes;
+        state.requests += 1;
+        state.bytes += bytes;
         Charge {
             load: self.clone(),
+            refused: 0,
             bytes,
         }
     }
 
     /// Whether a charge would not have to wait.
     pub(super) fn has_room(&self, bytes: u64, most: usize, most_bytes: u64) -> bool {
-        let state = self.state.lock();
-        state.0 == 0 || state.0 < most && state.1.saturating_add(bytes) <= most_bytes
+        self.state.lock().has_room(bytes, most, most_bytes)
     }
 
     /// Requests under way, and their bytes.
     pub(super) fn now(&self) -> (usize, u64) {
-        *self.state.lock()
+        let state = self.state.lock();
+        (state.requests, state.bytes)
     }
 
     /// Waits until nothing is under way, or the deadline has passed.
     pub(super) fn wait_for_rest(&self, deadline: Option<Instant>) {
         let mut state = self.state.lock();
-        while state.0 > 0 {
+        while state.requests > 0 {
             match deadline {
                 None => self.changed.wait(&mut state),
                 Some(at) if self.changed.wait_until(&mut state, at).timed_out() => return,
                 Some(_) => {}
+            }
+        }
+    }
+
+    /// Whether nothing of what is awaited is under way at a moment, or before.
+    fn rests_by(&self, what: Awaited, moment: Instant) -> bool {
+        let mut state = self.state.lock();
+        while state.awaited(what) > 0 {
+            if self.changed.wait_until(&mut state, moment).timed_out() {
+                return state.awaited(what) == 0;
+            }
+        }
+        true
+    }
+}
+
+impl Charge {
+    /// The request is not carried out, for the server or the export is ending.
+    pub(super) fn refused(mut self) -> Self {
+        if self.refused == 0 {
+            self.refused = 1;
+            self.load.state.lock().refused += 1;
+            self.load.changed.notify_all();
+        }
+        self
+    }
+}
+
+/// How long a client that is to be left may take nothing of what it asked for.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// What is under way for a client.
+#[derive(Clone, Debug)]
+pub(super) struct Traffic {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) load: Arc<Load>,
+}
+
+impl Traffic {
+    /// Waits until nothing is under way; false where that was not so at the deadline, or the client takes
+    /// nothing any more.
+    pub(super) fn wait_for_rest(&self, what: Awaited, deadline: Option<Instant>) -> bool {
+        self.wait(what, deadline, STALLED)
+    }
+
+    fn wait(&self, what: Awaited, deadline: Option<Instant>, patience: Duration) -> bool {
+        loop {
+            let now = Instant::now();
+            // Where no reply waits for the client, the image is at work, which is waited for.
+            let since = self.outbox.waiting_since().unwrap_or(now);
+            let moment = since + patience;
+            let next = deadline.map_or(moment, |deadline| deadline.min(moment));
+            if self.load.rests_by(what, next) {
+                return true;
+            }
+            if next <= now {
+                return false;
             }
         }
     }
@@ -156,8 +244,9 @@ impl Load {
 impl Drop for Charge {
     fn drop(&mut self) {
         let mut state = self.load.state.lock();
-        state.0 -= 1;
-        state.1 -= self.bytes;
+        state.requests -= 1;
+        state.refused -= self.refused;
+        state.bytes -= self.bytes;
         drop(state);
         self.load.changed.notify_all();
     }
@@ -336,19 +425,7 @@ impl Outbox {
                 self.stream.write_all_vectored(slices, Wait::forever())?;
                 Ok(total)
             }
-            Sender::Worker => match self.stream.descriptor() {
-                Some(fd) => match sys::stream::send_vectored(fd, slices) {
-                    // A pipe is none of those that can be asked not to block.
-                    Err(error)
-                        if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOTSOCK)) =>
-                    {
-                        Ok(0)
-                    }
-                    sent => sent.map_err(|error| Error::io(&error)),
-                },
-                // What is encrypted cannot be sent by halves.
-                None => Ok(0),
-            },
+            Sender::Worker => self.stream.try_write_vectored(slices),
         }
     }
 
@@ -406,7 +483,13 @@ impl Outbox {
     /// When the client last took something, where replies wait for it.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
         let state = self.state.lock();
-        state.taken.filter(|_| state.busy)
+        let taken = state.taken.filter(|_| state.busy)?;
+        Some(taken.max(self.stream.last_taken()))
+    }
+
+    /// Sends nothing any more.
+    pub(super) fn give_up(&self) {
+        self.stream.shutdown();
     }
 
     /// Ends the thread; everything was sent, or the connection has failed.
@@ -421,5 +504,60 @@ impl Outbox {
             // It does nothing that panics.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_nothing_is_waited_for_until_patience_ends() {
+        let (near, far) = Stream::pair().unwrap();
+        let traffic = Traffic {
+            outbox: Outbox::new(Arc::new(near)),
+            load: Arc::default(),
+        };
+        let budget = crate::serve::budget::Budget::new(64 << 20);
+        let held = budget.take(16 << 20, Instant::now()).unwrap().unwrap();
+        let len = held.buffer().len();
+        let charge = traffic.load.charge(0, 1, 0);
+        let packet = Packet::new(&[]).with_body(Arc::new(held), 0..len);
+        // More than the socket holds: a thread of the outbox is left with it.
+        traffic
+            .outbox
+            .send([packet.charged(Some(charge))], Sender::Worker);
+        let rests = |patience| traffic.wait(Awaited::All, None, Duration::from_millis(patience));
+        assert!(!rests(20));
+        // Who takes a little is waited for from then on.
+        let mut taken = vec![0; 4 << 20];
+        let begun = traffic.outbox.waiting_since().unwrap();
+        far.read_exact(&mut taken, Wait::forever()).unwrap();
+        assert!(traffic.outbox.waiting_since().unwrap() > begun);
+        let soon = Some(Instant::now() + Duration::from_millis(5));
+        assert!(!traffic.wait_for_rest(Awaited::All, soon));
+        traffic.outbox.give_up();
+        traffic.load.wait_for_rest(None);
+        assert!(rests(0));
+        traffic.outbox.close();
+    }
+
+    #[test]
+    fn refusals_are_waited_for_only_where_all_replies_are() {
+        let (near, _far) = Stream::pair().unwrap();
+        let traffic = Traffic {
+            outbox: Outbox::new(Arc::new(near)),
+            load: Arc::default(),
+        };
+        let refused = traffic.load.charge(0, 2, 0).refused();
+        let now = Some(Instant::now());
+        assert!(traffic.wait_for_rest(Awaited::CarriedOut, None));
+        assert!(!traffic.wait_for_rest(Awaited::All, now));
+        let carried_out = traffic.load.charge(0, 2, 0);
+        assert!(!traffic.wait_for_rest(Awaited::CarriedOut, now));
+        drop(carried_out);
+        assert!(traffic.wait_for_rest(Awaited::CarriedOut, None));
+        drop(refused);
+        assert!(traffic.wait_for_rest(Awaited::All, None));
     }
 }

@@ -6,9 +6,9 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::net::Stream;
 use crate::serve::handshake::{Handshake, Link};
-use crate::serve::outbox::{Load, Outbox};
+use crate::serve::outbox::{Awaited, Load, Outbox, Traffic};
 use crate::serve::replies::Replies;
-use crate::serve::server::Shared;
+use crate::serve::shared::Shared;
 use crate::serve::transmission::{Connection, Reader};
 
 /// Memory of the kernel for what is under way, in each direction.
@@ -35,10 +35,17 @@ pub(super) fn serve(shared: &Arc<Shared>, id: u64, stream: Arc<Stream>) -> Resul
         outbox: Outbox::new(stream),
         load: Arc::new(Load::default()),
     });
-    shared.begin_transmission(id, &connection);
+    let traffic = Traffic {
+        outbox: connection.outbox.clone(),
+        load: connection.load.clone(),
+    };
+    shared.begin_transmission(id, traffic.clone());
     let served = Reader::new(&connection, &mut input).run();
     // What was asked for before is answered.
-    connection.load.wait_for_rest(None);
+    if !traffic.wait_for_rest(Awaited::All, None) {
+        traffic.outbox.give_up();
+        connection.load.wait_for_rest(None);
+    }
     connection.outbox.close();
     served
 }

@@ -633,3 +633,119 @@ fn a_window_and_names_are_checked() {
         "Bitmap 'b' is not found"
     );
 }
+
+/// Bytes that are read only when the gate opens.
+#[derive(Debug)]
+struct Gated {
+    bytes: MemoryStorage,
+    is_open: parking_lot::Mutex<bool>,
+    changed: parking_lot::Condvar,
+    waiting: std::sync::atomic::AtomicUsize,
+}
+
+impl Gated {
+    fn new(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self {
+            bytes: MemoryStorage::with_bytes("memory", bytes),
+            is_open: parking_lot::Mutex::new(true),
+            changed: parking_lot::Condvar::new(),
+            waiting: std::sync::atomic::AtomicUsize::new(0),
+        })
+    }
+
+    fn set_open(&self, is_open: bool) {
+        *self.is_open.lock() = is_open;
+        self.changed.notify_all();
+    }
+
+    /// Until a read waits at the gate.
+    fn wait_for_one(&self) {
+        while self.waiting.load(std::sync::atomic::Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Storage for Gated {
+    crate::storage::forward::forward!(bytes: name, driver, identity, read_only, write_at, len, set_len,
+        write_zeroes, discard, sync, extent, limits, allocated_size, specific_info, lock, host);
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> crate::Result<()> {
+        let mut is_open = self.is_open.lock();
+        self.waiting
+            .fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        while !*is_open {
+            self.changed.wait(&mut is_open);
+        }
+        self.bytes.read_at(buf, offset)
+    }
+
+    fn try_read(&self, _: &mut [std::io::IoSliceMut<'_>], _: u64) -> crate::Result<bool> {
+        Ok(false)
+    }
+}
+
+#[test]
+fn a_removed_export_answers_what_it_has_and_refuses_the_rest() {
+    let storage = Gated::new(pattern(1 << 20));
+    let options = OpenOptions {
+        format: Some("raw".into()),
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let image = Arc::new(Image::open_storage(storage.clone(), &options).unwrap());
+    let server = server(pattern(1 << 20));
+    let options = ExportOptions {
+        description: "behind a gate".into(),
+        ..named("gated", false)
+    };
+    let export = Export::new(image.clone(), options.clone()).unwrap();
+    server.add_export(export).unwrap();
+    assert_eq!(server.exports(), ["", "gated"]);
+    let mut client = Client::greeted(&server);
+    client.agree(Headers::Structured);
+    client.go("gated");
+    let other = Client::ready(&server, Headers::Simple);
+    let offered = server.export("gated".into()).unwrap();
+    assert_eq!((offered.len, offered.clients), (1 << 20, 1));
+    assert_eq!(offered.options, options);
+
+    storage.set_open(false);
+    storage
+        .waiting
+        .store(0, std::sync::atomic::Ordering::Release);
+    let read = request(Command::READ, 4096, 4096);
+    client.send(&read, &[]);
+    storage.wait_for_one();
+    std::thread::scope(|scope| {
+        let removing = scope.spawn(|| server.remove_export("gated".into(), None));
+        while server.export("gated".into()).is_ok() {
+            std::thread::yield_now();
+        }
+        // New clients do not find it, its own are refused, those of others see nothing of it.
+        let stranger = Client::greeted(&server);
+        let go = InfoRequest {
+            name: "gated".into(),
+            wanted: Vec::new(),
+        };
+        let refused = stranger.last(OptionCode::GO, &go.to_bytes());
+        assert_eq!(refused, ReplyCode::ERR_UNKNOWN);
+        // What is taken away and what is refused are two steps.
+        while client.errno(&request(Command::READ, 0, 0), &[]) == 0 {}
+        assert_eq!(client.errno(&request(Command::FLUSH, 0, 0), &[]), 108);
+        assert!(!removing.is_finished());
+        assert!(other.read(0, 512, CommandFlags::empty()).0 == pattern(512));
+        storage.set_open(true);
+        assert_eq!(
+            client.reply(read.cookie, 0)[0].1[8..],
+            pattern(8192)[4096..]
+        );
+        removing.join().unwrap().unwrap();
+    });
+    assert_eq!(client.stream.read(&mut [0], FOREVER).unwrap(), 0);
+    assert!(other.read(512, 512, CommandFlags::empty()).0 == pattern(1024)[512..]);
+    // Nobody but this test has the image.
+    assert_eq!(Arc::strong_count(&image), 1);
+    let gone = server.remove_export("gated".into(), None).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+}

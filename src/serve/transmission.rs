@@ -22,7 +22,7 @@ use crate::serve::export::Export;
 use crate::serve::input::Input;
 use crate::serve::outbox::{Charge, Load, Outbox, Packet, Sender};
 use crate::serve::replies::Replies;
-use crate::serve::server::Shared;
+use crate::serve::shared::Shared;
 use crate::serve::status::{self, Context};
 use crate::storage::{Storage, ZeroFlags};
 
@@ -173,7 +173,10 @@ impl<'a> Reader<'a> {
     fn refuse(&mut self, request: &Request, errno: i32) -> Result<()> {
         self.connection.shared.counters.failure();
         // Also who asks for nothing but nonsense, and takes no answers, is bounded.
-        let charge = self.charge(0);
+        let mut charge = self.charge(0);
+        if errno == libc::ESHUTDOWN {
+            charge = charge.refused();
+        }
         let packet = self.connection.replies.error(request, errno, true);
         self.send([packet.charged(Some(charge))])
     }
@@ -551,7 +554,7 @@ impl Connection {
         {
             known |= CommandFlags::PAYLOAD_LEN;
         }
-        if self.shared.offer.is_ending() {
+        if self.shared.offer.is_ending() || export.is_withdrawn() {
             return Err(libc::ESHUTDOWN);
         }
         if !known.contains(request.flags) {

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, WriteFlags};
 use crate::log::Level;
 use crate::serve::export::Export;
-use crate::serve::server::Shared;
+use crate::serve::shared::Shared;
 use crate::storage::{Preallocation, ZeroFlags};
 
 /// The most bytes of one request.

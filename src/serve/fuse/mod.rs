@@ -20,7 +20,8 @@ use crate::log::Level;
 use crate::printable::printable_bytes;
 use crate::serve::door::Door;
 use crate::serve::export::Export;
-use crate::serve::server::{Server, Shared, spawn};
+use crate::serve::server::{Server, spawn};
+use crate::serve::shared::Shared;
 use crate::sys;
 
 use file::{Gate, ImageFile};

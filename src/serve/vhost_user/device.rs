@@ -14,7 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use crate::serve::export::Export;
 use crate::serve::outbox::Load;
-use crate::serve::server::Shared;
+use crate::serve::shared::Shared;
 use crate::sys::event::Event;
 
 use super::layout::{self, SECTOR, feature};

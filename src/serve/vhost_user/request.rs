@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, WriteFlags};
 use crate::log::Level;
 use crate::serve::export::Export;
-use crate::serve::server::Shared;
+use crate::serve::shared::Shared;
 use crate::storage::ZeroFlags;
 
 use super::layout::{HEAD, Head, ID, Kind, SECTOR, SEGMENT, SEGMENT_SECTORS, SEGMENTS, Segment};
