@@ -8,6 +8,7 @@ use bstr::{BStr, ByteSlice};
 
 use super::authorization::Authorization;
 use super::channel::Channel;
+use super::endpoint::Endpoint;
 use super::key::private_key;
 use super::pem::Text;
 use super::priority::Priority;
@@ -18,15 +19,6 @@ use crate::error::{Error, Result};
 use crate::net::socket::Socket;
 use crate::net::wait::Wait;
 use crate::secret::Secret;
-
-/// Which end of a connection credentials are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// The one that connects.
-    Client,
-    /// The one that is connected to.
-    Server,
-}
 
 /// Credentials of one end. A copy shares them.
 #[derive(Clone, Debug)]

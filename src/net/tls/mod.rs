@@ -6,6 +6,7 @@
 mod authorization;
 mod channel;
 mod credentials;
+mod endpoint;
 mod error;
 mod key;
 mod name;
@@ -18,7 +19,8 @@ mod x509;
 
 pub use authorization::Authorization;
 pub(super) use channel::Channel;
-pub use credentials::{Endpoint, TlsCredentials};
+pub use credentials::TlsCredentials;
+pub use endpoint::Endpoint;
 
 #[cfg(test)]
 mod tests;

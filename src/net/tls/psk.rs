@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::credentials::Endpoint;
+use super::endpoint::Endpoint;
 use super::error::{broken, untrusted};
 use super::pem::Text;
 use super::priority::Priority;

@@ -16,11 +16,12 @@ use rustls::{
     InconsistentKeys, RootCertStore, ServerConfig, ServerConnection,
 };
 
+use super::endpoint::Endpoint;
 use super::error::{certificate, of_session, untrusted};
+use super::name;
 use super::priority::Priority;
 use super::session::{Plain, Session};
 use super::verify::{Check, Verifier};
-use super::{credentials::Endpoint, name};
 use crate::error::{Error, Result};
 
 /// What sessions are made of, parsed.
