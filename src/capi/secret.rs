@@ -116,13 +116,30 @@ pub unsafe extern "C" fn platter_secrets_define(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
+    let add = Objects::define_secret;
+    // SAFETY: by the contract of this function.
+    unsafe { self::add(secrets, id, properties, flags, err, add) }
+}
+
+/// Adds an object that is given by an ID and properties, as `add` does it.
+///
+/// # Safety
+/// `id` is NULL or NUL-terminated; `properties` is as [`pairs`] has it.
+unsafe fn add(
+    secrets: Option<&mut platter_secrets>,
+    id: *const c_char,
+    properties: *const *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+    add: impl FnOnce(&mut Objects, &str, &BTreeMap<&str, &BStr>) -> Result<()>,
+) -> c_int {
     call_mut(secrets, "secrets", err, |secrets| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let id = unsafe { utf8(id, "id")? };
         // SAFETY: by the contract of this function.
         let properties = unsafe { pairs(properties)? };
-        secrets.objects.define_secret(id, &properties)
+        add(&mut secrets.objects, id, &properties)
     })
 }
 
@@ -173,15 +190,11 @@ pub unsafe extern "C" fn platter_secrets_add_throttle_group(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    call_mut(secrets, "secrets", err, |secrets| {
-        check_flags(flags, 0)?;
-        // SAFETY: by the contract of this function.
-        let id = unsafe { utf8(id, "id")? };
-        // SAFETY: by the contract of this function.
-        let properties = unsafe { pairs(properties)? };
-        let limits = ThrottleLimits::parse(properties)?;
-        secrets.objects.add_throttle_group(id, limits)
-    })
+    let add = |objects: &mut Objects, id: &str, properties: &BTreeMap<&str, &BStr>| {
+        objects.add_throttle_group(id, ThrottleLimits::parse(properties.clone())?)
+    };
+    // SAFETY: by the contract of this function.
+    unsafe { self::add(secrets, id, properties, flags, err, add) }
 }
 
 /// Adds the credentials of TLS `id`: certificates, which an option such as `tls-creds` names. `properties` is an
@@ -209,14 +222,9 @@ pub unsafe extern "C" fn platter_secrets_add_tls_x509(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    call_mut(secrets, "secrets", err, |secrets| {
-        check_flags(flags, 0)?;
-        // SAFETY: by the contract of this function.
-        let id = unsafe { utf8(id, "id")? };
-        // SAFETY: by the contract of this function.
-        let properties = unsafe { pairs(properties)? };
-        secrets.objects.define_tls_x509(id, &properties)
-    })
+    let add = Objects::define_tls_x509;
+    // SAFETY: by the contract of this function.
+    unsafe { self::add(secrets, id, properties, flags, err, add) }
 }
 
 /// Adds the credentials of TLS `id`: keys that both ends know. `properties` is an array of keys and values in turn
@@ -240,14 +248,9 @@ pub unsafe extern "C" fn platter_secrets_add_tls_psk(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    call_mut(secrets, "secrets", err, |secrets| {
-        check_flags(flags, 0)?;
-        // SAFETY: by the contract of this function.
-        let id = unsafe { utf8(id, "id")? };
-        // SAFETY: by the contract of this function.
-        let properties = unsafe { pairs(properties)? };
-        secrets.objects.define_tls_psk(id, &properties)
-    })
+    let add = Objects::define_tls_psk;
+    // SAFETY: by the contract of this function.
+    unsafe { self::add(secrets, id, properties, flags, err, add) }
 }
 
 /// Adds the rules `id`, which say what clients with TLS may come in, by the name that they proved to have: the
@@ -270,15 +273,11 @@ pub unsafe extern "C" fn platter_secrets_add_authorization(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    call_mut(secrets, "secrets", err, |secrets| {
-        check_flags(flags, 0)?;
-        // SAFETY: by the contract of this function.
-        let id = unsafe { utf8(id, "id")? };
-        // SAFETY: by the contract of this function.
-        let properties = unsafe { pairs(properties)? };
-        let authorization = Authorization::parse(&properties)?;
-        secrets.objects.add_authorization(id, authorization)
-    })
+    let add = |objects: &mut Objects, id: &str, properties: &BTreeMap<&str, &BStr>| {
+        objects.add_authorization(id, Authorization::parse(properties)?)
+    };
+    // SAFETY: by the contract of this function.
+    unsafe { self::add(secrets, id, properties, flags, err, add) }
 }
 
 /// Takes the secret that a callback was asked for. It lives until the callback returns.

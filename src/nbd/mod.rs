@@ -6,6 +6,7 @@
 //! nothing beyond what it was given.
 
 pub mod chunk;
+mod codes;
 pub mod errno;
 pub mod export;
 mod fields;

@@ -4,54 +4,37 @@ use std::fmt;
 
 use crate::error::Result;
 
+use super::codes::codes;
 use super::fields::{Fields, Taker};
 use super::greeting::OPTION_MAGIC;
 use super::violation;
 
 const REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 
-/// Which option it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct OptionCode(pub u32);
+codes! {
+    /// Which option it is.
+    OptionCode: u32;
 
-impl OptionCode {
     /// Takes the export and ends the handshake; has no reply of its own.
-    pub const EXPORT_NAME: Self = Self(1);
+    EXPORT_NAME = 1;
     /// Ends the connection.
-    pub const ABORT: Self = Self(2);
+    ABORT = 2;
     /// Lists the exports.
-    pub const LIST: Self = Self(3);
+    LIST = 3;
     /// Begins TLS.
-    pub const STARTTLS: Self = Self(5);
+    STARTTLS = 5;
     /// Describes an export.
-    pub const INFO: Self = Self(6);
+    INFO = 6;
     /// As [`OptionCode::INFO`], and takes the export.
-    pub const GO: Self = Self(7);
+    GO = 7;
     /// Replies come in chunks from then on.
-    pub const STRUCTURED_REPLY: Self = Self(8);
+    STRUCTURED_REPLY = 8;
     /// Lists metadata contexts.
-    pub const LIST_META_CONTEXT: Self = Self(9);
+    LIST_META_CONTEXT = 9;
     /// Chooses metadata contexts.
-    pub const SET_META_CONTEXT: Self = Self(10);
+    SET_META_CONTEXT = 10;
     /// Requests and replies have lengths of 64 bits from then on.
-    pub const EXTENDED_HEADERS: Self = Self(11);
-
-    /// The name that the specification gives it, without the prefix.
-    pub fn name(self) -> Option<&'static str> {
-        Some(match self {
-            Self::EXPORT_NAME => "EXPORT_NAME",
-            Self::ABORT => "ABORT",
-            Self::LIST => "LIST",
-            Self::STARTTLS => "STARTTLS",
-            Self::INFO => "INFO",
-            Self::GO => "GO",
-            Self::STRUCTURED_REPLY => "STRUCTURED_REPLY",
-            Self::LIST_META_CONTEXT => "LIST_META_CONTEXT",
-            Self::SET_META_CONTEXT => "SET_META_CONTEXT",
-            Self::EXTENDED_HEADERS => "EXTENDED_HEADERS",
-            _ => return None,
-        })
-    }
+    EXTENDED_HEADERS = 11;
 }
 
 impl fmt::Display for OptionCode {
@@ -101,66 +84,46 @@ impl OptionHeader {
     }
 }
 
-/// Which reply to an option it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ReplyCode(pub u32);
+codes! {
+    /// Which reply to an option it is.
+    ReplyCode: u32;
+
+    /// The option is done; the last reply.
+    ACK = 1;
+    /// An export, one of several replies.
+    SERVER = 2;
+    /// Something about an export, one of several replies.
+    INFO = 3;
+    /// A metadata context, one of several replies.
+    META_CONTEXT = 4;
+    /// The option is not known.
+    ERR_UNSUP = Self::ERROR | 1;
+    /// The server's policy forbids it.
+    ERR_POLICY = Self::ERROR | 2;
+    /// The option's data is wrong.
+    ERR_INVALID = Self::ERROR | 3;
+    /// The server's platform cannot do it.
+    ERR_PLATFORM = Self::ERROR | 4;
+    /// TLS must come first.
+    ERR_TLS_REQD = Self::ERROR | 5;
+    /// There is no such export.
+    ERR_UNKNOWN = Self::ERROR | 6;
+    /// The server ends.
+    ERR_SHUTDOWN = Self::ERROR | 7;
+    /// Block sizes must be asked for.
+    ERR_BLOCK_SIZE_REQD = Self::ERROR | 8;
+    /// The option's data is too long.
+    ERR_TOO_BIG = Self::ERROR | 9;
+    /// Extended headers must come first.
+    ERR_EXT_HEADER_REQD = Self::ERROR | 10;
+}
 
 impl ReplyCode {
     const ERROR: u32 = 1 << 31;
 
-    /// The option is done; the last reply.
-    pub const ACK: Self = Self(1);
-    /// An export, one of several replies.
-    pub const SERVER: Self = Self(2);
-    /// Something about an export, one of several replies.
-    pub const INFO: Self = Self(3);
-    /// A metadata context, one of several replies.
-    pub const META_CONTEXT: Self = Self(4);
-    /// The option is not known.
-    pub const ERR_UNSUP: Self = Self(Self::ERROR | 1);
-    /// The server's policy forbids it.
-    pub const ERR_POLICY: Self = Self(Self::ERROR | 2);
-    /// The option's data is wrong.
-    pub const ERR_INVALID: Self = Self(Self::ERROR | 3);
-    /// The server's platform cannot do it.
-    pub const ERR_PLATFORM: Self = Self(Self::ERROR | 4);
-    /// TLS must come first.
-    pub const ERR_TLS_REQD: Self = Self(Self::ERROR | 5);
-    /// There is no such export.
-    pub const ERR_UNKNOWN: Self = Self(Self::ERROR | 6);
-    /// The server ends.
-    pub const ERR_SHUTDOWN: Self = Self(Self::ERROR | 7);
-    /// Block sizes must be asked for.
-    pub const ERR_BLOCK_SIZE_REQD: Self = Self(Self::ERROR | 8);
-    /// The option's data is too long.
-    pub const ERR_TOO_BIG: Self = Self(Self::ERROR | 9);
-    /// Extended headers must come first.
-    pub const ERR_EXT_HEADER_REQD: Self = Self(Self::ERROR | 10);
-
     /// Whether it refuses the option. It is the last reply then, and its data is a message.
     pub fn is_error(self) -> bool {
         self.0 & Self::ERROR != 0
-    }
-
-    /// The name that the specification gives it, without the prefix.
-    pub fn name(self) -> Option<&'static str> {
-        Some(match self {
-            Self::ACK => "ACK",
-            Self::SERVER => "SERVER",
-            Self::INFO => "INFO",
-            Self::META_CONTEXT => "META_CONTEXT",
-            Self::ERR_UNSUP => "ERR_UNSUP",
-            Self::ERR_POLICY => "ERR_POLICY",
-            Self::ERR_INVALID => "ERR_INVALID",
-            Self::ERR_PLATFORM => "ERR_PLATFORM",
-            Self::ERR_TLS_REQD => "ERR_TLS_REQD",
-            Self::ERR_UNKNOWN => "ERR_UNKNOWN",
-            Self::ERR_SHUTDOWN => "ERR_SHUTDOWN",
-            Self::ERR_BLOCK_SIZE_REQD => "ERR_BLOCK_SIZE_REQD",
-            Self::ERR_TOO_BIG => "ERR_TOO_BIG",
-            Self::ERR_EXT_HEADER_REQD => "ERR_EXT_HEADER_REQD",
-            _ => return None,
-        })
     }
 }
 

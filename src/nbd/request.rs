@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::error::Result;
 
+use super::codes::codes;
 use super::fields::{Fields, Taker};
 use super::flags::CommandFlags;
 use super::violation;
@@ -11,45 +12,28 @@ use super::violation;
 const MAGIC: u32 = 0x2560_9513;
 const EXTENDED_MAGIC: u32 = 0x21e4_1c71;
 
-/// Which request it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Command(pub u16);
+codes! {
+    /// Which request it is.
+    Command: u16;
 
-impl Command {
     /// Bytes of the export.
-    pub const READ: Self = Self(0);
+    READ = 0;
     /// Bytes for the export, which follow the request.
-    pub const WRITE: Self = Self(1);
+    WRITE = 1;
     /// The end of the connection; has no reply.
-    pub const DISC: Self = Self(2);
+    DISC = 2;
     /// What was written becomes durable.
-    pub const FLUSH: Self = Self(3);
+    FLUSH = 3;
     /// The range is no longer needed.
-    pub const TRIM: Self = Self(4);
+    TRIM = 4;
     /// The range is about to be read.
-    pub const CACHE: Self = Self(5);
+    CACHE = 5;
     /// The range becomes zero.
-    pub const WRITE_ZEROES: Self = Self(6);
+    WRITE_ZEROES = 6;
     /// Metadata of the range.
-    pub const BLOCK_STATUS: Self = Self(7);
+    BLOCK_STATUS = 7;
     /// A new size; experimental.
-    pub const RESIZE: Self = Self(8);
-
-    /// The name that the specification gives it, without the prefix.
-    pub fn name(self) -> Option<&'static str> {
-        Some(match self {
-            Self::READ => "READ",
-            Self::WRITE => "WRITE",
-            Self::DISC => "DISC",
-            Self::FLUSH => "FLUSH",
-            Self::TRIM => "TRIM",
-            Self::CACHE => "CACHE",
-            Self::WRITE_ZEROES => "WRITE_ZEROES",
-            Self::BLOCK_STATUS => "BLOCK_STATUS",
-            Self::RESIZE => "RESIZE",
-            _ => return None,
-        })
-    }
+    RESIZE = 8;
 }
 
 impl fmt::Display for Command {
