@@ -35,7 +35,7 @@ run() {
     *) max=4096 ;;
     esac
     # What is found goes into the scratch directory: the seeds stay few.
-    if "$dir/$host/release/$1" -max_total_time="$seconds" -seed="$seed" -max_len=$max -timeout=60 -rss_limit_mb=1024 \
+    if TMPDIR=$scratch "$dir/$host/release/$1" -max_total_time="$seconds" -seed="$seed" -max_len=$max -timeout=60 -rss_limit_mb=1024 \
         -malloc_limit_mb=256 -artifact_prefix="$scratch/$1-" -print_final_stats=1 \
         "$scratch/$1" $seeds >"$scratch/$1.log" 2>&1; then
         echo "$1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/$1.log") runs in $seconds seconds"
