@@ -141,6 +141,12 @@ pub trait Amend: Send + Sync {
 
 /// Layers of a chain: what commit and rebase change.
 pub trait BackingChange: Send + Sync {
+    /// Refuses what [`BackingChange::set_backing`] would refuse, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`BackingChange::set_backing`].
+    fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()>;
+
     /// Records another backing file, or none. The guest contents above it stay as they are. `id` is what
     /// tells that file from others, where it is known and has one.
     ///

@@ -94,6 +94,14 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         }
         (Some(name), format) => Some(BackingRef::to_record(name.clone(), format.as_deref())),
     };
+    let id = match &new {
+        Some(new) => new.format().parent_id(),
+        None => id_by_name(top, request, job)?,
+    };
+    // What cannot be recorded is known before anything is copied.
+    if let Err(error) = backing.check_backing(named.as_ref(), id) {
+        return Err(with_reason(change, error));
+    }
     job.tick()?;
     if !request.name_only {
         let rebaser = Rebaser::new(top, new.as_ref(), request.compress);
@@ -110,10 +118,6 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
             error.context_if_bare(|| format!("Could not rebase '{}'", top.filename()))
         })?;
     }
-    let id = match &new {
-        Some(new) => new.format().parent_id(),
-        None => id_by_name(top, request, job)?,
-    };
     backing
         .set_backing(named.as_ref(), id)
         .map_err(|error| with_reason(change, error))?;

@@ -330,3 +330,27 @@ fn only_the_subclusters_that_differ_are_copied() {
         pair.same("check o.qcow2");
     }
 }
+
+/// With QEMU the overlay has copies of what differs by then.
+#[test]
+fn a_name_that_cannot_be_recorded_is_refused_before_anything_is_copied() {
+    let dir = Dir::new();
+    for name in ["old.raw", "new.raw"] {
+        dir.qemu_img_ok(&["create", "-q", name, "1M"]);
+    }
+    dir.qemu_io("raw", "new.raw", &["write -P 1 0 1M"]);
+    let long = "./".repeat(600) + "new.raw";
+    for format in ["qcow2", "qed", "qcow"] {
+        let overlay = format!("top.{format}");
+        dir.qemu_img_ok(&[
+            "create", "-q", "-f", format, "-b", "old.raw", "-F", "raw", &overlay,
+        ]);
+        let before = std::fs::read(dir.path(&overlay)).expect("the overlay");
+        let args = ["rebase", "-f", format, "-b", &long, "-F", "raw", &overlay];
+        let refused = ours(&args, dir.root());
+        assert_eq!(refused.code, 1, "{format}");
+        assert!(refused.err.contains("too long"), "{}", refused.err);
+        let after = std::fs::read(dir.path(&overlay)).expect("the overlay");
+        assert!(before == after, "{format}: the overlay has changed");
+    }
+}

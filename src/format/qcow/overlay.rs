@@ -52,9 +52,10 @@ impl Qcow {
     }
 }
 
-impl BackingChange for Qcow {
-    fn set_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
-        self.begin_change()?;
+impl Qcow {
+    /// The header with another backing file.
+    fn header_over(&self, backing: Option<&BackingRef>) -> Result<Header> {
+        self.check_writable()?;
         let mut new = self.header.lock().clone();
         (new.name_offset, new.name_len, new.mtime) = (0, 0, 0);
         if let Some(backing) = backing {
@@ -63,6 +64,18 @@ impl BackingChange for Qcow {
             self.check_room(&self.header.lock(), len as u64)?;
             (new.name_offset, new.name_len) = (NAME_START, len as u32);
         }
+        Ok(new)
+    }
+}
+
+impl BackingChange for Qcow {
+    fn check_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+        self.header_over(backing).map(drop)
+    }
+
+    fn set_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+        self.begin_change()?;
+        let new = self.header_over(backing)?;
         // What the guest sees above the new backing file must be there before that is named.
         self.flush_all(self.durability)?;
         let mut bytes = memory::copied(&new.to_bytes())?;

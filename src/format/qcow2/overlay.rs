@@ -9,7 +9,7 @@ use crate::format::{BackingChange, BackingRef, ParentId};
 use crate::storage::{Durability, Preallocation, Step};
 
 use super::cache::Class;
-use super::disk::Extension;
+use super::disk::{Extension, ImageHeader};
 use super::state::Qcow2;
 
 /// The longest backing file name, in bytes.
@@ -18,8 +18,25 @@ const MAX_NAME: usize = 1023;
 /// References that may wait while an image is emptied; many, because each round syncs.
 const EMPTY_BATCH: usize = 1 << 20;
 
+/// The extension that names the format of a backing file.
+fn format_extension(backing: Option<&BackingRef>) -> Result<Option<Extension>> {
+    let format = backing.and_then(|backing| backing.format.as_ref());
+    let format = format.map(|name| Extension::backing_format(BStr::new(name)));
+    format.transpose()
+}
+
+/// Lets a header name another backing file.
+fn record(header: &mut ImageHeader, backing: Option<&BackingRef>, format: Option<Extension>) {
+    let is_format = |extension: &Extension| matches!(extension, Extension::BackingFormat(_));
+    header.extensions.retain(|extension| !is_format(extension));
+    header.backing_file = backing.map(|backing| backing.name.to_vec());
+    if let Some(format) = format {
+        header.extensions.insert(0, format);
+    }
+}
+
 impl BackingChange for Qcow2 {
-    fn set_backing(&self, backing: Option<&BackingRef>, _: Option<ParentId>) -> Result<()> {
+    fn check_backing(&self, backing: Option<&BackingRef>, _: Option<ParentId>) -> Result<()> {
         self.check_writable()?;
         if backing.is_some_and(|backing| backing.name.len() > MAX_NAME) {
             return Err(Error::invalid("Backing file name too long"));
@@ -29,19 +46,16 @@ impl BackingChange for Qcow2 {
                 "Cannot set a backing file for images with data-file-raw",
             ));
         }
-        let format = backing.and_then(|backing| backing.format.as_ref());
-        let format = format.map(|name| Extension::backing_format(BStr::new(name)));
-        let format = format.transpose()?;
+        let format = format_extension(backing)?;
+        self.check_replacement(|new| record(new, backing, format))
+    }
+
+    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+        self.check_backing(backing, id)?;
+        let format = format_extension(backing)?;
         // What the guest sees above the new backing file must be there before the name is.
         self.flush_all(self.durability)?;
-        self.replace_header(|new| {
-            new.extensions
-                .retain(|extension| !matches!(extension, Extension::BackingFormat(_)));
-            new.backing_file = backing.map(|backing| backing.name.to_vec());
-            if let Some(format) = format {
-                new.extensions.insert(0, format);
-            }
-        })?;
+        self.replace_header(|new| record(new, backing, format))?;
         self.has_backing.store(backing.is_some(), Ordering::Release);
         self.barrier()
     }

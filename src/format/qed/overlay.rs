@@ -1,5 +1,7 @@
 //! The backing file, which the header names.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::format::{BackingChange, BackingRef, ParentId, ParentRef};
 use crate::job::JobControl;
@@ -7,6 +9,9 @@ use crate::memory;
 
 use super::Qed;
 use super::disk::{FeatureBits, HEADER_LEN, Header};
+
+/// What the header says of a backing file.
+const OVERLAY: FeatureBits = FeatureBits::BACKING_FILE.union(FeatureBits::BACKING_IS_RAW);
 
 /// The longest name that QEMU's tools read.
 const MAX_NAME: usize = 1023;
@@ -46,12 +51,12 @@ impl Qed {
     }
 }
 
-impl BackingChange for Qed {
-    fn set_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+impl Qed {
+    /// The header with another backing file, and where the name of the old one stands.
+    fn header_over(&self, backing: Option<&BackingRef>) -> Result<(Header, Range<u64>)> {
         self.blocks.check_writable()?;
         let storage = &*self.blocks.storage;
-        let keeper = &self.blocks.keeper;
-        let old = keeper.header();
+        let old = self.blocks.keeper.header();
         if old.compatible != 0 {
             return Err(Error::unsupported(format!(
                 "'{}' has features that are not known ({:x}): something may stand where names do",
@@ -60,9 +65,8 @@ impl BackingChange for Qed {
             )));
         }
         let mut new = old.clone();
-        let none = FeatureBits::BACKING_FILE | FeatureBits::BACKING_IS_RAW;
         (new.name_offset, new.name_len) = (0, 0);
-        new.features.remove(none);
+        new.features.remove(OVERLAY);
         let old_name = match old.features.contains(FeatureBits::BACKING_FILE) {
             true => {
                 u64::from(old.name_offset)..u64::from(old.name_offset) + u64::from(old.name_len)
@@ -79,6 +83,19 @@ impl BackingChange for Qed {
             let place = place.ok_or_else(|| Error::invalid("Backing file name too long"))?;
             record(&mut new, backing, *place)?;
         }
+        Ok((new, old_name))
+    }
+}
+
+impl BackingChange for Qed {
+    fn check_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+        self.header_over(backing).map(drop)
+    }
+
+    fn set_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+        let (new, old_name) = self.header_over(backing)?;
+        let storage = &*self.blocks.storage;
+        let keeper = &self.blocks.keeper;
         // What the guest sees above the new backing file must be there before that is named.
         self.blocks.flush(self.blocks.durability())?;
         if let Some(backing) = backing {
@@ -86,8 +103,8 @@ impl BackingChange for Qed {
             self.blocks.barrier()?;
         }
         keeper.change(storage, |header| {
-            header.features.remove(none);
-            header.features |= new.features & none;
+            header.features.remove(OVERLAY);
+            header.features |= new.features & OVERLAY;
             (header.name_offset, header.name_len) = (new.name_offset, new.name_len);
             header.autoclear = 0;
         })?;

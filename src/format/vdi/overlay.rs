@@ -48,8 +48,9 @@ impl Vdi {
     }
 }
 
-impl BackingChange for Vdi {
-    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+impl Vdi {
+    /// The UUIDs that are recorded of another parent.
+    fn link_to(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<(Uuid, Uuid)> {
         self.blocks.check_writable()?;
         let (link, parent_modification) = match (backing, id) {
             (None, _) => (Uuid::nil(), Uuid::nil()),
@@ -66,6 +67,17 @@ impl BackingChange for Vdi {
         if self.own.is_fixed && !link.is_nil() {
             return Err(Error::unsupported("A fixed VDI image has no parent"));
         }
+        Ok((link, parent_modification))
+    }
+}
+
+impl BackingChange for Vdi {
+    fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+        self.link_to(backing, id).map(drop)
+    }
+
+    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+        let (link, parent_modification) = self.link_to(backing, id)?;
         let image_type = match (link.is_nil(), self.own.is_fixed) {
             (_, true) => ImageType::Fixed,
             (true, false) => ImageType::Dynamic,

@@ -17,9 +17,59 @@ use super::pages::PAGE_WORDS;
 use super::parent;
 use super::state::Vhdx;
 
+impl Vhdx {
+    /// What is recorded of another parent.
+    fn locator_of(&self, backing: &BackingRef, id: Option<ParentId>) -> Result<Locator> {
+        let other = || Error::unsupported("The backing file of a VHDX has to be a VHDX");
+        let format = backing.format.as_ref();
+        if format.is_some_and(|format| *format != super::DRIVER.name) {
+            return Err(other());
+        }
+        let linkage = match id {
+            None => None,
+            Some(ParentId::DataWriteGuid(guid)) => Some(guid),
+            Some(_) => return Err(other()),
+        };
+        let name = parent::to_record(backing.name.as_bstr())?;
+        Ok(parent::locator(&name, linkage))
+    }
+
+    /// Refuses to become a differencing image where that cannot be. Returns the entries of the table.
+    fn check_first_parent(&self) -> Result<u64> {
+        if self.fixed {
+            return Err(Error::unsupported(
+                "A fixed VHDX has no backing file; convert it to a dynamic one",
+            ));
+        }
+        let geometry = self.geometry().with_parent(true);
+        let entries = geometry.entries(self.virtual_size());
+        match entries * 8 > self.max_table_bytes {
+            true => Err(Error::new(
+                ErrorKind::Limit,
+                "Block allocation table too large for the open policy",
+            )),
+            false => Ok(entries),
+        }
+    }
+}
+
 impl BackingChange for Vhdx {
-    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+    fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
         self.check_writable()?;
+        let Some(backing) = backing else {
+            return Ok(());
+        };
+        let locator = self.locator_of(backing, id)?;
+        if !self.geometry().has_parent() {
+            self.check_first_parent()?;
+        }
+        let region = self.regions.lock().metadata;
+        let metadata = self.metadata.lock();
+        metadata.with_parent(region.len, Some(locator)).map(drop)
+    }
+
+    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+        self.check_backing(backing, id)?;
         let _one = self.reshaping.lock();
         let Some(backing) = backing else {
             return match self.geometry().has_parent() {
@@ -27,25 +77,7 @@ impl BackingChange for Vhdx {
                 false => Ok(()),
             };
         };
-        if backing
-            .format
-            .as_ref()
-            .is_some_and(|format| *format != super::DRIVER.name)
-        {
-            return Err(Error::unsupported(
-                "The backing file of a VHDX has to be a VHDX",
-            ));
-        }
-        let linkage = match id {
-            None => None,
-            Some(ParentId::DataWriteGuid(guid)) => Some(guid),
-            Some(_) => {
-                return Err(Error::unsupported(
-                    "The backing file of a VHDX has to be a VHDX",
-                ));
-            }
-        };
-        let locator = parent::locator(&parent::to_record(backing.name.as_bstr())?, linkage);
+        let locator = self.locator_of(backing, id)?;
         match self.geometry().has_parent() {
             true => self.set_locator(locator),
             false => self.get_parent(locator),
@@ -124,21 +156,10 @@ impl Vhdx {
     /// Makes a dynamic disk a differencing one. The table gets its entries of bitmaps first, which mean nothing
     /// without a parent.
     fn get_parent(&self, locator: Locator) -> Result<()> {
-        if self.fixed {
-            return Err(Error::unsupported(
-                "A fixed VHDX has no backing file; convert it to a dynamic one",
-            ));
-        }
+        let entries = self.check_first_parent()?;
         let size = self.virtual_size();
         let old = self.geometry().entries(size);
         let geometry = self.geometry().with_parent(true);
-        let entries = geometry.entries(size);
-        if entries * 8 > self.max_table_bytes {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                "Block allocation table too large for the open policy",
-            ));
-        }
         self.begin_change()?;
         let _all = self.inflight.reserve(0..u64::MAX);
         if entries * 8 > u64::from(self.regions.lock().bat.len) {

@@ -5,18 +5,20 @@ use bstr::ByteSlice;
 use crate::error::{Error, Result};
 use crate::format::{BackingChange, BackingRef, ParentId};
 
+use super::disk::Descriptor;
 use super::disk::descriptor::NO_PARENT;
 use super::driver::NAME;
 use super::parts::PartKind;
 use super::state::Vmdk;
 
-impl BackingChange for Vmdk {
-    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        self.check_writable()?;
-        // What the guest sees above the new parent must be there before its name is.
-        self.flush_all(self.durability)?;
-        let mut stored = self.stored.lock();
-        let recorded = stored.descriptor.parent_cid;
+impl Vmdk {
+    /// The descriptor with another parent.
+    fn descriptor_over(
+        descriptor: &Descriptor,
+        backing: Option<&BackingRef>,
+        id: Option<ParentId>,
+    ) -> Result<Descriptor> {
+        let recorded = descriptor.parent_cid;
         let parent = match (backing, id) {
             (None, _) => None,
             (Some(backing), _) if backing.format.as_ref().is_none_or(|f| *f != NAME) => {
@@ -37,7 +39,24 @@ impl BackingChange for Vmdk {
                 )));
             }
         };
-        let new = stored.descriptor.with_parent(parent)?;
+        descriptor.with_parent(parent)
+    }
+}
+
+impl BackingChange for Vmdk {
+    fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+        self.check_writable()?;
+        let stored = self.stored.lock();
+        let new = Self::descriptor_over(&stored.descriptor, backing, id)?;
+        stored.check(&new)
+    }
+
+    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+        self.check_backing(backing, id)?;
+        // What the guest sees above the new parent must be there before its name is.
+        self.flush_all(self.durability)?;
+        let mut stored = self.stored.lock();
+        let new = Self::descriptor_over(&stored.descriptor, backing, id)?;
         stored.replace(new, self.durability)
     }
 

@@ -336,8 +336,17 @@ impl BlockParts for Dynamic {
 }
 
 impl BackingChange for Dynamic {
-    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+    fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
         self.blocks.check_writable()?;
+        let Some(backing) = backing else {
+            return Ok(());
+        };
+        parent::uuid_of(backing, id)?;
+        parent::names(backing, 0).map(drop)
+    }
+
+    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+        self.check_backing(backing, id)?;
         let uuid = match backing {
             Some(backing) => parent::uuid_of(backing, id)?,
             None => Uuid::nil(),
