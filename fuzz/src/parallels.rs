@@ -56,7 +56,10 @@ pub fn with_extensions() -> Vec<(Sample, Vec<Vec<u8>>)> {
         data.extend(((at + cluster) / SECTOR).to_le_bytes());
         let bitmap = section(DIRTY_BITMAP, 0, &data);
         file.put(&MAGIC.to_le_bytes(), at);
-        file.put(&[bitmap, section(0x77, flags, b"unknown")].concat(), at + 24);
+        file.put(
+            &[bitmap, section(0x77, flags, b"unknown")].concat(),
+            at + 24,
+        );
         file.put(&[0x0f], at + cluster);
         file.put(&(at / SECTOR).to_le_bytes(), 56);
         seal(&mut file);
