@@ -229,11 +229,13 @@ pub fn adc(chunk: &[u8]) -> Vec<u8> {
         // Texts repeat after as many bytes.
         let distance = if at >= 35 { 35 } else { 1 };
         let same = |n: &usize| at >= distance && chunk[at + n] == chunk[at + n - distance];
-        let len = (0..chunk.len() - at).take_while(same).count();
+        // No copy is longer.
+        let most = (chunk.len() - at).min(67);
+        let len = (0..most).take_while(same).count();
         let far = (distance - 1) as u8;
         match len {
             3..=18 => packed.extend([(len as u8 - 3) << 2, far]),
-            19.. => packed.extend([0x40 | (len.min(67) as u8 - 4), 0, far]),
+            19.. => packed.extend([0x40 | (len as u8 - 4), 0, far]),
             _ => {
                 let len = (chunk.len() - at).min(16);
                 packed.push(0x80 | (len as u8 - 1));
@@ -242,7 +244,7 @@ pub fn adc(chunk: &[u8]) -> Vec<u8> {
                 continue;
             }
         }
-        at += len.min(67);
+        at += len;
     }
     packed
 }
