@@ -646,6 +646,11 @@
 #define PLATTER_REPORT_INSPECT 15
 
 /**
+ * Kind of report: what a server exports.
+ */
+#define PLATTER_REPORT_EXPORTS 16
+
+/**
  * Flag of `platter_report_write()`: the JSON instead of the text.
  */
 #define PLATTER_REPORT_WRITE_JSON 1
@@ -3325,7 +3330,7 @@ uint32_t platter_report_kind(const struct platter_report *report);
 
 /**
  * The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
- * prints, key for key; for snapshots the list in info; for an inspection one object. It is UTF-8: in
+ * prints, key for key; for snapshots the list in info; for an inspection one object; for exports a list. It is UTF-8: in
  * names, what is not is replaced. `*out` lives as long as the report. Names in an image can make it some hundred MiB
  * long: `platter_report_write()` takes little memory. `flags` must be 0.
  *
@@ -3337,7 +3342,7 @@ int platter_report_json(const char **out,
                         struct platter_error **err);
 
 /**
- * The report for people, with newlines: what `qemu-img` prints without `--output`; `""` for a
+ * The report for people, with newlines: what `qemu-img` prints without `--output`, of exports what `qemu-nbd --list` does; `""` for a
  * conversion. Names stand in it as the bytes that they are, but what of them would steer a terminal is escaped,
  * as `\u{1b}`. The JSON is UTF-8: it replaces what is not. `*out` lives as long as the report. Where the human form cannot show everything this
  * still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
@@ -3372,7 +3377,7 @@ int platter_report_exit_code(int *out,
 
 /**
  * The number of entries: layers of an info report (the image, then its backing chain), runs of a
- * map, snapshots, bitmaps, dirty runs, the file, the guards and the names of an inspection; 1 for every
+ * map, snapshots, bitmaps, dirty runs, exports, the file, the guards and the names of an inspection; 1 for every
  * other report.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
@@ -3391,7 +3396,7 @@ int platter_report_count(size_t *out,
  * `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Bitmaps: `granularity`. Dirty
  * bytes: `start`, `length`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
  * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
- * `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`.
+ * `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`, of exports `platter_export_list()`.
  *
  * Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
  *
@@ -4236,6 +4241,32 @@ int platter_dd_job_new(struct platter_job **out,
  * The description is not used afterwards.
  */
 void platter_dd_free(struct platter_dd *dd);
+
+/**
+ * Lists the exports of the server to which `location` leads: `nbd://HOST`, `nbd+unix://?socket=PATH`, or with
+ * `PLATTER_LOCATION_IMAGE_OPTS` `driver=nbd,host=HOST,tls-creds=ID`. Which export it names is of no matter, and none
+ * is opened. Of `options`, which may be NULL for the defaults, the policy, the secrets and the control count, which
+ * ends every wait for the server. `flags` is 0 or one `PLATTER_LOCATION_*`. `*out` belongs to the caller, who frees it
+ * with `platter_report_free()`.
+ *
+ * The report has an entry for each export, in the server's order: `name`, `description`, `size` in bytes, `read-only`,
+ * `flags` (those of the protocol), `features` (the names of the known ones: `readonly`, `flush`, `fua`, `rotational`,
+ * `trim`, `zeroes`, `df`, `multi`, `resize`, `cache`, `fast-zero`, `block-status-payload`), `min-block`, `opt-block` and
+ * `max-block` in bytes, `transaction-bits` (32 or 64), `contexts` (the metadata contexts). What the server does not tell
+ * is missing; where it refuses to describe an export, `error` says why. `features` and `contexts` are lists in the
+ * JSON, and texts with a line for each here. The text is that of `qemu-nbd --list`.
+ *
+ * Statuses: UNSUPPORTED where the protocol or the server has no such list, DENIED where the policy or the server forbids
+ * it, LIMIT for more than 16,384 exports or 16 MiB of names, OS, CANCELLED, INVALID. Threads: any. Since 0.1.
+ *
+ * # Safety
+ * `location` is NULL or NUL-terminated.
+ */
+int platter_export_list(struct platter_report **out,
+                        const char *location,
+                        const struct platter_open_options *options,
+                        uint32_t flags,
+                        struct platter_error **err);
 
 /**
  * Reports what the image at `location` is. Only its metadata is read: no data file is opened, and

@@ -1,5 +1,6 @@
 #include "commands.h"
 #include "common.h"
+#include "exports.h"
 #include "open.h"
 #include "print.h"
 
@@ -8,6 +9,8 @@ static const struct option_entry options[] = {
     OPTION_FORMAT,
     OPTION_IMAGE_OPTS,
     {'b', "backing-chain", NULL, "report the backing files as well"},
+    {OPT_LIST, "list", NULL,
+     "list the exports of the server that IMAGE names, such as nbd://HOST"},
     OPTION_FORCE_SHARE,
     OPTION_OUTPUT,
     OPTION_OBJECT,
@@ -19,6 +22,7 @@ static int run(void)
 {
     struct common common = {0};
     bool chain = false;
+    bool list = false;
     const char *name = NULL;
     const char *warning = NULL;
     platter_open_options *how = NULL;
@@ -31,6 +35,9 @@ static int run(void)
         case 'b':
             chain = true;
             break;
+        case OPT_LIST:
+            list = true;
+            break;
         default:
             common_option(&common, code);
             break;
@@ -39,6 +46,12 @@ static int run(void)
     name = options_one_image();
     if (!common_image_is_valid(&common))
         return 1;
+    if (list && (chain || common.image.format != NULL || common.image.force_share)) {
+        print_error("--list and options about an image are mutually exclusive");
+        return 1;
+    }
+    if (list)
+        return exports_print(name, &common.image, common.json) ? 0 : 1;
     how = open_options(&common.image);
     if (how == NULL)
         return 1;
@@ -58,7 +71,7 @@ static int run(void)
 const struct command command_info = {
     .name = "info",
     .summary = "Tell what an image is",
-    .synopsis = "[-f FMT | --image-opts] [-b] [-U] [--object OBJDEF] [--untrusted]\n"
+    .synopsis = "[-f FMT | --image-opts] [-b | --list] [-U] [--object OBJDEF] [--untrusted]\n"
                 "[--output human|json] IMAGE",
     .options = options,
     .operands = "IMAGE\n   the name of the image, or its description with --image-opts",

@@ -35,7 +35,8 @@ enum {
     OPT_COMPRESSION_LEVEL,
     OPT_DECOMPRESS,
     OPT_MAX_SPOOL,
-    OPT_CHECKSUM
+    OPT_CHECKSUM,
+    OPT_LIST
 };
 
 /* One spelling of an option. Several entries with one code are aliases. */

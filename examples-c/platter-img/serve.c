@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "common.h"
+#include "exports.h"
 #include "print.h"
 #include "serving.h"
 #include "trace.h"
@@ -23,6 +24,7 @@ enum {
     OPT_ONCE,
     OPT_TLS_CREDS,
     OPT_TLS_AUTHZ,
+    OPT_TLS_HOSTNAME,
     OPT_FUSE,
     OPT_GROWABLE,
     OPT_ALLOW_OTHER,
@@ -87,6 +89,9 @@ static const struct option_entry nbd_options[] = {
     {'V', "version", NULL, "print the version and end"},
     SERVING_OPTIONS,
     {'t', "persistent", NULL, "do not end when the last client has left"},
+    {'L', "list", NULL, "list the exports of another server, which -k, or -b and -p, lead to"},
+    {OPT_TLS_HOSTNAME, "tls-hostname", "HOSTNAME",
+     "the name that the certificate of the server in the list is to have"},
     {'T', "trace", "TRACE", "[[enable=]<pattern>][,events=<file>][,file=<file>]"},
     {'c', "connect", "DEV", "refused: devices of the kernel are attached by nbd-client"},
     {'d', "disconnect", "DEV", "refused, as --connect"},
@@ -241,6 +246,24 @@ static bool add_bitmap(struct serving *serving, const char *name)
     return true;
 }
 
+/* Whether -L goes with the other options; false after a message. */
+static bool can_list(const struct serving *serving)
+{
+    const char *reason = NULL;
+
+    if (options_operand_count() != 0)
+        reason = "List mode is incompatible with a file name";
+    else if (serving->per_device || serving->offset != 0)
+        reason = "List mode is incompatible with per-device settings";
+    else if (serving->fork)
+        reason = "List mode is incompatible with forking";
+    else if (serving->tls_creds != NULL && serving->tls_authz != NULL)
+        reason = "TLS authorization is incompatible with export list";
+    if (reason != NULL)
+        print_error("%s", reason);
+    return reason == NULL;
+}
+
 /* What both say about the end of the options; false after a message. */
 static bool is_valid(const struct serving *serving)
 {
@@ -250,6 +273,20 @@ static bool is_valid(const struct serving *serving)
                     "operation to unmap");
         return false;
     }
+    if (serving->drop_in && serving->socket != NULL && *serving->socket != '/') {
+        print_error("socket path must be absolute");
+        return false;
+    }
+    if (serving->list && !can_list(serving))
+        return false;
+    if (serving->tls_host != NULL && serving->tls_creds == NULL) {
+        print_error("--tls-hostname is not permitted without --tls-creds");
+        return false;
+    }
+    if (serving->tls_host != NULL && !serving->list) {
+        print_error("TLS hostname is only supported with export list");
+        return false;
+    }
     if (serving->tls_authz != NULL && serving->tls_creds == NULL) {
         print_error("--tls-authz is not permitted without --tls-creds");
         return false;
@@ -257,10 +294,6 @@ static bool is_valid(const struct serving *serving)
     if (serving->image.image_opts && serving->image.format != NULL) {
         print_error("--image-opts and %s are mutually exclusive",
                     serving->drop_in ? "-f" : "--format");
-        return false;
-    }
-    if (serving->drop_in && serving->socket != NULL && *serving->socket != '/') {
-        print_error("socket path must be absolute");
         return false;
     }
     return true;
@@ -301,6 +334,26 @@ static bool fits(struct serving *serving, bool writable, bool given_others, bool
     return true;
 }
 
+/* Whether an option is about what is served: a list has no use for it. */
+static bool is_per_device(int code)
+{
+    switch (code) {
+    case 'x':
+    case 'D':
+    case 'A':
+    case 'B':
+    case 'f':
+    case 'l':
+    case 'n':
+    case OPT_CACHE:
+    case OPT_AIO:
+    case OPT_DISCARD:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Reads the options; false after a message. */
 static bool parse(struct serving *serving)
 {
@@ -310,6 +363,7 @@ static bool parse(struct serving *serving)
         const char *argument = options_argument();
         bool valid = true;
 
+        serving->per_device = serving->per_device || is_per_device(code);
         switch (code) {
         case 'k': serving->socket = argument; break;
         case 'b': serving->host = argument; break;
@@ -350,6 +404,8 @@ static bool parse(struct serving *serving)
             break;
         case OPT_TLS_CREDS: serving->tls_creds = argument; break;
         case OPT_TLS_AUTHZ: serving->tls_authz = argument; break;
+        case OPT_TLS_HOSTNAME: serving->tls_host = argument; break;
+        case 'L': serving->list = true; break;
         case OPT_FORK: serving->fork = true; break;
         case OPT_PID_FILE: serving->pid_file = argument; break;
         case 'v': serving->verbose = true; break;
@@ -407,12 +463,26 @@ const struct command command_serve = {
 static const struct command command_nbd = {
     .name = "",
     .summary = "Serve an image to clients that speak NBD",
-    .synopsis = "[OPTIONS] FILE",
+    .synopsis = "[OPTIONS] FILE\n-L [OPTIONS]",
     .options = nbd_options,
     .operands = "FILE\n   the image to serve",
     .failure = 1,
     .run = NULL,
 };
+
+/* Lists what another server exports; false after a message. */
+static bool list(const struct serving *serving)
+{
+    const struct exports_server server = {
+        .socket = serving->socket,
+        .host = serving->host != NULL ? serving->host : "0.0.0.0",
+        .port = serving->port != NULL ? serving->port : "10809",
+        .tls_creds = serving->tls_creds,
+        .tls_host = serving->tls_host,
+    };
+
+    return exports_print_as_peer(&server);
+}
 
 int nbd_main(int argc, char **argv)
 {
@@ -423,6 +493,8 @@ int nbd_main(int argc, char **argv)
     init(&serving, true);
     if (!parse(&serving))
         return 1;
+    if (serving.list)
+        return list(&serving) ? 0 : 1;
     if (options_operand_count() != 1) {
         print_error("Invalid number of arguments");
         fprintf(stderr, "Try `%s --help' for more information.\n", print_invoked());

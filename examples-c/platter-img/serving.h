@@ -33,6 +33,9 @@ struct serving {
     const char *port;   /* -p; NULL for the default */
     const char *tls_creds; /* IDs of objects, or NULL */
     const char *tls_authz;
+    bool list;            /* -L: what another server exports, instead of serving */
+    const char *tls_host; /* whose certificate that server has, or NULL */
+    bool per_device;      /* an option about what is served was given */
     const char *mountpoint; /* --fuse; NULL without */
     bool growable;
     const char *device; /* --vhost-user; NULL without */

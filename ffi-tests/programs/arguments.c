@@ -639,6 +639,21 @@ static void jobs(void)
     OK(platter_image_close(image, 0, &err));
 }
 
+static void exports(void)
+{
+    platter_report *report = POISONED;
+    NO_NULL(platter_export_list(NULL, "nbd://127.0.0.1:1", NULL, 0, &err), "out");
+    NO_NULL(platter_export_list(&report, NULL, NULL, 0, &err), "location");
+    CHECK(report == NULL);
+    NO_FLAG(platter_export_list(&report, "nbd://127.0.0.1:1", NULL, BAD, &err));
+    FAILS(platter_export_list(&report, "nbd://127.0.0.1:1", NULL, PLATTER_OPEN_WRITE, &err),
+          PLATTER_STATUS_INVALID, "flags");
+    FAILS(platter_export_list(&report, "a.raw", NULL, 0, &err), PLATTER_STATUS_UNSUPPORTED,
+          "no lists of exports");
+    FAILS(platter_export_list(&report, "nbd+unix://?socket=not.there", NULL, 0, &err),
+          PLATTER_STATUS_NOT_FOUND, "not.there");
+}
+
 static void inspect(void)
 {
     platter_storage_ops ops = {0};
@@ -1049,6 +1064,7 @@ int main(void)
     policies();
     secrets();
     images();
+    exports();
     inspect();
     amendment();
     jobs();

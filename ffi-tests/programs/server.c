@@ -140,7 +140,15 @@ static void clients_come_to_addresses(void)
 {
     struct stat found;
     struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "s.sock"};
+    bool truth;
+    size_t count;
+    uint64_t number;
+    const char *text;
     platter_error *left;
+    platter_policy *policy;
+    platter_open_options *options;
+    platter_control *control;
+    platter_report *report;
     platter_image *image = open_image("a.qcow2", "qcow2", 0);
     platter_server *server = serving(image, "", 0);
     OK(platter_server_listen(server, "unix:s.sock", 0, &err));
@@ -150,6 +158,41 @@ static void clients_come_to_addresses(void)
     CHECK(platter_server_address(server, 2) == NULL);
     FAILS(platter_server_listen(server, "inet:nowhere", 0, &err), PLATTER_STATUS_INVALID,
           "is not an address");
+
+    /* A list of what is there, as clients see it. */
+    OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_policy(options, policy, 0, &err));
+    OK(platter_export_list(&report, "nbd+unix://?socket=s.sock", options, 0, &err));
+    CHECK_U64(platter_report_kind(report), PLATTER_REPORT_EXPORTS);
+    OK(platter_report_count(&count, report, &err));
+    CHECK_U64(count, 1);
+    OK(platter_report_string(&text, report, 0, "name", &err));
+    CHECK_STR(text, "");
+    OK(platter_report_string(&text, report, 0, "contexts", &err));
+    CHECK_STR(text, "base:allocation");
+    OK(platter_report_u64(&number, report, 0, "size", &err));
+    CHECK_U64(number, SIZE);
+    OK(platter_report_u64(&number, report, 0, "transaction-bits", &err));
+    CHECK_U64(number, 64);
+    OK(platter_report_bool(&truth, report, 0, "read-only", &err));
+    CHECK(truth);
+    OK(platter_report_text(&text, report, 0, &err));
+    CHECK(strncmp(text, "exports available: 1\n export: ''\n", 33) == 0);
+    OK(platter_report_json(&text, report, 0, &err));
+    CHECK(strstr(text, "\"readonly\"") != NULL);
+    platter_report_free(report);
+    OK(platter_control_new(&control, 0, &err));
+    platter_control_cancel(control);
+    OK(platter_open_options_set_control(options, control, 0, &err));
+    FAILS(platter_export_list(&report, "nbd+unix://?socket=s.sock", options, 0, &err),
+          PLATTER_STATUS_CANCELLED, "");
+    platter_control_free(control);
+    platter_open_options_free(options);
+    platter_policy_free(policy);
+    do {
+        wait_for_event(server);
+    } while (clients(server) > 0);
 
     /* The image lives on behind its handle. */
     OK(platter_image_close(image, 0, &err));

@@ -8,6 +8,7 @@ use crate::ops::bitmap::{BitmapReport, DirtyReport};
 use crate::ops::check::CheckOutcome;
 use crate::ops::compare::CompareReport;
 use crate::ops::convert::ConvertReport;
+use crate::ops::exports::ExportsReport;
 use crate::ops::info::InfoReport;
 use crate::ops::inspect::InspectReport;
 use crate::ops::map::MapReport;
@@ -28,6 +29,7 @@ pub(super) enum Content {
     Bench(BenchReport),
     Bitmaps(BitmapReport),
     Dirty(DirtyReport),
+    Exports(ExportsReport),
     Create {
         summary: BString,
     },

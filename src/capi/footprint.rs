@@ -4,6 +4,7 @@
 use crate::capi::content::Content;
 use crate::format::SnapshotInfo;
 use crate::ops::info::LayerInfo;
+use crate::storage::exports::ExportInfo;
 use crate::value::Value;
 
 /// Bytes that one byte of a name takes in a buffer that grows: as it is, and at most where it is escaped.
@@ -30,6 +31,7 @@ pub(super) fn shown(content: &Content) -> u64 {
             let one = |name: &[u8]| ENTRY + of_bytes(name);
             report.references.iter().map(|file| one(&file.name)).sum()
         }
+        Content::Exports(report) => report.exports.iter().map(of_export).sum(),
         Content::Map(report) => NUMBERS * report.entries.len() as u64,
         Content::Dirty(report) => NUMBERS * report.ranges.len() as u64,
         Content::Check(_)
@@ -40,6 +42,11 @@ pub(super) fn shown(content: &Content) -> u64 {
         | Content::Create { .. }
         | Content::Done { .. } => 0,
     }
+}
+
+fn of_export(export: &ExportInfo) -> u64 {
+    let contexts = export.contexts.iter().map(|name| SCALAR + of_bytes(name));
+    ENTRY + of_bytes(&export.name) + of_bytes(&export.description) + contexts.sum::<u64>()
 }
 
 fn of_bytes(bytes: &[u8]) -> u64 {

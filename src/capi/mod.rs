@@ -54,6 +54,7 @@ pub mod compare;
 pub mod convert;
 pub mod create;
 pub mod dd;
+pub mod exports;
 pub mod info;
 pub mod inspect;
 pub mod map;

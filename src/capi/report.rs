@@ -23,6 +23,7 @@ use crate::ops::bitmap::DirtyReport;
 use crate::ops::check::CheckOutcome;
 use crate::ops::compare::{CompareReport, Comparison};
 use crate::ops::convert::ConvertReport;
+use crate::ops::exports::{self, ExportsReport};
 use crate::ops::info::LayerInfo;
 use crate::ops::inspect::InspectReport;
 use crate::ops::map::MapEntry;
@@ -57,6 +58,9 @@ pub const PLATTER_REPORT_DONE: u32 = 8;
 
 /// Kind of report: whether a file from elsewhere may be used.
 pub const PLATTER_REPORT_INSPECT: u32 = 15;
+
+/// Kind of report: what a server exports.
+pub const PLATTER_REPORT_EXPORTS: u32 = 16;
 
 /// What an operation found or did. The caller of the function that made it owns it and frees it with
 /// `platter_report_free()`; it stands on its own, also when its job or image is gone. Nothing changes
@@ -137,6 +141,7 @@ impl Inner {
                 Content::Inspect(report) => report.json(),
                 Content::Bitmaps(report) => report.json(),
                 Content::Dirty(report) => report.json(),
+                Content::Exports(report) => report.json(),
                 Content::Compare(_)
                 | Content::Convert(_)
                 | Content::Bench(_)
@@ -171,6 +176,7 @@ impl Inner {
                 Content::Bench(report) => (report.text().into(), Ok(())),
                 Content::Bitmaps(report) => (report.text(), Ok(())),
                 Content::Dirty(report) => (report.text(), Ok(())),
+                Content::Exports(report) => (report.text(), Ok(())),
                 Content::Convert(_) | Content::Done { .. } => (BString::default(), Ok(())),
                 Content::Create { summary } => {
                     let mut line = summary.clone();
@@ -203,6 +209,7 @@ impl Inner {
             }
             Content::Bitmaps(report) => report.bitmaps.len(),
             Content::Dirty(report) => report.ranges.len(),
+            Content::Exports(report) => report.exports.len(),
             _ => 1,
         }
     }
@@ -214,7 +221,7 @@ impl Inner {
             Content::Map(report) => report.entries.get(index).map(entry_fields),
             Content::Snapshots(report) => report.snapshots.get(index).map(snapshot_fields),
             // Its members depend on the kind of entry; see `field`.
-            Content::Inspect(_) => None,
+            Content::Inspect(_) | Content::Exports(_) => None,
             Content::Bitmaps(report) => report.bitmaps.get(index).map(bitmap_fields),
             Content::Dirty(report) => report.ranges.get(index).map(dirty_fields),
             _ if index > 0 => None,
@@ -240,6 +247,7 @@ impl Inner {
         }
         let value = match &self.content {
             Content::Inspect(report) => inspect_fields(report, index).shift_remove(key),
+            Content::Exports(report) => export_fields(report, index).shift_remove(key),
             _ => self
                 .fields(index)
                 .into_iter()
@@ -331,6 +339,18 @@ fn inspect_fields(report: &InspectReport, index: usize) -> Map<String, Value> {
         .chain(objections)
         .nth(index)
         .unwrap_or_default()
+}
+
+/// The members of an export; lists as texts of a line each.
+fn export_fields(report: &ExportsReport, index: usize) -> Map<String, Value> {
+    let mut fields = report.exports.get(index).map(exports::fields);
+    for (_, value) in fields.iter_mut().flatten() {
+        if let Value::Array(items) = value {
+            let names = items.iter().filter_map(Value::as_name);
+            *value = BString::from(bstr::join("\n", names)).into();
+        }
+    }
+    fields.unwrap_or_default()
 }
 
 fn bitmap_fields(bitmap: &BitmapInfo) -> Vec<(&'static str, Value)> {
@@ -435,12 +455,13 @@ pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
         Content::Bench(_) => PLATTER_REPORT_BENCH,
         Content::Bitmaps(_) => PLATTER_REPORT_BITMAPS,
         Content::Dirty(_) => PLATTER_REPORT_DIRTY,
+        Content::Exports(_) => PLATTER_REPORT_EXPORTS,
         Content::Done { .. } => PLATTER_REPORT_DONE,
     })
 }
 
 /// The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
-/// prints, key for key; for snapshots the list in info; for an inspection one object. It is UTF-8: in
+/// prints, key for key; for snapshots the list in info; for an inspection one object; for exports a list. It is UTF-8: in
 /// names, what is not is replaced. `*out` lives as long as the report. Names in an image can make it some hundred MiB
 /// long: `platter_report_write()` takes little memory. `flags` must be 0.
 ///
@@ -458,7 +479,7 @@ pub extern "C" fn platter_report_json(
     })
 }
 
-/// The report for people, with newlines: what `qemu-img` prints without `--output`; `""` for a
+/// The report for people, with newlines: what `qemu-img` prints without `--output`, of exports what `qemu-nbd --list` does; `""` for a
 /// conversion. Names stand in it as the bytes that they are, but what of them would steer a terminal is escaped,
 /// as `\u{1b}`. The JSON is UTF-8: it replaces what is not. `*out` lives as long as the report. Where the human form cannot show everything this
 /// still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
@@ -521,7 +542,7 @@ pub extern "C" fn platter_report_exit_code(
 }
 
 /// The number of entries: layers of an info report (the image, then its backing chain), runs of a
-/// map, snapshots, bitmaps, dirty runs, the file, the guards and the names of an inspection; 1 for every
+/// map, snapshots, bitmaps, dirty runs, exports, the file, the guards and the names of an inspection; 1 for every
 /// other report.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
@@ -545,7 +566,7 @@ pub extern "C" fn platter_report_count(
 /// `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Bitmaps: `granularity`. Dirty
 /// bytes: `start`, `length`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
 /// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
-/// `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`.
+/// `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`, of exports `platter_export_list()`.
 ///
 /// Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
 ///

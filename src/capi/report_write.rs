@@ -62,6 +62,7 @@ fn write_text<F: FnMut(&[u8]) -> bool>(report: &Inner, out: &mut Pieces<F>) -> R
         Content::Snapshots(report) => report.write_text(out),
         Content::Bitmaps(report) => report.write_text(out),
         Content::Dirty(report) => report.write_text(out),
+        Content::Exports(report) => report.write_text(out),
         _ => out.write_all(report.text()?.0.as_bytes()),
     };
     Ok(written.is_ok())
@@ -74,6 +75,7 @@ fn write_json<F: FnMut(&[u8]) -> bool>(report: &Inner, out: &mut Pieces<F>) -> R
         Content::Snapshots(report) => report.write_json(out),
         Content::Bitmaps(report) => report.write_json(out),
         Content::Dirty(report) => report.write_json(out),
+        Content::Exports(report) => report.write_json(out),
         _ => return Ok(out.write_all(report.json()?.as_bytes()).is_ok()),
     };
     Ok(written.is_ok() && out.write_all(b"\n").is_ok())

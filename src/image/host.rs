@@ -14,8 +14,9 @@ use crate::location::tree::{flatten, flatten_values};
 use crate::options::key_matches;
 use crate::printable::without_passwords;
 use crate::storage::driver::{OpenContext, StorageOpen, StorageTarget};
+use crate::storage::exports::ExportInfo;
 use crate::storage::location::{driver_of_name, driver_of_path, driver_of_scheme};
-use crate::storage::{Identity, Storage, file, registry};
+use crate::storage::{Identity, Storage, StorageDriver, file, registry};
 use crate::value::{Map, Value};
 
 /// Opens the storage of a plan.
@@ -86,24 +87,47 @@ fn open_storage(
     how: &StorageOpen,
     options: &OpenOptions,
 ) -> Result<Arc<dyn Storage>> {
+    with_driver(host, given, how, options, StorageDriver::open_storage)
+}
+
+/// Lists the exports of the server at the end of a location; no storage is opened.
+///
+/// # Errors
+/// [`crate::ErrorKind::Unsupported`] where it leads to no server that has such a list; of the server.
+pub(crate) fn exports(location: &Location, options: &OpenOptions) -> Result<Vec<ExportInfo>> {
+    let (host, given) = Plan::new(location, None)?.into_host()?;
+    let how = StorageOpen::default();
+    with_driver(&host, &given, &how, options, StorageDriver::list_exports)
+}
+
+/// Calls what the driver of a host file does with it.
+fn with_driver<T>(
+    host: &HostFile,
+    given: &Map<String, Value>,
+    how: &StorageOpen,
+    options: &OpenOptions,
+    call: impl Fn(&StorageDriver, &OpenContext<'_>) -> Result<T>,
+) -> Result<T> {
     let driver = match (host.protocol.as_deref(), &host.name) {
         (Some(name), _) => driver_of_name(name)?,
         (None, HostName::Uri { protocol, .. }) => driver_of_scheme(protocol)?,
         (None, HostName::Path(path)) => driver_of_path(path),
         (None, HostName::None) => &file::FILE,
     };
-    driver.open_storage(&OpenContext {
+    let checked = driver.check_options(&flatten(given))?;
+    let context = OpenContext {
         target: match &host.name {
             HostName::Path(path) => StorageTarget::Path(path.into()),
             HostName::Uri { uri, .. } => StorageTarget::Uri(uri.as_bstr()),
             HostName::None => StorageTarget::Unnamed,
         },
-        options: &driver.check_options(&flatten(given))?,
+        options: &checked,
         how: *how,
         objects: &options.objects,
         policy: &options.policy,
         control: &options.control,
-    })
+    };
+    call(driver, &context)
 }
 
 /// The identity of the file at the end of a location, if there is one; nothing is opened.

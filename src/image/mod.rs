@@ -33,7 +33,7 @@ pub(crate) use ring::{HostCall, HostFlush};
 pub use status::{ReadsAs, Status, Statuses};
 pub use write::WriteFlags;
 
-pub(crate) use host::location_id;
+pub(crate) use host::{exports, location_id};
 
 use std::ffi::OsString;
 use std::sync::Arc;

@@ -521,6 +521,23 @@ impl Plan {
         }
     }
 
+    /// The host storage at the end of it, with its options.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(super) fn into_host(self) -> Result<(HostFile, Map<String, Value>)> {
+        if let Driver::Host(host) = self.driver {
+            return Ok((host, self.given));
+        }
+        let below = match self.children().next() {
+            Some((_, child)) => child.file()?,
+            None => None,
+        };
+        below
+            .ok_or_else(|| Error::invalid("There is no file at the end of it"))?
+            .into_host()
+    }
+
     fn host(host: HostFile) -> Self {
         Self::bare(Driver::Host(host))
     }

@@ -10,6 +10,7 @@ pub mod convert;
 pub mod create;
 pub mod dd;
 mod error_text;
+pub mod exports;
 pub(crate) mod forecast;
 pub mod help;
 pub mod info;

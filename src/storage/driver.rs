@@ -12,6 +12,7 @@ use crate::object::Objects;
 use crate::options::{OptionSpec, OptionValue, Options, Values};
 use crate::policy::OpenPolicy;
 use crate::storage::creation::{Creation, NewStorage};
+use crate::storage::exports::ExportInfo;
 use crate::storage::modes::CacheMode;
 use crate::storage::traits::Storage;
 use crate::value::{Map, Value};
@@ -102,6 +103,9 @@ pub type OpenFn = fn(&OpenContext<'_>) -> Result<Arc<dyn Storage>>;
 /// and changes nothing else.
 pub type ClaimFn = fn(&CreateContext<'_>) -> Result<Box<dyn NewStorage>>;
 
+/// Lists the exports of a server of one protocol.
+pub type ExportsFn = fn(&OpenContext<'_>) -> Result<Vec<ExportInfo>>;
+
 /// A protocol, as one line of the registry.
 ///
 /// What a driver loads or connects at first use, and what may fail then, belongs in a
@@ -133,6 +137,9 @@ pub struct StorageDriver {
     pub open: OpenFn,
     /// Begins to create, where the protocol can; called by [`StorageDriver::claim`].
     pub create: Option<ClaimFn>,
+    /// Lists what the server exports, where servers of the protocol can tell; called by
+    /// [`StorageDriver::list_exports`].
+    pub exports: Option<ExportsFn>,
 }
 
 impl StorageDriver {
@@ -183,6 +190,19 @@ impl StorageDriver {
     pub fn open_storage(&self, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
         context.policy.check_protocol(self.name)?;
         (self.open)(context)
+    }
+
+    /// Lists the exports of the server to which the context leads, where the policy allows the protocol.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Denied`], [`crate::ErrorKind::Unsupported`] where the protocol has no such list, or
+    /// of the server.
+    pub fn list_exports(&self, context: &OpenContext<'_>) -> Result<Vec<ExportInfo>> {
+        context.policy.check_protocol(self.name)?;
+        let exports = self.exports.ok_or_else(|| {
+            Error::unsupported(format!("Protocol '{}' has no lists of exports", self.name))
+        })?;
+        exports(context)
     }
 
     /// Claims a storage for an operation that is to fill it. It is made where it is missing, and

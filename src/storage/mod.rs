@@ -7,6 +7,7 @@ pub mod creation;
 pub mod crypt;
 pub mod data_cipher;
 pub mod driver;
+pub mod exports;
 pub mod file;
 pub(crate) mod forward;
 mod grow;

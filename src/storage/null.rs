@@ -40,6 +40,7 @@ const DRIVER: StorageDriver = StorageDriver {
     file_name: None,
     open: |context| NullStorage::open("null-co", context),
     create: None,
+    exports: None,
 };
 
 const OPEN: &[OptionSpec] = &[

@@ -1,5 +1,6 @@
 //! Exports of NBD servers, against QEMU's tool and the servers of others.
 
+mod list;
 mod server;
 mod tls;
 

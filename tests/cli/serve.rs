@@ -5,6 +5,7 @@ mod access;
 mod command_line;
 mod fuse;
 mod life;
+mod list;
 mod status;
 mod tls;
 mod vhost_user;

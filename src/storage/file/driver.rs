@@ -28,6 +28,7 @@ pub static FILE: StorageDriver = StorageDriver {
     file_name: None,
     open: |context| open_file("file", context),
     create: Some(create_file),
+    exports: None,
 };
 
 /// Devices of the host.
@@ -44,6 +45,7 @@ pub static HOST_DEVICE: StorageDriver = StorageDriver {
     file_name: None,
     open: |context| open_file("host_device", context),
     create: Some(create_device),
+    exports: None,
 };
 
 const SIZE: OptionSpec = option("size", OptionKind::Size, "Virtual disk size");

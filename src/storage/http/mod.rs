@@ -38,6 +38,7 @@ const fn driver(
         file_name: Some(options::file_name),
         open,
         create: None,
+        exports: None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::net::tls::TlsCredentials;
 use crate::net::{Stream, Wait};
 
 /// The most replies to one option.
-const MAX_REPLIES: usize = 1000;
+pub(super) const MAX_REPLIES: usize = 1000;
 
 /// What was agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +66,9 @@ pub(super) struct Wanted<'a> {
 }
 
 /// A stream in the phase of options.
-struct Options<'a> {
-    stream: &'a Stream,
-    wait: Wait<'a>,
+pub(super) struct Options<'a> {
+    pub(super) stream: &'a Stream,
+    pub(super) wait: Wait<'a>,
 }
 
 /// Agrees with the server on an export.
@@ -80,8 +80,23 @@ pub(super) fn negotiate(
     wanted: &Wanted<'_>,
     wait: Wait<'_>,
 ) -> Result<(Stream, Export)> {
+    let (stream, greeted) = begin(stream, wanted.tls, wanted.tls_host, wait)?;
+    let export = agree(&stream, greeted, wanted, wait)?;
+    Ok((stream, export))
+}
+
+/// Greets the server, and begins TLS where there are credentials for it; no flags of one of the oldstyle.
+///
+/// # Errors
+/// Of the stream, or of TLS; what the server says against it.
+pub(super) fn begin(
+    stream: Stream,
+    tls: Option<&TlsCredentials>,
+    tls_host: Option<&str>,
+    wait: Wait<'_>,
+) -> Result<(Stream, Option<HandshakeFlags>)> {
     let greeted = greet(&stream, wait)?;
-    let stream = match wanted.tls {
+    let stream = match tls {
         None => stream,
         Some(credentials) => {
             let fixed = |flags: &HandshakeFlags| flags.contains(HandshakeFlags::FIXED_NEWSTYLE);
@@ -93,11 +108,10 @@ pub(super) fn negotiate(
                 wait,
             };
             options.start_tls()?;
-            stream.with_tls_client(credentials, wanted.tls_host, wait)?
+            stream.with_tls_client(credentials, tls_host, wait)?
         }
     };
-    let export = agree(&stream, greeted, wanted, wait)?;
-    Ok((stream, export))
+    Ok((stream, greeted))
 }
 
 fn agree(
@@ -107,7 +121,7 @@ fn agree(
     wait: Wait<'_>,
 ) -> Result<Export> {
     let Some(flags) = greeted else {
-        return oldstyle(stream, wanted, wait);
+        return oldstyle(stream, wanted.export, wait);
     };
     let options = Options { stream, wait };
     let no_zeroes = flags.contains(HandshakeFlags::NO_ZEROES);
@@ -152,8 +166,12 @@ fn greet(stream: &Stream, wait: Wait<'_>) -> Result<Option<HandshakeFlags>> {
     Ok(Some(flags))
 }
 
-fn oldstyle(stream: &Stream, wanted: &Wanted<'_>, wait: Wait<'_>) -> Result<Export> {
-    if !wanted.export.is_empty() {
+/// The one export of a server of the oldstyle, which has no name.
+///
+/// # Errors
+/// Of the stream; for another name.
+pub(super) fn oldstyle(stream: &Stream, name: &BStr, wait: Wait<'_>) -> Result<Export> {
+    if !name.is_empty() {
         return Err(Error::invalid(
             "Server does not support non-empty export names",
         ));
@@ -166,7 +184,7 @@ fn oldstyle(stream: &Stream, wanted: &Wanted<'_>, wait: Wait<'_>) -> Result<Expo
 }
 
 impl Options<'_> {
-    fn send(&self, option: OptionCode, data: &[u8]) -> Result<()> {
+    pub(super) fn send(&self, option: OptionCode, data: &[u8]) -> Result<()> {
         let len = u32::try_from(data.len()).ok();
         let len = len.filter(|len| *len <= MAX_OPTION);
         let len = len.ok_or_else(|| Error::invalid("The names are too long for the server"))?;
@@ -175,7 +193,7 @@ impl Options<'_> {
     }
 
     /// One reply, with its data.
-    fn reply(&self, option: OptionCode) -> Result<(ReplyCode, IoBuf)> {
+    pub(super) fn reply(&self, option: OptionCode) -> Result<(ReplyCode, IoBuf)> {
         let mut bytes = [0; OptionReply::LEN];
         self.stream.read_exact(&mut bytes, self.wait)?;
         let reply = OptionReply::from_bytes(&bytes)?;
@@ -222,13 +240,15 @@ impl Options<'_> {
             | ReplyCode::ERR_POLICY
             | ReplyCode::ERR_INVALID
             | ReplyCode::ERR_PLATFORM
-            | ReplyCode::ERR_TOO_BIG => Ok(()),
+            | ReplyCode::ERR_TOO_BIG
+            // What is asked for in the end is refused for the same reason.
+            | ReplyCode::ERR_TLS_REQD => Ok(()),
             _ => Err(self.refusal(option, code, data)),
         }
     }
 
     /// The error of a refusal; ends the session in good order.
-    fn refusal(&self, option: OptionCode, code: ReplyCode, data: &[u8]) -> Error {
+    pub(super) fn refusal(&self, option: OptionCode, code: ReplyCode, data: &[u8]) -> Error {
         if !code.is_error() {
             return violation(format!("The server answered option {option} with {code}"));
         }
@@ -238,7 +258,7 @@ impl Options<'_> {
     }
 
     /// Agrees on the headers of replies: the best that the server has.
-    fn headers(&self) -> Result<Headers> {
+    pub(super) fn headers(&self) -> Result<Headers> {
         if self.ask(OptionCode::EXTENDED_HEADERS)? {
             return Ok(Headers::Extended);
         }
@@ -282,14 +302,32 @@ impl Options<'_> {
     /// Takes the export; None where the server does not know how.
     fn go(&self, wanted: &Wanted<'_>, headers: Headers) -> Result<Option<Export>> {
         const OPTION: OptionCode = OptionCode::GO;
+        match self.tell(OPTION, wanted.export, headers)? {
+            Ok(export) => Ok(Some(export)),
+            Err((ReplyCode::ERR_UNSUP, _)) => Ok(None),
+            Err((code, data)) => Err(self.refusal(OPTION, code, &data)),
+        }
+    }
+
+    /// What the server tells of the export in reply to [`OptionCode::GO`] or [`OptionCode::INFO`], or what it
+    /// replies instead.
+    ///
+    /// # Errors
+    /// Of the stream, or of what is told.
+    pub(super) fn tell(
+        &self,
+        option: OptionCode,
+        name: &BStr,
+        headers: Headers,
+    ) -> Result<std::result::Result<Export, (ReplyCode, IoBuf)>> {
         let request = InfoRequest {
-            name: wanted.export.to_owned(),
+            name: name.to_owned(),
             wanted: vec![InfoCode::BLOCK_SIZE],
         };
-        self.send(OPTION, &request.to_bytes())?;
+        self.send(option, &request.to_bytes())?;
         let (mut export, mut sizes) = (None, None);
         for _ in 0..MAX_REPLIES {
-            let (code, data) = self.reply(OPTION)?;
+            let (code, data) = self.reply(option)?;
             match code {
                 ReplyCode::INFO => match Info::from_bytes(&data)? {
                     Info::Export { size, flags } => {
@@ -302,10 +340,9 @@ impl Options<'_> {
                     let export = export.ok_or_else(|| {
                         violation("The server did not tell the size of the export")
                     })?;
-                    return Ok(Some(Export { sizes, ..export }));
+                    return Ok(Ok(Export { sizes, ..export }));
                 }
-                ReplyCode::ERR_UNSUP => return Ok(None),
-                code => return Err(self.refusal(OPTION, code, &data)),
+                code => return Ok(Err((code, data))),
             }
         }
         Err(violation("The server describes the export without end"))
@@ -331,7 +368,7 @@ fn unavailable() -> Error {
 }
 
 /// A refusal in words, with those of the server behind them.
-fn refusal(option: OptionCode, code: ReplyCode, message: &BStr) -> Error {
+pub(super) fn refusal(option: OptionCode, code: ReplyCode, message: &BStr) -> Error {
     let name: BString = match option.name() {
         Some(name) => format!("{} ({})", option.0, name.to_lowercase()).into(),
         None => option.0.to_string().into(),
@@ -348,7 +385,7 @@ fn refusal(option: OptionCode, code: ReplyCode, message: &BStr) -> Error {
         }
         ReplyCode::ERR_TLS_REQD => Error::new(
             ErrorKind::Denied,
-            format!("Server requires TLS for option {name}"),
+            format!("TLS negotiation required before option {name}"),
         )
         .with_hint("Did you forget a valid tls-creds?"),
         ReplyCode::ERR_UNKNOWN => unavailable(),

@@ -10,6 +10,7 @@ mod creation;
 mod handshake;
 mod input;
 mod journal;
+mod listing;
 mod op;
 mod options;
 mod pool;
@@ -39,6 +40,7 @@ pub static DRIVER: StorageDriver = StorageDriver {
     file_name: Some(options::file_name),
     open: storage::open,
     create: Some(creation::claim),
+    exports: Some(storage::exports),
 };
 
 /// An export is taken as it is: these are judged, and change nothing.

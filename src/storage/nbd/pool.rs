@@ -12,11 +12,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::nbd::flags::TransmissionFlags;
 use crate::nbd::request::Command;
-use crate::net::{Wait, connect};
+use crate::net::{Stream, Wait, connect};
+use crate::storage::exports::ExportInfo;
 
 use super::connection::Connection;
 use super::handshake::{Export, Wanted, negotiate};
 use super::journal::{Journal, Kept, MAX_BYTES};
+use super::listing;
 use super::op::Op;
 use super::options::Settings;
 
@@ -87,14 +89,20 @@ impl Drop for Loaded<'_> {
     }
 }
 
-/// Connects, and agrees on the export.
-fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connection> {
+/// Connects to the server.
+fn connected(settings: &Settings, wait: Wait<'_>) -> Result<Stream> {
     let stream = connect(&settings.address, wait)?;
     stream.set_buffers(KERNEL_BUFFER);
     if settings.keep_alive {
         // A hint: the connection is good without.
         let _ = stream.set_keepalive(SILENCE);
     }
+    Ok(stream)
+}
+
+/// Connects, and agrees on the export.
+fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connection> {
+    let stream = connected(settings, wait)?;
     let wanted = Wanted {
         export: settings.export.as_bstr(),
         context: settings.context.as_bstr(),
@@ -105,17 +113,35 @@ fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connection> {
     Ok(Connection::new(stream, export))
 }
 
+/// Connects, and asks for the list of exports.
+///
+/// # Errors
+/// Of the network, or what the server says.
+pub(super) fn list(settings: &Settings, control: &JobControl) -> Result<Vec<ExportInfo>> {
+    within(control, after(settings.open_timeout), |wait| {
+        listing::list(connected(settings, wait)?, settings, wait)
+    })
+}
+
 /// Tries again until the time is over; the last error counts.
 fn establish_within(
     settings: &Settings,
     control: &JobControl,
     deadline: Option<Instant>,
 ) -> Result<Connection> {
+    within(control, deadline, |wait| establish(settings, wait))
+}
+
+fn within<T>(
+    control: &JobControl,
+    deadline: Option<Instant>,
+    attempt: impl Fn(Wait<'_>) -> Result<T>,
+) -> Result<T> {
     let mut pause = PAUSE;
     loop {
         let wait = Wait::new(control).until(deadline);
-        let error = match establish(settings, wait) {
-            Ok(connection) => return Ok(connection),
+        let error = match attempt(wait) {
+            Ok(done) => return Ok(done),
             Err(error) => error,
         };
         control.check()?;

@@ -19,6 +19,7 @@ use crate::net::Address;
 use crate::net::address::Names;
 use crate::options::Values;
 use crate::storage::driver::{OpenContext, StorageTarget};
+use crate::storage::exports::ExportInfo;
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
 use crate::value::{Map, Value};
@@ -60,6 +61,20 @@ pub(super) struct NbdStorage {
 
 /// Opens an export.
 pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
+    let (settings, given) = settings_of(context)?;
+    let how = context.how;
+    NbdStorage::open(&settings, &given, how.writable, how.cache, context.control)
+        .map(|storage| Arc::new(storage) as _)
+}
+
+/// Lists the exports of the server; which of them the context names is of no matter.
+pub(super) fn exports(context: &OpenContext<'_>) -> Result<Vec<ExportInfo>> {
+    let (settings, _) = settings_of(context)?;
+    super::pool::list(&settings, context.control)
+}
+
+/// What is wanted, and the options as they were given.
+fn settings_of(context: &OpenContext<'_>) -> Result<(Settings, Map<String, Value>)> {
     let named = match &context.target {
         StorageTarget::Uri(uri) => Some(uri.to_owned().to_owned()),
         StorageTarget::Path(path) => Some(BString::from(std::os::unix::ffi::OsStrExt::as_bytes(
@@ -83,10 +98,7 @@ pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
         }
         values = Values::check(&crate::location::tree::flatten(&given), OPTIONS)?;
     }
-    let settings = Settings::of(&values, context.objects)?;
-    let how = context.how;
-    NbdStorage::open(&settings, &given, how.writable, how.cache, context.control)
-        .map(|storage| Arc::new(storage) as _)
+    Ok((Settings::of(&values, context.objects)?, given))
 }
 
 /// Checked options as they were given.

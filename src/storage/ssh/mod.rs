@@ -33,6 +33,7 @@ pub static DRIVER: StorageDriver = StorageDriver {
     file_name: Some(options::file_name),
     open: storage::open,
     create: Some(creation::claim),
+    exports: None,
 };
 
 /// One of [`OptionSpec`], for the table of options.

@@ -37,4 +37,5 @@ pub static DRIVER: StorageDriver = StorageDriver {
     open: storage::open,
     file_name: None,
     create: None,
+    exports: None,
 };

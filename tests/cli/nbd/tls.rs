@@ -54,6 +54,8 @@ fn servers_by_certificate_are_who_they_must_be() {
         let line = format!("{command} {named}{more}");
         assert_eq!(same(&line, &dir).code, 0, "{line}");
     }
+    let plain = format!("info {}", server.url(""));
+    assert_eq!(same(&plain, &dir).code, 1);
     let foreign = format!("tls-creds-x509,dir={}", other.display());
     for line in [
         format!("info --image-opts {image}"),
