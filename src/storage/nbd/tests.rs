@@ -855,13 +855,16 @@ proptest::proptest! {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
         let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
             let greeting = match style {
                 0 => Vec::new(),
                 1 => Style::New.to_bytes().to_vec(),
                 _ => Style::Old.to_bytes().to_vec(),
             };
-            let _ = stream.write_all(&[greeting, bytes].concat());
+            let all = [greeting, bytes].concat();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.write_all(&all);
+            }
         });
         let list = format!("path={}/s", dir.path().display());
         let values = Values::check(&Options::parse(&list).unwrap(), OPTIONS).unwrap();
@@ -874,6 +877,7 @@ proptest::proptest! {
             let _ = storage.read_at(&mut [0; 512], 0);
             let _ = storage.extent(0, 512);
         }
+        let _ = pool::list(&settings, &JobControl::default());
         server.join().unwrap();
     }
 }
