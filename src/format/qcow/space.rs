@@ -282,8 +282,12 @@ impl Qcow {
         if self.read_only {
             return FlushPlan::Nothing;
         }
-        let idle = self.flushing.try_lock().is_some();
-        if !idle || self.lost.load(Ordering::Acquire) || self.is_dirty.load(Ordering::Acquire) {
+        // Held while it is asked: who flushes takes the mark away before anything is written.
+        let idle = self.flushing.try_lock();
+        if idle.is_none()
+            || self.lost.load(Ordering::Acquire)
+            || self.is_dirty.load(Ordering::Acquire)
+        {
             return FlushPlan::Call;
         }
         FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))

@@ -28,11 +28,20 @@ impl Vhdx {
             return Ok(());
         }
         self.check_lost()?;
-        if self.dirty.len() == 0 && self.limbo.waiting() == 0 {
-            return self.sync(durability);
+        if self.is_clean() {
+            // Pages that another flush has taken are on their way, and may come back.
+            let log = self.log.lock();
+            if self.is_clean() {
+                drop(log);
+                return self.sync(durability);
+            }
         }
         self.write_metadata(durability)?;
         self.reclaim()
+    }
+
+    fn is_clean(&self) -> bool {
+        self.dirty.len() == 0 && self.limbo.waiting() == 0
     }
 
     /// How [`Vhdx::flush_all`] would be carried out.
@@ -40,8 +49,8 @@ impl Vhdx {
         if self.read_only {
             return FlushPlan::Nothing;
         }
-        let clean = self.dirty.len() == 0 && self.limbo.waiting() == 0;
-        if !clean || self.lost.load(Ordering::Acquire) || self.log.try_lock().is_none() {
+        let log = self.log.try_lock();
+        if log.is_none() || !self.is_clean() || self.lost.load(Ordering::Acquire) {
             return FlushPlan::Call;
         }
         FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))

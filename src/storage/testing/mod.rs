@@ -1,10 +1,12 @@
 //! Storages for tests: one that remembers what was written in which order, one that fails, one
-//! whose reads wait for each other.
+//! whose reads wait for each other, one whose writes wait for the test.
 
 mod faulty;
+mod gated;
 mod gathering;
 mod logging;
 
 pub use faulty::{Calls, Fault, FaultyStorage};
+pub use gated::{Gate, GatedStorage};
 pub use gathering::GatheringStorage;
 pub use logging::{Event, Log, LoggingStorage, Record};

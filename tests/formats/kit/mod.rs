@@ -3,6 +3,7 @@
 
 mod crash;
 mod faults;
+mod flushes;
 pub mod given;
 pub mod hostile;
 mod measure;

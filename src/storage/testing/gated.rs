@@ -1,0 +1,98 @@
+//! Storages whose writes wait until a test lets them go on.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::Result;
+use crate::storage::forward::forward;
+use crate::storage::{HostFile, Limits, Storage, ZeroFlags};
+
+/// What writes pass. It is open at first.
+#[derive(Debug, Default)]
+pub struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    waiting: u32,
+}
+
+impl Gate {
+    /// Holds writes from now on.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+    }
+
+    /// Lets all of them go on.
+    pub fn open(&self) {
+        self.state.lock().closed = false;
+        self.changed.notify_all();
+    }
+
+    /// Writes that wait.
+    pub fn waiting(&self) -> u32 {
+        self.state.lock().waiting
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock();
+        state.waiting += 1;
+        while state.closed {
+            self.changed.wait(&mut state);
+        }
+        state.waiting -= 1;
+    }
+}
+
+/// Passes everything on, writes through a gate.
+#[derive(Debug)]
+pub struct GatedStorage {
+    inner: Arc<dyn Storage>,
+    gate: Arc<Gate>,
+}
+
+impl GatedStorage {
+    /// One behind that gate.
+    pub fn new(inner: Arc<dyn Storage>, gate: Arc<Gate>) -> Self {
+        Self { inner, gate }
+    }
+}
+
+impl Storage for GatedStorage {
+    forward!(
+        inner: name, driver, identity, read_only, read_at, read_vectored_at, try_read, len, set_len,
+        discard, sync, extent, allocated_size, specific_info, step_watcher, lock
+    );
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.gate.pass();
+        self.inner.write_at(buf, offset)
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        self.gate.pass();
+        self.inner.write_vectored_at(bufs, offset)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.gate.pass();
+        self.inner.write_zeroes(offset, len, flags)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            writes_to_memory: false,
+            ..self.inner.limits()
+        }
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        // Calls on the descriptor would not wait.
+        None
+    }
+}
