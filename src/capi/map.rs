@@ -93,7 +93,7 @@ pub unsafe extern "C" fn platter_map_each_job_new(
             // All of it moves in, so that `free_fn` is called where the work ends.
             let user_data = user_data;
             let image = &images[0];
-            let files = ops::map::files(image).into_iter();
+            let files = ops::map::files(image)?.into_iter();
             let files: Vec<_> = files.map(|files| files.map(c_string)).collect();
             ops::map::visit(image, start, length, job, &mut |entry| {
                 let files = files.get(entry.depth as usize);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
 
+use crate::error::Result;
 use crate::extent::StorageSlot;
 use crate::filter::{FilterDriver, FilterName};
 use crate::format::{ChildSpec, FileRole};
@@ -14,6 +15,7 @@ use crate::image::plan::{ChildPlan, Plan};
 use crate::image::{Backing, Image};
 use crate::location::tree::flatten_values;
 use crate::location::{json_name, resolve_name};
+use crate::memory;
 use crate::options::key_matches;
 use crate::storage::{Identity, Storage};
 use crate::value::{Map, Value};
@@ -28,6 +30,9 @@ pub struct BackingFile {
     /// The format that the image records for it.
     pub format: Option<BString>,
 }
+
+/// More than what the name of an extent takes beside its bytes, in a list that grows.
+const NAMED_EXTENT: u64 = 128;
 
 impl Image {
     /// The shortest name that opens this layer again: a file name, a URI or `json:{…}`.
@@ -86,10 +91,18 @@ impl Image {
     }
 
     /// The files of the extents of this layer, by their slots in ascending order.
-    pub(crate) fn extent_names(&self) -> Vec<(StorageSlot, BString)> {
+    ///
+    /// # Errors
+    /// Where there is no memory for them, and for two more copies of them.
+    pub(crate) fn extent_names(&self) -> Result<Vec<(StorageSlot, BString)>> {
         if let Some(shown) = self.shown_through() {
             return shown.extent_names();
         }
+        let mut bytes = 0;
+        self.format.visit_files(&mut |file| {
+            bytes += NAMED_EXTENT + file.storage.name().len() as u64;
+        });
+        memory::headroom(bytes.saturating_mul(3))?;
         let mut names = Vec::new();
         self.format.visit_files(&mut |file| {
             if let (FileRole::Extent, Some(slot)) = (file.role, file.slot) {
@@ -97,7 +110,7 @@ impl Image {
             }
         });
         names.sort_unstable_by_key(|(slot, _)| *slot);
-        names
+        Ok(names)
     }
 
     /// What tells the image's file from others: two images with the same are the same file. None

@@ -134,7 +134,7 @@ impl<T> LayerFiles<T> {
 pub fn map(image: &Image, start: u64, len: Option<u64>, job: &mut Job) -> Result<MapReport> {
     let mut report = MapReport {
         entries: Vec::new(),
-        files: files(image),
+        files: files(image)?,
     };
     visit(image, start, len, job, &mut |entry| {
         if report.entries.len() == MAX_RUNS {
@@ -203,18 +203,21 @@ fn too_many(image: &Image) -> Error {
 }
 
 /// The files that hold the data of each layer: its extents, the external data file, or else its own.
-pub fn files(image: &Image) -> Vec<LayerFiles<BString>> {
+///
+/// # Errors
+/// Where there is no memory for their names.
+pub fn files(image: &Image) -> Result<Vec<LayerFiles<BString>>> {
     let mut names = Vec::new();
     for layer in image.layers() {
         match layer.shown_through().filter(|_| layer.is_filter()) {
-            Some(shown) => names.extend(files(shown)),
+            Some(shown) => names.extend(files(shown)?),
             None => names.push(LayerFiles {
                 data: layer.data_file_name(),
-                extents: layer.extent_names(),
+                extents: layer.extent_names()?,
             }),
         }
     }
-    names
+    Ok(names)
 }
 
 impl MapReport {

@@ -1,14 +1,23 @@
 //! What `info` shows.
 
+use crate::error::Result;
 use crate::format::{Format, FormatInfo};
+use crate::memory;
 use crate::value::{Map, Value};
 
 use super::disk::ExtentType;
 use super::parts::{Part, PartKind};
 use super::state::Vmdk;
 
+/// More than what the description of an extent takes.
+const EXTENT: u64 = 2048;
+
 /// The description, keys in QEMU's order.
-pub(super) fn info(image: &Vmdk) -> FormatInfo {
+///
+/// # Errors
+/// Where there is no memory for all extents.
+pub(super) fn info(image: &Vmdk) -> Result<FormatInfo> {
+    memory::headroom(image.parts.len() as u64 * EXTENT)?;
     let stored = image.stored.lock();
     let descriptor = &stored.descriptor;
     let mut data = Map::new();
@@ -18,12 +27,12 @@ pub(super) fn info(image: &Vmdk) -> FormatInfo {
     data.insert("create-type".into(), kind);
     let extents = image.parts.iter().map(|part| extent(part)).collect();
     data.insert("extents".into(), Value::Array(extents));
-    FormatInfo {
+    Ok(FormatInfo {
         dirty: image.is_unclean().then_some(true),
         cluster_size: image.cluster_size().map(u64::from),
         specific: Some(Value::Object(data)),
         ..FormatInfo::default()
-    }
+    })
 }
 
 fn extent(part: &Part) -> Value {

@@ -136,7 +136,7 @@ impl Format for Vmdk {
     }
 
     fn info(&self) -> Result<FormatInfo> {
-        Ok(super::info::info(self))
+        super::info::info(self)
     }
 
     fn parent(&self) -> Option<ParentRef> {

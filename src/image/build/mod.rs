@@ -40,7 +40,7 @@ impl Image {
                 None => Ok(plan),
             })
             .and_then(|plan| open_chain(Start::new(location, plan), options, None, None))
-            .and_then(|image| image.kept_from_writers(options))
+            .and_then(|image| whole(image, options))
             .context(|| format!("Could not open '{}'", location.display()))
     }
 
@@ -66,9 +66,19 @@ impl Image {
                 start.file = Some(Node::given(storage));
                 open_chain(start, options, None, None)
             })
-            .and_then(|image| image.kept_from_writers(options))
+            .and_then(|image| whole(image, options))
             .context(|| format!("Could not open '{}'", location.display()))
     }
+}
+
+/// What the first use of an image takes that does not follow its size: options, names, texts of errors.
+const FIRST_USE: u64 = 256 << 10;
+
+/// The end of an opening.
+fn whole(image: Image, options: &OpenOptions) -> Result<Image> {
+    // Where that is lacking, the opening is what can still say so.
+    memory::headroom(FIRST_USE)?;
+    image.kept_from_writers(options)
 }
 
 /// Opens a layer and all those below it; `over` is the image whose parent it is. Errors do not name the
