@@ -154,10 +154,13 @@ fn names_are_shown_as_the_peer_shows_them() {
         "eval $(ssh-agent -a {root}/agent) >/dev/null; ssh-add -q id; qemu-img info {shown}?host_key_check=no; RC=$?; ssh-agent -k >/dev/null; exit $RC"
     );
     let theirs = crate::common::run_in(dir.root(), "sh", &["-c", &agent]);
-    if theirs.code == 0 {
-        let ours = ran(&format!("info {}", server.url("a.raw")), &dir);
-        assert_eq!(theirs.out, ours.out);
+    // Debian has its driver in a package of its own; `make check` counts it where that is not there.
+    if theirs.err.contains("Unable to load module ssh") {
+        return eprintln!("SKIPPED: QEMU's tool has no ssh here");
     }
+    assert_eq!(theirs.code, 0, "{theirs:?}");
+    let ours = ran(&format!("info {}", server.url("a.raw")), &dir);
+    assert_eq!(theirs.out, ours.out);
 }
 
 #[test]
