@@ -19,7 +19,7 @@ use crate::serve::workers::Workers;
 use crate::sys::event::Event;
 
 /// How long one waits for memory before the client that holds most and takes nothing is left.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a server spends on its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -22,7 +22,7 @@ use crate::serve::export::Export;
 use crate::serve::input::Input;
 use crate::serve::outbox::{Charge, Load, Outbox, Packet, Sender};
 use crate::serve::replies::Replies;
-use crate::serve::shared::Shared;
+use crate::serve::shared::{PATIENCE, Shared};
 use crate::serve::status::{self, Context};
 use crate::storage::{Storage, ZeroFlags};
 
@@ -46,8 +46,6 @@ const MOST_RUNS: usize = 32;
 const SHORT_HOLE: u64 = 4 << 10;
 /// Bytes that are decoded or decrypted at once where no other request waits.
 const LONE_WORK: u64 = 128 << 10;
-/// How long is waited for memory before others are asked to give theirs back.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client in the transmission phase.
 #[derive(Debug)]
