@@ -293,6 +293,17 @@ impl Qcow {
         FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
     }
 
+    /// Lets the file reach as far as what was reserved.
+    fn extend_file(&self) -> Result<()> {
+        // Under the lock: what others reserve and write meanwhile must not be cut off.
+        let space = self.space.lock();
+        let next = space.next.unwrap_or(0);
+        if !self.storage.limits().fixed_len && self.storage.len()? < next {
+            self.storage.set_len(next, Preallocation::Off)?;
+        }
+        Ok(())
+    }
+
     /// Writes the tables that were changed, once the data that they name is there.
     fn write_tables(&self) -> Result<()> {
         let new = self.space.lock().new_tables.len();
@@ -308,10 +319,7 @@ impl Qcow {
             memory::push(&mut copies, (*index, bytes))
         });
         let written = copied.and_then(|()| {
-            let next = self.space.lock().next.unwrap_or(0);
-            if !self.storage.limits().fixed_len && self.storage.len()? < next {
-                self.storage.set_len(next, Preallocation::Off)?;
-            }
+            self.extend_file()?;
             self.barrier()?;
             for (index, bytes) in &copies {
                 steps::announce(&*self.storage, Step::L2Update);

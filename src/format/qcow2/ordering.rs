@@ -388,9 +388,11 @@ impl Qcow2 {
         if self.storage.limits().fixed_len {
             return Ok(());
         }
+        // Under the lock: what others allocate and write meanwhile must not be cut off.
+        let alloc = self.alloc.lock();
         let len = self.storage.len()?;
         let end = len.next_multiple_of(self.layout.cluster_size());
-        if len < end && end <= self.alloc.lock().high_water {
+        if len < end && end <= alloc.high_water {
             self.storage.set_len(end, Preallocation::Off)?;
         }
         Ok(())

@@ -177,16 +177,23 @@ impl Sparse {
         written
     }
 
+    /// Lets the file reach as far as what was reserved.
+    fn extend_file(&self) -> Result<()> {
+        // Under the lock: what others reserve and write meanwhile must not be cut off.
+        let changes = self.changes.lock();
+        if !self.storage.limits().fixed_len && self.storage.len()? < changes.next {
+            self.storage.set_len(changes.next, Preallocation::Off)?;
+        }
+        Ok(())
+    }
+
     fn write_tables(
         &self,
         tables: &[(u32, Vec<u8>)],
         new: usize,
         durability: Durability,
     ) -> Result<()> {
-        let end = self.changes.lock().next;
-        if !self.storage.limits().fixed_len && self.storage.len()? < end {
-            self.storage.set_len(end, Preallocation::Off)?;
-        }
+        self.extend_file()?;
         self.storage.sync(durability)?;
         for (index, bytes) in tables {
             for place in self.copies(*index) {

@@ -1,4 +1,4 @@
-//! Storages whose writes wait until a test lets them go on.
+//! Storages whose writes or changes of the length wait until a test lets them go on.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
 use crate::storage::forward::forward;
-use crate::storage::{HostFile, Limits, Storage, ZeroFlags};
+use crate::storage::{HostFile, Limits, Preallocation, Storage, ZeroFlags};
 
-/// What writes pass. It is open at first.
+/// What calls pass. It is open at first.
 #[derive(Debug, Default)]
 pub struct Gate {
     state: Mutex<State>,
@@ -23,7 +23,7 @@ struct State {
 }
 
 impl Gate {
-    /// Holds writes from now on.
+    /// Holds calls from now on.
     pub fn close(&self) {
         self.state.lock().closed = true;
     }
@@ -34,7 +34,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Writes that wait.
+    /// Calls that wait.
     pub fn waiting(&self) -> u32 {
         self.state.lock().waiting
     }
@@ -49,39 +49,60 @@ impl Gate {
     }
 }
 
-/// Passes everything on, writes through a gate.
+/// Which calls pass the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gated {
+    /// Writes, also of zeroes.
+    Writes,
+    /// Changes of the length.
+    Lengths,
+}
+
+/// Passes everything on, some calls through a gate.
 #[derive(Debug)]
 pub struct GatedStorage {
     inner: Arc<dyn Storage>,
     gate: Arc<Gate>,
+    which: Gated,
 }
 
 impl GatedStorage {
-    /// One behind that gate.
-    pub fn new(inner: Arc<dyn Storage>, gate: Arc<Gate>) -> Self {
-        Self { inner, gate }
+    /// One whose calls of that kind pass the gate.
+    pub fn new(inner: Arc<dyn Storage>, gate: Arc<Gate>, which: Gated) -> Self {
+        Self { inner, gate, which }
+    }
+
+    fn pass(&self, call: Gated) {
+        if self.which == call {
+            self.gate.pass();
+        }
     }
 }
 
 impl Storage for GatedStorage {
     forward!(
-        inner: name, driver, identity, read_only, read_at, read_vectored_at, try_read, len, set_len,
+        inner: name, driver, identity, read_only, read_at, read_vectored_at, try_read, len,
         discard, sync, extent, allocated_size, specific_info, step_watcher, lock
     );
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.gate.pass();
+        self.pass(Gated::Writes);
         self.inner.write_at(buf, offset)
     }
 
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
-        self.gate.pass();
+        self.pass(Gated::Writes);
         self.inner.write_vectored_at(bufs, offset)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
-        self.gate.pass();
+        self.pass(Gated::Writes);
         self.inner.write_zeroes(offset, len, flags)
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.pass(Gated::Lengths);
+        self.inner.set_len(len, preallocation)
     }
 
     fn limits(&self) -> Limits {

@@ -7,6 +7,6 @@ mod gathering;
 mod logging;
 
 pub use faulty::{Calls, Fault, FaultyStorage};
-pub use gated::{Gate, GatedStorage};
+pub use gated::{Gate, Gated, GatedStorage};
 pub use gathering::GatheringStorage;
 pub use logging::{Event, Log, LoggingStorage, Record};

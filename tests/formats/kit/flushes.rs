@@ -1,13 +1,13 @@
 //! Flushes that come while another one is under way.
 
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use platter::Image;
 use platter::storage::Storage;
-use platter::storage::testing::{Gate, GatedStorage};
+use platter::storage::testing::{Gate, Gated, GatedStorage};
 
 use super::sample::{SAMPLES, Sample};
 use super::shelf::{self, Access};
@@ -26,22 +26,13 @@ fn a_flush_waits_for_metadata_that_another_one_is_writing() {
 fn waits(sample: &Sample) -> bool {
     let gate = Arc::new(Gate::default());
     let files = shelf::created(sample);
-    let gated = files.iter().map(|file| {
-        let gated = GatedStorage::new(file.clone(), gate.clone());
-        Arc::new(gated) as Arc<dyn Storage>
-    });
-    let gated: Vec<_> = gated.collect();
-    let image = shelf::open(sample, &gated, Access::Write).expect("it opens");
-    let image = Arc::new(image);
+    let image = behind(&gate, Gated::Writes, sample, &files);
     image.write_at(&[1; 4096], 0).expect("a write");
     gate.close();
     let (first, first_ends) = flushing(&image);
-    while gate.waiting() == 0 {
-        if first_ends.recv_timeout(Duration::from_millis(1)) != Err(RecvTimeoutError::Timeout) {
-            // There was nothing to write.
-            gate.open();
-            return false;
-        }
+    if !is_held(&gate, &first_ends) {
+        // There was nothing to write.
+        return false;
     }
     let (second, second_ends) = flushing(&image);
     let early = second_ends.recv_timeout(A_WHILE);
@@ -52,8 +43,82 @@ fn waits(sample: &Sample) -> bool {
     true
 }
 
+/// A file that is made longer for what was reserved must not lose what others write behind that meanwhile.
+#[test]
+fn a_flush_that_lengthens_the_file_spares_what_is_written_meanwhile() {
+    let held = SAMPLES.iter().filter(|sample| lengthens(sample));
+    let held: Vec<_> = held.map(|sample| sample.name).collect();
+    assert!(held.contains(&"qcow") && held.contains(&"vmdk"), "{held:?}");
+}
+
+/// Whether the first flush of the sample makes a file longer.
+fn lengthens(sample: &Sample) -> bool {
+    let gate = Arc::new(Gate::default());
+    let files = shelf::created(sample);
+    let image = behind(&gate, Gated::Lengths, sample, &files);
+    image.write_at(&[1; 512], 0).expect("a write");
+    gate.close();
+    let (flush, flush_ends) = flushing(&image);
+    if !is_held(&gate, &flush_ends) {
+        return false;
+    }
+    // Far enough away to need a place of its own.
+    let at = sample.size / 2 / 4096 * 4096;
+    let (written, write_ends) = channel();
+    let write = {
+        let image = image.clone();
+        thread::spawn(move || {
+            image.write_at(&[2; 512], at).expect("another write");
+            let _ = written.send(());
+        })
+    };
+    // It may have to wait for the other.
+    let _ = write_ends.recv_timeout(A_WHILE);
+    gate.open();
+    flush.join().expect("the flush");
+    write.join().expect("the write");
+    let image = Arc::into_inner(image).expect("the threads have ended");
+    image.close().expect("a close");
+    let image = shelf::open(sample, &files, Access::Read).expect("it opens again");
+    for (byte, at) in [(1, 0), (2, at)] {
+        let mut found = [0; 512];
+        image.read_at(&mut found, at).expect("a read");
+        assert!(
+            found == [byte; 512],
+            "{}: what was written at {at} is lost",
+            sample.name
+        );
+    }
+    true
+}
+
+/// The sample, of whose files calls of that kind pass the gate.
+fn behind(
+    gate: &Arc<Gate>,
+    which: Gated,
+    sample: &Sample,
+    files: &[Arc<dyn Storage>],
+) -> Arc<Image> {
+    let gated = files.iter().map(|file| {
+        Arc::new(GatedStorage::new(file.clone(), gate.clone(), which)) as Arc<dyn Storage>
+    });
+    let gated: Vec<_> = gated.collect();
+    Arc::new(shelf::open(sample, &gated, Access::Write).expect("it opens"))
+}
+
+/// Waits until the gate holds a call; false, and the gate is open, where the other thread ends before.
+fn is_held(gate: &Gate, ends: &Receiver<()>) -> bool {
+    while gate.waiting() == 0 {
+        if ends.recv_timeout(Duration::from_millis(1)) != Err(RecvTimeoutError::Timeout) {
+            gate.open();
+            return false;
+        }
+    }
+    true
+}
+
 /// A flush by another thread, and what tells that it has ended.
-fn flushing(image: &Arc<Image>) -> (thread::JoinHandle<()>, std::sync::mpsc::Receiver<()>) {
+fn flushing(image: &Arc<Image>) -> (thread::JoinHandle<()>, Receiver<()>) {
     let (ended, ends) = channel();
     let image = image.clone();
     let thread = thread::spawn(move || {
