@@ -953,6 +953,16 @@ typedef struct platter_image platter_image;
 typedef struct platter_job platter_job;
 
 /**
+ * The named nodes of images that are opened one after the other, each with this set on its options
+ * (`platter_open_options_set_nodes()`). A node gets its name by `node-name` in a location. No two nodes in the
+ * set have the same name, and a location can name a node of an image that was opened before in the place of a
+ * child (`"file":"NAME"`, `"backing":"NAME"`): the image then stands on that node and reads it, and keeps what it
+ * stands on after the image that was opened before is closed. A node that may be written to is lent to no other image,
+ * and one that is lent is not written to. A name is free again when its image is gone.
+ */
+typedef struct platter_nodes platter_nodes;
+
+/**
  * How an image is opened: format, cache mode, policy, secrets. What uses it copies it.
  */
 typedef struct platter_open_options platter_open_options;
@@ -1804,6 +1814,26 @@ int platter_option_help(char **out,
                         struct platter_error **err);
 
 /**
+ * Makes an empty set. The caller frees it with `platter_nodes_free()`; options on which it was set, and images
+ * that were opened with them, go on using it. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_nodes_new(struct platter_nodes **out,
+                      uint32_t flags,
+                      struct platter_error **err);
+
+/**
+ * Frees a set. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The set is not used afterwards.
+ */
+void platter_nodes_free(struct platter_nodes *nodes);
+
+/**
  * Makes options with the defaults: the format is guessed where the policy allows it, cache mode
  * `writeback`, the strict policy. The caller frees them with `platter_open_options_free()`. `flags`
  * must be 0.
@@ -1863,6 +1893,18 @@ int platter_open_options_set_secrets(struct platter_open_options *options,
                                      const struct platter_secrets *secrets,
                                      uint32_t flags,
                                      struct platter_error **err);
+
+/**
+ * Sets the named nodes of images that are opened one after the other: names are taken in the set, and lead to nodes
+ * of images that were opened with it before. The set itself is kept, not a copy. NULL, the default, stands for a set of
+ * its own for each image, or for each job that opens several. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_open_options_set_nodes(struct platter_open_options *options,
+                                   const struct platter_nodes *nodes,
+                                   uint32_t flags,
+                                   struct platter_error **err);
 
 /**
  * Sets how hard compressed writes to the image try: 1 to 12 for zlib, 22 and less, also below 0, for zstd. A level
@@ -2458,8 +2500,8 @@ int platter_image_set_control(const struct platter_image *image,
 /**
  * Ends use of an image: writes out cached metadata, makes completed writes durable as the cache
  * mode says, releases locks. The handle is gone in every case, also where this reports a failure;
- * data may be lost then. Where jobs or queues still hold the image it is flushed now, and released
- * with the last of them. Ended by the control of the image, it hands what was written to the file without
+ * data may be lost then. Where jobs, queues or images that stand on it still hold the image it is flushed now, and
+ * released with the last of them. Ended by the control of the image, it hands what was written to the file without
  * a sync, and leaves the rest to the next opening of the image, as after a crash: bitmaps that recorded
  * are inconsistent. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
  * is closed.

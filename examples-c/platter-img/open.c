@@ -1,6 +1,7 @@
 #include "open.h"
 
 #include <stddef.h>
+#include <stdlib.h>
 
 #include "objects.h"
 #include "options.h"
@@ -16,6 +17,22 @@ platter_policy *open_policy(void)
     if (platter_policy_new(&policy, preset, 0, &error) != PLATTER_OK)
         print_platter_error(error);
     return policy;
+}
+
+/* The named nodes of all images of the command. */
+static platter_nodes *nodes;
+
+static void forget_nodes(void)
+{
+    platter_nodes_free(nodes);
+    nodes = NULL;
+}
+
+/* Makes the set of named nodes, which the end of the process takes away. */
+static bool have_nodes(platter_error **error)
+{
+    return nodes != NULL ||
+           (atexit(forget_nodes) == 0 && platter_nodes_new(&nodes, 0, error) == PLATTER_OK);
 }
 
 platter_open_options *open_options(const struct open_request *request)
@@ -34,7 +51,8 @@ platter_open_options *open_options(const struct open_request *request)
         platter_policy_free(policy);
         return NULL;
     }
-    if (platter_open_options_new(&options, 0, &error) != PLATTER_OK ||
+    if (!have_nodes(&error) || platter_open_options_new(&options, 0, &error) != PLATTER_OK ||
+        platter_open_options_set_nodes(options, nodes, 0, &error) != PLATTER_OK ||
         platter_open_options_set_policy(options, policy, 0, &error) != PLATTER_OK ||
         platter_open_options_set_secrets(options, objects_secrets(), 0, &error) != PLATTER_OK ||
         platter_open_options_set_format(options, request->format, 0, &error) != PLATTER_OK ||

@@ -228,6 +228,16 @@ static void secrets(void)
     OK(platter_open_options_new(&options, 0, &err));
     NO_NULL(platter_open_options_set_secrets(NULL, secrets, 0, &err), "options");
     NO_FLAG(platter_open_options_set_secrets(options, secrets, BAD, &err));
+    platter_nodes *nodes = POISONED;
+    NO_NULL(platter_nodes_new(NULL, 0, &err), "out");
+    NO_FLAG(platter_nodes_new(&nodes, BAD, &err));
+    CHECK(nodes == NULL);
+    OK(platter_nodes_new(&nodes, 0, &err));
+    NO_NULL(platter_open_options_set_nodes(NULL, nodes, 0, &err), "options");
+    NO_FLAG(platter_open_options_set_nodes(options, nodes, BAD, &err));
+    OK(platter_open_options_set_nodes(options, NULL, 0, &err));
+    platter_nodes_free(nodes);
+    platter_nodes_free(NULL);
     platter_open_options_free(options);
     OK(platter_create_new(&create, "c", "raw", 0, &err));
     NO_NULL(platter_create_set_secrets(NULL, secrets, 0, &err), "create");

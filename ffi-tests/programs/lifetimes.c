@@ -73,8 +73,71 @@ static void parameters_before_use(void)
     CHECK(access("p.raw", F_OK) == 0);
 }
 
+static platter_image *open_named(platter_nodes *nodes, const char *location, uint32_t flags)
+{
+    platter_open_options *options;
+    platter_image *image;
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_nodes(options, nodes, 0, &err));
+    OK(platter_image_open(&image, location, options, flags | PLATTER_LOCATION_IMAGE_OPTS, &err));
+    platter_open_options_free(options);
+    return image;
+}
+
+static void fails_named(platter_nodes *nodes, const char *location, uint32_t flags, int status,
+                        const char *text)
+{
+    platter_open_options *options;
+    platter_image *image;
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_nodes(options, nodes, 0, &err));
+    FAILS(platter_image_open(&image, location, options, flags | PLATTER_LOCATION_IMAGE_OPTS, &err),
+          status, text);
+    platter_open_options_free(options);
+}
+
+#define BASE "driver=qcow2,node-name=base,file.driver=file,file.node-name=file,file.filename=base.qcow2"
+#define ABOVE "driver=qcow2,file.driver=file,file.filename=above.qcow2,backing=base"
+
+/* Images that stand on nodes of one that was opened before. */
+static void nodes_of_another_image(void)
+{
+    platter_nodes *nodes, *others;
+    unsigned char byte = 0;
+    make_image("base.qcow2", "qcow2", 1 << 20, NULL);
+    make_image("above.qcow2", "qcow2", 1 << 20, NULL);
+    OK(platter_nodes_new(&nodes, 0, &err));
+    OK(platter_nodes_new(&others, 0, &err));
+    platter_image *base = open_named(nodes, BASE, PLATTER_OPEN_WRITE);
+    OK(platter_image_write(base, "x", 1, 70000, 0, &err));
+    fails_named(nodes, ABOVE, 0, PLATTER_STATUS_LOCKED, "another image writes to it");
+    OK(platter_image_close(base, 0, &err));
+    fails_named(nodes, ABOVE, 0, PLATTER_STATUS_INVALID, "Cannot find device='base'");
+    base = open_named(nodes, BASE, 0);
+    fails_named(nodes, BASE, 0, PLATTER_STATUS_INVALID, "Duplicate nodes with node-name='file'");
+    fails_named(others, ABOVE, 0, PLATTER_STATUS_INVALID, "Cannot find device='base'");
+    fails_named(NULL, ABOVE, 0, PLATTER_STATUS_INVALID, "Cannot find device='base'");
+    fails_named(nodes, "driver=raw,file=file", PLATTER_OPEN_WRITE, PLATTER_STATUS_LOCKED,
+                "Permission conflict on node 'file'");
+    /* Outside the set a name is one among those of its image. */
+    OK(platter_image_close(open_named(NULL, BASE, 0), 0, &err));
+    platter_image *above = open_named(nodes, ABOVE, PLATTER_OPEN_WRITE);
+    platter_image *file = open_named(nodes, "driver=raw,file=file", 0);
+    platter_nodes_free(nodes);
+    OK(platter_image_close(base, 0, &err));
+    OK(platter_image_read(above, &byte, 1, 70000, 0, &err));
+    CHECK(byte == 'x');
+    OK(platter_image_write(above, "y", 1, 0, 0, &err));
+    OK(platter_image_close(above, 0, &err));
+    OK(platter_image_read(file, &byte, 1, 0, 0, &err));
+    CHECK(byte == 'Q');
+    OK(platter_image_close(file, 0, &err));
+    platter_nodes_free(others);
+}
+
 int main(void)
 {
+    nodes_of_another_image();
     image_before_job();
     parameters_before_use();
     passed();

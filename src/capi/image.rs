@@ -37,7 +37,7 @@ pub struct platter_image {
 #[derive(Debug)]
 pub(super) struct Shared {
     poison: Poison,
-    image: ManuallyDrop<Image>,
+    image: ManuallyDrop<Arc<Image>>,
     taken: bool,
     filename: CString,
     format: CString,
@@ -50,7 +50,7 @@ impl Shared {
     }
 
     /// Takes the image out for its last use.
-    fn into_image(mut self) -> Image {
+    fn into_image(mut self) -> Arc<Image> {
         self.taken = true;
         // SAFETY: `taken` keeps `drop` from touching the image again.
         unsafe { ManuallyDrop::take(&mut self.image) }
@@ -66,7 +66,7 @@ impl Drop for Shared {
         let image = unsafe { ManuallyDrop::take(&mut self.image) };
         if self.poison.is_set() {
             // Its state is unknown after a panic: writing it out could damage the image.
-            image.abandon();
+            image.abandon_shared();
         }
     }
 }
@@ -93,7 +93,7 @@ impl platter_image {
                 poison: Poison::default(),
                 filename: c_string(image.location().text().as_bytes()),
                 format: c_string(image.driver().name),
-                image: ManuallyDrop::new(image),
+                image: ManuallyDrop::new(image.into_shared()),
                 taken: false,
                 warnings,
             }),
@@ -259,8 +259,8 @@ pub extern "C" fn platter_image_set_control(
 
 /// Ends use of an image: writes out cached metadata, makes completed writes durable as the cache
 /// mode says, releases locks. The handle is gone in every case, also where this reports a failure;
-/// data may be lost then. Where jobs or queues still hold the image it is flushed now, and released
-/// with the last of them. Ended by the control of the image, it hands what was written to the file without
+/// data may be lost then. Where jobs, queues or images that stand on it still hold the image it is flushed now, and
+/// released with the last of them. Ended by the control of the image, it hands what was written to the file without
 /// a sync, and leaves the rest to the next opening of the image, as after a crash: bitmaps that recorded
 /// are inconsistent. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
 /// is closed.
@@ -287,7 +287,7 @@ pub unsafe extern "C" fn platter_image_close(
         };
         let poisoned = handle.shared.poison.check();
         let closed = match Arc::try_unwrap(handle.shared) {
-            Ok(shared) => poisoned.and_then(|()| shared.into_image().close_under(&handle.control)),
+            Ok(shared) => poisoned.and_then(|()| close(shared.into_image(), &handle.control)),
             Err(shared) => poisoned
                 .and_then(|()| handle.control.check())
                 .and_then(|()| caught(Some(&shared.poison), || shared.flush())),
@@ -385,11 +385,25 @@ pub extern "C" fn platter_image_warning(
         .map_or(std::ptr::null(), |line| line.as_ptr())
 }
 
-/// The image of a handle that no job shares.
-pub(super) fn exclusive(image: &mut platter_image) -> Result<&mut Image> {
-    Arc::get_mut(&mut image.shared)
-        .map(|shared| &mut *shared.image)
-        .ok_or_else(|| Error::new(ErrorKind::Busy, "The image is in use by a job"))
+/// Ends the use of an image by its handle.
+fn close(image: Arc<Image>, control: &JobControl) -> Result<()> {
+    match Arc::try_unwrap(image) {
+        Ok(image) => image.close_under(control),
+        // Others stand on it.
+        Err(image) => image.flush(),
+    }
+}
+
+/// Changes the image of a handle that nothing else uses.
+pub(super) fn change_alone<T>(
+    image: &mut platter_image,
+    change: impl FnOnce(&mut Image) -> Result<T>,
+) -> Result<T> {
+    let shared = Arc::get_mut(&mut image.shared);
+    let shared =
+        shared.ok_or_else(|| Error::new(ErrorKind::Busy, "The image is in use by a job"))?;
+    let changed = shared.image.change_shared(change);
+    changed.ok_or_else(|| Error::new(ErrorKind::Busy, "Another image stands on the image"))?
 }
 
 /// The shared part of an image parameter of a job.

@@ -27,6 +27,7 @@ pub mod size;
 mod content;
 pub mod control;
 pub mod driver;
+pub mod nodes;
 pub mod open;
 pub mod options;
 pub mod policy;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::capi::boundary::{self, Handle, Poison, call_mut, call_out, check_flags, given};
 use crate::capi::control::{self, platter_control};
 use crate::capi::error::platter_error;
+use crate::capi::nodes::{self, platter_nodes};
 use crate::capi::policy::platter_policy;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::text::{optional_utf8, os, utf8};
@@ -220,6 +221,25 @@ pub extern "C" fn platter_open_options_set_secrets(
     call_mut(options, "options", err, |options| {
         check_flags(flags, 0)?;
         options.options.objects = secret::copied(secrets)?;
+        Ok(())
+    })
+}
+
+/// Sets the named nodes of images that are opened one after the other: names are taken in the set, and lead to nodes
+/// of images that were opened with it before. The set itself is kept, not a copy. NULL, the default, stands for a set of
+/// its own for each image, or for each job that opens several. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_open_options_set_nodes(
+    options: Option<&mut platter_open_options>,
+    nodes: Option<&platter_nodes>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        options.options.nodes = nodes::shared(nodes)?;
         Ok(())
     })
 }

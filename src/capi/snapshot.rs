@@ -7,7 +7,7 @@ use bstr::{BStr, ByteSlice};
 
 use crate::capi::boundary::{call_mut, call_out, call_ref_out, check_flags};
 use crate::capi::error::platter_error;
-use crate::capi::image::{exclusive, platter_image, shared_of};
+use crate::capi::image::{change_alone, platter_image, shared_of};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::report::{Content, Inner, platter_report};
 use crate::capi::text::name;
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn platter_snapshot_show(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let wanted = unsafe { self::name(snapshot, "snapshot")? };
-        snapshot::show(exclusive(image)?, wanted)
+        change_alone(image, |image| snapshot::show(image, wanted))
     })
 }
 

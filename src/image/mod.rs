@@ -12,6 +12,7 @@ mod lock;
 mod map;
 mod names;
 mod node;
+mod nodes;
 mod nonblocking;
 mod plan;
 mod read;
@@ -28,6 +29,7 @@ pub use file::{lock_for_inspection, open_file};
 pub(crate) use files::{StandingFile, location_files};
 pub use names::BackingFile;
 pub use node::{Child, Node};
+pub use nodes::Nodes;
 pub(crate) use nonblocking::TryRead;
 pub(crate) use ring::{HostCall, HostFlush};
 pub use status::{ReadsAs, Status, Statuses};
@@ -87,6 +89,9 @@ pub struct OpenOptions {
     pub detect_zeroes: Option<DetectZeroes>,
     /// The secrets that options such as `key-secret` name by ID.
     pub objects: Objects,
+    /// The named nodes of images that were opened before, and of this one from then on; None where no other image
+    /// counts.
+    pub nodes: Option<Nodes>,
     /// Storages that the caller keeps: a path that is one of their names opens no file.
     pub storages: Option<Arc<dyn NamedStorages>>,
     /// What opening may do.
@@ -111,6 +116,7 @@ impl Default for OpenOptions {
             discard: None,
             detect_zeroes: None,
             objects: Objects::default(),
+            nodes: None,
             storages: None,
             policy: OpenPolicy::default(),
             control: Arc::default(),
@@ -374,8 +380,13 @@ impl Image {
 
     /// Ends use of the image without writing anything: for an image whose state in memory cannot be
     /// trusted any more.
-    pub fn abandon(mut self) {
-        *self.closed.get_mut() = true;
+    pub fn abandon(self) {
+        self.abandon_shared();
+    }
+
+    /// As [`Image::abandon`], where others may still stand on it.
+    pub(crate) fn abandon_shared(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Shows the snapshot of that ID from now on instead of the current contents, read-only.

@@ -2,9 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use bstr::{BStr, BString, ByteSlice};
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{ChildImage, FilterDriver};
@@ -38,7 +39,7 @@ pub struct Node {
 #[derive(Debug)]
 pub(super) struct NodeName {
     name: String,
-    node: OnceLock<Called>,
+    node: Mutex<Option<Called>>,
 }
 
 /// An open node that has a name.
@@ -62,7 +63,7 @@ impl NodeName {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            node: OnceLock::new(),
+            node: Mutex::new(None),
         }
     }
 
@@ -73,7 +74,7 @@ impl NodeName {
 
     /// The node, once it is open.
     pub(super) fn node(&self) -> Option<NamedNode> {
-        match self.node.get()? {
+        match self.node.lock().as_ref()? {
             Called::Node(node) => Some(NamedNode::Node(node.clone())),
             Called::Image(image) => image.upgrade().map(NamedNode::Image),
         }
@@ -89,27 +90,57 @@ impl NamedNode {
         }
     }
 
+    /// Whether who has opened it may write to it.
+    pub(super) fn is_written(&self) -> bool {
+        match self {
+            Self::Node(node) => !node.storage.read_only(),
+            Self::Image(image) => image.writable(),
+        }
+    }
+
     /// For another node to stand on too, which only reads it.
     pub(super) fn share(self) -> Node {
-        match self {
-            Self::Node(node) => Node {
-                shared: true,
-                ..node
-            },
+        let node = match self {
+            Self::Node(node) => node,
             Self::Image(image) => Node::of_image(image),
+        };
+        Node {
+            shared: true,
+            ..node
         }
     }
 }
 
 impl Image {
-    /// The image for several that use it; its name leads to it from now on.
-    pub(super) fn into_shared(self) -> Arc<Self> {
+    /// The image for several that use it; its node name leads to it from now on.
+    pub fn into_shared(self) -> Arc<Self> {
         let image = Arc::new(self);
-        if let Some(name) = &image.node_name {
-            // A filter in the place of a format has it already.
-            let _ = name.node.set(Called::Image(Arc::downgrade(&image)));
-        }
+        image.lead_here();
         image
+    }
+
+    /// Changes an image that nobody else uses; None where somebody does.
+    pub(crate) fn change_shared<T>(
+        self: &mut Arc<Self>,
+        change: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        if let Some(name) = &self.node_name {
+            name.node
+                .lock()
+                .take_if(|node| matches!(node, Called::Image(_)));
+        }
+        let changed = Arc::get_mut(self).map(change);
+        self.lead_here();
+        changed
+    }
+
+    /// Lets the name of the image lead to it.
+    fn lead_here(self: &Arc<Self>) {
+        if let Some(name) = &self.node_name {
+            // A filter in the place of a format has it already.
+            let mut node = name.node.lock();
+            node.get_or_insert_with(|| Called::Image(Arc::downgrade(self)));
+        }
     }
 }
 
@@ -186,7 +217,7 @@ impl Node {
     pub(super) fn called(self, name: Option<Arc<NodeName>>) -> Self {
         if let Some(name) = &name {
             // Without its name, which would keep itself.
-            let _ = name.node.set(Called::Node(self.clone()));
+            *name.node.lock() = Some(Called::Node(self.clone()));
         }
         Self { name, ..self }
     }
@@ -216,6 +247,8 @@ impl Node {
     /// Ends its use, and that of the nodes that it stands on.
     pub(super) fn finish(&self, control: &JobControl) -> Result<()> {
         match &self.kind {
+            // Its first user ends it.
+            _ if self.shared => Ok(()),
             NodeKind::Host => self.storage.finish(),
             NodeKind::Image(image) => image.image().finish(control),
             NodeKind::Filter(_, children) => {
@@ -231,6 +264,9 @@ impl Node {
 
     /// Keeps what was written from being carried on: see [`Storage::abandon`].
     pub(super) fn abandon_writes(&self) {
+        if self.shared {
+            return;
+        }
         self.storage.abandon();
         match &self.kind {
             NodeKind::Host => {}

@@ -9,7 +9,7 @@ use crate::driver_names;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ExtentKind;
 use crate::format::{BackingRef, Compress, ParentId};
-use crate::image::{Image, OpenOptions};
+use crate::image::{Image, Nodes, OpenOptions};
 use crate::job::Job;
 use crate::location::Location;
 use crate::memory::IoBuf;
@@ -53,7 +53,9 @@ pub struct RebaseRequest {
 /// # Errors
 /// Of opening; [`ErrorKind::Unsupported`] where the format has no backing files; of I/O.
 pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
+    let nodes = request.options.nodes.clone().unwrap_or_default();
     let options = OpenOptions {
+        nodes: Some(nodes.clone()),
         writable: true,
         backing: !request.name_only,
         metadata_only: false,
@@ -78,7 +80,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     if request.compress && top.compressor().is_none() {
         return Err(Error::no_compression());
     }
-    let new = open_new(top, request, job)?;
+    let new = open_new(top, nodes.apart(), request, job)?;
     if let Some(new) = &new {
         top.check_apart(new.layers())?;
     }
@@ -140,6 +142,7 @@ fn id_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<
         writable: false,
         metadata_only: true,
         force_share: true,
+        nodes: None,
         for_check: false,
         deny_writers: false,
         ..request.options.within(job)
@@ -166,7 +169,12 @@ fn not_opened(name: &BString, error: Error) -> Error {
 }
 
 /// The new backing chain, where there is to be one and its data counts.
-fn open_new(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<Image>> {
+fn open_new(
+    top: &Image,
+    nodes: Nodes,
+    request: &RebaseRequest,
+    job: &Job,
+) -> Result<Option<Image>> {
     let Some(name) = request.backing.as_ref().filter(|_| !request.name_only) else {
         return Ok(None);
     };
@@ -179,6 +187,7 @@ fn open_new(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<Im
         deny_writers: false,
         cache: request.backing_cache,
         force_share: request.share_backing,
+        nodes: Some(nodes),
         ..request.options.within(job)
     };
     let opened = Location::parse_name(top.name_beside(name))

@@ -1,6 +1,8 @@
 //! Names of nodes, and the filters that grow files ahead of writes and copy what writes replace.
 
-use crate::pair::{Loose, Pair, ours, words};
+use std::path::Path;
+
+use crate::pair::{Loose, Pair, ours, run, words};
 
 fn images() -> Pair {
     let pair = Pair::with(&[
@@ -372,4 +374,100 @@ fn a_bitmap_says_what_is_copied_before_it_is_replaced() {
         assert_eq!(copied[100 << 10], 0, "{name}");
     }
     pair.same_image("a.qcow2", "qcow2");
+}
+
+const FILE: &str = "file.driver=file,file.filename";
+
+#[test]
+fn a_name_is_taken_once_in_a_command_and_leads_to_images_that_were_opened_before() {
+    let pair = images();
+    for name in ["a", "b"] {
+        pair.qemu_and_copy(&[&format!("create -q -f raw {name}.disk 1M")]);
+        pair.qemu_and_copy(&[&format!("create -q -f qcow2 {name}.over 1M")]);
+    }
+    let json = |name: &str, file: &str| {
+        format!("json:{{'driver':'raw','node-name':'{name}','file':{file}}}")
+    };
+    let file = |name: &str| format!("{{'driver':'file','filename':'{name}'}}");
+    let (first, again) = (json("n", &file("a.disk")), json("n", &file("b.disk")));
+    let over = json("m", "'n'");
+    let lines = [
+        // The same name twice.
+        format!(
+            "compare --image-opts driver=raw,node-name=n,{FILE}=a.disk driver=raw,node-name=n,{FILE}=b.disk"
+        ),
+        format!("compare {first} {again}"),
+        format!("convert -O raw {first} {again} out"),
+        format!(
+            "convert -n --image-opts --target-image-opts driver=raw,node-name=n,{FILE}=a.disk driver=raw,node-name=n,{FILE}=t.raw"
+        ),
+        format!("rebase --image-opts driver=qcow2,node-name=n,{FILE}=a.over -F raw -b {first}"),
+        format!(
+            "bitmap --merge y -F raw -b {first} --image-opts driver=qcow2,node-name=n,{FILE}=a.over x"
+        ),
+        // Nodes of earlier images.
+        format!("compare {first} {over}"),
+        format!("compare --image-opts driver=raw,{FILE}=b.raw,file.node-name=p driver=raw,file=p"),
+        format!(
+            "compare --image-opts driver=qcow2,node-name=n,{FILE}=a.qcow2 driver=qcow2,{FILE}=b.over,backing=n"
+        ),
+        format!("compare --image-opts driver=qcow2,node-name=n,{FILE}=u.qcow2 driver=raw,file=bb"),
+        format!("compare --image-opts driver=raw,node-name=n,{FILE}=a.disk driver=qcow2,file=n"),
+        format!("convert -O raw {first} {over} out"),
+        format!(
+            "convert -n --image-opts --target-image-opts driver=raw,node-name=n,{FILE}=b.raw driver=qcow2,{FILE}=b.over,backing=n"
+        ),
+        // Of later ones, and of themselves.
+        format!("compare {over} {first}"),
+        format!("convert -O raw {over} {first} out"),
+        format!("compare --image-opts driver=raw,node-name=n,file=n driver=raw,{FILE}=a.disk"),
+        format!("compare --image-opts driver=raw,{FILE}=a.disk,file.node-name=p driver=p"),
+    ];
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    pair.all_same(&lines);
+    pair.same_image("b.over", "qcow2");
+
+    // What another image reads is not written to; the peer names nodes that nobody has named.
+    let before = std::fs::read(pair.ours().path("a.disk")).unwrap();
+    for target in [
+        "driver=raw,file=n".to_owned(),
+        "driver=raw,file=p".to_owned(),
+        "driver=qcow2,file=p".to_owned(),
+        "driver=blkverify,raw=n,test.driver=raw,test.file.driver=file,test.file.filename=t.raw"
+            .to_owned(),
+    ] {
+        let line = format!(
+            "convert -n --image-opts --target-image-opts driver=raw,node-name=n,{FILE}=a.disk,file.node-name=p {target}"
+        );
+        for ran in [
+            ours(&words(&line), &pair.ours().path(".")),
+            run(
+                Path::new("qemu-img"),
+                &words(&line),
+                &pair.theirs().path("."),
+            ),
+        ] {
+            assert_eq!(ran.code, 1, "{line}: {ran:?}");
+            assert!(
+                ran.err.contains(&format!(
+                    "Could not open '{target}': Permission conflict on node "
+                )),
+                "{line}: {ran:?}"
+            );
+        }
+    }
+    assert_eq!(before, std::fs::read(pair.ours().path("a.disk")).unwrap());
+
+    // What is recorded is opened by itself later, where the peer records a name that leads nowhere.
+    for line in [
+        format!("rebase --image-opts driver=qcow2,node-name=n,{FILE}=a.over -F raw -b {over}"),
+        format!("convert -O qcow2 -F raw -B {over} {first} out"),
+    ] {
+        let ran = ours(&words(&line), &pair.ours().path("."));
+        assert!(
+            ran.code == 1 && ran.err.contains("Cannot find device='n' nor node-name='n'"),
+            "{line}: {ran:?}"
+        );
+    }
+    pair.same("info a.over");
 }

@@ -1,13 +1,12 @@
 //! The images that are being opened, from the top: to find chains that refer to themselves.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use bstr::BStr;
-use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{ChildImage, NamedNodes};
-use crate::image::node::{NamedNode, NodeName};
+use crate::image::nodes::{Nodes, OpeningNodes};
 use crate::policy::OpenPolicy;
 use crate::storage::Identity;
 
@@ -16,58 +15,30 @@ use crate::storage::Identity;
 pub(super) struct Ancestors<'a> {
     ids: Vec<Option<Identity>>,
     above: Option<&'a Ancestors<'a>>,
-    names: NodeNames,
+    nodes: OpeningNodes,
 }
 
-/// The names of the nodes that were opened together, each for as long as its node is there.
-#[derive(Clone, Debug, Default)]
-struct NodeNames(Arc<Mutex<Vec<Weak<NodeName>>>>);
-
 impl<'a> Ancestors<'a> {
+    /// An empty one, of an image that is opened beside those of `nodes`.
+    pub(super) fn beside(nodes: Nodes) -> Self {
+        Self {
+            nodes: OpeningNodes::beside(nodes),
+            ..Self::default()
+        }
+    }
+
     /// An empty one inside `above`.
-    pub(super) fn inside(above: Option<&'a Ancestors<'a>>) -> Self {
+    pub(super) fn inside(above: &'a Ancestors<'a>) -> Self {
         Self {
             ids: Vec::new(),
-            above,
-            names: above.map_or_else(NodeNames::default, |above| above.names.clone()),
+            above: Some(above),
+            nodes: above.nodes.clone(),
         }
     }
 
-    /// Refuses a name that another node has.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`].
-    pub(super) fn check_name(&self, name: Option<&str>) -> Result<()> {
-        let mut names = self.names.0.lock();
-        names.retain(|known| known.strong_count() > 0);
-        let mut known = names.iter().filter_map(Weak::upgrade);
-        match name {
-            Some(name) if known.any(|known| known.as_str() == name) => Err(Error::invalid(
-                format!("Duplicate nodes with node-name='{name}'"),
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes a name for a node.
-    ///
-    /// # Errors
-    /// As [`Ancestors::check_name`].
-    pub(super) fn name(&self, name: Option<&str>) -> Result<Option<Arc<NodeName>>> {
-        self.check_name(name)?;
-        let name = name.map(|name| Arc::new(NodeName::new(name)));
-        let mut names = self.names.0.lock();
-        names.extend(name.iter().map(Arc::downgrade));
-        Ok(name)
-    }
-
-    /// The open node of that name.
-    pub(super) fn named(&self, name: &str) -> Option<NamedNode> {
-        let names = self.names.0.lock();
-        let mut known = names.iter().filter_map(Weak::upgrade);
-        let found = known.find(|known| known.as_str() == name);
-        drop(names);
-        found?.node()
+    /// The names of the nodes that are opened together.
+    pub(super) fn nodes(&self) -> &OpeningNodes {
+        &self.nodes
     }
 
     /// Adds the file `name`.
@@ -125,7 +96,7 @@ impl<'a> Ancestors<'a> {
 
 impl NamedNodes for Ancestors<'_> {
     fn image(&self, node_name: &str) -> Result<Option<Arc<dyn ChildImage>>> {
-        match self.named(node_name) {
+        match self.nodes.find(node_name)? {
             Some(node) => Ok(node.image()),
             None => Err(Error::invalid(format!("Node '{node_name}' not found"))),
         }

@@ -25,6 +25,7 @@ pub(super) fn of_layer(options: &OpenOptions) -> OpenOptions {
         writable: false,
         deny_writers: false,
         for_check: false,
+        nodes: None,
         ..options.clone()
     }
 }

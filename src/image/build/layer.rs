@@ -103,7 +103,7 @@ fn open_over(
     let node_name = match bare {
         // The node has it.
         true => file.name.clone(),
-        false => ancestors.name(plan.common.node_name.as_deref())?,
+        false => ancestors.nodes().take(plan.common.node_name.as_deref())?,
     };
     let (driver, probed, misnamed) = choose_driver(&plan, &*storage, options)?;
     if file.shown().is_none() || !bare {

@@ -89,7 +89,10 @@ fn open_chain(
     over: Option<&Image>,
     above: Option<&Ancestors<'_>>,
 ) -> Result<Image> {
-    let mut ancestors = Ancestors::inside(above);
+    let mut ancestors = match above {
+        Some(above) => Ancestors::inside(above),
+        None => Ancestors::beside(options.nodes.clone().unwrap_or_default()),
+    };
     let writable = options.writable;
     let mut layers: Vec<Image> = Vec::new();
     let mut options = options.clone();
@@ -126,6 +129,9 @@ fn open_chain(
             if writable {
                 image.check_files_apart()?;
                 image.check_apart(image.layers().skip(1))?;
+            }
+            if above.is_none() {
+                ancestors.nodes().publish()?;
             }
             return Ok(image);
         }

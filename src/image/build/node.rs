@@ -7,6 +7,7 @@ use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{FilterChild, FilterContext, FilterDriver};
 use crate::image::node::{Child, NamedNode, Node};
+use crate::image::nodes::conflict;
 use crate::image::plan::{Driver, Plan, no_such_node};
 use crate::image::{OpenOptions, host, names};
 use crate::location::Location;
@@ -23,7 +24,7 @@ impl Builder<'_> {
         // An image may name any number of them.
         memory::headroom(NODE)?;
         let name = plan.common.node_name.as_deref();
-        self.ancestors.check_name(name)?;
+        self.ancestors.nodes().check(name)?;
         let node = match &plan.driver {
             Driver::Host(file) => {
                 check_writable(plan, writable)?;
@@ -37,7 +38,7 @@ impl Builder<'_> {
             Driver::Open(name) => return self.open_node(name.as_bstr(), writable),
             Driver::Format(_) | Driver::Probed => return self.image(plan, writable),
         };
-        Ok(node.called(self.ancestors.name(name)?))
+        Ok(node.called(self.ancestors.nodes().take(name)?))
     }
 
     /// A node that is open already, for another one to read.
@@ -45,9 +46,9 @@ impl Builder<'_> {
         let node = self.named(name)?.share();
         match writable {
             false => Ok(node),
-            true => Err(Error::new(
-                ErrorKind::Locked,
-                format!("'{name}' is a child of another node, so it cannot be written to here"),
+            true => Err(conflict(
+                name,
+                "another node stands on it, so it cannot be written to here",
             )),
         }
     }
@@ -56,13 +57,12 @@ impl Builder<'_> {
     /// that is too large to walk.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where there is none.
+    /// [`ErrorKind::Invalid`] where there is none, [`ErrorKind::Locked`] where another image writes to it.
     pub(super) fn named(&self, name: &BStr) -> Result<NamedNode> {
-        let known = name
-            .to_str()
-            .ok()
-            .and_then(|name| self.ancestors.named(name));
-        let known = known.filter(|_| !self.named_by_image);
+        let known = match name.to_str() {
+            Ok(name) if !self.named_by_image => self.ancestors.nodes().find(name)?,
+            _ => None,
+        };
         known.ok_or_else(|| no_such_node(name))
     }
 

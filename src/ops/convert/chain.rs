@@ -32,7 +32,7 @@ const MAX_ENDING: usize = 6;
 pub(super) fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
     let source = request.source.images.first();
     let source = source.ok_or_else(|| Error::invalid("Must specify image file name"))?;
-    let top = Arc::new(open_source(source, request, job)?);
+    let top = open_source(source, request, job)?.into_shared();
     let mut layers: Vec<Arc<Image>> =
         std::iter::successors(Some(top), |layer| layer.backing().cloned()).collect();
     layers.reverse();

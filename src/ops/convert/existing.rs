@@ -47,6 +47,7 @@ pub(super) fn fill_existing(
         writable: true,
         cache: request.target.cache,
         objects: request.target.objects.clone(),
+        nodes: request.source.options.nodes.clone(),
         policy: request.target.policy.clone(),
         storages: request.target.storages.clone(),
         control: job.control().clone(),

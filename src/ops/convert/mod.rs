@@ -68,6 +68,7 @@ use stream_source::Opened;
 /// One line that names the file.
 pub fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
     check(request)?;
+    let request = &*request.naming_nodes_once();
     match request.target.profile {
         Some(profile) => convert_checked(&profile::applied(request, profile)?, job),
         None => convert_checked(request, job),
@@ -118,6 +119,7 @@ fn fill(
 
 fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Option<Chosen>)> {
     let mut images = Vec::with_capacity(request.source.images.len());
+    let mut next = None;
     match stream_source::open(request, job)? {
         Opened::Stream(stream) => {
             let bitmaps = bitmaps::choose(request, None)?;
@@ -128,21 +130,24 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
                 decompress: None,
                 ..request.source.options.within(job)
             };
-            images.push(opened(Image::open_storage(storage, &options)?, job));
+            next = Some(opened(Image::open_storage(storage, &options)?, job));
         }
         Opened::Images => {
             for location in &request.source.images {
-                images.push(open_source(location, request, job)?);
+                // Those before it may have nodes that it stands on.
+                images.extend(next.take().map(Image::into_shared));
+                next = Some(open_source(location, request, job)?);
             }
         }
     }
-    let bitmaps = bitmaps::choose(request, images.first())?;
+    let first = images.first().map(|image| &**image);
+    let bitmaps = bitmaps::choose(request, first.or(next.as_ref()))?;
     if let Some(snapshot) = &request.source.snapshot
-        && let Some(image) = images.first_mut()
+        && let Some(image) = &mut next
     {
         crate::ops::snapshot::show(image, snapshot)?;
     }
-    let images = images.into_iter().map(Arc::new).collect();
+    images.extend(next.map(Image::into_shared));
     let sources = Sources::new(images, &request.source.window, request.source.salvage)?;
     Ok((sources, bitmaps))
 }

@@ -5,7 +5,7 @@ use bstr::ByteSlice;
 
 use crate::error::{Error, Result, ResultExt};
 use crate::format::{BackingRef, Features, FileRole};
-use crate::image::{Image, OpenOptions, location_files};
+use crate::image::{Image, Nodes, OpenOptions, location_files};
 use crate::job::Job;
 use crate::location::Location;
 use crate::memory;
@@ -72,10 +72,12 @@ pub(super) fn open_backing(
     backing: &BackingRef,
     job: &Job,
 ) -> Result<Image> {
+    let nodes = request.source.options.nodes.as_ref();
     let options = OpenOptions {
         format: request.target.backing_format(),
         policy: request.target.policy.clone(),
         objects: request.target.objects.clone(),
+        nodes: nodes.map(Nodes::apart),
         storages: request.target.storages.clone(),
         control: job.control().clone(),
         ..OpenOptions::default()

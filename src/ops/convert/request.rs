@@ -8,7 +8,7 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::format::{Package, Profile};
-use crate::image::OpenOptions;
+use crate::image::{Nodes, OpenOptions};
 use crate::location::Location;
 use crate::object::Objects;
 use crate::options::Options;
@@ -167,6 +167,15 @@ impl ConvertRequest {
 }
 
 impl ConvertRequest {
+    /// The same with one set of node names for all the images that it opens.
+    pub(super) fn naming_nodes_once(&self) -> Cow<'_, Self> {
+        let mut request = Cow::Borrowed(self);
+        if self.source.options.nodes.is_none() {
+            request.to_mut().source.options.nodes = Some(Nodes::default());
+        }
+        request
+    }
+
     /// The same with compression, where the target `requires` it.
     pub(super) fn compressing(&self, requires: bool) -> Cow<'_, Self> {
         let mut request = Cow::Borrowed(self);
