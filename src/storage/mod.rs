@@ -41,7 +41,7 @@ pub use creation::{Creation, NewStorage};
 pub use driver::{StorageDriver, StorageFeatures, StorageOpen};
 pub use file::{FileOpen, FileStorage, Locking};
 pub use grow::{fill, grow, zero};
-pub use host::{CopyOutcome, HostFile, Lease, SpaceCall, SyncPlan};
+pub use host::{CopyOutcome, Lease, SpaceCall, SyncPlan};
 pub use identity::Identity;
 pub use memory::MemoryStorage;
 pub use modes::{CacheMode, Durability, LockRequest, Permissions, Preallocation, ZeroFlags};
@@ -50,5 +50,5 @@ pub use null::NullStorage;
 pub use slice::SliceStorage;
 pub use step::{Step, StepWatcher};
 pub use traits::{
-    Limits, ReadRange, Storage, first_sector, read_exact_at, set_len_or_fit, write_fresh,
+    HostFile, Limits, ReadRange, Storage, first_sector, read_exact_at, set_len_or_fit, write_fresh,
 };

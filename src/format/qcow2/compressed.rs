@@ -8,7 +8,7 @@ use crate::format::{Compress, ZeroBelow};
 use crate::memory::{self, IoBuf};
 use crate::storage::Step;
 
-use super::alloc::Alloc;
+use super::allocator::Alloc;
 use super::disk::{CompressedRef, L2Entry, SubclusterBitmap};
 use super::map::Entry;
 use super::state::Qcow2;

@@ -8,6 +8,7 @@ pub mod info;
 mod inspect;
 
 mod alloc;
+mod allocator;
 mod amend;
 mod bitmaps;
 mod cache;
@@ -35,6 +36,7 @@ mod remap;
 mod resize;
 mod snapshot;
 mod state;
+mod table_place;
 mod trim;
 mod write;
 

@@ -16,8 +16,8 @@ use crate::memory;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Step, Storage};
 
-use super::alloc::Alloc;
-use super::bitmaps::Recorder;
+use super::allocator::Alloc;
+use super::bitmaps::recorder::Recorder;
 use super::cache::Cache;
 use super::crypt;
 use super::data_file;
@@ -27,7 +27,7 @@ use super::disk::{
 };
 use super::layout::Layout;
 use super::overlap::{Area, MetaMap};
-use super::snapshot::Views;
+use super::snapshot::views::Views;
 use super::state::{L1, Qcow2};
 use crate::format::limbo::Limbo;
 

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::storage::Step;
 
-use super::alloc::Alloc;
+use super::allocator::Alloc;
 use super::cache::Class;
 use super::disk::RefcountTableEntry;
 use super::hex::Hex;

@@ -13,15 +13,15 @@ use crate::format::inflight::InFlight;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Step, Storage, steps};
 
-use super::alloc::Alloc;
-use super::bitmaps::Recorder;
+use super::allocator::Alloc;
+use super::bitmaps::recorder::Recorder;
 use super::cache::{Cache, Class, Slice};
 use super::disk::{CompressionType, ImageHeader, L1Entry, RefcountWidth};
 use super::events;
 use super::hex::Hex;
 use super::layout::Layout;
 use super::overlap::MetaMap;
-use super::snapshot::{View, Views};
+use super::snapshot::views::{View, Views};
 use crate::format::limbo::Limbo;
 
 /// L1 entries per unit of writing: one 512-byte sector.

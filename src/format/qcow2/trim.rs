@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::storage::{Durability, Preallocation};
 
-use super::alloc::Alloc;
+use super::allocator::Alloc;
 use super::cache::Class;
 use super::state::Qcow2;
 use crate::format::limbo::Freed;

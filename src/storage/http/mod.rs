@@ -9,6 +9,7 @@ mod cache;
 mod client;
 mod connection;
 mod head;
+mod login;
 mod options;
 mod proxy;
 mod source;

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bstr::{BStr, BString, ByteSlice};
-use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::net::Url;
@@ -17,6 +14,7 @@ use crate::secret::Secret;
 use crate::size::SECTOR;
 use crate::value::{Map, Value};
 
+use super::login::basic;
 use super::proxy::Proxies;
 
 const DEFAULT_CONNECTIONS: u64 = 8;
@@ -228,14 +226,6 @@ fn check_scheme(scheme: &str, text: &BStr) -> Result<()> {
         "{scheme} curl driver cannot handle the URL '{}' (does not start with '{begin}')",
         without_passwords(text).as_bstr()
     )))
-}
-
-/// The header value of a user and a password (RFC 7617).
-pub(super) fn basic(user: &str, password: Option<&Secret>) -> Secret {
-    let password = password.map(Secret::bytes).unwrap_or_default();
-    let plain = Zeroizing::new([user.as_bytes(), b":", password].concat());
-    let coded = Zeroizing::new(STANDARD.encode(&*plain));
-    Secret::new([b"Basic ", coded.as_bytes()].concat())
 }
 
 fn headers(url: &Url, options: &Values, objects: &Objects) -> Result<Headers> {

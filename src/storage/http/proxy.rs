@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::net::{Address, Url};
 use crate::secret::Secret;
 
-use super::options::basic;
+use super::login::basic;
 
 /// The port of proxies that are named without one.
 const PORT: u16 = 1080;

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::qcow2::alloc::Alloc;
+use crate::format::qcow2::allocator::Alloc;
 use crate::format::qcow2::bulk::space::TableLayout;
 use crate::format::qcow2::disk::{Geometry, RefcountTableEntry, RefcountWidth};
 use crate::format::qcow2::overlap::Area;

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::limbo::Freed;
-use crate::format::qcow2::alloc::Alloc;
+use crate::format::qcow2::allocator::Alloc;
 use crate::format::qcow2::cache::Class;
 use crate::format::qcow2::disk::{L2Entry, L2Kind};
 use crate::format::qcow2::map::Entry;

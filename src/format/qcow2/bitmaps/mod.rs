@@ -8,11 +8,10 @@
 mod bits;
 mod protect;
 mod record;
+pub(super) mod recorder;
 mod session;
 mod store;
 mod table;
-
-pub(in crate::format::qcow2) use session::Recorder;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,7 +27,8 @@ use super::disk::{BitmapEntry, BitmapFlags, DIRTY_BITMAP, MAX_BITMAP_NAME};
 use super::state::Qcow2;
 
 use record::Record;
-use session::{Known, Next, Session};
+use recorder::{Known, Session};
+use session::Next;
 
 /// Granularities that a bitmap can have, as powers of 2.
 const GRANULARITIES: Range<u32> = 9..32;

@@ -2,42 +2,22 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use parking_lot::RwLock;
-
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::qcow2::disk::{BitmapEntry, BitmapFlags, Header, read_bitmap_directory};
-use crate::format::qcow2::snapshot::TablePlace;
+use crate::error::{ErrorKind, Result};
+use crate::format::qcow2::disk::{BitmapFlags, Header, read_bitmap_directory};
 use crate::format::qcow2::state::Qcow2;
+use crate::format::qcow2::table_place::TablePlace;
 use crate::job::JobControl;
 use crate::memory;
 
 use super::record::Record;
+use super::recorder::{Known, Session};
 
 /// Bytes that a change takes for each bitmap beside its name: as it was, as it is to be, and its entry.
 const CHANGED: u64 = 640;
 /// Where the flags stand in an entry of the bitmap directory.
 const FLAGS_AT: u64 = 12;
-
-/// What one open image knows of its bitmaps.
-///
-/// The session's lock comes before `pass` in the lock order.
-#[derive(Debug, Default)]
-pub(in crate::format::qcow2) struct Recorder {
-    /// Some bitmap records: what a write looks at, without a lock.
-    recording: AtomicBool,
-    pub(super) session: RwLock<Session>,
-}
-
-/// A bitmap.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    /// Its entry in the directory, as on disk.
-    pub(super) entry: BitmapEntry,
-    /// It is in use on disk because this image records into it.
-    pub(super) live: bool,
-}
 
 /// What becomes of a bitmap.
 pub(super) struct Next {
@@ -47,43 +27,6 @@ pub(super) struct Next {
     pub(super) keep: bool,
     /// Bits to set besides.
     pub(super) add: Vec<Arc<Record>>,
-}
-
-impl Known {
-    /// Whether it records writes.
-    pub(super) fn enabled(&self) -> bool {
-        self.entry.flags.contains(BitmapFlags::AUTO)
-    }
-
-    /// Whether its bits cannot be trusted.
-    pub(super) fn inconsistent(&self) -> bool {
-        self.entry.flags.contains(BitmapFlags::IN_USE) && !self.live
-    }
-
-    /// Refuses a bitmap whose bits cannot be trusted.
-    pub(super) fn check_consistent(&self) -> Result<()> {
-        if !self.inconsistent() {
-            return Ok(());
-        }
-        let name = self.entry.name_text();
-        Err(Error::corrupt(format!(
-            "Bitmap '{name}' is inconsistent and cannot be used"
-        ))
-        .with_hint("Try block-dirty-bitmap-remove to delete this bitmap from disk"))
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Session {
-    loaded: bool,
-    /// In the order of the directory.
-    pub(super) known: Vec<Known>,
-    /// The directory.
-    pub(super) place: TablePlace,
-    /// What was written since the live bitmaps were stored, in their finest granularity.
-    pub(super) record: Option<Arc<Record>>,
-    /// Guest data may change: bitmaps that record are in use on disk.
-    pub(super) begun: bool,
 }
 
 impl Qcow2 {

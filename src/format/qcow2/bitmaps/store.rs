@@ -11,15 +11,17 @@ use crate::format::qcow2::disk::{
     MAX_BITMAP_DIRECTORY, MAX_BITMAPS,
 };
 use crate::format::qcow2::overlap::Area;
-use crate::format::qcow2::snapshot::{By, TablePlace};
+use crate::format::qcow2::snapshot::By;
 use crate::format::qcow2::state::Qcow2;
+use crate::format::qcow2::table_place::TablePlace;
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Durability;
 
 use super::bits;
 use super::record::Record;
-use super::session::{Known, Next, Session};
+use super::recorder::{Known, Session};
+use super::session::Next;
 use super::table::add_record;
 
 /// What a change allocated, and what it leaves behind.

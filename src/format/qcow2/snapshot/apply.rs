@@ -8,11 +8,12 @@ use crate::error::{Error, Result};
 use crate::format::qcow2::disk::{L1Entry, MAX_L1_BYTES, SnapshotEntry};
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::{L1, Qcow2};
+use crate::format::qcow2::table_place::TablePlace;
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Durability;
 
-use super::table::{TablePlace, position};
+use super::table::position;
 
 impl Qcow2 {
     /// See [`crate::format::Snapshots::apply`]; nothing else remaps meanwhile.

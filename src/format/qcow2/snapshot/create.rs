@@ -8,11 +8,10 @@ use crate::format::qcow2::disk::{
     Incompatible, L1Entry, MAX_SNAPSHOTS, SnapshotEntry, SnapshotExtra,
 };
 use crate::format::qcow2::state::Qcow2;
+use crate::format::qcow2::table_place::TablePlace;
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Durability;
-
-use super::table::TablePlace;
 
 impl Qcow2 {
     /// See [`crate::format::Snapshots::create`]; nothing else remaps meanwhile.

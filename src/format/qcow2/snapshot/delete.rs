@@ -5,10 +5,11 @@ use bstr::BStr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::SnapshotEntry;
 use crate::format::qcow2::state::Qcow2;
+use crate::format::qcow2::table_place::TablePlace;
 use crate::job::JobControl;
 use crate::storage::Durability;
 
-use super::table::{TablePlace, position};
+use super::table::position;
 use super::tree::By;
 
 impl Qcow2 {

@@ -10,11 +10,9 @@ mod delete;
 mod table;
 mod tree;
 mod view;
-mod views;
+pub(super) mod views;
 
-pub(super) use table::TablePlace;
 pub(super) use tree::By;
-pub(super) use views::{View, Views};
 
 use std::sync::atomic::Ordering;
 

@@ -10,6 +10,7 @@ use crate::format::qcow2::disk::{
 };
 use crate::format::qcow2::overlap::Area;
 use crate::format::qcow2::state::Qcow2;
+use crate::format::qcow2::table_place::TablePlace;
 use crate::memory;
 use crate::storage::{Durability, ZeroFlags};
 
@@ -18,14 +19,6 @@ const WRITE_UNIT: u64 = 4 << 10;
 
 /// L1 tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
-
-/// Where a table of whole clusters stands.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::format::qcow2) struct TablePlace {
-    pub(in crate::format::qcow2) offset: u64,
-    pub(in crate::format::qcow2) first: u64,
-    pub(in crate::format::qcow2) clusters: u64,
-}
 
 impl Qcow2 {
     /// All snapshots, and the clusters of their table.

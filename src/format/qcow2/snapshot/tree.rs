@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::qcow2::alloc::Alloc;
+use crate::format::qcow2::allocator::Alloc;
 use crate::format::qcow2::cache::{Class, Slice};
 use crate::format::qcow2::disk::{L1Entry, L2Entry, L2Kind};
 use crate::format::qcow2::map::Entry;

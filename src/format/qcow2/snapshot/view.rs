@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::decoded::DecodedUnits;
 use crate::format::inflight::InFlight;
 use crate::format::limbo::Limbo;
-use crate::format::qcow2::bitmaps::Recorder;
+use crate::format::qcow2::bitmaps::recorder::Recorder;
 use crate::format::qcow2::cache::Cache;
 use crate::format::qcow2::disk::MAX_L1_BYTES;
 use crate::format::qcow2::overlap::MetaMap;

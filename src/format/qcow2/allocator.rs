@@ -1,0 +1,71 @@
+//! What the allocator knows of the host clusters of an open image.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// The allocator's state, under one short lock.
+#[derive(Debug, Default)]
+pub(super) struct Alloc {
+    /// The refcount table: offsets of refcount blocks.
+    pub(super) table: Vec<u64>,
+    pub(super) table_offset: u64,
+    pub(super) table_clusters: u64,
+    /// Units of 64 entries of the refcount table that differ from the disk.
+    pub(super) table_dirty: BTreeSet<u64>,
+    /// No cluster below is free.
+    pub(super) cursor: u64,
+    /// Host bytes from here on were never written: they read as zeroes.
+    pub(super) high_water: u64,
+    /// Where the next compressed cluster goes, inside a host cluster that has room left.
+    pub(super) packed: Option<u64>,
+}
+
+/// A run of host clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HostRun {
+    /// Index of the first.
+    pub(super) cluster: u64,
+    /// How many.
+    pub(super) count: u64,
+    /// They read as zeroes: nothing was ever written there.
+    pub(super) zeroed: bool,
+}
+
+impl Alloc {
+    /// The offset of a refcount block; 0 where there is none.
+    pub(super) fn block(&self, index: u64) -> u64 {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.table.get(index))
+            .map_or(0, |entry| entry & !0x1ff)
+    }
+
+    /// Sets the offset of a refcount block; the next pass writes the entry.
+    pub(super) fn set_block(&mut self, index: u64, offset: u64) {
+        if let Some(entry) = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.table.get_mut(index))
+        {
+            *entry = offset;
+            self.table_dirty.insert(index / 64);
+        }
+    }
+
+    /// Notes a cluster whose refcount fell to 0.
+    pub(super) fn became_free(&mut self, cluster: u64, cluster_bits: u32) {
+        self.cursor = self.cursor.min(cluster);
+        if self
+            .packed
+            .is_some_and(|offset| offset >> cluster_bits == cluster)
+        {
+            self.packed = None;
+        }
+    }
+
+    /// Counts host bytes as written from now on; whether they never were before.
+    pub(super) fn claim(&mut self, bytes: Range<u64>) -> bool {
+        let zeroed = bytes.start >= self.high_water;
+        self.high_water = self.high_water.max(bytes.end);
+        zeroed
+    }
+}
