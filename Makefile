@@ -4,7 +4,8 @@
 #   make check            every test
 #   make crash            crash replay with new seeds for CRASH_MINUTES= (10); CRASH_SEED= runs one again
 #   make fuzz             every fuzz target for FUZZ_SECONDS= (600); FUZZ_TARGETS= names some
-#   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=
+#   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=, DATADIR=
+#   make dist             a tarball of the sources, in build/
 #   make demo, make bench, make header, make uninstall, make clean
 
 CARGO ?= cargo
@@ -17,6 +18,11 @@ LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
+DATADIR ?= $(PREFIX)/share
+CMAKEDIR = $(LIBDIR)/cmake/Platter
+BASH_COMPLETIONS = $(DATADIR)/bash-completion/completions
+ZSH_COMPLETIONS = $(DATADIR)/zsh/site-functions
+FISH_COMPLETIONS = $(DATADIR)/fish/vendor_completions.d
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # Before 1.0 each minor version has an ABI of its own.
@@ -30,7 +36,7 @@ CBINDGEN_VERSION := 0.29.2
 CBINDGEN := $(BUILD)/tools/bin/cbindgen
 
 
-all: $(BUILD)/platter-img man
+all: $(BUILD)/platter-img man completions
 
 # Both archives stand on the same dependencies, which are compiled once: to machine code, with the
 # bitcode beside it. Every build with the release profile has to ask for that.
@@ -81,6 +87,21 @@ $(BUILD)/man/platter.3: include/platter.h ci/man.awk
 	@rm -rf $(BUILD)/man && mkdir -p $(BUILD)/man
 	awk -v dir=$(BUILD)/man -v version=$(VERSION) -f ci/man.awk include/platter.h
 
+completions: $(BUILD)/completions/platter-img
+
+$(BUILD)/completions/platter-img: $(BUILD)/platter-img packaging/completions.sh packaging/completions.awk
+	sh packaging/completions.sh $(BUILD)/platter-img $(BUILD)/completions
+
+# $(call write_cmake,DIRECTORY,LIBDIR,INCLUDEDIR)
+write_cmake = for file in PlatterConfig PlatterConfigVersion; do \
+	sed -e 's|@REAL@|$(REAL)|' -e 's|@SONAME@|$(SONAME)|' -e 's|@VERSION@|$(VERSION)|' \
+		-e 's|@MAJOR@|$(word 1,$(subst ., ,$(VERSION)))|' -e 's|@MINOR@|$(word 2,$(subst ., ,$(VERSION)))|' \
+		-e "s|@INCLUDEDIR_FROM_LIBDIR@|$$(realpath -m -s --relative-to='$(2)' '$(3)')|" \
+		-e "s|@POINTER_SIZE@|$$(printf __SIZEOF_POINTER__ | $(CC) $(CFLAGS) -E -P -)|" \
+		-e "s|@LIBS_PRIVATE@|$$(tr ' ' ';' <$(BUILD)/native-libs)|" \
+		packaging/cmake/$$file.cmake.in >'$(1)'/$$file.cmake && chmod 644 '$(1)'/$$file.cmake || exit 1; \
+done
+
 check:
 	sh ci/check.sh
 
@@ -117,6 +138,12 @@ install: all
 	ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libplatter.so'
 	$(call write_pc,$(BUILD)/installed.pc,$(PREFIX),$(LIBDIR),$(INCLUDEDIR))
 	install -m 644 $(BUILD)/installed.pc '$(DESTDIR)$(LIBDIR)/pkgconfig/platter.pc'
+	install -d '$(DESTDIR)$(CMAKEDIR)'
+	$(call write_cmake,$(DESTDIR)$(CMAKEDIR),$(LIBDIR),$(INCLUDEDIR))
+	install -d '$(DESTDIR)$(BASH_COMPLETIONS)' '$(DESTDIR)$(ZSH_COMPLETIONS)' '$(DESTDIR)$(FISH_COMPLETIONS)'
+	install -m 644 $(BUILD)/completions/platter-img '$(DESTDIR)$(BASH_COMPLETIONS)/platter-img'
+	install -m 644 $(BUILD)/completions/_platter-img '$(DESTDIR)$(ZSH_COMPLETIONS)/_platter-img'
+	install -m 644 $(BUILD)/completions/platter-img.fish '$(DESTDIR)$(FISH_COMPLETIONS)/platter-img.fish'
 	@# Linked once more without the run path into the build tree.
 	$(examples) BUILD='$(CURDIR)/$(BUILD)/installed' LDFLAGS='$(LDFLAGS)'
 	install -m 755 $(BUILD)/installed/platter-img '$(DESTDIR)$(BINDIR)/platter-img'
@@ -129,10 +156,16 @@ uninstall: man
 	rm -f '$(DESTDIR)$(INCLUDEDIR)/platter.h' '$(DESTDIR)$(LIBDIR)/libplatter.a' \
 		'$(DESTDIR)$(LIBDIR)/$(REAL)' '$(DESTDIR)$(LIBDIR)/$(SONAME)' \
 		'$(DESTDIR)$(LIBDIR)/libplatter.so' '$(DESTDIR)$(LIBDIR)/pkgconfig/platter.pc' \
-		'$(DESTDIR)$(BINDIR)/platter-img'
+		'$(DESTDIR)$(BINDIR)/platter-img' '$(DESTDIR)$(BASH_COMPLETIONS)/platter-img' \
+		'$(DESTDIR)$(ZSH_COMPLETIONS)/_platter-img' '$(DESTDIR)$(FISH_COMPLETIONS)/platter-img.fish' \
+		'$(DESTDIR)$(CMAKEDIR)/PlatterConfig.cmake' '$(DESTDIR)$(CMAKEDIR)/PlatterConfigVersion.cmake'
+	@! [ -d '$(DESTDIR)$(CMAKEDIR)' ] || rmdir '$(DESTDIR)$(CMAKEDIR)'
 	@for page in docs/man/*.1 $(BUILD)/man/*.3; do \
 		rm -f '$(DESTDIR)$(MANDIR)'/man$${page##*.}/$${page##*/}; \
 	done
+
+dist:
+	sh packaging/dist.sh $(VERSION) $(BUILD)
 
 clean:
 	$(CARGO) clean
@@ -140,4 +173,4 @@ clean:
 
 FORCE:
 
-.PHONY: all rust man check crash fuzz demo bench header header-check install uninstall clean FORCE
+.PHONY: all rust man completions dist check crash fuzz demo bench header header-check install uninstall clean FORCE

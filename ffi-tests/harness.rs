@@ -4,6 +4,8 @@
 //!
 //! `PLATTER_SKIP_VALGRIND=1` leaves valgrind out where it is not installed.
 
+mod installed;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -317,63 +319,4 @@ fn the_shared_object_exports_the_header_and_nothing_else() {
 #[test]
 fn the_header_stands_alone_under_every_standard() {
     done(Command::new("sh").arg("ci/header.sh").current_dir(root()));
-}
-
-/// Slow where nothing is built yet: `make install` builds both archives.
-#[test]
-#[ignore = "builds the release; `make check` runs it"]
-fn with_an_installed_tree() {
-    let tree = tempfile::tempdir().expect("a temporary directory");
-    let mut make = Command::new("make");
-    make.args(["--no-print-directory", "install", "PREFIX=/usr"])
-        .arg(format!("DESTDIR={}", tree.path().display()))
-        .current_dir(root());
-    done(&mut make);
-    let libdir = tree.path().join("usr/lib");
-    let flags = |extra: &[&str]| {
-        let output = done(
-            Command::new("pkg-config")
-                .args(["--cflags", "--libs"])
-                .args(extra)
-                .arg("platter")
-                .env("PKG_CONFIG_LIBDIR", libdir.join("pkgconfig"))
-                .env("PKG_CONFIG_SYSROOT_DIR", tree.path()),
-        );
-        let text = String::from_utf8(output.stdout).expect("UTF-8 flags");
-        text.split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    for name in PROGRAMS {
-        let program = compile(name, "installed", &flags(&[]));
-        let mut command = Command::new(program);
-        command.env("LD_LIBRARY_PATH", &libdir);
-        run(command);
-    }
-    // Without the shared object, `-lplatter` finds the archive.
-    for name in fs::read_dir(&libdir).expect("the library directory") {
-        let path = name.expect("an entry").path();
-        if path.to_string_lossy().contains(".so") {
-            fs::remove_file(path).expect("removal");
-        }
-    }
-    for name in PROGRAMS {
-        run(Command::new(compile(
-            name,
-            "installed-static",
-            &flags(&["--static"]),
-        )));
-    }
-    let mut make = Command::new("make");
-    make.args(["--no-print-directory", "uninstall", "PREFIX=/usr"])
-        .arg(format!("DESTDIR={}", tree.path().display()))
-        .current_dir(root());
-    done(&mut make);
-    for gone in [
-        "usr/include/platter.h",
-        "usr/lib/libplatter.a",
-        "usr/bin/platter-img",
-    ] {
-        assert!(!tree.path().join(gone).exists(), "{gone} is left");
-    }
 }

@@ -1,0 +1,230 @@
+//! An installed tree as others find it: through pkg-config, through CMake, by the completions of shells.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{PROGRAMS, compile, done, root, run};
+
+/// A directory under which everything is installed.
+struct Tree(tempfile::TempDir);
+
+impl Tree {
+    fn make(&self, target: &str) {
+        let mut make = Command::new("make");
+        make.args(["--no-print-directory", target, "PREFIX=/usr"])
+            .arg(format!("DESTDIR={}", self.0.path().display()))
+            .current_dir(root());
+        done(&mut make);
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        collect(self.0.path(), &mut found);
+        found
+    }
+}
+
+fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let entry = entry.expect("an entry");
+        match entry.file_type().expect("a kind").is_dir() {
+            true => collect(&entry.path(), found),
+            false => found.push(entry.path()),
+        }
+    }
+}
+
+/// Slow where nothing is built yet: `make install` builds both archives.
+#[test]
+#[ignore = "builds the release; `make check` runs it"]
+fn with_an_installed_tree() {
+    let tree = Tree(tempfile::tempdir().expect("a temporary directory"));
+    tree.make("install");
+    completions(&tree);
+    by_cmake(&tree);
+    by_pkg_config(&tree);
+    tree.make("uninstall");
+    assert_eq!(tree.files(), Vec::<PathBuf>::new(), "left behind");
+}
+
+fn by_pkg_config(tree: &Tree) {
+    let libdir = tree.path("usr/lib");
+    let flags = |extra: &[&str]| {
+        let output = done(
+            Command::new("pkg-config")
+                .args(["--cflags", "--libs"])
+                .args(extra)
+                .arg("platter")
+                .env("PKG_CONFIG_LIBDIR", libdir.join("pkgconfig"))
+                .env("PKG_CONFIG_SYSROOT_DIR", tree.path("")),
+        );
+        let text = String::from_utf8(output.stdout).expect("UTF-8 flags");
+        text.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    for name in PROGRAMS {
+        let program = compile(name, "installed", &flags(&[]));
+        let mut command = Command::new(program);
+        command.env("LD_LIBRARY_PATH", &libdir);
+        run(command);
+    }
+    // Without the shared object, `-lplatter` finds the archive.
+    for path in tree.files() {
+        if path.parent() == Some(&*libdir) && path.to_string_lossy().contains(".so") {
+            fs::remove_file(path).expect("removal");
+        }
+    }
+    for name in PROGRAMS {
+        run(Command::new(compile(
+            name,
+            "installed-static",
+            &flags(&["--static"]),
+        )));
+    }
+}
+
+/// A project that finds the package, in the version that it wants or none.
+fn by_cmake(tree: &Tree) {
+    let build = tempfile::tempdir().expect("a temporary directory");
+    let configure = |wanted: &str| {
+        let mut cmake = Command::new("cmake");
+        cmake
+            .arg("-S")
+            .arg(root().join("ffi-tests/cmake"))
+            .arg("-B")
+            .arg(build.path())
+            .arg(format!("-DWANTED={wanted}"))
+            .arg(format!(
+                "-DCMAKE_PREFIX_PATH={}",
+                tree.path("usr").display()
+            ))
+            .arg(format!(
+                "-DPROGRAMS={}",
+                root().join("ffi-tests/programs").display()
+            ))
+            .arg(format!(
+                "-DCMAKE_C_FLAGS=-D_GNU_SOURCE -I{0}",
+                root().join("ffi-tests").display()
+            ))
+            .arg(format!(
+                "-DCMAKE_CXX_FLAGS=-D_GNU_SOURCE -I{0}",
+                root().join("ffi-tests").display()
+            ));
+        cmake
+    };
+    for version in ["9.0", "0.0", "1", "0.1.1"] {
+        let output = configure(version).output().expect("cmake");
+        assert!(!output.status.success(), "version {version} was found");
+    }
+    for version in ["0", "0.1", "0.1.0"] {
+        done(&mut configure(version));
+    }
+    done(Command::new("cmake").arg("--build").arg(build.path()));
+    for name in ["shared_c", "shared_cpp", "static_c"] {
+        run(Command::new(build.path().join(name)));
+    }
+}
+
+fn completions(tree: &Tree) {
+    let share = |path: &str| tree.path("usr/share").join(path);
+    let asked = r#"
+        . "$0"
+        ask() {
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+            _platter_img
+            echo "${COMPREPLY[*]}"
+        }
+        ask platter-img co
+        ask platter-img convert --output-f
+        ask platter-img convert -O qc
+        ask platter-img -T x check -r ''
+        ask platter-img convert -t w
+        ask platter-img info /et
+        complete -p platter-img
+    "#;
+    let output = done(
+        Command::new("bash")
+            .args(["--norc", "-c", asked])
+            .arg(share("bash-completion/completions/platter-img")),
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "commit compare convert\n--output-format\nqcow qcow2\nleaks all\nwriteback writethrough\n\n\
+         complete -o bashdefault -o default -F _platter_img platter-img\n"
+    );
+    let fish = share("fish/vendor_completions.d/platter-img.fish");
+    let asked = format!(
+        "source {}; complete -C 'platter-img co'; complete -C 'platter-img convert --output-f'; \
+         complete -C 'platter-img check -r '",
+        fish.display()
+    );
+    let output = done(Command::new("fish").args(["--no-config", "-c", &asked]));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let first: Vec<_> = text
+        .lines()
+        .map(|line| line.split('\t').next().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        first,
+        [
+            "commit",
+            "compare",
+            "convert",
+            "--output-format",
+            "all",
+            "leaks"
+        ]
+    );
+    let zsh = share("zsh/site-functions");
+    let dump = tempfile::tempdir().expect("a temporary directory");
+    let asked = format!(
+        "autoload -Uz compinit; fpath=({} $fpath); compinit -u -d {}/dump; print $_comps[platter-img]",
+        zsh.display(),
+        dump.path().display()
+    );
+    let output = done(Command::new("zsh").args(["-f", "-c", &asked]));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "_platter-img\n");
+    done(Command::new("zsh").arg("-n").arg(zsh.join("_platter-img")));
+}
+
+/// The tarball has every source, is the same each time, and is made again from what it holds.
+#[test]
+fn a_tarball_of_the_sources_holds_all_that_it_takes() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let dist = |root: &Path, out: &str| {
+        let out = directory.path().join(out);
+        done(
+            Command::new("sh")
+                .args(["packaging/dist.sh", "9.9"])
+                .arg(&out)
+                .current_dir(root),
+        );
+        out.join("platter-9.9.tar.gz")
+    };
+    let first = dist(root(), "first");
+    done(
+        Command::new("tar")
+            .arg("-xf")
+            .arg(&first)
+            .current_dir(directory.path()),
+    );
+    let unpacked = directory.path().join("platter-9.9");
+    let again = dist(&unpacked, "again");
+    assert!(fs::read(first).expect("a tarball") == fs::read(again).expect("a tarball"));
+    // Everything that the build names is there.
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["metadata", "--locked", "--offline", "--no-deps"])
+        .args(["--format-version", "1"])
+        .current_dir(&unpacked);
+    done(&mut cargo);
+    for needed in ["include/platter.h", "examples-c/Makefile", ".ci/run"] {
+        assert!(unpacked.join(needed).exists(), "{needed} is missing");
+    }
+}
