@@ -224,6 +224,7 @@ programs!(
     image_io,
     queue,
     storage,
+    storages,
     jobs,
     background,
     control,

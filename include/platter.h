@@ -1014,6 +1014,14 @@ typedef struct platter_secrets platter_secrets;
 typedef struct platter_server platter_server;
 
 /**
+ * Storages of the program under names of its own: open files, tables of callbacks, open images. Where
+ * such a name is used as the path of an image, of a target, of a backing file or of a data file, the storage
+ * is used instead of any file of that name: so a whole chain can lie in storages of the program. What
+ * uses the set copies it; the storages themselves are shared.
+ */
+typedef struct platter_storages platter_storages;
+
+/**
  * Receives a line of the log, without newline; `level` is a `PLATTER_LOG_*`. Called from any
  * thread, also from several at once; it must not call `platter_log_set()`.
  */
@@ -1905,6 +1913,18 @@ int platter_open_options_set_nodes(struct platter_open_options *options,
                                    const struct platter_nodes *nodes,
                                    uint32_t flags,
                                    struct platter_error **err);
+
+/**
+ * Sets storages that are used in place of files of their names: of the image and of whatever it names, as
+ * far as the policy lets it; a copy of the set is kept, which replaces the one
+ * before. NULL stands for none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_open_options_set_storages(struct platter_open_options *options,
+                                      const struct platter_storages *storages,
+                                      uint32_t flags,
+                                      struct platter_error **err);
 
 /**
  * Sets how hard compressed writes to the image try: 1 to 12 for zlib, 22 and less, also below 0, for zstd. A level
@@ -3184,6 +3204,79 @@ int platter_server_stop(const struct platter_server *server,
 void platter_server_free(struct platter_server *server);
 
 /**
+ * Makes an empty set of storages. The caller frees it with `platter_storages_free()`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_storages_new(struct platter_storages **out,
+                         uint32_t flags,
+                         struct platter_error **err);
+
+/**
+ * Adds an open file or block device. The descriptor is duplicated: the caller keeps its own. Locks, and the
+ * flag `O_DIRECT`, are as for `platter_image_open_fd()`. What is written to needs a descriptor that is open for
+ * reading and writing; a new image replaces what the file holds, and is emptied, not removed, where its creation
+ * fails. A name with a colon is used with `PLATTER_LOCATION_PATH`. `flags` must be 0.
+ *
+ * Statuses: INVALID, EXISTS, OS. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_storages_add_fd(struct platter_storages *storages,
+                            const char *name,
+                            int fd,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * Adds storage of the program. `ops` is copied; `size` is called by each opening. Images that use the same
+ * storage of the set at once exclude each other as those in one file do: only readers share it. `free_fn` (may be
+ * NULL) is called once with `user_data`: when the set and everything that copied it are gone, or at once when this
+ * call fails. `flags` must be 0.
+ *
+ * Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated; the callbacks and `user_data` are usable from every thread until
+ * `free_fn` is called.
+ */
+int platter_storages_add_storage(struct platter_storages *storages,
+                                 const char *name,
+                                 const struct platter_storage_ops *ops,
+                                 void *user_data,
+                                 platter_free_fn free_fn,
+                                 uint32_t flags,
+                                 struct platter_error **err);
+
+/**
+ * Adds the guest bytes of an open image: what opens the name reads and writes the disk in it, and takes it for
+ * a raw one unless it says another format. The image stays open for as long as the set or what copied it uses it,
+ * as with a job. Those that use the name exclude each other as those of one file do; how the caller uses the image
+ * beside them is the caller's matter. `flags` must be 0.
+ *
+ * Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_storages_add_image(struct platter_storages *storages,
+                               const char *name,
+                               const struct platter_image *image,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
+ * Frees a set; what copied it goes on with its storages. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The set is not used afterwards.
+ */
+void platter_storages_free(struct platter_storages *storages);
+
+/**
  * Sets the callback for progress. `free_fn` (may be NULL) is called once with `user_data`: when the
  * job is freed or another callback is set, or at once when this call fails. `flags` must be 0.
  *
@@ -3928,6 +4021,18 @@ int platter_convert_set_secrets(struct platter_convert *convert,
                                 struct platter_error **err);
 
 /**
+ * Sets storages that are used in place of files of their names: of the target, and of what it
+ * names. Those of the sources are set by `platter_convert_set_source_options()`; a copy of the set is kept, which replaces the one
+ * before. NULL stands for none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_convert_set_storages(struct platter_convert *convert,
+                                 const struct platter_storages *storages,
+                                 uint32_t flags,
+                                 struct platter_error **err);
+
+/**
  * Sets the target's backing file and its format; data that it holds already is not copied. Either may
  * be NULL for none, or where the options name it. `flags` must be 0.
  *
@@ -4090,6 +4195,18 @@ int platter_create_set_secrets(struct platter_create *create,
                                struct platter_error **err);
 
 /**
+ * Sets storages that are used in place of files of their names: of the new image, its data file and its
+ * backing file; a copy of the set is kept, which replaces the one
+ * before. NULL stands for none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_create_set_storages(struct platter_create *create,
+                                const struct platter_storages *storages,
+                                uint32_t flags,
+                                struct platter_error **err);
+
+/**
  * Sets what ends the creation beside the job itself: also `platter_create_job_new()`, which opens the
  * backing file. NULL stands for none. `flags` must be 0.
  *
@@ -4246,6 +4363,18 @@ int platter_dd_set_secrets(struct platter_dd *dd,
                            const struct platter_secrets *secrets,
                            uint32_t flags,
                            struct platter_error **err);
+
+/**
+ * Sets storages that are used in place of files of their names: of the output, and of what it names.
+ * Those of the input are set by `platter_dd_set_input_options()`; a copy of the set is kept, which replaces the one
+ * before. NULL stands for none. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ */
+int platter_dd_set_output_storages(struct platter_dd *dd,
+                                   const struct platter_storages *storages,
+                                   uint32_t flags,
+                                   struct platter_error **err);
 
 /**
  * Sets a number of the copy, one of `PLATTER_DD_*`. Its range is checked when the job runs. `flags`

@@ -190,6 +190,45 @@ static void drivers(void)
           "Unknown file format 'bogus'");
 }
 
+static void named_storages(void)
+{
+    const platter_storage_ops ops = {0};
+    platter_storages *storages = POISONED;
+    platter_create *create;
+    platter_open_options *options;
+    NO_NULL(platter_storages_new(NULL, 0, &err), "out");
+    NO_FLAG(platter_storages_new(&storages, BAD, &err));
+    CHECK(storages == NULL);
+    OK(platter_storages_new(&storages, 0, &err));
+    NO_NULL(platter_storages_add_fd(NULL, "s", 0, 0, &err), "storages");
+    NO_NULL(platter_storages_add_fd(storages, NULL, 0, 0, &err), "name");
+    NO_FLAG(platter_storages_add_fd(storages, "s", 0, BAD, &err));
+    FAILS(platter_storages_add_fd(storages, "s", -1, 0, &err), PLATTER_STATUS_INVALID, "fd");
+    const int before = frees;
+    NO_NULL(platter_storages_add_storage(NULL, "s", &ops, &frees, count_free, 0, &err), "storages");
+    NO_NULL(platter_storages_add_storage(storages, NULL, &ops, &frees, count_free, 0, &err), "name");
+    NO_NULL(platter_storages_add_storage(storages, "s", NULL, &frees, count_free, 0, &err), "ops");
+    NO_FLAG(platter_storages_add_storage(storages, "s", &ops, &frees, count_free, BAD, &err));
+    FAILS(platter_storages_add_storage(storages, "s", &ops, &frees, count_free, 0, &err),
+          PLATTER_STATUS_INVALID, "'read'");
+    CHECK(frees == before + 5);
+    frees = before;
+    NO_NULL(platter_storages_add_image(NULL, "s", NULL, 0, &err), "storages");
+    NO_NULL(platter_storages_add_image(storages, NULL, NULL, 0, &err), "name");
+    NO_NULL(platter_storages_add_image(storages, "s", NULL, 0, &err), "image");
+    NO_FLAG(platter_storages_add_image(storages, "s", NULL, BAD, &err));
+    OK(platter_open_options_new(&options, 0, &err));
+    NO_NULL(platter_open_options_set_storages(NULL, storages, 0, &err), "options");
+    NO_FLAG(platter_open_options_set_storages(options, storages, BAD, &err));
+    platter_open_options_free(options);
+    OK(platter_create_new(&create, "c", "raw", 0, &err));
+    NO_NULL(platter_create_set_storages(NULL, storages, 0, &err), "create");
+    NO_FLAG(platter_create_set_storages(create, storages, BAD, &err));
+    platter_create_free(create);
+    platter_storages_free(storages);
+    platter_storages_free(NULL);
+}
+
 static void secrets(void)
 {
     static const char *const properties[] = {"data", "x", NULL};
@@ -784,6 +823,8 @@ static void convert(void)
     NO_NULL(platter_convert_job_new(NULL, convert, 0, &err), "out");
     NO_NULL(platter_convert_job_new(&job, NULL, 0, &err), "convert");
     NO_FLAG(platter_convert_job_new(&job, convert, BAD, &err));
+    NO_NULL(platter_convert_set_storages(NULL, NULL, 0, &err), "convert");
+    NO_FLAG(platter_convert_set_storages(convert, NULL, BAD, &err));
     NO_NULL(platter_convert_set_secrets(NULL, NULL, 0, &err), "convert");
     NO_FLAG(platter_convert_set_secrets(convert, NULL, BAD, &err));
     FAILS(platter_convert_set_source_fd(NULL, 0, 0, &err), PLATTER_STATUS_INVALID, "convert");
@@ -833,6 +874,8 @@ static void copies(void)
     NO_NULL(platter_dd_set_output_policy(NULL, NULL, 0, &err), "dd");
     NO_NULL(platter_dd_set_output_policy(dd, NULL, 0, &err), "policy");
     NO_FLAG(platter_dd_set_output_policy(dd, NULL, BAD, &err));
+    NO_NULL(platter_dd_set_output_storages(NULL, NULL, 0, &err), "dd");
+    NO_FLAG(platter_dd_set_output_storages(dd, NULL, BAD, &err));
     NO_NULL(platter_dd_set_secrets(NULL, NULL, 0, &err), "dd");
     NO_FLAG(platter_dd_set_secrets(dd, NULL, BAD, &err));
     NO_NULL(platter_dd_set_number(NULL, PLATTER_DD_SKIP, 1, 0, &err), "dd");
@@ -1072,6 +1115,7 @@ int main(void)
     options();
     drivers();
     policies();
+    named_storages();
     secrets();
     images();
     exports();

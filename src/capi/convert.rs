@@ -18,6 +18,7 @@ use crate::capi::options::platter_options;
 use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
+use crate::capi::storages::{self, platter_storages};
 use crate::capi::text::{duplicate_fd, optional_name, optional_utf8};
 use crate::error::{Error, Result};
 use crate::format::{profiles, registry};
@@ -321,6 +322,25 @@ pub extern "C" fn platter_convert_set_secrets(
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
         convert.request.target.objects = secret::copied(secrets)?;
+        Ok(())
+    })
+}
+
+/// Sets storages that are used in place of files of their names: of the target, and of what it
+/// names. Those of the sources are set by `platter_convert_set_source_options()`; a copy of the set is kept, which replaces the one
+/// before. NULL stands for none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_convert_set_storages(
+    convert: Option<&mut platter_convert>,
+    storages: Option<&platter_storages>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(convert, "convert", err, |convert| {
+        check_flags(flags, 0)?;
+        convert.request.target.storages = storages::copied(storages)?;
         Ok(())
     })
 }

@@ -17,6 +17,7 @@ use crate::capi::options::platter_options;
 use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
+use crate::capi::storages::{self, platter_storages};
 use crate::capi::text::{c_line, optional_name, optional_utf8, utf8};
 use crate::job::JobControl;
 use crate::ops::create::{CreatePlan, CreateRequest};
@@ -178,6 +179,25 @@ pub extern "C" fn platter_create_set_secrets(
     call_mut(create, "create", err, |create| {
         check_flags(flags, 0)?;
         create.request.objects = secret::copied(secrets)?;
+        Ok(())
+    })
+}
+
+/// Sets storages that are used in place of files of their names: of the new image, its data file and its
+/// backing file; a copy of the set is kept, which replaces the one
+/// before. NULL stands for none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_create_set_storages(
+    create: Option<&mut platter_create>,
+    storages: Option<&platter_storages>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(create, "create", err, |create| {
+        check_flags(flags, 0)?;
+        create.request.storages = storages::copied(storages)?;
         Ok(())
     })
 }

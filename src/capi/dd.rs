@@ -17,6 +17,7 @@ use crate::capi::open::{
 use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
+use crate::capi::storages::{self, platter_storages};
 use crate::capi::text::{duplicate_fd, optional_name, utf8};
 use crate::error::{Error, Result};
 use crate::format::registry;
@@ -269,6 +270,25 @@ pub extern "C" fn platter_dd_set_secrets(
     call_mut(dd, "dd", err, |dd| {
         check_flags(flags, 0)?;
         dd.request.objects = secret::copied(secrets)?;
+        Ok(())
+    })
+}
+
+/// Sets storages that are used in place of files of their names: of the output, and of what it names.
+/// Those of the input are set by `platter_dd_set_input_options()`; a copy of the set is kept, which replaces the one
+/// before. NULL stands for none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_dd_set_output_storages(
+    dd: Option<&mut platter_dd>,
+    storages: Option<&platter_storages>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(dd, "dd", err, |dd| {
+        check_flags(flags, 0)?;
+        dd.request.storages = storages::copied(storages)?;
         Ok(())
     })
 }

@@ -40,6 +40,7 @@ pub mod io;
 pub mod queue;
 pub mod server;
 pub mod storage;
+pub mod storages;
 
 mod footprint;
 pub mod job;

@@ -10,6 +10,7 @@ use crate::capi::error::platter_error;
 use crate::capi::nodes::{self, platter_nodes};
 use crate::capi::policy::platter_policy;
 use crate::capi::secret::{self, platter_secrets};
+use crate::capi::storages::{self, platter_storages};
 use crate::capi::text::{optional_utf8, os, utf8};
 use crate::error::{Error, Result};
 use crate::image::{DetectZeroes, OpenOptions};
@@ -240,6 +241,25 @@ pub extern "C" fn platter_open_options_set_nodes(
     call_mut(options, "options", err, |options| {
         check_flags(flags, 0)?;
         options.options.nodes = nodes::shared(nodes)?;
+        Ok(())
+    })
+}
+
+/// Sets storages that are used in place of files of their names: of the image and of whatever it names, as
+/// far as the policy lets it; a copy of the set is kept, which replaces the one
+/// before. NULL stands for none. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_open_options_set_storages(
+    options: Option<&mut platter_open_options>,
+    storages: Option<&platter_storages>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        options.options.storages = storages::copied(storages)?;
         Ok(())
     })
 }

@@ -1,7 +1,9 @@
 //! An image that serves as the storage of another: qcow2 inside raw with an offset, a format
 //! inside another.
 
+use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bstr::BStr;
@@ -18,10 +20,10 @@ use crate::storage::{
     Storage, ZeroFlags,
 };
 
-/// The guest bytes of an image as a storage.
+/// The guest bytes of an image, or of what leads to one, as a storage.
 #[derive(Debug)]
-pub struct ImageStorage {
-    image: Arc<Image>,
+pub struct ImageStorage<I = Arc<Image>> {
+    image: I,
     /// Held while the length is compared and then set.
     growth: Mutex<()>,
 }
@@ -29,8 +31,15 @@ pub struct ImageStorage {
 impl ImageStorage {
     /// Over an open image, whose locks stay as they are.
     pub fn new(image: impl Into<Arc<Image>>) -> Self {
+        Self::over(image.into())
+    }
+}
+
+impl<I: Deref<Target = Image>> ImageStorage<I> {
+    /// Over what leads to an open image, whose locks stay as they are.
+    pub fn over(image: I) -> Self {
         Self {
-            image: image.into(),
+            image,
             growth: Mutex::new(()),
         }
     }
@@ -96,7 +105,7 @@ impl ChildImage for ImageStorage {
     }
 }
 
-impl Storage for ImageStorage {
+impl<I: Deref<Target = Image> + Debug + Send + Sync> Storage for ImageStorage<I> {
     fn name(&self) -> &BStr {
         self.image.filename()
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::IoSliceMut;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use bstr::{BStr, BString, ByteSlice};
@@ -54,7 +55,7 @@ pub struct StorageCallbacks {
     pub discard: Option<DiscardFn>,
     /// Describes runs; without it everything is data.
     pub extent: Option<ExtentFn>,
-    /// Ends the use.
+    /// Ends the use; called by the last storage over them.
     pub close: Option<CloseFn>,
 }
 
@@ -76,7 +77,7 @@ pub struct CallbackStorage {
     len: AtomicU64,
     /// The errno of the first flush that failed.
     flush_failed: AtomicI32,
-    calls: StorageCallbacks,
+    calls: Arc<StorageCallbacks>,
 }
 
 impl CallbackStorage {
@@ -90,9 +91,22 @@ impl CallbackStorage {
         calls: StorageCallbacks,
         cache: CacheMode,
     ) -> Result<Self> {
+        Self::over(name.into(), Arc::new(calls), Identity::own(), cache)
+    }
+
+    /// As [`CallbackStorage::new`], for bytes that several storages may show, each of which asks for the size.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn over(
+        name: BString,
+        calls: Arc<StorageCallbacks>,
+        identity: Identity,
+        cache: CacheMode,
+    ) -> Result<Self> {
         let storage = Self {
-            name: name.into(),
-            identity: Identity::own(),
+            name,
+            identity,
             cache,
             len: AtomicU64::new(0),
             flush_failed: AtomicI32::new(0),
@@ -172,7 +186,8 @@ impl CallbackStorage {
 
 impl Drop for CallbackStorage {
     fn drop(&mut self) {
-        if let Some(close) = self.calls.close.take() {
+        let close = Arc::get_mut(&mut self.calls).and_then(|calls| calls.close.take());
+        if let Some(close) = close {
             close();
         }
     }
@@ -336,7 +351,6 @@ impl Storage for CallbackStorage {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
 
     use super::*;

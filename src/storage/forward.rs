@@ -51,6 +51,11 @@ macro_rules! forward {
             self.$inner.try_read(bufs, offset)
         }
     };
+    (@read_many_at $inner:ident) => {
+        fn read_many_at(&self, ranges: &mut [$crate::storage::ReadRange<'_>]) -> $crate::Result<()> {
+            self.$inner.read_many_at(ranges)
+        }
+    };
     (@write_at $inner:ident) => {
         fn write_at(&self, buf: &[u8], offset: u64) -> $crate::Result<()> {
             self.$inner.write_at(buf, offset)

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::storage::identity::Identity;
-use crate::storage::modes::{LockRequest, Permissions};
+use crate::storage::modes::LockRequest;
 use crate::sys::lock;
 
 /// The files that are held.
@@ -128,22 +128,4 @@ impl Holders<'_> {
             .find(|one| one.description.is_some() && lock::same_description(fd, one.fd))
             .and_then(|one| one.description)
     }
-}
-
-/// A storage wants what another one of this process denies, or the other way round: the permission,
-/// and whether it is wanted.
-pub(super) fn conflict(
-    holders: &Holders<'_>,
-    storage: u64,
-    wanted: LockRequest,
-) -> Option<(Permissions, bool)> {
-    let mut held = LockRequest::default();
-    for other in holders.others(storage) {
-        held.uses |= other.request.uses;
-        held.denies |= other.request.denies;
-    }
-    let first = |set: Permissions| set.iter().next();
-    first(wanted.uses & held.denies)
-        .map(|permission| (permission, true))
-        .or_else(|| first(wanted.denies & held.uses).map(|permission| (permission, false)))
 }

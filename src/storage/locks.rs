@@ -10,7 +10,7 @@ use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::holders::{HeldFile, Holders, conflict};
+use crate::storage::holders::{HeldFile, Holders};
 use crate::storage::identity::Identity;
 use crate::storage::modes::{LockRequest, Permissions};
 use crate::sys::{attr, lock};
@@ -101,10 +101,9 @@ impl Locks {
     }
 
     fn keep_apart(&self, holders: Option<&Holders<'_>>, wanted: LockRequest) -> Result<()> {
-        let found = holders.and_then(|holders| conflict(holders, self.storage, wanted));
-        match found {
-            Some((permission, true)) => Err(locked(wanted_text(name_of(permission)))),
-            Some((permission, false)) => Err(locked(denied_text(name_of(permission)))),
+        let others = holders.map(|holders| holders.others(self.storage).map(|one| one.request));
+        match others {
+            Some(others) => check(others, wanted),
             None => Ok(()),
         }
     }
@@ -134,6 +133,22 @@ impl Locks {
             Err(_) => release(fd, wanted, union(held, shared)),
         }
         result
+    }
+}
+
+/// Refuses what others deny, and the denial of what others use.
+///
+/// # Errors
+/// [`ErrorKind::Locked`].
+pub(super) fn check(others: impl Iterator<Item = LockRequest>, wanted: LockRequest) -> Result<()> {
+    let held = others.fold(LockRequest::default(), union);
+    let first = |set: Permissions| set.iter().next();
+    if let Some(permission) = first(wanted.uses & held.denies) {
+        return Err(locked(wanted_text(name_of(permission))));
+    }
+    match first(wanted.denies & held.uses) {
+        Some(permission) => Err(locked(denied_text(name_of(permission)))),
+        None => Ok(()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What `dd` copies, in its own units.
 
+use std::sync::Arc;
+
 use bstr::BString;
 
 use crate::driver_names::{is_known, unknown_format};
@@ -11,7 +13,7 @@ use crate::object::Objects;
 use crate::ops::convert::{ConvertRequest, NamedFd, Window, Wording};
 use crate::ops::create::Reason;
 use crate::policy::OpenPolicy;
-use crate::storage::CacheMode;
+use crate::storage::{CacheMode, NamedStorages};
 
 /// The largest block.
 const MAX_BLOCK_SIZE: u64 = i32::MAX as u64;
@@ -69,6 +71,8 @@ pub struct DdRequest {
     pub objects: Objects,
     /// What opening an output that exists may do.
     pub policy: OpenPolicy,
+    /// Storages under names of the caller's own, asked for the output and what it names before the protocols.
+    pub storages: Option<Arc<dyn NamedStorages>>,
 }
 
 impl DdRequest {
@@ -89,6 +93,7 @@ impl DdRequest {
             output_size: None,
             objects: Objects::default(),
             policy: OpenPolicy::default(),
+            storages: None,
         }
     }
 
@@ -109,6 +114,7 @@ impl DdRequest {
         request.target.exists = self.output_exists;
         request.target.objects = self.objects.clone();
         request.target.policy = self.policy.clone();
+        request.target.storages.clone_from(&self.storages);
         request.source.fd = source_fd;
         request.source.devices = true;
         request.source.options = self.input_options.clone();
