@@ -64,7 +64,7 @@ impl Creation {
 
     /// Of a storage that the caller has, and that is never removed.
     pub fn given(storage: Arc<dyn Storage>) -> Self {
-        Self::new(Box::new(Given(storage)))
+        Self::new(given(storage))
     }
 
     /// The storage.
@@ -123,7 +123,11 @@ pub(crate) fn no_new_images(driver: &str, error: Error) -> Error {
     ))
 }
 
-/// A storage that the caller has.
+/// A storage that was there before, and that is never removed.
+pub(super) fn given(storage: Arc<dyn Storage>) -> Box<dyn NewStorage> {
+    Box::new(Given(storage))
+}
+
 #[derive(Debug)]
 struct Given(Arc<dyn Storage>);
 

@@ -1,5 +1,7 @@
 //! The host side: byte stores with positional I/O.
 
+mod align;
+mod batch;
 pub mod bounded;
 pub mod callbacks;
 pub mod compress;
@@ -7,6 +9,7 @@ pub mod creation;
 pub mod crypt;
 pub mod data_cipher;
 pub mod driver;
+mod existing;
 pub mod exports;
 pub mod file;
 pub(crate) mod forward;
@@ -27,6 +30,7 @@ pub mod registry;
 pub mod slice;
 pub(crate) mod spool;
 mod ssh;
+mod status;
 mod step;
 pub mod steps;
 pub mod stream;

@@ -4,9 +4,7 @@
 //! reply. There is no thread that reads: one of those that wait does, and hands the right to read on to the one
 //! whose reply has come, which takes the data straight into its own buffer.
 
-mod align;
 mod connection;
-mod creation;
 mod handshake;
 mod input;
 mod journal;
@@ -15,13 +13,13 @@ mod op;
 mod options;
 mod pool;
 mod shared;
-mod status;
 mod storage;
 #[cfg(test)]
 mod tests;
 
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::driver::{StorageDriver, StorageFeatures};
+use crate::storage::existing;
 
 /// The protocol.
 pub static DRIVER: StorageDriver = StorageDriver {
@@ -39,7 +37,7 @@ pub static DRIVER: StorageDriver = StorageDriver {
     parse_file_name: Some(options::parse_file_name),
     file_name: Some(options::file_name),
     open: storage::open,
-    create: Some(creation::claim),
+    create: Some(|context| existing::claim(&DRIVER, context)),
     exports: Some(storage::exports),
 };
 

@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::job::JobControl;
+use crate::nbd::flags::StateFlags;
+use crate::storage::status::StatusCache;
 
 use super::options::Settings;
 use super::pool::Pool;
-use super::status::StatusCache;
 
 static SHARED: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
@@ -22,7 +23,7 @@ pub(super) struct Shared {
     /// Its connections.
     pub(super) pool: Pool,
     /// What is known of holes and zeroes.
-    pub(super) status: StatusCache,
+    pub(super) status: StatusCache<StateFlags>,
     /// Held while a part of a block is changed.
     pub(super) partial: Mutex<()>,
 }

@@ -18,18 +18,18 @@ use crate::nbd::request::Command;
 use crate::net::Address;
 use crate::net::address::Names;
 use crate::options::Values;
+use crate::storage::align::{Parts, around, in_pieces};
 use crate::storage::driver::{OpenContext, StorageTarget};
 use crate::storage::exports::ExportInfo;
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
+use crate::storage::status::Run;
 use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
 use crate::value::{Map, Value};
 
-use super::align::{Parts, around, in_pieces};
 use super::connection::MAX_OPS;
 use super::op::{Op, Payload, Sink};
 use super::options::{OPTIONS, Settings, file_name, parse_file_name};
 use super::shared::Shared;
-use super::status::Run;
 
 /// Requests that wait for the server at once; each holds a buffer of the caller's. As many as servers work on over
 /// the usual number of connections, within the memory of an operation.
@@ -350,7 +350,7 @@ impl NbdStorage {
     }
 
     /// Asks the server for the run at `offset`.
-    fn ask_status(&self, offset: u64) -> Result<Option<Run>> {
+    fn ask_status(&self, offset: u64) -> Result<Option<Run<StateFlags>>> {
         let _asking = self.shared.status.asking.lock();
         if let Some(run) = self.shared.status.find(offset) {
             return Ok(Some(run));
@@ -370,7 +370,12 @@ impl NbdStorage {
             Err(error) if matches!(error.errno(), libc::ENOTSUP | libc::EINVAL) => return Ok(None),
             Err(error) => return Err(error),
         }
-        let first = self.shared.status.keep(asked, start, self.size(), &extents);
+        let known = StateFlags::HOLE | StateFlags::ZERO;
+        let states = extents.iter().map(|extent| {
+            let state = StateFlags::from_bits_retain(extent.flags) & known;
+            (extent.len, state)
+        });
+        let first = self.shared.status.keep(asked, start, self.size(), states);
         Ok(first.filter(|run| run.end > offset))
     }
 }
@@ -604,8 +609,8 @@ impl Storage for NbdStorage {
         };
         Ok(run.map_or(unknown, |run| StorageExtent {
             len: len.min(run.end - offset),
-            zero: run.flags.contains(StateFlags::ZERO),
-            allocated: !run.flags.contains(StateFlags::HOLE),
+            zero: run.state.contains(StateFlags::ZERO),
+            allocated: !run.state.contains(StateFlags::HOLE),
         }))
     }
 

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobControl, without_signals};
 use crate::memory;
+use crate::storage::batch::{Batch, Broken, LOOK};
 use crate::sys::event::Event;
 use crate::sys::stream::wait_or_wake;
 
@@ -29,8 +29,6 @@ const MAX_UNSENT: usize = 4 << 20;
 const RECEIVED: usize = 1 << 20;
 /// Reads of the connection between two looks at what is to be sent.
 const READS: usize = 32;
-/// The longest time that whoever waits goes without a look at the control.
-const LOOK: Duration = Duration::from_millis(50);
 /// The longest time that the thread sleeps.
 const SLEEP: Duration = Duration::from_secs(1);
 /// How long the server is given to take what was sent when the connection is ended.
@@ -105,103 +103,14 @@ enum Phase {
     Broken(Broken),
 }
 
-/// Why a connection ended.
-#[derive(Clone, Debug)]
-struct Broken {
-    kind: ErrorKind,
-    errno: i32,
-    text: String,
-    hints: Vec<String>,
-}
-
-impl Broken {
-    fn of(error: &Error) -> Self {
-        Self {
-            kind: error.kind(),
-            errno: error.errno(),
-            text: error.to_string(),
-            hints: error.hints().to_vec(),
-        }
-    }
-
-    fn error(&self) -> Error {
-        let error = Error::new(self.kind, self.text.clone()).with_errno(self.errno);
-        self.hints.iter().cloned().fold(error, Error::with_hint)
-    }
-}
-
 /// A request on its way.
 #[derive(Debug)]
 struct Job {
     packet: Vec<u8>,
     /// The most data of its reply.
     most: usize,
-    batch: Arc<Batch>,
+    batch: Arc<Batch<Reply>>,
     index: usize,
-}
-
-/// Requests of one thread, which waits for all of their replies.
-#[derive(Debug)]
-struct Batch {
-    replies: Mutex<Replies>,
-    done: Condvar,
-    /// Nobody waits any more.
-    abandoned: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Replies {
-    replies: Vec<Option<Reply>>,
-    missing: usize,
-    broken: Option<Broken>,
-}
-
-impl Batch {
-    fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self {
-            replies: Mutex::new(Replies {
-                replies: std::iter::repeat_with(|| None).take(count).collect(),
-                missing: count,
-                broken: None,
-            }),
-            done: Condvar::new(),
-            abandoned: AtomicBool::new(false),
-        })
-    }
-
-    fn put(&self, index: usize, reply: Reply) {
-        let mut replies = self.replies.lock();
-        if let Some(place) = replies.replies.get_mut(index) {
-            *place = Some(reply);
-            replies.missing = replies.missing.saturating_sub(1);
-        }
-        if replies.missing == 0 {
-            self.done.notify_one();
-        }
-    }
-
-    fn fail(&self, broken: &Broken) {
-        self.replies.lock().broken.get_or_insert(broken.clone());
-        self.done.notify_one();
-    }
-
-    fn wait(&self, control: &JobControl) -> Result<Vec<Reply>> {
-        let mut replies = self.replies.lock();
-        loop {
-            if replies.missing == 0 {
-                let all = std::mem::take(&mut replies.replies);
-                return Ok(all.into_iter().flatten().collect());
-            }
-            if let Some(broken) = &replies.broken {
-                return Err(broken.error());
-            }
-            self.done.wait_for(&mut replies, LOOK);
-            if let Err(error) = control.check() {
-                self.abandoned.store(true, Ordering::Release);
-                return Err(error);
-            }
-        }
-    }
 }
 
 impl Link {
@@ -255,7 +164,7 @@ impl Link {
     /// Whether the connection has ended by itself.
     pub(super) fn is_lost(&self) -> bool {
         match &self.shared.state.lock().phase {
-            Phase::Broken(broken) => broken.errno != libc::EPROTO,
+            Phase::Broken(broken) => !broken.is_violation(),
             _ => false,
         }
     }
@@ -277,7 +186,7 @@ impl Link {
         let _ = self.post(&[request], &Batch::new(1));
     }
 
-    fn post(&self, requests: &[Request<'_>], batch: &Arc<Batch>) -> Result<()> {
+    fn post(&self, requests: &[Request<'_>], batch: &Arc<Batch<Reply>>) -> Result<()> {
         let mut jobs = Vec::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
             jobs.push(Job {
@@ -365,7 +274,7 @@ struct Place {
 
 struct Sent {
     most: usize,
-    batch: Arc<Batch>,
+    batch: Arc<Batch<Reply>>,
     index: usize,
 }
 
@@ -443,7 +352,7 @@ impl<'a> Engine<'a> {
                 break;
             };
             free = at;
-            if job.batch.abandoned.load(Ordering::Acquire) {
+            if job.batch.is_abandoned() {
                 continue;
             }
             place.serial = place.serial.wrapping_add(1);

@@ -1,14 +1,11 @@
-//! What the server said of holes and zeroes, kept for all threads, but not for long: others may write to the
-//! export, and bytes taken for zeroes would be lost.
+//! What a server said of holes and zeroes, kept for all threads, but not for long: others may write to the
+//! same bytes, and those taken for zeroes would be lost.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-
-use crate::nbd::chunk::StatusExtent;
-use crate::nbd::flags::StateFlags;
 
 /// The most extents that are kept.
 const MAX_KEPT: usize = 64 << 10;
@@ -20,9 +17,9 @@ const STALE: Duration = Duration::from_secs(60);
 
 /// A run of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct Run<T> {
     pub(super) end: u64,
-    pub(super) flags: StateFlags,
+    pub(super) state: T,
     /// Until when it may be believed.
     until: Instant,
 }
@@ -34,19 +31,29 @@ pub(super) struct Asked {
     at: Instant,
 }
 
-/// Runs by their beginnings, which do not overlap.
-#[derive(Debug, Default)]
-pub(super) struct StatusCache {
-    runs: Mutex<BTreeMap<u64, Run>>,
+/// Runs by their beginnings, which do not overlap. `T` is what is said of each.
+#[derive(Debug)]
+pub(super) struct StatusCache<T> {
+    runs: Mutex<BTreeMap<u64, Run<T>>>,
     /// Counts writes: an answer that was on its way meanwhile is not kept.
     changes: AtomicU64,
     /// Held while the server is asked, so that one question is asked once.
     pub(super) asking: Mutex<()>,
 }
 
-impl StatusCache {
+impl<T> Default for StatusCache<T> {
+    fn default() -> Self {
+        Self {
+            runs: Mutex::default(),
+            changes: AtomicU64::new(0),
+            asking: Mutex::default(),
+        }
+    }
+}
+
+impl<T: Copy + PartialEq> StatusCache<T> {
     /// The run at `offset`.
-    pub(super) fn find(&self, offset: u64) -> Option<Run> {
+    pub(super) fn find(&self, offset: u64) -> Option<Run<T>> {
         let runs = self.runs.lock();
         let (_, run) = runs.range(..=offset).next_back()?;
         (run.end > offset && Instant::now() < run.until).then_some(*run)
@@ -61,30 +68,29 @@ impl StatusCache {
     }
 
     /// Keeps an answer that begins at `offset`, unless something was written since `asked`; gives its first run.
-    /// Runs that follow each other with the same flags are one, and none passes `size`.
+    /// Each has a length. Those that follow each other and are alike become one, and none passes `size`.
     pub(super) fn keep(
         &self,
         asked: Asked,
         offset: u64,
         size: u64,
-        extents: &[StatusExtent],
-    ) -> Option<Run> {
+        extents: impl IntoIterator<Item = (u64, T)>,
+    ) -> Option<Run<T>> {
         let fresh = (asked.at.elapsed() * 10).clamp(FRESH, STALE);
         let until = Instant::now() + fresh;
         let mut at = offset;
-        let mut joined: Vec<(u64, Run)> = Vec::new();
-        for extent in extents {
+        let mut joined: Vec<(u64, Run<T>)> = Vec::new();
+        for (len, state) in extents {
             if at >= size {
                 break;
             }
-            let known = StateFlags::HOLE | StateFlags::ZERO;
             let run = Run {
-                end: at.saturating_add(extent.len).min(size),
-                flags: StateFlags::from_bits_retain(extent.flags) & known,
+                end: at.saturating_add(len).min(size),
+                state,
                 until,
             };
             match joined.last_mut() {
-                Some((_, last)) if last.flags == run.flags => last.end = run.end,
+                Some((_, last)) if last.state == run.state => last.end = run.end,
                 _ => {
                     if joined.len() == MAX_KEPT {
                         break;
@@ -118,7 +124,7 @@ impl StatusCache {
 }
 
 /// Takes a range out of the runs.
-fn carve(runs: &mut BTreeMap<u64, Run>, start: u64, end: u64) {
+fn carve<T: Copy>(runs: &mut BTreeMap<u64, Run<T>>, start: u64, end: u64) {
     if start >= end {
         return;
     }
@@ -143,23 +149,15 @@ fn carve(runs: &mut BTreeMap<u64, Run>, start: u64, end: u64) {
 mod tests {
     use super::*;
 
-    const DATA: StateFlags = StateFlags::empty();
-
-    fn extents(list: &[(u64, StateFlags)]) -> Vec<StatusExtent> {
-        list.iter()
-            .map(|(len, flags)| StatusExtent {
-                len: *len,
-                flags: flags.bits(),
-            })
-            .collect()
-    }
+    const DATA: u8 = 0;
+    const ZERO: u8 = 1;
 
     #[test]
     fn answers_are_kept_joined_and_cut_at_the_end() {
         let cache = StatusCache::default();
-        let answer = extents(&[(10, DATA), (5, DATA), (100, StateFlags::ZERO)]);
-        let first = cache.keep(cache.now(), 20, 50, &answer).unwrap();
-        assert_eq!((first.end, first.flags), (35, DATA));
+        let answer = [(10, DATA), (5, DATA), (100, ZERO)];
+        let first = cache.keep(cache.now(), 20, 50, answer).unwrap();
+        assert_eq!((first.end, first.state), (35, DATA));
         assert_eq!(cache.find(34), Some(first));
         assert_eq!(cache.find(35).unwrap().end, 50);
         assert_eq!((cache.find(19), cache.find(50)), (None, None));
@@ -168,16 +166,16 @@ mod tests {
     #[test]
     fn what_is_written_is_forgotten_and_late_answers_are_not_kept() {
         let cache = StatusCache::default();
-        let answer = extents(&[(100, DATA)]);
+        let answer = [(100, DATA)];
         let asked = cache.now();
-        cache.keep(asked, 0, 100, &answer);
+        cache.keep(asked, 0, 100, answer);
         cache.forget(40, 20);
         assert_eq!(cache.find(39).unwrap().end, 40);
         assert_eq!(cache.find(40), None);
         assert_eq!(cache.find(60).unwrap().end, 100);
         cache.forget(0, 100);
         assert_eq!(cache.find(60), None);
-        assert!(cache.keep(asked, 0, 100, &answer).is_some());
+        assert!(cache.keep(asked, 0, 100, answer).is_some());
         assert_eq!(cache.find(60), None);
     }
 
@@ -188,18 +186,17 @@ mod tests {
         ) {
             let cache = StatusCache::default();
             let mut model = [None; 90];
-            for (offset, len, flags, tell) in steps {
+            for (offset, len, state, tell) in steps {
                 let range = offset as usize..(offset + len) as usize;
                 if tell {
-                    let answer = [StatusExtent { len, flags }];
-                    cache.keep(cache.now(), offset, 90, &answer);
-                    model[range].fill(Some(flags));
+                    cache.keep(cache.now(), offset, 90, [(len, state)]);
+                    model[range].fill(Some(state));
                 } else {
                     cache.forget(offset, len);
                     model[range].fill(None);
                 }
                 for (at, known) in model.iter().enumerate() {
-                    let found = cache.find(at as u64).map(|run| run.flags.bits());
+                    let found = cache.find(at as u64).map(|run| run.state);
                     proptest::prop_assert_eq!(found, *known);
                 }
             }
