@@ -46,6 +46,9 @@ fi
 if have qemu-img && qemu-img info 'ssh://127.0.0.1:1/x' 2>&1 | grep -q 'Unable to load module ssh'; then
     skip 'the comparison of names on ssh with QEMU (needs qemu-block-extra)'
 fi
+if [ ! -x /usr/sbin/tgtd ] || ! have iscsi-readcapacity16 || [ "$(id -u)" != 0 ]; then
+    skip 'tests of iSCSI (need root, tgt, libiscsi-bin and libiscsi7)'
+fi
 if ! have openssl; then
     skip 'tests of TLS (need openssl)'
 fi

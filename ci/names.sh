@@ -12,6 +12,7 @@ src/filter/blkverify.rs: raw
 src/format/qcow2: luks
 src/format/registry.rs: all
 src/image/names.rs: raw
+src/printable.rs: iscsi
 src/storage/http: https
 '
 formats='raw|luks|qcow2|qcow|vmdk|vhdx|vpc|vdi|qed|parallels|bochs|cloop|dmg|sparseimage|sparsebundle|ewf|asif'

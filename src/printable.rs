@@ -40,6 +40,9 @@ pub fn printable_name(name: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
+/// Schemes of URLs with logins of the form `user%password`.
+const PERCENT: [&[u8]; 2] = [b"iscsi", b"iser"];
+
 /// A name without the passwords that stand in URLs, whether it is one or holds some, as lists of options do.
 pub fn without_passwords(name: &[u8]) -> Cow<'_, [u8]> {
     let mut out = Vec::new();
@@ -52,7 +55,13 @@ pub fn without_passwords(name: &[u8]) -> Cow<'_, [u8]> {
         let Some((login, _)) = authority.rsplit_once_str("@") else {
             continue;
         };
-        let Some((user, _)) = login.split_once_str(":") else {
+        // Where a password begins: with some protocols at a sign that others code characters with.
+        let before = name.get(..at).unwrap_or_default();
+        let mark = match PERCENT.iter().any(|scheme| before.ends_with(scheme)) {
+            true => "%",
+            false => ":",
+        };
+        let Some((user, _)) = login.split_once_str(mark) else {
             continue;
         };
         out.extend_from_slice(name.get(kept..start + user.len()).unwrap_or_default());
@@ -113,6 +122,8 @@ mod tests {
             ("http://joe:pw@h/x?a=b:c@d", "http://joe@h/x?a=b:c@d"),
             ("ftp://joe:p@w@h", "ftp://joe@h"),
             ("http://:pw@h/", "http://@h/"),
+            ("iscsi://joe%ab@cd:e@h/t/1", "iscsi://joe@h/t/1"),
+            ("http://j%40e:pw@h/", "http://j%40e@h/"),
             (
                 "driver=raw,file.url=http://joe:pw@h/,file.timeout=1,backing.url=https://a:b@c",
                 "driver=raw,file.url=http://joe@h/,file.timeout=1,backing.url=https://a@c",

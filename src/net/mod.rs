@@ -16,6 +16,7 @@ pub mod wait;
 pub use address::{Address, Family};
 pub use connect::connect;
 pub use listen::Listener;
+pub(crate) use resolve::numbers;
 pub use stream::Stream;
 pub use tls::TlsCredentials;
 pub use url::Url;

@@ -10,6 +10,14 @@ use crate::error::{Error, Result};
 use crate::job::without_signals;
 use crate::sys::resolve::{Question, Version, resolve as ask};
 
+/// The addresses of a host with a port, for what connects in its own way; at least one.
+///
+/// # Errors
+/// `address resolution failed for HOST:PORT: …`, or of the wait.
+pub(crate) fn numbers(host: &str, port: u16, wait: Wait<'_>) -> Result<Vec<SocketAddr>> {
+    resolve(host, &port.to_string(), Family::Any, false, wait)
+}
+
 /// The addresses of a host and a port, in the order in which they are to be tried; at least one.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The protocols that this build has. A new protocol is one line here.
 
 use crate::storage::driver::StorageDriver;
-use crate::storage::{file, http, nbd, null, ssh, vvfat};
+use crate::storage::{file, http, iscsi, nbd, null, ssh, vvfat};
 
 /// Every protocol, sorted by name.
 static DRIVERS: &[&StorageDriver] = &[
@@ -9,6 +9,8 @@ static DRIVERS: &[&StorageDriver] = &[
     &file::HOST_DEVICE,
     &http::HTTP,
     &http::HTTPS,
+    &iscsi::ISCSI,
+    &iscsi::ISER,
     &nbd::DRIVER,
     &null::AIO,
     &null::CO,

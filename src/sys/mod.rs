@@ -11,6 +11,7 @@ pub(crate) mod directory;
 pub(crate) mod event;
 pub(crate) mod falloc;
 pub(crate) mod fd;
+pub(crate) mod libiscsi;
 mod library;
 pub(crate) mod libssh;
 pub(crate) mod limit;

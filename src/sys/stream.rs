@@ -1,7 +1,8 @@
 //! Descriptors that are read and written in order: pipes, sockets, terminals.
 
+use std::ffi::c_int;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use super::{check, check_len, retry};
@@ -47,6 +48,25 @@ pub(crate) fn wait_or_wake(
     poll(&mut both, at_most).map(|_| ())
 }
 
+/// As [`wait_or_wake`] for what `events` says of a descriptor that has only a number, as C libraries give it, or
+/// for no such thing where it is negative. Gives what is ready of it.
+pub(crate) fn poll_or_wake(
+    number: RawFd,
+    events: c_int,
+    wake: BorrowedFd<'_>,
+    at_most: Duration,
+) -> io::Result<c_int> {
+    let own = libc::pollfd {
+        fd: number,
+        // Of the bits of `poll`, which fit.
+        events: events as libc::c_short,
+        revents: 0,
+    };
+    let mut both = [own, poller(wake, Ready::Read)];
+    poll(&mut both, at_most)?;
+    Ok(c_int::from(both[0].revents))
+}
+
 fn poller(fd: BorrowedFd<'_>, ready: Ready) -> libc::pollfd {
     libc::pollfd {
         fd: fd.as_raw_fd(),
@@ -76,6 +96,12 @@ pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
         let n = unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
         check_len(n as i64).map(|n| n as usize)
     })
+}
+
+/// Calls what writes to sockets in its own way, so that a broken pipe is no signal.
+pub(crate) fn quietly<T>(call: impl FnOnce() -> T) -> T {
+    let _quiet = Quiet::new();
+    call()
 }
 
 /// One `write`; may be short. A broken pipe and a file that grows too long are errors and never signals.

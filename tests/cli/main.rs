@@ -31,6 +31,7 @@ mod header;
 mod http;
 mod info;
 mod injected;
+mod iscsi;
 mod lengths;
 mod levels;
 mod locks;

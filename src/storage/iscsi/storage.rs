@@ -1,0 +1,753 @@
+//! A unit as a storage.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bstr::{BStr, BString, ByteSlice};
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageExtent;
+use crate::job::JobControl;
+use crate::memory::{self, IoBuf};
+use crate::options::{OptionValue, Values};
+use crate::storage::align::{Parts, around, in_pieces};
+use crate::storage::driver::{OpenContext, StorageTarget};
+use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
+use crate::storage::status::Run;
+use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
+use crate::sys::libiscsi::Command;
+use crate::value::{Map, Value};
+
+use super::device::{Device, capacity, carry_out, is_unknown};
+use super::options::{OPTIONS, Settings, file_name, parse_file_name};
+use super::scsi::{self, Blocks, Reply};
+use super::session::{Connection, connect};
+use super::shared::Unit;
+
+/// Requests of callers that wait for the unit at once; each holds a buffer of the caller's.
+const IN_FLIGHT: u32 = 16;
+/// The most data of one command: longer ones gain nothing, and shorter ones are under way together.
+const PIECE: u64 = 512 << 10;
+/// The most data of the commands of one call that are under way at once.
+const BATCH: u64 = 8 << 20;
+/// Zeroes that are sent at once.
+const ZEROES: u64 = 1 << 20;
+/// The longest WRITE SAME, with which a unit is busy for as long as it writes.
+const MAX_SAME: u64 = 32 << 20;
+/// The longest command that gives room back.
+const MAX_UNMAP: u64 = 1 << 30;
+/// The most blocks of a short command.
+const MAX_SHORT: u64 = u16::MAX as u64;
+/// How long attempts to connect again go on, and the pauses between them.
+const RECONNECT: Duration = Duration::from_secs(15);
+const PAUSES: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
+
+/// What a unit is called in messages about its length.
+const KIND: &str = "iSCSI devices";
+
+/// A unit of a target.
+pub(super) struct IscsiStorage {
+    driver: &'static str,
+    name: BString,
+    identity: Identity,
+    settings: Settings,
+    control: Arc<JobControl>,
+    writable: bool,
+    cache: CacheMode,
+    device: Device,
+    /// In bytes; a unit can become another size.
+    len: AtomicU64,
+    /// The unit has said that it has another size.
+    resized: AtomicBool,
+    unit: Arc<Unit>,
+    connection: RwLock<Arc<Connection>>,
+    /// Held while the connection is made again.
+    reopening: Mutex<()>,
+    /// Counts writes that the unit may still have in a cache, and how many of them it has been made to keep.
+    written: AtomicU64,
+    flushed: AtomicU64,
+    sync_failed: AtomicBool,
+    /// The unit has said that it has no such command after all.
+    no_same: AtomicBool,
+    no_status: AtomicBool,
+}
+
+impl std::fmt::Debug for IscsiStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IscsiStorage")
+            .field("name", &self.name)
+            .field("writable", &self.writable)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the options and the name of a target say together.
+fn settings_of(scheme: &str, context: &OpenContext<'_>) -> Result<(Settings, BString)> {
+    let named = match &context.target {
+        StorageTarget::Uri(uri) => Some(uri.as_bytes().as_bstr().to_owned()),
+        StorageTarget::Path(path) => Some(BString::from(path.as_os_str().as_encoded_bytes())),
+        StorageTarget::Unnamed => None,
+    };
+    let mut given = tree_of(context.options);
+    if let Some(name) = named {
+        for (key, value) in parse_file_name(scheme, name.as_bstr())? {
+            given.entry(key).or_insert(value);
+        }
+    }
+    let values = Values::check(&crate::location::tree::flatten(&given), OPTIONS)?;
+    let settings = Settings::of(scheme, &values, context.objects)?;
+    let name = file_name(scheme, &given).unwrap_or_else(|| settings.place());
+    Ok((settings, name))
+}
+
+/// Checked options as they were given.
+fn tree_of(values: &Values) -> Map<String, Value> {
+    values
+        .iter()
+        .map(|(key, value)| {
+            let value = match value {
+                OptionValue::Str(text) => Value::from(text.as_str()),
+                OptionValue::Name(name) => Value::String(name.clone()),
+                OptionValue::Num(number) => Value::from(*number),
+                OptionValue::Bool(flag) => Value::from(*flag),
+            };
+            (key.to_owned(), value)
+        })
+        .collect()
+}
+
+/// Opens a unit.
+pub(super) fn open(scheme: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
+    let (settings, name) = settings_of(scheme, context)?;
+    let connection = connect(&settings, context.control)?;
+    let device = Device::of(&connection, context.control).map_err(|error| match error.kind() {
+        ErrorKind::Cancelled => error,
+        _ => error.context(format!("iSCSI: Failed to open unit {}", settings.lun)),
+    })?;
+    let writable = context.how.writable;
+    if writable && device.read_only {
+        return Err(Error::new(
+            ErrorKind::ReadOnly,
+            "Cannot open a write protected LUN as read-write",
+        )
+        .with_errno(libc::EACCES));
+    }
+    let place = settings.place();
+    Ok(Arc::new(IscsiStorage {
+        driver: scheme,
+        name,
+        identity: Identity::Remote(place.clone()),
+        settings,
+        control: context.control.clone(),
+        writable,
+        cache: context.how.cache,
+        len: AtomicU64::new(device.len()),
+        resized: AtomicBool::new(false),
+        device,
+        unit: Unit::at(place),
+        connection: RwLock::new(Arc::new(connection)),
+        reopening: Mutex::new(()),
+        written: AtomicU64::new(0),
+        flushed: AtomicU64::new(0),
+        sync_failed: AtomicBool::new(false),
+        no_same: AtomicBool::new(false),
+        no_status: AtomicBool::new(false),
+    }))
+}
+
+impl IscsiStorage {
+    fn connection(&self) -> Arc<Connection> {
+        self.connection.read().clone()
+    }
+
+    fn size(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    fn block(&self) -> u64 {
+        u64::from(self.device.capacity.block)
+    }
+
+    /// The longest command with data, in whole blocks.
+    fn most(&self) -> u64 {
+        let block = self.block();
+        let told = match self.device.limits.transfer {
+            0 => u64::MAX,
+            blocks => u64::from(blocks).saturating_mul(block),
+        };
+        let short = match self.device.rom {
+            true => MAX_SHORT * block,
+            false => u64::MAX,
+        };
+        told.min(short).min(PIECE.max(block))
+    }
+
+    fn blocks(&self, offset: u64, len: u64) -> Blocks {
+        Blocks {
+            first: offset / self.block(),
+            // No command is longer than 32 bits of blocks.
+            count: u32::try_from(len / self.block()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn is_whole(&self, offset: u64, len: u64) -> bool {
+        let block = self.block();
+        offset.is_multiple_of(block) && len.is_multiple_of(block)
+    }
+
+    /// How much of `len` bytes from `offset` on is on the unit.
+    fn inside(&self, offset: u64, len: u64) -> u64 {
+        len.min(self.size().saturating_sub(offset))
+    }
+
+    /// Has `work` done over the connection; over a new one where it is lost and nothing that was written can be.
+    fn with_connection<T>(&self, mut work: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
+        let mut fresh = 0;
+        loop {
+            let connection = self.connection();
+            let done = work(&connection);
+            if self.resized.swap(false, Ordering::AcqRel) {
+                self.look_at_size(&connection)?;
+            }
+            let Err(error) = done else {
+                return done;
+            };
+            if !connection.is_lost() || error.kind() == ErrorKind::Cancelled {
+                return Err(error);
+            }
+            self.control.check()?;
+            // A target that ends each connection is not asked for ever.
+            if fresh == 3 {
+                return Err(self.about(&error));
+            }
+            fresh += 1;
+            self.reconnect(&connection, &error)?;
+        }
+    }
+
+    fn about(&self, error: &Error) -> Error {
+        Error::new(
+            ErrorKind::Os,
+            format!("Connection to '{}': {error}", self.name),
+        )
+        .with_errno(match error.errno() {
+            0 => libc::EIO,
+            errno => errno,
+        })
+    }
+
+    /// Makes a connection in place of `lost`.
+    fn reconnect(&self, lost: &Arc<Connection>, error: &Error) -> Result<()> {
+        let _alone = self.reopening.lock();
+        if !Arc::ptr_eq(&self.connection(), lost) {
+            return Ok(());
+        }
+        let unflushed = self.written.load(Ordering::Acquire) > self.flushed.load(Ordering::Acquire);
+        if unflushed || self.sync_failed.load(Ordering::Acquire) {
+            // The target may have been started anew, and what it had in its cache be gone.
+            self.sync_failed.store(true, Ordering::Release);
+            let hint = "What was written since the last flush may be lost";
+            return Err(self.about(error).with_hint(hint));
+        }
+        let end = Instant::now() + RECONNECT;
+        let mut pauses = PAUSES.iter().copied();
+        loop {
+            self.control.check()?;
+            std::thread::sleep(pauses.next().unwrap_or(PAUSES[PAUSES.len() - 1]));
+            let made = connect(&self.settings, &self.control).and_then(|connection| {
+                let device = Device::of(&connection, &self.control)?;
+                Ok((connection, device))
+            });
+            match made {
+                Ok((_, device)) if !self.device.is_same(&device) => {
+                    return Err(Error::new(
+                        ErrorKind::Os,
+                        format!("The unit of '{}' is not what it was before", self.name),
+                    )
+                    .with_errno(libc::ESTALE));
+                }
+                Ok((connection, device)) => {
+                    self.len.store(device.len(), Ordering::Release);
+                    *self.connection.write() = Arc::new(connection);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+                Err(last) if Instant::now() >= end => {
+                    return Err(last.context(format!("Connection to '{}': {error}", self.name)));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Carries commands out, and hears what the unit has to say besides.
+    fn carry_out(
+        &self,
+        connection: &Connection,
+        commands: Vec<Command>,
+    ) -> Result<Vec<(IoBuf, usize)>> {
+        carry_out(connection, commands, &self.control, |code| {
+            if code == scsi::CAPACITY_CHANGED {
+                self.resized.store(true, Ordering::Release);
+            }
+        })
+    }
+
+    fn look_at_size(&self, connection: &Connection) -> Result<()> {
+        let now = capacity(connection, self.device.rom, &self.control)?;
+        if now.block != self.device.capacity.block {
+            return Err(Error::new(
+                ErrorKind::Os,
+                format!("The unit of '{}' has other blocks now", self.name),
+            )
+            .with_errno(libc::ESTALE));
+        }
+        let len = now.blocks.saturating_mul(self.block());
+        self.unit.status.forget(0, u64::MAX);
+        self.len.store(len, Ordering::Release);
+        Ok(())
+    }
+
+    /// Reads what is in whole blocks and on the unit.
+    fn read_whole(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.read_ranges(&mut [(offset, buf)])
+    }
+
+    /// Reads ranges that are in whole blocks and on the unit, several at once.
+    fn read_ranges(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        let most = usize::try_from(self.most()).unwrap_or(usize::MAX);
+        let mut pieces: Vec<(u64, &mut [u8])> = Vec::new();
+        for (offset, buf) in ranges {
+            let mut at = *offset;
+            for part in buf.chunks_mut(most) {
+                let len = part.len() as u64;
+                pieces.push((at, part));
+                at += len;
+            }
+        }
+        let at_once = usize::try_from(BATCH / most.max(1) as u64).unwrap_or(1);
+        for batch in pieces.chunks_mut(at_once.clamp(1, 64)) {
+            self.with_connection(|connection| {
+                let mut commands = Vec::with_capacity(batch.len());
+                for (at, part) in batch.iter() {
+                    let blocks = self.blocks(*at, part.len() as u64);
+                    let data = memory::zeroed(part.len())?;
+                    commands.push(scsi::read(blocks, self.device.rom, data));
+                }
+                let results = self.carry_out(connection, commands)?;
+                for ((at, part), (data, missing)) in batch.iter_mut().zip(results) {
+                    if missing > 0 || data.len() != part.len() {
+                        return Err(Error::new(
+                            ErrorKind::Os,
+                            format!("The unit gives less than was asked for at offset {at}"),
+                        )
+                        .with_errno(libc::EIO));
+                    }
+                    part.copy_from_slice(&data);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a change that cannot be; the end of its range.
+    fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
+        if !self.writable {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("'{}' is open read-only", self.name),
+            ));
+        }
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size() => Ok(end),
+            _ => Err(Error::os(libc::ENOSPC)),
+        }
+    }
+
+    /// Carries out commands that change a range, and makes them durable where that is wanted of each. `durable`
+    /// says that they are so by themselves.
+    fn change(
+        &self,
+        (offset, len): (u64, u64),
+        durable: bool,
+        mut commands: impl FnMut() -> Result<Vec<Command>>,
+    ) -> Result<()> {
+        if self.sync_failed.load(Ordering::Acquire) {
+            return Err(Error::os(libc::EIO).context("An earlier flush has failed"));
+        }
+        self.unit.status.forget(offset, len);
+        let done = self.with_connection(|connection| {
+            self.carry_out(connection, commands()?)?;
+            if self.device.cached && !durable {
+                self.written.fetch_add(1, Ordering::AcqRel);
+            }
+            Ok(())
+        });
+        self.unit.status.forget(offset, len);
+        done?;
+        match self.cache.write_through() && !durable {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes what is in whole blocks and on the unit.
+    fn write_whole(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let through = self.cache.write_through() && self.device.through;
+        let most = usize::try_from(self.most()).unwrap_or(usize::MAX);
+        let batch = usize::try_from(BATCH).unwrap_or(usize::MAX).max(most) / most * most;
+        let mut start = offset;
+        for batch in buf.chunks(batch) {
+            self.change((start, batch.len() as u64), through, || {
+                let mut at = start;
+                let mut commands = Vec::with_capacity(batch.len().div_ceil(most));
+                for part in batch.chunks(most) {
+                    let blocks = self.blocks(at, part.len() as u64);
+                    commands.push(scsi::write(blocks, through, memory::copied(part)?));
+                    at += part.len() as u64;
+                }
+                Ok(commands)
+            })?;
+            start += batch.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        let written = self.written.load(Ordering::Acquire);
+        let done = self.with_connection(|connection| {
+            self.carry_out(connection, vec![scsi::synchronize_cache()])
+        });
+        match done {
+            // A unit without the command has nothing to be flushed.
+            Err(error) if error.os_errno() == Some(libc::ENOTSUP) => {}
+            other => drop(other?),
+        }
+        self.flushed.fetch_max(written, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Changes a part of a block, by what `change` does to its bytes.
+    fn change_partial(
+        &self,
+        (start, end): (u64, u64),
+        change: impl FnOnce(&mut [u8]),
+    ) -> Result<()> {
+        let _alone = self.unit.partial.lock();
+        let (from, to) = around(start, end, self.block(), self.size());
+        let mut block = buffer(to - from)?;
+        self.read_whole(&mut block, from)?;
+        let at = usize::try_from(start - from).unwrap_or(usize::MAX);
+        let len = usize::try_from(end - start).unwrap_or(usize::MAX);
+        if let Some(part) = block.get_mut(at..).and_then(|rest| rest.get_mut(..len)) {
+            change(part);
+        }
+        self.write_whole(&block, from)
+    }
+
+    /// Writes zeroes as data.
+    fn write_zero_data(&self, range: (u64, u64)) -> Result<()> {
+        let most = ZEROES.max(self.block());
+        let zeroes = buffer(most.min(range.1 - range.0))?;
+        in_pieces(range, most, |at, len| {
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            self.write_whole(zeroes.get(..len).unwrap_or_default(), at)
+        })
+    }
+
+    /// The most of a command that has a limit of its own, in whole blocks.
+    fn at_most(&self, blocks: u32, most: u64) -> u64 {
+        let told = match blocks {
+            0 => u64::MAX,
+            blocks => u64::from(blocks).saturating_mul(self.block()),
+        };
+        told.min(most.max(self.block()))
+    }
+
+    /// Whether zeroes can be had by giving blocks back.
+    fn unmaps_to_zero(&self) -> bool {
+        self.device.unmap_same && self.device.capacity.zero
+    }
+
+    /// Makes whole blocks zero by a command for that; false where the unit has none.
+    fn zero_whole(&self, range: (u64, u64), may_unmap: bool) -> Result<bool> {
+        let most = match may_unmap {
+            true => MAX_UNMAP,
+            false => MAX_SAME,
+        };
+        let most = self.at_most(self.device.limits.same, most);
+        let done = in_pieces(range, most, |at, len| {
+            self.change((at, len), false, || {
+                let block = buffer(self.block())?;
+                Ok(vec![scsi::write_same(
+                    self.blocks(at, len),
+                    may_unmap,
+                    block,
+                )])
+            })
+        });
+        match done {
+            Err(error) if is_unknown(&error) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Asks the unit for the run at `offset`; None where it does not tell.
+    fn ask_status(&self, offset: u64) -> Result<Option<Run<bool>>> {
+        let _asking = self.unit.status.asking.lock();
+        if let Some(run) = self.unit.status.find(offset) {
+            return Ok(Some(run));
+        }
+        let block = self.block();
+        let first = offset / block;
+        let asked = self.unit.status.now();
+        let done = self.with_connection(|connection| {
+            let mut reply = self.carry_out(connection, vec![scsi::get_lba_status(first)?])?;
+            let (data, missing) = reply.pop().unwrap_or_default();
+            let len = data.len().saturating_sub(missing);
+            Reply(data.get(..len).unwrap_or_default()).runs(first)
+        });
+        let runs = match done {
+            Err(error) if is_unknown(&error) => {
+                self.no_status.store(true, Ordering::Relaxed);
+                return Ok(None);
+            }
+            other => other?,
+        };
+        let states = runs
+            .into_iter()
+            .map(|(count, mapped)| (count.saturating_mul(block), mapped));
+        let status = &self.unit.status;
+        let found = status.keep(asked, first * block, self.size(), states);
+        Ok(found.filter(|run| run.end > offset))
+    }
+}
+
+fn buffer(len: u64) -> Result<IoBuf> {
+    memory::zeroed(usize::try_from(len).map_err(|_| Error::os(libc::ENOMEM))?)
+}
+
+impl Storage for IscsiStorage {
+    fn name(&self) -> &BStr {
+        self.name.as_bstr()
+    }
+
+    fn driver(&self) -> &'static str {
+        self.driver
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.identity.clone())
+    }
+
+    fn read_only(&self) -> bool {
+        !self.writable
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let len = self.inside(offset, buf.len() as u64);
+        let (buf, past) = buf.split_at_mut(usize::try_from(len).unwrap_or(usize::MAX));
+        past.fill(0);
+        if buf.is_empty() {
+            return Ok(());
+        }
+        if self.is_whole(offset, len) {
+            return self.read_whole(buf, offset);
+        }
+        let parts = Parts::of(offset, offset + len, self.block(), self.size());
+        let mut rest = buf;
+        for (start, end) in [parts.head, parts.middle, parts.tail] {
+            let len = usize::try_from(end - start).unwrap_or(usize::MAX);
+            let (now, then) = rest.split_at_mut(len);
+            rest = then;
+            if now.is_empty() {
+                continue;
+            }
+            if self.is_whole(start, end - start) {
+                self.read_whole(now, start)?;
+                continue;
+            }
+            let (from, to) = around(start, end, self.block(), self.size());
+            let mut block = buffer(to - from)?;
+            self.read_whole(&mut block, from)?;
+            let at = usize::try_from(start - from).unwrap_or(usize::MAX);
+            let part = block.get(at..).and_then(|rest| rest.get(..len));
+            now.copy_from_slice(part.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        let size = self.size();
+        let whole = |(offset, buf): &ReadRange<'_>| {
+            let len = buf.len() as u64;
+            self.is_whole(*offset, len) && offset.saturating_add(len) <= size
+        };
+        if ranges.iter().all(whole) {
+            return self.read_ranges(ranges);
+        }
+        for (offset, buf) in ranges {
+            self.read_at(buf, *offset)?;
+        }
+        Ok(())
+    }
+
+    fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
+        // The unit is always waited for.
+        Ok(false)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let len = buf.len() as u64;
+        let end = self.check_write(offset, len)?;
+        if self.is_whole(offset, len) {
+            return self.write_whole(buf, offset);
+        }
+        let parts = Parts::of(offset, end, self.block(), self.size());
+        let of = |(start, end): (u64, u64)| {
+            let at = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
+            buf.get(at(start)..at(end)).unwrap_or_default()
+        };
+        self.write_whole(of(parts.middle), parts.middle.0)?;
+        for edge in parts.edges() {
+            self.change_partial(edge, |bytes| bytes.copy_from_slice(of(edge)))?;
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.size())
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.check_write(0, 0)?;
+        if preallocation != Preallocation::Off {
+            return Err(Error::unsupported(format!(
+                "Unsupported preallocation mode '{}'",
+                preallocation.name()
+            )));
+        }
+        match len == self.size() {
+            true => Ok(()),
+            false => Err(Error::unsupported(format!("Cannot resize {KIND}"))),
+        }
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        let end = self.check_write(offset, len)?;
+        let may_unmap = flags.contains(ZeroFlags::MAY_UNMAP) && self.unmaps_to_zero();
+        let offered = !self.no_same.load(Ordering::Relaxed);
+        let parts = Parts::of(offset, end, self.block(), self.size());
+        let no_fallback = flags.contains(ZeroFlags::NO_FALLBACK);
+        let slow_only = || Error::unsupported("The unit writes zeroes no faster than data");
+        if no_fallback && (!offered || !may_unmap || parts.edges().next().is_some()) {
+            return Err(slow_only());
+        }
+        let range = parts.middle;
+        if range.0 < range.1 && !(offered && self.zero_whole(range, may_unmap)?) {
+            self.no_same.store(true, Ordering::Relaxed);
+            if no_fallback {
+                return Err(slow_only());
+            }
+            self.write_zero_data(range)?;
+        }
+        for edge in parts.edges() {
+            self.change_partial(edge, |bytes| bytes.fill(0))?;
+        }
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        let end = self.check_write(offset, len)?;
+        if !self.device.unmap {
+            return Err(Error::unsupported("Discarding is not supported"));
+        }
+        // A part of a block stays.
+        let parts = Parts::of(offset, end, self.block(), self.size());
+        let most = self.at_most(self.device.limits.unmap, MAX_UNMAP);
+        in_pieces(parts.middle, most, |at, len| {
+            self.change((at, len), false, || {
+                Ok(vec![scsi::unmap(self.blocks(at, len))?])
+            })
+        })
+    }
+
+    fn sync(&self, durability: Durability) -> Result<()> {
+        if durability != Durability::Synced || !self.writable {
+            // What the unit has replied to survives this process.
+            return Ok(());
+        }
+        if self.sync_failed.load(Ordering::Acquire) {
+            return Err(Error::os(libc::EIO).context("An earlier flush has failed"));
+        }
+        let done = self.flush();
+        if done.is_err() {
+            self.sync_failed.store(true, Ordering::Release);
+        }
+        done
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        if offset >= self.size() {
+            return Ok(StorageExtent {
+                len,
+                zero: true,
+                allocated: false,
+            });
+        }
+        let unknown = StorageExtent {
+            len: self.inside(offset, len),
+            zero: false,
+            allocated: true,
+        };
+        if !self.device.capacity.thin || self.no_status.load(Ordering::Relaxed) {
+            return Ok(unknown);
+        }
+        let run = match self.unit.status.find(offset) {
+            Some(run) => Some(run),
+            None => self.ask_status(offset)?,
+        };
+        Ok(run.map_or(unknown, |run| StorageExtent {
+            len: len.min(run.end - offset),
+            zero: !run.state && self.device.capacity.zero,
+            allocated: run.state,
+        }))
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            request_alignment: self.device.capacity.block,
+            fixed_len: true,
+            fixed_kind: KIND,
+            in_flight: IN_FLIGHT,
+            ..Limits::default()
+        }
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        None
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn lock(&self, _request: LockRequest) -> Result<()> {
+        // The protocol has none that images take: the target's matter.
+        Ok(())
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        None
+    }
+}
