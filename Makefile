@@ -5,12 +5,14 @@
 #   make crash            crash replay with new seeds for CRASH_MINUTES= (10); CRASH_SEED= runs one again
 #   make fuzz             every fuzz target for FUZZ_SECONDS= (600); FUZZ_TARGETS= names some
 #   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=, DATADIR=
+#   make python           the wheel of the Python package, in build/python/
 #   make dist             a tarball of the sources, in build/
 #   make demo, make bench, make header, make uninstall, make clean
 
 CARGO ?= cargo
 CC ?= cc
 PKG_CONFIG ?= pkg-config
+PYTHON ?= python3
 CFLAGS ?= -O2 -g
 
 PREFIX ?= /usr/local
@@ -164,6 +166,15 @@ uninstall: man
 		rm -f '$(DESTDIR)$(MANDIR)'/man$${page##*.}/$${page##*/}; \
 	done
 
+# A copy is built, which leaves the source tree as it is. PIP_FLAGS=--no-build-isolation needs no network where
+# setuptools and cffi are installed.
+python:
+	rm -rf $(BUILD)/python
+	mkdir -p $(BUILD)/python
+	cp -R bindings/python $(BUILD)/python/source
+	cp include/platter.h $(BUILD)/python/source/platter/platter.h
+	$(PYTHON) -m pip wheel --disable-pip-version-check --no-deps $(PIP_FLAGS) -w $(BUILD)/python $(BUILD)/python/source
+
 dist:
 	sh packaging/dist.sh $(VERSION) $(BUILD)
 
@@ -173,4 +184,4 @@ clean:
 
 FORCE:
 
-.PHONY: all rust man completions dist check crash fuzz demo bench header header-check install uninstall clean FORCE
+.PHONY: all rust man completions python dist check crash fuzz demo bench header header-check install uninstall clean FORCE

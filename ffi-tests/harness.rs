@@ -5,6 +5,7 @@
 //! `PLATTER_SKIP_VALGRIND=1` leaves valgrind out where it is not installed.
 
 mod installed;
+mod python;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

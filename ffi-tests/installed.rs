@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{PROGRAMS, compile, done, root, run};
+use super::{PROGRAMS, compile, done, python, root, run};
 
 /// A directory under which everything is installed.
 struct Tree(tempfile::TempDir);
@@ -47,6 +47,7 @@ fn with_an_installed_tree() {
     tree.make("install");
     completions(&tree);
     by_cmake(&tree);
+    python::by_wheel(&tree.path("usr/lib"));
     by_pkg_config(&tree);
     tree.make("uninstall");
     assert_eq!(tree.files(), Vec::<PathBuf>::new(), "left behind");

@@ -1,0 +1,92 @@
+"""Virtual-machine disk images: create, read, write, convert and check them.
+
+>>> import platter, tempfile
+>>> from pathlib import Path
+>>> folder = Path(tempfile.mkdtemp())
+>>> _ = platter.create(folder / "disk.qcow2", "qcow2", "10G")
+>>> platter.info(folder / "disk.qcow2", format="qcow2")["virtual-size"]
+10737418240
+"""
+
+from ._library import lib as _lib
+from ._library import text as _text
+from ._options import Location, Options, Policy, Secrets, Size
+from .errors import (
+    Busy,
+    Cancelled,
+    Corrupt,
+    Denied,
+    Error,
+    Exists,
+    InternalError,
+    Invalid,
+    LimitExceeded,
+    Locked,
+    NeedsSecret,
+    NoSpace,
+    NotAnImage,
+    NotFound,
+    OperatingSystemError,
+    ReadOnly,
+    Unsupported,
+    WrongSecret,
+)
+from .image import Extent, Image, open
+from .jobs import Progress, Report
+from .operations import (
+    Conversion,
+    commit,
+    compare,
+    convert,
+    create,
+    info,
+    inspect,
+    measure,
+    rebase,
+)
+from .storage import Storage, Storages
+
+#: The version of the library.
+__version__ = _text(_lib.platter_version_string())
+
+__all__ = [
+    "Busy",
+    "Cancelled",
+    "Conversion",
+    "Corrupt",
+    "Denied",
+    "Error",
+    "Exists",
+    "Extent",
+    "Image",
+    "InternalError",
+    "Invalid",
+    "LimitExceeded",
+    "Location",
+    "Locked",
+    "NeedsSecret",
+    "NoSpace",
+    "NotAnImage",
+    "NotFound",
+    "OperatingSystemError",
+    "Options",
+    "Policy",
+    "Progress",
+    "ReadOnly",
+    "Report",
+    "Secrets",
+    "Size",
+    "Storage",
+    "Storages",
+    "Unsupported",
+    "WrongSecret",
+    "commit",
+    "compare",
+    "convert",
+    "create",
+    "info",
+    "inspect",
+    "measure",
+    "open",
+    "rebase",
+]

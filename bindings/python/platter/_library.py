@@ -1,0 +1,88 @@
+"""The shared library: calls, errors, strings."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, List, Optional, Union
+
+from ._native import ffi
+from .errors import from_status
+
+#: The shared object, of the one ABI that this package knows.
+SONAME = "libplatter.so.0.1"
+
+lib: Any = ffi.dlopen(os.environ.get("PLATTER_LIBRARY") or SONAME)
+
+Name = Union[str, bytes, "os.PathLike[Any]"]
+
+
+def call(function: Callable[..., int], *arguments: Any) -> None:
+    """Calls a function whose last parameter is the place of an error."""
+    error = ffi.new("platter_error **")
+    status = function(*arguments, error)
+    if status != 0:
+        raise taken(error[0], status)
+
+
+def taken(error: Any, status: int) -> Exception:
+    """The exception of an error, which is freed."""
+    if error == ffi.NULL:
+        return from_status(name_of(status), f"Status {status}", 0, None, ())
+    try:
+        hints: List[str] = []
+        while (hint := lib.platter_error_hint(error, len(hints))) != ffi.NULL:
+            hints.append(text(hint))
+        offset: Optional[int] = lib.platter_error_offset(error)
+        if offset == lib.PLATTER_OFFSET_UNKNOWN:
+            offset = None
+        return from_status(
+            name_of(status),
+            text(lib.platter_error_message(error)),
+            lib.platter_error_errno(error),
+            offset,
+            tuple(hints),
+        )
+    finally:
+        lib.platter_error_free(error)
+
+
+def name_of(status: int) -> str:
+    """As CORRUPT."""
+    return text(lib.platter_status_name(status))
+
+
+def text(string: Any) -> str:
+    """A string of the library. What is not UTF-8 survives, as in names of files."""
+    return os.fsdecode(ffi.string(string))
+
+
+def optional_text(string: Any) -> Optional[str]:
+    """As text(); None where there is none."""
+    return None if string == ffi.NULL else text(string)
+
+
+def name(value: Name) -> bytes:
+    """The bytes of a name."""
+    encoded = os.fsencode(value)
+    if b"\0" in encoded:
+        raise ValueError("embedded null byte")
+    return encoded
+
+
+def optional_name(value: Optional[Name]) -> Any:
+    """As name(); NULL for None."""
+    return ffi.NULL if value is None else name(value)
+
+
+def made(kind: str, function: Callable[..., int], *arguments: Any) -> Any:
+    """An object of the library that a function makes; it is freed with the last reference."""
+    place = ffi.new(f"{kind} **")
+    call(function, place, *arguments)
+    return ffi.gc(place[0], getattr(lib, f"{kind}_free"))
+
+
+def number(kind: str, function: Callable[..., int], *arguments: Any) -> Any:
+    """A number that a function stores."""
+    place = ffi.new(f"{kind} *")
+    call(function, place, *arguments)
+    return place[0]

@@ -1,0 +1,181 @@
+"""What calls take: locations, sizes, options, secrets, policies."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Set, Tuple, Union
+
+from ._library import Name, call, lib, made, name, number, optional_name
+from ._native import ffi
+from .storage import Storages, named
+
+#: A path (``os.PathLike``), a location as the tool takes it (a path, ``json:…``, a URI), or its options.
+Location = Union[str, bytes, "os.PathLike[Any]", Mapping[str, Any]]
+#: Bytes, or text such as ``10G``.
+Size = Union[int, str]
+#: Secrets by ID, or who is asked for them.
+Secrets = Union[Mapping[str, Union[str, bytes]], Callable[[str], Optional[bytes]]]
+#: What formats and protocols take, by name.
+Options = Mapping[str, Union[str, int, bool]]
+
+
+def location(value: Location) -> Tuple[bytes, int]:
+    """The name and the flags of a location."""
+    if isinstance(value, Mapping):
+        return name("json:" + json.dumps(value)), 0
+    if isinstance(value, os.PathLike):
+        return name(value), lib.PLATTER_LOCATION_PATH
+    return name(value), 0
+
+
+def size(value: Size) -> int:
+    """A size in bytes.
+
+    >>> size("1.5k"), size(4096)
+    (1536, 4096)
+    """
+    if isinstance(value, int):
+        return value
+    return int(number("uint64_t", lib.platter_size_parse, name(value), lib.PLATTER_SIZE_IMAGE))
+
+
+def options(values: Optional[Options]) -> Any:
+    """The options of the library; NULL for none."""
+    if not values:
+        return ffi.NULL
+    bag = made("platter_options", lib.platter_options_new, 0)
+    for key, value in values.items():
+        if isinstance(value, bool):
+            call(lib.platter_options_set_bool, bag, name(key), value, 0)
+        elif isinstance(value, int):
+            call(lib.platter_options_set_u64, bag, name(key), value, 0)
+        else:
+            call(lib.platter_options_set, bag, name(key), name(value), 0)
+    return bag
+
+
+_kept: Set[Any] = set()
+
+
+def _asked(answer: Any, identifier: Any, user_data: Any) -> None:
+    secret = ffi.from_handle(user_data)(os.fsdecode(ffi.string(identifier)))
+    if secret is not None:
+        data = _secret_bytes(secret)
+        call(lib.platter_secret_answer_set, answer, data, len(data), 0)
+
+
+def _dropped(user_data: Any) -> None:
+    _kept.discard(user_data)
+
+
+_secret = ffi.callback("platter_secret_fn", _asked)
+_free = ffi.callback("platter_free_fn", _dropped)
+
+
+def _secret_bytes(secret: Union[str, bytes]) -> bytes:
+    return secret.encode() if isinstance(secret, str) else bytes(secret)
+
+
+def secrets(values: Optional[Secrets]) -> Any:
+    """The secrets of the library; NULL for none."""
+    if values is None:
+        return ffi.NULL
+    known = made("platter_secrets", lib.platter_secrets_new, 0)
+    if callable(values):
+        handle = ffi.new_handle(values)
+        _kept.add(handle)
+        call(lib.platter_secrets_set_callback, known, _secret, handle, _free, 0)
+        return known
+    for key, secret in values.items():
+        data = _secret_bytes(secret)
+        call(lib.platter_secrets_add, known, name(key), data, len(data), 0)
+    return known
+
+
+class Policy:
+    """What opening an image may do.
+
+    The default is strict: nothing that an image names is opened, and no format is guessed of an image that is
+    written to. ``permissive`` is what the command line does.
+    """
+
+    def __init__(
+        self,
+        *,
+        permissive: bool = False,
+        formats: Iterable[str] = (),
+        protocols: Iterable[str] = (),
+        directories: Iterable[Name] = (),
+        implicit: Optional[bool] = None,
+        limits: Optional[Mapping[str, int]] = None,
+    ) -> None:
+        preset = lib.PLATTER_POLICY_PERMISSIVE if permissive else lib.PLATTER_POLICY_STRICT
+        #: The object of the library.
+        self.handle = made("platter_policy", lib.platter_policy_new, preset, 0)
+        for one in formats:
+            call(lib.platter_policy_allow_format, self.handle, name(one), 0)
+        for one in protocols:
+            call(lib.platter_policy_allow_protocol, self.handle, name(one), 0)
+        if implicit is not None:
+            mode = lib.PLATTER_IMPLICIT_ALLOW if implicit else lib.PLATTER_IMPLICIT_DENY
+            call(lib.platter_policy_set_implicit, self.handle, mode, 0)
+        for directory in directories:
+            call(lib.platter_policy_add_directory, self.handle, name(directory), 0)
+        for key, value in (limits or {}).items():
+            limit = getattr(lib, "PLATTER_LIMIT_" + key.upper())
+            call(lib.platter_policy_set_limit, self.handle, limit, value, 0)
+
+
+def opening(
+    *,
+    format: Optional[str] = None,
+    cache: Optional[str] = None,
+    policy: Optional[Policy] = None,
+    secrets: Optional[Secrets] = None,
+    storages: Optional[Storages] = None,
+    decompress: Optional[str] = None,
+    control: Any = None,
+) -> Any:
+    """The options of an opening."""
+    made_options = made("platter_open_options", lib.platter_open_options_new, 0)
+    call(lib.platter_open_options_set_format, made_options, optional_name(format), 0)
+    if cache is not None:
+        call(lib.platter_open_options_set_cache, made_options, name(cache), 0)
+    if policy is not None:
+        call(lib.platter_open_options_set_policy, made_options, policy.handle, 0)
+    call(lib.platter_open_options_set_secrets, made_options, _secrets(secrets), 0)
+    call(lib.platter_open_options_set_storages, made_options, named(storages), 0)
+    if decompress is not None:
+        call(lib.platter_open_options_set_decompress, made_options, name(decompress), 0)
+    if control is not None:
+        call(lib.platter_open_options_set_control, made_options, control, 0)
+    return made_options
+
+
+_secrets = secrets
+
+
+def interruptible(function: Callable[..., int], make: Callable[[Any], Tuple[Any, ...]]) -> None:
+    """Calls a function that can take long on a thread of its own, so that an interrupt ends it."""
+    control = made("platter_control", lib.platter_control_new, 0)
+    arguments = make(control)
+    failed: Dict[str, BaseException] = {}
+
+    def run() -> None:
+        try:
+            call(function, *arguments)
+        except BaseException as error:  # It is raised again below.
+            failed["error"] = error
+
+    thread = threading.Thread(target=run, name="platter")
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        lib.platter_control_cancel(control)
+        thread.join()
+        raise
+    if "error" in failed:
+        raise failed["error"]

@@ -1,0 +1,331 @@
+"""Open images."""
+
+from __future__ import annotations
+
+import warnings
+from types import TracebackType
+from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
+
+from . import jobs
+from ._library import call, lib, made, name, number, optional_name, optional_text, text
+from ._native import ffi
+from ._options import (
+    Location,
+    Options,
+    Policy,
+    Secrets,
+    Size,
+    interruptible,
+    location as location_of,
+    opening,
+    options as options_of,
+    size as size_of,
+)
+from .jobs import Progress, Report
+from .storage import Storages
+
+Readable = Union[bytes, bytearray, memoryview]
+
+
+class Extent(NamedTuple):
+    """A run of guest bytes of one kind."""
+
+    offset: int
+    length: int
+    #: It occupies space in some layer.
+    data: bool
+    #: It reads as zeroes.
+    zero: bool
+    #: Some layer of the chain says what is there.
+    present: bool
+    #: It is stored compressed.
+    compressed: bool
+    #: The layer that holds it: 0 is the image.
+    depth: int
+    #: Where in that layer's file it lies, if it does as it is.
+    host_offset: Optional[int]
+    #: It is not known what a read would give: a backing file is not open.
+    unknown: bool
+
+
+class Image:
+    """An open image. Use it in a ``with`` statement, or call :meth:`close`.
+
+    Reads and writes may come from several threads at once.
+
+    >>> import platter, tempfile
+    >>> from pathlib import Path
+    >>> disk = Path(tempfile.mkdtemp()) / "disk.qcow2"
+    >>> _ = platter.create(disk, "qcow2", "1M")
+    >>> with platter.open(disk, format="qcow2", writable=True) as image:
+    ...     image.write(4096, b"hello")
+    ...     image.read(4094, 9)
+    b'\\x00\\x00hello\\x00\\x00'
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def __enter__(self) -> Image:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        value: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if getattr(self, "_handle", None) is not None:
+            _warn(f"unclosed image {self.filename!r}", ResourceWarning, source=self)
+            self.close()
+
+    @property
+    def handle(self) -> Any:
+        """The object of the library."""
+        if self._handle is None:
+            raise ValueError("the image is closed")
+        return self._handle
+
+    def close(self) -> None:
+        """Writes out what is cached and ends the use. A failure means that data may be lost."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            call(lib.platter_image_close, handle, 0)
+
+    @property
+    def size(self) -> int:
+        """The virtual size in bytes."""
+        return int(number("uint64_t", lib.platter_image_size, self.handle))
+
+    @property
+    def cluster_size(self) -> int:
+        """The unit of allocation in bytes; 0 where there is none."""
+        return int(number("uint32_t", lib.platter_image_cluster_size, self.handle))
+
+    @property
+    def format(self) -> str:
+        """The name of the format."""
+        return text(lib.platter_image_format(self.handle))
+
+    @property
+    def filename(self) -> str:
+        """The name that opens it again."""
+        return text(lib.platter_image_filename(self.handle))
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written."""
+        return bool(lib.platter_image_is_read_only(self.handle))
+
+    @property
+    def warnings(self) -> Tuple[str, ...]:
+        """What was strange when it was opened, a line each."""
+        lines: List[str] = []
+        while True:
+            line = optional_text(lib.platter_image_warning(self.handle, len(lines)))
+            if line is None:
+                return tuple(lines)
+            lines.append(line)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """So many bytes from an offset; the range lies in the image."""
+        data = bytearray(length)
+        self.readinto(offset, data)
+        return bytes(data)
+
+    def readinto(self, offset: int, buffer: Union[bytearray, memoryview]) -> None:
+        """Fills a buffer from an offset."""
+        place = ffi.from_buffer(buffer, require_writable=True)
+        call(lib.platter_image_read, self.handle, place, len(place), offset, 0)
+
+    def write(self, offset: int, data: Readable, *, durable: bool = False) -> None:
+        """Writes bytes at an offset; ``durable`` waits until they are on disk."""
+        flags = lib.PLATTER_WRITE_FUA if durable else 0
+        place = ffi.from_buffer(data)
+        call(lib.platter_image_write, self.handle, place, len(place), offset, flags)
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
+        """Makes a range read as zeroes; ``unmap`` lets it become a hole."""
+        flags = lib.PLATTER_ZERO_MAY_UNMAP if unmap else 0
+        call(lib.platter_image_write_zeroes, self.handle, offset, length, flags)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Gives the space of a range back."""
+        call(lib.platter_image_discard, self.handle, offset, length, 0)
+
+    def flush(self) -> None:
+        """Makes all that was written durable."""
+        call(lib.platter_image_flush, self.handle, 0)
+
+    def extents(self, offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:
+        """The runs of a range, one after the other.
+
+        >>> import platter, tempfile
+        >>> from pathlib import Path
+        >>> disk = Path(tempfile.mkdtemp()) / "disk.qcow2"
+        >>> _ = platter.create(disk, "qcow2", "1M")
+        >>> with platter.open(disk, format="qcow2", writable=True) as image:
+        ...     image.write(65536, bytes(range(256)) * 256)
+        ...     [(run.offset, run.length, run.data) for run in image.extents()]
+        [(0, 65536, False), (65536, 65536, True), (131072, 917504, False)]
+        """
+        end = self.size if length is None else offset + length
+        place = ffi.new("platter_extent *")
+        while offset < end:
+            call(lib.platter_image_extent, place, self.handle, offset, end - offset, 0)
+            flags = place.flags
+            has_offset = flags & lib.PLATTER_EXTENT_HOST_OFFSET
+            yield Extent(
+                offset=place.offset,
+                length=place.length,
+                data=bool(flags & lib.PLATTER_EXTENT_DATA),
+                zero=bool(flags & lib.PLATTER_EXTENT_ZERO),
+                present=bool(flags & lib.PLATTER_EXTENT_PRESENT),
+                compressed=bool(flags & lib.PLATTER_EXTENT_COMPRESSED),
+                depth=place.depth,
+                host_offset=place.host_offset if has_offset else None,
+                unknown=bool(flags & lib.PLATTER_EXTENT_UNKNOWN),
+            )
+            offset += place.length
+
+    def check(
+        self, *, repair: Optional[str] = None, progress: Optional[Progress] = None
+    ) -> Report:
+        """Checks the consistency; ``repair`` is ``leaks`` or ``all``."""
+        flags = {
+            None: 0,
+            "leaks": lib.PLATTER_CHECK_REPAIR_LEAKS,
+            "all": lib.PLATTER_CHECK_REPAIR_ALL,
+        }[repair]
+        job = made("platter_job", lib.platter_check_job_new, self.handle, flags)
+        return jobs.run(job, progress=progress)
+
+    def resize(
+        self,
+        size: Size,
+        *,
+        shrink: bool = False,
+        preallocation: Optional[str] = None,
+        progress: Optional[Progress] = None,
+    ) -> Report:
+        """Changes the virtual size; a smaller one loses data, and needs ``shrink``."""
+        flags = lib.PLATTER_RESIZE_SHRINK if shrink else 0
+        job = made(
+            "platter_job",
+            lib.platter_resize_job_new,
+            self.handle,
+            size_of(size),
+            optional_name(preallocation),
+            flags,
+        )
+        return jobs.run(job, progress=progress)
+
+    def amend(self, options: Options, *, secrets: Optional[Secrets] = None) -> Report:
+        """Changes options of the format."""
+        from ._options import secrets as secrets_of
+
+        job = made(
+            "platter_job",
+            lib.platter_amend_job_new,
+            self.handle,
+            options_of(options),
+            secrets_of(secrets),
+            0,
+        )
+        return jobs.run(job)
+
+    def snapshots(self) -> List[Mapping[str, Any]]:
+        """The internal snapshots, as ``info`` tells them."""
+        found = jobs.query(lib.platter_snapshot_list, self.handle, 0).json()
+        return list(found)
+
+    def create_snapshot(self, snapshot: str) -> None:
+        """Takes an internal snapshot."""
+        self._snapshot(lib.platter_snapshot_create_job_new, snapshot)
+
+    def apply_snapshot(self, snapshot: str) -> None:
+        """Goes back to an internal snapshot, by ID or name."""
+        self._snapshot(lib.platter_snapshot_apply_job_new, snapshot)
+
+    def delete_snapshot(self, snapshot: str) -> None:
+        """Deletes an internal snapshot."""
+        self._snapshot(lib.platter_snapshot_delete_job_new, snapshot)
+
+    def _snapshot(self, function: Any, snapshot: str) -> None:
+        jobs.run(made("platter_job", function, self.handle, name(snapshot), 0))
+
+    def add_bitmap(self, bitmap: str, granularity: int = 0) -> None:
+        """Lets a persistent dirty bitmap record what is written from now on."""
+        call(lib.platter_bitmap_add, self.handle, name(bitmap), granularity, 0)
+
+    def remove_bitmap(self, bitmap: str) -> None:
+        """Removes a dirty bitmap."""
+        call(lib.platter_bitmap_remove, self.handle, name(bitmap), 0)
+
+    def clear_bitmap(self, bitmap: str) -> None:
+        """Marks everything as clean."""
+        call(lib.platter_bitmap_clear, self.handle, name(bitmap), 0)
+
+    def dirty(
+        self, bitmap: str, offset: int = 0, length: Optional[int] = None
+    ) -> List[Tuple[int, int]]:
+        """Offset and length of the runs that a bitmap has as dirty."""
+        length = self.size - offset if length is None else length
+        report = jobs.query(
+            lib.platter_bitmap_dirty, self.handle, name(bitmap), offset, length, 0
+        )
+        return [
+            (report.number("start", index), report.number("length", index))
+            for index in range(len(report))
+        ]
+
+
+def open(  # As the built-in function of the same name.
+    location: Union[Location, int],
+    *,
+    format: Optional[str] = None,
+    writable: bool = False,
+    cache: Optional[str] = None,
+    policy: Optional[Policy] = None,
+    secrets: Optional[Secrets] = None,
+    storages: Optional[Storages] = None,
+    decompress: Optional[str] = None,
+    force_share: bool = False,
+    backing: bool = True,
+    for_check: bool = False,
+) -> Image:
+    """Opens an image by its location or by a descriptor. An interrupt ends an opening that takes long."""
+    flags = 0
+    for wanted, flag in (
+        (writable, lib.PLATTER_OPEN_WRITE),
+        (force_share, lib.PLATTER_OPEN_FORCE_SHARE),
+        (not backing, lib.PLATTER_OPEN_NO_BACKING),
+        (for_check, lib.PLATTER_OPEN_FOR_CHECK),
+    ):
+        flags |= flag if wanted else 0
+    place = ffi.new("platter_image **")
+
+    def arguments(control: Any) -> Tuple[Any, ...]:
+        how = opening(
+            format=format,
+            cache=cache,
+            policy=policy,
+            secrets=secrets,
+            storages=storages,
+            decompress=decompress,
+            control=control,
+        )
+        if isinstance(location, int):
+            return place, location, ffi.NULL, how, flags
+        where, kind = location_of(location)
+        return place, where, how, flags | kind
+
+    function = lib.platter_image_open_fd if isinstance(location, int) else lib.platter_image_open
+    interruptible(function, arguments)
+    return Image(place[0])

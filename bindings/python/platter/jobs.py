@@ -1,0 +1,126 @@
+"""Work that takes long: run with progress, ended by an interrupt."""
+
+from __future__ import annotations
+
+import json
+import select
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+
+from ._library import call, lib, made, number, optional_text, text
+from ._native import ffi
+from .errors import Error
+
+#: Is told how many of how many bytes are done. What it raises ends the work.
+Progress = Callable[[int, int], object]
+
+#: Milliseconds between two looks at the progress.
+LOOK = 100
+
+
+class Report:
+    """What a job or a query found out; it is read as JSON, or by its keys."""
+
+    def __init__(self, handle: Any) -> None:
+        #: The object of the library.
+        self.handle = handle
+
+    def __len__(self) -> int:
+        return int(number("size_t", lib.platter_report_count, self.handle))
+
+    def json(self) -> Any:
+        """The same values that ``--output=json`` of the tool has."""
+        place = ffi.new("const char **")
+        call(lib.platter_report_json, place, self.handle, 0)
+        return json.loads(ffi.string(place[0]))
+
+    def text(self) -> str:
+        """What the tool prints."""
+        place = ffi.new("const char **")
+        call(lib.platter_report_text, place, self.handle, 0)
+        return text(place[0])
+
+    def number(self, key: str, index: int = 0) -> int:
+        """A number by its key."""
+        key_bytes = key.encode()
+        return int(number("uint64_t", lib.platter_report_u64, self.handle, index, key_bytes))
+
+    def string(self, key: str, index: int = 0) -> str:
+        """A text by its key."""
+        place = ffi.new("const char **")
+        call(lib.platter_report_string, place, self.handle, index, key.encode())
+        return text(place[0])
+
+    def flag(self, key: str, index: int = 0) -> bool:
+        """A truth by its key."""
+        key_bytes = key.encode()
+        return bool(number("bool", lib.platter_report_bool, self.handle, index, key_bytes))
+
+    def numbers(self, keys: Iterable[str]) -> Dict[str, int]:
+        """Those of the numbers that the report has."""
+        found = {}
+        for key in keys:
+            try:
+                found[key] = self.number(key)
+            except Error:
+                continue
+        return found
+
+    @property
+    def exit_code(self) -> int:
+        """What the tool would exit with."""
+        return int(number("int", lib.platter_report_exit_code, self.handle))
+
+    @property
+    def warnings(self) -> Tuple[str, ...]:
+        """What the user should know, a line each."""
+        return _lines(lib.platter_report_warning, self.handle)
+
+
+def _lines(function: Callable[..., Any], handle: Any) -> Tuple[str, ...]:
+    lines: List[str] = []
+    while (line := optional_text(function(handle, len(lines)))) is not None:
+        lines.append(line)
+    return tuple(lines)
+
+
+def query(function: Callable[..., int], *arguments: Any) -> Report:
+    """What a function reports at once."""
+    return Report(made("platter_report", function, *arguments))
+
+
+def run(
+    job: Any,
+    *,
+    progress: Optional[Progress] = None,
+    rate: Optional[int] = None,
+    timeout: Optional[float] = None,
+) -> Report:
+    """Runs a job on a thread of the library. ``KeyboardInterrupt``, or whatever ``progress`` raises, cancels it
+    and waits until it has cleaned up."""
+    if rate is not None:
+        call(lib.platter_job_set_rate, job, rate)
+    if timeout is not None:
+        call(lib.platter_job_set_deadline, job, max(1, int(timeout * 1000)))
+    call(lib.platter_job_start, job, 0)
+    try:
+        ends = select.poll()
+        ends.register(number("int", lib.platter_job_fd, job, 0), select.POLLIN)
+        while not ends.poll(LOOK):
+            _tell(job, progress)
+    except BaseException:
+        lib.platter_job_cancel(job)
+        error = ffi.new("platter_error **")
+        lib.platter_job_result(ffi.NULL, job, lib.PLATTER_JOB_WAIT, error)
+        lib.platter_error_free(error[0])
+        raise
+    report = query(lib.platter_job_result, job, lib.PLATTER_JOB_WAIT)
+    _tell(job, progress)
+    return report
+
+
+def _tell(job: Any, progress: Optional[Progress]) -> None:
+    if progress is None:
+        return
+    place = ffi.new("platter_progress *")
+    call(lib.platter_job_progress, place, job)
+    progress(place.done, place.total)

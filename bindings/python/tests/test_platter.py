@@ -1,0 +1,320 @@
+"""The package against the library."""
+
+import doctest
+import errno
+import gc
+import os
+import signal
+import tempfile
+import threading
+import unittest
+import warnings
+from pathlib import Path
+
+import platter
+import platter.image
+import platter.operations
+import platter.storage
+from platter import _options
+
+MIB = 1 << 20
+
+
+class Memory:
+    """Bytes of the program."""
+
+    def __init__(self, size=0):
+        self.bytes = bytearray(size)
+        self.lock = threading.Lock()
+        self.fails = None
+
+    def size(self):
+        return len(self.bytes)
+
+    def read(self, offset, length):
+        if self.fails is not None:
+            raise self.fails
+        return self.bytes[offset : offset + length]
+
+    def write(self, offset, data):
+        with self.lock:
+            end = offset + len(data)
+            if end > len(self.bytes):
+                self.bytes.extend(bytes(end - len(self.bytes)))
+            self.bytes[offset:end] = data
+
+    def flush(self):
+        pass
+
+    def resize(self, size):
+        with self.lock:
+            self.bytes.extend(bytes(max(0, size - len(self.bytes))))
+            del self.bytes[size:]
+
+
+class Reading:
+    """Bytes that are only read."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def size(self):
+        return len(self.data)
+
+    def read(self, offset, length):
+        return self.data[offset : offset + length]
+
+
+class TestPlatter(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.folder = Path(directory.name)
+
+    def test_a_round_trip(self):
+        disk = self.folder / "disk.qcow2"
+        platter.create(disk, "qcow2", "4M", options={"cluster_size": 65536, "lazy_refcounts": True})
+        with platter.open(disk, format="qcow2", writable=True) as image:
+            self.assertEqual((image.size, len(image), image.format), (4 * MIB, 4 * MIB, "qcow2"))
+            image.write(MIB, b"abc" * 1000, durable=True)
+            image.write_zeroes(2 * MIB, MIB)
+            self.assertEqual(image.read(MIB, 6), b"abcabc")
+            buffer = bytearray(4)
+            image.readinto(MIB + 1, memoryview(buffer)[1:])
+            self.assertEqual(buffer, b"\0bca")
+            self.assertEqual(image.cluster_size, 65536)
+            self.assertFalse(image.read_only)
+        with self.assertRaises(ValueError):
+            image.read(0, 1)
+        found = platter.info(disk, format="qcow2")
+        self.assertEqual(found["format-specific"]["data"]["lazy-refcounts"], True)
+        with platter.open(disk, format="qcow2") as image:
+            runs = [(run.offset, run.data) for run in image.extents()]
+            self.assertEqual(runs[:2], [(0, False), (MIB, True)])
+            self.assertEqual(image.check().exit_code, 0)
+            with self.assertRaises(platter.ReadOnly):
+                image.write(0, b"x")
+        self.assertEqual(platter.measure("qcow2", size="1G")["required"], 393216)
+
+    def test_errors_say_what_and_where(self):
+        missing = self.folder / "no such"
+        with self.assertRaises(platter.NotFound) as caught:
+            platter.open(missing)
+        self.assertIn("no such", caught.exception.message)
+        self.assertEqual(caught.exception.errno, errno.ENOENT)
+        self.assertEqual(caught.exception.status, "NOT_FOUND")
+        with self.assertRaises(platter.Error):
+            platter.create(missing, "bogus", 1)
+        with self.assertRaises(platter.Invalid):
+            _options.size("1kb")
+        with self.assertRaises(ValueError):
+            platter.open(b"a\0b")
+
+    def test_names_that_are_not_utf_8(self):
+        disk = os.fsencode(self.folder) + b"/d\xff.raw"
+        platter.create(Path(os.fsdecode(disk)), "raw", MIB)
+        with platter.open(Path(os.fsdecode(disk)), format="raw") as image:
+            self.assertEqual(os.fsencode(image.filename), disk)
+
+    def test_a_chain_of_storages_in_python(self):
+        base, overlay = Memory(), tempfile.TemporaryFile()
+        self.addCleanup(overlay.close)
+        storages = platter.Storages({"base": base, "overlay": overlay})
+        policy = platter.Policy(permissive=True)
+        platter.create("base", "vmdk", "2M", storages=storages)
+        with platter.open("base", format="vmdk", writable=True, storages=storages) as image:
+            image.write(0, b"below")
+        platter.create(
+            "overlay", "qcow2", backing="base", backing_format="vmdk", storages=storages, policy=policy
+        )
+        how = {"format": "qcow2", "storages": storages, "policy": policy}
+        with platter.open("overlay", writable=True, **how) as image:
+            self.assertEqual(image.read(0, 5), b"below")
+            image.write(0, b"above")
+            # The base is read by the overlay, so nobody writes to it.
+            with self.assertRaises(platter.Locked):
+                platter.open("base", format="vmdk", writable=True, storages=storages)
+        target = Memory()
+        storages.add("target", target)
+        done = platter.convert(
+            "overlay",
+            "target",
+            source_format="qcow2",
+            source_policy=policy,
+            storages=storages,
+            checksum="sha256",
+        )
+        self.assertEqual(bytes(target.bytes[:5]), b"above")
+        self.assertEqual(done.numbers["virtual-size"], 2 * MIB)
+        self.assertEqual(len(done.checksum), 64)
+        platter.commit("overlay", **how)
+        with platter.open("base", format="vmdk", storages=storages) as image:
+            self.assertEqual(image.read(0, 5), b"above")
+
+    def test_a_storage_that_fails_and_one_that_is_only_read(self):
+        failing = Memory(MIB)
+        storages = platter.Storages(failing=failing, reading=Reading(bytes(MIB)))
+        with platter.open("failing", format="raw", storages=storages) as image:
+            failing.fails = OSError(errno.ETIMEDOUT, "away")
+            with self.assertRaises(platter.Error) as caught:
+                image.read(0, 512)
+            self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
+        with self.assertRaises(platter.ReadOnly):
+            platter.open("reading", format="raw", writable=True, storages=storages)
+        with platter.open("reading", format="raw", storages=storages) as image:
+            self.assertEqual(image.read(MIB - 2, 2), b"\0\0")
+
+    def test_an_encrypted_image_by_descriptor_and_callback(self):
+        asked = []
+
+        def secret(identifier):
+            asked.append(identifier)
+            return b"passphrase" if identifier == "key" else None
+
+        with tempfile.TemporaryFile() as file:
+            platter.create(
+                "vault",
+                "qcow2",
+                "1M",
+                options={
+                    "encrypt.format": "luks",
+                    "encrypt.key-secret": "key",
+                    "encrypt.iter-time": 10,
+                },
+                secrets=secret,
+                storages=platter.Storages(vault=file),
+            )
+            location = {"driver": "qcow2", "encrypt.key-secret": "key", "file.filename": "vault"}
+            how = {"storages": platter.Storages(vault=file), "policy": platter.Policy(permissive=True)}
+            with platter.open(location, writable=True, secrets=secret, **how) as image:
+                image.write(0, b"hidden")
+            with platter.open(location, secrets={"key": "passphrase"}, **how) as image:
+                self.assertEqual(image.read(0, 6), b"hidden")
+            with self.assertRaises(platter.WrongSecret):
+                platter.open(location, secrets={"key": "guess"}, **how)
+            file.seek(0)
+            self.assertNotIn(b"hidden", file.read())
+        self.assertIn("key", asked)
+
+    def test_an_incremental_backup_by_a_dirty_bitmap(self):
+        disk = self.folder / "disk.qcow2"
+        platter.create(disk, "qcow2", "4M")
+        with platter.open(disk, format="qcow2", writable=True) as image:
+            image.write(0, b"\1" * MIB)
+            image.add_bitmap("since", 65536)
+            image.write(2 * MIB, b"\2" * 65536)
+            image.write(3 * MIB + 5, b"\3")
+            dirty = image.dirty("since")
+            self.assertEqual(dirty, [(2 * MIB, 65536), (3 * MIB, 65536)])
+            backup = {offset: image.read(offset, length) for offset, length in dirty}
+            image.clear_bitmap("since")
+            self.assertEqual(image.dirty("since"), [])
+        self.assertEqual(backup[3 * MIB][5], 3)
+
+    def test_snapshots_and_resize(self):
+        disk = self.folder / "disk.qcow2"
+        platter.create(disk, "qcow2", "1M")
+        with platter.open(disk, format="qcow2", writable=True) as image:
+            image.write(0, b"old")
+            image.create_snapshot("first")
+            image.write(0, b"new")
+            self.assertEqual([one["name"] for one in image.snapshots()], ["first"])
+            image.apply_snapshot("first")
+            self.assertEqual(image.read(0, 3), b"old")
+            image.delete_snapshot("first")
+            self.assertEqual(image.snapshots(), [])
+            image.resize("2M")
+            self.assertEqual(image.size, 2 * MIB)
+            with self.assertRaises(platter.Error):
+                image.resize("1M")
+            image.resize("1M", shrink=True)
+            image.amend({"lazy_refcounts": True})
+
+    def test_overlays_and_policies(self):
+        base, overlay = self.folder / "base.raw", self.folder / "overlay.qcow2"
+        base.write_bytes(b"\5" * MIB)
+        platter.create(overlay, "qcow2", backing=base, backing_format="raw")
+        with self.assertRaises(platter.Denied):
+            platter.open(overlay, format="qcow2")
+        policy = platter.Policy(directories=[self.folder], formats=["qcow2", "raw"])
+        with platter.open(overlay, format="qcow2", policy=policy) as image:
+            self.assertEqual(image.read(0, 1), b"\5")
+            with platter.open(base, format="raw") as other:
+                self.assertIsNone(platter.compare(image, other))
+        with platter.open(overlay, format="qcow2", backing=False) as image:
+            self.assertTrue(next(image.extents()).unknown)
+        chain = platter.info(overlay, format="qcow2", chain=True, policy=policy)
+        self.assertEqual([layer["format"] for layer in chain], ["qcow2", "raw"])
+        platter.rebase(overlay, None, format="qcow2", policy=policy)
+        with platter.open(overlay, format="qcow2") as image:
+            self.assertEqual(image.read(MIB - 1, 1), b"\5")
+        self.assertTrue(platter.inspect(overlay, format="qcow2"))
+
+    def test_progress_moves_and_may_end_the_work(self):
+        source = self.folder / "source.raw"
+        source.write_bytes(os.urandom(4 * MIB))
+        target = self.folder / "target.qcow2"
+        seen = []
+        platter.convert(
+            source, target, "qcow2", source_format="raw", progress=lambda *at: seen.append(at)
+        )
+        self.assertEqual(seen[-1][0], seen[-1][1])
+
+        def enough(done, total):
+            raise LookupError("enough")
+
+        with self.assertRaises(LookupError):
+            platter.convert(
+                source,
+                self.folder / "other.qcow2",
+                "qcow2",
+                source_format="raw",
+                progress=enough,
+                rate=MIB,
+            )
+        self.assertFalse((self.folder / "other.qcow2").exists())
+        with self.assertRaises(platter.Cancelled):
+            platter.convert(
+                source,
+                self.folder / "late.qcow2",
+                "qcow2",
+                source_format="raw",
+                rate=MIB // 4,
+                timeout=0.2,
+            )
+        self.assertFalse((self.folder / "late.qcow2").exists())
+
+    def test_an_interrupt_cancels_and_cleans_up(self):
+        source = self.folder / "source.raw"
+        source.write_bytes(os.urandom(4 * MIB))
+        target = self.folder / "target.qcow2"
+
+        def interrupt(done, total):
+            if target.exists():
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with self.assertRaises(KeyboardInterrupt):
+            platter.convert(
+                source, target, "qcow2", source_format="raw", rate=MIB // 4, progress=interrupt
+            )
+        self.assertFalse(target.exists())
+
+    def test_an_image_that_is_not_closed_is_closed_with_a_warning(self):
+        disk = self.folder / "disk.raw"
+        disk.write_bytes(bytes(MIB))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            platter.open(disk, format="raw", writable=True)
+            gc.collect()
+        self.assertTrue(any(one.category is ResourceWarning for one in caught))
+        platter.open(disk, format="raw", writable=True).close()
+
+
+def load_tests(loader, tests, pattern):
+    for module in (platter, platter.image, platter.operations, platter.storage, _options):
+        tests.addTests(doctest.DocTestSuite(module))
+    return tests
+
+
+if __name__ == "__main__":
+    unittest.main()
