@@ -20,6 +20,7 @@ pub mod in_order;
 pub(crate) mod inflight;
 pub mod inspect;
 mod io_users;
+pub(crate) mod kept;
 pub(crate) mod limbo;
 pub mod luks;
 pub mod magic;

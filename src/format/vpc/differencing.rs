@@ -17,7 +17,7 @@ use super::disk::DiskType;
 use super::dynamic::{Differencing, Dynamic};
 use super::parent;
 use super::records::{ALL_SECTORS, write_bitmap};
-use super::sectors::Bits;
+use super::sectors::{Bits, Changed};
 
 const SECTOR: u64 = 512;
 
@@ -188,22 +188,21 @@ impl Dynamic {
         if self.blocks.check_writable().is_ok() {
             let _one = own.pass.lock();
             let taken = own.sectors.take()?;
-            let written = self.write_bitmaps(&taken);
-            if written.is_err() {
-                own.sectors.put_back(&taken);
+            if let Err(error) = self.write_bitmaps(&taken) {
+                own.sectors.put_back(taken);
+                return Err(error);
             }
-            written?;
         }
         self.blocks.flush(durability)
     }
 
-    fn write_bitmaps(&self, taken: &[(u64, memory::IoBuf)]) -> Result<()> {
+    fn write_bitmaps(&self, taken: &[Changed]) -> Result<()> {
         if taken.is_empty() {
             return Ok(());
         }
         self.blocks.barrier()?;
         let layout = self.blocks.layout();
-        for (index, bytes) in taken {
+        for (index, _, bytes) in taken {
             let (entry, _) = self.blocks.run(index * layout.block_size(), 1)?;
             if let Entry::At(host) = entry {
                 self.blocks.storage.write_at(bytes, host - layout.lead())?;

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::format::blocks::{BlockFormat, BlockImage, BlockParts, Blocks};
+use crate::format::blocks::{BlockFormat, BlockImage, BlockParts, Blocks, Layout};
 use crate::format::{BackingChange, Check, ParentId, ParentRef, Resize};
 
 use super::DRIVER;
@@ -33,10 +33,11 @@ pub(super) struct Differencing {
 }
 
 impl Differencing {
-    fn new(parent: Option<ParentRef>) -> Self {
+    /// Of bitmaps of that many bytes.
+    fn new(parent: Option<ParentRef>, bitmap: u64) -> Self {
         Self {
             parent: Mutex::new(parent),
-            sectors: Sectors::default(),
+            sectors: Sectors::new(bitmap),
             pass: Mutex::default(),
         }
     }
@@ -51,7 +52,7 @@ impl Dynamic {
         let is_whole = blocks.keeper.damage() == Damage::None;
         let own = DynamicFormat {
             header: Mutex::new(header),
-            differencing: Differencing::new(parent),
+            differencing: Differencing::new(parent, blocks.layout().lead()),
         };
         Self::new(blocks, own, is_whole)
     }

@@ -1,14 +1,15 @@
 //! The bitmaps of a differencing disk: which sectors of a block are its own, the first one in the most
 //! significant bit.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::format::kept::Kept;
 use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
 
@@ -58,15 +59,26 @@ impl Bits {
 /// So many bytes of bitmaps are kept.
 const MOST_BYTES: u64 = 8 << 20;
 
-/// The bitmaps that were used, by the index of their block. Locks: `known`, then `dirty`.
-#[derive(Debug, Default)]
+/// A bitmap that was changed, with its block, as it is to be written.
+pub(super) type Changed = (u64, Arc<Bits>, IoBuf);
+
+/// The bitmaps that were used, by the index of their block.
+#[derive(Debug)]
 pub(super) struct Sectors {
-    known: RwLock<HashMap<u64, Arc<Bits>>>,
-    /// Blocks whose bitmaps the disk does not have.
-    dirty: Mutex<BTreeSet<u64>>,
+    known: Kept<Bits>,
+    /// Those that the disk does not have.
+    dirty: Mutex<BTreeMap<u64, Arc<Bits>>>,
 }
 
 impl Sectors {
+    /// Of bitmaps of that many bytes.
+    pub(super) fn new(len: u64) -> Self {
+        Self {
+            known: Kept::new((MOST_BYTES / len.max(1)) as usize),
+            dirty: Mutex::default(),
+        }
+    }
+
     /// The bitmap of block `index`, which is `len` bytes long and stands at `at`.
     ///
     /// # Errors
@@ -78,25 +90,11 @@ impl Sectors {
         at: u64,
         len: u64,
     ) -> Result<Arc<Bits>> {
-        if let Some(bits) = self.known.read().get(&index) {
-            return Ok(bits.clone());
-        }
-        let mut bytes = memory::zeroed(len as usize)?;
-        storage.read_at(&mut bytes, at)?;
-        let bits = memory::shared(Bits::of(&bytes)?)?;
-        let known = &mut *self.known.write();
-        self.make_room(known, len);
-        known.try_reserve(1).map_err(|_| memory::lack())?;
-        Ok(known.entry(index).or_insert(bits).clone())
-    }
-
-    /// Forgets bitmaps that nobody uses and that the disk has, where they are many.
-    fn make_room(&self, known: &mut HashMap<u64, Arc<Bits>>, len: u64) {
-        if known.len() as u64 * len < MOST_BYTES {
-            return;
-        }
-        let dirty = self.dirty.lock();
-        known.retain(|index, bits| Arc::strong_count(bits) > 1 || dirty.contains(index));
+        self.known.get_or_read(index, || {
+            let mut bytes = memory::zeroed(len as usize)?;
+            storage.read_at(&mut bytes, at)?;
+            Bits::of(&bytes)
+        })
     }
 
     /// A new block has none of its sectors.
@@ -104,49 +102,41 @@ impl Sectors {
     /// # Errors
     /// Where there is no memory.
     pub(super) fn begin(&self, index: u64, len: u64) -> Result<()> {
-        let bits = memory::shared(Bits::of(&memory::zeroed(len as usize)?)?)?;
-        let known = &mut *self.known.write();
-        self.make_room(known, len);
-        known.try_reserve(1).map_err(|_| memory::lack())?;
-        known.insert(index, bits);
-        Ok(())
+        let bits = Bits::of(&memory::zeroed(len as usize)?)?;
+        self.known.put(index, bits)
     }
 
     /// The data of these sectors is in the file.
-    pub(super) fn set(&self, index: u64, bits: &Bits, sectors: Range<u64>) {
+    pub(super) fn set(&self, index: u64, bits: &Arc<Bits>, sectors: Range<u64>) {
         bits.set(sectors);
-        self.dirty.lock().insert(index);
+        self.dirty.lock().insert(index, bits.clone());
     }
 
     /// Forgets all of them; what was changed must be on disk.
     pub(super) fn clear(&self) {
-        let known = &mut *self.known.write();
         self.dirty.lock().clear();
-        known.clear();
+        self.known.clear();
     }
 
-    /// The changed bitmaps, as they are now.
+    /// The changed bitmaps, as they are now. They are to be held until they are written: what is read of the
+    /// disk before is out of date.
     ///
     /// # Errors
     /// Where there is no memory; nothing is taken then.
-    pub(super) fn take(&self) -> Result<Vec<(u64, IoBuf)>> {
-        let known = self.known.read();
+    pub(super) fn take(&self) -> Result<Vec<Changed>> {
         let mut dirty = self.dirty.lock();
         let mut taken = Vec::new();
-        for index in dirty.iter() {
-            if let Some(bits) = known.get(index) {
-                memory::push(&mut taken, (*index, bits.bytes()?))?;
-            }
+        for (index, bits) in dirty.iter() {
+            memory::push(&mut taken, (*index, bits.clone(), bits.bytes()?))?;
         }
         dirty.clear();
         Ok(taken)
     }
 
-    /// Those of these blocks were not written after all.
-    pub(super) fn put_back(&self, taken: &[(u64, IoBuf)]) {
-        self.dirty
-            .lock()
-            .extend(taken.iter().map(|(index, _)| *index));
+    /// These were not written after all.
+    pub(super) fn put_back(&self, taken: Vec<Changed>) {
+        let taken = taken.into_iter().map(|(index, bits, _)| (index, bits));
+        self.dirty.lock().extend(taken);
     }
 }
 
@@ -193,6 +183,7 @@ impl FullBitmaps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::MemoryStorage;
 
     #[test]
     fn what_is_known_of_a_block_is_not_known_of_another_in_its_slot() {
@@ -208,6 +199,28 @@ mod tests {
         assert!(full.has(other) && !full.has(7));
         full.forget();
         assert!(!full.has(0) && !full.has(other));
+    }
+
+    /// Many readers need room while bitmaps are on their way to the disk, which does not have them yet.
+    #[test]
+    fn bitmaps_stay_until_they_are_written() {
+        let disk = MemoryStorage::with_bytes("m", vec![0; 512]);
+        let sectors = Sectors::new(MOST_BYTES / 4);
+        let get = |index| sectors.get(&disk, index, 0, 512).unwrap();
+        let crowd = || (1..20).for_each(|index| drop(get(index)));
+        sectors.set(0, &get(0), 3..5);
+        crowd();
+        let taken = sectors.take().unwrap();
+        crowd();
+        assert!(get(0).has(3));
+        sectors.put_back(taken);
+        crowd();
+        let taken = sectors.take().unwrap();
+        assert_eq!((taken.len(), taken[0].2[0]), (1, 0b0001_1000));
+        disk.write_at(&taken[0].2, 0).unwrap();
+        drop(taken);
+        crowd();
+        assert!(get(0).has(3) && sectors.take().unwrap().is_empty());
     }
 
     #[test]

@@ -1,0 +1,143 @@
+//! Pieces of metadata in memory, as many as there is room for. One that was changed is held by whoever has it
+//! to write until it is on disk, so that it stays; of the others those go that nobody holds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::error::Result;
+use crate::memory;
+
+/// The pieces, each by its number.
+#[derive(Debug)]
+pub(crate) struct Kept<T> {
+    state: RwLock<State<T>>,
+    /// So many are kept, and more where they are held.
+    most: usize,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    pieces: HashMap<u64, Arc<T>>,
+    /// How often pieces were dropped.
+    drops: u64,
+}
+
+impl<T> State<T> {
+    fn make_room(&mut self, most: usize) -> Result<()> {
+        if self.pieces.len() >= most {
+            let before = self.pieces.len();
+            self.pieces.retain(|_, piece| Arc::strong_count(piece) > 1);
+            self.drops += u64::from(self.pieces.len() < before);
+        }
+        self.pieces.try_reserve(1).map_err(|_| memory::lack())
+    }
+}
+
+impl<T> Kept<T> {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            state: RwLock::new(State {
+                pieces: HashMap::new(),
+                drops: 0,
+            }),
+            most: most.max(1),
+        }
+    }
+
+    /// The piece, if it is in memory.
+    pub(crate) fn get(&self, number: u64) -> Option<Arc<T>> {
+        self.state.read().pieces.get(&number).cloned()
+    }
+
+    /// The piece; one that is not in memory comes from `read`.
+    ///
+    /// # Errors
+    /// Of `read`, or where there is no memory.
+    pub(crate) fn get_or_read(&self, number: u64, read: impl Fn() -> Result<T>) -> Result<Arc<T>> {
+        loop {
+            let drops = {
+                let state = self.state.read();
+                if let Some(piece) = state.pieces.get(&number) {
+                    return Ok(piece.clone());
+                }
+                state.drops
+            };
+            let piece = memory::shared(read()?)?;
+            let state = &mut *self.state.write();
+            if let Some(known) = state.pieces.get(&number) {
+                return Ok(known.clone());
+            }
+            // It may have been there, changed, written and dropped since it was read.
+            if state.drops != drops {
+                continue;
+            }
+            state.make_room(self.most)?;
+            state.pieces.insert(number, piece.clone());
+            return Ok(piece);
+        }
+    }
+
+    /// Puts a piece in the place of whatever there was.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(crate) fn put(&self, number: u64, piece: T) -> Result<()> {
+        let piece = memory::shared(piece)?;
+        let state = &mut *self.state.write();
+        state.make_room(self.most)?;
+        state.pieces.insert(number, piece);
+        Ok(())
+    }
+
+    /// Forgets all of them.
+    pub(crate) fn clear(&self) {
+        let state = &mut *self.state.write();
+        state.pieces.clear();
+        state.drops += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_piece_that_is_held_stays() {
+        let kept = Kept::new(2);
+        let held = kept.get_or_read(0, || Ok(1)).unwrap();
+        for number in 1..9 {
+            kept.get_or_read(number, || Ok(2)).unwrap();
+        }
+        assert!(Arc::ptr_eq(&held, &kept.get(0).unwrap()));
+        assert!(kept.get(1).is_none() && kept.state.read().pieces.len() <= 2);
+        kept.put(0, 3).unwrap();
+        assert_eq!(*kept.get(0).unwrap(), 3);
+        kept.clear();
+        assert!(kept.get(0).is_none());
+    }
+
+    /// The disk, of which a piece is read, changed by another thread, written and dropped before the first one
+    /// gets on.
+    #[test]
+    fn what_was_read_before_it_changed_on_disk_is_read_again() {
+        let kept = Kept::new(1);
+        let disk = Cell::new(1);
+        let is_first = Cell::new(true);
+        let read = || {
+            let found = disk.get();
+            if is_first.replace(false) {
+                kept.get_or_read(7, || Ok(disk.get())).unwrap();
+                disk.set(2);
+                kept.get_or_read(8, || Ok(0)).unwrap();
+                assert!(kept.get(7).is_none());
+            }
+            Ok(found)
+        };
+        assert_eq!(*kept.get_or_read(7, read).unwrap(), 2);
+        assert_eq!(*kept.get(7).unwrap(), 2);
+    }
+}
