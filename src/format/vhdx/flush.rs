@@ -1,5 +1,7 @@
 //! Writes metadata out: data first, then an entry of the log, then the pages themselves.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
@@ -12,6 +14,7 @@ use crate::storage::Durability;
 
 use super::disk::DATA_SECTOR;
 use super::log::{LogWriter, NewPage};
+use super::pages::Page;
 use super::state::Vhdx;
 
 /// Pages that may wait before a writer is made to write them out.
@@ -20,6 +23,21 @@ const MOST_DIRTY: usize = 1024;
 const PAGE: u64 = DATA_SECTOR as u64;
 /// Blocks that may wait to be given back.
 const MOST_FREED: usize = 4096;
+
+/// Pages that are being written out.
+#[derive(Debug, Default)]
+struct Pages {
+    /// Of the block allocation table.
+    entries: Vec<Arc<Page>>,
+    /// Of sector bitmaps.
+    bitmaps: Vec<Arc<Page>>,
+}
+
+/// The first `count` of the pages, as they are now.
+fn copied(pages: &[Arc<Page>], count: usize) -> Result<Vec<NewPage>> {
+    let pages = pages.get(..count).unwrap_or(pages);
+    memory::collect(pages.iter().map(|page| (page.offset, page.to_bytes())))
+}
 
 impl Vhdx {
     /// See [`crate::format::FormatWrite::flush`].
@@ -85,32 +103,65 @@ impl Vhdx {
     /// was asked for.
     pub(super) fn write_metadata(&self, durability: Durability) -> Result<()> {
         let mut log = self.log.lock();
-        // The copies that are written, and the list of all pages.
+        // The copies that are written, and the lists of all pages: they may have to be put back.
         let most = log.most_pages().max(1);
         let waiting = self.dirty.len();
         let copies = (waiting.min(most) as u64).saturating_mul(PAGE + 64);
-        memory::headroom(copies.saturating_add(waiting as u64 * 16))?;
+        memory::headroom(copies.saturating_add(waiting as u64 * 64))?;
+        let table = {
+            let bat = self.regions.lock().bat;
+            bat.offset..bat.end()
+        };
         // What is taken now was unlinked in pages that are written below.
         let freed = self.limbo.take_fresh();
-        let mut pages = self.dirty.take_all();
-        // A bitmap says nothing before its block's entry does: it must not come later.
-        let bat = self.regions.lock().bat;
-        pages.sort_by_key(|page| (bat.offset..bat.end()).contains(&page.offset));
-        while !pages.is_empty() {
-            let now = pages.get(..most.min(pages.len())).unwrap_or_default();
-            let copies: Vec<NewPage> = now
-                .iter()
-                .map(|page| (page.offset, page.to_bytes()))
-                .collect();
-            if let Err(error) = self.write_pages(&mut log, copies, durability) {
-                self.dirty.put_back(pages);
-                self.limbo.put_back(freed);
-                return Err(error);
+        let mut pages = Pages::default();
+        match self.write_dirty(&mut log, &mut pages, &table, durability) {
+            Ok(()) => {
+                self.limbo.unlinked(freed);
+                Ok(())
             }
-            pages.drain(..most.min(pages.len()));
+            Err(error) => {
+                self.dirty.put_back(pages.entries);
+                self.dirty.put_back(pages.bitmaps);
+                self.limbo.put_back(freed);
+                Err(error)
+            }
         }
-        self.limbo.unlinked(freed);
-        Ok(())
+    }
+
+    /// Writes all pages, in entries of the log that hold as many as fit. What is not written is in `pages` when
+    /// this fails.
+    fn write_dirty(
+        &self,
+        log: &mut LogWriter,
+        pages: &mut Pages,
+        table: &Range<u64>,
+        durability: Durability,
+    ) -> Result<()> {
+        let most = log.most_pages().max(1);
+        pages.entries = self.dirty.take_in(table)?;
+        loop {
+            let now = pages.entries.len().min(most);
+            let mut copies = copied(&pages.entries, now)?;
+            // A bitmap says nothing before its block's entry does: it must not come later. So those are taken
+            // that were changed before the copy of the entries was made.
+            let mut more = self.dirty.take_beside(table)?;
+            pages.bitmaps.append(&mut more);
+            while pages.bitmaps.len() + now > most && !pages.bitmaps.is_empty() {
+                let part = pages.bitmaps.len().min(most);
+                self.write_pages(log, copied(&pages.bitmaps, part)?, durability)?;
+                pages.bitmaps.drain(..part);
+            }
+            copies.append(&mut copied(&pages.bitmaps, pages.bitmaps.len())?);
+            if !copies.is_empty() {
+                self.write_pages(log, copies, durability)?;
+            }
+            pages.bitmaps.clear();
+            pages.entries.drain(..now);
+            if pages.entries.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// Writes pages through the log.

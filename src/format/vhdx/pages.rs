@@ -1,14 +1,15 @@
 //! Metadata in memory, in pages of 4 KiB: the block allocation table, each page read when it is first
 //! needed, and the pages of sector bitmaps that were needed last.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::format::kept::Kept;
 use crate::memory;
 use crate::storage::{Storage, read_exact_at};
 
@@ -102,9 +103,31 @@ impl DirtyPages {
         self.0.lock().insert(page.offset, page.clone());
     }
 
-    /// Takes all pages; they are copied afterwards.
-    pub(super) fn take_all(&self) -> Vec<Arc<Page>> {
-        std::mem::take(&mut *self.0.lock()).into_values().collect()
+    /// Takes the pages that stand within a range of the file; they are copied afterwards.
+    ///
+    /// # Errors
+    /// Where there is no memory; nothing is taken then.
+    pub(super) fn take_in(&self, range: &Range<u64>) -> Result<Vec<Arc<Page>>> {
+        self.take(|offset| range.contains(offset))
+    }
+
+    /// As [`DirtyPages::take_in`], all others.
+    pub(super) fn take_beside(&self, range: &Range<u64>) -> Result<Vec<Arc<Page>>> {
+        self.take(|offset| !range.contains(offset))
+    }
+
+    fn take(&self, is_wanted: impl Fn(&u64) -> bool) -> Result<Vec<Arc<Page>>> {
+        let mut all = self.0.lock();
+        let mut taken = Vec::new();
+        memory::reserve(&mut taken, all.len())?;
+        all.retain(|offset, page| {
+            let stays = !is_wanted(offset);
+            if !stays {
+                taken.push(page.clone());
+            }
+            stays
+        });
+        Ok(taken)
     }
 
     /// Forgets the pages of a range of the file.
@@ -214,38 +237,26 @@ impl Bat {
 
 /// Pages of sector bitmaps.
 #[derive(Debug)]
-pub(super) struct BitmapPages {
-    pages: RwLock<HashMap<u64, Arc<Page>>>,
-    most: usize,
-}
+pub(super) struct BitmapPages(Kept<Page>);
 
 impl BitmapPages {
-    /// At most so many bytes, one page at least.
+    /// At most so many bytes, one page at least, and those that anyone holds.
     pub(super) fn new(max_bytes: u64) -> Self {
         let most = usize::try_from(max_bytes / DATA_SECTOR as u64);
-        Self {
-            pages: RwLock::default(),
-            most: most.unwrap_or(usize::MAX).max(1),
-        }
+        Self(Kept::new(most.unwrap_or(usize::MAX)))
     }
 
     /// The page at an offset of the file.
+    ///
+    /// # Errors
+    /// Of reading it.
     pub(super) fn page(&self, storage: &dyn Storage, offset: u64) -> Result<Arc<Page>> {
-        if let Some(page) = self.page_now(offset) {
-            return Ok(page);
-        }
-        let page = memory::shared(Page::read(storage, offset)?)?;
-        let mut pages = self.pages.write();
-        if pages.len() >= self.most {
-            // What anyone else holds stays: it is being used, or not written yet.
-            pages.retain(|_, page| Arc::strong_count(page) > 1);
-        }
-        Ok(pages.entry(offset).or_insert(page).clone())
+        self.0.get_or_read(offset, || Page::read(storage, offset))
     }
 
     /// As [`BitmapPages::page`], if it is in memory.
     pub(super) fn page_now(&self, offset: u64) -> Option<Arc<Page>> {
-        self.pages.read().get(&offset).cloned()
+        self.0.get(offset)
     }
 }
 

@@ -1,11 +1,16 @@
 //! Differencing images and their parents.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use platter::format::RepairMode;
 use platter::ops::commit::{CommitRequest, commit};
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::rebase::{RebaseRequest, rebase};
-use platter::storage::{CacheMode, Preallocation, ZeroFlags};
-use platter::{Image, Job, Location};
+use platter::storage::memory::MemoryStorage;
+use platter::storage::testing::{Gate, Gated, GatedStorage};
+use platter::storage::{CacheMode, NamedStorages, Preallocation, Storage, StorageOpen, ZeroFlags};
+use platter::{Error, Image, Job, Location, OpenOptions};
 
 use crate::common::Dir;
 use crate::random::Random;
@@ -266,4 +271,82 @@ fn what_cannot_be_a_parent_is_refused_before_anything_is_made() {
     .expect_err("a refusal");
     assert!(error.to_string().contains("has to be a VHDX"), "{error}");
     assert!(!dir.path("over.vhdx").exists());
+}
+
+/// The overlay, whatever it is called.
+#[derive(Debug)]
+struct Top(Arc<dyn Storage>);
+
+impl NamedStorages for Top {
+    fn find(&self, name: &Path, _: &StorageOpen) -> Option<Result<Arc<dyn Storage>, Error>> {
+        name.ends_with("top.vhdx").then(|| Ok(self.0.clone()))
+    }
+}
+
+/// A flush takes its time where the table is large. A block that gets its place meanwhile may be in the table
+/// that is written, and what its bitmap said before is not true any more.
+#[test]
+fn a_table_is_written_with_the_bitmaps_of_all_blocks_that_it_names() {
+    const BLOCK: u64 = 1 << 20;
+    // What a page of the table has entries for.
+    const PAGE: u64 = 512 * BLOCK;
+    const LAST: u64 = 299 * PAGE + 8 * BLOCK;
+    let dir = Dir::new();
+    create(&dir, "base.vhdx", 300 * PAGE, "block_size=1M", None).expect("a base");
+    let base = open(&dir.path("base.vhdx"), true).expect("it opens");
+    base.write_at(&vec![7; BLOCK as usize], LAST).expect("data");
+    base.close().expect("a close");
+    create(
+        &dir,
+        "top.vhdx",
+        300 * PAGE,
+        "block_size=1M",
+        Some("base.vhdx"),
+    )
+    .expect("an overlay");
+    let image = open(&dir.path("top.vhdx"), true).expect("it opens");
+    image.write_at(&[1; 65536], LAST).expect("a part");
+    image.flush().expect("a flush");
+    let change = image.format().backing_change().expect("a parent");
+    change.make_empty().expect("nothing is left");
+    image.close().expect("a close");
+    let file = std::fs::read(dir.path("top.vhdx")).expect("the overlay");
+    let memory = Arc::new(MemoryStorage::with_bytes("top", file));
+    let gate = Arc::new(Gate::default());
+    let gated = GatedStorage::new(memory.clone(), gate.clone(), Gated::Writes);
+    let storages: Arc<dyn NamedStorages> = Arc::new(Top(Arc::new(gated)));
+    let image = Image::open(
+        &Location::from_path(dir.path("top.vhdx")),
+        &OpenOptions {
+            storages: Some(storages),
+            ..options(true)
+        },
+    )
+    .expect("it opens");
+    for page in 0..300 {
+        image
+            .write_zeroes(page * PAGE, BLOCK, ZeroFlags::empty())
+            .expect("zeroes");
+    }
+    // The room that was given up is taken: the next block goes to the end of the file.
+    image.write_at(&[2; 512], 4 * BLOCK).expect("a write");
+    gate.close();
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| image.flush());
+        while gate.waiting() == 0 {
+            std::thread::yield_now();
+        }
+        // Zeroes in a new block at the end of the file need no write.
+        let end = LAST + BLOCK - 512;
+        image
+            .write_zeroes(end, 512, ZeroFlags::empty())
+            .expect("zeroes");
+        gate.open();
+        flush.join().expect("no panic").expect("the flush");
+    });
+    std::fs::write(dir.path("top.vhdx"), memory.to_vec()).expect("a crash");
+    let image = open(&dir.path("top.vhdx"), true).expect("it opens again");
+    let mut found = vec![0; BLOCK as usize - 512];
+    image.read_at(&mut found, LAST).expect("a read");
+    assert!(found.iter().all(|byte| *byte == 7), "{:?}", &found[..16]);
 }
