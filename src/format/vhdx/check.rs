@@ -222,10 +222,7 @@ impl Walk<'_> {
     /// Gives a block that shares its place a copy of its own.
     fn part(&mut self, block: u64, host: u64, len: u64) -> Result<()> {
         let vhdx = self.vhdx;
-        let file_len = vhdx.file_len.load(Ordering::Acquire).next_multiple_of(MIB);
-        let new = file_len;
-        vhdx.load_space_behind(new);
-        let new_host = vhdx.allocate(vhdx.geometry().block_size())?;
+        let new_host = vhdx.allocate_behind(vhdx.geometry().block_size())?;
         let mut buf = memory::zeroed(len.min(MIB) as usize)?;
         let mut at = 0;
         while at < len {

@@ -121,6 +121,8 @@ impl Vhdx {
             return Ok(());
         };
         let host_end = host + geometry.in_block(end - 1) + 1;
+        // Under the lock: what others allocate and write meanwhile must not be cut off.
+        let _space = self.space.lock();
         if host_end <= self.file_len.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -143,10 +145,12 @@ impl Vhdx {
         if preallocation == Preallocation::Off || blocks == 0 || self.storage.limits().fixed_len {
             return self.allocate(len);
         }
+        // Under the lock, as above.
+        let mut space = self.space.lock();
         let start = self.file_len.load(Ordering::Acquire).next_multiple_of(MIB);
         grow(&*self.storage, start + len, preallocation, control)?;
         self.file_len.store(start + len, Ordering::Release);
-        self.load_space_behind(start + len);
+        space.end = start + len;
         Ok(start)
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::limbo::Freed;
 use crate::memory;
@@ -84,38 +86,48 @@ impl Vhdx {
 
     /// A range of the file that reads as zeroes, at a multiple of a MiB.
     pub(super) fn allocate(&self, len: u64) -> Result<u64> {
-        let limits = self.storage.limits();
-        let taken = {
-            let mut space = self.space.lock();
-            match space.take(len) {
-                Some(at) => at,
-                None if limits.fixed_len => return Err(Error::os(libc::ENOSPC)),
-                None => {
-                    let at = space.end;
-                    let end = at.checked_add(len).filter(|end| *end <= i64::MAX as u64);
-                    let end = end.ok_or_else(|| {
-                        Error::new(ErrorKind::Limit, "The VHDX would grow too large")
-                    })?;
-                    // Under the lock: a shorter length must not come after a longer one.
-                    self.storage.set_len(end, Preallocation::Off)?;
-                    self.file_len.store(end, Ordering::Release);
-                    space.end = end;
-                    if limits.grown_is_zero {
-                        return Ok(at);
-                    }
-                    at
-                }
+        let mut space = self.space.lock();
+        match space.take(len) {
+            Some(at) => {
+                drop(space);
+                self.emptied(at, len)
             }
-        };
-        let zeroed = self.storage.write_zeroes(taken, len, ZeroFlags::MAY_UNMAP);
-        zeroed
-            .map(|()| taken)
-            .inspect_err(|_| self.release(taken, len))
+            None => self.append(space, len),
+        }
     }
 
-    /// The file grew by what is in use already.
-    pub(super) fn load_space_behind(&self, end: u64) {
-        self.space.lock().end = end;
+    /// As [`Vhdx::allocate`], behind the end of the file, where nobody knows what is free.
+    pub(super) fn allocate_behind(&self, len: u64) -> Result<u64> {
+        let mut space = self.space.lock();
+        let file_len = self.file_len.load(Ordering::Acquire);
+        space.end = space.end.max(file_len.next_multiple_of(MIB));
+        self.append(space, len)
+    }
+
+    fn append(&self, mut space: MutexGuard<'_, Space>, len: u64) -> Result<u64> {
+        let limits = self.storage.limits();
+        if limits.fixed_len {
+            return Err(Error::os(libc::ENOSPC));
+        }
+        let at = space.end;
+        let end = at.checked_add(len).filter(|end| *end <= i64::MAX as u64);
+        let end =
+            end.ok_or_else(|| Error::new(ErrorKind::Limit, "The VHDX would grow too large"))?;
+        // Under the lock: a shorter length must not come after a longer one.
+        self.storage.set_len(end, Preallocation::Off)?;
+        self.file_len.store(end, Ordering::Release);
+        space.end = end;
+        drop(space);
+        match limits.grown_is_zero {
+            true => Ok(at),
+            false => self.emptied(at, len),
+        }
+    }
+
+    /// A range that was taken, which reads as zeroes now.
+    fn emptied(&self, at: u64, len: u64) -> Result<u64> {
+        let zeroed = self.storage.write_zeroes(at, len, ZeroFlags::MAY_UNMAP);
+        zeroed.map(|()| at).inspect_err(|_| self.release(at, len))
     }
 
     /// Gives back what nothing on disk or in memory names.
