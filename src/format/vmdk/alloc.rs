@@ -162,15 +162,15 @@ impl Sparse {
         self.mark_unclean()?;
         // Copied before the data is made durable: what is added meanwhile waits for the next time.
         let mut copies = Vec::new();
-        for (index, table) in &dirty {
+        let copied = dirty.iter().try_for_each(|(index, table)| {
             table.take_dirty();
             let words = table.words();
             let mut bytes = Vec::new();
             crate::memory::reserve(&mut bytes, words.len() * 4)?;
             bytes.extend(words.flat_map(|word| (word as u32).to_le_bytes()));
-            crate::memory::push(&mut copies, (*index, bytes))?;
-        }
-        let written = self.write_tables(&copies, new, durability);
+            crate::memory::push(&mut copies, (*index, bytes))
+        });
+        let written = copied.and_then(|()| self.write_tables(&copies, new, durability));
         if written.is_err() {
             dirty.iter().for_each(|(_, table)| table.mark_dirty());
         }

@@ -39,6 +39,7 @@ impl Check for Vmdk {
         }
         if repairs {
             self.flush_all(self.durability)?;
+            let _one = self.flushing.lock();
             for part in self.parts.iter() {
                 if let PartKind::Sparse(sparse) = &part.kind {
                     sparse.repair_mark(self.durability)?;
@@ -127,7 +128,7 @@ impl Checking<'_> {
                 }
                 if was_unclean && self.repairs {
                     sparse.drop_copy(index)?;
-                    sparse.flush(self.image.durability)?;
+                    self.image.flush_extent(sparse)?;
                 }
                 return Ok(true);
             }
@@ -177,7 +178,7 @@ impl Checking<'_> {
                 self.image.prepare_write()?;
             }
             sparse.place_again(index, damaged, &words)?;
-            sparse.flush(self.image.durability)?;
+            self.image.flush_extent(sparse)?;
         }
         Ok(damaged == 0 || cure && self.repairs)
     }

@@ -214,6 +214,15 @@ impl Vmdk {
         self.storage.sync(durability)
     }
 
+    /// Writes what one extent holds back, and makes it durable.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn flush_extent(&self, sparse: &Sparse) -> Result<()> {
+        let _one = self.flushing.lock();
+        sparse.flush(self.durability)
+    }
+
     /// Ends the use.
     ///
     /// # Errors
