@@ -4,6 +4,8 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
 use super::log::{Data, Log};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::units::{whole_units, write_zero_bytes};
@@ -23,6 +25,8 @@ pub(super) struct Logged {
     busy: InFlight,
     /// Something has changed since the last flush.
     changed: AtomicBool,
+    /// Held by whoever flushes.
+    flushing: Mutex<()>,
 }
 
 impl Logged {
@@ -32,6 +36,7 @@ impl Logged {
             log,
             busy: InFlight::default(),
             changed: AtomicBool::new(false),
+            flushing: Mutex::default(),
         }
     }
 
@@ -144,6 +149,8 @@ impl Storage for Logged {
     }
 
     fn sync(&self, durability: Durability) -> Result<()> {
+        // A flush that has taken the mark may not have come to its end.
+        let _one = self.flushing.lock();
         let changed = self.changed.swap(false, Ordering::AcqRel);
         let done = self.file.sync(durability).and_then(|()| match changed {
             true => self.log.record_flush(durability),
@@ -186,6 +193,7 @@ mod tests {
     use super::super::disk::Entry;
     use super::*;
     use crate::storage::MemoryStorage;
+    use crate::storage::testing::{Gate, Gated, GatedStorage};
 
     struct Pair {
         file: Arc<MemoryStorage>,
@@ -253,6 +261,34 @@ mod tests {
         logged.set_len(20_000, Preallocation::Off).unwrap();
         logged.sync(Durability::Synced).unwrap();
         assert_eq!(log.to_vec().len(), flushed.len() + 512);
+    }
+
+    #[test]
+    fn a_flush_waits_for_one_that_is_under_way() {
+        let gate = Arc::new(Gate::default());
+        let log = Arc::new(MemoryStorage::new("log"));
+        let gated = GatedStorage::new(log.clone(), gate.clone(), Gated::Writes);
+        let file = Arc::new(MemoryStorage::with_bytes("file", vec![0; 4096]));
+        let logged = Logged::new(file, Log::new(Arc::new(gated), 512, 4096));
+        logged.write_at(&[1; 512], 0).unwrap();
+        gate.close();
+        let (ended, ends) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let logged = &logged;
+            scope.spawn(|| logged.sync(Durability::Synced).unwrap());
+            while gate.waiting() == 0 {
+                std::thread::yield_now();
+            }
+            scope.spawn(move || {
+                logged.sync(Durability::Synced).unwrap();
+                ended.send(()).unwrap();
+            });
+            let early = ends.recv_timeout(std::time::Duration::from_millis(30));
+            gate.open();
+            early.unwrap_err();
+        });
+        // The entry of the flush is in the log, and counted.
+        assert_eq!((log.to_vec().len(), log.to_vec()[16]), (512 * 4, 2));
     }
 
     #[test]
