@@ -21,5 +21,8 @@ pub(crate) fn explain(line: String, error: Error) -> Error {
     if let Some(offset) = error.offset() {
         explained = explained.with_offset(offset);
     }
+    for remedy in error.hints() {
+        explained = explained.with_hint(remedy.clone());
+    }
     explained
 }
