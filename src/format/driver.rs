@@ -11,7 +11,7 @@ use crate::format::features::Features;
 use crate::format::files::{ChildSpec, FileRole};
 use crate::format::in_order::InOrder;
 use crate::format::inspect::{InspectContext, Inspection};
-use crate::format::parent::{BackingRef, ParentId};
+use crate::format::parent::{BackingRef, ParentId, ParentSearch};
 use crate::format::traits::{Format, Opener};
 use crate::job::JobControl;
 use crate::object::Objects;
@@ -291,6 +291,11 @@ pub trait NewImage: Debug + Send {
     /// Whether the end of its own file is that of the image, for which a file of fixed length is of no use.
     fn ends_with_file(&self) -> bool {
         false
+    }
+
+    /// Where the image will look for its parent, if it is to know that by the identity alone.
+    fn parent_search(&self) -> Option<&'static ParentSearch> {
+        None
     }
 
     /// Does everything that can be done before a file is changed: finds the secrets, derives keys, looks

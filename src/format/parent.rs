@@ -134,6 +134,11 @@ impl ParentId {
 }
 
 impl ParentId {
+    /// Whether the identity that was found is that of the same image, changed or not.
+    pub fn is_same_image(self, found: Self) -> bool {
+        matches!(self.likeness(found), Likeness::Same | Likeness::Changed)
+    }
+
     /// What stands for a file that is known by this alone, where files are named.
     pub fn mark(self) -> String {
         match self {
@@ -218,13 +223,6 @@ impl ParentRef {
             ));
         }
         wanted.map_or(Ok(()), Err)
-    }
-
-    /// Whether an image with that identity is the parent, changed or not.
-    pub fn is_of(&self, found: ParentId) -> bool {
-        let ids = self.expected.iter().flat_map(|expected| &expected.ids);
-        ids.into_iter()
-            .any(|id| matches!(id.likeness(found), Likeness::Same | Likeness::Changed))
     }
 
     /// What the parent must be, in the first place.

@@ -24,6 +24,7 @@ mod unit_lock;
 mod write;
 
 pub use adapter::ImageStorage;
+pub(crate) use build::Search;
 pub(crate) use file::{lock_for_creation, lock_for_writing};
 pub use file::{lock_for_inspection, open_file};
 pub(crate) use files::{StandingFile, location_files};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bstr::BString;
+use bstr::{BString, ByteSlice};
 
 use crate::crew::Load;
 use crate::driver_names;
@@ -103,6 +103,10 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     // What cannot be recorded is known before anything is copied.
     if let Err(error) = backing.check_backing(named.as_ref(), id) {
         return Err(with_reason(change, error));
+    }
+    if let (Some(new), Some(id), Some(named)) = (&new, id, &named) {
+        top.check_search(new, id, named.name.as_bstr(), &options.policy)
+            .map_err(|error| with_reason(change.clone(), error))?;
     }
     job.tick()?;
     if !request.name_only {

@@ -1,5 +1,6 @@
 //! VDI images: what the tool prints and ends with, beside QEMU's.
 
+use crate::common::{Dir, Ran};
 use crate::pair::{Loose, Pair, ours, words};
 
 /// Images that QEMU's tool made, the same in both directories.
@@ -32,10 +33,6 @@ fn creation_is_said_and_refused_alike() {
         "create -f vdi -o preallocation=falloc a.vdi 1M",
         "create -f vdi -o block_size=64k a.vdi 1M",
         "create -f vdi a.vdi",
-        "create -f vdi -o help",
-        "create -f vdi -o help a.vdi",
-        "create -f vdi -b x.vdi a.vdi 1M",
-        "create -f vdi -F raw a.vdi 1M",
     ] {
         pair.same_but(line, Loose::DiskSize);
     }
@@ -181,5 +178,202 @@ fn images_are_converted_resized_and_committed_to() {
     assert_eq!(
         measured,
         "required size: 1048576\nfully allocated size: 11534336\n"
+    );
+}
+
+/// Runs our tool, which must end so.
+fn ended(dir: &Dir, line: &str, code: i32) -> Ran {
+    let ran = ours(&words(line), dir.root());
+    assert_eq!(ran.code, code, "{line}: {ran:?}");
+    ran
+}
+
+/// A refusal, of which the image is left as it was, or is not made.
+fn refused(dir: &Dir, line: &str, parts: &[&str]) {
+    let ran = ended(dir, line, 1);
+    for part in parts {
+        assert!(ran.err.contains(part), "{line}: no '{part}': {}", ran.err);
+    }
+}
+
+#[test]
+fn a_differencing_image_is_made_and_finds_its_parent() {
+    let dir = Dir::new();
+    let run = |line: &str| ended(&dir, line, 0).out;
+    dir.qemu_img_ok(&["create", "-q", "-f", "vdi", "base.vdi", "5M"]);
+    dir.qemu_io("vdi", "base.vdi", &["write -P 1 0 5M"]);
+    assert_eq!(
+        run("create -f vdi -b base.vdi -F vdi top.vdi"),
+        "Formatting 'top.vdi', fmt=vdi size=5242880 backing_file=base.vdi backing_fmt=vdi static=off\n"
+    );
+    let header = |at: usize| std::fs::read(dir.path("top.vdi")).expect("it")[at..at + 4].to_vec();
+    assert_eq!(header(0x4c), [4, 0, 0, 0]);
+    let parent = std::fs::read(dir.path("base.vdi")).expect("the parent");
+    let top = std::fs::read(dir.path("top.vdi")).expect("the image");
+    assert_eq!(top[0x1a8..0x1c8], parent[0x188..0x1a8]);
+    run("compare base.vdi top.vdi");
+    // What a write leaves of its block is the parent's.
+    run("convert -O raw base.vdi model");
+    for (file, format) in [("top.vdi", "vdi"), ("model", "raw")] {
+        run(&format!(
+            "bench -q -w --pattern 7 -c 1 -s 4096 -o 1050624 -f {format} {file}"
+        ));
+    }
+    let same = || run("compare -F raw top.vdi model");
+    same();
+    run("check top.vdi");
+    let map = run("map --output=json top.vdi");
+    assert!(map.contains("\"depth\": 1"), "{map}");
+    // Growing and shrinking.
+    run("resize -q top.vdi 7M");
+    run("resize -q -f raw model 7M");
+    same();
+    run("resize -q --shrink top.vdi 4608k");
+    run("resize -q --shrink -f raw model 4608k");
+    same();
+    // Another one below it, then a parent that holds something else, with and without the data.
+    run("create -q -f vdi -b top.vdi -F vdi leaf.vdi");
+    run("compare -F raw leaf.vdi model");
+    run("rebase -b base.vdi -F vdi leaf.vdi");
+    run("compare -F raw leaf.vdi model");
+    run("rebase -u -b top.vdi -F vdi leaf.vdi");
+    run("compare -F raw leaf.vdi model");
+    // What is above goes down.
+    run("bench -q -w --pattern 9 -c 1 -s 65536 -o 0 -f vdi leaf.vdi");
+    run("bench -q -w --pattern 9 -c 1 -s 65536 -o 0 -f raw model");
+    run("commit -q leaf.vdi");
+    same();
+    run("commit -q top.vdi");
+    let base = run("info base.vdi");
+    assert!(base.contains("virtual size: 5 MiB"), "{base}");
+    dir.qemu_img_ok(&["check", "base.vdi"]);
+    run("resize -q --shrink base.vdi 4608k");
+    dir.qemu_img_ok(&["compare", "base.vdi", "model"]);
+    // Alone.
+    run("create -q -f vdi -b base.vdi -F vdi alone.vdi");
+    run("rebase -b '' alone.vdi");
+    dir.qemu_img_ok(&["compare", "alone.vdi", "model"]);
+}
+
+#[test]
+fn a_difference_is_converted_to_over_its_parent() {
+    let dir = Dir::new();
+    let run = |line: &str| ended(&dir, line, 0).out;
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "base.qcow2", "5M"]);
+    dir.qemu_io("qcow2", "base.qcow2", &["write -P 1 0 5M"]);
+    dir.qemu_img_ok(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "base.qcow2",
+        "-F",
+        "qcow2",
+        "top.qcow2",
+        "6M",
+    ]);
+    dir.qemu_io(
+        "qcow2",
+        "top.qcow2",
+        &[
+            "write -P 2 1100k 64k",
+            "write -z 3M 1M",
+            "write -z 4352k 64k",
+        ],
+    );
+    run("convert -O vdi base.qcow2 base.vdi");
+    run("convert -O vdi -B base.vdi -F vdi top.qcow2 top.vdi");
+    run("compare top.qcow2 top.vdi");
+    run("check top.vdi");
+    let held = std::fs::metadata(dir.path("top.vdi")).expect("it").len();
+    assert!(held <= 5 << 20, "{held}");
+    // Layer by layer.
+    run("convert --chain -O vdi top.qcow2 layers");
+    run("compare top.qcow2 layers/top.vdi");
+    let top = run("info --backing-chain layers/top.vdi");
+    assert!(top.contains("layers/base.vdi"), "{top}");
+    run("convert --chain -O qcow2 layers/top.vdi back");
+    dir.qemu_img_ok(&["compare", "top.qcow2", "back/top.qcow2"]);
+}
+
+#[test]
+fn a_parent_that_would_not_be_found_is_refused() {
+    let dir = Dir::new();
+    let run = |line: &str| ended(&dir, line, 0).out;
+    std::fs::create_dir(dir.path("sub")).expect("a directory");
+    std::fs::create_dir(dir.path("Snapshots")).expect("a directory");
+    run("create -q -f vdi sub/base.vdi 3M");
+    run("create -q -f vdi other.vdi 3M");
+    run("create -q -f raw raw.img 3M");
+    std::os::unix::fs::symlink("sub/base.vdi", dir.path("link.vdi")).expect("a link");
+    let remedy = "Keep the image and its parent in one directory";
+    for line in [
+        "create -f vdi -b sub/base.vdi -F vdi top.vdi",
+        "create -f vdi -b link.vdi -F vdi top.vdi",
+        "convert -O vdi -B sub/base.vdi -F vdi other.vdi top.vdi",
+    ] {
+        refused(&dir, line, &["by the UUID", "would not find", remedy]);
+        assert!(!dir.path("top.vdi").exists(), "{line}");
+    }
+    for (line, part) in [
+        ("create -f vdi -b raw.img -F raw top.vdi", "is a VDI image"),
+        (
+            "create -f vdi -b other.vdi -F vdi -o static=on top.vdi",
+            "fixed VDI image",
+        ),
+        ("create -f vdi -b missing.vdi -F vdi top.vdi", "missing.vdi"),
+        (
+            "create -f vdi -u -b missing.vdi -F vdi top.vdi 3M",
+            "is no VDI",
+        ),
+        ("create -f vdi -F vdi top.vdi 3M", "without backing file"),
+        (
+            "create -f vdi -b other.vdi top.vdi",
+            "without backing format",
+        ),
+    ] {
+        refused(&dir, line, &[part]);
+        assert!(!dir.path("top.vdi").exists(), "{line}");
+    }
+    // Where the product has children, the parent is found.
+    run("create -q -f vdi -b ../other.vdi -F vdi Snapshots/top.vdi");
+    run("compare other.vdi Snapshots/top.vdi");
+    let before = std::fs::read(dir.path("Snapshots/top.vdi")).expect("the image");
+    refused(
+        &dir,
+        "rebase -b ../sub/base.vdi -F vdi Snapshots/top.vdi",
+        &["would not find", remedy],
+    );
+    assert_eq!(
+        std::fs::read(dir.path("Snapshots/top.vdi")).expect("the image"),
+        before
+    );
+    // What nobody vouches for is not looked at.
+    run("create -q -f vdi -u -b sub/base.vdi -F vdi far.vdi 3M");
+    refused(&dir, "map far.vdi", &["which no image has in"]);
+    run("map --image-opts driver=vdi,file.filename=far.vdi,backing.file.filename=sub/base.vdi");
+    // A copy has the same UUID; one that the image replaces does not count.
+    std::fs::copy(dir.path("other.vdi"), dir.path("copy.vdi")).expect("a copy");
+    refused(
+        &dir,
+        "create -f vdi -b other.vdi -F vdi top.vdi",
+        &["both", "other.vdi", "copy.vdi", "Move the file"],
+    );
+    run("create -q -f vdi -b other.vdi -F vdi copy.vdi");
+    run("compare other.vdi copy.vdi");
+    // One without a UUID has no children.
+    let mut bytes = std::fs::read(dir.path("other.vdi")).expect("the parent");
+    bytes[0x188..0x198].fill(0);
+    std::fs::write(dir.path("nil.vdi"), bytes).expect("a parent");
+    refused(
+        &dir,
+        "create -f vdi -b nil.vdi -F vdi top.vdi",
+        &["has no UUID"],
+    );
+    refused(
+        &dir,
+        "rebase -u -b nil.vdi -F vdi copy.vdi",
+        &["has no UUID"],
     );
 }

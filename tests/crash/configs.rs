@@ -183,6 +183,11 @@ pub const fn growing(config: Config) -> Config {
 const CID: ParentId = ParentId::ContentId(0x1234_5678);
 const DATA_WRITE: ParentId = ParentId::DataWriteGuid(Uuid::from_u128(0x8765_4321));
 
+const VDI_UUID: ParentId = ParentId::UuidAndModification {
+    uuid: Uuid::from_u128(0x1234_5678),
+    modification: Uuid::from_u128(0x8765_4321),
+};
+
 const VHD_UUID: ParentId = ParentId::Uuid(Uuid::from_u128(0x1357_2468));
 
 /// Those whose changes are interrupted.
@@ -229,6 +234,7 @@ pub const CONFIGS: &[Config] = &[
         )
     },
     kind("vdi", "vdi", ""),
+    over_its_like(VDI_UUID, kind("vdi overlay", "vdi", "")),
     kind("vpc", "vpc", "force_size=on"),
     over_its_like(VHD_UUID, kind("vpc overlay", "vpc", "force_size=on")),
     kind("vdi static", "vdi", "static=on"),
@@ -295,6 +301,7 @@ pub const FRESH: &[Config] = &[
     kind("vmdk zeroed", "vmdk", "zeroed_grain=on"),
     kind("vmdk stream", "vmdk", "subformat=streamOptimized"),
     of_size(2, kind("vdi", "vdi", "")),
+    of_size(5, over_its_like(VDI_UUID, kind("vdi overlay", "vdi", ""))),
     of_size(4, kind("vpc", "vpc", "force_size=on")),
     of_size(2, kind("vhdx", "vhdx", "block_size=1M")),
     kind("qed", "qed", "cluster_size=4096,table_size=1"),

@@ -481,7 +481,11 @@ fn change_layer(run: &mut Run<'_>) {
             format: is_named.then(|| format.into()),
         };
         overlay.set_backing(Some(&backing), id).unwrap();
-        assert_eq!(image.parent().unwrap().first(), Some(backing));
+        let parent = image.parent().unwrap();
+        match parent.is_nameless() {
+            true => assert_eq!(parent.expected_id(), id),
+            false => assert_eq!(parent.first(), Some(backing)),
+        }
     }
     let at = run.log.count();
     let overlay = run.image().backing_change().unwrap();

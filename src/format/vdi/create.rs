@@ -1,4 +1,4 @@
-//! New images: dynamic, or fixed with every block in its place.
+//! New images: dynamic, fixed with every block in its place, or differencing over a parent.
 
 use std::sync::Arc;
 
@@ -6,14 +6,17 @@ use crate::error::{Error, Result};
 use crate::format::blocks::{BlockBulk, ByteOrder, Finish, Layout, LinearBulk, Table};
 use crate::format::driver::{file_preallocation, own_file, preallocates};
 use crate::format::{
-    Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile, PrepareContext,
+    BackingRef, Bulk, Contents, CreateParams, Measured, NewImage, Outline, ParentSearch,
+    PlannedFile, PrepareContext,
 };
 use crate::job::JobControl;
 use crate::memory;
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::{Preallocation, Storage};
 
+use super::DRIVER;
 use super::disk::{DATA_ALIGNMENT, Header, ImageType, VdiLayout};
+use super::overlay;
 
 /// Bytes of a block of a new image.
 const BLOCK_SIZE: u32 = 1 << 20;
@@ -23,6 +26,20 @@ const ENTRIES: u32 = 1 << 16;
 
 /// Options of creation.
 pub(super) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "backing_file",
+        kind: OptionKind::Name,
+        help: "File name of a parent, which is a VDI",
+        default: None,
+        allowed: &[],
+    },
+    OptionSpec {
+        name: "backing_fmt",
+        kind: OptionKind::Str,
+        help: "Image format of the parent: vdi",
+        default: None,
+        allowed: &[],
+    },
     OptionSpec {
         name: "size",
         kind: OptionKind::Size,
@@ -40,7 +57,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
 ];
 
 /// Keys of the "Formatting" line.
-pub(super) const SUMMARY: &[(&str, Option<&str>)] = &[("size", None), ("static", Some("off"))];
+pub(super) const SUMMARY: &[(&str, Option<&str>)] = &[
+    ("size", None),
+    ("backing_file", None),
+    ("backing_fmt", None),
+    ("static", Some("off")),
+];
 
 fn is_fixed(values: &Values) -> bool {
     values.bool("static") == Some(true)
@@ -50,6 +72,7 @@ fn is_fixed(values: &Values) -> bool {
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
         preallocated: is_fixed(values) && preallocates(values),
+        records_parent: true,
         ..Outline::default()
     }
 }
@@ -63,13 +86,21 @@ fn header(params: &CreateParams<'_>) -> Result<Header> {
             params.size
         )));
     }
-    let (image_type, blocks) = (
-        match is_fixed(params.values) {
-            true => ImageType::Fixed,
-            false => ImageType::Dynamic,
-        },
-        params.size.div_ceil(u64::from(BLOCK_SIZE)) as u32,
-    );
+    let image_type = match (params.backing, is_fixed(params.values)) {
+        (None, true) => ImageType::Fixed,
+        (None, false) => ImageType::Dynamic,
+        (Some(_), true) => return Err(overlay::is_fixed()),
+        (Some(backing), false) => {
+            let format = backing.format.as_ref();
+            if format.is_some_and(|format| format != DRIVER.name) {
+                return Err(Error::unsupported(
+                    "The parent of a VDI image is a VDI image",
+                ));
+            }
+            ImageType::Differencing
+        }
+    };
+    let blocks = params.size.div_ceil(u64::from(BLOCK_SIZE)) as u32;
     let mut header = Header::new(image_type, BLOCK_SIZE);
     header.disk_size = params.size;
     header.blocks = blocks;
@@ -106,6 +137,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
         // Only a fixed image has space that could be allocated ahead.
         preallocation: file_preallocation(params.values)?,
         header: header(params)?,
+        backing: params.backing.cloned(),
         table: None,
     }))
 }
@@ -115,6 +147,8 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
 struct NewVdi {
     header: Header,
     preallocation: Preallocation,
+    /// The parent, of a differencing image.
+    backing: Option<BackingRef>,
     table: Option<Table>,
 }
 
@@ -126,8 +160,16 @@ impl NewImage for NewVdi {
         )]
     }
 
-    fn prepare(&mut self, _: &PrepareContext<'_>) -> Result<()> {
-        let header = &self.header;
+    fn parent_search(&self) -> Option<&'static ParentSearch> {
+        self.backing.as_ref().map(|_| &overlay::SEARCH)
+    }
+
+    fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()> {
+        let header = &mut self.header;
+        if let Some(backing) = &self.backing {
+            let id = context.parent.and_then(|parent| parent.id);
+            (header.link, header.parent_modification) = overlay::link_to(backing, id)?;
+        }
         let (count, offset) = (u64::from(header.blocks), u64::from(header.table_offset));
         self.table = Some(Table::empty(count, offset, ByteOrder::Little)?);
         Ok(())
@@ -149,7 +191,8 @@ impl NewImage for NewVdi {
             let finish = Finisher {
                 header: self.header,
             };
-            let bulk = BlockBulk::new(storage, layout, table, (size, size), false, finish)?;
+            let is_overlay = self.backing.is_some();
+            let bulk = BlockBulk::new(storage, layout, table, (size, size), is_overlay, finish)?;
             return Ok(Box::new(bulk));
         }
         let place = (

@@ -48,36 +48,49 @@ impl Vdi {
     }
 }
 
+/// The UUIDs that a differencing image records of its parent: that of the image and that of its last
+/// modification.
+///
+/// # Errors
+/// [`crate::ErrorKind::Unsupported`] where it has none.
+pub(super) fn link_to(backing: &BackingRef, id: Option<ParentId>) -> Result<(Uuid, Uuid)> {
+    let why = match id {
+        Some(ParentId::UuidAndModification { uuid, modification }) if !uuid.is_nil() => {
+            return Ok((uuid, modification));
+        }
+        Some(ParentId::UuidAndModification { .. }) => "has no UUID",
+        _ => "is no VDI",
+    };
+    Err(Error::unsupported(format!(
+        "'{}' {why}: a differencing VDI image knows its parent by the UUID",
+        backing.name
+    )))
+}
+
+/// The error of a parent below a fixed image.
+pub(super) fn is_fixed() -> Error {
+    Error::unsupported("A fixed VDI image has no parent")
+}
+
 impl Vdi {
     /// The UUIDs that are recorded of another parent.
-    fn link_to(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<(Uuid, Uuid)> {
+    fn new_link(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<(Uuid, Uuid)> {
         self.blocks.check_writable()?;
-        let (link, parent_modification) = match (backing, id) {
-            (None, _) => (Uuid::nil(), Uuid::nil()),
-            (Some(_), Some(ParentId::UuidAndModification { uuid, modification })) => {
-                (uuid, modification)
-            }
-            (Some(backing), _) => {
-                return Err(Error::unsupported(format!(
-                    "'{}' is no VDI: a differencing VDI image knows its parent by the UUID",
-                    backing.name
-                )));
-            }
-        };
-        if self.own.is_fixed && !link.is_nil() {
-            return Err(Error::unsupported("A fixed VDI image has no parent"));
+        match backing {
+            None => Ok((Uuid::nil(), Uuid::nil())),
+            Some(_) if self.own.is_fixed => Err(is_fixed()),
+            Some(backing) => link_to(backing, id),
         }
-        Ok((link, parent_modification))
     }
 }
 
 impl BackingChange for Vdi {
     fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        self.link_to(backing, id).map(drop)
+        self.new_link(backing, id).map(drop)
     }
 
     fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        let (link, parent_modification) = self.link_to(backing, id)?;
+        let (link, parent_modification) = self.new_link(backing, id)?;
         let image_type = match (link.is_nil(), self.own.is_fixed) {
             (_, true) => ImageType::Fixed,
             (true, false) => ImageType::Dynamic,

@@ -10,12 +10,12 @@ use super::opener::{ResolvedName, given, resolve};
 use super::search::{REMEDY, Search};
 use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BackingRef, Mismatch};
+use crate::format::{BackingRef, Mismatch, ParentId};
 use crate::image::node::NamedNode;
 use crate::image::plan::{ChildPlan, Driver, Plan, names_a_file};
 use crate::image::{Backing, Image, OpenOptions};
 use crate::location::{Location, json_name, protocol_of};
-use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole};
+use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
 use crate::value::{Map, Value};
 
 /// How the layers below one are opened: to be read only.
@@ -274,6 +274,34 @@ impl Image {
         )
     }
 
+    /// Makes sure that this image, where it knows its parent by the identity alone, will find `new`, whose
+    /// identity is `id` and which the user calls `name`.
+    ///
+    /// # Errors
+    /// As [`Search::check_leads_to`].
+    pub(crate) fn check_search(
+        &self,
+        new: &Self,
+        id: ParentId,
+        name: &BStr,
+        policy: &OpenPolicy,
+    ) -> Result<()> {
+        let (Some(places), Some(parent)) = (
+            self.format.parent_search(),
+            new.written_files()?.into_iter().next(),
+        ) else {
+            return Ok(());
+        };
+        Search {
+            image: self.filename.as_bstr(),
+            base: &self.base,
+            id,
+            places,
+            policy,
+        }
+        .check_leads_to(&parent.id, name, self.storage.identity().as_ref())
+    }
+
     /// The parent that the image knows by its identity alone.
     fn look_for_parent(&self, options: &OpenOptions) -> Result<ResolvedName> {
         let (parent, places) = match (self.format.parent(), self.format.parent_search()) {
@@ -302,7 +330,6 @@ impl Image {
         let name = Search {
             image: self.filename.as_bstr(),
             base: &self.base,
-            parent: &parent,
             id,
             places,
             policy,

@@ -23,6 +23,7 @@ use crate::memory;
 use crate::storage::Storage;
 
 pub(super) use more_files::{MoreFile, MoreFiles};
+pub(crate) use search::Search;
 
 use ancestors::Ancestors;
 use below::Next;

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use bstr::{BStr, BString};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{ParentId, ParentRef, ParentSearch};
+use crate::format::{ParentId, ParentSearch};
 use crate::location::{protocol_of, resolve_plain_name};
 use crate::memory;
 use crate::policy::OpenPolicy;
+use crate::storage::Identity;
 
 /// So many entries of directories are looked at.
 const MOST_ENTRIES: usize = 10_000;
@@ -23,22 +24,29 @@ const MOST_ENTRIES: usize = 10_000;
 pub(super) const REMEDY: &str =
     "Give the file of the parent as 'backing' in the options of the image.";
 
+/// What the user can do about a new parent that would not be found.
+const PLACE: &str =
+    "Keep the image and its parent in one directory, the parent as a file and not as a link.";
+
+/// What the user can do about a new parent that another file would be taken for.
+const MOVE: &str = "Move the file that is not meant to another directory.";
+
 /// What is looked for, and from where.
-pub(super) struct Search<'a> {
+#[derive(Clone, Copy)]
+pub(crate) struct Search<'a> {
     /// The name of the image, for messages.
-    pub(super) image: &'a BStr,
+    pub(crate) image: &'a BStr,
     /// The file to which names are relative.
-    pub(super) base: &'a OsStr,
-    pub(super) parent: &'a ParentRef,
-    /// What the parent is, for messages.
-    pub(super) id: ParentId,
-    pub(super) places: &'a ParentSearch,
-    pub(super) policy: &'a OpenPolicy,
+    pub(crate) base: &'a OsStr,
+    /// The parent's identity, which is recorded.
+    pub(crate) id: ParentId,
+    pub(crate) places: &'a ParentSearch,
+    pub(crate) policy: &'a OpenPolicy,
 }
 
 /// A file that is the parent by what its beginning says.
 struct Candidate {
-    file: (u64, u64),
+    file: Identity,
     /// As the image would name it.
     name: OsString,
 }
@@ -64,14 +72,12 @@ impl Search<'_> {
     /// everywhere, [`ErrorKind::Invalid`] where there are several, [`ErrorKind::Limit`] where
     /// there are too many files.
     pub(super) fn find(&self) -> Result<BString> {
-        let mut seen = Seen::default();
-        if !self.base.is_empty() && protocol_of(self.base).is_none() {
-            self.look_around(&mut seen)?;
-        }
+        let seen = self.look().map_err(|error| error.with_hint(REMEDY))?;
         let wanted = self.id;
         let image = self.image;
+        let places = seen.places();
         let mut candidates = seen.candidates.into_iter();
-        let shown = |name: &OsStr| resolve_plain_name(self.base, name).display().to_string();
+        let shown = |name: &OsStr| self.shown(name);
         match (candidates.next(), candidates.next()) {
             (Some(one), None) => Ok(one.name.into_vec().into()),
             (Some(one), Some(other)) => Err(Error::invalid(format!(
@@ -81,17 +87,12 @@ impl Search<'_> {
             ))
             .with_hint(REMEDY)),
             (None, _) => {
-                let places: Vec<String> = seen
-                    .directories
-                    .iter()
-                    .map(|directory| format!("'{}'", directory.display()))
-                    .collect();
                 let mut text = format!("'{image}' has the parent with the {wanted}, ");
                 match places.is_empty() {
                     true => text.push_str("and there is no directory to look for it"),
                     false => {
                         text.push_str("which no image has in ");
-                        text.push_str(&places.join(" or "));
+                        text.push_str(&places);
                     }
                 }
                 if let Some((path, error)) = seen.closed {
@@ -108,6 +109,65 @@ impl Search<'_> {
                 Err(Error::new(kind, text).with_hint(REMEDY))
             }
         }
+    }
+
+    /// Makes sure that an image which is about to record the identity will find its parent: the file
+    /// `parent`, which the user calls `name`. `own` is the file of the image. Where the policy does not let
+    /// it be looked for, the image opens with a parent that the user gives, or not at all.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where it would not, [`ErrorKind::Invalid`] where another file would be
+    /// found as well, [`ErrorKind::Limit`] where there are too many files.
+    pub(crate) fn check_leads_to(
+        &self,
+        parent: &Identity,
+        name: &BStr,
+        own: Option<&Identity>,
+    ) -> Result<()> {
+        if matches!(parent, Identity::Own(_)) {
+            // The caller keeps it.
+            return Ok(());
+        }
+        let mut seen = self.look()?;
+        seen.candidates
+            .retain(|candidate| Some(&candidate.file) != own);
+        let id = self.id;
+        let is_there = |candidate: &Candidate| candidate.file == *parent;
+        match &seen.candidates[..] {
+            [one] if is_there(one) => Ok(()),
+            [one, other, ..] => {
+                let (one, other) = (self.shown(&one.name), self.shown(&other.name));
+                Err(Error::invalid(format!(
+                    "The image would know its parent by the {id} alone, and both '{one}' and '{other}' have it"
+                ))
+                .with_hint(MOVE))
+            }
+            [] if seen.denied.is_some() => Ok(()),
+            _ => {
+                let places = match seen.directories.is_empty() {
+                    true => "there is no directory in which it would look for it".to_owned(),
+                    false => format!("would not find '{name}' in {}", seen.places()),
+                };
+                Err(Error::unsupported(format!(
+                    "The image would know its parent by the {id} alone, and {places}"
+                ))
+                .with_hint(PLACE))
+            }
+        }
+    }
+
+    /// A name as seen from the image, as the user would write it.
+    fn shown(&self, name: &OsStr) -> String {
+        resolve_plain_name(self.base, name).display().to_string()
+    }
+
+    /// Looks wherever the parent may be.
+    fn look(&self) -> Result<Seen> {
+        let mut seen = Seen::default();
+        if !self.base.is_empty() && protocol_of(self.base).is_none() {
+            self.look_around(&mut seen)?;
+        }
+        Ok(seen)
     }
 
     /// The image's own directory, that of the children in it, and the one above if it is that of the children.
@@ -163,11 +223,9 @@ impl Search<'_> {
                     ErrorKind::Limit,
                     format!(
                         "'{}' has the parent with the {}, and there are more than {MOST_ENTRIES} files to look for it",
-                        self.image,
-                        self.id
+                        self.image, self.id
                     ),
-                )
-                .with_hint(REMEDY));
+                ));
             }
             let looked = entry.and_then(|entry| Ok((self.candidate(&entry)?, entry)));
             match looked {
@@ -194,7 +252,7 @@ impl Search<'_> {
     }
 
     /// The identity of the file, if it is a regular one and its beginning is that of the parent.
-    fn candidate(&self, entry: &DirEntry) -> std::io::Result<Option<(u64, u64)>> {
+    fn candidate(&self, entry: &DirEntry) -> std::io::Result<Option<Identity>> {
         if !entry.file_type()?.is_file() {
             return Ok(None);
         }
@@ -207,8 +265,22 @@ impl Search<'_> {
             return Ok(None);
         }
         let id = (self.places.identify)(&beginning(file, self.places.head_len)?);
-        let is_parent = id.is_some_and(|id| self.parent.is_of(id));
-        Ok(is_parent.then(|| (facts.dev(), facts.ino())))
+        let is_parent = id.is_some_and(|id| self.id.is_same_image(id));
+        Ok(is_parent.then(|| Identity::File {
+            device: facts.dev(),
+            inode: facts.ino(),
+        }))
+    }
+}
+
+impl Seen {
+    /// Where it was looked, for messages.
+    fn places(&self) -> String {
+        let places = self.directories.iter();
+        let places: Vec<String> = places
+            .map(|directory| format!("'{}'", directory.display()))
+            .collect();
+        places.join(" or ")
     }
 }
 

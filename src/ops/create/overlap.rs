@@ -57,6 +57,13 @@ impl KeptFiles {
         self.0.push((reason, file));
     }
 
+    /// The file of the backing file, where that has one.
+    pub(crate) fn backing(&self) -> Option<&StandingFile> {
+        let mut kept = self.0.iter();
+        kept.find(|(reason, _)| *reason == Reason::Backing)
+            .map(|(_, file)| file)
+    }
+
     /// Refuses the operation where a file that it writes has to stay as it is, or is to be two files
     /// of the new image at once.
     ///

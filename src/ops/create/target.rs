@@ -14,7 +14,7 @@ use crate::format::{
     BackingRef, Bulk, CreateParams, FileRole, Format, FormatDriver, NewImage, NewParent,
     OpenNewContext, Package, PlannedFile, PrepareContext,
 };
-use crate::image::{location_files, lock_for_creation, lock_for_writing};
+use crate::image::{Search, location_files, lock_for_creation, lock_for_writing};
 use crate::job::JobControl;
 use crate::location::Location;
 use crate::memory;
@@ -222,6 +222,7 @@ impl Planned<'_> {
             files.push(self.claim(file)?);
         }
         self.check(&planned, &files, kept)?;
+        self.check_parent(&files, kept, parent)?;
         self.image.prepare(&PrepareContext {
             objects: self.request.objects,
             parent,
@@ -242,6 +243,33 @@ impl Planned<'_> {
             storage,
             warnings,
         })
+    }
+
+    /// Makes sure that an image without a name for its parent will find it, where the parent had to be there.
+    fn check_parent(
+        &self,
+        files: &[Creation],
+        kept: &KeptFiles,
+        parent: Option<NewParent>,
+    ) -> Result<()> {
+        let id = parent.and_then(|parent| parent.id);
+        let (Some(places), Some(id)) = (self.image.parent_search(), id) else {
+            return Ok(());
+        };
+        let (Some(below), Some(backing)) = (kept.backing(), self.request.backing) else {
+            return Ok(());
+        };
+        let location = self.request.location;
+        let text = location.text();
+        let own = files.first().and_then(|file| file.storage().identity());
+        Search {
+            image: BStr::new(text.as_bytes()),
+            base: location.path().map_or(text, |path| path.as_os_str()),
+            id,
+            places,
+            policy: self.request.policy,
+        }
+        .check_leads_to(&below.id, backing.name.as_bstr(), own.as_ref())
     }
 
     /// A name of the creator's own is a path, whatever it looks like, relative to the current directory.

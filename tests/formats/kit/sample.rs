@@ -193,6 +193,14 @@ pub const SAMPLES: &[Sample] = &[
     ),
     sample("vdi", "vdi", ""),
     sample("vdi static", "vdi", "static=on"),
+    // It has no name for its parent.
+    opened_with(
+        "backing.driver=vdi,backing.file.filename=base",
+        Sample {
+            known_to_peer: false,
+            ..over_its_like(sample("vdi differencing", "vdi", ""))
+        },
+    ),
     vhdx("vhdx", "block_size=1M"),
     vhdx("vhdx not zero", "block_state_zero=off,block_size=1M"),
     vhdx("vhdx fixed", "subformat=fixed,block_size=1M"),
@@ -251,7 +259,7 @@ impl Sample {
 
     /// Whether guest bytes are encrypted.
     pub fn encrypted(&self) -> bool {
-        !self.opening.is_empty()
+        self.opening.contains("secret")
     }
 
     /// What opens the image `file` to be read, whatever its writer left behind.

@@ -56,6 +56,7 @@ pub fn base(sample: &Sample) -> Vec<u8> {
     let plain = Sample {
         overlay: false,
         options: "",
+        opening: "",
         second: None,
         size: base_len(sample),
         ..*sample
