@@ -31,8 +31,8 @@ fi
 
 witnesses=${CARGO_TARGET_DIR:-target}/witnesses
 if [ -n "${PLATTER_SKIP_WITNESSES:-}" ] || ! have 7zz ||
-    ! "$witnesses/bin/python" -c 'import cffi, mypy, VMDKstream, pyewf, pyphdi, pyvhdi, pyvmdk, dissect.hypervisor' 2>/dev/null; then
-    skip 'every test that asks readers of other projects, and those of the Python package'
+    ! "$witnesses/bin/python" -c 'import cffi, mypy, VMDKstream, pyewf, pyphdi, pyvhdi, pyvmdk, dissect.hypervisor, pyftpdlib, OpenSSL' 2>/dev/null; then
+    skip 'every test that asks readers of other projects or a server of FTP, and those of the Python package'
     export PLATTER_SKIP_WITNESSES=1
 fi
 

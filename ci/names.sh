@@ -13,6 +13,7 @@ src/format/qcow2: luks
 src/format/registry.rs: all
 src/image/names.rs: raw
 src/printable.rs: iscsi
+src/storage/ftp: ftps
 src/storage/http: https
 '
 formats='raw|luks|qcow2|qcow|vmdk|vhdx|vpc|vdi|qed|parallels|bochs|cloop|dmg|sparseimage|sparsebundle|ewf|asif'
@@ -59,6 +60,7 @@ $file: all
     esac
     case $file: in
     src/format/qcow2/*) [ "$name" != luks ] || continue ;;
+    src/storage/ftp/*) [ "$name" != ftps ] || continue ;;
     src/storage/http/*) [ "$name" != https ] || continue ;;
     esac
     echo "$line"

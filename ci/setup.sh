@@ -42,7 +42,7 @@ else
     echo "Missing:$missing. To install what the tests use: sudo apt-get install -y" $packages >&2
 fi
 
-# Readers of other projects and tools for Python, in a directory of their own.
+# Readers of other projects, a server of FTP and tools for Python, in a directory of their own.
 [ -z "${PLATTER_SKIP_WITNESSES:-}" ] || exit 0
 witnesses=${CARGO_TARGET_DIR:-target}/witnesses
 cmp -s ci/witnesses.txt "$witnesses/installed.txt" || {

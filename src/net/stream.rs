@@ -249,6 +249,17 @@ impl Stream {
         self.socket.set_keepalive(silence)
     }
 
+    /// Where the connection leads, by number where [`Stream::peer`] has a name.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn reached(&self) -> Result<Address> {
+        let socket = self.socket.input();
+        let peer = SockRef::from(&socket).peer_addr();
+        peer.map(|peer| Address::of(&peer))
+            .map_err(|error| Error::io(&error))
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> &Address {
         &self.peer

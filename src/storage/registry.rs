@@ -1,12 +1,14 @@
 //! The protocols that this build has. A new protocol is one line here.
 
 use crate::storage::driver::StorageDriver;
-use crate::storage::{file, http, iscsi, nbd, null, ssh, vvfat};
+use crate::storage::{file, ftp, http, iscsi, nbd, null, ssh, vvfat};
 
 /// Every protocol, sorted by name.
 static DRIVERS: &[&StorageDriver] = &[
     &file::FILE,
     &file::HOST_DEVICE,
+    &ftp::FTP,
+    &ftp::FTPS,
     &http::HTTP,
     &http::HTTPS,
     &iscsi::ISCSI,

@@ -25,6 +25,7 @@ mod decompress;
 mod drivers;
 mod examples;
 mod filters;
+mod ftp;
 #[path = "../formats/kit/given/mod.rs"]
 mod given;
 mod header;

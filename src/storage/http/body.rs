@@ -2,7 +2,9 @@
 
 use crate::error::Result;
 
-use super::head::{Framing, violation};
+use crate::storage::remote::violation;
+
+use super::head::Framing;
 
 /// The longest line that begins a chunk, or stands behind the last one.
 const MAX_LINE: usize = 4096;

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
-use crate::net::{Stream, TlsCredentials, Url, Wait, connect};
+use crate::net::{Stream, Url, Wait, connect};
+use crate::storage::remote::{Lanes, Terms, ended};
 
 use super::body::Body;
 use super::connection::Connection;
@@ -16,8 +17,8 @@ use super::proxy::Proxy;
 
 /// What the kernel may hold of a connection.
 const KERNEL_BUFFER: usize = 2 << 20;
-/// How long a wait for a free connection goes without a look at the control.
-const LOOK: Duration = Duration::from_millis(50);
+/// The longest time that is taken for what is left of an answer.
+const REST: Duration = Duration::from_millis(50);
 /// What programs are known by.
 const AGENT: &str = concat!("platter/", env!("CARGO_PKG_VERSION"));
 
@@ -25,29 +26,9 @@ const AGENT: &str = concat!("platter/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub(super) struct Client {
     settings: Settings,
-    /// Whom servers are checked by; made when it is first needed.
-    trust: Mutex<Option<TlsCredentials>>,
-    lanes: Mutex<Lanes>,
-    freed: Condvar,
-}
-
-#[derive(Debug)]
-struct Lanes {
-    /// How many more requests may be made.
-    free: usize,
+    lanes: Lanes,
     /// Connections that are not in use, and whom they lead to.
-    idle: Vec<(String, Connection)>,
-}
-
-/// The right to make a request.
-#[derive(Debug)]
-pub(super) struct Lane<'a>(&'a Client);
-
-impl Drop for Lane<'_> {
-    fn drop(&mut self) {
-        self.0.lanes.lock().free += 1;
-        self.0.freed.notify_one();
-    }
+    idle: Mutex<Vec<(String, Connection)>>,
 }
 
 /// What a server answers, whose body is still to come.
@@ -80,12 +61,8 @@ fn port(url: &Url) -> u16 {
 impl Client {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
-            trust: Mutex::new(settings.tls.clone()),
-            lanes: Mutex::new(Lanes {
-                free: settings.connections,
-                idle: Vec::new(),
-            }),
-            freed: Condvar::new(),
+            lanes: Lanes::new(settings.terms.connections),
+            idle: Mutex::default(),
             settings,
         }
     }
@@ -94,34 +71,14 @@ impl Client {
         &self.settings
     }
 
-    /// Waits for the right to make a request.
-    ///
-    /// # Errors
-    /// Of the control.
-    pub(super) fn lane(&self, control: &JobControl) -> Result<Lane<'_>> {
-        let mut lanes = self.lanes.lock();
-        while lanes.free == 0 {
-            control.check()?;
-            self.freed.wait_for(&mut lanes, LOOK);
-        }
-        lanes.free -= 1;
-        Ok(Lane(self))
+    /// Who may make requests.
+    pub(super) fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
-    /// The right to make a request, where nobody must be waited for.
-    pub(super) fn try_lane(&self) -> Option<Lane<'_>> {
-        let mut lanes = self.lanes.lock();
-        lanes.free = lanes.free.checked_sub(1)?;
-        Some(Lane(self))
-    }
-
-    /// The wait for one step of a server.
-    pub(super) fn wait<'a>(&self, control: &'a JobControl) -> Wait<'a> {
-        let wait = Wait::new(control);
-        match self.settings.timeout {
-            Some(timeout) => wait.at_most(timeout),
-            None => wait,
-        }
+    /// On what terms servers are asked.
+    pub(super) fn terms(&self) -> &Terms {
+        &self.settings.terms
     }
 
     /// Makes a request, and takes the head of the answer.
@@ -136,11 +93,11 @@ impl Client {
             let (mut connection, old) = match self.take_idle(&whom) {
                 Some(connection) => (connection, true),
                 None => (
-                    self.connect(url, proxy.as_ref(), self.wait(control))?,
+                    self.connect(url, proxy.as_ref(), self.terms().wait(control))?,
                     false,
                 ),
             };
-            match connection.exchange(&request, self.wait(control)) {
+            match connection.exchange(&request, self.terms().wait(control)) {
                 Ok(head) => {
                     return Ok(Answer {
                         body: Body::new(head.framing),
@@ -150,42 +107,27 @@ impl Client {
                 }
                 // The server has ended it meanwhile, which it may.
                 Err(error) if old && ended(&error) => {}
-                Err(error) => return Err(self.silent(error, control)),
+                Err(error) => return Err(self.terms().silent(error, control)),
             }
         }
     }
 
     /// Keeps the connection of an answer whose body was read for the next request, where that may be.
     pub(super) fn give_back(&self, url: &Url, mut answer: Answer, control: &JobControl) {
-        let wait = Wait::new(control).until(Instant::now().checked_add(LOOK));
+        let wait = Wait::new(control).until(Instant::now().checked_add(REST));
         if answer.head.keep && answer.connection.drain(&mut answer.body, wait) {
-            let mut lanes = self.lanes.lock();
-            if lanes.idle.len() >= self.settings.connections {
-                lanes.idle.remove(0);
+            let mut idle = self.idle.lock();
+            if idle.len() >= self.settings.terms.connections {
+                idle.remove(0);
             }
-            lanes.idle.push((origin(url), answer.connection));
-        }
-    }
-
-    /// A deadline that has passed in words, unless it is that of the work.
-    pub(super) fn silent(&self, error: Error, control: &JobControl) -> Error {
-        if let Err(over) = control.check() {
-            return over;
-        }
-        match (error.errno(), self.settings.timeout) {
-            (libc::ETIMEDOUT, Some(timeout)) if error.kind() == ErrorKind::Os => error
-                .with_message(format!(
-                    "The server has not answered within {} seconds",
-                    timeout.as_secs()
-                )),
-            _ => error,
+            idle.push((origin(url), answer.connection));
         }
     }
 
     fn take_idle(&self, whom: &str) -> Option<Connection> {
-        let mut lanes = self.lanes.lock();
-        let found = lanes.idle.iter().rposition(|(known, _)| known == whom)?;
-        Some(lanes.idle.remove(found).1)
+        let mut idle = self.idle.lock();
+        let found = idle.iter().rposition(|(known, _)| known == whom)?;
+        Some(idle.remove(found).1)
     }
 
     fn connect(&self, url: &Url, proxy: Option<&Proxy>, wait: Wait<'_>) -> Result<Connection> {
@@ -201,18 +143,8 @@ impl Client {
             Some(proxy) => tunnel(stream, url, proxy, wait)?,
             None => stream,
         };
-        let trust = self.trust()?;
+        let trust = self.terms().trust()?;
         Connection::new(stream.with_tls_client(&trust, Some(&url.host), wait)?)
-    }
-
-    fn trust(&self) -> Result<TlsCredentials> {
-        let mut trust = self.trust.lock();
-        if let Some(known) = &*trust {
-            return Ok(known.clone());
-        }
-        let made = TlsCredentials::system(self.settings.verify)?;
-        *trust = Some(made.clone());
-        Ok(made)
     }
 
     fn request(
@@ -277,11 +209,4 @@ fn tunnel(stream: Stream, url: &Url, proxy: &Proxy, wait: Wait<'_>) -> Result<St
             format!("The proxy {} returned error: {status}", proxy.address),
         )),
     }
-}
-
-fn ended(error: &Error) -> bool {
-    matches!(
-        error.errno(),
-        libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED
-    )
 }

@@ -1,11 +1,12 @@
 //! One connection: a request goes out, and its answer comes back.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory;
 use crate::net::{Stream, Wait};
+use crate::storage::remote::{cut, violation};
 
 use super::body::Body;
-use super::head::{Head, MAX_HEAD, violation};
+use super::head::{Head, MAX_HEAD};
 
 /// Bytes that are read at once where a head or the length of a chunk is to come.
 const INPUT: usize = 16 << 10;
@@ -30,11 +31,6 @@ pub(super) enum Piece {
     Bytes(usize),
     /// Nothing any more.
     End,
-}
-
-/// The connection has ended where more was to come.
-pub(super) fn cut() -> Error {
-    Error::os(libc::ECONNRESET).with_message("The server ended the connection too early")
 }
 
 impl Connection {

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 use crate::printable::printable;
+use crate::storage::remote::violation;
 
 /// The longest head of an answer.
 pub(super) const MAX_HEAD: usize = 64 << 10;
@@ -14,11 +15,6 @@ pub(super) const MAX_HEAD: usize = 64 << 10;
 const MAX_LINES: usize = 128;
 /// The longest reference to somewhere else.
 const MAX_LOCATION: usize = 16 << 10;
-
-/// What a server does that no server may do, or that cannot be told from an attack.
-pub(super) fn violation(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Os, message).with_errno(libc::EPROTO)
-}
 
 /// A request without a body. It may hold secrets, and is wiped.
 #[derive(Debug)]

@@ -1,11 +1,8 @@
 //! What HTTP servers keep (`http://HOST/PATH`, `https://HOST/PATH`), to be read.
 //!
-//! Requests are synchronous and are made by the threads that read: each takes one of a few connections. A thread that
-//! waits for what another one reads reads ahead meanwhile, where the reading is sequential. There are no threads of
-//! the driver's own.
+//! Over `storage/remote/`, which says when what is asked for; here is how.
 
 mod body;
-mod cache;
 mod client;
 mod connection;
 mod head;
@@ -19,6 +16,7 @@ mod tests;
 mod whole;
 
 use crate::storage::driver::{StorageDriver, StorageFeatures};
+use crate::storage::remote::options::{file_name, parse_file_name};
 
 const fn driver(
     name: &'static str,
@@ -36,7 +34,7 @@ const fn driver(
         weak_options: options::WEAK,
         create_options: &[],
         parse_file_name: Some(parse),
-        file_name: Some(options::file_name),
+        file_name: Some(file_name),
         open,
         create: None,
         exports: None,
@@ -48,7 +46,7 @@ pub static HTTP: StorageDriver = driver(
     "http",
     &["http"],
     |context| storage::open("http", context),
-    |name| options::parse_file_name("http", name),
+    |name| parse_file_name("http", name),
 );
 
 /// The protocol over TLS.
@@ -56,5 +54,5 @@ pub static HTTPS: StorageDriver = driver(
     "https",
     &["https"],
     |context| storage::open("https", context),
-    |name| options::parse_file_name("https", name),
+    |name| parse_file_name("https", name),
 );

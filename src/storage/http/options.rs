@@ -1,30 +1,19 @@
 //! What is wanted of which server, and how: options, and the URLs that stand for them.
 
-use std::time::Duration;
-
-use bstr::{BStr, BString, ByteSlice};
+use bstr::ByteSlice;
 
 use crate::error::{Error, Result};
 use crate::net::Url;
-use crate::net::tls::{Endpoint, TlsCredentials};
 use crate::object::Objects;
 use crate::options::{OptionKind, OptionSpec, Values, option};
-use crate::printable::without_passwords;
 use crate::secret::Secret;
-use crate::size::SECTOR;
-use crate::value::{Map, Value};
+use crate::storage::remote::options::{secret, spec};
+use crate::storage::remote::{self, Terms};
 
 use super::login::basic;
 use super::proxy::Proxies;
 
 const DEFAULT_CONNECTIONS: u64 = 8;
-const MAX_CONNECTIONS: u64 = 16;
-/// The most that is read ahead with one request.
-const DEFAULT_READ_AHEAD: u64 = 4 << 20;
-const MAX_READ_AHEAD: u64 = 8 << 20;
-const DEFAULT_TIMEOUT: u64 = 5;
-const MAX_TIMEOUT: u64 = 10_000;
-const DEFAULT_RETRY: u64 = 30;
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
@@ -47,11 +36,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         OptionKind::Str,
         "ID of the secret with further headers, one a line",
     ),
-    option(
-        "password-secret",
-        OptionKind::Str,
-        "ID of the secret with the password",
-    ),
+    spec::PASSWORD,
     option(
         "proxy-password-secret",
         OptionKind::Str,
@@ -62,22 +47,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         OptionKind::Str,
         "Name of the user for the proxy",
     ),
-    OptionSpec {
-        default: Some("4M"),
-        ..option(
-            "readahead",
-            OptionKind::Size,
-            "The most that is read ahead with one request",
-        )
-    },
-    OptionSpec {
-        default: Some("30"),
-        ..option(
-            "retry-timeout",
-            OptionKind::Num,
-            "Seconds for which requests that fail are made again",
-        )
-    },
+    spec::READ_AHEAD,
+    spec::RETRY,
     OptionSpec {
         default: Some("off"),
         ..option(
@@ -86,25 +57,11 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
             "Where the server knows no byte ranges, take all into a temporary file",
         )
     },
-    OptionSpec {
-        default: Some("on"),
-        ..option(
-            "sslverify",
-            OptionKind::Bool,
-            "Check the server's certificate",
-        )
-    },
-    OptionSpec {
-        default: Some("5"),
-        ..option(
-            "timeout",
-            OptionKind::Num,
-            "Seconds for which a server may be silent; 0 is for ever",
-        )
-    },
-    option("tls-creds", OptionKind::Str, "ID of the TLS credentials"),
-    option("url", OptionKind::Name, "URL of the image"),
-    option("username", OptionKind::Str, "Name of the user"),
+    spec::VERIFY,
+    spec::TIMEOUT,
+    spec::TLS,
+    spec::URL,
+    spec::USER,
 ];
 
 /// Options that say how an image is read, not which; and those with what only some may see.
@@ -144,13 +101,8 @@ pub(super) struct Settings {
     /// For the server of the URL alone.
     pub(super) headers: Headers,
     pub(super) proxies: Proxies,
-    pub(super) connections: usize,
-    pub(super) read_ahead: u64,
-    pub(super) timeout: Option<Duration>,
-    pub(super) retry: Duration,
+    pub(super) terms: Terms,
     pub(super) spool: bool,
-    pub(super) verify: bool,
-    pub(super) tls: Option<TlsCredentials>,
 }
 
 impl Settings {
@@ -159,46 +111,11 @@ impl Settings {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`], or of a secret.
     pub(super) fn of(scheme: &str, options: &Values, objects: &Objects) -> Result<Self> {
-        let text = options
-            .name("url")
-            .ok_or_else(|| Error::invalid("curl block driver requires an 'url' option"))?;
-        check_scheme(scheme, text)?;
-        let read_ahead = options.num("readahead").unwrap_or(DEFAULT_READ_AHEAD);
-        if !read_ahead.is_multiple_of(SECTOR) {
-            return Err(Error::invalid(format!(
-                "HTTP_READAHEAD_SIZE {read_ahead} is not a multiple of 512"
-            )));
-        }
-        let timeout = options.num("timeout").unwrap_or(DEFAULT_TIMEOUT);
-        if timeout > MAX_TIMEOUT {
-            return Err(Error::invalid("timeout parameter is too large or negative"));
-        }
-        let connections = options.num("connections").unwrap_or(DEFAULT_CONNECTIONS);
-        if !(1..=MAX_CONNECTIONS).contains(&connections) {
-            return Err(Error::invalid(format!(
-                "Parameter 'connections' expects a number from 1 to {MAX_CONNECTIONS}"
-            )));
-        }
-        let verify = options.bool("sslverify").unwrap_or(true);
-        let tls = options.str("tls-creds");
-        if tls.is_some() && !verify {
-            return Err(Error::invalid(
-                "'sslverify' and 'tls-creds' are mutually exclusive: the credentials say whether the server is checked",
-            ));
-        }
-        let tls = tls
-            .map(|id| objects.tls(id, Endpoint::Client))
-            .transpose()?;
-        let mut url = Url::parse(text)?;
+        let mut url = remote::options::url(scheme, options)?;
+        let terms = Terms::of(options, objects, DEFAULT_CONNECTIONS)?;
         let headers = headers(&url, options, objects)?;
         (url.user, url.password) = (None, None);
-        let secret = |key| {
-            options
-                .str(key)
-                .map(|id| objects.secret_text(id))
-                .transpose()
-        };
-        let proxy_password = secret("proxy-password-secret")?;
+        let proxy_password = secret(options, "proxy-password-secret", objects)?;
         let proxy_user = options.str("proxy-username");
         let proxy_user = proxy_user.or(proxy_password.as_ref().map(|_| ""));
         let proxy_login = proxy_user.map(|user| basic(user, proxy_password.as_ref()));
@@ -206,40 +123,18 @@ impl Settings {
             url,
             headers,
             proxies: Proxies::of_environment(proxy_login),
-            connections: usize::try_from(connections).unwrap_or(1),
-            read_ahead: read_ahead.min(MAX_READ_AHEAD),
-            timeout: (timeout > 0).then(|| Duration::from_secs(timeout)),
-            retry: Duration::from_secs(options.num("retry-timeout").unwrap_or(DEFAULT_RETRY)),
+            terms,
             spool: options.bool("spool").unwrap_or(false),
-            verify,
-            tls,
         })
     }
 }
 
-fn check_scheme(scheme: &str, text: &BStr) -> Result<()> {
-    let begin = format!("{scheme}://");
-    if text.starts_with(begin.as_bytes()) {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "{scheme} curl driver cannot handle the URL '{}' (does not start with '{begin}')",
-        without_passwords(text).as_bstr()
-    )))
-}
-
 fn headers(url: &Url, options: &Values, objects: &Objects) -> Result<Headers> {
-    let secret = |key: &str| {
-        options
-            .str(key)
-            .map(|id| objects.secret_text(id))
-            .transpose()
-    };
     let mut headers = Headers::default();
-    let password = secret("password-secret")?.or(url.password.clone());
+    let password = secret(options, "password-secret", objects)?.or(url.password.clone());
     let user = options.str("username").or(url.user.as_deref());
     let user = user.or(password.as_ref().map(|_| ""));
-    let bearer = secret("bearer-secret")?;
+    let bearer = secret(options, "bearer-secret", objects)?;
     match (user, bearer) {
         (Some(_), Some(_)) => {
             return Err(Error::invalid(
@@ -267,7 +162,7 @@ fn headers(url: &Url, options: &Values, objects: &Objects) -> Result<Headers> {
         }
         (None, None) => {}
     }
-    if let Some(further) = secret("headers-secret")? {
+    if let Some(further) = secret(options, "headers-secret", objects)? {
         for line in further.bytes().lines().filter(|line| !line.is_empty()) {
             let (name, value) = header_line(line).ok_or_else(|| {
                 Error::invalid(
@@ -306,23 +201,4 @@ fn header_line(line: &[u8]) -> Option<(&str, &[u8])> {
     let name = name.to_str().ok().filter(|_| plain)?;
     let taken = own.iter().any(|own| name.eq_ignore_ascii_case(own));
     (!taken).then(|| (name, value.trim_ascii()))
-}
-
-/// The options that a URL stands for.
-///
-/// # Errors
-/// [`crate::ErrorKind::Invalid`] for one of another form.
-pub(super) fn parse_file_name(scheme: &str, name: &BStr) -> Result<Map<String, Value>> {
-    check_scheme(scheme, name)?;
-    let mut options = Map::new();
-    options.insert("url".to_owned(), Value::String(name.to_owned()));
-    Ok(options)
-}
-
-/// The URL that opens the image again, where it says all.
-pub(super) fn file_name(given: &Map<String, Value>) -> Option<BString> {
-    let only = given.iter().all(|(key, _)| key == "url");
-    let url = given.get("url").filter(|_| only)?;
-    url.as_name()
-        .map(|url| without_passwords(url).into_owned().into())
 }

@@ -1,7 +1,5 @@
 //! An image on a server: where it really is, whether it is still the same, and what is done when a request fails.
 
-use std::time::{Duration, Instant};
-
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::Mutex;
 
@@ -10,57 +8,21 @@ use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::net::Url;
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
+use crate::storage::remote::{
+    self, Buffer, Counted, Failure, Lanes, Next, Sink, Tries, absent_at_first, cut, opening,
+    violation,
+};
 
 use super::client::{Answer, Asking, Client, origin};
-use super::connection::{Piece, cut};
-use super::head::{Framing, Head, violation};
+use super::connection::Piece;
+use super::head::{Framing, Head};
 
 /// The most servers that send on to another one.
 const MAX_HOPS: usize = 10;
-/// How long after a failed request the next one follows.
-const PAUSE: Duration = Duration::from_millis(100);
-/// The longest such time.
-const LONG_PAUSE: Duration = Duration::from_secs(2);
 /// How often a server that does not have the image is asked again, which it had before.
 const MAX_MISSING: u32 = 3;
-/// How often a server is asked again that has not given anything yet.
-const MAX_OPENING: u32 = 3;
-/// Bytes a second below which an answer is too slow.
-const LEAST_RATE: u64 = 16 << 10;
 /// The first request is for so many bytes: what tells the format of most images.
-pub(super) const FIRST: u64 = 64 << 10;
-
-/// Where bytes go to.
-pub(super) trait Sink {
-    /// The place for the next ones. Not empty while any are to come.
-    fn room(&mut self) -> Result<&mut [u8]>;
-    /// Takes note that so many of them came.
-    fn came(&mut self, len: usize) -> Result<()>;
-}
-
-/// One buffer.
-#[derive(Debug)]
-pub(super) struct Buffer<'a> {
-    bytes: &'a mut [u8],
-    at: usize,
-}
-
-impl<'a> Buffer<'a> {
-    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
-}
-
-impl Sink for Buffer<'_> {
-    fn room(&mut self) -> Result<&mut [u8]> {
-        Ok(self.bytes.get_mut(self.at..).unwrap_or_default())
-    }
-
-    fn came(&mut self, len: usize) -> Result<()> {
-        self.at += len;
-        Ok(())
-    }
-}
+const FIRST: u64 = 64 << 10;
 
 /// What is known of the image: it must not change.
 #[derive(Clone, Debug)]
@@ -70,41 +32,6 @@ struct Known {
     modified: Option<Vec<u8>>,
     /// Whose answer told that.
     origin: String,
-}
-
-/// What may be done after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// Nothing.
-    Nothing,
-    /// The request is made again.
-    Again,
-    /// The image is looked for again, from its own URL on.
-    Elsewhere,
-}
-
-#[derive(Debug)]
-struct Failure {
-    error: Error,
-    next: Next,
-    /// When the server wants to be asked again.
-    after: Option<Duration>,
-}
-
-impl From<Error> for Failure {
-    /// Of a connection, or of what the server sends.
-    fn from(error: Error) -> Self {
-        let next = match (error.kind(), error.errno()) {
-            (ErrorKind::Cancelled | ErrorKind::Denied | ErrorKind::Limit, _)
-            | (_, libc::ENOMEM | libc::ESTALE) => Next::Nothing,
-            _ => Next::Again,
-        };
-        Self {
-            error,
-            next,
-            after: None,
-        }
-    }
 }
 
 /// The image.
@@ -174,10 +101,6 @@ impl Source {
         }
     }
 
-    pub(super) fn client(&self) -> &Client {
-        &self.client
-    }
-
     pub(super) fn name(&self) -> &BStr {
         self.name.as_bstr()
     }
@@ -200,19 +123,9 @@ impl Source {
         control: &JobControl,
         attempt: impl Fn() -> Result<T, Failure>,
     ) -> Result<T> {
-        let mut tries = Tries::new(self.client.settings().retry.min(LONG_PAUSE));
-        for _ in 0..MAX_OPENING {
-            let failure = match attempt() {
-                Ok(done) => return Ok(done),
-                Err(failure) => failure,
-            };
-            control.check()?;
-            if failure.next == Next::Nothing || !tries.wait(failure.after, control)? {
-                return Err(failure.error);
-            }
-            self.state.lock().found = None;
-        }
-        attempt().map_err(|failure| failure.error)
+        opening(self.client.terms().retry, control, || {
+            attempt().inspect_err(|_| self.state.lock().found = None)
+        })
     }
 
     fn try_open(&self, control: &JobControl) -> Result<Opened, Failure> {
@@ -220,8 +133,8 @@ impl Source {
             range: Some((0, FIRST)),
             afresh: false,
         };
-        let _lane = self.client.lane(control)?;
-        let (url, mut answer) = self.follow(asking, control).map_err(at_first)?;
+        let _lane = self.client.lanes().take(control)?;
+        let (url, mut answer) = self.follow(asking, control).map_err(absent_at_first)?;
         let range = answer.head.range;
         let (end, len) = match answer.head.status {
             206 => {
@@ -286,7 +199,7 @@ impl Source {
                 range: None,
                 afresh: false,
             };
-            let _lane = self.client.lane(control)?;
+            let _lane = self.client.lanes().take(control)?;
             let (_, mut answer) = self.follow(asking, control)?;
             if answer.head.status != 200 {
                 return Err(refused(answer.head.status, &answer.head, true));
@@ -307,54 +220,15 @@ impl Source {
                 }
             };
             let mut read = |buf: &mut [u8]| {
-                let wait = self.client.wait(control);
+                let wait = self.client.terms().wait(control);
                 match answer.connection.read(&mut answer.body, buf, wait) {
                     Ok(Piece::Bytes(n)) => Ok(n),
                     Ok(Piece::End) => Ok(0),
-                    Err(error) => Err(self.client.silent(error, control)),
+                    Err(error) => Err(self.client.terms().silent(error, control)),
                 }
             };
             Ok(take(&mut read, len)?)
         })
-    }
-
-    /// Reads a range of the image, which must be inside.
-    ///
-    /// # Errors
-    /// Of the server, when trying again does not help.
-    pub(super) fn read(
-        &self,
-        (start, end): (u64, u64),
-        sink: &mut dyn Sink,
-        control: &JobControl,
-    ) -> Result<()> {
-        let mut at = start;
-        let mut tries = Tries::new(self.client.settings().retry);
-        let mut missing = 0;
-        let mut afresh = false;
-        while at < end {
-            let before = at;
-            let Err(failure) = self.attempt(&mut at, end, afresh, sink, control) else {
-                continue;
-            };
-            control.check()?;
-            if at > before {
-                tries = Tries::new(self.client.settings().retry);
-            }
-            let error = failure.error;
-            missing += u32::from(failure.next == Next::Elsewhere);
-            afresh |= failure.next == Next::Elsewhere;
-            let over = failure.next == Next::Nothing || missing > MAX_MISSING;
-            if over || !tries.wait(failure.after, control)? {
-                return Err(match error.kind() {
-                    ErrorKind::Cancelled => error,
-                    _ => error.context(format!("Could not read '{}' at offset {at}", self.name)),
-                });
-            }
-            // Another server may have it.
-            self.state.lock().found = None;
-        }
-        Ok(())
     }
 
     /// One request, for what is left of a range.
@@ -439,18 +313,15 @@ impl Source {
         len: u64,
         control: &JobControl,
     ) -> Result<()> {
-        // One that gives a byte now and then would never end.
-        let timeout = self.client.settings().timeout;
-        let slow = timeout.map(|timeout| timeout + Duration::from_secs(len / LEAST_RATE));
-        let over = slow.and_then(|slow| Instant::now().checked_add(slow));
+        let over = self.client.terms().body_end(len);
         let mut left = len;
         while left > 0 {
             let room = sink.room()?;
             let most = room.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let room = room.get_mut(..most).unwrap_or_default();
-            let wait = self.client.wait(control).until(over);
+            let wait = self.client.terms().wait(control).until(over);
             let read = answer.connection.read(&mut answer.body, room, wait);
-            let n = match read.map_err(|error| self.client.silent(error, control))? {
+            let n = match read.map_err(|error| self.client.terms().silent(error, control))? {
                 Piece::Bytes(0) => {
                     return Err(Error::new(
                         ErrorKind::Internal,
@@ -534,41 +405,44 @@ impl Source {
     }
 }
 
-/// Counts what goes by.
-struct Counted<'a, 'b> {
-    sink: &'a mut dyn Sink,
-    at: &'b mut u64,
-}
-
-impl Sink for Counted<'_, '_> {
-    fn room(&mut self) -> Result<&mut [u8]> {
-        self.sink.room()
+impl remote::Source for Source {
+    fn lanes(&self) -> &Lanes {
+        self.client.lanes()
     }
 
-    fn came(&mut self, len: usize) -> Result<()> {
-        self.sink.came(len)?;
-        *self.at += len as u64;
+    fn read(
+        &self,
+        (start, end): (u64, u64),
+        sink: &mut dyn Sink,
+        control: &JobControl,
+    ) -> Result<()> {
+        let mut at = start;
+        let mut tries = Tries::new(self.client.terms().retry);
+        let mut missing = 0;
+        let mut afresh = false;
+        while at < end {
+            let before = at;
+            let Err(failure) = self.attempt(&mut at, end, afresh, sink, control) else {
+                continue;
+            };
+            control.check()?;
+            if at > before {
+                tries = Tries::new(self.client.terms().retry);
+            }
+            let error = failure.error;
+            missing += u32::from(failure.next == Next::Elsewhere);
+            afresh |= failure.next == Next::Elsewhere;
+            let over = failure.next == Next::Nothing || missing > MAX_MISSING;
+            if over || !tries.wait(failure.after, control)? {
+                return Err(match error.kind() {
+                    ErrorKind::Cancelled => error,
+                    _ => error.context(format!("Could not read '{}' at offset {at}", self.name)),
+                });
+            }
+            // Another server may have it.
+            self.state.lock().found = None;
+        }
         Ok(())
-    }
-}
-
-/// What is not there when it is first asked for is not waited for.
-fn at_first(failure: Failure) -> Failure {
-    let errno = failure.error.errno();
-    let absent = matches!(
-        errno,
-        libc::ECONNREFUSED
-            | libc::EINVAL
-            | libc::ENETUNREACH
-            | libc::EHOSTUNREACH
-            | libc::ETIMEDOUT
-    );
-    match absent {
-        true => Failure {
-            next: Next::Nothing,
-            ..failure
-        },
-        false => failure,
     }
 }
 
@@ -629,43 +503,5 @@ fn check_same(known: &Known, len: Option<u64>, head: &Head, url: &Url) -> Result
             "The image on the server is not what it was before",
         )
         .with_errno(libc::ESTALE)),
-    }
-}
-
-/// When a request is made again.
-#[derive(Debug)]
-struct Tries {
-    until: Option<Instant>,
-    pause: Duration,
-}
-
-impl Tries {
-    fn new(time: Duration) -> Self {
-        Self {
-            until: Instant::now().checked_add(time),
-            pause: PAUSE,
-        }
-    }
-
-    /// Waits; false where the time is over before.
-    fn wait(&mut self, wanted: Option<Duration>, control: &JobControl) -> Result<bool> {
-        let pause = self.pause.max(wanted.unwrap_or_default());
-        let again = Instant::now().checked_add(pause);
-        let (Some(again), Some(until)) = (again, self.until) else {
-            return Ok(false);
-        };
-        if again >= until {
-            return Ok(false);
-        }
-        loop {
-            control.check()?;
-            let left = again.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            std::thread::sleep(left.min(Duration::from_millis(50)));
-        }
-        self.pause = (self.pause * 2).min(LONG_PAUSE);
-        Ok(true)
     }
 }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 
-use super::source::{Sink, Source};
+use super::{Sink, Source, cut};
 
 /// The bytes of a unit.
 pub(super) const UNIT: u64 = 64 << 10;
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// The units.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(in crate::storage) struct Cache {
     /// Units of the image.
     count: u64,
     len: u64,
@@ -94,7 +94,7 @@ impl Cache {
     /// Of the source.
     pub(super) fn read(
         &self,
-        source: &Source,
+        source: &dyn Source,
         mut buf: &mut [u8],
         offset: u64,
         control: &JobControl,
@@ -111,7 +111,7 @@ impl Cache {
             if len == 0 {
                 // Only where a unit were shorter than it is.
                 now.fill(0);
-                return Err(super::connection::cut());
+                return Err(cut());
             }
             buf = then;
             at += len as u64;
@@ -122,7 +122,7 @@ impl Cache {
     /// One unit, of a read that goes on to `last`.
     fn unit(
         &self,
-        source: &Source,
+        source: &dyn Source,
         unit: u64,
         last: u64,
         control: &JobControl,
@@ -139,7 +139,7 @@ impl Cache {
                 Some(Unit::Loading) => {
                     // Whoever waits may as well read ahead.
                     let ahead = self.ahead(&state, unit);
-                    let lane = ahead.and_then(|ahead| Some((ahead, source.client().try_lane()?)));
+                    let lane = ahead.and_then(|ahead| Some((ahead, source.lanes().try_take()?)));
                     if let Some(((run, range), lane)) = lane {
                         self.begin(&mut state, run, range);
                         drop(state);
@@ -160,7 +160,7 @@ impl Cache {
             };
             drop(state);
             let mut loading = Loading::new(self, range);
-            let lane = source.client().lane(control)?;
+            let lane = source.lanes().take(control)?;
             let done = loading.run(source, control);
             drop(lane);
             if let Some(Unit::Ready(bytes, _)) = self.state.lock().units.get(&unit) {
@@ -170,7 +170,7 @@ impl Cache {
         }
     }
 
-    fn load(&self, source: &Source, range: Range, control: &JobControl) -> Result<()> {
+    fn load(&self, source: &dyn Source, range: Range, control: &JobControl) -> Result<()> {
         Loading::new(self, range).run(source, control)
     }
 
@@ -264,7 +264,7 @@ impl<'a> Loading<'a> {
         }
     }
 
-    fn run(&mut self, source: &Source, control: &JobControl) -> Result<()> {
+    fn run(&mut self, source: &dyn Source, control: &JobControl) -> Result<()> {
         let range = (
             self.next * UNIT,
             self.end.saturating_mul(UNIT).min(self.cache.len),

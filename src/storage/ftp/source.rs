@@ -1,0 +1,241 @@
+//! A file on a server: whether it is still the same, which session reads it, and what is done when one fails.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use bstr::BString;
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+use crate::memory::{self, IoBuf};
+use crate::storage::remote::{
+    self, Buffer, Counted, Failure, Lanes, Next, Sink, Tries, absent_at_first, ended, opening,
+    violation,
+};
+
+use super::options::Settings;
+use super::session::{Asking, File, Session};
+
+/// So many bytes are read when the file is opened: what tells the format of most images.
+const FIRST: u64 = 64 << 10;
+/// The most bytes that are read and thrown away rather than begin another transfer.
+const MAX_GAP: u64 = 128 << 10;
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Source {
+    settings: Settings,
+    name: BString,
+    lanes: Lanes,
+    /// Sessions that are not in use, those of the latest use behind.
+    idle: Mutex<Vec<Session>>,
+    known: Mutex<Option<File>>,
+    /// The server is not known to lack `EPSV`.
+    extended: AtomicBool,
+    /// It was seen that the server begins where it is told to.
+    begins_inside: AtomicBool,
+}
+
+impl Source {
+    pub(super) fn new(settings: Settings, name: BString) -> Self {
+        Self {
+            lanes: Lanes::new(settings.terms.connections),
+            settings,
+            name,
+            idle: Mutex::default(),
+            known: Mutex::default(),
+            extended: AtomicBool::new(true),
+            begins_inside: AtomicBool::new(false),
+        }
+    }
+
+    fn asking<'a>(&'a self, control: &'a JobControl) -> Asking<'a> {
+        Asking {
+            settings: &self.settings,
+            control,
+        }
+    }
+
+    /// Looks for the file; gives how long it is, and its beginning.
+    ///
+    /// # Errors
+    /// Of the server.
+    pub(super) fn open(&self, control: &JobControl) -> Result<(u64, IoBuf)> {
+        opening(self.settings.terms.retry, control, || {
+            self.try_open(control).map_err(absent_at_first)
+        })
+    }
+
+    fn try_open(&self, control: &JobControl) -> Result<(u64, IoBuf), Failure> {
+        let _lane = self.lanes.take(control)?;
+        let asking = self.asking(control);
+        let mut session = Session::begin(asking)?;
+        let file = session.file.clone();
+        let first = usize::try_from(file.len.min(FIRST)).unwrap_or(0);
+        let mut bytes = memory::zeroed(first)?;
+        if first > 0 {
+            session.retrieve(0, &self.extended, asking)?;
+            session.take(first as u64, &mut Buffer::new(&mut bytes), asking)?;
+        }
+        *self.known.lock() = Some(file.clone());
+        self.idle.lock().push(session);
+        Ok((file.len, bytes))
+    }
+
+    /// One transfer, or a part of one, for what is left of a range.
+    fn attempt(
+        &self,
+        at: &mut u64,
+        end: u64,
+        sink: &mut dyn Sink,
+        control: &JobControl,
+    ) -> Result<(), Failure> {
+        loop {
+            let asking = self.asking(control);
+            let (mut session, old) = self.session(*at, asking)?;
+            let before = *at;
+            match session.take(end, &mut Counted { sink, at }, asking) {
+                Ok(()) => {
+                    self.idle.lock().push(session);
+                    return Ok(());
+                }
+                // The server has grown tired of a transfer that nobody took.
+                Err(failure) if old && *at == before && failure.next == Next::Again => {
+                    control.check()?;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// A session whose transfer is at `start`, and whether it has waited for that.
+    fn session(&self, start: u64, asking: Asking<'_>) -> Result<(Session, bool), Failure> {
+        loop {
+            let Some(mut session) = self.take_idle(start) else {
+                match self.new_session(start, asking) {
+                    Err(failure) if self.has_too_many(&failure) => {
+                        if !self.lanes.narrow(asking.control)? {
+                            return Err(failure);
+                        }
+                        continue;
+                    }
+                    session => return Ok((session?, false)),
+                }
+            };
+            let gap = session.position().and_then(|at| start.checked_sub(at));
+            if gap.is_some_and(|gap| gap <= MAX_GAP) {
+                if session.skip(start, asking).is_ok() {
+                    return Ok((session, true));
+                }
+                asking.control.check()?;
+                continue;
+            }
+            match self.retrieve(&mut session, start, asking) {
+                Ok(()) => return Ok((session, false)),
+                // The server has ended it meanwhile, which it may.
+                Err(failure) if ended(&failure.error) => asking.control.check()?,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    fn new_session(&self, start: u64, asking: Asking<'_>) -> Result<Session, Failure> {
+        let mut session = Session::begin(asking)?;
+        if self.known.lock().as_ref() != Some(&session.file) {
+            let error = Error::new(
+                ErrorKind::Os,
+                "The image on the server is not what it was before",
+            );
+            return Err(error.with_errno(libc::ESTALE).into());
+        }
+        self.retrieve(&mut session, start, asking)?;
+        Ok(session)
+    }
+
+    /// Whether a server that let one session in refuses a further one.
+    fn has_too_many(&self, failure: &Failure) -> bool {
+        let refused = failure.error.kind() == ErrorKind::Denied;
+        refused || ended(&failure.error) || failure.error.errno() == libc::ECONNREFUSED
+    }
+
+    /// The session that is where the reading goes on, or one without a transfer, or the one that was used longest
+    /// ago.
+    fn take_idle(&self, start: u64) -> Option<Session> {
+        let mut idle = self.idle.lock();
+        let near = |session: &Session| {
+            let gap = session.position().and_then(|at| start.checked_sub(at));
+            gap.is_some_and(|gap| gap <= MAX_GAP)
+        };
+        let free = |session: &Session| session.position().is_none();
+        let found = idle.iter().position(near);
+        let found = found.or_else(|| idle.iter().position(free));
+        let found = found.or((!idle.is_empty()).then_some(0))?;
+        Some(idle.remove(found))
+    }
+
+    fn retrieve(
+        &self,
+        session: &mut Session,
+        start: u64,
+        asking: Asking<'_>,
+    ) -> Result<(), Failure> {
+        if start > 0 && !self.begins_inside.load(Relaxed) {
+            self.check_rest(session, asking)?;
+            self.begins_inside.store(true, Relaxed);
+        }
+        session.retrieve(start, &self.extended, asking)
+    }
+
+    /// A server that begins at the first byte, whatever it is told, would give wrong bytes: its last byte must be
+    /// the last one.
+    fn check_rest(&self, session: &mut Session, asking: Asking<'_>) -> Result<(), Failure> {
+        let len = session.file.len;
+        let last = len.saturating_sub(1);
+        session.retrieve(last, &self.extended, asking)?;
+        session.skip(len, asking).map_err(|failure| {
+            if failure.next != Next::Nothing || failure.error.errno() != libc::EPROTO {
+                return failure;
+            }
+            let message = "The server does not begin where it is told to";
+            Failure::last(violation(message).with_kind(ErrorKind::Unsupported))
+        })
+    }
+}
+
+impl remote::Source for Source {
+    fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    fn read(
+        &self,
+        (start, end): (u64, u64),
+        sink: &mut dyn Sink,
+        control: &JobControl,
+    ) -> Result<()> {
+        let mut at = start;
+        let mut tries = Tries::new(self.settings.terms.retry);
+        while at < end {
+            let before = at;
+            let Err(failure) = self.attempt(&mut at, end, sink, control) else {
+                continue;
+            };
+            control.check()?;
+            if at > before {
+                tries = Tries::new(self.settings.terms.retry);
+            }
+            let over = failure.next == Next::Nothing;
+            if over || !tries.wait(failure.after, control)? {
+                let error = failure.error;
+                return Err(match error.kind() {
+                    ErrorKind::Cancelled => error,
+                    _ => error.context(format!("Could not read '{}' at offset {at}", self.name)),
+                });
+            }
+            // New ones look whether the file is still the same.
+            let old = std::mem::take(&mut *self.idle.lock());
+            drop(old);
+        }
+        Ok(())
+    }
+}
