@@ -2157,6 +2157,24 @@ int platter_policy_allow_protocol(struct platter_policy *policy,
                                   struct platter_error **err);
 
 /**
+ * Allows names inside images to lead to the server `host`: a name, a number, or `*.DOMAIN` for all below a domain,
+ * with `:PORT` behind where only that port is meant (a number of IP version 6 then stands in brackets). Once one is
+ * named, opening what an image names on any other server fails with DENIED, and so does following such a server that
+ * sends on to another one; sockets of this machine have no host and are refused too. Hosts are compared as they are
+ * written. What the caller names itself is not asked about. It allows nothing that
+ * `platter_policy_set_implicit()` and `platter_policy_set_implicit_protocols()` do not. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `host` is NULL or NUL-terminated.
+ */
+int platter_policy_allow_host(struct platter_policy *policy,
+                              const char *host,
+                              uint32_t flags,
+                              struct platter_error **err);
+
+/**
  * Sets when the format may be guessed, a `PLATTER_PROBING_*`. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.

@@ -1,5 +1,7 @@
 //! What opening an image may do: the policy is checked inside the parser, on the same open file.
 
+mod host;
+
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,6 +13,8 @@ use bstr::BStr;
 
 use crate::driver_names::canonical;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+
+pub use host::HostRule;
 
 /// When the format may be guessed from the contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -135,6 +139,10 @@ pub struct OpenPolicy {
     /// name inside an image leads to must be a regular file or a block device, none of procfs or
     /// its like, and not reached through what a process has open (`/dev/fd/N`).
     pub implicit_protocols: bool,
+    /// The servers that names inside images may lead to, and that servers of such images may send on to; empty
+    /// allows all, where the fields above allow such names. Sockets of this machine have no host: once one is
+    /// named here, they are refused.
+    pub implicit_hosts: Vec<HostRule>,
     /// The largest number of images in a chain.
     pub max_chain_depth: u32,
     /// The largest virtual size, in bytes.
@@ -177,6 +185,7 @@ impl Default for OpenPolicy {
             probe_footers: false,
             implicit_files: ImplicitFiles::Deny,
             implicit_protocols: false,
+            implicit_hosts: Vec::new(),
             max_chain_depth: DEFAULT_CHAIN_DEPTH,
             max_virtual_size: i64::MAX as u64,
             max_table_bytes: 32 << 20,
@@ -295,6 +304,28 @@ impl OpenPolicy {
         Err(Error::new(
             ErrorKind::Denied,
             format!("The open policy does not allow the protocol '{protocol}'"),
+        ))
+    }
+
+    /// Checks the server that a name inside an image leads to; `host` is None for one that has none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`].
+    pub fn check_host(&self, host: Option<&str>, port: Option<u16>) -> Result<()> {
+        let rules = &self.implicit_hosts;
+        let allows = |host: &str| rules.iter().any(|rule| rule.allows(host, port));
+        if rules.is_empty() || host.is_some_and(allows) {
+            return Ok(());
+        }
+        let port = port.map_or(String::new(), |port| format!(":{port}"));
+        let server = match host {
+            Some(host) if host.contains(':') => format!("the server '[{host}]{port}'"),
+            Some(host) => format!("the server '{host}{port}'"),
+            None => "a socket of this machine".to_owned(),
+        };
+        Err(Error::new(
+            ErrorKind::Denied,
+            format!("The open policy does not allow images to name {server}"),
         ))
     }
 

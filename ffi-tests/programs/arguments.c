@@ -304,6 +304,9 @@ static void policies(void)
     NO_NULL(platter_policy_allow_format(NULL, "raw", 0, &err), "policy");
     NO_NULL(platter_policy_allow_format(policy, NULL, 0, &err), "format");
     NO_FLAG(platter_policy_allow_format(policy, "raw", BAD, &err));
+    NO_NULL(platter_policy_allow_host(NULL, "h", 0, &err), "policy");
+    NO_NULL(platter_policy_allow_host(policy, NULL, 0, &err), "host");
+    NO_FLAG(platter_policy_allow_host(policy, "h", BAD, &err));
     NO_NULL(platter_policy_allow_protocol(NULL, "file", 0, &err), "policy");
     NO_NULL(platter_policy_allow_protocol(policy, NULL, 0, &err), "protocol");
     NO_FLAG(platter_policy_allow_protocol(policy, "file", BAD, &err));

@@ -222,6 +222,22 @@ int main(void)
     OK(try_open(&image, "top.qcow2", 0, &err));
     expect_pattern(image);
 
+    /* Servers. */
+    OK(platter_create_new(&create, "remote.qcow2", "qcow2", 0, &err));
+    OK(platter_create_set_backing(create, "http://127.0.0.1:1/x", "raw", PLATTER_BACKING_UNSAFE, &err));
+    OK(platter_create_set_size(create, 1 << 20, 0, &err));
+    OK(platter_create_set_policy(create, policy, 0, &err));
+    OK(platter_create_job_new(&job, create, 0, &err));
+    OK(platter_job_run(job, 0, &err));
+    platter_job_free(job);
+    platter_create_free(create);
+    fresh(PLATTER_POLICY_PERMISSIVE);
+    FAILS(platter_policy_allow_host(policy, "http://a", 0, &err), PLATTER_STATUS_INVALID, "names no host");
+    OK(platter_policy_allow_host(policy, "*.example.org", 0, &err));
+    FAILS(try_open(&image, "remote.qcow2", 0, &err), PLATTER_STATUS_DENIED, "the server '127.0.0.1:1'");
+    OK(platter_policy_allow_host(policy, "127.0.0.1:1", 0, &err));
+    FAILS(try_open(&image, "remote.qcow2", 0, &err), PLATTER_STATUS_OS, "Connection refused");
+
     /* Directories. */
     fresh(PLATTER_POLICY_PERMISSIVE);
     OK(platter_policy_add_directory(policy, "/nonexistent", 0, &err));

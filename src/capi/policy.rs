@@ -13,7 +13,7 @@ use crate::capi::error::platter_error;
 use crate::capi::text::{c_string, os, utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{
-    ImplicitAnswer, ImplicitFile, ImplicitFiles, ImplicitRole, OpenPolicy, Probing,
+    HostRule, ImplicitAnswer, ImplicitFile, ImplicitFiles, ImplicitRole, OpenPolicy, Probing,
 };
 
 /// What opening an image may do, and how much it may take. What uses it copies it.
@@ -181,6 +181,33 @@ pub unsafe extern "C" fn platter_policy_allow_protocol(
         // SAFETY: by the contract of this function.
         let protocol = unsafe { utf8(protocol, "protocol")? };
         policy.policy.protocols.push(protocol.to_owned());
+        Ok(())
+    })
+}
+
+/// Allows names inside images to lead to the server `host`: a name, a number, or `*.DOMAIN` for all below a domain,
+/// with `:PORT` behind where only that port is meant (a number of IP version 6 then stands in brackets). Once one is
+/// named, opening what an image names on any other server fails with DENIED, and so does following such a server that
+/// sends on to another one; sockets of this machine have no host and are refused too. Hosts are compared as they are
+/// written. What the caller names itself is not asked about. It allows nothing that
+/// `platter_policy_set_implicit()` and `platter_policy_set_implicit_protocols()` do not. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `host` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_policy_allow_host(
+    policy: Option<&mut platter_policy>,
+    host: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let host = unsafe { utf8(host, "host")? };
+        policy.policy.implicit_hosts.push(HostRule::parse(host)?);
         Ok(())
     })
 }

@@ -91,6 +91,14 @@ impl Address {
         }
     }
 
+    /// The port there; None where the address has none, or one by the name of a service.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Inet { port, .. } => port.parse().ok(),
+            _ => None,
+        }
+    }
+
     /// From what the kernel says of one end of a connection.
     pub(super) fn of(address: &SockAddr) -> Self {
         if let Some(inet) = address.as_socket() {

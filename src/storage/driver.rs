@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use bstr::{BStr, BString};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
+use crate::net::Address;
 use crate::object::Objects;
 use crate::options::{OptionSpec, OptionValue, Options, Values};
 use crate::policy::OpenPolicy;
@@ -74,6 +75,24 @@ pub struct OpenContext<'a> {
     /// Ends what takes long, such as a connection, when it is cancelled or late. A driver that keeps
     /// on waiting in later requests keeps it.
     pub control: &'a Arc<JobControl>,
+}
+
+impl OpenContext<'_> {
+    /// Asks whether the server may be reached that is to be opened: a driver does that before it connects. What
+    /// the caller names itself is not asked about.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`].
+    pub fn check_server(&self, server: &Address) -> Result<()> {
+        if !self.how.named_by_image {
+            return Ok(());
+        }
+        if let Address::Descriptor(_) = server {
+            let message = "An image names a socket that this process has open";
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
+        self.policy.check_host(server.host(), server.port())
+    }
 }
 
 /// What creating a storage gets.

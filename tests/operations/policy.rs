@@ -14,7 +14,7 @@ use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::create::{CreatePlan, CreateRequest};
 use platter::ops::inspect::inspect;
 use platter::ops::resize::{NewSize, ResizeRequest, resize};
-use platter::policy::{ImplicitAnswer, ImplicitFiles, ImplicitRole, Probing};
+use platter::policy::{HostRule, ImplicitAnswer, ImplicitFiles, ImplicitRole, Probing};
 use platter::secret::Secret;
 use platter::storage::Preallocation;
 use platter::{ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy, Options};
@@ -215,6 +215,65 @@ fn names_inside_images_are_plain_unless_the_policy_says_otherwise() {
             ErrorKind::Denied,
             "does not allow",
         );
+    }
+}
+
+#[test]
+fn servers_that_an_image_names_are_those_that_the_policy_names() {
+    let dir = Dir::new();
+    let listener = std::os::unix::net::UnixListener::bind(dir.path("socket")).expect("a socket");
+    let number = std::os::fd::AsRawFd::as_raw_fd(&listener);
+    let socket = dir.str("socket");
+    let name = |server: String| {
+        format!(
+            "json:{{\"driver\":\"raw\",\"file\":{{\"driver\":\"nbd\",\"server\":{{{server}}}}}}}"
+        )
+    };
+    let inet = name("\"type\":\"inet\",\"host\":\"127.0.0.1\",\"port\":\"1\"".to_owned());
+    let unix = name(format!("\"type\":\"unix\",\"path\":\"{socket}\""));
+    let open_one = |number: i32| name(format!("\"type\":\"fd\",\"str\":\"{number}\""));
+    let denied = "The open policy does not allow images to name";
+    let allowed = |hosts: &[&str]| {
+        let hosts = hosts
+            .iter()
+            .map(|host| HostRule::parse(host).expect("a host"));
+        permissive(|p| p.implicit_hosts = hosts.collect())
+    };
+    for (name, hosts, kind, text) in [
+        (&inet, &["images.example"][..], ErrorKind::Denied, denied),
+        (&unix, &["images.example"], ErrorKind::Denied, denied),
+        (&inet, &["127.0.0.1:1"], ErrorKind::Os, "Connection refused"),
+        (&inet, &[], ErrorKind::Os, "Connection refused"),
+        (
+            &open_one(number),
+            &[],
+            ErrorKind::Denied,
+            "An image names a socket that this process has open",
+        ),
+        (
+            &"ssh://me@127.0.0.1:1/x".to_owned(),
+            &["*.example"],
+            ErrorKind::Denied,
+            denied,
+        ),
+        (
+            &"ftp://127.0.0.1:1/x".to_owned(),
+            &["*.example"],
+            ErrorKind::Denied,
+            denied,
+        ),
+        (
+            &"https://127.0.0.1:1/x".to_owned(),
+            &["*.example"],
+            ErrorKind::Denied,
+            denied,
+        ),
+    ] {
+        dir.qemu_img_ok(&[
+            "create", "-q", "-f", "qcow2", "-u", "-b", name, "-F", "raw", "t.qcow2", "1M",
+        ]);
+        let image = open(&dir, "t.qcow2", Some("qcow2"), false, allowed(hosts));
+        refused(image, kind, text);
     }
 }
 

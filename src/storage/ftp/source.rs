@@ -196,7 +196,9 @@ impl Source {
             if failure.next != Next::Nothing || failure.error.errno() != libc::EPROTO {
                 return failure;
             }
-            let message = "The server does not begin where it is told to";
+            let message = format!(
+                "The server does not begin where it is told to, or the file is longer than the {len} bytes that it says"
+            );
             Failure::last(violation(message).with_kind(ErrorKind::Unsupported))
         })
     }

@@ -18,6 +18,7 @@ pub(super) fn open(driver: &'static str, context: &OpenContext<'_>) -> Result<Ar
     let (values, name) = given_options(driver, OPTIONS, context)?;
     let settings = Settings::of(driver, &values, context.objects)?;
     refuse_writes(context)?;
+    context.check_server(&settings.url.address(settings.port))?;
     let place = Place {
         driver,
         name: name.clone(),

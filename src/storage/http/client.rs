@@ -53,7 +53,8 @@ pub(super) fn origin(url: &Url) -> String {
     format!("{}://{}:{}", url.scheme, url.host, port(url))
 }
 
-fn port(url: &Url) -> u16 {
+/// The port that a URL leads to.
+pub(super) fn port(url: &Url) -> u16 {
     let own = if url.scheme == "https" { 443 } else { 80 };
     url.port.unwrap_or(own)
 }

@@ -13,7 +13,7 @@ use crate::storage::remote::{
     violation,
 };
 
-use super::client::{Answer, Asking, Client, origin};
+use super::client::{Answer, Asking, Client, origin, port};
 use super::connection::Piece;
 use super::head::{Framing, Head};
 
@@ -390,6 +390,7 @@ impl Source {
         }
         self.policy.check_protocol(&to.scheme)?;
         if self.named_by_image && origin(from) != origin(to) {
+            self.policy.check_host(Some(&to.host), Some(port(to)))?;
             let answer = self.policy.check_implicit(&ImplicitFile {
                 role: ImplicitRole::Backing,
                 name: shown.as_bytes().as_bstr(),

@@ -7,7 +7,7 @@ use crate::storage::driver::OpenContext;
 use crate::storage::remote::{Bytes, Place, RemoteStorage, given_options, refuse_writes};
 use crate::storage::{Identity, Storage};
 
-use super::client::{Client, origin};
+use super::client::{Client, origin, port};
 use super::options::{OPTIONS, Settings};
 use super::source::{Opened, Source};
 use super::whole;
@@ -20,6 +20,7 @@ pub(super) fn open(driver: &'static str, context: &OpenContext<'_>) -> Result<Ar
     let (values, name) = given_options(driver, OPTIONS, context)?;
     let settings = Settings::of(driver, &values, context.objects)?;
     refuse_writes(context)?;
+    context.check_server(&settings.url.address(port(&settings.url)))?;
     // Whatever way an answer takes, what was asked for is the image.
     let identity = format!("{}{}", origin(&settings.url), settings.url.target);
     let place = Place {

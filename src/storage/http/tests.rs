@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::object::Objects;
 use crate::options::Options;
-use crate::policy::OpenPolicy;
+use crate::policy::{HostRule, OpenPolicy};
 use crate::secret::Secret;
 use crate::storage::driver::{OpenContext, StorageOpen, StorageTarget};
 use crate::storage::{Storage, registry};
@@ -563,6 +563,49 @@ fn the_policy_is_asked_for_every_hop() {
         found.to_string(),
         "The open policy does not allow the protocol 'https'"
     );
+}
+
+#[test]
+fn what_an_image_names_leads_to_hosts_that_the_policy_names() {
+    let other = Server::new(|asked| (asked.answer(), true));
+    let next = other.url();
+    let server = Server::new(move |_| (status(302, &format!("Location: {next}\r\n")), true));
+    let try_open = |hosts: &[String], named_by_image: bool| {
+        let hosts = hosts.iter().map(|host| HostRule::parse(host).unwrap());
+        let policy = OpenPolicy {
+            implicit_hosts: hosts.collect(),
+            ..OpenPolicy::permissive()
+        };
+        let driver = registry::find("http").unwrap();
+        let mut given = Options::new();
+        given.set("url", server.url());
+        driver.open_storage(&OpenContext {
+            target: StorageTarget::Unnamed,
+            options: &driver.check_options(&given)?,
+            how: StorageOpen {
+                named_by_image,
+                ..StorageOpen::default()
+            },
+            objects: &Objects::new(),
+            policy: &policy,
+            control: &Arc::default(),
+        })
+    };
+    let [own, next] = [&server, &other].map(|server| format!("127.0.0.1:{}", server.port));
+    let domain = "*.example.org".to_owned();
+    let found = error(try_open(std::slice::from_ref(&domain), true));
+    assert_eq!(found.kind(), ErrorKind::Denied);
+    assert_eq!(
+        found.to_string(),
+        format!("The open policy does not allow images to name the server '{own}'")
+    );
+    assert!(server.asked().is_empty());
+    let found = error(try_open(std::slice::from_ref(&own), true)).to_string();
+    assert!(found.ends_with(&format!("the server '{next}'")), "{found}");
+    assert!(other.asked().is_empty());
+    try_open(&[own, next], true).unwrap();
+    // What the caller names itself is not asked about.
+    try_open(&[domain], false).unwrap();
 }
 
 #[test]

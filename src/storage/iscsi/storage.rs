@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
+use crate::net::Address;
 use crate::options::{OptionValue, Values};
 use crate::storage::align::{Parts, around, in_pieces};
 use crate::storage::driver::{OpenContext, StorageTarget};
@@ -128,6 +129,7 @@ fn tree_of(values: &Values) -> Map<String, Value> {
 /// Opens a unit.
 pub(super) fn open(scheme: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
     let (settings, name) = settings_of(scheme, context)?;
+    context.check_server(&Address::inet(settings.host.clone(), settings.port))?;
     let connection = connect(&settings, context.control)?;
     let device = Device::of(&connection, context.control).map_err(|error| match error.kind() {
         ErrorKind::Cancelled => error,

@@ -62,6 +62,7 @@ pub(super) struct NbdStorage {
 /// Opens an export.
 pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
     let (settings, given) = settings_of(context)?;
+    context.check_server(&settings.address)?;
     let how = context.how;
     NbdStorage::open(&settings, &given, how.writable, how.cache, context.control)
         .map(|storage| Arc::new(storage) as _)

@@ -325,6 +325,7 @@ fn tree_of(values: &Values) -> Map<String, Value> {
 /// Opens a file.
 pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
     let (settings, name) = settings_of(&context.target, context.options, context.objects)?;
+    context.check_server(&settings.address())?;
     let mut flags = OpenFlags::READ;
     flags.set(OpenFlags::WRITE, context.how.writable);
     let dial = dialer(&settings);
