@@ -10,6 +10,7 @@ mod disk;
 mod encryption;
 mod formats;
 mod nbd;
+mod network;
 mod overlays;
 mod packed;
 mod requests;

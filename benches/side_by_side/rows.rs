@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::run::{self, Cost};
-use crate::{Setup, chains, encryption, formats, nbd, overlays, packed, requests, table};
+use crate::{Setup, chains, encryption, formats, nbd, network, overlays, packed, requests, table};
 
 /// One comparison: our command, one or more of theirs, and what is prepared and checked.
 pub struct Row<'a> {
@@ -72,7 +72,7 @@ pub fn measure_row(setup: &Setup, row: &Row<'_>) -> Result<(), String> {
         }
         if let Some(output) = row
             .output
-            .filter(|_| round == 0 && row.ours[1] == "convert")
+            .filter(|_| round == 0 && row.ours.contains(&"convert"))
         {
             let disk = setup.disk.display().to_string();
             let equals = row.equals.unwrap_or(&disk);
@@ -260,6 +260,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
     packed::measure(setup, plain)?;
     encryption::measure(setup)?;
     nbd::measure(setup)?;
+    network::measure(setup)?;
     overlays::measure(setup)?;
     tables(setup)?;
     chains::measure(setup)?;
