@@ -35,6 +35,15 @@ pub trait NewStorage: Debug + Send {
     /// # Errors
     /// Of the protocol.
     fn remove(&self) -> Result<bool>;
+
+    /// Empties again what was emptied and then not filled to its end. As [`NewStorage::remove`] it works also where
+    /// the operation was cancelled or is late.
+    ///
+    /// # Errors
+    /// Of the storage.
+    fn empty_again(&self) -> Result<()> {
+        self.storage().set_len(0, Preallocation::Off)
+    }
 }
 
 /// The right of one operation to fill a storage. Dropped before [`Creation::keep`] it undoes what
@@ -103,7 +112,7 @@ impl Drop for Creation {
         // The error that ends the operation is the one to report; a second one adds nothing.
         let removed = self.new.remove().unwrap_or(false);
         if !removed && self.state == State::Emptied {
-            let _ = self.storage().set_len(0, Preallocation::Off);
+            let _ = self.new.empty_again();
         }
     }
 }

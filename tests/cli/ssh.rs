@@ -2,7 +2,8 @@
 
 mod server;
 
-use std::process::Command;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{Dir, Ran, Random};
@@ -355,6 +356,87 @@ fn a_server_without_fsync_is_told_once() {
     );
 }
 
+/// Ends the processes of the server that have connections; the one that listens stays.
+fn kill_connections(server: &Server, dir: &Dir) {
+    let line = format!("ss -Htnp state established '( sport = :{} )'", server.port);
+    let found = crate::common::run_in(dir.root(), "sh", &["-c", &line]).out;
+    let pids = found
+        .split("pid=")
+        .skip(1)
+        .filter_map(|part| part.split(',').next());
+    for pid in pids {
+        let _ = Command::new("kill").args(["-9", pid]).status();
+    }
+}
+
+/// Waits until a file holds something.
+fn wait_for_data(dir: &Dir, name: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // What is to be filled is emptied first.
+    while !std::fs::metadata(dir.path(name)).is_ok_and(|meta| meta.blocks() > 0) {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_write_ends_with_an_error_when_the_server_is_killed() {
+    if sshd_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    std::fs::write(dir.path("a.raw"), vec![7; 64 << 20]).expect("a file");
+    let mut server = Server::new(&dir);
+    // The connection alone, and then the server too.
+    for whole in [false, true] {
+        let line = format!(
+            "convert -f raw -O raw -r 8M a.raw {}",
+            server.url("out.raw")
+        );
+        let child = crate::pair::ours_command(&words(&line), dir.root())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the tool");
+        wait_for_data(&dir, "out.raw");
+        if whole {
+            server.end();
+        }
+        kill_connections(&server, &dir);
+        let begun = Instant::now();
+        let out = child.wait_with_output().expect("its end");
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{text}");
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+        // Where a server is left, what was made is removed.
+        assert_eq!(dir.path("out.raw").exists(), whole, "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_was_to_be_filled_is_empty_after_a_cancel() {
+    if sshd_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    std::fs::write(dir.path("a.raw"), vec![7; 64 << 20]).expect("a file");
+    std::fs::File::create(dir.path("out.raw")).expect("a file");
+    let server = Server::new(&dir);
+    let line = format!(
+        "convert -f raw -O raw -r 8M a.raw {}",
+        server.url("out.raw")
+    );
+    let mut child = crate::pair::ours_command(&words(&line), dir.root())
+        .spawn()
+        .expect("the tool");
+    wait_for_data(&dir, "out.raw");
+    let pid = child.id().to_string();
+    let _ = Command::new("kill").args(["-INT", &pid]).status();
+    let status = child.wait().expect("its end");
+    assert!(!status.success(), "{status:?}");
+    assert_eq!(bytes(&dir, "out.raw").len(), 0);
+}
+
 #[test]
 fn a_read_goes_on_when_the_connection_is_killed() {
     if sshd_is_missing() {
@@ -373,22 +455,12 @@ fn a_read_goes_on_when_the_connection_is_killed() {
     let mut child = crate::pair::ours_command(&args, dir.root())
         .spawn()
         .expect("the tool");
-    let connections = || {
-        let line = format!("ss -Htnp state established '( sport = :{} )'", server.port);
-        let found = crate::common::run_in(dir.root(), "sh", &["-c", &line]).out;
-        let parts = found.split("pid=").skip(1);
-        parts
-            .filter_map(|part| part.split(',').next().map(str::to_owned))
-            .collect::<Vec<_>>()
-    };
     let deadline = Instant::now() + Duration::from_secs(30);
     while std::fs::metadata(dir.path("out.raw")).map_or(0, |meta| meta.len()) == 0 {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(5));
     }
-    for pid in connections() {
-        let _ = Command::new("kill").args(["-9", &pid]).status();
-    }
+    kill_connections(&server, &dir);
     let status = child.wait().expect("its end");
     assert!(status.success(), "{status:?}");
     assert_eq!(

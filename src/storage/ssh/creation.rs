@@ -15,7 +15,7 @@ use crate::storage::traits::Storage;
 use super::sftp::OpenFlags;
 use super::storage::{Opened, SshStorage, dialer, settings_of};
 
-/// How long the server is given to remove what was made, when the operation has failed.
+/// How long the server is given to remove what was made, or to empty what was there, when the operation has failed.
 const REMOVAL: Duration = Duration::from_secs(10);
 
 /// Opens the file to be filled, as it is, or makes it.
@@ -74,5 +74,9 @@ impl NewStorage for NewFile {
             self.storage.remove(REMOVAL)?;
         }
         Ok(self.made)
+    }
+
+    fn empty_again(&self) -> Result<()> {
+        self.storage.clear(REMOVAL)
     }
 }

@@ -496,6 +496,26 @@ impl SshStorage {
         };
         done.map(|_| ())
     }
+
+    /// Empties the file, also where the work was cancelled. What was sent before is done before.
+    ///
+    /// # Errors
+    /// Of the connection, or of the server.
+    pub(super) fn clear(&self, time: Duration) -> Result<()> {
+        let control = JobControl::default();
+        control.set_deadline(Some(time));
+        let opened = self.opened();
+        let empty = |opened: &Opened| {
+            let handle = &opened.handle;
+            ask(&opened.link, Request::SetLen { handle, len: 0 }, &control).map(|_| ())
+        };
+        if !opened.link.is_lost() {
+            return empty(&opened);
+        }
+        let link = (self.dial)(&control)?;
+        let again = Opened::open(link, self.path.as_bstr(), OpenFlags::WRITE, &control);
+        empty(&again.map_err(|(error, _)| error)?)
+    }
 }
 
 impl Storage for SshStorage {
