@@ -155,7 +155,7 @@ impl Source {
     /// Whether a server that let one session in refuses a further one.
     fn has_too_many(&self, failure: &Failure) -> bool {
         let refused = failure.error.kind() == ErrorKind::Denied;
-        refused || ended(&failure.error) || failure.error.errno() == libc::ECONNREFUSED
+        refused || ended(&failure.error)
     }
 
     /// The session that is where the reading goes on, or one without a transfer, or the one that was used longest
