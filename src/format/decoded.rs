@@ -1,6 +1,7 @@
 //! The units of an image that were decoded last, so that many small reads of one decode it once.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -13,24 +14,32 @@ const MAX_UNITS: usize = 64;
 /// The most bytes that they take together; a unit that is larger by itself is the only one.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Decoded units by the place of their encoded bytes. Reads of whole units need no look: a caller that
-/// reads those hardly comes back for a part.
+/// Decoded units by the place of their encoded bytes. Reads of whole units keep nothing: a caller that reads
+/// those hardly comes back for a part.
 #[derive(Debug, Default)]
 pub(crate) struct DecodedUnits {
     state: Mutex<State>,
     /// A unit is decoded no longer.
     changed: Condvar,
+    /// Units that are kept or being decoded: without any, nothing is looked for.
+    present: AtomicUsize,
 }
+
+/// The place and length of the encoded bytes.
+type Key = (u64, u64);
 
 #[derive(Debug)]
 struct State {
     units: Vec<Unit>,
     /// The most bytes that are kept, except for a unit that is larger by itself.
     max_bytes: usize,
-    /// Those that [`DecodedUnits::get_or_decode`] is about to have.
-    pending: Vec<(u64, u64)>,
+    /// So many more are kept for now.
+    more: usize,
+    pending: Vec<Pending>,
     bytes: usize,
     clock: u64,
+    /// What the next unit is decoded to.
+    spare: Option<IoBuf>,
 }
 
 impl Default for State {
@@ -38,19 +47,42 @@ impl Default for State {
         Self {
             units: Vec::new(),
             max_bytes: MAX_BYTES,
+            more: 0,
             pending: Vec::new(),
             bytes: 0,
             clock: 0,
+            spare: None,
         }
     }
 }
 
 #[derive(Debug)]
 struct Unit {
-    offset: u64,
-    len: u64,
+    key: Key,
     bytes: Arc<IoBuf>,
     used: u64,
+}
+
+/// A unit that is being decoded.
+#[derive(Debug)]
+struct Pending {
+    key: Key,
+    /// What those get who wait, even where it is not kept.
+    outcome: Arc<OnceLock<Arc<IoBuf>>>,
+}
+
+/// How a look for a unit to decode ended.
+enum Claim<'a> {
+    Kept(Arc<IoBuf>),
+    Ours(Claimed<'a>),
+}
+
+/// The right to decode a unit, until this is dropped.
+struct Claimed<'a> {
+    units: &'a DecodedUnits,
+    key: Key,
+    outcome: Arc<OnceLock<Arc<IoBuf>>>,
+    spare: Option<IoBuf>,
 }
 
 impl DecodedUnits {
@@ -61,21 +93,44 @@ impl DecodedUnits {
                 max_bytes,
                 ..State::default()
             }),
-            changed: Condvar::new(),
+            ..Self::default()
         }
+    }
+
+    /// Has so many bytes kept beyond the usual, until this is said again.
+    pub(crate) fn keep_more(&self, bytes: usize) {
+        let state = &mut *self.state.lock();
+        state.more = bytes;
+        let spare = state.make_room(0);
+        self.note(state);
+        drop(spare);
+    }
+
+    /// Whether none is kept, nor decoded just now: then it costs nothing to look.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.present.load(Ordering::Acquire) == 0
     }
 
     /// The unit whose encoded bytes are the `len` bytes at `offset`, if it is kept.
     pub(crate) fn get(&self, offset: u64, len: u64) -> Option<Arc<IoBuf>> {
-        self.state.lock().get(offset, len)
+        if self.is_empty() {
+            return None;
+        }
+        self.state.lock().get((offset, len))
     }
 
-    /// Keeps a unit. Gives a buffer back that is used no longer.
-    pub(crate) fn keep(&self, offset: u64, len: u64, bytes: IoBuf) -> Option<IoBuf> {
-        let bytes = Arc::new(bytes);
-        let spare = self.state.lock().keep(offset, len, &bytes);
-        // Not kept: another thread was faster.
-        spare.or_else(|| Arc::into_inner(bytes))
+    /// As [`DecodedUnits::get`]; where a thread decodes the unit just now, waits for it.
+    pub(crate) fn get_or_wait(&self, offset: u64, len: u64) -> Option<Arc<IoBuf>> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut state = self.state.lock();
+        let kept = state.get((offset, len));
+        kept.or_else(|| {
+            let outcome = state.outcome((offset, len))?;
+            self.wait(&mut state, &outcome);
+            outcome.get().cloned()
+        })
     }
 
     /// As [`DecodedUnits::get`], else what `decode` makes, which is kept. While one thread decodes a unit,
@@ -89,63 +144,129 @@ impl DecodedUnits {
         len: u64,
         decode: impl FnOnce(&mut IoBuf) -> Result<()>,
     ) -> Result<Arc<IoBuf>> {
-        let mut state = self.state.lock();
         loop {
-            if let Some(unit) = state.get(offset, len) {
-                return Ok(unit);
+            match self.claim((offset, len), true)? {
+                Some(Claim::Kept(unit)) => return Ok(unit),
+                Some(Claim::Ours(mut claimed)) => {
+                    let mut bytes = claimed.spare.take().unwrap_or_default();
+                    decode(&mut bytes)?;
+                    return Ok(claimed.finish(bytes));
+                }
+                // The one that decoded it has failed.
+                None => {}
             }
-            if !state.pending.contains(&(offset, len)) {
-                break;
-            }
-            self.changed.wait(&mut state);
         }
-        memory::push(&mut state.pending, (offset, len))?;
-        drop(state);
+    }
+
+    /// As [`DecodedUnits::get_or_decode`], without waiting; None where that, or `decode`, would have to.
+    ///
+    /// # Errors
+    /// Of `decode`.
+    pub(crate) fn try_get_or_decode(
+        &self,
+        offset: u64,
+        len: u64,
+        decode: impl FnOnce(&mut IoBuf) -> Result<bool>,
+    ) -> Result<Option<Arc<IoBuf>>> {
+        Ok(match self.claim((offset, len), false)? {
+            Some(Claim::Kept(unit)) => Some(unit),
+            Some(Claim::Ours(mut claimed)) => {
+                let mut bytes = claimed.spare.take().unwrap_or_default();
+                decode(&mut bytes)?.then(|| claimed.finish(bytes))
+            }
+            None => None,
+        })
+    }
+
+    /// Looks for a unit, or lets the caller decode it. None where another thread decodes it, or did so in vain
+    /// while this one waited.
+    fn claim(&self, key: Key, wait: bool) -> Result<Option<Claim<'_>>> {
+        let mut state = self.state.lock();
+        if let Some(unit) = state.get(key) {
+            return Ok(Some(Claim::Kept(unit)));
+        }
+        if let Some(outcome) = state.outcome(key) {
+            if !wait {
+                return Ok(None);
+            }
+            self.wait(&mut state, &outcome);
+            return Ok(outcome.get().cloned().map(Claim::Kept));
+        }
+        let outcome = Arc::default();
         let pending = Pending {
-            units: self,
-            unit: (offset, len),
+            key,
+            outcome: Arc::clone(&outcome),
         };
-        let mut bytes = IoBuf::new();
-        decode(&mut bytes)?;
-        let bytes = Arc::new(bytes);
-        self.state.lock().keep(offset, len, &bytes);
-        drop(pending);
-        Ok(bytes)
+        memory::push(&mut state.pending, pending)?;
+        self.note(&state);
+        Ok(Some(Claim::Ours(Claimed {
+            units: self,
+            key,
+            outcome,
+            spare: state.spare.take(),
+        })))
+    }
+
+    fn wait(
+        &self,
+        state: &mut parking_lot::MutexGuard<'_, State>,
+        outcome: &Arc<OnceLock<Arc<IoBuf>>>,
+    ) {
+        while state.is_pending(outcome) {
+            self.changed.wait(state);
+        }
     }
 
     /// Other bytes were written to the `len` bytes at `offset`.
     pub(crate) fn forget(&self, offset: u64, len: u64) {
         let state = &mut *self.state.lock();
         let end = offset.saturating_add(len);
+        let apart = |key: Key| key.0 >= end || key.0.saturating_add(key.1) <= offset;
         let mut freed = 0;
         state.units.retain(|unit| {
-            let apart = unit.offset >= end || unit.offset.saturating_add(unit.len) <= offset;
+            let apart = apart(unit.key);
             if !apart {
                 freed += unit.bytes.len();
             }
             apart
         });
         state.bytes -= freed;
+        // Who waits for one of these looks again.
+        state.pending.retain(|pending| apart(pending.key));
+        self.note(state);
+        self.changed.notify_all();
+    }
+
+    fn note(&self, state: &State) {
+        let present = state.units.len() + state.pending.len();
+        self.present.store(present, Ordering::Release);
     }
 }
 
 impl State {
-    fn get(&mut self, offset: u64, len: u64) -> Option<Arc<IoBuf>> {
-        let is_it = |unit: &&mut Unit| (unit.offset, unit.len) == (offset, len);
-        let unit = self.units.iter_mut().find(is_it)?;
+    fn get(&mut self, key: Key) -> Option<Arc<IoBuf>> {
+        let unit = self.units.iter_mut().find(|unit| unit.key == key)?;
         self.clock += 1;
         unit.used = self.clock;
         Some(unit.bytes.clone())
     }
 
-    fn keep(&mut self, offset: u64, len: u64, bytes: &Arc<IoBuf>) -> Option<IoBuf> {
-        let size = bytes.len();
+    fn outcome(&self, key: Key) -> Option<Arc<OnceLock<Arc<IoBuf>>>> {
+        let pending = self.pending.iter().find(|pending| pending.key == key)?;
+        Some(pending.outcome.clone())
+    }
+
+    fn is_pending(&self, outcome: &Arc<OnceLock<Arc<IoBuf>>>) -> bool {
+        let is_it = |pending: &Pending| Arc::ptr_eq(&pending.outcome, outcome);
+        self.pending.iter().any(is_it)
+    }
+
+    /// Lets go of the oldest units until `size` more bytes may be kept; gives the buffer of one.
+    fn make_room(&mut self, size: usize) -> Option<IoBuf> {
+        let most = self.max_bytes.saturating_add(self.more);
+        let most_units = MAX_UNITS + self.more / (MAX_BYTES / MAX_UNITS);
         let mut spare = None;
-        let known = |unit: &Unit| (unit.offset, unit.len) == (offset, len);
-        if self.units.iter().any(known) {
-            return None;
-        }
-        while self.units.len() >= MAX_UNITS || self.bytes + size > self.max_bytes {
+        while self.units.len() >= most_units || self.bytes + size > most {
             let Some(oldest) = (0..self.units.len()).min_by_key(|&at| self.units[at].used) else {
                 break;
             };
@@ -154,12 +275,17 @@ impl State {
             // A reader may still have it.
             spare = Arc::into_inner(unit.bytes).or(spare);
         }
+        spare
+    }
+
+    /// Keeps a unit; gives the buffer of one that is kept no longer.
+    fn keep(&mut self, key: Key, bytes: &Arc<IoBuf>) -> Option<IoBuf> {
+        let spare = self.make_room(bytes.len());
         if memory::reserve(&mut self.units, 1).is_ok() {
             self.clock += 1;
-            self.bytes += size;
+            self.bytes += bytes.len();
             self.units.push(Unit {
-                offset,
-                len,
+                key,
                 bytes: bytes.clone(),
                 used: self.clock,
             });
@@ -168,16 +294,27 @@ impl State {
     }
 }
 
-/// A unit that is being decoded, until this is dropped.
-struct Pending<'a> {
-    units: &'a DecodedUnits,
-    unit: (u64, u64),
+impl Claimed<'_> {
+    /// Keeps what the unit decodes to, unless it was forgotten meanwhile.
+    fn finish(&self, bytes: IoBuf) -> Arc<IoBuf> {
+        let bytes = Arc::new(bytes);
+        let mut state = self.units.state.lock();
+        if state.is_pending(&self.outcome) {
+            let spare = state.keep(self.key, &bytes);
+            state.spare = spare.or(state.spare.take());
+            // Nobody else has this right.
+            let _ = self.outcome.set(bytes.clone());
+        }
+        bytes
+    }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for Claimed<'_> {
     fn drop(&mut self) {
-        let pending = &mut self.units.state.lock().pending;
-        pending.retain(|unit| *unit != self.unit);
+        let state = &mut *self.units.state.lock();
+        let own = |pending: &Pending| Arc::ptr_eq(&pending.outcome, &self.outcome);
+        state.pending.retain(|pending| !own(pending));
+        self.units.note(state);
         self.units.changed.notify_all();
     }
 }
@@ -194,15 +331,27 @@ mod tests {
         memory::copied(&vec![byte; len]).unwrap()
     }
 
+    impl DecodedUnits {
+        fn keep(&self, offset: u64, len: u64, bytes: IoBuf) {
+            let decode = |room: &mut IoBuf| {
+                *room = bytes;
+                Ok(())
+            };
+            self.get_or_decode(offset, len, decode).unwrap();
+        }
+    }
+
     #[test]
     fn units_are_kept_within_bounds_and_the_oldest_goes_first() {
         let units = DecodedUnits::default();
+        assert!(units.get(0, 10).is_none());
         for n in 0..MAX_UNITS as u64 {
-            assert!(units.keep(n * 10, 10, unit(n as u8, 4096)).is_none());
+            units.keep(n * 10, 10, unit(n as u8, 4096));
         }
         assert_eq!(units.get(0, 10).unwrap()[0], 0);
-        let spare = units.keep(9999, 10, unit(99, 4096)).unwrap();
-        assert_eq!(spare[0], 1);
+        units.keep(9999, 10, unit(99, 4096));
+        // Its buffer serves the next one.
+        assert_eq!(units.state.lock().spare.as_ref().unwrap()[0], 1);
         assert!(units.get(10, 10).is_none() && units.get(0, 10).is_some());
         assert!(units.get(9999, 11).is_none());
         for n in 0..5 {
@@ -212,10 +361,21 @@ mod tests {
             assert!(held == state.bytes && held <= MAX_BYTES);
         }
         assert_eq!(units.state.lock().units.len(), 2);
-        assert!(units.keep(7, 1, unit(1, MAX_BYTES)).is_some());
-        assert!(units.keep(8, 1, unit(1, 2 * MAX_BYTES)).is_some());
-        let state = units.state.lock();
-        assert_eq!((state.units.len(), state.bytes), (1, 2 * MAX_BYTES));
+        units.keep(7, 1, unit(1, MAX_BYTES));
+        units.keep(8, 1, unit(1, 2 * MAX_BYTES));
+        {
+            let state = units.state.lock();
+            assert_eq!((state.units.len(), state.bytes), (1, 2 * MAX_BYTES));
+        }
+        // More are kept while that is wanted.
+        units.keep_more(2 * MAX_BYTES);
+        for n in 0..6 {
+            units.keep(n, 1, unit(1, MAX_BYTES / 2));
+        }
+        assert_eq!(units.state.lock().bytes, 3 * MAX_BYTES);
+        units.keep_more(0);
+        assert_eq!(units.state.lock().bytes, MAX_BYTES);
+        assert!(units.get(5, 1).is_some());
     }
 
     #[test]
@@ -242,6 +402,48 @@ mod tests {
         assert_eq!(failed.unwrap_err().to_string(), "bad");
         // Nobody waits for what failed.
         assert!(units.get_or_decode(0, 512, |_| Ok(())).unwrap().is_empty());
+    }
+
+    #[test]
+    fn who_waits_gets_what_is_not_kept_and_who_must_not_wait_gets_nothing() {
+        let units = DecodedUnits::default();
+        let (begun, go_on) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let decoded = units.get_or_decode(0, 8, |bytes| {
+                    begun.wait();
+                    go_on.wait();
+                    bytes.room(8)?.fill(1);
+                    Ok(())
+                });
+                decoded.unwrap();
+                // What comes next drives it out at once.
+                units.keep(100, 1, unit(2, MAX_BYTES));
+            });
+            begun.wait();
+            let never = |_: &mut IoBuf| unreachable!("it is being decoded");
+            assert!(units.try_get_or_decode(0, 8, never).unwrap().is_none());
+            let waiting = scope.spawn(|| units.get_or_wait(0, 8).unwrap()[7]);
+            while Arc::strong_count(&units.state.lock().pending[0].outcome) < 3 {
+                std::thread::yield_now();
+            }
+            go_on.wait();
+            assert_eq!(waiting.join().unwrap(), 1);
+        });
+        let would_block = units.try_get_or_decode(7, 7, |_| Ok(false)).unwrap();
+        assert!(would_block.is_none() && units.get_or_wait(7, 7).is_none());
+    }
+
+    #[test]
+    fn what_is_overwritten_while_it_is_decoded_is_not_kept() {
+        let units = DecodedUnits::default();
+        let old = units.get_or_decode(0, 8, |bytes| {
+            bytes.room(8)?.fill(1);
+            units.forget(4, 1);
+            Ok(())
+        });
+        assert_eq!(old.unwrap()[0], 1);
+        assert!(units.get(0, 8).is_none());
     }
 
     #[test]

@@ -16,11 +16,11 @@ pub trait Immediate: Send + Sync {
     fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>>;
 
     /// As [`crate::format::Format::read_encoded`]; false, where that would block, leaves the buffer
-    /// undefined.
+    /// undefined. Unless it may decode (or decrypt), only what is kept decoded is had.
     ///
     /// # Errors
     /// As [`crate::format::Format::read_encoded`].
-    fn try_read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<bool>;
+    fn try_read_encoded(&self, buf: &mut [u8], offset: u64, may_decode: bool) -> Result<bool>;
 
     /// As [`crate::format::Format::begin_io`], for I/O that outlives the call which began it.
     fn begin_long_io(&self) -> LongIoGuard;

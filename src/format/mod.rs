@@ -72,8 +72,8 @@ pub use parent::{
 };
 pub use profile::Profile;
 pub use traits::{
-    Check, CheckReport, FilesBelow, Format, FormatInfo, Opener, RepairMode, SnapshotInfo,
-    Snapshots, SpaceCount,
+    Check, CheckReport, DecodeAhead, FilesBelow, Format, FormatInfo, Opener, RepairMode,
+    SnapshotInfo, Snapshots, SpaceCount,
 };
 pub use write::{AddedFiles, Below, FormatWrite, Resize, ResizeFiles, ZeroBelow};
 

@@ -142,6 +142,11 @@ pub trait Format: Send + Sync + Debug {
         None
     }
 
+    /// Decoding before anyone reads, where the format keeps what it decodes.
+    fn decode_ahead(&self) -> Option<&dyn DecodeAhead> {
+        None
+    }
+
     /// Counting of the host space in use, where the format keeps count.
     fn space_count(&self) -> Option<&dyn SpaceCount> {
         None
@@ -199,6 +204,19 @@ impl dyn Format + '_ {
     pub fn resizer(&self) -> Option<&dyn Resize> {
         self.writer()?.resizer()
     }
+}
+
+/// Decoding of what will be read soon, in formats that keep decoded units.
+pub trait DecodeAhead: Send + Sync {
+    /// Decodes the unit with the guest byte at `offset`, if it is encoded and has no more than `most` bytes, and
+    /// keeps it. Returns where the next unit begins in the guest.
+    ///
+    /// # Errors
+    /// As [`Format::read_encoded`].
+    fn decode_ahead(&self, offset: u64, most: u64) -> Result<u64>;
+
+    /// Has so many bytes of decoded units kept beyond the usual, until this is said again.
+    fn keep_more(&self, bytes: usize);
 }
 
 /// What `info` shows of a format, beyond what every image has.

@@ -34,8 +34,9 @@ pub(super) fn try_read_encoded(
     immediate: &dyn Immediate,
     buf: &mut [u8],
     offset: u64,
+    may_decode: bool,
 ) -> Result<bool> {
-    let read = |units: &mut [u8], at: u64| immediate.try_read_encoded(units, at);
+    let read = |units: &mut [u8], at: u64| immediate.try_read_encoded(units, at, may_decode);
     read_units(format, buf, offset, read)
 }
 

@@ -1,6 +1,7 @@
 //! An open image: a format over its child nodes over a backing chain.
 
 mod adapter;
+mod ahead;
 mod align;
 mod build;
 mod directory;

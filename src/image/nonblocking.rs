@@ -98,7 +98,7 @@ impl Image {
         }
     }
 
-    /// Decodes a run where that is little work.
+    /// Reads a run that is decoded, or decodes it where that is little work.
     fn try_encoded(
         &self,
         immediate: &dyn Immediate,
@@ -115,16 +115,16 @@ impl Image {
         let len: usize = bufs.iter().map(|buf| buf.len()).sum();
         let end = offset.saturating_add(len as u64);
         let whole = end.div_ceil(unit).saturating_mul(unit) - offset / unit * unit;
-        let Some(left) = work.checked_sub(whole) else {
-            return Ok(TryRead::WouldBlock);
-        };
-        *work = left;
+        let left = work.checked_sub(whole);
+        let may_decode = left.is_some();
+        *work = left.unwrap_or(*work);
         let read = if let [one] = bufs {
-            align::try_read_encoded(&*self.format, immediate, one, offset)?
+            align::try_read_encoded(&*self.format, immediate, one, offset, may_decode)?
         } else {
             // In one go, so that no cluster is decoded for each of the buffers.
             let mut bytes = crate::memory::zeroed(len)?;
-            let read = align::try_read_encoded(&*self.format, immediate, &mut bytes, offset)?;
+            let read =
+                align::try_read_encoded(&*self.format, immediate, &mut bytes, offset, may_decode)?;
             let mut rest: &[u8] = &bytes;
             for buf in bufs {
                 let (part, tail) = rest.split_at(buf.len());

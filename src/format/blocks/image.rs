@@ -360,7 +360,7 @@ impl<F: BlockFormat> Immediate for BlockImage<F> {
         }
     }
 
-    fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64) -> Result<bool> {
+    fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64, _may_decode: bool) -> Result<bool> {
         // Nothing is encoded.
         Ok(false)
     }

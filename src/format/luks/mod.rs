@@ -298,7 +298,10 @@ impl Immediate for Luks {
         self.map(offset, len).map(Some)
     }
 
-    fn try_read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+    fn try_read_encoded(&self, buf: &mut [u8], offset: u64, may_decode: bool) -> Result<bool> {
+        if !may_decode {
+            return Ok(false);
+        }
         self.plain()?.try_read(&mut [IoSliceMut::new(buf)], offset)
     }
 

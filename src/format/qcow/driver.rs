@@ -9,9 +9,9 @@ use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
 use crate::format::blocks::main_slot;
 use crate::format::{
-    BackingChange, BackingRef, Below, Check, ChildSpec, Compress, Features, FileRole, FlushPlan,
-    Format, FormatDriver, FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard,
-    ParentRef, Signature,
+    BackingChange, BackingRef, Below, Check, ChildSpec, Compress, DecodeAhead, Features, FileRole,
+    FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard,
+    LongIoGuard, ParentRef, Signature,
 };
 use crate::storage::{Durability, Storage, ZeroFlags};
 
@@ -122,6 +122,25 @@ impl Format for Qcow {
     fn immediate(&self) -> Option<&dyn Immediate> {
         Some(self)
     }
+
+    fn decode_ahead(&self) -> Option<&dyn DecodeAhead> {
+        Some(self)
+    }
+}
+
+impl DecodeAhead for Qcow {
+    fn decode_ahead(&self, offset: u64, most: u64) -> Result<u64> {
+        let cluster = self.geometry.cluster();
+        if cluster > most {
+            return Ok(offset.saturating_add(cluster));
+        }
+        let _io = self.users.enter();
+        self.decode_cluster_ahead(offset)
+    }
+
+    fn keep_more(&self, bytes: usize) {
+        self.decoded.keep_more(bytes);
+    }
 }
 
 impl FormatWrite for Qcow {
@@ -158,7 +177,7 @@ impl Immediate for Qcow {
         Ok(run.map(|run| self.shown(run)))
     }
 
-    fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64) -> Result<bool> {
+    fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64, _may_decode: bool) -> Result<bool> {
         Ok(false)
     }
 

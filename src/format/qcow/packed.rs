@@ -1,6 +1,7 @@
 //! Compressed clusters, each by itself: reading them, and writing new ones.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use crate::codec::{Compression, Decoder, Encoder, Method};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,7 +15,7 @@ use super::disk::{ClusterPlace, word_of_packed};
 
 thread_local! {
     /// The thread's decompression state, and room for one compressed and one plain cluster.
-    static DECODER: RefCell<(Decoder, IoBuf, IoBuf)> = RefCell::default();
+    static DECODER: RefCell<(Decoder, IoBuf)> = RefCell::default();
 
     /// The thread's compression state, and room for the compressed bytes.
     static ENCODER: RefCell<(Encoder, IoBuf)> = RefCell::default();
@@ -58,33 +59,49 @@ impl Qcow {
         )
     }
 
+    /// Decodes the cluster with that guest byte, if it is compressed; gives its end.
+    pub(super) fn decode_cluster_ahead(&self, offset: u64) -> Result<u64> {
+        let cluster = self.geometry.cluster();
+        let start = offset - offset % cluster;
+        if start < self.len
+            && let ClusterPlace::Packed { host, len } = self.lookup(start)?
+        {
+            self.unit((host, len), start)?;
+        }
+        Ok(start.saturating_add(cluster))
+    }
+
     /// Fills `buf`, which lies in one cluster, from that cluster's compressed bytes.
     pub(super) fn unpack(&self, (host, len): (u64, u64), buf: &mut [u8], guest: u64) -> Result<()> {
         let cluster = self.geometry.cluster();
         let within = (guest % cluster) as usize;
-        let is_whole = buf.len() as u64 == cluster;
-        if !is_whole && let Some(unit) = self.decoded.get(host, len) {
-            return copy_from(&unit, within, buf);
+        if buf.len() as u64 != cluster {
+            return copy_from(&self.unit((host, len), guest)?, within, buf);
         }
+        match self.decoded.get_or_wait(host, len) {
+            Some(unit) => copy_from(&unit, 0, buf),
+            None => self.decode((host, len), buf, guest),
+        }
+    }
+
+    /// A decoded cluster, which is kept: what stands in a place stays there.
+    fn unit(&self, (host, len): (u64, u64), guest: u64) -> Result<Arc<IoBuf>> {
+        let cluster = self.geometry.cluster() as usize;
+        self.decoded.get_or_decode(host, len, |bytes| {
+            self.decode((host, len), bytes.room(cluster)?, guest)
+        })
+    }
+
+    fn decode(&self, (host, len): (u64, u64), cluster: &mut [u8], guest: u64) -> Result<()> {
         // Taken out while in use: the storage below may be an image with compressed clusters.
         let mut tools = DECODER.take();
-        let (decoder, input, output) = &mut tools;
+        let (decoder, input) = &mut tools;
         let mut read = || {
             steps::announce(&*self.storage, Step::ReadCompressed);
             self.storage.read_at(input.room(len as usize)?, host)?;
-            let damaged = |_| self.damaged(host, guest);
-            if is_whole {
-                return decoder.decode(Method::Deflate, input, buf).map_err(damaged);
-            }
-            output.room(cluster as usize)?;
             decoder
-                .decode(Method::Deflate, input, output)
-                .map_err(damaged)?;
-            copy_from(output, within, buf)?;
-            // What stands in a place stays there.
-            let unit = std::mem::take(output);
-            *output = self.decoded.keep(host, len, unit).unwrap_or_default();
-            Ok(())
+                .decode(Method::Deflate, input, cluster)
+                .map_err(|_| self.damaged(host, guest))
         };
         let result = read();
         DECODER.set(tools);

@@ -9,9 +9,10 @@ use crate::bytes::be32;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Amend, BackingChange, BackingRef, Below, Bitmaps, Check, ChildSpec, Compress, Features,
-    FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite, Immediate,
-    IoGuard, LongIoGuard, OpenContext, ParentRef, Resize, Signature, Snapshots, SpaceCount,
+    Amend, BackingChange, BackingRef, Below, Bitmaps, Check, ChildSpec, Compress, DecodeAhead,
+    Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite,
+    Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Resize, Signature, Snapshots,
+    SpaceCount,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -174,6 +175,24 @@ impl Format for Qcow2 {
     fn space_count(&self) -> Option<&dyn SpaceCount> {
         Some(self)
     }
+
+    fn decode_ahead(&self) -> Option<&dyn DecodeAhead> {
+        Some(self)
+    }
+}
+
+impl DecodeAhead for Qcow2 {
+    fn decode_ahead(&self, offset: u64, most: u64) -> Result<u64> {
+        let cluster = self.layout.cluster_size();
+        if cluster > most {
+            return Ok(offset.saturating_add(cluster));
+        }
+        self.decode_cluster_ahead(offset)
+    }
+
+    fn keep_more(&self, bytes: usize) {
+        self.decoded.keep_more(bytes);
+    }
 }
 
 impl FormatWrite for Qcow2 {
@@ -240,8 +259,8 @@ impl Immediate for Qcow2 {
         Ok(extent)
     }
 
-    fn try_read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
-        self.read_coded_now(buf, offset)
+    fn try_read_encoded(&self, buf: &mut [u8], offset: u64, may_decode: bool) -> Result<bool> {
+        self.read_coded_now(buf, offset, may_decode)
     }
 
     fn begin_long_io(&self) -> LongIoGuard {

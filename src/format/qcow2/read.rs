@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io::IoSliceMut;
+use std::sync::Arc;
 
 use crate::codec::Decoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -16,8 +17,8 @@ use super::map::Entry;
 use super::state::Qcow2;
 
 thread_local! {
-    /// The thread's decompression state, and room for one compressed and one plain cluster.
-    static DECODER: RefCell<(Decoder, IoBuf, IoBuf)> = RefCell::default();
+    /// The thread's decompression state, and room for one compressed cluster.
+    static DECODER: RefCell<(Decoder, IoBuf)> = RefCell::default();
 }
 
 impl Qcow2 {
@@ -41,8 +42,17 @@ impl Qcow2 {
         self.decode(buf, offset, None)
     }
 
-    /// As [`Self::read_coded`] from tables and bytes in memory; false where that does not do.
-    pub(super) fn read_coded_now(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+    /// As [`Self::read_coded`] from tables and bytes in memory; false where that does not do. Unless it may
+    /// decode, only what is kept decoded is had.
+    pub(super) fn read_coded_now(
+        &self,
+        buf: &mut [u8],
+        offset: u64,
+        may_decode: bool,
+    ) -> Result<bool> {
+        if self.encrypted && !may_decode {
+            return Ok(false);
+        }
         let _guard = self.limbo.enter();
         self.check_range(offset, buf.len() as u64)?;
         let mut at = offset;
@@ -62,10 +72,7 @@ impl Qcow2 {
                     self.read_data_now(part, host_offset, at)?
                 }
                 ExtentKind::Encoded { .. } => match self.compressed_now(at)? {
-                    Some(bytes) => self.decompress(bytes, part, within, at, |input| {
-                        let bufs = &mut [IoSliceMut::new(input)];
-                        self.storage.try_read(bufs, bytes.offset)
-                    })?,
+                    Some(bytes) => self.decompress_now(bytes, part, (within, at), may_decode)?,
                     None => false,
                 },
                 _ => false,
@@ -77,6 +84,18 @@ impl Qcow2 {
             rest = tail;
         }
         Ok(true)
+    }
+
+    /// Decodes the cluster with that guest byte, if it is compressed; gives its end.
+    pub(super) fn decode_cluster_ahead(&self, offset: u64) -> Result<u64> {
+        let _guard = self.limbo.enter();
+        self.check_range(offset, 1)?;
+        let start = offset - self.layout.in_cluster(offset);
+        let kind = self.checked_kind(self.entry(start)?, start)?;
+        if let L2Kind::Compressed(bytes) = kind {
+            self.unit(bytes, start)?;
+        }
+        Ok(start.saturating_add(self.layout.cluster_size()))
     }
 
     /// Where the bytes of a compressed guest cluster are, if tables in memory say that it is one.
@@ -105,10 +124,7 @@ impl Qcow2 {
             let entry = self.entry(at)?;
             match self.checked_kind(entry, at)? {
                 L2Kind::Compressed(bytes) => {
-                    self.decompress(bytes, part, within, at, |input| {
-                        self.announce(Step::ReadCompressed);
-                        self.storage.read_at(input, bytes.offset).map(|()| true)
-                    })?;
+                    self.decompress(bytes, part, within, at)?;
                 }
                 _ => self.read_layer(part, at, below)?,
             }
@@ -118,60 +134,107 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Decompresses a cluster and copies out what starts `within` it; false where `load`, which reads
-    /// the compressed bytes, says so.
-    fn decompress(
+    /// Fills `buf`, which starts `within` a cluster, from the cluster's compressed bytes.
+    fn decompress(&self, at: CompressedRef, buf: &mut [u8], within: u64, guest: u64) -> Result<()> {
+        let load = |input: &mut [u8]| {
+            self.announce(Step::ReadCompressed);
+            self.storage.read_at(input, at.offset).map(|()| true)
+        };
+        if buf.len() as u64 == self.layout.cluster_size() {
+            return match self.decoded.get_or_wait(at.offset, at.len) {
+                Some(unit) => {
+                    copy_from(&unit, 0, buf);
+                    Ok(())
+                }
+                None => self.decode_cluster(at, buf, guest, load).map(drop),
+            };
+        }
+        let unit = self.unit(at, guest)?;
+        copy_from(&unit, within, buf);
+        Ok(())
+    }
+
+    /// A decoded cluster, which is kept. The guard that the caller holds keeps the place from being used for
+    /// other bytes.
+    fn unit(&self, at: CompressedRef, guest: u64) -> Result<Arc<IoBuf>> {
+        let cluster = self.layout.cluster_size() as usize;
+        self.decoded.get_or_decode(at.offset, at.len, |bytes| {
+            let load = |input: &mut [u8]| {
+                self.announce(Step::ReadCompressed);
+                self.storage.read_at(input, at.offset).map(|()| true)
+            };
+            self.decode_cluster(at, bytes.room(cluster)?, guest, load)
+                .map(drop)
+        })
+    }
+
+    /// As [`Self::decompress`] from bytes in memory; false where they are not there, and where the cluster
+    /// would have to be decoded and is not to be.
+    fn decompress_now(
         &self,
         at: CompressedRef,
         buf: &mut [u8],
-        within: u64,
+        (within, guest): (u64, u64),
+        may_decode: bool,
+    ) -> Result<bool> {
+        if !may_decode {
+            let kept = self.decoded.get(at.offset, at.len);
+            return Ok(kept.is_some_and(|unit| {
+                copy_from(&unit, within, buf);
+                true
+            }));
+        }
+        let load = |input: &mut [u8]| {
+            let bufs = &mut [IoSliceMut::new(input)];
+            self.storage.try_read(bufs, at.offset)
+        };
+        let cluster = self.layout.cluster_size() as usize;
+        if buf.len() == cluster && self.decoded.get(at.offset, at.len).is_none() {
+            return self.decode_cluster(at, buf, guest, load);
+        }
+        let unit = self.decoded.try_get_or_decode(at.offset, at.len, |bytes| {
+            self.decode_cluster(at, bytes.room(cluster)?, guest, load)
+        })?;
+        Ok(unit.is_some_and(|unit| {
+            copy_from(&unit, within, buf);
+            true
+        }))
+    }
+
+    /// Decodes a cluster; false where `load`, which reads the compressed bytes, says so.
+    fn decode_cluster(
+        &self,
+        at: CompressedRef,
+        cluster: &mut [u8],
         guest: u64,
         load: impl FnOnce(&mut [u8]) -> Result<bool>,
     ) -> Result<bool> {
-        let whole = buf.len() as u64 == self.layout.cluster_size();
-        if !whole && let Some(unit) = self.decoded.get(at.offset, at.len) {
-            copy_from(&unit, within, buf);
-            return Ok(true);
-        }
         // Taken out while it is in use: the storage below may be an image with compressed clusters.
         let mut tools = DECODER.take();
-        let loaded = tools.1.room(at.len as usize).and_then(load);
-        let result = match loaded {
-            Ok(true) => self
-                .decode_cluster(&mut tools, at, buf, within, guest)
-                .map(|()| true),
-            other => other,
-        };
+        let (decoder, input) = &mut tools;
+        let result = input
+            .room(at.len as usize)
+            .and_then(load)
+            .and_then(|loaded| match loaded {
+                true => self.decode_loaded(decoder, input, at, cluster, guest),
+                false => Ok(false),
+            });
         DECODER.set(tools);
         result
     }
 
-    fn decode_cluster(
+    fn decode_loaded(
         &self,
-        (decoder, input, output): &mut (Decoder, IoBuf, IoBuf),
+        decoder: &mut Decoder,
+        input: &[u8],
         at: CompressedRef,
-        buf: &mut [u8],
-        within: u64,
+        cluster: &mut [u8],
         guest: u64,
-    ) -> Result<()> {
-        let cluster = self.layout.cluster_size() as usize;
+    ) -> Result<bool> {
         let compression = self.compression();
-        let method = compression.method();
-        let decoded = if buf.len() == cluster {
-            decoder.decode(method, input, buf)
-        } else {
-            output.room(cluster)?;
-            decoder.decode(method, input, output).map(|()| {
-                copy_from(output, within, buf);
-                // The guard that the caller holds keeps the place from being used for other bytes.
-                let unit = std::mem::take(output);
-                *output = self
-                    .decoded
-                    .keep(at.offset, at.len, unit)
-                    .unwrap_or_default();
-            })
-        };
-        decoded
+        decoder
+            .decode(compression.method(), input, cluster)
+            .map(|()| true)
             .map_err(|_| {
                 let name = compression.name();
                 Error::corrupt(format!("Compressed cluster does not decode as {name}"))

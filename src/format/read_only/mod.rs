@@ -14,8 +14,8 @@ use bstr::BString;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Check, CheckReport, FileRole, Format, FormatDriver, FormatFile, FormatInfo, IoGuard, ParentRef,
-    RepairMode,
+    Check, CheckReport, DecodeAhead, FileRole, Format, FormatDriver, FormatFile, FormatInfo,
+    IoGuard, ParentRef, RepairMode,
 };
 use crate::job::Job;
 use crate::storage::Storage;
@@ -149,6 +149,24 @@ impl<C: Contents> ReadOnly<C> {
     }
 }
 
+impl<C: Contents> DecodeAhead for ReadOnly<C> {
+    fn decode_ahead(&self, offset: u64, most: u64) -> Result<u64> {
+        let stop = offset.saturating_add(1);
+        let piece = self.contents.piece(&self.source, offset, stop)?;
+        match piece.held {
+            Held::Unit(unit) if unit.len <= most => {
+                self.units.unit(&self.source, &unit)?;
+            }
+            _ => {}
+        }
+        Ok(piece.end.max(stop))
+    }
+
+    fn keep_more(&self, bytes: usize) {
+        self.units.keep_more(bytes);
+    }
+}
+
 impl<C: Contents> Format for ReadOnly<C> {
     fn driver(&self) -> &'static str {
         self.driver.name
@@ -251,6 +269,10 @@ impl<C: Contents> Format for ReadOnly<C> {
 
     fn close(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn decode_ahead(&self) -> Option<&dyn DecodeAhead> {
+        Some(self)
     }
 
     fn checker(&self) -> Option<&dyn Check> {

@@ -1,6 +1,7 @@
 //! Reading guest bytes that a file keeps in units, each encoded by itself.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use crate::codec::{Packing, Unpacker};
 use crate::error::{Error, ErrorKind, Result};
@@ -53,18 +54,35 @@ impl UnitReader {
         buf: &mut [u8],
         offset: u64,
     ) -> Result<()> {
-        if buf.len() as u64 == unit.len {
-            return decode(source, unit, buf);
-        }
-        let bytes = self.decoded.get_or_decode(unit.guest, unit.len, |plain| {
-            decode(source, unit, plain.room(unit.len as usize)?)
-        })?;
+        let bytes = if buf.len() as u64 == unit.len {
+            match self.decoded.get_or_wait(unit.guest, unit.len) {
+                Some(bytes) => bytes,
+                None => return decode(source, unit, buf),
+            }
+        } else {
+            self.unit(source, unit)?
+        };
         let from = offset.saturating_sub(unit.guest) as usize;
         let part = bytes.get(from..from.saturating_add(buf.len()));
         let part =
             part.ok_or_else(|| Error::new(ErrorKind::Internal, "A read passes the end of a unit"))?;
         buf.copy_from_slice(part);
         Ok(())
+    }
+
+    /// A decoded unit, which is kept.
+    ///
+    /// # Errors
+    /// As [`UnitReader::read`].
+    pub(super) fn unit(&self, source: &Source, unit: &EncodedUnit) -> Result<Arc<IoBuf>> {
+        self.decoded.get_or_decode(unit.guest, unit.len, |plain| {
+            decode(source, unit, plain.room(unit.len as usize)?)
+        })
+    }
+
+    /// Has so many bytes kept beyond the usual.
+    pub(super) fn keep_more(&self, bytes: usize) {
+        self.decoded.keep_more(bytes);
     }
 }
 

@@ -227,7 +227,7 @@ impl Immediate for Vhdx {
         self.map_now(offset, len)
     }
 
-    fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64) -> Result<bool> {
+    fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64, _may_decode: bool) -> Result<bool> {
         // Nothing is encoded.
         Ok(false)
     }

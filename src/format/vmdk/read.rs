@@ -1,6 +1,7 @@
 //! Reading compressed grains: neighbours in the file are read together, and each is decoded by itself.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use crate::codec::{Decoder, Method};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,8 +26,6 @@ struct Tools {
     input: IoBuf,
     /// A grain that was read by itself.
     rest: IoBuf,
-    /// A decoded grain of which a part is wanted.
-    plain: IoBuf,
 }
 
 thread_local! {
@@ -76,6 +75,15 @@ impl Sparse {
                 (rest, at) = (tail, at + len as u64);
                 continue;
             }
+            if !kept.0.is_empty()
+                && let Grain::At(place) = self.lookup(at)?
+                && let Some(unit) = kept.0.get_or_wait(self.key(place), 1)
+            {
+                let (part, tail) = rest.split_at_mut(self.bytes_of(at) as usize);
+                copy_from(&unit, 0, part)?;
+                (rest, at) = (tail, at + self.bytes_of(at));
+                continue;
+            }
             let places = self.row(at, rest.len() as u64)?;
             let Some(first) = places.first().copied() else {
                 return Err(self.remapped(at));
@@ -85,7 +93,10 @@ impl Sparse {
                 let len = self.bytes_of(at) as usize;
                 let (part, tail) = rest.split_at_mut(len);
                 let skip = (place - first) as usize;
-                self.decode(tools, skip, (place, at), Some(part))?;
+                match kept.0.get_or_wait(self.key(place), 1) {
+                    Some(unit) => copy_from(&unit, 0, part)?,
+                    None => self.decode(tools, skip, (place, at), part)?,
+                }
                 (rest, at) = (tail, at + len as u64);
             }
         }
@@ -144,32 +155,56 @@ impl Sparse {
         let Grain::At(place) = self.lookup(start)? else {
             return Err(self.remapped(offset));
         };
-        let key = (u64::from(self.id) << PLACE_BITS) | place;
-        if let Some(unit) = kept.0.get(key, 1) {
-            return copy_from(&unit, within, buf);
-        }
-        self.read_row(&mut tools.input, &[place])?;
-        self.decode(tools, 0, (place, start), None)?;
-        copy_from(&tools.plain, within, buf)?;
-        let unit = std::mem::take(&mut tools.plain);
-        tools.plain = kept.0.keep(key, 1, unit).unwrap_or_default();
-        Ok(())
+        copy_from(&self.unit(tools, kept, place, start)?, within, buf)
     }
 
-    /// Decodes the grain whose marker stands at `skip` of the input, into `out` or else into
-    /// [`Tools::plain`].
+    /// A decoded grain, which is kept.
+    fn unit(
+        &self,
+        tools: &mut Tools,
+        kept: Kept<'_>,
+        place: u64,
+        start: u64,
+    ) -> Result<Arc<IoBuf>> {
+        kept.0.get_or_decode(self.key(place), 1, |bytes| {
+            self.read_row(&mut tools.input, &[place])?;
+            let bytes = bytes.room(self.bytes_of(start) as usize)?;
+            self.decode(tools, 0, (place, start), bytes)
+        })
+    }
+
+    fn key(&self, place: u64) -> u64 {
+        (u64::from(self.id) << PLACE_BITS) | place
+    }
+
+    /// Decodes the grain with that byte, if it is there; gives its end.
+    ///
+    /// # Errors
+    /// As [`Sparse::read_compressed`].
+    pub(super) fn decode_ahead(&self, kept: Kept<'_>, offset: u64) -> Result<u64> {
+        let start = offset - offset % self.grain;
+        if let Grain::At(place) = self.lookup(start)? {
+            // As for reads.
+            let mut tools = TOOLS.take();
+            let unit = self.unit(&mut tools, kept, place, start);
+            TOOLS.set(tools);
+            unit?;
+        }
+        Ok(start.saturating_add(self.grain))
+    }
+
+    /// Decodes the grain whose marker stands at `skip` of the input into `out`.
     fn decode(
         &self,
         tools: &mut Tools,
         skip: usize,
         (place, guest): (u64, u64),
-        out: Option<&mut [u8]>,
+        out: &mut [u8],
     ) -> Result<()> {
         let Tools {
             decoder,
             input,
             rest,
-            plain,
         } = tools;
         let input = input.get(skip..).unwrap_or_default();
         let (sector, len) = marker::parse_grain(input).unwrap_or_default();
@@ -192,10 +227,6 @@ impl Sparse {
                 self.storage.read_at(room, place + from as u64)?;
                 &*rest
             }
-        };
-        let out = match out {
-            Some(out) => out,
-            None => plain.room(self.bytes_of(guest) as usize)?,
         };
         // By the specification raw deflate; what products write has the header of zlib.
         let decoded = decoder.decode(Method::Zlib, data, out);

@@ -12,8 +12,8 @@ use crate::extent::{Extent, StorageSlot};
 use crate::format::decoded::DecodedUnits;
 use crate::format::inflight::InFlight;
 use crate::format::{
-    BackingChange, Check, ExpectedParent, FileRole, Format, FormatFile, FormatInfo, FormatWrite,
-    IoGuard, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
+    BackingChange, Check, DecodeAhead, ExpectedParent, FileRole, Format, FormatFile, FormatInfo,
+    FormatWrite, IoGuard, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
 };
 use crate::newest::Newest;
 use crate::storage::{Durability, Storage};
@@ -139,6 +139,10 @@ impl Format for Vmdk {
         super::info::info(self)
     }
 
+    fn decode_ahead(&self) -> Option<&dyn DecodeAhead> {
+        Some(self)
+    }
+
     fn parent(&self) -> Option<ParentRef> {
         let stored = self.stored.lock();
         let descriptor = &stored.descriptor;
@@ -211,5 +215,23 @@ impl Vmdk {
     fn look_up(&self, offset: u64, len: u64, holes: bool) -> Result<Extent> {
         let (part, within) = parts::at(&self.parts, offset)?;
         part.map(within, len.min(part.len() - within), holes)
+    }
+}
+
+impl DecodeAhead for Vmdk {
+    fn decode_ahead(&self, offset: u64, most: u64) -> Result<u64> {
+        let (part, within) = parts::at(&self.parts, offset)?;
+        let start = offset - within;
+        match &part.kind {
+            PartKind::Sparse(sparse) if sparse.compressed && sparse.grain <= most => {
+                let end = sparse.decode_ahead(Kept(&self.decoded), within)?;
+                Ok(start.saturating_add(end.min(part.len())))
+            }
+            _ => Ok(start.saturating_add(part.len())),
+        }
+    }
+
+    fn keep_more(&self, bytes: usize) {
+        self.decoded.keep_more(bytes);
     }
 }

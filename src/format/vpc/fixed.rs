@@ -281,7 +281,7 @@ impl Immediate for Fixed {
         self.locate(offset, len).map(Some)
     }
 
-    fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64) -> Result<bool> {
+    fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64, _may_decode: bool) -> Result<bool> {
         // Nothing is encoded.
         Ok(false)
     }

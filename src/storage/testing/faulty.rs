@@ -63,15 +63,16 @@ struct State {
     /// Calls of the fault's classes since it was set.
     counted: u64,
     struck: bool,
-    /// Each step that was taken, once, in the order of the first times.
-    steps: Vec<Step>,
+    /// Each step that was taken and how often, in the order of the first times.
+    steps: Vec<(Step, u64)>,
 }
 
 impl StepWatcher for FaultyStorage {
     fn before(&self, step: Step) {
         let steps = &mut self.state.lock().steps;
-        if !steps.contains(&step) {
-            steps.push(step);
+        match steps.iter_mut().find(|(taken, _)| *taken == step) {
+            Some((_, times)) => *times += 1,
+            None => steps.push((step, 1)),
         }
     }
 }
@@ -100,7 +101,15 @@ impl FaultyStorage {
 
     /// The steps that were taken since the last call, each once.
     pub fn take_steps(&self) -> Vec<Step> {
-        std::mem::take(&mut self.state.lock().steps)
+        let steps = std::mem::take(&mut self.state.lock().steps);
+        steps.into_iter().map(|(step, _)| step).collect()
+    }
+
+    /// How often a step was taken since [`FaultyStorage::take_steps`].
+    pub fn times(&self, step: Step) -> u64 {
+        let state = self.state.lock();
+        let found = state.steps.iter().find(|(taken, _)| *taken == step);
+        found.map_or(0, |(_, times)| *times)
     }
 
     fn strikes(&self, call: Calls) -> Option<Fault> {
