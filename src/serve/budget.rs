@@ -74,6 +74,22 @@ impl Budget {
         Ok(Some(held))
     }
 
+    /// A part of the budget without a buffer, an eighth of it at most; None where that is not free now.
+    pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Held> {
+        let bytes = bytes.min(self.total / 8);
+        let mut state = self.state.lock();
+        if bytes == 0 || self.total - state.used < bytes {
+            return None;
+        }
+        state.used += bytes;
+        state.most = state.most.max(state.used);
+        Some(Held {
+            budget: self.clone(),
+            bytes,
+            buffer: IoBuf::new(),
+        })
+    }
+
     /// Bytes in use, and the most that ever were.
     pub(super) fn used(&self) -> (u64, u64) {
         let state = self.state.lock();
@@ -82,6 +98,10 @@ impl Budget {
 }
 
 impl Held {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn buffer(&self) -> &IoBuf {
         &self.buffer
     }
@@ -96,7 +116,8 @@ impl Drop for Held {
         let buffer = std::mem::take(&mut self.buffer);
         let mut state = self.budget.state.lock();
         state.used -= self.bytes;
-        let spare = if buffer.len() <= KEPT_LEN && state.buffers.len() < KEPT {
+        let fits = !buffer.is_empty() && buffer.len() <= KEPT_LEN;
+        let spare = if fits && state.buffers.len() < KEPT {
             state.buffers.push(buffer);
             None
         } else {

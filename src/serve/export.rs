@@ -12,6 +12,7 @@ use crate::format::Bitmaps;
 use crate::image::Image;
 use crate::nbd::limits::MAX_STRING;
 use crate::queue::QueueTarget;
+use crate::serve::ahead::Ahead;
 
 /// How an image is offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct Export {
     len: u64,
     /// The layer of the chain that holds each of the bitmaps.
     layers: Vec<u32>,
+    /// Decoding before clients ask, where layers of the image may be compressed.
+    ahead: Option<Ahead>,
     /// A panic ran through a request: the image's state is unknown.
     unusable: AtomicBool,
     /// No server offers it any more.
@@ -91,7 +94,9 @@ impl Export {
             layer_of(image, BStr::new(name))
         });
         let layers = layers.collect::<Result<_>>()?;
+        let image = target.image();
         Ok(Self {
+            ahead: image.decodes_ahead().then(Ahead::default),
             target,
             len,
             layers,
@@ -143,6 +148,18 @@ impl Export {
     /// The place in the image of a place in the export, which lies in it.
     pub(super) fn place(&self, offset: u64) -> u64 {
         self.options.offset.saturating_add(offset)
+    }
+
+    /// Decoding before clients ask, for images that may be compressed.
+    pub(super) fn ahead(&self) -> Option<&Ahead> {
+        self.ahead.as_ref()
+    }
+
+    /// Keeps no more decoded than images do by themselves.
+    pub(super) fn release_decoded(&self) {
+        if let Some(ahead) = &self.ahead {
+            ahead.release(|bytes| self.image().keep_more_decoded(bytes));
+        }
     }
 
     pub(super) fn image(&self) -> &Image {

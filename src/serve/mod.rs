@@ -5,6 +5,7 @@
 //! What is mounted ([`Server::mount`]) is a file of this machine, with threads of its own; virtual machines have
 //! images as block devices ([`Server::listen_vhost_user`]).
 
+mod ahead;
 mod budget;
 mod door;
 mod export;

@@ -206,7 +206,10 @@ impl Shared {
             client.map(|one| (one.stream.take(), one.export.take(), one.traffic.take()))
         };
         // Before anyone hears of it: who stops the server may close the image then.
-        drop(gone);
+        let export = gone.and_then(|(_, export, _)| export);
+        if let Some(export) = export.filter(|export| self.count_of(export) == 0) {
+            export.release_decoded();
+        }
         self.clients.lock().present.remove(&id);
         self.event.signal();
         self.changed.notify_all();
@@ -293,11 +296,22 @@ impl Shared {
     /// # Errors
     /// Where the system has none.
     pub(super) fn lend(&self, len: usize) -> Result<Held> {
+        if let Some(held) = self.budget.take(len, Instant::now())? {
+            return Ok(held);
+        }
+        self.release_decoded();
         loop {
             if let Some(held) = self.budget.take(len, Instant::now() + PATIENCE)? {
                 return Ok(held);
             }
             self.end_idle_holder(PATIENCE);
+        }
+    }
+
+    /// Others need memory: what was decoded before anyone asked is let go.
+    pub(super) fn release_decoded(&self) {
+        for export in self.offer.exports() {
+            export.release_decoded();
         }
     }
 

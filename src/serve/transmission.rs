@@ -44,6 +44,8 @@ const WORTH_SENDING: u64 = 64 << 10;
 const MOST_RUNS: usize = 32;
 /// A hole that is shorter is sent as data.
 const SHORT_HOLE: u64 = 4 << 10;
+/// Units that are larger are decoded when they are read.
+const MOST_AHEAD: u64 = 4 << 20;
 /// Bytes that are decoded or decrypted at once where no other request waits.
 const LONE_WORK: u64 = 128 << 10;
 
@@ -181,8 +183,8 @@ impl<'a> Reader<'a> {
 
     fn read(&mut self, request: Request) -> Result<()> {
         self.connection.shared.counters.read(request.len);
-        let replies = self.connection.replies;
         if request.len == 0 {
+            let replies = self.connection.replies;
             let charge = self.charge(0);
             // Without data, a simple reply is what ends a reply.
             return self.send([replies.done(&request).charged(Some(charge))]);
@@ -190,6 +192,27 @@ impl<'a> Reader<'a> {
         if request.len <= SMALL && self.read_small(&request)? {
             return Ok(());
         }
+        self.read_pieces(request)?;
+        self.decode_ahead(&request);
+        Ok(())
+    }
+
+    /// Has what this client will read next decoded where threads have nothing else to do.
+    fn decode_ahead(&self, request: &Request) {
+        let export = &self.connection.export;
+        let workers = &self.connection.shared.workers;
+        let Some(ahead) = export.ahead().filter(|_| workers.are_idle()) else {
+            return;
+        };
+        let end = request.offset.saturating_add(request.len);
+        if let Some(next) = ahead.note(request.offset..end, export.len()) {
+            let connection = self.connection.clone();
+            workers.run(Box::new(move || connection.decode(next)));
+        }
+    }
+
+    fn read_pieces(&mut self, request: Request) -> Result<()> {
+        let replies = self.connection.replies;
         let whole = !replies.in_chunks()
             || request.flags.contains(CommandFlags::DF)
             || request.len <= SMALL;
@@ -506,6 +529,7 @@ impl<'a> Reader<'a> {
             return Ok(held);
         }
         self.flush();
+        self.connection.shared.release_decoded();
         loop {
             if let Some(held) = budget.take(len, Instant::now() + PATIENCE)? {
                 return Ok(held);
@@ -609,6 +633,26 @@ impl Connection {
         };
         let here = is_here(at) && is_here(at + run.len - 1);
         here.then_some((storage, at))
+    }
+
+    /// Decodes what lies in a range of the export, as long as nobody waits for a thread or for memory.
+    fn decode(&self, range: std::ops::Range<u64>) {
+        let Some(ahead) = self.export.ahead() else {
+            return;
+        };
+        let (from, to) = (self.export.place(range.start), self.export.place(range.end));
+        let decoded = self.export.with(|image| {
+            let start = self.export.place(0);
+            let next = |at: u64| {
+                let keep = |bytes| image.keep_more_decoded(bytes);
+                let goes_on = !self.shared.workers.are_behind()
+                    && ahead.has_memory(&self.shared.budget, keep);
+                goes_on.then(|| start.saturating_add(ahead.next(at.saturating_sub(start))))
+            };
+            image.decode_ahead(from, to, MOST_AHEAD, next)
+        });
+        // What does not decode is told to whoever reads it.
+        ahead.ended(decoded.unwrap_or(true));
     }
 
     /// The runs of a piece of a read; None where they are not to be had.

@@ -21,6 +21,13 @@ struct State {
     stopped: bool,
 }
 
+impl State {
+    /// Threads that have nothing to do, and those that may be started.
+    fn free(&self) -> usize {
+        self.idle + self.limit.saturating_sub(self.threads.len())
+    }
+}
+
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
@@ -70,6 +77,18 @@ impl Workers {
                 self.0.wake.notify_one();
             }
         }
+    }
+
+    /// Whether a thread has nothing else to do than what is handed over now, or one may be started.
+    pub(super) fn are_idle(&self) -> bool {
+        let state = self.0.state.lock();
+        state.free() > state.tasks.len()
+    }
+
+    /// Whether a task waits for a thread to end another one.
+    pub(super) fn are_behind(&self) -> bool {
+        let state = self.0.state.lock();
+        state.tasks.len() > state.free()
     }
 
     /// Does all tasks that were handed over and ends the threads.

@@ -16,6 +16,7 @@ mod qed;
 #[path = "../crash/random.rs"]
 mod random;
 mod raw;
+mod served;
 mod sparsebundle;
 #[path = "../crash/states.rs"]
 mod states;
