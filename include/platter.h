@@ -1343,9 +1343,14 @@ typedef struct platter_server_limits {
      */
     uint64_t handshake_ms;
     /**
+     * Milliseconds that a client may take nothing of the replies that wait for it once it is to be left: because
+     * the server is drained, its export is removed, or it has ended its requests. 0 is the default.
+     */
+    uint64_t stall_ms;
+    /**
      * 0.
      */
-    uint64_t reserved[5];
+    uint64_t reserved[4];
 } platter_server_limits;
 
 /**
@@ -2985,7 +2990,8 @@ uint64_t platter_export_size(const struct platter_export *export_);
 void platter_export_free(struct platter_export *export_);
 
 /**
- * Fills in the limits that a server has by default: 256 clients, 256 MiB, ten seconds.
+ * Fills in the limits that a server has by default: 256 clients, 256 MiB, ten seconds for the handshake, a minute
+ * for a client that takes nothing.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
@@ -3189,7 +3195,8 @@ struct platter_error *platter_server_last_error(const struct platter_server *ser
 /**
  * Ends a server gently and waits for that: no client is taken any more, requests that come are refused as the
  * protocol has it, those under way are carried out and answered. Clients are left when they have nothing
- * under way, or after `timeout_ms` milliseconds; a negative time is for ever. Afterwards the server is as
+ * under way, when they take nothing of their replies for as long as the limits say (`stall_ms`), or after
+ * `timeout_ms` milliseconds; a negative time is for ever. Afterwards the server is as
  * after `platter_server_stop()`. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.

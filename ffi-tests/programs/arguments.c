@@ -1036,9 +1036,9 @@ static void servers(void)
     OK(platter_server_limits_defaults(&limits, &err));
     NO_NULL(platter_server_new(NULL, NULL, 0, &err), "out");
     NO_FLAG(platter_server_new(&server, NULL, BAD, &err));
-    limits.reserved[4] = 1;
+    limits.reserved[3] = 1;
     FAILS(platter_server_new(&server, &limits, 0, &err), PLATTER_STATUS_INVALID, "reserved");
-    limits.reserved[4] = 0;
+    limits.reserved[3] = 0;
     limits.clients = 0;
     FAILS(platter_server_new(&server, &limits, 0, &err), PLATTER_STATUS_INVALID, "one client");
     CHECK(server == NULL);

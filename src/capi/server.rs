@@ -82,8 +82,11 @@ pub struct platter_server_limits {
     pub memory: u64,
     /// Milliseconds that a client may take to say what it wants; 0 is for ever.
     pub handshake_ms: u64,
+    /// Milliseconds that a client may take nothing of the replies that wait for it once it is to be left: because
+    /// the server is drained, its export is removed, or it has ended its requests. 0 is the default.
+    pub stall_ms: u64,
     /// 0.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 
 impl OutValue for platter_server_limits {
@@ -307,7 +310,8 @@ pub unsafe extern "C" fn platter_export_free(export: *mut platter_export) {
     unsafe { boundary::free(export) }
 }
 
-/// Fills in the limits that a server has by default: 256 clients, 256 MiB, ten seconds.
+/// Fills in the limits that a server has by default: 256 clients, 256 MiB, ten seconds for the handshake, a minute
+/// for a client that takes nothing.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -322,6 +326,7 @@ pub extern "C" fn platter_server_limits_defaults(
             clients: limits.clients as u64,
             memory: limits.memory,
             handshake_ms: u64::try_from(handshake).unwrap_or(u64::MAX),
+            stall_ms: u64::try_from(limits.stall.as_millis()).unwrap_or(u64::MAX),
             ..platter_server_limits::default()
         })
     })
@@ -350,12 +355,18 @@ pub extern "C" fn platter_server_new(
 }
 
 fn limits(from: &platter_server_limits) -> Result<Limits> {
-    if from.reserved != [0; 5] {
+    if from.reserved != [0; 4] {
         return Err(Error::invalid(
             "Parameter 'limits' has reserved members that are not 0",
         ));
     }
+    let stall = match from.stall_ms {
+        0 => Limits::default().stall,
+        // The end of time is not to be reached by adding.
+        some => Duration::from_millis(some.min(u64::from(u32::MAX))),
+    };
     Ok(Limits {
+        stall,
         clients: usize::try_from(from.clients).unwrap_or(usize::MAX),
         memory: from.memory,
         handshake: (from.handshake_ms > 0).then(|| Duration::from_millis(from.handshake_ms)),
@@ -732,7 +743,8 @@ pub extern "C" fn platter_server_last_error(server: Option<&platter_server>) -> 
 
 /// Ends a server gently and waits for that: no client is taken any more, requests that come are refused as the
 /// protocol has it, those under way are carried out and answered. Clients are left when they have nothing
-/// under way, or after `timeout_ms` milliseconds; a negative time is for ever. Afterwards the server is as
+/// under way, when they take nothing of their replies for as long as the limits say (`stall_ms`), or after
+/// `timeout_ms` milliseconds; a negative time is for ever. Afterwards the server is as
 /// after `platter_server_stop()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.

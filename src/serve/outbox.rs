@@ -207,29 +207,24 @@ impl Charge {
     }
 }
 
-/// How long a client that is to be left may take nothing of what it asked for.
-const STALLED: Duration = Duration::from_secs(60);
-
 /// What is under way for a client.
 #[derive(Clone, Debug)]
 pub(super) struct Traffic {
     pub(super) outbox: Arc<Outbox>,
     pub(super) load: Arc<Load>,
+    /// How long the client may take nothing of what it asked for once it is to be left.
+    pub(super) patience: Duration,
 }
 
 impl Traffic {
     /// Waits until nothing is under way; false where that was not so at the deadline, or the client takes
     /// nothing any more.
     pub(super) fn wait_for_rest(&self, what: Awaited, deadline: Option<Instant>) -> bool {
-        self.wait(what, deadline, STALLED)
-    }
-
-    fn wait(&self, what: Awaited, deadline: Option<Instant>, patience: Duration) -> bool {
         loop {
             let now = Instant::now();
             // Where no reply waits for the client, the image is at work, which is waited for.
             let since = self.outbox.waiting_since().unwrap_or(now);
-            let moment = since + patience;
+            let moment = since + self.patience;
             let next = deadline.map_or(moment, |deadline| deadline.min(moment));
             if self.load.rests_by(what, next) {
                 return true;
@@ -517,6 +512,7 @@ mod tests {
         let traffic = Traffic {
             outbox: Outbox::new(Arc::new(near)),
             load: Arc::default(),
+            patience: Duration::from_secs(60),
         };
         let budget = crate::serve::budget::Budget::new(64 << 20);
         let held = budget.take(16 << 20, Instant::now()).unwrap().unwrap();
@@ -527,7 +523,14 @@ mod tests {
         traffic
             .outbox
             .send([packet.charged(Some(charge))], Sender::Worker);
-        let rests = |patience| traffic.wait(Awaited::All, None, Duration::from_millis(patience));
+        let rests = |patience| {
+            let patience = Duration::from_millis(patience);
+            let traffic = Traffic {
+                patience,
+                ..traffic.clone()
+            };
+            traffic.wait_for_rest(Awaited::All, None)
+        };
         assert!(!rests(20));
         // Who takes a little is waited for from then on.
         let mut taken = vec![0; 4 << 20];
@@ -548,6 +551,7 @@ mod tests {
         let traffic = Traffic {
             outbox: Outbox::new(Arc::new(near)),
             load: Arc::default(),
+            patience: Duration::from_secs(60),
         };
         let refused = traffic.load.charge(0, 2, 0).refused();
         let now = Some(Instant::now());

@@ -38,6 +38,7 @@ pub(super) fn serve(shared: &Arc<Shared>, id: u64, stream: Arc<Stream>) -> Resul
     let traffic = Traffic {
         outbox: connection.outbox.clone(),
         load: connection.load.clone(),
+        patience: shared.limits().stall,
     };
     shared.begin_transmission(id, traffic.clone());
     let served = Reader::new(&connection, &mut input).run();

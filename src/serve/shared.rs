@@ -30,6 +30,9 @@ pub struct Limits {
     pub memory: u64,
     /// How long a client may take to say what it wants; None for ever.
     pub handshake: Option<Duration>,
+    /// How long a client that is to be left, because the server, its export or its requests end, may take nothing
+    /// of the replies that wait for it.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
@@ -38,6 +41,7 @@ impl Default for Limits {
             clients: 256,
             memory: 256 << 20,
             handshake: Some(Duration::from_secs(10)),
+            stall: Duration::from_secs(60),
         }
     }
 }

@@ -602,6 +602,33 @@ fn a_drained_server_carries_out_what_it_has_and_refuses_the_rest() {
 }
 
 #[test]
+fn who_takes_nothing_keeps_a_drain_and_a_removal_no_longer_than_the_limit() {
+    let limits = Limits {
+        stall: Duration::from_millis(20),
+        ..Limits::default()
+    };
+    let server = Server::new(limits).unwrap();
+    let export = Export::new(raw(vec![3; 64 << 20], true), named("", true)).unwrap();
+    server.add_export(export).unwrap();
+    let export = Export::new(raw(vec![4; 64 << 20], true), named("other", true)).unwrap();
+    server.add_export(export).unwrap();
+    let clients = ["", "other"].map(|name| {
+        let client = Client::greeted(&server);
+        client.go(name);
+        // More than sockets hold: the first reply is begun, and nobody takes it.
+        client.send(&request(Command::READ, 0, 32 << 20), &[]);
+        client.send(&request(Command::READ, 0, 32 << 20), &[]);
+        let mut begun = [0];
+        client.stream.read_exact(&mut begun, FOREVER).unwrap();
+        client
+    });
+    server.remove_export("other".into(), None).unwrap();
+    server.drain(None);
+    assert_eq!(server.statistics().clients, 0);
+    drop(clients);
+}
+
+#[test]
 fn a_window_and_names_are_checked() {
     let image = raw(vec![0; 1024], false);
     let new = |options: ExportOptions| Export::new(image.clone(), options);
