@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackend, VringMutex, VringT};
 use virtio_queue::QueueOwnedT;
-use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{
+    GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap,
+};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::serve::export::Export;
@@ -125,6 +128,19 @@ impl Device {
     }
 }
 
+/// Whether all of a region lies in its file: touching what does not ends the process. How long a device is, such as
+/// memory that keeps its contents, does not show.
+fn is_there(region: &GuestRegionMmap) -> bool {
+    let Some(place) = region.file_offset() else {
+        return true;
+    };
+    let end = place.start().checked_add(region.len());
+    place
+        .file()
+        .metadata()
+        .is_ok_and(|found| !found.is_file() || end.is_some_and(|end| end <= found.len()))
+}
+
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Device")
@@ -192,8 +208,15 @@ impl VhostUserBackend for Device {
     }
 
     fn update_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
-        // It is the one that it was made with.
-        Ok(())
+        // It is the one that it was made with, and has the new regions already.
+        if self.memory.memory().iter().all(is_there) {
+            return Ok(());
+        }
+        let memory = self.memory.lock().map_err(|_| io::ErrorKind::Other)?;
+        memory.replace(GuestMemoryMmap::new());
+        Err(io::Error::other(
+            "the front end shares more memory than its file has",
+        ))
     }
 
     fn queues_per_thread(&self) -> Vec<u64> {

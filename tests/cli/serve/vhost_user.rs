@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{Ordering, fence};
 
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
+use vhost::vhost_user::message::{
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures,
+};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -453,6 +455,41 @@ fn many_requests_on_two_queues_equal_a_model() {
     dir.qemu_img_ok(&["convert", "-O", "raw", "b.qcow2", "after.raw"]);
     assert!(fs::read(dir.path("after.raw")).expect("the bytes") == model);
     dir.qemu_img_ok(&["check", "-f", "qcow2", "b.qcow2"]);
+}
+
+#[test]
+fn a_front_end_that_shares_more_memory_than_its_file_has_is_refused() {
+    let dir = Dir::new();
+    images(&dir);
+    let served = Served::ours(&dir, &["-f", "qcow2", "b.qcow2"]);
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(dir.path("short"))
+        .expect("a file");
+    file.set_len(4096).expect("a length");
+    let ranges = [(GuestAddress(0), MEMORY, Some(FileOffset::new(file, 0)))];
+    let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges_with_files(ranges).expect("memory");
+    {
+        let mut frontend = Frontend::connect(&served.socket, 2).expect("a connection");
+        frontend.set_owner().expect("to own it");
+        frontend.get_features().expect("features");
+        frontend
+            .set_features(VERSION_1 | PROTOCOL)
+            .expect("to set features");
+        let protocol = frontend.get_protocol_features().expect("features");
+        frontend
+            .set_protocol_features(protocol & VhostUserProtocolFeatures::REPLY_ACK)
+            .expect("to set features");
+        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        let region = memory.iter().next().expect("a region");
+        let region = VhostUserMemoryRegionInfo::from_guest_region(region).expect("a region");
+        frontend.set_mem_table(&[region]).expect_err("too short");
+    }
+    // The next one is served.
+    let mut guest = Guest::new(&dir, &served);
+    assert!(guest.read((20 << 20) / 512, 512) == [4; 512]);
 }
 
 #[test]
