@@ -13,6 +13,7 @@ mod nbd;
 mod network;
 mod overlays;
 mod packed;
+mod random;
 mod requests;
 mod rows;
 mod run;
@@ -98,9 +99,26 @@ fn touch_free_memory() {
     std::hint::black_box(pages);
 }
 
+/// Where this program was called to be the client of a row, does that.
+fn as_client() -> Option<Result<(), String>> {
+    let mut args = std::env::args().skip(1);
+    if args.next()? != random::ARGUMENT {
+        return None;
+    }
+    let socket = args.next().unwrap_or_default();
+    let count = args.next().and_then(|count| count.parse().ok());
+    Some(match count {
+        Some(count) => random::read(&socket, count),
+        None => Err("how many reads?".to_owned()),
+    })
+}
+
 fn main() -> ExitCode {
-    touch_free_memory();
-    match setup().and_then(|setup| rows::measure(&setup)) {
+    let done = as_client().unwrap_or_else(|| {
+        touch_free_memory();
+        setup().and_then(|setup| rows::measure(&setup))
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("side_by_side: {error}");

@@ -6,10 +6,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::rows::{Row, measure_row, remove, wanted};
-use crate::{Setup, run};
+use crate::{Setup, random, run};
 
 /// The largest ratio to nbdcopy that is good enough.
 const AGAINST_NBDCOPY: f64 = 0.8;
+
+/// Reads of the rows that read here and there.
+const READS: &str = "200000";
 
 /// A server, ended when it is dropped.
 struct Server {
@@ -150,15 +153,21 @@ fn client(setup: &Setup, kind: &str, late: bool) -> Result<(), String> {
     remove(&export)
 }
 
-/// nbdcopy from our server and from QEMU's.
+/// nbdcopy, and reads here and there, from our server and from QEMU's.
 fn server(setup: &Setup) -> Result<(), String> {
     let disk = setup.disk.display().to_string();
     let made = |name: &str| format!("{}.{name}.qcow2", disk.trim_end_matches(".raw"));
     let (plain, zlib) = (made("plain"), made("zlib"));
-    for (name, format, image, target) in [
-        ("serve qcow2", "qcow2", &plain, 1.0 / 1.5),
-        ("serve zlib", "qcow2", &zlib, 1.0 / 2.0),
-        ("serve raw", "raw", &disk, 1.0 / 1.2),
+    let this = std::env::current_exe().map_err(|e| e.to_string())?;
+    let this = this.display().to_string();
+    let whole = ["nbdcopy", "URL", "null:"];
+    let random = [this.as_str(), random::ARGUMENT, "SOCKET", READS];
+    for (name, format, image, client, target) in [
+        ("serve qcow2", "qcow2", &plain, &whole[..], 1.0 / 1.5),
+        ("serve zlib", "qcow2", &zlib, &whole, 1.0 / 2.0),
+        ("serve raw", "raw", &disk, &whole, 1.0 / 1.2),
+        ("serve qcow2, 4 KiB", "qcow2", &plain, &random, 1.0 / 1.5),
+        ("serve raw, 4 KiB", "raw", &disk, &random, 1.0 / 1.5),
     ] {
         if !wanted(setup, name) {
             continue;
@@ -169,13 +178,18 @@ fn server(setup: &Setup) -> Result<(), String> {
         let ours = Server::start(&[&platter, common.as_slice()].concat(), ours.clone())?;
         let qemu = ["qemu-nbd", "-t", "-e", "0", "-k", &theirs];
         let theirs = Server::start(&[&qemu, common.as_slice()].concat(), theirs.clone())?;
-        let (ours, theirs) = (ours.url(), theirs.url());
-        let theirs = vec![(
-            "qemu-nbd",
-            vec!["nbdcopy", theirs.as_str(), "null:"],
-            target,
-        )];
-        measure_row(setup, &row(name, vec!["nbdcopy", &ours, "null:"], theirs))?;
+        let urls = (ours.url(), theirs.url());
+        let command = |server: &'_ str, socket: &'_ str| -> Vec<String> {
+            let word = |word: &&str| word.replace("URL", server).replace("SOCKET", socket);
+            client.iter().map(word).collect()
+        };
+        let (ours, theirs) = (
+            command(&urls.0, &ours.socket),
+            command(&urls.1, &theirs.socket),
+        );
+        let theirs = theirs.iter().map(String::as_str).collect();
+        let ours = ours.iter().map(String::as_str).collect();
+        measure_row(setup, &row(name, ours, vec![("qemu-nbd", theirs, target)]))?;
     }
     Ok(())
 }
