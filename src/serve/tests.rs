@@ -522,7 +522,7 @@ fn options_are_answered_one_by_one() {
 #[test]
 fn garbage_and_silence_end_a_client_alone() {
     let limits = Limits {
-        handshake: Some(Duration::from_millis(20)),
+        handshake: Some(Duration::from_millis(300)),
         ..Limits::default()
     };
     let server = Server::new(limits).unwrap();
@@ -547,7 +547,7 @@ fn garbage_and_silence_end_a_client_alone() {
     assert_eq!(client.stream.read(&mut end, FOREVER).unwrap(), 0);
     // One that stays silent once it has its export is left alone.
     let client = Client::ready(&server, Headers::Simple);
-    std::thread::sleep(Duration::from_millis(40));
+    std::thread::sleep(Duration::from_millis(400));
     assert_eq!(client.read(0, 1, CommandFlags::empty()).0, [3]);
 }
 
