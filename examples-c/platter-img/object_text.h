@@ -14,6 +14,7 @@ struct property {
 
 /* A definition as it was written; the type is under "qom-type". */
 struct object {
+    bool anonymous; /* TLS credentials that prove nothing */
     struct property *properties;
     bool help; /* it asks for help and defines nothing */
     struct object *next;

@@ -214,6 +214,14 @@ const platter_secrets *objects_secrets(void)
     return secrets;
 }
 
+bool objects_are_anonymous(const char *id)
+{
+    for (const struct object *object = objects; object != NULL; object = object->next)
+        if (strcmp(object_get(object, "id"), id) == 0)
+            return object->anonymous;
+    return false;
+}
+
 enum objects_outcome objects_add(char *definition)
 {
     struct object *object = object_parse(definition);
@@ -230,6 +238,7 @@ enum objects_outcome objects_add(char *definition)
         object_free(object);
         return OBJECTS_REFUSED;
     }
+    object->anonymous = strcmp(object_get(object, "qom-type"), "tls-creds-anon") == 0;
     /* The library has its own copy of what is secret. */
     for (struct property *p = object->properties; p != NULL; p = p->next)
         if (strcmp(p->key, "id") != 0)

@@ -15,4 +15,7 @@ enum objects_outcome objects_add(char *definition);
 /* The secrets defined so far; NULL if there are none. */
 const platter_secrets *objects_secrets(void);
 
+/* Whether the object of that id is TLS credentials that prove nothing. */
+bool objects_are_anonymous(const char *id);
+
 #endif

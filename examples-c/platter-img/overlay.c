@@ -95,19 +95,17 @@ static bool create(const char *path, uint64_t size, const char *backing, const c
     return done;
 }
 
-platter_image *overlay_open(const char *name, const struct open_request *request,
+platter_image *overlay_open(const platter_image *base, const char *name,
+                            const struct open_request *request,
                             const platter_open_options *options)
 {
     platter_error *error = NULL;
-    platter_image *base = open_image(name, request, 0);
     platter_image *image = NULL;
     char *absolute = NULL;
     char *path = NULL;
     char *description = NULL;
     uint64_t size = 0;
 
-    if (base == NULL)
-        return NULL;
     path = make_file();
     /* Beside the overlay, a relative name means another file. */
     if (!request->image_opts)
@@ -129,7 +127,6 @@ platter_image *overlay_open(const char *name, const struct open_request *request
     }
     if (path != NULL)
         unlink(path);
-    platter_image_close(base, 0, NULL);
     free(description);
     free(absolute);
     free(path);

@@ -6,8 +6,9 @@
 
 #include "open.h"
 
-/* Opens an overlay without a name on the image; NULL after a message. */
-platter_image *overlay_open(const char *name, const struct open_request *request,
+/* Opens an overlay without a name on an image that is open as `base`; NULL after a message. */
+platter_image *overlay_open(const platter_image *base, const char *name,
+                            const struct open_request *request,
                             const platter_open_options *options);
 
 #endif

@@ -1,11 +1,15 @@
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "common.h"
 #include "exports.h"
+#include "objects.h"
 #include "print.h"
 #include "serving.h"
 #include "trace.h"
@@ -18,6 +22,7 @@ enum {
     OPT_DISCARD,
     OPT_DETECT_ZEROES,
     OPT_HANDSHAKE_LIMIT,
+    OPT_STALL_LIMIT,
     OPT_SIZE,
     OPT_STDIO,
     OPT_MEMORY,
@@ -25,6 +30,7 @@ enum {
     OPT_TLS_CREDS,
     OPT_TLS_AUTHZ,
     OPT_TLS_HOSTNAME,
+    OPT_SELINUX_LABEL,
     OPT_FUSE,
     OPT_GROWABLE,
     OPT_ALLOW_OTHER,
@@ -59,6 +65,7 @@ enum {
     OPTION_IMAGE_OPTS, OPTION_OBJECT, OPTION_UNTRUSTED,                                          \
     {OPT_TLS_CREDS, "tls-creds", "ID", "take clients by TLS alone, with these credentials"},         \
     {OPT_TLS_AUTHZ, "tls-authz", "ID", "which clients may come in"},                                 \
+    {OPT_SELINUX_LABEL, "selinux-label", "LABEL", "the SELinux label of the local socket"},           \
     {OPT_FORK, "fork", NULL, "go on in the background once clients are taken"},                  \
     {OPT_PID_FILE, "pid-file", "PATH", "write the number of the process to this file"},          \
     {'v', "verbose", NULL, "tell of clients that come and leave, and of what failed"}
@@ -68,6 +75,8 @@ static const struct option_entry serve_options[] = {
     SERVING_OPTIONS,
     {'t', "persistent", NULL, "taken for compatibility: this is the default"},
     {OPT_ONCE, "once", NULL, "end when the last client has left"},
+    {OPT_STALL_LIMIT, "stall-limit", "N",
+     "so many seconds a client that is to be left may take nothing of its replies (60)"},
     {OPT_SIZE, "size", "SIZE", "how long the export is (up to the end of the image)"},
     {OPT_MEMORY, "memory", "SIZE", "what is under way for all clients takes so much memory at most (256M)"},
     {OPT_STDIO, "stdio", NULL, "serve one client on the standard streams"},
@@ -94,7 +103,7 @@ static const struct option_entry nbd_options[] = {
      "the name that the certificate of the server in the list is to have"},
     {'T', "trace", "TRACE", "[[enable=]<pattern>][,events=<file>][,file=<file>]"},
     {'c', "connect", "DEV", "refused: devices of the kernel are attached by nbd-client"},
-    {'d', "disconnect", "DEV", "refused, as --connect"},
+    {'d', "disconnect", NULL, "refused, as --connect"},
     OPTION_END,
 };
 
@@ -114,15 +123,15 @@ static void init(struct serving *serving, bool drop_in)
         serving->limits.clients = 1;
 }
 
-/* A number in decimal digits. */
+/* A number as C writes it. */
 static bool read_number(uint64_t *number, const char *text)
 {
     char *end = NULL;
 
     errno = 0;
-    *number = strtoull(text, &end, 10);
-    return errno == 0 && end != text && *end == '\0' && *text != '-' && *text != '+' &&
-           *text != ' ' && *number <= INT64_MAX;
+    *number = strtoull(text, &end, 0);
+    return errno == 0 && end != text && *end == '\0' && strchr(text, '-') == NULL &&
+           *number <= INT64_MAX;
 }
 
 static bool read_offset(struct serving *serving, const char *text)
@@ -142,7 +151,7 @@ static bool read_offset(struct serving *serving, const char *text)
 
 static bool read_shared(struct serving *serving, const char *text)
 {
-    if (!read_number(&serving->limits.clients, text)) {
+    if (!read_number(&serving->limits.clients, text) || serving->limits.clients > INT_MAX) {
         print_error("Invalid shared device number '%s'", text);
         return false;
     }
@@ -160,6 +169,18 @@ static bool read_handshake(struct serving *serving, const char *text)
         return false;
     }
     serving->limits.handshake_ms = seconds * 1000;
+    return true;
+}
+
+static bool read_stall(struct serving *serving, const char *text)
+{
+    uint64_t seconds = 0;
+
+    if (!read_number(&seconds, text) || seconds == 0 || seconds > UINT32_MAX / 1000) {
+        print_error("Invalid stall limit '%s'", text);
+        return false;
+    }
+    serving->limits.stall_ms = seconds * 1000;
     return true;
 }
 
@@ -242,7 +263,15 @@ static bool add_bitmap(struct serving *serving, const char *name)
         print_error("There are more than %d bitmaps", SERVING_MAX_BITMAPS);
         return false;
     }
-    serving->bitmaps[serving->bitmap_count++] = name;
+    /* The peer looks for the last one first. */
+    if (serving->drop_in) {
+        memmove(serving->bitmaps + 1, serving->bitmaps,
+                serving->bitmap_count * sizeof serving->bitmaps[0]);
+        serving->bitmaps[0] = name;
+        serving->bitmap_count++;
+    } else {
+        serving->bitmaps[serving->bitmap_count++] = name;
+    }
     return true;
 }
 
@@ -287,8 +316,18 @@ static bool is_valid(const struct serving *serving)
         print_error("TLS hostname is only supported with export list");
         return false;
     }
+    if (serving->tls_creds != NULL && objects_are_anonymous(serving->tls_creds)) {
+        print_error("Failed to get TLS creds: '%s' is tls-creds-anon, which is not supported, for it "
+                    "protects from nobody who is in between; use tls-creds-x509 or tls-creds-psk",
+                    serving->tls_creds);
+        return false;
+    }
     if (serving->tls_authz != NULL && serving->tls_creds == NULL) {
         print_error("--tls-authz is not permitted without --tls-creds");
+        return false;
+    }
+    if (!serving->list && serving->selinux_label != NULL && serving->socket == NULL) {
+        print_error("--selinux-label is not permitted without --socket");
         return false;
     }
     if (serving->image.image_opts && serving->image.format != NULL) {
@@ -297,6 +336,34 @@ static bool is_valid(const struct serving *serving)
         return false;
     }
     return true;
+}
+
+/* What the drop-in says of texts that the protocol cannot carry; false after a message. */
+static bool texts_fit(const struct serving *serving)
+{
+    enum { LONGEST = 4096 };
+
+    if (strlen(serving->export_name) > LONGEST)
+        print_error("export name '%s' too long", serving->export_name);
+    else if (serving->description != NULL && strlen(serving->description) > LONGEST)
+        print_error("export description '%s' too long", serving->description);
+    else
+        return true;
+    return false;
+}
+
+/* What the drop-in says in place of attaching a device of the kernel. */
+static void refuse_device(const char *device, const char *words)
+{
+    const int fd = open(device, O_RDWR | O_CLOEXEC);
+
+    if (fd < 0) {
+        print_error("%s %s: %s", words, device, strerror(errno));
+        return;
+    }
+    close(fd);
+    print_error("Network block devices of the kernel are not supported; "
+                "nbd-client attaches an export that is served with -k or -p");
 }
 
 /* What --fuse and --vhost-user say about the other options; false after a message. */
@@ -372,6 +439,7 @@ static bool parse(struct serving *serving)
         case 'x': serving->export_name = argument; break;
         case 'D': serving->description = argument; break;
         case OPT_HANDSHAKE_LIMIT: valid = read_handshake(serving, argument); break;
+        case OPT_STALL_LIMIT: valid = read_stall(serving, argument); break;
         case 'o': valid = read_offset(serving, argument); break;
         case OPT_SIZE: serving->length = options_size(argument, "size"); break;
         case OPT_MEMORY: serving->limits.memory = options_size(argument, "memory"); break;
@@ -405,6 +473,7 @@ static bool parse(struct serving *serving)
         case OPT_TLS_CREDS: serving->tls_creds = argument; break;
         case OPT_TLS_AUTHZ: serving->tls_authz = argument; break;
         case OPT_TLS_HOSTNAME: serving->tls_host = argument; break;
+        case OPT_SELINUX_LABEL: serving->selinux_label = argument; break;
         case 'L': serving->list = true; break;
         case OPT_FORK: serving->fork = true; break;
         case OPT_PID_FILE: serving->pid_file = argument; break;
@@ -422,12 +491,8 @@ static bool parse(struct serving *serving)
                 valid = false;
             }
             break;
-        case 'c':
-        case 'd':
-            print_error("Network block devices of the kernel are not supported; "
-                        "nbd-client attaches an export that is served with -k or -p");
-            valid = false;
-            break;
+        case 'c': serving->connect = argument; break;
+        case 'd': serving->disconnect = true; break;
         default: break;
         }
         if (!valid)
@@ -501,5 +566,15 @@ int nbd_main(int argc, char **argv)
         return 1;
     }
     serving.name = options_operands()[0];
+    if (serving.disconnect) {
+        refuse_device(serving.name, "Cannot open");
+        return 1;
+    }
+    if (!texts_fit(&serving))
+        return 1;
+    if (serving.connect != NULL) {
+        refuse_device(serving.connect, "Failed to open");
+        return 1;
+    }
     return serving_run(&serving);
 }

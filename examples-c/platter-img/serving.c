@@ -132,6 +132,56 @@ static bool write_pid(const char *path)
     return written;
 }
 
+/* Opens the image itself; NULL after a message. */
+static platter_image *open_named(const struct serving *serving, const platter_open_options *options,
+                                 uint32_t flags)
+{
+    platter_image *image = NULL;
+    platter_error *error = NULL;
+    char *words = NULL;
+    char *instead = NULL;
+    const char *warning = NULL;
+
+    if (platter_image_open(&image, serving->name, options,
+                           open_location_flags(serving->image.image_opts) | flags,
+                           &error) == PLATTER_OK) {
+        for (size_t i = 0; (warning = platter_image_warning(image, i)) != NULL; i++)
+            print_warning(warning);
+        return image;
+    }
+    if (serving->drop_in &&
+        asprintf(&words, "Failed to blk_new_open '%s'", serving->name) > 0 &&
+        asprintf(&instead, "Could not open '%s': ", serving->name) > 0)
+        print_after(words, instead, error);
+    else
+        print_platter_error(error);
+    free(words);
+    free(instead);
+    return NULL;
+}
+
+/* Opens an overlay on the image, which is gone in the end; NULL after a message. */
+static platter_image *open_overlay(const struct serving *serving,
+                                   const platter_open_options *options)
+{
+    platter_open_options *of_base = open_options(&serving->image);
+    platter_image *base = NULL;
+    platter_image *image = NULL;
+    const char *warning = NULL;
+
+    if (of_base == NULL)
+        return NULL;
+    base = open_named(serving, of_base, open_flags(&serving->image));
+    platter_open_options_free(of_base);
+    if (base == NULL)
+        return NULL;
+    image = overlay_open(base, serving->name, &serving->image, options);
+    platter_image_close(base, 0, NULL);
+    for (size_t i = 0; (warning = platter_image_warning(image, i)) != NULL; i++)
+        print_warning(warning);
+    return image;
+}
+
 /* Opens the image as the options say; NULL after a message. */
 static platter_image *open_served(const struct serving *serving)
 {
@@ -140,7 +190,6 @@ static platter_image *open_served(const struct serving *serving)
     platter_error *error = NULL;
     struct open_request request = serving->image;
     platter_open_options *options = NULL;
-    const char *warning = NULL;
 
     if (serving->overlay) {
         /* What is gone afterwards needs no sync. */
@@ -160,26 +209,12 @@ static platter_image *open_served(const struct serving *serving)
                PLATTER_OK) {
         print_after("Failed to parse detect_zeroes mode", "", error);
     } else if (serving->overlay) {
-        image = overlay_open(serving->name, &serving->image, options);
-    } else if (platter_image_open(&image, serving->name, options,
-                                  open_location_flags(serving->image.image_opts) |
-                                      (writes ? PLATTER_OPEN_WRITE : open_flags(&serving->image)),
-                                  &error) != PLATTER_OK) {
-        char *words = NULL;
-        char *instead = NULL;
-
-        if (serving->drop_in &&
-            asprintf(&words, "Failed to blk_new_open '%s'", serving->name) > 0 &&
-            asprintf(&instead, "Could not open '%s': ", serving->name) > 0)
-            print_after(words, instead, error);
-        else
-            print_platter_error(error);
-        free(words);
-        free(instead);
+        image = open_overlay(serving, options);
+    } else {
+        image = open_named(serving, options,
+                           writes ? PLATTER_OPEN_WRITE : open_flags(&serving->image));
     }
     platter_open_options_free(options);
-    for (size_t i = 0; (warning = platter_image_warning(image, i)) != NULL; i++)
-        print_warning(warning);
     if (image != NULL && serving->snapshot != NULL &&
         platter_snapshot_show(image, serving->snapshot, 0, &error) != PLATTER_OK) {
         const bool wrong = strstr(platter_error_message(error), "nvalid parameter") != NULL;
@@ -246,6 +281,23 @@ static bool protect(platter_server *server, const struct serving *serving)
     return false;
 }
 
+/* Has the sockets that this thread makes get a label of SELinux, or with NULL the usual one; false after a
+ * message. */
+static bool label_sockets(const char *label)
+{
+    const int fd = open("/proc/thread-self/attr/sockcreate", O_RDWR | O_CLOEXEC);
+    const size_t length = label == NULL ? 0 : strlen(label) + 1;
+    const bool done = fd >= 0 && write(fd, label, length) == (ssize_t)length;
+
+    if (!done && label != NULL)
+        print_error("Cannot set SELinux socket create context to %s: %s", label, strerror(errno));
+    else if (!done)
+        print_error("Cannot reset the SELinux socket create context: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return done;
+}
+
 /* Takes clients where the options say; false after a message. */
 static bool take_clients(platter_server *server, const struct serving *serving, int activated)
 {
@@ -280,9 +332,11 @@ static bool take_clients(platter_server *server, const struct serving *serving, 
         print_error("Out of memory");
         return false;
     }
-    done = listen_at(server, address);
+    done = serving->selinux_label == NULL || label_sockets(serving->selinux_label);
+    done = done && listen_at(server, address);
     free(address);
-    return done;
+    /* Others that this thread makes are not meant. */
+    return done && (serving->selinux_label == NULL || label_sockets(NULL));
 }
 
 /* Waits for the signal that ends it, or for the last client to leave; false after a message. */
@@ -367,6 +421,10 @@ int serving_run(struct serving *serving)
     bool done = false;
 
     if (activated < 0)
+        return 1;
+    /* A label that cannot be is refused before anything else. */
+    if (serving->selinux_label != NULL &&
+        !(label_sockets(serving->selinux_label) && label_sockets(NULL)))
         return 1;
     if (serving->fork && !go_to_background())
         return 1;

@@ -29,10 +29,13 @@ struct serving {
     uint64_t length; /* PLATTER_EXPORT_REST up to the end */
 
     const char *socket; /* -k */
+    const char *selinux_label; /* of the listening socket, or NULL */
     const char *host;   /* -b; NULL for the default */
     const char *port;   /* -p; NULL for the default */
     const char *tls_creds; /* IDs of objects, or NULL */
     const char *tls_authz;
+    const char *connect;  /* -c; NULL without */
+    bool disconnect;      /* -d */
     bool list;            /* -L: what another server exports, instead of serving */
     const char *tls_host; /* whose certificate that server has, or NULL */
     bool per_device;      /* an option about what is served was given */
