@@ -4,6 +4,7 @@
 mod access;
 mod command_line;
 mod fuse;
+mod killed;
 mod life;
 mod list;
 mod status;

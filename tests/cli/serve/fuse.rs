@@ -50,9 +50,13 @@ impl Mounted {
         Self::start(dir, command)
     }
 
-    fn start(dir: &Dir, mut command: Command) -> Self {
+    fn start(dir: &Dir, command: Command) -> Self {
         let at = dir.path("m");
         fs::write(&at, "").expect("a mount point");
+        Self::start_at(dir, at, command)
+    }
+
+    fn start_at(dir: &Dir, at: PathBuf, mut command: Command) -> Self {
         let child = command
             .current_dir(dir.root())
             .stdin(Stdio::null())
@@ -90,10 +94,16 @@ impl Mounted {
 
     /// Ends it by a signal, as users do; the mount point is what it was.
     fn end(mut self) {
+        self.leave();
+        assert_eq!(fs::metadata(&self.at).expect("the mount point").len(), 0);
+    }
+}
+
+impl Mounted {
+    fn leave(&mut self) {
         self.signal("-TERM");
         assert!(self.wait().success());
         assert!(!is_mounted(&self.at));
-        assert_eq!(fs::metadata(&self.at).expect("the mount point").len(), 0);
     }
 }
 
@@ -467,4 +477,55 @@ fn a_window_and_many_readers_and_writers_at_once() {
     });
     mounted.end();
     dir.qemu_img_ok(&["check", "-f", "qcow2", "b.qcow2"]);
+}
+
+#[test]
+fn an_image_may_be_mounted_over_its_own_file() {
+    if !fuse() {
+        return;
+    }
+    let dir = Dir::new();
+    images(&dir);
+    for (format, file) in [("raw", "a.raw"), ("qcow2", "b.qcow2"), ("vmdk", "e.vmdk")] {
+        let before = fs::read(dir.path("a.raw")).expect("the bytes");
+        let mut command = Command::new(crate::build::tool());
+        let args = ["serve", "--fuse", file, "--writable", "-f", format, file];
+        command.args(args);
+        let mut mounted = Mounted::start_at(&dir, dir.path(file), command);
+        // What the name says now is the disk, and what is written to it goes to the file below.
+        assert!(
+            fs::read(dir.path(file)).expect("the file") == before,
+            "{file}"
+        );
+        let open = OpenOptions::new().write(true).open(dir.path(file));
+        let open = open.expect("the file");
+        open.write_all_at(&[7; 70_000], 123_456).expect("a write");
+        open.sync_all().expect("a flush");
+        drop(open);
+        // The name leads to the mount: nobody else reaches the file by it.
+        let other = run_in(
+            dir.root(),
+            &crate::build::tool().to_string_lossy(),
+            &["info", "--output=json", "-f", "raw", file],
+        );
+        assert_eq!(other.code, 0, "{other:?}");
+        assert!(
+            other.out.contains("\"virtual-size\": 25165824"),
+            "{other:?}"
+        );
+        mounted.leave();
+        dir.qemu_io(format, file, &["read -P 7 123456 70000"]);
+        let mut after = before.clone();
+        after[123_456..193_456].fill(7);
+        dir.qemu_img_ok(&["convert", "-f", format, "-O", "raw", file, "after.raw"]);
+        assert!(
+            fs::read(dir.path("after.raw")).expect("the bytes") == after,
+            "{file}"
+        );
+        if format == "qcow2" {
+            dir.qemu_img_ok(&["check", "-q", "-f", "qcow2", file]);
+        }
+        // The others hold what they held.
+        fs::write(dir.path("a.raw"), &before).expect("the bytes");
+    }
 }

@@ -88,6 +88,26 @@ fn no_more_clients_come_in_than_may_be_there() {
     assert_eq!(&greeting[..8], b"NBDMAGIC");
 }
 
+/// Kibibytes of memory that a server takes.
+fn memory(served: &Served) -> u64 {
+    let path = format!("/proc/{}/status", served.child.id());
+    let status = std::fs::read_to_string(path).expect("the state of the server");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .expect("its memory");
+    let kib = line.split_whitespace().nth(1).expect("a number");
+    kib.parse::<u64>().expect("a number")
+}
+
+/// Entries of a directory of a server in `/proc`: its descriptors or its threads.
+fn count(served: &Served, what: &str) -> usize {
+    let path = format!("/proc/{}/{what}", served.child.id());
+    std::fs::read_dir(path)
+        .expect("the state of the server")
+        .count()
+}
+
 #[test]
 fn clients_that_stall_or_die_do_not_harm_others() {
     let dir = Dir::new();
@@ -96,18 +116,8 @@ fn clients_that_stall_or_die_do_not_harm_others() {
         &dir,
         &["-e", "0", "--handshake-limit=1", "-f", "raw", "a.raw"],
     );
-    let memory = || {
-        let path = format!("/proc/{}/status", served.child.id());
-        let status = std::fs::read_to_string(path).expect("the state of the server");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .expect("its memory");
-        let kib = line.split_whitespace().nth(1).expect("a number");
-        kib.parse::<u64>().expect("a number")
-    };
     drop(client(&served));
-    let before = memory();
+    let before = memory(&served);
     let stalled: Vec<_> = (0..300)
         .map(|_| UnixStream::connect(&served.socket).expect("a connection"))
         .collect();
@@ -122,13 +132,103 @@ fn clients_that_stall_or_die_do_not_harm_others() {
     let mut good = client(&served);
     send(&mut good, 0, 20 << 20, &[], 4096);
     assert!(reply(&mut good, 4096) == [4; 4096]);
-    let after = memory();
+    let after = memory(&served);
     assert!(
         after < before + (64 << 10),
         "{before} KiB became {after} KiB"
     );
     drop(stalled);
     served.end();
+}
+
+/// Lets this process, and those that it starts, have so many descriptors.
+fn allow_descriptors(count: u64) {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("the limits");
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let now = line.and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
+    if now.is_none_or(|now| now >= count) {
+        return;
+    }
+    let own = std::process::id().to_string();
+    let limit = format!("--nofile={count}:");
+    let raised = Command::new("prlimit")
+        .args(["--pid", &own, &limit])
+        .status();
+    assert!(raised.expect("prlimit").success());
+}
+
+#[test]
+fn a_thousand_clients_that_stall_and_drop_leave_nothing_behind() {
+    const CLIENTS: usize = 1000;
+    allow_descriptors(4096);
+    let dir = Dir::new();
+    images(&dir);
+    let args = ["-e", "0", "--handshake-limit=0", "-f", "qcow2", "b.qcow2"];
+    let served = Served::ours(&dir, &args);
+    let (open, tasks) = (count(&served, "fd"), count(&served, "task"));
+    let round = || {
+        let all: Vec<_> = (0..CLIENTS)
+            .map(|number| match number % 4 {
+                // In the handshake, before its first byte and after it.
+                0 => UnixStream::connect(&served.socket).expect("a connection"),
+                1 => {
+                    let mut stream = UnixStream::connect(&served.socket).expect("a connection");
+                    stream.read_exact(&mut [0; 18]).expect("a greeting");
+                    stream.write_all(b"\0\0\0\x03IHAVE").expect("a part");
+                    stream
+                }
+                // In transmission: with nothing to do, and in the middle of a request.
+                2 => {
+                    let mut stream = client(&served);
+                    send(&mut stream, 0, 0, &[], 4096);
+                    reply(&mut stream, 4096);
+                    stream
+                }
+                _ => {
+                    let mut stream = client(&served);
+                    send(&mut stream, 1, 1 << 20, &[1; 100], 1000);
+                    stream
+                }
+            })
+            .collect();
+        let there = (
+            memory(&served),
+            count(&served, "fd"),
+            count(&served, "task"),
+        );
+        drop(all);
+        there
+    };
+    let rest = || {
+        // Workers stay.
+        super::until("the clients to be gone", || {
+            count(&served, "task") < tasks + 32
+        });
+        super::until("their sockets to be closed", || {
+            count(&served, "fd") <= open
+        });
+        memory(&served)
+    };
+    drop(client(&served));
+    let before = memory(&served);
+    let (most, descriptors, threads) = round();
+    // All of them were there, and none took more than its stack and its buffers.
+    assert!(descriptors > CLIENTS && threads > CLIENTS * 3 / 4);
+    assert!(most < before + (64 << 10), "{before} KiB became {most} KiB");
+    let first = rest();
+    for _ in 0..2 {
+        round();
+    }
+    let last = rest();
+    assert!(last < first + (8 << 10), "{first} KiB became {last} KiB");
+    let mut good = client(&served);
+    send(&mut good, 0, 20 << 20, &[], 4096);
+    assert!(reply(&mut good, 4096) == [4; 4096]);
+    drop(good);
+    served.end();
+    dir.qemu_img_ok(&["check", "-q", "-f", "qcow2", "b.qcow2"]);
 }
 
 #[test]
