@@ -16,8 +16,12 @@ src/printable.rs: iscsi
 src/storage/ftp: ftps
 src/storage/http: https
 '
-formats='raw|luks|qcow2|qcow|vmdk|vhdx|vpc|vdi|qed|parallels|bochs|cloop|dmg|sparseimage|sparsebundle|ewf|asif'
-protocols='host_device|host_cdrom|null-co|null-aio|nbd|http|https|ftp|ftps|ssh|iscsi|nfs|rbd|gluster|nvme|vvfat'
+# The modules of a registry, which are called like their drivers.
+modules() {
+    sed -n 's/^ *&\([a-z0-9_]*\)::.*/\1/p' "$1" | grep -vx 'file\|null' | sort -u | paste -sd '|' -
+}
+formats=$(modules src/format/registry.rs)
+protocols="$(modules src/storage/registry.rs)|host_device|host_cdrom|null-co|null-aio|https|ftp|ftps|iscsi|nfs|rbd|gluster|nvme"
 
 found() {
     find "${1:-src}" -name '*.rs' ! -name 'tests.rs' ! -path '*/tests/*' ! -path '*/testing/*' | sort |

@@ -5,7 +5,6 @@ use std::ops::Range;
 use bstr::{BString, ByteSlice};
 
 use crate::crew::Load;
-use crate::driver_names;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ExtentKind;
 use crate::format::{BackingRef, Compress, ParentId};
@@ -16,6 +15,7 @@ use crate::memory::IoBuf;
 use crate::ops::compare::side::Side;
 use crate::ops::error_text::with_reason;
 use crate::ops::forecast::{self, Forecast, Run};
+use crate::ops::known;
 use crate::ops::workers::{Pace, in_pieces};
 use crate::storage::{CacheMode, ZeroFlags};
 use crate::zero::is_zero;
@@ -73,7 +73,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         job.warn(warning.clone());
     }
     if let Some(name) = &request.backing_format
-        && !driver_names::is_known(name)
+        && !known::is_known(name)
     {
         return Err(Error::invalid(format!("Invalid format name: '{name}'")));
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bstr::{BStr, ByteSlice};
 
-use crate::driver_names::may_be_recorded;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::driver::own_file;
 use crate::format::package::plan_new;
@@ -19,6 +18,7 @@ use crate::job::JobControl;
 use crate::location::Location;
 use crate::memory;
 use crate::object::Objects;
+use crate::ops::known::may_be_recorded;
 use crate::options::{OptionSpec, Values};
 use crate::policy::OpenPolicy;
 use crate::size::round_up_sector;

@@ -7,8 +7,6 @@ mod dmg;
 mod ewf;
 mod sparseimage;
 
-use dmg::Layout;
-
 /// One kind of image.
 #[derive(Debug)]
 pub struct Given {
@@ -20,84 +18,94 @@ pub struct Given {
     pub known_to_peer: bool,
     /// Virtual size in bytes.
     pub size: usize,
-    /// How the image is written.
-    writer: Writer,
-}
-
-#[derive(Debug)]
-enum Writer {
-    Asif(asif::Layout),
-    Bochs {
-        version: u32,
-        extent: usize,
-        bitmap: usize,
-    },
-    Cloop {
-        block: usize,
-    },
-    Dmg(Layout),
-    Ewf(ewf::Layout),
-    SparseImage {
-        band: usize,
-    },
+    /// Writes the image of a disk.
+    write: Write,
 }
 
 /// Every kind.
 pub const GIVEN: &[Given] = &[
-    bochs("bochs", (3 << 20) + 512, [0x2_0000, 1 << 16, 16]),
-    bochs("bochs version 1", 3 << 20, [0x1_0000, 1 << 13, 513]),
-    bochs("bochs of large extents", 9 << 20, [0x2_0000, 8 << 20, 2048]),
-    cloop("cloop", 40 << 16, 1 << 16),
-    cloop("cloop of odd blocks", 300 * 13 * 512, 13 * 512),
-    cloop("cloop of large blocks", 6 << 20, 3 << 20),
-    dmg("dmg", 5, dmg::zlib),
-    unknown_to_peer(dmg("dmg of bzip2", 6, dmg::bzip2)),
-    unknown_to_peer(dmg("dmg of LZFSE", 7, dmg::lzfse)),
-    unknown_to_peer(dmg("dmg of LZMA", 8, dmg::xz)),
-    unknown_to_peer(dmg("dmg of ADC", 4, dmg::adc)),
-    Given {
-        writer: Writer::Dmg(Layout {
-            chunk: 3 << 20,
-            fork: true,
-            ..zlib()
-        }),
-        size: 7 << 20,
-        ..dmg("dmg with a resource fork", 5, dmg::zlib)
-    },
-    unknown_to_peer(Given {
-        writer: Writer::Dmg(Layout {
-            mixed: true,
-            ..zlib()
-        }),
-        ..dmg("dmg of mixed tables", 5, dmg::zlib)
+    bochs("bochs", (3 << 20) + 512, |disk| {
+        bochs::write(disk, 0x2_0000, 1 << 16, 16)
     }),
-    sparseimage("sparseimage", (5 << 20) + 512, 1 << 20),
-    sparseimage("sparseimage of several nodes", 12 << 20, 4096),
-    ewf("ewf", EWF),
-    ewf(
-        "ewf with a base, from the copies of its tables",
-        ewf::Layout {
+    bochs("bochs version 1", 3 << 20, |disk| {
+        bochs::write(disk, 0x1_0000, 1 << 13, 513)
+    }),
+    bochs("bochs of large extents", 9 << 20, |disk| {
+        bochs::write(disk, 0x2_0000, 8 << 20, 2048)
+    }),
+    cloop("cloop", 40 << 16, |disk| cloop::write(disk, 1 << 16)),
+    cloop("cloop of odd blocks", 300 * 13 * 512, |disk| {
+        cloop::write(disk, 13 * 512)
+    }),
+    cloop("cloop of large blocks", 6 << 20, |disk| {
+        cloop::write(disk, 3 << 20)
+    }),
+    dmg("dmg", |disk| dmg::write(disk, &packed(5, dmg::zlib))),
+    unknown_to_peer(dmg("dmg of bzip2", |disk| {
+        dmg::write(disk, &packed(6, dmg::bzip2))
+    })),
+    unknown_to_peer(dmg("dmg of LZFSE", |disk| {
+        dmg::write(disk, &packed(7, dmg::lzfse))
+    })),
+    unknown_to_peer(dmg("dmg of LZMA", |disk| {
+        dmg::write(disk, &packed(8, dmg::xz))
+    })),
+    unknown_to_peer(dmg("dmg of ADC", |disk| {
+        dmg::write(disk, &packed(4, dmg::adc))
+    })),
+    Given {
+        size: 7 << 20,
+        ..dmg("dmg with a resource fork", |disk| {
+            let layout = dmg::Layout {
+                chunk: 3 << 20,
+                fork: true,
+                ..packed(5, dmg::zlib)
+            };
+            dmg::write(disk, &layout)
+        })
+    },
+    unknown_to_peer(dmg("dmg of mixed tables", |disk| {
+        let layout = dmg::Layout {
+            mixed: true,
+            ..packed(5, dmg::zlib)
+        };
+        dmg::write(disk, &layout)
+    })),
+    sparseimage("sparseimage", (5 << 20) + 512, |disk| {
+        sparseimage::write(disk, 1 << 20)
+    }),
+    sparseimage("sparseimage of several nodes", 12 << 20, |disk| {
+        sparseimage::write(disk, 4096)
+    }),
+    ewf("ewf", |disk| ewf::write(disk, &EWF)),
+    ewf("ewf with a base, from the copies of its tables", |disk| {
+        let layout = ewf::Layout {
             chunk: 63,
             table: 17,
             based: true,
             second_only: true,
             ..EWF
-        },
-    ),
-    ewf("ewf of SMART", ewf::Layout { smart: true, ..EWF }),
-    asif("asif", ASIF),
-    asif(
-        "asif of the second directory",
-        asif::Layout { live: 1, ..ASIF },
-    ),
-    asif(
-        "asif of sectors",
-        asif::Layout {
+        };
+        ewf::write(disk, &layout)
+    }),
+    ewf("ewf of SMART", |disk| {
+        ewf::write(disk, &ewf::Layout { smart: true, ..EWF })
+    }),
+    asif("asif", |disk| asif::write(disk, &ASIF)),
+    asif("asif of the second directory", |disk| {
+        asif::write(disk, &asif::Layout { live: 1, ..ASIF })
+    }),
+    asif("asif of sectors", |disk| {
+        let layout = asif::Layout {
             partly: true,
             ..ASIF
-        },
-    ),
+        };
+        asif::write(disk, &layout)
+    }),
 ];
+
+/// Writes the image of a disk.
+type Write = fn(&[u8]) -> Vec<u8>;
 
 const EWF: ewf::Layout = ewf::Layout {
     chunk: 64,
@@ -112,82 +120,48 @@ const ASIF: asif::Layout = asif::Layout {
     partly: false,
 };
 
-const fn asif(name: &'static str, layout: asif::Layout) -> Given {
-    Given {
-        name,
-        format: "asif",
-        known_to_peer: false,
-        size: (4 << 20) + 512,
-        writer: Writer::Asif(layout),
-    }
+const fn asif(name: &'static str, write: Write) -> Given {
+    unknown_to_peer(given(name, "asif", (4 << 20) + 512, write))
 }
 
-const fn ewf(name: &'static str, layout: ewf::Layout) -> Given {
-    Given {
-        name,
-        format: "ewf",
-        known_to_peer: false,
-        size: 3_000_832,
-        writer: Writer::Ewf(layout),
-    }
+const fn ewf(name: &'static str, write: Write) -> Given {
+    unknown_to_peer(given(name, "ewf", 3_000_832, write))
 }
 
-const fn sparseimage(name: &'static str, size: usize, band: usize) -> Given {
-    Given {
-        name,
-        format: "sparseimage",
-        known_to_peer: false,
-        size,
-        writer: Writer::SparseImage { band },
-    }
+const fn sparseimage(name: &'static str, size: usize, write: Write) -> Given {
+    unknown_to_peer(given(name, "sparseimage", size, write))
 }
 
-const fn bochs(name: &'static str, size: usize, numbers: [usize; 3]) -> Given {
-    let [version, extent, bitmap] = numbers;
-    Given {
-        name,
-        format: "bochs",
-        known_to_peer: true,
-        size,
-        writer: Writer::Bochs {
-            version: version as u32,
-            extent,
-            bitmap,
-        },
-    }
+const fn bochs(name: &'static str, size: usize, write: Write) -> Given {
+    given(name, "bochs", size, write)
 }
 
-const fn cloop(name: &'static str, size: usize, block: usize) -> Given {
-    Given {
-        name,
-        format: "cloop",
-        known_to_peer: true,
-        size,
-        writer: Writer::Cloop { block },
-    }
+const fn cloop(name: &'static str, size: usize, write: Write) -> Given {
+    given(name, "cloop", size, write)
 }
 
-const fn dmg(name: &'static str, kind: u32, pack: dmg::Pack) -> Given {
-    Given {
-        name,
-        format: "dmg",
-        known_to_peer: true,
-        size: 2_000_896,
-        writer: Writer::Dmg(Layout {
-            kind: 0x8000_0000 | kind,
-            pack,
-            ..zlib()
-        }),
-    }
+const fn dmg(name: &'static str, write: Write) -> Given {
+    given(name, "dmg", 2_000_896, write)
 }
 
-const fn zlib() -> Layout {
-    Layout {
-        kind: 0x8000_0005,
-        pack: dmg::zlib,
+const fn packed(kind: u32, pack: dmg::Pack) -> dmg::Layout {
+    dmg::Layout {
+        kind: 0x8000_0000 | kind,
+        pack,
         chunk: 100 << 9,
         fork: false,
         mixed: false,
+    }
+}
+
+/// A kind that QEMU's tools read too.
+const fn given(name: &'static str, format: &'static str, size: usize, write: Write) -> Given {
+    Given {
+        name,
+        format,
+        known_to_peer: true,
+        size,
+        write,
     }
 }
 
@@ -210,18 +184,7 @@ impl Given {
     /// A disk with holes, text and noise, and the image of it.
     pub fn make(&self) -> (Vec<u8>, Vec<u8>) {
         let guest = disk(self.size);
-        let image = match &self.writer {
-            Writer::Asif(layout) => asif::write(&guest, layout),
-            Writer::Bochs {
-                version,
-                extent,
-                bitmap,
-            } => bochs::write(&guest, *version, *extent, *bitmap),
-            Writer::Cloop { block } => cloop::write(&guest, *block),
-            Writer::Dmg(layout) => dmg::write(&guest, layout),
-            Writer::Ewf(layout) => ewf::write(&guest, layout),
-            Writer::SparseImage { band } => sparseimage::write(&guest, *band),
-        };
+        let image = (self.write)(&guest);
         (guest, image)
     }
 }
