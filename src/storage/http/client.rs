@@ -118,7 +118,7 @@ impl Client {
         let wait = Wait::new(control).until(Instant::now().checked_add(REST));
         if answer.head.keep && answer.connection.drain(&mut answer.body, wait) {
             let mut idle = self.idle.lock();
-            if idle.len() >= self.settings.terms.connections {
+            if idle.len() >= self.lanes.count() {
                 idle.remove(0);
             }
             idle.push((origin(url), answer.connection));

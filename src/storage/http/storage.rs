@@ -1,10 +1,13 @@
 //! Opens an image on a server.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::storage::driver::OpenContext;
-use crate::storage::remote::{Bytes, Place, RemoteStorage, given_options, refuse_writes};
+use crate::storage::remote::{
+    Bytes, Place, RemoteStorage, Source as _, given_options, refuse_writes,
+};
 use crate::storage::{Identity, Storage};
 
 use super::client::{Client, origin, port};
@@ -15,6 +18,11 @@ use super::whole;
 /// Reads of as many bytes have a request of their own.
 const LONG: usize = 1 << 20;
 
+/// The first answer of a server that is far away takes longer.
+const FAR: Duration = Duration::from_millis(10);
+/// Connections with such a server: while one waits for an answer to come, the others have theirs.
+const FAR_CONNECTIONS: usize = 16;
+
 /// Opens an image.
 pub(super) fn open(driver: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
     let (values, name) = given_options(driver, OPTIONS, context)?;
@@ -23,7 +31,8 @@ pub(super) fn open(driver: &'static str, context: &OpenContext<'_>) -> Result<Ar
     context.check_server(&settings.url.address(port(&settings.url)))?;
     // Whatever way an answer takes, what was asked for is the image.
     let identity = format!("{}{}", origin(&settings.url), settings.url.target);
-    let place = Place {
+    let may_widen = settings.terms.may_widen;
+    let mut place = Place {
         driver,
         name: name.clone(),
         identity: Identity::Remote(identity.into()),
@@ -38,7 +47,13 @@ pub(super) fn open(driver: &'static str, context: &OpenContext<'_>) -> Result<Ar
         context.how.named_by_image,
     );
     let control = context.control.clone();
-    let (len, bytes) = match source.open(&control)? {
+    let begun = Instant::now();
+    let opened = source.open(&control)?;
+    if may_widen && begun.elapsed() >= FAR {
+        source.lanes().widen(FAR_CONNECTIONS);
+        place.in_flight = FAR_CONNECTIONS;
+    }
+    let (len, bytes) = match opened {
         Opened::Ranges(len, first) => {
             let bytes = Bytes::server(Box::new(source), (len, first), read_ahead, LONG);
             (len, bytes)

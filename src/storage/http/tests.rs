@@ -804,7 +804,7 @@ fn as_many_requests_are_in_flight_as_there_are_connections() {
             (asked.answer(), true)
         }
     });
-    let storage = server.open().unwrap();
+    let storage = server.open_with("connections=8", &Objects::new()).unwrap();
     assert_eq!(storage.limits().in_flight, 8);
     std::thread::scope(|scope| {
         for at in 0..8 {
@@ -812,6 +812,19 @@ fn as_many_requests_are_in_flight_as_there_are_connections() {
             scope.spawn(move || check(&**storage, at * 300_000 + 65_536, 300_000));
         }
     });
+}
+
+#[test]
+fn a_server_that_is_far_away_has_more_connections() {
+    let server = Server::new(|asked| {
+        std::thread::sleep(Duration::from_millis(20));
+        (asked.answer(), true)
+    });
+    let storage = server.open().unwrap();
+    assert_eq!(storage.limits().in_flight, 16);
+    check(&*storage, 100_000, 1_500_000);
+    let storage = server.open_with("connections=3", &Objects::new()).unwrap();
+    assert_eq!(storage.limits().in_flight, 3);
 }
 
 #[test]

@@ -45,6 +45,21 @@ impl Lanes {
         }
     }
 
+    /// How many there are.
+    pub(in crate::storage) fn count(&self) -> usize {
+        self.state.lock().all
+    }
+
+    /// Makes them as many as `count`, where they are fewer.
+    pub(in crate::storage) fn widen(&self, count: usize) {
+        let mut state = self.state.lock();
+        let more = count.saturating_sub(state.all);
+        state.all += more;
+        state.free += more;
+        drop(state);
+        self.freed.notify_all();
+    }
+
     /// Waits for one.
     ///
     /// # Errors
@@ -106,6 +121,12 @@ mod tests {
         drop(one);
         let again = lanes.try_take().unwrap();
         assert!(lanes.try_take().is_none());
-        drop(again);
+        assert_eq!(lanes.count(), 1);
+        lanes.widen(2);
+        lanes.widen(1);
+        assert_eq!(lanes.count(), 2);
+        let other = lanes.try_take().unwrap();
+        assert!(lanes.try_take().is_none());
+        drop((again, other));
     }
 }

@@ -79,6 +79,8 @@ pub(in crate::storage) mod spec {
 #[derive(Debug)]
 pub(in crate::storage) struct Terms {
     pub(in crate::storage) connections: usize,
+    /// Nobody has said how many that are to be.
+    pub(in crate::storage) may_widen: bool,
     pub(in crate::storage) read_ahead: u64,
     pub(in crate::storage) timeout: Option<Duration>,
     pub(in crate::storage) retry: Duration,
@@ -125,6 +127,7 @@ impl Terms {
             .transpose()?;
         Ok(Self {
             connections: usize::try_from(connections).unwrap_or(1),
+            may_widen: options.num("connections").is_none(),
             read_ahead: read_ahead.min(MAX_READ_AHEAD),
             timeout: (timeout > 0).then(|| Duration::from_secs(timeout)),
             retry: Duration::from_secs(options.num("retry-timeout").unwrap_or(DEFAULT_RETRY)),
