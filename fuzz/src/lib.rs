@@ -8,6 +8,7 @@ pub mod parallels;
 pub mod random;
 pub mod sparse;
 pub mod structures;
+pub mod tcp;
 
 use std::sync::Arc;
 

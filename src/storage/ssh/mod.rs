@@ -7,11 +7,14 @@ mod creation;
 mod link;
 mod login;
 mod options;
+mod plain;
 mod sftp;
 mod shared;
 mod storage;
 #[cfg(test)]
 mod tests;
+
+pub use plain::sftp_over;
 
 use crate::options::{OptionKind, OptionSpec, option};
 use crate::storage::driver::{StorageDriver, StorageFeatures};

@@ -1,7 +1,6 @@
 //! The client against servers that keep to a script.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,46 +8,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::ErrorKind;
 use crate::job::JobControl;
-use crate::object::Objects;
-use crate::options::{Options, Values};
-use crate::storage::{CacheMode, Durability, Preallocation, Storage, ZeroFlags};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
-use super::link::{Connect, Link, Pipe};
-use super::options::{OPTIONS, Settings};
-use super::sftp::OpenFlags;
-use super::storage::{Dial, Opened, SshStorage};
-
-/// A socket in the place of the library.
-struct Socket(UnixStream);
-
-impl Pipe for Socket {
-    fn read(&mut self, buf: &mut [u8]) -> Result<Option<usize>> {
-        match self.0.read(buf) {
-            Ok(0) => Ok(None),
-            Ok(len) => Ok(Some(len)),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(Some(0)),
-            Err(error) => Err(Error::io(&error)),
-        }
-    }
-
-    fn write(&mut self, buf: &[u8]) -> Result<usize> {
-        match self.0.write(buf) {
-            Ok(len) => Ok(len),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(Error::io(&error)),
-        }
-    }
-
-    fn wants_write(&self) -> bool {
-        true
-    }
-
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
+use super::link::{Connect, Link};
+use super::plain::{Socket, open};
+use super::storage::Dial;
 
 /// What the server answers to a packet; None ends the connection.
 type Answer = dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync;
@@ -126,28 +92,6 @@ fn dial(answer: Arc<Answer>) -> Dial {
         let make: Connect = Box::new(move |_| Ok(Box::new(Socket(near))));
         Link::open(make, control)
     })
-}
-
-fn open(dial: &Dial, writable: bool, control: &Arc<JobControl>) -> Result<SshStorage> {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let list = format!("host=h,user=u,path=/{number}");
-    let options = Values::check(&Options::parse(&list)?, OPTIONS)?;
-    let settings = Settings::of(&options, &Objects::new())?;
-    let mut flags = OpenFlags::READ;
-    flags.set(OpenFlags::WRITE, writable);
-    let link = dial(control)?;
-    let opened = Opened::open(link, "/p".into(), flags, control).map_err(|(error, _)| error)?;
-    let how = (writable, CacheMode::Writeback);
-    let dial = dial.clone();
-    Ok(SshStorage::new(
-        "ssh://h/p".into(),
-        &settings,
-        dial,
-        opened,
-        how,
-        control,
-    ))
 }
 
 fn bytes(len: usize) -> Vec<u8> {

@@ -1,11 +1,12 @@
 //! Storages for tests: one that remembers what was written in which order, one that fails, one
-//! whose reads wait for each other, one whose writes wait for the test.
+//! whose reads wait for each other, one whose writes wait for the test; files of a server of SFTP over a socket.
 
 mod faulty;
 mod gated;
 mod gathering;
 mod logging;
 
+pub use super::ssh::sftp_over;
 pub use faulty::{Calls, Fault, FaultyStorage};
 pub use gated::{Gate, Gated, GatedStorage};
 pub use gathering::GatheringStorage;
