@@ -99,11 +99,13 @@ impl Qcow2 {
         };
         let old = slice.read(|words| Entry::load(words, &self.layout, index));
         let mut freed = Vec::new();
-        if let Err(error) = self.checked_kind(old, offset) {
+        let collected = self
+            .checked_kind(old, offset)
+            .and_then(|_| self.collect_references(old, false, &mut freed));
+        if let Err(error) = collected {
             self.drop_packed(host, len);
             return Err(error);
         }
-        self.collect_references(old, false, &mut freed);
         self.announce(Step::L2UpdateCompressed);
         self.cache.modify(&slice, |words| {
             let bitmap = SubclusterBitmap::default();

@@ -265,14 +265,14 @@ impl Qcow2 {
             if let Some(data) = change.data {
                 match zeroed.last_mut() {
                     Some(last) if last.end == data.start => last.end = data.end,
-                    _ => zeroed.push(data),
+                    _ => memory::push(&mut zeroed, data)?,
                 }
             }
             if let Some(new) = change.entry {
-                changed.push((index, new));
+                memory::push(&mut changed, (index, new))?;
                 if change.frees {
                     let punch = flags.contains(ZeroFlags::MAY_UNMAP);
-                    self.collect_references(entry, punch, &mut freed);
+                    self.collect_references(entry, punch, &mut freed)?;
                 }
             }
             at = end;

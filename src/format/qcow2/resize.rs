@@ -276,12 +276,13 @@ impl Qcow2 {
             let (slice, index) = self.l2_slice(table.offset(), at)?;
             let entry = slice.read(|words| Entry::load(words, &self.layout, index));
             self.checked_kind(entry, at)?;
-            self.collect_references(entry, true, &mut freed);
+            self.collect_references(entry, true, &mut freed)?;
         }
-        freed.push(Freed {
+        let table_itself = Freed {
             cluster: table.offset() >> bits,
             punch: true,
-        });
+        };
+        memory::push(&mut freed, table_itself)?;
         // A pass has either written the table's changes, or writes that the table is gone.
         let _one = self.pass.lock();
         self.set_l1(self.layout.l1_index(guest), L1Entry::default());
@@ -306,7 +307,10 @@ impl Qcow2 {
             }
             dropped = true;
             let (slice, index) = self.l2_slice_for_write(at)?;
-            self.collect_references(entry, true, &mut freed);
+            if let Err(error) = self.collect_references(entry, true, &mut freed) {
+                self.give_up(freed);
+                return Err(error);
+            }
             self.cache.modify(&slice, |words| {
                 Entry::default().store(words, &self.layout, index);
             });

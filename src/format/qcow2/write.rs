@@ -169,10 +169,12 @@ impl Qcow2 {
         let entries = entries.get(..target.count as usize).unwrap_or(&entries);
         let written = self
             .check_data_place(target.host, target.count << bits)
-            .and_then(|()| self.write_new(&target, entries, data, offset, below));
+            .and_then(|()| self.write_new(&target, entries, data, offset, below))
+            .and_then(|covered| Ok((covered, self.given_up_for(&target, entries)?)));
         match written {
-            Ok(covered) => {
+            Ok((covered, freed)) => {
                 self.publish(&slice, index, &target, entries, covered);
+                self.give_up(freed);
                 Ok(end - offset)
             }
             Err(error) => {
@@ -363,7 +365,6 @@ impl Qcow2 {
         covered: Range<u64>,
     ) {
         let cluster = self.layout.cluster_size();
-        let mut freed = Vec::new();
         self.cache.modify(slice, |words| {
             for (n, old) in (0..target.count).zip(entries) {
                 let guest = target.guest + n * cluster;
@@ -390,32 +391,43 @@ impl Qcow2 {
                     bitmap,
                 }
                 .store(words, &self.layout, index + n);
-                if target.new {
-                    self.collect_references(*old, false, &mut freed);
-                }
             }
         });
-        self.give_up(freed);
+    }
+
+    /// What the entries reference that new clusters take the place of.
+    fn given_up_for(&self, target: &ReservedRun, entries: &[Entry]) -> Result<Vec<Freed>> {
+        let mut freed = Vec::new();
+        for old in entries.iter().filter(|_| target.new) {
+            self.collect_references(*old, false, &mut freed)?;
+        }
+        Ok(freed)
     }
 
     /// Adds the host clusters that an entry names to `freed`.
-    pub(super) fn collect_references(&self, entry: Entry, punch: bool, freed: &mut Vec<Freed>) {
+    pub(super) fn collect_references(
+        &self,
+        entry: Entry,
+        punch: bool,
+        freed: &mut Vec<Freed>,
+    ) -> Result<()> {
         if self.has_data_file {
             // Clusters of the data file are not counted.
-            return;
+            return Ok(());
         }
         let bits = self.layout.cluster_bits();
-        match entry.word.kind(&self.layout, false) {
-            L2Kind::Data(host) | L2Kind::ZeroAllocated(host) => freed.push(Freed {
-                cluster: host >> bits,
-                punch,
-            }),
+        let clusters = match entry.word.kind(&self.layout, false) {
+            L2Kind::Data(host) | L2Kind::ZeroAllocated(host) => host >> bits..=host >> bits,
             L2Kind::Compressed(bytes) => {
                 let (first, last) = bytes.clusters(&self.layout);
-                freed.extend((first..=last).map(|cluster| Freed { cluster, punch }));
+                first..=last
             }
-            L2Kind::Unallocated | L2Kind::Zero => {}
+            L2Kind::Unallocated | L2Kind::Zero => return Ok(()),
+        };
+        for cluster in clusters {
+            memory::push(freed, Freed { cluster, punch })?;
         }
+        Ok(())
     }
 
     /// Queues references that no entry in memory holds any more.

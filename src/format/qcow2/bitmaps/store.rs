@@ -32,8 +32,11 @@ struct Moved {
 }
 
 impl Moved {
-    fn leave(&mut self, clusters: Range<u64>) {
+    fn leave(&mut self, clusters: Range<u64>) -> Result<()> {
+        let more = usize::try_from(clusters.end.saturating_sub(clusters.start));
+        memory::reserve(&mut self.left, more.unwrap_or(usize::MAX))?;
         self.left.extend(clusters);
+        Ok(())
     }
 }
 
@@ -118,6 +121,7 @@ impl Qcow2 {
             ));
         }
         let len = directory.len() as u64;
+        memory::reserve(&mut moved.fresh, 1)?;
         let place = self.write_area(directory)?;
         if place.clusters > 0 {
             moved.fresh.push(place);
@@ -197,15 +201,16 @@ impl Qcow2 {
         for (index, old) in stored.iter().enumerate() {
             if old.offset() != 0 && table.get(index) != Some(old) {
                 let cluster = old.offset() >> self.layout.cluster_bits();
-                moved.leave(cluster..cluster + 1);
+                moved.leave(cluster..cluster + 1)?;
             }
         }
         if !is_new && table == stored {
             return Ok(known);
         }
         if !is_new {
-            moved.leave(self.table_clusters(&known.entry));
+            moved.leave(self.table_clusters(&known.entry))?;
         }
+        memory::reserve(&mut moved.fresh, 1)?;
         let place = self.write_area(memory::bytes_of(table.iter().map(|entry| entry.0))?)?;
         moved.fresh.push(place);
         known.entry.table_offset = place.offset;
@@ -244,6 +249,7 @@ impl Qcow2 {
         if *bytes == *before && old.offset() != 0 {
             return Ok(old);
         }
+        memory::reserve(&mut moved.fresh, 1)?;
         let place = self.write_area(bytes)?;
         moved.fresh.push(place);
         Ok(BitmapTableEntry(place.offset))
@@ -258,9 +264,10 @@ impl Qcow2 {
             table => table?,
         };
         let named = table.iter().filter(|entry| entry.offset() != 0);
-        moved.left.extend(named.map(|entry| entry.offset() >> bits));
-        moved.leave(self.table_clusters(bitmap));
-        Ok(())
+        for entry in named {
+            memory::push(&mut moved.left, entry.offset() >> bits)?;
+        }
+        moved.leave(self.table_clusters(bitmap))
     }
 
     fn table_clusters(&self, bitmap: &BitmapEntry) -> Range<u64> {

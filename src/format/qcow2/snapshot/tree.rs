@@ -69,10 +69,11 @@ impl Qcow2 {
             self.for_slices(table, |slice| {
                 for (_, entry) in self.named_entries(slice) {
                     self.check_entry(entry, table)?;
-                    self.collect_references(entry, false, &mut found);
+                    self.collect_references(entry, false, &mut found)?;
                 }
                 Ok(())
             })?;
+            memory::reserve(&mut clusters, found.len())?;
             clusters.extend(found.drain(..).map(|freed| freed.cluster));
             if let Some(wild) = clusters.iter().find(|cluster| {
                 **cluster << bits >= file_len.next_multiple_of(self.layout.cluster_size())
