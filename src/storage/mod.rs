@@ -31,6 +31,7 @@ mod nbd;
 pub mod null;
 pub mod registry;
 mod remote;
+mod remote_len;
 pub mod slice;
 pub(crate) mod spool;
 mod ssh;

@@ -9,7 +9,6 @@ mod login;
 mod options;
 mod plain;
 mod sftp;
-mod shared;
 mod storage;
 #[cfg(test)]
 mod tests;

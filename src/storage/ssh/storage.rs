@@ -16,6 +16,7 @@ use crate::net::{Wait, connect};
 use crate::options::{OptionValue, Values};
 use crate::storage::driver::{OpenContext, StorageTarget};
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
+use crate::storage::remote_len::RemoteLen;
 use crate::storage::{HostFile, Identity, Limits, Storage};
 use crate::sys::fd;
 use crate::sys::libssh;
@@ -25,7 +26,6 @@ use super::link::{Connect, Link};
 use super::login::log_in;
 use super::options::{OPTIONS, Settings, file_name, parse_file_name};
 use super::sftp::{Attributes, Code, OpenFlags, Reply, Request, violation};
-use super::shared::File;
 
 /// Requests of callers that wait for the server at once; each holds a buffer of the caller's.
 const IN_FLIGHT: u32 = 16;
@@ -267,7 +267,7 @@ pub(super) struct SshStorage {
     control: Arc<JobControl>,
     writable: bool,
     cache: CacheMode,
-    file: Arc<File>,
+    file: Arc<RemoteLen>,
     opened: RwLock<Arc<Opened>>,
     /// Held while the connection is made again.
     reopening: Mutex<()>,
@@ -356,7 +356,7 @@ impl SshStorage {
             control: control.clone(),
             writable,
             cache,
-            file: File::at(settings.place(), opened.len()),
+            file: RemoteLen::at(settings.place(), opened.len()),
             opened: RwLock::new(Arc::new(opened)),
             reopening: Mutex::new(()),
             sync_failed: AtomicBool::new(false),
@@ -446,7 +446,7 @@ impl SshStorage {
 
     /// Has `write` change the file up to `end`.
     fn change(&self, end: u64, write: impl FnOnce(&Opened) -> Result<()>) -> Result<()> {
-        let grows = end > self.file.len();
+        let grows = end > self.file.get();
         let _growing = grows.then(|| self.file.growing.read());
         let opened = self.opened();
         write(&opened).map_err(|error| self.about(&opened, error))?;
@@ -470,14 +470,14 @@ impl SshStorage {
 
     fn change_len(&self, len: u64, grow_only: bool) -> Result<()> {
         let _alone = self.file.growing.write();
-        if grow_only && len <= self.file.len() {
+        if grow_only && len <= self.file.get() {
             return Ok(());
         }
         let opened = self.opened();
         let handle = &opened.handle;
         let done = ask(&opened.link, Request::SetLen { handle, len }, &self.control);
         done.map_err(|error| self.about(&opened, error))?;
-        self.file.set_len(len);
+        self.file.set(len);
         Ok(())
     }
 
@@ -547,7 +547,7 @@ impl Storage for SshStorage {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let inside = self.file.len().saturating_sub(offset);
+        let inside = self.file.get().saturating_sub(offset);
         let inside = usize::try_from(inside).unwrap_or(usize::MAX).min(buf.len());
         let (buf, past) = buf.split_at_mut(inside);
         past.fill(0);
@@ -571,7 +571,7 @@ impl Storage for SshStorage {
     }
 
     fn len(&self) -> Result<u64> {
-        Ok(self.file.len())
+        Ok(self.file.get())
     }
 
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
@@ -587,7 +587,7 @@ impl Storage for SshStorage {
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         let end = self.check_write(offset, len)?;
-        let inside = end.min(self.file.len());
+        let inside = end.min(self.file.get());
         if offset < inside {
             if flags.contains(ZeroFlags::NO_FALLBACK) {
                 return Err(Error::unsupported(
@@ -633,7 +633,7 @@ impl Storage for SshStorage {
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
         // The server does not tell data from holes.
-        let inside = self.file.len().saturating_sub(offset);
+        let inside = self.file.get().saturating_sub(offset);
         Ok(StorageExtent {
             len: if inside == 0 { len } else { len.min(inside) },
             zero: inside == 0,
