@@ -16,7 +16,7 @@ use crate::format::parent::{ParentId, ParentRef, ParentSearch};
 use crate::format::write::{FormatWrite, Resize};
 use crate::job::{Job, JobControl};
 use crate::policy::{ImplicitRole, OpenPolicy};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageSnapshot};
 use crate::value::Value;
 
 /// An image format over its storages: maps guest ranges to host ranges and keeps the metadata.
@@ -255,6 +255,22 @@ pub struct SnapshotInfo {
     pub icount: Option<u64>,
     /// Virtual size at that time, if recorded.
     pub disk_size: Option<u64>,
+}
+
+impl SnapshotInfo {
+    /// That of a snapshot which a storage keeps, and which has nothing but a name and a length.
+    pub fn of_storage(snapshot: StorageSnapshot) -> Self {
+        Self {
+            id: snapshot.name.clone(),
+            name: snapshot.name,
+            vm_state_size: snapshot.len,
+            date_sec: 0,
+            date_nsec: 0,
+            vm_clock_nsec: 0,
+            icount: Some(0),
+            disk_size: None,
+        }
+    }
 }
 
 /// Internal snapshots. The list stands in [`FormatInfo`].

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::size::SECTOR;
 use crate::storage::compress::Compress;
+use crate::storage::details::StorageDetails;
 use crate::storage::host::{CopyOutcome, Lease, SpaceCall, SyncPlan};
 use crate::storage::identity::Identity;
 use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
@@ -244,6 +245,15 @@ pub trait Storage: Send + Sync + Debug {
     /// The driver-specific information of `info`: (key, value) pairs in qemu's order, for `file`
     /// empty or the extent size hint.
     fn specific_info(&self) -> Vec<(&'static str, u64)>;
+
+    /// What else there is to it, where it is an image by itself. It may take a question to a server: it is asked
+    /// for reports alone.
+    ///
+    /// # Errors
+    /// Of the server.
+    fn details(&self) -> Result<Option<StorageDetails>> {
+        Ok(None)
+    }
 
     /// Takes or changes the locks of an image opened on this storage; see [`LockRequest`].
     ///

@@ -2,7 +2,7 @@
 
 use super::LayerInfo;
 use crate::error::Result;
-use crate::format::ChildSpec;
+use crate::format::{ChildSpec, SnapshotInfo};
 use crate::image::{Child, Image, Node};
 use crate::memory;
 use crate::size::round_up_sector;
@@ -34,7 +34,7 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
     let dirty = details.dirty.or(file.and_then(|file| file.dirty));
     let dirty = dirty.filter(|_| !image.format().hides_dirty());
     // An image shows through a raw layer over it.
-    let shown = file.filter(|_| image.shown_through().is_some());
+    let shown = file.filter(|_| image.driver().is_transparent);
     let cluster_size = details.cluster_size;
     let cluster_size = cluster_size.or(shown.and_then(|file| file.cluster_size));
     let mut snapshots = details.snapshots;
@@ -125,22 +125,31 @@ fn node_info(node: &Node) -> Result<LayerInfo> {
 fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
     let driver = registry::find(storage.driver());
     let kind = driver.and_then(|driver| driver.info_type);
-    let specific: Map<String, Value> = storage
-        .specific_info()
-        .into_iter()
+    let specific = storage.specific_info().into_iter();
+    let mut specific: Map<String, Value> = specific
         .map(|(key, value)| (key.to_owned(), value.into()))
         .collect();
+    let details = storage.details()?;
+    let is_image = details.is_some();
+    let details = details.unwrap_or_default();
+    for (key, value) in details.specific {
+        specific.insert(key.to_owned(), value.into());
+    }
+    let snapshots = details.snapshots.into_iter().map(SnapshotInfo::of_storage);
     Ok(LayerInfo {
         filename: storage.name().to_owned(),
         format: storage.driver().to_owned(),
         virtual_size: round_up(storage.len()?),
         actual_size: storage.allocated_size(),
-        // QEMU shows it for what lies on the host, but not for remote storages.
-        dirty: driver
-            .is_some_and(|driver| {
+        // QEMU shows it for what lies on the host and for images that a server keeps as such, but not for
+        // other remote storages.
+        dirty: (is_image
+            || driver.is_some_and(|driver| {
                 driver.is_local && driver.features.contains(StorageFeatures::PLACES)
-            })
-            .then_some(false),
+            }))
+        .then_some(false),
+        cluster_size: details.cluster_size,
+        snapshots: snapshots.collect(),
         specific_type: kind,
         specific: kind.map(|_| Value::Object(specific)),
         ..LayerInfo::default()
