@@ -313,6 +313,15 @@ impl Values {
         Ok(Self { entries })
     }
 
+    /// Those that are not of a table.
+    pub(crate) fn without(&self, table: &[OptionSpec]) -> Self {
+        let others = self.entries.iter();
+        let others = others.filter(|(key, _)| !table.iter().any(|spec| spec.matches(key)));
+        Self {
+            entries: others.cloned().collect(),
+        }
+    }
+
     /// The values by their keys, in the order in which they were set.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &OptionValue)> {
         self.entries.iter().map(|(key, value)| (&**key, value))

@@ -30,6 +30,14 @@ pub trait NewStorage: Debug + Send {
     /// Of the storage.
     fn empty(&self) -> Result<Option<String>>;
 
+    /// Ends its use: see [`Storage::finish`].
+    ///
+    /// # Errors
+    /// As there.
+    fn finish(&self) -> Result<()> {
+        self.storage().finish()
+    }
+
     /// Removes the storage if it was made for this operation; false where it was there before.
     ///
     /// # Errors
@@ -98,6 +106,14 @@ impl Creation {
         self.new.empty()
     }
 
+    /// See [`NewStorage::finish`]: the last change of the storage.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish(&self) -> Result<()> {
+        self.new.finish()
+    }
+
     /// The operation has succeeded: the storage stays.
     pub fn keep(mut self) {
         self.state = State::Kept;
@@ -161,6 +177,11 @@ impl NewStorage for Given {
             storage.set_len(0, Preallocation::Off)?;
         }
         Ok(None)
+    }
+
+    fn finish(&self) -> Result<()> {
+        // The caller goes on with it.
+        Ok(())
     }
 
     fn remove(&self) -> Result<bool> {

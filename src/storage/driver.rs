@@ -100,7 +100,7 @@ impl OpenContext<'_> {
 pub struct CreateContext<'a> {
     /// What to create.
     pub target: StorageTarget<'a>,
-    /// Options, checked against [`StorageDriver::create_options`], those of a format left in.
+    /// Options, checked against [`StorageDriver::create_options`], without those that the format takes.
     pub options: &'a Values,
     /// Page cache use and flush guarantees.
     pub cache: CacheMode,

@@ -50,8 +50,8 @@ pub(super) fn fill_growing(
     };
     ended
         .and_then(|()| storage.sync(final_durability(request)))
+        .and_then(|()| target.keep())
         .context(|| format!("Could not write '{}'", request.target.location.display()))?;
-    target.keep();
     Ok(len)
 }
 

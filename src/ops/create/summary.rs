@@ -5,10 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use bstr::{BStr, BString};
 
 use super::CreateRequest;
+use super::target::creating_protocol;
 use crate::format::FormatDriver;
 use crate::options::{OptionValue, Values, double_commas};
 
-/// Keys of the protocol, shown after those of the format.
+/// Keys of protocols that are shown after those of the format; those of other protocols come behind them.
 const PROTOCOL_KEYS: &[&str] = &["nocow", "preallocation", "extent_size_hint"];
 
 /// `Formatting 'NAME', fmt=FORMAT key=value…`. Strings and switches stand as typed, numbers in
@@ -27,7 +28,17 @@ pub(super) fn summary(
         .iter()
         .filter(|key| driver.summary.iter().all(|(known, _)| known != *key))
         .map(|key| (*key, None));
-    for (key, default) in driver.summary.iter().copied().chain(of_protocol) {
+    let protocol = creating_protocol(driver, &request.location).ok();
+    let specs = protocol.map_or(&[][..], |protocol| protocol.create_options);
+    let others = specs.iter().map(|spec| spec.name);
+    let others = others.filter(|key| {
+        let known =
+            PROTOCOL_KEYS.contains(key) || driver.summary.iter().any(|(known, _)| known == key);
+        !known && !driver.create_options.iter().any(|spec| spec.name == *key)
+    });
+    let others = others.filter(|key| *key != "size").map(|key| (key, None));
+    let keys = driver.summary.iter().copied().chain(of_protocol);
+    for (key, default) in keys.chain(others) {
         let value = match key {
             "size" => Some(size.to_string().into()),
             "backing_file" => backing.0.map(double_commas),

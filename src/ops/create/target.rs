@@ -294,9 +294,11 @@ impl Planned<'_> {
             return Ok(Creation::given(storage?));
         }
         let (driver, target) = for_create(&location)?;
+        let own = self.request.driver.create_options;
+        let options = self.request.values.without(own);
         driver.claim(&CreateContext {
             target,
-            options: self.request.values,
+            options: &options,
             cache: self.request.cache,
             objects: self.request.objects,
             policy: self.request.policy,
@@ -405,15 +407,23 @@ impl UnfinishedImage {
         last: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         self.bulk.finish(durability)?;
-        last()?;
-        self.keep();
-        Ok(())
+        self.keep_after(last)
     }
 
     /// Keeps the files as they are: for who has written everything without the writer.
-    pub(in crate::ops) fn keep(self) {
+    ///
+    /// # Errors
+    /// Of ending their use; they are removed then.
+    pub(in crate::ops) fn keep(self) -> Result<()> {
+        self.keep_after(|| Ok(()))
+    }
+
+    fn keep_after(self, last: impl FnOnce() -> Result<()>) -> Result<()> {
         drop(self.bulk);
+        self.files.iter().try_for_each(Creation::finish)?;
+        last()?;
         self.files.into_iter().for_each(Creation::keep);
+        Ok(())
     }
 }
 
@@ -439,7 +449,6 @@ impl UnfinishedImage {
         change(&*image)?;
         image.close().context(&context)?;
         drop(image);
-        self.keep();
-        Ok(())
+        self.keep().context(&context)
     }
 }
