@@ -43,8 +43,50 @@ pub fn printable_name(name: &[u8]) -> Cow<'_, [u8]> {
 /// Schemes of URLs with logins of the form `user%password`.
 const PERCENT: [&[u8]; 2] = [b"iscsi", b"iser"];
 
-/// A name without the passwords that stand in URLs, whether it is one or holds some, as lists of options do.
+/// A name without the passwords that stand in URLs, whether it is one or holds some, as lists of options do; and
+/// without the keys that stand in names of which every part behind a colon is `KEY=VALUE`.
 pub fn without_passwords(name: &[u8]) -> Cow<'_, [u8]> {
+    match without_logins(name) {
+        Cow::Borrowed(name) => without_keys(name),
+        Cow::Owned(name) => match without_keys(&name) {
+            Cow::Borrowed(_) => Cow::Owned(name),
+            Cow::Owned(shorter) => Cow::Owned(shorter),
+        },
+    }
+}
+
+fn without_keys(name: &[u8]) -> Cow<'_, [u8]> {
+    const KEY: &[u8] = b":key=";
+    let mut out = Vec::new();
+    let mut kept = 0;
+    for at in name.find_iter(KEY) {
+        let start = at + KEY.len();
+        if start < kept {
+            continue;
+        }
+        let rest = name.get(start..).unwrap_or_default();
+        let mut end = 0;
+        while let Some(byte) = rest.get(end) {
+            match byte {
+                b':' | b',' | b'"' | b'\'' | b' ' => break,
+                b'\\' => end += 2,
+                _ => end += 1,
+            }
+        }
+        let end = end.min(rest.len());
+        if end > 0 {
+            out.extend_from_slice(name.get(kept..start).unwrap_or_default());
+            kept = start + end;
+        }
+    }
+    if kept == 0 {
+        return Cow::Borrowed(name);
+    }
+    out.extend_from_slice(name.get(kept..).unwrap_or_default());
+    Cow::Owned(out)
+}
+
+fn without_logins(name: &[u8]) -> Cow<'_, [u8]> {
     let mut out = Vec::new();
     let mut kept = 0;
     for at in name.find_iter("://") {
@@ -131,6 +173,14 @@ mod tests {
             (
                 "json:{\"url\":\"http://a:b@c\"}",
                 "json:{\"url\":\"http://a@c\"}",
+            ),
+            (
+                "rbd:p/i:id=x:key=A\\:Q==:conf=c",
+                "rbd:p/i:id=x:key=:conf=c",
+            ),
+            (
+                "driver=raw,file.filename=rbd:p/i:key=AQ==,size=1",
+                "driver=raw,file.filename=rbd:p/i:key=,size=1",
             ),
             ("http://joe@h/", "http://joe@h/"),
             ("http://h:80/a@b", "http://h:80/a@b"),
