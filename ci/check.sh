@@ -49,6 +49,9 @@ fi
 if [ ! -x /usr/sbin/tgtd ] || ! have iscsi-readcapacity16 || [ "$(id -u)" != 0 ]; then
     skip 'tests of iSCSI (need root, tgt, libiscsi-bin and libiscsi7)'
 fi
+if ! have ceph-mon || ! have ceph-osd || ! have rbd; then
+    skip 'tests of rbd (need ceph-mon, ceph-osd, ceph-common and librbd1)'
+fi
 if ! have openssl; then
     skip 'tests of TLS (need openssl)'
 fi

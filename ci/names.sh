@@ -14,6 +14,7 @@ src/format/registry.rs: all
 src/image/names.rs: raw
 src/printable.rs: iscsi
 src/storage/ftp: ftps
+src/storage/rbd/encryption.rs: luks
 src/storage/http: https
 '
 # The modules of a registry, which are called like their drivers.

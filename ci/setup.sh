@@ -8,14 +8,16 @@ cd "$(dirname "$0")/.."
 packages='build-essential pkg-config qemu-utils e2fsprogs xfsprogs valgrind xz-utils gzip bzip2 zstd lz4 7zip
     mtools dosfstools openssl vmdk-stream-converter python3-venv python3-pip nbdkit libnbd-bin nbd-server
     nginx-light curl openssh-server openssh-client libssh-4 cmake zsh fish
-    tgt libiscsi-bin libiscsi7'
+    tgt libiscsi-bin libiscsi7
+    ceph-mon ceph-osd ceph-common librbd1'
 missing=
 for pair in cc:build-essential g++:build-essential pkg-config:pkg-config qemu-img:qemu-utils \
     qemu-io:qemu-utils mke2fs:e2fsprogs mkfs.xfs:xfsprogs valgrind:valgrind 7zz:7zip \
     xz:xz-utils gzip:gzip bzip2:bzip2 zstd:zstd lz4:lz4 mcopy:mtools fsck.fat:dosfstools openssl:openssl \
     nbdkit:nbdkit nbdcopy:libnbd-bin nbdinfo:libnbd-bin nbd-server:nbd-server \
     nginx:nginx-light curl:curl sshd:openssh-server ssh-keygen:openssh-client cmake:cmake zsh:zsh fish:fish \
-    tgtd:tgt iscsi-readcapacity16:libiscsi-bin; do
+    tgtd:tgt iscsi-readcapacity16:libiscsi-bin \
+    ceph-mon:ceph-mon ceph-osd:ceph-osd rbd:ceph-common; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 # Debian's own: its modules are for no other.

@@ -30,6 +30,7 @@ pub mod modes;
 mod named;
 mod nbd;
 pub mod null;
+mod rbd;
 pub mod registry;
 mod remote;
 mod remote_len;

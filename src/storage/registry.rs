@@ -1,7 +1,7 @@
 //! The protocols that this build has. A new protocol is one line here.
 
 use crate::storage::driver::StorageDriver;
-use crate::storage::{file, ftp, http, iscsi, nbd, null, ssh, vvfat};
+use crate::storage::{file, ftp, http, iscsi, nbd, null, rbd, ssh, vvfat};
 
 /// Every protocol, sorted by name.
 static DRIVERS: &[&StorageDriver] = &[
@@ -16,6 +16,7 @@ static DRIVERS: &[&StorageDriver] = &[
     &nbd::DRIVER,
     &null::AIO,
     &null::CO,
+    &rbd::DRIVER,
     &ssh::DRIVER,
     &vvfat::DRIVER,
 ];

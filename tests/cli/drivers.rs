@@ -63,8 +63,8 @@ fn a_driver_that_is_not_in_this_build_is_refused_in_one_line() {
     let pair = Pair::with(&["create -f raw a.raw 1M"]);
     for (line, refusal) in [
         (
-            "info -f rbd a.raw",
-            "Could not open 'a.raw': The driver 'rbd' is not part of this build",
+            "info -f nvme a.raw",
+            "Could not open 'a.raw': The driver 'nvme' is not part of this build",
         ),
         (
             "info gluster+unix://h/x",
@@ -75,8 +75,8 @@ fn a_driver_that_is_not_in_this_build_is_refused_in_one_line() {
             "Could not open 'json:{'driver':'nvme'}': The driver 'nvme' is not part of this build",
         ),
         (
-            "info --image-opts driver=raw,file.driver=rbd",
-            "Could not open 'driver=raw,file.driver=rbd': The driver 'rbd' is not part of this build",
+            "info --image-opts driver=raw,file.driver=nvme",
+            "Could not open 'driver=raw,file.driver=nvme': The driver 'nvme' is not part of this build",
         ),
         (
             "create -f gluster x 1M",
@@ -87,24 +87,24 @@ fn a_driver_that_is_not_in_this_build_is_refused_in_one_line() {
             "gluster://h/x: The protocol 'gluster' is not part of this build",
         ),
         (
-            "create -f rbd -o help",
-            "The driver 'rbd' is not part of this build",
+            "create -f nvme -o help",
+            "The driver 'nvme' is not part of this build",
         ),
         (
-            "amend -f rbd -o help",
-            "The driver 'rbd' is not part of this build",
+            "amend -f nvme -o help",
+            "The driver 'nvme' is not part of this build",
         ),
         (
-            "convert -O rbd a.raw x",
-            "The driver 'rbd' is not part of this build",
+            "convert -O nvme a.raw x",
+            "The driver 'nvme' is not part of this build",
         ),
         (
-            "dd -O rbd if=a.raw of=x",
-            "The driver 'rbd' is not part of this build",
+            "dd -O nvme if=a.raw of=x",
+            "The driver 'nvme' is not part of this build",
         ),
         (
-            "measure -O rbd a.raw",
-            "The driver 'rbd' is not part of this build",
+            "measure -O nvme a.raw",
+            "The driver 'nvme' is not part of this build",
         ),
     ] {
         let ran = ours(&words(line), pair.ours().root());

@@ -49,6 +49,7 @@ mod progress;
 mod qcow;
 mod qed;
 mod quorum;
+mod rbd;
 mod read_only;
 mod rebase;
 mod refused;

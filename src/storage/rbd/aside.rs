@@ -1,0 +1,50 @@
+//! Calls of the library that wait for the cluster: each on a thread of its own, which is left to itself when
+//! nobody waits for it any longer.
+
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+use crate::sys::signal::Blocked;
+
+/// The longest time that a wait goes without a look at the control: whatever cancels can only store a flag.
+pub(super) const LOOK: Duration = Duration::from_millis(50);
+
+/// Makes a call, and gives what it gives; what comes when nobody waits any longer is dropped on its thread.
+///
+/// # Errors
+/// Of the call; [`ErrorKind::Cancelled`]; with the errno `ETIMEDOUT` after `patience`.
+pub(super) fn aside<T: Send + 'static>(
+    control: &JobControl,
+    patience: Option<Duration>,
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let late = patience.and_then(|time| Instant::now().checked_add(time));
+    let (give, take) = sync_channel(1);
+    let thread = thread::Builder::new().name("rbd".to_owned());
+    // The library's own threads are made in these calls, and no signal is to be handled on them.
+    let blocked = Blocked::all();
+    let made = thread.spawn(move || {
+        let _ = give.send(call());
+    });
+    drop(blocked);
+    made.map_err(|error| Error::io(&error))?;
+    loop {
+        match take.recv_timeout(LOOK) {
+            Ok(outcome) => return outcome,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "A call of librbd has ended early",
+                ));
+            }
+        }
+        control.check()?;
+        if late.is_some_and(|late| Instant::now() >= late) {
+            return Err(Error::os(libc::ETIMEDOUT));
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Images that an operation makes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::object::Objects;
+use crate::options::Values;
+use crate::storage::creation::NewStorage;
+use crate::storage::driver::CreateContext;
+use crate::storage::modes::Preallocation;
+use crate::storage::traits::Storage;
+use crate::sys::librbd::{self, Image};
+
+use super::aside::aside;
+use super::client::{Client, connect, failed};
+use super::encryption::Wanted;
+use super::options::Settings;
+use super::storage::{Opened, RbdStorage, encrypt};
+
+/// How long the cluster is given to remove what was made, when the operation has failed.
+const REMOVAL: Duration = Duration::from_secs(60);
+
+/// The smallest object that the library takes.
+const SMALLEST: u64 = 4096;
+
+/// Bytes that are enough for the header of any encryption.
+const HEADER: u64 = 64 << 20;
+
+/// What is to be made.
+fn settings_of(context: &CreateContext<'_>) -> Result<Settings> {
+    let objects: &Objects = context.objects;
+    let mut settings = Settings::of(&context.target, &Values::default(), objects)?;
+    if settings.snapshot.is_some() {
+        return Err(Error::new(
+            ErrorKind::ReadOnly,
+            "rbd snapshots are read-only",
+        ));
+    }
+    settings.encryption = Wanted::of(context.options, objects)?;
+    if let Some(id) = context.options.str("password-secret") {
+        settings.key = Some(objects.secret_text(id)?);
+    }
+    Ok(settings)
+}
+
+/// Two to the power of it is the size of objects; 0 is the cluster's own.
+fn order_of(options: &Values) -> Result<u8> {
+    let Some(size) = options.num("cluster_size").filter(|size| *size > 0) else {
+        return Ok(0);
+    };
+    if !size.is_power_of_two() {
+        return Err(Error::invalid("obj size needs to be power of 2"));
+    }
+    if size < SMALLEST {
+        return Err(Error::invalid("obj size too small"));
+    }
+    // At most 63.
+    Ok(size.trailing_zeros() as u8)
+}
+
+/// Makes the image, empty. One that is there is left alone: it may be somebody's.
+pub(super) fn claim(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
+    let settings = settings_of(context)?;
+    let order = order_of(context.options)?;
+    let control = context.control;
+    let client = connect(&settings, context.cache, control)?;
+    let opened = {
+        let (client, settings) = (client.clone(), settings.clone());
+        aside(control, Some(client.patience), move || {
+            made(&client, &settings, order)
+        })?
+    };
+    let storage = Arc::new(RbdStorage::new(settings, client, opened, true, control));
+    let new = Box::new(NewImage {
+        shown: storage.clone(),
+        storage,
+    });
+    if new.storage.len()? > 0
+        && let Err(error) = new.storage.set_len(0, Preallocation::Off)
+    {
+        let _ = new.remove();
+        return Err(error);
+    }
+    Ok(new)
+}
+
+/// As [`claim`] does it; what was made is removed again where that fails. Waits for the cluster.
+fn made(client: &Client, settings: &Settings, order: u8) -> Result<Opened> {
+    let (pool, name) = (&client.pool, &settings.image);
+    let size = settings.encryption.as_ref().map_or(0, |_| HEADER);
+    librbd::create(pool, name, size, order).map_err(|errno| failed(errno, "error rbd create"))?;
+    let open = || {
+        let shown = name.to_string_lossy();
+        let image = Image::open(pool, name, None, true)
+            .map_err(|errno| failed(errno, format!("error reading header from {shown}")))?;
+        let raw = match &settings.encryption {
+            None => size,
+            Some(wanted) => {
+                encrypt(&image, wanted).map_err(|errno| failed(errno, "encryption format fail"))?
+            }
+        };
+        Opened::of(client, settings, image, raw)
+    };
+    open().inspect_err(|_| {
+        let _ = librbd::remove(pool, name);
+    })
+}
+
+#[derive(Debug)]
+struct NewImage {
+    storage: Arc<RbdStorage>,
+    shown: Arc<dyn Storage>,
+}
+
+impl NewStorage for NewImage {
+    fn storage(&self) -> &Arc<dyn Storage> {
+        &self.shown
+    }
+
+    fn check_room(&self, _len: u64) -> Result<()> {
+        // The space of a cluster is taken when it is written to.
+        Ok(())
+    }
+
+    fn empty(&self) -> Result<Option<String>> {
+        // It was made empty.
+        Ok(None)
+    }
+
+    fn remove(&self) -> Result<bool> {
+        self.storage.remove(REMOVAL)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,74 @@
+//! Encryption by the library: which formats it has, and how they are told from what stands in an image.
+
+use crate::error::{Error, Result};
+use crate::object::Objects;
+use crate::options::Values;
+use crate::secret::Secret;
+use crate::sys::librbd::{Cipher, Encryption};
+
+const FORMATS: [(&str, Encryption); 2] =
+    [("luks", Encryption::Luks1), ("luks2", Encryption::Luks2)];
+
+/// An encrypted image starts with it, and the version in two bytes.
+const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
+
+/// How many bytes of an image tell whether it is encrypted.
+pub(super) const TELLING: usize = MAGIC.len() + 2;
+
+/// How an image is to be encrypted.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) format: Encryption,
+    pub(super) cipher: Cipher,
+    pub(super) passphrase: Secret,
+}
+
+impl Wanted {
+    /// What options say, where they say something.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`], or of the secret.
+    pub(super) fn of(options: &Values, objects: &Objects) -> Result<Option<Self>> {
+        let bad = |name: &str, value: &str| {
+            Error::invalid(format!(
+                "Parameter '{name}' does not accept value '{value}'"
+            ))
+        };
+        let Some(format) = options.str("encrypt.format") else {
+            for key in ["encrypt.key-secret", "encrypt.cipher-alg"] {
+                if options.str(key).is_some() {
+                    return Err(Error::invalid("Parameter 'encrypt.format' is missing"));
+                }
+            }
+            return Ok(None);
+        };
+        let known = FORMATS.iter().find(|(name, _)| *name == format);
+        let (_, kind) = *known.ok_or_else(|| bad("format", format))?;
+        let cipher = match options.str("encrypt.cipher-alg") {
+            None | Some("aes-256") => Cipher::Aes256,
+            Some("aes-128") => Cipher::Aes128,
+            Some(other) => return Err(bad("cipher-alg", other)),
+        };
+        let id = options
+            .str("encrypt.key-secret")
+            .ok_or_else(|| Error::invalid("Parameter 'encrypt.key-secret' is missing"))?;
+        Ok(Some(Self {
+            format: kind,
+            cipher,
+            passphrase: objects.secret_text(id)?,
+        }))
+    }
+}
+
+/// The format of encryption that an image starts with.
+pub(super) fn told_by(start: &[u8]) -> Option<&'static str> {
+    let version = match start.strip_prefix(MAGIC)? {
+        [0, 1, ..] => Encryption::Luks1,
+        [0, 2, ..] => Encryption::Luks2,
+        _ => return None,
+    };
+    let mut formats = FORMATS.iter();
+    formats
+        .find(|(_, known)| *known == version)
+        .map(|(name, _)| *name)
+}

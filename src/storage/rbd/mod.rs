@@ -1,0 +1,44 @@
+//! Images in pools of Ceph clusters (`rbd:POOL/IMAGE`), through the libraries librbd and librados, which are
+//! loaded at run time.
+
+mod aside;
+mod client;
+mod creation;
+mod encryption;
+mod options;
+mod status;
+mod storage;
+
+use crate::options::{OptionKind, OptionSpec, option};
+use crate::storage::driver::{StorageDriver, StorageFeatures};
+
+/// The protocol.
+pub static DRIVER: StorageDriver = StorageDriver {
+    name: "rbd",
+    schemes: &["rbd"],
+    features: StorageFeatures::WRITE
+        .union(StorageFeatures::CREATE)
+        .union(StorageFeatures::RESIZE)
+        .union(StorageFeatures::EXTENTS)
+        .union(StorageFeatures::PLACES),
+    is_local: false,
+    info_type: Some("rbd"),
+    open_options: options::OPTIONS,
+    weak_options: options::WEAK,
+    create_options: options::CREATE,
+    parse_file_name: Some(options::parse_file_name),
+    file_name: Some(|_| None),
+    open: storage::open,
+    create: Some(creation::claim),
+    exports: None,
+};
+
+/// One of [`OptionSpec`], for the tables of options.
+const fn text(name: &'static str, help: &'static str) -> OptionSpec {
+    option(name, OptionKind::Str, help)
+}
+
+/// As [`text`], of a value that need not be UTF-8.
+const fn name(key: &'static str, help: &'static str) -> OptionSpec {
+    option(key, OptionKind::Name, help)
+}

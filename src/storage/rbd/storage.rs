@@ -1,0 +1,719 @@
+//! An image of a cluster as a storage.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bstr::{BStr, BString, ByteSlice};
+use parking_lot::RwLock;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageExtent;
+use crate::job::JobControl;
+use crate::memory::{self, IoBuf};
+use crate::storage::details::{StorageDetails, StorageSnapshot};
+use crate::storage::driver::OpenContext;
+use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
+use crate::storage::remote_len::RemoteLen;
+use crate::storage::traits::ReadRange;
+use crate::storage::{HostFile, Identity, Limits, Storage};
+use crate::sys::librbd::{self, Image, Pending};
+
+use super::aside::{LOOK, aside};
+use super::client::{Client, connect, failed};
+use super::encryption::{TELLING, Wanted, told_by};
+use super::options::Settings;
+use super::status::{Runs, Status};
+
+/// Requests of callers that wait for the cluster at once; each holds a buffer of the caller's.
+const IN_FLIGHT: u32 = 16;
+/// The most bytes of one request: the library divides it by objects, which are under way together.
+const PIECE: usize = 8 << 20;
+/// The most bytes of one call at once, which are held twice meanwhile.
+const BATCH: usize = 32 << 20;
+/// The most bytes that are zeroed or discarded at once.
+const MOST_CHANGED: u64 = 256 << 20;
+/// Zeroes that are written at once, where they have to be written.
+const ZEROES: u64 = 1 << 20;
+/// What is asked for at once, where the cluster looks at every object to tell whether it is there.
+const STRIDE: u64 = 4 << 30;
+/// An image that a write makes longer is made so much longer at once, for it takes the cluster as long as many
+/// writes. The rest is given back in the end.
+const GROWTH: u64 = 64 << 20;
+/// How long closing an image is waited for, when the work is done.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// An image that is open, in the library's words.
+pub(super) struct Opened {
+    pub(super) image: Image,
+    pub(super) object_size: u64,
+    /// Bytes of the image that no offset reaches: the header of its encryption.
+    pub(super) header: u64,
+    pub(super) size: u64,
+    identity: BString,
+}
+
+impl Opened {
+    /// Opens what the settings say. Waits for the cluster.
+    pub(super) fn open(client: &Client, settings: &Settings, writable: bool) -> Result<Self> {
+        let name = settings.image.to_string_lossy();
+        let snapshot = settings.snapshot.as_deref();
+        let image = Image::open(&client.pool, &settings.image, snapshot, writable)
+            .map_err(|errno| failed(errno, format!("error reading header from {name}")))?;
+        let raw = image.size().map_err(Error::os)?;
+        if let Some(wanted) = &settings.encryption {
+            image
+                .load_encryption(wanted.format, wanted.passphrase.bytes())
+                .map_err(|errno| failed(errno, "encryption load fail"))?;
+        }
+        Self::of(client, settings, image, raw)
+    }
+
+    /// One that is open, of `raw` bytes in all.
+    pub(super) fn of(client: &Client, settings: &Settings, image: Image, raw: u64) -> Result<Self> {
+        let size = image.size().map_err(Error::os)?;
+        let object_size = image.object_size().map_err(Error::os)?;
+        if !object_size.is_power_of_two() {
+            return Err(Error::corrupt(format!(
+                "The cluster says that objects have {object_size} bytes"
+            )));
+        }
+        let pool = &client.pool;
+        let mut identity = BString::from(b"rbd:".as_slice());
+        for part in [
+            pool.cluster().id().map_err(Error::os)?.as_bytes(),
+            pool.id().to_string().as_bytes(),
+            settings.namespace.as_bytes(),
+            &image.id().map_err(Error::os)?,
+            settings.snapshot.as_deref().unwrap_or_default().to_bytes(),
+        ] {
+            identity.extend_from_slice(part);
+            identity.push(b'/');
+        }
+        Ok(Self {
+            image,
+            object_size,
+            header: raw.saturating_sub(size),
+            size,
+            identity,
+        })
+    }
+}
+
+/// An image of a cluster.
+pub(super) struct RbdStorage {
+    name: BString,
+    settings: Settings,
+    client: Client,
+    control: Arc<JobControl>,
+    writable: bool,
+    /// None when it was removed.
+    image: RwLock<Option<Arc<Image>>>,
+    identity: BString,
+    object_size: u64,
+    header: u64,
+    len: Arc<RemoteLen>,
+    status: Status,
+    sync_failed: AtomicBool,
+}
+
+impl std::fmt::Debug for RbdStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RbdStorage")
+            .field("name", &self.name)
+            .field("writable", &self.writable)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens an image.
+pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
+    let settings = Settings::of(&context.target, context.options, context.objects)?;
+    let writable = context.how.writable;
+    if writable && settings.snapshot.is_some() {
+        return Err(Error::new(
+            ErrorKind::ReadOnly,
+            "rbd snapshots are read-only",
+        ));
+    }
+    let client = connect(&settings, context.how.cache, context.control)?;
+    let opened = {
+        let (client, settings) = (client.clone(), settings.clone());
+        aside(context.control, Some(client.patience), move || {
+            Opened::open(&client, &settings, writable)
+        })?
+    };
+    Ok(Arc::new(RbdStorage::new(
+        settings,
+        client,
+        opened,
+        writable,
+        context.control,
+    )))
+}
+
+impl RbdStorage {
+    /// Of an image that is open.
+    pub(super) fn new(
+        settings: Settings,
+        client: Client,
+        opened: Opened,
+        writable: bool,
+        control: &Arc<JobControl>,
+    ) -> Self {
+        Self {
+            name: settings.short(),
+            settings,
+            client,
+            control: control.clone(),
+            writable,
+            image: RwLock::new(Some(Arc::new(opened.image))),
+            object_size: opened.object_size,
+            header: opened.header,
+            len: RemoteLen::at(opened.identity.clone(), opened.size),
+            identity: opened.identity,
+            status: Status::default(),
+            sync_failed: AtomicBool::new(false),
+        }
+    }
+
+    fn image(&self) -> Result<Arc<Image>> {
+        let image = self.image.read();
+        image.clone().ok_or_else(|| Error::os(libc::ESTALE))
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.settings.encryption.is_some()
+    }
+
+    fn error(&self, errno: i32) -> Error {
+        let error = Error::os(errno);
+        match errno {
+            libc::ETIMEDOUT => {
+                error.context(format!("The cluster of '{}' does not answer", self.name))
+            }
+            libc::ESHUTDOWN => error.context(format!(
+                "The cluster has shut out this user of '{}'",
+                self.name
+            )),
+            _ => error,
+        }
+    }
+
+    /// Waits for a request.
+    fn wait(&self, pending: &Pending) -> Result<(u64, IoBuf)> {
+        loop {
+            if let Some((outcome, bytes)) = pending.wait(LOOK) {
+                let code = outcome.map_err(|errno| self.error(errno))?;
+                return Ok((code, bytes));
+            }
+            self.control.check()?;
+        }
+    }
+
+    /// Waits for requests that were started together.
+    fn wait_all(&self, pending: &[Pending]) -> Result<()> {
+        pending
+            .iter()
+            .try_for_each(|one| self.wait(one).map(|_| ()))
+    }
+
+    /// Makes a call of the library that waits for the cluster.
+    fn aside<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Image) -> Result<T, i32> + Send + 'static,
+    ) -> Result<T> {
+        let image = self.image()?;
+        // Each request within has its end, and there may be any number of them.
+        let outcome = aside(&self.control, None, move || Ok(call(&image)))?;
+        outcome.map_err(|errno| self.error(errno))
+    }
+
+    /// Fills ranges that lie inside, all at once as far as memory allows.
+    fn read_inside(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        let image = self.image()?;
+        let mut under_way: Vec<(Pending, &mut [u8])> = Vec::new();
+        let mut bytes = 0;
+        for (offset, buf) in ranges {
+            let mut at = *offset;
+            for part in buf.chunks_mut(PIECE) {
+                if bytes + part.len() > BATCH && bytes > 0 {
+                    self.take(&mut under_way)?;
+                    bytes = 0;
+                }
+                let mut room = IoBuf::new();
+                room.room(part.len())?;
+                let len = part.len();
+                let pending = image.read(at, room).map_err(|errno| self.error(errno))?;
+                under_way.push((pending, part));
+                at = at.saturating_add(len as u64);
+                bytes += len;
+            }
+        }
+        self.take(&mut under_way)
+    }
+
+    /// Takes what was read.
+    fn take(&self, under_way: &mut Vec<(Pending, &mut [u8])>) -> Result<()> {
+        for (pending, part) in under_way.drain(..) {
+            let (len, bytes) = self.wait(&pending)?;
+            if len != part.len() as u64 || bytes.len() != part.len() {
+                return Err(Error::os(libc::EIO).context(format!(
+                    "The cluster has read {len} bytes of {} of '{}'",
+                    part.len(),
+                    self.name
+                )));
+            }
+            part.copy_from_slice(&bytes);
+        }
+        Ok(())
+    }
+
+    /// The part of a buffer that lies inside; the rest is filled with zeroes.
+    fn inside<'b>(&self, buf: &'b mut [u8], offset: u64) -> &'b mut [u8] {
+        let inside = self.len.get().saturating_sub(offset);
+        let inside = usize::try_from(inside).unwrap_or(usize::MAX).min(buf.len());
+        let (buf, past) = buf.split_at_mut(inside);
+        past.fill(0);
+        buf
+    }
+
+    /// Refuses a change that cannot be; the end of its range.
+    fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
+        if !self.writable {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("'{}' is open read-only", self.name),
+            ));
+        }
+        let end = offset.checked_add(len);
+        end.filter(|end| i64::try_from(end.saturating_add(self.header)).is_ok())
+            .ok_or_else(|| Error::os(libc::EFBIG))
+    }
+
+    /// Has `write` change a range, which makes the image longer where it ends past its end.
+    fn change(
+        &self,
+        offset: u64,
+        end: u64,
+        write: impl FnOnce(&Image) -> Result<()>,
+    ) -> Result<()> {
+        let image = self.image()?;
+        let growing = loop {
+            if end <= self.len.get() {
+                break None;
+            }
+            let growing = self.len.growing.read();
+            if end <= self.len.reserved() {
+                break Some(growing);
+            }
+            drop(growing);
+            self.reserve(end)?;
+        };
+        self.status.written(offset, end - offset);
+        let done = write(&image);
+        // An answer that came meanwhile may be of before.
+        self.status.written(offset, end - offset);
+        done?;
+        self.len.reaches(end);
+        drop(growing);
+        Ok(())
+    }
+
+    /// Makes the image longer than it is shown to be.
+    fn reserve(&self, end: u64) -> Result<()> {
+        let _alone = self.len.growing.write();
+        if end <= self.len.reserved() {
+            return Ok(());
+        }
+        let most = i64::MAX.unsigned_abs() - self.header;
+        let len = end.saturating_add(GROWTH).min(most.max(end));
+        self.resize(len)?;
+        self.len.reserve(len);
+        Ok(())
+    }
+
+    /// Has the cluster change the length; only with `growing` held alone.
+    fn resize(&self, len: u64) -> Result<()> {
+        let all = len.checked_add(self.header);
+        let all = all.ok_or_else(|| Error::os(libc::EFBIG))?;
+        self.aside(move |image| image.resize(all))
+    }
+
+    fn change_len(&self, len: u64, grow_only: bool) -> Result<()> {
+        let _alone = self.len.growing.write();
+        let (shown, reserved) = (self.len.get(), self.len.reserved());
+        if len == shown && reserved <= shown || grow_only && len <= shown {
+            return Ok(());
+        }
+        self.status.forget();
+        if len > shown && reserved > shown {
+            // What is behind the end may have been written by a write that failed.
+            self.resize(shown)?;
+            self.len.set(shown);
+        }
+        if len != self.len.reserved() {
+            self.resize(len)?;
+        }
+        self.status.forget();
+        self.len.set(len);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        let pending = self.image()?.flush();
+        let pending = pending.map_err(|errno| self.error(errno))?;
+        self.wait(&pending).map(|_| ())
+    }
+
+    /// Asks the cluster which runs from `offset` on hold something.
+    fn ask_status(&self, offset: u64, len: u64) -> Result<Option<StorageExtent>> {
+        let _alone = self.status.asking.lock();
+        if let Some(found) = self.status.find(offset, len) {
+            return Ok(Some(found));
+        }
+        let asked = self.status.now();
+        let (size, object_size) = (self.len.get(), self.object_size);
+        let runs = self.aside(move |image| {
+            let whole = image.has_object_map()?;
+            let (start, end) = match whole {
+                true => (0, size),
+                false => {
+                    let start = offset - offset % object_size;
+                    (start, size.min(start.saturating_add(STRIDE)))
+                }
+            };
+            let mut runs = Runs::new(start, end);
+            let told = image.written(start, end - start, whole, |offset, len, exists| {
+                !exists || runs.tell(offset, len)
+            });
+            match told {
+                Err(_) if runs.is_full() => Ok(runs),
+                told => told.map(|()| runs),
+            }
+        })?;
+        let found = runs.at(offset, len);
+        let fixed = self.settings.snapshot.is_some();
+        self.status.keep(asked, runs, fixed);
+        Ok(found)
+    }
+
+    /// What there is to tell whether the image is encrypted.
+    fn start(&self) -> Result<[u8; TELLING]> {
+        let mut start = [0; TELLING];
+        if self.header == 0 {
+            self.read_at(&mut start, 0)?;
+        }
+        Ok(start)
+    }
+
+    /// Closes the image and removes it, also where the work was cancelled.
+    ///
+    /// # Errors
+    /// Of the cluster.
+    pub(super) fn remove(&self, time: Duration) -> Result<()> {
+        let image = self.image.write().take();
+        let (pool, name) = (self.client.pool.clone(), self.settings.image.clone());
+        aside(&JobControl::default(), Some(time), move || {
+            drop(image);
+            librbd::remove(&pool, &name).map_err(Error::os)
+        })
+    }
+}
+
+impl Drop for RbdStorage {
+    fn drop(&mut self) {
+        let image = self.image.get_mut().take();
+        let client = self.client.clone();
+        let closing = move || {
+            drop(image);
+            drop(client);
+            Ok(())
+        };
+        // What was to be kept has been flushed. A cluster that does not answer is left to the library.
+        let _ = aside(&self.control, Some(CLOSING), closing);
+    }
+}
+
+impl Storage for RbdStorage {
+    fn name(&self) -> &BStr {
+        self.name.as_bstr()
+    }
+
+    fn driver(&self) -> &'static str {
+        super::DRIVER.name
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(Identity::Remote(self.identity.clone()))
+    }
+
+    fn read_only(&self) -> bool {
+        !self.writable
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let buf = self.inside(buf, offset);
+        match buf.is_empty() {
+            true => Ok(()),
+            false => self.read_inside(&mut [(offset, buf)]),
+        }
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
+        let mut at = offset;
+        let mut ranges: Vec<ReadRange<'_>> = Vec::with_capacity(bufs.len());
+        for buf in bufs {
+            let len = buf.len() as u64;
+            ranges.push((at, buf));
+            at = at.saturating_add(len);
+        }
+        self.read_many_at(&mut ranges)
+    }
+
+    fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        let mut inside: Vec<ReadRange<'_>> = Vec::with_capacity(ranges.len());
+        for (offset, buf) in ranges {
+            let buf = self.inside(buf, *offset);
+            if !buf.is_empty() {
+                inside.push((*offset, buf));
+            }
+        }
+        self.read_inside(&mut inside)
+    }
+
+    fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
+        // The cluster is always waited for.
+        Ok(false)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.write_vectored_at(&[IoSlice::new(buf)], offset)
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
+        let len: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
+        let end = self.check_write(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        self.change(offset, end, |image| {
+            let start = |at: u64, piece: IoBuf| {
+                let pending = image.write(at, piece);
+                pending.map_err(|errno| self.error(errno))
+            };
+            let mut under_way = Vec::new();
+            let mut at = offset;
+            // A request has one buffer.
+            let mut piece = IoBuf::new();
+            for buf in bufs {
+                let mut rest: &[u8] = buf;
+                while !rest.is_empty() {
+                    let (now, later) = rest.split_at(rest.len().min(PIECE - piece.len()));
+                    piece.extend_from_slice(now)?;
+                    rest = later;
+                    if piece.len() == PIECE {
+                        under_way.push(start(at, std::mem::take(&mut piece))?);
+                        at = at.saturating_add(PIECE as u64);
+                    }
+                    if under_way.len() == BATCH / PIECE {
+                        self.wait_all(&under_way)?;
+                        under_way.clear();
+                    }
+                }
+            }
+            if !piece.is_empty() {
+                under_way.push(start(at, piece)?);
+            }
+            self.wait_all(&under_way)
+        })
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.len.get())
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.check_write(0, len)?;
+        if preallocation != Preallocation::Off {
+            return Err(Error::unsupported(format!(
+                "Unsupported preallocation mode '{}'",
+                preallocation.name()
+            )));
+        }
+        self.change_len(len, false)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        let end = self.check_write(offset, len)?;
+        let inside = end.min(self.len.get());
+        let mut at = offset;
+        if at < inside && self.is_encrypted() {
+            // What the library zeroes by itself is not what it would decrypt to zeroes.
+            if flags.contains(ZeroFlags::NO_FALLBACK) {
+                return Err(Error::unsupported(
+                    "Zeroes of an encrypted image are written as data",
+                ));
+            }
+            let most = usize::try_from((inside - at).min(ZEROES)).unwrap_or(0);
+            let zeroes = memory::zeroed(most)?;
+            while at < inside {
+                let now = usize::try_from((inside - at).min(ZEROES)).unwrap_or(0);
+                self.write_at(zeroes.get(..now).unwrap_or_default(), at)?;
+                at += now as u64;
+            }
+        }
+        while at < inside {
+            let now = (inside - at).min(MOST_CHANGED - at % MOST_CHANGED);
+            self.status.forget();
+            let done = self.image().and_then(|image| {
+                let len = usize::try_from(now).map_err(|_| Error::os(libc::EFBIG))?;
+                let pending = image.write_zeroes(at, len);
+                self.wait(&pending.map_err(|errno| self.error(errno))?)
+            });
+            self.status.forget();
+            done?;
+            at += now;
+        }
+        match end > inside && len > 0 {
+            // What is added reads as zeroes.
+            true => self.change_len(end, true),
+            false => Ok(()),
+        }
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        let end = self.check_write(offset, len)?;
+        if self.is_encrypted() {
+            return Err(Error::unsupported("Discarding is not supported"));
+        }
+        let size = self.len.get();
+        // A part of an object stays; what there is of the last one is all of it.
+        let start = offset
+            .div_ceil(self.object_size)
+            .saturating_mul(self.object_size);
+        let end = match end >= size {
+            true => size,
+            false => end - end % self.object_size,
+        };
+        let mut at = start;
+        while at < end {
+            let now = (end - at).min(MOST_CHANGED - at % MOST_CHANGED);
+            self.status.forget();
+            let done = self.image().and_then(|image| {
+                let pending = image.discard(at, now);
+                self.wait(&pending.map_err(|errno| self.error(errno))?)
+            });
+            self.status.forget();
+            done?;
+            at += now;
+        }
+        Ok(())
+    }
+
+    fn sync(&self, durability: Durability) -> Result<()> {
+        if durability == Durability::None || !self.writable {
+            return Ok(());
+        }
+        if self.sync_failed.load(Ordering::Acquire) {
+            return Err(Error::os(libc::EIO).context("An earlier flush has failed"));
+        }
+        // The library's cache goes with the process: writes are in order once it is written out.
+        let done = self.flush();
+        if done.is_err() {
+            self.sync_failed.store(true, Ordering::Release);
+        }
+        done
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
+        let inside = self.len.get().saturating_sub(offset);
+        if inside == 0 {
+            return Ok(StorageExtent {
+                len,
+                zero: true,
+                allocated: false,
+            });
+        }
+        let len = len.min(inside);
+        let unknown = StorageExtent {
+            len,
+            zero: false,
+            allocated: true,
+        };
+        if self.is_encrypted() {
+            // The cluster counts from where the header is, and its zeroes are not ours.
+            return Ok(unknown);
+        }
+        let found = match self.status.find(offset, len) {
+            Some(found) => Some(found),
+            None => self.ask_status(offset, len)?,
+        };
+        Ok(found.unwrap_or(unknown))
+    }
+
+    fn finish(&self) -> Result<()> {
+        if !self.writable {
+            return Ok(());
+        }
+        let alone = self.len.growing.write();
+        let shown = self.len.get();
+        if self.len.reserved() > shown {
+            self.resize(shown)?;
+            self.len.set(shown);
+        }
+        drop(alone);
+        // What the library still keeps is written out, or it is known that it cannot be.
+        self.sync(Durability::Ordered)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            grown_is_zero: true,
+            in_flight: IN_FLIGHT,
+            ..Limits::default()
+        }
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        None
+    }
+
+    fn specific_info(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn details(&self) -> Result<Option<StorageDetails>> {
+        let snapshots = self.aside(Image::snapshots)?;
+        let snapshots = snapshots.into_iter().map(|snapshot| StorageSnapshot {
+            name: snapshot.name.into(),
+            len: snapshot.size,
+        });
+        let encryption = told_by(&self.start()?);
+        Ok(Some(StorageDetails {
+            cluster_size: Some(self.object_size),
+            snapshots: snapshots.collect(),
+            specific: encryption
+                .map(|format| ("encryption-format", format.to_owned()))
+                .into_iter()
+                .collect(),
+        }))
+    }
+
+    fn lock(&self, _request: LockRequest) -> Result<()> {
+        // The library takes the image's own lock with the first write, where the image has one.
+        Ok(())
+    }
+
+    fn host(&self) -> Option<&dyn HostFile> {
+        None
+    }
+}
+
+/// Makes an image encrypted that was made just now, and long enough; gives its length with the header.
+pub(super) fn encrypt(image: &Image, wanted: &Wanted) -> Result<u64, i32> {
+    let raw = image.size()?;
+    image.format_encryption(wanted.format, wanted.cipher, wanted.passphrase.bytes())?;
+    Ok(raw)
+}

@@ -1,0 +1,194 @@
+//! The library librados, loaded when it is first needed: connections to clusters of Ceph, and their pools.
+//!
+//! Most calls wait for the cluster, as long as its settings say: they belong on threads that nobody waits for
+//! without an end.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+
+use super::library::{Library, functions};
+
+/// The only version whose interface is known here, and the package that brings it.
+const NAME: &CStr = c"librados.so.2";
+const PACKAGE: &str = "librados2";
+
+/// Opaque to us.
+pub(super) type Rados = c_void;
+pub(super) type IoCtx = c_void;
+
+functions! {
+    rados_create: (*mut *mut Rados, *const c_char) -> c_int;
+    rados_shutdown: (*mut Rados);
+    rados_conf_read_file: (*mut Rados, *const c_char) -> c_int;
+    rados_conf_set: (*mut Rados, *const c_char, *const c_char) -> c_int;
+    rados_conf_get: (*mut Rados, *const c_char, *mut c_char, usize) -> c_int;
+    rados_connect: (*mut Rados) -> c_int;
+    rados_cluster_fsid: (*mut Rados, *mut c_char, usize) -> c_int;
+    rados_ioctx_create: (*mut Rados, *const c_char, *mut *mut IoCtx) -> c_int;
+    rados_ioctx_destroy: (*mut IoCtx);
+    rados_ioctx_set_namespace: (*mut IoCtx, *const c_char);
+    rados_ioctx_get_id: (*mut IoCtx) -> i64;
+}
+
+fn functions() -> Result<&'static Functions, String> {
+    static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
+    let loaded = FUNCTIONS.get_or_init(|| {
+        let library = Library::load(NAME).ok_or_else(|| {
+            let name = NAME.to_string_lossy();
+            format!("rbd needs {name}, which cannot be loaded: install the package {PACKAGE}")
+        })?;
+        // SAFETY: opened just now, by the name of its version.
+        unsafe { Functions::load(&library) }
+    });
+    loaded.as_ref().map_err(Clone::clone)
+}
+
+/// Whether the library is there.
+///
+/// # Errors
+/// One line that names what to install.
+pub(crate) fn check() -> Result<(), String> {
+    functions().map(|_| ())
+}
+
+/// What a call of the library gives: its number, or the errno.
+pub(super) fn errno<T: Into<i64> + Copy>(code: T) -> Result<u64, i32> {
+    let code: i64 = code.into();
+    u64::try_from(code).map_err(|_| i32::try_from(code.unsigned_abs()).unwrap_or(libc::EIO))
+}
+
+/// A cluster, or the settings with which it is to be connected.
+pub(crate) struct Cluster {
+    f: &'static Functions,
+    handle: *mut Rados,
+}
+
+// SAFETY: the library's handles may be used from any thread, and from many at once.
+unsafe impl Send for Cluster {}
+// SAFETY: as above.
+unsafe impl Sync for Cluster {}
+
+impl Cluster {
+    /// One to be connected as that user, or as the library's own.
+    ///
+    /// # Errors
+    /// The errno; `ELIBACC` where the library is not there, of which [`check`] tells more.
+    pub(crate) fn new(user: Option<&CStr>) -> Result<Self, i32> {
+        let f = functions().map_err(|_| libc::ELIBACC)?;
+        let mut handle = ptr::null_mut();
+        let user = user.map_or(ptr::null(), CStr::as_ptr);
+        // SAFETY: a place for the handle; the name is copied.
+        errno(unsafe { (f.rados_create)(&raw mut handle, user) })?;
+        match handle.is_null() {
+            true => Err(libc::ENOMEM),
+            false => Ok(Self { f, handle }),
+        }
+    }
+
+    /// Takes the settings of a file, or of those that the library knows.
+    pub(crate) fn read_file(&self, file: Option<&CStr>) -> Result<(), i32> {
+        let file = file.map_or(ptr::null(), CStr::as_ptr);
+        // SAFETY: its own handle, before it is connected.
+        errno(unsafe { (self.f.rados_conf_read_file)(self.handle, file) }).map(|_| ())
+    }
+
+    /// Changes a setting.
+    pub(crate) fn set(&self, key: &CStr, value: &CStr) -> Result<(), i32> {
+        // SAFETY: its own handle, before it is connected; both texts are copied.
+        errno(unsafe { (self.f.rados_conf_set)(self.handle, key.as_ptr(), value.as_ptr()) })
+            .map(|_| ())
+    }
+
+    /// A setting that is a number.
+    pub(crate) fn number(&self, key: &CStr) -> Option<u64> {
+        let mut text = [0u8; 64];
+        // SAFETY: its own handle; the text is NUL-terminated within its length, or the call fails.
+        let code = unsafe {
+            let to = text.as_mut_ptr().cast();
+            (self.f.rados_conf_get)(self.handle, key.as_ptr(), to, text.len())
+        };
+        errno(code).ok()?;
+        let text = CStr::from_bytes_until_nul(&text).ok()?.to_str().ok()?;
+        let digits = text.find(|c: char| !c.is_ascii_digit());
+        text.get(..digits.unwrap_or(text.len()))?.parse().ok()
+    }
+
+    /// Connects. Waits for the cluster.
+    pub(crate) fn connect(&self) -> Result<(), i32> {
+        // SAFETY: its own handle.
+        errno(unsafe { (self.f.rados_connect)(self.handle) }).map(|_| ())
+    }
+
+    /// What tells the cluster from others; once it is connected.
+    pub(crate) fn id(&self) -> Result<String, i32> {
+        let mut text = [0u8; 64];
+        // SAFETY: its own handle; at most so many bytes are written.
+        let code = unsafe {
+            let to = text.as_mut_ptr().cast();
+            (self.f.rados_cluster_fsid)(self.handle, to, text.len())
+        };
+        let len = usize::try_from(errno(code)?).unwrap_or(usize::MAX);
+        let text = text.get(..len).unwrap_or_default();
+        Ok(String::from_utf8_lossy(text).into_owned())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // SAFETY: its own handle, whose pools are gone. Waits for the library's threads.
+        unsafe { (self.f.rados_shutdown)(self.handle) };
+    }
+}
+
+/// A pool of a cluster, or a namespace in it.
+pub(crate) struct Pool {
+    cluster: Arc<Cluster>,
+    pub(super) handle: *mut IoCtx,
+}
+
+// SAFETY: as of [`Cluster`].
+unsafe impl Send for Pool {}
+// SAFETY: as of [`Cluster`].
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    /// The pool of that name.
+    pub(crate) fn open(cluster: &Arc<Cluster>, name: &CStr) -> Result<Self, i32> {
+        let mut handle = ptr::null_mut();
+        let f = cluster.f;
+        // SAFETY: a connected handle, and a place for the new one.
+        errno(unsafe { (f.rados_ioctx_create)(cluster.handle, name.as_ptr(), &raw mut handle) })?;
+        match handle.is_null() {
+            true => Err(libc::ENOMEM),
+            false => Ok(Self {
+                cluster: cluster.clone(),
+                handle,
+            }),
+        }
+    }
+
+    /// Its namespace of that name; before it is used.
+    pub(crate) fn set_namespace(&mut self, name: &CStr) {
+        // SAFETY: its own handle; the name is copied.
+        unsafe { (self.cluster.f.rados_ioctx_set_namespace)(self.handle, name.as_ptr()) };
+    }
+
+    /// Its number in the cluster.
+    pub(crate) fn id(&self) -> i64 {
+        // SAFETY: its own handle.
+        unsafe { (self.cluster.f.rados_ioctx_get_id)(self.handle) }
+    }
+
+    /// The cluster that it is in.
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: its own handle, whose images are closed; the cluster is still there.
+        unsafe { (self.cluster.f.rados_ioctx_destroy)(self.handle) };
+    }
+}

@@ -1,0 +1,545 @@
+//! The library librbd, loaded when it is first needed: images in pools of a Ceph cluster.
+//!
+//! Reads and changes of data are started here and waited for elsewhere; every other call waits for the cluster
+//! itself, and belongs on a thread that nobody waits for without an end.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use zeroize::Zeroizing;
+
+use super::librados::{IoCtx, Pool, errno};
+use super::library::{Library, functions};
+use crate::memory::IoBuf;
+
+/// The only version whose interface is known here, and the package that brings it.
+const NAME: &CStr = c"librbd.so.1";
+const PACKAGE: &str = "librbd1";
+
+// Of `rbd/features.h` and `rbd/librbd.h`.
+const FEATURE_FAST_DIFF: u64 = 1 << 4;
+const FLAG_FAST_DIFF_INVALID: u64 = 1 << 1;
+
+/// The most snapshots of an image that are listed.
+const MAX_SNAPSHOTS: usize = 64 << 10;
+
+/// Opaque to us.
+type Handle = c_void;
+type Completion = c_void;
+type Done = unsafe extern "C" fn(*mut Completion, *mut c_void);
+type Visit = unsafe extern "C" fn(u64, usize, c_int, *mut c_void) -> c_int;
+
+/// `rbd_image_info_t`.
+#[repr(C)]
+struct Info {
+    size: u64,
+    object_size: u64,
+    objects: u64,
+    order: c_int,
+    block_name_prefix: [c_char; 24],
+    parent_pool: i64,
+    parent_name: [c_char; 96],
+}
+
+/// `rbd_snap_info_t`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct SnapInfo {
+    id: u64,
+    size: u64,
+    name: *const c_char,
+}
+
+/// `rbd_encryption_luks1_format_options_t`, and that of the second version, which is the same.
+#[repr(C)]
+struct EncryptionOptions {
+    algorithm: c_int,
+    passphrase: *const c_char,
+    passphrase_size: usize,
+}
+
+functions! {
+    rbd_create: (*mut IoCtx, *const c_char, u64, *mut c_int) -> c_int;
+    rbd_remove: (*mut IoCtx, *const c_char) -> c_int;
+    rbd_namespace_exists: (*mut IoCtx, *const c_char, *mut bool) -> c_int;
+    rbd_open: (*mut IoCtx, *const c_char, *mut *mut Handle, *const c_char) -> c_int;
+    rbd_open_read_only: (*mut IoCtx, *const c_char, *mut *mut Handle, *const c_char) -> c_int;
+    rbd_close: (*mut Handle) -> c_int;
+    rbd_stat: (*mut Handle, *mut Info, usize) -> c_int;
+    rbd_get_size: (*mut Handle, *mut u64) -> c_int;
+    rbd_get_id: (*mut Handle, *mut c_char, usize) -> c_int;
+    rbd_get_features: (*mut Handle, *mut u64) -> c_int;
+    rbd_get_flags: (*mut Handle, *mut u64) -> c_int;
+    rbd_resize: (*mut Handle, u64) -> c_int;
+    rbd_snap_list: (*mut Handle, *mut SnapInfo, *mut c_int) -> c_int;
+    rbd_snap_list_end: (*mut SnapInfo);
+    rbd_diff_iterate2: (*mut Handle, *const c_char, u64, u64, u8, u8, Visit, *mut c_void) -> c_int;
+    rbd_encryption_format: (*mut Handle, c_int, *mut c_void, usize) -> c_int;
+    rbd_encryption_load: (*mut Handle, c_int, *mut c_void, usize) -> c_int;
+    rbd_aio_create_completion: (*mut c_void, Done, *mut *mut Completion) -> c_int;
+    rbd_aio_get_return_value: (*mut Completion) -> isize;
+    rbd_aio_release: (*mut Completion);
+    rbd_aio_read: (*mut Handle, u64, usize, *mut c_char, *mut Completion) -> c_int;
+    rbd_aio_write: (*mut Handle, u64, usize, *const c_char, *mut Completion) -> c_int;
+    rbd_aio_write_zeroes: (*mut Handle, u64, usize, *mut Completion, c_int, c_int) -> c_int;
+    rbd_aio_discard: (*mut Handle, u64, u64, *mut Completion) -> c_int;
+    rbd_aio_flush: (*mut Handle, *mut Completion) -> c_int;
+}
+
+fn functions() -> Result<&'static Functions, String> {
+    static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
+    let loaded = FUNCTIONS.get_or_init(|| {
+        let library = Library::load(NAME).ok_or_else(|| {
+            let name = NAME.to_string_lossy();
+            format!("rbd needs {name}, which cannot be loaded: install the package {PACKAGE}")
+        })?;
+        // SAFETY: opened just now, by the name of its version.
+        let loaded = unsafe { Functions::load(&library) };
+        loaded.map_err(|lack| format!("{lack}: a newer version of {PACKAGE} is needed"))
+    });
+    loaded.as_ref().map_err(Clone::clone)
+}
+
+/// Whether the library is there.
+///
+/// # Errors
+/// One line that names what to install.
+pub(crate) fn check() -> Result<(), String> {
+    functions().map(|_| ())
+}
+
+/// How an image is encrypted by the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    Luks1 = 0,
+    Luks2 = 1,
+}
+
+/// Ciphers of new images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cipher {
+    Aes128 = 0,
+    Aes256 = 1,
+}
+
+/// A snapshot of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) name: Vec<u8>,
+    pub(crate) size: u64,
+}
+
+/// Makes an image, in objects of two to the power of `order` bytes, or of the size that the cluster is set to.
+pub(crate) fn create(pool: &Pool, name: &CStr, size: u64, order: u8) -> Result<(), i32> {
+    let f = functions().map_err(|_| libc::ELIBACC)?;
+    let mut order = c_int::from(order);
+    // SAFETY: a pool that is open, and a place for the order.
+    errno(unsafe { (f.rbd_create)(pool.handle, name.as_ptr(), size, &raw mut order) }).map(|_| ())
+}
+
+/// Removes an image that nobody has open.
+pub(crate) fn remove(pool: &Pool, name: &CStr) -> Result<(), i32> {
+    let f = functions().map_err(|_| libc::ELIBACC)?;
+    // SAFETY: a pool that is open.
+    errno(unsafe { (f.rbd_remove)(pool.handle, name.as_ptr()) }).map(|_| ())
+}
+
+/// Whether a pool has a namespace of that name.
+pub(crate) fn namespace_exists(pool: &Pool, name: &CStr) -> Result<bool, i32> {
+    let f = functions().map_err(|_| libc::ELIBACC)?;
+    let mut exists = false;
+    // SAFETY: a pool that is open; 0 or 1 is stored.
+    errno(unsafe { (f.rbd_namespace_exists)(pool.handle, name.as_ptr(), &raw mut exists) })?;
+    Ok(exists)
+}
+
+/// How many requests of an image the library still works on.
+#[derive(Default)]
+struct Running {
+    count: Mutex<usize>,
+    none: Condvar,
+}
+
+impl Running {
+    fn begin(&self) {
+        *self.count.lock() += 1;
+    }
+
+    fn end(&self) {
+        let mut count = self.count.lock();
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            self.none.notify_all();
+        }
+    }
+}
+
+/// An image that is open.
+pub(crate) struct Image {
+    f: &'static Functions,
+    handle: *mut Handle,
+    running: Arc<Running>,
+    /// Closed after the image.
+    _pool: Arc<Pool>,
+}
+
+// SAFETY: the library's handles may be used from any thread, and from many at once.
+unsafe impl Send for Image {}
+// SAFETY: as above.
+unsafe impl Sync for Image {}
+
+/// What a request gave, and its bytes.
+type Outcome = (Result<u64, i32>, IoBuf);
+
+/// A request between who waits for it and the library, which both own it.
+struct Shared {
+    f: &'static Functions,
+    running: Arc<Running>,
+    state: Mutex<State>,
+    done: Condvar,
+}
+
+enum State {
+    /// The library has the address of the bytes: they are not touched here.
+    Running(IoBuf),
+    Done(Outcome),
+    Taken,
+}
+
+/// A request that was started. Dropped, it runs to its end, and its bytes are freed then.
+pub(crate) struct Pending(Arc<Shared>);
+
+impl Pending {
+    /// What it gave, if that comes in time.
+    pub(crate) fn wait(&self, time: Duration) -> Option<Outcome> {
+        let mut state = self.0.state.lock();
+        if matches!(*state, State::Running(_)) {
+            self.0.done.wait_for(&mut state, time);
+        }
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Done(outcome) => Some(outcome),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+}
+
+/// Called by the library, on a thread of its own, when a request has ended.
+unsafe extern "C" fn ended(completion: *mut Completion, shared: *mut c_void) {
+    // SAFETY: the reference that was given away when the request was started; this is called once for it.
+    let shared = unsafe { Arc::from_raw(shared.cast_const().cast::<Shared>()) };
+    // SAFETY: the request's own completion, which is complete, and released here alone.
+    let code = unsafe {
+        let code = (shared.f.rbd_aio_get_return_value)(completion);
+        (shared.f.rbd_aio_release)(completion);
+        code
+    };
+    let mut state = shared.state.lock();
+    if let State::Running(bytes) = std::mem::replace(&mut *state, State::Taken) {
+        *state = State::Done((errno(code as i64), bytes));
+    }
+    shared.done.notify_all();
+    drop(state);
+    shared.running.end();
+}
+
+impl Image {
+    /// Opens an image, or a snapshot of it, which is only read.
+    pub(crate) fn open(
+        pool: &Arc<Pool>,
+        name: &CStr,
+        snapshot: Option<&CStr>,
+        writable: bool,
+    ) -> Result<Self, i32> {
+        let f = functions().map_err(|_| libc::ELIBACC)?;
+        let mut handle = ptr::null_mut();
+        let snapshot = snapshot.map_or(ptr::null(), CStr::as_ptr);
+        let open = match writable {
+            true => f.rbd_open,
+            false => f.rbd_open_read_only,
+        };
+        // SAFETY: a pool that is open, and a place for the handle; the names are copied.
+        errno(unsafe { open(pool.handle, name.as_ptr(), &raw mut handle, snapshot) })?;
+        Ok(Self {
+            f,
+            handle,
+            running: Arc::default(),
+            _pool: pool.clone(),
+        })
+    }
+
+    /// Its length in bytes; of one whose encryption is loaded, without the header.
+    pub(crate) fn size(&self) -> Result<u64, i32> {
+        let mut size = 0;
+        // SAFETY: its own handle, and a place for the number.
+        errno(unsafe { (self.f.rbd_get_size)(self.handle, &raw mut size) })?;
+        Ok(size)
+    }
+
+    /// The size of its objects.
+    pub(crate) fn object_size(&self) -> Result<u64, i32> {
+        let mut info = Info {
+            size: 0,
+            object_size: 0,
+            objects: 0,
+            order: 0,
+            block_name_prefix: [0; 24],
+            parent_pool: 0,
+            parent_name: [0; 96],
+        };
+        // SAFETY: its own handle; no more than the length that is given is written.
+        errno(unsafe { (self.f.rbd_stat)(self.handle, &raw mut info, size_of::<Info>()) })?;
+        Ok(info.object_size)
+    }
+
+    /// What tells it from others in its pool, whatever its name.
+    pub(crate) fn id(&self) -> Result<Vec<u8>, i32> {
+        let mut text = [0u8; 256];
+        // SAFETY: its own handle; at most so many bytes are written.
+        errno(unsafe { (self.f.rbd_get_id)(self.handle, text.as_mut_ptr().cast(), text.len()) })?;
+        let text = CStr::from_bytes_until_nul(&text).map_err(|_| libc::EIO)?;
+        Ok(text.to_bytes().to_vec())
+    }
+
+    /// Whether the cluster keeps a map of the objects that there are, and it is right.
+    pub(crate) fn has_object_map(&self) -> Result<bool, i32> {
+        let (mut features, mut flags) = (0, 0);
+        // SAFETY: its own handle, and places for the numbers.
+        unsafe {
+            errno((self.f.rbd_get_features)(self.handle, &raw mut features))?;
+            errno((self.f.rbd_get_flags)(self.handle, &raw mut flags))?;
+        }
+        Ok(features & FEATURE_FAST_DIFF != 0 && flags & FLAG_FAST_DIFF_INVALID == 0)
+    }
+
+    /// Changes its length; what is cut off is gone. With a header of encryption, that counts.
+    pub(crate) fn resize(&self, size: u64) -> Result<(), i32> {
+        // SAFETY: its own handle.
+        errno(unsafe { (self.f.rbd_resize)(self.handle, size) }).map(|_| ())
+    }
+
+    /// Its snapshots.
+    pub(crate) fn snapshots(&self) -> Result<Vec<Snapshot>, i32> {
+        const NONE: SnapInfo = SnapInfo {
+            id: 0,
+            size: 0,
+            name: ptr::null(),
+        };
+        let mut list = vec![NONE; 32];
+        loop {
+            let mut room = c_int::try_from(list.len()).unwrap_or(c_int::MAX);
+            // SAFETY: its own handle; no more entries than there is room for are written, and the room that
+            // is needed is told.
+            let code =
+                unsafe { (self.f.rbd_snap_list)(self.handle, list.as_mut_ptr(), &raw mut room) };
+            match errno(code) {
+                Ok(count) => {
+                    let count = usize::try_from(count).unwrap_or(usize::MAX).min(list.len());
+                    let found = list.iter().take(count).map(|info| Snapshot {
+                        // SAFETY: NUL-terminated names, until the list is ended.
+                        name: unsafe { CStr::from_ptr(info.name) }.to_bytes().to_vec(),
+                        size: info.size,
+                    });
+                    let found = found.collect();
+                    if count > 0 {
+                        // SAFETY: a list that was filled, ended once.
+                        unsafe { (self.f.rbd_snap_list_end)(list.as_mut_ptr()) };
+                    }
+                    return Ok(found);
+                }
+                Err(libc::ERANGE) => {
+                    let wanted = usize::try_from(room).unwrap_or(0).max(list.len() * 2);
+                    if wanted > MAX_SNAPSHOTS {
+                        return Err(libc::EFBIG);
+                    }
+                    list = vec![NONE; wanted];
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Shows which runs of a range hold something, from whole objects where `whole`; `visit` ends it by false.
+    pub(crate) fn written(
+        &self,
+        offset: u64,
+        len: u64,
+        whole: bool,
+        mut visit: impl FnMut(u64, u64, bool) -> bool,
+    ) -> Result<(), i32> {
+        unsafe extern "C" fn call<F: FnMut(u64, u64, bool) -> bool>(
+            offset: u64,
+            len: usize,
+            exists: c_int,
+            visit: *mut c_void,
+        ) -> c_int {
+            // SAFETY: the closure of the call that is under way, on this thread.
+            let visit = unsafe { &mut *visit.cast::<F>() };
+            match visit(offset, len as u64, exists != 0) {
+                true => 0,
+                false => -libc::ECANCELED,
+            }
+        }
+        fn of<F: FnMut(u64, u64, bool) -> bool>(_: &F) -> Visit {
+            call::<F>
+        }
+        let function = of(&visit);
+        let arg = (&raw mut visit).cast();
+        let (parents, whole) = (1, u8::from(whole));
+        // SAFETY: its own handle; the closure outlives the call, in which it is used alone.
+        let code = unsafe {
+            let from = ptr::null();
+            (self.f.rbd_diff_iterate2)(
+                self.handle,
+                from,
+                offset,
+                len,
+                parents,
+                whole,
+                function,
+                arg,
+            )
+        };
+        errno(code).map(|_| ())
+    }
+
+    /// Decrypts and encrypts from now on what is read and written.
+    pub(crate) fn load_encryption(&self, format: Encryption, passphrase: &[u8]) -> Result<(), i32> {
+        // Of an image that is there, the cipher is what its header says; the library takes it from there.
+        let call = self.f.rbd_encryption_load;
+        self.encryption(call, format, Cipher::Aes256, passphrase)
+    }
+
+    /// Writes the header of an encrypted image, and encrypts from now on.
+    pub(crate) fn format_encryption(
+        &self,
+        format: Encryption,
+        cipher: Cipher,
+        passphrase: &[u8],
+    ) -> Result<(), i32> {
+        let call = self.f.rbd_encryption_format;
+        self.encryption(call, format, cipher, passphrase)
+    }
+
+    fn encryption(
+        &self,
+        call: unsafe extern "C" fn(*mut Handle, c_int, *mut c_void, usize) -> c_int,
+        format: Encryption,
+        cipher: Cipher,
+        passphrase: &[u8],
+    ) -> Result<(), i32> {
+        // With a zero behind it, should the library look for one.
+        let mut text = Zeroizing::new(Vec::with_capacity(passphrase.len() + 1));
+        text.extend_from_slice(passphrase);
+        text.push(0);
+        let mut options = EncryptionOptions {
+            algorithm: cipher as c_int,
+            passphrase: text.as_ptr().cast(),
+            passphrase_size: passphrase.len(),
+        };
+        // SAFETY: its own handle; the options of the format, whose length says which they are, outlive the call.
+        let code = unsafe {
+            let at = (&raw mut options).cast();
+            call(
+                self.handle,
+                format as c_int,
+                at,
+                size_of::<EncryptionOptions>(),
+            )
+        };
+        errno(code).map(|_| ())
+    }
+
+    /// Starts a request.
+    fn start(
+        &self,
+        bytes: IoBuf,
+        call: impl FnOnce(*mut c_char, *mut Completion) -> c_int,
+    ) -> Result<Pending, i32> {
+        let mut bytes = bytes;
+        let at = bytes.as_mut_ptr().cast();
+        let shared = Arc::new(Shared {
+            f: self.f,
+            running: self.running.clone(),
+            state: Mutex::new(State::Running(bytes)),
+            done: Condvar::new(),
+        });
+        let arg = Arc::into_raw(shared.clone()).cast_mut().cast();
+        let mut completion = ptr::null_mut();
+        // SAFETY: the function takes the reference back when the request ends.
+        let made = unsafe { (self.f.rbd_aio_create_completion)(arg, ended, &raw mut completion) };
+        let failed = |errno| {
+            // SAFETY: given away above, and not taken back: the function is not called.
+            drop(unsafe { Arc::from_raw(arg.cast_const().cast::<Shared>()) });
+            errno
+        };
+        errno(made).map_err(failed)?;
+        self.running.begin();
+        if let Err(errno) = errno(call(at, completion)) {
+            self.running.end();
+            // SAFETY: its own completion, of a request that was not started.
+            unsafe { (self.f.rbd_aio_release)(completion) };
+            return Err(failed(errno));
+        }
+        Ok(Pending(shared))
+    }
+
+    /// Starts to fill all of `bytes` from `offset`.
+    pub(crate) fn read(&self, offset: u64, bytes: IoBuf) -> Result<Pending, i32> {
+        let len = bytes.len();
+        self.start(bytes, |at, completion| {
+            // SAFETY: its own handle; `len` writable bytes that the request keeps until it has ended.
+            unsafe { (self.f.rbd_aio_read)(self.handle, offset, len, at, completion) }
+        })
+    }
+
+    /// Starts to write all of `bytes` at `offset`.
+    pub(crate) fn write(&self, offset: u64, bytes: IoBuf) -> Result<Pending, i32> {
+        let len = bytes.len();
+        self.start(bytes, |at, completion| {
+            // SAFETY: its own handle; `len` readable bytes that the request keeps until it has ended.
+            unsafe { (self.f.rbd_aio_write)(self.handle, offset, len, at, completion) }
+        })
+    }
+
+    /// Starts to make a range read as zeroes; the space of whole objects is given back.
+    pub(crate) fn write_zeroes(&self, offset: u64, len: usize) -> Result<Pending, i32> {
+        self.start(IoBuf::new(), |_, completion| {
+            // SAFETY: its own handle; no memory is taken.
+            unsafe { (self.f.rbd_aio_write_zeroes)(self.handle, offset, len, completion, 0, 0) }
+        })
+    }
+
+    /// Starts to give a range back.
+    pub(crate) fn discard(&self, offset: u64, len: u64) -> Result<Pending, i32> {
+        self.start(IoBuf::new(), |_, completion| {
+            // SAFETY: its own handle; no memory is taken.
+            unsafe { (self.f.rbd_aio_discard)(self.handle, offset, len, completion) }
+        })
+    }
+
+    /// Starts to write out what was written.
+    pub(crate) fn flush(&self) -> Result<Pending, i32> {
+        self.start(IoBuf::new(), |_, completion| {
+            // SAFETY: its own handle; no memory is taken.
+            unsafe { (self.f.rbd_aio_flush)(self.handle, completion) }
+        })
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let mut count = self.running.count.lock();
+        while *count > 0 {
+            self.running.none.wait(&mut count);
+        }
+        drop(count);
+        // SAFETY: its own handle, with no request under way. Waits for the cluster.
+        unsafe { (self.f.rbd_close)(self.handle) };
+    }
+}

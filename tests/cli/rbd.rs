@@ -1,0 +1,471 @@
+//! Images of Ceph clusters, against Ceph's own tool.
+
+mod cluster;
+
+use std::time::{Duration, Instant};
+
+use crate::common::{Dir, Ran, Random};
+use crate::pair::{ours, words};
+use cluster::{Cluster, ceph_is_missing, fresh, shared};
+
+fn run(line: &str, dir: &Dir) -> Ran {
+    ours(&words(line), dir.root())
+}
+
+#[track_caller]
+fn ran(line: &str, dir: &Dir) -> Ran {
+    let ran = run(line, dir);
+    assert_eq!(ran.code, 0, "{line}: {ran:?}");
+    ran
+}
+
+/// A disk with data and zeroes, whose length is no multiple of an object.
+fn disk(dir: &Dir, name: &str) -> Vec<u8> {
+    disk_of((34 << 20) + 4096, dir, name)
+}
+
+fn disk_of(len: usize, dir: &Dir, name: &str) -> Vec<u8> {
+    let mut random = Random(7);
+    let mut bytes = vec![0; len];
+    for piece in bytes.chunks_mut(1 << 20).step_by(13) {
+        for word in piece.chunks_exact_mut(8) {
+            word.copy_from_slice(&random.next().to_le_bytes());
+        }
+    }
+    std::fs::write(dir.path(name), &bytes).expect("a disk");
+    bytes
+}
+
+fn bytes(dir: &Dir, name: &str) -> Vec<u8> {
+    std::fs::read(dir.path(name)).expect("a file")
+}
+
+/// What Ceph's own tool reads of an image.
+#[track_caller]
+fn exported(cluster: &Cluster, dir: &Dir, image: &str) -> Vec<u8> {
+    let _ = std::fs::remove_file(dir.path("exported"));
+    let to = dir.str("exported");
+    cluster.rbd(&format!("export --no-progress rbd/{image} {to}"));
+    bytes(dir, "exported")
+}
+
+#[test]
+fn images_that_ceph_imported_are_read_by_every_command() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster, image) = (Dir::new(), shared(), fresh());
+    let disk = disk(&dir, "a.raw");
+    cluster.rbd(&format!(
+        "import --no-progress {} rbd/{image}",
+        dir.str("a.raw")
+    ));
+    let name = cluster.name(&image);
+    let info = ran(&format!("info {name}"), &dir).out;
+    for line in [
+        "file format: raw\nvirtual size: 34 MiB (35655680 bytes)\n",
+        "cluster_size: 4194304\n",
+        "    protocol type: rbd\n    file length: 34 MiB",
+    ] {
+        assert!(info.contains(line), "{info}");
+    }
+    ran(&format!("compare -f raw -F raw a.raw {name}"), &dir);
+    ran(&format!("convert -f raw -O raw {name} b.raw"), &dir);
+    assert!(bytes(&dir, "b.raw") == disk);
+    ran(
+        &format!("dd -f raw -O raw bs=1M count=2 if={name} of=c.raw"),
+        &dir,
+    );
+    assert!(bytes(&dir, "c.raw") == disk[..2 << 20]);
+    let map = ran(&format!("map --output=json -f raw {name}"), &dir).out;
+    assert!(
+        map.contains("\"start\": 4194304, \"length\": 8388608, \"depth\": 0, \"present\": true, \"zero\": true"),
+        "{map}"
+    );
+    let measured = ran(&format!("measure -f raw -O qcow2 {name}"), &dir).out;
+    assert!(measured.contains("required size: "), "{measured}");
+    // An overlay here of an image there.
+    ran(
+        &format!("create -q -f qcow2 -b {name} -F raw over.qcow2"),
+        &dir,
+    );
+    ran("bench -c 10 -w -f qcow2 over.qcow2", &dir);
+    ran("commit over.qcow2", &dir);
+    let after = exported(cluster, &dir, &image);
+    assert!(after[1 << 20..] == disk[1 << 20..] && after.len() == disk.len());
+}
+
+#[test]
+fn images_are_made_and_written() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster, image) = (Dir::new(), shared(), fresh());
+    let disk = disk(&dir, "a.raw");
+    let name = cluster.name(&image);
+    ran(&format!("convert -f raw -O raw a.raw {name}"), &dir);
+    assert!(exported(cluster, &dir, &image) == disk);
+    // One that is there is left alone.
+    let again = run(&format!("convert -f raw -O raw a.raw {name}"), &dir);
+    assert_eq!(again.code, 1);
+    assert!(
+        again.err.contains("error rbd create: File exists"),
+        "{again:?}"
+    );
+    assert!(exported(cluster, &dir, &image) == disk);
+    ran(&format!("convert -n -f raw -O raw a.raw {name}"), &dir);
+    ran(&format!("resize -f raw {name} 40M"), &dir);
+    let mut longer = disk.clone();
+    longer.resize(40 << 20, 0);
+    assert!(exported(cluster, &dir, &image) == longer);
+    let refused = run(&format!("resize -f raw {name} 1M"), &dir);
+    assert!(
+        refused.code == 1 && refused.err.contains("--shrink"),
+        "{refused:?}"
+    );
+    ran(&format!("resize --shrink -f raw {name} 1000000"), &dir);
+    ran(&format!("resize -f raw {name} 8M"), &dir);
+    let mut shorter = disk[..1_000_000].to_vec();
+    shorter.resize(8 << 20, 0);
+    assert!(exported(cluster, &dir, &image) == shorter);
+    let small = fresh();
+    let made = ran(
+        &format!(
+            "create -f raw -o cluster_size=64k {} 1M",
+            cluster.name(&small)
+        ),
+        &dir,
+    );
+    assert!(
+        made.out.contains("fmt=raw size=1048576 cluster_size=65536"),
+        "{made:?}"
+    );
+    assert!(
+        cluster.rbd(&format!("info {small}")).contains("order 16"),
+        "{small}"
+    );
+    for (size, text) in [
+        ("1000", "obj size needs to be power of 2"),
+        ("2k", "obj size too small"),
+    ] {
+        let name = cluster.name(&fresh());
+        let failed = run(
+            &format!("create -f raw -o cluster_size={size} {name} 1M"),
+            &dir,
+        );
+        assert!(failed.code == 1 && failed.err.contains(text), "{failed:?}");
+    }
+}
+
+#[test]
+fn formats_grow_and_end_where_they_end() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster) = (Dir::new(), shared());
+    disk(&dir, "a.raw");
+    for options in [
+        "-O qcow2",
+        "-c -O qcow2",
+        "-W -O qcow2",
+        "-O vhdx",
+        "-O vdi",
+    ] {
+        let image = fresh();
+        let name = cluster.name(&image);
+        ran(&format!("convert -f raw {options} a.raw {name}"), &dir);
+        ran(&format!("compare -f raw a.raw {name}"), &dir);
+        ran(&format!("check {name}"), &dir);
+        let file = exported(cluster, &dir, &image);
+        assert!(file.len() < 40 << 20, "{options}: {}", file.len());
+        std::fs::write(dir.path("b.img"), file).expect("a file");
+        let format = options.rsplit(' ').next().expect("a format");
+        let theirs = dir.qemu_img(&words(&format!("compare -f raw -F {format} a.raw b.img")));
+        assert_eq!(theirs.code, 0, "{options}: {theirs:?}");
+    }
+    let name = cluster.name(&fresh());
+    ran(
+        &format!("create -q -f qcow2 -o cluster_size=128k {name} 8M"),
+        &dir,
+    );
+    for line in [
+        "snapshot -c s U",
+        "snapshot -l U",
+        "resize U 9M",
+        "resize --shrink U 8M",
+        "amend -o lazy_refcounts=on U",
+        "bench -c 10 -w -f qcow2 U",
+        "bitmap --add U b",
+        "rebase -u -b '' U",
+        "snapshot -d s U",
+        "check U",
+    ] {
+        ran(&line.replace('U', &name), &dir);
+    }
+    let info = ran(&format!("info {name}"), &dir).out;
+    assert!(info.contains("cluster_size: 131072\n"), "{info}");
+    assert!(info.contains("    cluster_size: 4194304\n"), "{info}");
+}
+
+#[test]
+fn snapshots_are_listed_and_read() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster, image) = (Dir::new(), shared(), fresh());
+    let disk = disk(&dir, "a.raw");
+    let name = cluster.name(&image);
+    ran(&format!("convert -f raw -O raw a.raw {name}"), &dir);
+    cluster.rbd(&format!("snap create --no-progress rbd/{image}@one"));
+    ran(&format!("bench -c 10 -w -f raw {name}"), &dir);
+    let info = ran(&format!("info {name}"), &dir).out;
+    let listed =
+        "ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT\n";
+    assert!(
+        info.contains(&format!("Snapshot list:\n{listed}one     one ")),
+        "{info}"
+    );
+    let of = cluster.name(&format!("{image}@one"));
+    ran(&format!("compare -f raw -F raw a.raw {of}"), &dir);
+    ran(&format!("convert -f raw -O raw {of} b.raw"), &dir);
+    assert!(bytes(&dir, "b.raw") == disk);
+    for line in [
+        format!("resize -f raw {of} 50M"),
+        format!("bench -w -f raw {of}"),
+        format!("create -f raw {of} 1M"),
+    ] {
+        let refused = run(&line, &dir);
+        assert_eq!(refused.code, 1, "{line}");
+        assert!(
+            refused.err.contains("rbd snapshots are read-only"),
+            "{refused:?}"
+        );
+    }
+    let none = run(
+        &format!("info {}", cluster.name(&format!("{image}@two"))),
+        &dir,
+    );
+    assert!(
+        none.code == 1 && none.err.contains("No such file"),
+        "{none:?}"
+    );
+}
+
+#[test]
+fn names_are_shown_as_the_peer_shows_them() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster, image) = (Dir::new(), shared(), fresh());
+    let (name, conf) = (cluster.name(&image), cluster.conf());
+    ran(&format!("create -q -f raw {name} 1M"), &dir);
+    let shown = |name: &str| {
+        let ran = ran(&format!("info --output=json {name}"), &dir);
+        ran.out.replace("\\\"", "'")
+    };
+    let info = shown(&name);
+    let file = format!(
+        "{{'pool': 'rbd', 'image': '{image}', 'conf': '{conf}', 'driver': 'rbd', 'namespace': ''}}"
+    );
+    for line in [
+        format!("\"filename\": \"json:{{'driver': 'raw', 'file': {file}}}\""),
+        format!("\"filename\": \"json:{file}\""),
+        "\"dirty-flag\": false".to_owned(),
+    ] {
+        assert!(info.contains(&line), "{info}");
+    }
+    // With a user and a key, which is not shown.
+    let key = cluster.key("client.img");
+    let user = format!("rbd:rbd/{image}:id=img:key={key}:conf={conf}");
+    let info = shown(&user);
+    let file = format!(
+        "{{'pool': 'rbd', 'image': '{image}', 'conf': '{conf}', 'driver': 'rbd', 'namespace': '', 'user': 'img'}}"
+    );
+    assert!(info.contains(&file) && !info.contains(&key), "{info}");
+    let options = format!("driver=rbd,pool=rbd,image={image},conf={conf},user=img");
+    let file = format!(
+        "{{'pool': 'rbd', 'image': '{image}', 'conf': '{conf}', 'driver': 'rbd', 'user': 'img'}}"
+    );
+    let secret = format!("--object secret,id=k,data={key}");
+    let info = shown(&format!("{secret} --image-opts {options},key-secret=k"));
+    assert!(info.contains(&format!("json:{file}")), "{info}");
+    let wrong = run(
+        &format!(
+            "info {}",
+            user.replace(&key, "AQBAAAAAAAAAABAAAAAAAAAAAAAAAAAAAAAAAA==")
+        ),
+        &dir,
+    );
+    let expected = format!(
+        "qemu-img: Could not open 'rbd:rbd/{image}:id=img:key=:conf={conf}': error connecting: Permission denied\n"
+    );
+    assert_eq!((wrong.code, wrong.err), (1, expected));
+    for (name, text) in [
+        (
+            format!("rbd:rbd/none:conf={conf}"),
+            "error reading header from none: No such file or directory",
+        ),
+        (
+            format!("rbd:none/x:conf={conf}"),
+            "error opening pool none: No such file or directory",
+        ),
+        (
+            format!("rbd:rbd/n/x:conf={conf}"),
+            "namespace 'n' does not exist",
+        ),
+        (
+            format!("rbd:rbd/x:conf={conf}:foo=bar"),
+            "invalid conf option foo: No such file or directory",
+        ),
+        (
+            "rbd:rbd/x:conf=/none".to_owned(),
+            "error reading conf file /none: No such file or directory",
+        ),
+        ("rbd:x".to_owned(), "Pool name is required"),
+    ] {
+        let failed = run(&format!("info {name}"), &dir);
+        let expected = format!("qemu-img: Could not open '{name}': {text}\n");
+        assert_eq!((failed.code, failed.err), (1, expected));
+    }
+}
+
+#[test]
+fn zeroes_are_zeroes_and_discards_harm_nothing() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster, image) = (Dir::new(), shared(), fresh());
+    let mut disk = disk(&dir, "a.raw");
+    disk.fill(0xa5);
+    std::fs::write(dir.path("a.raw"), &disk).expect("a disk");
+    let name = cluster.name(&image);
+    ran(&format!("convert -f raw -O raw a.raw {name}"), &dir);
+    // Zeroes that begin and end within objects, over data.
+    let zeroed = (3 << 20) + 512..(22 << 20) + 1024;
+    disk[zeroed.clone()].fill(0);
+    std::fs::write(dir.path("b.raw"), &disk).expect("a disk");
+    ran(
+        &format!("create -q -f qcow2 -b {name} -F raw over.qcow2"),
+        &dir,
+    );
+    ran("rebase -f qcow2 -u -b '' over.qcow2", &dir);
+    ran("convert -f raw -O qcow2 b.raw b.qcow2", &dir);
+    ran(&format!("convert -n -f qcow2 -O raw b.qcow2 {name}"), &dir);
+    assert!(exported(cluster, &dir, &image) == disk);
+    // The objects within are gone.
+    let map = ran(&format!("map --output=json -f raw {name}"), &dir).out;
+    assert!(map.contains("\"start\": 4194304, \"length\": 16777216, \"depth\": 0, \"present\": true, \"zero\": true"), "{map}");
+}
+
+#[test]
+fn encrypted_images_are_made_and_read() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster) = (Dir::new(), shared());
+    let disk = disk_of((2 << 20) + 4096, &dir, "a.raw");
+    let conf = cluster.conf();
+    std::fs::write(dir.path("pass"), "sesame").expect("a passphrase");
+    let secret = "--object secret,id=s,data=sesame";
+    for format in ["luks", "luks2"] {
+        let image = fresh();
+        let name = cluster.name(&image);
+        let encrypt = format!("encrypt.format={format},encrypt.key-secret=s");
+        ran(
+            &format!("create {secret} -q -f raw -o {encrypt} {name} 2101248"),
+            &dir,
+        );
+        let options = format!("driver=rbd,pool=rbd,image={image},conf={conf},{encrypt}");
+        let line =
+            format!("{secret} -n --image-opts driver=raw,file.filename=a.raw --target-image-opts");
+        ran(&format!("convert {line} {options}"), &dir);
+        ran(
+            &format!("convert {secret} --image-opts {options} -O raw b.raw"),
+            &dir,
+        );
+        assert!(bytes(&dir, "b.raw") == disk);
+        // By our own LUKS, which needs no help of the cluster.
+        if format == "luks" {
+            let file = exported(cluster, &dir, &image);
+            assert!(!file.windows(16).any(|piece| piece == &disk[..16]));
+            let options = "driver=luks,key-secret=s,file.filename=exported";
+            ran(
+                &format!("compare {secret} --image-opts {options} driver=raw,file.filename=a.raw"),
+                &dir,
+            );
+        }
+        let info = ran(&format!("info -f raw {name}"), &dir).out;
+        assert!(
+            info.contains(&format!("encryption format: {format}\n")),
+            "{info}"
+        );
+        ran(&format!("resize {secret} --image-opts {options} 40M"), &dir);
+        let info = ran(&format!("info {secret} --image-opts {options}"), &dir).out;
+        assert!(
+            info.contains("virtual size: 40 MiB (41943040 bytes)"),
+            "{info}"
+        );
+        let wrong = run(
+            &format!("info --object secret,id=s,data=x --image-opts {options}"),
+            &dir,
+        );
+        assert!(
+            wrong.code == 1
+                && wrong
+                    .err
+                    .contains("encryption load fail: Operation not permitted"),
+            "{wrong:?}"
+        );
+    }
+    let name = cluster.name(&fresh());
+    let failed = run(
+        &format!("create -f raw -o encrypt.format=luks {name} 64M"),
+        &dir,
+    );
+    assert!(
+        failed.code == 1 && failed.err.contains("'encrypt.key-secret' is missing"),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn a_store_that_stops_is_not_waited_for_without_end() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster) = (Dir::new(), Cluster::new());
+    disk(&dir, "a.raw");
+    let name = format!(
+        "{}:rados_osd_op_timeout=1:client_mount_timeout=2",
+        cluster.name("i")
+    );
+    ran(&format!("convert -f raw -O raw a.raw {name}"), &dir);
+    cluster.signal_store("-STOP");
+    let other = name.replace("/i:", "/j:");
+    for line in [
+        format!("info {name}"),
+        format!("map -f raw {name}"),
+        format!("compare -f raw -F raw a.raw {name}"),
+        format!("convert -f raw -O raw {name} b.raw"),
+        format!("convert -f raw -O raw a.raw {other}"),
+        format!("resize -f raw {name} 50M"),
+    ] {
+        let started = Instant::now();
+        let failed = run(&line, &dir);
+        assert_eq!(
+            failed.code,
+            if line.starts_with("compare") { 2 } else { 1 },
+            "{failed:?}"
+        );
+        assert!(failed.err.contains("timed out"), "{line}: {failed:?}");
+        assert!(started.elapsed() < Duration::from_secs(20), "{line}");
+    }
+    cluster.signal_store("-CONT");
+    ran(&format!("compare -f raw -F raw a.raw {name}"), &dir);
+    cluster.signal_store("-KILL");
+    let failed = run(&format!("compare -f raw -F raw a.raw {name}"), &dir);
+    assert!(
+        failed.code == 2 && failed.err.contains("timed out"),
+        "{failed:?}"
+    );
+}
