@@ -259,17 +259,11 @@ pub fn double_commas(value: impl AsRef<[u8]>) -> BString {
 /// How hard compression tries, in the tables of all formats that compress.
 pub const COMPRESSION_LEVEL: &str = "compression_level";
 
-/// Options of creation that QEMU's formats do not have.
-const OWN: &[&str] = &[COMPRESSION_LEVEL];
-
-fn is_own(name: &str) -> bool {
-    OWN.contains(&name)
-}
-
 /// The lines of `-o help` for the options of all `tables`, sorted by name; a name that stands in
-/// more than one is listed once. Those that QEMU does not know stand behind the others, under a heading of
-/// their own. Each line ends in a newline.
-pub fn help_table(tables: &[&[OptionSpec]]) -> String {
+/// more than one is listed once. Those of `own`, which QEMU does not know, stand behind the others, under a
+/// heading of their own. Each line ends in a newline.
+pub fn help_table(tables: &[&[OptionSpec]], own: &[&str]) -> String {
+    let is_own = |name: &str| own.contains(&name);
     let mut specs: Vec<&OptionSpec> = tables.iter().flat_map(|table| table.iter()).collect();
     specs.sort_by_key(|spec| (is_own(spec.name), spec.name));
     specs.dedup_by_key(|spec| spec.name);
@@ -624,7 +618,7 @@ mod tests {
     fn help_lines_stand_in_columns_and_overflow() {
         let more = [option("backing_fmt", OptionKind::Str, "Image format")];
         assert_eq!(
-            help_table(&[TABLE, &more, TABLE]),
+            help_table(&[TABLE, &more, TABLE], &[]),
             "  backing_fmt=<str>      - Image format\n\
              \x20 data_file_raw=<bool (on/off)> - Stays raw\n\
              \x20 refcount_bits=<num>    - Width\n\

@@ -56,6 +56,8 @@ pub struct FormatDriver {
     pub measure: Option<MeasureFn>,
     /// Options of `create`, sorted by name.
     pub create_options: &'static [OptionSpec],
+    /// Those of them that QEMU's format of that name does not have; help shows them behind the others.
+    pub own_options: &'static [&'static str],
     /// Keys of the "Formatting" line of `create` in QEMU's order, without those of the protocol;
     /// each with the default that is shown where the option is not given.
     pub summary: &'static [(&'static str, Option<&'static str>)],
@@ -93,6 +95,7 @@ impl FormatDriver {
             outline: |_| Outline::default(),
             measure: None,
             create_options: &[],
+            own_options: &[],
             summary: &[],
             amend_options: &[],
             open_options: &[],

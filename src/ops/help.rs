@@ -16,13 +16,16 @@ pub fn create_help(format: &str, target: Option<&Location>) -> Result<String> {
     Ok(match target {
         Some(target) => {
             let table = option_table(found.driver, &found.location(target))?;
-            format!("Supported options:\n{}", help_table(&[&table]))
+            format!(
+                "Supported options:\n{}",
+                help_table(&[&table], found.driver.own_options)
+            )
         }
         None => format!(
             "Supported {format} options:\n{}\n\
              The protocol level may support further options.\n\
              Specify the target filename to include those options.\n",
-            help_table(&[found.create_options()])
+            help_table(&[found.create_options()], found.driver.own_options)
         ),
     })
 }
@@ -44,7 +47,7 @@ pub fn amend_help(format: &str) -> Result<String> {
     };
     Ok(format!(
         "Amend options for '{format}':\n{}",
-        help_table(&[driver.amend_options])
+        help_table(&[driver.amend_options], driver.own_options)
     ))
 }
 

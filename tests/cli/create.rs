@@ -171,6 +171,29 @@ fn help_on_options() {
         "create -f qcow2 -o ?=1 x",
         "create -f qcow2 -o backing_file=base.raw,,help,backing_fmt=raw x 1M",
     ]);
+    for format in [
+        "luks",
+        "parallels",
+        "qcow",
+        "qed",
+        "vdi",
+        "vhdx",
+        "vmdk",
+        "vpc",
+    ] {
+        pair.same(&format!("create -f {format} -o help"));
+        pair.same(&format!("create -f {format} -o help x"));
+    }
+    for (format, own) in [
+        ("vdi", "backing_file"),
+        ("vhdx", "logical_sector_size"),
+        ("vpc", "backing_fmt"),
+    ] {
+        let help = ours(&["create", "-f", format, "-o", "help"], pair.ours().root());
+        let further = help.out.split_once("Further options:\n");
+        let (_, further) = further.expect("options of our own");
+        assert!(further.contains(&format!("  {own}=")), "{further}");
+    }
 }
 
 #[test]

@@ -496,3 +496,25 @@ fn a_disk_in_parts_gets_parts_and_loses_them() {
         assert!(!seen.contains("verification failed"), "{kind}: {seen}");
     }
 }
+
+#[test]
+fn a_damaged_header_is_refused_in_the_same_words() {
+    let pair = Pair::new();
+    for (at, bytes) in [
+        (4, &[9][..]),
+        (20, &[0; 8]),
+        (44, &[0; 4]),
+        (44, &[0xff; 4]),
+    ] {
+        pair.qemu("create -q -f vmdk h.vmdk 10M");
+        pair.patch("h.vmdk", at, bytes);
+        for line in [
+            "info -f vmdk h.vmdk",
+            "check -f vmdk h.vmdk",
+            "map -f vmdk h.vmdk",
+            "convert -f vmdk -O raw h.vmdk o",
+        ] {
+            assert_eq!(pair.same(line).code, 1, "{at}: {line}");
+        }
+    }
+}

@@ -52,6 +52,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    own_options: &[],
     summary: &[
         ("size", None),
         ("key-secret", None),

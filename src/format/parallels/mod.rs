@@ -47,6 +47,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    own_options: &[],
     summary: create::SUMMARY,
     amend_options: &[],
     open_options: open::OPTIONS,

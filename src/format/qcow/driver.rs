@@ -13,6 +13,7 @@ use crate::format::{
     FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard,
     LongIoGuard, ParentRef, Signature,
 };
+use crate::options::COMPRESSION_LEVEL;
 use crate::storage::{Durability, Storage, ZeroFlags};
 
 use super::disk::MAGIC;
@@ -40,6 +41,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    own_options: &[COMPRESSION_LEVEL],
     summary: create::SUMMARY,
     amend_options: &[],
     open_options: open::OPTIONS,

@@ -15,6 +15,7 @@ use crate::format::{
     SpaceCount,
 };
 use crate::job::JobControl;
+use crate::options::COMPRESSION_LEVEL;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
 use super::create;
@@ -46,6 +47,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(super::measure::measure),
     create_options: create::OPTIONS,
+    own_options: &[COMPRESSION_LEVEL],
     summary: create::SUMMARY,
     amend_options: super::amend::OPTIONS,
     open_options: super::open_options::OPTIONS,

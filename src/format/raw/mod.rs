@@ -39,6 +39,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    own_options: &[],
     summary: &[("size", None)],
     amend_options: &[],
     open_options: &[

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::format::magic::PROBE_BYTES;
 use crate::format::{ChildSpec, Features, Format, FormatDriver, OpenContext, Probe, Signature};
+use crate::options::COMPRESSION_LEVEL;
 
 use super::create;
 use super::disk::{cowd_header, sparse_header};
@@ -33,6 +34,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    own_options: &[COMPRESSION_LEVEL],
     summary: create::SUMMARY,
     amend_options: &[],
     open_options: &[],

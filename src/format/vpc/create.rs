@@ -73,6 +73,9 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     },
 ];
 
+/// Options that QEMU does not have.
+pub(super) const OWN: &[&str] = &["backing_file", "backing_fmt"];
+
 /// Keys of the "Formatting" line.
 pub(super) const SUMMARY: &[(&str, Option<&str>)] = &[
     ("size", None),

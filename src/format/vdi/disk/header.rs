@@ -253,7 +253,7 @@ impl Header {
         if self.disk_size > room {
             return Err(unsupported(format!(
                 "disk size {}, image bitmap has room for {room}",
-                self.disk_size
+                self.disk_size.next_multiple_of(512)
             )));
         }
         if self.table_offset < self.end() || self.table_end() > u64::from(self.data_offset) {

@@ -23,7 +23,7 @@ use bulk::VhdxBulk;
 use front::Front;
 use spec::Spec;
 
-pub(super) use options::{OPTIONS, SUMMARY};
+pub(super) use options::{OPTIONS, OWN, SUMMARY};
 
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {

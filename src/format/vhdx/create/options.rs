@@ -2,6 +2,14 @@
 
 use crate::options::{OptionKind, OptionSpec, option};
 
+/// Options that QEMU does not have.
+pub(in super::super) const OWN: &[&str] = &[
+    "backing_file",
+    "backing_fmt",
+    "logical_sector_size",
+    "physical_sector_size",
+];
+
 /// The options, sorted by name.
 pub(in super::super) const OPTIONS: &[OptionSpec] = &[
     option(

@@ -174,6 +174,12 @@ impl SparseHeader {
         } else {
             MAX_GRAIN
         };
+        if self.grain == 0 || self.table_entries == 0 {
+            return corrupt("L1 entry size is invalid".to_owned(), 20);
+        }
+        if self.table_entries > MAX_TABLE {
+            return corrupt("L2 table size too big".to_owned(), 44);
+        }
         if !self.grain.is_power_of_two() || self.grain > most {
             return corrupt(
                 format!(
@@ -181,15 +187,6 @@ impl SparseHeader {
                     self.grain
                 ),
                 20,
-            );
-        }
-        if self.table_entries == 0 || self.table_entries > MAX_TABLE {
-            return corrupt(
-                format!(
-                    "Grain tables of {} entries, image may be corrupt",
-                    self.table_entries
-                ),
-                44,
             );
         }
         if self.capacity > i64::MAX as u64 / SECTOR {
