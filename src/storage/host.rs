@@ -20,8 +20,8 @@ pub enum SpaceCall {
 pub enum SyncPlan {
     /// There is nothing to do.
     Nothing,
-    /// By one `fdatasync` of the descriptor under [`HostFile::lease_sync`], of whose outcome the file
-    /// must learn: [`HostFile::note_sync`].
+    /// By one `fdatasync` of the descriptor under [`crate::storage::HostFile::lease_sync`], of whose outcome the file
+    /// must learn: [`crate::storage::HostFile::note_sync`].
     DataSync,
     /// Only by the storage's method.
     Call,
