@@ -134,6 +134,7 @@ $(CBINDGEN):
 install: all
 	install -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(INCLUDEDIR)' '$(DESTDIR)$(BINDIR)'
 	install -m 644 include/platter.h '$(DESTDIR)$(INCLUDEDIR)/platter.h'
+	install -m 644 include/platter.hpp '$(DESTDIR)$(INCLUDEDIR)/platter.hpp'
 	install -m 644 $(BUILD)/libplatter.a '$(DESTDIR)$(LIBDIR)/libplatter.a'
 	install -m 755 $(BUILD)/$(REAL) '$(DESTDIR)$(LIBDIR)/$(REAL)'
 	ln -sf $(REAL) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
@@ -155,7 +156,7 @@ install: all
 	done
 
 uninstall: man
-	rm -f '$(DESTDIR)$(INCLUDEDIR)/platter.h' '$(DESTDIR)$(LIBDIR)/libplatter.a' \
+	rm -f '$(DESTDIR)$(INCLUDEDIR)/platter.h' '$(DESTDIR)$(INCLUDEDIR)/platter.hpp' '$(DESTDIR)$(LIBDIR)/libplatter.a' \
 		'$(DESTDIR)$(LIBDIR)/$(REAL)' '$(DESTDIR)$(LIBDIR)/$(SONAME)' \
 		'$(DESTDIR)$(LIBDIR)/libplatter.so' '$(DESTDIR)$(LIBDIR)/pkgconfig/platter.pc' \
 		'$(DESTDIR)$(BINDIR)/platter-img' '$(DESTDIR)$(BASH_COMPLETIONS)/platter-img' \

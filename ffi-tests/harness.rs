@@ -97,15 +97,19 @@ fn compile<S: AsRef<OsStr>>(name: &str, flavour: &str, args: &[S]) -> PathBuf {
     let cpp = source.extension().is_some_and(|kind| kind == "cpp");
     let program = shared_dir().join(format!("{name}-{flavour}"));
     let mut cc = Command::new(if cpp { "c++" } else { "cc" });
-    cc.arg(if cpp { "-std=c++11" } else { "-std=c11" })
-        .args(["-g", "-O1", "-D_GNU_SOURCE", "-pthread"])
-        .args(WARNINGS)
-        .arg("-I")
-        .arg(root().join("ffi-tests"))
-        .arg("-o")
-        .arg(&program)
-        .arg(&source)
-        .args(args);
+    cc.arg(match (cpp, name) {
+        (false, _) => "-std=c11",
+        (true, "wrapper") => "-std=c++17",
+        (true, _) => "-std=c++11",
+    })
+    .args(["-g", "-O1", "-D_GNU_SOURCE", "-pthread"])
+    .args(WARNINGS)
+    .arg("-I")
+    .arg(root().join("ffi-tests"))
+    .arg("-o")
+    .arg(&program)
+    .arg(&source)
+    .args(args);
     done(&mut cc);
     program
 }
@@ -243,6 +247,7 @@ programs!(
     secrets,
     server,
     workflow,
+    wrapper,
     lifetimes,
     panics,
     signals,
@@ -316,6 +321,25 @@ fn the_shared_object_exports_the_header_and_nothing_else() {
     let dynamic = String::from_utf8_lossy(&dynamic.stdout).into_owned();
     assert!(dynamic.contains("soname: [libplatter.so.0.1]"), "{dynamic}");
     assert!(dynamic.contains("NODELETE"), "{dynamic}");
+}
+
+/// Also where there are no exceptions.
+#[test]
+fn the_cpp_header_stands_alone_under_every_standard() {
+    for flags in [
+        &["-std=c++17"][..],
+        &["-std=c++20"],
+        &["-std=c++17", "-fno-exceptions", "-fno-rtti"],
+    ] {
+        let mut cc = Command::new("c++");
+        cc.args(["-fsyntax-only", "-D_GNU_SOURCE"])
+            .args(flags)
+            .args(WARNINGS)
+            .arg("-I")
+            .arg(root().join("include"))
+            .arg(source("wrapper"));
+        done(&mut cc);
+    }
 }
 
 #[test]
