@@ -48,6 +48,10 @@ pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOu
             error.context("Check failed")
         }
     };
+    if image.writable() {
+        // What is cached must be in the file, where a check looks.
+        image.flush().map_err(failed)?;
+    }
     let mut report = checker.check(repair, job).map_err(failed)?;
     if report.corruptions_fixed > 0 || report.leaks_fixed > 0 {
         let again = checker.check(RepairMode::Report, job).map_err(failed)?;

@@ -92,6 +92,17 @@ impl Qcow2 {
         self.reclaim()
     }
 
+    /// Writes out all metadata, with refcounts that may wait otherwise, and what freed clusters leave.
+    pub(super) fn flush_counted(&self, last: Durability) -> Result<()> {
+        self.check_lost()?;
+        self.write_metadata(true, Durability::None)?;
+        // Two rounds: giving back may need the epoch to move on once.
+        for _ in 0..2 {
+            self.reclaim()?;
+        }
+        self.write_metadata(true, last)
+    }
+
     fn trace_flush(&self, durability: Durability) {
         events::FLUSH.emit(|| format!("file={:?} durability={durability:?}", self.storage.name()));
     }
@@ -359,13 +370,7 @@ impl Qcow2 {
     }
 
     fn end_metadata(&self) -> Result<()> {
-        self.check_lost()?;
-        self.write_metadata(true, Durability::None)?;
-        // Two rounds: giving back may need the epoch to move on once.
-        for _ in 0..2 {
-            self.reclaim()?;
-        }
-        self.write_metadata(true, Durability::None)?;
+        self.flush_counted(Durability::None)?;
         let dirty = self.header.lock().header.incompatible & Incompatible::DIRTY;
         let ours =
             self.is_prepared.load(Ordering::Acquire) && !self.uncounted.load(Ordering::Acquire);

@@ -1,6 +1,7 @@
 //! What every format promises, whatever its options: a new format adds its samples to the table in
 //! `sample.rs`, and a folder beside this one for its odd cases.
 
+mod checked_open;
 mod crash;
 mod faults;
 mod flushes;

@@ -16,7 +16,7 @@ impl Check for Qcow2 {
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
         // What is cached must be on disk, where the check looks.
         if !self.read_only && !self.broken.load(Ordering::Acquire) {
-            self.flush_all(self.durability)?;
+            self.flush_counted(self.durability)?;
         }
         if repair != RepairMode::Report {
             // Even an image that is marked corrupt may be repaired; nothing is cached of it.
