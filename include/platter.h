@@ -2559,6 +2559,23 @@ int platter_image_close(struct platter_image *image,
                         struct platter_error **err);
 
 /**
+ * Adds the guest bytes of an open image: what opens the name reads and writes the disk in it, and takes it for
+ * a raw one unless it says another format. The image stays open for as long as the set or what copied it uses it,
+ * as with a job. Those that use the name exclude each other as those of one file do; how the caller uses the image
+ * beside them is the caller's matter. `flags` must be 0.
+ *
+ * Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_storages_add_image(struct platter_storages *storages,
+                               const char *name,
+                               const struct platter_image *image,
+                               uint32_t flags,
+                               struct platter_error **err);
+
+/**
  * The virtual size in bytes.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
@@ -3273,23 +3290,6 @@ int platter_storages_add_storage(struct platter_storages *storages,
                                  platter_free_fn free_fn,
                                  uint32_t flags,
                                  struct platter_error **err);
-
-/**
- * Adds the guest bytes of an open image: what opens the name reads and writes the disk in it, and takes it for
- * a raw one unless it says another format. The image stays open for as long as the set or what copied it uses it,
- * as with a job. Those that use the name exclude each other as those of one file do; how the caller uses the image
- * beside them is the caller's matter. `flags` must be 0.
- *
- * Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
- *
- * # Safety
- * `name` is NULL or NUL-terminated.
- */
-int platter_storages_add_image(struct platter_storages *storages,
-                               const char *name,
-                               const struct platter_image *image,
-                               uint32_t flags,
-                               struct platter_error **err);
 
 /**
  * Frees a set; what copied it goes on with its storages. NULL does nothing.

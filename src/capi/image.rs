@@ -1,6 +1,7 @@
 //! Open images.
 
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::fmt;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
@@ -9,17 +10,18 @@ use std::sync::Arc;
 use bstr::BStr;
 
 use crate::capi::boundary::{
-    Handle, Poison, UserData, call, call_out, call_ref, call_ref_out, caught, check_flags, get,
-    given, platter_free_fn,
+    Handle, Poison, UserData, call, call_mut, call_out, call_ref, call_ref_out, caught,
+    check_flags, get, given, platter_free_fn,
 };
 use crate::capi::control::{self, platter_control};
 use crate::capi::driver::features;
 use crate::capi::error::platter_error;
 use crate::capi::open::{LOCATION_FLAGS, OPEN_FLAGS, location, merged, platter_open_options};
 use crate::capi::storage::{callbacks, platter_storage_ops};
-use crate::capi::text::{c_lines, c_string, optional_name};
+use crate::capi::storages::platter_storages;
+use crate::capi::text::{c_lines, c_string, name, optional_name};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image, OpenOptions};
+use crate::image::{Image, ImageStorage, OpenOptions};
 use crate::job::JobControl;
 use crate::log::{Level, log};
 use crate::storage::{CallbackStorage, FileOpen, FileStorage, file};
@@ -76,6 +78,23 @@ impl Deref for Shared {
 
     fn deref(&self) -> &Image {
         &self.image
+    }
+}
+
+/// An image that stays open for as long as a storage shows it.
+struct HeldImage(Arc<Shared>);
+
+impl Deref for HeldImage {
+    type Target = Image;
+
+    fn deref(&self) -> &Image {
+        &self.0
+    }
+}
+
+impl fmt::Debug for HeldImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HeldImage").field(&self.filename()).finish()
     }
 }
 
@@ -293,6 +312,34 @@ pub unsafe extern "C" fn platter_image_close(
                 .and_then(|()| caught(Some(&shared.poison), || shared.flush())),
         };
         closed.and_then(|()| check_flags(flags, 0))
+    })
+}
+
+/// Adds the guest bytes of an open image: what opens the name reads and writes the disk in it, and takes it for
+/// a raw one unless it says another format. The image stays open for as long as the set or what copied it uses it,
+/// as with a job. Those that use the name exclude each other as those of one file do; how the caller uses the image
+/// beside them is the caller's matter. `flags` must be 0.
+///
+/// Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_storages_add_image(
+    storages: Option<&mut platter_storages>,
+    name: *const c_char,
+    image: Option<&platter_image>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(storages, "storages", err, |storages| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let name = unsafe { self::name(name, "name")? };
+        let image = given(image, "image")?;
+        image.poison().check()?;
+        let held = HeldImage(image.shared.clone());
+        storages.add_shared(name, Arc::new(ImageStorage::over(held)))
     })
 }
 

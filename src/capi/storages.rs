@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_void};
-use std::fmt;
 use std::mem::MaybeUninit;
-use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -16,11 +14,9 @@ use crate::capi::boundary::{
     self, Handle, Poison, UserData, call_mut, call_out, check_flags, given, platter_free_fn,
 };
 use crate::capi::error::platter_error;
-use crate::capi::image::{Shared, platter_image};
 use crate::capi::storage::{callbacks, platter_storage_ops};
 use crate::capi::text::name;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image, ImageStorage};
 use crate::storage::{
     CallbackStorage, FileOpen, LentStorage, NamedStorages, Storage, StorageCallbacks, StorageOpen,
     Users, file,
@@ -47,24 +43,7 @@ impl Handle for platter_storages {
 enum Kept {
     File(Arc<OwnedFd>),
     Callbacks(Arc<StorageCallbacks>, Arc<Users>),
-    Image(Arc<ImageStorage<HeldImage>>, Arc<Users>),
-}
-
-/// An image that stays open for as long as a storage shows it.
-struct HeldImage(Arc<Shared>);
-
-impl Deref for HeldImage {
-    type Target = Image;
-
-    fn deref(&self) -> &Image {
-        &self.0
-    }
-}
-
-impl fmt::Debug for HeldImage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("HeldImage").field(&self.filename()).finish()
-    }
+    Shared(Arc<dyn Storage>, Arc<Users>),
 }
 
 /// A set as the core asks it.
@@ -96,7 +75,7 @@ impl Kept {
                 let storage = CallbackStorage::over(name.to_owned(), calls, identity, how.cache)?;
                 (Arc::new(storage) as Arc<dyn Storage>, users)
             }
-            Self::Image(image, users) => (image.clone() as Arc<dyn Storage>, users),
+            Self::Shared(storage, users) => (storage.clone(), users),
         };
         if how.writable && storage.read_only() {
             let text = format!("'{name}' is open read-only");
@@ -118,6 +97,11 @@ pub(super) fn copied(
 }
 
 impl platter_storages {
+    /// Adds a storage that stays as it is.
+    pub(super) fn add_shared(&mut self, name: &BStr, storage: Arc<dyn Storage>) -> Result<()> {
+        self.add(name, Kept::Shared(storage, Users::new()))
+    }
+
     fn add(&mut self, name: &BStr, kept: Kept) -> Result<()> {
         if name.is_empty() {
             return Err(Error::invalid("A storage needs a name"));
@@ -201,35 +185,6 @@ pub unsafe extern "C" fn platter_storages_add_storage(
         let name = unsafe { self::name(name, "name")? };
         let calls = callbacks(*given(ops, "ops")?, user_data)?;
         storages.add(name, Kept::Callbacks(Arc::new(calls), Users::new()))
-    })
-}
-
-/// Adds the guest bytes of an open image: what opens the name reads and writes the disk in it, and takes it for
-/// a raw one unless it says another format. The image stays open for as long as the set or what copied it uses it,
-/// as with a job. Those that use the name exclude each other as those of one file do; how the caller uses the image
-/// beside them is the caller's matter. `flags` must be 0.
-///
-/// Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
-///
-/// # Safety
-/// `name` is NULL or NUL-terminated.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn platter_storages_add_image(
-    storages: Option<&mut platter_storages>,
-    name: *const c_char,
-    image: Option<&platter_image>,
-    flags: u32,
-    err: Option<&mut MaybeUninit<*mut platter_error>>,
-) -> c_int {
-    call_mut(storages, "storages", err, |storages| {
-        check_flags(flags, 0)?;
-        // SAFETY: by the contract of this function.
-        let name = unsafe { self::name(name, "name")? };
-        let image = given(image, "image")?;
-        image.poison().check()?;
-        let held = HeldImage(image.shared().clone());
-        let shown = Arc::new(ImageStorage::over(held));
-        storages.add(name, Kept::Image(shown, Users::new()))
     })
 }
 
