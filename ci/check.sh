@@ -52,6 +52,9 @@ fi
 if ! have ceph-mon || ! have ceph-osd || ! have rbd; then
     skip 'tests of rbd (need ceph-mon, ceph-osd, ceph-common and librbd1)'
 fi
+if ! have ganesha.nfsd || ! have nfs-cat || ! have nsenter || [ ! -x /usr/sbin/rpcbind ] || [ "$(id -u)" != 0 ]; then
+    skip 'tests of NFS (need root, nfs-ganesha, nfs-ganesha-vfs, rpcbind, libnfs-utils and libnfs13)'
+fi
 if ! have openssl; then
     skip 'tests of TLS (need openssl)'
 fi

@@ -9,7 +9,8 @@ packages='build-essential pkg-config qemu-utils e2fsprogs xfsprogs valgrind xz-u
     mtools dosfstools openssl vmdk-stream-converter python3-venv python3-pip nbdkit libnbd-bin nbd-server
     nginx-light curl openssh-server openssh-client libssh-4 cmake zsh fish
     tgt libiscsi-bin libiscsi7
-    ceph-mon ceph-osd ceph-common librbd1'
+    ceph-mon ceph-osd ceph-common librbd1
+    nfs-ganesha nfs-ganesha-vfs rpcbind libnfs-utils libnfs13 iproute2 util-linux'
 missing=
 for pair in cc:build-essential g++:build-essential pkg-config:pkg-config qemu-img:qemu-utils \
     qemu-io:qemu-utils mke2fs:e2fsprogs mkfs.xfs:xfsprogs valgrind:valgrind 7zz:7zip \
@@ -17,7 +18,8 @@ for pair in cc:build-essential g++:build-essential pkg-config:pkg-config qemu-im
     nbdkit:nbdkit nbdcopy:libnbd-bin nbdinfo:libnbd-bin nbd-server:nbd-server \
     nginx:nginx-light curl:curl sshd:openssh-server ssh-keygen:openssh-client cmake:cmake zsh:zsh fish:fish \
     tgtd:tgt iscsi-readcapacity16:libiscsi-bin \
-    ceph-mon:ceph-mon ceph-osd:ceph-osd rbd:ceph-common; do
+    ceph-mon:ceph-mon ceph-osd:ceph-osd rbd:ceph-common \
+    ganesha.nfsd:nfs-ganesha rpcbind:rpcbind nfs-cat:libnfs-utils ip:iproute2 nsenter:util-linux; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 # Debian's own: its modules are for no other.

@@ -29,6 +29,7 @@ pub mod memory;
 pub mod modes;
 mod named;
 mod nbd;
+mod nfs;
 pub mod null;
 mod rbd;
 pub mod registry;

@@ -1,7 +1,7 @@
 //! The protocols that this build has. A new protocol is one line here.
 
 use crate::storage::driver::StorageDriver;
-use crate::storage::{file, ftp, http, iscsi, nbd, null, rbd, ssh, vvfat};
+use crate::storage::{file, ftp, http, iscsi, nbd, nfs, null, rbd, ssh, vvfat};
 
 /// Every protocol, sorted by name.
 static DRIVERS: &[&StorageDriver] = &[
@@ -14,6 +14,7 @@ static DRIVERS: &[&StorageDriver] = &[
     &iscsi::ISCSI,
     &iscsi::ISER,
     &nbd::DRIVER,
+    &nfs::DRIVER,
     &null::AIO,
     &null::CO,
     &rbd::DRIVER,

@@ -12,6 +12,7 @@ pub(crate) mod event;
 pub(crate) mod falloc;
 pub(crate) mod fd;
 pub(crate) mod libiscsi;
+pub(crate) mod libnfs;
 pub(crate) mod librados;
 mod library;
 pub(crate) mod librbd;

@@ -40,6 +40,7 @@ mod map;
 mod measure;
 mod names;
 mod nbd;
+mod nfs;
 mod nodes;
 mod odd;
 mod ova;

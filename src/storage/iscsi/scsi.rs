@@ -384,6 +384,21 @@ mod tests {
         reply
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_reply_is_too_strange(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64), first: u64) {
+            let reply = Reply(&bytes);
+            let _ = (reply.unit_type(), reply.capacity_16(), reply.capacity_10(), reply.modes());
+            let _ = (reply.block_limits(), reply.provisioning());
+            let mut at = first;
+            for (len, _) in reply.runs(first).unwrap_or_default() {
+                proptest::prop_assert!(len > 0);
+                at = at.saturating_add(len);
+            }
+            proptest::prop_assert!(at >= first);
+        }
+    }
+
     #[test]
     fn runs_of_blocks_follow_each_other() {
         let good = status(&[(0, 10, 1), (10, 5, 0), (15, 1, 2)]);

@@ -1,0 +1,213 @@
+//! Clients of a server with one open file each.
+
+use std::ffi::{CString, c_int};
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use bstr::ByteSlice;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+use crate::net::{Wait, numbers};
+use crate::storage::engine::{Engine, Link, serve_until};
+use crate::sys::libnfs::{self, Answer, Client, Failure, Reply, Request, Stat};
+
+use super::options::Settings;
+
+/// How long one number of a host may take to let us in.
+const MOUNT: Duration = Duration::from_secs(20);
+/// How long a server that owes replies may keep quiet.
+const QUIET: Duration = Duration::from_secs(60);
+/// The port that servers usually have; of version 3 the library asks the server's own server of ports.
+pub(super) const PORT: u16 = 2049;
+
+/// A client that one thread serves.
+pub(super) struct Mount {
+    client: Client,
+    /// When a reply has last come, or nothing was under way.
+    heard: Instant,
+}
+
+impl std::fmt::Debug for Mount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mount").finish_non_exhaustive()
+    }
+}
+
+/// A file that is open.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) link: Link<Mount>,
+    pub(super) stat: Stat,
+    /// The most data of a read and of a write.
+    pub(super) limits: (usize, usize),
+}
+
+/// How a file is to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    Read,
+    Write,
+    /// It is not there yet.
+    Create,
+}
+
+fn lost(reason: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Os, reason).with_errno(libc::ECONNRESET)
+}
+
+/// A refusal of the server.
+pub(super) fn refused(failure: &Failure) -> Error {
+    Error::os(failure.errno)
+}
+
+impl Engine for Mount {
+    type Request = Request;
+    type Reply = Reply;
+
+    fn submit(&mut self, token: u64, request: Request) -> Result<()> {
+        self.client.submit(token, request).map_err(lost)
+    }
+
+    fn events(&self) -> (RawFd, c_int) {
+        self.client.events()
+    }
+
+    fn serve(&mut self, ready: c_int) -> Result<()> {
+        self.client
+            .serve(ready)
+            .map_err(|reason| lost(format!("The server ended the connection ({reason})")))
+    }
+
+    fn replies(&mut self) -> Vec<(u64, Reply)> {
+        let done = self.client.done();
+        if !done.is_empty() {
+            self.heard = Instant::now();
+        }
+        done
+    }
+
+    fn tick(&mut self, under_way: usize) -> Result<()> {
+        if under_way == 0 {
+            self.heard = Instant::now();
+        }
+        match self.heard.elapsed() > QUIET {
+            true => {
+                Err(Error::new(ErrorKind::Os, "The server does not answer")
+                    .with_errno(libc::ETIMEDOUT))
+            }
+            false => Ok(()),
+        }
+    }
+
+    fn part(&mut self) -> bool {
+        self.client.has_file() && self.client.submit(0, Request::Close).is_ok()
+    }
+
+    fn is_over(&mut self) -> bool {
+        !self.client.has_file()
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Error::invalid("The path has a NUL in it"))
+}
+
+/// Has one thing done on this thread; the connection, or the refusal of the server.
+fn perform(
+    mount: &mut Mount,
+    request: Request,
+    wait: Wait<'_>,
+) -> Result<std::result::Result<Answer, Failure>> {
+    mount.submit(1, request)?;
+    let done = |mount: &mut Mount| Ok(mount.replies().pop());
+    serve_until(mount, || wait.check(), done).map(|(_, reply)| reply)
+}
+
+/// Opens a file. All numbers of the host are tried in turn.
+///
+/// # Errors
+/// Of the connection, of the server, or where `control` ends the wait; where it is no regular file.
+pub(super) fn open(settings: &Settings, how: How, control: &JobControl) -> Result<Opened> {
+    libnfs::check().map_err(Error::unsupported)?;
+    let mut failed = None;
+    for number in numbers(&settings.host, PORT, Wait::new(control))? {
+        let server = text(number.ip().to_string().as_bytes())?;
+        match mount(settings, server, control) {
+            Ok(mount) => return open_in(settings, mount, how, control),
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => failed = Some(error),
+        }
+    }
+    let error = failed.unwrap_or_else(|| Error::os(libc::EADDRNOTAVAIL));
+    Err(error.context(format!(
+        "Failed to mount nfs share '{}' of '{}'",
+        settings.directory, settings.host
+    )))
+}
+
+fn mount(settings: &Settings, server: CString, control: &JobControl) -> Result<Mount> {
+    let client = Client::new(&settings.wanted).map_err(Error::invalid)?;
+    let mut mount = Mount {
+        client,
+        heard: Instant::now(),
+    };
+    let wait = Wait::new(control).at_most(MOUNT);
+    let request = Request::Mount(server, text(&settings.directory)?);
+    match perform(&mut mount, request, wait)? {
+        Ok(_) => Ok(mount),
+        Err(failure) => {
+            Err(Error::new(ErrorKind::Os, failure.text.clone()).with_errno(failure.errno))
+        }
+    }
+}
+
+fn open_in(
+    settings: &Settings,
+    mut mount: Mount,
+    how: How,
+    control: &JobControl,
+) -> Result<Opened> {
+    let wait = Wait::new(control).at_most(MOUNT);
+    let path = text(&[b"/", settings.file.as_slice()].concat())?;
+    let (request, doing) = match how {
+        How::Read | How::Write => {
+            let write = how == How::Write;
+            (Request::Open { path, write }, "open")
+        }
+        How::Create => (Request::Create { path }, "create"),
+    };
+    let failed = |error: Error| match error.kind() {
+        ErrorKind::Cancelled => error,
+        _ => error.context(format!(
+            "Failed to {doing} file '{}'",
+            settings.file.as_bstr()
+        )),
+    };
+    let answer = perform(&mut mount, request, wait).map_err(failed)?;
+    answer.map_err(|failure| failed(refused(&failure)))?;
+    let stat = match perform(&mut mount, Request::Stat, wait).map_err(failed)? {
+        Ok(Answer::Stat(stat)) => stat,
+        Ok(_) => return Err(failed(Error::os(libc::EPROTO))),
+        Err(failure) => return Err(failed(refused(&failure))),
+    };
+    match stat.mode & u64::from(libc::S_IFMT) {
+        mode if mode == u64::from(libc::S_IFREG) => {}
+        mode if mode == u64::from(libc::S_IFDIR) => return Err(failed(Error::os(libc::EISDIR))),
+        _ => {
+            let error = Error::unsupported("It is no regular file, and has no length");
+            return Err(failed(error));
+        }
+    }
+    let limit = |told: u64| {
+        usize::try_from(told)
+            .unwrap_or(usize::MAX)
+            .clamp(512, 1 << 20)
+    };
+    let (read, write) = mount.client.limits();
+    Ok(Opened {
+        limits: (limit(read), limit(write)),
+        stat,
+        link: Link::new("nfs", mount)?,
+    })
+}
