@@ -1,5 +1,6 @@
 """ftpd.py ROOT CERTIFICATE: a server of the files of ROOT on the loopback interface. Prints three ports: without TLS,
-with TLS that clients ask for, and with TLS from the first byte on. Ends with its input."""
+with TLS that clients ask for, and with TLS from the first byte on; the first alone where CERTIFICATE is empty. Ends with
+its input."""
 
 import logging
 import os
@@ -39,7 +40,8 @@ class Implicit(Explicit):
 
 
 loop = IOLoop()
-servers = [FTPServer(("127.0.0.1", 0), handler, ioloop=loop) for handler in (Plain, Explicit, Implicit)]
+handlers = (Plain, Explicit, Implicit) if certificate_file else (Plain,)
+servers = [FTPServer(("127.0.0.1", 0), handler, ioloop=loop) for handler in handlers]
 print(*(server.socket.getsockname()[1] for server in servers), flush=True)
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
 loop.loop()
