@@ -168,7 +168,12 @@ http {{ access_log off; sendfile on; keepalive_requests 100000;
     fn ftpd(&self) -> Result<(Running, u16), String> {
         let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
         let mut child = Command::new(format!("{target}/witnesses/bin/python"))
-            .args(["tests/tools/ftpd.py", &self.path("files"), ""])
+            // The server follows no link that leads out of its directory.
+            .args([
+                "tests/tools/ftpd.py",
+                self.image.rsplit_once('/').map_or("/", |(dir, _)| dir),
+                "",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -273,7 +278,8 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
         reading(setup, names[2], &late, &[], 0.2)?;
     }
     if let Some((_server, port)) = left_out("FTP", site.ftpd()) {
-        let ftp = format!("driver=qcow2,file.driver=ftp,file.url=ftp://127.0.0.1:{port}/image");
+        let (_, image) = site.image.rsplit_once('/').unwrap_or_default();
+        let ftp = format!("driver=qcow2,file.driver=ftp,file.url=ftp://127.0.0.1:{port}/{image}");
         reading(setup, names[3], &ftp, &[], 0.8)?;
     }
     let server = site.sshd();
