@@ -46,6 +46,8 @@ else
     echo "Missing:$missing. To install what the tests use: sudo apt-get install -y" $packages >&2
 fi
 
+sh ci/machine.sh
+
 # Readers of other projects, a server of FTP and tools for Python, in a directory of their own.
 [ -z "${PLATTER_SKIP_WITNESSES:-}" ] || exit 0
 witnesses=${CARGO_TARGET_DIR:-target}/witnesses

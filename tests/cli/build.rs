@@ -99,8 +99,20 @@ pub fn scan() -> &'static Path {
     OBJECT.get_or_init(|| preloaded("scan"))
 }
 
+/// The program of a virtual machine; see its source.
+pub fn guest() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| alone("guest", &["-static"], &[]))
+}
+
 fn preloaded(name: &str) -> PathBuf {
-    let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.so"));
+    alone(&format!("{name}.so"), &["-shared", "-fPIC"], &["-ldl"])
+}
+
+/// Builds what needs nothing of this library from its one source.
+fn alone(output: &str, kind: &[&str], libraries: &[&str]) -> PathBuf {
+    let name = output.split('.').next().unwrap_or(output);
+    let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(output);
     let fresh = output.with_extension(std::process::id().to_string());
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let ran = Command::new(&compiler)
@@ -112,17 +124,18 @@ fn preloaded(name: &str) -> PathBuf {
             "-Wextra",
             "-Werror",
         ])
-        .args(["-shared", "-fPIC"])
+        .args(kind)
         .arg(root().join(format!("tests/tools/{name}.c")))
-        .args(["-ldl", "-o"])
+        .args(libraries)
+        .arg("-o")
         .arg(&fresh)
         .output()
-        .unwrap_or_else(|error| panic!("{compiler} is needed to build {name}.so: {error}"));
+        .unwrap_or_else(|error| panic!("{compiler} is needed to build {name}: {error}"));
     assert!(
         ran.status.success(),
         "{}",
         String::from_utf8_lossy(&ran.stderr)
     );
-    std::fs::rename(&fresh, &output).expect("the object moves into its place");
+    std::fs::rename(&fresh, &output).expect("it moves into its place");
     output
 }

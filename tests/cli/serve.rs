@@ -7,6 +7,7 @@ mod fuse;
 mod killed;
 mod life;
 mod list;
+mod machine;
 mod status;
 mod tls;
 mod vhost_user;

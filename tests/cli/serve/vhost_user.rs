@@ -51,13 +51,13 @@ const FAILED: u8 = 1;
 const UNKNOWN: u8 = 2;
 
 /// A server with a device at a socket; it ends with this.
-struct Served {
-    child: Child,
+pub(super) struct Served {
+    pub(super) child: Child,
     socket: PathBuf,
 }
 
 impl Served {
-    fn ours(dir: &Dir, args: &[&str]) -> Self {
+    pub(super) fn ours(dir: &Dir, args: &[&str]) -> Self {
         let mut command = Command::new(crate::build::tool());
         command
             .args(["serve", "--vhost-user", "v.sock", "--queues", "2"])
@@ -65,7 +65,7 @@ impl Served {
         Self::start(dir, command)
     }
 
-    fn theirs(dir: &Dir, format: &str, file: &str) -> Self {
+    pub(super) fn theirs(dir: &Dir, format: &str, file: &str) -> Self {
         let mut command = Command::new("qemu-storage-daemon");
         let socket = dir.path("v.sock");
         command
@@ -99,7 +99,7 @@ impl Served {
     }
 
     /// Ends it by a signal, as users do.
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         let sent = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status();
