@@ -3,7 +3,7 @@
 mod file;
 mod mounts;
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -131,7 +131,26 @@ fn check_mountpoint(path: &Path) -> Result<PathBuf> {
         return Err(Error::invalid("The mount point is not a regular file")
             .with_hint("The image is one file: an empty one can be made for it to lie over"));
     }
+    // Who may not read it may not mount there.
+    File::open(path).map_err(|error| Error::io(&error))?;
     fs::canonicalize(path).map_err(|error| Error::io(&error))
+}
+
+/// Whether this user may speak to the kernel.
+fn check_device() -> Result<()> {
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    let Err(error) = opened else { return Ok(()) };
+    match error.kind() {
+        io::ErrorKind::NotFound => Err(Error::new(
+            ErrorKind::Unsupported,
+            "This system has no FUSE: there is no /dev/fuse",
+        )
+        .with_hint("The kernel's module for it is loaded by: modprobe fuse")),
+        io::ErrorKind::PermissionDenied => {
+            Err(Error::io(&error).context("This user may not use FUSE: /dev/fuse"))
+        }
+        _ => Err(Error::io(&error).context("/dev/fuse")),
+    }
 }
 
 /// Mounts, and agrees with the kernel on how.
@@ -142,14 +161,7 @@ fn begin(
     others: Others,
     gate: &Gate,
 ) -> Result<(Session<ImageFile>, Option<Device>)> {
-    let device = Path::new("/dev/fuse");
-    if !device.exists() {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "This system has no FUSE: there is no /dev/fuse",
-        )
-        .with_hint("The kernel's module for it is loaded by: modprobe fuse"));
-    }
+    check_device()?;
     let streams = standard_streams().map_err(|error| Error::io(&error))?;
     let writable = gate.read().as_ref().is_some_and(Export::writable);
     let mut config = Config::default();
@@ -183,6 +195,10 @@ fn begin(
 /// Why a mount failed: the words of the system in one line.
 fn refused(error: &io::Error) -> Error {
     match error.raw_os_error() {
+        // The kernel has left it to the helper, which cannot be run.
+        Some(libc::ENOENT | libc::EACCES) => Error::io(error)
+            .context("fusermount3, by which users other than root mount, could not be run")
+            .with_hint("It comes with FUSE 3, and has to belong to root with the bit setuid"),
         Some(_) => Error::io(error).context("FUSE"),
         None => {
             let words = error.to_string();

@@ -529,3 +529,109 @@ fn an_image_may_be_mounted_over_its_own_file() {
         fs::write(dir.path("a.raw"), &before).expect("the bytes");
     }
 }
+
+/// What a user who is not root does, in order; the system is as its first argument says.
+const USER: &str = r#"
+cd "$1"
+serve() { exec ./tool serve --fuse "$@" -f qcow2 "$IMAGE"; }
+IMAGE=b.qcow2
+mounted() { grep -q " $1/m .* - fuse" /proc/self/mountinfo; }
+case $2 in
+works)
+    touch m
+    serve m -w &
+    server=$!
+    trap 'kill -KILL $server 2>/dev/null || :' EXIT
+    tries=0
+    until mounted "$1"; do
+        tries=$((tries + 1))
+        [ $tries -lt 3000 ] || exit 9
+        sleep 0.02
+    done
+    cmp m a.raw
+    printf changed | dd of=m bs=1M seek=7 conv=notrunc,fsync status=none
+    exec 3<m
+    kill -TERM $server
+    wait $server
+    mounted "$1" && exit 8
+    # Files that are open fail from now on.
+    cat <&3 >&2 && exit 7
+    [ ! -s m ]
+    ;;
+refused) serve m ;;
+others) serve m --allow-other on ;;
+foreign) serve mine ;;
+esac
+"#;
+
+/// Runs a part of [`USER`] as nobody where /dev/fuse has this mode; the system outside does not change.
+fn as_nobody(dir: &Dir, mode: &str, prepare: &str, part: &str) -> crate::common::Ran {
+    let tool = crate::build::tool().to_string_lossy().into_owned();
+    let outside = format!(
+        "cd \"$1\" && mkdir -p nodes && mount -t tmpfs nodes nodes && mknod nodes/fuse c 10 229 && \
+         chmod {mode} nodes/fuse && mount --bind nodes/fuse /dev/fuse && touch tool && \
+         mount --bind \"$2\" tool && {prepare} && exec setpriv --reuid=65534 --regid=65534 --clear-groups \
+         sh -ec \"$3\" sh \"$1\" \"$4\""
+    );
+    let root = dir.str(".");
+    let root = root.trim_end_matches("/.");
+    let args = ["-m", "sh", "-ec", &outside, "sh", root, &tool, USER, part];
+    run_in(dir.root(), "unshare", &args)
+}
+
+#[test]
+fn a_user_without_rights_mounts_by_the_systems_helper() {
+    if !fuse() {
+        return;
+    }
+    let dir = Dir::new();
+    if run_in(dir.root(), "sh", &["-c", "command -v fusermount3"]).code != 0 {
+        eprintln!("SKIPPED: fusermount3 (package fuse3) is not installed");
+        return;
+    }
+    images(&dir);
+    done(&dir, "chmod", &["777", "."]);
+    done(&dir, "chmod", &["666", "a.raw", "b.qcow2"]);
+    fs::write(dir.path("mine"), "").expect("a file of root");
+
+    let works = as_nobody(&dir, "666", "true", "works");
+    assert_eq!((works.code, works.out.as_str()), (0, ""), "{works:?}");
+    let read = dir.qemu_io("qcow2", "b.qcow2", &["read -v 7M 512"]);
+    assert!(read.contains("changed"), "{read}");
+    dir.qemu_img_ok(&["check", "-f", "qcow2", "b.qcow2"]);
+
+    for (mode, prepare, part, says) in [
+        (
+            "600",
+            "true",
+            "refused",
+            "Could not mount at 'm': This user may not use FUSE: /dev/fuse: Permission denied",
+        ),
+        (
+            "666",
+            "mount --bind /dev/null \"$(command -v fusermount3)\"",
+            "refused",
+            "fusermount3, by which users other than root mount, could not be run",
+        ),
+        ("666", "true", "others", "user_allow_other"),
+        (
+            "666",
+            "true",
+            "foreign",
+            "Could not mount at 'mine': fusermount3: ",
+        ),
+        (
+            "666",
+            "chmod 0 mine",
+            "foreign",
+            "Could not mount at 'mine': Permission denied",
+        ),
+    ] {
+        let refused = as_nobody(&dir, mode, prepare, part);
+        let errors: Vec<&str> = refused.err.lines().collect();
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.err.contains(says), "{says}: {refused:?}");
+        let told = errors.iter().filter(|line| line.contains("Could not"));
+        assert_eq!(told.count(), 1, "{refused:?}");
+    }
+}
