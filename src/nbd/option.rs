@@ -37,11 +37,16 @@ codes! {
     EXTENDED_HEADERS = 11;
 }
 
+/// A name of the specification as QEMU's tools show it.
+fn words(name: &str) -> String {
+    name.to_lowercase().replace('_', " ")
+}
+
 impl fmt::Display for OptionCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
-            Some(name) => write!(f, "{} ({name})", self.0),
-            None => write!(f, "{}", self.0),
+            Some(name) => write!(f, "{} ({})", self.0, words(name)),
+            None => write!(f, "{} (<unknown>)", self.0),
         }
     }
 }
@@ -130,8 +135,8 @@ impl ReplyCode {
 impl fmt::Display for ReplyCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
-            Some(name) => write!(f, "{:#x} ({name})", self.0),
-            None => write!(f, "{:#x}", self.0),
+            Some(name) => write!(f, "{} ({})", self.0, words(name)),
+            None => write!(f, "{} (<unknown>)", self.0),
         }
     }
 }
@@ -173,7 +178,7 @@ impl OptionReply {
                 code: ReplyCode(code),
                 len,
             }),
-            _ => Err(violation("Unexpected option reply magic received")),
+            _ => Err(violation("Unexpected option reply magic")),
         }
     }
 }

@@ -4,6 +4,7 @@ mod list;
 mod server;
 mod tls;
 
+use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,104 @@ fn what_cannot_be_opened_is_told_in_the_peers_words() {
         same(&format!("info {name}"), &dir);
     }
     same(&format!("info nbd+unix:///other?socket={socket}"), &dir);
+}
+
+/// A server that says the same on every connection and then nothing.
+fn says(dir: &Dir, bytes: Vec<u8>) -> impl Drop {
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    struct Ends(Arc<AtomicBool>, std::path::PathBuf);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+            let _ = UnixStream::connect(&self.1);
+        }
+    }
+    let path = dir.path("says.sock");
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).unwrap();
+    let ends = Ends(Arc::default(), path);
+    let ended = ends.0.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            if ended.load(Ordering::SeqCst) {
+                return;
+            }
+            // The client may have had enough.
+            let _ = stream.write_all(&bytes);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    });
+    ends
+}
+
+/// A reply to an option.
+fn reply(option: u32, code: u32, data: &[u8]) -> Vec<u8> {
+    let len = data.len() as u32;
+    let fields = [option, code, len].map(u32::to_be_bytes).concat();
+    [&0x0003_e889_0455_65a9_u64.to_be_bytes()[..], &fields, data].concat()
+}
+
+#[test]
+fn what_a_server_says_in_the_handshake_is_told_in_the_peers_words() {
+    const ERROR: u32 = 1 << 31;
+    let dir = Dir::new();
+    let fixed = b"NBDMAGICIHAVEOPT\0\x03".to_vec();
+    let with = |replies: &[Vec<u8>]| [std::slice::from_ref(&fixed), replies].concat().concat();
+    // Neither extended headers nor structured replies.
+    let simple = [reply(11, ERROR | 1, b""), reply(8, ERROR | 1, b"")];
+    let after = |last: Vec<u8>| with(&[&simple[..], &[last]].concat());
+    let mut cases = vec![
+        (b"".to_vec(), "closed at once"),
+        (b"NBDMAG".to_vec(), "closed within the greeting"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec(),
+            "another protocol",
+        ),
+        ([&b"NBDMAGIC"[..], &[b'X'; 20]].concat(), "another magic"),
+        (fixed.clone(), "closed after the greeting"),
+        (with(&[vec![b'Z'; 60]]), "no reply"),
+        (with(&[reply(99, 1, b"")]), "a reply to an unknown option"),
+        (with(&[reply(8, 1, b"")]), "a reply to another option"),
+        (with(&simple[..1]), "closed between options"),
+        (
+            with(&[reply(11, ERROR | 6, b"words"), reply(8, ERROR | 7, b"")]),
+            "closed after strange refusals",
+        ),
+        (
+            with(&[simple[0].clone(), reply(8, 77, b"")]),
+            "a strange reply",
+        ),
+        (
+            with(&[
+                simple[0].clone(),
+                reply(8, 1, b""),
+                reply(10, 4, b"\0\0\0\x01other"),
+                reply(10, 1, b""),
+            ]),
+            "another context",
+        ),
+        (after(reply(7, 1, b"")), "no size"),
+        (
+            after(reply(7, ERROR | 2, b"go away")[..10].to_vec()),
+            "half a reply",
+        ),
+    ];
+    for code in [2, 3, 4, 5, 6, 7, 8, 9, 99] {
+        cases.push((after(reply(7, ERROR | code, b"some words")), "a refusal"));
+        cases.push((
+            after(reply(7, ERROR | code, b"")),
+            "a refusal without words",
+        ));
+    }
+    for (bytes, what) in cases {
+        let _server = says(&dir, bytes);
+        let ran = same("info nbd+unix:///e?socket=says.sock", &dir);
+        assert_eq!(ran.code, 1, "{what}: {ran:?}");
+    }
 }
 
 #[test]

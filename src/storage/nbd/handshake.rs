@@ -1,8 +1,8 @@
 //! The handshake: from a fresh stream to an export that takes requests.
 
-use bstr::{BStr, BString, ByteSlice};
+use bstr::{BStr, ByteSlice};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::memory::{self, IoBuf};
 use crate::nbd::export::{BlockSizes, Info, InfoCode, InfoRequest};
 use crate::nbd::flags::{ClientFlags, HandshakeFlags, TransmissionFlags};
@@ -146,7 +146,9 @@ fn agree(
 /// The first bytes of both; None of a server of the oldstyle.
 fn greet(stream: &Stream, wait: Wait<'_>) -> Result<Option<HandshakeFlags>> {
     let mut bytes = [0; Style::LEN];
-    stream.read_exact(&mut bytes, wait)?;
+    stream
+        .read_exact(&mut bytes, wait)
+        .context(|| "Failed to read initial magic".to_owned())?;
     if Style::from_bytes(&bytes)? == Style::Old {
         return Ok(None);
     }
@@ -195,11 +197,13 @@ impl Options<'_> {
     /// One reply, with its data.
     pub(super) fn reply(&self, option: OptionCode) -> Result<(ReplyCode, IoBuf)> {
         let mut bytes = [0; OptionReply::LEN];
-        self.stream.read_exact(&mut bytes, self.wait)?;
+        let unread = || "Failed to read option reply".to_owned();
+        let read = self.stream.read_exact(&mut bytes, self.wait);
+        read.context(unread)?;
         let reply = OptionReply::from_bytes(&bytes)?;
         if reply.option != option {
             return Err(violation(format!(
-                "Unexpected option type {} (expected {option})",
+                "Unexpected option type {}, expected {option}",
                 reply.option
             )));
         }
@@ -210,7 +214,8 @@ impl Options<'_> {
             )));
         }
         let mut data = memory::zeroed(reply.len as usize)?;
-        self.stream.read_exact(&mut data, self.wait)?;
+        let read = self.stream.read_exact(&mut data, self.wait);
+        read.context(unread)?;
         Ok((reply.code, data))
     }
 
@@ -219,7 +224,7 @@ impl Options<'_> {
         self.send(option, &[])?;
         match self.reply(option)? {
             (ReplyCode::ACK, data) if data.is_empty() => Ok(true),
-            (code, data) => self.refused(option, code, &data).map(|()| false),
+            (code, data) => self.passed_over(option, code, &data).map(|()| false),
         }
     }
 
@@ -233,24 +238,25 @@ impl Options<'_> {
         }
     }
 
-    /// Passes over a refusal that leaves another way.
-    fn refused(&self, option: OptionCode, code: ReplyCode, data: &[u8]) -> Result<()> {
-        match code {
-            ReplyCode::ERR_UNSUP
-            | ReplyCode::ERR_POLICY
-            | ReplyCode::ERR_INVALID
-            | ReplyCode::ERR_PLATFORM
-            | ReplyCode::ERR_TOO_BIG
-            // What is asked for in the end is refused for the same reason.
-            | ReplyCode::ERR_TLS_REQD => Ok(()),
-            _ => Err(self.refusal(option, code, data)),
+    /// Passes over the refusal of what the export can do without; what matters is said again when it is taken.
+    fn passed_over(&self, option: OptionCode, code: ReplyCode, data: &[u8]) -> Result<()> {
+        match code.is_error() {
+            true => Ok(()),
+            false => Err(self.refusal(option, code, data)),
         }
     }
 
     /// The error of a refusal; ends the session in good order.
     pub(super) fn refusal(&self, option: OptionCode, code: ReplyCode, data: &[u8]) -> Error {
         if !code.is_error() {
-            return violation(format!("The server answered option {option} with {code}"));
+            return match (code, data.len()) {
+                (ReplyCode::ACK, len @ 1..) => violation(format!(
+                    "The reply to option {option} is {len} bytes long (it should be empty)"
+                )),
+                _ => violation(format!(
+                    "Server answered option {option} with unexpected reply {code}"
+                )),
+            };
         }
         // The refusal is the error to report.
         let _ = self.send(OptionCode::ABORT, &[]);
@@ -285,15 +291,13 @@ impl Options<'_> {
                     let context = MetaContext::from_bytes(&data)?;
                     if context.name != wanted.context || chosen.is_some() {
                         return Err(violation(format!(
-                            "The server chose the metadata context '{}', which was not asked for",
-                            context.name
+                            "Failed to negotiate meta context '{}', server answered with different context '{}'",
+                            wanted.context, context.name
                         )));
                     }
                     chosen = Some(context.id);
                 }
-                // What it has against the export it says again.
-                ReplyCode::ERR_UNKNOWN => return Ok(None),
-                code => return self.refused(OPTION, code, &data).map(|()| None),
+                code => return self.passed_over(OPTION, code, &data).map(|()| None),
             }
         }
         Err(violation("The server sends metadata contexts without end"))
@@ -337,9 +341,8 @@ impl Options<'_> {
                     _ => {}
                 },
                 ReplyCode::ACK => {
-                    let export = export.ok_or_else(|| {
-                        violation("The server did not tell the size of the export")
-                    })?;
+                    let export =
+                        export.ok_or_else(|| violation("broken server omitted NBD_INFO_EXPORT"))?;
                     return Ok(Ok(Export { sizes, ..export }));
                 }
                 code => return Ok(Err((code, data))),
@@ -369,37 +372,33 @@ fn unavailable() -> Error {
 
 /// A refusal in words, with those of the server behind them.
 pub(super) fn refusal(option: OptionCode, code: ReplyCode, message: &BStr) -> Error {
-    let name: BString = match option.name() {
-        Some(name) => format!("{} ({})", option.0, name.to_lowercase()).into(),
-        None => option.0.to_string().into(),
-    };
     let error = match code {
-        ReplyCode::ERR_UNSUP => Error::unsupported(format!("Unsupported option type {name}")),
+        ReplyCode::ERR_UNSUP => Error::unsupported(format!("Unsupported option type {option}")),
         ReplyCode::ERR_POLICY => Error::new(
             ErrorKind::Denied,
-            format!("Denied by server for option {name}"),
+            format!("Denied by server for option {option}"),
         ),
-        ReplyCode::ERR_INVALID => Error::invalid(format!("Invalid parameters for option {name}")),
+        ReplyCode::ERR_INVALID => Error::invalid(format!("Invalid parameters for option {option}")),
         ReplyCode::ERR_PLATFORM => {
-            Error::unsupported(format!("Server lacks support for option {name}"))
+            Error::unsupported(format!("Server lacks support for option {option}"))
         }
         ReplyCode::ERR_TLS_REQD => Error::new(
             ErrorKind::Denied,
-            format!("TLS negotiation required before option {name}"),
+            format!("TLS negotiation required before option {option}"),
         )
         .with_hint("Did you forget a valid tls-creds?"),
         ReplyCode::ERR_UNKNOWN => unavailable(),
         ReplyCode::ERR_SHUTDOWN => Error::new(
             ErrorKind::Os,
-            format!("Server shutting down before option {name}"),
+            format!("Server shutting down before option {option}"),
         )
         .with_errno(libc::ESHUTDOWN),
-        ReplyCode::ERR_BLOCK_SIZE_REQD => {
-            Error::unsupported(format!("Server requires INFO_BLOCK_SIZE for option {name}"))
-        }
+        ReplyCode::ERR_BLOCK_SIZE_REQD => Error::unsupported(format!(
+            "Server requires INFO_BLOCK_SIZE for option {option}"
+        )),
         _ => Error::new(
             ErrorKind::Os,
-            format!("Unknown error code when asking for option {name}"),
+            format!("Unknown error code when asking for option {option}"),
         ),
     };
     match message.is_empty() {

@@ -819,7 +819,7 @@ fn hostile_lists_are_refused_in_one_line() {
                 _ => vec![(ReplyCode::ERR_UNSUP, Vec::new())],
             },
             ErrorKind::Os,
-            "answered option 3",
+            "it should be empty",
         ),
         (
             |option, _| match option {
