@@ -5,6 +5,7 @@ mod access;
 mod command_line;
 mod fuse;
 mod killed;
+mod large;
 mod life;
 mod list;
 mod machine;
