@@ -31,6 +31,13 @@ done
 if [ -z "$missing" ]; then
     :
 elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    # The tests start servers themselves, on the loopback device alone: none is started by its package.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+        trap 'rm -f $policy' EXIT
+    fi
     apt-get update -q
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
@@ -46,7 +53,7 @@ else
     echo "Missing:$missing. To install what the tests use: sudo apt-get install -y" $packages >&2
 fi
 
-sh ci/machine.sh
+sh ci/machine.sh || echo 'Tests with a virtual machine are left out: ci/machine.sh failed' >&2
 
 # Readers of other projects, a server of FTP and tools for Python, in a directory of their own.
 [ -z "${PLATTER_SKIP_WITNESSES:-}" ] || exit 0
