@@ -96,19 +96,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_moved_is_made_until_its_number_is_high_enough() {
-        let first = tempfile::tempfile().unwrap();
-        // The next numbers that are free lie below this.
-        let bound = first.as_raw_fd() + 20;
-        let mut made = 0;
-        let file = make_from(
-            || {
-                made += 1;
-                tempfile::tempfile()
-            },
-            bound,
-        )
-        .unwrap();
-        assert!(file.as_raw_fd() >= bound);
-        assert!(made > 1);
+        // Other threads take numbers meanwhile: these are there before.
+        let low = tempfile::tempfile().unwrap();
+        let bound = low.as_raw_fd() + 1;
+        let mut lower = Vec::new();
+        let high = loop {
+            let file = tempfile::tempfile().unwrap();
+            match file.as_raw_fd() >= bound {
+                true => break file,
+                false => lower.push(file),
+            }
+        };
+        let expected = high.as_raw_fd();
+        let mut files = vec![high, low];
+        let file = make_from(|| Ok(files.pop().unwrap()), bound).unwrap();
+        assert_eq!((file.as_raw_fd(), files.len()), (expected, 0));
     }
 }
