@@ -45,6 +45,7 @@ mod nodes;
 mod odd;
 mod ova;
 mod parallels;
+mod ports;
 mod profiles;
 mod progress;
 mod qcow;

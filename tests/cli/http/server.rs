@@ -1,11 +1,11 @@
 //! nginx on the loopback interface for the length of a test.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::Dir;
+use crate::ports;
 
 /// A server of what is in a directory; ended when it is dropped.
 pub struct Server {
@@ -29,11 +29,6 @@ pub fn nginx_is_missing() -> bool {
     missing
 }
 
-fn free_ports() -> [u16; 3] {
-    let listeners = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
-}
-
 impl Server {
     /// Over the files of `dir`, with the certificates of `made`.
     pub fn new(dir: &Dir, made: &Path) -> Self {
@@ -43,7 +38,7 @@ impl Server {
     }
 
     fn try_new(dir: &Dir, made: &Path) -> Option<Self> {
-        let [plain, tls, own] = free_ports();
+        let [plain, tls, own] = [(); 3].map(|()| ports::free());
         let root = dir.root().display();
         let made = made.display();
         let state = dir.path("nginx");

@@ -1,11 +1,12 @@
 //! An iSCSI target for the length of a test.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{Dir, run_in};
+use crate::ports;
 
 /// Whether tests with the server have to be left out.
 pub fn tgtd_is_missing() -> bool {
@@ -41,10 +42,7 @@ impl Server {
     pub fn new(dir: &Dir) -> Self {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let port = free.local_addr().expect("its address").port();
-            drop(free);
-            if let Some(server) = Self::at(dir, port, deadline) {
+            if let Some(server) = Self::at(dir, ports::free(), deadline) {
                 return server;
             }
         }

@@ -2,7 +2,6 @@
 //! ended with the process of the tests.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -10,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{Ran, run_in};
+use crate::ports;
 
 /// What the tests use of Ceph.
 const PROGRAMS: [&str; 6] = [
@@ -76,12 +76,9 @@ impl Cluster {
             .tempdir_in("/tmp")
             .map_err(|error| error.to_string())?
             .keep();
-        let free = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-        let port = free.local_addr().map_err(|error| error.to_string())?.port();
-        drop(free);
         let mut cluster = Self {
             root,
-            port,
+            port: ports::free(),
             servers: Vec::new(),
         };
         let id = "5d1d2c4e-6f0a-4a3c-8a44-3a8d5b9b7c01";

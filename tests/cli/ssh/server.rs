@@ -1,11 +1,12 @@
 //! An SSH server for the length of a test, with keys and a configuration of its own.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{Dir, run_in};
+use crate::ports;
 
 const SSHD: &str = "/usr/sbin/sshd";
 
@@ -57,9 +58,7 @@ impl Server {
         std::fs::create_dir_all("/run/sshd").expect("the server's directory");
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let port = free.local_addr().expect("its address").port();
-            drop(free);
+            let port = ports::free();
             let root = dir.root().display();
             let config = format!(
                 "Port {port}\nListenAddress 127.0.0.1\nHostKey {root}/host\nPidFile none\n\
