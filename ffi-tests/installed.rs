@@ -1,8 +1,11 @@
 //! An installed tree as others find it: through pkg-config, through CMake, by the completions of shells.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use super::{PROGRAMS, compile, done, python, root, run};
 
@@ -69,25 +72,40 @@ fn by_pkg_config(tree: &Tree) {
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
-    for name in PROGRAMS {
+    each_program(|name| {
         let program = compile(name, "installed", &flags(&[]));
         let mut command = Command::new(program);
         command.env("LD_LIBRARY_PATH", &libdir);
         run(command);
-    }
+    });
     // Without the shared object, `-lplatter` finds the archive.
     for path in tree.files() {
         if path.parent() == Some(&*libdir) && path.to_string_lossy().contains(".so") {
             fs::remove_file(path).expect("removal");
         }
     }
-    for name in PROGRAMS {
+    each_program(|name| {
         run(Command::new(compile(
             name,
             "installed-static",
             &flags(&["--static"]),
         )));
-    }
+    });
+}
+
+/// Does the same with every program, as many side by side as there are cores.
+fn each_program(work: impl Fn(&str) + Sync) {
+    let next = AtomicUsize::new(0);
+    let workers = thread::available_parallelism().map_or(2, NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(name) = PROGRAMS.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    work(name);
+                }
+            });
+        }
+    });
 }
 
 /// A project that finds the package, in the version that it wants or none.
