@@ -100,7 +100,7 @@ impl Cluster {
             args.extend(rest.split_whitespace().map(|word| word.replace('_', " ")));
             cluster.done("ceph-authtool", &args)?;
         }
-        let address = format!("[v2:127.0.0.1:{port}/0]");
+        let address = format!("[v2:127.0.0.1:{}/0]", cluster.port);
         let map = format!("{root}/monmap");
         cluster.line(
             "monmaptool",
