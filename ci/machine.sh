@@ -13,23 +13,29 @@ left_out() {
 
 [ "$(uname -m)" = x86_64 ] || left_out 'their kernel is for x86_64'
 command -v apt-get >/dev/null || left_out "apt-get fetches their kernel"
+fresh=$(mktemp -d)
+trap 'rm -rf "$fresh"' EXIT
 command -v qemu-system-x86_64 >/dev/null || {
     [ "$(id -u)" = 0 ] || left_out 'qemu-system-x86_64 is not installed (package qemu-system-x86)'
     # An emulator of another version than qemu-utils would remove those.
     case $(dpkg-query -W -f '${Version}' qemu-utils) in
-    *~bpo*) release='-t bookworm-backports' ;;
-    *) release= ;;
+    *~bpo*)
+        # The backports for this alone, whatever the machine is set to.
+        list=$fresh/backports.list
+        echo 'deb http://deb.debian.org/debian bookworm-backports main' >"$list"
+        apt-get update -q -o Dir::Etc::sourcelist="$list" -o Dir::Etc::sourceparts=- \
+            -o APT::Get::List-Cleanup=0 || left_out 'the backports cannot be reached'
+        set -- -o Dir::Etc::sourcelist="$list" -t bookworm-backports
+        ;;
+    *) set -- ;;
     esac
-    # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --no-remove $release \
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --no-remove "$@" \
         qemu-system-x86 || left_out 'the package qemu-system-x86 cannot be installed'
 }
 
 [ ! -e "$machine/vmlinuz" ] || exit 0
 package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p' | head -n 1)
 [ -n "$package" ] || left_out 'there is no package linux-image-cloud-amd64'
-fresh=$(mktemp -d)
-trap 'rm -rf "$fresh"' EXIT
 (cd "$fresh" && apt-get download -q -o APT::Sandbox::User=root "$package") || left_out "$package cannot be fetched"
 mkdir "$fresh/files"
 dpkg-deb --fsys-tarfile "$fresh"/*.deb | tar -x -C "$fresh/files" --wildcards \
