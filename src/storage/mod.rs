@@ -45,6 +45,7 @@ pub mod stream;
 #[doc(hidden)]
 pub mod testing;
 pub mod traits;
+mod unflushed;
 mod vvfat;
 
 pub use bounded::BoundedStorage;

@@ -18,6 +18,7 @@ use crate::storage::align::{Parts, around, in_pieces};
 use crate::storage::driver::{OpenContext, StorageTarget};
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::status::Run;
+use crate::storage::unflushed::Unflushed;
 use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
 use crate::sys::libiscsi::Command;
 use crate::value::{Map, Value};
@@ -73,9 +74,8 @@ pub(super) struct IscsiStorage {
     connection: RwLock<Arc<Connection>>,
     /// Held while the connection is made again.
     reopening: Mutex<()>,
-    /// Counts writes that the unit may still have in a cache, and how many of them it has been made to keep.
-    written: AtomicU64,
-    flushed: AtomicU64,
+    /// Writes that the unit may still have in a cache.
+    unflushed: Unflushed,
     sync_failed: AtomicBool,
     /// The unit has said that it has no such command after all.
     no_same: AtomicBool,
@@ -158,8 +158,7 @@ pub(super) fn open(scheme: &'static str, context: &OpenContext<'_>) -> Result<Ar
         unit: Unit::at(place),
         connection: RwLock::new(Arc::new(connection)),
         reopening: Mutex::new(()),
-        written: AtomicU64::new(0),
-        flushed: AtomicU64::new(0),
+        unflushed: Unflushed::default(),
         sync_failed: AtomicBool::new(false),
         no_same: AtomicBool::new(false),
         no_status: AtomicBool::new(false),
@@ -253,8 +252,7 @@ impl IscsiStorage {
         if !Arc::ptr_eq(&self.connection(), lost) {
             return Ok(());
         }
-        let unflushed = self.written.load(Ordering::Acquire) > self.flushed.load(Ordering::Acquire);
-        if unflushed || self.sync_failed.load(Ordering::Acquire) {
+        if self.unflushed.is_any() || self.sync_failed.load(Ordering::Acquire) {
             // The target may have been started anew, and what it had in its cache be gone.
             self.sync_failed.store(true, Ordering::Release);
             let hint = "What was written since the last flush may be lost";
@@ -389,11 +387,15 @@ impl IscsiStorage {
         }
         self.unit.status.forget(offset, len);
         let done = self.with_connection(|connection| {
-            self.carry_out(connection, commands()?)?;
-            if self.device.cached && !durable {
-                self.written.fetch_add(1, Ordering::AcqRel);
-            }
-            Ok(())
+            let commands = commands()?;
+            let carried_out = match self.device.cached && !durable {
+                true => {
+                    let change = || self.carry_out(connection, commands);
+                    self.unflushed.change(change)
+                }
+                false => self.carry_out(connection, commands),
+            };
+            carried_out.map(|_| ())
         });
         self.unit.status.forget(offset, len);
         done?;
@@ -426,7 +428,7 @@ impl IscsiStorage {
     }
 
     fn flush(&self) -> Result<()> {
-        let written = self.written.load(Ordering::Acquire);
+        let mark = self.unflushed.mark();
         let done = self.with_connection(|connection| {
             self.carry_out(connection, vec![scsi::synchronize_cache()])
         });
@@ -435,7 +437,7 @@ impl IscsiStorage {
             Err(error) if error.os_errno() == Some(libc::ENOTSUP) => {}
             other => drop(other?),
         }
-        self.flushed.fetch_max(written, Ordering::AcqRel);
+        self.unflushed.flushed(mark);
         Ok(())
     }
 

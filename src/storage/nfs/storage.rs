@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::io::IoSliceMut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bstr::{BStr, BString, ByteSlice};
@@ -18,6 +18,7 @@ use crate::options::{OptionValue, Values};
 use crate::storage::driver::{OpenContext, StorageTarget};
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::remote_len::RemoteLen;
+use crate::storage::unflushed::Unflushed;
 use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
 use crate::sys::libnfs::{Answer, Request};
 use crate::value::{Map, Value};
@@ -55,9 +56,7 @@ pub(super) struct NfsStorage {
     opened: RwLock<Arc<Opened>>,
     /// Held while the connection is made again.
     reopening: Mutex<()>,
-    /// Counts writes, and how many of them the server has been made to keep.
-    written: AtomicU64,
-    flushed: AtomicU64,
+    unflushed: Unflushed,
     sync_failed: AtomicBool,
 }
 
@@ -149,8 +148,7 @@ impl NfsStorage {
             settings,
             opened: RwLock::new(Arc::new(opened)),
             reopening: Mutex::new(()),
-            written: AtomicU64::new(0),
-            flushed: AtomicU64::new(0),
+            unflushed: Unflushed::default(),
             sync_failed: AtomicBool::new(false),
         }
     }
@@ -196,8 +194,7 @@ impl NfsStorage {
         if !Arc::ptr_eq(&self.opened(), lost) {
             return Ok(());
         }
-        let unflushed = self.written.load(Ordering::Acquire) > self.flushed.load(Ordering::Acquire);
-        if unflushed || self.sync_failed.load(Ordering::Acquire) {
+        if self.unflushed.is_any() || self.sync_failed.load(Ordering::Acquire) {
             // The server may have been started anew, and what it had in memory be gone.
             self.sync_failed.store(true, Ordering::Release);
             let hint = "What was written since the last flush may be lost";
@@ -363,9 +360,9 @@ impl NfsStorage {
     }
 
     fn flush(&self) -> Result<()> {
-        let written = self.written.load(Ordering::Acquire);
+        let mark = self.unflushed.mark();
         self.with_file(|opened| self.ask(opened, Request::Sync))?;
-        self.flushed.fetch_max(written, Ordering::AcqRel);
+        self.unflushed.flushed(mark);
         Ok(())
     }
 
@@ -374,8 +371,10 @@ impl NfsStorage {
         if grow_only && len <= self.file.get() {
             return Ok(());
         }
-        self.with_file(|opened| self.ask(opened, Request::SetLen(len)))?;
-        self.written.fetch_add(1, Ordering::AcqRel);
+        self.with_file(|opened| {
+            let change = || self.ask(opened, Request::SetLen(len));
+            self.unflushed.change(change)
+        })?;
         self.file.set(len);
         Ok(())
     }
@@ -456,8 +455,10 @@ impl Storage for NfsStorage {
         let growing = grows.then(|| self.file.growing.read());
         let mut at = offset;
         for batch in buf.chunks(PIECE * BATCH) {
-            self.with_file(|opened| self.write_batch(opened, batch, at))?;
-            self.written.fetch_add(1, Ordering::AcqRel);
+            self.with_file(|opened| {
+                let change = || self.write_batch(opened, batch, at);
+                self.unflushed.change(change)
+            })?;
             at = at.saturating_add(batch.len() as u64);
         }
         self.file.reaches(end);
