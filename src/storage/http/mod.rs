@@ -5,15 +5,18 @@
 mod body;
 mod client;
 mod connection;
+mod flow;
 mod head;
 mod login;
 mod options;
+mod passing;
 mod proxy;
 mod source;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod whole;
+mod window;
 
 use crate::storage::driver::{StorageDriver, StorageFeatures};
 use crate::storage::remote::options::{file_name, parse_file_name};

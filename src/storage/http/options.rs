@@ -57,6 +57,14 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
             "Where the server knows no byte ranges, take all into a temporary file",
         )
     },
+    OptionSpec {
+        default: Some("off"),
+        ..option(
+            "stream",
+            OptionKind::Bool,
+            "Where the server knows no byte ranges, read in one pass, in order",
+        )
+    },
     spec::VERIFY,
     spec::TIMEOUT,
     spec::TLS,
@@ -73,6 +81,7 @@ pub(super) const WEAK: &[&str] = &[
     "readahead",
     "retry-timeout",
     "spool",
+    "stream",
     "timeout",
     "tls-creds",
 ];
@@ -102,7 +111,32 @@ pub(super) struct Settings {
     pub(super) headers: Headers,
     pub(super) proxies: Proxies,
     pub(super) terms: Terms,
-    pub(super) spool: bool,
+    pub(super) without_ranges: WithoutRanges,
+}
+
+/// What is done with a server that knows no byte ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WithoutRanges {
+    /// It is refused.
+    Refused,
+    /// All that it sends is taken into a temporary file before anything is read.
+    Spooled,
+    /// The image is read in the order in which it comes.
+    InOrder,
+}
+
+impl WithoutRanges {
+    fn of(options: &Values) -> Result<Self> {
+        let is_on = |key| options.bool(key).unwrap_or(false);
+        match (is_on("spool"), is_on("stream")) {
+            (false, false) => Ok(Self::Refused),
+            (true, false) => Ok(Self::Spooled),
+            (false, true) => Ok(Self::InOrder),
+            (true, true) => Err(Error::invalid(
+                "'spool' and 'stream' are mutually exclusive",
+            )),
+        }
+    }
 }
 
 impl Settings {
@@ -124,7 +158,7 @@ impl Settings {
             headers,
             proxies: Proxies::of_environment(proxy_login),
             terms,
-            spool: options.bool("spool").unwrap_or(false),
+            without_ranges: WithoutRanges::of(options)?,
         })
     }
 }

@@ -9,13 +9,15 @@ use crate::memory::{self, IoBuf};
 use crate::net::Url;
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
 use crate::storage::remote::{
-    self, Buffer, Counted, Failure, Lanes, Next, Sink, Tries, absent_at_first, cut, opening,
+    self, Buffer, Counted, Failure, Lanes, Next, Sink, Terms, Tries, absent_at_first, cut, opening,
     violation,
 };
 
 use super::client::{Answer, Asking, Client, origin, port};
 use super::connection::Piece;
+use super::flow::Flow;
 use super::head::{Framing, Head};
+use super::options::WithoutRanges;
 
 /// The most servers that send on to another one.
 const MAX_HOPS: usize = 10;
@@ -23,6 +25,10 @@ const MAX_HOPS: usize = 10;
 const MAX_MISSING: u32 = 3;
 /// The first request is for so many bytes: what tells the format of most images.
 const FIRST: u64 = 64 << 10;
+
+/// What helps with a server that knows no ranges, whatever is read.
+pub(super) const SPOOL_HINT: &str =
+    "With the option 'spool', all that the server sends is taken into a temporary file first";
 
 /// What is known of the image: it must not change.
 #[derive(Clone, Debug)]
@@ -57,8 +63,10 @@ struct State {
 pub(super) enum Opened {
     /// How long the image is, and its beginning.
     Ranges(u64, IoBuf),
-    /// It gives nothing but all.
+    /// It gives nothing but all, which is wanted at once.
     Whole,
+    /// It gives nothing but all, which is wanted as it comes: how long it is, and its bytes from the first on.
+    InOrder(u64, Box<Flow>),
 }
 
 fn status_error(status: u16) -> Error {
@@ -80,9 +88,17 @@ fn status_error(status: u16) -> Error {
 
 /// The error of a server that knows no ranges.
 fn no_ranges() -> Error {
-    Error::unsupported("Server does not support 'range' (byte ranges).").with_hint(
-        "With the option 'spool', all that the server sends is taken into a temporary file first",
-    )
+    Error::unsupported("Server does not support 'range' (byte ranges).")
+        .with_hint(SPOOL_HINT)
+        .with_hint("With the option 'stream', an image that is read from its beginning to its end is taken in one pass")
+}
+
+/// How long an answer says that the image is.
+fn told_len(head: &Head) -> Option<u64> {
+    match head.framing {
+        Framing::Length(len) => Some(len),
+        _ => None,
+    }
 }
 
 impl Source {
@@ -105,6 +121,11 @@ impl Source {
         self.name.as_bstr()
     }
 
+    /// On what terms the server is asked.
+    pub(super) fn terms(&self) -> &Terms {
+        self.client.terms()
+    }
+
     pub(super) fn policy(&self) -> &OpenPolicy {
         &self.policy
     }
@@ -118,13 +139,13 @@ impl Source {
     }
 
     /// Makes an attempt again where the server may only have been busy.
-    fn opening<T>(
+    pub(super) fn opening<T>(
         &self,
         control: &JobControl,
         attempt: impl Fn() -> Result<T, Failure>,
     ) -> Result<T> {
         opening(self.client.terms().retry, control, || {
-            attempt().inspect_err(|_| self.state.lock().found = None)
+            attempt().inspect_err(|_| self.forget_place())
         })
     }
 
@@ -152,17 +173,7 @@ impl Source {
             // An image without a byte has no range.
             416 if range.is_some_and(|range| range.whole == Some(0)) => (0, 0),
             200 if answer.body.has_ended() => (0, 0),
-            200 if self.client.settings().spool => {
-                self.state.lock().found = Some(url);
-                return Ok(Opened::Whole);
-            }
-            200 => {
-                return Err(Failure {
-                    error: no_ranges(),
-                    next: Next::Nothing,
-                    after: None,
-                });
-            }
+            200 => return self.without_ranges(url, answer),
             status => return Err(refused(status, &answer.head, true)),
         };
         check_body(&answer, end)?;
@@ -184,51 +195,62 @@ impl Source {
         state.found = Some(url.clone());
     }
 
-    /// Asks for all of the image at once, and hands the answer to `take`: its body and how long the server says
-    /// that it is.
+    /// Asks for all of the image at once; what is known of it must be so still.
     ///
     /// # Errors
-    /// Of the server, or of `take`.
-    pub(super) fn whole<T>(
-        &self,
-        control: &JobControl,
-        take: impl Fn(&mut dyn FnMut(&mut [u8]) -> Result<usize>, Option<u64>) -> Result<T>,
-    ) -> Result<T> {
-        self.opening(control, || {
-            let asking = Asking {
-                range: None,
-                afresh: false,
-            };
-            let _lane = self.client.lanes().take(control)?;
-            let (_, mut answer) = self.follow(asking, control)?;
-            if answer.head.status != 200 {
-                return Err(refused(answer.head.status, &answer.head, true));
+    /// Of the server.
+    pub(super) fn ask_all(&self, control: &JobControl) -> Result<Flow, Failure> {
+        let asking = Asking {
+            range: None,
+            afresh: false,
+        };
+        let (url, answer) = self.follow(asking, control)?;
+        if answer.head.status != 200 {
+            return Err(refused(answer.head.status, &answer.head, true));
+        }
+        let known = self.state.lock().known.clone();
+        if let Some(known) = known {
+            check_same(&known, told_len(&answer.head), &answer.head, &url)?;
+        }
+        self.flow(answer)
+    }
+
+    /// The body of an answer that is all of the image.
+    fn flow(&self, answer: Answer) -> Result<Flow, Failure> {
+        if answer.head.coded {
+            return Err(violation("The server sends the image in another coding").into());
+        }
+        if answer.head.framing == Framing::Close {
+            let message = "The server tells neither ranges nor the end of the image: a part could not be told from all";
+            return Err(Failure::last(violation(message)));
+        }
+        Ok(Flow::new(answer))
+    }
+
+    /// What begins with the answer of a server that knows no ranges.
+    fn without_ranges(&self, url: Url, answer: Answer) -> Result<Opened, Failure> {
+        match self.client.settings().without_ranges {
+            WithoutRanges::Refused => Err(Failure::last(no_ranges())),
+            WithoutRanges::Spooled => {
+                self.state.lock().found = Some(url);
+                Ok(Opened::Whole)
             }
-            if answer.head.coded {
-                return Err(violation("The server sends the image in another coding").into());
+            WithoutRanges::InOrder => {
+                let len = told_len(&answer.head).ok_or_else(|| {
+                    let error = Error::unsupported(
+                        "The server does not tell how long the image is, which is read in order",
+                    );
+                    Failure::last(error.with_hint(SPOOL_HINT))
+                })?;
+                self.keep(&url, &answer.head, len);
+                Ok(Opened::InOrder(len, Box::new(self.flow(answer)?)))
             }
-            let len = match answer.head.framing {
-                Framing::Length(len) => Some(len),
-                Framing::Chunked => None,
-                Framing::Close => {
-                    let message =
-                        "The server tells neither ranges nor the end of the image: a part could not be told from all";
-                    return Err(Failure {
-                        next: Next::Nothing,
-                        ..violation(message).into()
-                    });
-                }
-            };
-            let mut read = |buf: &mut [u8]| {
-                let wait = self.client.terms().wait(control);
-                match answer.connection.read(&mut answer.body, buf, wait) {
-                    Ok(Piece::Bytes(n)) => Ok(n),
-                    Ok(Piece::End) => Ok(0),
-                    Err(error) => Err(self.client.terms().silent(error, control)),
-                }
-            };
-            Ok(take(&mut read, len)?)
-        })
+        }
+    }
+
+    /// The image is looked for from its own URL on, as another server may have it.
+    pub(super) fn forget_place(&self) {
+        self.state.lock().found = None;
     }
 
     /// One request, for what is left of a range.
@@ -260,19 +282,11 @@ impl Source {
             (206, None) => return Err(other_range(&answer.head, *at).into()),
             // All is what was asked for.
             (200, _) if (*at, end) == (0, known.len) => {
-                let len = match answer.head.framing {
-                    Framing::Length(len) => Some(len),
-                    _ => None,
-                };
-                check_same(&known, len, &answer.head, &url)?;
+                check_same(&known, told_len(&answer.head), &answer.head, &url)?;
                 end
             }
             (200, _) => {
-                let len = match answer.head.framing {
-                    Framing::Length(len) => Some(len),
-                    _ => None,
-                };
-                check_same(&known, len, &answer.head, &url)?;
+                check_same(&known, told_len(&answer.head), &answer.head, &url)?;
                 return Err(Failure {
                     error: no_ranges(),
                     next: Next::Elsewhere,
@@ -440,8 +454,7 @@ impl remote::Source for Source {
                     _ => error.context(format!("Could not read '{}' at offset {at}", self.name)),
                 });
             }
-            // Another server may have it.
-            self.state.lock().found = None;
+            self.forget_place();
         }
         Ok(())
     }
@@ -495,14 +508,19 @@ fn check_same(known: &Known, len: Option<u64>, head: &Head, url: &Url) -> Result
     // Servers of the same files have tags of their own.
     let elsewhere = known.origin != origin(url);
     let same_time = known.modified.is_some() && known.modified == head.modified;
-    let changed =
+    let differs =
         len.is_some_and(|len| len != known.len) || modified || (etag && !(elsewhere && same_time));
-    match changed {
+    match differs {
         false => Ok(()),
-        true => Err(Error::new(
-            ErrorKind::Os,
-            "The image on the server is not what it was before",
-        )
-        .with_errno(libc::ESTALE)),
+        true => Err(changed()),
     }
+}
+
+/// The error of an image that is another one than before.
+pub(super) fn changed() -> Error {
+    Error::new(
+        ErrorKind::Os,
+        "The image on the server is not what it was before",
+    )
+    .with_errno(libc::ESTALE)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
+use crate::memory::IoBuf;
 use crate::storage::driver::OpenContext;
 use crate::storage::remote::{
     Bytes, Place, RemoteStorage, Source as _, given_options, refuse_writes,
@@ -12,6 +13,7 @@ use crate::storage::{Identity, Storage};
 
 use super::client::{Client, origin, port};
 use super::options::{OPTIONS, Settings};
+use super::passing::Passing;
 use super::source::{Opened, Source};
 use super::whole;
 
@@ -61,6 +63,12 @@ pub(super) fn open(driver: &'static str, context: &OpenContext<'_>) -> Result<Ar
         Opened::Whole => {
             let file = whole::keep(&source, &control)?;
             (file.len()?, Bytes::File(Box::new(file)))
+        }
+        Opened::InOrder(len, flow) => {
+            let passing = Passing::new(source, len, flow);
+            // Every read goes to the server's bytes, which are kept for a while there.
+            let bytes = Bytes::server(Box::new(passing), (len, IoBuf::new()), read_ahead, 0);
+            (len, bytes)
         }
     };
     Ok(Arc::new(RemoteStorage::new(place, len, bytes, control)))

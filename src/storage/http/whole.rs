@@ -1,9 +1,12 @@
 //! All of an image from a server that knows no ranges, in a temporary file.
 
+use parking_lot::Mutex;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::file::FileStorage;
+use crate::storage::remote::Source as _;
 use crate::storage::{Preallocation, Storage, spool};
 use crate::zero::is_zero;
 
@@ -27,29 +30,24 @@ pub(super) fn keep(source: &Source, control: &JobControl) -> Result<FileStorage>
             ),
         )
     };
-    let mut step = memory::zeroed(STEP)?;
-    let step = parking_lot::Mutex::new(&mut step);
-    let len = source.whole(control, |read, told| {
-        if told.is_some_and(|told| told > most) {
-            return Err(too_much());
+    let step = Mutex::new(memory::zeroed(STEP)?);
+    let len = source.opening(control, || {
+        let _lane = source.lanes().take(control)?;
+        let mut flow = source.ask_all(control)?;
+        if flow.len().is_some_and(|told| told > most) {
+            return Err(too_much().into());
         }
         file.set_len(0, Preallocation::Off)?;
         let mut step = step.lock();
         let mut at: u64 = 0;
         loop {
-            let mut filled = 0;
-            while let Some(room) = step.get_mut(filled..).filter(|room| !room.is_empty()) {
-                match read(room)? {
-                    0 => break,
-                    n => filled += n,
-                }
-            }
+            let filled = flow.fill(&mut step, source.terms(), control)?;
             if filled == 0 {
                 return Ok(at);
             }
             let end = at + filled as u64;
             if end > most {
-                return Err(too_much());
+                return Err(too_much().into());
             }
             let bytes = step.get(..filled).unwrap_or_default();
             if !is_zero(bytes) {
