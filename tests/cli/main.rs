@@ -60,6 +60,7 @@ mod resize;
 mod samples;
 mod serve;
 mod signals;
+mod site;
 mod snapshot;
 mod ssh;
 mod standing;

@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{Dir, Ran, Random};
+use crate::common::{Dir, Ran};
 use crate::pair::{ours, words};
+use crate::site::disk;
 use server::{Server, key, sshd_is_missing};
 
 fn run(line: &str, dir: &Dir) -> Ran {
@@ -19,18 +20,6 @@ fn ran(line: &str, dir: &Dir) -> Ran {
     let ran = run(line, dir);
     assert_eq!(ran.code, 0, "{line}: {ran:?}");
     ran
-}
-
-/// A disk of 8 MiB with data and zeroes.
-fn disk(dir: &Dir, name: &str) {
-    let mut random = Random(7);
-    let mut bytes = vec![0; 8 << 20];
-    for piece in bytes.chunks_mut(256 << 10).step_by(3) {
-        for word in piece.chunks_exact_mut(8) {
-            word.copy_from_slice(&random.next().to_le_bytes());
-        }
-    }
-    std::fs::write(dir.path(name), bytes).expect("a disk");
 }
 
 fn bytes(dir: &Dir, name: &str) -> Vec<u8> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::common::Dir;
+use crate::site::Serves;
 
 /// A server of what is in a directory; ended when it is dropped.
 pub struct Server {
@@ -23,8 +24,24 @@ pub fn server_is_left_out() -> bool {
 }
 
 impl Server {
-    /// Over the files of `dir`, with the certificate of `made`.
-    pub fn new(dir: &Dir, made: &Path) -> Self {
+    /// That of one whose server is asked for TLS.
+    pub fn asked(&self, path: &str) -> String {
+        format!("ftp://localhost:{}/{path}", self.ports[1])
+    }
+
+    /// That of one over TLS.
+    pub fn tls(&self, path: &str) -> String {
+        format!("ftps://localhost:{}/{path}", self.ports[2])
+    }
+
+    /// What was asked for so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("its log")
+    }
+}
+
+impl Serves for Server {
+    fn new(dir: &Dir, made: &Path) -> Self {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
         let python = target.map(|target| target.join("witnesses/bin/python"));
         let python = python.expect("a target directory");
@@ -58,28 +75,17 @@ impl Server {
         Self { child, ports, log }
     }
 
-    /// The URL of a file.
-    pub fn url(&self, path: &str) -> String {
+    fn url(&self, path: &str) -> String {
         format!("ftp://127.0.0.1:{}/{path}", self.ports[0])
     }
 
-    /// That of one whose server is asked for TLS.
-    pub fn asked(&self, path: &str) -> String {
-        format!("ftp://localhost:{}/{path}", self.ports[1])
+    fn line(&self, line: &str) -> String {
+        line.replace("U/", &self.url(""))
+            .replace("A/", &self.asked(""))
+            .replace("T/", &self.tls(""))
     }
 
-    /// That of one over TLS.
-    pub fn tls(&self, path: &str) -> String {
-        format!("ftps://localhost:{}/{path}", self.ports[2])
-    }
-
-    /// What was asked for so far.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).expect("its log")
-    }
-
-    /// Ends it as if the machine were switched off.
-    pub fn kill(&mut self) {
+    fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

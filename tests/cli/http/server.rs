@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::Dir;
 use crate::ports;
+use crate::site::Serves;
 
 /// A server of what is in a directory; ended when it is dropped.
 pub struct Server {
@@ -30,13 +31,6 @@ pub fn nginx_is_missing() -> bool {
 }
 
 impl Server {
-    /// Over the files of `dir`, with the certificates of `made`.
-    pub fn new(dir: &Dir, made: &Path) -> Self {
-        // Another process may take a port before nginx does.
-        let started = (0..5).find_map(|_| Self::try_new(dir, made));
-        started.expect("nginx does not listen")
-    }
-
     fn try_new(dir: &Dir, made: &Path) -> Option<Self> {
         let [plain, tls, own] = [(); 3].map(|()| ports::free());
         let root = dir.root().display();
@@ -97,11 +91,6 @@ http {{
         })
     }
 
-    /// The URL of a file.
-    pub fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}/{path}", self.plain)
-    }
-
     /// That of one over TLS.
     pub fn tls(&self, path: &str) -> String {
         format!("https://localhost:{}/{path}", self.tls)
@@ -116,9 +105,24 @@ http {{
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
+}
 
-    /// Ends it as if the machine were switched off.
-    pub fn kill(&mut self) {
+impl Serves for Server {
+    fn new(dir: &Dir, made: &Path) -> Self {
+        // Another process may take a port before nginx does.
+        let started = (0..5).find_map(|_| Self::try_new(dir, made));
+        started.expect("nginx does not listen")
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.plain)
+    }
+
+    fn line(&self, line: &str) -> String {
+        line.replace("U/", &self.url(""))
+    }
+
+    fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
