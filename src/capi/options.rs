@@ -28,7 +28,7 @@ impl platter_options {
         &self.options
     }
 
-    fn lend(&self, text: &BStr) -> *const c_char {
+    fn borrow_text(&self, text: &BStr) -> *const c_char {
         self.lent
             .lock()
             .entry(text.to_owned())
@@ -189,7 +189,7 @@ pub unsafe extern "C" fn platter_options_get(
         let key = unsafe { utf8(key, "key") }.ok();
         options
             .zip(key)
-            .and_then(|(bag, key)| bag.options.get(key).map(|value| bag.lend(value)))
+            .and_then(|(bag, key)| bag.options.get(key).map(|value| bag.borrow_text(value)))
             .unwrap_or(std::ptr::null())
     })
 }
@@ -208,7 +208,7 @@ pub extern "C" fn platter_options_key(
     call_ref_out(out, options, "options", err, |bag| {
         let entry = bag.options.iter().nth(index);
         entry
-            .map(|(key, _)| bag.lend(key.into()))
+            .map(|(key, _)| bag.borrow_text(key.into()))
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("No option at {index}")))
     })
 }

@@ -147,7 +147,7 @@ pub unsafe extern "C" fn platter_queue_read(
 ) {
     submit(queue, user_data, flags, 0, || {
         // SAFETY: by the contract of this function.
-        let buffer = unsafe { lent(buf, len)? };
+        let buffer = unsafe { caller_buffer(buf, len)? };
         Ok(Request::Read { buffer, offset })
     });
 }
@@ -172,7 +172,7 @@ pub unsafe extern "C" fn platter_queue_write(
 ) {
     submit(queue, user_data, flags, PLATTER_WRITE_FUA, || {
         // SAFETY: by the contract of this function; a write does not change the buffer.
-        let buffer = unsafe { lent(buf.cast_mut(), len)? };
+        let buffer = unsafe { caller_buffer(buf.cast_mut(), len)? };
         Ok(Request::Write {
             buffer,
             offset,
@@ -198,7 +198,7 @@ pub unsafe extern "C" fn platter_queue_readv(
 ) {
     submit(queue, user_data, flags, 0, || {
         // SAFETY: by the contract of this function.
-        let buffer = unsafe { lent_vector(iov, iovcnt)? };
+        let buffer = unsafe { caller_vector(iov, iovcnt)? };
         Ok(Request::Read { buffer, offset })
     });
 }
@@ -221,7 +221,7 @@ pub unsafe extern "C" fn platter_queue_writev(
 ) {
     submit(queue, user_data, flags, PLATTER_WRITE_FUA, || {
         // SAFETY: by the contract of this function.
-        let buffer = unsafe { lent_vector(iov, iovcnt)? };
+        let buffer = unsafe { caller_vector(iov, iovcnt)? };
         Ok(Request::Write {
             buffer,
             offset,
@@ -386,17 +386,17 @@ fn submit(
     }
 }
 
-unsafe fn lent(buf: *mut c_void, len: usize) -> Result<Buffer> {
+unsafe fn caller_buffer(buf: *mut c_void, len: usize) -> Result<Buffer> {
     check_buffer(buf, len, "buf")?;
     let piece = iovec {
         iov_base: buf,
         iov_len: len,
     };
     // SAFETY: by the caller's contract.
-    Ok(unsafe { Buffer::lent(&[piece]) })
+    Ok(unsafe { Buffer::of_caller(&[piece]) })
 }
 
-unsafe fn lent_vector(iov: *const iovec, iovcnt: u32) -> Result<Buffer> {
+unsafe fn caller_vector(iov: *const iovec, iovcnt: u32) -> Result<Buffer> {
     // SAFETY: by the caller's contract.
     let iov = unsafe { vector(iov, iovcnt)? };
     let mut total = 0u64;
@@ -407,7 +407,7 @@ unsafe fn lent_vector(iov: *const iovec, iovcnt: u32) -> Result<Buffer> {
             .ok_or_else(|| Error::invalid("Parameter 'iov' is too long"))?;
     }
     // SAFETY: by the caller's contract, and as just checked.
-    Ok(unsafe { Buffer::lent(iov) })
+    Ok(unsafe { Buffer::of_caller(iov) })
 }
 
 /// A completion as C sees it.

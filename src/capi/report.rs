@@ -117,7 +117,7 @@ impl Inner {
             .context(|| "Could not make the report".to_owned())
     }
 
-    fn lend(&self, text: BString) -> *const c_char {
+    fn borrow_text(&self, text: BString) -> *const c_char {
         self.lent
             .lock()
             .entry(text)
@@ -657,7 +657,7 @@ pub unsafe extern "C" fn platter_report_string(
         // SAFETY: by the contract of this function.
         let key = unsafe { utf8(key, "key")? };
         match report.inner.field(index, key)? {
-            Value::String(text) => Ok(report.inner.lend(text)),
+            Value::String(text) => Ok(report.inner.borrow_text(text)),
             _ => Err(wrong_type(key, "a text")),
         }
     })
@@ -678,7 +678,7 @@ pub extern "C" fn platter_report_warning(
             return std::ptr::null();
         };
         match (report, info.warnings.get(index)) {
-            (Some(report), Some(text)) => report.inner.lend(text.as_str().into()),
+            (Some(report), Some(text)) => report.inner.borrow_text(text.as_str().into()),
             _ => std::ptr::null(),
         }
     })

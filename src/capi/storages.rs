@@ -18,8 +18,8 @@ use crate::capi::storage::{callbacks, platter_storage_ops};
 use crate::capi::text::name;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{
-    CallbackStorage, FileOpen, LentStorage, NamedStorages, Storage, StorageCallbacks, StorageOpen,
-    Users, file,
+    CallbackStorage, FileOpen, NamedStorages, SharedStorage, Storage, StorageCallbacks,
+    StorageOpen, Users, file,
 };
 
 /// Storages of the program under names of its own: open files, tables of callbacks, open images. Where
@@ -81,7 +81,7 @@ impl Kept {
             let text = format!("'{name}' is open read-only");
             return Err(Error::new(ErrorKind::ReadOnly, text));
         }
-        Ok(Arc::new(LentStorage::new(storage, users)))
+        Ok(Arc::new(SharedStorage::new(storage, users)))
     }
 }
 

@@ -72,13 +72,13 @@ struct Pending {
 }
 
 /// How a look for a unit to decode ended.
-enum Claim<'a> {
+enum Lookup<'a> {
     Kept(Arc<IoBuf>),
-    Ours(Claimed<'a>),
+    Ours(DecodeTurn<'a>),
 }
 
 /// The right to decode a unit, until this is dropped.
-struct Claimed<'a> {
+struct DecodeTurn<'a> {
     units: &'a DecodedUnits,
     key: Key,
     outcome: Arc<OnceLock<Arc<IoBuf>>>,
@@ -145,12 +145,12 @@ impl DecodedUnits {
         decode: impl FnOnce(&mut IoBuf) -> Result<()>,
     ) -> Result<Arc<IoBuf>> {
         loop {
-            match self.claim((offset, len), true)? {
-                Some(Claim::Kept(unit)) => return Ok(unit),
-                Some(Claim::Ours(mut claimed)) => {
-                    let mut bytes = claimed.spare.take().unwrap_or_default();
+            match self.look_up((offset, len), true)? {
+                Some(Lookup::Kept(unit)) => return Ok(unit),
+                Some(Lookup::Ours(mut turn)) => {
+                    let mut bytes = turn.spare.take().unwrap_or_default();
                     decode(&mut bytes)?;
-                    return Ok(claimed.finish(bytes));
+                    return Ok(turn.finish(bytes));
                 }
                 // The one that decoded it has failed.
                 None => {}
@@ -168,11 +168,11 @@ impl DecodedUnits {
         len: u64,
         decode: impl FnOnce(&mut IoBuf) -> Result<bool>,
     ) -> Result<Option<Arc<IoBuf>>> {
-        Ok(match self.claim((offset, len), false)? {
-            Some(Claim::Kept(unit)) => Some(unit),
-            Some(Claim::Ours(mut claimed)) => {
-                let mut bytes = claimed.spare.take().unwrap_or_default();
-                decode(&mut bytes)?.then(|| claimed.finish(bytes))
+        Ok(match self.look_up((offset, len), false)? {
+            Some(Lookup::Kept(unit)) => Some(unit),
+            Some(Lookup::Ours(mut turn)) => {
+                let mut bytes = turn.spare.take().unwrap_or_default();
+                decode(&mut bytes)?.then(|| turn.finish(bytes))
             }
             None => None,
         })
@@ -180,17 +180,17 @@ impl DecodedUnits {
 
     /// Looks for a unit, or lets the caller decode it. None where another thread decodes it, or did so in vain
     /// while this one waited.
-    fn claim(&self, key: Key, wait: bool) -> Result<Option<Claim<'_>>> {
+    fn look_up(&self, key: Key, wait: bool) -> Result<Option<Lookup<'_>>> {
         let mut state = self.state.lock();
         if let Some(unit) = state.get(key) {
-            return Ok(Some(Claim::Kept(unit)));
+            return Ok(Some(Lookup::Kept(unit)));
         }
         if let Some(outcome) = state.outcome(key) {
             if !wait {
                 return Ok(None);
             }
             self.wait(&mut state, &outcome);
-            return Ok(outcome.get().cloned().map(Claim::Kept));
+            return Ok(outcome.get().cloned().map(Lookup::Kept));
         }
         let outcome = Arc::default();
         let pending = Pending {
@@ -199,7 +199,7 @@ impl DecodedUnits {
         };
         memory::push(&mut state.pending, pending)?;
         self.note(&state);
-        Ok(Some(Claim::Ours(Claimed {
+        Ok(Some(Lookup::Ours(DecodeTurn {
             units: self,
             key,
             outcome,
@@ -294,7 +294,7 @@ impl State {
     }
 }
 
-impl Claimed<'_> {
+impl DecodeTurn<'_> {
     /// Keeps what the unit decodes to, unless it was forgotten meanwhile.
     fn finish(&self, bytes: IoBuf) -> Arc<IoBuf> {
         let bytes = Arc::new(bytes);
@@ -309,7 +309,7 @@ impl Claimed<'_> {
     }
 }
 
-impl Drop for Claimed<'_> {
+impl Drop for DecodeTurn<'_> {
     fn drop(&mut self) {
         let state = &mut *self.units.state.lock();
         let own = |pending: &Pending| Arc::ptr_eq(&pending.outcome, &self.outcome);

@@ -37,20 +37,20 @@ impl Uses {
     ///
     /// # Errors
     /// Where there is no memory.
-    pub(crate) fn claim(&mut self, cluster: u64) -> Result<bool> {
+    pub(crate) fn mark(&mut self, cluster: u64) -> Result<bool> {
         let is_new = self.marks.mark(cluster)?;
         self.used += u64::from(is_new && cluster < self.clusters);
         Ok(is_new)
     }
 
-    /// As [`Uses::claim`], of many; how many of them have a use already.
+    /// As [`Uses::mark`], of many; how many of them have a use already.
     ///
     /// # Errors
     /// Where there is no memory.
-    pub(crate) fn claim_all(&mut self, clusters: Range<u64>) -> Result<u64> {
+    pub(crate) fn mark_all(&mut self, clusters: Range<u64>) -> Result<u64> {
         let mut shared = 0;
         for cluster in clusters {
-            shared += u64::from(!self.claim(cluster)?);
+            shared += u64::from(!self.mark(cluster)?);
         }
         Ok(shared)
     }
@@ -63,11 +63,11 @@ mod tests {
     #[test]
     fn a_cluster_has_one_use() {
         let mut uses = Uses::of(100_000);
-        assert!(uses.claim(7).unwrap() && uses.claim(99_999).unwrap());
-        assert!(!uses.claim(7).unwrap());
-        assert_eq!(uses.claim_all(5..10).unwrap(), 1);
+        assert!(uses.mark(7).unwrap() && uses.mark(99_999).unwrap());
+        assert!(!uses.mark(7).unwrap());
+        assert_eq!(uses.mark_all(5..10).unwrap(), 1);
         // Behind the file: known, and not counted.
-        assert!(uses.claim(1 << 40).unwrap() && !uses.claim(1 << 40).unwrap());
+        assert!(uses.mark(1 << 40).unwrap() && !uses.mark(1 << 40).unwrap());
         assert!(uses.has(1 << 40) && uses.has(9) && !uses.has(10) && !uses.has(1 << 50));
         assert_eq!(uses.unused(), 100_000 - 6);
     }

@@ -1,12 +1,12 @@
 //! Disks that are directories: the user names the directory, and a file in it stands for the disk.
 
 use crate::format::{ChildSpec, FormatDriver, registry};
-use crate::image::plan::{Driver, HostName, Plan};
+use crate::image::node_plan::{Driver, HostName, NodePlan};
 use crate::storage::file;
 
 /// The file below a format; where it is a directory, the file in it that the format means, or any format where
 /// none is named.
-pub(super) fn entered(mut file: Plan, over: &Driver) -> Plan {
+pub(super) fn entered(mut file: NodePlan, over: &Driver) -> NodePlan {
     let Driver::Host(host) = &mut file.driver else {
         return file;
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result, ResultExt};
 use crate::format::{ChildSpec, FileRole, registry};
-use crate::image::plan::{Driver, Plan};
+use crate::image::node_plan::{Driver, NodePlan};
 use crate::image::{OpenOptions, directory, host, lock};
 use crate::location::Location;
 use crate::storage::{LockRequest, Storage};
@@ -19,7 +19,7 @@ pub fn open_file(
     options: &OpenOptions,
 ) -> Result<(Arc<dyn Storage>, Option<String>)> {
     let open = || {
-        let plan = Plan::new(location, options.format.as_deref())?;
+        let plan = NodePlan::new(location, options.format.as_deref())?;
         let file = match plan.child(ChildSpec::FILE.name) {
             Some(child) => child.file()?,
             None => None,

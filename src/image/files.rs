@@ -12,7 +12,7 @@ use crate::extent::StorageSlot;
 use crate::filter;
 use crate::format::{FileRole, FormatFile};
 use crate::image::node::Child;
-use crate::image::plan::{ChildPlan, Plan};
+use crate::image::node_plan::{ChildPlan, NodePlan};
 use crate::image::{Image, OpenOptions};
 use crate::location::{Location, Node, path_behind_protocol};
 use crate::memory;
@@ -268,7 +268,11 @@ impl Image {
 }
 
 /// The files that a layer has left closed, because metadata alone is wanted.
-pub(super) fn closed_files(image: &Image, plan: &Plan, options: &OpenOptions) -> Vec<ClosedFile> {
+pub(super) fn closed_files(
+    image: &Image,
+    plan: &NodePlan,
+    options: &OpenOptions,
+) -> Vec<ClosedFile> {
     if !options.metadata_only {
         return Vec::new();
     }

@@ -7,7 +7,7 @@ use bstr::{BString, ByteSlice};
 
 use crate::error::Result;
 use crate::image::node::{Node, NodeKind};
-use crate::image::plan::{HostFile, HostName, Plan};
+use crate::image::node_plan::{HostFile, HostName, NodePlan};
 use crate::image::{OpenOptions, names};
 use crate::location::Location;
 use crate::location::tree::{flatten, flatten_values};
@@ -25,7 +25,7 @@ use crate::value::{Map, Value};
 /// Of the protocol.
 pub(super) fn open(
     host: &HostFile,
-    plan: &Plan,
+    plan: &NodePlan,
     writable: bool,
     named_by_image: bool,
     options: &OpenOptions,
@@ -95,7 +95,7 @@ fn open_storage(
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] where it leads to no server that has such a list; of the server.
 pub(crate) fn exports(location: &Location, options: &OpenOptions) -> Result<Vec<ExportInfo>> {
-    let (host, given) = Plan::new(location, None)?.into_host()?;
+    let (host, given) = NodePlan::new(location, None)?.into_host()?;
     let how = StorageOpen::default();
     with_driver(&host, &given, &how, options, StorageDriver::list_exports)
 }
@@ -132,6 +132,6 @@ fn with_driver<T>(
 
 /// The identity of the file at the end of a location, if there is one; nothing is opened.
 pub(crate) fn location_id(location: &Location) -> Option<Identity> {
-    let plan = Plan::new(location, None).ok()?;
+    let plan = NodePlan::new(location, None).ok()?;
     Identity::of_path(&plan.path()?)
 }

@@ -13,9 +13,9 @@ mod lock;
 mod map;
 mod names;
 mod node;
+mod node_plan;
 mod nodes;
 mod nonblocking;
-mod plan;
 mod read;
 mod reads;
 mod resize;
@@ -56,9 +56,9 @@ use crate::policy::OpenPolicy;
 use crate::storage::{CacheMode, Durability, NamedStorages, Storage};
 use crate::value::{Map, Value};
 
-pub use plan::DetectZeroes;
+pub use node_plan::DetectZeroes;
 
-use plan::ChildPlan;
+use node_plan::ChildPlan;
 use unit_lock::UnitLock;
 
 /// How to open an image.

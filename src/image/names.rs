@@ -11,7 +11,7 @@ use crate::extent::StorageSlot;
 use crate::filter::{FilterDriver, FilterName};
 use crate::format::{ChildSpec, FileRole};
 use crate::image::node::{Child, Node, NodeKind};
-use crate::image::plan::{ChildPlan, Plan};
+use crate::image::node_plan::{ChildPlan, NodePlan};
 use crate::image::{Backing, Image};
 use crate::location::tree::flatten_values;
 use crate::location::{json_name, resolve_name};
@@ -219,7 +219,7 @@ fn add_children<'a>(tree: &mut Map<String, Value>, children: impl Iterator<Item 
 }
 
 /// An option that was given, its key dotted or its group an object.
-fn given<'a>(plan: &'a Plan, key: &str) -> Option<&'a Value> {
+fn given<'a>(plan: &'a NodePlan, key: &str) -> Option<&'a Value> {
     plan.given.get(key).or_else(|| {
         let (group, inner) = key.split_once('.')?;
         plan.given.get(group)?.get(inner)
@@ -227,7 +227,7 @@ fn given<'a>(plan: &'a Plan, key: &str) -> Option<&'a Value> {
 }
 
 /// Sets name and tree of an image over its file.
-pub(super) fn set(image: &mut Image, plan: &Plan, bare: bool) {
+pub(super) fn set(image: &mut Image, plan: &NodePlan, bare: bool) {
     let Some(file) = image.children.first().map(Child::node) else {
         return;
     };
@@ -278,7 +278,7 @@ pub(super) fn add_backing(image: &mut Image) {
 /// A filter over its children, with its names.
 pub(super) fn filter_node(
     driver: &'static FilterDriver,
-    plan: &Plan,
+    plan: &NodePlan,
     children: Vec<Child>,
     storage: Arc<dyn Storage>,
 ) -> Node {

@@ -41,9 +41,9 @@ impl Image {
         self.check_writable(0, 0)?;
         check_virtual_size(len, self.settings.max_len)?;
         self.check_growth(len)?;
-        let claim = self.claim_size()?;
+        let locks = self.lock_size()?;
         self.set_size(len, preallocation, control)?;
-        drop(claim);
+        drop(locks);
         self.written()
     }
 

@@ -29,7 +29,7 @@ struct State {
 
 impl State {
     /// Counts the time since the last look at the rate in force.
-    fn settle(&mut self, now: Instant) {
+    fn pay(&mut self, now: Instant) {
         let taken = self.taken as f64;
         let since = self.counted.replace(now).unwrap_or(now);
         let earned = now.saturating_duration_since(since).as_secs_f64() * self.rate as f64;
@@ -53,10 +53,10 @@ impl Rate {
     /// Another limit, for those who wait too; 0 lifts it.
     pub(super) fn set(&self, bytes_per_second: u64) {
         let mut state = self.state.lock();
-        state.settle(Instant::now());
+        state.pay(Instant::now());
         state.rate = bytes_per_second;
         // Without a limit there is no debt.
-        state.settle(Instant::now());
+        state.pay(Instant::now());
         self.limited.store(bytes_per_second > 0, Ordering::Relaxed);
         self.changed.notify_all();
     }
@@ -67,7 +67,7 @@ impl Rate {
             return None;
         }
         let mut state = self.state.lock();
-        state.settle(Instant::now());
+        state.pay(Instant::now());
         let turn = state.taken;
         state.taken = turn.saturating_add(bytes);
         state.time_until(turn).map(|_| turn)
@@ -76,12 +76,12 @@ impl Rate {
     /// Waits for a turn, at most for `longest`; whether it has come.
     pub(super) fn wait(&self, turn: u64, longest: Duration) -> bool {
         let mut state = self.state.lock();
-        state.settle(Instant::now());
+        state.pay(Instant::now());
         let Some(left) = state.time_until(turn) else {
             return true;
         };
         self.changed.wait_for(&mut state, left.min(longest));
-        state.settle(Instant::now());
+        state.pay(Instant::now());
         state.time_until(turn).is_none()
     }
 
@@ -104,14 +104,14 @@ mod tests {
             rate: 100,
             ..State::default()
         };
-        state.settle(start);
+        state.pay(start);
         state.taken = 1000;
         assert_eq!(state.time_until(1000), Some(Duration::from_secs(10)));
-        state.settle(start + Duration::from_secs(2));
+        state.pay(start + Duration::from_secs(2));
         assert_eq!(state.time_until(1000), Some(Duration::from_secs(8)));
         state.rate = 400;
         assert_eq!(state.time_until(1000), Some(Duration::from_secs(2)));
-        state.settle(start + Duration::from_secs(60));
+        state.pay(start + Duration::from_secs(60));
         assert_eq!(state.time_until(1000), None);
         // Idle time earned nothing.
         state.taken = 1400;

@@ -67,9 +67,9 @@ fn change(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()> {
         image.check_growth(size)?;
     }
     let amender = amender(image)?;
-    let claim = image.claim_keys()?;
+    let locks = image.lock_keys()?;
     amender.amend(&context, job)?;
-    drop(claim);
+    drop(locks);
     image.flush()
 }
 

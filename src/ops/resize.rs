@@ -36,7 +36,7 @@ pub struct ResizeRequest {
 /// [`crate::ErrorKind::Invalid`] for a size out of range and where shrinking is not allowed,
 /// [`crate::ErrorKind::Unsupported`] where the format cannot, or of I/O.
 pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u64> {
-    let _claim = image.claim_size()?;
+    let _locks = image.lock_size()?;
     let now = image.len();
     let size = match request.size {
         NewSize::Exactly(size) => Some(size),

@@ -299,7 +299,7 @@ impl Shared {
     ///
     /// # Errors
     /// Where the system has none.
-    pub(super) fn lend(&self, len: usize) -> Result<Held> {
+    pub(super) fn buffer(&self, len: usize) -> Result<Held> {
         if let Some(held) = self.budget.take(len, Instant::now())? {
             return Ok(held);
         }

@@ -88,7 +88,7 @@ pub fn fill(storage: &dyn Storage, start: u64, end: u64, control: &JobControl) -
         {
             host.hint_written(written, BATCH);
             if written - start >= BATCHES_UNDER_WAY * BATCH {
-                host.settle_written(written - BATCHES_UNDER_WAY * BATCH, BATCH)?;
+                host.finish_writeback(written - BATCHES_UNDER_WAY * BATCH, BATCH)?;
             }
             written += BATCH;
         }

@@ -429,5 +429,5 @@ pub trait HostFile: Any + Send + Sync + Debug {
     ///
     /// # Errors
     /// Of the writing, which the kernel reports once: the file counts as one whose sync has failed.
-    fn settle_written(&self, offset: u64, len: u64) -> Result<()>;
+    fn finish_writeback(&self, offset: u64, len: u64) -> Result<()>;
 }

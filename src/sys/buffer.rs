@@ -38,7 +38,7 @@ impl Buffer {
     /// Each piece is readable, and writable where the buffer is read into, for its length, and
     /// nothing else uses it until the buffer is dropped. The lengths together fit a `u64`, each one
     /// an `isize`.
-    pub unsafe fn lent(pieces: &[iovec]) -> Self {
+    pub unsafe fn of_caller(pieces: &[iovec]) -> Self {
         let len = pieces.iter().map(|piece| piece.iov_len as u64).sum();
         let pieces = match pieces {
             [one] => Pieces::One(valid(*one)),
@@ -197,7 +197,7 @@ mod tests {
             iov_len: 0,
         };
         // SAFETY: nothing of an empty piece is used.
-        let mut buffer = unsafe { Buffer::lent(&[null]) };
+        let mut buffer = unsafe { Buffer::of_caller(&[null]) };
         assert!(buffer.is_empty() && buffer.slices_mut()[0].is_empty());
     }
 }

@@ -215,13 +215,13 @@ pub(crate) enum Answer {
 
 /// Why it has not.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct NfsError {
     pub(crate) errno: i32,
     pub(crate) text: String,
 }
 
 /// What a request came to.
-pub(crate) type Reply = Result<Answer, Failure>;
+pub(crate) type Reply = Result<Answer, NfsError>;
 
 /// `struct nfs_stat_64`.
 #[repr(C)]
@@ -494,7 +494,7 @@ unsafe extern "C" fn on_done(
             outcome.file.set(ptr::null_mut());
         }
         let reply = if result < 0 {
-            Err(Failure {
+            Err(NfsError {
                 errno: result.saturating_neg(),
                 text: text(data.cast()),
             })

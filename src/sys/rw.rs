@@ -56,7 +56,7 @@ pub(crate) fn pwritev(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], at: u64) -> io::
 
 /// One `preadv2` that takes what memory holds and waits for nothing; fails with `EAGAIN` where
 /// memory does not hold the first byte, and may be short.
-pub(crate) fn preadv_now(
+pub(crate) fn try_preadv(
     fd: BorrowedFd<'_>,
     bufs: &mut [IoSliceMut<'_>],
     at: u64,

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
-use crate::format::read_only::Source;
+use crate::format::read_only::SizedStorage;
 use crate::format::uses::Uses;
 
 use super::disk::{CHUNK, COVERED, Directory, Entry, GROUP, GROUPS, Header, chunk_of_bitmap};
@@ -11,7 +11,7 @@ use super::{read_group, read_header};
 /// See [`crate::format::FormatDriver::inspect`].
 pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let mut found = Inspection::default();
-    let source = Source {
+    let source = SizedStorage {
         storage: ctx.storage.clone(),
         len: ctx.file_len,
     };
@@ -36,7 +36,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
 fn judge_tables(
     found: &mut Inspection,
     ctx: &InspectContext<'_>,
-    source: &Source,
+    source: &SizedStorage,
     header: &Header,
 ) -> Result<()> {
     let file = (&*ctx.storage, ctx.file_len);
@@ -63,18 +63,18 @@ fn judge_tables(
 }
 
 /// Goes through the tables; gives where the last chunk ends.
-fn survey(source: &Source, header: &Header, directory: &Directory) -> Result<u64> {
+fn survey(source: &SizedStorage, header: &Header, directory: &Directory) -> Result<u64> {
     let chunks = source.len.div_ceil(CHUNK);
     let mut uses = Uses::of(chunks);
-    uses.claim(0)?;
+    uses.mark(0)?;
     let mut last = 0;
-    let mut claim = |chunk: u64, what: &str| {
+    let mut mark = |chunk: u64, what: &str| {
         if chunk >= chunks {
             let why = format!("Chunk {chunk}, {what}, is behind the end of the file");
             return Err(Error::corrupt(why));
         }
         last = last.max(chunk);
-        match uses.claim(chunk)? {
+        match uses.mark(chunk)? {
             true => Ok(()),
             false => Err(Error::corrupt(format!(
                 "Chunk {chunk}, {what}, has two uses"
@@ -82,14 +82,14 @@ fn survey(source: &Source, header: &Header, directory: &Directory) -> Result<u64
         }
     };
     for (index, table) in directory.tables() {
-        claim(table, "a table")?;
+        mark(table, "a table")?;
         let covered = (header.max_len - index * COVERED).min(COVERED);
         for group in 0..covered.div_ceil(GROUP * CHUNK).min(GROUPS) {
             let entries = read_group(source, table, group)?;
             for word in entries.words().take(GROUP as usize) {
                 match Entry::of(word).map(Entry::chunk) {
                     Ok(None) => {}
-                    Ok(Some(chunk)) => claim(chunk, "a part of the disk")?,
+                    Ok(Some(chunk)) => mark(chunk, "a part of the disk")?,
                     Err(reason) => {
                         let why = format!("An entry of table {index} {reason}");
                         return Err(Error::unsupported(why));
@@ -98,7 +98,7 @@ fn survey(source: &Source, header: &Header, directory: &Directory) -> Result<u64
             }
             match chunk_of_bitmap(entries.get(GROUP)) {
                 Ok(None) => {}
-                Ok(Some(chunk)) => claim(chunk, "a bitmap")?,
+                Ok(Some(chunk)) => mark(chunk, "a bitmap")?,
                 Err(reason) => {
                     let why = format!("A bitmap of table {index} {reason}");
                     return Err(Error::unsupported(why));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::bytes::{be64, le64};
 use crate::error::{Error, Result};
-use crate::format::read_only::{Contents, Held, Piece, ReadOnly, Source};
+use crate::format::read_only::{Contents, GuestRun, Held, ReadOnly, SizedStorage};
 use crate::format::table_cache::{Cache, Key, Table};
 use crate::format::{Format, FormatDriver, OpenContext, Signature};
 use crate::memory::{self, IoBuf};
@@ -40,7 +40,7 @@ struct Asif {
 }
 
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
-    let source = Source::new(context.storage)?;
+    let source = SizedStorage::new(context.storage)?;
     let policy = context.opener.policy();
     let header = read_header(&source)?;
     let file = (&*source.storage, source.len);
@@ -52,7 +52,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     Ok(Box::new(ReadOnly::new(&DRIVER, source, contents)))
 }
 
-fn read_header(source: &Source) -> Result<Header> {
+fn read_header(source: &SizedStorage) -> Result<Header> {
     let mut head = [0; HEADER_LEN];
     source.storage.read_at(&mut head, 0)?;
     Header::from_bytes(&head)
@@ -62,7 +62,7 @@ fn read_header(source: &Source) -> Result<Header> {
 ///
 /// # Errors
 /// [`crate::ErrorKind::Corrupt`] where the file ends before that place does, or of reading.
-fn read_piece(source: &Source, (chunk, within): (u64, u64), len: u64) -> Result<IoBuf> {
+fn read_piece(source: &SizedStorage, (chunk, within): (u64, u64), len: u64) -> Result<IoBuf> {
     let start = chunk.checked_mul(CHUNK);
     let start = start.and_then(|start| start.checked_add(within));
     let fits = |start: &u64| {
@@ -80,14 +80,14 @@ fn read_piece(source: &Source, (chunk, within): (u64, u64), len: u64) -> Result<
 }
 
 /// The entries of a group in the table of that chunk, and that of its bitmap.
-fn read_group(source: &Source, table: u64, group: u64) -> Result<Table> {
+fn read_group(source: &SizedStorage, table: u64, group: u64) -> Result<Table> {
     let bytes = read_piece(source, (table, group * GROUP_LEN), GROUP_LEN)?;
     let words = bytes.chunks_exact(8);
     Table::new(words.map(|word| be64(word, 0).unwrap_or_default()))
 }
 
 /// The states of the sectors of a chunk of the disk.
-fn read_states(source: &Source, bitmap: u64, chunk: u64) -> Result<Table> {
+fn read_states(source: &SizedStorage, bitmap: u64, chunk: u64) -> Result<Table> {
     let bytes = read_piece(source, (bitmap, chunk % GROUP * STATES_LEN), STATES_LEN)?;
     let words = bytes.chunks_exact(8);
     Table::new(words.map(|word| le64(word, 0).unwrap_or_default()))
@@ -109,10 +109,10 @@ impl Asif {
     /// What is held of a chunk of the disk that is there in part, from `offset` on, which lies in it.
     fn part(
         &self,
-        source: &Source,
+        source: &SizedStorage,
         bitmap: u64,
         (host, offset, end): (u64, u64, u64),
-    ) -> Result<Piece> {
+    ) -> Result<GuestRun> {
         let lost = |reason: &str| {
             let why = format!("the bitmap of the group of offset {offset} {reason}");
             Held::Lost(source.damaged(&why))
@@ -120,13 +120,13 @@ impl Asif {
         let bitmap = match chunk_of_bitmap(bitmap) {
             Ok(Some(bitmap)) => bitmap,
             Ok(None) => {
-                return Ok(Piece {
+                return Ok(GuestRun {
                     held: lost("is not there"),
                     end,
                 });
             }
             Err(reason) => {
-                return Ok(Piece {
+                return Ok(GuestRun {
                     held: lost(reason),
                     end,
                 });
@@ -151,12 +151,12 @@ impl Asif {
             State::Written => plain(source, (host, offset, end)),
             State::Unknown => lost("holds a state of a sector that is not known"),
         };
-        Ok(Piece { held, end })
+        Ok(GuestRun { held, end })
     }
 }
 
 /// The guest bytes from `offset` to `end`, in a chunk that begins at `host` of the file.
-fn plain(source: &Source, (host, offset, end): (u64, u64, u64)) -> Held {
+fn plain(source: &SizedStorage, (host, offset, end): (u64, u64, u64)) -> Held {
     let start = host.checked_add(offset % CHUNK);
     let fits = |start: &u64| {
         let host_end = start.checked_add(end - offset);
@@ -176,12 +176,12 @@ impl Contents for Asif {
         self.header.len
     }
 
-    fn piece(&self, source: &Source, offset: u64, stop: u64) -> Result<Piece> {
+    fn run(&self, source: &SizedStorage, offset: u64, stop: u64) -> Result<GuestRun> {
         let len = self.header.len;
         let (table, within) = (offset / COVERED, offset % COVERED);
         let Some(host) = self.directory.table(table) else {
             let end = (offset - within).saturating_add(COVERED).min(len);
-            return Ok(Piece {
+            return Ok(GuestRun {
                 held: Held::Zero,
                 end,
             });
@@ -199,7 +199,7 @@ impl Contents for Asif {
                     format!("the entry {word:#018x} of the chunk of offset {offset} {reason}");
                 let error = Error::unsupported(format!("'{}': {why}", source.storage.name()));
                 let held = Held::Lost(error.with_errno(libc::EIO));
-                return Ok(Piece { held, end });
+                return Ok(GuestRun { held, end });
             }
         };
         // No overflow: the file would have to be that long.
@@ -210,12 +210,12 @@ impl Contents for Asif {
                     index += 1;
                     end = end.saturating_add(CHUNK).min(len);
                 }
-                Ok(Piece {
+                Ok(GuestRun {
                     held: Held::Zero,
                     end,
                 })
             }
-            Entry::Whole(chunk) => Ok(Piece {
+            Entry::Whole(chunk) => Ok(GuestRun {
                 held: plain(source, (host(chunk), offset, end)),
                 end,
             }),

@@ -114,7 +114,7 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
         })
     }
 
-    fn claim(&self, state: &State, guest: u64, len: u64) -> Result<u64> {
+    fn check_order(&self, state: &State, guest: u64, len: u64) -> Result<u64> {
         let unit = u64::from(self.zero_unit());
         let end = guest.checked_add(len).filter(|&end| {
             len > 0
@@ -205,7 +205,7 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
 
     fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
         let state = &mut *self.state.lock();
-        let end = self.claim(state, guest_offset, len)?;
+        let end = self.check_order(state, guest_offset, len)?;
         let block = self.layout.block_size();
         let first = guest_offset / block;
         let offset = self.place(state, first)?;
@@ -229,7 +229,7 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
 
     fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()> {
         let state = &mut *self.state.lock();
-        let end = self.claim(state, guest_offset, len)?;
+        let end = self.check_order(state, guest_offset, len)?;
         if self.is_overlay {
             let Some(word) = self.layout.zero_word() else {
                 return Err(Error::unsupported(

@@ -356,7 +356,7 @@ impl<F: BlockFormat> Immediate for BlockImage<F> {
         match F::parts(self) {
             // What tells of the sectors may have to be read.
             Some(_) => Ok(None),
-            None => Ok(self.blocks.map_now(offset, len)),
+            None => Ok(self.blocks.try_map(offset, len)),
         }
     }
 

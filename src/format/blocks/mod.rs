@@ -156,7 +156,7 @@ pub(crate) trait Keeper: Send + Sync + Debug {
     ///
     /// # Errors
     /// Of I/O.
-    fn settle(&self, _storage: &dyn Storage) -> Result<()> {
+    fn note_quiescent(&self, _storage: &dyn Storage) -> Result<()> {
         Ok(())
     }
 
@@ -299,7 +299,7 @@ impl<K: Keeper> Blocks<K> {
     }
 
     /// As [`Blocks::run`] from memory alone.
-    pub(crate) fn run_now(&self, offset: u64, len: u64) -> Option<(Entry, u64)> {
+    pub(crate) fn try_run(&self, offset: u64, len: u64) -> Option<(Entry, u64)> {
         let run = self.state.read().run(offset, len).ok();
         run.filter(|(entry, _)| *entry != Entry::Bad)
     }
@@ -323,8 +323,8 @@ impl<K: Keeper> Blocks<K> {
     }
 
     /// As [`Blocks::map`] from memory alone.
-    pub(crate) fn map_now(&self, offset: u64, len: u64) -> Option<Extent> {
-        let (entry, len) = self.run_now(offset, len)?;
+    pub(crate) fn try_map(&self, offset: u64, len: u64) -> Option<Extent> {
+        let (entry, len) = self.try_run(offset, len)?;
         Some(self.extent(entry, len))
     }
 
@@ -493,18 +493,18 @@ impl<K: Keeper> Blocks<K> {
         }
         self.sync(durability)?;
         match units.is_empty() {
-            true => self.settle(),
+            true => self.note_quiescent(),
             // More is about to be written, as a rule: the flush after the last write finds nothing to do.
             false => Ok(()),
         }
     }
 
     /// Lets the keeper know where all that was written is durable.
-    fn settle(&self) -> Result<()> {
+    fn note_quiescent(&self) -> Result<()> {
         // No space is taken meanwhile.
         let _space = self.space.lock();
         if self.inflight.is_idle() && self.dirty.lock().is_empty() {
-            self.keeper.settle(&*self.storage)?;
+            self.keeper.note_quiescent(&*self.storage)?;
         }
         Ok(())
     }
@@ -516,7 +516,7 @@ impl<K: Keeper> Blocks<K> {
     pub(crate) fn close(&self) -> Result<()> {
         self.flush(self.durability)?;
         match self.writable {
-            true => self.settle(),
+            true => self.note_quiescent(),
             false => Ok(()),
         }
     }

@@ -80,7 +80,7 @@ impl<K: Keeper> Blocks<K> {
             .and_then(|len| host.checked_add(len))
             .ok_or_else(full)?;
         layout.word(new_end - block).ok_or_else(|| self.no_room())?;
-        let place = self.claim(space, host, new_end)?;
+        let place = self.extend_to(space, host, new_end)?;
         Ok(NewBlocks { count, ..place })
     }
 
@@ -95,7 +95,7 @@ impl<K: Keeper> Blocks<K> {
             let new_end = host.checked_add(directory.table_len()).ok_or_else(full)?;
             directory.number(host).ok_or_else(|| self.no_room())?;
             drop(state);
-            self.claim(space, host, new_end)?
+            self.extend_to(space, host, new_end)?
         };
         if !place.zeroed {
             let len = self.with_directory(Directory::table_len).unwrap_or(0);
@@ -106,7 +106,7 @@ impl<K: Keeper> Blocks<K> {
     }
 
     /// Takes the space from `host` to `end`, behind all that is in use.
-    fn claim(&self, space: &mut Space, host: u64, end: u64) -> Result<NewBlocks> {
+    fn extend_to(&self, space: &mut Space, host: u64, end: u64) -> Result<NewBlocks> {
         let limits = self.storage.limits();
         if limits.fixed_len && end > self.storage.len()? {
             return Err(full());

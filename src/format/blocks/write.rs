@@ -114,7 +114,7 @@ impl<K: Keeper> Blocks<K> {
         if !self.writable || self.moving.load(Ordering::SeqCst) {
             return None;
         }
-        match self.run_now(offset, len)? {
+        match self.try_run(offset, len)? {
             (Entry::At(host), run) if run == len && !self.is_metadata(host..host + len) => {
                 let block = self.layout().block_size();
                 let mut blocks = offset / block..(offset + len).div_ceil(block);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::decoded::DecodedUnits;
-use crate::format::read_only::{Contents, Held, Piece, ReadOnly, Source};
+use crate::format::read_only::{Contents, GuestRun, Held, ReadOnly, SizedStorage};
 use crate::format::{Format, FormatDriver, OpenContext, Signature};
 use crate::memory::IoBuf;
 use crate::size::SECTOR;
@@ -37,7 +37,7 @@ struct Bochs {
 }
 
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
-    let source = Source::new(context.storage)?;
+    let source = SizedStorage::new(context.storage)?;
     let mut head = [0; HEADER_LEN];
     source.storage.read_at(&mut head, 0)?;
     let header = Header::from_bytes(&head)?;
@@ -53,7 +53,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
 
 impl Bochs {
     /// The bitmap at an offset of the file: a bit for each sector of an extent, from the lowest bit on.
-    fn bitmap(&self, source: &Source, at: u64) -> Result<Arc<IoBuf>> {
+    fn bitmap(&self, source: &SizedStorage, at: u64) -> Result<Arc<IoBuf>> {
         let len = self.header.bits();
         self.bitmaps.get_or_decode(at, len, |bytes| {
             check_within(source, at, len)?;
@@ -62,7 +62,7 @@ impl Bochs {
     }
 }
 
-fn check_within(source: &Source, at: u64, len: u64) -> Result<()> {
+fn check_within(source: &SizedStorage, at: u64, len: u64) -> Result<()> {
     if at.saturating_add(len) <= source.len {
         return Ok(());
     }
@@ -76,11 +76,11 @@ impl Contents for Bochs {
     }
 
     /// Within its extent: a bitmap stands between the data of two.
-    fn piece(&self, source: &Source, offset: u64, end: u64) -> Result<Piece> {
+    fn run(&self, source: &SizedStorage, offset: u64, end: u64) -> Result<GuestRun> {
         let extent = self.header.extent;
         let start = offset - offset % extent;
         let end = end.min(start.saturating_add(extent));
-        let zero = |end| Piece {
+        let zero = |end| GuestRun {
             held: Held::Zero,
             end,
         };
@@ -103,7 +103,7 @@ impl Contents for Bochs {
         }
         let host = at + self.header.bitmap + (offset - start);
         check_within(source, host, end - offset)?;
-        Ok(Piece {
+        Ok(GuestRun {
             held: Held::Plain(host),
             end,
         })

@@ -7,7 +7,7 @@ mod inspect;
 
 use crate::codec::Packing;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::read_only::{Contents, EncodedUnit, Held, Piece, ReadOnly, Source};
+use crate::format::read_only::{Contents, EncodedUnit, GuestRun, Held, ReadOnly, SizedStorage};
 use crate::format::{Format, FormatDriver, OpenContext, Signature};
 
 use disk::{HEADER_LEN, Header, SCRIPT, Table};
@@ -30,7 +30,7 @@ struct Cloop {
 }
 
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
-    let source = Source::new(context.storage)?;
+    let source = SizedStorage::new(context.storage)?;
     let policy = context.opener.policy();
     let mut head = [0; HEADER_LEN];
     source.storage.read_at(&mut head, 0)?;
@@ -47,7 +47,7 @@ impl Contents for Cloop {
     }
 
     /// The block.
-    fn piece(&self, _: &Source, offset: u64, _: u64) -> Result<Piece> {
+    fn run(&self, _: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let len = u64::from(self.header.block_size);
         let index = offset / len;
         let guest = index * len;
@@ -62,7 +62,7 @@ impl Contents for Cloop {
             encoded: end - host,
             packing: Packing::Zlib,
         };
-        Ok(Piece {
+        Ok(GuestRun {
             held: Held::Unit(unit),
             end: guest + len,
         })

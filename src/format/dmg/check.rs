@@ -5,7 +5,7 @@ use crc32fast::Hasher;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::CheckReport;
-use crate::format::read_only::{Source, Verify, decode};
+use crate::format::read_only::{SizedStorage, Verify, decode};
 use crate::job::Job;
 use crate::memory::IoBuf;
 
@@ -17,14 +17,14 @@ const PIECE: u64 = 1 << 20;
 
 /// What is being found.
 struct Course<'a> {
-    source: &'a Source,
+    source: &'a SizedStorage,
     job: &'a mut Job,
     report: CheckReport,
     buf: IoBuf,
 }
 
 impl Verify for Dmg {
-    fn verify(&self, source: &Source, job: &mut Job) -> Result<CheckReport> {
+    fn verify(&self, source: &SizedStorage, job: &mut Job) -> Result<CheckReport> {
         let held = self.runs.chunks().iter().map(|chunk| chunk.held);
         let work = held.fold(self.data.1, u64::saturating_add);
         job.control().expect(work);

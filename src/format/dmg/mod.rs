@@ -14,7 +14,9 @@ use crc32fast::Hasher;
 use crate::codec::Packing;
 use crate::error::Result;
 use crate::format::encrcdsa;
-use crate::format::read_only::{Contents, EncodedUnit, Held, Piece, ReadOnly, Source, Verify};
+use crate::format::read_only::{
+    Contents, EncodedUnit, GuestRun, Held, ReadOnly, SizedStorage, Verify,
+};
 use crate::format::sparseimage;
 use crate::format::{Features, Format, FormatDriver, OpenContext, Signature};
 use crate::size::SECTOR;
@@ -83,11 +85,11 @@ fn master(tables: &[Table]) -> Option<u32> {
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let file = context.storage.clone();
     let Some(plain) = encrcdsa::open(&context)? else {
-        let source = Source::new(file)?;
+        let source = SizedStorage::new(file)?;
         let trailer = open::read_trailer(&*source.storage, source.len)?;
         return Ok(Box::new(with_trailer(&context, source, &trailer)?));
     };
-    let source = Source::new(plain)?;
+    let source = SizedStorage::new(plain)?;
     match open::find_trailer(&*source.storage, source.len)? {
         Some(trailer) => {
             let image = with_trailer(&context, source, &trailer)?;
@@ -109,7 +111,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
 /// The image whose trailer that is.
 fn with_trailer(
     context: &OpenContext<'_>,
-    source: Source,
+    source: SizedStorage,
     trailer: &Trailer,
 ) -> Result<ReadOnly<Dmg>> {
     let tables = open::read_tables(&*source.storage, trailer, context.opener.policy())?;
@@ -136,8 +138,8 @@ impl Contents for Whole {
         self.0
     }
 
-    fn piece(&self, _: &Source, offset: u64, _: u64) -> Result<Piece> {
-        Ok(Piece {
+    fn run(&self, _: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
+        Ok(GuestRun {
             held: Held::Plain(offset),
             end: self.0,
         })
@@ -150,13 +152,13 @@ impl Contents for Dmg {
     }
 
     /// Within its chunk.
-    fn piece(&self, source: &Source, offset: u64, _: u64) -> Result<Piece> {
+    fn run(&self, source: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let lost = |why: &str| Held::Lost(source.damaged(&format!("{why} (offset {offset})")));
         let (run, chunk) = match self.runs.at(offset) {
             Ok(found) => found,
             Err(end) => {
                 let held = lost("no table of the image has it");
-                return Ok(Piece { held, end });
+                return Ok(GuestRun { held, end });
             }
         };
         let mut end = run.end;
@@ -169,7 +171,7 @@ impl Contents for Dmg {
             Coding::Packed(packing) => Held::Unit(unit(chunk, packing)),
             Coding::Unknown(kind) => lost(&format!("its chunk is of the unknown type {kind:x}")),
         };
-        Ok(Piece { held, end })
+        Ok(GuestRun { held, end })
     }
 
     fn verifier(&self) -> Option<&dyn Verify> {
@@ -189,7 +191,7 @@ fn unit(chunk: &Chunk, packing: Packing) -> EncodedUnit {
 
 /// A piece of a chunk that is kept as it is, and may be shorter than it says; None where it is not in
 /// the file.
-fn raw(source: &Source, chunk: &Chunk, offset: u64, end: &mut u64) -> Option<Held> {
+fn raw(source: &SizedStorage, chunk: &Chunk, offset: u64, end: &mut u64) -> Option<Held> {
     let within = offset - chunk.guest;
     if within >= chunk.held {
         return Some(Held::Zero);

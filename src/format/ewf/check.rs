@@ -3,14 +3,14 @@
 use crate::crypto::{Hash, Hasher};
 use crate::error::{ErrorKind, Result};
 use crate::format::CheckReport;
-use crate::format::read_only::{Source, Verify, decode};
+use crate::format::read_only::{SizedStorage, Verify, decode};
 use crate::job::Job;
 use crate::memory::IoBuf;
 
 use super::Ewf;
 
 impl Verify for Ewf {
-    fn verify(&self, source: &Source, job: &mut Job) -> Result<CheckReport> {
+    fn verify(&self, source: &SizedStorage, job: &mut Job) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         let mut bad = |job: &mut Job, line: String| {
             report.corruptions += 1;

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
-use crate::format::read_only::Source;
+use crate::format::read_only::SizedStorage;
 use crate::job::JobControl;
 use crate::policy::ImplicitRole;
 
@@ -13,7 +13,7 @@ use super::segments::{End, Limits, Sections};
 /// See [`crate::format::FormatDriver::inspect`].
 pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let mut found = Inspection::default();
-    let source = Source {
+    let source = SizedStorage {
         storage: ctx.storage.clone(),
         len: ctx.file_len,
     };

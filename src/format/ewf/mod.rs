@@ -17,7 +17,7 @@ use crate::codec::Packing;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::decoded::DecodedUnits;
 use crate::format::read_only::{
-    Contents, EncodedUnit, Held, Joined, Piece, ReadOnly, Source, Verify,
+    Contents, EncodedUnit, GuestRun, Held, Joined, ReadOnly, SizedStorage, Verify,
 };
 use crate::format::{ChildSpec, Features, FileRole, Format, FormatDriver, OpenContext, Signature};
 use crate::memory::IoBuf;
@@ -58,7 +58,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let mut sections = Sections::default();
     let mut closed = Vec::new();
     let mut number = 1;
-    let mut part = Source::new(file.clone())?;
+    let mut part = SizedStorage::new(file.clone())?;
     let mut start = 0;
     loop {
         // Sections are read in the segment, and say where they are in the whole.
@@ -73,7 +73,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         }
         let next = open_segment(&context, number)?;
         start = joined.push(next.clone())?;
-        part = Source::new(next)?;
+        part = SizedStorage::new(next)?;
     }
     let volume = sections
         .volume
@@ -86,7 +86,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         entries: DecodedUnits::default(),
     };
     let others: Vec<_> = joined.others().cloned().collect();
-    let source = Source::new(Arc::new(joined))?;
+    let source = SizedStorage::new(Arc::new(joined))?;
     let image = ReadOnly::new(&DRIVER, source, contents);
     Ok(Box::new(image.in_files(file, others, closed)))
 }
@@ -121,7 +121,7 @@ fn open_segment(
 
 impl Ewf {
     /// The entries of a table, from its copy where it is damaged itself.
-    fn entries(&self, source: &Source, table: &Table) -> Result<Arc<IoBuf>> {
+    fn entries(&self, source: &SizedStorage, table: &Table) -> Result<Arc<IoBuf>> {
         let len = table.count() * ENTRY_LEN;
         self.entries.get_or_decode(table.entries, len, |bytes| {
             // SMART's have no checksum.
@@ -142,7 +142,7 @@ impl Ewf {
     }
 
     /// The chunk of that number; None where no table has it.
-    fn chunk(&self, source: &Source, number: u64) -> Result<Option<EncodedUnit>> {
+    fn chunk(&self, source: &SizedStorage, number: u64) -> Result<Option<EncodedUnit>> {
         let at = self.tables.partition_point(|table| table.end <= number);
         let Some(table) = self.tables.get(at) else {
             return Ok(None);
@@ -179,7 +179,7 @@ impl Contents for Ewf {
     }
 
     /// The chunk.
-    fn piece(&self, source: &Source, offset: u64, _: u64) -> Result<Piece> {
+    fn run(&self, source: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let number = offset / self.volume.chunk;
         let end = (number + 1).saturating_mul(self.volume.chunk);
         let held = match self.chunk(source, number) {
@@ -190,7 +190,7 @@ impl Contents for Ewf {
             }
             Err(error) => Held::Lost(error),
         };
-        Ok(Piece { held, end })
+        Ok(GuestRun { held, end })
     }
 
     fn verifier(&self) -> Option<&dyn Verify> {

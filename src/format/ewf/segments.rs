@@ -1,7 +1,7 @@
 //! Going through the sections of segments.
 
 use crate::error::{Error, Result};
-use crate::format::read_only::Source;
+use crate::format::read_only::SizedStorage;
 use crate::job::JobControl;
 use crate::memory;
 use crate::policy::OpenPolicy;
@@ -72,7 +72,7 @@ impl Sections {
     /// policy, [`crate::ErrorKind::Cancelled`], or of reading.
     pub(super) fn take(
         &mut self,
-        segment: &Source,
+        segment: &SizedStorage,
         start: u64,
         number: u16,
         limits: &Limits<'_>,
@@ -194,13 +194,13 @@ impl Sections {
     }
 }
 
-fn table_header(segment: &Source, at: u64) -> Result<Option<TableHeader>> {
+fn table_header(segment: &SizedStorage, at: u64) -> Result<Option<TableHeader>> {
     let mut bytes = [0; TABLE_HEADER_LEN];
     segment.storage.read_at(&mut bytes, at)?;
     Ok(TableHeader::from_bytes(&bytes).ok())
 }
 
-fn data(segment: &Source, section: &Section, most: u64) -> Result<memory::IoBuf> {
+fn data(segment: &SizedStorage, section: &Section, most: u64) -> Result<memory::IoBuf> {
     let len = (section.next - section.data()).min(most);
     let mut bytes = memory::zeroed(len as usize)?;
     segment.storage.read_at(&mut bytes, section.data())?;

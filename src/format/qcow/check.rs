@@ -92,21 +92,21 @@ impl Survey {
     }
 
     /// Gives a place that nothing else may have; false where something has.
-    fn claim(&mut self, place: Range<u64>) -> Result<bool> {
+    fn mark_solid(&mut self, place: Range<u64>) -> Result<bool> {
         let mut is_alone = true;
         for unit in self.units(&place) {
-            is_alone &= self.solid.claim(unit)? && !self.packed.has(unit);
+            is_alone &= self.solid.mark(unit)? && !self.packed.has(unit);
         }
         self.mark(place)?;
         Ok(is_alone)
     }
 
     /// Gives a place to compressed bytes; false where something stands there that is not compressed.
-    fn claim_packed(&mut self, place: Range<u64>) -> Result<bool> {
+    fn mark_packed(&mut self, place: Range<u64>) -> Result<bool> {
         let mut is_alone = true;
         for unit in self.units(&place) {
             is_alone &= !self.solid.has(unit);
-            self.packed.claim(unit)?;
+            self.packed.mark(unit)?;
         }
         self.mark(place)?;
         Ok(is_alone)
@@ -114,7 +114,7 @@ impl Survey {
 
     fn mark(&mut self, place: Range<u64>) -> Result<()> {
         let clusters = place.start / self.cluster..place.end.div_ceil(self.cluster);
-        self.any.claim_all(clusters).map(|_| ())
+        self.any.mark_all(clusters).map(|_| ())
     }
 }
 
@@ -207,7 +207,7 @@ impl Qcow {
             ..Findings::default()
         };
         let mut end = self.l1_end;
-        survey.claim(0..self.l1_end)?;
+        survey.mark_solid(0..self.l1_end)?;
         // QEMU's tools write the table in whole sectors.
         let written = (self.l1_end - self.l1_offset).next_multiple_of(SECTOR);
         survey.mark(self.l1_offset..self.l1_offset + written)?;
@@ -224,7 +224,7 @@ impl Qcow {
             if !self.is_table_place(host) {
                 memory::push(&mut found.bad_tables, index)?;
                 skipped.insert(index);
-            } else if !survey.claim(host..host + table_len)? {
+            } else if !survey.mark_solid(host..host + table_len)? {
                 memory::push(&mut found.shared_tables, index)?;
                 skipped.insert(index);
             } else {
@@ -247,12 +247,12 @@ impl Qcow {
                 Some(ClusterPlace::Absent) => found.allocated -= 1,
                 Some(ClusterPlace::Plain(host)) => {
                     at = Some(host..host + cluster);
-                    is_alone = survey.claim(host..host + cluster)?;
+                    is_alone = survey.mark_solid(host..host + cluster)?;
                 }
                 Some(ClusterPlace::Packed { host, len }) => {
                     at = Some(host..host + len);
                     found.compressed += 1;
-                    is_alone = survey.claim_packed(host..host + len)?;
+                    is_alone = survey.mark_packed(host..host + len)?;
                 }
             }
             if !is_alone {

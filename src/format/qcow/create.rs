@@ -295,7 +295,7 @@ struct State {
 }
 
 impl QcowBulk {
-    fn claim(&self, state: &State, guest: u64, len: u64) -> Result<u64> {
+    fn check_order(&self, state: &State, guest: u64, len: u64) -> Result<u64> {
         let cluster = self.geometry.cluster();
         let end = guest.checked_add(len).filter(|&end| {
             len > 0
@@ -458,7 +458,7 @@ impl Bulk for QcowBulk {
 
     fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
         let state = &mut *self.state.lock();
-        let end = self.claim(state, guest_offset, len)?;
+        let end = self.check_order(state, guest_offset, len)?;
         let (table, first) = self.geometry.indices(guest_offset);
         self.turn_to(state, table)?;
         let cluster = self.geometry.cluster();
@@ -483,7 +483,7 @@ impl Bulk for QcowBulk {
         let state = &mut *self.state.lock();
         let cluster = self.geometry.cluster();
         let len = cluster.min(self.spec.size.saturating_sub(guest_offset));
-        let end = self.claim(state, guest_offset, len)?;
+        let end = self.check_order(state, guest_offset, len)?;
         let (table, entry) = self.geometry.indices(guest_offset);
         self.turn_to(state, table)?;
         let len = u64::from(encoded_len);
@@ -499,7 +499,7 @@ impl Bulk for QcowBulk {
 
     fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()> {
         let state = &mut *self.state.lock();
-        let end = self.claim(state, guest_offset, len)?;
+        let end = self.check_order(state, guest_offset, len)?;
         if self.backing.is_some() {
             return Err(Error::unsupported(
                 "The format has no clusters of zeroes without data",

@@ -175,7 +175,7 @@ impl FormatWrite for Qcow {
 
 impl Immediate for Qcow {
     fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        let run = self.run_now(offset, len)?;
+        let run = self.try_run(offset, len)?;
         Ok(run.map(|run| self.shown(run)))
     }
 
@@ -188,21 +188,21 @@ impl Immediate for Qcow {
     }
 
     fn overwrites_memory(&self, offset: u64, len: u64) -> bool {
-        self.place_now(offset, len).is_some() && self.storage.limits().writes_to_memory
+        self.try_place(offset, len).is_some() && self.storage.limits().writes_to_memory
     }
 
     fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        self.place_now(offset, len)
+        self.try_place(offset, len)
     }
 
     fn note_in_place_write(&self, _offset: u64, _len: u64) {}
 
     fn direct_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        self.place_now(offset, len)
+        self.try_place(offset, len)
     }
 
     fn flush_plan(&self, durability: Durability) -> FlushPlan {
-        self.flush_plan_now(durability)
+        self.try_flush_plan(durability)
     }
 
     fn note_failed_flush(&self) {

@@ -133,7 +133,7 @@ impl Qcow {
     }
 
     /// As [`Qcow::run`] from memory alone.
-    pub(super) fn run_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+    pub(super) fn try_run(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
         self.run_with(offset, len, |index| {
             let known = self.cache.get((0, index));
             Ok(match (known, self.table_host(index)) {

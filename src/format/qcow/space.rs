@@ -278,7 +278,7 @@ impl Qcow {
     }
 
     /// How a flush would go.
-    pub(super) fn flush_plan_now(&self, durability: Durability) -> FlushPlan {
+    pub(super) fn try_flush_plan(&self, durability: Durability) -> FlushPlan {
         if self.read_only {
             return FlushPlan::Nothing;
         }

@@ -85,11 +85,11 @@ impl Qcow {
     }
 
     /// Where a write to the whole range overwrites bytes in place, if that is known now.
-    pub(super) fn place_now(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+    pub(super) fn try_place(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
         if self.read_only || self.encrypted {
             return None;
         }
-        let run = self.run_now(offset, len).ok()??;
+        let run = self.try_run(offset, len).ok()??;
         match run.kind {
             ExtentKind::Data { slot, host_offset }
                 if run.len == len && !self.is_metadata(&(host_offset..host_offset + len)) =>

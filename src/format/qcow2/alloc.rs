@@ -60,7 +60,7 @@ impl Qcow2 {
             return Ok(HostRun {
                 cluster,
                 count,
-                zeroed: alloc.claim(cluster << bits..(cluster + count) << bits),
+                zeroed: alloc.note_written(cluster << bits..(cluster + count) << bits),
             });
         }
     }
@@ -107,7 +107,7 @@ impl Qcow2 {
         let mut own = memory::zeroed(self.layout.slice_bytes() as usize)?;
         self.counts().refcount_width().fill(&mut own, 0, 1, 1);
         self.storage.write_at(&own, offset)?;
-        alloc.claim(offset..offset + self.layout.cluster_size());
+        alloc.note_written(offset..offset + self.layout.cluster_size());
         alloc.set_block(table_index, offset);
         self.meta.add_table(cluster);
         Ok(())
@@ -165,7 +165,7 @@ impl Qcow2 {
         }
         self.cache.invalidate(start << bits, total << bits);
         // Even a failing write may leave something there.
-        alloc.claim(start << bits..(start + total) << bits);
+        alloc.note_written(start << bits..(start + total) << bits);
         self.write_blocks(start, blocks, total)?;
         for block in 0..blocks {
             self.meta.add_table(start + block);

@@ -63,7 +63,7 @@ impl Alloc {
     }
 
     /// Counts host bytes as written from now on; whether they never were before.
-    pub(super) fn claim(&mut self, bytes: Range<u64>) -> bool {
+    pub(super) fn note_written(&mut self, bytes: Range<u64>) -> bool {
         let zeroed = bytes.start >= self.high_water;
         self.high_water = self.high_water.max(bytes.end);
         zeroed

@@ -234,7 +234,7 @@ impl Cache {
 
     /// The slice at `offset` if it is loaded, or if `load` (which tells whether it could) does so at
     /// once. None also where another thread is just loading it.
-    pub(super) fn get_now(
+    pub(super) fn try_get(
         &self,
         class: Class,
         offset: u64,
@@ -483,10 +483,10 @@ mod tests {
     #[test]
     fn what_cannot_be_loaded_at_once_is_left_to_others() {
         let cache = Cache::new(512, 0);
-        assert!(cache.get_now(Class::L2, 0, |_| Ok(false)).is_none());
+        assert!(cache.try_get(Class::L2, 0, |_| Ok(false)).is_none());
         assert!(
             cache
-                .get_now(Class::L2, 0, |_| Err(Error::corrupt("x")))
+                .try_get(Class::L2, 0, |_| Err(Error::corrupt("x")))
                 .is_none()
         );
         let loaded = |value| {
@@ -495,12 +495,12 @@ mod tests {
                 Ok(true)
             }
         };
-        assert_eq!(cache.get_now(Class::L2, 0, loaded(4)).unwrap().word(0), 4);
+        assert_eq!(cache.try_get(Class::L2, 0, loaded(4)).unwrap().word(0), 4);
         assert_eq!(
-            cache.get_now(Class::L2, 0, |_| Ok(false)).unwrap().word(0),
+            cache.try_get(Class::L2, 0, |_| Ok(false)).unwrap().word(0),
             4
         );
-        assert!(cache.get_now(Class::Refcount, 0, loaded(4)).is_none());
+        assert!(cache.try_get(Class::Refcount, 0, loaded(4)).is_none());
         assert_eq!(cache.get(Class::L2, 0, fill(5)).unwrap().word(0), 4);
     }
 

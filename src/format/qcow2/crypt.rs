@@ -81,7 +81,7 @@ impl Qcow2 {
     }
 
     /// As [`Self::read_data`] where that does not block.
-    pub(super) fn read_data_now(&self, buf: &mut [u8], host: u64, guest: u64) -> Result<bool> {
+    pub(super) fn try_read_data(&self, buf: &mut [u8], host: u64, guest: u64) -> Result<bool> {
         let storage = self.data_storage();
         match self.cipher()? {
             None => storage.try_read(&mut [IoSliceMut::new(buf)], host),

@@ -251,7 +251,7 @@ impl Resize for Qcow2 {
 
 impl Immediate for Qcow2 {
     fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        let mut extent = self.map_now(offset, len)?;
+        let mut extent = self.try_map(offset, len)?;
         if let Some(extent) = extent.as_mut()
             && self.encrypted
             && matches!(extent.kind, ExtentKind::Data { .. })
@@ -262,7 +262,7 @@ impl Immediate for Qcow2 {
     }
 
     fn try_read_encoded(&self, buf: &mut [u8], offset: u64, may_decode: bool) -> Result<bool> {
-        self.read_coded_now(buf, offset, may_decode)
+        self.try_read_coded(buf, offset, may_decode)
     }
 
     fn begin_long_io(&self) -> LongIoGuard {
@@ -273,11 +273,11 @@ impl Immediate for Qcow2 {
         !self.encrypted
             && self.is_prepared.load(Ordering::Acquire)
             && self.data_storage().limits().writes_to_memory
-            && self.is_in_place_now(offset, len)
+            && self.try_is_in_place(offset, len)
     }
 
     fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        self.place_now(offset, len)
+        self.try_place(offset, len)
     }
 
     fn note_in_place_write(&self, offset: u64, len: u64) {

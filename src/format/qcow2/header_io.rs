@@ -56,7 +56,7 @@ impl Qcow2 {
 
     /// After a failure to let the header name something else, it is unknown which of the two it names:
     /// no more writes then.
-    pub(super) fn settled(&self, switched: Result<()>) -> Result<()> {
+    pub(super) fn note_header_change(&self, switched: Result<()>) -> Result<()> {
         if switched.is_err() {
             self.lost.store(true, Ordering::Release);
             self.broken.store(true, Ordering::Release);

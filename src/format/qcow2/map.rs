@@ -92,14 +92,14 @@ impl Qcow2 {
 
     /// As [`Self::map_run`], from tables in memory: None where one would have to be waited for.
     /// The run may be shorter than it is.
-    pub(super) fn map_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+    pub(super) fn try_map(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
         let end = self.check_range(offset, len)?;
-        let Some(first) = self.piece_now(offset, end)? else {
+        let Some(first) = self.try_piece(offset, end)? else {
             return Ok(None);
         };
         let mut run = first.len;
         while offset + run < end {
-            match self.piece_now(offset + run, end) {
+            match self.try_piece(offset + run, end) {
                 Ok(Some(next)) if continues(first.kind, run, next.kind) => run += next.len,
                 _ => break,
             }
@@ -111,13 +111,13 @@ impl Qcow2 {
     }
 
     /// As [`Self::in_place_run`], from tables in memory: whether it covers the whole range.
-    pub(super) fn is_in_place_now(&self, offset: u64, len: u64) -> bool {
+    pub(super) fn try_is_in_place(&self, offset: u64, len: u64) -> bool {
         let Some(end) = offset.checked_add(len) else {
             return false;
         };
         let mut at = offset;
         while at < end {
-            match self.piece_now(at, end) {
+            match self.try_piece(at, end) {
                 Ok(Some(piece)) if piece.owned => at += piece.len,
                 _ => return false,
             }
@@ -127,15 +127,15 @@ impl Qcow2 {
 
     /// As [`Self::in_place_run`], from tables in memory, where the run covers the whole range: its host
     /// offset.
-    pub(super) fn in_place_now(&self, offset: u64, len: u64) -> Option<u64> {
+    pub(super) fn try_in_place(&self, offset: u64, len: u64) -> Option<u64> {
         let end = self.check_range(offset, len).ok()?;
-        let first = self.piece_now(offset, end).ok()??;
+        let first = self.try_piece(offset, end).ok()??;
         let (ExtentKind::Data { host_offset, .. }, true) = (first.kind, first.owned) else {
             return None;
         };
         let mut run = first.len;
         while offset + run < end {
-            let next = self.piece_now(offset + run, end).ok()??;
+            let next = self.try_piece(offset + run, end).ok()??;
             if !next.owned || !continues(first.kind, run, next.kind) {
                 return None;
             }
@@ -177,7 +177,7 @@ impl Qcow2 {
     }
 
     /// As [`Self::piece`]; None where the slice would have to be waited for.
-    fn piece_now(&self, offset: u64, end: u64) -> Result<Option<SliceRun>> {
+    fn try_piece(&self, offset: u64, end: u64) -> Result<Option<SliceRun>> {
         let Some(table) = self.l2_table(offset)? else {
             return self.piece(offset, end).map(Some);
         };

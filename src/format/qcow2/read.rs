@@ -44,7 +44,7 @@ impl Qcow2 {
 
     /// As [`Self::read_coded`] from tables and bytes in memory; false where that does not do. Unless it may
     /// decode, only what is kept decoded is had.
-    pub(super) fn read_coded_now(
+    pub(super) fn try_read_coded(
         &self,
         buf: &mut [u8],
         offset: u64,
@@ -58,7 +58,7 @@ impl Qcow2 {
         let mut at = offset;
         let mut rest = buf;
         while !rest.is_empty() {
-            let Some(extent) = self.map_now(at, rest.len() as u64)? else {
+            let Some(extent) = self.try_map(at, rest.len() as u64)? else {
                 return Ok(false);
             };
             let within = self.layout.in_cluster(at);
@@ -69,10 +69,10 @@ impl Qcow2 {
             let (part, tail) = rest.split_at_mut(len as usize);
             let read = match extent.kind {
                 ExtentKind::Data { host_offset, .. } => {
-                    self.read_data_now(part, host_offset, at)?
+                    self.try_read_data(part, host_offset, at)?
                 }
-                ExtentKind::Encoded { .. } => match self.compressed_now(at)? {
-                    Some(bytes) => self.decompress_now(bytes, part, (within, at), may_decode)?,
+                ExtentKind::Encoded { .. } => match self.try_compressed(at)? {
+                    Some(bytes) => self.try_decompress(bytes, part, (within, at), may_decode)?,
                     None => false,
                 },
                 _ => false,
@@ -99,7 +99,7 @@ impl Qcow2 {
     }
 
     /// Where the bytes of a compressed guest cluster are, if tables in memory say that it is one.
-    fn compressed_now(&self, guest: u64) -> Result<Option<CompressedRef>> {
+    fn try_compressed(&self, guest: u64) -> Result<Option<CompressedRef>> {
         let Some(table) = self.l2_table(guest)? else {
             return Ok(None);
         };
@@ -170,7 +170,7 @@ impl Qcow2 {
 
     /// As [`Self::decompress`] from bytes in memory; false where they are not there, and where the cluster
     /// would have to be decoded and is not to be.
-    fn decompress_now(
+    fn try_decompress(
         &self,
         at: CompressedRef,
         buf: &mut [u8],

@@ -201,7 +201,7 @@ impl Qcow2 {
     /// As [`Self::l2_slice`], if the slice is in memory: in the cache or in the host's.
     pub(super) fn l2_slice_now(&self, table: u64, guest: u64) -> Option<(Arc<Slice>, u64)> {
         let (offset, index) = self.l2_place(table, guest);
-        let slice = self.cache.get_now(Class::L2, offset, |bytes| {
+        let slice = self.cache.try_get(Class::L2, offset, |bytes| {
             self.check_table_in_file(offset)?;
             let loaded = self
                 .storage

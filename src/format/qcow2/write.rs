@@ -91,13 +91,13 @@ impl Qcow2 {
 
     /// Where a write to the range does what [`Self::write_in_place`] does with all of it, as far as tables
     /// in memory show. Whatever else may come of it, an error for one, is found by the way that waits.
-    pub(super) fn place_now(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+    pub(super) fn try_place(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
         let ready = self.is_prepared.load(Ordering::Acquire) && self.check_writable().is_ok();
         if !ready || self.encrypted {
             return None;
         }
         // Looked up once: what another look finds may belong to a snapshot.
-        let host = self.in_place_now(offset, len)?;
+        let host = self.try_in_place(offset, len)?;
         let slot = if self.has_data_file {
             StorageSlot::DATA
         } else {

@@ -139,8 +139,8 @@ impl Qed {
         };
         let tables = u64::from(header.table_size);
         let table_at = |host: u64| host / cluster..host / cluster + tables;
-        uses.claim_all(0..u64::from(header.header_size).min(file_len / cluster))?;
-        found.shared_clusters += uses.claim_all(table_at(header.table_offset))?;
+        uses.mark_all(0..u64::from(header.header_size).min(file_len / cluster))?;
+        found.shared_clusters += uses.mark_all(table_at(header.table_offset))?;
         let hosts = self.blocks.with_directory(|known| {
             let words = (0_u64..).zip(known.words());
             let words = words.filter(|(_, word)| **word != FREE);
@@ -152,7 +152,7 @@ impl Qed {
             match host {
                 None => memory::push(&mut found.bad_tables, part)?,
                 Some(host) => {
-                    let shared = uses.claim_all(table_at(host))?;
+                    let shared = uses.mark_all(table_at(host))?;
                     if shared > 0 {
                         found.shared_clusters += shared;
                         memory::push(&mut found.shared_tables, part)?;
@@ -182,7 +182,7 @@ impl Qed {
             if entry == Entry::Bad {
                 found.bad += 1;
                 found.first_bad.get_or_insert(index);
-            } else if !uses.claim(host / cluster)? {
+            } else if !uses.mark(host / cluster)? {
                 found.shared += 1;
                 found.first_shared.get_or_insert(index);
                 shared(index)?;

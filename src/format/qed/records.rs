@@ -102,7 +102,7 @@ impl Keeper for Records {
         Ok(())
     }
 
-    fn settle(&self, storage: &dyn Storage) -> Result<()> {
+    fn note_quiescent(&self, storage: &dyn Storage) -> Result<()> {
         if self.is_whole.load(Ordering::Acquire) {
             self.change(storage, |header| {
                 header.features.remove(FeatureBits::NEED_CHECK);

@@ -1,9 +1,9 @@
-//! The frame of formats that are only read: a driver says what each piece of the guest is, the frame makes
+//! The frame of formats that are only read: a driver says what each run of the guest is, the frame makes
 //! an image of that.
 
 mod inspect;
 mod joined;
-mod source;
+mod sized_storage;
 mod units;
 
 use std::fmt::Debug;
@@ -21,18 +21,18 @@ use crate::job::Job;
 use crate::storage::Storage;
 
 pub(crate) use joined::Joined;
-pub(crate) use source::Source;
+pub(crate) use sized_storage::SizedStorage;
 use units::UnitReader;
 pub(crate) use units::{EncodedUnit, decode};
 
-/// How a piece of the guest is held.
+/// How a run of the guest is held.
 #[derive(Debug)]
 pub(crate) enum Held {
     /// It is zeroes.
     Zero,
     /// As it is, at this offset of the source.
     Plain(u64),
-    /// In a unit that is encoded by itself, and may be larger than the piece.
+    /// In a unit that is encoded by itself, and may be larger than the run.
     Unit(EncodedUnit),
     /// It is not; the error is for whoever reads it.
     Lost(Error),
@@ -40,7 +40,7 @@ pub(crate) enum Held {
 
 /// The longest run of guest bytes that are held in one way.
 #[derive(Debug)]
-pub(crate) struct Piece {
+pub(crate) struct GuestRun {
     pub(crate) held: Held,
     /// Its end in the guest.
     pub(crate) end: u64,
@@ -51,12 +51,12 @@ pub(crate) trait Contents: Send + Sync + Debug {
     /// The virtual size in bytes.
     fn len(&self) -> u64;
 
-    /// The piece that begins at `offset`, which lies within the virtual size. No more than what is before
-    /// `end` is wanted; the piece may be longer.
+    /// The run that begins at `offset`, which lies within the virtual size. No more than what is before
+    /// `end` is wanted; the run may be longer.
     ///
     /// # Errors
-    /// Of reading what says where the piece is.
-    fn piece(&self, source: &Source, offset: u64, end: u64) -> Result<Piece>;
+    /// Of reading what says where the run is.
+    fn run(&self, source: &SizedStorage, offset: u64, end: u64) -> Result<GuestRun>;
 
     /// Verifying, where images say something that can be verified.
     fn verifier(&self) -> Option<&dyn Verify> {
@@ -70,7 +70,7 @@ pub(crate) trait Verify: Send + Sync {
     ///
     /// # Errors
     /// When the check cannot be carried out.
-    fn verify(&self, source: &Source, job: &mut Job) -> Result<CheckReport>;
+    fn verify(&self, source: &SizedStorage, job: &mut Job) -> Result<CheckReport>;
 }
 
 /// An open image.
@@ -83,7 +83,7 @@ pub(crate) struct ReadOnly<C> {
     others: Vec<Arc<dyn Storage>>,
     /// The names of those that are not open.
     closed: Vec<(FileRole, BString)>,
-    source: Source,
+    source: SizedStorage,
     /// The source is the image's own file, so that what is kept as it is stands there.
     is_own: bool,
     /// The source is what the encrypted file decrypts to.
@@ -94,7 +94,7 @@ pub(crate) struct ReadOnly<C> {
 
 impl<C: Contents> ReadOnly<C> {
     /// An image in one file, the source of all its pieces.
-    pub(crate) fn new(driver: &'static FormatDriver, source: Source, contents: C) -> Self {
+    pub(crate) fn new(driver: &'static FormatDriver, source: SizedStorage, contents: C) -> Self {
         Self {
             driver,
             file: source.storage.clone(),
@@ -152,14 +152,14 @@ impl<C: Contents> ReadOnly<C> {
 impl<C: Contents> DecodeAhead for ReadOnly<C> {
     fn decode_ahead(&self, offset: u64, most: u64) -> Result<u64> {
         let stop = offset.saturating_add(1);
-        let piece = self.contents.piece(&self.source, offset, stop)?;
-        match piece.held {
+        let run = self.contents.run(&self.source, offset, stop)?;
+        match run.held {
             Held::Unit(unit) if unit.len <= most => {
                 self.units.unit(&self.source, &unit)?;
             }
             _ => {}
         }
-        Ok(piece.end.max(stop))
+        Ok(run.end.max(stop))
     }
 
     fn keep_more(&self, bytes: usize) {
@@ -186,15 +186,15 @@ impl<C: Contents> Format for ReadOnly<C> {
 
     fn map(&self, offset: u64, len: u64) -> Result<Extent> {
         let stop = offset.saturating_add(len);
-        let first = self.contents.piece(&self.source, offset, stop)?;
+        let first = self.contents.run(&self.source, offset, stop)?;
         let kind = self.kind(&first.held);
         let mut end = first.end.min(stop);
         while end < stop {
-            match self.contents.piece(&self.source, end, stop) {
+            match self.contents.run(&self.source, end, stop) {
                 Ok(next) if self.kind(&next.held) == kind.advanced(end - offset) => {
                     end = next.end.min(stop);
                 }
-                // An error is met when its piece is asked for itself.
+                // An error is met when its run is asked for itself.
                 _ => break,
             }
         }
@@ -235,13 +235,13 @@ impl<C: Contents> Format for ReadOnly<C> {
         let mut rest = buf;
         let mut at = offset;
         while !rest.is_empty() {
-            let piece = self.contents.piece(&self.source, at, stop)?;
-            let len = piece.end.min(stop).saturating_sub(at);
+            let run = self.contents.run(&self.source, at, stop)?;
+            let len = run.end.min(stop).saturating_sub(at);
             if len == 0 {
-                return Err(Error::new(ErrorKind::Internal, "A piece is empty"));
+                return Err(Error::new(ErrorKind::Internal, "A run is empty"));
             }
             let (part, tail) = rest.split_at_mut(len as usize);
-            match piece.held {
+            match run.held {
                 Held::Zero => part.fill(0),
                 Held::Plain(host) => self.source.storage.read_at(part, host)?,
                 Held::Unit(unit) => self.units.read(&self.source, &unit, part, at)?,

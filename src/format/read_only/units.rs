@@ -9,7 +9,7 @@ use crate::format::decoded::DecodedUnits;
 use crate::memory::IoBuf;
 use crate::storage::{Step, steps};
 
-use super::source::Source;
+use super::sized_storage::SizedStorage;
 
 /// Where a unit is, in the guest and in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl UnitReader {
     /// [`ErrorKind::Corrupt`] where the unit does not decode to what it should hold.
     pub(crate) fn read(
         &self,
-        source: &Source,
+        source: &SizedStorage,
         unit: &EncodedUnit,
         buf: &mut [u8],
         offset: u64,
@@ -74,7 +74,7 @@ impl UnitReader {
     ///
     /// # Errors
     /// As [`UnitReader::read`].
-    pub(super) fn unit(&self, source: &Source, unit: &EncodedUnit) -> Result<Arc<IoBuf>> {
+    pub(super) fn unit(&self, source: &SizedStorage, unit: &EncodedUnit) -> Result<Arc<IoBuf>> {
         self.decoded.get_or_decode(unit.guest, unit.len, |plain| {
             decode(source, unit, plain.room(unit.len as usize)?)
         })
@@ -90,7 +90,7 @@ impl UnitReader {
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] where it does not decode to what it should hold.
-pub(crate) fn decode(source: &Source, unit: &EncodedUnit, out: &mut [u8]) -> Result<()> {
+pub(crate) fn decode(source: &SizedStorage, unit: &EncodedUnit, out: &mut [u8]) -> Result<()> {
     // Before memory is taken for what is not there.
     let end = unit.host.checked_add(unit.encoded);
     if end.is_none_or(|end| end > source.len) {
@@ -109,7 +109,7 @@ pub(crate) fn decode(source: &Source, unit: &EncodedUnit, out: &mut [u8]) -> Res
 
 fn decode_with(
     tools: &mut Tools,
-    source: &Source,
+    source: &SizedStorage,
     unit: &EncodedUnit,
     out: &mut [u8],
 ) -> Result<()> {
@@ -128,7 +128,7 @@ fn decode_with(
     })
 }
 
-fn damaged(source: &Source, unit: &EncodedUnit, why: &str) -> Error {
+fn damaged(source: &SizedStorage, unit: &EncodedUnit, why: &str) -> Error {
     let why = format!(
         "the compressed data of offset {} is damaged: {why}",
         unit.guest

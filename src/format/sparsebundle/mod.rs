@@ -13,7 +13,7 @@ use bstr::BStr;
 
 use crate::error::{Error, Result, ResultExt};
 use crate::format::encrcdsa;
-use crate::format::read_only::{Contents, Held, Piece, ReadOnly, Source};
+use crate::format::read_only::{Contents, GuestRun, Held, ReadOnly, SizedStorage};
 use crate::format::{ChildSpec, Format, FormatDriver, OpenContext, Signature};
 use crate::policy::ImplicitRole;
 
@@ -64,7 +64,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         .files_below(ImplicitRole::Extent, BStr::new(BANDS))?;
     let bands = Bands::new(file.clone(), files, info.band, info.len);
     let bands = Arc::new(bands);
-    let source = Source::new(bands.clone())?;
+    let source = SizedStorage::new(bands.clone())?;
     let image = ReadOnly::new(&DRIVER, source, Bundle { info, bands });
     Ok(Box::new(image.in_files(file, Vec::new(), Vec::new())))
 }
@@ -91,17 +91,17 @@ impl Contents for Bundle {
     }
 
     /// Within its band.
-    fn piece(&self, _: &Source, offset: u64, _: u64) -> Result<Piece> {
+    fn run(&self, _: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let number = offset / self.info.band;
         let start = number * self.info.band;
         let end = start.saturating_add(self.info.band).min(self.info.len);
         let held = start.saturating_add(self.bands.held(number)?).min(end);
         Ok(match offset < held {
-            true => Piece {
+            true => GuestRun {
                 held: Held::Plain(offset),
                 end: held,
             },
-            false => Piece {
+            false => GuestRun {
                 held: Held::Zero,
                 end,
             },

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::format::encrcdsa;
 use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
-use crate::format::read_only::Source;
+use crate::format::read_only::SizedStorage;
 
 use super::Bands;
 
@@ -13,7 +13,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         return Ok(found);
     }
     let mut found = Inspection::default();
-    let source = Source {
+    let source = SizedStorage {
         storage: ctx.storage.clone(),
         len: ctx.file_len,
     };

@@ -7,7 +7,7 @@ mod inspect;
 
 use crate::error::{Error, Result};
 use crate::format::encrcdsa;
-use crate::format::read_only::{Contents, Held, Piece, ReadOnly, Source};
+use crate::format::read_only::{Contents, GuestRun, Held, ReadOnly, SizedStorage};
 use crate::format::{Format, FormatDriver, OpenContext, Signature};
 use crate::memory;
 use crate::policy::OpenPolicy;
@@ -42,12 +42,12 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let policy = context.opener.policy();
     match encrcdsa::open(&context)? {
         None => {
-            let source = Source::new(file)?;
+            let source = SizedStorage::new(file)?;
             let bands = Bands::read(&source, policy)?;
             Ok(Box::new(ReadOnly::new(&DRIVER, source, bands)))
         }
         Some(plain) => {
-            let source = Source::new(plain)?;
+            let source = SizedStorage::new(plain)?;
             let bands = Bands::read(&source, policy)?;
             let image = ReadOnly::new(&DRIVER, source, bands);
             Ok(Box::new(image.encrypted_in(file)))
@@ -59,7 +59,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
 ///
 /// # Errors
 /// Of reading.
-pub(crate) fn is_one(source: &Source) -> Result<bool> {
+pub(crate) fn is_one(source: &SizedStorage) -> Result<bool> {
     let mut magic = [0; MAGIC.len()];
     source.storage.read_at(&mut magic, 0)?;
     Ok(magic == *MAGIC)
@@ -71,7 +71,7 @@ impl Bands {
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::Limit`] by the
     /// policy, or of reading.
-    pub(crate) fn read(source: &Source, policy: &OpenPolicy) -> Result<Self> {
+    pub(crate) fn read(source: &SizedStorage, policy: &OpenPolicy) -> Result<Self> {
         let mut bytes = memory::zeroed(NODE_LEN as usize)?;
         source.storage.read_at(&mut bytes, 0)?;
         let header = Header::from_bytes(&bytes)?;
@@ -128,7 +128,7 @@ impl Contents for Bands {
     }
 
     /// Within its band.
-    fn piece(&self, source: &Source, offset: u64, _: u64) -> Result<Piece> {
+    fn run(&self, source: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let band = offset / self.header.band;
         let start = band * self.header.band;
         let end = start.saturating_add(self.header.band).min(self.header.len);
@@ -142,6 +142,6 @@ impl Contents for Bands {
                 _ => Held::Lost(source.damaged(&format!("it ends before its band {band} does"))),
             },
         };
-        Ok(Piece { held, end })
+        Ok(GuestRun { held, end })
     }
 }

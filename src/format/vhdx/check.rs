@@ -38,7 +38,7 @@ impl Check for Vhdx {
         }
         walk.copies()?;
         for (offset, len) in self.areas() {
-            walk.occupied.claim(offset, len);
+            walk.occupied.occupy(offset, len);
         }
         walk.blocks()?;
         if walk.repairs {
@@ -178,7 +178,7 @@ impl Walk<'_> {
                 self.replace(place, BatEntry::present(host))?;
             }
         }
-        if !self.occupied.claim(host, geometry.block_size()) {
+        if !self.occupied.occupy(host, geometry.block_size()) {
             self.found(
                 self.repair,
                 &format!("VHDX BAT entry {block}: the block at offset {host} overlaps with something else"),
@@ -200,7 +200,7 @@ impl Walk<'_> {
             Ok(BitmapState::Present(host)) if host.saturating_add(MIB) > file_len => {
                 Some(past_end(place, host, MIB, file_len))
             }
-            Ok(BitmapState::Present(host)) if !self.occupied.claim(host, MIB) => Some(format!(
+            Ok(BitmapState::Present(host)) if !self.occupied.occupy(host, MIB) => Some(format!(
                 "VHDX BAT entry {place}: the sector bitmap at offset {host} overlaps with something else"
             )),
             Ok(_) => None,

@@ -225,7 +225,7 @@ impl Resize for Vhdx {
 
 impl Immediate for Vhdx {
     fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
-        self.map_now(offset, len)
+        self.try_map(offset, len)
     }
 
     fn try_read_encoded(&self, _buf: &mut [u8], _offset: u64, _may_decode: bool) -> Result<bool> {
@@ -238,11 +238,11 @@ impl Immediate for Vhdx {
     }
 
     fn overwrites_memory(&self, offset: u64, len: u64) -> bool {
-        self.storage.limits().writes_to_memory && self.place_now(offset, len).is_some()
+        self.storage.limits().writes_to_memory && self.try_place(offset, len).is_some()
     }
 
     fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
-        self.place_now(offset, len)
+        self.try_place(offset, len)
     }
 
     fn note_in_place_write(&self, _offset: u64, _len: u64) {}

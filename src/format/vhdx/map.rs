@@ -36,11 +36,11 @@ struct InMemory<'a>(&'a Vhdx);
 
 impl Source for InMemory<'_> {
     fn entry(&self, bat: &Bat, index: u64) -> Result<Option<BatEntry>> {
-        Ok(bat.entry_now(index))
+        Ok(bat.try_entry(index))
     }
 
     fn page(&self, offset: u64) -> Result<Option<Arc<Page>>> {
-        Ok(self.0.bitmaps.page_now(offset))
+        Ok(self.0.bitmaps.try_page(offset))
     }
 }
 
@@ -57,7 +57,7 @@ impl Vhdx {
 
     /// As [`Vhdx::map_run`] as far as metadata in memory goes; None where that is not even the first
     /// piece.
-    pub(super) fn map_now(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
+    pub(super) fn try_map(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
         self.run(&InMemory(self), offset, len)
     }
 

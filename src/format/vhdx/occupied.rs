@@ -39,7 +39,7 @@ impl Occupied {
 
     /// Takes a range; false, and nothing changed, where a part of it is taken. What lies behind the end of
     /// the file is nobody's.
-    pub(super) fn claim(&mut self, offset: u64, len: u64) -> bool {
+    pub(super) fn occupy(&mut self, offset: u64, len: u64) -> bool {
         let units = self.units_of(offset, len);
         if units.clone().any(|unit| self.is_taken(unit)) {
             return false;
@@ -95,11 +95,11 @@ mod tests {
     #[test]
     fn a_range_is_taken_once_and_the_rest_is_free() {
         let mut file = Occupied::new(200 * MIB + 1).unwrap();
-        assert!(file.claim(0, 3 * MIB));
-        assert!(file.claim(70 * MIB, 64 * MIB));
-        assert!(!file.claim(133 * MIB, MIB));
-        assert!(!file.claim(2 * MIB, 100 * MIB));
-        assert!(file.claim(198 * MIB, 256 * MIB));
+        assert!(file.occupy(0, 3 * MIB));
+        assert!(file.occupy(70 * MIB, 64 * MIB));
+        assert!(!file.occupy(133 * MIB, MIB));
+        assert!(!file.occupy(2 * MIB, 100 * MIB));
+        assert!(file.occupy(198 * MIB, 256 * MIB));
         let free: Vec<_> = file
             .free()
             .unwrap()

@@ -192,7 +192,7 @@ impl Vhdx {
             has_parent: AtomicBool::new(items.has_parent),
             fixed: items.leave_allocated && !items.has_parent,
             read_only: ctx.read_only,
-            guarded: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
+            changes_guest: !ctx.read_only && !ctx.metadata_only && !ctx.for_check,
             durability: ctx.durability,
             disk_id: items.disk_id,
             size: AtomicU64::new(items.size),
@@ -217,7 +217,7 @@ impl Vhdx {
             metadata: Mutex::new(front.metadata),
             storage,
         };
-        if vhdx.guarded {
+        if vhdx.changes_guest {
             if vhdx.log.lock().most_pages() == 0 {
                 return Err(Error::unsupported("A VHDX without a log cannot be written"));
             }

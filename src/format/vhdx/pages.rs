@@ -211,7 +211,7 @@ impl Bat {
     }
 
     /// As [`Bat::entry`], if it is in memory.
-    pub(super) fn entry_now(&self, index: u64) -> Option<BatEntry> {
+    pub(super) fn try_entry(&self, index: u64) -> Option<BatEntry> {
         let page = self.pages.get(usize::try_from(index / PAGE_WORDS).ok()?)?;
         Some(BatEntry(page.get()?.get(index % PAGE_WORDS)))
     }
@@ -255,7 +255,7 @@ impl BitmapPages {
     }
 
     /// As [`BitmapPages::page`], if it is in memory.
-    pub(super) fn page_now(&self, offset: u64) -> Option<Arc<Page>> {
+    pub(super) fn try_page(&self, offset: u64) -> Option<Arc<Page>> {
         self.0.get(offset)
     }
 }
@@ -278,10 +278,10 @@ mod tests {
             len: 1 << 20,
         };
         let bat = Bat::new(region, PAGE_WORDS + 1).unwrap();
-        assert_eq!(bat.entry_now(1), None);
+        assert_eq!(bat.try_entry(1), None);
         assert_eq!(bat.entry(&storage, 1).unwrap().0, PAGE_WORDS + 1);
-        assert_eq!(bat.entry_now(2).unwrap().0, PAGE_WORDS + 2);
-        assert_eq!(bat.entry_now(PAGE_WORDS), None);
+        assert_eq!(bat.try_entry(2).unwrap().0, PAGE_WORDS + 2);
+        assert_eq!(bat.try_entry(PAGE_WORDS), None);
         assert_eq!(bat.entry(&storage, PAGE_WORDS).unwrap().0, 2 * PAGE_WORDS);
         assert_eq!(bat.entry(&storage, 9 * PAGE_WORDS).unwrap().0, 0);
         let cut = Bat::new(
@@ -302,7 +302,7 @@ mod tests {
         let held = pages.page(&storage, 0).unwrap();
         pages.page(&storage, 4096).unwrap();
         pages.page(&storage, 8192).unwrap();
-        assert!(pages.page_now(4096).is_none());
+        assert!(pages.try_page(4096).is_none());
         assert!(Arc::ptr_eq(&held, &pages.page(&storage, 0).unwrap()));
     }
 }

@@ -38,9 +38,9 @@ impl Vhdx {
         let file_len = self.file_len.load(Ordering::Acquire);
         let mut occupied = Occupied::new(file_len)?;
         for (offset, len) in self.areas() {
-            occupied.claim(offset, len);
+            occupied.occupy(offset, len);
         }
-        let mut claim = |place: u64, host: u64, len: u64| match occupied.claim(host, len) {
+        let mut occupy = |place: u64, host: u64, len: u64| match occupied.occupy(host, len) {
             true => Ok(()),
             false => Err(self
                 .damaged(
@@ -60,7 +60,7 @@ impl Vhdx {
                     .block_size()
                     .min(self.virtual_size() - geometry.start(block));
                 self.check_place(block, host, used)?;
-                claim(block, host, geometry.block_size())?;
+                occupy(block, host, geometry.block_size())?;
                 last = last.max(host + geometry.block_size());
             }
         }
@@ -75,7 +75,7 @@ impl Vhdx {
                 entry.bitmap().map_err(|error| self.damaged(place, error))?
             {
                 self.check_place(place, host, MIB)?;
-                claim(place, host, MIB)?;
+                occupy(place, host, MIB)?;
             }
         }
         let free = occupied.free()?;

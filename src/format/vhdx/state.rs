@@ -34,7 +34,7 @@ pub(super) struct Vhdx {
     pub(super) fixed: bool,
     pub(super) read_only: bool,
     /// Opened to write guest data: the free space is known.
-    pub(super) guarded: bool,
+    pub(super) changes_guest: bool,
     pub(super) durability: Durability,
     pub(super) headers: Mutex<Headers>,
     pub(super) regions: Mutex<RegionTable>,
@@ -112,7 +112,7 @@ impl Vhdx {
                 format!("'{}' is open read-only", self.storage.name()),
             ));
         }
-        if !self.guarded {
+        if !self.changes_guest {
             return Err(Error::invalid(format!(
                 "'{}' was opened for its metadata alone",
                 self.storage.name()

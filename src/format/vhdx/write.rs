@@ -67,10 +67,10 @@ impl Vhdx {
     }
 
     /// Where a write to the whole range overwrites bytes in the file, as far as memory shows.
-    pub(super) fn place_now(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
+    pub(super) fn try_place(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
         let ready = self.is_prepared.load(std::sync::atomic::Ordering::Acquire)
             && self.check_writable().is_ok();
-        let extent = self.map_now(offset, len).ok().flatten().filter(|_| ready)?;
+        let extent = self.try_map(offset, len).ok().flatten().filter(|_| ready)?;
         match extent.kind {
             ExtentKind::Data { slot, host_offset } if extent.len >= len => {
                 Some((slot, host_offset))

@@ -17,13 +17,13 @@ mod open;
 mod ova;
 mod overlay;
 mod parts;
+mod placed_descriptor;
 mod profile;
 mod read;
 mod resize;
 mod source;
 mod sparse;
 mod state;
-mod stored;
 mod survey;
 mod write;
 

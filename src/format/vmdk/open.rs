@@ -21,10 +21,10 @@ use crate::storage::Storage;
 use super::disk::se_sparse::{self, ConstHeader};
 use super::disk::{Access, CowdHeader, ExtentLine, ExtentType, SparseHeader, cowd_header};
 use super::parts::{Part, PartKind};
+use super::placed_descriptor::PlacedDescriptor;
 use super::source::{Source, hosted};
 use super::sparse::{Sparse, SparseInput};
 use super::state::Vmdk;
-use super::stored::Stored;
 use crate::format::table_cache::Cache;
 
 /// The most extents with a file: slots are numbered.
@@ -94,7 +94,7 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
             check_type(descriptor.create_type.as_bstr(), true)?;
             let room = Some(header.descriptor_len.saturating_mul(SECTOR));
             opening.own(header)?;
-            Stored {
+            PlacedDescriptor {
                 file: ctx.storage.clone(),
                 descriptor,
                 offset,
@@ -111,7 +111,7 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
             if descriptor.extents.is_empty() {
                 return Err(Error::corrupt("The descriptor names no extents"));
             }
-            Stored {
+            PlacedDescriptor {
                 file: ctx.storage.clone(),
                 descriptor,
                 offset: 0,

@@ -20,8 +20,8 @@ use crate::storage::{Durability, Storage};
 
 use super::driver::NAME;
 use super::parts::{self, Part, PartKind};
+use super::placed_descriptor::PlacedDescriptor;
 use super::read::Kept;
-use super::stored::Stored;
 use crate::format::table_cache::Cache;
 
 /// An open image.
@@ -34,7 +34,7 @@ pub(super) struct Vmdk {
     pub(super) parts: Newest<Vec<Arc<Part>>>,
     /// The last slot that a file has got.
     pub(super) slots: Mutex<u16>,
-    pub(super) stored: Mutex<Stored>,
+    pub(super) stored: Mutex<PlacedDescriptor>,
     pub(super) cache: Arc<Cache>,
     pub(super) decoded: DecodedUnits,
     pub(super) read_only: bool,

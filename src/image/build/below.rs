@@ -12,7 +12,7 @@ use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BackingRef, Mismatch, ParentId};
 use crate::image::node::NamedNode;
-use crate::image::plan::{ChildPlan, Driver, Plan, names_a_file};
+use crate::image::node_plan::{ChildPlan, Driver, NodePlan, names_a_file};
 use crate::image::{Backing, Image, OpenOptions};
 use crate::location::{Location, json_name, protocol_of};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
@@ -89,7 +89,7 @@ fn open_already(
             let location = Location::from_tree(node.filename(), node.tree().clone());
             let mut start = Start::new(
                 &location,
-                Plan::of_open(node.filter().map(|(driver, _)| driver)),
+                NodePlan::of_open(node.filter().map(|(driver, _)| driver)),
             );
             start.file = Some(node);
             return Ok(Next::Layer(Box::new(start)));
@@ -223,7 +223,7 @@ impl Image {
         let format = format.as_deref();
         if names_a_file(&tree) {
             let location = Location::from_tree(json_name(&tree), tree.clone());
-            let plan = Plan::of_backing(tree, None, format)?;
+            let plan = NodePlan::of_backing(tree, None, format)?;
             return Ok(Start {
                 named_by_image: self.named_by_image,
                 ..Start::new(&location, plan)
@@ -237,7 +237,7 @@ impl Image {
             ResolvedName::Location(location) => (location, None),
             ResolvedName::Storage(file) => (Location::from_path(&file.base), Some(file)),
         };
-        let plan = Plan::of_backing(tree, Some(&location), format)?;
+        let plan = NodePlan::of_backing(tree, Some(&location), format)?;
         Ok(Start {
             location,
             plan,

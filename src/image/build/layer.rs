@@ -13,7 +13,7 @@ use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, FormatDriver, OpenContext, probe, registry};
 use crate::image::node::{Child, Node};
-use crate::image::plan::{ChildPlan, Driver, Plan, no_such_node};
+use crate::image::node_plan::{ChildPlan, Driver, NodePlan, no_such_node};
 use crate::image::status::Sparse;
 use crate::image::unit_lock::UnitLock;
 use crate::image::{
@@ -48,7 +48,7 @@ pub(super) fn open(
     open_over(start, file, options, ancestors)
 }
 
-fn check_access(plan: &Plan, options: &OpenOptions) -> Result<()> {
+fn check_access(plan: &NodePlan, options: &OpenOptions) -> Result<()> {
     if !options.writable {
         return Ok(());
     }
@@ -64,7 +64,7 @@ fn check_access(plan: &Plan, options: &OpenOptions) -> Result<()> {
 }
 
 /// Opens the file below a format; of a node without a format, the node.
-fn open_file(plan: &Plan, builder: &Builder<'_>) -> Result<Node> {
+fn open_file(plan: &NodePlan, builder: &Builder<'_>) -> Result<Node> {
     let writable = builder.options.writable;
     if stands_alone(plan) {
         return builder.node(plan, writable);
@@ -81,7 +81,7 @@ fn open_file(plan: &Plan, builder: &Builder<'_>) -> Result<Node> {
 }
 
 /// Whether the node is an image by itself: a protocol or a filter in a format's place.
-fn stands_alone(plan: &Plan) -> bool {
+fn stands_alone(plan: &NodePlan) -> bool {
     matches!(plan.driver, Driver::Host(_) | Driver::Filter(_))
 }
 
@@ -248,7 +248,7 @@ fn open_over(
 
 /// The format's driver, whether it was guessed, and the other format that the name stands for.
 fn choose_driver(
-    plan: &Plan,
+    plan: &NodePlan,
     storage: &dyn Storage,
     options: &OpenOptions,
 ) -> Result<(&'static FormatDriver, bool, Option<&'static str>)> {
@@ -279,7 +279,7 @@ fn choose_driver(
 }
 
 /// Refuses what was said of a backing file that the format cannot have.
-fn check_backing(plan: &Plan, driver: &FormatDriver) -> Result<()> {
+fn check_backing(plan: &NodePlan, driver: &FormatDriver) -> Result<()> {
     let name = ChildSpec::BACKING.name;
     let described = plan.given.get(name).is_some_and(|value| value.is_object());
     if described && !driver.children.iter().any(|spec| spec.name == name) {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::image::node::Node;
-use crate::image::plan::Plan;
+use crate::image::node_plan::NodePlan;
 use crate::image::{Backing, Image, OpenOptions, names};
 use crate::location::Location;
 use crate::memory;
@@ -35,7 +35,7 @@ impl Image {
     /// # Errors
     /// One line that begins with `Could not open '…'`.
     pub fn open(location: &Location, options: &OpenOptions) -> Result<Self> {
-        Plan::new(location, options.format.as_deref())
+        NodePlan::new(location, options.format.as_deref())
             .and_then(|plan| match &options.decompress {
                 Some(kind) => plan.decompressing(kind),
                 None => Ok(plan),
@@ -56,7 +56,7 @@ impl Image {
             let error = Error::new(ErrorKind::ReadOnly, "Block node is read-only");
             return Err(error.context(format!("Could not open '{}'", location.display())));
         }
-        Plan::new(&location, options.format.as_deref())
+        NodePlan::new(&location, options.format.as_deref())
             .and_then(|plan| {
                 if options.decompress.is_some() {
                     return Err(Error::unsupported(

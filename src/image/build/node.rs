@@ -7,8 +7,8 @@ use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{FilterChild, FilterContext, FilterDriver};
 use crate::image::node::{Child, NamedNode, Node};
+use crate::image::node_plan::{Driver, NodePlan, no_such_node};
 use crate::image::nodes::conflict;
-use crate::image::plan::{Driver, Plan, no_such_node};
 use crate::image::{OpenOptions, host, names};
 use crate::location::Location;
 use crate::location::tree::flatten;
@@ -20,7 +20,7 @@ pub(super) const NODE: u64 = 64 << 10;
 
 impl Builder<'_> {
     /// Opens a node. Its files are not locked, except by images among its children.
-    pub(super) fn node(&self, plan: &Plan, writable: bool) -> Result<Node> {
+    pub(super) fn node(&self, plan: &NodePlan, writable: bool) -> Result<Node> {
         // An image may name any number of them.
         memory::headroom(NODE)?;
         let name = plan.common.node_name.as_deref();
@@ -67,7 +67,7 @@ impl Builder<'_> {
     }
 
     /// An image that serves as a storage.
-    fn image(&self, plan: &Plan, writable: bool) -> Result<Node> {
+    fn image(&self, plan: &NodePlan, writable: bool) -> Result<Node> {
         let options = OpenOptions {
             format: None,
             writable,
@@ -85,7 +85,12 @@ impl Builder<'_> {
         Ok(Node::of_image(image.into_shared()))
     }
 
-    fn filter(&self, driver: &'static FilterDriver, plan: &Plan, writable: bool) -> Result<Node> {
+    fn filter(
+        &self,
+        driver: &'static FilterDriver,
+        plan: &NodePlan,
+        writable: bool,
+    ) -> Result<Node> {
         self.options.control.checkpoint()?;
         // One that has file names is a protocol in QEMU's words.
         let words = match driver.parse_file_name {
@@ -130,7 +135,7 @@ impl Builder<'_> {
     }
 }
 
-fn check_writable(plan: &Plan, writable: bool) -> Result<()> {
+fn check_writable(plan: &NodePlan, writable: bool) -> Result<()> {
     match writable && plan.common.read_only {
         true => Err(Error::new(ErrorKind::ReadOnly, "Block node is read-only")),
         false => Ok(()),
@@ -142,7 +147,11 @@ fn check_writable(plan: &Plan, writable: bool) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] that names what the driver does not know.
-pub(super) fn checked_options(words: &str, table: &[OptionSpec], plan: &Plan) -> Result<Values> {
+pub(super) fn checked_options(
+    words: &str,
+    table: &[OptionSpec],
+    plan: &NodePlan,
+) -> Result<Values> {
     let options = flatten(&plan.given);
     let known = |key: &str| table.iter().any(|spec| spec.matches(key));
     if let Some((key, _)) = options.iter().find(|(key, _)| !known(key)) {

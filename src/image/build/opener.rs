@@ -16,7 +16,7 @@ use super::start::Builder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, FilesBelow, FormatDriver, Opener};
 use crate::image::node::{Child, Node};
-use crate::image::plan::{ChildPlan, Driver, Plan};
+use crate::image::node_plan::{ChildPlan, Driver, NodePlan};
 use crate::image::{OpenOptions, host, lock};
 use crate::location::{Location, resolve_name, resolve_plain_name};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
@@ -27,7 +27,7 @@ pub(super) struct LayerOpener<'a> {
     /// How the layer is opened, and what is open above it.
     builder: Builder<'a>,
     driver: &'static FormatDriver,
-    plan: &'a Plan,
+    plan: &'a NodePlan,
     /// The image's file name.
     base: OsString,
     /// What is open by now.
@@ -118,7 +118,7 @@ impl<'a> LayerOpener<'a> {
     pub(super) fn new(
         builder: Builder<'a>,
         driver: &'static FormatDriver,
-        plan: &'a Plan,
+        plan: &'a NodePlan,
         file: Child,
     ) -> Self {
         Self {
@@ -159,7 +159,7 @@ impl<'a> LayerOpener<'a> {
         )? {
             ResolvedName::Storage(node) => Ok(node),
             ResolvedName::Location(location) => {
-                let plan = Plan::new(&location, None)?;
+                let plan = NodePlan::new(&location, None)?;
                 // The contents of what a name alone leads to are not looked at.
                 builder.node(&plan.without_format()?, writable)
             }
@@ -301,7 +301,7 @@ impl Below {
             ResolvedName::Storage(node) => return Ok(node.storage),
             ResolvedName::Location(location) => location,
         };
-        let plan = Plan::new(&location, None)?.without_format()?;
+        let plan = NodePlan::new(&location, None)?.without_format()?;
         match &plan.driver {
             Driver::Host(file) => {
                 let node = host::open(file, &plan, false, true, &self.options)?;

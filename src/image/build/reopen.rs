@@ -3,7 +3,7 @@
 use super::below::{described, has_nameless_parent, of_layer, recorded};
 use super::open_chain;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::image::plan::ChildPlan;
+use crate::image::node_plan::ChildPlan;
 use crate::image::{Image, OpenOptions, lock};
 use crate::location::json_name;
 use crate::value::{Map, Value};

@@ -3,7 +3,7 @@
 use super::ancestors::Ancestors;
 use crate::image::OpenOptions;
 use crate::image::node::Node;
-use crate::image::plan::Plan;
+use crate::image::node_plan::NodePlan;
 use crate::location::Location;
 
 /// A layer that is about to be opened.
@@ -12,7 +12,7 @@ pub(super) struct Start {
     /// Where it is, for messages.
     pub(super) location: Location,
     /// What to open.
-    pub(super) plan: Plan,
+    pub(super) plan: NodePlan,
     /// Its file, if that is open already.
     pub(super) file: Option<Node>,
     /// An image names it, not the user.
@@ -21,7 +21,7 @@ pub(super) struct Start {
 
 impl Start {
     /// At a location whose file is not open.
-    pub(super) fn new(location: &Location, plan: Plan) -> Self {
+    pub(super) fn new(location: &Location, plan: NodePlan) -> Self {
         Self {
             location: location.clone(),
             plan,

@@ -17,13 +17,13 @@ impl Drop for StrongerLocks<'_> {
 }
 
 impl Image {
-    /// The right to change the size: a plain disk does not claim it until somebody changes it.
+    /// The right to change the size: a plain disk does not take it until somebody changes it.
     /// None for a format that has it since it was opened.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Locked`], as if the image could not be opened.
-    pub(crate) fn claim_size(&self) -> Result<Option<StrongerLocks<'_>>> {
-        self.claim(lock::of_plain_disk(true), true)
+    pub(crate) fn lock_size(&self) -> Result<Option<StrongerLocks<'_>>> {
+        self.strengthen(lock::of_plain_disk(true), true)
             .context(|| format!("Could not open '{}'", self.location.display()))
     }
 
@@ -31,8 +31,8 @@ impl Image {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Locked`].
-    pub(crate) fn claim_keys(&self) -> Result<Option<StrongerLocks<'_>>> {
-        self.claim(lock::of_key_change(), false)
+    pub(crate) fn lock_keys(&self) -> Result<Option<StrongerLocks<'_>>> {
+        self.strengthen(lock::of_key_change(), false)
     }
 
     /// This layer may not be read any more, because one below it is about to change.
@@ -79,7 +79,11 @@ impl Image {
         })
     }
 
-    fn claim(&self, request: LockRequest, header_too: bool) -> Result<Option<StrongerLocks<'_>>> {
+    fn strengthen(
+        &self,
+        request: LockRequest,
+        header_too: bool,
+    ) -> Result<Option<StrongerLocks<'_>>> {
         if !self.is_plain() {
             return Ok(None);
         }
@@ -209,7 +213,7 @@ mod tests {
                 },
             );
             assert_eq!(refused(&path, denies_resize), None, "{name}");
-            let claim = image.claim_size().unwrap();
+            let claim = image.lock_size().unwrap();
             assert!(claim.is_some());
             assert_eq!(refused(&path, denies_resize), locked, "{name}");
             drop(claim);

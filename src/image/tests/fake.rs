@@ -10,7 +10,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     Below, FileRole, Format, FormatFile, FormatInfo, FormatWrite, IoGuard, ParentId, ParentRef, raw,
 };
-use crate::image::plan::DetectZeroes;
+use crate::image::node_plan::DetectZeroes;
 use crate::image::status::Sparse;
 use crate::image::unit_lock::UnitLock;
 use crate::image::{Backing, Image, Settings};

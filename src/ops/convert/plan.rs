@@ -83,7 +83,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The next task, in guest order.
-    pub fn claim(&self) -> Result<Option<Task>> {
+    pub fn next_task(&self) -> Result<Option<Task>> {
         let mut cursor = self.cursor.lock();
         if self.turns_if_done().is_some() {
             return Ok(None);

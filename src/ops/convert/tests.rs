@@ -74,7 +74,7 @@ impl Blocks {
         }
     }
 
-    fn claim(&self, state: &mut State, guest: u64, len: u64) {
+    fn check_order(&self, state: &mut State, guest: u64, len: u64) {
         let unit = u64::from(self.zero_unit);
         let end = guest + len;
         assert!(guest >= state.next_guest && len > 0 && end <= self.len);
@@ -192,7 +192,7 @@ impl Bulk for Blocks {
         let state = &mut *self.state.lock();
         let border = |unit: u64| (guest / unit + 1) * unit;
         let end = (guest + len).min(border(self.block)).min(border(self.part));
-        self.claim(state, guest, end - guest);
+        self.check_order(state, guest, end - guest);
         let part = guest / self.part;
         let next = state.ends.entry(part).or_default();
         let host = *state.blocks.entry(guest / self.block).or_insert_with(|| {
@@ -212,7 +212,7 @@ impl Bulk for Blocks {
     fn reserve_encoded(&self, guest: u64, encoded_len: u32) -> Result<(StorageSlot, u64)> {
         let state = &mut *self.state.lock();
         let unit = u64::from(self.encode_unit.unwrap());
-        self.claim(state, guest, unit.min(self.len - guest));
+        self.check_order(state, guest, unit.min(self.len - guest));
         let next = state.ends.entry(0).or_default();
         let host = *next;
         *next += u64::from(encoded_len);

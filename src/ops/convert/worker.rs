@@ -146,7 +146,7 @@ impl Work<'_> {
             }
             Step::Prepare(buffer) => {
                 control.checkpoint()?;
-                match planner.claim()? {
+                match planner.next_task()? {
                     None => order.recycle(buffer),
                     Some(task) => {
                         *turn = task.turn;

@@ -438,7 +438,7 @@ impl Filesystem for ImageFile {
         let read = self.with("read from", |export| {
             let left = self.len(export).saturating_sub(offset);
             let len = left.min(u64::from(size.min(REQUEST)));
-            let mut held = self.shared.lend(len as usize)?;
+            let mut held = self.shared.buffer(len as usize)?;
             let at = export.place(offset);
             export.with(|image| image.read_at(held.buffer_mut(), at))?;
             self.shared.counters.read(len);

@@ -138,7 +138,7 @@ impl Request<'_, '_> {
         self.shared.counters.read(left as u64);
         while left > 0 {
             let len = left.min(PIECE);
-            let mut held = self.shared.lend(len)?;
+            let mut held = self.shared.buffer(len)?;
             let place = self.export.place(at);
             self.export
                 .with(|image| image.read_at(held.buffer_mut(), place))?;
@@ -157,7 +157,7 @@ impl Request<'_, '_> {
         self.shared.counters.written(left as u64);
         while left > 0 {
             let len = left.min(PIECE);
-            let mut held = self.shared.lend(len)?;
+            let mut held = self.shared.buffer(len)?;
             self.reader
                 .read_exact(held.buffer_mut())
                 .map_err(|_| malformed())?;
@@ -167,7 +167,7 @@ impl Request<'_, '_> {
             at += len as u64;
             left -= len;
         }
-        self.settle()
+        self.sync_if_durable()
     }
 
     /// Changes ranges of the device; all are checked before the first is changed.
@@ -201,10 +201,10 @@ impl Request<'_, '_> {
             let place = self.export.place(at);
             self.export.with(|image| change(image, place, len, flags))?;
         }
-        self.settle()
+        self.sync_if_durable()
     }
 
-    fn settle(&self) -> Result<()> {
+    fn sync_if_durable(&self) -> Result<()> {
         match self.durable {
             true => self
                 .export

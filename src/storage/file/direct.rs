@@ -4,7 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Arc;
 
 use super::FileStorage;
-use super::ranges::{LentRange, RangeGuard, Ranges};
+use super::ranges::{OwnedRangeGuard, RangeGuard, Ranges};
 use crate::storage::traits::Limits;
 use crate::sys::dio::DioAlign;
 use crate::sys::{AlignedBuf, falloc, rw};
@@ -52,8 +52,8 @@ impl Direct {
 
     /// As [`Self::enter`], for a change that ends when no one waits for it; None where it would have to
     /// wait for its turn.
-    pub(super) fn lend(&self, start: u64, end: u64) -> Option<LentRange> {
-        Ranges::lend(&self.ranges, self.down(start), self.up(end))
+    pub(super) fn try_enter(&self, start: u64, end: u64) -> Option<OwnedRangeGuard> {
+        Ranges::try_enter(&self.ranges, self.down(start), self.up(end))
     }
 
     fn down(&self, at: u64) -> u64 {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::extents::Changing;
-use super::ranges::LentRange;
-use super::syncs::{LentTurn, Syncs};
+use super::ranges::OwnedRangeGuard;
+use super::syncs::{OwnedTurn, Syncs};
 use super::{FileStorage, Kind};
 use crate::error::Result;
 use crate::storage::{
@@ -22,11 +22,11 @@ use crate::sys;
 )]
 struct FileLease {
     changing: Changing,
-    range: Option<LentRange>,
+    range: Option<OwnedRangeGuard>,
 }
 
 impl Lease for FileLease {}
-impl Lease for LentTurn {}
+impl Lease for OwnedTurn {}
 
 impl HostFile for FileStorage {
     fn fd(&self) -> BorrowedFd<'_> {
@@ -53,7 +53,7 @@ impl HostFile for FileStorage {
             return None;
         }
         let range = match &self.direct {
-            Some(direct) => Some(direct.lend(offset, end)?),
+            Some(direct) => Some(direct.try_enter(offset, end)?),
             None => None,
         };
         Some(Box::new(FileLease {
@@ -93,7 +93,7 @@ impl HostFile for FileStorage {
     }
 
     fn lease_sync(&self) -> Option<Box<dyn Lease>> {
-        Syncs::lend(&self.syncs).map(|turn| Box::new(turn) as _)
+        Syncs::try_enter(&self.syncs).map(|turn| Box::new(turn) as _)
     }
 
     fn note_sync(&self, errno: i32) -> Result<()> {
@@ -138,7 +138,7 @@ impl HostFile for FileStorage {
         }
     }
 
-    fn settle_written(&self, offset: u64, len: u64) -> Result<()> {
+    fn finish_writeback(&self, offset: u64, len: u64) -> Result<()> {
         if !self.writes_out() {
             return Ok(());
         }

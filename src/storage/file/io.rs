@@ -62,7 +62,7 @@ impl FileStorage {
             return Ok(false);
         }
         let want: usize = bufs.iter().map(|buf| buf.len()).sum();
-        match rw::preadv_now(self.fd(), bufs, offset) {
+        match rw::try_preadv(self.fd(), bufs, offset) {
             Ok(done) => Ok(done == want),
             Err(error) => {
                 if matches!(

@@ -245,7 +245,7 @@ impl Storage for FileStorage {
 
     fn len(&self) -> Result<u64> {
         // A padded direct write makes the file longer for a moment.
-        let _settled = self.direct.is_some().then(|| self.growth.read());
+        let _growth = self.direct.is_some().then(|| self.growth.read());
         self.raw_len().map_err(|error| Error::io(&error))
     }
 

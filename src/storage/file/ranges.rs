@@ -24,7 +24,7 @@ struct Busy {
     end: u64,
     exclusive: bool,
     /// Its use ends when no one waits for it.
-    lent: bool,
+    by_kernel: bool,
 }
 
 impl Busy {
@@ -42,7 +42,7 @@ pub(super) struct RangeGuard<'a> {
 
 /// As [`RangeGuard`], without a borrow.
 #[derive(Debug)]
-pub(super) struct LentRange {
+pub(super) struct OwnedRangeGuard {
     ranges: Arc<Ranges>,
     mine: Busy,
 }
@@ -54,14 +54,14 @@ impl Ranges {
             start,
             end,
             exclusive,
-            lent: false,
+            by_kernel: false,
         };
         let mut busy = self.busy.lock();
         loop {
             let mut others = busy.iter().filter(|other| other.excludes(&mine));
             match others.next() {
                 None => break,
-                Some(other) if other.lent || others.any(|other| other.lent) => {
+                Some(other) if other.by_kernel || others.any(|other| other.by_kernel) => {
                     MutexGuard::unlocked(&mut busy, reap_all);
                     if busy.iter().any(|other| other.excludes(&mine)) {
                         self.freed.wait_for(&mut busy, LOOK);
@@ -75,19 +75,19 @@ impl Ranges {
     }
 
     /// As [`Ranges::enter`], not exclusive; None where that would wait.
-    pub(super) fn lend(ranges: &Arc<Self>, start: u64, end: u64) -> Option<LentRange> {
+    pub(super) fn try_enter(ranges: &Arc<Self>, start: u64, end: u64) -> Option<OwnedRangeGuard> {
         let mine = Busy {
             start,
             end,
             exclusive: false,
-            lent: true,
+            by_kernel: true,
         };
         let mut busy = ranges.busy.lock();
         if busy.iter().any(|other| other.excludes(&mine)) {
             return None;
         }
         busy.push(mine);
-        Some(LentRange {
+        Some(OwnedRangeGuard {
             ranges: ranges.clone(),
             mine,
         })
@@ -109,7 +109,7 @@ impl Drop for RangeGuard<'_> {
     }
 }
 
-impl Drop for LentRange {
+impl Drop for OwnedRangeGuard {
     fn drop(&mut self) {
         self.ranges.leave(self.mine);
     }

@@ -29,7 +29,7 @@ enum UnderWay {
     /// A thread waits for it.
     Call,
     /// There may be no one waiting for it.
-    Lent,
+    Kernel,
 }
 
 /// The right to sync, until dropped.
@@ -38,7 +38,7 @@ pub(super) struct Turn<'a>(&'a Syncs);
 
 /// As [`Turn`], without a borrow.
 #[derive(Debug)]
-pub(super) struct LentTurn(Arc<Syncs>);
+pub(super) struct OwnedTurn(Arc<Syncs>);
 
 impl Syncs {
     /// Waits for the right to sync what was changed up to `generation`; None where another sync has
@@ -53,9 +53,9 @@ impl Syncs {
             match *under_way {
                 UnderWay::Nothing => break,
                 UnderWay::Call => self.ended.wait(&mut under_way),
-                UnderWay::Lent => {
+                UnderWay::Kernel => {
                     MutexGuard::unlocked(&mut under_way, reap_all);
-                    if *under_way == UnderWay::Lent {
+                    if *under_way == UnderWay::Kernel {
                         self.ended.wait_for(&mut under_way, LOOK);
                     }
                 }
@@ -71,12 +71,12 @@ impl Syncs {
     }
 
     /// As [`Syncs::enter`] where that neither waits nor fails.
-    pub(super) fn lend(syncs: &Arc<Self>) -> Option<LentTurn> {
+    pub(super) fn try_enter(syncs: &Arc<Self>) -> Option<OwnedTurn> {
         let mut under_way = syncs.under_way.lock();
         let free = *under_way == UnderWay::Nothing && syncs.check().is_ok();
         free.then(|| {
-            *under_way = UnderWay::Lent;
-            LentTurn(syncs.clone())
+            *under_way = UnderWay::Kernel;
+            OwnedTurn(syncs.clone())
         })
     }
 
@@ -127,7 +127,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl Drop for LentTurn {
+impl Drop for OwnedTurn {
     fn drop(&mut self) {
         self.0.leave();
     }
@@ -141,7 +141,7 @@ mod tests {
     fn whoever_waits_for_a_sync_learns_of_its_failure() {
         let syncs = Arc::new(Syncs::default());
         let turn = syncs.enter(3).unwrap();
-        assert!(syncs.is_in_doubt() && Syncs::lend(&syncs).is_none());
+        assert!(syncs.is_in_doubt() && Syncs::try_enter(&syncs).is_none());
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| syncs.enter(3).map(|turn| turn.is_some()));
             syncs.fail(libc::EIO);
@@ -149,7 +149,7 @@ mod tests {
             let error = waiting.join().unwrap().unwrap_err();
             assert_eq!(error.os_errno(), Some(libc::EIO));
         });
-        assert!(syncs.is_in_doubt() && Syncs::lend(&syncs).is_none());
+        assert!(syncs.is_in_doubt() && Syncs::try_enter(&syncs).is_none());
         syncs.fail(libc::ENOSPC);
         assert_eq!(syncs.check().unwrap_err().os_errno(), Some(libc::EIO));
     }
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_sync_that_began_after_a_change_covers_it_for_those_who_wait() {
         let syncs = Arc::new(Syncs::default());
-        let turn = Syncs::lend(&syncs).unwrap();
+        let turn = Syncs::try_enter(&syncs).unwrap();
         std::thread::scope(|scope| {
             let covered = scope.spawn(|| syncs.enter(3).map(|turn| turn.is_none()));
             let later = scope.spawn(|| syncs.enter(4).map(|turn| turn.is_none()));

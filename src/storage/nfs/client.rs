@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::net::{Wait, numbers};
 use crate::storage::engine::{Engine, Link, serve_until};
-use crate::sys::libnfs::{self, Answer, Client, Failure, Reply, Request, Stat};
+use crate::sys::libnfs::{self, Answer, Client, NfsError, Reply, Request, Stat};
 
 use super::options::Settings;
 
@@ -57,7 +57,7 @@ fn lost(reason: impl Into<String>) -> Error {
 }
 
 /// A refusal of the server.
-pub(super) fn refused(failure: &Failure) -> Error {
+pub(super) fn refused(failure: &NfsError) -> Error {
     Error::os(failure.errno)
 }
 
@@ -118,7 +118,7 @@ fn perform(
     mount: &mut Mount,
     request: Request,
     wait: Wait<'_>,
-) -> Result<std::result::Result<Answer, Failure>> {
+) -> Result<std::result::Result<Answer, NfsError>> {
     mount.submit(1, request)?;
     let done = |mount: &mut Mount| Ok(mount.replies().pop());
     serve_until(mount, || wait.check(), done).map(|(_, reply)| reply)

@@ -82,12 +82,12 @@ impl Qcow2 {
     /// Makes the image one of version 2, which [`Qcow2::check_downgrade`] has allowed.
     pub(super) fn downgrade(&self, job: &mut Job) -> Result<()> {
         let _all = self.inflight.reserve(ALL);
-        self.settle()?;
+        self.write_out_and_reclaim()?;
         // References go and COPIED flags come: not in one write.
         let begun = self.begin_flags()?;
         let replaced = self.replace_zero_clusters(job);
         let marked = self
-            .settle()
+            .write_out_and_reclaim()
             .and_then(|()| self.mark_active(false, &JobControl::default()))
             .and_then(|()| self.end_flags(begun));
         if marked.is_err() {

@@ -48,7 +48,7 @@ impl Qcow2 {
     /// image is as it was then, unless the header could not be written.
     pub(super) fn change_refcount_width(&self, width: RefcountWidth, job: &mut Job) -> Result<()> {
         let _all = self.inflight.reserve(ALL);
-        self.settle()?;
+        self.write_out_and_reclaim()?;
         self.barrier()?;
         let _one = self.pass.lock();
         let alloc = &mut *self.alloc.lock();

@@ -295,7 +295,7 @@ impl Qcow2 {
     /// Lets the header name other bitmaps, with a barrier on both sides.
     fn switch_image_header(&self, change: impl FnOnce(&mut ImageHeader)) -> Result<()> {
         self.barrier()?;
-        self.settled(self.replace_header(change).and_then(|()| self.barrier()))
+        self.note_header_change(self.replace_header(change).and_then(|()| self.barrier()))
     }
 
     /// Guards the directory against other writes.

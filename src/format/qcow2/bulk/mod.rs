@@ -262,7 +262,7 @@ impl Qcow2Bulk {
     }
 
     /// Checks a reservation and returns its end.
-    fn claim(&self, state: &State, guest_offset: u64, len: u64) -> Result<u64> {
+    fn check_order(&self, state: &State, guest_offset: u64, len: u64) -> Result<u64> {
         let unit = self.geometry.subcluster_size();
         let end = guest_offset.checked_add(len).filter(|&end| {
             len > 0
@@ -412,7 +412,7 @@ impl Bulk for Qcow2Bulk {
 
     fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
         let state = &mut *self.state.lock();
-        let asked = self.claim(state, guest_offset, len)?;
+        let asked = self.check_order(state, guest_offset, len)?;
         let first = self.geometry.cluster_of(guest_offset);
         let end = match self.continues(state, first) {
             // Other clusters may have been taken since this one.
@@ -459,7 +459,7 @@ impl Bulk for Qcow2Bulk {
             return Err(Error::no_compression());
         }
         let rest = self.size.saturating_sub(guest_offset).min(cluster);
-        let end = self.claim(state, guest_offset, rest)?;
+        let end = self.check_order(state, guest_offset, rest)?;
         if !guest_offset.is_multiple_of(cluster) || len == 0 || len >= cluster {
             return Err(Error::new(
                 ErrorKind::Internal,
@@ -486,7 +486,7 @@ impl Bulk for Qcow2Bulk {
 
     fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()> {
         let state = &mut *self.state.lock();
-        let end = self.claim(state, guest_offset, len)?;
+        let end = self.check_order(state, guest_offset, len)?;
         if !self.has_backing {
             state.next_guest = end;
             return Ok(());

@@ -5,7 +5,7 @@ use crate::format::RepairMode;
 use crate::format::qcow2::disk::{Geometry, Header, L1Entry, L2Entry, L2Kind};
 use crate::memory::{self, IoBuf};
 
-use super::reference_counts::Counts;
+use super::reference_counts::ReferenceCounts;
 use super::report::Findings;
 use super::stored_refcounts::StoredRefcounts;
 use super::walk::{CheckedFile, Walker};
@@ -271,8 +271,8 @@ impl Refcount for Planned<'_, '_, '_> {
 /// The COPIED flags that a repair changes.
 #[derive(Debug)]
 pub(super) struct Flags<'a> {
-    counts: &'a Counts,
-    tables: &'a Counts,
+    counts: &'a ReferenceCounts,
+    tables: &'a ReferenceCounts,
     geometry: Geometry,
     /// Entries by offset, to be written before a refcount is lowered, and after.
     pub clear: Vec<(u64, u64)>,
@@ -281,7 +281,11 @@ pub(super) struct Flags<'a> {
 
 impl<'a> Flags<'a> {
     /// None yet.
-    pub fn new(counts: &'a Counts, tables: &'a Counts, geometry: Geometry) -> Self {
+    pub fn new(
+        counts: &'a ReferenceCounts,
+        tables: &'a ReferenceCounts,
+        geometry: Geometry,
+    ) -> Self {
         Self {
             counts,
             tables,

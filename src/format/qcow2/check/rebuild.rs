@@ -12,7 +12,7 @@ use crate::storage::{Durability, Storage, ZeroFlags};
 
 use super::bitmaps::BitmapRepair;
 use super::file::RepairedFile;
-use super::reference_counts::Counts;
+use super::reference_counts::ReferenceCounts;
 use super::report::Findings;
 use super::snapshots::Snapshots;
 use super::stored_refcounts::StoredRefcounts;
@@ -106,7 +106,7 @@ pub(super) fn replace_structures(
 fn write(
     target: RepairedFile<'_>,
     header: &mut ImageHeader,
-    counts: &Counts,
+    counts: &ReferenceCounts,
     wild: &[(u64, u64)],
     keep: Option<StoredRefcounts<'_>>,
     snapshots: Option<&Snapshots>,
@@ -178,7 +178,7 @@ fn write(
 
 /// The refcounts that are to be written.
 struct Wanted<'a> {
-    counts: &'a Counts,
+    counts: &'a ReferenceCounts,
     geometry: Geometry,
     /// From here on are the new structures.
     own: u64,

@@ -10,7 +10,7 @@ const PAGE: u64 = 64;
 
 /// Counts by cluster: a byte each, in pages that exist where something is referred to.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct ReferenceCounts {
     index: HashMap<u64, usize>,
     pages: Vec<[u8; PAGE as usize]>,
     /// Counts beyond a byte.
@@ -21,7 +21,7 @@ pub(super) struct Counts {
     incomplete: bool,
 }
 
-impl Counts {
+impl ReferenceCounts {
     /// Fails where counts are missing because memory ran out.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Counts {
     }
 
     /// Adds a reference unless there are `max` already; false then. Where memory is lacking it is
-    /// [`Counts::check_complete`] that fails.
+    /// [`ReferenceCounts::check_complete`] that fails.
     pub fn add(&mut self, cluster: u64, max: u64) -> bool {
         let Some(place) = self.place(cluster / PAGE) else {
             self.incomplete = true;
@@ -143,7 +143,7 @@ impl Counts {
 /// Reads counts, best in ascending order.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
-    counts: &'a Counts,
+    counts: &'a ReferenceCounts,
     last: Option<(u64, Option<&'a [u8; PAGE as usize]>)>,
 }
 
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn counts_far_apart_and_beyond_a_byte() {
-        let mut counts = Counts::default();
+        let mut counts = ReferenceCounts::default();
         for _ in 0..1000 {
             assert!(counts.add(7, u64::MAX));
         }

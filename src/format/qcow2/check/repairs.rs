@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format::qcow2::disk::Geometry;
 
-use super::reference_counts::Counts;
+use super::reference_counts::ReferenceCounts;
 
 /// What one walk may repair, or what a walk that only looks would like to.
 ///
@@ -72,7 +72,12 @@ impl Repairs {
     }
 
     /// After a walk: what the next may repair, if anything.
-    pub fn next(self, counts: &Counts, tables: &Counts, geometry: Geometry) -> Option<Self> {
+    pub fn next(
+        self,
+        counts: &ReferenceCounts,
+        tables: &ReferenceCounts,
+        geometry: Geometry,
+    ) -> Option<Self> {
         let cluster = |table: &u64| geometry.cluster_of(*table);
         let allowed: BTreeSet<u64> = self
             .wanted

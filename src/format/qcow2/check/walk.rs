@@ -5,7 +5,7 @@ use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind, SubclusterB
 use crate::memory::IoBuf;
 use crate::storage::Storage;
 
-use super::reference_counts::Counts;
+use super::reference_counts::ReferenceCounts;
 use super::repairs::Repairs;
 use super::report::Findings;
 
@@ -114,12 +114,12 @@ impl CheckedFile<'_> {
 /// Walks tables and counts what they refer to.
 pub(super) struct Walker<'a, 'b> {
     pub layout: CheckedFile<'a>,
-    pub counts: Counts,
+    pub counts: ReferenceCounts,
     pub findings: Findings<'b>,
     /// Clusters that are compared: those of the file, and one that is referred to just past it.
     pub end: u64,
     /// How often each cluster was visited as an L2 table.
-    pub tables: Counts,
+    pub tables: ReferenceCounts,
     /// First and last clusters of regions past the end of the file that something refers to, the
     /// first ones of many.
     pub wild: Vec<(u64, u64)>,
@@ -135,10 +135,10 @@ impl<'a, 'b> Walker<'a, 'b> {
     pub fn new(layout: CheckedFile<'a>, findings: Findings<'b>) -> Self {
         Self {
             layout,
-            counts: Counts::default(),
+            counts: ReferenceCounts::default(),
             findings,
             end: layout.clusters(),
-            tables: Counts::default(),
+            tables: ReferenceCounts::default(),
             wild: Vec::new(),
             repairs: Repairs::default(),
             max: layout.geometry.refcount_width().max(),

@@ -18,7 +18,7 @@ use super::table::position;
 impl Qcow2 {
     /// See [`crate::format::Snapshots::apply`]; nothing else remaps meanwhile.
     pub(super) fn apply_snapshot(&self, id: &BStr, control: &JobControl) -> Result<()> {
-        self.settle()?;
+        self.write_out_and_reclaim()?;
         let (entries, _) = self.snapshot_table()?;
         let at = position(&entries, id)?;
         let Some(entry) = entries.get(at) else {

@@ -20,7 +20,7 @@ impl Qcow2 {
         new: &NewSnapshot,
         control: &JobControl,
     ) -> Result<BString> {
-        self.settle()?;
+        self.write_out_and_reclaim()?;
         let (mut entries, old) = self.snapshot_table()?;
         if entries.len() as u64 >= u64::from(MAX_SNAPSHOTS) {
             return Err(Error::new(ErrorKind::Limit, "File too large").with_errno(libc::EFBIG));

@@ -15,7 +15,7 @@ use super::tree::By;
 impl Qcow2 {
     /// See [`crate::format::Snapshots::delete`]; nothing else remaps meanwhile.
     pub(super) fn delete_snapshot(&self, id: &BStr, control: &JobControl) -> Result<()> {
-        self.settle()?;
+        self.write_out_and_reclaim()?;
         let (mut entries, old) = self.snapshot_table()?;
         let at = position(&entries, id)?;
         self.views.check_unused(id)?;

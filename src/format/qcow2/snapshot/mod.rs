@@ -75,7 +75,7 @@ impl Qcow2 {
 
     /// Writes out the state in memory, with no cluster left that waits to be freed. No barrier is
     /// implied at the end.
-    pub(in crate::format::qcow2) fn settle(&self) -> Result<()> {
+    pub(in crate::format::qcow2) fn write_out_and_reclaim(&self) -> Result<()> {
         if self.lazy() {
             // The dirty bit stays set until the image is closed.
             self.prepare_write()?;
@@ -128,7 +128,7 @@ impl Qcow2 {
     /// which of the two it names: no more writes then.
     fn switch_header(&self, change: impl FnOnce(&mut super::disk::Header)) -> Result<()> {
         self.barrier()?;
-        self.settled(self.update_header(change).and_then(|()| self.barrier()))
+        self.note_header_change(self.update_header(change).and_then(|()| self.barrier()))
     }
 
     /// Waits until all I/O has ended that looked up its host clusters before now.

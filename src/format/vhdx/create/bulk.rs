@@ -161,7 +161,7 @@ impl VhdxBulk {
     }
 
     /// Checks a range that is to be reserved; gives where it ends.
-    fn claim(&self, state: &State, guest: u64, len: u64) -> Result<u64> {
+    fn check_order(&self, state: &State, guest: u64, len: u64) -> Result<u64> {
         if state.finished || guest < state.next_guest {
             return Err(out_of_order());
         }
@@ -341,7 +341,7 @@ impl Bulk for VhdxBulk {
 
     fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
         let state = &mut *self.state.lock();
-        let end = self.claim(state, guest_offset, len)?;
+        let end = self.check_order(state, guest_offset, len)?;
         if self.spec.fixed {
             state.next_guest = end;
             return Ok(Reserved {
@@ -380,7 +380,7 @@ impl Bulk for VhdxBulk {
 
     fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()> {
         let state = &mut *self.state.lock();
-        let end = self.claim(state, guest_offset, len)?;
+        let end = self.check_order(state, guest_offset, len)?;
         state.next_guest = end;
         let geometry = &self.spec.geometry;
         if !geometry.has_parent() {

@@ -254,7 +254,7 @@ impl VmdkBulk {
     }
 
     /// Checks that reservations come in order.
-    fn claim(&self, guest: u64, len: u64) -> Result<()> {
+    fn check_order(&self, guest: u64, len: u64) -> Result<()> {
         let next = &mut *self.next_guest.lock();
         let end = guest.checked_add(len).filter(|end| *end <= self.size);
         match end {
@@ -363,7 +363,7 @@ impl Bulk for VmdkBulk {
         if self.is_stream() {
             // Zeroes alone: everything else comes encoded.
             let len = len.min(left).min(GRAIN);
-            self.claim(guest_offset, len)?;
+            self.check_order(guest_offset, len)?;
             let bytes = GRAIN_MARKER + self.encoded_zeroes.len();
             return Ok(Reserved {
                 slot: part.slot,
@@ -372,7 +372,7 @@ impl Bulk for VmdkBulk {
             });
         }
         let len = len.min(left);
-        self.claim(guest_offset, len)?;
+        self.check_order(guest_offset, len)?;
         let offset = match &part.sparse {
             Some(sparse) if self.preallocated => sparse.layout.overhead * SECTOR + within,
             _ => part.place(within, len)?,
@@ -389,7 +389,7 @@ impl Bulk for VmdkBulk {
         if !self.is_stream() || !guest_offset.is_multiple_of(GRAIN) {
             return Err(Error::no_compression());
         }
-        self.claim(guest_offset, left.min(GRAIN))?;
+        self.check_order(guest_offset, left.min(GRAIN))?;
         let host = part.place_encoded(guest_offset - part.start, u64::from(encoded_len))?;
         Ok((part.slot, host))
     }
@@ -403,7 +403,7 @@ impl Bulk for VmdkBulk {
                 "Without zeroed grains zeroes cannot hide a backing file without being stored",
             ));
         }
-        self.claim(guest_offset, len)?;
+        self.check_order(guest_offset, len)?;
         let (mut at, end) = (guest_offset, guest_offset + len);
         while at < end {
             let (part, left) = self.part(at)?;

@@ -7,12 +7,12 @@ use crate::storage::Storage;
 
 /// A storage and its length.
 #[derive(Clone, Debug)]
-pub(crate) struct Source {
+pub(crate) struct SizedStorage {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) len: u64,
 }
 
-impl Source {
+impl SizedStorage {
     /// The storage with the length that it has.
     ///
     /// # Errors

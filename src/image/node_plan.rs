@@ -24,7 +24,7 @@ const MAX_NODE_NAME: usize = 31;
 
 /// One node to open: a driver over its children.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct NodePlan {
     /// What opens it.
     pub(super) driver: Driver,
     /// Its options as they were given, nested.
@@ -58,7 +58,7 @@ pub(super) enum ChildPlan {
     /// Options for it, not taken apart yet.
     Tree(Map<String, Value>),
     /// A plan.
-    Node(Box<Plan>),
+    Node(Box<NodePlan>),
 }
 
 /// A host storage.
@@ -171,7 +171,7 @@ impl Common {
     }
 }
 
-impl Plan {
+impl NodePlan {
     /// The plan of a location; `format` was named beside it and wins over the tree's driver.
     ///
     /// # Errors
@@ -292,7 +292,7 @@ impl Plan {
     /// The same where a file is wanted: of a name alone, which says no format, the file.
     ///
     /// # Errors
-    /// As [`Plan::new`].
+    /// As [`NodePlan::new`].
     pub(super) fn without_format(self) -> Result<Self> {
         let alone = match &self.driver {
             Driver::Probed if self.given.is_empty() => self.child(ChildSpec::FILE.name),
@@ -344,7 +344,7 @@ impl Plan {
     /// The plan of a tree of options.
     ///
     /// # Errors
-    /// As [`Plan::new`].
+    /// As [`NodePlan::new`].
     pub(super) fn of_tree(mut tree: Map<String, Value>, format: Option<&str>) -> Result<Self> {
         // What is no text names no driver.
         let named = match tree.shift_remove("driver") {
@@ -409,7 +409,7 @@ impl Plan {
     /// The plan of a tree that stands where a file is expected: a protocol, or a format or filter again.
     ///
     /// # Errors
-    /// As [`Plan::new`].
+    /// As [`NodePlan::new`].
     pub(super) fn of_file(tree: Map<String, Value>) -> Result<Self> {
         if tree.get("driver").is_some_and(Value::is_string)
             || tree.get("file").is_some_and(Value::is_object)
@@ -439,7 +439,7 @@ impl Plan {
     /// image names. None of both opens nothing else than the tree says.
     ///
     /// # Errors
-    /// As [`Plan::new`].
+    /// As [`NodePlan::new`].
     pub(super) fn of_backing(
         mut tree: Map<String, Value>,
         named: Option<&Location>,
@@ -570,7 +570,7 @@ impl ChildPlan {
         match value {
             Value::Null => Ok(Some(Self::Null)),
             Value::String(node) => {
-                let plan = Plan::bare(Driver::Open(node));
+                let plan = NodePlan::bare(Driver::Open(node));
                 Ok(Some(Self::Node(Box::new(plan))))
             }
             Value::Object(tree) => Ok(Some(Self::Tree(tree))),
@@ -589,10 +589,10 @@ impl ChildPlan {
     /// The plan of it as what `spec` says; None where there is to be none.
     ///
     /// # Errors
-    /// As [`Plan::new`].
-    pub(super) fn plan(&self, spec: &ChildSpec) -> Result<Option<Plan>> {
+    /// As [`NodePlan::new`].
+    pub(super) fn plan(&self, spec: &ChildSpec) -> Result<Option<NodePlan>> {
         match self {
-            Self::Tree(tree) if spec.is_image => Plan::of_tree(tree.clone(), None).map(Some),
+            Self::Tree(tree) if spec.is_image => NodePlan::of_tree(tree.clone(), None).map(Some),
             _ => self.file(),
         }
     }
@@ -600,11 +600,11 @@ impl ChildPlan {
     /// The plan of it where a file is expected; None where there is to be none.
     ///
     /// # Errors
-    /// As [`Plan::new`].
-    pub(super) fn file(&self) -> Result<Option<Plan>> {
+    /// As [`NodePlan::new`].
+    pub(super) fn file(&self) -> Result<Option<NodePlan>> {
         match self {
             Self::Null => Ok(None),
-            Self::Tree(tree) => Plan::of_file(tree.clone()).map(Some),
+            Self::Tree(tree) => NodePlan::of_file(tree.clone()).map(Some),
             Self::Node(plan) => Ok(Some((**plan).clone())),
         }
     }

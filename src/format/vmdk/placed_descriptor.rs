@@ -21,7 +21,7 @@ const MOST_STEPS: usize = 16;
 
 /// The descriptor and its place.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(super) struct PlacedDescriptor {
     /// The file that holds it.
     pub(super) file: Arc<dyn Storage>,
     pub(super) descriptor: Descriptor,
@@ -43,7 +43,7 @@ enum Way {
     Successor,
 }
 
-impl Stored {
+impl PlacedDescriptor {
     /// Refuses a text that has no room, or cannot take the place of the old one safely.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Stored {
     /// Writes another text in place of the one that is there, durably.
     ///
     /// # Errors
-    /// As [`Stored::check`], or of I/O.
+    /// As [`PlacedDescriptor::check`], or of I/O.
     pub(super) fn replace(&mut self, new: Descriptor, durability: Durability) -> Result<()> {
         self.has_begun = false;
         match self.way(&new)? {
@@ -77,7 +77,7 @@ impl Stored {
         self.file.sync(durability)
     }
 
-    /// After [`Stored::replace`] has failed: whether the file certainly holds the old text, which is written
+    /// After [`PlacedDescriptor::replace`] has failed: whether the file certainly holds the old text, which is written
     /// again where it may not.
     pub(super) fn take_back(&self, new: &Descriptor, durability: Durability) -> bool {
         match self.way(new) {

@@ -42,13 +42,13 @@ impl Users {
 
 /// The storage of one user, who holds its locks for as long as it lives.
 #[derive(Debug)]
-pub struct LentStorage {
+pub struct SharedStorage {
     inner: Arc<dyn Storage>,
     users: Arc<Users>,
     user: u64,
 }
 
-impl LentStorage {
+impl SharedStorage {
     /// A storage that shows the bytes of `users`.
     pub fn new(inner: Arc<dyn Storage>, users: &Arc<Users>) -> Self {
         let mut state = users.state.lock();
@@ -61,7 +61,7 @@ impl LentStorage {
     }
 }
 
-impl Storage for LentStorage {
+impl Storage for SharedStorage {
     forward!(
         inner: name, driver, read_only, read_at, read_vectored_at, read_many_at, try_read, write_at,
         write_vectored_at, len, set_len, write_zeroes, discard, sync, extent, compressor, limits,
@@ -91,7 +91,7 @@ impl Storage for LentStorage {
     }
 }
 
-impl Drop for LentStorage {
+impl Drop for SharedStorage {
     fn drop(&mut self) {
         // Dropping a lock does not fail.
         let _ = self.lock(LockRequest::default());
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn one_writes_while_nobody_else_does_and_the_locks_go_with_it() {
         let users = Users::new();
-        let lent = || LentStorage::new(Arc::new(MemoryStorage::new("m")), &users);
+        let shared = || SharedStorage::new(Arc::new(MemoryStorage::new("m")), &users);
         let writer = LockRequest {
             uses: Permissions::WRITE | Permissions::CONSISTENT_READ,
             denies: Permissions::WRITE,
@@ -115,7 +115,7 @@ mod tests {
             uses: Permissions::CONSISTENT_READ,
             denies: Permissions::WRITE,
         };
-        let (first, second) = (lent(), lent());
+        let (first, second) = (shared(), shared());
         assert_eq!(first.identity(), second.identity());
         first.lock(writer).unwrap();
         assert_eq!(second.lock(writer).unwrap_err().kind(), ErrorKind::Locked);
@@ -124,7 +124,7 @@ mod tests {
         first.lock(writer).unwrap();
         drop(first);
         second.lock(reader).unwrap();
-        lent().lock(reader).unwrap();
-        assert_eq!(lent().lock(writer).unwrap_err().kind(), ErrorKind::Locked);
+        shared().lock(reader).unwrap();
+        assert_eq!(shared().lock(writer).unwrap_err().kind(), ErrorKind::Locked);
     }
 }
