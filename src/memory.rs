@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::hint::black_box;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -191,7 +192,7 @@ pub(crate) fn to_vec(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Before much is made of many small parts that are allocated one by one, such as the nodes of a tree or the
-/// text of a report: finds out whether there is memory for all of them, by having it for a moment.
+/// names of a list: finds out whether there is memory for all of them, by having it for a moment.
 ///
 /// # Errors
 /// Where there is no memory.
@@ -279,6 +280,51 @@ pub(crate) fn push<T>(values: &mut Vec<T>, value: T) -> Result<()> {
     reserve(values, 1)?;
     values.push(value);
     Ok(())
+}
+
+/// What is written, as one text.
+///
+/// # Errors
+/// Where there is no memory.
+pub(crate) fn text(write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) -> Result<String> {
+    let mut out = Growing(String::new());
+    // Nothing else can fail.
+    write(&mut out).map_err(|fmt::Error| lack())?;
+    Ok(out.0)
+}
+
+/// What is written, as one text whose names need not be UTF-8.
+///
+/// # Errors
+/// Where there is no memory.
+pub(crate) fn bytes(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<Vec<u8>> {
+    let mut out = Growing(Vec::new());
+    // Nothing else can fail.
+    write(&mut out).map_err(|_| lack())?;
+    Ok(out.0)
+}
+
+/// A text that is written to as long as there is memory for it.
+struct Growing<T>(T);
+
+impl fmt::Write for Growing<String> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.try_reserve(text.len()).map_err(|_| fmt::Error)?;
+        self.0.push_str(text);
+        Ok(())
+    }
+}
+
+impl io::Write for Growing<Vec<u8>> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_reserve(bytes.len())?;
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The bytes of a table of words, the most significant first.

@@ -42,7 +42,6 @@ pub mod server;
 pub mod storage;
 pub mod storages;
 
-mod footprint;
 pub mod job;
 pub mod report;
 pub mod report_write;

@@ -12,7 +12,6 @@ use crate::capi::boundary::{self, Handle, Poison, call_ref, call_ref_out, check_
 pub(super) use crate::capi::content::Content;
 use crate::capi::error::platter_error;
 use crate::capi::extent::{PLATTER_EXTENT_DIRTY, platter_extent};
-use crate::capi::footprint;
 use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::inspect::{Finding, Reference};
@@ -75,7 +74,7 @@ pub(super) struct Inner {
     poison: Poison,
     content: Content,
     json: OnceLock<CString>,
-    text: OnceLock<(CString, Option<platter_error>)>,
+    text: OnceLock<CString>,
     lent: Mutex<BTreeMap<BString, CString>>,
 }
 
@@ -110,13 +109,6 @@ impl Inner {
         &self.content
     }
 
-    /// Where there is no memory for a text of the whole report, that is an error and not the end of the
-    /// process.
-    fn check_memory(&self) -> Result<()> {
-        memory::headroom(footprint::shown(&self.content))
-            .context(|| "Could not make the report".to_owned())
-    }
-
     fn borrow_text(&self, text: BString) -> *const c_char {
         self.lent
             .lock()
@@ -128,74 +120,66 @@ impl Inner {
     /// # Errors
     /// Where there is no memory for it.
     pub(super) fn json(&self) -> Result<&CString> {
-        if self.json.get().is_none() {
-            self.check_memory()?;
+        if let Some(made) = self.json.get() {
+            return Ok(made);
         }
-        Ok(self.json.get_or_init(|| {
-            c_string(match &self.content {
-                Content::Info(report) => report.json(),
-                Content::Check(report) => report.json(),
-                Content::Map(report) => report.json(),
-                Content::Measure(report) => report.json(),
-                Content::Snapshots(report) => report.json(),
-                Content::Inspect(report) => report.json(),
-                Content::Bitmaps(report) => report.json(),
-                Content::Dirty(report) => report.json(),
-                Content::Exports(report) => report.json(),
-                Content::Compare(_)
-                | Content::Convert(_)
-                | Content::Bench(_)
-                | Content::Create { .. }
-                | Content::Done { .. } => {
-                    let object: Map<_, _> = self
-                        .fields(0)
-                        .into_iter()
-                        .map(|(key, value)| (key.to_owned(), value))
-                        .collect();
-                    crate::ops::render::json::pretty(&Value::Object(object))
-                }
-            })
-        }))
+        let json = match &self.content {
+            Content::Info(report) => report.json(),
+            Content::Map(report) => report.json(),
+            Content::Snapshots(report) => report.json(),
+            Content::Inspect(report) => report.json(),
+            Content::Bitmaps(report) => report.json(),
+            Content::Dirty(report) => report.json(),
+            Content::Exports(report) => report.json(),
+            Content::Check(report) => Ok(report.json()),
+            Content::Measure(report) => Ok(report.json()),
+            Content::Compare(_)
+            | Content::Convert(_)
+            | Content::Bench(_)
+            | Content::Create { .. }
+            | Content::Done { .. } => {
+                let object: Map<_, _> = self
+                    .fields(0)
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .collect();
+                Ok(crate::ops::render::json::pretty(&Value::Object(object)))
+            }
+        };
+        let json = whole(json.map(String::into_bytes))?;
+        Ok(self.json.get_or_init(|| json))
     }
 
     /// # Errors
     /// Where there is no memory for it.
-    pub(super) fn text(&self) -> Result<&(CString, Option<platter_error>)> {
-        if self.text.get().is_none() {
-            self.check_memory()?;
+    pub(super) fn text(&self) -> Result<&CString> {
+        if let Some(made) = self.text.get() {
+            return Ok(made);
         }
-        Ok(self.text.get_or_init(|| {
-            let (text, end): (BString, _) = match &self.content {
-                Content::Info(report) => (report.text(), Ok(())),
-                Content::Check(report) => (report.text().into(), Ok(())),
-                Content::Map(report) => report.text(),
-                Content::Measure(report) => (report.text().into(), Ok(())),
-                Content::Compare(report) => (report.text().into(), Ok(())),
-                Content::Snapshots(report) => (report.text(), Ok(())),
-                Content::Inspect(report) => (report.text().into(), Ok(())),
-                Content::Bench(report) => (report.text().into(), Ok(())),
-                Content::Bitmaps(report) => (report.text(), Ok(())),
-                Content::Dirty(report) => (report.text(), Ok(())),
-                Content::Exports(report) => (report.text(), Ok(())),
-                Content::Convert(_) | Content::Done { .. } => (BString::default(), Ok(())),
-                Content::Create { summary } => {
-                    let mut line = summary.clone();
-                    line.push(b'\n');
-                    (line, Ok(()))
-                }
-            };
-            (
-                c_string(text),
-                end.err().map(|error| platter_error::new(&error)),
-            )
-        }))
+        let text = match &self.content {
+            Content::Info(report) => report.text().map(Vec::from),
+            Content::Map(report) => report.text().map(Vec::from),
+            Content::Snapshots(report) => report.text().map(Vec::from),
+            Content::Inspect(report) => report.text().map(Vec::from),
+            Content::Bitmaps(report) => report.text().map(Vec::from),
+            Content::Dirty(report) => report.text().map(Vec::from),
+            Content::Exports(report) => report.text().map(Vec::from),
+            Content::Check(report) => Ok(report.text().into()),
+            Content::Measure(report) => Ok(report.text().into()),
+            Content::Compare(report) => Ok(report.text().into()),
+            Content::Bench(report) => Ok(report.text().into()),
+            Content::Convert(_) | Content::Done { .. } => Ok(Vec::new()),
+            Content::Create { summary } => Ok([&summary[..], b"\n"].concat()),
+        };
+        let text = whole(text)?;
+        Ok(self.text.get_or_init(|| text))
     }
 
-    /// How the text ends, for which a text that cannot end early need not be made.
-    fn text_end(&self) -> Result<Option<platter_error>> {
-        match self.content {
-            Content::Map(_) => Ok(self.text()?.1.clone()),
-            _ => Ok(None),
+    /// How the text ends.
+    fn text_end(&self) -> Result<()> {
+        match &self.content {
+            Content::Map(report) => report.text_end(),
+            _ => Ok(()),
         }
     }
 
@@ -256,6 +240,15 @@ impl Inner {
         };
         value.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("The report has no '{key}'")))
     }
+}
+
+/// The text of a report, with room for the zero byte behind it.
+fn whole(text: Result<Vec<u8>>) -> Result<CString> {
+    let made = text.and_then(|mut text| {
+        memory::reserve(&mut text, 1)?;
+        Ok(c_string(text))
+    });
+    made.context(|| "Could not make the report".to_owned())
 }
 
 /// Collects the members that are there.
@@ -494,7 +487,7 @@ pub extern "C" fn platter_report_text(
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
         check_flags(flags, 0)?;
-        Ok(report.inner.text()?.0.as_ptr())
+        Ok(report.inner.text()?.as_ptr())
     })
 }
 
@@ -506,18 +499,12 @@ pub extern "C" fn platter_report_text(
 pub extern "C" fn platter_report_text_end(
     report: Option<&platter_report>,
     flags: u32,
-    mut err: Option<&mut MaybeUninit<*mut platter_error>>,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    let mut end = None;
-    let status = call_ref(report, "report", err.as_deref_mut(), |report| {
+    call_ref(report, "report", err, |report| {
         check_flags(flags, 0)?;
-        end = report.inner.text_end()?;
-        Ok(())
-    });
-    match end {
-        Some(error) => boundary::report(err, &error),
-        None => status,
-    }
+        report.inner.text_end()
+    })
 }
 
 /// The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 1 (parts

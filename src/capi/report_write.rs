@@ -63,7 +63,9 @@ fn write_text<F: FnMut(&[u8]) -> bool>(report: &Inner, out: &mut Pieces<F>) -> R
         Content::Bitmaps(report) => report.write_text(out),
         Content::Dirty(report) => report.write_text(out),
         Content::Exports(report) => report.write_text(out),
-        _ => out.write_all(report.text()?.0.as_bytes()),
+        Content::Map(report) => report.write_text(out),
+        Content::Inspect(report) => return Ok(report.write_text(out).is_ok()),
+        _ => out.write_all(report.text()?.as_bytes()),
     };
     Ok(written.is_ok())
 }
@@ -76,6 +78,8 @@ fn write_json<F: FnMut(&[u8]) -> bool>(report: &Inner, out: &mut Pieces<F>) -> R
         Content::Bitmaps(report) => report.write_json(out),
         Content::Dirty(report) => report.write_json(out),
         Content::Exports(report) => report.write_json(out),
+        Content::Map(report) => report.write_json(out),
+        Content::Inspect(report) => report.write_json(out),
         _ => return Ok(out.write_all(report.json()?.as_bytes()).is_ok()),
     };
     Ok(written.is_ok() && out.write_all(b"\n").is_ok())

@@ -209,7 +209,10 @@ pub struct BitmapReport {
 
 impl BitmapReport {
     /// The list that `info --output=json` has.
-    pub fn json(&self) -> String {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
 
@@ -231,7 +234,10 @@ impl BitmapReport {
     }
 
     /// A line for each: name, granularity, and what it does.
-    pub fn text(&self) -> BString {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
 
@@ -273,7 +279,10 @@ pub struct DirtyReport {
 
 impl DirtyReport {
     /// A list of objects with `start` and `length`.
-    pub fn json(&self) -> String {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
 
@@ -291,7 +300,10 @@ impl DirtyReport {
     }
 
     /// A line for each: offset and length.
-    pub fn text(&self) -> BString {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
 

@@ -35,7 +35,10 @@ pub fn list(location: &Location, options: &OpenOptions) -> Result<ExportsReport>
 impl ExportsReport {
     /// The text that `qemu-nbd --list` prints; an export of which the server tells nothing has a line with its
     /// reason.
-    pub fn text(&self) -> BString {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
 
@@ -50,7 +53,10 @@ impl ExportsReport {
     }
 
     /// A list with an object for each export.
-    pub fn json(&self) -> String {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
 

@@ -1,6 +1,7 @@
 //! `map`: where the guest bytes of a chain live.
 
-use std::fmt::Write;
+use std::fmt;
+use std::io;
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -9,7 +10,8 @@ use crate::extent::StorageSlot;
 use crate::image::{Image, Status};
 use crate::job::Job;
 use crate::memory;
-use crate::printable::printable_name;
+use crate::ops::render::{human, json};
+use crate::printable::write_name;
 
 /// One run of guest bytes with QEMU's flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,74 +224,114 @@ pub fn files(image: &Image) -> Result<Vec<LayerFiles<BString>>> {
 
 impl MapReport {
     /// The JSON that `qemu-img map --output=json` prints.
-    pub fn json(&self) -> String {
-        let mut out = String::with_capacity(self.entries.len().saturating_mul(140));
-        out.push('[');
-        for (i, entry) in self.entries.iter().enumerate() {
-            if i > 0 {
-                out.push_str(",\n");
-            }
-            // Writing to a String cannot fail.
-            let _ = write!(
-                out,
-                "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \
-                 \"zero\": {}, \"data\": {}, \"compressed\": {}",
-                entry.start,
-                entry.length,
-                entry.depth,
-                entry.present,
-                entry.zero,
-                entry.data,
-                entry.compressed
-            );
-            if let Some(offset) = entry.offset {
-                let _ = write!(out, ", \"offset\": {offset}");
-            }
-            out.push('}');
-        }
-        out.push_str("]\n");
-        out
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn json(&self) -> Result<String> {
+        json::text(|out| self.write_json(out))
     }
 
-    /// The table that `qemu-img map` prints, and the error that ends it where an extent has no
-    /// plain host bytes or is not known.
-    pub fn text(&self) -> (BString, Result<()>) {
-        let mut out = BString::default();
-        row(&mut out, "Offset", "Length", "Mapped to", BStr::new("File"));
-        let shown = |entry: &&MapEntry| entry.unknown || (entry.data && !entry.zero);
-        for entry in self.entries.iter().filter(shown) {
-            if entry.unknown {
-                let text = "What the image reads as is not known without its backing file.";
-                return (out, Err(Error::unsupported(text)));
+    /// Writes [`MapReport::json`] without the newline, in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
+        out.write_char('[')?;
+        for (i, entry) in self.entries.iter().enumerate() {
+            if i > 0 {
+                out.write_str(",\n")?;
             }
-            let Some(offset) = entry.offset else {
-                return (
-                    out,
-                    Err(Error::unsupported(
-                        "File contains external, encrypted or compressed clusters.",
-                    )),
-                );
+            entry.write_json(out)?;
+        }
+        out.write_char(']')
+    }
+
+    /// The table that `qemu-img map` prints, up to where [`MapReport::text_end`] has it end.
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn text(&self) -> Result<BString> {
+        human::text(|out| self.write_text(out))
+    }
+
+    /// Writes [`MapReport::text`], in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_text<W: io::Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
+        row(out, "Offset", "Length", "Mapped to", BStr::new("File"))?;
+        for entry in &self.entries {
+            let offset = match entry.place() {
+                Ok(None) => continue,
+                Ok(Some(offset)) => offset,
+                Err(_) => break,
             };
             let file = usize::try_from(entry.depth)
                 .ok()
                 .and_then(|depth| self.files.get(depth))
                 .map_or(BStr::new(""), |files| files.of(entry.slot).as_bstr());
-            row(
-                &mut out,
-                &hex(entry.start),
-                &hex(entry.length),
-                &hex(offset),
-                file,
-            );
+            let (start, length) = (hex(entry.start), hex(entry.length));
+            row(out, &start, &length, &hex(offset), file)?;
         }
-        (out, Ok(()))
+        Ok(())
+    }
+
+    /// How the table ends.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where a run has no plain host bytes or is not known, which ends it.
+    pub fn text_end(&self) -> Result<()> {
+        let mut places = self.entries.iter().map(MapEntry::place);
+        places.try_for_each(|place| place.map(drop))
     }
 }
 
-fn row(out: &mut BString, start: &str, length: &str, mapped: &str, file: &BStr) {
-    out.extend_from_slice(format!("{start:<16}{length:<16}{mapped:<16}").as_bytes());
-    out.extend_from_slice(&printable_name(file));
-    out.push(b'\n');
+impl MapEntry {
+    fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
+        write!(
+            out,
+            "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \
+             \"zero\": {}, \"data\": {}, \"compressed\": {}",
+            self.start,
+            self.length,
+            self.depth,
+            self.present,
+            self.zero,
+            self.data,
+            self.compressed
+        )?;
+        if let Some(offset) = self.offset {
+            write!(out, ", \"offset\": {offset}")?;
+        }
+        out.write_char('}')
+    }
+
+    /// Where its bytes are, for the table; None for a run that has no row.
+    fn place(&self) -> Result<Option<u64>> {
+        if self.unknown {
+            return Err(Error::unsupported(
+                "What the image reads as is not known without its backing file.",
+            ));
+        }
+        if !self.data || self.zero {
+            return Ok(None);
+        }
+        self.offset.map(Some).ok_or_else(|| {
+            Error::unsupported("File contains external, encrypted or compressed clusters.")
+        })
+    }
+}
+
+fn row<W: io::Write + ?Sized>(
+    out: &mut W,
+    start: &str,
+    length: &str,
+    mapped: &str,
+    file: &BStr,
+) -> io::Result<()> {
+    write!(out, "{start:<16}{length:<16}{mapped:<16}")?;
+    write_name(out, file)?;
+    out.write_all(b"\n")
 }
 
 /// `0x…`, but a plain `0`.
@@ -350,7 +392,7 @@ mod tests {
         assert!(
             report
                 .text()
-                .0
+                .unwrap()
                 .ends_with(b"0x200           0x200           0x200           b.raw\n")
         );
     }
@@ -359,29 +401,27 @@ mod tests {
     fn both_forms_of_a_report() {
         let report = report(&[status(1024, Some(0)), status(512, Some(4096))]);
         assert_eq!(
-            report.json(),
+            report.json().unwrap(),
             "[{ \"start\": 0, \"length\": 1024, \"depth\": 0, \"present\": true, \"zero\": false, \
              \"data\": true, \"compressed\": false, \"offset\": 0},\n\
              { \"start\": 1024, \"length\": 512, \"depth\": 0, \"present\": true, \"zero\": false, \
              \"data\": true, \"compressed\": false, \"offset\": 4096}]\n"
         );
-        let (text, result) = report.text();
         assert_eq!(
-            text,
+            report.text().unwrap(),
             "Offset          Length          Mapped to       File\n\
              0               0x400           0               a.raw\n\
              0x400           0x200           0x1000          a.raw\n"
         );
-        result.unwrap();
+        report.text_end().unwrap();
     }
 
     #[test]
     fn the_table_ends_at_data_that_has_no_place() {
         let report = report(&[status(512, Some(0)), status(512, None)]);
-        let (text, result) = report.text();
-        assert!(text.ends_with(b"a.raw\n"));
+        assert!(report.text().unwrap().ends_with(b"a.raw\n"));
         assert_eq!(
-            result.unwrap_err().to_string(),
+            report.text_end().unwrap_err().to_string(),
             "File contains external, encrypted or compressed clusters."
         );
     }

@@ -22,7 +22,10 @@ pub struct SnapshotReport {
 
 impl SnapshotReport {
     /// The table that `qemu-img snapshot -l` prints; empty where there is no snapshot.
-    pub fn text(&self) -> BString {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
 
@@ -38,7 +41,10 @@ impl SnapshotReport {
     }
 
     /// The list that `info --output=json` has.
-    pub fn json(&self) -> String {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
 

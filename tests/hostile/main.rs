@@ -8,6 +8,7 @@ mod common;
 #[path = "../formats/kit/given/mod.rs"]
 #[allow(dead_code, reason = "what QEMU's tools read is the matter elsewhere")]
 mod given;
+mod reports;
 #[path = "../formats/kit/sample.rs"]
 #[allow(dead_code, reason = "images are made by the tool here")]
 mod sample;

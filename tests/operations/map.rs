@@ -79,10 +79,10 @@ fn same(dir: &Dir, path: &str, format: Option<&str>) {
     }
     let mut json = args.clone();
     json.extend(["--output=json", path]);
-    assert_eq!(report.json(), dir.qemu_img_ok(&json), "{path}");
+    assert_eq!(report.json().unwrap(), dir.qemu_img_ok(&json), "{path}");
     args.push(path);
     let peer = dir.qemu_img(&args);
-    let (text, result) = report.text();
+    let (text, result) = (report.text().unwrap(), report.text_end());
     assert_eq!(text, peer.out, "{path}");
     let line = result.map_or_else(|error| format!("qemu-img: {error}\n"), |()| String::new());
     assert_eq!(line, peer.err, "{path}");
@@ -227,7 +227,11 @@ fn a_part_of_the_image() {
             args.extend(["-l", length]);
         }
         args.push(&path);
-        assert_eq!(report.json(), dir.qemu_img_ok(&args), "{start} {length:?}");
+        assert_eq!(
+            report.json().unwrap(),
+            dir.qemu_img_ok(&args),
+            "{start} {length:?}"
+        );
     }
 }
 
@@ -276,7 +280,7 @@ fn images_whose_data_is_hard_to_find_have_one_block_status() {
         let object = ["map", "--output=json", "--object", secret, "--image-opts"];
         let peer = dir.qemu_img_ok(&[&object[..], &[&line]].concat());
         let report = map(&image, 0, None, &mut Job::new()).unwrap();
-        assert_eq!(report.json(), peer, "{line}");
+        assert_eq!(report.json().unwrap(), peer, "{line}");
         if line.ends_with("disk") && line.starts_with("driver=qcow2") {
             platter::ops::snapshot::show(&mut image, "one").unwrap();
             agree(&image, "a snapshot");
@@ -314,12 +318,12 @@ fn what_a_closed_backing_file_may_hold_is_neither_data_nor_zero() {
             assert!(report.entries[0].unknown, "{report:?}");
             assert!(report.entries.iter().any(|entry| entry.zero));
             assert!(
-                report.json().starts_with(
+                report.json().unwrap().starts_with(
                     "[{ \"start\": 0, \"length\": 65536, \"depth\": 0, \"present\": false, \
                  \"zero\": false, \"data\": false, \"compressed\": false}"
                 ) || name == "sub"
             );
-            let error = report.text().1.unwrap_err();
+            let error = report.text_end().unwrap_err();
             assert!(error.to_string().contains("backing file"), "{error}");
             platter::ops::snapshot::show(&mut image, "one").unwrap();
             agree(&image, name);
@@ -472,7 +476,7 @@ fn all_is_told_that_stands_before_damage() {
             entries: told,
             files: Vec::new(),
         };
-        let ours = report.json();
+        let ours = report.json().unwrap();
         let theirs = peer.out.trim_end().trim_end_matches(',');
         assert!(
             ours.starts_with(theirs),

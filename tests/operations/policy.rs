@@ -633,7 +633,7 @@ fn what_was_made_of_an_untrusted_image_can_be_inspected_again() {
             report.passed(),
             passes,
             "{source} {target_format}: {}",
-            report.text()
+            report.text().unwrap()
         );
         std::fs::remove_file(dir.path("out")).expect("the output");
     }

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use bstr::BString;
 
 use super::{ContentInfo, InfoReport, LayerInfo};
+use crate::error::Result;
 use crate::format::SnapshotInfo;
 use crate::ops::render::json::Members;
 use crate::ops::render::{human, json};
@@ -15,7 +16,10 @@ use crate::value::{Map, Value, json_string};
 
 impl InfoReport {
     /// The JSON that `qemu-img info --output=json` prints, with its final newline.
-    pub fn json(&self) -> String {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
 
@@ -34,7 +38,10 @@ impl InfoReport {
     }
 
     /// The text that `qemu-img info` prints.
-    pub fn text(&self) -> BString {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
 
@@ -292,7 +299,7 @@ mod tests {
             warnings: Vec::new(),
         };
         assert_eq!(
-            report.text(),
+            report.text().unwrap(),
             "image: sub/top\nfile format: qcow2\nvirtual size: 1 MiB (1048576 bytes)\n\
              disk size: unavailable\nencrypted: yes\ncluster_size: 65536\n\
              cleanly shut down: no\nbacking file: ../a.raw (actual path: sub/../a.raw)\n\
@@ -312,6 +319,7 @@ mod tests {
         };
         let keys: Vec<String> = report
             .json()
+            .unwrap()
             .lines()
             .filter(|line| line.starts_with("    \""))
             .filter_map(|line| line.split('"').nth(1).map(str::to_owned))

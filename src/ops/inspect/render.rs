@@ -1,33 +1,51 @@
 //! The JSON and the text of `inspect`.
 
-use std::fmt::Write;
+use std::fmt;
 
 use bstr::{BStr, ByteSlice};
 
 use super::InspectReport;
+use crate::error::Result;
 use crate::format::Objection;
 use crate::format::inspect::{Finding, Reference, Verdict};
-use crate::ops::render::json;
+use crate::memory;
+use crate::ops::render::json::{self, Members};
 use crate::printable::{printable, printable_bytes};
 use crate::size::human_size;
 use crate::value::{Map, Value};
 
 impl InspectReport {
     /// One JSON object with its final newline; the order of keys is fixed.
-    pub fn json(&self) -> String {
-        let mut map = self.fields();
-        let references = self.references.iter().map(|r| Value::Object(r.fields()));
-        map.insert("references".into(), references.collect());
-        let requirements = self.requirements.iter().map(|g| Value::Object(g.fields()));
-        map.insert("guards".into(), requirements.collect());
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn json(&self) -> Result<String> {
+        json::text(|out| self.write_json(out))
+    }
+
+    /// Writes [`InspectReport::json`] without the newline, in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
+        let mut object = Members::begin(out, 0)?;
+        for (key, value) in &self.fields() {
+            object.value(key, value)?;
+        }
+        write_objects(
+            &mut object,
+            "references",
+            &self.references,
+            Reference::fields,
+        )?;
+        write_objects(&mut object, "guards", &self.requirements, Finding::fields)?;
         if let Some((profile, objections)) = &self.profile {
-            map.insert("profile".into(), profile.name.into());
-            let objections = objections.iter().map(|o| Value::Object(o.fields()));
-            map.insert("objections".into(), objections.collect());
+            object.value("profile", &profile.name.into())?;
+            write_objects(&mut object, "objections", objections, Objection::fields)?;
         }
         let verdict = if self.passed() { "pass" } else { "fail" };
-        map.insert("verdict".into(), verdict.into());
-        json::pretty(&Value::Object(map))
+        object.value("verdict", &verdict.into())?;
+        object.end()
     }
 
     /// What holds for the file as a whole, with the keys of the JSON.
@@ -55,60 +73,67 @@ impl InspectReport {
     }
 
     /// The report for people, a line per requirement. What comes out of the file cannot steer a terminal.
-    pub fn text(&self) -> String {
-        let mut out = String::new();
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn text(&self) -> Result<String> {
+        memory::text(|out| self.write_text(out))
+    }
+
+    /// Writes [`InspectReport::text`], in pieces.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_text<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
         let size = |bytes: u64| format!("{} ({bytes} bytes)", human_size(bytes));
-        let mut line = |key: &str, value: &str| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, "{key}: {value}");
-        };
-        line("file", &printable_bytes(&self.filename));
+        let mut line = |key: &str, value: &str| writeln!(out, "{key}: {value}");
+        line("file", &printable_bytes(&self.filename))?;
         let guess = if self.format_named { "" } else { " (guessed)" };
-        line("format", &printable(&format!("{}{guess}", self.format)));
-        line("file size", &size(self.file_size));
+        line("format", &printable(&format!("{}{guess}", self.format)))?;
+        line("file size", &size(self.file_size))?;
         if let Some(bytes) = self.virtual_size {
-            line("virtual size", &size(bytes));
+            line("virtual size", &size(bytes))?;
         }
         if let Some(bytes) = self.cluster_size {
-            line("cluster size", &size(bytes));
+            line("cluster size", &size(bytes))?;
         }
         if self.encrypted {
-            line("encrypted", "yes");
+            line("encrypted", "yes")?;
         }
         if let Some(count) = self.snapshots.filter(|count| *count > 0) {
-            line("snapshots", &count.to_string());
+            line("snapshots", &count.to_string())?;
         }
         if !self.signatures.is_empty() {
-            line("looks like", &printable(&self.signatures.join(", ")));
+            line("looks like", &printable(&self.signatures.join(", ")))?;
         }
         if !self.references.is_empty() {
-            out.push_str("names:\n");
+            out.write_str("names:\n")?;
             for reference in &self.references {
-                reference.write_text(&mut out);
+                reference.write_text(out)?;
             }
         }
-        out.push_str("guards:\n");
+        out.write_str("guards:\n")?;
         for found in &self.requirements {
-            let _ = writeln!(
+            writeln!(
                 out,
                 "    {:<7}  {:<17}  {}",
                 shown(found.verdict),
                 found.requirement.id(),
                 printable(&found.reason)
-            );
+            )?;
         }
         if let Some((profile, objections)) = &self.profile {
-            let _ = writeln!(out, "{}:", profile.product);
+            writeln!(out, "{}:", profile.product)?;
             if objections.is_empty() {
-                out.push_str("    takes it as far as can be seen\n");
+                out.write_str("    takes it as far as can be seen\n")?;
             }
             for objection in objections {
                 let reason = printable(&objection.reason);
-                let _ = writeln!(
+                writeln!(
                     out,
                     "    refuses: {reason}\n    remedy: {}",
                     objection.remedy
-                );
+                )?;
             }
         }
         let objections = self.objections().len();
@@ -118,7 +143,7 @@ impl InspectReport {
             .filter(|g| !g.verdict.is_good())
             .count();
         let requirements = count(bad, "guard");
-        let _ = match (bad, objections) {
+        match (bad, objections) {
             (0, 0) => writeln!(out, "verdict: pass"),
             (_, 0) => writeln!(out, "verdict: FAIL ({requirements})"),
             _ => writeln!(
@@ -126,9 +151,22 @@ impl InspectReport {
                 "verdict: FAIL ({requirements}, {})",
                 count(objections, "objection")
             ),
-        };
-        out
+        }
     }
+}
+
+/// A member that is a list of objects.
+fn write_objects<W: fmt::Write + ?Sized, T>(
+    object: &mut Members<'_, W>,
+    key: &str,
+    items: &[T],
+    fields: impl Fn(&T) -> Map<String, Value>,
+) -> fmt::Result {
+    object.with(key, |out, depth| {
+        json::write_list(out, items, depth, |out, item, depth| {
+            json::write_value(out, &Value::Object(fields(item)), depth)
+        })
+    })
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -171,19 +209,19 @@ impl Reference {
         map
     }
 
-    fn write_text(&self, out: &mut String) {
+    fn write_text<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
         let role = self.role.id().replace('-', " ");
         let format = match &self.format {
             Some(format) => format!(", format {}", printable_bytes(format)),
             None => String::new(),
         };
-        let _ = writeln!(
+        writeln!(
             out,
             "    {role}: '{}' at offset {}{format}, {}",
             printable_bytes(&self.name),
             self.offset,
             self.traits().words()
-        );
+        )
     }
 }
 

@@ -4,7 +4,9 @@ use std::io::{self, Write};
 
 use bstr::BString;
 
+use crate::error::Result;
 use crate::format::SnapshotInfo;
+use crate::memory;
 use crate::printable::write_name;
 use crate::size::human_size;
 use crate::sys::time::local_time;
@@ -67,11 +69,11 @@ fn write_item<W: Write + ?Sized>(
 }
 
 /// What is written, as one text.
-pub fn text(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> BString {
-    let mut out = Vec::new();
-    // Writing to memory cannot fail.
-    let _ = write(&mut out);
-    out.into()
+///
+/// # Errors
+/// Where there is no memory for it.
+pub fn text(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<BString> {
+    memory::bytes(write).map(BString::from)
 }
 
 /// The table of internal snapshots with its heading, as `snapshot -l` and `info` print it; each line behind
@@ -156,7 +158,7 @@ mod tests {
             "format": "",
         });
         assert_eq!(
-            text(|out| write_tree(out, &value.into(), 1)),
+            text(|out| write_tree(out, &value.into(), 1)).unwrap(),
             "    compat: 1.1\n    lazy refcounts: false\n    bitmaps:\n        [0]:\n            \
              flags:\n                [0]: auto\n            granularity: 65536\n        [1]:\n            \
              flags:\n    format: \n"
@@ -172,7 +174,7 @@ mod tests {
             icount: Some(42),
             ..SnapshotInfo::default()
         }];
-        let text = text(|out| write_snapshots(out, "", &list));
+        let text = text(|out| write_snapshots(out, "", &list)).unwrap();
         assert!(text.starts_with(
             b"Snapshot list:\nID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT\n\
              1       a name beyond its column      0 B "

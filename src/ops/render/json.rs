@@ -2,20 +2,29 @@
 
 use std::fmt::{self, Write};
 
+use crate::error::Result;
+use crate::memory;
 use crate::value::{Value, json_string};
 
-/// `value` over several lines, with a final newline. Keys keep their order.
+/// `value` over several lines, with a final newline. Keys keep their order. It is for values of few members:
+/// what grows with an image is [`text`].
 pub fn pretty(value: &Value) -> String {
-    text(|out| write_value(out, value, 0))
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_value(&mut out, value, 0);
+    out.push('\n');
+    out
 }
 
 /// What is written, as one text with a final newline.
-pub fn text(write: impl FnOnce(&mut String) -> fmt::Result) -> String {
-    let mut out = String::new();
-    // Writing to a String cannot fail.
-    let _ = write(&mut out);
-    out.push('\n');
-    out
+///
+/// # Errors
+/// Where there is no memory for it.
+pub fn text(write: impl FnOnce(&mut dyn Write) -> fmt::Result) -> Result<String> {
+    memory::text(|out| {
+        write(out)?;
+        out.write_char('\n')
+    })
 }
 
 /// Writes `value`, its inner lines behind `depth` levels of blanks.

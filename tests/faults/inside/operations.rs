@@ -421,7 +421,7 @@ fn measured(at: &At<'_>, name: &str, format: &str, text: &str) -> Result<String>
 
 fn mapped(at: &At<'_>, name: &str) -> Result<String> {
     at.with(name, false, |image| {
-        map(image, 0, None, &mut Job::new()).map(|report| report.json())
+        map(image, 0, None, &mut Job::new()).and_then(|report| report.json())
     })
 }
 
@@ -441,21 +441,21 @@ fn checked(at: &At<'_>, name: &str, repair: RepairMode) -> Result<String> {
 pub const READ: &[Operation] = &[
     plain("info top.qcow2", |at| {
         let location = at.location("top.qcow2");
-        info(&location, &at.options("top.qcow2"), true).map(|report| report.json())
+        info(&location, &at.options("top.qcow2"), true).and_then(|report| report.json())
     }),
     plain("info bits.qcow2", |at| {
         let location = at.location("bits.qcow2");
-        info(&location, &at.options("bits.qcow2"), false).map(|report| report.json())
+        info(&location, &at.options("bits.qcow2"), false).and_then(|report| report.json())
     }),
     plain("info disk.luks", |at| {
         let location = at.location("disk.luks");
-        info(&location, &at.options("disk.luks"), false).map(|report| report.json())
+        info(&location, &at.options("disk.luks"), false).and_then(|report| report.json())
     }),
     Operation {
         verdict: true,
         ..plain("inspect top.qcow2", |at| {
             let location = at.location("top.qcow2");
-            inspect(&location, &at.options("top.qcow2")).map(|report| report.json())
+            inspect(&location, &at.options("top.qcow2")).and_then(|report| report.json())
         })
     },
     plain("map top.qcow2", |at| mapped(at, "top.qcow2")),
@@ -471,7 +471,7 @@ pub const READ: &[Operation] = &[
         measured(at, "bits.qcow2", "qcow2", "cluster_size=4096")
     }),
     plain("snapshot -l snap.qcow2", |at| {
-        let list = |image: &Image| snapshot::list(image).map(|list| list.text().to_string());
+        let list = |image: &Image| Ok(snapshot::list(image)?.text()?.to_string());
         at.with("snap.qcow2", false, list)
     }),
     plain("compare top.qcow2 base.qcow2", |at| {
