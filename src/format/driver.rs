@@ -16,6 +16,7 @@ use crate::format::traits::{Format, Opener};
 use crate::job::JobControl;
 use crate::object::Objects;
 use crate::options::{OptionSpec, Values};
+use crate::printable::printable;
 use crate::storage::{Durability, Preallocation, Storage};
 use crate::trace::Event;
 
@@ -135,8 +136,8 @@ impl FormatDriver {
 pub struct Outline {
     /// The guest data is encrypted.
     pub encrypted: bool,
-    /// Space is allocated ahead.
-    pub preallocated: bool,
+    /// The space that is allocated ahead. A word that is no mode counts as the most.
+    pub preallocation: Preallocation,
     /// The image says nothing of the disk's size, which need not be given.
     pub size_is_optional: bool,
     /// It can have persistent bitmaps.
@@ -149,10 +150,24 @@ pub struct Outline {
     pub in_order: bool,
 }
 
-/// Whether the option `preallocation` asks for space ahead.
-pub(crate) fn preallocates(values: &Values) -> bool {
-    let mode = values.str("preallocation");
-    mode.is_some_and(|mode| mode != Preallocation::Off.name())
+impl Outline {
+    /// Whether space is allocated ahead.
+    pub fn is_preallocated(&self) -> bool {
+        self.preallocation != Preallocation::Off
+    }
+}
+
+/// The mode that the option `preallocation` names, or the word that is none.
+pub(crate) fn preallocation(values: &Values) -> std::result::Result<Preallocation, &str> {
+    let word = values.str("preallocation");
+    word.map_or(Ok(Preallocation::Off), |word| {
+        Preallocation::from_name(word).ok_or(word)
+    })
+}
+
+/// The same for [`Outline::preallocation`].
+pub(crate) fn outlined_preallocation(values: &Values) -> Preallocation {
+    preallocation(values).unwrap_or(Preallocation::Full)
 }
 
 /// What the option `preallocation` asks of the file of a format whose tables need no space ahead.
@@ -160,14 +175,15 @@ pub(crate) fn preallocates(values: &Values) -> bool {
 /// # Errors
 /// [`ErrorKind::Unsupported`] and [`ErrorKind::Invalid`], in QEMU's words.
 pub(crate) fn file_preallocation(values: &Values) -> Result<Preallocation> {
-    match values.str("preallocation") {
-        None | Some("off") => Ok(Preallocation::Off),
-        Some("falloc") => Ok(Preallocation::Falloc),
-        Some("full") => Ok(Preallocation::Full),
-        Some("metadata") => Err(Error::unsupported(
+    match preallocation(values) {
+        Ok(Preallocation::Metadata) => Err(Error::unsupported(
             "Unsupported preallocation mode: metadata",
         )),
-        Some(other) => Err(Error::invalid(format!("invalid parameter value: {other}"))),
+        Ok(mode) => Ok(mode),
+        Err(word) => Err(Error::invalid(format!(
+            "invalid parameter value: {}",
+            printable(word)
+        ))),
     }
 }
 

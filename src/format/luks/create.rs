@@ -9,7 +9,7 @@ use crate::crypto::luks::{CreateOptions, HeaderIo, NewVolume, required_header_le
 use crate::crypto::{Algorithm, CipherSpec, Hash, IvGenerator, Mode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
-use crate::format::driver::{not_prepared, own_file, preallocates};
+use crate::format::driver::{self, not_prepared, outlined_preallocation, own_file};
 use crate::format::luks::HeaderArea;
 use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext, Reserved};
 use crate::format::{Contents, Measured, Outline};
@@ -121,12 +121,11 @@ pub(crate) fn parse_cipher_options(values: &Values, prefix: &str) -> Result<Ciph
 }
 
 fn preallocation(values: &Values) -> Result<Preallocation> {
-    let name = values.str("preallocation").unwrap_or("off");
-    match Preallocation::from_name(name) {
+    match driver::preallocation(values) {
         // There are no tables.
-        Some(Preallocation::Metadata) => Ok(Preallocation::Off),
-        Some(mode) => Ok(mode),
-        None => Err(unknown("preallocation", name)),
+        Ok(Preallocation::Metadata) => Ok(Preallocation::Off),
+        Ok(mode) => Ok(mode),
+        Err(word) => Err(unknown("preallocation", word)),
     }
 }
 
@@ -147,7 +146,7 @@ fn key_secret(values: &Values) -> Result<&str> {
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
         encrypted: true,
-        preallocated: preallocates(values),
+        preallocation: outlined_preallocation(values),
         size_is_optional: is_detached(values),
         ..Outline::default()
     }

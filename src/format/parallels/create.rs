@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{BlockBulk, Finish, Layout, Table};
-use crate::format::driver::{not_prepared, own_file};
+use crate::format::driver::{check_no_preallocation, not_prepared, own_file};
 use crate::format::{
     Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile, PrepareContext,
 };
@@ -43,20 +43,9 @@ pub(super) fn outline(_values: &Values) -> Outline {
     Outline::default()
 }
 
-/// The words are known, and have no effect: there is no space that could be allocated ahead.
-fn check_preallocation(values: &Values) -> Result<()> {
-    match values.str("preallocation") {
-        None | Some("off" | "falloc" | "full") => Ok(()),
-        Some("metadata") => Err(Error::unsupported(
-            "Unsupported preallocation mode: metadata",
-        )),
-        Some(other) => Err(Error::invalid(format!("invalid parameter value: {other}"))),
-    }
-}
-
 /// The header of a new image, and where its clusters begin.
 fn header(params: &CreateParams<'_>) -> Result<(Header, u64)> {
-    check_preallocation(params.values)?;
+    check_no_preallocation(params.values)?;
     let cluster_size = params.values.num("cluster_size").unwrap_or(CLUSTER_SIZE);
     let header = Header::new(params.size, cluster_size)
         .ok_or_else(|| Error::invalid("Image size is too large for this cluster size"))?;

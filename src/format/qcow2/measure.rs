@@ -2,6 +2,7 @@
 
 use crate::crypto::luks::required_header_len;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::driver::preallocation;
 use crate::format::{Contents, CreateParams, Measured};
 use crate::options::Values;
 use crate::storage::Preallocation;
@@ -85,9 +86,8 @@ fn check_words(values: &Values) -> Result<()> {
     if !matches!(compat, "0.10" | "1.1" | "v2" | "v3") {
         return wrong(format!("Invalid compatibility level: '{compat}'"));
     }
-    let preallocation = values.str("preallocation").unwrap_or("off");
-    if !matches!(preallocation, "off" | "metadata" | "falloc" | "full") {
-        return wrong(format!("invalid parameter value: {preallocation}"));
+    if let Err(word) = preallocation(values) {
+        return wrong(format!("invalid parameter value: {word}"));
     }
     let bits = values.num("refcount_bits").unwrap_or(16);
     if matches!(compat, "0.10" | "v2") && RefcountWidth::from_bits(bits).is_some() && bits != 16 {

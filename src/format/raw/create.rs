@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::codec::Encoder;
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
-use crate::format::driver::{own_file, preallocates};
+use crate::format::driver::{file_preallocation, outlined_preallocation, own_file};
 use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext, Reserved};
 use crate::format::{Contents, Measured, Outline};
 use crate::job::JobControl;
@@ -26,26 +26,15 @@ pub(super) const OPTIONS: &[OptionSpec] = &[OptionSpec {
 /// `qemu-img` leaves this much of a sparse new disk allocated; `info` and `map` show it.
 const FIRST_BLOCK: u64 = 4096;
 
-fn preallocation(params: &CreateParams<'_>) -> Result<Preallocation> {
-    let name = params.values.str("preallocation").unwrap_or("off");
-    match Preallocation::from_name(name) {
-        Some(Preallocation::Metadata) => Err(Error::unsupported(
-            "Unsupported preallocation mode: metadata",
-        )),
-        Some(mode) => Ok(mode),
-        None => Err(Error::invalid(format!("invalid parameter value: {name}"))),
-    }
-}
-
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
-        preallocated: preallocates(values),
+        preallocation: outlined_preallocation(values),
         ..Outline::default()
     }
 }
 
 pub(super) fn measure(params: &CreateParams<'_>, _: &mut Contents<'_>) -> Result<Measured> {
-    preallocation(params)?;
+    file_preallocation(params.values)?;
     Ok(Measured {
         required: params.size,
         fully_allocated: params.size,
@@ -56,7 +45,7 @@ pub(super) fn measure(params: &CreateParams<'_>, _: &mut Contents<'_>) -> Result
 pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     Ok(Box::new(NewRaw {
         size: params.size,
-        preallocation: preallocation(params)?,
+        preallocation: file_preallocation(params.values)?,
     }))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{BlockBulk, ByteOrder, Finish, Layout, LinearBulk, Table};
-use crate::format::driver::{file_preallocation, own_file, preallocates};
+use crate::format::driver::{file_preallocation, outlined_preallocation, own_file};
 use crate::format::{
     BackingRef, Bulk, Contents, CreateParams, Measured, NewImage, Outline, ParentSearch,
     PlannedFile, PrepareContext,
@@ -74,7 +74,10 @@ fn is_fixed(values: &Values) -> bool {
 /// See [`Outline`].
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
-        preallocated: is_fixed(values) && preallocates(values),
+        preallocation: match is_fixed(values) {
+            true => outlined_preallocation(values),
+            false => Preallocation::Off,
+        },
         records_parent: true,
         ..Outline::default()
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{BlockBulk, ByteOrder, Finish, Layout, LinearBulk, Table};
-use crate::format::driver::{file_preallocation, not_prepared, own_file, preallocates};
+use crate::format::driver::{file_preallocation, not_prepared, outlined_preallocation, own_file};
 use crate::format::{
     BackingRef, Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile,
     PrepareContext,
@@ -189,7 +189,10 @@ impl Spec {
 /// See [`Outline`].
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
-        preallocated: values.str("subformat") == Some("fixed") && preallocates(values),
+        preallocation: match values.str("subformat") {
+            Some("fixed") => outlined_preallocation(values),
+            _ => Preallocation::Off,
+        },
         records_parent: true,
         ..Outline::default()
     }

@@ -39,7 +39,7 @@ pub(super) fn fill_new(
     let table = create::option_table(driver, &location)?;
     let values = Values::check(&request.target.options, &table)?;
     let outline = (driver.outline)(&values);
-    let preallocated = outline.preallocated;
+    let preallocated = outline.is_preallocated();
     let request = &*request.compressing(outline.always_compressed);
     if request.target.compress && outline.encrypted && driver.can(Features::COMPRESS) {
         return Err(Error::invalid(

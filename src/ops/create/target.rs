@@ -342,8 +342,7 @@ impl Planned<'_> {
                 ));
             }
             if plan.role == FileRole::Image && self.request.driver.is_transparent {
-                let asked = self.request.values.str("preallocation");
-                let asked = asked.and_then(Preallocation::from_name).unwrap_or_default();
+                let asked = (self.request.driver.outline)(self.request.values).preallocation;
                 if storage.limits().fixed_len && asked != Preallocation::Off {
                     // It refuses that in its own words.
                     storage.set_len(storage.len()?, asked)?;

@@ -8,7 +8,7 @@ pub use options::OPTIONS;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::driver::{not_prepared, own_file, preallocates};
+use crate::format::driver::{not_prepared, outlined_preallocation, own_file};
 use crate::format::qcow2::bulk::{Draft, NewEncryption, NewFiles, Qcow2Bulk};
 use crate::format::qcow2::data_file;
 use crate::format::qcow2::disk::{
@@ -70,7 +70,7 @@ pub fn outline(values: &Values) -> Outline {
     Outline {
         encrypted: values.str("encrypt.format").is_some()
             || values.bool("encryption") == Some(true),
-        preallocated: preallocates(values),
+        preallocation: outlined_preallocation(values),
         bitmaps: !matches!(values.str("compat"), Some("0.10" | "v2")),
         ..Outline::default()
     }

@@ -10,6 +10,7 @@ use crate::crypto::luks::CreateOptions;
 use crate::driver_names::unknown_protocol;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::CreateParams;
+use crate::format::driver::preallocation;
 use crate::format::luks::parse_cipher_options;
 use crate::format::qcow2::disk::{
     CompressionType, Extension, Geometry, MAX_L1_BYTES, RefcountWidth,
@@ -90,9 +91,8 @@ impl Spec {
             Some("0.10" | "v2") => 2,
             Some(other) => return Err(not_accepted("version", other)),
         };
-        let preallocation = values.str("preallocation").unwrap_or("off");
-        let preallocation = Preallocation::from_name(preallocation)
-            .ok_or_else(|| not_accepted("preallocation", preallocation))?;
+        let preallocation =
+            preallocation(values).map_err(|word| not_accepted("preallocation", word))?;
         let compression_type = match values.str("compression_type") {
             None => CompressionType::Zlib,
             Some(name) => CompressionType::from_name(name)

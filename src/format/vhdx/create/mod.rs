@@ -10,7 +10,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::format::driver::{own_file, preallocates};
+use crate::format::driver::{outlined_preallocation, own_file};
 use crate::format::{
     Bulk, Contents, CreateParams, Measured, NewImage, Outline, ParentId, PlannedFile,
     PrepareContext,
@@ -27,7 +27,10 @@ pub(super) use options::{OPTIONS, OWN, SUMMARY};
 
 pub(super) fn outline(values: &Values) -> Outline {
     Outline {
-        preallocated: values.str("subformat") == Some("fixed") && preallocates(values),
+        preallocation: match values.str("subformat") {
+            Some("fixed") => outlined_preallocation(values),
+            _ => Preallocation::Off,
+        },
         records_parent: true,
         ..Outline::default()
     }

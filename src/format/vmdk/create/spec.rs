@@ -4,7 +4,7 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::codec::{Compression, Method};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::driver::preallocates;
+use crate::format::driver::{file_preallocation, outlined_preallocation};
 use crate::format::{Contents, CreateParams, Measured, Outline};
 use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec, Values, option};
 use crate::printable::printable;
@@ -211,7 +211,7 @@ impl Spec {
         {
             return Err(Error::invalid("backing_file must be a vmdk image"));
         }
-        let preallocation = preallocation(values)?;
+        let preallocation = file_preallocation(values)?;
         if preallocation != Preallocation::Off && subformat == Subformat::StreamOptimized {
             return Err(Error::unsupported(
                 "Compressed grains have no place before they are written: nothing can be preallocated",
@@ -318,17 +318,6 @@ fn unknown(value: &str) -> Error {
     Error::invalid(format!("invalid parameter value: {}", printable(value)))
 }
 
-fn preallocation(values: &Values) -> Result<Preallocation> {
-    let name = values.str("preallocation").unwrap_or("off");
-    match Preallocation::from_name(name) {
-        Some(Preallocation::Metadata) => Err(Error::unsupported(
-            "Unsupported preallocation mode: metadata",
-        )),
-        Some(mode) => Ok(mode),
-        None => Err(unknown(name)),
-    }
-}
-
 /// The directory, its slash included, and the name in it.
 fn split_name(path: Option<&BStr>) -> (BString, BString) {
     let Some(path) = path else {
@@ -343,7 +332,7 @@ fn split_name(path: Option<&BStr>) -> (BString, BString) {
 pub(in super::super) fn outline(values: &Values) -> Outline {
     let stream = Subformat::of(values).is_ok_and(|kind| kind == Subformat::StreamOptimized);
     Outline {
-        preallocated: preallocates(values),
+        preallocation: outlined_preallocation(values),
         always_compressed: stream,
         in_order: stream,
         records_parent: true,
