@@ -1,6 +1,8 @@
 //! One connection, shared by all threads.
 
 use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -53,6 +55,9 @@ pub(super) struct Connection {
     /// Locked by whoever has the right to read.
     input: Mutex<Input>,
     state: Mutex<State>,
+    /// Changes that the server has replied to here, and how many of them a flush on this connection has covered.
+    written: AtomicU64,
+    flushed: AtomicU64,
     /// Places have become free.
     freed: Condvar,
     /// Wakes whoever waits for the reply in a place, or for the right to read.
@@ -71,8 +76,8 @@ struct State {
     kept: Vec<(usize, Reply, IoBuf)>,
     kept_bytes: usize,
     used: Places,
-    /// Requests that have not gone out whole.
-    unsent: Places,
+    /// Requests whose owners cannot take a reply yet: those that have not gone out whole, and those sent ahead.
+    busy: Places,
     /// Threads that wait, by the first of their places.
     waiting: Places,
     places: [Place; PLACES],
@@ -136,10 +141,12 @@ impl Connection {
                 kept: Vec::new(),
                 kept_bytes: 0,
                 used: 0,
-                unsent: 0,
+                busy: 0,
                 waiting: 0,
                 places: [Place::default(); PLACES],
             }),
+            written: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
             freed: Condvar::new(),
             wake: [const { Condvar::new() }; PLACES],
         }
@@ -169,6 +176,61 @@ impl Connection {
         done
     }
 
+    /// The server has replied to changes that it may still lose.
+    pub(super) fn wrote(&self, changes: usize) {
+        self.written.fetch_add(changes as u64, Ordering::AcqRel);
+    }
+
+    /// Whether the server may still lose something that it has replied to here.
+    pub(super) fn is_unflushed(&self) -> bool {
+        self.written.load(Ordering::Acquire) > self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Has the server make durable what was written on these connections: a flush goes out on each, then the replies
+    /// are taken, so that all together take no longer than one. That a connection gives a reply proves that the server
+    /// is still the one that took its writes.
+    ///
+    /// # Errors
+    /// A connection has ended, or what the server says.
+    pub(super) fn flush_all(connections: &[Arc<Self>], control: &JobControl) -> Result<()> {
+        let mut done = Ok(());
+        let mut sent = Vec::with_capacity(connections.len());
+        for connection in connections {
+            let mark = connection.written.load(Ordering::Acquire);
+            match connection.send_flush(control) {
+                Ok(place) => sent.push((connection, place, mark)),
+                Err(error) => done = done.and(Err(error)),
+            }
+        }
+        for (connection, place, mark) in sent {
+            let flushed = connection.take_flush(place, control);
+            if flushed.is_ok() {
+                connection.flushed.fetch_max(mark, Ordering::AcqRel);
+            }
+            done = done.and(flushed);
+        }
+        done
+    }
+
+    /// Sends a flush whose reply others keep until it is taken; where it stands.
+    fn send_flush(&self, control: &JobControl) -> Result<usize> {
+        let op = [Op::new(Command::FLUSH, 0, 0)];
+        let mut place = [0];
+        self.enter(&op, &mut place, control)?;
+        let sent = self.send(&op, &place, control);
+        if sent.is_err() {
+            self.leave(&place);
+        }
+        sent.map(|()| place[0])
+    }
+
+    fn take_flush(&self, place: usize, control: &JobControl) -> Result<()> {
+        let mut op = [Op::new(Command::FLUSH, 0, 0)];
+        let done = self.receive(&mut op, &[place], control);
+        self.leave(&[place]);
+        done.and(op[0].error.take().map_or(Ok(()), Err))
+    }
+
     /// Takes places for the requests.
     fn enter(&self, ops: &[Op<'_, '_>], places: &mut [usize], control: &JobControl) -> Result<()> {
         let mut state = self.state.lock();
@@ -186,7 +248,7 @@ impl Connection {
         for (op, place) in ops.iter().zip(places) {
             let free = state.used.trailing_ones() as usize;
             state.used |= 1 << free;
-            state.unsent |= 1 << free;
+            state.busy |= 1 << free;
             let first = *first.get_or_insert(free);
             let entry = &mut state.places[free];
             *entry = Place {
@@ -206,7 +268,7 @@ impl Connection {
         let mut state = self.state.lock();
         let more = state.kept.iter().any(|kept| has(mine, kept.0));
         state.used &= !mine;
-        state.unsent &= !mine;
+        state.busy &= !mine;
         if !state.reading && state.handed.is_none() && state.waiting != 0 {
             self.wake[state.waiting.trailing_zeros() as usize].notify_one();
         }
@@ -275,13 +337,11 @@ impl Connection {
                 self.write(&mut all, control)
             }
         };
-        let sent = sent.map_err(|error| self.fail(error));
-        self.state.lock().unsent &= !set_of(places);
-        sent
+        sent.map_err(|error| self.fail(error))
     }
 
     fn write(&self, parts: &mut [IoSlice<'_>], control: &JobControl) -> Result<()> {
-        let _alone = self.sending.lock();
+        let _alone = locked(&self.sending, control)?;
         self.stream.write_all_vectored(parts, Wait::new(control))
     }
 
@@ -293,6 +353,7 @@ impl Connection {
         control: &JobControl,
     ) -> Result<()> {
         let mine = set_of(places);
+        self.state.lock().busy &= !mine;
         let mut reading = None;
         while ops.iter().any(|op| !op.done) {
             let (place, reply, payload) = self.next(mine, &mut reading, control)?;
@@ -409,7 +470,7 @@ impl Connection {
             let len = match payload_len(&reply, &owner) {
                 0 => 0,
                 // Its owner cannot take it now, and may get on only when the server does.
-                len if has(state.unsent, place) => len,
+                len if has(state.busy, place) => len,
                 _ => {
                     state.handed = Some((place, reply));
                     drop(input);
@@ -586,6 +647,22 @@ impl Drop for Connection {
             .stream
             .write_all(&bytes, Wait::forever().at_most(FAREWELL));
         self.stream.shutdown();
+    }
+}
+
+/// Locks what another thread may hold while it waits for the server.
+///
+/// # Errors
+/// Where `control` ends the wait.
+pub(super) fn locked<'a, T>(
+    mutex: &'a Mutex<T>,
+    control: &JobControl,
+) -> Result<MutexGuard<'a, T>> {
+    loop {
+        if let Some(held) = mutex.try_lock_for(LOOK) {
+            return Ok(held);
+        }
+        control.check()?;
     }
 }
 

@@ -2,7 +2,7 @@
 //! are lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bstr::{BString, ByteSlice};
@@ -15,7 +15,7 @@ use crate::nbd::request::Command;
 use crate::net::{Stream, Wait, connect};
 use crate::storage::exports::ExportInfo;
 
-use super::connection::Connection;
+use super::connection::{Connection, locked};
 use super::handshake::{Export, Wanted, negotiate};
 use super::journal::{Journal, Kept, MAX_BYTES};
 use super::listing;
@@ -51,11 +51,7 @@ pub(super) struct Pool {
     full: AtomicBool,
     /// What a server that comes back gets again, where it is waited for.
     journal: Option<Journal>,
-    /// Writes that the server has replied to.
-    written: AtomicU64,
-    /// How many of them a flush has covered.
-    flushed: AtomicU64,
-    /// A connection was lost after writes that no flush covered.
+    /// A connection with writes that no flush covered has another in its place.
     lost: AtomicBool,
 }
 
@@ -71,6 +67,16 @@ struct Line {
     connection: Option<Arc<Connection>>,
     /// Since when there is none.
     lost: Option<Instant>,
+}
+
+/// What requests leave that the server may still lose when it has replied.
+#[derive(Debug)]
+enum Leaves<'a> {
+    Nothing,
+    /// Changes that a flush on the same connection covers.
+    Unflushed,
+    /// Changes that are made again on another connection.
+    Kept(Kept<'a>),
 }
 
 /// Requests on a lane.
@@ -101,7 +107,7 @@ fn connected(settings: &Settings, wait: Wait<'_>) -> Result<Stream> {
 }
 
 /// Connects, and agrees on the export.
-fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connection> {
+pub(super) fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connection> {
     let stream = connected(settings, wait)?;
     let wanted = Wanted {
         export: settings.export.as_bstr(),
@@ -201,8 +207,6 @@ impl Pool {
             growing: Mutex::new(()),
             full: AtomicBool::new(false),
             journal: keeps.then(Journal::default),
-            written: AtomicU64::new(0),
-            flushed: AtomicU64::new(0),
             lost: AtomicBool::new(false),
         })
     }
@@ -212,7 +216,7 @@ impl Pool {
     /// # Errors
     /// Of the server, or of the connection.
     pub(super) fn run(&self, ops: &mut [Op<'_, '_>], control: &JobControl) -> Result<()> {
-        self.carry_out(ops, None, control)
+        self.carry_out(ops, Leaves::Nothing, control)
     }
 
     /// As [`Pool::run`] for requests that change the export; `durable` where their replies say that nothing of them
@@ -226,20 +230,17 @@ impl Pool {
         durable: bool,
         control: &JobControl,
     ) -> Result<()> {
-        let kept = match self.journal.as_ref().filter(|_| !durable) {
-            None => None,
+        let leaves = match &self.journal {
+            _ if durable => Leaves::Nothing,
+            None => Leaves::Unflushed,
             Some(journal) => loop {
                 match journal.keep(ops)? {
                     None => self.flush(control)?,
-                    kept => break kept,
+                    Some(kept) => break Leaves::Kept(kept),
                 }
             },
         };
-        self.carry_out(ops, kept, control)?;
-        if !durable {
-            self.written.fetch_add(ops.len() as u64, Ordering::Release);
-        }
-        Ok(())
+        self.carry_out(ops, leaves, control)
     }
 
     /// How many bytes of changes may be sent in one call.
@@ -253,22 +254,25 @@ impl Pool {
     fn carry_out(
         &self,
         ops: &mut [Op<'_, '_>],
-        mut kept: Option<Kept<'_>>,
+        leaves: Leaves<'_>,
         control: &JobControl,
     ) -> Result<()> {
         let lane = self.lane(control)?;
         let _loaded = Loaded::new(lane, ops.len());
         let mut lost: Option<Instant> = None;
+        let mut leaves = Some(leaves);
         loop {
             let connection = self.connection(lane, control)?;
             let done = {
                 let journal = self.journal.as_ref();
                 let _gate = journal.map(|journal| journal.enter(control)).transpose()?;
                 let done = connection.exchange(ops, control);
-                if done.is_ok()
-                    && let Some(kept) = kept.take()
-                {
-                    kept.record(ops);
+                if done.is_ok() {
+                    match leaves.take() {
+                        None | Some(Leaves::Nothing) => {}
+                        Some(Leaves::Unflushed) => self.note_written(&connection, ops.len()),
+                        Some(Leaves::Kept(kept)) => kept.record(ops),
+                    }
                 }
                 done
             };
@@ -303,16 +307,22 @@ impl Pool {
     /// Whether further storages may use it: requests succeed, or wait for a connection to come back.
     pub(super) fn is_usable(&self) -> bool {
         // One that waits for its server has changes to make again before anybody sees the export.
-        self.journal.is_some()
-            || !self.lost.load(Ordering::Acquire)
-                && self.lanes.first().is_some_and(|lane| {
-                    let line = lane.line.try_lock();
-                    // Whoever holds it makes a connection.
-                    line.is_none_or(|line| {
-                        let connection = line.connection.as_ref();
-                        connection.is_some_and(|connection| connection.ended() != Some(false))
-                    })
-                })
+        if self.journal.is_some() {
+            return true;
+        }
+        // Whoever holds a line makes a connection.
+        let lives = |lane: &Lane| {
+            let line = lane.line.try_lock();
+            line.is_none_or(|line| {
+                let connection = line.connection.as_ref();
+                connection.is_some_and(|connection| connection.ended() != Some(false))
+            })
+        };
+        !self.lost.load(Ordering::Acquire) && self.open_lanes().all(lives)
+    }
+
+    fn open_lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().take(self.open.load(Ordering::Acquire))
     }
 
     /// Makes what was written durable.
@@ -320,19 +330,33 @@ impl Pool {
     /// # Errors
     /// Of the server; also where a connection was lost that the flush does not cover.
     pub(super) fn flush(&self, control: &JobControl) -> Result<()> {
-        let before = self.written.load(Ordering::Acquire);
-        let marked = self
-            .journal
-            .as_ref()
-            .map(|journal| (journal, journal.mark()));
         // A server that knows no flush has nothing that it could lose.
-        if self.export.flags.contains(TransmissionFlags::SEND_FLUSH) {
-            self.run(&mut [Op::new(Command::FLUSH, 0, 0)], control)?;
+        if !self.export.flags.contains(TransmissionFlags::SEND_FLUSH) {
+            return Ok(());
         }
-        if let Some((journal, mark)) = marked {
-            journal.flushed(mark);
+        let Some(journal) = &self.journal else {
+            return self.flush_connections(control);
+        };
+        let mark = journal.mark();
+        self.run(&mut [Op::new(Command::FLUSH, 0, 0)], control)?;
+        journal.flushed(mark);
+        Ok(())
+    }
+
+    /// Flushes on each connection with writes that no flush covers: a flush on another one says nothing of them,
+    /// for that may have been made with a server that was started anew.
+    fn flush_connections(&self, control: &JobControl) -> Result<()> {
+        let mut unflushed = Vec::new();
+        for lane in self.open_lanes() {
+            let line = locked(&lane.line, control)?;
+            let connection = line.connection.as_ref();
+            unflushed.extend(connection.filter(|one| one.is_unflushed()).cloned());
         }
-        if self.lost.load(Ordering::Acquire) {
+        let lost = self.lost.load(Ordering::Acquire)
+            || unflushed
+                .iter()
+                .any(|connection| connection.ended().is_some());
+        if lost {
             return Err(Error::new(
                 ErrorKind::Os,
                 format!(
@@ -342,8 +366,13 @@ impl Pool {
             )
             .with_errno(libc::EIO));
         }
-        self.flushed.fetch_max(before, Ordering::AcqRel);
-        Ok(())
+        match unflushed.is_empty() {
+            true => self.run(&mut [Op::new(Command::FLUSH, 0, 0)], control),
+            false => Connection::flush_all(&unflushed, control).map_err(|error| {
+                let lost = unflushed.iter().any(|one| one.ended().is_some());
+                if lost { self.about(error) } else { error }
+            }),
+        }
     }
 
     fn about(&self, error: Error) -> Error {
@@ -411,7 +440,7 @@ impl Pool {
     /// The connection of a lane; one that was lost is made again, for as long as the delay allows.
     fn connection(&self, lane: &Lane, control: &JobControl) -> Result<Arc<Connection>> {
         control.check()?;
-        let mut line = lane.line.lock();
+        let mut line = locked(&lane.line, control)?;
         if let Some(connection) = &line.connection {
             match connection.ended() {
                 None => return Ok(connection.clone()),
@@ -432,10 +461,11 @@ impl Pool {
             self.return_within(control, deadline)
                 .map_err(|e| self.about(e))?,
         );
-        *line = Line {
-            connection: Some(made.clone()),
-            lost: None,
-        };
+        let before = line.connection.replace(made.clone());
+        line.lost = None;
+        if before.is_some_and(|before| before.is_unflushed()) {
+            self.lost.store(true, Ordering::Release);
+        }
         Ok(made)
     }
 
@@ -462,20 +492,21 @@ impl Pool {
         journal.map_or(Ok(()), |journal| journal.make_again(connection, control))
     }
 
+    /// Takes note of changes that the server has replied to on a connection.
+    fn note_written(&self, connection: &Connection, changes: usize) {
+        connection.wrote(changes);
+        // It may have another in its place already.
+        if connection.ended().is_some() {
+            self.lost.store(true, Ordering::Release);
+        }
+    }
+
     /// Takes note that a connection has ended.
     fn note_loss(&self, lane: &Lane, connection: &Arc<Connection>) {
         let mut line = lane.line.lock();
         let current = line.connection.as_ref();
         if current.is_some_and(|current| Arc::ptr_eq(current, connection)) {
             line.lost.get_or_insert_with(Instant::now);
-        }
-        let flushed = self.flushed.load(Ordering::Acquire);
-        let kept = self.journal.is_some();
-        if !kept
-            && connection.ended() == Some(false)
-            && self.written.load(Ordering::Acquire) > flushed
-        {
-            self.lost.store(true, Ordering::Release);
         }
     }
 }

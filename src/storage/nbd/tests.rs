@@ -1,5 +1,7 @@
 //! The client against servers that keep to a script.
 
+mod flushes;
+
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bstr::BString;
+use parking_lot::Mutex;
 
 use super::options::{OPTIONS, Settings};
 use super::pool;
@@ -199,21 +202,20 @@ impl Fake {
         self.dir.path().join("s")
     }
 
-    fn open(&self, more: &str, control: &Arc<JobControl>) -> Result<NbdStorage> {
+    fn settings(&self, more: &str) -> Settings {
         let list = format!("path={}{more}", self.path().display());
-        let values = Values::check(&Options::parse(&list)?, OPTIONS)?;
+        let values = Values::check(&Options::parse(&list).unwrap(), OPTIONS).unwrap();
+        Settings::of(&values, &Objects::new()).unwrap()
+    }
+
+    fn open(&self, more: &str, control: &Arc<JobControl>) -> Result<NbdStorage> {
+        let settings = self.settings(more);
         let given = crate::value::Map::from_iter([(
             "path".to_owned(),
             BString::from(self.path().as_os_str().as_encoded_bytes()).into(),
         )]);
         let cache = CacheMode::Writeback;
-        NbdStorage::open(
-            &Settings::of(&values, &Objects::new())?,
-            &given,
-            true,
-            cache,
-            control,
-        )
+        NbdStorage::open(&settings, &given, true, cache, control)
     }
 
     fn opened(&self) -> NbdStorage {

@@ -1,0 +1,130 @@
+//! Flushes that succeed only where the server which took the writes still has them.
+
+use std::sync::Barrier;
+use std::sync::mpsc::{Sender, channel};
+
+use super::super::connection::Connection;
+use super::*;
+use crate::net::Wait;
+
+fn several() -> Offer {
+    let offer = Offer::default();
+    Offer {
+        flags: offer.flags | TransmissionFlags::CAN_MULTI_CONN,
+        ..offer
+    }
+}
+
+/// A server that takes connections at the same time, each by a thread of `each`, which gets its number.
+fn at_once(each: impl Fn(usize, &mut Peer) + Send + Sync + 'static) -> Fake {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+    let each = Arc::new(each);
+    let thread = std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            let each = each.clone();
+            std::thread::spawn(move || {
+                let mut peer = Peer(stream);
+                if peer.handshake(several()).is_some() {
+                    each(number, &mut peer);
+                }
+            });
+        }
+    });
+    let thread = Some(thread);
+    Fake { dir, thread }
+}
+
+#[test]
+fn a_flush_says_nothing_of_writes_that_another_server_had_taken() {
+    let (tell, told) = channel();
+    let (restart, restarted) = channel::<()>();
+    let both = Mutex::new((tell, restarted));
+    let restart = Mutex::new(restart);
+    let server = at_once(move |number, peer| {
+        if number > 0 {
+            // The one that was started anew, without what the first one had.
+            while let Some((request, _)) = peer.request() {
+                peer.simple(&request, 0, b"");
+                if request.command == Command::FLUSH {
+                    let _ = restart.lock().send(());
+                }
+            }
+            return;
+        }
+        let (tell, restarted) = &*both.lock();
+        done(peer, Command::WRITE, 0, &[1; 512]);
+        peer.request();
+        tell.send(()).unwrap();
+        // It dies with the read under way, when it is flushed or another one has taken its place.
+        peer.0
+            .set_read_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
+        while peer.request().is_none() && restarted.try_recv().is_err() {}
+    });
+    let storage = server.opened();
+    storage.write_at(&[1; 512], 0).unwrap();
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| storage.read_at(&mut [0; 512], 4096));
+        told.recv().unwrap();
+        storage.sync(Durability::Synced).unwrap_err();
+        read.join().unwrap().unwrap_err();
+    });
+    let error = storage.sync(Durability::Synced).unwrap_err();
+    assert_eq!(error.errno(), libc::EIO);
+}
+
+#[test]
+fn flushes_go_out_on_all_connections_before_the_first_reply() {
+    let flushes = Barrier::new(2);
+    let server = at_once(move |_, peer| {
+        while let Some((request, _)) = peer.request() {
+            if request.command == Command::FLUSH {
+                flushes.wait();
+            }
+            peer.simple(&request, 0, b"");
+        }
+    });
+    let control = JobControl::default();
+    let connect = || pool::establish(&server.settings(""), Wait::new(&control)).map(Arc::new);
+    let connections = [connect().unwrap(), connect().unwrap()];
+    for connection in &connections {
+        connection.wrote(1);
+    }
+    Connection::flush_all(&connections, &control).unwrap();
+    assert!(!connections.iter().any(|one| one.is_unflushed()));
+}
+
+#[test]
+fn a_flush_fails_where_a_connection_with_writes_was_given_up() {
+    static STALLED: Mutex<Option<Sender<()>>> = Mutex::new(None);
+    let (tell, told) = channel();
+    *STALLED.lock() = Some(tell);
+    let fake = Fake::new(vec![
+        (Offer::default(), |peer| {
+            done(peer, Command::WRITE, 0, &[1; 512]);
+            peer.request();
+            STALLED.lock().take().unwrap().send(()).unwrap();
+            assert!(peer.request().is_none());
+        }),
+        (Offer::default(), serve),
+    ]);
+    let control = Arc::new(JobControl::default());
+    let (kept, given_up) = (fake.opened(), fake.open("", &control).unwrap());
+    kept.write_at(&[1; 512], 0).unwrap();
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| given_up.read_at(&mut [0; 512], 0));
+        told.recv().unwrap();
+        control.cancel();
+        let error = read.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+    });
+    kept.write_at(&[2; 512], 4096).unwrap();
+    let error = broken(
+        kept.sync(Durability::Synced),
+        "lost after writes that were not flushed",
+    );
+    assert_eq!(error.errno(), libc::EIO);
+    drop((kept, given_up));
+    fake.end();
+}
