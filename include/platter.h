@@ -2528,10 +2528,10 @@ int platter_image_open_storage(struct platter_image **out,
 /**
  * Sets what ends calls with this handle that can take long, from now on: those on bitmaps, zeroing, discarding,
  * `platter_image_extent()`, `platter_image_flush()` and `platter_image_close()`. They fail with CANCELLED then;
- * each says what that leaves. Calls with a buffer of the program are not ended, and a sync that the kernel
- * has begun ends by itself alone: where the program must not wait for it, use `platter_queue_flush()`. Jobs
- * and queues on the image are ended by what they have themselves. The control may be freed; NULL stands for
- * none. `flags` must be 0.
+ * each says what that leaves. Calls with a buffer of the program end where they wait for a server, and not
+ * otherwise. A sync that the kernel has begun ends by itself alone: where the program must not wait for it, use
+ * `platter_queue_flush()`. Jobs and queues on the image are ended by what they have themselves. The control may
+ * be freed; NULL stands for none. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */

@@ -5,9 +5,10 @@
 
 pub mod events;
 mod rate;
+mod thread;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -15,6 +16,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 
 use rate::Rate;
+
+pub use thread::Working;
 
 /// How far the work has come, in bytes of guest data (or in the unit that the operation documents).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -71,6 +74,8 @@ pub struct JobControl {
     /// Whether there are limits, so that most checks need no lock.
     limited: AtomicBool,
     limits: Mutex<Limits>,
+    /// When a wait of a thread that works for it first saw that its work has ended.
+    seen_ended: OnceLock<Instant>,
     rate: Rate,
     done: AtomicU64,
     total: AtomicU64,
@@ -144,11 +149,17 @@ impl JobControl {
         self.limited.store(any, Ordering::SeqCst);
     }
 
-    /// As [`JobControl::checkpoint`] without waiting where the work is paused.
+    /// As [`JobControl::checkpoint`] without waiting where the work is paused. Fails soon also where the control ends
+    /// that this thread works for (see [`JobControl::work_here`]).
     ///
     /// # Errors
     /// [`crate::ErrorKind::Cancelled`]; with the errno `ETIMEDOUT` when the deadline has passed.
     pub fn check(&self) -> Result<()> {
+        self.check_own()?;
+        thread::check_other(self)
+    }
+
+    fn check_own(&self) -> Result<()> {
         if self.is_cancelled() {
             return Err(Error::cancelled());
         }
@@ -164,7 +175,7 @@ impl JobControl {
             .with_errno(libc::ETIMEDOUT));
         }
         // No control heeds one that heeds it, so the locks have an order.
-        limits.heeded.iter().try_for_each(|other| other.check())
+        limits.heeded.iter().try_for_each(|other| other.check_own())
     }
 
     /// Limits the work to `bytes_per_second` from now on, also where it waits already; 0 lifts the

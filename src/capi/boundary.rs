@@ -5,13 +5,14 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 
 use crate::capi::error_object::platter_error;
 pub(super) use crate::capi::parameter::given;
 use crate::capi::status::PLATTER_OK;
 use crate::error::{Error, ErrorKind, Result};
+use crate::job::{JobControl, Working};
 
 /// Set on a handle when a panic ran through it: its state is unknown, so later calls are refused.
 #[derive(Debug, Default)]
@@ -41,6 +42,17 @@ impl Poison {
 /// An object behind a handle.
 pub(super) trait Handle {
     fn poison(&self) -> &Poison;
+
+    /// What ends calls with it, also where they wait for a server.
+    fn heeds(&self) -> Option<&Arc<JobControl>> {
+        None
+    }
+
+    /// Until this is dropped the call heeds that control.
+    fn working(&self) -> Option<Working> {
+        let control = self.heeds().filter(|control| !control.is_idle());
+        control.map(JobControl::work_here)
+    }
 }
 
 /// A value of an out-parameter, with what it is on failure.
@@ -102,8 +114,10 @@ pub(super) fn call_ref<H: Handle>(
     err: ErrOut<'_>,
     body: impl FnOnce(&H) -> Result<()>,
 ) -> c_int {
-    let result =
-        given(handle, name).and_then(|handle| caught(Some(handle.poison()), || body(handle)));
+    let result = given(handle, name).and_then(|handle| {
+        let _working = handle.working();
+        caught(Some(handle.poison()), || body(handle))
+    });
     finish(err, result)
 }
 
@@ -117,6 +131,7 @@ pub(super) fn call_ref_out<T: OutValue, H: Handle>(
 ) -> c_int {
     let result = place(out).and_then(|out| {
         let handle = given(handle, name)?;
+        let _working = handle.working();
         *out = caught(Some(handle.poison()), || body(handle))?;
         Ok(())
     });

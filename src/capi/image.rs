@@ -102,6 +102,10 @@ impl Handle for platter_image {
     fn poison(&self) -> &Poison {
         &self.shared.poison
     }
+
+    fn heeds(&self) -> Option<&Arc<JobControl>> {
+        Some(&self.control)
+    }
 }
 
 impl platter_image {
@@ -252,10 +256,10 @@ fn opened(image: Image) -> *mut platter_image {
 
 /// Sets what ends calls with this handle that can take long, from now on: those on bitmaps, zeroing, discarding,
 /// `platter_image_extent()`, `platter_image_flush()` and `platter_image_close()`. They fail with CANCELLED then;
-/// each says what that leaves. Calls with a buffer of the program are not ended, and a sync that the kernel
-/// has begun ends by itself alone: where the program must not wait for it, use `platter_queue_flush()`. Jobs
-/// and queues on the image are ended by what they have themselves. The control may be freed; NULL stands for
-/// none. `flags` must be 0.
+/// each says what that leaves. Calls with a buffer of the program end where they wait for a server, and not
+/// otherwise. A sync that the kernel has begun ends by itself alone: where the program must not wait for it, use
+/// `platter_queue_flush()`. Jobs and queues on the image are ended by what they have themselves. The control may
+/// be freed; NULL stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -304,6 +308,7 @@ pub unsafe extern "C" fn platter_image_close(
         let Some(handle) = handle else {
             return check_flags(flags, 0);
         };
+        let _working = handle.working();
         let poisoned = handle.shared.poison.check();
         let closed = match Arc::try_unwrap(handle.shared) {
             Ok(shared) => poisoned.and_then(|()| close(shared.into_image(), &handle.control)),

@@ -56,6 +56,7 @@ pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
     let stop = AtomicBool::new(false);
     let failure: Mutex<Option<Error>> = Mutex::new(None);
     let one = |tick: &mut dyn FnMut() -> Result<()>| {
+        let _working = control.work_here();
         let mut state = start();
         while !stop.load(Ordering::Relaxed) {
             let at = next.fetch_add(piece, Ordering::Relaxed);

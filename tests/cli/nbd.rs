@@ -1,6 +1,8 @@
 //! Exports of NBD servers, against QEMU's tool and the servers of others.
 
+mod faults;
 mod list;
+mod scripted;
 mod server;
 mod tls;
 

@@ -257,6 +257,8 @@ impl Runner {
             images,
             body,
         } = work;
+        // Images that were opened before the job hear of its end too.
+        let _working = job.control().work_here();
         let this = std::thread::current().id();
         *self.state.lock() = State::Running(Some(this));
         let begin = Instant::now();

@@ -71,7 +71,10 @@ pub(super) fn first_difference(
                 without_signals(|| {
                     std::thread::Builder::new()
                         .name(format!("platter-compare-{n}"))
-                        .spawn_scoped(scope, || shared.work(|| shared.control.checkpoint()))
+                        .spawn_scoped(scope, || {
+                            let _working = shared.control.work_here();
+                            shared.work(|| shared.control.checkpoint())
+                        })
                         .ok()
                 })
             })

@@ -67,6 +67,7 @@ impl Work<'_> {
                     std::thread::Builder::new()
                         .name(format!("platter-convert-{n}"))
                         .spawn_scoped(scope, || {
+                            let _working = control.work_here();
                             self.work(&planner, &order, &control, &mut || Ok(()));
                         })
                 });

@@ -1,0 +1,109 @@
+//! What a thread works for: whatever it waits for on the way, such as a server below an image that was opened long
+//! before, is waited for no longer than the work goes on.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+
+use super::JobControl;
+
+/// How long waits go on when the work has ended, all together: what tidies up needs them, and a server that replies is
+/// quick enough.
+const GRACE: Duration = Duration::from_millis(50);
+
+thread_local! {
+    static CONTROL: RefCell<Option<Arc<JobControl>>> = const { RefCell::new(None) };
+}
+
+/// A thread works for a control until this is dropped.
+#[derive(Debug)]
+#[must_use = "the thread works for the control until this is dropped"]
+pub struct Working {
+    before: Option<Arc<JobControl>>,
+    /// Of this thread alone.
+    here: PhantomData<*const ()>,
+}
+
+impl JobControl {
+    /// Has all that this thread does heed the control too, until what is returned is dropped: when the work ends, a
+    /// wait for a server ends within some 100 ms, also where the storage was opened under another control.
+    pub fn work_here(self: &Arc<Self>) -> Working {
+        Working {
+            before: CONTROL.replace(Some(self.clone())),
+            here: PhantomData,
+        }
+    }
+
+    /// As [`JobControl::check`], a moment after the work has ended.
+    fn check_late(&self) -> Result<()> {
+        let Err(error) = self.check_own() else {
+            return Ok(());
+        };
+        match self.seen_ended.get_or_init(Instant::now).elapsed() < GRACE {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        CONTROL.set(self.before.take());
+    }
+}
+
+/// Checks what this thread works for, where that is not `control`.
+pub(super) fn check_other(control: &JobControl) -> Result<()> {
+    CONTROL.with_borrow(|working| match working {
+        Some(working) if !std::ptr::eq(&raw const **working, control) => working.check_late(),
+        _ => Ok(()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_control_that_heeds_another_is_worked_for() {
+        let (job, user) = (Arc::new(JobControl::default()), Arc::default());
+        job.heed(&user);
+        let _working = job.work_here();
+        job.checkpoint().unwrap();
+        JobControl::default().check().unwrap();
+        user.cancel();
+        job.check().unwrap_err();
+    }
+
+    #[test]
+    fn a_thread_heeds_what_it_works_for_until_that_is_dropped() {
+        let (storage, job) = (Arc::new(JobControl::default()), Arc::default());
+        let working = JobControl::work_here(&job);
+        storage.check().unwrap();
+        job.cancel();
+        job.check().unwrap_err();
+        // A moment for what tidies up.
+        let error = loop {
+            if let Err(error) = storage.check() {
+                break error;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| storage.check());
+            other.join().unwrap().unwrap();
+        });
+        let inner = Arc::new(JobControl::default());
+        let within = inner.work_here();
+        storage.check().unwrap();
+        drop(within);
+        storage.check().unwrap_err();
+        drop(working);
+        storage.check().unwrap();
+    }
+}
