@@ -1,5 +1,5 @@
-/* Runs a program under a limit on its time, and writes the largest memory that it used, in KiB, and
- * how it ended to a file: limited SECONDS FILE PROGRAM ARGUMENT...
+/* Runs a program under a limit on its time, and writes to a file the largest memory that it used, in KiB,
+ * the signal that ended it, and its processor time in milliseconds: limited SECONDS FILE PROGRAM ARGUMENT...
  * LIMITED_DATA_KIB in the environment: the program gets no more memory than that. */
 #include <signal.h>
 #include <stdio.h>
@@ -10,6 +10,11 @@
 #include <unistd.h>
 
 static pid_t child;
+
+static long milliseconds(struct timeval time)
+{
+    return (long)time.tv_sec * 1000 + (long)time.tv_usec / 1000;
+}
 
 static void on_alarm(int number)
 {
@@ -50,7 +55,8 @@ int main(int argc, char **argv)
     file = fopen(argv[2], "w");
     if (file == NULL)
         return 125;
-    fprintf(file, "%ld %d\n", usage.ru_maxrss, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+    fprintf(file, "%ld %d %ld\n", usage.ru_maxrss, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+            milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime));
     if (fclose(file) != 0)
         return 125;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 126;
