@@ -169,6 +169,29 @@ fn damage_is_told_in_the_same_words() {
     }
 }
 
+/// A directory names a table behind the end of the disk: one of the disk, and none at all.
+#[test]
+fn tables_behind_the_end_of_the_disk_are_damage_and_cleared() {
+    let pair = images();
+    let before = std::fs::read(pair.ours().path("small.qed")).expect("the image");
+    for value in [0x7000_u64, 0x123_4567] {
+        pair.patch("small.qed", 0x1000 + 8 * 100, &value.to_le_bytes());
+        let ran = pair.same("check small.qed");
+        assert_eq!(ran.code, 2, "{ran:?}");
+        let ran = ours(&words("check -r all small.qed"), pair.ours().root());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let ran = pair.ours().qemu_img(&["check", "small.qed"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        pair.file("whole.qed", &before);
+        let ran = ours(
+            &words("compare -f qed -F qed small.qed whole.qed"),
+            pair.ours().root(),
+        );
+        assert_eq!(ran.code, 0, "{ran:?}");
+        pair.file("small.qed", &before);
+    }
+}
+
 #[test]
 fn images_are_converted_resized_and_committed() {
     let pair = images();

@@ -1,7 +1,9 @@
 //! The consistency check: every cluster has one use, and lies in the file ("Consistency checking").
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
+use crate::bytes::le64;
 use crate::error::Result;
 use crate::format::blocks::check::{self, Repairable};
 use crate::format::blocks::{Entry, FREE, Layout};
@@ -11,7 +13,13 @@ use crate::job::{Job, JobControl};
 use crate::memory;
 use crate::size::SECTOR;
 
+use crate::storage::ZeroFlags;
+
 use super::Qed;
+use super::disk::ENTRY;
+
+/// Bytes of the L1 table that are looked at together.
+const PIECE: u64 = 64 << 10;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -27,6 +35,8 @@ pub(super) struct Findings {
     /// Entries that name a cluster which is something else, and the first of them.
     shared: u64,
     first_shared: Option<u64>,
+    /// L1 entries behind those of the disk that name no place for a table, or clusters of others.
+    behind: u64,
     leaks: u64,
     total: u64,
     allocated: u64,
@@ -35,7 +45,7 @@ pub(super) struct Findings {
 
 impl check::Findings for Findings {
     fn corruptions(&self) -> u64 {
-        self.bad_tables.len() as u64 + self.bad + self.shared + self.shared_clusters
+        self.bad_tables.len() as u64 + self.bad + self.shared + self.shared_clusters + self.behind
     }
 
     fn leaks(&self) -> u64 {
@@ -77,6 +87,7 @@ impl Repairable for Qed {
         let alone = blocks.exclusive();
         blocks.keeper.note_damage();
         blocks.keeper.begin(&*blocks.storage)?;
+        self.clear_l1_behind(control)?;
         for part in &found.bad_tables {
             alone.drop_part(*part)?;
         }
@@ -192,8 +203,64 @@ impl Qed {
                 None => Ok(()),
             }
         })?;
+        self.each_behind(|_, words| {
+            for host in words {
+                found.behind += match header.is_table_place(*host, file_len) {
+                    true => table_at(*host).filter(|at| uses.has(*at)).count() as u64,
+                    false => 1,
+                };
+            }
+            match job.as_deref_mut() {
+                Some(job) => job.tick(),
+                None => Ok(()),
+            }
+        })?;
         found.leaks = uses.unused();
         Ok(found)
+    }
+
+    /// Calls `visit` with the entries of the L1 table behind those that the disk needs, other than zero, and where the
+    /// piece that holds them stands.
+    fn each_behind(&self, mut visit: impl FnMut(Range<u64>, &[u64]) -> Result<()>) -> Result<()> {
+        let header = self.blocks.keeper.header();
+        let storage = &*self.blocks.storage;
+        let needed = header.clusters().div_ceil(header.per_table()) * ENTRY;
+        let mut at = header.table_offset + needed;
+        let end = (header.table_offset + header.table_len()).min(storage.len()?);
+        let mut bytes = memory::zeroed(PIECE as usize)?;
+        let mut words = Vec::new();
+        while at < end {
+            let run = storage.extent(at, end - at)?;
+            if run.zero {
+                at += run.len;
+                continue;
+            }
+            let len = run.len.min(PIECE).min(end - at);
+            let piece = &mut bytes[..len as usize];
+            storage.read_at(piece, at)?;
+            words.clear();
+            for word in piece.chunks_exact(ENTRY as usize) {
+                if let Some(word) = le64(word, 0).filter(|word| *word != 0) {
+                    memory::push(&mut words, word)?;
+                }
+            }
+            if !words.is_empty() {
+                visit(at..at + len, &words)?;
+            }
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Clears the entries of the L1 table that the disk does not need: what they name is about to be moved.
+    fn clear_l1_behind(&self, control: &JobControl) -> Result<()> {
+        let storage = &*self.blocks.storage;
+        let flags = ZeroFlags::empty();
+        self.each_behind(|place, _| {
+            control.checkpoint()?;
+            storage.write_zeroes(place.start, place.end - place.start, flags)
+        })?;
+        self.blocks.barrier()
     }
 }
 
@@ -213,7 +280,14 @@ impl Findings {
                 "the entry of cluster {index} names nothing in the file"
             ));
         }
-        let index = self.first_shared?;
-        Some(format!("cluster {index} stands where something else does"))
+        if let Some(index) = self.first_shared {
+            return Some(format!("cluster {index} stands where something else does"));
+        }
+        (self.behind > 0).then(|| {
+            format!(
+                "the L1 table names {} tables behind the end of the disk, where none can be",
+                self.behind
+            )
+        })
     }
 }

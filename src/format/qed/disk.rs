@@ -12,7 +12,7 @@ pub(super) const MAGIC: &[u8; 4] = b"QED\0";
 pub(super) const HEADER_LEN: usize = 64;
 
 /// Bytes of an entry of a table.
-const ENTRY: u64 = 8;
+pub(super) const ENTRY: u64 = 8;
 
 bitflags::bitflags! {
     /// What a program must know to use the image ("Feature bits").
@@ -138,6 +138,15 @@ impl Header {
     /// The first offset that tables can name.
     pub(super) fn start(&self) -> u64 {
         u64::from(self.header_size.max(1)) * u64::from(self.cluster_size)
+    }
+
+    /// Whether a table can stand there in a file of that length.
+    pub(super) fn is_table_place(&self, host: u64, file_len: u64) -> bool {
+        host.is_multiple_of(u64::from(self.cluster_size))
+            && host >= self.start()
+            && host
+                .checked_add(self.table_len())
+                .is_some_and(|end| end <= file_len)
     }
 
     /// How entries stand in the tables.
