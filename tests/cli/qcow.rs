@@ -171,6 +171,28 @@ fn headers_are_refused_in_the_same_words() {
 }
 
 #[test]
+fn clusters_behind_the_end_of_the_disk_are_leaks_and_freed() {
+    let pair = Pair::with(&["create -q -f qcow a.qcow 2M"]);
+    pair.qemu_io("qcow", "a.qcow", &["write -P 5 0 2M"]);
+    // The disk has a quarter of its size.
+    pair.patch("a.qcow", 24, &(1_u64 << 19).to_be_bytes());
+    let check = |line: &str| ours(&words(line), pair.ours().root());
+    let ran = check("check a.qcow");
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(ran.out.contains("384 leaked clusters"), "{ran:?}");
+    assert!(ran.out.contains("128/128 = 100.00% allocated"), "{ran:?}");
+    let ran = check("check -r all a.qcow");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let (theirs, ours) = (pair.theirs().str("a.qcow"), pair.ours().str("a.qcow"));
+    let ran = pair
+        .ours()
+        .qemu_img(&["compare", "-f", "qcow", "-F", "qcow", &theirs, &ours]);
+    assert_eq!(ran.out, "Images are identical.\n", "{ran:?}");
+    let len = std::fs::metadata(&ours).expect("the image").len();
+    assert!(len < 600 << 10, "{len} bytes are left");
+}
+
+#[test]
 fn images_are_converted_and_committed() {
     let pair = images();
     for options in ["", "-S 0", "-W"] {

@@ -234,7 +234,8 @@ impl Qcow {
         // Where the cluster before ends.
         let mut before = None;
         self.each_entry(|number, index, word| {
-            if skipped.contains(&index) {
+            // Clusters behind the end of the disk are nobody's.
+            if skipped.contains(&index) || number >= found.total {
                 return Ok(());
             }
             found.allocated += 1;
@@ -311,10 +312,11 @@ impl Qcow {
         Ok(())
     }
 
-    /// Clears the entries that name no place in the file.
+    /// Clears the entries that name no place in the file, and those of clusters behind the end of the disk.
     fn clear_bad(&self, control: &JobControl) -> Result<()> {
+        let total = self.len.div_ceil(self.geometry.cluster());
         self.each_entry(|number, _, word| {
-            if self.vetted(word).is_some() {
+            if number < total && self.vetted(word).is_some() {
                 return Ok(());
             }
             control.checkpoint()?;
