@@ -26,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::blocks::{Blocks, ByteOrder, Parts, Table};
 use crate::format::{ChildSpec, Features, Format, FormatDriver, OpenContext, Signature};
 use crate::options::{OptionKind, OptionSpec};
+use crate::size::SECTOR;
 
 use disk::{COOKIE, DiskType, DynamicHeader, FOOTER_LEN, Footer, VpcLayout};
 use dynamic::Dynamic;
@@ -173,6 +174,13 @@ fn check_header(footer: &Footer, header: &DynamicHeader, len: u64, file_len: u64
         return Err(
             Error::corrupt("The file ends within the table of blocks").with_offset(file_len)
         );
+    }
+    if !header.table_offset.is_multiple_of(SECTOR) {
+        let text = format!(
+            "The table of blocks is said to be at {}, within a sector",
+            header.table_offset
+        );
+        return Err(Error::corrupt(text).with_offset(header.table_offset));
     }
     let layout = VpcLayout::of(header, footer.data_offset);
     let (table, place) = (layout.table(), layout.header());

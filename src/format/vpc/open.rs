@@ -50,7 +50,7 @@ pub(super) fn find(storage: &dyn Storage, file_len: u64) -> Result<Found> {
         let better = found.is_ok()
             || last
                 .as_ref()
-                .is_err_and(|error| error.kind() == ErrorKind::Invalid);
+                .is_err_and(|error| error.kind() == ErrorKind::NotAnImage);
         if better {
             (last, last_at) = (found, at);
         }
@@ -77,9 +77,12 @@ pub(super) fn find(storage: &dyn Storage, file_len: u64) -> Result<Found> {
         (Ok(front), _) => front,
         (Err(_), Ok(last)) => last,
         // What stands in front says more, unless there is nothing.
-        (Err(front), Err(last)) if front.kind() == ErrorKind::Invalid => return Err(last),
+        (Err(front), Err(last)) if front.kind() == ErrorKind::NotAnImage => return Err(last),
         (Err(front), Err(_)) => return Err(front),
     };
+    if i64::try_from(footer.data_offset).is_err() {
+        return Err(Error::corrupt("Error reading dynamic VHD header"));
+    }
     let mut bytes = vec![0; HEADER_LEN];
     if footer.data_offset < file_len {
         storage.read_at(&mut bytes, footer.data_offset)?;
