@@ -20,6 +20,7 @@ mod compare;
 mod convert;
 mod create;
 mod crypt;
+mod damage;
 mod dd;
 mod decompress;
 mod drivers;
@@ -58,6 +59,8 @@ mod refused;
 mod repair;
 mod resize;
 mod samples;
+#[path = "../hostile/seal.rs"]
+mod seal;
 mod serve;
 mod signals;
 mod site;

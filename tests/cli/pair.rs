@@ -176,20 +176,25 @@ impl Pair {
         }
     }
 
-    /// Runs both; what ours did, or a description of the difference.
-    pub fn differ(&self, args: &[&str], loose: Loose) -> Result<Ran, String> {
+    /// Runs both: what theirs and ours did, and whether they print the same and end alike.
+    pub fn both(&self, args: &[&str], loose: Loose) -> (Ran, Ran, bool) {
         let theirs = run(Path::new("qemu-img"), args, self.theirs.root());
         let ours = run(build::tool(), args, self.ours.root());
+        let same = ours.code == theirs.code
+            && normal(&without_own_options(&ours.out), loose) == normal(&theirs.out, loose)
+            && without_advice(&ours.err) == without_values(&theirs.err);
+        (theirs, ours, same)
+    }
+
+    /// Runs both; what ours did, or a description of the difference.
+    pub fn differ(&self, args: &[&str], loose: Loose) -> Result<Ran, String> {
+        let (theirs, ours, same) = self.both(args, loose);
         let mut files = (list(&self.theirs), list(&self.ours));
         if ours.code != 0 {
             // Some failures of theirs leave an empty or partial file; ours leave none.
             files.0.retain(|name, _| files.1.contains_key(name));
         }
-        let same = ours.code == theirs.code
-            && normal(&without_own_options(&ours.out), loose) == normal(&theirs.out, loose)
-            && without_advice(&ours.err) == without_values(&theirs.err)
-            && files.0 == files.1;
-        if same {
+        if same && files.0 == files.1 {
             return Ok(ours);
         }
         let mut text = format!("`qemu-img {}`\n", args.join(" "));
